@@ -1,0 +1,54 @@
+# Two commands do all the set-up: `make demo` and `make test`. `make help` lists the rest.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+DEMO_SECONDS ?= 45
+export DEMO_SECONDS DEMO_FEED
+
+.PHONY: help install demo test check format lock clean
+help:            ## this list
+	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+# Each stamp is newer than the locks that it was installed from.
+$(VENV)/bin/python:
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh requirements/venv.sh
+
+$(VENV)/.runtime: $(VENV)/bin/python requirements/build.txt requirements/runtime.txt pyproject.toml
+	@echo "installing geocast into $(VENV)"
+	@$(PIP) --require-hashes -r requirements/build.txt -r requirements/runtime.txt
+	@$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.runtime requirements/demo.txt
+	@$(PIP) --require-hashes -r requirements/demo.txt
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.demo requirements/test.txt
+	@$(PIP) --require-hashes -r requirements/test.txt
+	@touch $@
+
+install: $(VENV)/.runtime  ## make .venv with the `geocast` command in it
+
+demo: $(VENV)/.demo  ## a node, a city of subscribers and a review desk; DEMO_FEED=path DEMO_SECONDS=45
+	@$(BIN)/python -m client_demo demo
+
+test: $(VENV)/.test  ## all tests
+	@$(BIN)/python -X dev -m pytest
+
+check: $(VENV)/.test  ## lint, format, types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(VENV)/.test  ## format the code
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+lock:            ## renew the hash-pinned locks (needs uv)
+	@for name in build runtime demo test; do \
+	  uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
+	    requirements/$$name.in -o requirements/$$name.txt; done
+
+clean:           ## remove what the other targets made
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis test-output

@@ -1,0 +1,75 @@
+"""Time: the clock that is passed in, and times as text.
+
+Inside, a time of day is an integer of milliseconds since 1970 (UTC), a deadline is a float of seconds on the
+monotonic clock. Both are read together, once for a slice of work, as a `Now`.
+"""
+
+import re
+import time
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple, Protocol
+
+_TIME = re.compile(
+    r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?"
+    r"(?:Z|([+-])([0-9]{2}):([0-9]{2}))"
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MAX_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z: the last that can be written with four digits
+
+
+class Now(NamedTuple):
+    """One reading of both clocks: `wall_ms` since 1970, `monotonic` in seconds."""
+
+    wall_ms: int
+    monotonic: float
+
+    def deadline(self, wall_ms: int) -> float:
+        """The monotonic time, in seconds, at which the wall clock will say `wall_ms` unless it is set."""
+        return self.monotonic + (wall_ms - self.wall_ms) / 1000
+
+
+class Clock(Protocol):
+    """Where the time comes from."""
+
+    def now(self) -> Now:
+        """Read both clocks."""
+        ...
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def now(self) -> Now:
+        """Read both clocks."""
+        return Now(time.time_ns() // 1_000_000, time.monotonic())
+
+
+def parse_time(text: object) -> int:
+    """Milliseconds since 1970 of `YYYY-MM-DDThh:mm:ss[.1-9 digits](Z|±hh:mm)`; finer digits are cut off.
+
+    Raises ValueError for anything else: another grammar, a date that does not exist, second 60, a time before
+    1970 or after 9999.
+    """
+    found = _TIME.fullmatch(text) if isinstance(text, str) else None
+    if found is None:
+        raise ValueError("not a time")
+    year, month, day, hour, minute, second = (int(part) for part in found.groups()[:6])
+    offset_hour, offset_minute = int(found[9] or 0), int(found[10] or 0)
+    if year < 1970 or offset_hour > 23 or offset_minute > 59:
+        raise ValueError("not a time")
+    try:
+        moment = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+    except ValueError:
+        raise ValueError("not a time") from None
+    offset = timedelta(hours=offset_hour, minutes=offset_minute)
+    seconds = (moment - _EPOCH - (-offset if found[8] == "-" else offset)) // timedelta(seconds=1)
+    ms = seconds * 1000 + int((found[7] or "").ljust(3, "0")[:3])
+    if not 0 <= ms <= MAX_MS:
+        raise ValueError("not a time")
+    return ms
+
+
+def format_time(ms: int) -> str:
+    """`ms` since 1970 as the server writes times: UTC, with `Z` and milliseconds."""
+    moment = _EPOCH + timedelta(milliseconds=ms)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{ms % 1000:03d}Z"

@@ -1,0 +1,67 @@
+"""Every way a session ends, as data: the close code, what a person reads, and what a client does next.
+
+The table of `docs/protocol.md`, section "Close codes", is checked against this one by a test.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Reconnect(Enum):
+    """What a client does after a close."""
+
+    NEVER = "no"
+    WINDOW = "yes, within the window"
+    LATER = "yes, later"
+    NEW_TOKEN = "with a new token"  # noqa: S105 (not a password)
+    AT_ONCE = "yes, the first time at once"
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """One way to end a session: `code` on the wire, `reason` for people, `reconnect` for the client."""
+
+    code: int
+    reason: str
+    reconnect: Reconnect
+
+
+GOING_AWAY = Close(1001, "going away", Reconnect.WINDOW)
+PROTOCOL_ERROR = Close(1002, "broken framing", Reconnect.NEVER)
+WRONG_FRAME_TYPE = Close(1003, "wrong frame type for this subprotocol", Reconnect.NEVER)
+BAD_UTF8 = Close(1007, "text is not UTF-8", Reconnect.NEVER)
+TOO_LONG = Close(1009, "message too long", Reconnect.NEVER)
+INTERNAL = Close(1011, "internal error", Reconnect.WINDOW)
+DRAINING = Close(1012, "node is draining", Reconnect.WINDOW)
+OVERLOADED = Close(1013, "overloaded", Reconnect.LATER)
+MALFORMED = Close(4400, "malformed message", Reconnect.NEVER)
+BAD_TOKEN = Close(4401, "token missing, invalid or expired", Reconnect.NEW_TOKEN)
+NOT_ALLOWED = Close(4403, "not allowed", Reconnect.NEVER)
+NO_HELLO = Close(4408, "no hello in time", Reconnect.WINDOW)
+SLOW = Close(4420, "slow: bytes unsent for too long", Reconnect.AT_ONCE)
+TOO_MANY = Close(4429, "too many messages", Reconnect.LATER)
+
+ALL = (
+    GOING_AWAY,
+    PROTOCOL_ERROR,
+    WRONG_FRAME_TYPE,
+    BAD_UTF8,
+    TOO_LONG,
+    INTERNAL,
+    DRAINING,
+    OVERLOADED,
+    MALFORMED,
+    BAD_TOKEN,
+    NOT_ALLOWED,
+    NO_HELLO,
+    SLOW,
+    TOO_MANY,
+)
+
+
+class SessionClosed(Exception):  # noqa: N818 (an outcome, not a fault of ours)
+    """Raised inside the core to end the session that is being served, with the way it ends."""
+
+    def __init__(self, close: Close) -> None:
+        super().__init__(close.reason)
+        self.close = close
