@@ -15,7 +15,7 @@ Rule 3  Two requests have the same content if the `Alert`s that they are accepte
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -35,7 +35,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from .cells import publish_circle
 from .clock import parse_time
-from .errors import Problem, Violation
+from .errors import GeocastError, Violation
 
 SEVERITIES = ("minor", "moderate", "severe", "extreme")  # CAP 1.2, <severity>; ascending
 SEVERITY_RANK = {name: rank for rank, name in enumerate(SEVERITIES)}
@@ -158,7 +158,7 @@ Entry = Revision | Cancel
 
 @dataclass(frozen=True, slots=True)
 class RequestedCircle:
-    """A circle as it was asked for, exact centre and all. Taken by nothing outside this module but policy's radius rule."""
+    """A circle as it was asked for, exact centre and all. Nothing outside this module takes one."""
 
     lat: float = field(repr=False)
     lng: float = field(repr=False)
@@ -181,6 +181,7 @@ class Publication:
     area: tuple[RequestedCircle, ...] = field(repr=False)
     approval: Approval
     revision: int
+    one_shape: bool  # `area` was sent as one shape, not as a list: pointers into it have no index
 
     def accept(self, terms: Terms) -> Alert:
         """The alert in accepted form: here the exact place ends."""
@@ -205,7 +206,7 @@ class Publication:
             self.occurred_at,
             self.expires_at,
             self.approval.approved_at,
-            tuple((f"/area/{n}/radius_m", circle.radius_m) for n, circle in enumerate(self.area)),
+            tuple((_radius_pointer(n, self.one_shape), circle.radius_m) for n, circle in enumerate(self.area)),
         )
 
 
@@ -232,6 +233,10 @@ class Cancellation:
     revision: int
     reason: str
     approval: Approval
+
+
+def _radius_pointer(n: int, one_shape: bool) -> str:
+    return "/area/radius_m" if one_shape else f"/area/{n}/radius_m"
 
 
 def _publish(circle: RequestedCircle, resolution: int) -> Circle:
@@ -304,7 +309,8 @@ class ApprovalRequest(StrictModel):
     approved_at: Time
 
 
-# One shape, or a list of 1 to 16. The tags stand in the place of an error and are taken out of its pointer.
+# One shape, or a list of 1 to 16. A tag stands in the place of an error and is taken out of its pointer; it has a
+# blank, so no field has its name.
 _ONE, _MANY = "one shape", "list of shapes"
 Area = Annotated[
     Annotated[CircleRequest, Tag(_ONE)]
@@ -330,9 +336,9 @@ class AlertRequest(StrictModel):
 
 
 class RevisionRequest(AlertRequest):
-    """The body of `POST /v1/alerts/{id}/revisions`: the whole alert again, and its next number. `id` may be left out."""
+    """The body of `POST /v1/alerts/{id}/revisions`: the whole alert again, and its next number."""
 
-    id: Id = ""
+    id: Id = ""  # may be left out: the path has it
     revision: RevisionNumber
 
 
@@ -347,39 +353,51 @@ class CancelRequest(StrictModel):
 # ---- parsing -----------------------------------------------------------------------------------------------------
 
 _Model = TypeVar("_Model", bound=StrictModel)
-Judge = Callable[[Claims], Sequence[Violation]]
 
 
-def parse_publication(body: Mapping[str, Any], judge: Judge) -> Publication:
-    """The request in `body` (from `strict.load_json`), as revision 1.
+class Invalid(GeocastError):  # noqa: N818 (the word of the protocol)
+    """A body that breaks section 2: each broken field, and what of it the policy can still judge."""
 
-    Raises the Problem (422) that lists every field that breaks section 2 and, behind them, what `judge` (the
-    policy) says of those that don't.
-    """
-    return _publication(_validate(AlertRequest, body, judge))
+    def __init__(self, violations: Sequence[Violation], claims: Claims) -> None:
+        super().__init__(violations[0].detail)
+        self.violations = violations
+        self.claims = claims
 
 
-def parse_revision(body: Mapping[str, Any], alert_id: str, judge: Judge) -> Publication:
-    """The request in `body` to revise `alert_id`. Raises the Problem (422) that lists every violation."""
-    model = _validate(RevisionRequest, body, judge)
-    if "id" in model.model_fields_set and model.id != alert_id:
-        raise Problem.of([Violation("id-mismatch", "/id", "must be the id in the path, or left out")])
+def parse_publication(body: Mapping[str, Any]) -> Publication:
+    """The request in `body` (from `strict.load_json`), as revision 1. Raises Invalid."""
+    return _publication(_validate(AlertRequest, body))
+
+
+def parse_revision(body: Mapping[str, Any], alert_id: str) -> Publication:
+    """The request in `body` to revise `alert_id`. Raises Invalid."""
+    mismatch = "id" in body and isinstance(body["id"], str) and is_id(body["id"]) and body["id"] != alert_id
+    try:
+        model = _validate(RevisionRequest, body)
+    except Invalid as invalid:
+        if mismatch:
+            raise Invalid([_ID_MISMATCH, *invalid.violations], invalid.claims) from None
+        raise
+    if mismatch:
+        raise Invalid([_ID_MISMATCH], _usable_claims(body))
     return _publication(model.model_copy(update={"id": alert_id}))
 
 
 def parse_cancellation(body: Mapping[str, Any], alert_id: str) -> Cancellation:
-    """The request in `body` to cancel `alert_id`. Raises the Problem (422) that lists every violation."""
-    model = _validate(CancelRequest, body, lambda _: ())
+    """The request in `body` to cancel `alert_id`. Raises Invalid."""
+    model = _validate(CancelRequest, body)
     approval = Approval(model.approval.reviewer, model.approval.approved_at)
     return Cancellation(alert_id, model.revision, model.reason, approval)
 
 
-def _validate(model: type[_Model], body: Mapping[str, Any], judge: Judge) -> _Model:
+_ID_MISMATCH = Violation("id-mismatch", "/id", "must be the id in the path, or left out")
+
+
+def _validate(model: type[_Model], body: Mapping[str, Any]) -> _Model:
     try:
         return model.model_validate(body)
     except ValidationError as error:
-        found = [_violation(e) for e in error.errors(include_url=False, include_input=False, include_context=False)]
-        raise Problem.of([*found, *judge(_usable_claims(body))]) from None
+        raise Invalid(broken_fields(error), _usable_claims(body)) from None
 
 
 def _publication(model: AlertRequest) -> Publication:
@@ -399,19 +417,26 @@ def _publication(model: AlertRequest) -> Publication:
         area=tuple(RequestedCircle(c.lat + 0.0, c.lng + 0.0, float(c.radius_m)) for c in circles),
         approval=Approval(model.approval.reviewer, model.approval.approved_at),
         revision=getattr(model, "revision", 1),
+        one_shape=not isinstance(model.area, list),
     )
 
 
 # ---- errors: which field, in whose words --------------------------------------------------------------------------
 
+TAGS = {_ONE, _MANY, "a point", "a cell"}  # of unions, here and in the subscribers' messages
 _NAMEABLE = re.compile(r"[A-Za-z0-9_]{1,40}")
 _THREE_DIGITS = re.compile(r"[0-9]{3}")
 _SLUGS = {"missing": "missing-field", "extra_forbidden": "unknown-field", "invalid_key": "unknown-field"}
 
 
+def broken_fields(error: ValidationError) -> list[Violation]:
+    """Each field that broke a model, in the order of its fields; unknown ones last. No value is repeated."""
+    return [_violation(e) for e in error.errors(include_url=False, include_input=False, include_context=False)]
+
+
 def _violation(error: ErrorDetails) -> Violation:
     slug = _SLUGS.get(error["type"], "invalid-value")
-    location = [part for part in error["loc"] if part not in (_ONE, _MANY)]
+    location = [part for part in error["loc"] if part not in TAGS]
     if slug == "unknown-field" and not _may_be_named(location[-1]):
         location.pop()
     detail = {"missing-field": "is needed", "unknown-field": "is not a field of this object"}.get(slug)
@@ -426,9 +451,7 @@ def _may_be_named(name: object) -> bool:
 _CATEGORY: TypeAdapter[str] = TypeAdapter(AlertRequest.__annotations__["category"], config=ConfigDict(strict=True))
 _TIME: TypeAdapter[int] = TypeAdapter(Time)
 _APPROVED_AT: TypeAdapter[int] = _TIME
-_RADIUS: TypeAdapter[float] = TypeAdapter(
-    CircleRequest.__annotations__["radius_m"], config=ConfigDict(strict=True)
-)
+_RADIUS: TypeAdapter[float] = TypeAdapter(CircleRequest.__annotations__["radius_m"], config=ConfigDict(strict=True))
 _T = TypeVar("_T")
 
 
@@ -438,7 +461,7 @@ def _usable_claims(body: Mapping[str, Any]) -> Claims:
     area = body.get("area")
     shapes = area if isinstance(area, list) else [area]
     radii = [
-        (f"/area/{n}/radius_m", _usable(_RADIUS, shape.get("radius_m")))
+        (_radius_pointer(n, shape is area), _usable(_RADIUS, shape.get("radius_m")))
         for n, shape in enumerate(shapes)
         if isinstance(shape, dict)
     ]

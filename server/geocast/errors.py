@@ -105,7 +105,6 @@ class Problem(GeocastError):  # noqa: N818
         }
         if self.violations:
             body["errors"] = [
-                {"type": f"/problems/{v.slug}", "pointer": v.pointer, "detail": v.detail}
-                for v in self.violations
+                {"type": f"/problems/{v.slug}", "pointer": v.pointer, "detail": v.detail} for v in self.violations
             ]
         return body

@@ -79,7 +79,7 @@ def _plain(value: object) -> bool:
         return all(type(k) is str and _plain(v) for k, v in value.items())
     if isinstance(value, list):
         return all(map(_plain, value))
-    return value is None or (isinstance(value, str | int | float) and value == value)  # noqa: PLR0124 (NaN)
+    return value is None or (isinstance(value, str | int | float) and value == value)
 
 
 def _no_duplicates(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
@@ -89,11 +89,11 @@ def _no_duplicates(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
     return result
 
 
-def _no_ext(code: int, data: bytes) -> NoReturn:
+def _no_ext(_code: int, _data: bytes) -> NoReturn:
     raise ValueError("ext type")
 
 
-def _no_constant(name: str) -> NoReturn:
+def _no_constant(_name: str) -> NoReturn:
     raise ValueError("not a number of JSON")
 
 

@@ -1,0 +1,110 @@
+"""The sphere of the protocol ("Distance"), computed without the server's code: a client decides for itself.
+
+Degrees for coordinates, metres for distances.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import asin, cos, degrees, radians, sin, sqrt
+from typing import Any
+
+import h3
+
+EARTH_RADIUS_M = 6_371_007.180918475  # H3's own, as the protocol says
+MAX_ACCURACY_M = 2000.0
+EDGE_M = 0.01  # "within 1 cm of the edge either answer is right"
+
+Shape = Mapping[str, Any]
+
+
+def distance_m(a_lat: float, a_lng: float, b_lat: float, b_lng: float) -> float:
+    """Great-circle distance in metres, by the haversine formula."""
+    a, b = radians(a_lat), radians(b_lat)
+    half_lat, half_lng = (b - a) / 2, radians(b_lng - a_lng) / 2
+    square = sin(half_lat) ** 2 + cos(a) * cos(b) * sin(half_lng) ** 2
+    return 2 * EARTH_RADIUS_M * asin(min(1.0, sqrt(square)))
+
+
+def offset(lat: float, lng: float, north_m: float, east_m: float) -> tuple[float, float]:
+    """The point about `north_m` and `east_m` metres away: good for making places up, not for judging them."""
+    new_lat = max(-90.0, min(90.0, lat + degrees(north_m / EARTH_RADIUS_M)))
+    new_lng = lng + degrees(east_m / (EARTH_RADIUS_M * max(0.01, cos(radians(lat)))))
+    return new_lat, (new_lng + 180) % 360 - 180
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a subscriber is, or cares about: a point with a reach in metres."""
+
+    lat: float
+    lng: float
+    reach_m: float = 0.0
+    cell: str | None = None
+
+    @classmethod
+    def at(cls, lat: float, lng: float, accuracy_m: float = 0.0) -> "Place":
+        """A point; a fix worse than 2,000 m counts as 2,000 m (protocol, "Messages")."""
+        return cls(lat, lng, min(max(accuracy_m, 0.0), MAX_ACCURACY_M))
+
+    @classmethod
+    def in_cell(cls, cell: str) -> "Place":
+        """Somewhere in an H3 cell: its centre, with the greatest distance from there to its boundary as reach.
+
+        Raises ValueError for what is no H3 cell of resolution 7 to 15.
+        """
+        if not h3.is_valid_cell(cell) or not 7 <= h3.get_resolution(cell) <= 15:
+            raise ValueError(f"not an H3 cell of resolution 7 to 15: {cell}")
+        lat, lng = h3.cell_to_latlng(cell)
+        # The farthest point of an edge, seen from inside, is one of its ends.
+        reach_m = max(distance_m(lat, lng, *corner) for corner in h3.cell_to_boundary(cell))
+        return cls(lat, lng, reach_m, cell.lower())
+
+    @classmethod
+    def from_map(cls, place: Mapping[str, Any]) -> "Place":
+        """The place of a message."""
+        if "cell" in place:
+            return cls.in_cell(place["cell"])
+        return cls.at(place["lat"], place["lng"], place.get("accuracy_m", 0.0))
+
+    def to_map(self) -> dict[str, Any]:
+        """The place as a message carries it: a cell goes without its coordinates."""
+        if self.cell is not None:
+            return {"cell": self.cell}
+        point: dict[str, Any] = {"lat": self.lat, "lng": self.lng}
+        return {**point, "accuracy_m": self.reach_m} if self.reach_m else point
+
+
+def margin_m(shape: Shape, place: Place) -> float:
+    """How far inside a circle the place is, in metres; negative when it is outside."""
+    return float(shape["radius_m"]) + place.reach_m - distance_m(place.lat, place.lng, shape["lat"], shape["lng"])
+
+
+def depth_m(area: Iterable[Shape], places: Sequence[Place]) -> float:
+    """How far inside the area the best of the places is, in metres; negative outside, -inf without places.
+
+    A shape of a type that is not known counts as inside: the alert must be shown (protocol, "Growing").
+    """
+    best = float("-inf")
+    for shape in area:
+        if shape.get("type") != "circle":
+            return float("inf") if places else best
+        best = max(best, max((margin_m(shape, place) for place in places), default=best))
+    return best
+
+
+def is_inside(area: Iterable[Shape], places: Sequence[Place]) -> bool:
+    """Whether one of the places is inside one of the shapes; the edge belongs to the inside."""
+    return depth_m(area, places) >= 0
+
+
+def away_m(area: Iterable[Shape], places: Sequence[Place]) -> float | None:
+    """From the nearest place to the nearest centre, in metres; None where that means nothing."""
+    return min(
+        (
+            distance_m(place.lat, place.lng, shape["lat"], shape["lng"])
+            for shape in area
+            if shape.get("type") == "circle"
+            for place in places
+        ),
+        default=None,
+    )

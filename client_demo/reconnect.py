@@ -1,0 +1,96 @@
+"""When to come back: the decisions of the protocol's table "Close codes". No I/O, no clock, no randomness of its own.
+
+Rule 1  The code decides, never the text. A code that is not listed means: within the window.
+Rule 2  The delay is random over the whole window ("full jitter"), so that a node's clients come back spread out.
+Rule 3  The window is 1-30 s until a `welcome` gives one. Each delay that is drawn doubles its upper end, up to 120 s;
+        a `welcome` sets it back.
+Rule 4  "Later" is a delay between the window's upper end and twice that: nobody comes back sooner than all the others.
+Rule 5  What the server says in `Retry-After` is a lower bound.
+"""
+
+from collections.abc import Callable
+from enum import Enum
+
+FIRST_WINDOW_S = (1.0, 30.0)
+MAX_WINDOW_S = 120.0
+NO_CLOSE_FRAME = 1006
+
+
+class After(Enum):
+    """What to do after a connection has ended."""
+
+    NEVER = "do not reconnect"
+    WINDOW = "reconnect within the window"
+    LATER = "reconnect later"
+    NEW_TOKEN = "reconnect with a new token"
+    AT_ONCE = "reconnect at once, the first time"
+
+
+CLOSE_CODES: dict[int, tuple[After, str]] = {
+    1000: (After.WINDOW, "closed"),
+    1001: (After.WINDOW, "the node is going away"),
+    1002: (After.NEVER, "the server found our framing broken"),
+    1003: (After.NEVER, "the server found our frames of the wrong type for this format"),
+    NO_CLOSE_FRAME: (After.WINDOW, "the connection was lost"),
+    1007: (After.NEVER, "the server found our text not to be UTF-8"),
+    1009: (After.NEVER, "the server found our message too long"),
+    1011: (After.WINDOW, "the server failed"),
+    1012: (After.WINDOW, "the node is draining"),
+    1013: (After.LATER, "the server is overloaded"),
+    4400: (After.NEVER, "the server found our message malformed"),
+    4401: (After.NEW_TOKEN, "the token is missing, invalid or expired"),
+    4403: (After.NEVER, "this token may not receive alerts"),
+    4408: (After.WINDOW, "our hello came too late"),
+    4420: (After.AT_ONCE, "we read too slowly"),
+    4429: (After.LATER, "we sent too many messages"),
+}
+
+# A handshake that is refused like this will be refused again: the URL or this client is wrong.
+HOPELESS_STATUS = {400, 403, 404, 405, 426}
+
+
+def after_close(code: int) -> After:
+    """What to do after a close with this code."""
+    return CLOSE_CODES.get(code, (After.WINDOW, ""))[0]
+
+
+def after_refusal(status: int, welcomed_before: bool) -> After:
+    """What to do after a handshake that was answered with this HTTP status.
+
+    Once we have been welcomed here, the URL is right: then a proxy between us and the node may be at fault,
+    and giving up would leave somebody without alerts.
+    """
+    if status in HOPELESS_STATUS and not welcomed_before:
+        return After.NEVER
+    return After.LATER if status in (429, 503) else After.WINDOW
+
+
+def meaning(code: int) -> str:
+    """The close code in words."""
+    return CLOSE_CODES.get(code, (After.WINDOW, f"closed with code {code}"))[1]
+
+
+class Backoff:
+    """How long to wait before the next attempt. `draw` gives floats in [0, 1)."""
+
+    def __init__(self, draw: Callable[[], float]) -> None:
+        self._draw = draw
+        self._min_s, self._max_s = FIRST_WINDOW_S
+        self._last: After | None = None
+
+    def welcomed(self, min_ms: int, max_ms: int) -> None:
+        """Take the `retry` window of a `welcome`."""
+        self._min_s, self._max_s = min_ms / 1000, max(min_ms, max_ms) / 1000
+        if self._last is After.NEW_TOKEN:
+            self._last = None  # the new token was good; the next one may be fetched at once, too
+
+    def delay_s(self, after: After, retry_after_s: float = 0.0) -> float:
+        """Seconds to wait; doubles the window's upper end for the next time."""
+        again, self._last = after is self._last, after
+        if not again and after in (After.AT_ONCE, After.NEW_TOKEN):
+            return retry_after_s
+        low, high = self._min_s, self._max_s
+        self._max_s = max(high, min(2 * high, MAX_WINDOW_S))
+        if after in (After.LATER, After.AT_ONCE):
+            low, high = min(high, MAX_WINDOW_S / 2), self._max_s
+        return max(retry_after_s, low + (high - low) * self._draw())

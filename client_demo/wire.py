@@ -1,0 +1,53 @@
+"""The two formats of the stream: one map per message, as text (JSON) or as bytes (MessagePack)."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any, Literal, cast
+from urllib.parse import urlsplit
+
+import msgpack
+
+WireName = Literal["json", "msgpack"]
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """One format: the subprotocol that asks for it, and how to write and read it."""
+
+    subprotocol: str
+    encode: Callable[[Mapping[str, Any]], str | bytes]
+    decode: Callable[[str | bytes], Message]
+
+
+def _json_text(message: Mapping[str, Any]) -> str:
+    return json.dumps(message, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _msgpack_bytes(message: Mapping[str, Any]) -> bytes:
+    return cast(bytes, msgpack.packb(message))
+
+
+def _read_json(frame: str | bytes) -> Message:
+    return cast(Message, json.loads(frame))
+
+
+def _read_msgpack(frame: str | bytes) -> Message:
+    return cast(Message, msgpack.unpackb(frame))
+
+
+WIRES: dict[WireName, Wire] = {
+    "json": Wire("geocast.v1.json", _json_text, _read_json),
+    "msgpack": Wire("geocast.v1.msgpack", _msgpack_bytes, _read_msgpack),
+}
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the URL names this machine: a proxy from the environment could only get such a request wrong."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,102 @@
+"""The alert log: the one place where an accepted alert is kept, and where every node learns of it.
+
+This module is the port, written as a spec; each backend says in its docstring how it keeps it and where it falls
+short. One contract suite (`tests/alertlog/contract.py`) runs on all of them.
+
+The log is a sequence of entries. An entry is a `Revision` or a `Cancel`; it is known by (id, revision) and has a
+*position*, an integer above 0 that rises along the sequence (gaps are allowed).
+
+Append
+    A1  For one id the numbers run 1, 2, 3 … without a gap, and nothing follows a cancel. An entry that would break
+        this is not stored, and `append` says False. Nothing else is judged: who may publish what is decided above.
+    A2  Of any number of concurrent appends of one (id, revision), by whatever process, exactly one is stored.
+    A3  When `append` has said True the entry is on stable storage. When it raises LogUnavailable, or the process
+        dies, the entry may be stored or not; if it is, it is followed like any other.
+    A4  An entry is seen by `history`, `live` and `follow` only once it is durable.
+
+Follow
+    F1  `follow(after)` gives every entry with a position above `after`, each once, in rising order, for ever. No
+        entry turns up later below a position that was already given.
+    F2  It gives an empty batch at least once a second, so that its caller can tell silence from deafness.
+    F3  It does not end because the log is out of reach: it raises LogUnavailable, and may be called again.
+
+Retention
+    R1  An alert stays known for RETENTION_MS after its end, then may be forgotten as a whole.
+    R2  An entry that can't be read is set aside and counted (`quarantined`); the rest is served. Nothing is deleted.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from ..alert import Entry, Revision
+
+RETENTION_MS = 24 * 3_600_000
+HEARTBEAT_S = 1.0  # F2
+BATCH = 1_000  # entries in one batch of `follow`, at most
+
+
+class Positioned(NamedTuple):
+    """An entry and where it stands in the log."""
+
+    position: int
+    entry: Entry
+
+
+class Counts(NamedTuple):
+    """Deliveries of one alert over all nodes: (connection, revision) pairs sent, and those acknowledged."""
+
+    sent: int = 0
+    acked: int = 0
+
+
+class AlertLog(Protocol):
+    """The port; the rules are in the module's docstring. Every method may raise LogUnavailable."""
+
+    quarantined: int  # entries that could not be read since the start (R2)
+
+    async def start(self) -> None:
+        """Open it. Raises ConfigError if it can't be used as configured."""
+        ...
+
+    async def stop(self) -> None:
+        """Close it; what was accepted is stored."""
+        ...
+
+    async def append(self, entry: Entry) -> bool:
+        """Store `entry` (A1 to A4). False if its number is not the next one of its alert."""
+        ...
+
+    async def history(self, alert_id: str) -> Sequence[Entry]:
+        """All entries of one alert, in order; empty if the id is unknown."""
+        ...
+
+    async def live(self, now_ms: int) -> Sequence[Revision]:
+        """The current revision of every alert that is live at `now_ms`, in the order they were appended."""
+        ...
+
+    async def tail(self) -> int:
+        """The position of the last entry; 0 in an empty log."""
+        ...
+
+    def follow(self, after: int, ended_before_ms: int = 0) -> AsyncIterator[Sequence[Positioned]]:
+        """The entries behind position `after` (F1 to F3), but for those that ended before `ended_before_ms`."""
+        ...
+
+    async def add_counts(self, counts: Mapping[str, Counts]) -> None:
+        """Add to the deliveries of each alert. With nothing to add it still tells whether the log can be written."""
+        ...
+
+    async def counts(self, alert_id: str) -> Counts:
+        """The deliveries of one alert, as far as they have been added."""
+        ...
+
+    async def purge(self, now_ms: int) -> int:
+        """Forget the alerts that R1 allows to forget; how many entries that were."""
+        ...
+
+
+def follows(entry: Entry, last: Entry | None) -> bool:
+    """Rule A1: whether `entry` may come directly behind `last`, the last entry of its alert."""
+    if last is None:
+        return isinstance(entry, Revision) and entry.revision == 1
+    return isinstance(last, Revision) and entry.revision == last.revision + 1

@@ -1,0 +1,88 @@
+"""A log in this process's memory, for tests and benches.
+
+It keeps all rules of the port but durability: when the process ends, everything is gone.
+"""
+
+import asyncio
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+from ..alert import Entry, Revision
+from . import BATCH, HEARTBEAT_S, RETENTION_MS, Counts, Positioned, follows
+
+
+class MemoryLog:
+    """See the module."""
+
+    def __init__(self) -> None:
+        self.quarantined = 0
+        self._entries: list[Positioned] = []
+        self._history: dict[str, list[Entry]] = {}
+        self._counts: dict[str, Counts] = {}
+        self._last = 0
+        self._appended = asyncio.Event()  # replaced by a new one at each append
+
+    async def start(self) -> None:
+        """Nothing to open."""
+
+    async def stop(self) -> None:
+        """Nothing to close."""
+
+    async def append(self, entry: Entry) -> bool:
+        """Store `entry` if its number is the next one."""
+        history = self._history.get(entry.id, [])
+        if not follows(entry, history[-1] if history else None):
+            return False
+        self._history.setdefault(entry.id, history).append(entry)
+        self._last += 1
+        self._entries.append(Positioned(self._last, entry))
+        self._appended.set()
+        self._appended = asyncio.Event()
+        return True
+
+    async def history(self, alert_id: str) -> Sequence[Entry]:
+        """All entries of one alert."""
+        return tuple(self._history.get(alert_id, ()))
+
+    async def live(self, now_ms: int) -> Sequence[Revision]:
+        """The current revision of each live alert."""
+        last = [history[-1] for history in self._history.values()]
+        return [entry for entry in last if isinstance(entry, Revision) and entry.ends_at > now_ms]
+
+    async def tail(self) -> int:
+        """The last position."""
+        return self._last
+
+    async def follow(self, after: int, ended_before_ms: int = 0) -> AsyncIterator[Sequence[Positioned]]:
+        """The entries behind `after`, and those to come."""
+        while True:
+            appended = self._appended
+            behind = self._entries[bisect_right(self._entries, after, key=lambda p: p.position) :]
+            for start in range(0, len(behind), BATCH):
+                yield [p for p in behind[start : start + BATCH] if p.entry.ends_at >= ended_before_ms]
+            after = self._last if behind else after
+            if after == self._last:
+                try:
+                    await asyncio.wait_for(appended.wait(), HEARTBEAT_S)
+                except TimeoutError:
+                    yield ()
+
+    async def add_counts(self, counts: Mapping[str, Counts]) -> None:
+        """Add to the deliveries of each alert."""
+        for alert_id, (sent, acked) in counts.items():
+            old = self._counts.get(alert_id, Counts())
+            self._counts[alert_id] = Counts(old.sent + sent, old.acked + acked)
+
+    async def counts(self, alert_id: str) -> Counts:
+        """The deliveries of one alert."""
+        return self._counts.get(alert_id, Counts())
+
+    async def purge(self, now_ms: int) -> int:
+        """Forget the alerts that ended RETENTION_MS ago."""
+        gone = {i for i, history in self._history.items() if history[-1].ends_at < now_ms - RETENTION_MS}
+        before = len(self._entries)
+        self._entries = [p for p in self._entries if p.entry.id not in gone]
+        for alert_id in gone:
+            del self._history[alert_id]
+            self._counts.pop(alert_id, None)
+        return before - len(self._entries)

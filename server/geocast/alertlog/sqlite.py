@@ -1,0 +1,403 @@
+"""A log in one SQLite file: one machine, any number of processes.
+
+How the rules of the port are kept:
+
+A1, A2  A batch is one `BEGIN IMMEDIATE` transaction, so that one writer at a time, of whatever process, looks at the
+        last number and inserts the next one.
+A3      WAL with `synchronous=FULL`: COMMIT returns after the fsync. All appends that come in while one commit is
+        under way share the next one (group commit): 500 concurrent posts cost a few fsyncs.
+A4      Readers see what is committed, and a WAL commit is visible only after it is synced.
+F1      Positions are AUTOINCREMENT row ids, given out inside the write transaction: they rise in the order of
+        commits and are never used twice.
+F2      An append of this process wakes the followers at once; one of another process is noticed by
+        `PRAGMA data_version`, which is polled every POLL_S.
+R2      Each row has a CRC-32. A row that fails it, or that is no entry, is set aside in place: skipped, named in the
+        log by its position, and counted. A file that SQLite can't read any more is renamed, and every row that can
+        still be read goes into a new one (`salvage`).
+
+Two threads, a connection each: one writes, one reads. The event loop itself only asks for `data_version`.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import sqlite3
+import time
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .. import failpoints
+from ..alert import Entry, Revision
+from ..errors import ConfigError, LogUnavailable
+from . import BATCH, HEARTBEAT_S, RETENTION_MS, Counts, Positioned, codec, follows
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.005  # how late an append of another process may be noticed
+BUSY_TIMEOUT_S = 2.0  # how long to wait for another process's write lock
+MAX_WAITING = 10_000  # appends in the queue; beyond, the log is unavailable
+MAX_COMMIT = 500  # appends in one transaction
+PURGE_BATCH = 500  # entries forgotten in one transaction
+VERSION = 1
+
+_SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS entry (
+    position INTEGER PRIMARY KEY AUTOINCREMENT,
+    id       TEXT    NOT NULL,
+    revision INTEGER NOT NULL,
+    ends_at  INTEGER NOT NULL,
+    payload  BLOB    NOT NULL,
+    checksum INTEGER NOT NULL,
+    UNIQUE (id, revision)
+) STRICT;
+CREATE INDEX IF NOT EXISTS entry_ends_at ON entry (ends_at);
+CREATE TABLE IF NOT EXISTS delivery (
+    id    TEXT PRIMARY KEY,
+    sent  INTEGER NOT NULL,
+    acked INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+PRAGMA user_version = {VERSION};
+"""
+_COLUMNS = "position, id, revision, payload, checksum"
+
+_T = TypeVar("_T")
+_Row = tuple[int, str, int, bytes, int]
+
+
+class SqliteLog:
+    """See the module."""
+
+    def __init__(self, path: Path, *, max_pages: int | None = None) -> None:
+        """`max_pages` caps the size of the file, in pages: a disk that fills up, for tests."""
+        self.quarantined = 0
+        self._path = path
+        self._max_pages = max_pages
+        self._bad_rows: set[int] = set()
+        self._queue: list[tuple[Entry, asyncio.Future[bool]]] = []
+        self._committer: asyncio.Task[None] | None = None
+        self._appended = asyncio.Event()  # replaced by a new one at each commit of ours
+        self._write_failed = False
+        self._writer_thread = ThreadPoolExecutor(1, "log-writer")
+        self._reader_thread = ThreadPoolExecutor(1, "log-reader")
+
+    # ---- life ------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open or create the file, salvaging what can be read of a broken one. Raises ConfigError."""
+        self._writer = await self._in(self._writer_thread, self._open)
+        self._reader = await self._in(self._reader_thread, lambda: _connect(self._path))
+        self._watcher = _connect(self._path)
+
+    async def stop(self) -> None:
+        """Commit what is waiting, then close."""
+        while self._committer is not None:
+            await asyncio.wait([self._committer])
+        await self._in(self._writer_thread, self._writer.close)
+        await self._in(self._reader_thread, self._reader.close)
+        self._watcher.close()
+        self._writer_thread.shutdown()
+        self._reader_thread.shutdown()
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            # Several processes may start at once: one of them looks, and mends, at a time.
+            with self._path.with_name(self._path.name + ".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                try:
+                    writer = _create(self._path)
+                except sqlite3.DatabaseError as error:
+                    if isinstance(error, sqlite3.OperationalError):
+                        raise
+                    salvage(self._path)
+                    writer = _create(self._path)
+        except (OSError, sqlite3.Error) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ConfigError(f"log {self._path}: {reason}") from None
+        if self._max_pages is not None:
+            writer.execute(f"PRAGMA max_page_count = {self._max_pages:d}")
+        return writer
+
+    # ---- append ------------------------------------------------------------------------------------------------
+
+    async def append(self, entry: Entry) -> bool:
+        """Store `entry` if its number is the next one; durable when this returns True."""
+        if len(self._queue) >= MAX_WAITING:
+            raise LogUnavailable("too many appends are waiting")
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._queue.append((entry, future))
+        if self._committer is None:
+            self._committer = asyncio.get_running_loop().create_task(self._commit_all())
+        # Whoever posted may go away; what is in the queue is stored all the same.
+        return await asyncio.shield(future)
+
+    async def _commit_all(self) -> None:
+        try:
+            while self._queue:
+                batch, self._queue = self._queue[:MAX_COMMIT], self._queue[MAX_COMMIT:]
+                await self._commit(batch)
+        finally:
+            self._committer = None
+
+    async def _commit(self, batch: list[tuple[Entry, asyncio.Future[bool]]]) -> None:
+        try:
+            stored = await self._write(lambda db: [_insert(db, entry) for entry, _ in batch])
+        except LogUnavailable as error:
+            for _, future in batch:
+                future.set_exception(error)
+                future.exception()  # it may be that nobody waits any more
+            return
+        for (_, future), was_stored in zip(batch, stored, strict=True):
+            future.set_result(was_stored)
+        self._appended.set()
+        self._appended = asyncio.Event()
+
+    async def add_counts(self, counts: Mapping[str, Counts]) -> None:
+        """Add to the deliveries of each alert; with nothing to add, try a failed writer again."""
+        if not counts and not self._write_failed:
+            return
+        rows = [(alert_id, sent, acked) for alert_id, (sent, acked) in counts.items()]
+        await self._write(
+            lambda db: db.executemany(
+                "INSERT INTO delivery VALUES (?, ?, ?) "
+                "ON CONFLICT (id) DO UPDATE SET sent = sent + excluded.sent, acked = acked + excluded.acked",
+                # Without counts, a write that changes nothing but needs room: what failed before fails again.
+                rows or [("", 0, 0)],
+            )
+        )
+
+    async def purge(self, now_ms: int) -> int:
+        """Forget alerts of which every entry ended RETENTION_MS ago, PURGE_BATCH entries at a time."""
+        cutoff = now_ms - RETENTION_MS
+        total = 0
+        while True:
+            gone = await self._write(lambda db: _purge(db, cutoff))
+            total += gone
+            if gone < PURGE_BATCH:
+                return total
+
+    async def _write(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Run `work` in one transaction, synced before this returns."""
+        try:
+            result = await self._in(self._writer_thread, lambda: _transact(self._writer, work))
+        except LogUnavailable:
+            self._write_failed = True
+            raise
+        self._write_failed = False
+        return result
+
+    # ---- read --------------------------------------------------------------------------------------------------
+
+    async def history(self, alert_id: str) -> Sequence[Entry]:
+        """All entries of one alert."""
+        rows = await self._select(f"SELECT {_COLUMNS} FROM entry WHERE id = ? ORDER BY revision", alert_id)
+        return [p.entry for p in self._readable(rows)]
+
+    async def live(self, now_ms: int) -> Sequence[Revision]:
+        """The current revision of each live alert."""
+        rows = await self._select(
+            f"SELECT {_COLUMNS} FROM entry AS e WHERE ends_at > ? AND NOT EXISTS "
+            "(SELECT 1 FROM entry AS later WHERE later.id = e.id AND later.revision > e.revision) ORDER BY position",
+            now_ms,
+        )
+        return [p.entry for p in self._readable(rows) if isinstance(p.entry, Revision)]
+
+    async def tail(self) -> int:
+        """The last position."""
+        return int((await self._select("SELECT coalesce(max(position), 0) FROM entry"))[0][0])
+
+    async def follow(self, after: int, ended_before_ms: int = 0) -> AsyncIterator[Sequence[Positioned]]:
+        """The entries behind `after`, and those to come."""
+        while True:
+            appended, seen = self._appended, self._data_version()
+            rows = await self._select(
+                f"SELECT {_COLUMNS} FROM entry WHERE position > ? AND ends_at >= ? ORDER BY position LIMIT {BATCH}",
+                after,
+                ended_before_ms,
+            )
+            yield list(self._readable(rows))
+            if rows:
+                after = rows[-1][0]
+            if len(rows) < BATCH:
+                await self._news(appended, seen)
+
+    async def _news(self, appended: asyncio.Event, seen: int) -> None:
+        """Return when something was committed since, by us or by another process, or after HEARTBEAT_S."""
+        deadline = time.monotonic() + HEARTBEAT_S
+        while not appended.is_set() and self._data_version() == seen and time.monotonic() < deadline:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(appended.wait(), POLL_S)
+
+    async def counts(self, alert_id: str) -> Counts:
+        """The deliveries of one alert."""
+        rows = await self._select("SELECT sent, acked FROM delivery WHERE id = ?", alert_id)
+        return Counts(*rows[0]) if rows else Counts()
+
+    async def _select(self, query: str, *values: str | int) -> list[Any]:
+        def select() -> list[Any]:
+            try:
+                return self._reader.execute(query, values).fetchall()
+            except sqlite3.Error as error:
+                raise _unavailable(error) from None
+
+        return await self._in(self._reader_thread, select)
+
+    def _data_version(self) -> int:
+        try:
+            return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
+        except sqlite3.Error as error:
+            raise _unavailable(error) from None
+
+    def _readable(self, rows: Sequence[_Row]) -> Iterator[Positioned]:
+        for row in rows:
+            try:
+                yield _read(row)
+            except ValueError as error:
+                self._set_aside(row[0], error)
+
+    def _set_aside(self, position: int, error: ValueError) -> None:
+        if position not in self._bad_rows:
+            self._bad_rows.add(position)
+            self.quarantined += 1
+            log.error("log %s: entry at position %d set aside: %s", self._path, position, error)
+
+    @staticmethod
+    async def _in(thread: ThreadPoolExecutor, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(thread, work)
+
+
+# ---- in the threads ----------------------------------------------------------------------------------------------
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    db.execute("PRAGMA synchronous = FULL")
+    return db
+
+
+def _create(path: Path) -> sqlite3.Connection:
+    """Open the file and make the tables. Raises sqlite3.DatabaseError itself, no subclass, if it is corrupt."""
+    db = _connect(path)
+    try:
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version > VERSION:
+            raise ConfigError(f"log {path}: made by a later version of geocast")
+        if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+            raise sqlite3.DatabaseError("corrupt")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.executescript(_SCHEMA)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _transact(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], _T]) -> _T:
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        result = work(db)
+        failpoints.hit("in-commit")
+        db.execute("COMMIT")
+    except sqlite3.Error as error:
+        with contextlib.suppress(sqlite3.Error):
+            db.execute("ROLLBACK")
+        raise _unavailable(error) from None
+    return result
+
+
+def _insert(db: sqlite3.Connection, entry: Entry) -> bool:
+    query = f"SELECT {_COLUMNS} FROM entry WHERE id = ? ORDER BY revision DESC LIMIT 1"
+    row = db.execute(query, (entry.id,)).fetchone()
+    try:
+        if not follows(entry, _read(row).entry if row else None):
+            return False
+    except ValueError:  # set aside: nobody knows what it said, so nothing may follow it
+        return False
+    payload = codec.encode(entry)
+    db.execute(
+        "INSERT INTO entry (id, revision, ends_at, payload, checksum) VALUES (?, ?, ?, ?, ?)",
+        (entry.id, entry.revision, entry.ends_at, payload, _checksum(entry.id, entry.revision, payload)),
+    )
+    return True
+
+
+def _purge(db: sqlite3.Connection, cutoff_ms: int) -> int:
+    gone = db.execute(
+        "DELETE FROM entry WHERE position IN (SELECT position FROM entry AS e WHERE ends_at < ?1 AND NOT EXISTS "
+        f"(SELECT 1 FROM entry AS o WHERE o.id = e.id AND o.ends_at >= ?1) LIMIT {PURGE_BATCH})",
+        (cutoff_ms,),
+    ).rowcount
+    if gone:
+        db.execute("DELETE FROM delivery WHERE NOT EXISTS (SELECT 1 FROM entry WHERE entry.id = delivery.id)")
+    return gone
+
+
+def _checksum(alert_id: str, revision: int, payload: bytes) -> int:
+    return zlib.crc32(payload, zlib.crc32(f"{alert_id} {revision}".encode()))
+
+
+def _read(row: _Row) -> Positioned:
+    """The entry in a row. Raises ValueError if it is not what was written."""
+    position, alert_id, revision, payload, checksum = row
+    if not isinstance(payload, bytes) or _checksum(alert_id, revision, payload) != checksum:
+        raise ValueError("checksum differs")
+    return Positioned(position, codec.decode(payload))
+
+
+def _unavailable(error: sqlite3.Error) -> LogUnavailable:
+    # The messages of SQLite name conditions ("database or disk is full"), never values.
+    return LogUnavailable(str(error))
+
+
+# ---- a broken file -------------------------------------------------------------------------------------------------
+
+
+def salvage(path: Path) -> None:
+    """Rename a file that SQLite calls corrupt, and copy every row that can still be read into a new one at `path`.
+
+    Nothing is deleted: the old file and its companions stay beside the new one. Raises OSError or sqlite3.Error.
+    """
+    broken = path.with_name(f"{path.name}.corrupt-{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns() % 10**9:09d}")
+    for suffix in ("", "-wal", "-shm"):
+        companion = path.with_name(path.name + suffix)
+        if companion.exists():
+            companion.rename(broken.with_name(broken.name + suffix))
+    saved = 0
+    new = _create(path)
+    try:
+        new.execute("BEGIN IMMEDIATE")
+        for row in _rows_of(broken):
+            with contextlib.suppress(sqlite3.Error):
+                new.execute("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?)", row)
+                saved += 1
+        new.execute("COMMIT")
+    finally:
+        new.close()
+    log.error("log %s was corrupt: %d entries saved, the old file kept as %s", path, saved, broken.name)
+
+
+def _rows_of(path: Path) -> Iterator[Sequence[object]]:
+    """Every row of the table that can be read, one look-up each, so that a bad page costs only its own rows."""
+    try:
+        db = _connect(path)
+        last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'entry'").fetchone()[0]
+    except (sqlite3.Error, TypeError):
+        return
+    query = "SELECT position, id, revision, ends_at, payload, checksum FROM entry NOT INDEXED WHERE position = ?"
+    first = _first_position(db)
+    for position in range(first, last + 1):
+        with contextlib.suppress(sqlite3.Error):
+            row = db.execute(query, (position,)).fetchone()
+            if row is not None:
+                yield row
+    db.close()
+
+
+def _first_position(db: sqlite3.Connection) -> int:
+    try:
+        return int(db.execute("SELECT min(position) FROM entry").fetchone()[0] or 1)
+    except (sqlite3.Error, TypeError):
+        return 1

@@ -1,0 +1,127 @@
+"""The sphere and its cells: every formula about places, and the only file that imports h3.
+
+Angles are in degrees at the door and nowhere else. Distances are in metres, along great circles of a sphere
+of radius `EARTH_RADIUS_M` (protocol, section 2 "Distance").
+
+Rule 1  A place is inside a circle if its squared chord to the centre, on the unit sphere and in float64, is
+        at most `limit_chord2(radius_m + reach_m)`. Whoever matches, one place or a million, uses this
+        formula. Not `dot >= cos`: near 1 a cosine is coarse (a centimetre off at 1 m, a metre at 1 cm).
+Rule 2  H3 cells name an area: what is published, what a subscriber tells, what lies next to what in memory.
+        They never decide who is inside: a cell may stick out of its parent.
+"""
+
+import math
+import re
+from functools import lru_cache
+from typing import TypeAlias
+
+import h3.api.basic_int as h3
+import numpy as np
+from numpy.typing import NDArray
+
+EARTH_RADIUS_M = 6_371_007.180918475  # H3's: the authalic radius of WGS 84
+HALF_CIRCUMFERENCE_M = math.pi * EARTH_RADIUS_M
+
+# What a subscriber may say instead of a point (protocol, section 5 "Messages").
+MIN_PLACE_RESOLUTION, MAX_PLACE_RESOLUTION = 7, 15
+_CELL = re.compile("[0-9a-f]{15}")
+
+Floats: TypeAlias = NDArray[np.float64]
+Vector: TypeAlias = tuple[float, float, float]
+
+
+# ---- the sphere --------------------------------------------------------------------------------------------
+
+
+def unit_vector(lat: float, lng: float) -> Vector:
+    """The point on the unit sphere. At a pole any `lng` gives the same, and so do 180 and -180 anywhere."""
+    phi, theta = math.radians(lat), math.radians(lng)
+    cos_phi = math.cos(phi)
+    return cos_phi * math.cos(theta), cos_phi * math.sin(theta), math.sin(phi)
+
+
+def unit_vectors(lat: Floats, lng: Floats) -> tuple[Floats, Floats, Floats]:
+    """`unit_vector` for arrays: x, y and z, each as long as `lat`."""
+    phi, theta = np.radians(lat), np.radians(lng)
+    cos_phi = np.cos(phi)
+    return cos_phi * np.cos(theta), cos_phi * np.sin(theta), np.sin(phi)
+
+
+def distance_m(lat1: float, lng1: float, lat2: float, lng2: float) -> float:
+    """The great-circle distance in metres.
+
+    The angle between a and b is 2 atan2(|a - b|, |a + b|) (W. Kahan, "How Futile are Mindless Assessments of
+    Roundoff", section 12): good to nanometres for neighbours and for antipodes alike.
+    """
+    a, b = unit_vector(lat1, lng1), unit_vector(lat2, lng2)
+    opposite = (-b[0], -b[1], -b[2])
+    return 2 * EARTH_RADIUS_M * math.atan2(math.dist(a, b), math.dist(a, opposite))
+
+
+def chord2(x: Floats, y: Floats, z: Floats, centre: Vector) -> Floats:
+    """The squared straight line from each point to `centre`: 0 to 4 on the unit sphere, growing with distance."""
+    result = x - centre[0]
+    result *= result
+    for axis, middle in ((y, centre[1]), (z, centre[2])):
+        off = axis - middle
+        off *= off
+        result += off
+    return result
+
+
+def limit_chord2(limit_m: Floats | float) -> Floats:
+    """The squared chord of each distance in metres: 4 sin²(d / 2R). Infinite from half the circumference on.
+
+    (Within 3 m of the antipode the squared chord hardly changes and tells distances to 20 cm only.)
+    """
+    half_chord = np.sin(np.minimum(limit_m, HALF_CIRCUMFERENCE_M) / (2 * EARTH_RADIUS_M))
+    return np.where(limit_m < HALF_CIRCUMFERENCE_M, 4 * half_chord * half_chord, np.inf)
+
+
+def chord2_to_m(squared: Floats) -> Floats:
+    """The distance in metres of each squared chord."""
+    return 2 * EARTH_RADIUS_M * np.arcsin(np.minimum(np.sqrt(squared) / 2, 1.0))
+
+
+# ---- the cells ---------------------------------------------------------------------------------------------
+
+
+def cell_of(lat: float, lng: float, resolution: int) -> int:
+    """The H3 cell that holds the point: one and the same for every way to write the point."""
+    if abs(lat) == 90:
+        lng = 0.0
+    elif lng == 180:
+        lng = -180.0
+    cell: int = h3.latlng_to_cell(lat, lng, resolution)
+    return cell
+
+
+def cell_from_string(text: str) -> int | None:
+    """The cell that a subscriber names: 15 lower-case hex digits, valid, of resolution 7 to 15. Else None."""
+    if _CELL.fullmatch(text) is None:
+        return None
+    cell = int(text, 16)
+    if not h3.is_valid_cell(cell):
+        return None
+    return cell if MIN_PLACE_RESOLUTION <= h3.get_resolution(cell) <= MAX_PLACE_RESOLUTION else None
+
+
+@lru_cache(maxsize=4096)
+def cell_place(cell: int) -> tuple[float, float, float]:
+    """The cell as a place: latitude and longitude of its centre, and its reach in metres.
+
+    The reach is the greatest distance from the centre to the boundary. The boundary that H3 gives has a point
+    at each corner and wherever an edge crosses from one face of the icosahedron to the next. Between two of
+    them an edge is an arc of a great circle (H3 projects gnomonically), so the farthest point is one of them.
+    """
+    lat, lng = h3.cell_to_latlng(cell)
+    return lat, lng, max(distance_m(lat, lng, *point) for point in h3.cell_to_boundary(cell))
+
+
+def publish_circle(lat: float, lng: float, radius_m: float, resolution: int) -> tuple[float, float, float]:
+    """The published circle (latitude, longitude, metres) for a requested one (protocol, section 2).
+
+    It contains the requested circle, and is the same wherever in the cell the requested centre was.
+    """
+    centre_lat, centre_lng, reach_m = cell_place(cell_of(lat, lng, resolution))
+    return centre_lat, centre_lng, 10.0 * math.ceil((radius_m + reach_m) / 10)

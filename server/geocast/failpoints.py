@@ -1,0 +1,16 @@
+"""Places where a test may have the process die, as by a power cut: GEOCAST_FAILPOINT names one of them.
+
+Nothing happens unless that variable is set when the process starts.
+"""
+
+import os
+import signal
+
+POINTS = ("in-commit", "after-append", "after-201", "in-fan-out")
+_armed = os.environ.get("GEOCAST_FAILPOINT")
+
+
+def hit(point: str) -> None:
+    """Die here by SIGKILL if `point` is the one that is armed."""
+    if _armed == point:
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,411 @@
+"""This node's sessions, and the fan-out: `deliver(entry)`: match -> frame -> write.
+
+Theory of operation. Sessions are rows of columns. An alert that is being sent is a *flight*: a list of rows and one
+of 64 bits. Three ideas carry everything:
+
+1.  `owed[row]` is a word with one bit for each flight that the row still has to be sent. It is the truth; a
+    flight's list of rows is only a hint where to look.
+2.  A turn takes the next SLICE rows of the most severe flight and sends each of them *all* that it owes, in one
+    write. So nothing waits to be sent together, and yet a row that owes three alerts gets one write; an extreme
+    alert overtakes the rest of a minor one at the next slice. Per session: one write. All else is per slice.
+3.  What a session is owed can always be computed anew from `told` (live.py), its places and its filter: `settle`
+    does so after hello, move, filter and token, `resume` after slowness. There is no queue per session: a slow
+    client is a late joiner.
+
+Rule 1  A flight is for the current revision (or the cancel) of an alert. A newer entry grounds it at once, and so
+        does the alert's end: its bit leaves `alive`, and what is owed but not alive is not sent.
+Rule 2  A row is marked as told in the same slice in which its frame is handed to its transport, not when it matches.
+Rule 3  A paused row (its transport has unsent bytes) is sent nothing. It loses what it owes; `resume` computes it anew.
+Rule 4  `settle` clears what the row owes and sends what it is owed now, behind its reply and in the same write:
+        what comes before `ok` was judged by the old places, filter and token; what comes after, by the new.
+Rule 5  A row that is given back is used again only after `told` was cleared for it (`sweep`).
+
+No clock, no socket, no asyncio: the time is passed in, a transport is its `write`.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from heapq import heappop, heappush
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import closing, failpoints
+from .alert import EXTREME, Entry
+from .alertlog import Counts
+from .clock import Now
+from .closing import Close
+from .filters import Filter, Filters
+from .frames import PING, WIRES, Wire
+from .index import PlaceIndex, nearest_first
+from .live import CURRENT, RECIPIENT, LiveAlert, LiveAlerts, Rows
+from .session import HEARTBEAT_S, Peer, Place, Rights
+
+log = logging.getLogger(__name__)
+
+SLICE = 128  # rows of a turn: about 1.1 ms of writes
+NEAREST = 256  # these go first, in order of distance; sorting all of a million would take 77 ms
+FLIGHTS = 64  # bits of a word
+FLIGHTS_BELOW_EXTREME = 56  # the rest is kept for extreme alerts
+SILENCE_S = 60.0  # a connection from which nothing came for so long is dead
+SLOW_S = 30.0  # bytes unsent for so long: 4420
+PINGS = 256  # in one sweep: about 2 ms of writes
+
+
+class Flight:
+    """One entry on its way to the rows that it concerns."""
+
+    __slots__ = ("alert", "bit", "delivered", "next", "number", "order", "rows")
+
+    def __init__(self, alert: LiveAlert, order: int, now: Now) -> None:
+        self.alert = alert
+        self.number = alert.number  # of the entry that it carries
+        self.order = order
+        self.delivered = now
+        self.rows: Rows = np.empty(0, np.int32)
+        self.next = 0  # the first row that has not been looked at
+        self.bit = np.uint64(0)  # 0 until it starts
+
+    def __lt__(self, other: "Flight") -> bool:
+        """The more severe first; of two of the same severity a cancel; then the earlier one."""
+        return self._urgency() < other._urgency()
+
+    def _urgency(self) -> tuple[int, bool, int]:
+        return -self.alert.rank, self.alert.cancel is None, self.order
+
+    def current(self, now: Now) -> bool:
+        """Whether what it carries may still be sent (Rule 1)."""
+        return self.number == self.alert.number and not self.alert.ended(now)
+
+
+class Hub:
+    """See the module. `capacity` is how many sessions there may be."""
+
+    def __init__(self, capacity: int, landed: Callable[[Flight, Now], None] = lambda _flight, _now: None) -> None:
+        """`landed` is told of each flight that has been through all its rows, at its last slice."""
+        self.live = LiveAlerts(capacity)
+        self.sends = 0  # frames of alerts and cancels handed to transports
+        self._landed = landed
+        self._index = PlaceIndex()
+        self._filters = Filters()
+
+        # By row. Lists hold objects, columns all that is read or written for many rows at once.
+        self._writes: list[Callable[[bytes], None]] = [_nowhere] * capacity
+        self._peers: list[Peer | None] = [None] * capacity
+        self._slots: list[tuple[int, ...]] = [()] * capacity  # of its places in the index
+        self._ready = np.zeros(capacity, np.bool_)
+        self._paused = np.zeros(capacity, np.bool_)
+        self._may_test = np.zeros(capacity, np.bool_)
+        self._wire = np.zeros(capacity, np.uint8)
+        self._filter = np.zeros(capacity, np.int32)
+        self._epoch = np.zeros(capacity, np.int64)  # how many sessions have had the row
+        self._owed = np.zeros(capacity, np.uint64)
+        self._last_write = np.zeros(capacity)
+        self._last_read = np.zeros(capacity)
+        self._paused_since = np.zeros(capacity)
+        self._token_deadline = np.full(capacity, np.inf)
+
+        self._free = list(range(capacity - 1, -1, -1))
+        self._given_back: list[int] = []  # Rule 5
+        self._top = 0  # all rows in use are below
+
+        self._waiting: list[Flight] = []  # a heap
+        self._flying: list[Flight] = []  # in order of urgency
+        self._bits = [np.uint64(1 << n) for n in range(FLIGHTS)]  # those not in use
+        self._alive = np.uint64(0)
+        self._orders = 0
+
+    def __len__(self) -> int:
+        return int(np.count_nonzero(self._ready[: self._top]))
+
+    @property
+    def places(self) -> int:
+        """How many places there are."""
+        return len(self._index)
+
+    # ---- sessions ------------------------------------------------------------------------------------------------
+
+    def enter(
+        self,
+        peer: Peer,
+        wire: Wire,
+        places: Sequence[Place],
+        wanted: Filter,
+        rights: Rights,
+        holding: Mapping[str, int],
+        now: Now,
+    ) -> int:
+        """Take a session in; `settle` has to follow. Returns its row."""
+        if not self._free:
+            self._clear_rows()
+        row = self._free.pop()
+        self._top = max(self._top, row + 1)
+        self._peers[row], self._writes[row] = peer, peer.write
+        self._slots[row] = tuple(self._index.add(row, *place) for place in places)
+        self._wire[row] = wire.number
+        self._filter[row] = self._filters.take(wanted)
+        self._owed[row] = 0
+        self._paused[row] = False
+        self._last_read[row] = self._last_write[row] = now.monotonic
+        self.regrant(row, rights)
+        self._ready[row] = True
+        for alert_id, held in holding.items():
+            self._claim(row, alert_id, held, now)
+        return row
+
+    def leave(self, row: int) -> None:
+        """The session is over: its places are forgotten at once."""
+        self._ready[row] = False
+        self._owed[row] = 0
+        self._token_deadline[row] = np.inf
+        self._epoch[row] += 1
+        self._peers[row], self._writes[row] = None, _nowhere
+        self._filters.give_back(int(self._filter[row]))
+        for slot in self._slots[row]:
+            self._index.remove(slot)
+        self._slots[row] = ()
+        self._given_back.append(row)
+
+    def move(self, row: int, places: Sequence[Place]) -> None:
+        """The session's places are these now."""
+        old = self._slots[row]
+        for slot, place in zip(old, places, strict=False):
+            self._index.move(slot, *place)
+        for slot in old[len(places) :]:
+            self._index.remove(slot)
+        added = (self._index.add(row, *place) for place in places[len(old) :])
+        self._slots[row] = (*old[: len(places)], *added)
+
+    def refilter(self, row: int, wanted: Filter) -> None:
+        """The session's filter is this now."""
+        self._filters.give_back(int(self._filter[row]))
+        self._filter[row] = self._filters.take(wanted)
+
+    def filter_of(self, row: int) -> Filter:
+        """The session's filter."""
+        return self._filters[int(self._filter[row])]
+
+    def regrant(self, row: int, rights: Rights) -> None:
+        """The session may see this now, until then."""
+        self._may_test[row] = rights.may_test
+        self._token_deadline[row] = rights.deadline
+
+    def heard(self, row: int, now: Now) -> None:
+        """Bytes came from the session."""
+        self._last_read[row] = now.monotonic
+
+    def pause(self, row: int, now: Now) -> None:
+        """The session's transport has unsent bytes (Rule 3)."""
+        self._paused[row] = True
+        self._paused_since[row] = now.monotonic
+
+    def resume(self, row: int, now: Now) -> None:
+        """The session's transport has sent all: send what it is owed now."""
+        self._paused[row] = False
+        self._last_read[row] = now.monotonic  # it was not read meanwhile, so its silence proves nothing
+        self._send_owed(row, b"", self._owed_now(row, now), now)
+
+    def acknowledge(self, row: int, alert_id: str, revision: int, now: Now) -> None:
+        """The session has shown this revision."""
+        alert = self.live.get(alert_id, now)
+        if alert is not None and self._may_see(row, alert):
+            alert.acknowledge(row, revision)
+
+    def reply(self, row: int, message: Mapping[str, Any], now: Now) -> None:
+        """Send one message to a session."""
+        self._last_write[row] = now.monotonic
+        self._writes[row](WIRES[self._wire[row]].frame(message))
+
+    def settle(self, row: int, reply: dict[str, Any], now: Now) -> None:
+        """Send `reply`, with `live` in it, and in the same write all that the session is owed now (Rule 4)."""
+        owed = self._owed_now(row, now)
+        reply["live"] = len(owed)
+        self._send_owed(row, WIRES[self._wire[row]].frame(reply), owed, now)
+
+    def _send_owed(self, row: int, head: bytes, owed: Sequence[LiveAlert], now: Now) -> None:
+        self._owed[row] = 0
+        wire = self._wire[row]
+        data = b"".join([head, *(alert.frames[wire] for alert in owed)])
+        if data:
+            self._last_write[row] = now.monotonic
+            self._writes[row](data)
+        for alert in owed:
+            alert.mark_sent_to(row)
+        self.sends += len(owed)
+
+    def _owed_now(self, row: int, now: Now) -> list[LiveAlert]:
+        """What is current and has to be sent to the session: cancels first, then the most severe first."""
+        told = {alert for alert in self.live if alert.told[row] & RECIPIENT}
+        near = {alert for slot in self._slots[row] for alert in self.live.holding(*self._index.place(slot))}
+        wanted = self.filter_of(row)
+        owed = [
+            alert
+            for alert in told | near
+            if not alert.ended(now) and self._may_see(row, alert) and _is_owed(alert, row, alert in told, wanted)
+        ]
+        return sorted(owed, key=lambda alert: (alert.cancel is None, -alert.rank, alert.order))
+
+    def _may_see(self, row: int, alert: LiveAlert) -> bool:
+        return not alert.restricted or bool(self._may_test[row])
+
+    def _claim(self, row: int, alert_id: str, held: int, now: Now) -> None:
+        alert = self.live.get(alert_id, now)
+        if alert is None:
+            self.live.remember_claim(alert_id, row, int(self._epoch[row]), held, now)
+        elif self._may_see(row, alert):
+            alert.claim(row, held)
+
+    # ---- fan-out -------------------------------------------------------------------------------------------------
+
+    def deliver(self, entry: Entry, now: Now) -> None:
+        """Take an entry of the log: from now on it is what late joiners get, and `turn` sends it to all others."""
+        alert = self.live.apply(entry, now)
+        self._ground(now)
+        if alert is None:
+            return
+        for row, epoch, held in self.live.take_claims(alert.id):
+            if epoch == self._epoch[row] and self._may_see(row, alert):
+                alert.claim(row, held)
+        self._orders += 1
+        heappush(self._waiting, Flight(alert, self._orders, now))
+
+    def turn(self, now: Now) -> bool:
+        """Start the most severe flight that waits, then write the next slice. Whether there is more to do."""
+        self._ground(now)
+        self._start(now)
+        if self._flying:
+            flight = self._flying[0]
+            self._write_slice(flight.rows[flight.next : flight.next + SLICE], now)
+            flight.next += SLICE
+            if flight.next >= len(flight.rows):
+                self._end(flight)
+                self._landed(flight, now)
+            else:
+                failpoints.hit("in-fan-out")
+        return bool(self._flying or self._waiting)
+
+    def oldest_flight(self, now: Now) -> float:
+        """Seconds since the oldest entry that is still being sent was delivered; 0 if none is."""
+        flights = [*self._flying, *self._waiting]
+        return max((now.monotonic - flight.delivered.monotonic for flight in flights), default=0.0)
+
+    def _start(self, now: Now) -> None:
+        """Give the most severe waiting flight a bit and its rows, if there is a bit for it."""
+        while self._waiting and not self._waiting[0].current(now):
+            heappop(self._waiting)
+        if not self._waiting or not self._has_bit_for(self._waiting[0]):
+            return
+        flight = heappop(self._waiting)
+        flight.rows = self._rows_of(flight.alert)
+        flight.bit = self._bits.pop()
+        self._alive |= flight.bit
+        self._owed[flight.rows] |= flight.bit
+        self._flying.append(flight)
+        self._flying.sort()
+
+    def _has_bit_for(self, flight: Flight) -> bool:
+        kept = 0 if flight.alert.rank == EXTREME else FLIGHTS - FLIGHTS_BELOW_EXTREME
+        return len(self._bits) > kept
+
+    def _rows_of(self, alert: LiveAlert) -> Rows:
+        """The rows to send what is current to: those it applies to, nearest first, then the other recipients."""
+        recipients = alert.recipients()
+        recipients = recipients[self._ready[recipients] & self._see(recipients, alert)]
+        if alert.cancel is not None:
+            return recipients
+        rows, distance_m = self._index.match(alert.revision.alert.area)
+        passing = self._filters.passing(alert.revision.alert.category, alert.rank)
+        applies = passing[self._filter[rows]] & self._see(rows, alert) & (alert.told[rows] & CURRENT == 0)
+        rows = nearest_first(rows[applies], distance_m[applies], NEAREST)
+        if len(recipients) == 0:
+            return rows
+        return np.concatenate([rows, np.setdiff1d(recipients, rows, assume_unique=True)])
+
+    def _see(self, rows: Rows, alert: LiveAlert) -> NDArray[np.bool_]:
+        return self._may_test[rows] if alert.restricted else np.ones(len(rows), np.bool_)
+
+    def _write_slice(self, rows: Rows, now: Now) -> None:
+        """Send each row all that it owes, in one write."""
+        words = self._owed[rows] & self._alive
+        self._owed[rows] = 0
+        go = (words != 0) & ~self._paused[rows]
+        rows, words = rows[go], words[go]
+        self._last_write[rows] = now.monotonic
+        for word in np.unique(words):
+            group = rows[words == word]
+            flights = [flight for flight in self._flying if flight.bit & word]
+            frames = [b"".join(f.alert.frames[wire.number] for f in flights) for wire in WIRES]
+            for row, wire_number in zip(group.tolist(), self._wire[group].tolist(), strict=True):
+                self._writes[row](frames[wire_number])
+            for flight in flights:
+                flight.alert.mark_sent(group)
+            self.sends += len(flights) * len(group)
+
+    def _ground(self, now: Now) -> None:
+        """End the flights that carry what is superseded, cancelled or expired (Rule 1)."""
+        for flight in [f for f in self._flying if not f.current(now)]:
+            self._owed[flight.rows[flight.next :]] &= ~flight.bit
+            self._end(flight)
+
+    def _end(self, flight: Flight) -> None:
+        self._flying.remove(flight)
+        self._alive &= ~flight.bit
+        self._bits.append(flight.bit)
+
+    # ---- upkeep --------------------------------------------------------------------------------------------------
+
+    def sweep(self, now: Now) -> None:
+        """All that depends on time alone, for all sessions at once. Call it a few times a second."""
+        self.live.expire(now)
+        self.live.drop_claims(now)
+        self._clear_rows()
+        n, mono = self._top, now.monotonic
+        ready, paused = self._ready[:n], self._paused[:n]
+        self._close(ready & (self._token_deadline[:n] <= mono), closing.BAD_TOKEN)
+        self._close(ready & paused & (mono - self._paused_since[:n] >= SLOW_S), closing.SLOW)
+        silent = ready & ~paused & (mono - self._last_read[:n] >= SILENCE_S)
+        for peer in self._peers_of(np.flatnonzero(silent)):
+            peer.abort()
+        idle = np.flatnonzero(ready & ~paused & (mono - self._last_write[:n] >= HEARTBEAT_S))[:PINGS]
+        self._last_write[idle] = mono
+        for row in idle.tolist():
+            self._writes[row](PING)
+
+    def take_counts(self) -> dict[str, Counts]:
+        """What was sent and acknowledged since this was last asked."""
+        return self.live.take_counts()
+
+    def peers(self) -> list[Peer]:
+        """The connections of all sessions."""
+        return list(self._peers_of(np.flatnonzero(self._ready[: self._top])))
+
+    def slow(self) -> int:
+        """How many sessions have unsent bytes."""
+        return int(np.count_nonzero(self._ready[: self._top] & self._paused[: self._top]))
+
+    def _close(self, which: NDArray[np.bool_], close: Close) -> None:
+        for peer in self._peers_of(np.flatnonzero(which)):
+            peer.close(close)
+
+    def _peers_of(self, rows: Iterable[Any]) -> Iterable[Peer]:
+        return [peer for row in rows if (peer := self._peers[int(row)]) is not None]
+
+    def _clear_rows(self) -> None:
+        if self._given_back:
+            self.live.forget(np.array(self._given_back, np.int32))
+            self._free.extend(self._given_back)
+            self._given_back.clear()
+
+
+def _is_owed(alert: LiveAlert, row: int, is_recipient: bool, wanted: Filter) -> bool:
+    """Whether the session at `row`, which is a recipient or has a place inside, has to be sent what is current."""
+    if alert.cancel is not None:
+        return is_recipient
+    if alert.told[row] & CURRENT:
+        return False
+    return is_recipient or wanted.passes(alert.revision.alert.category, alert.rank)
+
+
+def _nowhere(_data: bytes) -> None:
+    """Where a row writes that nobody has."""

@@ -1,0 +1,338 @@
+"""Which sessions an area concerns: pages near -> candidates -> exact.
+
+Every place has a slot, which stays, and lies in a page, which may change. Pages are like the leaves of a
+B-tree: each holds the places of one range of keys, and is split in two when it is full. A place's key is its H3
+cell, so the places of a page are neighbours, and a ball around them is small. To match a circle is to find the
+balls that it touches, in one pass over all balls, and then to measure every place of their pages.
+
+Rule 1  A ball may be too large, never too small: for each of its page's places, |place - centre| + reach is at
+        most its radius, in chords of the unit sphere. The chord of a sum is at most the sum of the chords. So, by
+        the triangle inequality, a circle that concerns a place touches the ball: at the poles, across the
+        antimeridian and around pentagons too. A ball grows when a place is written, and is fitted anew when its
+        page is filled.
+Rule 2  The exact test alone decides, on the coordinates that a place has now (`cells`, Rule 1).
+Rule 3  An empty position has NaN for its x and so is inside nothing. Nobody has to look at counts.
+Rule 4  A call does a page's worth of work, however many places there are (all but `match`). Columns grow by a
+        few pages at a time; on Linux a large block that grows is moved by its page tables, not copied.
+Rule 5  Places with a great reach keep to pages of their own, or each of them would widen a ball for all.
+"""
+
+import math
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .alert import Circle
+from .cells import EARTH_RADIUS_M, Floats, Vector, cell_of, chord2, chord2_to_m, limit_chord2, unit_vector
+
+Ints: TypeAlias = NDArray[np.int32]
+
+PAGE_SIZE = 256
+# Fine enough to part the crowd in a stadium (a cell is 130 m wide), and no dearer to compute than any other.
+KEY_RESOLUTION = 10
+# About as wide as a page in a city. Bit 63 of an H3 cell is always 0, so these keys sort behind all others.
+GREAT_REACH_M = 256.0
+GREAT_REACH_KEY = 1 << 63
+# What is measured at a time (512 KiB) stays in the processor's second-level cache.
+PAGES_AT_A_TIME = 64
+SLOTS_AT_A_TIME = 4096
+# The arithmetic of the balls is off by some 1e-16: allow for more.
+ROUNDING = 1e-12
+# The ball of an empty page: far from touching anything.
+NO_BALL = (0.0, 0.0, 0.0, -9.0)
+
+X, Y, Z, REACH = range(4)
+
+
+class Column:
+    """A column that grows: `items` for one value at a time, `view` for numpy; both are the same memory.
+
+    To write one value takes 30 ns by `items` and 90 ns by `view`. The view's rows have the given shape.
+    """
+
+    __slots__ = ("items", "shape", "view")
+
+    def __init__(self, typecode: str, *shape: int) -> None:
+        self.items: array[Any] = array(typecode)
+        self.shape = shape
+        self.view: NDArray[Any] = np.empty((0, *shape))
+
+    def __len__(self) -> int:
+        return len(self.view)
+
+    def grow(self, rows: int) -> None:
+        """Append `rows` rows of zeros."""
+        zeros = array(self.items.typecode, [0]) * (rows * math.prod(self.shape))
+        self.view = np.empty(0)  # memory that is looked at can't grow
+        try:
+            self.items.extend(zeros)
+        except BufferError:  # somebody else looks at it, a debugger or a traceback: leave it to them
+            self.items = self.items + zeros
+        self.view = np.frombuffer(self.items, self.items.typecode).reshape(-1, *self.shape)
+
+
+class PlaceIndex:
+    """The places of a node's sessions. `page_size` is for tests: small pages split and merge often."""
+
+    def __init__(self, page_size: int = PAGE_SIZE) -> None:
+        self._size = page_size
+        self._greatest_reach_m = 0.0  # of all places so far: never shrinks
+
+        # By slot: the session's row, the key, and the position, which is page * size + offset.
+        self._rows, self._keys, self._positions = Column("i"), Column("Q"), Column("q")
+        self._free_slots: list[int] = []
+
+        # By page: the places (x, y, z and reach of each, side by side for numpy), their slots, and the ball
+        # (x, y, z, radius). A page's places lie at its first `count` offsets.
+        self._places, self._slots, self._balls = Column("d", 4, page_size), Column("i", page_size), Column("d", 4)
+        self._counts: list[int] = []
+        self._free_pages: list[int] = []
+
+        # The pages in use in the order of their keys. A page holds keys from its low one up to the next page's
+        # low one, inclusive: more places than a page takes may have one key.
+        self._lows = [0]
+        self._order = [self._new_page()]
+
+    def __len__(self) -> int:
+        return len(self._rows) - len(self._free_slots)
+
+    # ---- places come, move and go --------------------------------------------------------------------------
+
+    def add(self, row: int, lat: float, lng: float, reach_m: float) -> int:
+        """Take in a place of the session in `row`. Returns its slot, by which it is moved and removed."""
+        if not self._free_slots:
+            self._grow_slots()
+        slot = self._free_slots.pop()
+        self._rows.items[slot] = row
+        self._put_in(slot, _key(lat, lng, reach_m), unit_vector(lat, lng), reach_m)
+        return slot
+
+    def move(self, slot: int, lat: float, lng: float, reach_m: float) -> None:
+        """The place is now here. Within its page's range only its coordinates are written."""
+        key, position = _key(lat, lng, reach_m), self._positions.items[slot]
+        point = unit_vector(lat, lng)
+        if key == self._keys.items[slot] or self._order[self._find(key)] == position // self._size:
+            self._keys.items[slot] = key
+            self._write(position, point, reach_m)
+        else:
+            self._take_out(slot)
+            self._put_in(slot, key, point, reach_m)
+
+    def remove(self, slot: int) -> None:
+        """Forget the place. Its slot will be given to another."""
+        self._take_out(slot)
+        self._free_slots.append(slot)
+
+    def place(self, slot: int) -> tuple[Vector, float]:
+        """Where the place is, on the unit sphere, and its reach in metres."""
+        places, at, size = self._places.items, self._first_of(self._positions.items[slot]), self._size
+        return (places[at], places[at + size], places[at + 2 * size]), places[at + 3 * size]
+
+    # ---- matching ------------------------------------------------------------------------------------------
+
+    def match(self, area: Sequence[Circle]) -> tuple[Ints, Floats]:
+        """The rows with a place inside the area, ascending and distinct, and how far away each is.
+
+        That is the distance, in metres, from the nearest centre of a circle to a place of the row inside it.
+        """
+        found = [part for circle in area for part in self._inside(circle)]
+        slots = np.concatenate([slots for slots, _ in found] or [np.empty(0, np.int32)])
+        chords2 = np.concatenate([chords2 for _, chords2 in found] or [np.empty(0)])
+        rows, chords2 = _nearest_of_each(self._rows.view[slots], chords2)
+        return rows, chord2_to_m(chords2)
+
+    def _inside(self, circle: Circle) -> list[tuple[Ints, Floats]]:
+        """Slot and squared chord of each place inside, in parts."""
+        centre = unit_vector(circle.lat, circle.lng)
+        pages = self._pages_near(centre, circle.radius_m)
+        return [
+            self._inside_pages(pages[start : start + PAGES_AT_A_TIME], centre, circle.radius_m)
+            for start in range(0, len(pages), PAGES_AT_A_TIME)
+        ]
+
+    def _pages_near(self, centre: Vector, radius_m: float) -> NDArray[np.intp]:
+        """The pages whose balls the circle touches, free ones apart (Rule 1)."""
+        x, y, z, radius = self._balls.view.T
+        chord = np.sqrt(limit_chord2(radius_m)) + ROUNDING
+        return np.flatnonzero(np.sqrt(chord2(x, y, z, centre)) <= radius + chord)
+
+    def _inside_pages(self, pages: NDArray[np.intp], centre: Vector, radius_m: float) -> tuple[Ints, Floats]:
+        """Slot and squared chord of each place inside, of some pages (Rule 2)."""
+        places = self._places.view[pages]
+        all_chords2 = chord2(places[:, X], places[:, Y], places[:, Z], centre).ravel()
+        at = np.flatnonzero(all_chords2 <= limit_chord2(radius_m + self._greatest_reach_m))
+        chords2 = all_chords2[at]
+        inside = chords2 <= limit_chord2(radius_m)
+        unsure = np.flatnonzero(~inside)  # their reach decides; few, and a sine costs more than all the rest
+        page, offset = np.divmod(at[unsure], self._size)
+        inside[unsure] = chords2[unsure] <= limit_chord2(radius_m + places[page, REACH, offset])
+        return self._slots.view[pages].ravel()[at[inside]], chords2[inside]
+
+    # ---- one place and its page ----------------------------------------------------------------------------
+
+    def _find(self, key: int) -> int:
+        """Where in the order the page is that takes a place with this key."""
+        return bisect_right(self._lows, key) - 1
+
+    def _put_in(self, slot: int, key: int, point: Vector, reach_m: float) -> None:
+        """Give the place a position, at the end of its page."""
+        if self._counts[self._order[self._find(key)]] == self._size:
+            self._split(self._find(key))
+        page = self._order[self._find(key)]
+        offset = self._counts[page]
+        position = page * self._size + offset
+        self._counts[page] += 1
+        self._slots.items[position] = slot
+        self._keys.items[slot] = key
+        self._positions.items[slot] = position
+        self._write(position, point, reach_m)
+
+    def _take_out(self, slot: int) -> None:
+        """Take the place from its position, and let the last of the page take it over."""
+        position = self._positions.items[slot]
+        page = position // self._size
+        count = self._counts[page] - 1
+        last = page * self._size + count
+        places, at, end = self._places.items, self._first_of(position), self._first_of(last)
+        for _ in (X, Y, Z, REACH):
+            places[at] = places[end]
+            at, end = at + self._size, end + self._size
+        places[self._first_of(last)] = math.nan
+        moved = self._slots.items[position] = self._slots.items[last]
+        self._positions.items[moved] = position
+        self._counts[page] = count
+        if 4 * count <= self._size and count % max(1, self._size // 8) == 0:
+            self._merge(page, self._keys.items[slot])
+
+    def _write(self, position: int, point: Vector, reach_m: float) -> None:
+        """Write where the place is, and let the ball of its page take it in."""
+        x, y, z = point
+        places, at, size = self._places.items, self._first_of(position), self._size
+        places[at] = x
+        places[at + size] = y
+        places[at + 2 * size] = z
+        places[at + 3 * size] = reach_m
+        if reach_m > self._greatest_reach_m:
+            self._greatest_reach_m = reach_m
+        balls, ball = self._balls.items, position // size * 4
+        radius = math.dist(point, balls[ball : ball + 3]) + reach_m / EARTH_RADIUS_M
+        if radius > balls[ball + 3]:
+            balls[ball + 3] = radius
+
+    def _first_of(self, position: int) -> int:
+        """Where in `places.items` the x of a position is; y, z and reach follow at distances of a page's size."""
+        return position + position // self._size * 3 * self._size
+
+    # ---- whole pages ---------------------------------------------------------------------------------------
+
+    def _split(self, at: int) -> None:
+        """Part a full page: the half of its places with the greater keys goes to a new page behind it."""
+        page, new = self._order[at], self._new_page()
+        places, slots = self._places.view[page].copy(), self._slots.view[page].copy()
+        keys = self._keys.view[slots]
+        by_key = np.argsort(keys)
+        lower, upper = np.split(by_key, [_seam(keys[by_key])])
+        self._fill(page, places[:, lower], slots[lower])
+        self._fill(new, places[:, upper], slots[upper])
+        self._lows.insert(at + 1, int(keys[upper[0]]))
+        self._order.insert(at + 1, new)
+
+    def _merge(self, page: int, key: int) -> None:
+        """Join a page that has grown empty with a neighbour, if that leaves room for those to come.
+
+        `key` is one that the page may hold: a few pages in a row may, if many places have that key.
+        """
+        at = self._order.index(page, max(0, bisect_left(self._lows, key) - 1))
+        for left in (at, at - 1):
+            if 0 <= left < len(self._order) - 1 and self._fit(left):
+                self._join(left)
+                return
+
+    def _fit(self, left: int) -> bool:
+        return sum(self._counts[page] for page in self._order[left : left + 2]) <= self._size // 2
+
+    def _join(self, left: int) -> None:
+        """Move all places of the page behind `left` into that one, and free it."""
+        page, emptied = self._order[left], self._order[left + 1]
+        pages = [(each, self._counts[each]) for each in (page, emptied)]
+        places = np.concatenate([self._places.view[each, :, :count] for each, count in pages], axis=1)
+        slots = np.concatenate([self._slots.view[each, :count] for each, count in pages])
+        self._fill(page, places, slots)
+        self._fill(emptied, places[:, :0], slots[:0])
+        del self._lows[left + 1], self._order[left + 1]
+        self._free_pages.append(emptied)
+
+    def _fill(self, page: int, places: Floats, slots: Ints) -> None:
+        """Make these places the page's only ones, and fit its ball to them."""
+        count = len(slots)
+        self._places.view[page, :, :count] = places
+        self._places.view[page, X, count:] = math.nan
+        self._slots.view[page, :count] = slots
+        self._positions.view[slots] = page * self._size + np.arange(count)
+        self._counts[page] = count
+        self._balls.view[page] = _ball(places) if count else NO_BALL
+
+    def _new_page(self) -> int:
+        """An empty page that is not in the order yet."""
+        if not self._free_pages:
+            self._grow_pages()
+        return self._free_pages.pop()
+
+    def _grow_pages(self) -> None:
+        old = len(self._balls)
+        for column in (self._places, self._slots, self._balls):
+            column.grow(PAGES_AT_A_TIME)
+        self._places.view[old:, X] = math.nan
+        self._balls.view[old:] = NO_BALL
+        self._counts += [0] * PAGES_AT_A_TIME
+        self._free_pages += reversed(range(old, old + PAGES_AT_A_TIME))
+
+    def _grow_slots(self) -> None:
+        old = len(self._rows)
+        for column in (self._rows, self._keys, self._positions):
+            column.grow(SLOTS_AT_A_TIME)
+        self._free_slots += reversed(range(old, old + SLOTS_AT_A_TIME))
+
+
+def nearest_first(rows: Ints, distances: Floats, count: int) -> Ints:
+    """The `count` nearest rows in order of distance, then the others in the order in which they came.
+
+    A few hundred are enough: sends in a wholly mixed order are slower than the wait that they would save.
+    """
+    nearest = np.argpartition(distances, count - 1)[:count] if 0 < count < len(rows) else np.arange(len(rows))
+    nearest = nearest[np.argsort(distances[nearest], kind="stable")][: max(0, count)]
+    return np.concatenate([rows[nearest], np.delete(rows, nearest)])
+
+
+def _key(lat: float, lng: float, reach_m: float) -> int:
+    cell = cell_of(lat, lng, KEY_RESOLUTION)
+    return cell if reach_m < GREAT_REACH_M else cell | GREAT_REACH_KEY
+
+
+def _seam(keys: NDArray[np.uint64]) -> int:
+    """Where to part sorted keys: in the middle half, where the two cells have the least in common.
+
+    Balls are smaller if pages end where large cells end: 10 instead of 30 are touched by a small circle.
+    """
+    quarter = len(keys) // 4
+    middle = keys[quarter:-quarter]
+    return quarter + 1 + int(np.argmax(middle[1:] ^ middle[:-1]))
+
+
+def _ball(places: Floats) -> tuple[float, float, float, float]:
+    """Centre and radius of a ball around places (rows x, y, z, reach) that takes in their reach (Rule 1)."""
+    x, y, z = (float(axis.mean()) for axis in places[:REACH])
+    radius = np.sqrt(chord2(places[X], places[Y], places[Z], (x, y, z))) + places[REACH] / EARTH_RADIUS_M
+    return x, y, z, float(radius.max())
+
+
+def _nearest_of_each(rows: Ints, chords2: Floats) -> tuple[Ints, Floats]:
+    """The rows, ascending, each once, with the least of its squared chords."""
+    by_row = np.argsort(rows)
+    rows, chords2 = rows[by_row], chords2[by_row]
+    first = np.flatnonzero(np.diff(rows, prepend=-1))
+    return rows[first], np.minimum.reduceat(chords2, first) if len(first) else chords2

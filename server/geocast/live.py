@@ -1,0 +1,300 @@
+"""The live alerts of this node: what is current, who was told, and when it ends.
+
+Per live alert and session there is one byte, `told`:
+
+    RECIPIENT  some revision was sent on this connection, or the client says that it holds one
+    CURRENT    it has the current revision: nothing more to send
+    SENT       the current revision was sent on this connection    (and two bits each for
+    ACKED      … and acknowledged                                    the two revisions before)
+
+A new revision makes all rows "not current" by shifting; when a session has gone, its row's bytes are cleared before
+the row is used again (`forget`).
+
+Rule 1  An alert has ended when either clock says so: the wall clock has reached `expires_at`, or the monotonic
+        deadline that was made of it when this node learnt of it has passed. What `expire` has taken out stays out.
+Rule 2  A cancelled alert is kept until the `expires_at` of its last revision, for clients that come back holding it.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .alert import SEVERITY_RANK, Cancel, Circle, Entry, Revision
+from .alertlog import Counts
+from .cells import Vector, chord2, limit_chord2, unit_vector
+from .clock import Now
+from .frames import encode
+
+RECIPIENT, CURRENT, SENT, ACKED = 1, 2, 4, 8
+_GENERATIONS = 3  # revisions whose SENT and ACKED are kept: the current one and two before
+_SENT_AND_ACKED = np.uint8(0b1111_1100)  # of all generations: two bits each, the current one lowest
+
+CLAIM_S = 30.0  # how long a claim to hold an unknown alert is remembered
+MAX_CLAIMS = 100_000
+
+Rows = NDArray[np.int32]
+
+
+class LiveAlert:
+    """One alert that has not ended: its current revision or its cancel, and who was told what of it."""
+
+    __slots__ = (
+        "acked",
+        "ahead",
+        "cancel",
+        "deadline",
+        "expires_at",
+        "frames",
+        "order",
+        "rank",
+        "restricted",
+        "revision",
+        "sent",
+        "told",
+    )
+
+    def __init__(self, revision: Revision, now: Now, order: int, capacity: int) -> None:
+        self.order = order  # of arrival, among the alerts of this node
+        self.told: NDArray[np.uint8] = np.zeros(capacity, np.uint8)
+        self.ahead: dict[int, int] = {}  # row -> the revision it holds, while this node is behind that
+        self.cancel: Cancel | None = None
+        self.sent = self.acked = 0  # since they were last taken
+        self.restricted = revision.alert.status != "actual"  # only for sessions that may see tests
+        self._become(revision, now)
+
+    def _become(self, revision: Revision, now: Now) -> None:
+        self.revision = revision
+        self.expires_at = revision.ends_at
+        self.deadline = now.deadline(revision.ends_at)
+        self.rank = SEVERITY_RANK[revision.alert.severity]
+        self.frames = encode(revision)
+
+    @property
+    def id(self) -> str:
+        """The alert's id."""
+        return self.revision.id
+
+    @property
+    def number(self) -> int:
+        """The number of the last entry: of the current revision, or of the cancel."""
+        return self.revision.revision if self.cancel is None else self.cancel.revision
+
+    def ended(self, now: Now) -> bool:
+        """Whether nothing of it may be sent any more (Rule 1)."""
+        return now.wall_ms >= self.expires_at or now.monotonic >= self.deadline
+
+    def revise(self, revision: Revision, now: Now) -> None:
+        """Take the next revision: nobody has it yet, but for those who said that they do."""
+        steps = min(2 * (revision.revision - self.revision.revision), 8)
+        history = ((self.told & _SENT_AND_ACKED).astype(np.uint16) << steps).astype(np.uint8)
+        self.told = (self.told & np.uint8(RECIPIENT)) | history
+        self._become(revision, now)
+        for row, held in list(self.ahead.items()):
+            self._hold(row, held)
+
+    def end_by(self, cancel: Cancel) -> None:
+        """Take the cancel. It tells of an end, so the `expires_at` of the last revision goes on to count."""
+        self.cancel = cancel
+        self.frames = encode(cancel)
+
+    def claim(self, row: int, held: int) -> None:
+        """The session at `row` says that it holds revision `held`: it is a recipient."""
+        self.told[row] |= RECIPIENT
+        self._hold(row, held)
+
+    def _hold(self, row: int, held: int) -> None:
+        if held >= self.revision.revision:
+            self.told[row] |= CURRENT
+        if held > self.revision.revision:
+            self.ahead[row] = held
+        else:
+            self.ahead.pop(row, None)
+
+    def mark_sent(self, rows: Rows) -> None:
+        """What is current (revision or cancel) was handed to the transports of `rows`."""
+        if self.cancel is not None:
+            self.told[rows] &= 0xFF ^ RECIPIENT
+        else:
+            self.told[rows] |= RECIPIENT | CURRENT | SENT
+            self.sent += len(rows)
+
+    def mark_sent_to(self, row: int) -> None:
+        """`mark_sent` for one row."""
+        if self.cancel is not None:
+            self.told[row] &= 0xFF ^ RECIPIENT
+        else:
+            self.told[row] |= RECIPIENT | CURRENT | SENT
+            self.sent += 1
+
+    def acknowledge(self, row: int, revision: int) -> None:
+        """Count the acknowledgement of `revision` once, if it was sent on this connection."""
+        back = self.revision.revision - revision
+        if not 0 <= back < _GENERATIONS:
+            return
+        sent, acked = SENT << 2 * back, ACKED << 2 * back
+        if self.told[row] & (sent | acked) == sent:
+            self.told[row] |= acked
+            self.acked += 1
+
+    def recipients(self) -> Rows:
+        """The rows that were told of it and don't have what is current."""
+        wanted = RECIPIENT if self.cancel is not None else RECIPIENT | CURRENT
+        return np.flatnonzero(self.told & wanted == RECIPIENT).astype(np.int32)
+
+
+class LiveAlerts:
+    """All live alerts of a node, and those cancelled that have not expired."""
+
+    def __init__(self, capacity: int) -> None:
+        """`capacity`: how many rows there are."""
+        self._capacity = capacity
+        self._alerts: dict[str, LiveAlert] = {}
+        self._circles = _Circles()
+        self._arrivals = 0
+        self._next_wall: float = float("inf")  # no alert ends before either of the two
+        self._next_deadline = float("inf")
+        self._claims: dict[str, dict[int, tuple[int, int]]] = {}  # unknown id -> row -> (epoch of the row, held)
+        self._claim_times: deque[tuple[float, str, int]] = deque()
+        self._counts: dict[str, Counts] = {}  # of alerts that have ended since they were last taken
+
+    def __len__(self) -> int:
+        return len(self._alerts)
+
+    def __iter__(self) -> Iterator[LiveAlert]:
+        return iter(self._alerts.values())
+
+    def get(self, alert_id: str, now: Now) -> LiveAlert | None:
+        """The alert, if it is known and has not ended."""
+        alert = self._alerts.get(alert_id)
+        return None if alert is None or alert.ended(now) else alert
+
+    def apply(self, entry: Entry, now: Now) -> LiveAlert | None:
+        """Take an entry of the log. The alert if that changed what is current; None if it is old news or has ended.
+
+        After a restart an alert may come in at a later revision than 1. A cancel of an alert that is unknown
+        tells nobody anything.
+        """
+        alert = self._alerts.get(entry.id)
+        if alert is not None and entry.revision <= alert.number:
+            return None
+        if isinstance(entry, Cancel):
+            if alert is None:
+                return None
+            self._circles.discard(alert)
+            alert.end_by(entry)
+        else:
+            alert = self._revise(alert, entry, now)
+        return None if alert is None or alert.ended(now) else alert
+
+    def _revise(self, alert: LiveAlert | None, revision: Revision, now: Now) -> LiveAlert | None:
+        if alert is None:
+            if now.wall_ms >= revision.ends_at:
+                return None
+            self._arrivals += 1
+            alert = self._alerts[revision.id] = LiveAlert(revision, now, self._arrivals, self._capacity)
+        else:
+            self._circles.discard(alert)
+            alert.revise(revision, now)
+        self._circles.add(alert, revision.alert.area)
+        self._next_wall = min(self._next_wall, alert.expires_at)
+        self._next_deadline = min(self._next_deadline, alert.deadline)
+        return alert
+
+    def expire(self, now: Now) -> None:
+        """Let go of what has ended."""
+        if now.wall_ms < self._next_wall and now.monotonic < self._next_deadline:
+            return
+        for alert in [a for a in self if a.ended(now)]:
+            del self._alerts[alert.id]
+            self._circles.discard(alert)
+            self._add_counts(self._counts, alert)
+        self._next_wall = min((a.expires_at for a in self), default=float("inf"))
+        self._next_deadline = min((a.deadline for a in self), default=float("inf"))
+
+    def holding(self, place: Vector, reach_m: float) -> list[LiveAlert]:
+        """The alerts, not cancelled, whose area the place is inside of. Some may have ended."""
+        return self._circles.holding(place, reach_m)
+
+    def forget(self, rows: Rows) -> None:
+        """Clear what was told to `rows`, so that other sessions can have them."""
+        gone = set(rows.tolist())
+        for alert in self:
+            alert.told[rows] = 0
+            for row in alert.ahead.keys() & gone:
+                del alert.ahead[row]
+
+    # ---- claims to hold what this node doesn't know (yet) ----------------------------------------------------------
+
+    def remember_claim(self, alert_id: str, row: int, epoch: int, held: int, now: Now) -> None:
+        """Keep for CLAIM_S that the session at `row` says it holds an alert that is unknown here."""
+        if len(self._claim_times) < MAX_CLAIMS:
+            self._claims.setdefault(alert_id, {})[row] = (epoch, held)
+            self._claim_times.append((now.monotonic + CLAIM_S, alert_id, row))
+
+    def take_claims(self, alert_id: str) -> Iterable[tuple[int, int, int]]:
+        """The claims (row, epoch, held) to an alert that has become known."""
+        return [(row, epoch, held) for row, (epoch, held) in self._claims.pop(alert_id, {}).items()]
+
+    def drop_claims(self, now: Now) -> None:
+        """Forget claims that are older than CLAIM_S."""
+        while self._claim_times and self._claim_times[0][0] <= now.monotonic:
+            _, alert_id, row = self._claim_times.popleft()
+            if claims := self._claims.get(alert_id):
+                claims.pop(row, None)
+                if not claims:
+                    del self._claims[alert_id]
+
+    # ---- counts ------------------------------------------------------------------------------------------------
+
+    def take_counts(self) -> dict[str, Counts]:
+        """What was sent and acknowledged, per alert, since this was last asked."""
+        counts, self._counts = self._counts, {}
+        for alert in self:
+            self._add_counts(counts, alert)
+        return counts
+
+    def put_back_counts(self, counts: dict[str, Counts]) -> None:
+        """Counts that were taken and could not be stored."""
+        for alert_id, (sent, acked) in counts.items():
+            old = self._counts.get(alert_id, Counts())
+            self._counts[alert_id] = Counts(old.sent + sent, old.acked + acked)
+
+    @staticmethod
+    def _add_counts(counts: dict[str, Counts], alert: LiveAlert) -> None:
+        if alert.sent or alert.acked:
+            old = counts.get(alert.id, Counts())
+            counts[alert.id] = Counts(old.sent + alert.sent, old.acked + alert.acked)
+            alert.sent = alert.acked = 0
+
+
+class _Circles:
+    """The circles of live alerts as columns: one place against all of them is one array expression."""
+
+    def __init__(self) -> None:
+        self._alerts: list[LiveAlert] = []
+        self._columns = np.zeros((4, 64))  # x, y, z, radius_m
+
+    def add(self, alert: LiveAlert, area: Sequence[Circle]) -> None:
+        for circle in area:
+            n = len(self._alerts)
+            if n == self._columns.shape[1]:
+                self._columns = np.hstack([self._columns, np.zeros_like(self._columns)])
+            self._columns[:, n] = (*unit_vector(circle.lat, circle.lng), circle.radius_m)
+            self._alerts.append(alert)
+
+    def discard(self, alert: LiveAlert) -> None:
+        if alert.cancel is not None:
+            return  # gone already
+        keep = [n for n, other in enumerate(self._alerts) if other is not alert]
+        self._columns[:, : len(keep)] = self._columns[:, keep]
+        self._alerts = [self._alerts[n] for n in keep]
+
+    def holding(self, place: Vector, reach_m: float) -> list[LiveAlert]:
+        n = len(self._alerts)
+        if n == 0:
+            return []
+        x, y, z, radius_m = self._columns[:, :n]
+        inside = chord2(x, y, z, place) <= limit_chord2(radius_m + reach_m)
+        return list(dict.fromkeys(self._alerts[i] for i in np.flatnonzero(inside)))

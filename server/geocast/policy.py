@@ -1,0 +1,149 @@
+"""What may be published: a list of categories with bounds, and the rules of the protocol's section 3.
+
+A policy is data (TOML). `Policy.violations` is a pure function of the claims of a request, the time and the
+current revision; it knows nothing of who asks, or of what is live.
+"""
+
+import tomllib
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .alert import Claims, Revision, Terms
+from .errors import ConfigError, Violation
+
+SKEW_MS = 60_000  # of a publisher's clock; allowed to `not-yet` and `approved_at` only
+BUILT_IN = "neighbourhood"
+
+_Key = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}$")]
+_Title = Annotated[str, Field(min_length=1, max_length=140)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class Category(_Strict):
+    """The bounds of one category: radii in metres, age in seconds, H3 resolution of the published centre."""
+
+    title: _Title
+    min_radius_m: Annotated[float, Field(gt=0, le=20_100_000)] = 100
+    max_radius_m: Annotated[float, Field(gt=0, le=20_100_000)] = 20_000
+    max_age_s: Annotated[int, Field(gt=0, le=7 * 86_400)] = 3_600
+    location_resolution: Annotated[int, Field(ge=0, le=15)] = 9
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> "Category":
+        if self.min_radius_m > self.max_radius_m:
+            raise ValueError("min_radius_m is greater than max_radius_m")
+        return self
+
+    def terms(self) -> Terms:
+        """What of this category goes into an accepted alert."""
+        return Terms(self.title, self.max_age_s * 1000, self.location_resolution)
+
+
+class Policy(_Strict):
+    """What may be alerted (`categories`), and what is known and never is (`never`: key to human name)."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    categories: Annotated[dict[_Key, Category], Field(min_length=1)]
+    never: dict[_Key, _Title] = {}
+
+    @model_validator(mode="after")
+    def _never_means_never(self) -> "Policy":
+        if both := self.categories.keys() & self.never.keys():
+            raise ValueError(f"{min(both)} is both a category and on the never-list")
+        return self
+
+    def violations(self, claims: Claims, now_ms: int, current: Revision | None = None) -> list[Violation]:
+        """Every rule that `claims` break at `now_ms`, in the order of the protocol's table.
+
+        `current` is the revision that the request would follow, None for a first one. A rule whose inputs are
+        missing or unusable is not judged.
+        """
+        category = self.categories.get(claims.category) if claims.category is not None else None
+        found: list[Violation] = []
+        if claims.category is not None and category is None:
+            found.append(self._not_alertable(claims.category))
+        if claims.threat == "individual":
+            found.append(Violation("not-community", "/threat", "must be community: an individual's is not alerted"))
+        found += self.approval_violations(claims.approved_at, claims.occurred_at, now_ms)
+        if category is not None and current is None:
+            found += _age(claims, category, now_ms)
+        if claims.occurred_at is not None and claims.occurred_at > now_ms + SKEW_MS:
+            found.append(Violation("not-yet", "/occurred_at", "must not be in the future (60 s of skew allowed)"))
+        if category is not None:
+            found += _expiry(claims, category, now_ms, current)
+            found += _radii(claims, category)
+        return found
+
+    @staticmethod
+    def approval_violations(approved_at: int | None, occurred_at: int | None, now_ms: int) -> list[Violation]:
+        """Whether an approval fits its incident; a cancel is approved too."""
+        if approved_at is None:
+            return []
+        if approved_at > now_ms + SKEW_MS:
+            detail = "must not be in the future (60 s of skew allowed)"
+        elif occurred_at is not None and approved_at < occurred_at:
+            detail = "must not be before occurred_at"
+        else:
+            return []
+        return [Violation("not-approved", "/approval/approved_at", detail)]
+
+    def _not_alertable(self, key: str) -> Violation:
+        known = f"{key} is never alerted" if key in self.never else "is not a category of the policy"
+        return Violation("category-not-alertable", "/category", known)
+
+
+def _age(claims: Claims, category: Category, now_ms: int) -> Iterator[Violation]:
+    if claims.occurred_at is not None and now_ms - claims.occurred_at > category.max_age_s * 1000:
+        yield Violation("stale", "/occurred_at", f"must be at most {category.max_age_s} s ago")
+
+
+def _expiry(claims: Claims, category: Category, now_ms: int, current: Revision | None) -> Iterator[Violation]:
+    expires_at, occurred_at = claims.expires_at, claims.occurred_at
+    if expires_at is None or occurred_at is None:
+        return
+    if expires_at <= now_ms:
+        detail = "must be in the future"
+    elif expires_at > occurred_at + category.max_age_s * 1000:
+        detail = f"must be at most occurred_at + {category.max_age_s} s"
+    elif current is not None and expires_at < current.alert.expires_at:
+        detail = "must not be earlier than the current revision's: to end an alert early, cancel it"
+    else:
+        return
+    yield Violation("expiry-out-of-range", "/expires_at", detail)
+
+
+def _radii(claims: Claims, category: Category) -> Iterator[Violation]:
+    for pointer, radius_m in claims.radii:
+        if not category.min_radius_m <= radius_m <= category.max_radius_m:
+            bounds = f"must be {category.min_radius_m:g} to {category.max_radius_m:g} m"
+            yield Violation("radius-out-of-range", pointer, bounds)
+
+
+def load(path: Path | None) -> Policy:
+    """The policy in the TOML file at `path`, or the built-in one.
+
+    Raises ConfigError, in one line that names the file and the first thing wrong with it.
+    """
+    if path is None:
+        text = resources.files(__package__).joinpath("policies", f"{BUILT_IN}.toml").read_text("utf-8")
+        return Policy.model_validate(tomllib.loads(text))
+    try:
+        return Policy.model_validate(tomllib.loads(path.read_text("utf-8")))
+    except OSError as error:
+        raise ConfigError(f"policy {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"policy {path}: not TOML: {error}") from None
+    except ValidationError as error:
+        raise ConfigError(f"policy {path}: {_first(error.errors(include_url=False)[0])}") from None
+
+
+def _first(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    return f"{where}: {error['msg']}" if where else str(error["msg"])

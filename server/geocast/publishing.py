@@ -1,0 +1,190 @@
+"""What a publisher may do: the order of decisions of the protocol's section 4, without HTTP.
+
+Everything is decided by the log, not by what this node has read of it so far. A decision that an append shows to be
+out of date (its number was taken meanwhile) is made again:
+
+    parse (section 2) ── broken ──> 422, with what section 3 says of the rest
+      │
+      v
+    history of the id <──────────────────────────────┐
+      │  same (id, revision), same content: 200      │ number taken
+      │  404, 403, 410, 409                          │
+      │  section 3: 422                              │
+      v                                              │
+    append ──────────────────────────────────────────┘ ── stored ──> 201
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from . import failpoints
+from .alert import (
+    Cancel,
+    Cancellation,
+    Entry,
+    Invalid,
+    Publication,
+    Revision,
+    Terms,
+    parse_cancellation,
+    parse_publication,
+    parse_revision,
+)
+from .alertlog import AlertLog
+from .clock import Clock
+from .errors import LogUnavailable, Problem, Violation
+from .policy import Policy
+
+ATTEMPTS = 20  # decisions on one request; each but the last was overtaken by another writer
+
+_E = TypeVar("_E", bound=Entry)
+_R = TypeVar("_R", bound=Publication | Cancellation)
+
+
+@dataclass(frozen=True, slots=True)
+class Publisher:
+    """Who asks: the token's `sub`, and whether it may manage the alerts of others."""
+
+    sub: str
+    manages: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[_E]):
+    """The entry that answers a request, and whether this request made it (201) or an earlier one (200)."""
+
+    entry: _E
+    created: bool
+
+
+class Publishing:
+    """The calls that write to the log. They raise Problem for a refusal and LogUnavailable when it is unknown."""
+
+    def __init__(self, alert_log: AlertLog, policy: Policy, clock: Clock) -> None:
+        self._log = alert_log
+        self._policy = policy
+        self._clock = clock
+
+    async def publish(
+        self, body: Mapping[str, Any], publisher: Publisher, *, dry_run: bool = False
+    ) -> Outcome[Revision]:
+        """Publish revision 1 of an alert; with `dry_run`, decide and store nothing."""
+        request = await self._parsed(lambda: parse_publication(body))
+
+        def decide(history: Sequence[Entry]) -> Revision:
+            if history:
+                raise Problem("id-conflict")
+            return self._accept(request, publisher, None)
+
+        return await self._decide(request, _repeats_revision, decide, dry_run=dry_run)
+
+    async def revise(self, alert_id: str, body: Mapping[str, Any], publisher: Publisher) -> Outcome[Revision]:
+        """Publish the next revision of an alert."""
+        request = await self._parsed(lambda: parse_revision(body, alert_id), alert_id)
+
+        def decide(history: Sequence[Entry]) -> Revision:
+            return self._accept(request, publisher, self._current(history, request.revision, publisher))
+
+        return await self._decide(request, _repeats_revision, decide)
+
+    async def cancel(self, alert_id: str, body: Mapping[str, Any], publisher: Publisher) -> Outcome[Cancel]:
+        """Cancel an alert."""
+        request = await self._parsed(lambda: parse_cancellation(body, alert_id))
+
+        def decide(history: Sequence[Entry]) -> Cancel:
+            current = self._current(history, request.revision, publisher)
+            now = self._clock.now().wall_ms
+            if violations := self._policy.approval_violations(
+                request.approval.approved_at, current.alert.occurred_at, now
+            ):
+                raise Problem.of(violations)
+            return Cancel(
+                alert_id, request.revision, request.reason, request.approval, publisher.sub, now, current.ends_at
+            )
+
+        return await self._decide(request, _repeats_cancel, decide)
+
+    # ---- the pieces --------------------------------------------------------------------------------------------
+
+    async def _parsed(self, parse: Callable[[], _R], alert_id: str | None = None) -> _R:
+        """What `parse` gives, or the 422 with every rule of section 2 and 3 that the body breaks."""
+        try:
+            return parse()
+        except Invalid as invalid:
+            current = None
+            if alert_id is not None:
+                with suppress(LogUnavailable):  # a broken body is refused all the same
+                    current = _last_revision(await self._log.history(alert_id))
+            now = self._clock.now().wall_ms
+            raise Problem.of([*invalid.violations, *self._policy.violations(invalid.claims, now, current)]) from None
+
+    async def _decide(
+        self,
+        request: _R,
+        repeats: Callable[[_R, Entry], bool],
+        decide: Callable[[Sequence[Entry]], _E],
+        *,
+        dry_run: bool = False,
+    ) -> Outcome[_E]:
+        for _ in range(ATTEMPTS):
+            history = await self._log.history(request.id)
+            for entry in history:
+                if entry.revision == request.revision and repeats(request, entry):
+                    return Outcome(entry, created=False)  # type: ignore[arg-type]  # `repeats` saw to the type
+            entry = decide(history)
+            if dry_run:
+                return Outcome(entry, created=False)
+            if await self._log.append(entry):
+                failpoints.hit("after-append")
+                return Outcome(entry, created=True)
+        raise LogUnavailable("this alert is being written by others, or its last entry can't be read")
+
+    def _current(self, history: Sequence[Entry], number: int, publisher: Publisher) -> Revision:
+        """The revision that entry `number` would follow, or why it can't be followed."""
+        if not history:
+            raise Problem("unknown-alert")
+        first, last = history[0], history[-1]
+        if first.source != publisher.sub and not publisher.manages:
+            raise Problem("not-yours")
+        if isinstance(last, Cancel) or last.ends_at <= self._clock.now().wall_ms:
+            raise Problem("alert-ended")
+        if number != last.revision + 1:
+            raise Problem("revision-conflict", extra={"current": last.revision})
+        return last
+
+    def _accept(self, request: Publication, publisher: Publisher, current: Revision | None) -> Revision:
+        """The revision that `request` becomes, or the 422 with every rule that it breaks."""
+        now = self._clock.now().wall_ms
+        violations = self._policy.violations(request.claims(), now, current)
+        if current is not None:
+            violations = [*_changed(request, current), *violations]
+        if violations:
+            raise Problem.of(violations)
+        terms = self._policy.categories[request.category].terms()
+        if current is not None:
+            terms = Terms(terms.title, terms.max_age_ms, current.terms.location_resolution)
+        return Revision(request.accept(terms), request.revision, publisher.sub, now, terms)
+
+
+def _repeats_revision(request: Publication, entry: Entry) -> bool:
+    # By the terms of then: a policy that has changed since makes no conflict of a repeated request.
+    return isinstance(entry, Revision) and request.accept(entry.terms) == entry.alert
+
+
+def _repeats_cancel(request: Cancellation, entry: Entry) -> bool:
+    return isinstance(entry, Cancel) and (request.reason, request.approval) == (entry.reason, entry.approval)
+
+
+def _changed(request: Publication, current: Revision) -> list[Violation]:
+    found = []
+    if request.status != current.alert.status:
+        found.append(Violation("status-changed", "/status", "must stay as it was in revision 1"))
+    if request.occurred_at != current.alert.occurred_at:
+        found.append(Violation("occurred-at-changed", "/occurred_at", "must stay as it was in revision 1"))
+    return found
+
+
+def _last_revision(history: Sequence[Entry]) -> Revision | None:
+    return next((entry for entry in reversed(history) if isinstance(entry, Revision)), None)

@@ -1,0 +1,361 @@
+"""One subscriber's conversation: messages in, what they mean to the hub out. No socket, no clock of its own.
+
+    message      before `hello`      after it
+    ---------    ----------------    ------------------------------------------------
+    hello        welcome             close 4400
+    move         close 4400          new places, ok
+    filter       close 4400          new filter, ok
+    token        close 4400          new grant, ok; of another `sub`: close 4401
+    ack          close 4400          counted, no answer
+    ping         close 4400          pong
+    other        close 4400          error unknown-type
+
+The order of mistakes is the protocol's: shape before token, and a message that is refused changes nothing.
+"""
+
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import AfterValidator, Discriminator, Field, Tag, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
+
+from . import closing
+from .alert import SEVERITY_RANK, Id, Latitude, Longitude, RevisionNumber, Severity, StrictModel, broken_fields
+from .cells import cell_from_string, cell_place
+from .clock import Now, format_time
+from .closing import Close, SessionClosed
+from .errors import Malformed
+from .filters import Filter
+from .frames import Wire
+from .tokens import RECEIVE, TEST, Grant, Tokens
+
+HEARTBEAT_S = 25
+RETRY_MIN_MS, RETRY_MAX_MS = 1_000, 30_000
+MAX_REF = 2**53 - 1  # what a JavaScript client can count to
+
+Place = tuple[float, float, float]  # latitude and longitude in degrees, reach in metres
+
+
+class Peer(Protocol):
+    """A session's connection."""
+
+    @property
+    def write(self) -> Callable[[bytes], None]:
+        """Hands bytes to the transport; never blocks, never raises."""
+        ...
+
+    def close(self, close: Close) -> None:
+        """End the session so; the hub is told by `leave`."""
+        ...
+
+    def abort(self) -> None:
+        """Drop the connection; the hub is told by `leave`."""
+        ...
+
+
+class Audience(Protocol):
+    """What a session asks of the hub. `row` is the session's number there, from `enter` on."""
+
+    def enter(
+        self,
+        peer: Peer,
+        wire: Wire,
+        places: list[Place],
+        wanted: Filter,
+        rights: "Rights",
+        holding: Mapping[str, int],
+        now: Now,
+    ) -> int:
+        """Take a session in. Returns its row."""
+        ...
+
+    def move(self, row: int, places: list[Place]) -> None:
+        """The session's places are these now."""
+        ...
+
+    def refilter(self, row: int, wanted: Filter) -> None:
+        """The session's filter is this now."""
+        ...
+
+    def filter_of(self, row: int) -> Filter:
+        """The session's filter."""
+        ...
+
+    def regrant(self, row: int, rights: "Rights") -> None:
+        """The session has a new token."""
+        ...
+
+    def acknowledge(self, row: int, alert_id: str, revision: int, now: Now) -> None:
+        """The session says that it has shown this revision."""
+        ...
+
+    def settle(self, row: int, reply: dict[str, Any], now: Now) -> None:
+        """Send `reply` with the number of messages that follow (`live`), and all that the session is owed."""
+        ...
+
+    def reply(self, row: int, message: Mapping[str, Any], now: Now) -> None:
+        """Send one message."""
+        ...
+
+
+class Rights(Protocol):
+    """What a session may see, and until when."""
+
+    @property
+    def may_test(self) -> bool:
+        """Whether alerts that are tests or exercises exist for it."""
+        ...
+
+    @property
+    def deadline(self) -> float:
+        """When its token expires, in seconds of the monotonic clock."""
+        ...
+
+
+# ---- the messages ------------------------------------------------------------------------------------------------
+
+
+def _known_cell(text: str) -> str:
+    if cell_from_string(text) is None:
+        raise PydanticCustomError("cell", "must be a valid H3 cell of resolution 7 to 15, in lower-case hex")
+    return text
+
+
+def _ref_fits(ref: str | int) -> str | int:
+    fits = 1 <= len(ref) <= 64 if isinstance(ref, str) else 0 <= ref <= MAX_REF
+    if not fits:
+        raise PydanticCustomError("ref", "must be a string of 1 to 64 characters or an integer from 0 to 2^53 - 1")
+    return ref
+
+
+class PointPlace(StrictModel):
+    """A point, in degrees, and how far off it may be, in metres."""
+
+    lat: Latitude
+    lng: Longitude
+    accuracy_m: Annotated[float, Field(ge=0, le=2000, allow_inf_nan=False)] = 0.0
+
+    def place(self) -> Place:
+        """Latitude, longitude, reach."""
+        return self.lat, self.lng, self.accuracy_m
+
+
+class CellPlace(StrictModel):
+    """An H3 cell, for those who don't want to tell more."""
+
+    cell: Annotated[str, AfterValidator(_known_cell)]
+
+    def place(self) -> Place:
+        """The cell's centre; its reach goes to the farthest corner."""
+        cell = cell_from_string(self.cell)
+        assert cell is not None
+        return cell_place(cell)
+
+
+AnyPlace = Annotated[
+    Annotated[PointPlace, Tag("a point")] | Annotated[CellPlace, Tag("a cell")],
+    Discriminator(lambda value: "a cell" if isinstance(value, dict) and "cell" in value else "a point"),
+]
+Places = Annotated[list[AnyPlace], Field(max_length=8)]
+Categories = Annotated[list[Annotated[str, Field(pattern="^[a-z0-9_]{1,64}$")]], Field(max_length=64)]
+Ref = Annotated[str | int, AfterValidator(_ref_fits)]
+
+
+class Message(StrictModel):
+    """A message of a client, without its `type`. A default stands for "left out"."""
+
+
+class Answered(Message):
+    """One that may carry a `ref`, which its answer repeats."""
+
+    ref: Ref = 0
+
+    def answer(self, kind: str) -> dict[str, Any]:
+        """The beginning of the answer."""
+        return {"type": kind, "ref": self.ref} if "ref" in self.model_fields_set else {"type": kind}
+
+
+class Hello(Message):
+    """The first message, and once."""
+
+    token: str = ""
+    places: Places
+    holding: Annotated[dict[Id, RevisionNumber], Field(max_length=256)] = {}  # noqa: RUF012 (pydantic copies it)
+    categories: Categories = []  # noqa: RUF012
+    min_severity: Severity = "minor"
+
+
+class Move(Answered):
+    """The whole list of places."""
+
+    places: Places
+
+
+class FilterBy(Answered):
+    """What is left out stays as it is; null clears it."""
+
+    categories: Categories | None = None
+    min_severity: Severity | None = None
+
+
+class Refresh(Answered):
+    """A fresh token of the same `sub`."""
+
+    token: str
+
+
+class Ack(Message):
+    """This revision has been shown."""
+
+    id: Id
+    revision: RevisionNumber
+
+
+class Ping(Answered):
+    """For browsers, which can't see the pings of the WebSocket."""
+
+
+MESSAGES: dict[str, type[Message]] = {
+    "hello": Hello,
+    "move": Move,
+    "filter": FilterBy,
+    "token": Refresh,
+    "ack": Ack,
+    "ping": Ping,
+}
+_REF: TypeAdapter[str | int] = TypeAdapter(Annotated[Ref, Field(strict=True)])
+
+
+class _Refused(Exception):  # noqa: N818
+    """A message that gets an `error` and changes nothing."""
+
+    def __init__(self, code: Literal["unknown-type", "bad-field"], detail: str) -> None:
+        super().__init__(code)
+        self.code = code
+        self.detail = detail
+
+
+# ---- the conversation --------------------------------------------------------------------------------------------
+
+
+class _Rights:
+    __slots__ = ("deadline", "may_test")
+
+    def __init__(self, grant: Grant | None, now: Now) -> None:
+        self.may_test = grant is not None and TEST in grant.scopes
+        self.deadline = float("inf") if grant is None else now.deadline(grant.expires_at)
+
+
+class Session:
+    """One subscriber's conversation over one connection."""
+
+    __slots__ = ("_audience", "_peer", "_sub", "_tokens", "row", "wire")
+
+    def __init__(self, peer: Peer, wire: Wire, audience: Audience, tokens: Tokens) -> None:
+        self._peer = peer
+        self.wire = wire
+        self.row = -1  # from `hello` on, the session's number in the hub
+        self._audience = audience
+        self._tokens = tokens
+        self._sub: str | None = None
+
+    def receive(self, payload: bytes, now: Now) -> None:
+        """Take one message. Raises SessionClosed for the mistakes that end a session."""
+        try:
+            fields = self.wire.loads(payload)
+        except UnicodeDecodeError:
+            raise SessionClosed(closing.BAD_UTF8) from None
+        except Malformed:
+            raise SessionClosed(closing.MALFORMED) from None
+        kind = fields.pop("type", None)
+        if not isinstance(kind, str) or (kind == "hello") == (self.row >= 0):
+            raise SessionClosed(closing.MALFORMED)
+        try:
+            self._take(_parse(kind, fields), now)
+        except _Refused as refused:
+            if kind == "hello":
+                raise SessionClosed(closing.MALFORMED) from None
+            error = {"type": "error", "code": refused.code, "detail": refused.detail}
+            self._audience.reply(self.row, error | _ref_of(fields), now)
+
+    def _take(self, message: Message, now: Now) -> None:
+        match message:
+            case Hello():
+                self._hello(message, now)
+            case Move():
+                self._audience.move(self.row, [p.place() for p in message.places])
+                self._audience.settle(self.row, message.answer("ok"), now)
+            case FilterBy():
+                self._audience.refilter(self.row, _changed(self._audience.filter_of(self.row), message))
+                self._audience.settle(self.row, message.answer("ok"), now)
+            case Refresh():
+                self._audience.regrant(self.row, _Rights(self._grant(message.token, now), now))
+                self._audience.settle(self.row, message.answer("ok"), now)
+            case Ack():
+                self._audience.acknowledge(self.row, message.id, message.revision, now)
+            case Ping():
+                self._audience.reply(self.row, message.answer("pong") | {"now": format_time(now.wall_ms)}, now)
+
+    def _hello(self, hello: Hello, now: Now) -> None:
+        given = hello.model_fields_set
+        grant = None
+        if "token" in given or self._tokens.required:
+            grant = self._grant(hello.token, now)
+        wanted = Filter(
+            frozenset(hello.categories) if "categories" in given else None, SEVERITY_RANK[hello.min_severity]
+        )
+        places = [p.place() for p in hello.places]
+        self.row = self._audience.enter(self._peer, self.wire, places, wanted, _Rights(grant, now), hello.holding, now)
+        welcome = {
+            "type": "welcome",
+            "session": secrets.token_urlsafe(12),
+            "now": format_time(now.wall_ms),
+            "heartbeat_s": HEARTBEAT_S,
+            "retry": {"min_ms": RETRY_MIN_MS, "max_ms": RETRY_MAX_MS},
+        }
+        if grant is not None:
+            welcome["token_expires_at"] = format_time(grant.expires_at)
+        self._audience.settle(self.row, welcome, now)
+
+    def _grant(self, token: str, now: Now) -> Grant:
+        """What the token grants; from now on it alone counts. Raises SessionClosed."""
+        grant = self._tokens.check(token, now)
+        if grant is None or self._sub not in (None, grant.sub):
+            raise SessionClosed(closing.BAD_TOKEN)
+        if RECEIVE not in grant.scopes:
+            raise SessionClosed(closing.NOT_ALLOWED)
+        self._sub = grant.sub
+        return grant
+
+
+def _parse(kind: str, fields: dict[str, Any]) -> Message:
+    model = MESSAGES.get(kind)
+    if model is None:
+        raise _Refused("unknown-type", "this type of message is not known")
+    try:
+        message = model.model_validate(fields)
+    except ValidationError as error:
+        first = broken_fields(error)[0]
+        raise _Refused("bad-field", f"{first.pointer or '/'}: {first.detail}") from None
+    if isinstance(message, FilterBy) and not message.model_fields_set - {"ref"}:
+        raise _Refused("bad-field", "/: categories or min_severity is needed")
+    return message
+
+
+def _ref_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The `ref` of a refused message, if it has one that can be repeated."""
+    try:
+        return {"ref": _REF.validate_python(fields["ref"])}
+    except (KeyError, ValidationError):
+        return {}
+
+
+def _changed(old: Filter, by: FilterBy) -> Filter:
+    given = by.model_fields_set
+    categories, min_rank = old
+    if "categories" in given:
+        categories = None if by.categories is None else frozenset(by.categories)
+    if "min_severity" in given:
+        min_rank = 0 if by.min_severity is None else SEVERITY_RANK[by.min_severity]
+    return Filter(categories, min_rank)

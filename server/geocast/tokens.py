@@ -1,0 +1,131 @@
+"""Who may do what: JWTs checked against a JWKS of public keys (protocol, section 6).
+
+The key is chosen by `kid` alone and its algorithm is the one that the key states, never the one that the token
+claims. Whatever is wrong with a token, the answer is the same: None.
+"""
+
+import json
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jwt
+from jwt import PyJWK
+from jwt.exceptions import PyJWTError
+
+from .clock import Now
+from .errors import ConfigError
+
+AUDIENCE = "geocast"
+MAX_TOKEN_BYTES = 4096
+
+PUBLISH, MANAGE, RECEIVE, TEST = "alerts:publish", "alerts:manage", "alerts:receive", "alerts:test"
+SCOPES = (PUBLISH, MANAGE, RECEIVE, TEST)
+ALGORITHMS = ("EdDSA", "Ed25519", "ES256", "ES384", "RS256", "PS256", "HS256")
+
+_OPTIONS: Any = {"require": ["aud", "sub", "exp"], "verify_exp": False, "verify_nbf": False, "verify_iat": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a good token says: who, which scopes, and until when (ms since 1970)."""
+
+    sub: str
+    scopes: frozenset[str]
+    expires_at: int
+
+
+class Tokens:
+    """Checks tokens against a set of keys. `required`: whether a subscriber has to have one."""
+
+    def __init__(self, keys: Mapping[str, PyJWK], *, required: bool = True) -> None:
+        self._keys = dict(keys)
+        self.required = required
+
+    def check(self, token: str, now: Now) -> Grant | None:
+        """What `token` grants at `now`, or None if anything is wrong with it."""
+        if len(token) > MAX_TOKEN_BYTES:
+            return None
+        try:
+            key = self._keys[jwt.get_unverified_header(token)["kid"]]
+            claims = jwt.decode(token, key, [key.algorithm_name], audience=AUDIENCE, options=_OPTIONS)
+        # Beside its own errors PyJWT lets KeyError, TypeError, ValueError and RecursionError out of hostile input.
+        except (PyJWTError, KeyError, TypeError, ValueError, RecursionError, OverflowError):
+            return None
+        return _grant(claims, now.wall_ms)
+
+
+def _grant(claims: Mapping[str, Any], now_ms: int) -> Grant | None:
+    """The grant in verified `claims`. No leeway: expired is `exp` reached, as RFC 7519 (4.1.4) has it."""
+    sub, exp, nbf, scope = claims["sub"], claims["exp"], claims.get("nbf", 0), claims.get("scope", "")
+    if not (isinstance(sub, str) and sub and isinstance(scope, str) and _is_date(exp) and _is_date(nbf)):
+        return None
+    if exp * 1000 <= now_ms or nbf * 1000 > now_ms:
+        return None
+    return Grant(sub, frozenset(scope.split(" ")), int(exp * 1000))
+
+
+def _is_date(value: object) -> bool:
+    """A NumericDate (RFC 7519, section 2) that a clock can reach."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 253_402_300_799
+
+
+# ---- keys --------------------------------------------------------------------------------------------------------
+
+
+def load_keys(path: Path) -> dict[str, PyJWK]:
+    """The keys of a JWKS file (RFC 7517), by `kid`. Raises ConfigError in one line."""
+    try:
+        keys = json.loads(path.read_text("utf-8"))["keys"]
+        return _key_set(keys, path)
+    except OSError as error:
+        raise ConfigError(f"keys {path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        raise ConfigError(f"keys {path}: not a JWK set (an object with a list of keys)") from None
+
+
+def _key_set(keys: Iterable[Mapping[str, Any]], path: Path) -> dict[str, PyJWK]:
+    found: dict[str, PyJWK] = {}
+    for number, jwk in enumerate(keys, start=1):
+        where = f"keys {path}: key {number}"
+        kid, algorithm = jwk.get("kid"), jwk.get("alg")
+        if not isinstance(kid, str) or not kid or kid in found:
+            raise ConfigError(f"{where}: needs a kid of its own")
+        if algorithm not in ALGORITHMS:
+            raise ConfigError(f"{where}: needs an alg, one of {', '.join(ALGORITHMS)}")
+        if "d" in jwk:
+            raise ConfigError(f"{where}: is a private key; the server takes public ones only")
+        try:
+            found[kid] = PyJWK(dict(jwk), algorithm)
+        except (PyJWTError, ValueError, KeyError, TypeError):
+            raise ConfigError(f"{where}: is not a usable {algorithm} key") from None
+    if not found:
+        raise ConfigError(f"keys {path}: holds no key")
+    return found
+
+
+def make_key(kid: str | None = None) -> tuple[dict[str, str], dict[str, str]]:
+    """A new Ed25519 key pair as (private JWK, public JWK)."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    private = json.loads(jwt.algorithms.OKPAlgorithm.to_jwk(Ed25519PrivateKey.generate()))
+    private |= {"kid": kid or secrets.token_hex(8), "alg": "EdDSA", "use": "sig"}
+    return private, {name: value for name, value in private.items() if name != "d"}
+
+
+def sign(private: Mapping[str, str], sub: str, scopes: Iterable[str], issued_at_s: int, lifetime_s: int) -> str:
+    """A token for `sub`, signed with a private JWK that has `kid` and `alg`. Raises ConfigError."""
+    claims = {
+        "aud": AUDIENCE,
+        "sub": sub,
+        "scope": " ".join(scopes),
+        "iat": issued_at_s,
+        "exp": issued_at_s + lifetime_s,
+    }
+    try:
+        key = PyJWK(dict(private), private["alg"])
+        return jwt.encode(claims, key, private["alg"], {"kid": private["kid"]})
+    except (PyJWTError, KeyError, TypeError, ValueError):
+        raise ConfigError("the key can't sign: it must be a private JWK with kid and alg") from None

@@ -1,0 +1,43 @@
+"""The nodes that tests share, and subscribers that hang up when the test is over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from end_to_end.harness import ORIGIN, Keys, Node, Session
+
+
+@pytest.fixture(scope="session")
+def keys() -> Keys:
+    """The keys of all nodes."""
+    return Keys()
+
+
+@pytest.fixture(scope="session")
+def node(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """One node for all tests that don't need one to themselves; each has its own ground on it."""
+    with Node(tmp_path_factory.mktemp("node"), keys, "--origins", ORIGIN) as shared:
+        yield shared
+
+
+@pytest.fixture
+def own_node(keys: Keys, tmp_path: Path) -> Iterator[Node]:
+    """A node that a test may kill."""
+    with Node(tmp_path, keys) as node:
+        yield node
+
+
+@pytest.fixture
+def join() -> Iterator[Callable[..., Session]]:
+    """`join(node, place, …)`: a subscriber that hangs up when the test is over."""
+    joined: list[Session] = []
+
+    def joining(node: Node, *places: object, **hello: object) -> Session:
+        joined.append(node.join(*places, **hello))
+        return joined[-1]
+
+    yield joining
+    for session in joined:
+        session.drop()
