@@ -6,8 +6,8 @@ of radius `EARTH_RADIUS_M` (protocol, section 2 "Distance").
 Rule 1  A place is inside a circle if its squared chord to the centre, on the unit sphere and in float64, is
         at most `limit_chord2(radius_m + reach_m)`. Whoever matches, one place or a million, uses this
         formula. Not `dot >= cos`: near 1 a cosine is coarse (a centimetre off at 1 m, a metre at 1 cm).
-Rule 2  H3 cells name an area: what is published, what a subscriber tells, what lies next to what in memory.
-        They never decide who is inside: a cell may stick out of its parent.
+Rule 2  H3 cells name an area: what is published, what a subscriber tells, where in memory to look. They never
+        decide who is inside.
 """
 
 import math
@@ -25,6 +25,9 @@ HALF_CIRCUMFERENCE_M = math.pi * EARTH_RADIUS_M
 # What a subscriber may say instead of a point (protocol, section 5 "Messages").
 MIN_PLACE_RESOLUTION, MAX_PLACE_RESOLUTION = 7, 15
 _CELL = re.compile("[0-9a-f]{15}")
+# By resolution, descending.
+_EDGES_M = [h3.average_hexagon_edge_length(resolution, "m") for resolution in range(16)]
+_LAST_CELL = (1 << 63) - 1
 
 Floats: TypeAlias = NDArray[np.float64]
 Vector: TypeAlias = tuple[float, float, float]
@@ -87,12 +90,11 @@ def chord2_to_m(squared: Floats) -> Floats:
 
 
 def cell_of(lat: float, lng: float, resolution: int) -> int:
-    """The H3 cell that holds the point: one and the same for every way to write the point."""
-    if abs(lat) == 90:
-        lng = 0.0
-    elif lng == 180:
-        lng = -180.0
-    cell: int = h3.latlng_to_cell(lat, lng, resolution)
+    """The H3 cell that holds the point, however the point is written.
+
+    H3 alone may give two cells for 180 and -180 if the point is on the very edge. The poles lie on no edge.
+    """
+    cell: int = h3.latlng_to_cell(lat, -180.0 if lng == 180 else lng, resolution)
     return cell
 
 
@@ -125,3 +127,34 @@ def publish_circle(lat: float, lng: float, radius_m: float, resolution: int) -> 
     """
     centre_lat, centre_lng, reach_m = cell_place(cell_of(lat, lng, resolution))
     return centre_lat, centre_lng, 10.0 * math.ceil((radius_m + reach_m) / 10)
+
+
+def cover(lat: float, lng: float, radius_m: float, resolution: int) -> list[tuple[int, int]]:
+    """Ranges of cells, first and last, ascending: every point within the radius has its cell in one of them.
+
+    They may hold too much, never too little. They are the descendants, down to `resolution`, of the cell around
+    the centre and its neighbours, at the finest resolution where a ring of neighbours is wide enough:
+
+    - A point within the radius lies in one of these cells if the radius is at most the width of the ring. That
+      is 0.70 average edges where it is narrowest, close to a pentagon (measured over resolutions 0 to 7).
+    - The point's cell may descend from another cell than the one it lies in, for children stick out of their
+      parent. By at most 0.08 of its circumradius (h3geo.org, "Indexing"), which is at most 1.1 average edges.
+
+    Half an average edge is less than 0.70 - 0.08 * 1.1.
+    """
+    coarse = sum(2 * radius_m <= edge_m for edge_m in _EDGES_M[: resolution + 1]) - 1
+    if coarse < 0:
+        return [(0, _LAST_CELL)]
+    return [_descendants(cell, resolution) for cell in sorted(h3.grid_disk(cell_of(lat, lng, coarse), 1))]
+
+
+def _descendants(cell: int, resolution: int) -> tuple[int, int]:
+    """First and last of the numbers that a cell's descendants at a finer (or its own) resolution may have.
+
+    Bits 52 to 55 are the resolution. Below bit 45 lie fifteen digits of three bits, coarse ones first: 0 to 6, and
+    7 where the resolution has none (h3geo.org, "H3Index").
+    """
+    own = h3.get_resolution(cell)
+    digits = (1 << 3 * (resolution - own)) - 1 << 3 * (15 - resolution)
+    last = cell + (resolution - own << 52)
+    return last & ~digits, last

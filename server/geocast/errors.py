@@ -9,6 +9,7 @@
 A problem names fields, limits and what was expected; it never repeats a value that was refused.
 """
 
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -108,3 +109,11 @@ class Problem(GeocastError):  # noqa: N818
                 {"type": f"/problems/{v.slug}", "pointer": v.pointer, "detail": v.detail} for v in self.violations
             ]
         return body
+
+
+def trace(error: BaseException) -> str:
+    """Where an unexpected error came from, for the log: its type and the lines of code, not its own words.
+
+    Those may repeat what was sent.
+    """
+    return f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}"

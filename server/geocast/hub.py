@@ -336,11 +336,22 @@ class Hub:
             group = rows[words == word]
             flights = [flight for flight in self._flying if flight.bit & word]
             frames = [b"".join(f.alert.frames[wire.number] for f in flights) for wire in WIRES]
-            for row, wire_number in zip(group.tolist(), self._wire[group].tolist(), strict=True):
-                self._writes[row](frames[wire_number])
+            self._write_all(group, frames)
             for flight in flights:
                 flight.alert.mark_sent(group)
             self.sends += len(flights) * len(group)
+
+    def _write_all(self, rows: NDArray[Any], frames: Sequence[bytes]) -> None:
+        """Write to each row the frame of its wire format."""
+        writes = self._writes
+        todo = zip(rows.tolist(), self._wire[rows].tolist(), strict=True)
+        while True:
+            try:
+                for row, wire in todo:
+                    writes[row](frames[wire])
+            except RuntimeError:  # a transport that has died and will say so at the loop's next turn
+                continue
+            return
 
     def _ground(self, now: Now) -> None:
         """End the flights that carry what is superseded, cancelled or expired (Rule 1)."""
@@ -369,8 +380,7 @@ class Hub:
             peer.abort()
         idle = np.flatnonzero(ready & ~paused & (mono - self._last_write[:n] >= HEARTBEAT_S))[:PINGS]
         self._last_write[idle] = mono
-        for row in idle.tolist():
-            self._writes[row](PING)
+        self._write_all(idle, [PING] * len(WIRES))
 
     def take_counts(self) -> dict[str, Counts]:
         """What was sent and acknowledged since this was last asked."""

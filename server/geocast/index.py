@@ -1,19 +1,26 @@
-"""Which sessions an area concerns: pages near -> candidates -> exact.
+"""Which sessions an area concerns: cover -> pages -> candidates -> exact.
 
 Every place has a slot, which stays, and lies in a page, which may change. Pages are like the leaves of a
-B-tree: each holds the places of one range of keys, and is split in two when it is full. A place's key is its H3
-cell, so the places of a page are neighbours, and a ball around them is small. To match a circle is to find the
-balls that it touches, in one pass over all balls, and then to measure every place of their pages.
+B-tree: each holds the places of one range of keys, and is split in two when it is full. A place's key is its
+H3 cell, so the places of a page are neighbours. To match a circle is
 
-Rule 1  A ball may be too large, never too small: for each of its page's places, |place - centre| + reach is at
-        most its radius, in chords of the unit sphere. The chord of a sum is at most the sum of the chords. So, by
-        the triangle inequality, a circle that concerns a place touches the ball: at the poles, across the
-        antimeridian and around pentagons too. A ball grows when a place is written, and is fitted anew when its
-        page is filled.
+    cover        the cells where a place may be, as ranges of keys
+    pages        those with such keys whose ball (all their places, with their reach) the circle touches
+    candidates   every place of these pages
+    exact        the squared chord
+
+The cover keeps away the page that, astride two large cells, has a ball as wide as a country; the ball keeps
+away the rest of the city that the cover takes in.
+
+Rule 1  Cover and ball may take in too much, never too little. A ball's radius is, in chords of the unit sphere,
+        at least |place - centre| + reach for each of its places. As the chord of a sum is at most the sum of
+        the chords, a circle that concerns a place touches its ball: at the poles, across the antimeridian and
+        around pentagons too. A ball grows when a place is written, and is fitted when its page is filled anew.
 Rule 2  The exact test alone decides, on the coordinates that a place has now (`cells`, Rule 1).
-Rule 3  An empty position has NaN for its x and so is inside nothing. Nobody has to look at counts.
-Rule 4  A call does a page's worth of work, however many places there are (all but `match`). Columns grow by a
-        few pages at a time; on Linux a large block that grows is moved by its page tables, not copied.
+Rule 3  A position that holds no place has NaN for its x and so is inside nothing.
+Rule 4  No call but `match` does more than a page's worth of work, however many places there are: nothing is
+        ever rebuilt. Columns grow by a few pages at a time; when a large one has to go elsewhere, Linux moves
+        its page tables and not its bytes.
 Rule 5  Places with a great reach keep to pages of their own, or each of them would widen a ball for all.
 """
 
@@ -27,14 +34,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .alert import Circle
-from .cells import EARTH_RADIUS_M, Floats, Vector, cell_of, chord2, chord2_to_m, limit_chord2, unit_vector
+from .cells import EARTH_RADIUS_M, Floats, Vector, cell_of, chord2, chord2_to_m, cover, limit_chord2, unit_vector
 
 Ints: TypeAlias = NDArray[np.int32]
 
-PAGE_SIZE = 256
+PAGE_SIZE = 256  # 512 is as fast; smaller ones cost memory, larger ones time in each match and split
 # Fine enough to part the crowd in a stadium (a cell is 130 m wide), and no dearer to compute than any other.
 KEY_RESOLUTION = 10
-# About as wide as a page in a city. Bit 63 of an H3 cell is always 0, so these keys sort behind all others.
+# About as wide as a page in a city (Rule 5). Bit 63 of an H3 cell is always 0, so these keys sort behind all others.
 GREAT_REACH_M = 256.0
 GREAT_REACH_KEY = 1 << 63
 # What is measured at a time (512 KiB) stays in the processor's second-level cache.
@@ -59,7 +66,7 @@ class Column:
     def __init__(self, typecode: str, *shape: int) -> None:
         self.items: array[Any] = array(typecode)
         self.shape = shape
-        self.view: NDArray[Any] = np.empty((0, *shape))
+        self.view: NDArray[Any] = np.empty((0, *shape), typecode)
 
     def __len__(self) -> int:
         return len(self.view)
@@ -95,7 +102,7 @@ class PlaceIndex:
         # The pages in use in the order of their keys. A page holds keys from its low one up to the next page's
         # low one, inclusive: more places than a page takes may have one key.
         self._lows = [0]
-        self._order = [self._new_page()]
+        self._order = array("i", [self._new_page()])
 
     def __len__(self) -> int:
         return len(self._rows) - len(self._free_slots)
@@ -115,6 +122,7 @@ class PlaceIndex:
         """The place is now here. Within its page's range only its coordinates are written."""
         key, position = _key(lat, lng, reach_m), self._positions.items[slot]
         point = unit_vector(lat, lng)
+        assert position >= 0, "no such place"
         if key == self._keys.items[slot] or self._order[self._find(key)] == position // self._size:
             self._keys.items[slot] = key
             self._write(position, point, reach_m)
@@ -125,6 +133,7 @@ class PlaceIndex:
     def remove(self, slot: int) -> None:
         """Forget the place. Its slot will be given to another."""
         self._take_out(slot)
+        self._positions.items[slot] = -1
         self._free_slots.append(slot)
 
     def place(self, slot: int) -> tuple[Vector, float]:
@@ -148,19 +157,34 @@ class PlaceIndex:
     def _inside(self, circle: Circle) -> list[tuple[Ints, Floats]]:
         """Slot and squared chord of each place inside, in parts."""
         centre = unit_vector(circle.lat, circle.lng)
-        pages = self._pages_near(centre, circle.radius_m)
+        pages = self._pages_near(circle, centre)
         return [
             self._inside_pages(pages[start : start + PAGES_AT_A_TIME], centre, circle.radius_m)
             for start in range(0, len(pages), PAGES_AT_A_TIME)
         ]
 
-    def _pages_near(self, centre: Vector, radius_m: float) -> NDArray[np.intp]:
-        """The pages whose balls the circle touches, free ones apart (Rule 1)."""
-        x, y, z, radius = self._balls.view.T
-        chord = np.sqrt(limit_chord2(radius_m)) + ROUNDING
-        return np.flatnonzero(np.sqrt(chord2(x, y, z, centre)) <= radius + chord)
+    def _pages_near(self, circle: Circle, centre: Vector) -> Ints:
+        """The pages that may hold a place inside: their keys are in the cover, and the circle touches their ball."""
+        reach_m = self._greatest_reach_m
+        pages = self._pages_in(cover(circle.lat, circle.lng, circle.radius_m + reach_m, KEY_RESOLUTION))
+        x, y, z, radius = self._balls.view[pages].T
+        chord = np.sqrt(limit_chord2(circle.radius_m)) + ROUNDING
+        near: Ints = pages[np.sqrt(chord2(x, y, z, centre)) <= radius + chord]
+        return near
 
-    def _inside_pages(self, pages: NDArray[np.intp], centre: Vector, radius_m: float) -> tuple[Ints, Floats]:
+    def _pages_in(self, key_ranges: Sequence[tuple[int, int]]) -> Ints:
+        """The pages that may hold such keys, or their like of a great reach: each once, one at least."""
+        order: Ints = np.array(self._order)
+        parts, end = [], 0
+        for great in (0, GREAT_REACH_KEY) if self._greatest_reach_m >= GREAT_REACH_M else (0,):
+            for first, last in key_ranges:
+                start = max(end, bisect_left(self._lows, first | great) - 1)
+                end = max(end, bisect_right(self._lows, last | great))
+                if start < end:
+                    parts.append(order[start:end])
+        return np.concatenate(parts)
+
+    def _inside_pages(self, pages: Ints, centre: Vector, radius_m: float) -> tuple[Ints, Floats]:
         """Slot and squared chord of each place inside, of some pages (Rule 2)."""
         places = self._places.view[pages]
         all_chords2 = chord2(places[:, X], places[:, Y], places[:, Z], centre).ravel()
@@ -180,11 +204,12 @@ class PlaceIndex:
 
     def _put_in(self, slot: int, key: int, point: Vector, reach_m: float) -> None:
         """Give the place a position, at the end of its page."""
-        if self._counts[self._order[self._find(key)]] == self._size:
-            self._split(self._find(key))
-        page = self._order[self._find(key)]
-        offset = self._counts[page]
-        position = page * self._size + offset
+        at = self._find(key)
+        if self._counts[self._order[at]] == self._size:
+            self._split(at)
+            at = self._find(key)
+        page = self._order[at]
+        position = page * self._size + self._counts[page]
         self._counts[page] += 1
         self._slots.items[position] = slot
         self._keys.items[slot] = key
@@ -194,6 +219,7 @@ class PlaceIndex:
     def _take_out(self, slot: int) -> None:
         """Take the place from its position, and let the last of the page take it over."""
         position = self._positions.items[slot]
+        assert position >= 0, "no such place"
         page = position // self._size
         count = self._counts[page] - 1
         last = page * self._size + count
@@ -235,7 +261,7 @@ class PlaceIndex:
         places, slots = self._places.view[page].copy(), self._slots.view[page].copy()
         keys = self._keys.view[slots]
         by_key = np.argsort(keys)
-        lower, upper = np.split(by_key, [_seam(keys[by_key])])
+        lower, upper = np.array_split(by_key, 2)
         self._fill(page, places[:, lower], slots[lower])
         self._fill(new, places[:, upper], slots[upper])
         self._lows.insert(at + 1, int(keys[upper[0]]))
@@ -313,16 +339,6 @@ def _key(lat: float, lng: float, reach_m: float) -> int:
     return cell if reach_m < GREAT_REACH_M else cell | GREAT_REACH_KEY
 
 
-def _seam(keys: NDArray[np.uint64]) -> int:
-    """Where to part sorted keys: in the middle half, where the two cells have the least in common.
-
-    Balls are smaller if pages end where large cells end: 10 instead of 30 are touched by a small circle.
-    """
-    quarter = len(keys) // 4
-    middle = keys[quarter:-quarter]
-    return quarter + 1 + int(np.argmax(middle[1:] ^ middle[:-1]))
-
-
 def _ball(places: Floats) -> tuple[float, float, float, float]:
     """Centre and radius of a ball around places (rows x, y, z, reach) that takes in their reach (Rule 1)."""
     x, y, z = (float(axis.mean()) for axis in places[:REACH])
@@ -334,5 +350,7 @@ def _nearest_of_each(rows: Ints, chords2: Floats) -> tuple[Ints, Floats]:
     """The rows, ascending, each once, with the least of its squared chords."""
     by_row = np.argsort(rows)
     rows, chords2 = rows[by_row], chords2[by_row]
-    first = np.flatnonzero(np.diff(rows, prepend=-1))
+    new = np.ones(len(rows), np.bool_)
+    np.not_equal(rows[1:], rows[:-1], out=new[1:])
+    first = np.flatnonzero(new)
     return rows[first], np.minimum.reduceat(chords2, first) if len(first) else chords2

@@ -17,7 +17,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
 from . import closing
@@ -224,7 +224,7 @@ MESSAGES: dict[str, type[Message]] = {
     "ack": Ack,
     "ping": Ping,
 }
-_REF: TypeAdapter[str | int] = TypeAdapter(Annotated[Ref, Field(strict=True)])
+_REF: TypeAdapter[str | int] = TypeAdapter(Ref, config=ConfigDict(strict=True))
 
 
 class _Refused(Exception):  # noqa: N818

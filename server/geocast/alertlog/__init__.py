@@ -17,7 +17,8 @@ Append
 Follow
     F1  `follow(after)` gives every entry with a position above `after`, each once, in rising order, for ever. No
         entry turns up later below a position that was already given.
-    F2  It gives an empty batch at least once a second, so that its caller can tell silence from deafness.
+    F2  It gives an empty batch whenever it has come to the end, and again at least once a second, so that its caller
+        can tell that it is up to date, and silence from deafness.
     F3  It does not end because the log is out of reach: it raises LogUnavailable, and may be called again.
 
 Retention

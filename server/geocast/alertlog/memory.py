@@ -6,6 +6,7 @@ It keeps all rules of the port but durability: when the process ends, everything
 import asyncio
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 
 from ..alert import Entry, Revision
 from . import BATCH, HEARTBEAT_S, RETENTION_MS, Counts, Positioned, follows
@@ -58,14 +59,14 @@ class MemoryLog:
         while True:
             appended = self._appended
             behind = self._entries[bisect_right(self._entries, after, key=lambda p: p.position) :]
-            for start in range(0, len(behind), BATCH):
-                yield [p for p in behind[start : start + BATCH] if p.entry.ends_at >= ended_before_ms]
-            after = self._last if behind else after
-            if after == self._last:
-                try:
+            wanted = [p for p in behind if p.entry.ends_at >= ended_before_ms]
+            for start in range(0, len(wanted), BATCH):
+                yield wanted[start : start + BATCH]
+            after = behind[-1].position if behind else after
+            if after >= self._last:
+                yield ()
+                with suppress(TimeoutError):
                     await asyncio.wait_for(appended.wait(), HEARTBEAT_S)
-                except TimeoutError:
-                    yield ()
 
     async def add_counts(self, counts: Mapping[str, Counts]) -> None:
         """Add to the deliveries of each alert."""

@@ -218,10 +218,11 @@ class SqliteLog:
                 after,
                 ended_before_ms,
             )
-            yield list(self._readable(rows))
             if rows:
                 after = rows[-1][0]
+                yield list(self._readable(rows))
             if len(rows) < BATCH:
+                yield ()
                 await self._news(appended, seen)
 
     async def _news(self, appended: asyncio.Event, seen: int) -> None:

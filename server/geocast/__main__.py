@@ -1,0 +1,5 @@
+"""`python -m geocast`."""
+
+from .cli import main
+
+main()

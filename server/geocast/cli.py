@@ -1,0 +1,159 @@
+"""The command line. Every option is also an environment variable, GEOCAST_ and its name."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+import uvloop
+from jwt import PyJWK
+
+from . import __version__
+from .config import Address, Settings, bind, parse_address
+from .errors import ConfigError
+from .node import Node
+from .tokens import SCOPES, Tokens, load_keys, make_key, sign
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+DEV_TOKEN_S = 365 * 86_400
+
+
+class _AddressType(click.ParamType[Address, str]):
+    name = "HOST:PORT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Address:
+        if isinstance(value, Address):
+            return value
+        try:
+            return parse_address(value)
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="geocast")
+def cli() -> None:
+    """Real-time geo alert fan-out."""
+
+
+def _option(name: str, *names: str, **more: Any) -> Callable[[Any], Any]:
+    envvar = "GEOCAST_" + name.lstrip("-").upper().replace("-", "_")
+    return click.option(name, *names, envvar=envvar, show_envvar=True, show_default=True, **more)
+
+
+@cli.command()
+@_option("--stream", type=_AddressType(), default="127.0.0.1:8765", help="Where subscribers connect (WebSocket).")
+@_option("--api", type=_AddressType(), default="127.0.0.1:8766", help="Where review services publish (HTTP).")
+@_option("--log", "log_url", metavar="URL", default="sqlite:geocast.db", help="The alert log: memory: or sqlite:PATH.")
+@_option("--keys", type=click.Path(path_type=Path), help="Public keys that tokens are checked against (JWKS).")
+@_option("--policy", type=click.Path(path_type=Path), help="What may be published (TOML); built-in if left out.")
+@_option("--origins", default="", metavar="LIST", help="Origins of browsers that may connect, separated by commas.")
+@_option("--dev", is_flag=True, help="Try it on this machine: loopback only, tokens optional for subscribers.")
+@_option("--drain-s", type=click.FloatRange(0, 3600), default=10.0, help="Seconds that a drain may take.")
+@_option("--max-sessions", type=click.IntRange(1), help="At most so many connections; else what descriptors allow.")
+@_option("--log-level", type=click.Choice(LOG_LEVELS), default="info", help="How much to say on standard error.")
+def serve(log_url: str, origins: str, log_level: str, **options: Any) -> None:
+    """Run a node until SIGTERM."""
+    logging.basicConfig(
+        level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.root.level))
+    listed = tuple(origin.strip() for origin in origins.split(",") if origin.strip())
+    settings = Settings(log=log_url, origins=listed, **options)
+    settings.check()
+    tokens = Tokens(load_keys(settings.keys)) if settings.keys else _dev_tokens()
+    with (
+        contextlib.closing(bind("--stream", settings.stream)) as stream,
+        contextlib.closing(bind("--api", settings.api)) as api,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        runner.run(_run(settings, tokens, stream, api))
+
+
+async def _run(settings: Settings, tokens: Tokens, stream: Any, api: Any) -> None:
+    await Node(settings, tokens).run(stream, api)
+
+
+def _dev_tokens() -> Tokens:
+    """Tokens of a key that lives as long as this process; one that may do everything is printed."""
+    private, public = make_key("dev")
+    token = sign(private, "dev", SCOPES, int(time.time()), DEV_TOKEN_S)
+    click.echo(f"GEOCAST_TOKEN={token}")
+    return Tokens({"dev": PyJWK(public, "EdDSA")}, required=False)
+
+
+@cli.command()
+@click.option("--kid", help="The key's id; random if left out.")
+@click.option("--private", "private_path", type=click.Path(path_type=Path), default="private.jwk", show_default=True)
+@click.option("--public", "public_path", type=click.Path(path_type=Path), default="keys.jwks", show_default=True)
+def keygen(kid: str | None, private_path: Path, public_path: Path) -> None:
+    """Make an Ed25519 key pair: a private JWK to sign with, and a public JWKS for --keys.
+
+    A JWKS that exists gets the new key added, so that old tokens stay good; a private key is never overwritten.
+    """
+    private, public = make_key(kid)
+    keys = _public_keys(public_path)
+    if any(key.get("kid") == public["kid"] for key in keys):
+        raise ConfigError(f"{public_path} has a key with this kid already")
+    _write_new(private_path, json.dumps(private, indent=2) + "\n")
+    public_path.write_text(json.dumps({"keys": [*keys, public]}, indent=2) + "\n", "utf-8")
+    click.echo(f"private key: {private_path}\npublic keys: {public_path}")
+
+
+def _public_keys(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    load_keys(path)  # says what is wrong with it, if anything is
+    keys: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))["keys"]
+    return keys
+
+
+def _write_new(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, and that was not there."""
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+
+
+@cli.command()
+@click.option("--key", "key_path", type=click.Path(path_type=Path), default="private.jwk", show_default=True)
+@click.option("--sub", required=True, help="Who the token is for: a desk or an organisation, never a person.")
+@click.option("--scope", "scopes", type=click.Choice(SCOPES), multiple=True, required=True, help="May be repeated.")
+@click.option("--expires-in-s", type=click.IntRange(1), default=3600, show_default=True, help="Lifetime in seconds.")
+def token(key_path: Path, sub: str, scopes: tuple[str, ...], expires_in_s: int) -> None:
+    """Sign a token with a private key, and print it."""
+    try:
+        private = json.loads(key_path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{key_path}: {error.strerror}") from None
+    except ValueError:
+        raise ConfigError(f"{key_path}: not a JWK") from None
+    click.echo(sign(private, sub, scopes, int(time.time()), expires_in_s))
+
+
+def main() -> NoReturn:
+    """Run the command; an error that is the caller's is one line and exit status 2."""
+    try:
+        sys.exit(cli.main(standalone_mode=False) or 0)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        _fail(error.format_message())
+    except (ConfigError, OSError) as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"geocast: error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,91 @@
+"""What a node is told at its start. `Settings` is what the command line and the environment come to."""
+
+import ipaddress
+import resource
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import ConfigError
+
+RESERVED_DESCRIPTORS = 256  # for the api listener, the log and the runtime's own
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to run a node (protocol, section 7). Times are in seconds."""
+
+    stream: Address
+    api: Address
+    log: str
+    keys: Path | None = None
+    policy: Path | None = None
+    origins: tuple[str, ...] = ()
+    dev: bool = False
+    drain_s: float = 10.0
+    max_sessions: int | None = None
+
+    def check(self) -> None:
+        """Refuse to start unsafely. Raises ConfigError."""
+        if self.keys is None and not self.dev:
+            raise ConfigError("no keys: give --keys FILE (made by geocast keygen), or --dev to try it on this machine")
+        if self.dev:
+            for name, address in (("--stream", self.stream), ("--api", self.api)):
+                if not address.is_loopback:
+                    raise ConfigError(f"{name} {address} is not a loopback address, and --dev is for this machine only")
+
+
+def parse_address(text: str) -> Address:
+    """`HOST:PORT`, with an IPv6 host in brackets. Raises ConfigError."""
+    host, colon, port = text.rpartition(":")
+    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ConfigError("expected HOST:PORT, such as 127.0.0.1:8765 or [::1]:8765")
+    return Address(host, int(port))
+
+
+def bind(option: str, address: Address) -> socket.socket:
+    """A socket bound to `address`, and to nothing that another has. Raises ConfigError."""
+    try:
+        family, kind, proto, _, where = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, proto)
+    except OSError as error:
+        raise ConfigError(f"{option} {address}: {error.strerror}") from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(where)
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"{option} {address}: {error.strerror}") from None
+    listener.setblocking(False)
+    return listener
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the soft limit of open files to the hard one. Returns it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = 1_048_576 if hard == resource.RLIM_INFINITY else hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    return limit

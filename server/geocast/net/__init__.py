@@ -1,0 +1,1 @@
+"""Where sockets are: the api listener (HTTP) and the stream listener (WebSocket)."""

@@ -1,0 +1,381 @@
+"""The api listener: HTTP for review services and operators (protocol, section 4).
+
+    Guard ── 429, 503 draining, 401 ──> routes ── 403 scope; 404, 405 path ──> body ── 413, 415, 400 ──> publishing
+
+FastAPI routes and documents; the bodies are read raw, since a framework's own parser takes NaN and duplicate keys.
+Whatever goes wrong leaves here as `application/problem+json`.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import swagger_ui_bundle
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import HTMLResponse, JSONResponse
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .. import __version__, failpoints
+from ..alert import Cancel, Entry, Revision, is_id
+from ..alertlog import AlertLog
+from ..clock import Clock, format_time
+from ..errors import PROBLEMS, LogUnavailable, Malformed, Problem, Violation, trace
+from ..frames import alert_map
+from ..metrics import CONTENT_TYPE, Metrics
+from ..policy import Policy
+from ..publishing import Outcome, Publisher, Publishing
+from ..strict import load_json
+from ..tokens import MANAGE, PUBLISH, Grant, Tokens
+from . import documents
+
+log = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 64 * 1024
+BODY_S = 10.0  # for a whole body to arrive
+MAX_REQUESTS = 2_000  # under way at once
+RETRY_AFTER_S = 1
+PUBLIC = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"})
+PUBLIC_UNDER = ("/problems/", "/docs/")
+
+_STATIC = Path(swagger_ui_bundle.swagger_ui_path)
+
+
+@dataclass(slots=True)
+class Api:
+    """What the api listener works on. `unready` gives the reasons why the node is not ready, if any."""
+
+    publishing: Publishing
+    alert_log: AlertLog
+    policy: Policy
+    tokens: Tokens
+    clock: Clock
+    metrics: Metrics
+    unready: Callable[[], list[str]]
+    draining: bool = False
+    requests: int = field(default=0, init=False)  # under way
+
+
+def make_app(api: Api) -> ASGIApp:
+    """The ASGI application."""
+    app = FastAPI(
+        title="geocast",
+        version=__version__,
+        summary="Approved alerts in, to every subscriber inside the radius.",
+        openapi_url=None,  # served by ourselves, with the request bodies added
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    _add_alerts(app, api)
+    _add_operations(app, api)
+    _add_documents(app)
+
+    async def problem(_request: Request, error: Exception) -> Response:
+        return _problem(api, _as_problem(error))
+
+    for kind in (Problem, LogUnavailable, HTTPException):
+        app.add_exception_handler(kind, problem)
+    return Guard(app, api)
+
+
+# ---- the calls ---------------------------------------------------------------------------------------------------
+
+
+def _add_alerts(app: FastAPI, api: Api) -> None:
+    @app.post("/v1/alerts", **documents.PUBLISH)
+    async def publish(request: Request) -> Response:
+        publisher = _publisher(request, PUBLISH)
+        dry_run = _dry_run(request)
+        outcome = await api.publishing.publish(await _body(request), publisher, dry_run=dry_run)
+        if dry_run:
+            return JSONResponse({name: value for name, value in _accepted(outcome.entry).items() if name in _DRY})
+        return _written(api, outcome, "alert")
+
+    @app.post("/v1/alerts/{alert_id}/revisions", **documents.REVISE)
+    async def revise(request: Request, alert_id: str) -> Response:
+        publisher = _publisher(request, PUBLISH, MANAGE)
+        _no_query(request)
+        return _written(api, await api.publishing.revise(alert_id, await _body(request), publisher), "revision")
+
+    @app.post("/v1/alerts/{alert_id}/cancel", **documents.CANCEL)
+    async def cancel(request: Request, alert_id: str) -> Response:
+        publisher = _publisher(request, PUBLISH, MANAGE)
+        _no_query(request)
+        return _written(api, await api.publishing.cancel(alert_id, await _body(request), publisher), "cancel")
+
+    @app.get("/v1/alerts/{alert_id}", **documents.GET)
+    async def get(request: Request, alert_id: str) -> Response:
+        _grant(request, PUBLISH, MANAGE)
+        history = await api.alert_log.history(alert_id)
+        revisions = [entry for entry in history if isinstance(entry, Revision)]
+        if not revisions:
+            raise Problem("unknown-alert")
+        delivery = await api.alert_log.counts(alert_id)
+        return JSONResponse(
+            {
+                "state": _state(history[-1], api.clock.now().wall_ms),
+                "alert": alert_map(revisions[-1]),
+                "delivery": delivery._asdict(),
+            }
+        )
+
+    @app.get("/v1/alerts", **documents.LIST)
+    async def live(request: Request) -> Response:
+        _grant(request, PUBLISH, MANAGE)
+        return JSONResponse(
+            {"alerts": [alert_map(revision) for revision in await api.alert_log.live(api.clock.now().wall_ms)]}
+        )
+
+    @app.get("/v1/policy", **documents.POLICY)
+    async def policy(request: Request) -> Response:
+        _grant(request, PUBLISH, MANAGE)
+        return JSONResponse(api.policy.model_dump())
+
+
+def _add_operations(app: FastAPI, api: Api) -> None:
+    @app.get("/healthz", **documents.HEALTH)
+    async def healthz() -> Response:
+        return JSONResponse({"status": "alive"})
+
+    @app.get("/readyz", **documents.READY)
+    async def readyz() -> Response:
+        reasons = api.unready()
+        if reasons:
+            return JSONResponse({"status": "not ready", "reasons": reasons}, 503)
+        return JSONResponse({"status": "ready"})
+
+    @app.get("/metrics", **documents.METRICS)
+    async def metrics() -> Response:
+        return Response(api.metrics.render(), media_type=CONTENT_TYPE)
+
+    @app.get("/problems/{slug}", **documents.PROBLEM)
+    async def problem_type(slug: str) -> Response:
+        if slug not in PROBLEMS:
+            raise Problem("not-found")
+        status, title, explanation = PROBLEMS[slug]
+        return JSONResponse({"type": f"/problems/{slug}", "title": title, "status": status, "explanation": explanation})
+
+
+def _add_documents(app: FastAPI) -> None:
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> Response:
+        return JSONResponse(documents.openapi(app))
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return get_swagger_ui_html(
+            openapi_url="/openapi.json",
+            title="geocast api",
+            swagger_js_url="/docs/swagger-ui-bundle.js",
+            swagger_css_url="/docs/swagger-ui.css",
+            swagger_favicon_url="/docs/favicon-32x32.png",
+        )
+
+    app.mount("/docs", StaticFiles(directory=_STATIC))
+
+
+# ---- answers -----------------------------------------------------------------------------------------------------
+
+_DRY = ("id", "expires_at", "area")
+
+
+def _accepted(entry: Entry) -> dict[str, Any]:
+    if isinstance(entry, Cancel):
+        return {"id": entry.id, "revision": entry.revision, "cancelled_at": format_time(entry.cancelled_at)}
+    return {
+        "id": entry.id,
+        "revision": entry.revision,
+        "issued_at": format_time(entry.issued_at),
+        "expires_at": format_time(entry.alert.expires_at),
+        "area": [circle.to_map() for circle in entry.alert.area],
+    }
+
+
+def _written(api: Api, outcome: Outcome[Any], kind: str) -> Response:
+    if not outcome.created:
+        return JSONResponse(_accepted(outcome.entry))
+    api.metrics.accepted.labels(kind).inc()
+    return _Accepted(_accepted(outcome.entry), 201, {"Location": f"/v1/alerts/{outcome.entry.id}"})
+
+
+class _Accepted(JSONResponse):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super().__call__(scope, receive, send)
+        failpoints.hit("after-201")
+
+
+def _state(last: Entry, now_ms: int) -> str:
+    if isinstance(last, Cancel):
+        return "cancelled"
+    return "live" if now_ms < last.ends_at else "expired"
+
+
+def _as_problem(error: Exception) -> Problem:
+    match error:
+        case Problem():
+            return error
+        case LogUnavailable():
+            return Problem("log-unavailable", headers={"Retry-After": str(RETRY_AFTER_S)})
+        case HTTPException(status_code=405):
+            return Problem("method-not-allowed", headers=dict(error.headers or {}))
+        case HTTPException(status_code=404):
+            return Problem("not-found")
+    return Problem("internal")
+
+
+def _problem(api: Api, problem: Problem) -> Response:
+    api.metrics.refused.labels(problem.slug).inc()
+    return JSONResponse(problem.body(), problem.status, problem.headers, "application/problem+json")
+
+
+# ---- requests ----------------------------------------------------------------------------------------------------
+
+
+def _grant(request: Request, *scopes: str) -> Grant:
+    """The caller's grant, if it holds one of `scopes`."""
+    grant: Grant = request.scope["grant"]
+    if not grant.scopes & set(scopes):
+        raise Problem("insufficient-scope", f"The token lacks the scope {' or '.join(scopes)}.")
+    return grant
+
+
+def _publisher(request: Request, *scopes: str) -> Publisher:
+    grant = _grant(request, *scopes)
+    if not is_id(grant.sub):
+        raise Problem(
+            "insufficient-scope", "The token's sub can't be shown as a source: it must match the grammar of id"
+        )
+    return Publisher(grant.sub, MANAGE in grant.scopes)
+
+
+def _dry_run(request: Request) -> bool:
+    parameters = list(request.query_params.multi_items())
+    match parameters:
+        case []:
+            return False
+        case [("dry_run", ("true" | "false") as value)]:
+            return value == "true"
+    raise Problem.of([Violation("invalid-value", "", "the only query parameter is dry_run, true or false, once")])
+
+
+def _no_query(request: Request) -> None:
+    if request.url.query:
+        raise Problem.of([Violation("invalid-value", "", "this call takes no query parameters")])
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    """The request's body as one strict JSON object. Raises Problem: 413, 415, 400, in this order."""
+    data = b""
+    try:
+        async with asyncio.timeout(BODY_S):
+            if int(request.headers.get("Content-Length", "0")) > MAX_BODY_BYTES:
+                raise Problem("too-large")
+            async for chunk in request.stream():
+                data += chunk
+                if len(data) > MAX_BODY_BYTES:
+                    raise Problem("too-large")
+    except (TimeoutError, ClientDisconnect):
+        raise Problem("malformed-json", f"The body did not arrive within {BODY_S:g} s.") from None
+    if request.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
+        raise Problem("unsupported-media-type")
+    try:
+        return load_json(data)
+    except (Malformed, UnicodeDecodeError):
+        raise Problem("malformed-json") from None
+
+
+class Guard:
+    """What comes before any route: how many requests at once, whether we are going away, who is asking."""
+
+    def __init__(self, app: ASGIApp, api: Api) -> None:
+        self._app = app
+        self._api = api
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; nothing that fails in it gets out of here but as a problem."""
+        if scope["type"] != "http":
+            return
+        started = False
+
+        async def observed(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        self._api.requests += 1
+        try:
+            refused = None if _is_public(scope["path"]) else self._refused(scope)
+            await (self._app if refused is None else _problem(self._api, refused))(scope, receive, observed)
+        except Exception as error:
+            log.error("a request failed: %s", trace(error))
+            if not started:
+                await _problem(self._api, Problem("internal"))(scope, receive, send)
+        finally:
+            self._api.requests -= 1
+
+    def _refused(self, scope: Scope) -> Problem | None:
+        retry = {"Retry-After": str(RETRY_AFTER_S)}
+        if self._api.requests > MAX_REQUESTS:
+            return Problem("too-many-requests", headers=retry)
+        if self._api.draining:
+            return Problem("draining", headers=retry)
+        grant = self._api.tokens.check(_bearer(scope), self._api.clock.now())
+        if grant is None:
+            return Problem("unauthorized", headers={"WWW-Authenticate": 'Bearer realm="geocast"'})
+        scope["grant"] = grant
+        return None
+
+
+def _is_public(path: str) -> bool:
+    return path in PUBLIC or path.startswith(PUBLIC_UNDER)
+
+
+def _bearer(scope: Scope) -> str:
+    """The bearer token (RFC 6750); empty if there is not exactly one."""
+    values = [value for name, value in scope["headers"] if name == b"authorization"]
+    kind, _, token = values[0].decode("latin-1").partition(" ") if len(values) == 1 else ("", "", "")
+    return token.strip() if kind.lower() == "bearer" else ""
+
+
+# ---- the server --------------------------------------------------------------------------------------------------
+
+
+class _Server(uvicorn.Server):
+    """uvicorn inside a loop that is not its own: signals are the node's affair."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.asynccontextmanager
+async def serve(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
+    """Serve `app` on a bound socket for as long as the block runs."""
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=60,
+        timeout_graceful_shutdown=5,
+    )
+    server = _Server(config)
+    task: Awaitable[None] = asyncio.ensure_future(server.serve(sockets=[listener]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task

@@ -1,0 +1,436 @@
+"""The stream listener: WebSocket connections on an `asyncio.Protocol`, around websockets' Sans-I/O parser.
+
+    accept ──headers──> refused (HTTP status)          each step has a deadline and a bound:
+       │
+       └──101──> greeting ──hello──> session ──> closing ──> gone
+
+Rule 1  No task, future or timer per connection: deadlines are looked at by `sweep`, for all connections at once.
+Rule 2  The parser lives only while it has work. At a frame boundary, with no fragmented message open, it is dropped
+        and made anew when bytes come (an idle connection: 1.6 KB with uvloop instead of 5.4 KB). So whole frames
+        are fed to it, one at a time.
+Rule 3  The write buffer's high-water mark is 0: a connection has nothing unsent, or it is paused. While it is
+        paused nothing of it is read: what came already waits in `_unread`, the rest in the kernel. (It also ends
+        floods of pings: a peer that never reads can't make pongs pile up.)
+Rule 4  A close frame is written, then the end of the stream; what the peer still sends is thrown away until it
+        closes, or for CLOSING_S. (To close at once would let the kernel answer unread bytes with a reset, which may
+        overtake the close frame.)
+"""
+
+import asyncio
+import ipaddress
+import logging
+import socket
+from collections import Counter
+from collections.abc import Callable, Collection
+from http import HTTPStatus
+from typing import cast
+from urllib.parse import urlsplit
+
+from websockets.datastructures import MultipleValuesError
+from websockets.exceptions import InvalidHeader
+from websockets.frames import Close as CloseFrame
+from websockets.frames import Frame, Opcode
+from websockets.headers import parse_subprotocol
+from websockets.http11 import Request, Response
+from websockets.protocol import OPEN, State
+from websockets.server import ServerProtocol
+
+from .. import closing
+from ..clock import Clock
+from ..closing import Close, SessionClosed
+from ..errors import trace
+from ..frames import WIRES, Wire
+from ..hub import Hub
+from ..session import Session
+from ..tokens import Tokens
+
+log = logging.getLogger(__name__)
+
+PATH = "/v1/stream"
+MAX_HELLO_BYTES = 64 * 1024
+MAX_MESSAGE_BYTES = 16 * 1024
+HEADERS_S = 10.0  # from accept to complete request headers
+HELLO_S = 10.0  # from the 101 to hello
+CLOSING_S = 5.0  # how long a peer may take to close after our close frame
+RATE_PER_S, BURST = 10.0, 300  # messages, control frames included
+FRAGMENT_COST = 1 / 32  # of a message, for each fragment but the last
+RETRY_AFTER_S = 5
+MAX_HEADERS_BYTES = 32 * 1024
+BACKLOG = 4096
+SEND_BUFFER_BYTES = 64 * 1024  # of the kernel, per connection: what an expiry can't call back
+SPARE = 64  # connections above the capacity that are told 503; beyond, they are dropped unanswered
+
+# The parser logs each connection, and at DEBUG each frame, places and tokens included: never.
+_SILENT = logging.getLogger(f"{__name__}.parser")
+_SILENT.setLevel(logging.CRITICAL + 1)
+
+_FAILURES = {c.code: c for c in (closing.PROTOCOL_ERROR, closing.BAD_UTF8, closing.TOO_LONG, closing.INTERNAL)}
+_WIRES = {wire.subprotocol: wire for wire in WIRES}
+
+
+class Stream:
+    """All connections of the stream listener."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        tokens: Tokens,
+        clock: Clock,
+        *,
+        capacity: int,
+        unsaid: int,
+        origins: Collection[str] = (),
+        loopback_origins: bool = False,
+    ) -> None:
+        """`capacity`: connections in all; `unsaid`: of them, those that have not said hello."""
+        self.hub = hub
+        self.tokens = tokens
+        self.clock = clock
+        self.draining = False
+        self.closes: Counter[int] = Counter()  # sessions ended by us, by code
+        self.refusals: Counter[int] = Counter()  # handshakes refused, by status
+        self.all: set[Connection] = set()
+        self.unsaid: dict[Connection, float] = {}  # oldest first -> the deadline of its next step
+        self.closing: dict[Connection, float] = {}  # oldest first -> when it is dropped
+        self._capacity = capacity
+        self._max_unsaid = unsaid
+        self._origins = frozenset(origins)
+        self._loopback_origins = loopback_origins
+
+    async def listen(self, listener: socket.socket) -> asyncio.Server:
+        """Accept connections on a bound socket."""
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        return await asyncio.get_running_loop().create_server(lambda: Connection(self), sock=listener, backlog=BACKLOG)
+
+    @property
+    def connections(self) -> int:
+        """How many there are."""
+        return len(self.all)
+
+    def sweep(self) -> None:
+        """Whatever depends on time alone."""
+        now = self.clock.now()
+        for connection in [c for c, deadline in self.unsaid.items() if deadline <= now.monotonic]:
+            connection.out_of_time()
+        for connection in [c for c, deadline in self.closing.items() if deadline <= now.monotonic]:
+            connection.abort()
+        self.hub.sweep(now)
+
+    def unsent_bytes(self) -> int:
+        """What all transports together have not sent."""
+        return sum(connection.unsent_bytes() for connection in self.all)
+
+    def abort_all(self) -> None:
+        """Drop every connection."""
+        for connection in list(self.all):
+            connection.abort()
+
+    def arrived(self, connection: "Connection") -> bool:
+        """Count a new connection in, at the cost of the oldest one that has not said hello. False: no room at all."""
+        self.all.add(connection)
+        if self.connections > self._capacity + SPARE:
+            return False
+        if len(self.unsaid) >= self._max_unsaid:
+            next(iter(self.unsaid)).give_way()
+        self.unsaid[connection] = self.clock.now().monotonic + HEADERS_S
+        return True
+
+    def answer(self, request: Request, parser: ServerProtocol) -> tuple[int, str] | tuple[Wire, Response]:
+        """Why a handshake is refused (status, text; the first that fits), or its wire format and the 101."""
+        path, mark, _ = request.path.partition("?")
+        if self.draining or self.connections > self._capacity:
+            return 503, "This node takes no more connections now."
+        if path != PATH:
+            return 404, f"The stream is at {PATH}."
+        if mark:
+            return 400, "No query string is allowed: a token goes into the hello message."
+        # In its order: 405, 505, 426, 400. Its texts repeat what was sent, so they are not used.
+        response = parser.accept(request)
+        if response.status_code != 101:
+            return response.status_code, "This is not a WebSocket handshake (RFC 6455)."
+        if not self._origin_allowed(request.headers.get("Origin")):
+            return 403, "This Origin is not on the list of those allowed."
+        try:
+            offered = [
+                p for value in request.headers.get_all("Sec-WebSocket-Protocol") for p in parse_subprotocol(value)
+            ]
+        except InvalidHeader:
+            return 400, "Sec-WebSocket-Protocol is malformed."
+        wire = next((_WIRES[name] for name in offered if name in _WIRES), None)
+        if wire is None:
+            return 400, f"Offer a subprotocol: {', '.join(_WIRES)}."
+        response.headers["Sec-WebSocket-Protocol"] = wire.subprotocol
+        return wire, response
+
+    def _origin_allowed(self, origin: str | None) -> bool:
+        if origin is None or origin in self._origins:
+            return True
+        return self._loopback_origins and _is_loopback(origin)
+
+
+def _is_loopback(origin: str) -> bool:
+    try:
+        host = urlsplit(origin).hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Connection(asyncio.Protocol):
+    """One connection, from accept to its end; a `Peer` of the hub."""
+
+    __slots__ = ("_paced", "_parser", "_parts", "_paused", "_session", "_stream", "_transport", "_unread", "write")
+
+    write: Callable[[bytes], None]
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._parser: ServerProtocol | None = None  # Rule 2
+        self._session: Session | None = None  # from the 101 on
+        self._unread = b""  # an incomplete frame, or what came while paused
+        self._parts: list[bytes] = []  # of an open fragmented message
+        self._paused = False
+        self._paced = 0.0  # the monotonic time up to which its messages have used up their rate
+
+    # ---- asyncio.Protocol ----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A connection was accepted."""
+        self._transport = cast(asyncio.Transport, transport)
+        self.write = self._transport.write
+        self._transport.set_write_buffer_limits(high=0)
+        if not self._stream.arrived(self):
+            self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came."""
+        if self in self._stream.closing:
+            return  # Rule 4
+        if self._session is None:
+            self._handshake(data)
+        else:
+            if self._session.row >= 0:
+                self._stream.hub.heard(self._session.row, self._stream.clock.now())
+            self._read(self._unread + data if self._unread else data)
+
+    def eof_received(self) -> None:
+        """The peer will send no more: the transport is closed."""
+
+    def pause_writing(self) -> None:
+        """There are unsent bytes (Rule 3)."""
+        self._paused = True
+        if self in self._stream.closing:
+            return
+        self._transport.pause_reading()
+        if self._session is not None and self._session.row >= 0:
+            self._stream.hub.pause(self._session.row, self._stream.clock.now())
+
+    def resume_writing(self) -> None:
+        """All bytes were sent."""
+        self._paused = False
+        if self in self._stream.closing or self._transport.is_closing():
+            return
+        if self._session is not None and self._session.row >= 0:
+            self._stream.hub.resume(self._session.row, self._stream.clock.now())
+        if not self._paused:
+            self._transport.resume_reading()
+            if self._session is not None:
+                self._read(self._unread)
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        """It is over."""
+        self._stream.all.discard(self)
+        self._stream.unsaid.pop(self, None)
+        self._stream.closing.pop(self, None)
+        self._leave()
+        self._unread = b""
+        self._parser = None
+
+    # ---- handshake -----------------------------------------------------------------------------------------------
+
+    def _handshake(self, data: bytes) -> None:
+        self._unread += data
+        head, end, rest = self._unread.partition(b"\r\n\r\n")
+        if not end:
+            if len(head) > MAX_HEADERS_BYTES or not head[:1].isupper():  # too long, or no method: no HTTP
+                self._transport.close()
+            return
+        parser = ServerProtocol(logger=_SILENT)
+        parser.receive_data(head + end)
+        events = parser.events_received()
+        if not events:  # no HTTP request, or one with a body
+            self._transport.close()
+            return
+        try:
+            answer = self._stream.answer(cast(Request, events[0]), parser)
+        except MultipleValuesError:
+            answer = 400, "A header that may come once came twice."
+        self._unread = b""
+        if isinstance(answer[0], Wire):
+            self._open(parser, *answer)
+            self._read(rest)  # a client may send its hello without waiting for the 101
+        else:
+            self._refuse(parser, *answer)
+
+    def _open(self, parser: ServerProtocol, wire: Wire, response: Response) -> None:
+        parser.send_response(response)
+        self._session = Session(self, wire, self._stream.hub, self._stream.tokens)
+        self._stream.unsaid[self] = self._stream.clock.now().monotonic + HELLO_S
+        self.write(b"".join(parser.data_to_send()))
+
+    def _refuse(self, parser: ServerProtocol, status: int, text: str) -> None:
+        self._stream.refusals[status] += 1
+        response: Response = parser.reject(HTTPStatus(status), text + "\n")
+        if status == 405:
+            response.headers["Allow"] = "GET"
+        elif status == 426:
+            response.headers["Upgrade"] = "websocket"
+        elif status == 503:
+            response.headers["Retry-After"] = str(RETRY_AFTER_S)
+        parser.send_response(response)
+        self._finish(b"".join(parser.data_to_send()))
+
+    # ---- frames --------------------------------------------------------------------------------------------------
+
+    def _read(self, data: bytes) -> None:
+        """Take whole frames out of `data`, one at a time, until one is incomplete or the connection is paused."""
+        at = 0
+        while not self._paused and self not in self._stream.closing and not self._transport.is_closing():
+            end = frame_end(data, at, self._limit)
+            if end is None:
+                break
+            self._take_frame(data[at:end])
+            at = end
+        self._unread = data[at:]
+        if self._parser is not None and not self._parts and self._parser.current_size is None:
+            self._parser = None  # Rule 2
+
+    @property
+    def _limit(self) -> int:
+        assert self._session is not None
+        return MAX_HELLO_BYTES if self._session.row < 0 else MAX_MESSAGE_BYTES
+
+    def _take_frame(self, data: bytes) -> None:
+        """Take one frame, or the head of one that is too long."""
+        assert self._session is not None
+        if self._too_fast(data[0]):
+            self.close(closing.TOO_MANY)
+            return
+        if not self._parts and data[0] & 0x7F in _DATA and data[0] & 0x0F != self._session.wire.opcode:
+            self.close(closing.WRONG_FRAME_TYPE)
+            return
+        if self._parser is None:
+            self._parser = ServerProtocol(state=OPEN, logger=_SILENT)
+        parser = self._parser
+        parser.max_message_size = self._limit
+        parser.receive_data(data)
+        if parser.parser_exc is not None:
+            failed = parser.close_sent
+            self.close(_FAILURES.get(failed.code if failed else 0, closing.PROTOCOL_ERROR))
+            return
+        for frame in cast(list[Frame], parser.events_received()):
+            self._take(frame)
+        if parser.state is not State.OPEN:
+            self._finish(b"".join(parser.data_to_send()))  # the client's own end, echoed
+        elif self not in self._stream.closing and (pong := b"".join(parser.data_to_send())):
+            self.write(pong)
+
+    def _take(self, frame: Frame) -> None:
+        if frame.opcode not in (Opcode.CONT, Opcode.TEXT, Opcode.BINARY):
+            return
+        self._parts.append(bytes(frame.data))
+        if not frame.fin:
+            return
+        payload = b"".join(self._parts)
+        self._parts.clear()
+        session = self._session
+        assert session is not None
+        try:
+            session.receive(payload, self._stream.clock.now())
+        except SessionClosed as ended:
+            self.close(ended.close)
+        except Exception as error:
+            log.error("a session failed: %s", trace(error))
+            self.close(closing.INTERNAL)
+        if session.row >= 0:
+            self._stream.unsaid.pop(self, None)
+
+    def _too_fast(self, first_byte: int) -> bool:
+        """The generic cell rate algorithm (ITU-T I.371): one number holds both rate and burst."""
+        now = self._stream.clock.now().monotonic
+        cost = (1.0 if first_byte & 0x80 else FRAGMENT_COST) / RATE_PER_S
+        self._paced = max(self._paced, now) + cost
+        return self._paced - now > BURST / RATE_PER_S
+
+    # ---- the end -------------------------------------------------------------------------------------------------
+
+    def close(self, close: Close) -> None:
+        """End the session with a close frame."""
+        self._stream.closes[close.code] += 1
+        self._finish(Frame(Opcode.CLOSE, CloseFrame(close.code, close.reason).serialize()).serialize(mask=False))
+
+    def abort(self) -> None:
+        """Drop the connection."""
+        self._leave()
+        self._transport.abort()
+
+    def unsent_bytes(self) -> int:
+        """What the transport has not sent."""
+        return self._transport.get_write_buffer_size() if self._paused else 0
+
+    def out_of_time(self) -> None:
+        """The next step before hello didn't come in time."""
+        if self._session is None:
+            self.abort()
+        else:
+            self.close(closing.NO_HELLO)
+
+    def give_way(self) -> None:
+        """Make room for a newer connection: this one is the oldest that has not said hello."""
+        if self._session is None:
+            self.abort()
+        else:
+            self.close(closing.OVERLOADED)
+        self._stream.unsaid.pop(self, None)
+
+    def _finish(self, last: bytes) -> None:
+        """Write `last` and the end of the stream, and wait for the peer to close (Rule 4)."""
+        if self in self._stream.closing or self._transport.is_closing():
+            return
+        self._stream.unsaid.pop(self, None)
+        self._stream.closing[self] = self._stream.clock.now().monotonic + CLOSING_S
+        self._leave()
+        self._unread = b""
+        self.write(last)
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._transport.resume_reading()
+
+    def _leave(self) -> None:
+        if self._session is not None and self._session.row >= 0:
+            row, self._session.row = self._session.row, -1
+            self._stream.hub.leave(row)
+
+
+_DATA = (Opcode.TEXT, Opcode.BINARY)
+
+
+def frame_end(data: bytes, start: int, limit: int) -> int | None:
+    """Where the frame that begins at `start` ends in `data` (RFC 6455, 5.2); None if it is not all there.
+
+    One whose payload is above `limit` ends with `data`: its head is enough to refuse it.
+    """
+    if len(data) < start + 2:
+        return None
+    length, masked = data[start + 1] & 0x7F, data[start + 1] >> 7
+    at = start + 2
+    if length >= 126:
+        wide = 2 if length == 126 else 8
+        if len(data) < at + wide:
+            return None
+        length = int.from_bytes(data[at : at + wide], "big")
+        at += wide
+    if length > limit:
+        return len(data)
+    end = at + 4 * masked + length
+    return end if end <= len(data) else None
