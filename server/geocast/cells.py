@@ -12,7 +12,6 @@ Rule 2  H3 cells name an area: what is published, what a subscriber tells, where
 
 import math
 import re
-from functools import lru_cache
 from typing import TypeAlias
 
 import h3.api.basic_int as h3
@@ -108,7 +107,6 @@ def cell_from_string(text: str) -> int | None:
     return cell if MIN_PLACE_RESOLUTION <= h3.get_resolution(cell) <= MAX_PLACE_RESOLUTION else None
 
 
-@lru_cache(maxsize=4096)
 def cell_place(cell: int) -> tuple[float, float, float]:
     """The cell as a place: latitude and longitude of its centre, and its reach in metres.
 
@@ -138,9 +136,9 @@ def cover(lat: float, lng: float, radius_m: float, resolution: int) -> list[tupl
     - A point within the radius lies in one of these cells if the radius is at most the width of the ring. That
       is 0.70 average edges where it is narrowest, close to a pentagon (measured over resolutions 0 to 7).
     - The point's cell may descend from another cell than the one it lies in, for children stick out of their
-      parent. By at most 0.08 of its circumradius (h3geo.org, "Indexing"), which is at most 1.1 average edges.
+      parent (h3geo.org, "Indexing"): by 0.05 of its circumradius (measured), which is at most 1.1 average edges.
 
-    Half an average edge is less than 0.70 - 0.08 * 1.1.
+    Half an average edge is less than 0.70 - 0.05 * 1.1.
     """
     coarse = sum(2 * radius_m <= edge_m for edge_m in _EDGES_M[: resolution + 1]) - 1
     if coarse < 0:

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,11 +15,11 @@ import click
 import uvloop
 from jwt import PyJWK
 
-from . import __version__
-from .config import Address, Settings, bind, parse_address
+from . import __version__, node
+from .config import Address, Settings, bind, bind_shared, parse_address
 from .errors import ConfigError
-from .node import Node
 from .tokens import SCOPES, Tokens, load_keys, make_key, sign
+from .workers import Part, check_log, run_part, supervise
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 DEV_TOKEN_S = 365 * 86_400
@@ -55,6 +55,7 @@ def _option(name: str, *names: str, **more: Any) -> Callable[[Any], Any]:
 @_option("--keys", type=click.Path(path_type=Path), help="Public keys that tokens are checked against (JWKS).")
 @_option("--policy", type=click.Path(path_type=Path), help="What may be published (TOML); built-in if left out.")
 @_option("--origins", default="", metavar="LIST", help="Origins of browsers that may connect, separated by commas.")
+@_option("--workers", type=click.IntRange(1, 256), default=1, help="Processes that share the stream listener.")
 @_option("--dev", is_flag=True, help="Try it on this machine: loopback only, tokens optional for subscribers.")
 @_option("--drain-s", type=click.FloatRange(0, 3600), default=10.0, help="Seconds that a drain may take.")
 @_option("--max-sessions", type=click.IntRange(1), help="At most so many connections; else what descriptors allow.")
@@ -68,25 +69,43 @@ def serve(log_url: str, origins: str, log_level: str, **options: Any) -> None:
     listed = tuple(origin.strip() for origin in origins.split(",") if origin.strip())
     settings = Settings(log=log_url, origins=listed, **options)
     settings.check()
-    tokens = Tokens(load_keys(settings.keys)) if settings.keys else _dev_tokens()
-    with (
-        contextlib.closing(bind("--stream", settings.stream)) as stream,
-        contextlib.closing(bind("--api", settings.api)) as api,
-        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
-    ):
-        runner.run(_run(settings, tokens, stream, api))
+    part = Part.from_environment()
+    if part is not None:
+        _run(run_part(part, settings, _tokens(settings, part.jwks)))
+        return
+    jwks = None if settings.keys else _dev_keys()
+    tokens = _tokens(settings, jwks)
+    if settings.workers > 1:
+        check_log(settings.log)
+    with contextlib.ExitStack() as sockets:
+        api = sockets.enter_context(contextlib.closing(bind("--api", settings.api)))
+        if settings.workers == 1:
+            stream = sockets.enter_context(contextlib.closing(bind("--stream", settings.stream)))
+            _run(node.run(settings, tokens, stream, api))
+        else:
+            streams = bind_shared("--stream", settings.stream, settings.workers)
+            for each in streams:
+                sockets.enter_context(contextlib.closing(each))
+            _run(supervise(settings, streams, api, jwks))
 
 
-async def _run(settings: Settings, tokens: Tokens, stream: Any, api: Any) -> None:
-    await Node(settings, tokens).run(stream, api)
+def _run(main: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main)
 
 
-def _dev_tokens() -> Tokens:
-    """Tokens of a key that lives as long as this process; one that may do everything is printed."""
+def _tokens(settings: Settings, dev_jwks: dict[str, Any] | None) -> Tokens:
+    if settings.keys is not None:
+        return Tokens(load_keys(settings.keys))
+    assert dev_jwks is not None
+    return Tokens({dev_jwks["kid"]: PyJWK(dev_jwks, "EdDSA")}, required=False)
+
+
+def _dev_keys() -> dict[str, Any]:
+    """The public key for --dev; its private half signs one token that may do everything, and is forgotten."""
     private, public = make_key("dev")
-    token = sign(private, "dev", SCOPES, int(time.time()), DEV_TOKEN_S)
-    click.echo(f"GEOCAST_TOKEN={token}")
-    return Tokens({"dev": PyJWK(public, "EdDSA")}, required=False)
+    click.echo(f"GEOCAST_TOKEN={sign(private, 'dev', SCOPES, int(time.time()), DEV_TOKEN_S)}")
+    return dict(public)
 
 
 @cli.command()

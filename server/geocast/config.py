@@ -40,6 +40,7 @@ class Settings:
     keys: Path | None = None
     policy: Path | None = None
     origins: tuple[str, ...] = ()
+    workers: int = 1
     dev: bool = False
     drain_s: float = 10.0
     max_sessions: int | None = None
@@ -63,8 +64,8 @@ def parse_address(text: str) -> Address:
     return Address(host, int(port))
 
 
-def bind(option: str, address: Address) -> socket.socket:
-    """A socket bound to `address`, and to nothing that another has. Raises ConfigError."""
+def bind(option: str, address: Address, *, shared: bool = False) -> socket.socket:
+    """A socket that listens on `address`, alone unless `shared`. Raises ConfigError."""
     try:
         family, kind, proto, _, where = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -74,6 +75,7 @@ def bind(option: str, address: Address) -> socket.socket:
         raise ConfigError(f"{option} {address}: {error.strerror}") from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
         listener.bind(where)
         listener.listen()
     except OSError as error:
@@ -81,6 +83,12 @@ def bind(option: str, address: Address) -> socket.socket:
         raise ConfigError(f"{option} {address}: {error.strerror}") from None
     listener.setblocking(False)
     return listener
+
+
+def bind_shared(option: str, address: Address, count: int) -> list[socket.socket]:
+    """`count` sockets that listen side by side on an address that is nobody else's. Raises ConfigError."""
+    bind(option, address).close()  # SO_REUSEPORT alone would share another's port in silence
+    return [bind(option, address, shared=True) for _ in range(count)]
 
 
 def raise_descriptor_limit() -> int:

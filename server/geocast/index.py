@@ -17,10 +17,9 @@ Rule 1  Cover and ball may take in too much, never too little. A ball's radius i
         the chords, a circle that concerns a place touches its ball: at the poles, across the antimeridian and
         around pentagons too. A ball grows when a place is written, and is fitted when its page is filled anew.
 Rule 2  The exact test alone decides, on the coordinates that a place has now (`cells`, Rule 1).
-Rule 3  A position that holds no place has NaN for its x and so is inside nothing.
+Rule 3  A position that holds no place is all NaN: inside nothing, and no trace of where somebody was.
 Rule 4  No call but `match` does more than a page's worth of work, however many places there are: nothing is
-        ever rebuilt. Columns grow by a few pages at a time; when a large one has to go elsewhere, Linux moves
-        its page tables and not its bytes.
+        rebuilt, and nothing is copied in order to grow (but see `Column`).
 Rule 5  Places with a great reach keep to pages of their own, or each of them would widen a ball for all.
 """
 
@@ -28,6 +27,7 @@ import math
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -38,7 +38,7 @@ from .cells import EARTH_RADIUS_M, Floats, Vector, cell_of, chord2, chord2_to_m,
 
 Ints: TypeAlias = NDArray[np.int32]
 
-PAGE_SIZE = 256  # 512 is as fast; smaller ones cost memory, larger ones time in each match and split
+PAGE_SIZE = 256  # of 128 to 512, all are about as fast
 # Fine enough to part the crowd in a stadium (a cell is 130 m wide), and no dearer to compute than any other.
 KEY_RESOLUTION = 10
 # About as wide as a page in a city (Rule 5). Bit 63 of an H3 cell is always 0, so these keys sort behind all others.
@@ -46,7 +46,8 @@ GREAT_REACH_M = 256.0
 GREAT_REACH_KEY = 1 << 63
 # What is measured at a time (512 KiB) stays in the processor's second-level cache.
 PAGES_AT_A_TIME = 64
-SLOTS_AT_A_TIME = 4096
+# Places. That many take up 95 MB of addresses; a place takes 72 bytes of memory.
+ROOM = 1 << 20
 # The arithmetic of the balls is off by some 1e-16: allow for more.
 ROUNDING = 1e-12
 # The ball of an empty page: far from touching anything.
@@ -58,44 +59,55 @@ X, Y, Z, REACH = range(4)
 class Column:
     """A column that grows: `items` for one value at a time, `view` for numpy; both are the same memory.
 
-    To write one value takes 30 ns by `items` and 90 ns by `view`. The view's rows have the given shape.
+    To write one value takes 20 ns by `items` and 30 ns by `view`. The view's rows have the given shape. Address
+    space is taken for `room` rows at once, memory only for those that are touched. So a column grows in no time
+    until its room is full; then it is copied.
     """
 
-    __slots__ = ("items", "shape", "view")
+    __slots__ = ("items", "shape", "typecode", "view")
 
-    def __init__(self, typecode: str, *shape: int) -> None:
-        self.items: array[Any] = array(typecode)
-        self.shape = shape
-        self.view: NDArray[Any] = np.empty((0, *shape), typecode)
+    def __init__(self, typecode: str, room: int, *shape: int) -> None:
+        self.typecode, self.shape = typecode, shape
+        self.items: Any  # a memoryview of ints or floats
+        self.view: NDArray[Any]
+        self._take(room)
 
     def __len__(self) -> int:
         return len(self.view)
 
-    def grow(self, rows: int) -> None:
-        """Append `rows` rows of zeros."""
-        zeros = array(self.items.typecode, [0]) * (rows * math.prod(self.shape))
-        self.view = np.empty(0)  # memory that is looked at can't grow
-        try:
-            self.items.extend(zeros)
-        except BufferError:  # somebody else looks at it, a debugger or a traceback: leave it to them
-            self.items = self.items + zeros
-        self.view = np.frombuffer(self.items, self.items.typecode).reshape(-1, *self.shape)
+    def grow(self) -> None:
+        """Make room for twice as many rows."""
+        old = self.view
+        self._take(2 * len(old))
+        self.view[: len(old)] = old
+
+    def _take(self, room: int) -> None:
+        size = room * math.prod(self.shape) * np.dtype(self.typecode).itemsize
+        flat: Any = np.frombuffer(mmap(-1, size, flags=MAP_PRIVATE | MAP_ANONYMOUS), self.typecode)
+        self.items, self.view = memoryview(flat), flat.reshape(room, *self.shape)
 
 
 class PlaceIndex:
-    """The places of a node's sessions. `page_size` is for tests: small pages split and merge often."""
+    """The places of a node's sessions.
 
-    def __init__(self, page_size: int = PAGE_SIZE) -> None:
+    `room` is for how many places address space is taken in advance: more than these may come, at the price of
+    a copy. `page_size` is for tests: small pages split and merge often.
+    """
+
+    def __init__(self, room: int = ROOM, page_size: int = PAGE_SIZE) -> None:
         self._size = page_size
         self._greatest_reach_m = 0.0  # of all places so far: never shrinks
 
         # By slot: the session's row, the key, and the position, which is page * size + offset.
-        self._rows, self._keys, self._positions = Column("i"), Column("Q"), Column("q")
+        self._rows, self._keys, self._positions = Column("i", room), Column("Q", room), Column("q", room)
+        self._slots_made = 0
         self._free_slots: list[int] = []
 
         # By page: the places (x, y, z and reach of each, side by side for numpy), their slots, and the ball
         # (x, y, z, radius). A page's places lie at its first `count` offsets.
-        self._places, self._slots, self._balls = Column("d", 4, page_size), Column("i", page_size), Column("d", 4)
+        pages = 1 + 2 * room // page_size  # about 0.7 of each is in use
+        self._places, self._slots = Column("d", pages, 4, page_size), Column("i", pages, page_size)
+        self._balls = Column("d", pages, 4)
         self._counts: list[int] = []
         self._free_pages: list[int] = []
 
@@ -105,15 +117,13 @@ class PlaceIndex:
         self._order = array("i", [self._new_page()])
 
     def __len__(self) -> int:
-        return len(self._rows) - len(self._free_slots)
+        return self._slots_made - len(self._free_slots)
 
     # ---- places come, move and go --------------------------------------------------------------------------
 
     def add(self, row: int, lat: float, lng: float, reach_m: float) -> int:
         """Take in a place of the session in `row`. Returns its slot, by which it is moved and removed."""
-        if not self._free_slots:
-            self._grow_slots()
-        slot = self._free_slots.pop()
+        slot = self._free_slots.pop() if self._free_slots else self._new_slot()
         self._rows.items[slot] = row
         self._put_in(slot, _key(lat, lng, reach_m), unit_vector(lat, lng), reach_m)
         return slot
@@ -133,7 +143,7 @@ class PlaceIndex:
     def remove(self, slot: int) -> None:
         """Forget the place. Its slot will be given to another."""
         self._take_out(slot)
-        self._positions.items[slot] = -1
+        self._positions.items[slot], self._keys.items[slot] = -1, 0
         self._free_slots.append(slot)
 
     def place(self, slot: int) -> tuple[Vector, float]:
@@ -225,9 +235,8 @@ class PlaceIndex:
         last = page * self._size + count
         places, at, end = self._places.items, self._first_of(position), self._first_of(last)
         for _ in (X, Y, Z, REACH):
-            places[at] = places[end]
+            places[at], places[end] = places[end], math.nan
             at, end = at + self._size, end + self._size
-        places[self._first_of(last)] = math.nan
         moved = self._slots.items[position] = self._slots.items[last]
         self._positions.items[moved] = position
         self._counts[page] = count
@@ -296,7 +305,7 @@ class PlaceIndex:
         """Make these places the page's only ones, and fit its ball to them."""
         count = len(slots)
         self._places.view[page, :, :count] = places
-        self._places.view[page, X, count:] = math.nan
+        self._places.view[page, :, count:] = math.nan
         self._slots.view[page, :count] = slots
         self._positions.view[slots] = page * self._size + np.arange(count)
         self._counts[page] = count
@@ -304,24 +313,24 @@ class PlaceIndex:
 
     def _new_page(self) -> int:
         """An empty page that is not in the order yet."""
-        if not self._free_pages:
-            self._grow_pages()
-        return self._free_pages.pop()
+        if self._free_pages:
+            return self._free_pages.pop()
+        page = len(self._counts)
+        if page == len(self._balls):
+            for column in (self._places, self._slots, self._balls):
+                column.grow()
+        self._places.view[page] = math.nan
+        self._balls.view[page] = NO_BALL
+        self._counts.append(0)
+        return page
 
-    def _grow_pages(self) -> None:
-        old = len(self._balls)
-        for column in (self._places, self._slots, self._balls):
-            column.grow(PAGES_AT_A_TIME)
-        self._places.view[old:, X] = math.nan
-        self._balls.view[old:] = NO_BALL
-        self._counts += [0] * PAGES_AT_A_TIME
-        self._free_pages += reversed(range(old, old + PAGES_AT_A_TIME))
-
-    def _grow_slots(self) -> None:
-        old = len(self._rows)
-        for column in (self._rows, self._keys, self._positions):
-            column.grow(SLOTS_AT_A_TIME)
-        self._free_slots += reversed(range(old, old + SLOTS_AT_A_TIME))
+    def _new_slot(self) -> int:
+        slot = self._slots_made
+        if slot == len(self._rows):
+            for column in (self._rows, self._keys, self._positions):
+                column.grow()
+        self._slots_made += 1
+        return slot
 
 
 def nearest_first(rows: Ints, distances: Floats, count: int) -> Ints:

@@ -157,6 +157,7 @@ class LiveAlerts:
         self._next_deadline = float("inf")
         self._claims: dict[str, dict[int, tuple[int, int]]] = {}  # unknown id -> row -> (epoch of the row, held)
         self._claim_times: deque[tuple[float, str, int]] = deque()
+        self._acks = 0  # of alerts whose counts were taken
         self._counts: dict[str, Counts] = {}  # of alerts that have ended since they were last taken
 
     def __len__(self) -> int:
@@ -246,6 +247,11 @@ class LiveAlerts:
                 if not claims:
                     del self._claims[alert_id]
 
+    @property
+    def acks(self) -> int:
+        """Acknowledgements counted so far."""
+        return self._acks + sum(alert.acked for alert in self)
+
     # ---- counts ------------------------------------------------------------------------------------------------
 
     def take_counts(self) -> dict[str, Counts]:
@@ -261,9 +267,9 @@ class LiveAlerts:
             old = self._counts.get(alert_id, Counts())
             self._counts[alert_id] = Counts(old.sent + sent, old.acked + acked)
 
-    @staticmethod
-    def _add_counts(counts: dict[str, Counts], alert: LiveAlert) -> None:
+    def _add_counts(self, counts: dict[str, Counts], alert: LiveAlert) -> None:
         if alert.sent or alert.acked:
+            self._acks += alert.acked
             old = counts.get(alert.id, Counts())
             counts[alert.id] = Counts(old.sent + alert.sent, old.acked + alert.acked)
             alert.sent = alert.acked = 0

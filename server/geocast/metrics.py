@@ -16,7 +16,9 @@ _LAG_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1)
 class Metrics:
     """The registry of one node. What other parts count themselves is read by `watch`, when it is asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, others: Callable[[], list["Export"]] | None = None) -> None:
+        """`others`: the metrics of other processes, to be shown with these as those of one."""
+        self._others = others
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.accepted = Counter("geocast_accepted", "Entries accepted into the log", ["kind"], registry=self.registry)
@@ -48,7 +50,9 @@ class Metrics:
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""
-        return generate_latest(self.registry)
+        if self._others is None:
+            return generate_latest(self.registry)
+        return generate_latest(_Merged(merged([export(self.registry), *self._others()])))
 
 
 class _Reader(Collector):
@@ -78,3 +82,60 @@ def counters(name: str, text: str, label: str, values: Iterable[tuple[str, float
     for key, value in values:
         family.add_metric([key], value)
     return family
+
+
+# ---- of several processes ----------------------------------------------------------------------------------------
+
+Export = list[tuple[str, str, str, list[tuple[str, dict[str, str], float]]]]  # name, type, text, samples
+
+_GREATEST = ("geocast_oldest_flight_seconds", "geocast_live_alerts", "geocast_log_position")
+_LEAST = ("_created", "process_start_time_seconds")
+
+
+def export(registry: CollectorRegistry) -> Export:
+    """All metrics of a registry as plain data."""
+    return [
+        (m.name, m.type, m.documentation, [(s.name, s.labels, s.value) for s in m.samples]) for m in registry.collect()
+    ]
+
+
+def lasting(exported: Export) -> Export:
+    """What outlives its process: counters and histograms."""
+    return [family for family in exported if family[1] in ("counter", "histogram")]
+
+
+def merged(exports: Iterable[Export]) -> Export:
+    """The metrics of several processes as those of one: sums, but for the few where that makes no sense."""
+    families: dict[str, tuple[str, str]] = {}
+    values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
+    for name, kind, text, samples in (family for exported in exports for family in exported):
+        families.setdefault(name, (kind, text))
+        of_family = values.setdefault(name, {})
+        for sample, labels, value in samples:
+            key = (sample, tuple(labels.items()))
+            of_family[key] = _joined(sample, of_family[key], value) if key in of_family else value
+    return [
+        (name, kind, text, [(sample, dict(labels), value) for (sample, labels), value in values[name].items()])
+        for name, (kind, text) in families.items()
+    ]
+
+
+def _joined(sample: str, a: float, b: float) -> float:
+    if sample in _GREATEST:
+        return max(a, b)
+    return min(a, b) if sample.endswith(_LEAST) else a + b
+
+
+class _Merged(CollectorRegistry):
+    """A registry that shows what was exported."""
+
+    def __init__(self, exported: Export) -> None:
+        super().__init__()
+        self._exported = exported
+
+    def collect(self) -> Iterable[Metric]:
+        for name, kind, text, samples in self._exported:
+            metric = Metric(name, text, kind)
+            for sample, labels, value in samples:
+                metric.add_sample(sample, labels, value)
+            yield metric

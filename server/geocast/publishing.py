@@ -62,8 +62,12 @@ class Outcome(Generic[_E]):
 class Publishing:
     """The calls that write to the log. They raise Problem for a refusal and LogUnavailable when it is unknown."""
 
-    def __init__(self, alert_log: AlertLog, policy: Policy, clock: Clock) -> None:
+    def __init__(
+        self, alert_log: AlertLog, policy: Policy, clock: Clock, appended: Callable[[], None] = lambda: None
+    ) -> None:
+        """`appended` is called after each append, for those who follow the log in other processes."""
         self._log = alert_log
+        self._appended = appended
         self._policy = policy
         self._clock = clock
 
@@ -138,6 +142,7 @@ class Publishing:
                 return Outcome(entry, created=False)
             if await self._log.append(entry):
                 failpoints.hit("after-append")
+                self._appended()
                 return Outcome(entry, created=True)
         raise LogUnavailable("this alert is being written by others, or its last entry can't be read")
 

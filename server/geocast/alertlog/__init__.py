@@ -83,6 +83,10 @@ class AlertLog(Protocol):
         """The entries behind position `after` (F1 to F3), but for those that ended before `ended_before_ms`."""
         ...
 
+    def nudge(self) -> None:
+        """Have `follow` look at once: another process may have appended."""
+        ...
+
     async def add_counts(self, counts: Mapping[str, Counts]) -> None:
         """Add to the deliveries of each alert. With nothing to add it still tells whether the log can be written."""
         ...

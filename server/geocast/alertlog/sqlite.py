@@ -152,8 +152,7 @@ class SqliteLog:
             return
         for (_, future), was_stored in zip(batch, stored, strict=True):
             future.set_result(was_stored)
-        self._appended.set()
-        self._appended = asyncio.Event()
+        self.nudge()
 
     async def add_counts(self, counts: Mapping[str, Counts]) -> None:
         """Add to the deliveries of each alert; with nothing to add, try a failed writer again."""
@@ -224,6 +223,11 @@ class SqliteLog:
             if len(rows) < BATCH:
                 yield ()
                 await self._news(appended, seen)
+
+    def nudge(self) -> None:
+        """Have `follow` look at once."""
+        self._appended.set()
+        self._appended = asyncio.Event()
 
     async def _news(self, appended: asyncio.Event, seen: int) -> None:
         """Return when something was committed since, by us or by another process, or after HEARTBEAT_S."""

@@ -1,0 +1,44 @@
+"""Datagrams between the processes of one node, over Unix sockets in a folder of their own.
+
+Nothing depends on one arriving: a nudge that is lost costs a poll of the log, a report that is lost is followed by
+another a second later. So there is no connection to keep and nothing to repair when a process is replaced.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+MAX_DATAGRAM = 128 * 1024
+
+
+class Channel:
+    """One process's end, known to the others by its name."""
+
+    def __init__(self, folder: Path, name: str, received: Callable[[bytes], None]) -> None:
+        """`received` is called in the event loop with each datagram."""
+        self._folder = folder
+        self._received = received
+        path = folder / name
+        path.unlink(missing_ok=True)  # of a predecessor
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * MAX_DATAGRAM)
+        self._socket.bind(str(path))
+        asyncio.get_running_loop().add_reader(self._socket.fileno(), self._read)
+
+    def send(self, name: str, data: bytes) -> None:
+        """Send to the process called `name`; nothing happens if it is not there or too busy."""
+        with contextlib.suppress(OSError):
+            self._socket.sendto(data, str(self._folder / name))
+
+    def close(self) -> None:
+        """Be gone."""
+        asyncio.get_running_loop().remove_reader(self._socket.fileno())
+        self._socket.close()
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                self._received(self._socket.recv(MAX_DATAGRAM))

@@ -1,0 +1,271 @@
+"""The stream side of a process: it follows the log, keeps the sessions, and lets the hub write.
+
+Start   1 read the log to its end   2 listen
+Drain   1 new connections get 503   2 what is being sent is sent   3 sessions are told 1012, in batches   4 the
+        listener closes   5 counts are stored
+        Being asked a second time, or the end of `drain_s`, cuts 2 and 3 short.
+"""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import socket
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+
+from prometheus_client.core import Metric
+
+from . import closing, config
+from .alertlog import HEARTBEAT_S, AlertLog, Counts
+from .clock import Clock, Now
+from .config import RESERVED_DESCRIPTORS, Settings
+from .errors import LogUnavailable, trace
+from .hub import Flight, Hub
+from .metrics import Metrics, counter, counters, gauge
+from .net.websocket import Stream
+from .tokens import Tokens
+
+log = logging.getLogger(__name__)
+
+SLICE_S = 0.0015  # of writing, before the loop may look at its sockets
+TICK_S = 0.05  # between sweeps
+FLUSH_S = 1.0  # between writes of delivery counts
+PURGE_S = 60.0
+DEAF_S = 3 * HEARTBEAT_S  # without a word from the log reader: not ready
+RETRY_S = 0.25  # after the log could not be read
+APPLY_AT_ONCE = 64  # entries applied before the loop may look at its sockets
+DRAIN_BATCH = 128
+
+
+class Pump:
+    """Turns the hub as long as it has something to send, SLICE_S at a time, sockets in between."""
+
+    def __init__(self, hub: Hub, clock: Clock) -> None:
+        self._hub = hub
+        self._clock = clock
+        self._running = False
+        self.idle = asyncio.Event()
+        self.idle.set()
+
+    def wake(self) -> None:
+        """There is something to send."""
+        if not self._running:
+            self._running = True
+            self.idle.clear()
+            asyncio.get_running_loop().call_soon(self._run)
+
+    def _run(self) -> None:
+        now = self._clock.now()
+        until = now.monotonic + SLICE_S
+        try:
+            while more := self._hub.turn(now):
+                now = self._clock.now()  # at most one slice old when it judges (protocol, section 3: 5 ms)
+                if now.monotonic >= until:
+                    break
+        except Exception as error:
+            log.error("a turn of the fan-out failed: %s", trace(error))
+            more = True  # the flights that are left go on
+        if more:
+            asyncio.get_running_loop().call_soon(self._run)
+        else:
+            self._running = False
+            self.idle.set()
+
+
+class LogKeeper:
+    """Knows whether the log can be used, stores delivery counts in it, and has it forget old alerts."""
+
+    def __init__(self, alert_log: AlertLog, clock: Clock) -> None:
+        self.error: str | None = None  # why the log could not be written or read last time
+        self._log = alert_log
+        self._clock = clock
+
+    async def store(self, counts: Mapping[str, Counts]) -> bool:
+        """Store counts. With none to store, it still finds out whether a log that failed has recovered."""
+        try:
+            await self._log.add_counts(counts)
+        except LogUnavailable as error:
+            self.failed("written", error)
+            return False
+        if self.error is not None:
+            log.warning("the log can be used again")
+            self.error = None
+        return True
+
+    async def purge(self) -> None:
+        """Forget old alerts."""
+        with contextlib.suppress(LogUnavailable):
+            await self._log.purge(self._clock.now().wall_ms)
+
+    def failed(self, what: str, error: LogUnavailable) -> None:
+        """The log could not be read or written."""
+        if self.error is None:
+            log.error("the log can't be %s: %s", what, error)
+        self.error = str(error)
+
+    def unready(self) -> list[str]:
+        """Why a process that needs the log is not ready."""
+        return [] if self.error is None else [f"log unreachable: {self.error}"]
+
+
+class Delivery:
+    """See the module."""
+
+    def __init__(self, settings: Settings, tokens: Tokens, clock: Clock, alert_log: AlertLog, metrics: Metrics) -> None:
+        self.keeper = LogKeeper(alert_log, clock)
+        self._settings = settings
+        self._clock = clock
+        self._log = alert_log
+        self._metrics = metrics
+        descriptors = config.raise_descriptor_limit()
+        capacity = max(1, min(settings.max_sessions or descriptors, descriptors - RESERVED_DESCRIPTORS))
+        self._hub = Hub(capacity, self._landed)
+        self._pump = Pump(self._hub, clock)
+        self._stream = Stream(
+            self._hub,
+            tokens,
+            clock,
+            capacity=capacity,
+            unsaid=max(1, min(descriptors // 10, capacity)),
+            origins=settings.origins,
+            loopback_origins=settings.dev,
+        )
+        self._caught_up = asyncio.Event()
+        self._position = 0
+        self._heard = 0.0  # when the log last gave something, in seconds of the monotonic clock
+        metrics.watch(self._read_metrics)
+
+    @contextlib.asynccontextmanager
+    async def serving(self, listener: socket.socket, hurry: asyncio.Event) -> AsyncIterator[None]:
+        """Serve on a bound socket for as long as the block runs, then drain."""
+        async with background(self._follow(), self._tick(), self._store_counts_for_ever()):
+            await self._caught_up.wait()
+            gc.collect()
+            gc.freeze()  # what is here at the start stays: no collection looks at it again
+            server = await self._stream.listen(listener)
+            yield
+            await self._drain(server, hurry)
+        await self._store_counts()
+
+    def unready(self) -> list[str]:
+        """Why this side is not ready."""
+        reasons = ["draining"] if self._stream.draining else []
+        reasons += self.keeper.unready()
+        if time.monotonic() - self._heard > DEAF_S:
+            reasons.append(f"log reader stuck for more than {DEAF_S:g} s")
+        return reasons
+
+    # ---- the log -------------------------------------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        """Apply every entry of the log, for ever."""
+        started_ms = self._clock.now().wall_ms
+        while True:
+            try:
+                async for batch in self._log.follow(self._position, started_ms):
+                    self._heard = time.monotonic()
+                    if not batch:
+                        self._caught_up.set()
+                    for count, (position, entry) in enumerate(batch, start=1):
+                        self._hub.deliver(entry, self._clock.now())
+                        self._position = position
+                        self._pump.wake()
+                        if count % APPLY_AT_ONCE == 0:
+                            await asyncio.sleep(0)
+            except LogUnavailable as error:
+                self.keeper.failed("read", error)
+            except Exception as error:
+                log.error("the log reader failed: %s", trace(error))
+            await asyncio.sleep(RETRY_S)
+
+    async def _store_counts_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            await self._store_counts()
+
+    async def _store_counts(self) -> None:
+        counts = self._hub.live.take_counts()
+        if not await self.keeper.store(counts):
+            self._hub.live.put_back_counts(counts)
+
+    # ---- upkeep --------------------------------------------------------------------------------------------------
+
+    async def _tick(self) -> None:
+        """Sweep, and measure how late the loop is."""
+        while True:
+            due = time.monotonic() + TICK_S
+            await asyncio.sleep(TICK_S)
+            self._metrics.loop_lag.observe(max(0.0, time.monotonic() - due))
+            try:
+                self._stream.sweep()
+            except Exception as error:
+                log.error("a sweep failed: %s", trace(error))
+
+    def _landed(self, flight: Flight, _now: Now) -> None:
+        now = self._clock.now()  # the slice's own reading is older than its writes
+        alert = flight.alert
+        accepted_ms = alert.revision.issued_at if alert.cancel is None else alert.cancel.cancelled_at
+        self._metrics.fan_out.observe(now.monotonic - flight.delivered.monotonic)
+        self._metrics.publish_to_last_write.observe(max(0, now.wall_ms - accepted_ms) / 1000)
+
+    def _read_metrics(self) -> Iterator[Metric]:
+        hub, stream = self._hub, self._stream
+        oldest_s = hub.oldest_flight(self._clock.now())
+        yield gauge("sessions", "Sessions that have said hello", len(hub))
+        yield gauge("connections", "Connections of the stream listener", stream.connections)
+        yield gauge("places", "Places of sessions", hub.places)
+        yield gauge("live_alerts", "Alerts that have not ended, cancelled ones included", len(hub.live))
+        yield gauge("slow_sessions", "Sessions whose transport has unsent bytes", hub.slow())
+        yield gauge("unsent_bytes", "Bytes that transports have not sent", stream.unsent_bytes())
+        yield gauge("oldest_flight_seconds", "Age of the oldest fan-out under way", oldest_s)
+        yield gauge("log_position", "Position of the last entry applied", self._position)
+        yield counter("sends", "Frames of alerts and cancels handed to transports", hub.sends)
+        yield counter("acks", "Acknowledgements counted", hub.live.acks)
+        yield counter("log_quarantined", "Entries of the log that could not be read", self._log.quarantined)
+        yield counters("closes", "Sessions ended by the node", "code", _labels(stream.closes))
+        yield counters("handshakes_refused", "Handshakes refused", "status", _labels(stream.refusals))
+
+    # ---- the end -------------------------------------------------------------------------------------------------
+
+    async def _drain(self, server: asyncio.Server, hurry: asyncio.Event) -> None:
+        log.info("draining %d sessions", len(self._hub))
+        deadline = time.monotonic() + self._settings.drain_s
+        self._stream.draining = True
+        await _first_of(deadline, self._pump.idle, hurry)
+        peers = self._hub.peers()
+        # Over the first half of the time that is left, so that the last peers have the rest to close.
+        pause = max(0.0, deadline - time.monotonic()) / 2 / max(1, len(peers) // DRAIN_BATCH)
+        for start in range(0, len(peers), DRAIN_BATCH):
+            if start:
+                await _first_of(time.monotonic() + pause, hurry)
+            for peer in peers[start : start + DRAIN_BATCH]:
+                peer.close(closing.DRAINING)
+        server.close()
+        while self._stream.connections and time.monotonic() < deadline and not hurry.is_set():
+            await _first_of(time.monotonic() + TICK_S, hurry)
+        self._stream.abort_all()
+
+
+async def _first_of(deadline: float, *events: asyncio.Event) -> None:
+    """Return when one of the events is set, or at the deadline (monotonic)."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    await asyncio.wait(waits, timeout=max(0.0, deadline - time.monotonic()), return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+
+
+def _labels(values: Mapping[int, int]) -> list[tuple[str, float]]:
+    return [(str(key), value) for key, value in values.items()]
+
+
+@contextlib.asynccontextmanager
+async def background(*coroutines: Coroutine[object, object, None]) -> AsyncIterator[None]:
+    """Run these beside the block, and cancel them at its end."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,263 @@
+"""A node in several processes (`--workers N`): a supervisor, an api process, and N stream processes.
+
+    supervisor ── opens all listening sockets, starts the others and restarts them; touches no alert
+       ├── api      publishes, purges, answers /metrics and /readyz for all
+       └── stream   × N: the same listener by SO_REUSEPORT; each follows the log and serves its own sessions
+
+Rule 1  The supervisor first binds without SO_REUSEPORT, which fails if the port is anybody's; with it, a port that
+        is another's would be shared in silence.
+Rule 2  It keeps every listening socket open and passes it on: connections that wait to be accepted when a process
+        dies are accepted by its replacement.
+Rule 3  After each append the api process nudges the stream processes; what is lost is made up by polling the log.
+Rule 4  Each stream process reports its metrics and whether it is ready, once a second. A report that is missing
+        makes the node unready. What a dead process had counted still counts.
+Rule 5  Drain: the api process says "not ready", the stream processes drain side by side, the api process ends last.
+        Should the supervisor die, the others drain too.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import msgpack
+
+from . import policy
+from .channel import Channel
+from .clock import SystemClock
+from .config import Settings
+from .delivery import FLUSH_S, Delivery, LogKeeper, background
+from .errors import ConfigError
+from .metrics import Export, Metrics, export, lasting, merged
+from .net.http import Api, make_app, serve
+from .node import Stop, open_log, purge_for_ever
+from .publishing import Publishing
+from .tokens import Tokens
+
+log = logging.getLogger(__name__)
+
+VARIABLE = "GEOCAST_PROCESS"  # tells a process that it is one of several
+REPORT_S = 1.0
+LATE_S = 4.0  # a report that is older is missing
+QUICK_DEATH_S = 5.0  # a process that lived shorter is restarted only after a second
+GRACE_S = 10.0  # beyond the drain, before a process is killed
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Which process of a node this is."""
+
+    name: str  # "api", or "stream-0" and so on
+    descriptor: int  # its listening socket
+    folder: str  # of the channels
+    jwks: dict[str, Any] | None = None  # the keys of --dev, which the supervisor has made
+
+    @classmethod
+    def from_environment(cls) -> "Part | None":
+        """What the supervisor has told us, if we have one."""
+        text = os.environ.get(VARIABLE)
+        return cls(**json.loads(text)) if text else None
+
+    def listener(self) -> socket.socket:
+        """The listening socket that was passed on."""
+        return socket.socket(fileno=self.descriptor)
+
+
+# ---- the supervisor ----------------------------------------------------------------------------------------------
+
+
+class _Process:
+    """One process that is kept alive."""
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+        self._child: asyncio.subprocess.Process | None = None
+        self._stopping = False
+
+    async def run(self) -> None:
+        """Start it, again and again, until it is told to stop."""
+        while not self._stopping:
+            started = time.monotonic()
+            environment = {**os.environ, VARIABLE: json.dumps(asdict(self.part))}
+            self._child = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "geocast", *sys.argv[1:], env=environment, pass_fds=[self.part.descriptor]
+            )
+            status = await self._child.wait()
+            if not self._stopping:
+                log.error("%s ended with status %d; starting another", self.part.name, status)
+                if time.monotonic() - started < QUICK_DEATH_S:
+                    await asyncio.sleep(1.0)
+
+    def stop(self, number: int) -> None:
+        """Send it a signal that ends it."""
+        self._stopping = True
+        if self._child is not None and self._child.returncode is None:
+            self._child.send_signal(number)
+
+
+async def supervise(settings: Settings, streams: Sequence[socket.socket], api: socket.socket, jwks: Any) -> None:
+    """Run all processes of a node until told to stop. Raises ConfigError before anything is started."""
+    policy.load(settings.policy)
+    alert_log = open_log(settings.log)
+    await alert_log.start()  # mends a broken file, and says what can't be used, once for all
+    await alert_log.stop()
+    stop = Stop()
+    with tempfile.TemporaryDirectory(prefix="geocast-") as folder:
+        names = ["api", *(f"stream-{number}" for number in range(len(streams)))]
+        parts = [Part(n, s.fileno(), folder, jwks) for n, s in zip(names, [api, *streams], strict=True)]
+        api_process, *stream_processes = [_Process(part) for part in parts]
+        running = [asyncio.ensure_future(process.run()) for process in (api_process, *stream_processes)]
+        await stop.asked.wait()
+        Channel(Path(folder), "supervisor", lambda _: None).send("api", b"")
+        await _end(stream_processes, running[1:], settings.drain_s + GRACE_S, stop.hurry)
+        await _end([api_process], running[:1], GRACE_S, stop.hurry)
+
+
+async def _end(
+    processes: Sequence[_Process], running: Sequence["asyncio.Future[None]"], within_s: float, hurry: asyncio.Event
+) -> None:
+    for process in processes:
+        process.stop(signal.SIGTERM)
+    done = asyncio.ensure_future(asyncio.wait(running, timeout=within_s))
+    hurried = asyncio.ensure_future(hurry.wait())
+    await asyncio.wait([done, hurried], return_when=asyncio.FIRST_COMPLETED)
+    if hurried.done():
+        for process in processes:
+            process.stop(signal.SIGTERM)
+    hurried.cancel()
+    await done
+    for process in processes:
+        process.stop(signal.SIGKILL)
+    await asyncio.wait(running)
+
+
+def _end_with_supervisor() -> None:
+    """Have the kernel send us SIGTERM should the supervisor die."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+async def run_part(part: Part, settings: Settings, tokens: Tokens) -> None:
+    """Be one of the processes that the supervisor has started."""
+    _end_with_supervisor()
+    with contextlib.closing(part.listener()) as listener:
+        await (_run_api if part.name == "api" else _run_stream)(part, listener, settings, tokens)
+
+
+# ---- a stream process --------------------------------------------------------------------------------------------
+
+
+async def _run_stream(part: Part, listener: socket.socket, settings: Settings, tokens: Tokens) -> None:
+    stop = Stop()
+    alert_log = open_log(settings.log)
+    await alert_log.start()
+    metrics = Metrics()
+    delivery = Delivery(settings, tokens, SystemClock(), alert_log, metrics)
+    channel = Channel(Path(part.folder), part.name, lambda _: alert_log.nudge())
+
+    async def report() -> None:
+        while True:
+            told = {"name": part.name, "pid": os.getpid(), "unready": delivery.unready()}
+            channel.send("api", msgpack.packb(told | {"metrics": export(metrics.registry)}))
+            await asyncio.sleep(REPORT_S)
+
+    async with background(report()), delivery.serving(listener, stop.hurry):
+        log.info("%s is ready", part.name)
+        await stop.asked.wait()
+    channel.close()
+    await alert_log.stop()
+
+
+# ---- the api process ---------------------------------------------------------------------------------------------
+
+
+class _Reports:
+    """What the stream processes have reported (Rule 4)."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self._last: dict[str, dict[str, Any]] = {}
+        self._heard: dict[str, float] = {}
+        self._gone: Export = []  # what processes that have died had counted
+
+    def take(self, data: bytes) -> None:
+        """Take a report."""
+        report = msgpack.unpackb(data)
+        name = report["name"]
+        last = self._last.get(name)
+        if last is not None and last["pid"] != report["pid"]:
+            self._gone = merged([self._gone, lasting(last["metrics"])])
+        self._last[name] = report
+        self._heard[name] = time.monotonic()
+
+    def unready(self) -> list[str]:
+        """Why the stream processes are not ready."""
+        now = time.monotonic()
+        missing = [name for name in self._names if now - self._heard.get(name, -LATE_S) > LATE_S]
+        reasons = [f"{name} does not report" for name in missing]
+        for name in sorted(self._last.keys() - set(missing)):
+            reasons += [f"{name}: {reason}" for reason in self._last[name]["unready"]]
+        return reasons
+
+    def exports(self) -> list[Export]:
+        """Their metrics, those of the dead included."""
+        return [self._gone, *(report["metrics"] for report in self._last.values())]
+
+
+async def _run_api(part: Part, listener: socket.socket, settings: Settings, tokens: Tokens) -> None:
+    stop = Stop()
+    clock = SystemClock()
+    in_force = policy.load(settings.policy)
+    alert_log = open_log(settings.log)
+    await alert_log.start()
+    keeper = LogKeeper(alert_log, clock)
+    names = [f"stream-{number}" for number in range(settings.workers)]
+    reports = _Reports(names)
+    metrics = Metrics(reports.exports)
+
+    def received(data: bytes) -> None:
+        if data:
+            reports.take(data)
+        else:  # from the supervisor: the node is going away
+            calls.draining = True
+
+    channel = Channel(Path(part.folder), part.name, received)
+
+    def appended() -> None:
+        for name in names:
+            channel.send(name, b"")
+
+    def unready() -> list[str]:
+        return (["draining"] if calls.draining else []) + keeper.unready() + reports.unready()
+
+    async def watch_log() -> None:
+        while True:
+            await keeper.store({})
+            await asyncio.sleep(FLUSH_S)
+
+    publishing = Publishing(alert_log, in_force, clock, appended)
+    calls = Api(publishing, alert_log, in_force, tokens, clock, metrics, unready)
+    async with background(watch_log(), purge_for_ever(keeper)), serve(make_app(calls), listener):
+        log.info("api is ready on %s", settings.api)
+        await stop.asked.wait()
+        calls.draining = True
+    channel.close()
+    await alert_log.stop()
+
+
+def check_log(url: str) -> None:
+    """Refuse a log that several processes can't share. Raises ConfigError."""
+    if url.startswith("memory:"):
+        raise ConfigError("--log memory: is for one process; with --workers give sqlite:PATH")

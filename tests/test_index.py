@@ -1,0 +1,450 @@
+"""The index against brute force with an independent haversine, with small pages that split and merge all the time."""
+
+import math
+import random
+
+import h3.api.basic_int as h3
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from geocast.alert import Circle
+from geocast.cells import cell_place, unit_vector
+from geocast.index import NO_BALL, PAGE_SIZE, Column, PlaceIndex, nearest_first
+
+CM = 0.01
+RADIUS_OF_EARTH_M = 6_371_007.180918475
+DALLAS = (32.7767, -96.797)
+PENTAGONS = [h3.cell_to_latlng(cell) for cell in h3.get_pentagons(9)]
+CORNERS = [(90.0, 0.0), (-90.0, 0.0), (0.0, 180.0), (65.0, -180.0), (0.0, 0.0), DALLAS]
+RADII = [100.0, 1_000.0, 10_000.0, 50_000.0, 500_000.0]
+REACHES = [0.0, 5.0, 60.0, 255.9, 256.0, 2_000.0]
+PAGE_SIZES = [2, 5, 16, PAGE_SIZE]
+
+
+class World:
+    """An index and, beside it, what it ought to hold: slot -> (row, latitude, longitude, reach)."""
+
+    def __init__(self, page_size=PAGE_SIZE):
+        self.index = PlaceIndex(room=4, page_size=page_size)
+        self.places = {}
+
+    def add(self, row, lat, lng, reach=0.0):
+        slot = self.index.add(row, lat, lng, reach)
+        assert slot not in self.places
+        self.places[slot] = (row, lat, lng, reach)
+        return slot
+
+    def move(self, slot, lat, lng, reach=0.0):
+        self.index.move(slot, lat, lng, reach)
+        self.places[slot] = (self.places[slot][0], lat, lng, reach)
+
+    def remove(self, slot):
+        self.index.remove(slot)
+        del self.places[slot]
+
+    def check(self, *area):
+        """The index says what brute force says, but may say either within a centimetre of an edge."""
+        rows, distances = self.index.match(area)
+        assert rows.dtype == np.int32
+        assert distances.dtype == np.float64
+        surely, perhaps = self.expected(area, -CM), self.expected(area, CM)
+        said = dict(zip(rows.tolist(), distances.tolist(), strict=True))
+        assert list(said) == sorted(said)
+        assert len(said) == len(rows)
+        assert surely.keys() <= said.keys() <= perhaps.keys()
+        assert all(perhaps[row] - CM <= said[row] <= surely.get(row, math.inf) + CM for row in said)
+        return len(said)
+
+    def expected(self, area, slack):
+        """row -> distance to the nearest centre, of the rows inside by at least `-slack` metres."""
+        nearest = {}
+        if not self.places:
+            return nearest
+        row, lat, lng, reach = np.array(list(self.places.values())).T
+        for circle in area:
+            distance = haversine_m(circle.lat, circle.lng, lat, lng)
+            for at in np.flatnonzero(distance <= circle.radius_m + reach + slack):
+                key = int(row[at])
+                nearest[key] = min(nearest.get(key, math.inf), distance[at])
+        return nearest
+
+
+def haversine_m(lat1, lng1, lat2, lng2):
+    """Distances by another formula than the index's. Takes arrays."""
+    phi1, phi2 = np.radians(lat1), np.radians(lat2)
+    across = np.cos(phi1) * np.cos(phi2) * np.sin(np.radians(lng2 - lng1) / 2) ** 2
+    h = np.sin((phi2 - phi1) / 2) ** 2 + across
+    return 2 * RADIUS_OF_EARTH_M * np.arcsin(np.sqrt(np.minimum(1.0, h)))
+
+
+def point_at(centre, bearing, distance_m):
+    """The point that many metres from the centre, in that direction (radians)."""
+    phi, delta = math.radians(centre[0]), distance_m / RADIUS_OF_EARTH_M
+    sin_phi = math.sin(phi) * math.cos(delta) + math.cos(phi) * math.sin(delta) * math.cos(bearing)
+    east = math.sin(bearing) * math.sin(delta) * math.cos(phi)
+    theta = math.radians(centre[1]) + math.atan2(east, math.cos(delta) - math.sin(phi) * sin_phi)
+    lng = math.remainder(math.degrees(theta), 360)
+    return math.degrees(math.asin(max(-1.0, min(1.0, sin_phi)))), lng
+
+
+def near(rng, centre, scale_m):
+    """A point about that far from the centre; mostly nearer, now and then much farther."""
+    return point_at(centre, rng.uniform(0, 2 * math.pi), scale_m * min(30.0, rng.expovariate(1)))
+
+
+def check_pages(index):
+    """The index's own promises about its pages (Rules 1 and 3, and the order)."""
+    lows = [*index._lows, 2**64 - 1]
+    assert lows == sorted(lows)
+    assert len(set(index._order)) == len(index._order)
+    held = 0
+    for at, page in enumerate(index._order):
+        count = index._counts[page]
+        slots = index._slots.view[page, :count]
+        places = index._places.view[page]
+        assert np.isnan(places[:, count:]).all()
+        assert (index._positions.view[slots] == page * index._size + np.arange(count)).all()
+        assert all(lows[at] <= int(key) <= lows[at + 1] for key in index._keys.view[slots])
+        x, y, z, radius = index._balls.view[page]
+        reach = places[3, :count] / RADIUS_OF_EARTH_M
+        off = np.linalg.norm(places[:3, :count] - [[x], [y], [z]], axis=0) + reach
+        assert (off <= radius + 1e-12).all()
+        held += count
+    assert held == len(index)
+    assert all(np.isnan(index._places.view[page]).all() for page in index._free_pages)
+    assert all(tuple(index._balls.view[page]) == NO_BALL for page in index._free_pages)
+
+
+# ---- places at rest ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page_size", PAGE_SIZES)
+def test_a_hundred_thousand_pairs_of_circle_and_place_are_judged_as_by_brute_force(page_size):
+    """2,000 places in a few cities and the wide country around, 50 circles, reach 0 to 2,000 m."""
+    rng, world = random.Random(page_size), World(page_size)
+    cities = [near(rng, DALLAS, 300_000) for _ in range(5)]
+    for row in range(2_000):
+        world.add(row, *near(rng, rng.choice(cities), 10_000), rng.choice(REACHES))
+    hits = sum(
+        world.check(Circle(*near(rng, rng.choice(cities), 5_000), radius)) for radius in RADII for _ in range(10)
+    )
+    assert hits > 5_000
+    check_pages(world.index)
+
+
+@pytest.mark.parametrize("page_size", [5, PAGE_SIZE])
+def test_a_large_index_is_judged_as_by_brute_force(page_size):
+    """Enough places to fill many pages and to let every column grow more than once."""
+    rng, world = random.Random(page_size), World(page_size)
+    for row in range(12_000):
+        world.add(row, *near(rng, DALLAS, 20_000), rng.choice([0.0, 0.0, 0.0, 30.0, 1_400.0]))
+    for radius in RADII:
+        assert world.check(Circle(*near(rng, DALLAS, 10_000), radius))
+    check_pages(world.index)
+
+
+@pytest.mark.parametrize("page_size", PAGE_SIZES)
+@pytest.mark.parametrize("centre", CORNERS)
+def test_places_at_the_poles_and_across_the_antimeridian(page_size, centre):
+    """Circles around and beside the places where longitudes jump."""
+    rng, world = random.Random(1), World(page_size)
+    for row in range(400):
+        world.add(row, *near(rng, centre, rng.choice(RADII)), rng.choice(REACHES))
+    for radius in RADII:
+        for middle in (centre, near(rng, centre, radius), near(rng, centre, radius)):
+            world.check(Circle(*middle, radius))
+    assert world.check(Circle(*centre, 600_000.0)) > 100
+
+
+@pytest.mark.parametrize("resolution", [1, 4, 7, 9, 10])
+def test_places_around_all_twelve_pentagons(resolution):
+    """Where H3's rings and children are irregular, at the radii where that matters to the cover."""
+    rng, world = random.Random(resolution), World(8)
+    edge = h3.average_hexagon_edge_length(resolution, "m")
+    pentagons = [h3.cell_to_latlng(cell) for cell in h3.get_pentagons(resolution)]
+    for row in range(1_200):
+        world.add(row, *near(rng, pentagons[row % 12], edge), rng.choice([0.0, 0.0, edge / 10]))
+    for pentagon in pentagons:
+        for radius in (edge / 3, edge / 2.01, edge, 3 * edge):
+            world.check(Circle(*near(rng, pentagon, edge), radius))
+            assert world.check(Circle(*pentagon, radius)) > 0
+
+
+@pytest.mark.parametrize("reach", REACHES)
+@pytest.mark.parametrize("radius", RADII)
+def test_a_place_two_centimetres_off_the_edge_is_on_its_side_of_it(radius, reach):
+    """Inside and outside are told apart right up to the centimetre that floating point is allowed."""
+    world, expected = World(4), set()
+    for row in range(72):
+        off = 0.02 if row % 2 else -0.02
+        world.add(row, *point_at(DALLAS, row / 72 * 2 * math.pi, radius + reach + off), reach)
+        expected |= set() if row % 2 else {row}
+    assert set(world.index.match([Circle(*DALLAS, radius)])[0].tolist()) == expected
+
+
+def test_a_place_at_the_centre_is_inside_the_smallest_circle():
+    """The first page's ball reaches just as far as its places."""
+    for centre in [*CORNERS, *PENTAGONS]:
+        world = World()
+        world.add(7, *centre)
+        assert world.check(Circle(*centre, 1e-3)) == 1
+
+
+def test_a_cell_as_a_place_is_inside_as_soon_as_its_farthest_corner_may_be():
+    """A subscriber that tells only a res-7 cell is reached from 1.4 km off."""
+    lat, lng, reach = cell_place(h3.latlng_to_cell(*DALLAS, 7))
+    world = World(4)
+    for row in range(20):
+        world.add(row, *near(random.Random(row), DALLAS, 300))
+    world.add(99, lat, lng, reach)
+    for off, inside in ((-1, True), (1, False)):
+        circle = Circle(*point_at((lat, lng), 1.0, 100 + reach + off), 100.0)
+        assert (99 in world.index.match([circle])[0]) is inside
+        world.check(circle)
+
+
+@pytest.mark.parametrize("page_size", [2, PAGE_SIZE])
+def test_a_circle_of_half_the_circumference_concerns_everybody(page_size):
+    """And one that falls short of it by a kilometre leaves the antipode out, unless its reach makes up for it."""
+    world = World(page_size)
+    for row, (lat, lng) in enumerate(CORNERS):
+        world.add(row, lat, lng)
+    world.add(50, -DALLAS[0], DALLAS[1] + 180, 0.0)
+    world.add(51, -DALLAS[0], DALLAS[1] + 180, 2_000.0)
+    half = math.pi * RADIUS_OF_EARTH_M
+    everybody = [*range(len(CORNERS)), 50, 51]
+    assert world.index.match([Circle(*DALLAS, half)])[0].tolist() == everybody
+    assert world.index.match([Circle(*DALLAS, 1e12)])[0].tolist() == everybody
+    assert set(everybody) - set(world.index.match([Circle(*DALLAS, half - 1_000)])[0].tolist()) == {50}
+
+
+def test_nothing_is_inside_nothing():
+    """No places, or no circles."""
+    world = World()
+    assert world.check(Circle(*DALLAS, 1e8)) == 0
+    world.add(1, *DALLAS)
+    assert world.check() == 0
+    assert world.check(Circle(-10.0, 10.0, 500.0)) == 0
+
+
+# ---- several places, several circles -----------------------------------------------------------------------
+
+
+def test_a_row_with_several_places_inside_is_told_once_and_by_its_nearest():
+    """The distance is that of the nearest place to the nearest centre."""
+    world = World(2)
+    for metres in (700, 300, 900, 5_000):
+        world.add(3, *point_at(DALLAS, metres, metres))
+    world.add(1, *point_at(DALLAS, 1.0, 400))
+    rows, distances = world.index.match([Circle(*DALLAS, 1_000.0), Circle(*point_at(DALLAS, 2.0, 50), 1_000.0)])
+    assert rows.tolist() == [1, 3]
+    assert distances.tolist() == pytest.approx([400, 300], abs=60)
+    assert world.check(Circle(*DALLAS, 1_000.0)) == 2
+
+
+def test_an_area_is_the_union_of_its_circles():
+    """Overlapping ones, one in another, and one elsewhere."""
+    rng, world = random.Random(3), World(8)
+    for row in range(600):
+        world.add(row // 3, *near(rng, DALLAS, 5_000), rng.choice(REACHES))
+    for _ in range(20):
+        area = [Circle(*near(rng, DALLAS, 5_000), rng.choice([300.0, 3_000.0])) for _ in range(16)]
+        assert world.check(*area)
+
+
+@pytest.mark.parametrize("page_size", [2, 4, PAGE_SIZE])
+def test_a_crowd_at_one_point_comes_moves_and_goes(page_size):
+    """More places than a page takes may have one key; no range of keys can part them."""
+    world, elsewhere = World(page_size), point_at(DALLAS, 1.0, 9_000)
+    circle = Circle(*DALLAS, 100.0)
+    crowd = [world.add(row, *DALLAS) for row in range(700)]
+    assert world.check(circle) == 700
+    for slot in crowd[::2]:
+        world.move(slot, *elsewhere)
+    assert world.check(circle) == 350
+    assert world.check(Circle(*elsewhere, 100.0)) == 350
+    check_pages(world.index)
+    for slot in crowd[100:]:
+        world.remove(slot)
+    assert world.check(circle) == 50
+    check_pages(world.index)
+
+
+# ---- places in motion --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page_size", [2, 7, PAGE_SIZE])
+def test_moves_removals_and_slots_used_again_leave_nothing_behind(page_size):
+    """A long life: walks within a cell, jumps across the sea, reach that grows and shrinks."""
+    rng, world = random.Random(page_size), World(page_size)
+    slots = [world.add(row, *near(rng, DALLAS, 3_000), rng.choice(REACHES)) for row in range(600)]
+    homes = [DALLAS, *PENTAGONS[:2], (0.0, 180.0), (90.0, 0.0)]
+    for step in range(4_000):
+        slot = rng.choice(slots)
+        if rng.random() < 0.3:
+            world.remove(slot)
+            slots.remove(slot)
+            slots.append(world.add(rng.randrange(700), *near(rng, rng.choice(homes), 3_000)))
+        else:
+            world.move(slot, *near(rng, rng.choice(homes), 3_000), rng.choice(REACHES))
+        if step % 100 == 0:
+            world.check(Circle(*near(rng, rng.choice(homes), 1_000), rng.choice(RADII)))
+    check_pages(world.index)
+    assert len(world.index) == 600
+    world.check(*(Circle(*home, 5_000.0) for home in homes))
+
+
+def test_a_small_move_is_seen_at_once():
+    """Within a cell and within a page only coordinates are written, and they are what decides."""
+    world = World(4)
+    slots = [world.add(row, *DALLAS) for row in range(20)]
+    world.move(slots[7], *point_at(DALLAS, 0.0, 12))
+    circle = Circle(*point_at(DALLAS, 0.0, 20), 10.0)
+    assert world.index.match([circle])[0].tolist() == [7]
+    world.move(slots[7], *DALLAS)
+    assert world.index.match([circle])[0].tolist() == []
+
+
+def test_a_reach_that_changes_is_seen_at_once():
+    """From a point to a kilometre and back, which changes the page too."""
+    world = World(4)
+    slots = [world.add(row, *DALLAS) for row in range(20)]
+    circle = Circle(*point_at(DALLAS, 1.0, 1_000), 100.0)
+    world.move(slots[3], *DALLAS, 950.0)
+    assert world.index.match([circle])[0].tolist() == [3]
+    assert world.index.place(slots[3]) == (pytest.approx(unit_vector(*DALLAS)), 950.0)
+    world.move(slots[3], *DALLAS, 0.0)
+    assert world.index.match([circle])[0].tolist() == []
+
+
+def test_a_removed_place_is_inside_nothing_and_its_slot_is_given_away():
+    """The new owner of the slot is matched, the old one is not."""
+    world = World()
+    slot = world.add(1, *DALLAS)
+    world.remove(slot)
+    assert len(world.index) == 0
+    assert world.check(Circle(*DALLAS, 1e8)) == 0
+    assert world.add(2, *PENTAGONS[0]) == slot
+    assert world.index.match([Circle(*DALLAS, 1e8)])[0].tolist() == [2]
+
+
+def test_a_place_that_is_gone_can_be_neither_moved_nor_removed():
+    """A fault of the caller's, and found before it does harm."""
+    world = World()
+    slot = world.add(1, *DALLAS)
+    world.remove(slot)
+    with pytest.raises(AssertionError, match="no such place"):
+        world.index.remove(slot)
+    with pytest.raises(AssertionError, match="no such place"):
+        world.index.move(slot, *DALLAS, 0.0)
+
+
+def test_pages_that_have_emptied_are_used_again():
+    """A crowd that wanders from city to city leaves no trail of empty pages."""
+    rng, world = random.Random(2), World(8)
+    slots = [world.add(row, *near(rng, DALLAS, 5_000)) for row in range(800)]
+    for city in PENTAGONS:
+        for slot in slots:
+            world.move(slot, *near(rng, city, 5_000))
+        check_pages(world.index)
+        assert len(world.index._order) < 500
+        world.check(Circle(*city, 2_000.0))
+    assert len(world.index._counts) < 600  # in use or free
+    for slot in slots:
+        world.remove(slot)
+    check_pages(world.index)
+    assert len(world.index._order) < 10
+
+
+class AnyLife(RuleBasedStateMachine):
+    """Any sequence of adds, moves and removals, close together and at the nastiest places, in the smallest pages."""
+
+    points = st.builds(
+        point_at,
+        st.sampled_from([*CORNERS, *PENTAGONS]),
+        st.floats(0, 6.3),
+        st.sampled_from([0.0, 3.0, 80.0, 1_000.0, 40_000.0]),
+    )
+    reaches = st.sampled_from(REACHES)
+
+    @initialize(page_size=st.integers(2, 5))
+    def begin(self, page_size):
+        self.world = World(page_size)
+
+    @rule(row=st.integers(0, 9), point=points, reach=reaches, copies=st.integers(1, 6))
+    def add(self, row, point, reach, copies):
+        for _ in range(copies):
+            self.world.add(row, *point, reach)
+
+    @precondition(lambda self: self.world.places)
+    @rule(pick=st.integers(0), point=points, reach=reaches)
+    def move(self, pick, point, reach):
+        self.world.move(self.any_slot(pick), *point, reach)
+
+    @precondition(lambda self: self.world.places)
+    @rule(pick=st.integers(0))
+    def remove(self, pick):
+        self.world.remove(self.any_slot(pick))
+
+    @rule(point=points, radius=st.sampled_from([30.0, *RADII, 5e6]))
+    def match(self, point, radius):
+        self.world.check(Circle(*point, radius))
+
+    @invariant()
+    def pages_are_in_order(self):
+        if hasattr(self, "world"):
+            check_pages(self.world.index)
+
+    def any_slot(self, pick):
+        return sorted(self.world.places)[pick % len(self.world.places)]
+
+
+TestAnyLife = AnyLife.TestCase
+TestAnyLife.settings = settings(deadline=None, max_examples=60, stateful_step_count=40)
+
+
+# ---- nearest first -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [-1, 0, 1, 10, 99, 100, 1_000])
+def test_the_nearest_come_first_and_the_rest_in_order(count):
+    """No row is lost, whatever the count."""
+    rows = np.arange(0, 300, 3, dtype=np.int32)
+    distances = np.random.default_rng(1).random(100)
+    result = nearest_first(rows, distances, count)
+    by_distance = rows[np.argsort(distances)].tolist()
+    head = by_distance[: max(0, count)]
+    assert result.dtype == np.int32
+    assert result.tolist() == head + sorted(set(rows.tolist()) - set(head))
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_nearest_first_of_few(size):
+    """None, or one."""
+    rows = np.arange(size, dtype=np.int32)
+    assert nearest_first(rows, np.zeros(size), 300).tolist() == list(range(size))
+
+
+# ---- columns -----------------------------------------------------------------------------------------------
+
+
+def test_a_column_is_one_memory_for_both_sides_and_keeps_it_when_it_grows():
+    """What is written by `items` is read by `view`, and the other way round."""
+    column = Column("d", 1, 2)
+    column.items[1] = 5.0
+    column.grow()
+    assert column.view.tolist() == [[0.0, 5.0], [0.0, 0.0]]
+    column.view[1, 0] = 7.0
+    assert column.items[2] == 7.0
+    assert len(column) == 2
+
+
+def test_an_index_has_room_for_a_million_places_and_yet_starts_small():
+    """What it takes in advance is addresses, not memory: the default must not weigh on a small node."""
+    index = PlaceIndex()
+    assert len(index._rows) == 1 << 20
+    assert index.add(0, *DALLAS, 0.0) == 0
+    assert len(index) == 1
