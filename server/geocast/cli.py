@@ -23,6 +23,9 @@ from .workers import Part, check_log, run_part, supervise
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 DEV_TOKEN_S = 365 * 86_400
+# Of one process. libuv accepts one connection per listening socket and turn of the loop, and a turn of a fan-out takes
+# 1.5 ms: with one socket a storm of reconnects would come in at 650 a second.
+LISTENERS = 8
 
 
 class _AddressType(click.ParamType[Address, str]):
@@ -79,13 +82,12 @@ def serve(log_url: str, origins: str, log_level: str, **options: Any) -> None:
         check_log(settings.log)
     with contextlib.ExitStack() as sockets:
         api = sockets.enter_context(contextlib.closing(bind("--api", settings.api)))
+        streams = bind_shared("--stream", settings.stream, LISTENERS * settings.workers)
+        for each in streams:
+            sockets.enter_context(contextlib.closing(each))
         if settings.workers == 1:
-            stream = sockets.enter_context(contextlib.closing(bind("--stream", settings.stream)))
-            _run(node.run(settings, tokens, stream, api))
+            _run(node.run(settings, tokens, streams, api))
         else:
-            streams = bind_shared("--stream", settings.stream, settings.workers)
-            for each in streams:
-                sockets.enter_context(contextlib.closing(each))
             _run(supervise(settings, streams, api, jwks))
 
 

@@ -59,7 +59,7 @@ def parse_address(text: str) -> Address:
     """`HOST:PORT`, with an IPv6 host in brackets. Raises ConfigError."""
     host, colon, port = text.rpartition(":")
     host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+    if not colon or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
         raise ConfigError("expected HOST:PORT, such as 127.0.0.1:8765 or [::1]:8765")
     return Address(host, int(port))
 
@@ -77,7 +77,7 @@ def bind(option: str, address: Address, *, shared: bool = False) -> socket.socke
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
         listener.bind(where)
-        listener.listen()
+        listener.listen(4096)
     except OSError as error:
         listener.close()
         raise ConfigError(f"{option} {address}: {error.strerror}") from None

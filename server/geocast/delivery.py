@@ -12,7 +12,7 @@ import gc
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 
 from prometheus_client.core import Metric
 
@@ -137,15 +137,15 @@ class Delivery:
         metrics.watch(self._read_metrics)
 
     @contextlib.asynccontextmanager
-    async def serving(self, listener: socket.socket, hurry: asyncio.Event) -> AsyncIterator[None]:
-        """Serve on a bound socket for as long as the block runs, then drain."""
+    async def serving(self, listeners: Sequence[socket.socket], hurry: asyncio.Event) -> AsyncIterator[None]:
+        """Serve on these sockets for as long as the block runs, then drain."""
         async with background(self._follow(), self._tick(), self._store_counts_for_ever()):
             await self._caught_up.wait()
             gc.collect()
             gc.freeze()  # what is here at the start stays: no collection looks at it again
-            server = await self._stream.listen(listener)
+            servers = [await self._stream.listen(listener) for listener in listeners]
             yield
-            await self._drain(server, hurry)
+            await self._drain(servers, hurry)
         await self._store_counts()
 
     def unready(self) -> list[str]:
@@ -228,7 +228,7 @@ class Delivery:
 
     # ---- the end -------------------------------------------------------------------------------------------------
 
-    async def _drain(self, server: asyncio.Server, hurry: asyncio.Event) -> None:
+    async def _drain(self, servers: Sequence[asyncio.Server], hurry: asyncio.Event) -> None:
         log.info("draining %d sessions", len(self._hub))
         deadline = time.monotonic() + self._settings.drain_s
         self._stream.draining = True
@@ -241,7 +241,8 @@ class Delivery:
                 await _first_of(time.monotonic() + pause, hurry)
             for peer in peers[start : start + DRAIN_BATCH]:
                 peer.close(closing.DRAINING)
-        server.close()
+        for server in servers:
+            server.close()
         while self._stream.connections and time.monotonic() < deadline and not hurry.is_set():
             await _first_of(time.monotonic() + TICK_S, hurry)
         self._stream.abort_all()

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import policy
@@ -53,8 +54,8 @@ async def purge_for_ever(keeper: LogKeeper) -> None:
         await asyncio.sleep(PURGE_S)
 
 
-async def run(settings: Settings, tokens: Tokens, stream: socket.socket, api: socket.socket) -> None:
-    """Run a node on two bound sockets until it is told to stop. Raises ConfigError if it can't be as configured."""
+async def run(settings: Settings, tokens: Tokens, streams: Sequence[socket.socket], api: socket.socket) -> None:
+    """Run a node on listening sockets until it is told to stop. Raises ConfigError if it can't be as configured."""
     clock: Clock = SystemClock()
     stop = Stop()
     in_force = policy.load(settings.policy)
@@ -66,7 +67,7 @@ async def run(settings: Settings, tokens: Tokens, stream: socket.socket, api: so
     calls = Api(publishing, alert_log, in_force, tokens, clock, metrics, delivery.unready)
     async with (
         serve(make_app(calls), api),
-        delivery.serving(stream, stop.hurry),
+        delivery.serving(streams, stop.hurry),
         background(purge_for_ever(delivery.keeper)),
     ):
         log.info("ready: stream on %s, api on %s", settings.stream, settings.api)

@@ -60,7 +60,7 @@ class Part:
     """Which process of a node this is."""
 
     name: str  # "api", or "stream-0" and so on
-    descriptor: int  # its listening socket
+    descriptors: list[int]  # its listening sockets
     folder: str  # of the channels
     jwks: dict[str, Any] | None = None  # the keys of --dev, which the supervisor has made
 
@@ -70,9 +70,9 @@ class Part:
         text = os.environ.get(VARIABLE)
         return cls(**json.loads(text)) if text else None
 
-    def listener(self) -> socket.socket:
-        """The listening socket that was passed on."""
-        return socket.socket(fileno=self.descriptor)
+    def listeners(self) -> list[socket.socket]:
+        """The listening sockets that were passed on."""
+        return [socket.socket(fileno=descriptor) for descriptor in self.descriptors]
 
 
 # ---- the supervisor ----------------------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ class _Process:
             started = time.monotonic()
             environment = {**os.environ, VARIABLE: json.dumps(asdict(self.part))}
             self._child = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "geocast", *sys.argv[1:], env=environment, pass_fds=[self.part.descriptor]
+                sys.executable, "-m", "geocast", *sys.argv[1:], env=environment, pass_fds=self.part.descriptors
             )
             status = await self._child.wait()
             if not self._stopping:
@@ -115,8 +115,9 @@ async def supervise(settings: Settings, streams: Sequence[socket.socket], api: s
     await alert_log.stop()
     stop = Stop()
     with tempfile.TemporaryDirectory(prefix="geocast-") as folder:
-        names = ["api", *(f"stream-{number}" for number in range(len(streams)))]
-        parts = [Part(n, s.fileno(), folder, jwks) for n, s in zip(names, [api, *streams], strict=True)]
+        descriptors = [each.fileno() for each in streams]
+        parts = [Part("api", [api.fileno()], folder, jwks)]
+        parts += [Part(n, descriptors[k :: settings.workers], folder, jwks) for k, n in enumerate(_names(settings))]
         api_process, *stream_processes = [_Process(part) for part in parts]
         running = [asyncio.ensure_future(process.run()) for process in (api_process, *stream_processes)]
         await stop.asked.wait()
@@ -152,14 +153,19 @@ def _end_with_supervisor() -> None:
 async def run_part(part: Part, settings: Settings, tokens: Tokens) -> None:
     """Be one of the processes that the supervisor has started."""
     _end_with_supervisor()
-    with contextlib.closing(part.listener()) as listener:
-        await (_run_api if part.name == "api" else _run_stream)(part, listener, settings, tokens)
+    with contextlib.ExitStack() as sockets:
+        listeners = [sockets.enter_context(listener) for listener in part.listeners()]
+        await (_run_api if part.name == "api" else _run_stream)(part, listeners, settings, tokens)
+
+
+def _names(settings: Settings) -> list[str]:
+    return [f"stream-{number}" for number in range(settings.workers)]
 
 
 # ---- a stream process --------------------------------------------------------------------------------------------
 
 
-async def _run_stream(part: Part, listener: socket.socket, settings: Settings, tokens: Tokens) -> None:
+async def _run_stream(part: Part, listeners: Sequence[socket.socket], settings: Settings, tokens: Tokens) -> None:
     stop = Stop()
     alert_log = open_log(settings.log)
     await alert_log.start()
@@ -173,7 +179,7 @@ async def _run_stream(part: Part, listener: socket.socket, settings: Settings, t
             channel.send("api", msgpack.packb(told | {"metrics": export(metrics.registry)}))
             await asyncio.sleep(REPORT_S)
 
-    async with background(report()), delivery.serving(listener, stop.hurry):
+    async with background(report()), delivery.serving(listeners, stop.hurry):
         log.info("%s is ready", part.name)
         await stop.asked.wait()
     channel.close()
@@ -216,14 +222,14 @@ class _Reports:
         return [self._gone, *(report["metrics"] for report in self._last.values())]
 
 
-async def _run_api(part: Part, listener: socket.socket, settings: Settings, tokens: Tokens) -> None:
+async def _run_api(part: Part, listeners: Sequence[socket.socket], settings: Settings, tokens: Tokens) -> None:
     stop = Stop()
     clock = SystemClock()
     in_force = policy.load(settings.policy)
     alert_log = open_log(settings.log)
     await alert_log.start()
     keeper = LogKeeper(alert_log, clock)
-    names = [f"stream-{number}" for number in range(settings.workers)]
+    names = _names(settings)
     reports = _Reports(names)
     metrics = Metrics(reports.exports)
 
@@ -249,7 +255,7 @@ async def _run_api(part: Part, listener: socket.socket, settings: Settings, toke
 
     publishing = Publishing(alert_log, in_force, clock, appended)
     calls = Api(publishing, alert_log, in_force, tokens, clock, metrics, unready)
-    async with background(watch_log(), purge_for_ever(keeper)), serve(make_app(calls), listener):
+    async with background(watch_log(), purge_for_ever(keeper)), serve(make_app(calls), listeners[0]):
         log.info("api is ready on %s", settings.api)
         await stop.asked.wait()
         calls.draining = True
