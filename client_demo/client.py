@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
     ConnectionClosed,
     InvalidHandshake,
@@ -76,7 +76,7 @@ class Client:
         wire: WireName = "json",
         categories: Sequence[str] | None = None,
         min_severity: str | None = None,
-        on_change: OnChange = lambda change: None,
+        on_change: OnChange = log.debug,
         on_status: Callable[[str], object] = log.info,
         draw: Callable[[], float] = random.random,
         pong_s: float = PONG_S,
@@ -130,7 +130,7 @@ class Client:
             if ending.after is After.NEVER or (ending.after is After.NEW_TOKEN and self._token_source is None):
                 raise ClientError(ending.why)
             delay_s = self._backoff.delay_s(ending.after, ending.retry_after_s)
-            self._on_status(f"{ending.why}; back in {delay_s:.1f} s")
+            self._on_status(f"{ending.why}; back {f'in {delay_s:.1f} s' if delay_s else 'at once'}")
             await asyncio.sleep(delay_s)
 
     async def _attempt(self) -> Ending:
@@ -145,7 +145,9 @@ class Client:
             return await self._session()
         except InvalidStatus as refusal:
             return self._refused(refusal)
-        except (InvalidURI, NegotiationError) as error:
+        except InvalidURI as error:
+            return Ending(After.NEVER, str(error))
+        except NegotiationError as error:
             return Ending(After.NEVER, f"{self._url}: {error}")
         except (OSError, TimeoutError, InvalidHandshake) as error:
             return Ending(After.WINDOW, f"no connection to {self._url} ({error or type(error).__name__})")
@@ -160,20 +162,25 @@ class Client:
             close_timeout=2.0,
             proxy=None if is_loopback(self._url) else True,
         )
-        async with socket:
-            if socket.subprotocol is None:
-                return Ending(After.NEVER, f"{self._url} does not speak {self._wire.subprotocol}")
-            self._link = link = Link(socket, self._wire, self._take, self._pong_s)
-            try:
-                await self._converse(link)
-            except ConnectionClosed as closed:
-                return self._closed(closed)
-            except TimeoutError:
-                link.abort()  # there is nobody to shake hands with
-                return Ending(After.WINDOW, "the server went silent")
-            finally:
-                self._link = None
-                link.let_go()
+        try:
+            return await self._talk(socket)
+        finally:
+            await socket.close()  # with 1000, also when we are stopped; after the other's close it does nothing
+
+    async def _talk(self, socket: ClientConnection) -> Ending:
+        if socket.subprotocol is None:
+            return Ending(After.NEVER, f"{self._url} does not speak {self._wire.subprotocol}")
+        self._link = link = Link(socket, self._wire, self._take, self._pong_s)
+        try:
+            await self._converse(link)
+        except ConnectionClosed as closed:
+            return self._closed(closed)
+        except TimeoutError:
+            link.abort()  # there is nobody to shake hands with
+            return Ending(After.WINDOW, "the server went silent")
+        finally:
+            self._link = None
+            link.let_go()
         raise AssertionError("a conversation ends by an exception")
 
     async def _converse(self, link: Link) -> None:
@@ -244,8 +251,10 @@ class Client:
             expiry = self.holdings.next_expiry()
             # A minute at most: the loop's clock may stop while the machine sleeps, `own_ms` does not.
             delay_s = None if expiry is None else min(60.0, max(0.0, (expiry - own_ms()) / 1000))
+            # Not `wait_for`: in Python 3.11 it loses a cancellation that comes together with the event.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._held_changed.wait(), delay_s)
+                async with asyncio.timeout(delay_s):
+                    await self._held_changed.wait()
             if changes := self.holdings.expire(own_ms()):
                 self._report(changes)
 

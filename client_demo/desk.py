@@ -66,7 +66,7 @@ class Policy:
     def clamp_m(self, category: str, radius_m: float) -> float:
         """The radius, within the category's bounds."""
         limits = self.categories[category]
-        return max(limits.get("min_radius_m", 0), min(radius_m, limits.get("max_radius_m", radius_m)))
+        return float(max(limits.get("min_radius_m", 0), min(radius_m, limits.get("max_radius_m", radius_m))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +141,10 @@ class Desk:
         return self._dated(incident, key, now_ms)
 
     def _not_alertable(self, incident: Incident, key: str) -> Refusal:
-        if key in self._policy.never:
-            return Refusal(incident, Reason.NEVER_ALERTED, self._policy.never[key] or key)
         if key in self._natures["individual"]:
             return Refusal(incident, Reason.INDIVIDUAL, self._natures["individual"][key])
+        if key in self._policy.never:
+            return Refusal(incident, Reason.NEVER_ALERTED, self._policy.never[key] or key)
         return Refusal(incident, Reason.NOT_LISTED, self._natures["routine"].get(key, key))
 
     def _dated(self, incident: Incident, category: str, now_ms: int) -> Case | Refusal:

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -89,7 +90,8 @@ def _rows(path: Path) -> list[Row]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise FeedError(f"{path} can't be read: {reason}") from None
-    rows = _json_rows(path, text) if text.lstrip().startswith(("{", "[")) else list(csv.DictReader(text.splitlines()))
+    is_json = text.lstrip().startswith(("{", "["))
+    rows: list[Row] = _json_rows(path, text) if is_json else list[Row](csv.DictReader(StringIO(text)))
     if not rows:
         raise FeedError(f"{path.name} holds no records")
     return rows

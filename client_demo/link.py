@@ -26,7 +26,7 @@ class ClientError(Exception):
     """Coming back makes no sense, or a request was refused. The text is one line for a person."""
 
 
-class RequestRefused(ClientError):
+class RequestRefused(ClientError):  # noqa: N818 (an answer, not a fault of ours)
     """The server answered a `move`, a `filter` or a `token` with an `error`; nothing of it was applied."""
 
     def __init__(self, code: str, detail: str) -> None:

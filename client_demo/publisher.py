@@ -31,11 +31,11 @@ class PublishError(Exception):
     """The server could not be reached, or refused. The text is one line for a person."""
 
 
-class Unanswered(PublishError):
+class Unanswered(PublishError):  # noqa: N818 (an outcome)
     """No answer in all the time that there was; the request may have been carried out."""
 
 
-class Refused(PublishError):
+class Refused(PublishError):  # noqa: N818 (an answer)
     """The server refused: `status`, the problem document, and `lines`, one for each broken rule."""
 
     def __init__(self, status: int, problem: Mapping[str, Any]) -> None:

@@ -246,19 +246,20 @@ def _publish(circle: RequestedCircle, resolution: int) -> Circle:
 
 # ---- the fields, in the order of the protocol's table -------------------------------------------------------------
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_CONTROL_BUT_NEWLINE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+# A lone surrogate can't be encoded, and pydantic lets it pass in a str that has no pattern.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_CONTROL_BUT_NEWLINE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def _no_control(text: str) -> str:
     if _CONTROL.search(text):
-        raise PydanticCustomError("text", "must hold no control character")
+        raise PydanticCustomError("text", "must hold no control character and no lone surrogate")
     return text
 
 
 def _no_control_but_newline(text: str) -> str:
     if _CONTROL_BUT_NEWLINE.search(text):
-        raise PydanticCustomError("text", "must hold no control character but line feed")
+        raise PydanticCustomError("text", "must hold no control character but line feed, and no lone surrogate")
     return text
 
 
@@ -385,7 +386,12 @@ def parse_revision(body: Mapping[str, Any], alert_id: str) -> Publication:
 
 def parse_cancellation(body: Mapping[str, Any], alert_id: str) -> Cancellation:
     """The request in `body` to cancel `alert_id`. Raises Invalid."""
-    model = _validate(CancelRequest, body)
+    try:
+        model = _validate(CancelRequest, body)
+    except Invalid as invalid:
+        # Of the rules of section 3 a cancel knows only the approval's.
+        claims = Claims(None, None, None, None, invalid.claims.approved_at, ())
+        raise Invalid(invalid.violations, claims) from None
     approval = Approval(model.approval.reviewer, model.approval.approved_at)
     return Cancellation(alert_id, model.revision, model.reason, approval)
 

@@ -168,8 +168,8 @@ class Delivery:
                     if not batch:
                         self._caught_up.set()
                     for count, (position, entry) in enumerate(batch, start=1):
-                        self._hub.deliver(entry, self._clock.now())
                         self._position = position
+                        self._hub.deliver(entry, self._clock.now())
                         self._pump.wake()
                         if count % APPLY_AT_ONCE == 0:
                             await asyncio.sleep(0)

@@ -56,12 +56,12 @@ PINGS = 256  # in one sweep: about 2 ms of writes
 class Flight:
     """One entry on its way to the rows that it concerns."""
 
-    __slots__ = ("alert", "bit", "delivered", "next", "number", "order", "rows")
+    __slots__ = ("alert", "bit", "delivered", "next", "number", "rows", "urgency")
 
     def __init__(self, alert: LiveAlert, order: int, now: Now) -> None:
         self.alert = alert
         self.number = alert.number  # of the entry that it carries
-        self.order = order
+        self.urgency = -alert.rank, alert.cancel is None, order  # the alert may change while this waits in a heap
         self.delivered = now
         self.rows: Rows = np.empty(0, np.int32)
         self.next = 0  # the first row that has not been looked at
@@ -69,10 +69,7 @@ class Flight:
 
     def __lt__(self, other: "Flight") -> bool:
         """The more severe first; of two of the same severity a cancel; then the earlier one."""
-        return self._urgency() < other._urgency()
-
-    def _urgency(self) -> tuple[int, bool, int]:
-        return -self.alert.rank, self.alert.cancel is None, self.order
+        return self.urgency < other.urgency
 
     def current(self, now: Now) -> bool:
         """Whether what it carries may still be sent (Rule 1)."""

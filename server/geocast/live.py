@@ -90,7 +90,9 @@ class LiveAlert:
         steps = min(2 * (revision.revision - self.revision.revision), 8)
         history = ((self.told & _SENT_AND_ACKED).astype(np.uint16) << steps).astype(np.uint8)
         self.told = (self.told & np.uint8(RECIPIENT)) | history
+        longer = self.deadline + (revision.ends_at - self.expires_at) / 1000
         self._become(revision, now)
+        self.deadline = min(self.deadline, longer)  # the wall clock may have been set in between
         for row, held in list(self.ahead.items()):
             self._hold(row, held)
 
@@ -156,7 +158,7 @@ class LiveAlerts:
         self._next_wall: float = float("inf")  # no alert ends before either of the two
         self._next_deadline = float("inf")
         self._claims: dict[str, dict[int, tuple[int, int]]] = {}  # unknown id -> row -> (epoch of the row, held)
-        self._claim_times: deque[tuple[float, str, int]] = deque()
+        self._claim_times: deque[tuple[float, str, int, int]] = deque()
         self._acks = 0  # of alerts whose counts were taken
         self._counts: dict[str, Counts] = {}  # of alerts that have ended since they were last taken
 
@@ -209,6 +211,7 @@ class LiveAlerts:
             return
         for alert in [a for a in self if a.ended(now)]:
             del self._alerts[alert.id]
+            alert.deadline = float("-inf")  # it stays out, wherever the clocks go
             self._circles.discard(alert)
             self._add_counts(self._counts, alert)
         self._next_wall = min((a.expires_at for a in self), default=float("inf"))
@@ -232,7 +235,7 @@ class LiveAlerts:
         """Keep for CLAIM_S that the session at `row` says it holds an alert that is unknown here."""
         if len(self._claim_times) < MAX_CLAIMS:
             self._claims.setdefault(alert_id, {})[row] = (epoch, held)
-            self._claim_times.append((now.monotonic + CLAIM_S, alert_id, row))
+            self._claim_times.append((now.monotonic + CLAIM_S, alert_id, row, epoch))
 
     def take_claims(self, alert_id: str) -> Iterable[tuple[int, int, int]]:
         """The claims (row, epoch, held) to an alert that has become known."""
@@ -241,9 +244,10 @@ class LiveAlerts:
     def drop_claims(self, now: Now) -> None:
         """Forget claims that are older than CLAIM_S."""
         while self._claim_times and self._claim_times[0][0] <= now.monotonic:
-            _, alert_id, row = self._claim_times.popleft()
+            _, alert_id, row, epoch = self._claim_times.popleft()
             if claims := self._claims.get(alert_id):
-                claims.pop(row, None)
+                if row in claims and claims[row][0] == epoch:
+                    del claims[row]
                 if not claims:
                     del self._claims[alert_id]
 

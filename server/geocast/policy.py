@@ -138,7 +138,7 @@ def load(path: Path | None) -> Policy:
         return Policy.model_validate(tomllib.loads(path.read_text("utf-8")))
     except OSError as error:
         raise ConfigError(f"policy {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"policy {path}: not TOML: {error}") from None
     except ValidationError as error:
         raise ConfigError(f"policy {path}: {_first(error.errors(include_url=False)[0])}") from None

@@ -175,7 +175,9 @@ class Publishing:
 
 def _repeats_revision(request: Publication, entry: Entry) -> bool:
     # By the terms of then: a policy that has changed since makes no conflict of a repeated request.
-    return isinstance(entry, Revision) and request.accept(entry.terms) == entry.alert
+    # A threat to an individual has no accepted form, so it repeats nothing.
+    is_acceptable = request.threat == "community"
+    return isinstance(entry, Revision) and is_acceptable and request.accept(entry.terms) == entry.alert
 
 
 def _repeats_cancel(request: Cancellation, entry: Entry) -> bool:

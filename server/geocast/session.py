@@ -123,10 +123,15 @@ def _known_cell(text: str) -> str:
 
 
 def _ref_fits(ref: str | int) -> str | int:
-    fits = 1 <= len(ref) <= 64 if isinstance(ref, str) else 0 <= ref <= MAX_REF
+    fits = 1 <= len(ref) <= 64 and _is_encodable(ref) if isinstance(ref, str) else 0 <= ref <= MAX_REF
     if not fits:
         raise PydanticCustomError("ref", "must be a string of 1 to 64 characters or an integer from 0 to 2^53 - 1")
     return ref
+
+
+def _is_encodable(text: str) -> bool:
+    """Whether it holds no lone surrogate, which could not be sent back."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 class PointPlace(StrictModel):

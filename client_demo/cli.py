@@ -1,0 +1,378 @@
+"""`python -m client_demo`: listen, publish, revise, cancel, desk, demo."""
+
+import asyncio
+import json
+import shlex
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar, get_args
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from client_demo.client import Client, ClientError
+from client_demo.demo import SUBSCRIBERS, DemoError, run_demo
+from client_demo.desk import Desk, Policy
+from client_demo.feeds import FeedError, read_feed
+from client_demo.geo import Place, away_m
+from client_demo.holdings import Change, Holdings, Kind
+from client_demo.publisher import Publisher, PublishError
+from client_demo.show import alert_line, make_console, plain, styled
+from client_demo.stage import StageError
+from client_demo.times import format_time, own_ms, parse_time, wall_ms
+from client_demo.wire import WireName
+
+STREAM_URL = "ws://127.0.0.1:8765/v1/stream"
+API_URL = "http://127.0.0.1:8766"
+SEVERITIES = ("extreme", "severe", "moderate", "minor")
+TOKEN_COMMAND_S = 30
+STOPPED = 130  # 128 + SIGINT, as shells have it
+WRONG_INPUT = 2  # the exit status for input that can't be used, as for wrong options
+
+Result = TypeVar("Result")
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def fail(message: object, status: int = 1) -> NoReturn:
+    """Say one line on stderr and end."""
+    click.echo(f"error: {plain(message)}", err=True)
+    sys.exit(status)
+
+
+def stopped() -> NoReturn:
+    """Say that a Ctrl-C was heard, and end."""
+    click.echo("stopped", err=True)
+    sys.exit(STOPPED)
+
+
+def run(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run it; what goes wrong in a known way is one line."""
+    try:
+        return asyncio.run(work)
+    except (ClientError, PublishError) as error:
+        fail(error)
+    except KeyboardInterrupt:
+        stopped()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+def main() -> None:
+    """Listen to alerts near you, publish them, or see a node at work.
+
+    Every option that stands with [env var: …] can be set by that variable, too.
+    """
+
+
+# ---- options that several commands share -------------------------------------------------------------------------
+
+
+def api_options(command: Command) -> Command:
+    """Where the api listener is, and the token for it."""
+    url = click.option(
+        "--api", "api", default=API_URL, envvar="GEOCAST_API_URL", show_envvar=True, help="The api listener."
+    )
+    token = click.option(
+        "--token",
+        required=True,
+        envvar="GEOCAST_TOKEN",
+        show_envvar=True,
+        help="A token with alerts:publish. Better by the variable: others can see a command line.",
+    )
+    return url(token(command))
+
+
+def alert_options(command: Command, *, required: bool) -> Command:
+    """What an alert says; a revision keeps what is not given, except its place."""
+    options = [
+        click.option("--category", required=required, help="A key of the policy, such as fire_structure."),
+        click.option("--headline", required=required, help="1 to 140 characters."),
+        click.option("--description", help="Up to 1,000 characters."),
+        click.option("--severity", type=click.Choice(SEVERITIES), required=required),
+        click.option("--lat", type=click.FloatRange(-90, 90), required=True, help="Centre, in degrees."),
+        click.option("--lng", type=click.FloatRange(-180, 180), required=True, help="Centre, in degrees."),
+        click.option("--radius", "radius_m", type=float, required=True, help="In metres."),
+        click.option("--expires-at", help="When it ends, e.g. 2031-05-01T12:00:00Z. Default: the policy's."),
+        reviewer_option,
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+reviewer_option = click.option(
+    "--reviewer", default="desk-1", envvar="GEOCAST_REVIEWER", show_envvar=True, help="Who decided to publish this."
+)
+
+
+# ---- listen --------------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.option("--url", default=STREAM_URL, envvar="GEOCAST_STREAM_URL", show_envvar=True, help="The stream listener.")
+@click.option("--lat", type=click.FloatRange(-90, 90), envvar="GEOCAST_LAT", show_envvar=True, help="Where you are.")
+@click.option("--lng", type=click.FloatRange(-180, 180), envvar="GEOCAST_LNG", show_envvar=True)
+@click.option(
+    "--accuracy",
+    "accuracy_m",
+    default=0.0,
+    envvar="GEOCAST_ACCURACY",
+    show_envvar=True,
+    help="Of the place, in metres; 2,000 at most.",
+)
+@click.option(
+    "--cell",
+    "cells",
+    multiple=True,
+    help="An H3 cell (resolution 7 to 15), to tell no more than that. May be repeated.",
+)
+@click.option(
+    "--token", envvar="GEOCAST_TOKEN", show_envvar=True, help="A token with alerts:receive, where one is needed."
+)
+@click.option(
+    "--token-command",
+    envvar="GEOCAST_TOKEN_COMMAND",
+    show_envvar=True,
+    help="A command that prints a fresh token, run whenever one is needed.",
+)
+@click.option("--wire", type=click.Choice(get_args(WireName)), default="json", envvar="GEOCAST_WIRE", show_envvar=True)
+@click.option("--category", "categories", multiple=True, help="Only this one. May be repeated.")
+@click.option("--min-severity", type=click.Choice(SEVERITIES), help="Nothing less than this.")
+def listen(
+    url: str,
+    lat: float | None,
+    lng: float | None,
+    accuracy_m: float,
+    cells: tuple[str, ...],
+    token: str | None,
+    token_command: str | None,
+    wire: WireName,
+    categories: tuple[str, ...],
+    min_severity: str | None,
+) -> None:
+    """Print alerts as they come, until Ctrl-C.
+
+    Each line tells what happened, whether you are inside, and how long the alert still lives.
+    """
+    if (lat is None) != (lng is None) or (lat is None and not cells):
+        raise click.UsageError("say where you are: --lat and --lng, or --cell")
+    try:
+        places = [Place.in_cell(cell) for cell in cells]
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    if lat is not None and lng is not None:
+        places.append(Place.at(lat, lng, accuracy_m))
+    console = make_console()
+    client = Client(
+        url,
+        places,
+        token=_token_source(token, token_command),
+        wire=wire,
+        categories=categories or None,
+        min_severity=min_severity,
+        on_change=lambda change: console.print(change_line(change, client.holdings, own_ms()), soft_wrap=True),
+        on_status=lambda line: console.print(Text(plain(line), style="dim"), soft_wrap=True),
+    )
+    run(client.run())
+
+
+def _token_source(token: str | None, command: str | None) -> Callable[[], str] | None:
+    if command is not None:
+        return lambda: _printed_by(command)
+    return None if token is None else lambda: token
+
+
+def _printed_by(command: str) -> str:
+    try:
+        done = subprocess.run(shlex.split(command), capture_output=True, text=True, check=True, timeout=TOKEN_COMMAND_S)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise RuntimeError(f"the token command failed: {type(error).__name__}") from None
+    return done.stdout.strip()
+
+
+def change_line(change: Change, holdings: Holdings, now_ms: int) -> Text:
+    """One change in one line. `now_ms` is the client's own clock."""
+    alert = change.alert
+    away = away_m(alert["area"], holdings.places)
+    where = ("inside" if change.here else "outside") + (
+        "" if away is None else f", {away / 1000:.1f} km from the centre"
+    )
+    left_s = max(0, parse_time(alert["expires_at"]) - holdings.server_ms(now_ms)) // 1000
+    ended = change.kind in (Kind.CANCELLED, Kind.EXPIRED)
+    rest = [where, *([] if ended else [f"{left_s // 60} min {left_s % 60:02} s left"]), f"revision {alert['revision']}"]
+    line = Text(f"{change.kind.replace('_', ' '):14} ", style="bold")
+    line.append(alert_line(alert), style="" if ended else styled(alert["severity"]))
+    line.append(plain(f" ({change.reason})") if change.reason else "")
+    return line.append(f"  [{'; '.join(rest)}]", style="dim")
+
+
+# ---- publish, revise, cancel -------------------------------------------------------------------------------------
+
+
+def _said(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of an alert that were given, as the protocol wants them."""
+    shape = {"type": "circle", "lat": fields.pop("lat"), "lng": fields.pop("lng"), "radius_m": fields.pop("radius_m")}
+    said = {key: value for key, value in fields.items() if value is not None}
+    return {**said, "area": shape, "threat": "community"}
+
+
+def _approval(reviewer: str) -> dict[str, str]:
+    return {"reviewer": reviewer, "approved_at": format_time(wall_ms())}
+
+
+@main.command()
+@api_options
+@click.option("--id", "alert_id", help="Default: a random one.")
+@click.option("--occurred-at", help="When it happened, e.g. 2031-05-01T11:30:00Z. Default: now.")
+@click.option("--status", type=click.Choice(("actual", "exercise", "test")), default="actual")
+@click.option("--dry-run", is_flag=True, help="Only say whether it would be accepted.")
+@lambda command: alert_options(command, required=True)
+def publish(
+    api: str, token: str, alert_id: str | None, occurred_at: str | None, dry_run: bool, reviewer: str, **fields: Any
+) -> None:
+    """Publish an alert and print the answer."""
+    alert = {
+        "id": alert_id or uuid.uuid4().hex,
+        "occurred_at": occurred_at or format_time(wall_ms()),
+        **_said(fields),
+        "approval": _approval(reviewer),
+    }
+
+    async def work() -> None:
+        async with Publisher(api, token) as publisher:
+            _print(await publisher.publish(alert, dry_run=dry_run))
+
+    run(work())
+
+
+@main.command()
+@api_options
+@click.argument("alert_id")
+@click.option("--revision", type=click.IntRange(2), help="Its number. Default: the current one + 1.")
+@lambda command: alert_options(command, required=False)
+def revise(api: str, token: str, alert_id: str, revision: int | None, reviewer: str, **fields: Any) -> None:
+    """Publish the next revision of an alert.
+
+    What is not given stays as it is, but the place has to be said again: the server keeps no exact one.
+    """
+    said = _said(fields)
+
+    async def work() -> None:
+        async with Publisher(api, token) as publisher:
+            current = (await publisher.get(alert_id))["alert"]
+            kept = {key: current[key] for key in KEPT if key in current}
+            number = revision or current["revision"] + 1
+            alert = {**kept, **said, "id": alert_id, "revision": number, "approval": _approval(reviewer)}
+            _print(await publisher.revise(alert))
+
+    run(work())
+
+
+KEPT = ("category", "headline", "description", "severity", "status", "occurred_at", "expires_at")
+
+
+@main.command()
+@api_options
+@click.argument("alert_id")
+@click.option("--reason", required=True, help="1 to 280 characters, shown to those who had the alert.")
+@click.option(
+    "--revision", type=click.IntRange(2), help="The number that the cancel takes. Default: the current one + 1."
+)
+@reviewer_option
+def cancel(api: str, token: str, alert_id: str, reason: str, revision: int | None, reviewer: str) -> None:
+    """Cancel an alert: everybody who was sent it is told."""
+
+    async def work() -> None:
+        async with Publisher(api, token) as publisher:
+            number = revision or (await publisher.get(alert_id))["alert"]["revision"] + 1
+            body = {"revision": number, "reason": reason, "approval": _approval(reviewer)}
+            _print(await publisher.cancel(alert_id, body))
+
+    run(work())
+
+
+def _print(answer: dict[str, Any]) -> None:
+    click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+
+
+# ---- desk ----------------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@api_options
+@click.argument("feed", type=click.Path(path_type=Path))
+@click.option("--pace", "pace_s", default=1.0, help="Seconds between two alerts.")
+@click.option("--limit", type=click.IntRange(1), help="At most this many alerts.")
+@click.option("--retime", is_flag=True, help="Treat old records as if they happened now, and say so.")
+@click.option("--dry-run", is_flag=True, help="Publish nothing; the node says what it would accept.")
+def desk(api: str, token: str, feed: Path, pace_s: float, limit: int | None, retime: bool, dry_run: bool) -> None:
+    """Turn a dispatch feed (CSV or JSON) into approved alerts and publish them.
+
+    Incidents that the policy does not allow are refused, and the reasons told.
+    """
+    try:
+        incidents = read_feed(feed).incidents
+    except FeedError as error:
+        fail(error, WRONG_INPUT)
+    run(_work_at_desk(make_console(), Publisher(api, token), incidents, limit, pace_s, retime, dry_run))
+
+
+async def _work_at_desk(
+    console: Console,
+    publisher: Publisher,
+    incidents: list[Any],
+    limit: int | None,
+    pace_s: float,
+    retime: bool,
+    dry_run: bool,
+) -> None:
+    async with publisher:
+        reviewers = Desk(Policy.from_map(await publisher.policy()), retime=retime)
+        triage = reviewers.triage(incidents, wall_ms())
+        for reason, count in triage.reasons():
+            console.print(Text(plain(f"refused {count:5}  {reason}")), soft_wrap=True)
+        if triage.retimed():
+            console.print(Text(triage.retimed(), style="yellow"), soft_wrap=True)
+        for case in triage.cases[:limit]:
+            alert = reviewers.write(case, wall_ms())
+            await publisher.publish(alert, dry_run=dry_run)
+            verb = "would publish" if dry_run else "published"
+            console.print(
+                Text(plain(f"{verb} {alert['id']}  {alert['category']}: {alert['headline']}")), soft_wrap=True
+            )
+            await asyncio.sleep(pace_s)
+
+
+# ---- demo ----------------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.option(
+    "--seconds", default=45.0, envvar="DEMO_SECONDS", show_envvar=True, help="How long it lasts, more or less."
+)
+@click.option(
+    "--feed",
+    envvar="DEMO_FEED",
+    show_envvar=True,
+    help="A dispatch feed, CSV or JSON. Default: a sample of invented incidents.",
+)
+@click.option(
+    "--subscribers", type=click.IntRange(10, 15_000), default=SUBSCRIBERS, envvar="DEMO_SUBSCRIBERS", show_envvar=True
+)
+def demo(seconds: float, feed: str | None, subscribers: int) -> None:
+    """Start a node, a city of subscribers and a review desk, and judge every delivery.
+
+    Exits with 1 if anybody was missed or wrongly told, with 2 if the feed can't be used.
+    """
+    try:
+        status = run_demo(make_console(), seconds, Path(feed) if feed else None, subscribers)
+    except DemoError as error:
+        fail(error, WRONG_INPUT)
+    except (ClientError, StageError) as error:
+        fail(error)
+    except KeyboardInterrupt:
+        stopped()
+    sys.exit(status)

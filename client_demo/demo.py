@@ -1,0 +1,356 @@
+"""`make demo`: a node, a city of subscribers, a review desk, and a verdict on who was told.
+
+    1  read a dispatch feed and let the desk decide what of it the node's policy allows
+    2  start a node and connect the subscribers, who run in processes of their own
+    3  act by act: publish; then a revision that moves an alert, a tunnel in which some lose their connection while
+       alerts are cancelled and revised, and their return
+    4  judge every delivery by an independent haversine (`verdict`), and print a table
+
+Nobody moves while something is published: from before the POST until all who are inside have it. So it is exact who had
+to be told; between two acts those who move do so, in and out of the areas of live alerts.
+"""
+
+import asyncio
+import contextlib
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from client_demo.client import Client
+from client_demo.desk import Case, Desk, Policy, Triage, varied
+from client_demo.feeds import SAMPLE, FeedError, Incident, read_feed
+from client_demo.geo import Place, offset
+from client_demo.holdings import Change
+from client_demo.link import first_to_end
+from client_demo.population import KINDS, Simulated, city
+from client_demo.publisher import Publisher, PublishError
+from client_demo.show import Stage, alert_line, verdict_table
+from client_demo.stage import CrowdProcess, Node, StageError, all_do
+from client_demo.times import wall_ms
+from client_demo.verdict import Event, Judge, Published, Row, percentile
+
+PROCESSES = 2
+SUBSCRIBERS = 3000
+SPARE_DESCRIPTORS = 200
+MIN_SECONDS = 8.0
+PATIENCE_S = 10.0  # how long the desk repeats a request
+ENDING_S = 3.0  # kept back for the verdict and the drain
+INTERVAL_S = (0.5, 1.5)  # between two acts: at least, at most
+MOST_CASES = 40
+TUNNEL = 60  # how many lose their connection
+REASONS_SHOWN = 12
+
+Act = Callable[[], Coroutine[Any, Any, None]]
+
+
+class DemoError(Exception):
+    """The demo can't be given. The text is one line for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What was published, and for each subscriber its places and what it recorded, until `end` (ns)."""
+
+    published: list[Published]
+    records: list[tuple[list[list[Place]], list[Event]]]
+    faults: list[str]
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came out, over all alerts."""
+
+    alerts: int
+    rows: list[Row]
+    faults: list[str]
+
+    def total(self, name: str) -> int:
+        """The sum of a column."""
+        return sum(getattr(row, name) for row in self.rows)
+
+    @property
+    def is_good(self) -> bool:
+        """Whether everybody was told who had to be, and nobody else."""
+        wrong = self.total("outside") + self.total("missed") + len(self.faults)
+        return self.total("delivered") > 0 and not wrong
+
+    def last_line(self) -> str:
+        """The line for whoever reads this by machine."""
+        p99_ms = percentile([ms for row in self.rows for ms in row.latencies_ms], 0.99)
+        counts = " ".join(f"{name}={self.total(name)}" for name in ("expected", "delivered", "outside", "missed"))
+        return f"demo: alerts={self.alerts} {counts} p99_ms={p99_ms:.1f}"
+
+
+def run_demo(console: Console, seconds: float, feed_path: Path | None, subscribers: int = SUBSCRIBERS) -> int:
+    """Give the demo; the exit status: 0 when all is well, 1 when not. Raises DemoError when it can't be given."""
+    if seconds < MIN_SECONDS:
+        raise DemoError(f"{seconds:g} s are too short for a demo: {MIN_SECONDS:g} at least")
+    try:
+        feed = read_feed(feed_path or SAMPLE)
+    except FeedError as error:
+        raise DemoError(str(error)) from None
+    with Stage(console) as stage:
+        stage.say(f"feed: {feed.title}, {feed.rows} records of {len(feed.incidents)} incidents")
+        evidence = asyncio.run(_perform(stage, seconds, feed.incidents, subscribers))
+    outcome = judge(evidence)
+    console.print(verdict_table(outcome.rows, console.width))
+    for fault in outcome.faults[:20]:
+        stage.say(f"WRONG: {fault}", "bold red")
+    print(outcome.last_line(), flush=True)
+    return 0 if outcome.is_good else 1
+
+
+async def _perform(stage: Stage, seconds: float, incidents: Sequence[Incident], subscribers: int) -> Evidence:
+    """Set the stage, have the show played, and clear up."""
+    ends_at = time.monotonic() + seconds - ENDING_S
+    crowd = [CrowdProcess() for _ in range(PROCESSES)]
+    async with contextlib.AsyncExitStack() as cleanup:
+        folder = cleanup.enter_context(tempfile.TemporaryDirectory(prefix="geocast-demo-"))
+        node = Node(Path(folder))
+        cleanup.push_async_callback(node.stop)
+        for each in crowd:
+            cleanup.push_async_callback(each.stop)
+        await asyncio.gather(node.start(), *(each.start() for each in crowd))
+        stage.say(f"node: {node.stream_url} for subscribers, {node.api_url} for the desk")
+        async with Publisher(node.api_url, node.token, patience_s=PATIENCE_S) as publisher:
+            try:
+                evidence = await Show(stage, node, crowd, publisher).play(incidents, subscribers, ends_at)
+            except PublishError as error:
+                raise StageError(f"the desk could not publish: {error} {node.trouble()}".rstrip()) from None
+        if trouble := node.trouble():
+            evidence.faults.append(trouble)
+    return evidence
+
+
+class Show:
+    """The acts, on a node and a crowd that have been started."""
+
+    def __init__(self, stage: Stage, node: Node, crowd: Sequence[CrowdProcess], publisher: Publisher) -> None:
+        self._stage, self._node, self._crowd, self._publisher = stage, node, crowd, publisher
+        self._published: list[Published] = []
+        self._sent: dict[str, dict[str, Any]] = {}  # id -> what the desk last sent
+        self._cast: list[list[Simulated]] = []  # for each process, whom it plays
+
+    async def play(self, incidents: Sequence[Incident], subscribers: int, ends_at: float) -> Evidence:
+        """From the first decision to the last delivery."""
+        self._desk = Desk(Policy.from_map(await self._publisher.policy()), retime=True)
+        cases = self._decide(incidents)
+        await self._connect(subscribers, cases)
+        listener = self._listener(cases[0])
+        await first_to_end(self._act_by_act(cases, ends_at), listener.run())
+        return await self._evidence()
+
+    # ---- 1: the desk decides ---------------------------------------------------------------------------------
+
+    def _decide(self, incidents: Sequence[Incident]) -> list[Case]:
+        triage = self._desk.triage(incidents, wall_ms())
+        self._tell_refusals(triage)
+        if not triage.cases:
+            raise DemoError("nothing in this feed may be published")
+        return list(varied(triage.cases))[:MOST_CASES]
+
+    def _tell_refusals(self, triage: Triage) -> None:
+        stage, reasons = self._stage, triage.reasons()
+        stage.say(f"desk: {len(triage.cases)} incidents may be published, {len(triage.refusals)} are refused:")
+        for reason, count in reasons[:REASONS_SHOWN]:
+            stage.say(f"  {count:5}  {reason}")
+        if len(reasons) > REASONS_SHOWN:
+            stage.say(f"         … and {len(reasons) - REASONS_SHOWN} more reasons")
+        if triage.retimed():
+            stage.say(f"desk: {triage.retimed()}", "yellow")
+
+    # ---- 2: the city connects --------------------------------------------------------------------------------
+
+    async def _connect(self, count: int, cases: Sequence[Case]) -> None:
+        fit = self._that_fit(count)
+        everybody = city(fit, [_where(case) for case in cases])
+        shares = [everybody[number :: len(self._crowd)] for number in range(len(self._crowd))]
+        self._stage.bar("subscribers", fit)
+        connected = [0] * len(self._crowd)
+
+        def told(number: int, line: dict[str, Any]) -> None:
+            connected[number] = line["connected"]
+            self._stage.advance("subscribers", sum(connected))
+
+        began = time.monotonic()
+        answers = await asyncio.gather(
+            *(
+                process.do(
+                    "connect",
+                    partial(told, number),
+                    url=self._node.stream_url,
+                    subscribers=[one.to_map() for one in share],
+                )
+                for number, (process, share) in enumerate(zip(self._crowd, shares, strict=True))
+            )
+        )
+        self._cast = [[share[n] for n in answer["order"]] for share, answer in zip(shares, answers, strict=True)]
+        here = [one for share in self._cast for one in share]
+        self._stage.advance("subscribers", len(here))
+        kinds = ", ".join(f"{sum(one.kind == kind for one in here)} {kind}" for kind in KINDS)
+        took_s = time.monotonic() - began
+        self._stage.say(f"{len(here)} subscribers connected in {took_s:.1f} s ({kinds}), half JSON, half MessagePack")
+
+    def _that_fit(self, count: int) -> int:
+        """The node needs a descriptor for each of them; it raises its soft limit to the hard one, not beyond."""
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        fit = count if hard == resource.RLIM_INFINITY else max(1, min(count, hard - SPARE_DESCRIPTORS))
+        if fit < count:
+            self._stage.say(
+                f"only {fit} subscribers instead of {count}: a process may have {hard} descriptors", "yellow"
+            )
+        return fit
+
+    # ---- 3: the acts -----------------------------------------------------------------------------------------
+
+    def _listener(self, case: Case) -> Client:
+        """A listener on the real client, where the first alert will be; it tells what a person would see."""
+
+        def tell(change: Change) -> None:
+            reason = f" ({change.reason})" if change.reason else ""
+            self._stage.say(f"  a listener sees: {change.kind} – {alert_line(change.alert)}{reason}", "dim")
+
+        place = Place.at(*_where(case))
+        return Client(self._node.stream_url, [place], wire="msgpack", on_change=tell)
+
+    async def _act_by_act(self, cases: Sequence[Case], ends_at: float) -> None:
+        acts = self._script(cases, ends_at)
+        self._stage.bar("acts", len(acts))
+        interval_s = min(INTERVAL_S[1], (ends_at - time.monotonic()) / len(acts))
+        next_at = time.monotonic()
+        for done, (act, is_needed) in enumerate(acts, 1):
+            if is_needed or time.monotonic() < ends_at:
+                await self._while_nobody_moves(act)
+            self._stage.advance("acts", done)
+            next_at = max(time.monotonic(), next_at + interval_s)
+            await asyncio.sleep(next_at - time.monotonic())
+        await all_do(self._crowd, "freeze")
+
+    async def _while_nobody_moves(self, act: Act) -> None:
+        await all_do(self._crowd, "freeze")
+        await act()
+        await all_do(self._crowd, "thaw")
+
+    def _script(self, cases: Sequence[Case], ends_at: float) -> list[tuple[Act, bool]]:
+        """As many alerts as there is time for, and the other acts spread among them, which are given in any case."""
+        room = int((ends_at - time.monotonic()) / INTERVAL_S[0]) - 3
+        publish = [(self._publishing(case), False) for case in cases[: max(2, room)]]
+        publish[0] = (publish[0][0], True)
+        third = max(1, len(publish) // 3)
+        return [
+            *publish[:third],
+            (self._move_first, True),
+            *publish[third : 2 * third],
+            (self._enter_tunnel, True),
+            *publish[2 * third :],
+            (self._leave_tunnel, True),
+        ]
+
+    def _publishing(self, case: Case) -> Act:
+        async def act() -> None:
+            alert = self._desk.write(case, wall_ms())
+            took = await self._send(self._publisher.publish(alert), alert)
+            self._stage.say(f"published {alert['category']}: {took}")
+
+        return act
+
+    async def _move_first(self) -> None:
+        """Revise the first alert: it has moved by 1.5 times its radius."""
+        alert = self._sent[self._published[0].id]
+        shape = alert["area"][0]
+        lat, lng = offset(shape["lat"], shape["lng"], 0, 1.5 * shape["radius_m"])
+        took = await self._revise(alert["id"], area=[{**shape, "lat": lat, "lng": lng}])
+        self._stage.say(
+            f"revised {alert['category']}, it has moved east; those who had it are told too: {took}", "bold"
+        )
+
+    async def _enter_tunnel(self) -> None:
+        """Some lose their connection; what they hold is cancelled or revised meanwhile."""
+        first, second = (list(self._sent) * 2)[:2]
+        gone = await all_do(self._crowd, "tunnel", ids=[first, second], most=TUNNEL // len(self._crowd))
+        self._stage.say(f"{sum(each['gone'] for each in gone)} subscribers lost their connection", "bold")
+        took = await self._cancel(first, "it was a false alarm")
+        self._stage.say(
+            f"cancelled {self._sent[first]['category']}; those who had it are told, wherever they are: {took}", "bold"
+        )
+        if second != first:
+            took = await self._revise(second, description="Crews are on the scene.")
+            self._stage.say(f"revised {self._sent[second]['category']} in place: {took}", "bold")
+
+    async def _leave_tunnel(self) -> None:
+        """They come back and say what they hold; the node tells the difference."""
+        answers = await all_do(self._crowd, "emerge")
+        total = {name: sum(answer[name] for answer in answers) for name in answers[0] if name != "done"}
+        self._stage.say(
+            f"{total['back']} came back, holding {total['held']} alerts; told at once: {total['cancels']} cancels, "
+            f"{total['revisions']} revisions, {total['new']} new, {total['again']} that they had",
+            "bold",
+        )
+
+    # ---- publishing, with the times that the verdict needs ---------------------------------------------------
+
+    async def _revise(self, alert_id: str, **changes: Any) -> str:
+        revision = self._current(alert_id) + 1
+        alert = {**self._sent[alert_id], **changes, "revision": revision, "approval": self._desk.approval(wall_ms())}
+        return await self._send(self._publisher.revise(alert), alert)
+
+    async def _cancel(self, alert_id: str, reason: str) -> str:
+        cancel = {"revision": self._current(alert_id) + 1, "reason": reason, "approval": self._desk.approval(wall_ms())}
+        alert = {**self._sent[alert_id], "headline": f"cancelled: {reason}", "area": None}
+        return await self._send(self._publisher.cancel(alert_id, cancel), alert)
+
+    def _current(self, alert_id: str) -> int:
+        return max(item.revision for item in self._published if item.id == alert_id)
+
+    async def _send(self, request: Coroutine[Any, Any, dict[str, Any]], alert: dict[str, Any]) -> str:
+        """Send it, wait until those who should have it have it, and how it went in words."""
+        sent = time.monotonic_ns()
+        answer = await request
+        accepted = time.monotonic_ns()
+        item = Published(
+            alert["id"], answer["revision"], answer.get("area"), sent, accepted, alert["category"], alert["headline"]
+        )
+        self._published.append(item)
+        if item.area is not None:
+            self._sent[item.id] = alert
+        counts = await all_do(self._crowd, "settle", id=item.id, revision=item.revision, area=item.area)
+        got, missing = (sum(count[name] for count in counts) for name in ("got", "missing"))
+        late = f", {missing} still without it" if missing else ""
+        return f"{got} told{late}; accepted in {(accepted - sent) / 1e6:.1f} ms"
+
+    async def _evidence(self) -> Evidence:
+        reports = await all_do(self._crowd, "report")
+        end = time.monotonic_ns()
+        records = [
+            (one.steps, events)
+            for cast, report in zip(self._cast, reports, strict=True)
+            for one, events in zip(cast, report["records"], strict=True)
+        ]
+        faults = [f"{fault} ({times} times)" for each in reports for fault, times in each["faults"].items()]
+        return Evidence(self._published, records, faults, end)
+
+
+# ---- 4: the verdict ----------------------------------------------------------------------------------------------
+
+
+def judge(evidence: Evidence) -> Outcome:
+    """Who had to be told, and who was."""
+    found = Judge(evidence.published, evidence.end)
+    for steps, events in evidence.records:
+        found.take(steps, events)
+    alerts = len({item.id for item in evidence.published})
+    return Outcome(alerts, list(found.rows.values()), found.faults + evidence.faults)
+
+
+def _where(case: Case) -> tuple[float, float]:
+    assert case.incident.lat is not None
+    assert case.incident.lng is not None
+    return case.incident.lat, case.incident.lng

@@ -1,0 +1,112 @@
+"""The commands: complete help, one clear line for what can't be done, and text that is shown as text."""
+
+import pytest
+from click.testing import CliRunner
+
+from client_demo.cli import change_line, main
+from client_demo.demo import MIN_SECONDS
+from client_demo.geo import Place
+from client_demo.holdings import Holdings
+from client_demo.show import alert_line, make_console, plain, verdict_table
+from client_demo.times import format_time
+from client_demo.verdict import Published, Row
+
+NOW = 1_800_000_000_000
+COMMANDS = ("listen", "publish", "revise", "cancel", "desk", "demo")
+
+
+def run(*arguments, **environment):
+    return CliRunner(env={"GEOCAST_TOKEN": "t", **environment}).invoke(main, arguments)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_explains_itself(command):
+    """With the environment variables that stand for options."""
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert "env var:" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["listen", "--lat", "1"], "say where you are"),
+        (["listen"], "say where you are"),
+        (["listen", "--cell", "xyz"], "not an H3 cell"),
+        (["listen", "--lat", "91", "--lng", "0"], "91"),
+        (["listen", "--url", "nonsense", "--lat", "1", "--lng", "2"], "isn't a valid URI"),
+        (["desk", "absent.csv"], "absent.csv can't be read"),
+        (["demo", "--seconds", str(MIN_SECONDS - 1)], "too short"),
+        (["demo", "--feed", "absent.csv"], "absent.csv can't be read"),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_one_line(arguments, line):
+    """And with an exit status that is not 0."""
+    result = run(*arguments)
+    assert result.exit_code in (1, 2)
+    assert line in result.output
+    assert "Traceback" not in result.output
+
+
+def test_an_unusable_feed_ends_the_demo_with_2(tmp_path):
+    """Nothing is started for it."""
+    feed = tmp_path / "feed.csv"
+    feed.write_text(
+        "incident_number,nature_of_call,date_time,location,unit_number\n1,11V - Burg,2018-01-09T09:26:00.000,x,y\n"
+    )
+    result = run("demo", DEMO_FEED=str(feed))
+    assert result.exit_code == 2
+    assert result.output == (
+        "error: feed.csv can't be used: Dallas active calls give a block and a street but no coordinates, "
+        "and nothing here looks addresses up\n"
+    )
+
+
+def shown(**more):
+    alert = {
+        "id": "a",
+        "revision": 2,
+        "category": "arson",
+        "title": "Arson",
+        "headline": "Fire set on purpose",
+        "severity": "severe",
+        "expires_at": format_time(NOW + 125_000),
+        "area": [{"type": "circle", "lat": 10.0, "lng": 20.0, "radius_m": 5000.0}],
+        **more,
+    }
+    holdings = Holdings([Place.at(10.0, 20.01)])
+    (change,) = holdings.take_alert(alert, NOW)
+    return change_line(change, holdings, NOW).plain
+
+
+def test_a_line_tells_what_where_and_how_long():
+    """Inside or outside by our own reckoning."""
+    assert shown() == (
+        "new            SEVERE Arson: Fire set on purpose"
+        "  [inside, 1.1 km from the centre; 2 min 05 s left; revision 2]"
+    )
+
+
+@pytest.mark.parametrize("status", ["exercise", "test"])
+def test_exercises_and_tests_are_shown_as_such(status):
+    """Protocol, "A client's duties"."""
+    assert f"[{status.upper()}] SEVERE Arson" in shown(status=status)
+
+
+def test_text_from_outside_is_shown_as_text():
+    """No markup, no control codes, nothing that turns the direction round."""
+    assert "[red]x[/red]" in shown(headline="[red]x[/red]")
+    assert plain("a\x1b[31mb\u202ec\x07\n") == "a�[31mb�c��"
+    assert alert_line({"severity": "minor", "category": "arson", "headline": "x\x1b[2J"}) == "MINOR arson: x�[2J"
+
+
+@pytest.mark.parametrize("width", [80, 132])
+def test_the_verdict_keeps_its_numbers_in_a_narrow_terminal(width):
+    """The headline gives way."""
+    item = Published("a", 1, [], 0, 1, "vehicle_break_in_theft", "A headline that is rather long " * 4)
+    console = make_console()
+    console.width = width
+    with console.capture() as capture:
+        console.print(verdict_table([Row(item, 9, 1234, 1234, 0, 5, 6, [1.0, 2.0, 300.0])], width))
+    words = capture.get().split("\n")[1].split()
+    assert {"1", "1234", "0", "5", "2.0", "300.0"} <= set(words)

@@ -1,0 +1,269 @@
+"""Limits: too many messages, too late, too long silent, too slow; and the end of a token."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from end_to_end.earth import Point
+from end_to_end.harness import (
+    FORMATS,
+    PHONE_SCOPE,
+    Json,
+    Keys,
+    Node,
+    Session,
+    alert,
+    circle,
+    ground,
+    moment,
+    place,
+    revision_of,
+    stamp,
+)
+from end_to_end.wire import PING, PONG, TEXT, Closed, Wire, encode, frame
+
+Join = Callable[..., Session]
+BURST = 300
+HEADERS_AND_HELLO_S = 10
+HEARTBEAT_S = 25
+SILENT_S = 60
+CONNECTION_MAX = 6_000_000
+"""Bytes: more than the kernel takes for a connection (4 MB at most, by default) and one write."""
+BULKY_FRAME = 5_000
+"""Bytes: the least that an alert with a thousand emoji and sixteen circles comes to."""
+
+
+# -- too many
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_a_burst_of_three_hundred_messages_is_fine(node: Node, join: Join, fmt: str):
+    """Section 5, "Messages": in bursts of 300; the `hello` is one of them."""
+    session = join(node, fmt=fmt)
+    for ref in range(BURST - 1):
+        session.say({"type": "ping", "ref": ref})
+    for ref in range(BURST - 1):
+        assert session.take()["ref"] == ref
+
+
+FLOODS = {
+    "pings": (TEXT, b'{"type":"ping"}'),
+    "moves": (TEXT, b'{"type":"move","places":[]}'),
+    "messages of no known type": (TEXT, b'{"type":"flood"}'),
+    "acks": (TEXT, b'{"type":"ack","id":"x","revision":1}'),
+    "WebSocket pings": (PING, b""),
+    "WebSocket pongs": (PONG, b""),
+}
+
+
+@pytest.mark.parametrize(("opcode", "payload"), FLOODS.values(), ids=FLOODS.keys())
+def test_beyond_the_burst_a_session_is_closed_with_4429(node: Node, join: Join, opcode: int, payload: bytes):
+    """Section 5: control frames included; others are not hindered."""
+    spot = ground()
+    other, session = join(node, place(spot)), join(node)
+    session.wire.sock.sendall(frame(opcode, payload) * (BURST + 100))
+    assert session.wire.close_code() == 4429
+    other.listen(node.publish(alert(spot))["id"], 1)
+
+
+# -- the end of a token
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_a_session_ends_with_its_token(node: Node, join: Join, keys: Keys, fmt: str):
+    """Section 6: 4401, not before the token's expiry; `token_expires_at` tells of it."""
+    expiry = int(time.time()) + 3
+    session = join(node, fmt=fmt, token=keys.token(sub="phone", scope=PHONE_SCOPE, exp=expiry))
+    assert moment(session.welcome["token_expires_at"]).timestamp() == expiry
+    assert session.wire.close_code() == 4401
+    assert time.time() >= expiry - 0.1
+
+
+def test_a_fresh_token_keeps_a_session(node: Node, join: Join, keys: Keys):
+    """Section 6: the last accepted token alone counts, whether it ends later or earlier."""
+    soon = int(time.time()) + 3
+    spot = ground()
+    brief = keys.token(sub="phone", scope=PHONE_SCOPE, exp=soon)
+    ends, kept, cut = (join(node, place(spot), token=brief) for _ in range(3))
+    kept.renew(PHONE_SCOPE)
+    cut.renew(PHONE_SCOPE)
+    assert cut.ask("token", token=brief)["type"] == "ok"
+    assert ends.wire.close_code() == 4401
+    assert cut.wire.close_code() == 4401
+    kept.listen(node.publish(alert(spot))["id"], 1)
+
+
+def test_a_session_that_has_ended_is_sent_nothing(node: Node, join: Join, keys: Keys):
+    """Section 6: an alert after the end of a token goes to the others only."""
+    spot = ground()
+    expiry = int(time.time()) + 2
+    session = join(node, place(spot), token=keys.token(sub="phone", scope=PHONE_SCOPE, exp=expiry))
+    assert session.wire.close_code() == 4401
+    node.publish(alert(spot))
+    assert session.wire.at_end()
+    assert session.received == []
+
+
+# -- too late, too silent, too slow
+
+
+class Waiting:
+    """Connections that are kept waiting at the same time, so that the slow tests are slow only once."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.began = time.monotonic()
+        self.no_headers = [Wire(node.stream_port) for _ in range(2)]
+        self.no_headers[1].sock.sendall(b"GET /v1/stream HTTP/1.1\r\nHost: x\r\n")
+        self.no_hello = [Wire(node.stream_port) for _ in range(2)]
+        for wire in self.no_hello:
+            wire.upgrade("geocast.v1.json")
+        self.no_hello[1].send(TEXT, b'{"type":"hello",', fin=False)
+        self.answering, self.silent = node.join(), node.join()
+        self.silent.wire.answer_pings = False
+        self.unread = unread_session(node)
+        self.published = publish_more_than_a_connection_takes(node, self.unread.places[0])
+        for wire in self.wires():
+            wire.sock.settimeout(2 * SILENT_S)
+
+    def wires(self) -> list[Wire]:
+        sessions = (self.answering, self.silent, self.unread)
+        return [*self.no_headers, *self.no_hello, *(session.wire for session in sessions)]
+
+    def waited(self) -> float:
+        return time.monotonic() - self.began
+
+    def close(self) -> None:
+        for wire in self.wires():
+            wire.sock.close()
+
+
+def unread_session(node: Node) -> Session:
+    """A subscriber with a small receive buffer, of whom nobody says that it reads."""
+    session = Session(node, receive_buffer=4_096)
+    session.hello([place(ground())])
+    return session
+
+
+def publish_more_than_a_connection_takes(node: Node, where: Json) -> list[str]:
+    """Alerts of several kB each, for one place; the ids."""
+    spot = (where["lat"], where["lng"])
+    area = [circle(spot, 800 + 10 * i) for i in range(16)]
+    names: list[str] = []
+    while len(names) * BULKY_FRAME < CONNECTION_MAX:
+        bodies = [alert(spot, description="\U0001f30d" * 1_000, area=area) for _ in range(50)]
+        answers = node.at_once("/v1/alerts", bodies)
+        assert {answer.status_code for answer in answers} == {201}
+        names += [body["id"] for body in bodies]
+    return names
+
+
+@pytest.fixture(scope="module")
+def waiting(node: Node) -> Iterator[Waiting]:
+    """Those who wait."""
+    waiting = Waiting(node)
+    yield waiting
+    waiting.close()
+
+
+@pytest.mark.slow
+def test_headers_have_to_come_in_time(waiting: Waiting):
+    """Section 5: complete 10 s after accept."""
+    for wire in waiting.no_headers:
+        assert wire.read_answer().status in (0, 408)
+    assert waiting.waited() >= HEADERS_AND_HELLO_S - 1
+
+
+@pytest.mark.slow
+def test_hello_has_to_come_in_time(waiting: Waiting):
+    """Section 5: 10 s after the 101, else 4408; half a hello is none."""
+    for wire in waiting.no_hello:
+        assert wire.close_code() == 4408
+
+
+@pytest.mark.slow
+def test_a_quiet_connection_is_pinged(waiting: Waiting):
+    """Section 5: the server pings a connection to which nothing was written for `heartbeat_s`."""
+    assert waiting.answering.welcome["heartbeat_s"] == HEARTBEAT_S
+    got = waiting.answering.wire.recv()
+    assert got.opcode == PING
+    assert waiting.waited() >= HEARTBEAT_S - 1
+    waiting.answering.wire.send(PONG, got.payload)
+    assert waiting.answering.ask("ping")["type"] == "pong"
+
+
+@pytest.mark.slow
+def test_who_does_not_read_hinders_nobody_and_is_owed_only_what_still_holds(node: Node, join: Join):
+    """Section 3: when the connection has drained, what it is owed is judged anew, newest revision only."""
+    with unread_session(node) as slow:
+        spot = (slow.places[0]["lat"], slow.places[0]["lng"])
+        reader = join(node, *slow.places, fmt="msgpack")
+        names = publish_more_than_a_connection_takes(node, slow.places[0])
+        for name in names:
+            reader.listen(name, 1)
+        last = change_while_unread(node, spot)
+        reader.listen(last["revised"], 2)
+        for name in names:
+            slow.listen(name, 1)
+        slow.listen(last["revised"], 2)
+        slow.catch_up()
+        assert slow.heard(last["cancelled"]) == [], "never handed over, so neither the alert nor its cancel"
+        assert slow.heard(last["expired"]) == [], "nothing after its end"
+        assert slow.heard(last["revised"]) == [2]
+        assert len(slow.received) == len(names) + 1, "each once"
+
+
+def change_while_unread(node: Node, spot: Point) -> dict[str, str]:
+    """One alert is cancelled, one revised, one expires; their ids."""
+    cancelled, revised = alert(spot), alert(spot)
+    expired = alert(spot, expires_at=stamp(seconds=2))
+    for body in (cancelled, revised, expired):
+        node.publish(body)
+    node.cancel(cancelled["id"], 2)
+    node.revise(revision_of(revised, 2))
+    node.wait_for_end(expired["id"])
+    return {"cancelled": cancelled["id"], "revised": revised["id"], "expired": expired["id"]}
+
+
+@pytest.mark.slow
+def test_a_connection_from_which_nothing_comes_is_aborted(waiting: Waiting):
+    """Section 5: no byte for 60 s."""
+    assert waiting.silent.wire.close_code() != 1000
+    assert waiting.waited() >= SILENT_S - 1
+
+
+@pytest.mark.slow
+def test_a_connection_that_does_not_drain_is_let_go(waiting: Waiting):
+    """Section 5: 4420 after 30 s, best effort: a client that doesn't read sees 1006."""
+    with pytest.raises(Closed) as closed:
+        waiting.unread.listen(waiting.published[-1], 1)
+    assert closed.value.code in (4420, 1006)
+
+
+def test_the_node_goes_on_serving_after_all_of_this(node: Node):
+    """A good alert still reaches a good session."""
+    node.assert_serving()
+
+
+def test_sockets_that_never_said_hello_keep_nobody_out(node: Node, join: Join):
+    """Section 5: three hundred of them, and a subscriber is welcome."""
+    wires = [Wire(node.stream_port) for _ in range(BURST)]
+    for wire in wires[::2]:
+        wire.upgrade("geocast.v1.json")
+    spot = ground()
+    session = join(node, place(spot))
+    session.listen(node.publish(alert(spot))["id"], 1)
+    for wire in wires:
+        wire.sock.close()
+
+
+def test_a_hello_that_drips_in_is_a_hello(node: Node, keys: Keys):
+    """Section 5: bytes may come one by one."""
+    hello = {"type": "hello", "places": [], "token": keys.token(sub="phone", scope=PHONE_SCOPE)}
+    with Wire(node.stream_port) as wire:
+        wire.upgrade("geocast.v1.json")
+        for byte in frame(TEXT, encode("json", hello)):
+            wire.sock.sendall(bytes([byte]))
+        assert b'"welcome"' in wire.recv_data().payload

@@ -1,0 +1,162 @@
+"""What stands in for clocks, connections and requests in the tests. Each fake confesses where it lies.
+
+FakeClock    a clock that moves only when it is told to
+FakePeer     a subscriber's connection: keeps what is written, and does what it is told to with it
+FakeRights   what a token grants, without a token
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+
+from geocast.alert import Alert, Approval, Cancel, Circle, Revision, Terms
+from geocast.clock import Now, format_time, parse_time
+from geocast.closing import Close
+
+NOON_MS = parse_time("2026-01-31T12:00:00Z")  # when a FakeClock starts
+HOUR_MS = 3_600_000
+DALLAS = (32.7767, -96.797)
+
+
+class FakeClock:
+    """A clock that stands still.
+
+    Purpose: the time is part of a test's input. Lies: two readings are equal; real ones of one slice may not be.
+    """
+
+    def __init__(self, wall_ms: int = NOON_MS, monotonic: float = 1000.0) -> None:
+        self.wall_ms = wall_ms
+        self.monotonic = monotonic
+
+    def now(self) -> Now:
+        """Read both clocks."""
+        return Now(self.wall_ms, self.monotonic)
+
+    def advance(self, seconds: float) -> Now:
+        """Let time pass on both clocks. (To set one of them alone, assign to it.)"""
+        self.wall_ms += round(seconds * 1000)
+        self.monotonic += seconds
+        return self.now()
+
+
+class FakePeer:
+    """A subscriber's connection.
+
+    Purpose: to see what is written, in which writes, and how a session ends. Lies: bytes arrive at once and whole;
+    `close` and `abort` only take note, while a real connection goes on to tell the hub by `leave`; a clogged one says
+    so through `on_pause` from inside `write`, as a transport does, but takes any number of bytes.
+    """
+
+    def __init__(self, on_pause: Callable[[], None] = lambda: None) -> None:
+        self.writes: list[bytes] = []
+        self.closed: Close | None = None
+        self.aborted = False
+        self.clogged = False  # nothing more leaves the transport
+        self.broken = False  # the transport has died and has not said so yet
+        self._on_pause = on_pause
+        self._taken = 0
+
+    def write(self, data: bytes) -> None:
+        """Keep `data`."""
+        if self.broken:
+            raise RuntimeError("the transport is closed")
+        self.writes.append(data)
+        if self.clogged:
+            self._on_pause()
+
+    def close(self, close: Close) -> None:
+        """Take note, of the first reason only."""
+        self.closed = self.closed or close
+
+    def abort(self) -> None:
+        """Take note."""
+        self.aborted = True
+
+    def take(self) -> list[dict[str, Any]]:
+        """The messages written since this was last asked; a ping of the WebSocket is `{"type": "<ping>"}`."""
+        new, self._taken = self.writes[self._taken :], len(self.writes)
+        return [message for data in new for message in messages(data)]
+
+
+@dataclass
+class FakeRights:
+    """What a token grants. Lies: nobody checked one."""
+
+    may_test: bool = False
+    deadline: float = float("inf")
+
+
+def messages(data: bytes) -> list[dict[str, Any]]:
+    """The messages in whole, unmasked frames (RFC 6455, 5.2), in either format."""
+    found = []
+    while data:
+        assert data[0] & 0x70 == 0, "reserved bits"
+        assert data[1] & 0x80 == 0, "masked"
+        size, start = data[1], 2
+        if size >= 126:
+            start = 4 if size == 126 else 10
+            size = int.from_bytes(data[2:start], "big")
+        payload, opcode = data[start : start + size], data[0]
+        assert len(payload) == size, "cut off"
+        found.append({0x81: json.loads, 0x82: msgpack.unpackb, 0x89: lambda _: {"type": "<ping>"}}[opcode](payload))
+        data = data[start + size :]
+    return found
+
+
+def alert_request(**changes: Any) -> dict[str, Any]:
+    """The body of a `POST /v1/alerts` that is accepted at noon, with these fields changed; `...` leaves one out."""
+    body = {
+        "id": "a-1",
+        "category": "robbery",
+        "headline": "Robbery at a shop",
+        "description": "Two people on foot.\nAvoid the area.",
+        "severity": "severe",
+        "status": "actual",
+        "threat": "community",
+        "occurred_at": format_time(NOON_MS - 600_000),
+        "expires_at": format_time(NOON_MS + 1_800_000),
+        "area": {"type": "circle", "lat": DALLAS[0], "lng": DALLAS[1], "radius_m": 800},
+        "approval": {"reviewer": "desk-7", "approved_at": format_time(NOON_MS - 60_000)},
+    }
+    return {name: value for name, value in (body | changes).items() if value is not ...}
+
+
+def a_revision(
+    alert_id: str = "a-1",
+    revision: int = 1,
+    *,
+    area: tuple[Circle, ...] = (Circle(*DALLAS, 1000.0),),
+    source: str = "desk",
+    issued_at: int = NOON_MS,
+    terms: Terms = Terms("Robbery", HOUR_MS, 9),  # noqa: B008 (frozen)
+    **changes: Any,
+) -> Revision:
+    """An accepted revision that lives for half an hour from noon, with these fields of its alert changed."""
+    fields = {
+        "id": alert_id,
+        "category": "robbery",
+        "headline": f"Robbery, revision {revision}",
+        "description": None,
+        "severity": "severe",
+        "status": "actual",
+        "occurred_at": NOON_MS - 600_000,
+        "expires_at": NOON_MS + 1_800_000,
+        "area": area,
+        "approval": Approval("desk-7", NOON_MS - 60_000),
+    }
+    return Revision(Alert(**(fields | changes)), revision, source, issued_at, terms)
+
+
+def a_cancel(alert_id: str = "a-1", revision: int = 2, **changes: Any) -> Cancel:
+    """An accepted cancel of an alert such as `a_revision` makes."""
+    fields = {
+        "reason": "over",
+        "approval": Approval("desk-7", NOON_MS),
+        "source": "desk",
+        "cancelled_at": NOON_MS,
+        "ends_at": NOON_MS + 1_800_000,
+    }
+    return Cancel(alert_id, revision, **(fields | changes))

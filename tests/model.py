@@ -1,0 +1,198 @@
+"""Who is sent what (protocol, section 5), as a naive program: the rules, executable.
+
+It has one dict of alerts and one list of clients, looks at one pair at a time, and shares no line with the server:
+its distance is a haversine. `due` says the one message that a client has to be sent now about an alert, or None. As
+the rules leave no choice, that is both what must be sent and all that may be sent; only *when* is the server's
+business, within a fan-out that is under way.
+
+`now` has `wall_ms` and `monotonic` (seconds), as in the server.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+EARTH_RADIUS_M = 6_371_007.180918475  # section 2, "Distance"
+SEVERITIES = ("minor", "moderate", "severe", "extreme")
+CLAIM_S = 30.0  # rule 5: how long an unknown id is remembered
+SLOW_S = 30.0  # close code 4420
+ACKS_KEPT = 3  # revisions of an alert that can still be acknowledged: the current one and two before
+
+
+def haversine_m(lat1, lng1, lat2, lng2):
+    """The great-circle distance in metres (R. W. Sinnott, "Virtues of the Haversine", 1984)."""
+    phi1, phi2 = math.radians(lat1), math.radians(lat2)
+    dlat, dlng = phi2 - phi1, math.radians(lng2 - lng1)
+    h = math.sin(dlat / 2) ** 2 + math.cos(phi1) * math.cos(phi2) * math.sin(dlng / 2) ** 2
+    return 2 * EARTH_RADIUS_M * math.asin(math.sqrt(min(1.0, h)))
+
+
+def inside(place, circle):
+    """Section 2: whether a place (lat, lng, reach) is inside a circle (lat, lng, radius)."""
+    return haversine_m(*place[:2], *circle[:2]) <= circle[2] + place[2]
+
+
+@dataclass(frozen=True)
+class Item:
+    """An entry of the log, a revision or a cancel; a cancel says nothing new from `severity` on."""
+
+    id: str
+    number: int
+    ends_at: int  # ms, by the wall clock
+    severity: str = "minor"
+    category: str = ""
+    status: str = "actual"
+    area: tuple = ()  # circles
+    cancels: bool = False
+
+    def __str__(self):
+        return f"cancel {self.id}/{self.number}" if self.cancels else f"{self.severity} {self.id}/{self.number}"
+
+
+@dataclass
+class Alert:
+    """What the node knows of an alert: its current revision, its cancel, and the monotonic end of it."""
+
+    revision: Item
+    deadline: float
+    cancel: Item | None = None
+
+    def ended(self, now):
+        """Section 3: nothing is sent after `expires_at`; it has come when either clock says so."""
+        return now.wall_ms >= self.revision.ends_at or now.monotonic >= self.deadline
+
+    def revise(self, revision, now):
+        """A new end is as much later than the old one as it says, though the wall clock was set in between."""
+        longer = (revision.ends_at - self.revision.ends_at) / 1000
+        self.deadline = min(self.deadline + longer, now.deadline(revision.ends_at))
+        self.revision = revision
+
+
+@dataclass(eq=False)
+class Client:
+    """A session, and all that was sent on its connection."""
+
+    places: list = field(default_factory=list)
+    categories: set | None = None
+    min_severity: str = "minor"
+    tests: bool = False  # its token has alerts:test
+    deadline: float = math.inf  # of its token, monotonic
+    slow_since: float | None = None
+    recipient_of: set = field(default_factory=set)
+    has: dict = field(default_factory=dict)  # id -> the revision that it was sent, or says that it holds
+    claims: dict = field(default_factory=dict)  # id unknown here -> the revision it holds, until when to remember
+    to_ack: set = field(default_factory=set)  # (id, revision) sent and not acknowledged
+    newest: dict = field(default_factory=dict)  # id -> the highest number ever sent
+    over: set = field(default_factory=set)  # ids whose cancel was sent
+
+
+class Rules:
+    """A node as the rules see it."""
+
+    def __init__(self):
+        self.alerts, self.clients = {}, []
+        self.sent, self.acked = {}, {}  # id -> how many
+
+    # ---- what is due --------------------------------------------------------------------------------------------
+
+    def due(self, client, alert_id, now):
+        """The item that the client has to be sent now about this alert, or None."""
+        alert = self.alerts.get(alert_id)
+        if alert is None or alert.ended(now) or not self.sees(client, alert):
+            return None
+        if alert.cancel is not None:  # Rule 4
+            return alert.cancel if alert_id in client.recipient_of else None
+        if client.has.get(alert_id, 0) >= alert.revision.number:  # Rules 2, 3 and 5: once, and not what it holds
+            return None
+        return alert.revision if alert_id in client.recipient_of or self.applies(client, alert) else None  # Rule 1
+
+    def all_due(self, client, now):
+        """All that the client has to be sent now."""
+        return {item for alert_id in self.alerts if (item := self.due(client, alert_id, now))}
+
+    def applies(self, client, alert):
+        """Rule 1: a place is inside the area, and the filter passes it."""
+        in_it = any(inside(place, circle) for place in client.places for circle in alert.revision.area)
+        return in_it and self.passes(client, alert.revision)
+
+    @staticmethod
+    def passes(client, revision):
+        """Rule 7: a filter never holds back extreme."""
+        wanted = client.categories is None or revision.category in client.categories
+        severe_enough = SEVERITIES.index(revision.severity) >= SEVERITIES.index(client.min_severity)
+        return revision.severity == "extreme" or (wanted and severe_enough)
+
+    @staticmethod
+    def sees(client, alert):
+        """Rule 6: tests and exercises exist for those only who may see them."""
+        return alert.revision.status == "actual" or client.tests
+
+    # ---- what happens -------------------------------------------------------------------------------------------
+
+    def read(self, item, now):
+        """The node reads an item of the log. (Whatever is in the log is in order; what has ended tells it nothing.)"""
+        alert = self.alerts.get(item.id)
+        if alert is None and (item.cancels or now.wall_ms >= item.ends_at):
+            return
+        if alert is None:
+            alert = self.alerts[item.id] = Alert(item, now.deadline(item.ends_at))
+        elif item.cancels:
+            alert.cancel = item
+        else:
+            alert.revise(item, now)
+        if not alert.ended(now):  # Rule 5: those who said that they hold it, when it was unknown here
+            for client in self.clients:
+                if item.id in client.claims:
+                    self.claim(client, item.id, client.claims.pop(item.id)[0], now)
+
+    def hello(self, client, holding, now):
+        """A client comes, with what it holds."""
+        self.clients.append(client)
+        for alert_id, held in holding.items():
+            self.claim(client, alert_id, held, now)
+
+    def claim(self, client, alert_id, held, now):
+        """Rule 5, the table; `due` does the rest."""
+        alert = self.alerts.get(alert_id)
+        if alert is None or alert.ended(now):
+            client.claims[alert_id] = (held, now.monotonic + CLAIM_S)
+        elif self.sees(client, alert):
+            client.recipient_of.add(alert_id)
+            client.has[alert_id] = held
+
+    def is_sent(self, client, item, now):
+        """A client is sent an item. It has to be due, and in order."""
+        assert client.slow_since is None, "a slow client is sent nothing (section 3)"
+        assert item == self.due(client, item.id, now), f"{item} is not due (rules 1, 3 to 8)"
+        assert item.number > client.newest.get(item.id, 0), f"{item}: once, and in rising order (rule 2)"
+        assert item.id not in client.over, f"{item}: nothing after its cancel (rule 2)"
+        client.newest[item.id] = item.number
+        if item.cancels:
+            client.over.add(item.id)
+            client.recipient_of.discard(item.id)
+            return
+        client.recipient_of.add(item.id)  # Rule 8: when it is sent, and not before
+        client.has[item.id] = item.number
+        client.to_ack.add((item.id, item.number))
+        self.sent[item.id] = self.sent.get(item.id, 0) + 1
+
+    def acknowledge(self, client, alert_id, number, now):
+        """Section 5, "Messages": counts once, and only for what was sent on this connection; rule 6."""
+        alert = self.alerts.get(alert_id)
+        known = alert is not None and not alert.ended(now) and self.sees(client, alert)
+        if known and (alert_id, number) in client.to_ack and number > alert.revision.number - ACKS_KEPT:
+            client.to_ack.remove((alert_id, number))
+            self.acked[alert_id] = self.acked.get(alert_id, 0) + 1
+
+    def sweep(self, now):
+        """Forget what has ended. Returns the clients to close, with the code."""
+        for alert_id in [alert_id for alert_id, alert in self.alerts.items() if alert.ended(now)]:
+            del self.alerts[alert_id]
+            for client in self.clients:
+                client.recipient_of.discard(alert_id)
+                client.has.pop(alert_id, None)
+                client.to_ack -= {(i, number) for i, number in client.to_ack if i == alert_id}
+        for client in self.clients:
+            client.claims = {i: claim for i, claim in client.claims.items() if claim[1] > now.monotonic}
+        expired = {client: 4401 for client in self.clients if client.deadline <= now.monotonic}
+        slow = [c for c in self.clients if c.slow_since is not None and now.monotonic - c.slow_since >= SLOW_S]
+        return dict.fromkeys(slow, 4420) | expired

@@ -1,0 +1,541 @@
+"""The core (hub, session, live alerts) against the model of the rules, by random steps.
+
+Whatever a client is written is held against the model at that very moment; what is missing is found whenever the hub
+says that it has no more to do. GEOCAST_SOAK_EXAMPLES and GEOCAST_SOAK_STEPS ask for more than `make test` does, and
+for other steps each time. A failure prints its steps as a Mermaid diagram, and how to run it again.
+"""
+
+import math
+import os
+from dataclasses import replace
+from trace import Trace
+
+import h3.api.basic_int as h3
+from fakes import DALLAS, HOUR_MS, FakeClock, FakePeer, a_cancel, a_revision, messages
+from hypothesis import HealthCheck, note, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from jwt import PyJWK
+from model import EARTH_RADIUS_M, SEVERITIES, Client, Item, Rules, haversine_m
+
+from geocast import hub as hubs
+from geocast.alert import Circle
+from geocast.closing import SessionClosed
+from geocast.frames import JSON, MSGPACK
+from geocast.session import Session
+from geocast.tokens import RECEIVE, TEST, Tokens, sign
+
+SOAK = "GEOCAST_SOAK_EXAMPLES" in os.environ
+EXAMPLES = int(os.environ.get("GEOCAST_SOAK_EXAMPLES", "150"))
+STEPS = int(os.environ.get("GEOCAST_SOAK_STEPS", "50"))
+ROWS = 6  # of the hub: each is used again and again
+
+# ---- the ground --------------------------------------------------------------------------------------------------
+
+
+def beyond(lat, lng, bearing, metres):
+    """The point that lies `metres` off in this direction."""
+    phi, angle, theta = math.radians(lat), metres / EARTH_RADIUS_M, math.radians(bearing)
+    to = math.asin(math.sin(phi) * math.cos(angle) + math.cos(phi) * math.sin(angle) * math.cos(theta))
+    east = math.sin(theta) * math.sin(angle) * math.cos(phi)
+    by = math.degrees(math.atan2(east, math.cos(angle) - math.sin(phi) * math.sin(to)))
+    return math.degrees(to), (lng + by + 540) % 360 - 180
+
+
+def point(lat, lng, accuracy_m=None):
+    """A place as a client sends it, and as the rules take it."""
+    sent = {"lat": lat, "lng": lng} | ({} if accuracy_m is None else {"accuracy_m": accuracy_m})
+    return sent, (lat, lng, accuracy_m or 0.0)
+
+
+def cell(lat, lng, resolution):
+    """The cell around a point, likewise."""
+    number = h3.latlng_to_cell(lat, lng, resolution)
+    centre = h3.cell_to_latlng(number)
+    return {"cell": f"{number:x}"}, (*centre, max(haversine_m(*centre, *p) for p in h3.cell_to_boundary(number)))
+
+
+CENTRES = [DALLAS, (89.9995, 30.0), (-17.0, 179.9999)]
+RADII = [300.0, 1000.0]
+CIRCLES = [(*centre, radius) for centre in CENTRES for radius in RADII]
+CIRCLES += [(*beyond(*DALLAS, 90, 1500), 600.0), (*DALLAS, 2_000_000.0)]
+PLACES = [
+    place
+    for centre in CENTRES
+    for place in (
+        point(*centre),
+        *(point(*beyond(*centre, 77, radius + off)) for radius in RADII for off in (-0.02, 0.02)),
+        *(point(*beyond(*centre, 200, 340), accuracy_m) for accuracy_m in (39.98, 40.02)),
+        point(*beyond(*centre, 310, 5000), 2000),
+        cell(*beyond(*centre, 90, 1200), 9),
+        cell(*beyond(*centre, 300, 2600), 7),
+    )
+]
+for _, (*where, reach) in PLACES:
+    for *middle, radius_m in CIRCLES:
+        assert abs(haversine_m(*where, *middle) - reach - radius_m) > 0.01, "within 1 cm either answer is right"
+
+# ---- the people --------------------------------------------------------------------------------------------------
+
+KEY = {"kty": "oct", "kid": "k", "alg": "HS256", "k": "c2VjcmV0" * 8}
+TOKENS = Tokens({"k": PyJWK(KEY, "HS256")})
+IDS = ("a", "b", "c", "d", "e", "f")
+CATEGORIES = ("arson", "burglary", "robbery")
+WIRES = {"json": JSON, "msgpack": MSGPACK}
+
+
+class Phone(FakePeer):
+    """A subscriber's connection: hands on what it is written, at once. Lies: as FakePeer, but its end is an end."""
+
+    def __init__(self, name, wire, machine):
+        super().__init__(lambda: machine.clogs(self))
+        self.name, self.machine, self.client = name, machine, Client()
+        self.session = Session(self, WIRES[wire], machine.hub, TOKENS)
+
+    def write(self, data):
+        self.machine.gets(self, messages(data))
+        super().write(data)
+
+    def close(self, close):
+        super().close(close)
+        self.machine.leaves(self)
+
+
+def is_told(message):
+    """The item that a message tells of: its kind, id and number."""
+    told = message.get("alert", message)
+    return message["type"], told["id"], told["revision"]
+
+
+def tells(item):
+    """What the message that tells of an item says."""
+    return "cancel" if item.cancels else "alert", item.id, item.number
+
+
+def entry(item):
+    """An item as the server's log has it."""
+    if item.cancels:
+        return a_cancel(item.id, item.number, ends_at=item.ends_at)
+    area = tuple(Circle(*circle) for circle in item.area)
+    fields = {"severity": item.severity, "category": item.category, "status": item.status}
+    return a_revision(item.id, item.number, area=area, expires_at=item.ends_at, **fields)
+
+
+# What is drawn. A weight is a repetition; most of it happens in one town, or nobody would ever be told anything.
+IN_TOWN = st.sampled_from([circle for circle in CIRCLES if circle[:2] == DALLAS])
+AREA = (IN_TOWN.map(lambda circle: [circle]) | st.lists(st.sampled_from(CIRCLES), min_size=1, max_size=3)).map(tuple)
+AT_HOME = st.lists(st.sampled_from(PLACES[: len(PLACES) // len(CENTRES)]), min_size=1, max_size=2)
+SOMEWHERE = AT_HOME | st.lists(st.sampled_from(PLACES), max_size=8)
+CATEGORY, SEVERITY = st.sampled_from(CATEGORIES), st.sampled_from(SEVERITIES)
+CATEGORY_LIST = st.lists(st.sampled_from([*CATEGORIES, "unheard_of"]), max_size=2, unique=True)
+FILTER = st.just({}) | st.fixed_dictionaries({}, optional={"categories": CATEGORY_LIST, "min_severity": SEVERITY})
+CHANGE = st.fixed_dictionaries(
+    {}, optional={"categories": st.none() | CATEGORY_LIST, "min_severity": st.none() | SEVERITY}
+).filter(bool)
+ALERT = st.fixed_dictionaries(
+    {
+        "severity": SEVERITY,
+        "category": CATEGORY,
+        "status": st.sampled_from(["actual", "actual", "test", "exercise"]),
+        "area": AREA,
+        "life_s": st.sampled_from([600, 600, 60, 10, 2]),
+    }
+)
+CHANGES = st.fixed_dictionaries({}, optional={"severity": SEVERITY, "category": CATEGORY, "area": AREA})
+TOKEN = st.fixed_dictionaries({"tests": st.booleans(), "life_s": st.sampled_from([7200, 7200, 7200, 60, 5])})
+WIRE = st.sampled_from(sorted(WIRES))
+PHONE = st.fixed_dictionaries({"wire": WIRE, "places": SOMEWHERE, "wanted": FILTER, "token": TOKEN})
+HOLDING = st.dictionaries(st.sampled_from(IDS), st.integers(-2, 2), max_size=4)  # off the last number
+TURNS = st.sampled_from([1, 1, 0, 2, None])  # of the hub, once the node has read an item; None: it reads it later
+WHICH = st.integers(0, 5)
+WAITS_S = st.sampled_from([0.125, 1.0, 5.0, 10.0, 30.0])  # binary fractions: no sum is rounded
+
+
+class Geocast(RuleBasedStateMachine):
+    """A desk, a node that reads the log, and phones; beside them the model."""
+
+    def __init__(self):
+        super().__init__()
+        self.trace, self.clock = Trace(), FakeClock()
+        self.skew_ms = 0  # of the node's wall clock
+        self.log, self.items, self.last = [], {}, {}  # in order; by id and number; the last one of each id
+        self.away = []  # what phones show that have hung up
+        self.names = iter(range(1, 1000))
+        self.seen = 0  # how much of the trace had been written when time passed last
+        self.start(0)
+
+    def start(self, read):
+        """A node that has read so many items of the log."""
+        self.hub, self.rules, self.phones = hubs.Hub(ROWS), Rules(), []
+        self.sent, self.acked = {}, {}
+        self.position = 0
+        self.quiet = True  # the hub has no more to do
+        for _ in range(read):
+            self.read()
+
+    @property
+    def now(self):
+        return self.clock.now()
+
+    # ---- what the server does ------------------------------------------------------------------------------------
+
+    def gets(self, phone, received):
+        """A phone is written something: is it what the rules say?"""
+        client, now = phone.client, self.now
+        head = received[0]
+        if head["type"] in ("welcome", "ok"):
+            received = received[1:]
+            self.trace.sends("node", phone.name, f"{head['type']}, live {head['live']}")
+            due = self.rules.all_due(client, now)
+            assert {is_told(m) for m in received} == {tells(item) for item in due}, f"rule 3: {_list(due)} are due"
+            assert head["live"] == len(received), "`live` counts what follows"
+            order = [_urgency(m) for m in received]
+            assert order == sorted(order), "cancels first, then the most severe"
+        elif head["type"] not in ("alert", "cancel"):
+            assert client.slow_since is None, "a slow client is sent nothing"
+            assert len(received) == 1
+            return
+        for message in received:
+            kind, alert_id, number = is_told(message)
+            item = self.items[alert_id, number]
+            self.trace.sends("node", phone.name, item)
+            assert kind == tells(item)[0]
+            self.rules.is_sent(client, item, now)
+
+    def clogs(self, phone):
+        """A phone's transport takes the bytes, and can't get rid of them."""
+        if phone.client.slow_since is None and phone in self.phones:
+            phone.client.slow_since = self.now.monotonic
+            self.trace.notes(phone.name, "slow")
+            self.hub.pause(phone.session.row, self.now)
+
+    def leaves(self, phone):
+        """A session is over."""
+        if phone in self.phones:
+            self.phones.remove(phone)
+            self.rules.clients.remove(phone.client)
+            self.hub.leave(phone.session.row)
+
+    def read(self):
+        """The node reads the next item of the log."""
+        if self.position < len(self.log):
+            item = self.log[self.position]
+            self.position += 1
+            self.trace.sends("log", "node", item)
+            self.quiet = False
+            self.rules.read(item, self.now)
+            self.hub.deliver(entry(item), self.now)
+
+    # ---- the desk ------------------------------------------------------------------------------------------------
+
+    @property
+    def true_ms(self):
+        """What a wall clock says that nobody set."""
+        return self.clock.wall_ms - self.skew_ms
+
+    def append(self, item, turns):
+        self.log.append(item)
+        self.last[item.id] = self.items[item.id, item.number] = item
+        self.trace.sends("desk", "log", f"{item}, {item.status} {item.category} in {item.area}, until {item.ends_at}")
+        if turns is not None:
+            while self.position < len(self.log):
+                self.read()
+            self.turn_often(turns)
+
+    def can_follow(self):
+        """The last items of the alerts that are live by the log."""
+        return [item for item in self.last.values() if not item.cancels and item.ends_at > self.true_ms]
+
+    @initialize(
+        slice_rows=st.sampled_from([1, 1, 2]),
+        phones=st.lists(PHONE, min_size=2, max_size=ROWS),
+        alerts=st.lists(ALERT, min_size=1, max_size=3),
+    )
+    def begin(self, slice_rows, phones, alerts):
+        """(Rules may be left out of a run, this is not: there is always something to see.)"""
+        hubs.SLICE = slice_rows
+        for phone in phones:
+            self.hello(holding={}, **phone)
+        for alert in alerts:
+            self.publish_one(turns=1, **alert)
+
+    @precondition(lambda self: len(self.last) < len(IDS))
+    @rule(alert=ALERT, turns=TURNS)
+    def publish(self, alert, turns):
+        self.publish_one(turns=turns, **alert)
+
+    def publish_one(self, severity, category, status, area, life_s, turns):
+        alert_id = IDS[len(self.last)]
+        self.append(Item(alert_id, 1, self.true_ms + life_s * 1000, severity, category, status, area), turns)
+
+    @precondition(can_follow)
+    @rule(which=WHICH, changes=CHANGES, longer_s=st.sampled_from([0, 30]), turns=TURNS)
+    def revise(self, which, changes, longer_s, turns):
+        old = _one_of(self.can_follow(), which)
+        self.append(replace(old, number=old.number + 1, ends_at=old.ends_at + longer_s * 1000, **changes), turns)
+
+    @precondition(can_follow)
+    @rule(which=WHICH, turns=TURNS)
+    def cancel(self, which, turns):
+        old = _one_of(self.can_follow(), which)
+        self.append(replace(old, number=old.number + 1, cancels=True), turns)
+
+    # ---- the phones ----------------------------------------------------------------------------------------------
+
+    def reading(self):
+        """The phones from which messages are read."""
+        return [phone for phone in self.phones if phone.client.slow_since is None]
+
+    def slow(self):
+        return [phone for phone in self.phones if phone.client.slow_since is not None]
+
+    @precondition(lambda self: len(self.phones) < ROWS)
+    @rule(phone=PHONE, holding=HOLDING)
+    def connect(self, phone, holding):
+        held = {i: max(1, self.last[i].number + off) if i in self.last else 1 for i, off in holding.items()}
+        self.hello(holding=held, **phone)
+
+    @precondition(lambda self: len(self.phones) < ROWS and self.away)
+    @rule(phone=PHONE)
+    def come_back(self, phone):
+        self.hello(holding=self.away.pop(), **phone)
+
+    def hello(self, wire, places, wanted, token, holding):
+        phone = Phone(f"phone{next(self.names)}", wire, self)
+        client = phone.client
+        phone.places, client.places = places, [place for _, place in places]
+        self.filters(client, wanted)
+        signed = self.grant(client, token)
+        message = {"places": [sent for sent, _ in places], "holding": holding, "token": signed} | wanted
+        if client.deadline <= self.now.monotonic:
+            self.says(phone, "hello", message, token, refused=4401)
+            return
+        self.phones.append(phone)
+        self.rules.hello(client, holding, self.now)
+        self.says(phone, "hello", message, token)
+
+    def grant(self, client, token):
+        """A token as text; what it grants is the client's."""
+        until_s = self.true_ms // 1000 + token["life_s"]
+        client.tests, client.deadline = token["tests"], self.now.deadline(until_s * 1000)
+        scopes = [RECEIVE, TEST] if token["tests"] else [RECEIVE]
+        return sign(KEY, "phone", scopes, until_s - 1, 1)
+
+    def filters(self, client, change):
+        client.categories = change.get("categories", client.categories)
+        client.min_severity = change.get("min_severity", client.min_severity) or "minor"
+
+    def says(self, phone, kind, message, token=None, refused=None):
+        """A phone says something, and is or isn't closed for it."""
+        shown = {name: value for name, value in message.items() if name != "token"} | (token or {})
+        self.trace.sends(phone.name, "node", f"{kind} {shown}")
+        code = None
+        try:
+            phone.session.receive(phone.session.wire.dumps({"type": kind} | message), self.now)
+        except SessionClosed as closed:
+            code = closed.close.code
+            self.leaves(phone)
+        assert code == refused
+
+    @precondition(reading)
+    @rule(which=WHICH, places=SOMEWHERE)
+    def move(self, which, places):
+        phone = _one_of(self.reading(), which)
+        phone.places, phone.client.places = places, [place for _, place in places]
+        self.says(phone, "move", {"places": [sent for sent, _ in places]})
+
+    @precondition(reading)
+    @rule(which=WHICH, change=CHANGE)
+    def filter(self, which, change):
+        phone = _one_of(self.reading(), which)
+        self.filters(phone.client, change)
+        self.says(phone, "filter", change)
+
+    @precondition(reading)
+    @rule(which=WHICH, token=TOKEN)
+    def token(self, which, token):
+        phone = _one_of(self.reading(), which)
+        signed = self.grant(phone.client, token)
+        refused = 4401 if phone.client.deadline <= self.now.monotonic else None
+        self.says(phone, "token", {"token": signed}, token, refused)
+
+    @precondition(reading)
+    @rule(which=WHICH, alert_id=st.sampled_from(IDS), back=st.integers(-1, 3))
+    def ack(self, which, alert_id, back):
+        phone = _one_of(self.reading(), which)
+        number = max(1, self.last[alert_id].number - back) if alert_id in self.last else 1
+        self.rules.acknowledge(phone.client, alert_id, number, self.now)
+        self.says(phone, "ack", {"id": alert_id, "revision": number})
+
+    @precondition(reading)
+    @rule(which=WHICH, kind=st.sampled_from(["move", "filter", "ack", "nonsense"]))
+    def make_a_mistake(self, which, kind):
+        self.says(_one_of(self.reading(), which), kind, {"places": [{"lat": 91, "lng": 0}], "min_severity": 1})
+
+    @precondition(reading)
+    @rule(which=WHICH, at_once=st.booleans())
+    def clog(self, which, at_once):
+        """A phone stops to read; its transport says so at the next write."""
+        phone = _one_of(self.reading(), which)
+        phone.clogged = True
+        if at_once:
+            self.says(phone, "ping", {})
+
+    @precondition(slow)
+    @rule(which=WHICH, again=st.booleans())
+    def drain(self, which, again):
+        """A phone has read all (and stops again)."""
+        phone = _one_of(self.slow(), which)
+        phone.clogged, phone.client.slow_since = again, None
+        self.trace.notes(phone.name, "has read all")
+        self.hub.resume(phone.session.row, self.now)
+        self.misses_nothing(phone)
+
+    @precondition(lambda self: self.phones)
+    @rule(which=WHICH)
+    def hang_up(self, which):
+        phone = _one_of(self.phones, which)
+        self.trace.notes(phone.name, "hangs up")
+        self.away.append(self.shown(phone))
+        self.leaves(phone)
+
+    def shown(self, phone):
+        """What a phone shows, which it will say that it holds."""
+        return {alert_id: phone.client.has[alert_id] for alert_id in sorted(phone.client.recipient_of)}
+
+    # ---- the node ------------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.position < len(self.log))
+    @rule(turns=TURNS.filter(lambda turns: turns is not None))
+    def read_one(self, turns):
+        self.read()
+        self.turn_often(turns)
+
+    @precondition(lambda self: not self.quiet)
+    @rule(turns=st.sampled_from([1, 1, 2, 1000]))
+    def turn(self, turns):
+        self.turn_often(turns)
+
+    def turn_often(self, turns):
+        for _ in range(turns):
+            if not self.hub.turn(self.now):
+                self.quiet = True
+                return
+        assert turns < 1000, "a fan-out comes to an end"
+
+    def has_news(self):
+        """Time that passes twice is no news."""
+        return len(self.trace) > self.seen
+
+    @precondition(has_news)
+    @rule(seconds=WAITS_S, sweeps=st.booleans())
+    def wait(self, seconds, sweeps):
+        self.clock.advance(seconds)
+        self.trace.notes("node", f"{seconds} s later{', a sweep' if sweeps else ''}")
+        self.seen = len(self.trace)
+        for phone in self.reading():
+            self.hub.heard(phone.session.row, self.now)
+        if sweeps:
+            self.sweep()
+
+    @precondition(has_news)
+    @rule(hours=st.sampled_from([0, 0, 0, 0, 1, -1]))
+    def set_wall_clock(self, hours):
+        self.clock.wall_ms = self.true_ms + hours * HOUR_MS
+        self.skew_ms = hours * HOUR_MS
+        self.trace.notes("node", f"the wall clock is {hours} h off, a sweep")
+        self.seen = len(self.trace)
+        self.sweep()
+
+    def sweep(self):
+        phones, to_close = list(self.phones), self.rules.sweep(self.now)
+        self.hub.sweep(self.now)
+        closed = {phone.client: phone.closed.code for phone in phones if phone.closed is not None}
+        assert closed == to_close, "a token that expired (4401), a slow client (4420)"
+
+    @precondition(lambda self: self.rules.sent)
+    @rule(again=st.booleans())
+    def count(self, again):
+        """Delivery counts are taken; the first time they can't be stored, perhaps."""
+        if again:
+            self.hub.live.put_back_counts(self.hub.take_counts())
+        for alert_id, counts in self.hub.take_counts().items():
+            self.sent[alert_id] = self.sent.get(alert_id, 0) + counts.sent
+            self.acked[alert_id] = self.acked.get(alert_id, 0) + counts.acked
+        assert self.sent == self.rules.sent
+        assert {i: n for i, n in self.acked.items() if n} == self.rules.acked
+
+    @precondition(lambda self: self.rules.sent)
+    @rule(behind=st.integers(0, 3))
+    def restart(self, behind):
+        """Another process, which has not read all of the log. The phones come back with what they show."""
+        phones = self.phones
+        self.trace.notes("node", f"restarts, {behind} items behind")
+        self.count(again=False)
+        self.start(max(0, len(self.log) - behind))
+        for old in phones:
+            wanted = {"categories": old.client.categories, "min_severity": old.client.min_severity}
+            wanted = {name: value for name, value in wanted.items() if value is not None}
+            token = {"tests": old.client.tests, "life_s": 7200}
+            wire = old.session.wire.subprotocol.rpartition(".")[2]
+            self.hello(wire, old.places, wanted, token, self.shown(old))
+
+    # ---- always --------------------------------------------------------------------------------------------------
+
+    @invariant()
+    def nothing_is_missing(self):
+        if self.quiet:
+            for phone in self.reading():
+                self.misses_nothing(phone)
+
+    def misses_nothing(self, phone):
+        due = self.rules.all_due(phone.client, self.now)
+        assert not due, f"{phone.name} was not sent {_list(due)}"
+
+    @invariant()
+    def the_hub_knows_who_is_there(self):
+        assert len(self.hub) == len(self.phones)
+        assert self.hub.places == sum(len(phone.client.places) for phone in self.phones)
+
+    def teardown(self):
+        note(str(self.trace))
+
+
+def _one_of(things, which):
+    return things[which % len(things)]
+
+
+def _urgency(message):
+    """Cancels first, then the most severe first."""
+    return -SEVERITIES.index(message["alert"]["severity"]) if message["type"] == "alert" else -len(SEVERITIES)
+
+
+def _list(items):
+    return ", ".join(sorted(map(str, items))) or "none"
+
+
+def test_whatever_happens_everyone_is_sent_what_the_rules_say_and_nothing_else(monkeypatch):
+    """Section 5, "Who is sent what", rules 1 to 8; section 3, "Nothing is sent after expires_at"."""
+    monkeypatch.setattr(hubs, "SLICE", 2)
+    monkeypatch.setattr(hubs, "NEAREST", 2)
+    monkeypatch.setattr(hubs, "FLIGHTS", 3)
+    monkeypatch.setattr(hubs, "FLIGHTS_BELOW_EXTREME", 2)
+    run_state_machine_as_test(
+        Geocast,
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=STEPS,
+            derandomize=not SOAK,
+            database=None,
+            deadline=None,
+            print_blob=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
