@@ -127,6 +127,8 @@ reviewer_option = click.option(
     "--cell",
     "cells",
     multiple=True,
+    envvar="GEOCAST_CELL",
+    show_envvar=True,
     help="An H3 cell (resolution 7 to 15), to tell no more than that. May be repeated.",
 )
 @click.option(
@@ -139,8 +141,21 @@ reviewer_option = click.option(
     help="A command that prints a fresh token, run whenever one is needed.",
 )
 @click.option("--wire", type=click.Choice(get_args(WireName)), default="json", envvar="GEOCAST_WIRE", show_envvar=True)
-@click.option("--category", "categories", multiple=True, help="Only this one. May be repeated.")
-@click.option("--min-severity", type=click.Choice(SEVERITIES), help="Nothing less than this.")
+@click.option(
+    "--category",
+    "categories",
+    multiple=True,
+    envvar="GEOCAST_CATEGORY",
+    show_envvar=True,
+    help="Only this one. May be repeated.",
+)
+@click.option(
+    "--min-severity",
+    type=click.Choice(SEVERITIES),
+    envvar="GEOCAST_MIN_SEVERITY",
+    show_envvar=True,
+    help="Nothing less than this.",
+)
 def listen(
     url: str,
     lat: float | None,

@@ -46,6 +46,7 @@ from client_demo.wire import WIRES, Message
 
 AT_ONCE = 64  # handshakes under way: more would only wait in the listener's backlog
 CONNECT_S = 10.0
+ANSWER_S = 5.0  # after a move
 SETTLE_S = 2.0
 BEFORE_COUNTING_S = 0.1  # counting must not keep frames waiting that are just coming in
 MOVE_EVERY_S, TICK_S = 2.0, 0.05
@@ -163,6 +164,9 @@ class Subscriber(asyncio.Protocol):
         self._note("lost")
         if not self._leaving:
             self._crowd.faults[f"a connection was closed with {self._socket.close_code}"] += 1
+        if self._asked is not None:
+            self._asked = None
+            self._crowd.answered()
 
     # ---- messages --------------------------------------------------------------------------------------------
 
@@ -255,6 +259,7 @@ class Crowd:
         self._settled, self._still = asyncio.Event(), asyncio.Event()
         self._walking: asyncio.Task[None] | None = None
         self._decoded: dict[bytes, Message] = {}
+        self._areas: dict[tuple[str, int], list[Any]] = {}  # as sent, once for each kind of frame
 
     # ---- what subscribers tell -------------------------------------------------------------------------------
 
@@ -265,6 +270,9 @@ class Crowd:
             known = decode(data)
             if known["type"] in ("alert", "cancel"):
                 self._decoded[data] = known
+            if known["type"] == "alert":
+                alert = known["alert"]
+                self._areas.setdefault((alert["id"], alert["revision"]), []).append(alert["area"])
         return known
 
     def arrived(self, subscriber: Subscriber, alert_id: str, revision: int) -> None:
@@ -277,7 +285,7 @@ class Crowd:
                 self._settled.set()
 
     def answered(self) -> None:
-        """A move took effect."""
+        """A move took effect, or never will."""
         if self._walking is None and not any(mover.is_moving for mover in self._movers):
             self._still.set()
 
@@ -313,8 +321,13 @@ class Crowd:
             self._walking.cancel()
             self._walking = None
         self._still.clear()
-        if any(mover.is_moving for mover in self._movers):
-            await self._still.wait()
+        moving = [mover for mover in self._movers if mover.is_moving]
+        if moving:
+            try:
+                async with asyncio.timeout(ANSWER_S):
+                    await self._still.wait()
+            except TimeoutError:
+                self.faults["a move was not answered"] += sum(mover.is_moving for mover in moving)
         return {}
 
     async def thaw(self) -> Message:
@@ -339,6 +352,8 @@ class Crowd:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SETTLE_S):
                     await self._settled.wait()
+        if any(sent != area for sent in self._areas.get((id, revision), [])):
+            self.faults["an alert was sent with another area than the publisher was told"] += 1
         return {"got": self._got[id, revision], "missing": len(self._missing)}
 
     async def tunnel(self, ids: Sequence[str], most: int) -> Message:

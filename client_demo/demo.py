@@ -121,13 +121,12 @@ async def _perform(stage: Stage, seconds: float, incidents: Sequence[Incident], 
         await asyncio.gather(node.start(), *(each.start() for each in crowd))
         stage.say(f"node: {node.stream_url} for subscribers, {node.api_url} for the desk")
         async with Publisher(node.api_url, node.token, patience_s=PATIENCE_S) as publisher:
+            show = Show(stage, node, crowd, publisher)
             try:
-                evidence = await Show(stage, node, crowd, publisher).play(incidents, subscribers, ends_at)
+                await first_to_end(show.play(incidents, subscribers, ends_at), node.watch())
             except PublishError as error:
-                raise StageError(f"the desk could not publish: {error} {node.trouble()}".rstrip()) from None
-        if trouble := node.trouble():
-            evidence.faults.append(trouble)
-    return evidence
+                raise StageError(f"the desk could not publish: {error}") from None
+        return await show.evidence()
 
 
 class Show:
@@ -139,14 +138,13 @@ class Show:
         self._sent: dict[str, dict[str, Any]] = {}  # id -> what the desk last sent
         self._cast: list[list[Simulated]] = []  # for each process, whom it plays
 
-    async def play(self, incidents: Sequence[Incident], subscribers: int, ends_at: float) -> Evidence:
+    async def play(self, incidents: Sequence[Incident], subscribers: int, ends_at: float) -> None:
         """From the first decision to the last delivery."""
         self._desk = Desk(Policy.from_map(await self._publisher.policy()), retime=True)
         cases = self._decide(incidents)
         await self._connect(subscribers, cases)
         listener = self._listener(cases[0])
         await first_to_end(self._act_by_act(cases, ends_at), listener.run())
-        return await self._evidence()
 
     # ---- 1: the desk decides ---------------------------------------------------------------------------------
 
@@ -326,7 +324,8 @@ class Show:
         late = f", {missing} still without it" if missing else ""
         return f"{got} told{late}; accepted in {(accepted - sent) / 1e6:.1f} ms"
 
-    async def _evidence(self) -> Evidence:
+    async def evidence(self) -> Evidence:
+        """What there is to judge."""
         reports = await all_do(self._crowd, "report")
         end = time.monotonic_ns()
         records = [

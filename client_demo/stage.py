@@ -80,7 +80,7 @@ class Node:
         assert self._process.stdout is not None
         while line := await self._process.stdout.readline():
             text = line.decode(errors="replace").rstrip()
-            self._printed.append(text)
+            self._printed.append(_JWT.sub("…", text))
             if not self.token and (found := _JWT.search(text)):
                 self.token = found[0]
                 self._token_seen.set()
@@ -100,10 +100,10 @@ class Node:
     def _last_words(self) -> str:
         return " / ".join([line for line in self._printed if line][-3:]) or "it printed nothing"
 
-    def trouble(self) -> str:
-        """In words, if it has ended though nobody told it to."""
-        code = self._process.returncode
-        return "" if code is None else f"the node ended with status {code}: {self._last_words()}"
+    async def watch(self) -> None:
+        """Wait until it ends; raises StageError then, for nobody has told it to."""
+        await self._process.wait()
+        raise StageError(f"the node ended with status {self._process.returncode}: {self._last_words()}")
 
     async def stop(self) -> None:
         """Drain it."""
@@ -132,7 +132,8 @@ class CrowdProcess:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"do": command, "with": fields}).encode() + b"\n")
-        await self._process.stdin.drain()
+        with contextlib.suppress(ConnectionError):  # then it is dead, and there is no answer either
+            await self._process.stdin.drain()
         while line := await self._process.stdout.readline():
             answer = cast(dict[str, Any], json.loads(line))
             if answer.get("done") == command:

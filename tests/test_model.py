@@ -8,7 +8,6 @@ for other steps each time. A failure prints its steps as a Mermaid diagram, and 
 import math
 import os
 from dataclasses import replace
-from trace import Trace
 
 import h3.api.basic_int as h3
 from fakes import DALLAS, HOUR_MS, FakeClock, FakePeer, a_cancel, a_revision, messages
@@ -33,7 +32,7 @@ from geocast.session import Session
 from geocast.tokens import RECEIVE, TEST, Tokens, sign
 
 SOAK = "GEOCAST_SOAK_EXAMPLES" in os.environ
-EXAMPLES = int(os.environ.get("GEOCAST_SOAK_EXAMPLES", "150"))
+EXAMPLES = int(os.environ.get("GEOCAST_SOAK_EXAMPLES", "400"))
 STEPS = int(os.environ.get("GEOCAST_SOAK_STEPS", "50"))
 ROWS = 6  # of the hub: each is used again and again
 
@@ -81,6 +80,42 @@ PLACES = [
 for _, (*where, reach) in PLACES:
     for *middle, radius_m in CIRCLES:
         assert abs(haversine_m(*where, *middle) - reach - radius_m) > 0.01, "within 1 cm either answer is right"
+
+# ---- the trace --------------------------------------------------------------------------------------------------
+
+
+class Trace:
+    """What happened, as a sequence diagram (Mermaid): to read a counter-example, or to paste it into an issue."""
+
+    def __init__(self) -> None:
+        self._actors: list[str] = []
+        self._lines: list[str] = []
+
+    def sends(self, sender: str, receiver: str, what: object) -> None:
+        """One sends the other something."""
+        for name in (sender, receiver):
+            if name not in self._actors:
+                self._actors.append(name)
+        self._lines.append(f"{sender}->>{receiver}: {_plain(what)}")
+
+    def notes(self, actor: str, what: object) -> None:
+        """Something happens to one."""
+        if actor not in self._actors:
+            self._actors.append(actor)
+        self._lines.append(f"Note over {actor}: {_plain(what)}")
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def __str__(self) -> str:
+        actors = [f"participant {name}" for name in self._actors]
+        return "\n    ".join(["sequenceDiagram", *actors, *self._lines])
+
+
+def _plain(what: object) -> str:
+    """Mermaid takes a semicolon for the end of a line."""
+    return str(what).replace(";", ",").replace("\n", " ")
+
 
 # ---- the people --------------------------------------------------------------------------------------------------
 

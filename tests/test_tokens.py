@@ -335,5 +335,5 @@ def test_a_new_key_is_a_pair():
 )
 def test_what_cannot_sign_is_told_in_one_line(key):
     """Section 7: one clear line, never a traceback."""
-    with pytest.raises(ConfigError, match="^the key can't sign: "):
+    with pytest.raises(ConfigError, match=r"^the key can't sign: "):
         sign(key, "desk-7", SCOPES, NOON_S, 60)

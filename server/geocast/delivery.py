@@ -133,7 +133,7 @@ class Delivery:
         )
         self._caught_up = asyncio.Event()
         self._position = 0
-        self._heard = 0.0  # when the log last gave something, in seconds of the monotonic clock
+        self._heard = time.monotonic()  # when the log last gave something, in seconds of the monotonic clock
         metrics.watch(self._read_metrics)
 
     @contextlib.asynccontextmanager
@@ -151,6 +151,7 @@ class Delivery:
     def unready(self) -> list[str]:
         """Why this side is not ready."""
         reasons = ["draining"] if self._stream.draining else []
+        reasons += [] if self._caught_up.is_set() else ["starting: reading the log"]
         reasons += self.keeper.unready()
         if time.monotonic() - self._heard > DEAF_S:
             reasons.append(f"log reader stuck for more than {DEAF_S:g} s")

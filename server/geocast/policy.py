@@ -59,11 +59,13 @@ class Policy(_Strict):
             raise ValueError(f"{min(both)} is both a category and on the never-list")
         return self
 
-    def violations(self, claims: Claims, now_ms: int, current: Revision | None = None) -> list[Violation]:
+    def violations(
+        self, claims: Claims, now_ms: int, current: Revision | None = None, *, first: bool = True
+    ) -> list[Violation]:
         """Every rule that `claims` break at `now_ms`, in the order of the protocol's table.
 
-        `current` is the revision that the request would follow, None for a first one. A rule whose inputs are
-        missing or unusable is not judged.
+        `first`: the request is for revision 1; else `current` is the revision that it would follow, if that is
+        known. A rule whose inputs are missing or unusable is not judged.
         """
         category = self.categories.get(claims.category) if claims.category is not None else None
         found: list[Violation] = []
@@ -72,7 +74,7 @@ class Policy(_Strict):
         if claims.threat == "individual":
             found.append(Violation("not-community", "/threat", "must be community: an individual's is not alerted"))
         found += self.approval_violations(claims.approved_at, claims.occurred_at, now_ms)
-        if category is not None and current is None:
+        if category is not None and first and current is None:
             found += _age(claims, category, now_ms)
         if claims.occurred_at is not None and claims.occurred_at > now_ms + SKEW_MS:
             found.append(Violation("not-yet", "/occurred_at", "must not be in the future (60 s of skew allowed)"))

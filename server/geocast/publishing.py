@@ -122,7 +122,12 @@ class Publishing:
                 with suppress(LogUnavailable):  # a broken body is refused all the same
                     current = _last_revision(await self._log.history(alert_id))
             now = self._clock.now().wall_ms
-            raise Problem.of([*invalid.violations, *self._policy.violations(invalid.claims, now, current)]) from None
+            raise Problem.of(
+                [
+                    *invalid.violations,
+                    *self._policy.violations(invalid.claims, now, current, first=alert_id is None),
+                ]
+            ) from None
 
     async def _decide(
         self,

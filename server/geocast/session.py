@@ -17,7 +17,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Discriminator, Field, PlainValidator, Tag, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
 from . import closing
@@ -122,11 +122,12 @@ def _known_cell(text: str) -> str:
     return text
 
 
-def _ref_fits(ref: str | int) -> str | int:
-    fits = 1 <= len(ref) <= 64 and _is_encodable(ref) if isinstance(ref, str) else 0 <= ref <= MAX_REF
-    if not fits:
-        raise PydanticCustomError("ref", "must be a string of 1 to 64 characters or an integer from 0 to 2^53 - 1")
-    return ref
+def _ref(ref: object) -> str | int:
+    if isinstance(ref, str) and 1 <= len(ref) <= 64 and _is_encodable(ref):
+        return ref
+    if isinstance(ref, int) and not isinstance(ref, bool) and 0 <= ref <= MAX_REF:
+        return ref
+    raise PydanticCustomError("ref", "must be a string of 1 to 64 characters or an integer from 0 to 2^53 - 1")
 
 
 def _is_encodable(text: str) -> bool:
@@ -164,7 +165,7 @@ AnyPlace = Annotated[
 ]
 Places = Annotated[list[AnyPlace], Field(max_length=8)]
 Categories = Annotated[list[Annotated[str, Field(pattern="^[a-z0-9_]{1,64}$")]], Field(max_length=64)]
-Ref = Annotated[str | int, AfterValidator(_ref_fits)]
+Ref = Annotated[str | int, PlainValidator(_ref, json_schema_input_type=str | int)]
 
 
 class Message(StrictModel):
@@ -229,7 +230,7 @@ MESSAGES: dict[str, type[Message]] = {
     "ack": Ack,
     "ping": Ping,
 }
-_REF: TypeAdapter[str | int] = TypeAdapter(Ref, config=ConfigDict(strict=True))
+_REF: TypeAdapter[str | int] = TypeAdapter(Ref)
 
 
 class _Refused(Exception):  # noqa: N818

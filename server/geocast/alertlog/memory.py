@@ -66,7 +66,8 @@ class MemoryLog:
             if after >= self._last:
                 yield ()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(appended.wait(), HEARTBEAT_S)
+                    async with asyncio.timeout(HEARTBEAT_S):
+                        await appended.wait()
 
     def nudge(self) -> None:
         """There is no other process that could append."""

@@ -112,7 +112,7 @@ class SqliteLog:
                 except sqlite3.DatabaseError as error:
                     if isinstance(error, sqlite3.OperationalError):
                         raise
-                    salvage(self._path)
+                    self.quarantined += salvage(self._path)
                     writer = _create(self._path)
         except (OSError, sqlite3.Error) as error:
             reason = getattr(error, "strerror", None) or error
@@ -234,8 +234,10 @@ class SqliteLog:
         """Return when something was committed since, by us or by another process, or after HEARTBEAT_S."""
         deadline = time.monotonic() + HEARTBEAT_S
         while not appended.is_set() and self._data_version() == seen and time.monotonic() < deadline:
+            # Not wait_for: in Python 3.11 it can swallow a cancellation that comes together with the event.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(appended.wait(), POLL_S)
+                async with asyncio.timeout(POLL_S):
+                    await appended.wait()
 
     async def counts(self, alert_id: str) -> Counts:
         """The deliveries of one alert."""
@@ -363,32 +365,38 @@ def _unavailable(error: sqlite3.Error) -> LogUnavailable:
 # ---- a broken file -------------------------------------------------------------------------------------------------
 
 
-def salvage(path: Path) -> None:
+def salvage(path: Path) -> int:
     """Rename a file that SQLite calls corrupt, and copy every row that can still be read into a new one at `path`.
 
-    Nothing is deleted: the old file and its companions stay beside the new one. Raises OSError or sqlite3.Error.
+    Nothing is deleted: the old file and its companions stay beside the new one. Returns how many rows could not be
+    read. Raises OSError or sqlite3.Error.
     """
     broken = path.with_name(f"{path.name}.corrupt-{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns() % 10**9:09d}")
     for suffix in ("", "-wal", "-shm"):
         companion = path.with_name(path.name + suffix)
         if companion.exists():
             companion.rename(broken.with_name(broken.name + suffix))
-    saved = 0
+    saved = lost = 0
     new = _create(path)
     try:
         new.execute("BEGIN IMMEDIATE")
         for row in _rows_of(broken):
-            with contextlib.suppress(sqlite3.Error):
+            try:
                 new.execute("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?)", row)
                 saved += 1
+            except sqlite3.Error:
+                lost += 1
         new.execute("COMMIT")
     finally:
         new.close()
-    log.error("log %s was corrupt: %d entries saved, the old file kept as %s", path, saved, broken.name)
+    log.error(
+        "log %s was corrupt: %d entries saved, %d lost; the old file is kept as %s", path, saved, lost, broken.name
+    )
+    return lost
 
 
 def _rows_of(path: Path) -> Iterator[Sequence[object]]:
-    """Every row of the table that can be read, one look-up each, so that a bad page costs only its own rows."""
+    """Every row of the table, one look-up each, so that a bad page costs only its own rows; () for one it costs."""
     try:
         db = _connect(path)
         last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'entry'").fetchone()[0]
@@ -397,10 +405,12 @@ def _rows_of(path: Path) -> Iterator[Sequence[object]]:
     query = "SELECT position, id, revision, ends_at, payload, checksum FROM entry NOT INDEXED WHERE position = ?"
     first = _first_position(db)
     for position in range(first, last + 1):
-        with contextlib.suppress(sqlite3.Error):
+        try:
             row = db.execute(query, (position,)).fetchone()
-            if row is not None:
-                yield row
+        except sqlite3.Error:
+            row = ()
+        if row is not None:
+            yield row
     db.close()
 
 

@@ -19,6 +19,7 @@ import swagger_ui_bundle
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, JSONResponse
@@ -80,8 +81,11 @@ def make_app(api: Api) -> ASGIApp:
     _add_operations(app, api)
     _add_documents(app)
 
-    async def problem(_request: Request, error: Exception) -> Response:
-        return _problem(api, _as_problem(error))
+    async def problem(request: Request, error: Exception) -> Response:
+        found = _as_problem(error)
+        if found.slug == "method-not-allowed":
+            found.headers["Allow"] = _allowed(app, request.url.path)
+        return _problem(api, found)
 
     for kind in (Problem, LogUnavailable, HTTPException):
         app.add_exception_handler(kind, problem)
@@ -227,10 +231,16 @@ def _as_problem(error: Exception) -> Problem:
         case LogUnavailable():
             return Problem("log-unavailable", headers={"Retry-After": str(RETRY_AFTER_S)})
         case HTTPException(status_code=405):
-            return Problem("method-not-allowed", headers=dict(error.headers or {}))
+            return Problem("method-not-allowed")
         case HTTPException(status_code=404):
             return Problem("not-found")
     return Problem("internal")
+
+
+def _allowed(app: FastAPI, path: str) -> str:
+    """All methods of a path (RFC 9110, 15.5.6); Starlette names those of the first route only."""
+    routes = [route for route in app.routes if isinstance(route, APIRoute) and route.path_regex.match(path)]
+    return ", ".join(sorted({method for route in routes for method in route.methods or ()}))
 
 
 def _problem(api: Api, problem: Problem) -> Response:

@@ -1,0 +1,94 @@
+"""Several processes that share the stream listener are one node: nobody can tell which one he is at.
+
+Sessions land on processes as the kernel likes, so each test has enough of them to be on all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from end_to_end.earth import beyond
+from end_to_end.harness import FORMATS, Keys, Node, Session, alert, ground, place, revision_of, stamp
+
+Join = Callable[..., Session]
+WORKERS = 2
+CROWD = 24
+
+
+@pytest.fixture(scope="module")
+def workers(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A node of two processes."""
+    with Node(tmp_path_factory.mktemp("workers"), keys, "--workers", str(WORKERS)) as node:
+        yield node
+
+
+def test_everybody_is_sent_everything_once_whatever_the_process(workers: Node, join: Join):
+    """Section 4, "Durable": every subscriber in the area; early, late, revised, cancelled."""
+    spot = ground()
+    early = [join(workers, place(spot), fmt=FORMATS[i % 2]) for i in range(CROWD)]
+    aside = [join(workers, place(beyond(spot, 90, 50_000))) for _ in range(4)]
+    body = alert(spot)
+    workers.publish(body)
+    for session in early:
+        session.listen(body["id"], 1)
+    late = [join(workers, place(spot), fmt=FORMATS[i % 2]) for i in range(CROWD)]
+    for session in late:
+        session.listen(body["id"], 1)
+    workers.revise(revision_of(body, 2))
+    for session in (*early, *late):
+        session.listen(body["id"], 2)
+    workers.cancel(body["id"], 3)
+    for session in (*early, *late):
+        session.listen(body["id"], "cancel")
+        assert session.heard(body["id"]) == [1, 2, "cancel"]
+    for session in aside:
+        session.catch_up()
+        assert session.everything() == []
+
+
+def test_the_counts_are_those_of_all_processes(workers: Node, join: Join):
+    """Section 4, "Counts": all nodes."""
+    spot = ground()
+    sessions = [join(workers, place(spot)) for _ in range(CROWD)]
+    body = alert(spot)
+    workers.publish(body)
+    for session in sessions:
+        session.listen(body["id"], 1)
+        session.ack(body["id"], 1)
+    workers.wait_for_counts(body["id"], sent=CROWD, acked=CROWD)
+
+
+def test_who_comes_back_is_made_right_whatever_the_process(workers: Node, join: Join):
+    """Rule 5: to whichever node, whatever was lost in between."""
+    spot = ground()
+    body, gone = alert(spot), alert(spot)
+    workers.publish(body)
+    workers.publish(gone)
+    workers.revise(revision_of(body, 2))
+    workers.cancel(gone["id"], 2)
+    holding = {body["id"]: 1, gone["id"]: 1}
+    for _ in range(CROWD):
+        session = join(workers, place(beyond(spot, 90, 50_000)), holding=holding)
+        session.listen(body["id"], 2)
+        session.listen(gone["id"], "cancel")
+
+
+def test_what_has_ended_is_sent_by_no_process(workers: Node, join: Join):
+    """Section 3: nothing after `expires_at`, by no path."""
+    spot = ground()
+    body = alert(spot, expires_at=stamp(seconds=1))
+    workers.publish(body)
+    workers.wait_for_end(body["id"])
+    for _ in range(CROWD):
+        assert join(workers, place(spot), holding={body["id"]: 1}).welcome["live"] == 0
+
+
+def test_a_restart_of_all_processes_loses_nothing(workers: Node, join: Join):
+    """Section 4, "Durable": kill -9 of the node's first process, and a start on the same log."""
+    spot = ground()
+    body = alert(spot)
+    workers.publish(body)
+    workers.restart()
+    for _ in range(CROWD):
+        join(workers, place(spot)).listen(body["id"], 1)
