@@ -4,9 +4,10 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DEMO_SECONDS ?= 45
+SOAK_EXAMPLES ?= 5000
 export DEMO_SECONDS DEMO_FEED
 
-.PHONY: help install demo test check format lock clean
+.PHONY: help install demo test soak check format lock clean
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -35,6 +36,10 @@ demo: $(VENV)/.demo  ## a node, a city of subscribers and a review desk; DEMO_FE
 
 test: $(VENV)/.test  ## all tests
 	@$(BIN)/python -X dev -m pytest
+
+soak: $(VENV)/.test  ## the model and the random walk, for long; SOAK_EXAMPLES=5000 prints a seed to replay
+	@GEOCAST_SOAK_EXAMPLES=$(SOAK_EXAMPLES) GEOCAST_SOAK_STEPS=100 \
+	  $(BIN)/python -X dev -m pytest --timeout 0 -s tests/test_model.py tests/end_to_end/test_random_walk.py
 
 check: $(VENV)/.test  ## lint, format, types
 	@$(BIN)/ruff check .
