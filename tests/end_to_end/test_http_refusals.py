@@ -505,6 +505,13 @@ def test_a_bad_cancel_is_refused(node: Node, victim: str, row: Row):
     assert node.state(victim)["state"] == "live"
 
 
+def test_a_reason_with_a_lone_surrogate_is_refused(node: Node, victim: str):
+    """Section 2: 422 `invalid-value`, in a cancel too."""
+    text = text_of(cancel_body(2, reason="HERE"), '"HERE"', '"a\\ud800"')
+    check(send(node, text.encode(), f"/v1/alerts/{victim}/cancel"), 422, [("invalid-value", "/reason")])
+    assert node.state(victim)["state"] == "live"
+
+
 # -- order of decisions
 
 NO_SCOPE = "alerts:receive alerts:test alerts:manage"

@@ -307,7 +307,6 @@ def _transact(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], _T]) 
     try:
         db.execute("BEGIN IMMEDIATE")
         result = work(db)
-        failpoints.hit("in-commit")
         db.execute("COMMIT")
     except BaseException as error:
         with contextlib.suppress(sqlite3.Error):
@@ -331,6 +330,7 @@ def _insert(db: sqlite3.Connection, entry: Entry) -> bool:
         "INSERT INTO entry (id, revision, ends_at, payload, checksum) VALUES (?, ?, ?, ?, ?)",
         (entry.id, entry.revision, entry.ends_at, payload, _checksum(entry.id, entry.revision, payload)),
     )
+    failpoints.hit("in-commit")
     return True
 
 
