@@ -7,7 +7,7 @@ DEMO_SECONDS ?= 45
 SOAK_EXAMPLES ?= 5000
 export DEMO_SECONDS DEMO_FEED
 
-.PHONY: help install demo test soak check format lock clean
+.PHONY: help install demo test soak check format bench bench-peers lock clean
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -25,8 +25,12 @@ $(VENV)/.demo: $(VENV)/.runtime requirements/demo.txt
 	@$(PIP) --require-hashes -r requirements/demo.txt
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.demo requirements/test.txt
+$(VENV)/.test: $(VENV)/.bench requirements/test.txt
 	@$(PIP) --require-hashes -r requirements/test.txt
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.demo requirements/bench.txt
+	@$(PIP) --require-hashes -r requirements/bench.txt
 	@touch $@
 
 install: $(VENV)/.runtime  ## make .venv with the `geocast` command in it
@@ -50,8 +54,15 @@ format: $(VENV)/.test  ## format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+bench: $(VENV)/.bench  ## a short round of all benches; rewrites the table in bench/README.md
+	@$(BIN)/python -m bench all --short
+
+bench-peers: $(VENV)/.bench  ## install what geocast is measured against (root or sudo)
+	@sh bench/peers.sh
+	@$(PIP) --require-hashes -r requirements/bench-peers.txt
+
 lock:            ## renew the hash-pinned locks (needs uv)
-	@for name in build runtime demo test; do \
+	@for name in build runtime demo test bench bench-peers; do \
 	  uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
 	    requirements/$$name.in -o requirements/$$name.txt; done
 

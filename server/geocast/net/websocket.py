@@ -288,7 +288,12 @@ class Connection(asyncio.Protocol):
         elif status == 503:
             response.headers["Retry-After"] = str(RETRY_AFTER_S)
         parser.send_response(response)
-        self._finish(b"".join(parser.data_to_send()))
+        answer = b"".join(parser.data_to_send())
+        if status == 503:  # a full node can't wait for each of them to close
+            self.write(answer)
+            self._transport.close()
+        else:
+            self._finish(answer)
 
     # ---- frames --------------------------------------------------------------------------------------------------
 
@@ -366,6 +371,8 @@ class Connection(asyncio.Protocol):
 
     def close(self, close: Close) -> None:
         """End the session with a close frame."""
+        if self in self._stream.closing or self._transport.is_closing():
+            return
         self._stream.closes[close.code] += 1
         self._finish(Frame(Opcode.CLOSE, CloseFrame(close.code, close.reason).serialize()).serialize(mask=False))
 
