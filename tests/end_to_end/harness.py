@@ -251,6 +251,7 @@ class Node:
             *options,
         ]
         self.settings = settings
+        self.launcher: list[str] = []
         self.areas: dict[str, list[Json]] = {}
         self.desk = self.keys.token(scope=DESK_SCOPE)
         self.process: subprocess.Popen[bytes] | None = None
@@ -273,7 +274,7 @@ class Node:
         """Start the process and wait until it is ready."""
         with self.output_file.open("ab") as output:
             self.process = subprocess.Popen(
-                [BIN / "geocast", "serve", *self.options],
+                [*self.launcher, BIN / "geocast", "serve", *self.options],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

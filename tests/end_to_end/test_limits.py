@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import select
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from end_to_end.earth import Point
@@ -21,8 +24,9 @@ from end_to_end.harness import (
     place,
     revision_of,
     stamp,
+    wait_until,
 )
-from end_to_end.wire import PING, PONG, TEXT, Closed, Wire, encode, frame
+from end_to_end.wire import PATIENCE, PING, PONG, TEXT, Answer, Closed, Wire, encode, frame
 
 Join = Callable[..., Session]
 BURST = 300
@@ -126,12 +130,13 @@ class Waiting:
         self.silent.wire.answer_pings = False
         self.unread = unread_session(node)
         self.published = publish_more_than_a_connection_takes(node, self.unread.places[0])
+        self.dripping = Wire(node.stream_port)
         for wire in self.wires():
             wire.sock.settimeout(2 * SILENT_S)
 
     def wires(self) -> list[Wire]:
         sessions = (self.answering, self.silent, self.unread)
-        return [*self.no_headers, *self.no_hello, *(session.wire for session in sessions)]
+        return [*self.no_headers, *self.no_hello, self.dripping, *(session.wire for session in sessions)]
 
     def waited(self) -> float:
         return time.monotonic() - self.began
@@ -175,6 +180,16 @@ def test_headers_have_to_come_in_time(waiting: Waiting):
     for wire in waiting.no_headers:
         assert wire.read_answer().status in (0, 408)
     assert waiting.waited() >= HEADERS_AND_HELLO_S - 1
+
+
+@pytest.mark.slow
+def test_headers_that_drip_in_have_to_be_complete_in_time(waiting: Waiting):
+    """Section 5: complete 10 s after accept, however busy the line."""
+    began, sock = time.monotonic(), waiting.dripping.sock
+    while not select.select([sock], [], [], 0.5)[0]:
+        sock.sendall(b"G")
+        assert time.monotonic() - began < HEADERS_AND_HELLO_S + PATIENCE
+    assert waiting.dripping.read_answer().status in (0, 408)
 
 
 @pytest.mark.slow
@@ -269,3 +284,54 @@ def test_a_hello_that_drips_in_is_a_hello(node: Node, keys: Keys):
         for byte in frame(TEXT, encode("json", hello)):
             wire.sock.sendall(bytes([byte]))
         assert b'"welcome"' in wire.recv_data().payload
+
+
+# -- too many at once
+
+DESCRIPTORS = 1_000
+
+
+@pytest.fixture
+def narrow(keys: Keys, tmp_path: Path) -> Iterator[Node]:
+    """A node that may open a thousand files and no more."""
+    node = Node(tmp_path, keys)
+    node.launcher = ["sh", "-c", f'ulimit -n {DESCRIPTORS}; exec "$0" "$@"']
+    with node:
+        yield node
+
+
+def test_of_those_who_never_say_hello_the_oldest_make_room(narrow: Node, join: Join):
+    """A crowd that says nothing holds a tenth of the descriptors, and a subscriber is welcome."""
+    with contextlib.ExitStack() as open_wires:
+        silent = [open_wires.enter_context(Wire(narrow.stream_port)) for _ in range(DESCRIPTORS // 5)]
+        spot = ground()
+        session = join(narrow, place(spot))
+        session.listen(narrow.publish(alert(spot))["id"], 1)
+        gone = [bool(select.select([wire.sock], [], [], 0)[0]) for wire in silent]
+        assert sum(gone) >= DESCRIPTORS // 10
+        half = len(gone) // 2
+        assert sum(gone[:half]) > sum(gone[half:]), "the oldest first, in the order in which they were accepted"
+
+
+def test_a_full_node_says_so_and_serves_those_it_has(narrow: Node, join: Join):
+    """Section 5, "Handshake": 503 with `Retry-After`; the api is not hindered; who leaves makes room."""
+    spot = ground()
+    sessions: list[Session] = []
+    with contextlib.ExitStack() as hung_up:
+        while (answer := attempt(narrow)).status == 101:
+            sessions.append(hung_up.enter_context(narrow.join(place(spot))))
+            assert len(sessions) < DESCRIPTORS
+        assert answer.status == 503
+        assert int(answer.headers["retry-after"]) >= 0
+        assert len(sessions) > DESCRIPTORS // 2
+        name = narrow.publish(alert(spot))["id"]
+        for session in sessions:
+            session.listen(name, 1)
+        assert sessions.pop().leave() == 1000
+        wait_until(lambda: attempt(narrow).status == 101, "there is room again")
+
+
+def attempt(node: Node) -> Answer:
+    """Knock, and go away again."""
+    with Wire(node.stream_port) as wire:
+        return wire.upgrade("geocast.v1.json")

@@ -88,7 +88,7 @@ class AlertLog(Protocol):
         ...
 
     async def add_counts(self, counts: Mapping[str, Counts]) -> None:
-        """Add to the deliveries of each alert. With nothing to add it still tells whether the log can be written."""
+        """Add to the deliveries of each alert. With nothing to add, a log that failed to write is tried again."""
         ...
 
     async def counts(self, alert_id: str) -> Counts:

@@ -47,8 +47,11 @@ class MemoryLog:
 
     async def live(self, now_ms: int) -> Sequence[Revision]:
         """The current revision of each live alert."""
-        last = [history[-1] for history in self._history.values()]
-        return [entry for entry in last if isinstance(entry, Revision) and entry.ends_at > now_ms]
+        return [
+            entry
+            for _, entry in self._entries
+            if isinstance(entry, Revision) and entry.ends_at > now_ms and entry is self._history[entry.id][-1]
+        ]
 
     async def tail(self) -> int:
         """The last position."""
@@ -63,7 +66,7 @@ class MemoryLog:
             for start in range(0, len(wanted), BATCH):
                 yield wanted[start : start + BATCH]
             after = behind[-1].position if behind else after
-            if after >= self._last:
+            if not behind or after >= self._last:  # the last may have been purged
                 yield ()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(HEARTBEAT_S):

@@ -41,7 +41,7 @@ POLL_S = 0.005  # how late an append of another process may be noticed
 BUSY_TIMEOUT_S = 2.0  # how long to wait for another process's write lock
 MAX_WAITING = 10_000  # appends in the queue; beyond, the log is unavailable
 MAX_COMMIT = 500  # appends in one transaction
-PURGE_BATCH = 500  # entries forgotten in one transaction
+PURGE_BATCH = 500  # alerts forgotten in one transaction
 VERSION = 1
 
 _SCHEMA = f"""
@@ -62,6 +62,7 @@ CREATE TABLE IF NOT EXISTS delivery (
 ) STRICT, WITHOUT ROWID;
 PRAGMA user_version = {VERSION};
 """
+_PROBE = " " * 16_384  # no id; takes as much room as any entry
 _COLUMNS = "position, id, revision, payload, checksum"
 
 _T = TypeVar("_T")
@@ -157,26 +158,28 @@ class SqliteLog:
 
     async def add_counts(self, counts: Mapping[str, Counts]) -> None:
         """Add to the deliveries of each alert; with nothing to add, try a failed writer again."""
-        if not counts and not self._write_failed:
+        if self._write_failed:
+            await self._write(lambda db: db.execute("INSERT OR REPLACE INTO delivery VALUES (?, 0, 0)", (_PROBE,)))
+            await self._write(lambda db: db.execute("DELETE FROM delivery WHERE id = ?", (_PROBE,)))
+        if not counts:
             return
         rows = [(alert_id, sent, acked) for alert_id, (sent, acked) in counts.items()]
         await self._write(
             lambda db: db.executemany(
                 "INSERT INTO delivery VALUES (?, ?, ?) "
                 "ON CONFLICT (id) DO UPDATE SET sent = sent + excluded.sent, acked = acked + excluded.acked",
-                # Without counts, a write that changes nothing but needs room: what failed before fails again.
-                rows or [("", 0, 0)],
+                rows,
             )
         )
 
     async def purge(self, now_ms: int) -> int:
-        """Forget alerts of which every entry ended RETENTION_MS ago, PURGE_BATCH entries at a time."""
+        """Forget alerts of which every entry ended RETENTION_MS ago, PURGE_BATCH alerts at a time."""
         cutoff = now_ms - RETENTION_MS
         total = 0
         while True:
             gone = await self._write(lambda db: _purge(db, cutoff))
             total += gone
-            if gone < PURGE_BATCH:
+            if not gone:
                 return total
 
     async def _write(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
@@ -220,7 +223,8 @@ class SqliteLog:
             )
             if rows:
                 after = rows[-1][0]
-                yield list(self._readable(rows))
+                if readable := list(self._readable(rows)):
+                    yield readable
             if len(rows) < BATCH:
                 yield ()
                 await self._news(appended, seen)
@@ -336,7 +340,7 @@ def _insert(db: sqlite3.Connection, entry: Entry) -> bool:
 
 def _purge(db: sqlite3.Connection, cutoff_ms: int) -> int:
     gone = db.execute(
-        "DELETE FROM entry WHERE position IN (SELECT position FROM entry AS e WHERE ends_at < ?1 AND NOT EXISTS "
+        "DELETE FROM entry WHERE id IN (SELECT DISTINCT id FROM entry AS e WHERE ends_at < ?1 AND NOT EXISTS "
         f"(SELECT 1 FROM entry AS o WHERE o.id = e.id AND o.ends_at >= ?1) LIMIT {PURGE_BATCH})",
         (cutoff_ms,),
     ).rowcount
@@ -398,7 +402,9 @@ def salvage(path: Path) -> int:
 def _rows_of(path: Path) -> Iterator[Sequence[object]]:
     """Every row of the table, one look-up each, so that a bad page costs only its own rows; () for one it costs."""
     try:
-        db = _connect(path)
+        db = sqlite3.connect(path, isolation_level=None)
+        # First of all: else a file that is shorter than its header says is not read at all.
+        db.execute("PRAGMA writable_schema = ON")
         last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'entry'").fetchone()[0]
     except (sqlite3.Error, TypeError):
         return

@@ -1,0 +1,1 @@
+"""Measures geocast on this machine, beside others that push to many sockets. See README.md."""

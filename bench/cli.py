@@ -1,0 +1,230 @@
+"""The command line: one subcommand for each measurement, `all`, and `table`.
+
+Every subcommand is bounded in count and time, shows how far it is, and leaves a JSON file and a PNG in the folder of
+results.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bench import fanout as fanout_module
+from bench import ingest as ingest_module
+from bench import load as load_module
+from bench import match as match_module
+from bench import memory as memory_module
+from bench import results, screen
+from bench import slow as slow_module
+from bench import storm as storm_module
+from bench import urgent as urgent_module
+from bench.rounds import peer_names
+from bench.runs import Bench
+
+BENCHES: dict[str, Bench] = {
+    module.BENCH.name: module.BENCH
+    for module in (
+        fanout_module,
+        urgent_module,
+        memory_module,
+        storm_module,
+        match_module,
+        ingest_module,
+        slow_module,
+        load_module,
+    )
+}
+MOST_SESSIONS = 100_000
+_sessions = click.IntRange(1, MOST_SESSIONS)
+_seconds = click.FloatRange(0.5, 3600)
+
+
+class Peers(click.ParamType):
+    """`raw,nats`, or `none`."""
+
+    name = "LIST"
+
+    def convert(self, value: Any, _param: Any, _context: Any) -> tuple[str, ...]:
+        """Names of peers. Raises BadParameter."""
+        if isinstance(value, tuple):
+            return value
+        return () if value == "none" else tuple(peer_names(value))
+
+
+class Numbers(click.ParamType):
+    """`1,8,64`."""
+
+    name = "LIST"
+
+    def convert(self, value: Any, param: Any, context: Any) -> tuple[int, ...]:
+        """Numbers from 1 to 1,024. Raises BadParameter."""
+        if isinstance(value, tuple):
+            return value
+        return tuple(click.IntRange(1, 1024).convert(each, param, context) for each in value.split(","))
+
+
+class Point(click.ParamType):
+    """`LAT,LNG`."""
+
+    name = "LAT,LNG"
+
+    def convert(self, value: Any, param: Any, context: Any) -> tuple[float, float]:
+        """Two numbers. Raises BadParameter."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            lat, lng = (float(each) for each in value.split(","))
+        except ValueError:
+            self.fail("expected LAT,LNG", param, context)
+        return lat, lng
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.option(
+    "--results",
+    "folder",
+    type=click.Path(path_type=Path),
+    default=results.FOLDER,
+    help="Where results go.",
+    show_default="bench/results",
+)
+@click.pass_context
+def cli(context: click.Context, folder: Path) -> None:
+    """Measure geocast on this machine, beside others that push to many sockets. bench/README.md has what came out."""
+    context.obj = folder
+
+
+def _command(name: str, *options: Callable[[Any], Any]) -> None:
+    """Add the subcommand of a Bench, with its module's docstring for a help text."""
+
+    @click.pass_obj
+    def run(folder: Path, **parameters: Any) -> None:
+        BENCHES[name].run(folder, **parameters)
+
+    about = (sys.modules[f"bench.{name}"].__doc__ or "").partition(": ")[2]
+    run.__doc__ = about[:1].upper() + about[1:]
+    for option in reversed(options):
+        run = option(run)
+    cli.command(name)(run)
+
+
+_vs = click.option("--vs", type=Peers(), default="raw,websockets,uws,nchan,nats", help="Peers, or none.")
+_command(
+    "fanout",
+    click.option("--sessions", type=_sessions, default=10_000),
+    click.option("--share", type=click.FloatRange(0.001, 1), default=1.0, help="Of the sessions, those inside."),
+    click.option("--rounds", type=click.IntRange(1, 1000), default=20),
+    click.option("--payload", type=click.IntRange(300, 1400), default=400, help="Bytes of an alert's frame, about."),
+    _vs,
+    click.option("--deliveries-per-s", type=click.IntRange(1, 1_000_000), default=50_000, help="Of the steady part."),
+    click.option("--seconds", type=_seconds, default=5.0, help="Of the steady part."),
+    click.option("--flat-out", type=click.IntRange(1, 60), default=20, help="Alerts that are published at once."),
+)
+_command(
+    "urgent",
+    click.option("--sessions", type=click.IntRange(200, MOST_SESSIONS), default=15_000),
+    click.option("--rounds", type=click.IntRange(1, 1000), default=10),
+)
+_command(
+    "memory",
+    click.option("--sessions", type=_sessions, default=15_000),
+    click.option("--vs", type=Peers(), default="websockets,uws,nchan,nats", help="Peers, or none."),
+    click.option("--settle-s", type=click.FloatRange(0, 60), default=3.0, help="Before memory is read."),
+)
+_command(
+    "storm",
+    click.option("--sessions", type=_sessions, default=10_000),
+    click.option("--held", type=click.IntRange(1, 256), default=3, help="Alerts that each session holds."),
+    click.option("--window-ms", type=click.IntRange(1, 120_000), default=1_000, help="Delay before each attempt."),
+    click.option("--inflight", type=_sessions, default=10_000, help="Handshakes under way at once."),
+)
+_command(
+    "match",
+    click.option("--count", type=click.IntRange(1_000, 5_000_000), default=1_000_000, help="Places."),
+    click.option("--queries", type=click.IntRange(1, 1_000), default=50, help="For each radius."),
+    click.option("--moves", type=click.IntRange(1, 1_000_000), default=100_000, help="At most `count`."),
+    click.option("--redis/--no-redis", default=True),
+)
+_command(
+    "ingest",
+    click.option("--concurrency", type=Numbers(), default="1,8,64,256", help="Publishers at once."),
+    click.option("--seconds", type=click.FloatRange(0.5, 60), default=5.0, help="For each."),
+)
+_command(
+    "slow",
+    click.option("--sessions", type=_sessions, default=5_000),
+    click.option("--percent", type=click.FloatRange(0.01, 5), default=1.0, help="Of each kind of slow session."),
+    click.option("--payload", type=click.IntRange(300, 1400), default=1_300, help="Bytes of an alert's frame, about."),
+    click.option("--rate", type=click.FloatRange(0.1, 1000), default=8.0, help="Alerts a second."),
+    click.option("--seconds", type=_seconds, default=60.0),
+)
+_command(
+    "load",
+    click.option("--url", required=True, help="ws:// or wss://, with the path."),
+    click.option("--api-url", required=True, help="http:// or https://, without a path."),
+    click.option("--token", envvar="GEOCAST_LOAD_TOKEN", help="For subscribers, where the node wants one."),
+    click.option("--publish-token", envvar="GEOCAST_LOAD_PUBLISH_TOKEN", required=True),
+    click.option("--sessions", type=click.IntRange(1, 18_000), default=500),
+    click.option("--center", type=Point(), default="32.7767,-96.797"),
+    click.option("--spread-km", type=click.FloatRange(0.01, 500), default=10.0, help="How far sessions are from it."),
+    click.option("--rate", type=click.FloatRange(0.01, 1000), default=2.0, help="Alerts a second."),
+    click.option("--seconds", type=_seconds, default=30.0),
+    click.option("--ramp-up", type=click.FloatRange(0, 600), default=5.0, help="Seconds over which sessions join."),
+    click.option("--radius-m", type=click.FloatRange(1), help="Of the alerts; if left out, all sessions are inside."),
+    click.option("--category", default="robbery"),
+    click.option("--severity", type=click.Choice(["extreme", "severe", "moderate", "minor"]), default="minor"),
+    click.option(
+        "--status",
+        type=click.Choice(["test", "exercise", "actual"]),
+        default="test",
+        help="actual: every subscriber who is there is told, people included.",
+    ),
+    click.option("--lifetime-s", type=click.FloatRange(5, 3600), default=60.0, help="When alerts expire."),
+)
+
+
+@cli.command(name="all")
+@click.option("--short", is_flag=True, help="Smaller, in less than five minutes; rewrites the tables in README.md.")
+@click.pass_obj
+def run_all(folder: Path, short: bool) -> None:
+    """Every measurement but `load`, one after the other."""
+    for name, bench in _without_load().items():
+        parameters = bench.short if short else _defaults(name)
+        bench.run(folder, **parameters)
+    _rewrite(folder)
+
+
+def _without_load() -> dict[str, Bench]:
+    return {name: bench for name, bench in BENCHES.items() if name != "load"}
+
+
+def _defaults(name: str) -> dict[str, Any]:
+    command = cli.commands[name]
+    context = command.make_context(name, [])
+    return {key: value for key, value in context.params.items() if key != "help"}
+
+
+@cli.command()
+@click.pass_obj
+def table(folder: Path) -> None:
+    """Rewrite the tables in README.md and the plots from the results that are there."""
+    for name, bench in _without_load().items():
+        path = folder / f"{name}.json"
+        if path.exists():
+            bench.draw(results.Result.load(path), path.with_suffix(".png"))
+    _rewrite(folder)
+
+
+def _rewrite(folder: Path) -> None:
+    there = {name: folder / f"{name}.json" for name in _without_load() if (folder / f"{name}.json").exists()}
+    found = [results.Result.load(path) for path in there.values()]
+    if found:
+        results.rewrite_readme(found, [BENCHES[each.name].table(each) for each in found])
+        screen.say(f"the tables in {results.README.name} are those of {', '.join(there)}")
+
+
+def main() -> None:
+    """Run the command."""
+    cli(prog_name="python -m bench")

@@ -1,0 +1,180 @@
+"""A crowd of subscribers: receiver.c in as many processes as descriptors and ports ask for, read by shared memory."""
+
+import itertools
+import mmap
+import shutil
+import struct
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+import click
+import numpy as np
+
+from bench import processes
+from bench.clients.websocket import Joining
+
+HEADER = 4096  # as in receiver.c, and so is all of this
+RECORD = np.dtype([("when_ns", "u8"), ("connection", "u4"), ("number", "u4")])
+PER_PROCESS = 18_000  # descriptors; receiver.c spreads them over addresses, for their ports
+INFLIGHT = 256  # handshakes under way at once, of all processes
+RETRY_MS = (50, 250)
+PATIENCE_S = 5.0
+SOURCE = Path(__file__).with_name("receiver.c")
+SHARED_MEMORY = Path("/dev/shm")
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the receivers count. See receiver.c."""
+
+    ready: int = 0
+    readied: int = 0
+    closed: int = 0
+    failed: int = 0
+    records: int = 0
+    lost_records: int = 0
+    pongs: int = 0
+    bytes: int = 0
+    bad_frames: int = 0
+
+
+class Receiver:
+    """One process of receiver.c, and what it shares."""
+
+    def __init__(self, shared: Path, count: int, capacity: int) -> None:
+        size = HEADER + 8 * count + RECORD.itemsize * capacity
+        with shared.open("w+b") as file:
+            file.truncate(size)
+            self._map = mmap.mmap(file.fileno(), size)
+        self._counters = np.frombuffer(self._map, "u8", len(fields(Counters)))
+        self.ready_ns = np.frombuffer(self._map, "u8", count, HEADER)
+        self._records = np.frombuffer(self._map, RECORD, capacity, HEADER + 8 * count)
+        self._taken = 0
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def counters(self) -> list[int]:
+        """In the order of Counters."""
+        return self._counters.tolist()
+
+    def take(self) -> Any:
+        """The records that came since the last call."""
+        start, self._taken = self._taken, int(self._counters[4])
+        return self._records[start : self._taken].copy()
+
+
+class Crowd:
+    """Use it in a `with`: sessions connect from its beginning on and hang up at its end."""
+
+    def __init__(
+        self,
+        port: int,
+        joining: Joining,
+        home: Path,
+        cpus: Iterable[int],
+        *,
+        expected: int,
+        inflight: int = INFLIGHT,
+        retry_ms: tuple[int, int] = RETRY_MS,
+    ) -> None:
+        """`expected`: how many messages each session may be sent, for the size of the memory."""
+        self._port, self._joining, self._cpus = port, joining, frozenset(cpus)
+        self._program = processes.compile_c(SOURCE, home)
+        self._inflight, self._retry_ms, self._expected = inflight, retry_ms, expected
+        self._receivers: list[Receiver] = []
+
+    def __len__(self) -> int:
+        return len(self._joining)
+
+    def __enter__(self) -> Self:
+        base = SHARED_MEMORY if SHARED_MEMORY.is_dir() else None
+        self._folder = Path(tempfile.mkdtemp(prefix="geocast-bench-", dir=base))
+        try:
+            shares = -(-len(self) // PER_PROCESS)
+            bounds = [len(self) * part // shares for part in range(shares + 1)]
+            for part, (first, end) in enumerate(itertools.pairwise(bounds)):
+                self._receivers.append(self._start(part, first, end, shares))
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for receiver in self._receivers:
+            if receiver.process:
+                processes.stop(receiver.process)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _start(self, part: int, first: int, end: int, shares: int) -> Receiver:
+        shared, openings = self._folder / f"shared-{part}", self._folder / f"openings-{part}"
+        openings.write_bytes(_openings(self._joining, first, end))
+        count = end - first
+        capacity = count * self._expected + 1
+        receiver = Receiver(shared, count, capacity)
+        numbers = (count, first, capacity, max(1, self._inflight // shares))
+        source = f"127.0.{1 + part}.1"
+        command = [
+            *(self._program, shared, openings, "127.0.0.1", self._port, source),
+            *(*numbers, self._joining.ready, *self._retry_ms),
+        ]
+        receiver.process = processes.start(command, self._cpus, self._folder / f"output-{part}")
+        return receiver
+
+    # ---- looking at it -----------------------------------------------------------------------------------------
+
+    def counters(self) -> Counters:
+        """Of all processes together. Raises ClickException if one of them has ended."""
+        for receiver in self._receivers:
+            if receiver.process and receiver.process.poll() is not None:
+                raise click.ClickException(f"a receiver ended with {receiver.process.returncode}")
+        return Counters(*np.sum([receiver.counters() for receiver in self._receivers], axis=0).tolist())
+
+    def ready_ns(self) -> Any:
+        """When each session became ready for the last time."""
+        return np.concatenate([receiver.ready_ns for receiver in self._receivers])
+
+    def take(self) -> Any:
+        """The records that came since the last call."""
+        return np.concatenate([receiver.take() for receiver in self._receivers])
+
+    def wait_ready(self, patience_s: float = 120.0, show: Callable[[int], None] = lambda _done: None) -> None:
+        """Wait until all are ready at once."""
+        self.wait(lambda counters: counters.ready == len(self), "all sessions are ready", patience_s, show)
+
+    def wait_records(self, total: int, patience_s: float = PATIENCE_S) -> int:
+        """Wait until so many messages have come since the beginning, or none for so long. Returns how many came."""
+        came, end = -1, 0.0
+        while (now_came := self.counters().records) < total:
+            if now_came > came:
+                came, end = now_came, time.monotonic() + patience_s
+            elif time.monotonic() > end:
+                break
+            time.sleep(0.005)
+        return now_came
+
+    def wait(
+        self,
+        done: Callable[[Counters], bool],
+        what: str,
+        patience_s: float,
+        show: Callable[[int], None] = lambda _done: None,
+    ) -> Counters:
+        """Wait until the counters satisfy `done`. Raises ClickException."""
+        end = time.monotonic() + patience_s
+        while not done(counters := self.counters()):
+            if time.monotonic() > end:
+                raise click.ClickException(f"gave up after {patience_s:g} s until {what}: {counters}")
+            show(counters.ready)
+            time.sleep(0.005)
+        show(counters.ready)
+        return counters
+
+
+def _openings(joining: Joining, first: int, end: int) -> bytes:
+    again = joining.again or joining.first
+    texts = [joining.request, *joining.first[first:end], *again[first:end]]
+    return b"".join(part for text in texts for part in (struct.pack("<I", len(text)), text))

@@ -1,0 +1,67 @@
+"""HTTP POST at little cost: one connection for each thread, or many from one event loop."""
+
+import asyncio
+import http.client
+import threading
+from collections.abc import Mapping
+from typing import Self
+
+
+class Poster:
+    """Posts to one server over connections that stay open, one for each thread."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._local = threading.local()
+        self._connections: list[http.client.HTTPConnection] = []
+
+    def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        """Status and body of the answer. Raises OSError."""
+        connection = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
+            self._connections.append(connection)
+        try:
+            return _exchange(connection, path, body, headers)
+        except ConnectionError:  # the server hung up on a connection that was idle; http.client dials again by itself
+            connection.close()
+            return _exchange(connection, path, body, headers)
+
+    def close(self) -> None:
+        """Hang up, in all threads' names."""
+        for connection in self._connections:
+            connection.close()
+
+
+def _exchange(
+    connection: http.client.HTTPConnection, path: str, body: bytes, headers: Mapping[str, str]
+) -> tuple[int, bytes]:
+    connection.request("POST", path, body, dict(headers))
+    answer = connection.getresponse()
+    return answer.status, answer.read()
+
+
+class AsyncPoster:
+    """One connection that stays open, for an event loop."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    @classmethod
+    async def connect(cls, port: int) -> Self:
+        """Connect to a port of this machine."""
+        return cls(*await asyncio.open_connection("127.0.0.1", port))
+
+    async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> int:
+        """The status of the answer, which must state its length."""
+        lines = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", f"Content-Length: {len(body)}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        self._writer.write(("\r\n".join(lines) + "\r\n\r\n").encode() + body)
+        head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
+        await self._reader.readexactly(int(fields.get("content-length", 0)))
+        return int(head.split(" ", 2)[1])
+
+    def close(self) -> None:
+        """Hang up."""
+        self._writer.close()

@@ -1,0 +1,188 @@
+"""`fanout`: what one alert to many costs, and how long it takes; beside others that push the same bytes.
+
+Measures: CPU of all processes of the server for each message that was meant, from before the alert is published
+(over HTTP, made durable) until all have it; publish -> received by the first, the nearest 100 and the last, by the
+clock of the receivers; the same at a steady rate and flat out. All systems are up at once and take turns, so that a
+busy machine is busy for all of them. Each has the same core, the receivers have the others.
+
+Leaves out: any network but loopback, TLS, clients that do something with what they get. Peers are handed the
+payload; they match no place, check no token, let nothing expire and store nothing.
+"""
+
+from contextlib import ExitStack
+from typing import Any
+
+from bench import places, screen, stats
+from bench.results import Result, Table, number
+from bench.rounds import NEAREST, Audience, Round, Stretch, gather, geocast_alone, one_round, start_peers, stretch
+from bench.runs import Bench, Place
+
+SPREAD_M = 14_000.0
+
+
+def measure(
+    place: Place,
+    sessions: int,
+    share: float,
+    rounds: int,
+    payload: int,
+    vs: tuple[str, ...],
+    deliveries_per_s: int,
+    seconds: float,
+    flat_out: int,
+) -> dict[str, Any]:
+    """Rounds of one alert, in turns; then each system for some seconds at a rate, then flat out."""
+    where = places.around(sessions, SPREAD_M, share)
+    steady = max(1, round(deliveries_per_s / sessions * seconds))
+    expected = rounds + 1 + steady + flat_out
+    with ExitStack() as stack:
+        node = stack.enter_context(geocast_alone(place, payload_bytes=payload))
+        sample = node.take_sample()
+        peers, missing = start_peers(stack, place, vs, sample)
+        audiences = [gather(stack, place, system, where, expected) for system in (node, *peers)]
+        alone = _in_turns(audiences, where.nearest(NEAREST), rounds)
+        rate = deliveries_per_s / sessions
+        found = {
+            audience.system.name: _found(audience, alone[audience.system.name])
+            | {"steady": _stretch(audience, steady, rate), "flat_out": _stretch(audience, flat_out, None)}
+            | {"missing": audience.missing}
+            for audience in audiences
+        }
+    return {"payload_bytes": len(sample), "systems": found, "missing": missing}
+
+
+def _in_turns(audiences: list[Audience], nearest: Any, rounds: int) -> dict[str, list[Round]]:
+    """One round each to warm up, then so many each, by turns."""
+    for audience in audiences:
+        one_round(audience, nearest)
+    found: dict[str, list[Round]] = {audience.system.name: [] for audience in audiences}
+    with screen.progress("one alert at a time", rounds) as show:
+        for done in range(rounds):
+            for audience in audiences:
+                found[audience.system.name].append(one_round(audience, nearest))
+            show(done + 1)
+    return found
+
+
+def _found(audience: Audience, rounds: list[Round]) -> dict[str, Any]:
+    latencies = [value for each in rounds for value in each.latencies_ms]
+    return {
+        "recipients": audience.wanted,
+        "cpu_us": stats.median([each.cpu_us for each in rounds]),
+        "cpu_us_by_round": [round(each.cpu_us, 3) for each in rounds],
+        "first_ms": stats.median([each.first_ms for each in rounds]),
+        "nearest_ms": stats.median([each.nearest_ms for each in rounds]),
+        "last_ms": stats.median([each.last_ms for each in rounds]),
+        "latency_ms": stats.summary(latencies),
+        "connect_cpu_us": audience.connect_cpu_us,
+        "connect_s": audience.connect_s,
+        "idle_cpu": audience.idle_cpu,
+        "lacks": audience.system.lacks,
+    }
+
+
+def _stretch(audience: Audience, alerts: int, rate: float | None) -> dict[str, Any]:
+    done: Stretch = stretch(audience, alerts, rate)
+    return {
+        "alerts": alerts,
+        "alerts_per_s": rate,
+        "deliveries_per_s": done.deliveries / done.seconds,
+        "cpu_us": done.cpu_us,
+        "latency_ms": stats.summary(done.latencies_ms),
+    }
+
+
+# ---- showing it --------------------------------------------------------------------------------------------------
+
+_COLUMNS = (
+    "",
+    "CPU µs/delivery",
+    "geocast ÷ it",
+    "first ms",
+    f"nearest {NEAREST} ms",
+    "last ms",
+    "p50 ms",
+    "p99 ms",
+    "steady p99 ms",
+    "steady µs",
+    "flat out 1/s",
+    "connect µs",
+    "idle CPU",
+)
+
+
+def table(result: Result) -> Table:
+    """One row for each system."""
+    systems, parameters = result.found["systems"], result.parameters
+    ours = systems["geocast"]
+    rows = [
+        [
+            name,
+            number(it["cpu_us"]),
+            number(stats.ratio(ours["cpu_us"], it["cpu_us"])),
+            *(number(it[key]) for key in ("first_ms", "nearest_ms", "last_ms")),
+            *(number(it["latency_ms"][key]) for key in ("p50", "p99")),
+            number(it["steady"]["latency_ms"]["p99"]),
+            number(it["steady"]["cpu_us"]),
+            number(it["flat_out"]["deliveries_per_s"]),
+            number(it["connect_cpu_us"]),
+            f"{it['idle_cpu']:.1%}",
+        ]
+        for name, it in systems.items()
+    ]
+    title = (
+        f"fanout: {ours['recipients']:,} of {parameters['sessions']:,} sessions, {result.found['payload_bytes']} bytes"
+    )
+    return Table(title, _COLUMNS, rows, [*_losses(systems), *_notes(result)])
+
+
+def _losses(systems: dict[str, Any]) -> list[str]:
+    """Where geocast is behind a peer."""
+    measures = {"CPU per delivery": "cpu_us", "time to the last": "last_ms", "CPU per connect": "connect_cpu_us"}
+    ours, found = systems["geocast"], []
+    for what, key in measures.items():
+        ahead = [f"{name} {number(it[key])}" for name, it in systems.items() if it[key] < ours[key]]
+        if ahead:
+            found.append(f"geocast loses in {what} ({number(ours[key])}) to {', '.join(ahead)}.")
+    return found
+
+
+def _notes(result: Result) -> list[str]:
+    systems = result.found["systems"]
+    lost = [f"{name}: {it['missing']:,} messages never came." for name, it in systems.items() if it["missing"]]
+    lacks = [f"{name}: {it['lacks']}." for name, it in systems.items() if it["lacks"]]
+    return lost + lacks + [f"without {name}: {reason}." for name, reason in result.found["missing"].items()]
+
+
+def plot(result: Result, figure: Any) -> None:
+    """CPU per delivery, and the times."""
+    systems = result.found["systems"]
+    cost, times = figure.subplots(1, 2)
+    cost.boxplot(
+        [it["cpu_us_by_round"] for it in systems.values()], tick_labels=list(systems), orientation="horizontal"
+    )
+    cost.set(xlabel="CPU of the server per delivery, µs", xlim=(0, None))
+    for key, marker in (("first_ms", "|"), ("nearest_ms", "o"), ("last_ms", "D")):
+        times.plot([it[key] for it in systems.values()], list(systems), marker, label=key.removesuffix("_ms"))
+    times.set(xlabel="publish → received, ms", xlim=(0, None))
+    times.legend()
+    figure.suptitle(table(result).title)
+
+
+BENCH = Bench(
+    "fanout",
+    "what one alert to many costs, and how long it takes; beside peers that are handed the same bytes.",
+    measure,
+    table,
+    plot,
+    {
+        "sessions": 2_000,
+        "share": 1.0,
+        "rounds": 10,
+        "payload": 400,
+        "vs": ("raw", "websockets", "uws", "nchan", "nats"),
+        "deliveries_per_s": 20_000,
+        "seconds": 2.0,
+        "flat_out": 10,
+    },
+)

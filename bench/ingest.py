@@ -1,0 +1,112 @@
+"""`ingest`: how many alerts a node accepts, each on stable storage before it is answered (SQLite).
+
+Measures: POST /v1/alerts -> 201 by so many publishers at once, each of which sends its next when the last was
+answered: alerts a second, p50 and p99, and the server's CPU for each. Nobody is subscribed.
+
+Leaves out: what each alert costs to deliver (`fanout`). How long an fsync takes is the disk's: so that is measured too.
+"""
+
+import asyncio
+import os
+import time
+from typing import Any
+
+from bench import screen, stats
+from bench.clients.http import AsyncPoster
+from bench.peers import Geocast
+from bench.peers.base import next_number
+from bench.results import Result, Table, number
+from bench.rounds import geocast_alone
+from bench.runs import Bench, Place
+
+FSYNCS = 50
+
+
+def measure(place: Place, concurrency: tuple[int, ...], seconds: float) -> dict[str, Any]:
+    """Some seconds at each concurrency."""
+    found: dict[str, Any] = {}
+    with geocast_alone(place) as node, screen.progress("publishers at once", len(concurrency)) as show:
+        for done, publishers in enumerate(concurrency, start=1):
+            cpu = node.cpu_s()
+            took_ms, elapsed_s = asyncio.run(_publish(node, publishers, seconds))
+            cpu_us = (node.cpu_s() - cpu) / max(1, len(took_ms)) * 1e6
+            found[str(publishers)] = {
+                "alerts_per_s": len(took_ms) / elapsed_s,
+                "cpu_us": cpu_us,
+                "latency_ms": stats.summary(took_ms),
+            }
+            show(done)
+    return {"by_concurrency": found, "fsync_ms": _fsync_ms(place)}
+
+
+async def _publish(node: Geocast, publishers: int, seconds: float) -> tuple[list[float], float]:
+    """How long each took, in ms, and how long all of it, in s."""
+    start = time.perf_counter()
+    end = start + seconds
+    took = await asyncio.gather(*(_publisher(node, end) for _ in range(publishers)))
+    return [value for each in took for value in each], time.perf_counter() - start
+
+
+async def _publisher(node: Geocast, end: float) -> list[float]:
+    poster, took_ms = await AsyncPoster.connect(node.control_port), []
+    try:
+        while (start := time.perf_counter()) < end:
+            status = await poster.post("/v1/alerts", node.body(next_number(), lifetime_s=10), node.headers)
+            assert status == 201, status
+            took_ms.append((time.perf_counter() - start) * 1000)
+    finally:
+        poster.close()
+    return took_ms
+
+
+def _fsync_ms(place: Place) -> dict[str, float]:
+    """An append of 4 KiB and fsync, in the folder where the log was."""
+    took = []
+    with (place.home / "fsync").open("wb") as file:
+        for _ in range(FSYNCS):
+            start = time.perf_counter()
+            file.write(bytes(4096))
+            file.flush()
+            os.fsync(file.fileno())
+            took.append((time.perf_counter() - start) * 1000)
+    return stats.summary(took)
+
+
+def table(result: Result) -> Table:
+    """One row for each concurrency."""
+    rows = [
+        [
+            publishers,
+            number(it["alerts_per_s"]),
+            *(number(it["latency_ms"][key]) for key in ("p50", "p99", "max")),
+            number(it["cpu_us"]),
+        ]
+        for publishers, it in result.found["by_concurrency"].items()
+    ]
+    fsync = result.found["fsync_ms"]
+    notes = [f"fsync of 4 KiB on this disk: p50 {number(fsync['p50'])} ms, p99 {number(fsync['p99'])} ms."]
+    columns = ("publishers at once", "alerts/s", "p50 ms", "p99 ms", "max ms", "CPU µs/alert")
+    return Table("ingest: durable alerts, SQLite", columns, rows, notes)
+
+
+def plot(result: Result, figure: Any) -> None:
+    """Rate and latency over concurrency."""
+    found = result.found["by_concurrency"]
+    rate, latency = figure.subplots(1, 2)
+    rate.plot(list(found), [it["alerts_per_s"] for it in found.values()], "o-")
+    rate.set(xlabel="publishers at once", ylabel="alerts accepted a second", ylim=(0, None))
+    for key in ("p50", "p99"):
+        latency.plot(list(found), [it["latency_ms"][key] for it in found.values()], "o-", label=key)
+    latency.set(xlabel="publishers at once", ylabel="ms until 201", ylim=(0, None))
+    latency.legend()
+    figure.suptitle(table(result).title)
+
+
+BENCH = Bench(
+    "ingest",
+    "how many alerts are accepted, each durable before it is answered.",
+    measure,
+    table,
+    plot,
+    {"concurrency": (1, 8, 64), "seconds": 2.0},
+)

@@ -1,0 +1,82 @@
+"""What a result was measured on: the machine, the commit, the versions. And which cores are whose."""
+
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("geocast", "uvloop", "websockets", "numpy", "h3", "httptools", "uvicorn", "pydantic", "PyJWT", "socketify")
+DEBIAN_PACKAGES = ("nginx", "libnginx-mod-nchan", "nats-server", "redis-server")
+
+_ALLOWED = os.sched_getaffinity(0)  # before this process pins itself
+
+
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """The server has a core of its own; clients and the bench share the others (or, of one core, that one)."""
+
+    server: frozenset[int]
+    clients: frozenset[int]
+
+
+def cores() -> Cores:
+    """The first core that this process may use is the server's."""
+    first, *others = sorted(_ALLOWED)
+    return Cores(frozenset({first}), frozenset(others or {first}))
+
+
+def facts() -> dict[str, Any]:
+    """The machine, in a few words. No name, no address."""
+    return {
+        "cpu": _field("/proc/cpuinfo", "model name"),
+        "cores": len(_ALLOWED),
+        "memory_gib": round(int(_field("/proc/meminfo", "MemTotal").split()[0]) / 2**20, 1),
+        "kernel": platform.release(),
+        "load_before": round(os.getloadavg()[0], 2),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of Python, and of all that takes part and is installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found | _debian_versions()
+
+
+def commit() -> str:
+    """The commit that is checked out, with a plus if files differ from it; "unknown" outside a repository."""
+    head = _output("git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD")
+    changed = _output("git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no", "server")
+    return (head + "+" * bool(changed)) or "unknown"
+
+
+def _debian_versions() -> dict[str, str]:
+    found = {}
+    for name in DEBIAN_PACKAGES:
+        version = _output("dpkg-query", "-W", "-f", "${Version}", name)
+        if version:
+            found[name] = version
+    return found
+
+
+def _output(*command: str) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _field(path: str, name: str) -> str:
+    for line in Path(path).read_text().splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == name:
+            return value.strip()
+    return "0"

@@ -1,0 +1,244 @@
+"""`match`: who is inside a circle, among places spread as the world's people are.
+
+Measures: geocast.index.PlaceIndex, which the server matches with, against GEOSEARCH of a real Redis on the same points
+and a brute force in numpy over columns; inserts, moves and removals; the longest that any call took. In the same run
+every answer of the index is compared with the brute force's: both go by the same formula, so they have to be equal.
+
+Redis: the time inside the server (INFO commandstats), which leaves out the socket and the client, and beside it the
+whole call as a client sees it. Redis keeps 52 bits of each point (0.6 m) and has a sphere of its own, to which radii
+are scaled; how many answers differ is counted, not judged. Each has a core of its own.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from bench import places, processes, screen, stats
+from bench.peers.redis import EARTH_RADIUS_M as REDIS_RADIUS_M
+from bench.peers.redis import Redis
+from bench.results import Result, Table, number
+from bench.runs import Bench, Place
+from geocast.alert import Circle
+from geocast.cells import EARTH_RADIUS_M, chord2, limit_chord2, unit_vector, unit_vectors
+from geocast.index import PlaceIndex
+
+RADII_M = (100.0, 1_000.0, 10_000.0, 50_000.0, 100_000.0, 500_000.0)
+SEED = 7
+MOVE_M = 100.0
+CHANGES = ("insert", "move_near", "move_away", "remove")
+
+
+def measure(place: Place, count: int, queries: int, moves: int, redis: bool) -> dict[str, Any]:
+    """Fill both, ask both the same, move, remove."""
+    lat, lng = places.by_population(count)
+    vectors = unit_vectors(lat, lng)
+    index = PlaceIndex()
+    slots, insert = _insert(index, lat, lng)
+    found: dict[str, Any] = {"insert": insert, "radii": {}, "missing": {}}
+    centres = np.random.default_rng(SEED).integers(0, count, queries)
+    with ExitStack() as stack:
+        peer = _start_redis(stack, place, lat, lng, found["missing"]) if redis else None
+        with screen.progress("radii", len(RADII_M)) as show:
+            for done, radius_m in enumerate(RADII_M, start=1):
+                circles = [Circle(float(lat[at]), float(lng[at]), radius_m) for at in centres]
+                found["radii"][f"{radius_m:g}"] = _ask_all(index, vectors, peer, circles)
+                show(done)
+        found |= _change(index, slots, lat, lng, moves)
+        if peer:
+            found["redis_move_us"] = _redis_moves(peer, lat, lng, moves)
+    return found
+
+
+def _insert(index: PlaceIndex, lat: Any, lng: Any) -> tuple[list[int], dict[str, float]]:
+    rows = range(len(lat))
+    with screen.progress("inserting", len(lat)) as show:
+        slots, took = [], np.empty(len(lat))
+        for row, la, ln in zip(rows, lat.tolist(), lng.tolist(), strict=True):
+            start = time.perf_counter_ns()
+            slots.append(index.add(row, la, ln, 0.0))
+            took[row] = time.perf_counter_ns() - start
+            if not row % 10_000:
+                show(row)
+        show(len(lat))
+    return slots, _changes(took)
+
+
+def _changes(took_ns: Any) -> dict[str, float]:
+    """µs a call, calls a second, the longest."""
+    mean = float(took_ns.mean()) / 1000
+    return {"us": mean, "per_s": 1e6 / mean, "p999_us": float(np.percentile(took_ns, 99.9)) / 1000} | {
+        "longest_us": float(took_ns.max()) / 1000
+    }
+
+
+def _start_redis(stack: ExitStack, place: Place, lat: Any, lng: Any, missing: dict[str, str]) -> Redis | None:
+    try:
+        peer = stack.enter_context(Redis(place.home, place.cores.server))
+    except processes.Unavailable as reason:
+        missing["redis"] = reason.format_message()
+        return None
+    with screen.progress("inserting into Redis", len(lat)) as show:
+        for done in peer.add(lat, lng):
+            show(done)
+    return peer
+
+
+# ---- matching ----------------------------------------------------------------------------------------------------
+
+
+def _ask_all(index: PlaceIndex, vectors: Any, peer: Redis | None, circles: Sequence[Circle]) -> dict[str, Any]:
+    """The same circles to all: times, and whether the answers agree."""
+    ours, ours_us = _timed(circles, lambda circle: index.match([circle])[0])
+    brute, brute_us = _timed(circles, lambda circle: _brute_force(vectors, circle))
+    wrong = sum(not np.array_equal(a, b) for a, b in zip(ours, brute, strict=True))
+    found: dict[str, Any] = {
+        "inside": stats.median([len(rows) for rows in brute]),
+        "index_us": stats.summary(ours_us) | {"mean": float(np.mean(ours_us))},
+        "brute_us": stats.summary(brute_us) | {"mean": float(np.mean(brute_us))},
+        "wrong": wrong,
+    }
+    return found | (_ask_redis(peer, circles, brute) if peer else {})
+
+
+def _timed(circles: Sequence[Circle], ask: Callable[[Circle], Any]) -> tuple[list[Any], list[float]]:
+    answers, took_us = [], []
+    ask(circles[0])  # to warm up
+    for circle in circles:
+        start = time.perf_counter_ns()
+        answers.append(ask(circle))
+        took_us.append((time.perf_counter_ns() - start) / 1000)
+    return answers, took_us
+
+
+def _brute_force(vectors: Any, circle: Circle) -> Any:
+    """All of them, by the same formula."""
+    return np.flatnonzero(chord2(*vectors, unit_vector(circle.lat, circle.lng)) <= limit_chord2(circle.radius_m))
+
+
+def _ask_redis(peer: Redis, circles: Sequence[Circle], brute: Sequence[Any]) -> dict[str, Any]:
+    scale = REDIS_RADIUS_M / EARTH_RADIUS_M
+    peer.reset()
+    answers, took_us = _timed(circles, lambda circle: peer.search(circle.lat, circle.lng, circle.radius_m * scale))
+    server_us = peer.server_us("geosearch")
+    differ = sum(
+        len(np.setxor1d(np.array(names, dtype=np.int64), rows)) for names, rows in zip(answers, brute, strict=True)
+    )
+    return {"redis_server_us": server_us, "redis_call_us": float(np.mean(took_us)), "redis_differs": differ}
+
+
+# ---- changing ----------------------------------------------------------------------------------------------------
+
+
+def _change(index: PlaceIndex, slots: list[int], lat: Any, lng: Any, moves: int) -> dict[str, Any]:
+    """Moves by some 100 m, moves to another city, removals."""
+    dice = np.random.default_rng(SEED)
+    which = dice.choice(len(slots), moves, replace=False).tolist()
+    near = places.offset(lat[which], lng[which], dice.normal(0, MOVE_M, moves), dice.normal(0, MOVE_M, moves))
+    away = dice.choice(len(slots), moves).tolist()
+    return {
+        "move_near": _move(index, [slots[at] for at in which], *near),
+        "move_away": _move(index, [slots[at] for at in which], lat[away], lng[away]),
+        "remove": _remove(index, [slots[at] for at in which]),
+    }
+
+
+def _move(index: PlaceIndex, slots: list[int], lat: Any, lng: Any) -> dict[str, float]:
+    took = np.empty(len(slots))
+    for at, (slot, la, ln) in enumerate(zip(slots, lat.tolist(), lng.tolist(), strict=True)):
+        start = time.perf_counter_ns()
+        index.move(slot, la, ln, 0.0)
+        took[at] = time.perf_counter_ns() - start
+    return _changes(took)
+
+
+def _remove(index: PlaceIndex, slots: list[int]) -> dict[str, float]:
+    took = np.empty(len(slots))
+    for at, slot in enumerate(slots):
+        start = time.perf_counter_ns()
+        index.remove(slot)
+        took[at] = time.perf_counter_ns() - start
+    return _changes(took)
+
+
+def _redis_moves(peer: Redis, lat: Any, lng: Any, moves: int) -> float:
+    """What a GEOADD of one place takes inside Redis."""
+    peer.reset()
+    for at in range(min(moves, 20_000)):
+        peer.move(at, float(lat[at]) + 0.001, float(lng[at]))
+    return peer.server_us("geoadd")
+
+
+# ---- showing it --------------------------------------------------------------------------------------------------
+
+
+def table(result: Result) -> Table:
+    """One row for each radius."""
+    found = result.found
+    rows = []
+    for radius, it in found["radii"].items():
+        ours, redis = it["index_us"]["mean"], it.get("redis_server_us")
+        rows.append(
+            [
+                f"{float(radius) / 1000:g} km",
+                *(number(value) for value in (it["inside"], ours, it["index_us"]["max"], redis)),
+                number(redis / ours if redis else None),
+                number(it.get("redis_call_us")),
+                *(number(value) for value in (it["brute_us"]["mean"], it["brute_us"]["mean"] / ours)),
+                str(it["wrong"]),
+            ]
+        )
+    columns = (
+        "radius",
+        "inside",
+        "index µs",
+        "max µs",
+        "Redis µs",
+        "÷ index",
+        "as called µs",
+        "brute µs",
+        "÷ index",
+        "wrong",
+    )
+    return Table(f"match: {result.parameters['count']:,} places by population", columns, rows, _notes(found))
+
+
+def _notes(found: dict[str, Any]) -> list[str]:
+    notes = [
+        f"{name}: {number(it['us'])} µs ({number(it['per_s'])} a second), "
+        f"p99.9 {number(it['p999_us'])} µs, longest {number(it['longest_us'])} µs."
+        for name, it in ((name.replace("_", " "), found[name]) for name in CHANGES)
+    ]
+    if "redis_move_us" in found:
+        differ = sum(it.get("redis_differs", 0) for it in found["radii"].values())
+        notes.append(f"A move inside Redis: {number(found['redis_move_us'])} µs.")
+        notes.append(f"Places that Redis judges otherwise: {differ}.")
+    wrong = sum(it["wrong"] for it in found["radii"].values())
+    return [*notes, f"Answers of the index that are not the brute force's: {wrong} (has to be 0)."]
+
+
+def plot(result: Result, figure: Any) -> None:
+    """Time over radius."""
+    radii = result.found["radii"]
+    km = [float(radius) / 1000 for radius in radii]
+    axes = figure.subplots()
+    axes.plot(km, [it["index_us"]["mean"] for it in radii.values()], "o-", label="geocast's index")
+    axes.plot(km, [it["brute_us"]["mean"] for it in radii.values()], "s--", label="brute force")
+    redis = [it.get("redis_server_us", math.nan) for it in radii.values()]
+    axes.plot(km, redis, "D-", label="Redis GEOSEARCH (server)")
+    axes.set(xlabel="radius, km", ylabel="µs (mean)", xscale="log", yscale="log")
+    axes.legend()
+    figure.suptitle(table(result).title)
+
+
+BENCH = Bench(
+    "match",
+    "who is inside a circle, against Redis and brute force; and what moving costs.",
+    measure,
+    table,
+    plot,
+    {"count": 200_000, "queries": 20, "moves": 20_000, "redis": True},
+)

@@ -1,0 +1,142 @@
+"""geocast itself: one node as an operator would run it, with keys and a SQLite log."""
+
+import json
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+from websockets.sync.client import connect
+
+from bench import processes
+from bench.clients.http import Poster
+from bench.clients.websocket import SUBPROTOCOL, Joining, handshake, masked
+from bench.peers.base import Payload, System, alert_id, next_number
+from bench.places import CENTRE, Places
+from geocast.tokens import make_key, sign
+
+PATH = "/v1/stream"
+LIFETIME_S = 3600
+RADIUS_M = 15_000.0
+
+
+class Geocast(System):
+    """One node. `payload_bytes`: what a frame of an alert should come to; the description is padded for it."""
+
+    name = "geocast"
+
+    def __init__(self, home: Path, cpus: Iterable[int], payload_bytes: int = 400) -> None:
+        super().__init__(home, cpus)
+        self._private, public = make_key("bench")
+        (self.home / "keys.jwks").write_text(json.dumps({"keys": [public]}))
+        desk = self.token("desk", ["alerts:publish", "alerts:manage"])
+        self.headers = {"Authorization": f"Bearer {desk}", "Content-Type": "application/json"}
+        self._poster = Poster(self.control_port)
+        self._payload_bytes = payload_bytes
+        self._description = ""
+
+    def command(self) -> Sequence[str | Path]:
+        """`geocast serve`."""
+        listeners = ("--stream", f"127.0.0.1:{self.port}", "--api", f"127.0.0.1:{self.control_port}")
+        store = ("--log", f"sqlite:{self.home / 'geocast.db'}", "--keys", self.home / "keys.jwks")
+        return [sys.executable, "-m", "geocast", "serve", *listeners, *store]
+
+    def __exit__(self, *exc: object) -> None:
+        self._poster.close()
+        super().__exit__(*exc)
+
+    def start(self) -> None:
+        """Start it and wait until it is ready."""
+        super().start()
+        processes.wait_until(self._ready, "geocast is ready")
+
+    def _ready(self) -> bool:
+        try:
+            return bool(self.metrics())
+        except (OSError, urllib.error.URLError):
+            return False
+
+    def metrics(self) -> dict[str, float]:
+        """What /metrics says, by name with labels."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.control_port}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
+
+    # ---- sessions ------------------------------------------------------------------------------------------------
+
+    def token(self, sub: str, scopes: Sequence[str] = ("alerts:receive",)) -> str:
+        """An EdDSA token."""
+        return sign(self._private, sub, scopes, int(time.time()), LIFETIME_S)
+
+    def joining(self, places: Places, holding: Mapping[str, int] | None = None) -> Joining:
+        """Each session has a place and a token of its own; when it comes back, it says what it holds."""
+        first, again = [], []
+        for at in range(len(places)):
+            hello = {"type": "hello", "token": self.token(f"phone-{at}"), "places": [places.to_map(at)]}
+            first.append(masked(json.dumps(hello).encode()))
+            if holding:
+                again.append(masked(json.dumps(hello | {"holding": dict(holding)}).encode()))
+        return Joining(handshake(self.port, PATH, SUBPROTOCOL), first, '"welcome"', again)
+
+    # ---- alerts --------------------------------------------------------------------------------------------------
+
+    def publish(self, number: int, **options: Any) -> None:
+        """Publish alert `number` over HTTP. Raises ClickException unless it is accepted."""
+        status, answer = self._poster.post("/v1/alerts", self.body(number, **options), self.headers)
+        if status != 201:
+            raise click.ClickException(f"the alert was refused with {status}: {answer[:300]!r}")
+
+    def body(
+        self, number: int, severity: str = "severe", radius_m: float = RADIUS_M, lifetime_s: float = LIFETIME_S
+    ) -> bytes:
+        """The request for alert `number`."""
+        time_now = datetime.now(UTC)
+        now = time_now.isoformat(timespec="milliseconds")
+        alert = {
+            "id": alert_id(number),
+            "category": "robbery",
+            "headline": "Robbery reported near you",
+            "severity": severity,
+            "threat": "community",
+            "occurred_at": now,
+            "expires_at": (time_now + timedelta(seconds=lifetime_s)).isoformat(timespec="milliseconds"),
+            "area": {"type": "circle", "lat": CENTRE[0], "lng": CENTRE[1], "radius_m": radius_m},
+            "approval": {"reviewer": "bench", "approved_at": now},
+        }
+        if self._description:
+            alert["description"] = self._description
+        return json.dumps(alert).encode()
+
+    def take_sample(self) -> Payload:
+        """Publish an alert, and take what a subscriber is sent. From then on alerts have the size asked for."""
+        missing = self._payload_bytes - len(self._sample())
+        self._description = "x" * max(0, missing - len(',"description":""'))
+        number = next_number()
+        return Payload(self._sample(number), alert_id(number))
+
+    def _sample(self, number: int | None = None) -> bytes:
+        number = next_number() if number is None else number
+        hello = {
+            "type": "hello",
+            "token": self.token("sampler"),
+            "places": [{"lat": CENTRE[0], "lng": CENTRE[1]}],
+        }
+        with connect(f"ws://127.0.0.1:{self.port}{PATH}", subprotocols=[SUBPROTOCOL], compression=None) as session:
+            session.send(json.dumps(hello))
+            self.publish(number)
+            while alert_id(number) not in (text := session.recv(timeout=10)):
+                pass
+        self._cancel(number)
+        return text.encode()
+
+    def _cancel(self, number: int) -> None:
+        """So that nobody who joins later is told of it."""
+        approval = {"reviewer": "bench", "approved_at": datetime.now(UTC).isoformat(timespec="milliseconds")}
+        body = json.dumps({"revision": 2, "reason": "a sample", "approval": approval}).encode()
+        status, answer = self._poster.post(f"/v1/alerts/{alert_id(number)}/cancel", body, self.headers)
+        assert status == 201, answer

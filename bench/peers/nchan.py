@@ -1,0 +1,87 @@
+"""nchan (C, in nginx): one worker, one channel, no message kept."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from bench import processes
+from bench.clients.http import Poster
+from bench.clients.websocket import Joining, handshake
+from bench.peers.base import Peer
+from bench.places import Places
+
+MODULE = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
+CONFIG = """
+load_module {module};
+daemon off;
+worker_processes 1;
+worker_rlimit_nofile {descriptors};
+pid {home}/nginx.pid;
+error_log {home}/error.log warn;
+events {{ worker_connections {connections}; multi_accept on; }}
+http {{
+    access_log off;
+    keepalive_requests 1000000;
+    client_body_temp_path {home}/body;
+    proxy_temp_path {home}/proxy;
+    fastcgi_temp_path {home}/fastcgi;
+    uwsgi_temp_path {home}/uwsgi;
+    scgi_temp_path {home}/scgi;
+    nchan_shared_memory_size 256M;
+    server {{
+        listen 127.0.0.1:{port} backlog=4096;
+        location = /sub {{
+            nchan_subscriber websocket;
+            nchan_channel_id alerts;
+            nchan_subscriber_first_message newest;
+        }}
+        location = /pub {{
+            nchan_publisher http;
+            nchan_channel_id alerts;
+            nchan_store_messages off;
+        }}
+    }}
+}}
+"""
+
+
+class Nchan(Peer):
+    """nginx with the module."""
+
+    name = "nchan"
+    lacks = "no match by place, no token, no expiry; nothing is stored here (its store would cost more)"
+
+    def command(self) -> Sequence[str | Path]:
+        """nginx in the foreground."""
+        program = processes.find_program("nginx")
+        if not MODULE.exists():
+            raise processes.Unavailable("libnginx-mod-nchan is not installed (make bench-peers)")
+        self._poster = Poster(self.port)
+        descriptors = processes.raise_descriptor_limit()
+        config = self.home / "nginx.conf"
+        config.write_text(
+            CONFIG.format(
+                module=MODULE, home=self.home, port=self.port, descriptors=descriptors, connections=descriptors - 100
+            )
+        )
+        return [program, "-p", self.home, "-e", self.home / "error.log", "-c", config]
+
+    def __exit__(self, *exc: object) -> None:
+        if hasattr(self, "_poster"):
+            self._poster.close()
+        super().__exit__(*exc)
+
+    def pids(self) -> list[int]:
+        """The worker alone: the master does nothing."""
+        return super().pids()[1:]
+
+    def joining(self, places: Places) -> Joining:
+        """The 101 is enough: the path names the channel."""
+        return Joining(handshake(self.port, "/sub"), [b""] * len(places))
+
+    def send(self, payload: bytes) -> None:
+        """POST it. (200 sent, 201 or 202: nobody listens.)"""
+        status, _ = self._poster.post("/pub", payload, {"Content-Type": "text/plain"})
+        if status >= 300:
+            raise click.ClickException(f"nchan refused a message with {status}")

@@ -1,0 +1,32 @@
+"""The bare send loop in C: the limit."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench import processes
+from bench.clients.websocket import Joining, handshake, unmasked
+from bench.peers.base import ControlledPeer
+from bench.places import Places
+
+SOURCE = Path(__file__).with_name("raw.c")
+
+
+class Raw(ControlledPeer):
+    """See raw.c. It is given a whole frame, not the payload."""
+
+    name = "raw"
+    lacks = (
+        "everything but send(): no match by place, no token, no expiry, no HTTP, no WebSocket parser, no slow clients"
+    )
+
+    def command(self) -> Sequence[str | Path]:
+        """Compile it, and run it."""
+        return [processes.compile_c(SOURCE, self.home), str(self.port), str(self.control_port)]
+
+    def joining(self, places: Places) -> Joining:
+        """The 101 is enough."""
+        return Joining(handshake(self.port, "/"), [b""] * len(places))
+
+    def send(self, payload: bytes) -> None:
+        """Framed here, once for all."""
+        super().send(unmasked(payload))

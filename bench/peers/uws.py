@@ -1,0 +1,51 @@
+"""uWebSockets (C++), by socketify: its own publish/subscribe, fed over a WebSocket of the publisher's."""
+
+import importlib.util
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench import processes
+from bench.clients.websocket import Joining, handshake, masked
+from bench.peers.base import Peer
+from bench.places import Places
+
+SERVER = Path(__file__).with_name("uws_server.py")
+
+
+class Uws(Peer):
+    """See uws_server.py."""
+
+    name = "uws"
+    lacks = "no match by place, no token, no expiry, no log, no HTTP to publish by here"
+
+    def command(self) -> Sequence[str | Path]:
+        """A script."""
+        if importlib.util.find_spec("socketify") is None:
+            raise processes.Unavailable("socketify is not installed (make bench-peers)")
+        return [sys.executable, "-P", SERVER, str(self.port)]
+
+    def start(self) -> None:
+        """Start it, and connect as the publisher."""
+        super().start()
+        self._lock = threading.Lock()
+        self._publisher = socket.create_connection(("127.0.0.1", self.port))
+        self._publisher.sendall(handshake(self.port, "/publish"))
+        while b"\r\n\r\n" not in self._publisher.recv(4096):
+            pass
+
+    def joining(self, places: Places) -> Joining:
+        """The 101 is enough: the server subscribes each at once."""
+        return Joining(handshake(self.port, "/"), [b""] * len(places))
+
+    def send(self, payload: bytes) -> None:
+        """Send it as a message."""
+        with self._lock:
+            self._publisher.sendall(masked(payload))
+
+    def __exit__(self, *exc: object) -> None:
+        if hasattr(self, "_publisher"):
+            self._publisher.close()
+        super().__exit__(*exc)

@@ -1,0 +1,26 @@
+"""`websockets` with `broadcast`, as its documentation advises for many clients: uvloop, no compression."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.clients.websocket import Joining, handshake
+from bench.peers.base import ControlledPeer
+from bench.places import Places
+
+SERVER = Path(__file__).with_name("websockets_server.py")
+
+
+class Websockets(ControlledPeer):
+    """See websockets_server.py."""
+
+    name = "websockets"
+    lacks = "no match by place, no token, no expiry, no log; buffers without bound for slow clients"
+
+    def command(self) -> Sequence[str | Path]:
+        """A script."""
+        return [sys.executable, "-P", SERVER, str(self.port), str(self.control_port)]
+
+    def joining(self, places: Places) -> Joining:
+        """The 101 is enough."""
+        return Joining(handshake(self.port, "/"), [b""] * len(places))

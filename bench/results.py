@@ -1,0 +1,111 @@
+"""Results: JSON files that say what was measured, on what, and with which parameters; and tables of them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+import rich.table
+
+from bench import machine as this
+
+FOLDER = Path(__file__).with_name("results")
+README = Path(__file__).with_name("README.md")
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One run of one subcommand."""
+
+    name: str
+    parameters: dict[str, Any]
+    found: dict[str, Any]
+    when: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    commit: str = field(default_factory=this.commit)
+    machine: dict[str, Any] = field(default_factory=this.facts)
+    versions: dict[str, str] = field(default_factory=this.versions)
+
+    def save(self, folder: Path = FOLDER) -> Path:
+        """Write it over the last one of this name."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{self.name}.json"
+        path.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", "utf-8")
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read one. Raises OSError, ValueError, TypeError."""
+        return cls(**json.loads(path.read_text("utf-8")))
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of text below column heads; `notes` go below."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+
+    def for_screen(self) -> rich.table.Table:
+        """As rich draws it."""
+        drawn = rich.table.Table(title=self.title, title_justify="left")
+        for at, column in enumerate(self.columns):
+            drawn.add_column(column, justify="left" if at == 0 else "right")
+        for row in self.rows:
+            drawn.add_row(*row)
+        return drawn
+
+    def for_readme(self) -> str:
+        """As Markdown."""
+        lines = [f"### {self.title}", "", _row(self.columns), _row(["---", *["--:"] * (len(self.columns) - 1)])]
+        lines += [_row(row) for row in self.rows]
+        lines += ["", *(f"- {note}" for note in self.notes)]
+        return "\n".join(lines).rstrip() + "\n"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def between_markers(text: str, new: str) -> str:
+    """`text` with what stands between the markers replaced. Raises ValueError if they are not there."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"no {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n\n{new.strip()}\n\n{END}{after}"
+
+
+def rewrite_readme(results: Sequence[Result], tables: Sequence[Table], path: Path = README) -> None:
+    """Put the tables of these results into the README."""
+    text = "\n".join([_provenance(results[-1]), *(table.for_readme() for table in tables)])
+    path.write_text(between_markers(path.read_text("utf-8"), text), "utf-8")
+
+
+def _provenance(result: Result) -> str:
+    on = result.machine
+    versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
+    return (
+        f"Measured {result.when[:10]} at commit {result.commit} on {on['cores']} cores of {on['cpu']}, "
+        f"{on['memory_gib']} GiB, Linux {on['kernel']}. {versions}.\n"
+    )
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with so many significant digits, and no exponent; a dash for none."""
+    if value is None:
+        return "–"
+    if value == 0:
+        return "0"
+    rounded = float(f"{value:.{digits}g}")
+    return f"{rounded:,.0f}" if abs(rounded) >= 10 ** (digits - 1) else f"{rounded:.{digits}g}"
+
+
+def parameters_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as JSON can hold them; tokens stay out."""
+    kept = {name: value for name, value in options.items() if not name.endswith("token")}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}

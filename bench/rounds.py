@@ -1,0 +1,169 @@
+"""One alert to one crowd, and what came of it: shared by all that measure a fan-out."""
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import click
+import numpy as np
+
+from bench import processes, screen
+from bench.clients.crowd import Crowd
+from bench.peers import PEERS, Geocast, System
+from bench.peers.base import Payload, next_number
+from bench.places import Places
+from bench.runs import Place
+
+NEAREST = 100
+PATIENCE_S = 60.0
+SETTLE_S = 0.005  # after the last message, so that what it leaves to do counts too
+REST_S = 0.05  # between rounds
+IDLE_S = 0.5
+PUBLISHERS = 8
+
+
+@dataclass(slots=True)
+class Audience:
+    """A system, and the crowd that listens to it."""
+
+    system: System
+    crowd: Crowd
+    places: Places
+    connect_cpu_us: float
+    connect_s: float
+    idle_cpu: float  # of a core, that the server takes while nothing happens
+    hearing: int  # how many are sent an alert: those inside, or all if the system can't match by place
+    heard: int = 0  # messages so far
+    missing: int = 0  # those that should have come
+
+    @property
+    def wanted(self) -> int:
+        """How many an alert is for."""
+        return int(np.count_nonzero(self.places.inside))
+
+    def listen(self, alerts: int) -> Any:
+        """Wait for all messages of so many alerts; the records of those for whom they are meant."""
+        due = self.heard + alerts * self.hearing
+        self.heard = self.crowd.wait_records(due)
+        self.missing += due - self.heard
+        records = self.crowd.take()
+        return records[self.places.inside[records["connection"]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One alert, alone. Times from before it was published, in ms."""
+
+    cpu_us: float  # of the server, for each message that was meant
+    first_ms: float
+    nearest_ms: float  # to the last of the nearest 100
+    last_ms: float
+    latencies_ms: Any
+
+
+def one_round(audience: Audience, nearest: Any, **options: Any) -> Round:
+    """Publish one alert, wait until all have it."""
+    cpu, start = audience.system.cpu_s(), time.monotonic_ns()
+    audience.system.publish(next_number(), **options)
+    records = audience.listen(1)
+    time.sleep(SETTLE_S)
+    cpu = audience.system.cpu_s() - cpu - audience.idle_cpu * SETTLE_S
+    time.sleep(REST_S)
+    latencies = ms_since(start, records["when_ns"])
+    near = latencies[np.isin(records["connection"], nearest)]
+    return Round(cpu / len(records) * 1e6, float(latencies.min()), float(near.max()), float(latencies.max()), latencies)
+
+
+def ms_since(start_ns: Any, when_ns: Any) -> Any:
+    """From one time to others, in ms."""
+    return (when_ns.astype(np.int64) - start_ns) / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Many alerts, at a rate. Latencies from when each should have been published, in ms (no coordinated omission)."""
+
+    alerts: int
+    deliveries: int
+    seconds: float  # from the first publish to the last message
+    cpu_us: float
+    latencies_ms: Any
+
+
+def stretch(audience: Audience, alerts: int, rate: float | None) -> Stretch:
+    """Publish so many alerts at a rate a second, or all at once, and wait until all have come."""
+    numbers = [next_number() for _ in range(alerts)]
+    cpu, start = audience.system.cpu_s(), time.monotonic_ns() + 50_000_000
+    due = [start + round(at * 1e9 / rate) if rate else start for at in range(alerts)]
+    with ThreadPoolExecutor(PUBLISHERS) as pool:
+        list(pool.map(_publish_at, [audience.system] * alerts, numbers, due))
+    records = audience.listen(alerts)
+    records = records[records["number"] >= numbers[0]]
+    time.sleep(SETTLE_S)
+    cpu = audience.system.cpu_s() - cpu - audience.idle_cpu * SETTLE_S
+    latencies = ms_since(np.array(due)[records["number"] - numbers[0]], records["when_ns"])
+    seconds = float(ms_since(start, records["when_ns"]).max()) / 1000
+    return Stretch(alerts, len(records), seconds, cpu / len(records) * 1e6, latencies)
+
+
+def _publish_at(system: System, number: int, due_ns: int) -> None:
+    time.sleep(max(0, due_ns - time.monotonic_ns()) / 1e9)
+    system.publish(number)
+
+
+# ---- bringing it about -------------------------------------------------------------------------------------------
+
+
+def gather(stack: ExitStack, place: Place, system: System, places: Places, expected: int) -> Audience:
+    """Start a crowd of one session for each place at a running system, and wait until all are in."""
+    joining = system.joining(places)
+    cpu, start = system.cpu_s(), time.monotonic()
+    crowd = stack.enter_context(Crowd(system.port, joining, place.home, place.cores.clients, expected=expected))
+    with screen.progress(f"{system.name}: connecting", len(places)) as show:
+        crowd.wait_ready(show=show)
+    seconds = time.monotonic() - start
+    cpu_us = (system.cpu_s() - cpu) / len(places) * 1e6
+    matches = isinstance(system, Geocast)
+    hearing = int(np.count_nonzero(places.inside)) if matches else len(places)
+    return Audience(system, crowd, places, cpu_us, seconds, _idle_cpu(system), hearing)
+
+
+def _idle_cpu(system: System) -> float:
+    time.sleep(REST_S)
+    cpu, start = system.cpu_s(), time.monotonic()
+    time.sleep(IDLE_S)
+    return (system.cpu_s() - cpu) / (time.monotonic() - start)
+
+
+@contextmanager
+def geocast_alone(place: Place, **options: Any) -> Iterator[Geocast]:
+    """One node, which knows how large its alerts have to be."""
+    with Geocast(place.home, place.cores.server, **options) as node:
+        node.take_sample()
+        yield node
+
+
+def start_peers(stack: ExitStack, place: Place, names: Sequence[str], payload: Payload) -> tuple[list[System], dict]:
+    """Start peers by name. Those that are not to be had are named with the reason."""
+    running, missing = [], {}
+    for name in names:
+        peer = PEERS[name](place.home, place.cores.server)
+        peer.payload = payload
+        try:
+            running.append(stack.enter_context(peer))
+        except processes.Unavailable as reason:
+            missing[name] = reason.format_message()
+            screen.say(f"[yellow]without {name}: {missing[name]}[/yellow]")
+    return running, missing
+
+
+def peer_names(text: str) -> list[str]:
+    """`raw,nats` to names. Raises BadParameter."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in PEERS:
+            raise click.BadParameter(f"{name}: choose from {', '.join(PEERS)}")
+    return names

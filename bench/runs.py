@@ -1,0 +1,69 @@
+"""What all subcommands share: a run is measured, saved, shown and plotted."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+from bench import machine, processes, screen
+from bench.results import Result, Table, parameters_of
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a run works: a folder that is gone afterwards, and whose cores are whose."""
+
+    home: Path
+    cores: machine.Cores
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """One subcommand: what it measures in a sentence, how, and how its result is shown."""
+
+    name: str
+    about: str
+    measure: Callable[..., dict[str, Any]]  # of a Place and the parameters
+    table: Callable[[Result], Table]
+    plot: Callable[[Result, Any], None]  # onto a figure
+    short: dict[str, Any]  # the parameters of `all --short`
+    own_server: bool = True  # it starts servers, which have their own core
+
+    def run(self, folder: Path, **parameters: Any) -> Result:
+        """Measure, save, show, plot."""
+        screen.say(f"[bold]{self.name}[/bold]: {self.about}")
+        start = time.monotonic()
+        processes.raise_descriptor_limit()
+        cores = machine.cores()
+        if self.own_server:
+            os.sched_setaffinity(0, cores.clients)
+        with processes.workplace() as home:
+            found = self.measure(Place(home, cores), **parameters)
+        os.sched_setaffinity(0, cores.server | cores.clients)
+        result = Result(self.name, parameters_of(parameters), found)
+        path = result.save(folder)
+        self.show(result)
+        self.draw(result, path.with_suffix(".png"))
+        screen.say(f"{path} and its plot, after {time.monotonic() - start:.0f} s\n")
+        return result
+
+    def show(self, result: Result) -> None:
+        """The table, on the screen."""
+        table = self.table(result)
+        screen.console.print(table.for_screen())
+        for note in table.notes:
+            screen.say(f"- {note}")
+
+    def draw(self, result: Result, path: Path) -> None:
+        """The plot, as PNG."""
+        figure = plt.figure(figsize=(9, 4.5), layout="constrained")
+        self.plot(result, figure)
+        figure.savefig(path, dpi=110)
+        plt.close(figure)

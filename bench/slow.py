@@ -1,0 +1,150 @@
+"""`slow`: what clients that don't read do to the others.
+
+Two runs of the same alerts at the same rate to the same crowd: one alone, one beside 1 % of sessions that never read,
+1 % that read 1 KB a second, and one that pings without reading. All of them are inside every area.
+
+Measures: p50 and p99 of the others, publish (when it was due) -> received, in both runs; how far the server's resident
+memory grew in each; what the server counts as slow, and whom it closed (4420 comes after 30 s).
+"""
+
+import base64
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench import places, processes, screen, stats
+from bench.clients import misbehaving
+from bench.peers import Geocast
+from bench.results import Result, Table, number
+from bench.rounds import gather, geocast_alone, stretch
+from bench.runs import Bench, Place
+
+SPREAD_M = 14_000.0
+SAMPLE_S = 0.05
+
+
+def measure(place: Place, sessions: int, percent: float, payload: int, rate: float, seconds: float) -> dict[str, Any]:
+    """The run alone, then the run with the others."""
+    bad = max(1, round(sessions * percent / 100))
+    alerts = max(1, round(rate * seconds))
+    found = {}
+    for name, counts in (("alone", None), ("beside slow ones", (bad, bad, 1))):
+        screen.say(f"{name}: {alerts} alerts, {rate:g} a second")
+        with ExitStack() as stack:
+            node = stack.enter_context(geocast_alone(place, payload_bytes=payload))
+            audience = gather(stack, place, node, places.around(sessions, SPREAD_M), alerts + 1)
+            if counts:
+                stack.enter_context(_misbehaving(place, node, counts))
+            memory = stack.enter_context(_watched_memory(node))
+            done = stretch(audience, alerts, rate)
+            metrics, missing = node.metrics(), audience.missing
+        found[name] = {
+            "latency_ms": stats.summary(done.latencies_ms),
+            "cpu_us": done.cpu_us,
+            "missing": missing,
+            "rss_before": memory[0],
+            "rss_most": max(memory),
+            "slow_sessions": metrics.get("geocast_slow_sessions", 0.0),
+            "unsent_bytes": metrics.get("geocast_unsent_bytes", 0.0),
+            "closes": {name: value for name, value in metrics.items() if name.startswith("geocast_closes_total")},
+        }
+    return {"runs": found, "slow": bad}
+
+
+@contextmanager
+def _misbehaving(place: Place, node: Geocast, counts: tuple[int, int, int]) -> Iterator[None]:
+    joining = node.joining(places.around(sum(counts), SPREAD_M, seed=1))
+    openings, output = place.home / "misbehaving.json", place.home / "misbehaving.txt"
+    texts = {"request": _text(joining.request), "hellos": [_text(hello) for hello in joining.first]}
+    openings.write_text(json.dumps(texts))
+    script = Path(misbehaving.__file__)
+    command = [sys.executable, "-P", script, str(node.port), openings, *map(str, counts)]
+    process = processes.start(command, place.cores.clients, output)
+    try:
+        processes.wait_until(lambda: "ready" in output.read_text(), "those that misbehave are in")
+        yield
+    finally:
+        processes.stop(process)
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+@contextmanager
+def _watched_memory(node: Geocast) -> Iterator[list[int]]:
+    """The server's resident memory, again and again; there is one value at least."""
+    found, done = [node.rss_bytes()], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(SAMPLE_S):
+            found.append(node.rss_bytes())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield found
+    finally:
+        done.set()
+        thread.join()
+
+
+def table(result: Result) -> Table:
+    """One row for each run."""
+    runs = result.found["runs"]
+    rows = [
+        [
+            name,
+            *(number(it["latency_ms"][key]) for key in ("p50", "p99", "max")),
+            number((it["rss_most"] - it["rss_before"]) / 2**20),
+            number(it["unsent_bytes"] / 1024),
+            str(it["missing"]),
+            str(int(it["slow_sessions"])),
+            str(int(sum(it["closes"].values()))),
+            number(it["cpu_us"]),
+        ]
+        for name, it in runs.items()
+    ]
+    alone, beside = runs.values()
+    change = beside["latency_ms"]["p99"] / alone["latency_ms"]["p99"] - 1
+    columns = (
+        "",
+        "p50 ms",
+        "p99 ms",
+        "max ms",
+        "memory grew MiB",
+        "unsent KiB",
+        "missing",
+        "slow",
+        "closed",
+        "CPU µs/delivery",
+    )
+    title = f"slow: {result.parameters['sessions']:,} sessions beside 2 × {result.found['slow']} slow ones"
+    return Table(title, columns, rows, [f"The others' p99 changes by {change:+.0%} (goal: within 10 %)."])
+
+
+def plot(result: Result, figure: Any) -> None:
+    """Percentiles and memory of both runs."""
+    runs = result.found["runs"]
+    latency, memory = figure.subplots(1, 2)
+    for name, it in runs.items():
+        latency.plot(list(it["latency_ms"]), list(it["latency_ms"].values()), "o-", label=name)
+    latency.set(ylabel="publish → received, ms", ylim=(0, None))
+    latency.legend()
+    memory.bar(list(runs), [(it["rss_most"] - it["rss_before"]) / 2**20 for it in runs.values()])
+    memory.set(ylabel="growth of resident memory, MiB")
+    figure.suptitle(table(result).title)
+
+
+BENCH = Bench(
+    "slow",
+    "what clients that don't read do to the others.",
+    measure,
+    table,
+    plot,
+    {"sessions": 1_000, "percent": 1.0, "payload": 1_300, "rate": 20.0, "seconds": 10.0},
+)

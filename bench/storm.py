@@ -1,0 +1,131 @@
+"""`storm`: all sessions lose their node at once, and come back.
+
+The node is killed (SIGKILL) and started again at once, on the same log and ports. Each session dials again after a
+random delay in the window, until it is taken; it shows an EdDSA token of its own and says what it holds. When half
+of them are back, an alert is published for all.
+
+Measures: from the kill until all are welcome again; the CPU of the new process for each connect (its start left out);
+from the publish of the alert until the last session has it, by whichever way.
+
+Leaves out: TLS. The window (by default up to 1 s) is far below the one that the protocol has (1 to 30 s): the point is
+what the node can take.
+"""
+
+import signal
+import time
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from bench import places, processes, screen, stats
+from bench.clients.crowd import Crowd
+from bench.peers import Geocast
+from bench.peers.base import alert_id, next_number
+from bench.results import Result, Table, number
+from bench.rounds import PATIENCE_S, geocast_alone, ms_since
+from bench.runs import Bench, Place
+
+SPREAD_M = 14_000.0
+
+
+def measure(place: Place, sessions: int, held: int, window_ms: int, inflight: int) -> dict[str, Any]:
+    """One storm."""
+    with ExitStack() as stack:
+        node = stack.enter_context(geocast_alone(place))
+        numbers = [next_number() for _ in range(held)]
+        joining = node.joining(places.around(sessions, SPREAD_M), {alert_id(each): 1 for each in numbers})
+        crowd = stack.enter_context(
+            Crowd(
+                node.port,
+                joining,
+                place.home,
+                place.cores.clients,
+                expected=held + 3,
+                inflight=inflight,
+                retry_ms=(0, window_ms),
+            )
+        )
+        with screen.progress("connecting", sessions) as show:
+            crowd.wait_ready(show=show)
+        for each in numbers:
+            node.publish(each)
+        crowd.wait_records(held * sessions)
+        crowd.take()
+        return _storm(node, crowd)
+
+
+def _storm(node: Geocast, crowd: Crowd) -> dict[str, Any]:
+    sessions, before = len(crowd), crowd.counters()
+    assert node.process
+    killed = time.monotonic_ns()
+    processes.stop(node.process, signal.SIGKILL)
+    node.start()
+    up, cpu = time.monotonic_ns(), node.cpu_s()
+    with screen.progress("coming back", sessions) as show:
+        half = before.readied + sessions // 2
+        crowd.wait(lambda counters: counters.readied >= half, "half are back", PATIENCE_S, show)
+        middle, middle_alert = time.monotonic_ns(), next_number()
+        node.publish(middle_alert)
+        everybody = before.readied + sessions
+        counters = crowd.wait(
+            lambda counters: counters.readied >= everybody and counters.ready == sessions,
+            "all are back",
+            PATIENCE_S,
+            show,
+        )
+    crowd.wait_records(before.records + sessions)
+    cpu = node.cpu_s() - cpu
+    records = crowd.take()
+    told = ms_since(middle, records["when_ns"][records["number"] == middle_alert])
+    back = ms_since(killed, crowd.ready_ns())
+    return {
+        "node_up_ms": (up - killed) / 1e6,
+        "back_ms": stats.summary(back),
+        "back_by_ms": np.percentile(back, range(101)).round(1).tolist(),
+        "connect_cpu_us": cpu / sessions * 1e6,
+        "alert_ms": stats.summary(told),
+        "never_told": sessions - len(told),
+        "sent_again": int(len(records) - len(told)),
+        "turned_away": counters.failed - before.failed,
+        "dropped": counters.closed - before.closed - sessions,
+    }
+
+
+def table(result: Result) -> Table:
+    """One row for each measure."""
+    found = result.found
+    rows = [
+        ["node up again after the kill, ms", number(found["node_up_ms"]), ""],
+        ["half of the sessions welcome, ms after the kill", number(found["back_ms"]["p50"]), ""],
+        ["all of them, ms", number(found["back_ms"]["max"]), "≤ 5,000 (10,000)"],
+        ["all of them, ms after the node was up", number(found["back_ms"]["max"] - found["node_up_ms"]), ""],
+        ["CPU per connect with token and holding, µs", number(found["connect_cpu_us"]), "≤ 300"],
+        ["alert published in the middle: p50, ms", number(found["alert_ms"]["p50"]), ""],
+        ["… to the last, those who came later included, ms", number(found["alert_ms"]["max"]), ""],
+        ["sessions that never got it", str(found["never_told"]), "0"],
+        ["alerts that were held and sent again", str(found["sent_again"]), "0"],
+        ["attempts that failed (node down, or turned away)", str(found["turned_away"]), ""],
+        ["sessions that were welcome and dropped", str(found["dropped"]), "0"],
+    ]
+    return Table(f"storm: {result.parameters['sessions']:,} sessions", ("", "", "goal"), rows)
+
+
+def plot(result: Result, figure: Any) -> None:
+    """How many are back, over time."""
+    axes = figure.subplots()
+    axes.plot(result.found["back_by_ms"], range(101))
+    axes.axvline(result.found["node_up_ms"], linestyle=":", label="node up")
+    axes.set(xlabel="ms after the kill", ylabel="% of the sessions welcome again", xlim=(0, None))
+    axes.legend()
+    figure.suptitle(table(result).title)
+
+
+BENCH = Bench(
+    "storm",
+    "a node is killed, and all its sessions come back with a token each and what they hold.",
+    measure,
+    table,
+    plot,
+    {"sessions": 2_000, "held": 3, "window_ms": 500, "inflight": 2_000},
+)

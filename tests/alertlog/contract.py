@@ -1,0 +1,466 @@
+"""What every alert log keeps: the rules of `geocast.alertlog`, A1 to A4, F1 to F3, R1 and R2, as tests.
+
+A backend's test file makes a class of its own from `LogContract` (and `DurableContract`, if it is more than memory) and
+says how to open one. What only one backend can be made to do (a full disk, a broken row) is tested in its own file.
+"""
+
+import asyncio
+from contextlib import aclosing
+
+import pytest
+from fakes import NOON_MS, a_cancel, a_revision
+
+from geocast.alertlog import RETENTION_MS, Counts
+
+ENDS_MS = a_revision().ends_at
+PATIENCE_S = 30  # how long a test waits for what has to come
+
+
+def with_log(test):
+    """Make a test of a coroutine that takes an open log."""
+
+    def run(self, tmp_path):
+        async def main():
+            log = self.new(tmp_path)
+            await log.start()
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    await test(self, log)
+            finally:
+                await log.stop()
+
+        asyncio.run(main())
+
+    run.__name__, run.__doc__ = test.__name__, test.__doc__
+    return run
+
+
+async def read_on(follower):
+    """What a follower is given until it has come to the end."""
+    found = []
+    async for batch in follower:
+        found += batch
+        if not batch:
+            return found
+    raise AssertionError("a follower never ends")
+
+
+async def read(log, after=0, ended_before_ms=0):
+    """Everything behind a position, by a follower of its own."""
+    async with aclosing(log.follow(after, ended_before_ms)) as follower:
+        return await read_on(follower)
+
+
+async def entries(log):
+    """All entries, in order."""
+    return [entry for _, entry in await read(log)]
+
+
+class LogContract:
+    """The rules that any backend keeps."""
+
+    module = None  # where the backend is: its constants are changed by some tests
+
+    def new(self, tmp_path):
+        """A log that is not open yet. Called twice with the same path it is the same log, if it is durable."""
+        raise NotImplementedError
+
+    @pytest.fixture(autouse=True)
+    def _patches(self, monkeypatch):
+        self._monkeypatch = monkeypatch
+
+    def without_time_outs(self):
+        """From now on no time-out wakes a follower of this log."""
+        for name in ("HEARTBEAT_S", "POLL_S"):
+            self._monkeypatch.setattr(self.module, name, 3600.0, raising=name == "HEARTBEAT_S")
+
+    # ---- append ----------------------------------------------------------------------------------------------
+
+    @with_log
+    async def test_numbers_run_without_a_gap(self, log):
+        """A1: 1, 2, 3 …; what would break this is not stored."""
+        for entry, stored in [
+            (a_revision(revision=2), False),
+            (a_cancel(revision=1), False),
+            (a_cancel(revision=2), False),
+            (a_revision(), True),
+            (a_revision(), False),
+            (a_revision(headline="x"), False),
+            (a_revision(revision=3), False),
+            (a_revision(revision=2), True),
+            (a_revision(revision=1), False),
+            (a_cancel(revision=2), False),
+            (a_cancel(revision=4), False),
+            (a_cancel(revision=3), True),
+        ]:
+            assert await log.append(entry) is stored
+        assert list(await log.history("a-1")) == [a_revision(), a_revision(revision=2), a_cancel(revision=3)]
+        assert await entries(log) == list(await log.history("a-1"))
+
+    @with_log
+    async def test_nothing_follows_a_cancel(self, log):
+        """A1: nothing follows a cancel, neither a revision nor another cancel."""
+        for entry in (a_revision(), a_cancel()):
+            assert await log.append(entry)
+        for entry in (a_revision(revision=3), a_cancel(revision=3), a_cancel(revision=2), a_revision(revision=1)):
+            assert not await log.append(entry)
+        assert list(await log.history("a-1")) == [a_revision(), a_cancel()]
+
+    @with_log
+    async def test_each_alert_has_its_own_numbers(self, log):
+        """A1: for one id; ids differ by case."""
+        for alert_id in ("a-1", "A-1", "a-2", "a-1:x"):
+            assert await log.append(a_revision(alert_id))
+        assert await log.append(a_revision("A-1", 2))
+        assert [len(await log.history(i)) for i in ("a-1", "A-1", "a-2", "a", "")] == [1, 2, 1, 0, 0]
+
+    @with_log
+    async def test_of_concurrent_appends_of_one_number_one_is_stored(self, log):
+        """A2: exactly one is stored, and it is the one that was told so."""
+        for number in (1, 2, 3):
+            rivals = [a_revision(revision=number, headline=f"H{n}") for n in range(50)]
+            stored = await asyncio.gather(*(log.append(rival) for rival in rivals))
+            assert sum(stored) == 1
+            assert (await log.history("a-1"))[-1] == rivals[stored.index(True)]
+        assert len(await entries(log)) == 3
+
+    @with_log
+    async def test_a_revision_and_a_cancel_of_one_number_exclude_one_another(self, log):
+        """A2: whatever kind they are of."""
+        for n in range(20):
+            await log.append(a_revision(f"a-{n}"))
+            rivals = [a_revision(f"a-{n}", 2), a_cancel(f"a-{n}", 2)]
+            stored = await asyncio.gather(*(log.append(rival) for rival in rivals))
+            assert sorted(stored) == [False, True]
+            assert (await log.history(f"a-{n}"))[-1] == rivals[stored.index(True)]
+
+    @with_log
+    async def test_an_append_whose_caller_has_gone_is_whole_or_nothing(self, log):
+        """A3: it may be stored or not; if it is, it is followed like any other."""
+        appends = [asyncio.ensure_future(log.append(a_revision(f"a-{n}"))) for n in range(20)]
+        await asyncio.sleep(0)
+        for append in appends:
+            append.cancel()
+        await asyncio.gather(*appends, return_exceptions=True)
+        await log.append(a_revision("last"))
+        followed = await entries(log)
+        for n in range(20):
+            known = list(await log.history(f"a-{n}"))
+            assert known == [entry for entry in followed if entry.id == f"a-{n}"]
+            assert await log.append(a_revision(f"a-{n}")) is (not known)
+
+    @with_log
+    async def test_what_is_stored_is_seen_by_all_as_it_was_appended(self, log):
+        """A4: by `history`, `live` and `follow`, with every field."""
+        revision = a_revision(description="Zwei Zeilen.\nÜber 😀.", severity="extreme", status="exercise", source="d:7")
+        assert await log.append(revision)
+        assert list(await log.history("a-1")) == list(await log.live(NOON_MS)) == await entries(log) == [revision]
+        assert await log.append(a_cancel(reason="é"))
+        assert (await log.history("a-1"))[-1] == (await entries(log))[-1] == a_cancel(reason="é")
+
+    # ---- what is live ----------------------------------------------------------------------------------------
+
+    @with_log
+    async def test_live_is_what_is_not_cancelled_and_not_expired(self, log):
+        """Protocol, section 1: live is accepted, not cancelled, and `now < expires_at`; the current revision."""
+        for entry in (
+            a_revision("short", expires_at=NOON_MS + 1000),
+            a_revision("revised"),
+            a_revision("cancelled"),
+            a_revision("revised", 2, expires_at=ENDS_MS + 1000),
+            a_cancel("cancelled"),
+        ):
+            assert await log.append(entry)
+        for now_ms, alive in [
+            (NOON_MS + 999, {"short/1", "revised/2"}),
+            (NOON_MS + 1000, {"revised/2"}),
+            (ENDS_MS, {"revised/2"}),
+            (ENDS_MS + 1000, set()),
+        ]:
+            assert {f"{entry.id}/{entry.revision}" for entry in await log.live(now_ms)} == alive
+
+    @with_log
+    async def test_live_is_in_the_order_of_the_log(self, log):
+        """`AlertLog.live`: the current revisions, in the order they were appended."""
+        for entry in (a_revision("a"), a_revision("b"), a_revision("c"), a_revision("a", 2)):
+            await log.append(entry)
+        assert [(entry.id, entry.revision) for entry in await log.live(NOON_MS)] == [("b", 1), ("c", 1), ("a", 2)]
+
+    # ---- follow ----------------------------------------------------------------------------------------------
+
+    @with_log
+    async def test_an_empty_log_has_no_tail(self, log):
+        """`AlertLog.tail`: 0 in an empty log; else the position of the last entry."""
+        assert await log.tail() == 0
+        await log.append(a_revision())
+        [(position, _)] = await read(log)
+        assert await log.tail() == position > 0
+
+    @with_log
+    async def test_a_follower_gets_every_entry_once_in_rising_order(self, log):
+        """F1: from any position on."""
+        appended = [a_revision(f"a-{n % 7}", 1 + n // 7) for n in range(70)]
+        for entry in appended:
+            assert await log.append(entry)
+        found = await read(log)
+        assert [entry for _, entry in found] == appended
+        positions = [position for position, _ in found]
+        assert positions == sorted(set(positions))
+        for start in (0, 1, 35, 68, 69):
+            assert await read(log, positions[start]) == found[start + 1 :]
+        assert await read(log, positions[-1] + 1000) == []
+
+    @with_log
+    async def test_a_follower_gets_what_is_appended_meanwhile(self, log):
+        """F1: for ever, and each once, however many come in at once."""
+        async with aclosing(log.follow(0)) as follower:
+            assert await read_on(follower) == []
+            seen = []
+            for batch in range(5):
+                await asyncio.gather(*(log.append(a_revision(f"a-{batch}-{n}")) for n in range(20)))
+                while len(seen) < 20 * (batch + 1):
+                    seen += await read_on(follower)
+            assert seen == await read(log)
+
+    @with_log
+    async def test_followers_do_not_disturb_one_another(self, log):
+        """F1: each gets every entry, from where it began."""
+        await log.append(a_revision("a-1"))
+        tail = await log.tail()
+        async with aclosing(log.follow(0)) as early, aclosing(log.follow(tail)) as late:
+            assert [entry.id for _, entry in await read_on(early)] == ["a-1"]
+            assert await read_on(late) == []
+            await log.append(a_revision("a-2"))
+            for follower in (early, late):
+                found = []
+                while not found:
+                    found = await read_on(follower)
+                assert [entry.id for _, entry in found] == ["a-2"]
+
+    @with_log
+    async def test_a_long_log_comes_in_batches(self, log):
+        """F1, BATCH: entries in one batch, at most; an empty one only at the end (F2)."""
+        self._monkeypatch.setattr(self.module, "BATCH", 50)
+        await asyncio.gather(*(log.append(a_revision(f"a-{n}")) for n in range(101)))
+        sizes = []
+        async with aclosing(log.follow(0)) as follower:
+            async for batch in follower:
+                sizes.append(len(batch))
+                if not batch:
+                    break
+        assert sizes == [50, 50, 1, 0]
+
+    @with_log
+    async def test_an_exact_batch_is_followed_by_an_empty_one(self, log):
+        """F2: an empty batch whenever it has come to the end."""
+        self._monkeypatch.setattr(self.module, "BATCH", 50)
+        await asyncio.gather(*(log.append(a_revision(f"a-{n}")) for n in range(50)))
+        assert len(await read(log)) == 50
+
+    @with_log
+    async def test_a_follower_may_skip_what_ended_long_ago(self, log):
+        """`AlertLog.follow`: but for those that ended before `ended_before_ms`."""
+        for n in range(4):
+            await log.append(a_revision(f"a-{n}", expires_at=ENDS_MS + n))
+        await log.append(a_cancel("a-0", ends_at=ENDS_MS))
+        found = await read(log, 0, ENDS_MS + 2)
+        assert [entry.id for _, entry in found] == ["a-2", "a-3"]
+        assert [entry.id for _, entry in await read(log, found[0].position, ENDS_MS + 2)] == ["a-3"]
+        assert await read(log, 0, ENDS_MS + 9) == []
+
+    @with_log
+    async def test_a_follower_that_skips_still_gets_what_comes(self, log):
+        """F1: positions go on, whatever is left out."""
+        await log.append(a_revision("old", expires_at=NOON_MS + 1))
+        async with aclosing(log.follow(0, ENDS_MS)) as follower:
+            assert await read_on(follower) == []
+            await log.append(a_revision("older", expires_at=NOON_MS + 1))
+            await log.append(a_revision("new"))
+            found = []
+            while not found:
+                found = await read_on(follower)
+            assert [entry.id for _, entry in found] == ["new"]
+
+    @with_log
+    async def test_a_follower_is_heard_again_and_again(self, log):
+        """F2: an empty batch at least once a second, so that its caller can tell silence from deafness."""
+        async with aclosing(log.follow(0)) as follower:
+            for _ in range(2):
+                assert await read_on(follower) == []
+
+    @with_log
+    async def test_a_follower_wakes_when_something_is_appended(self, log):
+        """F2: it does not wait for its next heartbeat."""
+        self.without_time_outs()
+        async with aclosing(log.follow(0)) as follower:
+            assert await read_on(follower) == []
+            waiting = asyncio.ensure_future(read_on(follower))
+            await asyncio.sleep(0)
+            await log.append(a_revision())
+            assert [entry for _, entry in await waiting] == [a_revision()]
+
+    @with_log
+    async def test_a_follower_may_be_left_at_any_time(self, log):
+        """F3: and another one begins where it stopped."""
+        for n in range(5):
+            await log.append(a_revision(f"a-{n}"))
+        async with aclosing(log.follow(0)) as follower:
+            first = await anext(follower)
+        async with aclosing(log.follow(0)) as follower:
+            waiting = asyncio.ensure_future(read_on(follower))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+        assert await read(log, first[1].position) == list(first[2:])
+
+    @with_log
+    async def test_a_nudge_costs_nothing(self, log):
+        """`AlertLog.nudge`: have `follow` look at once; there may be nothing new."""
+        log.nudge()
+        await log.append(a_revision())
+        log.nudge()
+        assert len(await read(log)) == 1
+
+    # ---- retention -------------------------------------------------------------------------------------------
+
+    @with_log
+    async def test_an_alert_stays_known_for_a_day_after_its_end(self, log):
+        """R1: stays known for RETENTION_MS, then may be forgotten; `purge` says how many entries that were."""
+        await log.append(a_revision())
+        await log.append(a_cancel())
+        await log.append(a_revision("later", expires_at=ENDS_MS + 1))
+        await log.add_counts({"a-1": Counts(3, 2), "later": Counts(1, 1)})
+        assert await log.purge(ENDS_MS + RETENTION_MS) == 0
+        assert len(await log.history("a-1")) == 2
+        assert await log.purge(ENDS_MS + RETENTION_MS + 1) == 2
+        assert list(await log.history("a-1")) == []
+        assert await log.counts("a-1") == Counts(0, 0)
+        assert await log.counts("later") == Counts(1, 1)
+        assert await entries(log) == [a_revision("later", expires_at=ENDS_MS + 1)]
+        assert await log.purge(ENDS_MS + RETENTION_MS + 1) == 0
+
+    @with_log
+    async def test_an_alert_is_forgotten_as_a_whole(self, log):
+        """R1: a revision that has long ended stays as long as a later one."""
+        await log.append(a_revision())
+        await log.append(a_revision(revision=2, expires_at=ENDS_MS + 1000))
+        assert await log.purge(ENDS_MS + RETENTION_MS + 1000) == 0
+        assert len(await log.history("a-1")) == 2
+        assert await log.purge(ENDS_MS + RETENTION_MS + 1001) == 2
+        assert list(await log.history("a-1")) == await entries(log) == []
+
+    @with_log
+    async def test_what_was_forgotten_may_begin_again_further_on(self, log):
+        """F1, R1: no entry turns up later below a position that was already given."""
+        await log.append(a_revision())
+        before = await log.tail()
+        assert await log.purge(ENDS_MS + RETENTION_MS + 1) == 1
+        assert await log.append(a_revision(headline="again"))
+        [(position, entry)] = await read(log, before)
+        assert position > before
+        assert entry.alert.headline == "again"
+
+    @with_log
+    async def test_any_number_of_alerts_may_be_forgotten_at_once(self, log):
+        """R1: all that may be, in however many steps."""
+        self._monkeypatch.setattr(self.module, "PURGE_BATCH", 50, raising=False)
+        await asyncio.gather(*(log.append(a_revision(f"a-{n}")) for n in range(120)))
+        await asyncio.gather(*(log.append(a_revision(f"b-{n}", expires_at=ENDS_MS + 5000)) for n in range(10)))
+        assert await log.purge(ENDS_MS + RETENTION_MS + 1) == 120
+        assert len(await entries(log)) == 10
+
+    # ---- counts ----------------------------------------------------------------------------------------------
+
+    @with_log
+    async def test_counts_add_up(self, log):
+        """Protocol, section 4, counts: over all nodes."""
+        await log.append(a_revision())
+        await log.add_counts({"a-1": Counts(3, 0), "a-2": Counts(1, 1)})
+        await log.add_counts({})
+        await log.add_counts({"a-1": Counts(0, 2)})
+        assert await log.counts("a-1") == Counts(3, 2)
+        assert await log.counts("a-2") == Counts(1, 1)
+        assert await log.counts("a-3") == Counts(0, 0)
+
+    @with_log
+    async def test_concurrent_counts_add_up(self, log):
+        """Protocol, section 4, counts: none is lost."""
+        await log.append(a_revision())
+        await asyncio.gather(*(log.add_counts({"a-1": Counts(1, 2)}) for _ in range(20)))
+        assert await log.counts("a-1") == Counts(20, 40)
+
+    @with_log
+    async def test_a_good_log_sets_nothing_aside(self, log):
+        """R2: `quarantined` counts what can't be read."""
+        await log.append(a_revision())
+        await read(log)
+        assert log.quarantined == 0
+
+
+class DurableContract(LogContract):
+    """The rules that a backend keeps beyond its process."""
+
+    def reopened(self, tmp_path, before, after):
+        """Run a coroutine with the log, close it, and run another with the same log opened anew."""
+
+        async def main():
+            for body in (before, after):
+                log = self.new(tmp_path)
+                await log.start()
+                try:
+                    async with asyncio.timeout(PATIENCE_S):
+                        await body(log)
+                finally:
+                    await log.stop()
+
+        asyncio.run(main())
+
+    def test_what_was_stored_is_there_when_it_is_opened_again(self, tmp_path):
+        """A3: entries, positions and counts."""
+        kept = []
+
+        async def before(log):
+            for entry in (a_revision(), a_revision("a-2"), a_revision(revision=2), a_cancel("a-2")):
+                await log.append(entry)
+            await log.add_counts({"a-1": Counts(5, 4)})
+            kept.append(await read(log))
+
+        async def after(log):
+            assert await read(log) == kept[0]
+            assert await log.tail() == kept[0][-1].position
+            assert await log.counts("a-1") == Counts(5, 4)
+            assert not await log.append(a_revision(revision=2, headline="x"))
+            assert await log.append(a_revision(revision=3))
+            assert [entry.revision for _, entry in await read(log, kept[0][-1].position)] == [3]
+
+        self.reopened(tmp_path, before, after)
+
+    def test_positions_are_not_used_twice_after_all_was_forgotten(self, tmp_path):
+        """F1: not even when the log was empty in between."""
+        tail = []
+
+        async def before(log):
+            await log.append(a_revision())
+            tail.append(await log.tail())
+            await log.purge(ENDS_MS + RETENTION_MS + 1)
+
+        async def after(log):
+            await log.append(a_revision())
+            assert await log.tail() > tail[0]
+
+        self.reopened(tmp_path, before, after)
+
+    def test_stop_stores_what_was_accepted(self, tmp_path):
+        """`AlertLog.stop`: what was accepted is stored."""
+        appends = []
+
+        async def before(log):
+            appends.extend(asyncio.ensure_future(log.append(a_revision(f"a-{n}"))) for n in range(20))
+            await asyncio.sleep(0)
+
+        async def after(log):
+            stored = [await append for append in appends]
+            assert all(stored)
+            assert len(await entries(log)) == 20
+
+        self.reopened(tmp_path, before, after)

@@ -1,0 +1,20 @@
+"""The log in memory keeps the contract."""
+
+import pytest
+
+pytest.register_assert_rewrite("alertlog.contract")
+
+from alertlog.contract import LogContract  # noqa: E402 (its asserts are rewritten first)
+
+from geocast.alertlog import memory  # noqa: E402
+
+pytestmark = pytest.mark.timeout(60)
+
+
+class TestMemoryLog(LogContract):
+    """All rules but durability."""
+
+    module = memory
+
+    def new(self, tmp_path):
+        return memory.MemoryLog()

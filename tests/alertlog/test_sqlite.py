@@ -1,0 +1,773 @@
+"""The log in one SQLite file keeps the contract, and what only a file can do to it."""
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import aclosing, closing
+from pathlib import Path
+
+import msgpack
+import pytest
+
+pytest.register_assert_rewrite("alertlog.contract")
+
+from alertlog.contract import PATIENCE_S, DurableContract, entries, read, read_on  # noqa: E402 (asserts come first)
+from fakes import NOON_MS, FakeClock, a_cancel, a_revision, alert_request  # noqa: E402
+
+from geocast import policy  # noqa: E402
+from geocast.alertlog import RETENTION_MS, Counts, codec, sqlite  # noqa: E402
+from geocast.alertlog.sqlite import SqliteLog  # noqa: E402
+from geocast.errors import ConfigError, LogUnavailable  # noqa: E402
+from geocast.publishing import Publisher, Publishing  # noqa: E402
+
+pytestmark = pytest.mark.timeout(120)
+
+ENDS_MS = a_revision().ends_at
+TESTS = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Where the log is."""
+    return tmp_path / "geocast.db"
+
+
+class TestSqliteLog(DurableContract):
+    """All rules."""
+
+    module = sqlite
+
+    def new(self, tmp_path):
+        return SqliteLog(tmp_path / "geocast.db")
+
+
+class Opened:
+    """Some logs on one file, open for as long as the block runs."""
+
+    def __init__(self, path, count=1, **options):
+        self._logs = [SqliteLog(path, **options) for _ in range(count)]
+
+    async def __aenter__(self):
+        for log in self._logs:
+            await log.start()
+        return self._logs if len(self._logs) > 1 else self._logs[0]
+
+    async def __aexit__(self, *_):
+        for log in self._logs:
+            await log.stop()
+
+
+def run(main):
+    """Run a coroutine function to its end, within bounds."""
+
+    async def bounded():
+        async with asyncio.timeout(PATIENCE_S):
+            return await main()
+
+    return asyncio.run(bounded())
+
+
+def fill(path, count):
+    """Store this many alerts, a-0 and so on, in one go, and close the file."""
+
+    def insert(db):
+        return [sqlite._insert(db, a_revision(f"a-{n}")) for n in range(count)]
+
+    async def main():
+        async with Opened(path) as log:
+            assert all(await log._write(insert))
+
+    run(main)
+
+
+def contents(path):
+    """(ids in the log, how many entries were set aside)."""
+
+    async def main():
+        async with Opened(path) as log:
+            return [entry.id for entry in await entries(log)], log.quarantined
+
+    return run(main)
+
+
+def edit(path, *statements):
+    """Change the file behind the log's back."""
+    with closing(sqlite3.connect(path)) as db, db:
+        for statement, *values in statements:
+            db.execute(statement, values)
+        db.commit()
+
+
+# ---- several processes on one file ---------------------------------------------------------------------------
+
+
+def test_an_append_of_another_process_is_noticed(path, monkeypatch):
+    """F1, F2: by `PRAGMA data_version`; no heartbeat is needed."""
+    monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
+
+    async def main():
+        async with Opened(path, 2) as (one, other), aclosing(other.follow(0)) as follower:
+            assert await read_on(follower) == []
+            for n in range(3):
+                waiting = asyncio.ensure_future(read_on(follower))
+                await one.append(a_revision(f"a-{n}"))
+                assert [entry.id for _, entry in await waiting] == [f"a-{n}"]
+
+    run(main)
+
+
+def test_a_nudge_does_not_wait_for_the_poll(path, monkeypatch):
+    """`AlertLog.nudge`: another process may have appended."""
+    monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
+    monkeypatch.setattr(sqlite, "POLL_S", 3600.0)
+
+    async def main():
+        async with Opened(path, 2) as (one, other), aclosing(other.follow(0)) as follower:
+            assert await read_on(follower) == []
+            waiting = asyncio.ensure_future(read_on(follower))
+            await asyncio.sleep(0)
+            await one.append(a_revision())
+            other.nudge()
+            assert [entry.id for _, entry in await waiting] == ["a-1"]
+
+    run(main)
+
+
+def test_of_concurrent_appends_of_several_processes_one_is_stored(path):
+    """A1, A2: by whatever process; both see the same."""
+
+    async def main():
+        async with Opened(path, 3) as logs:
+            for number in range(1, 6):
+                rivals = [(log, a_revision(revision=number, headline=f"H{n}")) for n, log in enumerate(logs * 5)]
+                stored = await asyncio.gather(*(log.append(rival) for log, rival in rivals))
+                assert sum(stored) == 1
+                winner = rivals[stored.index(True)][1]
+                for log in logs:
+                    assert (await log.history("a-1"))[-1] == winner
+            first, *others = [await read(log) for log in logs]
+            assert others == [first] * 2
+            assert [entry.revision for _, entry in first] == [1, 2, 3, 4, 5]
+
+    run(main)
+
+
+def test_followers_of_all_processes_get_the_same_in_the_same_order(path):
+    """F1: no entry turns up later below a position that was already given, whoever appends."""
+
+    async def follow(log, count):
+        seen = []
+        async with aclosing(log.follow(0)) as follower:
+            while len(seen) < count:
+                seen += await read_on(follower)
+        return seen
+
+    async def main():
+        async with Opened(path, 3) as logs:
+            following = [asyncio.ensure_future(follow(log, 150)) for log in logs]
+            for turn in range(10):
+                await asyncio.gather(
+                    *(log.append(a_revision(f"a-{turn}-{i}-{n}")) for i, log in enumerate(logs) for n in range(5))
+                )
+            first, *others = await asyncio.gather(*following)
+            assert others == [first] * 2
+            assert len({position for position, _ in first}) == 150
+            assert first == sorted(first, key=lambda positioned: positioned.position)
+
+    run(main)
+
+
+def test_who_waits_too_long_for_another_processs_write_is_told(path, monkeypatch):
+    """A3, F3: LogUnavailable while the file is locked; afterwards all goes on."""
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_S", 0.01)
+
+    async def main():
+        async with Opened(path) as log:
+            with closing(sqlite3.connect(path, isolation_level=None)) as hog:
+                hog.execute("BEGIN IMMEDIATE")
+                with pytest.raises(LogUnavailable, match="locked"):
+                    await log.append(a_revision())
+                with pytest.raises(LogUnavailable):
+                    await log.add_counts({"a-1": Counts(1, 0)})
+                with pytest.raises(LogUnavailable):
+                    await log.add_counts({})
+                assert await entries(log) == []
+                hog.execute("ROLLBACK")
+            await log.add_counts({})
+            assert await log.append(a_revision())
+
+    run(main)
+
+
+# ---- group commit --------------------------------------------------------------------------------------------
+
+
+def test_concurrent_appends_share_their_commits(path, monkeypatch):
+    """A3: 500 concurrent appends cost a few syncs, not 500."""
+    commits = []
+    transact = sqlite._transact
+
+    def counted(db, work):
+        commits.append(1)
+        return transact(db, work)
+
+    monkeypatch.setattr(sqlite, "_transact", counted)
+
+    async def main():
+        async with Opened(path) as log:
+            assert all(await asyncio.gather(*(log.append(a_revision(f"a-{n}")) for n in range(500))))
+            assert len(await entries(log)) == 500
+
+    run(main)
+    assert 1 <= len(commits) <= 5
+
+
+def test_each_append_of_a_shared_commit_gets_its_own_answer(path):
+    """A1, A2: one of them may be refused, the others are stored."""
+
+    async def main():
+        async with Opened(path) as log:
+            appends = [
+                a_revision("a"),
+                a_revision("a", 3),
+                a_revision("b"),
+                a_revision("a", 2),
+                a_revision("b"),
+                a_cancel("a", 3),
+            ]
+            assert await asyncio.gather(*map(log.append, appends)) == [True, False, True, True, False, True]
+
+    run(main)
+
+
+def test_an_append_that_fails_oddly_does_not_stop_the_log(path, monkeypatch):
+    """A3: whoever shared its commit is told that the outcome is unknown, and the next one is stored."""
+    encode = codec.encode
+
+    def odd(entry):
+        if entry.id == "odd":
+            raise UnicodeEncodeError("utf-8", "x", 0, 1, "odd")
+        return encode(entry)
+
+    monkeypatch.setattr(codec, "encode", odd)
+
+    async def main():
+        async with Opened(path) as log:
+            appends = [log.append(a_revision(alert_id)) for alert_id in ("a", "odd", "b")]
+            outcomes = await asyncio.gather(*appends, return_exceptions=True)
+            assert all(isinstance(outcome, LogUnavailable) for outcome in outcomes)
+            assert await log.append(a_revision("a"))
+            assert [entry.id for entry in await entries(log)] == ["a"]
+
+    run(main)
+
+
+def test_too_many_waiting_appends_are_refused(path, monkeypatch):
+    """A3: the queue is bounded; what is in it is stored."""
+    monkeypatch.setattr(sqlite, "MAX_WAITING", 3)
+
+    async def main():
+        async with Opened(path) as log:
+            appends = [asyncio.ensure_future(log.append(a_revision(f"a-{n}"))) for n in range(5)]
+            outcomes = await asyncio.gather(*appends, return_exceptions=True)
+            assert outcomes[:3] == [True] * 3
+            assert [type(outcome) for outcome in outcomes[3:]] == [LogUnavailable] * 2
+            assert await log.append(a_revision("a-4"))
+
+    run(main)
+
+
+# ---- a full disk ---------------------------------------------------------------------------------------------
+
+
+async def append_until_full(log):
+    """Append until it can't; what was stored."""
+    stored = []
+    for n in range(10_000):
+        try:
+            assert await log.append(a_revision(f"a-{n}", description="x" * 900))
+        except LogUnavailable:
+            return stored
+        stored.append(f"a-{n}")
+    raise AssertionError("never full")
+
+
+def test_a_full_disk_makes_the_log_unavailable_until_there_is_room(path):
+    """A3, F3: what was stored is served; what was not may be repeated when there is room."""
+
+    async def main():
+        async with Opened(path, max_pages=40) as log:
+            stored = await append_until_full(log)
+            assert stored
+            with pytest.raises(LogUnavailable, match="full"):
+                await log.append(a_revision(f"a-{len(stored)}", description="x" * 900))
+            outcomes = await asyncio.gather(
+                *(log.append(a_revision(f"b-{n}", description="x" * 900)) for n in range(50)), return_exceptions=True
+            )
+            assert all(isinstance(outcome, LogUnavailable) for outcome in outcomes)
+            assert [entry.id for entry in await entries(log)] == stored
+            assert len(await log.live(NOON_MS)) == len(stored)
+            await log._in(log._writer_thread, lambda: log._writer.execute("PRAGMA max_page_count = 100000"))
+            assert await log.append(a_revision(f"a-{len(stored)}"))
+            await log.add_counts({"a-0": Counts(1, 1)})
+        return [*stored, f"a-{len(stored)}"]
+
+    stored = run(main)
+    assert contents(path) == (stored, 0)
+
+
+# ---- rows that can't be read ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        ["UPDATE entry SET payload = x'00' WHERE id = 'a-2'"],
+        ["UPDATE entry SET payload = zeroblob(length(payload)) WHERE id = 'a-2'"],
+        ["UPDATE entry SET payload = x'' WHERE id = 'a-2'"],
+        ["UPDATE entry SET checksum = checksum + 1 WHERE id = 'a-2'"],
+        ["UPDATE entry SET revision = 7 WHERE id = 'a-2'"],
+        ["UPDATE entry SET payload = ?, checksum = ? WHERE id = 'a-2'", b"\xc1", sqlite._checksum("a-2", 1, b"\xc1")],
+        ["UPDATE entry SET payload = ?, checksum = ? WHERE id = 'a-2'", b"\x80", sqlite._checksum("a-2", 1, b"\x80")],
+    ],
+    ids=["cut", "zeros", "empty", "checksum", "number", "no msgpack", "no entry"],
+)
+def test_a_row_that_cannot_be_read_is_set_aside_and_the_rest_is_served(path, caplog, damage):
+    """R2: it is counted, once, and nothing is deleted."""
+    fill(path, 5)
+    edit(path, damage)
+
+    async def main():
+        async with Opened(path) as log:
+            for _ in range(3):
+                assert [entry.id for entry in await entries(log)] == ["a-0", "a-1", "a-3", "a-4"]
+                assert len(await log.live(NOON_MS)) == 4
+                assert list(await log.history("a-2")) == []
+            assert log.quarantined == 1
+            assert await log.tail() == 5
+            said = [record.getMessage() for record in caplog.records if record.name == sqlite.log.name]
+            assert len(said) == 1
+            assert "position 3" in said[0]
+            assert await log.append(a_revision("a-5"))
+            assert not await log.append(a_revision("a-2", 2))
+            assert not await log.append(a_revision("a-2", 8))
+
+    run(main)
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT count(*) FROM entry").fetchone() == (6,)
+
+
+def test_a_broken_row_may_not_be_written_over(path):
+    """R2, A2: nobody knows what it said, so the same id does not begin again."""
+    fill(path, 1)
+    edit(path, ["UPDATE entry SET payload = x'00'"])
+
+    async def main():
+        async with Opened(path) as log:
+            publishing = Publishing(log, policy.load(None), FakeClock())
+            with pytest.raises(LogUnavailable):
+                await publishing.publish(alert_request(id="a-0"), Publisher("desk"))
+            assert await entries(log) == []
+
+    run(main)
+
+
+def test_followers_go_on_behind_any_number_of_broken_rows(path, monkeypatch):
+    """F2, R2: an empty batch says that the end was reached, not that a batch held nothing that can be read."""
+    monkeypatch.setattr(sqlite, "BATCH", 3)
+    fill(path, 10)
+    edit(path, ["UPDATE entry SET payload = x'00' WHERE position BETWEEN 3 AND 9"])
+    assert contents(path) == (["a-0", "a-1", "a-9"], 7)
+
+
+# ---- files that can't be read --------------------------------------------------------------------------------
+
+PAGE = 4096
+
+
+def damaged(path, damage):
+    """Fill a log of some 100 pages and damage its file. Its size, in pages."""
+    fill(path, 1000)
+    edit(path, ["PRAGMA wal_checkpoint(TRUNCATE)"])
+    data = bytearray(path.read_bytes())
+    pages = len(data) // PAGE
+    path.write_bytes(bytes(damage(data, pages)))
+    return pages
+
+
+def zeroed(data, first, count):
+    """Bytes with some pages made zero."""
+    data[first * PAGE : (first + count) * PAGE] = bytes(count * PAGE)
+    return data
+
+
+@pytest.mark.parametrize(
+    ("damage", "least"),
+    [
+        (lambda data, pages: b"this is no database " * 1000, 0),
+        (lambda data, pages: b"\x00" * len(data), 0),
+        (lambda data, pages: zeroed(data, 0, 1), 0),
+        (lambda data, pages: data[: PAGE * (pages * 3 // 4)], 1),
+        (lambda data, pages: data[: PAGE * (pages // 2) + 777], 1),
+        (lambda data, pages: zeroed(data, pages // 2, 1), 900),
+        (lambda data, pages: zeroed(data, pages // 2, 5), 700),
+        (lambda data, pages: zeroed(data, pages - 1, 1), 900),
+    ],
+    ids=["garbage", "zeros", "no header", "cut", "cut in a page", "a page", "five pages", "the last page"],
+)
+def test_of_a_broken_file_every_row_that_can_be_read_is_saved(path, caplog, damage, least):
+    """R2: the old file is kept, and the log goes on in a new one."""
+    damaged(path, damage)
+    before = path.read_bytes()
+
+    async def main():
+        async with Opened(path) as log:
+            found = await read(log)
+            for _, entry in found:
+                assert list(await log.history(entry.id)) == [entry] == [a_revision(entry.id)]
+            assert await log.append(a_revision("new"))
+            assert [entry.id for _, entry in await read(log, found[-1].position if found else 0)] == ["new"]
+            return found
+
+    found = run(main)
+    assert least <= len(found) < 1000
+    assert [entry.id for _, entry in found] == [f"a-{position - 1}" for position, _ in found]
+    kept = [
+        other
+        for other in path.parent.iterdir()
+        if ".corrupt-" in other.name and not other.name.endswith(("-wal", "-shm"))
+    ]
+    assert [other.read_bytes() for other in kept] == [before]
+    assert kept[0].name in caplog.text
+    ids, quarantined = contents(path)
+    assert len(ids) == len(found) + 1
+    assert quarantined == 0
+
+
+def test_what_a_broken_file_lost_is_counted(path):
+    """R2: an entry that can't be read is counted."""
+    damaged(path, lambda data, pages: zeroed(data, pages // 2, 2))
+    ids, quarantined = contents(path)
+    assert len(ids) + quarantined == 1000
+    assert quarantined > 0
+
+
+def test_a_write_ahead_log_of_a_broken_file_is_kept_too(path):
+    """R2: nothing is deleted."""
+    fill(path, 10)
+    path.write_bytes(b"garbage" * 1000)
+    wal = path.with_name(path.name + "-wal")
+    wal.write_bytes(b"whatever")
+    contents(path)
+    assert [other.read_bytes() for other in path.parent.glob("*.corrupt-*-wal")] == [b"whatever"]
+
+
+def test_an_empty_file_is_a_new_log(path):
+    """`AlertLog.start`: as `touch` leaves it."""
+    path.touch()
+    assert contents(path) == ([], 0)
+    assert list(path.parent.glob("*.corrupt*")) == []
+
+
+def test_a_good_file_is_left_as_it_is(path):
+    """R2: nothing is set aside without need."""
+    fill(path, 10)
+    for _ in range(2):
+        assert contents(path) == ([f"a-{n}" for n in range(10)], 0)
+    assert list(path.parent.glob("*.corrupt*")) == []
+
+
+def test_a_file_of_a_later_version_is_refused(path):
+    """`AlertLog.start`: ConfigError, and the file is not touched."""
+    fill(path, 3)
+    edit(path, [f"PRAGMA user_version = {sqlite.VERSION + 1}"])
+    with pytest.raises(ConfigError, match=r"^log .*geocast\.db: made by a later version of geocast$"):
+        contents(path)
+    edit(path, [f"PRAGMA user_version = {sqlite.VERSION}"])
+    assert len(contents(path)[0]) == 3
+
+
+@pytest.mark.parametrize("where", ["nowhere/geocast.db", ".", "file/geocast.db"])
+def test_a_path_that_cannot_be_used_is_told_in_one_line(tmp_path, where):
+    """`AlertLog.start`: ConfigError; protocol, section 7: one clear line."""
+    (tmp_path / "file").touch()
+    path = tmp_path / where
+    with pytest.raises(ConfigError) as caught:
+        contents(path)
+    assert str(caught.value).startswith(f"log {path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_reader_that_fails_is_told_and_may_be_called_again(path):
+    """F3: it raises LogUnavailable, and may be called again."""
+
+    class Failing:
+        """A connection out of order. Lies: a real one fails in more ways."""
+
+        def execute(self, *_):
+            raise sqlite3.OperationalError("disk I/O error")
+
+        def close(self):
+            pass
+
+    async def main():
+        async with Opened(path) as log:
+            await log.append(a_revision())
+            reader, log._reader = log._reader, Failing()
+            for call in (read(log), log.history("a-1"), log.live(NOON_MS), log.tail(), log.counts("a-1")):
+                with pytest.raises(LogUnavailable, match="disk I/O error"):
+                    await call
+            log._reader = reader
+            assert len(await read(log)) == 1
+
+    run(main)
+
+
+# ---- retention -----------------------------------------------------------------------------------------------
+
+
+def test_a_purge_in_several_transactions_never_leaves_half_an_alert(path, monkeypatch):
+    """R1: forgotten as a whole, also for whoever looks, or crashes, in between."""
+    monkeypatch.setattr(sqlite, "PURGE_BATCH", 3)
+    halves = []
+    purge = sqlite._purge
+
+    def watched(db, cutoff_ms):
+        gone = purge(db, cutoff_ms)
+        halves.extend(db.execute("SELECT id FROM entry GROUP BY id HAVING count(*) <> 2").fetchall())
+        return gone
+
+    monkeypatch.setattr(sqlite, "_purge", watched)
+
+    async def main():
+        async with Opened(path) as log:
+            for n in range(10):
+                await log.append(a_revision(f"a-{n}", expires_at=ENDS_MS - n))
+            for n in range(10):
+                await log.append(a_revision(f"a-{n}", 2, expires_at=ENDS_MS + n))
+            assert await log.purge(ENDS_MS + RETENTION_MS + 1000) == 20
+            assert await entries(log) == []
+
+    run(main)
+    assert halves == []
+
+
+# ---- the bytes of an entry -----------------------------------------------------------------------------------
+
+ENTRIES = [
+    a_revision(),
+    a_revision(description="", status="test"),
+    a_revision(revision=2**31 - 1, description="é😀\n", severity="extreme"),
+    a_revision(area=a_revision().alert.area * 16),
+    a_cancel(),
+    a_cancel(revision=9, reason="é"),
+]
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=range(len(ENTRIES)))
+def test_an_entry_is_read_as_it_was_written(entry):
+    """A4: every field."""
+    assert codec.decode(codec.encode(entry)) == entry
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=range(len(ENTRIES)))
+def test_fields_of_a_later_version_are_ignored(entry):
+    """Protocol, section 1, growing: log entries follow the same rule, so that old and new nodes run side by side."""
+    fields = msgpack.unpackb(codec.encode(entry)) | {"colour": "red", "nested": {"a": [1]}}
+    for shape in fields.get("area", ()):
+        shape["height_m"] = 5
+    assert codec.decode(msgpack.packb(fields)) == entry
+
+
+@pytest.mark.parametrize("field", sorted(msgpack.unpackb(codec.encode(a_revision()))))
+def test_what_lacks_a_field_is_no_entry(field):
+    """R2: ValueError, whatever is wrong with it."""
+    fields = msgpack.unpackb(codec.encode(a_revision()))
+    del fields[field]
+    with pytest.raises(ValueError, match=r"^not an entry: "):
+        codec.decode(msgpack.packb(fields))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xc1",
+        b"\x90",
+        msgpack.packb(5),
+        msgpack.packb({}),
+        msgpack.packb({"kind": "note"}),
+        msgpack.packb({"kind": "cancel"}),
+        codec.encode(a_revision())[:-1],
+        codec.encode(a_revision()) + b"\x00",
+        msgpack.packb(msgpack.unpackb(codec.encode(a_revision())) | {"revision": "1"}),
+        msgpack.packb(msgpack.unpackb(codec.encode(a_revision())) | {"revision": True}),
+        msgpack.packb(msgpack.unpackb(codec.encode(a_revision())) | {"id": 5}),
+        msgpack.packb(msgpack.unpackb(codec.encode(a_revision())) | {"area": 5}),
+        msgpack.packb(msgpack.unpackb(codec.encode(a_revision())) | {"approval": []}),
+        msgpack.packb(msgpack.unpackb(codec.encode(a_revision())) | {"terms": [1]}),
+        msgpack.packb(msgpack.unpackb(codec.encode(a_cancel())) | {"ends_at": None}),
+    ],
+    ids=range(16),
+)
+def test_what_is_no_entry_is_told_by_one_kind_of_error(data):
+    """R2: ValueError, and none of the library's own."""
+    with pytest.raises(ValueError, match=r"^not an entry: "):
+        codec.decode(data)
+
+
+def test_no_requested_circle_is_in_the_file(path):
+    """Protocol, section 2: neither the requested circle nor anything computed from it is kept anywhere."""
+    exact = {"type": "circle", "lat": 32.776712345, "lng": -96.797098765, "radius_m": 777.77}
+
+    async def main():
+        async with Opened(path) as log:
+            publishing = Publishing(log, policy.load(None), FakeClock())
+            await publishing.publish(alert_request(area=exact), Publisher("desk"))
+
+    run(main)
+    for file in path.parent.iterdir():
+        data = file.read_bytes()
+        for value in (exact["lat"], exact["lng"], exact["radius_m"]):
+            assert str(value).encode()[:9] not in data
+            assert msgpack.packb(value)[1:] not in data
+            assert msgpack.packb(value)[:0:-1] not in data
+
+
+# ---- a process that dies -------------------------------------------------------------------------------------
+
+APPENDING = """
+import asyncio, sys
+from pathlib import Path
+from fakes import a_revision
+from geocast import failpoints
+from geocast.alertlog.sqlite import SqliteLog
+
+async def append(log, n):
+    for revision in range(1, 100):
+        if await log.append(a_revision(f"a-{n}", revision)):
+            print(f"a-{n}/{revision}", flush=True)
+
+async def main():
+    log = SqliteLog(Path(sys.argv[1]))
+    await log.start()
+    for n in range(int(sys.argv[2])):
+        assert await log.append(a_revision(f"before-{n}"))
+        print(f"before-{n}/1", flush=True)
+    failpoints._armed = sys.argv[3]
+    await asyncio.gather(*(append(log, n) for n in range(10)))
+
+asyncio.run(main())
+"""
+PUBLISHING = """
+import asyncio, sys
+from pathlib import Path
+from fakes import FakeClock, alert_request
+from geocast import policy
+from geocast.alertlog.sqlite import SqliteLog
+from geocast.publishing import Publisher, Publishing
+
+async def main():
+    log = SqliteLog(Path(sys.argv[1]))
+    await log.start()
+    await Publishing(log, policy.load(None), FakeClock()).publish(alert_request(), Publisher("desk"))
+
+asyncio.run(main())
+"""
+
+
+def start(script, *arguments, failpoint=""):
+    """Another process that runs this script."""
+    environment = os.environ | {"PYTHONPATH": str(TESTS), "GEOCAST_FAILPOINT": failpoint}
+    return subprocess.Popen(
+        [sys.executable, "-X", "dev", "-c", script, *map(str, arguments)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def killed(process, lines=None):
+    """What a process said until it was killed: by itself, or by us after so many lines."""
+    with process:
+        said = []
+        for line in process.stdout:
+            said.append(line.strip())
+            if len(said) == lines:
+                process.kill()
+                lines = None
+    assert process.returncode == -signal.SIGKILL
+    return said
+
+
+def check_after_a_crash(path, said):
+    """The log is readable, what `append` said True to is there, and each alert has its numbers without a gap."""
+
+    async def main():
+        async with Opened(path) as log:
+            followed = await entries(log)
+            assert log.quarantined == 0
+            assert set(said) <= {f"{entry.id}/{entry.revision}" for entry in followed}
+            for alert_id in {entry.id for entry in followed}:
+                history = list(await log.history(alert_id))
+                assert [entry.revision for entry in history] == list(range(1, len(history) + 1))
+                assert history == [entry for entry in followed if entry.id == alert_id]
+                assert await log.append(a_revision(alert_id, len(history) + 1))
+            assert await log.append(a_revision("after"))
+
+    run(main)
+
+
+def test_what_was_stored_before_a_crash_in_a_commit_is_there(path):
+    """A3, A4: the process dies inside a transaction; what it had not said True to is nowhere to be seen."""
+    said = killed(start(APPENDING, path, 5, "in-commit"))
+    assert said == [f"before-{n}/1" for n in range(5)]
+    assert contents(path) == ([f"before-{n}" for n in range(5)], 0)
+    check_after_a_crash(path, said)
+
+
+def test_a_crash_in_the_first_commit_leaves_an_empty_log(path):
+    """A3: GEOCAST_FAILPOINT names the place."""
+    assert killed(start(APPENDING, path, 5, "", failpoint="in-commit")) == []
+    assert contents(path) == ([], 0)
+    check_after_a_crash(path, [])
+
+
+@pytest.mark.parametrize("lines", [1, 40, 333])
+def test_what_was_stored_before_a_kill_at_any_moment_is_there(path, lines):
+    """A3: when `append` has said True the entry is on stable storage."""
+    said = killed(start(APPENDING, path, 0, ""), lines)
+    assert len(said) >= lines
+    check_after_a_crash(path, said)
+
+
+def test_a_publication_whose_answer_was_lost_in_a_crash_is_found_when_it_is_repeated(path):
+    """A3; protocol, section 4, durable: repeat the same request until 200 or 201: one alert."""
+    assert killed(start(PUBLISHING, path, failpoint="after-append")) == []
+
+    async def main():
+        async with Opened(path) as log:
+            publishing = Publishing(log, policy.load(None), FakeClock())
+            outcome = await publishing.publish(alert_request(), Publisher("other"))
+            assert not outcome.created
+            assert outcome.entry.source == "desk"
+            assert await entries(log) == [outcome.entry]
+
+    run(main)
+
+
+def test_another_process_goes_on_when_one_dies_in_a_commit(path):
+    """A3, F1: its lock dies with it."""
+
+    async def main():
+        async with Opened(path) as log:
+            await log.append(a_revision("mine"))
+            said = await asyncio.to_thread(lambda: killed(start(APPENDING, path, 3, "in-commit")))
+            assert said == [f"before-{n}/1" for n in range(3)]
+            assert await log.append(a_revision("mine", 2))
+            assert [f"{entry.id}/{entry.revision}" for entry in await entries(log)] == ["mine/1", *said, "mine/2"]
+
+    run(main)

@@ -1,0 +1,129 @@
+"""The bench's own arithmetic and files, and one small fan-out from end to end."""
+
+import shutil
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+pytest.importorskip("hdrh", reason="needs requirements/bench.txt")
+pytest.importorskip("matplotlib", reason="needs requirements/bench.txt")
+
+from bench import machine, places, stats
+from bench.cli import BENCHES, cli
+from bench.clients.websocket import masked, unmasked
+from bench.peers.base import Payload, alert_id
+from bench.results import BEGIN, END, Result, Table, between_markers, number, parameters_of
+from geocast.cells import distance_m
+
+
+def test_a_summary_has_percentiles_and_the_greatest():
+    """Of 1 to 100."""
+    found = stats.summary(range(1, 101))
+    assert found["p50"] == 50.5
+    assert found["p99"] == pytest.approx(99.01)
+    assert found["max"] == 100
+
+
+def test_nothing_has_a_summary_too():
+    """All zeros, no warning."""
+    assert set(stats.summary([]).values()) == {0.0}
+    assert stats.median([]) == 0.0
+    assert stats.ratio(1.0, 0.0) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (0.01234, "0.0123"), (1.5, "1.5"), (123.4, "123"), (1234567, "1,230,000"), (None, "–")],
+)
+def test_numbers_are_short(value, text):
+    """Three significant digits."""
+    assert number(value) == text
+
+
+def test_only_what_is_between_the_markers_is_rewritten():
+    """Twice gives the same as once."""
+    text = f"before\n{BEGIN}\nold\n{END}\nafter\n"
+    once = between_markers(text, "new")
+    assert once == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
+    assert between_markers(once, "new") == once
+
+
+def test_a_text_without_markers_is_refused():
+    """Rather than lost."""
+    with pytest.raises(ValueError, match="results: begin"):
+        between_markers("no markers here", "new")
+
+
+def test_a_table_is_markdown_and_rich():
+    """With a bar in a cell escaped."""
+    table = Table("title", ("", "a|b"), [["x", "1"]], ["a note"])
+    assert "| x | 1 |" in table.for_readme()
+    assert "a\\|b" in table.for_readme()
+    assert table.for_readme().endswith("- a note\n")
+    assert table.for_screen().row_count == 1
+
+
+def test_a_result_comes_back_from_its_file(tmp_path):
+    """Equal in every field."""
+    result = Result("some", parameters_of({"vs": ("raw",), "publish_token": "secret"}), {"x": [1.5, "µ"]})
+    path = result.save(tmp_path)
+    assert Result.load(path) == result
+    assert "secret" not in path.read_text("utf-8")
+    assert result.machine["cores"] >= 1
+    assert result.versions["python"]
+
+
+def test_places_are_as_near_as_they_should_be():
+    """A share inside, all of those within the radius; the nearest first."""
+    found = places.around(200, 5_000.0, share=0.25)
+    distances = np.array([distance_m(*places.CENTRE, *found.to_map(at).values()) for at in range(200)])
+    assert found.inside.sum() == 50
+    assert (distances[found.inside] <= 5_050).all()
+    assert (distances[~found.inside] > 1_000_000).all()
+    assert (np.diff(distances[found.nearest(50)]) >= 0).all()
+
+
+def test_payloads_differ_in_nothing_but_the_number():
+    """And have one size, as frames do."""
+    payload = Payload(b'{"id":"' + alert_id(7).encode() + b'"}', alert_id(7))
+    assert payload.of(12) == b'{"id":"bench-0000012"}'
+    assert len(payload) == len(payload.of(9_999_999))
+
+
+@pytest.mark.parametrize(("size", "head"), [(5, 2), (126, 4), (65_536, 10)])
+def test_frames_have_the_head_of_their_size(size, head):
+    """RFC 6455, 5.2."""
+    assert len(unmasked(b"x" * size)) == head + size
+    assert len(masked(b"x" * size)) == head + 4 + size
+
+
+def test_every_subcommand_explains_itself():
+    """What it measures and what it leaves out; and `all` has parameters for each."""
+    for name, bench in BENCHES.items():
+        result = CliRunner().invoke(cli, [name, "--help"])
+        assert result.exit_code == 0, result.output
+        assert bench.short.keys() <= {each.name for each in cli.commands[name].params}
+
+
+def test_an_unknown_peer_is_one_clear_line():
+    """And names those that there are."""
+    result = CliRunner().invoke(cli, ["fanout", "--vs", "raw,other"])
+    assert result.exit_code == 2
+    assert "choose from raw" in result.output
+
+
+@pytest.mark.skipif(shutil.which("cc") is None and shutil.which("gcc") is None, reason="needs a C compiler")
+def test_a_small_fanout_from_end_to_end(tmp_path):
+    """20 sessions, half of them inside, beside the bare loop: everything came, and a file and a plot are left."""
+    options = "--sessions 20 --share 0.5 --rounds 2 --vs raw --deliveries-per-s 100 --seconds 0.5 --flat-out 2"
+    cores_before = machine.cores()
+    result = CliRunner().invoke(cli, ["--results", str(tmp_path), "fanout", *options.split()])
+    assert result.exit_code == 0, result.output
+    found = Result.load(tmp_path / "fanout.json")
+    ours, raw = found.found["systems"]["geocast"], found.found["systems"]["raw"]
+    assert ours["recipients"] == raw["recipients"] == 10
+    assert ours["cpu_us"] > raw["cpu_us"] > 0
+    assert ours["first_ms"] <= ours["last_ms"]
+    assert (tmp_path / "fanout.png").stat().st_size > 1_000
+    assert machine.cores() == cores_before

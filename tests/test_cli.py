@@ -1,0 +1,315 @@
+"""The command line: what can't work is one line and exit status 2; keys and tokens (section 7).
+
+Most tests call `main` in this process. What starts and serves is tested in `end_to_end/`.
+"""
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+import time
+from contextlib import closing
+
+import pytest
+
+from geocast import __version__, cli
+from geocast.clock import Now
+from geocast.tokens import SCOPES, Grant, Tokens, load_keys
+
+
+class Outcome:
+    """How a call ended: its exit status, and what it said on standard output and standard error."""
+
+    def __init__(self, status, out, err):
+        self.status, self.out, self.err = status, out, err
+
+    @property
+    def is_one_line_error(self):
+        """Whether it is a refusal as the protocol wants it."""
+        return (self.status, self.out, self.err.count("\n")) == (2, "", 1) and self.err.startswith("geocast: error: ")
+
+
+@pytest.fixture
+def geocast(monkeypatch, tmp_path, capsys):
+    """`geocast(*arguments, NAME=value)`: the command, in a folder and an environment of its own."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("GEOCAST_")]:
+        monkeypatch.delenv(name)
+
+    def call(*arguments, **environment):
+        monkeypatch.setattr(sys, "argv", ["geocast", *map(str, arguments)])
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        return Outcome(ended.value.code or 0, said.out, said.err)
+
+    return call
+
+
+@pytest.fixture
+def keys(geocast):
+    """A key pair at the default places."""
+    assert geocast("keygen").status == 0
+
+
+@pytest.fixture
+def taken():
+    """An address that another has."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as other:
+        yield "{}:{}".format(*other.getsockname())
+
+
+@pytest.fixture
+def free(taken):
+    """An address that nobody has just now (`taken` comes first, or it might be that one)."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as other:
+        return "{}:{}".format(*other.getsockname())
+
+
+# ---- serve, refused ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "no keys: give --keys FILE"),
+        (["--dev", "--stream", "0.0.0.0:8765"], "--stream 0.0.0.0:8765 is not a loopback address"),
+        (["--dev", "--api", "10.0.0.1:8766"], "--api 10.0.0.1:8766 is not a loopback address"),
+        (["--dev", "--api", "[::]:8766"], "--api [::]:8766 is not a loopback address"),
+        (["--stream", "8765"], "expected HOST:PORT, such as"),
+        (["--api", "127.0.0.1:http"], "expected HOST:PORT, such as"),
+        (["--api", "127.0.0.1:0"], "expected HOST:PORT, such as"),
+        (["--keys", "nowhere.jwks"], "keys nowhere.jwks: No such file or directory"),
+        (["--keys", "."], "keys .: Is a directory"),
+        (["--keys", "broken"], "keys broken: not a JWK set"),
+        (["--workers", "0"], "0 is not in the range"),
+        (["--workers", "many"], "'many' is not a valid integer"),
+        (["--dev", "--workers", "2", "--log", "memory:"], "--log memory: is for one process"),
+        (["--drain-s", "-1"], "-1.0 is not in the range"),
+        (["--max-sessions", "0"], "0 is not in the range"),
+        (["--log-level", "loud"], "'loud' is not one of"),
+        (["--tls"], "No such option"),
+        (["extra"], "unexpected extra argument"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_served_is_refused_in_one_line(geocast, tmp_path, monkeypatch, arguments, expected):
+    """K1: one clear line and exit status 2, never a traceback."""
+    monkeypatch.setattr(cli, "_dev_keys", lambda: cli.make_key("dev")[1])  # prints nothing
+    (tmp_path / "broken").write_text("[]")
+    outcome = geocast("serve", *arguments)
+    assert outcome.is_one_line_error, outcome.err
+    assert expected in outcome.err
+    if "Invalid value" in outcome.err:
+        assert f"'{arguments[0]}'" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--log", "postgres:x"], "--log: expected memory: or sqlite:PATH"),
+        (["--log", "sqlite:"], "--log: expected memory: or sqlite:PATH"),
+        (["--log", "sqlite:nowhere/geocast.db"], "log nowhere/geocast.db: No such file or directory"),
+        (["--log", "sqlite:."], "log .: "),
+        (["--policy", "nowhere.toml"], "policy nowhere.toml: No such file or directory"),
+        (["--policy", "broken"], "policy broken: not TOML"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_is_found_out_later_is_refused_in_one_line_too(
+    geocast, tmp_path, keys, free, arguments, expected, workers
+):
+    """K1: with one process or several, before any of them serves."""
+    (tmp_path / "broken").write_text("[")
+    api = "127.0.0.1:{}".format(int(free.rpartition(":")[2]) + 1)
+    outcome = geocast("serve", "--keys", "keys.jwks", "--stream", free, "--api", api, "--workers", workers, *arguments)
+    assert outcome.is_one_line_error, outcome.err
+    assert expected in outcome.err
+
+
+@pytest.mark.parametrize("option", ["--stream", "--api"])
+def test_a_port_that_is_taken_is_refused_in_one_line(geocast, keys, free, taken, option):
+    """K1: a port that is taken."""
+    other = {"--stream": "--api", "--api": "--stream"}[option]
+    outcome = geocast("serve", "--keys", "keys.jwks", "--log", "memory:", option, taken, other, free)
+    assert outcome.is_one_line_error, outcome.err
+    assert f"{option} {taken}: Address already in use" in outcome.err
+
+
+def test_two_listeners_cannot_share_a_port(geocast, keys, free):
+    """K1: a port that is taken, if by ourselves."""
+    outcome = geocast("serve", "--keys", "keys.jwks", "--log", "memory:", "--stream", free, "--api", free)
+    assert outcome.is_one_line_error, outcome.err
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64])
+def test_a_host_that_is_no_name_is_refused_in_one_line(geocast, keys, host):
+    """K1: never a traceback."""
+    outcome = geocast("serve", "--keys", "keys.jwks", "--log", "memory:", "--api", f"{host}:8766")
+    assert outcome.is_one_line_error, outcome.err
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("GEOCAST_STREAM", "8765", "expected HOST:PORT"),
+        ("GEOCAST_API", "8765", "expected HOST:PORT"),
+        ("GEOCAST_KEYS", "nowhere.jwks", "keys nowhere.jwks: "),
+        ("GEOCAST_WORKERS", "0", "0 is not in the range"),
+        ("GEOCAST_DEV", "perhaps", "'perhaps' is not a valid boolean"),
+        ("GEOCAST_DRAIN_S", "x", "'x' is not a valid float"),
+        ("GEOCAST_MAX_SESSIONS", "-5", "-5 is not in the range"),
+        ("GEOCAST_LOG_LEVEL", "loud", "'loud' is not one of"),
+    ],
+)
+def test_an_option_may_come_from_the_environment(geocast, name, value, expected):
+    """Section 7: each option also an environment variable."""
+    outcome = geocast("serve", **{name: value})
+    assert outcome.is_one_line_error, outcome.err
+    assert expected in outcome.err
+
+
+def test_an_option_wins_over_the_environment(geocast):
+    """Section 7: what is said last, on the command line, counts."""
+    outcome = geocast("serve", "--keys", "here.jwks", GEOCAST_KEYS="there.jwks")
+    assert "keys here.jwks: " in outcome.err
+
+
+# ---- what it says of itself ----------------------------------------------------------------------------------
+
+
+def test_help_lists_every_option_with_its_variable_and_default(geocast):
+    """Section 7: `--help` lists them."""
+    outcome = geocast("serve", "--help")
+    assert outcome.status == 0
+    said = " ".join(outcome.out.split())
+    for option in cli.serve.params:
+        assert option.opts[0] in said
+        assert f"env var: {option.envvar}" in said
+        if isinstance(option.default, str) and option.default:
+            assert option.default in said
+
+
+def test_the_version_is_the_packages(geocast):
+    """Section 7."""
+    outcome = geocast("--version")
+    assert (outcome.status, outcome.out) == (0, f"geocast, version {__version__}\n")
+
+
+@pytest.mark.parametrize("arguments", [["shrug"], ["--shrug"]])
+def test_an_unknown_command_is_refused_in_one_line(geocast, arguments):
+    """K1."""
+    assert geocast(*arguments).is_one_line_error
+
+
+def test_the_module_is_the_command():
+    """K1: `python -m geocast`, in a process of its own, with nothing but the line on standard error."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GEOCAST_")}
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-m", "geocast", "serve"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert Outcome(done.returncode, done.stdout, done.stderr).is_one_line_error, done.stderr
+
+
+# ---- keygen and token ----------------------------------------------------------------------------------------
+
+
+def test_a_token_that_is_signed_is_one_that_a_node_takes(geocast, tmp_path, keys):
+    """K2: `keygen` makes a pair, `token` signs with it."""
+    before = int(time.time())
+    scopes = [argument for scope in SCOPES for argument in ("--scope", scope)]
+    outcome = geocast("token", "--sub", "desk-7", *scopes, "--expires-in-s", 60)
+    assert (outcome.status, outcome.err) == (0, "")
+    tokens = Tokens(load_keys(tmp_path / "keys.jwks"))
+    grant = tokens.check(outcome.out.strip(), Now(before * 1000, 0.0))
+    assert isinstance(grant, Grant)
+    assert (grant.sub, grant.scopes) == ("desk-7", frozenset(SCOPES))
+    assert before + 60 <= grant.expires_at // 1000 <= int(time.time()) + 60
+
+
+def test_only_its_owner_reads_a_private_key(tmp_path, keys):
+    """K2: a private JWK, and a public JWKS without it."""
+    assert stat.S_IMODE((tmp_path / "private.jwk").stat().st_mode) == 0o600
+    private = json.loads((tmp_path / "private.jwk").read_text())
+    assert private["d"]
+    assert private["d"] not in (tmp_path / "keys.jwks").read_text()
+
+
+def test_a_private_key_is_never_overwritten(geocast, tmp_path, keys):
+    """K2: one line, exit status 2, and both files as they were."""
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    outcome = geocast("keygen")
+    assert outcome.is_one_line_error
+    assert "private.jwk: File exists" in outcome.err
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_new_key_is_added_to_those_that_are_there(geocast, tmp_path, keys):
+    """K2: old tokens stay good."""
+    old = geocast("token", "--sub", "phone", "--scope", "alerts:receive").out.strip()
+    assert geocast("keygen", "--private", "new.jwk", "--kid", "new").status == 0
+    new = geocast("token", "--key", "new.jwk", "--sub", "phone", "--scope", "alerts:receive").out.strip()
+    tokens = Tokens(load_keys(tmp_path / "keys.jwks"))
+    now = Now(int(time.time() * 1000), 0.0)
+    assert tokens.check(old, now) is not None
+    assert tokens.check(new, now) is not None
+    assert "new" in load_keys(tmp_path / "keys.jwks")
+
+
+def test_a_kid_is_not_used_twice(geocast, tmp_path):
+    """T2: the key is chosen by `kid` alone, so no two have the same; nothing is written."""
+    assert geocast("keygen", "--kid", "k").status == 0
+    outcome = geocast("keygen", "--kid", "k", "--private", "other.jwk")
+    assert outcome.is_one_line_error
+    assert not (tmp_path / "other.jwk").exists()
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"keys": [{}]}', '{"keys": ["x"]}'])
+def test_a_public_file_that_is_no_key_set_is_left_alone(geocast, tmp_path, text):
+    """K2: it is somebody's, and nothing is written."""
+    (tmp_path / "keys.jwks").write_text(text)
+    assert geocast("keygen").is_one_line_error
+    assert (tmp_path / "keys.jwks").read_text() == text
+    assert not (tmp_path / "private.jwk").exists()
+
+
+@pytest.mark.parametrize("option", ["--private", "--public"])
+def test_a_folder_that_is_not_there_is_told_in_one_line(geocast, tmp_path, option):
+    """K1."""
+    outcome = geocast("keygen", option, "nowhere/file")
+    assert outcome.is_one_line_error
+    assert "nowhere/file" in outcome.err
+    assert "No such file or directory" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--scope", "alerts:receive"], "Missing option '--sub'"),
+        (["--sub", "x"], "Missing option '--scope'"),
+        (["--sub", "x", "--scope", "alerts:all"], "'alerts:all' is not one of"),
+        (["--sub", "x", "--scope", "alerts:receive", "--expires-in-s", "0"], "'--expires-in-s': 0"),
+        (["--sub", "x", "--scope", "alerts:receive", "--key", "nowhere"], "nowhere: No such file or directory"),
+        (["--sub", "x", "--scope", "alerts:receive", "--key", "."], ".: Is a directory"),
+        (["--sub", "x", "--scope", "alerts:receive", "--key", "broken"], "broken: not a JWK"),
+        (["--sub", "x", "--scope", "alerts:receive", "--key", "keys.jwks"], "the key can't sign"),
+        (["--sub", "x", "--scope", "alerts:receive", "--key", "list"], "the key can't sign"),
+    ],
+    ids=str,
+)
+def test_a_token_that_cannot_be_signed_is_told_in_one_line(geocast, tmp_path, keys, arguments, expected):
+    """K1."""
+    (tmp_path / "broken").write_bytes(b"\xff{")
+    (tmp_path / "list").write_text("[]")
+    outcome = geocast("token", *arguments)
+    assert outcome.is_one_line_error, outcome.err
+    assert expected in outcome.err
