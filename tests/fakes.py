@@ -6,6 +6,8 @@ FakeRights   what a token grants, without a token
 """
 
 import json
+import random
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -87,6 +89,15 @@ class FakeRights:
 
     may_test: bool = False
     deadline: float = float("inf")
+
+
+def a_free_port() -> int:
+    """A port of this machine that nobody has, below those that systems give out by themselves (from 32768 on)."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
 
 
 def messages(data: bytes) -> list[dict[str, Any]]:

@@ -60,7 +60,7 @@ def accepted(terms=TERMS, **changes):
 
 
 def test_a_request_is_read_field_by_field():
-    """Section 2, the alert: every field of the table."""
+    """A1 to A11: every field of the table."""
     request = parse_publication(alert_request())
     assert (request.id, request.category, request.severity) == ("a-1", "robbery", "severe")
     assert request.headline == "Robbery at a shop"
@@ -72,13 +72,13 @@ def test_a_request_is_read_field_by_field():
 
 
 def test_what_may_be_left_out_has_its_default():
-    """Section 2, the alert: `status` is actual, `expires_at` is `occurred_at` + `max_age_s`, no `description`."""
+    """A4, A6, A9: `status` is actual, `expires_at` is `occurred_at` + `max_age_s`, no `description`."""
     alert = accepted(status=..., expires_at=..., description=...)
     assert (alert.status, alert.expires_at, alert.description) == ("actual", alert.occurred_at + HOUR_MS, None)
 
 
 def test_a_default_that_is_written_out_is_the_same_content():
-    """Section 4, same content: defaults filled in, times in UTC milliseconds, numbers by value."""
+    """H5: defaults filled in, times in UTC milliseconds, numbers by value."""
     written_out = accepted(
         status="actual",
         occurred_at="2026-01-31T12:50:00.0009+01:00",
@@ -128,7 +128,7 @@ def test_an_empty_description_is_not_the_same_as_none():
     ids=str,
 )
 def test_values_at_the_limits_are_taken(changes):
-    """Section 2, the alert and the lexical rules: bounds are inclusive, lengths count code points."""
+    """A1 to A11, L5, L6: bounds are inclusive, lengths count code points."""
     assert refusals_of(**changes) == []
 
 
@@ -140,7 +140,7 @@ def test_values_at_the_limits_are_taken(changes):
     ["id", "category", "headline", "severity", "threat", "occurred_at", "area", "approval"],
 )
 def test_a_needed_field_is_missed(field):
-    """Section 2, the alert: column "needed"; section 4: `missing-field` with a pointer to it."""
+    """A1 to A11: column "needed"; H8: `missing-field` with a pointer to it."""
     assert refusals_of(**{field: ...}) == [("missing-field", f"/{field}")]
 
 
@@ -208,7 +208,7 @@ def test_a_needed_field_is_missed(field):
     ],
 )
 def test_a_value_outside_its_range_or_grammar_is_refused(field, value):
-    """Section 2, the alert and the lexical rules; section 4: `invalid-value` with a pointer to the field."""
+    """A1 to A11, L2 to L7: `invalid-value` with a pointer to the field."""
     assert refusals_of(**{field: value}) == [("invalid-value", f"/{field}")]
 
 
@@ -239,21 +239,21 @@ def test_a_value_outside_its_range_or_grammar_is_refused(field, value):
     ],
 )
 def test_a_value_inside_a_shape_is_pointed_to(field, value):
-    """Section 4, errors: the pointer has the shape's index if, and only if, `area` was sent as a list."""
+    """H8: the pointer has the shape's index if, and only if, `area` was sent as a list."""
     assert refusals_of(area=CIRCLE | {field: value}) == [("invalid-value", f"/area/{field}")]
     assert refusals_of(area=[CIRCLE, CIRCLE | {field: value}]) == [("invalid-value", f"/area/1/{field}")]
 
 
 @pytest.mark.parametrize("field", ["type", "lat", "lng", "radius_m"])
 def test_a_shape_needs_all_its_fields(field):
-    """Section 2, the alert: a circle is type, lat, lng and radius_m."""
+    """A10: a circle is type, lat, lng and radius_m."""
     shape = {name: value for name, value in CIRCLE.items() if name != field}
     assert refusals_of(area=shape) == [("missing-field", f"/area/{field}")]
     assert refusals_of(area=[shape]) == [("missing-field", f"/area/0/{field}")]
 
 
 def test_each_item_of_a_list_has_to_be_a_shape():
-    """Section 2, the alert: a list of 1 to 16 shapes, not a list of lists."""
+    """A10: a list of 1 to 16 shapes, not a list of lists."""
     assert refusals_of(area=[CIRCLE, [CIRCLE], None]) == [("invalid-value", "/area/1"), ("invalid-value", "/area/2")]
 
 
@@ -270,7 +270,7 @@ def test_each_item_of_a_list_has_to_be_a_shape():
     ],
 )
 def test_an_approval_says_who_and_when(approval, expected):
-    """Section 2, the alert: reviewer of 1 to 128 characters, and approved_at."""
+    """A11: reviewer of 1 to 128 characters, and approved_at."""
     assert refusals_of(approval=approval) == expected
 
 
@@ -285,7 +285,7 @@ def test_a_field_that_is_not_in_the_table_is_refused(field):
     ["555 0100", "call_5550100", "x" * 41, "Main Street", "", "né", "a/b", "a~b", "123", "a\n"],
 )
 def test_an_unknown_field_with_a_telling_name_is_not_named(name):
-    """Section 4, errors: such a pointer stops at the parent."""
+    """H9: such a pointer stops at the parent."""
     assert refusals_of(**{name: "x"}) == [("unknown-field", "")]
     assert refusals_of(area=CIRCLE | {name: 1}) == [("unknown-field", "/area")]
     assert refusals_of(area=[CIRCLE | {name: 1}]) == [("unknown-field", "/area/0")]
@@ -293,18 +293,18 @@ def test_an_unknown_field_with_a_telling_name_is_not_named(name):
 
 
 def test_a_name_that_is_no_text_is_refused_unnamed():
-    """Section 2, lexical rules: a lone surrogate is a 422, in a name too."""
+    """L2: a lone surrogate is a 422, in a name too."""
     assert [pointer for _, pointer in refusals_of(**{"\ud800": "x"})] == [""]
 
 
 @pytest.mark.parametrize("name", ["x" * 40, "_", "A1b22", "12"])
 def test_an_unknown_field_with_a_harmless_name_is_named(name):
-    """Section 4, errors: `[A-Za-z0-9_]{1,40}` without three digits in a row."""
+    """H9: `[A-Za-z0-9_]{1,40}` without three digits in a row."""
     assert refusals_of(**{name: "x"}) == [("unknown-field", f"/{name}")]
 
 
 def test_every_broken_field_is_listed_in_the_order_of_the_table():
-    """Section 4, errors: one for each broken field, in the order of section 2's table; unknown ones last."""
+    """H8: one for each broken field, in the order of section 2's table; unknown ones last."""
     body = {
         "zebra": 1,
         "approval": {"approved_at": 1, "extra": 1},
@@ -355,7 +355,7 @@ def test_every_broken_field_is_listed_in_the_order_of_the_table():
     ids=str,
 )
 def test_no_error_repeats_a_refused_value(changes):
-    """Section 4, errors: neither detail nor pointer, nor the exception as it may get into a log."""
+    """H9: neither detail nor pointer, nor the exception as it may get into a log."""
     with pytest.raises(Invalid) as caught:
         parse_publication(alert_request(**changes))
     said = [str(caught.value), repr(caught.value.violations), repr(caught.value)]
@@ -375,14 +375,14 @@ def test_a_revision_takes_its_id_from_the_path():
 
 @pytest.mark.parametrize("number", [0, -1, MAX_INTEGER + 1, 10**400, 2.0, "2", True, None])
 def test_a_revision_number_is_an_integer_within_bounds(number):
-    """Section 2, lexical rules: integers are 1 … 2^31-1, written as integers."""
+    """L4: integers are 1 … 2^31-1, written as integers."""
     assert refusals(parse_revision, alert_request(revision=number), "a-1") == [("invalid-value", "/revision")]
     assert refusals(parse_cancellation, CANCEL | {"revision": number}, "a-1") == [("invalid-value", "/revision")]
 
 
 @pytest.mark.parametrize("number", [1, 2, MAX_INTEGER])
 def test_revision_numbers_at_the_limits_are_taken(number):
-    """Section 2, lexical rules: integers are 1 … 2^31-1."""
+    """L4: integers are 1 … 2^31-1."""
     assert parse_revision(alert_request(revision=number), "a-1").revision == number
     assert parse_cancellation(CANCEL | {"revision": number}, "a-1").revision == number
 
@@ -408,7 +408,7 @@ def test_an_id_in_the_body_that_is_no_id_is_invalid(value):
 
 
 def test_ids_are_compared_with_their_case():
-    """Section 2, the alert: `id` is case-sensitive."""
+    """A1: `id` is case-sensitive."""
     assert refusals(parse_revision, alert_request(id="A-1", revision=2), "a-1") == [("id-mismatch", "/id")]
 
 
@@ -477,7 +477,7 @@ def test_a_broken_body_leaves_what_can_be_judged():
 
 
 def test_what_is_unusable_is_not_judged():
-    """Section 3: a rule whose inputs are unusable is not judged."""
+    """P9: a rule whose inputs are unusable is not judged."""
     claims = claims_of(
         category=1,
         threat=["individual"],
@@ -491,12 +491,12 @@ def test_what_is_unusable_is_not_judged():
 
 @pytest.mark.parametrize("area", [None, 5, "x", [], {}, [[]], {"radius_m": math.inf}, {"radius_m": True}])
 def test_an_area_without_a_radius_leaves_none_to_judge(area):
-    """Section 3: a rule whose inputs are unusable is not judged."""
+    """P9: a rule whose inputs are unusable is not judged."""
     assert claims_of(area=area).radii == ()
 
 
 def test_radii_are_pointed_to_as_they_were_sent():
-    """Section 4, errors: the pointer has an index if `area` was sent as a list."""
+    """H8: the pointer has an index if `area` was sent as a list."""
     one, many = parse_publication(alert_request(area=CIRCLE)), parse_publication(alert_request(area=[CIRCLE] * 2))
     assert one.claims().radii == (("/area/radius_m", 800.0),)
     assert many.claims().radii == (("/area/0/radius_m", 800.0), ("/area/1/radius_m", 800.0))
@@ -508,7 +508,7 @@ def test_radii_are_pointed_to_as_they_were_sent():
 @pytest.mark.parametrize("resolution", [0, 7, 9, 15])
 @pytest.mark.parametrize("place", [DALLAS, (90, 0), (-90, 12.5), (0, 180), (-16.5, -179.99), (0.0, -0.0)], ids=str)
 def test_the_published_circle_is_reproducible(place, resolution):
-    """Section 2, the published circle: the cell's centre, and 10 * ceil((radius_m + r) / 10)."""
+    """B1, B2: the cell's centre, and 10 * ceil((radius_m + r) / 10)."""
     lat, lng = place
     [circle] = accepted(Terms("Robbery", HOUR_MS, resolution), area=CIRCLE | {"lat": lat, "lng": lng}).area
     centre_lat, centre_lng, reach_m = cell_place(cell_of(lat, lng, resolution))
@@ -517,14 +517,14 @@ def test_the_published_circle_is_reproducible(place, resolution):
 
 
 def test_the_same_place_written_differently_is_the_same_content():
-    """Section 2, lexical rules: 180 and -180 are the same, -0 is 0, at the poles `lng` means nothing."""
+    """L3, L6: 180 and -180 are the same, -0 is 0, at the poles `lng` means nothing."""
     for one, other in [((10, 180), (10, -180)), ((-0.0, 5), (0, 5)), ((90, 0), (90, 77.7)), ((-90, -0.0), (-90, 180))]:
         areas = [accepted(area=CIRCLE | {"lat": lat, "lng": lng}).area for lat, lng in (one, other)]
         assert areas[0] == areas[1]
 
 
 def test_moving_within_the_cell_is_the_same_content():
-    """Section 2, the published circle: it tells nothing of where in the cell the incident was."""
+    """B3: it tells nothing of where in the cell the incident was."""
     centre_lat, centre_lng, _ = cell_place(cell_of(*DALLAS, 9))
     near = [CIRCLE | {"lat": centre_lat + d, "lng": centre_lng - d} for d in (0, 0.0003, -0.0003)]
     assert accepted(area=near[0]) == accepted(area=near[1]) == accepted(area=near[2])
@@ -533,7 +533,7 @@ def test_moving_within_the_cell_is_the_same_content():
 @given(st.floats(-90, 90), st.floats(-180, 180), st.floats(1, 20_000), st.sampled_from([7, 9, 11]))
 @settings(deadline=None, max_examples=100)
 def test_the_published_circle_contains_the_requested_one(lat, lng, radius_m, resolution):
-    """Section 2, the published circle: always."""
+    """B2: always."""
     area = CIRCLE | {"lat": lat, "lng": lng, "radius_m": radius_m}
     [circle] = accepted(Terms("Robbery", HOUR_MS, resolution), area=area).area
     assert distance_m(lat, lng, circle.lat, circle.lng) + radius_m <= circle.radius_m + 0.01
@@ -566,7 +566,7 @@ def reachable(thing):
 
 
 def test_the_requested_centre_is_not_in_anything_that_goes_on():
-    """Section 2, the published circle: only the published circle goes any further."""
+    """B4, B5: only the published circle goes any further."""
     body = alert_request(area=CIRCLE | {"lat": EXACT[0], "lng": EXACT[1], "radius_m": 777.77})
     request = parse_publication(body)
     revision = Revision(request.accept(TERMS), 1, "desk", NOON_MS, TERMS)
@@ -580,7 +580,7 @@ def test_the_requested_centre_is_not_in_anything_that_goes_on():
 
 
 def test_the_requested_centre_is_in_no_repr():
-    """Section 2, the published circle: log lines and tracebacks do not show it either."""
+    """B4: log lines and tracebacks do not show it either."""
     request = parse_publication(alert_request(area=[CIRCLE | {"lat": EXACT[0], "lng": EXACT[1]}]))
     for text in (repr(request), f"{request}", repr(request.area), repr(request.area[0])):
         assert "32.77" not in text
@@ -599,7 +599,7 @@ def test_nothing_of_the_body_is_changed():
 
 
 def test_a_publishers_name_and_the_time_do_not_count_as_content():
-    """Section 4, same content: `approval` included; the publisher's `sub` doesn't count."""
+    """H5: `approval` included; the publisher's `sub` doesn't count."""
     revision, cancel = a_revision(), a_cancel()
     assert revision.same_content(dataclasses.replace(revision, source="other", issued_at=5))
     assert cancel.same_content(dataclasses.replace(cancel, source="other", cancelled_at=5))
@@ -619,7 +619,7 @@ def test_a_publishers_name_and_the_time_do_not_count_as_content():
     ids=range(7),
 )
 def test_all_else_counts_as_content(other):
-    """Section 4, same content: equal in accepted form."""
+    """H5: equal in accepted form."""
     assert not a_revision().same_content(other)
     assert not other.same_content(a_revision())
 
@@ -636,7 +636,7 @@ def test_all_else_counts_as_content(other):
     ids=range(5),
 )
 def test_cancels_are_compared_by_all_but_who_and_when(other):
-    """Section 4, same content."""
+    """H5."""
     assert not a_cancel().same_content(other)
 
 

@@ -13,6 +13,7 @@ import time
 from contextlib import closing
 
 import pytest
+from fakes import a_free_port
 
 from geocast import __version__, cli
 from geocast.clock import Now
@@ -64,10 +65,9 @@ def taken():
 
 
 @pytest.fixture
-def free(taken):
-    """An address that nobody has just now (`taken` comes first, or it might be that one)."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as other:
-        return "{}:{}".format(*other.getsockname())
+def free():
+    """An address that nobody has."""
+    return f"127.0.0.1:{a_free_port()}"
 
 
 # ---- serve, refused ------------------------------------------------------------------------------------------
@@ -120,14 +120,12 @@ def test_what_cannot_be_served_is_refused_in_one_line(geocast, tmp_path, monkeyp
     ],
     ids=str,
 )
-@pytest.mark.parametrize("workers", [1, 2])
-def test_what_is_found_out_later_is_refused_in_one_line_too(
-    geocast, tmp_path, keys, free, arguments, expected, workers
-):
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_what_is_found_out_later_is_refused_in_one_line_too(geocast, tmp_path, keys, arguments, expected, workers):
     """K1: with one process or several, before any of them serves."""
     (tmp_path / "broken").write_text("[")
-    api = "127.0.0.1:{}".format(int(free.rpartition(":")[2]) + 1)
-    outcome = geocast("serve", "--keys", "keys.jwks", "--stream", free, "--api", api, "--workers", workers, *arguments)
+    ports = [argument for option in ("--api", "--stream") for argument in (option, f"127.0.0.1:{a_free_port()}")]
+    outcome = geocast("serve", "--keys", "keys.jwks", *ports, "--workers", workers, *arguments)
     assert outcome.is_one_line_error, outcome.err
     assert expected in outcome.err
 
@@ -147,7 +145,7 @@ def test_two_listeners_cannot_share_a_port(geocast, keys, free):
     assert outcome.is_one_line_error, outcome.err
 
 
-@pytest.mark.parametrize("host", ["a..b", "x" * 64])
+@pytest.mark.parametrize("host", ["a..b", "x" * 64], ids=["dots", "too long"])
 def test_a_host_that_is_no_name_is_refused_in_one_line(geocast, keys, host):
     """K1: never a traceback."""
     outcome = geocast("serve", "--keys", "keys.jwks", "--log", "memory:", "--api", f"{host}:8766")

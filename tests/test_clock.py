@@ -1,4 +1,4 @@
-"""Times as text and as numbers: the grammar of the protocol, section 2 "Lexical rules"."""
+"""Times as text and as numbers: the grammar of the protocol, L7, L8."""
 
 import datetime as dt
 
@@ -32,7 +32,7 @@ from geocast.clock import MAX_MS, Now, SystemClock, format_time, parse_time
     ],
 )
 def test_a_time_is_read_to_the_millisecond(text, expected):
-    """Section 2, lexical rules: any offset, -00:00 is UTC, digits beyond milliseconds are cut off."""
+    """L7, L8: any offset, -00:00 is UTC, digits beyond milliseconds are cut off."""
     assert parse_time(text) == expected
 
 
@@ -83,7 +83,7 @@ def test_a_time_is_read_to_the_millisecond(text, expected):
     ],
 )
 def test_what_is_no_time_is_refused(text):
-    """Section 2, lexical rules: one grammar, real dates from 1970 on, second 60 is refused."""
+    """L7, L8: one grammar, real dates from 1970 on, second 60 is refused."""
     with pytest.raises(ValueError, match="not a time"):
         parse_time(text)
 
@@ -98,14 +98,14 @@ def test_what_is_no_time_is_refused(text):
     ],
 )
 def test_the_server_writes_utc_with_milliseconds(ms, expected):
-    """Section 2, lexical rules: what the server sends is UTC with Z and milliseconds."""
+    """L7, L8: what the server sends is UTC with Z and milliseconds."""
     assert format_time(ms) == expected
 
 
 @given(st.integers(0, MAX_MS))
 @settings(deadline=None, max_examples=100)
 def test_what_the_server_writes_it_reads(ms):
-    """Section 2, lexical rules: written and read, a time is the same."""
+    """L7, L8: written and read, a time is the same."""
     assert parse_time(format_time(ms)) == ms
 
 
@@ -115,7 +115,7 @@ def test_what_the_server_writes_it_reads(ms):
 )
 @settings(deadline=None, max_examples=100)
 def test_offsets_are_taken_off(naive, minutes):
-    """Section 2, lexical rules: against the standard library's own arithmetic."""
+    """L7, L8: against the standard library's own arithmetic."""
     moment = naive.replace(tzinfo=dt.timezone(dt.timedelta(minutes=minutes)))
     expected = (moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(milliseconds=1)
     assert parse_time(moment.isoformat(timespec="microseconds")) == expected

@@ -5,17 +5,12 @@ import socket
 from contextlib import ExitStack, closing
 
 import pytest
+from fakes import a_free_port
 
 from geocast.config import Address, Settings, bind, bind_shared, parse_address, raise_descriptor_limit
 from geocast.errors import ConfigError
 
 LOOPBACK = Address("127.0.0.1", 8765)
-
-
-def a_free_port():
-    """A port that nobody has just now."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as server:
-        return server.getsockname()[1]
 
 
 def settings(**changes):
@@ -139,7 +134,7 @@ def test_a_port_is_not_shared_with_another_node():
             bind("--api", address)
 
 
-@pytest.mark.parametrize("host", ["192.0.2.1", "a..b", ".", "x" * 64])
+@pytest.mark.parametrize("host", ["192.0.2.1", "a..b", ".", "x" * 64], ids=["not ours", "dots", "dot", "too long"])
 def test_a_host_that_is_not_ours_is_told_in_one_line(host):
     """K1: an address that can't be had (192.0.2.1 is for documentation, RFC 5737), or that is no name at all."""
     with pytest.raises(ConfigError, match=r"^--api .*:8766: .") as caught:

@@ -31,12 +31,12 @@ CATEGORIES = ["robbery", "arson", "hostage", "unheard_of"]
     ],
 )
 def test_both_have_to_pass_and_extreme_always_does(wanted, category, severity, passes):
-    """Section 5, messages: both have to pass, `min_severity` is inclusive; rule 7: never holds back `extreme`."""
+    """Section 5, messages: both have to pass, `min_severity` is inclusive; R7: never holds back `extreme`."""
     assert wanted.passes(category, SEVERITY_RANK[severity]) is passes
 
 
 def test_columns_say_what_the_rule_says():
-    """Section 5, rule 7: for every filter, category and severity, of hundreds of filters that come and go."""
+    """R7: for every filter, category and severity, of hundreds of filters that come and go."""
     pick = random.Random(7)
     filters, in_use = Filters(), {}
 
@@ -107,7 +107,7 @@ def test_number_0_lets_everything_pass_for_ever():
 
 
 def test_the_answer_is_not_a_view_that_changes():
-    """Section 5, rule 8: what was judged stays judged."""
+    """R8: what was judged stays judged."""
     filters = Filters()
     passing = filters.passing("robbery", 0)
     filters.take(Filter(frozenset({"arson"})))

@@ -108,7 +108,7 @@ def test_frames_of_any_length_are_read_by_a_client(length):
 
 
 def test_frames_do_not_depend_on_the_connection():
-    """Section 5, handshake: no extension, no mask, so one encoded frame serves every session of a format."""
+    """S6: no extension, no mask, so one encoded frame serves every session of a format."""
     for data in (*encode(a_revision()), *encode(a_cancel()), PING):
         assert data[0] & 0x70 == 0
         assert data[1] & 0x80 == 0
@@ -126,13 +126,13 @@ def test_several_frames_may_go_in_one_write():
 
 
 def test_a_ping_is_an_empty_ping():
-    """Section 5, close codes: the server pings a connection to which nothing was written."""
+    """W8: the server pings a connection to which nothing was written."""
     [ping] = received(PING)
     assert (ping.opcode, ping.data) == (Opcode.PING, b"")
 
 
 def test_formats_are_told_apart_by_subprotocol():
-    """Section 5, handshake: `geocast.v1.json` with text frames, `geocast.v1.msgpack` with binary ones."""
+    """S6: `geocast.v1.json` with text frames, `geocast.v1.msgpack` with binary ones."""
     assert [(wire.subprotocol, wire.opcode) for wire in WIRES] == [
         ("geocast.v1.json", Opcode.TEXT),
         ("geocast.v1.msgpack", Opcode.BINARY),

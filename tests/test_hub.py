@@ -1,6 +1,6 @@
 """The fan-out, by hand: who is written what, in which order, in how many writes.
 
-Rules are those of `geocast.hub` (Rule 1 to Rule 5) and of the protocol's section 5, "Who is sent what" (W1 to W8).
+Rules are those of `geocast.hub` (Rule 1 to Rule 5) and of the protocol's section 5, "Who is sent what" (R1 to R8).
 `test_model.py` covers the same ground at random; here each case can be read.
 """
 
@@ -129,7 +129,7 @@ def small_slices(monkeypatch):
 
 
 def test_an_alert_goes_to_those_inside_and_to_nobody_else(town):
-    """W1: a place is inside its area."""
+    """R1: a place is inside its area."""
     near, edge, outside, nowhere = town.join(0), town.join(999), town.join(1001), town.join(places=[])
     town.publish(a_revision())
     for peer, told in [(near, ["a-1/1"]), (edge, ["a-1/1"]), (outside, []), (nowhere, [])]:
@@ -137,7 +137,7 @@ def test_an_alert_goes_to_those_inside_and_to_nobody_else(town):
 
 
 def test_a_reach_makes_a_place_as_wide_as_it_says(town):
-    """Section 2, distance: `distance <= radius_m + reach`."""
+    """D2: `distance <= radius_m + reach`."""
     vague, vaguer = town.join(places=[town.place(1500, 499.0)]), town.join(places=[town.place(1500, 501.0)])
     town.publish(a_revision())
     assert vague.told() == ["welcome"]
@@ -145,14 +145,14 @@ def test_a_reach_makes_a_place_as_wide_as_it_says(town):
 
 
 def test_several_places_inside_are_told_once(town):
-    """W2: several places inside, once."""
+    """R2: several places inside, once."""
     peer = town.join(places=[town.place(0), town.place(10), town.place(FAR_AWAY)])
     town.publish(a_revision(area=(Circle(*DALLAS, 1000.0), Circle(*DALLAS, 500.0))))
     assert peer.told() == ["welcome", "a-1/1"]
 
 
 def test_each_session_is_written_in_its_format(town):
-    """Section 5, handshake: one encoded frame serves every session of a format."""
+    """S6: one encoded frame serves every session of a format."""
     peers = [town.join(wire=wire) for wire in (JSON, MSGPACK, JSON, MSGPACK)]
     town.publish(a_revision())
     assert [peer.writes[-1][0] for peer in peers] == [0x81, 0x82, 0x81, 0x82]
@@ -160,14 +160,14 @@ def test_each_session_is_written_in_its_format(town):
 
 
 def test_a_filter_holds_back_all_but_extreme(town):
-    """W1, W7: a filter never holds back `extreme`."""
+    """R1, R7: a filter never holds back `extreme`."""
     peer = town.join(wanted=Filter(frozenset({"arson"}), EXTREME))
     town.publish(a_revision("a-1"), a_revision("a-2", category="arson"), a_revision("a-3", severity="extreme"))
     assert peer.told() == ["welcome", "a-3/1"]
 
 
 def test_a_new_revision_goes_to_recipients_wherever_they_are_and_whatever_their_filter(town):
-    """W1: a recipient is never left with an old version; it comes after those to whom the alert applies."""
+    """R1: a recipient is never left with an old version; it comes after those to whom the alert applies."""
     gone, filtered, inside = town.crowd(3)
     town.publish(a_revision())
     town.move(gone, FAR_AWAY)
@@ -181,7 +181,7 @@ def test_a_new_revision_goes_to_recipients_wherever_they_are_and_whatever_their_
 
 
 def test_a_cancel_goes_to_recipients_and_to_nobody_else(town):
-    """W4: wherever they are now and whatever their filter."""
+    """R4: wherever they are now and whatever their filter."""
     gone, inside = town.crowd(2)
     town.publish(a_revision())
     town.move(gone, FAR_AWAY)
@@ -194,7 +194,7 @@ def test_a_cancel_goes_to_recipients_and_to_nobody_else(town):
 
 
 def test_after_its_cancel_nothing_comes_of_an_alert(town):
-    """W2: nothing after its cancel."""
+    """R2: nothing after its cancel."""
     [peer] = town.crowd(1)
     town.publish(a_revision(), a_cancel(), a_revision(revision=3))
     town.move(peer, 1)
@@ -203,7 +203,7 @@ def test_after_its_cancel_nothing_comes_of_an_alert(town):
 
 
 def test_tests_exist_only_for_those_who_may_see_them(town):
-    """W6: for all others such an id is unknown, in `holding` and `ack` too."""
+    """R6: for all others such an id is unknown, in `holding` and `ack` too."""
     tester, other = town.join(rights=FakeRights(may_test=True)), town.join(holding={"t-1": 1, "t-2": 1})
     town.publish(a_revision("t-1", status="test"), a_revision("t-2", status="exercise"))
     claiming = town.join(holding={"t-1": 1})
@@ -215,7 +215,7 @@ def test_tests_exist_only_for_those_who_may_see_them(town):
 
 
 def test_who_loses_the_right_to_tests_is_sent_nothing_more_of_them(town):
-    """W6: a session that loses the scope is sent nothing more of them; one that gains it is sent what is live."""
+    """R6: a session that loses the scope is sent nothing more of them; one that gains it is sent what is live."""
     peer = town.join(rights=FakeRights(may_test=True))
     town.publish(a_revision("t-1", status="test"))
     town.hub.regrant(peer.row, FakeRights(may_test=False))
@@ -274,7 +274,7 @@ def test_a_less_severe_alert_waits_for_its_turn(town, small_slices):
 
 
 def test_of_the_same_severity_a_cancel_goes_first(town, small_slices):
-    """Hub, Flight: a cancel first; between ids there is no order that anybody could rely on (W2)."""
+    """Hub, Flight: a cancel first; between ids there is no order that anybody could rely on (R2)."""
     town.crowd(4)
     town.publish(a_revision("old"))
     town.landed.clear()
@@ -368,7 +368,7 @@ def test_bits_are_kept_for_extreme_alerts(monkeypatch):
 
 
 def test_a_revision_that_is_superseded_before_it_is_written_is_not_sent(town):
-    """Rule 1, W2: and makes nobody a recipient."""
+    """Rule 1, R2: and makes nobody a recipient."""
     peer = town.join(0)
     town.publish(a_revision(), a_revision(revision=2), a_revision(revision=3, area=(Circle(0.0, 0.0, 100.0),)))
     assert peer.told() == ["welcome"]
@@ -376,7 +376,7 @@ def test_a_revision_that_is_superseded_before_it_is_written_is_not_sent(town):
 
 
 def test_a_flight_is_grounded_by_a_new_revision(town, small_slices):
-    """Rule 1, W2: who was not reached yet gets the new one only, who was gets both, in rising order."""
+    """Rule 1, R2: who was not reached yet gets the new one only, who was gets both, in rising order."""
     peers = town.crowd(6)
     town.deliver(a_revision())
     town.turn()
@@ -387,7 +387,7 @@ def test_a_flight_is_grounded_by_a_new_revision(town, small_slices):
 
 
 def test_a_flight_is_grounded_by_a_cancel(town, small_slices):
-    """Rule 1, W4: who was reached gets the cancel; the others hear nothing of it."""
+    """Rule 1, R4: who was reached gets the cancel; the others hear nothing of it."""
     peers = town.crowd(6)
     town.deliver(a_revision())
     town.turn()
@@ -397,7 +397,7 @@ def test_a_flight_is_grounded_by_a_cancel(town, small_slices):
 
 @pytest.mark.parametrize("which", ["wall", "monotonic"])
 def test_a_flight_is_grounded_by_the_end(town, small_slices, which):
-    """Rule 1, section 3: nothing is sent after `expires_at`, by no path; either clock will do."""
+    """Rule 1, E1: nothing is sent after `expires_at`, by no path; either clock will do."""
     peers = town.crowd(6)
     town.deliver(a_revision())
     town.turn()
@@ -422,7 +422,7 @@ def test_what_ends_while_it_waits_is_not_sent(town, small_slices):
 
 
 def test_a_cancel_is_not_sent_after_the_end(town, small_slices):
-    """Section 3: nothing is sent after `expires_at`."""
+    """E1: nothing is sent after `expires_at`."""
     peers = town.crowd(4)
     town.publish(a_revision())
     town.deliver(a_cancel())
@@ -500,7 +500,7 @@ def test_what_ended_while_a_session_was_slow_is_not_sent(town):
 
 
 def test_a_session_that_drains_in_the_middle_of_a_flight_is_told_once(town, small_slices):
-    """Rule 3, W2: what it owes was taken from it, so the flight does not send it again."""
+    """Rule 3, R2: what it owes was taken from it, so the flight does not send it again."""
     *_, slow = peers = town.crowd(6)
     town.hub.pause(slow.row, town.clock.now())
     town.deliver(a_revision())
@@ -524,7 +524,7 @@ def test_a_session_is_owed_nothing_when_it_drains_elsewhere(town):
 
 
 def test_what_is_live_follows_the_welcome_in_the_same_write(town):
-    """Rule 4, W3: exactly `live` many, nothing between: cancels first, then the most severe first."""
+    """Rule 4, R3: exactly `live` many, nothing between: cancels first, then the most severe first."""
     town.publish(
         a_revision("minor", severity="minor"),
         a_revision("far", area=(Circle(0.0, 0.0, 1000.0),)),
@@ -544,7 +544,7 @@ def test_what_is_live_follows_the_welcome_in_the_same_write(town):
 
 
 def test_a_late_joiner_is_a_recipient_like_any_other(town):
-    """W1, W3: and is counted."""
+    """R1, R3: and is counted."""
     town.publish(a_revision())
     peer = town.join(0)
     town.publish(a_revision(revision=2))
@@ -563,7 +563,7 @@ def test_a_late_joiner_is_a_recipient_like_any_other(town):
     ],
 )
 def test_who_comes_back_is_told_the_difference(town, held, told, later):
-    """W5: the table of what the node knows against what is held; a recipient from now on, wherever it is."""
+    """R5: the table of what the node knows against what is held; a recipient from now on, wherever it is."""
     town.publish(a_revision(), a_revision(revision=2))
     peer = town.join(FAR_AWAY, holding={"a-1": held}, wanted=Filter(frozenset()))
     assert peer.told() == told
@@ -573,7 +573,7 @@ def test_who_comes_back_is_told_the_difference(town, held, told, later):
 
 
 def test_who_comes_back_after_the_end_is_told_nothing(town):
-    """W5: expired, or unknown: nothing, and no sign of which."""
+    """R5: expired, or unknown: nothing, and no sign of which."""
     town.publish(a_revision())
     town.clock.advance(HALF_HOUR_S)
     peer = town.join(holding={"a-1": 1, "a-2": 1})
@@ -581,7 +581,7 @@ def test_who_comes_back_after_the_end_is_told_nothing(town):
 
 
 def test_who_comes_back_after_a_cancel_is_told_once(town):
-    """W5: `cancel`, and no recipient from now on."""
+    """R5: `cancel`, and no recipient from now on."""
     town.publish(a_revision(), a_cancel())
     peer = town.join(holding={"a-1": 1})
     town.move(peer, 1)
@@ -592,7 +592,7 @@ def test_who_comes_back_after_a_cancel_is_told_once(town):
 
 @pytest.mark.parametrize(("held", "told"), [(1, ["a-1/2"]), (2, []), (3, [])])
 def test_an_unknown_id_is_judged_when_its_entry_comes(town, held, told):
-    """W5: remembered for 30 s, in case the node is behind, and judged by the table then."""
+    """R5: remembered for 30 s, in case the node is behind, and judged by the table then."""
     peer = town.join(FAR_AWAY, holding={"a-1": held})
     peer.take()
     town.clock.advance(29.9)
@@ -605,7 +605,7 @@ def test_an_unknown_id_is_judged_when_its_entry_comes(town, held, told):
 
 
 def test_a_claim_of_a_session_that_has_gone_is_not_the_next_ones(town):
-    """Rule 5, W5: the claim was that of another connection."""
+    """Rule 5, R5: the claim was that of another connection."""
     peer = town.join(FAR_AWAY, holding={"a-1": 1})
     town.hub.leave(peer.row)
     town.sweep()
@@ -616,7 +616,7 @@ def test_a_claim_of_a_session_that_has_gone_is_not_the_next_ones(town):
 
 
 def test_a_client_that_comes_back_twice_is_remembered_from_the_second_time(town):
-    """W5: 30 s from its last `hello`, though it has the same row as before."""
+    """R5: 30 s from its last `hello`, though it has the same row as before."""
     first = town.join(FAR_AWAY, holding={"a-1": 1})
     town.hub.leave(first.row)
     town.sweep()
@@ -633,7 +633,7 @@ def test_a_client_that_comes_back_twice_is_remembered_from_the_second_time(town)
 
 
 def test_walking_in_and_out_sends_nothing_twice(town):
-    """W3: walking in and out of an area again and again sends nothing twice."""
+    """R3: walking in and out of an area again and again sends nothing twice."""
     peer = town.join(FAR_AWAY)
     town.publish(a_revision())
     for metres in (0, FAR_AWAY, 5, FAR_AWAY, 6):
@@ -642,7 +642,7 @@ def test_walking_in_and_out_sends_nothing_twice(town):
 
 
 def test_a_filter_that_is_opened_lets_in_what_is_live(town):
-    """W3: after `filter`, every live alert that now applies."""
+    """R3: after `filter`, every live alert that now applies."""
     peer = town.join(wanted=Filter(frozenset({"arson"})))
     town.publish(a_revision("a-1"), a_revision("a-2", category="arson"))
     town.refilter(peer, EVERYTHING)
@@ -651,7 +651,7 @@ def test_a_filter_that_is_opened_lets_in_what_is_live(town):
 
 
 def test_ok_is_a_barrier_in_the_middle_of_a_fan_out(town, small_slices):
-    """W8, Rule 4: alerts before `ok` were judged by the old place, alerts after it by the new."""
+    """R8, Rule 4: alerts before `ok` were judged by the old place, alerts after it by the new."""
     *_, leaver, stayer = peers = town.crowd(6)
     arriver = town.join(FAR_AWAY)
     town.deliver(a_revision())
@@ -668,7 +668,7 @@ def test_ok_is_a_barrier_in_the_middle_of_a_fan_out(town, small_slices):
 
 
 def test_a_recipient_that_moves_while_a_new_revision_is_under_way_gets_it(town, small_slices):
-    """W1, W8: it is owed to a recipient wherever it is; it comes behind the `ok`, once."""
+    """R1, R8: it is owed to a recipient wherever it is; it comes behind the `ok`, once."""
     *_, walker = town.crowd(6)
     town.publish(a_revision())
     walker.take()
@@ -700,7 +700,7 @@ def test_a_session_may_have_more_or_fewer_places_after_a_move(town):
 
 
 def test_a_row_is_used_again_only_after_what_it_was_told_is_forgotten():
-    """Rule 5, W2: the next session in the row is sent what is live, and is no recipient of what it never saw."""
+    """Rule 5, R2: the next session in the row is sent what is live, and is no recipient of what it never saw."""
     town = Town(capacity=1)
     first = town.join(0)
     town.publish(a_revision())
@@ -770,7 +770,7 @@ def test_a_write_that_fails_does_not_cost_the_others(town, small_slices):
 
 
 def test_acks_count_what_was_sent_on_this_connection(town):
-    """Section 5, messages, ack: counts once; of what is unknown or has ended, nothing happens."""
+    """M5: counts once; of what is unknown or has ended, nothing happens."""
     peer, other = town.join(0), town.join(FAR_AWAY)
     town.publish(a_revision())
     for _ in range(2):
@@ -800,7 +800,7 @@ def test_a_session_ends_with_its_token(town):
 
 
 def test_a_session_that_is_slow_for_30_s_without_a_break_is_closed(town):
-    """Section 5, close codes: 4420."""
+    """W4: 4420."""
     slow, pausing = town.crowd(2)
     for peer in (slow, pausing):
         town.hub.pause(peer.row, town.clock.now())
@@ -817,7 +817,7 @@ def test_a_session_that_is_slow_for_30_s_without_a_break_is_closed(town):
 
 
 def test_a_connection_from_which_nothing_came_for_60_s_is_dropped(town):
-    """Section 5, close codes: the server aborts one from which no byte came for 60 s, unless it was not read."""
+    """W8: the server aborts one from which no byte came for 60 s, unless it was not read."""
     silent, talking, slow = town.crowd(3)
     town.clock.advance(40)
     town.hub.heard(talking.row, town.clock.now())
@@ -835,7 +835,7 @@ def test_a_connection_from_which_nothing_came_for_60_s_is_dropped(town):
 
 
 def test_a_connection_to_which_nothing_was_written_is_pinged(town):
-    """Section 5, close codes: for `heartbeat_s`; whatever is written counts, and a slow one is not pinged."""
+    """W8: for `heartbeat_s`; whatever is written counts, and a slow one is not pinged."""
     idle, told, replied, slow = town.crowd(4)
     town.clock.advance(10)
     town.hub.reply(replied.row, {"type": "pong"}, town.clock.now())

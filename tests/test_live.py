@@ -1,6 +1,6 @@
 """The live alerts of a node: what is current, who was told what, and when it ends.
 
-Rules are those of `geocast.live` (Rule 1, Rule 2) and of the protocol's section 5, "Who is sent what" (W1 to W8).
+Rules are those of `geocast.live` (Rule 1, Rule 2) and of the protocol's section 5, "Who is sent what" (R1 to R8).
 """
 
 import numpy as np
@@ -44,7 +44,7 @@ def concerned(alerts, place=DALLAS, reach_m=0.0):
 
 
 def test_a_revision_is_current_until_the_next(alerts, clock):
-    """W2: revisions go out in rising order."""
+    """R2: revisions go out in rising order."""
     alert = alerts.apply(a_revision(), clock.now())
     assert (alert.number, alert.order, len(alerts)) == (1, 1, 1)
     assert alerts.apply(a_revision(revision=2, headline="x"), clock.now()) is alert
@@ -56,7 +56,7 @@ def test_a_revision_is_current_until_the_next(alerts, clock):
     "entry", [a_revision(), a_revision(revision=2), a_cancel(revision=2)], ids=["1", "2", "cancel"]
 )
 def test_old_news_change_nothing(alerts, clock, entry):
-    """W2: an entry that is read again is no news."""
+    """R2: an entry that is read again is no news."""
     alerts.apply(a_revision(revision=2), clock.now())
     frames = alerts.get("a-1", clock.now()).frames
     assert alerts.apply(entry, clock.now()) is None
@@ -64,12 +64,12 @@ def test_old_news_change_nothing(alerts, clock, entry):
 
 
 def test_an_alert_may_come_in_at_a_later_revision(alerts, clock):
-    """W5: a node that starts reads what is live, not what was."""
+    """R5: a node that starts reads what is live, not what was."""
     assert alerts.apply(a_revision(revision=7), clock.now()).number == 7
 
 
 def test_nothing_comes_after_a_cancel(alerts, clock):
-    """W2: nothing after its cancel."""
+    """R2: nothing after its cancel."""
     alerts.apply(a_revision(), clock.now())
     alert = alerts.apply(a_cancel(), clock.now())
     assert alert.number == 2
@@ -79,7 +79,7 @@ def test_nothing_comes_after_a_cancel(alerts, clock):
 
 
 def test_a_cancel_of_an_unknown_alert_tells_nobody(alerts, clock):
-    """W4: a cancel goes to recipients; of an unknown alert there are none."""
+    """R4: a cancel goes to recipients; of an unknown alert there are none."""
     assert alerts.apply(a_cancel(), clock.now()) is None
     assert len(alerts) == 0
 
@@ -95,7 +95,7 @@ def test_a_cancelled_alert_is_kept_for_those_who_come_back(alerts, clock):
 
 
 def test_alerts_that_are_tests_are_restricted(alerts, clock):
-    """W6: `exercise` and `test` exist only for some sessions."""
+    """R6: `exercise` and `test` exist only for some sessions."""
     assert [alerts.apply(a_revision(s, status=s), clock.now()).restricted for s in ("actual", "exercise", "test")] == [
         False,
         True,
@@ -140,14 +140,14 @@ def test_what_was_taken_out_stays_out(alerts, clock):
 
 
 def test_what_had_ended_when_it_was_learnt_of_is_not_taken(alerts, clock):
-    """Section 3: nothing is sent after `expires_at`, by no path."""
+    """E1: nothing is sent after `expires_at`, by no path."""
     clock.wall_ms = ENDS_MS
     assert alerts.apply(a_revision(), clock.now()) is None
     assert len(alerts) == 0
 
 
 def test_a_cancel_that_comes_after_the_end_is_no_news(alerts, clock):
-    """Section 3: nothing is sent after `expires_at`, a cancel neither."""
+    """E1: nothing is sent after `expires_at`, a cancel neither."""
     alerts.apply(a_revision(), clock.now())
     assert alerts.apply(a_cancel(), clock.advance(HALF_HOUR_S)) is None
 
@@ -176,7 +176,7 @@ def test_only_what_has_ended_goes(alerts, clock):
 
 
 def test_an_alert_concerns_places_inside_its_area(alerts, clock):
-    """W1 and section 2, distance: `distance <= radius_m + reach`, in any of its shapes, told once."""
+    """R1 and section 2, distance: `distance <= radius_m + reach`, in any of its shapes, told once."""
     paris = (48.8566, 2.3522)
     area = (Circle(*DALLAS, 1000.0), Circle(*paris, 500.0), Circle(*paris, 50.0))
     alerts.apply(a_revision(area=area), clock.now())
@@ -188,7 +188,7 @@ def test_an_alert_concerns_places_inside_its_area(alerts, clock):
 
 
 def test_an_area_may_move_with_a_revision(alerts, clock):
-    """W1: the current revision's area counts."""
+    """R1: the current revision's area counts."""
     alerts.apply(a_revision(), clock.now())
     alerts.apply(a_revision(revision=2, area=(Circle(0.0, 0.0, 100.0),)), clock.now())
     assert concerned(alerts) == []
@@ -196,7 +196,7 @@ def test_an_area_may_move_with_a_revision(alerts, clock):
 
 
 def test_a_cancelled_alert_concerns_no_place(alerts, clock):
-    """W4: a cancel goes to recipients, and to nobody else."""
+    """R4: a cancel goes to recipients, and to nobody else."""
     for alert_id in ("a-1", "a-2"):
         alerts.apply(a_revision(alert_id), clock.now())
     alerts.apply(a_cancel(), clock.now())
@@ -204,7 +204,7 @@ def test_a_cancelled_alert_concerns_no_place(alerts, clock):
 
 
 def test_any_number_of_alerts_may_be_live(alerts, clock):
-    """W3: every live alert that applies; columns grow and shrink."""
+    """R3: every live alert that applies; columns grow and shrink."""
     for n in range(200):
         alerts.apply(a_revision(f"a-{n}", expires_at=NOON_MS + 1000 * (n + 1)), clock.now())
     assert len(set(concerned(alerts))) == 200
@@ -216,7 +216,7 @@ def test_any_number_of_alerts_may_be_live(alerts, clock):
 
 
 def test_who_was_sent_a_revision_is_a_recipient_and_has_it(alerts, clock):
-    """W1, W2: a recipient gets each new revision, once."""
+    """R1, R2: a recipient gets each new revision, once."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1, 2))
     alert.mark_sent_to(3)
@@ -229,7 +229,7 @@ def test_who_was_sent_a_revision_is_a_recipient_and_has_it(alerts, clock):
 
 
 def test_a_cancel_goes_to_recipients_whatever_they_have(alerts, clock):
-    """W4: to recipients, who then are none any more."""
+    """R4: to recipients, who then are none any more."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1, 2, 3))
     alerts.apply(a_revision(revision=2), clock.now())
@@ -242,7 +242,7 @@ def test_a_cancel_goes_to_recipients_whatever_they_have(alerts, clock):
 
 
 def test_a_recipient_may_skip_revisions(alerts, clock):
-    """W2: a revision that is superseded before it is written is not sent; its recipients are still recipients."""
+    """R2: a revision that is superseded before it is written is not sent; its recipients are still recipients."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent_to(1)
     for number in range(2, 9):
@@ -256,7 +256,7 @@ def test_a_recipient_may_skip_revisions(alerts, clock):
 
 
 def test_an_acknowledgement_counts_once_and_only_for_what_was_sent(alerts, clock):
-    """Section 5, messages, ack: counts once, and only for what was sent on this connection."""
+    """M5: counts once, and only for what was sent on this connection."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent_to(1)
     alert.claim(2, 1)
@@ -269,7 +269,7 @@ def test_an_acknowledgement_counts_once_and_only_for_what_was_sent(alerts, clock
 
 @pytest.mark.parametrize("number", [0, 2, 3, -1, 2**31 - 1])
 def test_a_revision_that_was_not_sent_is_not_acknowledged(alerts, clock, number):
-    """Section 5, messages, ack: else nothing happens."""
+    """M5: else nothing happens."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent_to(1)
     alert.acknowledge(1, number)
@@ -277,7 +277,7 @@ def test_a_revision_that_was_not_sent_is_not_acknowledged(alerts, clock, number)
 
 
 def test_acknowledgements_are_told_apart_for_three_revisions(alerts, clock):
-    """Section 4, counts: (connection, revision) pairs; an ack that comes late still counts."""
+    """H7: (connection, revision) pairs; an ack that comes late still counts."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent_to(1)
     alerts.apply(a_revision(revision=2), clock.now())
@@ -289,7 +289,7 @@ def test_acknowledgements_are_told_apart_for_three_revisions(alerts, clock):
 
 
 def test_an_acknowledgement_of_long_ago_is_forgotten(alerts, clock):
-    """Section 4, counts: three revisions are told apart, and an older one is never taken for a newer."""
+    """H7: three revisions are told apart, and an older one is never taken for a newer."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent_to(1)
     alert.acknowledge(1, 1)
@@ -302,7 +302,7 @@ def test_an_acknowledgement_of_long_ago_is_forgotten(alerts, clock):
 
 @pytest.mark.parametrize("jump", [2, 3, 4, 5, 100])
 def test_generations_follow_the_numbers_and_not_the_entries(alerts, clock, jump):
-    """Section 4, counts: a node that was behind takes several steps at once."""
+    """H7: a node that was behind takes several steps at once."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent_to(1)
     alerts.apply(a_revision(revision=1 + jump), clock.now())
@@ -315,7 +315,7 @@ def test_generations_follow_the_numbers_and_not_the_entries(alerts, clock, jump)
 
 
 def test_a_cancel_does_not_move_the_generations(alerts, clock):
-    """Section 4, counts: cancels don't count; an ack of the last revision does."""
+    """H7: cancels don't count; an ack of the last revision does."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent_to(1)
     alerts.apply(a_cancel(), clock.now())
@@ -330,7 +330,7 @@ def test_a_cancel_does_not_move_the_generations(alerts, clock):
 
 
 def test_who_holds_the_current_revision_is_sent_nothing(alerts, clock):
-    """W5: current = held: nothing, and a recipient from now on."""
+    """R5: current = held: nothing, and a recipient from now on."""
     alert = alerts.apply(a_revision(revision=2), clock.now())
     alert.claim(1, 2)
     assert alert.recipients().tolist() == []
@@ -339,14 +339,14 @@ def test_who_holds_the_current_revision_is_sent_nothing(alerts, clock):
 
 
 def test_who_holds_an_older_revision_is_sent_the_current_one(alerts, clock):
-    """W5: current > held: the current revision."""
+    """R5: current > held: the current revision."""
     alert = alerts.apply(a_revision(revision=2), clock.now())
     alert.claim(1, 1)
     assert alert.recipients().tolist() == [1]
 
 
 def test_who_is_ahead_of_the_node_is_sent_nothing_until_it_has_caught_up(alerts, clock):
-    """W5: current < held (node behind): nothing, and a recipient from now on."""
+    """R5: current < held (node behind): nothing, and a recipient from now on."""
     alert = alerts.apply(a_revision(revision=1), clock.now())
     alert.claim(1, 3)
     assert alert.recipients().tolist() == []
@@ -357,7 +357,7 @@ def test_who_is_ahead_of_the_node_is_sent_nothing_until_it_has_caught_up(alerts,
 
 
 def test_who_is_ahead_is_told_of_the_cancel(alerts, clock):
-    """W4, W5: a recipient, wherever it is in the count."""
+    """R4, R5: a recipient, wherever it is in the count."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.claim(1, 3)
     alerts.apply(a_cancel(revision=4), clock.now())
@@ -365,7 +365,7 @@ def test_who_is_ahead_is_told_of_the_cancel(alerts, clock):
 
 
 def test_claims_do_not_count_as_sent(alerts, clock):
-    """Section 4, counts: claims by `holding` don't count."""
+    """H7: claims by `holding` don't count."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.claim(1, 1)
     alert.acknowledge(1, 1)
@@ -376,7 +376,7 @@ def test_claims_do_not_count_as_sent(alerts, clock):
 
 
 def test_forgotten_rows_know_nothing(alerts, clock):
-    """W2: "once on one connection": the next session in the row is another."""
+    """R2: "once on one connection": the next session in the row is another."""
     for alert_id in ("a-1", "a-2"):
         alert = alerts.apply(a_revision(alert_id), clock.now())
         alert.mark_sent(rows(1, 2))
@@ -393,7 +393,7 @@ def test_forgotten_rows_know_nothing(alerts, clock):
 
 
 def test_a_claim_to_an_unknown_alert_is_remembered(alerts, clock):
-    """W5: an unknown id is remembered for 30 s, in case the node is behind."""
+    """R5: an unknown id is remembered for 30 s, in case the node is behind."""
     alerts.remember_claim("a-1", 3, 7, 2, clock.now())
     alerts.remember_claim("a-1", 4, 1, 5, clock.now())
     alerts.drop_claims(clock.advance(CLAIM_S - 0.001))
@@ -402,7 +402,7 @@ def test_a_claim_to_an_unknown_alert_is_remembered(alerts, clock):
 
 
 def test_a_claim_is_forgotten_after_30_s(alerts, clock):
-    """W5: remembered for 30 s."""
+    """R5: remembered for 30 s."""
     alerts.remember_claim("a-1", 3, 7, 2, clock.now())
     alerts.remember_claim("a-2", 3, 7, 2, clock.advance(1))
     alerts.drop_claims(clock.advance(CLAIM_S - 1))
@@ -411,7 +411,7 @@ def test_a_claim_is_forgotten_after_30_s(alerts, clock):
 
 
 def test_a_later_claim_from_the_same_row_has_its_own_30_s(alerts, clock):
-    """W5: a client that comes back at once may get the row that it had; its new claim is not the old one."""
+    """R5: a client that comes back at once may get the row that it had; its new claim is not the old one."""
     alerts.remember_claim("a-1", 3, 7, 2, clock.now())
     alerts.remember_claim("a-1", 3, 8, 2, clock.advance(20))
     alerts.drop_claims(clock.advance(CLAIM_S - 20))
@@ -419,7 +419,7 @@ def test_a_later_claim_from_the_same_row_has_its_own_30_s(alerts, clock):
 
 
 def test_claims_are_bounded(alerts, clock, monkeypatch):
-    """W5: remembered, bounded."""
+    """R5: remembered, bounded."""
     monkeypatch.setattr(live, "MAX_CLAIMS", 2)
     for row in range(4):
         alerts.remember_claim("a-1", row, 0, 1, clock.now())
@@ -433,7 +433,7 @@ def test_claims_are_bounded(alerts, clock, monkeypatch):
 
 
 def test_counts_are_taken_once(alerts, clock):
-    """Section 4, counts: (connection, revision) pairs handed over, and those acknowledged."""
+    """H7: (connection, revision) pairs handed over, and those acknowledged."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1, 2, 3))
     alert.acknowledge(2, 1)
@@ -446,7 +446,7 @@ def test_counts_are_taken_once(alerts, clock):
 
 
 def test_counts_of_what_has_ended_are_not_lost(alerts, clock):
-    """Section 4, counts: they may lag, and are not lost when an alert ends."""
+    """H7: they may lag, and are not lost when an alert ends."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1, 2))
     alerts.expire(clock.advance(HALF_HOUR_S))
@@ -455,7 +455,7 @@ def test_counts_of_what_has_ended_are_not_lost(alerts, clock):
 
 
 def test_counts_that_could_not_be_stored_are_put_back(alerts, clock):
-    """Section 4, counts: a log that is out of reach for a while costs none."""
+    """H7: a log that is out of reach for a while costs none."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1, 2))
     taken = alerts.take_counts()
@@ -466,7 +466,7 @@ def test_counts_that_could_not_be_stored_are_put_back(alerts, clock):
 
 
 def test_cancels_do_not_count_as_sent(alerts, clock):
-    """Section 4, counts: cancels don't count."""
+    """H7: cancels don't count."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1))
     alerts.apply(a_cancel(), clock.now())

@@ -502,6 +502,16 @@ class Geocast(RuleBasedStateMachine):
         self.seen = len(self.trace)
         self.sweep()
 
+    @precondition(lambda self: not self.quiet)
+    @rule(hours=st.sampled_from([1, -1]))
+    def set_wall_clock_forth_and_back(self, hours):
+        """In the middle of a fan-out, with a sweep and no turn in between."""
+        for off in (hours, 0):
+            self.clock.wall_ms = self.true_ms + off * HOUR_MS
+            self.skew_ms = off * HOUR_MS
+            self.trace.notes("node", f"the wall clock is {off} h off, a sweep")
+            self.sweep()
+
     def sweep(self):
         phones, to_close = list(self.phones), self.rules.sweep(self.now)
         self.hub.sweep(self.now)

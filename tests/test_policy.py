@@ -98,7 +98,7 @@ def test_what_is_never_alerted_is_refused_by_name(category):
 
 @pytest.mark.parametrize("category", ["", "Robbery", "robbery ", "john_doe_5550100", "title", "x" * 1000])
 def test_all_else_is_refused_without_being_repeated(category):
-    """Section 4, errors: no error repeats a refused value; a category may be named if it is on the never-list."""
+    """H9: no answer repeats a refused value; a category may be named if it is on the never-list."""
     [violation] = BUILT_IN.violations(dataclasses.replace(FINE, category=category), NOON_MS)
     assert violation.slug == "category-not-alertable"
     assert not category or category not in violation.detail.split()
@@ -113,7 +113,7 @@ def test_fine_claims_break_nothing():
 
 
 def test_an_individuals_threat_is_refused():
-    """Section 3: `threat` is `community`."""
+    """P2: `threat` is `community`."""
     assert broken(threat="individual") == [("not-community", "/threat")]
 
 
@@ -129,7 +129,7 @@ def test_an_individuals_threat_is_refused():
     ],
 )
 def test_an_approval_is_neither_before_the_incident_nor_in_the_future(approved_at, expected):
-    """Section 3: `approved_at` is not before `occurred_at` and not in the future; 60 s of skew; inclusive."""
+    """P3, P8: `approved_at` is not before `occurred_at` and not in the future; 60 s of skew; inclusive."""
     assert broken(approved_at=approved_at) == expected
 
 
@@ -138,12 +138,12 @@ def test_an_approval_is_neither_before_the_incident_nor_in_the_future(approved_a
     [(HOUR_MS, []), (HOUR_MS + 1, [("stale", "/occurred_at")]), (HOUR_MS + SKEW_MS, [("stale", "/occurred_at")])],
 )
 def test_an_incident_may_be_max_age_s_old(age_ms, expected):
-    """Section 3: at most `max_age_s` old, inclusive, without skew."""
+    """P4, P8: at most `max_age_s` old, inclusive, without skew."""
     assert broken(occurred_at=NOON_MS - age_ms) == expected
 
 
 def test_only_a_first_revision_can_be_stale():
-    """Section 3: revision 1 only; `expires_at` bounds the rest."""
+    """P4: revision 1 only; `expires_at` bounds the rest."""
     old = NOON_MS - 2 * HOUR_MS
     current = a_revision(occurred_at=old)
     assert broken(occurred_at=old, current=current) == []
@@ -153,7 +153,7 @@ def test_only_a_first_revision_can_be_stale():
     ("ahead_ms", "expected"), [(0, []), (SKEW_MS, []), (SKEW_MS + 1, [("not-yet", "/occurred_at")])]
 )
 def test_an_incident_is_not_in_the_future(ahead_ms, expected):
-    """Section 3: not in the future, 60 s of clock skew allowed, in a revision too."""
+    """P5, P8: not in the future, 60 s of clock skew allowed, in a revision too."""
     occurred_at = NOON_MS + ahead_ms
     assert broken(occurred_at=occurred_at, approved_at=None) == expected
     assert broken(occurred_at=occurred_at, approved_at=None, current=a_revision()) == expected
@@ -171,19 +171,19 @@ def test_an_incident_is_not_in_the_future(ahead_ms, expected):
     ],
 )
 def test_an_expiry_is_in_the_future_and_within_max_age_s(expires_at, expected):
-    """Section 3: in the future, at most `occurred_at` + `max_age_s`, inclusive, without skew."""
+    """P6, P8: in the future, at most `occurred_at` + `max_age_s`, inclusive, without skew."""
     assert broken(expires_at=expires_at) == expected
 
 
 @pytest.mark.parametrize(("earlier_ms", "expected"), [(0, []), (-1, []), (1, [("expiry-out-of-range", "/expires_at")])])
 def test_a_revision_does_not_end_earlier_than_the_current_one(earlier_ms, expected):
-    """Section 3: in a revision, not earlier than the current revision's (to end early, cancel)."""
+    """P6: in a revision, not earlier than the current revision's (to end early, cancel)."""
     current = a_revision()
     assert broken(expires_at=current.ends_at - earlier_ms, current=current) == expected
 
 
 def test_a_first_revision_may_end_whenever():
-    """Section 3: the current revision's expiry binds only a revision that follows it."""
+    """P6: the current revision's expiry binds only a revision that follows it."""
     assert broken(expires_at=NOON_MS + 1) == []
 
 
@@ -192,14 +192,14 @@ def test_a_first_revision_may_end_whenever():
     [(249.999, False), (250, True), (500.5, True), (500.501, False), (5e-324, False), (1e300, False)],
 )
 def test_a_radius_lies_within_the_categorys_bounds(radius_m, fits):
-    """Section 3: each requested radius lies within the category's bounds, inclusive."""
+    """P7, P8: each requested radius lies within the category's bounds, inclusive."""
     expected = [] if fits else [("radius-out-of-range", "/area/radius_m")]
     recent = {"occurred_at": NOON_MS - 1_000, "approved_at": NOON_MS}
     assert broken(STRICT, radii=(("/area/radius_m", radius_m),), **recent) == expected
 
 
 def test_each_radius_is_judged():
-    """Section 3: each requested radius."""
+    """P7: each requested radius."""
     radii = tuple((f"/area/{n}/radius_m", radius_m) for n, radius_m in enumerate([99, 100, 20_000, 20_001]))
     assert broken(radii=radii) == [
         ("radius-out-of-range", "/area/0/radius_m"),
@@ -208,7 +208,7 @@ def test_each_radius_is_judged():
 
 
 def test_a_detail_names_limits_and_not_what_was_sent():
-    """Section 4, errors: no error repeats a refused value."""
+    """H9: no answer repeats a refused value."""
     claims = dataclasses.replace(FINE, radii=(("/area/radius_m", 33.3),), occurred_at=NOON_MS - 7_777_777)
     details = [violation.detail for violation in BUILT_IN.violations(claims, NOON_MS)]
     assert details == ["must be at most 3600 s ago", "must be 100 to 20000 m"]
@@ -218,7 +218,7 @@ def test_a_detail_names_limits_and_not_what_was_sent():
 
 
 def test_every_broken_rule_is_listed_in_the_order_of_the_table():
-    """Section 3: every rule that is broken is listed, not only the first; section 4: in the table's order."""
+    """P9: every rule that is broken is listed, not only the first; section 4: in the table's order."""
     worst = {
         "threat": "individual",
         "approved_at": NOON_MS - 3 * HOUR_MS,
@@ -239,7 +239,7 @@ def test_every_broken_rule_is_listed_in_the_order_of_the_table():
 
 
 def test_an_unknown_category_leaves_only_the_rules_that_need_none():
-    """Section 3: unknown category: no age, expiry or radius rule."""
+    """P9: unknown category: no age, expiry or radius rule."""
     found = broken(
         category="gossip",
         threat="individual",
@@ -264,7 +264,7 @@ INPUTS = ("category", "threat", "occurred_at", "expires_at", "approved_at", "rad
     ids=lambda names: "+".join(sorted(names)),
 )
 def test_a_rule_whose_inputs_are_unusable_is_not_judged(missing):
-    """Section 3: whatever is missing, the rules that need it say nothing, and the others what they always say."""
+    """P9: whatever is missing, the rules that need it say nothing, and the others what they always say."""
     worst = {
         "category": "robbery",
         "threat": "individual",
@@ -285,7 +285,7 @@ def test_a_rule_whose_inputs_are_unusable_is_not_judged(missing):
 
 
 def test_a_cancels_approval_is_judged_alike():
-    """Section 3: `approved_at` of a cancel is not before `occurred_at` and not in the future."""
+    """P3: `approved_at` of a cancel is not before `occurred_at` and not in the future."""
     judge = BUILT_IN.approval_violations
     assert judge(NOON_MS, NOON_MS, NOON_MS) == []
     assert [v.slug for v in judge(NOON_MS - 1, NOON_MS, NOON_MS)] == ["not-approved"]
@@ -348,7 +348,7 @@ def test_a_policy_is_a_toml_file(tmp_path):
     ids=range(25),
 )
 def test_a_broken_policy_file_is_told_in_one_line(tmp_path, text, expected):
-    """Section 7: one clear line, with the file's name and the first thing wrong with it."""
+    """K1: one clear line, with the file's name and the first thing wrong with it."""
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, text)
     assert str(caught.value).startswith(f"policy {tmp_path / 'policy.toml'}: ")
@@ -357,7 +357,7 @@ def test_a_broken_policy_file_is_told_in_one_line(tmp_path, text, expected):
 
 
 def test_a_policy_file_that_is_not_there_is_told_in_one_line(tmp_path):
-    """Section 7: a file that is missing."""
+    """K1: a file that is missing."""
     with pytest.raises(ConfigError, match=r"^policy .*nowhere\.toml: No such file or directory$"):
         policy.load(tmp_path / "nowhere.toml")
     with pytest.raises(ConfigError, match=r"^policy .*: Is a directory$"):

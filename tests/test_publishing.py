@@ -147,7 +147,7 @@ def test_what_is_published_is_in_the_log(desk):
 
 
 def test_the_same_content_again_gets_the_first_answer(desk):
-    """Section 4, durable: a repeated request is safe at any time: one alert; the publisher's `sub` doesn't count."""
+    """H3: a repeated request is safe at any time: one alert; the publisher's `sub` doesn't count."""
     _, first = desk.publish()
     desk.clock.advance(60)
     for who in (DESK, OTHER, MANAGER):
@@ -202,7 +202,7 @@ def test_a_request_is_repeated_safely_whatever_has_happened_since(desk):
     ids=["title", "shorter", "longer", "coarser", "wider", "never"],
 )
 def test_a_policy_that_has_changed_makes_no_conflict_of_a_repeated_request(desk, in_force):
-    """Section 3: a later policy refuses new requests only; section 4: the first answer."""
+    """P10: a later policy refuses new requests only; section 4: the first answer."""
     _, first = desk.publish(expires_at=...)
     _, second = desk.revise(expires_at=...)
     desk.use(in_force)
@@ -383,7 +383,7 @@ def test_a_left_out_status_is_actual_in_a_revision_too(desk):
 
 
 def test_a_revision_does_not_end_the_alert_earlier(desk):
-    """Section 3: not earlier than the current revision's; broken fields or not."""
+    """P6: not earlier than the current revision's; broken fields or not."""
     desk.publish()
     earlier = format_time(NOON_MS + 1_799_999)
     assert refused(desk.revise(expires_at=earlier)) == (422, "expiry-out-of-range")
@@ -394,7 +394,7 @@ def test_a_revision_does_not_end_the_alert_earlier(desk):
 
 
 def test_a_revision_is_never_stale(desk):
-    """Section 3: stale for revision 1 only."""
+    """P4: stale for revision 1 only."""
     desk.use(a_policy(max_age_s=7200))
     desk.publish(expires_at=...)
     desk.use(a_policy(max_age_s=3600))
@@ -402,6 +402,14 @@ def test_a_revision_is_never_stale(desk):
     last = format_time(NOON_MS - 600_000 + 7_200_000)
     assert desk.revise(category="arson", expires_at=last)[0] == 201
     assert refused(desk.publish(id="a-2", category="robbery", expires_at=...)) == (422, "stale")
+
+
+def test_a_broken_revision_is_not_called_stale(desk):
+    """P4: revision 1 only, whether or not the log knows the alert, or can be asked."""
+    old = {"occurred_at": format_time(NOON_MS - 2 * HOUR_MS), "expires_at": ..., "headline": ""}
+    for unknown in (desk, Desk(BrokenLog())):
+        assert slugs(unknown.revise(alert_id="a-2", **old))[2] == [("invalid-value", "/headline")]
+    assert ("stale", "/occurred_at") in slugs(desk.publish(**old))[2]
 
 
 def test_all_revisions_are_published_with_the_resolution_of_the_first(desk):
@@ -440,7 +448,7 @@ def test_another_cancel_of_the_same_number_is_too_late(desk):
 
 
 def test_a_cancel_is_approved_too(desk):
-    """Section 3: `approved_at` is not before `occurred_at` and not in the future."""
+    """P3: `approved_at` is not before `occurred_at` and not in the future."""
     desk.publish()
     for when in (NOON_MS - 600_001, NOON_MS + 60_001):
         approval = APPROVAL | {"approved_at": format_time(when)}
@@ -466,7 +474,7 @@ def test_a_cancel_is_not_judged_by_the_rules_of_an_alert(desk):
 
 
 def test_a_policy_without_the_category_does_not_keep_an_alert_from_being_cancelled(desk):
-    """Section 3: a later policy refuses new requests only; live alerts stay live, and can be ended."""
+    """P10: a later policy refuses new requests only; live alerts stay live, and can be ended."""
     desk.publish()
     desk.use(Policy.model_validate({"name": "p", "categories": {"arson": {"title": "Arson"}}}))
     assert refused(desk.revise()) == (422, "category-not-alertable")
@@ -486,7 +494,7 @@ def at_once(desk, *calls):
 
 
 def test_the_same_request_from_many_publishers_makes_one_alert():
-    """Section 4, durable: a repeated request is safe from several publishers at once: one 201, the others 200."""
+    """H3: a repeated request is safe from several publishers at once: one 201, the others 200."""
     desk = Desk(SlowLog())
     calls = [desk.publishing.publish(alert_request(), Publisher(f"desk-{n}")) for n in range(20)]
     answers = at_once(desk, *calls)

@@ -162,7 +162,7 @@ def test_a_token_that_is_needed_opens_the_session():
 
 
 def test_test_alerts_are_for_tokens_that_say_so():
-    """Section 5, rule 6; section 6: without a token no test alerts, in --dev neither."""
+    """R6; section 6: without a token no test alerts, in --dev neither."""
     talk = Talk()
     talk.say(hello(token=token(scopes=(RECEIVE, TEST))))
     assert talk.audience.rights.may_test
@@ -228,7 +228,7 @@ def test_a_place_is_a_point_with_a_reach_or_a_cell(talk, place, expected):
     ids=str,
 )
 def test_what_is_no_place_is_refused(talk, place):
-    """Section 5, mistakes: `bad-field`, and nothing of the message is applied."""
+    """X7: `bad-field`, and nothing of the message is applied."""
     for places in ([place], [PLACE, place]):
         [error] = talk.say({"type": "move", "places": places})
         assert (error["type"], error["code"]) == ("error", "bad-field")
@@ -304,7 +304,7 @@ def test_a_ref_comes_back_unchanged(talk, message, ref):
 
 @pytest.mark.parametrize("ref", ["", "x" * 65, -1, MAX_REF + 1, 1.0, True, None, [], {}, "\ud800"])
 def test_a_ref_that_is_none_is_refused_and_not_repeated(talk, ref):
-    """Section 5, mistakes: `bad-field`, with `ref` if given and one."""
+    """F3, X7: `bad-field`, with `ref` if given and one."""
     [error] = talk.say(json.dumps({"type": "ping", "ref": ref}))
     assert error["code"] == "bad-field"
     assert "ref" not in error
@@ -376,7 +376,7 @@ FIRST = [
 
 @pytest.mark.parametrize(("message", "required", "expected"), FIRST, ids=range(len(FIRST)))
 def test_a_first_message_that_is_no_good_hello_ends_the_session(message, required, expected):
-    """Section 5, mistakes: the first that fits; shape is checked before the token."""
+    """X1 to X5: the first that fits; shape is checked before the token."""
     talk = Talk(required=required)
     answer = talk.say(message)
     if expected is None:
@@ -431,7 +431,7 @@ LATER = [
 
 @pytest.mark.parametrize(("message", "expected"), LATER, ids=range(len(LATER)))
 def test_a_later_mistake_ends_the_session_or_is_told_of(message, expected):
-    """Section 5, mistakes: the first that fits; after an `error` the session goes on, and nothing was applied."""
+    """X1 to X7: the first that fits; after an `error` the session goes on, and nothing was applied."""
     talk = Talk(required=True)
     talk.say(hello(token=token()))
     talk.audience.calls.clear()
@@ -486,7 +486,7 @@ def test_an_error_names_the_field(talk):
 
 
 def test_once_a_sub_is_known_another_is_refused_even_after_a_hello_without_a_token():
-    """Section 5, mistakes: in `token` another `sub` too; the first token of a session decides."""
+    """X4: in `token` another `sub` too; the first token of a session decides."""
     talk = Talk()
     talk.say(hello())
     assert talk.say({"type": "token", "token": token("one")})[0]["type"] == "ok"
@@ -516,12 +516,12 @@ def test_numbers_of_messagepack_may_be_any_int_or_float():
     "data", [b"\xc1", b"\x90", b"\x80", b"\x81\xa4type\xc4\x04ping", b"\x81\xc4\x04type\xa4ping", b""]
 )
 def test_what_is_no_strict_messagepack_ends_the_session(data):
-    """Section 5, mistakes: not strict MessagePack, not a map, no string `type`: 4400."""
+    """X2: not strict MessagePack, not a map, no string `type`: 4400."""
     talk = Talk(MSGPACK)
     talk.say(hello())
     assert talk.say(data) is MALFORMED
 
 
 def test_bad_utf8_in_messagepack_is_malformed():
-    """Section 5, mistakes: 1007 is for text frames; in a binary frame it is no strict MessagePack."""
+    """X1: 1007 is for text frames; in a binary frame it is no strict MessagePack."""
     assert Talk(MSGPACK).say(b"\x81\xa4type\xa1\xff") is MALFORMED

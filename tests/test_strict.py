@@ -74,7 +74,7 @@ def nested_msgpack(levels):
     ],
 )
 def test_what_is_not_one_strict_json_object_is_malformed(text):
-    """Section 2, lexical rules: NaN, Infinity, duplicate keys, a byte-order mark, a top level that is no object."""
+    """L1: NaN, Infinity, duplicate keys, a byte-order mark, a top level that is no object."""
     with pytest.raises(Malformed):
         load_json(text.encode())
 
@@ -83,25 +83,25 @@ def test_what_is_not_one_strict_json_object_is_malformed(text):
     "data", [b'{"a":"\xff"}', b'{"a":"\xc0\x80"}', b'{"a":"\xed\xa0\x80"}', b'{"a":"\xc3"}', b"\x80"]
 )
 def test_bad_utf8_is_told_apart_from_bad_json(data):
-    """Section 5, mistakes: bad UTF-8 in a text frame is closed with 1007, not 4400."""
+    """X1: bad UTF-8 in a text frame is closed with 1007, not 4400."""
     with pytest.raises(UnicodeDecodeError):
         load_json(data)
 
 
 def test_utf16_is_not_guessed():
-    """Section 2, lexical rules: UTF-8 only, whatever a framework's parser would detect."""
+    """L1: UTF-8 only, whatever a framework's parser would detect."""
     with pytest.raises((Malformed, UnicodeDecodeError)):
         load_json('{"a":1}'.encode("utf-16"))
 
 
 def test_json_comes_out_as_plain_values():
-    """Section 2, lexical rules: nothing is converted."""
+    """L1: nothing is converted."""
     text = ' {"a": [1, -0, 1.5, 1e2, true, false, null, "\\u00e9\\ud83d\\ude00"], "b": {}} '
     assert load_json(text.encode()) == {"a": [1, 0, 1.5, 100.0, True, False, None, "é😀"], "b": {}}
 
 
 def test_a_lone_surrogate_is_left_to_the_field():
-    """Section 2, lexical rules: a lone surrogate is `invalid-value`, not malformed."""
+    """L2: a lone surrogate is `invalid-value`, not malformed."""
     assert load_json(b'{"a":"\\ud800"}') == {"a": "\ud800"}
 
 
@@ -117,32 +117,32 @@ def test_a_lone_surrogate_is_left_to_the_field():
     ],
 )
 def test_a_number_beyond_a_double_is_left_to_the_field(number, expected):
-    """Section 2, lexical rules: outside double range is `invalid-value`, not malformed."""
+    """L2: outside double range is `invalid-value`, not malformed."""
     assert load_json(f'{{"a":{number}}}'.encode()) == {"a": expected}
 
 
 def test_nesting_may_be_32_deep():
-    """Section 2, lexical rules: nesting deeper than 32 is malformed, in both formats."""
+    """L1: nesting deeper than 32 is malformed, in both formats."""
     assert load_json(nested_json(MAX_DEPTH))
     assert load_msgpack(nested_msgpack(MAX_DEPTH))
 
 
 @pytest.mark.parametrize("levels", [33, 34, 100, 5_000, 20_000])
 def test_nesting_deeper_than_32_is_malformed(levels):
-    """Section 2, lexical rules: nesting deeper than 32 is malformed, and is not climbed down to find out."""
+    """L1: nesting deeper than 32 is malformed, and is not climbed down to find out."""
     for load, data in ((load_json, nested_json(levels)), (load_msgpack, nested_msgpack(levels))):
         with pytest.raises(Malformed):
             load(data)
 
 
 def test_depth_is_counted_through_maps_and_lists():
-    """Section 2, lexical rules: nesting is nesting, of whatever brackets."""
+    """L1: nesting is nesting, of whatever brackets."""
     with pytest.raises(Malformed):
         load_json(b'{"a":[' * 17 + b"]}" * 17)
 
 
 def test_brackets_in_texts_and_beside_one_another_are_not_nesting():
-    """Section 2, lexical rules: only depth counts."""
+    """L1: only depth counts."""
     assert load_json(b'{"a":"' + b"[{" * 100 + b'"}')
     assert load_json(b'{"a":[' + b",".join([b"[]"] * 100) + b"]}")
 
@@ -183,13 +183,13 @@ def test_brackets_in_texts_and_beside_one_another_are_not_nesting():
     ],
 )
 def test_what_is_not_one_strict_messagepack_map_is_malformed(data):
-    """Section 5, messages: keys and text are str, no bin, no ext, no duplicate keys, no NaN, no trailing bytes."""
+    """F5: keys and text are str, no bin, no ext, no duplicate keys, no NaN, no trailing bytes."""
     with pytest.raises(Malformed):
         load_msgpack(data)
 
 
 def test_messagepack_comes_out_as_plain_values():
-    """Section 5, messages: any int or float is a number."""
+    """F5: any int or float is a number."""
     value = {"a": [1, -1, 2**64 - 1, 1.5, True, None, "é", math.inf], "b": {"c": {}}}
     assert load_msgpack(msgpack.packb(value)) == value
     assert load_msgpack(ONE_PAIR + KEY + b"\xca\x3f\x80\x00\x00") == {"a": 1.0}
@@ -210,7 +210,7 @@ maps = st.dictionaries(texts, values, max_size=4)
 @given(maps)
 @settings(deadline=None, max_examples=60)
 def test_what_an_honest_client_writes_is_read(value):
-    """Section 5, messages: strict is not narrow."""
+    """F4, F5: strict is not narrow."""
     assert load_json(json.dumps(value).encode()) == value
     assert load_json(json.dumps(value, ensure_ascii=False).encode()) == value
     assert load_msgpack(msgpack.packb(value)) == value
@@ -222,7 +222,7 @@ mangled = st.tuples(maps.map(msgpack.packb), st.binary(max_size=4)).map(lambda p
 @given(st.binary(max_size=60) | mangled)
 @settings(deadline=None, max_examples=150)
 def test_any_bytes_are_one_map_or_malformed(data):
-    """Section 5, mistakes: no other error gets out of hostile bytes."""
+    """X1, X2: no other error gets out of hostile bytes."""
     for load in (load_json, load_msgpack):
         with suppress(Malformed, UnicodeDecodeError):
             assert type(load(data)) is dict

@@ -47,13 +47,13 @@ def check(token, now=NOON):
 
 
 def test_a_good_token_grants_what_it_says():
-    """Section 6: `sub`, the scopes, and until when."""
+    """T3: `sub`, the scopes, and until when."""
     scopes = frozenset({"alerts:publish", "alerts:receive"})
     assert check(encoded()) == Grant("desk-7", scopes, (NOON_S + 60) * 1000)
 
 
 def test_an_audience_may_be_a_list():
-    """Section 6: `aud` = `geocast`, or a list with it."""
+    """T3: `aud` = `geocast`, or a list with it."""
     assert check(encoded(aud=["other", "geocast"]))
 
 
@@ -64,18 +64,18 @@ def test_an_expiry_may_have_a_fraction():
 
 @pytest.mark.parametrize("scope", [..., "", "other"])
 def test_a_token_without_a_scope_of_ours_grants_nothing_else(scope):
-    """Section 6: it is good, and lacks the scopes: 403 or 4403, not 401 or 4401."""
+    """T3: it is good, and lacks the scopes: 403 or 4403, not 401 or 4401."""
     assert not check(encoded(scope=scope)).scopes & set(SCOPES)
 
 
 def test_any_of_the_keys_will_do():
-    """Section 6: the key is chosen by `kid`; `oct` keys with HS256 for development."""
+    """T2: the key is chosen by `kid`; `oct` keys with HS256 for development."""
     assert check(encoded(OTHER_PRIVATE)).sub == "desk-7"
     assert check(encoded(SHARED)).sub == "desk-7"
 
 
 def test_what_sign_makes_check_takes():
-    """Section 7: `geocast token` signs a token with a key of `geocast keygen`."""
+    """K2: `geocast token` signs a token with a key of `geocast keygen`."""
     grant = check(sign(PRIVATE, "desk-7", SCOPES, NOON_S, 3600))
     assert grant == Grant("desk-7", frozenset(SCOPES), (NOON_S + 3600) * 1000)
 
@@ -84,14 +84,14 @@ def test_what_sign_makes_check_takes():
 
 
 def test_a_token_ends_when_it_says():
-    """Section 6: no leeway."""
+    """T3: no leeway."""
     token = encoded(exp=NOON_S)
     assert check(token, Now(NOON_MS - 1, 0.0))
     assert check(token, NOON) is None
 
 
 def test_a_token_does_not_begin_before_it_says():
-    """Section 6: `nbf` honoured."""
+    """T3: `nbf` honoured."""
     token = encoded(nbf=NOON_S)
     assert check(token, Now(NOON_MS - 1, 0.0)) is None
     assert check(token, NOON)
@@ -133,7 +133,7 @@ def test_a_token_does_not_begin_before_it_says():
     ids=str,
 )
 def test_bad_claims_grant_nothing(changes):
-    """Section 6: `aud`, `sub`, `exp` all required, `nbf` honoured; anything wrong gets one and the same answer."""
+    """T3, T4: `aud`, `sub`, `exp` all required, `nbf` honoured; anything wrong gets one and the same answer."""
     assert check(encoded(**changes)) is None
 
 
@@ -147,23 +147,23 @@ def test_a_sub_that_is_no_text_grants_nothing(sub):
 
 @pytest.mark.parametrize("kid", ["k3", "", "K1", "k1 "])
 def test_an_unknown_kid_grants_nothing(kid):
-    """Section 6: the key is chosen by `kid` alone."""
+    """T2: the key is chosen by `kid` alone."""
     assert check(encoded(header={"kid": kid})) is None
 
 
 def test_a_kid_is_required():
-    """Section 6: `kid` (required); no key is tried out."""
+    """T2: `kid` (required); no key is tried out."""
     assert check(jwt.encode(CLAIMS, PyJWK(PRIVATE, "EdDSA"), "EdDSA")) is None
 
 
 def test_another_keys_signature_grants_nothing():
-    """Section 6: the key is chosen by `kid`, so a signature by another known key is a bad one."""
+    """T2: the key is chosen by `kid`, so a signature by another known key is a bad one."""
     assert check(encoded(OTHER_PRIVATE, {"kid": "k1"})) is None
 
 
 @pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "", "HS256", "RS256"])
 def test_the_token_does_not_choose_the_algorithm(algorithm):
-    """Section 6: a key's algorithm is the one the key states, so a public key is never taken for a shared one."""
+    """T2: a key's algorithm is the one the key states, so a public key is never taken for a shared one."""
     raw = PyJWK(PUBLIC, "EdDSA").key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
     pem = PyJWK(PUBLIC, "EdDSA").key.public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
@@ -175,7 +175,7 @@ def test_the_token_does_not_choose_the_algorithm(algorithm):
 
 
 def test_a_changed_token_grants_nothing():
-    """Section 6: claims are what was signed."""
+    """T4: claims are what was signed."""
     header, _, signature = encoded().split(".")
     assert check(f"{header}.{segment(CLAIMS | {'scope': 'alerts:manage'})}.{signature}") is None
     assert check(f"{header}.{segment(CLAIMS)}.{segment(b'x' * 64)}") is None
@@ -209,20 +209,20 @@ def test_a_changed_token_grants_nothing():
     ids=range(20),
 )
 def test_hostile_bytes_grant_nothing(token):
-    """Section 6: anything wrong with a token gets one and the same answer, and no error gets out."""
+    """T4: anything wrong with a token gets one and the same answer, and no error gets out."""
     assert check(token) is None
 
 
 @pytest.mark.parametrize("claims", [[], "x", 5, None, b"\xff", b"[" * 2000])
 def test_signed_nonsense_grants_nothing(claims):
-    """Section 6: a good signature does not make claims of it."""
+    """T4: a good signature does not make claims of it."""
     signed = f"{segment({'alg': 'HS256', 'kid': 'dev'})}.{segment(claims)}"
     signature = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256).sign(signed.encode(), b"s" * 32)
     assert check(f"{signed}.{segment(signature)}") is None
 
 
 def test_a_token_has_4_kib_at_most():
-    """Section 6: at most 4 KiB."""
+    """T1: at most 4 KiB."""
     length = len(encoded(note=""))
     fits = encoded(note="x" * ((MAX_TOKEN_BYTES - length) * 3 // 4 - 2))
     too_long = encoded(note="x" * ((MAX_TOKEN_BYTES - length) * 3 // 4 + 4))
@@ -242,7 +242,7 @@ def jwks(tmp_path, value):
 
 
 def test_a_jwks_file_holds_public_keys_by_kid(tmp_path):
-    """Section 6: a JWKS file of public keys."""
+    """T1: a JWKS file of public keys."""
     keys = load_keys(jwks(tmp_path, {"keys": [PUBLIC, OTHER_PUBLIC, SHARED]}))
     assert set(keys) == {"k1", "k2", "dev"}
     assert Tokens(keys).check(encoded(), NOON)
@@ -251,7 +251,7 @@ def test_a_jwks_file_holds_public_keys_by_kid(tmp_path):
 
 @pytest.mark.parametrize("algorithm", ["ES256", "RS256", "PS256"])
 def test_keys_of_other_algorithms_are_taken(tmp_path, algorithm):
-    """Section 6: the algorithm is the one the key states."""
+    """T2: the algorithm is the one the key states."""
     if algorithm == "ES256":
         private, to_jwk = generate_ec_key(SECP256R1()), ECAlgorithm.to_jwk
     else:
@@ -298,7 +298,7 @@ def test_keys_of_other_algorithms_are_taken(tmp_path, algorithm):
     ids=range(27),
 )
 def test_a_keys_file_that_cannot_be_used_is_told_in_one_line(tmp_path, value, expected):
-    """Section 6: a key without `alg` stops the start; section 7: one clear line, with the file's name."""
+    """T2: a key without `alg` stops the start; K1: one clear line, with the file's name."""
     path = jwks(tmp_path, value)
     with pytest.raises(ConfigError) as caught:
         load_keys(path)
@@ -308,13 +308,13 @@ def test_a_keys_file_that_cannot_be_used_is_told_in_one_line(tmp_path, value, ex
 
 
 def test_a_keys_file_that_is_not_there_is_told_in_one_line(tmp_path):
-    """Section 7: a file that is missing."""
+    """K1: a file that is missing."""
     with pytest.raises(ConfigError, match=r"^keys .*nowhere: No such file or directory$"):
         load_keys(tmp_path / "nowhere")
 
 
 def test_a_new_key_is_a_pair():
-    """Section 7: `geocast keygen` makes a private JWK and a public one; only the private one can sign."""
+    """K2: `geocast keygen` makes a private JWK and a public one; only the private one can sign."""
     private, public = make_key()
     assert private["kid"] == public["kid"] != make_key()[0]["kid"]
     assert set(private) - set(public) == {"d"}
@@ -334,6 +334,6 @@ def test_a_new_key_is_a_pair():
     ids=["empty", "list", "no key", "no kid", "no alg", "public"],
 )
 def test_what_cannot_sign_is_told_in_one_line(key):
-    """Section 7: one clear line, never a traceback."""
+    """K1: one clear line, never a traceback."""
     with pytest.raises(ConfigError, match=r"^the key can't sign: "):
         sign(key, "desk-7", SCOPES, NOON_S, 60)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .errors import ConfigError
 
-RESERVED_DESCRIPTORS = 256  # for the api listener, the log and the runtime's own
+RESERVED_DESCRIPTORS = 256  # for the api listener, the log and the runtime's own; a quarter of a small limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,8 @@ def bind(option: str, address: Address, *, shared: bool = False) -> socket.socke
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, kind, proto)
+    except UnicodeError:
+        raise ConfigError(f"{option} {address}: not the name of a host") from None
     except OSError as error:
         raise ConfigError(f"{option} {address}: {error.strerror}") from None
     try:
@@ -89,6 +91,11 @@ def bind_shared(option: str, address: Address, count: int) -> list[socket.socket
     """`count` sockets that listen side by side on an address that is nobody else's. Raises ConfigError."""
     bind(option, address).close()  # SO_REUSEPORT alone would share another's port in silence
     return [bind(option, address, shared=True) for _ in range(count)]
+
+
+def connections_for(descriptors: int) -> int:
+    """How many connections of the stream listener that limit of open files leaves room for."""
+    return max(1, descriptors - min(RESERVED_DESCRIPTORS, descriptors // 4))
 
 
 def raise_descriptor_limit() -> int:

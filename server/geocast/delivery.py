@@ -19,7 +19,7 @@ from prometheus_client.core import Metric
 from . import closing, config
 from .alertlog import HEARTBEAT_S, AlertLog, Counts
 from .clock import Clock, Now
-from .config import RESERVED_DESCRIPTORS, Settings
+from .config import Settings
 from .errors import LogUnavailable, trace
 from .hub import Flight, Hub
 from .metrics import Metrics, counter, counters, gauge
@@ -119,7 +119,7 @@ class Delivery:
         self._log = alert_log
         self._metrics = metrics
         descriptors = config.raise_descriptor_limit()
-        capacity = max(1, min(settings.max_sessions or descriptors, descriptors - RESERVED_DESCRIPTORS))
+        capacity = min(settings.max_sessions or descriptors, config.connections_for(descriptors))
         self._hub = Hub(capacity, self._landed)
         self._pump = Pump(self._hub, clock)
         self._stream = Stream(

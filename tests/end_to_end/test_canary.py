@@ -42,7 +42,7 @@ def spellings(number: float) -> Iterator[bytes]:
     for text in (f"{whole}.{decimals[:5]}", whole + decimals[:6], f"{abs(number) * 0.017453292519943295:.10f}"[:10]):
         yield text.encode()
     for value in (number, -number, number * 0.017453292519943295):
-        for layout in ("<d", ">d", "<f", ">f"):
+        for layout in ("<d", ">d"):
             yield struct.pack(layout, value)
 
 

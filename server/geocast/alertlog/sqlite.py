@@ -115,7 +115,7 @@ class SqliteLog:
                         raise
                     self.quarantined += salvage(self._path)
                     writer = _create(self._path)
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, ValueError, sqlite3.Error) as error:  # ValueError: a path without a file's name
             reason = getattr(error, "strerror", None) or error
             raise ConfigError(f"log {self._path}: {reason}") from None
         if self._max_pages is not None:

@@ -1,0 +1,242 @@
+"""The conventions of the code, proved by reading it: layers, what the core may know, docstrings, who sees a place.
+
+The layers are those that ARCHITECTURE.md draws under "Imports go down only": the drawing is what is tested.
+"""
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "server" / "geocast"
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+ENTRY_POINTS = {"__init__", "__main__"}  # the package itself, which has a docstring and a version; and `-m geocast`
+IO = {
+    "asyncio",
+    "socket",
+    "select",
+    "selectors",
+    "threading",
+    "subprocess",
+    "uvloop",
+    "uvicorn",
+    "fastapi",
+    "starlette",
+}
+
+
+@cache
+def tree(path):
+    """The syntax tree of a file."""
+    return ast.parse(path.read_text("utf-8"), str(path))
+
+
+def imported(module):
+    """What a module of geocast imports, wherever in its text: ("alertlog.sqlite" and so on, "numpy" and so on)."""
+    package = module.split(".") if MODULES[module].name == "__init__.py" else module.split(".")[:-1]
+    if module == "__init__":
+        package = []
+    ours, others = set(), set()
+    for node in ast.walk(tree(MODULES[module])):
+        if isinstance(node, ast.Import):
+            others |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            base = package[: len(package) - node.level + 1] + (node.module.split(".") if node.module else [])
+            for alias in node.names:
+                whole = ".".join([*base, alias.name])
+                ours.add(whole if whole in MODULES else ".".join(base) or "__init__")
+        elif isinstance(node, ast.ImportFrom):
+            others.add(node.module)
+    assert not any(name.split(".")[0] == "geocast" for name in others), f"{module}: imports within are relative"
+    return ours - {module}, {name.split(".")[0] for name in others}
+
+
+def layers():
+    """ARCHITECTURE.md's drawing: one set of names for each line, the highest first. net/http is "net.http"."""
+    text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    [drawing] = re.findall(r"^## Imports go down only\n+```\n(.*?)```", text, re.DOTALL | re.MULTILINE)
+    return [set(line.replace("/", ".").split()) for line in drawing.splitlines() if line.strip()]
+
+
+def drawn(module, drawing):
+    """The name under which the drawing has a module: a package stands for what is in it."""
+    names = set().union(*drawing)
+    if module in names:
+        return module
+    if module == "net.documents":  # what the api says of itself
+        return "net.http"
+    return module.split(".")[0]
+
+
+def reachable(*modules):
+    """These modules of geocast and all that they import, directly or not."""
+    found, todo = set(), list(modules)
+    while todo:
+        module = todo.pop()
+        if module not in found:
+            found.add(module)
+            todo += imported(module)[0]
+    return found
+
+
+# ---- layers --------------------------------------------------------------------------------------------------
+
+
+def test_every_module_has_its_place_in_the_drawing():
+    """ARCHITECTURE.md, "Imports go down only": no module is left out, and none is drawn that is not there."""
+    drawing = layers()
+    names = set().union(*drawing)
+    assert sum(map(len, drawing)) == len(names), "a module is drawn twice"
+    there = {drawn(module, drawing) for module in MODULES} - ENTRY_POINTS - {"net"}
+    assert there == names
+
+
+@pytest.mark.parametrize("module", sorted(MODULES.keys() - ENTRY_POINTS))
+def test_imports_go_down_only(module):
+    """ARCHITECTURE.md: a module imports from lines below its own, and from its own package."""
+    drawing = layers()
+    heights = {name: height for height, line in enumerate(reversed(drawing)) for name in line}
+    own = drawn(module, drawing)
+    for other in imported(module)[0] - {"__init__"}:
+        name = drawn(other, drawing)
+        assert name == own or heights[name] < heights[own], f"{module} imports {other}"
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_nobody_imports_in_a_circle(module):
+    """ARCHITECTURE.md: within a package too."""
+    assert not any(module in reachable(other) for other in imported(module)[0])
+
+
+def test_the_package_itself_imports_nothing():
+    """`import geocast` costs nothing, and every module may import the version."""
+    assert imported("__init__") == (set(), set())
+
+
+# ---- what the core may know ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", sorted(reachable("hub", "publishing", "session")))
+def test_the_core_knows_no_loop_and_no_socket(module):
+    """ARCHITECTURE.md: `hub`, and all that it imports, know no asyncio and no socket; `publishing` neither.
+
+    (`config` binds the sockets that are passed down; nothing of the core imports it.)
+    """
+    assert not imported(module)[1] & IO
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["alert", "policy", "cells", "index", "live", "frames", "filters", "tokens", "session", "hub", "publishing"],
+)
+def test_the_core_is_the_core(module):
+    """ARCHITECTURE.md: these are among what the test before this one looks at."""
+    assert module in reachable("hub", "publishing", "session")
+
+
+def test_one_file_imports_h3():
+    """`geocast.cells`: the only file that imports h3."""
+    assert {module for module in MODULES if "h3" in imported(module)[1]} == {"cells"}
+
+
+@pytest.mark.parametrize("backend", ["alertlog.memory", "alertlog.sqlite"])
+def test_only_the_composition_root_knows_a_backend(backend):
+    """ARCHITECTURE.md: everybody else knows the log's port."""
+    assert {module for module in MODULES if backend in imported(module)[0]} == {"node"}
+
+
+@pytest.mark.parametrize("library", ["fastapi", "starlette", "uvicorn", "websockets"])
+def test_frameworks_stay_in_net(library):
+    """ARCHITECTURE.md: sockets are in `net/`. (`frames` takes websockets' frame format, and no connection of it.)"""
+    users = {module for module in MODULES if library in imported(module)[1]}
+    allowed = {"websockets": {"frames", "net.websocket"}}.get(library, {"net.http", "net.documents"})
+    assert users <= allowed
+
+
+def test_the_demo_client_imports_nothing_of_the_server():
+    """ARCHITECTURE.md: client_demo speaks docs/protocol.md only."""
+    for path in (ROOT / "client_demo").rglob("*.py"):
+        for node in ast.walk(tree(path)):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""] if node.level == 0 else []
+            assert not any(name.split(".")[0] == "geocast" for name in names), path
+
+
+def test_the_server_imports_nothing_of_its_neighbours():
+    """ARCHITECTURE.md: server/geocast is the only package that is shipped."""
+    for module in MODULES:
+        assert not imported(module)[1] & {"client_demo", "bench", "tests", "fakes", "model"}
+
+
+# ---- the exact place -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["RequestedCircle", "Publication"])
+def test_nothing_downstream_can_take_a_requested_circle(name):
+    """`geocast.alert`, Rule 1; protocol, B4: only the published circle goes any further."""
+    users = set()
+    for module, path in MODULES.items():
+        for node in ast.walk(tree(path)):
+            names = {getattr(node, "id", None), getattr(node, "attr", None), getattr(node, "name", None)}
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                names |= set(re.findall(r"^\w+$", node.value))  # an annotation in quotes
+            if name in names:
+                users.add(module)
+    assert "alert" in users
+    assert users <= {"alert", "publishing"}
+
+
+def test_only_the_alert_publishes_a_circle():
+    """`geocast.alert`, Rule 1: the one place where a requested circle becomes a published one."""
+    users = {
+        module
+        for module, path in MODULES.items()
+        for node in ast.walk(tree(path))
+        if "publish_circle" in (getattr(node, "id", None), getattr(node, "attr", None), getattr(node, "name", None))
+    }
+    assert users == {"alert", "cells"}
+
+
+# ---- docstrings ----------------------------------------------------------------------------------------------
+
+
+def undocumented(node, where):
+    """The public modules, classes and functions in a tree that have no docstring."""
+    if not ast.get_docstring(node):
+        yield where
+    for child in node.body if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else ():
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not child.name.startswith("_"):
+            yield from undocumented(child, f"{where}.{child.name}")
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_everything_public_has_a_docstring(module):
+    """House rule: every public module, class and function says what it is, in units and errors."""
+    assert list(undocumented(tree(MODULES[module]), module)) == []
+
+
+def own_tests():
+    """The test files beside this one, and those of the log."""
+    here = Path(__file__).parent
+    return sorted([*here.glob("test_*.py"), *(here / "alertlog").glob("*.py")])
+
+
+@pytest.mark.parametrize("path", own_tests(), ids=lambda path: path.stem)
+def test_every_test_says_which_rule_it_proves(path):
+    """House rule: a test is a sentence about behaviour, with a docstring of one line or more."""
+    assert ast.get_docstring(tree(path))
+    silent = [
+        node.name
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name.startswith("test_")
+        and not ast.get_docstring(node)
+    ]
+    assert silent == []
