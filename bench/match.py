@@ -4,7 +4,7 @@ Measures: geocast.index.PlaceIndex, which the server matches with, against GEOSE
 and a brute force in numpy over columns; inserts, moves and removals; the longest that any call took. In the same run
 every answer of the index is compared with the brute force's: both go by the same formula, so they have to be equal.
 
-Redis: the time inside the server (INFO commandstats), which leaves out the socket and the client, and beside it the
+Redis: the time inside the server (INFO latencystats), which leaves out the socket and the client, and beside it the
 whole call as a client sees it. Redis keeps 52 bits of each point (0.6 m) and has a sphere of its own, to which radii
 are scaled; how many answers differ is counted, not judged. Each has a core of its own.
 """
@@ -97,8 +97,8 @@ def _ask_all(index: PlaceIndex, vectors: Any, peer: Redis | None, circles: Seque
     wrong = sum(not np.array_equal(a, b) for a, b in zip(ours, brute, strict=True))
     found: dict[str, Any] = {
         "inside": stats.median([len(rows) for rows in brute]),
-        "index_us": stats.summary(ours_us) | {"mean": float(np.mean(ours_us))},
-        "brute_us": stats.summary(brute_us) | {"mean": float(np.mean(brute_us))},
+        "index_us": stats.summary(ours_us),
+        "brute_us": stats.summary(brute_us),
         "wrong": wrong,
     }
     return found | (_ask_redis(peer, circles, brute) if peer else {})
@@ -127,7 +127,7 @@ def _ask_redis(peer: Redis, circles: Sequence[Circle], brute: Sequence[Any]) -> 
     differ = sum(
         len(np.setxor1d(np.array(names, dtype=np.int64), rows)) for names, rows in zip(answers, brute, strict=True)
     )
-    return {"redis_server_us": server_us, "redis_call_us": float(np.mean(took_us)), "redis_differs": differ}
+    return {"redis_server_us": server_us, "redis_call_us": stats.median(took_us), "redis_differs": differ}
 
 
 # ---- changing ----------------------------------------------------------------------------------------------------
@@ -180,14 +180,14 @@ def table(result: Result) -> Table:
     found = result.found
     rows = []
     for radius, it in found["radii"].items():
-        ours, redis = it["index_us"]["mean"], it.get("redis_server_us")
+        ours, redis = it["index_us"]["p50"], it.get("redis_server_us")
         rows.append(
             [
                 f"{float(radius) / 1000:g} km",
                 *(number(value) for value in (it["inside"], ours, it["index_us"]["max"], redis)),
                 number(redis / ours if redis else None),
                 number(it.get("redis_call_us")),
-                *(number(value) for value in (it["brute_us"]["mean"], it["brute_us"]["mean"] / ours)),
+                *(number(value) for value in (it["brute_us"]["p50"], it["brute_us"]["p50"] / ours)),
                 str(it["wrong"]),
             ]
         )
@@ -225,11 +225,11 @@ def plot(result: Result, figure: Any) -> None:
     radii = result.found["radii"]
     km = [float(radius) / 1000 for radius in radii]
     axes = figure.subplots()
-    axes.plot(km, [it["index_us"]["mean"] for it in radii.values()], "o-", label="geocast's index")
-    axes.plot(km, [it["brute_us"]["mean"] for it in radii.values()], "s--", label="brute force")
+    axes.plot(km, [it["index_us"]["p50"] for it in radii.values()], "o-", label="geocast's index")
+    axes.plot(km, [it["brute_us"]["p50"] for it in radii.values()], "s--", label="brute force")
     redis = [it.get("redis_server_us", math.nan) for it in radii.values()]
     axes.plot(km, redis, "D-", label="Redis GEOSEARCH (server)")
-    axes.set(xlabel="radius, km", ylabel="µs (mean)", xscale="log", yscale="log")
+    axes.set(xlabel="radius, km", ylabel="µs (median)", xscale="log", yscale="log")
     axes.legend()
     figure.suptitle(table(result).title)
 

@@ -89,6 +89,11 @@ class Town:
         self.hub.refilter(peer.row, wanted)
         self.hub.settle(peer.row, {"type": "ok"}, self.clock.now())
 
+    def regrant(self, peer, *, may_test):
+        """The session says `token`."""
+        self.hub.regrant(peer.row, FakeRights(may_test))
+        self.hub.settle(peer.row, {"type": "ok"}, self.clock.now())
+
     def deliver(self, *entries):
         """The log gives these entries."""
         for entry in entries:
@@ -214,19 +219,39 @@ def test_tests_exist_only_for_those_who_may_see_them(town):
     assert other.told() == claiming.told() == ["welcome"]
 
 
+def test_what_was_held_before_it_could_be_seen_was_unknown(town):
+    """R6: so when the session may see it, it is sent it like any other."""
+    early = town.join(holding={"t-1": 1})
+    town.publish(a_revision("t-1", status="test"))
+    late = town.join(holding={"t-1": 1})
+    for peer in (early, late):
+        town.regrant(peer, may_test=True)
+        assert peer.told() == ["welcome", "ok", "t-1/1"]
+
+
 def test_who_loses_the_right_to_tests_is_sent_nothing_more_of_them(town):
     """R6: a session that loses the scope is sent nothing more of them; one that gains it is sent what is live."""
     peer = town.join(rights=FakeRights(may_test=True))
     town.publish(a_revision("t-1", status="test"))
-    town.hub.regrant(peer.row, FakeRights(may_test=False))
-    town.hub.settle(peer.row, {"type": "ok"}, town.clock.now())
+    town.regrant(peer, may_test=False)
     town.publish(a_revision("t-1", 2, status="test"), a_revision("t-2", status="test"))
     assert peer.told() == ["welcome", "t-1/1", "ok"]
     town.hub.acknowledge(peer.row, "t-1", 1, town.clock.now())
     assert town.hub.take_counts() == {"t-1": Counts(1, 0)}
-    town.hub.regrant(peer.row, FakeRights(may_test=True))
-    town.hub.settle(peer.row, {"type": "ok"}, town.clock.now())
+    town.regrant(peer, may_test=True)
     assert peer.told() == ["ok", "t-1/2", "t-2/1"]
+
+
+def test_a_recipient_that_may_see_tests_again_is_told_wherever_it_is(town):
+    """R1, R6: a recipient is never left with an old version that it may see."""
+    peer = town.join(rights=FakeRights(may_test=True))
+    town.publish(a_revision("t-1", status="test"), a_revision("t-2", status="test"))
+    town.regrant(peer, may_test=False)
+    town.move(peer, FAR_AWAY)
+    town.publish(a_revision("t-1", 2, status="test"), a_cancel("t-2"))
+    peer.take()
+    town.regrant(peer, may_test=True)
+    assert peer.told() == ["ok", "-t-2/2", "t-1/2"]
 
 
 # ---- order ---------------------------------------------------------------------------------------------------
@@ -442,6 +467,19 @@ def test_a_bit_that_is_given_back_sends_nothing_old(town, small_slices):
     assert [peer.told() for peer in peers] == [["a/1", "-a/2", "b/1"]] * 2 + [["b/1"]] * 2
 
 
+def test_a_bit_that_another_flight_takes_over_owes_nobody_anything(town, small_slices):
+    """Rule 1: who was still to be sent what was grounded is not sent what flies under its bit now."""
+    peers = town.crowd(6)
+    town.deliver(a_revision("a"))
+    town.turn()
+    town.publish(a_cancel("a"))
+    town.deliver(a_revision("b", area=(Circle(*DALLAS, 3.5),)))
+    town.turn()
+    town.deliver(a_revision("c", severity="extreme"))
+    town.run()
+    assert [peer.told() for peer in peers] == [["a/1", "-a/2", "b/1", "c/1"]] * 2 + [["c/1", "b/1"]] * 2 + [["c/1"]] * 2
+
+
 # ---- slow clients --------------------------------------------------------------------------------------------
 
 
@@ -510,6 +548,19 @@ def test_a_session_that_drains_in_the_middle_of_a_flight_is_told_once(town, smal
     assert [peer.told() for peer in peers] == [["a-1/1"]] * 6
 
 
+def test_a_new_session_does_not_inherit_the_slowness_of_the_one_before(town):
+    """Rule 3, Rule 5: slowness is a connection's."""
+    [slow] = town.crowd(1)
+    town.hub.pause(slow.row, town.clock.now())
+    town.hub.leave(slow.row)
+    town.sweep()
+    peer = town.join(0)
+    assert peer.row == slow.row
+    town.publish(a_revision())
+    assert peer.told() == ["welcome", "a-1/1"]
+    assert town.hub.slow() == 0
+
+
 def test_a_session_is_owed_nothing_when_it_drains_elsewhere(town):
     """Rule 3: it is judged by what is now."""
     [slow] = town.crowd(1)
@@ -541,6 +592,15 @@ def test_what_is_live_follows_the_welcome_in_the_same_write(town):
     assert messages(peer.writes[0])[0] == {"type": "welcome", "live": 4}
     town.run()
     assert len(peer.writes) == 1
+
+
+def test_who_joins_before_the_first_turn_is_told_once(town):
+    """R2, R3: by its welcome, and not by the fan-out that has yet to start."""
+    town.deliver(a_revision())
+    peer = town.join(0)
+    town.run()
+    assert peer.told_by_write() == [["welcome", "a-1/1"]]
+    assert town.hub.take_counts() == {"a-1": Counts(1, 0)}
 
 
 def test_a_late_joiner_is_a_recipient_like_any_other(town):

@@ -24,7 +24,7 @@ from .workers import Part, check_log, run_part, supervise
 LOG_LEVELS = ("debug", "info", "warning", "error")
 DEV_TOKEN_S = 365 * 86_400
 # Of one process. libuv accepts one connection per listening socket and turn of the loop, and a turn of a fan-out takes
-# 1.5 ms: with one socket a storm of reconnects would come in at 650 a second.
+# 1.1 ms: with one socket a storm of reconnects would come in at 900 a second.
 LISTENERS = 8
 
 

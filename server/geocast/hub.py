@@ -280,14 +280,18 @@ class Hub:
         self._orders += 1
         heappush(self._waiting, Flight(alert, self._orders, now))
 
-    def turn(self, now: Now) -> bool:
-        """Start the most severe flight that waits, then write the next slice. Whether there is more to do."""
+    def turn(self, now: Now, rows: int | None = None) -> bool:
+        """Start the most severe flight that waits, then write the next slice. Whether there is more to do.
+
+        `rows`: how many of a flight's rows to look at, SLICE if left out.
+        """
+        size = SLICE if rows is None else rows
         self._ground(now)
         self._start(now)
         if self._flying:
             flight = self._flying[0]
-            self._write_slice(flight.rows[flight.next : flight.next + SLICE], now)
-            flight.next += SLICE
+            self._write_slice(flight.rows[flight.next : flight.next + size], now)
+            flight.next += size
             if flight.next >= len(flight.rows):
                 self._end(flight)
                 self._landed(flight, now)

@@ -62,9 +62,13 @@ async def run(settings: Settings, tokens: Tokens, streams: Sequence[socket.socke
     alert_log = open_log(settings.log)
     await alert_log.start()
     metrics = Metrics()
-    delivery = Delivery(settings, tokens, clock, alert_log, metrics)
+
+    def asked() -> bool:
+        return calls.requests > 0
+
+    delivery = Delivery(settings, tokens, clock, alert_log, metrics, asked)
     publishing = Publishing(alert_log, in_force, clock)
-    calls = Api(publishing, alert_log, in_force, tokens, clock, metrics, delivery.unready)
+    calls: Api = Api(publishing, alert_log, in_force, tokens, clock, metrics, delivery.unready)
     async with (
         serve(make_app(calls), api),
         delivery.serving(streams, stop.hurry),
