@@ -80,6 +80,11 @@ def cpu_s(pids: Iterable[int]) -> float:
     return sum(time.clock_gettime(~pid << 3 | _CPUCLOCK_SCHED) for pid in pids)
 
 
+def waited_s(pids: Iterable[int]) -> float:
+    """Seconds that the first thread of each process was ready to run and others had its core (/proc/PID/schedstat)."""
+    return sum(int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) for pid in pids) / 1e9
+
+
 def rss_bytes(pids: Iterable[int]) -> int:
     """Resident memory of the processes."""
     return sum(_rss_kib(pid) for pid in pids) * 1024

@@ -61,7 +61,7 @@ def _storm(node: Geocast, crowd: Crowd) -> dict[str, Any]:
     killed = time.monotonic_ns()
     processes.stop(node.process, signal.SIGKILL)
     node.start()
-    up, cpu = time.monotonic_ns(), node.cpu_s()
+    up, cpu, waited = time.monotonic_ns(), node.cpu_s(), node.waited_s()
     with screen.progress("coming back", sessions) as show:
         half = before.readied + sessions // 2
         crowd.wait(lambda counters: counters.readied >= half, "half are back", PATIENCE_S, show)
@@ -75,12 +75,13 @@ def _storm(node: Geocast, crowd: Crowd) -> dict[str, Any]:
             show,
         )
     crowd.wait_records(before.records + sessions)
-    cpu = node.cpu_s() - cpu
+    cpu, waited = node.cpu_s() - cpu, node.waited_s() - waited
     records = crowd.take()
     told = ms_since(middle, records["when_ns"][records["number"] == middle_alert])
     back = ms_since(killed, crowd.ready_ns())
     return {
         "node_up_ms": (up - killed) / 1e6,
+        "waited_ms": waited * 1000,
         "back_ms": stats.summary(back),
         "back_by_ms": np.percentile(back, range(101)).round(1).tolist(),
         "connect_cpu_us": cpu / sessions * 1e6,
@@ -100,6 +101,7 @@ def table(result: Result) -> Table:
         ["half of the sessions welcome, ms after the kill", number(found["back_ms"]["p50"]), ""],
         ["all of them, ms", number(found["back_ms"]["max"]), "≤ 5,000 (10,000)"],
         ["all of them, ms after the node was up", number(found["back_ms"]["max"] - found["node_up_ms"]), ""],
+        ["others had the server's core meanwhile, ms", number(found["waited_ms"]), ""],
         ["CPU per connect with token and holding, µs", number(found["connect_cpu_us"]), "≤ 300"],
         ["alert published in the middle: p50, ms", number(found["alert_ms"]["p50"]), ""],
         ["… to the last, those who came later included, ms", number(found["alert_ms"]["max"]), ""],

@@ -29,14 +29,14 @@ def measure(place: Place, sessions: int, rounds: int) -> dict[str, Any]:
         audience = gather(stack, place, node, where, 3 * rounds + 1)
         nearest = where.nearest(NEAREST)
         one_round(audience, nearest)
-        before = node.metrics()
+        before, waited, start = node.metrics(), node.waited_s(), time.monotonic()
         with screen.progress("extreme during minor", rounds) as show:
             alone = [one_round(audience, nearest) for _ in range(rounds)]
             found = []
             for done in range(rounds):
                 found.append(_overtake(audience))
                 show(done + 1)
-        after = node.metrics()
+        after, waited = node.metrics(), (node.waited_s() - waited) / (time.monotonic() - start)
     return {
         "nearest_ms": [each.nearest_ms for each in alone],
         "first_ms": [each.first_ms for each in alone],
@@ -45,6 +45,7 @@ def measure(place: Place, sessions: int, rounds: int) -> dict[str, Any]:
         "extreme_last_ms": [each[1] for each in found],
         "minor_last_ms": [each[2] for each in found],
         "loop_lag": _lags(before, after),
+        "waited": waited,
     }
 
 
@@ -88,6 +89,7 @@ def table(result: Result) -> Table:
     ]
     lag = next((f"{share:.1%}" for limit, share in found["loop_lag"].items() if float(limit) == 0.005), "–")
     rows.append(["timers of the loop at most 5 ms late", lag, "", "≥ 99.9 %"])
+    rows.append(["time that others had the server's core", f"{found['waited']:.0%}", "", ""])
     title = f"urgent: {result.parameters['sessions']:,} sessions, all in the area"
     return Table(title, ("", "median ms", "max ms", "goal"), rows)
 

@@ -63,6 +63,10 @@ class System(ABC):
         """CPU seconds that it has used."""
         return processes.cpu_s(self.pids())
 
+    def waited_s(self) -> float:
+        """Seconds that it waited for its core because others had it."""
+        return processes.waited_s(self.pids())
+
     def rss_bytes(self) -> int:
         """Its resident memory."""
         return processes.rss_bytes(self.pids())
