@@ -6,6 +6,7 @@ claims. Whatever is wrong with a token, the answer is the same: None.
 
 import json
 import secrets
+from base64 import urlsafe_b64decode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,12 +50,21 @@ class Tokens:
         if len(token) > MAX_TOKEN_BYTES:
             return None
         try:
-            key = self._keys[jwt.get_unverified_header(token)["kid"]]
+            key = self._keys[_kid(token)]
             claims = jwt.decode(token, key, [key.algorithm_name], audience=AUDIENCE, options=_OPTIONS)
         # Beside its own errors PyJWT lets KeyError, TypeError, ValueError and RecursionError out of hostile input.
         except (PyJWTError, KeyError, TypeError, ValueError, RecursionError, OverflowError):
             return None
         return _grant(claims, now.wall_ms)
+
+
+def _kid(token: str) -> str:
+    """The `kid` in a token's header: a hint which key to try, no more.
+
+    PyJWT's `get_unverified_header` takes the whole token apart for it, a seventh of the time of a connect.
+    """
+    kid: str = json.loads(urlsafe_b64decode(token.partition(".")[0] + "=="))["kid"]
+    return kid
 
 
 def _grant(claims: Mapping[str, Any], now_ms: int) -> Grant | None:
