@@ -74,6 +74,7 @@ def _found(audience: Audience, rounds: list[Round]) -> dict[str, Any]:
         "nearest_ms": stats.median([each.nearest_ms for each in rounds]),
         "last_ms": stats.median([each.last_ms for each in rounds]),
         "latency_ms": stats.summary(latencies),
+        "waited": stats.median([each.waited for each in rounds]),
         "connect_cpu_us": audience.connect_cpu_us,
         "connect_s": audience.connect_s,
         "idle_cpu": audience.idle_cpu,
@@ -151,6 +152,8 @@ def _notes(result: Result) -> list[str]:
     systems = result.found["systems"]
     lost = [f"{name}: {it['missing']:,} messages never came." for name, it in systems.items() if it["missing"]]
     lacks = [f"{name}: {it['lacks']}." for name, it in systems.items() if it["lacks"]]
+    others = ", ".join(f"{name} {it['waited']:.0%}" for name, it in systems.items())
+    lost.append(f"Of the time to the last, others had the server's core (0 % on a quiet machine): {others}.")
     return lost + lacks + [f"without {name}: {reason}." for name, reason in result.found["missing"].items()]
 
 

@@ -62,19 +62,28 @@ class Round:
     nearest_ms: float  # to the last of the nearest 100
     last_ms: float
     latencies_ms: Any
+    waited: float = 0.0  # the share of the time to the last that others had the server's core
 
 
 def one_round(audience: Audience, nearest: Any, **options: Any) -> Round:
     """Publish one alert, wait until all have it."""
-    cpu, start = audience.system.cpu_s(), time.monotonic_ns()
+    cpu, waited, start = audience.system.cpu_s(), audience.system.waited_s(), time.monotonic_ns()
     audience.system.publish(next_number(), **options)
     records = audience.listen(1)
     time.sleep(SETTLE_S)
     cpu = audience.system.cpu_s() - cpu - audience.idle_cpu * SETTLE_S
+    waited = audience.system.waited_s() - waited
     time.sleep(REST_S)
     latencies = ms_since(start, records["when_ns"])
     near = latencies[np.isin(records["connection"], nearest)]
-    return Round(cpu / len(records) * 1e6, float(latencies.min()), float(near.max()), float(latencies.max()), latencies)
+    return Round(
+        cpu / len(records) * 1e6,
+        float(latencies.min()),
+        float(near.max()),
+        float(latencies.max()),
+        latencies,
+        waited * 1000 / float(latencies.max()),
+    )
 
 
 def ms_since(start_ns: Any, when_ns: Any) -> Any:

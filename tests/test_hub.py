@@ -319,6 +319,18 @@ def test_two_alerts_that_are_owed_are_one_write(town, small_slices):
     assert town.hub.sends == 18
 
 
+def test_rows_of_one_slice_may_owe_different_alerts(town, small_slices):
+    """Hub, idea 2: each is sent all that it owes, and nothing else."""
+    peers = town.crowd(6)
+    town.deliver(a_revision("a"))
+    town.turn()
+    town.deliver(a_revision("b", severity="minor", area=(Circle(*DALLAS, 2.5),)))
+    town.turn()
+    assert [peer.told() for peer in peers] == [["a/1"], ["a/1"], ["a/1", "b/1"], ["a/1"], [], []]
+    town.run()
+    assert [peer.told() for peer in peers] == [["b/1"], ["b/1"], [], [], ["a/1"], ["a/1"]]
+
+
 def test_an_extreme_alert_is_not_kept_waiting_by_what_was_superseded(town):
     """Hub, idea 2: a waiting flight whose alert has changed since hides nobody behind it."""
     town.crowd(1)
@@ -435,6 +447,17 @@ def test_a_flight_is_grounded_by_the_end(town, small_slices, which):
     town.hub.resume(peers[4].row, town.clock.now())
     assert [peer.told() for peer in peers] == [["a-1/1"]] * 2 + [[]] * 3 + [["ok"]]
     assert town.landed == []
+
+
+def test_what_has_ended_stays_ended_wherever_the_clocks_go(town):
+    """Rule 1, E1: a clock that is set forward and back again sends nothing that a sweep has let go of."""
+    [peer] = town.crowd(1)
+    town.deliver(a_revision())
+    town.clock.wall_ms += HALF_HOUR_S * 1000
+    town.sweep()
+    town.clock.wall_ms -= HALF_HOUR_S * 1000
+    town.run()
+    assert peer.told() == []
 
 
 def test_what_ends_while_it_waits_is_not_sent(town, small_slices):
@@ -811,6 +834,16 @@ def test_the_hub_counts_its_sessions_and_places(town):
     assert (len(town.hub), town.hub.places, len(town.hub.peers())) == (2, 3, 2)
     town.hub.leave(peers[1].row)
     assert (len(town.hub), town.hub.places, town.hub.peers()) == (1, 1, [peers[0]])
+
+
+def test_filters_that_come_and_go_take_no_memory(town):
+    """M10: however many different ones there were, by leaving or by changing."""
+    for n in range(100):
+        peer = town.join(wanted=Filter(frozenset({f"c{n}"})))
+        town.refilter(peer, Filter(frozenset({f"d{n}"})))
+        town.hub.leave(peer.row)
+        town.sweep()
+    assert len(town.hub._filters.passing("robbery", 0)) <= 3
 
 
 def test_a_write_that_fails_does_not_cost_the_others(town, small_slices):

@@ -162,6 +162,15 @@ def test_a_revision_may_extend_the_end(alerts, clock):
     assert len(alerts) == 0
 
 
+def test_a_clock_that_was_set_back_does_not_make_an_alert_live_longer(alerts, clock):
+    """Rule 1: a revision adds to the monotonic deadline what it adds to `expires_at`, and no more."""
+    alert = alerts.apply(a_revision(), clock.now())
+    clock.wall_ms -= 600_000
+    alerts.apply(a_revision(revision=2, expires_at=ENDS_MS + 1000), clock.now())
+    assert not alert.ended(clock.advance(HALF_HOUR_S + 0.999))
+    assert alert.ended(clock.advance(0.001))
+
+
 def test_only_what_has_ended_goes(alerts, clock):
     """Rule 1, for each alert by its own time, in whatever order they came."""
     for n in (3, 1, 2):

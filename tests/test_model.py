@@ -203,6 +203,7 @@ WIRE = st.sampled_from(sorted(WIRES))
 PHONE = st.fixed_dictionaries({"wire": WIRE, "places": SOMEWHERE, "wanted": FILTER, "token": TOKEN})
 HOLDING = st.dictionaries(st.sampled_from(IDS[:4]), st.integers(-2, 2), max_size=4)  # off the last number
 TURNS = st.sampled_from([1, 1, 0, 2, None])  # of the hub, once the node has read an item; None: it reads it later
+HOURS_OFF = st.sampled_from([[], [], [], [0], [-1], [-1], [1], [1, 0], [-1, 0]])  # of the wall clock, at sweeps
 WHICH = st.integers(0, 5)
 WAITS_S = st.sampled_from([0.125, 5.0, 10.0, 30.0, 60.0])  # binary fractions: no sum is rounded
 
@@ -446,7 +447,7 @@ class Geocast(RuleBasedStateMachine):
         self.hub.resume(phone.session.row, self.now)
         self.misses_nothing(phone)
 
-    @precondition(lambda self: self.phones)
+    @precondition(lambda self: len(self.phones) > 1)
     @rule(which=WHICH)
     def hang_up(self, which):
         phone = _one_of(self.phones, which)
@@ -492,30 +493,16 @@ class Geocast(RuleBasedStateMachine):
             self.hub.heard(phone.session.row, self.now)
 
     @precondition(has_news)
-    @rule(seconds=WAITS_S, again=st.booleans())
-    def wait_for_a_sweep(self, seconds, again):
+    @rule(seconds=WAITS_S, hours_off=HOURS_OFF, again=st.booleans())
+    def wait_for_a_sweep(self, seconds, hours_off, again):
+        """Somebody may set the wall clock meanwhile (and set it right: at the next sweep, before any turn)."""
         self.wait(seconds)
-        self.sweep()
-        self.count(again)
-
-    @precondition(has_news)
-    @rule(hours=st.sampled_from([-1, -1, 0, 0, 1]))
-    def set_wall_clock(self, hours):
-        self.clock.wall_ms = self.true_ms + hours * HOUR_MS
-        self.skew_ms = hours * HOUR_MS
-        self.trace.notes("node", f"the wall clock is {hours} h off, a sweep")
-        self.seen = len(self.trace)
-        self.sweep()
-
-    @precondition(lambda self: not self.quiet)
-    @rule(hours=st.sampled_from([1, -1]))
-    def set_wall_clock_forth_and_back(self, hours):
-        """In the middle of a fan-out, with a sweep and no turn in between."""
-        for off in (hours, 0):
-            self.clock.wall_ms = self.true_ms + off * HOUR_MS
-            self.skew_ms = off * HOUR_MS
-            self.trace.notes("node", f"the wall clock is {off} h off, a sweep")
+        for hours in hours_off or [self.skew_ms // HOUR_MS]:
+            self.clock.wall_ms = self.true_ms + hours * HOUR_MS
+            self.skew_ms = hours * HOUR_MS
+            self.trace.notes("node", f"a sweep, the wall clock is {hours} h off")
             self.sweep()
+        self.count(again)
 
     def sweep(self):
         phones, to_close = list(self.phones), self.rules.sweep(self.now)

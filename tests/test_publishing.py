@@ -189,6 +189,15 @@ def test_a_request_is_repeated_safely_whatever_has_happened_since(desk):
     assert desk.cancel(3, OTHER) == (200, cancel)
 
 
+def test_a_threat_to_an_individual_repeats_nothing(desk):
+    """H5: it has no accepted form, so it is not the same content; the order of decisions says what it gets."""
+    desk.publish()
+    desk.revise()
+    assert refused(desk.publish(threat="individual")) == (409, "id-conflict")
+    assert refused(desk.revise(threat="individual")) == (409, "revision-conflict")
+    assert refused(desk.revise(3, threat="individual")) == (422, "not-community")
+
+
 @pytest.mark.parametrize(
     "in_force",
     [

@@ -225,6 +225,20 @@ def test_concurrent_appends_share_their_commits(path, monkeypatch):
     assert 1 <= len(commits) <= 5
 
 
+def test_a_commit_returns_after_its_sync(path):
+    """A3: WAL with `synchronous=FULL` (2), on every connection that writes."""
+
+    async def main():
+        async with Opened(path) as log:
+            pragmas = [
+                await log._in(log._writer_thread, lambda name=name: log._writer.execute(f"PRAGMA {name}").fetchone()[0])
+                for name in ("journal_mode", "synchronous")
+            ]
+            assert pragmas == ["wal", 2]
+
+    run(main)
+
+
 def test_each_append_of_a_shared_commit_gets_its_own_answer(path):
     """A1, A2: one of them may be refused, the others are stored."""
 
