@@ -158,7 +158,7 @@ _command(
     click.option("--percent", type=click.FloatRange(0.01, 5), default=1.0, help="Of each kind of slow session."),
     click.option("--payload", type=click.IntRange(300, 1400), default=1_300, help="Bytes of an alert's frame, about."),
     click.option("--rate", type=click.FloatRange(0.1, 1000), default=8.0, help="Alerts a second."),
-    click.option("--seconds", type=_seconds, default=60.0),
+    click.option("--seconds", type=_seconds, default=45.0),
 )
 _command(
     "load",

@@ -82,15 +82,17 @@ def between_markers(text: str, new: str) -> str:
 
 def rewrite_readme(results: Sequence[Result], tables: Sequence[Table], path: Path = README) -> None:
     """Put the tables of these results into the README."""
-    text = "\n".join([_provenance(results[-1]), *(table.for_readme() for table in tables)])
+    text = "\n".join([_provenance(results), *(table.for_readme() for table in tables)])
     path.write_text(between_markers(path.read_text("utf-8"), text), "utf-8")
 
 
-def _provenance(result: Result) -> str:
-    on = result.machine
+def _provenance(results: Sequence[Result]) -> str:
+    """One line for all; several commits if they were not measured at the same."""
+    result = results[-1]
+    on, commits = result.machine, ", ".join(dict.fromkeys(each.commit for each in results))
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
     return (
-        f"Measured {result.when[:10]} at commit {result.commit} on {on['cores']} cores of {on['cpu']}, "
+        f"Measured {result.when[:10]} at commit {commits} on {on['cores']} cores of {on['cpu']}, "
         f"{on['memory_gib']} GiB, Linux {on['kernel']}. {versions}.\n"
     )
 

@@ -48,7 +48,7 @@ class Audience:
         """Wait for all messages of so many alerts; the records of those for whom they are meant."""
         due = self.heard + alerts * self.hearing
         self.heard = self.crowd.wait_records(due)
-        self.missing += due - self.heard
+        self.missing += max(0, due - self.heard)
         records = self.crowd.take()
         return records[self.places.inside[records["connection"]]]
 

@@ -41,11 +41,12 @@ def measure(place: Place, sessions: int, percent: float, payload: int, rate: flo
                 stack.enter_context(_misbehaving(place, node, counts))
             memory = stack.enter_context(_watched_memory(node))
             done = stretch(audience, alerts, rate)
-            metrics, missing = node.metrics(), audience.missing
+            metrics, missing, dropped = node.metrics(), audience.missing, audience.crowd.counters().closed
         found[name] = {
             "latency_ms": stats.summary(done.latencies_ms),
             "cpu_us": done.cpu_us,
             "missing": missing,
+            "dropped": dropped,
             "rss_before": memory[0],
             "rss_most": max(memory),
             "slow_sessions": metrics.get("geocast_slow_sessions", 0.0),
@@ -103,6 +104,7 @@ def table(result: Result) -> Table:
             number((it["rss_most"] - it["rss_before"]) / 2**20),
             number(it["unsent_bytes"] / 1024),
             str(it["missing"]),
+            str(it["dropped"]),
             str(int(it["slow_sessions"])),
             str(int(sum(it["closes"].values()))),
             number(it["cpu_us"]),
@@ -119,6 +121,7 @@ def table(result: Result) -> Table:
         "memory grew MiB",
         "unsent KiB",
         "missing",
+        "dropped",
         "slow",
         "closed",
         "CPU µs/delivery",

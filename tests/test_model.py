@@ -457,7 +457,8 @@ class Geocast(RuleBasedStateMachine):
 
     def shown(self, phone):
         """What a phone shows, which it will say that it holds."""
-        return {alert_id: phone.client.has[alert_id] for alert_id in sorted(phone.client.recipient_of)}
+        known = {alert_id: phone.client.has[alert_id] for alert_id in sorted(phone.client.recipient_of)}
+        return known | {alert_id: held for alert_id, (held, _) in phone.client.claims.items()}
 
     # ---- the node ------------------------------------------------------------------------------------------------
 
@@ -466,6 +467,18 @@ class Geocast(RuleBasedStateMachine):
     def read_one(self, turns):
         self.read()
         self.turn_often(turns)
+
+    def known(self):
+        """Items that the node has read, of alerts that it still knows."""
+        return [item for item in self.log[: self.position] if item.id in self.rules.alerts]
+
+    @precondition(known)
+    @rule(which=st.integers(0, 20))
+    def read_again(self, which):
+        """A reader of the log that tells twice is not believed."""
+        item = _one_of(self.known(), which)
+        self.trace.sends("log", "node", f"{item}, again")
+        self.hub.deliver(entry(item), self.now)
 
     @precondition(lambda self: not self.quiet)
     @rule(turns=st.sampled_from([1, 1, 2, 1000]))

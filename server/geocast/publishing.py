@@ -76,6 +76,11 @@ class Publishing:
     ) -> Outcome[Revision]:
         """Publish revision 1 of an alert; with `dry_run`, decide and store nothing."""
         request = await self._parsed(lambda: parse_publication(body))
+        # Nearly always the id is new: then the append itself is the look-up, and a read of the log is saved.
+        with suppress(Problem):
+            entry = self._accept(request, publisher, None)
+            if not dry_run and await self._append(entry):
+                return Outcome(entry, created=True)
 
         def decide(history: Sequence[Entry]) -> Revision:
             if history:
@@ -145,11 +150,17 @@ class Publishing:
             entry = decide(history)
             if dry_run:
                 return Outcome(entry, created=False)
-            if await self._log.append(entry):
-                failpoints.hit("after-append")
-                self._appended()
+            if await self._append(entry):
                 return Outcome(entry, created=True)
         raise LogUnavailable("this alert is being written by others, or its last entry can't be read")
+
+    async def _append(self, entry: Entry) -> bool:
+        """Store `entry` if its number is the next one, and tell whoever follows."""
+        if not await self._log.append(entry):
+            return False
+        failpoints.hit("after-append")
+        self._appended()
+        return True
 
     def _current(self, history: Sequence[Entry], number: int, publisher: Publisher) -> Revision:
         """The revision that entry `number` would follow, or why it can't be followed."""
