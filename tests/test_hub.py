@@ -13,7 +13,7 @@ from geocast import closing, hub
 from geocast.alert import EXTREME, Circle
 from geocast.alertlog import Counts
 from geocast.filters import EVERYTHING, Filter
-from geocast.frames import JSON, MSGPACK
+from geocast.frames import JSON, MSGPACK, PING
 from geocast.hub import Hub
 
 METRE = 1 / 111_195  # in degrees of latitude
@@ -940,6 +940,19 @@ def test_a_connection_to_which_nothing_was_written_is_pinged(town):
     town.clock.advance(10)
     town.sweep()
     assert [peer.told() for peer in (idle, told, replied, slow)] == [[], ["<ping>"], ["<ping>"], []]
+
+
+def test_a_client_that_only_listens_to_many_alerts_is_not_taken_for_dead(town):
+    """W8: frames are written all the time, so it is asked for a sign of life before the 60 s are over."""
+    (listener,) = town.crowd(1)
+    for n in range(8):
+        town.clock.advance(10)
+        town.publish(a_revision(f"a-{n}"))
+        town.sweep()
+        if "<ping>" in listener.told():
+            town.hub.heard(listener.row, town.clock.now())  # its pong
+    assert not listener.aborted
+    assert sum(data == PING for data in listener.writes) == 2
 
 
 def test_pings_are_spread_over_sweeps(town, monkeypatch):

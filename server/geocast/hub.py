@@ -49,6 +49,7 @@ NEAREST = 256  # these go first, in order of distance; sorting all of a million 
 FLIGHTS = 64  # bits of a word
 FLIGHTS_BELOW_EXTREME = 56  # the rest is kept for extreme alerts
 SILENCE_S = 60.0  # a connection from which nothing came for so long is dead
+QUIET_S = 40.0  # … and is pinged, whatever was written, when it has this long to answer
 SLOW_S = 30.0  # bytes unsent for so long: 4420
 PINGS = 256  # in one sweep: about 2 ms of writes
 
@@ -100,6 +101,7 @@ class Hub:
         self._owed = np.zeros(capacity, np.uint64)
         self._last_write = np.zeros(capacity)
         self._last_read = np.zeros(capacity)
+        self._last_ping = np.zeros(capacity)
         self._paused_since = np.zeros(capacity)
         self._token_deadline = np.full(capacity, np.inf)
 
@@ -147,7 +149,7 @@ class Hub:
         self._filter[row] = self._filters.take(wanted)
         self._owed[row] = 0
         self._paused[row] = False
-        self._last_read[row] = self._last_write[row] = now.monotonic
+        self._last_read[row] = self._last_write[row] = self._last_ping[row] = now.monotonic
         self.regrant(row, rights)
         self._ready[row] = True
         self._doubtful[row] = [alert for item in holding.items() if (alert := self._claim(row, *item, now))]
@@ -395,9 +397,12 @@ class Hub:
         silent = ready & ~paused & (mono - self._last_read[:n] >= SILENCE_S)
         for peer in self._peers_of(np.flatnonzero(silent)):
             peer.abort()
-        idle = np.flatnonzero(ready & ~paused & (mono - self._last_write[:n] >= HEARTBEAT_S))[:PINGS]
-        self._last_write[idle] = mono
-        self._write_all(idle, [PING] * len(WIRES))
+        idle = mono - self._last_write[:n] >= HEARTBEAT_S
+        # Whoever gets an alert every few seconds is never idle; so that one who only listens is not taken for dead.
+        quiet = (mono - self._last_read[:n] >= QUIET_S) & (mono - self._last_ping[:n] >= SILENCE_S - QUIET_S)
+        pinged = np.flatnonzero(ready & ~paused & (idle | quiet))[:PINGS]
+        self._last_write[pinged] = self._last_ping[pinged] = mono
+        self._write_all(pinged, [PING] * len(WIRES))
 
     def take_counts(self) -> dict[str, Counts]:
         """What was sent and acknowledged since this was last asked."""

@@ -87,7 +87,7 @@ def make_app(api: Api) -> ASGIApp:
             found.headers["Allow"] = _allowed(app, request.url.path)
         return _problem(api, found)
 
-    for kind in (Problem, LogUnavailable, HTTPException):
+    for kind in (Problem, LogUnavailable, HTTPException, Exception):
         app.add_exception_handler(kind, problem)
     return Guard(app, api)
 
