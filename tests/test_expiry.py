@@ -363,6 +363,18 @@ def test_a_fresh_token_takes_the_place_of_the_old_deadline_earlier_or_later(stag
     assert later.closed is closing.BAD_TOKEN
 
 
+@pytest.mark.parametrize("hours", [0, 1, -1])
+def test_what_has_ended_by_either_clock_is_let_go_at_the_next_sweep(hours, stage):
+    """Section 3: and so are those who were told of it, who would else be told of a late revision of it."""
+    stage.phone()
+    stage.reads_alert()
+    stage.turns()
+    stage.clock.wall_ms += hours * HOUR_MS
+    stage.clock.advance(LIFE_S if hours <= 0 else 0)
+    stage.sweep()
+    assert len(stage.hub.live) == 0
+
+
 def test_a_fan_out_does_not_go_on_with_what_a_clock_ahead_has_ended(stage):
     """Section 3: what has been taken out stays out, though the wall clock is set back before the next slice."""
     for _ in range(3):
