@@ -53,7 +53,7 @@ class Town:
     def __init__(self, capacity=64):
         self.clock = FakeClock()
         self.landed = []
-        self.hub = Hub(capacity, lambda flight, _now: self.landed.append(f"{flight.alert.id}/{flight.number}"))
+        self.hub = Hub(capacity, lambda flight: self.landed.append(f"{flight.alert.id}/{flight.number}"))
         self.order = []  # names, in the order of all writes
         self._names = itertools.count()
 

@@ -373,15 +373,9 @@ def parse_publication(body: Mapping[str, Any]) -> Publication:
 def parse_revision(body: Mapping[str, Any], alert_id: str) -> Publication:
     """The request in `body` to revise `alert_id`. Raises Invalid."""
     mismatch = "id" in body and isinstance(body["id"], str) and is_id(body["id"]) and body["id"] != alert_id
-    try:
-        model = _validate(RevisionRequest, body)
-    except Invalid as invalid:
-        if mismatch:
-            raise Invalid([_ID_MISMATCH, *invalid.violations], invalid.claims) from None
-        raise
     if mismatch:
-        raise Invalid([_ID_MISMATCH], _usable_claims(body))
-    return _publication(model.model_copy(update={"id": alert_id}))
+        raise Invalid([_ID_MISMATCH, *_broken(RevisionRequest, body)], _usable_claims(body))
+    return _publication(_validate(RevisionRequest, body).model_copy(update={"id": alert_id}))
 
 
 def parse_cancellation(body: Mapping[str, Any], alert_id: str) -> Cancellation:
@@ -404,6 +398,14 @@ def _validate(model: type[_Model], body: Mapping[str, Any]) -> _Model:
         return model.model_validate(body)
     except ValidationError as error:
         raise Invalid(broken_fields(error), _usable_claims(body)) from None
+
+
+def _broken(model: type[StrictModel], body: Mapping[str, Any]) -> Sequence[Violation]:
+    try:
+        _validate(model, body)
+    except Invalid as invalid:
+        return invalid.violations
+    return ()
 
 
 def _publication(model: AlertRequest) -> Publication:
@@ -456,7 +458,6 @@ def _may_be_named(name: object) -> bool:
 
 _CATEGORY: TypeAdapter[str] = TypeAdapter(AlertRequest.__annotations__["category"], config=ConfigDict(strict=True))
 _TIME: TypeAdapter[int] = TypeAdapter(Time)
-_APPROVED_AT: TypeAdapter[int] = _TIME
 _RADIUS: TypeAdapter[float] = TypeAdapter(CircleRequest.__annotations__["radius_m"], config=ConfigDict(strict=True))
 _T = TypeVar("_T")
 

@@ -19,7 +19,7 @@ from . import __version__, node
 from .config import Address, Settings, bind, bind_shared, parse_address
 from .errors import ConfigError
 from .tokens import SCOPES, Tokens, load_keys, make_key, sign
-from .workers import Part, check_log, run_part, supervise
+from .workers import Part, run_part, supervise
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 DEV_TOKEN_S = 365 * 86_400
@@ -78,8 +78,6 @@ def serve(log_url: str, origins: str, log_level: str, **options: Any) -> None:
         return
     jwks = None if settings.keys else _dev_keys()
     tokens = _tokens(settings, jwks)
-    if settings.workers > 1:
-        check_log(settings.log)
     with contextlib.ExitStack() as sockets:
         api = sockets.enter_context(contextlib.closing(bind("--api", settings.api)))
         streams = bind_shared("--stream", settings.stream, LISTENERS * settings.workers)

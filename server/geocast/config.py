@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .errors import ConfigError
 
+BACKLOG = 4096  # connections that wait to be accepted, per listening socket
 RESERVED_DESCRIPTORS = 256  # for the api listener, the log and the runtime's own; a quarter of a small limit
 
 
@@ -49,6 +50,8 @@ class Settings:
         """Refuse to start unsafely. Raises ConfigError."""
         if self.keys is None and not self.dev:
             raise ConfigError("no keys: give --keys FILE (made by geocast keygen), or --dev to try it on this machine")
+        if self.workers > 1 and self.log.startswith("memory:"):
+            raise ConfigError("--log memory: is for one process; with --workers give sqlite:PATH")
         if self.dev:
             for name, address in (("--stream", self.stream), ("--api", self.api)):
                 if not address.is_loopback:
@@ -79,7 +82,7 @@ def bind(option: str, address: Address, *, shared: bool = False) -> socket.socke
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
         listener.bind(where)
-        listener.listen(4096)
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise ConfigError(f"{option} {address}: {error.strerror}") from None

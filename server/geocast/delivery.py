@@ -18,7 +18,7 @@ from prometheus_client.core import Metric
 
 from . import closing, config
 from .alertlog import HEARTBEAT_S, AlertLog, Counts
-from .clock import Clock, Now
+from .clock import Clock
 from .config import Settings
 from .errors import LogUnavailable, trace
 from .hub import Flight, Hub
@@ -201,7 +201,7 @@ class Delivery:
             await self._store_counts()
 
     async def _store_counts(self) -> None:
-        counts = self._hub.live.take_counts()
+        counts = self._hub.take_counts()
         if not await self.keeper.store(counts):
             self._hub.live.put_back_counts(counts)
 
@@ -218,7 +218,7 @@ class Delivery:
             except Exception as error:
                 log.error("a sweep failed: %s", trace(error))
 
-    def _landed(self, flight: Flight, _now: Now) -> None:
+    def _landed(self, flight: Flight) -> None:
         now = self._clock.now()  # the slice's own reading is older than its writes
         alert = flight.alert
         accepted_ms = alert.revision.issued_at if alert.cancel is None else alert.cancel.cancelled_at

@@ -1,12 +1,12 @@
 """Places where a test may have the process die, as by a power cut: GEOCAST_FAILPOINT names one of them.
 
-Nothing happens unless that variable is set when the process starts.
+The places are in-commit, after-append, after-201 and in-fan-out. Nothing happens unless that variable is set when the
+process starts.
 """
 
 import os
 import signal
 
-POINTS = ("in-commit", "after-append", "after-201", "in-fan-out")
 _armed = os.environ.get("GEOCAST_FAILPOINT")
 
 

@@ -23,7 +23,6 @@ Rule 5  A row that is given back is used again only after `told` was cleared for
 No clock, no socket, no asyncio: the time is passed in, a transport is its `write`.
 """
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Any
@@ -41,8 +40,6 @@ from .frames import PING, WIRES, Wire
 from .index import PlaceIndex, nearest_first
 from .live import CURRENT, RECIPIENT, LiveAlert, LiveAlerts, Rows
 from .session import HEARTBEAT_S, Peer, Place, Rights
-
-log = logging.getLogger(__name__)
 
 SLICE = 128  # rows of a turn: about 1.1 ms of writes
 NEAREST = 256  # these go first, in order of distance; sorting all of a million would take 77 ms
@@ -80,7 +77,7 @@ class Flight:
 class Hub:
     """See the module. `capacity` is how many sessions there may be."""
 
-    def __init__(self, capacity: int, landed: Callable[[Flight, Now], None] = lambda _flight, _now: None) -> None:
+    def __init__(self, capacity: int, landed: Callable[[Flight], None] = lambda _flight: None) -> None:
         """`landed` is told of each flight that has been through all its rows, at its last slice."""
         self.live = LiveAlerts(capacity)
         self.sends = 0  # frames of alerts and cancels handed to transports
@@ -296,7 +293,7 @@ class Hub:
             flight.next += size
             if flight.next >= len(flight.rows):
                 self._end(flight)
-                self._landed(flight, now)
+                self._landed(flight)
             else:
                 failpoints.hit("in-fan-out")
         return bool(self._flying or self._waiting)

@@ -268,15 +268,13 @@ class LiveAlerts:
 
     def put_back_counts(self, counts: dict[str, Counts]) -> None:
         """Counts that were taken and could not be stored."""
-        for alert_id, (sent, acked) in counts.items():
-            old = self._counts.get(alert_id, Counts())
-            self._counts[alert_id] = Counts(old.sent + sent, old.acked + acked)
+        for alert_id, more in counts.items():
+            self._counts[alert_id] = self._counts.get(alert_id, Counts()).plus(more)
 
     def _add_counts(self, counts: dict[str, Counts], alert: LiveAlert) -> None:
         if alert.sent or alert.acked:
             self._acks += alert.acked
-            old = counts.get(alert.id, Counts())
-            counts[alert.id] = Counts(old.sent + alert.sent, old.acked + alert.acked)
+            counts[alert.id] = counts.get(alert.id, Counts()).plus(Counts(alert.sent, alert.acked))
             alert.sent = alert.acked = 0
 
 

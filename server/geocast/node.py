@@ -1,17 +1,18 @@
 """A node in one process: the log, the api listener and the stream listener on one loop (more: `workers.py`)."""
 
 import asyncio
+import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from . import policy
 from .alertlog import AlertLog
 from .alertlog.memory import MemoryLog
 from .alertlog.sqlite import SqliteLog
-from .clock import Clock, SystemClock
+from .clock import SystemClock
 from .config import Settings
 from .delivery import PURGE_S, Delivery, LogKeeper, background
 from .errors import ConfigError
@@ -31,6 +32,17 @@ def open_log(url: str) -> AlertLog:
     if scheme == "sqlite" and rest:
         return SqliteLog(Path(rest))
     raise ConfigError("--log: expected memory: or sqlite:PATH")
+
+
+@contextlib.asynccontextmanager
+async def opened_log(url: str) -> AsyncIterator[AlertLog]:
+    """The log that `url` names, open for as long as the block runs. Raises ConfigError."""
+    alert_log = open_log(url)
+    await alert_log.start()
+    try:
+        yield alert_log
+    finally:
+        await alert_log.stop()
 
 
 class Stop:
@@ -56,25 +68,23 @@ async def purge_for_ever(keeper: LogKeeper) -> None:
 
 async def run(settings: Settings, tokens: Tokens, streams: Sequence[socket.socket], api: socket.socket) -> None:
     """Run a node on listening sockets until it is told to stop. Raises ConfigError if it can't be as configured."""
-    clock: Clock = SystemClock()
+    clock = SystemClock()
     stop = Stop()
     in_force = policy.load(settings.policy)
-    alert_log = open_log(settings.log)
-    await alert_log.start()
     metrics = Metrics()
 
     def asked() -> bool:
         return calls.requests > 0
 
-    delivery = Delivery(settings, tokens, clock, alert_log, metrics, asked)
-    publishing = Publishing(alert_log, in_force, clock)
-    calls: Api = Api(publishing, alert_log, in_force, tokens, clock, metrics, delivery.unready)
-    async with (
-        serve(make_app(calls), api),
-        delivery.serving(streams, stop.hurry),
-        background(purge_for_ever(delivery.keeper)),
-    ):
-        log.info("ready: stream on %s, api on %s", settings.stream, settings.api)
-        await stop.asked.wait()
-        calls.draining = True
-    await alert_log.stop()
+    async with opened_log(settings.log) as alert_log:
+        delivery = Delivery(settings, tokens, clock, alert_log, metrics, asked)
+        publishing = Publishing(alert_log, in_force, clock)
+        calls: Api = Api(publishing, alert_log, in_force, tokens, clock, metrics, delivery.unready)
+        async with (
+            serve(make_app(calls), api),
+            delivery.serving(streams, stop.hurry),
+            background(purge_for_ever(delivery.keeper)),
+        ):
+            log.info("ready: stream on %s, api on %s", settings.stream, settings.api)
+            await stop.asked.wait()
+            calls.draining = True

@@ -16,7 +16,7 @@ out of date (its number was taken meanwhile) is made again:
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from . import failpoints
@@ -77,10 +77,11 @@ class Publishing:
         """Publish revision 1 of an alert; with `dry_run`, decide and store nothing."""
         request = await self._parsed(lambda: parse_publication(body))
         # Nearly always the id is new: then the append itself is the look-up, and a read of the log is saved.
-        with suppress(Problem):
-            entry = self._accept(request, publisher, None)
-            if not dry_run and await self._append(entry):
-                return Outcome(entry, created=True)
+        if not dry_run:
+            with suppress(Problem):
+                entry = self._accept(request, publisher, None)
+                if await self._append(entry):
+                    return Outcome(entry, created=True)
 
         def decide(history: Sequence[Entry]) -> Revision:
             if history:
@@ -190,14 +191,17 @@ class Publishing:
 
 
 def _repeats_revision(request: Publication, entry: Entry) -> bool:
-    # By the terms of then: a policy that has changed since makes no conflict of a repeated request.
     # A threat to an individual has no accepted form, so it repeats nothing.
-    is_acceptable = request.threat == "community"
-    return isinstance(entry, Revision) and is_acceptable and request.accept(entry.terms) == entry.alert
+    if not isinstance(entry, Revision) or request.threat != "community":
+        return False
+    # By the terms of then: a policy that has changed since makes no conflict of a repeated request.
+    return entry.same_content(replace(entry, alert=request.accept(entry.terms)))
 
 
 def _repeats_cancel(request: Cancellation, entry: Entry) -> bool:
-    return isinstance(entry, Cancel) and (request.reason, request.approval) == (entry.reason, entry.approval)
+    if not isinstance(entry, Cancel):
+        return False
+    return entry.same_content(replace(entry, reason=request.reason, approval=request.approval))
 
 
 def _changed(request: Publication, current: Revision) -> list[Violation]:

@@ -26,7 +26,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,14 +34,14 @@ from typing import Any
 import msgpack
 
 from . import policy
+from .alertlog import AlertLog
 from .channel import Channel
 from .clock import SystemClock
 from .config import Settings
 from .delivery import FLUSH_S, Delivery, LogKeeper, background
-from .errors import ConfigError
 from .metrics import Export, Metrics, export, lasting, merged
 from .net.http import Api, make_app, serve
-from .node import Stop, open_log, purge_for_ever
+from .node import Stop, opened_log, purge_for_ever
 from .publishing import Publishing
 from .tokens import Tokens
 
@@ -110,9 +110,8 @@ class _Process:
 async def supervise(settings: Settings, streams: Sequence[socket.socket], api: socket.socket, jwks: Any) -> None:
     """Run all processes of a node until told to stop. Raises ConfigError before anything is started."""
     policy.load(settings.policy)
-    alert_log = open_log(settings.log)
-    await alert_log.start()  # mends a broken file, and says what can't be used, once for all
-    await alert_log.stop()
+    async with opened_log(settings.log):
+        pass  # mends a broken file, and says what can't be used, once for all
     stop = Stop()
     with tempfile.TemporaryDirectory(prefix="geocast-") as folder:
         descriptors = [each.fileno() for each in streams]
@@ -167,23 +166,20 @@ def _names(settings: Settings) -> list[str]:
 
 async def _run_stream(part: Part, listeners: Sequence[socket.socket], settings: Settings, tokens: Tokens) -> None:
     stop = Stop()
-    alert_log = open_log(settings.log)
-    await alert_log.start()
     metrics = Metrics()
-    delivery = Delivery(settings, tokens, SystemClock(), alert_log, metrics)
-    channel = Channel(Path(part.folder), part.name, lambda _: alert_log.nudge())
+    async with opened_log(settings.log) as alert_log:
+        delivery = Delivery(settings, tokens, SystemClock(), alert_log, metrics)
+        with contextlib.closing(Channel(Path(part.folder), part.name, lambda _: alert_log.nudge())) as channel:
 
-    async def report() -> None:
-        while True:
-            told = {"name": part.name, "pid": os.getpid(), "unready": delivery.unready()}
-            channel.send("api", msgpack.packb(told | {"metrics": export(metrics.registry)}))
-            await asyncio.sleep(REPORT_S)
+            async def report() -> None:
+                while True:
+                    told = {"name": part.name, "pid": os.getpid(), "unready": delivery.unready()}
+                    channel.send("api", msgpack.packb(told | {"metrics": export(metrics.registry)}))
+                    await asyncio.sleep(REPORT_S)
 
-    async with background(report()), delivery.serving(listeners, stop.hurry):
-        log.info("%s is ready", part.name)
-        await stop.asked.wait()
-    channel.close()
-    await alert_log.stop()
+            async with background(report()), delivery.serving(listeners, stop.hurry):
+                log.info("%s is ready", part.name)
+                await stop.asked.wait()
 
 
 # ---- the api process ---------------------------------------------------------------------------------------------
@@ -224,46 +220,54 @@ class _Reports:
 
 async def _run_api(part: Part, listeners: Sequence[socket.socket], settings: Settings, tokens: Tokens) -> None:
     stop = Stop()
-    clock = SystemClock()
-    in_force = policy.load(settings.policy)
-    alert_log = open_log(settings.log)
-    await alert_log.start()
-    keeper = LogKeeper(alert_log, clock)
-    names = _names(settings)
-    reports = _Reports(names)
-    metrics = Metrics(reports.exports)
+    async with opened_log(settings.log) as alert_log:
+        with contextlib.closing(_ApiProcess(part, settings, tokens, alert_log)) as process:
+            async with process.running(listeners[0]):
+                log.info("api is ready on %s", settings.api)
+                await stop.asked.wait()
+                process.calls.draining = True
 
-    def received(data: bytes) -> None:
+
+class _ApiProcess:
+    """The api listener of a node whose sessions are elsewhere."""
+
+    def __init__(self, part: Part, settings: Settings, tokens: Tokens, alert_log: AlertLog) -> None:
+        clock = SystemClock()
+        in_force = policy.load(settings.policy)
+        self._names = _names(settings)
+        self._reports = _Reports(self._names)
+        self._keeper = LogKeeper(alert_log, clock)
+        self._channel = Channel(Path(part.folder), part.name, self._received)
+        publishing = Publishing(alert_log, in_force, clock, self._appended)
+        metrics = Metrics(self._reports.exports)
+        self.calls = Api(publishing, alert_log, in_force, tokens, clock, metrics, self._unready)
+
+    def close(self) -> None:
+        """Be gone."""
+        self._channel.close()
+
+    @contextlib.asynccontextmanager
+    async def running(self, listener: socket.socket) -> AsyncIterator[None]:
+        """Serve for as long as the block runs."""
+        upkeep = background(self._watch_log(), purge_for_ever(self._keeper))
+        async with upkeep, serve(make_app(self.calls), listener):
+            yield
+
+    def _received(self, data: bytes) -> None:
         if data:
-            reports.take(data)
+            self._reports.take(data)
         else:  # from the supervisor: the node is going away
-            calls.draining = True
+            self.calls.draining = True
 
-    channel = Channel(Path(part.folder), part.name, received)
+    def _appended(self) -> None:
+        for name in self._names:
+            self._channel.send(name, b"")
 
-    def appended() -> None:
-        for name in names:
-            channel.send(name, b"")
+    def _unready(self) -> list[str]:
+        draining = ["draining"] if self.calls.draining else []
+        return draining + self._keeper.unready() + self._reports.unready()
 
-    def unready() -> list[str]:
-        return (["draining"] if calls.draining else []) + keeper.unready() + reports.unready()
-
-    async def watch_log() -> None:
+    async def _watch_log(self) -> None:
         while True:
-            await keeper.store({})
+            await self._keeper.store({})
             await asyncio.sleep(FLUSH_S)
-
-    publishing = Publishing(alert_log, in_force, clock, appended)
-    calls = Api(publishing, alert_log, in_force, tokens, clock, metrics, unready)
-    async with background(watch_log(), purge_for_ever(keeper)), serve(make_app(calls), listeners[0]):
-        log.info("api is ready on %s", settings.api)
-        await stop.asked.wait()
-        calls.draining = True
-    channel.close()
-    await alert_log.stop()
-
-
-def check_log(url: str) -> None:
-    """Refuse a log that several processes can't share. Raises ConfigError."""
-    if url.startswith("memory:"):
-        raise ConfigError("--log memory: is for one process; with --workers give sqlite:PATH")

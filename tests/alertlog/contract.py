@@ -4,6 +4,7 @@ A backend's test file makes a class of its own from `LogContract` (and `DurableC
 says how to open one. What only one backend can be made to do (a full disk, a broken row) is tested in its own file.
 """
 
+import abc
 import asyncio
 from contextlib import aclosing
 
@@ -56,14 +57,14 @@ async def entries(log):
     return [entry for _, entry in await read(log)]
 
 
-class LogContract:
+class LogContract(abc.ABC):
     """The rules that any backend keeps."""
 
     module = None  # where the backend is: its constants are changed by some tests
 
+    @abc.abstractmethod
     def new(self, tmp_path):
         """A log that is not open yet. Called twice with the same path it is the same log, if it is durable."""
-        raise NotImplementedError
 
     @pytest.fixture(autouse=True)
     def _patches(self, monkeypatch):

@@ -49,6 +49,10 @@ class Counts(NamedTuple):
     sent: int = 0
     acked: int = 0
 
+    def plus(self, other: "Counts") -> "Counts":
+        """Both together. (`+` would put the tuples end to end.)"""
+        return Counts(self.sent + other.sent, self.acked + other.acked)
+
 
 class AlertLog(Protocol):
     """The port; the rules are in the module's docstring. Every method may raise LogUnavailable."""

@@ -77,9 +77,8 @@ class MemoryLog:
 
     async def add_counts(self, counts: Mapping[str, Counts]) -> None:
         """Add to the deliveries of each alert."""
-        for alert_id, (sent, acked) in counts.items():
-            old = self._counts.get(alert_id, Counts())
-            self._counts[alert_id] = Counts(old.sent + sent, old.acked + acked)
+        for alert_id, more in counts.items():
+            self._counts[alert_id] = self._counts.get(alert_id, Counts()).plus(more)
 
     async def counts(self, alert_id: str) -> Counts:
         """The deliveries of one alert."""

@@ -38,6 +38,7 @@ from websockets.server import ServerProtocol
 from .. import closing
 from ..clock import Clock
 from ..closing import Close, SessionClosed
+from ..config import BACKLOG
 from ..errors import trace
 from ..frames import WIRES, Wire
 from ..hub import Hub
@@ -56,7 +57,6 @@ RATE_PER_S, BURST = 10.0, 300  # messages, control frames included
 FRAGMENT_COST = 1 / 32  # of a message, for each fragment but the last
 RETRY_AFTER_S = 5
 MAX_HEADERS_BYTES = 32 * 1024
-BACKLOG = 4096
 SEND_BUFFER_BYTES = 64 * 1024  # of the kernel, per connection: what an expiry can't call back
 SPARE = 64  # connections above the capacity that are told 503; beyond, they are dropped unanswered
 
