@@ -61,6 +61,8 @@ class FakePeer:
         self._on_pause = on_pause
         self._taken = 0
 
+    descriptor = -1
+
     def write(self, data: bytes) -> None:
         """Keep `data`."""
         if self.broken:

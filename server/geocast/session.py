@@ -45,6 +45,11 @@ class Peer(Protocol):
         """Hands bytes to the transport; never blocks, never raises."""
         ...
 
+    @property
+    def descriptor(self) -> int:
+        """The number of its socket, for sends to many at once; -1 if it has none."""
+        ...
+
     def close(self, close: Close) -> None:
         """End the session so; the hub is told by `leave`."""
         ...

@@ -339,7 +339,7 @@ class Guard:
             return Problem("too-many-requests", headers=retry)
         if self._api.draining:
             return Problem("draining", headers=retry)
-        grant = self._api.tokens.check(_bearer(scope), self._api.clock.now())
+        grant = self._api.tokens.check(_bearer(scope), self._api.clock.now(), again=True)
         if grant is None:
             return Problem("unauthorized", headers={"WWW-Authenticate": 'Bearer realm="geocast"'})
         scope["grant"] = grant
@@ -376,6 +376,8 @@ async def serve(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
         http="httptools",
         ws="none",
         lifespan="off",
+        interface="asgi3",
+        proxy_headers=False,
         log_config=None,
         access_log=False,
         server_header=False,
