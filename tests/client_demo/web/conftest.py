@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import shutil
+import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -12,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from end_to_end.conftest import keys, own_node  # noqa: F401 (fixtures)
-from end_to_end.harness import Json, Keys, Node, free_ports, wait_until
+from end_to_end.conftest import keys, node, own_node  # noqa: F401 (fixtures)
+from end_to_end.harness import PHONE_SCOPE, Json, Node, wait_until
 
 HERE = Path(__file__).parent
 WEB = HERE.parents[2] / "client_demo" / "web"
@@ -124,6 +125,63 @@ def _field(line: Json, name: str) -> Any:
     return line[name] if name in line else line.get("alert", {}).get(name)
 
 
+class Tunnel:
+    """A TCP relay in front of a node. `stall` makes what is open half-open: both ends stay up, no byte gets through."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"ws://127.0.0.1:{self._listener.getsockname()[1]}/v1/stream"
+        self._open: list[tuple[socket.socket, threading.Event]] = []
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def stall(self) -> None:
+        """From now on nothing passes on the connections that are open."""
+        for _, is_stalled in self._open:
+            is_stalled.set()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._threads[0].join()
+        for end, _ in self._open:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        for end, _ in self._open:
+            end.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(("127.0.0.1", self._port))
+                is_stalled = threading.Event()
+                self._open += [(near, is_stalled), (far, is_stalled)]
+                for source, sink in ((near, far), (far, near)):
+                    self._threads.append(threading.Thread(target=self._carry, args=(source, sink, is_stalled)))
+                    self._threads[-1].start()
+
+    @staticmethod
+    def _carry(source: socket.socket, sink: socket.socket, is_stalled: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if not is_stalled.is_set():
+                    sink.sendall(data)
+            if not is_stalled.is_set():
+                sink.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def tunnel(own_node: Node) -> Iterator[Tunnel]:  # noqa: F811 (the fixture)
+    """A relay in front of the test's node."""
+    relay = Tunnel(own_node.stream_port)
+    yield relay
+    relay.close()
+
+
 @pytest.fixture
 def open_page(js: str) -> Iterator[Callable[..., Page]]:
     """`open_page(node, place, …)`: a client that ends with the test."""
@@ -131,8 +189,8 @@ def open_page(js: str) -> Iterator[Callable[..., Page]]:
 
     def opening(node: Node, *places: Json, **options: Any) -> Page:
         url = options.pop("url", None) or f"ws://127.0.0.1:{node.stream_port}/v1/stream"
-        tokens = options.pop("tokens", None) or [node.keys.token(sub="phone", scope="alerts:receive")]
-        pages.append(Page(js, url, places=list(places), tokens=tokens, **options))
+        options.setdefault("tokens", [node.keys.token(sub="phone", scope=PHONE_SCOPE)])
+        pages.append(Page(js, url, **({"places": list(places)} if places else {}), **options))
         return pages[-1]
 
     yield opening

@@ -6,7 +6,7 @@ import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
 
 const [library, text] = process.argv.slice(2);
-const { tokens, file, skewMs = 0, msgpack, h3, ...options } = JSON.parse(text);
+const { tokens, file, skewMs = 0, speed = 1, msgpack, h3, ...options } = JSON.parse(text);
 const { Geocast, watchPosition, fetchLive } = await import(library);
 const packages = createRequire(library);
 const tell = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
@@ -16,17 +16,18 @@ const storage = file && {
   setItem: (_, value) => writeFileSync(file, value),
   removeItem: () => rmSync(file, { force: true }),
 };
+const begin = Date.now();
 const clock = {
-  now: () => Date.now() + skewMs,
-  steady: () => performance.now(),
-  setTimeout: (callback, ms) => setTimeout(callback, ms),
+  now: () => begin + (Date.now() - begin) * speed + skewMs,
+  steady: () => performance.now() * speed,
+  setTimeout: (callback, ms) => setTimeout(callback, ms / speed),
   clearTimeout: (timer) => clearTimeout(timer),
 };
 const all = {
   ...options,
   clock,
   storage: storage ?? null,
-  token: tokens && (() => (tokens.length > 1 ? tokens.shift() : tokens[0])),
+  token: options.token ?? (tokens && (() => (tokens.length > 1 ? tokens.shift() : tokens[0]))),
   random: () => 0,
   ...(msgpack && { msgpack: await import(packages.resolve("@msgpack/msgpack")) }),
   ...(h3 && { h3: await import(packages.resolve("h3-js")) }),
