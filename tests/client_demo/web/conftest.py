@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from end_to_end.conftest import keys, node, own_node  # noqa: F401, F811 (fixtures)
+from end_to_end.conftest import keys, node, own_node  # noqa: F401 (fixtures)
 from end_to_end.harness import PHONE_SCOPE, Json, Node, wait_until
 
 HERE = Path(__file__).parent
@@ -187,9 +187,9 @@ def open_page(js: str) -> Iterator[Callable[..., Page]]:
     """`open_page(node, place, …)`: a client that ends with the test."""
     pages: list[Page] = []
 
-    def opening(node: Node, *places: Json, **options: Any) -> Page:
-        url = options.pop("url", None) or f"ws://127.0.0.1:{node.stream_port}/v1/stream"
-        options.setdefault("tokens", [node.keys.token(sub="phone", scope=PHONE_SCOPE)])
+    def opening(server: Node, *places: Json, **options: Any) -> Page:
+        url = options.pop("url", None) or f"ws://127.0.0.1:{server.stream_port}/v1/stream"
+        options.setdefault("tokens", [server.keys.token(sub="phone", scope=PHONE_SCOPE)])
         pages.append(Page(js, url, **({"places": list(places)} if places else {}), **options))
         return pages[-1]
 
