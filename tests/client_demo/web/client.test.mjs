@@ -189,6 +189,26 @@ test("after a short sleep it pings at once; after a long one it comes back, and 
   assert.deepEqual(events, ["alert a", "expire a expired"]);
 });
 
+test("a short sleep is noticed by the timer; an answer that comes too late is none", async () => {
+  const { geocast, socket } = await join();
+  clock.sleep(6_000);
+  await clock.pass(15_000);
+  assert.equal(socket.took("ping").length, 1);
+  clock.sleep(20_000);
+  socket.say({ type: "pong", now: time(clock.wall - 20_000) });
+  assert.equal(geocast.status.state, "waiting");
+  tell(socket, "a");
+  socket.end(4403);
+  assert.deepEqual([geocast.status.state, geocast.held()], ["waiting", []], "what is over says nothing more");
+});
+
+test("what was in the pipe when the device went to sleep is asked for anew", async () => {
+  const { geocast, socket } = await join();
+  clock.sleep(120_000);
+  tell(socket, "a");
+  assert.deepEqual([geocast.status.state, geocast.held()], ["waiting", []]);
+});
+
 test("a clock that is set back stops nothing; one that is set forward by a year costs a connection", async () => {
   const { geocast, socket } = await join();
   tell(socket, "a");
@@ -208,7 +228,7 @@ test("in a browser: online again means a new draw, and nothing later than before
   globalThis.window = { addEventListener: (name, call) => (listeners[name] = call), removeEventListener: (name) => delete listeners[name] };
   globalThis.document = { ...globalThis.window, visibilityState: "visible" };
   try {
-    const draws = [0.9, 0.9, 0.9, 0, 0.9];
+    const draws = [0.9, 0.9, 0.9, 0.5, 0.9];
     const { geocast } = await start({ random: () => draws.shift() });
     for (const _ of [1, 2]) {
       FakeSocket.last.end(1006);
@@ -217,10 +237,10 @@ test("in a browser: online again means a new draw, and nothing later than before
     FakeSocket.last.end(1006);
     assert.ok(geocast.status.retryAt - clock.wall > 100_000);
     listeners.online();
-    assert.equal(geocast.status.retryAt - clock.wall, 1_000);
+    assert.equal(geocast.status.retryAt - clock.wall, 15_500);
     listeners.online();
-    assert.equal(geocast.status.retryAt - clock.wall, 1_000);
-    await clock.pass(1_000);
+    assert.equal(geocast.status.retryAt - clock.wall, 15_500);
+    await clock.pass(15_500);
     FakeSocket.last.welcome(clock);
     listeners.visibilitychange();
     assert.equal(FakeSocket.last.took("ping").length, 1);
@@ -368,6 +388,16 @@ test("many acknowledgements are paced below the server's limit, and a ping overt
   assert.ok(socket.took("ack").length > 55);
 });
 
+test("acknowledgements that nobody waits for have an end", async () => {
+  const { geocast, socket } = await join();
+  for (let n = 0; n < 2_000; n++) geocast.ack({ id: `a${n}`, revision: 1 });
+  for (let passed = 0; passed < 300_000; passed += 10_000) {
+    await clock.pass(10_000);
+    socket.say({ type: "pong", now: time(clock.wall) });
+  }
+  assert.equal(socket.took("ack").length, 199 + 1_000);
+});
+
 // ---- tokens ----
 
 const jwt = (exp, name) => `h.${btoa(JSON.stringify({ exp: exp / 1_000, name }))}.s`;
@@ -401,6 +431,13 @@ test("a token is renewed a minute before it expires, again and again, and asked 
   assert.deepEqual(link.took("token"), [], "one is under way");
   link.say({ type: "ok", ref: 1, live: 0 });
   assert.deepEqual(link.took("token"), [{ type: "token", ref: 2, token: "third" }]);
+});
+
+test("a token that is the same as before is no fresh one", async () => {
+  const { socket } = await start({ token: () => "same" });
+  FakeSocket.last.welcome(clock, { token_expires_at: time(clock.wall + 20_000) });
+  await clock.pass(18_000);
+  assert.deepEqual([socket, FakeSocket.last.took("token")], [undefined, []]);
 });
 
 test("a token function that throws, gives nonsense, or never answers, is asked again within the window", async () => {
@@ -445,6 +482,23 @@ for (const isSlow of [false, true]) {
     assert.equal(storage.entries.size, 0);
   });
 }
+
+test("a page beside this one: what it knows to be cancelled is not stored again, what it showed is shown", async () => {
+  const storage = memory();
+  const { socket, geocast } = await join({ storage });
+  tell(socket, "a");
+  tell(socket, "b");
+  await clock.pass(250);
+  const beside = await join({ storage });
+  beside.socket.say({ type: "cancel", id: "a", revision: 2, reason: "over", cancelled_at: "" });
+  await clock.pass(250);
+  tell(socket, "c");
+  geocast.close();
+  beside.geocast.close();
+  const third = await start({ storage });
+  assert.deepEqual(ids(third.geocast).sort(), ["b", "c"]);
+  assert.deepEqual(third.events, []);
+});
 
 test("on a device whose clock is wrong, what was stored ends when it ends", async () => {
   const storage = memory();
