@@ -149,7 +149,10 @@ export class Holdings {
 
   /** Take what was stored; what is held already stands. @param {Stored} stored @param {number} now @returns {Change[]} */
   restore({ held, cancelled }, now) {
-    for (const [id, until] of cancelled) this.#remember(id, until);
+    for (const [id, until] of cancelled) {
+      this.#remember(id, until);
+      this.#held.delete(id);
+    }
     for (const entry of held.filter((entry) => entry.expiresAt > now && !this.#cancelled.has(entry.alert.id))) {
       const mine = this.#held.get(entry.alert.id);
       if (mine) mine.shown ||= entry.shown;
@@ -168,7 +171,6 @@ export class Holdings {
     const both = new Holdings(false);
     both.restore({ ahead, held: [...this.#held.values()], cancelled: [...this.#cancelled] }, now);
     if (stored) both.restore(stored, now);
-    for (const id of both.#cancelled.keys()) both.#held.delete(id);
     both.#dropBeyond(MAX_HOLDING);
     return { ahead, held: [...both.#held.values()], cancelled: [...both.#cancelled] };
   }

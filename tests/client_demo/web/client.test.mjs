@@ -207,6 +207,10 @@ test("what was in the pipe when the device went to sleep is asked for anew", asy
   clock.sleep(120_000);
   tell(socket, "a");
   assert.deepEqual([geocast.status.state, geocast.held()], ["waiting", []]);
+  await clock.pass(2_000);
+  FakeSocket.last.welcome(clock);
+  tell(socket, "a");
+  assert.deepEqual(geocast.held(), []);
 });
 
 test("a clock that is set back stops nothing; one that is set forward by a year costs a connection", async () => {
@@ -495,6 +499,8 @@ test("a page beside this one: what it knows to be cancelled is not stored again,
   tell(socket, "c");
   geocast.close();
   beside.geocast.close();
+  const stored = JSON.parse([...storage.entries.values()][0]);
+  assert.deepEqual(stored.held.map(({ alert }) => alert.id).sort(), ["b", "c"]);
   const third = await start({ storage });
   assert.deepEqual(ids(third.geocast).sort(), ["b", "c"]);
   assert.deepEqual(third.events, []);
