@@ -27,6 +27,7 @@ from hypothesis.stateful import (
 )
 from jwt import PyJWK
 from model import EARTH_RADIUS_M, SEVERITIES, Client, Item, Rules, haversine_m
+from schemas import check_client_message, check_server_message
 
 from geocast import hub as hubs
 from geocast.alert import Circle
@@ -150,7 +151,11 @@ class Phone(FakePeer):
         self.session = Session(self, WIRES[wire], machine.hub, TOKENS)
 
     def write(self, data):
-        self.machine.gets(self, messages(data))
+        said = messages(data)
+        for message in said:
+            if message["type"] != "<ping>":
+                check_server_message(message)
+        self.machine.gets(self, said)
         super().write(data)
 
     def close(self, close):
@@ -389,6 +394,7 @@ class Geocast(RuleBasedStateMachine):
         shown = {name: value for name, value in message.items() if name != "token"} | (token or {})
         self.trace.sends(phone.name, "node", f"{kind} {shown}")
         phone.take()
+        check_client_message({"type": kind} | message)
         code = None
         try:
             phone.session.receive(phone.session.wire.dumps({"type": kind} | message), self.now)
