@@ -198,14 +198,21 @@ def _answer(model: type[BaseModel], description: str) -> dict[str, Any]:
     return {"description": description, **_json_of(model)}
 
 
+def _links() -> dict[str, Any]:
+    """What can be done with the id in an answer."""
+    return {"links": {name: {"operationId": name, "parameters": _FROM_ANSWER} for name in ("get", "revise", "cancel")}}
+
+
 def _call(summary: str, **more: Any) -> dict[str, Any]:
     return {"summary": summary, "response_model": None, **more}
 
 
 _READ = _problems(401, 403, 429, 500, 503)
 _WRITE = _READ | _problems(400, 413, 415, 422)
+_FROM_ANSWER = {"alert_id": "$response.body#/id"}
 _ID_SCHEMA = {"type": "string", "pattern": f"^{ID_PATTERN}$"}
 _ID = {"parameters": [{"name": "alert_id", "in": "path", "required": True, "schema": _ID_SCHEMA}]}
+_SLUG_SCHEMA = {"type": "string", "examples": list(PROBLEMS)}
 _DRY_RUN = {
     "parameters": [
         {
@@ -219,17 +226,19 @@ _DRY_RUN = {
 
 PUBLISH = _call(
     "Publish an alert",
+    operation_id="publish",
     status_code=201,
     openapi_extra={"security": _SECURITY, **_DRY_RUN, **_json_body(AlertRequest)},
     responses={
         200: _answer(AcceptedOut, "Published before, with the same content; or a dry run"),
-        201: _answer(AcceptedOut, "On stable storage"),
+        201: _answer(AcceptedOut, "On stable storage") | _links(),
         **_WRITE,
         **_problems(409),
     },
 )
 REVISE = _call(
     "Publish the next revision",
+    operation_id="revise",
     status_code=201,
     openapi_extra={"security": _SECURITY, **_ID, **_json_body(RevisionRequest)},
     responses={
@@ -241,6 +250,7 @@ REVISE = _call(
 )
 CANCEL = _call(
     "Cancel an alert",
+    operation_id="cancel",
     status_code=201,
     openapi_extra={"security": _SECURITY, **_ID, **_json_body(CancelRequest)},
     responses={
@@ -252,29 +262,42 @@ CANCEL = _call(
 )
 GET = _call(
     "An alert's state and delivery counts",
+    operation_id="get",
     openapi_extra={"security": _SECURITY, **_ID},
     responses={200: _answer(StateOut, "Known"), **_READ, **_problems(404)},
 )
 LIST = _call(
     "All live alerts",
+    operation_id="list",
     openapi_extra={"security": _SECURITY},
     responses={200: _answer(LiveOut, "In the order of publication"), **_READ},
 )
 POLICY = _call(
     "The policy in force",
+    operation_id="policy",
     openapi_extra={"security": _SECURITY},
     responses={200: _answer(Policy, "What may be alerted, and what never is"), **_READ},
 )
-HEALTH = _call("Whether the process is alive", tags=["operations"], responses={200: _answer(HealthOut, "It is")})
+HEALTH = _call(
+    "Whether the process is alive",
+    operation_id="healthz",
+    tags=["operations"],
+    responses={200: _answer(HealthOut, "It is")},
+)
 READY = _call(
     "Whether the node is ready",
+    operation_id="readyz",
     tags=["operations"],
     responses={200: _answer(ReadyOut, "Ready"), 503: _answer(ReadyOut, "Not ready, with the reasons")},
 )
-METRICS = _call("Metrics in Prometheus' text format", tags=["operations"], response_class=PlainTextResponse)
+METRICS = _call(
+    "Metrics in Prometheus' text format", operation_id="metrics", tags=["operations"], response_class=PlainTextResponse
+)
 PROBLEM = _call(
     "What a problem type means",
+    operation_id="problem",
     tags=["operations"],
+    openapi_extra={"parameters": [{"name": "slug", "in": "path", "required": True, "schema": _SLUG_SCHEMA}]},
     responses={200: _answer(ProblemTypeOut, "A problem type"), **_problems(404)},
 )
 _BODIES = (AlertRequest, RevisionRequest, CancelRequest)
