@@ -183,12 +183,8 @@ def stamp(ms: int) -> str:
 def clock() -> Json:
     """`clock.json`."""
     cases = []
-    for skew_ms, what in (
-        (0, "right"),
-        (3_600_000, "an hour behind"),
-        (-3_600_000, "an hour ahead"),
-        (-1, "1 ms ahead"),
-    ):
+    clocks = {0: "right", 3_600_000: "an hour behind", -3_600_000: "an hour ahead", -1: "1 ms ahead"}
+    for skew_ms, what in clocks.items():
         for left_ms in (-1, 0, 1, 60_000):
             own_at_welcome, waited_ms = 5_000_000, 90_000
             server_then = skew_ms + waited_ms  # ms after noon
@@ -203,7 +199,7 @@ def clock() -> Json:
                 }
             )
     for left_ms in (-1, 1):
-        cases.append(
+        cases += [
             {
                 "why": f"a later `now`, of a `pong`, counts from then on; {left_ms} ms are left",
                 "readings": [{"own_ms": 1_000, "now": stamp(0)}, {"own_ms": 61_000, "now": stamp(62_500)}],
@@ -212,10 +208,10 @@ def clock() -> Json:
                 "live": left_ms > 0,
                 "left_ms": left_ms,
             }
-        )
+        ]
     return {
-        "about": "Is an alert live, by the own clock corrected by the server's `now` (C2)? readings: what the own clock "
-        "said when a `welcome` or `pong` with this `now` came; it counts ms since any moment. live is now < expires_at.",
+        "about": "Is an alert live, by the own clock corrected by the server's `now` (C2)? readings: what the own "
+        "clock, in ms since any moment, said when a `welcome` or `pong` with this `now` came. live: now < expires_at.",
         "cases": cases,
     }
 
@@ -306,8 +302,8 @@ def revisions() -> Json:
         ],
     }
     return {
-        "about": "What messages do to what is held (C1 to C3). The client is at `place` and reads the messages at `now`, "
-        "the server's time. effect: shown, cancelled or nothing; held: id to revision afterwards.",
+        "about": "What messages do to what is held (C1 to C3). The client is at `place` and reads the messages at "
+        "`now`, the server's time. effect: shown, cancelled or nothing; held: id to revision afterwards.",
         "now": stamp(0),
         "place": place,
         "cases": [
@@ -369,8 +365,8 @@ def reconnect() -> Json:
         ],
     }
     return {
-        "about": "How long to wait after a connection has ended (W1 to W7), in ms, drawn at random from all of delay_ms; "
-        "null: do not come back; an upper end of null: there is none. 1006 stands for no close frame, or no connection.",
+        "about": "How long to wait after a connection has ended (W1 to W7), in ms, drawn at random from all of "
+        "delay_ms; null: do not come back; an upper end of null: there is none. 1006: no close frame, or no connection.",
         "cases": [{"why": why, "steps": steps} for why, steps in stories.items()],
     }
 
