@@ -366,7 +366,7 @@ def reconnect() -> Json:
     }
     return {
         "about": "How long to wait after a connection has ended (W1 to W7), in ms, drawn at random from all of "
-        "delay_ms; null: do not come back; an upper end of null: there is none. 1006: no close frame, or no connection.",
+        "delay_ms; null: do not come back; an upper end of null: there is none. 1006: no close frame, no connection.",
         "cases": [{"why": why, "steps": steps} for why, steps in stories.items()],
     }
 
