@@ -2,7 +2,7 @@
 
 A duty is met when every scenario that saw it found nothing wrong. What can't be seen from the wire is listed as such.
 Chance: a client that draws its delays as the contract wants fails `window` once in 30,000 runs, `backoff` once in
-5,000.
+16,000.
 """
 
 import asyncio
@@ -85,16 +85,16 @@ async def basics(stage: Stage) -> None:
     talk = await stage.client()
     await talk.welcome(mood="good")
     await talk.say({"type": "weather", "outlook": "sunny"})
-    await talk.cancel("never-heard-of", 3)
     await talk.alert("strange", area=[{"type": "polygon", "points": [[1, 2], [3, 4], [5, 6]]}], colour="red")
-    await talk.alert("plain")
-    acknowledges = await talk.fence()
     found = stage.findings
-    found.judge("pong", await talk.pings(5.0), "no pong came within 5 s")
-    found.judge("unknown", talk.is_open(), "ended the connection over something that it does not know")
-    if acknowledges:
+    if await talk.fence():
         found.judge("unknown", talk.acks()["strange", 1] > 0, "did not show an alert whose shape it does not know")
-        found.judge("unknown-cancel", talk.acks()["plain", 1] > 0, "shows no alert after a cancel of an unknown one")
+    found.judge("unknown", talk.is_open(), "ended the connection over something that it does not know")
+    await talk.cancel("never-heard-of", 3)
+    await talk.alert("plain")
+    await talk.fence()
+    found.judge("unknown-cancel", talk.is_open(), "ended the connection over a cancel of something unknown")
+    found.judge("pong", await talk.pings(5.0), "no pong came within 5 s")
     held = _held(await _return(stage, talk, 1012))
     found.judge("holding", held.get("plain") == 1, "`holding` lacks what was shown")
     found.judge("unknown", held.get("strange") == 1, "did not keep an alert whose shape it does not know")
@@ -189,8 +189,8 @@ async def silence(stage: Stage) -> None:
             found.not_seen(duty, "sends no `ping`: then it has to see the WebSocket's own, and to judge by them")
         return
     found.met("ping")
-    await asyncio.sleep(heartbeat_s / 2)
-    found.judge("ping", talk.is_open(), "ended a connection although its `ping` was answered")
+    left = await talk.leaves(heartbeat_s)
+    found.judge("ping", not left, "ended a connection although its `ping` was answered")
     talk.freeze()
     within_s = heartbeat_s + 10 + SLACK_S
     back = await stage.back(time.monotonic(), within_s)
@@ -218,8 +218,8 @@ async def window(stage: Stage) -> None:
 
 
 async def backoff(stage: Stage) -> None:
-    """Refused seven times."""
-    found, attempts, high = stage.findings, 7, 0.1
+    """Refused eight times."""
+    found, attempts, high = stage.findings, 8, 0.1
     talk = await stage.client()
     await talk.welcome(min_ms=50, max_ms=100)
     await talk.pings(SLACK_S)
@@ -233,7 +233,7 @@ async def backoff(stage: Stage) -> None:
             return
         delays.append(arrival.at - before)
         before = arrival.at
-    found.judge("backoff", max(delays[3:]) > 0.3, "the delays do not grow: all of the last four were below 0.3 s")
+    found.judge("backoff", max(delays[3:]) > 0.5, "the delays do not grow: all of the last five were below 0.5 s")
     found.judge("backoff", min(delays) >= 0.05 - EARLY_S, "came back sooner than the window's lower end")
 
 
@@ -273,7 +273,7 @@ async def later(stage: Stage) -> None:
     """An overloaded server, and one that has heard too much."""
     talk, found = await stage.client(), stage.findings
     for code in (1013, 4429):
-        await talk.welcome(min_ms=500, max_ms=1000)
+        await talk.welcome(min_ms=1500, max_ms=2500)
         await talk.pings(SLACK_S)
         left_at = await talk.close(code)
         back = await stage.back(left_at, LATER_S)
@@ -281,7 +281,7 @@ async def later(stage: Stage) -> None:
             found.not_seen("later", f"did not come back within {LATER_S:g} s of {code}, and may still do so")
             return
         delay = back.arrived_at - left_at
-        found.judge("later", delay >= 0.5 - EARLY_S, f"came back {delay:.2f} s after {code}: sooner than the window")
+        found.judge("later", delay >= 1.5 - EARLY_S, f"came back {delay:.2f} s after {code}: sooner than the window")
         talk = back
 
 

@@ -256,6 +256,13 @@ class Talk:
         """Whether the client is still there."""
         return self._socket.close_code is None
 
+    async def leaves(self, within_s: float) -> bool:
+        """Whether the client ends the connection within so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._socket.wait_closed()
+        return not self.is_open()
+
     async def close(self, code: int) -> float:
         """End it so: 1006 without a close frame. When that was, by the monotonic clock."""
         at = time.monotonic()
