@@ -92,16 +92,25 @@ def validators() -> dict[str, Draft202012Validator]:
     }
 
 
-def _strict_json(text: str) -> object:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len(dict(pairs)) != len(pairs):
-            raise ValueError("a key twice in one object")
-        return dict(pairs)
+def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError("a key twice in one map")
+    return dict(pairs)
 
-    def no_constant(name: str) -> None:
-        raise ValueError(f"{name} is no JSON")
 
-    return json.loads(text, object_pairs_hook=unique, parse_constant=no_constant)
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _parsed(frame: str | bytes) -> Message:
+    """The map in a frame, read strictly (L1, F5). Raises ValueError and others for what is none."""
+    if isinstance(frame, str):
+        value = json.loads(frame, object_pairs_hook=_unique, parse_constant=_no_constant)
+    else:
+        value = msgpack.unpackb(frame, object_pairs_hook=_unique)
+    if not isinstance(value, dict):
+        raise TypeError("not a map")
+    return value
 
 
 class Talk:
@@ -155,11 +164,11 @@ class Talk:
             findings.unmet("form", f"a {'text' if isinstance(frame, str) else 'binary'} frame: wrong for this format")
             return {}
         try:
-            message = _strict_json(frame) if isinstance(frame, str) else msgpack.unpackb(frame)
-        except ValueError as error:
-            findings.unmet("form", f"a frame that is no message: {error}")
+            message = _parsed(frame)
+        except Exception as error:  # msgpack raises what it likes
+            findings.unmet("form", f"a frame that is no message: {error or type(error).__name__}")
             return {}
-        kind = message.get("type") if isinstance(message, dict) else None
+        kind = message.get("type")
         limit = MAX_HELLO_BYTES if kind == "hello" else MAX_MESSAGE_BYTES
         if size > limit:
             findings.unmet("form", f"a message of {size} bytes, {limit} are allowed")
@@ -171,7 +180,11 @@ class Talk:
         except ValidationError as error:
             where = "/".join(str(part) for part in error.instance_path)
             findings.unmet("form", f"{kind}: {'/' + where if where else 'the message'}: {error.message}")
-        return dict(message)
+            return {"type": kind}
+        except ValueError as error:  # a type that JSON does not have
+            findings.unmet("form", f"{kind}: {error}")
+            return {"type": kind}
+        return message
 
     async def _answer(self, message: Message) -> None:
         ref = {"ref": message["ref"]} if "ref" in message else {}
@@ -285,7 +298,7 @@ class Talk:
         except (KeyError, TypeError, ValueError):
             places = []
         if not places:
-            raise Over("the client has no place: give it one")
+            raise Over("the client has no place, or its hello is malformed")
         return places
 
     def _centre(self) -> tuple[float, float]:
