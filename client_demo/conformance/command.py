@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from pathlib import Path
+from typing import TextIO
 
 import click
 from rich.console import Console
@@ -42,9 +42,7 @@ def _address(_context: click.Context, _parameter: click.Parameter, value: str) -
 @click.option("--list", "lists", is_flag=True, help="Name the scenarios and what they look at, and end.")
 @click.option("--jobs", type=click.IntRange(1), default=JOBS, help="Scenarios side by side, with a command.")
 @click.option("--wait", "wait_s", default=20.0, help="Seconds to wait for a client to connect.")
-@click.option(
-    "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the report here, too."
-)
+@click.option("--json", "json_file", type=click.File("w", "utf-8"), help="Write the report here, too.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def conformance(
     address: tuple[str, int],
@@ -52,7 +50,7 @@ def conformance(
     lists: bool,
     jobs: int,
     wait_s: float,
-    json_file: Path | None,
+    json_file: TextIO | None,
     command: tuple[str, ...],
 ) -> None:
     """Play a server's side of the contract to a client, and report which of its duties it meets.
@@ -73,7 +71,7 @@ def conformance(
         else:
             found = asyncio.run(_by_hand(console, scenarios, address, wait_s))
     except OSError as error:
-        click.echo(f"error: {error.strerror or error}", err=True)
+        click.echo(f"error: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", err=True)
         sys.exit(WRONG_INPUT)
     except KeyboardInterrupt:
         click.echo("stopped", err=True)
@@ -81,7 +79,7 @@ def conformance(
     judged = verdicts(scenarios, found)
     console.print(table(judged))
     if json_file is not None:
-        json_file.write_text(as_json(judged, command) + "\n", "utf-8")
+        json_file.write(as_json(judged, command) + "\n")
     sys.exit(1 if any(verdict.outcome == FAIL for verdict in judged) else 0)
 
 

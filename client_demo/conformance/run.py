@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 from rich.table import Table
 from rich.text import Text
@@ -27,8 +27,8 @@ JOBS = 6
 PASS, FAIL, NOT_APPLICABLE, UNSEEN = "pass", "fail", "not applicable", "not observable"
 _STYLES = {PASS: "green", FAIL: "bold red", NOT_APPLICABLE: "yellow", UNSEEN: "dim"}
 
-# Starts a client for the time of a block: (stream URL, token URL) -> context.
-StartClient = Callable[[str, str], AbstractAsyncContextManager[object]]
+# Starts a client for the time of a block: (stream URL, token URL) -> context. What it yields gives its last words.
+StartClient = Callable[[str, str], AbstractAsyncContextManager[Callable[[], str]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,14 @@ async def play(scenario: Scenario, stage: Stage) -> Findings:
 async def play_alone(scenario: Scenario, start: StartClient, host: str, wait_s: float) -> Findings:
     """Play one scenario to a client that is started for it."""
     stage = Stage(wait_s)
-    async with stage.serve(host, 0) as address, start(f"ws://{address}{PATH}", f"http://{address}{TOKEN_PATH}"):
-        return await play(scenario, stage)
+    async with (
+        stage.serve(host, 0) as address,
+        start(f"ws://{address}{PATH}", f"http://{address}{TOKEN_PATH}") as last_words,
+    ):
+        findings = await play(scenario, stage)
+        if not stage.came and (words := last_words()):
+            findings.unmet("handshake", f"the client's last words: {words}")
+        return findings
 
 
 async def play_all(
@@ -82,7 +88,7 @@ def started_by(command: Sequence[str]) -> StartClient:
     """A client process. `{url}` and `{token_url}` in the command are filled in; they are in its environment, too."""
 
     @contextlib.asynccontextmanager
-    async def start(url: str, token_url: str) -> AsyncIterator[object]:
+    async def start(url: str, token_url: str) -> AsyncIterator[Callable[[], str]]:
         words = [word.replace("{url}", url).replace("{token_url}", token_url) for word in command]
         environment = {**os.environ, "GEOCAST_STREAM_URL": url, "GEOCAST_TOKEN_URL": token_url}
         with tempfile.TemporaryFile() as output:  # a pipe that nobody reads would stop it
@@ -90,7 +96,7 @@ def started_by(command: Sequence[str]) -> StartClient:
                 *words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
             )
             try:
-                yield process
+                yield lambda: _last_line(output)
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     process.terminate()
@@ -102,6 +108,12 @@ def started_by(command: Sequence[str]) -> StartClient:
                     await process.wait()
 
     return start
+
+
+def _last_line(output: IO[bytes]) -> str:
+    output.seek(0)
+    lines = output.read().decode(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def verdicts(scenarios: Iterable[Scenario], found: Iterable[Findings]) -> list[Verdict]:

@@ -328,6 +328,7 @@ class Stage:
         self.skew_ms = 0  # how far the server's clock is ahead of this machine's
         self.refuse = 0  # handshakes that are answered with 502
         self.tokens = 0  # given out
+        self.came = False  # somebody has asked for the stream
         self._arrivals: asyncio.Queue[Arrival] = asyncio.Queue()
         self._by_socket: dict[ServerConnection, Arrival] = {}
 
@@ -402,6 +403,7 @@ class Stage:
         known = _known(part.strip() for part in offered.split(","))
         if not known:
             findings.unmet("handshake", "offers no subprotocol of geocast")
+        self.came = True
         arrival = Arrival(time.monotonic(), asyncio.get_running_loop().create_future())
         self._arrivals.put_nowait(arrival)
         refusal = None

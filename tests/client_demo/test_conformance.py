@@ -56,7 +56,7 @@ def started(run: Run):
     async def start(url: str, _token_url: str):
         task = asyncio.ensure_future(run(url))
         try:
-            yield
+            yield str
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -390,20 +390,22 @@ def test_a_command_is_judged_and_the_report_written(tmp_path):
 
 
 def test_a_client_that_never_comes_fails():
-    done = conformance("--scenario", "basics", "--wait", "0.5", "--", sys.executable, "-c", "pass")
+    done = conformance("--scenario", "basics", "--wait", "2", "--", sys.executable, "-c", "print('I am lost')")
     assert done.returncode == 1
     assert "no client connected" in done.stdout
+    assert "I am lost" in done.stdout
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--listen", "nowhere"), ("--scenario", "no-such"), ("--", "/no/such/command")],
+    [("--listen", "nowhere"), ("--scenario", "no-such"), ("--json", "/no/such/dir"), ("--", "/no/such/command")],
     ids=lambda arguments: arguments[-1],
 )
 def test_wrong_input_is_one_line_and_status_2(arguments):
     done = conformance(*arguments)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+    assert arguments[-1] in done.stderr or "HOST:PORT" in done.stderr
 
 
 def test_who_is_not_started_by_a_command_is_judged_too():
