@@ -42,7 +42,7 @@ def _address(_context: click.Context, _parameter: click.Parameter, value: str) -
 @click.option("--list", "lists", is_flag=True, help="Name the scenarios and what they look at, and end.")
 @click.option("--jobs", type=click.IntRange(1), default=JOBS, help="Scenarios side by side, with a command.")
 @click.option("--wait", "wait_s", default=20.0, help="Seconds to wait for a client to connect.")
-@click.option("--json", "json_file", type=click.File("w", "utf-8"), help="Write the report here, too.")
+@click.option("--json", "json_file", type=click.File("w", "utf-8", lazy=False), help="Write the report here, too.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def conformance(
     address: tuple[str, int],
