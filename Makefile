@@ -8,7 +8,7 @@ DEMO_SECONDS ?= 45
 SOAK_EXAMPLES ?= 5000
 export DEMO_SECONDS DEMO_FEED
 
-.PHONY: help install demo test soak check format bench bench-peers lock clean
+.PHONY: help install demo test soak check format bench bench-peers asyncapi lock clean
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -68,6 +68,9 @@ bench: $(VENV)/.bench  ## a short round of all benches; rewrites the table in be
 bench-peers: $(VENV)/.bench  ## install what geocast is measured against (root or sudo)
 	@sh bench/peers.sh
 	@$(PIP) --require-hashes -r requirements/bench-peers.txt
+
+asyncapi: $(VENV)/.runtime  ## renew docs/asyncapi.json
+	@$(BIN)/python -m geocast.net.asyncapi > docs/asyncapi.json
 
 lock:            ## renew the hash-pinned locks (needs uv)
 	@for name in build runtime demo test bench bench-peers; do \

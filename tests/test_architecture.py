@@ -69,7 +69,7 @@ def drawn(module, drawing):
     names = set().union(*drawing)
     if module in names:
         return module
-    if module == "net.documents":  # what the api says of itself
+    if module in ("net.documents", "net.asyncapi"):  # what the listeners say of themselves
         return "net.http"
     return module.split(".")[0]
 

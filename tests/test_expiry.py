@@ -8,6 +8,7 @@ import asyncio
 import pytest
 from fakes import DALLAS, HOUR_MS, NOON_MS, FakeClock, FakePeer, a_cancel, a_revision
 from jwt import PyJWK
+from schemas import check_client_message
 
 from geocast import closing
 from geocast import hub as hubs
@@ -32,6 +33,7 @@ class Phone(FakePeer):
         self.session = Session(self, wire, stage.hub, Tokens({"k": PyJWK(KEY, "HS256")}, required=False))
 
     def says(self, kind, **fields):
+        check_client_message({"type": kind, **fields})
         self.session.receive(self.session.wire.dumps({"type": kind, **fields}), self.stage.clock.now())
 
     def close(self, close):

@@ -59,7 +59,7 @@ def site() -> Iterator[Site]:
     thread.join()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # a running loop in this thread: no other test could have one
 def browser():
     """Debian's Chromium, headless."""
     playwright = pytest.importorskip("playwright.sync_api", reason="no playwright (`make test` installs it)")
