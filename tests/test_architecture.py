@@ -209,7 +209,10 @@ def test_only_the_alert_publishes_a_circle():
 
 def undocumented(node, where):
     """The public modules, classes and functions in a tree that have no docstring."""
-    if not ast.get_docstring(node):
+    overloads = any(
+        isinstance(each, ast.Name) and each.id == "overload" for each in getattr(node, "decorator_list", [])
+    )
+    if not overloads and not ast.get_docstring(node):
         yield where
     for child in node.body if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else ():
         if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not child.name.startswith("_"):
