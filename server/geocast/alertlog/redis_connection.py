@@ -99,7 +99,7 @@ class Primary:
                         if isinstance(answer, Exception):
                             raise answer
         except LogUnavailable:
-            self._leave()
+            self.leave()
             raise
         return answers
 
@@ -110,13 +110,11 @@ class Primary:
                 return Reader(self._connect(await self._locate(), single_connection_client=True))
 
     async def look(self) -> None:
-        """Go elsewhere if the Sentinels name another primary by now. Raises LogUnavailable."""
+        """Go elsewhere if the Sentinels name another primary by now; those that say nothing say nothing new."""
         if self._sentinels and self._client is not None:
-            with _unavailable():
-                async with asyncio.timeout(ANSWER_S):
-                    where = await self._locate()
-            if where != self._where:
-                self._leave()
+            with contextlib.suppress(LogUnavailable):
+                if await self._locate() != self._where:
+                    self.leave()
 
     async def close(self) -> None:
         """Close all connections but those of readers."""
@@ -126,9 +124,9 @@ class Primary:
         if self._left:
             await asyncio.wait(self._left)
 
-    def _leave(self) -> None:
-        """It failed: the next who wants a connection asks anew where the primary is."""
-        if self._sentinels and self._client is not None:
+    def leave(self) -> None:
+        """It failed: close what there is; the next who wants a connection looks anew where the primary is."""
+        if self._client is not None:
             task = asyncio.get_running_loop().create_task(self._client.aclose())
             self._client = None
             self._left.add(task)
