@@ -45,7 +45,7 @@ install: $(VENV)/.runtime  ## make .venv with the `geocast` command in it
 demo: $(VENV)/.demo $(WEB)  ## a node, a city of subscribers and a review desk; DEMO_FEED=path DEMO_SECONDS=45
 	@$(BIN)/python -m client_demo demo
 
-test: $(VENV)/.test $(WEB)  ## all tests
+test: $(VENV)/.test $(WEB)  ## all tests; installs redis-server and chromium, if it may
 	@sh requirements/system.sh
 	@$(BIN)/python -X dev -m pytest
 

@@ -187,11 +187,15 @@ class Delivery:
                     self._heard = time.monotonic()
                     if not batch:
                         self._caught_up.set()
-                    for count, (position, entry) in enumerate(batch, start=1):
+                        continue
+                    applied = 0
+                    for (position, entry), (_, following) in zip(batch, [*batch[1:], (0, None)], strict=True):
                         self._position = position
                         self._hub.deliver(entry, self._clock.now())
                         self._pump.wake()
-                        if count % APPLY_AT_ONCE == 0:
+                        applied += 1
+                        if applied >= APPLY_AT_ONCE and (following is None or following.id != entry.id):  # F4
+                            applied = 0
                             await asyncio.sleep(0)
             except LogUnavailable as error:
                 self.keeper.failed("read", error)
@@ -251,6 +255,7 @@ class Delivery:
         yield counter("sends", "Frames of alerts and cancels handed to transports", hub.sends)
         yield counter("acks", "Acknowledgements counted", hub.live.acks)
         yield counter("log_quarantined", "Entries of the log that could not be read", self._log.quarantined)
+        yield from self._log.metrics()
         yield counters("closes", "Sessions ended by the node", "code", _labels(stream.closes))
         yield counters("handshakes_refused", "Handshakes refused", "status", _labels(stream.refusals))
 

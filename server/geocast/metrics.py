@@ -105,14 +105,22 @@ def _process() -> Iterator[Metric]:
 
 Export = list[tuple[str, str, str, list[tuple[str, dict[str, str], float]]]]  # name, type, text, samples
 
-_GREATEST = ("geocast_oldest_flight_seconds", "geocast_live_alerts", "geocast_log_position")
+_GREATEST = (
+    "geocast_oldest_flight_seconds",
+    "geocast_live_alerts",
+    "geocast_log_position",
+    "geocast_log_epoch",
+    "geocast_log_sequence",
+    "geocast_log_silence_seconds",
+)
 _LEAST = ("_created", "process_start_time_seconds")
 
 
 def export(registry: CollectorRegistry) -> Export:
     """All metrics of a registry as plain data."""
     return [
-        (m.name, m.type, m.documentation, [(s.name, s.labels, s.value) for s in m.samples]) for m in registry.collect()
+        (m.name, m.type, m.documentation, [(s.name, s.labels, float(s.value)) for s in m.samples])
+        for m in registry.collect()
     ]
 
 

@@ -20,14 +20,18 @@ Follow
     F2  It gives an empty batch whenever it has come to the end, and again at least once a second, so that its caller
         can tell that it is up to date, and silence from deafness.
     F3  It does not end because the log is out of reach: it raises LogUnavailable, and may be called again.
+    F4  Where a log has lost entries and has them put back, they come again at higher positions; those of one alert side
+        by side in one batch, so that who applies them in one go shows no alert that was cancelled.
 
 Retention
     R1  An alert stays known for RETENTION_MS after its end, then may be forgotten as a whole.
     R2  An entry that can't be read is set aside and counted (`quarantined`); the rest is served. Nothing is deleted.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
+
+from prometheus_client.core import Metric
 
 from ..alert import Entry, Revision
 
@@ -101,6 +105,10 @@ class AlertLog(Protocol):
 
     async def purge(self, now_ms: int) -> int:
         """Forget the alerts that R1 allows to forget; how many entries that were."""
+        ...
+
+    def metrics(self) -> Iterable[Metric]:
+        """What it counts of itself, for Prometheus."""
         ...
 
 
