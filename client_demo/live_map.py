@@ -27,12 +27,15 @@ from starlette.routing import Route
 from client_demo.publisher import Publisher, PublishError
 from client_demo.web_server import MAP_LIBRARIES, SHARED, WEB, application, content_policy, files, serving
 
+MAP_PORT = 8780
 EVERY_S = 1.0  # between two looks at the api
 QUIET_S = 15.0  # a comment is sent after that, so that a page that has gone is noticed
 BEHIND = 256  # so many events may wait for one page, then it has to come again
-PAGE = {
+FILES = {
     "/": WEB / "map.html",
     **{f"/{name}": WEB / name for name in ("map.css", "map.js", "map-list.js", "map-scene.js", "map-shapes.js")},
+    **SHARED,
+    **MAP_LIBRARIES,
 }
 
 
@@ -149,7 +152,7 @@ async def live_map(api_url: str, token: str, view: View, port: int = 0) -> Async
     """Serve the map on loopback for as long as the block runs. Raises OSError when the port is taken."""
     async with Publisher(api_url, token, patience_s=0) as publisher:
         shown = LiveMap(publisher, view)
-        routes = [*files({**PAGE, **SHARED, **MAP_LIBRARIES}), *shown.routes()]
+        routes = [*files(FILES), *shown.routes()]
         async with serving(application(routes, view.policy()), port) as shown.url:
             watching = asyncio.create_task(shown.watch())
             try:
