@@ -32,7 +32,7 @@ from client_demo.feeds import SAMPLE, FeedError, Incident, read_feed
 from client_demo.geo import Place, offset
 from client_demo.holdings import Change
 from client_demo.link import first_to_end
-from client_demo.live_map import FILES, MAP_PORT, LiveMap, View, live_map
+from client_demo.live_map import FILES, MAP_PORT, LiveMap, View, by_revision, fan_out, live_map
 from client_demo.population import KINDS, Simulated, city
 from client_demo.publisher import Publisher, PublishError, Refused
 from client_demo.show import Stage, alert_line, verdict_table
@@ -51,6 +51,7 @@ INTERVAL_S = (0.5, 1.5)  # between two acts: at least, at most
 MOST_CASES = 40
 TUNNEL = 60  # how many lose their connection
 REASONS_SHOWN = 12
+FROM_THE_MIDDLE_M = (-450.0, 300.0)  # north, east
 AFTERWARDS_S, AFTERWARDS_LIVE = 5.0, 12  # when the show goes on: between two acts; so many alerts are live at once
 
 Act = Callable[[], Coroutine[Any, Any, None]]
@@ -181,7 +182,8 @@ class Show:
 
     async def play(self, incidents: Sequence[Incident], subscribers: int, ends_at: float) -> None:
         """From the first decision to the last delivery."""
-        self._desk = Desk(Policy.from_map(await self._publisher.policy()), retime=True)
+        self._policy = Policy.from_map(await self._publisher.policy())
+        self._desk = Desk(self._policy, retime=True)
         self._cases = cases = self._decide(incidents)
         self._open_map(cases[0])
         await self._connect(subscribers, cases)
@@ -208,8 +210,8 @@ class Show:
             stage.say(f"desk: {triage.retimed()}", "yellow")
 
     def _open_map(self, case: Case) -> None:
-        """Who opens the map begins where the first alert will be."""
-        self._map.view = replace(self._map.view, place=_where(case))
+        """Who opens the map begins near the middle of the first alert."""
+        self._map.view = replace(self._map.view, place=offset(*_where(case), *FROM_THE_MIDDLE_M))
         lacks = missing(FILES)
         if lacks is None:
             self._stage.say(f"map: {self._map.url}", "bold")
@@ -299,33 +301,20 @@ class Show:
         await self._map.refresh()
         self._map.people(sum((Counter(answer["people"]) for answer in answers), Counter[str]()))
         sent = {item.key: item.sent for item in published}
-        for alert_id, revision in {(told[0], told[1]) for answer in answers for told in answer["told"]}:
-            self._map.told(self._fan_out(alert_id, revision, answers, sent.get((alert_id, revision))))
+        for key, cells in by_revision(row for answer in answers for row in answer["told"]).items():
+            self._map.told({**self._what(*key), **fan_out(cells, sent.get(key))})
 
-    def _fan_out(
-        self, alert_id: str, revision: int, answers: Sequence[dict[str, Any]], sent: int | None
-    ) -> dict[str, Any]:
-        """See `live_map`, `told`. `sent` is when the request was sent (ns), if it was just now."""
-        cells: dict[str, list[float]] = {}
-        last = 0
-        for cell, (count, first, end) in (
-            found for answer in answers for told in answer["told"] if told[:2] == [alert_id, revision]
-            for found in told[2].items()
-        ):  # fmt: skip
-            ms = (first - sent) / 1e6 if sent else 0.0
-            before = cells.get(cell, [0, ms])
-            cells[cell] = [before[0] + count, round(min(before[1], ms), 3)]
-            last = max(last, end)
+    def _what(self, alert_id: str, revision: int) -> dict[str, Any]:
+        """The fields of `told` that say what it is about."""
         alert = self._sent[alert_id]
-        fan_out = {
+        is_cancel = any(item.key == (alert_id, revision) and item.area is None for item in self._published)
+        title = self._policy.categories[alert["category"]]["title"]
+        return {
             "id": alert_id,
             "revision": revision,
-            "title": alert["category"].replace("_", " ").capitalize(),
-            "severity": alert["severity"],
-            "cells": cells,
-            "told": sum(int(count) for count, _ in cells.values()),
+            "title": f"{title}, cancelled" if is_cancel else title,
+            "severity": "" if is_cancel else alert["severity"],
         }
-        return fan_out | ({"last_ms": round((last - sent) / 1e6, 3)} if sent else {})
 
     def _script(self, cases: Sequence[Case], ends_at: float) -> list[tuple[Act, bool]]:
         """As many alerts as there is time for, and the other acts spread among them, which are given in any case."""
