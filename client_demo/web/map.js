@@ -9,6 +9,7 @@ import { circlesOf, Scene } from "/map-scene.js";
 
 const COARSE_RESOLUTION = 8;
 const MOVE_EVERY_MS = 250; // while the marker is dragged; the server takes ten messages a second
+const AROUND_M = 1000; // one's place is never at the very edge
 const SAMPLES = 60;
 const RANKS = ["extreme", "severe", "moderate", "minor"];
 
@@ -257,7 +258,7 @@ function look(cells = []) {
   if (!isFree || (!circles.length && !cells.length)) {
     return;
   }
-  scene.fit(circles, cells);
+  scene.fit([...circles, ...(place ? [{ ...place, radius_m: AROUND_M }] : [])], cells);
   if (!place && circles.length) {
     const [{ lat, lng }] = circles;
     scene.place({ lat, lng });
