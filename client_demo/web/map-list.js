@@ -106,7 +106,7 @@ export function arrange(list, entries) {
     known.delete(key);
     if (item?.dataset.version !== version) {
       const old = item;
-      item = Object.assign(build(), {});
+      item = build();
       Object.assign(item.dataset, { key, version });
       replace(old, item);
       if (!old) {

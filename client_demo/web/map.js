@@ -19,6 +19,10 @@ const view = await (await fetch("/view.json")).json();
 const scene = new Scene({ container: by("map"), styleUrl: view.style, place: view.place, moved });
 const client = new Geocast({ url: view.stream, token: view.token, h3 });
 
+if (view.style) {
+  scene.map.on("idle", () => by("credits").replaceChildren(...scene.credits()));
+  scene.map.on("error", () => notify("The streets can’t be loaded."));
+}
 themeButton(by("theme"), () => scene.repaint());
 
 // ---- your own place ----------------------------------------------------------------------------------------------

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import http.server
+import json
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -268,6 +271,48 @@ def test_only_named_files_are_served_and_only_to_this_machines_name(url):
             assert "content-security-policy" in answer.headers
         assert http.get("/", headers={"Host": "evil.example"}).status_code == 400
         assert http.post("/").status_code == 405
+
+
+class Tiles(http.server.BaseHTTPRequestHandler):
+    """A map style of another origin, with a credit that it wants to be shown."""
+
+    def do_GET(self) -> None:
+        source = {"type": "geojson", "data": {"type": "FeatureCollection", "features": []}}
+        credit = (
+            '<a href="https://maps.example/c" onclick="globalThis.hacked=1">&copy; Mappers</a> <img src=x> & friends'
+        )
+        layers = [{"id": "sea", "type": "background", "paint": {"background-color": "#456"}}]
+        sources = {"streets": {**source, "attribution": credit}}
+        body = json.dumps({"version": 8, "sources": sources, "layers": layers}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Access-Control-Allow-Origin", "*")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_a_style_with_streets_is_drawn_and_credited(node, serve, show, publish):
+    """From its own origin, which the page's policy names; the credit is text and links."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Tiles) as tiles:
+        threading.Thread(target=tiles.serve_forever, daemon=True).start()
+        address = serve(
+            *("map", "--api", f"http://127.0.0.1:{node.api_port}", "--lat", str(HOME[0]), "--lng", str(HOME[1])),
+            *("--url", f"ws://127.0.0.1:{node.stream_port}/v1/stream", "--port", "0"),
+            *("--style", f"http://127.0.0.1:{tiles.server_port}/style.json"),
+            GEOCAST_TOKEN=node.desk,
+        ).url("map")
+        publish(headline="On streets")
+        shown = show(address)
+        shown.has(".credits", "© Mappers")
+        assert shown.page.locator(".credits a").get_attribute("href") == "https://maps.example/c"
+        assert shown.page.locator(".credits img").count() == 0
+        shown.has("#summary", "1 live alert")
+        shown.picture("map-style")
+        shown.troubles = [trouble for trouble in shown.troubles if "WebSocket" not in trouble]  # not an allowed origin
+        tiles.shutdown()
 
 
 @pytest.mark.slow
