@@ -327,5 +327,6 @@ def test_the_demos_map_shows_who_was_told_and_goes_on_until_it_is_stopped(serve,
     shown.picture("map-demo")
     demo.url("Map")  # behind the verdict
     shown.has_not("#summary", "0 live")
+    shown.context.close()  # before what it talks to goes away
     _, status = demo.stop()
     assert status == 0
