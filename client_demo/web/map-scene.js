@@ -9,7 +9,7 @@ import { countingDown, foreign, make, remaining } from "/map-list.js";
 import { isDark } from "/theme.js";
 
 const SEVERITIES = ["minor", "moderate", "severe", "extreme"]; // the worst is drawn last, on top
-const PALETTE = ["sea", "land", "border", "county", "county-name", "grid", "people", "you", "surface", "text", ...SEVERITIES];
+const PALETTE = ["sea", "land", "border", "county", "county-name", "grid", "people", "you", ...SEVERITIES];
 const STEP_PX = { fine: 12, coarse: 80 }; // of the arrow keys
 const WAVE_MS = 1400; // how long a fan-out takes on the screen, however short it was
 const HOLD_MS = 900;
@@ -33,7 +33,7 @@ function palette() {
 
 /** MapLibre's `match`: a colour for each severity, and one for those that are not known here. */
 function bySeverity(value, colours) {
-  return ["match", value, ...SEVERITIES.flatMap((severity) => [severity, colours[severity]]), colours.text];
+  return ["match", value, ...SEVERITIES.flatMap((severity) => [severity, colours[severity]]), colours["county-name"]];
 }
 
 /** The layers that are ours, from the ground up; the first ones stand in for streets. */
