@@ -51,7 +51,7 @@ INTERVAL_S = (0.5, 1.5)  # between two acts: at least, at most
 MOST_CASES = 40
 TUNNEL = 60  # how many lose their connection
 REASONS_SHOWN = 12
-FROM_THE_MIDDLE_M = (-300.0, 200.0)  # north, east
+FROM_THE_MIDDLE_M = (-300.0, -350.0)  # north, east: not under a name on the map
 NEIGHBOUR_M = 1500.0
 AFTERWARDS_S, AFTERWARDS_LIVE = 5.0, 12  # when the show goes on: between two acts; so many alerts are live at once
 
@@ -409,7 +409,7 @@ class Show:
     async def go_on(self) -> None:
         """The show without its end and without its words: alerts come, and the oldest are called off."""
         live = list(self._sent)
-        for case in itertools.cycle(self._cases):
+        for case in itertools.cycle([*self._cases[len(live) :], *self._cases[: len(live)]]):
             await all_do(self._crowd, "forget")
             await self._while_nobody_moves(partial(self._replace_oldest, live, case))
             await asyncio.sleep(AFTERWARDS_S)
