@@ -64,14 +64,15 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """What a feed's text holds. `private` tells what some columns give away; `district` is one that may be told."""
+    """What a feed's text holds. `private` tells what some columns give away; `nature` and `district` name columns."""
 
     title: str
     rows: int
     groups: list[Group]
     has_places: bool
     private: Mapping[str, str]
-    district: str | None
+    nature: str
+    district: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,8 @@ class _Format:
     number: Callable[[Row], str]
     incident: Callable[[Row], Incident]
     private: Mapping[str, str]
-    district: str | None = None
+    nature: str
+    district: str = ""
     has_places: bool = True
 
 
@@ -115,7 +117,8 @@ def read_records(name: str, text: str) -> Records:
     """The incidents in the text of a feed called `name`, oldest first, with their rows. Raises FeedError (Rule 4)."""
     rows = _rows(name, text)
     kind = _kind(name, rows)
-    return Records(kind.title, len(rows), _grouped(kind, rows), kind.has_places, kind.private, kind.district)
+    groups = _grouped(kind, rows)
+    return Records(kind.title, len(rows), groups, kind.has_places, kind.private, kind.nature, kind.district)
 
 
 # ---- files -----------------------------------------------------------------------------------------------------
@@ -144,6 +147,8 @@ def _rows(name: str, text: str) -> list[Row]:
 def _json_rows(name: str, text: str) -> list[Row]:
     try:
         found = json.loads(text)
+        # JSON can spell half a character (a lone surrogate), which nothing could be sent or stored with.
+        found = json.loads(json.dumps(found, ensure_ascii=False).encode("utf-8", "replace"))
     except (ValueError, RecursionError):
         raise FeedError(f"{name} is neither CSV nor JSON") from None
     if isinstance(found, list) and all(isinstance(row, dict) for row in found):
@@ -258,6 +263,7 @@ FORMATS = (
             **dict.fromkeys(("location", "block"), ADDRESS),
             **dict.fromkeys(("unit_number", "beat", "reporting_area"), UNITS),
         },
+        "nature_of_call",
         "division",
         has_places=False,
     ),
@@ -268,6 +274,7 @@ FORMATS = (
         _no_number,
         _montgomery,
         {"addr": ADDRESS, "lat": PLACE, "lng": PLACE},
+        "title",
         "twp",
     ),
     _Format(
@@ -283,6 +290,7 @@ FORMATS = (
             **dict.fromkeys(("Battalion", "StationArea", "Box"), UNITS),
             "Location": PLACE,
         },
+        "CallType",
         "Neighborhood",
     ),
     _Format(
@@ -292,5 +300,6 @@ FORMATS = (
         lambda row: str(row["incident"]),
         _sample,
         {"incident": CASE, "address": ADDRESS, "unit": UNITS, "lat": PLACE, "lng": PLACE},
+        "nature",
     ),
 )

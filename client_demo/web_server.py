@@ -104,7 +104,9 @@ def content_policy(*, connect: Iterable[str] = (), images: Iterable[str] = ()) -
 def application(routes: Sequence[BaseRoute], policy: str) -> ASGIApp:
     """These routes, for requests to this machine's own name, with the headers of Rule 2 on every answer."""
     trusted = Middleware(TrustedHostMiddleware, allowed_hosts=[LOOPBACK, "localhost"], www_redirect=False)
-    return _with_headers(Starlette(routes=routes, middleware=[trusted]), {**_HEADERS, "Content-Security-Policy": policy})
+    return _with_headers(
+        Starlette(routes=routes, middleware=[trusted]), {**_HEADERS, "Content-Security-Policy": policy}
+    )
 
 
 def _with_headers(app: ASGIApp, headers: Mapping[str, str]) -> ASGIApp:

@@ -74,6 +74,7 @@ class Sighting:
     recorded_at: int | None
     latest: int | None
     is_retimed: bool
+    nature: str  # in the feed's words, all of them
     district: str
     rows: list[list[Cell]]
     row_count: int
@@ -81,7 +82,7 @@ class Sighting:
 
 def sighting(group: Group, records: Records, occurred_at: int | None) -> Sighting:
     """A group of rows as a sighting; nothing private is in it but in cells that say so."""
-    district = kept(str(group.rows[0].get(records.district) or ""))[:60] if records.district else ""
+    nature, district = (kept(str(group.rows[0].get(name) or ""))[:60] for name in (records.nature, records.district))
     return Sighting(
         group.key,
         group.is_numbered,
@@ -89,6 +90,7 @@ def sighting(group: Group, records: Records, occurred_at: int | None) -> Sightin
         group.incident.occurred_at,
         group.latest,
         occurred_at != group.incident.occurred_at,
+        nature or group.incident.nature,
         district.title() if district.isupper() else district,
         [struck(row, records.private) for row in group.rows[:MOST_ROWS]],
         len(group.rows),
@@ -167,8 +169,8 @@ class Queue:
     """All items, and the rules of deciding. `status` is the alerts': actual, exercise or test."""
 
     def __init__(self, policy: Policy, status: str, items: Iterable[Item] = ()) -> None:
-        self.policy, self._status = policy, status
-        self._desk = Desk(policy, retime=False)
+        self._status = status
+        self.follow(policy)
         self._items: dict[str, Item] = {}
         self._by_key: dict[str, list[Item]] = {}
         for item in items:
@@ -180,6 +182,10 @@ class Queue:
     def get(self, item_id: str) -> Item | None:
         """The item with this id."""
         return self._items.get(item_id)
+
+    def follow(self, policy: Policy) -> None:
+        """From now on this is the node's policy."""
+        self.policy, self._desk = policy, Desk(policy, retime=False)
 
     # ---- the feed ------------------------------------------------------------------------------------------
 
@@ -416,8 +422,7 @@ def read_form(sent: Mapping[str, Any]) -> Form:
     form: Form = {}
     for key in TEXT_FIELDS:
         form[key] = sent.get(key, "")
-        if not isinstance(form[key], str):
-            raise ValueError(f"{key}: a text is expected")
+        require_text(key, form[key])
     for key in NUMBER_FIELDS:
         value = form[key] = sent.get(key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
@@ -426,3 +431,10 @@ def read_form(sent: Mapping[str, Any]) -> Form:
             raise ValueError(f"{key}: a number of at most {MOST_NUMBER:g} is expected")
     form["confirmed"] = sent.get("confirmed") is True
     return form
+
+
+def require_text(key: str, value: object) -> str:
+    """The value, if it is a text that can be sent. Raises ValueError: JSON can spell half a character, too."""
+    if isinstance(value, str) and value.encode("utf-8", "replace").decode() == value:
+        return value
+    raise ValueError(f"{key}: a text is expected")

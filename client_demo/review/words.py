@@ -14,6 +14,7 @@ class Trouble(NamedTuple):
 
     field: str
     text: str
+    slug: str = ""  # the problem type, where the node said it
 
 
 _POINTERS = (  # a JSON Pointer's beginning -> the field
@@ -48,7 +49,8 @@ def _troubles(problem: Mapping[str, Any]) -> Iterator[Trouble]:
     for error in problem.get("errors") or ([problem] if slug else []):
         slug = str(error.get("type", "")).removeprefix("/problems/")
         field = _field(str(error.get("pointer", "")))
-        yield Trouble(field, _sentence(slug, field, str(error.get("detail") or error.get("title") or slug)))
+        detail = str(error.get("detail") or error.get("title") or slug)
+        yield Trouble(field, _sentence(slug, field, detail), slug)
 
 
 def _field(pointer: str) -> str:
