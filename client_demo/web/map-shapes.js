@@ -1,0 +1,77 @@
+// What is drawn, as GeoJSON. Degrees and metres; no map, no page.
+
+import { cellToBoundary, cellToParent, getResolution, polygonToCells } from "/npm/h3-js/dist/browser/h3-js.es.js";
+
+const EARTH_RADIUS_M = 6_371_007.180918475; // H3's own, as the protocol says
+const CORNERS = 72;
+const MOST_CELLS = 6000;
+const RESOLUTIONS = [ // from this zoom on, cells of this resolution: some 15 to 40 pixels across
+  [14.6, 10],
+  [12.8, 9],
+  [11.2, 8],
+  [9.6, 7],
+  [8.2, 6],
+  [6.8, 5],
+];
+
+const radians = (degrees) => (degrees * Math.PI) / 180;
+const degrees = (angle) => (angle * 180) / Math.PI;
+
+export const collection = (features) => ({ type: "FeatureCollection", features });
+
+const polygon = (ring, properties) => ({
+  type: "Feature",
+  properties,
+  geometry: { type: "Polygon", coordinates: [ring] },
+});
+
+/** The point this far away in this direction (radians from north), on the sphere; its longitude may pass 180. */
+function at({ lat, lng }, distanceM, bearing) {
+  const [along, from] = [distanceM / EARTH_RADIUS_M, radians(lat)];
+  const to = Math.asin(Math.sin(from) * Math.cos(along) + Math.cos(from) * Math.sin(along) * Math.cos(bearing));
+  const east = Math.atan2(
+    Math.sin(bearing) * Math.sin(along) * Math.cos(from),
+    Math.cos(along) - Math.sin(from) * Math.sin(to),
+  );
+  return { lat: degrees(to), lng: lng + degrees(east) };
+}
+
+export function circlePolygon(circle, properties) {
+  const ring = Array.from({ length: CORNERS + 1 }, (_, n) => {
+    const corner = at(circle, circle.radius_m, (2 * Math.PI * (n % CORNERS)) / CORNERS);
+    return [corner.lng, corner.lat];
+  });
+  return polygon(ring, properties);
+}
+
+export function cellPolygon(cell, properties) {
+  const ring = cellToBoundary(cell, true); // [lng, lat], closed
+  const [first] = ring[0];
+  // Across the antimeridian corners must not jump to the other side of the map.
+  return polygon(ring.map(([lng, lat]) => [lng + 360 * Math.round((first - lng) / 360), lat]), properties);
+}
+
+/** The resolution whose cells are of a good size at this zoom; null when they would only be a texture. */
+export function resolutionAt(zoom) {
+  return RESOLUTIONS.find(([from]) => zoom >= from)?.[1] ?? null;
+}
+
+/** All cells that one sees; none when that would be too many, as in a tilted view. */
+export function cellsWithin(bounds, resolution) {
+  const [west, south, east, north] = [bounds.getWest(), bounds.getSouth(), bounds.getEast(), bounds.getNorth()];
+  if (east - west > 20 || north > 84 || south < -84) {
+    return [];
+  }
+  const cells = polygonToCells([[south, west], [south, east], [north, east], [north, west]], resolution);
+  return cells.length > MOST_CELLS ? [] : cells;
+}
+
+/** Cell -> value, brought together in coarser cells by `merge`. Finer ones than there are stay as they are. */
+export function coarser(cells, resolution, merge) {
+  const merged = new Map();
+  for (const [cell, value] of Object.entries(cells)) {
+    const key = resolution < getResolution(cell) ? cellToParent(cell, resolution) : cell;
+    merged.set(key, merged.has(key) ? merge(merged.get(key), value) : value);
+  }
+  return merged;
+}
