@@ -21,6 +21,7 @@ from client_demo.feeds import FeedError, read_feed
 from client_demo.geo import Place, away_m
 from client_demo.holdings import Change, Holdings, Kind
 from client_demo.publisher import Publisher, PublishError
+from client_demo.review.cli import review
 from client_demo.show import alert_line, make_console, plain, styled
 from client_demo.stage import StageError
 from client_demo.times import format_time, own_ms, parse_time, wall_ms
@@ -359,6 +360,9 @@ async def _work_at_desk(
                 Text(plain(f"{verb} {alert['id']}  {alert['category']}: {alert['headline']}")), soft_wrap=True
             )
             await asyncio.sleep(pace_s)
+
+
+main.add_command(review)
 
 
 # ---- demo ----------------------------------------------------------------------------------------------------------

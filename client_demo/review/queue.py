@@ -241,8 +241,8 @@ class Queue:
             "description": f"Reported in {district}." if district and item.category else "",
             "category": item.category,
             "severity": wording.get("severity", "moderate"),
-            "lat": incident.lat,
-            "lng": incident.lng,
+            "lat": _rounded(incident.lat),
+            "lng": _rounded(incident.lng),
             "radius_m": wording.get("radius_m", 800),
         }
 
@@ -341,6 +341,11 @@ class Queue:
         item.state = after
         _decide(item, decision)
         return True
+
+
+def _rounded(degrees: float | None) -> float | None:
+    """To a metre: the other digits of a feed say nothing."""
+    return None if degrees is None else round(degrees, 5)
 
 
 # ---- what the node answers ---------------------------------------------------------------------------------------

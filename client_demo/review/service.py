@@ -33,7 +33,21 @@ from client_demo.web_server import MAP_LIBRARIES, SHARED, WEB, files
 MOST_BODY = 64 << 10
 ANSWER_S = 8.0  # how long an answer waits for the node's
 TICK_S = 10.0
-PAGE = {"/": WEB / "desk.html", **{f"/{name}": WEB / name for name in ("desk.css", "desk.js", "desk-map.js")}}
+PAGE = {
+    "/": WEB / "desk.html",
+    **{
+        f"/{name}": WEB / name
+        for name in (
+            "map-list.js",
+            "map-shapes.js",
+            "desk.css",
+            "desk.js",
+            "desk-form.js",
+            "desk-list.js",
+            "desk-map.js",
+        )
+    },
+}
 
 Json = dict[str, Any]
 Act = Callable[[Request, Item, str, Json], Awaitable[Response]]

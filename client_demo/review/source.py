@@ -8,12 +8,15 @@ Rule 3  What can't be read is told in one line, and asked for again.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
-from client_demo.feeds import FeedError, Records, read_records
+from client_demo.feeds import FeedError, Records, feed_text, read_records
 from client_demo.publisher import retry_after_s
 from client_demo.review.queue import Sighting, sighting
 from client_demo.times import format_time
@@ -127,21 +130,38 @@ class Poll:
 
 Take = Callable[[Iterable[Sighting]], None]
 Tell = Callable[[str, str], None]  # the feed's title, and what is wrong with it
+Feed = Callable[[Take, Tell], Coroutine[Any, Any, None]]  # runs until cancelled
 
 
-async def run_replay(replay: Replay, take: Take, tell: Tell, clock: Callable[[], int]) -> None:
-    """Hand everything on when it is due, then return."""
+def open_feed(
+    where: str, *, speed: float, ahead: int, is_as_recorded: bool, every_s: float, clock: Callable[[], int]
+) -> Feed:
+    """A file to be replayed (or taken `is_as_recorded`), or an address to be polled. Raises FeedError."""
+    if "://" in where:
+        return partial(_run_poll, Poll(where, every_s))
+    path = Path(where)
+    records = read_records(path.name, feed_text(path))
+    if is_as_recorded:
+        return partial(_run_once, records)
+    return partial(_run_replay, Replay(records, clock(), speed=speed, ahead=ahead), clock)
+
+
+async def _run_once(records: Records, take: Take, tell: Tell) -> None:
+    tell(records.title, "")
+    take(as_recorded(records))
+    await asyncio.Event().wait()
+
+
+async def _run_replay(replay: Replay, clock: Callable[[], int], take: Take, tell: Tell) -> None:
     tell(replay.title, "")
-    while True:
-        take(replay.due(clock()))
-        next_at = replay.next_at()
-        if next_at is None:
-            return
+    take(replay.due(clock()))
+    while (next_at := replay.next_at()) is not None:
         await asyncio.sleep(min(60.0, max(0.05, (next_at - clock()) / 1000)))
+        take(replay.due(clock()))
+    await asyncio.Event().wait()
 
 
-async def run_poll(poll: Poll, take: Take, tell: Tell) -> None:
-    """Hand on what the URL gives, until cancelled."""
+async def _run_poll(poll: Poll, take: Take, tell: Tell) -> None:
     title = poll.name
     try:
         while True:

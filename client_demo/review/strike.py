@@ -70,7 +70,7 @@ class Cell(NamedTuple):
 
 def struck(row: Mapping[str, Any], private: Mapping[str, str]) -> list[Cell]:
     """A record as a reviewer sees it, empty columns left out. `private`: column -> what it gives away (Rule 1)."""
-    values = {str(column): _short(value) for column, value in row.items() if value not in (None, "") and column}
+    values = {str(column): _short(value) for column, value in row.items() if value not in (None, "", "null") and column}
     repeated = {
         value.casefold(): private[column]
         for column, value in values.items()
@@ -103,7 +103,7 @@ def _parts(text: str, repeated: Mapping[str, str]) -> Iterator[Part]:
         yield from _by_pattern(text, _RECORDED)
         return
     longest_first = sorted(repeated, key=len, reverse=True)
-    for piece in re.split(f"({'|'.join(map(re.escape, longest_first))})", text, flags=re.IGNORECASE):
+    for piece in re.split(rf"(?<!\w)({'|'.join(map(re.escape, longest_first))})(?!\w)", text, flags=re.IGNORECASE):
         if piece.casefold() in repeated:
             yield Part(piece, repeated[piece.casefold()])
         else:

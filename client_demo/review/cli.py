@@ -1,0 +1,79 @@
+"""`python -m client_demo review`: opens the review desk."""
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from client_demo.feeds import SAMPLE, FeedError
+from client_demo.publisher import PublishError
+from client_demo.review.run import Settings, open_desk
+from client_demo.review.store import StoreError
+from client_demo.show import make_console, plain
+
+
+@click.command()
+@click.option("--api", "api_url", default="http://127.0.0.1:8766", envvar="GEOCAST_API_URL", show_envvar=True)
+@click.option(
+    "--token",
+    required=True,
+    envvar="GEOCAST_TOKEN",
+    show_envvar=True,
+    help="A token with alerts:publish. Better by the variable: others can see a command line.",
+)
+@click.argument("feed", default=str(SAMPLE), show_default="a sample of invented incidents")
+@click.option("--port", default=8770, type=click.IntRange(0, 65_535), help="Of the page, on 127.0.0.1; 0: any.")
+@click.option(
+    "--reviewer",
+    "reviewers",
+    multiple=True,
+    default=("desk-1", "desk-2"),
+    envvar="GEOCAST_REVIEWER",
+    show_envvar=True,
+    help="Who may sign in; may be repeated. Each is given a link of their own.",
+)
+@click.option("--state", default="review.db", type=click.Path(path_type=Path), help="Where decisions are kept.")
+@click.option(
+    "--status",
+    type=click.Choice(("actual", "exercise", "test")),
+    help="What the alerts are. Default: exercise for a replay, actual for what happens now.",
+)
+@click.option("--speed", default=1.0, type=click.FloatRange(0.01, 100_000), help="Of a replay.")
+@click.option("--ahead", default=12, type=click.IntRange(1), help="How many incidents of a replay lie there already.")
+@click.option("--as-recorded", "is_as_recorded", is_flag=True, help="Take a file at its own times, all at once.")
+@click.option("--every", "every_s", default=60.0, type=click.FloatRange(5), help="Seconds between two polls.")
+@click.option("--style", "style_url", envvar="GEOCAST_MAP_STYLE", show_envvar=True, help="A map style, for streets.")
+def review(feed: str, status: str | None, is_as_recorded: bool, **options: object) -> None:
+    """Open the review desk: a page where people decide what of a dispatch feed becomes an alert.
+
+    FEED is a CSV or JSON file, replayed as if it happened now, or the address of an open-data feed, polled.
+    """
+    is_replay = "://" not in feed and not is_as_recorded
+    settings = Settings(
+        feed=feed, status=status or ("exercise" if is_replay else "actual"), is_as_recorded=is_as_recorded, **options
+    )
+    try:
+        asyncio.run(_serve(settings))
+    except (FeedError, StoreError) as error:
+        _fail(error, 2)
+    except OSError as error:
+        _fail(f"port {settings.port} can't be used: {error.strerror}", 2)
+    except PublishError as error:
+        _fail(error, 1)
+    except KeyboardInterrupt:
+        click.echo("stopped", err=True)
+        raise SystemExit(130) from None
+
+
+def _fail(message: object, status: int) -> None:
+    click.echo(f"error: {plain(message)}", err=True)
+    raise SystemExit(status)
+
+
+async def _serve(settings: Settings) -> None:
+    console = make_console()
+    async with open_desk(settings) as desk:
+        console.print(f"review desk: {desk.url}, publishing as {settings.status}", markup=False, highlight=False)
+        for name, link in desk.links.items():
+            console.print(f"  {name}: {link}", markup=False, highlight=False, soft_wrap=True)
+        await desk.working
