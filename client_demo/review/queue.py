@@ -385,8 +385,15 @@ def observe(item: Item, seen: Mapping[str, Any]) -> bool:
 
 
 def _is_repeated(item: Item, decision: Decision) -> bool:
-    """Rule 2: the last decision is this one, taken on the same version by the same person."""
-    return bool(item.history) and replace(item.history[-1], at=decision.at) == decision
+    """Rule 2: the last decision is this one, taken on the same version by the same person.
+
+    Once it is accepted, what was a `publish` would be a `revise`.
+    """
+    if not item.history:
+        return False
+    last = item.history[-1]
+    is_same = last.what == decision.what or {last.what, decision.what} == {"publish", "revise"}
+    return is_same and replace(last, at=decision.at, what=decision.what) == decision
 
 
 def _expect(item: Item, version: int, state: str) -> None:

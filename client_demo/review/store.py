@@ -26,14 +26,18 @@ class Store:
         self._path = path
         try:
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-            self._db = sqlite3.connect(path, timeout=1, isolation_level=None)
+        except OSError as error:
+            raise StoreError(f"{path} can't be used: {error.strerror}") from None
+        self._db = sqlite3.connect(path, timeout=1, isolation_level=None)
+        try:
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("BEGIN IMMEDIATE")  # takes the lock, and keeps it
             self._db.execute("CREATE TABLE IF NOT EXISTS items (id TEXT PRIMARY KEY, decided_at INTEGER, item TEXT)")
             self._db.execute("CREATE TABLE IF NOT EXISTS reviewers (name TEXT PRIMARY KEY, key TEXT)")
             self._db.execute("COMMIT")
-        except (OSError, sqlite3.Error) as error:
+        except sqlite3.Error as error:
+            self._db.close()
             reason = "another desk is using it" if "locked" in str(error) else str(error)
             raise StoreError(f"{path} can't be used: {reason}") from None
 
