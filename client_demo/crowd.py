@@ -401,9 +401,10 @@ class Crowd:
                 self.faults[f"could not come back: {str(error) or 'no answer'}"] += 1
 
     async def arrivals(self) -> Message:
-        """What came since this was last asked: for each alert and cell how many and when (ns) the first and last were.
+        """What came since this was last asked, and how many are where, by H3 cell.
 
-        Counted here and now, not as frames come in: that would show as latency.
+        `told` has a row for each revision and cell: id, revision, cell, how many, and when the first and the last of
+        them had it (ns). Counted here and now, not as frames come in: that would show as latency.
         """
         fresh, self._arrivals = self._arrivals, []
         told: dict[tuple[str, int], dict[str, list[int]]] = {}
@@ -414,7 +415,8 @@ class Crowd:
             seen[0] += 1
             seen[2] = at
         people = Counter(_cell(one.places[0]) for one in self._all if one.is_connected)
-        return {"told": [[*key, cells] for key, cells in told.items()], "people": people}
+        rows = [[*key, cell, *seen] for key, cells in told.items() for cell, seen in cells.items()]
+        return {"told": rows, "people": people}
 
     async def forget(self) -> Message:
         """Drop what everybody recorded: hours of it would fill the memory."""

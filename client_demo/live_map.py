@@ -5,9 +5,10 @@ comes from here, as server-sent events, each of which replaces what was said bef
 
     published  {alerts, current}   all live alerts by `GET /v1/alerts`; `current` false while the api does not answer
     people     {cells}             how many simulated subscribers there are: H3 cell -> number
-    told       {id, revision, severity, cells, told, last_ms}
-               a fan-out as the simulated subscribers saw it: H3 cell -> [how many, ms after the request was sent];
-               without `last_ms` they came upon it by moving
+    told       {id, revision, title, severity, cells, told, last_ms}
+               a fan-out as the simulated subscribers saw it: `told` in all, and H3 cell -> [how many, ms from the
+               publisher's request to the first of them]; without `last_ms` they came upon it later, by moving or on
+               return
 
 The node tells nobody where its subscribers are. People and fan-outs are known only to a demo that plays them itself.
 """
@@ -15,7 +16,7 @@ The node tells nobody where its subscribers are. People and fan-outs are known o
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,12 +28,15 @@ from starlette.routing import Route
 from client_demo.publisher import Publisher, PublishError
 from client_demo.web_server import MAP_LIBRARIES, SHARED, WEB, application, content_policy, files, serving
 
+MAP_PORT = 8780
 EVERY_S = 1.0  # between two looks at the api
 QUIET_S = 15.0  # a comment is sent after that, so that a page that has gone is noticed
 BEHIND = 256  # so many events may wait for one page, then it has to come again
-PAGE = {
+FILES = {
     "/": WEB / "map.html",
     **{f"/{name}": WEB / name for name in ("map.css", "map.js", "map-list.js", "map-scene.js", "map-shapes.js")},
+    **SHARED,
+    **MAP_LIBRARIES,
 }
 
 
@@ -139,6 +143,32 @@ class LiveMap:
             self._pages.discard(page)
 
 
+Cells = dict[str, tuple[int, int, int]]  # H3 cell -> how many, when the first and the last of them were told (ns)
+
+
+def by_revision(rows: Iterable[Sequence[Any]]) -> dict[tuple[str, int], Cells]:
+    """The rows of `told` in the answers of the crowd's processes, brought together."""
+    found: dict[tuple[str, int], Cells] = {}
+    for alert_id, revision, cell, count, first, last in rows:
+        cells = found.setdefault((alert_id, revision), {})
+        before = cells.get(cell, (0, first, last))
+        cells[cell] = before[0] + count, min(before[1], first), max(before[2], last)
+    return found
+
+
+def fan_out(cells: Cells, sent: int | None) -> dict[str, Any]:
+    """The fields of `told` that say who was told, and how long after `sent` (ns) if that means anything."""
+    told = sum(count for count, _, _ in cells.values())
+    if sent is None:
+        return {"cells": {cell: [count, 0] for cell, (count, _, _) in cells.items()}, "told": told}
+
+    def ms(at: int) -> float:
+        return round((at - sent) / 1e6, 3)
+
+    timed = {cell: [count, ms(first)] for cell, (count, first, _) in cells.items()}
+    return {"cells": timed, "told": told, "last_ms": ms(max(last for _, _, last in cells.values()))}
+
+
 def _event(name: str, data: object) -> str:
     # JSON has no line breaks of its own, so one `data` line is enough.
     return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
@@ -149,7 +179,7 @@ async def live_map(api_url: str, token: str, view: View, port: int = 0) -> Async
     """Serve the map on loopback for as long as the block runs. Raises OSError when the port is taken."""
     async with Publisher(api_url, token, patience_s=0) as publisher:
         shown = LiveMap(publisher, view)
-        routes = [*files({**PAGE, **SHARED, **MAP_LIBRARIES}), *shown.routes()]
+        routes = [*files(FILES), *shown.routes()]
         async with serving(application(routes, view.policy()), port) as shown.url:
             watching = asyncio.create_task(shown.watch())
             try:

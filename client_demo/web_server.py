@@ -30,7 +30,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 WEB = Path(__file__).with_name("web")
 MODULES = WEB / "node_modules"  # made by `npm ci`, from a lock
 
-SHARED = {f"/{name}": WEB / name for name in ("base.css", "theme.js", "trust.js", "geocast.js", "icon.svg")}
+SHARED = {f"/{name}": WEB / name for name in ("base.css", "theme.js", "trust.js", "geocast.js", "icon.svg")} | {
+    f"/geocast/{part.name}": part for part in (WEB / "geocast").glob("*.js")
+}
 _MAP_MODULES = (
     "maplibre-gl/dist/maplibre-gl.css",
     "maplibre-gl/dist/maplibre-gl.mjs",
@@ -63,6 +65,11 @@ _HEADERS = {
 }
 
 
+def missing(named: Mapping[str, Path]) -> str | None:
+    """The first of these files that is not there, as a path in the project; None when all are."""
+    return next((str(path.relative_to(WEB.parents[1])) for path in named.values() if not path.exists()), None)
+
+
 def files(named: Mapping[str, Path]) -> list[BaseRoute]:
     """A route for each of these files. A browser asks each time whether its copy is still good (ETag)."""
     return [Route(url, _sender(path)) for url, path in named.items()]
@@ -71,7 +78,7 @@ def files(named: Mapping[str, Path]) -> list[BaseRoute]:
 def _sender(path: Path) -> Callable[[Request], Awaitable[Response]]:
     async def send(request: Request) -> Response:
         try:
-            found = os.stat(path)  # noqa: ASYNC240 (a local file: microseconds)
+            found = os.stat(path)
         except FileNotFoundError:
             return Response("not installed\n", 404, media_type="text/plain")
         headers = {"Cache-Control": "no-cache"}

@@ -2,8 +2,8 @@
 // knows no server. Colours come from the style sheet, so that there is one place for them.
 
 import { AttributionControl, Map as GlMap, Marker, NavigationControl, ScaleControl } from "/npm/maplibre-gl/dist/maplibre-gl.mjs";
-import { feature } from "/npm/topojson-client/src/feature.js";
-import { mesh } from "/npm/topojson-client/src/mesh.js";
+import feature from "/npm/topojson-client/src/feature.js";
+import mesh from "/npm/topojson-client/src/mesh.js";
 import { cellPolygon, cellsWithin, circlePolygon, coarser, collection, resolutionAt } from "/map-shapes.js";
 import { countingDown, foreign, make, remaining } from "/map-list.js";
 import { isDark } from "/theme.js";
@@ -144,16 +144,18 @@ export class Scene {
 
   // ---- where one looks ---------------------------------------------------------------------------------------
 
-  /** Show all of these circles and cells. */
-  fit(circles, cells, place) {
-    const points = [
-      ...circles.flatMap((circle) => circlePolygon(circle).geometry.coordinates[0]),
-      ...cells.map((cell) => cellPolygon(cell).geometry.coordinates[0][0]),
-      ...(place ? [[place.lng, place.lat]] : []),
-    ];
-    const [lngs, lats] = [points.map(([lng]) => lng), points.map(([, lat]) => lat)];
-    const bounds = [Math.min(...lngs), Math.min(...lats), Math.max(...lngs), Math.max(...lats)];
-    this.map.fitBounds(bounds, { padding: 32, maxZoom: 14, animate: false });
+  /** Show these circles, and the cells but for the outermost. */
+  fit(circles, cells) {
+    const points = circles.flatMap((circle) => circlePolygon(circle).geometry.coordinates[0]);
+    const outskirts = cells.map((cell) => cellPolygon(cell).geometry.coordinates[0][0]);
+    const range = (axis) => {
+      const sorted = outskirts.map((point) => point[axis]).sort((a, b) => a - b);
+      const inner = sorted.slice(Math.floor(sorted.length * 0.03), Math.ceil(sorted.length * 0.97));
+      const all = [...points.map((point) => point[axis]), ...inner];
+      return [Math.min(...all), Math.max(...all)];
+    };
+    const [[west, east], [south, north]] = [range(0), range(1)];
+    this.map.fitBounds([west, south, east, north], { padding: 16, maxZoom: 14, animate: false });
   }
 
   /** Bring a circle, or a place, into the middle. */
@@ -195,11 +197,19 @@ export class Scene {
     );
   }
 
-  /** Light the cells, each at its time: `cells` is cell -> [how many, ms]. `progress(share, told)` follows it. */
+  /**
+   * Light the cells in the order of their times, slowed down: `cells` is cell -> [how many, ms]. `progress(share, told)`
+   * follows the way from the first to the last.
+   */
   wave(cells, severity, lastMs, progress) {
-    const stretch = calm.matches || !lastMs ? 0 : WAVE_MS / lastMs;
-    const times = Object.entries(cells).map(([cell, [count, ms]]) => ({ cell, count, at: ms * stretch }));
-    this._waves.push({ times, severity, began: performance.now(), length: lastMs ? stretch * lastMs : 0, progress });
+    const firstMs = Math.min(...Object.values(cells).map(([, ms]) => ms));
+    const length = calm.matches || !(lastMs > firstMs) ? 0 : WAVE_MS;
+    const times = Object.entries(cells).map(([cell, [count, ms]]) => ({
+      cell,
+      count,
+      at: length && (length * (ms - firstMs)) / (lastMs - firstMs),
+    }));
+    this._waves.push({ times, severity, began: performance.now(), length, progress });
     if (this._waves.length === 1) {
       requestAnimationFrame(() => this._glow());
     }
@@ -315,7 +325,8 @@ export class Scene {
       const { x, y } = this.map.project(marker.getLngLat());
       const width = 60 + 6.5 * element.alert.title.length;
       const box = { left: x - 14, right: x + Math.min(width, 256), top: y - height / 2, bottom: y + height / 2 };
-      const isFree = taken.every((other) => box.right < other.left || box.left > other.right || box.bottom < other.top || box.top > other.bottom);
+      const fits = box.right < this.map.getContainer().clientWidth;
+      const isFree = fits && taken.every((other) => box.right < other.left || box.left > other.right || box.bottom < other.top || box.top > other.bottom);
       element.classList.toggle("chip-named", isFree);
       taken.push(isFree ? box : { ...box, right: x + 14 });
     }

@@ -85,6 +85,8 @@ function show() {
   by("left-block").hidden = !by("left").children.length;
   by("elsewhere-block").hidden = !elsewhere.length;
   by("elsewhere-count").textContent = `(${elsewhere.length})`;
+  const live = held.length + elsewhere.length;
+  by("summary").textContent = `${live} live ${live === 1 ? "alert" : "alerts"}`;
   tick(document, now);
 }
 
@@ -94,7 +96,7 @@ function entry(item) {
   const near = circlesOf(alert).map((circle) => distanceM(place, circle));
   const away = place && near.length ? `centre ${distance(Math.min(...near))} away` : "";
   const revision = alert.revision > 1 ? `revision ${alert.revision}` : "";
-  const lines = [how, away, revision, alert.source && `by ${alert.source}`];
+  const lines = [how, away, revision, alert.source && `from ${alert.source}`];
   return [alert.id, [alert.revision, affected, how, away].join(" "), () => card(item, lines, () => open(alert))];
 }
 
@@ -211,20 +213,25 @@ client.on("error", ({ message }) => notify(message));
 
 const events = new EventSource("/events");
 const parsed = (name, take) => events.addEventListener(name, (event) => take(JSON.parse(event.data)));
-let looked = false;
 let people = 0;
+let isFree = true; // nobody has moved the map yet
 
 parsed("published", (news) => {
   published = news;
-  look();
+  if (!people) {
+    look();
+  }
   show();
   showStatus();
 });
 parsed("people", ({ cells }) => {
+  const isFirst = !people;
   people = Object.values(cells).reduce((sum, n) => sum + n, 0);
   by("simulated").hidden = false;
   scene.people(cells);
-  look(Object.keys(cells));
+  if (isFirst) {
+    look(Object.keys(cells));
+  }
 });
 parsed("told", (fanOut) => scene.wave(fanOut.cells, fanOut.severity, fanOut.last_ms, fanOut.last_ms && fanOutProgress(fanOut)));
 
@@ -232,29 +239,29 @@ function fanOutProgress({ title, severity, told, last_ms: lastMs }) {
   by("fan-out").hidden = false;
   by("fan-out").dataset.severity = severity;
   by("fan-out-title").textContent = title;
-  by("fan-out-note").textContent = `of ${people.toLocaleString("en")} simulated phones; each cell lights when it was told, slowed down`;
+  by("fan-out-time").textContent = `told in ${Math.ceil(lastMs)} ms`;
+  by("fan-out-note").textContent =
+    `of ${people.toLocaleString("en")} simulated phones. Cells light up in the order in which they were told, in slow motion.`;
   return (share, count) => {
-    by("fan-out-told").textContent = count.toLocaleString("en");
-    by("fan-out-time").textContent = `of ${told.toLocaleString("en")} told in ${(share * lastMs).toFixed(0)} ms`;
+    by("fan-out-told").textContent = (share < 1 ? count : told).toLocaleString("en");
     by("fan-out-bar").style.setProperty("--done", share.toFixed(3));
   };
 }
 
-/** Look at where things are, once, unless somebody looks elsewhere by now. */
+/** Look at where things are, unless somebody looks elsewhere by now. */
 function look(cells = []) {
   const circles = published.alerts.flatMap(circlesOf);
-  if (looked || (!circles.length && !cells.length)) {
+  if (!isFree || (!circles.length && !cells.length)) {
     return;
   }
-  looked = true;
-  scene.fit(circles, cells, place);
-  if (!place) {
+  scene.fit(circles, cells);
+  if (!place && circles.length) {
     const [{ lat, lng }] = circles;
     scene.place({ lat, lng });
     moved({ lat, lng }, true);
   }
 }
-scene.map.once("movestart", ({ originalEvent }) => (looked ||= Boolean(originalEvent)));
+scene.map.on("movestart", ({ originalEvent }) => (isFree &&= !originalEvent));
 
 if (place) {
   moved(place, true);

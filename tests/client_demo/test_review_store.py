@@ -70,7 +70,7 @@ def test_only_its_owner_may_read_the_file(opened, tmp_path):
 
 def test_two_desks_do_not_share_a_file(opened):
     """Each would send what the other decided."""
-    store = opened()
+    opened()
     with pytest.raises(StoreError, match="another desk is using it"):
         opened()
 
