@@ -21,7 +21,7 @@ from client_demo.show import make_console, plain
     show_envvar=True,
     help="A token with alerts:publish. Better by the variable: others can see a command line.",
 )
-@click.argument("feed", default=str(SAMPLE), show_default="a sample of invented incidents")
+@click.argument("feed", default=str(SAMPLE))
 @click.option("--port", default=8770, type=click.IntRange(0, 65_535), help="Of the page, on 127.0.0.1; 0: any.")
 @click.option(
     "--reviewer",
@@ -46,7 +46,8 @@ from client_demo.show import make_console, plain
 def review(feed: str, status: str | None, is_as_recorded: bool, **options: object) -> None:
     """Open the review desk: a page where people decide what of a dispatch feed becomes an alert.
 
-    FEED is a CSV or JSON file, replayed as if it happened now, or the address of an open-data feed, polled.
+    FEED is a CSV or JSON file, replayed as if it happened now, or the address of an open-data feed, polled. Default: a
+    sample of invented incidents.
     """
     is_replay = "://" not in feed and not is_as_recorded
     settings = Settings(

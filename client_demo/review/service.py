@@ -31,7 +31,7 @@ from client_demo.review.words import Trouble
 from client_demo.web_server import MAP_LIBRARIES, SHARED, WEB, files
 
 MOST_BODY = 64 << 10
-ANSWER_S = 8.0  # how long an answer waits for the node's
+ANSWER_S = 3.0  # how long an answer waits for the node's
 TICK_S = 10.0
 PAGE = {
     "/": WEB / "desk.html",

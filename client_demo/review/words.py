@@ -36,7 +36,14 @@ _SENTENCES = {
     "revision-conflict": "Somebody has revised this alert elsewhere. Look at the current text and try again.",
     "unknown-alert": "The node doesn't know this alert any more.",
 }
-_LABELS = {"headline": "The headline", "description": "The description", "reason": "The reason"}
+_RULES = {  # protocol, section 2
+    "headline": "The headline needs 1 to 140 characters of plain text.",
+    "description": "The description may have 1,000 characters of plain text.",
+    "reason": "The reason needs 1 to 280 characters of plain text.",
+    "severity": "Choose a severity.",
+    "place": "The centre is a latitude of -90 to 90 and a longitude of -180 to 180 degrees.",
+    "radius_m": "The radius is a number of metres above 0.",
+}
 
 
 def troubles(refusal: Refused) -> list[Trouble]:
@@ -68,10 +75,9 @@ def _sentence(slug: str, field: str, detail: str) -> str:
         return f"This happened more than {span(int(age[1]))} ago. Alerts are for what is happening now."
     if slug == "category-not-alertable" and field == "category" and "never" not in detail:
         return "Choose a category: the policy lists what may be alerted."
-    if slug in _SENTENCES:
-        return _SENTENCES[slug]
-    label = _LABELS.get(field)
-    return f"{label}: {detail}." if label else detail[:1].upper() + detail[1:] + "."
+    if slug in ("invalid-value", "missing-field") and field in _RULES:
+        return _RULES[field]
+    return _SENTENCES.get(slug) or detail[:1].upper() + detail[1:].rstrip(".") + "."
 
 
 def span(seconds: int) -> str:

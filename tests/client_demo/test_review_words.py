@@ -46,12 +46,17 @@ def refused(*errors, status=422):
             "category",
             "This category is never alerted.",
         ),
-        (("invalid-value", "/area/0/lat", "must be -90 to 90"), "place", "Must be -90 to 90."),
         (
-            ("invalid-value", "/headline", "must be 1 to 140 characters"),
-            "headline",
-            "The headline: must be 1 to 140 characters.",
+            ("invalid-value", "/area/0/lat", "Input should be less than or equal to 90"),
+            "place",
+            "The centre is a latitude of -90 to 90 and a longitude of -180 to 180 degrees.",
         ),
+        (
+            ("invalid-value", "/headline", "String should have at least 1 character"),
+            "headline",
+            "The headline needs 1 to 140 characters of plain text.",
+        ),
+        (("invalid-value", "/expires_at", "must be a time"), "", "Must be a time."),
         (("something-new", "/nowhere", "a rule of tomorrow"), "", "A rule of tomorrow."),
     ],
 )
