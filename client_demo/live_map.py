@@ -84,6 +84,11 @@ class LiveMap:
             await self.refresh()
             await asyncio.sleep(EVERY_S)
 
+    def close(self) -> None:
+        """End what is open: the pages' streams of events."""
+        for page in self._pages:
+            page.put_nowait(None)
+
     async def refresh(self) -> None:
         """Look at the api once."""
         try:
@@ -186,3 +191,4 @@ async def live_map(api_url: str, token: str, view: View, port: int = 0) -> Async
                 yield shown
             finally:
                 watching.cancel()
+                shown.close()

@@ -57,7 +57,7 @@ function layers(colours, hasStreets) {
     ...(hasStreets ? [] : ground),
     { id: "people", type: "fill", source: "people", paint: { "fill-color": colours.people, "fill-opacity": ["*", 0.5, ["get", "share"]] } },
     { id: "grid", type: "line", source: "grid", paint: { "line-color": colours.grid, "line-width": 0.6, "line-opacity": 0.4 } },
-    { id: "lit", type: "fill", source: "people", paint: { "fill-color": lit, "fill-opacity": ["coalesce", ["feature-state", "lit"], 0] } },
+    { id: "lit", type: "fill", source: "lit", paint: { "fill-color": lit, "fill-opacity": ["coalesce", ["feature-state", "lit"], 0] } },
     { id: "circles", type: "fill", source: "circles", paint: { "fill-color": severity, "fill-opacity": ["case", ["get", "affecting"], 0.22, 0.09] } },
     { id: "rims", type: "line", source: "circles", filter: ["==", ["get", "status"], "actual"], paint: { "line-color": severity, "line-width": ["case", ["get", "affecting"], 3, 1.5] } },
     { id: "drill-rims", type: "line", source: "circles", filter: ["!=", ["get", "status"], "actual"], paint: { "line-color": severity, "line-width": 2, "line-dasharray": [3, 3] } },
@@ -65,7 +65,7 @@ function layers(colours, hasStreets) {
   ];
 }
 
-const SOURCES = ["land", "borders", "counties", "county-names", "grid", "people", "circles", "own-cell"];
+const SOURCES = ["land", "borders", "counties", "county-names", "grid", "people", "lit", "circles", "own-cell"];
 
 export class Scene {
   /** `moved(place, ended)` is called while somebody moves the marker. */
@@ -105,7 +105,7 @@ export class Scene {
 
   _begin() {
     for (const name of SOURCES) {
-      const promoted = name === "people" ? { promoteId: "cell" } : {};
+      const promoted = name === "lit" ? { promoteId: "cell" } : {};
       this.map.addSource(name, { type: "geojson", data: this._data[name], ...promoted });
     }
     layers(palette(), this._hasStreets).forEach((layer) => this.map.addLayer(layer));
@@ -171,6 +171,7 @@ export class Scene {
     if (resolution !== this._resolution) {
       this._resolution = resolution;
       this._drawPeople();
+      this._drawWaves();
     }
     this._nameChips();
   }
@@ -189,11 +190,9 @@ export class Scene {
   _drawPeople() {
     const numbers = coarser(this._people, this._peopleResolution, (a, b) => a + b);
     const most = Math.max(...numbers.values());
-    this._lit.clear();
-    this.map.getSource("people") && this.map.removeFeatureState({ source: "people" });
     this._set(
       "people",
-      collection([...numbers].map(([cell, n]) => cellPolygon(cell, { cell, share: 0.25 + 0.75 * Math.sqrt(n / most) }))),
+      collection([...numbers].map(([cell, n]) => cellPolygon(cell, { share: 0.25 + 0.75 * Math.sqrt(n / most) }))),
     );
   }
 
@@ -210,9 +209,17 @@ export class Scene {
       at: length && (length * (ms - firstMs)) / (lastMs - firstMs),
     }));
     this._waves.push({ times, severity, began: performance.now(), length, progress });
+    this._drawWaves();
     if (this._waves.length === 1) {
       requestAnimationFrame(() => this._glow());
     }
+  }
+
+  /** The cells of all waves, dark at first: what lights them is their state, frame by frame. */
+  _drawWaves() {
+    const cells = Object.fromEntries(this._waves.flatMap(({ times }) => times.map(({ cell }) => [cell, 0])));
+    const drawn = coarser(cells, this._peopleResolution, Math.max);
+    this._set("lit", collection([...drawn.keys()].map((cell) => cellPolygon(cell, { cell }))));
   }
 
   _glow() {
@@ -239,17 +246,17 @@ export class Scene {
   }
 
   _light(levels) {
-    if (!this.map.getSource("people")) {
+    if (!this.map.getSource("lit")) {
       return;
     }
     for (const cell of this._lit) {
       if (!levels.has(cell)) {
-        this.map.setFeatureState({ source: "people", id: cell }, { lit: 0 });
+        this.map.setFeatureState({ source: "lit", id: cell }, { lit: 0 });
         this._lit.delete(cell);
       }
     }
     for (const [cell, state] of levels) {
-      this.map.setFeatureState({ source: "people", id: cell }, state);
+      this.map.setFeatureState({ source: "lit", id: cell }, state);
       this._lit.add(cell);
     }
   }
@@ -323,7 +330,7 @@ export class Scene {
     const height = 24;
     for (const { marker, element } of [...this._chips.values()].sort((a, b) => b.order - a.order)) {
       const { x, y } = this.map.project(marker.getLngLat());
-      const width = 60 + 6.5 * element.alert.title.length;
+      const width = 76 + 7 * element.alert.title.length; // near enough; measuring each would cost a layout
       const box = { left: x - 14, right: x + Math.min(width, 256), top: y - height / 2, bottom: y + height / 2 };
       const fits = box.right < this.map.getContainer().clientWidth;
       const isFree = fits && taken.every((other) => box.right < other.left || box.left > other.right || box.bottom < other.top || box.top > other.bottom);

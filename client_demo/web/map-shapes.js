@@ -5,13 +5,13 @@ import { cellToBoundary, cellToParent, getResolution, polygonToCells } from "/np
 const EARTH_RADIUS_M = 6_371_007.180918475; // H3's own, as the protocol says
 const CORNERS = 72;
 const MOST_CELLS = 6000;
-const RESOLUTIONS = [ // from this zoom on, cells of this resolution: some 15 to 40 pixels across
-  [14.6, 10],
-  [12.8, 9],
-  [11.2, 8],
-  [9.6, 7],
-  [8.2, 6],
-  [6.8, 5],
+const RESOLUTIONS = [ // from this zoom on, cells of this resolution: some 15 to 50 pixels across
+  [13.9, 10],
+  [12.1, 9],
+  [10.4, 8],
+  [9, 7],
+  [7.6, 6],
+  [6.2, 5],
 ];
 
 const radians = (degrees) => (degrees * Math.PI) / 180;
@@ -56,14 +56,11 @@ export function resolutionAt(zoom) {
   return RESOLUTIONS.find(([from]) => zoom >= from)?.[1] ?? null;
 }
 
-/** All cells that one sees; none when that would be too many, as in a tilted view. */
+/** All cells that one sees, or coarser ones where those would be too many, as on a wall of screens. */
 export function cellsWithin(bounds, resolution) {
   const [west, south, east, north] = [bounds.getWest(), bounds.getSouth(), bounds.getEast(), bounds.getNorth()];
-  if (east - west > 20 || north > 84 || south < -84) {
-    return [];
-  }
   const cells = polygonToCells([[south, west], [south, east], [north, east], [north, west]], resolution);
-  return cells.length > MOST_CELLS ? [] : cells;
+  return cells.length > MOST_CELLS ? cellsWithin(bounds, resolution - 1) : cells;
 }
 
 /** Cell -> value, brought together in coarser cells by `merge`. Finer ones than there are stay as they are. */

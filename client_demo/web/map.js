@@ -9,7 +9,9 @@ import { circlesOf, Scene } from "/map-scene.js";
 
 const COARSE_RESOLUTION = 8;
 const MOVE_EVERY_MS = 250; // while the marker is dragged; the server takes ten messages a second
+const AROUND_M = 1000; // one's place is never at the very edge
 const SAMPLES = 60;
+const RANKS = ["extreme", "severe", "moderate", "minor"];
 
 const by = (id) => document.getElementById(id);
 const view = await (await fetch("/view.json")).json();
@@ -76,7 +78,9 @@ function show() {
   const now = client.now();
   const held = client.held();
   const mine = new Set(held.map(({ alert }) => alert.id));
-  const elsewhere = published.alerts.filter(({ id, expires_at }) => !mine.has(id) && Date.parse(expires_at) > now);
+  const elsewhere = published.alerts
+    .filter(({ id, expires_at }) => !mine.has(id) && Date.parse(expires_at) > now)
+    .sort((a, b) => RANKS.indexOf(a.severity) - RANKS.indexOf(b.severity) || (a.issued_at < b.issued_at ? 1 : -1));
   scene.alerts([...held, ...elsewhere.map((alert) => ({ alert, affected: false }))], now, open);
   const fresh = arrange(by("affecting"), held.filter(({ affected }) => affected).map(entry));
   fresh.forEach((item) => item.classList.add("card-new"));
@@ -254,7 +258,7 @@ function look(cells = []) {
   if (!isFree || (!circles.length && !cells.length)) {
     return;
   }
-  scene.fit(circles, cells);
+  scene.fit([...circles, ...(place ? [{ ...place, radius_m: AROUND_M }] : [])], cells);
   if (!place && circles.length) {
     const [{ lat, lng }] = circles;
     scene.place({ lat, lng });
