@@ -22,6 +22,7 @@ export class Detail {
     this._drafts = new Map(); // item -> what its reviewer has typed, with the version that it was typed over
     this._asked = 0;
     this._good = null; // the form, as text, that the node would accept
+    this._notice = ""; // why the last decision came to nothing: stays until something else is done
     this._map = circleMap({ container: "map", styleUrl, changed: (circle) => this._fromMap(circle) });
     by("form").addEventListener("input", (event) => this._input(event.target));
     by("form").addEventListener("submit", (event) => this._submit(event));
@@ -49,6 +50,7 @@ export class Detail {
 
   open(item) {
     this.item = item;
+    this._notice = "";
     this._good = null;
     this._keep();
     this._fill(this._drafts.get(item.id)?.form ?? this._base());
@@ -171,6 +173,7 @@ export class Detail {
   }
 
   _changed() {
+    this._notice = "";
     this._drafts.set(this.item.id, { form: this._form() });
     this._count();
     this._draw();
@@ -201,11 +204,10 @@ export class Detail {
     if (turn !== this._asked || this.item?.id !== item.id) {
       return;
     }
+    this._troubles(problem ? [{ field: "", text: problem }] : body.troubles);
     if (problem) {
-      this._troubles([{ field: "", text: problem }]);
       return;
     }
-    this._troubles(body.troubles);
     this._good = body.troubles.length ? null : JSON.stringify(form);
     this._previewed(body);
     this._buttons();
@@ -233,7 +235,8 @@ export class Detail {
       const fields = name === "place" ? [by("lat"), by("lng")] : [by(name)];
       fields.forEach((field) => field.setAttribute("aria-invalid", String(Boolean(said[name]))));
     }
-    by("whole-trouble").replaceChildren(...(said[""] ?? []).map(({ text }) => foreign("p", text)));
+    const whole = [this._notice, ...(said[""] ?? []).map(({ text }) => text)].filter((text, n, all) => text && all.indexOf(text) === n);
+    by("whole-trouble").replaceChildren(...whole.map((text) => foreign("p", text)));
     const reads = (name) => (said[name] ?? []).some(({ text }) => text.includes("reads like"));
     by("confirm-row").hidden = !(reads("headline") || reads("description") || by("confirmed").checked);
     by("reason-confirm-row").hidden = !(reads("reason") || by("reason-confirmed").checked);
@@ -299,20 +302,22 @@ export class Detail {
       return;
     }
     this._deciding = item.id;
+    this._notice = "";
     by("waits").textContent = "Sending…";
+    by("title").focus(); // the form will be disabled, and the focus must not get lost
     const { status, body: answer, problem } = await this._post(`/api/items/${item.id}/${what}`, { ...body, version: item.version });
     this._deciding = null;
+    const isOpen = this.item?.id === item.id;
+    if (isOpen) {
+      // An answer that was lost is not missed where an event has told already what became of it.
+      this._notice = status === 422 || (status === 0 && this.item.version > item.version) ? "" : problem;
+    }
     if (answer?.item) {
       this._said(answer.item);
     }
-    if (this.item?.id !== item.id) {
-      return;
-    }
-    by("waits").textContent = this.item.waits;
-    if (status === 422) {
-      this._troubles(answer.troubles);
-    } else if (problem) {
-      this._troubles([{ field: "", text: problem }]);
+    if (isOpen) {
+      by("waits").textContent = this.item.waits;
+      this._troubles(status === 422 ? answer.troubles : []);
     }
   }
 }

@@ -158,7 +158,8 @@ class CircleMap {
     this._set("requested", circle ? [circlePolygon(circle, {})] : []);
     for (const [handle, at] of [[this._centre, circle], [this._edge, circle && east(circle)]]) {
       if (circle && this._isEditable) {
-        handle.setLngLat([at.lng, at.lat]).addTo(this.map);
+        handle.setLngLat([at.lng, at.lat]);
+        handle.getElement().isConnected || handle.addTo(this.map); // adding it again would take the focus away
       } else {
         handle.remove();
       }
