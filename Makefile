@@ -42,7 +42,7 @@ $(WEB): $(VENV)/.demo client_demo/web/package-lock.json
 
 install: $(VENV)/.runtime  ## make .venv with the `geocast` command in it
 
-demo: $(VENV)/.demo $(WEB)  ## a node, a city of subscribers and a review desk; DEMO_FEED=path DEMO_SECONDS=45
+demo: $(VENV)/.demo $(WEB)  ## a node, a city of subscribers, a review desk, a live map; DEMO_FEED=path DEMO_SECONDS=45
 	@$(BIN)/python -m client_demo demo
 
 test: $(VENV)/.test $(WEB)  ## all tests

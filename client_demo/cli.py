@@ -1,4 +1,4 @@
-"""`python -m client_demo`: listen, publish, revise, cancel, desk, demo."""
+"""`python -m client_demo`: listen, publish, revise, cancel, desk, map, demo."""
 
 import asyncio
 import json

@@ -29,7 +29,7 @@ from rich.console import Console
 from client_demo.client import Client
 from client_demo.desk import Case, Desk, Policy, Triage, varied
 from client_demo.feeds import SAMPLE, FeedError, Incident, read_feed
-from client_demo.geo import Place, offset
+from client_demo.geo import Place, distance_m, offset
 from client_demo.holdings import Change
 from client_demo.link import first_to_end
 from client_demo.live_map import FILES, MAP_PORT, LiveMap, View, by_revision, fan_out, live_map
@@ -51,7 +51,8 @@ INTERVAL_S = (0.5, 1.5)  # between two acts: at least, at most
 MOST_CASES = 40
 TUNNEL = 60  # how many lose their connection
 REASONS_SHOWN = 12
-FROM_THE_MIDDLE_M = (-450.0, 300.0)  # north, east
+FROM_THE_MIDDLE_M = (-300.0, -350.0)  # north, east: not under a name on the map
+NEIGHBOUR_M = 1500.0
 AFTERWARDS_S, AFTERWARDS_LIVE = 5.0, 12  # when the show goes on: between two acts; so many alerts are live at once
 
 Act = Callable[[], Coroutine[Any, Any, None]]
@@ -185,7 +186,7 @@ class Show:
         self._policy = Policy.from_map(await self._publisher.policy())
         self._desk = Desk(self._policy, retime=True)
         self._cases = cases = self._decide(incidents)
-        self._open_map(cases[0])
+        self._open_map(max(cases, key=partial(_neighbours, cases)))
         await self._connect(subscribers, cases)
         listener = self._listener(cases[0])
         await first_to_end(self._act_by_act(cases, ends_at), listener.run())
@@ -210,7 +211,7 @@ class Show:
             stage.say(f"desk: {triage.retimed()}", "yellow")
 
     def _open_map(self, case: Case) -> None:
-        """Who opens the map begins near the middle of the first alert."""
+        """Who opens the map begins near the middle of the case that has the most others around it."""
         self._map.view = replace(self._map.view, place=offset(*_where(case), *FROM_THE_MIDDLE_M))
         lacks = missing(FILES)
         if lacks is None:
@@ -408,13 +409,13 @@ class Show:
     async def go_on(self) -> None:
         """The show without its end and without its words: alerts come, and the oldest are called off."""
         live = list(self._sent)
-        for case in itertools.cycle(self._cases):
+        for case in itertools.cycle([*self._cases[len(live) :], *self._cases[: len(live)]]):
             await all_do(self._crowd, "forget")
             await self._while_nobody_moves(partial(self._replace_oldest, live, case))
             await asyncio.sleep(AFTERWARDS_S)
 
     async def _replace_oldest(self, live: list[str], case: Case) -> None:
-        for alert_id in live[: min(2, len(live) - AFTERWARDS_LIVE)]:
+        for alert_id in live[: max(0, min(2, len(live) - AFTERWARDS_LIVE))]:
             live.remove(alert_id)
             with contextlib.suppress(Refused):  # it has ended by itself, or by somebody else
                 await self._cancel(alert_id, "it is over")
@@ -445,6 +446,10 @@ def judge(evidence: Evidence) -> Outcome:
         found.take(steps, events)
     alerts = len({item.id for item in evidence.published})
     return Outcome(alerts, list(found.rows.values()), found.faults + evidence.faults)
+
+
+def _neighbours(cases: Sequence[Case], case: Case) -> int:
+    return sum(distance_m(*_where(case), *_where(other)) < NEIGHBOUR_M for other in cases)
 
 
 def _where(case: Case) -> tuple[float, float]:

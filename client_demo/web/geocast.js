@@ -34,8 +34,7 @@ const TOKEN_MS = 30_000; // a function that takes longer to give one has failed
 const RENEW_MS = 60_000; // before a token expires, or at four fifths of its time if that is later
 const RENEW_AGAIN_MS = 5_000; // when no fresh one could be had
 
-/** What only `watchPosition` gets to see of a client. @type {(geocast: Geocast) => { h3: H3 | undefined, problem: (problem: Problem) => void }} */
-let inside;
+const INSIDE = Symbol("what only watchPosition gets to see");
 
 /** @implements {Declared} */
 export class Geocast {
@@ -76,10 +75,6 @@ export class Geocast {
   #lookAt = Infinity;
   /** @type {(() => void)[]} */
   #unwatch = [];
-
-  static {
-    inside = (geocast) => ({ h3: geocast.#options.h3, problem: (problem) => geocast.#emit("error", problem) });
-  }
 
   /** @param {Options} options */
   constructor(options) {
@@ -161,6 +156,11 @@ export class Geocast {
   close() {
     if (this.#status.state === "closed") return;
     this.#end({ state: "closed" });
+  }
+
+  /** @returns {{ h3: H3 | undefined, problem: (problem: Problem) => void }} */
+  [INSIDE]() {
+    return { h3: this.#options.h3, problem: (problem) => this.#emit("error", problem) };
   }
 
   // ---- connecting -------------------------------------------------------------------------------------------------
@@ -476,4 +476,5 @@ export class Geocast {
 }
 
 /** @type {typeof import("./geocast.js").watchPosition} */
-export const watchPosition = (geocast, options = {}) => follow(geocast, inside(/** @type {any} */ (geocast)), options);
+export const watchPosition = (geocast, options = {}) =>
+  follow(geocast, /** @type {Geocast} */ (/** @type {unknown} */ (geocast))[INSIDE](), options);

@@ -85,10 +85,11 @@ export function card({ alert, affected }, more, open) {
   return countingDown(item, alert);
 }
 
-/** One line for an alert that this client does not hold. */
-export function row(alert, open) {
+/** One line for an alert that this client does not hold, and how far it is. */
+export function row(alert, away, open) {
   const mark = make("span", "severity", make("span", "severity-mark"), make("span", "visually-hidden", alert.severity));
-  const button = make("button", "small", mark, foreign("span", alert.title), ...drillBadge(alert), make("span", "left muted", time()));
+  const left = make("span", "left muted number", away, time());
+  const button = make("button", "small", mark, foreign("span", alert.title), ...drillBadge(alert), left);
   button.addEventListener("click", open);
   return countingDown(make("li", "", button), alert);
 }
@@ -105,7 +106,7 @@ export function arrange(list, entries) {
     known.delete(key);
     if (item?.dataset.version !== version) {
       const old = item;
-      item = Object.assign(build(), {});
+      item = build();
       Object.assign(item.dataset, { key, version });
       replace(old, item);
       if (!old) {

@@ -1,7 +1,7 @@
 // The map itself: outlines, grid, simulated subscribers, circles, and your own place. What it shows it is told; it
 // knows no server. Colours come from the style sheet, so that there is one place for them.
 
-import { AttributionControl, Map as GlMap, Marker, NavigationControl, ScaleControl } from "/npm/maplibre-gl/dist/maplibre-gl.mjs";
+import { Map as GlMap, Marker, NavigationControl, ScaleControl } from "/npm/maplibre-gl/dist/maplibre-gl.mjs";
 import feature from "/npm/topojson-client/src/feature.js";
 import mesh from "/npm/topojson-client/src/mesh.js";
 import { cellPolygon, cellsWithin, circlePolygon, coarser, collection, resolutionAt } from "/map-shapes.js";
@@ -9,11 +9,12 @@ import { countingDown, foreign, make, remaining } from "/map-list.js";
 import { isDark } from "/theme.js";
 
 const SEVERITIES = ["minor", "moderate", "severe", "extreme"]; // the worst is drawn last, on top
-const PALETTE = ["sea", "land", "border", "county", "county-name", "grid", "people", "you", "surface", "text", ...SEVERITIES];
+const PALETTE = ["sea", "land", "border", "county", "county-name", "grid", "people", "you", ...SEVERITIES];
 const STEP_PX = { fine: 12, coarse: 80 }; // of the arrow keys
 const WAVE_MS = 1400; // how long a fan-out takes on the screen, however short it was
 const HOLD_MS = 900;
 const FADE_MS = 1600;
+const BRIGHT = 0.75; // the opacity of a cell whose people have just been told
 const EMPTY = collection([]);
 
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
@@ -32,7 +33,7 @@ function palette() {
 
 /** MapLibre's `match`: a colour for each severity, and one for those that are not known here. */
 function bySeverity(value, colours) {
-  return ["match", value, ...SEVERITIES.flatMap((severity) => [severity, colours[severity]]), colours.text];
+  return ["match", value, ...SEVERITIES.flatMap((severity) => [severity, colours[severity]]), colours["county-name"]];
 }
 
 /** The layers that are ours, from the ground up; the first ones stand in for streets. */
@@ -87,9 +88,6 @@ export class Scene {
     this.map.keyboard.disableRotation();
     this.map.addControl(new NavigationControl({ showCompass: false }), "top-right");
     this.map.addControl(new ScaleControl({ maxWidth: 120 }), "bottom-left");
-    if (styleUrl) {
-      this.map.addControl(new AttributionControl({ compact: true }), "bottom-right");
-    }
     this._hasStreets = Boolean(styleUrl);
     this._data = Object.fromEntries(SOURCES.map((name) => [name, EMPTY]));
     this._people = {};
@@ -119,6 +117,13 @@ export class Scene {
   _set(source, data) {
     this._data[source] = data;
     this.map.getSource(source)?.setData(data);
+  }
+
+  /** Who made what the map is drawn on, as nodes: a style with streets says so for each of its sources. */
+  credits() {
+    const { sources } = this.map.getStyle();
+    const said = Object.keys(sources).map((name) => this.map.getSource(name).attribution);
+    return [...new Set(said.filter(Boolean))].flatMap((html) => [...linksOf(html), " · "]);
   }
 
   /** Take the colours of the theme that is on now. */
@@ -188,7 +193,11 @@ export class Scene {
   }
 
   _drawPeople() {
-    const numbers = coarser(this._people, this._peopleResolution, (a, b) => a + b);
+    const numbers = new Map();
+    for (const [cell, n] of Object.entries(this._people)) {
+      const drawn = coarser(cell, this._peopleResolution);
+      numbers.set(drawn, n + (numbers.get(drawn) ?? 0));
+    }
     const most = Math.max(...numbers.values());
     this._set(
       "people",
@@ -217,9 +226,10 @@ export class Scene {
 
   /** The cells of all waves, dark at first: what lights them is their state, frame by frame. */
   _drawWaves() {
-    const cells = Object.fromEntries(this._waves.flatMap(({ times }) => times.map(({ cell }) => [cell, 0])));
-    const drawn = coarser(cells, this._peopleResolution, Math.max);
-    this._set("lit", collection([...drawn.keys()].map((cell) => cellPolygon(cell, { cell }))));
+    const cells = this._waves.flatMap(({ times }) => times);
+    cells.forEach((each) => (each.drawn = coarser(each.cell, this._peopleResolution)));
+    const drawn = new Set(cells.map((each) => each.drawn));
+    this._set("lit", collection([...drawn].map((cell) => cellPolygon(cell, { cell }))));
   }
 
   _glow() {
@@ -228,12 +238,12 @@ export class Scene {
     for (const wave of this._waves) {
       const age = now - wave.began;
       let told = 0;
-      for (const { cell, count, at } of wave.times) {
+      for (const { drawn, count, at } of wave.times) {
         told += age >= at ? count : 0;
-        const level = age < at ? 0 : Math.min(0.85, Math.max(0, (0.85 * (at + HOLD_MS + FADE_MS - age)) / FADE_MS));
-        const [key] = coarser({ [cell]: 0 }, this._peopleResolution).keys();
-        if (level > (levels.get(key)?.lit ?? 0)) {
-          levels.set(key, { lit: level, severity: wave.severity });
+        const faded = (at + HOLD_MS + FADE_MS - age) / FADE_MS;
+        const lit = age < at ? 0 : BRIGHT * Math.min(1, Math.max(0, faded));
+        if (lit > (levels.get(drawn)?.lit ?? 0)) {
+          levels.set(drawn, { lit, severity: wave.severity });
         }
       }
       wave.progress?.(wave.length ? Math.min(1, age / wave.length) : 1, told);
@@ -382,6 +392,15 @@ export class Scene {
 /** The shapes that can be drawn; an alert without any is in the lists all the same. */
 export function circlesOf(alert) {
   return alert.area.filter((shape) => shape.type === "circle");
+}
+
+/** An attribution as text and links. MapLibre's own control makes markup of it, which this page's policy forbids. */
+function linksOf(html) {
+  const plain = (text) => text.replace(/<[^>]*>/g, "").replaceAll("&copy;", "©").replaceAll("&amp;", "&");
+  return html.split(/(<a\s.*?<\/a>)/is).map((part) => {
+    const link = /^<a\s[^>]*href=["']?(https:[^"'\s>]+)[^>]*>(.*)<\/a>$/is.exec(part);
+    return link ? Object.assign(make("a", "", plain(link[2])), { href: link[1], rel: "noopener" }) : plain(part);
+  });
 }
 
 function rank({ alert, affected }) {

@@ -63,12 +63,7 @@ export function cellsWithin(bounds, resolution) {
   return cells.length > MOST_CELLS ? cellsWithin(bounds, resolution - 1) : cells;
 }
 
-/** Cell -> value, brought together in coarser cells by `merge`. Finer ones than there are stay as they are. */
-export function coarser(cells, resolution, merge) {
-  const merged = new Map();
-  for (const [cell, value] of Object.entries(cells)) {
-    const key = resolution < getResolution(cell) ? cellToParent(cell, resolution) : cell;
-    merged.set(key, merged.has(key) ? merge(merged.get(key), value) : value);
-  }
-  return merged;
+/** The cell of this resolution that holds `cell`; a cell that is coarse already stays as it is. */
+export function coarser(cell, resolution) {
+  return resolution < getResolution(cell) ? cellToParent(cell, resolution) : cell;
 }

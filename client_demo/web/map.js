@@ -19,6 +19,10 @@ const view = await (await fetch("/view.json")).json();
 const scene = new Scene({ container: by("map"), styleUrl: view.style, place: view.place, moved });
 const client = new Geocast({ url: view.stream, token: view.token, h3 });
 
+if (view.style) {
+  scene.map.on("idle", () => by("credits").replaceChildren(...scene.credits()));
+  scene.map.on("error", () => notify("The streets can’t be loaded."));
+}
 themeButton(by("theme"), () => scene.repaint());
 
 // ---- your own place ----------------------------------------------------------------------------------------------
@@ -85,7 +89,7 @@ function show() {
   const fresh = arrange(by("affecting"), held.filter(({ affected }) => affected).map(entry));
   fresh.forEach((item) => item.classList.add("card-new"));
   arrange(by("left"), held.filter(({ affected }) => !affected).map(entry));
-  arrange(by("elsewhere"), elsewhere.map((alert) => [alert.id, String(alert.revision), () => row(alert, () => open(alert))]));
+  arrange(by("elsewhere"), elsewhere.map(line));
   by("left-block").hidden = !by("left").children.length;
   by("elsewhere-block").hidden = !elsewhere.length;
   by("elsewhere-count").textContent = `(${elsewhere.length})`;
@@ -94,14 +98,24 @@ function show() {
   tick(document, now);
 }
 
+/** How far it is to the nearest middle; empty where that means nothing. */
+function away(alert) {
+  const near = place ? circlesOf(alert).map((circle) => distanceM(place, circle)) : [];
+  return near.length ? distance(Math.min(...near)) : "";
+}
+
 function entry(item) {
   const { alert, affected } = item;
   const how = came.get(`${alert.id} ${alert.revision}`) ?? "kept from before";
-  const near = circlesOf(alert).map((circle) => distanceM(place, circle));
-  const away = place && near.length ? `centre ${distance(Math.min(...near))} away` : "";
+  const where = away(alert) && `centre ${away(alert)} away`;
   const revision = alert.revision > 1 ? `revision ${alert.revision}` : "";
-  const lines = [how, away, revision, alert.source && `from ${alert.source}`];
-  return [alert.id, [alert.revision, affected, how, away].join(" "), () => card(item, lines, () => open(alert))];
+  const lines = [how, where, revision, alert.source && `from ${alert.source}`];
+  return [alert.id, [alert.revision, affected, how, where].join(" "), () => card(item, lines, () => open(alert))];
+}
+
+function line(alert) {
+  const where = away(alert) && `${away(alert)} · `;
+  return [alert.id, `${alert.revision} ${where}`, () => row(alert, where, () => open(alert))];
 }
 
 function open(alert) {
@@ -158,7 +172,7 @@ function measured(alert, ms) {
   samples.splice(0, samples.length - SAMPLES);
   const ordered = [...samples].sort((a, b) => a - b);
   const at = (share) => ordered[Math.max(0, Math.ceil(share * ordered.length) - 1)];
-  const say = (id, value) => (by(id).textContent = `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`);
+  const say = (id, value) => (by(id).textContent = value < 1 ? "< 1 ms" : `${Math.round(value)} ms`);
   say("median", at(0.5));
   say("high", at(0.99));
   say("last", shown);
@@ -212,6 +226,7 @@ client.on("status", ({ state }) => {
   showStatus();
 });
 client.on("error", ({ message }) => notify(message));
+scene.map.once("idle", () => client.check()); // reads the server's clock again, now that the page is not busy loading
 
 // ---- what the demo's own process tells ---------------------------------------------------------------------------
 

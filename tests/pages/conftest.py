@@ -83,7 +83,7 @@ class Shown:
     def picture(self, name: str, **options: Any) -> None:
         """Keep a screenshot."""
         OUTPUT.mkdir(exist_ok=True)
-        self.page.screenshot(path=OUTPUT / f"{name}.png", **options)
+        self.page.screenshot(path=OUTPUT / f"{name}.png", animations="disabled", **options)
 
     def violations(self) -> list[str]:
         """What axe-core finds against WCAG 2.1 A and AA, and its good practice."""

