@@ -1,26 +1,20 @@
 """`python -m client_demo review`: opens the review desk."""
 
-import asyncio
 from pathlib import Path
 
 import click
 
+from client_demo.command import WRONG_INPUT, api_options, fail, run
 from client_demo.feeds import SAMPLE, FeedError
-from client_demo.publisher import PublishError
 from client_demo.review.run import Settings, open_desk
+from client_demo.review.service import PAGE
 from client_demo.review.store import StoreError
-from client_demo.show import make_console, plain
+from client_demo.show import make_console
+from client_demo.web_server import missing
 
 
 @click.command()
-@click.option("--api", "api_url", default="http://127.0.0.1:8766", envvar="GEOCAST_API_URL", show_envvar=True)
-@click.option(
-    "--token",
-    required=True,
-    envvar="GEOCAST_TOKEN",
-    show_envvar=True,
-    help="A token with alerts:publish. Better by the variable: others can see a command line.",
-)
+@api_options
 @click.argument("feed", default=str(SAMPLE))
 @click.option("--port", default=8770, type=click.IntRange(0, 65_535), help="Of the page, on 127.0.0.1; 0: any.")
 @click.option(
@@ -43,32 +37,28 @@ from client_demo.show import make_console, plain
 @click.option("--as-recorded", "is_as_recorded", is_flag=True, help="Take a file at its own times, all at once.")
 @click.option("--every", "every_s", default=60.0, type=click.FloatRange(5), help="Seconds between two polls.")
 @click.option("--style", "style_url", envvar="GEOCAST_MAP_STYLE", show_envvar=True, help="A map style, for streets.")
-def review(feed: str, status: str | None, is_as_recorded: bool, **options: object) -> None:
+def review(api: str, feed: str, status: str | None, is_as_recorded: bool, **options: object) -> None:
     """Open the review desk: a page where people decide what of a dispatch feed becomes an alert.
 
     FEED is a CSV or JSON file, replayed as if it happened now, or the address of an open-data feed, polled. Default: a
     sample of invented incidents.
     """
     is_replay = "://" not in feed and not is_as_recorded
+    if lacks := missing(PAGE):
+        fail(f"there is no {lacks}: `make demo` gets it where npm can be reached")
     settings = Settings(
-        feed=feed, status=status or ("exercise" if is_replay else "actual"), is_as_recorded=is_as_recorded, **options
+        api_url=api,
+        feed=feed,
+        status=status or ("exercise" if is_replay else "actual"),
+        is_as_recorded=is_as_recorded,
+        **options,
     )
     try:
-        asyncio.run(_serve(settings))
+        run(_serve(settings))
     except (FeedError, StoreError) as error:
-        _fail(error, 2)
+        fail(error, WRONG_INPUT)
     except OSError as error:
-        _fail(f"port {settings.port} can't be used: {error.strerror}", 2)
-    except PublishError as error:
-        _fail(error, 1)
-    except KeyboardInterrupt:
-        click.echo("stopped", err=True)
-        raise SystemExit(130) from None
-
-
-def _fail(message: object, status: int) -> None:
-    click.echo(f"error: {plain(message)}", err=True)
-    raise SystemExit(status)
+        fail(f"the desk can't be served on port {settings.port}: {error.strerror}", WRONG_INPUT)
 
 
 async def _serve(settings: Settings) -> None:

@@ -35,18 +35,10 @@ ANSWER_S = 3.0  # how long an answer waits for the node's
 TICK_S = 10.0
 PAGE = {
     "/": WEB / "desk.html",
-    **{
-        f"/{name}": WEB / name
-        for name in (
-            "map-list.js",
-            "map-shapes.js",
-            "desk.css",
-            "desk.js",
-            "desk-form.js",
-            "desk-list.js",
-            "desk-map.js",
-        )
-    },
+    **{f"/{name}": WEB / name for name in ("desk.css", "desk.js", "desk-form.js", "desk-list.js", "desk-map.js")},
+    **{f"/{name}": WEB / name for name in ("map-list.js", "map-shapes.js")},
+    **SHARED,
+    **MAP_LIBRARIES,
 }
 
 Json = dict[str, Any]
@@ -102,7 +94,7 @@ class Service:
             "reopen": self._set_aside,
         }
         return [
-            *files({**PAGE, **SHARED, **MAP_LIBRARIES}),
+            *files(PAGE),
             Route("/api/sign-in", self._sign_in, methods=["POST"]),
             Route("/api/sign-out", self._sign_out, methods=["POST"]),
             Route("/api/events", self._events),

@@ -417,7 +417,7 @@ def test_the_page_is_accessible(desk: DeskProcess, show: Show, theme: str) -> No
     shown.page.click("#help")
     assert shown.violations() == []
     stranger = show(desk.link("ann").partition("#")[0], color_scheme=theme)
-    stranger.has("#sign-in", "Who is at the desk?")
+    stranger.page.locator("#sign-in").wait_for(state="visible")
     assert stranger.violations() == []
     was_meant(stranger, "401")
 
@@ -433,8 +433,9 @@ def test_a_wrong_key_opens_nothing_and_signing_out_closes_the_desk(desk: DeskPro
     shown.page.keyboard.press("Enter")
     shown.has("#list", "Structure fire")
     assert "key=" not in shown.page.url
-    shown.page.get_by_role("button", name="ben: sign out").click()
-    shown.has("#sign-in", "Who is at the desk?")
+    with shown.page.expect_navigation():
+        shown.page.get_by_role("button", name="ben: sign out").click()
+    shown.page.locator("#sign-in").wait_for(state="visible")
     was_meant(shown, "401")
 
 
