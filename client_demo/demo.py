@@ -142,7 +142,7 @@ async def _perform(stage: Stage, programme: Programme, incidents: Sequence[Incid
                 await first_to_end(show.play(incidents, programme.subscribers, ends_at), node.watch())
                 outcome = judge(await show.evidence())
             _tell(stage, outcome)
-            if programme.stays:
+            if programme.stays and missing(FILES) is None:
                 stage.say(f"The city goes on. Map: {shown.url}   End it with Ctrl-C.", "bold")
                 with contextlib.suppress(asyncio.CancelledError):  # by Ctrl-C: an end like any other
                     await first_to_end(show.go_on(), node.watch())
@@ -303,7 +303,8 @@ class Show:
         self._map.people(sum((Counter(answer["people"]) for answer in answers), Counter[str]()))
         sent = {item.key: item.sent for item in published}
         for key, cells in by_revision(row for answer in answers for row in answer["told"]).items():
-            self._map.told({**self._what(*key), **fan_out(cells, sent.get(key))})
+            if key[0] in self._sent:  # else another desk's
+                self._map.told({**self._what(*key), **fan_out(cells, sent.get(key))})
 
     def _what(self, alert_id: str, revision: int) -> dict[str, Any]:
         """The fields of `told` that say what it is about."""

@@ -287,7 +287,7 @@ export interface FetchOptions extends ConnectionOptions {
   /** Use, and bring up to date, what a `Geocast` with the same storage and key keeps. */
   storage?: Storage | null;
   storageKey?: string;
-  /** Acknowledge the alerts that are answered; true only if they are shown for sure. Default false. */
+  /** Acknowledge those of the alerts that affect us; true only if they are shown for sure. Default false. */
   ack?: boolean;
   /** Give up after this long. Default 20,000. */
   timeoutMs?: number;
@@ -304,7 +304,8 @@ export interface Fetched {
 
 /**
  * One short connection, for a phone that was woken in the background: connect, take what the server has for us, close.
- * Rejects with a GeocastError: no connection, a refusal (`closeCode` 4401: get a new token), or the time is over.
+ * Rejects with a GeocastError: no connection, a refusal (`closeCode` 4401: get a new token), or the time is over; and
+ * with what the token function threw.
  */
 export declare function fetchLive(options: FetchOptions): Promise<Fetched>;
 

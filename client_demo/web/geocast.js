@@ -29,6 +29,7 @@ export { distanceM, fetchLive, GeocastError };
 const LOOK_MS = 15_000; // the timer of a machine that sleeps may stand still; look at the clock this often
 const LATE_MS = 5_000; // we were away this long: does the connection still live?
 const GONE_MS = 90_000; // it does not: the server drops who is silent for 60 s, and a hidden page's timers come late
+const STORAGE_MS = 3_000; // who waits longer for a storage misses alerts; what is in it is merged when we save
 const SAVE_MS = 250; // what comes together is written together
 const TOKEN_MS = 30_000; // a function that takes longer to give one has failed
 const RENEW_MS = 60_000; // before a token expires, or at four fifths of its time if that is later
@@ -166,7 +167,11 @@ export class Geocast {
   // ---- connecting -------------------------------------------------------------------------------------------------
 
   async #start() {
-    const stored = await this.#store.load();
+    /** @type {unknown} */
+    let timer;
+    const late = new Promise((resolve) => (timer = this.#options.clock.setTimeout(() => resolve(null), STORAGE_MS)));
+    const stored = await Promise.race([this.#store.load(), /** @type {Promise<null>} */ (late)]);
+    this.#options.clock.clearTimeout(timer);
     if (this.#status.state === "closed") return;
     if (stored) this.#restore(stored);
     this.#connect();
@@ -217,7 +222,7 @@ export class Geocast {
         unreadable: () => this.#problem("message", "the server sent what is no message"),
         ended: (code) => this.#ended(code),
       });
-    } catch (cause) {
+    } catch {
       return this.#stop("this url cannot be connected to from here");
     }
     this.#settle();
@@ -233,11 +238,11 @@ export class Geocast {
 
   /** @param {Message} welcome */
   #welcomed(welcome) {
-    const { min_ms = 1_000, max_ms = 30_000 } = /** @type {any} */ (welcome.retry ?? {});
-    this.#backoff.welcomed(min_ms, max_ms);
+    const { min_ms, max_ms } = /** @type {Record<string, unknown>} */ (welcome.retry ?? {});
+    this.#backoff.welcomed(Number(min_ms), Number(max_ms));
     this.#setAhead(timeOf(welcome.now));
     this.#renewAt = this.#renewal(timeOf(welcome.token_expires_at));
-    this.#catchUp = Number(welcome.live ?? 0);
+    this.#catchUp = Number(welcome.live) || 0;
     this.#caughtUp();
     this.#settle();
   }
@@ -278,8 +283,11 @@ export class Geocast {
     this.#end({ state: "stopped", reason, code });
   }
 
-  /** No more connections. What is held goes on to expire while it is stopped; when closed, nothing happens any more. */
-  #end(/** @type {Status} */ status) {
+  /**
+   * No more connections. What is held goes on to expire while it is stopped; when closed, nothing happens any more.
+   * @param {Status} status
+   */
+  #end(status) {
     this.#attempt++;
     this.#link?.close();
     this.#link = null;

@@ -42,7 +42,7 @@ class Fetching {
   #connection;
   #options;
   #own;
-  #holdings;
+  #holdings = new Holdings(false);
   #store;
   #spots;
   #ahead = 0;
@@ -58,10 +58,9 @@ class Fetching {
     this.#connection = connection;
     this.#options = options;
     this.#own = own;
-    const { storage = null, storageKey = `geocast:${options.url}`, places = [], ack = false } = options;
+    const { storage = null, storageKey = `geocast:${options.url}`, places = [] } = options;
     this.#spots = notTooMany(spotsOf(places, options.h3));
     this.#store = new Store(storage, storageKey, () => {}); // what can't be stored is answered all the same
-    this.#holdings = new Holdings(ack);
   }
 
   /** @returns {Promise<Fetched>} */
@@ -73,8 +72,10 @@ class Fetching {
     const known = { ...this.#holdings.holding(this.#now())[0], ...this.#options.holding };
     const cancels = await this.#exchange(known, await tokenFrom(this.#connection.token));
     const alerts = this.#holdings.list(this.#now()).filter(({ alert }) => alert.revision > (known[alert.id] ?? 0));
-    for (const { alert, affected } of alerts)
-      if (affected && this.#options.ack) this.#link?.ack(alert.id, alert.revision);
+    for (const { alert } of alerts.filter(({ affected }) => affected && this.#options.ack)) {
+      this.#link?.ack(alert.id, alert.revision);
+      this.#holdings.show(alert.id);
+    }
     await this.#store.save((stored) => this.#holdings.merged(stored, this.#now(), this.#ahead));
     return { alerts, cancels, now: this.#now() };
   }
@@ -106,14 +107,16 @@ class Fetching {
         hello: () => helloOf(this.#spots, known, token, filter),
         welcomed: ({ now, live }) => {
           this.#ahead = (timeOf(now) || this.#now()) - this.#own.now();
-          toCome = Number(live ?? 0);
+          toCome = Number(live) || 0;
           isDone();
         },
         take: (message) => {
           const { type, id, revision, reason } = message;
           if (type === "alert") this.#holdings.take(message.alert, this.#now());
-          if (type === "cancel") this.#holdings.cancel(message);
-          if (type === "cancel" && Number(revision) > (known[String(id)] ?? Infinity)) cancels.push({ id, revision, reason });
+          else if (type === "cancel") this.#holdings.cancel(message);
+          else return;
+          if (type === "cancel" && Number(revision) > (known[String(id)] ?? Infinity))
+            cancels.push({ id, revision, reason });
           toCome--;
           isDone();
         },

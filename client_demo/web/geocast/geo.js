@@ -4,7 +4,7 @@
  */
 
 /** @import { Circle, H3, Place, Shape } from "../geocast.js" */
-/** @typedef {{ lat: number, lng: number, reach: number, wire: Place }} Spot  A place, ready to be judged and to be sent. */
+/** @typedef {{ lat: number, lng: number, reach: number, wire: Place }} Spot  A place, to be judged and to be sent. */
 
 const EARTH_RADIUS_M = 6_371_007.180918475; // H3's own, as the protocol says
 const MAX_ACCURACY_M = 2_000;
@@ -19,8 +19,7 @@ const radians = (/** @type {number} */ degrees) => (degrees * Math.PI) / 180;
 export function distanceM(a, b) {
   const [south, north] = [radians(a.lat), radians(b.lat)];
   const square =
-    Math.sin((north - south) / 2) ** 2 +
-    Math.cos(south) * Math.cos(north) * Math.sin(radians(b.lng - a.lng) / 2) ** 2;
+    Math.sin((north - south) / 2) ** 2 + Math.cos(south) * Math.cos(north) * Math.sin(radians(b.lng - a.lng) / 2) ** 2;
   return 2 * EARTH_RADIUS_M * Math.asin(Math.min(1, Math.sqrt(square)));
 }
 

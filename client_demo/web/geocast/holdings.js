@@ -17,7 +17,8 @@
 /** @import { Alert, Cancel, Events, Expire, Held } from "../geocast.js" */
 /** @import { Spot } from "./geo.js" */
 /** @typedef {{ alert: Alert, expiresAt: number, affected: boolean, shown: boolean }} Entry */
-/** @typedef {{ [Name in "alert" | "update" | "cancel" | "expire"]: [Name, Events[Name]] }["alert" | "update" | "cancel" | "expire"]} Change */
+/** @typedef {"alert" | "update" | "cancel" | "expire"} Kind */
+/** @typedef {{ [Name in Kind]: [Name, Events[Name]] }[Kind]} Change  An event to be told. */
 /** @typedef {{ ahead: number | null, held: Entry[], cancelled: [string, number][] }} Stored */
 
 import { isInside } from "./geo.js";
@@ -69,7 +70,7 @@ export class Holdings {
   #spots = null;
   #shows;
 
-  /** @param {boolean} shows whether what is told counts as shown to the person */
+  /** @param {boolean} shows whether somebody is told of changes; else only `show` makes an alert count as shown */
   constructor(shows = true) {
     this.#shows = shows;
   }
@@ -129,6 +130,12 @@ export class Holdings {
     return entry.shown ? [["cancel", event]] : [];
   }
 
+  /** It has been shown to the person. @param {string} id */
+  show(id) {
+    const entry = this.#held.get(id);
+    if (entry) entry.shown = true;
+  }
+
   /** Be somewhere else. @param {readonly Spot[]} spots @returns {Change[]} */
   move(spots) {
     this.#spots = spots;
@@ -147,9 +154,15 @@ export class Holdings {
 
   // ---- the storage ------------------------------------------------------------------------------------------------
 
-  /** Take what was stored; what is held already stands. @param {Stored} stored @param {number} now @returns {Change[]} */
+  /**
+   * Take what was stored; what is held already stands.
+   * @param {Stored} stored @param {number} now @returns {Change[]}
+   */
   restore({ held, cancelled }, now) {
-    for (const [id, until] of cancelled) this.#remember(id, until);
+    for (const [id, until] of cancelled) {
+      this.#remember(id, until);
+      this.#held.delete(id);
+    }
     for (const entry of held.filter((entry) => entry.expiresAt > now && !this.#cancelled.has(entry.alert.id))) {
       const mine = this.#held.get(entry.alert.id);
       if (mine) mine.shown ||= entry.shown;
@@ -162,13 +175,13 @@ export class Holdings {
 
   /**
    * What to store (Rule 6): the highest revision that either side has, nothing that either side knows to be cancelled.
-   * @param {Stored | null} stored what the storage has now @param {number} now @param {number | null} ahead @returns {Stored}
+   * @param {Stored | null} stored what the storage has now
+   * @param {number} now @param {number | null} ahead @returns {Stored}
    */
   merged(stored, now, ahead) {
     const both = new Holdings(false);
     both.restore({ ahead, held: [...this.#held.values()], cancelled: [...this.#cancelled] }, now);
     if (stored) both.restore(stored, now);
-    for (const id of both.#cancelled.keys()) both.#held.delete(id);
     both.#dropBeyond(MAX_HOLDING);
     return { ahead, held: [...both.#held.values()], cancelled: [...both.#cancelled] };
   }

@@ -5,7 +5,12 @@
 
 /** @import { MessagePack } from "../geocast.js" */
 /** @typedef {{ type: string, [field: string]: unknown }} Message */
-/** @typedef {{ subprotocol: string, encode(message: Message): string | Uint8Array, decode(frame: unknown): unknown }} Wire */
+/**
+ * @typedef {object} Wire  one of the two formats
+ * @property {string} subprotocol
+ * @property {(message: Message) => string | Uint8Array} encode
+ * @property {(frame: unknown) => unknown} decode  throws what it likes
+ */
 /**
  * @typedef {object} Owner
  * @property {() => number} now
@@ -82,7 +87,10 @@ export class Link {
   #acks = [];
   #refs = 0;
 
-  /** Throws what the constructor of the WebSocket throws. @param {any} WebSocket @param {string} url @param {Wire} wire @param {Owner} owner */
+  /**
+   * Throws what the constructor of the WebSocket throws.
+   * @param {any} WebSocket @param {string} url @param {Wire} wire @param {Owner} owner
+   */
   constructor(WebSocket, url, wire, owner) {
     this.#owner = owner;
     this.#wire = wire;

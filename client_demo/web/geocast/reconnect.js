@@ -52,9 +52,9 @@ export class Backoff {
     this.#draw = draw;
   }
 
-  /** Take the `retry` window of a `welcome`. @param {number} min @param {number} max */
+  /** Take the `retry` window of a `welcome`, if it is one. @param {number} min @param {number} max */
   welcomed(min, max) {
-    this.#window = { min, max: Math.max(min, max) };
+    if (min >= 0 && max >= 0) this.#window = { min, max: Math.max(min, max) };
     this.restart();
     if (this.#last === "new token") this.#last = null; // it was good; the next one may be fetched at once, too
   }

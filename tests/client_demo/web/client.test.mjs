@@ -23,12 +23,20 @@ afterEach(() => {
 /** A client, and what it reports: [name, id or code or state, …]. */
 async function start(options = {}) {
   const geocast = new Geocast({
-    url: URL_, places: [HOME], storage: null, random: () => 0, WebSocket: FakeSocket, clock, ...options,
+    url: URL_,
+    places: [HOME],
+    storage: null,
+    random: () => 0,
+    WebSocket: FakeSocket,
+    clock,
+    ...options,
   });
   open.push(geocast);
   const events = [];
   for (const name of ["alert", "update", "cancel", "expire"])
-    geocast.on(name, (event) => events.push([name, event.alert.id, event.cause ?? event.reason].filter(Boolean).join(" ")));
+    geocast.on(name, (event) =>
+      events.push([name, event.alert.id, event.cause ?? event.reason].filter(Boolean).join(" ")),
+    );
   geocast.on("error", (problem) => events.push(`error ${problem.code}`));
   for (let turn = 0; turn < 3; turn++) await clock.pass(0);
   return { geocast, events };
@@ -49,13 +57,21 @@ const ids = (geocast) => geocast.held().map((held) => held.alert.id);
 
 test("options that can't work are refused at once, without repeating them", () => {
   const bad = [
-    { url: "https://node/v1/stream" }, { url: "ws://node/v1/stream?token=secret" }, { url: "" },
-    { token: 7 }, { places: [{ lat: 99, lng: 0 }] }, { places: Array(9).fill(HOME) }, { places: [{ cell: "89283082803ffff" }] },
-    { filter: { categories: "secret" } }, { WebSocket: null, url: undefined },
+    { url: "https://node/v1/stream" },
+    { url: "ws://node/v1/stream?token=secret" },
+    { url: "" },
+    { token: 7 },
+    { places: [{ lat: 99, lng: 0 }] },
+    { places: Array(9).fill(HOME) },
+    { places: [{ cell: "89283082803ffff" }] },
+    { filter: { categories: "secret" } },
+    { WebSocket: null, url: undefined },
   ];
   for (const options of bad)
-    assert.throws(() => new Geocast({ url: URL_, WebSocket: FakeSocket, storage: null, clock, ...options }),
-      (error) => error instanceof TypeError && !/secret/.test(error.message));
+    assert.throws(
+      () => new Geocast({ url: URL_, WebSocket: FakeSocket, storage: null, clock, ...options }),
+      (error) => error instanceof TypeError && !/secret/.test(error.message),
+    );
 });
 
 test("calls that can't work throw and change nothing", async () => {
@@ -141,7 +157,13 @@ test("a server without our subprotocol, and a url that the browser refuses, end 
   FakeSocket.last.protocol = "";
   FakeSocket.last.onopen();
   assert.equal(geocast.status.state, "stopped");
-  const refusing = await start({ WebSocket: class { constructor() { throw new DOMException("mixed content"); } } });
+  const refusing = await start({
+    WebSocket: class {
+      constructor() {
+        throw new DOMException("mixed content");
+      }
+    },
+  });
   assert.equal(refusing.geocast.status.state, "stopped");
 });
 
@@ -152,6 +174,20 @@ test("online is said when all that the welcome announced has come", async () => 
   FakeSocket.last.say({ type: "cancel", id: "b", revision: 2, reason: "", cancelled_at: "" });
   tell(FakeSocket.last, "a");
   assert.equal(geocast.status.state, "online");
+});
+
+test("a welcome without sense is a welcome; the window stays as it was", async () => {
+  const { geocast } = await start();
+  FakeSocket.last.welcome(clock, {
+    live: "many",
+    retry: { min_ms: "soon" },
+    heartbeat_s: -1,
+    now: 7,
+    token_expires_at: {},
+  });
+  assert.equal(geocast.status.state, "online");
+  FakeSocket.last.end(1006);
+  assert.equal(geocast.status.retryAt - clock.wall, 1_000);
 });
 
 // ---- is anybody there? ----
@@ -207,6 +243,10 @@ test("what was in the pipe when the device went to sleep is asked for anew", asy
   clock.sleep(120_000);
   tell(socket, "a");
   assert.deepEqual([geocast.status.state, geocast.held()], ["waiting", []]);
+  await clock.pass(2_000);
+  FakeSocket.last.welcome(clock);
+  tell(socket, "a");
+  assert.deepEqual(geocast.held(), []);
 });
 
 test("a clock that is set back stops nothing; one that is set forward by a year costs a connection", async () => {
@@ -225,7 +265,10 @@ test("a clock that is set back stops nothing; one that is set forward by a year 
 
 test("in a browser: online again means a new draw, and nothing later than before", async () => {
   const listeners = {};
-  globalThis.window = { addEventListener: (name, call) => (listeners[name] = call), removeEventListener: (name) => delete listeners[name] };
+  globalThis.window = {
+    addEventListener: (name, call) => (listeners[name] = call),
+    removeEventListener: (name) => delete listeners[name],
+  };
   globalThis.document = { ...globalThis.window, visibilityState: "visible" };
   try {
     const draws = [0.9, 0.9, 0.9, 0.5, 0.9];
@@ -317,7 +360,14 @@ test("what is not known is ignored, what is no message is reported, and it goes 
   const { geocast, events, socket } = await join();
   socket.say({ type: "weather", alert: alert(clock, "x") });
   for (const frame of ["{", "[]", "null", "7", "{}", '{"type":7}']) socket.say(frame);
-  for (const hostile of [null, 7, {}, { id: "y" }, alert(clock, "y", { area: [null] }), alert(clock, "y", { expires_at: "soon" })])
+  for (const hostile of [
+    null,
+    7,
+    {},
+    { id: "y" },
+    alert(clock, "y", { area: [null] }),
+    alert(clock, "y", { expires_at: "soon" }),
+  ])
     socket.say({ type: "alert", alert: hostile });
   socket.say({ type: "cancel", id: {}, revision: "9" });
   socket.say({ type: "pong", now: "late" });
@@ -328,12 +378,17 @@ test("what is not known is ignored, what is no message is reported, and it goes 
   socket.end(1006);
   await clock.pass(2_000);
   FakeSocket.last.onopen();
-  assert.deepEqual(Object.entries(FakeSocket.last.took("hello")[0].holding).sort(), [["__proto__", 1], ["a", 1]]);
+  assert.deepEqual(Object.entries(FakeSocket.last.took("hello")[0].holding).sort(), [
+    ["__proto__", 1],
+    ["a", 1],
+  ]);
 });
 
 test("a listener that throws harms nobody", async () => {
   const { geocast, events, socket } = await join();
-  geocast.on("alert", () => { throw new Error("mine"); });
+  geocast.on("alert", () => {
+    throw new Error("mine");
+  });
   const later = [];
   geocast.on("alert", ({ alert }) => later.push(alert.id));
   const off = geocast.on("alert", () => later.push("never"));
@@ -402,7 +457,7 @@ test("acknowledgements that nobody waits for have an end", async () => {
 
 const jwt = (exp, name) => `h.${btoa(JSON.stringify({ exp: exp / 1_000, name }))}.s`;
 
-test("a token is renewed a minute before it expires, again and again, and asked for every 5 s while there is none", async () => {
+test("a token is renewed a minute before it expires, again and again; while there is none, every 5 s", async () => {
   const tokens = ["first"];
   const { events, socket } = await join({ token: async () => tokens.shift() ?? Promise.reject(new Error("down")) });
   socket.end(1006);
@@ -441,7 +496,14 @@ test("a token that is the same as before is no fresh one", async () => {
 });
 
 test("a token function that throws, gives nonsense, or never answers, is asked again within the window", async () => {
-  const ways = [() => { throw new Error("no"); }, () => 7, () => new Promise(() => {}), () => "good"];
+  const ways = [
+    () => {
+      throw new Error("no");
+    },
+    () => 7,
+    () => new Promise(() => {}),
+    () => "good",
+  ];
   const { geocast, events } = await start({ token: () => ways.shift()() });
   assert.equal(geocast.status.state, "waiting");
   await clock.pass(1_000 + 1_000 + 30_000 + 1_000);
@@ -474,7 +536,10 @@ for (const isSlow of [false, true]) {
     geocast.close();
     const second = await start({ storage, places: undefined });
     await clock.pass(10);
-    assert.deepEqual(second.geocast.held().map(({ alert, affected }) => [alert.id, affected]), [["a", true]]);
+    assert.deepEqual(
+      second.geocast.held().map(({ alert, affected }) => [alert.id, affected]),
+      [["a", true]],
+    );
     tell(FakeSocket.last, "b", { revision: 2 });
     assert.deepEqual(second.events, []);
     second.geocast.close();
@@ -495,6 +560,8 @@ test("a page beside this one: what it knows to be cancelled is not stored again,
   tell(socket, "c");
   geocast.close();
   beside.geocast.close();
+  const stored = JSON.parse([...storage.entries.values()][0]);
+  assert.deepEqual(stored.held.map(({ alert }) => alert.id).sort(), ["b", "c"]);
   const third = await start({ storage });
   assert.deepEqual(ids(third.geocast).sort(), ["b", "c"]);
   assert.deepEqual(third.events, []);
@@ -513,8 +580,24 @@ test("on a device whose clock is wrong, what was stored ends when it ends", asyn
   assert.deepEqual(second.events, ["expire a expired"]);
 });
 
+test("a storage that never answers is not waited for", async () => {
+  const silent = { getItem: () => new Promise(() => {}), setItem() {}, removeItem() {} };
+  const { geocast } = await start({ storage: silent });
+  await clock.pass(3_000);
+  FakeSocket.last.welcome(clock);
+  assert.equal(geocast.status.state, "online");
+});
+
 test("a storage that fails, and one full of nonsense, cost nothing but the keeping", async () => {
-  const failing = { getItem: () => { throw new Error("blocked"); }, setItem: () => { throw new Error("full"); }, removeItem() {} };
+  const failing = {
+    getItem: () => {
+      throw new Error("blocked");
+    },
+    setItem: () => {
+      throw new Error("full");
+    },
+    removeItem() {},
+  };
   const { socket, events, geocast } = await join({ storage: failing });
   tell(socket, "a");
   await clock.pass(250);

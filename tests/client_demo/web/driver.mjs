@@ -35,7 +35,9 @@ const all = {
 
 const geocast = options.fetch ? null : new Geocast(all);
 for (const name of ["alert", "update", "cancel", "expire", "status", "error"])
-  geocast?.on(name, (event) => tell({ event: name, ...event, ...(event.cause instanceof Error && { cause: `${event.cause}` }) }));
+  geocast?.on(name, (event) =>
+    tell({ event: name, ...event, ...(event.cause instanceof Error && { cause: `${event.cause}` }) }),
+  );
 
 let fix = () => {};
 const geolocation = {
@@ -48,7 +50,8 @@ const commands = {
   places: () => geocast.places,
   watch: (more) => void watchPosition(geocast, { geolocation, ...more }),
   fix: (latitude, longitude, accuracy) => fix({ coords: { latitude, longitude, accuracy } }),
-  fetch: (more) => fetchLive({ ...all, ...more }).catch((error) => ({ error: error.message, closeCode: error.closeCode })),
+  fetch: (more) =>
+    fetchLive({ ...all, ...more }).catch((error) => ({ error: error.message, closeCode: error.closeCode })),
 };
 for await (const line of createInterface({ input: process.stdin })) {
   const [name, ...args] = JSON.parse(line);

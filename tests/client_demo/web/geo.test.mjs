@@ -35,15 +35,30 @@ test("a shape that is not known counts as inside", () => {
 });
 
 test("what is no place is refused, in words that don't repeat it", () => {
-  const bad = [null, 7, {}, { lat: 91.77, lng: 0 }, { lat: "1.77", lng: 0 }, { lat: 0, lng: -180.77 }, { lat: NaN, lng: 0 }];
+  const bad = [
+    null,
+    7,
+    {},
+    { lat: 91.77, lng: 0 },
+    { lat: "1.77", lng: 0 },
+    { lat: 0, lng: -180.77 },
+    { lat: NaN, lng: 0 },
+  ];
   bad.push({ lat: 0, lng: 0, accuracy_m: -1.77 }, { lat: 0, lng: 0, accuracy_m: NaN }, { cell: "891.77" });
   for (const place of bad)
-    assert.throws(() => spotsOf([place], undefined), (error) => error instanceof TypeError && !/77/.test(error.message));
+    assert.throws(
+      () => spotsOf([place], undefined),
+      (error) => error instanceof TypeError && !/77/.test(error.message),
+    );
   assert.throws(() => spotsOf("home", undefined), TypeError);
 });
 
 test("a hopeless accuracy is clamped, and only what the protocol knows is sent", () => {
-  assert.deepEqual(spotOf({ lat: 1, lng: 2, accuracy_m: 9e9, speed: 3 }, undefined, "p").wire, { lat: 1, lng: 2, accuracy_m: 2_000 });
+  assert.deepEqual(spotOf({ lat: 1, lng: 2, accuracy_m: 9e9, speed: 3 }, undefined, "p").wire, {
+    lat: 1,
+    lng: 2,
+    accuracy_m: 2_000,
+  });
   assert.deepEqual(spotOf({ lat: 1, lng: 2, accuracy_m: 0 }, undefined, "p").wire, { lat: 1, lng: 2 });
   assert.deepEqual(spotOf({ lat: 1, lng: 2, accuracy_m: null }, undefined, "p").wire, { lat: 1, lng: 2 });
 });
@@ -62,7 +77,7 @@ test("a position matters when the disc that was told does not cover it, or is to
   assert.ok(!matters(spot(0, 30), spot(0, 30), 300_000), "the very same");
 });
 
-test("cells: the finest that the position is known for, none that the server refuses, no to and fro at a border", async (t) => {
+test("cells: the finest that the position is known for, none that is refused, no to and fro at a border", async (t) => {
   const h3 = await import("../../../client_demo/web/node_modules/h3-js/dist/h3-js.js").catch(() => null);
   if (!h3) return t.skip("no npm packages");
   const { latLngToCell, cellToLatLng, cellToBoundary, isValidCell, getResolution } = h3.default;
@@ -76,7 +91,8 @@ test("cells: the finest that the position is known for, none that the server ref
 
   const told = cellAround(spot(45, 10), lib, 9);
   const [lat, lng] = cellToBoundary(told.wire.cell)[0];
-  const corner = (farther) => spotOf({ lat: told.lat + (lat - told.lat) * farther, lng: told.lng + (lng - told.lng) * farther }, lib, "p");
+  const corner = (farther) =>
+    spotOf({ lat: told.lat + (lat - told.lat) * farther, lng: told.lng + (lng - told.lng) * farther }, lib, "p");
   assert.ok(!cellMatters(told, cellAround(corner(0.99), lib, 9), corner(0.99)));
   assert.ok(cellMatters(told, cellAround(corner(1.2), lib, 9), corner(1.2)));
   const widest = cellAround(spot(45, 2_000), lib, 9);

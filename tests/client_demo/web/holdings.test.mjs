@@ -20,12 +20,23 @@ function holding(shows, revision = 1, stored = null) {
 
 test("what is fetched without being shown is told by the page", () => {
   const page = new Holdings();
-  assert.deepEqual(page.restore(holding(false), now).map(([name]) => name), ["alert"], "also while no place is known");
+  assert.deepEqual(
+    page.restore(holding(false), now).map(([name]) => name),
+    ["alert"],
+    "also while no place is known",
+  );
 });
 
 test("what either side has shown is shown, and the higher revision stands", () => {
-  for (const [shown, unshown] of [[1, 1], [1, 2], [2, 1]]) {
-    for (const stored of [holding(true, shown, holding(false, unshown)), holding(false, unshown, holding(true, shown))]) {
+  for (const [shown, unshown] of [
+    [1, 1],
+    [1, 2],
+    [2, 1],
+  ]) {
+    for (const stored of [
+      holding(true, shown, holding(false, unshown)),
+      holding(false, unshown, holding(true, shown)),
+    ]) {
       const page = new Holdings();
       page.move(home);
       assert.deepEqual(page.restore(stored, now), []);

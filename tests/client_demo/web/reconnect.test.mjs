@@ -48,13 +48,25 @@ test("a welcome gives the window and ends the doubling", () => {
 });
 
 test("later is later than all the others", () => {
-  assert.deepEqual(windowOf((backoff) => backoff.delay("later")), [30_000, 60_000]);
+  assert.deepEqual(
+    windowOf((backoff) => backoff.delay("later")),
+    [30_000, 60_000],
+  );
 });
 
 test("4420 is the first time at once, then as later; 4401 the first time at once, then within the window", () => {
-  for (const [after, ends] of [["at once", [30_000, 60_000]], ["new token", [1_000, 30_000]]]) {
-    assert.deepEqual(windowOf((backoff) => backoff.delay(after)), [0, 0]);
-    assert.deepEqual(windowOf((backoff) => (backoff.delay(after), backoff.delay(after))), ends);
+  for (const [after, ends] of [
+    ["at once", [30_000, 60_000]],
+    ["new token", [1_000, 30_000]],
+  ]) {
+    assert.deepEqual(
+      windowOf((backoff) => backoff.delay(after)),
+      [0, 0],
+    );
+    assert.deepEqual(
+      windowOf((backoff) => (backoff.delay(after), backoff.delay(after))),
+      ends,
+    );
   }
 });
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from end_to_end.harness import Keys, Node, alert, place, wait_until
+from end_to_end.harness import Keys, Node, alert, place, revision_of, wait_until
 
 WEB = Path(__file__).parents[3] / "client_demo" / "web"
 ROOT = WEB.parents[1]
@@ -99,13 +99,15 @@ def test_an_alert_in_a_page_in_ten_lines(browser, site, tmp_path):
         line = f"actual moderate: {HOSTILE}"
         page.wait_for_function("line => document.querySelector('li')?.textContent === line", arg=line)
         node.wait_for_counts(body["id"], sent=1, acked=1)
+        node.revise(revision_of(body, 2))
+        node.wait_for_counts(body["id"], sent=2, acked=2)
         assert page.title() == ""
 
         node.kill()
         page.reload()
-        page.wait_for_function("line => document.querySelector('li')?.textContent === line", arg=line)
+        page.wait_for_function("document.querySelector('li')?.textContent.includes('revision 2')")
         node.start()
-        node.cancel(body["id"], 2)
+        node.cancel(body["id"], 3)
         page.wait_for_function("document.querySelectorAll('li').length === 0")
         assert complaints == []
         page.close()

@@ -318,9 +318,9 @@ def test_a_phone_fetches_what_is_live_and_goes(node, open_page):
 def test_what_was_fetched_and_shown_is_not_told_again(node, open_page, tmp_path):
     """The storage is shared with the app: with `ack` an alert counts as shown, without it the app tells it."""
     home, file = ground(), str(tmp_path / "stored.json")
-    shown, unshown = alert(home), alert(home)
+    unshown, shown = alert(home), alert(home)
     page = open_page(node, place(home), file=file, fetch=True)
-    for body, ack in ((shown, True), (unshown, False)):
+    for body, ack in ((unshown, False), (shown, True)):
         node.publish(body)
         node.settle()
         got = page.call("fetch", {"ack": ack})
