@@ -51,7 +51,7 @@ INTERVAL_S = (0.5, 1.5)  # between two acts: at least, at most
 MOST_CASES = 40
 TUNNEL = 60  # how many lose their connection
 REASONS_SHOWN = 12
-FROM_THE_MIDDLE_M = (-300.0, -350.0)  # north, east: not under a name on the map
+FROM_THE_MIDDLE_M = (-700.0, 100.0)  # north, east: not under a name on the map
 NEIGHBOUR_M = 1500.0
 AFTERWARDS_S, AFTERWARDS_LIVE = 5.0, 12  # when the show goes on: between two acts; so many alerts are live at once
 
