@@ -6,7 +6,7 @@ import click
 
 from client_demo.command import WRONG_INPUT, api_options, fail, run
 from client_demo.feeds import SAMPLE, FeedError
-from client_demo.review.run import Settings, open_desk
+from client_demo.review.run import DESK_PORT, Settings, open_desk
 from client_demo.review.service import PAGE
 from client_demo.review.store import StoreError
 from client_demo.show import make_console
@@ -16,7 +16,7 @@ from client_demo.web_server import missing
 @click.command()
 @api_options
 @click.argument("feed", default=str(SAMPLE))
-@click.option("--port", default=8770, type=click.IntRange(0, 65_535), help="Of the page, on 127.0.0.1; 0: any.")
+@click.option("--port", default=DESK_PORT, type=click.IntRange(0, 65_535), help="Of the page, on 127.0.0.1; 0: any.")
 @click.option(
     "--reviewer",
     "reviewers",

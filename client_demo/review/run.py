@@ -24,6 +24,7 @@ from client_demo.review.store import Store
 from client_demo.times import wall_ms
 from client_demo.web_server import application, content_policy, serving
 
+DESK_PORT = 8770
 ATTEMPT_S = 2.0  # how long a request is repeated before the page is told that it has no answer yet
 
 
