@@ -15,9 +15,10 @@ Rule 3  An event is never queued: a page that is slow is sent the latest state o
 """
 
 import asyncio
+import contextlib
 import json
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -45,35 +46,48 @@ Json = dict[str, Any]
 Act = Callable[[Request, Item, str, Json], Awaitable[Response]]
 
 
-class Room:
-    """The pages that are open: for each the ids of the items that it has to be told of; "" is the desk itself."""
+class News:
+    """What one page has to be told of: the ids of items that have changed; "" is the desk itself."""
 
     def __init__(self) -> None:
-        self._news: dict[object, tuple[set[str], asyncio.Event]] = {}
+        self._ids: set[str] = set()
+        self._event = asyncio.Event()
+
+    def add(self, item_id: str) -> None:
+        """Something has changed."""
+        self._ids.add(item_id)
+        self._event.set()
+
+    async def next(self) -> set[str]:
+        """What has changed since the last call; empty after TICK_S without anything."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TICK_S):
+                await self._event.wait()
+        self._event.clear()
+        ids, self._ids = self._ids, set()
+        return ids
+
+
+class Room:
+    """The pages that are open."""
+
+    def __init__(self) -> None:
+        self._pages: set[News] = set()
 
     def changed(self, item: Item | None) -> None:
         """Tell everybody."""
-        for ids, event in self._news.values():
-            ids.add(item.id if item else "")
-            event.set()
+        for news in self._pages:
+            news.add(item.id if item else "")
 
-    async def news(self) -> AsyncIterator[set[str]]:
-        """What has changed since the last turn; an empty set after TICK_S without anything."""
-        me, ids, event = object(), set[str](), asyncio.Event()
-        self._news[me] = ids, event
+    @contextlib.contextmanager
+    def joined(self) -> Iterator[News]:
+        """What changes while the block runs, from its beginning."""
+        news = News()
+        self._pages.add(news)
         try:
-            while True:
-                try:
-                    async with asyncio.timeout(TICK_S):
-                        await event.wait()
-                except TimeoutError:
-                    pass
-                event.clear()
-                found = set(ids)
-                ids.clear()
-                yield found
+            yield news
         finally:
-            del self._news[me]
+            self._pages.remove(news)
 
 
 class Service:
@@ -143,17 +157,19 @@ class Service:
         )
 
     async def _stream(self, name: str) -> AsyncIterator[str]:
-        news = self._room.news()
-        everything = {**self._desk(), "me": name, "items": [self._view(item) for item in self._office.queue]}
-        yield _event("all", everything)
-        async for ids in news:
-            known = [item for each in ids if (item := self._office.queue.get(each))]
-            for item in known:
-                yield _event("item", self._view(item))
-            if "" in ids or len(known) < len(ids):
-                yield _event("desk", self._desk())
-            if not ids:
-                yield _event("tick", {"now": self._clock()})
+        with self._room.joined() as news:
+            yield _event(
+                "all", {**self._desk(), "me": name, "items": [self._view(item) for item in self._office.queue]}
+            )
+            while True:
+                ids = await news.next()
+                known = [item for each in ids if (item := self._office.queue.get(each))]
+                for item in known:
+                    yield _event("item", self._view(item))
+                if len(known) < len(ids):  # the desk, or items that are gone
+                    yield _event("desk", self._desk())
+                if not ids:
+                    yield _event("tick", {"now": self._clock()})
 
     def _desk(self) -> Json:
         office, policy = self._office, self._office.queue.policy
