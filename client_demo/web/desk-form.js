@@ -295,18 +295,21 @@ export class Detail {
     this._decide("cancel", { reason: by("reason").value, confirmed: by("reason-confirmed").checked });
   }
 
-  /** Decide on the version that is shown; a second press while it is under way does nothing. */
+  /** Decide on the version that is shown; a second press on the same one does nothing while it is under way. */
   async _decide(what, body) {
     const { item } = this;
-    if (this._deciding === item.id) {
+    const turn = `${item.id} ${item.version}`;
+    if (this._deciding === turn) {
       return;
     }
-    this._deciding = item.id;
+    this._deciding = turn;
     this._notice = "";
     by("waits").textContent = "Sending…";
     by("title").focus(); // the form will be disabled, and the focus must not get lost
     const { status, body: answer, problem } = await this._post(`/api/items/${item.id}/${what}`, { ...body, version: item.version });
-    this._deciding = null;
+    if (this._deciding === turn) {
+      this._deciding = null;
+    }
     const isOpen = this.item?.id === item.id;
     if (isOpen) {
       // An answer that was lost is not missed where an event has told already what became of it.
@@ -316,7 +319,7 @@ export class Detail {
       this._said(answer.item);
     }
     if (isOpen) {
-      by("waits").textContent = this.item.waits;
+      this._show();
       this._troubles(status === 422 ? answer.troubles : []);
     }
   }
