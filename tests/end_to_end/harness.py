@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import itertools
 import json
@@ -272,6 +273,11 @@ class Node:
 
     def start(self) -> None:
         """Start the process and wait until it is ready."""
+        self.launch()
+        wait_until(self._ready, "/readyz is 200")
+
+    def launch(self) -> None:
+        """Start the process, and a process group with it."""
         with self.output_file.open("ab") as output:
             self.process = subprocess.Popen(
                 [*self.launcher, BIN / "geocast", "serve", *self.options],
@@ -280,8 +286,8 @@ class Node:
                 stderr=subprocess.STDOUT,
                 env=clean_environment(**self.settings),
                 cwd=self.home,
+                start_new_session=True,
             )
-        wait_until(self._ready, "/readyz is 200")
 
     def _ready(self) -> bool:
         assert self.process
@@ -296,10 +302,24 @@ class Node:
         return self.output_file.read_text(errors="replace")
 
     def kill(self) -> None:
-        """Signal 9: no last words."""
+        """Signal 9 to all its processes: no last words."""
         if self.process:
-            self.process.kill()
+            self.signal(signal.SIGKILL)
             self.process.wait(PATIENCE)
+
+    def signal(self, number: int) -> None:
+        """A signal to all its processes, if there are any left."""
+        assert self.process
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
+
+    def children(self) -> list[int]:
+        """The processes that the first one has started, with `--workers`."""
+        assert self.process
+        with contextlib.suppress(FileNotFoundError):
+            pid = self.process.pid
+            return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return []
 
     def terminate(self) -> int:
         """SIGTERM, and the exit status."""

@@ -69,6 +69,8 @@ class Visit:
 
     client: str
     holding: dict[str, int]
+    settled: bool = False
+    """It began when all was well again and decided: no old news may come."""
     events: list[list[Json] | Came] = field(default_factory=list)
 
 
@@ -124,15 +126,27 @@ class History:
         self.visits.append(Visit(client, dict(holding)))
         return self.visits[-1]
 
-    def judge(self) -> Verdict:
-        """The verdict."""
+    def judge(self, *, finals_only: bool = False) -> Verdict:
+        """The verdict; or only on what is held at the end, to see whether everybody has got there."""
         verdict = Verdict()
         decided = dict(self._decided(verdict))
-        for visit in self.visits:
+        for visit in [] if finals_only else self.visits:
             self._judge_visit(visit, verdict)
+            if visit.settled:
+                old = [came for came in visit.events if isinstance(came, Came) and self._is_old(came, decided)]
+                verdict.stale += [f"{visit.client} came when all was settled, and was sent {came}" for came in old]
         for final in self.finals:
             self._judge_final(final, decided, verdict)
         return verdict
+
+    def story(self, alert_id: str) -> str:
+        """All that is known of one alert, for whoever has to find out."""
+        lines = [str(op) for op in self.operations.values() if op.id == alert_id]
+        for visit in self.visits:
+            came = [event for event in visit.events if isinstance(event, Came) and event.id == alert_id]
+            if came or alert_id in visit.holding:
+                lines.append(f"{visit.client}, holding {visit.holding.get(alert_id)}: {came}")
+        return "\n".join(lines)
 
     # -- what the log holds
 
@@ -207,6 +221,10 @@ class History:
             newest[event.id] = max(event.revision, newest.get(event.id, 0))
             if event.cancels:
                 over.add(event.id)
+
+    @staticmethod
+    def _is_old(came: Came, decided: dict[str, int | None]) -> bool:
+        return came.id in decided and decided[came.id] != (None if came.cancels else came.revision)
 
     # -- what is held at the end
 

@@ -144,6 +144,20 @@ def test_what_came_too_late_is_found():
     assert found(story) == {"stale": 4}
 
 
+def test_old_news_to_one_who_came_when_all_was_settled_is_found():
+    """A superseded or cancelled revision, even if the newer one follows."""
+    story = Story()
+    bob = story.visit("bob", {})
+    bob.settled = True
+    bob.events += [HERE, told(2)]
+    assert found(story) == {}
+    bob.events.insert(1, told(1))
+    assert found(story) == {"stale": 1}
+    story.cancelled()
+    bob.events = [HERE, told(2), told(3, cancels=True)]
+    assert found(story) == {"stale": 1}
+
+
 def test_what_is_held_too_long_is_found():
     """Cancelled, superseded or expired, and still held at the end."""
     story = Story()
