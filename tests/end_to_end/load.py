@@ -26,13 +26,13 @@ from end_to_end.harness import (
     Json,
     Node,
     alert,
+    approval,
     bearer,
     cancel_body,
     circle,
     ground,
     moment,
     new_id,
-    now,
     place,
     revision_of,
     stamp,
@@ -46,6 +46,7 @@ TOWN_M = 3_000
 HEAL_S = 60.0  # for everything to be well again: a bound on failure
 OPEN_S = 5.0  # for a connection, and for its welcome
 ANSWER_S = 8.0  # for a POST
+BELL_S = 90.0
 LIVE_PER_DESK = 15  # so that all that is live can be listed in `holding`
 
 
@@ -68,6 +69,7 @@ class World:
         self.desk_token = token(exp=later)
         self.open = asyncio.Event()  # cleared, no desk begins anything
         self.open.set()
+        self.asking = 0  # requests under way
 
     def somewhere(self) -> Point:
         """A spot in town."""
@@ -120,6 +122,15 @@ class World:
                         states[str(node.api.base_url)] = {a["id"]: a["revision"] for a in answer.json()["alerts"]}
         self.history.states = states
         return len(states) == len(self.nodes)
+
+    async def all_ready(self) -> bool:
+        """Whether every node says that it is ready."""
+        async with httpx.AsyncClient(timeout=ANSWER_S, trust_env=False) as api:
+            try:
+                answers = [await api.get(f"{node.api.base_url}/readyz") for node in self.nodes]
+            except httpx.TransportError:
+                return False
+        return all(answer.status_code == 200 for answer in answers)
 
     def read_phones(self) -> None:
         """Every client's last read."""
@@ -199,9 +210,7 @@ class Phone:
         ) as socket:
             self._drop_expired()
             holding = {alert_id: revision for alert_id, (revision, _) in self.held.items()}
-            await self._say(
-                socket, type="hello", token=self.world.phone_token, places=self.places, holding=holding
-            )
+            await self._say(socket, type="hello", token=self.world.phone_token, places=self.places, holding=holding)
             visit = self.world.history.visit(self.name, holding)
             visit.events.append(self.places)
             async with asyncio.timeout(OPEN_S):
@@ -284,13 +293,10 @@ class Desk:
 
     async def work(self) -> None:
         """One step after the other."""
-        try:
-            while True:
-                await self.world.open.wait()
-                await self.step()
-                await asyncio.sleep(self.dice.uniform(0.02, 0.3))
-        finally:
-            await self.api.aclose()
+        while True:
+            await self.world.open.wait()
+            await self.step()
+            await asyncio.sleep(self.dice.uniform(0.02, 0.3))
 
     async def step(self) -> None:
         """Repeat what has no answer, or do something new."""
@@ -316,9 +322,21 @@ class Desk:
             area=self._area(),
             expires_at=stamp(seconds=self.dice.uniform(3, 6)) if short else stamp(minutes=50),
             occurred_at=stamp(seconds=-5),
-            approval={"reviewer": "desk-lead", "approved_at": stamp(seconds=-1)},
+            approval=approval(approved_at=stamp()),
         )
         await self._begin(body, 1, "/v1/alerts", body)
+
+    async def ring(self) -> str:
+        """A short alert to everybody in town, which is accepted when this returns; its id."""
+        body = alert(
+            self.world.town,
+            id=new_id("bell"),
+            area=[circle(self.world.town, 3 * TOWN_M)],
+            expires_at=stamp(seconds=BELL_S),
+        )
+        await self._begin(body, 1, "/v1/alerts", body)
+        await self.repeat_until_answered(unknown=0)
+        return str(body["id"])
 
     async def revise(self, kept: Kept) -> None:
         """The next revision, perhaps of another area."""
@@ -331,7 +349,8 @@ class Desk:
     async def cancel(self, kept: Kept) -> None:
         """The end."""
         number = kept.operation.revision + 1
-        await self._begin(kept.body, number, f"/v1/alerts/{kept.body['id']}/cancel", cancel_body(number), cancels=True)
+        request = cancel_body(number, approval=approval(approved_at=stamp()))
+        await self._begin(kept.body, number, f"/v1/alerts/{kept.body['id']}/cancel", request, cancels=True)
 
     def _area(self) -> list[Json]:
         count = self.dice.choice((1, 1, 2))
@@ -364,10 +383,13 @@ class Desk:
 
     async def _post(self, node: Node, kept: Kept) -> int | None:
         started = time.monotonic()
+        self.world.asking += 1
         try:
             answer = await self.api.post(f"{node.api.base_url}{kept.path}", json=kept.request)
         except httpx.TransportError:
             return None
+        finally:
+            self.world.asking -= 1
         took, status = time.monotonic() - started, answer.status_code
         self.world.slowest[status] = max(took, self.world.slowest.get(status, 0.0))
         return status
@@ -380,7 +402,7 @@ class Desk:
                 while kept.waits:
                     await self.ask(kept)
                     assert time.monotonic() < deadline, f"no answer: {kept.operation}, {self.world.refusals[-1:]}"
-                    await asyncio.sleep(0.05)
+                    await asyncio.sleep(0.2)
 
 
 async def eventually(holds: Callable[[], Coroutine[Any, Any, bool]], within_s: float) -> float | None:
