@@ -207,3 +207,18 @@ def test_workers_share_the_sessions_and_one_that_dies_is_replaced(keys: Keys, tm
         back.listen(body["id"], 2)
         assert node.terminate() == 0
         assert back.wire.close_code() == 1012
+
+
+def test_processes_whose_supervisor_dies_while_they_start_end_too(keys: Keys, tmp_path: Path):
+    """Rule 5 of `workers`: nobody stays behind with the listening sockets."""
+    node = Node(tmp_path, keys, "--workers", "2")
+    node.launch()
+    try:
+        assert node.process
+        wait_until(lambda: len(node.children()) == 3, "all processes are there, and busy with their start")
+        left = node.children()
+        node.process.kill()
+        node.process.wait(20)
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in left), "they have ended")
+    finally:
+        node.kill()
