@@ -16,12 +16,13 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
+from end_to_end.cluster import Cluster
 from end_to_end.harness import Node
 from end_to_end.history import Outcome, Verdict
 from end_to_end.load import HEAL_S, Desk, Habit, World, eventually
 from end_to_end.proxy import Proxy
+from redis_server import RedisServer
 
 HOLD_S, GAP_S = (0.2, 4.0), (0.2, 1.5)
 DESKS, WATCHERS, OTHERS = 3, 3, 4
@@ -94,7 +95,7 @@ def faults_of_proxy(name: str, proxy: Proxy, dice: random.Random) -> list[Fault]
     ]
 
 
-def faults_of_redis(server: Any) -> list[Fault]:
+def faults_of_redis(server: RedisServer) -> list[Fault]:
     """Kill -9 with a start on the same file, and SIGSTOP."""
 
     @asynccontextmanager
@@ -109,7 +110,40 @@ def faults_of_redis(server: Any) -> list[Fault]:
         yield
         server.resume()
 
-    return [Fault("Redis killed", server, killed), Fault("Redis paused", server, paused)]
+    name = server.folder.name
+    return [Fault(f"{name} killed", server, killed), Fault(f"{name} paused", server, paused)]
+
+
+def failovers(cluster: Cluster) -> list[Fault]:
+    """Kill -9, or SIGSTOP, of whatever is the primary, until another one is; the old one comes back as its replica."""
+
+    def fault(what: str, hurt: Callable[[RedisServer], None], heal: Callable[[RedisServer], None]) -> Fault:
+        @asynccontextmanager
+        async def during() -> AsyncIterator[None]:
+            await _until(cluster.whole)
+            old = cluster.primary()
+            assert old is not None
+            hurt(old)
+            await _until(lambda: cluster.primary() not in (None, old))
+            yield
+            await asyncio.to_thread(heal, old)
+            await _until(cluster.whole)
+
+        return Fault(f"the primary {what}, failover", None, during)
+
+    return [
+        fault("killed", RedisServer.kill, RedisServer.start),
+        fault("paused", RedisServer.pause, RedisServer.resume),
+    ]
+
+
+async def _until(holds: Callable[[], bool]) -> None:
+    """Poll what blocks for a moment."""
+
+    async def polled() -> bool:
+        return await asyncio.to_thread(holds)
+
+    assert await eventually(polled, HEAL_S) is not None, "in time"
 
 
 # -- the run
@@ -180,7 +214,11 @@ class Run:
             await asyncio.sleep(gap)
 
     def _choose(self) -> list[Fault]:
-        first, second = self.dice.choice(self.faults), self.dice.choice(self.faults)
+        targets = list(dict.fromkeys(fault.target for fault in self.faults))
+        first, second = (
+            self.dice.choice([fault for fault in self.faults if fault.target is target])
+            for target in self.dice.choices(targets, k=2)
+        )
         alone = first.target is None or second.target in (None, first.target) or self.dice.random() < 0.5
         return [first] if alone else [first, second]
 
@@ -219,10 +257,26 @@ class Run:
 
     # -- faults that need the run
 
-    async def gather_all(self) -> None:
-        """Return when nothing is under way and every watcher has been sent all there is. Desks wait meanwhile."""
+    def flush_of(self, server: RedisServer) -> Fault:
+        """Redis forgets everything, at a moment when every node knows all that was acknowledged.
+
+        What is acknowledged and flushed before any node has read it can't be put back by anybody.
+        """
+
+        @asynccontextmanager
+        async def flushed() -> AsyncIterator[None]:
+            self.world.open.clear()
+            await self._all_know_all()
+            await asyncio.to_thread(server.command, "FLUSHALL")
+            assert await eventually(self._log_has_all, HEAL_S) is not None, self.report()
+            self.world.open.set()
+            yield
+
+        return Fault(f"{server.folder.name} flushed", None, flushed)
+
+    async def _all_know_all(self) -> None:
+        """Return when nothing is under way and every watcher has been sent all there is."""
         world = self.world
-        world.open.clear()
         assert await eventually(world.all_ready, HEAL_S) is not None, self.report()
 
         async def quiet() -> bool:
@@ -235,6 +289,10 @@ class Run:
             return all(bell in phone.held for phone in world.phones if phone.habit.node is not None)
 
         assert await eventually(heard, HEAL_S) is not None, self.report()
+
+    async def _log_has_all(self) -> bool:
+        self.world.history.finals = []
+        return await self.world.read_states() and not self.world.history.judge(finals_only=True).lost
 
     # -- what to say of it
 

@@ -10,8 +10,10 @@ import os
 from pathlib import Path
 
 import pytest
+from end_to_end.cluster import on_one_redis, on_sentinels
 from end_to_end.harness import Keys, Node
-from end_to_end.nemesis import Run, faults_of_node
+from end_to_end.nemesis import Run, failovers, faults_of_node, faults_of_proxy, faults_of_redis
+from redis_server import needs_redis
 
 SECONDS = float(os.environ.get("FAULT_SECONDS", "20"))
 
@@ -35,3 +37,30 @@ def test_one_node_of_several_processes_on_sqlite(keys: Keys, tmp_path: Path, see
     """Kill -9 and SIGSTOP of the node and of its processes."""
     with Node(tmp_path, keys, "--workers", "2") as node:
         judge(Run([node], faults_of_node(node), seed, SECONDS))
+
+
+@pytest.mark.slow
+@needs_redis
+@seeds(2, 3)
+def test_three_nodes_on_one_redis(keys: Keys, tmp_path: Path, seed: int):
+    """Kill -9 and SIGSTOP of nodes, processes and Redis; partitions, half-open connections, lost replies; a flush."""
+    with on_one_redis(tmp_path, keys, (), ("--workers", "2"), ()) as cluster:
+        run = Run(cluster.nodes, [], seed, SECONDS)
+        for node, proxy in zip(cluster.nodes, cluster.proxies, strict=True):
+            run.faults += faults_of_node(node)
+            run.faults += faults_of_proxy(f"proxy of {node.home.name}", proxy, run.dice)
+        run.faults += [*faults_of_redis(cluster.redis), run.flush_of(cluster.redis)]
+        judge(run)
+
+
+@pytest.mark.slow
+@needs_redis
+@seeds(4)
+def test_two_nodes_on_sentinels(keys: Keys, tmp_path: Path, seed: int):
+    """Failovers again and again, and kill -9 and SIGSTOP of nodes and replicas."""
+    options = ("--log-replicas", "1")
+    with on_sentinels(tmp_path, keys, options, (*options, "--workers", "2")) as cluster:
+        run = Run(cluster.nodes, failovers(cluster), seed, SECONDS)
+        for node in cluster.nodes:
+            run.faults += faults_of_node(node)
+        judge(run)
