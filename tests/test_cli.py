@@ -111,8 +111,8 @@ def test_what_cannot_be_served_is_refused_in_one_line(geocast, tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--log", "postgres:x"], "--log: expected memory: or sqlite:PATH"),
-        (["--log", "sqlite:"], "--log: expected memory: or sqlite:PATH"),
+        (["--log", "postgres:x"], "--log: expected memory:, sqlite:PATH, or a URL of Redis"),
+        (["--log", "sqlite:"], "--log: expected memory:, sqlite:PATH, or a URL of Redis"),
         (["--log", "sqlite:nowhere/geocast.db"], "log nowhere/geocast.db: No such file or directory"),
         (["--log", "sqlite:."], "log .: "),
         (["--policy", "nowhere.toml"], "policy nowhere.toml: No such file or directory"),

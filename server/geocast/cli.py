@@ -54,7 +54,15 @@ def _option(name: str, *names: str, **more: Any) -> Callable[[Any], Any]:
 @cli.command()
 @_option("--stream", type=_AddressType(), default="127.0.0.1:8765", help="Where subscribers connect (WebSocket).")
 @_option("--api", type=_AddressType(), default="127.0.0.1:8766", help="Where review services publish (HTTP).")
-@_option("--log", "log_url", metavar="URL", default="sqlite:geocast.db", help="The alert log: memory: or sqlite:PATH.")
+@_option(
+    "--log",
+    "log_url",
+    metavar="URL",
+    default="sqlite:geocast.db",
+    help="The alert log: sqlite:PATH, redis://HOST:PORT for several machines, or memory:.",
+)
+@_option("--log-replicas", type=click.IntRange(0, 10), default=0, help="Replicas of Redis that must have an alert too.")
+@_option("--allow-volatile-log", is_flag=True, help="Accept a Redis that forgets alerts when it ends.")
 @_option("--keys", type=click.Path(path_type=Path), help="Public keys that tokens are checked against (JWKS).")
 @_option("--policy", type=click.Path(path_type=Path), help="What may be published (TOML); built-in if left out.")
 @_option("--origins", default="", metavar="LIST", help="Origins of browsers that may connect, separated by commas.")

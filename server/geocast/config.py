@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .errors import ConfigError
 
+REDIS_SCHEMES = ("redis", "rediss", "redis+sentinel", "rediss+sentinel")
 BACKLOG = 4096  # connections that wait to be accepted, per listening socket
 RESERVED_DESCRIPTORS = 256  # for the api listener, the log and the runtime's own; a quarter of a small limit
 
@@ -38,6 +39,8 @@ class Settings:
     stream: Address
     api: Address
     log: str
+    log_replicas: int = 0
+    allow_volatile_log: bool = False
     keys: Path | None = None
     policy: Path | None = None
     origins: tuple[str, ...] = ()
@@ -51,7 +54,9 @@ class Settings:
         if self.keys is None and not self.dev:
             raise ConfigError("no keys: give --keys FILE (made by geocast keygen), or --dev to try it on this machine")
         if self.workers > 1 and self.log.startswith("memory:"):
-            raise ConfigError("--log memory: is for one process; with --workers give sqlite:PATH")
+            raise ConfigError("--log memory: is for one process; with --workers give sqlite:PATH or a Redis")
+        if (self.log_replicas or self.allow_volatile_log) and not self.log.startswith(REDIS_SCHEMES):
+            raise ConfigError("--log-replicas and --allow-volatile-log are for a log in Redis")
         if self.dev:
             for name, address in (("--stream", self.stream), ("--api", self.api)):
                 if not address.is_loopback:

@@ -239,6 +239,7 @@ class Delivery:
         yield counter("sends", "Frames of alerts and cancels handed to transports", hub.sends)
         yield counter("acks", "Acknowledgements counted", hub.live.acks)
         yield counter("log_quarantined", "Entries of the log that could not be read", self._log.quarantined)
+        yield from self._log.metrics()
         yield counters("closes", "Sessions ended by the node", "code", _labels(stream.closes))
         yield counters("handshakes_refused", "Handshakes refused", "status", _labels(stream.refusals))
 

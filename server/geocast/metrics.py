@@ -88,7 +88,14 @@ def counters(name: str, text: str, label: str, values: Iterable[tuple[str, float
 
 Export = list[tuple[str, str, str, list[tuple[str, dict[str, str], float]]]]  # name, type, text, samples
 
-_GREATEST = ("geocast_oldest_flight_seconds", "geocast_live_alerts", "geocast_log_position")
+_GREATEST = (
+    "geocast_oldest_flight_seconds",
+    "geocast_live_alerts",
+    "geocast_log_position",
+    "geocast_log_epoch",
+    "geocast_log_sequence",
+    "geocast_log_silence_seconds",
+)
 _LEAST = ("_created", "process_start_time_seconds")
 
 

@@ -111,7 +111,7 @@ class _Process:
 async def supervise(settings: Settings, streams: Sequence[socket.socket], api: socket.socket, jwks: Any) -> None:
     """Run all processes of a node until told to stop. Raises ConfigError before anything is started."""
     policy.load(settings.policy)
-    async with opened_log(settings.log):
+    async with opened_log(settings):
         pass  # mends a broken file, and says what can't be used, once for all
     stop = Stop()
     with tempfile.TemporaryDirectory(prefix="geocast-") as folder:
@@ -170,7 +170,7 @@ def _names(settings: Settings) -> list[str]:
 async def _run_stream(part: Part, listeners: Sequence[socket.socket], settings: Settings, tokens: Tokens) -> None:
     stop = Stop()
     metrics = Metrics()
-    async with opened_log(settings.log) as alert_log:
+    async with opened_log(settings) as alert_log:
         delivery = Delivery(settings, tokens, SystemClock(), alert_log, metrics)
         with contextlib.closing(Channel(Path(part.folder), part.name, lambda _: alert_log.nudge())) as channel:
 
@@ -223,7 +223,7 @@ class _Reports:
 
 async def _run_api(part: Part, listeners: Sequence[socket.socket], settings: Settings, tokens: Tokens) -> None:
     stop = Stop()
-    async with opened_log(settings.log) as alert_log:
+    async with opened_log(settings) as alert_log:
         with contextlib.closing(_ApiProcess(part, settings, tokens, alert_log)) as process:
             async with process.running(listeners[0]):
                 log.info("api is ready on %s", settings.api)
@@ -243,6 +243,7 @@ class _ApiProcess:
         self._channel = Channel(Path(part.folder), part.name, self._received)
         publishing = Publishing(alert_log, in_force, clock, self._appended)
         metrics = Metrics(self._reports.exports)
+        metrics.watch(alert_log.metrics)
         self.calls = Api(publishing, alert_log, in_force, tokens, clock, metrics, self._unready)
 
     def close(self) -> None:

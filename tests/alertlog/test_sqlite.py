@@ -344,8 +344,8 @@ def test_a_full_disk_makes_the_log_unavailable_until_there_is_room(path):
         ["UPDATE entry SET payload = x'' WHERE id = 'a-2'"],
         ["UPDATE entry SET checksum = checksum + 1 WHERE id = 'a-2'"],
         ["UPDATE entry SET revision = 7 WHERE id = 'a-2'"],
-        ["UPDATE entry SET payload = ?, checksum = ? WHERE id = 'a-2'", b"\xc1", sqlite._checksum("a-2", 1, b"\xc1")],
-        ["UPDATE entry SET payload = ?, checksum = ? WHERE id = 'a-2'", b"\x80", sqlite._checksum("a-2", 1, b"\x80")],
+        ["UPDATE entry SET payload = ?, checksum = ? WHERE id = 'a-2'", b"\xc1", codec.checksum("a-2", 1, b"\xc1")],
+        ["UPDATE entry SET payload = ?, checksum = ? WHERE id = 'a-2'", b"\x80", codec.checksum("a-2", 1, b"\x80")],
     ],
     ids=["cut", "zeros", "empty", "checksum", "number", "no msgpack", "no entry"],
 )

@@ -26,8 +26,10 @@ Retention
     R2  An entry that can't be read is set aside and counted (`quarantined`); the rest is served. Nothing is deleted.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
+
+from prometheus_client.core import Metric
 
 from ..alert import Entry, Revision
 
@@ -101,6 +103,10 @@ class AlertLog(Protocol):
 
     async def purge(self, now_ms: int) -> int:
         """Forget the alerts that R1 allows to forget; how many entries that were."""
+        ...
+
+    def metrics(self) -> Iterable[Metric]:
+        """What it counts of itself, for Prometheus."""
         ...
 
 

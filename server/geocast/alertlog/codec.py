@@ -4,6 +4,7 @@ MessagePack maps with the names of the dataclasses' fields. A reader ignores fie
 nodes of different versions can share a log.
 """
 
+import zlib
 from typing import Any
 
 import msgpack
@@ -25,6 +26,11 @@ def decode(data: bytes) -> Entry:
     # msgpack raises its own classes, wrong shapes raise KeyError, TypeError and others: all say "not an entry".
     except Exception as error:
         raise ValueError(f"not an entry: {type(error).__name__}") from None
+
+
+def checksum(alert_id: str, revision: int, payload: bytes) -> int:
+    """The CRC-32 that a backend keeps beside the bytes of an entry."""
+    return zlib.crc32(payload, zlib.crc32(f"{alert_id} {revision}".encode()))
 
 
 def _revision(entry: Revision) -> dict[str, Any]:

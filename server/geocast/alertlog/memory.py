@@ -5,8 +5,10 @@ It keeps all rules of the port but durability: when the process ends, everything
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import suppress
+
+from prometheus_client.core import Metric
 
 from ..alert import Entry, Revision
 from . import BATCH, HEARTBEAT_S, RETENTION_MS, Counts, Positioned, follows
@@ -71,6 +73,10 @@ class MemoryLog:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(HEARTBEAT_S):
                         await appended.wait()
+
+    def metrics(self) -> Iterable[Metric]:
+        """The port's own figures are all there is."""
+        return ()
 
     def nudge(self) -> None:
         """There is no other process that could append."""

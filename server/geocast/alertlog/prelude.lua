@@ -1,0 +1,45 @@
+-- What every script begins with. A script is one atomic step; KEYS[1] is what all names of this log begin with.
+--
+--   meta       hash: epoch    a number for this history of the log; a greater one when history was rewound
+--                    seq      of the last entry: 1, 2, 3 … over all epochs of this log
+--                    size     how many entries are in the stream
+--                    durable  entries up to this seq are known to be as durable as was asked
+--                    beat, beat_ms   id and time of the last heartbeat
+--   stream     entries:     e epoch  n seq  i id  r revision  k kind  x ends_at in ms  p payload  c checksum
+--                           t token of the append  m "1" if the next entry belongs to the same chain
+--              heartbeats:  e epoch  n seq of the last entry  h "1"; there is one at a time
+--   ends       sorted set: id -> the greatest ends_at of its entries
+--   alert:ID   hash: last, kind of the last entry, and for each revision where in the stream it is
+--   counts:ID  hash: a process -> "sent acked"
+local PREFIX = KEYS[1]
+local META, STREAM, ENDS = PREFIX .. 'meta', PREFIX .. 'stream', PREFIX .. 'ends'
+
+local function time_ms()
+  local now = redis.call('TIME')
+  return now[1] * 1000 + math.floor(now[2] / 1000)
+end
+
+-- The fields of a stream's entry by name; nil if there is none with this id.
+local function entry_at(id)
+  local found = redis.call('XRANGE', STREAM, id, id)[1]
+  if not found then return nil end
+  local fields = {}
+  for at = 1, #found[2], 2 do fields[found[2][at]] = found[2][at + 1] end
+  return fields
+end
+
+-- (epoch, seq) of the log, which is made if there is none. A caller that knows of an epoch up to where it is durable
+-- has that noted.
+local function open(known_epoch, durable)
+  local meta = redis.call('HMGET', META, 'epoch', 'seq', 'durable')
+  local epoch, seq = tonumber(meta[1] or nil), tonumber(meta[2] or 0)
+  if not epoch then
+    epoch = time_ms()
+    local last = redis.call('XREVRANGE', STREAM, '+', '-', 'COUNT', 1)[1]
+    if last then seq = tonumber((entry_at(last[1]) or {}).n) or 0 end
+    redis.call('HSET', META, 'epoch', epoch, 'seq', seq, 'size', redis.call('XLEN', STREAM))
+  elseif known_epoch == meta[1] and tonumber(durable) > tonumber(meta[3] or 0) and tonumber(durable) <= seq then
+    redis.call('HSET', META, 'durable', durable)
+  end
+  return epoch, seq
+end

@@ -1,0 +1,177 @@
+"""Connections to the Redis that can be written, with a deadline on everything. The only file that imports redis.
+
+What redis raises leaves here as LogUnavailable. No message repeats what was sent, or anything of the URL but hosts.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from redis import exceptions
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from ..config import Address
+from ..errors import LogUnavailable
+from .redis_target import Target
+
+ANSWER_S = 2.0  # for Redis to answer
+CONNECT_S = 1.0
+CONNECTIONS = 16  # of a process, besides its followers'
+
+_REASONS: tuple[tuple[type[Exception], str], ...] = (
+    (exceptions.OutOfMemoryError, "Redis is full (maxmemory)"),
+    (exceptions.ReadOnlyError, "Redis is a replica, which can't be written"),
+    (exceptions.BusyLoadingError, "Redis is reading its disk"),
+    (exceptions.TimeoutError, "Redis does not answer"),
+    (TimeoutError, "Redis does not answer"),
+    (exceptions.ConnectionError, "Redis can't be reached"),
+    (OSError, "Redis can't be reached"),
+)
+_WORDS = {  # the first of an error's text
+    "NOREPLICAS": "Redis has fewer replicas than its min-replicas-to-write",
+    "MISCONF": "Redis can't write to its disk",
+    "MASTERDOWN": "Redis is a replica, which can't be written",
+    "BUSY": "Redis is busy with somebody's script",
+}
+_REFUSALS = (exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.NoPermissionError)
+
+
+class Unfit(LogUnavailable):
+    """This Redis can't keep a log, or not with these credentials."""
+
+
+class Reader:
+    """One connection on which one command at a time may wait."""
+
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+
+    async def ask(self, *command: Any, within_s: float = ANSWER_S) -> Any:
+        """What Redis answers. Raises LogUnavailable."""
+        with _unavailable():
+            async with asyncio.timeout(within_s):
+                return await self._client.execute_command(*command)  # type: ignore[no-untyped-call]
+
+    async def close(self) -> None:
+        """Close it."""
+        await self._client.aclose()
+
+
+class Primary:
+    """Where the Redis that can be written is, and connections to it.
+
+    With Sentinels, they are asked; of what they say the newest counts.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._slots = asyncio.Semaphore(CONNECTIONS)
+        self._where: Address | None = None
+        self._client: Redis | None = None
+        self._left: set[asyncio.Task[None]] = set()  # clients that are being closed
+        self._sentinels: list[Redis] = []
+        if target.service:
+            secret = {"username": target.sentinel_username, "password": target.sentinel_password}
+            self._sentinels = [self._connect(host, db=0, **secret) for host in target.hosts]
+
+    async def call(self, *command: Any, within_s: float = ANSWER_S) -> Any:
+        """What Redis answers to a command. Raises LogUnavailable."""
+        [answer] = await self.pipe([command], within_s=within_s)
+        return answer
+
+    async def pipe(self, commands: Sequence[tuple[Any, ...]], *, within_s: float = ANSWER_S) -> list[Any]:
+        """What Redis answers to commands sent in one go on one connection. Raises LogUnavailable."""
+        try:
+            with _unavailable():
+                async with asyncio.timeout(within_s), self._slots:
+                    if self._client is None:
+                        self._where = await self._locate()
+                        self._client = self._connect(self._where)
+                    async with self._client.pipeline(transaction=False) as pipe:
+                        for command in commands:
+                            pipe.execute_command(*command)
+                        answers: list[Any] = await pipe.execute(raise_on_error=False)
+                    for answer in answers:
+                        if isinstance(answer, Exception):
+                            raise answer
+        except LogUnavailable:
+            self._leave()
+            raise
+        return answers
+
+    async def reader(self) -> Reader:
+        """A connection of its own, which the caller closes. Raises LogUnavailable."""
+        with _unavailable():
+            async with asyncio.timeout(ANSWER_S):
+                return Reader(self._connect(await self._locate(), single_connection_client=True))
+
+    async def look(self) -> None:
+        """Go elsewhere if the Sentinels name another primary by now. Raises LogUnavailable."""
+        if self._sentinels and self._client is not None:
+            with _unavailable():
+                async with asyncio.timeout(ANSWER_S):
+                    where = await self._locate()
+            if where != self._where:
+                self._leave()
+
+    async def close(self) -> None:
+        """Close all connections but those of readers."""
+        for client in (self._client, *self._sentinels):
+            if client is not None:
+                await client.aclose()
+        if self._left:
+            await asyncio.wait(self._left)
+
+    def _leave(self) -> None:
+        """It failed: the next who wants a connection asks anew where the primary is."""
+        if self._sentinels and self._client is not None:
+            task = asyncio.get_running_loop().create_task(self._client.aclose())
+            self._client = None
+            self._left.add(task)
+            task.add_done_callback(self._left.discard)
+
+    async def _locate(self) -> Address:
+        if not self._sentinels:
+            return self._target.hosts[0]
+        answers = await asyncio.gather(*map(self._ask_sentinel, self._sentinels), return_exceptions=True)
+        known = [answer for answer in answers if isinstance(answer, tuple)]
+        if not known:
+            raise LogUnavailable("no Sentinel knows the primary")
+        return max(known)[1]
+
+    async def _ask_sentinel(self, sentinel: Redis) -> tuple[int, Address]:
+        async with asyncio.timeout(CONNECT_S):
+            state: Any = await sentinel.sentinel_master(self._target.service)
+        return int(state["config-epoch"]), Address(str(state["ip"]), int(state["port"]))
+
+    def _connect(self, address: Address, **options: Any) -> Redis:
+        target = self._target
+        of_target = {"db": target.db, "username": target.username, "password": target.password}
+        secure = {"ssl": True, "ssl_ca_certs": target.ca} if target.tls else {}
+        return Redis(
+            host=address.host,
+            port=address.port,
+            protocol=2,
+            socket_timeout=None,  # every call has a deadline of its own, and the log its own retries
+            socket_connect_timeout=CONNECT_S,
+            retry=Retry(NoBackoff(), 0),
+            **{**of_target, **secure, **options},
+        )
+
+
+@contextlib.contextmanager
+def _unavailable() -> Iterator[None]:
+    try:
+        yield
+    except _REFUSALS:
+        raise Unfit("it refuses the user, the password, or what this user wants to do") from None
+    except (exceptions.RedisError, OSError, TimeoutError) as error:
+        # Only the first word of what Redis says: the rest may repeat what was sent.
+        word = str(error).partition(" ")[0]
+        reason = next((text for kind, text in _REASONS if isinstance(error, kind)), None)
+        raise LogUnavailable(
+            reason or _WORDS.get(word) or f"Redis answers with the error {type(error).__name__}"
+        ) from None

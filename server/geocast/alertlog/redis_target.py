@@ -1,0 +1,112 @@
+"""Which Redis a `--log` URL names, and which Redis may keep a log at all. Plain functions; nothing is connected to.
+
+    redis://[[USER]:PASSWORD@]HOST[:PORT][/DB][?…]
+    redis+sentinel://[[USER]:PASSWORD@]HOST[:PORT],HOST[:PORT],…/SERVICE[/DB][?…]     the hosts are Sentinels
+
+    rediss:// and rediss+sentinel:// with TLS, certificates checked.    The query:
+    prefix=NAME             what the keys begin with, in braces; `geocast`
+    ca=PATH                 who has signed the server's certificate, if it is not one of the system's authorities
+    sentinel_username=, sentinel_password=      for the Sentinels themselves
+
+A URL holds passwords, so no error repeats any of it; `str(target)` is what may be logged.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from ..config import Address
+from ..errors import ConfigError
+
+OLDEST = (7, 2)  # the first Redis with WAITAOF
+PORT, SENTINEL_PORT = 6379, 26379
+_QUERY = {"prefix", "ca", "sentinel_username", "sentinel_password"}
+_FORMS = (
+    "expected redis://HOST:PORT/DB or redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB (rediss for TLS), "
+    "with USER:PASSWORD@ before the host if needed"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a URL says."""
+
+    hosts: tuple[Address, ...]
+    service: str  # the name that Sentinels know the primary by; empty without Sentinels
+    db: int
+    tls: bool
+    ca: str | None
+    prefix: str
+    username: str | None
+    password: str | None
+    sentinel_username: str | None
+    sentinel_password: str | None
+
+    def __str__(self) -> str:
+        hosts = ",".join(map(str, self.hosts))
+        return f"{self.service} of the Sentinels {hosts}" if self.service else f"Redis at {hosts}"
+
+
+def parse(url: str) -> Target:
+    """What `url` names. Raises ConfigError if that can't be told, or if it would be open to a network."""
+    try:
+        parts = urlsplit(url)
+        query = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
+    except ValueError:
+        raise ConfigError(f"--log: {_FORMS}") from None
+    secret, _, hosts = parts.netloc.rpartition("@")
+    username, _, password = secret.partition(":")
+    sentinel = parts.scheme.endswith("+sentinel")
+    path = [unquote(step) for step in parts.path.split("/")[1:] if step]
+    service = path.pop(0) if sentinel and path else ""
+    db = path.pop(0) if path else "0"
+    if path or parts.fragment or bool(service) != sentinel or not db.isascii() or not db.isdigit():
+        raise ConfigError(f"--log: {_FORMS}")
+    if unknown := query.keys() - _QUERY:
+        raise ConfigError(f"--log: {len(unknown)} unknown parameters; known are {', '.join(sorted(_QUERY))}")
+    prefix = query.get("prefix", "geocast")
+    if not re.fullmatch(r"[A-Za-z0-9._:-]{1,64}", prefix):
+        raise ConfigError("--log: prefix must be 1 to 64 of A-Z a-z 0-9 . _ : -")
+    target = Target(
+        hosts=tuple(_address(host, SENTINEL_PORT if sentinel else PORT) for host in hosts.split(",")),
+        service=service,
+        db=int(db),
+        tls=parts.scheme.startswith("rediss"),
+        ca=query.get("ca"),
+        prefix=prefix,
+        username=unquote(username) or None,
+        password=unquote(password) or None,
+        sentinel_username=query.get("sentinel_username"),
+        sentinel_password=query.get("sentinel_password"),
+    )
+    if not sentinel and len(target.hosts) > 1:
+        raise ConfigError(f"--log: {_FORMS}")
+    if not target.tls and target.password is None and not all(host.is_loopback for host in target.hosts):
+        raise ConfigError("--log: a Redis beyond this machine needs TLS (rediss) or a password: alerts could be forged")
+    return target
+
+
+def _address(text: str, port: int) -> Address:
+    match = re.fullmatch(r"(\[[0-9A-Fa-f:.%]+\]|[^:\[\]\s]+)(?::([0-9]{1,5}))?", text)
+    if match is None or not 0 < int(match[2] or port) < 65536:
+        raise ConfigError(f"--log: {_FORMS}")
+    return Address(match[1].strip("[]"), int(match[2] or port))
+
+
+def unfit(info: Mapping[str, Any], *, volatile: bool) -> str | None:
+    """Why the server that says `info` (of INFO) of itself can't keep a log; None if it can.
+
+    What it does not say is not assumed.
+    """
+    version = tuple(int(part) for part in re.findall(r"\d+", str(info.get("redis_version", "")))[:2])
+    if version < OLDEST:
+        return f"geocast needs Redis {'.'.join(map(str, OLDEST))} or later"
+    if info.get("cluster_enabled") != 0:
+        return "it runs in cluster mode, which geocast does not speak"
+    if not volatile and info.get("aof_enabled") != 1:
+        return "it has no append-only file (appendonly yes), and would forget alerts; --allow-volatile-log accepts that"
+    if info.get("maxmemory") != 0 and info.get("maxmemory_policy") != "noeviction":
+        return "it may evict alerts: set maxmemory-policy noeviction"
+    return None
