@@ -80,7 +80,10 @@ def unready(node: Node) -> bool:
 def wait_for_all(nodes: list[Node]) -> None:
     """Wait until every node is ready."""
     for node in nodes:
-        wait_until(node._ready, "the node is ready")
+        try:
+            wait_until(node._ready, "the node is ready")
+        except AssertionError as error:
+            raise AssertionError(f"{node.get('/readyz').text}\n{node.output()}") from error
 
 
 # ---- several nodes, nothing broken -------------------------------------------------------------------------------

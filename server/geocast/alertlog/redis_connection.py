@@ -140,7 +140,7 @@ class Primary:
         known = [answer for answer in answers if isinstance(answer, tuple)]
         if not known:
             raise LogUnavailable("no Sentinel knows the primary")
-        return max(known)[1]
+        return max(known, key=lambda answer: answer[0])[1]
 
     async def _ask_sentinel(self, sentinel: Redis) -> tuple[int, Address]:
         async with asyncio.timeout(CONNECT_S):
