@@ -102,7 +102,8 @@ _LEAST = ("_created", "process_start_time_seconds")
 def export(registry: CollectorRegistry) -> Export:
     """All metrics of a registry as plain data."""
     return [
-        (m.name, m.type, m.documentation, [(s.name, s.labels, s.value) for s in m.samples]) for m in registry.collect()
+        (m.name, m.type, m.documentation, [(s.name, s.labels, float(s.value)) for s in m.samples])
+        for m in registry.collect()
     ]
 
 

@@ -51,6 +51,7 @@ from .redis_connection import ANSWER_S, Primary, Reader, Unfit
 
 log = logging.getLogger(__name__)
 
+INFO_S = 1.0  # for Redis to say how it is, which costs it nothing
 APPEND_S = 2.5  # for an entry to be stored and durable, attempts and all
 AGAIN_S = 0.1  # between attempts of an append
 RETRY_S = 0.25  # between attempts to find Redis well again
@@ -423,7 +424,7 @@ class RedisStreamsLog:
     async def _beat(self) -> None:
         """See that Redis is fit, writable and durable. If it is another one, or history was rewound, mend the log."""
         await self._primary.look()
-        info = await self._primary.call("INFO", *_SECTIONS)
+        info = await self._primary.call("INFO", *_SECTIONS, within_s=INFO_S)
         identity = self.admit(info)
         if identity != self.identity:
             await self._look_closely()
