@@ -91,7 +91,7 @@ def faults_of_proxy(name: str, proxy: Proxy, dice: random.Random) -> list[Fault]
         fault("silent towards Redis", proxy.up.stall),
         fault("slow", lambda: proxy.slow(dice.uniform(0.02, 0.4))),
         fault("cut", proxy.cut),
-        fault("loses a reply", lambda: proxy.lose_reply("EVALSHA", "FCALL", nth=dice.randint(1, 5))),
+        fault("loses a reply", lambda: proxy.lose_reply("EVAL", "EVALSHA", nth=dice.randint(1, 5))),
     ]
 
 

@@ -80,6 +80,7 @@ class _Connection:
         self.requests = _Requests()
         self.swallows = False  # the next bytes of the server are lost, and the connection with them
         self.resets = False  # it ends with RST
+        self.ending = False  # what is left to do must not be cancelled
 
     async def run(self) -> None:
         """Carry bytes until one side has ended and all that it said is delivered."""
@@ -99,6 +100,7 @@ class _Connection:
         except OSError:
             self.resets = True
         finally:
+            self.ending = True
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -241,7 +243,8 @@ class Proxy:
         connections = dict(self._connections)
         for task, connection in connections.items():
             connection.resets = True
-            task.cancel()
+            if not connection.ending:
+                task.cancel()
         await asyncio.gather(*connections, return_exceptions=True)
 
     async def _stop(self) -> None:
