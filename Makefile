@@ -5,9 +5,10 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DEMO_SECONDS ?= 45
 SOAK_EXAMPLES ?= 5000
+MINUTES ?= 30
 export DEMO_SECONDS DEMO_FEED
 
-.PHONY: help install demo test soak check format bench bench-peers lock clean
+.PHONY: help install demo test soak soak-faults check format bench bench-peers lock clean
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -44,6 +45,10 @@ test: $(VENV)/.test  ## all tests
 soak: $(VENV)/.test  ## the model and the random walk, for long; SOAK_EXAMPLES=5000 prints a seed to replay
 	@GEOCAST_SOAK_EXAMPLES=$(SOAK_EXAMPLES) GEOCAST_SOAK_STEPS=100 \
 	  $(BIN)/python -X dev -m pytest --timeout 0 -s tests/test_model.py tests/end_to_end/test_random_walk.py
+
+soak-faults: $(VENV)/.test  ## faults at random, for long; MINUTES=30 prints a seed, FAULT_SEED=… replays it
+	@FAULT_SECONDS=$$(( $(MINUTES) * 60 / 3 )) \
+	  $(BIN)/python -X dev -m pytest --timeout 0 -s tests/end_to_end/test_nemesis.py
 
 check: $(VENV)/.test  ## lint, format, types
 	@$(BIN)/ruff check .

@@ -91,6 +91,7 @@ def faults_of_proxy(name: str, proxy: Proxy, dice: random.Random) -> list[Fault]
         fault("silent towards Redis", proxy.up.stall),
         fault("slow", lambda: proxy.slow(dice.uniform(0.02, 0.4))),
         fault("cut", proxy.cut),
+        fault("mutes the reader", lambda: proxy.mute("XREAD")),
         fault("loses a reply", lambda: proxy.lose_reply("EVAL", "EVALSHA", nth=dice.randint(1, 5))),
     ]
 
@@ -297,14 +298,13 @@ class Run:
     # -- what to say of it
 
     def report(self) -> str:
-        """What was done, what came of it, and how to do it again."""
+        """What was done, and what came of it."""
         history = self.world.history
         outcomes = Counter(operation.outcome for operation in history.operations.values())
         messages = sum(not isinstance(event, list) for visit in history.visits for event in visit.events)
         counts = {outcome.value: outcomes[outcome] for outcome in Outcome}
         return "\n".join(
             [
-                f"FAULT_SEED={self.seed} FAULT_SECONDS={self.seconds:g}",
                 f"operations {counts}, {len(history.visits)} visits, {messages} messages, {len(self.done)} faults",
                 f"connections ended {dict(self.world.ends)}, nodes ended {self.ended}",
                 f"longest wait for a status { ({s: round(t, 2) for s, t in self.world.slowest.items()}) }",
@@ -319,4 +319,6 @@ class Run:
         for node in self.nodes:
             assert "Traceback" not in node.output(), f"{node.output()}\n{self.report()}"
         assert not OURS_TO_BLAME & self.world.ends.keys(), self.report()
-        assert verdict, f"{verdict}\n{self.report()}"
+        words = set(str(verdict).replace(":", " ").split())
+        stories = [self.world.history.story(each) for each in self.world.history.ids() if each in words]
+        assert verdict, "\n".join([str(verdict), *stories[:5], self.report()])

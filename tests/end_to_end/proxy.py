@@ -78,6 +78,8 @@ class _Connection:
         self.proxy, self.client = proxy, client
         self.server = socket.socket()
         self.requests = _Requests()
+        self.sent: set[bytes] = set()  # names of commands
+        self.mute = False  # what the server says on this connection is lost
         self.swallows = False  # the next bytes of the server are lost, and the connection with them
         self.resets = False  # it ends with RST
         self.ending = False  # what is left to do must not be cancelled
@@ -131,10 +133,12 @@ class _Connection:
             arrived, data = await waiting.get()
             await asyncio.sleep(arrived + way.delay_s - loop.time())
             await way.flowing.wait()
-            await loop.sock_sendall(target, data)
+            if not (self.mute and way is self.proxy.down):
+                await loop.sock_sendall(target, data)
 
     def _watch(self, data: bytes) -> None:
         for name in self.requests.names(data):
+            self.sent.add(name)
             if self.proxy.wants_to_lose(name):
                 self.swallows = True
 
@@ -207,6 +211,10 @@ class Proxy:
         self.reply_lost.clear()
         self._names, self._countdown = frozenset(name.upper().encode() for name in names), nth
 
+    def mute(self, name: str) -> None:
+        """Half-open for ever: connections on which this command was sent hear no more. New ones do."""
+        self._call(self._mute(name.upper().encode()))
+
     def wants_to_lose(self, name: bytes) -> bool:
         """Whether the reply to this command, which is on its way to the server, is to be lost."""
         if self._countdown and name in self._names:
@@ -246,6 +254,10 @@ class Proxy:
             if not connection.ending:
                 task.cancel()
         await asyncio.gather(*connections, return_exceptions=True)
+
+    async def _mute(self, name: bytes) -> None:
+        for connection in self._connections.values():
+            connection.mute |= name in connection.sent
 
     async def _stop(self) -> None:
         await self._refuse()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -19,15 +20,16 @@ SECONDS = float(os.environ.get("FAULT_SECONDS", "20"))
 
 
 def seeds(*usual: int) -> pytest.MarkDecorator:
-    """The usual seeds, or the one that was asked for."""
-    asked = os.environ.get("FAULT_SEED")
+    """The usual seeds; the one that was asked for; or, for a long run, a new one."""
+    asked = os.environ.get("FAULT_SEED") or ("FAULT_SECONDS" in os.environ and int(time.time()))
     return pytest.mark.parametrize("seed", [int(asked)] if asked else usual)
 
 
 def judge(run: Run) -> None:
     """Run it, say what happened, and ask for the zeros."""
+    print(f"\nFAULT_SEED={run.seed} FAULT_SECONDS={run.seconds:g}", flush=True)
     verdict = asyncio.run(run.go())
-    print(f"\n{run.report()}\n{verdict}")
+    print(f"{run.report()}\n{verdict}")
     run.assert_well(verdict)
 
 

@@ -153,6 +153,18 @@ def test_the_reply_of_the_nth_command_is_lost_after_it_was_heard(shop: Shop, pro
         assert shop.heard.endswith(request)
 
 
+def test_connections_that_sent_a_command_are_muted_and_no_others(shop: Shop, proxy: Proxy, client: socket.socket):
+    """The server goes on hearing them."""
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=PATIENCE) as other:
+        request = b"*1\r\n$4\r\nREAD\r\n"
+        assert ask(other, request) == request
+        proxy.mute("read")
+        other.sendall(b"more")
+        wait_until(lambda: shop.heard.endswith(b"more"), "the server hears")
+        assert is_silent(other)
+        assert ask(client, b"still") == b"still"
+
+
 def test_it_ends_with_connections_open(shop: Shop):
     """No thread and no socket is left behind, whatever is under way."""
     with Proxy(shop.server_address[1]) as proxy:

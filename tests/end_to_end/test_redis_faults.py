@@ -305,6 +305,24 @@ def test_a_node_that_is_cut_off_says_so_and_the_others_go_on(cluster: Cluster, j
     assert sorted(map(str, here.everything())) == sorted(map(str, there.everything()))
 
 
+def test_a_node_whose_reader_alone_has_gone_deaf_finds_out_by_itself(cluster: Cluster, join: Join):
+    """Redis answers all else, and heartbeats are written: only the connection that follows is half-open."""
+    one, two = cluster.nodes
+    spot = ground()
+    session = join(one, place(spot))
+    body, own = alert(spot), alert(spot)
+    cluster.proxies[0].mute("XREAD")
+    began = time.monotonic()
+    two.publish(body)
+    post_somehow(one, "/v1/alerts", own)
+    session.listen(body["id"], 1)
+    session.listen(own["id"], 1)
+    print(f"\ndeaf reader: heard after {time.monotonic() - began:.2f} s")
+    wait_for_all(cluster.nodes)
+    session.catch_up()
+    assert sorted(session.everything()) == sorted([(body["id"], 1), (own["id"], 1)])
+
+
 # ---- Redis has forgotten -----------------------------------------------------------------------------------------
 
 
