@@ -183,11 +183,14 @@ class Delivery:
                     self._heard = time.monotonic()
                     if not batch:
                         self._caught_up.set()
-                    for count, (position, entry) in enumerate(batch, start=1):
+                    applied = 0
+                    for (position, entry), (_, following) in zip(batch, [*batch[1:], (0, None)], strict=True):
                         self._position = position
                         self._hub.deliver(entry, self._clock.now())
                         self._pump.wake()
-                        if count % APPLY_AT_ONCE == 0:
+                        applied += 1
+                        if applied >= APPLY_AT_ONCE and (following is None or following.id != entry.id):  # F4
+                            applied = 0
                             await asyncio.sleep(0)
             except LogUnavailable as error:
                 self.keeper.failed("read", error)

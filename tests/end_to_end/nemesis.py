@@ -13,9 +13,10 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from end_to_end.cluster import Cluster
 from end_to_end.harness import Node
@@ -225,8 +226,7 @@ class Run:
 
     async def _settle(self) -> Verdict:
         world, history = self.world, self.world.history
-        ready = await eventually(world.all_ready, HEAL_S)
-        assert ready is not None, f"not all nodes are ready after {HEAL_S:g} s\n{self.report()}"
+        ready = await self._wait(world.all_ready, "all nodes are ready")
         await world.stop(*(f"desk {number}" for number in range(DESKS)))
         for desk in world.desks:
             await desk.repeat_until_answered(unknown=0.5)
@@ -269,7 +269,7 @@ class Run:
             self.world.open.clear()
             await self._all_know_all()
             await asyncio.to_thread(server.command, "FLUSHALL")
-            assert await eventually(self._log_has_all, HEAL_S) is not None, self.report()
+            await self._wait(self._log_has_all, "what was flushed is back")
             self.world.open.set()
             yield
 
@@ -278,18 +278,25 @@ class Run:
     async def _all_know_all(self) -> None:
         """Return when nothing is under way and every watcher has been sent all there is."""
         world = self.world
-        assert await eventually(world.all_ready, HEAL_S) is not None, self.report()
+        await self._wait(world.all_ready, "all nodes are ready")
 
         async def quiet() -> bool:
             return not world.asking
 
-        assert await eventually(quiet, HEAL_S) is not None
+        await self._wait(quiet, "no request is under way")
         bell = await self.bell.ring()
 
         async def heard() -> bool:
             return all(bell in phone.held for phone in world.phones if phone.habit.node is not None)
 
-        assert await eventually(heard, HEAL_S) is not None, self.report()
+        await self._wait(heard, "every watcher has heard the bell")
+
+    async def _wait(self, holds: Callable[[], Coroutine[Any, Any, bool]], what: str) -> float:
+        took = await eventually(holds, HEAL_S)
+        if took is None:
+            tails = [f"{node.get('/readyz').text}\n{node.output()[-4000:]}" for node in self.nodes]
+            raise AssertionError("\n".join([f"waited {HEAL_S:g} s in vain: {what}", self.report(), *tails]))
+        return took
 
     async def _log_has_all(self) -> bool:
         self.world.history.finals = []
@@ -321,4 +328,6 @@ class Run:
         assert not OURS_TO_BLAME & self.world.ends.keys(), self.report()
         words = set(str(verdict).replace(":", " ").split())
         stories = [self.world.history.story(each) for each in self.world.history.ids() if each in words]
-        assert verdict, "\n".join([str(verdict), *stories[:5], self.report()])
+        assert verdict, "\n".join(
+            [str(verdict), *stories[:5], self.report(), *(n.output()[-4000:] for n in self.nodes)]
+        )

@@ -20,6 +20,8 @@ Follow
     F2  It gives an empty batch whenever it has come to the end, and again at least once a second, so that its caller
         can tell that it is up to date, and silence from deafness.
     F3  It does not end because the log is out of reach: it raises LogUnavailable, and may be called again.
+    F4  Where a log has lost entries and has them put back, they come again at higher positions; those of one alert side
+        by side in one batch, so that who applies them in one go shows no alert that was cancelled.
 
 Retention
     R1  An alert stays known for RETENTION_MS after its end, then may be forgotten as a whole.

@@ -15,7 +15,7 @@ from redis.backoff import NoBackoff
 
 from ..config import Address
 from ..errors import LogUnavailable
-from .redis_target import Target
+from .redis_target import EXPOSED, Target
 
 ANSWER_S = 2.0  # for Redis to answer
 CONNECT_S = 1.0
@@ -140,7 +140,10 @@ class Primary:
         known = [answer for answer in answers if isinstance(answer, tuple)]
         if not known:
             raise LogUnavailable("no Sentinel knows the primary")
-        return max(known, key=lambda answer: answer[0])[1]
+        where = max(known)[1]
+        if self._target.exposes(where):
+            raise Unfit(EXPOSED)
+        return where
 
     async def _ask_sentinel(self, sentinel: Redis) -> tuple[int, Address]:
         async with asyncio.timeout(CONNECT_S):

@@ -157,16 +157,16 @@ class RedisStreamsLog:
 
         self.identity: tuple[str, str] | None = None  # of the server: one life of one process, one history
         self._at_once = False  # whether what Redis shows is durable
+        self._whole: tuple[tuple[str, str], int] | None = None  # the server and epoch whose log has what is known here
         self._epoch = 0
-        self._seq = 0  # the last that is known to be there
-        self._durable = 0  # the last that is known to be durable
+        self._seq = 0  # the last that is known to be there, and durable
         self.tops: tuple[_Id, _Id] = (_ZERO, _ZERO)  # of the stream, at the last heartbeat but one and at the last
         self._cursor: _Follower | None = None  # of who followed last
         self._known: dict[str, dict[int, _Stored]] = {}  # Rule 2
         self._process = uuid.uuid4().hex[:12]
         self._counted: dict[str, Counts] = {}  # what this process has added
         self._counting = asyncio.Lock()  # sums are written one after the other
-        self.heard = time.monotonic()  # when a follower last read something
+        self.heard: float | None = None  # when a follower last read something, heartbeats included
         self._rewinds = self._put_back = self._conflicts = 0
         self._forgot_ms = 0  # when entries of ended alerts were last let go
 
@@ -201,8 +201,10 @@ class RedisStreamsLog:
         """What it counts, for Prometheus."""
         yield gauge("log_epoch", "Epoch of the log: a greater one when its history was rewound", self._epoch)
         yield gauge("log_sequence", "Sequence number of the last entry known to be in the log", self._seq)
-        yield gauge("log_silence_seconds", "Since the follower last read anything", time.monotonic() - self.heard)
-        yield counter("log_rewinds", "Times that history was found rewound, cut or flushed", self._rewinds)
+        if self.heard is not None:
+            silence_s = time.monotonic() - self.heard
+            yield gauge("log_silence_seconds", "Since the follower last read anything, heartbeats included", silence_s)
+        yield counter("log_rewinds", "Times that the log began a new epoch", self._rewinds)
         yield counter("log_put_back", "Entries that the log had lost and that were put back", self._put_back)
         yield counter("log_conflicts", "Entries that could not be put back: the log has others there", self._conflicts)
 
@@ -278,7 +280,7 @@ class RedisStreamsLog:
         command: tuple[Any, ...] = ("WAITAOF", 1, self._replicas, wait_ms)
         if self._volatile:
             command = ("WAIT", self._replicas, wait_ms)
-        script_call = ("EVAL", script, 1, self._keys, self._epoch, self._durable, *arguments)
+        script_call = ("EVAL", script, 1, self._keys, self._epoch, self._seq, *arguments)
         answer, synced = await self._primary.pipe([script_call, command], within_s=within_s)
         local, replicas = (1, synced) if self._volatile else synced
         if local < 1 or replicas < self._replicas:
@@ -336,7 +338,7 @@ class RedisStreamsLog:
     async def _histories(self, ids: Sequence[str | bytes]) -> list[list[tuple[_Id, Entry | None]]]:
         """The entries of some alerts, None if unreadable, and where in the stream they are; all of it durable."""
         epoch, durable, *groups = await self._primary.call("EVAL", _HISTORY, 1, self._keys, *ids)
-        known = self._durable if int(epoch or 0) == self._epoch else 0
+        known = self._seq if int(epoch or 0) == self._epoch else 0
         newest = 0
         histories = []
         for group in groups:
@@ -430,11 +432,13 @@ class RedisStreamsLog:
             await self._look_closely()
         known = self._epoch, self._seq
         epoch, seq, _ = await self.write_beat(BEAT_MS)
-        if epoch == known[0] and seq < known[1]:
-            epoch, _, _ = await self.new_epoch(epoch)
-        if self.identity is not None and (identity, epoch) != (self.identity, known[0]):
-            self._mend()
+        if (epoch, seq) < known:
+            epoch, _, _ = await self.new_epoch(epoch, known[0])
         self.identity = identity
+        if self._whole != (identity, epoch):
+            if self._whole is not None:
+                self._mend()
+            self._whole = (identity, epoch)
         self._forget_ended()
 
     async def write_beat(self, young_ms: int, ended: int | str = "", least: int = 0) -> tuple[int, int, _Id]:
@@ -446,17 +450,19 @@ class RedisStreamsLog:
             self.tops = (self.tops[1] if self.tops[1] < top else _ZERO, top)
         return epoch, seq, top
 
-    async def new_epoch(self, ended: int, least: int = 0) -> tuple[int, int, _Id]:
+    async def new_epoch(self, ended: int, least: int) -> tuple[int, int, _Id]:
         """History was rewound: have the log begin an epoch above `least`, if it is still in the epoch `ended`."""
-        self._rewinds += 1
-        log.error("log %s: its history was rewound, cut or flushed; what this node knows is put back", self._name)
-        return await self.write_beat(BEAT_MS, ended, max(least, self._epoch))
+        return await self.write_beat(BEAT_MS, ended, least)
 
     def _note(self, epoch: int, seq: int) -> None:
         """Redis has said that so many entries are there, and durable."""
-        if epoch != self._epoch:
-            self._epoch, self._seq, self._durable = epoch, seq, seq
-        self._seq = self._durable = max(self._seq, seq)
+        if epoch > self._epoch:
+            if self._epoch:
+                self._rewinds += 1
+                log.error("log %s: its history was rewound, cut or flushed: epoch %d begins", self._name, epoch)
+            self._epoch, self._seq = epoch, seq
+        elif epoch == self._epoch:  # answers come in any order
+            self._seq = max(self._seq, seq)
 
     def admit(self, info: Mapping[str, Any]) -> tuple[str, str]:
         """The identity of the server that says this of itself. Raises LogUnavailable if it won't do."""
@@ -550,8 +556,9 @@ class _Follower:
         self.seq = 0  # of the last entry that was read
         self.place = _ZERO  # of the last that was read, heartbeats included
         self.last = _ZERO  # of the last entry that was read
-        self.identity: tuple[str, str] | None = None
+        self.identity: tuple[str, str] | None = None  # of the server
         self._log = alert_log
+        self._others = alert_log.identity  # whom the log took for its server when this began
         self._reader = reader
         self._ended_before_ms = ended_before_ms
         self._top = _ZERO  # up to here it catches up, over the gaps that purging leaves; behind it there must be none
@@ -618,7 +625,7 @@ class _Follower:
         self.place = place
         is_beat = b"h" in fields
         try:
-            epoch, seq = int(fields[b"e"]), int(fields[b"n"])
+            epoch, seq, ends_at = int(fields[b"e"]), int(fields[b"n"]), 0 if is_beat else int(fields[b"x"])
         except (KeyError, ValueError):
             self._log.set_aside(place, ValueError("no entry of geocast"))
             return None
@@ -631,7 +638,7 @@ class _Follower:
         self.last = place
         self._more = fields.get(b"m") == b"1"
         position = _position(self.epoch, seq)
-        if position <= self.position or int(fields.get(b"x", 0)) < self._ended_before_ms:
+        if position <= self.position or ends_at < self._ended_before_ms:
             return None
         readable = self._log.readable(place, fields)
         if readable is None:
@@ -641,7 +648,8 @@ class _Follower:
 
     def _check_hearing(self) -> None:
         """Raise LogUnavailable if what Redis has accepted did not come: this stream is not the one that is written."""
-        if self.place < self._top or self.place < self._log.tops[0] or self.identity != self._log.identity:
+        elsewhere = self._log.identity not in (self.identity, self._others)
+        if elsewhere or self.place < max(self._top, self._log.tops[0]):
             self._log.deaf = "the stream that is read is not the one that is written"
             raise LogUnavailable(self._log.deaf)
 

@@ -22,6 +22,7 @@ from ..errors import ConfigError
 
 OLDEST = (7, 2)  # the first Redis with WAITAOF
 PORT, SENTINEL_PORT = 6379, 26379
+EXPOSED = "a Redis beyond this machine needs TLS (rediss) or a password: anybody could forge alerts"
 _QUERY = {"prefix", "ca", "sentinel_username", "sentinel_password"}
 _FORMS = (
     "expected redis://HOST:PORT/DB or redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB (rediss for TLS), "
@@ -43,6 +44,10 @@ class Target:
     password: str | None
     sentinel_username: str | None
     sentinel_password: str | None
+
+    def exposes(self, host: Address) -> bool:
+        """Whether anybody in a network could write to a log on that host."""
+        return not (self.tls or self.password or host.is_loopback)
 
     def __str__(self) -> str:
         hosts = ",".join(map(str, self.hosts))
@@ -83,8 +88,8 @@ def parse(url: str) -> Target:
     )
     if not sentinel and len(target.hosts) > 1:
         raise ConfigError(f"--log: {_FORMS}")
-    if not target.tls and target.password is None and not all(host.is_loopback for host in target.hosts):
-        raise ConfigError("--log: a Redis beyond this machine needs TLS (rediss) or a password: alerts could be forged")
+    if any(map(target.exposes, target.hosts)):
+        raise ConfigError(f"--log: {EXPOSED}")
     return target
 
 
