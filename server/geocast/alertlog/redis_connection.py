@@ -140,7 +140,7 @@ class Primary:
         known = [answer for answer in answers if isinstance(answer, tuple)]
         if not known:
             raise LogUnavailable("no Sentinel knows the primary")
-        where = max(known)[1]
+        where = max(known, key=lambda answer: answer[0])[1]
         if self._target.exposes(where):
             raise Unfit(EXPOSED)
         return where
