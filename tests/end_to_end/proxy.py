@@ -120,6 +120,8 @@ class _Connection:
                 data = b""
             if way is self.proxy.up:
                 self._watch(data)
+                if self.sent & self.proxy.forbidden:
+                    data, self.resets = b"", True
             elif self.swallows and data:
                 data, self.resets = b"", True
                 self.proxy.reply_lost.set()
@@ -149,6 +151,7 @@ class Proxy:
     def __init__(self, upstream: int, port: int = 0) -> None:
         self.upstream, self.port = upstream, port
         self.reply_lost = threading.Event()
+        self.forbidden: frozenset[bytes] = frozenset()
         self._names: frozenset[bytes] = frozenset()
         self._countdown = 0
         self._connections: dict[asyncio.Task[None], _Connection] = {}
@@ -198,6 +201,7 @@ class Proxy:
 
     def heal(self) -> None:
         """Work as if nothing had been."""
+        self.forbidden = frozenset()
         self.slow(0)
         self.up.flow()
         self.down.flow()
@@ -214,6 +218,10 @@ class Proxy:
     def mute(self, name: str) -> None:
         """Half-open for ever: connections on which this command was sent hear no more. New ones do."""
         self._call(self._mute(name.upper().encode()))
+
+    def forbid(self, *names: str) -> None:
+        """Cut every connection on which one of these commands is sent from now, or has been, when it sends more."""
+        self.forbidden = frozenset(name.upper().encode() for name in names)
 
     def wants_to_lose(self, name: bytes) -> bool:
         """Whether the reply to this command, which is on its way to the server, is to be lost."""

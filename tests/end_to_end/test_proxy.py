@@ -165,6 +165,17 @@ def test_connections_that_sent_a_command_are_muted_and_no_others(shop: Shop, pro
         assert ask(client, b"still") == b"still"
 
 
+def test_a_forbidden_command_does_not_come_through(shop: Shop, proxy: Proxy, client: socket.socket):
+    """Its connection is cut; others stay."""
+    proxy.forbid("psync")
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=PATIENCE) as other:
+        other.sendall(b"*1\r\n$5\r\nPSYNC\r\n")
+        with pytest.raises(ConnectionResetError):
+            other.recv(1)
+    assert ask(client, b"still") == b"still"
+    assert shop.heard == b"hellostill"
+
+
 def test_it_ends_with_connections_open(shop: Shop):
     """No thread and no socket is left behind, whatever is under way."""
     with Proxy(shop.server_address[1]) as proxy:
