@@ -1,22 +1,37 @@
 """The log in a Redis stream keeps the contract, on a real Redis, and what only a Redis can do to it."""
 
+import asyncio
+import logging
+import time
+from contextlib import aclosing, asynccontextmanager, suppress
+
 import pytest
 
 pytest.register_assert_rewrite("alertlog.contract")
 
-from alertlog.contract import DurableContract  # noqa: E402 (asserts come first)
-from redis_server import RedisServer, needs_redis  # noqa: E402
+from alertlog.contract import PATIENCE_S, DurableContract, entries, read, read_on  # noqa: E402 (asserts come first)
+from fakes import a_cancel, a_revision  # noqa: E402
+from redis_server import RedisServer, needs_redis, sentinel_url, trio, wait_until  # noqa: E402
 
-from geocast.alertlog import redis_streams  # noqa: E402
+from geocast.alertlog import Counts, codec, redis_streams, redis_target  # noqa: E402
+from geocast.alertlog.redis_connection import Primary  # noqa: E402
 from geocast.alertlog.redis_streams import RedisStreamsLog  # noqa: E402
+from geocast.errors import ConfigError, LogUnavailable  # noqa: E402
 
 pytestmark = [needs_redis, pytest.mark.timeout(120)]
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def shared(tmp_path_factory):
     """One Redis for all tests that do it no harm."""
     with RedisServer(tmp_path_factory.mktemp("redis")) as running:
+        yield running
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A Redis of a test's own."""
+    with RedisServer(tmp_path / "redis") as running:
         yield running
 
 
@@ -26,8 +41,734 @@ class TestRedisStreamsLog(DurableContract):
     module = redis_streams
 
     @pytest.fixture(autouse=True)
-    def _server(self, server):
-        self._url = server.url
+    def _server(self, shared):
+        self._url = shared.url
 
     def new(self, tmp_path):
         return RedisStreamsLog(f"{self._url}?prefix={tmp_path.name[:60]}")
+
+
+# ---- tools ---------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def opened(url, **options):
+    """A log, open for as long as the block runs."""
+    log = RedisStreamsLog(url, **options)
+    await log.start()
+    try:
+        yield log
+    finally:
+        await log.stop()
+
+
+def run(main):
+    """Run a coroutine function to its end, within bounds."""
+
+    async def bounded():
+        async with asyncio.timeout(2 * PATIENCE_S):
+            return await main()
+
+    return asyncio.run(bounded())
+
+
+def lasting(alert_id="a-1", revision=1, **changes):
+    """A revision that goes on to live for an hour of the machine's clock."""
+    return a_revision(alert_id, revision, expires_at=int(time.time() * 1000) + 3_600_000, **changes)
+
+
+async def until(true, what):
+    """Return as soon as `true()`, or `await true()`, is; fail in the end."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        with suppress(LogUnavailable):
+            found = true()
+            if await found if asyncio.iscoroutine(found) else found:
+                return
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        await asyncio.sleep(0.01)
+
+
+class Following:
+    """Whoever follows a log for ever, as a node does: (id, revision) of all it was given, in order."""
+
+    def __init__(self, log):
+        self.given = []
+        self.positions = []
+        self.failures = []
+        self._log = log
+
+    async def __aenter__(self):
+        self._task = asyncio.ensure_future(self._follow())
+        return self
+
+    async def __aexit__(self, *_):
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    @property
+    def known(self):
+        """Each that it was given, once."""
+        return list(dict.fromkeys(self.given))
+
+    async def _follow(self):
+        while True:
+            try:
+                async with aclosing(self._log.follow(self.positions[-1] if self.positions else 0)) as batches:
+                    async for batch in batches:
+                        self.given += [(entry.id, entry.revision) for _, entry in batch]
+                        self.positions += [position for position, _ in batch]
+            except LogUnavailable as error:
+                self.failures.append(str(error))
+            await asyncio.sleep(0.05)
+
+
+class Link:
+    """A way to a Redis that can be led to another one, and can lose replies.
+
+    Purpose: what an address does that moves at a failover, and a network that fails behind a command. Lies: what it
+    loses it loses once, at a place of the test's choice.
+    """
+
+    def __init__(self, server):
+        self.port = server.port
+        self.lose_reply_to = None  # of the next request with these bytes in it the reply is lost, and the connection
+        self.lost = 0
+        self._writers = set()
+
+    async def __aenter__(self):
+        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"redis://127.0.0.1:{self._listener.sockets[0].getsockname()[1]}/0"
+        return self
+
+    async def __aexit__(self, *_):
+        self._listener.close()
+        self.cut()
+        await self._listener.wait_closed()
+
+    def lead_to(self, server):
+        """From now on the way leads to `server`."""
+        self.port = server.port
+        self.cut()
+
+    def cut(self):
+        """End all connections."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _serve(self, reader, writer):
+        there, away = await asyncio.open_connection("127.0.0.1", self.port)
+        self._writers |= {writer, away}
+        losing = False
+
+        async def requests():
+            nonlocal losing
+            while data := await reader.read(1 << 20):
+                if self.lose_reply_to is not None and self.lose_reply_to in data:
+                    self.lose_reply_to, losing = None, True
+                away.write(data)
+
+        async def replies():
+            while data := await there.read(1 << 20):
+                if losing:
+                    self.lost += 1
+                    return
+                writer.write(data)
+
+        tasks = [asyncio.ensure_future(requests()), asyncio.ensure_future(replies())]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for end in (writer, away):
+            end.transport.abort()
+            self._writers.discard(end)
+
+
+# ---- append --------------------------------------------------------------------------------------------------
+
+
+def test_an_append_whose_reply_was_lost_is_stored_once_and_knows_it(server):
+    """A2, A3: exactly one entry, and `append` says True."""
+
+    async def main():
+        async with Link(server) as link, opened(link.url) as log:
+            for n in range(3):
+                link.lose_reply_to = b"WAITAOF"
+                if n:  # of what is sent after a heartbeat, an append
+                    link.lose_reply_to = f"a-{n}".encode()
+                assert await log.append(a_revision(f"a-{n}"))
+                assert not await log.append(a_revision(f"a-{n}"))
+                await until(lambda n=n: link.lost == n + 1, "the reply is lost")
+            assert [entry.id for entry in await entries(log)] == ["a-0", "a-1", "a-2"]
+
+    run(main)
+
+
+def test_too_few_replicas_are_told_and_the_same_append_may_be_repeated(server, tmp_path):
+    """A3: the counts that WAITAOF gives are looked at; it heals by itself."""
+
+    async def main():
+        async with opened(server.url) as unaware, opened(server.url, replicas=1) as log:
+            with pytest.raises(LogUnavailable, match=r"^synced here, and on 0 of 1 replicas$"):
+                await log.append(a_revision())
+            with pytest.raises(LogUnavailable, match="0 of 1 replicas"):
+                await log.add_counts({})
+            assert await unaware.append(a_revision("seen"))
+            with pytest.raises(LogUnavailable, match="0 of 1 replicas"):
+                await log.history("seen")  # a request may not be answered by what is not durable
+            with RedisServer(tmp_path / "replica", replica_of=server) as replica:
+                await until(lambda: log.append(a_revision("a-2")), "an append is stored")
+                assert await log.history("seen") == [a_revision("seen")]
+                assert replica.command("HGET", "{geocast}:alert:a-2", "last") == b"1"
+
+    run(main)
+
+
+def test_an_entry_that_was_stored_but_not_replicated_is_known_when_it_is_repeated(server, tmp_path):
+    """A3: it may have been stored; whoever is told so then may rely on it."""
+
+    async def main():
+        with RedisServer(tmp_path / "replica", replica_of=server) as replica:
+            wait_until(lambda: replica.synced, "in step")
+            async with opened(server.url, replicas=1) as log:
+                replica.pause()
+                with pytest.raises(LogUnavailable):
+                    await log.append(a_revision())
+                assert server.command("HGET", "{geocast}:alert:a-1", "last") == b"1"
+                replica.resume()
+                await until(lambda: not_raising(log.add_counts({})), "well again")
+                assert not await log.append(a_revision())
+                assert await log.history("a-1") == [a_revision()]
+
+    run(main)
+
+
+async def not_raising(awaitable):
+    """Whether this ends without LogUnavailable."""
+    await awaitable
+    return True
+
+
+@pytest.mark.parametrize("harm", ["pause", "kill"])
+def test_when_redis_is_away_it_is_told_in_time_and_all_heals_by_itself(server, harm):
+    """A3, F3: publishers are told within 3 s, followers go on where they were, and nothing comes twice."""
+
+    async def main():
+        async with opened(server.url) as log, Following(log) as following:
+            assert await log.append(lasting("a-1"))
+            getattr(server, harm)()
+            with pytest.raises(LogUnavailable):
+                async with asyncio.timeout(3.0):
+                    await log.append(lasting("a-2"))
+            await until(lambda: log._problem is not None, "it is known to be away")
+            with pytest.raises(LogUnavailable):
+                await log.add_counts({})
+            {"pause": server.resume, "kill": server.start}[harm]()
+            await until(lambda: log.append(lasting("a-3")), "an append is stored")
+            await until(lambda: ("a-3", 1) in following.given, "it is followed")
+            assert following.given.count(("a-1", 1)) == following.given.count(("a-3", 1)) == 1
+            assert [entry.id for entry in await entries(log)].count("a-2") <= 1
+
+    run(main)
+
+
+def test_a_full_redis_takes_nothing_and_loses_nothing(server):
+    """A3: unavailable, and what was stored can be read and forgotten; it heals by itself."""
+
+    async def main():
+        async with opened(server.url) as log, Following(log) as following:
+            assert await log.append(lasting())
+            server.command("CONFIG", "SET", "maxmemory", "1")
+            with pytest.raises(LogUnavailable, match="full"):
+                await log.append(lasting("a-2"))
+            assert len(await log.history("a-1")) == 1
+            assert await log.purge(0) == 0
+            server.command("CONFIG", "SET", "maxmemory", "0")
+            await until(lambda: log.append(lasting("a-2")), "an append is stored")
+            await until(lambda: following.known == [("a-1", 1), ("a-2", 1)], "it is followed")
+
+    run(main)
+
+
+# ---- history that was rewound --------------------------------------------------------------------------------
+
+
+async def put_back(log, ids):
+    """Wait until these alerts are live in the log."""
+
+    async def live():
+        return {entry.id for entry in await log.live(int(time.time() * 1000))} == set(ids)
+
+    await until(live, f"{ids} are live")
+
+
+def test_what_a_flushed_redis_has_lost_is_put_back_cancels_first(server):
+    """Rule 1, Rule 2: and nothing that was cancelled comes back to life, for nobody."""
+
+    async def main():
+        async with opened(server.url) as log, opened(server.url) as other, Following(log) as following:
+            for entry in (lasting("live"), lasting("off"), a_revision("past")):
+                await log.append(entry)
+            await log.append(a_cancel("off", ends_at=lasting().ends_at))
+            await other.append(lasting("live", 2))
+            await log.add_counts({"live": Counts(3, 1)})
+            await until(lambda: ("live", 2) in following.given, "all is followed")
+            async with Following(other) as newcomer:
+                server.command("FLUSHALL")
+                newcomer.given.clear()
+                await put_back(log, ["live"])
+                await until(lambda: ("live", 2) in newcomer.given, "it comes again")
+                assert newcomer.known == [("off", 1), ("off", 2), ("live", 1), ("live", 2)]
+            await until(lambda: log.counts("live"), "counts")
+            assert following.known[:5] == [("live", 1), ("off", 1), ("past", 1), ("off", 2), ("live", 2)]
+            assert following.positions == sorted(set(following.positions))
+            assert await log.history("past") == []
+            await until(lambda: counted(log), "counts are put back too")
+            assert sum(sample_of(each, "geocast_log_put_back_total") for each in (log, other)) == 4
+
+    async def counted(log):
+        return await log.counts("live") == Counts(3, 1)
+
+    run(main)
+
+
+def sample_of(log, name):
+    """The value of one of a log's metrics."""
+    return next(sample.value for metric in log.metrics() for sample in metric.samples if sample.name == name)
+
+
+def test_after_a_split_brain_all_have_the_union_of_what_is_live(server, tmp_path):
+    """Rule 1, Rule 2: three acknowledged on the old primary, promotion, five new ones; conflicts go the log's way."""
+
+    async def main():
+        with RedisServer(tmp_path / "replica", replica_of=server) as replica:
+            wait_until(lambda: replica.synced, "in step")
+            async with Link(server) as link, opened(link.url) as old, opened(link.url) as returning:
+                for alert_id in ("both", "cancel-lost", "cancelled"):
+                    assert await old.append(lasting(alert_id))
+                assert await old.append(a_cancel("cancelled", ends_at=lasting().ends_at))
+                async with Following(old) as following, Following(returning) as away:
+                    await until(lambda: len(away.given) == len(following.given) == 4, "both know all")
+                    replica.command("REPLICAOF", "NO", "ONE")
+                    for n in range(3):
+                        assert await old.append(lasting(f"old-{n}"))
+                    assert await old.append(lasting("both", 2, headline="of the old"))
+                    assert await old.append(a_cancel("cancel-lost", ends_at=lasting().ends_at))
+                    await until(lambda: ("cancel-lost", 2) in following.given, "all is followed")
+                    async with opened(replica.url) as new:
+                        for n in range(5):
+                            assert await new.append(lasting(f"new-{n}"))
+                        assert await new.append(lasting("both", 2, headline="of the new"))
+                        assert await new.append(lasting("cancel-lost", 2, headline="of the new"))
+                        link.lead_to(replica)
+                        union = {*(f"old-{n}" for n in range(3)), *(f"new-{n}" for n in range(5)), "both"}
+                        await put_back(new, union)
+                        for each in (following, away):
+                            wanted = {(alert_id, 1) for alert_id in union}
+                            await until(lambda each=each, w=wanted: w <= set(each.given), "each knows all")
+                            assert each.positions == sorted(set(each.positions))
+                            assert ("cancel-lost", 3) in each.given
+                        assert [e.alert.headline for e in await new.history("both")][1] == "of the new"
+                        assert sample_of(old, "geocast_log_conflicts_total") == 2
+
+    run(main)
+
+
+def test_a_sentinel_failover_loses_nothing_that_was_replicated(tmp_path):
+    """A3, F3: with a replica asked for, what was acknowledged is on the new primary; all heals by itself."""
+
+    async def main():
+        with trio(tmp_path) as (servers, sentinels):
+            async with opened(sentinel_url(sentinels), replicas=1) as log, Following(log) as following:
+                await until(lambda: log.append(lasting("a-1")), "stored")
+                servers[0].kill()
+                await until(lambda: log.append(lasting("a-2")), "stored by the new primary")
+                await until(lambda: following.known == [("a-1", 1), ("a-2", 1)], "followed")
+                assert len(await log.live(int(time.time() * 1000))) == 2
+
+    run(main)
+
+
+@pytest.mark.parametrize("cut", ["XDEL", "XTRIM", "DEL"])
+def test_an_entry_that_vanishes_from_the_stream_is_put_back(server, cut):
+    """Rule 1: by the size of the stream, or by the sequence numbers, whichever comes first."""
+
+    async def main():
+        async with opened(server.url) as log, Following(log) as following:
+            for n in range(3):
+                await log.append(lasting(f"a-{n}"))
+            await until(lambda: len(following.given) == 3, "all is followed")
+            place = server.command("HGET", "{geocast}:alert:a-1", "1")
+            stream = "{geocast}:stream"
+            server.command(
+                *{"XDEL": ("XDEL", stream, place), "XTRIM": ("XTRIM", stream, "MAXLEN", 1), "DEL": ("DEL", stream)}[cut]
+            )
+            await put_back(log, ["a-0", "a-1", "a-2"])
+            assert sorted(entry.id for entry in await entries(log)) == ["a-0", "a-1", "a-2"]
+            assert sample_of(log, "geocast_log_rewinds_total") == 1
+
+    run(main)
+
+
+def test_a_gap_in_what_comes_is_noticed(server):
+    """Rule 1: by the sequence numbers, also where the stream has as many entries as it should."""
+
+    async def main():
+        async with opened(server.url) as log, opened(server.url) as other, Following(log) as following:
+            await log.append(lasting("a-0"))
+            await until(lambda: following.given, "followed")
+            await other.append(lasting("known"))
+            await until(lambda: len(following.given) == 2, "followed")
+            server.command("HINCRBY", "{geocast}:meta", "seq", 1)  # as if an entry had come and gone
+            await other.append(lasting("next"))
+            await until(lambda: following.known[-1:] == [("next", 1)], "followed")
+            await until(lambda: sample_of(log, "geocast_log_rewinds_total") == 1, "noticed")
+            assert following.positions == sorted(set(following.positions))
+
+    run(main)
+
+
+def test_a_restart_that_lost_nothing_rewinds_nothing(server):
+    """Rule 1: another process of Redis with the same history is no new epoch."""
+
+    async def main():
+        async with opened(server.url) as log, Following(log) as following:
+            await log.append(lasting("a-0"))
+            await until(lambda: following.given, "followed")
+            server.kill()
+            server.start()
+            await until(lambda: log.append(lasting("a-1")), "stored")
+            await until(lambda: following.given == [("a-0", 1), ("a-1", 1)], "each once")
+            assert sample_of(log, "geocast_log_rewinds_total") == 0
+
+    run(main)
+
+
+# ---- deafness ------------------------------------------------------------------------------------------------
+
+
+def test_a_reader_of_another_server_than_the_one_that_is_written_is_found_out(server, shared, monkeypatch):
+    """F2: no empty batch says "up to date" when the stream that is read is not the one that is written."""
+
+    async def main():
+        async with opened(server.url) as log:
+            monkeypatch.setattr(log._primary, "reader", Primary(redis_target.parse(shared.url)).reader)
+            with pytest.raises(LogUnavailable, match="not the one that is written"):
+                await anext(log.follow(0))
+            with pytest.raises(LogUnavailable, match="not the one that is written"):
+                await log.add_counts({})
+            monkeypatch.undo()
+            assert await read(log) == []
+            await log.add_counts({})
+
+    run(main)
+
+
+def test_a_reader_that_goes_deaf_is_found_out_by_heartbeats(server, tmp_path, monkeypatch):
+    """F2: of a primary that was demoted, within 3 s."""
+
+    async def main():
+        with RedisServer(tmp_path / "replica", replica_of=server) as replica:
+            wait_until(lambda: replica.synced, "in step")
+            async with opened(server.url) as log, aclosing(log.follow(0)) as follower:
+                assert await read_on(follower) == []
+                async with Link(server) as link, opened(link.url) as moving, aclosing(moving.follow(0)) as deaf:
+                    monkeypatch.setattr(moving._primary, "reader", log._primary.reader)
+                    await read_on(deaf)
+                    replica.command("REPLICAOF", "NO", "ONE")
+                    link.lead_to(replica)  # but for the reader, whose connection stays
+                    with pytest.raises(LogUnavailable, match="not the one that is written"):
+                        await forever(deaf)
+
+    run(main)
+
+
+async def forever(batches):
+    """Take batches until it fails."""
+    async for _ in batches:
+        pass
+
+
+# ---- starting ------------------------------------------------------------------------------------------------
+
+FIT = {
+    "redis_version": "7.2.4",
+    "cluster_enabled": 0,
+    "aof_enabled": 1,
+    "maxmemory": 0,
+    "maxmemory_policy": "noeviction",
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, None),
+        ({"redis_version": "8.0.2"}, None),
+        ({"redis_version": "7.0.15"}, "7.2 or later"),
+        ({"redis_version": None}, "7.2 or later"),
+        ({"cluster_enabled": 1}, "cluster mode"),
+        ({"cluster_enabled": None}, "cluster mode"),
+        ({"aof_enabled": 0}, "no append-only file"),
+        ({"aof_enabled": None}, "no append-only file"),
+        ({"maxmemory": 1 << 30}, None),
+        ({"maxmemory_policy": "allkeys-lru"}, None),
+        ({"maxmemory": 1 << 30, "maxmemory_policy": "allkeys-lru"}, "may evict"),
+        ({"maxmemory": 1 << 30, "maxmemory_policy": "volatile-ttl"}, "may evict"),
+        ({"maxmemory": 1 << 30, "maxmemory_policy": None}, "may evict"),
+        ({"maxmemory": None}, None),
+        ({"maxmemory": None, "maxmemory_policy": None}, "may evict"),
+    ],
+)
+def test_which_redis_can_keep_a_log(changes, reason):
+    """Section 7, starting safely: what a server does not say is not assumed."""
+    info = {name: value for name, value in (FIT | changes).items() if value is not None}
+    found = redis_target.unfit(info, volatile=False)
+    assert found is None if reason is None else reason in found
+
+
+def test_a_volatile_redis_may_be_accepted():
+    """`--allow-volatile-log`."""
+    assert redis_target.unfit(FIT | {"aof_enabled": 0}, volatile=True) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"appendonly": "no"}, "no append-only file"),
+        ({"appendfsync": "no"}, "never syncs"),
+        ({"maxmemory": "100mb", "maxmemory_policy": "allkeys-lru"}, "may evict"),
+        ({"cluster_enabled": "yes"}, "cluster mode"),
+        ({"password": "hunter2"}, "refuses the user, the password"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_redis_that_cannot_keep_a_log_is_refused_in_one_line(tmp_path, options, message):
+    """`AlertLog.start`: ConfigError; protocol, section 7: one clear line, and no password in it."""
+    with RedisServer(tmp_path / "redis", **options) as server:
+        url = server.url.replace("hunter2", "wrong-secret")
+
+        async def main():
+            async with opened(url):
+                pass
+
+        with pytest.raises(ConfigError, match=message) as caught:
+            run(main)
+        assert "\n" not in str(caught.value)
+        assert "secret" not in str(caught.value)
+        assert str(caught.value).startswith(f"log Redis at 127.0.0.1:{server.port}: ")
+
+
+@pytest.mark.parametrize(("options", "replicas"), [({"appendonly": "no"}, 0), ({}, 0)])
+def test_a_volatile_log_is_accepted_when_asked_for(tmp_path, options, replicas, caplog):
+    """`--allow-volatile-log`: it says what that means."""
+    with RedisServer(tmp_path / "redis", **options) as server:
+
+        async def main():
+            async with opened(server.url, replicas=replicas, volatile=True) as log:
+                assert await log.append(a_revision())
+                assert await log.history("a-1") == [a_revision()]
+
+        run(main)
+    assert "nothing makes sure that alerts survive a crash" in caplog.text
+
+
+def test_everysec_is_warned_of_and_still_durable(tmp_path, caplog):
+    """A3: a 201 then takes about a second; A4: what `history` tells is durable."""
+    with RedisServer(tmp_path / "redis", appendfsync="everysec") as server:
+
+        async def main():
+            async with opened(server.url) as log, opened(server.url) as other:
+                append = asyncio.ensure_future(log.append(a_revision()))
+                await until(lambda: server.command("EXISTS", "{geocast}:alert:a-1"), "stored")
+                assert await other.history("a-1") == [a_revision()]
+                durable_seq = int(server.command("INFO", "persistence")["aof_pending_bio_fsync"])
+                assert durable_seq == 0
+                assert await append
+
+        run(main)
+    assert "appendfsync is everysec" in caplog.text
+
+
+def test_a_redis_that_is_away_at_the_start_is_waited_for(tmp_path, caplog):
+    """`RedisStreamsLog.start`: a node that restarts while Redis is away comes up, and is ready when Redis is."""
+    server = RedisServer(tmp_path / "redis")
+
+    async def main():
+        async with opened(server.url) as log, Following(log) as following:
+            with pytest.raises(LogUnavailable):
+                await log.append(lasting())
+            server.start()
+            await until(lambda: log.append(lasting()), "stored")
+            await until(lambda: following.given == [("a-1", 1)], "followed")
+
+    try:
+        run(main)
+    finally:
+        server.stop()
+    assert f"log Redis at 127.0.0.1:{server.port}: Redis can't be reached; going on trying" in caplog.text
+
+
+def test_a_user_with_few_rights_will_do(tmp_path):
+    """docs/settings.md: the rights that it names are enough."""
+    settings = (redis_streams._FOLDER.parents[2] / "docs" / "settings.md").read_text("utf-8")
+    [line] = [line for line in settings.splitlines() if line.startswith("ACL SETUSER")]
+    with RedisServer(tmp_path / "redis") as server:
+        server.command(*line.replace("PASSWORD", "pa%ss").split())
+
+        async def main():
+            async with opened(f"redis://geocast:pa%25ss@127.0.0.1:{server.port}") as log:
+                assert await log.append(a_revision())
+                assert await log.append(a_cancel())
+                await log.add_counts({"a-1": Counts(1, 0)})
+                assert await log.counts("a-1") == Counts(1, 0)
+                assert len(await read(log)) == len(await log.history("a-1")) == 2
+                assert await log.live(0) == []
+                assert await log.tail() > 0
+                assert await log.purge(2**41) == 2
+
+        run(main)
+
+
+# ---- addresses -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("redis://localhost", "Redis at localhost:6379"),
+        ("redis://127.0.0.1:7000/3?prefix=x.y", "Redis at 127.0.0.1:7000"),
+        ("redis://[::1]:7000", "Redis at [::1]:7000"),
+        ("redis://:secret@redis.example", "Redis at redis.example:6379"),
+        ("rediss://redis.example/0?ca=/etc/ca.pem", "Redis at redis.example:6379"),
+        ("rediss+sentinel://u:secret@a,b:7,[::1]/main/2", "main of the Sentinels a:26379,b:7,[::1]:26379"),
+        ("redis+sentinel://127.0.0.1/main?sentinel_password=secret", "main of the Sentinels 127.0.0.1:26379"),
+    ],
+)
+def test_a_url_names_a_redis(url, text):
+    """docs/settings.md, a log in Redis; what may be logged of it has no password."""
+    assert str(redis_target.parse(url)) == text
+
+
+def test_a_url_says_who_and_where():
+    """docs/settings.md, a log in Redis: every part."""
+    target = redis_target.parse("rediss+sentinel://u%40:p%2Fw@a:1,b/s/5?prefix=p&ca=/c&sentinel_username=su")
+    assert (target.username, target.password, target.service, target.db) == ("u@", "p/w", "s", 5)
+    assert (target.tls, target.ca, target.prefix) == (True, "/c", "p")
+    assert (target.sentinel_username, target.sentinel_password) == ("su", None)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis:",
+        "redis://",
+        "redis://:secret@",
+        "redis://127.0.0.1:0",
+        "redis://127.0.0.1:secret",
+        "redis://127.0.0.1:99999",
+        "redis://127.0.0.1/secret",
+        "redis://127.0.0.1/0/1",
+        "redis://127.0.0.1,127.0.0.2",
+        "redis://127.0.0.1?secret",
+        "redis://127.0.0.1?secret=1",
+        "redis://127.0.0.1?prefix={secret}",
+        "redis://127.0.0.1#secret",
+        "redis://[::1",
+        "redis+sentinel://127.0.0.1",
+        "redis+sentinel://127.0.0.1/",
+        "redis+sentinel://127.0.0.1/main/secret",
+        "redis+sentinel:///main",
+        "redis://secret.example",
+        "redis://10.0.0.1:6379/0",
+        "redis+sentinel://127.0.0.1,10.0.0.1/main",
+    ],
+)
+def test_what_names_no_redis_or_one_open_to_a_network_is_refused(url):
+    """Section 7, starting safely: one line that says what is expected, and repeats nothing."""
+    with pytest.raises(ConfigError, match=r"^--log: ") as caught:
+        redis_target.parse(url)
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# ---- what can't be read --------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_read_is_set_aside_and_the_rest_is_served(server, caplog):
+    """R2: foreign entries and broken ones are counted once, and followers go on."""
+
+    async def main():
+        async with opened(server.url) as log, Following(log) as following:
+            await log.append(lasting("a-0"))
+            stream = "{geocast}:stream"
+            server.command("XADD", stream, "*", "what", "ever")
+            server.command("XADD", stream, "*", "e", "x", "n", "y", "x", "z", "h2", "")
+            await log.append(lasting("a-1"))
+            await until(lambda: following.given == [("a-0", 1), ("a-1", 1)], "followed")
+            assert log.quarantined == 2
+            assert sample_of(log, "geocast_log_rewinds_total") == 0
+            # An entry with another payload than was written.
+            place = server.command("HGET", "{geocast}:alert:a-1", "1")
+            [(_, fields)] = server.command("XRANGE", stream, place, place)
+            broken = fields | {b"p": codec.encode(lasting("a-1", headline="other"))}
+            new = server.command("XADD", stream, "*", *(part for item in broken.items() for part in item))
+            server.command("HSET", "{geocast}:alert:a-1", "1", new)
+            assert await log.history("a-1") == []
+            assert [entry.id for entry in await log.live(0)] == ["a-0"]
+            assert log.quarantined == 3
+
+    run(main)
+    assert "set aside" in caplog.text
+
+
+# ---- counts --------------------------------------------------------------------------------------------------
+
+
+def test_counts_whose_reply_was_lost_are_counted_once(server):
+    """Protocol, section 4, counts: repeated, they are not added twice; over all nodes they add up."""
+
+    async def main():
+        async with Link(server) as link, opened(link.url) as log, opened(server.url) as other:
+            await other.add_counts({"a-1": Counts(10, 5)})
+            link.lose_reply_to = b"HSET"
+            with pytest.raises(LogUnavailable):
+                await log.add_counts({"a-1": Counts(2, 1)})
+            await until(lambda: not_raising(log.add_counts({"a-1": Counts(3, 1)})), "counted")
+            assert await other.counts("a-1") == Counts(13, 6)
+
+    run(main)
+
+
+def test_counts_of_many_alerts_do_not_stay_in_memory(shared, monkeypatch):
+    """`MAX_COUNTED`: sums go on under another name."""
+    monkeypatch.setattr(redis_streams, "MAX_COUNTED", 3)
+
+    async def main():
+        async with opened(f"{shared.url}?prefix=many") as log:
+            for n in range(10):
+                await log.add_counts({"a-0": Counts(1, 0), f"a-{n}": Counts(1, 1)})
+                assert len(log._counted) <= 4
+            assert await log.counts("a-0") == Counts(10, 1)
+            assert await log.counts("a-9") == Counts(1, 1)
+
+    run(main)
+
+
+def test_no_password_is_logged(tmp_path, caplog):
+    """Protocol, section 7; docs/settings.md: no error and no log line repeats it."""
+    caplog.set_level(logging.DEBUG)
+    with RedisServer(tmp_path / "redis", password="hunter2") as server:
+
+        async def main():
+            async with opened(server.url) as log:
+                assert await log.append(lasting())
+                server.kill()
+                with pytest.raises(LogUnavailable) as caught:
+                    await log.append(lasting("a-2"))
+                assert "hunter2" not in str(caught.value)
+                await until(lambda: log._problem is not None, "known to be away")
+
+        run(main)
+    assert "hunter2" not in caplog.text

@@ -36,6 +36,7 @@ _WORDS = {  # the first of an error's text
     "MASTERDOWN": "Redis is a replica, which can't be written",
     "BUSY": "Redis is busy with somebody's script",
 }
+_FORBIDDEN = "it refuses the user, the password, or what this user wants to do"
 _REFUSALS = (exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.NoPermissionError)
 
 
@@ -140,7 +141,7 @@ class Primary:
         known = [answer for answer in answers if isinstance(answer, tuple)]
         if not known:
             raise LogUnavailable("no Sentinel knows the primary")
-        where = max(known, key=lambda answer: answer[0])[1]
+        _, where = max(known, key=lambda told: (told[0], known.count(told)))
         if self._target.exposes(where):
             raise Unfit(EXPOSED)
         return where
@@ -170,8 +171,10 @@ def _unavailable() -> Iterator[None]:
     try:
         yield
     except _REFUSALS:
-        raise Unfit("it refuses the user, the password, or what this user wants to do") from None
+        raise Unfit(_FORBIDDEN) from None
     except (exceptions.RedisError, OSError, TimeoutError) as error:
+        if "ACL failure in script" in str(error):
+            raise Unfit(_FORBIDDEN) from None
         # Only the first word of what Redis says: the rest may repeat what was sent.
         word = str(error).partition(" ")[0]
         reason = next((text for kind, text in _REASONS if isinstance(error, kind)), None)
