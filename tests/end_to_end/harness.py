@@ -11,6 +11,7 @@ import datetime as dt
 import itertools
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -35,6 +36,9 @@ PHONE_SCOPE = "alerts:receive"
 ORIGIN = "https://app.example"
 SEVERITIES = ("extreme", "severe", "moderate", "minor")
 FORMATS = ("json", "msgpack")
+
+SURPRISE = re.compile(r"Traceback|ERROR .* failed: \w+$", re.MULTILINE)
+"""What a process writes about an error that its code does not foresee: Python's words, or its own."""
 
 Json = dict[str, Any]
 
@@ -417,9 +421,14 @@ class Node:
         assert self.process
         assert self.process.poll() is None, self.output()
         self.settle()
+        self.assert_no_surprise()
+
+    def assert_no_surprise(self) -> None:
+        """Nothing has come upon an error that its code does not foresee, since last asked."""
         output = self.output()
         since, self._judged = self._judged, len(output)
-        assert "Traceback" not in output[since:], output[since:]
+        surprises = SURPRISE.search(output, since)
+        assert surprises is None, output[since:]
 
 
 def bearer(token: str | None) -> dict[str, str]:

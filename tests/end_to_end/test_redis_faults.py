@@ -78,12 +78,13 @@ def unready(node: Node) -> bool:
 
 
 def wait_for_all(nodes: list[Node]) -> None:
-    """Wait until every node is ready."""
+    """Wait until every node is ready; none of them was surprised by anything meanwhile."""
     for node in nodes:
         try:
             wait_until(node._ready, "the node is ready")
         except AssertionError as error:
             raise AssertionError(f"{node.get('/readyz').text}\n{node.output()}") from error
+        node.assert_no_surprise()
 
 
 # ---- several nodes, nothing broken -------------------------------------------------------------------------------
