@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -59,11 +60,7 @@ def on_one_redis(folder: Path, keys: Keys, *options: Sequence[str], **redis: str
         server = stack.enter_context(RedisServer(folder / "redis", **redis))
         proxies = [stack.enter_context(Proxy(server.port)) for _ in options]
         urls = [f"redis://127.0.0.1:{proxy.port}/0" for proxy in proxies]
-        nodes = [
-            _node(stack, folder, keys, number, url, *more)
-            for number, (url, more) in enumerate(zip(urls, options, strict=True))
-        ]
-        yield Cluster(server, proxies, nodes)
+        yield Cluster(server, proxies, _nodes(stack, folder, keys, urls, options))
 
 
 @contextlib.contextmanager
@@ -79,12 +76,20 @@ def on_sentinels(folder: Path, keys: Keys, *options: Sequence[str], **redis: str
         sentinels = [stack.enter_context(Sentinel(folder / f"sentinel-{n}", seen)) for n in range(3)]
         for sentinel in sentinels:
             wait_until(lambda sentinel=sentinel: sentinel.knows(2, 2), "the Sentinels know all")  # type: ignore[misc]
-        url = sentinel_url(sentinels)
-        nodes = [_node(stack, folder, keys, number, url, *more) for number, more in enumerate(options)]
+        nodes = _nodes(stack, folder, keys, [sentinel_url(sentinels)] * len(options), options)
         yield Cluster(primary, [proxy], nodes, replicas, sentinels)
 
 
-def _node(stack: contextlib.ExitStack, folder: Path, keys: Keys, number: int, log: str, *options: str) -> Node:
-    home = folder / f"node-{number}"
-    home.mkdir()
-    return stack.enter_context(Node(home, keys, *options, log=log))
+def _nodes(
+    stack: contextlib.ExitStack, folder: Path, keys: Keys, urls: Sequence[str], options: Sequence[Sequence[str]]
+) -> list[Node]:
+    """Nodes, ready, that were started side by side."""
+    nodes = []
+    for number, (url, more) in enumerate(zip(urls, options, strict=True)):
+        home = folder / f"node-{number}"
+        home.mkdir()
+        nodes.append(Node(home, keys, *more, log=url))
+        stack.push(nodes[-1])
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(Node.__enter__, nodes))
+    return nodes

@@ -322,9 +322,15 @@ class Run:
         )
 
     def assert_well(self, verdict: Verdict) -> None:
-        """The four zeros, and nothing that no fault explains."""
+        """The zeros, and nothing that no fault explains."""
+        history, refusals = self.world.history, self.world.refusals
         words = set(str(verdict).replace(":", " ").split())
-        stories = [self.world.history.story(each) for each in self.world.history.ids() if each in words]
-        assert verdict, "\n".join(
-            [str(verdict), *stories[:5], self.report(), *(n.output()[-4000:] for n in self.nodes)]
-        )
+        stories = [history.story(each) for each in history.ids() if each in words]
+        outputs = [node.output()[-4000:] for node in self.nodes]
+        assert verdict, "\n".join([str(verdict), *stories[:5], self.report(), *outputs])
+        assert not OURS_TO_BLAME & self.world.ends.keys(), self.report()
+        assert 500 not in self.world.slowest, self.report()
+        assert not refusals, "\n".join([history.story(refusals[0].split()[0]), self.report(), *outputs])
+        assert not self.ended, "\n".join([self.report(), *outputs])
+        for node in self.nodes:
+            node.assert_no_surprise()

@@ -38,17 +38,24 @@ SOON_S = 6.0  # twice what is promised: enough to tell 3 s from "when the connec
 
 
 @pytest.fixture(scope="module")
-def shared(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Two nodes, one of them of two processes, for tests that break nothing."""
-    with on_one_redis(tmp_path_factory.mktemp("shared"), keys, (), ("--workers", "2")) as cluster:
+def both(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two nodes, one of them of two processes, on one Redis."""
+    with on_one_redis(tmp_path_factory.mktemp("both"), keys, (), ("--workers", "2")) as cluster:
         yield cluster
 
 
 @pytest.fixture
-def cluster(keys: Keys, tmp_path: Path) -> Iterator[Cluster]:
-    """Two nodes on a Redis that a test may break."""
-    with on_one_redis(tmp_path, keys, (), ()) as cluster:
-        yield cluster
+def cluster(both: Cluster) -> Iterator[Cluster]:
+    """The two nodes, all well, whatever the test before has left."""
+    yield both
+    for proxy in both.proxies:
+        proxy.heal()
+    if both.redis.ended:
+        both.redis.start()
+    both.redis.resume()
+    both.redis.command("CONFIG", "SET", "maxmemory", "0")
+    for node in both.nodes:
+        wait_until(node._ready, "the node is ready")
 
 
 def entries_about(server: RedisServer, alert_id: str) -> int:
@@ -90,17 +97,17 @@ def wait_for_all(nodes: list[Node]) -> None:
 # ---- several nodes, nothing broken -------------------------------------------------------------------------------
 
 
-def test_everybody_is_sent_everything_once_whatever_the_node(shared: Cluster, join: Join):
+def test_everybody_is_sent_everything_once_whatever_the_node(cluster: Cluster, join: Join):
     """Section 4, "Durable": every subscriber of every node; early, late, revised at another node, cancelled."""
-    one, two = shared.nodes
+    one, two = cluster.nodes
     spot = ground()
-    early = [join(node, place(spot), fmt=fmt) for node in shared.nodes for fmt in FORMATS * 3]
-    aside = [join(node, place(beyond(spot, 90, 50_000))) for node in shared.nodes]
+    early = [join(node, place(spot), fmt=fmt) for node in cluster.nodes for fmt in FORMATS * 3]
+    aside = [join(node, place(beyond(spot, 90, 50_000))) for node in cluster.nodes]
     body = alert(spot)
     one.publish(body)
     for session in early:
         session.listen(body["id"], 1)
-    late = [join(node, place(spot)) for node in shared.nodes]
+    late = [join(node, place(spot)) for node in cluster.nodes]
     two.revise(revision_of(body, 2))
     for session in (*early, *late):
         session.listen(body["id"], 2)
@@ -113,22 +120,22 @@ def test_everybody_is_sent_everything_once_whatever_the_node(shared: Cluster, jo
         assert session.everything() == []
 
 
-def test_the_counts_are_those_of_all_nodes(shared: Cluster, join: Join):
+def test_the_counts_are_those_of_all_nodes(cluster: Cluster, join: Join):
     """Section 4, "Counts": all nodes, whichever is asked."""
     spot = ground()
-    sessions = [join(node, place(spot)) for node in shared.nodes for _ in range(6)]
+    sessions = [join(node, place(spot)) for node in cluster.nodes for _ in range(6)]
     body = alert(spot)
-    shared.nodes[0].publish(body)
+    cluster.nodes[0].publish(body)
     for session in sessions:
         session.listen(body["id"], 1)
         session.ack(body["id"], 1)
-    for node in shared.nodes:
+    for node in cluster.nodes:
         node.wait_for_counts(body["id"], sent=12, acked=12)
 
 
-def test_a_cancel_reaches_a_recipient_that_has_moved_to_another_node(shared: Cluster, join: Join):
+def test_a_cancel_reaches_a_recipient_that_has_moved_to_another_node(cluster: Cluster, join: Join):
     """Rules 4 and 5: held from one node, elsewhere, at the other."""
-    one, two = shared.nodes
+    one, two = cluster.nodes
     spot = ground()
     body, missed = alert(spot), alert(spot)
     for each in (body, missed):
@@ -145,10 +152,10 @@ def test_a_cancel_reaches_a_recipient_that_has_moved_to_another_node(shared: Clu
     assert sorted(back.everything()) == sorted([(missed["id"], "cancel"), (body["id"], "cancel")])
 
 
-def test_the_same_request_at_several_nodes_at_once_is_one_alert(shared: Cluster, join: Join):
+def test_the_same_request_at_several_nodes_at_once_is_one_alert(cluster: Cluster, join: Join):
     """Section 4: one 201, and the others are told the same with 200; so for revisions and cancels."""
     spot = ground()
-    watchers = [join(node, place(spot)) for node in shared.nodes]
+    watchers = [join(node, place(spot)) for node in cluster.nodes]
     body = alert(spot)
     path = f"/v1/alerts/{body['id']}"
     steps = [
@@ -157,14 +164,14 @@ def test_the_same_request_at_several_nodes_at_once_is_one_alert(shared: Cluster,
         (f"{path}/cancel", cancel_body(3)),
     ]
     for step in steps:
-        answers = at_all_nodes(shared.nodes, *step)
+        answers = at_all_nodes(cluster.nodes, *step)
         assert sorted(answer.status_code for answer in answers) == [200] * (len(answers) - 1) + [201]
         assert len({answer.text for answer in answers}) == 1
     for watcher in watchers:
         watcher.listen(body["id"], "cancel")
         heard = watcher.heard(body["id"])
         assert heard == sorted(set(heard), key=heard.index)
-    assert entries_about(shared.redis, body["id"]) == 3
+    assert entries_about(cluster.redis, body["id"]) == 3
 
 
 def at_all_nodes(nodes: list[Node], path: str, body: Json, times: int = 4) -> list[httpx.Response]:
