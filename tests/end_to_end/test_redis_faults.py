@@ -479,7 +479,7 @@ def test_a_split_brain_ends_with_the_union_for_everybody(keys: Keys, tmp_path: P
         wait_for_all(cluster.nodes)
 
         cluster.proxies[0].heal()  # the old primary comes back, and becomes a replica of the new one
-        wait_until(lambda: cluster.redis.role == "slave", "the old primary is a replica")
+        wait_until(cluster.whole, "the old primary is a replica")
         last = alert(spot)
         post_somehow(two, "/v1/alerts", last)
         live.add((last["id"], 1))
