@@ -30,6 +30,10 @@ SLACK_S = 2.0
 """Between a byte handed to the kernel and this process's reading it, on a machine that is busy with faults."""
 
 
+BEHIND_S = 60.0
+"""No node is kept from the log for so long, however faults follow one another."""
+
+
 class Outcome(enum.Enum):
     """What the publisher knows of an operation."""
 
@@ -47,6 +51,18 @@ class Operation:
     area: list[Json] | None
     ends: float
     outcome: Outcome = Outcome.UNKNOWN
+    acknowledged: float = float("inf")
+    """When the publisher knew of it."""
+
+    def acknowledge(self, at: float) -> None:
+        """It has happened, and the publisher knows it."""
+        self.outcome = Outcome.OK
+        self.acknowledged = min(self.acknowledged, at)
+
+    @property
+    def known_to_all(self) -> float:
+        """When no node can still be behind it."""
+        return self.acknowledged + BEHIND_S
 
     @property
     def cancels(self) -> bool:
@@ -208,6 +224,8 @@ class History:
                 continue
             if event.at > operation.ends + SLACK_S:
                 verdict.stale.append(f"{what} {event.at - operation.ends:.1f} s after its end")
+            elif (later := self.operations.get((event.id, event.revision + 1))) and event.at > later.known_to_all:
+                verdict.stale.append(f"{what} {event.at - later.acknowledged:.1f} s after {later.revision}")
             if (event.id, event.revision) in came or newest.get(event.id) == event.revision:
                 verdict.duplicates.append(f"{what} again")
             elif event.id in over:

@@ -37,7 +37,7 @@ from end_to_end.harness import (
     revision_of,
     stamp,
 )
-from end_to_end.history import Came, Final, History, Operation, Outcome, Visit
+from end_to_end.history import Came, Final, History, Operation, Visit
 from end_to_end.wire import ABNORMAL, decode, encode
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
@@ -370,7 +370,8 @@ class Desk:
         kept.tries += 1
         statuses = await asyncio.gather(*(self._post(node, kept) for node in nodes))
         if {200, 201} & set(statuses):
-            kept.operation.outcome, kept.waits = Outcome.OK, False
+            kept.operation.acknowledge(time.time())
+            kept.waits = False
         refused = [status for status in statuses if status is not None and 400 <= status < 500]
         if not refused:
             return

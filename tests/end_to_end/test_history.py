@@ -23,7 +23,7 @@ def told(revision: int, *, cancels: bool = False, at: float = START) -> Came:
 
 def ok(operation: Operation) -> Operation:
     """The same, acknowledged."""
-    operation.outcome = Outcome.OK
+    operation.acknowledge(START)
     return operation
 
 
@@ -156,6 +156,18 @@ def test_old_news_to_one_who_came_when_all_was_settled_is_found():
     story.cancelled()
     bob.events = [HERE, told(2), told(3, cancels=True)]
     assert found(story) == {"stale": 1}
+
+
+def test_old_news_long_after_it_was_superseded_is_found():
+    """A node may be behind for a while, not for ever: something has come back to life."""
+    story = Story()
+    story.visit("bob", {}).events.extend([HERE, told(1, at=START + 10), told(2)])
+    assert found(story) == {}
+    story.visit("cid", {}).events.extend([HERE, told(1, at=LATER), told(2)])
+    assert found(story) == {"stale": 1}
+    story.cancelled()
+    story.visit("dan", {}).events.extend([HERE, told(2, at=LATER), told(3, cancels=True)])
+    assert found(story) == {"stale": 2}
 
 
 def test_what_is_held_too_long_is_found():
