@@ -39,7 +39,8 @@ install: $(VENV)/.runtime  ## make .venv with the `geocast` command in it
 demo: $(VENV)/.demo  ## a node, a city of subscribers and a review desk; DEMO_FEED=path DEMO_SECONDS=45
 	@$(BIN)/python -m client_demo demo
 
-test: $(VENV)/.test  ## all tests
+test: $(VENV)/.test  ## all tests; installs redis-server for those of the log in Redis, if it may
+	@sh requirements/system.sh
 	@$(BIN)/python -X dev -m pytest
 
 soak: $(VENV)/.test  ## the model and the random walk, for long; SOAK_EXAMPLES=5000 prints a seed to replay

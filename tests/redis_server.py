@@ -12,6 +12,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,11 +25,23 @@ import pytest
 import redis
 from fakes import a_free_port
 
+from geocast.alertlog.redis_target import OLDEST
+
 PATIENCE_S = 30.0  # how long a server may take to do what it was told
 
-needs_redis = pytest.mark.skipif(
-    shutil.which("redis-server") is None, reason="redis-server is not installed (requirements/system.sh)"
-)
+
+def missing() -> str | None:
+    """Why no test can run a Redis here; None if they can."""
+    if shutil.which("redis-server") is None:
+        return "redis-server is not installed (requirements/system.sh)"
+    said = subprocess.run(["redis-server", "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"v=(\d+)\.(\d+)", said)
+    if found is None or (int(found[1]), int(found[2])) < OLDEST:
+        return f"redis-server is older than {'.'.join(map(str, OLDEST))}"
+    return None
+
+
+needs_redis = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
 
 def wait_until(true: Callable[[], Any], what: str, within_s: float = PATIENCE_S) -> None:
