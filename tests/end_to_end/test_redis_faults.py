@@ -501,6 +501,62 @@ def test_a_split_brain_ends_with_the_union_for_everybody(keys: Keys, tmp_path: P
             assert set(heard) == live | {(body["id"], 1) for body in base[1:]} | {(cancelled_in["id"], "cancel")}
 
 
+def test_two_histories_that_were_written_side_by_side_become_one(keys: Keys, tmp_path: Path, join: Join):
+    """Each node with a primary of its own, entries of both interleaved in time; then one of the primaries is gone.
+
+    What was read later than the other's entries must not hide them; a cancel of either side holds.
+    """
+    with (
+        on_one_redis(tmp_path, keys, (), ()) as cluster,
+        RedisServer(tmp_path / "other", replica_of=cluster.redis) as other,
+    ):
+        one, two = cluster.nodes
+        spot = ground()
+        torn, ended, revised = base = [alert(spot) for _ in range(3)]
+        firsts, seconds = [alert(spot) for _ in range(2)], [alert(spot) for _ in range(2)]
+        sessions = [join(node, place(spot)) for node in cluster.nodes]
+        for body in base:
+            one.publish(body)
+            for session in sessions:
+                session.listen(body["id"], 1)
+            wait_until(lambda body=body: entries_about(other, body["id"]), "the replica has all")  # type: ignore[misc]
+
+        other.command("REPLICAOF", "NO", "ONE")
+        cluster.proxies[1].upstream = other.port
+        cluster.proxies[1].cut()
+        for first, second in zip(firsts, seconds, strict=True):
+            post_somehow(two, "/v1/alerts", second)
+            post_somehow(one, "/v1/alerts", first)
+        one.cancel(torn["id"], 2)
+        post_somehow(two, f"/v1/alerts/{torn['id']}/revisions", revision_of(torn, 2))
+        two.cancel(ended["id"], 2)
+        one.revise(revision_of(revised, 2))
+        sessions[0].listen(revised["id"], 2)
+        sessions[1].listen(ended["id"], "cancel")
+        assert entries_about(cluster.redis, seconds[0]["id"]) == entries_about(other, firsts[0]["id"]) == 0
+
+        cluster.redis.kill()
+        cluster.proxies[0].upstream = other.port
+        cluster.proxies[0].cut()
+        live = {(body["id"], 1) for body in (*firsts, *seconds)} | {(revised["id"], 2)}
+        for node in cluster.nodes:
+            wait_until(lambda node=node: live_at(node) == live, "the log has the union")  # type: ignore[misc]
+        for session in sessions:
+            for alert_id, what in (*live, (torn["id"], "cancel"), (ended["id"], "cancel")):
+                session.listen(alert_id, what)
+        wait_for_all(cluster.nodes)
+        one.restart()  # it knows only what is in the log
+        for node in cluster.nodes:
+            late = join(node, place(spot), holding={body["id"]: 1 for body in base})
+            late.catch_up()
+            assert set(late.everything()) == live | {(torn["id"], "cancel"), (ended["id"], "cancel")}
+        sessions[1].catch_up()
+        for session in sessions:
+            heard = session.everything()
+            assert len(heard) == len(set(heard)), "nothing twice"
+            assert session.heard(torn["id"])[-1] == "cancel"
+
+
 def cut_off_replicas(cluster: Cluster) -> None:
     """Nothing more gets to the replicas; the Sentinels look on."""
     for sentinel in cluster.sentinels:
@@ -517,8 +573,8 @@ def cut_off_primary(cluster: Cluster) -> None:
 
 
 def live_at(node: Node) -> set[tuple[str, int]]:
-    """What the log has as live."""
-    return {(each["id"], each["revision"]) for each in node.get("/v1/alerts").json()["alerts"]}
+    """What the log has as live; nothing if it can't be read."""
+    return {(each["id"], each["revision"]) for each in node.get("/v1/alerts").json().get("alerts", [])}
 
 
 # ---- old and new nodes side by side ------------------------------------------------------------------------------
