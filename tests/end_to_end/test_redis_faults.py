@@ -28,6 +28,7 @@ from end_to_end.harness import (
     ground,
     place,
     revision_of,
+    stamp,
     wait_until,
 )
 from redis_server import RedisServer, needs_redis
@@ -354,6 +355,9 @@ def test_what_redis_has_forgotten_is_put_back_by_the_nodes(
     one, two = cluster.nodes
     spot = ground()
     live, gone, fresh = alert(spot), alert(spot), alert(spot)
+    over = [alert(ground(), expires_at=stamp(seconds=1)) for _ in range(10)]
+    for body in over:  # so that the log is shorter afterwards
+        one.publish(body)
     one.publish(live)
     one.revise(revision_of(live, 2))
     one.publish(gone)
@@ -364,6 +368,7 @@ def test_what_redis_has_forgotten_is_put_back_by_the_nodes(
     one.cancel(gone["id"], 2)
     for session in sessions:
         session.listen(gone["id"], "cancel")
+    one.wait_for_end(over[-1]["id"])
     began = time.monotonic()
     forget(cluster)
     wait_until(lambda: is_live(one, live["id"]), "what is live is in the log again")
