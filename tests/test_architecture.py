@@ -145,7 +145,12 @@ def test_one_file_imports_h3():
     assert {module for module in MODULES if "h3" in imported(module)[1]} == {"cells"}
 
 
-@pytest.mark.parametrize("backend", ["alertlog.memory", "alertlog.sqlite"])
+def test_one_file_imports_redis():
+    """`geocast.alertlog.redis_connection`: the only file that imports redis, and every deadline is there."""
+    assert {module for module in MODULES if "redis" in imported(module)[1]} == {"alertlog.redis_connection"}
+
+
+@pytest.mark.parametrize("backend", ["alertlog.memory", "alertlog.sqlite", "alertlog.redis_streams"])
 def test_only_the_composition_root_knows_a_backend(backend):
     """ARCHITECTURE.md: everybody else knows the log's port."""
     assert {module for module in MODULES if backend in imported(module)[0]} == {"node"}

@@ -5,7 +5,8 @@ What redis raises leaves here as LogUnavailable. No message repeats what was sen
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 from redis import exceptions
@@ -73,7 +74,7 @@ class Primary:
         self._slots = asyncio.Semaphore(CONNECTIONS)
         self._where: Address | None = None
         self._client: Redis | None = None
-        self._left: set[asyncio.Task[None]] = set()  # clients that are being closed
+        self._borrowers: Counter[Redis] = Counter()
         self._sentinels: list[Redis] = []
         if target.service:
             secret = {"username": target.sentinel_username, "password": target.sentinel_password}
@@ -88,11 +89,8 @@ class Primary:
         """What Redis answers to commands sent in one go on one connection. Raises LogUnavailable."""
         try:
             with _unavailable():
-                async with asyncio.timeout(within_s), self._slots:
-                    if self._client is None:
-                        self._where = await self._locate()
-                        self._client = self._connect(self._where)
-                    async with self._client.pipeline(transaction=False) as pipe:
+                async with asyncio.timeout(within_s), self._slots, self._borrowed() as client:
+                    async with client.pipeline(transaction=False) as pipe:
                         for command in commands:
                             pipe.execute_command(*command)
                         answers: list[Any] = await pipe.execute(raise_on_error=False)
@@ -100,7 +98,7 @@ class Primary:
                         if isinstance(answer, Exception):
                             raise answer
         except LogUnavailable:
-            self._leave()
+            await self.leave()
             raise
         return answers
 
@@ -111,29 +109,41 @@ class Primary:
                 return Reader(self._connect(await self._locate(), single_connection_client=True))
 
     async def look(self) -> None:
-        """Go elsewhere if the Sentinels name another primary by now. Raises LogUnavailable."""
+        """Go elsewhere if the Sentinels name another primary by now; those that say nothing say nothing new."""
         if self._sentinels and self._client is not None:
-            with _unavailable():
-                async with asyncio.timeout(ANSWER_S):
-                    where = await self._locate()
-            if where != self._where:
-                self._leave()
+            with contextlib.suppress(LogUnavailable):
+                if await self._locate() != self._where:
+                    await self.leave()
+
+    async def leave(self) -> None:
+        """It failed: the next who wants a connection looks anew where the primary is."""
+        client, self._client = self._client, None
+        if client is not None and not self._borrowers[client]:
+            await client.aclose()
 
     async def close(self) -> None:
         """Close all connections but those of readers."""
-        for client in (self._client, *self._sentinels):
-            if client is not None:
-                await client.aclose()
-        if self._left:
-            await asyncio.wait(self._left)
+        await self.leave()
+        for sentinel in self._sentinels:
+            await sentinel.aclose()
 
-    def _leave(self) -> None:
-        """It failed: the next who wants a connection asks anew where the primary is."""
-        if self._sentinels and self._client is not None:
-            task = asyncio.get_running_loop().create_task(self._client.aclose())
-            self._client = None
-            self._left.add(task)
-            task.add_done_callback(self._left.discard)
+    @contextlib.asynccontextmanager
+    async def _borrowed(self) -> AsyncIterator[Redis]:
+        """The client; whoever is the last to use one that was left closes it: it may be connecting while it is left."""
+        if self._client is None:
+            where = await self._locate()
+            if self._client is None:
+                self._where, self._client = where, self._connect(where)
+        client = self._client
+        self._borrowers[client] += 1
+        try:
+            yield client
+        finally:
+            self._borrowers[client] -= 1
+            if not self._borrowers[client]:
+                del self._borrowers[client]
+                if client is not self._client:
+                    await client.aclose()
 
     async def _locate(self) -> Address:
         if not self._sentinels:

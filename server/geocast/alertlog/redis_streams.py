@@ -55,9 +55,11 @@ INFO_S = 1.0  # for Redis to say how it is, which costs it nothing
 APPEND_S = 2.5  # for an entry to be stored and durable, attempts and all
 AGAIN_S = 0.1  # between attempts of an append
 RETRY_S = 0.25  # between attempts to find Redis well again
+SYNC_S = 1.5  # for the disk and the replicas to have it: `everysec` takes a second
+ASK_REPLICAS_MS = (2, 5, 10, 20, 50, 100)  # how long to wait before they are asked again
 APPENDERS = 4  # scripts with appends under way at once; while one waits to be synced, others are sent
 MAX_WAITING = 10_000  # appends in the queue; beyond, the log is unavailable
-MAX_SCRIPT = 100  # entries that one script stores, or tells
+MAX_SCRIPT = 500  # entries that one script stores, or tells
 BEAT_MS = 900  # a younger heartbeat is not followed by another
 PUT_BACK_PAUSE_S = 1.0  # Rule 2
 PURGE_BATCH = 500  # alerts forgotten by one script
@@ -266,7 +268,7 @@ class RedisStreamsLog:
             return stored
 
     async def _store(
-        self, entries: Sequence[tuple[Any, ...]], within_s: float = ANSWER_S, *, mending: bool = False
+        self, entries: Sequence[tuple[Any, ...]], within_s: float = APPEND_S, *, mending: bool = False
     ) -> Any:
         """Run `append.lua`, and wait until what it stored is durable. Its answers, one for each entry."""
         arguments = [argument for entry in entries for argument in entry]
@@ -274,14 +276,15 @@ class RedisStreamsLog:
         self._note(epoch, seq)
         return answers
 
-    async def _durably(self, script: str, *arguments: Any, within_s: float = ANSWER_S) -> Any:
+    async def _durably(self, script: str, *arguments: Any, within_s: float = APPEND_S) -> Any:
         """What a writing script answers, once what it wrote is as durable as was asked."""
-        wait_ms = max(1, int(within_s * 900))
-        command: tuple[Any, ...] = ("WAITAOF", 1, self._replicas, wait_ms)
-        if self._volatile:
-            command = ("WAIT", self._replicas, wait_ms)
+        # A replica tells how far it has synced when it is asked, which is when a wait begins, and else once a second.
+        # So it is asked again and again; once there are enough the waits that are left answer at once.
+        waits_ms = [*(ASK_REPLICAS_MS if self._replicas else ()), max(1, int(min(SYNC_S, within_s / 2) * 1000))]
+        command = ("WAIT",) if self._volatile else ("WAITAOF", 1)
+        waits = [(*command, self._replicas, wait_ms) for wait_ms in waits_ms]
         script_call = ("EVAL", script, 1, self._keys, self._epoch, self._seq, *arguments)
-        answer, synced = await self._primary.pipe([script_call, command], within_s=within_s)
+        answer, *_, synced = await self._primary.pipe([script_call, *waits], within_s=within_s)
         local, replicas = (1, synced) if self._volatile else synced
         if local < 1 or replicas < self._replicas:
             here = "here" if local else "not here"
@@ -419,6 +422,7 @@ class RedisStreamsLog:
                 self._problem = None
             except LogUnavailable as error:
                 self._problem = str(error)
+                await self._primary.leave()  # it may be the primary no more
             except Exception as error:
                 self._problem = type(error).__name__
                 log.error("a heartbeat failed: %s", trace(error))
@@ -538,13 +542,14 @@ class RedisStreamsLog:
         for (stored, _), (what, last, last_kind, theirs) in zip(entries, answers, strict=True):
             if what == b"stored":
                 self._put_back += 1
-            elif what == b"other":
+            lost_cancel = what in (b"other", b"refused") and stored.kind == "cancel" and last_kind == b"revision"
+            if lost_cancel:  # Rule 3
+                await self.append(replace(codec.decode(stored.payload), revision=last + 1))
+            if what == b"other":
                 self._conflicts += 1
                 log.error("log %s: an entry can't be put back: the log has another one there", self._name)
                 with contextlib.suppress(ValueError):
                     self._known[stored.id][stored.revision] = _Stored.of(codec.decode(theirs))
-            if what in (b"other", b"refused") and stored.kind == "cancel" and last_kind == b"revision":
-                await self.append(replace(codec.decode(stored.payload), revision=last + 1))  # Rule 3
 
 
 class _Follower:
