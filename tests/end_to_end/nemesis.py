@@ -310,7 +310,7 @@ class Run:
         """The zeros, and nothing that no fault explains."""
         history, refusals = self.world.history, self.world.refusals
         words = set(str(verdict).replace(":", " ").split())
-        stories = [history.story(each) for each in history.ids() if each in words]
+        stories = [history.story(each) for each in history.chains if each in words]
         outputs = [node.output()[-4000:] for node in self.nodes]
         assert verdict, "\n".join([str(verdict), *stories[:5], self.report(), *outputs])
         assert not OURS_TO_BLAME & self.world.ends.keys(), self.report()
