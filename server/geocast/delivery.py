@@ -152,13 +152,18 @@ class Delivery:
         metrics.watch(self._read_metrics)
 
     @contextlib.asynccontextmanager
-    async def serving(self, listeners: Sequence[socket.socket], hurry: asyncio.Event) -> AsyncIterator[None]:
-        """Serve on these sockets for as long as the block runs, then drain."""
+    async def serving(
+        self, listeners: Sequence[socket.socket], stop: asyncio.Event, hurry: asyncio.Event
+    ) -> AsyncIterator[None]:
+        """Serve on these sockets, once the log is read, for as long as the block runs; then drain.
+
+        The block begins when subscribers are let in, or when `stop` is set before that.
+        """
         async with background(self._follow(), self._tick(), self._store_counts_for_ever()):
-            await self._caught_up.wait()
+            await _first_of(float("inf"), self._caught_up, stop)
             gc.collect()
             gc.freeze()  # what is here at the start stays: no collection looks at it again
-            servers = [await self._stream.listen(listener) for listener in listeners]
+            servers = [await self._stream.listen(listener) for listener in listeners if self._caught_up.is_set()]
             yield
             await self._drain(servers, hurry)
         await self._store_counts()
@@ -272,7 +277,8 @@ class Delivery:
 async def _first_of(deadline: float, *events: asyncio.Event) -> None:
     """Return when one of the events is set, or at the deadline (monotonic)."""
     waits = [asyncio.ensure_future(event.wait()) for event in events]
-    await asyncio.wait(waits, timeout=max(0.0, deadline - time.monotonic()), return_when=asyncio.FIRST_COMPLETED)
+    within_s = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
+    await asyncio.wait(waits, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:
         wait.cancel()
 

@@ -180,7 +180,7 @@ async def _run_stream(part: Part, listeners: Sequence[socket.socket], settings: 
                     channel.send("api", msgpack.packb(told | {"metrics": export(metrics.registry)}))
                     await asyncio.sleep(REPORT_S)
 
-            async with background(report()), delivery.serving(listeners, stop.hurry):
+            async with background(report()), delivery.serving(listeners, stop.asked, stop.hurry):
                 log.info("%s is ready", part.name)
                 await stop.asked.wait()
 
