@@ -46,7 +46,7 @@ class Fault:
 
 
 def faults_of_node(node: Node, dice: random.Random) -> list[Fault]:
-    """Kill -9 of the whole node, or of one of its processes; SIGSTOP."""
+    """Kill -9 of the whole node, or of one of its processes; SIGSTOP; SIGTERM, as in a rolling restart."""
     name = f"node {node.home.name}"
 
     @asynccontextmanager
@@ -62,12 +62,22 @@ def faults_of_node(node: Node, dice: random.Random) -> list[Fault]:
         node.signal(signal.SIGCONT)
 
     @asynccontextmanager
+    async def drained() -> AsyncIterator[None]:
+        await asyncio.to_thread(node.terminate)
+        yield
+        node.launch()
+
+    @asynccontextmanager
     async def one_killed() -> AsyncIterator[None]:
         with contextlib.suppress(IndexError, ProcessLookupError):  # it may be about to start others
             os.kill(dice.choice(node.children()), signal.SIGKILL)
         yield
 
-    faults = [Fault(f"{name} killed", node, killed), Fault(f"{name} paused", node, paused)]
+    faults = [
+        Fault(f"{name} killed", node, killed),
+        Fault(f"{name} paused", node, paused),
+        Fault(f"{name} drained", node, drained),
+    ]
     if "--workers" in node.options:
         faults.append(Fault(f"{name}: a process killed", node, one_killed))
     return faults
