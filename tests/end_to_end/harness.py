@@ -11,6 +11,7 @@ import datetime as dt
 import itertools
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -224,12 +225,24 @@ class Keys:
 
 
 def free_ports(count: int) -> list[int]:
-    """Loopback ports that were free a moment ago."""
-    holders = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [holder.getsockname()[1] for holder in holders]
-    for holder in holders:
-        holder.close()
+    """Loopback ports that nobody has, below those that the kernel gives to connections by itself (from 32768 on).
+
+    So nobody takes the port of what is down for a while.
+    """
+    ports: list[int] = []
+    while len(ports) < count:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            ports.append(port)
     return ports
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there, and more than an exit status that nobody has asked for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def clean_environment(**settings: str) -> dict[str, str]:
@@ -284,7 +297,7 @@ class Node:
         wait_until(self._ready, "/readyz is 200")
 
     def launch(self) -> None:
-        """Start the process, and a process group with it."""
+        """Start the process."""
         with self.output_file.open("ab") as output:
             self.process = subprocess.Popen(
                 [*self.launcher, BIN / "geocast", "serve", *self.options],
@@ -293,7 +306,6 @@ class Node:
                 stderr=subprocess.STDOUT,
                 env=clean_environment(**self.settings),
                 cwd=self.home,
-                start_new_session=True,
             )
 
     def _ready(self) -> bool:
@@ -309,16 +321,26 @@ class Node:
         return self.output_file.read_text(errors="replace")
 
     def kill(self) -> None:
-        """Signal 9 to all its processes: no last words."""
+        """Signal 9 to all its processes, and wait until their ports are free: no last words."""
         if self.process:
-            self.signal(signal.SIGKILL)
+            children = self.signal(signal.SIGKILL)
             self.process.wait(PATIENCE)
+            wait_until(lambda: not any(map(is_running, children)), "all its processes have ended")
 
-    def signal(self, number: int) -> None:
-        """A signal to all its processes, if there are any left."""
+    def signal(self, number: int) -> list[int]:
+        """A signal to all its processes, if there are any left; those that the first one has started."""
         assert self.process
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, number)
+        if self.process.poll() is not None:
+            return []
+        self.process.send_signal(signal.SIGSTOP)  # so that it starts no others meanwhile
+        children = self.children()
+        for pid in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        self.process.send_signal(number)
+        if number != signal.SIGSTOP:
+            self.process.send_signal(signal.SIGCONT)
+        return children
 
     def children(self) -> list[int]:
         """The processes that the first one has started, with `--workers`."""

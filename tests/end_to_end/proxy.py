@@ -19,6 +19,8 @@ import threading
 from collections.abc import Coroutine
 from typing import Any
 
+from end_to_end.harness import free_ports
+
 CHUNK = 65_536
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s
 
@@ -148,8 +150,8 @@ class _Connection:
 class Proxy:
     """See the module. `upstream` is a port on loopback, and may be changed: new connections go there."""
 
-    def __init__(self, upstream: int, port: int = 0) -> None:
-        self.upstream, self.port = upstream, port
+    def __init__(self, upstream: int) -> None:
+        self.upstream, self.port = upstream, free_ports(1)[0]
         self.reply_lost = threading.Event()
         self.forbidden: frozenset[bytes] = frozenset()
         self._names: frozenset[bytes] = frozenset()
@@ -239,7 +241,6 @@ class Proxy:
         if self._listener is None:
             self._listener = socket.create_server(("127.0.0.1", self.port))
             self._listener.setblocking(False)
-            self.port = self._listener.getsockname()[1]
             self._loop.add_reader(self._listener, self._serve, self._listener)
 
     async def _refuse(self) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from end_to_end.harness import Json, Keys, Node, Session, alert, ground, place, revision_of, wait_until
+from end_to_end.harness import Json, Keys, Node, Session, alert, ground, is_running, place, revision_of, wait_until
 from end_to_end.wire import Closed
 
 Join = Callable[..., Session]
@@ -213,12 +213,15 @@ def test_processes_whose_supervisor_dies_while_they_start_end_too(keys: Keys, tm
     """Rule 5 of `workers`: nobody stays behind with the listening sockets."""
     node = Node(tmp_path, keys, "--workers", "2")
     node.launch()
+    left: list[int] = []
     try:
         assert node.process
         wait_until(lambda: len(node.children()) == 3, "all processes are there, and busy with their start")
         left = node.children()
         node.process.kill()
         node.process.wait(20)
-        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in left), "they have ended")
+        wait_until(lambda: not any(map(is_running, left)), "they have ended")
     finally:
         node.kill()
+        for pid in filter(is_running, left):
+            os.kill(pid, signal.SIGKILL)
