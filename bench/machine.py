@@ -40,6 +40,11 @@ def facts() -> dict[str, Any]:
     }
 
 
+def available_bytes() -> int:
+    """Memory that programs could still get."""
+    return int(_field("/proc/meminfo", "MemAvailable").split()[0]) * 1024
+
+
 def versions() -> dict[str, str]:
     """Of Python, and of all that takes part and is installed."""
     found = {"python": platform.python_version()}

@@ -1,4 +1,4 @@
-"""`python -m client_demo`: listen, publish, revise, cancel, desk, demo."""
+"""`python -m client_demo`: listen, publish, revise, cancel, desk, demo, conformance."""
 
 import asyncio
 import json
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from client_demo.client import Client, ClientError
+from client_demo.conformance.command import conformance
 from client_demo.demo import SUBSCRIBERS, DemoError, run_demo
 from client_demo.desk import Desk, Policy
 from client_demo.feeds import FeedError, read_feed
@@ -65,6 +66,9 @@ def main() -> None:
 
     Every option that stands with [env var: …] can be set by that variable, too.
     """
+
+
+main.add_command(conformance)
 
 
 # ---- options that several commands share -------------------------------------------------------------------------

@@ -1,12 +1,17 @@
 #!/bin/sh
-# What `make test` needs beside Python: a redis-server, for the tests of the log in Redis (they are skipped without one).
-# It is installed if we may, and named in one line if we may not. The tests run servers of their own, so the service
-# that Debian makes of it is neither started nor left enabled.
+# What `make test` needs beside Python: a redis-server, for the tests of the log in Redis, and a chromium, for those of
+# the web pages. What is missing is installed if we may, and named in one line if we may not; then those tests are
+# skipped. The tests run servers of their own, so the service that Debian makes of redis-server is neither started nor
+# left enabled.
 set -u
-command -v redis-server >/dev/null 2>&1 && exit 0
-as_root=""
-[ "$(id -u)" -eq 0 ] || as_root="sudo -n"
-policy=/usr/sbin/policy-rc.d # asked by Debian's packages before they start anything; 101 means no
+commands="redis-server chromium" # each in a Debian package of its own name
+policy=/usr/sbin/policy-rc.d     # asked by Debian's packages before they start anything; 101 means no
+
+missing() {
+    for command in $commands; do
+        command -v "$command" >/dev/null 2>&1 || printf ' %s' "$command"
+    done
+}
 
 install() {
     $as_root apt-get update -qq || return 1
@@ -16,12 +21,19 @@ install() {
         $as_root chmod 755 "$policy"
         ours=yes
     fi
-    DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends redis-server
+    DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends "$@"
     [ -z "$ours" ] || $as_root rm -f "$policy"
-    $as_root systemctl disable redis-server || $as_root update-rc.d redis-server disable
-    command -v redis-server
+    case " $* " in
+    *" redis-server "*) $as_root systemctl disable redis-server || $as_root update-rc.d redis-server disable ;;
+    esac
 }
 
-install </dev/null >/dev/null 2>&1 ||
-    echo "geocast: the tests of the log in Redis are skipped; to run them: apt-get install redis-server" >&2
+wanted=$(missing)
+[ -n "$wanted" ] || exit 0
+as_root=""
+[ "$(id -u)" -eq 0 ] || as_root="sudo -n"
+# shellcheck disable=SC2086 # a list of packages
+install $wanted </dev/null >/dev/null 2>&1
+wanted=$(missing)
+[ -z "$wanted" ] || echo "geocast: some tests are skipped; to run them: apt-get install$wanted" >&2
 exit 0

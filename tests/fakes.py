@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgpack
+from schemas import check_server_message
 
 from geocast.alert import Alert, Approval, Cancel, Circle, Revision, Terms
 from geocast.clock import Now, format_time, parse_time
@@ -60,6 +61,8 @@ class FakePeer:
         self.broken = False  # the transport has died and has not said so yet
         self._on_pause = on_pause
         self._taken = 0
+
+    descriptor = -1
 
     def write(self, data: bytes) -> None:
         """Keep `data`."""
@@ -112,7 +115,10 @@ def messages(data: bytes) -> list[dict[str, Any]]:
             size = int.from_bytes(data[2:start], "big")
         payload, opcode = data[start : start + size], data[0]
         assert len(payload) == size, "cut off"
-        found.append({0x81: json.loads, 0x82: msgpack.unpackb, 0x89: lambda _: {"type": "<ping>"}}[opcode](payload))
+        message = {0x81: json.loads, 0x82: msgpack.unpackb, 0x89: lambda _: {"type": "<ping>"}}[opcode](payload)
+        if message["type"] in ("alert", "cancel"):  # the others may be a test's own stand-ins
+            check_server_message(message)
+        found.append(message)
         data = data[start + size :]
     return found
 

@@ -8,6 +8,7 @@ import asyncio
 import pytest
 from fakes import DALLAS, HOUR_MS, NOON_MS, FakeClock, FakePeer, a_cancel, a_revision
 from jwt import PyJWK
+from schemas import check_client_message
 
 from geocast import closing
 from geocast import hub as hubs
@@ -32,6 +33,7 @@ class Phone(FakePeer):
         self.session = Session(self, wire, stage.hub, Tokens({"k": PyJWK(KEY, "HS256")}, required=False))
 
     def says(self, kind, **fields):
+        check_client_message({"type": kind, **fields})
         self.session.receive(self.session.wire.dumps({"type": kind, **fields}), self.stage.clock.now())
 
     def close(self, close):
@@ -79,6 +81,12 @@ class Stage:
             message["type"] in ("alert", "cancel") for phone in self.phones for message in phone.take()
         )
         return self.told_so_far
+
+
+@pytest.fixture(autouse=True)
+def look_at_every_sweep(monkeypatch):
+    """Each sweep looks at the times of all sessions; without this, one in a few."""
+    monkeypatch.setattr(hubs, "LOOK_S", 0.0)
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from hypothesis.stateful import (
 )
 from jwt import PyJWK
 from model import EARTH_RADIUS_M, SEVERITIES, Client, Item, Rules, haversine_m
+from schemas import check_client_message, check_server_message
 
 from geocast import hub as hubs
 from geocast.alert import Circle
@@ -150,7 +151,11 @@ class Phone(FakePeer):
         self.session = Session(self, WIRES[wire], machine.hub, TOKENS)
 
     def write(self, data):
-        self.machine.gets(self, messages(data))
+        said = messages(data)
+        for message in said:
+            if message["type"] != "<ping>":
+                check_server_message(message)
+        self.machine.gets(self, said)
         super().write(data)
 
     def close(self, close):
@@ -399,6 +404,8 @@ class Geocast(RuleBasedStateMachine):
         answers = [m["type"] for m in phone.take() if m["type"] not in ("alert", "cancel")]
         expected = [ANSWERS[kind]] if kind in ANSWERS and code is None else []
         assert answers == expected, f"{kind} is answered by {expected or 'nothing'}"
+        if answers != ["error"]:
+            check_client_message({"type": kind} | message)
 
     @precondition(reading)
     @rule(which=WHICH, places=SOMEWHERE)

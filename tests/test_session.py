@@ -6,6 +6,7 @@ import msgpack
 import pytest
 from fakes import DALLAS, NOON_MS, FakeClock, FakePeer
 from jwt import PyJWK
+from schemas import check_client_message, check_server_message
 
 from geocast import closing
 from geocast.cells import cell_from_string, cell_place
@@ -73,15 +74,26 @@ class Talk:
         self.session = Session(FakePeer(), wire, self.audience, Tokens(KEYS, required=required))
 
     def say(self, message):
-        """Say one message (a dict, or the raw payload). What was answered, or the close that ended it."""
+        """Say one message (a dict, or the raw payload). What was answered, or the close that ended it.
+
+        What was answered is checked against its schema, and what was said too unless its form was refused.
+        """
+        said = message
         if isinstance(message, dict):
             message = (json.dumps if self.session.wire is JSON else msgpack.packb)(message)
         before = len(self.audience.sent)
         try:
             self.session.receive(message.encode() if isinstance(message, str) else message, self.clock.now())
         except SessionClosed as ended:
+            if isinstance(said, dict) and ended.close in (closing.BAD_TOKEN, closing.NOT_ALLOWED):
+                check_client_message(said)
             return ended.close
-        return self.audience.sent[before:]
+        answers = self.audience.sent[before:]
+        for answer in answers:
+            check_server_message(answer)
+        if isinstance(said, dict) and not any(answer["type"] == "error" for answer in answers):
+            check_client_message(said)
+        return answers
 
 
 def hello(**fields):

@@ -26,11 +26,14 @@ RADIUS_M = 15_000.0
 
 
 class Geocast(System):
-    """One node. `payload_bytes`: what a frame of an alert should come to; the description is padded for it."""
+    """One node. `payload_bytes`: what a frame of an alert should come to; the description is padded for it.
+
+    `workers`: its stream processes.
+    """
 
     name = "geocast"
 
-    def __init__(self, home: Path, cpus: Iterable[int], payload_bytes: int = 400) -> None:
+    def __init__(self, home: Path, cpus: Iterable[int], payload_bytes: int = 400, workers: int = 1) -> None:
         super().__init__(home, cpus)
         self._private, public = make_key("bench")
         (self.home / "keys.jwks").write_text(json.dumps({"keys": [public]}))
@@ -38,13 +41,14 @@ class Geocast(System):
         self.headers = {"Authorization": f"Bearer {desk}", "Content-Type": "application/json"}
         self._poster = Poster(self.control_port)
         self._payload_bytes = payload_bytes
+        self._workers = workers
         self._description = ""
 
     def command(self) -> Sequence[str | Path]:
         """`geocast serve`."""
         listeners = ("--stream", f"127.0.0.1:{self.port}", "--api", f"127.0.0.1:{self.control_port}")
         store = ("--log", f"sqlite:{self.home / 'geocast.db'}", "--keys", self.home / "keys.jwks")
-        return [sys.executable, "-m", "geocast", "serve", *listeners, *store]
+        return [sys.executable, "-m", "geocast", "serve", *listeners, *store, "--workers", str(self._workers)]
 
     def __exit__(self, *exc: object) -> None:
         self._poster.close()

@@ -276,11 +276,33 @@ def _time(value: object) -> int:
         raise PydanticCustomError("time", "must be a time such as 2026-01-31T12:00:00Z") from None
 
 
-Text = Annotated[str, AfterValidator(_no_control)]
+# What the schemas say of these rules, in patterns of ECMA 262; the code above decides.
+_PLAIN = "[^\\u0000-\\u001f\\u007f-\\u009f]"
+_NOT_BLANK = f"^{_PLAIN}*[^\\s\\u0000-\\u001f\\u007f-\\u009f]{_PLAIN}*$"
+_LINES = "^[^\\u0000-\\u0009\\u000b-\\u001f\\u007f-\\u009f]*$"
+_CLOCK = "([01][0-9]|2[0-3]):[0-5][0-9]"
+_TIME_PATTERN = (
+    "^(19[7-9][0-9]|[2-9][0-9]{3})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+    f"T{_CLOCK}:[0-5][0-9](\\.[0-9]{{1,9}})?(Z|[+-]{_CLOCK})$"
+)
+
+Text = Annotated[str, AfterValidator(_no_control), Field(json_schema_extra={"pattern": f"^{_PLAIN}*$"})]
+Headline = Annotated[
+    Text,
+    Field(min_length=1, max_length=140, json_schema_extra={"pattern": _NOT_BLANK}),
+    AfterValidator(_not_blank),
+]
+Description = Annotated[
+    str,
+    AfterValidator(_no_control_but_newline),
+    Field(max_length=1000, json_schema_extra={"pattern": _LINES}),
+]
 Time = Annotated[
     int,
     PlainValidator(_time, json_schema_input_type=str),
-    WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-01-31T12:00:00Z"]}),
+    WithJsonSchema(
+        {"type": "string", "format": "date-time", "pattern": _TIME_PATTERN, "examples": ["2026-01-31T12:00:00Z"]}
+    ),
 ]
 Id = Annotated[str, Field(pattern=f"^{ID_PATTERN}$", examples=["desk-7.e3b0c442"])]
 RevisionNumber = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
@@ -325,8 +347,8 @@ class AlertRequest(StrictModel):
 
     id: Id
     category: Text
-    headline: Annotated[Text, Field(min_length=1, max_length=140), AfterValidator(_not_blank)]
-    description: Annotated[str, AfterValidator(_no_control_but_newline), Field(max_length=1000)] = ""
+    headline: Headline
+    description: Description = ""
     severity: Severity
     status: Status = "actual"
     threat: Literal["community", "individual"]

@@ -23,9 +23,7 @@ from .workers import Part, run_part, supervise
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 DEV_TOKEN_S = 365 * 86_400
-# Of one process. libuv accepts one connection per listening socket and turn of the loop, and a turn of a fan-out takes
-# 1.1 ms: with one socket a storm of reconnects would come in at 900 a second.
-LISTENERS = 8
+SWITCH_S = 0.0001  # for the GIL: the threads of the log take it half a dozen times for an append; 5 ms is the default
 
 
 class _AddressType(click.ParamType[Address, str]):
@@ -88,16 +86,17 @@ def serve(log_url: str, origins: str, log_level: str, **options: Any) -> None:
     tokens = _tokens(settings, jwks)
     with contextlib.ExitStack() as sockets:
         api = sockets.enter_context(contextlib.closing(bind("--api", settings.api)))
-        streams = bind_shared("--stream", settings.stream, LISTENERS * settings.workers)
+        streams = bind_shared("--stream", settings.stream, settings.workers)
         for each in streams:
             sockets.enter_context(contextlib.closing(each))
         if settings.workers == 1:
-            _run(node.run(settings, tokens, streams, api))
+            _run(node.run(settings, tokens, streams[0], api))
         else:
             _run(supervise(settings, streams, api, jwks))
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:
+    sys.setswitchinterval(SWITCH_S)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main)
 

@@ -178,7 +178,7 @@ class PlaceIndex:
         reach_m = self._greatest_reach_m
         pages = self._pages_in(cover(circle.lat, circle.lng, circle.radius_m + reach_m, KEY_RESOLUTION))
         x, y, z, radius = self._balls.view[pages].T
-        chord = np.sqrt(limit_chord2(circle.radius_m)) + ROUNDING
+        chord = math.sqrt(limit_chord2(circle.radius_m)) + ROUNDING
         near: Ints = pages[np.sqrt(chord2(x, y, z, centre)) <= radius + chord]
         return near
 
@@ -357,6 +357,8 @@ def _ball(places: Floats) -> tuple[float, float, float, float]:
 
 def _nearest_of_each(rows: Ints, chords2: Floats) -> tuple[Ints, Floats]:
     """The rows, ascending, each once, with the least of its squared chords."""
+    if len(rows) < 2:
+        return rows, chords2
     by_row = np.argsort(rows)
     rows, chords2 = rows[by_row], chords2[by_row]
     new = np.ones(len(rows), np.bool_)

@@ -1,10 +1,12 @@
 """What a node counts, for Prometheus. No label ever holds an id, a place or a token."""
 
-from collections.abc import Callable, Iterable
+import resource
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -20,7 +22,7 @@ class Metrics:
         """`others`: the metrics of other processes, to be shown with these as those of one."""
         self._others = others
         self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
+        self.watch(_process)
         self.accepted = Counter("geocast_accepted", "Entries accepted into the log", ["kind"], registry=self.registry)
         self.refused = Counter(
             "geocast_refused", "Requests that got a problem for an answer", ["type"], registry=self.registry
@@ -82,6 +84,21 @@ def counters(name: str, text: str, label: str, values: Iterable[tuple[str, float
     for key, value in values:
         family.add_metric([key], value)
     return family
+
+
+_STARTED_S = time.time()
+
+
+def _process() -> Iterator[Metric]:
+    """The process itself, by Prometheus' usual names.
+
+    Not their ProcessCollector: to count open files, it lists them all, which held the loop up for 17 ms at 15,000.
+    """
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    yield CounterMetricFamily("process_cpu_seconds", "CPU used, in seconds", value=used.ru_utime + used.ru_stime)
+    yield GaugeMetricFamily("process_resident_memory_bytes", "Resident memory", value=pages * resource.getpagesize())
+    yield GaugeMetricFamily("process_start_time_seconds", "Start, in seconds since 1970", value=_STARTED_S)
 
 
 # ---- of several processes ----------------------------------------------------------------------------------------

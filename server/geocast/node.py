@@ -5,7 +5,7 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from . import policy
@@ -70,7 +70,7 @@ async def purge_for_ever(keeper: LogKeeper) -> None:
         await asyncio.sleep(PURGE_S)
 
 
-async def run(settings: Settings, tokens: Tokens, streams: Sequence[socket.socket], api: socket.socket) -> None:
+async def run(settings: Settings, tokens: Tokens, stream: socket.socket, api: socket.socket) -> None:
     """Run a node on listening sockets until it is told to stop. Raises ConfigError if it can't be as configured."""
     clock = SystemClock()
     stop = Stop()
@@ -86,7 +86,7 @@ async def run(settings: Settings, tokens: Tokens, streams: Sequence[socket.socke
         calls: Api = Api(publishing, alert_log, in_force, tokens, clock, metrics, delivery.unready)
         async with (
             serve(make_app(calls), api),
-            delivery.serving(streams, stop.hurry),
+            delivery.serving(stream, stop.hurry),
             background(purge_for_ever(delivery.keeper)),
         ):
             log.info("ready: stream on %s, api on %s", settings.stream, settings.api)

@@ -17,7 +17,17 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import AfterValidator, Discriminator, Field, PlainValidator, Tag, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainValidator,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
 from . import closing
@@ -43,6 +53,11 @@ class Peer(Protocol):
     @property
     def write(self) -> Callable[[bytes], None]:
         """Hands bytes to the transport; never blocks, never raises."""
+        ...
+
+    @property
+    def descriptor(self) -> int:
+        """The number of its socket, for sends to many at once; -1 if it has none."""
         ...
 
     def close(self, close: Close) -> None:
@@ -147,10 +162,14 @@ class PointPlace(StrictModel):
         return self.lat, self.lng, self.accuracy_m
 
 
+# What a schema can say of a cell: its mode and resolution. Not all such numbers are cells.
+_CELL_SCHEMA = {"type": "string", "pattern": "^8[7-9a-f][0-9a-f]{13}$", "examples": ["8926cb19c93ffff"]}
+
+
 class CellPlace(StrictModel):
     """An H3 cell, for those who don't want to tell more."""
 
-    cell: Annotated[str, AfterValidator(_known_cell)]
+    cell: Annotated[str, AfterValidator(_known_cell), WithJsonSchema(_CELL_SCHEMA)]
 
     def place(self) -> Place:
         """The cell's centre; its reach goes to the farthest corner."""
@@ -165,7 +184,8 @@ AnyPlace = Annotated[
 ]
 Places = Annotated[list[AnyPlace], Field(max_length=8)]
 Categories = Annotated[list[Annotated[str, Field(pattern="^[a-z0-9_]{1,64}$")]], Field(max_length=64)]
-Ref = Annotated[str | int, PlainValidator(_ref, json_schema_input_type=str | int)]
+_RefSchema = Annotated[str, Field(min_length=1, max_length=64)] | Annotated[int, Field(ge=0, le=MAX_REF)]
+Ref = Annotated[str | int, PlainValidator(_ref, json_schema_input_type=_RefSchema)]
 
 
 class Message(StrictModel):
@@ -199,7 +219,11 @@ class Move(Answered):
 
 
 class FilterBy(Answered):
-    """What is left out stays as it is; null clears it."""
+    """What is left out stays as it is; null clears it. One of the two is needed."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": ["categories"]}, {"required": ["min_severity"]}]}
+    )
 
     categories: Categories | None = None
     min_severity: Severity | None = None

@@ -60,7 +60,7 @@ class Part:
     """Which process of a node this is."""
 
     name: str  # "api", or "stream-0" and so on
-    descriptors: list[int]  # its listening sockets
+    descriptor: int  # its listening socket
     folder: str  # of the channels
     jwks: dict[str, Any] | None = None  # the keys of --dev, which the supervisor has made
 
@@ -70,9 +70,9 @@ class Part:
         text = os.environ.get(VARIABLE)
         return cls(**json.loads(text)) if text else None
 
-    def listeners(self) -> list[socket.socket]:
-        """The listening sockets that were passed on."""
-        return [socket.socket(fileno=descriptor) for descriptor in self.descriptors]
+    def listener(self) -> socket.socket:
+        """The listening socket that was passed on."""
+        return socket.socket(fileno=self.descriptor)
 
 
 # ---- the supervisor ----------------------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ class _Process:
             started = time.monotonic()
             environment = {**os.environ, VARIABLE: json.dumps(asdict(self.part))}
             self._child = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "geocast", *sys.argv[1:], env=environment, pass_fds=self.part.descriptors
+                sys.executable, "-m", "geocast", *sys.argv[1:], env=environment, pass_fds=[self.part.descriptor]
             )
             status = await self._child.wait()
             if not self._stopping:
@@ -114,9 +114,8 @@ async def supervise(settings: Settings, streams: Sequence[socket.socket], api: s
         pass  # mends a broken file, and says what can't be used, once for all
     stop = Stop()
     with tempfile.TemporaryDirectory(prefix="geocast-") as folder:
-        descriptors = [each.fileno() for each in streams]
-        parts = [Part("api", [api.fileno()], folder, jwks)]
-        parts += [Part(n, descriptors[k :: settings.workers], folder, jwks) for k, n in enumerate(_names(settings))]
+        sockets = zip(["api", *_names(settings)], [api, *streams], strict=True)
+        parts = [Part(name, each.fileno(), folder, jwks) for name, each in sockets]
         api_process, *stream_processes = [_Process(part) for part in parts]
         running = [asyncio.ensure_future(process.run()) for process in (api_process, *stream_processes)]
         await stop.asked.wait()
@@ -152,9 +151,8 @@ def _end_with_supervisor() -> None:
 async def run_part(part: Part, settings: Settings, tokens: Tokens) -> None:
     """Be one of the processes that the supervisor has started."""
     _end_with_supervisor()
-    with contextlib.ExitStack() as sockets:
-        listeners = [sockets.enter_context(listener) for listener in part.listeners()]
-        await (_run_api if part.name == "api" else _run_stream)(part, listeners, settings, tokens)
+    with part.listener() as listener:
+        await (_run_api if part.name == "api" else _run_stream)(part, listener, settings, tokens)
 
 
 def _names(settings: Settings) -> list[str]:
@@ -164,7 +162,7 @@ def _names(settings: Settings) -> list[str]:
 # ---- a stream process --------------------------------------------------------------------------------------------
 
 
-async def _run_stream(part: Part, listeners: Sequence[socket.socket], settings: Settings, tokens: Tokens) -> None:
+async def _run_stream(part: Part, listener: socket.socket, settings: Settings, tokens: Tokens) -> None:
     stop = Stop()
     metrics = Metrics()
     async with opened_log(settings) as alert_log:
@@ -177,7 +175,7 @@ async def _run_stream(part: Part, listeners: Sequence[socket.socket], settings: 
                     channel.send("api", msgpack.packb(told | {"metrics": export(metrics.registry)}))
                     await asyncio.sleep(REPORT_S)
 
-            async with background(report()), delivery.serving(listeners, stop.hurry):
+            async with background(report()), delivery.serving(listener, stop.hurry):
                 log.info("%s is ready", part.name)
                 await stop.asked.wait()
 
@@ -218,11 +216,11 @@ class _Reports:
         return [self._gone, *(report["metrics"] for report in self._last.values())]
 
 
-async def _run_api(part: Part, listeners: Sequence[socket.socket], settings: Settings, tokens: Tokens) -> None:
+async def _run_api(part: Part, listener: socket.socket, settings: Settings, tokens: Tokens) -> None:
     stop = Stop()
     async with opened_log(settings) as alert_log:
         with contextlib.closing(_ApiProcess(part, settings, tokens, alert_log)) as process:
-            async with process.running(listeners[0]):
+            async with process.running(listener):
                 log.info("api is ready on %s", settings.api)
                 await stop.asked.wait()
                 process.calls.draining = True

@@ -10,6 +10,7 @@ from http import HTTPStatus
 
 import msgpack
 import pytest
+from schemas import check_client_message
 from websockets.asyncio.server import ServerConnection, serve
 
 from client_demo.client import Client, ClientError, RequestRefused, token_expiry_ms
@@ -34,7 +35,9 @@ class Session:
     async def read(self):
         frame = await self.socket.recv()
         assert isinstance(frame, str) == self._is_text
-        return json.loads(frame) if self._is_text else msgpack.unpackb(frame)
+        message = json.loads(frame) if self._is_text else msgpack.unpackb(frame)
+        check_client_message(message)
+        return message
 
     async def send(self, **message):
         await self.socket.send(json.dumps(message) if self._is_text else msgpack.packb(message))

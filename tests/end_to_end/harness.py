@@ -26,6 +26,7 @@ from end_to_end.earth import Point
 from end_to_end.wire import DATA_OPCODE, PATIENCE, Closed, Wire, decode, encode
 from jwt.algorithms import OKPAlgorithm
 from jwt.utils import base64url_encode
+from schemas import ApiAnswers, check_client_message
 
 BIN = Path(sys.executable).parent
 EVERY_SCOPE = "alerts:publish alerts:manage alerts:receive alerts:test"
@@ -261,9 +262,11 @@ class Node:
         self.api = httpx.Client(base_url=f"http://127.0.0.1:{self.api_port}", timeout=PATIENCE, trust_env=False)
         try:
             self.start()
+            answers = ApiAnswers(self.api.get("/openapi.json").json())
         except BaseException:
             self.__exit__()
             raise
+        self.api.event_hooks["response"].append(lambda response: check_answer(answers, response))
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -402,6 +405,13 @@ class Node:
         assert "Traceback" not in output[since:], output[since:]
 
 
+def check_answer(answers: ApiAnswers, response: httpx.Response) -> None:
+    """Hold an answer of the api against its own OpenAPI document."""
+    media_type = response.headers.get("content-type", "").partition(";")[0]
+    request = response.request
+    answers.check(request.method, request.url.path, response.status_code, media_type, response.read())
+
+
 def bearer(token: str | None) -> dict[str, str]:
     """The Authorization header."""
     return {} if token is None else {"Authorization": f"Bearer {token}"}
@@ -465,17 +475,22 @@ class Session:
         if token is TOKEN_OF_KEYS:
             token = self.node.keys.token(sub="phone", scope=scope)
         signed = {} if token is None else {"token": token}
-        self.say({"type": "hello", "places": self.places, **signed, **fields})
+        hello = {"type": "hello", "places": self.places, **signed, **fields}
+        self.say(hello)
         self.welcome = self.take()
         assert self.welcome["type"] == "welcome", self.welcome
+        check_client_message(hello)
         self.batch = self._announced(self.welcome)
 
     def ask(self, kind: str, **fields: Any) -> Json:
         """Send a message with a `ref` and take its answer, and what follows an `ok`."""
         ref = next(self._refs)
-        self.say({"type": kind, "ref": ref, **fields})
+        message = {"type": kind, "ref": ref, **fields}
+        self.say(message)
         while (answer := self.take()).get("ref") != ref:
             assert answer["type"] in ("alert", "cancel"), answer
+        if answer["type"] != "error":
+            check_client_message(message)
         self.batch = self._announced(answer)
         return answer
 
@@ -500,7 +515,9 @@ class Session:
 
     def ack(self, alert_id: str, revision: int) -> None:
         """Acknowledge."""
-        self.say({"type": "ack", "id": alert_id, "revision": revision})
+        message = {"type": "ack", "id": alert_id, "revision": revision}
+        check_client_message(message)
+        self.say(message)
 
     # -- receiving
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import select
 import time
 from collections.abc import Callable, Iterator
@@ -329,6 +330,24 @@ def test_a_full_node_says_so_and_serves_those_it_has(narrow: Node, join: Join):
             session.listen(name, 1)
         assert sessions.pop().leave() == 1000
         wait_until(lambda: attempt(narrow).status == 101, "there is room again")
+
+
+def test_without_a_descriptor_left_nobody_hangs_and_all_serves_again(own_node: Node, join: Join):
+    """Whoever takes the descriptors behind the node's back (EMFILE): it hangs up at once, and heals by itself."""
+    spot = ground()
+    session = join(own_node, place(spot))
+    assert own_node.process
+    descriptors = Path(f"/proc/{own_node.process.pid}/fd")
+    least = len(list(descriptors.iterdir()))
+    limits = resource.prlimit(own_node.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(own_node.process.pid, resource.RLIMIT_NOFILE, (least + 10, limits[1]))
+    with contextlib.ExitStack() as open_wires:
+        silent = [open_wires.enter_context(Wire(own_node.stream_port)) for _ in range(40)]
+        wait_until(lambda: len(select.select([wire.sock for wire in silent], [], [], 0)[0]) >= 20, "they are let go")
+    resource.prlimit(own_node.process.pid, resource.RLIMIT_NOFILE, limits)
+    name = own_node.publish(alert(spot))["id"]
+    session.listen(name, 1)
+    join(own_node, place(spot)).listen(name, 1)
 
 
 def attempt(node: Node) -> Answer:

@@ -15,6 +15,7 @@ import struct
 from typing import Any, NamedTuple
 
 import msgpack
+from schemas import check_server_message
 
 PATIENCE = 20.0
 """Seconds after which a test gives up: a bound on failure, never waited for on a good run."""
@@ -59,10 +60,13 @@ def encode(fmt: str, message: Any) -> bytes:
 
 
 def decode(fmt: str, payload: bytes) -> dict[str, Any]:
-    """One message of the server, refused if it is not as strict as the contract."""
+    """One message of the server, refused if it is not as strict as the contract, or not as docs/asyncapi.json says."""
     if fmt == "json":
-        return json.loads(payload.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
-    return msgpack.unpackb(payload, object_pairs_hook=_unique)
+        message = json.loads(payload.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+    else:
+        message = msgpack.unpackb(payload, object_pairs_hook=_unique)
+    check_server_message(message)
+    return message
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 Request bodies are the models that `alert.py` validates with, so that the document can't differ from the code.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI
+from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, Field
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
+from pydantic_core.core_schema import DictSchema, WithDefaultSchema
 
 from ..alert import ID_PATTERN, AlertRequest, CancelRequest, RevisionRequest, Severity, Status
 from ..errors import PROBLEMS
@@ -17,13 +19,28 @@ _SECURITY: list[dict[str, list[str]]] = [{"token": []}]
 _REF = "#/components/schemas/{model}"
 
 
+# Rule L8: as the server writes them.
+TimeOut = Annotated[
+    str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$", json_schema_extra={"format": "date-time"})
+]
+
+
 class CircleOut(BaseModel):
     """A published circle: centre in degrees, radius in metres."""
 
     type: Literal["circle"]
-    lat: float
-    lng: float
-    radius_m: float
+    lat: Annotated[float, Field(ge=-90, le=90)]
+    lng: Annotated[float, Field(ge=-180, le=180)]
+    radius_m: Annotated[float, Field(gt=0)]
+
+
+class OtherShapeOut(BaseModel):
+    """A shape of a type that is yet to come (G1). An alert with one is shown all the same (G2)."""
+
+    type: Annotated[str, Field(json_schema_extra={"not": {"const": "circle"}})]
+
+
+Area = Annotated[list[CircleOut | OtherShapeOut], Field(min_length=1)]
 
 
 class AlertOut(BaseModel):
@@ -34,24 +51,24 @@ class AlertOut(BaseModel):
     category: str
     title: str
     headline: str
-    description: str | None = None
+    description: str = ""
     severity: Severity
     status: Status
     source: str
-    occurred_at: str = Field(json_schema_extra={"format": "date-time"})
-    issued_at: str = Field(json_schema_extra={"format": "date-time"})
-    expires_at: str = Field(json_schema_extra={"format": "date-time"})
-    area: list[CircleOut]
+    occurred_at: TimeOut
+    issued_at: TimeOut
+    expires_at: TimeOut
+    area: Area
 
 
 class AcceptedOut(BaseModel):
     """A revision that is in the log. `revision` and `issued_at` are left out for a dry run."""
 
     id: str
-    revision: int | None = None
-    issued_at: str | None = Field(None, json_schema_extra={"format": "date-time"})
-    expires_at: str = Field(json_schema_extra={"format": "date-time"})
-    area: list[CircleOut]
+    revision: int = 0
+    issued_at: TimeOut = ""
+    expires_at: TimeOut
+    area: Area
 
 
 class CancelledOut(BaseModel):
@@ -59,7 +76,7 @@ class CancelledOut(BaseModel):
 
     id: str
     revision: int
-    cancelled_at: str = Field(json_schema_extra={"format": "date-time"})
+    cancelled_at: TimeOut
 
 
 class DeliveryOut(BaseModel):
@@ -98,8 +115,63 @@ class ProblemOut(BaseModel):
     title: str
     status: int
     detail: str
-    errors: list[ViolationOut] | None = None
-    current: int | None = None
+    errors: list[ViolationOut] = []
+    current: int = 0
+
+
+class HealthOut(BaseModel):
+    """The process is alive."""
+
+    status: Literal["alive"]
+
+
+class ReadyOut(BaseModel):
+    """Whether the node is ready, and if not, why."""
+
+    status: Literal["ready", "not ready"]
+    reasons: list[str] = []
+
+
+class ProblemTypeOut(BaseModel):
+    """What a problem type means."""
+
+    type: str
+    title: str
+    status: int
+    explanation: str
+
+
+class Schemas(GenerateJsonSchema):
+    """Pydantic's schemas, as strict as our parsing and without noise.
+
+    A default stands for "left out" in our models, so it is not told; a map with a grammar for its keys takes no
+    others; field names speak for themselves. What comes out is JSON Schema of Draft 7 and of 2020-12 alike.
+    """
+
+    def default_schema(self, schema: WithDefaultSchema) -> JsonSchemaValue:
+        """Without the default."""
+        return self.generate_inner(schema["schema"])
+
+    def dict_schema(self, schema: DictSchema) -> JsonSchemaValue:
+        """Closed, where keys have a grammar."""
+        found = super().dict_schema(schema)
+        if "patternProperties" in found:
+            found.pop("propertyNames", None)
+            found["additionalProperties"] = False
+        return found
+
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 (pydantic's signature)
+        """Never."""
+        return False
+
+
+def schemas_of(*models: type[BaseModel]) -> dict[str, Any]:
+    """The schemas of these models and of all that is in them, by name."""
+    _, schemas = models_json_schema(
+        [(model, "validation") for model in models], ref_template=_REF, schema_generator=Schemas
+    )
+    found: dict[str, Any] = schemas["$defs"]
+    return found
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -114,9 +186,21 @@ def _problem(status: int) -> dict[str, Any]:
     }
 
 
+def _json_of(model: type[BaseModel]) -> dict[str, Any]:
+    return {"content": {"application/json": {"schema": {"$ref": _REF.format(model=model.__name__)}}}}
+
+
 def _json_body(model: type[BaseModel]) -> dict[str, Any]:
-    schema = {"$ref": _REF.format(model=model.__name__)}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    return {"requestBody": {"required": True, **_json_of(model)}}
+
+
+def _answer(model: type[BaseModel], description: str) -> dict[str, Any]:
+    return {"description": description, **_json_of(model)}
+
+
+def _links() -> dict[str, Any]:
+    """What can be done with the id in an answer."""
+    return {"links": {name: {"operationId": name, "parameters": _FROM_ANSWER} for name in ("get", "revise", "cancel")}}
 
 
 def _call(summary: str, **more: Any) -> dict[str, Any]:
@@ -125,8 +209,10 @@ def _call(summary: str, **more: Any) -> dict[str, Any]:
 
 _READ = _problems(401, 403, 429, 500, 503)
 _WRITE = _READ | _problems(400, 413, 415, 422)
+_FROM_ANSWER = {"alert_id": "$response.body#/id"}
 _ID_SCHEMA = {"type": "string", "pattern": f"^{ID_PATTERN}$"}
 _ID = {"parameters": [{"name": "alert_id", "in": "path", "required": True, "schema": _ID_SCHEMA}]}
+_SLUG_SCHEMA = {"type": "string", "examples": list(PROBLEMS)}
 _DRY_RUN = {
     "parameters": [
         {
@@ -140,70 +226,88 @@ _DRY_RUN = {
 
 PUBLISH = _call(
     "Publish an alert",
+    operation_id="publish",
     status_code=201,
     openapi_extra={"security": _SECURITY, **_DRY_RUN, **_json_body(AlertRequest)},
     responses={
-        200: {"model": AcceptedOut, "description": "Published before, with the same content; or a dry run"},
-        201: {"model": AcceptedOut, "description": "On stable storage"},
+        200: _answer(AcceptedOut, "Published before, with the same content; or a dry run"),
+        201: _answer(AcceptedOut, "On stable storage") | _links(),
         **_WRITE,
         **_problems(409),
     },
 )
 REVISE = _call(
     "Publish the next revision",
+    operation_id="revise",
     status_code=201,
     openapi_extra={"security": _SECURITY, **_ID, **_json_body(RevisionRequest)},
     responses={
-        200: {"model": AcceptedOut, "description": "Published before, with the same content"},
-        201: {"model": AcceptedOut, "description": "On stable storage"},
+        200: _answer(AcceptedOut, "Published before, with the same content"),
+        201: _answer(AcceptedOut, "On stable storage"),
         **_WRITE,
         **_problems(404, 409, 410),
     },
 )
 CANCEL = _call(
     "Cancel an alert",
+    operation_id="cancel",
     status_code=201,
     openapi_extra={"security": _SECURITY, **_ID, **_json_body(CancelRequest)},
     responses={
-        200: {"model": CancelledOut, "description": "Cancelled before, with the same content"},
-        201: {"model": CancelledOut, "description": "On stable storage"},
+        200: _answer(CancelledOut, "Cancelled before, with the same content"),
+        201: _answer(CancelledOut, "On stable storage"),
         **_WRITE,
         **_problems(404, 409, 410),
     },
 )
 GET = _call(
     "An alert's state and delivery counts",
+    operation_id="get",
     openapi_extra={"security": _SECURITY, **_ID},
-    responses={200: {"model": StateOut, "description": "Known"}, **_READ, **_problems(404)},
+    responses={200: _answer(StateOut, "Known"), **_READ, **_problems(404)},
 )
 LIST = _call(
     "All live alerts",
+    operation_id="list",
     openapi_extra={"security": _SECURITY},
-    responses={200: {"model": LiveOut, "description": "In the order of publication"}, **_READ},
+    responses={200: _answer(LiveOut, "In the order of publication"), **_READ},
 )
 POLICY = _call(
     "The policy in force",
+    operation_id="policy",
     openapi_extra={"security": _SECURITY},
-    responses={200: {"model": Policy, "description": "What may be alerted, and what never is"}, **_READ},
+    responses={200: _answer(Policy, "What may be alerted, and what never is"), **_READ},
 )
-HEALTH = _call("Whether the process is alive", tags=["operations"])
+HEALTH = _call(
+    "Whether the process is alive",
+    operation_id="healthz",
+    tags=["operations"],
+    responses={200: _answer(HealthOut, "It is")},
+)
 READY = _call(
     "Whether the node is ready",
+    operation_id="readyz",
     tags=["operations"],
-    responses={503: {"description": "Not ready, with the reasons"}},
+    responses={200: _answer(ReadyOut, "Ready"), 503: _answer(ReadyOut, "Not ready, with the reasons")},
 )
-METRICS = _call("Metrics in Prometheus' text format", tags=["operations"])
-PROBLEM = _call("What a problem type means", tags=["operations"], responses=_problems(404))
+METRICS = _call(
+    "Metrics in Prometheus' text format", operation_id="metrics", tags=["operations"], response_class=PlainTextResponse
+)
+PROBLEM = _call(
+    "What a problem type means",
+    operation_id="problem",
+    tags=["operations"],
+    openapi_extra={"parameters": [{"name": "slug", "in": "path", "required": True, "schema": _SLUG_SCHEMA}]},
+    responses={200: _answer(ProblemTypeOut, "A problem type"), **_problems(404)},
+)
+_BODIES = (AlertRequest, RevisionRequest, CancelRequest)
+_ANSWERS = (AcceptedOut, CancelledOut, StateOut, LiveOut, Policy, ProblemOut, HealthOut, ReadyOut, ProblemTypeOut)
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:
     """The OpenAPI 3.1 document: FastAPI's, with the bodies that are read raw."""
     document = app.openapi()
-    requests = [(model, "validation") for model in (AlertRequest, RevisionRequest, CancelRequest)]
-    answers = [(ProblemOut, "serialization")]
-    _, schemas = models_json_schema([*requests, *answers], ref_template=_REF)  # type: ignore[list-item]
-    components = document.setdefault("components", {})
-    components["schemas"] = components.get("schemas", {}) | schemas["$defs"]
+    components = document["components"] = {"schemas": schemas_of(*_BODIES, *_ANSWERS)}
     components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
     for path in document["paths"].values():
         for call in path.values():

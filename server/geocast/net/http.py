@@ -37,7 +37,7 @@ from ..policy import Policy
 from ..publishing import Outcome, Publisher, Publishing
 from ..strict import load_json
 from ..tokens import MANAGE, PUBLISH, Grant, Tokens
-from . import documents
+from . import asyncapi, documents
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ MAX_BODY_BYTES = 64 * 1024
 BODY_S = 10.0  # for a whole body to arrive
 MAX_REQUESTS = 2_000  # under way at once
 RETRY_AFTER_S = 1
-PUBLIC = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"})
+PUBLIC = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/asyncapi.json", "/docs"})
 PUBLIC_UNDER = ("/problems/", "/docs/")
 
 _STATIC = Path(swagger_ui_bundle.swagger_ui_path)
@@ -174,6 +174,10 @@ def _add_documents(app: FastAPI) -> None:
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi() -> Response:
         return JSONResponse(documents.openapi(app))
+
+    @app.get("/v1/asyncapi.json", include_in_schema=False)
+    async def stream() -> Response:
+        return JSONResponse(asyncapi.document())
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
@@ -339,7 +343,7 @@ class Guard:
             return Problem("too-many-requests", headers=retry)
         if self._api.draining:
             return Problem("draining", headers=retry)
-        grant = self._api.tokens.check(_bearer(scope), self._api.clock.now())
+        grant = self._api.tokens.check(_bearer(scope), self._api.clock.now(), again=True)
         if grant is None:
             return Problem("unauthorized", headers={"WWW-Authenticate": 'Bearer realm="geocast"'})
         scope["grant"] = grant
@@ -376,6 +380,8 @@ async def serve(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
         http="httptools",
         ws="none",
         lifespan="off",
+        interface="asgi3",
+        proxy_headers=False,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -1,0 +1,391 @@
+"""Makes the test vectors anew: `python -m client_demo.conformance.make_vectors`. Needs mpmath, h3 and nothing else.
+
+Independent on purpose: it shares no formula and no line with the server or with a client. Distances are computed to 50
+digits, with the spherical law of cosines in place of chords and haversines; the reach of a cell from what H3 says of
+its centre and its boundary. What lies within 1 cm of an edge is left out (D3: either answer is right).
+"""
+
+import json
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import h3
+from mpmath import acos, asin, atan2, cos, degrees, floor, mp, mpf, pi, radians, sin
+
+VECTORS = Path(__file__).with_name("vectors")
+EARTH_RADIUS_M = mpf("6371007.180918475")
+EDGE_M = mpf("0.01")
+NEAR_ANTIPODE_M = pi * EARTH_RADIUS_M - 1000  # float64 is coarse there; no alert is that large
+mp.dps = 50
+
+Json = dict[str, Any]
+
+
+# ---- inside or outside ---------------------------------------------------------------------------------------------
+
+
+def distance_m(lat1: float, lng1: float, lat2: float, lng2: float) -> mpf:
+    """Great-circle distance: the law of cosines loses half the digits for neighbours, and 50 leave enough."""
+    a, b, between = radians(mpf(lat1)), radians(mpf(lat2)), radians(mpf(lng2) - mpf(lng1))
+    cosine = sin(a) * sin(b) + cos(a) * cos(b) * cos(between)
+    return EARTH_RADIUS_M * acos(max(mpf(-1), min(mpf(1), cosine)))
+
+
+def walk(lat: float, lng: float, bearing_deg: float, metres: mpf) -> tuple[float, float]:
+    """Where one is after so many metres in a straight line, rounded to the nearest doubles."""
+    a, angle, bearing = radians(mpf(lat)), metres / EARTH_RADIUS_M, radians(mpf(bearing_deg))
+    there = asin(max(mpf(-1), min(mpf(1), sin(a) * cos(angle) + cos(a) * sin(angle) * cos(bearing))))
+    turned = atan2(sin(bearing) * sin(angle) * cos(a), cos(angle) - sin(a) * sin(there))
+    east = mpf(lng) + degrees(turned)
+    return float(degrees(there)), float(east - 360 * floor((east + 180) / 360))
+
+
+def cell_place(cell: str) -> tuple[float, float, mpf]:
+    """Centre and reach of an H3 cell."""
+    lat, lng = h3.cell_to_latlng(cell)
+    return lat, lng, max(distance_m(lat, lng, *corner) for corner in h3.cell_to_boundary(cell))
+
+
+def margin_m(place: Json, shape: Json) -> mpf:
+    """How far inside the circle the place is; negative outside."""
+    if "cell" in place:
+        lat, lng, reach = cell_place(place["cell"])
+    else:
+        lat, lng, reach = place["lat"], place["lng"], mpf(place.get("accuracy_m", 0))
+    return mpf(shape["radius_m"]) + reach - distance_m(lat, lng, shape["lat"], shape["lng"])
+
+
+def circle(lat: float, lng: float, radius_m: float) -> Json:
+    """A shape."""
+    return {"type": "circle", "lat": lat, "lng": lng, "radius_m": radius_m}
+
+
+CENTRES = {
+    "Dallas": (32.7767, -96.797),
+    "on the equator, at the prime meridian": (0.0, 0.0),
+    "just west of the antimeridian": (-17.0, 179.999),
+    "just east of the antimeridian": (64.5, -179.9995),
+    "on the antimeridian, written as 180": (10.0, 180.0),
+    "on the antimeridian, written as -180": (10.0, -180.0),
+    "at the north pole": (90.0, 0.0),
+    "at the south pole, written with a longitude": (-90.0, 123.0),
+    "200 m from the north pole": (89.9982, 45.0),
+    "in the south": (-54.8, -68.3),
+}
+RADII_M = (110.0, 1020.0, 20_180.0, 2_000_000.0)
+OFFSETS_M = (mpf("-100"), mpf("-1"), mpf("-0.02"), mpf("0.02"), mpf("1"), mpf("100"))
+
+
+def points() -> Iterator[tuple[str, list[Json], list[Json]]]:
+    """Points near the edges of circles: a centimetre or two, a metre, and so on, on both sides."""
+    dice = random.Random(1)
+    for where, (lat, lng) in CENTRES.items():
+        for radius_m in RADII_M:
+            for offset in OFFSETS_M:
+                accuracy_m = dice.choice([0, 0, 5, 37.5, 2000])
+                spot = walk(lat, lng, dice.uniform(0, 360), mpf(radius_m) + accuracy_m + offset)
+                place: Json = {"lat": spot[0], "lng": spot[1]}
+                if accuracy_m:
+                    place["accuracy_m"] = accuracy_m
+                side = "outside" if offset > 0 else "inside"
+                why = f"a circle {where}; a point {mp.nstr(abs(offset), 3)} m {side} the edge"
+                yield (
+                    why + (f", {accuracy_m} m of accuracy counted" if accuracy_m else ""),
+                    [place],
+                    [circle(lat, lng, radius_m)],
+                )
+
+
+def cells() -> Iterator[tuple[str, list[Json], list[Json]]]:
+    """Cells: their reach goes to the farthest corner; pentagons and cells across an edge of the icosahedron too."""
+    dice = random.Random(2)
+    named = [
+        (f"an ordinary cell of resolution {r}", h3.latlng_to_cell(dice.uniform(-70, 70), dice.uniform(-180, 180), r))
+        for r in range(7, 16)
+    ]
+    for resolution in (7, 9, 12, 15):
+        named += [(f"a pentagon of resolution {resolution}", p) for p in h3.get_pentagons(resolution)[::4]]
+        pentagon = h3.get_pentagons(resolution)[3]
+        neighbour = max(set(h3.grid_disk(pentagon, 1)) - {pentagon})
+        named.append((f"a neighbour of a pentagon, resolution {resolution}", neighbour))
+    # A hexagon that crosses an edge of the icosahedron has more than six points in its boundary.
+    found = (h3.latlng_to_cell(dice.uniform(-70, 70), dice.uniform(-180, 180), 7) for _ in range(100_000))
+    crossing = [c for c in (next(found) for _ in range(20_000)) if len(h3.cell_to_boundary(c)) > 6][:3]
+    named += [("a cell across an edge of the icosahedron", cell) for cell in crossing]
+    named.append(("a cell at the north pole", h3.latlng_to_cell(90, 0, 8)))
+    named.append(("a cell on the antimeridian", h3.latlng_to_cell(-17, 180, 8)))
+    for what, cell in named:
+        lat, lng, reach = cell_place(cell)
+        for offset in (mpf("-0.5"), mpf("-0.02"), mpf("0.02"), mpf("0.5")):
+            radius_m = dice.choice(RADII_M[:3])
+            centre = walk(lat, lng, dice.uniform(0, 360), mpf(radius_m) + reach + offset)
+            side = "outside" if offset > 0 else "inside"
+            yield f"{what}, {mp.nstr(abs(offset), 3)} m {side}", [{"cell": cell}], [circle(*centre, radius_m)]
+
+
+def others() -> Iterator[tuple[str, list[Json], list[Json]]]:
+    """Several places, several shapes, and the large."""
+    dallas, tokyo = {"lat": 32.7767, "lng": -96.797}, {"lat": 35.68, "lng": 139.76}
+    at_dallas, at_tokyo = circle(32.78, -96.8, 1020.0), circle(35.68, 139.76, 110.0)
+    yield "no place is inside nothing", [], [at_dallas]
+    yield "one place of two is enough", [tokyo, dallas], [at_dallas]
+    yield "one shape of two is enough", [dallas], [at_tokyo, at_dallas]
+    yield "no place in any of the shapes", [{"lat": 0, "lng": 0}, {"lat": 1, "lng": 1}], [at_tokyo, at_dallas]
+    yield "longitudes 180 and -180 are the same meridian", [{"lat": 10, "lng": -180}], [circle(10.0, 180.0, 110.0)]
+    yield "at a pole the longitude says nothing", [{"lat": 90, "lng": 17}], [circle(90.0, -120.0, 110.0)]
+    yield "half of the world", [{"lat": 0, "lng": 89}], [circle(0.0, 0.0, 10_000_000.0)]
+    yield "not the other half", [{"lat": 0, "lng": 91}], [circle(0.0, 0.0, 10_000_000.0)]
+    yield "a radius that goes round the world", [{"lat": -32, "lng": 83}], [circle(32.0, -97.0, 20_100_000.0)]
+
+
+def inside() -> Json:
+    """`inside.json`."""
+    cases = []
+    for why, places, area in [*points(), *cells(), *others()]:
+        margins = [margin_m(place, shape) for place in places for shape in area]
+        if any(abs(margin) <= EDGE_M for margin in margins):
+            continue
+        best = max(margins, default=None)
+        case = {"why": why, "places": places, "area": area, "inside": best is not None and best > 0}
+        if best is not None:
+            case["margin_m"] = round(float(best), 4)
+        if places and "cell" in places[0]:
+            lat, lng, reach = cell_place(places[0]["cell"])
+            case["cell_place"] = {"lat": lat, "lng": lng, "reach_m": round(float(reach), 6)}
+        cases.append(case)
+    strange = {"type": "polygon", "points": [[1, 2], [3, 4], [5, 6]]}
+    for why, area in (
+        ("a shape that is not known: show the alert all the same", [strange]),
+        ("one that is not known beside one that we are outside of", [circle(0.0, 0.0, 110.0), strange]),
+    ):
+        places = [{"lat": 32.7767, "lng": -96.797}]
+        cases.append({"why": why, "rule": "G2", "places": places, "area": area, "inside": True, "clients_only": True})
+    return {
+        "about": "Is one of the places inside the area (D1 to D3, M7, M8)? margin_m: metres inside the best circle, "
+        "negative outside. cell_place: what a cell stands for. Nothing is within 1 cm of an edge.",
+        "cases": cases,
+    }
+
+
+# ---- expiry and the clock ------------------------------------------------------------------------------------------
+
+NOON = datetime(2031, 5, 1, 12, tzinfo=UTC)
+
+
+def stamp(ms: int) -> str:
+    """So many ms after noon, as the server writes it."""
+    return (NOON + timedelta(milliseconds=ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def clock() -> Json:
+    """`clock.json`."""
+    cases = []
+    clocks = {0: "right", 3_600_000: "an hour behind", -3_600_000: "an hour ahead", -1: "1 ms ahead"}
+    for skew_ms, what in clocks.items():
+        for left_ms in (-1, 0, 1, 60_000):
+            own_at_welcome, waited_ms = 5_000_000, 90_000
+            server_then = skew_ms + waited_ms  # ms after noon
+            cases.append(
+                {
+                    "why": f"the own clock is {what}; by the server's, {left_ms} ms are left",
+                    "readings": [{"own_ms": own_at_welcome, "now": stamp(skew_ms)}],
+                    "expires_at": stamp(server_then + left_ms),
+                    "own_ms": own_at_welcome + waited_ms,
+                    "live": left_ms > 0,
+                    "left_ms": left_ms,
+                }
+            )
+    for left_ms in (-1, 1):
+        cases += [
+            {
+                "why": f"a later `now`, of a `pong`, counts from then on; {left_ms} ms are left",
+                "readings": [{"own_ms": 1_000, "now": stamp(0)}, {"own_ms": 61_000, "now": stamp(62_500)}],
+                "expires_at": stamp(63_500 + left_ms),
+                "own_ms": 62_000,
+                "live": left_ms > 0,
+                "left_ms": left_ms,
+            }
+        ]
+    return {
+        "about": "Is an alert live, by the own clock corrected by the server's `now` (C2)? readings: what the own "
+        "clock, in ms since any moment, said when a `welcome` or `pong` with this `now` came. live: now < expires_at.",
+        "cases": cases,
+    }
+
+
+# ---- what `holding` lists ------------------------------------------------------------------------------------------
+
+
+def holding() -> Json:
+    """`holding.json`."""
+    dice = random.Random(3)
+
+    def held(key: str, revision: int, ends_ms: int) -> Json:
+        return {"id": key, "revision": revision, "expires_at": stamp(ends_ms)}
+
+    def crowd(count: int) -> list[Json]:
+        ends = dice.sample(range(1, 3_600_000), count)
+        return [held(f"a{n}", 1 + n % 3, ms) for n, ms in enumerate(ends)]
+
+    sets = {
+        "nothing is held": [],
+        "what is held is listed with its revision": [held("a", 1, 60_000), held("b", 7, 61_000)],
+        "what has ended is not": [held("a", 1, -1), held("b", 1, 0), held("c", 1, 1)],
+        "256 are listed": crowd(256),
+        "of 257, all but the one that ends first": crowd(257),
+        "of 400, the 256 that end last": crowd(400),
+        "what has ended does not count": [*crowd(256), held("ended", 1, -5)],
+    }
+    cases = []
+    for why, alerts in sets.items():
+        live = {a["id"]: a for a in alerts if a["expires_at"] > stamp(0)}  # times of one form sort as text
+        last = sorted(live, key=lambda key: live[key]["expires_at"])[-256:]
+        cases.append(
+            {
+                "why": why,
+                "now": stamp(0),
+                "held": alerts,
+                "holding": {key: live[key]["revision"] for key in sorted(last)},
+                "dropped": sorted(live.keys() - set(last)),
+            }
+        )
+    return {
+        "about": "Which of what is held is listed in `holding` at `now`, the server's time (C5)? What is live and not "
+        "listed is dropped first. No two end at the same time.",
+        "cases": cases,
+    }
+
+
+# ---- revisions and cancels -----------------------------------------------------------------------------------------
+
+
+def revisions() -> Json:
+    """`revisions.json`."""
+    shape = [circle(32.78, -96.8, 1020.0)]
+    place = {"lat": 32.7767, "lng": -96.797}
+
+    def alert(revision: int, key: str = "a", ends_ms: int = 1_800_000) -> Json:
+        content = {"id": key, "revision": revision, "category": "robbery", "title": "Robbery", "headline": "Robbery"}
+        times = {"occurred_at": stamp(-60_000), "issued_at": stamp(-1_000), "expires_at": stamp(ends_ms)}
+        more = {"severity": "severe", "status": "actual", "source": "desk-7", **times, "area": shape}
+        return {"type": "alert", "alert": {**content, **more}}
+
+    def cancel(revision: int, key: str = "a") -> Json:
+        return {"type": "cancel", "id": key, "revision": revision, "reason": "Over.", "cancelled_at": stamp(0)}
+
+    stories: dict[str, list[tuple[Json, str, dict[str, int]]]] = {
+        "a higher revision replaces": [(alert(1), "shown", {"a": 1}), (alert(2), "shown", {"a": 2})],
+        "revisions may be left out": [(alert(1), "shown", {"a": 1}), (alert(5), "shown", {"a": 5})],
+        "the same and a lower one are ignored": [
+            (alert(3), "shown", {"a": 3}),
+            (alert(3), "nothing", {"a": 3}),
+            (alert(2), "nothing", {"a": 3}),
+        ],
+        "10 is higher than 9: numbers, not text": [(alert(9), "shown", {"a": 9}), (alert(10), "shown", {"a": 10})],
+        "a cancel ends it": [(alert(1), "shown", {"a": 1}), (cancel(2), "cancelled", {})],
+        "a cancel for something that is not held means nothing": [
+            (alert(1), "shown", {"a": 1}),
+            (cancel(2, "b"), "nothing", {"a": 1}),
+        ],
+        "ids that differ in case are different ids": [
+            (alert(1, "a"), "shown", {"a": 1}),
+            (alert(1, "A"), "shown", {"a": 1, "A": 1}),
+            (cancel(2, "A"), "cancelled", {"a": 1}),
+        ],
+        "what has ended is not shown when it comes": [(alert(1, ends_ms=0), "nothing", {})],
+        "a revision may end later": [
+            (alert(1, ends_ms=1_000), "shown", {"a": 1}),
+            (alert(2, ends_ms=9_000), "shown", {"a": 2}),
+        ],
+    }
+    return {
+        "about": "What messages do to what is held (C1 to C3). The client is at `place` and reads the messages at "
+        "`now`, the server's time. effect: shown, cancelled or nothing; held: id to revision afterwards.",
+        "now": stamp(0),
+        "place": place,
+        "cases": [
+            {"why": why, "steps": [{"message": m, "effect": effect, "held": held} for m, effect, held in story]}
+            for why, story in stories.items()
+        ],
+    }
+
+
+# ---- coming back ---------------------------------------------------------------------------------------------------
+
+NEVER = (1002, 1003, 1007, 1009, 4400, 4403)
+WINDOW = (1001, 1006, 1011, 1012, 4408, 1005, 3000, 4999)
+LATER = (1013, 4429)
+
+
+def reconnect() -> Json:
+    """`reconnect.json`."""
+
+    def welcome(low: int, high: int) -> Json:
+        return {"welcome": {"retry": {"min_ms": low, "max_ms": high}}}
+
+    def closed(code: int, low: int | None, high: int | None = None, *, new_token: bool = False) -> Json:
+        step: Json = {"closed": code, "delay_ms": None if low is None else [low, high]}
+        return {**step, "new_token": True} if new_token else step
+
+    stories = {
+        **{f"{c}: no": [welcome(2_000, 9_000), closed(c, None)] for c in NEVER},
+        **{f"{c}: within the window": [welcome(2_000, 9_000), closed(c, 2_000, 9_000)] for c in WINDOW},
+        **{f"{c}: later; no upper bound": [welcome(2_000, 9_000), closed(c, 2_000)] for c in LATER},
+        "4401: with a new token": [welcome(2_000, 9_000), closed(4401, 0, 9_000, new_token=True)],
+        "4420: at once, and later if it happens again": [
+            welcome(2_000, 9_000),
+            closed(4420, 0, 0),
+            welcome(2_000, 9_000),
+            closed(4420, 2_000),
+        ],
+        "before the first welcome: 1 to 30 s, doubled after each failure, up to 120 s": [
+            closed(1006, 1_000, 30_000),
+            closed(1006, 1_000, 60_000),
+            closed(1006, 1_000, 120_000),
+            closed(1006, 1_000, 120_000),
+        ],
+        "the upper end doubles after each failed attempt, the lower one stays": [
+            welcome(500, 8_000),
+            closed(1012, 500, 8_000),
+            closed(1006, 500, 16_000),
+            closed(1006, 500, 32_000),
+            closed(1006, 500, 64_000),
+            closed(1006, 500, 120_000),
+            closed(1006, 500, 120_000),
+        ],
+        "a welcome gives a new window": [
+            welcome(500, 8_000),
+            closed(1012, 500, 8_000),
+            closed(1006, 500, 16_000),
+            welcome(3_000, 4_000),
+            closed(1012, 3_000, 4_000),
+        ],
+    }
+    return {
+        "about": "How long to wait after a connection has ended (W1 to W7), in ms, drawn at random from all of "
+        "delay_ms; null: do not come back; an upper end of null: there is none. 1006: no close frame, no connection.",
+        "cases": [{"why": why, "steps": steps} for why, steps in stories.items()],
+    }
+
+
+FILES = {"inside": inside, "clock": clock, "holding": holding, "revisions": revisions, "reconnect": reconnect}
+
+
+def text(vectors: Json) -> str:
+    """One case per line, so that a change can be read."""
+    head = {key: value for key, value in vectors.items() if key != "cases"}
+    lines = ",\n  ".join(json.dumps(case, ensure_ascii=False) for case in vectors["cases"])
+    return json.dumps(head, ensure_ascii=False, indent=1)[:-2] + f',\n "cases": [\n  {lines}\n ]\n}}\n'
+
+
+def main() -> None:
+    """Write all files."""
+    for name, make in FILES.items():
+        (VECTORS / f"{name}.json").write_text(text(make()), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

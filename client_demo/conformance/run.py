@@ -1,0 +1,170 @@
+"""Plays scenarios to a client, and reports what it does.
+
+With a command, each scenario has a server and a client process of its own, and several run side by side: nearly all of
+the time is waiting. Without one, they are played one after the other to whoever connects.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import IO, Any
+
+from rich.table import Table
+from rich.text import Text
+
+from client_demo.conformance.scenarios import DUTIES, NOT_OBSERVABLE, SCENARIOS, Scenario
+from client_demo.conformance.stage import PATH, TOKEN_PATH, Findings, Over, Stage
+from client_demo.show import plain
+
+END_S = 3.0  # for a client process to end
+JOBS = 6
+PASS, FAIL, NOT_APPLICABLE, UNSEEN = "pass", "fail", "not applicable", "not observable"
+_STYLES = {PASS: "green", FAIL: "bold red", NOT_APPLICABLE: "yellow", UNSEEN: "dim"}
+
+# Starts a client for the time of a block: (stream URL, token URL) -> context. What it yields gives its last words.
+StartClient = Callable[[str, str], AbstractAsyncContextManager[Callable[[], str]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """On one duty: the outcome, and what was wrong or why it could not be seen."""
+
+    duty: str
+    outcome: str
+    details: tuple[str, ...]
+
+
+async def play(scenario: Scenario, stage: Stage) -> Findings:
+    """Play one scenario on a stage that is being served; what it has shown."""
+    findings = Findings()
+    stage.begin(findings)
+    try:
+        await scenario.play(stage)
+    except Over as over:
+        for duty in scenario.duties:
+            if duty not in findings.wrong:
+                findings.not_seen(duty, str(over))
+    return findings
+
+
+async def play_alone(scenario: Scenario, start: StartClient, host: str, wait_s: float) -> Findings:
+    """Play one scenario to a client that is started for it."""
+    stage = Stage(wait_s)
+    async with (
+        stage.serve(host, 0) as address,
+        start(f"ws://{address}{PATH}", f"http://{address}{TOKEN_PATH}") as last_words,
+    ):
+        findings = await play(scenario, stage)
+        if not stage.came and (words := last_words()):
+            findings.unmet("handshake", f"the client's last words: {words}")
+        return findings
+
+
+async def play_all(
+    scenarios: Iterable[Scenario],
+    start: StartClient,
+    *,
+    host: str = "127.0.0.1",
+    wait_s: float,
+    jobs: int = JOBS,
+) -> list[Findings]:
+    """Play all of them, `jobs` side by side."""
+    free = asyncio.Semaphore(jobs)
+
+    async def one(scenario: Scenario) -> Findings:
+        async with free:
+            return await play_alone(scenario, start, host, wait_s)
+
+    return await asyncio.gather(*(one(scenario) for scenario in scenarios))
+
+
+def started_by(command: Sequence[str]) -> StartClient:
+    """A client process. `{url}` and `{token_url}` in the command are filled in; they are in its environment, too."""
+
+    @contextlib.asynccontextmanager
+    async def start(url: str, token_url: str) -> AsyncIterator[Callable[[], str]]:
+        words = [word.replace("{url}", url).replace("{token_url}", token_url) for word in command]
+        environment = {**os.environ, "GEOCAST_STREAM_URL": url, "GEOCAST_TOKEN_URL": token_url}
+        with tempfile.TemporaryFile() as output:  # a pipe that nobody reads would stop it
+            process = await asyncio.create_subprocess_exec(
+                *words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
+            )
+            try:
+                yield lambda: _last_line(output)
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    process.terminate()
+                try:
+                    async with asyncio.timeout(END_S):
+                        await process.wait()
+                except TimeoutError:
+                    process.kill()
+                    await process.wait()
+
+    return start
+
+
+def _last_line(output: IO[bytes]) -> str:
+    output.seek(0)
+    lines = output.read().decode(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def verdicts(scenarios: Iterable[Scenario], found: Iterable[Findings]) -> list[Verdict]:
+    """One on each duty that these scenarios look at, or that something was found about."""
+    found = list(found)
+    looked_at = {duty for scenario in scenarios for duty in scenario.duties} | {d for f in found for d in f.wrong}
+    return [_verdict(duty, found) for duty in DUTIES if duty in looked_at or duty in NOT_OBSERVABLE]
+
+
+def _verdict(duty: str, found: Sequence[Findings]) -> Verdict:
+    if duty in NOT_OBSERVABLE:
+        return Verdict(duty, UNSEEN, ("it is not to be seen from the wire: look at the screen",))
+    wrong = [findings.wrong[duty] for findings in found if duty in findings.wrong]
+    details = tuple(dict.fromkeys(detail for details in wrong for detail in details))
+    if wrong:
+        return Verdict(duty, FAIL if details else PASS, details)
+    return Verdict(duty, NOT_APPLICABLE, tuple(dict.fromkeys(f.unseen[duty] for f in found if duty in f.unseen)))
+
+
+def table(judged: Iterable[Verdict]) -> Table:
+    """For people."""
+    shown = Table(box=None, pad_edge=False, header_style="bold underline")
+    shown.add_column("duty", no_wrap=True)
+    shown.add_column("rules", no_wrap=True)
+    shown.add_column("verdict", no_wrap=True)
+    shown.add_column("the client …")
+    for verdict in judged:
+        rules, what = DUTIES[verdict.duty]
+        text = Text(what)
+        for detail in verdict.details:
+            text.append(f"\n→ {plain(detail)}", style=_STYLES[verdict.outcome])
+        shown.add_row(verdict.duty, rules, Text(verdict.outcome, style=_STYLES[verdict.outcome]), text)
+    return shown
+
+
+def as_json(judged: Iterable[Verdict], command: Sequence[str]) -> str:
+    """For programs."""
+    duties: list[Mapping[str, Any]] = [
+        {
+            "duty": verdict.duty,
+            "rules": DUTIES[verdict.duty].rules.split(),
+            "what": DUTIES[verdict.duty].what,
+            "verdict": verdict.outcome,
+            "details": list(verdict.details),
+        }
+        for verdict in judged
+    ]
+    passed = all(duty["verdict"] != FAIL for duty in duties)
+    return json.dumps({"client": list(command), "passed": passed, "duties": duties}, indent=2, ensure_ascii=False)
+
+
+def named(names: Iterable[str]) -> list[Scenario]:
+    """The scenarios of these names; all of them if there is none."""
+    return [SCENARIOS[name] for name in names] or list(SCENARIOS.values())

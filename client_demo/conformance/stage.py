@@ -1,0 +1,444 @@
+"""The server's side of the contract: connections as they come, what is said on them, and a clock that may be wrong.
+
+    stage = Stage(findings)
+    async with stage.serve("127.0.0.1", 0) as url:
+        talk = await stage.client()          # somebody has connected and said hello
+        await talk.welcome()
+        …
+
+Rule 1  Whatever a client sends is held against docs/asyncapi.json and the limits, in every scenario.
+Rule 2  Nothing is judged by what we guess a client to have read. `fence` waits until it must have: until it has
+        acknowledged an alert that was sent behind the others or, if it acknowledges nothing, for a moment.
+Rule 3  Reasons of close frames lie: clients go by the code.
+"""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import msgpack
+from jsonschema_rs import Draft202012Validator, ValidationError
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed, NegotiationError
+from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
+
+from client_demo.geo import Place, distance_m
+from client_demo.link import Pace
+from client_demo.times import format_time, wall_ms
+from client_demo.wire import WIRES, Message
+
+ASYNCAPI = Path(__file__).resolve().parents[2] / "docs" / "asyncapi.json"
+PATH = "/v1/stream"
+TOKEN_PATH = "/token"
+MAX_HELLO_BYTES, MAX_MESSAGE_BYTES = 64 * 1024, 16 * 1024  # F6
+RATE_PER_S, BURST = 10.0, 300  # F7
+HELLO_S = 10.0  # S5
+FENCE_S = 3.0  # for the acknowledgement of an alert; longer where many come before it
+MOMENT_S = 0.5  # for a client that acknowledges nothing
+LIE = "not allowed, never come back"  # Rule 3
+
+
+class Over(Exception):  # noqa: N818 (an outcome)
+    """The scenario can't go on; what it was to show stays as it is found."""
+
+
+@dataclass
+class Findings:
+    """What one scenario has shown: duty -> what was wrong (nothing: it is met), or why it could not be seen."""
+
+    wrong: dict[str, list[str]] = field(default_factory=dict)
+    unseen: dict[str, str] = field(default_factory=dict)
+
+    def met(self, *duties: str) -> None:
+        """Nothing was wrong, so far."""
+        for duty in duties:
+            self.wrong.setdefault(duty, [])
+
+    def unmet(self, duty: str, detail: str) -> None:
+        """This was wrong."""
+        details = self.wrong.setdefault(duty, [])
+        if detail not in details:
+            details.append(detail)
+
+    def judge(self, duty: str, holds: bool, detail: str) -> None:
+        """Met if it holds; else this was wrong."""
+        if holds:
+            self.met(duty)
+        else:
+            self.unmet(duty, detail)
+
+    def not_seen(self, duty: str, why: str) -> None:
+        """It could not be seen."""
+        self.unseen.setdefault(duty, why)
+
+
+@cache
+def validators() -> dict[str, Draft202012Validator]:
+    """The schema of each message that a client may send."""
+    components = json.loads(ASYNCAPI.read_text("utf-8"))["components"]
+    return {
+        kind: Draft202012Validator({**components["messages"][kind]["payload"], "components": components})
+        for kind in ("hello", "move", "filter", "token", "ack", "ping")
+    }
+
+
+def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError("a key twice in one map")
+    return dict(pairs)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _parsed(frame: str | bytes) -> Message:
+    """The map in a frame, read strictly (L1, F5). Raises ValueError and others for what is none."""
+    if isinstance(frame, str):
+        value = json.loads(frame, object_pairs_hook=_unique, parse_constant=_no_constant)
+    else:
+        value = msgpack.unpackb(frame, object_pairs_hook=_unique)
+    if not isinstance(value, dict):
+        raise TypeError("not a map")
+    return value
+
+
+class Talk:
+    """One connection, from `hello` on."""
+
+    def __init__(self, stage: "Stage", socket: ServerConnection, arrived_at: float) -> None:
+        self.stage, self.arrived_at = stage, arrived_at
+        self.hello: Message = {}
+        self.said: list[Message] = []  # after the hello
+        self.answers_pings = True  # those of the protocol; the WebSocket's own are the library's
+        self._socket = socket
+        self._is_text = socket.subprotocol == WIRES["json"].subprotocol
+        self._wire = next(wire for wire in WIRES.values() if wire.subprotocol == socket.subprotocol)
+        self._heard = asyncio.Event()
+        self._pace = Pace(RATE_PER_S, BURST)
+        self._fences = 0
+
+    # ---- what a client says ----------------------------------------------------------------------------------------
+
+    async def greet(self) -> bool:
+        """Wait for the hello; whether it came."""
+        findings = self.stage.findings
+        try:
+            async with asyncio.timeout(HELLO_S):
+                message = self._read(await self._socket.recv())
+        except (TimeoutError, ConnectionClosed):
+            findings.unmet("hello", f"no hello within {HELLO_S:g} s of the handshake")
+            return False
+        findings.judge("hello", message.get("type") == "hello", "the first message is not a hello")
+        self.hello = message
+        return message.get("type") == "hello"
+
+    async def listen(self) -> None:
+        """Take what the client says, and answer as a server does, until the connection ends."""
+        with contextlib.suppress(ConnectionClosed):
+            async for frame in self._socket:
+                message = self._read(frame)
+                if message.get("type") == "hello":
+                    self.stage.findings.unmet("hello", "a second hello on one connection")
+                self.said.append(message)
+                self._heard.set()
+                await self._answer(message)
+
+    def _read(self, frame: str | bytes) -> Message:
+        """The message in a frame; {} for what is none. What is wrong with it is a finding."""
+        findings, size = self.stage.findings, len(frame.encode() if isinstance(frame, str) else frame)
+        findings.met("form", "pace")
+        if self._pace.wait_s(time.monotonic()) > 0:
+            findings.unmet("pace", f"more than {BURST} messages in a burst, and {RATE_PER_S:g} a second after it")
+        if isinstance(frame, str) != self._is_text:
+            findings.unmet("form", f"a {'text' if isinstance(frame, str) else 'binary'} frame: wrong for this format")
+            return {}
+        try:
+            message = _parsed(frame)
+        except Exception as error:  # msgpack raises what it likes
+            findings.unmet("form", f"a frame that is no message: {error or type(error).__name__}")
+            return {}
+        kind = message.get("type")
+        limit = MAX_HELLO_BYTES if kind == "hello" else MAX_MESSAGE_BYTES
+        if size > limit:
+            findings.unmet("form", f"a message of {size} bytes, {limit} are allowed")
+        if not isinstance(kind, str) or kind not in validators():
+            findings.unmet("form", "a message of a type that the contract does not name")
+            return {}
+        try:
+            validators()[kind].validate(message)
+        except ValidationError as error:
+            where = "/".join(str(part) for part in error.instance_path)
+            findings.unmet("form", f"{kind}: {'/' + where if where else 'the message'}: {error.message}")
+            return {"type": kind}
+        except ValueError as error:  # a type that JSON does not have
+            findings.unmet("form", f"{kind}: {error}")
+            return {"type": kind}
+        return message
+
+    async def _answer(self, message: Message) -> None:
+        ref = {"ref": message["ref"]} if "ref" in message else {}
+        match message.get("type"):
+            case "move" | "filter" | "token":
+                await self.say({"type": "ok", "live": 0, **ref})
+            case "ping" if self.answers_pings:
+                await self.say({"type": "pong", "now": self.stage.now(), **ref})
+
+    async def heard(self, wanted: Callable[[Message], bool], within_s: float) -> Message | None:
+        """The first message like this, said already or within so many seconds; else None."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while not (found := [message for message in self.said if wanted(message)]):
+                    self._heard.clear()
+                    await self._heard.wait()
+                return found[0]
+        return None
+
+    def acks(self) -> Counter[tuple[str, int]]:
+        """How often each (id, revision) was acknowledged on this connection."""
+        return Counter((m["id"], m["revision"]) for m in self.said if m.get("type") == "ack" and "id" in m)
+
+    # ---- what the server says --------------------------------------------------------------------------------------
+
+    async def say(self, message: Mapping[str, Any]) -> None:
+        """Send one message; a client that is gone is no error."""
+        with contextlib.suppress(ConnectionClosed):
+            await self._socket.send(self._wire.encode(message))
+
+    async def welcome(self, min_ms: int = 100, max_ms: int = 300, heartbeat_s: float = 25, **more: Any) -> None:
+        """Welcome the client, with this window to come back in."""
+        fields = {"session": "kit", "now": self.stage.now(), "live": 0, "heartbeat_s": heartbeat_s}
+        expiry = {"token_expires_at": self.stage.now(36_000)} if "token" in self.hello else {}
+        await self.say({"type": "welcome", **fields, "retry": {"min_ms": min_ms, "max_ms": max_ms}, **expiry, **more})
+
+    async def alert(
+        self, alert_id: str, revision: int = 1, *, inside: bool = True, lasts_s: float = 600, **more: Any
+    ) -> None:
+        """Send an alert around the client's first place, or far away from all of its places."""
+        lat, lng = self._centre() if inside else self._elsewhere()
+        content = {
+            "id": alert_id,
+            "revision": revision,
+            "category": "robbery",
+            "title": "Robbery",
+            "headline": f"Conformance kit: {alert_id}, revision {revision}",
+            "severity": "severe",
+            "status": "actual",
+            "source": "kit",
+            "occurred_at": self.stage.now(-60),
+            "issued_at": self.stage.now(-1),
+            "expires_at": self.stage.now(lasts_s),
+            "area": [{"type": "circle", "lat": lat, "lng": lng, "radius_m": 5000.0}],
+        }
+        await self.say({"type": "alert", "alert": {**content, **more}})
+
+    async def cancel(self, alert_id: str, revision: int) -> None:
+        """Cancel it."""
+        fields = {"id": alert_id, "revision": revision, "reason": "Over.", "cancelled_at": self.stage.now()}
+        await self.say({"type": "cancel", **fields})
+
+    async def fence(self, within_s: float = FENCE_S) -> bool:
+        """Wait until the client has taken all that was sent (Rule 2); whether it acknowledges."""
+        self._fences += 1
+        alert_id = f"fence-{self._fences}"
+        await self.alert(alert_id)
+        if await self.heard(lambda message: message.get("id") == alert_id, within_s):
+            return True
+        await asyncio.sleep(MOMENT_S)
+        return False
+
+    async def pings(self, within_s: float) -> bool:
+        """Ping as WebSockets do; whether the pong comes."""
+        with contextlib.suppress(TimeoutError, ConnectionClosed):
+            async with asyncio.timeout(within_s):
+                await (await self._socket.ping())
+                return True
+        return False
+
+    def is_open(self) -> bool:
+        """Whether the client is still there."""
+        return self._socket.close_code is None
+
+    async def leaves(self, within_s: float) -> bool:
+        """Whether the client ends the connection within so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._socket.wait_closed()
+        return not self.is_open()
+
+    async def close(self, code: int) -> float:
+        """End it so: 1006 without a close frame. When that was, by the monotonic clock."""
+        at = time.monotonic()
+        if code == 1006:
+            self._socket.transport.abort()
+        else:
+            await self._socket.close(code, LIE)
+        return at
+
+    def freeze(self) -> None:
+        """Be gone without a word: nothing is read and nothing is said any more."""
+        self.answers_pings = False
+        self._socket.transport.pause_reading()
+
+    # ---- where -----------------------------------------------------------------------------------------------------
+
+    def _places(self) -> list[Place]:
+        try:
+            places = [Place.from_map(place) for place in self.hello["places"]]
+        except (KeyError, TypeError, ValueError):
+            places = []
+        if not places:
+            raise Over("the client has no place, or its hello is malformed")
+        return places
+
+    def _centre(self) -> tuple[float, float]:
+        place = self._places()[0]
+        return place.lat, place.lng
+
+    def _elsewhere(self) -> tuple[float, float]:
+        """Of some spots round the world the one that is farthest from the nearest place."""
+        spots = [(float(lat), float(lng)) for lat in range(-60, 90, 30) for lng in range(-180, 180, 45)]
+        return max(spots, key=lambda spot: min(distance_m(*spot, p.lat, p.lng) for p in self._places()))
+
+
+@dataclass(eq=False)
+class Arrival:
+    """A request for the stream: when it came, and what came of it (None: it was refused, or no hello came)."""
+
+    at: float
+    talk: "asyncio.Future[Talk | None]"
+
+
+class Stage:
+    """A stream listener that does what a scenario says."""
+
+    def __init__(self, wait_s: float) -> None:
+        self.findings = Findings()
+        self.wait_s = wait_s  # for the client to connect at all
+        self.skew_ms = 0  # how far the server's clock is ahead of this machine's
+        self.refuse = 0  # handshakes that are answered with 502
+        self.tokens = 0  # given out
+        self.came = False  # somebody has asked for the stream
+        self._arrivals: asyncio.Queue[Arrival] = asyncio.Queue()
+        self._by_socket: dict[ServerConnection, Arrival] = {}
+
+    def now(self, later_s: float = 0) -> str:
+        """The server's clock, and so many seconds later."""
+        return format_time(wall_ms() + self.skew_ms + round(later_s * 1000))
+
+    def begin(self, findings: Findings) -> None:
+        """A new scenario: whoever is still connected is dropped."""
+        self.findings, self.skew_ms, self.refuse = findings, 0, 0
+        self._arrivals = asyncio.Queue()
+        for socket in self._by_socket:
+            socket.transport.abort()
+
+    # ---- who comes -------------------------------------------------------------------------------------------------
+
+    async def arrival(self, within_s: float) -> Arrival | None:
+        """The next request for the stream, or None."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, within_s)):
+                return await self._arrivals.get()
+        return None
+
+    async def client(self) -> Talk:
+        """The first client of a scenario. Raises Over when none comes, or none that says hello."""
+        talk = await self.back(time.monotonic(), self.wait_s)
+        if talk is None:
+            why = f"no client connected and said hello within {self.wait_s:g} s"
+            self.findings.unmet("handshake", why)
+            raise Over(why)
+        return talk
+
+    async def back(self, since: float, within_s: float) -> Talk | None:
+        """The client, if it comes back within so many seconds of `since` and says hello."""
+        arrival = await self.arrival(since + within_s - time.monotonic())
+        if arrival is None:
+            return None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HELLO_S + 1):
+                return await arrival.talk
+        return None
+
+    # ---- the server ------------------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def serve(self, host: str, port: int) -> AsyncIterator[str]:
+        """Listen; the address of the listener, as `host:port`."""
+        async with serve(
+            self._handle,
+            host,
+            port,
+            process_request=self._request,
+            select_subprotocol=_select,
+            compression=None,
+            ping_interval=None,
+            close_timeout=2.0,
+        ) as server:
+            name, bound = server.sockets[0].getsockname()[:2]
+            yield f"{f'[{name}]' if ':' in name else name}:{bound}"
+            for socket in self._by_socket:
+                socket.transport.abort()
+
+    def _request(self, socket: ServerConnection, request: Request) -> Response | None:
+        path = request.path.partition("?")[0]
+        if path == TOKEN_PATH:
+            self.tokens += 1
+            return Response(200, "OK", Headers([("Content-Length", "7")]), b"%07d" % self.tokens)
+        findings, offered = self.findings, ",".join(request.headers.get_all("Sec-WebSocket-Protocol"))
+        findings.judge("handshake", path == PATH, f"asks for another path than {PATH}")
+        if "?" in request.path:
+            findings.unmet("handshake", "the URL has a query: tokens have no business there")
+        known = _known(part.strip() for part in offered.split(","))
+        if not known:
+            findings.unmet("handshake", "offers no subprotocol of geocast")
+        self.came = True
+        arrival = Arrival(time.monotonic(), asyncio.get_running_loop().create_future())
+        self._arrivals.put_nowait(arrival)
+        refusal = None
+        if path != PATH:
+            refusal = HTTPStatus.NOT_FOUND
+        elif "?" in request.path or not known:
+            refusal = HTTPStatus.BAD_REQUEST
+        elif self.refuse > 0:
+            self.refuse -= 1
+            refusal = HTTPStatus.BAD_GATEWAY
+        if refusal is not None:
+            arrival.talk.set_result(None)
+            return socket.respond(refusal, "not so, or not now\n")
+        self._by_socket[socket] = arrival
+        return None
+
+    async def _handle(self, socket: ServerConnection) -> None:
+        arrival = self._by_socket[socket]
+        talk = Talk(self, socket, arrival.at)
+        try:
+            came = await talk.greet()
+            arrival.talk.set_result(talk if came else None)
+            if came:
+                await talk.listen()
+        finally:
+            del self._by_socket[socket]
+
+
+def _known(offered: Iterable[str]) -> list[str]:
+    return [name for name in offered if any(name == wire.subprotocol for wire in WIRES.values())]
+
+
+def _select(_socket: ServerConnection, offered: list[Subprotocol]) -> Subprotocol:
+    """The first that we know, in the client's order (S1)."""
+    known = _known(offered)
+    if not known:
+        raise NegotiationError("no subprotocol of geocast")
+    return Subprotocol(known[0])

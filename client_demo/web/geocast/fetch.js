@@ -1,0 +1,129 @@
+/** One short connection, for a phone that was woken in the background. */
+
+/** @import { Fetched, FetchOptions } from "../geocast.js" */
+
+import { OwnClock } from "./clock.js";
+import { spotsOf } from "./geo.js";
+import { Holdings, timeOf } from "./holdings.js";
+import { Link } from "./link.js";
+import { connectionOf, helloOf, notTooMany, tokenFrom } from "./options.js";
+import { meaning, NO_CLOSE_FRAME } from "./reconnect.js";
+import { Store } from "./store.js";
+
+export class GeocastError extends Error {
+  /** @param {string} message @param {number} [closeCode] */
+  constructor(message, closeCode) {
+    super(message);
+    this.name = "GeocastError";
+    this.closeCode = closeCode;
+  }
+}
+
+/** @type {typeof import("../geocast.js").fetchLive} */
+export async function fetchLive(options) {
+  const { clock, ...connection } = connectionOf(options);
+  const { timeoutMs = 20_000 } = options;
+  const fetching = new Fetching(connection, options, new OwnClock(clock));
+  /** @type {unknown} */
+  let timer;
+  const timeout = new Promise((_, reject) => {
+    timer = clock.setTimeout(() => reject(new GeocastError(`not done in ${timeoutMs} ms`)), timeoutMs);
+  });
+  try {
+    return await Promise.race([fetching.run(), /** @type {Promise<never>} */ (timeout)]);
+  } finally {
+    clock.clearTimeout(timer);
+    fetching.end();
+  }
+}
+
+/** One short connection, and what came of it. */
+class Fetching {
+  #connection;
+  #options;
+  #own;
+  #holdings = new Holdings(false);
+  #store;
+  #spots;
+  #ahead = 0;
+  #isOver = false;
+  /** @type {Link | null} */
+  #link = null;
+
+  /**
+   * @param {Omit<ReturnType<typeof connectionOf>, "clock">} connection
+   * @param {FetchOptions} options @param {OwnClock} own
+   */
+  constructor(connection, options, own) {
+    this.#connection = connection;
+    this.#options = options;
+    this.#own = own;
+    const { storage = null, storageKey = `geocast:${options.url}`, places = [] } = options;
+    this.#spots = notTooMany(spotsOf(places, options.h3));
+    this.#store = new Store(storage, storageKey, () => {}); // what can't be stored is answered all the same
+  }
+
+  /** @returns {Promise<Fetched>} */
+  async run() {
+    const stored = await this.#store.load();
+    this.#ahead = stored?.ahead ?? 0;
+    if (stored) this.#holdings.restore(stored, this.#now());
+    this.#holdings.move(this.#spots);
+    const known = { ...this.#holdings.holding(this.#now())[0], ...this.#options.holding };
+    const cancels = await this.#exchange(known, await tokenFrom(this.#connection.token));
+    const alerts = this.#holdings.list(this.#now()).filter(({ alert }) => alert.revision > (known[alert.id] ?? 0));
+    for (const { alert } of alerts.filter(({ affected }) => affected && this.#options.ack)) {
+      this.#link?.ack(alert.id, alert.revision);
+      this.#holdings.show(alert.id);
+    }
+    await this.#store.save((stored) => this.#holdings.merged(stored, this.#now(), this.#ahead));
+    return { alerts, cancels, now: this.#now() };
+  }
+
+  end() {
+    this.#isOver = true;
+    this.#link?.close();
+  }
+
+  #now() {
+    return this.#own.now() + this.#ahead;
+  }
+
+  /**
+   * Say hello and take what the welcome announces.
+   * @param {Record<string, number>} known @param {string | undefined} token
+   * @returns {Promise<Fetched["cancels"]>}
+   */
+  #exchange(known, token) {
+    const { WebSocket, url, wire, filter } = this.#connection;
+    /** @type {any[]} */
+    const cancels = [];
+    let toCome = 0;
+    return new Promise((resolve, reject) => {
+      if (this.#isOver) return reject(new GeocastError("not done in time"));
+      const isDone = () => toCome <= 0 && resolve(cancels);
+      this.#link = new Link(WebSocket, url, wire, {
+        now: () => this.#own.now(),
+        hello: () => helloOf(this.#spots, known, token, filter),
+        welcomed: ({ now, live }) => {
+          this.#ahead = (timeOf(now) || this.#now()) - this.#own.now();
+          toCome = Number(live) || 0;
+          isDone();
+        },
+        take: (message) => {
+          const { type, id, revision, reason } = message;
+          if (type === "alert") this.#holdings.take(message.alert, this.#now());
+          else if (type === "cancel") this.#holdings.cancel(message);
+          else return;
+          if (type === "cancel" && Number(revision) > (known[String(id)] ?? Infinity))
+            cancels.push({ id, revision, reason });
+          toCome--;
+          isDone();
+        },
+        refused: () => {},
+        unreadable: () => {},
+        ended: (code) => reject(new GeocastError(code === NO_CLOSE_FRAME ? "no connection" : meaning(code), code)),
+      });
+    });
+  }
+}

@@ -1,0 +1,80 @@
+/**
+ * The sphere of the protocol ("Distance"): a client decides for itself whether it is inside.
+ * Degrees for coordinates, metres for distances.
+ */
+
+/** @import { Circle, H3, Place, Shape } from "../geocast.js" */
+/** @typedef {{ lat: number, lng: number, reach: number, wire: Place }} Spot  A place, to be judged and to be sent. */
+
+const EARTH_RADIUS_M = 6_371_007.180918475; // H3's own, as the protocol says
+const MAX_ACCURACY_M = 2_000;
+export const MAX_PLACES = 8;
+
+const radians = (/** @type {number} */ degrees) => (degrees * Math.PI) / 180;
+
+/**
+ * Great-circle distance, by the haversine formula.
+ * @type {typeof import("../geocast.js").distanceM}
+ */
+export function distanceM(a, b) {
+  const [south, north] = [radians(a.lat), radians(b.lat)];
+  const square =
+    Math.sin((north - south) / 2) ** 2 + Math.cos(south) * Math.cos(north) * Math.sin(radians(b.lng - a.lng) / 2) ** 2;
+  return 2 * EARTH_RADIUS_M * Math.asin(Math.min(1, Math.sqrt(square)));
+}
+
+/** @param {unknown} value @param {number} limit @returns {value is number} */
+const within = (value, limit) => typeof value === "number" && Math.abs(value) <= limit;
+
+/** @param {unknown} value @returns {value is object} */
+const isObject = (value) => typeof value === "object" && value !== null;
+
+/**
+ * The places of a caller. Throws TypeError, which never repeats a value.
+ * @param {unknown} places @param {H3 | undefined} h3 @returns {Spot[]}
+ */
+export function spotsOf(places, h3) {
+  if (!Array.isArray(places)) throw new TypeError("places: expected an array");
+  return places.map((place, index) => spotOf(place, h3, `places[${index}]`));
+}
+
+/** @param {unknown} place @param {H3 | undefined} h3 @param {string} name @returns {Spot} */
+export function spotOf(place, h3, name) {
+  if (!isObject(place)) throw new TypeError(`${name}: expected {lat, lng} or {cell}`);
+  if ("cell" in place) return cellSpot(place.cell, h3, name);
+  const { lat, lng, accuracy_m } = /** @type {Record<string, unknown>} */ (place);
+  if (!within(lat, 90)) throw new TypeError(`${name}.lat: expected a number from -90 to 90`);
+  if (!within(lng, 180)) throw new TypeError(`${name}.lng: expected a number from -180 to 180`);
+  const reach = accuracy_m ?? 0;
+  if (typeof reach !== "number" || !(reach >= 0)) throw new TypeError(`${name}.accuracy_m: expected metres, 0 or more`);
+  const clamped = Math.min(reach, MAX_ACCURACY_M);
+  return { lat, lng, reach: clamped, wire: clamped ? { lat, lng, accuracy_m: clamped } : { lat, lng } };
+}
+
+/** @param {unknown} cell @param {H3 | undefined} h3 @param {string} name @returns {Spot} */
+export function cellSpot(cell, h3, name) {
+  if (!h3) throw new TypeError(`${name}: a cell needs the option h3 (import * as h3 from "h3-js")`);
+  const isCell = typeof cell === "string" && /^[0-9a-f]{15}$/i.test(cell) && h3.isValidCell(cell);
+  if (!isCell || h3.getResolution(cell) < 7)
+    throw new TypeError(`${name}.cell: expected an H3 cell of resolution 7 to 15`);
+  const [lat = 0, lng = 0] = h3.cellToLatLng(cell);
+  // The farthest point of an edge, seen from inside, is one of its ends.
+  const corners = h3.cellToBoundary(cell).map(([lat = 0, lng = 0]) => ({ lat, lng }));
+  const reach = Math.max(...corners.map((corner) => distanceM({ lat, lng }, corner)));
+  return { lat, lng, reach, wire: { cell: cell.toLowerCase() } };
+}
+
+/** @param {Shape} shape @returns {shape is Circle} */
+const isCircle = (shape) =>
+  shape.type === "circle" && within(shape.lat, 90) && within(shape.lng, 180) && within(shape.radius_m, Infinity);
+
+/**
+ * Whether one of the places is inside one of the shapes; the edge belongs to the inside. A shape that is not known
+ * counts as inside: the alert must be shown (protocol, "Growing").
+ * @param {readonly Shape[]} area @param {readonly Spot[]} spots
+ */
+export function isInside(area, spots) {
+  return area.some((shape) =>
+    spots.some((spot) => !isCircle(shape) || distanceM(spot, shape) <= shape.radius_m + spot.reach),
+  );
+}

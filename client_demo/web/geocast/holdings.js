@@ -1,0 +1,248 @@
+/**
+ * What a client holds: alerts and cancels and time in, changes to show out. No I/O, no clock of its own; times in ms.
+ *
+ * Rule 1  A higher revision replaces a lower one; everything else about the same id is ignored.
+ * Rule 2  Nothing is held after its `expires_at`, by the own clock corrected by the server's `now`.
+ * Rule 3  A cancelled id does not come back: a node that is behind may still send the alert.
+ * Rule 4  Frames are the same for everybody: whether we are inside is decided here, by the places that we know.
+ * Rule 5  What `holding` leaves out is dropped first, so that the server knows of all that we go on showing.
+ * Rule 6  What is stored is merged with what is in the storage: a page beside this one may hold other alerts.
+ *
+ *     shown before   affected before   now   event when a revision comes     when we move
+ *     no             -                 yes   alert                           alert
+ *     no             -                 no    none; held in case we walk in   none
+ *     yes            any               any   update                          update, if `affected` is another
+ */
+
+/** @import { Alert, Cancel, Events, Expire, Held } from "../geocast.js" */
+/** @import { Spot } from "./geo.js" */
+/** @typedef {{ alert: Alert, expiresAt: number, affected: boolean, shown: boolean }} Entry */
+/** @typedef {"alert" | "update" | "cancel" | "expire"} Kind */
+/** @typedef {{ [Name in Kind]: [Name, Events[Name]] }[Kind]} Change  An event to be told. */
+/** @typedef {{ ahead: number | null, held: Entry[], cancelled: [string, number][] }} Stored */
+
+import { isInside } from "./geo.js";
+
+const MAX_HOLDING = 256; // protocol, `hello`
+const MAX_HELD = 4_096; // on one connection; the memory of a page has an end
+const MAX_CANCELLED = 1_024; // for Rule 3; an id is at most 128 characters
+const SEVERITIES = ["extreme", "severe", "moderate", "minor"];
+
+/** @param {unknown} value @returns {Record<string, unknown>} */
+const mapOf = (value) => (typeof value === "object" && value !== null ? /** @type {any} */ (value) : {});
+
+/** @param {unknown} value @returns {number} ms since 1970; NaN for what is no time */
+export const timeOf = (value) => (typeof value === "string" ? Date.parse(value) : NaN);
+
+/** @param {unknown} value @returns {Entry | null} an alert that was not shown yet; null for what lacks what we need */
+function entryOf(value) {
+  const alert = /** @type {Alert} */ (/** @type {unknown} */ (mapOf(value)));
+  const expiresAt = timeOf(alert.expires_at);
+  const whole =
+    typeof alert.id === "string" &&
+    Number.isInteger(alert.revision) &&
+    !Number.isNaN(expiresAt) &&
+    Array.isArray(alert.area) &&
+    alert.area.every((shape) => typeof shape === "object" && shape !== null);
+  return whole ? { alert: Object.freeze(alert), expiresAt, affected: false, shown: false } : null;
+}
+
+/** @param {Entry} a @param {Entry} b */
+const latestEndFirst = (a, b) => b.expiresAt - a.expiresAt;
+
+/** @param {Entry} entry @returns {Held} */
+const heldOf = ({ alert, affected }) => ({ alert, affected });
+
+/** @param {Held} a @param {Held} b  the most severe first, then the latest issued */
+const byUrgency = (a, b) =>
+  SEVERITIES.indexOf(a.alert.severity) - SEVERITIES.indexOf(b.alert.severity) ||
+  timeOf(b.alert.issued_at) - timeOf(a.alert.issued_at) ||
+  (a.alert.id < b.alert.id ? -1 : 1);
+
+export class Holdings {
+  /** Grows with each change of what is held. */
+  version = 0;
+  /** @type {Map<string, Entry>} */
+  #held = new Map();
+  /** @type {Map<string, number>} id -> when it would have ended */
+  #cancelled = new Map();
+  /** @type {readonly Spot[] | null} null: not known yet, what was stored about `affected` stands */
+  #spots = null;
+  #shows;
+
+  /** @param {boolean} shows whether somebody is told of changes; else only `show` makes an alert count as shown */
+  constructor(shows = true) {
+    this.#shows = shows;
+  }
+
+  /** @param {number} now the server's time @returns {Held[]} what is held and not over */
+  list(now) {
+    const live = [...this.#held.values()].filter((entry) => entry.expiresAt > now);
+    return live.map(heldOf).sort(byUrgency);
+  }
+
+  /** When the next alert ends, by the server's time; Infinity when nothing is held. */
+  nextExpiry() {
+    return Math.min(Infinity, ...[...this.#held.values()].map((entry) => entry.expiresAt));
+  }
+
+  /** @param {string} id @returns {number} the revision that is held; 0 for none */
+  revision(id) {
+    return this.#held.get(id)?.alert.revision ?? 0;
+  }
+
+  /** @param {number} now @returns {Change[]} what has ended, and is dropped */
+  expire(now) {
+    for (const [id, until] of this.#cancelled) if (until <= now) this.#cancelled.delete(id);
+    const over = [...this.#held.values()].filter((entry) => entry.expiresAt <= now);
+    return this.#dropAll(over, "expired");
+  }
+
+  /**
+   * Take a revision from an `alert` message.
+   * @param {unknown} value @param {number} now @returns {Change[] | null} null for what is no alert
+   */
+  take(value, now) {
+    const entry = entryOf(value);
+    if (entry === null) return null;
+    const { id, revision } = entry.alert;
+    const held = this.#held.get(id);
+    if (this.#cancelled.has(id) || entry.expiresAt <= now || revision <= (held?.alert.revision ?? 0)) return [];
+    if (held) [entry.affected, entry.shown] = [held.affected, held.shown];
+    this.#held.set(id, entry);
+    this.version++;
+    return [...this.#judge(entry, "revision"), ...this.#dropBeyond(MAX_HELD)];
+  }
+
+  /**
+   * Take a `cancel` message; for something that is not held it means nothing.
+   * @param {Record<string, unknown>} message @returns {Change[] | null} null for what is no cancel
+   */
+  cancel(message) {
+    const { id, revision, reason, cancelled_at } = message;
+    if (typeof id !== "string" || typeof revision !== "number") return null;
+    const entry = this.#held.get(id);
+    if (entry === undefined || revision <= entry.alert.revision) return [];
+    this.#remember(id, entry.expiresAt);
+    this.#drop(entry);
+    /** @type {Cancel} */
+    const event = { ...heldOf(entry), reason: String(reason ?? ""), cancelled_at: String(cancelled_at ?? "") };
+    return entry.shown ? [["cancel", event]] : [];
+  }
+
+  /** It has been shown to the person. @param {string} id */
+  show(id) {
+    const entry = this.#held.get(id);
+    if (entry) entry.shown = true;
+  }
+
+  /** Be somewhere else. @param {readonly Spot[]} spots @returns {Change[]} */
+  move(spots) {
+    this.#spots = spots;
+    return [...this.#held.values()].flatMap((entry) => this.#judge(entry, "moved"));
+  }
+
+  /**
+   * `holding` for a `hello`, id -> revision, and what had to be dropped for it (Rules 2 and 5). What we are no longer
+   * inside of is listed too: its cancel, or a revision that brings it back, is for us.
+   * @param {number} now @returns {[Record<string, number>, Change[]]}
+   */
+  holding(now) {
+    const changes = [...this.expire(now), ...this.#dropBeyond(MAX_HOLDING)];
+    return [Object.fromEntries([...this.#held].map(([id, { alert }]) => [id, alert.revision])), changes];
+  }
+
+  // ---- the storage ------------------------------------------------------------------------------------------------
+
+  /**
+   * Take what was stored; what is held already stands.
+   * @param {Stored} stored @param {number} now @returns {Change[]}
+   */
+  restore({ held, cancelled }, now) {
+    for (const [id, until] of cancelled) {
+      this.#remember(id, until);
+      this.#held.delete(id);
+    }
+    for (const entry of held.filter((entry) => entry.expiresAt > now && !this.#cancelled.has(entry.alert.id))) {
+      const mine = this.#held.get(entry.alert.id);
+      if (mine) mine.shown ||= entry.shown;
+      if (entry.alert.revision <= this.revision(entry.alert.id)) continue;
+      this.#held.set(entry.alert.id, { ...entry, shown: mine?.shown ?? entry.shown });
+      this.version++;
+    }
+    return [...this.#held.values()].flatMap((entry) => this.#judge(entry, "moved"));
+  }
+
+  /**
+   * What to store (Rule 6): the highest revision that either side has, nothing that either side knows to be cancelled.
+   * @param {Stored | null} stored what the storage has now
+   * @param {number} now @param {number | null} ahead @returns {Stored}
+   */
+  merged(stored, now, ahead) {
+    const both = new Holdings(false);
+    both.restore({ ahead, held: [...this.#held.values()], cancelled: [...this.#cancelled] }, now);
+    if (stored) both.restore(stored, now);
+    both.#dropBeyond(MAX_HOLDING);
+    return { ahead, held: [...both.#held.values()], cancelled: [...both.#cancelled] };
+  }
+
+  // ---- inside -----------------------------------------------------------------------------------------------------
+
+  /** Apply the table. @param {Entry} entry @param {"revision" | "moved"} cause @returns {Change[]} */
+  #judge(entry, cause) {
+    const before = entry.affected;
+    if (this.#spots) entry.affected = isInside(entry.alert.area, this.#spots);
+    const differs = entry.affected !== before;
+    if (differs) this.version++;
+    if (entry.shown) return cause === "revision" || differs ? [["update", { ...heldOf(entry), cause }]] : [];
+    if (!entry.affected || !this.#shows) return [];
+    entry.shown = true;
+    return [["alert", heldOf(entry)]];
+  }
+
+  /** @param {number} limit @returns {Change[]} */
+  #dropBeyond(limit) {
+    if (this.#held.size <= limit) return [];
+    return this.#dropAll([...this.#held.values()].sort(latestEndFirst).slice(limit), "dropped");
+  }
+
+  /** @param {Entry[]} entries @param {Expire["cause"]} cause @returns {Change[]} */
+  #dropAll(entries, cause) {
+    for (const entry of entries) this.#drop(entry);
+    return entries.filter((entry) => entry.shown).map((entry) => ["expire", { ...heldOf(entry), cause }]);
+  }
+
+  /** @param {Entry} entry */
+  #drop(entry) {
+    this.#held.delete(entry.alert.id);
+    this.version++;
+  }
+
+  /** @param {string} id @param {number} until */
+  #remember(id, until) {
+    this.#cancelled.set(id, until);
+    const [oldest] = this.#cancelled.keys();
+    if (this.#cancelled.size > MAX_CANCELLED && oldest !== undefined) this.#cancelled.delete(oldest);
+  }
+}
+
+/** What a storage gave, if it makes sense. @param {string} text @returns {Stored | null} */
+export function readStored(text) {
+  try {
+    const { ahead, held, cancelled } = mapOf(JSON.parse(text));
+    if (!Array.isArray(held) || !Array.isArray(cancelled)) return null;
+    return {
+      ahead: typeof ahead === "number" ? ahead : null,
+      held: held.slice(0, MAX_HOLDING).flatMap((item) => {
+        const { alert, affected, shown } = mapOf(item);
+        const entry = entryOf(alert);
+        return entry ? [{ ...entry, affected: affected === true, shown: shown === true }] : [];
+      }),
+      cancelled: cancelled
+        .slice(0, MAX_CANCELLED)
+        .filter((pair) => Array.isArray(pair) && typeof pair[0] === "string" && typeof pair[1] === "number"),
+    };
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,78 @@
+/** Follows the device and tells the server of it when that matters. */
+
+/** @import { Geocast, H3, Problem, WatchOptions } from "../geocast.js" */
+/** @import { Spot } from "./geo.js" */
+
+import { cellSpot, distanceM, spotOf } from "./geo.js";
+
+/**
+ * @param {Geocast} geocast @param {{ h3: H3 | undefined, problem: (problem: Problem) => void }} inside
+ * @param {WatchOptions} options @returns {() => void} ends it
+ */
+export function follow(geocast, { h3, problem }, options) {
+  const { resolution, thresholdM = 25, refreshMs = 300_000, geolocation = globalThis.navigator?.geolocation } = options;
+  const { positionOptions = { enableHighAccuracy: false, maximumAge: 30_000 } } = options;
+  if (!geolocation) throw new TypeError("geolocation: there is none here; pass it");
+  if (resolution !== undefined && !h3?.latLngToCell) throw new TypeError("resolution: needs the client's option h3");
+  /** @type {Spot | null} */
+  let told = null;
+  let toldAt = 0;
+  /** @param {Spot} fix @returns {Spot | null} what to tell; null when it does not matter */
+  const toTell = (fix) => {
+    if (resolution === undefined)
+      return positionMatters(told, fix, Date.now() - toldAt, thresholdM, refreshMs) ? fix : null;
+    const cell = cellAround(fix, /** @type {H3} */ (h3), resolution);
+    return cellMatters(told, cell, fix) ? cell : null;
+  };
+  const failed = (/** @type {unknown} */ cause) =>
+    problem({ code: "position", message: "the device gives no position", cause });
+  const take = (/** @type {{ coords: GeolocationCoordinates }} */ { coords }) => {
+    const { latitude: lat, longitude: lng, accuracy: accuracy_m } = coords;
+    const spot = toTell(spotOf({ lat, lng, accuracy_m }, h3, "position"));
+    if (spot === null) return;
+    [told, toldAt] = [spot, Date.now()];
+    geocast.setPosition(spot.wire);
+  };
+  const takeSafely = (/** @type {any} */ fix) => {
+    try {
+      take(fix);
+    } catch (cause) {
+      failed(cause);
+    }
+  };
+  const id = geolocation.watchPosition(takeSafely, failed, positionOptions);
+  return () => geolocation.clearWatch(id);
+}
+
+/**
+ * The cell around a position: of this resolution, or of a coarser one if the position is known less well than that.
+ * @param {Spot} fix @param {H3} h3 @param {number} resolution @returns {Spot}
+ */
+export function cellAround(fix, h3, resolution) {
+  const spot = cellSpot(h3.latLngToCell?.(fix.lat, fix.lng, resolution), h3, "position");
+  return spot.reach < fix.reach && resolution > 7 ? cellAround(fix, h3, resolution - 1) : spot;
+}
+
+/**
+ * Whether the server should hear of a new cell: the disc of the one that it was told no longer holds the position, or
+ * a finer one will do. At the border of two cells nothing goes back and forth.
+ * @param {Spot | null} told @param {Spot} spot the new cell @param {Spot} fix the position
+ */
+export function cellMatters(told, spot, fix) {
+  if (told === null) return true;
+  const isOther = told.lat !== spot.lat || told.lng !== spot.lng;
+  return isOther && (Math.max(distanceM(told, fix), fix.reach) > told.reach || told.reach > 2 * spot.reach);
+}
+
+/**
+ * Whether the server should hear of a new position: the disc that it was told no longer covers it, or is much too wide,
+ * or has been off, however little, for long.
+ * @param {Spot | null} told @param {Spot} spot @param {number} elapsedMs since it was told
+ * @param {number} thresholdM @param {number} refreshMs
+ */
+export function positionMatters(told, spot, elapsedMs, thresholdM, refreshMs) {
+  if (told === null) return true;
+  const moved = distanceM(told, spot);
+  if (elapsedMs >= refreshMs && (moved > 0 || told.reach !== spot.reach)) return true;
+  return moved + spot.reach > told.reach + thresholdM || told.reach > 2 * spot.reach + thresholdM;
+}

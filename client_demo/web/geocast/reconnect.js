@@ -1,0 +1,77 @@
+/**
+ * When to come back: the decisions of the protocol's table "Close codes". No clock and no randomness of its own.
+ *
+ * Rule 1  The code decides, never the text. A code that is not listed means: within the window.
+ * Rule 2  The delay is random over the whole window ("full jitter"), so that a node's clients come back spread out.
+ * Rule 3  The window is 1-30 s until a `welcome` gives one. Each delay that is drawn doubles its upper end, up to
+ *         120 s; a `welcome` sets it back.
+ * Rule 4  "Later" is a delay between the window's upper end and twice that: nobody comes back sooner than the others.
+ */
+
+/** @typedef {"never" | "window" | "later" | "new token" | "at once"} After  What to do when a connection has ended. */
+
+export const NO_CLOSE_FRAME = 1006;
+const MAX_WINDOW_MS = 120_000;
+
+/** @type {Readonly<Record<number, readonly [After, string]>>} */
+export const CLOSE_CODES = {
+  1000: ["window", "closed"],
+  1001: ["window", "the node is going away"],
+  1002: ["never", "the server found our framing broken"],
+  1003: ["never", "the server found our frames of the wrong type for this format"],
+  [NO_CLOSE_FRAME]: ["window", "the connection was lost"],
+  1007: ["never", "the server found our text not to be UTF-8"],
+  1009: ["never", "the server found our message too long"],
+  1011: ["window", "the server failed"],
+  1012: ["window", "the node is draining"],
+  1013: ["later", "the server is overloaded"],
+  4400: ["never", "the server found our message malformed"],
+  4401: ["new token", "the token is missing, invalid or expired"],
+  4403: ["never", "this token may not receive alerts"],
+  4408: ["window", "our hello came too late"],
+  4420: ["at once", "we read too slowly"],
+  4429: ["later", "we sent too many messages"],
+};
+
+/** @param {number} code @returns {After} */
+export const afterClose = (code) => CLOSE_CODES[code]?.[0] ?? "window";
+
+/** @param {number} code @returns {string} the close code in words */
+export const meaning = (code) => CLOSE_CODES[code]?.[1] ?? `closed with code ${code}`;
+
+/** How long to wait before the next attempt, in milliseconds. */
+export class Backoff {
+  #draw;
+  #window = { min: 1_000, max: 30_000 };
+  #max = this.#window.max;
+  /** @type {After | null} */
+  #last = null;
+
+  /** @param {() => number} draw gives numbers in [0, 1) */
+  constructor(draw) {
+    this.#draw = draw;
+  }
+
+  /** Take the `retry` window of a `welcome`, if it is one. @param {number} min @param {number} max */
+  welcomed(min, max) {
+    if (min >= 0 && max >= 0) this.#window = { min, max: Math.max(min, max) };
+    this.restart();
+    if (this.#last === "new token") this.#last = null; // it was good; the next one may be fetched at once, too
+  }
+
+  /** Forget the failures: they were not the server's. */
+  restart() {
+    this.#max = this.#window.max;
+  }
+
+  /** @param {After} after @returns {number} the delay; doubles the window's upper end for the next time */
+  delay(after) {
+    const again = after === this.#last;
+    this.#last = after;
+    if (!again && (after === "at once" || after === "new token")) return 0;
+    let [low, high] = [this.#window.min, this.#max];
+    this.#max = Math.max(high, Math.min(2 * high, MAX_WINDOW_MS));
+    if (after === "later" || after === "at once") [low, high] = [Math.min(high, MAX_WINDOW_MS / 2), this.#max];
+    return low + (high - low) * this.#draw();
+  }
+}

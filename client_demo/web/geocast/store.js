@@ -1,0 +1,72 @@
+/** What is held, kept in a storage like localStorage or React Native's AsyncStorage: one key, one JSON text. */
+
+/** @import { Storage } from "../geocast.js" */
+/** @import { Stored } from "./holdings.js" */
+
+import { readStored } from "./holdings.js";
+
+/** Some browsers throw when a page that may not store anything only looks. @returns {Storage | null} */
+export function defaultStorage() {
+  try {
+    return globalThis.window?.localStorage ?? null;
+  } catch {
+    return null;
+  }
+}
+
+/** @param {any} value @returns {value is PromiseLike<any>} */
+const isPending = (value) => typeof value?.then === "function";
+
+export class Store {
+  #storage;
+  #key;
+  #failed;
+  /** @type {Promise<unknown>} one write after the other, where writing takes time */
+  #writing = Promise.resolve();
+
+  /** @param {Storage | null} storage @param {string} key @param {(cause: unknown) => void} failed */
+  constructor(storage, key, failed) {
+    this.#storage = storage;
+    this.#key = key;
+    this.#failed = failed;
+  }
+
+  /** @returns {Promise<Stored | null>} */
+  async load() {
+    try {
+      const text = await this.#storage?.getItem(this.#key);
+      return text ? readStored(text) : null;
+    } catch (cause) {
+      this.#failed(cause);
+      return null;
+    }
+  }
+
+  /**
+   * Read, merge, write: at once where the storage answers at once, because a page that is being closed has no later.
+   * @param {(stored: Stored | null) => Stored} merge @returns {void | Promise<unknown>}
+   */
+  save(merge) {
+    const storage = this.#storage;
+    if (!storage) return;
+    const write = (/** @type {string | null | undefined} */ text) =>
+      storage.setItem(this.#key, JSON.stringify(merge(text ? readStored(text) : null)));
+    try {
+      const read = storage.getItem(this.#key);
+      if (!isPending(read)) return void write(read);
+    } catch (cause) {
+      return this.#failed(cause);
+    }
+    return this.#later(async () => write(await storage.getItem(this.#key)));
+  }
+
+  /** Forget all. */
+  async forget() {
+    await this.#later(async () => this.#storage?.removeItem(this.#key));
+  }
+
+  /** @param {() => Promise<unknown>} work */
+  #later(work) {
+    return (this.#writing = this.#writing.then(work).catch((cause) => this.#failed(cause)));
+  }
+}

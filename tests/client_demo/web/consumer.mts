@@ -1,0 +1,29 @@
+// Never run: what a TypeScript project may write, and what it must not. Checked by `tsc` (test_units.py).
+
+import * as msgpack from "@msgpack/msgpack";
+import { fetchLive, Geocast, GeocastError, watchPosition, type Held, type Place } from "geocast";
+import * as h3 from "h3-js";
+
+const url = "wss://alerts.example/v1/stream";
+const places: Place[] = [{ lat: 1, lng: 2, accuracy_m: 3 }, { cell: "89283082803ffff" }];
+const geocast = new Geocast({ url, places, h3, msgpack, WebSocket, storage: localStorage, token: async () => "jwt" });
+
+geocast.on("update", ({ alert, affected, cause }) => {
+  const shown: string = affected && cause === "moved" ? alert.headline : (alert.description ?? "");
+  for (const shape of alert.area) if (shape.type === "circle") console.log(shown, shape.radius_m);
+});
+geocast.on("cancel", ({ reason }) => reason.trim());
+geocast.on("change", () => geocast.held().map(({ alert }: Held) => alert.id));
+geocast.on("status", ({ state, retryAt }) => state === "waiting" && retryAt?.toFixed());
+watchPosition(geocast, { resolution: 9, geolocation: navigator.geolocation });
+void geocast.setFilter({ min_severity: null }).then((isKnown: boolean) => isKnown);
+fetchLive({ url, places, holding: { a: 1 } }).catch((error) => error instanceof GeocastError && error.closeCode);
+
+// @ts-expect-error an event that there is not
+geocast.on("alarm", () => {});
+// @ts-expect-error a severity that there is not
+void geocast.setFilter({ min_severity: "awful" });
+// @ts-expect-error a place is a point or a cell
+void geocast.setPlaces([{ lat: 1 }]);
+// @ts-expect-error the client changes it, nobody else
+geocast.status = { state: "online" };

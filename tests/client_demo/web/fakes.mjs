@@ -1,0 +1,114 @@
+// A clock that a test moves, and a server's side that a test plays. Where they lie: no time passes by itself, and a
+// socket says nothing that the test does not say.
+
+import { setImmediate } from "node:timers/promises";
+
+export class FakeClock {
+  wall = Date.UTC(2031, 4, 1, 12);
+  stood = 0; // how long the steady clock has gone
+  timers = new Map();
+  now = () => this.wall;
+  steady = () => this.stood;
+
+  setTimeout = (callback, ms) => {
+    const timer = {};
+    this.timers.set(timer, { at: this.stood + ms, callback });
+    return timer;
+  };
+  clearTimeout = (timer) => this.timers.delete(timer);
+
+  /** Let time pass, timer by timer. */
+  async pass(ms) {
+    const end = this.stood + ms;
+    await setImmediate();
+    for (;;) {
+      const [timer, first] = [...this.timers].sort(([, a], [, b]) => a.at - b.at)[0] ?? [];
+      const next = Math.min(end, Math.max(this.stood, first?.at ?? end));
+      this.wall += next - this.stood;
+      this.stood = next;
+      if (!first || first.at > end) return;
+      this.timers.delete(timer);
+      first.callback();
+      await setImmediate();
+    }
+  }
+
+  /** The device sleeps: the wall clock goes on, the steady one and the timers don't. */
+  sleep(ms) {
+    this.wall += ms;
+  }
+}
+
+/** What `new WebSocket` makes; all that were made are in `FakeSocket.all`. */
+export class FakeSocket {
+  static all = [];
+  static get last() {
+    return this.all.at(-1);
+  }
+
+  sent = [];
+  isClosed = false;
+
+  constructor(url, [protocol]) {
+    Object.assign(this, { url, protocol });
+    FakeSocket.all.push(this);
+  }
+  send(text) {
+    this.sent.push(JSON.parse(text));
+  }
+  close(code) {
+    this.isClosed = code ?? true;
+  }
+
+  // ---- what the server does ----
+
+  say(message) {
+    this.onmessage({ data: typeof message === "string" ? message : JSON.stringify(message) });
+  }
+  /** Accept, and welcome. */
+  welcome(clock, fields = {}) {
+    this.onopen();
+    const retry = { min_ms: 2_000, max_ms: 10_000 };
+    this.say({ type: "welcome", session: "s", now: time(clock.wall), live: 0, heartbeat_s: 25, retry, ...fields });
+  }
+  end(code) {
+    this.onclose({ code });
+  }
+  /** What was sent since last asked, of a type. */
+  took(type) {
+    const found = this.sent.filter((message) => message.type === type);
+    this.sent = this.sent.filter((message) => message.type !== type);
+    return found;
+  }
+}
+
+export const time = (ms) => new Date(ms).toISOString();
+export const HOME = { lat: 32.7767, lng: -96.797 };
+export const AWAY = { lat: 40, lng: -100 };
+
+export const alert = (clock, id, fields = {}) => ({
+  id,
+  revision: 1,
+  category: "arson",
+  title: "Arson",
+  headline: "Fire",
+  severity: "severe",
+  status: "actual",
+  source: "desk",
+  occurred_at: time(clock.wall - 60_000),
+  issued_at: time(clock.wall),
+  expires_at: time(clock.wall + 3_600_000),
+  area: [{ type: "circle", ...HOME, radius_m: 1_000 }],
+  ...fields,
+});
+
+/** A storage that answers at once, or later. */
+export const memory = (isSlow = false, entries = new Map()) => {
+  const answer = (value) => (isSlow ? setImmediate().then(() => value) : value);
+  return {
+    entries,
+    getItem: (key) => answer(entries.get(key) ?? null),
+    setItem: (key, value) => answer(void entries.set(key, value)),
+    removeItem: (key) => answer(void entries.delete(key)),
+  };
+};

@@ -1,0 +1,142 @@
+"""The ten lines of the README in a real browser."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from end_to_end.harness import Keys, Node, alert, place, revision_of, wait_until
+
+WEB = Path(__file__).parents[3] / "client_demo" / "web"
+ROOT = WEB.parents[1]
+EXAMPLE = (WEB / "example.html").read_text("utf-8")
+HOME = (32.78, -96.8)  # the example's
+HOSTILE = "<img src=x onerror='document.title=1'><script>document.title=2</script>"
+
+
+class Site(http.server.ThreadingHTTPServer):
+    """The folder of the web client, as any web server would serve it, but for the pages that a test puts in place."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), functools.partial(Files, directory=str(WEB)))
+        self.origin = f"http://127.0.0.1:{self.server_port}"
+        self.pages: dict[str, str] = {}
+
+
+class Files(http.server.SimpleHTTPRequestHandler):
+    """One request."""
+
+    server: Site
+
+    def do_GET(self) -> None:
+        """A test's page, or a file."""
+        if (page := self.server.pages.get(self.path)) is None:
+            super().do_GET()
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.end_headers()
+        self.wfile.write(page.encode())
+
+    def log_message(self, *_: object) -> None:
+        """Not on the tests' output."""
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    """A web server for `client_demo/web`."""
+    server = Site()
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture(scope="module")  # a running loop in this thread: no other test could have one
+def browser():
+    """Debian's Chromium, headless."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright (`make test` installs it)")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no chromium (requirements/system.sh installs it where it may)")
+    with playwright.sync_playwright() as running:
+        started = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+def test_the_readmes_quote_the_example():
+    """What people copy is what is tested, and it is about ten lines."""
+    assert len(EXAMPLE.splitlines()) <= 10
+    for readme in (WEB / "README.md", ROOT / "README.md"):
+        assert f"```html\n{EXAMPLE}```" in readme.read_text("utf-8")
+
+
+def test_an_alert_in_a_page_in_ten_lines(browser, site, tmp_path):
+    """It comes, as text, is acknowledged, stays over a reload without a server, and goes when it is cancelled."""
+    with Node(tmp_path, Keys(), "--origins", site.origin) as node:
+        page = browser.new_page()
+        complaints: list[str] = []
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        token = node.keys.token(sub="phone", scope="alerts:receive")
+        url = f"ws://127.0.0.1:{node.stream_port}/v1/stream"
+        ours = EXAMPLE.replace(
+            'url: "ws://127.0.0.1:8765/v1/stream"', f'url: "{url}", token: "{token}", random: () => 0'
+        )
+        assert ours != EXAMPLE
+        site.pages["/example.html"] = ours
+        page.goto(f"{site.origin}/example.html")
+
+        body = alert(HOME, headline=HOSTILE)
+        node.publish(body)
+        line = f"actual moderate: {HOSTILE}"
+        page.wait_for_function("line => document.querySelector('li')?.textContent === line", arg=line)
+        node.wait_for_counts(body["id"], sent=1, acked=1)
+        node.revise(revision_of(body, 2))
+        node.wait_for_counts(body["id"], sent=2, acked=2)
+        assert page.title() == ""
+
+        node.kill()
+        page.reload()
+        page.wait_for_function("document.querySelector('li')?.textContent.includes('revision 2')")
+        node.start()
+        node.cancel(body["id"], 3)
+        page.wait_for_function("document.querySelectorAll('li').length === 0")
+        assert complaints == []
+        page.close()
+
+
+def test_a_page_with_a_position_comes_back(browser, site, tmp_path):
+    """The place comes from the browser; the node is killed and restarted; what is stored says nothing of the place."""
+    with Node(tmp_path, Keys(), "--origins", site.origin) as node:
+        here = {"latitude": HOME[0], "longitude": HOME[1], "accuracy": 30}
+        context = browser.new_context(permissions=["geolocation"], geolocation=here)
+        page = context.new_page()
+        page.goto(f"{site.origin}/package.json")
+        token = node.keys.token(sub="phone", scope="alerts:receive")
+        page.evaluate(
+            """async ([url, token]) => {
+                const { Geocast, watchPosition } = await import("/geocast.js");
+                window.geocast = new Geocast({ url, token, random: () => 0 });
+                window.states = [];
+                geocast.on("status", ({ state }) => states.push(state));
+                watchPosition(geocast);
+            }""",
+            [f"ws://127.0.0.1:{node.stream_port}/v1/stream", token],
+        )
+        page.wait_for_function("geocast.status.state === 'online' && geocast.places.length === 1")
+        assert page.evaluate("geocast.places") == [place(HOME, accuracy_m=30)]
+        node.restart()
+        page.wait_for_function("states.filter((state) => state === 'online').length === 2")
+        node.publish(alert(HOME))
+        page.wait_for_function("geocast.held().length === 1 && geocast.held()[0].affected")
+        wait_until(lambda: page.evaluate("Object.keys(localStorage).length") == 1, "it is stored")
+        assert '"places"' not in page.evaluate("Object.values(localStorage).join()")
+        context.close()

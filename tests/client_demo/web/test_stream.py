@@ -1,0 +1,340 @@
+"""The web client, under Node.js, against a real node: every event, and every way in which it can go wrong."""
+
+from __future__ import annotations
+
+import time
+
+import h3
+import pytest
+from end_to_end.earth import beyond, cell_reach
+from end_to_end.harness import (
+    PHONE_SCOPE,
+    alert,
+    circle,
+    ground,
+    moment,
+    now,
+    place,
+    revision_of,
+    stamp,
+    wait_until,
+)
+
+HOSTILE = "<img src=x onerror=alert(1)> </script> \u202egnp.exe {{7*7}} ${x}"
+
+
+# ---- the life of an alert --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("msgpack", [False, True], ids=["json", "msgpack"])
+def test_an_alert_is_told_revised_and_cancelled(node, open_page, packages, msgpack):
+    """The events of an alert's life, in both formats; its text is what the desk wrote; it is acknowledged."""
+    home = ground()
+    page = open_page(node, place(home, accuracy_m=20), msgpack=msgpack)
+    page.online()
+    body = alert(home, headline=HOSTILE)
+    node.publish(body)
+    told = page.wait(event="alert", id=body["id"])
+    assert told["affected"]
+    assert told["alert"]["headline"] == HOSTILE
+    page.call("ack", told["alert"])
+    node.wait_for_counts(body["id"], sent=1, acked=1)
+    node.revise(revision_of(body, 2))
+    assert page.wait(event="update", id=body["id"], revision=2)["cause"] == "revision"
+    assert page.held() == [(body["id"], 2, True)]
+    node.cancel(body["id"], 3)
+    assert page.wait(event="cancel", id=body["id"])["reason"] == "False alarm"
+    assert page.held() == []
+
+
+@pytest.mark.parametrize("skew_s", [-3600, 0, 3600])
+def test_an_alert_ends_by_the_servers_clock(node, open_page, skew_s):
+    """On a device whose clock is an hour off: it is shown, and it is dropped when it ends, not before."""
+    home = ground()
+    page = open_page(node, place(home), skewMs=skew_s * 1000)
+    page.online()
+    ends = stamp(seconds=2)
+    body = alert(home, expires_at=ends)
+    node.publish(body)
+    page.wait(event="alert", id=body["id"])
+    assert page.wait(event="expire", id=body["id"])["cause"] == "expired"
+    assert now() >= moment(ends)
+    assert page.held() == []
+
+
+def test_what_is_walked_out_of_stays_held_and_is_revised(node, open_page):
+    """`affected` follows the places; whoever was told gets the revisions, wherever they are."""
+    home, away = ground(), ground()
+    page = open_page(node, place(home))
+    page.online()
+    body = alert(home)
+    node.publish(body)
+    page.wait(event="alert", id=body["id"])
+    assert page.call("setPlaces", [place(away)])
+    assert page.wait(event="update", id=body["id"])["affected"] is False
+    assert page.held() == [(body["id"], 1, False)]
+    node.revise(revision_of(body, 2))
+    assert page.wait(event="update", revision=2)["affected"] is False
+    assert page.call("setPlaces", [place(home)])
+    assert page.wait(3, event="update", id=body["id"])["affected"] is True
+    assert len(page.said(event="alert")) == 1
+
+
+def test_a_late_joiner_and_one_who_walks_in_are_told(node, open_page):
+    """What is live when we come is told before `online`; what is live where we go, before `setPlaces` answers true."""
+    home, away = ground(), ground()
+    here, there = alert(home), alert(away)
+    node.publish(here)
+    node.publish(there)
+    node.settle()
+    page = open_page(node, place(home))
+    page.online()
+    assert page.held() == [(here["id"], 1, True)]
+    assert page.call("setPlaces", [place(away)])
+    page.wait(event="alert", id=there["id"])
+    assert {(held, affected) for held, _, affected in page.held()} == {(here["id"], False), (there["id"], True)}
+
+
+def test_the_filter_holds_back_and_lets_through(node, open_page):
+    """`setFilter`: what is left out stays, null clears; what was held back then comes."""
+    home = ground()
+    page = open_page(node, place(home), filter={"min_severity": "severe"})
+    page.online()
+    minor, severe = alert(home, severity="minor"), alert(home, severity="severe", category="arson")
+    node.publish(minor)
+    node.publish(severe)
+    page.wait(event="alert", id=severe["id"])
+    assert page.call("setFilter", {"categories": ["arson", "burglary"]})
+    assert page.said(event="alert", id=minor["id"]) == []
+    assert page.call("setFilter", {"min_severity": None})
+    page.wait(event="alert", id=minor["id"])
+
+
+def test_a_cell_is_all_that_is_told(node, open_page, packages):
+    """With an H3 cell for a place, its reach counts; the client comes to the same answer as the server."""
+    home = ground()
+    cell = h3.latlng_to_cell(*home, 9)
+    spot = beyond(h3.cell_to_latlng(cell), 90, 4000)
+    page = open_page(node, {"cell": cell}, h3=True)
+    page.online()
+    assert page.call("places") == [{"cell": cell}]
+    [shape] = node.publish(body := alert(spot, area=circle(spot, 4000 - cell_reach(cell))))["area"]
+    assert shape["radius_m"] < 4000 + cell_reach(cell)
+    assert page.wait(event="alert", id=body["id"])["affected"]
+
+
+def test_the_position_is_told_when_it_matters(node, open_page):
+    """`watchPosition`: the first, the far, the much better; not every step. A hopeless accuracy is clamped."""
+    home = ground()
+    page = open_page(node)
+    page.online()
+    page.call("watch")
+    page.call("fix", *home, 50_000)
+    assert page.call("places") == [place(home, accuracy_m=2000)]
+    page.call("fix", *home, 30)
+    assert page.call("places") == [place(home, accuracy_m=30)]
+    page.call("fix", *beyond(home, 0, 20), 25)
+    assert page.call("places") == [place(home, accuracy_m=30)]
+    body = alert(there := beyond(home, 0, 5000))
+    node.publish(body)
+    page.call("fix", *there, 30)
+    page.wait(event="alert", id=body["id"])
+
+
+# ---- the connection --------------------------------------------------------------------------------------------------
+
+
+def test_it_comes_back_when_the_node_is_killed(own_node, open_page):
+    """Signal 9 and a restart: what is held stays, is not told again, and what happened meanwhile is."""
+    home = ground()
+    page = open_page(own_node, place(home))
+    page.online()
+    body, later = alert(home), alert(home)
+    own_node.publish(body)
+    page.wait(event="alert", id=body["id"])
+    own_node.kill()
+    page.wait(event="status", state="waiting", code=1006)
+    assert page.held() == [(body["id"], 1, True)]
+    assert page.call("setPlaces", [place(home), place(ground())]) is False
+    own_node.start()
+    own_node.cancel(body["id"], 2)
+    own_node.publish(later)
+    page.online(2)
+    page.wait(event="cancel", id=body["id"])
+    page.wait(event="alert", id=later["id"])
+    assert len(page.said(event="alert")) == 2
+
+
+def test_it_comes_back_when_the_node_drains(own_node, open_page):
+    """1012: within the window of the `welcome`."""
+    page = open_page(own_node, place(ground()))
+    page.online()
+    assert own_node.terminate() == 0
+    page.wait(event="status", state="waiting", code=1012)
+    own_node.start()
+    page.online(2)
+
+
+def test_it_finds_out_by_itself_that_nobody_is_there(own_node, open_page, tunnel):
+    """A half-open connection: no byte comes, no close either. After 25 s and 10 s (here ten times as fast) it goes."""
+    home = ground()
+    page = open_page(own_node, place(home), url=tunnel.url, speed=10)
+    page.online()
+    tunnel.stall()
+    body = alert(home)
+    own_node.publish(body)
+    page.wait(event="status", state="waiting", code=1006)
+    page.online(2)
+    page.wait(event="alert", id=body["id"])
+
+
+def test_it_finds_out_at_once_when_asked(own_node, open_page, tunnel):
+    """`check`, as on the page being shown again: 10 s are enough, and a connection that lives goes on."""
+    page = open_page(own_node, place(ground()), url=tunnel.url, speed=10)
+    page.online()
+    page.call("check")
+    page.call("setPlaces", [])
+    tunnel.stall()
+    page.call("check")
+    page.wait(event="status", state="waiting", code=1006)
+    page.online(2)
+
+
+def test_it_says_goodbye(node, open_page):
+    """`close`, and nothing after it."""
+    page = open_page(node, place(ground()))
+    page.online()
+    page.call("close")
+    page.call("close")
+    assert page.call("setPlaces", []) is False
+    assert page.said(event="status")[-1] == {"event": "status", "state": "closed"}
+
+
+# ---- tokens ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_token_is_renewed_before_it_expires(node, open_page):
+    """One connection outlives its first token."""
+    home, expiry = ground(), int(time.time()) + 5
+    tokens = [node.keys.token(sub="phone", scope=PHONE_SCOPE, **more) for more in ({"exp": expiry}, {})]
+    page = open_page(node, place(home), tokens=tokens, speed=10)
+    page.online()
+    wait_until(lambda: time.time() > expiry + 1.5, "the first token is over")
+    body = alert(home)
+    node.publish(body)
+    page.wait(event="alert", id=body["id"])
+    assert [line["state"] for line in page.said(event="status")] == ["connecting", "online"]
+
+
+def test_a_refused_token_is_not_sent_again(node, open_page):
+    """4401: with a new one, at once; while there is no new one, it asks for one and does not connect."""
+    expired = node.keys.token(sub="phone", scope=PHONE_SCOPE, exp=1)
+    good = node.keys.token(sub="phone", scope=PHONE_SCOPE)
+    page = open_page(node, place(ground()), tokens=[expired, expired, good])
+    page.wait(event="status", state="waiting", code=4401)
+    assert "refused" in page.wait(event="error", code="token")["cause"]
+    page.online()
+    assert len(page.said(event="status", state="waiting", code=4401)) == 1
+    assert not any(token in str(page.lines) for token in (good, expired))
+
+
+@pytest.mark.parametrize(
+    ("scope", "exp", "code"), [("alerts:publish", 9e9, 4403), (PHONE_SCOPE, 1, 4401)], ids=["no scope", "expired"]
+)
+def test_it_stops_where_coming_back_makes_no_sense(node, open_page, scope, exp, code):
+    """4403; and 4401 with a token that is a string, so that there can't be another."""
+    page = open_page(node, place(ground()), token=node.keys.token(sub="phone", scope=scope, exp=int(exp)))
+    assert page.wait(event="status", code=code)["state"] == "stopped"
+
+
+# ---- the storage -----------------------------------------------------------------------------------------------------
+
+
+def saved(file, *ids):
+    """Wait until the storage has these alerts and no others; killed pages have no last words."""
+    wait_until(lambda: file.exists() and all(alert_id in file.read_text() for alert_id in ids), f"{ids} are stored")
+
+
+def test_what_is_held_outlives_the_page(own_node, open_page, tmp_path):
+    """A reload without a server: it is there at once. With one: it is not told again, but its cancel is."""
+    home, file = ground(), tmp_path / "stored.json"
+    first = open_page(own_node, place(home), file=str(file))
+    first.online()
+    body = alert(home)
+    own_node.publish(body)
+    first.wait(event="alert", id=body["id"])
+    saved(file, body["id"])
+    first.end()
+    own_node.kill()
+    second = open_page(own_node, file=str(file))
+    wait_until(lambda: second.held() == [(body["id"], 1, True)], "it is held, without a place and without a server")
+    own_node.start()
+    second.online()
+    assert second.call("setPlaces", [place(home)])
+    assert second.said(event="alert") == []
+    own_node.cancel(body["id"], 2)
+    second.wait(event="cancel", id=body["id"])
+
+
+def test_two_pages_share_a_storage(node, open_page, tmp_path):
+    """Each holds its own; what is stored is the union, without what one of them knows to be cancelled."""
+    home, work, file = ground(), ground(), tmp_path / "stored.json"
+    pages = [open_page(node, place(spot), file=str(file)) for spot in (home, work)]
+    for page in pages:
+        page.online()
+    bodies = [alert(home), alert(work), alert(home)]
+    for body in bodies:
+        node.publish(body)
+    saved(file, *(body["id"] for body in bodies))
+    node.cancel(bodies[0]["id"], 2)
+    pages[0].wait(event="cancel", id=bodies[0]["id"])
+    node.revise(revision_of(bodies[1], 2))
+    pages[1].wait(event="update", revision=2)
+    pages[0].call("close")
+    pages[1].call("close")
+    third = open_page(node, place(home), file=str(file))
+    third.online()
+    assert {(held, revision) for held, revision, _ in third.held()} == {(bodies[1]["id"], 2), (bodies[2]["id"], 1)}
+
+
+# ---- one short connection --------------------------------------------------------------------------------------------
+
+
+def test_a_phone_fetches_what_is_live_and_goes(node, open_page):
+    """`fetchLive` with `holding`: what is new and what is over, acknowledged, and no connection is left."""
+    home = ground()
+    known, gone, fresh = alert(home), alert(home), alert(home)
+    for body in (known, gone, fresh):
+        node.publish(body)
+    node.cancel(gone["id"], 2)
+    node.settle()
+    page = open_page(node, place(home), fetch=True)
+    got = page.call("fetch", {"holding": {known["id"]: 1, gone["id"]: 1, "unheard-of": 3}, "ack": True})
+    assert [(held["alert"]["id"], held["affected"]) for held in got["alerts"]] == [(fresh["id"], True)]
+    assert [(cancel["id"], cancel["revision"]) for cancel in got["cancels"]] == [(gone["id"], 2)]
+    node.wait_for_counts(fresh["id"], sent=1, acked=1)
+
+
+def test_what_was_fetched_and_shown_is_not_told_again(node, open_page, tmp_path):
+    """The storage is shared with the app: with `ack` an alert counts as shown, without it the app tells it."""
+    home, file = ground(), str(tmp_path / "stored.json")
+    unshown, shown = alert(home), alert(home)
+    page = open_page(node, place(home), file=file, fetch=True)
+    for body, ack in ((unshown, False), (shown, True)):
+        node.publish(body)
+        node.settle()
+        got = page.call("fetch", {"ack": ack})
+        assert [held["alert"]["id"] for held in got["alerts"]] == [body["id"]]
+    app = open_page(node, place(home), file=file)
+    app.online()
+    assert [line["alert"]["id"] for line in app.said(event="alert")] == [unshown["id"]]
+
+
+def test_a_fetch_that_fails_says_why(own_node, open_page):
+    """A refused token by its close code; no server; and it never waits for ever."""
+    expired = own_node.keys.token(sub="phone", scope=PHONE_SCOPE, exp=1)
+    page = open_page(own_node, place(ground()), fetch=True)
+    assert page.call("fetch", {"token": expired})["closeCode"] == 4401
+    assert page.call("fetch", {"timeoutMs": 0})["error"] == "not done in 0 ms"
+    own_node.kill()
+    assert page.call("fetch")["closeCode"] == 1006

@@ -1,0 +1,96 @@
+// The web client agrees with the test vectors (client_demo/conformance/vectors).
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { setImmediate } from "node:timers/promises";
+import { test } from "node:test";
+
+import { Geocast } from "../../../client_demo/web/geocast.js";
+import { isInside, spotsOf } from "../../../client_demo/web/geocast/geo.js";
+import { Holdings } from "../../../client_demo/web/geocast/holdings.js";
+import { afterClose, Backoff } from "../../../client_demo/web/geocast/reconnect.js";
+import { alert, FakeClock, FakeSocket, HOME } from "./fakes.mjs";
+
+const vectors = (name) =>
+  JSON.parse(readFileSync(new URL(`../../../client_demo/conformance/vectors/${name}.json`, import.meta.url), "utf-8"));
+const h3 = await import("../../../client_demo/web/node_modules/h3-js/dist/h3-js.js").then(
+  (module) => module.default,
+  () => undefined,
+);
+const clock = new FakeClock();
+
+test("who is inside", () => {
+  for (const { why, places, area, inside, cell_place } of vectors("inside").cases) {
+    if (cell_place && !h3) continue;
+    const spots = spotsOf(places, h3);
+    assert.equal(isInside(area, spots), inside, why);
+    if (cell_place) assert.ok(Math.abs(spots[0].reach - cell_place.reach_m) < 1e-5, why);
+  }
+});
+
+test("what is over by the server's clock", async () => {
+  for (const { why, readings, expires_at, own_ms, live, left_ms } of vectors("clock").cases) {
+    const clock = new FakeClock();
+    const geocast = new Geocast({ url: "ws://h/v1/stream", places: [HOME], storage: null, WebSocket: FakeSocket, clock });
+    await setImmediate();
+    const [first, ...later] = readings;
+    FakeSocket.last.welcome(clock, { now: first.now, heartbeat_s: 1_000 });
+    FakeSocket.last.say({ type: "alert", alert: alert(clock, "a", { expires_at }) });
+    let at = first.own_ms;
+    for (const reading of later) {
+      await clock.pass(reading.own_ms - at);
+      FakeSocket.last.say({ type: "pong", now: reading.now });
+      at = reading.own_ms;
+    }
+    await clock.pass(own_ms - at);
+    assert.equal(geocast.held().length, live ? 1 : 0, why);
+    assert.equal(Date.parse(expires_at) - geocast.now(), left_ms, why);
+    geocast.close();
+  }
+});
+
+test("what `holding` lists", () => {
+  for (const { why, now, held, holding, dropped } of vectors("holding").cases) {
+    const holdings = new Holdings();
+    holdings.move(spotsOf([HOME], undefined));
+    for (const one of held) holdings.take(alert(clock, one.id, one), 0);
+    const [listed, changes] = holdings.holding(Date.parse(now));
+    assert.deepEqual(listed, holding, why);
+    const gone = changes.filter(([, { cause }]) => cause === "dropped").map(([, event]) => event.alert.id);
+    assert.deepEqual(gone.sort(), dropped, why);
+  }
+});
+
+test("what replaces what", () => {
+  const { place, now, cases } = vectors("revisions");
+  for (const { why, steps } of cases) {
+    const holdings = new Holdings();
+    holdings.move(spotsOf([place], undefined));
+    const ids = new Set(steps.map(({ message }) => message.alert?.id ?? message.id));
+    for (const { message, effect, held } of steps) {
+      const changes =
+        message.type === "alert" ? holdings.take(message.alert, Date.parse(now)) : holdings.cancel(message);
+      const effects = changes.map(([name]) => ({ alert: "shown", update: "shown", cancel: "cancelled" })[name]);
+      assert.deepEqual(effects.length ? effects : ["nothing"], [effect], why);
+      const revisions = [...ids].map((id) => [id, holdings.revision(id)]).filter(([, revision]) => revision);
+      assert.deepEqual(Object.fromEntries(revisions), held, why);
+    }
+  }
+});
+
+test("when to come back", () => {
+  for (const { why, steps } of vectors("reconnect").cases) {
+    const backoffs = [0, 1].map((draw) => new Backoff(() => draw));
+    for (const { welcome, closed, delay_ms, new_token = false } of steps) {
+      if (welcome) for (const backoff of backoffs) backoff.welcomed(welcome.retry.min_ms, welcome.retry.max_ms);
+      if (welcome) continue;
+      const after = afterClose(closed);
+      assert.equal(after === "never", delay_ms === null, why);
+      if (delay_ms === null) continue;
+      assert.equal(after === "new token", new_token, why);
+      const [low, high] = backoffs.map((backoff) => backoff.delay(after));
+      if (after === "window") assert.deepEqual([low, high], delay_ms, why);
+      assert.ok(low >= delay_ms[0] && high <= (delay_ms[1] ?? Infinity), why);
+    }
+  }
+});

@@ -1,0 +1,67 @@
+"""What schemathesis has to be told of this api beyond its document: time passes, and the policy decides.
+
+Loaded by `st run` through SCHEMATHESIS_HOOKS, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+from typing import Any
+
+import schemathesis
+from schemathesis import GenerationMode
+
+ILL_FORMED = {"/problems/missing-field", "/problems/unknown-field", "/problems/invalid-value"}
+
+
+def stamp(seconds: int) -> str:
+    """So many seconds from now."""
+    return (dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
+
+
+OCCURRED_AT, EXPIRES_AT = stamp(-60), stamp(1800)  # a revision keeps the first and may not end earlier
+numbers = itertools.count(1)
+current: dict[str, int] = {}  # id -> the revision that was accepted last
+
+
+def is_positive(case: Any) -> bool:
+    """Whether all of a request is as the document wants it."""
+    return case.meta is not None and case.meta.generation.mode == GenerationMode.POSITIVE
+
+
+@schemathesis.hook
+def before_call(context: Any, case: Any, kwargs: Any) -> None:
+    """A good request about a threat to the community becomes one that the policy allows, with the next number.
+
+    The others stay as they are, and are refused for the time, the category or the radius.
+    """
+    body = case.body
+    if not (is_positive(case) and isinstance(body, dict)):
+        return
+    body["approval"] = body["approval"] | {"approved_at": stamp(0)}
+    if "revision" in body:
+        body.pop("id", None)
+        body["revision"] = current.get(case.path_parameters["alert_id"], 1) + 1
+    else:
+        body["id"] = f"alert-{next(numbers)}"
+    if body.get("threat") == "community":
+        body |= {"occurred_at": OCCURRED_AT, "expires_at": EXPIRES_AT, "category": "burglary", "status": "actual"}
+        for shape in body["area"] if isinstance(body["area"], list) else [body["area"]]:
+            shape["radius_m"] = 500
+
+
+@schemathesis.hook
+def after_call(context: Any, case: Any, response: Any) -> None:
+    """Keep count of the revisions."""
+    if response.status_code == 201:
+        accepted = response.json()
+        current[accepted["id"]] = accepted["revision"]
+
+
+@schemathesis.check
+def the_document_tells_what_is_well_formed(context: Any, response: Any, case: Any) -> None:
+    """What the document takes is at most refused by the policy, never for its form."""
+    if is_positive(case) and response.status_code == 422:
+        found = {error["type"] for error in response.json()["errors"]}
+        assert not found & ILL_FORMED, f"a well-formed request was refused: {response.text}"

@@ -1,0 +1,71 @@
+"""The test vectors for client authors are current, and the server agrees with them."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from client_demo.conformance import make_vectors
+from geocast import closing
+from geocast.cells import cell_from_string, cell_place, chord2, limit_chord2, unit_vector, unit_vectors
+from geocast.closing import Reconnect
+
+VECTORS = Path(make_vectors.__file__).with_name("vectors")
+
+
+@cache
+def vectors(name):
+    """One file."""
+    return json.loads((VECTORS / f"{name}.json").read_text("utf-8"))
+
+
+def cases(name):
+    """Its cases, as parameters of a test."""
+    return [pytest.param(case, id=case["why"]) for case in vectors(name)["cases"]]
+
+
+@pytest.mark.parametrize("name", make_vectors.FILES)
+def test_the_files_are_what_the_calculation_gives(name):
+    """`python -m client_demo.conformance.make_vectors` renews them."""
+    assert (VECTORS / f"{name}.json").read_text("utf-8") == make_vectors.text(make_vectors.FILES[name]())
+
+
+def server_place(place):
+    """A place as the server takes it: latitude, longitude, reach."""
+    if "cell" in place:
+        return cell_place(cell_from_string(place["cell"]))
+    return place["lat"], place["lng"], place.get("accuracy_m", 0.0)
+
+
+@pytest.mark.parametrize("case", [case for case in cases("inside") if "clients_only" not in case.values[0]])
+def test_the_server_agrees_who_is_inside(case):
+    """D1 to D3, M7, M8: by the one formula that the server matches with."""
+    inside = False
+    for lat, lng, reach_m in map(server_place, case["places"]):
+        x, y, z = unit_vectors(np.array([lat], float), np.array([lng], float))
+        for shape in case["area"]:
+            squared = chord2(x, y, z, unit_vector(shape["lat"], shape["lng"]))[0]
+            inside |= bool(squared <= limit_chord2(shape["radius_m"] + reach_m))
+    assert inside == case["inside"]
+    if "cell_place" in case:
+        lat, lng, reach_m = server_place(case["places"][0])
+        assert (lat, lng) == (case["cell_place"]["lat"], case["cell_place"]["lng"])
+        assert reach_m == pytest.approx(case["cell_place"]["reach_m"], abs=1e-5)
+
+
+AFTER_CLOSE = {
+    Reconnect.NEVER: lambda step: step["delay_ms"] is None,
+    Reconnect.WINDOW: lambda step: step["delay_ms"] == [2_000, 9_000],
+    Reconnect.LATER: lambda step: step["delay_ms"] == [2_000, None],
+    Reconnect.NEW_TOKEN: lambda step: step.get("new_token", False),
+    Reconnect.AT_ONCE: lambda step: step["delay_ms"] == [0, 0],
+}
+
+
+@pytest.mark.parametrize("close", closing.ALL, ids=lambda close: str(close.code))
+def test_the_server_agrees_what_its_close_codes_mean(close):
+    """W1 to W7: each code that a node closes with has its vector."""
+    first = [case["steps"][1] for case in vectors("reconnect")["cases"] if case["steps"][1].get("closed") == close.code]
+    assert any(AFTER_CLOSE[close.reconnect](step) for step in first)
