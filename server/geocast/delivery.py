@@ -189,6 +189,7 @@ class Delivery:
                     self._heard = time.monotonic()
                     if not batch:
                         self._caught_up.set()
+                        continue
                     applied = 0
                     for (position, entry), (_, following) in zip(batch, [*batch[1:], (0, None)], strict=True):
                         self._position = position

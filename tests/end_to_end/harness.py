@@ -403,6 +403,7 @@ class Node:
         output = self.output()
         since, self._judged = self._judged, len(output)
         assert "Traceback" not in output[since:], output[since:]
+        assert " failed: " not in output[since:], output[since:]
 
 
 def check_answer(answers: ApiAnswers, response: httpx.Response) -> None:
