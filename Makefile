@@ -6,9 +6,10 @@ WEB    := client_demo/web/node_modules/.package-lock.json
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DEMO_SECONDS ?= 45
 SOAK_EXAMPLES ?= 5000
+MINUTES ?= 30
 export DEMO_SECONDS DEMO_FEED
 
-.PHONY: help install demo test soak check format bench bench-peers asyncapi lock clean
+.PHONY: help install demo test soak soak-faults check format bench bench-peers asyncapi lock clean
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -42,16 +43,20 @@ $(WEB): $(VENV)/.demo client_demo/web/package-lock.json
 
 install: $(VENV)/.runtime  ## make .venv with the `geocast` command in it
 
-demo: $(VENV)/.demo $(WEB)  ## a node, a city of subscribers and a review desk; DEMO_FEED=path DEMO_SECONDS=45
+demo: $(VENV)/.demo $(WEB)  ## a node, a city of subscribers, a review desk, a live map; DEMO_FEED=path DEMO_SECONDS=45
 	@$(BIN)/python -m client_demo demo
 
-test: $(VENV)/.test $(WEB)  ## all tests; installs redis-server and chromium for some of them, if it may
+test: $(VENV)/.test $(WEB)  ## all tests; installs redis-server and chromium, if it may
 	@sh requirements/system.sh
 	@$(BIN)/python -X dev -m pytest
 
 soak: $(VENV)/.test  ## the model and the random walk, for long; SOAK_EXAMPLES=5000 prints a seed to replay
 	@GEOCAST_SOAK_EXAMPLES=$(SOAK_EXAMPLES) GEOCAST_SOAK_STEPS=100 \
 	  $(BIN)/python -X dev -m pytest --timeout 0 -s tests/test_model.py tests/end_to_end/test_random_walk.py
+
+soak-faults: $(VENV)/.test  ## faults at random, for long; MINUTES=30 prints a seed, FAULT_SEED=… replays it
+	@FAULT_SECONDS=$$(( $(MINUTES) * 60 / 3 )) \
+	  $(BIN)/python -X dev -m pytest --timeout 0 -s tests/end_to_end/test_nemesis.py
 
 check: $(VENV)/.test  ## lint, format, types
 	@$(BIN)/ruff check .

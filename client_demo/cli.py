@@ -1,4 +1,4 @@
-"""`python -m client_demo`: listen, publish, revise, cancel, desk, demo, conformance."""
+"""`python -m client_demo`: listen, publish, revise, cancel, desk, map, demo, conformance."""
 
 import asyncio
 import json
@@ -16,15 +16,17 @@ from rich.text import Text
 
 from client_demo.client import Client, ClientError
 from client_demo.conformance.command import conformance
-from client_demo.demo import SUBSCRIBERS, DemoError, run_demo
+from client_demo.demo import SUBSCRIBERS, DemoError, Programme, run_demo
 from client_demo.desk import Desk, Policy
 from client_demo.feeds import FeedError, read_feed
 from client_demo.geo import Place, away_m
 from client_demo.holdings import Change, Holdings, Kind
+from client_demo.live_map import FILES, MAP_PORT, View, live_map
 from client_demo.publisher import Publisher, PublishError
 from client_demo.show import alert_line, make_console, plain, styled
 from client_demo.stage import StageError
 from client_demo.times import format_time, own_ms, parse_time, wall_ms
+from client_demo.web_server import missing
 from client_demo.wire import WireName
 
 STREAM_URL = "ws://127.0.0.1:8765/v1/stream"
@@ -365,6 +367,76 @@ async def _work_at_desk(
             await asyncio.sleep(pace_s)
 
 
+# ---- map -----------------------------------------------------------------------------------------------------------
+
+map_options = [
+    click.option(
+        "--port",
+        "map_port",
+        type=click.IntRange(0, 65_535),
+        default=MAP_PORT,
+        envvar="GEOCAST_MAP_PORT",
+        show_envvar=True,
+        help="Where the map is served, on loopback; 0 is any free port.",
+    ),
+    click.option(
+        "--style",
+        "map_style",
+        envvar="GEOCAST_MAP_STYLE",
+        show_envvar=True,
+        help="The URL of a MapLibre style with streets, all from one origin. Default: outlines, without a network.",
+    ),
+]
+
+
+def with_map_options(command: Command) -> Command:
+    """Where the map is served, and what it is drawn on."""
+    for option in reversed(map_options):
+        command = option(command)
+    return command
+
+
+@main.command("map")
+@api_options
+@click.option("--url", default=STREAM_URL, envvar="GEOCAST_STREAM_URL", show_envvar=True, help="The stream listener.")
+@click.option("--lat", type=click.FloatRange(-90, 90), envvar="GEOCAST_LAT", show_envvar=True, help="Where to begin.")
+@click.option("--lng", type=click.FloatRange(-180, 180), envvar="GEOCAST_LNG", show_envvar=True)
+@click.option(
+    "--page-token",
+    envvar="GEOCAST_PAGE_TOKEN",
+    show_envvar=True,
+    help="A token with alerts:receive, where one is needed; the page gets it, and so does whoever opens the page.",
+)
+@with_map_options
+def show_map(
+    api: str,
+    token: str,
+    url: str,
+    lat: float | None,
+    lng: float | None,
+    page_token: str | None,
+    map_port: int,
+    map_style: str | None,
+) -> None:
+    """Serve a live map of a node on this machine, until Ctrl-C.
+
+    The node must allow the page's origin: `--origins http://127.0.0.1:8780`, or `--dev`.
+    """
+    place = None if lat is None or lng is None else (lat, lng)
+    if lacks := missing(FILES):
+        fail(f"there is no {lacks}: `make demo` gets it where npm can be reached")
+
+    async def work() -> None:
+        async with live_map(api, token, View(url, page_token, place, map_style), map_port) as shown:
+            click.echo(f"map: {shown.url}")
+            await asyncio.Event().wait()
+
+    try:
+        run(work())
+    except OSError as error:
+        fail(f"the map can't be served on port {map_port}: {error.strerror}")
+
+
 # ---- demo ----------------------------------------------------------------------------------------------------------
 
 
@@ -381,13 +453,27 @@ async def _work_at_desk(
 @click.option(
     "--subscribers", type=click.IntRange(10, 15_000), default=SUBSCRIBERS, envvar="DEMO_SUBSCRIBERS", show_envvar=True
 )
-def demo(seconds: float, feed: str | None, subscribers: int) -> None:
-    """Start a node, a city of subscribers and a review desk, and judge every delivery.
+@click.option(
+    "--stay/--no-stay",
+    "stays",
+    default=None,
+    envvar="DEMO_STAY",
+    show_envvar=True,
+    show_default="in a terminal",
+    help="Go on after the verdict, until Ctrl-C, for those who look at the map.",
+)
+@with_map_options
+def demo(
+    seconds: float, feed: str | None, subscribers: int, stays: bool | None, map_port: int, map_style: str | None
+) -> None:
+    """Start a node, a city of subscribers, a review desk and a live map, and judge every delivery.
 
     Exits with 1 if anybody was missed or wrongly told, with 2 if the feed can't be used.
     """
+    stays = sys.stdout.isatty() if stays is None else stays
+    programme = Programme(seconds, Path(feed) if feed else None, subscribers, map_port, map_style, stays)
     try:
-        status = run_demo(make_console(), seconds, Path(feed) if feed else None, subscribers)
+        status = run_demo(make_console(), programme)
     except DemoError as error:
         fail(error, WRONG_INPUT)
     except (ClientError, StageError) as error:

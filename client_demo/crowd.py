@@ -8,7 +8,9 @@ Commands come as JSON lines on stdin and are carried out one after the other; ea
     settle   {id, revision, area}    wait until all who should have it have it (2 s at most); `area` null for a cancel
     tunnel   {ids, most}             some who hold one of these alerts lose their connection, without a word
     emerge                           they come back, with `holding`
+    arrivals                         what came since this was last asked, and how many are where, by H3 cell
     report                           what each of them recorded, a list of events
+    forget                           drop what was recorded, for a show that goes on after its verdict
 
 Events, in the order in which they happened, with the time in ns of the machine's monotonic clock:
 
@@ -34,6 +36,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+import h3
 import uvloop
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
@@ -50,6 +53,7 @@ ANSWER_S = 5.0  # after a move
 SETTLE_S = 2.0
 BEFORE_COUNTING_S = 0.1  # counting must not keep frames waiting that are just coming in
 MOVE_EVERY_S, TICK_S = 2.0, 0.05
+MAP_RESOLUTION = 9  # H3 cells of about 350 m across
 MAX_LINE = 1 << 26
 
 # A library that logs each frame would be most of the load.
@@ -217,7 +221,7 @@ class Subscriber(asyncio.Protocol):
 
     def _arrived(self, what: str, at: int, alert_id: str, revision: int) -> None:
         self._events.append((what, at, alert_id, revision))
-        self._crowd.arrived(self, alert_id, revision)
+        self._crowd.arrived(self, at, alert_id, revision)
         if self._behind:
             self._behind -= 1
             if not self._behind:
@@ -260,6 +264,7 @@ class Crowd:
         self._walking: asyncio.Task[None] | None = None
         self._decoded: dict[bytes, Message] = {}
         self._areas: dict[tuple[str, int], list[Any]] = {}  # as sent, once for each kind of frame
+        self._arrivals: list[tuple[list[Place], int, str, int]] = []  # where, when (ns), what
 
     # ---- what subscribers tell -------------------------------------------------------------------------------
 
@@ -275,10 +280,11 @@ class Crowd:
                 self._areas.setdefault((alert["id"], alert["revision"]), []).append(alert["area"])
         return known
 
-    def arrived(self, subscriber: Subscriber, alert_id: str, revision: int) -> None:
+    def arrived(self, subscriber: Subscriber, at: int, alert_id: str, revision: int) -> None:
         """Somebody was sent this."""
         key = alert_id, revision
         self._got[key] += 1
+        self._arrivals.append((subscriber.places, at, alert_id, revision))
         if key == self._awaited:
             self._missing.discard(subscriber)
             if not self._missing:
@@ -394,9 +400,37 @@ class Crowd:
             except (OSError, TimeoutError) as error:
                 self.faults[f"could not come back: {str(error) or 'no answer'}"] += 1
 
+    async def arrivals(self) -> Message:
+        """What came since this was last asked, and how many are where, by H3 cell.
+
+        `told` has a row for each revision and cell: id, revision, cell, how many, and when the first and the last of
+        them had it (ns). Counted here and now, not as frames come in: that would show as latency.
+        """
+        fresh, self._arrivals = self._arrivals, []
+        told: dict[tuple[str, int], dict[str, list[int]]] = {}
+        for places, at, alert_id, revision in fresh:
+            areas = self._areas.get((alert_id, revision))
+            cell = _cell(next((place for place in places if areas and is_inside(areas[0], [place])), places[0]))
+            seen = told.setdefault((alert_id, revision), {}).setdefault(cell, [0, at, at])
+            seen[0] += 1
+            seen[2] = at
+        people = Counter(_cell(one.places[0]) for one in self._all if one.is_connected)
+        rows = [[*key, cell, *seen] for key, cells in told.items() for cell, seen in cells.items()]
+        return {"told": rows, "people": people}
+
+    async def forget(self) -> Message:
+        """Drop what everybody recorded: hours of it would fill the memory."""
+        for one in self._all:
+            one.record().clear()
+        return {}
+
     async def report(self) -> Message:
         """What everybody recorded, and what went wrong."""
         return {"records": [one.record() for one in self._all], "faults": dict(self.faults)}
+
+
+def _cell(place: Place) -> str:
+    return h3.latlng_to_cell(place.lat, place.lng, MAP_RESOLUTION)
 
 
 def _lacks(one: Subscriber, alert_id: str, revision: int, area: list[Any] | None) -> bool:

@@ -1,10 +1,11 @@
-"""`make demo`: a node, a city of subscribers, a review desk, and a verdict on who was told.
+"""`make demo`: a node, a city of subscribers, a review desk, a live map, and a verdict on who was told.
 
     1  read a dispatch feed and let the desk decide what of it the node's policy allows
     2  start a node and connect the subscribers, who run in processes of their own
     3  act by act: publish; then a revision that moves an alert, a tunnel in which some lose their connection while
        alerts are cancelled and revised, and their return
     4  judge every delivery by an independent haversine (`verdict`), and print a table
+    5  where somebody looks on, go on until Ctrl-C, so that there is time to look at the map
 
 Nobody moves while something is published: from before the POST until all who are inside have it. So it is exact who had
 to be told; between two acts those who move do so, in and out of the areas of live alerts.
@@ -12,11 +13,13 @@ to be told; between two acts those who move do so, in and out of the areas of li
 
 import asyncio
 import contextlib
+import itertools
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,15 +29,17 @@ from rich.console import Console
 from client_demo.client import Client
 from client_demo.desk import Case, Desk, Policy, Triage, varied
 from client_demo.feeds import SAMPLE, FeedError, Incident, read_feed
-from client_demo.geo import Place, offset
+from client_demo.geo import Place, distance_m, offset
 from client_demo.holdings import Change
 from client_demo.link import first_to_end
+from client_demo.live_map import FILES, MAP_PORT, LiveMap, View, by_revision, fan_out, live_map
 from client_demo.population import KINDS, Simulated, city
-from client_demo.publisher import Publisher, PublishError
+from client_demo.publisher import Publisher, PublishError, Refused
 from client_demo.show import Stage, alert_line, verdict_table
 from client_demo.stage import CrowdProcess, Node, StageError, all_do
 from client_demo.times import wall_ms
 from client_demo.verdict import Event, Judge, Published, Row, percentile
+from client_demo.web_server import missing
 
 PROCESSES = 2
 SUBSCRIBERS = 3000
@@ -46,6 +51,9 @@ INTERVAL_S = (0.5, 1.5)  # between two acts: at least, at most
 MOST_CASES = 40
 TUNNEL = 60  # how many lose their connection
 REASONS_SHOWN = 12
+FROM_THE_MIDDLE_M = (-700.0, 100.0)  # north, east: not under a name on the map
+NEIGHBOUR_M = 1500.0
+AFTERWARDS_S, AFTERWARDS_LIVE = 5.0, 12  # when the show goes on: between two acts; so many alerts are live at once
 
 Act = Callable[[], Coroutine[Any, Any, None]]
 
@@ -89,28 +97,34 @@ class Outcome:
         return f"demo: alerts={self.alerts} {counts} p99_ms={p99_ms:.1f}"
 
 
-def run_demo(console: Console, seconds: float, feed_path: Path | None, subscribers: int = SUBSCRIBERS) -> int:
+@dataclass(frozen=True, slots=True)
+class Programme:
+    """What is to be given: for how long, from which feed, to how many; and the map. `stays`: go on until Ctrl-C."""
+
+    seconds: float
+    feed: Path | None = None
+    subscribers: int = SUBSCRIBERS
+    map_port: int = MAP_PORT
+    map_style: str | None = None
+    stays: bool = False
+
+
+def run_demo(console: Console, programme: Programme) -> int:
     """Give the demo; the exit status: 0 when all is well, 1 when not. Raises DemoError when it can't be given."""
-    if seconds < MIN_SECONDS:
-        raise DemoError(f"{seconds:g} s are too short for a demo: {MIN_SECONDS:g} at least")
+    if programme.seconds < MIN_SECONDS:
+        raise DemoError(f"{programme.seconds:g} s are too short for a demo: {MIN_SECONDS:g} at least")
     try:
-        feed = read_feed(feed_path or SAMPLE)
+        feed = read_feed(programme.feed or SAMPLE)
     except FeedError as error:
         raise DemoError(str(error)) from None
-    with Stage(console) as stage:
-        stage.say(f"feed: {feed.title}, {feed.rows} records of {len(feed.incidents)} incidents")
-        evidence = asyncio.run(_perform(stage, seconds, feed.incidents, subscribers))
-    outcome = judge(evidence)
-    console.print(verdict_table(outcome.rows, console.width))
-    for fault in outcome.faults[:20]:
-        stage.say(f"WRONG: {fault}", "bold red")
-    print(outcome.last_line(), flush=True)
-    return 0 if outcome.is_good else 1
+    stage = Stage(console)
+    stage.say(f"feed: {feed.title}, {feed.rows} records of {len(feed.incidents)} incidents")
+    return 0 if asyncio.run(_perform(stage, programme, feed.incidents)).is_good else 1
 
 
-async def _perform(stage: Stage, seconds: float, incidents: Sequence[Incident], subscribers: int) -> Evidence:
-    """Set the stage, have the show played, and clear up."""
-    ends_at = time.monotonic() + seconds - ENDING_S
+async def _perform(stage: Stage, programme: Programme, incidents: Sequence[Incident]) -> Outcome:
+    """Set the stage, have the show played and judged, and clear up."""
+    ends_at = time.monotonic() + programme.seconds - ENDING_S
     crowd = [CrowdProcess() for _ in range(PROCESSES)]
     async with contextlib.AsyncExitStack() as cleanup:
         folder = cleanup.enter_context(tempfile.TemporaryDirectory(prefix="geocast-demo-"))
@@ -120,28 +134,59 @@ async def _perform(stage: Stage, seconds: float, incidents: Sequence[Incident], 
             cleanup.push_async_callback(each.stop)
         await asyncio.gather(node.start(), *(each.start() for each in crowd))
         stage.say(f"node: {node.stream_url} for subscribers, {node.api_url} for the desk")
-        async with Publisher(node.api_url, node.token, patience_s=PATIENCE_S) as publisher:
-            show = Show(stage, node, crowd, publisher)
-            try:
-                await first_to_end(show.play(incidents, subscribers, ends_at), node.watch())
-            except PublishError as error:
-                raise StageError(f"the desk could not publish: {error}") from None
-        return await show.evidence()
+        shown = await cleanup.enter_async_context(_serve_map(node, programme))
+        publisher = await cleanup.enter_async_context(Publisher(node.api_url, node.token, patience_s=PATIENCE_S))
+        show = Show(stage, node, crowd, publisher, shown)
+        try:
+            with stage:
+                await first_to_end(show.play(incidents, programme.subscribers, ends_at), node.watch())
+                outcome = judge(await show.evidence())
+            _tell(stage, outcome)
+            if programme.stays and missing(FILES) is None:
+                stage.say(f"The city goes on. Map: {shown.url}   End it with Ctrl-C.", "bold")
+                with contextlib.suppress(asyncio.CancelledError):  # by Ctrl-C: an end like any other
+                    await first_to_end(show.go_on(), node.watch())
+        except PublishError as error:
+            raise StageError(f"the desk could not publish: {error}") from None
+        return outcome
+
+
+@contextlib.asynccontextmanager
+async def _serve_map(node: Node, programme: Programme) -> AsyncIterator[LiveMap]:
+    """On the port that was asked for, or where that is taken on any."""
+    view = View(node.stream_url, style_url=programme.map_style)
+    async with contextlib.AsyncExitStack() as cleanup:
+        try:
+            shown = await cleanup.enter_async_context(live_map(node.api_url, node.token, view, programme.map_port))
+        except OSError:
+            shown = await cleanup.enter_async_context(live_map(node.api_url, node.token, view))
+        yield shown
+
+
+def _tell(stage: Stage, outcome: Outcome) -> None:
+    stage.console.print(verdict_table(outcome.rows, stage.console.width))
+    for fault in outcome.faults[:20]:
+        stage.say(f"WRONG: {fault}", "bold red")
+    print(outcome.last_line(), flush=True)
 
 
 class Show:
     """The acts, on a node and a crowd that have been started."""
 
-    def __init__(self, stage: Stage, node: Node, crowd: Sequence[CrowdProcess], publisher: Publisher) -> None:
-        self._stage, self._node, self._crowd, self._publisher = stage, node, crowd, publisher
+    def __init__(
+        self, stage: Stage, node: Node, crowd: Sequence[CrowdProcess], publisher: Publisher, shown: LiveMap
+    ) -> None:
+        self._stage, self._node, self._crowd, self._publisher, self._map = stage, node, crowd, publisher, shown
         self._published: list[Published] = []
         self._sent: dict[str, dict[str, Any]] = {}  # id -> what the desk last sent
         self._cast: list[list[Simulated]] = []  # for each process, whom it plays
 
     async def play(self, incidents: Sequence[Incident], subscribers: int, ends_at: float) -> None:
         """From the first decision to the last delivery."""
-        self._desk = Desk(Policy.from_map(await self._publisher.policy()), retime=True)
-        cases = self._decide(incidents)
+        self._policy = Policy.from_map(await self._publisher.policy())
+        self._desk = Desk(self._policy, retime=True)
+        self._cases = cases = self._decide(incidents)
+        self._open_map(max(cases, key=partial(_neighbours, cases)))
         await self._connect(subscribers, cases)
         listener = self._listener(cases[0])
         await first_to_end(self._act_by_act(cases, ends_at), listener.run())
@@ -164,6 +209,17 @@ class Show:
             stage.say(f"         … and {len(reasons) - REASONS_SHOWN} more reasons")
         if triage.retimed():
             stage.say(f"desk: {triage.retimed()}", "yellow")
+
+    def _open_map(self, case: Case) -> None:
+        """Who opens the map begins near the middle of the case that has the most others around it."""
+        self._map.view = replace(self._map.view, place=offset(*_where(case), *FROM_THE_MIDDLE_M))
+        lacks = missing(FILES)
+        if lacks is None:
+            self._stage.say(f"map: {self._map.url}", "bold")
+        else:
+            self._stage.say(
+                f"no live map: there is no {lacks}, which `make demo` gets where npm can be reached", "yellow"
+            )
 
     # ---- 2: the city connects --------------------------------------------------------------------------------
 
@@ -234,8 +290,33 @@ class Show:
 
     async def _while_nobody_moves(self, act: Act) -> None:
         await all_do(self._crowd, "freeze")
+        await self._show_arrivals([])  # whom those met who moved
+        before = len(self._published)
         await act()
+        await self._show_arrivals(self._published[before:])
         await all_do(self._crowd, "thaw")
+
+    async def _show_arrivals(self, published: Sequence[Published]) -> None:
+        """Tell the map what came since last time, and when, of what was published just now."""
+        answers = await all_do(self._crowd, "arrivals")
+        await self._map.refresh()
+        self._map.people(sum((Counter(answer["people"]) for answer in answers), Counter[str]()))
+        sent = {item.key: item.sent for item in published}
+        for key, cells in by_revision(row for answer in answers for row in answer["told"]).items():
+            if key[0] in self._sent:  # else another desk's
+                self._map.told({**self._what(*key), **fan_out(cells, sent.get(key))})
+
+    def _what(self, alert_id: str, revision: int) -> dict[str, Any]:
+        """The fields of `told` that say what it is about."""
+        alert = self._sent[alert_id]
+        is_cancel = any(item.key == (alert_id, revision) and item.area is None for item in self._published)
+        title = self._policy.categories[alert["category"]]["title"]
+        return {
+            "id": alert_id,
+            "revision": revision,
+            "title": f"{title}, cancelled" if is_cancel else title,
+            "severity": "" if is_cancel else alert["severity"],
+        }
 
     def _script(self, cases: Sequence[Case], ends_at: float) -> list[tuple[Act, bool]]:
         """As many alerts as there is time for, and the other acts spread among them, which are given in any case."""
@@ -324,6 +405,25 @@ class Show:
         late = f", {missing} still without it" if missing else ""
         return f"{got} told{late}; accepted in {(accepted - sent) / 1e6:.1f} ms"
 
+    # ---- afterwards ------------------------------------------------------------------------------------------
+
+    async def go_on(self) -> None:
+        """The show without its end and without its words: alerts come, and the oldest are called off."""
+        live = list(self._sent)
+        for case in itertools.cycle([*self._cases[len(live) :], *self._cases[: len(live)]]):
+            await all_do(self._crowd, "forget")
+            await self._while_nobody_moves(partial(self._replace_oldest, live, case))
+            await asyncio.sleep(AFTERWARDS_S)
+
+    async def _replace_oldest(self, live: list[str], case: Case) -> None:
+        for alert_id in live[: max(0, min(2, len(live) - AFTERWARDS_LIVE))]:
+            live.remove(alert_id)
+            with contextlib.suppress(Refused):  # it has ended by itself, or by somebody else
+                await self._cancel(alert_id, "it is over")
+        alert = self._desk.write(case, wall_ms())
+        await self._send(self._publisher.publish(alert), alert)
+        live.append(alert["id"])
+
     async def evidence(self) -> Evidence:
         """What there is to judge."""
         reports = await all_do(self._crowd, "report")
@@ -347,6 +447,10 @@ def judge(evidence: Evidence) -> Outcome:
         found.take(steps, events)
     alerts = len({item.id for item in evidence.published})
     return Outcome(alerts, list(found.rows.values()), found.faults + evidence.faults)
+
+
+def _neighbours(cases: Sequence[Case], case: Case) -> int:
+    return sum(distance_m(*_where(case), *_where(other)) < NEIGHBOUR_M for other in cases)
 
 
 def _where(case: Case) -> tuple[float, float]:

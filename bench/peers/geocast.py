@@ -47,8 +47,12 @@ class Geocast(System):
     def command(self) -> Sequence[str | Path]:
         """`geocast serve`."""
         listeners = ("--stream", f"127.0.0.1:{self.port}", "--api", f"127.0.0.1:{self.control_port}")
-        store = ("--log", f"sqlite:{self.home / 'geocast.db'}", "--keys", self.home / "keys.jwks")
+        store = ("--log", self.log(), "--keys", self.home / "keys.jwks")
         return [sys.executable, "-m", "geocast", "serve", *listeners, *store, "--workers", str(self._workers)]
+
+    def log(self) -> str:
+        """Where it keeps its alerts."""
+        return f"sqlite:{self.home / 'geocast.db'}"
 
     def __exit__(self, *exc: object) -> None:
         self._poster.close()
@@ -144,3 +148,29 @@ class Geocast(System):
         body = json.dumps({"revision": 2, "reason": "a sample", "approval": approval}).encode()
         status, answer = self._poster.post(f"/v1/alerts/{alert_id(number)}/cancel", body, self.headers)
         assert status == 201, answer
+
+
+class GeocastOnRedis(Geocast):
+    """The same node with its log in a Redis of its own, which syncs each alert. The CPU of Redis is not counted."""
+
+    name = "geocast on redis"
+    lacks = "the CPU of its Redis: that is not in its numbers"
+
+    def start(self) -> None:
+        """Start Redis, then the node."""
+        (self._log_port,) = processes.free_ports(1)
+        options = ["--port", str(self._log_port), "--save", "", "--appendonly", "yes", "--appendfsync", "always"]
+        program = processes.find_program("redis-server")
+        self._redis = processes.start([program, *options], self.cpus, self.home / "redis.txt", cwd=self.home)
+        processes.wait_until(lambda: processes.listens(self._log_port), "redis-server listens")
+        super().start()
+        self.take_sample()
+
+    def log(self) -> str:
+        """In Redis."""
+        return f"redis://127.0.0.1:{self._log_port}"
+
+    def __exit__(self, *exc: object) -> None:
+        super().__exit__(*exc)
+        if hasattr(self, "_redis"):
+            processes.stop(self._redis)

@@ -27,7 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,7 @@ class Part:
     descriptor: int  # its listening socket
     folder: str  # of the channels
     jwks: dict[str, Any] | None = None  # the keys of --dev, which the supervisor has made
+    supervisor: int = field(default_factory=os.getpid)
 
     @classmethod
     def from_environment(cls) -> "Part | None":
@@ -143,15 +144,17 @@ async def _end(
     await asyncio.wait(running)
 
 
-def _end_with_supervisor() -> None:
-    """Have the kernel send us SIGTERM should the supervisor die."""
+def _end_with(supervisor: int) -> None:
+    """Have the kernel send us SIGTERM should the supervisor die; end now if it has died already."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != supervisor:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 async def run_part(part: Part, settings: Settings, tokens: Tokens) -> None:
     """Be one of the processes that the supervisor has started."""
-    _end_with_supervisor()
+    _end_with(part.supervisor)
     with part.listener() as listener:
         await (_run_api if part.name == "api" else _run_stream)(part, listener, settings, tokens)
 

@@ -1,5 +1,7 @@
 """The commands: complete help, one clear line for what can't be done, and text that is shown as text."""
 
+import socket
+
 import pytest
 from click.testing import CliRunner
 
@@ -12,7 +14,7 @@ from client_demo.times import format_time
 from client_demo.verdict import Published, Row
 
 NOW = 1_800_000_000_000
-COMMANDS = ("listen", "publish", "revise", "cancel", "desk", "demo")
+COMMANDS = ("listen", "publish", "revise", "cancel", "desk", "map", "demo")
 
 
 def run(*arguments, **environment):
@@ -46,6 +48,24 @@ def test_what_cannot_be_done_is_told_in_one_line(arguments, line):
     assert result.exit_code in (1, 2)
     assert line in result.output
     assert "Traceback" not in result.output
+
+
+def test_a_port_that_is_taken_ends_the_map_with_one_line(monkeypatch):
+    """Whoever asks for a port gets that port or none."""
+    monkeypatch.setattr("client_demo.cli.missing", lambda files: None)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = run("map", "--port", str(taken.getsockname()[1]))
+    assert result.exit_code == 1
+    assert "can't be served on port" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_without_its_packages_there_is_no_map(monkeypatch):
+    """The line says what gets them."""
+    monkeypatch.setattr("client_demo.cli.missing", lambda files: "client_demo/web/node_modules/x.js")
+    result = run("map")
+    assert result.exit_code == 1
+    assert "`make demo` gets it" in result.output
 
 
 def test_an_unusable_feed_ends_the_demo_with_2(tmp_path):

@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import itertools
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -35,6 +37,9 @@ PHONE_SCOPE = "alerts:receive"
 ORIGIN = "https://app.example"
 SEVERITIES = ("extreme", "severe", "moderate", "minor")
 FORMATS = ("json", "msgpack")
+
+SURPRISE = re.compile(r"Traceback|ERROR .* failed: \w+$", re.MULTILINE)
+"""What a process writes about an error that its code does not foresee: Python's words, or its own."""
 
 Json = dict[str, Any]
 
@@ -275,6 +280,11 @@ class Node:
 
     def start(self) -> None:
         """Start the process and wait until it is ready."""
+        self.launch()
+        wait_until(self._ready, "/readyz is 200")
+
+    def launch(self) -> None:
+        """Start the process, and a process group with it."""
         with self.output_file.open("ab") as output:
             self.process = subprocess.Popen(
                 [*self.launcher, BIN / "geocast", "serve", *self.options],
@@ -283,8 +293,8 @@ class Node:
                 stderr=subprocess.STDOUT,
                 env=clean_environment(**self.settings),
                 cwd=self.home,
+                start_new_session=True,
             )
-        wait_until(self._ready, "/readyz is 200")
 
     def _ready(self) -> bool:
         assert self.process
@@ -299,10 +309,24 @@ class Node:
         return self.output_file.read_text(errors="replace")
 
     def kill(self) -> None:
-        """Signal 9: no last words."""
+        """Signal 9 to all its processes: no last words."""
         if self.process:
-            self.process.kill()
+            self.signal(signal.SIGKILL)
             self.process.wait(PATIENCE)
+
+    def signal(self, number: int) -> None:
+        """A signal to all its processes, if there are any left."""
+        assert self.process
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
+
+    def children(self) -> list[int]:
+        """The processes that the first one has started, with `--workers`."""
+        assert self.process
+        with contextlib.suppress(FileNotFoundError):
+            pid = self.process.pid
+            return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return []
 
     def terminate(self) -> int:
         """SIGTERM, and the exit status."""
@@ -400,10 +424,14 @@ class Node:
         assert self.process
         assert self.process.poll() is None, self.output()
         self.settle()
+        self.assert_no_surprise()
+
+    def assert_no_surprise(self) -> None:
+        """Nothing has come upon an error that its code does not foresee, since last asked."""
         output = self.output()
         since, self._judged = self._judged, len(output)
-        assert "Traceback" not in output[since:], output[since:]
-        assert " failed: " not in output[since:], output[since:]
+        surprises = SURPRISE.search(output, since)
+        assert surprises is None, output[since:]
 
 
 def check_answer(answers: ApiAnswers, response: httpx.Response) -> None:

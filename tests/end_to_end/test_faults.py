@@ -185,16 +185,10 @@ def test_a_broken_log_file_is_set_aside_and_the_node_serves_on(own_node: Node, d
 # ---- several processes -------------------------------------------------------------------------------------------
 
 
-def children(node: Node) -> list[int]:
-    """The processes that the supervisor has started."""
-    assert node.process
-    return [int(pid) for pid in Path(f"/proc/{node.process.pid}/task/{node.process.pid}/children").read_text().split()]
-
-
 def test_workers_share_the_sessions_and_one_that_dies_is_replaced(keys: Keys, tmp_path: Path, join: Join):
     """`--workers`: all sessions are told; counts add up; a killed process comes back and knows what is live."""
     with Node(tmp_path, keys, "--workers", "2") as node:
-        assert len(children(node)) == 3
+        assert len(node.children()) == 3
         spot = ground()
         body = alert(spot)
         crowd = [join(node, place(spot)) for _ in range(24)]
@@ -204,12 +198,27 @@ def test_workers_share_the_sessions_and_one_that_dies_is_replaced(keys: Keys, tm
             session.ack(body["id"], 1)
         node.wait_for_counts(body["id"], sent=24, acked=24)
         wait_until(lambda: "geocast_sessions 24.0" in node.get("/metrics").text, "the sessions of both are counted")
-        for pid in children(node):
+        for pid in node.children():
             os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: len(children(node)) == 3, "the dead are replaced")
+        wait_until(lambda: len(node.children()) == 3, "the dead are replaced")
         wait_until(node._ready, "the node is ready again")
         back = join(node, place(spot), holding={body["id"]: 1})
         node.revise(revision_of(body, 2))
         back.listen(body["id"], 2)
         assert node.terminate() == 0
         assert back.wire.close_code() == 1012
+
+
+def test_processes_whose_supervisor_dies_while_they_start_end_too(keys: Keys, tmp_path: Path):
+    """Rule 5 of `workers`: nobody stays behind with the listening sockets."""
+    node = Node(tmp_path, keys, "--workers", "2")
+    node.launch()
+    try:
+        assert node.process
+        wait_until(lambda: len(node.children()) == 3, "all processes are there, and busy with their start")
+        left = node.children()
+        node.process.kill()
+        node.process.wait(20)
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in left), "they have ended")
+    finally:
+        node.kill()

@@ -85,7 +85,7 @@ def test_what_has_ended_is_sent_by_no_process(workers: Node, join: Join):
 
 
 def test_a_restart_of_all_processes_loses_nothing(workers: Node, join: Join):
-    """Section 4, "Durable": kill -9 of the node's first process, and a start on the same log."""
+    """Section 4, "Durable": kill -9 of all of them, and a start on the same log."""
     spot = ground()
     body = alert(spot)
     workers.publish(body)

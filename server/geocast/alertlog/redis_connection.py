@@ -30,6 +30,7 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (TimeoutError, "Redis does not answer"),
     (exceptions.ConnectionError, "Redis can't be reached"),
     (OSError, "Redis can't be reached"),
+    (RuntimeError, "Redis can't be reached"),  # uvloop says so of a transport that was reset
 )
 _WORDS = {  # the first of an error's text
     "NOREPLICAS": "Redis has fewer replicas than its min-replicas-to-write",
@@ -182,7 +183,7 @@ def _unavailable() -> Iterator[None]:
         yield
     except _REFUSALS:
         raise Unfit(_FORBIDDEN) from None
-    except (exceptions.RedisError, OSError, TimeoutError) as error:
+    except (exceptions.RedisError, OSError, TimeoutError, RuntimeError) as error:
         if "ACL failure in script" in str(error):
             raise Unfit(_FORBIDDEN) from None
         # Only the first word of what Redis says: the rest may repeat what was sent.

@@ -161,18 +161,12 @@ class SqliteLog:
     async def add_counts(self, counts: Mapping[str, Counts]) -> None:
         """Add to the deliveries of each alert; with nothing to add, try a failed writer again."""
         if self._write_failed:
-            await self._write(lambda db: db.execute("INSERT OR REPLACE INTO delivery VALUES (?, 0, 0)", (_PROBE,)))
-            await self._write(lambda db: db.execute("DELETE FROM delivery WHERE id = ?", (_PROBE,)))
+            await self._write(_probe)
+            await self._write(_end_probe)
         if not counts:
             return
         rows = [(alert_id, sent, acked) for alert_id, (sent, acked) in counts.items()]
-        await self._write(
-            lambda db: db.executemany(
-                "INSERT INTO delivery VALUES (?, ?, ?) "
-                "ON CONFLICT (id) DO UPDATE SET sent = sent + excluded.sent, acked = acked + excluded.acked",
-                rows,
-            )
-        )
+        await self._write(lambda db: _add_counts(db, rows))
 
     async def purge(self, now_ms: int) -> int:
         """Forget alerts of which every entry ended RETENTION_MS ago, PURGE_BATCH alerts at a time."""
@@ -185,7 +179,10 @@ class SqliteLog:
                 return total
 
     async def _write(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        """Run `work` in one transaction, synced before this returns."""
+        """Run `work` in one transaction, synced before this returns. No cursor may be what it returns.
+
+        (One that is let go of in another thread resets its statement there, while this one may be using it again.)
+        """
         try:
             result = await self._in(self._writer_thread, lambda: _transact(self._writer, work))
         except LogUnavailable:
@@ -306,6 +303,22 @@ def _create(path: Path) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def _probe(db: sqlite3.Connection) -> None:
+    db.execute("INSERT OR REPLACE INTO delivery VALUES (?, 0, 0)", (_PROBE,))
+
+
+def _end_probe(db: sqlite3.Connection) -> None:
+    db.execute("DELETE FROM delivery WHERE id = ?", (_PROBE,))
+
+
+def _add_counts(db: sqlite3.Connection, rows: Sequence[tuple[str, int, int]]) -> None:
+    db.executemany(
+        "INSERT INTO delivery VALUES (?, ?, ?) "
+        "ON CONFLICT (id) DO UPDATE SET sent = sent + excluded.sent, acked = acked + excluded.acked",
+        rows,
+    )
 
 
 def _select(connection: sqlite3.Connection, query: str, *values: str | int) -> list[Any]:

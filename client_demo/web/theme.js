@@ -1,0 +1,44 @@
+// Light or dark: the system's choice until somebody presses the button, then theirs, on every page.
+
+const KEY = "theme";
+const root = document.documentElement;
+const system = matchMedia("(prefers-color-scheme: dark)");
+
+function remembered() {
+  try {
+    return localStorage.getItem(KEY);
+  } catch {
+    return null; // storage may be forbidden
+  }
+}
+
+function remember(theme) {
+  try {
+    localStorage.setItem(KEY, theme);
+  } catch {
+    // then it holds until the page is left
+  }
+}
+
+export function isDark() {
+  return (root.dataset.theme ?? (system.matches ? "dark" : "light")) === "dark";
+}
+
+/** Makes `button` switch the theme; `changed` is called whenever it is another, by the button or by the system. */
+export function themeButton(button, changed = () => {}) {
+  const show = () => {
+    button.setAttribute("aria-pressed", String(isDark()));
+    changed();
+  };
+  button.addEventListener("click", () => {
+    root.dataset.theme = isDark() ? "light" : "dark";
+    remember(root.dataset.theme);
+    show();
+  });
+  system.addEventListener("change", show);
+  button.setAttribute("aria-pressed", String(isDark()));
+}
+
+if (["light", "dark"].includes(remembered())) {
+  root.dataset.theme = remembered();
+}

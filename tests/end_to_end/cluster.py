@@ -1,0 +1,95 @@
+"""Several nodes on one Redis, each behind a proxy of its own; and nodes on a Redis that Sentinels look after."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from end_to_end.harness import Keys, Node, wait_until
+from end_to_end.proxy import Proxy
+from redis import RedisError
+from redis_server import RedisServer, Sentinel, sentinel_url
+
+
+@dataclass
+class Cluster:
+    """Nodes that share a log."""
+
+    redis: RedisServer  # the only one, or the primary at the start
+    proxies: list[Proxy]  # between each node and Redis; with Sentinels, the one between all others and the primary
+    nodes: list[Node]
+    replicas: Sequence[RedisServer] = ()
+    sentinels: Sequence[Sentinel] = ()
+
+    @property
+    def servers(self) -> list[RedisServer]:
+        """Every Redis there is."""
+        return [self.redis, *self.replicas]
+
+    def primary(self) -> RedisServer | None:
+        """The server that all Sentinels take for the primary, if they agree and it agrees."""
+        try:
+            ports = {sentinel.primary_port() for sentinel in self.sentinels}
+            found = [server for server in self.servers if ports <= self._ports(server)]
+            return found[0] if found and found[0].role == "master" else None
+        except RedisError:
+            return None
+
+    def _ports(self, server: RedisServer) -> set[int]:
+        """Where it can be reached."""
+        return {server.port, self.proxies[0].port} if server is self.redis else {server.port}
+
+    def whole(self) -> bool:
+        """Whether there is a primary, and every other server follows it."""
+        primary = self.primary()
+        try:
+            return primary is not None and all(server.synced for server in self.servers if server is not primary)
+        except RedisError:
+            return False
+
+
+@contextlib.contextmanager
+def on_one_redis(folder: Path, keys: Keys, *options: Sequence[str], **redis: str) -> Iterator[Cluster]:
+    """A node for each of `options` (more of its command line), ready, on one Redis."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(RedisServer(folder / "redis", **redis))
+        proxies = [stack.enter_context(Proxy(server.port)) for _ in options]
+        urls = [f"redis://127.0.0.1:{proxy.port}/0" for proxy in proxies]
+        yield Cluster(server, proxies, _nodes(stack, folder, keys, urls, options))
+
+
+@contextlib.contextmanager
+def on_sentinels(folder: Path, keys: Keys, *options: Sequence[str], **redis: str) -> Iterator[Cluster]:
+    """The same, with two replicas and three Sentinels; all reach the first primary through the one proxy."""
+    with contextlib.ExitStack() as stack:
+        primary = stack.enter_context(RedisServer(folder / "redis-0", **redis))
+        proxy = stack.enter_context(Proxy(primary.port))
+        seen: Any = SimpleNamespace(port=proxy.port, password="")
+        replicas = [stack.enter_context(RedisServer(folder / f"redis-{n}", replica_of=seen, **redis)) for n in (1, 2)]
+        for replica in replicas:
+            wait_until(lambda replica=replica: replica.synced, "the replica is in step")  # type: ignore[misc]
+        sentinels = [stack.enter_context(Sentinel(folder / f"sentinel-{n}", seen)) for n in range(3)]
+        for sentinel in sentinels:
+            wait_until(lambda sentinel=sentinel: sentinel.knows(2, 2), "the Sentinels know all")  # type: ignore[misc]
+        nodes = _nodes(stack, folder, keys, [sentinel_url(sentinels)] * len(options), options)
+        yield Cluster(primary, [proxy], nodes, replicas, sentinels)
+
+
+def _nodes(
+    stack: contextlib.ExitStack, folder: Path, keys: Keys, urls: Sequence[str], options: Sequence[Sequence[str]]
+) -> list[Node]:
+    """Nodes, ready, that were started side by side."""
+    nodes = []
+    for number, (url, more) in enumerate(zip(urls, options, strict=True)):
+        home = folder / f"node-{number}"
+        home.mkdir()
+        nodes.append(Node(home, keys, *more, log=url))
+        stack.push(nodes[-1])
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(Node.__enter__, nodes))
+    return nodes

@@ -1,0 +1,336 @@
+"""Faults at random, by a seed: what can be broken, how and for how long; and a run from the first fault to the verdict.
+
+The seed decides which faults come, in which order and for how long, and what desks and clients do. The machine decides
+the rest: a seed replays a kind of weather, not a run to the microsecond.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from end_to_end.cluster import Cluster
+from end_to_end.harness import Node
+from end_to_end.history import Outcome, Verdict
+from end_to_end.load import HEAL_S, Desk, Habit, World, eventually
+from end_to_end.proxy import Proxy
+from redis_server import RedisServer
+
+HOLD_S, GAP_S = (0.2, 4.0), (0.2, 1.5)
+DESKS, WATCHERS, OTHERS = 3, 3, 4
+GUESTS = 4  # of each node, when all is well again: enough to be on each of its processes
+OURS_TO_BLAME = {"1002", "1003", "1007", "1009", "4400", "4401", "4403", "4408", "4429"}
+
+During = Callable[[], AbstractAsyncContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is done to a target while a block runs; never two things to one target. One for all (`None`) comes alone."""
+
+    name: str
+    target: object
+    during: During
+
+
+# -- what can be done
+
+
+def faults_of_node(node: Node) -> list[Fault]:
+    """Kill -9 of the whole node, or of one of its processes; SIGSTOP."""
+    name = f"node {node.home.name}"
+
+    @asynccontextmanager
+    async def killed() -> AsyncIterator[None]:
+        node.kill()
+        yield
+        node.launch()
+
+    @asynccontextmanager
+    async def paused() -> AsyncIterator[None]:
+        node.signal(signal.SIGSTOP)
+        yield
+        node.signal(signal.SIGCONT)
+
+    @asynccontextmanager
+    async def one_killed() -> AsyncIterator[None]:
+        for pid in node.children()[-1:]:
+            os.kill(pid, signal.SIGKILL)
+        yield
+
+    faults = [Fault(f"{name} killed", node, killed), Fault(f"{name} paused", node, paused)]
+    if "--workers" in node.options:
+        faults.append(Fault(f"{name}: a process killed", node, one_killed))
+    return faults
+
+
+def faults_of_proxy(name: str, proxy: Proxy, dice: random.Random) -> list[Fault]:
+    """A partition, half-open connections, latency, and connections that break."""
+
+    def fault(what: str, hurt: Callable[[], object]) -> Fault:
+        @asynccontextmanager
+        async def during() -> AsyncIterator[None]:
+            hurt()
+            yield
+            proxy.heal()
+
+        return Fault(f"{name} {what}", proxy, during)
+
+    return [
+        fault("severed", proxy.sever),
+        fault("silent", proxy.stall),
+        fault("silent towards the node", proxy.down.stall),
+        fault("silent towards Redis", proxy.up.stall),
+        fault("slow", lambda: proxy.slow(dice.uniform(0.02, 0.4))),
+        fault("cut", proxy.cut),
+        fault("mutes the reader", lambda: proxy.mute("XREAD")),
+        fault("loses a reply", lambda: proxy.lose_reply("EVAL", "EVALSHA", nth=dice.randint(1, 5))),
+    ]
+
+
+def faults_of_redis(server: RedisServer) -> list[Fault]:
+    """Kill -9 with a start on the same file, and SIGSTOP."""
+
+    @asynccontextmanager
+    async def killed() -> AsyncIterator[None]:
+        server.kill()
+        yield
+        await asyncio.to_thread(server.start)
+
+    @asynccontextmanager
+    async def paused() -> AsyncIterator[None]:
+        server.pause()
+        yield
+        server.resume()
+
+    name = server.folder.name
+    return [Fault(f"{name} killed", server, killed), Fault(f"{name} paused", server, paused)]
+
+
+def failovers(cluster: Cluster) -> list[Fault]:
+    """Kill -9, or SIGSTOP, of whatever is the primary, until another one is; the old one comes back as its replica."""
+
+    def fault(what: str, hurt: Callable[[RedisServer], None], heal: Callable[[RedisServer], None]) -> Fault:
+        @asynccontextmanager
+        async def during() -> AsyncIterator[None]:
+            await _until(cluster.whole)
+            old = cluster.primary()
+            assert old is not None
+            hurt(old)
+            await _until(lambda: cluster.primary() not in (None, old))
+            yield
+            await asyncio.to_thread(heal, old)
+            await _until(cluster.whole)
+
+        return Fault(f"the primary {what}, failover", None, during)
+
+    return [
+        fault("killed", RedisServer.kill, RedisServer.start),
+        fault("paused", RedisServer.pause, RedisServer.resume),
+    ]
+
+
+async def _until(holds: Callable[[], bool]) -> None:
+    """Poll what blocks for a moment."""
+
+    async def polled() -> bool:
+        return await asyncio.to_thread(holds)
+
+    assert await eventually(polled, HEAL_S) is not None, "in time"
+
+
+# -- the run
+
+
+@dataclass
+class Run:
+    """Nodes, faults, a seed and a time; `go` runs it and gives the verdict."""
+
+    nodes: Sequence[Node]
+    faults: list[Fault]
+    seed: int
+    seconds: float
+    done: list[str] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+    figures: dict[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.dice = random.Random(self.seed)
+        self.world = World(list(self.nodes), random.Random(self.dice.random()))
+        self.bell = Desk(self.world)
+        self.down: set[Node] = set()
+
+    async def go(self) -> Verdict:
+        """Desks and clients at work, faults among them; then everything healed, and the verdict."""
+        world = self.world
+        try:
+            for index in range(len(self.nodes)):
+                for number in range(WATCHERS):
+                    world.add_phone(f"watcher {index}.{number}", Habit(node=index))
+            for number in range(OTHERS):
+                world.add_phone(f"walker {number}", Habit(moves=1.0))
+                world.add_phone(f"visitor {number}", Habit(leaves=2.0))
+                world.add_phone(f"sleeper {number}", Habit(sleeps=True))
+            for number in range(DESKS):
+                world.add_desk(f"desk {number}")
+            world.start("service manager", self._keep_alive())
+            await self._torment()
+            return await self._settle()
+        finally:
+            await world.stop()
+            for desk in (*world.desks, self.bell):
+                await desk.api.aclose()
+
+    async def _keep_alive(self) -> None:
+        """Start nodes that ended by themselves, as a service manager does; nodes may do so while they start."""
+        while True:
+            for node in self.nodes:
+                if node not in self.down and node.process and node.process.poll() is not None:
+                    self.ended.append(f"{node.home.name} with {node.process.returncode}")
+                    node.launch()
+            await asyncio.sleep(0.2)
+
+    async def _torment(self) -> None:
+        started = time.monotonic()
+        while (at := time.monotonic() - started) < self.seconds:
+            self.world.assert_well()
+            chosen = self._choose()
+            hold, gap = self.dice.uniform(*HOLD_S), self.dice.uniform(*GAP_S)
+            self.done.append(f"{at:6.1f} s: {' and '.join(fault.name for fault in chosen)} for {hold:.1f} s")
+            down = {fault.target for fault in chosen if isinstance(fault.target, Node)}
+            self.down |= down
+            async with contextlib.AsyncExitStack() as stack:
+                for fault in chosen:
+                    await stack.enter_async_context(fault.during())
+                await asyncio.sleep(hold)
+            self.down -= down
+            await asyncio.sleep(gap)
+
+    def _choose(self) -> list[Fault]:
+        targets = list(dict.fromkeys(fault.target for fault in self.faults))
+        first, second = (
+            self.dice.choice([fault for fault in self.faults if fault.target is target])
+            for target in self.dice.choices(targets, k=2)
+        )
+        alone = first.target is None or second.target in (None, first.target) or self.dice.random() < 0.5
+        return [first] if alone else [first, second]
+
+    async def _settle(self) -> Verdict:
+        world, history = self.world, self.world.history
+        ready = await self._wait(world.all_ready, "all nodes are ready")
+        await world.stop(*(f"desk {number}" for number in range(DESKS)))
+        for desk in world.desks:
+            await desk.repeat_until_answered(unknown=0.5)
+        await self.bell.ring()
+        for phone in world.phones:
+            phone.settle_down()
+        self._welcome("guest")
+        caught_up = await eventually(self._is_caught_up, HEAL_S)
+        newcomers = len(history.visits)
+        self._welcome("late guest")
+        served = await eventually(self._is_caught_up, HEAL_S)
+        for visit in history.visits[newcomers:]:
+            visit.settled = True
+        verdict = history.judge()
+        self.figures |= {"ready after s": ready, "all have all after s": caught_up, "late guests too after s": served}
+        return verdict
+
+    def _welcome(self, kind: str) -> None:
+        for index in range(len(self.nodes)):
+            for number in range(GUESTS):
+                self.world.add_phone(f"{kind} {index}.{number}", Habit(node=index))
+
+    async def _is_caught_up(self) -> bool:
+        self.world.assert_well()
+        if not await self.world.read_states() or not all(phone.welcomed.is_set() for phone in self.world.phones):
+            return False
+        self.world.read_phones()
+        return bool(self.world.history.judge(finals_only=True))
+
+    # -- faults that need the run
+
+    def flush_of(self, server: RedisServer) -> Fault:
+        """Redis forgets everything, at a moment when every node knows all that was acknowledged.
+
+        What is acknowledged and flushed before any node has read it can't be put back by anybody.
+        """
+
+        @asynccontextmanager
+        async def flushed() -> AsyncIterator[None]:
+            self.world.open.clear()
+            await self._all_know_all()
+            await asyncio.to_thread(server.command, "FLUSHALL")
+            await self._wait(self._log_has_all, "what was flushed is back")
+            self.world.open.set()
+            yield
+
+        return Fault(f"{server.folder.name} flushed", None, flushed)
+
+    async def _all_know_all(self) -> None:
+        """Return when nothing is under way and every watcher has been sent all there is."""
+        world = self.world
+        await self._wait(world.all_ready, "all nodes are ready")
+
+        async def quiet() -> bool:
+            return not world.asking
+
+        await self._wait(quiet, "no request is under way")
+        bell = await self.bell.ring()
+
+        async def heard() -> bool:
+            return all(bell in phone.held for phone in world.phones if phone.habit.node is not None)
+
+        await self._wait(heard, "every watcher has heard the bell")
+
+    async def _wait(self, holds: Callable[[], Coroutine[Any, Any, bool]], what: str) -> float:
+        took = await eventually(holds, HEAL_S)
+        if took is None:
+            tails = [f"{node.get('/readyz').text}\n{node.output()[-4000:]}" for node in self.nodes]
+            raise AssertionError("\n".join([f"waited {HEAL_S:g} s in vain: {what}", self.report(), *tails]))
+        return took
+
+    async def _log_has_all(self) -> bool:
+        self.world.history.finals = []
+        return await self.world.read_states() and not self.world.history.judge(finals_only=True).lost
+
+    # -- what to say of it
+
+    def report(self) -> str:
+        """What was done, and what came of it."""
+        history = self.world.history
+        outcomes = Counter(operation.outcome for operation in history.operations.values())
+        messages = sum(not isinstance(event, list) for visit in history.visits for event in visit.events)
+        counts = {outcome.value: outcomes[outcome] for outcome in Outcome}
+        return "\n".join(
+            [
+                f"operations {counts}, {len(history.visits)} visits, {messages} messages, {len(self.done)} faults",
+                f"connections ended {dict(self.world.ends)}, nodes ended {self.ended}",
+                f"longest wait for a status { ({s: round(t, 2) for s, t in self.world.slowest.items()}) }",
+                f"{len(self.world.refusals)} refusals {self.world.refusals[:10]}",
+                f"{ {name: value and round(value, 2) for name, value in self.figures.items()} }",  # type: ignore[call-overload]
+                *self.done,
+            ]
+        )
+
+    def assert_well(self, verdict: Verdict) -> None:
+        """The zeros, and nothing that no fault explains."""
+        history, refusals = self.world.history, self.world.refusals
+        words = set(str(verdict).replace(":", " ").split())
+        stories = [history.story(each) for each in history.ids() if each in words]
+        outputs = [node.output()[-4000:] for node in self.nodes]
+        assert verdict, "\n".join([str(verdict), *stories[:5], self.report(), *outputs])
+        assert not OURS_TO_BLAME & self.world.ends.keys(), self.report()
+        assert 500 not in self.world.slowest, self.report()
+        assert not refusals, "\n".join([history.story(refusals[0].split()[0]), self.report(), *outputs])
+        assert not self.ended, "\n".join([self.report(), *outputs])
+        for node in self.nodes:
+            node.assert_no_surprise()

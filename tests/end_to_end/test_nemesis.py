@@ -1,0 +1,71 @@
+"""Faults at random under load, by a seed, and the four zeros at the end.
+
+`FAULT_SEED` and `FAULT_SECONDS` choose another run; `make soak-faults MINUTES=30` runs for long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from end_to_end.cluster import on_one_redis, on_sentinels
+from end_to_end.harness import Keys, Node
+from end_to_end.nemesis import Run, failovers, faults_of_node, faults_of_proxy, faults_of_redis
+from redis_server import needs_redis
+
+SECONDS = float(os.environ.get("FAULT_SECONDS", "15"))
+
+
+def seeds(*usual: int) -> pytest.MarkDecorator:
+    """The usual seeds; the one that was asked for; or, for a long run, a new one."""
+    asked = os.environ.get("FAULT_SEED") or ("FAULT_SECONDS" in os.environ and int(time.time()))
+    return pytest.mark.parametrize("seed", [int(asked)] if asked else usual)
+
+
+def judge(run: Run) -> None:
+    """Run it, say what happened, and ask for the zeros."""
+    print(f"\nFAULT_SEED={run.seed} FAULT_SECONDS={run.seconds:g}", flush=True)
+    verdict = asyncio.run(run.go())
+    print(f"{run.report()}\n{verdict}")
+    run.assert_well(verdict)
+
+
+@pytest.mark.slow
+@seeds(1)
+def test_one_node_of_several_processes_on_sqlite(keys: Keys, tmp_path: Path, seed: int):
+    """Kill -9 and SIGSTOP of the node and of its processes."""
+    with Node(tmp_path, keys, "--workers", "2") as node:
+        judge(Run([node], faults_of_node(node), seed, SECONDS))
+
+
+@pytest.mark.slow
+@needs_redis
+@seeds(2, 3)
+def test_three_nodes_on_one_redis(keys: Keys, tmp_path: Path, seed: int):
+    """Kill -9 and SIGSTOP of nodes, processes and Redis; partitions, half-open connections, lost replies; a flush."""
+    with on_one_redis(tmp_path, keys, (), ("--workers", "2"), ()) as cluster:
+        run = Run(cluster.nodes, [], seed, SECONDS)
+        for node, proxy in zip(cluster.nodes, cluster.proxies, strict=True):
+            run.faults += faults_of_node(node)
+            run.faults += faults_of_proxy(f"proxy of {node.home.name}", proxy, run.dice)
+        run.faults += [*faults_of_redis(cluster.redis), run.flush_of(cluster.redis)]
+        judge(run)
+
+
+@pytest.mark.slow
+@needs_redis
+@seeds(4)
+def test_two_nodes_on_sentinels(keys: Keys, tmp_path: Path, seed: int):
+    """Failovers again and again; kill -9 and SIGSTOP of nodes and of Redis, whether primary or replica."""
+    options = ("--log-replicas", "1")
+    with on_sentinels(tmp_path, keys, options, (*options, "--workers", "2")) as cluster:
+        run = Run(cluster.nodes, failovers(cluster), seed, SECONDS)
+        for server in cluster.servers:  # one at a time: more than `--log-replicas` promises to survive would be unfair
+            run.faults += [replace(fault, target="any Redis") for fault in faults_of_redis(server)]
+        for node in cluster.nodes:
+            run.faults += faults_of_node(node)
+        judge(run)

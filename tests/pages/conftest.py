@@ -1,0 +1,159 @@
+"""A real browser for the pages: Debian's Chromium, headless, without a GPU."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from end_to_end.harness import clean_environment, wait_until
+from playwright.sync_api import Browser, Page, sync_playwright
+
+ROOT = Path(__file__).parents[2]
+MODULES = ROOT / "client_demo" / "web" / "node_modules"
+OUTPUT = ROOT / "test-output"
+DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 360, "height": 740}
+WITHOUT_GPU = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One browser for a module's tests; each has a context of its own in it.
+
+    Not for the session: as long as it is there, Playwright runs an event loop in this thread, and no other test can.
+    """
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no chromium (`make test` installs it where it may)")
+    if not MODULES.is_dir():
+        pytest.skip("no npm packages in client_demo/web (`make test` installs them where npm's index can be reached)")
+    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=chromium, args=[*WITHOUT_GPU, *sandbox])
+        yield launched
+        launched.close()
+
+
+class Shown:
+    """A page in the browser, and what went wrong in it: on its console, uncaught, or not found.
+
+    `script` is run before the page's own scripts; other options are those of a browser context.
+    """
+
+    def __init__(self, browser: Browser, url: str, script: str = "", **context: Any) -> None:
+        self.context = browser.new_context(**{"viewport": DESKTOP, **context})
+        self.page: Page = self.context.new_page()
+        self.page.add_init_script(script)
+        self.troubles: list[str] = []
+        self.page.on("console", lambda message: self._judge(message.type, message.text))
+        self.page.on("pageerror", lambda error: self.troubles.append(f"uncaught: {error}"))
+        self.page.on(
+            "response", lambda answer: answer.status < 400 or self.troubles.append(f"{answer.status} for {answer.url}")
+        )
+        self.answer = self.page.goto(url)
+
+    def _judge(self, kind: str, text: str) -> None:
+        if kind in ("error", "warning") and "GPU stall due to ReadPixels" not in text:
+            self.troubles.append(f"{kind}: {text}")
+
+    def until(self, expression: str, what: str) -> Any:
+        """Wait until JavaScript says something true; its value."""
+        try:
+            return wait_until(lambda: self.page.evaluate(expression), what)
+        except AssertionError:
+            self.picture("failed")
+            raise
+
+    def text(self, selector: str) -> str:
+        """What a person reads there."""
+        return self.page.locator(selector).inner_text()
+
+    def has(self, selector: str, text: str) -> None:
+        """Wait until a person reads this there."""
+        wait_until(lambda: text in self.text(selector), f"{text!r} in {selector}, which says {self.text(selector)!r}")
+
+    def has_not(self, selector: str, text: str) -> None:
+        """Wait until a person does not read this there."""
+        wait_until(lambda: text not in self.text(selector), f"{text!r} gone from {selector}")
+
+    def picture(self, name: str, **options: Any) -> None:
+        """Keep a screenshot."""
+        OUTPUT.mkdir(exist_ok=True)
+        self.page.screenshot(path=OUTPUT / f"{name}.png", animations="disabled", **options)
+
+    def violations(self) -> list[str]:
+        """What axe-core finds against WCAG 2.1 A and AA, and its good practice."""
+        self.page.evaluate((MODULES / "axe-core" / "axe.min.js").read_text("utf-8"))
+        found = self.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        return [
+            f"{rule['id']}: {rule['help']}: {node['html'][:200]} {node['failureSummary']}"
+            for rule in found["violations"]
+            for node in rule["nodes"]
+        ]
+
+
+@pytest.fixture
+def show(browser: Browser) -> Iterator[Callable[..., Shown]]:
+    """`show(url, …)`: a page. Nothing may have gone wrong in it when the test is over, but what the test took away."""
+    opened: list[Shown] = []
+
+    def showing(url: str, **context: Any) -> Shown:
+        opened.append(Shown(browser, url, **context))
+        return opened[-1]
+
+    yield showing
+    for each in opened:
+        each.context.close()
+    assert [trouble for each in opened for trouble in each.troubles] == []
+
+
+class Served:
+    """A command of client_demo that serves a page until it is stopped."""
+
+    def __init__(self, *arguments: str, **environment: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-u", "-m", "client_demo", *arguments],
+            cwd=ROOT,
+            env=clean_environment(**environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def url(self, word: str) -> str:
+        """The address that it prints behind a word."""
+        assert self.process.stdout
+        printed = []
+        for line in self.process.stdout:
+            printed.append(line)
+            if found := re.search(rf"{word}: (http://\S+)", line):
+                return found[1]
+        raise AssertionError(f"it ended: {''.join(printed)}")
+
+    def stop(self) -> tuple[str, int]:
+        """Press Ctrl-C; what it still printed, and its exit status."""
+        self.process.send_signal(signal.SIGINT)
+        printed, _ = self.process.communicate(timeout=60)
+        return printed, self.process.returncode
+
+
+@pytest.fixture(scope="module")
+def serve() -> Iterator[Callable[..., Served]]:
+    """`serve("map", …)`: a command that ends with the module's tests."""
+    started: list[Served] = []
+
+    def serving(*arguments: str, **environment: str) -> Served:
+        started.append(Served(*arguments, **environment))
+        return started[-1]
+
+    yield serving
+    for each in started:
+        if each.process.poll() is None:
+            each.stop()

@@ -1,0 +1,332 @@
+"""The live map in a real browser, against a real node: what a person sees, with the mouse, the keyboard, the ears."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from end_to_end.conftest import keys  # noqa: F401 (a fixture)
+from end_to_end.harness import Json, Keys, Node, alert, cancel_body, free_ports, stamp, wait_until
+from pages.conftest import PHONE, Served, Shown
+
+from client_demo.geo import offset
+
+HOME = (32.7767, -96.797)
+AFFECTING, ELSEWHERE, STATUS = "#affecting", "#elsewhere", "#status"
+
+pytestmark = pytest.mark.skipif(
+    not Path(sys.executable).with_name("geocast").exists(), reason="there is no `geocast` command beside this Python"
+)
+
+
+@pytest.fixture(scope="module")
+def node(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:  # noqa: F811
+    """A node that allows the map's origin."""
+    (port,) = free_ports(1)
+    with Node(tmp_path_factory.mktemp("map"), keys, "--origins", f"http://127.0.0.1:{port}") as started:
+        started.map_port = port  # type: ignore[attr-defined]
+        yield started
+
+
+@pytest.fixture(scope="module")
+def url(node: Node, serve: Callable[..., Served]) -> str:
+    """The map of that node. The page may see exercises."""
+    return serve(
+        *("map", "--api", f"http://127.0.0.1:{node.api_port}", "--url", f"ws://127.0.0.1:{node.stream_port}/v1/stream"),
+        *("--lat", str(HOME[0]), "--lng", str(HOME[1]), "--port", str(node.map_port)),  # type: ignore[attr-defined]
+        GEOCAST_TOKEN=node.desk,
+        GEOCAST_PAGE_TOKEN=node.keys.token(sub="page", scope="alerts:receive alerts:test"),
+    ).url("map")
+
+
+@pytest.fixture
+def publish(node: Node) -> Iterator[Callable[..., Json]]:
+    """`publish(east_m=…, headline=…, …)`: an alert so far from home, which is cancelled when the test is over."""
+    sent: dict[str, int] = {}
+
+    def publishing(north_m: float = 0, east_m: float = 0, **fields: Any) -> Json:
+        body = alert(offset(*HOME, north_m, east_m), **fields)
+        node.publish(body)
+        sent[body["id"]] = 2
+        return body
+
+    yield publishing
+    for alert_id, number in sent.items():
+        node.post(f"/v1/alerts/{alert_id}/cancel", cancel_body(number))
+
+
+def online(shown: Shown) -> Shown:
+    """Wait until the page is connected."""
+    shown.has(STATUS, "Live")
+    return shown
+
+
+def middle(shown: Shown, selector: str) -> tuple[float, float]:
+    """Where something is on the screen."""
+    box = shown.page.locator(selector).bounding_box()
+    assert box
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def test_an_alert_posted_over_http_is_on_the_map_and_in_the_list_and_said_and_acknowledged(node, url, show, publish):
+    """Circle, card, announcement, latency; and the node hears that somebody was shown it."""
+    shown = online(show(url))
+    sent = publish(headline="Stay inside", severity="severe", description="Police are on the scene.")
+    shown.has(AFFECTING, "Stay inside")
+    for text in ("severe", "Burglary", "Police are on the scene.", "min"):
+        assert text in shown.text(AFFECTING)
+    assert "severe, Burglary. Stay inside" in shown.text("#announce")
+    shown.has("#summary", "1 live alert")
+    assert shown.page.locator(".chip-affecting").count() == 1
+    shown.has("#median", "ms")
+    shown.has(AFFECTING, "after it was accepted")
+    node.wait_for_counts(sent["id"], sent=1, acked=1)
+    shown.picture("map-alert")
+
+
+def test_who_drags_the_marker_into_a_circle_is_told_what_is_live_there(url, show, publish):
+    """A late joiner, with the mouse."""
+    publish(east_m=5000, headline="Five kilometres east")
+    shown = online(show(url))
+    shown.has(ELSEWHERE, "Burglary")
+    assert "Five kilometres east" not in shown.text("body")
+    x, y = middle(shown, ".chip .ring")
+    shown.page.mouse.move(*middle(shown, "#you"))
+    shown.page.mouse.down()
+    shown.page.mouse.move(x, y, steps=12)
+    shown.page.mouse.up()
+    shown.has(AFFECTING, "Five kilometres east")
+    shown.has(AFFECTING, "joined late")
+    assert not shown.page.locator("#elsewhere-block").is_visible()
+    shown.picture("map-late-joiner")
+
+
+def test_the_arrow_keys_move_the_marker_into_a_circle_and_out_again(url, show, publish):
+    """The same for those who use no mouse; what has been left stays held, and says so."""
+    publish(east_m=2500, headline="Two kilometres east")
+    shown = online(show(url))
+    shown.has(ELSEWHERE, "Burglary")
+    shown.page.locator("#you").focus()
+    before = shown.text("#place")
+    for _ in range(12):
+        shown.page.keyboard.press("Shift+ArrowRight")
+        shown.page.wait_for_timeout(150)
+        if "Two kilometres east" in shown.text(AFFECTING):
+            break
+    shown.has(AFFECTING, "Two kilometres east")
+    assert shown.text("#place") != before
+    assert shown.page.evaluate("document.activeElement.id") == "you"
+    for _ in range(12):
+        shown.page.keyboard.press("Shift+ArrowLeft")
+    shown.has("#left", "Two kilometres east")
+    assert "Two kilometres east" not in shown.text(AFFECTING)
+    shown.has("#announce", "You have left the area")
+
+
+def test_who_tells_only_a_cell_is_told_all_the_same(url, show, publish):
+    """The place does not leave the page; its cell is outlined."""
+    shown = online(show(url))
+    shown.page.locator("#coarse").check()
+    publish(headline="Near your cell")
+    shown.has(AFFECTING, "Near your cell")
+
+
+def test_a_cancelled_alert_leaves_the_page(node, url, show, publish):
+    """From the map and from the list, with the reason for those who listen."""
+    shown = online(show(url))
+    sent = publish(headline="It will be called off")
+    shown.has(AFFECTING, "It will be called off")
+    node.cancel(sent["id"], 2)
+    shown.has_not("main", "It will be called off")
+    assert "Cancelled, False alarm" in shown.text("#announce")
+    wait_until(lambda: shown.page.locator(".chip").count() == 0, "the circle is gone")
+    assert shown.page.locator("#nothing").is_visible()
+
+
+def test_after_a_restart_of_the_node_the_page_becomes_right_by_itself(node, url, show, publish):
+    """One alert is called off and one is new when it comes back; nobody touches the page."""
+    soon = "const { random } = Math; Math.random = () => random() / 50"  # in the first half second of the window
+    shown = online(show(url, script=soon))
+    old = publish(headline="Before the restart")
+    shown.has(AFFECTING, "Before the restart")
+    node.kill()
+    shown.has_not(STATUS, "Live")
+    assert "Before the restart" in shown.text(AFFECTING)
+    node.start()
+    node.cancel(old["id"], 2)
+    publish(headline="After the restart")
+    shown.has(AFFECTING, "After the restart")
+    shown.has_not(AFFECTING, "Before the restart")
+    online(shown)
+    shown.troubles = [trouble for trouble in shown.troubles if "WebSocket connection" not in trouble]
+
+
+HOSTILE = {
+    "markup": '<img src=x onerror="globalThis.hacked=1"><script>globalThis.hacked=1</script><b>bold</b>',
+    "bidi": "safe \u202eevil\u2066 \u2067text",
+    "long": "W" * 140,
+    "emoji": "🔥👩‍👩‍👧‍👦🏳️‍🌈" * 9,
+    "entities": "&lt;b&gt; &amp; &#x3C;",
+    "right to left": "حريق في المبنى، ابتعدوا",
+    "combining": "Z" + "\u0351\u0324" * 60,
+}
+
+
+@pytest.mark.parametrize("viewport", [{"width": 1280, "height": 800}, PHONE], ids=["desktop", "phone"])
+def test_text_is_text_whatever_it_says(url, show, publish, viewport):
+    """Shown as it was sent, in a headline, a description and on the map; nothing of it runs or breaks the page."""
+    shown = online(show(url, viewport=viewport))
+    for text in HOSTILE.values():
+        publish(headline=text, description=text)
+    wait_until(lambda: shown.page.locator(f"{AFFECTING} li").count() == len(HOSTILE), "all cards")
+    said = shown.page.evaluate("[...document.querySelectorAll('#affecting p')].map(p => p.textContent)")
+    for text in HOSTILE.values():
+        assert said.count(text) == 2
+    assert shown.page.evaluate("globalThis.hacked") is None
+    assert shown.page.locator("main :is(img, script, b:not(#fan-out-told))").count() == 0
+    shown.page.locator(".chip").first.hover(force=True)
+    assert shown.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    shown.picture(f"map-hostile-{viewport['width']}", full_page=True)
+
+
+def test_exercises_are_marked_as_such(url, show, publish):
+    """In words, in the list, on the map's rim, and for those who listen."""
+    shown = online(show(url))
+    publish(headline="This is only a drill", status="exercise")
+    shown.has(AFFECTING, "Exercise")
+    assert "exercise, moderate, Burglary" in shown.text("#announce")
+
+
+def test_an_alert_that_ends_leaves_the_page(url, show, publish):
+    """By the server's clock, without a message."""
+    shown = online(show(url))
+    publish(headline="Short", expires_at=stamp(seconds=4))
+    shown.has(AFFECTING, "Short")
+    assert re.search(r"0:0\d", shown.text(AFFECTING))
+    shown.has_not("main", "Short")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("viewport", [{"width": 1280, "height": 800}, PHONE], ids=["desktop", "phone"])
+def test_axe_finds_nothing(url, show, publish, scheme, viewport):
+    """Contrast, names, roles, in both themes and at both widths, with an alert of each severity."""
+    for number, severity in enumerate(("extreme", "severe", "moderate", "minor")):
+        publish(headline=f"{severity} here", severity=severity)
+        publish(east_m=4000 + 1500 * number, headline=f"{severity} elsewhere", severity=severity)
+    shown = online(show(url, viewport=viewport, color_scheme=scheme, reduced_motion="reduce"))
+    wait_until(lambda: shown.page.locator(f"{AFFECTING} li").count() == 4, "all cards")
+    wait_until(lambda: shown.page.locator(f"{ELSEWHERE} li").count() == 4, "all rows")
+    assert shown.violations() == []
+    assert shown.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    shown.picture(f"map-{scheme}-{viewport['width']}", full_page=True)
+
+
+def test_the_theme_button_is_remembered(url, show):
+    """Over page loads."""
+    shown = online(show(url, color_scheme="light"))
+    light = shown.page.evaluate("getComputedStyle(document.body).color")
+    shown.page.locator("#theme").click()
+    dark = shown.page.evaluate("getComputedStyle(document.body).color")
+    assert dark != light
+    shown.page.reload()
+    assert shown.page.evaluate("getComputedStyle(document.body).color") == dark
+    wait_until(lambda: shown.page.locator("#theme").get_attribute("aria-pressed") == "true", "the button says so")
+
+
+def test_the_policy_of_the_page_is_strict_and_the_browser_enforces_it(url, show):
+    """No inline script, no eval, no markup from strings, no other hosts."""
+    shown = online(show(url))
+    assert shown.answer
+    headers = shown.answer.headers
+    policy = headers["content-security-policy"]
+    assert "unsafe" not in policy
+    for directive in ("default-src 'none'", "script-src 'self'", "frame-ancestors 'none'", "base-uri 'none'"):
+        assert directive in policy
+    assert (headers["x-content-type-options"], headers["referrer-policy"]) == ("nosniff", "no-referrer")
+    tried = shown.page.evaluate(
+        """[() => { document.body.innerHTML = '<b>no</b>' }, () => new Worker('/map.js'), () => setTimeout('1')]
+        .map((attempt) => { try { attempt(); return 'went through' } catch (error) { return error.name } })"""
+    )
+    assert "went through" not in tried
+    shown.troubles = [trouble for trouble in shown.troubles if "Trusted" not in trouble]
+
+
+def test_only_named_files_are_served_and_only_to_this_machines_name(url):
+    """No way out of the folder, no way in for a stranger's name (DNS rebinding), and copies are asked about."""
+    with httpx.Client(base_url=url, trust_env=False) as http:
+        page = http.get("/")
+        assert page.status_code == 200
+        assert http.get("/", headers={"If-None-Match": page.headers["etag"]}).status_code == 304
+        for path in ("/package.json", "/../cli.py", "/%2e%2e/cli.py", "/npm/maplibre-gl/package.json", "/geocast/"):
+            answer = http.get(path)
+            assert answer.status_code == 404, path
+            assert "content-security-policy" in answer.headers
+        assert http.get("/", headers={"Host": "evil.example"}).status_code == 400
+        assert http.post("/").status_code == 405
+
+
+class Tiles(http.server.BaseHTTPRequestHandler):
+    """A map style of another origin, with a credit that it wants to be shown."""
+
+    def do_GET(self) -> None:
+        source = {"type": "geojson", "data": {"type": "FeatureCollection", "features": []}}
+        credit = (
+            '<a href="https://maps.example/c" onclick="globalThis.hacked=1">&copy; Mappers</a> <img src=x> & friends'
+        )
+        layers = [{"id": "sea", "type": "background", "paint": {"background-color": "#456"}}]
+        sources = {"streets": {**source, "attribution": credit}}
+        body = json.dumps({"version": 8, "sources": sources, "layers": layers}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Access-Control-Allow-Origin", "*")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_a_style_with_streets_is_drawn_and_credited(node, serve, show, publish):
+    """From its own origin, which the page's policy names; the credit is text and links."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Tiles) as tiles:
+        threading.Thread(target=tiles.serve_forever, daemon=True).start()
+        address = serve(
+            *("map", "--api", f"http://127.0.0.1:{node.api_port}", "--lat", str(HOME[0]), "--lng", str(HOME[1])),
+            *("--url", f"ws://127.0.0.1:{node.stream_port}/v1/stream", "--port", "0"),
+            *("--style", f"http://127.0.0.1:{tiles.server_port}/style.json"),
+            GEOCAST_TOKEN=node.desk,
+        ).url("map")
+        publish(headline="On streets")
+        shown = show(address)
+        shown.has(".credits", "© Mappers")
+        assert shown.page.locator(".credits a").get_attribute("href") == "https://maps.example/c"
+        assert shown.page.locator(".credits img").count() == 0
+        shown.has("#summary", "1 live alert")
+        shown.picture("map-style")
+        shown.troubles = [trouble for trouble in shown.troubles if "WebSocket" not in trouble]  # not an allowed origin
+        tiles.shutdown()
+
+
+@pytest.mark.slow
+def test_the_demos_map_shows_who_was_told_and_goes_on_until_it_is_stopped(serve, show):
+    """Fan-outs in slow motion, a verdict, and the status of the verdict after Ctrl-C."""
+    demo = serve("demo", "--seconds", "8", "--subscribers", "300", "--port", "0", "--stay")
+    shown = online(show(demo.url("map")))
+    shown.has("#fan-out-note", "of 300 simulated phones")
+    wait_until(lambda: int(shown.text("#fan-out-told")) > 0, "a fan-out")
+    shown.has("#fan-out-time", "told in")
+    assert shown.page.locator("#simulated").is_visible()
+    shown.picture("map-demo")
+    demo.url("Map")  # behind the verdict
+    shown.has_not("#summary", "0 live")
+    shown.context.close()  # before what it talks to goes away
+    _, status = demo.stop()
+    assert status == 0
