@@ -163,7 +163,7 @@ _command(
 )
 _command(
     "readers",
-    click.option("--nodes", type=Numbers(), default="10,50,100"),
+    click.option("--readers", type=Numbers(), default="10,50,100", help="Processes that follow the log."),
     click.option("--rates", type=Numbers(), default="1,10,100,300", help="Appends a second."),
     click.option("--seconds", type=click.FloatRange(1, 60), default=5.0, help="For each."),
 )

@@ -1,14 +1,14 @@
-"""`readers`: how many nodes follow one log in Redis.
+"""`readers`: how many stream processes follow one log in Redis.
 
-Each node is two things: a reader, which asks as the log does (XREAD COUNT, BLOCK, on a connection of its own), and the
+Each is two things here: a reader, which asks as the log does (XREAD COUNT, BLOCK, on a connection of its own), and the
 log itself (`geocast.alertlog.redis_streams`), which beats once a second. Alerts are appended to all of them by turns,
 at a steady rate, durably (`appendfsync always`).
 
 Measures: CPU of Redis when nothing is appended; then at each rate its CPU, the bytes that it sends, and the time from
 when an append was due until it was answered, and until each reader had it.
 
-Leaves out: what a node does with an entry (`fanout`), replicas, a network. The readers are plain sockets in one process
-that parses answers with hiredis: with nodes of their own the clients' cores would be what is measured.
+Leaves out: what a process does with an entry (`fanout`), replicas, a network. The readers are plain sockets in one
+process that parses answers with hiredis: with processes of their own the clients' cores would be what is measured.
 """
 
 import asyncio
@@ -51,13 +51,13 @@ def _alert(at: int) -> Revision:
     return Revision(alert, 1, "desk", now_ms, Terms("Structure fire", LIFETIME_MS, 9))
 
 
-def _append(url: str, nodes: int, pipe: Connection) -> None:
-    """Be `nodes` logs that beat; for each (first, rate, seconds) that comes, append, and send (due, answered) in ns."""
-    asyncio.run(_append_on(url, nodes, pipe))
+def _append(url: str, count: int, pipe: Connection) -> None:
+    """Be so many logs that beat. For each (first, rate, seconds) that comes append, and send (due, answered) in ns."""
+    asyncio.run(_append_on(url, count, pipe))
 
 
-async def _append_on(url: str, nodes: int, pipe: Connection) -> None:
-    logs = [RedisStreamsLog(url) for _ in range(nodes)]
+async def _append_on(url: str, count: int, pipe: Connection) -> None:
+    logs = [RedisStreamsLog(url) for _ in range(count)]
     for log in logs:
         await log.start()
     pipe.send(None)
@@ -71,10 +71,10 @@ async def _append_on(url: str, nodes: int, pipe: Connection) -> None:
         first, rate, seconds = order
         start_ns = time.monotonic_ns()
         under_way = []
-        for count in range(int(rate * seconds)):
-            due_ns = start_ns + int(count / rate * 1e9)
+        for at in range(int(rate * seconds)):
+            due_ns = start_ns + int(at / rate * 1e9)
             await asyncio.sleep(max(0.0, (due_ns - time.monotonic_ns()) / 1e9))
-            under_way.append(asyncio.create_task(one(first + count, due_ns)))
+            under_way.append(asyncio.create_task(one(first + at, due_ns)))
         await asyncio.sleep(max(0.0, seconds - (time.monotonic_ns() - start_ns) / 1e9))
         pipe.send(await asyncio.gather(*under_way))
     for log in logs:
@@ -82,10 +82,10 @@ async def _append_on(url: str, nodes: int, pipe: Connection) -> None:
 
 
 @contextmanager
-def _appender(url: str, nodes: int) -> Iterator[Connection]:
+def _appender(url: str, count: int) -> Iterator[Connection]:
     context = multiprocessing.get_context("spawn")
     pipe, other = context.Pipe()
-    process = context.Process(target=_append, args=(url, nodes, other), daemon=True)
+    process = context.Process(target=_append, args=(url, count, other), daemon=True)
     process.start()
     try:
         pipe.recv()
@@ -159,20 +159,20 @@ class _Redis:
 # ---- the measurement -----------------------------------------------------------------------------------------------
 
 
-def measure(place: Place, nodes: tuple[int, ...], rates: tuple[int, ...], seconds: float) -> dict[str, Any]:
-    """A Redis for each number of nodes; a stretch without appends, then one at each rate."""
+def measure(place: Place, readers: tuple[int, ...], rates: tuple[int, ...], seconds: float) -> dict[str, Any]:
+    """A Redis for each number of readers; a stretch without appends, then one at each rate."""
     found = []
-    with screen.progress("stretches", len(nodes) * (1 + len(rates))) as show:
-        for count in nodes:
+    with screen.progress("stretches", len(readers) * (1 + len(rates))) as show:
+        for count in readers:
             with ExitStack() as stack:
                 redis = _Redis(stack, place)
                 pipe = stack.enter_context(_appender(redis.url, count))
-                readers = [_Reader(redis.port) for _ in range(count)]
-                for reader in readers:
+                crowd = [_Reader(redis.port) for _ in range(count)]
+                for reader in crowd:
                     stack.callback(reader.socket.close)
                 first = 0
                 for rate in (0, *rates):
-                    found.append(_stretch(redis, readers, pipe, (first, rate, seconds)))
+                    found.append(_stretch(redis, crowd, pipe, (first, rate, seconds)))
                     first += int(rate * seconds)
                     show(len(found))
     return {"stretches": found}
@@ -190,7 +190,7 @@ def _stretch(redis: _Redis, readers: list[_Reader], pipe: Connection, order: tup
     due_ns = {alert_id(first + count).encode(): due for count, (due, _) in enumerate(times)}
     read_ms = [(when - due_ns[name]) / 1e6 for reader in readers for name, when in reader.got]
     return {
-        "nodes": len(readers),
+        "readers": len(readers),
         "rate": rate,
         "cpu_share": cpu_s / elapsed_s,
         "cpu_us_per_append": cpu_s / len(times) * 1e6 if times else None,
@@ -224,7 +224,7 @@ def table(result: Result) -> Table:
     """One row for each stretch."""
     rows = [
         [
-            str(it["nodes"]),
+            str(it["readers"]),
             str(it["rate"]),
             f"{it['cpu_share']:.1%}",
             number(it["cpu_us_per_append"]),
@@ -239,21 +239,21 @@ def table(result: Result) -> Table:
         for it in result.found["stretches"]
     ]
     columns = (
-        *("nodes", "appends/s", "Redis CPU", "µs/append", "MB/s out"),
+        *("readers", "appends/s", "Redis CPU", "µs/append", "MB/s out"),
         *("answered p50 ms", "p99 ms", "read p50 ms", "p99 ms", "missing"),
     )
-    return Table("readers: nodes that follow one log in Redis, appendfsync always", columns, rows)
+    return Table("readers: processes that follow one log in Redis, appendfsync always", columns, rows)
 
 
 def plot(result: Result, figure: Any) -> None:
-    """CPU and latency over the rate, for each number of nodes."""
+    """CPU and latency over the rate, for each number of readers."""
     cpu, latency = figure.subplots(1, 2)
     stretches = result.found["stretches"]
-    for nodes in dict.fromkeys(it["nodes"] for it in stretches):
-        own = [it for it in stretches if it["nodes"] == nodes]
-        cpu.plot([it["rate"] for it in own], [it["cpu_share"] * 100 for it in own], "o-", label=f"{nodes} nodes")
+    for readers in dict.fromkeys(it["readers"] for it in stretches):
+        own = [it for it in stretches if it["readers"] == readers]
+        cpu.plot([it["rate"] for it in own], [it["cpu_share"] * 100 for it in own], "o-", label=f"{readers} readers")
         loaded = [it for it in own if it["rate"]]
-        latency.plot([it["rate"] for it in loaded], [it["read_ms"]["p99"] for it in loaded], "o-", label=f"{nodes}")
+        latency.plot([it["rate"] for it in loaded], [it["read_ms"]["p99"] for it in loaded], "o-", label=f"{readers}")
     cpu.set(xlabel="appends a second", ylabel="CPU of Redis, %", ylim=(0, None))
     latency.set(xlabel="appends a second", ylabel="append → read, p99, ms", ylim=(0, None))
     cpu.legend()
@@ -262,9 +262,9 @@ def plot(result: Result, figure: Any) -> None:
 
 BENCH = Bench(
     "readers",
-    "how many nodes follow one log in Redis.",
+    "how many processes follow one log in Redis.",
     measure,
     table,
     plot,
-    {"nodes": (50,), "rates": (10, 100), "seconds": 3.0},
+    {"readers": (50,), "rates": (10, 100), "seconds": 3.0},
 )
