@@ -303,6 +303,7 @@ def test_nodes_die_drain_and_come_back_behind_the_proxy(
             await phone.holds(second["id"], third["id"])
             assert sessions(its) == 1
 
+            assert "geocast_ready 1.0" in its.api.get("/metrics").text
             await asyncio.to_thread(server.stop)
             await asyncio.to_thread(
                 wait_until, lambda: its.api.get("/readyz").status_code == 503, "the node is not ready"
@@ -310,6 +311,7 @@ def test_nodes_die_drain_and_come_back_behind_the_proxy(
             async with Phone(proxy.url, spot, token) as late:
                 await late.holds(second["id"], third["id"])
                 assert sessions(its) == 2, "who was there stays"
+            assert "geocast_ready 0.0" in its.api.get("/metrics").text
 
     with kind(tmp_path, certificate, nodes) as proxy:
         asyncio.run(main(proxy))
