@@ -1,65 +1,30 @@
-"""`python -m client_demo`: listen, publish, revise, cancel, desk, map, demo, conformance."""
+"""`python -m client_demo`: listen, walk, publish, revise, cancel, desk, review, map, demo, conformance."""
 
 import asyncio
 import json
-import shlex
-import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_args
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.text import Text
 
-from client_demo.client import Client, ClientError
+from client_demo.command import SEVERITIES, STREAM_URL, WRONG_INPUT, Command, api_options, fail, run, stopped
 from client_demo.conformance.command import conformance
 from client_demo.demo import SUBSCRIBERS, DemoError, Programme, run_demo
 from client_demo.desk import Desk, Policy
 from client_demo.feeds import FeedError, read_feed
-from client_demo.geo import Place, away_m
-from client_demo.holdings import Change, Holdings, Kind
+from client_demo.link import ClientError
 from client_demo.live_map import FILES, MAP_PORT, View, live_map
-from client_demo.publisher import Publisher, PublishError
-from client_demo.show import alert_line, make_console, plain, styled
+from client_demo.publisher import Publisher
+from client_demo.review.cli import review
+from client_demo.show import make_console, plain
 from client_demo.stage import StageError
-from client_demo.times import format_time, own_ms, parse_time, wall_ms
+from client_demo.terminal import listen, walk
+from client_demo.times import format_time, wall_ms
 from client_demo.web_server import missing
-from client_demo.wire import WireName
-
-STREAM_URL = "ws://127.0.0.1:8765/v1/stream"
-API_URL = "http://127.0.0.1:8766"
-SEVERITIES = ("extreme", "severe", "moderate", "minor")
-TOKEN_COMMAND_S = 30
-STOPPED = 130  # 128 + SIGINT, as shells have it
-WRONG_INPUT = 2  # the exit status for input that can't be used, as for wrong options
-
-Result = TypeVar("Result")
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def fail(message: object, status: int = 1) -> NoReturn:
-    """Say one line on stderr and end."""
-    click.echo(f"error: {plain(message)}", err=True)
-    sys.exit(status)
-
-
-def stopped() -> NoReturn:
-    """Say that a Ctrl-C was heard, and end."""
-    click.echo("stopped", err=True)
-    sys.exit(STOPPED)
-
-
-def run(work: Coroutine[Any, Any, Result]) -> Result:
-    """Run it; what goes wrong in a known way is one line."""
-    try:
-        return asyncio.run(work)
-    except (ClientError, PublishError) as error:
-        fail(error)
-    except KeyboardInterrupt:
-        stopped()
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -70,25 +35,11 @@ def main() -> None:
     """
 
 
-main.add_command(conformance)
+for command in (listen, walk, review, conformance):
+    main.add_command(command)
 
 
-# ---- options that several commands share -------------------------------------------------------------------------
-
-
-def api_options(command: Command) -> Command:
-    """Where the api listener is, and the token for it."""
-    url = click.option(
-        "--api", "api", default=API_URL, envvar="GEOCAST_API_URL", show_envvar=True, help="The api listener."
-    )
-    token = click.option(
-        "--token",
-        required=True,
-        envvar="GEOCAST_TOKEN",
-        show_envvar=True,
-        help="A token with alerts:publish. Better by the variable: others can see a command line.",
-    )
-    return url(token(command))
+# ---- publish, revise, cancel -------------------------------------------------------------------------------------
 
 
 def alert_options(command: Command, *, required: bool) -> Command:
@@ -112,125 +63,6 @@ def alert_options(command: Command, *, required: bool) -> Command:
 reviewer_option = click.option(
     "--reviewer", default="desk-1", envvar="GEOCAST_REVIEWER", show_envvar=True, help="Who decided to publish this."
 )
-
-
-# ---- listen --------------------------------------------------------------------------------------------------------
-
-
-@main.command()
-@click.option("--url", default=STREAM_URL, envvar="GEOCAST_STREAM_URL", show_envvar=True, help="The stream listener.")
-@click.option("--lat", type=click.FloatRange(-90, 90), envvar="GEOCAST_LAT", show_envvar=True, help="Where you are.")
-@click.option("--lng", type=click.FloatRange(-180, 180), envvar="GEOCAST_LNG", show_envvar=True)
-@click.option(
-    "--accuracy",
-    "accuracy_m",
-    default=0.0,
-    envvar="GEOCAST_ACCURACY",
-    show_envvar=True,
-    help="Of the place, in metres; 2,000 at most.",
-)
-@click.option(
-    "--cell",
-    "cells",
-    multiple=True,
-    envvar="GEOCAST_CELL",
-    show_envvar=True,
-    help="An H3 cell (resolution 7 to 15), to tell no more than that. May be repeated.",
-)
-@click.option(
-    "--token", envvar="GEOCAST_TOKEN", show_envvar=True, help="A token with alerts:receive, where one is needed."
-)
-@click.option(
-    "--token-command",
-    envvar="GEOCAST_TOKEN_COMMAND",
-    show_envvar=True,
-    help="A command that prints a fresh token, run whenever one is needed.",
-)
-@click.option("--wire", type=click.Choice(get_args(WireName)), default="json", envvar="GEOCAST_WIRE", show_envvar=True)
-@click.option(
-    "--category",
-    "categories",
-    multiple=True,
-    envvar="GEOCAST_CATEGORY",
-    show_envvar=True,
-    help="Only this one. May be repeated.",
-)
-@click.option(
-    "--min-severity",
-    type=click.Choice(SEVERITIES),
-    envvar="GEOCAST_MIN_SEVERITY",
-    show_envvar=True,
-    help="Nothing less than this.",
-)
-def listen(
-    url: str,
-    lat: float | None,
-    lng: float | None,
-    accuracy_m: float,
-    cells: tuple[str, ...],
-    token: str | None,
-    token_command: str | None,
-    wire: WireName,
-    categories: tuple[str, ...],
-    min_severity: str | None,
-) -> None:
-    """Print alerts as they come, until Ctrl-C.
-
-    Each line tells what happened, whether you are inside, and how long the alert still lives.
-    """
-    if (lat is None) != (lng is None) or (lat is None and not cells):
-        raise click.UsageError("say where you are: --lat and --lng, or --cell")
-    try:
-        places = [Place.in_cell(cell) for cell in cells]
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-    if lat is not None and lng is not None:
-        places.append(Place.at(lat, lng, accuracy_m))
-    console = make_console()
-    client = Client(
-        url,
-        places,
-        token=_token_source(token, token_command),
-        wire=wire,
-        categories=categories or None,
-        min_severity=min_severity,
-        on_change=lambda change: console.print(change_line(change, client.holdings, own_ms()), soft_wrap=True),
-        on_status=lambda line: console.print(Text(plain(line), style="dim"), soft_wrap=True),
-    )
-    run(client.run())
-
-
-def _token_source(token: str | None, command: str | None) -> Callable[[], str] | None:
-    if command is not None:
-        return lambda: _printed_by(command)
-    return None if token is None else lambda: token
-
-
-def _printed_by(command: str) -> str:
-    try:
-        done = subprocess.run(shlex.split(command), capture_output=True, text=True, check=True, timeout=TOKEN_COMMAND_S)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise RuntimeError(f"the token command failed: {type(error).__name__}") from None
-    return done.stdout.strip()
-
-
-def change_line(change: Change, holdings: Holdings, now_ms: int) -> Text:
-    """One change in one line. `now_ms` is the client's own clock."""
-    alert = change.alert
-    away = away_m(alert["area"], holdings.places)
-    where = ("inside" if change.here else "outside") + (
-        "" if away is None else f", {away / 1000:.1f} km from the centre"
-    )
-    left_s = max(0, parse_time(alert["expires_at"]) - holdings.server_ms(now_ms)) // 1000
-    ended = change.kind in (Kind.CANCELLED, Kind.EXPIRED)
-    rest = [where, *([] if ended else [f"{left_s // 60} min {left_s % 60:02} s left"]), f"revision {alert['revision']}"]
-    line = Text(f"{change.kind.replace('_', ' '):14} ", style="bold")
-    line.append(alert_line(alert), style="" if ended else styled(alert["severity"]))
-    line.append(plain(f" ({change.reason})") if change.reason else "")
-    return line.append(f"  [{'; '.join(rest)}]", style="dim")
-
-
-# ---- publish, revise, cancel -------------------------------------------------------------------------------------
 
 
 def _said(fields: dict[str, Any]) -> dict[str, Any]:

@@ -88,6 +88,8 @@ class Client:
         self._backoff, self._pong_s = Backoff(draw), pong_s
         self._stopping, self._held_changed = asyncio.Event(), asyncio.Event()
         self._welcomed = False
+        self._behind = 0  # how many messages the `welcome` has announced that are still to come
+        self._is_caught_up = asyncio.Event()
         self._token: str | None = None
         self._refused_token: str | None = None
         self._link: Link | None = None
@@ -97,6 +99,22 @@ class Client:
     async def run(self) -> None:
         """Stay connected until `stop`. Raises ClientError when coming back makes no sense."""
         await first_to_end(self._stay_connected(), self._expire(), self._stopping.wait())
+
+    async def fetch(self) -> None:
+        """One short connection: take what there is, acknowledge it, close. Raises ClientError.
+
+        For an app in the background that a push has woken (protocol, "A client's duties").
+        """
+        await first_to_end(self.run(), self._caught_up_and_acknowledged())
+
+    async def _caught_up_and_acknowledged(self) -> None:
+        await self.caught_up()
+        if self._link is not None:
+            await self._link.said_all()
+
+    async def caught_up(self) -> None:
+        """Wait until everything that the last `welcome` announced has come."""
+        await self._is_caught_up.wait()
 
     def stop(self) -> None:
         """End the run; the connection is closed with 1000."""
@@ -189,6 +207,7 @@ class Client:
         self._backoff.welcomed(welcome["retry"]["min_ms"], welcome["retry"]["max_ms"])
         self._set_clock(welcome)
         self._on_status(f"connected, {welcome['live']} to catch up on")
+        self._expect(welcome["live"])
         await first_to_end(link.talk(welcome["heartbeat_s"]), self._renew_token(link, _expiry_ms(welcome)))
 
     def _hello(self) -> Message:
@@ -213,7 +232,19 @@ class Client:
 
     # ---- what comes in -------------------------------------------------------------------------------------
 
+    def _expect(self, behind: int) -> None:
+        self._behind = behind
+        if behind > 0:
+            self._is_caught_up.clear()
+        else:
+            self._is_caught_up.set()
+
     def _take(self, message: Message) -> None:
+        self._handle(message)
+        if self._behind and message["type"] in ("alert", "cancel"):
+            self._expect(self._behind - 1)
+
+    def _handle(self, message: Message) -> None:
         match message["type"]:
             case "alert":
                 self._report(self._changes(self.holdings.take_alert, message["alert"], own_ms()))

@@ -35,6 +35,7 @@ from client_demo.link import first_to_end
 from client_demo.live_map import FILES, MAP_PORT, LiveMap, View, by_revision, fan_out, live_map
 from client_demo.population import KINDS, Simulated, city
 from client_demo.publisher import Publisher, PublishError, Refused
+from client_demo.review.run import DESK_PORT, OpenDesk, Settings, open_desk
 from client_demo.show import Stage, alert_line, verdict_table
 from client_demo.stage import CrowdProcess, Node, StageError, all_do
 from client_demo.times import wall_ms
@@ -143,7 +144,10 @@ async def _perform(stage: Stage, programme: Programme, incidents: Sequence[Incid
                 outcome = judge(await show.evidence())
             _tell(stage, outcome)
             if programme.stays and missing(FILES) is None:
+                desk = await cleanup.enter_async_context(_serve_desk(node, programme, Path(folder)))
                 stage.say(f"The city goes on. Map: {shown.url}   End it with Ctrl-C.", "bold")
+                for name, link in desk.links.items():
+                    stage.say(f"A desk where you decide what is published, as {name}: {link}", "bold")
                 with contextlib.suppress(asyncio.CancelledError):  # by Ctrl-C: an end like any other
                     await first_to_end(show.go_on(), node.watch())
         except PublishError as error:
@@ -161,6 +165,26 @@ async def _serve_map(node: Node, programme: Programme) -> AsyncIterator[LiveMap]
         except OSError:
             shown = await cleanup.enter_async_context(live_map(node.api_url, node.token, view))
         yield shown
+
+
+@contextlib.asynccontextmanager
+async def _serve_desk(node: Node, programme: Programme, folder: Path) -> AsyncIterator[OpenDesk]:
+    """A review desk on the demo's feed: what is approved there reaches the map and the crowd."""
+    settings = Settings(
+        api_url=node.api_url,
+        token=node.token,
+        feed=str(programme.feed or SAMPLE),
+        state=folder / "review.db",
+        status="actual",
+        port=DESK_PORT,
+        style_url=programme.map_style,
+    )
+    async with contextlib.AsyncExitStack() as cleanup:
+        try:
+            desk = await cleanup.enter_async_context(open_desk(settings))
+        except OSError:  # the port is taken
+            desk = await cleanup.enter_async_context(open_desk(replace(settings, port=0)))
+        yield desk
 
 
 def _tell(stage: Stage, outcome: Outcome) -> None:

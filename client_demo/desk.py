@@ -131,14 +131,19 @@ class Desk:
 
     def decide(self, incident: Incident, now_ms: int) -> Case | Refusal:
         """Publish it, or why not."""
+        category = self.category_of(incident)
+        if isinstance(category, Refusal):
+            return category
+        if incident.lat is None:
+            return Refusal(incident, Reason.NO_COORDINATES, "the record has none")
+        return self._dated(incident, category, now_ms)
+
+    def category_of(self, incident: Incident) -> str | Refusal:
+        """The policy's category that its nature means, or why there is none."""
         key = self._natures[incident.feed].get(incident.nature)
         if key is None:
             return Refusal(incident, Reason.UNKNOWN_NATURE, f'"{incident.nature}" is not in the table')
-        if key not in self._policy.categories:
-            return self._not_alertable(incident, key)
-        if incident.lat is None:
-            return Refusal(incident, Reason.NO_COORDINATES, "the record has none")
-        return self._dated(incident, key, now_ms)
+        return key if key in self._policy.categories else self._not_alertable(incident, key)
 
     def _not_alertable(self, incident: Incident, key: str) -> Refusal:
         if key in self._natures["individual"]:
@@ -160,8 +165,7 @@ class Desk:
     def write(self, case: Case, now_ms: int) -> dict[str, Any]:
         """The approved alert, ready to publish. A re-timed case happened just before now, whenever now is."""
         occurred_at = now_ms - AGE_AFTER_RETIMING_MS if case.retimed else case.occurred_at
-        wording = self._wording.get(case.category) or self._plain_wording(case.category)
-        radius_m = self._policy.clamp_m(case.category, wording["radius_m"])
+        wording = self.wording(case.category)
         return {
             "id": uuid.uuid4().hex,
             "category": case.category,
@@ -169,13 +173,18 @@ class Desk:
             "severity": wording["severity"],
             "threat": "community",
             "occurred_at": format_time(occurred_at),
-            "area": [circle(case.incident, radius_m)],
+            "area": [circle(case.incident, wording["radius_m"])],
             "approval": self.approval(now_ms),
         }
 
     def approval(self, now_ms: int) -> dict[str, str]:
         """Somebody's decision to publish this, made now."""
         return {"reviewer": f"desk-{next(self._desks)}", "approved_at": format_time(now_ms)}
+
+    def wording(self, category: str) -> dict[str, Any]:
+        """The headline, severity and `radius_m` for a category, the radius within its bounds."""
+        wording = self._wording.get(category) or self._plain_wording(category)
+        return {**wording, "radius_m": self._policy.clamp_m(category, wording["radius_m"])}
 
     def _plain_wording(self, category: str) -> dict[str, Any]:
         title = self._policy.categories[category].get("title", category)

@@ -1,7 +1,8 @@
 """Dispatch records in, incidents out: what happened, where and when, and nothing else.
 
 Rule 1  A feed is told by its columns, whatever the file is called; CSV with a header, or a JSON list of records.
-Rule 2  An address, a caller, a unit's name and the number of units end here: `Incident` has no field for them.
+Rule 2  An address, a caller, a unit's name and the number of units end here: `Incident` has no field for them. The
+        rows themselves are kept for a person at a review desk (`Group`), with a word on what in them is private.
 Rule 3  One incident is one incident, however many units were sent to it. Rows with the same incident number are one;
         where a feed has no number, the same nature at the same place within the hour is.
 Rule 4  A file that can't be used is refused in one line that says why.
@@ -23,6 +24,7 @@ from client_demo.times import ms_of
 
 SAMPLE = Path(__file__).with_name("sample_feed.csv")
 SAME_INCIDENT_MS = 3_600_000
+ADDRESS, UNITS, CASE, PLACE = "address", "units", "case number", "exact place"  # what a column gives away
 
 Row = Mapping[str, Any]
 
@@ -45,6 +47,34 @@ class Incident:
     lng: float | None
 
 
+@dataclass(slots=True)
+class Group:
+    """One incident with the rows that tell of it, in order of time (Rule 3).
+
+    `key` is the same for all rows of the incident, also in a later edition of the feed; where the feed `is_numbered`
+    it is nobody else's. `latest` is the time of the last row.
+    """
+
+    key: str
+    is_numbered: bool
+    incident: Incident
+    rows: list[Row]
+    latest: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What a feed's text holds. `private` tells what some columns give away; `nature` and `district` name columns."""
+
+    title: str
+    rows: int
+    groups: list[Group]
+    has_places: bool
+    private: Mapping[str, str]
+    nature: str
+    district: str
+
+
 @dataclass(frozen=True, slots=True)
 class Feed:
     """A file that was read."""
@@ -56,83 +86,105 @@ class Feed:
 
 @dataclass(frozen=True, slots=True)
 class _Format:
-    """One kind of feed: the columns that tell it, and how a row is read."""
+    """One kind of feed: the columns that tell it, how a row is read, and what in it is private (column -> what)."""
 
     name: str
     title: str
     columns: frozenset[str]
     number: Callable[[Row], str]
     incident: Callable[[Row], Incident]
+    private: Mapping[str, str]
+    nature: str
+    district: str = ""
     has_places: bool = True
 
 
 def read_feed(path: Path) -> Feed:
     """The incidents of a file, oldest first. Raises FeedError (Rule 4)."""
-    rows = _rows(path)
-    kind = _kind(path, rows)
-    if not kind.has_places:
+    found = read_records(path.name, feed_text(path))
+    if not found.has_places:
         raise FeedError(
-            f"{path.name} can't be used: {kind.title} give a block and a street but no coordinates, "
+            f"{path.name} can't be used: {found.title} give a block and a street but no coordinates, "
             "and nothing here looks addresses up"
         )
-    incidents = _grouped(kind, rows)
+    incidents = [group.incident for group in found.groups]
     if all(incident.lat is None for incident in incidents):
-        raise FeedError(f"{path.name} can't be used: none of its {len(rows)} records has coordinates")
-    return Feed(kind.title, len(rows), incidents)
+        raise FeedError(f"{path.name} can't be used: none of its {found.rows} records has coordinates")
+    return Feed(found.title, found.rows, incidents)
+
+
+def read_records(name: str, text: str) -> Records:
+    """The incidents in the text of a feed called `name`, oldest first, with their rows. Raises FeedError (Rule 4)."""
+    rows = _rows(name, text)
+    kind = _kind(name, rows)
+    groups = _grouped(kind, rows)
+    return Records(kind.title, len(rows), groups, kind.has_places, kind.private, kind.nature, kind.district)
 
 
 # ---- files -----------------------------------------------------------------------------------------------------
 
 
-def _rows(path: Path) -> list[Row]:
+def feed_text(path: Path) -> str:
+    """The text of a file. Raises FeedError."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise FeedError(f"{path} can't be read: {reason}") from None
+
+
+def _rows(name: str, text: str) -> list[Row]:
     is_json = text.lstrip().startswith(("{", "["))
-    rows: list[Row] = _json_rows(path, text) if is_json else list[Row](csv.DictReader(StringIO(text)))
+    try:
+        rows: list[Row] = _json_rows(name, text) if is_json else list[Row](csv.DictReader(StringIO(text)))
+    except csv.Error as error:
+        raise FeedError(f"{name} is no CSV that can be read: {error}") from None
     if not rows:
-        raise FeedError(f"{path.name} holds no records")
+        raise FeedError(f"{name} holds no records")
     return rows
 
 
-def _json_rows(path: Path, text: str) -> list[Row]:
+def _json_rows(name: str, text: str) -> list[Row]:
     try:
         found = json.loads(text)
-    except ValueError:
-        raise FeedError(f"{path.name} is neither CSV nor JSON") from None
+        # JSON can spell half a character (a lone surrogate), which nothing could be sent or stored with.
+        found = json.loads(json.dumps(found, ensure_ascii=False).encode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        raise FeedError(f"{name} is neither CSV nor JSON") from None
     if isinstance(found, list) and all(isinstance(row, dict) for row in found):
         return found
-    raise FeedError(f"{path.name} is no feed: a list of records is needed, and this is something else (a code list?)")
+    raise FeedError(f"{name} is no feed: a list of records is needed, and this is something else (a code list?)")
 
 
-def _kind(path: Path, rows: list[Row]) -> _Format:
+def _kind(name: str, rows: list[Row]) -> _Format:
     columns = {key for key in rows[0] if key}
     for kind in FORMATS:
         if kind.columns <= columns:
             return kind
     known = "; ".join(f"{kind.title} ({', '.join(sorted(kind.columns))})" for kind in FORMATS)
-    raise FeedError(f"{path.name} is no feed that is known here. Known by their columns: {known}")
+    raise FeedError(f"{name} is no feed that is known here. Known by their columns: {known}")
 
 
-def _grouped(kind: _Format, rows: Iterable[Row]) -> list[Incident]:
+def _grouped(kind: _Format, rows: Iterable[Row]) -> list[Group]:
     """Rule 3. Of the rows of an incident the earliest counts."""
-    read = [(kind.number(row), kind.incident(row)) for row in rows]
-    read.sort(key=lambda pair: pair[1].occurred_at or 0)
-    incidents: list[Incident] = []
-    latest: dict[object, int | None] = {}
-    for number, incident in read:
-        key = number or (incident.nature, incident.lat, incident.lng)
-        if key in latest and (number or _is_near(latest[key], incident.occurred_at)):
-            continue
-        latest[key] = incident.occurred_at
-        incidents.append(incident)
-    return incidents
+    read = [(kind.number(row), kind.incident(row), row) for row in rows if kind.columns <= row.keys()]
+    read.sort(key=lambda triple: triple[1].occurred_at or 0)
+    groups: list[Group] = []
+    latest: dict[str, Group] = {}
+    for number, incident, row in read:
+        key = f"{kind.name} " + (number or f"{incident.nature} {incident.lat} {incident.lng}")
+        group = latest.get(key)
+        if group is None or not (number or is_near(group.incident.occurred_at, incident.occurred_at)):
+            group = latest[key] = Group(key, bool(number), incident, [], incident.occurred_at)
+            groups.append(group)
+        group.rows.append(row)
+        group.latest = incident.occurred_at
+    return groups
 
 
-def _is_near(earlier: int | None, later: int | None) -> bool:
-    return earlier is None or later is None or later - earlier <= SAME_INCIDENT_MS
+def is_near(earlier: int | None, later: int | None) -> bool:
+    """Whether two rows without a number, alike in nature and place, tell of one incident."""
+    return earlier is None or later is None or abs(later - earlier) <= SAME_INCIDENT_MS
 
 
 # ---- columns ---------------------------------------------------------------------------------------------------
@@ -206,6 +258,13 @@ FORMATS = (
         frozenset({"incident_number", "nature_of_call", "date_time", "location", "unit_number"}),
         lambda row: str(row["incident_number"]),
         _dallas,
+        {
+            "incident_number": CASE,
+            **dict.fromkeys(("location", "block"), ADDRESS),
+            **dict.fromkeys(("unit_number", "beat", "reporting_area"), UNITS),
+        },
+        "nature_of_call",
+        "division",
         has_places=False,
     ),
     _Format(
@@ -214,6 +273,9 @@ FORMATS = (
         frozenset({"lat", "lng", "title", "timeStamp", "twp"}),
         _no_number,
         _montgomery,
+        {"addr": ADDRESS, "lat": PLACE, "lng": PLACE},
+        "title",
+        "twp",
     ),
     _Format(
         "sf_fire",
@@ -221,6 +283,15 @@ FORMATS = (
         frozenset({"IncidentNumber", "CallType", "CallDate", "AvailableDtTm", "Location"}),
         lambda row: str(row["IncidentNumber"]),
         _sf_fire,
+        {
+            **dict.fromkeys(("CallNumber", "IncidentNumber", "RowID"), CASE),
+            "Address": ADDRESS,
+            **dict.fromkeys(("UnitID", "UnitType", "UnitSequenceInCallDispatch", "NumAlarms", "ALSUnit"), UNITS),
+            **dict.fromkeys(("Battalion", "StationArea", "Box"), UNITS),
+            "Location": PLACE,
+        },
+        "CallType",
+        "Neighborhood",
     ),
     _Format(
         "sample",
@@ -228,5 +299,7 @@ FORMATS = (
         frozenset({"incident", "reported_at", "nature", "lat", "lng"}),
         lambda row: str(row["incident"]),
         _sample,
+        {"incident": CASE, "address": ADDRESS, "unit": UNITS, "lat": PLACE, "lng": PLACE},
+        "nature",
     ),
 )

@@ -5,7 +5,7 @@ Degrees for coordinates, metres for distances.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import asin, cos, degrees, radians, sin, sqrt
+from math import asin, atan2, cos, degrees, hypot, radians, sin, sqrt
 from typing import Any
 
 import h3
@@ -30,6 +30,24 @@ def offset(lat: float, lng: float, north_m: float, east_m: float) -> tuple[float
     new_lat = max(-90.0, min(90.0, lat + degrees(north_m / EARTH_RADIUS_M)))
     new_lng = lng + degrees(east_m / (EARTH_RADIUS_M * max(0.01, cos(radians(lat)))))
     return new_lat, (new_lng + 180) % 360 - 180
+
+
+def along(a_lat: float, a_lng: float, b_lat: float, b_lng: float, share: float) -> tuple[float, float]:
+    """The point at this share (0 to 1) of the great circle from one point to another, which must not be antipodes."""
+    angle = distance_m(a_lat, a_lng, b_lat, b_lng) / EARTH_RADIUS_M
+    if angle == 0:
+        return a_lat, a_lng
+    from_a, from_b = sin((1 - share) * angle) / sin(angle), sin(share * angle) / sin(angle)
+    x, y, z = (
+        from_a * one + from_b * other
+        for one, other in zip(_unit_vector(a_lat, a_lng), _unit_vector(b_lat, b_lng), strict=True)
+    )
+    return degrees(atan2(z, hypot(x, y))), degrees(atan2(y, x))
+
+
+def _unit_vector(lat: float, lng: float) -> tuple[float, float, float]:
+    phi, theta = radians(lat), radians(lng)
+    return cos(phi) * cos(theta), cos(phi) * sin(theta), sin(phi)
 
 
 @dataclass(frozen=True, slots=True)

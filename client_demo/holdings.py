@@ -170,6 +170,24 @@ class Holdings:
         changes += self._drop(latest_first[MAX_HOLDING:], Kind.DROPPED)
         return {key: self._held[key].revision for key in latest_first[:MAX_HOLDING]}, changes
 
+    # ---- from one run to the next ----------------------------------------------------------------------------
+
+    def saved(self) -> list[dict[str, Any]]:
+        """What is held, as JSON has it; see `restore`."""
+        return [{"alert": held.alert, "shown": held.shown} for held in self._held.values()]
+
+    def restore(self, saved: Sequence[Mapping[str, Any]]) -> None:
+        """Hold again what `saved` gave; what has ended since is dropped by Rule 2, with the next clock that is known.
+
+        Raises KeyError, TypeError or ValueError for anything else.
+        """
+        for each in saved:
+            alert = each["alert"]
+            is_here = is_inside(alert["area"], self._places)
+            self._held[alert["id"]] = _Held(
+                alert, alert["revision"], parse_time(alert["expires_at"]), is_here, bool(each["shown"])
+            )
+
     def _drop(self, keys: Sequence[str], kind: Kind, reason: str | None = None) -> list[Change]:
         dropped = [self._held.pop(key) for key in keys]
         return [held.change(kind, reason) for held in dropped if held.shown]

@@ -55,7 +55,8 @@ class Link:
         self._socket, self._wire, self._take, self._pong_s = socket, wire, take, pong_s
         self._urgent: deque[Message] = deque()
         self._later: deque[Message] = deque()
-        self._waiting = asyncio.Event()
+        self._waiting, self._is_quiet = asyncio.Event(), asyncio.Event()
+        self._is_quiet.set()
         self._asked: dict[int, asyncio.Future[None]] = {}
         self._refs = 0
         self._pace = Pace(MESSAGES_PER_S, BURST)
@@ -76,12 +77,20 @@ class Link:
     def say(self, message: Message) -> None:
         """Send soon."""
         self._urgent.append(message)
-        self._waiting.set()
+        self._wake()
 
     def say_later(self, message: Message) -> None:
         """Send when nothing else waits: acknowledgements may be many."""
         self._later.append(message)
+        self._wake()
+
+    def _wake(self) -> None:
+        self._is_quiet.clear()
         self._waiting.set()
+
+    async def said_all(self) -> None:
+        """Wait until nothing waits to be sent."""
+        await self._is_quiet.wait()
 
     async def ask(self, message: Message) -> None:
         """Send and wait for the `ok`, or for the end of the connection. Raises RequestRefused."""
@@ -116,6 +125,7 @@ class Link:
             self._waiting.clear()
             while self._urgent or self._later:
                 await self._send((self._urgent or self._later).popleft())
+            self._is_quiet.set()
 
     async def _listen(self, heartbeat_s: float) -> None:
         while True:

@@ -17,6 +17,7 @@ import shutil
 import signal
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def wait_until(true: Callable[[], Any], what: str, within_s: float = PATIENCE_S)
         time.sleep(0.01)
 
 
-class Server:
+class Server(ABC):
     """One process of redis-server: what Redis and Sentinel have in common."""
 
     def __init__(self, folder: Path, password: str = "") -> None:
@@ -69,9 +70,9 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    @abstractmethod
     def arguments(self) -> list[str]:
         """The command line behind `redis-server`."""
-        raise NotImplementedError
 
     def start(self) -> None:
         """Start it, with what its folder holds, and wait until it answers."""

@@ -93,6 +93,16 @@ def test_dev_mode_is_for_this_machine(option, tmp_path):
     settings(**{option: public, "keys": tmp_path, "dev": False}).check()
 
 
+@pytest.mark.parametrize("changes", [{"log_replicas": 1}, {"allow_volatile_log": True}])
+def test_what_is_for_a_log_in_redis_is_refused_for_others(changes):
+    """Section 7: an option that would do nothing is told, before somebody relies on it."""
+    for log in ("memory:", "sqlite:x.db"):
+        with pytest.raises(ConfigError, match=r"^--log-replicas and --allow-volatile-log are for a log in Redis$"):
+            settings(log=log, **changes).check()
+    for log in ("redis://127.0.0.1", "rediss+sentinel://127.0.0.1/main"):
+        settings(log=log, **changes).check()
+
+
 # ---- sockets -------------------------------------------------------------------------------------------------
 
 

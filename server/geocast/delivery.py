@@ -158,13 +158,16 @@ class Delivery:
         metrics.watch(self._read_metrics)
 
     @contextlib.asynccontextmanager
-    async def serving(self, listener: socket.socket, hurry: asyncio.Event) -> AsyncIterator[None]:
-        """Serve on this socket for as long as the block runs, then drain."""
+    async def serving(self, listener: socket.socket, stop: asyncio.Event, hurry: asyncio.Event) -> AsyncIterator[None]:
+        """Serve on this socket, once the log is read, for as long as the block runs; then drain.
+
+        The block begins when subscribers are let in, or when `stop` is set before that.
+        """
         async with background(self._follow(), self._tick(), self._store_counts_for_ever()):
-            await self._caught_up.wait()
+            await _first_of(float("inf"), self._caught_up, stop)
             gc.collect()
             gc.freeze()
-            servers = await self._stream.listen(listener)
+            servers = await self._stream.listen(listener) if self._caught_up.is_set() else []
             yield
             await self._drain(servers, hurry)
         await self._store_counts()
@@ -289,7 +292,8 @@ class Delivery:
 async def _first_of(deadline: float, *events: asyncio.Event) -> None:
     """Return when one of the events is set, or at the deadline (monotonic)."""
     waits = [asyncio.ensure_future(event.wait()) for event in events]
-    await asyncio.wait(waits, timeout=max(0.0, deadline - time.monotonic()), return_when=asyncio.FIRST_COMPLETED)
+    within_s = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
+    await asyncio.wait(waits, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:
         wait.cancel()
 

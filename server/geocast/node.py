@@ -86,7 +86,7 @@ async def run(settings: Settings, tokens: Tokens, stream: socket.socket, api: so
         calls: Api = Api(publishing, alert_log, in_force, tokens, clock, metrics, delivery.unready)
         async with (
             serve(make_app(calls), api),
-            delivery.serving(stream, stop.hurry),
+            delivery.serving(stream, stop.asked, stop.hurry),
             background(purge_for_ever(delivery.keeper)),
         ):
             log.info("ready: stream on %s, api on %s", settings.stream, settings.api)

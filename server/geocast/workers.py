@@ -179,7 +179,7 @@ async def _run_stream(part: Part, listener: socket.socket, settings: Settings, t
                     channel.send("api", msgpack.packb(told | {"metrics": export(metrics.registry)}))
                     await asyncio.sleep(REPORT_S)
 
-            async with background(report()), delivery.serving(listener, stop.hurry):
+            async with background(report()), delivery.serving(listener, stop.asked, stop.hurry):
                 log.info("%s is ready", part.name)
                 await stop.asked.wait()
 

@@ -2,15 +2,18 @@
 
 import asyncio
 import logging
+import subprocess
+import sys
 import time
 from contextlib import aclosing, asynccontextmanager, suppress
 
+import httpx
 import pytest
 
 pytest.register_assert_rewrite("alertlog.contract")
 
 from alertlog.contract import PATIENCE_S, DurableContract, entries, read, read_on  # noqa: E402 (asserts come first)
-from fakes import a_cancel, a_revision  # noqa: E402
+from fakes import a_cancel, a_free_port, a_revision  # noqa: E402
 from redis_server import RedisServer, needs_redis, sentinel_url, trio, wait_until  # noqa: E402
 
 from geocast.alertlog import Counts, codec, redis_streams, redis_target  # noqa: E402
@@ -608,6 +611,30 @@ def test_a_redis_that_is_away_at_the_start_is_waited_for(tmp_path, caplog):
     finally:
         server.stop()
     assert f"log Redis at 127.0.0.1:{server.port}: Redis can't be reached; going on trying" in caplog.text
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_node_that_waits_for_redis_says_so_and_may_be_stopped(workers, tmp_path):
+    """Protocol, section 4, `/readyz`; section 7, drain: SIGTERM ends it, with status 0, before Redis has come too."""
+    ports = [a_free_port() for _ in range(3)]
+    addresses = [f"127.0.0.1:{port}" for port in ports]
+    where = ("--stream", addresses[0], "--api", addresses[1], "--log", f"redis://{addresses[2]}", "--workers", workers)
+    command = [sys.executable, "-m", "geocast", "serve", "--dev", *where]
+
+    def reasons():
+        with suppress(httpx.TransportError):
+            answer = httpx.get(f"http://{addresses[1]}/readyz", trust_env=False)
+            return answer.status_code == 503 and " ".join(answer.json()["reasons"])
+        return ""
+
+    with (tmp_path / "output").open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as node:
+        try:
+            wait_until(lambda: "starting: reading the log" in reasons(), "it says that it waits")
+            assert "log unreachable: Redis can't be reached" in reasons()
+            node.terminate()
+            assert node.wait(PATIENCE_S) == 0
+        finally:
+            node.kill()
 
 
 def test_a_user_with_few_rights_will_do(tmp_path):

@@ -5,16 +5,17 @@ import socket
 import pytest
 from click.testing import CliRunner
 
-from client_demo.cli import change_line, main
+from client_demo.cli import main
 from client_demo.demo import MIN_SECONDS
 from client_demo.geo import Place
 from client_demo.holdings import Holdings
 from client_demo.show import alert_line, make_console, plain, verdict_table
+from client_demo.terminal import change_line, held_table
 from client_demo.times import format_time
 from client_demo.verdict import Published, Row
 
 NOW = 1_800_000_000_000
-COMMANDS = ("listen", "publish", "revise", "cancel", "desk", "map", "demo")
+COMMANDS = ("listen", "walk", "review", "publish", "revise", "cancel", "desk", "map", "demo")
 
 
 def run(*arguments, **environment):
@@ -37,6 +38,9 @@ def test_each_command_explains_itself(command):
         (["listen", "--cell", "xyz"], "not an H3 cell"),
         (["listen", "--lat", "91", "--lng", "0"], "91"),
         (["listen", "--url", "nonsense", "--lat", "1", "--lng", "2"], "isn't a valid URI"),
+        (["walk", "--from", "1,2", "--to", "nowhere"], "two numbers with a comma"),
+        (["walk", "--from", "1,2", "--to", "91,0"], "a latitude of -90 to 90"),
+        (["review", "--port", "99999"], "99999"),
         (["desk", "absent.csv"], "absent.csv can't be read"),
         (["demo", "--seconds", str(MIN_SECONDS - 1)], "too short"),
         (["demo", "--feed", "absent.csv"], "absent.csv can't be read"),
@@ -105,6 +109,39 @@ def test_a_line_tells_what_where_and_how_long():
         "new            SEVERE Arson: Fire set on purpose"
         "  [inside, 1.1 km from the centre; 2 min 05 s left; revision 2]"
     )
+
+
+def test_the_table_has_what_one_is_inside_of_first_then_what_ends_first():
+    """With where, how long and which revision."""
+    holdings = Holdings([Place.at(10.0, 20.0)])
+    for name, minutes, lat in (("far", 1, 11.0), ("late", 30, 10.0), ("soon", 2, 10.0)):
+        alert = {"id": name, "revision": 3, "category": "arson", "headline": name, "severity": "severe"}
+        area = [{"type": "circle", "lat": lat, "lng": 20.0, "radius_m": 5000.0}]
+        holdings.take_alert({**alert, "expires_at": format_time(NOW + minutes * 60_000), "area": area}, NOW)
+    console = make_console()
+    with console.capture() as capture:
+        console.print(held_table(holdings, "connected", NOW))
+    head, *rows, status = [line for line in capture.get().splitlines() if line.strip()]
+    assert head.split() == ["alert", "where", "left", "rev"]
+    assert [row.split()[2] for row in rows] == ["soon", "late", "far"]
+    assert rows[0].split()[-1] == "3"
+    assert [next(word for word in row.split() if "side" in word).strip(",") for row in rows] == [
+        "inside",
+        "inside",
+        "outside",
+    ]
+    assert status.strip() == "connected"
+
+
+@pytest.mark.parametrize("text", ["", "7", '{"a": 1}', "[1]", '[{"alert": {}}]'])
+def test_a_file_that_holds_something_else_is_refused_and_kept(tmp_path, text):
+    """It may be somebody's."""
+    path = tmp_path / "held.json"
+    path.write_text(text)
+    result = run("listen", "--lat", "1", "--lng", "2", "--held", str(path))
+    assert result.exit_code == 2
+    assert "does not hold what" in result.output
+    assert path.read_text() == text
 
 
 @pytest.mark.parametrize("status", ["exercise", "test"])

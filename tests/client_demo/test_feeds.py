@@ -5,18 +5,10 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from real_data import dispatch as real
 
 from client_demo.feeds import SAMPLE, FeedError, Incident, read_feed
 from client_demo.times import format_time
-
-REAL = Path(__file__).parents[3] / "shared" / "data" / "dispatch"
-
-
-def real(name: str) -> Path:
-    path = REAL / name
-    if not path.exists():
-        pytest.skip(f"the real dispatch records are not here: ../shared/data/dispatch/{name}")
-    return path
 
 
 def written(folder: Path, text: str, name: str = "feed.csv") -> Path:

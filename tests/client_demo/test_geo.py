@@ -5,7 +5,7 @@ from math import pi
 import h3
 import pytest
 
-from client_demo.geo import EARTH_RADIUS_M, Place, away_m, depth_m, distance_m, is_inside, offset
+from client_demo.geo import EARTH_RADIUS_M, Place, along, away_m, depth_m, distance_m, is_inside, offset
 
 
 def circle(lat: float, lng: float, radius_m: float) -> dict[str, object]:
@@ -94,3 +94,15 @@ def test_offsets_wrap_at_the_antimeridian():
     lat, lng = offset(0, 179.999, 0, 1000)
     assert -180 <= lng < -179.9
     assert distance_m(0, 179.999, lat, lng) == pytest.approx(1000, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("a", "b"), [((32.78, -96.8), (32.79, -96.7)), ((0, 179.9), (0.1, -179.9)), ((89, 0), (89, 170)), ((5, 5), (5, 5))]
+)
+def test_a_walk_goes_along_the_great_circle(a, b):
+    """Each step is as long as its share of the way, from the first point to the last."""
+    length_m = distance_m(*a, *b)
+    for share in (0, 0.25, 0.5, 1):
+        point = along(*a, *b, share)
+        assert distance_m(*a, *point) == pytest.approx(share * length_m, abs=1e-3)
+        assert distance_m(*point, *b) == pytest.approx((1 - share) * length_m, abs=1e-3)

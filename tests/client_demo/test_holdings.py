@@ -1,5 +1,7 @@
 """What a client holds and reports, rule by rule, with the time passed in."""
 
+import json
+
 import pytest
 
 from client_demo.geo import Place
@@ -175,3 +177,17 @@ def test_an_unknown_shape_is_shown(holdings):
     """Within version 1 the server may add shapes."""
     strange = {**alert(), "area": [{"type": "spiral"}]}
     assert kinds(holdings.take_alert(strange, NOW)) == [(Kind.NEW, "a", 1)]
+
+
+def test_what_was_saved_is_held_again_where_one_is_now(holdings):
+    """It is no news, its revisions and its cancel are; through JSON."""
+    holdings.take_alert(alert("a"), NOW)
+    holdings.take_alert(alert("b", at=FAR), NOW)
+    again = Holdings([FAR])
+    again.set_clock(NOW, 0)
+    again.restore(json.loads(json.dumps(holdings.saved())))
+    assert again.holding(0) == ({"a": 1, "b": 1}, [])
+    assert again.take_alert(alert("a"), 0) == []
+    assert kinds(again.take_cancel(cancel("a"))) == [(Kind.CANCELLED, "a", 1)]
+    assert again.expire(3_600_000) == []  # b was never shown
+    assert len(again) == 0

@@ -35,14 +35,14 @@ class Cluster:
         """The server that all Sentinels take for the primary, if they agree and it agrees."""
         try:
             ports = {sentinel.primary_port() for sentinel in self.sentinels}
-            found = [server for server in self.servers if ports <= self._ports(server)]
+            found = [server for server in self.servers if ports == {self._known_port(server)}]
             return found[0] if found and found[0].role == "master" else None
         except RedisError:
             return None
 
-    def _ports(self, server: RedisServer) -> set[int]:
-        """Where it can be reached."""
-        return {server.port, self.proxies[0].port} if server is self.redis else {server.port}
+    def _known_port(self, server: RedisServer) -> int:
+        """By which the others know it."""
+        return self.proxies[0].port if server is self.redis else server.port
 
     def whole(self) -> bool:
         """Whether there is a primary, and every other server follows it."""
@@ -67,8 +67,10 @@ def on_one_redis(folder: Path, keys: Keys, *options: Sequence[str], **redis: str
 def on_sentinels(folder: Path, keys: Keys, *options: Sequence[str], **redis: str) -> Iterator[Cluster]:
     """The same, with two replicas and three Sentinels; all reach the first primary through the one proxy."""
     with contextlib.ExitStack() as stack:
-        primary = stack.enter_context(RedisServer(folder / "redis-0", **redis))
-        proxy = stack.enter_context(Proxy(primary.port))
+        proxy = stack.enter_context(Proxy(0))
+        announced = {"replica_announce_ip": "127.0.0.1", "replica_announce_port": str(proxy.port)}
+        primary = stack.enter_context(RedisServer(folder / "redis-0", **announced, **redis))
+        proxy.upstream = primary.port
         seen: Any = SimpleNamespace(port=proxy.port, password="")
         replicas = [stack.enter_context(RedisServer(folder / f"redis-{n}", replica_of=seen, **redis)) for n in (1, 2)]
         for replica in replicas:

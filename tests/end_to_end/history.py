@@ -124,6 +124,8 @@ class History:
     """See the module."""
 
     operations: dict[tuple[str, int], Operation] = field(default_factory=dict)
+    chains: dict[str, list[Operation]] = field(default_factory=dict)
+    """The same, by alert, in the order in which they were asked for."""
     visits: list[Visit] = field(default_factory=list)
     finals: list[Final] = field(default_factory=list)
     states: dict[str, dict[str, int | None]] = field(default_factory=dict)
@@ -135,6 +137,7 @@ class History:
         """An operation begins; its outcome is unknown until somebody says otherwise."""
         operation = Operation(alert_id, revision, area, ends)
         self.operations[alert_id, revision] = operation
+        self.chains.setdefault(alert_id, []).append(operation)
         return operation
 
     def visit(self, client: str, holding: dict[str, int]) -> Visit:
@@ -157,7 +160,7 @@ class History:
 
     def story(self, alert_id: str) -> str:
         """All that is known of one alert, for whoever has to find out."""
-        lines = [str(op) for op in self.operations.values() if op.id == alert_id]
+        lines = [str(operation) for operation in self.chains[alert_id]]
         for visit in self.visits:
             came = [event for event in visit.events if isinstance(event, Came) and event.id == alert_id]
             if came or alert_id in visit.holding:
@@ -166,17 +169,13 @@ class History:
 
     # -- what the log holds
 
-    def ids(self) -> list[str]:
-        """Every alert that anybody asked for."""
-        return list(dict.fromkeys(alert_id for alert_id, _ in self.operations))
-
     def allowed(self, alert_id: str) -> set[int | None]:
         """The live revisions that the log may have, given what was answered; None where it may have ended.
 
         The operations on one alert follow each other. So all up to the last that was acknowledged have happened, and
         those behind it, as far as their numbers go on and their outcome is unknown, may have.
         """
-        mine = sorted((op for op in self.operations.values() if op.id == alert_id), key=lambda op: op.revision)
+        mine = self.chains[alert_id]
         acknowledged = max((op.revision for op in mine if op.outcome is Outcome.OK), default=0)
         allowed: set[int | None] = set() if acknowledged else {None}
         for operation in mine:
@@ -188,7 +187,7 @@ class History:
         return allowed
 
     def _decided(self, verdict: Verdict) -> Iterator[tuple[str, int | None]]:
-        for alert_id in self.ids():
+        for alert_id in self.chains:
             if self.ending(alert_id, self.asked_at):
                 continue
             said = {node: states.get(alert_id) for node, states in self.states.items()}
@@ -204,7 +203,7 @@ class History:
 
     def ending(self, alert_id: str, at: float) -> bool:
         """Whether the alert ends so near to a moment, or ended before it, that none of it is owed."""
-        return any(op.ends < at + SLACK_S for op in self.operations.values() if op.id == alert_id)
+        return any(operation.ends < at + SLACK_S for operation in self.chains[alert_id])
 
     # -- what came
 

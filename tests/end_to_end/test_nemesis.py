@@ -39,7 +39,9 @@ def judge(run: Run) -> None:
 def test_one_node_of_several_processes_on_sqlite(keys: Keys, tmp_path: Path, seed: int):
     """Kill -9 and SIGSTOP of the node and of its processes."""
     with Node(tmp_path, keys, "--workers", "2") as node:
-        judge(Run([node], faults_of_node(node), seed, SECONDS))
+        run = Run([node], [], seed, SECONDS)
+        run.faults += faults_of_node(node, run.dice)
+        judge(run)
 
 
 @pytest.mark.slow
@@ -50,7 +52,7 @@ def test_three_nodes_on_one_redis(keys: Keys, tmp_path: Path, seed: int):
     with on_one_redis(tmp_path, keys, (), ("--workers", "2"), ()) as cluster:
         run = Run(cluster.nodes, [], seed, SECONDS)
         for node, proxy in zip(cluster.nodes, cluster.proxies, strict=True):
-            run.faults += faults_of_node(node)
+            run.faults += faults_of_node(node, run.dice)
             run.faults += faults_of_proxy(f"proxy of {node.home.name}", proxy, run.dice)
         run.faults += [*faults_of_redis(cluster.redis), run.flush_of(cluster.redis)]
         judge(run)
@@ -67,5 +69,5 @@ def test_two_nodes_on_sentinels(keys: Keys, tmp_path: Path, seed: int):
         for server in cluster.servers:  # one at a time: more than `--log-replicas` promises to survive would be unfair
             run.faults += [replace(fault, target="any Redis") for fault in faults_of_redis(server)]
         for node in cluster.nodes:
-            run.faults += faults_of_node(node)
+            run.faults += faults_of_node(node, run.dice)
         judge(run)

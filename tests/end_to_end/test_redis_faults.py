@@ -434,6 +434,32 @@ def test_a_failover_by_sentinels_loses_nothing_that_a_replica_has_acknowledged(k
             assert len(heard) == len(set(heard)) == 8
 
 
+def test_with_too_few_replicas_publishers_get_503_and_may_repeat(keys: Keys, tmp_path: Path, join: Join):
+    """`--log-replicas`: the counts are checked; sent or not meanwhile, it is one alert in the end."""
+    with (
+        RedisServer(tmp_path / "primary") as primary,
+        RedisServer(tmp_path / "replica", replica_of=primary) as replica,
+        Node(tmp_path, keys, "--log-replicas", "1", log=primary.url) as node,
+    ):
+        spot = ground()
+        session = join(node, place(spot))
+        first, second = alert(spot), alert(spot)
+        post_somehow(node, "/v1/alerts", first)
+        replica.pause()
+        answer = node.post("/v1/alerts", second)
+        assert (answer.status_code, answer.json()["type"]) == (503, "/problems/log-unavailable")
+        assert int(answer.headers["Retry-After"]) > 0
+        wait_until(lambda: unready(node), "the node says that it can't keep its promise")
+        assert session.ask("ping")["type"] == "pong"
+        replica.resume()
+        post_somehow(node, "/v1/alerts", second)
+        assert entries_about(replica, second["id"]) == 1
+        for body in (first, second):
+            session.listen(body["id"], 1)
+        session.catch_up()
+        assert session.everything() == [(first["id"], 1), (second["id"], 1)]
+
+
 def test_a_split_brain_ends_with_the_union_for_everybody(keys: Keys, tmp_path: Path, join: Join):
     """Three acknowledged writes on the old primary that nobody else has, a promotion, five on the new one."""
     with on_sentinels(tmp_path, keys, (), ()) as cluster:

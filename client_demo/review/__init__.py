@@ -1,0 +1,10 @@
+"""The review desk: a page and the service behind it, where people decide what of a dispatch feed becomes an alert.
+
+    feed in      source (a file replayed, a URL polled) -> queue (incidents, each with what the desk proposes)
+    text         strike (what must not be told: addresses, units, numbers), words (refusals in plain words)
+    decisions    queue (who decided what, pure) -> store (SQLite) -> office (the node: publish, revise, cancel, counts)
+    the page     service (HTTP and server-sent events) -> client_demo/web/desk.html
+
+strike, words and queue do no I/O and have no clock of their own. The publisher's token stays in `office`: the page
+never sees it, and speaks to `service` only.
+"""

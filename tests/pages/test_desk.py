@@ -1,0 +1,484 @@
+"""The review desk in a real browser, against a real node: from a dispatch record to somebody's phone."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from end_to_end.conftest import join, keys  # noqa: F401 (fixtures)
+from end_to_end.desk import DeskProcess, row, write_feed
+from end_to_end.harness import Keys, Node, Session, ground, place, wait_until
+from pages.conftest import PHONE, Shown
+from playwright.sync_api import Route
+from real_data import dispatch
+
+Show = Callable[..., Shown]
+HOSTILE = "<img src=x onerror=\"document.title='owned'\"><b>Structure</b> \u202efire"
+
+pytestmark = pytest.mark.skipif(
+    not Path(sys.executable).with_name("geocast").exists(), reason="there is no `geocast` command beside this Python"
+)
+
+
+@pytest.fixture(scope="module")
+def node(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:  # noqa: F811
+    """A node for these tests."""
+    with Node(tmp_path_factory.mktemp("node"), keys) as started:
+        yield started
+
+
+@pytest.fixture
+def spot() -> tuple[float, float]:
+    """A ground of this test's own."""
+    return ground()
+
+
+@pytest.fixture
+def desk(node: Node, tmp_path: Path, spot: tuple[float, float]) -> Iterator[DeskProcess]:
+    """A desk with a fire, a stale one, an arson, an assault, a vehicle on fire, and a record that wants to be code."""
+    feed = write_feed(
+        tmp_path / "feed.csv",
+        [
+            row("FIRE", "Structure fire", spot),
+            row("FIRE", "Structure fire", spot, 40, unit="Ladder 4"),
+            row("OLD", "Commercial fire", spot, 3700),
+            row("ARSON", "Arson", spot, 300),
+            row("NEVER", "Assault", spot, 400),
+            row("CRASH", "Traffic collision", spot, 450),
+            row("EVIL", HOSTILE, spot, 500, address="</p><script>document.title='owned'</script>", unit="&amp;"),
+        ],
+    )
+    with DeskProcess(tmp_path, node, feed, "--as-recorded") as process:
+        yield process
+
+
+@pytest.fixture
+def phone(node: Node, spot: tuple[float, float], join: Callable[..., Session]) -> Session:  # noqa: F811
+    """A subscriber where it happens."""
+    return join(node, place(spot))
+
+
+def opened(shown: Shown, name: str) -> Shown:
+    """Open the incident whose row says this, and wait for its preview."""
+    shown.page.locator(".item", has_text=name).first.click()
+    shown.has("#title", name)
+    return shown
+
+
+def may_approve(shown: Shown) -> None:
+    """Wait until the node has said that it would accept this."""
+    shown.until("!document.querySelector('#approve').disabled", "the button can be pressed")
+
+
+def may_not_approve(shown: Shown) -> None:
+    """The button can't be pressed, nor is the shortcut of any use."""
+    shown.page.keyboard.press("Control+Enter")
+    assert shown.page.locator("#approve").is_disabled() or shown.page.locator("#approve").is_hidden()
+
+
+def heard(phone: Session, revision: int | str) -> dict[str, Any]:
+    """The next thing that a subscriber is sent, which must be this."""
+    message = phone.take()
+    assert message["type"] == ("cancel" if revision == "cancel" else "alert")
+    found = message.get("alert", message)
+    assert revision in ("cancel", found["revision"])
+    return found
+
+
+def was_meant(shown: Shown, trouble: str) -> None:
+    """A trouble that the test made is none; the browser notes it on its console too, sooner or later."""
+    wait_until(
+        lambda: shown.page.evaluate("1") and any("error:" in each and trouble in each for each in shown.troubles),
+        f"{trouble} on the console",
+    )
+    shown.troubles[:] = [each for each in shown.troubles if trouble not in each]
+
+
+# ---- the whole way ---------------------------------------------------------------------------------------------
+
+
+def test_from_a_record_to_a_phone(desk: DeskProcess, phone: Session, show: Show) -> None:
+    """Read, edit, see what would be published, approve; it arrives, and the counts rise."""
+    shown = opened(show(desk.link("ann")), "Structure fire")
+    shown.page.fill("#headline", "A warehouse is on fire. Close your windows.")
+    shown.page.fill("#radius_m", "700")
+    may_approve(shown)
+    shown.has("#preview", "A warehouse is on fire.")
+    shown.has("#preview-note", "Published: a circle of")
+    promised = shown.text("#preview-note")
+    shown.picture("desk-preview")
+    shown.page.click("#approve")
+    alert = heard(phone, 1)
+    assert alert["headline"] == "A warehouse is on fire. Close your windows."
+    metres = alert["area"][0]["radius_m"]
+    assert f"{metres:g} m" in promised or f"{metres / 1000:g} km" in promised
+    shown.has("#history", "by ann at")
+    shown.has("#sent", "1")
+    phone.ack(alert["id"], 1)
+    shown.has("#acked", "1")
+    shown.page.fill("#headline", "The fire is out")
+    may_approve(shown)
+    assert shown.text("#approve") == "Publish revision 2"
+    shown.page.click("#approve")
+    assert heard(phone, 2)["headline"] == "The fire is out"
+    shown.page.click("#cancel")
+    shown.page.fill("#reason", "Nothing burns any more")
+    shown.page.click("#cancel-now")
+    assert heard(phone, "cancel")["reason"] == "Nothing burns any more"
+    shown.has("#when", "Cancelled")
+    assert shown.page.locator("#cancel").is_hidden()
+
+
+def test_what_the_feed_tells_is_shown_with_what_is_private_struck(desk: DeskProcess, show: Show) -> None:
+    """The reviewer sees it; what is proposed has none of it."""
+    shown = opened(show(desk.link("ann")), "Structure fire")
+    shown.has("#record", "1 more of the same incident")
+    struck = shown.page.locator("#record del").all_inner_texts()
+    assert any("1200 Block of Elm St" in text for text in struck)
+    assert any("Engine 31" in text for text in struck)
+    for field in ("#headline", "#description"):
+        assert not any(word in shown.page.input_value(field) for word in ("Elm", "Engine", "1200"))
+
+
+# ---- the circle ------------------------------------------------------------------------------------------------
+
+
+def test_the_circle_is_dragged_by_its_edge_and_its_centre(desk: DeskProcess, show: Show) -> None:
+    """With the mouse; the numbers follow, and the preview with them."""
+    shown = opened(show(desk.link("ann")), "Structure fire")
+    may_approve(shown)
+    page = shown.page
+
+    def drag(handle: str, x: float, y: float) -> None:
+        box = page.locator(handle).bounding_box()
+        assert box
+        start = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        page.mouse.move(*start)
+        page.mouse.down()
+        page.mouse.move(start[0] + x, start[1] + y, steps=4)
+        page.mouse.up()
+
+    before = float(page.input_value("#radius_m"))
+    drag(".handle-edge", -40, 0)
+    assert 100 < float(page.input_value("#radius_m")) < before
+    lat = float(page.input_value("#lat"))
+    note = shown.text("#preview-note")
+    drag(".handle-centre", 0, -60)
+    assert float(page.input_value("#lat")) > lat
+    shown.until(f"document.querySelector('#preview-note').textContent !== {note!r}", "another preview")
+    may_approve(shown)
+
+
+def test_the_circle_is_moved_with_the_keyboard(desk: DeskProcess, show: Show) -> None:
+    """Arrow keys on the handles; Shift goes further."""
+    shown = opened(show(desk.link("ann")), "Structure fire")
+    page = shown.page
+    page.focus(".handle-edge")
+    before = float(page.input_value("#radius_m"))
+    page.keyboard.press("ArrowRight")
+    assert float(page.input_value("#radius_m")) > before
+    page.keyboard.press("Shift+ArrowLeft")
+    assert float(page.input_value("#radius_m")) < before
+    page.focus(".handle-centre")
+    lng = float(page.input_value("#lng"))
+    page.keyboard.press("ArrowRight")
+    assert float(page.input_value("#lng")) > lng
+
+
+# ---- what can't be approved ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "where", "words"),
+    [
+        ("#radius_m", "50", "#radius_m-trouble", "The radius must be 100 to 20,000 m for this category."),
+        ("#headline", "", "#headline-trouble", "The headline needs 1 to 140 characters"),
+        ("#headline", "Fire at 1200 Elm Street", "#headline-trouble", "“1200 Elm Street” reads like an address"),
+        ("#description", "3 engines are there", "#description-trouble", "“3 engines” reads like units sent there"),
+        ("#lat", "91", "#place-trouble", "a latitude of -90 to 90"),
+        ("#lng", "", "#place-trouble", "Place the circle"),
+    ],
+)
+def test_a_refusal_stands_in_plain_words_beside_its_field(
+    desk: DeskProcess, show: Show, field: str, value: str, where: str, words: str
+) -> None:
+    """And the button can't be pressed until it is mended."""
+    shown = opened(show(desk.link("ann")), "Structure fire")
+    may_approve(shown)
+    good = shown.page.input_value(field)
+    shown.page.fill(field, value)
+    shown.has(where, words)
+    assert shown.page.get_attribute(field, "aria-invalid") == "true"
+    assert where.removeprefix("#") in (shown.page.get_attribute(field, "aria-describedby") or "")
+    may_not_approve(shown)
+    shown.page.fill(field, good)
+    may_approve(shown)
+
+
+def test_words_that_only_read_like_an_address_can_be_confirmed(desk: DeskProcess, phone: Session, show: Show) -> None:
+    """A person decides; another text has to be confirmed anew."""
+    shown = opened(show(desk.link("ann")), "Structure fire")
+    shown.page.fill("#headline", "2 men ran down Elm Street")
+    shown.has("#headline-trouble", "reads like an address")
+    shown.page.check("#confirmed")
+    may_approve(shown)
+    shown.page.fill("#headline", "3 men ran down Elm Street")
+    shown.has("#headline-trouble", "reads like an address")
+    shown.page.check("#confirmed")
+    may_approve(shown)
+    shown.page.click("#approve")
+    assert heard(phone, 1)["headline"] == "3 men ran down Elm Street"
+
+
+def test_what_is_too_old_is_greyed_with_the_reason(desk: DeskProcess, show: Show) -> None:
+    """It stands below what can still be published."""
+    shown = opened(show(desk.link("ann")), "Commercial fire")
+    last = shown.page.locator(".item").last
+    assert "item-grey" in (last.get_attribute("class") or "")
+    assert "Can’t be published – happened more than an hour ago" in last.inner_text()
+    shown.has("#obstacle", "happened more than an hour ago")
+    shown.has("#whole-trouble", "more than an hour ago. Alerts are for what is happening now.")
+    may_not_approve(shown)
+
+
+def test_what_is_never_alerted_is_shown_as_such_with_the_reason(desk: DeskProcess, show: Show) -> None:
+    """There is no form for it; what is only not on the list waits for a category."""
+    shown = show(desk.link("ann"))
+    shown.page.get_by_role("button", name="Kept back").click()
+    opened(shown, "Assault")
+    shown.has("#obstacle", "Not for an alert – never alerted: Assault")
+    assert shown.page.locator("#form").is_hidden()
+    may_not_approve(shown)
+    opened(shown, "Traffic collision")
+    shown.has("#obstacle", "not on the policy's list: traffic")
+    shown.has("#category-trouble", "Choose a category.")
+    may_not_approve(shown)
+    shown.page.select_option("#category", "fire_structure")
+    assert shown.page.input_value("#headline").startswith("Building on fire")
+    may_approve(shown)
+
+
+# ---- hostile text ----------------------------------------------------------------------------------------------
+
+
+def test_markup_in_a_feed_or_an_alert_is_text(desk: DeskProcess, phone: Session, show: Show) -> None:
+    """Shown as it is, in list, title, record, form and preview; nothing of it runs."""
+    shown = show(desk.link("ann"))
+    shown.page.get_by_role("button", name="Kept back").click()
+    opened(shown, "<img src=x")
+    assert "onerror" in shown.text("#title")
+    assert "<script>" in shown.text("#record")
+    shown.page.select_option("#category", "arson")
+    shown.page.fill("#headline", HOSTILE)
+    may_approve(shown)
+    assert "<img src=x" in shown.text("#preview")
+    shown.page.click("#approve")
+    assert heard(phone, 1)["headline"] == HOSTILE
+    shown.page.get_by_role("button", name="Live").click()
+    shown.has("#list", "<img src=x")
+    assert shown.page.evaluate("document.querySelectorAll('#desk img, #desk script, #desk b').length") == 0
+    assert shown.page.title().endswith("Review desk – geocast")
+
+
+# ---- once, and by one ------------------------------------------------------------------------------------------
+
+
+def test_a_double_click_approves_once(desk: DeskProcess, node: Node, phone: Session, show: Show) -> None:
+    """One alert, revision 1."""
+    shown = opened(show(desk.link("ann")), "Structure fire")
+    may_approve(shown)
+    shown.page.dblclick("#approve")
+    shown.has("#when", "Live")
+    assert node.state(heard(phone, 1)["id"])["alert"]["revision"] == 1
+    assert shown.page.locator("#history li").count() == 1
+
+
+def test_an_answer_that_is_lost_on_the_way_back_is_no_second_alert(
+    desk: DeskProcess, node: Node, phone: Session, show: Show
+) -> None:
+    """The page learns of it all the same."""
+    shown = opened(show(desk.link("ann")), "Structure fire")
+    may_approve(shown)
+
+    def lose(route: Route) -> None:
+        route.fetch()
+        route.abort()
+
+    shown.page.route("**/approve", lose, times=1)
+    shown.page.click("#approve")
+    shown.has("#when", "Live")  # by the event: the answer was lost, and is not missed
+    assert node.state(heard(phone, 1)["id"])["alert"]["revision"] == 1
+    assert shown.text("#whole-trouble") == ""
+    was_meant(shown, "ERR_FAILED")
+
+
+def test_two_reviewers_see_each_others_decisions(desk: DeskProcess, show: Show) -> None:
+    """Without asking; what was decided can't be decided again."""
+    ann, ben = (opened(show(desk.link(name)), "Structure fire") for name in ("ann", "ben"))
+    may_approve(ben)
+    may_approve(ann)
+    ann.page.click("#dismiss")
+    ben.has("#when", "Dismissed")
+    ben.has("#history", "by ann at")
+    ben.until("document.querySelector('#announce').textContent.includes('dismissed by ann')", "it is announced")
+    assert ben.page.locator("#approve").is_hidden()
+
+
+def test_who_is_second_is_told_who_was_first(desk: DeskProcess, phone: Session, show: Show) -> None:
+    """Ben presses before his page has heard of it: his request is held up until Ann's is through."""
+    ann, ben = (opened(show(desk.link(name)), "Structure fire") for name in ("ann", "ben"))
+    may_approve(ann)
+    may_approve(ben)
+    held: list[Route] = []
+    ben.page.route("**/approve", lambda route: held.append(route))  # noqa: PLW0108 (playwright marks the handler)
+    ben.page.click("#approve")
+    wait_until(lambda: ben.page.evaluate("1") and held, "Ben's request is held up")
+    ann.page.click("#approve")
+    heard(phone, 1)
+    held[0].continue_()
+    was_meant(ben, "409")
+    ben.has("#whole-trouble", "ann was first: approved at")
+    ben.has("#when", "Live")
+
+
+def test_the_page_is_right_again_when_the_service_was_restarted(desk: DeskProcess, phone: Session, show: Show) -> None:
+    """By itself, with the decisions of before."""
+    shown = opened(show(desk.link("ann")), "Structure fire")
+    may_approve(shown)
+    shown.page.click("#approve")
+    heard(phone, 1)
+    desk.kill()
+    shown.has("#connection", "Connection lost")
+    desk.start()
+    shown.has("#connection", "Connected again")
+    shown.has("#history", "by ann at")
+    shown.page.fill("#headline", "After the restart")
+    may_approve(shown)
+    shown.page.click("#approve")
+    assert heard(phone, 2)["headline"] == "After the restart"
+    was_meant(shown, "ERR_")
+
+
+# ---- for everybody ---------------------------------------------------------------------------------------------
+
+
+def test_everything_can_be_done_with_the_keyboard(desk: DeskProcess, phone: Session, show: Show) -> None:
+    """Signed in, the shortcuts alone."""
+    shown = show(desk.link("ann"))
+    press = shown.page.keyboard.press
+    shown.has("#list", "Structure fire")
+    press("?")
+    shown.has("#shortcuts", "next, previous incident")
+    press("Escape")
+    press("j")
+    press("j")
+    assert "Arson" in shown.page.evaluate("document.activeElement.textContent")
+    press("k")
+    press("Enter")
+    shown.has("#title", "Structure fire")
+    press("e")
+    press("Control+a")
+    shown.page.keyboard.type("Typed, not clicked")
+    may_approve(shown)
+    press("Control+Enter")
+    assert heard(phone, 1)["headline"] == "Typed, not clicked"
+    shown.has("#when", "Live")
+    press("c")
+    shown.page.keyboard.type("That will do")
+    press("Enter")
+    assert heard(phone, "cancel")["reason"] == "That will do"
+    shown.has("#when", "Cancelled")
+    press("Escape")
+    assert shown.page.locator("#detail").is_hidden()
+    press("1")
+    press("j")
+    press("Enter")
+    shown.has("#title", "Arson")
+    press("x")
+    shown.has("#when", "Dismissed")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_page_is_accessible(desk: DeskProcess, show: Show, theme: str) -> None:
+    """By axe-core: the list, an incident with refusals, what is locked, the shortcuts, signing in."""
+    shown = show(desk.link("ann"), color_scheme=theme)
+    shown.has("#list", "Structure fire")
+    assert shown.violations() == []
+    opened(shown, "Structure fire")
+    shown.page.fill("#headline", "Fire at 1200 Elm Street")
+    shown.has("#headline-trouble", "reads like")
+    assert shown.violations() == []
+    shown.page.get_by_role("button", name="Kept back").click()
+    opened(shown, "Assault")
+    assert shown.violations() == []
+    shown.page.click("#help")
+    assert shown.violations() == []
+    stranger = show(desk.link("ann").partition("#")[0], color_scheme=theme)
+    stranger.page.locator("#sign-in").wait_for(state="visible")
+    assert stranger.violations() == []
+    was_meant(stranger, "401")
+
+
+def test_a_wrong_key_opens_nothing_and_signing_out_closes_the_desk(desk: DeskProcess, show: Show) -> None:
+    """The key leaves the address bar at once."""
+    shown = show(desk.link("ann").partition("#")[0])
+    shown.page.fill("#key", "guess")
+    shown.page.keyboard.press("Enter")
+    shown.has("#key-refusal", "This key opens nothing here.")
+    was_meant(shown, "401")
+    shown.page.fill("#key", desk.link("ben").partition("#key=")[2])
+    shown.page.keyboard.press("Enter")
+    shown.has("#list", "Structure fire")
+    assert "key=" not in shown.page.url
+    with shown.page.expect_navigation():
+        shown.page.get_by_role("button", name="ben: sign out").click()
+    shown.page.locator("#sign-in").wait_for(state="visible")
+    was_meant(shown, "401")
+
+
+def test_it_fits_a_phone(desk: DeskProcess, show: Show) -> None:
+    """Nothing is wider than the screen; the list and one incident take turns."""
+    shown = show(desk.link("ann"), viewport=PHONE)
+    shown.has("#list", "Structure fire")
+    is_wide = "document.documentElement.scrollWidth > innerWidth"
+    assert not shown.page.evaluate(is_wide)
+    shown.picture("desk-phone-list")
+    opened(shown, "Structure fire")
+    may_approve(shown)
+    assert not shown.page.evaluate(is_wide)
+    assert shown.page.locator("#list").is_hidden()
+    shown.picture("desk-phone-incident")
+    shown.page.click("#back")
+    assert shown.page.locator("#detail").is_hidden()
+
+
+# ---- real records ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_desk_at_work_on_real_records(
+    tmp_path: Path,
+    node: Node,
+    show: Show,
+    join: Callable[..., Session],  # noqa: F811
+    theme: str,
+) -> None:
+    """San Francisco's fire calls, 60 times as fast: one is live, one is open. Kept as a picture."""
+    options = ("--ahead", "80", "--speed", "90", "--status", "actual")
+    with DeskProcess(tmp_path, node, dispatch("sf_fire_calls.csv"), *options) as process:
+        shown = show(process.link("ann"), color_scheme=theme, viewport={"width": 1440, "height": 900})
+        opened(shown, "Structure Fire")
+        may_approve(shown)
+        where = tuple(float(shown.page.input_value(field)) for field in ("#lat", "#lng"))
+        phone = join(node, place(where))
+        shown.page.click("#approve")
+        phone.ack(heard(phone, 1)["id"], 1)
+        shown.has("#acked", "1")
+        shown.picture(f"desk-{theme}-live")
+        opened(shown, "Structure Fire")
+        may_approve(shown)
+        shown.picture(f"desk-{theme}-incident")
+        shown.context.close()  # before the desk does
