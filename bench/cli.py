@@ -17,6 +17,7 @@ from bench import load as load_module
 from bench import many as many_module
 from bench import match as match_module
 from bench import memory as memory_module
+from bench import readers as readers_module
 from bench import results, screen
 from bench import slow as slow_module
 from bench import storm as storm_module
@@ -34,6 +35,7 @@ BENCHES: dict[str, Bench] = {
         storm_module,
         match_module,
         ingest_module,
+        readers_module,
         slow_module,
         load_module,
     )
@@ -158,6 +160,12 @@ _command(
     "ingest",
     click.option("--concurrency", type=Numbers(), default="1,8,64,256", help="Publishers at once."),
     click.option("--seconds", type=click.FloatRange(0.5, 60), default=5.0, help="For each."),
+)
+_command(
+    "readers",
+    click.option("--readers", type=Numbers(), default="10,50,100", help="Processes that follow the log."),
+    click.option("--rates", type=Numbers(), default="1,10,100,300", help="Appends a second."),
+    click.option("--seconds", type=click.FloatRange(1, 60), default=5.0, help="For each."),
 )
 _command(
     "slow",

@@ -138,6 +138,7 @@ class Delivery:
         descriptors = config.raise_descriptor_limit()
         capacity = min(settings.max_sessions or descriptors, config.connections_for(descriptors))
         ring = open_ring()
+        self._capacity = capacity
         self._hub = Hub(capacity, self._landed, ring.send if ring else None)
         self._pump = Pump(self._hub, clock, asked)
         self._stream = Stream(
@@ -151,6 +152,7 @@ class Delivery:
         )
         self._caught_up = asyncio.Event()
         self._position = 0
+        self._applied = 0  # entries
         self._frozen = 0  # connections when what is alive was last frozen
         self._heard = time.monotonic()  # when the log last gave something, in seconds of the monotonic clock
         metrics.watch(self._read_metrics)
@@ -194,6 +196,7 @@ class Delivery:
                     applied = 0
                     for (position, entry), (_, following) in zip(batch, [*batch[1:], (0, None)], strict=True):
                         self._position = position
+                        self._applied += 1
                         self._hub.deliver(entry, self._clock.now())
                         self._pump.wake()
                         applied += 1
@@ -249,12 +252,14 @@ class Delivery:
         oldest_s = hub.oldest_flight(self._clock.now())
         yield gauge("sessions", "Sessions that have said hello", len(hub))
         yield gauge("connections", "Connections of the stream listener", stream.connections)
+        yield gauge("capacity", "Connections that the stream listener takes", self._capacity)
         yield gauge("places", "Places of sessions", hub.places)
         yield gauge("live_alerts", "Alerts that have not ended, cancelled ones included", len(hub.live))
         yield gauge("slow_sessions", "Sessions whose transport has unsent bytes", hub.slow())
         yield gauge("unsent_bytes", "Bytes that transports have not sent", stream.unsent_bytes())
         yield gauge("oldest_flight_seconds", "Age of the oldest fan-out under way", oldest_s)
         yield gauge("log_position", "Position of the last entry applied", self._position)
+        yield counter("log_applied", "Entries of the log applied", self._applied)
         yield counter("sends", "Frames of alerts and cancels handed to transports", hub.sends)
         yield counter("acks", "Acknowledgements counted", hub.live.acks)
         yield counter("log_quarantined", "Entries of the log that could not be read", self._log.quarantined)

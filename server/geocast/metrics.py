@@ -112,6 +112,9 @@ _GREATEST = (
     "geocast_log_epoch",
     "geocast_log_sequence",
     "geocast_log_silence_seconds",
+    "geocast_redis_memory_bytes",
+    "geocast_redis_max_memory_bytes",
+    "geocast_redis_replicas",
 )
 _LEAST = ("_created", "process_start_time_seconds")
 

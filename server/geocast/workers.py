@@ -26,12 +26,13 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgpack
+from prometheus_client.core import Metric
 
 from . import policy
 from .alertlog import AlertLog
@@ -39,7 +40,7 @@ from .channel import Channel
 from .clock import SystemClock
 from .config import Settings
 from .delivery import FLUSH_S, Delivery, LogKeeper, background
-from .metrics import Export, Metrics, export, lasting, merged
+from .metrics import Export, Metrics, counter, export, gauge, lasting, merged
 from .net.http import Api, make_app, serve
 from .node import Stop, opened_log, purge_for_ever
 from .publishing import Publishing
@@ -194,6 +195,7 @@ class _Reports:
         self._last: dict[str, dict[str, Any]] = {}
         self._heard: dict[str, float] = {}
         self._gone: Export = []  # what processes that have died had counted
+        self._restarts = 0
 
     def take(self, data: bytes) -> None:
         """Take a report."""
@@ -202,17 +204,26 @@ class _Reports:
         last = self._last.get(name)
         if last is not None and last["pid"] != report["pid"]:
             self._gone = merged([self._gone, lasting(last["metrics"])])
+            self._restarts += 1
         self._last[name] = report
         self._heard[name] = time.monotonic()
 
     def unready(self) -> list[str]:
         """Why the stream processes are not ready."""
-        now = time.monotonic()
-        missing = [name for name in self._names if now - self._heard.get(name, -LATE_S) > LATE_S]
+        missing = self._missing()
         reasons = [f"{name} does not report" for name in missing]
         for name in sorted(self._last.keys() - set(missing)):
             reasons += [f"{name}: {reason}" for reason in self._last[name]["unready"]]
         return reasons
+
+    def _missing(self) -> list[str]:
+        now = time.monotonic()
+        return [name for name in self._names if now - self._heard.get(name, -LATE_S) > LATE_S]
+
+    def metrics(self) -> Iterator[Metric]:
+        """How they are."""
+        yield gauge("stream_processes_missing", "Stream processes that do not report", len(self._missing()))
+        yield counter("stream_restarts", "Stream processes that died and were replaced", self._restarts)
 
     def exports(self) -> list[Export]:
         """Their metrics, those of the dead included."""
@@ -242,6 +253,7 @@ class _ApiProcess:
         publishing = Publishing(alert_log, in_force, clock, self._appended)
         metrics = Metrics(self._reports.exports)
         metrics.watch(alert_log.metrics)
+        metrics.watch(self._reports.metrics)
         self.calls = Api(publishing, alert_log, in_force, tokens, clock, metrics, self._unready)
 
     def close(self) -> None:

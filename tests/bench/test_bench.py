@@ -9,6 +9,8 @@ from click.testing import CliRunner
 pytest.importorskip("hdrh", reason="needs requirements/bench.txt")
 pytest.importorskip("matplotlib", reason="needs requirements/bench.txt")
 
+from redis_server import needs_redis
+
 from bench import machine, places, stats
 from bench.cli import BENCHES, cli
 from bench.clients.websocket import masked, unmasked
@@ -127,3 +129,17 @@ def test_a_small_fanout_from_end_to_end(tmp_path):
     assert ours["first_ms"] <= ours["last_ms"]
     assert (tmp_path / "fanout.png").stat().st_size > 1_000
     assert machine.cores() == cores_before
+
+
+@needs_redis
+def test_a_few_readers_from_end_to_end(tmp_path):
+    """Three of them get all that is appended, after it was answered or at about that time, and Redis has worked."""
+    options = "--readers 3 --rates 20 --seconds 1"
+    result = CliRunner().invoke(cli, ["--results", str(tmp_path), "readers", *options.split()])
+    assert result.exit_code == 0, result.output
+    idle, busy = Result.load(tmp_path / "readers.json").found["stretches"]
+    assert (idle["rate"], busy["rate"]) == (0, 20)
+    assert busy["missing"] == 0
+    assert busy["read_ms"]["max"] > 0
+    assert busy["cpu_us_per_append"] > 0
+    assert busy["bytes_per_s"] > idle["bytes_per_s"]

@@ -5,11 +5,14 @@ Sessions land on processes as the kernel likes, so each test has enough of them 
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from end_to_end.earth import beyond
-from end_to_end.harness import FORMATS, Keys, Node, Session, alert, ground, place, revision_of, stamp
+from end_to_end.harness import FORMATS, Keys, Node, Session, alert, ground, place, revision_of, stamp, wait_until
 
 Join = Callable[..., Session]
 WORKERS = 2
@@ -92,3 +95,25 @@ def test_a_restart_of_all_processes_loses_nothing(workers: Node, join: Join):
     workers.restart()
     for _ in range(CROWD):
         join(workers, place(spot)).listen(body["id"], 1)
+
+
+def stream_process(node: Node) -> int:
+    """The first of a node's stream processes."""
+    assert node.process
+    children = Path(f"/proc/{node.process.pid}/task/{node.process.pid}/children").read_text().split()
+    [found] = [pid for pid in children if b'"stream-0"' in Path(f"/proc/{pid}/environ").read_bytes()]
+    return int(found)
+
+
+def test_the_metrics_tell_of_a_process_that_hangs_and_of_one_that_was_replaced(workers: Node):
+    """Section 4, `GET /metrics`: what an operator is woken by."""
+
+    def shows(*lines: str) -> bool:
+        return set(lines) <= set(workers.api.get("/metrics").text.splitlines())
+
+    hanging = stream_process(workers)
+    wait_until(lambda: shows("geocast_ready 1.0", "geocast_stream_processes_missing 0.0"), "all are there")
+    os.kill(hanging, signal.SIGSTOP)
+    wait_until(lambda: shows("geocast_ready 0.0", "geocast_stream_processes_missing 1.0"), "one is missed")
+    os.kill(hanging, signal.SIGKILL)
+    wait_until(lambda: shows("geocast_ready 1.0", "geocast_stream_restarts_total 1.0"), "it is replaced")

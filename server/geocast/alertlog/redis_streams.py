@@ -168,6 +168,7 @@ class RedisStreamsLog:
         self._process = uuid.uuid4().hex[:12]
         self._counted: dict[str, Counts] = {}  # what this process has added
         self._counting = asyncio.Lock()  # sums are written one after the other
+        self._info: Mapping[str, Any] = {}  # what the primary last said of itself
         self.heard: float | None = None  # when a follower last read something, heartbeats included
         self._rewinds = self._put_back = self._conflicts = 0
         self._forgot_ms = 0  # when entries of ended alerts were last let go
@@ -206,6 +207,10 @@ class RedisStreamsLog:
         if self.heard is not None:
             silence_s = time.monotonic() - self.heard
             yield gauge("log_silence_seconds", "Since the follower last read anything, heartbeats included", silence_s)
+        if info := self._info:
+            yield gauge("redis_memory_bytes", "Memory that the primary of the log uses", info["used_memory"])
+            yield gauge("redis_max_memory_bytes", "Memory that it may use; 0 for no limit", info["maxmemory"])
+            yield gauge("redis_replicas", "Replicas that are connected to it", info["connected_slaves"])
         yield counter("log_rewinds", "Times that the log began a new epoch", self._rewinds)
         yield counter("log_put_back", "Entries that the log had lost and that were put back", self._put_back)
         yield counter("log_conflicts", "Entries that could not be put back: the log has others there", self._conflicts)
@@ -432,6 +437,7 @@ class RedisStreamsLog:
         await self._primary.look()
         info = await self._primary.call("INFO", *_SECTIONS, within_s=INFO_S)
         identity = self.admit(info)
+        self._info = info
         if identity != self.identity:
             await self._look_closely()
         known = self._epoch, self._seq

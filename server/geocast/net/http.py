@@ -32,7 +32,7 @@ from ..alertlog import AlertLog
 from ..clock import Clock, format_time
 from ..errors import PROBLEMS, LogUnavailable, Malformed, Problem, Violation, trace
 from ..frames import alert_map
-from ..metrics import CONTENT_TYPE, Metrics
+from ..metrics import CONTENT_TYPE, Metrics, gauge
 from ..policy import Policy
 from ..publishing import Outcome, Publisher, Publishing
 from ..strict import load_json
@@ -157,6 +157,12 @@ def _add_operations(app: FastAPI, api: Api) -> None:
         if reasons:
             return JSONResponse({"status": "not ready", "reasons": reasons}, 503)
         return JSONResponse({"status": "ready"})
+
+    api.metrics.watch(lambda: [gauge("ready", "1 if /readyz says 200", not api.unready())])
+    for kind in ("alert", "revision", "cancel"):
+        api.metrics.accepted.labels(kind)  # at 0: Prometheus can't see the increase of what was not there
+    for slug in PROBLEMS:
+        api.metrics.refused.labels(slug)
 
     @app.get("/metrics", **documents.METRICS)
     async def metrics() -> Response:

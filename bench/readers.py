@@ -1,0 +1,270 @@
+"""`readers`: how many stream processes follow one log in Redis.
+
+Each is two things here: a reader, which asks as the log does (XREAD COUNT, BLOCK, on a connection of its own), and the
+log itself (`geocast.alertlog.redis_streams`), which beats once a second. Alerts are appended to all of them by turns,
+at a steady rate, durably (`appendfsync always`).
+
+Measures: CPU of Redis when nothing is appended; then at each rate its CPU, the bytes that it sends, and the time from
+when an append was due until it was answered, and until each reader had it.
+
+Leaves out: what a process does with an entry (`fanout`), replicas, a network. The readers are plain sockets in one
+process that parses answers with hiredis: with processes of their own the clients' cores would be what is measured.
+"""
+
+import asyncio
+import multiprocessing
+import selectors
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import cycle
+from multiprocessing.connection import Connection
+from typing import Any
+
+import hiredis
+
+from bench import processes, screen, stats
+from bench.peers.base import alert_id
+from bench.places import CENTRE
+from bench.results import Result, Table, number
+from bench.runs import Bench, Place
+from geocast.alert import Alert, Approval, Circle, Revision, Terms
+from geocast.alertlog import BATCH, HEARTBEAT_S
+from geocast.alertlog.redis_streams import RedisStreamsLog
+
+PATIENCE_S = 30.0
+STREAM = b"{geocast}:stream"
+LIFETIME_MS = 3_600_000
+
+
+# ---- those who append, in a process of their own -------------------------------------------------------------------
+
+
+def _alert(at: int) -> Revision:
+    now_ms = time.time_ns() // 1_000_000
+    approval = Approval("desk-7", now_ms)
+    area = (Circle(*CENTRE, 1_000.0),)
+    text = "Keep windows and doors closed and stay away from the smoke. " * 3
+    alert = Alert(alert_id(at), "fire_structure", "Building on fire. Stay away.", text, "severe", "test", now_ms,
+                  now_ms + LIFETIME_MS, area, approval)  # fmt: skip
+    return Revision(alert, 1, "desk", now_ms, Terms("Structure fire", LIFETIME_MS, 9))
+
+
+def _append(url: str, count: int, pipe: Connection) -> None:
+    """Be so many logs that beat. For each (first, rate, seconds) that comes append, and send (due, answered) in ns."""
+    asyncio.run(_append_on(url, count, pipe))
+
+
+async def _append_on(url: str, count: int, pipe: Connection) -> None:
+    logs = [RedisStreamsLog(url) for _ in range(count)]
+    for log in logs:
+        await log.start()
+    pipe.send(None)
+    turn = cycle(logs)
+
+    async def one(at: int, due_ns: int) -> tuple[int, int]:
+        await next(turn).append(_alert(at))
+        return due_ns, time.monotonic_ns()
+
+    while (order := await asyncio.to_thread(pipe.recv)) is not None:
+        first, rate, seconds = order
+        start_ns = time.monotonic_ns()
+        under_way = []
+        for at in range(int(rate * seconds)):
+            due_ns = start_ns + int(at / rate * 1e9)
+            await asyncio.sleep(max(0.0, (due_ns - time.monotonic_ns()) / 1e9))
+            under_way.append(asyncio.create_task(one(first + at, due_ns)))
+        await asyncio.sleep(max(0.0, seconds - (time.monotonic_ns() - start_ns) / 1e9))
+        pipe.send(await asyncio.gather(*under_way))
+    for log in logs:
+        await log.stop()
+
+
+@contextmanager
+def _appender(url: str, count: int) -> Iterator[Connection]:
+    context = multiprocessing.get_context("spawn")
+    pipe, other = context.Pipe()
+    process = context.Process(target=_append, args=(url, count, other), daemon=True)
+    process.start()
+    try:
+        pipe.recv()
+        yield pipe
+        pipe.send(None)
+        process.join(PATIENCE_S)
+    finally:
+        process.kill()
+
+
+# ---- those who read ------------------------------------------------------------------------------------------------
+
+
+class _Reader:
+    """One connection that follows the stream from its end on."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.got: list[tuple[bytes, int]] = []  # (id of the alert, when in ns)
+        self._parser = hiredis.Reader()
+        self._ask(b"$")
+
+    def _ask(self, place: bytes) -> None:
+        command = ("XREAD", "COUNT", BATCH, "BLOCK", int(HEARTBEAT_S * 1000), "STREAMS", STREAM, place)
+        self._place = place
+        self.socket.sendall(hiredis.pack_command(command))
+
+    def take(self) -> None:
+        """Something came."""
+        self._parser.feed(self.socket.recv(1 << 20))
+        while (answer := self._parser.gets()) is not False:
+            now_ns = time.monotonic_ns()
+            for place, fields in answer[0][1] if answer else ():
+                self._place = place
+                if fields[4] == b"i":  # no heartbeat; append.lua writes it third
+                    self.got.append((fields[5], now_ns))
+            self._ask(self._place)
+
+
+class _Redis:
+    """A redis-server that syncs before it answers, with nothing else on its core."""
+
+    def __init__(self, stack: ExitStack, place: Place) -> None:
+        [self.port] = processes.free_ports(1)
+        program = processes.find_program("redis-server")
+        home = place.home / f"redis-{self.port}"
+        home.mkdir()
+        options = ["--port", str(self.port), "--save", "", "--appendonly", "yes", "--appendfsync", "always"]
+        self._process = processes.start([program, *options], place.cores.server, home / "redis.txt", cwd=home)
+        stack.callback(processes.stop, self._process)
+        processes.wait_until(lambda: processes.listens(self.port), "redis-server listens")
+        self._socket = stack.enter_context(socket.create_connection(("127.0.0.1", self.port)))
+        self._parser = hiredis.Reader()
+
+    @property
+    def url(self) -> str:
+        """What `--log` takes."""
+        return f"redis://127.0.0.1:{self.port}"
+
+    def spent(self) -> tuple[float, float, int]:
+        """(time, seconds of CPU, bytes sent) so far."""
+        return time.monotonic(), processes.cpu_s([self._process.pid]), self._bytes_out()
+
+    def _bytes_out(self) -> int:
+        self._socket.sendall(hiredis.pack_command(("INFO", "stats")))
+        while (answer := self._parser.gets()) is False:
+            self._parser.feed(self._socket.recv(1 << 16))
+        return int(answer.split(b"total_net_output_bytes:")[1].split()[0])
+
+
+# ---- the measurement -----------------------------------------------------------------------------------------------
+
+
+def measure(place: Place, readers: tuple[int, ...], rates: tuple[int, ...], seconds: float) -> dict[str, Any]:
+    """A Redis for each number of readers; a stretch without appends, then one at each rate."""
+    found = []
+    with screen.progress("stretches", len(readers) * (1 + len(rates))) as show:
+        for count in readers:
+            with ExitStack() as stack:
+                redis = _Redis(stack, place)
+                pipe = stack.enter_context(_appender(redis.url, count))
+                crowd = [_Reader(redis.port) for _ in range(count)]
+                for reader in crowd:
+                    stack.callback(reader.socket.close)
+                first = 0
+                for rate in (0, *rates):
+                    found.append(_stretch(redis, crowd, pipe, (first, rate, seconds)))
+                    first += int(rate * seconds)
+                    show(len(found))
+    return {"stretches": found}
+
+
+def _stretch(redis: _Redis, readers: list[_Reader], pipe: Connection, order: tuple[int, int, float]) -> dict[str, Any]:
+    first, rate, seconds = order
+    for reader in readers:
+        reader.got.clear()
+    started, cpu_before, bytes_before = redis.spent()
+    pipe.send(order)
+    times = _read_all(readers, pipe, int(rate * seconds))
+    ended, cpu_after, bytes_after = redis.spent()
+    elapsed_s, cpu_s = ended - started, cpu_after - cpu_before
+    due_ns = {alert_id(first + count).encode(): due for count, (due, _) in enumerate(times)}
+    read_ms = [(when - due_ns[name]) / 1e6 for reader in readers for name, when in reader.got]
+    return {
+        "readers": len(readers),
+        "rate": rate,
+        "cpu_share": cpu_s / elapsed_s,
+        "cpu_us_per_append": cpu_s / len(times) * 1e6 if times else None,
+        "bytes_per_s": (bytes_after - bytes_before) / elapsed_s,
+        "appended_ms": stats.summary([(answered - due) / 1e6 for due, answered in times]),
+        "read_ms": stats.summary(read_ms),
+        "missing": len(times) * len(readers) - len(read_ms),
+    }
+
+
+def _read_all(readers: list[_Reader], pipe: Connection, expected: int) -> list[tuple[int, int]]:
+    """Read until the appender is done and all have everything; when appends were due and answered, in ns."""
+    times: list[tuple[int, int]] | None = None
+    deadline = None
+    with selectors.DefaultSelector() as selector:
+        selector.register(pipe, selectors.EVENT_READ)
+        for reader in readers:
+            selector.register(reader.socket, selectors.EVENT_READ, reader)
+        while times is None or any(len(reader.got) < expected for reader in readers):
+            for key, _ in selector.select(1.0):
+                if key.data:
+                    key.data.take()
+                else:
+                    times, deadline = pipe.recv(), time.monotonic() + PATIENCE_S
+            if deadline is not None and time.monotonic() > deadline:
+                break
+    return times or []
+
+
+def table(result: Result) -> Table:
+    """One row for each stretch."""
+    rows = [
+        [
+            str(it["readers"]),
+            str(it["rate"]),
+            f"{it['cpu_share']:.1%}",
+            number(it["cpu_us_per_append"]),
+            number(it["bytes_per_s"] / 1e6),
+            *(
+                number(it[of][key]) if it["rate"] else "–"
+                for of in ("appended_ms", "read_ms")
+                for key in ("p50", "p99")
+            ),
+            f"{it['missing']:,}",
+        ]
+        for it in result.found["stretches"]
+    ]
+    columns = (
+        *("readers", "appends/s", "Redis CPU", "µs/append", "MB/s out"),
+        *("answered p50 ms", "p99 ms", "read p50 ms", "p99 ms", "missing"),
+    )
+    return Table("readers: processes that follow one log in Redis, appendfsync always", columns, rows)
+
+
+def plot(result: Result, figure: Any) -> None:
+    """CPU and latency over the rate, for each number of readers."""
+    cpu, latency = figure.subplots(1, 2)
+    stretches = result.found["stretches"]
+    for readers in dict.fromkeys(it["readers"] for it in stretches):
+        own = [it for it in stretches if it["readers"] == readers]
+        cpu.plot([it["rate"] for it in own], [it["cpu_share"] * 100 for it in own], "o-", label=f"{readers} readers")
+        loaded = [it for it in own if it["rate"]]
+        latency.plot([it["rate"] for it in loaded], [it["read_ms"]["p99"] for it in loaded], "o-", label=f"{readers}")
+    cpu.set(xlabel="appends a second", ylabel="CPU of Redis, %", ylim=(0, None))
+    latency.set(xlabel="appends a second", ylabel="append → read, p99, ms", ylim=(0, None))
+    cpu.legend()
+    figure.suptitle(table(result).title)
+
+
+BENCH = Bench(
+    "readers",
+    "how many processes follow one log in Redis.",
+    measure,
+    table,
+    plot,
+    {"readers": (50,), "rates": (10, 100), "seconds": 3.0},
+)
