@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import sys
 import uuid
 from pathlib import Path
@@ -33,6 +34,8 @@ def main() -> None:
 
     Every option that stands with [env var: …] can be set by that variable, too.
     """
+    # SIGTERM ends it as Ctrl-C does: with the processes that it has started.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 for command in (listen, walk, review, conformance):

@@ -41,6 +41,20 @@ def test_the_demo_ends_by_itself_and_finds_nobody_missed_or_wrongly_told():
         assert act in done.stdout
 
 
+def test_sigterm_ends_the_demo_with_all_that_it_has_started():
+    """As Ctrl-C does."""
+    command = [sys.executable, "-u", "-m", "client_demo", "demo", "--no-stay", "--subscribers", "20", "--port", "0"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
+        assert demo.stdout
+        lines = iter(demo.stdout.readline, "")
+        assert any("subscribers connected" in line for line in lines)
+        started = Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text().split()
+        demo.terminate()
+        assert list(lines)[-1] == "stopped\n"
+    assert started
+    assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
+
+
 HELLO, GOT = ("hello", 10, 0, {}), ("alert", 100_000_100, "a", 1)
 
 
