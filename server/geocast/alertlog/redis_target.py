@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from ..config import Address
 from ..errors import ConfigError
@@ -23,6 +23,8 @@ from ..errors import ConfigError
 OLDEST = (7, 2)  # the first Redis with WAITAOF
 PORT, SENTINEL_PORT = 6379, 26379
 EXPOSED = "a Redis beyond this machine needs TLS (rediss) or a password: anybody could forge alerts"
+# Not urlsplit: from Python 3.13 on it takes no list of hosts with an IPv6 address in it.
+_URL = re.compile(r"(?P<scheme>[a-z+]+)://(?P<hosts>[^/?#]*)(?P<path>/[^?#]*)?(?:\?(?P<query>[^#]*))?")
 _QUERY = {"prefix", "ca", "sentinel_username", "sentinel_password"}
 _FORMS = (
     "expected redis://HOST:PORT/DB or redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB (rediss for TLS), "
@@ -56,18 +58,20 @@ class Target:
 
 def parse(url: str) -> Target:
     """What `url` names. Raises ConfigError if that can't be told, or if it would be open to a network."""
+    parts = _URL.fullmatch(url)
+    if parts is None:
+        raise ConfigError(f"--log: {_FORMS}")
     try:
-        parts = urlsplit(url)
-        query = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
+        query = dict(parse_qsl(parts["query"], keep_blank_values=True, strict_parsing=True)) if parts["query"] else {}
     except ValueError:
         raise ConfigError(f"--log: {_FORMS}") from None
-    secret, _, hosts = parts.netloc.rpartition("@")
+    secret, _, hosts = parts["hosts"].rpartition("@")
     username, _, password = secret.partition(":")
-    sentinel = parts.scheme.endswith("+sentinel")
-    path = [unquote(step) for step in parts.path.split("/")[1:] if step]
+    sentinel = parts["scheme"].endswith("+sentinel")
+    path = [unquote(step) for step in (parts["path"] or "").split("/") if step]
     service = path.pop(0) if sentinel and path else ""
     db = path.pop(0) if path else "0"
-    if path or parts.fragment or bool(service) != sentinel or not db.isascii() or not db.isdigit():
+    if path or bool(service) != sentinel or not db.isascii() or not db.isdigit():
         raise ConfigError(f"--log: {_FORMS}")
     if unknown := query.keys() - _QUERY:
         raise ConfigError(f"--log: {len(unknown)} unknown parameters; known are {', '.join(sorted(_QUERY))}")
@@ -78,7 +82,7 @@ def parse(url: str) -> Target:
         hosts=tuple(_address(host, SENTINEL_PORT if sentinel else PORT) for host in hosts.split(",")),
         service=service,
         db=int(db),
-        tls=parts.scheme.startswith("rediss"),
+        tls=parts["scheme"].startswith("rediss"),
         ca=query.get("ca"),
         prefix=prefix,
         username=unquote(username) or None,
