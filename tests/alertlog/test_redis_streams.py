@@ -468,6 +468,27 @@ def test_a_reader_of_another_server_than_the_one_that_is_written_is_found_out(se
     run(main)
 
 
+def test_what_was_read_and_not_given_is_given_to_the_next(server, monkeypatch):
+    """F1: a reader that fails behind an entry, before it has given it, has not given it."""
+
+    def fails(_follower):
+        raise LogUnavailable("deaf")
+
+    async def main():
+        async with opened(server.url) as log:
+            await log.append(lasting("a-0"))
+            async with aclosing(log.follow(0)) as follower:
+                [given] = await read_on(follower)
+                await log.append(lasting("a-1"))
+                monkeypatch.setattr(redis_streams._Follower, "_check_hearing", fails)
+                with pytest.raises(LogUnavailable):
+                    await read_on(follower)
+            monkeypatch.undo()
+            assert [entry.id for _, entry in await read(log, after=given.position)] == ["a-1"]
+
+    run(main)
+
+
 def test_a_reader_that_goes_deaf_is_found_out_by_heartbeats(server, tmp_path, monkeypatch):
     """F2: of a primary that was demoted, within 3 s."""
 

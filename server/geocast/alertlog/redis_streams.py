@@ -33,6 +33,7 @@ Rule 3  If the log has another entry under that number by now (a split brain), t
 
 import asyncio
 import contextlib
+import copy
 import logging
 import time
 import uuid
@@ -388,9 +389,11 @@ class RedisStreamsLog:
                     before, follower = follower, _Follower(self, reader, follower.position, ended_before_ms)
                     await follower.begin(before, rewound=True)
                     continue
-                self._cursor = follower
                 if batch:
                     follower.position = batch[-1].position
+                # As it is now: one that reads on and then fails is ahead of what it has given.
+                self._cursor = copy.copy(follower)
+                if batch:
                     yield batch
                 if at_end:
                     self.deaf = None
