@@ -64,6 +64,7 @@ CREATE TABLE IF NOT EXISTS delivery (
 ) STRICT, WITHOUT ROWID;
 PRAGMA user_version = {VERSION};
 """
+_MAGIC = b"SQLite format 3\0"
 _PROBE = " " * 16_384  # no id; takes as much room as any entry
 _COLUMNS = "position, id, revision, payload, checksum"
 
@@ -294,6 +295,8 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _create(path: Path) -> sqlite3.Connection:
     """Open the file and make the tables. Raises sqlite3.DatabaseError itself, no subclass, if it is corrupt."""
+    if _head(path) not in (b"", _MAGIC):
+        raise sqlite3.DatabaseError("no database")  # before SQLite opens it, and deletes its write-ahead log
     db = _connect(path)
     try:
         version = db.execute("PRAGMA user_version").fetchone()[0]
@@ -307,6 +310,12 @@ def _create(path: Path) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def _head(path: Path) -> bytes:
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        return file.read(len(_MAGIC))
+    return b""
 
 
 def _probe(db: sqlite3.Connection) -> None:
@@ -422,23 +431,22 @@ def salvage(path: Path) -> int:
 
 def _rows_of(path: Path) -> Iterator[Sequence[object]]:
     """Every row of the table, one look-up each, so that a bad page costs only its own rows; () for one it costs."""
-    try:
-        db = sqlite3.connect(path, isolation_level=None)
-        # First of all: else a file that is shorter than its header says is not read at all.
-        db.execute("PRAGMA writable_schema = ON")
-        last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'entry'").fetchone()[0]
-    except (sqlite3.Error, TypeError):
-        return
-    query = "SELECT position, id, revision, ends_at, payload, checksum FROM entry NOT INDEXED WHERE position = ?"
-    first = _first_position(db)
-    for position in range(first, last + 1):
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
         try:
-            row = db.execute(query, (position,)).fetchone()
-        except sqlite3.Error:
-            row = ()
-        if row is not None:
-            yield row
-    db.close()
+            # First of all: else a file that is shorter than its header says is not read at all.
+            db.execute("PRAGMA writable_schema = ON")
+            last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'entry'").fetchone()[0]
+        except (sqlite3.Error, TypeError):
+            return
+        query = "SELECT position, id, revision, ends_at, payload, checksum FROM entry NOT INDEXED WHERE position = ?"
+        first = _first_position(db)
+        for position in range(first, last + 1):
+            try:
+                row = db.execute(query, (position,)).fetchone()
+            except sqlite3.Error:
+                row = ()
+            if row is not None:
+                yield row
 
 
 def _first_position(db: sqlite3.Connection) -> int:
