@@ -431,6 +431,8 @@ def salvage(path: Path) -> int:
 
 def _rows_of(path: Path) -> Iterator[Sequence[object]]:
     """Every row of the table, one look-up each, so that a bad page costs only its own rows; () for one it costs."""
+    if _head(path) != _MAGIC:
+        return
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
         try:
             # First of all: else a file that is shorter than its header says is not read at all.
