@@ -30,7 +30,7 @@ from .tokens import Tokens
 log = logging.getLogger(__name__)
 
 SLICE_S = 0.0005  # of writing, after which no further slice (1.1 ms) begins before the loop has looked at its sockets
-ROWS_WHILE_ASKED = 32
+ROWS_WHILE_ASKED = 32  # of a slice while requests are under way: one takes a dozen turns of the loop to be an entry
 TICK_S = 0.05  # between sweeps
 FLUSH_S = 1.0  # between writes of delivery counts
 PURGE_S = 60.0
