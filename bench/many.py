@@ -17,7 +17,7 @@ from typing import Any
 from bench import machine, places, screen, stats
 from bench.results import Result, Table, number
 from bench.rounds import NEAREST, gather, geocast_alone, one_round
-from bench.runs import Bench, Place
+from bench.runs import Bench, Place, plot_rounds
 
 SPREAD_M = 14_000.0
 PER_WORKER = 15_000  # of 20,000 descriptors: the kernel spreads connections by a hash, not evenly
@@ -81,12 +81,7 @@ def table(result: Result) -> Table:
 
 def plot(result: Result, figure: Any) -> None:
     """Each round."""
-    axes = figure.subplots()
-    for key in ("first_ms", "nearest_ms", "last_ms"):
-        axes.plot(result.found[key], "o-", label=key.removesuffix("_ms"))
-    axes.set(xlabel="round", ylabel="publish → received, ms", yscale="log")
-    axes.legend()
-    figure.suptitle(table(result).title)
+    plot_rounds(figure, result.found, ("first_ms", "nearest_ms", "last_ms"), table(result).title)
 
 
 BENCH = Bench(

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,16 @@ class Place:
 
     home: Path
     cores: machine.Cores
+
+
+def plot_rounds(figure: Any, found: dict[str, Any], keys: Sequence[str], title: str) -> None:
+    """Each round's times (`found[key]`, in ms), a line for each key."""
+    axes = figure.subplots()
+    for key in keys:
+        axes.plot(found[key], "o-", label=key.removesuffix("_ms"))
+    axes.set(xlabel="round", ylabel="publish → received, ms", yscale="log")
+    axes.legend()
+    figure.suptitle(title)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from bench import places, screen, stats
 from bench.peers.base import next_number
 from bench.results import Result, Table, number
 from bench.rounds import NEAREST, PATIENCE_S, Audience, gather, geocast_alone, ms_since, one_round
-from bench.runs import Bench, Place
+from bench.runs import Bench, Place, plot_rounds
 
 SPREAD_M = 14_000.0
 LAG = "geocast_loop_lag_seconds"
@@ -96,12 +96,8 @@ def table(result: Result) -> Table:
 
 def plot(result: Result, figure: Any) -> None:
     """Each round."""
-    axes = figure.subplots()
-    for key in ("nearest_ms", "extreme_first_100_ms", "last_ms", "minor_last_ms"):
-        axes.plot(result.found[key], "o-", label=key.removesuffix("_ms"))
-    axes.set(xlabel="round", ylabel="ms", yscale="log")
-    axes.legend()
-    figure.suptitle(table(result).title)
+    keys = ("nearest_ms", "extreme_first_100_ms", "last_ms", "minor_last_ms")
+    plot_rounds(figure, result.found, keys, table(result).title)
 
 
 BENCH = Bench(

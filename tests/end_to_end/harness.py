@@ -607,6 +607,23 @@ class Session:
         self.move(*self.places)
 
 
+def revise_and_cancel(
+    body: Json, revises: Node, cancels: Node, told: Iterable[Session], aside: Iterable[Session]
+) -> None:
+    """End the life of a published alert: each of `told` has heard all of it, once and in order; `aside` nothing."""
+    told = list(told)
+    revises.revise(revision_of(body, 2))
+    for session in told:
+        session.listen(body["id"], 2)
+    cancels.cancel(body["id"], 3)
+    for session in told:
+        session.listen(body["id"], "cancel")
+        assert session.heard(body["id"]) == [1, 2, "cancel"]
+    for session in aside:
+        session.catch_up()
+        assert session.everything() == []
+
+
 def told(message: Json) -> tuple[str, int | str]:
     """What a message tells: an id, with a revision or "cancel"."""
     if message["type"] == "cancel":

@@ -13,6 +13,7 @@ import ipaddress
 import re
 import shutil
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,7 +104,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 # ---- the two proxies
 
 
-class Proxy:
+class Proxy(ABC):
     """HAProxy or nginx in the foreground, with the file of docs/deploy in front of these nodes."""
 
     def __init__(self, home: Path, certificate: Certificate, nodes: list[Node]) -> None:
@@ -119,9 +120,9 @@ class Proxy:
     check: tuple[str, ...]
     run: tuple[str, ...]
 
+    @abstractmethod
     def config(self, home: Path, certificate: Certificate, ports: list[tuple[int, int]]) -> str:
         """The file, changed for these ports."""
-        raise NotImplementedError
 
     def checked(self) -> subprocess.CompletedProcess[str]:
         """What the program says of the file."""

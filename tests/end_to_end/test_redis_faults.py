@@ -27,6 +27,7 @@ from end_to_end.harness import (
     cancel_body,
     ground,
     place,
+    revise_and_cancel,
     revision_of,
     stamp,
     wait_until,
@@ -109,16 +110,7 @@ def test_everybody_is_sent_everything_once_whatever_the_node(cluster: Cluster, j
     for session in early:
         session.listen(body["id"], 1)
     late = [join(node, place(spot)) for node in cluster.nodes]
-    two.revise(revision_of(body, 2))
-    for session in (*early, *late):
-        session.listen(body["id"], 2)
-    one.cancel(body["id"], 3)
-    for session in (*early, *late):
-        session.listen(body["id"], "cancel")
-        assert session.heard(body["id"]) == [1, 2, "cancel"]
-    for session in aside:
-        session.catch_up()
-        assert session.everything() == []
+    revise_and_cancel(body, two, one, told=[*early, *late], aside=aside)
 
 
 def test_the_counts_are_those_of_all_nodes(cluster: Cluster, join: Join):

@@ -12,7 +12,19 @@ from pathlib import Path
 
 import pytest
 from end_to_end.earth import beyond
-from end_to_end.harness import FORMATS, Keys, Node, Session, alert, ground, place, revision_of, stamp, wait_until
+from end_to_end.harness import (
+    FORMATS,
+    Keys,
+    Node,
+    Session,
+    alert,
+    ground,
+    place,
+    revise_and_cancel,
+    revision_of,
+    stamp,
+    wait_until,
+)
 
 Join = Callable[..., Session]
 WORKERS = 2
@@ -38,16 +50,7 @@ def test_everybody_is_sent_everything_once_whatever_the_process(workers: Node, j
     late = [join(workers, place(spot), fmt=FORMATS[i % 2]) for i in range(CROWD)]
     for session in late:
         session.listen(body["id"], 1)
-    workers.revise(revision_of(body, 2))
-    for session in (*early, *late):
-        session.listen(body["id"], 2)
-    workers.cancel(body["id"], 3)
-    for session in (*early, *late):
-        session.listen(body["id"], "cancel")
-        assert session.heard(body["id"]) == [1, 2, "cancel"]
-    for session in aside:
-        session.catch_up()
-        assert session.everything() == []
+    revise_and_cancel(body, workers, workers, told=[*early, *late], aside=aside)
 
 
 def test_the_counts_are_those_of_all_processes(workers: Node, join: Join):
