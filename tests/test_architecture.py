@@ -231,12 +231,13 @@ def test_everything_public_has_a_docstring(module):
 
 
 def own_tests():
-    """The test files beside this one, and those of the log."""
+    """The test files beside this one, and those in the folders that are a module's or a package's."""
     here = Path(__file__).parent
-    return sorted([*here.glob("test_*.py"), *(here / "alertlog").glob("*.py")])
+    folders = [here / name for name in ("alertlog", "hub", "net")]
+    return sorted([*here.glob("test_*.py"), *(path for folder in folders for path in folder.glob("*.py"))])
 
 
-@pytest.mark.parametrize("path", own_tests(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", own_tests(), ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_test_says_which_rule_it_proves(path):
     """House rule: a test is a sentence about behaviour, with a docstring of one line or more."""
     assert ast.get_docstring(tree(path))

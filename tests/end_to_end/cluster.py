@@ -10,8 +10,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from end_to_end.harness import Keys, Node, wait_until
+from end_to_end.keys import Keys
+from end_to_end.node import Node
 from end_to_end.proxy import Proxy
+from end_to_end.times import wait_until
 from redis import RedisError
 from redis_server import RedisServer, Sentinel, sentinel_url
 

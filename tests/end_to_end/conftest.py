@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from end_to_end.harness import ORIGIN, Keys, Node, Session
+from end_to_end.keys import Keys
+from end_to_end.node import ORIGIN, Node
+from end_to_end.subscriber import Session
 
 
 @pytest.fixture(scope="session")

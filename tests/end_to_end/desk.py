@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from end_to_end.alerts import Json
 from end_to_end.earth import Point
-from end_to_end.harness import Json, Node, clean_environment, free_ports, now, wait_until
+from end_to_end.node import Node, clean_environment, free_ports
+from end_to_end.times import now, wait_until
 from end_to_end.wire import PATIENCE
 
 COLUMNS = ("incident", "reported_at", "nature", "lat", "lng", "address", "unit")

@@ -12,7 +12,7 @@ once more (*final*), and every node is asked for every alert (*states*). Then:
     duplicates   an (id, revision) came twice on one connection, or to somebody who said that he holds it
     divided      nodes disagree. An unknown operation may have happened or not, but then for everybody
 
-Geometry is the harness's own, over the published areas that the contract prescribes; times are wall-clock seconds.
+Geometry is `end_to_end.earth`'s, over the published areas that the contract prescribes; times are wall-clock seconds.
 """
 
 from __future__ import annotations

@@ -18,26 +18,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+from end_to_end.alerts import SEVERITIES, Json, alert, approval, cancel_body, circle, ground, new_id, place, revision_of
 from end_to_end.earth import Point, beyond, published
-from end_to_end.harness import (
-    FORMATS,
-    PHONE_SCOPE,
-    SEVERITIES,
-    Json,
-    Node,
-    alert,
-    approval,
-    bearer,
-    cancel_body,
-    circle,
-    ground,
-    moment,
-    new_id,
-    place,
-    revision_of,
-    stamp,
-)
 from end_to_end.history import Came, Final, History, Operation, Visit
+from end_to_end.keys import PHONE_SCOPE, bearer
+from end_to_end.node import Node
+from end_to_end.subscriber import FORMATS
+from end_to_end.times import moment, stamp
 from end_to_end.wire import ABNORMAL, decode, encode
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from end_to_end.cluster import Cluster
-from end_to_end.harness import Node
 from end_to_end.history import Outcome, Verdict
 from end_to_end.load import HEAL_S, Desk, Habit, World, eventually
+from end_to_end.node import Node
 from end_to_end.proxy import Proxy
 from redis_server import RedisServer
 

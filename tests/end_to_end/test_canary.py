@@ -14,17 +14,10 @@ from pathlib import Path
 
 import h3
 import pytest
-from end_to_end.harness import (
-    FORMATS,
-    Keys,
-    Node,
-    Session,
-    alert,
-    bearer,
-    circle,
-    place,
-    revision_of,
-)
+from end_to_end.alerts import alert, circle, place, revision_of
+from end_to_end.keys import Keys, bearer
+from end_to_end.node import Node
+from end_to_end.subscriber import FORMATS, Session
 
 Join = Callable[..., Session]
 

@@ -6,18 +6,11 @@ import threading
 from collections.abc import Callable
 
 import httpx
+from end_to_end.alerts import Json, alert, cancel_body, ground, place, revision_of
 from end_to_end.earth import beyond
-from end_to_end.harness import (
-    Json,
-    Node,
-    Session,
-    alert,
-    bearer,
-    cancel_body,
-    ground,
-    place,
-    revision_of,
-)
+from end_to_end.keys import bearer
+from end_to_end.node import Node
+from end_to_end.subscriber import Session
 from end_to_end.wire import PATIENCE
 
 Join = Callable[..., Session]

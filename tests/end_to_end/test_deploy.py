@@ -25,19 +25,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from end_to_end.harness import (
-    PHONE_SCOPE,
-    Json,
-    Keys,
-    Node,
-    alert,
-    bearer,
-    cancel_body,
-    free_ports,
-    ground,
-    place,
-    wait_until,
-)
+from end_to_end.alerts import Json, alert, cancel_body, ground, place
+from end_to_end.keys import PHONE_SCOPE, Keys, bearer
+from end_to_end.node import Node, free_ports
+from end_to_end.times import wait_until
 from redis_server import RedisServer, Sentinel, needs_redis
 
 from client_demo.client import Client

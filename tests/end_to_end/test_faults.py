@@ -12,7 +12,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from end_to_end.harness import Json, Keys, Node, Session, alert, ground, is_running, place, revision_of, wait_until
+from end_to_end.alerts import Json, alert, ground, place, revision_of
+from end_to_end.keys import Keys
+from end_to_end.node import Node, is_running
+from end_to_end.subscriber import Session
+from end_to_end.times import wait_until
 from end_to_end.wire import Closed
 
 Join = Callable[..., Session]

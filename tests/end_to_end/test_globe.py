@@ -10,8 +10,11 @@ from collections.abc import Callable, Iterator
 
 import h3
 import pytest
+from end_to_end.alerts import Json, alert, circle, place
 from end_to_end.earth import Point, beyond, cell_reach, inside, published
-from end_to_end.harness import FORMATS, Json, Keys, Node, Session, alert, circle, place
+from end_to_end.keys import Keys
+from end_to_end.node import Node
+from end_to_end.subscriber import FORMATS, Session
 
 SEED = 20_240_611
 ALERTS = 50

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from end_to_end.alerts import place
 from end_to_end.earth import beyond, published
-from end_to_end.harness import place
 from end_to_end.history import Came, Final, History, Operation, Outcome, Visit
 
 TOWN = (32.78, -96.8)

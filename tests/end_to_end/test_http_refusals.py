@@ -12,21 +12,10 @@ from typing import Any, NamedTuple
 
 import httpx
 import pytest
-from end_to_end.harness import (
-    DESK_SCOPE,
-    Json,
-    Keys,
-    Node,
-    alert,
-    approval,
-    bearer,
-    cancel_body,
-    circle,
-    ground,
-    new_id,
-    revision_of,
-    stamp,
-)
+from end_to_end.alerts import Json, alert, approval, cancel_body, circle, ground, new_id, revision_of
+from end_to_end.keys import DESK_SCOPE, Keys, bearer
+from end_to_end.node import Node
+from end_to_end.times import stamp
 
 CANARY = "7391"
 TEXT = f"tango{CANARY}uniform"

@@ -10,23 +10,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from end_to_end.alerts import Json, alert, circle, ground, place, revision_of
 from end_to_end.earth import Point
-from end_to_end.harness import (
-    FORMATS,
-    PHONE_SCOPE,
-    Json,
-    Keys,
-    Node,
-    Session,
-    alert,
-    circle,
-    ground,
-    moment,
-    place,
-    revision_of,
-    stamp,
-    wait_until,
-)
+from end_to_end.keys import PHONE_SCOPE, Keys
+from end_to_end.node import Node
+from end_to_end.subscriber import FORMATS, Session
+from end_to_end.times import moment, stamp, wait_until
 from end_to_end.wire import PATIENCE, PING, PONG, TEXT, Answer, Closed, Wire, encode, frame
 
 Join = Callable[..., Session]

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 from end_to_end.cluster import on_one_redis, on_sentinels
-from end_to_end.harness import Keys, Node
+from end_to_end.keys import Keys
 from end_to_end.nemesis import Run, failovers, faults_of_node, faults_of_proxy, faults_of_redis
+from end_to_end.node import Node
 from redis_server import needs_redis
 
 SECONDS = float(os.environ.get("FAULT_SECONDS", "15"))

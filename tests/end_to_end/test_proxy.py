@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from end_to_end.harness import wait_until
 from end_to_end.proxy import Proxy
+from end_to_end.times import wait_until
 from end_to_end.wire import PATIENCE
 
 A_WHILE_S = 0.2

@@ -10,27 +10,12 @@ from typing import Any
 
 import httpx
 import pytest
+from end_to_end.alerts import SEVERITIES, Json, alert, approval, cancel_body, circle, ground, new_id, place, revision_of
 from end_to_end.earth import EARTH_RADIUS_M, beyond, distance, published
-from end_to_end.harness import (
-    DESK_SCOPE,
-    FORMATS,
-    SEVERITIES,
-    Json,
-    Keys,
-    Node,
-    Session,
-    alert,
-    approval,
-    cancel_body,
-    circle,
-    ground,
-    moment,
-    new_id,
-    now,
-    place,
-    revision_of,
-    stamp,
-)
+from end_to_end.keys import DESK_SCOPE, Keys
+from end_to_end.node import Node
+from end_to_end.subscriber import FORMATS, Session
+from end_to_end.times import moment, now, stamp
 from end_to_end.wire import PATIENCE
 from jsonschema_rs import Draft202012Validator
 from jsonschema_rs import meta as metaschema

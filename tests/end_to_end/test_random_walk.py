@@ -17,28 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from end_to_end.alerts import SEVERITIES, Json, alert, cancel_body, circle, ground, new_id, place, revision_of
 from end_to_end.earth import Point, beyond, inside
-from end_to_end.harness import (
-    EVERY_SCOPE,
-    FORMATS,
-    PHONE_SCOPE,
-    SEVERITIES,
-    Json,
-    Keys,
-    Node,
-    Session,
-    alert,
-    cancel_body,
-    circle,
-    ground,
-    moment,
-    new_id,
-    now,
-    place,
-    revision_of,
-    stamp,
-    told,
-)
+from end_to_end.keys import EVERY_SCOPE, PHONE_SCOPE, Keys
+from end_to_end.node import Node
+from end_to_end.subscriber import FORMATS, Session, told
+from end_to_end.times import moment, now, stamp
 
 SEED = int(os.environ.get("WALK_SEED", "20240611"))
 STEPS = int(os.environ.get("WALK_STEPS", "1000"))

@@ -1,6 +1,6 @@
 """Several nodes on Redis, and what can happen to Redis, to the network and to the nodes: each by its name.
 
-Times that are printed (`pytest -s`) are what was seen; what is asserted has the patience of the harness.
+Times that are printed (`pytest -s`) are what was seen; what is asserted has the patience of `end_to_end.wire`.
 """
 
 from __future__ import annotations
@@ -14,24 +14,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from end_to_end.alerts import Json, alert, cancel_body, ground, place, revision_of
 from end_to_end.cluster import Cluster, on_one_redis, on_sentinels
 from end_to_end.earth import beyond
-from end_to_end.harness import (
-    FORMATS,
-    Json,
-    Keys,
-    Node,
-    Session,
-    alert,
-    bearer,
-    cancel_body,
-    ground,
-    place,
-    revise_and_cancel,
-    revision_of,
-    stamp,
-    wait_until,
-)
+from end_to_end.keys import Keys, bearer
+from end_to_end.node import Node
+from end_to_end.subscriber import FORMATS, Session, revise_and_cancel
+from end_to_end.times import stamp, wait_until
 from redis_server import RedisServer, needs_redis
 
 pytestmark = needs_redis

@@ -5,8 +5,9 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from end_to_end.alerts import ground, place
 from end_to_end.desk import DeskProcess, row, write_feed
-from end_to_end.harness import ground, place, wait_until
+from end_to_end.times import wait_until
 from real_data import dispatch
 
 MAP = Path(__file__).parents[2] / "client_demo" / "web" / "node_modules" / "maplibre-gl"

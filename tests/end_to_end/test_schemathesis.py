@@ -6,7 +6,8 @@ import re
 import subprocess
 from pathlib import Path
 
-from end_to_end.harness import BIN, DESK_SCOPE, Node, clean_environment
+from end_to_end.keys import DESK_SCOPE
+from end_to_end.node import BIN, Node, clean_environment
 
 HOOKS = Path(__file__).with_name("schemathesis_hooks.py")
 # A good request may be refused by the policy, a known id (409) or an ended alert (410). The hooks judge the 422s.

@@ -11,22 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from end_to_end.harness import (
-    BIN,
-    EVERY_SCOPE,
-    ORIGIN,
-    PHONE_SCOPE,
-    Json,
-    Keys,
-    Node,
-    Session,
-    alert,
-    circle,
-    clean_environment,
-    free_ports,
-    ground,
-    place,
-)
+from end_to_end.alerts import Json, alert, circle, ground, place
+from end_to_end.keys import EVERY_SCOPE, PHONE_SCOPE, Keys
+from end_to_end.node import BIN, ORIGIN, Node, clean_environment, free_ports
+from end_to_end.subscriber import Session
 from end_to_end.wire import PATIENCE, Wire
 
 Join = Callable[..., Session]

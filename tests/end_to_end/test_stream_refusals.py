@@ -13,19 +13,10 @@ from typing import Any
 
 import msgpack
 import pytest
-from end_to_end.harness import (
-    FORMATS,
-    ORIGIN,
-    PHONE_SCOPE,
-    Json,
-    Keys,
-    Node,
-    Session,
-    alert,
-    ground,
-    new_id,
-    place,
-)
+from end_to_end.alerts import Json, alert, ground, new_id, place
+from end_to_end.keys import PHONE_SCOPE, Keys
+from end_to_end.node import ORIGIN, Node
+from end_to_end.subscriber import FORMATS, Session
 from end_to_end.wire import (
     BINARY,
     CLOSE,

@@ -9,7 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from end_to_end.harness import PHONE_SCOPE, alert, circle, clean_environment, ground, wait_until
+from end_to_end.alerts import alert, circle, ground
+from end_to_end.keys import PHONE_SCOPE
+from end_to_end.node import clean_environment
+from end_to_end.times import wait_until
 from end_to_end.wire import PATIENCE
 
 from client_demo.geo import offset

@@ -13,25 +13,12 @@ from typing import Any
 
 import httpx
 import pytest
+from end_to_end.alerts import Json, alert, circle, ground, new_id, place, revision_of
 from end_to_end.earth import Point, beyond, published
-from end_to_end.harness import (
-    EVERY_SCOPE,
-    FORMATS,
-    Json,
-    Node,
-    Session,
-    alert,
-    bearer,
-    circle,
-    ground,
-    moment,
-    new_id,
-    now,
-    place,
-    revision_of,
-    stamp,
-    told,
-)
+from end_to_end.keys import EVERY_SCOPE, bearer
+from end_to_end.node import Node
+from end_to_end.subscriber import FORMATS, Session, told
+from end_to_end.times import moment, now, stamp
 
 Join = Callable[..., Session]
 TESTER = "alerts:receive alerts:test"

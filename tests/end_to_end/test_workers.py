@@ -11,20 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from end_to_end.alerts import alert, ground, place, revision_of
 from end_to_end.earth import beyond
-from end_to_end.harness import (
-    FORMATS,
-    Keys,
-    Node,
-    Session,
-    alert,
-    ground,
-    place,
-    revise_and_cancel,
-    revision_of,
-    stamp,
-    wait_until,
-)
+from end_to_end.keys import Keys
+from end_to_end.node import Node
+from end_to_end.subscriber import FORMATS, Session, revise_and_cancel
+from end_to_end.times import stamp, wait_until
 
 Join = Callable[..., Session]
 WORKERS = 2

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from end_to_end.harness import clean_environment, wait_until
+from end_to_end.node import clean_environment
+from end_to_end.times import wait_until
 from playwright.sync_api import Browser, Page, sync_playwright
 
 ROOT = Path(__file__).parents[2]

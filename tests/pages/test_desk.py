@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from end_to_end.alerts import ground, place
 from end_to_end.conftest import join, keys  # noqa: F401 (fixtures)
 from end_to_end.desk import DeskProcess, row, write_feed
-from end_to_end.harness import Keys, Node, Session, ground, place, wait_until
+from end_to_end.keys import Keys
+from end_to_end.node import Node
+from end_to_end.subscriber import Session
+from end_to_end.times import wait_until
 from pages.conftest import PHONE, Shown
 from playwright.sync_api import Route
 from real_data import dispatch

@@ -13,8 +13,11 @@ from typing import Any
 
 import httpx
 import pytest
+from end_to_end.alerts import Json, alert, cancel_body
 from end_to_end.conftest import keys  # noqa: F401 (a fixture)
-from end_to_end.harness import Json, Keys, Node, alert, cancel_body, free_ports, stamp, wait_until
+from end_to_end.keys import Keys
+from end_to_end.node import Node, free_ports
+from end_to_end.times import stamp, wait_until
 from pages.conftest import PHONE, Served, Shown
 
 from client_demo.geo import offset

@@ -1,0 +1,269 @@
+"""`geocast serve` as a process of its own, and its api as a desk uses it. Nothing of the server is imported here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+from end_to_end.alerts import Json, alert, beacon_ground, cancel_body, circle, new_id, place
+from end_to_end.keys import DESK_SCOPE, Keys, bearer
+from end_to_end.subscriber import Session
+from end_to_end.times import wait_until
+from end_to_end.wire import PATIENCE
+from schemas import ApiAnswers
+
+BIN = Path(sys.executable).parent
+ORIGIN = "https://app.example"
+
+SURPRISE = re.compile(r"Traceback|ERROR .* failed: \w+$", re.MULTILINE)
+"""What a process writes about an error that its code does not foresee: Python's words, or its own."""
+
+
+def free_ports(count: int) -> list[int]:
+    """Loopback ports that nobody has, below those that the kernel gives to connections by itself (from 32768 on).
+
+    So nobody takes the port of what is down for a while.
+    """
+    ports: list[int] = []
+    while len(ports) < count:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            ports.append(port)
+    return ports
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there, and more than an exit status that nobody has asked for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def clean_environment(**settings: str) -> dict[str, str]:
+    """This process's environment without settings of geocast, and with those given."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GEOCAST_")}
+    return kept | settings
+
+
+class Node:
+    """`geocast serve` as a process of its own, on loopback, with keys and a SQLite log in `home`."""
+
+    def __init__(self, home: Path, keys: Keys | None = None, *options: str, log: str | None = None, **settings: str):
+        self.keys = keys or Keys()
+        self.home = home
+        self.stream_port, self.api_port = free_ports(2)
+        self.output_file = home / "output.txt"
+        self.log_file = home / "geocast.db"
+        key_file = home / "keys.json"
+        key_file.write_text(json.dumps(self.keys.jwks()))
+        self.options = [
+            *("--stream", f"127.0.0.1:{self.stream_port}"),
+            *("--api", f"127.0.0.1:{self.api_port}"),
+            *("--log", log or f"sqlite:{self.log_file}"),
+            *("--keys", str(key_file)),
+            *options,
+        ]
+        self.settings = settings
+        self.launcher: list[str] = []
+        self.areas: dict[str, list[Json]] = {}
+        self.desk = self.keys.token(scope=DESK_SCOPE)
+        self.process: subprocess.Popen[bytes] | None = None
+        self._judged = 0
+
+    def __enter__(self) -> Node:
+        self.api = httpx.Client(base_url=f"http://127.0.0.1:{self.api_port}", timeout=PATIENCE, trust_env=False)
+        try:
+            self.start()
+            answers = ApiAnswers(self.api.get("/openapi.json").json())
+        except BaseException:
+            self.__exit__()
+            raise
+        self.api.event_hooks["response"].append(lambda response: check_answer(answers, response))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.api.close()
+        self.kill()
+
+    def start(self) -> None:
+        """Start the process and wait until it is ready."""
+        self.launch()
+        wait_until(self._ready, "/readyz is 200")
+
+    def launch(self) -> None:
+        """Start the process."""
+        with self.output_file.open("ab") as output:
+            self.process = subprocess.Popen(
+                [*self.launcher, BIN / "geocast", "serve", *self.options],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=clean_environment(**self.settings),
+                cwd=self.home,
+            )
+
+    def _ready(self) -> bool:
+        assert self.process
+        assert self.process.poll() is None, f"the node ended by itself:\n{self.output()}"
+        try:
+            return self.api.get("/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def output(self) -> str:
+        """All that the process wrote to stdout and stderr."""
+        return self.output_file.read_text(errors="replace")
+
+    def kill(self) -> None:
+        """Signal 9 to all its processes, and wait until their ports are free: no last words."""
+        if self.process:
+            children = self.signal(signal.SIGKILL)
+            self.process.wait(PATIENCE)
+            wait_until(lambda: not any(map(is_running, children)), "all its processes have ended")
+
+    def signal(self, number: int) -> list[int]:
+        """A signal to all its processes, if there are any left; those that the first one has started."""
+        assert self.process
+        if self.process.poll() is not None:
+            return []
+        self.process.send_signal(signal.SIGSTOP)  # so that it starts no others meanwhile
+        children = self.children()
+        for pid in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        self.process.send_signal(number)
+        if number != signal.SIGSTOP:
+            self.process.send_signal(signal.SIGCONT)
+        return children
+
+    def children(self) -> list[int]:
+        """The processes that the first one has started, with `--workers`."""
+        assert self.process
+        with contextlib.suppress(FileNotFoundError):
+            pid = self.process.pid
+            return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return []
+
+    def terminate(self) -> int:
+        """SIGTERM, and the exit status."""
+        assert self.process
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE)
+
+    def restart(self) -> None:
+        """Kill it and start it again on the same log and ports."""
+        self.kill()
+        self.start()
+
+    # -- api
+
+    def get(self, path: str, token: str | None = None) -> httpx.Response:
+        """GET with the desk's token, or another."""
+        return self.api.get(path, headers=bearer(token or self.desk))
+
+    def post(self, path: str, body: Any, token: str | None = None, **params: str) -> httpx.Response:
+        """POST a body as JSON with the desk's token, or another."""
+        return self.api.post(path, json=body, params=params, headers=bearer(token or self.desk))
+
+    def at_once(self, path: str, bodies: list[Json]) -> list[httpx.Response]:
+        """POST all bodies at the same time, each on a connection of its own."""
+
+        async def post_all() -> list[httpx.Response]:
+            limits = httpx.Limits(max_connections=len(bodies))
+            async with httpx.AsyncClient(
+                base_url=self.api.base_url, timeout=PATIENCE, limits=limits, trust_env=False
+            ) as api:
+                posts = [api.post(path, json=body, headers=bearer(self.desk)) for body in bodies]
+                return await asyncio.gather(*posts)
+
+        return asyncio.run(post_all())
+
+    def publish(self, body: Json, token: str | None = None) -> Json:
+        """Publish revision 1, which must work; its answer."""
+        return self._kept(self.post("/v1/alerts", body, token))
+
+    def revise(self, body: Json, token: str | None = None) -> Json:
+        """Publish the next revision, which must work; its answer."""
+        return self._kept(self.post(f"/v1/alerts/{body['id']}/revisions", body, token))
+
+    def cancel(self, alert_id: str, number: int, token: str | None = None) -> Json:
+        """Cancel, which must work; its answer."""
+        answer = self.post(f"/v1/alerts/{alert_id}/cancel", cancel_body(number), token)
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
+    def _kept(self, answer: httpx.Response) -> Json:
+        assert answer.status_code == 201, answer.text
+        body = answer.json()
+        self.areas[body["id"]] = body["area"]
+        return body
+
+    def state(self, alert_id: str) -> Json:
+        """`GET /v1/alerts/{id}`, which must work."""
+        answer = self.get(f"/v1/alerts/{alert_id}")
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def wait_for_end(self, alert_id: str) -> None:
+        """Wait until the node says that an alert has expired."""
+        wait_until(lambda: self.state(alert_id)["state"] == "expired", f"{alert_id} expires")
+
+    def wait_for_counts(self, alert_id: str, **counts: int) -> None:
+        """Wait until the delivery counts, which may lag 5 s, are these."""
+        wait_until(lambda: self.state(alert_id)["delivery"] == counts, f"{alert_id} counts {counts}")
+
+    # -- stream
+
+    def join(self, *places: Json, fmt: str = "json", **hello: Any) -> Session:
+        """A subscriber that has been welcomed."""
+        session = Session(self, fmt)
+        try:
+            session.hello(places, **hello)
+        except BaseException:
+            session.drop()
+            raise
+        return session
+
+    def settle(self) -> None:
+        """Wait until the node has read its log as far as a beacon that is published now.
+
+        A 201 does not wait for delivery. A beacon that has been delivered shows that every entry
+        before it has been read; what a session is owed of those is sent by its next `ok`.
+        """
+        spot = beacon_ground()
+        beacon = self.publish(alert(spot, id=new_id("beacon"), area=circle(spot, 100)))["id"]
+        with self.join(place(spot)) as watcher:
+            watcher.listen(beacon, 1)
+
+    def assert_serving(self) -> None:
+        """The node goes on serving: a good session still works, and nothing has crashed since last asked."""
+        assert self.process
+        assert self.process.poll() is None, self.output()
+        self.settle()
+        self.assert_no_surprise()
+
+    def assert_no_surprise(self) -> None:
+        """Nothing has come upon an error that its code does not foresee, since last asked."""
+        output = self.output()
+        since, self._judged = self._judged, len(output)
+        surprises = SURPRISE.search(output, since)
+        assert surprises is None, output[since:]
+
+
+def check_answer(answers: ApiAnswers, response: httpx.Response) -> None:
+    """Hold an answer of the api against its own OpenAPI document."""
+    media_type = response.headers.get("content-type", "").partition(";")[0]
+    request = response.request
+    answers.check(request.method, request.url.path, response.status_code, media_type, response.read())
