@@ -135,10 +135,15 @@ def test_an_approval_is_neither_before_the_incident_nor_in_the_future(approved_a
 
 @pytest.mark.parametrize(
     ("age_ms", "expected"),
-    [(HOUR_MS, []), (HOUR_MS + 1, [("stale", "/occurred_at")]), (HOUR_MS + SKEW_MS, [("stale", "/occurred_at")])],
+    [
+        (HOUR_MS - 1, []),
+        (HOUR_MS, [("expiry-out-of-range", "/occurred_at")]),
+        (HOUR_MS + 1, [("stale", "/occurred_at")]),
+        (HOUR_MS + SKEW_MS, [("stale", "/occurred_at")]),
+    ],
 )
 def test_an_incident_may_be_max_age_s_old(age_ms, expected):
-    """P4, P8: at most `max_age_s` old, inclusive, without skew."""
+    """P4, P8: at most `max_age_s` old, inclusive, without skew; P6: with all of it gone, its alert would end at once."""
     assert broken(occurred_at=NOON_MS - age_ms) == expected
 
 
@@ -146,7 +151,7 @@ def test_only_a_first_revision_can_be_stale():
     """P4: revision 1 only; `expires_at` bounds the rest."""
     old = NOON_MS - 2 * HOUR_MS
     current = a_revision(occurred_at=old)
-    assert broken(occurred_at=old, current=current) == []
+    assert broken(occurred_at=old, current=current) == [("expiry-out-of-range", "/category")]
 
 
 @pytest.mark.parametrize(
@@ -180,6 +185,72 @@ def test_a_revision_does_not_end_earlier_than_the_current_one(earlier_ms, expect
     """P6: in a revision, not earlier than the current revision's (to end early, cancel)."""
     current = a_revision()
     assert broken(expires_at=current.ends_at - earlier_ms, current=current) == expected
+
+
+def briefer(**bounds):
+    """A policy in which arson lasts as ever and robbery 600 s, with these bounds besides."""
+    robbery = {"title": "Robbery", "max_age_s": 600} | bounds
+    return Policy.model_validate({"name": "p", "categories": {"robbery": robbery, "arson": {"title": "Arson"}}})
+
+
+@pytest.mark.parametrize("expires_at", [None, NOON_MS + 1, NOON_MS + 1_800_000, NOON_MS + HOUR_MS])
+@pytest.mark.parametrize("age_ms", [0, 300_000, 600_000, 1_200_000])
+def test_a_revision_to_a_category_that_lasts_less_long_does_not_end_before_the_current_one(expires_at, age_ms):
+    """P6: the expiry that results counts, sent or not. No expiry would do, so the pointer is the category's."""
+    occurred_at = NOON_MS - age_ms
+    current = a_revision(category="arson", occurred_at=occurred_at)
+    claims = {"occurred_at": occurred_at, "approved_at": NOON_MS, "expires_at": expires_at}
+    assert broken(briefer(), current=current, **claims) == [("expiry-out-of-range", "/category")]
+    assert broken(briefer(), current=current, **claims | {"category": "arson", "expires_at": None}) == []
+
+
+def test_a_policy_that_lasts_less_long_than_before_leaves_a_live_alert_to_be_cancelled():
+    """P6: the same when the category is the same, and its `max_age_s` was lowered; the refusal says what to do."""
+    [violation] = briefer().violations(dataclasses.replace(FINE, occurred_at=NOON_MS - 1_000), NOON_MS, a_revision())
+    assert violation.detail == (
+        "alerts of this category end at occurred_at + 600 s at the latest, and the current revision ends later: "
+        "choose one that lasts longer, or cancel"
+    )
+
+
+def test_a_category_that_lasts_less_long_will_do_while_the_current_revision_ends_earlier():
+    """P6: within both, and inclusive."""
+    occurred_at = NOON_MS - 1_000
+    current = a_revision(category="arson", occurred_at=occurred_at, expires_at=occurred_at + 600_000)
+    claims = {"occurred_at": occurred_at, "approved_at": NOON_MS}
+    assert broken(briefer(), current=current, **claims) == []
+    assert broken(briefer(), current=current, expires_at=current.ends_at, **claims) == []
+    assert broken(briefer(), current=current, expires_at=current.ends_at - 1, **claims) == [
+        ("expiry-out-of-range", "/expires_at")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("age_ms", "expires_in_ms", "expected"),
+    [
+        (0, 60_000, None),
+        (0, 59_999, "/expires_at"),
+        (0, None, None),
+        (540_000, None, None),
+        (540_000, 60_000, None),
+        (540_001, None, "/occurred_at"),
+        (540_001, 59_999, "/occurred_at"),
+    ],
+)
+def test_an_alert_lives_for_min_life_s(age_ms, expires_in_ms, expected):
+    """P6, P8: at least `min_life_s` ahead of now, inclusive; what results counts, where no expiry was sent."""
+    expires_at = None if expires_in_ms is None else NOON_MS + expires_in_ms
+    claims = {"occurred_at": NOON_MS - age_ms, "approved_at": NOON_MS, "expires_at": expires_at}
+    assert broken(briefer(min_life_s=60), **claims) == ([("expiry-out-of-range", expected)] if expected else [])
+
+
+@pytest.mark.parametrize(("left_ms", "expected"), [(60_000, []), (59_999, [("expiry-out-of-range", "/category")])])
+def test_a_revision_lives_for_min_life_s_too(left_ms, expected):
+    """P6: else a series of revisions in an alert's last second would show who is where."""
+    occurred_at = NOON_MS + left_ms - 600_000
+    current = a_revision(occurred_at=occurred_at, expires_at=NOON_MS + 1)
+    claims = {"occurred_at": occurred_at, "approved_at": NOON_MS, "current": current}
+    assert broken(briefer(min_life_s=60), **claims) == expected
 
 
 def test_a_first_revision_may_end_whenever():
@@ -336,6 +407,8 @@ def test_a_policy_is_a_toml_file(tmp_path):
         ('name = "x"\n[categories]\nflood = { title = "F", max_age_s = 60.5 }', "max_age_s: "),
         ('name = "x"\n[categories]\nflood = { title = "F", max_age_s = true }', "max_age_s: "),
         ('name = "x"\n[categories]\nflood = { title = "F", max_age_s = "60" }', "max_age_s: "),
+        ('name = "x"\n[categories]\nflood = { title = "F", min_life_s = -1 }', "min_life_s: "),
+        ('name = "x"\n[categories]\nflood = { title = "F", min_life_s = 3600 }', "min_life_s is not less"),
         ('name = "x"\n[categories]\nflood = { title = "F", min_radius_m = 0 }', "min_radius_m: "),
         ('name = "x"\n[categories]\nflood = { title = "F", min_radius_m = nan }', "min_radius_m: "),
         ('name = "x"\n[categories]\nflood = { title = "F", max_radius_m = inf }', "max_radius_m: "),
@@ -345,7 +418,7 @@ def test_a_policy_is_a_toml_file(tmp_path):
         ('name = "x"\n' + ONE + '[never]\nflood = "Flood"', "flood is both"),
         ('name = "x"\n' + ONE + "[never]\nrain = 1", "never.rain: "),
     ],
-    ids=range(25),
+    ids=range(27),
 )
 def test_a_broken_policy_file_is_told_in_one_line(tmp_path, text, expected):
     """K1: one clear line, with the file's name and the first thing wrong with it."""

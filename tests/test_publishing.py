@@ -417,8 +417,36 @@ def test_a_broken_revision_is_not_called_stale(desk):
     """P4: revision 1 only, whether or not the log knows the alert, or can be asked."""
     old = {"occurred_at": format_time(NOON_MS - 2 * HOUR_MS), "expires_at": ..., "headline": ""}
     for unknown in (desk, Desk(BrokenLog())):
-        assert slugs(unknown.revise(alert_id="a-2", **old))[2] == [("invalid-value", "/headline")]
+        assert slugs(unknown.revise(alert_id="a-2", **old))[2] == [
+            ("invalid-value", "/headline"),
+            ("expiry-out-of-range", "/category"),
+        ]
     assert ("stale", "/occurred_at") in slugs(desk.publish(**old))[2]
+
+
+def test_a_revision_never_ends_before_it_was_issued(desk):
+    """P6: what a category of shorter life makes of an expiry that is left out is refused; the alert can be ended."""
+    desk.use(a_policy(max_age_s=600))
+    desk.publish(category="arson", expires_at=...)
+    desk.clock.advance(60)
+    assert slugs(desk.revise(category="robbery", expires_at=...)) == (
+        422,
+        "expiry-out-of-range",
+        [("expiry-out-of-range", "/category")],
+    )
+    assert desk.revise(category="arson", expires_at=...)[0] == 201
+    assert desk.cancel(3)[0] == 201
+
+
+def test_a_repeat_is_none_of_the_expirys_business(desk):
+    """H3: a revision that was accepted under another policy, or has ended, is answered as it was."""
+    desk.publish(expires_at=...)
+    _, second = desk.revise(expires_at=...)
+    desk.use(a_policy(max_age_s=600, min_life_s=300))
+    desk.clock.advance(1_800)
+    assert desk.publish(expires_at=...)[0] == 200
+    assert desk.revise(expires_at=...) == (200, second)
+    assert slugs(desk.revise(3, expires_at=...))[2] == [("expiry-out-of-range", "/category")]
 
 
 def test_all_revisions_are_published_with_the_resolution_of_the_first(desk):

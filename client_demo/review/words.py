@@ -28,6 +28,7 @@ _SENTENCES = {
     "stale": "This happened too long ago. Alerts are for what is happening now.",
     "not-yet": "By the record this has not happened yet. Check the feed's clock.",
     "not-approved": "It can't be approved for a time before it happened. Check this computer's clock and the feed's.",
+    "expiry-out-of-range": "Alerts of this category would end too early for this. Choose one that lasts longer.",
     "alert-ended": "The alert has ended: it can't be revised or cancelled any more.",
     "unauthorized": "The desk's token is not accepted. It may have expired; whoever runs the desk has to renew it.",
     "insufficient-scope": "The desk's token may not publish. Whoever runs the desk has to replace it.",

@@ -47,7 +47,7 @@ PROBLEMS: dict[str, tuple[int, str, str]] = {
     "not-approved": (422, "Approval does not fit", "`approval.approved_at` must not be before `occurred_at`, nor in the future (60 s of clock skew are allowed)."),
     "stale": (422, "Incident too old", "An incident may be published until it is older than its category's `max_age_s`."),
     "not-yet": (422, "Incident in the future", "`occurred_at` may be ahead of the server's clock by 60 s at most."),
-    "expiry-out-of-range": (422, "Expiry out of range", "`expires_at` must be in the future, at most `occurred_at` + the category's `max_age_s`, and in a revision not earlier than the current one's. To end an alert early, cancel it."),
+    "expiry-out-of-range": (422, "Expiry out of range", "`expires_at`, left out or not, must be in the future (by the category's `min_life_s`), at most `occurred_at` + its `max_age_s`, and in a revision not earlier than the current one's. To end an alert early, cancel it."),
     "radius-out-of-range": (422, "Radius out of range", "Each requested radius must lie within the category's `min_radius_m` and `max_radius_m`."),
     "missing-field": (422, "Field missing", "A field that is needed was not sent."),
     "unknown-field": (422, "Unknown field", "Only the documented fields may be sent, so that nothing about a person or a place can slip in."),

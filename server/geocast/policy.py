@@ -27,23 +27,36 @@ class _Strict(BaseModel):
 
 
 class Category(_Strict):
-    """The bounds of one category: radii in metres, age in seconds, H3 resolution of the published centre."""
+    """The bounds of one category: radii in metres, age and life in seconds, H3 resolution of the published centre."""
 
     title: _Title
     min_radius_m: Annotated[float, Field(gt=0, le=20_100_000)] = 100
     max_radius_m: Annotated[float, Field(gt=0, le=20_100_000)] = 20_000
     max_age_s: Annotated[int, Field(gt=0, le=7 * 86_400)] = 3_600
+    min_life_s: Annotated[int, Field(ge=0, lt=7 * 86_400)] = 0
     location_resolution: Annotated[int, Field(ge=0, le=15)] = 9
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> "Category":
         if self.min_radius_m > self.max_radius_m:
             raise ValueError("min_radius_m is greater than max_radius_m")
+        if self.min_life_s >= self.max_age_s:
+            raise ValueError("min_life_s is not less than max_age_s, so nothing could be published")
         return self
+
+    @property
+    def max_age_ms(self) -> int:
+        """How old an incident may be, and how long its alert may live (ms)."""
+        return self.max_age_s * 1000
+
+    @property
+    def min_life_ms(self) -> int:
+        """How far ahead of now an expiry has to be (ms): at least 1, for it has to be in the future."""
+        return max(self.min_life_s * 1000, 1)
 
     def terms(self) -> Terms:
         """What of this category goes into an accepted alert."""
-        return Terms(self.title, self.max_age_s * 1000, self.location_resolution)
+        return Terms(self.title, self.max_age_ms, self.location_resolution)
 
 
 class Policy(_Strict):
@@ -74,12 +87,15 @@ class Policy(_Strict):
         if claims.threat == "individual":
             found.append(Violation("not-community", "/threat", "must be community: an individual's is not alerted"))
         found += self.approval_violations(claims.approved_at, claims.occurred_at, now_ms)
-        if category is not None and first and current is None:
-            found += _age(claims, category, now_ms)
+        first = first and current is None
+        stale = list(_age(claims, category, now_ms)) if category is not None and first else []
+        found += stale
         if claims.occurred_at is not None and claims.occurred_at > now_ms + SKEW_MS:
             found.append(Violation("not-yet", "/occurred_at", "must not be in the future (60 s of skew allowed)"))
         if category is not None:
-            found += _expiry(claims, category, now_ms, current)
+            # Of what is stale, P4 has said already that no expiry would do.
+            none = [] if stale else list(_no_expiry(claims, category, now_ms, current, first=first))
+            found += none or _expiry(claims, category, now_ms, current)
             found += _radii(claims, category)
         return found
 
@@ -102,23 +118,49 @@ class Policy(_Strict):
 
 
 def _age(claims: Claims, category: Category, now_ms: int) -> Iterator[Violation]:
-    if claims.occurred_at is not None and now_ms - claims.occurred_at > category.max_age_s * 1000:
+    if claims.occurred_at is not None and now_ms - claims.occurred_at > category.max_age_ms:
         yield Violation("stale", "/occurred_at", f"must be at most {category.max_age_s} s ago")
 
 
 def _expiry(claims: Claims, category: Category, now_ms: int, current: Revision | None) -> Iterator[Violation]:
-    expires_at, occurred_at = claims.expires_at, claims.occurred_at
-    if expires_at is None or occurred_at is None:
+    """An `expires_at` that was sent, where there is one that would do; see `_no_expiry`."""
+    if claims.expires_at is None or claims.occurred_at is None:
         return
-    if expires_at <= now_ms:
-        detail = "must be in the future"
-    elif expires_at > occurred_at + category.max_age_s * 1000:
+    if claims.expires_at < now_ms + category.min_life_ms:
+        detail = f"must be at least {category.min_life_s} s ahead" if category.min_life_s else "must be in the future"
+    elif claims.expires_at > claims.occurred_at + category.max_age_ms:
         detail = f"must be at most occurred_at + {category.max_age_s} s"
-    elif current is not None and expires_at < current.alert.expires_at:
+    elif current is not None and claims.expires_at < current.ends_at:
         detail = "must not be earlier than the current revision's: to end an alert early, cancel it"
     else:
         return
     yield Violation("expiry-out-of-range", "/expires_at", detail)
+
+
+def _no_expiry(
+    claims: Claims, category: Category, now_ms: int, current: Revision | None, *, first: bool
+) -> Iterator[Violation]:
+    """That no expiry would do: the latest that the category allows, which is taken if none is sent, is too early.
+
+    What can be changed then is not `expires_at`: of revision 1 it is `occurred_at`, and of a later one, which has to
+    keep that, the category.
+    """
+    if claims.occurred_at is None:
+        return
+    latest = claims.occurred_at + category.max_age_ms
+    ends = f"alerts of this category end at occurred_at + {category.max_age_s} s at the latest"
+    if current is not None and latest < current.ends_at:
+        detail = f"{ends}, and the current revision ends later: choose one that lasts longer, or cancel"
+    elif latest >= now_ms + category.min_life_ms:
+        return
+    elif not first:
+        detail = f"{ends}, which is too soon: choose one that lasts longer, or cancel"
+    elif category.min_life_s:
+        last = category.max_age_s - category.min_life_s
+        detail = f"must be at most {last} s ago, for an alert has to live for {category.min_life_s} s"
+    else:
+        detail = f"must be less than {category.max_age_s} s ago, or the alert would end at once"
+    yield Violation("expiry-out-of-range", "/occurred_at" if first else "/category", detail)
 
 
 def _radii(claims: Claims, category: Category) -> Iterator[Violation]:
