@@ -1,5 +1,5 @@
 """`python -m client_demo`."""
 
-from client_demo.cli import main
+from client_demo.terminal.cli import main
 
 main()

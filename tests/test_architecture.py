@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "server" / "geocast"
+CLIENTS = ROOT / "client_demo"
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
@@ -57,11 +58,16 @@ def imported(module):
     return ours - {module}, {name.split(".")[0] for name in others}
 
 
-def layers():
-    """ARCHITECTURE.md's drawing: one set of names for each line, the highest first. net/http is "net.http"."""
+def drawing_under(heading):
+    """A drawing of ARCHITECTURE.md: one set of names for each line, the highest first. net/http is "net.http"."""
     text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
-    [drawing] = re.findall(r"^## Imports go down only\n+```\n(.*?)```", text, re.DOTALL | re.MULTILINE)
+    [drawing] = re.findall(rf"^## {heading}\n+```\n(.*?)```", text, re.DOTALL | re.MULTILINE)
     return [set(line.replace("/", ".").split()) for line in drawing.splitlines() if line.strip()]
+
+
+def layers():
+    """The layers of the server."""
+    return drawing_under("Imports go down only")
 
 
 def drawn(module, drawing):
@@ -164,20 +170,73 @@ def test_frameworks_stay_in_net(library):
     assert users <= allowed
 
 
-def test_the_demo_client_imports_nothing_of_the_server():
-    """ARCHITECTURE.md: client_demo speaks docs/protocol.md only."""
-    for path in (ROOT / "client_demo").rglob("*.py"):
-        for node in ast.walk(tree(path)):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom):
-                names = [node.module or ""] if node.level == 0 else []
-            assert not any(name.split(".")[0] == "geocast" for name in names), path
-
-
 def test_the_server_imports_nothing_of_its_neighbours():
     """ARCHITECTURE.md: server/geocast is the only package that is shipped."""
     for module in MODULES:
         assert not imported(module)[1] & {"client_demo", "bench", "tests", "fakes", "model"}
+
+
+# ---- the clients' rooms --------------------------------------------------------------------------------------
+
+
+def client_modules():
+    """The files of client_demo, but for the package itself and `-m client_demo`."""
+    files = sorted(path.relative_to(CLIENTS) for path in CLIENTS.rglob("*.py") if "node_modules" not in path.parts)
+    return [str(file) for file in files if str(file) not in ("__init__.py", "__main__.py")]
+
+
+def room_of(file):
+    """The room that a file of client_demo is in: a folder, or a module that stands alone."""
+    return Path(file).parts[0].removesuffix(".py")
+
+
+def client_rooms():
+    """ARCHITECTURE.md's drawing of client_demo: room -> its height."""
+    lines = reversed(drawing_under("The clients' rooms"))
+    return {name: height for height, line in enumerate(lines) for name in line}
+
+
+def test_every_room_of_the_clients_is_drawn():
+    """ARCHITECTURE.md, "The clients' rooms"."""
+    assert {room_of(file) for file in client_modules()} == client_rooms().keys()
+
+
+@pytest.mark.parametrize("file", client_modules())
+def test_the_clients_rooms_import_one_way(file):
+    """ARCHITECTURE.md: from rooms below, by their whole name; within a room by a relative one; never from geocast."""
+    heights, here = client_rooms(), room_of(file)
+    for node in ast.walk(tree(CLIENTS / file)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level < 2, "a relative import stays within the room"
+            names = [] if node.level else [node.module]
+        else:
+            continue
+        for name in names:
+            package, _, rest = name.partition(".")
+            assert package not in ("geocast", "bench", "tests"), name
+            if package == "client_demo":
+                assert heights[rest.partition(".")[0]] < heights[here], f"{file} imports {name}"
+
+
+@pytest.mark.parametrize("file", [file for file in client_modules() if room_of(file) in ("python", "web")])
+def test_what_others_take_away_stands_alone(file):
+    """ARCHITECTURE.md: `python` and `web` import from no room at all."""
+    assert not any(
+        (isinstance(node, ast.ImportFrom) and (node.module or "").startswith("client_demo"))
+        or (isinstance(node, ast.Import) and any(alias.name.startswith("client_demo") for alias in node.names))
+        for node in ast.walk(tree(CLIENTS / file))
+    )
+
+
+def test_the_web_library_imports_nothing_from_outside_of_its_folder():
+    """ARCHITECTURE.md: `web/geocast` can be copied as it is."""
+    for part in (CLIENTS / "web" / "geocast").glob("*.*s"):
+        text = part.read_text("utf-8")
+        for name in re.findall(r"""\bfrom ["']([^"']+)["'];?(?: \*/)?$|\bimport\(["']([^"']+)""", text, re.MULTILINE):
+            source = "".join(name)
+            assert re.fullmatch(r"\./[\w.-]+", source), f"{part.name} imports {source}"
 
 
 # ---- the exact place -----------------------------------------------------------------------------------------

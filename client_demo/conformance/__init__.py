@@ -5,5 +5,5 @@
     scenarios        what is played, and what a client has to do then
     run              one client process for each scenario, side by side; the report
 
-README.md tells how to use it.
+README.md tells how to use it; the command is in `client_demo/terminal`.
 """

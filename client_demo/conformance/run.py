@@ -18,9 +18,10 @@ from typing import IO, Any
 from rich.table import Table
 from rich.text import Text
 
-from client_demo.conformance.scenarios import DUTIES, NOT_OBSERVABLE, SCENARIOS, Scenario
-from client_demo.conformance.stage import PATH, TOKEN_PATH, Findings, Over, Stage
-from client_demo.show import plain
+from client_demo.console import plain
+
+from .scenarios import DUTIES, NOT_OBSERVABLE, SCENARIOS, Scenario
+from .stage import PATH, TOKEN_PATH, Findings, Over, Stage
 
 END_S = 3.0  # for a client process to end
 JOBS = 6

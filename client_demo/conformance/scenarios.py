@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from client_demo.conformance.stage import Over, Stage, Talk
+from .stage import Over, Stage, Talk
 
 
 class Duty(NamedTuple):

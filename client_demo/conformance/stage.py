@@ -32,10 +32,10 @@ from websockets.exceptions import ConnectionClosed, NegotiationError
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from client_demo.geo import Place, distance_m
-from client_demo.link import Pace
-from client_demo.times import format_time, wall_ms
-from client_demo.wire import WIRES, Message
+from client_demo.python.geo import Place, distance_m
+from client_demo.python.link import Pace
+from client_demo.python.times import format_time, wall_ms
+from client_demo.python.wire import WIRES, Message
 
 ASYNCAPI = Path(__file__).resolve().parents[2] / "docs" / "asyncapi.json"
 PATH = "/v1/stream"

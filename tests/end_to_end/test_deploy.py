@@ -31,8 +31,8 @@ from end_to_end.node import Node, free_ports
 from end_to_end.times import wait_until
 from redis_server import RedisServer, Sentinel, needs_redis
 
-from client_demo.client import Client
-from client_demo.geo import Place
+from client_demo.python.client import Client
+from client_demo.python.geo import Place
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "docs" / "deploy"

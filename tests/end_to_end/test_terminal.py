@@ -15,7 +15,7 @@ from end_to_end.node import clean_environment
 from end_to_end.times import wait_until
 from end_to_end.wire import PATIENCE
 
-from client_demo.geo import offset
+from client_demo.python.geo import offset
 
 ROOT = Path(__file__).parents[2]
 

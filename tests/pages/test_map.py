@@ -20,7 +20,7 @@ from end_to_end.node import Node, free_ports
 from end_to_end.times import stamp, wait_until
 from pages.conftest import PHONE, Served, Shown
 
-from client_demo.geo import offset
+from client_demo.python.geo import offset
 
 HOME = (32.7767, -96.797)
 AFFECTING, ELSEWHERE, STATUS = "#affecting", "#elsewhere", "#status"
@@ -255,7 +255,7 @@ def test_the_policy_of_the_page_is_strict_and_the_browser_enforces_it(url, show)
         assert directive in policy
     assert (headers["x-content-type-options"], headers["referrer-policy"]) == ("nosniff", "no-referrer")
     tried = shown.page.evaluate(
-        """[() => { document.body.innerHTML = '<b>no</b>' }, () => new Worker('/map.js'), () => setTimeout('1')]
+        """[() => { document.body.innerHTML = '<b>no</b>' }, () => new Worker('/map/map.js'), () => setTimeout('1')]
         .map((attempt) => { try { attempt(); return 'went through' } catch (error) { return error.name } })"""
     )
     assert "went through" not in tried

@@ -1,6 +1,6 @@
 /** Time as a client needs it: it goes on while the device sleeps, and does not go back when somebody sets the clock. */
 
-/** @import { Clock } from "../geocast.js" */
+/** @import { Clock } from "./geocast.js" */
 
 const STEP_MS = 1_000;
 

@@ -1,6 +1,6 @@
 /** One short connection, for a phone that was woken in the background. */
 
-/** @import { Fetched, FetchOptions } from "../geocast.js" */
+/** @import { Fetched, FetchOptions } from "./geocast.js" */
 
 import { OwnClock } from "./clock.js";
 import { spotsOf } from "./geo.js";
@@ -19,7 +19,7 @@ export class GeocastError extends Error {
   }
 }
 
-/** @type {typeof import("../geocast.js").fetchLive} */
+/** @type {typeof import("./geocast.js").fetchLive} */
 export async function fetchLive(options) {
   const { clock, ...connection } = connectionOf(options);
   const { timeoutMs = 20_000 } = options;

@@ -3,7 +3,7 @@
  * Degrees for coordinates, metres for distances.
  */
 
-/** @import { Circle, H3, Place, Shape } from "../geocast.js" */
+/** @import { Circle, H3, Place, Shape } from "./geocast.js" */
 /** @typedef {{ lat: number, lng: number, reach: number, wire: Place }} Spot  A place, to be judged and to be sent. */
 
 const EARTH_RADIUS_M = 6_371_007.180918475; // H3's own, as the protocol says
@@ -14,7 +14,7 @@ const radians = (/** @type {number} */ degrees) => (degrees * Math.PI) / 180;
 
 /**
  * Great-circle distance, by the haversine formula.
- * @type {typeof import("../geocast.js").distanceM}
+ * @type {typeof import("./geocast.js").distanceM}
  */
 export function distanceM(a, b) {
   const [south, north] = [radians(a.lat), radians(b.lat)];

@@ -14,7 +14,7 @@
  *     yes            any               any   update                          update, if `affected` is another
  */
 
-/** @import { Alert, Cancel, Events, Expire, Held } from "../geocast.js" */
+/** @import { Alert, Cancel, Events, Expire, Held } from "./geocast.js" */
 /** @import { Spot } from "./geo.js" */
 /** @typedef {{ alert: Alert, expiresAt: number, affected: boolean, shown: boolean }} Entry */
 /** @typedef {"alert" | "update" | "cancel" | "expire"} Kind */

@@ -3,7 +3,7 @@
  * Knows nothing of alerts. Its owner calls `act` when `due` has come; times in ms by the owner's clock.
  */
 
-/** @import { MessagePack } from "../geocast.js" */
+/** @import { MessagePack } from "./geocast.js" */
 /** @typedef {{ type: string, [field: string]: unknown }} Message */
 /**
  * @typedef {object} Wire  one of the two formats

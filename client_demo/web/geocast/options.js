@@ -1,6 +1,6 @@
 /** What a caller passes in, checked at once: TypeErrors name the option and never repeat its value. */
 
-/** @import { ConnectionOptions, Filter, TokenSource } from "../geocast.js" */
+/** @import { ConnectionOptions, Filter, TokenSource } from "./geocast.js" */
 /** @import { Spot } from "./geo.js" */
 /** @import { Message } from "./link.js" */
 

@@ -1,6 +1,6 @@
 /** Follows the device and tells the server of it when that matters. */
 
-/** @import { Geocast, H3, Problem, WatchOptions } from "../geocast.js" */
+/** @import { Geocast, H3, Problem, WatchOptions } from "./geocast.js" */
 /** @import { Spot } from "./geo.js" */
 
 import { cellSpot, distanceM, spotOf } from "./geo.js";

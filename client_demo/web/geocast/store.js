@@ -1,6 +1,6 @@
 /** What is held, kept in a storage like localStorage or React Native's AsyncStorage: one key, one JSON text. */
 
-/** @import { Storage } from "../geocast.js" */
+/** @import { Storage } from "./geocast.js" */
 /** @import { Stored } from "./holdings.js" */
 
 import { readStored } from "./holdings.js";

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { afterEach, beforeEach, test } from "node:test";
 import { setImmediate } from "node:timers/promises";
 
-import { Geocast, watchPosition } from "../../../client_demo/web/geocast.js";
+import { Geocast, watchPosition } from "../../../client_demo/web/geocast/geocast.js";
 import { alert, AWAY, FakeClock, FakeSocket, HOME, memory, time } from "./fakes.mjs";
 
 const URL_ = "ws://node/v1/stream";

@@ -56,7 +56,7 @@ class Page:
 
     def __init__(self, js: str, url: str, **options: Any) -> None:
         self.process = subprocess.Popen(
-            [js, HERE / "driver.mjs", WEB / "geocast.js", json.dumps({"url": url, **options})],
+            [js, HERE / "driver.mjs", WEB / "geocast" / "geocast.js", json.dumps({"url": url, **options})],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { distanceM } from "../../../client_demo/web/geocast.js";
+import { distanceM } from "../../../client_demo/web/geocast/geocast.js";
 import { isInside, spotOf, spotsOf } from "../../../client_demo/web/geocast/geo.js";
 import { cellAround, cellMatters, positionMatters } from "../../../client_demo/web/geocast/position.js";
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from end_to_end.harness import Keys, Node, alert, place, revision_of, wait_until
 
-WEB = Path(__file__).parents[3] / "client_demo" / "web"
-ROOT = WEB.parents[1]
-EXAMPLE = (WEB / "example.html").read_text("utf-8")
+ROOT = Path(__file__).parents[3]
+LIBRARY = ROOT / "client_demo" / "web" / "geocast"
+EXAMPLE = (LIBRARY / "example.html").read_text("utf-8")
 HOME = (32.78, -96.8)  # the example's
 HOSTILE = "<img src=x onerror='document.title=1'><script>document.title=2</script>"
 
@@ -23,7 +23,7 @@ class Site(http.server.ThreadingHTTPServer):
     """The folder of the web client, as any web server would serve it, but for the pages that a test puts in place."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), functools.partial(Files, directory=str(WEB)))
+        super().__init__(("127.0.0.1", 0), functools.partial(Files, directory=str(LIBRARY)))
         self.origin = f"http://127.0.0.1:{self.server_port}"
         self.pages: dict[str, str] = {}
 
@@ -49,7 +49,7 @@ class Files(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    """A web server for `client_demo/web`."""
+    """A web server for `client_demo/web/geocast`."""
     server = Site()
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -75,7 +75,7 @@ def browser():
 def test_the_readmes_quote_the_example():
     """What people copy is what is tested, and it is about ten lines."""
     assert len(EXAMPLE.splitlines()) <= 10
-    for readme in (WEB / "README.md", ROOT / "README.md"):
+    for readme in (LIBRARY / "README.md", ROOT / "README.md"):
         assert f"```html\n{EXAMPLE}```" in readme.read_text("utf-8")
 
 

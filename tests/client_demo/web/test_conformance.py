@@ -15,7 +15,7 @@ ABOUT_MESSAGES = ("basics", "revisions", "clock", "inside", "many")
 
 def judged(js, scenarios, *arguments):
     """The verdicts that are not a pass, by duty."""
-    command = [js, str(HERE / "conforming.mjs"), str(WEB / "geocast.js"), *arguments]
+    command = [js, str(HERE / "conforming.mjs"), str(WEB / "geocast" / "geocast.js"), *arguments]
     found = asyncio.run(play_all(scenarios, started_by(command), wait_s=30.0, jobs=8))
     return {verdict.duty: verdict for verdict in verdicts(scenarios, found) if verdict.outcome != PASS}
 

@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import { setImmediate } from "node:timers/promises";
 import { test } from "node:test";
 
-import { Geocast } from "../../../client_demo/web/geocast.js";
+import { Geocast } from "../../../client_demo/web/geocast/geocast.js";
 import { isInside, spotsOf } from "../../../client_demo/web/geocast/geo.js";
 import { Holdings } from "../../../client_demo/web/geocast/holdings.js";
 import { afterClose, Backoff } from "../../../client_demo/web/geocast/reconnect.js";

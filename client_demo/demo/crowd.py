@@ -1,0 +1,466 @@
+"""Plays simulated subscribers in a process of its own (`python -m client_demo.demo.crowd`), as the demo commands.
+
+Commands come as JSON lines on stdin and are carried out one after the other; each is answered by one line on stdout.
+
+    connect  {url, subscribers}      say hello with all of them; lines {"connected": n} tell how far it is
+    freeze                           nobody moves any more, and every move that was sent has its `ok`
+    thaw                             those who move go on
+    settle   {id, revision, area}    wait until all who should have it have it (2 s at most); `area` null for a cancel
+    tunnel   {ids, most}             some who hold one of these alerts lose their connection, without a word
+    emerge                           they come back, with `holding`
+    arrivals                         what came since this was last asked, and how many are where, by H3 cell
+    report                           what each of them recorded, a list of events
+    forget                           drop what was recorded, for a show that goes on after its verdict
+
+Events, in the order in which they happened, with the time in ns of the machine's monotonic clock:
+
+    ["hello", at, step, held]  welcomed, at the places number `step`, holding `held`
+    ["move", at, step]         a move was sent          ["ok", at, step]              and took effect
+    ["alert", at, id, revision]                         ["cancel", at, id, revision]
+    ["lost", at]               the connection ended
+
+It is light on purpose: on a small machine it shares the cores with the node, and whatever it does while frames come in
+counts as latency. Frames are decoded once for all who receive the same bytes.
+"""
+
+import asyncio
+import contextlib
+import gc
+import json
+import logging
+import random
+import resource
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import h3
+import uvloop
+from websockets.client import ClientProtocol
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Response
+from websockets.typing import Subprotocol
+from websockets.uri import WebSocketURI, parse_uri
+
+from client_demo.python.geo import Place, is_inside
+from client_demo.python.wire import WIRES, Message
+
+AT_ONCE = 64  # handshakes under way: more would only wait in the listener's backlog
+CONNECT_S = 10.0
+ANSWER_S = 5.0  # after a move
+SETTLE_S = 2.0
+BEFORE_COUNTING_S = 0.1  # counting must not keep frames waiting that are just coming in
+MOVE_EVERY_S, TICK_S = 2.0, 0.05
+MAP_RESOLUTION = 9  # H3 cells of about 350 m across
+MAX_LINE = 1 << 26
+
+# A library that logs each frame would be most of the load.
+_quiet = logging.getLogger("client_demo.demo.crowd.frames")
+_quiet.setLevel(logging.ERROR)
+
+
+class Subscriber(asyncio.Protocol):
+    """One simulated subscriber on at most one connection."""
+
+    __slots__ = (
+        "_asked",
+        "_behind",
+        "_crowd",
+        "_events",
+        "_leaving",
+        "_socket",
+        "_steps",
+        "_transport",
+        "_wire",
+        "held",
+        "ready",
+        "step",
+    )
+
+    def __init__(self, crowd: "Crowd", wire: str, steps: Sequence[Sequence[dict[str, Any]]]) -> None:
+        self._crowd, self._wire = crowd, WIRES["json" if wire == "json" else "msgpack"]
+        self._steps = [[Place.from_map(place) for place in places] for places in steps]
+        self._events: list[tuple[Any, ...]] = []
+        self._asked: int | None = None  # the step of the move that is not answered yet
+        self._behind = 0  # how many messages `welcome` or `ok` has announced that are still to come
+        self._leaving = False
+        self._transport: asyncio.Transport | None = None
+        self.step = 0
+        self.held: dict[str, int] = {}
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it has been welcomed, has caught up, and was not lost since."""
+        return self._transport is not None and not self._leaving and self.ready.done()
+
+    @property
+    def is_mover(self) -> bool:
+        """Whether it moves."""
+        return len(self._steps) > 1
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether a move has no `ok` yet."""
+        return self._asked is not None
+
+    @property
+    def places(self) -> list[Place]:
+        """Where it is; while it is moving, where it was."""
+        return self._steps[self.step]
+
+    def record(self) -> list[tuple[Any, ...]]:
+        """What happened to it."""
+        return self._events
+
+    async def connect(self, host: str, port: int) -> None:
+        """Come, or come back, and wait for the welcome and what it announces."""
+        loop = asyncio.get_running_loop()
+        self.ready: asyncio.Future[None] = loop.create_future()
+        await loop.create_connection(lambda: self, host, port)
+        await self.ready
+
+    def move(self) -> None:
+        """Go to the next of the places, and from the last back to the first; not before the last move is answered."""
+        if self._asked is not None or not self.is_connected:
+            return
+        self._asked = (self.step + 1) % len(self._steps)
+        places = [place.to_map() for place in self._steps[self._asked]]
+        self._note("move", self._asked)
+        self._send({"type": "move", "ref": self._asked, "places": places})
+
+    def vanish(self) -> None:
+        """Lose the connection without a word."""
+        assert self._transport is not None
+        self._leaving = True
+        self._transport.abort()
+
+    # ---- asyncio.Protocol ------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Ask for the WebSocket."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._leaving, self._asked, self._behind = False, None, 0
+        self._socket = ClientProtocol(
+            self._crowd.uri, subprotocols=[Subprotocol(self._wire.subprotocol)], logger=_quiet
+        )
+        self._socket.send_request(self._socket.connect())
+        self._flush()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came, with the time at which we were told."""
+        at = time.monotonic_ns()
+        self._socket.receive_data(data)
+        for event in self._socket.events_received():
+            if isinstance(event, Response):
+                self._shake_hands()
+            elif isinstance(event, Frame) and event.opcode in (Opcode.TEXT, Opcode.BINARY):
+                self._take(self._crowd.decode(self._wire.decode, bytes(event.data)), at)
+        self._flush()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Note it; unless we wanted it, it is a fault."""
+        self._transport = None
+        if not self.ready.done():
+            self.ready.set_exception(ConnectionError(str(error or self._socket.handshake_exc or "closed")))
+            return
+        self._note("lost")
+        if not self._leaving:
+            self._crowd.faults[f"a connection was closed with {self._socket.close_code}"] += 1
+        if self._asked is not None:
+            self._asked = None
+            self._crowd.answered()
+
+    # ---- messages --------------------------------------------------------------------------------------------
+
+    def _shake_hands(self) -> None:
+        if self._socket.handshake_exc is not None:
+            assert self._transport is not None
+            self._transport.close()
+            return
+        hello: Message = {"type": "hello", "places": [place.to_map() for place in self.places]}
+        self._send(hello | ({"holding": self.held} if self.held else {}))
+
+    def _take(self, message: Message, at: int) -> None:
+        what = message["type"]
+        if self._behind and what not in ("alert", "cancel"):
+            self._crowd.faults[f"{what} came before all that was announced"] += 1
+        match what:
+            case "alert":
+                alert = message["alert"]
+                self._hold(at, alert["id"], alert["revision"])
+            case "cancel":
+                self.held.pop(message["id"], None)
+                self._arrived("cancel", at, message["id"], message["revision"])
+            case "ok":
+                self.step = message["ref"]
+                self._events.append(("ok", at, self.step))
+                self._announced(message["live"])
+            case "welcome":
+                self._events.append(("hello", at, self.step, dict(self.held)))
+                self._announced(message["live"])
+            case "error":
+                self._crowd.faults[f"a move was refused: {message['code']}"] += 1
+
+    def _announced(self, messages: int) -> None:
+        self._behind = messages
+        if not messages:
+            self._caught_up()
+
+    def _caught_up(self) -> None:
+        if not self.ready.done():
+            self.ready.set_result(None)
+        elif self._asked is not None:
+            self._asked = None
+            self._crowd.answered()
+
+    def _hold(self, at: int, alert_id: str, revision: int) -> None:
+        self.held[alert_id] = max(revision, self.held.get(alert_id, 0))
+        self._arrived("alert", at, alert_id, revision)
+
+    def _arrived(self, what: str, at: int, alert_id: str, revision: int) -> None:
+        self._events.append((what, at, alert_id, revision))
+        self._crowd.arrived(self, at, alert_id, revision)
+        if self._behind:
+            self._behind -= 1
+            if not self._behind:
+                self._caught_up()
+
+    def _note(self, what: str, *rest: object) -> None:
+        self._events.append((what, time.monotonic_ns(), *rest))
+
+    def _send(self, message: Message) -> None:
+        payload = self._wire.encode(message)
+        if isinstance(payload, str):
+            self._socket.send_text(payload.encode())
+        else:
+            self._socket.send_binary(payload)
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        for data in self._socket.data_to_send():
+            if data:
+                self._transport.write(data)
+            else:
+                self._transport.close()
+
+
+class Crowd:
+    """All subscribers of this process, and the commands."""
+
+    def __init__(self) -> None:
+        self.uri: WebSocketURI
+        self.faults: Counter[str] = Counter()
+        self._all: list[Subscriber] = []
+        self._movers: list[Subscriber] = []
+        self._tunnel: list[Subscriber] = []
+        self._got: Counter[tuple[str, int]] = Counter()
+        self._awaited: tuple[str, int] | None = None
+        self._missing: set[Subscriber] = set()
+        self._settled, self._still = asyncio.Event(), asyncio.Event()
+        self._walking: asyncio.Task[None] | None = None
+        self._decoded: dict[bytes, Message] = {}
+        self._areas: dict[tuple[str, int], list[Any]] = {}  # as sent, once for each kind of frame
+        self._arrivals: list[tuple[list[Place], int, str, int]] = []  # where, when (ns), what
+
+    # ---- what subscribers tell -------------------------------------------------------------------------------
+
+    def decode(self, decode: Callable[[str | bytes], Message], data: bytes) -> Message:
+        """The message in a frame, decoded once for all; what differs between subscribers is not kept."""
+        known = self._decoded.get(data)
+        if known is None:
+            known = decode(data)
+            if known["type"] in ("alert", "cancel"):
+                self._decoded[data] = known
+            if known["type"] == "alert":
+                alert = known["alert"]
+                self._areas.setdefault((alert["id"], alert["revision"]), []).append(alert["area"])
+        return known
+
+    def arrived(self, subscriber: Subscriber, at: int, alert_id: str, revision: int) -> None:
+        """Somebody was sent this."""
+        key = alert_id, revision
+        self._got[key] += 1
+        self._arrivals.append((subscriber.places, at, alert_id, revision))
+        if key == self._awaited:
+            self._missing.discard(subscriber)
+            if not self._missing:
+                self._settled.set()
+
+    def answered(self) -> None:
+        """A move took effect, or never will."""
+        if self._walking is None and not any(mover.is_moving for mover in self._movers):
+            self._still.set()
+
+    # ---- commands --------------------------------------------------------------------------------------------
+
+    async def connect(self, url: str, subscribers: Sequence[dict[str, Any]]) -> Message:
+        """Say hello with all of them."""
+        self.uri = parse_uri(url)
+        everybody = [Subscriber(self, **subscriber) for subscriber in subscribers]
+        gate = asyncio.Semaphore(AT_ONCE)
+        await asyncio.gather(*(self._connect(subscriber, gate) for subscriber in everybody))
+        self._all = [subscriber for subscriber in everybody if subscriber.is_connected]
+        self._movers = [subscriber for subscriber in self._all if subscriber.is_mover]
+        gc.collect()
+        gc.freeze()  # a full collection over all these objects would show as latency
+        return {"order": [number for number, subscriber in enumerate(everybody) if subscriber.is_connected]}
+
+    async def _connect(self, subscriber: Subscriber, gate: asyncio.Semaphore) -> None:
+        async with gate:
+            try:
+                async with asyncio.timeout(CONNECT_S):
+                    await subscriber.connect(self.uri.host, self.uri.port)
+            except (OSError, TimeoutError) as error:
+                self.faults[f"could not connect: {str(error) or 'no answer'}"] += 1
+                return
+        self._all.append(subscriber)
+        if len(self._all) % 100 == 0:
+            _say({"connected": len(self._all)})
+
+    async def freeze(self) -> Message:
+        """Nobody moves, and every move is answered."""
+        if self._walking is not None:
+            self._walking.cancel()
+            self._walking = None
+        self._still.clear()
+        moving = [mover for mover in self._movers if mover.is_moving]
+        if moving:
+            try:
+                async with asyncio.timeout(ANSWER_S):
+                    await self._still.wait()
+            except TimeoutError:
+                self.faults["a move was not answered"] += sum(mover.is_moving for mover in moving)
+        return {}
+
+    async def thaw(self) -> Message:
+        """Those who move go on."""
+        self._walking = self._walking or asyncio.create_task(self._walk())
+        return {}
+
+    async def _walk(self) -> None:
+        share = max(1, round(len(self._movers) * TICK_S / MOVE_EVERY_S))
+        while True:
+            for mover in random.sample(self._movers, min(share, len(self._movers))):
+                mover.move()
+            await asyncio.sleep(TICK_S)
+
+    async def settle(self, id: str, revision: int, area: list[Any] | None) -> Message:  # noqa: A002 (the field's name)
+        """Wait for those who should have it, and count those who do."""
+        await asyncio.sleep(BEFORE_COUNTING_S)
+        self._awaited = id, revision
+        self._missing = {one for one in self._all if one.is_connected and _lacks(one, id, revision, area)}
+        self._settled.clear()
+        if self._missing:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SETTLE_S):
+                    await self._settled.wait()
+        if any(sent != area for sent in self._areas.get((id, revision), [])):
+            self.faults["an alert was sent with another area than the publisher was told"] += 1
+        return {"got": self._got[id, revision], "missing": len(self._missing)}
+
+    async def tunnel(self, ids: Sequence[str], most: int) -> Message:
+        """Some of those who hold one of these lose their connection."""
+        for alert_id in ids:
+            holders = [one for one in self._all if one.is_connected and alert_id in one.held and not one.is_mover]
+            self._tunnel += holders[: most // len(ids)]
+            for one in holders[: most // len(ids)]:
+                one.vanish()
+        return {"gone": len(self._tunnel)}
+
+    async def emerge(self) -> Message:
+        """They come back."""
+        gate = asyncio.Semaphore(AT_ONCE)
+        back, self._tunnel = self._tunnel, []
+        held = [dict(one.held) for one in back]
+        known = [len(one.record()) for one in back]
+        await asyncio.gather(*(self._connect_again(one, gate) for one in back))
+        news = [
+            (what, revision, revision <= holding.get(alert_id, 0))
+            for one, holding, length in zip(back, held, known, strict=True)
+            for what, _, alert_id, revision in one.record()[length + 1 :]  # the first is the hello
+        ]
+        return {
+            "back": sum(one.is_connected for one in back),
+            "held": sum(map(len, held)),
+            "cancels": sum(what == "cancel" for what, _, _ in news),
+            "revisions": sum(what == "alert" and revision > 1 for what, revision, _ in news),
+            "new": sum(what == "alert" and revision == 1 for what, revision, _ in news),
+            "again": sum(again for _, _, again in news),
+        }
+
+    async def _connect_again(self, subscriber: Subscriber, gate: asyncio.Semaphore) -> None:
+        async with gate:
+            try:
+                async with asyncio.timeout(CONNECT_S):
+                    await subscriber.connect(self.uri.host, self.uri.port)
+            except (OSError, TimeoutError) as error:
+                self.faults[f"could not come back: {str(error) or 'no answer'}"] += 1
+
+    async def arrivals(self) -> Message:
+        """What came since this was last asked, and how many are where, by H3 cell.
+
+        `told` has a row for each revision and cell: id, revision, cell, how many, and when the first and the last of
+        them had it (ns). Counted here and now, not as frames come in: that would show as latency.
+        """
+        fresh, self._arrivals = self._arrivals, []
+        told: dict[tuple[str, int], dict[str, list[int]]] = {}
+        for places, at, alert_id, revision in fresh:
+            areas = self._areas.get((alert_id, revision))
+            cell = _cell(next((place for place in places if areas and is_inside(areas[0], [place])), places[0]))
+            seen = told.setdefault((alert_id, revision), {}).setdefault(cell, [0, at, at])
+            seen[0] += 1
+            seen[2] = at
+        people = Counter(_cell(one.places[0]) for one in self._all if one.is_connected)
+        rows = [[*key, cell, *seen] for key, cells in told.items() for cell, seen in cells.items()]
+        return {"told": rows, "people": people}
+
+    async def forget(self) -> Message:
+        """Drop what everybody recorded: hours of it would fill the memory."""
+        for one in self._all:
+            one.record().clear()
+        return {}
+
+    async def report(self) -> Message:
+        """What everybody recorded, and what went wrong."""
+        return {"records": [one.record() for one in self._all], "faults": dict(self.faults)}
+
+
+def _cell(place: Place) -> str:
+    return h3.latlng_to_cell(place.lat, place.lng, MAP_RESOLUTION)
+
+
+def _lacks(one: Subscriber, alert_id: str, revision: int, area: list[Any] | None) -> bool:
+    held = one.held.get(alert_id, 0)
+    if area is None:
+        return held > 0
+    return held < revision and (held > 0 or is_inside(area, one.places))
+
+
+def _say(line: Message) -> None:
+    sys.stdout.write(json.dumps(line, separators=(",", ":")) + "\n")
+    sys.stdout.flush()
+
+
+async def _obey() -> None:
+    """Carry out commands until stdin ends: when the demo goes, its crowd goes too."""
+    lines = asyncio.StreamReader(limit=MAX_LINE)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    crowd = Crowd()
+    while line := await lines.readline():
+        command = json.loads(line)
+        _say({"done": command["do"], **await getattr(crowd, command["do"])(**command["with"])})
+
+
+def main() -> None:
+    """Run as a child process of the demo."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    uvloop.run(_obey())
+
+
+if __name__ == "__main__":
+    main()

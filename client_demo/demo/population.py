@@ -1,0 +1,79 @@
+"""A city of simulated subscribers, made up round the places of incidents. No I/O; the same seed gives the same city."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import h3
+
+from client_demo.python.geo import Place, offset
+from client_demo.python.wire import WireName
+
+Point = tuple[float, float]  # degrees
+
+SEED = 911
+NEAR_SHARE, NEAR_M = 0.6, 900.0  # so many live this near (standard deviation) to an incident, the others anywhere
+OUTSKIRTS_M = 3000.0
+STEPS, STEP_M = 12, 500.0  # how many places a walker has, and how far apart (mean)
+
+# What subscribers tell of where they are, and how many of them in a hundred.
+KINDS = {"a point": 45, "a point and its accuracy": 15, "an H3 cell only": 15, "two places": 10, "on the move": 15}
+
+
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """One subscriber: its format, and its places, one list after the other; who has one list stays where it is."""
+
+    kind: str
+    wire: WireName
+    steps: list[list[Place]]
+
+    def to_map(self) -> dict[str, Any]:
+        """For the process that plays it."""
+        steps = [[place.to_map() for place in places] for places in self.steps]
+        return {"wire": self.wire, "steps": steps}
+
+
+def city(count: int, incidents: Sequence[Point], seed: int = SEED) -> list[Simulated]:
+    """`count` subscribers around these places, in random order."""
+    dice = random.Random(seed)
+    lats, lngs = [lat for lat, _ in incidents], [lng for _, lng in incidents]
+    corners = (
+        offset(min(lats), min(lngs), -OUTSKIRTS_M, -OUTSKIRTS_M),
+        offset(max(lats), max(lngs), OUTSKIRTS_M, OUTSKIRTS_M),
+    )
+
+    def somewhere() -> Point:
+        if dice.random() < NEAR_SHARE:
+            return offset(*dice.choice(incidents), dice.gauss(0, NEAR_M), dice.gauss(0, NEAR_M))
+        (south, west), (north, east) = corners
+        return dice.uniform(south, north), dice.uniform(west, east)
+
+    kinds = dice.choices(list(KINDS), list(KINDS.values()), k=count)
+    wires: tuple[WireName, WireName] = ("json", "msgpack")
+    return [Simulated(kind, wires[n % 2], _steps(kind, somewhere(), somewhere(), dice)) for n, kind in enumerate(kinds)]
+
+
+def _steps(kind: str, home: Point, work: Point, dice: random.Random) -> list[list[Place]]:
+    match kind:
+        case "a point and its accuracy":
+            return [[Place.at(*home, round(dice.uniform(5, 600), 1))]]
+        case "an H3 cell only":
+            return [[Place.in_cell(h3.latlng_to_cell(*home, dice.choice((7, 8, 8, 9, 9, 10))))]]
+        case "two places":
+            return [[Place.at(*home), Place.at(*work)]]
+        case "on the move":
+            return _walk(home, dice)
+    return [[Place.at(*home)]]
+
+
+def _walk(start: Point, dice: random.Random) -> list[list[Place]]:
+    """Places along a rough line, so that areas are entered and left."""
+    north, east = dice.gauss(0, 1), dice.gauss(0, 1)
+    accuracy_m = dice.choice((0.0, 0.0, 20.0, 150.0))
+    here, steps = start, []
+    for _ in range(STEPS):
+        steps.append([Place.at(*here, accuracy_m)])
+        here = offset(*here, STEP_M * (north + dice.gauss(0, 0.5)), STEP_M * (east + dice.gauss(0, 0.5)))
+    return steps

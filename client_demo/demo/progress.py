@@ -1,0 +1,74 @@
+"""What the demo shows in a terminal while it runs, and its verdict as a table."""
+
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from client_demo.console import plain
+
+from .verdict import Row, percentile
+
+WIDE = 110  # columns that the whole verdict needs
+
+
+class Stage:
+    """The progress of the demo: bars in a terminal, and lines that also make sense in a file."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._bars: dict[str, TaskID] = {}
+
+    def __enter__(self) -> "Stage":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def bar(self, name: str, total: int) -> None:
+        """Begin a bar."""
+        self._bars[name] = self._progress.add_task(name, total=total)
+
+    def advance(self, name: str, done: int) -> None:
+        """Move a bar on."""
+        self._progress.update(self._bars[name], completed=done)
+
+    def say(self, line: str, style: str = "") -> None:
+        """One line."""
+        self.console.print(Text(plain(line), style=style), soft_wrap=True)
+
+
+def verdict_table(rows: Iterable[Row], width: int) -> Table:
+    """One line for each revision and cancel. In a narrow terminal the headlines give way to the numbers."""
+    is_wide = width >= WIDE
+    table = Table(box=None, pad_edge=False, header_style="bold underline")
+    table.add_column("category", no_wrap=True, overflow="ellipsis")
+    if is_wide:
+        table.add_column("headline", no_wrap=True, overflow="ellipsis", max_width=36)
+    for name in ("rev", "expected", "delivered", "outside", "missed", *(["later"] if is_wide else [])):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("p50 ms", "p99 ms", "max ms"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*_cells(row, is_wide), style="bold red" if row.outside or row.missed else "")
+    return table
+
+
+def _cells(row: Row, is_wide: bool) -> list[Text]:
+    item, times = row.published, row.latencies_ms
+    what: list[object] = [item.category, *([item.text] if is_wide else []), item.revision]
+    counts = [row.expected, row.delivered, row.outside, row.missed, *([row.later] if is_wide else [])]
+    latencies = [f"{percentile(times, share):.1f}" if times else "–" for share in (0.5, 0.99, 1.0)]
+    return [Text(plain(cell)) for cell in (*what, *counts, *latencies)]

@@ -1,0 +1,485 @@
+"""`make demo`: a node, a city of subscribers, a review desk, a live map, and a verdict on who was told.
+
+    1  read a dispatch feed and let the desk decide what of it the node's policy allows
+    2  start a node and connect the subscribers, who run in processes of their own
+    3  act by act: publish; then a revision that moves an alert, a tunnel in which some lose their connection while
+       alerts are cancelled and revised, and their return
+    4  judge every delivery by an independent haversine (`verdict`), and print a table
+    5  where somebody looks on, go on until Ctrl-C, so that there is time to look at the map
+
+Nobody moves while something is published: from before the POST until all who are inside have it. So it is exact who had
+to be told; between two acts those who move do so, in and out of the areas of live alerts.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import resource
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from client_demo.console import alert_line
+from client_demo.desk.feeds import SAMPLE, FeedError, Incident, read_feed
+from client_demo.desk.run import DESK_PORT, OpenDesk, Settings, open_desk
+from client_demo.desk.triage import Case, Desk, Policy, Triage, varied
+from client_demo.python.client import Client
+from client_demo.python.geo import Place, distance_m, offset
+from client_demo.python.holdings import Change
+from client_demo.python.link import first_to_end
+from client_demo.python.publisher import Publisher, PublishError, Refused
+from client_demo.python.times import wall_ms
+from client_demo.web.server import missing
+
+from .live_map import FILES, MAP_PORT, LiveMap, View, by_revision, fan_out, live_map
+from .population import KINDS, Simulated, city
+from .processes import CrowdProcess, Node, StageError, all_do
+from .progress import Stage, verdict_table
+from .verdict import Event, Judge, Published, Row, percentile
+
+PROCESSES = 2
+SUBSCRIBERS = 3000
+SPARE_DESCRIPTORS = 200
+MIN_SECONDS = 8.0
+PATIENCE_S = 10.0  # how long the desk repeats a request
+ENDING_S = 3.0  # kept back for the verdict and the drain
+INTERVAL_S = (0.5, 1.5)  # between two acts: at least, at most
+MOST_CASES = 40
+TUNNEL = 60  # how many lose their connection
+REASONS_SHOWN = 12
+FROM_THE_MIDDLE_M = (-700.0, 100.0)  # north, east: not under a name on the map
+NEIGHBOUR_M = 1500.0
+AFTERWARDS_S, AFTERWARDS_LIVE = 5.0, 12  # when the show goes on: between two acts; so many alerts are live at once
+
+Act = Callable[[], Coroutine[Any, Any, None]]
+
+
+class DemoError(Exception):
+    """The demo can't be given. The text is one line for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What was published, and for each subscriber its places and what it recorded, until `end` (ns)."""
+
+    published: list[Published]
+    records: list[tuple[list[list[Place]], list[Event]]]
+    faults: list[str]
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came out, over all alerts."""
+
+    alerts: int
+    rows: list[Row]
+    faults: list[str]
+
+    def total(self, name: str) -> int:
+        """The sum of a column."""
+        return sum(getattr(row, name) for row in self.rows)
+
+    @property
+    def is_good(self) -> bool:
+        """Whether everybody was told who had to be, and nobody else."""
+        wrong = self.total("outside") + self.total("missed") + len(self.faults)
+        return self.total("delivered") > 0 and not wrong
+
+    def last_line(self) -> str:
+        """The line for whoever reads this by machine."""
+        p99_ms = percentile([ms for row in self.rows for ms in row.latencies_ms], 0.99)
+        counts = " ".join(f"{name}={self.total(name)}" for name in ("expected", "delivered", "outside", "missed"))
+        return f"demo: alerts={self.alerts} {counts} p99_ms={p99_ms:.1f}"
+
+
+@dataclass(frozen=True, slots=True)
+class Programme:
+    """What is to be given: for how long, from which feed, to how many; and the map. `stays`: go on until Ctrl-C."""
+
+    seconds: float
+    feed: Path | None = None
+    subscribers: int = SUBSCRIBERS
+    map_port: int = MAP_PORT
+    map_style: str | None = None
+    stays: bool = False
+
+
+def run_demo(console: Console, programme: Programme) -> int:
+    """Give the demo; the exit status: 0 when all is well, 1 when not. Raises DemoError when it can't be given."""
+    if programme.seconds < MIN_SECONDS:
+        raise DemoError(f"{programme.seconds:g} s are too short for a demo: {MIN_SECONDS:g} at least")
+    try:
+        feed = read_feed(programme.feed or SAMPLE)
+    except FeedError as error:
+        raise DemoError(str(error)) from None
+    stage = Stage(console)
+    stage.say(f"feed: {feed.title}, {feed.rows} records of {len(feed.incidents)} incidents")
+    return 0 if asyncio.run(_perform(stage, programme, feed.incidents)).is_good else 1
+
+
+async def _perform(stage: Stage, programme: Programme, incidents: Sequence[Incident]) -> Outcome:
+    """Set the stage, have the show played and judged, and clear up."""
+    ends_at = time.monotonic() + programme.seconds - ENDING_S
+    crowd = [CrowdProcess() for _ in range(PROCESSES)]
+    async with contextlib.AsyncExitStack() as cleanup:
+        folder = cleanup.enter_context(tempfile.TemporaryDirectory(prefix="geocast-demo-"))
+        node = Node(Path(folder))
+        cleanup.push_async_callback(node.stop)
+        for each in crowd:
+            cleanup.push_async_callback(each.stop)
+        await asyncio.gather(node.start(), *(each.start() for each in crowd))
+        stage.say(f"node: {node.stream_url} for subscribers, {node.api_url} for the desk")
+        shown = await cleanup.enter_async_context(_serve_map(node, programme))
+        publisher = await cleanup.enter_async_context(Publisher(node.api_url, node.token, patience_s=PATIENCE_S))
+        show = Show(stage, node, crowd, publisher, shown)
+        try:
+            with stage:
+                await first_to_end(show.play(incidents, programme.subscribers, ends_at), node.watch())
+                outcome = judge(await show.evidence())
+            _tell(stage, outcome)
+            if programme.stays and missing(FILES) is None:
+                desk = await cleanup.enter_async_context(_serve_desk(node, programme, Path(folder)))
+                stage.say(f"The city goes on. Map: {shown.url}   End it with Ctrl-C.", "bold")
+                for name, link in desk.links.items():
+                    stage.say(f"A desk where you decide what is published, as {name}: {link}", "bold")
+                with contextlib.suppress(asyncio.CancelledError):  # by Ctrl-C: an end like any other
+                    await first_to_end(show.go_on(), node.watch())
+        except PublishError as error:
+            raise StageError(f"the desk could not publish: {error}") from None
+        return outcome
+
+
+@contextlib.asynccontextmanager
+async def _serve_map(node: Node, programme: Programme) -> AsyncIterator[LiveMap]:
+    """On the port that was asked for, or where that is taken on any."""
+    view = View(node.stream_url, style_url=programme.map_style)
+    async with contextlib.AsyncExitStack() as cleanup:
+        try:
+            shown = await cleanup.enter_async_context(live_map(node.api_url, node.token, view, programme.map_port))
+        except OSError:
+            shown = await cleanup.enter_async_context(live_map(node.api_url, node.token, view))
+        yield shown
+
+
+@contextlib.asynccontextmanager
+async def _serve_desk(node: Node, programme: Programme, folder: Path) -> AsyncIterator[OpenDesk]:
+    """A review desk on the demo's feed: what is approved there reaches the map and the crowd."""
+    settings = Settings(
+        api_url=node.api_url,
+        token=node.token,
+        feed=str(programme.feed or SAMPLE),
+        state=folder / "review.db",
+        status="actual",
+        port=DESK_PORT,
+        style_url=programme.map_style,
+    )
+    async with contextlib.AsyncExitStack() as cleanup:
+        try:
+            desk = await cleanup.enter_async_context(open_desk(settings))
+        except OSError:  # the port is taken
+            desk = await cleanup.enter_async_context(open_desk(replace(settings, port=0)))
+        yield desk
+
+
+def _tell(stage: Stage, outcome: Outcome) -> None:
+    stage.console.print(verdict_table(outcome.rows, stage.console.width))
+    for fault in outcome.faults[:20]:
+        stage.say(f"WRONG: {fault}", "bold red")
+    print(outcome.last_line(), flush=True)
+
+
+class Show:
+    """The acts, on a node and a crowd that have been started."""
+
+    def __init__(
+        self, stage: Stage, node: Node, crowd: Sequence[CrowdProcess], publisher: Publisher, shown: LiveMap
+    ) -> None:
+        self._stage, self._node, self._crowd, self._publisher, self._map = stage, node, crowd, publisher, shown
+        self._published: list[Published] = []
+        self._sent: dict[str, dict[str, Any]] = {}  # id -> what the desk last sent
+        self._cast: list[list[Simulated]] = []  # for each process, whom it plays
+
+    async def play(self, incidents: Sequence[Incident], subscribers: int, ends_at: float) -> None:
+        """From the first decision to the last delivery."""
+        self._policy = Policy.from_map(await self._publisher.policy())
+        self._desk = Desk(self._policy, retime=True)
+        self._cases = cases = self._decide(incidents)
+        self._open_map(max(cases, key=partial(_neighbours, cases)))
+        await self._connect(subscribers, cases)
+        listener = self._listener(cases[0])
+        await first_to_end(self._act_by_act(cases, ends_at), listener.run())
+
+    # ---- 1: the desk decides ---------------------------------------------------------------------------------
+
+    def _decide(self, incidents: Sequence[Incident]) -> list[Case]:
+        triage = self._desk.triage(incidents, wall_ms())
+        self._tell_refusals(triage)
+        if not triage.cases:
+            raise DemoError("nothing in this feed may be published")
+        return list(varied(triage.cases))[:MOST_CASES]
+
+    def _tell_refusals(self, triage: Triage) -> None:
+        stage, reasons = self._stage, triage.reasons()
+        stage.say(f"desk: {len(triage.cases)} incidents may be published, {len(triage.refusals)} are refused:")
+        for reason, count in reasons[:REASONS_SHOWN]:
+            stage.say(f"  {count:5}  {reason}")
+        if len(reasons) > REASONS_SHOWN:
+            stage.say(f"         … and {len(reasons) - REASONS_SHOWN} more reasons")
+        if triage.retimed():
+            stage.say(f"desk: {triage.retimed()}", "yellow")
+
+    def _open_map(self, case: Case) -> None:
+        """Who opens the map begins near the middle of the case that has the most others around it."""
+        self._map.view = replace(self._map.view, place=offset(*_where(case), *FROM_THE_MIDDLE_M))
+        lacks = missing(FILES)
+        if lacks is None:
+            self._stage.say(f"map: {self._map.url}", "bold")
+        else:
+            self._stage.say(
+                f"no live map: there is no {lacks}, which `make demo` gets where npm can be reached", "yellow"
+            )
+
+    # ---- 2: the city connects --------------------------------------------------------------------------------
+
+    async def _connect(self, count: int, cases: Sequence[Case]) -> None:
+        fit = self._that_fit(count)
+        everybody = city(fit, [_where(case) for case in cases])
+        shares = [everybody[number :: len(self._crowd)] for number in range(len(self._crowd))]
+        self._stage.bar("subscribers", fit)
+        connected = [0] * len(self._crowd)
+
+        def told(number: int, line: dict[str, Any]) -> None:
+            connected[number] = line["connected"]
+            self._stage.advance("subscribers", sum(connected))
+
+        began = time.monotonic()
+        answers = await asyncio.gather(
+            *(
+                process.do(
+                    "connect",
+                    partial(told, number),
+                    url=self._node.stream_url,
+                    subscribers=[one.to_map() for one in share],
+                )
+                for number, (process, share) in enumerate(zip(self._crowd, shares, strict=True))
+            )
+        )
+        self._cast = [[share[n] for n in answer["order"]] for share, answer in zip(shares, answers, strict=True)]
+        here = [one for share in self._cast for one in share]
+        self._stage.advance("subscribers", len(here))
+        kinds = ", ".join(f"{sum(one.kind == kind for one in here)} {kind}" for kind in KINDS)
+        took_s = time.monotonic() - began
+        self._stage.say(f"{len(here)} subscribers connected in {took_s:.1f} s ({kinds}), half JSON, half MessagePack")
+
+    def _that_fit(self, count: int) -> int:
+        """The node needs a descriptor for each of them; it raises its soft limit to the hard one, not beyond."""
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        fit = count if hard == resource.RLIM_INFINITY else max(1, min(count, hard - SPARE_DESCRIPTORS))
+        if fit < count:
+            self._stage.say(
+                f"only {fit} subscribers instead of {count}: a process may have {hard} descriptors", "yellow"
+            )
+        return fit
+
+    # ---- 3: the acts -----------------------------------------------------------------------------------------
+
+    def _listener(self, case: Case) -> Client:
+        """A listener on the real client, where the first alert will be; it tells what a person would see."""
+
+        def tell(change: Change) -> None:
+            reason = f" ({change.reason})" if change.reason else ""
+            self._stage.say(f"  a listener sees: {change.kind} – {alert_line(change.alert)}{reason}", "dim")
+
+        place = Place.at(*_where(case))
+        return Client(self._node.stream_url, [place], wire="msgpack", on_change=tell)
+
+    async def _act_by_act(self, cases: Sequence[Case], ends_at: float) -> None:
+        acts = self._script(cases, ends_at)
+        self._stage.bar("acts", len(acts))
+        interval_s = min(INTERVAL_S[1], (ends_at - time.monotonic()) / len(acts))
+        next_at = time.monotonic()
+        for done, (act, is_needed) in enumerate(acts, 1):
+            if is_needed or time.monotonic() < ends_at:
+                await self._while_nobody_moves(act)
+            self._stage.advance("acts", done)
+            next_at = max(time.monotonic(), next_at + interval_s)
+            await asyncio.sleep(next_at - time.monotonic())
+        await all_do(self._crowd, "freeze")
+
+    async def _while_nobody_moves(self, act: Act) -> None:
+        await all_do(self._crowd, "freeze")
+        await self._show_arrivals([])  # whom those met who moved
+        before = len(self._published)
+        await act()
+        await self._show_arrivals(self._published[before:])
+        await all_do(self._crowd, "thaw")
+
+    async def _show_arrivals(self, published: Sequence[Published]) -> None:
+        """Tell the map what came since last time, and when, of what was published just now."""
+        answers = await all_do(self._crowd, "arrivals")
+        await self._map.refresh()
+        self._map.people(sum((Counter(answer["people"]) for answer in answers), Counter[str]()))
+        sent = {item.key: item.sent for item in published}
+        for key, cells in by_revision(row for answer in answers for row in answer["told"]).items():
+            if key[0] in self._sent:  # else another desk's
+                self._map.told({**self._what(*key), **fan_out(cells, sent.get(key))})
+
+    def _what(self, alert_id: str, revision: int) -> dict[str, Any]:
+        """The fields of `told` that say what it is about."""
+        alert = self._sent[alert_id]
+        is_cancel = any(item.key == (alert_id, revision) and item.area is None for item in self._published)
+        title = self._policy.categories[alert["category"]]["title"]
+        return {
+            "id": alert_id,
+            "revision": revision,
+            "title": f"{title}, cancelled" if is_cancel else title,
+            "severity": "" if is_cancel else alert["severity"],
+        }
+
+    def _script(self, cases: Sequence[Case], ends_at: float) -> list[tuple[Act, bool]]:
+        """As many alerts as there is time for, and the other acts spread among them, which are given in any case."""
+        room = int((ends_at - time.monotonic()) / INTERVAL_S[0]) - 3
+        publish = [(self._publishing(case), False) for case in cases[: max(2, room)]]
+        publish[0] = (publish[0][0], True)
+        third = max(1, len(publish) // 3)
+        return [
+            *publish[:third],
+            (self._move_first, True),
+            *publish[third : 2 * third],
+            (self._enter_tunnel, True),
+            *publish[2 * third :],
+            (self._leave_tunnel, True),
+        ]
+
+    def _publishing(self, case: Case) -> Act:
+        async def act() -> None:
+            alert = self._desk.write(case, wall_ms())
+            took = await self._send(self._publisher.publish(alert), alert)
+            self._stage.say(f"published {alert['category']}: {took}")
+
+        return act
+
+    async def _move_first(self) -> None:
+        """Revise the first alert: it has moved by 1.5 times its radius."""
+        alert = self._sent[self._published[0].id]
+        shape = alert["area"][0]
+        lat, lng = offset(shape["lat"], shape["lng"], 0, 1.5 * shape["radius_m"])
+        took = await self._revise(alert["id"], area=[{**shape, "lat": lat, "lng": lng}])
+        self._stage.say(
+            f"revised {alert['category']}, it has moved east; those who had it are told too: {took}", "bold"
+        )
+
+    async def _enter_tunnel(self) -> None:
+        """Some lose their connection; what they hold is cancelled or revised meanwhile."""
+        first, second = (list(self._sent) * 2)[:2]
+        gone = await all_do(self._crowd, "tunnel", ids=[first, second], most=TUNNEL // len(self._crowd))
+        self._stage.say(f"{sum(each['gone'] for each in gone)} subscribers lost their connection", "bold")
+        took = await self._cancel(first, "it was a false alarm")
+        self._stage.say(
+            f"cancelled {self._sent[first]['category']}; those who had it are told, wherever they are: {took}", "bold"
+        )
+        if second != first:
+            took = await self._revise(second, description="Crews are on the scene.")
+            self._stage.say(f"revised {self._sent[second]['category']} in place: {took}", "bold")
+
+    async def _leave_tunnel(self) -> None:
+        """They come back and say what they hold; the node tells the difference."""
+        answers = await all_do(self._crowd, "emerge")
+        total = {name: sum(answer[name] for answer in answers) for name in answers[0] if name != "done"}
+        self._stage.say(
+            f"{total['back']} came back, holding {total['held']} alerts; told at once: {total['cancels']} cancels, "
+            f"{total['revisions']} revisions, {total['new']} new, {total['again']} that they had",
+            "bold",
+        )
+
+    # ---- publishing, with the times that the verdict needs ---------------------------------------------------
+
+    async def _revise(self, alert_id: str, **changes: Any) -> str:
+        revision = self._current(alert_id) + 1
+        alert = {**self._sent[alert_id], **changes, "revision": revision, "approval": self._desk.approval(wall_ms())}
+        return await self._send(self._publisher.revise(alert), alert)
+
+    async def _cancel(self, alert_id: str, reason: str) -> str:
+        cancel = {"revision": self._current(alert_id) + 1, "reason": reason, "approval": self._desk.approval(wall_ms())}
+        alert = {**self._sent[alert_id], "headline": f"cancelled: {reason}", "area": None}
+        return await self._send(self._publisher.cancel(alert_id, cancel), alert)
+
+    def _current(self, alert_id: str) -> int:
+        return max(item.revision for item in self._published if item.id == alert_id)
+
+    async def _send(self, request: Coroutine[Any, Any, dict[str, Any]], alert: dict[str, Any]) -> str:
+        """Send it, wait until those who should have it have it, and how it went in words."""
+        sent = time.monotonic_ns()
+        answer = await request
+        accepted = time.monotonic_ns()
+        item = Published(
+            alert["id"], answer["revision"], answer.get("area"), sent, accepted, alert["category"], alert["headline"]
+        )
+        self._published.append(item)
+        if item.area is not None:
+            self._sent[item.id] = alert
+        counts = await all_do(self._crowd, "settle", id=item.id, revision=item.revision, area=item.area)
+        got, missing = (sum(count[name] for count in counts) for name in ("got", "missing"))
+        late = f", {missing} still without it" if missing else ""
+        return f"{got} told{late}; accepted in {(accepted - sent) / 1e6:.1f} ms"
+
+    # ---- afterwards ------------------------------------------------------------------------------------------
+
+    async def go_on(self) -> None:
+        """The show without its end and without its words: alerts come, and the oldest are called off."""
+        live = list(self._sent)
+        for case in itertools.cycle([*self._cases[len(live) :], *self._cases[: len(live)]]):
+            await all_do(self._crowd, "forget")
+            await self._while_nobody_moves(partial(self._replace_oldest, live, case))
+            await asyncio.sleep(AFTERWARDS_S)
+
+    async def _replace_oldest(self, live: list[str], case: Case) -> None:
+        for alert_id in live[: max(0, min(2, len(live) - AFTERWARDS_LIVE))]:
+            live.remove(alert_id)
+            with contextlib.suppress(Refused):  # it has ended by itself, or by somebody else
+                await self._cancel(alert_id, "it is over")
+        alert = self._desk.write(case, wall_ms())
+        await self._send(self._publisher.publish(alert), alert)
+        live.append(alert["id"])
+
+    async def evidence(self) -> Evidence:
+        """What there is to judge."""
+        reports = await all_do(self._crowd, "report")
+        end = time.monotonic_ns()
+        records = [
+            (one.steps, events)
+            for cast, report in zip(self._cast, reports, strict=True)
+            for one, events in zip(cast, report["records"], strict=True)
+        ]
+        faults = [f"{fault} ({times} times)" for each in reports for fault, times in each["faults"].items()]
+        return Evidence(self._published, records, faults, end)
+
+
+# ---- 4: the verdict ----------------------------------------------------------------------------------------------
+
+
+def judge(evidence: Evidence) -> Outcome:
+    """Who had to be told, and who was."""
+    found = Judge(evidence.published, evidence.end)
+    for steps, events in evidence.records:
+        found.take(steps, events)
+    alerts = len({item.id for item in evidence.published})
+    return Outcome(alerts, list(found.rows.values()), found.faults + evidence.faults)
+
+
+def _neighbours(cases: Sequence[Case], case: Case) -> int:
+    return sum(distance_m(*_where(case), *_where(other)) < NEIGHBOUR_M for other in cases)
+
+
+def _where(case: Case) -> tuple[float, float]:
+    assert case.incident.lat is not None
+    assert case.incident.lng is not None
+    return case.incident.lat, case.incident.lng

@@ -1,0 +1,200 @@
+"""Who had to be sent what, and who was: the judge of the demo. No I/O; times in ns of one monotonic clock.
+
+It knows the rules of the protocol ("Who is sent what") and an independent haversine, and nothing of how a node works.
+
+Rule 1  `ok` is a barrier: what a subscriber receives before it is judged by the old places, what comes after it by
+        the new. So whether a delivery was right is always known exactly, also for those who move.
+Rule 2  A subscriber *had to* get a revision if it stayed, for a while that lies wholly between the `ok` of one move and
+        the sending of the next, inside the area of a revision that was accepted and not yet replaced or cancelled.
+        Who walks in later stays there too. The demo lets nobody move while something is published and until those
+        inside have it (2 s at most), so no stay is too short for a node to notice.
+Rule 3  A recipient has to get every later revision and the cancel: at once while connected, else on coming back with
+        `holding`.
+Rule 4  Within 1 cm of the edge either answer is right; there, and only there, what happened decides what was expected.
+Rule 5  A latency counts from the sending of the POST, for those who had to get it then; who walks in later has none.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Any
+
+from client_demo.python.geo import EDGE_M, Place, Shape, depth_m
+
+Key = tuple[str, int]  # id, revision
+Event = Sequence[Any]  # see crowd.Subscriber: what happened, at (ns), and what
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A revision, or with `area` None a cancel, that a node accepted; when it was sent and when answered (ns)."""
+
+    id: str
+    revision: int
+    area: Sequence[Shape] | None
+    sent: int
+    accepted: int
+    category: str
+    text: str
+
+    @property
+    def key(self) -> Key:
+        """Its id and revision."""
+        return self.id, self.revision
+
+
+@dataclass(slots=True)
+class Row:
+    """The verdict on one revision or cancel: how many subscribers, and their latencies in ms."""
+
+    published: Published
+    until: int  # when it was replaced, or observation ended (ns)
+    expected: int = 0
+    delivered: int = 0
+    outside: int = 0
+    missed: int = 0
+    later: int = 0
+    latencies_ms: list[float] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Stay:
+    """A while at certain places on one connection."""
+
+    start: int
+    step: int
+    end: int
+
+
+@dataclass(slots=True)
+class _Connection:
+    """What a subscriber was sent on one connection, and what it said it held."""
+
+    start: int
+    held: Mapping[str, int]
+    end: int
+    stays: list[_Stay]
+    got: dict[Key, int] = field(default_factory=dict)  # -> when
+
+    def leave(self, at: int) -> None:
+        """From now on nobody can say where the subscriber is, for the node."""
+        self.stays[-1].end = min(at, self.stays[-1].end)
+
+    def newest(self, alert_id: str) -> int:
+        """The newest revision that was sent here, or held from the start; 0 when none was."""
+        sent = (revision for known, revision in self.got if known == alert_id)
+        return max(max(sent, default=0), self.held.get(alert_id, 0))
+
+    def had_earlier(self, item: Published) -> bool:
+        """Whether an earlier revision was sent here before this one, or held from the start."""
+        sent = (
+            at < item.sent
+            for (known, revision), at in self.got.items()
+            if known == item.id and revision < item.revision
+        )
+        return any(sent) or 0 < self.held.get(item.id, 0) < item.revision
+
+
+class _Subscriber:
+    """The record of one subscriber, as a list of connections, and what of it was right."""
+
+    def __init__(self, steps: Sequence[Sequence[Place]]) -> None:
+        self._steps = steps
+        self._depths: dict[tuple[int, Key], float] = {}
+        self.connections: list[_Connection] = []
+        self.right: set[Key] = set()
+        self.wrong: set[Key] = set()
+
+    def depth(self, stay: _Stay, item: Published) -> float:
+        """How far inside the area it stays, in metres."""
+        where = stay.step, item.key
+        if where not in self._depths:
+            self._depths[where] = depth_m(item.area or (), self._steps[stay.step])
+        return self._depths[where]
+
+    def had_to_get(self, row: Row) -> bool:
+        """Rules 2 and 3."""
+        return any(self._had_to_get(link, row) for link in self.connections)
+
+    def _had_to_get(self, link: _Connection, row: Row) -> bool:
+        item = row.published
+        if link.held.get(item.id, 0) >= item.revision:
+            return False
+        if link.start < row.until and item.accepted < link.end and link.had_earlier(item):
+            return True
+        return item.area is not None and any(
+            stay.start < row.until and item.accepted < stay.end and self.depth(stay, item) > EDGE_M
+            for stay in link.stays
+        )
+
+
+class Judge:
+    """Takes the record of one subscriber after the other. `end` is when observation ended (ns)."""
+
+    def __init__(self, published: Iterable[Published], end: int) -> None:
+        self._end = end
+        self.rows: dict[Key, Row] = {}  # in the order in which they were published
+        self.faults: list[str] = []  # what else is wrong: sent twice, out of order, never published
+        in_order = sorted(published, key=lambda item: item.sent)
+        replaced_at = {(item.id, item.revision - 1): item.sent for item in in_order}
+        for item in in_order:
+            self.rows[item.key] = Row(item, replaced_at.get(item.key, end))
+
+    def take(self, steps: Sequence[Sequence[Place]], events: Iterable[Event]) -> None:
+        """Judge one subscriber: `steps` are its places, one list after the other, `events` what it recorded."""
+        subscriber = _Subscriber(steps)
+        for event in events:
+            self._follow(subscriber, event)
+        for row in self.rows.values():
+            self._count(subscriber, row)
+
+    def _follow(self, subscriber: _Subscriber, event: Event) -> None:
+        what, at, *rest = event
+        links = subscriber.connections
+        match what:
+            case "hello":
+                links.append(_Connection(at, rest[1], self._end, [_Stay(at, rest[0], self._end)]))
+            case "move":
+                links[-1].leave(at)
+            case "ok":
+                links[-1].stays.append(_Stay(at, rest[0], self._end))
+            case "lost":
+                links[-1].leave(at)
+                links[-1].end = at
+            case _:
+                self._receive(subscriber, (rest[0], rest[1]), at)
+
+    def _receive(self, subscriber: _Subscriber, key: Key, at: int) -> None:
+        """Note a delivery, and whether this subscriber was to get it (Rule 1)."""
+        row, link = self.rows.get(key), subscriber.connections[-1]
+        newest, stay = link.newest(key[0]), link.stays[-1]
+        if row is None or key[1] <= newest:
+            what = "was never published" if row is None else "was sent again, or after a newer one"
+            self.faults.append(f"{key[0]} revision {key[1]} {what}")
+            return
+        link.got[key] = at
+        item = row.published
+        if not newest and (item.area is None or subscriber.depth(stay, item) < -EDGE_M):
+            subscriber.wrong.add(key)
+            return
+        subscriber.right.add(key)
+        was_there = link.start if newest else stay.start
+        if was_there <= item.sent:
+            row.latencies_ms.append((at - item.sent) / 1e6)
+        else:
+            row.later += 1
+
+    @staticmethod
+    def _count(subscriber: _Subscriber, row: Row) -> None:
+        key = row.published.key
+        had_to = subscriber.had_to_get(row)
+        row.expected += had_to or key in subscriber.right
+        row.delivered += key in subscriber.right or key in subscriber.wrong
+        row.outside += key in subscriber.wrong
+        row.missed += had_to and key not in subscriber.right
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest of the values that `share` of them don't exceed; 0 when there are none."""
+    ordered = sorted(values)
+    return ordered[max(0, ceil(share * len(ordered)) - 1)] if ordered else 0.0

@@ -1,0 +1,13 @@
+"""The review desk: a page and the service behind it, where people decide what of a dispatch feed becomes an alert.
+
+    feed in      source (a file replayed, a URL polled) -> feeds (four formats) -> queue (incidents, each with what the
+                 desk proposes)
+    proposals    triage (what the policy allows, by natures.toml; the words, from wording.toml)
+    text         strike (what must not be told: addresses, units, numbers), words (refusals in plain words)
+    decisions    queue (who decided what, pure) -> store (SQLite) -> office (the node: publish, revise, cancel, counts)
+    the page     service (HTTP and server-sent events) -> client_demo/web/desk/desk.html
+    together     run opens a desk, for the command line and for the demo
+
+triage, strike, words and queue do no I/O and have no clock of their own. The publisher's token stays in `office`: the
+page never sees it, and speaks to `service` only.
+"""

@@ -1,0 +1,222 @@
+"""The desk's side of the node: sends what was decided until it is answered, and asks how the live alerts are doing.
+
+The publisher's token is here and goes no further.
+"""
+
+import asyncio
+import contextlib
+import logging
+import uuid
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from client_demo.python.publisher import Answer, Publisher, PublishError, Refused, Unanswered
+
+from .queue import Form, Item, Pending, Queue, accept, observe, refuse
+from .source import Sighting
+from .store import Store, StoreError
+from .triage import Policy
+from .words import Trouble, troubles
+
+log = logging.getLogger("client_demo")
+
+LOOK_EVERY_S = 1.0
+POLICY_EVERY_S = 30.0
+AGAIN_S = 1.0
+SILENT = "The node gives no answer. What was decided is kept and will be sent."
+CHANGED_ELSEWHERE = ("id-conflict", "revision-conflict", "alert-ended", "unknown-alert")
+
+Changed = Callable[[Item | None], None]  # an item, or the state of the desk as a whole
+
+
+class Office:
+    """Decisions, carried out. `changed` is called whenever the page has to show something else."""
+
+    def __init__(
+        self, publisher: Publisher, queue: Queue, store: Store, changed: Changed, clock: Callable[[], int]
+    ) -> None:
+        self.queue = queue
+        self._publisher, self._store, self._changed, self._clock = publisher, store, changed, clock
+        self._tasks: dict[str, asyncio.Task[None]] = {}  # item -> what sends its pending request
+        self.trouble = ""  # with the node
+        self.feed_title, self.feed_trouble = "", ""
+
+    async def run(self) -> None:
+        """Go on with what was pending, and look after the live alerts, until cancelled."""
+        for item in self.queue:
+            if item.pending is not None:
+                self._send(item)
+        try:
+            await asyncio.gather(self._watch_alerts(), self._watch_policy())
+        finally:
+            for task in self._tasks.values():
+                task.cancel()
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    # ---- the feed ------------------------------------------------------------------------------------------
+
+    def take(self, sightings: Iterable[Sighting]) -> None:
+        """Lay these on the desk."""
+        new = [item for seen in sightings if (item := self.queue.take(seen)) is not None]
+        gone = set(self.queue.trim())
+        for item in new:
+            if item.id not in gone:
+                self._changed(item)
+        if gone:
+            self._changed(None)
+
+    def tell_feed(self, title: str, trouble: str) -> None:
+        """What the feed is, and what is wrong with it."""
+        if (title, trouble) != (self.feed_title, self.feed_trouble):
+            self.feed_title, self.feed_trouble = title, trouble
+            self._changed(None)
+
+    # ---- decisions -----------------------------------------------------------------------------------------
+
+    async def preview(self, item: Item, form: Form, by: str) -> dict[str, Any]:
+        """What would be published and what stands in the way: the desk's own troubles, then the node's."""
+        now_ms = self._clock()
+        found = self.queue.troubles(item, form, now_ms)
+        answer: Answer = {}
+        if _is_complete(item, form):
+            body = self.queue.body(item, form, by, now_ms) | {"id": uuid.uuid4().hex}  # of no alert that there is
+            body.pop("revision", None)
+            try:
+                answer = await self._publisher.publish(body, dry_run=True)
+            except Refused as refusal:
+                found += [each for each in troubles(refusal) if each not in found and _applies(each, item)]
+            except Unanswered:
+                found.append(Trouble("", "The node gives no answer: nothing can be published at the moment."))
+        return {
+            "troubles": found,
+            "area": answer.get("area"),
+            "expires_at": answer.get("expires_at"),
+            "version": item.version,
+        }
+
+    def approve(self, item: Item, version: int, form: Form, by: str) -> None:
+        """Publish it, or revise it. Raises Conflict and NotAllowed."""
+        if self.queue.approve(item, version, form, by, self._clock()):
+            self._begin(item)
+
+    def cancel(self, item: Item, version: int, reason: str, is_confirmed: bool, by: str) -> None:
+        """Cancel it. Raises Conflict and NotAllowed."""
+        if self.queue.cancel(item, version, reason, is_confirmed, by, self._clock()):
+            self._begin(item)
+
+    def set_aside(self, item: Item, version: int, what: str, by: str) -> None:
+        """Dismiss or reopen it. Raises Conflict."""
+        if self.queue.set_aside(item, version, what, by, self._clock()):
+            if not self._is_saved(item):
+                item.troubles = [Trouble("", "The desk can't write to its disk: this will not outlive it.")]
+            self._changed(item)
+
+    async def answered(self, item: Item, most_s: float) -> None:
+        """Wait until what is pending is answered, but not too long."""
+        if task := self._tasks.get(item.id):
+            await asyncio.wait([task], timeout=most_s)
+
+    # ---- sending -------------------------------------------------------------------------------------------
+
+    def _begin(self, item: Item) -> None:
+        if self._is_saved(item):  # before it is sent: Rule 3 of `queue`
+            self._send(item)
+        else:
+            refuse(item, [Trouble("", "The desk can't write to its disk. Nothing was sent.")])
+        self._changed(item)
+
+    def _is_saved(self, item: Item) -> bool:
+        try:
+            self._store.save(item)
+        except StoreError as error:
+            log.error("%s", error)
+            return False
+        return True
+
+    def _send(self, item: Item) -> None:
+        self._tasks[item.id] = asyncio.create_task(self._until_answered(item))
+
+    async def _until_answered(self, item: Item) -> None:
+        try:
+            while item.pending is not None:
+                await self._attempt(item, item.pending)
+        finally:
+            del self._tasks[item.id]
+        self._is_saved(item)  # if not, a desk that is started again sends it once more, which changes nothing
+        self._changed(item)
+
+    async def _attempt(self, item: Item, pending: Pending) -> None:
+        try:
+            accept(item, await self._call(item.alert_id, pending))
+        except Refused as refusal:
+            if refusal.slug in CHANGED_ELSEWHERE:
+                await self._catch_up(item)
+            refuse(item, troubles(refusal))
+        except Unanswered:
+            item.waits = "The node has not answered yet. The same request is being repeated."
+            self._changed(item)
+            await asyncio.sleep(AGAIN_S)
+
+    def _call(self, alert_id: str, pending: Pending) -> Any:
+        match pending.what:
+            case "publish":
+                return self._publisher.publish(pending.body)
+            case "revise":
+                return self._publisher.revise(pending.body)
+            case _:
+                return self._publisher.cancel(alert_id, pending.body)
+
+    async def _catch_up(self, item: Item) -> None:
+        """Somebody else was at this alert: take it as the node has it."""
+        with contextlib.suppress(PublishError):
+            observe(item, await self._publisher.get(item.alert_id))
+
+    # ---- looking -------------------------------------------------------------------------------------------
+
+    async def _watch_alerts(self) -> None:
+        while True:
+            for item in [item for item in self.queue if item.state == "live" and item.pending is None]:
+                await self._look_at(item)
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _look_at(self, item: Item) -> None:
+        state = item.state
+        try:
+            seen = await self._publisher.get(item.alert_id)
+        except Refused:
+            return  # unknown: it ended a day ago, or the node has lost its log; nothing to show
+        except Unanswered:
+            self._tell_node(SILENT)
+            return
+        self._tell_node("")
+        if item.pending is None and observe(item, seen):
+            if item.state != state:
+                self._is_saved(item)
+            self._changed(item)
+
+    async def _watch_policy(self) -> None:
+        while True:
+            await asyncio.sleep(POLICY_EVERY_S)
+            try:
+                self.queue.follow(Policy.from_map(await self._publisher.policy()))
+                self._tell_node("")
+            except Refused as refusal:
+                self._tell_node(troubles(refusal)[0].text)
+            except Unanswered:
+                self._tell_node(SILENT)
+
+    def _tell_node(self, trouble: str) -> None:
+        if trouble != self.trouble:
+            self.trouble = trouble
+            self._changed(None)
+
+
+def _is_complete(item: Item, form: Form) -> bool:
+    """Whether there is enough for the node to judge."""
+    has_place = None not in (form["lat"], form["lng"], form["radius_m"])
+    return has_place and bool(form["category"]) and item.sighting.incident.occurred_at is not None
+
+
+def _applies(trouble: Trouble, item: Item) -> bool:
+    """A revision is asked about as if it were a new alert; its age is not judged again (protocol, section 3)."""
+    return not (item.revision and trouble.slug == "stale")

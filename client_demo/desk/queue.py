@@ -1,0 +1,453 @@
+"""What lies on the desk: incidents, what the desk proposes for each, and what people decided. No I/O, no clock.
+
+Rule 1  An incident is one item, however many rows and editions of the feed tell of it; it has at most one alert, whose
+        id is drawn once. So nothing that is repeated, lost or clicked twice can become a second alert.
+Rule 2  A decision names the version of the item that the reviewer saw. Who decides on an older one is told who was
+        first; the same decision by the same person again is the first one.
+Rule 3  What was decided is written down (`Item.pending`: the very bytes to be sent) before it is sent. An item with
+        something pending takes no other decision.
+Rule 4  What the policy never alerts, and what concerns only an individual, is locked: no other category can be chosen
+        for it. What is stale, has no time or reads like an address is refused here too, before the node is asked.
+
+                 approve                     accepted
+        waiting ---------> pending publish ------------> live --- the node says so ---> expired
+          |  ^                  | refused                 | ^
+  dismiss |  | reopen           v                  revise | | accepted, or refused
+          v  |               waiting               cancel v |
+        dismissed                                pending revise / pending cancel --- accepted ---> cancelled
+"""
+
+import secrets
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from client_demo.python.times import format_time
+
+from .feeds import ADDRESS, CASE, UNITS, Group, Incident, Records, is_near
+from .strike import PHONE, Cell, Part, kept, questions, struck
+from .triage import Desk, Policy, Reason, Refusal
+from .words import Trouble, span
+
+MOST_ITEMS = 500  # undecided ones; the oldest make room
+MOST_ROWS = 20  # shown of one incident
+DEFAULT_MAX_AGE_MS = 3_600_000
+SKEW_MS = 60_000  # protocol, section 3
+MOST_NUMBER = 1e9
+TEXT_FIELDS = ("headline", "description", "category", "severity")
+NUMBER_FIELDS = ("lat", "lng", "radius_m")
+PAST = {
+    "publish": "approved",
+    "revise": "revised",
+    "cancel": "cancelled",
+    "dismiss": "dismissed",
+    "reopen": "put back",
+}
+ARTICLES = {ADDRESS: "an address", UNITS: "units sent there", CASE: "a case number", PHONE: "a telephone number"}
+LOCKED = (Reason.NEVER_ALERTED, Reason.INDIVIDUAL)
+
+Form = dict[str, Any]
+
+
+class Conflict(Exception):  # noqa: N818 (an answer)
+    """The item is not as the reviewer saw it. The text is one line for a person."""
+
+
+class NotAllowed(Exception):  # noqa: N818
+    """A decision that can't be taken; `troubles` say why."""
+
+    def __init__(self, troubles: list[Trouble]) -> None:
+        self.troubles = troubles
+        super().__init__("; ".join(trouble.text for trouble in troubles))
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """An incident of a feed as it comes to the desk: its rows, struck, and when it counts as having happened (ms).
+
+    `recorded_at` is the feed's own time, `is_retimed` whether `incident.occurred_at` is another.
+    """
+
+    key: str
+    is_numbered: bool
+    incident: Incident
+    recorded_at: int | None
+    latest: int | None
+    is_retimed: bool
+    nature: str  # in the feed's words, all of them
+    district: str
+    rows: list[list[Cell]]
+    row_count: int
+
+
+def sighting(group: Group, records: Records, occurred_at: int | None) -> Sighting:
+    """A group of rows as a sighting; nothing private is in it but in cells that say so."""
+    nature, district = (kept(str(group.rows[0].get(name) or ""))[:60] for name in (records.nature, records.district))
+    return Sighting(
+        group.key,
+        group.is_numbered,
+        replace(group.incident, occurred_at=occurred_at),
+        group.incident.occurred_at,
+        group.latest,
+        occurred_at != group.incident.occurred_at,
+        nature or group.incident.nature,
+        district.title() if district.isupper() else district,
+        [struck(row, records.private) for row in group.rows[:MOST_ROWS]],
+        len(group.rows),
+    )
+
+
+@dataclass(slots=True)
+class Decision:
+    """What somebody decided, when (ms), and on which version of the item."""
+
+    what: str  # publish, revise, cancel, dismiss, reopen
+    by: str
+    at: int
+    version: int
+    form: Form | None = None
+
+
+@dataclass(slots=True)
+class Pending:
+    """A request that has to be sent until it is answered: the very body."""
+
+    what: str  # publish, revise, cancel
+    body: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Item:
+    """An incident on the desk."""
+
+    id: str
+    sighting: Sighting
+    category: str  # proposed; empty when there is none
+    obstacle: str  # why it is not to be alerted, or why no category is proposed
+    is_locked: bool
+    state: str = "waiting"  # waiting, dismissed, live, cancelled, expired
+    version: int = 1
+    alert_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    revision: int = 0  # the last that was accepted
+    form: Form | None = None  # of the last revision that was accepted
+    pending: Pending | None = None
+    published: dict[str, Any] | None = None  # the node's last answer: area, issued_at, expires_at
+    delivery: dict[str, int] | None = None
+    troubles: list[Trouble] = field(default_factory=list)  # of the last decision
+    waits: str = ""  # why what is pending has no answer yet
+    history: list[Decision] = field(default_factory=list)
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether somebody decided something about it: then it is kept."""
+        return bool(self.history)
+
+    def to_map(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self)
+
+    @classmethod
+    def from_map(cls, saved: Mapping[str, Any]) -> "Item":
+        """What `to_map` gave."""
+        seen = dict(saved["sighting"])
+        seen["incident"] = Incident(**seen["incident"])
+        seen["rows"] = [
+            [Cell(column, [Part(*part) for part in parts]) for column, parts in row] for row in seen["rows"]
+        ]
+        return cls(
+            **{
+                **saved,
+                "sighting": Sighting(**seen),
+                "pending": Pending(**saved["pending"]) if saved["pending"] else None,
+                "troubles": [Trouble(*trouble) for trouble in saved["troubles"]],
+                "history": [Decision(**decision) for decision in saved["history"]],
+            }
+        )
+
+
+class Queue:
+    """All items, and the rules of deciding. `status` is the alerts': actual, exercise or test."""
+
+    def __init__(self, policy: Policy, status: str, items: Iterable[Item] = ()) -> None:
+        self._status = status
+        self.follow(policy)
+        self._items: dict[str, Item] = {}
+        self._by_key: dict[str, list[Item]] = {}
+        for item in items:
+            self._add(item)
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self._items.values())
+
+    def get(self, item_id: str) -> Item | None:
+        """The item with this id."""
+        return self._items.get(item_id)
+
+    def follow(self, policy: Policy) -> None:
+        """From now on this is the node's policy."""
+        self.policy, self._desk = policy, Desk(policy, retime=False)
+
+    # ---- the feed ------------------------------------------------------------------------------------------
+
+    def take(self, seen: Sighting) -> Item | None:
+        """Take what the feed tells; the item that is new or has changed (Rule 1)."""
+        item = self._known(seen)
+        if item is None:
+            item = self._new(seen)
+            self._add(item)
+            return item
+        if seen.rows == item.sighting.rows and seen.row_count == item.sighting.row_count:
+            return None
+        # What the desk treats it as stays: time and place of an item don't change under a reviewer's hands.
+        item.sighting = replace(item.sighting, rows=seen.rows, row_count=seen.row_count, latest=seen.latest)
+        return item
+
+    def trim(self) -> list[str]:
+        """Drop the oldest undecided items beyond MOST_ITEMS; their ids."""
+        undecided = [item for item in self if not item.is_decided]
+        undecided.sort(key=lambda item: item.sighting.incident.occurred_at or 0)
+        dropped = undecided[: max(0, len(undecided) - MOST_ITEMS)]
+        for item in dropped:
+            del self._items[item.id]
+            self._by_key[item.sighting.key].remove(item)
+        return [item.id for item in dropped]
+
+    def _new(self, seen: Sighting) -> Item:
+        category = self._desk.category_of(seen.incident)
+        if isinstance(category, Refusal):
+            obstacle = f"{category.reason}: {category.detail}"
+            return Item(secrets.token_hex(8), seen, "", obstacle, category.reason in LOCKED)
+        return Item(secrets.token_hex(8), seen, category, "", False)
+
+    def _known(self, seen: Sighting) -> Item | None:
+        for item in self._by_key.get(seen.key, []):
+            known = item.sighting
+            if seen.is_numbered or is_near(known.recorded_at, seen.recorded_at) or is_near(known.latest, seen.latest):
+                return item
+        return None
+
+    def _add(self, item: Item) -> None:
+        self._items[item.id] = item
+        self._by_key.setdefault(item.sighting.key, []).append(item)
+
+    # ---- what is proposed ----------------------------------------------------------------------------------
+
+    def proposal(self, item: Item) -> Form:
+        """The form as the desk proposes it: no word of it is the feed's but the district."""
+        incident, district = item.sighting.incident, item.sighting.district
+        wording = self._desk.wording(item.category) if item.category else {}
+        return {
+            "headline": wording.get("headline", ""),
+            "description": f"Reported in {district}." if district and item.category else "",
+            "category": item.category,
+            "severity": wording.get("severity", "moderate"),
+            "lat": _rounded(incident.lat),
+            "lng": _rounded(incident.lng),
+            "radius_m": wording.get("radius_m", 800),
+        }
+
+    def wordings(self) -> dict[str, dict[str, Any]]:
+        """For each category of the policy what is proposed, for when the reviewer chooses another one."""
+        return {category: self._desk.wording(category) for category in self.policy.categories}
+
+    def stale_at(self, item: Item, category: str | None = None) -> int | None:
+        """When it is too old to be published, in ms; None when its time is not known."""
+        occurred_at = item.sighting.incident.occurred_at
+        category = item.category if category is None else category
+        known = category in self.policy.categories
+        max_age_ms = self.policy.max_age_ms(category) if known else DEFAULT_MAX_AGE_MS
+        return None if occurred_at is None else occurred_at + max_age_ms
+
+    # ---- what stands in the way ------------------------------------------------------------------------------
+
+    def troubles(self, item: Item, form: Form, now_ms: int) -> list[Trouble]:
+        """Everything that the desk itself has against publishing this (Rule 4). `form`: see `read_form`."""
+        found: list[Trouble] = []
+        if item.is_locked:
+            found.append(Trouble("category", f"This is not for an alert: {item.obstacle}."))
+        elif form["category"] not in self.policy.categories:
+            found.append(Trouble("category", "Choose a category."))
+        if not item.revision:
+            found += self._time_troubles(item, form["category"], now_ms)
+        if form["lat"] is None or form["lng"] is None:
+            found.append(Trouble("place", "Place the circle: the record has no coordinates."))
+        if form["radius_m"] is None:
+            found.append(Trouble("radius_m", "Say how far it reaches, in metres."))
+        if not form["confirmed"]:
+            found += _text_troubles(form)
+        return found
+
+    def _time_troubles(self, item: Item, category: str, now_ms: int) -> Iterator[Trouble]:
+        occurred_at, stale_at = item.sighting.incident.occurred_at, self.stale_at(item, category)
+        if occurred_at is None or stale_at is None:
+            yield Trouble("", "The record has no time: nobody can tell how old this is.")
+        elif now_ms > stale_at:
+            age = span((stale_at - occurred_at) // 1000)
+            yield Trouble("", f"This happened more than {age} ago. Alerts are for what is happening now.")
+        elif occurred_at > now_ms + SKEW_MS:
+            yield Trouble("", "By the record this has not happened yet. Check the feed's clock.")
+
+    # ---- decisions -----------------------------------------------------------------------------------------
+
+    def body(self, item: Item, form: Form, by: str, now_ms: int) -> dict[str, Any]:
+        """The request for the next revision."""
+        occurred_at = item.sighting.incident.occurred_at
+        assert occurred_at is not None
+        alert = {key: form[key] for key in TEXT_FIELDS if form[key] or key != "description"}
+        shape = {"type": "circle", **{key: form[key] for key in NUMBER_FIELDS}}
+        revision = {"revision": item.revision + 1} if item.revision else {}
+        return {
+            "id": item.alert_id,
+            **revision,
+            **alert,
+            "status": self._status,
+            "threat": "community",
+            "occurred_at": format_time(occurred_at),
+            "area": [shape],
+            "approval": _approval(by, now_ms),
+        }
+
+    def approve(self, item: Item, version: int, form: Form, by: str, now_ms: int) -> bool:
+        """Decide to publish it, or to revise it when it is live; False when this very decision was taken before."""
+        decision = Decision("revise" if item.revision else "publish", by, now_ms, version, form)
+        if _is_repeated(item, decision):
+            return False
+        _expect(item, version, "live" if item.revision else "waiting")
+        if troubles := self.troubles(item, form, now_ms):
+            raise NotAllowed(troubles)
+        _decide(item, decision, self.body(item, form, by, now_ms))
+        return True
+
+    def cancel(self, item: Item, version: int, reason: str, is_confirmed: bool, by: str, now_ms: int) -> bool:
+        """Decide to cancel it; False when this very decision was taken before."""
+        decision = Decision("cancel", by, now_ms, version, {"reason": reason})
+        if _is_repeated(item, decision):
+            return False
+        _expect(item, version, "live")
+        if not reason.strip():
+            raise NotAllowed([Trouble("reason", "Say why: those who had the alert are shown the reason.")])
+        if not is_confirmed and (troubles := list(_text_troubles({"reason": reason}))):
+            raise NotAllowed(troubles)
+        _decide(item, decision, {"revision": item.revision + 1, "reason": reason, "approval": _approval(by, now_ms)})
+        return True
+
+    def set_aside(self, item: Item, version: int, what: str, by: str, now_ms: int) -> bool:
+        """Dismiss it or reopen it (`what`: dismiss, reopen); False when this very decision was taken before."""
+        decision = Decision(what, by, now_ms, version)
+        if _is_repeated(item, decision):
+            return False
+        before, after = ("waiting", "dismissed") if what == "dismiss" else ("dismissed", "waiting")
+        _expect(item, version, before)
+        item.state = after
+        _decide(item, decision)
+        return True
+
+
+def _rounded(degrees: float | None) -> float | None:
+    """To a metre: the other digits of a feed say nothing."""
+    return None if degrees is None else round(degrees, 5)
+
+
+# ---- what the node answers ---------------------------------------------------------------------------------------
+
+
+def accept(item: Item, answer: Mapping[str, Any]) -> None:
+    """The node has carried out what was pending."""
+    assert item.pending is not None
+    item.revision = answer["revision"]
+    if item.pending.what == "cancel":
+        item.state = "cancelled"
+    else:
+        item.state, item.form = "live", item.history[-1].form
+        item.published = {key: answer[key] for key in ("area", "issued_at", "expires_at")}
+    _settle(item, [])
+
+
+def refuse(item: Item, troubles: list[Trouble]) -> None:
+    """The node has refused what was pending: the item is as it was before."""
+    _settle(item, troubles)
+
+
+def observe(item: Item, seen: Mapping[str, Any]) -> bool:
+    """Take the node's `GET /v1/alerts/{id}`; whether anything is new. Somebody else may have revised it, or its time
+    may be over."""
+    before = item.state, item.revision, item.delivery
+    alert = seen["alert"]
+    if alert["revision"] > item.revision:
+        item.published = {key: alert[key] for key in ("area", "issued_at", "expires_at")}
+        item.version += 1
+    item.state, item.revision = seen["state"], max(item.revision, alert["revision"])
+    item.delivery = {key: seen["delivery"][key] for key in ("sent", "acked")}
+    return before != (item.state, item.revision, item.delivery)
+
+
+# ---- rules of deciding -------------------------------------------------------------------------------------------
+
+
+def _is_repeated(item: Item, decision: Decision) -> bool:
+    """Rule 2: the last decision is this one, taken on the same version by the same person.
+
+    Once it is accepted, what was a `publish` would be a `revise`.
+    """
+    if not item.history:
+        return False
+    last = item.history[-1]
+    is_same = last.what == decision.what or {last.what, decision.what} == {"publish", "revise"}
+    return is_same and replace(last, at=decision.at, what=decision.what) == decision
+
+
+def _expect(item: Item, version: int, state: str) -> None:
+    if item.version == version and item.state == state and item.pending is None:
+        return
+    if item.history:
+        last = item.history[-1]
+        raise Conflict(f"{last.by} was first: {PAST[last.what]} at {format_time(last.at)[11:19]} UTC.")
+    raise Conflict("This has changed meanwhile. Look at it again.")
+
+
+def _decide(item: Item, decision: Decision, body: dict[str, Any] | None = None) -> None:
+    item.history.append(decision)
+    item.pending = None if body is None else Pending(decision.what, body)
+    item.troubles, item.waits = [], ""
+    item.version += 1
+
+
+def _settle(item: Item, troubles: list[Trouble]) -> None:
+    item.pending, item.troubles, item.waits = None, troubles, ""
+    item.version += 1
+
+
+def _approval(by: str, now_ms: int) -> dict[str, str]:
+    return {"reviewer": by, "approved_at": format_time(now_ms)}
+
+
+def _text_troubles(form: Form) -> Iterator[Trouble]:
+    for name in ("headline", "description", "reason"):
+        for part in questions(form.get(name, "")):
+            yield Trouble(
+                name, f"“{part.text}” reads like {ARTICLES[part.why or '']}. Take it out, or say that it is none."
+            )
+
+
+def read_form(sent: Mapping[str, Any]) -> Form:
+    """The form in a request of the page: texts, finite numbers or None, `confirmed`. Raises ValueError for others."""
+    form: Form = {}
+    for key in TEXT_FIELDS:
+        form[key] = sent.get(key, "")
+        require_text(key, form[key])
+    for key in NUMBER_FIELDS:
+        value = form[key] = sent.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ValueError(f"{key}: a number is expected")
+        if isinstance(value, int | float) and not abs(value) < MOST_NUMBER:
+            raise ValueError(f"{key}: a number of at most {MOST_NUMBER:g} is expected")
+    form["confirmed"] = sent.get("confirmed") is True
+    return form
+
+
+def require_text(key: str, value: object) -> str:
+    """The value, if it is a text that can be sent. Raises ValueError: JSON can spell half a character, too."""
+    if isinstance(value, str) and value.encode("utf-8", "replace").decode() == value:
+        return value
+    raise ValueError(f"{key}: a text is expected")

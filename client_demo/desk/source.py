@@ -1,0 +1,179 @@
+"""Where incidents come from: a file that is replayed, or a URL that is polled.
+
+Rule 1  A replay moves the times of the file: its first `ahead` incidents have just happened when the desk opens, the
+        others follow at the pace of the file times `speed`. It says that it is a replay.
+Rule 2  A poll asks whether there is anything new (ETag, Last-Modified) before it fetches, at most as often as it was
+        told to, less often when the server says so; it reads so many bytes in so many seconds and follows no redirect.
+Rule 3  What can't be read is told in one line, and asked for again.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from client_demo.python.publisher import retry_after_s
+from client_demo.python.times import format_time
+from client_demo.python.wire import is_loopback
+
+from .feeds import FeedError, Records, feed_text, read_records
+from .queue import Sighting, sighting
+
+MOST_BYTES = 16 << 20
+FETCH_S = 30.0
+LEAST_EVERY_S = 5.0
+LONGEST_WAIT_S = 900.0
+
+
+def as_recorded(records: Records) -> Iterator[Sighting]:
+    """All of a feed, at the times that it tells."""
+    return (sighting(group, records, group.incident.occurred_at) for group in records.groups)
+
+
+class Replay:
+    """Rule 1. Times in ms; what has no time in the file comes first, and without one."""
+
+    def __init__(self, records: Records, opened_at: int, *, speed: float, ahead: int) -> None:
+        self._records, self._opened_at, self._speed = records, opened_at, speed
+        times = [group.incident.occurred_at for group in records.groups if group.incident.occurred_at is not None]
+        self._pivot = times[min(max(ahead, 1), len(times)) - 1] if times else 0
+        self._span = format_time(times[0])[:10], format_time(times[-1])[:10]
+        self._shown = 0
+
+    @property
+    def title(self) -> str:
+        """What the page says of it."""
+        first, last = self._span
+        days = first if first == last else f"{first} to {last}"
+        pace = "" if self._speed == 1 else f", {self._speed:g} times as fast"
+        return f"Replay of {self._records.title}, recorded {days}{pace}; the times are moved to now"
+
+    def due(self, now_ms: int) -> Iterator[Sighting]:
+        """What has happened since the last call."""
+        groups = self._records.groups
+        while self._shown < len(groups):
+            group = groups[self._shown]
+            at = self._moved(group.incident.occurred_at)
+            if at is not None and at > now_ms:
+                return
+            self._shown += 1
+            yield sighting(group, self._records, at)
+
+    def next_at(self) -> int | None:
+        """When the next one happens; None when all have."""
+        groups = self._records.groups
+        return self._moved(groups[self._shown].incident.occurred_at) if self._shown < len(groups) else None
+
+    def _moved(self, recorded_at: int | None) -> int | None:
+        return None if recorded_at is None else self._opened_at + int((recorded_at - self._pivot) / self._speed)
+
+
+class Poll:
+    """Rule 2: what a URL gives, edition after edition."""
+
+    def __init__(self, url: str, every_s: float, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise FeedError("the feed's address has to begin with https:// or http://")
+        self._url, self._every_s = url, max(every_s, LEAST_EVERY_S)
+        self.name = parts.hostname  # the whole address may hold an access key
+        self._validators: dict[str, str] = {}
+        self._failures, self._retry_after_s = 0, 0.0
+        self._http = httpx.AsyncClient(transport=transport, timeout=FETCH_S, trust_env=not is_loopback(url))
+        self.wait_s = self._every_s
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+        await self._http.aclose()
+
+    async def fetch(self) -> Records | None:
+        """The feed, or None when it is as it was. Sets `wait_s`, how long not to ask again. Raises FeedError."""
+        self._retry_after_s = 0.0
+        try:
+            async with asyncio.timeout(FETCH_S):
+                records = await self._fetch()
+        except (httpx.HTTPError, TimeoutError) as error:
+            why = f"{self.name} can't be read: {type(error).__name__}"
+        except FeedError as error:
+            why = str(error)
+        else:
+            self._failures, self.wait_s = 0, self._every_s
+            return records
+        doubled_s = self._every_s * 2 ** min(self._failures, 8)
+        self._failures += 1
+        self.wait_s = min(LONGEST_WAIT_S, max(doubled_s, self._retry_after_s))
+        raise FeedError(why)
+
+    async def _fetch(self) -> Records | None:
+        async with self._http.stream("GET", self._url, headers=self._validators) as answer:
+            if answer.status_code == httpx.codes.NOT_MODIFIED:
+                return None
+            if answer.status_code != httpx.codes.OK:
+                self._retry_after_s = retry_after_s(answer.headers.get("Retry-After"))
+                raise FeedError(f"{self.name} can't be read: it answers {answer.status_code} {answer.reason_phrase}")
+            body = bytearray()
+            async for chunk in answer.aiter_bytes():
+                body += chunk
+                if len(body) > MOST_BYTES:
+                    raise FeedError(f"{self.name} can't be used: it gives more than {MOST_BYTES >> 20} MiB")
+        try:
+            records = read_records(self.name, body.decode("utf-8-sig"))
+        except UnicodeDecodeError:
+            raise FeedError(f"{self.name} can't be used: it is not UTF-8 text") from None
+        pairs = (("If-None-Match", "ETag"), ("If-Modified-Since", "Last-Modified"))
+        self._validators = {ask: answer.headers[tell] for ask, tell in pairs if tell in answer.headers}
+        return records
+
+
+Take = Callable[[Iterable[Sighting]], None]
+Tell = Callable[[str, str], None]  # the feed's title, and what is wrong with it
+Feed = Callable[[Take, Tell], Coroutine[Any, Any, None]]  # runs until cancelled
+
+
+def open_feed(
+    where: str, *, speed: float, ahead: int, is_as_recorded: bool, every_s: float, clock: Callable[[], int]
+) -> Feed:
+    """A file to be replayed (or taken `is_as_recorded`), or an address to be polled. Raises FeedError."""
+    if "://" in where:
+        return partial(_run_poll, Poll(where, every_s))
+    path = Path(where)
+    records = read_records(path.name, feed_text(path))
+    if is_as_recorded:
+        return partial(_run_once, records)
+    return partial(_run_replay, Replay(records, clock(), speed=speed, ahead=ahead), clock)
+
+
+async def _run_once(records: Records, take: Take, tell: Tell) -> None:
+    tell(records.title, "")
+    take(as_recorded(records))
+    await asyncio.Event().wait()
+
+
+async def _run_replay(replay: Replay, clock: Callable[[], int], take: Take, tell: Tell) -> None:
+    tell(replay.title, "")
+    take(replay.due(clock()))
+    while (next_at := replay.next_at()) is not None:
+        await asyncio.sleep(min(60.0, max(0.05, (next_at - clock()) / 1000)))
+        take(replay.due(clock()))
+    await asyncio.Event().wait()
+
+
+async def _run_poll(poll: Poll, take: Take, tell: Tell) -> None:
+    title = poll.name
+    try:
+        while True:
+            try:
+                records = await poll.fetch()
+                if records is not None:
+                    title = f"{records.title} ({poll.name})"
+                    take(as_recorded(records))
+                tell(title, "")
+            except FeedError as error:
+                tell(title, str(error))
+            await asyncio.sleep(poll.wait_s)
+    finally:
+        await poll.close()

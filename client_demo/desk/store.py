@@ -1,0 +1,71 @@
+"""What outlives the service: the items that somebody decided on, and the reviewers' keys. One SQLite file.
+
+It holds what the feed told (addresses too) and the keys to sign in with, so nobody but its owner may read it.
+"""
+
+import json
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+
+from .queue import Item
+
+KEPT_MS = 7 * 86_400_000  # after the last decision
+
+
+class StoreError(Exception):
+    """The file can't be used. The text is one line for a person."""
+
+
+class Store:
+    """The file at `path`, for one service at a time. Raises StoreError."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        except OSError as error:
+            raise StoreError(f"{path} can't be used: {error.strerror}") from None
+        self._db = sqlite3.connect(path, timeout=1, isolation_level=None)
+        try:
+            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("BEGIN IMMEDIATE")  # takes the lock, and keeps it
+            self._db.execute("CREATE TABLE IF NOT EXISTS items (id TEXT PRIMARY KEY, decided_at INTEGER, item TEXT)")
+            self._db.execute("CREATE TABLE IF NOT EXISTS reviewers (name TEXT PRIMARY KEY, key TEXT)")
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._db.close()
+            reason = "another desk is using it" if "locked" in str(error) else str(error)
+            raise StoreError(f"{path} can't be used: {reason}") from None
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+
+    def items(self, now_ms: int) -> list[Item]:
+        """What was decided in the last days; older items are forgotten."""
+        self._db.execute("DELETE FROM items WHERE decided_at < ?", (now_ms - KEPT_MS,))
+        rows = self._db.execute("SELECT item FROM items ORDER BY rowid").fetchall()
+        try:
+            return [Item.from_map(json.loads(text)) for (text,) in rows]
+        except (ValueError, TypeError, KeyError):
+            raise StoreError(f"{self._path} was written by another version of the desk") from None
+
+    def save(self, item: Item) -> None:
+        """Write an item down; on the disk when this returns. Raises StoreError."""
+        row = item.id, item.history[-1].at, json.dumps(item.to_map())
+        try:
+            self._db.execute("INSERT OR REPLACE INTO items VALUES (?, ?, ?)", row)
+        except sqlite3.Error as error:
+            raise StoreError(f"{self._path} can't be written: {error}") from None
+
+    def keys(self, names: Iterable[str]) -> dict[str, str]:
+        """The key of each of these reviewers: the old one, or a new one. Nobody else's is good any more."""
+        known = dict(self._db.execute("SELECT name, key FROM reviewers").fetchall())
+        keys = {name: known.get(name) or secrets.token_urlsafe(24) for name in names}
+        self._db.execute("DELETE FROM reviewers")
+        self._db.executemany("INSERT INTO reviewers VALUES (?, ?)", keys.items())
+        return keys

@@ -1,0 +1,121 @@
+"""What must not be told: street addresses, units and how many, telephone numbers, case numbers.
+
+Rule 1  A column that a feed is known to use for such a thing is struck as a whole, and what stands in it is struck
+        wherever else in the row it comes up again.
+Rule 2  Everywhere else patterns decide. They strike too much rather than too little: the reviewer sees the line with
+        the struck parts marked, and words the alert.
+Rule 3  What a reviewer writes is only questioned, never changed: "2 men on Elm Street" may be meant. It has to be
+        confirmed.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from .feeds import ADDRESS, CASE, UNITS
+
+PHONE = "telephone number"
+SHORTEST_REPEATED = 4  # shorter values of a private column ("3", "B04") would be struck out of half the words
+MOST_CHARACTERS = 400  # of one value that is shown
+
+_STREET = (
+    r"(?:street|st|avenue|ave?|road|rd|boulevard|blvd|lane|ln|drive|dr|court|ct|place|pl|terrace|ter|way|circle|cir"
+    r"|highway|hwy|parkway|pkwy|pike|square|sq|alley|aly|plaza|expressway|expy)\b\.?"
+)
+_NAME = r"(?:[\w.'’-]+[ ]+){1,4}?"
+_COUNT = r"(?:\d+|one|two|three|four|five|six|seven|eight|nine|ten|a dozen|several|multiple)"
+_CREWS = (
+    r"(?:units?|engines?|trucks?|ladders?|ambulances?|medics?|paramedics?|officers?|squads?|crews?|battalions?"
+    r"|firefighters?|deputies|helicopters?|(?:police|patrol|squad)[ ]cars?)"
+)
+_NUMBER = r"\b\d{1,6}[A-Z]?(?:-\d{1,6})?[ ]+"
+_PATTERNS = {
+    PHONE: r"(?<![\w-])(?:\+?1[ .-]?)?\(?\d{3}\)?[ .-]?\d{3}[ .-]\d{4}(?![\w-])",
+    CASE: r"\b(?:case|incident|report|reference|ref)\b[ ]*(?:no\.?|number|id)?[ ]*[:#]?[ ]*[A-Z]{0,3}\d[\d-]+"
+    r"|#[ ]*\d{3,}|\b\d{2}-\d{5,8}\b",
+    UNITS: rf"\b{_COUNT}[ ]+(?:\w+[ ]+)?{_CREWS}\b"
+    r"|\b(?:engine|truck|ladder|medic|battalion|squad|ambulance|unit|station|tanker)s?[ ]*[:#]?[ ]*"
+    r"[A-Z]{0,4}\d+[A-Z]?\b",
+    ADDRESS: rf"{_NUMBER}block\b(?:[ ]+(?:of[ ]+)?{_NAME}{_STREET}|[ ]+of[ ]+[\w.'’-]+)?"
+    rf"|{_NUMBER}{_NAME}{_STREET}"
+    r"|\b(?:apartment|apt|suite|ste|room|flat)\b\.?[ ]*#?[ ]*\w*\d\w*",
+}
+_CROSSING = rf"\b{_NAME}{_STREET}[ ]*(?:&|/|\band\b|\bat\b)[ ]*{_NAME}{_STREET}"
+_KINDS = {kind.replace(" ", "_"): kind for kind in _PATTERNS}
+
+
+def _compiled(patterns: Mapping[str, str]) -> re.Pattern[str]:
+    return re.compile(
+        "|".join(f"(?P<{kind.replace(' ', '_')}>{text})" for kind, text in patterns.items()), re.IGNORECASE
+    )
+
+
+_WRITTEN = _compiled(_PATTERNS)
+_RECORDED = _compiled({**_PATTERNS, ADDRESS: f"{_PATTERNS[ADDRESS]}|{_CROSSING}"})
+
+
+class Part(NamedTuple):
+    """A piece of text, and what it gives away (None: nothing)."""
+
+    text: str
+    why: str | None
+
+
+class Cell(NamedTuple):
+    """A column of a record."""
+
+    column: str
+    parts: list[Part]
+
+
+def struck(row: Mapping[str, Any], private: Mapping[str, str]) -> list[Cell]:
+    """A record as a reviewer sees it, empty columns left out. `private`: column -> what it gives away (Rule 1)."""
+    values = {str(column): _short(value) for column, value in row.items() if value not in (None, "", "null") and column}
+    repeated = {
+        value.casefold(): private[column]
+        for column, value in values.items()
+        if column in private and len(value) >= SHORTEST_REPEATED
+    }
+    return [
+        Cell(column, [Part(value, private[column])] if column in private else list(_parts(value, repeated)))
+        for column, value in values.items()
+    ]
+
+
+def kept(text: str) -> str:
+    """The text without its struck parts and without the holes that they leave."""
+    left = " ".join(part.text for part in _by_pattern(text, _RECORDED) if part.why is None)
+    return re.sub(r"\s+([,.;:])|\s+", r" \1", left).replace(" ,", ",").replace(" .", ".").strip(" ,;:-–/&")
+
+
+def questions(text: str) -> Iterator[Part]:
+    """What in a reviewer's own words reads like something that must not be told (Rule 3)."""
+    return (part for part in _by_pattern(text, _WRITTEN) if part.why is not None)
+
+
+def _short(value: object) -> str:
+    text = str(value).strip()
+    return text if len(text) <= MOST_CHARACTERS else text[:MOST_CHARACTERS] + "…"
+
+
+def _parts(text: str, repeated: Mapping[str, str]) -> Iterator[Part]:
+    if not repeated:
+        yield from _by_pattern(text, _RECORDED)
+        return
+    longest_first = sorted(repeated, key=len, reverse=True)
+    for piece in re.split(rf"(?<!\w)({'|'.join(map(re.escape, longest_first))})(?!\w)", text, flags=re.IGNORECASE):
+        if piece.casefold() in repeated:
+            yield Part(piece, repeated[piece.casefold()])
+        else:
+            yield from _by_pattern(piece, _RECORDED)
+
+
+def _by_pattern(text: str, pattern: re.Pattern[str]) -> Iterable[Part]:
+    end = 0
+    for found in pattern.finditer(text):
+        if found.start() > end:
+            yield Part(text[end : found.start()], None)
+        yield Part(found[0], _KINDS[found.lastgroup or ""])
+        end = found.end()
+    if end < len(text):
+        yield Part(text[end:], None)

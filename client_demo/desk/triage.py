@@ -1,0 +1,206 @@
+"""A simulated review desk: it refuses most incidents, and turns the others into approved alerts.
+
+Rule 1  The policy of the node decides what may be published; the desk reads it from `GET /v1/policy`.
+Rule 2  Everything that is refused is refused for a reason that can be told (`Reason`).
+Rule 3  The text of an alert comes from `wording.toml` alone, its id from a random source: nothing of the record but its
+        place, its time and what it means gets into an alert.
+Rule 4  An old record may be re-timed to now, for a demonstration; then the desk says so (`retimed`).
+
+A real desk is people. This one approves at once, as `desk-1`, `desk-2` and so on.
+"""
+
+import itertools
+import tomllib
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from client_demo.python.times import format_time
+
+from .feeds import Incident
+
+DESKS = 3
+AGE_AFTER_RETIMING_MS = 30_000
+DEFAULT_MAX_AGE_S = 3600
+
+Table = dict[str, dict[str, str]]
+
+
+def _read_toml(name: str) -> dict[str, Any]:
+    return tomllib.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))
+
+
+class Reason(StrEnum):
+    """Why an incident is not published."""
+
+    UNKNOWN_NATURE = "unknown nature"
+    NEVER_ALERTED = "never alerted"
+    INDIVIDUAL = "concerns only an individual"
+    NOT_LISTED = "not on the policy's list"
+    NO_COORDINATES = "no coordinates"
+    TOO_OLD = "too old"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What `GET /v1/policy` tells: category -> its title and limits, and what is known and never alerted."""
+
+    name: str
+    categories: Mapping[str, Mapping[str, Any]]
+    never: Mapping[str, str]
+
+    @classmethod
+    def from_map(cls, policy: Mapping[str, Any]) -> "Policy":
+        """The policy of an answer; the never-list may come with reasons or without."""
+        never = policy.get("never", {})
+        reasons = never if isinstance(never, Mapping) else dict.fromkeys(never, "")
+        return cls(str(policy.get("name", "")), policy["categories"], reasons)
+
+    def max_age_ms(self, category: str) -> int:
+        """How old an incident of this category may be."""
+        return int(self.categories[category].get("max_age_s", DEFAULT_MAX_AGE_S) * 1000)
+
+    def clamp_m(self, category: str, radius_m: float) -> float:
+        """The radius, within the category's bounds."""
+        limits = self.categories[category]
+        return float(max(limits.get("min_radius_m", 0), min(radius_m, limits.get("max_radius_m", radius_m))))
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An incident that is not published, why, and what that means for this one."""
+
+    incident: Incident
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """An incident that is to be published, as what, and when it is said to have happened (ms)."""
+
+    incident: Incident
+    category: str
+    occurred_at: int
+    retimed: bool
+
+
+@dataclass(slots=True)
+class Triage:
+    """What became of a feed's incidents."""
+
+    cases: list[Case] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+
+    def reasons(self) -> list[tuple[str, int]]:
+        """Each reason with how often it was given, the most frequent first."""
+        return Counter(f"{refusal.reason}: {refusal.detail}" for refusal in self.refusals).most_common()
+
+    def retimed(self) -> str:
+        """One line that says what was re-timed; empty when nothing was (Rule 4)."""
+        times = [case.incident.occurred_at for case in self.cases if case.retimed]
+        if not times:
+            return ""
+        known = sorted(time for time in times if time is not None)
+        when = f"recorded from {format_time(known[0])[:10]} to {format_time(known[-1])[:10]}" if known else "undated"
+        return f"{len(times)} incidents {when} are re-timed: they are treated as if they happened now"
+
+
+class Desk:
+    """Decides and writes. `policy` is the node's."""
+
+    def __init__(self, policy: Policy, *, retime: bool) -> None:
+        self._policy, self._retime = policy, retime
+        self._natures: Table = _read_toml("natures.toml")
+        self._wording = _read_toml("wording.toml")
+        self._desks = itertools.cycle(range(1, DESKS + 1))
+
+    def triage(self, incidents: Iterable[Incident], now_ms: int) -> Triage:
+        """Decide on all of them."""
+        found = Triage()
+        for incident in incidents:
+            decision = self.decide(incident, now_ms)
+            if isinstance(decision, Case):
+                found.cases.append(decision)
+            else:
+                found.refusals.append(decision)
+        return found
+
+    def decide(self, incident: Incident, now_ms: int) -> Case | Refusal:
+        """Publish it, or why not."""
+        category = self.category_of(incident)
+        if isinstance(category, Refusal):
+            return category
+        if incident.lat is None:
+            return Refusal(incident, Reason.NO_COORDINATES, "the record has none")
+        return self._dated(incident, category, now_ms)
+
+    def category_of(self, incident: Incident) -> str | Refusal:
+        """The policy's category that its nature means, or why there is none."""
+        key = self._natures[incident.feed].get(incident.nature)
+        if key is None:
+            return Refusal(incident, Reason.UNKNOWN_NATURE, f'"{incident.nature}" is not in the table')
+        return key if key in self._policy.categories else self._not_alertable(incident, key)
+
+    def _not_alertable(self, incident: Incident, key: str) -> Refusal:
+        if key in self._natures["individual"]:
+            return Refusal(incident, Reason.INDIVIDUAL, self._natures["individual"][key])
+        if key in self._policy.never:
+            return Refusal(incident, Reason.NEVER_ALERTED, self._policy.never[key] or key)
+        return Refusal(incident, Reason.NOT_LISTED, self._natures["routine"].get(key, key))
+
+    def _dated(self, incident: Incident, category: str, now_ms: int) -> Case | Refusal:
+        at = incident.occurred_at
+        if at is not None and 0 <= now_ms - at <= self._policy.max_age_ms(category):
+            return Case(incident, category, at, retimed=False)
+        if self._retime:
+            return Case(incident, category, now_ms - AGE_AFTER_RETIMING_MS, retimed=True)
+        return Refusal(incident, Reason.TOO_OLD, "it happened longer ago than its category allows")
+
+    # ---- writing -------------------------------------------------------------------------------------------
+
+    def write(self, case: Case, now_ms: int) -> dict[str, Any]:
+        """The approved alert, ready to publish. A re-timed case happened just before now, whenever now is."""
+        occurred_at = now_ms - AGE_AFTER_RETIMING_MS if case.retimed else case.occurred_at
+        wording = self.wording(case.category)
+        return {
+            "id": uuid.uuid4().hex,
+            "category": case.category,
+            "headline": wording["headline"],
+            "severity": wording["severity"],
+            "threat": "community",
+            "occurred_at": format_time(occurred_at),
+            "area": [circle(case.incident, wording["radius_m"])],
+            "approval": self.approval(now_ms),
+        }
+
+    def approval(self, now_ms: int) -> dict[str, str]:
+        """Somebody's decision to publish this, made now."""
+        return {"reviewer": f"desk-{next(self._desks)}", "approved_at": format_time(now_ms)}
+
+    def wording(self, category: str) -> dict[str, Any]:
+        """The headline, severity and `radius_m` for a category, the radius within its bounds."""
+        wording = self._wording.get(category) or self._plain_wording(category)
+        return {**wording, "radius_m": self._policy.clamp_m(category, wording["radius_m"])}
+
+    def _plain_wording(self, category: str) -> dict[str, Any]:
+        title = self._policy.categories[category].get("title", category)
+        return {"headline": f"{title}: reported in this area"[:140], "radius_m": 800, "severity": "moderate"}
+
+
+def circle(where: Incident, radius_m: float) -> dict[str, Any]:
+    """The circle round an incident that has a place."""
+    return {"type": "circle", "lat": where.lat, "lng": where.lng, "radius_m": radius_m}
+
+
+def varied(cases: Sequence[Case]) -> Iterator[Case]:
+    """The cases with their categories taking turns: a show of one kind of alert would be dull."""
+    by_category: dict[str, list[Case]] = {}
+    for case in cases:
+        by_category.setdefault(case.category, []).append(case)
+    turns = itertools.zip_longest(*by_category.values())
+    return (case for turn in turns for case in turn if case is not None)

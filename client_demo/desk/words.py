@@ -1,0 +1,93 @@
+"""What the node refuses, in a reviewer's words, beside the field of the form that it concerns."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from client_demo.python.publisher import Refused
+
+FIELDS = ("headline", "description", "category", "severity", "place", "radius_m", "reason")
+
+
+class Trouble(NamedTuple):
+    """Something that stands in the way. `field` is one of the form's (FIELDS), or "" for the alert as a whole."""
+
+    field: str
+    text: str
+    slug: str = ""  # the problem type, where the node said it
+
+
+_POINTERS = (  # a JSON Pointer's beginning -> the field
+    (r"/area(/\d+)?/radius_m", "radius_m"),
+    (r"/area", "place"),
+    (r"/(headline|description|category|severity|reason)$", r"\1"),
+)
+_SENTENCES = {
+    "category-not-alertable": "This category is never alerted.",
+    "not-community": "This concerns only one person or household. Alerts are for the community.",
+    "stale": "This happened too long ago. Alerts are for what is happening now.",
+    "not-yet": "By the record this has not happened yet. Check the feed's clock.",
+    "not-approved": "It can't be approved for a time before it happened. Check this computer's clock and the feed's.",
+    "expiry-out-of-range": "Alerts of this category would end too early for this. Choose one that lasts longer.",
+    "alert-ended": "The alert has ended: it can't be revised or cancelled any more.",
+    "unauthorized": "The desk's token is not accepted. It may have expired; whoever runs the desk has to renew it.",
+    "insufficient-scope": "The desk's token may not publish. Whoever runs the desk has to replace it.",
+    "not-yours": "This alert was published by another organisation.",
+    "id-conflict": "An alert with this id exists already, with other content.",
+    "revision-conflict": "Somebody has revised this alert elsewhere. Look at the current text and try again.",
+    "unknown-alert": "The node doesn't know this alert any more.",
+}
+_RULES = {  # protocol, section 2
+    "headline": "The headline needs 1 to 140 characters of plain text.",
+    "description": "The description may have 1,000 characters of plain text.",
+    "reason": "The reason needs 1 to 280 characters of plain text.",
+    "severity": "Choose a severity.",
+    "place": "The centre is a latitude of -90 to 90 and a longitude of -180 to 180 degrees.",
+    "radius_m": "The radius is a number of metres above 0.",
+}
+
+
+def troubles(refusal: Refused) -> list[Trouble]:
+    """Every broken rule of a refusal."""
+    return list(_troubles(refusal.problem)) or [Trouble("", "; ".join(refusal.lines))]
+
+
+def _troubles(problem: Mapping[str, Any]) -> Iterator[Trouble]:
+    slug = str(problem.get("type", "")).removeprefix("/problems/")
+    for error in problem.get("errors") or ([problem] if slug else []):
+        slug = str(error.get("type", "")).removeprefix("/problems/")
+        field = _field(str(error.get("pointer", "")))
+        detail = str(error.get("detail") or error.get("title") or slug)
+        yield Trouble(field, _sentence(slug, field, detail), slug)
+
+
+def _field(pointer: str) -> str:
+    for pattern, field in _POINTERS:
+        if found := re.match(pattern, pointer):
+            return found.expand(field)
+    return ""
+
+
+def _sentence(slug: str, field: str, detail: str) -> str:
+    if slug == "radius-out-of-range" and (bounds := re.search(r"([\d.]+) to ([\d.]+) m", detail)):
+        lower, upper = (f"{float(bound):,.0f}" for bound in bounds.groups())
+        return f"The radius must be {lower} to {upper} m for this category."
+    if slug == "stale" and (age := re.search(r"(\d+) s", detail)):
+        return f"This happened more than {span(int(age[1]))} ago. Alerts are for what is happening now."
+    if slug == "category-not-alertable" and field == "category" and "never" not in detail:
+        return "Choose a category: the policy lists what may be alerted."
+    if slug in ("invalid-value", "missing-field") and field in _RULES:
+        return _RULES[field]
+    return _SENTENCES.get(slug) or detail[:1].upper() + detail[1:].rstrip(".") + "."
+
+
+def span(seconds: int) -> str:
+    """A length of time in words."""
+    minutes, rest = divmod(seconds, 60)
+    if rest:
+        return f"{seconds} seconds"
+    hours, rest = divmod(minutes, 60)
+    count, unit = (minutes, "minute") if rest or not hours else (hours, "hour")
+    if count == 1:
+        return "an hour" if unit == "hour" else "a minute"
+    return f"{count} {unit}s"

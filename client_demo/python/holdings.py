@@ -1,0 +1,193 @@
+"""What a client holds: alerts and cancels and time in, changes to show out. No I/O, no clock of its own.
+
+Rule 1  A higher revision replaces a lower one; everything else about the same id is ignored.
+Rule 2  Nothing is held after its `expires_at`, by the own clock corrected by the server's `now`.
+Rule 3  A cancelled id does not come back: a node that is behind may still send the alert.
+Rule 4  Frames are the same for everybody: whether we are inside is decided here, by the places that we know.
+Rule 5  What `holding` leaves out is dropped first, so that the server knows of all that we go on showing.
+
+What is reported when a revision comes, or when we move:
+
+    shown before   here before   here now    reported
+    no             -             yes         new
+    no             -             no          nothing; it is held, in case we walk in or a revision comes here
+    yes            yes           yes         updated, if it is a higher revision
+    yes            yes           no          no_longer_here
+    yes            no            yes         back_here
+    yes            no            no          nothing
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from .geo import Place, is_inside
+from .times import parse_time
+
+MAX_HOLDING = 256  # protocol, `hello`
+MAX_CANCELLED = 1024  # ids, for Rule 3; an id is at most 128 characters
+
+Alert = Mapping[str, Any]
+
+
+class Kind(StrEnum):
+    """What happened to something that is, or was, shown."""
+
+    NEW = "new"
+    UPDATED = "updated"
+    NO_LONGER_HERE = "no_longer_here"
+    BACK_HERE = "back_here"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    DROPPED = "dropped"  # Rule 5: more is held than can be listed
+
+
+SHOWN = (Kind.NEW, Kind.UPDATED, Kind.BACK_HERE)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing to show: the alert as last held, whether we are inside, and why it was cancelled."""
+
+    kind: Kind
+    alert: Alert
+    here: bool
+    reason: str | None = None
+
+
+@dataclass(slots=True)
+class _Held:
+    alert: Alert
+    revision: int
+    expires_at: int  # ms since 1970, the server's time
+    here: bool = False
+    shown: bool = False
+
+    def judge(self, places: Sequence[Place], revised: bool) -> Kind | None:
+        """Apply the table of the module's docstring."""
+        was_here, self.here = self.here, is_inside(self.alert["area"], places)
+        if not self.shown:
+            self.shown = self.here
+            return Kind.NEW if self.here else None
+        if self.here:
+            return (Kind.UPDATED if revised else None) if was_here else Kind.BACK_HERE
+        return Kind.NO_LONGER_HERE if was_here else None
+
+    def change(self, kind: Kind, reason: str | None = None) -> Change:
+        return Change(kind, self.alert, self.here, reason)
+
+
+class Holdings:
+    """The alerts of one client. `own_ms` is the client's own clock, in ms since any moment."""
+
+    def __init__(self, places: Sequence[Place] = ()) -> None:
+        self._places = tuple(places)
+        self._held: dict[str, _Held] = {}
+        self._cancelled: OrderedDict[str, None] = OrderedDict()
+        self._correction_ms = 0  # server's clock minus own clock
+
+    def __iter__(self) -> Iterator[Alert]:
+        return (held.alert for held in self._held.values())
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Where we are, and what else we care about."""
+        return self._places
+
+    def here(self) -> list[Alert]:
+        """What is to be on the screen: held, and we are inside."""
+        return [held.alert for held in self._held.values() if held.here]
+
+    # ---- time ----------------------------------------------------------------------------------------------
+
+    def set_clock(self, server_now_ms: int, own_ms: int) -> None:
+        """Take the server's `now` (of `welcome` or `pong`), read at `own_ms`."""
+        self._correction_ms = server_now_ms - own_ms
+
+    def server_ms(self, own_ms: int) -> int:
+        """The server's time at `own_ms`, in ms since 1970."""
+        return own_ms + self._correction_ms
+
+    def next_expiry(self) -> int | None:
+        """When, by the own clock, the next alert expires; None when nothing is held."""
+        first = min((held.expires_at for held in self._held.values()), default=None)
+        return None if first is None else first - self._correction_ms
+
+    def expire(self, own_ms: int) -> list[Change]:
+        """Drop what has ended; what was never shown goes without a word."""
+        now = self.server_ms(own_ms)
+        ended = [key for key, held in self._held.items() if held.expires_at <= now]
+        return self._drop(ended, Kind.EXPIRED)
+
+    # ---- what the server sends -----------------------------------------------------------------------------
+
+    def take_alert(self, alert: Alert, own_ms: int) -> list[Change]:
+        """Take a revision from an `alert` message."""
+        key, revision, expires_at = alert["id"], alert["revision"], parse_time(alert["expires_at"])
+        held = self._held.get(key)
+        if key in self._cancelled or expires_at <= self.server_ms(own_ms):
+            return []
+        if held is None:
+            held = self._held[key] = _Held(alert, revision, expires_at)
+        elif revision > held.revision:
+            held.alert, held.revision, held.expires_at = alert, revision, expires_at
+        else:
+            return []
+        kind = held.judge(self._places, revised=True)
+        return [] if kind is None else [held.change(kind)]
+
+    def take_cancel(self, message: Mapping[str, Any]) -> list[Change]:
+        """Take a `cancel` message; for something that is not held it means nothing."""
+        key = message["id"]
+        held = self._held.get(key)
+        if held is None or message["revision"] <= held.revision:
+            return []
+        self._cancelled[key] = None
+        if len(self._cancelled) > MAX_CANCELLED:
+            self._cancelled.popitem(last=False)
+        return self._drop([key], Kind.CANCELLED, message.get("reason"))
+
+    # ---- what we do ----------------------------------------------------------------------------------------
+
+    def move(self, places: Sequence[Place]) -> list[Change]:
+        """Be somewhere else."""
+        self._places = tuple(places)
+        judged = [(held, held.judge(self._places, revised=False)) for held in self._held.values()]
+        return [held.change(kind) for held, kind in judged if kind is not None]
+
+    def holding(self, own_ms: int) -> tuple[dict[str, int], list[Change]]:
+        """`holding` for a `hello`, id -> revision, and what had to be dropped for it (Rules 2 and 5).
+
+        What we are no longer inside of is listed too: its cancel, or a revision that brings it back, is for us.
+        """
+        changes = self.expire(own_ms)
+        latest_first = sorted(self._held, key=lambda key: self._held[key].expires_at, reverse=True)
+        changes += self._drop(latest_first[MAX_HOLDING:], Kind.DROPPED)
+        return {key: self._held[key].revision for key in latest_first[:MAX_HOLDING]}, changes
+
+    # ---- from one run to the next ----------------------------------------------------------------------------
+
+    def saved(self) -> list[dict[str, Any]]:
+        """What is held, as JSON has it; see `restore`."""
+        return [{"alert": held.alert, "shown": held.shown} for held in self._held.values()]
+
+    def restore(self, saved: Sequence[Mapping[str, Any]]) -> None:
+        """Hold again what `saved` gave; what has ended since is dropped by Rule 2, with the next clock that is known.
+
+        Raises KeyError, TypeError or ValueError for anything else.
+        """
+        for each in saved:
+            alert = each["alert"]
+            is_here = is_inside(alert["area"], self._places)
+            self._held[alert["id"]] = _Held(
+                alert, alert["revision"], parse_time(alert["expires_at"]), is_here, bool(each["shown"])
+            )
+
+    def _drop(self, keys: Sequence[str], kind: Kind, reason: str | None = None) -> list[Change]:
+        dropped = [self._held.pop(key) for key in keys]
+        return [held.change(kind, reason) for held in dropped if held.shown]

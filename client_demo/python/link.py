@@ -1,0 +1,177 @@
+"""One WebSocket connection of a client: what waits to be sent, who waits for an answer, and whether it still lives.
+
+Knows nothing of alerts: messages go to `take`. Ends by raising websockets' ConnectionClosed, or TimeoutError when the
+server has gone silent.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection
+
+from .wire import Message, Wire
+
+log = logging.getLogger("client_demo")
+
+WELCOME_S = 10.0
+PONG_S = 10.0  # protocol, "Close codes": dead 10 s after our ping
+MESSAGES_PER_S, BURST = 8.0, 200  # below the server's 10 and 300: its pings are answered on top of these
+
+
+class ClientError(Exception):
+    """Coming back makes no sense, or a request was refused. The text is one line for a person."""
+
+
+class RequestRefused(ClientError):  # noqa: N818 (an answer, not a fault of ours)
+    """The server answered a `move`, a `filter` or a `token` with an `error`; nothing of it was applied."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"the server refuses this: {detail} ({code})")
+        self.code = code
+
+
+class Pace:
+    """A token bucket, in which a message may be overdrawn and then waits. Times in seconds, from any clock."""
+
+    def __init__(self, per_s: float, burst: int) -> None:
+        self._per_s, self._burst = per_s, burst
+        self._left, self._at = float(burst), 0.0
+
+    def wait_s(self, now: float) -> float:
+        """Take one; how long to wait before it may be sent."""
+        self._left = min(self._burst, self._left + (now - self._at) * self._per_s) - 1
+        self._at = now
+        return max(0.0, -self._left / self._per_s)
+
+
+class Link:
+    """One connection, from `hello` to its end."""
+
+    def __init__(self, socket: ClientConnection, wire: Wire, take: Callable[[Message], None], pong_s: float) -> None:
+        self._socket, self._wire, self._take, self._pong_s = socket, wire, take, pong_s
+        self._urgent: deque[Message] = deque()
+        self._later: deque[Message] = deque()
+        self._waiting, self._is_quiet = asyncio.Event(), asyncio.Event()
+        self._is_quiet.set()
+        self._asked: dict[int, asyncio.Future[None]] = {}
+        self._refs = 0
+        self._pace = Pace(MESSAGES_PER_S, BURST)
+
+    async def greet(self, hello: Message) -> Message:
+        """Say hello and wait for the welcome. Raises ClientError when something else comes."""
+        await self._send(hello)
+        async with asyncio.timeout(WELCOME_S):
+            welcome = self._read(await self._socket.recv())
+        if welcome is None or welcome["type"] != "welcome":
+            raise ClientError("the server did not begin with a welcome: it does not speak this protocol")
+        return welcome
+
+    async def talk(self, heartbeat_s: float) -> None:
+        """Send what there is to say and hand on what comes, until the connection ends."""
+        await first_to_end(self._listen(heartbeat_s), self._speak())
+
+    def say(self, message: Message) -> None:
+        """Send soon."""
+        self._urgent.append(message)
+        self._wake()
+
+    def say_later(self, message: Message) -> None:
+        """Send when nothing else waits: acknowledgements may be many."""
+        self._later.append(message)
+        self._wake()
+
+    def _wake(self) -> None:
+        self._is_quiet.clear()
+        self._waiting.set()
+
+    async def said_all(self) -> None:
+        """Wait until nothing waits to be sent."""
+        await self._is_quiet.wait()
+
+    async def ask(self, message: Message) -> None:
+        """Send and wait for the `ok`, or for the end of the connection. Raises RequestRefused."""
+        self._refs += 1
+        ref = self._refs
+        answer = self._asked[ref] = asyncio.get_running_loop().create_future()
+        self.say({**message, "ref": ref})
+        try:
+            await answer
+        finally:
+            del self._asked[ref]
+
+    def abort(self) -> None:
+        """End it without a word."""
+        self._socket.transport.abort()
+
+    def let_go(self) -> None:
+        """The connection is over: who waits for an answer need not wait, the next `hello` says it all."""
+        for answer in self._asked.values():
+            if not answer.done():
+                answer.set_result(None)
+
+    # ---- sending and receiving -----------------------------------------------------------------------------
+
+    async def _send(self, message: Message) -> None:
+        await asyncio.sleep(self._pace.wait_s(asyncio.get_running_loop().time()))
+        await self._socket.send(self._wire.encode(message))
+
+    async def _speak(self) -> None:
+        while True:
+            await self._waiting.wait()
+            self._waiting.clear()
+            while self._urgent or self._later:
+                await self._send((self._urgent or self._later).popleft())
+            self._is_quiet.set()
+
+    async def _listen(self, heartbeat_s: float) -> None:
+        while True:
+            message = self._read(await self._receive(heartbeat_s))
+            if message is not None and not self._answers(message):
+                self._take(message)
+
+    async def _receive(self, heartbeat_s: float) -> str | bytes:
+        """The next frame. After `heartbeat_s` of silence we ask whether anybody is there."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(heartbeat_s):
+                return await self._socket.recv()
+        self.say({"type": "ping"})
+        async with asyncio.timeout(self._pong_s):
+            return await self._socket.recv()
+
+    def _read(self, frame: str | bytes) -> Message | None:
+        """The message in a frame; None, with a word in the log, for what is none. A listener outlives nonsense."""
+        try:
+            message = self._wire.decode(frame)
+            return message if isinstance(message["type"], str) else None
+        except (ValueError, KeyError, TypeError) as error:
+            log.warning("ignoring a frame of %d bytes that is no message: %s", len(frame), type(error).__name__)
+            return None
+
+    def _answers(self, message: Message) -> bool:
+        """Give an `ok` or `error` to who waits for it; whether somebody did."""
+        answer = self._asked.get(message.get("ref", 0))
+        if message["type"] not in ("ok", "error") or answer is None or answer.done():
+            return False
+        if message["type"] == "ok":
+            answer.set_result(None)
+        else:
+            answer.set_exception(RequestRefused(message["code"], message["detail"]))
+        return True
+
+
+async def first_to_end(*coroutines: Coroutine[Any, Any, object]) -> None:
+    """Run them side by side until one returns or raises; end the others, and raise what it raised."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in tasks:
+        if task in done:
+            task.result()

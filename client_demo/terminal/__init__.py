@@ -1,0 +1,9 @@
+"""`python -m client_demo`: one module for each group of commands.
+
+cli            the group itself, and the commands `map` and `demo`
+listen         listen, walk
+publish        publish, revise, cancel, desk
+review         review
+conformance    conformance
+command        what the commands share: how they end, and options that several of them take
+"""

@@ -1,0 +1,151 @@
+"""`python -m client_demo`: listen, walk, publish, revise, cancel, desk, review, map, demo, conformance."""
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+from client_demo.console import make_console
+from client_demo.demo.live_map import FILES, MAP_PORT, View, live_map
+from client_demo.demo.processes import StageError
+from client_demo.demo.show import SUBSCRIBERS, DemoError, Programme, run_demo
+from client_demo.python.link import ClientError
+from client_demo.web.server import missing
+
+from .command import STREAM_URL, WRONG_INPUT, Command, api_options, fail, run, stopped
+from .conformance import conformance
+from .listen import listen, walk
+from .publish import cancel, desk, publish, revise
+from .review import review
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+def main() -> None:
+    """Listen to alerts near you, publish them, or see a node at work.
+
+    Every option that stands with [env var: …] can be set by that variable, too.
+    """
+    # SIGTERM ends it as Ctrl-C does: with the processes that it has started.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
+for command in (listen, walk, publish, revise, cancel, desk, review, conformance):
+    main.add_command(command)
+
+
+# ---- map -----------------------------------------------------------------------------------------------------------
+
+map_options = [
+    click.option(
+        "--port",
+        "map_port",
+        type=click.IntRange(0, 65_535),
+        default=MAP_PORT,
+        envvar="GEOCAST_MAP_PORT",
+        show_envvar=True,
+        help="Where the map is served, on loopback; 0 is any free port.",
+    ),
+    click.option(
+        "--style",
+        "map_style",
+        envvar="GEOCAST_MAP_STYLE",
+        show_envvar=True,
+        help="The URL of a MapLibre style with streets, all from one origin. Default: outlines, without a network.",
+    ),
+]
+
+
+def with_map_options(command: Command) -> Command:
+    """Where the map is served, and what it is drawn on."""
+    for option in reversed(map_options):
+        command = option(command)
+    return command
+
+
+@main.command("map")
+@api_options
+@click.option("--url", default=STREAM_URL, envvar="GEOCAST_STREAM_URL", show_envvar=True, help="The stream listener.")
+@click.option("--lat", type=click.FloatRange(-90, 90), envvar="GEOCAST_LAT", show_envvar=True, help="Where to begin.")
+@click.option("--lng", type=click.FloatRange(-180, 180), envvar="GEOCAST_LNG", show_envvar=True)
+@click.option(
+    "--page-token",
+    envvar="GEOCAST_PAGE_TOKEN",
+    show_envvar=True,
+    help="A token with alerts:receive, where one is needed; the page gets it, and so does whoever opens the page.",
+)
+@with_map_options
+def show_map(
+    api: str,
+    token: str,
+    url: str,
+    lat: float | None,
+    lng: float | None,
+    page_token: str | None,
+    map_port: int,
+    map_style: str | None,
+) -> None:
+    """Serve a live map of a node on this machine, until Ctrl-C.
+
+    The node must allow the page's origin: `--origins http://127.0.0.1:8780`, or `--dev`.
+    """
+    place = None if lat is None or lng is None else (lat, lng)
+    if lacks := missing(FILES):
+        fail(f"there is no {lacks}: `make demo` gets it where npm can be reached")
+
+    async def work() -> None:
+        async with live_map(api, token, View(url, page_token, place, map_style), map_port) as shown:
+            click.echo(f"map: {shown.url}")
+            await asyncio.Event().wait()
+
+    try:
+        run(work())
+    except OSError as error:
+        fail(f"the map can't be served on port {map_port}: {error.strerror}")
+
+
+# ---- demo ----------------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.option(
+    "--seconds", default=45.0, envvar="DEMO_SECONDS", show_envvar=True, help="How long it lasts, more or less."
+)
+@click.option(
+    "--feed",
+    envvar="DEMO_FEED",
+    show_envvar=True,
+    help="A dispatch feed, CSV or JSON. Default: a sample of invented incidents.",
+)
+@click.option(
+    "--subscribers", type=click.IntRange(10, 15_000), default=SUBSCRIBERS, envvar="DEMO_SUBSCRIBERS", show_envvar=True
+)
+@click.option(
+    "--stay/--no-stay",
+    "stays",
+    default=None,
+    envvar="DEMO_STAY",
+    show_envvar=True,
+    show_default="in a terminal",
+    help="Go on after the verdict, until Ctrl-C, for those who look at the map.",
+)
+@with_map_options
+def demo(
+    seconds: float, feed: str | None, subscribers: int, stays: bool | None, map_port: int, map_style: str | None
+) -> None:
+    """Start a node, a city of subscribers, a review desk and a live map, and judge every delivery.
+
+    Exits with 1 if anybody was missed or wrongly told, with 2 if the feed can't be used.
+    """
+    stays = sys.stdout.isatty() if stays is None else stays
+    programme = Programme(seconds, Path(feed) if feed else None, subscribers, map_port, map_style, stays)
+    try:
+        status = run_demo(make_console(), programme)
+    except DemoError as error:
+        fail(error, WRONG_INPUT)
+    except (ClientError, StageError) as error:
+        fail(error)
+    except KeyboardInterrupt:
+        stopped()
+    sys.exit(status)

@@ -1,0 +1,58 @@
+"""What the commands share: how they end, and the options that several of them take."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from client_demo.console import plain
+from client_demo.python.link import ClientError
+from client_demo.python.publisher import PublishError
+
+STREAM_URL = "ws://127.0.0.1:8765/v1/stream"
+API_URL = "http://127.0.0.1:8766"
+SEVERITIES = ("extreme", "severe", "moderate", "minor")
+STOPPED = 130  # 128 + SIGINT, as shells have it
+WRONG_INPUT = 2  # the exit status for input that can't be used, as for wrong options
+
+Result = TypeVar("Result")
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def fail(message: object, status: int = 1) -> NoReturn:
+    """Say one line on stderr and end."""
+    click.echo(f"error: {plain(message)}", err=True)
+    sys.exit(status)
+
+
+def stopped() -> NoReturn:
+    """Say that a Ctrl-C was heard, and end."""
+    click.echo("stopped", err=True)
+    sys.exit(STOPPED)
+
+
+def run(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run it; what goes wrong in a known way is one line."""
+    try:
+        return asyncio.run(work)
+    except (ClientError, PublishError) as error:
+        fail(error)
+    except KeyboardInterrupt:
+        stopped()
+
+
+def api_options(command: Command) -> Command:
+    """Where the api listener is, and the token for it."""
+    url = click.option(
+        "--api", "api", default=API_URL, envvar="GEOCAST_API_URL", show_envvar=True, help="The api listener."
+    )
+    token = click.option(
+        "--token",
+        required=True,
+        envvar="GEOCAST_TOKEN",
+        show_envvar=True,
+        help="A token with alerts:publish. Better by the variable: others can see a command line.",
+    )
+    return url(token(command))

@@ -1,0 +1,102 @@
+"""`python -m client_demo conformance`."""
+
+import asyncio
+import sys
+from typing import TextIO
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from client_demo.conformance.run import FAIL, JOBS, as_json, named, play, play_all, started_by, table, verdicts
+from client_demo.conformance.scenarios import SCENARIOS, Scenario
+from client_demo.conformance.stage import PATH, TOKEN_PATH, Findings, Stage
+from client_demo.console import make_console
+
+WRONG_INPUT = 2
+
+
+def _address(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, int]:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65_535:
+        raise click.BadParameter("expected HOST:PORT, such as 127.0.0.1:0")
+    return host.strip("[]"), int(port)
+
+
+@click.command()
+@click.option(
+    "--listen",
+    "address",
+    default="127.0.0.1:0",
+    callback=_address,
+    help="Where the kit listens. With a command each scenario has a port of its own, whatever is said here.",
+)
+@click.option(
+    "--scenario",
+    "names",
+    multiple=True,
+    type=click.Choice(list(SCENARIOS)),
+    show_choices=False,
+    help="Only this one; --list names them. May be repeated.",
+)
+@click.option("--list", "lists", is_flag=True, help="Name the scenarios and what they look at, and end.")
+@click.option("--jobs", type=click.IntRange(1), default=JOBS, help="Scenarios side by side, with a command.")
+@click.option("--wait", "wait_s", default=20.0, help="Seconds to wait for a client to connect.")
+@click.option("--json", "json_file", type=click.File("w", "utf-8", lazy=False), help="Write the report here, too.")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def conformance(
+    address: tuple[str, int],
+    names: tuple[str, ...],
+    lists: bool,
+    jobs: int,
+    wait_s: float,
+    json_file: TextIO | None,
+    command: tuple[str, ...],
+) -> None:
+    """Play a server's side of the contract to a client, and report which of its duties it meets.
+
+    After -- comes the command that starts your client, with {url} and {token_url} where it wants them; they are in
+    GEOCAST_STREAM_URL and GEOCAST_TOKEN_URL, too. Without a command, start your client when you are told to.
+
+    Exits with 1 if a duty is not met.
+    """
+    console, scenarios = make_console(), named(names)
+    if lists:
+        for scenario in scenarios:
+            click.echo(f"{scenario.name:16} {' '.join(scenario.duties)}")
+        return
+    try:
+        if command:
+            found = asyncio.run(_with_command(console, scenarios, command, address[0], wait_s, jobs))
+        else:
+            found = asyncio.run(_by_hand(console, scenarios, address, wait_s))
+    except OSError as error:
+        click.echo(f"error: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", err=True)
+        sys.exit(WRONG_INPUT)
+    except KeyboardInterrupt:
+        click.echo("stopped", err=True)
+        sys.exit(130)
+    judged = verdicts(scenarios, found)
+    console.print(table(judged))
+    if json_file is not None:
+        json_file.write(as_json(judged, command) + "\n")
+    sys.exit(1 if any(verdict.outcome == FAIL for verdict in judged) else 0)
+
+
+async def _with_command(
+    console: Console, scenarios: list[Scenario], command: tuple[str, ...], host: str, wait_s: float, jobs: int
+) -> list[Findings]:
+    with console.status(f"{len(scenarios)} scenarios …"):
+        return await play_all(scenarios, started_by(command), host=host, wait_s=wait_s, jobs=jobs)
+
+
+async def _by_hand(
+    console: Console, scenarios: list[Scenario], address: tuple[str, int], wait_s: float
+) -> list[Findings]:
+    stage, found = Stage(wait_s), []
+    async with stage.serve(*address) as bound:
+        console.print(Text(f"stream ws://{bound}{PATH}, tokens http://{bound}{TOKEN_PATH}"), soft_wrap=True)
+        for number, scenario in enumerate(scenarios, 1):
+            console.print(Text(f"{number}/{len(scenarios)} {scenario.name}: (re)start your client"), soft_wrap=True)
+            found.append(await play(scenario, stage))
+    return found

@@ -1,0 +1,324 @@
+"""`python -m client_demo listen` and `walk`: a subscriber in a terminal.
+
+In a terminal there is a table of what is held, with what happened above it; in a pipe each change is a line.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import shlex
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from client_demo.console import alert_line, make_console, plain, styled
+from client_demo.python.client import Client
+from client_demo.python.geo import Place, along, away_m, distance_m
+from client_demo.python.holdings import Alert, Change, Holdings, Kind
+from client_demo.python.link import ClientError, first_to_end
+from client_demo.python.times import own_ms, parse_time
+from client_demo.python.wire import WireName
+
+from .command import SEVERITIES, STREAM_URL, Command, fail, run
+
+TOKEN_COMMAND_S = 30
+REFRESHES_PER_S = 2
+ONCE_S = 20.0  # what an operating system gives an app in the background, more or less
+
+TokenSource = Callable[[], str] | None
+
+
+# ---- what is shown ---------------------------------------------------------------------------------------------------
+
+
+def change_line(change: Change, holdings: Holdings, now_ms: int) -> Text:
+    """One change in one line. `now_ms` is the client's own clock."""
+    alert = change.alert
+    ended = change.kind in (Kind.CANCELLED, Kind.EXPIRED)
+    left = [] if ended else [f"{_left(alert, holdings, now_ms)} left"]
+    rest = [_where(alert, holdings, change.here), *left, f"revision {alert['revision']}"]
+    line = Text(f"{change.kind.replace('_', ' '):14} ", style="bold")
+    line.append(alert_line(alert), style="" if ended else styled(alert["severity"]))
+    line.append(plain(f" ({change.reason})") if change.reason else "")
+    return line.append(f"  [{'; '.join(rest)}]", style="dim")
+
+
+def held_table(holdings: Holdings, status: str, now_ms: int) -> Table:
+    """What is held and shown, what one is inside of first, then what ends first."""
+    table = Table(box=None, pad_edge=False, header_style="bold underline", expand=True, caption=Text(plain(status)))
+    for name, options in (("alert", {"ratio": 1}), ("where", {}), ("left", {"justify": "right"}), ("rev", {})):
+        table.add_column(name, no_wrap=name != "alert", **options)
+    here = [alert["id"] for alert in holdings.here()]
+    for alert in sorted(holdings, key=lambda alert: (alert["id"] not in here, alert["expires_at"])):
+        inside = alert["id"] in here
+        cells = [_where(alert, holdings, inside), _left(alert, holdings, now_ms), str(alert["revision"])]
+        table.add_row(Text(alert_line(alert), style=styled(alert["severity"]) if inside else "dim"), *cells)
+    return table
+
+
+def _where(alert: Alert, holdings: Holdings, here: bool) -> str:
+    away = away_m(alert["area"], holdings.places)
+    return ("inside" if here else "outside") + ("" if away is None else f", {away / 1000:.1f} km from the centre")
+
+
+def _left(alert: Alert, holdings: Holdings, now_ms: int) -> str:
+    left_s = max(0, parse_time(alert["expires_at"]) - holdings.server_ms(now_ms)) // 1000
+    return f"{left_s // 60} min {left_s % 60:02} s"
+
+
+class Screen:
+    """A table that is kept up to date in a terminal; lines in a pipe."""
+
+    def __init__(self, console: Console) -> None:
+        self._console, self._status = console, ""
+        self._holdings = Holdings()
+
+    @contextlib.contextmanager
+    def showing(self, holdings: Holdings) -> Iterator[None]:
+        """Show these while the block runs."""
+        self._holdings = holdings
+        if not self._console.is_terminal:
+            yield
+            return
+        with Live(console=self._console, get_renderable=self._table, refresh_per_second=REFRESHES_PER_S):
+            yield
+
+    def _table(self) -> Table:
+        return held_table(self._holdings, self._status, own_ms())
+
+    def change(self, change: Change) -> None:
+        """Something happened to an alert."""
+        self._console.print(change_line(change, self._holdings, own_ms()), soft_wrap=True)
+
+    def status(self, line: str) -> None:
+        """Something happened to the connection, or to whoever walks."""
+        self._status = line
+        if not self._console.is_terminal:
+            self._console.print(Text(plain(line), style="dim"), soft_wrap=True)
+
+
+# ---- options ---------------------------------------------------------------------------------------------------------
+
+
+def stream_options(command: Command) -> Command:
+    """Where the stream is, who one is there, and what one wants to see."""
+    options = [
+        click.option(
+            "--url", default=STREAM_URL, envvar="GEOCAST_STREAM_URL", show_envvar=True, help="The stream listener."
+        ),
+        click.option(
+            "--token",
+            envvar="GEOCAST_TOKEN",
+            show_envvar=True,
+            help="A token with alerts:receive, where one is needed.",
+        ),
+        click.option(
+            "--token-command",
+            envvar="GEOCAST_TOKEN_COMMAND",
+            show_envvar=True,
+            help="A command that prints a fresh token, run whenever one is needed.",
+        ),
+        click.option(
+            "--wire", type=click.Choice(get_args(WireName)), default="json", envvar="GEOCAST_WIRE", show_envvar=True
+        ),
+        click.option(
+            "--category",
+            "categories",
+            multiple=True,
+            envvar="GEOCAST_CATEGORY",
+            show_envvar=True,
+            help="Only this one. May be repeated.",
+        ),
+        click.option(
+            "--min-severity",
+            type=click.Choice(SEVERITIES),
+            envvar="GEOCAST_MIN_SEVERITY",
+            show_envvar=True,
+            help="Nothing less than this.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _client(screen: Screen, places: Sequence[Place], options: dict[str, Any]) -> Client:
+    """A client by the options of `stream_options`."""
+    source = _token_source(options.pop("token"), options.pop("token_command"))
+    categories = options.pop("categories") or None
+    return Client(
+        options.pop("url"),
+        places,
+        token=source,
+        categories=categories,
+        on_change=screen.change,
+        on_status=screen.status,
+        **options,
+    )
+
+
+def _token_source(token: str | None, command: str | None) -> TokenSource:
+    if command is not None:
+        return lambda: _printed_by(command)
+    return None if token is None else lambda: token
+
+
+def _printed_by(command: str) -> str:
+    try:
+        done = subprocess.run(shlex.split(command), capture_output=True, text=True, check=True, timeout=TOKEN_COMMAND_S)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise RuntimeError(f"the token command failed: {type(error).__name__}") from None
+    return done.stdout.strip()
+
+
+# ---- listen ----------------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@stream_options
+@click.option("--lat", type=click.FloatRange(-90, 90), envvar="GEOCAST_LAT", show_envvar=True, help="Where you are.")
+@click.option("--lng", type=click.FloatRange(-180, 180), envvar="GEOCAST_LNG", show_envvar=True)
+@click.option(
+    "--accuracy",
+    "accuracy_m",
+    default=0.0,
+    envvar="GEOCAST_ACCURACY",
+    show_envvar=True,
+    help="Of the place, in metres; 2,000 at most.",
+)
+@click.option(
+    "--cell",
+    "cells",
+    multiple=True,
+    envvar="GEOCAST_CELL",
+    show_envvar=True,
+    help="An H3 cell (resolution 7 to 15), to tell no more than that. May be repeated.",
+)
+@click.option("--once", is_flag=True, help="Take what there is now, then close: one short connection, as on a push.")
+@click.option(
+    "--held",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A file that remembers what is held, so that the next run is told only what is new.",
+)
+def listen(
+    lat: float | None,
+    lng: float | None,
+    accuracy_m: float,
+    cells: tuple[str, ...],
+    once: bool,
+    held: Path | None,
+    **options: Any,
+) -> None:
+    """Show alerts as they come, until Ctrl-C.
+
+    In a terminal there is a table of what you hold. Each line tells what happened, whether you are inside, and how long
+    the alert still lives.
+    """
+    if (lat is None) != (lng is None) or (lat is None and not cells):
+        raise click.UsageError("say where you are: --lat and --lng, or --cell")
+    try:
+        places = [Place.in_cell(cell) for cell in cells]
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    if lat is not None and lng is not None:
+        places.append(Place.at(lat, lng, accuracy_m))
+    screen = Screen(make_console())
+    client = _client(screen, places, options)
+    if held is not None:
+        _recall(client.holdings, held)
+    try:
+        with screen.showing(client.holdings):
+            run(_once(client) if once else client.run())
+    finally:
+        if held is not None:
+            _remember(client.holdings, held)
+
+
+async def _once(client: Client) -> None:
+    try:
+        async with asyncio.timeout(ONCE_S):
+            await client.fetch()
+    except TimeoutError:
+        raise ClientError(f"nothing could be fetched in {ONCE_S:g} s") from None
+
+
+def _recall(holdings: Holdings, path: Path) -> None:
+    """Take what an earlier run held; a file that is not there yet is an empty one."""
+    try:
+        holdings.restore(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError, TypeError):
+        fail(f"{path} can't be used: it does not hold what `listen --held` writes", 2)
+
+
+def _remember(holdings: Holdings, path: Path) -> None:
+    """Replace the file as a whole: whoever is interrupted finds the old one."""
+    fresh = path.with_name(path.name + ".new")
+    try:
+        fresh.write_text(json.dumps(holdings.saved()), encoding="utf-8")
+        os.replace(fresh, path)
+    except OSError as error:
+        fail(f"{path} can't be written: {error.strerror}", 2)
+
+
+# ---- walk ------------------------------------------------------------------------------------------------------------
+
+
+class Point(click.ParamType):
+    """`LAT,LNG` in degrees."""
+
+    name = "LAT,LNG"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
+        """The two numbers."""
+        try:
+            lat, lng = (float(part) for part in value.split(","))
+        except ValueError:
+            self.fail("two numbers with a comma between them are needed, such as 32.78,-96.80", param, ctx)
+        if not (abs(lat) <= 90 and abs(lng) <= 180):
+            self.fail("a latitude of -90 to 90 and a longitude of -180 to 180 are needed", param, ctx)
+        return lat, lng
+
+
+@click.command()
+@stream_options
+@click.option("--from", "start", type=Point(), required=True, help="Where it begins.")
+@click.option("--to", "end", type=Point(), required=True, help="Where it ends.")
+@click.option("--speed", "speed_m_s", type=click.FloatRange(0.1, 1000), default=1.4, help="In metres a second.")
+@click.option("--every", "every_s", type=click.FloatRange(0.2, 600), default=2.0, help="Seconds between two moves.")
+def walk(
+    start: tuple[float, float], end: tuple[float, float], speed_m_s: float, every_s: float, **options: Any
+) -> None:
+    """Walk a straight line, and show what you walk into and out of."""
+    screen = Screen(make_console())
+    client = _client(screen, [Place.at(*start)], options)
+    with screen.showing(client.holdings):
+        run(first_to_end(client.run(), _walk(client, screen, start, end, speed_m_s, every_s)))
+
+
+async def _walk(
+    client: Client,
+    screen: Screen,
+    start: tuple[float, float],
+    end: tuple[float, float],
+    speed_m_s: float,
+    every_s: float,
+) -> None:
+    await client.caught_up()
+    clock, length_m = asyncio.get_running_loop().time, distance_m(*start, *end)
+    began, walked_m = clock(), 0.0
+    while walked_m < length_m:
+        await asyncio.sleep(every_s)
+        walked_m = min(length_m, (clock() - began) * speed_m_s)
+        await client.move([Place.at(*along(*start, *end, walked_m / length_m))])
+        screen.status(f"walked {walked_m:,.0f} of {length_m:,.0f} m")
+    await client.caught_up()

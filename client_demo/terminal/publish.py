@@ -1,0 +1,178 @@
+"""`python -m client_demo publish`, `revise`, `cancel`, and `desk`, which publishes what a feed holds by itself."""
+
+import asyncio
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from client_demo.console import make_console, plain
+from client_demo.desk.feeds import FeedError, read_feed
+from client_demo.desk.triage import Desk, Policy
+from client_demo.python.publisher import Publisher
+from client_demo.python.times import format_time, wall_ms
+
+from .command import SEVERITIES, WRONG_INPUT, Command, api_options, fail, run
+
+# ---- publish, revise, cancel -------------------------------------------------------------------------------------
+
+
+def alert_options(command: Command, *, required: bool) -> Command:
+    """What an alert says; a revision keeps what is not given, except its place."""
+    options = [
+        click.option("--category", required=required, help="A key of the policy, such as fire_structure."),
+        click.option("--headline", required=required, help="1 to 140 characters."),
+        click.option("--description", help="Up to 1,000 characters."),
+        click.option("--severity", type=click.Choice(SEVERITIES), required=required),
+        click.option("--lat", type=click.FloatRange(-90, 90), required=True, help="Centre, in degrees."),
+        click.option("--lng", type=click.FloatRange(-180, 180), required=True, help="Centre, in degrees."),
+        click.option("--radius", "radius_m", type=float, required=True, help="In metres."),
+        click.option("--expires-at", help="When it ends, e.g. 2031-05-01T12:00:00Z. Default: the policy's."),
+        reviewer_option,
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+reviewer_option = click.option(
+    "--reviewer", default="desk-1", envvar="GEOCAST_REVIEWER", show_envvar=True, help="Who decided to publish this."
+)
+
+
+def _said(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of an alert that were given, as the protocol wants them."""
+    shape = {"type": "circle", "lat": fields.pop("lat"), "lng": fields.pop("lng"), "radius_m": fields.pop("radius_m")}
+    said = {key: value for key, value in fields.items() if value is not None}
+    return {**said, "area": shape, "threat": "community"}
+
+
+def _approval(reviewer: str) -> dict[str, str]:
+    return {"reviewer": reviewer, "approved_at": format_time(wall_ms())}
+
+
+@click.command()
+@api_options
+@click.option("--id", "alert_id", help="Default: a random one.")
+@click.option("--occurred-at", help="When it happened, e.g. 2031-05-01T11:30:00Z. Default: now.")
+@click.option("--status", type=click.Choice(("actual", "exercise", "test")), default="actual")
+@click.option("--dry-run", is_flag=True, help="Only say whether it would be accepted.")
+@lambda command: alert_options(command, required=True)
+def publish(
+    api: str, token: str, alert_id: str | None, occurred_at: str | None, dry_run: bool, reviewer: str, **fields: Any
+) -> None:
+    """Publish an alert and print the answer."""
+    alert = {
+        "id": alert_id or uuid.uuid4().hex,
+        "occurred_at": occurred_at or format_time(wall_ms()),
+        **_said(fields),
+        "approval": _approval(reviewer),
+    }
+
+    async def work() -> None:
+        async with Publisher(api, token) as publisher:
+            _print(await publisher.publish(alert, dry_run=dry_run))
+
+    run(work())
+
+
+@click.command()
+@api_options
+@click.argument("alert_id")
+@click.option("--revision", type=click.IntRange(2), help="Its number. Default: the current one + 1.")
+@lambda command: alert_options(command, required=False)
+def revise(api: str, token: str, alert_id: str, revision: int | None, reviewer: str, **fields: Any) -> None:
+    """Publish the next revision of an alert.
+
+    What is not given stays as it is, but the place has to be said again: the server keeps no exact one.
+    """
+    said = _said(fields)
+
+    async def work() -> None:
+        async with Publisher(api, token) as publisher:
+            current = (await publisher.get(alert_id))["alert"]
+            kept = {key: current[key] for key in KEPT if key in current}
+            number = revision or current["revision"] + 1
+            alert = {**kept, **said, "id": alert_id, "revision": number, "approval": _approval(reviewer)}
+            _print(await publisher.revise(alert))
+
+    run(work())
+
+
+KEPT = ("category", "headline", "description", "severity", "status", "occurred_at", "expires_at")
+
+
+@click.command()
+@api_options
+@click.argument("alert_id")
+@click.option("--reason", required=True, help="1 to 280 characters, shown to those who had the alert.")
+@click.option(
+    "--revision", type=click.IntRange(2), help="The number that the cancel takes. Default: the current one + 1."
+)
+@reviewer_option
+def cancel(api: str, token: str, alert_id: str, reason: str, revision: int | None, reviewer: str) -> None:
+    """Cancel an alert: everybody who was sent it is told."""
+
+    async def work() -> None:
+        async with Publisher(api, token) as publisher:
+            number = revision or (await publisher.get(alert_id))["alert"]["revision"] + 1
+            body = {"revision": number, "reason": reason, "approval": _approval(reviewer)}
+            _print(await publisher.cancel(alert_id, body))
+
+    run(work())
+
+
+def _print(answer: dict[str, Any]) -> None:
+    click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+
+
+# ---- desk ----------------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@api_options
+@click.argument("feed", type=click.Path(path_type=Path))
+@click.option("--pace", "pace_s", default=1.0, help="Seconds between two alerts.")
+@click.option("--limit", type=click.IntRange(1), help="At most this many alerts.")
+@click.option("--retime", is_flag=True, help="Treat old records as if they happened now, and say so.")
+@click.option("--dry-run", is_flag=True, help="Publish nothing; the node says what it would accept.")
+def desk(api: str, token: str, feed: Path, pace_s: float, limit: int | None, retime: bool, dry_run: bool) -> None:
+    """Turn a dispatch feed (CSV or JSON) into approved alerts and publish them.
+
+    Incidents that the policy does not allow are refused, and the reasons told.
+    """
+    try:
+        incidents = read_feed(feed).incidents
+    except FeedError as error:
+        fail(error, WRONG_INPUT)
+    run(_work_at_desk(make_console(), Publisher(api, token), incidents, limit, pace_s, retime, dry_run))
+
+
+async def _work_at_desk(
+    console: Console,
+    publisher: Publisher,
+    incidents: list[Any],
+    limit: int | None,
+    pace_s: float,
+    retime: bool,
+    dry_run: bool,
+) -> None:
+    async with publisher:
+        reviewers = Desk(Policy.from_map(await publisher.policy()), retime=retime)
+        triage = reviewers.triage(incidents, wall_ms())
+        for reason, count in triage.reasons():
+            console.print(Text(plain(f"refused {count:5}  {reason}")), soft_wrap=True)
+        if triage.retimed():
+            console.print(Text(triage.retimed(), style="yellow"), soft_wrap=True)
+        for case in triage.cases[:limit]:
+            alert = reviewers.write(case, wall_ms())
+            await publisher.publish(alert, dry_run=dry_run)
+            verb = "would publish" if dry_run else "published"
+            console.print(
+                Text(plain(f"{verb} {alert['id']}  {alert['category']}: {alert['headline']}")), soft_wrap=True
+            )
+            await asyncio.sleep(pace_s)

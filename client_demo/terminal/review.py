@@ -1,0 +1,71 @@
+"""`python -m client_demo review`: opens the review desk."""
+
+from pathlib import Path
+
+import click
+
+from client_demo.console import make_console
+from client_demo.desk.feeds import SAMPLE, FeedError
+from client_demo.desk.run import DESK_PORT, Settings, open_desk
+from client_demo.desk.service import PAGE
+from client_demo.desk.store import StoreError
+from client_demo.web.server import missing
+
+from .command import WRONG_INPUT, api_options, fail, run
+
+
+@click.command()
+@api_options
+@click.argument("feed", default=str(SAMPLE))
+@click.option("--port", default=DESK_PORT, type=click.IntRange(0, 65_535), help="Of the page, on 127.0.0.1; 0: any.")
+@click.option(
+    "--reviewer",
+    "reviewers",
+    multiple=True,
+    default=("desk-1", "desk-2"),
+    envvar="GEOCAST_REVIEWER",
+    show_envvar=True,
+    help="Who may sign in; may be repeated. Each is given a link of their own.",
+)
+@click.option("--state", default="review.db", type=click.Path(path_type=Path), help="Where decisions are kept.")
+@click.option(
+    "--status",
+    type=click.Choice(("actual", "exercise", "test")),
+    help="What the alerts are. Default: exercise for a replay, actual for what happens now.",
+)
+@click.option("--speed", default=1.0, type=click.FloatRange(0.01, 100_000), help="Of a replay.")
+@click.option("--ahead", default=12, type=click.IntRange(1), help="How many incidents of a replay lie there already.")
+@click.option("--as-recorded", "is_as_recorded", is_flag=True, help="Take a file at its own times, all at once.")
+@click.option("--every", "every_s", default=60.0, type=click.FloatRange(5), help="Seconds between two polls.")
+@click.option("--style", "style_url", envvar="GEOCAST_MAP_STYLE", show_envvar=True, help="A map style, for streets.")
+def review(api: str, feed: str, status: str | None, is_as_recorded: bool, **options: object) -> None:
+    """Open the review desk: a page where people decide what of a dispatch feed becomes an alert.
+
+    FEED is a CSV or JSON file, replayed as if it happened now, or the address of an open-data feed, polled. Default: a
+    sample of invented incidents.
+    """
+    is_replay = "://" not in feed and not is_as_recorded
+    if lacks := missing(PAGE):
+        fail(f"there is no {lacks}: `make demo` gets it where npm can be reached")
+    settings = Settings(
+        api_url=api,
+        feed=feed,
+        status=status or ("exercise" if is_replay else "actual"),
+        is_as_recorded=is_as_recorded,
+        **options,
+    )
+    try:
+        run(_serve(settings))
+    except (FeedError, StoreError) as error:
+        fail(error, WRONG_INPUT)
+    except OSError as error:
+        fail(f"the desk can't be served on port {settings.port}: {error.strerror}", WRONG_INPUT)
+
+
+async def _serve(settings: Settings) -> None:
+    console = make_console()
+    async with open_desk(settings) as desk:
+        console.print(f"review desk: {desk.url}, publishing as {settings.status}", markup=False, highlight=False)
+        for name, link in desk.links.items():
+            console.print(f"  {name}: {link}", markup=False, highlight=False, soft_wrap=True)
+        await desk.working

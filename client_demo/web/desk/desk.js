@@ -1,0 +1,283 @@
+// The review desk's page: signs in, follows the service's events, and keeps list and detail in step.
+
+import "/shared/trust.js";
+import { Detail } from "/desk/form.js";
+import { decided, List, listed, tabOf, TABS } from "/desk/list.js";
+import { make } from "/shared/elements.js";
+import { themeButton } from "/shared/theme.js";
+
+const TICK_MS = 5000;
+const ASK_MS = 20_000;
+const KEYS = "desk-single-keys";
+const STATUS = { exercise: "Exercise", test: "Test" };
+
+const by = (id) => document.getElementById(id);
+const items = new Map();
+let desk = null;
+let tab = "decide";
+let offsetMs = 0;
+let detail = null;
+let list = null;
+let events = null;
+let wasOnline = false;
+
+const now = () => Date.now() + offsetMs;
+const titleOf = (item) => desk.categories[item.form?.category ?? item.category]?.title ?? "";
+const openItem = () => (detail?.item ? items.get(detail.item.id) : undefined);
+
+// ---- the service -----------------------------------------------------------------------------------------------
+
+/** The answer to a POST: its status and body, or the problem in words. */
+async function post(path, body) {
+  try {
+    const response = await fetch(path, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(body),
+      signal: AbortSignal.timeout(ASK_MS),
+    });
+    const answer = await response.json();
+    if (response.status === 401 && path !== "/api/sign-in") {
+      askForKey();
+    }
+    return { status: response.status, body: answer, problem: response.ok ? "" : answer.detail };
+  } catch {
+    return { status: 0, body: null, problem: "The desk’s service gives no answer. Nothing is lost: try again, it is safe." };
+  }
+}
+
+function follow() {
+  events?.close();
+  events = new EventSource("/api/events");
+  const on = (name, act) => events.addEventListener(name, ({ data }) => act(JSON.parse(data)));
+  on("all", (all) => {
+    items.clear();
+    all.items.forEach((item) => items.set(item.id, item));
+    takeDesk(all);
+    begin(all);
+    connection("online", wasOnline ? "Connected again" : "Connected");
+    wasOnline = true;
+  });
+  on("item", takeItem);
+  on("desk", takeDesk);
+  on("tick", ({ now: theirs }) => setClock(theirs));
+  events.onerror = () => {
+    if (events.readyState === EventSource.CLOSED) {
+      askForKey();
+    } else {
+      connection("offline", "Connection lost");
+    }
+  };
+}
+
+function setClock(theirs) {
+  offsetMs = theirs - Date.now();
+}
+
+function connection(state, text) {
+  by("connection").dataset.state = state;
+  by("connection").textContent = text;
+}
+
+function takeDesk(said) {
+  desk = said;
+  setClock(said.now);
+  const there = new Set(said.ids);
+  [...items.keys()].filter((id) => !there.has(id)).forEach((id) => items.delete(id));
+  by("feed").textContent = said.feed.title;
+  by("feed").title = said.feed.title;
+  by("status").hidden = !(said.status in STATUS);
+  by("status").textContent = STATUS[said.status] ?? "";
+  const trouble = [said.node.trouble, said.feed.trouble && `Feed: ${said.feed.trouble}`].filter(Boolean).join(" ");
+  by("warning").hidden = !trouble;
+  by("warning").textContent = trouble;
+  show();
+}
+
+function takeItem(item) {
+  const before = items.get(item.id);
+  if (before && before.version > item.version) {
+    return; // an answer that was overtaken by an event
+  }
+  items.set(item.id, item);
+  const last = item.history.at(-1);
+  if (last && last.at !== before?.history.at(-1)?.at && last.by !== desk.me) {
+    by("announce").textContent = `${item.nature}: ${decided(last)}`;
+  }
+  if (detail?.item?.id === item.id) {
+    detail.update(item);
+  }
+  show();
+}
+
+// ---- signing in ------------------------------------------------------------------------------------------------
+
+function askForKey() {
+  events?.close();
+  by("desk").hidden = true;
+  by("me").hidden = true;
+  by("sign-in").hidden = false;
+  connection("connecting", "Not signed in");
+  by("key").focus();
+}
+
+async function signIn(key) {
+  const { body, problem } = await post("/api/sign-in", { key });
+  by("key-refusal").textContent = problem;
+  if (body?.name) {
+    by("sign-in").hidden = true;
+    by("key").value = "";
+    follow();
+  } else {
+    askForKey();
+  }
+}
+
+// ---- showing ---------------------------------------------------------------------------------------------------
+
+function begin(all) {
+  by("desk").hidden = false;
+  by("me").hidden = false;
+  by("me").textContent = all.me;
+  by("me").setAttribute("aria-label", `${all.me}: sign out`);
+  desk = { ...desk, me: all.me };
+  list ??= new List(by("list"), open);
+  detail ??= new Detail({
+    post,
+    desk: () => desk,
+    now,
+    styleUrl: all.style_url,
+    others: () => [...items.values()].filter((item) => item.state === "live" && item.published),
+    said: takeItem,
+  });
+  const known = openItem();
+  if (known) {
+    detail.update(known);
+  } else {
+    const remembered = items.get(location.hash.slice(1));
+    remembered ? open(remembered.id, { focus: false }) : shut();
+  }
+  show();
+}
+
+function show() {
+  if (!list || by("desk").hidden) {
+    return;
+  }
+  const counts = Object.fromEntries(TABS.map(({ id }) => [id, 0]));
+  items.forEach((item) => {
+    counts[tabOf(item)] += 1;
+  });
+  for (const { id, button } of tabs) {
+    button.setAttribute("aria-pressed", String(id === tab));
+    button.lastChild.textContent = counts[id];
+  }
+  const shown = listed(items.values(), tab, now());
+  list.show(shown, now(), detail.item?.id, titleOf);
+  by("empty").textContent = shown.length ? "" : TABS.find(({ id }) => id === tab).empty;
+  document.title = `${counts.decide ? `(${counts.decide}) ` : ""}Review desk – geocast`;
+}
+
+const tabs = TABS.map(({ id, label }) => {
+  const button = make("button", "tab", label, make("span", "tab-count number", "0"));
+  button.addEventListener("click", () => choose(id));
+  by("tabs").append(button);
+  return { id, button };
+});
+
+function choose(id) {
+  tab = id;
+  show();
+}
+
+function open(id, { focus = true } = {}) {
+  const item = items.get(id);
+  tab = tabOf(item);
+  by("detail").hidden = false;
+  by("nothing").hidden = true;
+  by("desk").classList.add("desk-open");
+  history.replaceState(null, "", `#${id}`);
+  detail.open(item);
+  by("detail-body").scrollTop = 0;
+  show();
+  if (focus) {
+    by("title").focus();
+  }
+}
+
+function shut() {
+  const id = detail.item?.id;
+  detail.close();
+  by("detail").hidden = true;
+  by("nothing").hidden = false;
+  by("desk").classList.remove("desk-open");
+  history.replaceState(null, "", location.pathname);
+  show();
+  if (id) {
+    list.focus(id);
+  }
+}
+
+// ---- keyboard --------------------------------------------------------------------------------------------------
+
+function step(by) {
+  const id = list.next(by, detail.item?.id);
+  if (id) {
+    list.focus(id);
+  }
+}
+
+const SINGLE = {
+  j: () => step(1),
+  k: () => step(-1),
+  e: () => detail.item && by("headline").focus(),
+  x: () => detail.item && detail.toggleAside(),
+  c: () => detail.item && detail.askToCancel(),
+  "?": () => by("shortcuts").showModal(),
+  ...Object.fromEntries(TABS.map(({ id }, index) => [String(index + 1), () => choose(id)])),
+};
+
+function pressed(event) {
+  if (by("desk").hidden || by("shortcuts").open || event.altKey) {
+    return;
+  }
+  const isTyping = event.target.matches("input:not([type=checkbox]), textarea, select");
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && detail.item) {
+    event.preventDefault();
+    detail.approve();
+  } else if (event.key === "Escape") {
+    isTyping ? by("title").focus() : detail.item && shut();
+  } else if (!isTyping && !event.ctrlKey && !event.metaKey && by("single-keys").checked && SINGLE[event.key]) {
+    event.preventDefault();
+    SINGLE[event.key]();
+  } else if (event.target.closest(".list") && ["ArrowDown", "ArrowUp"].includes(event.key)) {
+    event.preventDefault();
+    step(event.key === "ArrowDown" ? 1 : -1);
+  }
+}
+
+// ---- beginning -------------------------------------------------------------------------------------------------
+
+themeButton(by("theme"), () => detail?.repaint());
+by("help").addEventListener("click", () => by("shortcuts").showModal());
+by("back").addEventListener("click", shut);
+by("single-keys").checked = localStorage.getItem(KEYS) !== "off";
+by("single-keys").addEventListener("change", ({ target }) => localStorage.setItem(KEYS, target.checked ? "on" : "off"));
+by("sign-in-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  signIn(by("key").value);
+});
+by("me").addEventListener("click", async () => {
+  await post("/api/sign-out", {});
+  location.reload();
+});
+document.addEventListener("keydown", pressed);
+setInterval(show, TICK_MS);
+
+const key = new URLSearchParams(location.hash.slice(1)).get("key");
+if (key) {
+  history.replaceState(null, "", location.pathname); // the address must not stay in the history with the key in it
+  signIn(key);
+} else {
+  follow();
+}

@@ -1,0 +1,401 @@
+// One incident: what the feed says, the alert that is being written, and what people near would see.
+// A preview is asked of the node whenever something changes; only what it would accept can be approved.
+
+import { circleMap } from "/desk/map.js";
+import { ago, clock, decided, greyed, isStale, span, stateWord } from "/desk/list.js";
+import { foreign, make } from "/shared/elements.js";
+
+const TEXTS = ["headline", "description", "category", "severity"];
+const NUMBERS = ["radius_m", "lat", "lng"];
+const LIMITS = { headline: 140, description: 1000 };
+const PREVIEW_MS = 250;
+const LOOK_AGAIN_MS = 15_000; // what could be published a while ago may be too old by now
+const STATUS = { exercise: "Exercise", test: "Test" };
+
+const by = (id) => document.getElementById(id);
+
+export class Detail {
+  /** `post(path, body)` asks the service; `desk()` is what it said of itself; `now()` its clock. */
+  constructor({ post, desk, now, styleUrl, others, said }) {
+    Object.assign(this, { _post: post, _desk: desk, _now: now, _others: others, _said: said });
+    this.item = null;
+    this._drafts = new Map(); // item -> what its reviewer has typed, with the version that it was typed over
+    this._asked = 0;
+    this._good = null; // the form, as text, that the node would accept
+    this._notice = ""; // why the last decision came to nothing: stays until something else is done
+    this._map = circleMap({ container: "map", styleUrl, changed: (circle) => this._fromMap(circle) });
+    by("form").addEventListener("input", (event) => this._input(event.target));
+    by("form").addEventListener("submit", (event) => this._submit(event));
+    by("dismiss").addEventListener("click", () => this._decide("dismiss", {}));
+    by("reopen").addEventListener("click", () => this._decide("reopen", {}));
+    by("cancel").addEventListener("click", () => this.askToCancel());
+    by("keep").addEventListener("click", () => this._keep());
+    by("cancel-form").addEventListener("submit", (event) => this._cancel(event));
+    setInterval(() => this.item && this._isOpen() && this._preview(), LOOK_AGAIN_MS);
+  }
+
+  get _isEditable() {
+    return this.item.pending === null && (this.item.state === "waiting" || this.item.state === "live") && !this.item.locked;
+  }
+
+  _isOpen() {
+    return this._isEditable && !document.hidden;
+  }
+
+  repaint() {
+    this._map.repaint();
+  }
+
+  // ---- opening and following ---------------------------------------------------------------------------------
+
+  open(item) {
+    this.item = item;
+    this._notice = "";
+    this._good = null;
+    this._keep();
+    this._fill(this._drafts.get(item.id)?.form ?? this._base());
+    by("confirmed").checked = false;
+    this._troubles(item.troubles);
+    this._show();
+    this._map.resize();
+    this._map.fit(this._inView());
+    this._preview();
+  }
+
+  /** Room for the published circle, too, which is not known yet: it is wider than what is asked for. */
+  _inView() {
+    const asked = this._circle();
+    const circles = (this.item.published?.area ?? []).filter(isCircle);
+    return asked ? [...circles, { ...asked, radius_m: asked.radius_m * 1.2 + 200 }] : circles;
+  }
+
+  close() {
+    this.item = null;
+  }
+
+  /** The open item as it is now. What somebody types is kept, but not over another's decision. */
+  update(item) {
+    const before = this.item;
+    this.item = item;
+    if (item.version !== before.version) {
+      this._drafts.delete(item.id);
+      this._fill(this._base());
+      this._troubles(item.troubles);
+      this._good = null;
+      this._keep();
+      this._preview();
+    }
+    this._show();
+  }
+
+  _base() {
+    return this.item.form ?? this.item.proposal;
+  }
+
+  _show() {
+    const { item } = this;
+    const [now, live] = [this._now(), item.state === "live"];
+    by("title").textContent = item.nature;
+    by("when").replaceChildren(...when(item, now));
+    by("history").replaceChildren(...item.history.map((decision) => make("li", "", decided(decision))));
+    const reason = greyed(item, now);
+    by("obstacle").hidden = !reason;
+    by("obstacle").textContent = `${reason}. ${advice(item)}`;
+    by("detail").classList.toggle("detail-locked", item.locked);
+    by("record").replaceChildren(...record(item));
+    by("told").hidden = !item.delivery;
+    by("sent").textContent = item.delivery?.sent.toLocaleString() ?? "–";
+    by("acked").textContent = item.delivery?.acked.toLocaleString() ?? "–";
+    by("ends").textContent = item.published ? clock(Date.parse(item.published.expires_at)) : "–";
+    by("form-title").textContent = item.revision ? `Alert, revision ${live ? item.revision + 1 : item.revision}` : "Alert";
+    by("waits").textContent = item.waits || (item.pending ? `${stateWord(item)}…` : "");
+    for (const field of by("form").elements) {
+      field.disabled = !this._isEditable;
+    }
+    by("dismiss").hidden = item.state !== "waiting";
+    by("reopen").hidden = item.state !== "dismissed";
+    by("cancel").hidden = !live;
+    by("dismiss").disabled = by("reopen").disabled = by("cancel").disabled = item.pending !== null;
+    this._buttons();
+    this._draw();
+  }
+
+  // ---- the form ----------------------------------------------------------------------------------------------
+
+  _fill(form) {
+    const categories = Object.entries(this._desk().categories).map(([key, { title }]) => option(key, title));
+    by("category").replaceChildren(...(form.category ? [] : [option("", "Choose…")]), ...categories);
+    [...TEXTS, ...NUMBERS].forEach((name) => {
+      by(name).value = form[name] ?? "";
+    });
+    this._count();
+  }
+
+  /** The form as the service wants it; numbers that are none are null. */
+  _form() {
+    const texts = TEXTS.map((name) => [name, by(name).value]);
+    const numbers = NUMBERS.map((name) => [name, by(name).value === "" ? null : by(name).valueAsNumber]);
+    return { ...Object.fromEntries([...texts, ...numbers]), confirmed: by("confirmed").checked };
+  }
+
+  _circle() {
+    const { lat, lng, radius_m: radiusM } = this._form();
+    return lat === null || lng === null || !(radiusM > 0) || Math.abs(lat) > 90 ? null : { lat, lng, radius_m: radiusM };
+  }
+
+  _input(field) {
+    if (field.id === "category") {
+      this._reword();
+    }
+    if (field.id === "headline" || field.id === "description") {
+      by("confirmed").checked = false; // that was said of another text
+    }
+    this._changed();
+  }
+
+  /** Another category has other words, unless somebody has written their own. */
+  _reword() {
+    const { wordings } = this._desk();
+    const wording = wordings[by("category").value];
+    const proposed = ["", ...Object.values(wordings).map(({ headline }) => headline)];
+    if (wording && !this.item.revision && proposed.includes(by("headline").value)) {
+      by("headline").value = wording.headline;
+      by("severity").value = wording.severity;
+      by("radius_m").value = wording.radius_m;
+    }
+  }
+
+  _fromMap({ lat, lng, radius_m: radiusM }) {
+    by("lat").value = lat;
+    by("lng").value = lng;
+    by("radius_m").value = radiusM;
+    this._changed();
+  }
+
+  _changed() {
+    this._notice = "";
+    this._drafts.set(this.item.id, { form: this._form() });
+    this._count();
+    this._draw();
+    this._buttons();
+    clearTimeout(this._soon);
+    this._soon = setTimeout(() => this._preview(), PREVIEW_MS);
+  }
+
+  _count() {
+    for (const [name, limit] of Object.entries(LIMITS)) {
+      const length = [...by(name).value].length;
+      by(`${name}-count`).textContent = `${length} of ${limit}`;
+      by(`${name}-count`).classList.toggle("count-over", length > limit);
+    }
+  }
+
+  // ---- preview -----------------------------------------------------------------------------------------------
+
+  async _preview() {
+    clearTimeout(this._soon);
+    const { item } = this;
+    if (!this._isEditable) {
+      this._previewed({ area: item.published?.area, expires_at: item.published?.expires_at });
+      return;
+    }
+    const [form, turn] = [this._form(), (this._asked += 1)];
+    const { body, problem } = await this._post(`/api/items/${item.id}/preview`, { form });
+    if (turn !== this._asked || this.item?.id !== item.id) {
+      return;
+    }
+    this._troubles(problem ? [{ field: "", text: problem }] : body.troubles);
+    if (problem) {
+      return;
+    }
+    this._good = body.troubles.length ? null : JSON.stringify(form);
+    this._previewed(body);
+    this._buttons();
+  }
+
+  _previewed({ area, expires_at: expiresAt }) {
+    const form = this._form();
+    const circle = (area ?? []).find(isCircle);
+    const resolution = this._desk().categories[form.category]?.location_resolution;
+    this._map.published(area, resolution);
+    by("preview").dataset.severity = form.severity;
+    by("preview").replaceChildren(...card(form, this._desk()));
+    by("preview-note").textContent = circle
+      ? `Published: a circle of ${metres(circle.radius_m)} round the middle of an H3 cell, so that it tells no address. ` +
+        `It ends at ${clock(Date.parse(expiresAt))}.`
+      : "";
+  }
+
+  _troubles(troubles) {
+    const said = Object.groupBy
+      ? Object.groupBy(troubles, ({ field }) => field)
+      : troubles.reduce((all, each) => ({ ...all, [each.field]: [...(all[each.field] ?? []), each] }), {});
+    for (const name of ["headline", "description", "category", "severity", "place", "radius_m", "reason"]) {
+      by(`${name}-trouble`).replaceChildren(...(said[name] ?? []).map(({ text }) => foreign("span", text)));
+      const fields = name === "place" ? [by("lat"), by("lng")] : [by(name)];
+      fields.forEach((field) => field.setAttribute("aria-invalid", String(Boolean(said[name]))));
+    }
+    const whole = [this._notice, ...(said[""] ?? []).map(({ text }) => text)].filter((text, n, all) => text && all.indexOf(text) === n);
+    by("whole-trouble").replaceChildren(...whole.map((text) => foreign("p", text)));
+    const reads = (name) => (said[name] ?? []).some(({ text }) => text.includes("reads like"));
+    by("confirm-row").hidden = !(reads("headline") || reads("description") || by("confirmed").checked);
+    by("reason-confirm-row").hidden = !(reads("reason") || by("reason-confirmed").checked);
+  }
+
+  _draw() {
+    this._map.repaint(by("severity").value || "moderate");
+    this._map.show(this.item.locked ? null : this._circle(), { editable: this._isEditable, radiusM: Number(by("radius_m").value) || 800 });
+    this._map.others(this._others().filter(({ id }) => id !== this.item.id).flatMap(({ published }) => published.area.filter(isCircle)));
+  }
+
+  // ---- decisions ---------------------------------------------------------------------------------------------
+
+  _buttons() {
+    const { item } = this;
+    const live = item.state === "live";
+    const isNew = JSON.stringify(this._form()) !== JSON.stringify({ ...sorted(this._base()), confirmed: by("confirmed").checked });
+    const what = STATUS[this._desk().status];
+    by("approve").hidden = item.locked || !(item.state === "waiting" || live);
+    by("approve").textContent = live ? `Publish revision ${item.revision + 1}` : what ? `Approve as ${what.toLowerCase()}` : "Approve and publish";
+    by("approve").disabled = !this._isEditable || this._good !== JSON.stringify(this._form()) || (live && !isNew);
+  }
+
+  approve() {
+    by("form").requestSubmit();
+  }
+
+  toggleAside() {
+    const button = by(this.item.state === "dismissed" ? "reopen" : "dismiss");
+    return button.hidden || button.disabled || button.click();
+  }
+
+  _submit(event) {
+    event.preventDefault();
+    if (!by("approve").disabled) {
+      this._decide("approve", { form: this._form() });
+    }
+  }
+
+  askToCancel() {
+    if (!by("cancel").hidden && !by("cancel").disabled) {
+      by("cancel-form").hidden = false;
+      by("cancel").setAttribute("aria-expanded", "true");
+      by("reason").focus();
+    }
+  }
+
+  _keep() {
+    by("cancel-form").hidden = true;
+    by("cancel-form").reset();
+    by("cancel").setAttribute("aria-expanded", "false");
+  }
+
+  _cancel(event) {
+    event.preventDefault();
+    this._decide("cancel", { reason: by("reason").value, confirmed: by("reason-confirmed").checked });
+  }
+
+  /** Decide on the version that is shown; a second press on the same one does nothing while it is under way. */
+  async _decide(what, body) {
+    const { item } = this;
+    const turn = `${item.id} ${item.version}`;
+    if (this._deciding === turn) {
+      return;
+    }
+    this._deciding = turn;
+    this._notice = "";
+    by("waits").textContent = "Sending…";
+    by("title").focus(); // the form will be disabled, and the focus must not get lost
+    const { status, body: answer, problem } = await this._post(`/api/items/${item.id}/${what}`, { ...body, version: item.version });
+    if (this._deciding === turn) {
+      this._deciding = null;
+    }
+    const isOpen = this.item?.id === item.id;
+    if (isOpen) {
+      // An answer that was lost is not missed where an event has told already what became of it.
+      this._notice = status === 422 || (status === 0 && this.item.version > item.version) ? "" : problem;
+    }
+    if (answer?.item) {
+      this._said(answer.item);
+    }
+    if (isOpen) {
+      this._show();
+      this._troubles(status === 422 ? answer.troubles : []);
+    }
+  }
+}
+
+const isCircle = (shape) => shape.type === "circle";
+const metres = (m) => (m < 1000 ? `${m} m` : `${(m / 1000).toFixed(m % 1000 ? 2 : 0)} km`);
+const sorted = (form) => Object.fromEntries([...TEXTS, ...NUMBERS].map((name) => [name, form[name] ?? (NUMBERS.includes(name) ? null : "")]));
+
+function option(value, text) {
+  const element = make("option", "", text);
+  element.value = value;
+  return element;
+}
+
+function when(item, now) {
+  const happened = item.occurred_at === null ? "Time unknown" : `${clock(item.occurred_at)}, ${ago(item.occurred_at, now)}`;
+  const recorded = item.recorded_at === null ? "" : ` (recorded ${new Date(item.recorded_at).toLocaleString([], { dateStyle: "medium", timeStyle: "short" })})`;
+  const word = stateWord(item);
+  const left = item.state === "waiting" && item.category && !isStale(item, now) ? ` · can be published for another ${span(item.stale_at - now)}` : "";
+  return [
+    ...(word ? [make("span", `badge ${item.state === "live" ? "badge-live" : ""}`, word), " "] : []),
+    foreign("span", [happened + recorded, item.district].filter(Boolean).join(" · ") + left),
+  ];
+}
+
+function advice(item) {
+  if (item.locked) {
+    return "It can’t be approved under another category either.";
+  }
+  return item.obstacle ? "Choose a category if it concerns the community all the same." : "";
+}
+
+/** The rows of the feed, with what must not be told struck out: seen here, and published nowhere. */
+function record(item) {
+  const rows = item.rows.map((cells) =>
+    make("p", "record-row foreign", ...cells.flatMap(([column, parts]) => [
+      make("span", "record-cell", make("span", "record-column", column), " ", ...parts.map(part)),
+      " ",
+    ])),
+  );
+  const [first, ...others] = rows;
+  const hidden = item.row_count - item.rows.length;
+  if (!others.length) {
+    return [first];
+  }
+  const more = make("details", "", make("summary", "small", `${item.row_count - 1} more of the same incident`), ...others);
+  if (hidden) {
+    more.append(make("p", "small muted", `and ${hidden} that are not shown`));
+  }
+  return [first, more];
+}
+
+function part([text, why]) {
+  if (why === null) {
+    return foreign("span", text);
+  }
+  const struck = foreign("del", text);
+  struck.title = `${why}: not published`;
+  struck.prepend(make("span", "visually-hidden", `[${why}, struck:] `));
+  return struck;
+}
+
+/** The alert as a subscriber's screen would have it. */
+function card(form, desk) {
+  const title = desk.categories[form.category]?.title ?? "No category yet";
+  const severity = form.severity ? form.severity[0].toUpperCase() + form.severity.slice(1) : "";
+  return [
+    make(
+      "p",
+      "row row-wrap",
+      make("span", "severity", make("span", "severity-mark"), severity),
+      foreign("span", title, "muted small"),
+      ...(STATUS[desk.status] ? [make("span", "badge badge-drill", STATUS[desk.status])] : []),
+    ),
+    foreign("p", form.headline || "No headline yet", "preview-headline"),
+    ...(form.description ? [foreign("p", form.description, "small")] : []),
+  ];
+}

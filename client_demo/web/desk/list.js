@@ -1,0 +1,164 @@
+// The incidents on the desk, in four lists. What the feed says is text: textContent.
+
+import { foreign, make } from "/shared/elements.js";
+
+export const TABS = [
+  { id: "decide", label: "To decide", empty: "Nothing to decide. New incidents appear here by themselves." },
+  { id: "live", label: "Live", empty: "No alert is live." },
+  { id: "other", label: "Kept back", empty: "Nothing has been kept back." },
+  { id: "done", label: "Done", empty: "Nothing has been dismissed or has ended yet." },
+];
+
+const PAST = { publish: "approved", revise: "revised", cancel: "cancelled", dismiss: "dismissed", reopen: "put back" };
+const SENDING = { publish: "Being published", revise: "Being revised", cancel: "Being cancelled" };
+const ENDED = { dismissed: "Dismissed", cancelled: "Cancelled", expired: "Expired" };
+
+/** The list that an item is in. */
+export function tabOf(item) {
+  if (item.state === "live") {
+    return "live";
+  }
+  if (item.state !== "waiting") {
+    return "done";
+  }
+  return item.category || item.pending ? "decide" : "other";
+}
+
+export const isStale = (item, now) => item.state === "waiting" && (item.stale_at === null || now > item.stale_at);
+
+/** Why an item that waits is greyed, in a sentence; empty when it isn't. */
+export function greyed(item, now) {
+  if (item.state !== "waiting") {
+    return "";
+  }
+  if (item.obstacle) {
+    return `${item.locked ? "Not for an alert" : "Kept back"} – ${item.obstacle}`;
+  }
+  if (!isStale(item, now)) {
+    return "";
+  }
+  const reason = item.stale_at === null ? "the record has no time" : `happened more than ${span(item.stale_at - item.occurred_at)} ago`;
+  return `Can’t be published – ${reason}`;
+}
+
+/** `12 min`, `3 h`, `2 days`. */
+export function span(ms) {
+  const minutes = Math.max(0, Math.floor(ms / 60_000));
+  if (minutes < 120) {
+    return minutes === 60 ? "an hour" : `${Math.max(1, minutes)} min`;
+  }
+  const hours = Math.floor(minutes / 60);
+  return hours < 48 ? `${hours} h` : `${Math.floor(hours / 24)} days`;
+}
+
+export function ago(ms, now) {
+  if (ms === null) {
+    return "time unknown";
+  }
+  return now - ms < 60_000 ? "just now" : `${span(now - ms)} ago`;
+}
+
+export const clock = (ms) => new Date(ms).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+
+export function decided({ what, by, at }) {
+  return `${PAST[what]} by ${by} at ${clock(at)}`;
+}
+
+/** What to say of an item's state, in a word or two; empty while it waits. */
+export function stateWord(item) {
+  return SENDING[item.pending] ?? ENDED[item.state] ?? (item.state === "live" ? "Live" : "");
+}
+
+/** The items of a list: what can still be published before what is too old; then the latest first. */
+export function listed(items, tab, now) {
+  return [...items]
+    .filter((item) => tabOf(item) === tab)
+    .sort((a, b) => isStale(a, now) - isStale(b, now) || latest(b) - latest(a) || (a.id < b.id ? -1 : 1));
+}
+
+const latest = (item) => (item.state === "waiting" ? item.occurred_at : item.history.at(-1)?.at) ?? 0;
+
+export class List {
+  /** `open(id)` is called for the incident that is pressed. */
+  constructor(element, open) {
+    this._element = element;
+    this._open = open;
+    this._rows = new Map();
+  }
+
+  /** Show these, in this order, keeping the focus where it is. */
+  show(items, now, openId, titleOf) {
+    const gone = new Set(this._rows.keys());
+    const focused = document.activeElement?.closest?.("[data-item]")?.dataset.item;
+    items.forEach((item, index) => {
+      gone.delete(item.id);
+      const row = this._row(item, now, titleOf);
+      row.firstChild.setAttribute("aria-current", String(item.id === openId));
+      if (this._element.children[index] !== row) {
+        this._element.insertBefore(row, this._element.children[index] ?? null);
+      }
+    });
+    gone.forEach((id) => {
+      this._rows.get(id).element.remove();
+      this._rows.delete(id);
+    });
+    if (focused && document.activeElement === document.body) {
+      this.focus(focused);
+    }
+  }
+
+  _row(item, now, titleOf) {
+    const reason = greyed(item, now);
+    const seen = JSON.stringify([item.version, item.row_count, reason, ago(item.occurred_at, now), item.delivery, item.waits, titleOf(item)]);
+    const known = this._rows.get(item.id);
+    if (known?.seen === seen) {
+      return known.element;
+    }
+    const element = known?.element ?? this._new(item);
+    const button = element.firstChild;
+    button.classList.toggle("item-grey", Boolean(reason));
+    button.dataset.severity = (item.form ?? item.proposal).severity;
+    button.replaceChildren(...content(item, now, reason, titleOf(item)));
+    this._rows.set(item.id, { element, seen });
+    return element;
+  }
+
+  _new(item) {
+    const button = make("button", "item");
+    button.dataset.item = item.id;
+    button.addEventListener("click", () => this._open(item.id));
+    return make("li", "", button);
+  }
+
+  focus(id) {
+    this._rows.get(id)?.element.firstChild.focus();
+  }
+
+  /** The id that is `step` further than the focused one, or than `from`. */
+  next(step, from) {
+    const ids = [...this._element.children].map((row) => row.firstChild.dataset.item);
+    const at = ids.indexOf(document.activeElement?.dataset?.item ?? from);
+    return ids[Math.max(0, Math.min(ids.length - 1, at < 0 ? 0 : at + step))];
+  }
+}
+
+function content(item, now, reason, title) {
+  const word = stateWord(item);
+  const records = item.row_count === 1 ? "1 record" : `${item.row_count} records`;
+  const facts = [ago(item.occurred_at, now), item.district, records].filter(Boolean).join(" · ");
+  const counts = item.delivery ? `sent ${item.delivery.sent.toLocaleString()}, shown ${item.delivery.acked.toLocaleString()}` : "";
+  return [
+    make(
+      "span",
+      "item-head",
+      ...(title ? [make("span", "severity-mark")] : []),
+      foreign("span", item.form?.headline && item.revision ? item.form.headline : item.nature, "item-name"),
+      ...(word ? [make("span", `badge ${item.state === "live" ? "badge-live" : ""}`, word)] : []),
+    ),
+    ...(title && title.toLowerCase() !== item.nature.toLowerCase() ? [make("span", "item-category small", title)] : []),
+    foreign("span", facts, "small muted"),
+    ...(counts ? [make("span", "small number", counts)] : []),
+    ...(reason ? [foreign("span", reason, "item-reason small")] : []),
+    ...(item.waits ? [make("span", "item-reason small", item.waits)] : []),
+  ];
+}

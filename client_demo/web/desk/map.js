@@ -1,0 +1,224 @@
+// The circle on a map: what is asked for, with handles to drag, and what would be published. The numbers in the form
+// say the same and can be used instead.
+
+import { AttributionControl, Map as GlMap, Marker, NavigationControl, ScaleControl } from "/npm/maplibre-gl/dist/maplibre-gl.mjs";
+import { latLngToCell } from "/npm/h3-js/dist/browser/h3-js.es.js";
+import { cellPolygon, cellsWithin, circlePolygon, collection, resolutionAt } from "/shared/shapes.js";
+import { make } from "/shared/elements.js";
+
+const EARTH_RADIUS_M = 6_371_007.180918475;
+const PALETTE = ["land", "grid", "accent", "text", "text-muted"];
+const SOURCES = ["grid", "others", "published", "cell", "requested"];
+const STEP_PX = { fine: 4, coarse: 40 }; // of the arrow keys
+const EMPTY = collection([]);
+const ROUND = 5; // digits of a degree: a metre
+
+function palette(severity) {
+  const probe = document.body.appendChild(document.createElement("i"));
+  const colour = (name) => {
+    probe.style.color = `var(--${name})`;
+    return getComputedStyle(probe).color;
+  };
+  const colours = Object.fromEntries(PALETTE.map((name) => [name, colour(name)]));
+  colours.severity = colour(severity);
+  probe.remove();
+  return colours;
+}
+
+function layers(colours, hasStreets) {
+  return [
+    ...(hasStreets ? [] : [{ id: "land", type: "background", paint: { "background-color": colours.land } }]),
+    { id: "grid", type: "line", source: "grid", paint: { "line-color": colours.grid, "line-width": 0.6, "line-opacity": 0.5 } },
+    { id: "others", type: "line", source: "others", paint: { "line-color": colours["text-muted"], "line-width": 1.5, "line-dasharray": [1, 2] } },
+    { id: "published", type: "fill", source: "published", paint: { "fill-color": colours.severity, "fill-opacity": 0.18 } },
+    { id: "published-rim", type: "line", source: "published", paint: { "line-color": colours.severity, "line-width": 2.5 } },
+    { id: "cell", type: "line", source: "cell", paint: { "line-color": colours.severity, "line-width": 1.5 } },
+    { id: "requested", type: "line", source: "requested", paint: { "line-color": colours.text, "line-width": 2, "line-dasharray": [3, 2] } },
+  ];
+}
+
+/** A map, or where none can be drawn (no WebGL) something that takes the same calls: the form works without it. */
+export function circleMap(options) {
+  try {
+    return new CircleMap(options);
+  } catch (error) {
+    console.warn("no map:", error.message);
+    document.getElementById(options.container).textContent = "This browser can’t draw the map. Use the numbers.";
+    const nothing = () => {};
+    return { show: nothing, published: nothing, others: nothing, fit: nothing, repaint: nothing, resize: nothing };
+  }
+}
+
+class CircleMap {
+  /** `changed({lat, lng, radius_m})` is called while somebody drags. */
+  constructor({ container, styleUrl, changed }) {
+    this._changed = changed;
+    this._hasStreets = Boolean(styleUrl);
+    this._circle = null;
+    this._severity = "moderate";
+    this._data = Object.fromEntries(SOURCES.map((name) => [name, EMPTY]));
+    this.map = new GlMap({
+      container,
+      style: styleUrl ?? { version: 8, sources: {}, layers: [] },
+      center: [0, 25],
+      zoom: 1.5,
+      maxZoom: 17,
+      dragRotate: false,
+      pitchWithRotate: false,
+      touchPitch: false,
+      attributionControl: false,
+    });
+    this.map.touchZoomRotate.disableRotation();
+    this.map.keyboard.disableRotation();
+    this.map.addControl(new NavigationControl({ showCompass: false }), "top-right");
+    this.map.addControl(new ScaleControl({ maxWidth: 120 }), "bottom-left");
+    if (styleUrl) {
+      this.map.addControl(new AttributionControl({ compact: true }), "bottom-right");
+    }
+    this.map.getCanvas().setAttribute("aria-label", "Map; the arrow keys move it, plus and minus zoom");
+    this._centre = this._handle("handle-centre", "Centre of the circle: the arrow keys move it", ([east, south], px) => this._nudge(east * px, south * px));
+    this._edge = this._handle("handle-edge", "Edge of the circle: the arrow keys change the radius", ([east, south], px) => this._stretch((east - south) * px));
+    this._centre.on("drag", () => this._move(this._centre.getLngLat()));
+    this._edge.on("drag", () => this._resize(distanceM(this._circle, this._edge.getLngLat())));
+    // Until something is placed, a press on the map places it.
+    this.map.on("click", ({ lngLat }) => this._isEditable && this._circle === null && this._move(lngLat));
+    this.map.on("moveend", () => this._grid());
+    this.map.once("style.load", () => this._begin());
+  }
+
+  _begin() {
+    SOURCES.forEach((name) => this.map.addSource(name, { type: "geojson", data: this._data[name] }));
+    layers(palette(this._severity), this._hasStreets).forEach((layer) => this.map.addLayer(layer));
+    this._isReady = true;
+    this._grid();
+  }
+
+  _set(source, features) {
+    this._data[source] = collection(features);
+    if (this._isReady) {
+      this.map.getSource(source).setData(this._data[source]);
+    }
+  }
+
+  /** Take the colours of the theme that is on now, and of the severity. */
+  repaint(severity = this._severity) {
+    this._severity = severity;
+    if (!this._isReady) {
+      return;
+    }
+    for (const { id, paint } of layers(palette(severity), this._hasStreets)) {
+      Object.entries(paint).forEach(([property, value]) => this.map.setPaintProperty(id, property, value));
+    }
+  }
+
+  _grid() {
+    const resolution = resolutionAt(this.map.getZoom());
+    const cells = resolution === null ? [] : cellsWithin(this.map.getBounds(), resolution);
+    this._set("grid", cells.map((cell) => cellPolygon(cell, {})));
+  }
+
+  /** The element may have another size now. */
+  resize() {
+    this.map.resize();
+  }
+
+  // ---- what is shown -----------------------------------------------------------------------------------------
+
+  /** Show the circle that is asked for, or nothing (null); `radiusM` is what a new one would have. */
+  show(circle, { editable, radiusM }) {
+    this._circle = circle && { ...circle };
+    this._radiusM = circle?.radius_m ?? radiusM;
+    this._isEditable = editable;
+    this._draw();
+  }
+
+  /** Show what would be, or is, published: circles, and the cell in whose middle the centre lies. */
+  published(area, resolution = 9) {
+    const circles = (area ?? []).filter((shape) => shape.type === "circle");
+    this._set("published", circles.map((circle) => circlePolygon(circle, {})));
+    this._set("cell", circles.map((circle) => cellPolygon(latLngToCell(circle.lat, circle.lng, resolution), {})));
+  }
+
+  /** The circles of other live alerts. */
+  others(circles) {
+    this._set("others", circles.map((circle) => circlePolygon(circle, {})));
+  }
+
+  /** Bring what is shown into view; without a circle, the others, if there are any. */
+  fit(circles) {
+    const points = circles.flatMap((circle) => circlePolygon(circle).geometry.coordinates[0]);
+    if (points.length) {
+      const [lngs, lats] = [points.map(([lng]) => lng), points.map(([, lat]) => lat)];
+      this.map.fitBounds([Math.min(...lngs), Math.min(...lats), Math.max(...lngs), Math.max(...lats)], { padding: 48, maxZoom: 15, animate: false });
+    }
+  }
+
+  _draw() {
+    const circle = this._circle;
+    this._set("requested", circle ? [circlePolygon(circle, {})] : []);
+    for (const [handle, at] of [[this._centre, circle], [this._edge, circle && east(circle)]]) {
+      if (circle && this._isEditable) {
+        handle.setLngLat([at.lng, at.lat]);
+        handle.getElement().isConnected || handle.addTo(this.map); // adding it again would take the focus away
+      } else {
+        handle.remove();
+      }
+    }
+  }
+
+  // ---- handles -----------------------------------------------------------------------------------------------
+
+  _handle(name, label, step) {
+    const element = make("button", `handle ${name}`);
+    element.type = "button";
+    element.setAttribute("aria-label", label);
+    element.addEventListener("keydown", (event) => {
+      const direction = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] }[event.key];
+      if (direction && !event.altKey && !event.ctrlKey && !event.metaKey) {
+        event.preventDefault();
+        event.stopPropagation(); // or the map moves too
+        step(direction, event.shiftKey ? STEP_PX.coarse : STEP_PX.fine);
+      }
+    });
+    return new Marker({ element, draggable: true });
+  }
+
+  _nudge(x, y) {
+    const at = this.map.project(this._centre.getLngLat());
+    this._move(this.map.unproject([at.x + x, at.y + y]));
+  }
+
+  _stretch(px) {
+    const at = this.map.project(this._edge.getLngLat());
+    const radiusM = distanceM(this._circle, this.map.unproject([at.x + px, at.y]));
+    this._resize(px < 0 ? Math.min(radiusM, this._circle.radius_m - 10) : Math.max(radiusM, this._circle.radius_m + 10));
+  }
+
+  _move(lngLat) {
+    const { lat, lng } = lngLat.wrap();
+    const rounded = { lat: Number(Math.max(-90, Math.min(90, lat)).toFixed(ROUND)), lng: Number(lng.toFixed(ROUND)) };
+    this._circle = { ...rounded, radius_m: this._circle?.radius_m ?? this._radiusM };
+    this._draw();
+    this._changed(this._circle);
+  }
+
+  _resize(radiusM) {
+    this._circle = { ...this._circle, radius_m: Math.max(10, Math.round(radiusM / 10) * 10) };
+    this._draw();
+    this._changed(this._circle);
+  }
+}
+
+function distanceM(a, b) {
+  const rad = Math.PI / 180;
+  const half = (angle) => Math.sin((angle * rad) / 2) ** 2;
+  const square = half(b.lat - a.lat) + Math.cos(a.lat * rad) * Math.cos(b.lat * rad) * half(b.lng - a.lng);
+  return 2 * EARTH_RADIUS_M * Math.asin(Math.min(1, Math.sqrt(square)));
+}
+
+/** The easternmost point of a circle, near enough to put a handle there. */
+function east(circle) {
+  const ring = circlePolygon(circle).geometry.coordinates[0];
+  const [lng, lat] = ring.reduce((best, point) => (point[0] > best[0] ? point : best));
+  return { lat, lng };
+}

@@ -1,0 +1,488 @@
+/**
+ * A client for geocast's stream: web pages, React Native, Node. `geocast.d.ts` documents what is exported here.
+ *
+ * Rule 1  The places, the filter and what is held outlive the connection; each `hello` says them anew.
+ * Rule 2  A token that was refused is not sent again.
+ * Rule 3  Nothing is thrown but by a call that can't work, at once; what fails later is an `error` event.
+ * Rule 4  One timer. What is due is found by the clock, so that nothing is lost when a device sleeps.
+ */
+
+/** @import { Alert, Events, Filter, H3, Options, Place, Problem, Status } from "./geocast.js" */
+/** @typedef {import("./geocast.js").Geocast} Declared */
+/** @import { Change, Stored } from "./holdings.js" */
+/** @import { Message } from "./link.js" */
+/** @import { After } from "./reconnect.js" */
+/** @import { Spot } from "./geo.js" */
+
+import { OwnClock } from "./clock.js";
+import { distanceM, spotOf, spotsOf } from "./geo.js";
+import { fetchLive, GeocastError } from "./fetch.js";
+import { Holdings, timeOf } from "./holdings.js";
+import { Link } from "./link.js";
+import { connectionOf, filterOf, helloOf, notTooMany, tokenExpiry, tokenFrom, withValues } from "./options.js";
+import { follow } from "./position.js";
+import { afterClose, Backoff, meaning, NO_CLOSE_FRAME } from "./reconnect.js";
+import { defaultStorage, Store } from "./store.js";
+
+export { distanceM, fetchLive, GeocastError };
+
+const LOOK_MS = 15_000; // the timer of a machine that sleeps may stand still; look at the clock this often
+const LATE_MS = 5_000; // we were away this long: does the connection still live?
+const GONE_MS = 90_000; // it does not: the server drops who is silent for 60 s, and a hidden page's timers come late
+const STORAGE_MS = 3_000; // who waits longer for a storage misses alerts; what is in it is merged when we save
+const SAVE_MS = 250; // what comes together is written together
+const TOKEN_MS = 30_000; // a function that takes longer to give one has failed
+const RENEW_MS = 60_000; // before a token expires, or at four fifths of its time if that is later
+const RENEW_AGAIN_MS = 5_000; // when no fresh one could be had
+
+const INSIDE = Symbol("what only watchPosition gets to see");
+
+/** @implements {Declared} */
+export class Geocast {
+  #options;
+  #own;
+  #ahead = 0; // server's clock minus own clock
+  #knowsClock = false;
+  #holdings = new Holdings();
+  #store;
+  #backoff;
+  /** @type {{ [Name in keyof Events]?: Set<(event: any) => unknown> }} */
+  #listeners = {};
+  /** @type {Status} */
+  #status = { state: "connecting" };
+  /** @type {Spot[]} */
+  #spots = [];
+  /** @type {Spot | null} */
+  #position = null;
+  #filter;
+  /** @type {Link | null} */
+  #link = null;
+  #attempt = 0; // tells a token that comes too late
+  #catchUp = 0; // messages that the welcome announced and that have not come yet
+  /** @type {string | undefined} */
+  #token;
+  /** @type {string | undefined} */
+  #refusedToken;
+  /** @type {After} */
+  #after = "window";
+  #toldVersion = 0;
+  /** @type {unknown} */
+  #timer;
+  // When things are due, by the own clock.
+  #retryAt = Infinity;
+  #tokenBy = Infinity;
+  #renewAt = Infinity;
+  #saveAt = Infinity;
+  #lookAt = Infinity;
+  /** @type {(() => void)[]} */
+  #unwatch = [];
+
+  /** @param {Options} options */
+  constructor(options) {
+    this.#options = connectionOf(options);
+    this.#filter = this.#options.filter;
+    this.#own = new OwnClock(this.#options.clock);
+    this.#backoff = new Backoff(options.random ?? Math.random);
+    const { storage = defaultStorage(), storageKey = `geocast:${options.url}` } = options;
+    this.#store = new Store(storage, storageKey, (cause) =>
+      this.#problem("storage", "the storage failed; what is held is kept until the page is closed", cause),
+    );
+    if (options.places) this.#move(spotsOf(options.places, options.h3), null);
+    this.#watchPage();
+    Promise.resolve().then(() => this.#start());
+  }
+
+  // ---- for the caller ---------------------------------------------------------------------------------------------
+
+  /** @type {Declared["on"]} */
+  on(name, listener) {
+    const listeners = (this.#listeners[name] ??= new Set());
+    listeners.add(listener);
+    return () => void listeners.delete(listener);
+  }
+
+  get status() {
+    return this.#status;
+  }
+
+  held() {
+    return this.#holdings.list(this.now());
+  }
+
+  now() {
+    return this.#own.now() + this.#ahead;
+  }
+
+  get places() {
+    return this.#allSpots().map(({ wire }) => wire);
+  }
+
+  /** @param {readonly Place[]} places */
+  setPlaces(places) {
+    return this.#move(spotsOf(places, this.#options.h3), this.#position);
+  }
+
+  /** @param {Place | null} position */
+  setPosition(position) {
+    return this.#move(this.#spots, position && spotOf(position, this.#options.h3, "position"));
+  }
+
+  /** @param {Filter} filter */
+  setFilter(filter) {
+    const fields = filterOf(filter);
+    this.#filter = { ...this.#filter, ...fields };
+    return Object.keys(fields).length ? this.#ask("filter", fields) : Promise.resolve(true);
+  }
+
+  /** @param {Pick<Alert, "id" | "revision">} alert */
+  ack({ id, revision }) {
+    if (this.#link?.isWelcomed) this.#link.ack(id, revision);
+    this.#settle();
+  }
+
+  check() {
+    this.#link?.ping();
+    this.#look();
+  }
+
+  async forget() {
+    this.#holdings = new Holdings();
+    this.#holdings.move(this.#allSpots());
+    this.#toldVersion = -1;
+    this.#saveAt = Infinity;
+    await this.#store.forget();
+    this.#settle();
+  }
+
+  close() {
+    if (this.#status.state === "closed") return;
+    this.#end({ state: "closed" });
+  }
+
+  /** @returns {{ h3: H3 | undefined, problem: (problem: Problem) => void }} */
+  [INSIDE]() {
+    return { h3: this.#options.h3, problem: (problem) => this.#emit("error", problem) };
+  }
+
+  // ---- connecting -------------------------------------------------------------------------------------------------
+
+  async #start() {
+    /** @type {unknown} */
+    let timer;
+    const late = new Promise((resolve) => (timer = this.#options.clock.setTimeout(() => resolve(null), STORAGE_MS)));
+    const stored = await Promise.race([this.#store.load(), /** @type {Promise<null>} */ (late)]);
+    this.#options.clock.clearTimeout(timer);
+    if (this.#status.state === "closed") return;
+    if (stored) this.#restore(stored);
+    this.#connect();
+  }
+
+  /** @param {Stored} stored */
+  #restore(stored) {
+    if (stored.ahead !== null) this.#setAhead(this.#options.clock.now() + stored.ahead);
+    this.#report(this.#holdings.restore(stored, this.now()));
+    this.#settle();
+  }
+
+  async #connect() {
+    const attempt = ++this.#attempt;
+    this.#retryAt = Infinity;
+    this.#setStatus({ ...this.#status, state: "connecting", retryAt: undefined });
+    this.#tokenBy = this.#own.now() + TOKEN_MS;
+    this.#settle();
+    const found = await this.#fetchToken();
+    if (attempt !== this.#attempt) return;
+    this.#tokenBy = Infinity;
+    if (found === null) return this.#wait("window", "no token could be had");
+    this.#token = found.token;
+    this.#open();
+  }
+
+  /** Null when there is none to go on with (Rule 2). @returns {Promise<{ token: string | undefined } | null>} */
+  async #fetchToken() {
+    try {
+      const token = await tokenFrom(this.#options.token);
+      if (token !== undefined && token === this.#refusedToken) throw new Error("the server has refused this one");
+      return { token };
+    } catch (cause) {
+      this.#problem("token", "no token could be had", cause);
+      return null;
+    }
+  }
+
+  #open() {
+    const { WebSocket, url, wire } = this.#options;
+    try {
+      this.#link = new Link(WebSocket, url, wire, {
+        now: () => this.#own.now(),
+        hello: () => this.#hello(),
+        welcomed: (welcome) => this.#welcomed(welcome),
+        take: (message) => this.#take(message),
+        refused: (why) => this.#problem("refused", why),
+        unreadable: () => this.#problem("message", "the server sent what is no message"),
+        ended: (code) => this.#ended(code),
+      });
+    } catch {
+      return this.#stop("this url cannot be connected to from here");
+    }
+    this.#settle();
+  }
+
+  /** @returns {Message} */
+  #hello() {
+    const [holding, dropped] = this.#holdings.holding(this.now());
+    this.#report(dropped);
+    this.#settle();
+    return helloOf(this.#allSpots(), holding, this.#token, this.#filter);
+  }
+
+  /** @param {Message} welcome */
+  #welcomed(welcome) {
+    const { min_ms, max_ms } = /** @type {Record<string, unknown>} */ (welcome.retry ?? {});
+    this.#backoff.welcomed(Number(min_ms), Number(max_ms));
+    this.#setAhead(timeOf(welcome.now));
+    this.#renewAt = this.#renewal(timeOf(welcome.token_expires_at));
+    this.#catchUp = Number(welcome.live) || 0;
+    this.#caughtUp();
+    this.#settle();
+  }
+
+  #caughtUp() {
+    if (this.#catchUp <= 0 && this.#status.state === "connecting") this.#setStatus({ state: "online" });
+  }
+
+  /** @param {number} code */
+  #ended(code) {
+    const wasWelcomed = this.#status.state === "online" || this.#catchUp > 0;
+    const reason = code === NO_CLOSE_FRAME && !wasWelcomed ? "no connection could be made" : meaning(code);
+    const after = afterClose(code);
+    this.#link = null;
+    this.#renewAt = Infinity;
+    this.#catchUp = 0;
+    if (after === "new token") this.#refusedToken = this.#token;
+    const isHopeless = after === "never" || (after === "new token" && typeof this.#options.token !== "function");
+    if (isHopeless) this.#stop(reason, code);
+    else this.#wait(after, reason, code);
+  }
+
+  /** @param {After} after @param {string} reason @param {number} [code] */
+  #wait(after, reason, code) {
+    this.#after = after;
+    this.#retryIn(this.#backoff.delay(after), reason, code);
+  }
+
+  /** @param {number} delay @param {string} [reason] @param {number} [code] */
+  #retryIn(delay, reason, code) {
+    this.#retryAt = this.#own.now() + delay;
+    this.#setStatus({ state: "waiting", reason, code, retryAt: this.#options.clock.now() + delay });
+    this.#settle();
+  }
+
+  /** @param {string} reason @param {number} [code] */
+  #stop(reason, code) {
+    this.#end({ state: "stopped", reason, code });
+  }
+
+  /**
+   * No more connections. What is held goes on to expire while it is stopped; when closed, nothing happens any more.
+   * @param {Status} status
+   */
+  #end(status) {
+    this.#attempt++;
+    this.#link?.close();
+    this.#link = null;
+    this.#retryAt = this.#tokenBy = this.#renewAt = Infinity;
+    this.#setStatus(status);
+    if (status.state === "closed") {
+      this.#save();
+      for (const unwatch of this.#unwatch.splice(0)) unwatch();
+    }
+    this.#settle();
+  }
+
+  // ---- coming in --------------------------------------------------------------------------------------------------
+
+  /** @param {Message} message */
+  #take(message) {
+    this.#noticeSleep();
+    if (!this.#link) return;
+    if (message.type === "pong") this.#setAhead(timeOf(message.now));
+    if (message.type === "alert" || message.type === "cancel") {
+      const isAlert = message.type === "alert";
+      const changes = isAlert ? this.#holdings.take(message.alert, this.now()) : this.#holdings.cancel(message);
+      if (changes === null) this.#problem("message", `the server sent an ${message.type} that lacks something`);
+      else this.#report(changes);
+      if (this.#catchUp > 0) this.#catchUp--;
+      this.#caughtUp();
+    }
+    if (message.type === "error") this.#problem("refused", `the server refuses something: ${message.detail}`);
+    this.#settle();
+  }
+
+  /** @param {number} serverNow */
+  #setAhead(serverNow) {
+    if (Number.isNaN(serverNow)) return;
+    this.#ahead = serverNow - this.#own.now();
+    this.#knowsClock = true;
+  }
+
+  // ---- going out --------------------------------------------------------------------------------------------------
+
+  #allSpots() {
+    return this.#position ? [this.#position, ...this.#spots] : this.#spots;
+  }
+
+  /** Be somewhere else: at once for what is held. @param {Spot[]} spots @param {Spot | null} position */
+  #move(spots, position) {
+    notTooMany(position ? [position, ...spots] : spots);
+    [this.#spots, this.#position] = [spots, position];
+    this.#report(this.#holdings.move(this.#allSpots()));
+    return this.#ask("move", { places: this.places });
+  }
+
+  /** @param {string} type @param {object} fields @returns {Promise<boolean>} */
+  #ask(type, fields) {
+    const answer = this.#link?.hasGreeted ? this.#link.ask(type, fields) : Promise.resolve(false);
+    this.#settle();
+    return answer; // false: the next `hello` says it, Rule 1
+  }
+
+  /** @param {number} expiry the server's time; NaN when it is not known: then the server will say 4401 */
+  #renewal(expiry) {
+    const left = expiry - this.now();
+    const isKnown = !Number.isNaN(left) && typeof this.#options.token === "function";
+    return isKnown ? this.#own.now() + Math.max(0, left - RENEW_MS, left * 0.8) : Infinity;
+  }
+
+  async #renew() {
+    this.#renewAt = Infinity;
+    const [link, before] = [this.#link, this.#token];
+    const found = await this.#fetchToken();
+    if (link !== this.#link || !link?.isWelcomed) return;
+    if (found?.token !== undefined && found.token !== before) {
+      this.#token = found.token;
+      this.#renewAt = this.#renewal(tokenExpiry(found.token));
+      link.ask("token", found);
+    } else {
+      this.#renewAt = this.#own.now() + RENEW_AGAIN_MS;
+    }
+    this.#settle();
+  }
+
+  // ---- time -------------------------------------------------------------------------------------------------------
+
+  /** Do what is due. */
+  #look() {
+    if (this.#status.state === "closed") return;
+    this.#noticeSleep();
+    const now = this.#own.now();
+    this.#report(this.#holdings.expire(this.now()));
+    if (this.#link && now >= this.#link.due()) this.#link.act();
+    if (now >= this.#tokenBy) this.#giveUpOnToken();
+    if (now >= this.#renewAt) this.#renew();
+    if (now >= this.#saveAt) this.#save();
+    if (now >= this.#retryAt) this.#connect();
+    this.#settle();
+  }
+
+  /** After a sleep, or a clock that was set: does the connection still live? */
+  #noticeSleep() {
+    const late = this.#own.now() - this.#lookAt;
+    if (late > GONE_MS) this.#link?.lose(NO_CLOSE_FRAME);
+    else if (late > LATE_MS) this.#link?.ping();
+  }
+
+  #giveUpOnToken() {
+    this.#attempt++;
+    this.#tokenBy = Infinity;
+    this.#problem("token", `no token came in ${TOKEN_MS / 1_000} s`);
+    this.#wait("window", "no token could be had");
+  }
+
+  /** At the end of whatever happens: tell of changes, and set the timer. */
+  #settle() {
+    if (this.#toldVersion !== this.#holdings.version) {
+      this.#toldVersion = this.#holdings.version;
+      this.#saveAt = Math.min(this.#saveAt, this.#own.now() + SAVE_MS);
+      this.#emit("change", undefined);
+    }
+    this.#options.clock.clearTimeout(this.#timer);
+    if (this.#status.state === "closed") return;
+    const now = this.#own.now();
+    const expiry = this.#holdings.nextExpiry() - this.#ahead;
+    const due = [this.#link?.due() ?? Infinity, expiry, this.#tokenBy, this.#renewAt, this.#saveAt, this.#retryAt];
+    const isOver = this.#status.state === "stopped" && Math.min(...due) === Infinity;
+    if (isOver) return;
+    this.#lookAt = Math.max(now, Math.min(now + LOOK_MS, ...due));
+    this.#timer = this.#options.clock.setTimeout(() => this.#look(), this.#lookAt - now);
+  }
+
+  // ---- the page ---------------------------------------------------------------------------------------------------
+
+  /** In a browser: be right when the page is shown again, and keep what is held when it goes. */
+  #watchPage() {
+    const { window, document } = globalThis;
+    if (!window?.addEventListener || !document?.addEventListener) return;
+    const hideOrShow = () => (document.visibilityState === "visible" ? this.check() : this.#save());
+    this.#listen(window, "online", () => this.#onOnline());
+    this.#listen(window, "pageshow", () => this.check());
+    this.#listen(window, "pagehide", () => this.#save());
+    this.#listen(document, "visibilitychange", hideOrShow);
+  }
+
+  /** @param {EventTarget} target @param {string} name @param {() => void} listener */
+  #listen(target, name, listener) {
+    target.addEventListener(name, listener);
+    this.#unwatch.push(() => target.removeEventListener(name, listener));
+  }
+
+  /** The attempts that failed were not the server's fault: a new draw from its window, if that is sooner. */
+  #onOnline() {
+    if (this.#status.state === "waiting" && this.#after === "window") {
+      this.#backoff.restart();
+      const { reason, code } = this.#status;
+      this.#retryIn(Math.min(this.#retryAt - this.#own.now(), this.#backoff.delay("window")), reason, code);
+    }
+    this.check();
+  }
+
+  #save() {
+    this.#saveAt = Infinity;
+    const ahead = this.#knowsClock ? this.now() - this.#options.clock.now() : null;
+    this.#store.save((stored) => this.#holdings.merged(stored, this.now(), ahead));
+  }
+
+  // ---- events -----------------------------------------------------------------------------------------------------
+
+  /** @param {Change[]} changes */
+  #report(changes) {
+    for (const [name, event] of changes) this.#emit(name, event);
+  }
+
+  /** @param {Status} status */
+  #setStatus(status) {
+    this.#status = Object.freeze(withValues({ ...status }));
+    this.#emit("status", this.#status);
+  }
+
+  /** @param {Problem["code"]} code @param {string} message @param {unknown} [cause] */
+  #problem(code, message, cause) {
+    this.#emit("error", withValues({ code, message, cause }));
+  }
+
+  /** @template {keyof Events} Name @param {Name} name @param {Events[Name]} event */
+  #emit(name, event) {
+    for (const listener of [...(this.#listeners[name] ?? [])]) {
+      try {
+        listener(event);
+      } catch (cause) {
+        if (name === "error" || !this.#listeners.error?.size) console.error("geocast: a listener failed:", cause);
+        else this.#problem("listener", `a listener for ${name} failed`, cause);
+      }
+    }
+  }
+}
+
+/** @type {typeof import("./geocast.js").watchPosition} */
+export const watchPosition = (geocast, options = {}) =>
+  follow(geocast, /** @type {Geocast} */ (/** @type {unknown} */ (geocast))[INSIDE](), options);

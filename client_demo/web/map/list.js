@@ -1,0 +1,117 @@
+// The lists beside the map. They say all that the map shows, for those who do not see it. Text is text: textContent.
+
+import { foreign, make } from "/shared/elements.js";
+
+const DRILLS = { exercise: "Exercise", test: "Test" };
+
+/** `1:05`, `12 min`, `2 h`: what is left until a time. */
+export function timeLeft(ms) {
+  const seconds = Math.max(0, Math.ceil(ms / 1000));
+  if (seconds < 600) {
+    return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
+  }
+  const minutes = Math.round(seconds / 60);
+  return minutes < 120 ? `${minutes} min` : `${Math.round(minutes / 60)} h`;
+}
+
+export function distance(metres) {
+  return metres < 1000 ? `${Math.round(metres / 10) * 10} m` : `${(metres / 1000).toFixed(1)} km`;
+}
+
+export function drillBadge(alert) {
+  return alert.status in DRILLS ? [make("span", "badge badge-drill", DRILLS[alert.status])] : [];
+}
+
+/** The share of its time that an alert has left, and how long that is. */
+export function remaining(alert, now) {
+  const [from, until] = [Date.parse(alert.occurred_at), Date.parse(alert.expires_at)];
+  return { share: Math.max(0, Math.min(1, (until - now) / (until - from))), text: timeLeft(until - now) };
+}
+
+/** Bring what counts down under `root` up to date: elements with an `alert` of their own. */
+export function tick(root, now) {
+  for (const element of root.querySelectorAll("[data-ends]")) {
+    const { share, text } = remaining(element.alert, now);
+    element.style.setProperty("--left", share.toFixed(3));
+    const time = element.querySelector(".time");
+    if (time.textContent !== text) {
+      time.textContent = text;
+    }
+  }
+}
+
+/** Marks an element as one that counts down; it must hold a `.time`. */
+export function countingDown(element, alert) {
+  element.alert = alert;
+  element.dataset.ends = alert.expires_at;
+  element.dataset.severity = alert.severity;
+  return element;
+}
+
+function time() {
+  return make("span", "time number");
+}
+
+/** A card for something held. `more` are lines about how it came and how far it is; `open` shows it on the map. */
+export function card({ alert, affected }, more, open) {
+  const button = foreign("button", alert.title, "card-open");
+  button.addEventListener("click", open);
+  const severity = make("span", "severity small", make("span", "severity-mark"), alert.severity);
+  const clock = make("span", "row small", make("span", "ring"), time(), make("span", "visually-hidden", "left"));
+  const item = make(
+    "li",
+    affected ? "card" : "card card-left",
+    make("div", "row row-apart", make("span", "row row-wrap", severity, ...drillBadge(alert)), clock),
+    make("h3", "", button),
+    foreign("p", alert.headline),
+  );
+  if (alert.description) {
+    item.append(foreign("p", alert.description, "small"));
+  }
+  item.append(make("p", "muted small number", more.filter(Boolean).join(" · ")));
+  return countingDown(item, alert);
+}
+
+/** One line for an alert that this client does not hold, and how far it is. */
+export function row(alert, away, open) {
+  const mark = make("span", "severity", make("span", "severity-mark"), make("span", "visually-hidden", alert.severity));
+  const left = make("span", "left muted number", away, time());
+  const button = make("button", "small", mark, foreign("span", alert.title), ...drillBadge(alert), left);
+  button.addEventListener("click", open);
+  return countingDown(make("li", "", button), alert);
+}
+
+/**
+ * Make a list's items those of `entries`, [key, version, build]: an item is built anew only when its version is another,
+ * and moved only when it must be, so that nobody loses the focus. Answers the items that are new.
+ */
+export function arrange(list, entries) {
+  const known = new Map([...list.children].map((item) => [item.dataset.key, item]));
+  const fresh = [];
+  entries.forEach(([key, version, build], place) => {
+    let item = known.get(key);
+    known.delete(key);
+    if (item?.dataset.version !== version) {
+      const old = item;
+      item = build();
+      Object.assign(item.dataset, { key, version });
+      replace(old, item);
+      if (!old) {
+        fresh.push(item);
+      }
+    }
+    if (list.children[place] !== item) {
+      list.insertBefore(item, list.children[place] ?? null);
+    }
+  });
+  known.forEach((item) => item.remove());
+  return fresh;
+}
+
+function replace(old, item) {
+  const hadFocus = old?.contains(document.activeElement);
+  old?.replaceWith(item);
+  if (hadFocus) {
+    item.querySelector("button")?.focus();
+  }
+}

@@ -1,0 +1,293 @@
+// The live map's page: a subscriber like any other (geocast.js), and what the demo's own process tells besides.
+
+import "/shared/trust.js";
+import { Geocast, distanceM } from "/geocast/geocast.js";
+import { themeButton } from "/shared/theme.js";
+import * as h3 from "/npm/h3-js/dist/browser/h3-js.es.js";
+import { arrange, card, distance, row, tick, timeLeft } from "/map/list.js";
+import { circlesOf, Scene } from "/map/scene.js";
+
+const COARSE_RESOLUTION = 8;
+const MOVE_EVERY_MS = 250; // while the marker is dragged; the server takes ten messages a second
+const AROUND_M = 1000; // one's place is never at the very edge
+const SAMPLES = 60;
+const RANKS = ["extreme", "severe", "moderate", "minor"];
+
+const by = (id) => document.getElementById(id);
+const view = await (await fetch("/view.json")).json();
+
+const scene = new Scene({ container: by("map"), styleUrl: view.style, place: view.place, moved });
+const client = new Geocast({ url: view.stream, token: view.token, h3 });
+
+if (view.style) {
+  scene.map.on("idle", () => by("credits").replaceChildren(...scene.credits()));
+  scene.map.on("error", () => notify("The streets can’t be loaded."));
+}
+themeButton(by("theme"), () => scene.repaint());
+
+// ---- your own place ----------------------------------------------------------------------------------------------
+
+let place = view.place ?? null;
+let since = 0; // what was issued before, we walk into; by the server's clock
+let toldAt = 0;
+let later;
+
+function moved(where, ended) {
+  place = where;
+  by("place").textContent = `${where.lat.toFixed(4)}, ${where.lng.toFixed(4)}`;
+  clearTimeout(later);
+  const wait = ended ? 0 : toldAt + MOVE_EVERY_MS - Date.now();
+  if (wait > 0) {
+    later = setTimeout(tellPlace, wait);
+  } else {
+    tellPlace();
+  }
+}
+
+function tellPlace() {
+  toldAt = Date.now();
+  since = client.now();
+  const cell = by("coarse").checked ? h3.latLngToCell(place.lat, place.lng, COARSE_RESOLUTION) : null;
+  scene.ownCell(cell);
+  client.setPosition(cell ? { cell } : place);
+  show();
+}
+
+by("coarse").addEventListener("change", () => place && tellPlace());
+by("find").addEventListener("click", () => place && scene.go(place));
+by("locate").addEventListener("click", () => {
+  navigator.geolocation.getCurrentPosition(
+    ({ coords }) => {
+      const here = { lat: coords.latitude, lng: coords.longitude };
+      scene.place(here);
+      scene.go(here);
+      moved(here, true);
+    },
+    () => notify("The browser does not tell where you are."),
+  );
+});
+
+function notify(text) {
+  by("notice").textContent = text;
+  by("notice").hidden = false;
+  setTimeout(() => (by("notice").hidden = true), 8000);
+}
+
+// ---- what this client holds, and what else is published ----------------------------------------------------------
+
+let published = { alerts: [], current: true };
+const came = new Map(); // id and revision -> how it came, in words
+
+function show() {
+  const now = client.now();
+  const held = client.held();
+  const mine = new Set(held.map(({ alert }) => alert.id));
+  const elsewhere = published.alerts
+    .filter(({ id, expires_at }) => !mine.has(id) && Date.parse(expires_at) > now)
+    .sort((a, b) => RANKS.indexOf(a.severity) - RANKS.indexOf(b.severity) || (a.issued_at < b.issued_at ? 1 : -1));
+  scene.alerts([...held, ...elsewhere.map((alert) => ({ alert, affected: false }))], now, open);
+  const fresh = arrange(by("affecting"), held.filter(({ affected }) => affected).map(entry));
+  fresh.forEach((item) => item.classList.add("card-new"));
+  arrange(by("left"), held.filter(({ affected }) => !affected).map(entry));
+  arrange(by("elsewhere"), elsewhere.map(line));
+  by("left-block").hidden = !by("left").children.length;
+  by("elsewhere-block").hidden = !elsewhere.length;
+  by("elsewhere-count").textContent = `(${elsewhere.length})`;
+  const live = held.length + elsewhere.length;
+  by("summary").textContent = `${live} live ${live === 1 ? "alert" : "alerts"}`;
+  tick(document, now);
+}
+
+/** How far it is to the nearest middle; empty where that means nothing. */
+function away(alert) {
+  const near = place ? circlesOf(alert).map((circle) => distanceM(place, circle)) : [];
+  return near.length ? distance(Math.min(...near)) : "";
+}
+
+function entry(item) {
+  const { alert, affected } = item;
+  const how = came.get(`${alert.id} ${alert.revision}`) ?? "kept from before";
+  const where = away(alert) && `centre ${away(alert)} away`;
+  const revision = alert.revision > 1 ? `revision ${alert.revision}` : "";
+  const lines = [how, where, revision, alert.source && `from ${alert.source}`];
+  return [alert.id, [alert.revision, affected, how, where].join(" "), () => card(item, lines, () => open(alert))];
+}
+
+function line(alert) {
+  const where = away(alert) && `${away(alert)} · `;
+  return [alert.id, `${alert.revision} ${where}`, () => row(alert, where, () => open(alert))];
+}
+
+function open(alert) {
+  const [circle] = circlesOf(alert);
+  if (circle) {
+    scene.go(circle);
+  }
+}
+
+/** What a screen reader says. */
+function announce(word, { alert }) {
+  const drill = alert.status === "actual" ? "" : `${alert.status}, `;
+  by("announce").textContent = `${word}: ${drill}${alert.severity}, ${alert.title}. ${alert.headline}`;
+}
+
+client.on("alert", (item) => {
+  arrived(item);
+  announce("New alert", item);
+});
+client.on("update", (item) => {
+  if (item.cause === "revision") {
+    arrived(item);
+    announce("Changed", item);
+  } else if (item.affected) {
+    announce("You are in the area again", item);
+  } else {
+    announce("You have left the area", item);
+  }
+});
+client.on("cancel", (item) => announce(`Cancelled, ${item.reason}`, item));
+client.on("expire", (item) => announce("Over", item));
+client.on("change", show);
+
+function arrived({ alert }) {
+  const issued = Date.parse(alert.issued_at);
+  const isLate = issued < since;
+  const age = client.now() - issued;
+  came.set(`${alert.id} ${alert.revision}`, isLate ? `joined late, ${timeLeft(age)} after it was published` : "");
+  client.ack(alert);
+  if (!isLate && !document.hidden) {
+    // After the second frame the first has been on the screen.
+    requestAnimationFrame(() => requestAnimationFrame(() => measured(alert, client.now() - issued)));
+  }
+}
+
+// ---- latency -----------------------------------------------------------------------------------------------------
+
+const samples = [];
+
+function measured(alert, ms) {
+  const shown = Math.max(0, ms);
+  came.set(`${alert.id} ${alert.revision}`, `here ${Math.round(shown)} ms after it was accepted`);
+  samples.push(shown);
+  samples.splice(0, samples.length - SAMPLES);
+  const ordered = [...samples].sort((a, b) => a - b);
+  const at = (share) => ordered[Math.max(0, Math.ceil(share * ordered.length) - 1)];
+  const say = (id, value) => (by(id).textContent = value < 1 ? "< 1 ms" : `${Math.round(value)} ms`);
+  say("median", at(0.5));
+  say("high", at(0.99));
+  say("last", shown);
+  draw(ordered.at(-1));
+  show();
+}
+
+function draw(most) {
+  const top = Math.max(50, most);
+  const points = samples.map((ms, n) => `${samples.length > 1 ? (240 * n) / (samples.length - 1) : 240},${35 - (34 * ms) / top}`);
+  const line = (name, attributes) => {
+    const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+    Object.entries(attributes).forEach(([attribute, value]) => element.setAttribute(attribute, value));
+    return element;
+  };
+  if (points.length === 1) {
+    points.unshift(points[0].replace("240,", "0,"));
+  }
+  by("spark").replaceChildren(line("line", { x1: 0, x2: 240, y1: 35, y2: 35 }), line("polyline", { points: points.join(" ") }));
+  by("spark").setAttribute("aria-label", `The last ${samples.length} alerts: at most ${Math.round(most)} ms`);
+}
+
+// ---- the connection ----------------------------------------------------------------------------------------------
+
+const STATES = {
+  connecting: ["connecting", "Connecting"],
+  online: ["online", "Live"],
+  waiting: ["offline", "Disconnected"],
+  stopped: ["offline", "Stopped"],
+  closed: ["offline", "Closed"],
+};
+
+function showStatus() {
+  const { state, reason, retryAt } = client.status;
+  const [kind, word] = STATES[state] ?? ["offline", state];
+  const seconds = retryAt ? Math.max(0, Math.ceil((retryAt - Date.now()) / 1000)) : 0;
+  const back = state === "waiting" ? `, back in ${seconds} s` : "";
+  const isStale = state === "online" && !published.current;
+  by("status").dataset.state = isStale ? "connecting" : kind;
+  by("status").title = reason ?? "";
+  const text = isStale ? "Live here; the rest of the map waits for the server" : word + back;
+  if (by("status").textContent !== text) {
+    by("status").textContent = text;
+  }
+}
+
+client.on("status", ({ state }) => {
+  if (state === "online") {
+    since = client.now();
+  }
+  showStatus();
+});
+client.on("error", ({ message }) => notify(message));
+scene.map.once("idle", () => client.check()); // reads the server's clock again, now that the page is not busy loading
+
+// ---- what the demo's own process tells ---------------------------------------------------------------------------
+
+const events = new EventSource("/events");
+const parsed = (name, take) => events.addEventListener(name, (event) => take(JSON.parse(event.data)));
+let people = 0;
+let isFree = true; // nobody has moved the map yet
+
+parsed("published", (news) => {
+  published = news;
+  if (!people) {
+    look();
+  }
+  show();
+  showStatus();
+});
+parsed("people", ({ cells }) => {
+  const isFirst = !people;
+  people = Object.values(cells).reduce((sum, n) => sum + n, 0);
+  by("simulated").hidden = false;
+  scene.people(cells);
+  if (isFirst) {
+    look(Object.keys(cells));
+  }
+});
+parsed("told", (fanOut) => scene.wave(fanOut.cells, fanOut.severity, fanOut.last_ms, fanOut.last_ms && fanOutProgress(fanOut)));
+
+function fanOutProgress({ title, severity, told, last_ms: lastMs }) {
+  by("fan-out").hidden = false;
+  by("fan-out").dataset.severity = severity;
+  by("fan-out-title").textContent = title;
+  by("fan-out-time").textContent = `told in ${Math.ceil(lastMs)} ms`;
+  by("fan-out-note").textContent =
+    `of ${people.toLocaleString("en")} simulated phones. Cells light up in the order in which they were told, in slow motion.`;
+  return (share, count) => {
+    by("fan-out-told").textContent = (share < 1 ? count : told).toLocaleString("en");
+    by("fan-out-bar").style.setProperty("--done", share.toFixed(3));
+  };
+}
+
+/** Look at where things are, unless somebody looks elsewhere by now. */
+function look(cells = []) {
+  const circles = published.alerts.flatMap(circlesOf);
+  if (!isFree || (!circles.length && !cells.length)) {
+    return;
+  }
+  scene.fit([...circles, ...(place ? [{ ...place, radius_m: AROUND_M }] : [])], cells);
+  if (!place && circles.length) {
+    const [{ lat, lng }] = circles;
+    scene.place({ lat, lng });
+    moved({ lat, lng }, true);
+  }
+}
+scene.map.on("movestart", ({ originalEvent }) => (isFree &&= !originalEvent));
+
+if (place) {
+  moved(place, true);
+}
+showStatus();
+setInterval(() => {
+  tick(document, client.now());
+  showStatus();
+}, 1000);
+document.documentElement.dataset.ready = "true"; // for whoever waits for the page

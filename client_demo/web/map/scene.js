@@ -1,0 +1,421 @@
+// The map itself: outlines, grid, simulated subscribers, circles, and your own place. What it shows it is told; it
+// knows no server. Colours come from the style sheet, so that there is one place for them.
+
+import { Map as GlMap, Marker, NavigationControl, ScaleControl } from "/npm/maplibre-gl/dist/maplibre-gl.mjs";
+import feature from "/npm/topojson-client/src/feature.js";
+import mesh from "/npm/topojson-client/src/mesh.js";
+import { cellPolygon, cellsWithin, circlePolygon, coarser, collection, resolutionAt } from "/shared/shapes.js";
+import { foreign, make } from "/shared/elements.js";
+import { isDark } from "/shared/theme.js";
+import { countingDown, remaining } from "/map/list.js";
+
+const SEVERITIES = ["minor", "moderate", "severe", "extreme"]; // the worst is drawn last, on top
+const PALETTE = ["sea", "land", "border", "county", "county-name", "grid", "people", "you", ...SEVERITIES];
+const STEP_PX = { fine: 12, coarse: 80 }; // of the arrow keys
+const WAVE_MS = 1400; // how long a fan-out takes on the screen, however short it was
+const HOLD_MS = 900;
+const FADE_MS = 1600;
+const BRIGHT = 0.75; // the opacity of a cell whose people have just been told
+const EMPTY = collection([]);
+
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+
+function palette() {
+  const probe = document.body.appendChild(document.createElement("i"));
+  const colours = Object.fromEntries(
+    PALETTE.map((name) => {
+      probe.style.color = `var(--${name})`;
+      return [name, getComputedStyle(probe).color];
+    }),
+  );
+  probe.remove();
+  return colours;
+}
+
+/** MapLibre's `match`: a colour for each severity, and one for those that are not known here. */
+function bySeverity(value, colours) {
+  return ["match", value, ...SEVERITIES.flatMap((severity) => [severity, colours[severity]]), colours["county-name"]];
+}
+
+/** The layers that are ours, from the ground up; the first ones stand in for streets. */
+function layers(colours, hasStreets) {
+  const severity = bySeverity(["get", "severity"], colours);
+  const lit = bySeverity(["feature-state", "severity"], colours);
+  const ground = [
+    { id: "sea", type: "background", paint: { "background-color": colours.sea } },
+    { id: "land", type: "fill", source: "land", paint: { "fill-color": colours.land } },
+    { id: "counties", type: "line", source: "counties", minzoom: 6, paint: { "line-color": colours.county, "line-width": 1.2 } },
+    { id: "borders", type: "line", source: "borders", paint: { "line-color": colours.border, "line-width": 1 } },
+    {
+      id: "county-names",
+      type: "symbol",
+      source: "county-names",
+      minzoom: 7.5,
+      layout: { "text-field": ["get", "name"], "text-font": ["sans-serif"], "text-size": 13, "text-letter-spacing": 0.12, "text-transform": "uppercase" },
+      paint: { "text-color": colours["county-name"], "text-halo-color": colours.land, "text-halo-width": 1.5 },
+    },
+  ];
+  return [
+    ...(hasStreets ? [] : ground),
+    { id: "people", type: "fill", source: "people", paint: { "fill-color": colours.people, "fill-opacity": ["*", 0.5, ["get", "share"]] } },
+    { id: "grid", type: "line", source: "grid", paint: { "line-color": colours.grid, "line-width": 0.6, "line-opacity": 0.4 } },
+    { id: "lit", type: "fill", source: "lit", paint: { "fill-color": lit, "fill-opacity": ["coalesce", ["feature-state", "lit"], 0] } },
+    { id: "circles", type: "fill", source: "circles", paint: { "fill-color": severity, "fill-opacity": ["case", ["get", "affecting"], 0.22, 0.09] } },
+    { id: "rims", type: "line", source: "circles", filter: ["==", ["get", "status"], "actual"], paint: { "line-color": severity, "line-width": ["case", ["get", "affecting"], 3, 1.5] } },
+    { id: "drill-rims", type: "line", source: "circles", filter: ["!=", ["get", "status"], "actual"], paint: { "line-color": severity, "line-width": 2, "line-dasharray": [3, 3] } },
+    { id: "own-cell", type: "line", source: "own-cell", paint: { "line-color": colours.you, "line-width": 2.5 } },
+  ];
+}
+
+const SOURCES = ["land", "borders", "counties", "county-names", "grid", "people", "lit", "circles", "own-cell"];
+
+export class Scene {
+  /** `moved(place, ended)` is called while somebody moves the marker. */
+  constructor({ container, styleUrl, place, moved }) {
+    this.map = new GlMap({
+      container,
+      style: styleUrl ?? { version: 8, sources: {}, layers: [] },
+      center: [place?.lng ?? 0, place?.lat ?? 25],
+      zoom: place ? 10.5 : 1.5,
+      minZoom: 1,
+      maxZoom: 17,
+      dragRotate: false,
+      pitchWithRotate: false,
+      touchPitch: false,
+      attributionControl: false,
+      refreshExpiredTiles: false,
+    });
+    this.map.touchZoomRotate.disableRotation();
+    this.map.keyboard.disableRotation();
+    this.map.addControl(new NavigationControl({ showCompass: false }), "top-right");
+    this.map.addControl(new ScaleControl({ maxWidth: 120 }), "bottom-left");
+    this._hasStreets = Boolean(styleUrl);
+    this._data = Object.fromEntries(SOURCES.map((name) => [name, EMPTY]));
+    this._people = {};
+    this._resolution = null;
+    this._waves = [];
+    this._lit = new Set();
+    this._chips = new Map();
+    this._own(place ?? { lat: 25, lng: 0 }, moved);
+    this.ready = new Promise((resolve) => this.map.once("style.load", resolve)).then(() => this._begin());
+    this.map.on("moveend", () => this._look());
+    this.map.on("move", () => this._nameChips());
+  }
+
+  _begin() {
+    for (const name of SOURCES) {
+      const promoted = name === "lit" ? { promoteId: "cell" } : {};
+      this.map.addSource(name, { type: "geojson", data: this._data[name], ...promoted });
+    }
+    layers(palette(), this._hasStreets).forEach((layer) => this.map.addLayer(layer));
+    this.repaint();
+    this._look();
+    if (!this._hasStreets) {
+      this._outlines();
+    }
+  }
+
+  _set(source, data) {
+    this._data[source] = data;
+    this.map.getSource(source)?.setData(data);
+  }
+
+  /** Who made what the map is drawn on, as nodes: a style with streets says so for each of its sources. */
+  credits() {
+    const { sources } = this.map.getStyle();
+    const said = Object.keys(sources).map((name) => this.map.getSource(name).attribution);
+    return [...new Set(said.filter(Boolean))].flatMap((html) => [...linksOf(html), " · "]);
+  }
+
+  /** Take the colours of the theme that is on now. */
+  repaint() {
+    this.map.getContainer().classList.toggle("dark", isDark());
+    for (const { id, paint } of layers(palette(), this._hasStreets)) {
+      if (this.map.getLayer(id)) {
+        Object.entries(paint).forEach(([property, value]) => this.map.setPaintProperty(id, property, value));
+      }
+    }
+  }
+
+  async _outlines() {
+    const [world, us] = await Promise.all(
+      ["/npm/world-atlas/countries-50m.json", "/npm/us-atlas/counties-10m.json"].map(async (url) => (await fetch(url)).json()),
+    );
+    const inner = (a, b) => a !== b;
+    this._set("land", feature(world, world.objects.land));
+    this._set("borders", mesh(world, world.objects.countries, inner));
+    this._set("counties", mesh(us, us.objects.counties, inner));
+    this._set("county-names", collection(feature(us, us.objects.counties).features.map(nameOf)));
+  }
+
+  // ---- where one looks ---------------------------------------------------------------------------------------
+
+  /** Show these circles, and the cells but for the outermost. */
+  fit(circles, cells) {
+    const points = circles.flatMap((circle) => circlePolygon(circle).geometry.coordinates[0]);
+    const outskirts = cells.map((cell) => cellPolygon(cell).geometry.coordinates[0][0]);
+    const range = (axis) => {
+      const sorted = outskirts.map((point) => point[axis]).sort((a, b) => a - b);
+      const inner = sorted.slice(Math.floor(sorted.length * 0.03), Math.ceil(sorted.length * 0.97));
+      const all = [...points.map((point) => point[axis]), ...inner];
+      return [Math.min(...all), Math.max(...all)];
+    };
+    const [[west, east], [south, north]] = [range(0), range(1)];
+    this.map.fitBounds([west, south, east, north], { padding: 16, maxZoom: 14, animate: false });
+  }
+
+  /** Bring a circle, or a place, into the middle. */
+  go({ lat, lng, radius_m: radiusM }) {
+    const zoom = radiusM ? Math.log2((40_075_017 * Math.cos((lat * Math.PI) / 180)) / (radiusM * 5)) : 13;
+    this.map.easeTo({ center: [lng, lat], zoom: Math.min(15, Math.max(zoom, this._hasStreets ? 10 : 9)), duration: calm.matches ? 0 : 700 });
+  }
+
+  _look() {
+    const resolution = resolutionAt(this.map.getZoom());
+    const cells = resolution === null ? [] : cellsWithin(this.map.getBounds(), resolution);
+    this._set("grid", collection(cells.map((cell) => cellPolygon(cell, {}))));
+    if (resolution !== this._resolution) {
+      this._resolution = resolution;
+      this._drawPeople();
+      this._drawWaves();
+    }
+    this._nameChips();
+  }
+
+  // ---- simulated subscribers ---------------------------------------------------------------------------------
+
+  get _peopleResolution() {
+    return Math.min(9, this._resolution ?? 6);
+  }
+
+  people(cells) {
+    this._people = cells;
+    this._drawPeople();
+  }
+
+  _drawPeople() {
+    const numbers = new Map();
+    for (const [cell, n] of Object.entries(this._people)) {
+      const drawn = coarser(cell, this._peopleResolution);
+      numbers.set(drawn, n + (numbers.get(drawn) ?? 0));
+    }
+    const most = Math.max(...numbers.values());
+    this._set(
+      "people",
+      collection([...numbers].map(([cell, n]) => cellPolygon(cell, { share: 0.25 + 0.75 * Math.sqrt(n / most) }))),
+    );
+  }
+
+  /**
+   * Light the cells in the order of their times, slowed down: `cells` is cell -> [how many, ms]. `progress(share, told)`
+   * follows the way from the first to the last.
+   */
+  wave(cells, severity, lastMs, progress) {
+    const firstMs = Math.min(...Object.values(cells).map(([, ms]) => ms));
+    const length = calm.matches || !(lastMs > firstMs) ? 0 : WAVE_MS;
+    const times = Object.entries(cells).map(([cell, [count, ms]]) => ({
+      cell,
+      count,
+      at: length && (length * (ms - firstMs)) / (lastMs - firstMs),
+    }));
+    this._waves.push({ times, severity, began: performance.now(), length, progress });
+    this._drawWaves();
+    if (this._waves.length === 1) {
+      requestAnimationFrame(() => this._glow());
+    }
+  }
+
+  /** The cells of all waves, dark at first: what lights them is their state, frame by frame. */
+  _drawWaves() {
+    const cells = this._waves.flatMap(({ times }) => times);
+    cells.forEach((each) => (each.drawn = coarser(each.cell, this._peopleResolution)));
+    const drawn = new Set(cells.map((each) => each.drawn));
+    this._set("lit", collection([...drawn].map((cell) => cellPolygon(cell, { cell }))));
+  }
+
+  _glow() {
+    const now = performance.now();
+    const levels = new Map();
+    for (const wave of this._waves) {
+      const age = now - wave.began;
+      let told = 0;
+      for (const { drawn, count, at } of wave.times) {
+        told += age >= at ? count : 0;
+        const faded = (at + HOLD_MS + FADE_MS - age) / FADE_MS;
+        const lit = age < at ? 0 : BRIGHT * Math.min(1, Math.max(0, faded));
+        if (lit > (levels.get(drawn)?.lit ?? 0)) {
+          levels.set(drawn, { lit, severity: wave.severity });
+        }
+      }
+      wave.progress?.(wave.length ? Math.min(1, age / wave.length) : 1, told);
+    }
+    this._light(levels);
+    this._waves = this._waves.filter((wave) => now - wave.began < wave.length + HOLD_MS + FADE_MS);
+    if (this._waves.length || this._lit.size) {
+      requestAnimationFrame(() => this._glow());
+    }
+  }
+
+  _light(levels) {
+    if (!this.map.getSource("lit")) {
+      return;
+    }
+    for (const cell of this._lit) {
+      if (!levels.has(cell)) {
+        this.map.setFeatureState({ source: "lit", id: cell }, { lit: 0 });
+        this._lit.delete(cell);
+      }
+    }
+    for (const [cell, state] of levels) {
+      this.map.setFeatureState({ source: "lit", id: cell }, state);
+      this._lit.add(cell);
+    }
+  }
+
+  // ---- alerts ------------------------------------------------------------------------------------------------
+
+  /** Draw these, [{alert, affected}], and no others. `open(alert)` is called for one that is pressed. */
+  alerts(shown, now, open) {
+    const ranked = [...shown].sort((a, b) => rank(a) - rank(b));
+    this._set(
+      "circles",
+      collection(
+        ranked.flatMap(({ alert, affected }) =>
+          circlesOf(alert).map((circle) =>
+            circlePolygon(circle, { severity: alert.severity, status: alert.status, affecting: affected }),
+          ),
+        ),
+      ),
+    );
+    const gone = new Set(this._chips.keys());
+    for (const item of ranked) {
+      gone.delete(item.alert.id);
+      this._chip(item, now, open);
+    }
+    gone.forEach((id) => this._dropChip(id));
+    this._nameChips();
+  }
+
+  _chip({ alert, affected }, now, open) {
+    const [circle] = circlesOf(alert);
+    const version = `${alert.revision} ${affected}`;
+    if (this._chips.get(alert.id)?.version === version) {
+      return;
+    }
+    this._dropChip(alert.id);
+    if (!circle) {
+      return;
+    }
+    const element = countingDown(make("div", "chip"), alert);
+    element.setAttribute("aria-hidden", "true"); // the lists say it
+    element.classList.toggle("chip-affecting", affected);
+    element.append(
+      make("span", "ring"),
+      make(
+        "span",
+        "chip-text",
+        foreign("span", alert.title),
+        " ",
+        make("span", "chip-time time number", remaining(alert, now).text),
+        foreign("span", alert.headline, "chip-more"),
+      ),
+    );
+    element.style.setProperty("--left", remaining(alert, now).share.toFixed(3));
+    element.addEventListener("click", (event) => {
+      event.stopPropagation();
+      open(alert);
+    });
+    const marker = new Marker({ element, anchor: "left", offset: [-12, 0] }).setLngLat([circle.lng, circle.lat]);
+    marker.addTo(this.map);
+    this._chips.set(alert.id, { marker, element, version, order: rank({ alert, affected }) });
+  }
+
+  _dropChip(id) {
+    this._chips.get(id)?.marker.remove();
+    this._chips.delete(id);
+  }
+
+  /** Names for as many chips as there is room for, the most severe first; the others are a ring until pointed at. */
+  _nameChips() {
+    const taken = [];
+    const height = 24;
+    for (const { marker, element } of [...this._chips.values()].sort((a, b) => b.order - a.order)) {
+      const { x, y } = this.map.project(marker.getLngLat());
+      const width = 76 + 7 * element.alert.title.length; // near enough; measuring each would cost a layout
+      const box = { left: x - 14, right: x + Math.min(width, 256), top: y - height / 2, bottom: y + height / 2 };
+      const fits = box.right < this.map.getContainer().clientWidth;
+      const isFree = fits && taken.every((other) => box.right < other.left || box.left > other.right || box.bottom < other.top || box.top > other.bottom);
+      element.classList.toggle("chip-named", isFree);
+      taken.push(isFree ? box : { ...box, right: x + 14 });
+    }
+  }
+
+  // ---- your own place ----------------------------------------------------------------------------------------
+
+  _own(place, moved) {
+    const element = make("button", "you");
+    element.id = "you";
+    element.setAttribute("aria-label", "Your place: the arrow keys move it");
+    element.setAttribute("aria-describedby", "place place-help");
+    const here = () => {
+      const { lat, lng } = this.you.getLngLat().wrap();
+      return { lat: Math.max(-85, Math.min(85, lat)), lng };
+    };
+    this.you = new Marker({ element, draggable: true }).setLngLat([place.lng, place.lat]).addTo(this.map);
+    this.you.on("drag", () => moved(here(), false));
+    this.you.on("dragend", () => moved(here(), true));
+    element.addEventListener("keydown", (event) => {
+      const [east, south] = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] }[event.key] ?? [0, 0];
+      if ((!east && !south) || event.altKey || event.ctrlKey || event.metaKey) {
+        return;
+      }
+      event.preventDefault();
+      event.stopPropagation(); // or the map moves too
+      const px = event.shiftKey ? STEP_PX.coarse : STEP_PX.fine;
+      const { x, y } = this.map.project(this.you.getLngLat());
+      this.you.setLngLat(this.map.unproject([x + east * px, y + south * px]));
+      moved(here(), false);
+    });
+    element.addEventListener("keyup", (event) => event.key.startsWith("Arrow") && moved(here(), true));
+  }
+
+  /** Put the marker here. */
+  place({ lat, lng }) {
+    this.you.setLngLat([lng, lat]);
+  }
+
+  /** Outline the cell that the server is told; null for none. */
+  ownCell(cell) {
+    this._set("own-cell", collection(cell ? [cellPolygon(cell, {})] : []));
+  }
+}
+
+/** The shapes that can be drawn; an alert without any is in the lists all the same. */
+export function circlesOf(alert) {
+  return alert.area.filter((shape) => shape.type === "circle");
+}
+
+/** An attribution as text and links. MapLibre's own control makes markup of it, which this page's policy forbids. */
+function linksOf(html) {
+  const plain = (text) => text.replace(/<[^>]*>/g, "").replaceAll("&copy;", "©").replaceAll("&amp;", "&");
+  return html.split(/(<a\s.*?<\/a>)/is).map((part) => {
+    const link = /^<a\s[^>]*href=["']?(https:[^"'\s>]+)[^>]*>(.*)<\/a>$/is.exec(part);
+    return link ? Object.assign(make("a", "", plain(link[2])), { href: link[1], rel: "noopener" }) : plain(part);
+  });
+}
+
+function rank({ alert, affected }) {
+  return SEVERITIES.indexOf(alert.severity) + (affected ? SEVERITIES.length : 0);
+}
+
+/** A county's name, in the middle of its biggest part. */
+function nameOf(county) {
+  const { type, coordinates } = county.geometry;
+  const rings = type === "Polygon" ? [coordinates[0]] : coordinates.map(([outer]) => outer);
+  const ring = rings.reduce((longest, other) => (other.length > longest.length ? other : longest));
+  const middle = (axis) => {
+    const values = ring.map((point) => point[axis]);
+    return (Math.min(...values) + Math.max(...values)) / 2;
+  };
+  return { type: "Feature", properties: county.properties, geometry: { type: "Point", coordinates: [middle(0), middle(1)] } };
+}

@@ -1,0 +1,164 @@
+"""Serves the pages beside it and what they need, to this machine: an explicit list of files, and strict headers.
+
+    routes = [*files(SHARED), Route("/events", events)]
+    async with serving(application(routes, content_policy(connect=[node.stream_url]))) as url: ...
+
+Rule 1  Only files that are named here, or by the caller, are served; there is no folder to walk out of.
+Rule 2  No page may run or load what is not from here (Content-Security-Policy), nor make markup out of a string
+        (Trusted Types). Whatever else a page talks to is named by the caller.
+Rule 3  Requests for another host's name are refused: a stranger's page that points its own name at 127.0.0.1 (DNS
+        rebinding) gets nothing.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+WEB = Path(__file__).parent
+MODULES = WEB / "node_modules"  # made by `npm ci`, from a lock
+
+
+def beside(*names: str) -> dict[str, Path]:
+    """Files of this folder, each under its own name as its path."""
+    return {f"/{name}": WEB / name for name in names}
+
+
+LIBRARY = beside(*(f"geocast/{part.name}" for part in (WEB / "geocast").glob("*.js")))
+_SHARED_PARTS = ("base.css", "elements.js", "icon.svg", "shapes.js", "theme.js", "trust.js")
+SHARED = beside(*(f"shared/{name}" for name in _SHARED_PARTS))
+_MAP_MODULES = (
+    "maplibre-gl/dist/maplibre-gl.css",
+    "maplibre-gl/dist/maplibre-gl.mjs",
+    "maplibre-gl/dist/maplibre-gl-worker.mjs",
+    "h3-js/dist/browser/h3-js.es.js",
+    *(
+        f"topojson-client/src/{name}.js"
+        for name in ("bisect", "feature", "identity", "mesh", "reverse", "stitch", "transform")
+    ),
+    "us-atlas/counties-10m.json",
+    "world-atlas/countries-50m.json",
+)
+MAP_LIBRARIES = {f"/npm/{name}": MODULES / name for name in _MAP_MODULES}
+
+LOOPBACK = "127.0.0.1"
+_TYPES = {
+    ".css": "text/css",
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".json": "application/json",
+    ".mjs": "text/javascript",
+    ".svg": "image/svg+xml",
+}
+_HEADERS = {
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=(self)",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def missing(named: Mapping[str, Path]) -> str | None:
+    """The first of these files that is not there, as a path in the project; None when all are."""
+    return next((str(path.relative_to(WEB.parents[1])) for path in named.values() if not path.exists()), None)
+
+
+def files(named: Mapping[str, Path]) -> list[BaseRoute]:
+    """A route for each of these files. A browser asks each time whether its copy is still good (ETag)."""
+    return [Route(url, _sender(path)) for url, path in named.items()]
+
+
+def _sender(path: Path) -> Callable[[Request], Awaitable[Response]]:
+    async def send(request: Request) -> Response:
+        try:
+            found = os.stat(path)
+        except FileNotFoundError:
+            return Response("not installed\n", 404, media_type="text/plain")
+        headers = {"Cache-Control": "no-cache"}
+        answer = FileResponse(path, headers=headers, media_type=_TYPES[path.suffix], stat_result=found)
+        if request.headers.get("if-none-match") == answer.headers["etag"]:
+            return Response(status_code=304, headers={**headers, "ETag": answer.headers["etag"]})
+        return answer
+
+    return send
+
+
+def content_policy(*, connect: Iterable[str] = (), images: Iterable[str] = ()) -> str:
+    """A Content-Security-Policy; `connect` and `images` are the origins that the page may use besides its own."""
+    directives = {
+        "default-src": ["'none'"],
+        "script-src": ["'self'"],
+        "worker-src": ["'self'"],
+        "style-src": ["'self'"],
+        "connect-src": ["'self'", *connect],
+        "img-src": ["'self'", "data:", "blob:", *images],
+        "base-uri": ["'none'"],
+        "form-action": ["'none'"],
+        "frame-ancestors": ["'none'"],
+        "require-trusted-types-for": ["'script'"],
+        "trusted-types": ["default"],  # web/shared/trust.js
+    }
+    return "; ".join(f"{name} {' '.join(sources)}" for name, sources in directives.items())
+
+
+def application(routes: Sequence[BaseRoute], policy: str) -> ASGIApp:
+    """These routes, for requests to this machine's own name, with the headers of Rule 2 on every answer."""
+    trusted = Middleware(TrustedHostMiddleware, allowed_hosts=[LOOPBACK, "localhost"], www_redirect=False)
+    return _with_headers(
+        Starlette(routes=routes, middleware=[trusted]), {**_HEADERS, "Content-Security-Policy": policy}
+    )
+
+
+def _with_headers(app: ASGIApp, headers: Mapping[str, str]) -> ASGIApp:
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(headers)
+            await send(message)
+
+        await app(scope, receive, send_with_headers)
+
+    return wrapped
+
+
+class _Server(uvicorn.Server):
+    """uvicorn inside a loop that is not its own: signals are the caller's affair."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.asynccontextmanager
+async def serving(app: ASGIApp, port: int = 0) -> AsyncIterator[str]:
+    """Serve on loopback for as long as the block runs; the address. A port of 0 is any free one. Raises OSError."""
+    with socket.create_server((LOOPBACK, port)) as listener:
+        config = uvicorn.Config(
+            app,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=1,  # a stream of events has no end of its own
+        )
+        server = _Server(config)
+        task = asyncio.ensure_future(server.serve(sockets=[listener]))
+        try:
+            yield f"http://{LOOPBACK}:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await task

@@ -1,0 +1,431 @@
+"""The conformance kit: the client of this project meets every duty, and whoever misses one is caught.
+
+Much of it is played side by side in one loop, since nearly all of it is waiting.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgpack
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import WebSocketException
+from websockets.typing import Subprotocol
+
+from client_demo.conformance.run import FAIL, NOT_APPLICABLE, PASS, play_alone, verdicts
+from client_demo.conformance.scenarios import DUTIES, NEVER_CODES, NOT_OBSERVABLE, SCENARIOS
+from client_demo.python.client import Client, ClientError, Ending
+from client_demo.python.geo import Place
+from client_demo.python.holdings import Holdings
+from client_demo.python.reconnect import After, Backoff
+from client_demo.python.times import own_ms, wall_ms
+
+HOME = Place.at(32.7767, -96.797)
+WAIT_S = 20.0
+SIDE_BY_SIDE = 20
+# When to come back has nothing to do with the format.
+PLAYED = {"json": list(SCENARIOS), "msgpack": ["many", "clock", "basics", "revisions", "inside"]}
+ROOT = __file__.rpartition("/tests/")[0]
+
+Run = Callable[[str], Coroutine[Any, Any, object]]
+
+
+def a_client(kind: type[Client] = Client, **options: Any) -> Run:
+    """A client of this kind at HOME, as a coroutine function of the URL. A new token whenever one is wanted."""
+
+    async def run(url: str) -> None:
+        tokens = itertools.count(1)
+        usual = {"token": lambda: f"token-{next(tokens)}", "on_status": lambda line: None}
+        with contextlib.suppress(ClientError):  # it does not come back
+            await kind(url, [HOME], **{**usual, **options}).run()
+
+    return run
+
+
+def started(run: Run):
+    """As the kit wants it."""
+
+    @contextlib.asynccontextmanager
+    async def start(url: str, _token_url: str):
+        task = asyncio.ensure_future(run(url))
+        try:
+            yield str
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    return start
+
+
+# ---- clients that miss a duty -------------------------------------------------------------------------------------
+
+
+class Talkative(Client):
+    """Says more than the contract names."""
+
+    def _hello(self):
+        return super()._hello() | {"city": "Dallas"}
+
+
+class Forgetful(Client):
+    """Says nothing of what it holds."""
+
+    def _hello(self):
+        hello = super()._hello()
+        hello.pop("holding", None)
+        return hello
+
+
+class Choosy(Client):
+    """Hangs up over what it does not know."""
+
+    def _take(self, message):
+        if message["type"] not in ("alert", "cancel", "pong", "ok", "error"):
+            self.interrupt()
+        super()._take(message)
+
+
+class Stubborn(Client):
+    """Hangs up over a cancel of what it does not hold."""
+
+    def _take(self, message):
+        if message["type"] == "cancel" and message["id"] not in {alert["id"] for alert in self.holdings}:
+            self.interrupt()
+        super()._take(message)
+
+
+class Eager(Client):
+    """Acknowledges whatever comes."""
+
+    def _take(self, message):
+        if message["type"] == "alert":
+            self.ack(message["alert"]["id"], message["alert"]["revision"])
+        super()._take(message)
+
+
+class OnlyCircles(Holdings):
+    """Shows no alert whose shape it does not know."""
+
+    def take_alert(self, alert, own):
+        return super().take_alert(alert, own) if alert["area"][0]["type"] == "circle" else []
+
+
+class LatestWins(Holdings):
+    """Takes whatever revision comes last for the newest."""
+
+    def take_alert(self, alert, own):
+        if held := self._held.get(alert["id"]):
+            held.revision = 0
+        return super().take_alert(alert, own)
+
+
+class Hoarder(Holdings):
+    """Never drops anything at its end."""
+
+    def expire(self, own):
+        return []
+
+    def take_alert(self, alert, own):
+        return super().take_alert(alert, own - 10**9)
+
+
+class OwnTime(Holdings):
+    """Believes the machine's clock."""
+
+    def set_clock(self, server_now_ms, own):
+        super().set_clock(wall_ms(), own_ms())
+
+
+class Unbounded(Holdings):
+    """Lists all that it holds."""
+
+    def holding(self, own):
+        return {key: held.revision for key, held in self._held.items()}, []
+
+
+class FirstOnes(Holdings):
+    """Keeps those that end first."""
+
+    def holding(self, own):
+        first = sorted(self._held, key=lambda key: self._held[key].expires_at)[:256]
+        return {key: self._held[key].revision for key in first}, []
+
+
+def holding(kind: type[Holdings]) -> type[Client]:
+    """A client with holdings of this kind."""
+
+    class Made(Client):
+        def __init__(self, url, places, **options):
+            super().__init__(url, places, **options)
+            self.holdings = kind(places)
+
+    return Made
+
+
+class Hasty(Backoff):
+    """Comes back at once, whatever happened."""
+
+    def delay_s(self, after, retry_after_s=0.0):
+        return 0.0
+
+
+class Steady(Backoff):
+    """Never takes a failure for a reason to wait longer."""
+
+    def delay_s(self, after, retry_after_s=0.0):
+        window = self._min_s, self._max_s
+        delay = super().delay_s(after, retry_after_s)
+        self._min_s, self._max_s = window
+        return delay
+
+
+class Narrow(Backoff):
+    """Draws from the upper half of the window only ("equal jitter")."""
+
+    def delay_s(self, after, retry_after_s=0.0):
+        return (super().delay_s(after, retry_after_s) + self._min_s + (self._max_s - self._min_s)) / 2
+
+
+def backing_off(kind: type[Backoff]) -> type[Client]:
+    """A client that waits so."""
+
+    class Made(Client):
+        def __init__(self, url, places, **options):
+            super().__init__(url, places, **options)
+            self._backoff = kind(self._backoff._draw)
+
+    return Made
+
+
+class Persistent(Client):
+    """Comes back within the window, whatever the code says, and with the same token."""
+
+    def _closed(self, closed):
+        return Ending(After.WINDOW, "closed")
+
+
+class Believer(Client):
+    """Goes by the text."""
+
+    def _closed(self, closed):
+        found = super()._closed(closed)
+        reason = closed.rcvd.reason if closed.rcvd else ""
+        return Ending(After.NEVER, reason) if "never come back" in reason else found
+
+
+class Mute(ClientConnection):
+    """A WebSocket that answers no pings."""
+
+    def __init__(self, protocol, **options):
+        super().__init__(protocol, **options)
+        send_frame = protocol.send_frame
+        protocol.send_frame = lambda frame: None if frame.opcode == 0xA else send_frame(frame)
+
+
+HELLO = json.dumps({"type": "hello", "places": [{"lat": 32.7767, "lng": -96.797}]})
+PING = json.dumps({"type": "ping"})
+
+
+def saying(*frames: str | bytes, impatient_s: float | None = None, wire: str = "json", **options: Any) -> Run:
+    """A client by hand: says these frames, and then listens, or hangs up after `impatient_s`, and does it again."""
+
+    async def run(url: str) -> None:
+        while True:
+            with contextlib.suppress(OSError, WebSocketException):
+                protocols = [Subprotocol(f"geocast.v1.{wire}")]
+                async with connect(url, subprotocols=protocols, ping_interval=None, proxy=None, **options) as socket:
+                    for frame in frames:
+                        await socket.send(frame)
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(socket.wait_closed(), impatient_s)
+
+    return run
+
+
+async def connect_plainly(url: str) -> None:
+    """A WebSocket that offers no subprotocol."""
+    with contextlib.suppress(WebSocketException):
+        async with connect(url, proxy=None):
+            pass
+
+
+def with_query(run: Run) -> Run:
+    """A client with its token in the URL."""
+    return lambda url: run(f"{url}?token=secret")
+
+
+BROKEN: dict[str, tuple[str, str, Run]] = {
+    "a token in the URL": ("handshake", "basics", with_query(a_client())),
+    "no subprotocol": ("handshake", "basics", connect_plainly),
+    "a ping before the hello": ("hello", "basics", saying(PING, HELLO)),
+    "two hellos": ("hello", "basics", saying(HELLO, HELLO)),
+    "a field too many": ("form", "basics", a_client(Talkative)),
+    "NaN": ("form", "basics", saying(HELLO.replace("32.7767", "NaN"))),
+    "a key twice": ("form", "basics", saying(HELLO, '{"type":"ping","type":"ping"}')),
+    "bytes for text": ("form", "basics", saying(msgpack.packb({"type": "hello", "token": b"t"}), wire="msgpack")),
+    "no map": ("form", "basics", saying(HELLO, "[1]")),
+    "text for bytes": ("form", "basics", saying(HELLO, wire="msgpack")),
+    "a place as a list": ("form", "basics", saying('{"type":"hello","places":[[1,2]],"holding":[]}')),
+    "a message of its own": ("form", "basics", saying(HELLO, '{"type":"chat"}')),
+    "400 pings": ("pace", "basics", saying(HELLO, *[PING] * 400)),
+    "no pongs": ("pong", "basics", saying(HELLO, create_connection=Mute)),
+    "hangs up over the unknown": ("unknown", "basics", a_client(Choosy)),
+    "shows only circles": ("unknown", "basics", a_client(holding(OnlyCircles))),
+    "hangs up over a cancel": ("unknown-cancel", "basics", a_client(Stubborn)),
+    "takes the latest for the newest": ("revisions", "revisions", a_client(holding(LatestWins))),
+    "never drops": ("expiry", "clock", a_client(holding(Hoarder))),
+    "believes its own clock": ("clock", "clock", a_client(holding(OwnTime))),
+    "acknowledges everything": ("inside", "inside", a_client(Eager)),
+    "says nothing of what it holds": ("holding", "revisions", a_client(Forgetful)),
+    "lists all that it holds": ("at-most-256", "many", a_client(holding(Unbounded))),
+    "lists those that end first": ("at-most-256", "many", a_client(holding(FirstOnes))),
+    "hangs up although it was answered": ("ping", "silence", saying(HELLO, PING, impatient_s=0.3)),
+    "believes in the dead": ("dead", "silence", a_client(pong_s=1e6)),
+    "always draws the same": ("window", "window", a_client(draw=lambda: 0.5)),
+    "draws from half of the window": ("window", "window", a_client(backing_off(Narrow))),
+    "comes back at once": ("window", "window", a_client(backing_off(Hasty))),
+    "goes by the text": ("window", "window", a_client(Believer)),
+    "never waits longer": ("backoff", "backoff", a_client(backing_off(Steady))),
+    **{f"comes back after {c}": ("no-return", f"no-return-{c}", a_client(Persistent)) for c in NEVER_CODES},
+    "insists on its token": ("new-token", "new-token", a_client(Persistent, token=lambda: "mine")),
+    "comes back when it is too much": ("later", "later", a_client(backing_off(Hasty))),
+    "takes its time after 4420": ("at-once", "at-once", a_client(Persistent)),
+    "comes back at once again and again": ("at-once", "at-once", a_client(backing_off(Hasty))),
+    "forgets what it holds after 4420": ("at-once", "at-once", a_client(Forgetful)),
+}
+
+
+async def play_everything():
+    """The good client in both formats, and each of the others in the scenario that is to catch it: what was found."""
+    free = asyncio.Semaphore(SIDE_BY_SIDE)
+    plays = {(wire, name): a_client(wire=wire) for wire, names in PLAYED.items() for name in names}
+    plays |= {(name, scenario): run for name, (_, scenario, run) in BROKEN.items()}
+
+    async def play(who, scenario):
+        async with free:
+            return await play_alone(SCENARIOS[scenario], started(plays[who, scenario]), "127.0.0.1", WAIT_S)
+
+    longest_first = sorted(plays, key=lambda pair: list(SCENARIOS).index(pair[1]))
+    found = await asyncio.gather(*(play(*pair) for pair in longest_first))
+    return dict(zip(longest_first, found, strict=True))
+
+
+def judged(played, who):
+    """The verdicts on one client, by duty."""
+    mine = {scenario: found for (name, scenario), found in played.items() if name == who}
+    return {verdict.duty: verdict for verdict in verdicts([SCENARIOS[name] for name in mine], mine.values())}
+
+
+@pytest.fixture(scope="module")
+def played():
+    """What was found of all of them."""
+    return asyncio.run(play_everything())
+
+
+@pytest.mark.parametrize("wire", PLAYED)
+def test_the_client_of_this_project_meets_every_duty(played, wire):
+    found = judged(played, wire)
+    assert found.keys() >= {duty for name in PLAYED[wire] for duty in SCENARIOS[name].duties}
+    assert {duty for duty, verdict in found.items() if verdict.outcome != PASS} == set(NOT_OBSERVABLE), found
+
+
+def test_the_client_of_this_project_is_seen_in_all_its_duties(played):
+    assert judged(played, "json").keys() == DUTIES.keys()
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_whoever_misses_a_duty_is_caught(played, name):
+    verdict = judged(played, name)[BROKEN[name][0]]
+    assert verdict.outcome == FAIL, verdict
+    assert verdict.details
+
+
+def test_every_duty_that_can_be_seen_has_a_client_that_misses_it():
+    assert {duty for duty, _, _ in BROKEN.values()} == DUTIES.keys() - set(NOT_OBSERVABLE)
+    assert all(duty in SCENARIOS[scenario].duties for duty, scenario, _ in BROKEN.values() if duty != "pace")
+
+
+def test_what_can_not_be_seen_is_said_to_be_so():
+    """A client without acknowledgements, tokens and pings of its own is not failed for it."""
+
+    async def play():
+        names = ("inside", "new-token", "silence")
+        run = a_client(token=None, on_change=lambda change: False)
+        return [await play_alone(SCENARIOS[n], started(run), "127.0.0.1", WAIT_S) for n in names[:2]]
+
+    found = {v.duty: v.outcome for v in verdicts([SCENARIOS["inside"], SCENARIOS["new-token"]], asyncio.run(play()))}
+    assert (found["inside"], found["new-token"]) == (NOT_APPLICABLE, NOT_APPLICABLE)
+
+
+# ---- the command ---------------------------------------------------------------------------------------------------
+
+
+def conformance(*arguments: object, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+    """`python -m client_demo conformance …`."""
+    command = [sys.executable, "-m", "client_demo", "conformance", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False)
+
+
+LISTEN = (sys.executable, "-m", "client_demo", "listen", "--lat", "32.78", "--lng", "-96.8")
+
+
+def test_a_command_is_judged_and_the_report_written(tmp_path):
+    """The way that the README shows."""
+    report = tmp_path / "report.json"
+    done = conformance(
+        *("--scenario", "basics", "--scenario", "revisions", "--json", report, "--"),
+        *(*LISTEN, "--url", "{url}", "--token", "t"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    written = json.loads(report.read_text())
+    assert written["passed"]
+    assert {duty["duty"] for duty in written["duties"] if duty["verdict"] == "pass"} >= {"hello", "revisions", "pong"}
+
+
+def test_a_client_that_never_comes_fails():
+    done = conformance("--scenario", "basics", "--wait", "2", "--", sys.executable, "-c", "print('I am lost')")
+    assert done.returncode == 1
+    assert "no client connected" in done.stdout
+    assert "I am lost" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--listen", "nowhere"), ("--scenario", "no-such"), ("--json", "/no/such/dir"), ("--", "/no/such/command")],
+    ids=lambda arguments: arguments[-1],
+)
+def test_wrong_input_is_one_line_and_status_2(arguments):
+    done = conformance(*arguments)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert arguments[-1] in done.stderr or "HOST:PORT" in done.stderr
+
+
+def test_who_is_not_started_by_a_command_is_judged_too():
+    """Scenario after scenario, on one address; this client comes back by itself."""
+
+    async def play():
+        command = [sys.executable, "-m", "client_demo", "conformance", "--scenario", "basics", "--scenario", "inside"]
+        kit = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=subprocess.PIPE)
+        assert kit.stdout
+        address = re.search(rb"ws://\S+/v1/stream", await kit.stdout.readline())
+        assert address
+        async with started(a_client())(address[0].decode(), ""):
+            output, _ = await kit.communicate()
+        return kit.returncode, output.decode()
+
+    status, output = asyncio.run(asyncio.wait_for(play(), 60))
+    assert status == 0, output
+    assert "fail" not in output
+
+
+def test_the_scenarios_can_be_listed():
+    done = conformance("--list")
+    assert [line.split()[0] for line in done.stdout.splitlines()] == list(SCENARIOS)

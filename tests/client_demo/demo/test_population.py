@@ -1,0 +1,40 @@
+"""The made-up city: varied, repeatable, and near enough to the incidents to be worth a demo."""
+
+from collections import Counter
+
+from client_demo.demo.population import KINDS, STEPS, city
+from client_demo.python.geo import Place, distance_m
+
+INCIDENTS = [(32.7767, -96.797), (32.9, -96.7)]
+
+
+def test_the_same_seed_gives_the_same_city():
+    """So that a demo can be repeated."""
+    assert city(50, INCIDENTS, seed=1) == city(50, INCIDENTS, seed=1)
+    assert city(50, INCIDENTS, seed=1) != city(50, INCIDENTS, seed=2)
+
+
+def test_all_kinds_and_both_formats_are_there():
+    """Half of them each format, and every way to say where one is."""
+    everybody = city(1000, INCIDENTS)
+    assert Counter(one.wire for one in everybody) == {"json": 500, "msgpack": 500}
+    assert {one.kind for one in everybody} == set(KINDS)
+    by_kind = {kind: next(one for one in everybody if one.kind == kind) for kind in KINDS}
+    assert by_kind["an H3 cell only"].steps[0][0].cell is not None
+    assert by_kind["a point and its accuracy"].steps[0][0].reach_m > 0
+    assert len(by_kind["two places"].steps[0]) == 2
+    assert len(by_kind["on the move"].steps) == STEPS
+
+
+def test_what_is_sent_of_a_place_is_what_it_is_judged_by():
+    """The processes that play subscribers get maps."""
+    for one in city(200, INCIDENTS):
+        sent = one.to_map()["steps"]
+        assert [[Place.from_map(place) for place in places] for places in sent] == one.steps
+
+
+def test_many_live_near_an_incident():
+    """Else nobody would be told."""
+    homes = [one.steps[0][0] for one in city(500, INCIDENTS)]
+    near = sum(min(distance_m(home.lat, home.lng, *where) for where in INCIDENTS) < 3000 for home in homes)
+    assert near > 250

@@ -1,0 +1,83 @@
+"""The demo as a whole, small and short: a node of its own, subscribers in two processes, a desk, a verdict."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from client_demo.demo.show import MIN_SECONDS, Evidence, judge
+from client_demo.demo.verdict import Published
+from client_demo.python.geo import Place
+
+ROOT = Path(__file__).parents[3]
+LAST_LINE = r"demo: alerts=(\d+) expected=(\d+) delivered=(\d+) outside=(\d+) missed=(\d+) p99_ms=(\d+\.\d)"
+
+
+@pytest.mark.slow
+def test_the_demo_ends_by_itself_and_finds_nobody_missed_or_wrongly_told():
+    """Its last line is for machines."""
+    if not Path(sys.executable).with_name("geocast").exists():
+        pytest.skip("there is no `geocast` command beside this Python: `make install` makes it")
+    done = subprocess.run(
+        [sys.executable, "-m", "client_demo", "demo", "--seconds", str(MIN_SECONDS), "--subscribers", "300"],
+        check=False,
+        cwd=ROOT,
+        env={key: value for key, value in os.environ.items() if key != "DEMO_FEED"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = re.fullmatch(LAST_LINE, done.stdout.splitlines()[-1])
+    assert found is not None, done.stdout
+    alerts, expected, delivered, outside, missed = (int(number) for number in found.groups()[:5])
+    assert alerts >= 2
+    assert expected == delivered > 0
+    assert outside == missed == 0
+    for act in ("it has moved east", "lost their connection", "came back, holding", "re-timed"):
+        assert act in done.stdout
+
+
+def test_sigterm_ends_the_demo_with_all_that_it_has_started():
+    """As Ctrl-C does."""
+    command = [sys.executable, "-u", "-m", "client_demo", "demo", "--no-stay", "--subscribers", "20", "--port", "0"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
+        assert demo.stdout
+        lines = iter(demo.stdout.readline, "")
+        assert any("subscribers connected" in line for line in lines)
+        started = Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text().split()
+        demo.terminate()
+        assert list(lines)[-1] == "stopped\n"
+    assert started
+    assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
+
+
+HELLO, GOT = ("hello", 10, 0, {}), ("alert", 100_000_100, "a", 1)
+
+
+@pytest.mark.parametrize(
+    ("events", "faults", "is_good", "counts"),
+    [
+        ([[HELLO, GOT]], [], True, "expected=1 delivered=1 outside=0 missed=0 p99_ms=100.0"),
+        (
+            [[HELLO, GOT]],
+            ["a connection was closed with 1006 (1 times)"],
+            False,
+            "expected=1 delivered=1 outside=0 missed=0",
+        ),
+        ([[HELLO, GOT], [HELLO]], [], False, "expected=2 delivered=1 outside=0 missed=1"),
+        ([[HELLO, GOT, GOT]], [], False, "expected=1 delivered=1 outside=0 missed=0"),
+        ([], [], False, "expected=0 delivered=0 outside=0 missed=0 p99_ms=0.0"),
+    ],
+)
+def test_the_demo_is_good_only_if_all_is_right_and_something_was_delivered(events, faults, is_good, counts):
+    """Nobody missed, nobody wrongly told, nothing twice, and not nothing at all."""
+    area = [{"type": "circle", "lat": 1.0, "lng": 2.0, "radius_m": 100.0}]
+    items = [Published("a", 1, area, 100, 200, "arson", "text")]
+    records = [([[Place.at(1.0, 2.0)]], record) for record in events]
+    outcome = judge(Evidence(items, records, list(faults), 10**9))
+    assert outcome.is_good is is_good
+    assert outcome.last_line().startswith(f"demo: alerts=1 {counts}")

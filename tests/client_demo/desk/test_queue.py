@@ -1,0 +1,328 @@
+"""What lies on the desk: one item for an incident, what is proposed, who decided, and what can't be approved."""
+
+import json
+
+import pytest
+
+from client_demo.desk.feeds import read_records
+from client_demo.desk.queue import (
+    MOST_ITEMS,
+    Conflict,
+    Item,
+    NotAllowed,
+    Queue,
+    accept,
+    observe,
+    read_form,
+    refuse,
+    sighting,
+)
+from client_demo.desk.triage import Policy
+from client_demo.desk.words import Trouble
+from client_demo.python.times import format_time
+
+NOW = 1_800_000_000_000
+HOUR = 3_600_000
+POLICY = Policy.from_map(
+    {
+        "name": "for these tests",
+        "categories": {
+            "fire_structure": {"title": "Structure fire", "max_age_s": 3600, "min_radius_m": 100, "max_radius_m": 5000},
+            "burglary": {"title": "Burglary", "max_age_s": 600, "min_radius_m": 100, "max_radius_m": 5000},
+        },
+        "never": {"assault": "Assault"},
+    }
+)
+ANSWER = {"id": "x", "revision": 1, "area": [], "issued_at": format_time(NOW), "expires_at": format_time(NOW + HOUR)}
+
+
+def sample(*rows):
+    """Records of the sample's form: (number, age in ms, nature, lat, lng)."""
+    lines = ["incident,reported_at,nature,lat,lng,address,unit"]
+    for number, age_ms, nature, lat, lng in rows:
+        at = "" if age_ms is None else format_time(NOW - age_ms)[:19] + "Z"
+        lines.append(f'{number},{at},"{nature}",{lat},{lng},1200 Block of Elm St,Engine 3')
+    return read_records("feed.csv", "\n".join(lines))
+
+
+def montgomery(*rows):
+    """Records without numbers: (minutes after noon, title)."""
+    lines = ["lat,lng,desc,title,timeStamp,twp,addr"]
+    lines += [
+        f"40.1,-75.1,ELM ST; ABINGTON; Station 358;,{title},2016-04-06 12:{minute:02}:00,ABINGTON,ELM ST"
+        for minute, title in rows
+    ]
+    return read_records("feed.csv", "\n".join(lines))
+
+
+def sightings(records):
+    return [sighting(group, records, group.incident.occurred_at) for group in records.groups]
+
+
+def queue_of(*rows):
+    queue = Queue(POLICY, "actual")
+    for seen in sightings(sample(*rows)):
+        queue.take(seen)
+    return queue
+
+
+def one(nature="Structure fire", age_ms=60_000, lat=32.71234567, lng=-96.81234567):
+    queue = queue_of(("A", age_ms, nature, lat, lng))
+    (item,) = queue
+    return queue, item
+
+
+def form_of(queue, item, **changes):
+    return read_form({**queue.proposal(item), **changes})
+
+
+def approve(queue, item, by="ann", version=None, now=NOW, **changes):
+    return queue.approve(item, version or item.version, form_of(queue, item, **changes), by, now)
+
+
+def live():
+    queue, item = one()
+    approve(queue, item)
+    accept(item, ANSWER)
+    return queue, item
+
+
+# ---- grouping --------------------------------------------------------------------------------------------------
+
+
+def test_rows_and_editions_of_one_incident_are_one_item():
+    """A unit more is a row more of the same item, whose time and place stay."""
+    queue = queue_of(("A", 60_000, "Structure fire", 32.7, -96.8), ("B", 50_000, "Arson", 32.7, -96.8))
+    (item, other) = queue
+    later = sample(("A", 60_000, "Structure fire", 32.7, -96.8), ("A", 10_000, "Structure fire", 32.8, -96.8))
+    assert queue.take(sightings(later)[0]) is item
+    assert item.sighting.row_count == 2
+    assert (item.sighting.incident.lat, item.sighting.incident.occurred_at) == (32.7, NOW - 60_000)
+    assert queue.take(sightings(later)[0]) is None
+    assert [each.id for each in queue] == [item.id, other.id]
+
+
+def test_without_a_number_rows_alike_within_the_hour_are_one_item_in_every_edition():
+    """Also when the edition has lost the first row meanwhile."""
+    queue = Queue(POLICY, "actual")
+    (first,) = sightings(montgomery((0, "EMS: BUILDING FIRE"), (40, "Fire: BUILDING FIRE")))
+    item = queue.take(first)
+    (later,) = sightings(montgomery((40, "Fire: BUILDING FIRE"), (59, "EMS: BUILDING FIRE")))
+    assert queue.take(later) is item
+    assert len(list(queue)) == 1
+
+
+def test_the_oldest_undecided_items_make_room_and_decided_ones_stay():
+    """A feed may be longer than a desk."""
+    queue = queue_of(*((str(n), n * 1000, "Structure fire", 32.7, -96.8) for n in range(MOST_ITEMS + 2)))
+    oldest = max(queue, key=lambda item: NOW - item.sighting.incident.occurred_at)
+    queue.set_aside(oldest, oldest.version, "dismiss", "ann", NOW)
+    assert len(queue.trim()) == 1
+    assert queue.get(oldest.id) is oldest
+
+
+# ---- what is proposed ------------------------------------------------------------------------------------------
+
+
+def test_the_proposal_is_the_desks_own_words_and_a_rounded_place():
+    """No word of the record gets into it."""
+    queue, item = one()
+    form = queue.proposal(item)
+    assert (form["category"], form["severity"], form["radius_m"]) == ("fire_structure", "severe", 1000)
+    assert (form["lat"], form["lng"]) == (32.71235, -96.81235)
+    assert not any(word in json.dumps(form) for word in ("Elm", "1200", "Engine"))
+
+
+def test_a_district_may_be_told_without_what_is_private_in_it():
+    """Neighbourhoods help; an address among them does not."""
+    queue = Queue(POLICY, "actual")
+    item = queue.take(sightings(montgomery((0, "Fire: BUILDING FIRE")))[0])
+    assert queue.proposal(item)["description"] == "Reported in Abington."
+
+
+@pytest.mark.parametrize(
+    ("nature", "is_locked", "obstacle"),
+    [
+        ("Assault", True, "never alerted: Assault"),
+        ("Medical, fall", True, "concerns only an individual: a medical call"),
+        ("Traffic collision", False, "not on the policy's list: traffic"),
+        ("Fireworks", False, 'unknown nature: "Fireworks" is not in the table'),
+    ],
+)
+def test_what_is_never_alerted_is_locked_and_the_rest_waits_for_a_category(nature, is_locked, obstacle):
+    """The reason stands beside it."""
+    queue, item = one(nature)
+    assert (item.category, item.is_locked, item.obstacle) == ("", is_locked, obstacle)
+    if is_locked:
+        with pytest.raises(NotAllowed, match="not for an alert"):
+            approve(queue, item, category="fire_structure", headline="x")
+    else:
+        assert approve(queue, item, category="fire_structure", headline="A fire")
+
+
+# ---- what can't be approved ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "changes", "field", "words"),
+    [
+        ({"age_ms": HOUR + 1000}, {}, "", "more than an hour ago"),
+        ({"age_ms": 700_000}, {"category": "burglary"}, "", "more than 10 minutes ago"),
+        ({"age_ms": -120_000}, {}, "", "not happened yet"),
+        ({"age_ms": None}, {}, "", "has no time"),
+        ({"lat": "", "lng": ""}, {}, "place", "no coordinates"),
+        ({}, {"radius_m": None}, "radius_m", "how far"),
+        ({}, {"category": "assault"}, "category", "Choose a category"),
+        ({}, {"headline": "Fire at 1200 Elm Street"}, "headline", "“1200 Elm Street” reads like an address"),
+        ({}, {"description": "3 engines are there"}, "description", "“3 engines” reads like units sent there"),
+    ],
+)
+def test_what_stands_in_the_way_is_said_beside_its_field(given, changes, field, words):
+    """And nothing is decided."""
+    queue, item = one(**given)
+    with pytest.raises(NotAllowed) as refusal:
+        approve(queue, item, **changes)
+    (trouble,) = refusal.value.troubles
+    assert trouble.field == field
+    assert words in trouble.text
+    assert (item.state, item.pending, item.history) == ("waiting", None, [])
+
+
+def test_an_incident_is_stale_one_millisecond_after_its_categorys_time():
+    """Bounds are inclusive, as in the protocol."""
+    queue, item = one(age_ms=HOUR)
+    assert queue.stale_at(item) == NOW
+    with pytest.raises(NotAllowed):
+        approve(queue, item, now=NOW + 1)
+    assert approve(queue, item, now=NOW)
+
+
+def test_words_that_read_like_an_address_can_be_confirmed():
+    """ "2 men on Elm Street" is none."""
+    queue, item = one()
+    assert approve(queue, item, headline="2 men on Elm Street", confirmed=True)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"headline": 7}, {"headline": "\ud800"}, {"lat": "1"}, {"radius_m": True}, {"lng": float("nan")}, {"lat": 1e300}],
+)
+def test_a_form_of_the_wrong_types_is_no_form(changes):
+    """The page never sends one."""
+    with pytest.raises(ValueError, match="expected"):
+        read_form(changes)
+
+
+# ---- decisions -------------------------------------------------------------------------------------------------
+
+
+def test_an_approval_is_a_complete_request_by_a_named_reviewer():
+    """Written down before it is sent."""
+    queue, item = one()
+    approve(queue, item, by="ann")
+    assert item.pending.body == {
+        "id": item.alert_id,
+        "category": "fire_structure",
+        "headline": "Building on fire in this area. Keep windows closed and stay away.",
+        "severity": "severe",
+        "status": "actual",
+        "threat": "community",
+        "occurred_at": format_time(NOW - 60_000),
+        "area": [{"type": "circle", "lat": 32.71235, "lng": -96.81235, "radius_m": 1000}],
+        "approval": {"reviewer": "ann", "approved_at": format_time(NOW)},
+    }
+
+
+def test_the_same_decision_again_is_the_first_one():
+    """A double click, or an answer that was lost."""
+    queue, item = one()
+    assert approve(queue, item, version=1)
+    body = item.pending.body
+    assert not approve(queue, item, version=1, now=NOW + 5000)
+    accept(item, ANSWER)
+    assert not approve(queue, item, version=1, now=NOW + 9000)
+    assert (item.state, len(item.history), body["approval"]["approved_at"]) == ("live", 1, format_time(NOW))
+
+
+@pytest.mark.parametrize("changes", [{"by": "ben"}, {"headline": "Other words"}])
+def test_who_is_second_is_told_who_was_first(changes):
+    """Another reviewer, or other words on an old version."""
+    queue, item = one()
+    approve(queue, item, version=1)
+    for _ in range(2):
+        with pytest.raises(Conflict, match=r"ann was first: approved at \d\d:\d\d:\d\d UTC"):
+            approve(queue, item, version=1, **changes)
+        if item.pending:
+            accept(item, ANSWER)
+
+
+def test_a_refused_approval_leaves_the_item_waiting_with_the_reasons():
+    """It can be decided again, and is still the same alert."""
+    queue, item = one()
+    approve(queue, item)
+    alert_id = item.pending.body["id"]
+    refuse(item, [Trouble("headline", "too long")])
+    assert (item.state, item.pending, item.troubles) == ("waiting", None, [Trouble("headline", "too long")])
+    approve(queue, item)
+    assert item.pending.body["id"] == alert_id
+    assert item.troubles == []
+
+
+def test_a_live_alert_is_revised_and_cancelled_by_number():
+    """Each decision takes the next one."""
+    queue, item = live()
+    queue.approve(
+        item, item.version, form_of(queue, item, radius_m=500), "ben", NOW + 2 * HOUR
+    )  # age is not judged again
+    assert (item.pending.what, item.pending.body["revision"]) == ("revise", 2)
+    accept(item, ANSWER | {"revision": 2})
+    assert item.form["radius_m"] == 500
+    queue.cancel(item, item.version, "False alarm", False, "ann", NOW)
+    assert item.pending.body == {
+        "revision": 3,
+        "reason": "False alarm",
+        "approval": {"reviewer": "ann", "approved_at": format_time(NOW)},
+    }
+    accept(item, {"revision": 3})
+    assert (item.state, item.form["radius_m"]) == ("cancelled", 500)
+
+
+@pytest.mark.parametrize(("reason", "words"), [(" ", "Say why"), ("Was at 12 Elm St", "reads like an address")])
+def test_a_cancel_needs_a_reason_that_can_be_shown(reason, words):
+    """Everybody who had the alert reads it."""
+    queue, item = live()
+    with pytest.raises(NotAllowed, match=words):
+        queue.cancel(item, item.version, reason, False, "ann", NOW)
+
+
+def test_an_item_is_dismissed_and_put_back():
+    """By whom is written down."""
+    queue, item = one()
+    assert queue.set_aside(item, 1, "dismiss", "ann", NOW)
+    assert not queue.set_aside(item, 1, "dismiss", "ann", NOW)
+    with pytest.raises(Conflict, match="ann was first: dismissed"):
+        approve(queue, item, by="ben")
+    queue.set_aside(item, item.version, "reopen", "ben", NOW)
+    assert (item.state, [decision.by for decision in item.history]) == ("waiting", ["ann", "ben"])
+
+
+def test_what_the_node_says_of_a_live_alert_is_taken():
+    """Its counts, its end, and revisions made elsewhere."""
+    _, item = live()
+    alert = {"revision": 1, "area": [], "issued_at": "", "expires_at": ""}
+    seen = {"state": "live", "alert": alert, "delivery": {"sent": 3, "acked": 2}}
+    assert observe(item, seen)
+    assert not observe(item, seen)
+    assert item.delivery == {"sent": 3, "acked": 2}
+    version = item.version
+    assert observe(item, {**seen, "state": "expired", "alert": alert | {"revision": 2}})
+    assert (item.state, item.revision, item.version) == ("expired", 2, version + 1)
+
+
+def test_an_item_survives_being_written_down():
+    """JSON and back."""
+    queue, item = one()
+    approve(queue, item)
+    refuse(item, [Trouble("headline", "too long", "invalid-value")])
+    approve(queue, item)
+    assert Item.from_map(json.loads(json.dumps(item.to_map()))) == item

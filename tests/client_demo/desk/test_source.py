@@ -1,0 +1,176 @@
+"""Where incidents come from: a replay at its pace, and polls that ask first and read only so much."""
+
+import asyncio
+
+import httpx
+import pytest
+from real_data import dispatch
+
+from client_demo.desk import source
+from client_demo.desk.feeds import SAMPLE, FeedError, feed_text, read_records
+from client_demo.desk.source import MOST_BYTES, Poll, Replay, as_recorded, open_feed
+
+NOW = 1_800_000_000_000
+TEXT = feed_text(SAMPLE)
+URL = "https://data.example/feed.csv?key=secret"
+
+
+def replay(text=TEXT, speed=1.0, ahead=12):
+    return Replay(read_records("feed.csv", text), NOW, speed=speed, ahead=ahead)
+
+
+# ---- replay ----------------------------------------------------------------------------------------------------
+
+
+def test_a_replay_begins_with_some_incidents_and_the_last_of_them_happens_now():
+    """At the times of the file, moved as a whole."""
+    due = list(replay(ahead=12).due(NOW))
+    assert len(due) == 12
+    assert due[-1].incident.occurred_at == NOW
+    first, last = due[0], due[-1]
+    assert last.incident.occurred_at - first.incident.occurred_at == last.recorded_at - first.recorded_at
+    assert all(seen.is_retimed for seen in due)
+
+
+@pytest.mark.parametrize("speed", [0.5, 1, 60])
+def test_the_others_follow_at_the_pace_of_the_file(speed):
+    """Times the speed."""
+    playing = replay(speed=speed)
+    list(playing.due(NOW))
+    at = playing.next_at()
+    assert list(playing.due(at - 1)) == []
+    (seen,) = playing.due(at)
+    assert seen.incident.occurred_at == at
+    records = read_records("feed.csv", TEXT).groups
+    assert at - NOW == int((records[12].incident.occurred_at - records[11].incident.occurred_at) / speed)
+
+
+def test_a_replay_ends_and_says_that_it_is_one():
+    """Every incident came once."""
+    playing = replay(speed=60)
+    assert len(list(playing.due(NOW + 10**9))) == len(read_records("feed.csv", TEXT).groups)
+    assert playing.next_at() is None
+    assert playing.title == (
+        "Replay of the sample of invented incidents, recorded 2025-03-14, 60 times as fast; the times are moved to now"
+    )
+
+
+def test_a_feed_may_be_taken_as_recorded():
+    """Then it is as old as it is."""
+    seen = next(as_recorded(read_records("feed.csv", TEXT)))
+    assert seen.incident.occurred_at == seen.recorded_at
+    assert not seen.is_retimed
+
+
+@pytest.mark.parametrize("name", ["sf_fire_calls.csv", "montgomery_pa_911.csv", "dallas_active_calls.csv"])
+def test_real_records_can_be_replayed(name):
+    """Dallas too: a person can place the circle that the record has no coordinates for."""
+    records = read_records(name, feed_text(dispatch(name)))
+    playing = Replay(records, NOW, speed=1, ahead=5)
+    due = list(playing.due(NOW))
+    assert 5 <= len(due) < len(records.groups)
+    assert len(due) + len(list(playing.due(NOW + 10**13))) == len(records.groups)
+
+
+# ---- poll ------------------------------------------------------------------------------------------------------
+
+
+class FakePortal:
+    """An open-data server: answers in turn, the last answer for all that follow. Where it lies: no network."""
+
+    def __init__(self, *answers):
+        self._answers = list(answers)
+        self.requests: list[httpx.Request] = []
+
+    def _answer(self, request):
+        self.requests.append(request)
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def fetch(self, times=1, every_s=60.0):
+        """Fetch so often; for each time the number of incidents, None or the refusal, and the wait after it."""
+
+        async def run():
+            poll = Poll(URL, every_s, httpx.MockTransport(self._answer))
+            found = []
+            for _ in range(times):
+                try:
+                    records = await poll.fetch()
+                    found.append((len(records.groups) if records else None, poll.wait_s))
+                except FeedError as error:
+                    found.append((str(error), poll.wait_s))
+            await poll.close()
+            return found
+
+        return asyncio.run(run())
+
+
+def test_a_poll_asks_whether_there_is_anything_new():
+    """By the validators that it was given."""
+    first = httpx.Response(200, text=TEXT, headers={"ETag": '"1"', "Last-Modified": "Fri, 14 Mar 2025 18:00:00 GMT"})
+    portal = FakePortal(first, httpx.Response(304), httpx.Response(200, text=TEXT))
+    assert [count for count, _ in portal.fetch(4)] == [42, None, 42, 42]
+    asked = [request.headers.get("If-None-Match") for request in portal.requests]
+    assert asked == [None, '"1"', '"1"', None]
+    assert portal.requests[1].headers["If-Modified-Since"] == "Fri, 14 Mar 2025 18:00:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (httpx.Response(500), "data.example can't be read: it answers 500"),
+        (httpx.Response(302, headers={"Location": "http://127.0.0.1:22/"}), "it answers 302 Found"),
+        (httpx.ConnectError("no route to secret"), "data.example can't be read: ConnectError"),
+        (httpx.Response(200, text="<html>"), "data.example"),
+        (httpx.Response(200, content=b"\xff\xfe"), "not UTF-8"),
+        (httpx.Response(200, content=b"x" * (MOST_BYTES + 1)), "more than 16 MiB"),
+    ],
+)
+def test_what_cannot_be_read_is_told_in_one_line_without_the_address(answer, words):
+    """The address may hold a key. No redirect is followed: it could lead into the desk's own network."""
+    portal = FakePortal(answer)
+    ((told, _),) = portal.fetch()
+    assert words in told
+    assert "secret" not in told
+    assert "\n" not in told
+    assert len(portal.requests) == 1
+
+
+def test_it_asks_less_often_when_it_fails_and_when_it_is_told_to():
+    """And as often as before when it is well again."""
+    good = httpx.Response(200, text=TEXT)
+    portal = FakePortal(
+        *(httpx.Response(503) for _ in range(3)), httpx.Response(429, headers={"Retry-After": "600"}), good
+    )
+    assert [wait for _, wait in portal.fetch(5)] == [60, 120, 240, 600, 60]
+
+
+def test_nobody_is_asked_every_second():
+    """Five seconds at least."""
+    assert FakePortal(httpx.Response(200, text=TEXT)).fetch(every_s=0.1)[0][1] == 5
+
+
+def test_a_portal_that_does_not_end_its_answer_is_left(monkeypatch):
+    """It has so many seconds for all of it."""
+    monkeypatch.setattr(source, "FETCH_S", 0.05)
+
+    class Endless(httpx.AsyncByteStream):
+        async def __aiter__(self):
+            while True:
+                yield b"x"
+                await asyncio.sleep(0.01)
+
+    ((told, _),) = FakePortal(httpx.Response(200, stream=Endless())).fetch()
+    assert told == "data.example can't be read: TimeoutError"
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [("ftp://data.example/x", "has to begin with"), ("https://", "has to begin with"), ("absent.csv", "can't be read")],
+)
+def test_a_feed_that_can_not_be_opened_is_refused_at_once(where, words):
+    """Before a page is served."""
+    with pytest.raises(FeedError, match=words):
+        open_feed(where, speed=1, ahead=1, is_as_recorded=False, every_s=60, clock=lambda: NOW)

@@ -1,0 +1,105 @@
+"""What the node refuses, in plain words beside the field. The problems are those that a node really writes."""
+
+import pytest
+
+from client_demo.desk.words import Trouble, span, troubles
+from client_demo.python.publisher import Refused
+
+
+def refused(*errors, status=422):
+    problem = {
+        "type": f"/problems/{errors[0][0]}",
+        "title": "Title",
+        "detail": "detail",
+        "errors": [
+            {"type": f"/problems/{slug}", "pointer": pointer, "detail": detail} for slug, pointer, detail in errors
+        ],
+    }
+    return Refused(status, problem)
+
+
+@pytest.mark.parametrize(
+    ("error", "field", "text"),
+    [
+        (
+            ("radius-out-of-range", "/area/radius_m", "must be 100 to 20000 m"),
+            "radius_m",
+            "The radius must be 100 to 20,000 m for this category.",
+        ),
+        (
+            ("radius-out-of-range", "/area/0/radius_m", "must be 100 to 20000 m"),
+            "radius_m",
+            "The radius must be 100 to 20,000 m for this category.",
+        ),
+        (
+            ("stale", "/occurred_at", "must be at most 3600 s ago"),
+            "",
+            "This happened more than an hour ago. Alerts are for what is happening now.",
+        ),
+        (
+            ("category-not-alertable", "/category", "is not a category of the policy"),
+            "category",
+            "Choose a category: the policy lists what may be alerted.",
+        ),
+        (
+            ("category-not-alertable", "/category", "assault is never alerted"),
+            "category",
+            "This category is never alerted.",
+        ),
+        (
+            ("invalid-value", "/area/0/lat", "Input should be less than or equal to 90"),
+            "place",
+            "The centre is a latitude of -90 to 90 and a longitude of -180 to 180 degrees.",
+        ),
+        (
+            ("invalid-value", "/headline", "String should have at least 1 character"),
+            "headline",
+            "The headline needs 1 to 140 characters of plain text.",
+        ),
+        (("invalid-value", "/expires_at", "must be a time"), "", "Must be a time."),
+        (("something-new", "/nowhere", "a rule of tomorrow"), "", "A rule of tomorrow."),
+    ],
+)
+def test_each_broken_rule_stands_beside_its_field(error, field, text):
+    """A rule that is not known here is told in the node's words."""
+    assert troubles(refused(error)) == [Trouble(field, text, error[0])]
+
+
+def test_every_broken_rule_is_told():
+    """In the node's order."""
+    found = troubles(
+        refused(("stale", "/occurred_at", "must be at most 600 s ago"), ("invalid-value", "/headline", "too long"))
+    )
+    assert [(trouble.field, trouble.slug) for trouble in found] == [("", "stale"), ("headline", "invalid-value")]
+    assert "10 minutes" in found[0].text
+
+
+@pytest.mark.parametrize(
+    ("problem", "words"),
+    [
+        ({"type": "/problems/unauthorized", "title": "Unauthorized"}, "token is not accepted"),
+        ({"type": "/problems/revision-conflict", "title": "x", "current": 3}, "revised this alert elsewhere"),
+        ({"title": "status 418 I'm a teapot"}, "418"),
+    ],
+)
+def test_a_problem_as_a_whole_is_one_sentence(problem, words):
+    """Also what is no problem document."""
+    (trouble,) = troubles(Refused(400, problem))
+    assert trouble.field == ""
+    assert words in trouble.text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (3600, "an hour"),
+        (7200, "2 hours"),
+        (600, "10 minutes"),
+        (60, "a minute"),
+        (90, "90 seconds"),
+        (5400, "90 minutes"),
+    ],
+)
+def test_spans_in_words(seconds, words):
+    """As a person says them."""
+    assert span(seconds) == words

@@ -1,0 +1,562 @@
+"""The asyncio shell against a small WebSocket server in this process: what it says, hears, shows and survives."""
+
+import asyncio
+import base64
+import contextlib
+import functools
+import json
+from collections.abc import Callable, Coroutine
+from http import HTTPStatus
+
+import msgpack
+import pytest
+from schemas import check_client_message
+from websockets.asyncio.server import ServerConnection, serve
+
+from client_demo.python.client import Client, ClientError, RequestRefused, token_expiry_ms
+from client_demo.python.geo import Place
+from client_demo.python.link import Pace, first_to_end
+from client_demo.python.times import format_time, wall_ms
+
+GUARD_S = 10.0  # a test that takes longer hangs
+HOME, FAR = Place.at(32.7767, -96.797), Place.at(33.5, -97.5)
+SUBPROTOCOLS = ["geocast.v1.json", "geocast.v1.msgpack"]
+
+Script = Callable[["Session"], Coroutine[None, None, None]]
+
+
+class Session:
+    """One connection of the fake node, with messages as maps."""
+
+    def __init__(self, socket: ServerConnection) -> None:
+        self.socket = socket
+        self._is_text = socket.subprotocol == SUBPROTOCOLS[0]
+
+    async def read(self):
+        frame = await self.socket.recv()
+        assert isinstance(frame, str) == self._is_text
+        message = json.loads(frame) if self._is_text else msgpack.unpackb(frame)
+        check_client_message(message)
+        return message
+
+    async def send(self, **message):
+        await self.socket.send(json.dumps(message) if self._is_text else msgpack.packb(message))
+
+    async def welcome(self, **more):
+        fields = {"session": "s", "now": format_time(wall_ms()), "live": 0, "heartbeat_s": 25}
+        await self.send(type="welcome", **{**fields, "retry": {"min_ms": 0, "max_ms": 0}, **more})
+
+    async def stay(self):
+        """Read until the client goes."""
+        async for _ in self.socket:
+            pass
+
+
+class FakeNode:
+    """A stream listener that plays one script after the other, one for each connection; the last for all that follow.
+
+    Where it lies: it decides nothing by itself, has no limits, and welcomes whom it is told to.
+    """
+
+    def __init__(self, *scripts: Script) -> None:
+        self._scripts = list(scripts)
+        self.hellos: list[dict] = []
+        self.faults: list[BaseException] = []
+
+    async def _handle(self, socket: ServerConnection) -> None:
+        session = Session(socket)
+        script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
+        try:
+            self.hellos.append(await session.read())
+            await script(session)
+        except AssertionError as fault:
+            self.faults.append(fault)
+
+    @contextlib.asynccontextmanager
+    async def running(self, **options):
+        async with serve(self._handle, "127.0.0.1", 0, subprotocols=SUBPROTOCOLS, **options) as server:
+            yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/stream"
+        assert not self.faults, self.faults
+
+
+def scenario(test):
+    """Run a test's coroutine function, but not for ever."""
+
+    @functools.wraps(test)
+    def run(*arguments, **named):
+        asyncio.run(asyncio.wait_for(test(*arguments, **named), GUARD_S))
+
+    return run
+
+
+def alert(key="a", revision=1, at=HOME, lasts_ms=3_600_000):
+    return {
+        "id": key,
+        "revision": revision,
+        "category": "fire_structure",
+        "headline": "Building on fire",
+        "severity": "severe",
+        "expires_at": format_time(wall_ms() + lasts_ms),
+        "area": [{"type": "circle", "lat": at.lat, "lng": at.lng, "radius_m": 1000.0}],
+    }
+
+
+def quick(url, places=(HOME,), **options):
+    """A client that never waits before it comes back."""
+    return Client(url, list(places), **{"draw": lambda: 0.0, "on_status": lambda line: None, **options})
+
+
+def run_once(script, **options):
+    """Play one script to a client that stops when the script is over; the changes that it reported, and the node."""
+
+    async def play():
+        changes = []
+
+        async def played(session):
+            await script(session)
+            client.stop()
+            await session.stay()
+
+        node = FakeNode(played)
+        async with node.running() as url:
+            client = quick(url, on_change=changes.append, **options)
+            await client.run()
+        return changes, node
+
+    return asyncio.run(asyncio.wait_for(play(), GUARD_S))
+
+
+@pytest.mark.parametrize("wire", ["json", "msgpack"])
+def test_a_client_says_where_it_is_and_acknowledges_what_it_has_shown(wire):
+    """In both formats, with the filter and the token that it was given."""
+    acks = []
+
+    async def script(session):
+        await session.welcome(live=1)
+        await session.send(type="alert", alert=alert())
+        acks.append(await session.read())
+
+    changes, node = run_once(
+        script, wire=wire, categories=["arson"], min_severity="minor", token=lambda: "secret", places=[HOME, FAR]
+    )
+    assert node.hellos == [
+        {
+            "type": "hello",
+            "places": [{"lat": HOME.lat, "lng": HOME.lng}, {"lat": FAR.lat, "lng": FAR.lng}],
+            "token": "secret",
+            "categories": ["arson"],
+            "min_severity": "minor",
+        }
+    ]
+    assert [(change.kind, change.here) for change in changes] == [("new", True)]
+    assert acks == [{"type": "ack", "id": "a", "revision": 1}]
+
+
+def test_fields_without_a_value_are_left_out():
+    """Never null."""
+
+    async def script(session):
+        await session.welcome()
+
+    _, node = run_once(script)
+    assert set(node.hellos[0]) == {"type", "places"}
+
+
+@scenario
+async def test_what_the_caller_did_not_show_is_not_acknowledged():
+    """It returned False; `ack` says it later."""
+
+    async def script(session):
+        await session.welcome()
+        await session.send(type="alert", alert=alert("a"))
+        await session.send(type="alert", alert=alert("b"))
+        assert await session.read() == {"type": "ack", "id": "b", "revision": 1}
+        client.ack("a", 1)
+        assert await session.read() == {"type": "ack", "id": "a", "revision": 1}
+        client.stop()
+        await session.stay()
+
+    async with FakeNode(script).running() as url:
+        client = quick(url, on_change=lambda change: change.alert["id"] != "a")
+        await client.run()
+
+
+@scenario
+async def test_a_client_that_comes_back_says_what_it_holds_and_is_made_right():
+    """The node went away; meanwhile one alert was cancelled and one revised."""
+    changes = []
+
+    async def first(session):
+        await session.welcome()
+        await session.send(type="alert", alert=alert("a"))
+        await session.send(type="alert", alert=alert("b", revision=2))
+        await session.socket.close(1012)
+
+    async def second(session):
+        await session.welcome(live=2)
+        await session.send(type="cancel", id="a", revision=2, reason="over", cancelled_at=format_time(wall_ms()))
+        await session.send(type="alert", alert=alert("b", revision=3, at=FAR))
+        client.stop()
+        await session.stay()
+
+    node = FakeNode(first, second)
+    async with node.running() as url:
+        client = quick(url, on_change=changes.append)
+        await client.run()
+    assert "holding" not in node.hellos[0]
+    assert node.hellos[1]["holding"] == {"a": 1, "b": 2}
+    assert [(change.kind, change.alert["id"]) for change in changes] == [
+        ("new", "a"),
+        ("new", "b"),
+        ("cancelled", "a"),
+        ("no_longer_here", "b"),
+    ]
+
+
+@pytest.mark.parametrize("code", [1001, 1006, 1011, 1012, 4408, 4420, 4999])
+@scenario
+async def test_after_these_codes_a_client_comes_back(code):
+    """1006 is a connection that is cut."""
+
+    async def cut(session):
+        await session.welcome()
+        if code == 1006:
+            session.socket.transport.abort()
+        else:
+            await session.socket.close(code)
+
+    async def stay(session):
+        await session.welcome()
+        client.stop()
+        await session.stay()
+
+    node = FakeNode(cut, stay)
+    async with node.running() as url:
+        client = quick(url)
+        await client.run()
+    assert len(node.hellos) == 2
+
+
+@pytest.mark.parametrize("code", [1002, 1003, 1007, 1009, 4400, 4401, 4403])
+@scenario
+async def test_after_these_codes_a_client_gives_up_and_says_why(code):
+    """4401 too, where there is nobody to ask for a token."""
+
+    async def refuse(session):
+        await session.socket.close(code)
+
+    node = FakeNode(refuse)
+    async with node.running() as url:
+        with pytest.raises(ClientError, match=str(code)):
+            await quick(url).run()
+    assert len(node.hellos) == 1
+
+
+@scenario
+async def test_a_refused_token_is_replaced_by_a_fresh_one():
+    """The callback may be a coroutine function."""
+    tokens = iter(["old", "fresh"])
+
+    async def token():
+        return next(tokens)
+
+    async def refuse(session):
+        await session.socket.close(4401)
+
+    async def accept(session):
+        await session.welcome()
+        client.stop()
+        await session.stay()
+
+    node = FakeNode(refuse, accept)
+    async with node.running() as url:
+        client = quick(url, token=token)
+        await client.run()
+    assert [hello["token"] for hello in node.hellos] == ["old", "fresh"]
+
+
+@scenario
+async def test_a_refused_token_is_not_sent_again():
+    """Without another one there is no point in coming back."""
+
+    async def refuse(session):
+        await session.socket.close(4401)
+
+    node = FakeNode(refuse)
+    async with node.running() as url:
+        with pytest.raises(ClientError, match="there is no other one"):
+            await quick(url, token=lambda: "always the same").run()
+    assert len(node.hellos) == 1
+
+
+def test_a_token_is_renewed_before_it_expires():
+    """The session goes on; the second one's own `exp` tells when the third is due."""
+    claims = base64.urlsafe_b64encode(json.dumps({"exp": wall_ms() / 1000 + 0.2}).encode()).decode().rstrip("=")
+    tokens = iter(["first", f"x.{claims}.x", "third"])
+    sent = []
+
+    async def script(session):
+        await session.welcome(token_expires_at=format_time(wall_ms() + 100))
+        for _ in range(2):
+            message = await session.read()
+            sent.append(message)
+            await session.send(type="ok", ref=message["ref"], live=0)
+
+    run_once(script, token=lambda: next(tokens))
+    assert [(message["type"], message["token"]) for message in sent] == [
+        ("token", f"x.{claims}.x"),
+        ("token", "third"),
+    ]
+
+
+@pytest.mark.parametrize("token", ["", "opaque", "a.!.c", "a.e30.c", "a.W10.c"])
+def test_a_token_that_cannot_be_read_has_no_known_expiry(token):
+    """Then the server's 4401 is how we learn of it."""
+    assert token_expiry_ms(token) is None
+
+
+@scenario
+async def test_a_server_that_goes_silent_is_asked_and_then_left():
+    """`ping` after `heartbeat_s`, dead when no answer comes."""
+    pings = []
+
+    async def silent(session):
+        await session.welcome(heartbeat_s=0.01)
+        pings.append(await session.read())
+        await session.stay()
+
+    async def stay(session):
+        await session.welcome()
+        client.stop()
+        await session.stay()
+
+    async with FakeNode(silent, stay).running() as url:
+        client = quick(url, pong_s=0.05)
+        await client.run()
+    assert pings == [{"type": "ping"}]
+
+
+def test_a_pong_keeps_the_connection_and_sets_the_clock():
+    """The server's `now` is an hour ahead: an alert that ends within it is over."""
+    ahead = 3_600_000
+
+    async def script(session):
+        await session.welcome(heartbeat_s=0.01)
+        assert await session.read() == {"type": "ping"}
+        await session.send(type="pong", now=format_time(wall_ms() + ahead))
+        await session.send(type="alert", alert=alert("over", lasts_ms=ahead - 60_000))
+        await session.send(type="alert", alert=alert("lives", lasts_ms=ahead + 60_000))
+        while (await session.read())["type"] != "ack":
+            pass
+
+    changes, node = run_once(script)
+    assert [change.alert["id"] for change in changes] == ["lives"]
+    assert len(node.hellos) == 1
+
+
+@scenario
+async def test_an_alert_is_dropped_when_it_ends():
+    """Without a word from the server."""
+    changes = []
+
+    async def script(session):
+        await session.welcome()
+        await session.send(type="alert", alert=alert(lasts_ms=60))
+        await session.stay()
+
+    def note(change):
+        changes.append(change.kind)
+        if change.kind == "expired":
+            client.stop()
+
+    async with FakeNode(script).running() as url:
+        client = quick(url, on_change=note)
+        await client.run()
+    assert changes == ["new", "expired"]
+
+
+@scenario
+async def test_a_move_is_known_to_the_server_when_it_returns():
+    """At once for what is held; a refusal is raised; the next `hello` says the new place."""
+    changes, moved = [], []
+
+    async def first(session):
+        await session.welcome()
+        await session.send(type="alert", alert=alert())
+        assert (await session.read())["type"] == "ack"
+        message = await session.read()
+        moved.append(message["places"])
+        await session.send(type="ok", ref=message["ref"], live=0)
+        message = await session.read()
+        await session.send(type="error", code="bad-field", detail="no such severity", ref=message["ref"])
+        assert (await session.read())["type"] == "move"
+        await session.socket.close(1012)
+
+    async def second(session):
+        await session.welcome()
+        client.stop()
+        await session.stay()
+
+    async def walk():
+        await shown.wait()
+        await client.move([FAR])
+        assert moved == [[{"lat": FAR.lat, "lng": FAR.lng}]]
+        with pytest.raises(RequestRefused, match="no such severity"):
+            await client.filter(min_severity="minor")
+        await client.move([FAR, HOME])  # the connection ends before the answer
+
+    def note(change):
+        changes.append(change.kind)
+        shown.set()
+
+    shown = asyncio.Event()
+    node = FakeNode(first, second)
+    async with node.running() as url:
+        client = quick(url, on_change=note)
+        await asyncio.gather(client.run(), walk())
+    assert changes == ["new", "no_longer_here", "back_here"]
+    assert len(node.hellos[1]["places"]) == 2
+    assert node.hellos[1]["min_severity"] == "minor"
+
+
+@scenario
+async def test_without_a_connection_a_move_waits_for_nothing():
+    """The next `hello` says it."""
+    client = Client("ws://127.0.0.1:1/v1/stream", [HOME])
+    await client.move([FAR])
+    assert client.holdings.places == (FAR,)
+
+
+def test_what_is_unknown_or_nonsense_is_ignored():
+    """Within version 1 the server may add messages and fields; and a listener outlives nonsense."""
+
+    async def script(session):
+        await session.welcome(future="field")
+        await session.send(type="weather", degrees=31)
+        await session.send(no_type=True)
+        await session.socket.send("{")
+        await session.send(type="alert", alert={"id": "incomplete"})
+        await session.send(type="ok", ref=99, live=0)
+        await session.send(type="error", code="unknown-type", detail="what?")
+        await session.send(type="alert", alert={**alert(), "future": {"field": 1}})
+        await session.read()
+
+    changes, _ = run_once(script)
+    assert [change.kind for change in changes] == ["new"]
+
+
+@scenario
+async def test_a_server_that_does_not_begin_with_a_welcome_speaks_something_else():
+    """There is no point in coming back."""
+
+    async def strange(session):
+        await session.send(type="greetings")
+        await session.stay()
+
+    async with FakeNode(strange).running() as url:
+        with pytest.raises(ClientError, match="does not speak this protocol"):
+            await quick(url).run()
+
+
+@pytest.mark.parametrize("status", [HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN])
+@scenario
+async def test_a_handshake_that_is_refused_for_good_is_one_clear_error(status):
+    """The URL, or this client, is wrong."""
+
+    def refuse(socket, request):
+        return socket.respond(status, "no")
+
+    async def never(session):
+        raise AssertionError
+
+    async with FakeNode(never).running(process_request=refuse) as url:
+        with pytest.raises(ClientError, match=f"answered {status.value}"):
+            await quick(url).run()
+
+
+@scenario
+async def test_an_url_that_is_none_is_one_clear_error():
+    """Before anything is tried."""
+    with pytest.raises(ClientError, match="isn't a valid URI"):
+        await quick("http://127.0.0.1/").run()
+
+
+@scenario
+async def test_an_interruption_is_survived():
+    """As in a tunnel."""
+
+    async def first(session):
+        await session.welcome()
+        await session.send(type="alert", alert=alert())
+        await session.stay()
+
+    async def second(session):
+        await session.welcome()
+        client.stop()
+        await session.stay()
+
+    node = FakeNode(first, second)
+    async with node.running() as url:
+        client = quick(url, on_change=lambda change: client.interrupt())
+        await client.run()
+    assert len(node.hellos) == 2
+
+
+@scenario
+async def test_stopping_closes_with_1000():
+    """The client's own end."""
+    codes = []
+
+    async def script(session):
+        await session.welcome()
+        client.stop()
+        await session.stay()
+        codes.append(session.socket.close_code)
+
+    async with FakeNode(script).running() as url:
+        client = quick(url)
+        await client.run()
+    assert codes == [1000]
+
+
+@scenario
+async def test_what_the_caller_raises_ends_the_run():
+    """It is not swallowed."""
+
+    async def script(session):
+        await session.welcome()
+        await session.send(type="alert", alert=alert())
+        await session.stay()
+
+    def broken(change):
+        raise ZeroDivisionError
+
+    async with FakeNode(script).running() as url:
+        with pytest.raises(ZeroDivisionError):
+            await quick(url, on_change=broken).run()
+
+
+def test_acknowledgements_keep_below_the_servers_limit():
+    """A burst at once, then a steady pace, and the burst again after a rest."""
+    pace = Pace(per_s=8, burst=3)
+    assert [pace.wait_s(100.0) for _ in range(5)] == [0, 0, 0, 1 / 8, 2 / 8]
+    assert pace.wait_s(1000.0) == 0
+
+
+@scenario
+async def test_the_first_to_end_ends_the_others():
+    """And what it raised is raised."""
+    ended = []
+
+    async def long():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("long")
+
+    async def broken():
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        await first_to_end(long(), broken())
+    assert ended == ["long"]

@@ -1,0 +1,154 @@
+"""Publishing over HTTP, against a transport in memory: the same bytes until there is an answer, and plain words."""
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import httpx
+import pytest
+
+from client_demo.python.publisher import Publisher, Refused, Unanswered, retry_after_s
+
+ALERT = {"id": "a:1", "headline": "Brand – nah"}
+
+
+class FakeApi:
+    """Answers requests in turn, the last answer for all that follow; an exception is raised instead.
+
+    Where it lies: there is no network, no clock, and waiting takes no time.
+    """
+
+    def __init__(self, *answers):
+        self._answers = list(answers)
+        self.requests: list[httpx.Request] = []
+        self.waits: list[float] = []
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def _sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+
+    def call(self, work):
+        """Have `work` done with a publisher."""
+
+        async def run():
+            async with Publisher(
+                "http://127.0.0.1:8766",
+                "secret",
+                transport=httpx.MockTransport(self._answer),
+                sleep=self._sleep,
+                clock=lambda: sum(self.waits),
+            ) as publisher:
+                return await work(publisher)
+
+        return asyncio.run(run())
+
+
+def answer(status, body=None, **headers):
+    return httpx.Response(status, json={} if body is None else body, headers=headers)
+
+
+def test_an_alert_is_posted_as_utf8_json_with_the_token():
+    """And the answer comes back as a map."""
+    api = FakeApi(answer(201, {"id": "a:1", "revision": 1}))
+    assert api.call(lambda publisher: publisher.publish(ALERT)) == {"id": "a:1", "revision": 1}
+    (request,) = api.requests
+    assert (request.method, request.url.raw_path) == ("POST", b"/v1/alerts")
+    assert request.headers["authorization"] == "Bearer secret"
+    assert request.headers["content-type"] == "application/json"
+    assert json.loads(request.content) == ALERT
+    assert "–".encode() in request.content
+
+
+@pytest.mark.parametrize(
+    ("work", "expected"),
+    [
+        (lambda publisher: publisher.publish(ALERT, dry_run=True), ("POST", b"/v1/alerts?dry_run=true")),
+        (lambda publisher: publisher.revise(ALERT), ("POST", b"/v1/alerts/a%3A1/revisions")),
+        (lambda publisher: publisher.cancel("a/b", {}), ("POST", b"/v1/alerts/a%2Fb/cancel")),
+        (lambda publisher: publisher.get("a"), ("GET", b"/v1/alerts/a")),
+        (lambda publisher: publisher.live(), ("GET", b"/v1/alerts")),
+        (lambda publisher: publisher.policy(), ("GET", b"/v1/policy")),
+    ],
+)
+def test_each_call_has_its_path(work, expected):
+    """Section 4 of the protocol."""
+    api = FakeApi(answer(200, {"alerts": []}))
+    api.call(work)
+    assert (api.requests[0].method, api.requests[0].url.raw_path) == expected
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        answer(503),
+        answer(500),
+        answer(429),
+        httpx.Response(502, text="<html>bad gateway</html>"),
+        httpx.ConnectError("refused"),
+        httpx.ReadTimeout(""),
+        httpx.RemoteProtocolError("closed"),
+    ],
+)
+def test_without_an_answer_the_same_request_is_sent_again(trouble):
+    """The same bytes: the server takes them as one alert."""
+    api = FakeApi(trouble, trouble, answer(200, {"revision": 1}))
+    assert api.call(lambda publisher: publisher.publish(ALERT)) == {"revision": 1}
+    assert len({request.content for request in api.requests}) == 1
+    assert len(api.requests) == 3
+    assert 0 < api.waits[0] < api.waits[1] * 2
+
+
+def test_retry_after_is_waited_for():
+    """At least that long."""
+    api = FakeApi(answer(503, **{"Retry-After": "7"}), answer(201))
+    api.call(lambda publisher: publisher.publish(ALERT))
+    assert api.waits == [7]
+
+
+def test_after_a_minute_without_an_answer_it_says_so():
+    """With the last trouble, in one line."""
+    api = FakeApi(answer(503, {"title": "Log unavailable", "detail": "the disk is full"}))
+    with pytest.raises(Unanswered, match="gave no answer: Log unavailable: the disk is full"):
+        api.call(lambda publisher: publisher.publish(ALERT))
+    assert 30 < sum(api.waits) <= 60
+
+
+def test_a_refusal_is_not_tried_again_and_says_every_broken_rule():
+    """In plain words, with the fields."""
+    problem = {
+        "type": "/problems/stale",
+        "title": "Incident too old",
+        "status": 422,
+        "detail": "too old",
+        "errors": [
+            {"type": "/problems/stale", "pointer": "/occurred_at", "detail": "must be at most 3600 s ago"},
+            {"type": "/problems/unknown-field", "pointer": "", "detail": "a field that is not known"},
+        ],
+    }
+    api = FakeApi(answer(422, problem))
+    with pytest.raises(Refused) as refusal:
+        api.call(lambda publisher: publisher.publish(ALERT))
+    assert (refusal.value.status, refusal.value.slug, len(api.requests)) == (422, "stale", 1)
+    assert refusal.value.lines == ["/occurred_at: must be at most 3600 s ago", "the alert: a field that is not known"]
+
+
+def test_a_refusal_without_a_problem_document_is_told_by_its_status():
+    """As a proxy would."""
+    api = FakeApi(httpx.Response(403, text="<html>"))
+    with pytest.raises(Refused, match="status 403 Forbidden"):
+        api.call(lambda publisher: publisher.policy())
+
+
+def test_retry_after_may_be_a_date():
+    """RFC 9110; what can't be read counts as nothing."""
+    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
+    past = format_datetime(datetime.now(UTC) - timedelta(seconds=100), usegmt=True)
+    assert 90 < retry_after_s(soon) <= 100
+    assert [retry_after_s(value) for value in (past, "soon", None, "12")] == [0, 0, 0, 12]

@@ -1,0 +1,106 @@
+"""The Python client agrees with the test vectors (client_demo/conformance/vectors)."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import client_demo.conformance
+from client_demo.python.geo import Place, is_inside
+from client_demo.python.holdings import SHOWN, Holdings, Kind
+from client_demo.python.reconnect import NO_CLOSE_FRAME, After, Backoff, after_close
+from client_demo.python.times import parse_time
+
+VECTORS = Path(client_demo.conformance.__file__).with_name("vectors")
+AREA = [{"type": "circle", "lat": 32.78, "lng": -96.8, "radius_m": 1020.0}]
+HOME = Place.at(32.7767, -96.797)
+
+
+def vectors(name):
+    return json.loads((VECTORS / f"{name}.json").read_text("utf-8"))
+
+
+def cases(name):
+    return [pytest.param(case, id=case["why"]) for case in vectors(name)["cases"]]
+
+
+def alert(held):
+    return {"area": AREA, "severity": "severe", "category": "robbery", **held}
+
+
+@pytest.mark.parametrize("case", cases("inside"))
+def test_who_is_inside(case):
+    places = [Place.from_map(place) for place in case["places"]]
+    assert is_inside(case["area"], places) == case["inside"]
+    if "cell_place" in case:
+        found = {"lat": places[0].lat, "lng": places[0].lng, "reach_m": pytest.approx(places[0].reach_m, abs=1e-5)}
+        assert case["cell_place"] == found
+
+
+@pytest.mark.parametrize("case", cases("clock"))
+def test_what_is_over_by_the_servers_clock(case):
+    holdings = Holdings([HOME])
+    long_ago = case["readings"][0]
+    holdings.set_clock(parse_time(long_ago["now"]) - 10**9, long_ago["own_ms"])
+    holdings.take_alert(alert({"id": "a", "revision": 1, "expires_at": case["expires_at"]}), long_ago["own_ms"])
+    assert len(holdings) == 1
+    for reading in case["readings"]:
+        holdings.set_clock(parse_time(reading["now"]), reading["own_ms"])
+    assert parse_time(case["expires_at"]) - holdings.server_ms(case["own_ms"]) == case["left_ms"]
+    holdings.expire(case["own_ms"])
+    assert len(holdings) == case["live"]
+
+
+@pytest.mark.parametrize("case", cases("holding"))
+def test_what_holding_lists(case):
+    holdings, now = Holdings([HOME]), parse_time(case["now"])
+    holdings.set_clock(now - 10**9, 0)
+    for held in case["held"]:
+        holdings.take_alert(alert(held), 0)
+    assert len(holdings) == len(case["held"])
+    holdings.set_clock(now, 0)
+    listed, changes = holdings.holding(0)
+    assert listed == case["holding"]
+    assert sorted(change.alert["id"] for change in changes if change.kind is Kind.DROPPED) == case["dropped"]
+
+
+@pytest.mark.parametrize("case", cases("revisions"))
+def test_what_replaces_what(case):
+    whole = vectors("revisions")
+    holdings = Holdings([Place.from_map(whole["place"])])
+    holdings.set_clock(parse_time(whole["now"]), 0)
+    for step in case["steps"]:
+        message = step["message"]
+        if message["type"] == "alert":
+            changes = holdings.take_alert(message["alert"], 0)
+        else:
+            changes = holdings.take_cancel(message)
+        effects = ["shown" if change.kind in SHOWN else str(change.kind) for change in changes]
+        assert (effects or ["nothing"]) == [step["effect"]]
+        assert {held["id"]: held["revision"] for held in holdings} == step["held"]
+
+
+@pytest.mark.parametrize("case", cases("reconnect"))
+def test_when_to_come_back(case):
+    """The least and the most that can be drawn are the ends of the window: full jitter."""
+    soonest, latest = Backoff(lambda: 0.0), Backoff(lambda: 1.0)
+    for step in case["steps"]:
+        if "welcome" in step:
+            for backoff in (soonest, latest):
+                backoff.welcomed(**step["welcome"]["retry"])
+            continue
+        after = after_close(step["closed"])
+        if step["delay_ms"] is None:
+            assert after is After.NEVER
+            continue
+        assert (after is After.NEW_TOKEN) == step.get("new_token", False)
+        low, high = soonest.delay_s(after) * 1000, latest.delay_s(after) * 1000
+        if after in (After.WINDOW, After.AT_ONCE) and step["delay_ms"][1] is not None:
+            assert [low, high] == step["delay_ms"]
+        else:
+            assert low >= step["delay_ms"][0]
+            assert step["delay_ms"][1] is None or high <= step["delay_ms"][1]
+
+
+def test_no_connection_counts_as_no_close_frame():
+    assert NO_CLOSE_FRAME == 1006

@@ -1,0 +1,170 @@
+"""The commands: complete help, one clear line for what can't be done, and text that is shown as text."""
+
+import socket
+
+import pytest
+from click.testing import CliRunner
+
+from client_demo.console import alert_line, make_console, plain
+from client_demo.demo.progress import verdict_table
+from client_demo.demo.show import MIN_SECONDS
+from client_demo.demo.verdict import Published, Row
+from client_demo.python.geo import Place
+from client_demo.python.holdings import Holdings
+from client_demo.python.times import format_time
+from client_demo.terminal.cli import main
+from client_demo.terminal.listen import change_line, held_table
+
+NOW = 1_800_000_000_000
+COMMANDS = ("listen", "walk", "review", "publish", "revise", "cancel", "desk", "map", "demo")
+
+
+def run(*arguments, **environment):
+    return CliRunner(env={"GEOCAST_TOKEN": "t", **environment}).invoke(main, arguments)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_explains_itself(command):
+    """With the environment variables that stand for options."""
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert "env var:" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["listen", "--lat", "1"], "say where you are"),
+        (["listen"], "say where you are"),
+        (["listen", "--cell", "xyz"], "not an H3 cell"),
+        (["listen", "--lat", "91", "--lng", "0"], "91"),
+        (["listen", "--url", "nonsense", "--lat", "1", "--lng", "2"], "isn't a valid URI"),
+        (["walk", "--from", "1,2", "--to", "nowhere"], "two numbers with a comma"),
+        (["walk", "--from", "1,2", "--to", "91,0"], "a latitude of -90 to 90"),
+        (["review", "--port", "99999"], "99999"),
+        (["desk", "absent.csv"], "absent.csv can't be read"),
+        (["demo", "--seconds", str(MIN_SECONDS - 1)], "too short"),
+        (["demo", "--feed", "absent.csv"], "absent.csv can't be read"),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_one_line(arguments, line):
+    """And with an exit status that is not 0."""
+    result = run(*arguments)
+    assert result.exit_code in (1, 2)
+    assert line in result.output
+    assert "Traceback" not in result.output
+
+
+def test_a_port_that_is_taken_ends_the_map_with_one_line(monkeypatch):
+    """Whoever asks for a port gets that port or none."""
+    monkeypatch.setattr("client_demo.terminal.cli.missing", lambda files: None)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = run("map", "--port", str(taken.getsockname()[1]))
+    assert result.exit_code == 1
+    assert "can't be served on port" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_without_its_packages_there_is_no_map(monkeypatch):
+    """The line says what gets them."""
+    monkeypatch.setattr("client_demo.terminal.cli.missing", lambda files: "client_demo/web/node_modules/x.js")
+    result = run("map")
+    assert result.exit_code == 1
+    assert "`make demo` gets it" in result.output
+
+
+def test_an_unusable_feed_ends_the_demo_with_2(tmp_path):
+    """Nothing is started for it."""
+    feed = tmp_path / "feed.csv"
+    feed.write_text(
+        "incident_number,nature_of_call,date_time,location,unit_number\n1,11V - Burg,2018-01-09T09:26:00.000,x,y\n"
+    )
+    result = run("demo", DEMO_FEED=str(feed))
+    assert result.exit_code == 2
+    assert result.output == (
+        "error: feed.csv can't be used: Dallas active calls give a block and a street but no coordinates, "
+        "and nothing here looks addresses up\n"
+    )
+
+
+def shown(**more):
+    alert = {
+        "id": "a",
+        "revision": 2,
+        "category": "arson",
+        "title": "Arson",
+        "headline": "Fire set on purpose",
+        "severity": "severe",
+        "expires_at": format_time(NOW + 125_000),
+        "area": [{"type": "circle", "lat": 10.0, "lng": 20.0, "radius_m": 5000.0}],
+        **more,
+    }
+    holdings = Holdings([Place.at(10.0, 20.01)])
+    (change,) = holdings.take_alert(alert, NOW)
+    return change_line(change, holdings, NOW).plain
+
+
+def test_a_line_tells_what_where_and_how_long():
+    """Inside or outside by our own reckoning."""
+    assert shown() == (
+        "new            SEVERE Arson: Fire set on purpose"
+        "  [inside, 1.1 km from the centre; 2 min 05 s left; revision 2]"
+    )
+
+
+def test_the_table_has_what_one_is_inside_of_first_then_what_ends_first():
+    """With where, how long and which revision."""
+    holdings = Holdings([Place.at(10.0, 20.0)])
+    for name, minutes, lat in (("far", 1, 11.0), ("late", 30, 10.0), ("soon", 2, 10.0)):
+        alert = {"id": name, "revision": 3, "category": "arson", "headline": name, "severity": "severe"}
+        area = [{"type": "circle", "lat": lat, "lng": 20.0, "radius_m": 5000.0}]
+        holdings.take_alert({**alert, "expires_at": format_time(NOW + minutes * 60_000), "area": area}, NOW)
+    console = make_console()
+    with console.capture() as capture:
+        console.print(held_table(holdings, "connected", NOW))
+    head, *rows, status = [line for line in capture.get().splitlines() if line.strip()]
+    assert head.split() == ["alert", "where", "left", "rev"]
+    assert [row.split()[2] for row in rows] == ["soon", "late", "far"]
+    assert rows[0].split()[-1] == "3"
+    assert [next(word for word in row.split() if "side" in word).strip(",") for row in rows] == [
+        "inside",
+        "inside",
+        "outside",
+    ]
+    assert status.strip() == "connected"
+
+
+@pytest.mark.parametrize("text", ["", "7", '{"a": 1}', "[1]", '[{"alert": {}}]'])
+def test_a_file_that_holds_something_else_is_refused_and_kept(tmp_path, text):
+    """It may be somebody's."""
+    path = tmp_path / "held.json"
+    path.write_text(text)
+    result = run("listen", "--lat", "1", "--lng", "2", "--held", str(path))
+    assert result.exit_code == 2
+    assert "does not hold what" in result.output
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize("status", ["exercise", "test"])
+def test_exercises_and_tests_are_shown_as_such(status):
+    """Protocol, "A client's duties"."""
+    assert f"[{status.upper()}] SEVERE Arson" in shown(status=status)
+
+
+def test_text_from_outside_is_shown_as_text():
+    """No markup, no control codes, nothing that turns the direction round."""
+    assert "[red]x[/red]" in shown(headline="[red]x[/red]")
+    assert plain("a\x1b[31mb\u202ec\x07\n") == "a�[31mb�c��"
+    assert alert_line({"severity": "minor", "category": "arson", "headline": "x\x1b[2J"}) == "MINOR arson: x�[2J"
+
+
+@pytest.mark.parametrize("width", [80, 132])
+def test_the_verdict_keeps_its_numbers_in_a_narrow_terminal(width):
+    """The headline gives way."""
+    item = Published("a", 1, [], 0, 1, "vehicle_break_in_theft", "A headline that is rather long " * 4)
+    console = make_console()
+    console.width = width
+    with console.capture() as capture:
+        console.print(verdict_table([Row(item, 9, 1234, 1234, 0, 5, 6, [1.0, 2.0, 300.0])], width))
+    words = capture.get().split("\n")[1].split()
+    assert {"1", "1234", "0", "5", "2.0", "300.0"} <= set(words)
