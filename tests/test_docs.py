@@ -1,5 +1,7 @@
 """The documents say what the code does: settings, close codes, problem types, the rules that tests cite."""
 
+import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from geocast.policy import Category
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
+PACKAGE = ROOT / "server" / "geocast"
 OPTIONS = [parameter for parameter in cli.serve.params if isinstance(parameter, click.Option)]
 COMMANDS = [(name, option) for name in ("keygen", "token") for option in cli.cli.commands[name].params]
 
@@ -125,6 +128,103 @@ def test_no_rule_has_two_ids():
     ids = [row[0] for row in rows(document("protocol.md")) if re.fullmatch(r"[A-Z]\d+", row[0])]
     assert len(ids) > 50
     assert len(ids) == len(set(ids))
+
+
+# ---- docs/behaviour.md ---------------------------------------------------------------------------------------
+
+
+def limits():
+    """The rows of the tables of limits: what, limit, where it stands in the code, and what is beyond it."""
+    found = [row for row in rows(section(document("behaviour.md"), "Limits")) if row[0] != "what"]
+    assert len(found) > 20
+    return found
+
+
+def quantities(text):
+    """The numbers in a text, as the code has them: "64 KiB" is 65536, "1/32" is 0.03125."""
+    for number, part, unit in re.findall(r"(\d[\d,]*(?:\.\d+)?)(?:/(\d+))?( KiB)?", text):
+        yield float(number.replace(",", "")) / float(part or 1) * (1024 if unit else 1)
+
+
+@pytest.mark.parametrize("row", limits(), ids=lambda row: row[0][:40])
+def test_a_limit_is_where_the_table_says_and_as_large(row):
+    """Each constant of the third column is in its module, and its value is in the row."""
+    names = re.findall(r"`([\w/]+)\.([A-Z_]+)`", row[2])
+    assert names, "a limit is the constant of a module"
+    assert len(names) == row[2].count("`") / 2
+    for module, name in names:
+        value = getattr(importlib.import_module(f"geocast.{module.replace('/', '.')}"), name)
+        assert float(value) in set(quantities(f"{row[1]} {row[3]}")), f"{name} is {value}"
+
+
+def names_of_metrics():
+    """All metrics that the code makes, as Prometheus shows them."""
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not (isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant)):
+                continue
+            kind, name = getattr(node.func, "id", ""), node.args[0].value
+            if kind == "gauge":
+                found.add(f"geocast_{name}")
+            elif kind in ("counter", "counters"):
+                found.add(f"geocast_{name}_total")
+            elif kind in ("Counter", "Histogram"):
+                found.add(f"{name}_total" if kind == "Counter" else name)
+    assert len(found) > 30
+    return found
+
+
+def test_the_metrics_are_those_of_the_code():
+    """`geocast.metrics`: every metric has a row that says what it means, and none is documented that is not there."""
+    table = rows(section(document("behaviour.md"), "Metrics"))
+    documented = {name for row in table for name in re.findall(r"`(geocast_\w+)", row[0])}
+    assert documented == names_of_metrics()
+
+
+@pytest.mark.parametrize(
+    "path", [*sorted(DOCS.rglob("*.md")), *sorted(DOCS.rglob("*.yml"))], ids=lambda path: path.name
+)
+def test_no_metric_is_named_that_is_not_there(path):
+    """In prose and in the rules for Prometheus too; a histogram shows itself as three."""
+    named = set(re.findall(r"\bgeocast_[a-z_]+", path.read_text("utf-8")))
+    plain = {re.sub(r"(?<=_seconds)_(bucket|sum|count)$", "", name) for name in named}
+    assert plain <= names_of_metrics()
+
+
+# ---- ARCHITECTURE.md, README.md ------------------------------------------------------------------------------
+
+
+def layout():
+    """The files and folders that ARCHITECTURE.md's layout names, each with the folder at the margin above it."""
+    text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    [drawing] = re.findall(r"^## Layout\n+```\n(.*?)```", text, re.DOTALL | re.MULTILINE)
+    top = ""
+    for line in drawing.splitlines():
+        top = line.split()[0] if line[0] != " " else top
+        for name in re.findall(r"(?<![\w/.])[\w/*]+(?:\.(?:py|toml|lua|csv)\b|/(?!\w))", line):
+            yield top, name.removeprefix(top)
+
+
+@pytest.mark.parametrize(("top", "name"), sorted(set(layout())))
+def test_what_the_layout_names_is_there(top, name):
+    """ARCHITECTURE.md, "Layout": no file or folder that has moved."""
+    assert list((ROOT / top).rglob(name.strip("/"))) if name else (ROOT / top).is_dir()
+
+
+def test_every_module_of_the_server_is_in_the_layout():
+    """ARCHITECTURE.md, "Layout": but for packages' own files and entry points."""
+    named = {name.rpartition("/")[2] for top, name in layout() if top == "server/geocast/"}
+    modules = {path.name for path in PACKAGE.rglob("*.py")} - {"__init__.py", "__main__.py"}
+    assert modules <= named
+
+
+def test_the_commands_of_the_readme_are_those_of_the_makefile():
+    """README.md, "Development": each target that `make help` lists, and no other."""
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    targets = set(re.findall(r"^([a-z-]+): .*## ", makefile, re.MULTILINE)) - {"help"}
+    table = rows(section((ROOT / "README.md").read_text("utf-8"), "Development"))
+    assert {name for row in table for name in re.findall(r"`make ([a-z-]+)", row[0])} == targets
 
 
 # ---- all documents -------------------------------------------------------------------------------------------

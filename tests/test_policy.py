@@ -143,7 +143,7 @@ def test_an_approval_is_neither_before_the_incident_nor_in_the_future(approved_a
     ],
 )
 def test_an_incident_may_be_max_age_s_old(age_ms, expected):
-    """P4, P8: at most `max_age_s` old, inclusive, without skew; P6: with all of it gone, its alert would end at once."""
+    """P4, P8: at most `max_age_s` old, inclusive, without skew. P6: at the very end its alert would be over."""
     assert broken(occurred_at=NOON_MS - age_ms) == expected
 
 

@@ -38,6 +38,7 @@ DEAF_S = 3 * HEARTBEAT_S  # without a word from the log reader: not ready
 RETRY_S = 0.25  # after the log could not be read
 APPLY_AT_ONCE = 64  # entries applied before the loop may look at its sockets
 DRAIN_BATCH = 128
+UNSAID_SHARE = 1 / 10  # of all descriptors: connections that have not said hello
 FREEZE_EVERY = 500  # connections
 
 
@@ -146,7 +147,7 @@ class Delivery:
             tokens,
             clock,
             capacity=capacity,
-            unsaid=max(1, min(descriptors // 10, capacity)),
+            unsaid=max(1, min(int(descriptors * UNSAID_SHARE), capacity)),
             origins=settings.origins,
             loopback_origins=settings.dev,
         )

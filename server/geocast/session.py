@@ -43,6 +43,7 @@ from .tokens import RECEIVE, TEST, Grant, Tokens
 HEARTBEAT_S = 25
 RETRY_MIN_MS, RETRY_MAX_MS = 1_000, 30_000
 MAX_REF = 2**53 - 1  # what a JavaScript client can count to
+MAX_PLACES, MAX_CATEGORIES, MAX_HOLDING = 8, 64, 256  # of one session
 
 Place = tuple[float, float, float]  # latitude and longitude in degrees, reach in metres
 
@@ -182,8 +183,8 @@ AnyPlace = Annotated[
     Annotated[PointPlace, Tag("a point")] | Annotated[CellPlace, Tag("a cell")],
     Discriminator(lambda value: "a cell" if isinstance(value, dict) and "cell" in value else "a point"),
 ]
-Places = Annotated[list[AnyPlace], Field(max_length=8)]
-Categories = Annotated[list[Annotated[str, Field(pattern="^[a-z0-9_]{1,64}$")]], Field(max_length=64)]
+Places = Annotated[list[AnyPlace], Field(max_length=MAX_PLACES)]
+Categories = Annotated[list[Annotated[str, Field(pattern="^[a-z0-9_]{1,64}$")]], Field(max_length=MAX_CATEGORIES)]
 _RefSchema = Annotated[str, Field(min_length=1, max_length=64)] | Annotated[int, Field(ge=0, le=MAX_REF)]
 Ref = Annotated[str | int, PlainValidator(_ref, json_schema_input_type=_RefSchema)]
 
@@ -207,7 +208,7 @@ class Hello(Message):
 
     token: str = ""
     places: Places
-    holding: Annotated[dict[Id, RevisionNumber], Field(max_length=256)] = {}  # noqa: RUF012 (pydantic copies it)
+    holding: Annotated[dict[Id, RevisionNumber], Field(max_length=MAX_HOLDING)] = {}  # noqa: RUF012 (pydantic copies it)
     categories: Categories = []  # noqa: RUF012
     min_severity: Severity = "minor"
 
