@@ -76,6 +76,8 @@ def test_nothing_comes_after_a_cancel(alerts, clock):
     assert [m["type"] for m in messages(alert.frames[1])] == ["cancel"]
     assert alerts.apply(a_revision(revision=2), clock.now()) is None
     assert alerts.apply(a_cancel(revision=2), clock.now()) is None
+    assert alerts.apply(a_revision(revision=4), clock.now()) is None  # behind a number that is of another kind
+    assert alerts.apply(a_cancel(revision=5), clock.now()) is alert
 
 
 def test_a_cancel_of_an_unknown_alert_tells_nobody(alerts, clock):

@@ -3,10 +3,10 @@
 import asyncio
 
 import pytest
-from fakes import DALLAS, HOUR_MS, NOON_MS, FakeClock, alert_request
+from fakes import DALLAS, HOUR_MS, NOON_MS, FakeClock, a_cancel, a_revision, alert_request
 
 from geocast import policy
-from geocast.alert import Cancel, Circle, Revision, Terms
+from geocast.alert import Cancel, Circle, OtherKind, Revision, Terms
 from geocast.alertlog.memory import MemoryLog
 from geocast.cells import publish_circle
 from geocast.clock import format_time
@@ -579,6 +579,62 @@ def test_a_revision_and_a_cancel_at_once_leave_one_of_them():
     )
     assert first[0] == 201
     assert refused(second) == (410, "alert-ended")
+
+
+# ---- entries of kinds that a later release writes ------------------------------------------------------------
+
+
+def another_kind(number, alert_id="a-1"):
+    """An entry of a kind that this release does not know; it ends later than any revision."""
+    return OtherKind(alert_id, number, NOON_MS + 9 * HOUR_MS)
+
+
+def test_an_id_that_something_else_has_is_taken_and_is_no_alert(desk):
+    """G4: 409 for who wants it, 404 for who means it; a cancel alone (of a message that came too late) is no alert."""
+    desk.log.take(another_kind(1))
+    desk.log.take(a_cancel("a-2", 1))
+    for alert_id in ("a-1", "a-2"):
+        assert refused(desk.publish(id=alert_id)) == (409, "id-conflict")
+        assert refused(desk.publish(id=alert_id, dry_run=True)) == (409, "id-conflict")
+        assert refused(desk.revise(2, alert_id=alert_id)) == (404, "unknown-alert")
+        assert refused(desk.cancel(2, alert_id=alert_id)) == (404, "unknown-alert")
+
+
+def test_numbers_of_other_kinds_are_taken_and_counted(desk):
+    """G4: the next revision and the cancel take the numbers behind them, and 409 says which is the last."""
+    desk.publish()
+    desk.log.take(another_kind(2))
+    for call in (desk.revise, desk.cancel):
+        status, problem = call(2)
+        assert (status, problem.slug, problem.extra) == (409, "revision-conflict", {"current": 2})
+    assert desk.publish()[0] == 200
+    assert desk.revise(3)[0] == 201
+    desk.log.take(another_kind(4))
+    assert desk.revise(3)[0] == 200
+    assert desk.cancel(5, OTHER)[0] == 403
+    assert desk.cancel(5)[0] == 201
+    assert desk.cancel(5)[0] == 200
+    assert [entry.revision for entry in desk.history()] == [1, 2, 3, 4, 5]
+
+
+def test_what_is_over_stays_over_behind_another_kind(desk):
+    """G4: 410 by what this release knows, a cancel or an expiry, whatever comes behind it and whenever that ends."""
+    for alert_id in ("a-1", "a-2"):
+        desk.publish(id=alert_id)
+    desk.cancel(2)
+    desk.log.take(another_kind(3))
+    desk.log.take(another_kind(2, "a-2"))
+    assert refused(desk.revise(4)) == refused(desk.cancel(4)) == (410, "alert-ended")
+    desk.clock.advance(3600)
+    assert refused(desk.revise(3, alert_id="a-2")) == refused(desk.cancel(3, alert_id="a-2")) == (410, "alert-ended")
+
+
+def test_an_alert_that_begins_with_another_kind_is_its_first_publishers(desk):
+    """G4: whose it is is told by the first entry that is known."""
+    desk.log.take(another_kind(1))
+    desk.log.take(a_revision(revision=2, source="desk"))
+    assert desk.cancel(3, OTHER)[0] == 403
+    assert desk.cancel(3)[0] == 201
 
 
 # ---- the log is out of reach ---------------------------------------------------------------------------------

@@ -71,6 +71,23 @@ class Circle:
 
 
 @dataclass(frozen=True, slots=True)
+class OtherShape:
+    """A shape of a type that a later release publishes and this one does not know (protocol, G2, G4).
+
+    Nobody is inside of it as far as this release can tell; it is sent as it came.
+    """
+
+    members: Mapping[str, Any]  # as MessagePack and JSON both can have them, `type` included
+
+    def to_map(self) -> dict[str, Any]:
+        """The shape as it is sent and stored."""
+        return dict(self.members)
+
+
+Shape = Circle | OtherShape
+
+
+@dataclass(frozen=True, slots=True)
 class Approval:
     """Who decided to publish, and when (ms). Kept in the log, sent to nobody."""
 
@@ -99,8 +116,13 @@ class Alert:
     status: Status
     occurred_at: int
     expires_at: int
-    area: tuple[Circle, ...]
+    area: tuple[Shape, ...]
     approval: Approval
+
+    @property
+    def circles(self) -> tuple[Circle, ...]:
+        """The shapes of the area that a place can be inside of: those that this release knows."""
+        return tuple(shape for shape in self.area if isinstance(shape, Circle))
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +173,19 @@ class Cancel:
 
 
 Entry = Revision | Cancel
+
+
+@dataclass(frozen=True, slots=True)
+class OtherKind:
+    """An entry of a kind that a later release writes and this one does not know (protocol, G4).
+
+    It takes a number of its alert, and it keeps the alert from being forgotten until `ends_at` (ms). What it says is
+    not for this release: it is in `history` alone, so that its number is known to be taken.
+    """
+
+    id: str
+    revision: int
+    ends_at: int
 
 
 # ---- what is requested -----------------------------------------------------------------------------------------

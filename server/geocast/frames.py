@@ -68,7 +68,7 @@ def alert_map(revision: Revision) -> dict[str, Any]:
         "occurred_at": format_time(alert.occurred_at),
         "issued_at": format_time(revision.issued_at),
         "expires_at": format_time(alert.expires_at),
-        "area": [circle.to_map() for circle in alert.area],
+        "area": [shape.to_map() for shape in alert.area],
     }
 
 

@@ -342,7 +342,7 @@ class Hub:
         recipients = recipients[self._ready[recipients] & self._see(recipients, alert)]
         if alert.cancel is not None:
             return recipients
-        rows, distance_m = self._index.match(alert.revision.alert.area)
+        rows, distance_m = self._index.match(alert.revision.alert.circles)
         passing = self._filters.passing(alert.revision.alert.category, alert.rank)
         applies = passing[self._filter[rows]] & self._see(rows, alert) & (alert.told[rows] & CURRENT == 0)
         rows, distance_m = rows[applies], distance_m[applies]

@@ -182,6 +182,8 @@ class LiveAlerts:
         alert = self._alerts.get(entry.id)
         if alert is not None and entry.revision <= alert.number:
             return None
+        if alert is not None and alert.cancel is not None and isinstance(entry, Revision):
+            return None  # the log refuses this; where an entry of another kind stands between, it can't be sure
         if isinstance(entry, Cancel):
             if alert is None:
                 return None
@@ -200,7 +202,7 @@ class LiveAlerts:
         else:
             self._circles.discard([alert])
             alert.revise(revision, now)
-        self._circles.add(alert, revision.alert.area)
+        self._circles.add(alert, revision.alert.circles)
         self._next_wall = min(self._next_wall, alert.expires_at)
         self._next_deadline = min(self._next_deadline, alert.deadline)
         return alert

@@ -25,6 +25,7 @@ from .alert import (
     Cancellation,
     Entry,
     Invalid,
+    OtherKind,
     Publication,
     Revision,
     Terms,
@@ -83,7 +84,7 @@ class Publishing:
                 if await self._append(entry):
                     return Outcome(entry, created=True)
 
-        def decide(history: Sequence[Entry]) -> Revision:
+        def decide(history: Sequence[Entry | OtherKind]) -> Revision:
             if history:
                 raise Problem("id-conflict")
             return self._accept(request, publisher, None)
@@ -94,7 +95,7 @@ class Publishing:
         """Publish the next revision of an alert."""
         request = await self._parsed(lambda: parse_revision(body, alert_id), alert_id)
 
-        def decide(history: Sequence[Entry]) -> Revision:
+        def decide(history: Sequence[Entry | OtherKind]) -> Revision:
             return self._accept(request, publisher, self._current(history, request.revision, publisher))
 
         return await self._decide(request, _repeats_revision, decide)
@@ -103,7 +104,7 @@ class Publishing:
         """Cancel an alert."""
         request = await self._parsed(lambda: parse_cancellation(body, alert_id))
 
-        def decide(history: Sequence[Entry]) -> Cancel:
+        def decide(history: Sequence[Entry | OtherKind]) -> Cancel:
             current = self._current(history, request.revision, publisher)
             now = self._clock.now().wall_ms
             if violations := self._policy.approval_violations(
@@ -138,8 +139,8 @@ class Publishing:
     async def _decide(
         self,
         request: _R,
-        repeats: Callable[[_R, Entry], bool],
-        decide: Callable[[Sequence[Entry]], _E],
+        repeats: Callable[[_R, Entry | OtherKind], bool],
+        decide: Callable[[Sequence[Entry | OtherKind]], _E],
         *,
         dry_run: bool = False,
     ) -> Outcome[_E]:
@@ -163,18 +164,23 @@ class Publishing:
         self._appended()
         return True
 
-    def _current(self, history: Sequence[Entry], number: int, publisher: Publisher) -> Revision:
-        """The revision that entry `number` would follow, or why it can't be followed."""
-        if not history:
+    def _current(self, history: Sequence[Entry | OtherKind], number: int, publisher: Publisher) -> Revision:
+        """The revision that entry `number` would follow, or why it can't be followed.
+
+        Entries of kinds that a later release writes count by their numbers alone (LogG4).
+        """
+        current = _last_revision(history)
+        if current is None:
             raise Problem("unknown-alert")
-        first, last = history[0], history[-1]
-        if first.source != publisher.sub and not publisher.manages:
+        known = [entry for entry in history if not isinstance(entry, OtherKind)]
+        if known[0].source != publisher.sub and not publisher.manages:
             raise Problem("not-yours")
-        if isinstance(last, Cancel) or last.ends_at <= self._clock.now().wall_ms:
+        cancelled = any(isinstance(entry, Cancel) for entry in known)
+        if cancelled or current.ends_at <= self._clock.now().wall_ms:
             raise Problem("alert-ended")
-        if number != last.revision + 1:
-            raise Problem("revision-conflict", extra={"current": last.revision})
-        return last
+        if number != history[-1].revision + 1:
+            raise Problem("revision-conflict", extra={"current": history[-1].revision})
+        return current
 
     def _accept(self, request: Publication, publisher: Publisher, current: Revision | None) -> Revision:
         """The revision that `request` becomes, or the 422 with every rule that it breaks."""
@@ -190,7 +196,7 @@ class Publishing:
         return Revision(request.accept(terms), request.revision, publisher.sub, now, terms)
 
 
-def _repeats_revision(request: Publication, entry: Entry) -> bool:
+def _repeats_revision(request: Publication, entry: Entry | OtherKind) -> bool:
     # A threat to an individual has no accepted form, so it repeats nothing.
     if not isinstance(entry, Revision) or request.threat != "community":
         return False
@@ -198,7 +204,7 @@ def _repeats_revision(request: Publication, entry: Entry) -> bool:
     return entry.same_content(replace(entry, alert=request.accept(entry.terms)))
 
 
-def _repeats_cancel(request: Cancellation, entry: Entry) -> bool:
+def _repeats_cancel(request: Cancellation, entry: Entry | OtherKind) -> bool:
     if not isinstance(entry, Cancel):
         return False
     return entry.same_content(replace(entry, reason=request.reason, approval=request.approval))
@@ -213,5 +219,5 @@ def _changed(request: Publication, current: Revision) -> list[Violation]:
     return found
 
 
-def _last_revision(history: Sequence[Entry]) -> Revision | None:
+def _last_revision(history: Sequence[Entry | OtherKind]) -> Revision | None:
     return next((entry for entry in reversed(history) if isinstance(entry, Revision)), None)

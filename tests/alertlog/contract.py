@@ -1,4 +1,4 @@
-"""What every alert log keeps: the rules of `geocast.alertlog`, A1 to A4, F1 to F3, R1 and R2, as tests.
+"""What every alert log keeps: the rules of `geocast.alertlog`, A1 to A4, F1 to F3, R1 and R2, LogG1 to LogG4, as tests.
 
 A backend's test file makes a class of its own from `LogContract` (and `DurableContract`, if it is more than memory) and
 says how to open one. What only one backend can be made to do (a full disk, a broken row) is tested in its own file.
@@ -9,8 +9,10 @@ import asyncio
 from contextlib import aclosing
 
 import pytest
+from alertlog.later import POLYGON, a_tombstone, of_another_kind, with_area, with_members
 from fakes import NOON_MS, a_cancel, a_revision
 
+from geocast.alert import OtherKind
 from geocast.alertlog import RETENTION_MS, Counts
 
 ENDS_MS = a_revision().ends_at
@@ -66,9 +68,14 @@ class LogContract(abc.ABC):
     def new(self, tmp_path):
         """A log that is not open yet. Called twice with the same path it is the same log, if it is durable."""
 
+    @abc.abstractmethod
+    async def write(self, log, later):
+        """Store an entry in `log` as a later release does, by another process if there can be one."""
+
     @pytest.fixture(autouse=True)
-    def _patches(self, monkeypatch):
+    def _patches(self, monkeypatch, caplog):
         self._monkeypatch = monkeypatch
+        self._caplog = caplog
 
     def without_time_outs(self):
         """From now on no time-out wakes a follower of this log."""
@@ -82,7 +89,6 @@ class LogContract(abc.ABC):
         """A1: 1, 2, 3 …; what would break this is not stored."""
         for entry, stored in [
             (a_revision(revision=2), False),
-            (a_cancel(revision=1), False),
             (a_cancel(revision=2), False),
             (a_revision(), True),
             (a_revision(), False),
@@ -389,6 +395,122 @@ class LogContract(abc.ABC):
         await log.append(a_revision())
         await asyncio.gather(*(log.add_counts({"a-1": Counts(1, 2)}) for _ in range(20)))
         assert await log.counts("a-1") == Counts(20, 40)
+
+    # ---- other releases ----------------------------------------------------------------------------------------
+
+    def passed_over_without_a_word(self, log):
+        """Whether nothing was set aside, counted or said."""
+        return log.quarantined == 0 and not [r for r in self._caplog.records if r.name.startswith("geocast.alertlog")]
+
+    @with_log
+    async def test_entries_of_other_kinds_are_passed_over_without_a_word(self, log):
+        """LogG1: whatever is around them; they have a position, and followers go on behind them."""
+        async with aclosing(log.follow(0)) as follower:
+            assert await read_on(follower) == []
+            await log.append(a_revision())
+            for later in (of_another_kind(revision=2), of_another_kind("call"), of_another_kind("call", 2, "end")):
+                await self.write(log, later)
+            tail = await log.tail()
+            await log.append(a_revision("a-2"))
+            found = []
+            while len(found) < 2:
+                found += await read_on(follower)
+        assert [entry for _, entry in found] == await entries(log) == [a_revision(), a_revision("a-2")]
+        assert found[0].position < tail < found[1].position == await log.tail()
+        assert await read(log, tail) == found[1:]
+        assert list(await log.live(NOON_MS)) == [a_revision(), a_revision("a-2")]
+        assert self.passed_over_without_a_word(log)
+
+    @with_log
+    async def test_a_log_of_nothing_but_other_kinds_is_read_to_its_end(self, log):
+        """LogG1, F2: an empty batch says that the end was reached, and nothing else does."""
+        self._monkeypatch.setattr(self.module, "BATCH", 3)
+        for number in range(1, 11):
+            await self.write(log, of_another_kind(revision=number))
+        assert await read(log) == []
+        await log.append(a_revision("a-2"))
+        assert await entries(log) == [a_revision("a-2")]
+
+    @with_log
+    async def test_an_id_that_has_other_kinds_only_is_taken(self, log):
+        """LogG4: `history` knows the number; LogG1: nothing of it is live."""
+        await self.write(log, of_another_kind("call", ends_at=ENDS_MS + 7))
+        assert list(await log.history("call")) == [OtherKind("call", 1, ENDS_MS + 7)]
+        assert not await log.append(a_revision("call"))
+        assert await entries(log) == list(await log.live(NOON_MS)) == []
+
+    @with_log
+    async def test_a_revision_and_a_cancel_take_the_number_behind_another_kind(self, log):
+        """LogG2, LogG4, A1: it counts by its number alone."""
+        await log.append(a_revision())
+        await self.write(log, of_another_kind(revision=2))
+        assert not await log.append(a_revision(revision=2))
+        assert not await log.append(a_cancel(revision=2))
+        assert await log.append(a_revision(revision=3))
+        await self.write(log, of_another_kind(revision=4))
+        assert list(await log.live(NOON_MS)) == [a_revision(revision=3)]
+        assert await log.append(a_cancel(revision=5))
+        assert list(await log.live(NOON_MS)) == []
+        numbers = [2, 4]
+        assert list(await log.history("a-1")) == [
+            a_revision() if n == 1 else OtherKind("a-1", n, ENDS_MS) if n in numbers else known
+            for n, known in enumerate([a_revision(), None, a_revision(revision=3), None, a_cancel(revision=5)], 1)
+        ]
+
+    @with_log
+    async def test_a_cancel_is_the_end_whatever_stands_behind_it(self, log):
+        """LogG2: nothing that this release writes follows a cancel, with another kind between them or without."""
+        for entry in (a_revision(), a_cancel()):
+            await log.append(entry)
+        await self.write(log, of_another_kind(revision=3))
+        for entry in (a_revision(revision=4), a_cancel(revision=4), a_revision(revision=3)):
+            assert not await log.append(entry)
+        assert list(await log.live(NOON_MS)) == []
+        assert len(await log.history("a-1")) == 3
+
+    @with_log
+    async def test_a_cancel_may_be_the_first(self, log):
+        """LogG2: what may begin an alert is not the log's to judge."""
+        await self.write(log, a_tombstone())
+        assert not await log.append(a_revision())
+        assert not await log.append(a_revision(revision=2))
+        assert await log.append(a_cancel("a-2", 1))
+        assert await entries(log) == [a_cancel(revision=1), a_cancel("a-2", 1)]
+        assert list(await log.history("a-1")) == [a_cancel(revision=1)]
+        assert list(await log.live(NOON_MS)) == []
+        assert self.passed_over_without_a_word(log)
+
+    @with_log
+    async def test_an_unknown_shape_is_given_on_as_it_came(self, log):
+        """LogG3: alone, and among circles; by `history`, `live` and `follow`."""
+        circle = {"type": "circle", "lat": 32.0, "lng": -96.0, "radius_m": 500.0}
+        for alert_id, area in (("mixed", [circle, POLYGON, {"type": "everywhere"}]), ("alone", [POLYGON])):
+            await self.write(log, with_area(*area, alert_id=alert_id))
+            for [entry] in (await log.history(alert_id), (await log.live(NOON_MS))[-1:], (await entries(log))[-1:]):
+                assert [shape.to_map() for shape in entry.alert.area] == area
+                assert len(entry.alert.circles) == len(area) // 3
+            assert await log.append(a_revision(alert_id, 2))
+        assert self.passed_over_without_a_word(log)
+
+    @with_log
+    async def test_unknown_members_are_passed_over_wherever_they_are(self, log):
+        """LogG3: in the entry, its approval, its terms, its circles."""
+        for entry in (a_revision(), a_cancel()):
+            await self.write(log, with_members(entry))
+        assert await entries(log) == list(await log.history("a-1")) == [a_revision(), a_cancel()]
+        assert self.passed_over_without_a_word(log)
+
+    @with_log
+    async def test_an_alert_stays_known_until_its_entries_of_other_kinds_have_ended(self, log):
+        """LogG1, R1: their end counts, and so do they."""
+        await log.append(a_revision())
+        await self.write(log, of_another_kind(revision=2, ends_at=ENDS_MS + 1000))
+        await self.write(log, of_another_kind("call"))
+        assert await log.purge(ENDS_MS + RETENTION_MS + 1000) == 1
+        assert list(await log.history("call")) == []
+        assert len(await log.history("a-1")) == 2
+        assert await log.purge(ENDS_MS + RETENTION_MS + 1001) == 2
+        assert list(await log.history("a-1")) == await entries(log) == []
 
     @with_log
     async def test_a_good_log_sets_nothing_aside(self, log):

@@ -6,7 +6,7 @@ pytest.register_assert_rewrite("alertlog.contract")
 
 from alertlog.contract import LogContract  # noqa: E402 (its asserts are rewritten first)
 
-from geocast.alertlog import memory  # noqa: E402
+from geocast.alertlog import codec, memory  # noqa: E402
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -18,3 +18,6 @@ class TestMemoryLog(LogContract):
 
     def new(self, tmp_path):
         return memory.MemoryLog()
+
+    async def write(self, log, later):
+        log.take(codec.decode(later.payload, later.id, later.revision, later.ends_at))

@@ -8,11 +8,13 @@ import time
 from contextlib import aclosing, asynccontextmanager, suppress
 
 import httpx
+import msgpack
 import pytest
 
 pytest.register_assert_rewrite("alertlog.contract")
 
 from alertlog.contract import PATIENCE_S, DurableContract, entries, read, read_on  # noqa: E402 (asserts come first)
+from alertlog.later import POLYGON, a_tombstone, of_another_kind, with_area, with_members  # noqa: E402
 from fakes import a_cancel, a_free_port, a_revision  # noqa: E402
 from redis_server import RedisServer, needs_redis, sentinel_url, trio, wait_until  # noqa: E402
 
@@ -49,6 +51,16 @@ class TestRedisStreamsLog(DurableContract):
 
     def new(self, tmp_path):
         return RedisStreamsLog(f"{self._url}?prefix={tmp_path.name[:60]}")
+
+    async def write(self, log, later):
+        await write(log, later)
+
+
+async def write(log, *entries):
+    """Store entries as a later release does: its script stores other kinds, also behind a cancel."""
+    stored = [redis_streams._Stored(*entry) for entry in entries]
+    for what, *_ in await log._store([each.arguments("of a later release", False) for each in stored], mending=True):
+        assert what == b"stored"
 
 
 # ---- tools ---------------------------------------------------------------------------------------------------
@@ -389,6 +401,95 @@ def test_a_sentinel_failover_loses_nothing_that_was_replicated(tmp_path):
                 await until(lambda: log.append(lasting("a-2")), "stored by the new primary")
                 await until(lambda: following.known == [("a-1", 1), ("a-2", 1)], "followed")
                 assert len(await log.live(int(time.time() * 1000))) == 2
+
+    run(main)
+
+
+def lasting_later(later):
+    """An entry of a later release that lives as long as those of `lasting`."""
+    return later._replace(ends_at=lasting().ends_at)
+
+
+def stored_in(server):
+    """(id, number, kind, ends_at, bytes) of all entries in the stream, in order."""
+    found = [fields for _, fields in server.command("XRANGE", "{geocast}:stream", "-", "+")]
+    return [(f[b"i"].decode(), int(f[b"r"]), f[b"k"].decode(), int(f[b"x"]), f[b"p"]) for f in found if b"h" not in f]
+
+
+def test_what_a_later_release_wrote_is_put_back_byte_for_byte(server):
+    """LogG5, Rule 2: other kinds, wherever in an alert they stand, unknown members and unknown shapes."""
+    written = [
+        *(of_another_kind("call", n, kind) for n, kind in enumerate(("call", "widen", "end"), 1)),
+        a_tombstone("tombstone"),
+        with_members(lasting("live")),
+        of_another_kind("live", 2),
+        with_area(POLYGON, alert_id="live", revision=3, expires_at=lasting().ends_at),
+        with_members(lasting("off")),
+        with_members(a_cancel("off", ends_at=lasting().ends_at)),
+        of_another_kind("off", 3, "note"),
+        of_another_kind("begun", 1, "draft"),
+        with_members(lasting("begun", 2)),
+    ]
+    written = [lasting_later(each) for each in written]
+
+    async def main():
+        async with opened(server.url) as log, Following(log) as following:
+            await write(log, *written)
+            known = [("tombstone", 1), ("live", 1), ("live", 3), ("off", 1), ("off", 2), ("begun", 2)]
+            await until(lambda: following.known == known, "all is followed")
+            server.command("FLUSHALL")
+            await put_back(log, ["live", "begun"])
+            await until(lambda: len(stored_in(server)) == len(written), "all is there")
+            by_alert = sorted(stored_in(server), key=lambda each: each[0])
+            assert by_alert == sorted((tuple(each) for each in written), key=lambda each: each[0])
+            assert following.known == known
+            assert log.quarantined == 0
+            assert not await log.append(lasting("off", 4))
+            assert await log.append(lasting("live", 4))
+
+    run(main)
+
+
+def test_a_cancel_that_lost_its_number_keeps_the_members_that_nobody_knows(server, tmp_path):
+    """Rule 3, LogG5: appended again under the next number, with all that a later release put into it."""
+    ends_at = lasting().ends_at
+
+    async def main():
+        with RedisServer(tmp_path / "replica", replica_of=server) as replica:
+            wait_until(lambda: replica.synced, "in step")
+            async with Link(server) as link, opened(link.url) as old:
+                assert await old.append(lasting("a-1"))
+                async with Following(old) as following:
+                    await until(lambda: following.given, "followed")
+                    replica.command("REPLICAOF", "NO", "ONE")
+                    await write(old, with_members(a_cancel(ends_at=ends_at)))
+                    await until(lambda: ("a-1", 2) in following.given, "followed")
+                    async with opened(replica.url) as new:
+                        await write(new, lasting_later(of_another_kind(revision=2)))
+                        link.lead_to(replica)
+                        await until(lambda: ("a-1", 3) in following.given, "it is appended again")
+                        assert [entry.revision for entry in await new.history("a-1")] == [1, 2, 3]
+                        wanted = with_members(a_cancel(revision=3, ends_at=ends_at))
+                        assert msgpack.unpackb(stored_in(replica)[-1][4]) == msgpack.unpackb(wanted.payload)
+                        assert old.quarantined == new.quarantined == 0
+
+    run(main)
+
+
+def test_an_alert_whose_first_revision_ended_before_the_start_is_put_back(server):
+    """Rule 2: nobody knows number 1 any more, and number 2 lives."""
+    now_ms = int(time.time() * 1000)
+
+    async def main():
+        async with opened(server.url) as first:
+            assert await first.append(a_revision(expires_at=now_ms - 1))
+            assert await first.append(lasting("a-1", 2))
+        async with opened(server.url) as log, aclosing(log.follow(0, now_ms)) as follower:
+            assert [entry.revision for _, entry in await read_on(follower)] == [2]
+            server.command("FLUSHALL")
+            await put_back(log, ["a-1"])
+            assert not await log.append(lasting("a-1", 1))
+            assert await log.append(lasting("a-1", 3))
 
     run(main)
 
@@ -785,6 +886,18 @@ def test_counts_whose_reply_was_lost_are_counted_once(server):
                 await log.add_counts({"a-1": Counts(2, 1)})
             await until(lambda: not_raising(log.add_counts({"a-1": Counts(3, 1)})), "counted")
             assert await other.counts("a-1") == Counts(13, 6)
+
+    run(main)
+
+
+def test_counts_that_a_later_release_adds_are_passed_over(server):
+    """LogG6: further figures behind the two that this release knows."""
+
+    async def main():
+        async with opened(server.url) as log:
+            await log.add_counts({"a-1": Counts(2, 1)})
+            server.command("HSET", "{geocast}:counts:a-1", "later", "10 5 7 9")
+            assert await log.counts("a-1") == Counts(12, 6)
 
     run(main)
 

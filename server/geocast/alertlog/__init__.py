@@ -8,7 +8,8 @@ The log is a sequence of entries. An entry is a `Revision` or a `Cancel`; it is 
 
 Append
     A1  For one id the numbers run 1, 2, 3 … without a gap, and nothing follows a cancel. An entry that would break
-        this is not stored, and `append` says False. Nothing else is judged: who may publish what is decided above.
+        this is not stored, and `append` says False. Nothing else is judged: who may publish what, and what may begin
+        an alert, is decided above.
     A2  Of any number of concurrent appends of one (id, revision), by whatever process, exactly one is stored.
     A3  When `append` has said True the entry is on stable storage. When it raises LogUnavailable, or the process
         dies, the entry may be stored or not; if it is, it is followed like any other.
@@ -26,6 +27,20 @@ Follow
 Retention
     R1  An alert stays known for RETENTION_MS after its end, then may be forgotten as a whole.
     R2  An entry that can't be read is set aside and counted (`quarantined`); the rest is served. Nothing is deleted.
+
+Other releases share the log while nodes are upgraded (protocol, G4)
+    LogG1   An entry may be of another *kind* than `Revision` and `Cancel`. `follow` and `live` pass over it without a
+            word: it is not counted as set aside, and it is in no log line. Where it stands it is in force all the same:
+            it has a position and a number, and R1 reckons with its end.
+    LogG2   An alert may begin with, hold and end with entries of other kinds. Whether an alert is over is told by what
+            this release knows of it: a cancel ends it, whatever stands behind that.
+    LogG3   An entry may hold members that this release does not know, anywhere. They are passed over, but for a *shape*
+            of another type: it is given on as it came, with the shapes beside it.
+    LogG4   `history` gives entries of other kinds too, as `OtherKind`. So their numbers are known to be taken: an id
+            that has nothing else is taken, and no alert; and a revision or a cancel takes the number behind them.
+    LogG5   What a log puts back (F4) it puts back byte for byte, entries of other kinds and unknown members included.
+    LogG6   Whatever a later release wants to tell with an entry it puts into the entry's bytes, a map with a `kind`;
+            all else into tables, keys and columns with defaults, so that those who know nothing of them go on to write.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -33,7 +48,7 @@ from typing import NamedTuple, Protocol
 
 from prometheus_client.core import Metric
 
-from ..alert import Entry, Revision
+from ..alert import Cancel, Entry, OtherKind, Revision
 
 RETENTION_MS = 24 * 3_600_000
 HEARTBEAT_S = 1.0  # F2
@@ -75,8 +90,8 @@ class AlertLog(Protocol):
         """Store `entry` (A1 to A4). False if its number is not the next one of its alert."""
         ...
 
-    async def history(self, alert_id: str) -> Sequence[Entry]:
-        """All entries of one alert, in order; empty if the id is unknown."""
+    async def history(self, alert_id: str) -> Sequence[Entry | OtherKind]:
+        """All entries of one alert, in order; empty if the id is unknown (LogG4)."""
         ...
 
     async def live(self, now_ms: int) -> Sequence[Revision]:
@@ -88,7 +103,10 @@ class AlertLog(Protocol):
         ...
 
     def follow(self, after: int, ended_before_ms: int = 0) -> AsyncIterator[Sequence[Positioned]]:
-        """The entries behind position `after` (F1 to F3), but for those that ended before `ended_before_ms`."""
+        """The entries behind position `after` (F1 to F3), but for those that ended before `ended_before_ms`.
+
+        Entries of other kinds are passed over (LogG1).
+        """
         ...
 
     def nudge(self) -> None:
@@ -112,8 +130,26 @@ class AlertLog(Protocol):
         ...
 
 
-def follows(entry: Entry, last: Entry | None) -> bool:
-    """Rule A1: whether `entry` may come directly behind `last`, the last entry of its alert."""
-    if last is None:
-        return isinstance(entry, Revision) and entry.revision == 1
-    return isinstance(last, Revision) and entry.revision == last.revision + 1
+def follows(entry: Entry, newest_first: Iterable[Entry | OtherKind]) -> bool:
+    """Rule A1: whether `entry` may come behind the entries of its alert, which are given from the last one backwards.
+
+    The number of the last one counts, and whether the last that this release knows is a cancel (LogG2). No more than
+    these are looked at.
+    """
+    chain = iter(newest_first)
+    last = next(chain, None)
+    if entry.revision != (0 if last is None else last.revision) + 1:
+        return False
+    while isinstance(last, OtherKind):
+        last = next(chain, None)
+    return not isinstance(last, Cancel)
+
+
+def current(chain: Iterable[Entry | OtherKind]) -> Revision | None:
+    """The current revision in the entries of one alert, in order; None if it has none, or was cancelled (LogG2)."""
+    found = None
+    for entry in chain:
+        if isinstance(entry, Cancel):
+            return None
+        found = entry if isinstance(entry, Revision) else found
+    return found

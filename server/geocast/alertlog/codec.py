@@ -1,15 +1,32 @@
 """Entries as bytes, for the backends that store them.
 
-MessagePack maps with the names of the dataclasses' fields. A reader ignores fields that it doesn't know, so that
-nodes of different versions can share a log.
+MessagePack maps with the names of the dataclasses' fields. Nodes of different releases share a log, so a reader passes
+over what it doesn't know (the rules LogG1 to LogG5 of the port): members of any map, further elements of `approval` and
+`terms`, shapes of other types, entries of other kinds.
 """
 
+import json
 import zlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgpack
 
-from ..alert import Alert, Approval, Cancel, Circle, Entry, Revision, Terms
+from ..alert import (
+    SEVERITY_RANK,
+    Alert,
+    Approval,
+    Cancel,
+    Circle,
+    Entry,
+    OtherKind,
+    OtherShape,
+    Revision,
+    Shape,
+    Terms,
+)
+
+KINDS = ("revision", "cancel")  # those that this release knows
 
 
 def encode(entry: Entry) -> bytes:
@@ -18,19 +35,43 @@ def encode(entry: Entry) -> bytes:
     return packed
 
 
-def decode(data: bytes) -> Entry:
-    """The entry in `data`. Raises ValueError if it isn't one."""
+def kind_of(entry: Entry) -> str:
+    """One of KINDS."""
+    return "revision" if isinstance(entry, Revision) else "cancel"
+
+
+def decode(data: bytes, alert_id: str, revision: int, ends_at: int) -> Entry | OtherKind:
+    """The entry in `data`. Raises ValueError if it isn't one.
+
+    `alert_id`, `revision` and `ends_at` (ms) are what stands beside it in the log: of an entry of another kind
+    nothing else is known.
+    """
     try:
-        fields = msgpack.unpackb(data)
-        return _to_revision(fields) if fields["kind"] == "revision" else _to_cancel(fields)
+        fields = _unpack(data)
+        kind = _text(fields["kind"])
+        if kind not in KINDS:
+            return OtherKind(alert_id, revision, ends_at)
+        return _to_revision(fields) if kind == "revision" else _to_cancel(fields)
     # msgpack raises its own classes, wrong shapes raise KeyError, TypeError and others: all say "not an entry".
     except Exception as error:
         raise ValueError(f"not an entry: {type(error).__name__}") from None
 
 
+def renumbered(data: bytes, revision: int) -> bytes:
+    """The bytes of the entry in `data` under another number; members that this release does not know stay."""
+    packed: bytes = msgpack.packb(_unpack(data) | {"revision": revision})
+    return packed
+
+
 def checksum(alert_id: str, revision: int, payload: bytes) -> int:
     """The CRC-32 that a backend keeps beside the bytes of an entry."""
     return zlib.crc32(payload, zlib.crc32(f"{alert_id} {revision}".encode()))
+
+
+def _unpack(data: bytes) -> dict[Any, Any]:
+    # A map in a member that this release does not know may have other keys than texts.
+    fields: dict[Any, Any] = msgpack.unpackb(data, strict_map_key=False)
+    return fields
 
 
 def _revision(entry: Revision) -> dict[str, Any]:
@@ -49,7 +90,7 @@ def _revision(entry: Revision) -> dict[str, Any]:
         "status": alert.status,
         "occurred_at": alert.occurred_at,
         "expires_at": alert.expires_at,
-        "area": [circle.to_map() for circle in alert.area],
+        "area": [shape.to_map() for shape in alert.area],
         "approval": [alert.approval.reviewer, alert.approval.approved_at],
     }
 
@@ -60,20 +101,33 @@ def _to_revision(fields: dict[str, Any]) -> Revision:
         category=_text(fields["category"]),
         headline=_text(fields["headline"]),
         description=None if fields["description"] is None else _text(fields["description"]),
-        severity=fields["severity"],
+        severity=_one_of(SEVERITY_RANK, fields["severity"]),
         status=fields["status"],
         occurred_at=_integer(fields["occurred_at"]),
         expires_at=_integer(fields["expires_at"]),
-        area=tuple(Circle(float(c["lat"]), float(c["lng"]), float(c["radius_m"])) for c in fields["area"]),
-        approval=Approval(*fields["approval"]),
+        area=tuple(map(_to_shape, fields["area"])),
+        approval=_to_approval(fields["approval"]),
     )
+    title, max_age_ms, location_resolution, *_ = fields["terms"]
     return Revision(
         alert,
         _integer(fields["revision"]),
         _text(fields["source"]),
         _integer(fields["issued_at"]),
-        Terms(*fields["terms"]),
+        Terms(_text(title), _integer(max_age_ms), _integer(location_resolution)),
     )
+
+
+def _to_shape(members: Mapping[str, Any]) -> Shape:
+    if _text(members["type"]) == "circle":
+        return Circle(float(members["lat"]), float(members["lng"]), float(members["radius_m"]))
+    json.dumps(members, allow_nan=False)  # raises for what could not be sent
+    return OtherShape(members)
+
+
+def _to_approval(elements: Sequence[Any]) -> Approval:
+    reviewer, approved_at, *_ = elements
+    return Approval(_text(reviewer), _integer(approved_at))
 
 
 def _cancel(entry: Cancel) -> dict[str, Any]:
@@ -90,13 +144,11 @@ def _cancel(entry: Cancel) -> dict[str, Any]:
 
 
 def _to_cancel(fields: dict[str, Any]) -> Cancel:
-    if fields["kind"] != "cancel":
-        raise ValueError("neither revision nor cancel")
     return Cancel(
         id=_text(fields["id"]),
         revision=_integer(fields["revision"]),
         reason=_text(fields["reason"]),
-        approval=Approval(*fields["approval"]),
+        approval=_to_approval(fields["approval"]),
         source=_text(fields["source"]),
         cancelled_at=_integer(fields["cancelled_at"]),
         ends_at=_integer(fields["ends_at"]),
@@ -106,6 +158,12 @@ def _to_cancel(fields: dict[str, Any]) -> Cancel:
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError("not a text")
+    return value
+
+
+def _one_of(known: Mapping[Any, object], value: Any) -> Any:
+    if value not in known:
+        raise ValueError("not one of those that are known")
     return value
 
 

@@ -9,7 +9,8 @@
 --                           t token of the append  m "1" if the next entry belongs to the same chain
 --              heartbeats:  e epoch  n seq of the last entry  h "1"; there is one at a time
 --   ends       sorted set: id -> the greatest ends_at of its entries
---   alert:ID   hash: last, kind of the last entry, and for each revision where in the stream it is
+--   alert:ID   hash: last, kind (of the last entry; `cancel` for ever once there is one), and for each revision where
+--              in the stream it is
 --   counts:ID  hash: a process -> "sent acked"
 local PREFIX = KEYS[1]
 local META, STREAM, ENDS = PREFIX .. 'meta', PREFIX .. 'stream', PREFIX .. 'ends'

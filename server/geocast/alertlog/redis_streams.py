@@ -24,9 +24,10 @@ Failover. Redis replicates asynchronously, and a restart without `appendfsync al
 Rule 1  Each entry has a sequence number and an epoch. A follower that finds a gap or another epoch, or whose last entry
         is gone when it reconnects to another server, knows that history was rewound: it has the log begin a new epoch,
         and reads it from the start. Those who follow drop what they have by (id, revision).
-Rule 2  Each process keeps, in memory, the entries of alerts that have not ended. In a new epoch, and when another
-        server answers, it puts back what the log lacks: alerts that are cancelled first, the others a second later, so
-        that no cancelled alert comes back to life. Entries of one alert come in one piece (`m`).
+Rule 2  Each process keeps, in memory, the bytes of the entries of alerts that have not ended, those of other kinds too
+        (LogG5). In a new epoch, and when another server answers, it puts back what the log lacks: alerts that are
+        cancelled first, the others a second later, so that no cancelled alert comes back to life. Entries of one alert
+        come in one piece (`m`). Their numbers may leave gaps: nobody may know those that ended long ago.
 Rule 3  If the log has another entry under that number by now (a split brain), the log's stands, and that is counted.
         But a cancel that was accepted is appended again, under the next number.
 """
@@ -38,16 +39,16 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from prometheus_client.core import Metric
 
-from ..alert import Entry, Revision
+from ..alert import Cancel, Entry, OtherKind, Revision
 from ..errors import ConfigError, LogUnavailable, trace
 from ..metrics import counter, gauge
-from . import BATCH, HEARTBEAT_S, RETENTION_MS, Counts, Positioned, codec, redis_target
+from . import BATCH, HEARTBEAT_S, RETENTION_MS, Counts, Positioned, codec, current, redis_target
 from .redis_connection import ANSWER_S, Primary, Reader, Unfit
 
 log = logging.getLogger(__name__)
@@ -104,8 +105,7 @@ class _Stored(NamedTuple):
 
     @classmethod
     def of(cls, entry: Entry) -> "_Stored":
-        kind = "revision" if isinstance(entry, Revision) else "cancel"
-        return cls(entry.id, entry.revision, kind, entry.ends_at, codec.encode(entry))
+        return cls(entry.id, entry.revision, codec.kind_of(entry), entry.ends_at, codec.encode(entry))
 
     @classmethod
     def read(cls, fields: _Fields) -> "_Stored":
@@ -117,6 +117,16 @@ class _Stored(NamedTuple):
             return cls(alert_id, revision, fields[b"k"].decode(), int(fields[b"x"]), payload)
         except KeyError:
             raise ValueError("a field is missing") from None
+
+    def entry(self) -> Entry | OtherKind:
+        """What it says. Raises ValueError if that can't be read."""
+        if self.kind not in codec.KINDS:
+            return OtherKind(self.id, self.revision, self.ends_at)
+        return codec.decode(self.payload, self.id, self.revision, self.ends_at)
+
+    def renumbered(self, revision: int) -> "_Stored":
+        """The same under another number."""
+        return self._replace(revision=revision, payload=codec.renumbered(self.payload, revision))
 
     def arguments(self, token: str, more: bool) -> tuple[Any, ...]:
         """What `append.lua` takes."""
@@ -220,6 +230,9 @@ class RedisStreamsLog:
 
     async def append(self, entry: Entry) -> bool:
         """Store `entry` if its number is the next one; durable when this returns."""
+        return await self._append(_Stored.of(entry))
+
+    async def _append(self, stored: _Stored) -> bool:
         if self._problem is not None:
             raise LogUnavailable(self._problem)
         if len(self._queue) >= MAX_WAITING:
@@ -227,7 +240,7 @@ class RedisStreamsLog:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[bool] = loop.create_future()
         deadline = time.monotonic() + APPEND_S
-        self._queue.append(_Waiting(_Stored.of(entry), uuid.uuid4().hex, future, deadline))
+        self._queue.append(_Waiting(stored, uuid.uuid4().hex, future, deadline))
         if len(self._appending) < APPENDERS:
             task = loop.create_task(self._append_all())
             self._appending.add(task)
@@ -331,7 +344,7 @@ class RedisStreamsLog:
 
     # ---- read --------------------------------------------------------------------------------------------------
 
-    async def history(self, alert_id: str) -> Sequence[Entry]:
+    async def history(self, alert_id: str) -> Sequence[Entry | OtherKind]:
         """All entries of one alert."""
         [found] = await self._histories([alert_id])
         return [entry for _, entry in found if entry is not None]
@@ -339,19 +352,24 @@ class RedisStreamsLog:
     async def live(self, now_ms: int) -> Sequence[Revision]:
         """The current revision of each live alert."""
         ids = await self._primary.call("ZRANGE", f"{self._keys}ends", f"({now_ms}", "+inf", "BYSCORE")
-        last = []
+        live: list[tuple[_Id, Revision]] = []
         for start in range(0, len(ids), MAX_SCRIPT):
-            last += [found[-1] for found in await self._histories(ids[start : start + MAX_SCRIPT]) if found]
-        return [e for _, e in sorted(last, key=lambda p: p[0]) if isinstance(e, Revision) and e.ends_at > now_ms]
+            for chain in await self._histories(ids[start : start + MAX_SCRIPT]):
+                # What the last one said nobody knows, if it can't be read: the alert may be over.
+                readable = not chain or chain[-1][1] is not None
+                revision = current(entry for _, entry in chain if entry is not None) if readable else None
+                if revision is not None and revision.ends_at > now_ms:
+                    live.append((max(place for place, entry in chain if entry is revision), revision))
+        return [revision for _, revision in sorted(live, key=lambda found: found[0])]
 
-    async def _histories(self, ids: Sequence[str | bytes]) -> list[list[tuple[_Id, Entry | None]]]:
+    async def _histories(self, ids: Sequence[str | bytes]) -> list[list[tuple[_Id, Entry | OtherKind | None]]]:
         """The entries of some alerts, None if unreadable, and where in the stream they are; all of it durable."""
         epoch, durable, *groups = await self._primary.call("EVAL", _HISTORY, 1, self._keys, *ids)
         known = self._seq if int(epoch or 0) == self._epoch else 0
         newest = 0
         histories = []
         for group in groups:
-            found: list[tuple[_Id, Entry | None]] = []
+            found: list[tuple[_Id, Entry | OtherKind | None]] = []
             for place, flat in group:
                 fields = dict(zip(flat[::2], flat[1::2], strict=True))
                 newest = max(newest, int(fields.get(b"n", 0)))
@@ -371,7 +389,7 @@ class RedisStreamsLog:
         """The deliveries of one alert."""
         total = Counts()
         for value in await self._primary.call("HVALS", f"{self._keys}counts:{alert_id}"):
-            sent, acked = value.split()
+            sent, acked = value.split()[:2]  # a later release may count more (LogG6)
             total = total.plus(Counts(int(sent), int(acked)))
         return total
 
@@ -404,11 +422,11 @@ class RedisStreamsLog:
     def nudge(self) -> None:
         """Redis tells at once."""
 
-    def readable(self, place: _Id, fields: _Fields) -> tuple[_Stored, Entry] | None:
+    def readable(self, place: _Id, fields: _Fields) -> tuple[_Stored, Entry | OtherKind] | None:
         """What is in an entry of the stream; None if it can't be read, which is counted."""
         try:
             stored = _Stored.read(fields)
-            return stored, codec.decode(stored.payload)
+            return stored, stored.entry()
         except ValueError as error:
             self.set_aside(place, error)
             return None
@@ -534,7 +552,7 @@ class RedisStreamsLog:
         chains = [[entries[n] for n in sorted(entries)] for entries in self._known.values()]
         before = self._put_back
         for cancelled in (True, False):
-            wanted = [chain for chain in chains if (chain[-1].kind == "cancel") is cancelled]
+            wanted = [chain for chain in chains if any(stored.kind == "cancel" for stored in chain) is cancelled]
             for start in range(0, len(wanted), MAX_SCRIPT):
                 await self._put_back_some(wanted[start : start + MAX_SCRIPT])
             if cancelled:
@@ -548,17 +566,19 @@ class RedisStreamsLog:
         entries = [(stored, stored is not chain[-1]) for chain in chains for stored in chain]
         token = uuid.uuid4().hex
         answers = await self._store([stored.arguments(token, more) for stored, more in entries], mending=True)
-        for (stored, _), (what, last, last_kind, theirs) in zip(entries, answers, strict=True):
+        for (stored, _), (what, last, last_kind, *theirs) in zip(entries, answers, strict=True):
             if what == b"stored":
                 self._put_back += 1
-            lost_cancel = what in (b"other", b"refused") and stored.kind == "cancel" and last_kind == b"revision"
+            lost_cancel = what in (b"other", b"refused") and stored.kind == "cancel" and last_kind != b"cancel"
             if lost_cancel:  # Rule 3
-                await self.append(replace(codec.decode(stored.payload), revision=last + 1))
+                await self._append(stored.renumbered(last + 1))
             if what == b"other":
                 self._conflicts += 1
                 log.error("log %s: an entry can't be put back: the log has another one there", self._name)
+                kind, ends_at, payload = theirs
                 with contextlib.suppress(ValueError):
-                    self._known[stored.id][stored.revision] = _Stored.of(codec.decode(theirs))
+                    there = stored._replace(kind=kind.decode(), ends_at=int(ends_at), payload=payload)
+                    self._known.setdefault(stored.id, {})[stored.revision] = there
 
 
 class _Follower:
@@ -657,8 +677,9 @@ class _Follower:
         readable = self._log.readable(place, fields)
         if readable is None:
             return None
-        self._log.keep(readable[0])
-        return Positioned(position, readable[1])
+        stored, entry = readable
+        self._log.keep(stored)
+        return Positioned(position, entry) if isinstance(entry, Revision | Cancel) else None
 
     def _check_hearing(self) -> None:
         """Raise LogUnavailable if what Redis has accepted did not come: this stream is not the one that is written."""

@@ -26,15 +26,16 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
 from prometheus_client.core import Metric
 
 from .. import failpoints
-from ..alert import Entry, Revision
+from ..alert import Cancel, Entry, OtherKind, Revision
 from ..errors import ConfigError, LogUnavailable
-from . import BATCH, HEARTBEAT_S, RETENTION_MS, Counts, Positioned, codec, follows
+from . import BATCH, HEARTBEAT_S, RETENTION_MS, Counts, Positioned, codec, current, follows
 
 log = logging.getLogger(__name__)
 
@@ -66,10 +67,10 @@ PRAGMA user_version = {VERSION};
 """
 _MAGIC = b"SQLite format 3\0"
 _PROBE = " " * 16_384  # no id; takes as much room as any entry
-_COLUMNS = "position, id, revision, payload, checksum"
+_COLUMNS = "position, id, revision, ends_at, payload, checksum"
 
 _T = TypeVar("_T")
-_Row = tuple[int, str, int, bytes, int]
+_Row = tuple[int, str, int, int, bytes, int]
 
 
 class SqliteLog:
@@ -194,19 +195,25 @@ class SqliteLog:
 
     # ---- read --------------------------------------------------------------------------------------------------
 
-    async def history(self, alert_id: str) -> Sequence[Entry]:
+    async def history(self, alert_id: str) -> Sequence[Entry | OtherKind]:
         """All entries of one alert."""
         rows = await self._select(f"SELECT {_COLUMNS} FROM entry WHERE id = ? ORDER BY revision", alert_id)
-        return [p.entry for p in self._readable(rows)]
+        return [entry for _, entry in self._readable(rows) if entry is not None]
 
     async def live(self, now_ms: int) -> Sequence[Revision]:
         """The current revision of each live alert."""
         rows = await self._select(
-            f"SELECT {_COLUMNS} FROM entry AS e WHERE ends_at > ? AND NOT EXISTS "
-            "(SELECT 1 FROM entry AS later WHERE later.id = e.id AND later.revision > e.revision) ORDER BY position",
+            f"SELECT {_COLUMNS} FROM entry WHERE id IN (SELECT id FROM entry WHERE ends_at > ?) ORDER BY id, revision",
             now_ms,
         )
-        return [p.entry for p in self._readable(rows) if isinstance(p.entry, Revision)]
+        found = []
+        for _, of_one in groupby(self._readable(rows), key=lambda item: item[0][1]):
+            chain = list(of_one)
+            # What the last one said nobody knows, if it can't be read: the alert may be over.
+            revision = None if chain[-1][1] is None else current(entry for _, entry in chain if entry is not None)
+            if revision is not None and revision.ends_at > now_ms:
+                found.append((max(row[0] for row, entry in chain if entry is revision), revision))
+        return [revision for _, revision in sorted(found, key=lambda item: item[0])]
 
     async def tail(self) -> int:
         """The last position."""
@@ -223,8 +230,9 @@ class SqliteLog:
             rows = _select(self._watcher, query, *values) if at_end else await self._select(query, *values)
             if rows:
                 after = rows[-1][0]
-                if readable := list(self._readable(rows)):
-                    yield readable
+                found = [(row[0], entry) for row, entry in self._readable(rows)]
+                if known := [Positioned(p, e) for p, e in found if isinstance(e, Revision | Cancel)]:
+                    yield known
             at_end = len(rows) < limit
             if at_end:
                 yield ()
@@ -262,12 +270,14 @@ class SqliteLog:
         except sqlite3.Error as error:
             raise _unavailable(error) from None
 
-    def _readable(self, rows: Sequence[_Row]) -> Iterator[Positioned]:
+    def _readable(self, rows: Sequence[_Row]) -> Iterator[tuple[_Row, Entry | OtherKind | None]]:
+        """Each row with the entry in it; None if it can't be read."""
         for row in rows:
             try:
-                yield _read(row)
+                yield row, _read(row)
             except ValueError as error:
                 self._set_aside(row[0], error)
+                yield row, None
 
     def _set_aside(self, position: int, error: ValueError) -> None:
         if position not in self._bad_rows:
@@ -319,7 +329,7 @@ def _head(path: Path) -> bytes:
 
 
 def _probe(db: sqlite3.Connection) -> None:
-    db.execute("INSERT OR REPLACE INTO delivery VALUES (?, 0, 0)", (_PROBE,))
+    db.execute("INSERT OR REPLACE INTO delivery (id, sent, acked) VALUES (?, 0, 0)", (_PROBE,))
 
 
 def _end_probe(db: sqlite3.Connection) -> None:
@@ -328,7 +338,7 @@ def _end_probe(db: sqlite3.Connection) -> None:
 
 def _add_counts(db: sqlite3.Connection, rows: Sequence[tuple[str, int, int]]) -> None:
     db.executemany(
-        "INSERT INTO delivery VALUES (?, ?, ?) "
+        "INSERT INTO delivery (id, sent, acked) VALUES (?, ?, ?) "
         "ON CONFLICT (id) DO UPDATE SET sent = sent + excluded.sent, acked = acked + excluded.acked",
         rows,
     )
@@ -356,13 +366,13 @@ def _transact(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], _T]) 
 
 
 def _insert(db: sqlite3.Connection, entry: Entry) -> bool:
-    query = f"SELECT {_COLUMNS} FROM entry WHERE id = ? ORDER BY revision DESC LIMIT 1"
-    row = db.execute(query, (entry.id,)).fetchone()
-    try:
-        if not follows(entry, _read(row).entry if row else None):
+    query = f"SELECT {_COLUMNS} FROM entry WHERE id = ? ORDER BY revision DESC"
+    with contextlib.closing(db.execute(query, (entry.id,))) as rows:
+        try:
+            if not follows(entry, map(_read, rows)):
+                return False
+        except ValueError:  # set aside: nobody knows what it said, so nothing may follow it
             return False
-    except ValueError:  # set aside: nobody knows what it said, so nothing may follow it
-        return False
     payload = codec.encode(entry)
     db.execute(
         "INSERT INTO entry (id, revision, ends_at, payload, checksum) VALUES (?, ?, ?, ?, ?)",
@@ -383,12 +393,12 @@ def _purge(db: sqlite3.Connection, cutoff_ms: int) -> int:
     return gone
 
 
-def _read(row: _Row) -> Positioned:
+def _read(row: _Row) -> Entry | OtherKind:
     """The entry in a row. Raises ValueError if it is not what was written."""
-    position, alert_id, revision, payload, checksum = row
+    _, alert_id, revision, ends_at, payload, checksum = row
     if not isinstance(payload, bytes) or codec.checksum(alert_id, revision, payload) != checksum:
         raise ValueError("checksum differs")
-    return Positioned(position, codec.decode(payload))
+    return codec.decode(payload, alert_id, revision, ends_at)
 
 
 def _unavailable(error: sqlite3.Error) -> LogUnavailable:
@@ -416,7 +426,7 @@ def salvage(path: Path) -> int:
         new.execute("BEGIN IMMEDIATE")
         for row in _rows_of(broken):
             try:
-                new.execute("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?)", row)
+                new.execute(f"INSERT INTO entry ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", row)
                 saved += 1
             except sqlite3.Error:
                 lost += 1
@@ -440,7 +450,7 @@ def _rows_of(path: Path) -> Iterator[Sequence[object]]:
             last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'entry'").fetchone()[0]
         except (sqlite3.Error, TypeError):
             return
-        query = "SELECT position, id, revision, ends_at, payload, checksum FROM entry NOT INDEXED WHERE position = ?"
+        query = f"SELECT {_COLUMNS} FROM entry NOT INDEXED WHERE position = ?"
         first = _first_position(db)
         for position in range(first, last + 1):
             try:

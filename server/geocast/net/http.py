@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import __version__, failpoints
-from ..alert import Cancel, Entry, Revision, is_id
+from ..alert import Cancel, Entry, OtherKind, Revision, is_id
 from ..alertlog import AlertLog
 from ..clock import Clock, format_time
 from ..errors import PROBLEMS, LogUnavailable, Malformed, Problem, Violation, trace
@@ -127,7 +127,7 @@ def _add_alerts(app: FastAPI, api: Api) -> None:
         delivery = await api.alert_log.counts(alert_id)
         return JSONResponse(
             {
-                "state": _state(history[-1], api.clock.now().wall_ms),
+                "state": _state(history, api.clock.now().wall_ms),
                 "alert": alert_map(revisions[-1]),
                 "delivery": delivery._asdict(),
             }
@@ -211,7 +211,7 @@ def _accepted(entry: Entry) -> dict[str, Any]:
         "revision": entry.revision,
         "issued_at": format_time(entry.issued_at),
         "expires_at": format_time(entry.alert.expires_at),
-        "area": [circle.to_map() for circle in entry.alert.area],
+        "area": [shape.to_map() for shape in entry.alert.area],
     }
 
 
@@ -228,9 +228,10 @@ class _Accepted(JSONResponse):
         failpoints.hit("after-201")
 
 
-def _state(last: Entry, now_ms: int) -> str:
-    if isinstance(last, Cancel):
+def _state(history: Sequence[Entry | OtherKind], now_ms: int) -> str:
+    if any(isinstance(entry, Cancel) for entry in history):
         return "cancelled"
+    last = [entry for entry in history if isinstance(entry, Revision)][-1]
     return "live" if now_ms < last.ends_at else "expired"
 
 

@@ -1,0 +1,69 @@
+"""Entries as a later release writes them: of kinds, with shapes and with members that this one has not heard of.
+
+Purpose: two releases on one log. Lies: there is no later release yet; these are the entries that are planned, made
+from this release's own bytes.
+"""
+
+from typing import Any, NamedTuple
+
+import msgpack
+from fakes import NOON_MS, a_cancel, a_revision
+
+from geocast.alert import Entry
+from geocast.alertlog import codec
+
+ENDS_MS = NOON_MS + 1_800_000
+POLYGON = {
+    "type": "Polygon",
+    "coordinates": [[[-96.81, 32.77], [-96.78, 32.77], [-96.78, 32.79], [-96.81, 32.77]]],
+    "buffer_m": 20.0,
+}
+
+
+class Later(NamedTuple):
+    """One entry: what stands beside its bytes in the log, and the bytes."""
+
+    id: str
+    revision: int
+    kind: str
+    ends_at: int
+    payload: bytes
+
+    @property
+    def checksum(self) -> int:
+        """The CRC-32 beside it."""
+        return codec.checksum(self.id, self.revision, self.payload)
+
+
+def of_another_kind(
+    alert_id: str = "a-1", revision: int = 1, kind: str = "claim", ends_at: int = ENDS_MS, **members: Any
+) -> Later:
+    """An entry of a kind that this release does not know."""
+    fields = {"kind": kind, "sealed": b"\x00\xff" * 20, "by": {1: "one", "deep": [{"er": None}]}} | members
+    return Later(alert_id, revision, kind, ends_at, msgpack.packb(fields))
+
+
+def with_members(entry: Entry, **members: Any) -> Later:
+    """A revision or a cancel with members that this release does not know, anywhere in it."""
+    fields = msgpack.unpackb(codec.encode(entry))
+    fields["approval"] += [1_935_403_145, {"kid": "8f3a91c2d4e5f607"}]
+    if "terms" in fields:
+        fields["terms"] += [50, ["simplify_m"]]
+        fields["area"] = [shape | {"buffer_m": 10.0, 7: b"\x01"} for shape in fields["area"]]
+    fields |= {"rules": 2, "form": '{"v":1}', "signatures": [{"protected": "eyJ"}], "into": None, "raw": b"\xff"}
+    return _later(entry, fields | members)
+
+
+def with_area(*shapes: dict[str, Any], **changes: Any) -> Later:
+    """A revision with these shapes, as maps."""
+    entry = a_revision(**changes)
+    return _later(entry, msgpack.unpackb(codec.encode(entry)) | {"area": list(shapes)})
+
+
+def a_tombstone(alert_id: str = "a-1") -> Later:
+    """A cancel as the first entry: a message that came after its own cancel."""
+    return with_members(a_cancel(alert_id, 1), into="a-9")
+
+
+def _later(entry: Entry, fields: dict[str, Any]) -> Later:
+    return Later(entry.id, entry.revision, fields["kind"], entry.ends_at, msgpack.packb(fields))
