@@ -231,16 +231,16 @@ def test_the_commands_of_the_readme_are_those_of_the_makefile():
 
 
 def documents():
-    """All documents of the project that link to one another."""
-    clients = [path for path in ROOT.glob("client_demo/**/*.md") if "node_modules" not in path.parts]
-    return sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *clients])
+    """All documents of the project."""
+    folders = [ROOT / name for name in ("docs", "client_demo", "bench", "server", "tests")]
+    found = [path for folder in folders for path in folder.rglob("*.md") if "node_modules" not in path.parts]
+    return sorted([*ROOT.glob("*.md"), *found])
 
 
 @pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(path):
     """A link to a file of the project leads to a file, one to a heading to a heading."""
-    text = re.sub(r"^```.*?^```", "", path.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(path)):
         if re.match(r"[a-z]+:", target):
             continue
         file, _, heading = target.partition("#")
@@ -248,6 +248,21 @@ def test_links_lead_somewhere(path):
         assert where.exists(), f"{target} is not there"
         if heading:
             assert heading in headings(where), f"{target}: no such heading"
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_that_are_named_are_there(path):
+    """`folder/file.py` in a document is a file: from the top, from beside the document, or of the server."""
+    endings = "py|md|toml|lua|c|js|mjs|json|yml|conf|csv"
+    named = set(re.findall(rf"`([\w-]+(?:/[\w.-]+)*/[\w-]+\.(?:{endings}))`", prose(path)))
+    tops = (ROOT, path.parent, PACKAGE, ROOT / "client_demo")
+    missing = {name for name in named if not any((top / name).exists() for top in tops)}
+    assert not {name for name in missing if "NAME" not in name}
+
+
+def prose(path):
+    """A document without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", path.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
 
 
 def headings(path):

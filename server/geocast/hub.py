@@ -1,4 +1,4 @@
-"""This node's sessions, and the fan-out: `deliver(entry)`: match -> frame -> write.
+"""This process's sessions, and the fan-out: `deliver` takes an entry in, `turn` matches it and writes its frame.
 
 Theory of operation. Sessions are rows of columns. An alert that is being sent is a *flight*: a list of rows and one
 of 64 bits. Three ideas carry everything:
