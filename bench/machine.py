@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("geocast", "uvloop", "websockets", "numpy", "h3", "httptools", "uvicorn", "pydantic", "PyJWT", "socketify")
+PACKAGES = ("geocast", "uvloop", "websockets", "numpy", "h3", "h11", "uvicorn", "pydantic", "PyJWT", "socketify")
 DEBIAN_PACKAGES = ("nginx", "libnginx-mod-nchan", "nats-server", "redis-server")
 
 _ALLOWED = os.sched_getaffinity(0)  # before this process pins itself

@@ -166,7 +166,7 @@ def test_only_the_composition_root_knows_a_backend(backend):
 def test_frameworks_stay_in_net(library):
     """ARCHITECTURE.md: sockets are in `net/`. (`frames` takes websockets' frame format, and no connection of it.)"""
     users = {module for module in MODULES if library in imported(module)[1]}
-    allowed = {"websockets": {"frames", "net.websocket"}}.get(library, {"net.http", "net.documents"})
+    allowed = {"websockets": {"frames", "net.websocket"}}.get(library, {"net.http", "net.documents", "net.door"})
     assert users <= allowed
 
 

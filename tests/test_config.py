@@ -7,7 +7,16 @@ from contextlib import ExitStack, closing
 import pytest
 from fakes import a_free_port
 
-from geocast.config import Address, Settings, bind, bind_shared, parse_address, raise_descriptor_limit
+from geocast.config import (
+    Address,
+    Settings,
+    api_connections_for,
+    bind,
+    bind_shared,
+    connections_for,
+    parse_address,
+    raise_descriptor_limit,
+)
 from geocast.errors import ConfigError
 
 LOOPBACK = Address("127.0.0.1", 8765)
@@ -170,3 +179,13 @@ def test_the_limit_of_open_files_is_raised_to_the_hard_one():
         assert limit == hard or hard == resource.RLIM_INFINITY
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("descriptors", [1, 8, 100, 1_024, 11_024, 20_000, 1_048_576])
+def test_both_listeners_and_the_log_have_their_share_of_the_descriptors(descriptors):
+    """BA1d: however many connect to the api, there is a descriptor for each subscriber whom a node takes."""
+    api = api_connections_for(descriptors)
+    assert 1 <= api <= 2_500
+    assert connections_for(descriptors) <= connections_for(descriptors, api=False) <= descriptors
+    if descriptors >= 8:
+        assert connections_for(descriptors) + api < descriptors

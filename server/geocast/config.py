@@ -10,7 +10,8 @@ from .errors import ConfigError
 
 REDIS_SCHEMES = ("redis", "rediss", "redis+sentinel", "rediss+sentinel")
 BACKLOG = 4096  # connections that wait to be accepted, per listening socket
-RESERVED_DESCRIPTORS = 256  # for the api listener, the log and the runtime's own; a quarter of a small limit
+MAX_API_CONNECTIONS = 2_500  # more than there may be requests, so that one too many can be told so
+RESERVED_DESCRIPTORS = 256  # for the log and the runtime's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +102,18 @@ def bind_shared(option: str, address: Address, count: int) -> list[socket.socket
     return [bind(option, address, shared=True) for _ in range(count)]
 
 
-def connections_for(descriptors: int) -> int:
-    """How many connections of the stream listener that limit of open files leaves room for."""
-    return max(1, descriptors - min(RESERVED_DESCRIPTORS, descriptors // 4))
+def connections_for(descriptors: int, *, api: bool = True) -> int:
+    """How many connections of the stream listener that limit of open files leaves room for.
+
+    `api`: whether the api listener is in the same process. Of a small limit a quarter is kept back.
+    """
+    reserved = RESERVED_DESCRIPTORS + api * MAX_API_CONNECTIONS
+    return max(1, descriptors - min(reserved, descriptors // 4))
+
+
+def api_connections_for(descriptors: int) -> int:
+    """How many connections of the api listener that limit of open files leaves room for."""
+    return max(1, min(MAX_API_CONNECTIONS, descriptors // 8))
 
 
 def raise_descriptor_limit() -> int:

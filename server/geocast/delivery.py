@@ -137,7 +137,8 @@ class Delivery:
         self._log = alert_log
         self._metrics = metrics
         descriptors = config.raise_descriptor_limit()
-        capacity = min(settings.max_sessions or descriptors, config.connections_for(descriptors))
+        room = config.connections_for(descriptors, api=settings.workers == 1)
+        capacity = min(settings.max_sessions or descriptors, room)
         ring = open_ring()
         self._capacity = capacity
         self._hub = Hub(capacity, self._landed, ring.send if ring else None)

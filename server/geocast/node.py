@@ -17,7 +17,8 @@ from .config import REDIS_SCHEMES, Settings
 from .delivery import PURGE_S, Delivery, LogKeeper, background
 from .errors import ConfigError
 from .metrics import Metrics
-from .net.http import Api, make_app, serve
+from .net.door import serve
+from .net.http import Api, make_app
 from .publishing import Publishing
 from .tokens import Tokens
 
@@ -85,7 +86,7 @@ async def run(settings: Settings, tokens: Tokens, stream: socket.socket, api: so
         publishing = Publishing(alert_log, in_force, clock)
         calls: Api = Api(publishing, alert_log, in_force, tokens, clock, metrics, delivery.unready)
         async with (
-            serve(make_app(calls), api),
+            serve(make_app(calls), api, metrics),
             delivery.serving(stream, stop.asked, stop.hurry),
             background(purge_for_ever(delivery.keeper)),
         ):

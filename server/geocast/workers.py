@@ -41,7 +41,8 @@ from .clock import SystemClock
 from .config import Settings
 from .delivery import FLUSH_S, Delivery, LogKeeper, background
 from .metrics import Export, Metrics, counter, export, gauge, lasting, merged
-from .net.http import Api, make_app, serve
+from .net.door import serve
+from .net.http import Api, make_app
 from .node import Stop, opened_log, purge_for_ever
 from .publishing import Publishing
 from .tokens import Tokens
@@ -264,7 +265,7 @@ class _ApiProcess:
     async def running(self, listener: socket.socket) -> AsyncIterator[None]:
         """Serve for as long as the block runs."""
         upkeep = background(self._watch_log(), purge_for_ever(self._keeper))
-        async with upkeep, serve(make_app(self.calls), listener):
+        async with upkeep, serve(make_app(self.calls), listener, self.calls.metrics):
             yield
 
     def _received(self, data: bytes) -> None:

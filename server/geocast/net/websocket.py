@@ -155,6 +155,8 @@ class Stream:
         response = parser.accept(request)
         if response.status_code != 101:
             return response.status_code, "This is not a WebSocket handshake (RFC 6455)."
+        if len(request.headers.get_all("Host")) != 1:
+            return 400, "HTTP/1.1 needs one Host (RFC 9112, 3.2)."
         if not self._origin_allowed(request.headers.get("Origin")):
             return 403, "This Origin is not on the list of those allowed."
         try:
