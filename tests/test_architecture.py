@@ -263,7 +263,8 @@ def test_only_the_alert_publishes_a_circle():
         module
         for module, path in MODULES.items()
         for node in ast.walk(tree(path))
-        if "publish_circle" in (getattr(node, "id", None), getattr(node, "attr", None), getattr(node, "name", None))
+        if {"publish_circle", "publish_area"}
+        & {getattr(node, "id", None), getattr(node, "attr", None), getattr(node, "name", None)}
     }
     assert users == {"alert", "cells"}
 

@@ -1,6 +1,7 @@
 """What a publisher may do: the order of decisions of section 4, on a log in memory."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from fakes import DALLAS, HOUR_MS, NOON_MS, FakeClock, a_cancel, a_revision, alert_request
@@ -459,6 +460,46 @@ def test_all_revisions_are_published_with_the_resolution_of_the_first(desk):
     assert first.alert.area == second.alert.area == third.alert.area == (Circle(*publish_circle(*DALLAS, 800, 8)),)
     assert second.terms == Terms("Arson", 7_200_000, 8)
     assert third.terms == Terms("Robbery", HOUR_MS, 8)
+
+
+NEIGHBOUR = (DALLAS[0] + 0.003, DALLAS[1])  # 330 m north: in the next cell
+THERE = CIRCLE | {"lat": NEIGHBOUR[0], "lng": NEIGHBOUR[1]}
+
+
+def test_a_revision_in_a_neighbouring_cell_keeps_the_published_centre(desk):
+    """B11: that of the revision before, which is all that is known of the place."""
+    _, first = desk.publish()
+    _, second = desk.revise(area=THERE)
+    [one], [other] = first.alert.area, second.alert.area
+    assert (one.lat, one.lng) == (other.lat, other.lng)
+    assert other.radius_m > one.radius_m
+
+
+def test_a_repeated_revision_is_judged_behind_the_one_that_it_followed(desk):
+    """H3, H5, B11: whatever has come after it, and whatever that has made of the published centre."""
+    far = CIRCLE | {"lat": DALLAS[0] + 0.02}
+    entries = [desk.publish()[1]]
+    for number, area in enumerate([THERE, THERE, CIRCLE, far, THERE], 2):
+        status, entry = desk.revise(number, area=area, headline=f"H{number}")
+        assert status == 201
+        entries.append(entry)
+    assert desk.publish() == (200, entries[0])
+    for number, area in enumerate([THERE, THERE, CIRCLE, far, THERE], 2):
+        assert desk.revise(number, area=area, headline=f"H{number}") == (200, entries[number - 1])
+    assert refused(desk.revise(6, area=CIRCLE | {"radius_m": 900}, headline="H6")) == (409, "revision-conflict")
+
+
+def test_what_an_older_release_has_accepted_is_repeated(desk):
+    """H5, B12: an entry that names no rules was accepted by those before B11 and B12."""
+    area = [CIRCLE, CIRCLE | {"lat": DALLAS[0] + 0.005}]
+    older = [Circle(*publish_circle(shape["lat"], shape["lng"], 800, 9)) for shape in area]
+    _, entry = desk.publish(area=area, dry_run=True)
+    entry = replace(entry, alert=replace(entry.alert, area=tuple(older)), terms=replace(entry.terms, rules=1))
+    asyncio.run(desk.log.append(entry))
+    assert desk.publish(area=area) == (200, entry)
+    _, second = desk.revise(area=area)
+    assert second.terms.rules == 2
+    assert desk.revise(area=area) == (200, second)
 
 
 # ---- cancel --------------------------------------------------------------------------------------------------

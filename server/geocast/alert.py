@@ -3,7 +3,7 @@
 Parsing is the only way in. It has two steps, and the type of what comes out tells where one stands:
 
     bytes ── parse_publication ──> Publication    as requested: `RequestedCircle`s with the exact centre
-                                       │ .accept(terms)
+                                       │ .accept(terms, current)
                                        v
                                      Alert        as published: `Circle`s only
 
@@ -11,7 +11,8 @@ Rule 1  A requested centre is an address. It lives in a `Publication` and goes n
         (log, matching, frames, metrics, log lines) takes an `Alert`, and no function makes a requested circle
         out of a published one.
 Rule 2  Neither the requested circle nor anything computed from it, except the published circle, is kept.
-Rule 3  Two requests have the same content if the `Alert`s that they are accepted as are equal.
+Rule 3  Two requests have the same content if the `Alert`s that they are accepted as are equal. So what an `Alert`
+        comes to depends on the request, on the terms, and on the revision that it follows; all of these are kept.
 """
 
 import re
@@ -33,7 +34,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from .cells import publish_circle
+from .cells import publish_area, publish_circle
 from .clock import parse_time
 from .errors import GeocastError, Violation
 
@@ -47,6 +48,8 @@ Status = Literal["actual", "exercise", "test"]
 ID_PATTERN = "[A-Za-z0-9][A-Za-z0-9._:-]{0,127}"
 _ID = re.compile(ID_PATTERN)
 MAX_INTEGER = 2**31 - 1
+# Which rules of the published circle an alert is accepted by: 1 is B1 to B3 alone, 2 has B11 and B12 besides.
+RULES = 2
 
 
 def is_id(text: str) -> bool:
@@ -97,11 +100,15 @@ class Approval:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What of the policy went into an accepted alert; a repeated request is judged by the same terms."""
+    """What of the policy went into an accepted alert, and by which rules of the published circle.
+
+    A repeated request is judged by the same terms.
+    """
 
     title: str
     max_age_ms: int
     location_resolution: int
+    rules: int = RULES
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +225,8 @@ class Publication:
     revision: int
     one_shape: bool  # `area` was sent as one shape, not as a list: pointers into it have no index
 
-    def accept(self, terms: Terms) -> Alert:
-        """The alert in accepted form: here the exact place ends."""
+    def accept(self, terms: Terms, current: Revision | None) -> Alert:
+        """The alert in accepted form, behind the revision `current` if it follows one: here the exact place ends."""
         return Alert(
             id=self.id,
             category=self.category,
@@ -229,7 +236,7 @@ class Publication:
             status=self.status,
             occurred_at=self.occurred_at,
             expires_at=self.occurred_at + terms.max_age_ms if self.expires_at is None else self.expires_at,
-            area=tuple(_publish(circle, terms.location_resolution) for circle in self.area),
+            area=_publish(self.area, terms, current.alert.circles if current is not None else ()),
             approval=self.approval,
         )
 
@@ -274,9 +281,12 @@ def _radius_pointer(n: int, one_shape: bool) -> str:
     return "/area/radius_m" if one_shape else f"/area/{n}/radius_m"
 
 
-def _publish(circle: RequestedCircle, resolution: int) -> Circle:
-    lat, lng, radius_m = publish_circle(circle.lat, circle.lng, circle.radius_m, resolution)
-    return Circle(lat, lng, radius_m)
+def _publish(area: Sequence[RequestedCircle], terms: Terms, current: Sequence[Circle]) -> tuple[Circle, ...]:
+    requested = [(circle.lat, circle.lng, circle.radius_m) for circle in area]
+    if terms.rules == 1:
+        return tuple(Circle(*publish_circle(*disc, terms.location_resolution)) for disc in requested)
+    held = [(circle.lat, circle.lng, circle.radius_m) for circle in current]
+    return tuple(Circle(*disc) for disc in publish_area(requested, terms.location_resolution, held))
 
 
 # ---- the fields, in the order of the protocol's table -------------------------------------------------------------

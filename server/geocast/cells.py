@@ -12,6 +12,7 @@ Rule 2  H3 cells name an area: what is published, what a subscriber tells, where
 
 import math
 import re
+from collections.abc import Sequence
 from typing import TypeAlias, overload
 
 import h3.api.basic_int as h3
@@ -30,6 +31,7 @@ _LAST_CELL = (1 << 63) - 1
 
 Floats: TypeAlias = NDArray[np.float64]
 Vector: TypeAlias = tuple[float, float, float]
+Disc: TypeAlias = tuple[float, float, float]  # a circle: latitude and longitude of its centre, radius in metres
 
 
 # ---- the sphere --------------------------------------------------------------------------------------------
@@ -122,16 +124,82 @@ def cell_place(cell: int) -> tuple[float, float, float]:
     them an edge is an arc of a great circle (H3 projects gnomonically), so the farthest point is one of them.
     """
     lat, lng = h3.cell_to_latlng(cell)
-    return lat, lng, max(distance_m(lat, lng, *point) for point in h3.cell_to_boundary(cell))
+    return lat, lng, _farthest_m(lat, lng, [cell])
 
 
-def publish_circle(lat: float, lng: float, radius_m: float, resolution: int) -> tuple[float, float, float]:
-    """The published circle (latitude, longitude, metres) for a requested one (protocol, section 2).
+def _farthest_m(lat: float, lng: float, cells: Sequence[int]) -> float:
+    return max(distance_m(lat, lng, *point) for cell in cells for point in h3.cell_to_boundary(cell))
+
+
+# ---- the published circles -----------------------------------------------------------------------------------
+
+
+def publish_circle(lat: float, lng: float, radius_m: float, resolution: int) -> Disc:
+    """The published circle for a requested one (protocol, B1 and B2).
 
     It contains the requested circle, and is the same wherever in the cell the requested centre was.
     """
-    centre_lat, centre_lng, reach_m = cell_place(cell_of(lat, lng, resolution))
-    return centre_lat, centre_lng, 10.0 * math.ceil((radius_m + reach_m) / 10)
+    return _publish((lat, lng, radius_m), resolution, None, 0.0)[0]
+
+
+def publish_area(requested: Sequence[Disc], resolution: int, held: Sequence[Disc] = ()) -> list[Disc]:
+    """The published circles for those of a request (protocol, B1, B2, B11 and B12). `held`: the current revision's.
+
+    Each contains the circle that it stands for. The way from the first requested centre to its published one is a
+    rotation of the sphere, and all other centres go with it before they are looked up. So what is published depends
+    on the first one's cell and on how the circles lie to each other. Were each put into the cell that it lies in, a
+    dozen circles around one address would each tell on which side of a border it is.
+    """
+    first, *others = requested
+    published, moved_m = _publish(first, resolution, held[0] if held else None, 0.0)
+    area = [published]
+    for number, (lat, lng, radius_m) in enumerate(others, 1):
+        disc = (*_carried(lat, lng, first, published), radius_m)
+        area.append(_publish(disc, resolution, held[number] if number < len(held) else None, moved_m)[0])
+    return area
+
+
+def _publish(disc: Disc, resolution: int, held: Disc | None, moved_m: float) -> tuple[Disc, float]:
+    """The published circle, and how far its centre may be from `disc`'s, which was moved by up to `moved_m` before."""
+    lat, lng, radius_m = disc
+    cell = cell_of(lat, lng, resolution)
+    if held is not None and cell in (around := h3.grid_disk(old := cell_of(*held[:2], resolution), 1)):
+        lat, lng, _ = cell_place(old)
+        far_m = _farthest_m(lat, lng, around)
+        wide = (lat, lng, _rounded_up(radius_m + moved_m + far_m))
+        # Back in its own cell it stays wide, or a series of corrections would tell how often each was outside.
+        if cell != old or wide == held:
+            return wide, far_m
+    lat, lng, reach_m = cell_place(cell)
+    return (lat, lng, _rounded_up(radius_m + moved_m + reach_m)), reach_m
+
+
+def _rounded_up(radius_m: float) -> float:
+    return 10.0 * math.ceil(radius_m / 10)
+
+
+def _carried(lat: float, lng: float, start: Disc, end: Disc) -> tuple[float, float]:
+    """Where the shortest rotation of the sphere that takes one circle's centre to another's takes a point.
+
+    This is Rodrigues' formula with the axis a × b, not normalised: its length is the sine of the angle, a · b the
+    cosine, and (1 - cos) / sin² is 1 / (1 + cos). Centres are never opposite to each other.
+    """
+    a, b, v = unit_vector(*start[:2]), unit_vector(*end[:2]), unit_vector(lat, lng)
+    axis, cosine = _cross(a, b), _dot(a, b)
+    turned, along = _cross(axis, v), _dot(axis, v) / (1 + cosine)
+    x, y, z = (cosine * v[n] + turned[n] + along * axis[n] for n in range(3))
+    return math.degrees(math.atan2(z, math.hypot(x, y))), math.degrees(math.atan2(y, x))
+
+
+def _cross(a: Vector, b: Vector) -> Vector:
+    return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
+
+
+def _dot(a: Vector, b: Vector) -> float:
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+# ---- the cover -----------------------------------------------------------------------------------------------
 
 
 def cover(lat: float, lng: float, radius_m: float, resolution: int) -> list[tuple[int, int]]:

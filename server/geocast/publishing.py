@@ -28,7 +28,6 @@ from .alert import (
     OtherKind,
     Publication,
     Revision,
-    Terms,
     parse_cancellation,
     parse_publication,
     parse_revision,
@@ -139,15 +138,15 @@ class Publishing:
     async def _decide(
         self,
         request: _R,
-        repeats: Callable[[_R, Entry | OtherKind], bool],
+        repeats: Callable[[_R, Entry | OtherKind, Revision | None], bool],
         decide: Callable[[Sequence[Entry | OtherKind]], _E],
         *,
         dry_run: bool = False,
     ) -> Outcome[_E]:
         for _ in range(ATTEMPTS):
             history = await self._log.history(request.id)
-            for entry in history:
-                if entry.revision == request.revision and repeats(request, entry):
+            for n, entry in enumerate(history):
+                if entry.revision == request.revision and repeats(request, entry, _last_revision(history[:n])):
                     return Outcome(entry, created=False)  # type: ignore[arg-type]  # `repeats` saw to the type
             entry = decide(history)
             if dry_run:
@@ -192,19 +191,20 @@ class Publishing:
             raise Problem.of(violations)
         terms = self._policy.categories[request.category].terms()
         if current is not None:
-            terms = Terms(terms.title, terms.max_age_ms, current.terms.location_resolution)
-        return Revision(request.accept(terms), request.revision, publisher.sub, now, terms)
+            terms = replace(terms, location_resolution=current.terms.location_resolution)
+        return Revision(request.accept(terms, current), request.revision, publisher.sub, now, terms)
 
 
-def _repeats_revision(request: Publication, entry: Entry | OtherKind) -> bool:
+def _repeats_revision(request: Publication, entry: Entry | OtherKind, current: Revision | None) -> bool:
     # A threat to an individual has no accepted form, so it repeats nothing.
     if not isinstance(entry, Revision) or request.threat != "community":
         return False
-    # By the terms of then: a policy that has changed since makes no conflict of a repeated request.
-    return entry.same_content(replace(entry, alert=request.accept(entry.terms)))
+    # By the terms of then, and behind the revision that was the current one then: neither a policy that has changed
+    # since nor a later revision makes a conflict of a repeated request.
+    return entry.same_content(replace(entry, alert=request.accept(entry.terms, current)))
 
 
-def _repeats_cancel(request: Cancellation, entry: Entry | OtherKind) -> bool:
+def _repeats_cancel(request: Cancellation, entry: Entry | OtherKind, _current: Revision | None) -> bool:
     if not isinstance(entry, Cancel):
         return False
     return entry.same_content(replace(entry, reason=request.reason, approval=request.approval))

@@ -76,6 +76,8 @@ def _unpack(data: bytes) -> dict[Any, Any]:
 
 def _revision(entry: Revision) -> dict[str, Any]:
     alert = entry.alert
+    # Without it an entry is one of rules 1. So those are the same bytes as ever when they are put back.
+    rules = {"rules": entry.terms.rules} if entry.terms.rules != 1 else {}
     return {
         "kind": "revision",
         "id": alert.id,
@@ -92,6 +94,7 @@ def _revision(entry: Revision) -> dict[str, Any]:
         "expires_at": alert.expires_at,
         "area": [shape.to_map() for shape in alert.area],
         "approval": [alert.approval.reviewer, alert.approval.approved_at],
+        **rules,
     }
 
 
@@ -114,7 +117,7 @@ def _to_revision(fields: dict[str, Any]) -> Revision:
         _integer(fields["revision"]),
         _text(fields["source"]),
         _integer(fields["issued_at"]),
-        Terms(_text(title), _integer(max_age_ms), _integer(location_resolution)),
+        Terms(_text(title), _integer(max_age_ms), _integer(location_resolution), _integer(fields.get("rules", 1))),
     )
 
 
