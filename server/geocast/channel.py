@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-MAX_DATAGRAM = 128 * 1024
+MAX_DATAGRAM = 128 * 1024  # bytes; a report of a stream process, with all its metrics, takes some 10,000
 
 
 class Channel:
@@ -21,7 +21,7 @@ class Channel:
         self._folder = folder
         self._received = received
         path = folder / name
-        path.unlink(missing_ok=True)  # of a predecessor
+        path.unlink(missing_ok=True)  # the socket of the process of this name that died before us
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * MAX_DATAGRAM)
@@ -29,12 +29,12 @@ class Channel:
         asyncio.get_running_loop().add_reader(self._socket.fileno(), self._read)
 
     def send(self, name: str, data: bytes) -> None:
-        """Send to the process called `name`; nothing happens if it is not there or too busy."""
+        """Send to the process called `name`. The datagram is dropped if that process is not there or too busy."""
         with contextlib.suppress(OSError):
             self._socket.sendto(data, str(self._folder / name))
 
     def close(self) -> None:
-        """Be gone."""
+        """Stop listening. The socket's file stays until a process of the same name replaces it."""
         asyncio.get_running_loop().remove_reader(self._socket.fileno())
         self._socket.close()
 

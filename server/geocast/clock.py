@@ -1,7 +1,9 @@
 """Time: the clock that is passed in, and times as text.
 
-Inside, a time of day is an integer of milliseconds since 1970 (UTC), a deadline is a float of seconds on the
-monotonic clock. Both are read together, once for a slice of work, as a `Now`.
+Inside the server a time of day is an integer of milliseconds since 1970 (UTC), and a deadline is a float of seconds on
+the monotonic clock. The wall clock may be set while the node runs, and the monotonic clock never jumps; so whatever
+must not last longer because somebody sets the time (a token, a silence, a live alert) has a deadline. Both clocks are
+read together, once for each slice of work, as a `Now`: all decisions of a slice are made at the same moment.
 """
 
 import re
@@ -14,7 +16,7 @@ _TIME = re.compile(
     r"(?:Z|([+-])([0-9]{2}):([0-9]{2}))"
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MAX_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z: the last that can be written with four digits
+MAX_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z: the last time whose year has four digits
 
 
 class Now(NamedTuple):
@@ -29,18 +31,17 @@ class Now(NamedTuple):
 
 
 class Clock(Protocol):
-    """Where the time comes from."""
+    """Where the time comes from: it is passed in, so that the time is part of a test's input."""
 
     def now(self) -> Now:
-        """Read both clocks."""
+        """Read both clocks, one directly after the other."""
         ...
 
 
 class SystemClock:
-    """The machine's clocks."""
+    """The clocks of the machine that this process runs on."""
 
     def now(self) -> Now:
-        """Read both clocks."""
         return Now(time.time_ns() // 1_000_000, time.monotonic())
 
 

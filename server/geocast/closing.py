@@ -8,7 +8,7 @@ from enum import Enum
 
 
 class Reconnect(Enum):
-    """What a client does after a close."""
+    """What a client does after a close. The value is the text of the protocol's table."""
 
     NEVER = "no"
     WINDOW = "yes, within the window"
@@ -19,7 +19,11 @@ class Reconnect(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """One way to end a session: `code` on the wire, `reason` for people, `reconnect` for the client."""
+    """One way to end a session: the code and the reason of the close frame, and what the client does next.
+
+    Codes below 4000 are those of RFC 6455 (7.4.1) and the IANA registry; from 4000 on they are this protocol's own.
+    `reason` is for people and at most 123 bytes long, as a close frame allows; clients go by the code alone.
+    """
 
     code: int
     reason: str
@@ -60,7 +64,10 @@ ALL = (
 
 
 class SessionClosed(Exception):  # noqa: N818 (an outcome, not a fault of ours)
-    """Raised inside the core to end the session that is being served, with the way it ends."""
+    """Ends the session whose message is being taken; `close` says how.
+
+    The core raises it, since it knows no connection; the connection catches it and writes the close frame.
+    """
 
     def __init__(self, close: Close) -> None:
         super().__init__(close.reason)

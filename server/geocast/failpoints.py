@@ -1,7 +1,11 @@
-"""Places where a test may have the process die, as by a power cut: GEOCAST_FAILPOINT names one of them.
+"""Places where a test may have the process die as by a power cut: GEOCAST_FAILPOINT names one of them.
 
-The places are in-commit, after-append, after-201 and in-fan-out. Nothing happens unless that variable is set when the
-process starts.
+    in-commit      SQLite has the entry, inside a transaction that is not committed
+    after-append   the entry is durable, and the publisher has no answer yet
+    after-201      the publisher has its answer, and nobody may have been told yet
+    in-fan-out     a slice of sessions has been told, others have not
+
+Nothing happens unless the variable is set when the process starts; then `hit` costs one comparison of two strings.
 """
 
 import os
@@ -11,6 +15,6 @@ _armed = os.environ.get("GEOCAST_FAILPOINT")
 
 
 def hit(point: str) -> None:
-    """Die here by SIGKILL if `point` is the one that is armed."""
+    """Die here by SIGKILL, which nothing can catch, if `point` is the one that GEOCAST_FAILPOINT names."""
     if _armed == point:
         os.kill(os.getpid(), signal.SIGKILL)

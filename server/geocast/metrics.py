@@ -16,10 +16,14 @@ _LAG_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1)
 
 
 class Metrics:
-    """The registry of one node. What other parts count themselves is read by `watch`, when it is asked for."""
+    """The metrics of one process.
+
+    What the hot path counts is kept as plain integers where it happens; `watch` has them read at each scrape, so that
+    counting costs nothing in between. Only what is rare, or needs buckets, is a Counter or a Histogram here.
+    """
 
     def __init__(self, others: Callable[[], list["Export"]] | None = None) -> None:
-        """`others`: the metrics of other processes, to be shown with these as those of one."""
+        """`others` gives the metrics of this node's other processes; `render` adds them to these."""
         self._others = others
         self.registry = CollectorRegistry()
         self.watch(_process)
@@ -47,7 +51,7 @@ class Metrics:
         )
 
     def watch(self, read: Callable[[], Iterable[Metric]]) -> None:
-        """Have `read` asked for its metrics at each scrape."""
+        """Have `read` called at each scrape; what it gives is shown beside the rest."""
         self.registry.register(_Reader(read))
 
     def render(self) -> bytes:
@@ -62,24 +66,24 @@ class _Reader(Collector):
         self._read = read
 
     def describe(self) -> Iterable[Metric]:
-        return ()  # asked at registration, when there is nothing to read yet
+        return ()  # the registry asks when `read` is registered, and what it reads may not be there yet
 
     def collect(self) -> Iterable[Metric]:
         return self._read()
 
 
 def gauge(name: str, text: str, value: float) -> Metric:
-    """One gauge without labels."""
+    """The gauge `geocast_NAME` without labels, as it is now."""
     return GaugeMetricFamily(f"geocast_{name}", text, value=value)
 
 
 def counter(name: str, text: str, value: float) -> Metric:
-    """One counter without labels."""
+    """The counter `geocast_NAME_total` without labels, as it is now."""
     return CounterMetricFamily(f"geocast_{name}", text, value=value)
 
 
 def counters(name: str, text: str, label: str, values: Iterable[tuple[str, float]]) -> Metric:
-    """One counter with one label."""
+    """The counter `geocast_NAME_total` with one label: a value of the counter for each value of the label."""
     family = CounterMetricFamily(f"geocast_{name}", text, labels=[label])
     for key, value in values:
         family.add_metric([key], value)
@@ -90,9 +94,10 @@ _STARTED_S = time.time()
 
 
 def _process() -> Iterator[Metric]:
-    """The process itself, by Prometheus' usual names.
+    """What the process uses, under the names that Prometheus' clients give it.
 
-    Not their ProcessCollector: to count open files, it lists them all, which held the loop up for 17 ms at 15,000.
+    Their own ProcessCollector counts the open files by listing them all, which held the loop up for 17 ms when there
+    were 15,000 (`geocast_loop_lag_seconds` of a node with as many sessions, scraped).
     """
     used = resource.getrusage(resource.RUSAGE_SELF)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -105,6 +110,7 @@ def _process() -> Iterator[Metric]:
 
 Export = list[tuple[str, str, str, list[tuple[str, dict[str, str], float]]]]  # name, type, text, samples
 
+# Each process knows the same of these, as far as it has read the log: the greatest is the newest.
 _GREATEST = (
     "geocast_oldest_flight_seconds",
     "geocast_live_alerts",
@@ -116,11 +122,11 @@ _GREATEST = (
     "geocast_redis_max_memory_bytes",
     "geocast_redis_replicas",
 )
-_LEAST = ("_created", "process_start_time_seconds")
+_LEAST = ("_created", "process_start_time_seconds")  # a node is as old as its oldest process
 
 
 def export(registry: CollectorRegistry) -> Export:
-    """All metrics of a registry as plain data."""
+    """All metrics of a registry as plain data, which MessagePack can carry to another process."""
     return [
         (m.name, m.type, m.documentation, [(s.name, s.labels, float(s.value)) for s in m.samples])
         for m in registry.collect()
@@ -128,12 +134,12 @@ def export(registry: CollectorRegistry) -> Export:
 
 
 def lasting(exported: Export) -> Export:
-    """What outlives its process: counters and histograms."""
+    """The part of `exported` that still counts when its process has died: counters and histograms, not gauges."""
     return [family for family in exported if family[1] in ("counter", "histogram")]
 
 
 def merged(exports: Iterable[Export]) -> Export:
-    """The metrics of several processes as those of one: sums, but for the few where that makes no sense."""
+    """The metrics of several processes as those of one: sums, but for _GREATEST and _LEAST."""
     families: dict[str, tuple[str, str]] = {}
     values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
     for name, kind, text, samples in (family for exported in exports for family in exported):
@@ -155,7 +161,7 @@ def _joined(sample: str, a: float, b: float) -> float:
 
 
 class _Merged(CollectorRegistry):
-    """A registry that shows what was exported."""
+    """What was exported, in the form in which prometheus_client renders a registry."""
 
     def __init__(self, exported: Export) -> None:
         super().__init__()

@@ -1,7 +1,8 @@
 """Bytes to one map, strictly (protocol, sections 2 "Lexical rules" and 5 "Messages").
 
-The parsers of web frameworks let NaN, duplicate keys and lone surrogates pass; here nothing is repaired and
-nothing is guessed. What comes out is plain dict, list, str, int, float, bool and None, 32 levels deep at most.
+The parsers of web frameworks let NaN, duplicate keys and lone surrogates pass. A message that two programs read
+differently is a way past the policy, so here nothing is repaired and nothing is guessed. What comes out is plain dict,
+list, str, int, float, bool and None, at most 32 levels deep.
 """
 
 import json
@@ -12,7 +13,8 @@ import msgpack
 from .errors import Malformed
 
 MAX_DEPTH = 32
-# Longer than any double (309 digits) and short enough that int() stays cheap; Python itself refuses 4,300.
+# A double has at most 309 digits before the point, so a longer integer is out of every range anyhow. int() takes time
+# that grows with the square of the length (Python itself stops at 4,300 digits); at this length it is still cheap.
 MAX_INT_DIGITS = 400
 
 
@@ -43,7 +45,8 @@ def load_msgpack(data: bytes) -> dict[str, Any]:
             ext_hook=_no_ext,
             use_list=True,
         )
-    # The library raises ValueError, its own classes and, for a corrupt ext or time stamp, others: all mean no.
+    # The library raises ValueError, classes of its own and, for a corrupt ext type or time stamp, still others. All of
+    # them mean the same here: the bytes are not MessagePack.
     except Exception:
         raise Malformed("not strict MessagePack") from None
     result = _checked_map(value, MAX_DEPTH + 1)
@@ -53,7 +56,11 @@ def load_msgpack(data: bytes) -> dict[str, Any]:
 
 
 def _checked_map(value: object, brackets: int) -> dict[str, Any]:
-    """`value` if it is a map of 32 levels at most. Fewer than 33 brackets can't be deeper: no walk then."""
+    """`value` if it is a map of at most 32 levels.
+
+    `brackets`: at least as many as there are maps and lists. With no more than 32 of them the value can't be deeper,
+    and the walk through it is saved; that is so for nearly every message.
+    """
     if not isinstance(value, dict):
         raise Malformed("not a map")
     if brackets > MAX_DEPTH and _depth(value) > MAX_DEPTH:
@@ -62,7 +69,7 @@ def _checked_map(value: object, brackets: int) -> dict[str, Any]:
 
 
 def _depth(value: object) -> int:
-    """How many maps and lists lie in one another, at most 33: deeper is not looked into."""
+    """How many maps and lists lie in one another. It stops counting at 33, which is refused already."""
     level, depth = [value], 0
     while level and depth <= MAX_DEPTH:
         inner = [v for v in level if isinstance(v, dict | list)]
@@ -74,7 +81,10 @@ def _depth(value: object) -> int:
 
 
 def _plain(value: object) -> bool:
-    """Whether nothing in it is bytes, an ext type, a time stamp, a NaN or a key that is no str."""
+    """Whether nothing in it is bytes, an ext type, a time stamp, a NaN or a key that is no str.
+
+    (A NaN is the only value that differs from itself.)
+    """
     if isinstance(value, dict):
         return all(type(k) is str and _plain(v) for k, v in value.items())
     if isinstance(value, list):
