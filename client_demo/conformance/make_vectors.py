@@ -323,12 +323,15 @@ LATER = (1013, 4429)
 def reconnect() -> Json:
     """`reconnect.json`."""
 
-    def welcome(low: int, high: int) -> Json:
+    def welcome(low: object, high: object) -> Json:
         return {"welcome": {"retry": {"min_ms": low, "max_ms": high}}}
 
     def closed(code: int, low: int | None, high: int | None = None, *, new_token: bool = False) -> Json:
         step: Json = {"closed": code, "delay_ms": None if low is None else [low, high]}
         return {**step, "new_token": True} if new_token else step
+
+    def odd(low: object, high: object) -> list[Json]:
+        return [welcome(2_000, 9_000), welcome(low, high), closed(1012, 2_000, 9_000)]
 
     stories = {
         **{f"{c}: no": [welcome(2_000, 9_000), closed(c, None)] for c in NEVER},
@@ -363,6 +366,10 @@ def reconnect() -> Json:
             welcome(3_000, 4_000),
             closed(1012, 3_000, 4_000),
         ],
+        "a retry of nothing is none: without a pause, nodes that fail are run over": odd(0, 0),
+        "a retry of ages is none: nobody stays away for good": odd(1_000, 1e300),
+        "a retry whose ends are the wrong way round is none": odd(9_000, 2_000),
+        "a retry of texts is none": odd("2000", "9000"),
     }
     return {
         "about": "How long to wait after a connection has ended (W1 to W7), in ms, drawn at random from all of "

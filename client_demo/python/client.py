@@ -11,7 +11,6 @@ Rule 3  A token that was refused is not sent again.
 
 import asyncio
 import base64
-import binascii
 import contextlib
 import inspect
 import json
@@ -44,6 +43,8 @@ __all__ = ["Client", "ClientError", "RequestRefused"]
 log = logging.getLogger("client_demo")
 
 HANDSHAKE_S = 10.0
+HEARTBEAT_S = 25.0  # if a welcome gave none that makes sense
+MAX_HEARTBEAT_S = 3600.0  # a connection that is looked after less often may have been dead for long
 RENEW_S = 60.0  # a token is renewed this long before it expires, or at four fifths of its time if that is later
 RENEW_AGAIN_S = 5.0  # when no fresh one could be had
 
@@ -204,11 +205,12 @@ class Client:
     async def _converse(self, link: Link) -> None:
         welcome = await link.greet(self._hello())
         self._welcomed = True
-        self._backoff.welcomed(welcome["retry"]["min_ms"], welcome["retry"]["max_ms"])
+        self._backoff.welcomed(*_window_ms(welcome))
         self._set_clock(welcome)
-        self._on_status(f"connected, {welcome['live']} to catch up on")
-        self._expect(welcome["live"])
-        await first_to_end(link.talk(welcome["heartbeat_s"]), self._renew_token(link, _expiry_ms(welcome)))
+        live = _live(welcome)
+        self._on_status(f"connected, {live} to catch up on")
+        self._expect(live)
+        await first_to_end(link.talk(_heartbeat_s(welcome)), self._renew_token(link, _expiry_ms(welcome)))
 
     def _hello(self) -> Message:
         holding, dropped = self.holdings.holding(own_ms())
@@ -247,7 +249,7 @@ class Client:
     def _handle(self, message: Message) -> None:
         match message["type"]:
             case "alert":
-                self._report(self._changes(self.holdings.take_alert, message["alert"], own_ms()))
+                self._report(self._changes(self.holdings.take_alert, message.get("alert"), own_ms()))
             case "cancel":
                 self._report(self._changes(self.holdings.take_cancel, message))
             case "pong":
@@ -266,7 +268,11 @@ class Client:
             return []
 
     def _set_clock(self, message: Mapping[str, Any]) -> None:
-        self.holdings.set_clock(parse_time(message["now"]), own_ms())
+        now = _time_ms(message.get("now"))
+        if now is None:
+            log.warning("ignoring a clock that can't be read, in a message of type %s", message["type"])
+            return
+        self.holdings.set_clock(now, own_ms())
         self._held_changed.set()
 
     def _report(self, changes: Iterable[Change]) -> None:
@@ -331,9 +337,33 @@ class Client:
         return max(0.0, left_s - RENEW_S, left_s * 0.8)
 
 
-def _expiry_ms(welcome: Mapping[str, Any]) -> int | None:
-    expires_at = welcome.get("token_expires_at")
-    return None if expires_at is None else parse_time(expires_at)
+# ---- what a welcome says: what makes no sense in it counts as not said ------------------------------------------
+
+
+def _window_ms(welcome: Message) -> tuple[object, object]:
+    retry = welcome.get("retry")
+    return (retry.get("min_ms"), retry.get("max_ms")) if isinstance(retry, Mapping) else (None, None)
+
+
+def _live(welcome: Message) -> int:
+    live = welcome.get("live")
+    return live if isinstance(live, int) and live > 0 else 0
+
+
+def _heartbeat_s(welcome: Message) -> float:
+    said = welcome.get("heartbeat_s")
+    return said if isinstance(said, int | float) and 0 < said <= MAX_HEARTBEAT_S else HEARTBEAT_S
+
+
+def _expiry_ms(welcome: Message) -> int | None:
+    return _time_ms(welcome.get("token_expires_at"))
+
+
+def _time_ms(text: object) -> int | None:
+    try:
+        return parse_time(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
 
 
 def token_expiry_ms(token: str) -> int | None:
@@ -342,5 +372,5 @@ def token_expiry_ms(token: str) -> int | None:
         payload = token.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
         return int(claims["exp"] * 1000)
-    except (IndexError, KeyError, TypeError, ValueError, binascii.Error):
+    except (IndexError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
         return None

@@ -153,13 +153,14 @@ class Link:
 
     def _answers(self, message: Message) -> bool:
         """Give an `ok` or `error` to who waits for it; whether somebody did."""
-        answer = self._asked.get(message.get("ref", 0))
+        ref = message.get("ref")
+        answer = self._asked.get(ref) if isinstance(ref, int) else None
         if message["type"] not in ("ok", "error") or answer is None or answer.done():
             return False
         if message["type"] == "ok":
             answer.set_result(None)
         else:
-            answer.set_exception(RequestRefused(message["code"], message["detail"]))
+            answer.set_exception(RequestRefused(str(message.get("code", "")), str(message.get("detail", ""))))
         return True
 
 

@@ -21,6 +21,7 @@ import httpx
 from .wire import is_loopback
 
 ANSWER_S = 10.0
+MAX_RETRY_AFTER_S = 3600.0
 FIRST_WAIT_S, LAST_WAIT_S = 0.25, 8.0
 UNKNOWN_OUTCOME = {429, 500, 502, 503, 504}  # 502 and 504 are a proxy's way to say "no answer"
 
@@ -58,16 +59,20 @@ def _in_words(status: int, problem: Mapping[str, Any]) -> list[str]:
 
 
 def retry_after_s(value: str | None) -> float:
-    """`Retry-After` (RFC 9110, 10.2.3), a number of seconds or a date, as seconds from now; 0 when there is none."""
+    """`Retry-After` (RFC 9110, 10.2.3), a number of seconds or a date, as seconds from now; 0 when there is none.
+
+    Never more than MAX_RETRY_AFTER_S: a slip of the server's must not keep a client away for good.
+    """
     if value is None:
         return 0.0
     if value.strip().isdecimal():
-        return float(value)
+        return min(float(value), MAX_RETRY_AFTER_S)
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+        left_s = (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+    except (ValueError, OverflowError):
         return 0.0
-    return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+    return min(max(0.0, left_s), MAX_RETRY_AFTER_S)
 
 
 class Publisher:

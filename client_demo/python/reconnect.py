@@ -3,15 +3,18 @@
 Rule 1  The code decides, never the text. A code that is not listed means: within the window.
 Rule 2  The delay is random over the whole window ("full jitter"), so that a node's clients come back spread out.
 Rule 3  The window is 1-30 s until a `welcome` gives one. Each delay that is drawn doubles its upper end, up to 120 s;
-        a `welcome` sets it back.
+        a `welcome` sets it back. A `retry` whose upper end is below 100 ms or above an hour, or which is no window
+        at all, counts as not said: it would bring a client back without a pause, or never.
 Rule 4  "Later" is a delay between the window's upper end and twice that: nobody comes back sooner than all the others.
 Rule 5  What the server says in `Retry-After` is a lower bound.
 """
 
 from collections.abc import Callable
 from enum import Enum
+from typing import TypeGuard
 
 FIRST_WINDOW_S = (1.0, 30.0)
+LEAST_WINDOW_S, LONGEST_WINDOW_S = 0.1, 3600.0  # of the upper end that a server may ask for
 MAX_WINDOW_S = 120.0
 NO_CLOSE_FRAME = 1006
 
@@ -70,17 +73,28 @@ def meaning(code: int) -> str:
     return CLOSE_CODES.get(code, (After.WINDOW, f"closed with code {code}"))[1]
 
 
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_window(min_ms: float, max_ms: float) -> bool:
+    return 0 <= min_ms <= max_ms and LEAST_WINDOW_S * 1000 <= max_ms <= LONGEST_WINDOW_S * 1000
+
+
 class Backoff:
     """How long to wait before the next attempt. `draw` gives floats in [0, 1)."""
 
     def __init__(self, draw: Callable[[], float]) -> None:
         self._draw = draw
-        self._min_s, self._max_s = FIRST_WINDOW_S
+        self._window = FIRST_WINDOW_S
+        self._min_s, self._max_s = self._window
         self._last: After | None = None
 
-    def welcomed(self, min_ms: int, max_ms: int) -> None:
-        """Take the `retry` window of a `welcome`."""
-        self._min_s, self._max_s = min_ms / 1000, max(min_ms, max_ms) / 1000
+    def welcomed(self, min_ms: object, max_ms: object) -> None:
+        """Take the `retry` window of a `welcome`, if it is one (Rule 3). The window begins anew in any case."""
+        if _is_number(min_ms) and _is_number(max_ms) and _is_window(min_ms, max_ms):
+            self._window = min_ms / 1000, max_ms / 1000
+        self._min_s, self._max_s = self._window
         if self._last is After.NEW_TOKEN:
             self._last = None  # the new token was good; the next one may be fetched at once, too
 

@@ -3,13 +3,12 @@
 import "/shared/trust.js";
 import { Detail } from "/desk/form.js";
 import { decided, List, listed, tabOf, TABS } from "/desk/list.js";
-import { make } from "/shared/elements.js";
+import { DRILLS, make } from "/shared/elements.js";
 import { themeButton } from "/shared/theme.js";
 
 const TICK_MS = 5000;
 const ASK_MS = 20_000;
 const KEYS = "desk-single-keys";
-const STATUS = { exercise: "Exercise", test: "Test" };
 
 const by = (id) => document.getElementById(id);
 const items = new Map();
@@ -86,8 +85,8 @@ function takeDesk(said) {
   [...items.keys()].filter((id) => !there.has(id)).forEach((id) => items.delete(id));
   by("feed").textContent = said.feed.title;
   by("feed").title = said.feed.title;
-  by("status").hidden = !(said.status in STATUS);
-  by("status").textContent = STATUS[said.status] ?? "";
+  by("status").hidden = !DRILLS.has(said.status);
+  by("status").textContent = DRILLS.get(said.status) ?? "";
   const trouble = [said.node.trouble, said.feed.trouble && `Feed: ${said.feed.trouble}`].filter(Boolean).join(" ");
   by("warning").hidden = !trouble;
   by("warning").textContent = trouble;

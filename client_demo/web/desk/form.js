@@ -3,14 +3,13 @@
 
 import { circleMap } from "/desk/map.js";
 import { ago, clock, decided, greyed, isStale, span, stateWord } from "/desk/list.js";
-import { foreign, make } from "/shared/elements.js";
+import { DRILLS, foreign, make } from "/shared/elements.js";
 
 const TEXTS = ["headline", "description", "category", "severity"];
 const NUMBERS = ["radius_m", "lat", "lng"];
 const LIMITS = { headline: 140, description: 1000 };
 const PREVIEW_MS = 250;
 const LOOK_AGAIN_MS = 15_000; // what could be published a while ago may be too old by now
-const STATUS = { exercise: "Exercise", test: "Test" };
 
 const by = (id) => document.getElementById(id);
 
@@ -227,17 +226,15 @@ export class Detail {
   }
 
   _troubles(troubles) {
-    const said = Object.groupBy
-      ? Object.groupBy(troubles, ({ field }) => field)
-      : troubles.reduce((all, each) => ({ ...all, [each.field]: [...(all[each.field] ?? []), each] }), {});
+    const said = (name) => troubles.filter(({ field }) => field === name).map(({ text }) => text);
     for (const name of ["headline", "description", "category", "severity", "place", "radius_m", "reason"]) {
-      by(`${name}-trouble`).replaceChildren(...(said[name] ?? []).map(({ text }) => foreign("span", text)));
+      by(`${name}-trouble`).replaceChildren(...said(name).map((text) => foreign("span", text)));
       const fields = name === "place" ? [by("lat"), by("lng")] : [by(name)];
-      fields.forEach((field) => field.setAttribute("aria-invalid", String(Boolean(said[name]))));
+      fields.forEach((field) => field.setAttribute("aria-invalid", String(said(name).length > 0)));
     }
-    const whole = [this._notice, ...(said[""] ?? []).map(({ text }) => text)].filter((text, n, all) => text && all.indexOf(text) === n);
+    const whole = [this._notice, ...said("")].filter((text, n, all) => text && all.indexOf(text) === n);
     by("whole-trouble").replaceChildren(...whole.map((text) => foreign("p", text)));
-    const reads = (name) => (said[name] ?? []).some(({ text }) => text.includes("reads like"));
+    const reads = (name) => said(name).some((text) => text.includes("reads like"));
     by("confirm-row").hidden = !(reads("headline") || reads("description") || by("confirmed").checked);
     by("reason-confirm-row").hidden = !(reads("reason") || by("reason-confirmed").checked);
   }
@@ -254,7 +251,7 @@ export class Detail {
     const { item } = this;
     const live = item.state === "live";
     const isNew = JSON.stringify(this._form()) !== JSON.stringify({ ...sorted(this._base()), confirmed: by("confirmed").checked });
-    const what = STATUS[this._desk().status];
+    const what = DRILLS.get(this._desk().status);
     by("approve").hidden = item.locked || !(item.state === "waiting" || live);
     by("approve").textContent = live ? `Publish revision ${item.revision + 1}` : what ? `Approve as ${what.toLowerCase()}` : "Approve and publish";
     by("approve").disabled = !this._isEditable || this._good !== JSON.stringify(this._form()) || (live && !isNew);
@@ -393,7 +390,7 @@ function card(form, desk) {
       "row row-wrap",
       make("span", "severity", make("span", "severity-mark"), severity),
       foreign("span", title, "muted small"),
-      ...(STATUS[desk.status] ? [make("span", "badge badge-drill", STATUS[desk.status])] : []),
+      ...(DRILLS.has(desk.status) ? [make("span", "badge badge-drill", DRILLS.get(desk.status))] : []),
     ),
     foreign("p", form.headline || "No headline yet", "preview-headline"),
     ...(form.description ? [foreign("p", form.description, "small")] : []),

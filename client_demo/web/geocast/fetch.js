@@ -5,7 +5,7 @@
 import { OwnClock } from "./clock.js";
 import { spotsOf } from "./geo.js";
 import { Holdings, timeOf } from "./holdings.js";
-import { Link } from "./link.js";
+import { countOf, Link } from "./link.js";
 import { connectionOf, helloOf, notTooMany, tokenFrom } from "./options.js";
 import { meaning, NO_CLOSE_FRAME } from "./reconnect.js";
 import { Store } from "./store.js";
@@ -36,6 +36,12 @@ export async function fetchLive(options) {
     fetching.end();
   }
 }
+
+/**
+ * The entries of `holding`. It is read as a Map is: an object would find a `constructor` that nobody has put there.
+ * @param {FetchOptions["holding"]} holding @returns {Iterable<[string, number]>}
+ */
+const entriesOf = (holding = {}) => (holding instanceof Map ? holding.entries() : Object.entries(holding));
 
 /** One short connection, and what came of it. */
 class Fetching {
@@ -69,9 +75,9 @@ class Fetching {
     this.#ahead = stored?.ahead ?? 0;
     if (stored) this.#holdings.restore(stored, this.#now());
     this.#holdings.move(this.#spots);
-    const known = { ...this.#holdings.holding(this.#now())[0], ...this.#options.holding };
+    const known = new Map([...this.#holdings.holding(this.#now())[0], ...entriesOf(this.#options.holding)]);
     const cancels = await this.#exchange(known, await tokenFrom(this.#connection.token));
-    const alerts = this.#holdings.list(this.#now()).filter(({ alert }) => alert.revision > (known[alert.id] ?? 0));
+    const alerts = this.#holdings.list(this.#now()).filter(({ alert }) => alert.revision > (known.get(alert.id) ?? 0));
     for (const { alert } of alerts.filter(({ affected }) => affected && this.#options.ack)) {
       this.#link?.ack(alert.id, alert.revision);
       this.#holdings.show(alert.id);
@@ -91,7 +97,7 @@ class Fetching {
 
   /**
    * Say hello and take what the welcome announces.
-   * @param {Record<string, number>} known @param {string | undefined} token
+   * @param {ReadonlyMap<string, number>} known @param {string | undefined} token
    * @returns {Promise<Fetched["cancels"]>}
    */
   #exchange(known, token) {
@@ -107,7 +113,7 @@ class Fetching {
         hello: () => helloOf(this.#spots, known, token, filter),
         welcomed: ({ now, live }) => {
           this.#ahead = (timeOf(now) || this.#now()) - this.#own.now();
-          toCome = Number(live) || 0;
+          toCome = countOf(live);
           isDone();
         },
         take: (message) => {
@@ -115,7 +121,7 @@ class Fetching {
           if (type === "alert") this.#holdings.take(message.alert, this.#now());
           else if (type === "cancel") this.#holdings.cancel(message);
           else return;
-          if (type === "cancel" && Number(revision) > (known[String(id)] ?? Infinity))
+          if (type === "cancel" && Number(revision) > (known.get(String(id)) ?? Infinity))
             cancels.push({ id, revision, reason });
           toCome--;
           isDone();

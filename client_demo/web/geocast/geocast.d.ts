@@ -282,8 +282,8 @@ export interface WatchOptions {
 export declare function watchPosition(geocast: Geocast, options?: WatchOptions): () => void;
 
 export interface FetchOptions extends ConnectionOptions {
-  /** What is held already: id -> revision. Not together with `storage`. */
-  holding?: Record<string, number>;
+  /** What is held already: id -> revision, as a Map or as an object's own entries. Not together with `storage`. */
+  holding?: ReadonlyMap<string, number> | Readonly<Record<string, number>>;
   /** Use, and bring up to date, what a `Geocast` with the same storage and key keeps. */
   storage?: Storage | null;
   storageKey?: string;

@@ -18,7 +18,7 @@ import { OwnClock } from "./clock.js";
 import { distanceM, spotOf, spotsOf } from "./geo.js";
 import { fetchLive, GeocastError } from "./fetch.js";
 import { Holdings, timeOf } from "./holdings.js";
-import { Link } from "./link.js";
+import { countOf, Link } from "./link.js";
 import { connectionOf, filterOf, helloOf, notTooMany, tokenExpiry, tokenFrom, withValues } from "./options.js";
 import { follow } from "./position.js";
 import { afterClose, Backoff, meaning, NO_CLOSE_FRAME } from "./reconnect.js";
@@ -46,8 +46,8 @@ export class Geocast {
   #holdings = new Holdings();
   #store;
   #backoff;
-  /** @type {{ [Name in keyof Events]?: Set<(event: any) => unknown> }} */
-  #listeners = {};
+  /** @type {Map<string, Set<(event: any) => unknown>>} by the event's name */
+  #listeners = new Map();
   /** @type {Status} */
   #status = { state: "connecting" };
   /** @type {Spot[]} */
@@ -96,8 +96,8 @@ export class Geocast {
 
   /** @type {Declared["on"]} */
   on(name, listener) {
-    const listeners = (this.#listeners[name] ??= new Set());
-    listeners.add(listener);
+    const listeners = this.#listeners.get(name) ?? new Set();
+    this.#listeners.set(name, listeners.add(listener));
     return () => void listeners.delete(listener);
   }
 
@@ -239,10 +239,10 @@ export class Geocast {
   /** @param {Message} welcome */
   #welcomed(welcome) {
     const { min_ms, max_ms } = /** @type {Record<string, unknown>} */ (welcome.retry ?? {});
-    this.#backoff.welcomed(Number(min_ms), Number(max_ms));
+    this.#backoff.welcomed(min_ms, max_ms);
     this.#setAhead(timeOf(welcome.now));
     this.#renewAt = this.#renewal(timeOf(welcome.token_expires_at));
-    this.#catchUp = Number(welcome.live) || 0;
+    this.#catchUp = countOf(welcome.live);
     this.#caughtUp();
     this.#settle();
   }
@@ -472,11 +472,11 @@ export class Geocast {
 
   /** @template {keyof Events} Name @param {Name} name @param {Events[Name]} event */
   #emit(name, event) {
-    for (const listener of [...(this.#listeners[name] ?? [])]) {
+    for (const listener of [...(this.#listeners.get(name) ?? [])]) {
       try {
         listener(event);
       } catch (cause) {
-        if (name === "error" || !this.#listeners.error?.size) console.error("geocast: a listener failed:", cause);
+        if (name === "error" || !this.#listeners.get("error")?.size) console.error("geocast: a listener failed:", cause);
         else this.#problem("listener", `a listener for ${name} failed`, cause);
       }
     }

@@ -145,11 +145,11 @@ export class Holdings {
   /**
    * `holding` for a `hello`, id -> revision, and what had to be dropped for it (Rules 2 and 5). What we are no longer
    * inside of is listed too: its cancel, or a revision that brings it back, is for us.
-   * @param {number} now @returns {[Record<string, number>, Change[]]}
+   * @param {number} now @returns {[Map<string, number>, Change[]]}
    */
   holding(now) {
     const changes = [...this.expire(now), ...this.#dropBeyond(MAX_HOLDING)];
-    return [Object.fromEntries([...this.#held].map(([id, { alert }]) => [id, alert.revision])), changes];
+    return [new Map([...this.#held].map(([id, { alert }]) => [id, alert.revision])), changes];
   }
 
   // ---- the storage ------------------------------------------------------------------------------------------------

@@ -26,7 +26,8 @@ import { NO_CLOSE_FRAME } from "./reconnect.js";
 
 const HANDSHAKE_MS = 10_000; // to the 101, and from there to the welcome
 const PONG_MS = 10_000; // protocol, "Close codes": dead 10 s after our ping
-const HEARTBEAT_MS = 25_000; // if a welcome gave none
+const HEARTBEAT_MS = 25_000; // if a welcome gave none that makes sense
+const MAX_HEARTBEAT_MS = 3_600_000; // a connection that is looked after less often may have been dead for long
 const PER_S = 8; // below the server's 10 and 300: its pings are answered on top of these
 const BURST = 200;
 const MAX_ACKS = 1_000;
@@ -41,6 +42,9 @@ export function wireOf(msgpack) {
     decode: (frame) => msgpack.decode(new Uint8Array(/** @type {ArrayBuffer} */ (frame))),
   };
 }
+
+/** How many messages a welcome says are to come. @param {unknown} live @returns {number} 0 for what is no such number */
+export const countOf = (live) => (Number.isSafeInteger(live) && Number(live) > 0 ? Number(live) : 0);
 
 /** A token bucket. */
 export class Pace {
@@ -205,7 +209,8 @@ export class Link {
     this.#isWelcomed = true;
     this.#deadline = Infinity;
     const { heartbeat_s } = welcome;
-    if (typeof heartbeat_s === "number" && heartbeat_s > 0) this.#heartbeat = heartbeat_s * 1_000;
+    const heartbeat = Number(heartbeat_s) * 1_000;
+    if (heartbeat > 0 && heartbeat <= MAX_HEARTBEAT_MS) this.#heartbeat = heartbeat;
     this.#owner.welcomed(welcome);
   }
 

@@ -33,11 +33,11 @@ export function filterOf({ categories, min_severity }) {
 export const withValues = (fields) => Object.fromEntries(Object.entries(fields).filter(([, value]) => value != null));
 
 /**
- * @param {readonly Spot[]} spots @param {Record<string, number>} holding @param {string | undefined} token
+ * @param {readonly Spot[]} spots @param {ReadonlyMap<string, number>} holding @param {string | undefined} token
  * @param {Filter} filter @returns {Message}
  */
 export function helloOf(spots, holding, token, filter) {
-  const held = Object.keys(holding).length ? holding : undefined;
+  const held = holding.size ? Object.fromEntries(holding) : undefined;
   return withValues({ type: "hello", token, places: spots.map(({ wire }) => wire), holding: held, ...filter });
 }
 

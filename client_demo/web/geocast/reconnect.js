@@ -5,12 +5,16 @@
  * Rule 2  The delay is random over the whole window ("full jitter"), so that a node's clients come back spread out.
  * Rule 3  The window is 1-30 s until a `welcome` gives one. Each delay that is drawn doubles its upper end, up to
  *         120 s; a `welcome` sets it back.
+ *         A `retry` whose upper end is below 100 ms or above an hour, or which is no window at all, counts as not said:
+ *         it would bring a client back without a pause, or never.
  * Rule 4  "Later" is a delay between the window's upper end and twice that: nobody comes back sooner than the others.
  */
 
 /** @typedef {"never" | "window" | "later" | "new token" | "at once"} After  What to do when a connection has ended. */
 
 export const NO_CLOSE_FRAME = 1006;
+const LEAST_WINDOW_MS = 100; // of the upper end that a server may ask for
+const LONGEST_WINDOW_MS = 3_600_000;
 const MAX_WINDOW_MS = 120_000;
 
 /** @type {Readonly<Record<number, readonly [After, string]>>} */
@@ -39,6 +43,15 @@ export const afterClose = (code) => CLOSE_CODES[code]?.[0] ?? "window";
 /** @param {number} code @returns {string} the close code in words */
 export const meaning = (code) => CLOSE_CODES[code]?.[1] ?? `closed with code ${code}`;
 
+/** @param {unknown} min @param {unknown} max */
+const isWindow = (min, max) =>
+  typeof min === "number" &&
+  typeof max === "number" &&
+  min >= 0 &&
+  min <= max &&
+  max >= LEAST_WINDOW_MS &&
+  max <= LONGEST_WINDOW_MS;
+
 /** How long to wait before the next attempt, in milliseconds. */
 export class Backoff {
   #draw;
@@ -52,9 +65,9 @@ export class Backoff {
     this.#draw = draw;
   }
 
-  /** Take the `retry` window of a `welcome`, if it is one. @param {number} min @param {number} max */
+  /** Take the `retry` window of a `welcome`, if it is one (Rule 3). @param {unknown} min @param {unknown} max */
   welcomed(min, max) {
-    if (min >= 0 && max >= 0) this.#window = { min, max: Math.max(min, max) };
+    if (isWindow(min, max)) this.#window = { min: Number(min), max: Number(max) };
     this.restart();
     if (this.#last === "new token") this.#last = null; // it was good; the next one may be fetched at once, too
   }

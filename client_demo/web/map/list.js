@@ -1,8 +1,6 @@
 // The lists beside the map. They say all that the map shows, for those who do not see it. Text is text: textContent.
 
-import { foreign, make } from "/shared/elements.js";
-
-const DRILLS = { exercise: "Exercise", test: "Test" };
+import { DRILLS, foreign, make } from "/shared/elements.js";
 
 /** `1:05`, `12 min`, `2 h`: what is left until a time. */
 export function timeLeft(ms) {
@@ -19,7 +17,8 @@ export function distance(metres) {
 }
 
 export function drillBadge(alert) {
-  return alert.status in DRILLS ? [make("span", "badge badge-drill", DRILLS[alert.status])] : [];
+  const drill = DRILLS.get(alert.status);
+  return drill ? [make("span", "badge badge-drill", drill)] : [];
 }
 
 /** The share of its time that an alert has left, and how long that is. */

@@ -14,3 +14,9 @@ export function foreign(tag, text, className = "") {
   element.dir = "auto";
   return element;
 }
+
+/** What an alert is that is none for real. A Map: an object would know a status `constructor`, too. */
+export const DRILLS = new Map([
+  ["exercise", "Exercise"],
+  ["test", "Test"],
+]);

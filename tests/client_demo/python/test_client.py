@@ -44,7 +44,7 @@ class Session:
 
     async def welcome(self, **more):
         fields = {"session": "s", "now": format_time(wall_ms()), "live": 0, "heartbeat_s": 25}
-        await self.send(type="welcome", **{**fields, "retry": {"min_ms": 0, "max_ms": 0}, **more})
+        await self.send(type="welcome", **{**fields, "retry": {"min_ms": 0, "max_ms": 100}, **more})
 
     async def stay(self):
         """Read until the client goes."""

@@ -55,7 +55,7 @@ test("what `holding` lists", () => {
     holdings.move(spotsOf([HOME], undefined));
     for (const one of held) holdings.take(alert(clock, one.id, one), 0);
     const [listed, changes] = holdings.holding(Date.parse(now));
-    assert.deepEqual(listed, holding, why);
+    assert.deepEqual(Object.fromEntries(listed), holding, why);
     const gone = changes.filter(([, { cause }]) => cause === "dropped").map(([, event]) => event.alert.id);
     assert.deepEqual(gone.sort(), dropped, why);
   }

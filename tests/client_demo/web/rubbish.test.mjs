@@ -1,0 +1,135 @@
+// What a server may say that makes no sense, and ids that every object has a property of.
+
+import assert from "node:assert/strict";
+import { beforeEach, test } from "node:test";
+
+import { fetchLive, Geocast } from "../../../client_demo/web/geocast/geocast.js";
+import { Backoff } from "../../../client_demo/web/geocast/reconnect.js";
+import { alert, FakeClock, FakeSocket, HOME, memory, time } from "./fakes.mjs";
+
+const url = "ws://node/v1/stream";
+const INHERITED = ["constructor", "toString", "valueOf", "hasOwnProperty", "__proto__", "__defineGetter__"];
+let clock;
+
+beforeEach(() => {
+  clock = new FakeClock();
+  FakeSocket.all = [];
+});
+
+/** A `fetchLive` that is under way, and its socket. */
+async function fetching(options = {}) {
+  const done = fetchLive({ url, places: [HOME], clock, WebSocket: FakeSocket, ...options });
+  done.catch(() => {});
+  await clock.pass(0);
+  return { done, socket: FakeSocket.last };
+}
+
+test("fetchLive answers alerts whose ids are names that every object has", async () => {
+  const { done, socket } = await fetching();
+  socket.welcome(clock, { live: INHERITED.length });
+  for (const id of INHERITED) socket.say({ type: "alert", alert: alert(clock, id) });
+  const { alerts } = await done;
+  assert.deepEqual(alerts.map((item) => item.alert.id).sort(), [...INHERITED].sort());
+});
+
+test("what was said to be held under such an id is said, compared and called off like any other", async () => {
+  const holding = new Map(INHERITED.map((id) => [id, 2]));
+  for (const given of [holding, JSON.parse(JSON.stringify(Object.fromEntries(holding)))]) {
+    const { done, socket } = await fetching({ holding: given });
+    socket.welcome(clock, { live: 3 });
+    assert.deepEqual(Object.entries(socket.took("hello")[0].holding), [...holding]);
+    socket.say({ type: "alert", alert: alert(clock, "constructor", { revision: 2 }) });
+    socket.say({ type: "alert", alert: alert(clock, "__proto__", { revision: 3 }) });
+    socket.say({ type: "cancel", id: "toString", revision: 3, reason: "over" });
+    const { alerts, cancels } = await done;
+    assert.deepEqual(
+      alerts.map((item) => item.alert.id),
+      ["__proto__"],
+    );
+    assert.deepEqual(cancels, [{ id: "toString", revision: 3, reason: "over" }]);
+  }
+});
+
+test("such ids outlive a page in its storage", async () => {
+  const storage = memory();
+  const { done, socket } = await fetching({ storage });
+  socket.welcome(clock, { live: INHERITED.length });
+  for (const id of INHERITED) socket.say({ type: "alert", alert: alert(clock, id) });
+  await done;
+  const again = await fetching({ storage });
+  again.socket.welcome(clock);
+  assert.deepEqual(Object.keys(again.socket.took("hello")[0].holding).sort(), [...INHERITED].sort());
+  assert.deepEqual((await again.done).alerts, []);
+});
+
+test("a listener for an event that there is not is never called, and harms nothing", async () => {
+  const geocast = new Geocast({ url, places: [HOME], clock, WebSocket: FakeSocket });
+  for (const name of INHERITED) geocast.on(name, () => assert.fail(name))();
+  geocast.close();
+});
+
+const NO_WINDOWS = [
+  [0, 0],
+  [0, 99],
+  [-1, 5_000],
+  [5_000, 1_000],
+  [1_000, 1e999],
+  [1e999, 1e999],
+  [NaN, 5_000],
+  [1_000, 3_600_001],
+];
+
+test("a retry that is no window is as if it had not been said: nobody comes back without a pause, or never", () => {
+  for (const [min, max] of NO_WINDOWS) {
+    const delays = [0, 1].map((draw) => {
+      const backoff = new Backoff(() => draw);
+      backoff.welcomed(2_000, 9_000);
+      backoff.delay("window");
+      backoff.welcomed(min, max);
+      return backoff.delay("window");
+    });
+    assert.deepEqual(delays, [2_000, 9_000], `${min} to ${max}`);
+  }
+});
+
+/** A client that has been welcomed with these fields. */
+async function welcomed(fields) {
+  const geocast = new Geocast({ url, places: [HOME], clock, WebSocket: FakeSocket, storage: null, random: () => 0 });
+  await clock.pass(0);
+  FakeSocket.last.welcome(clock, fields);
+  return { geocast, socket: FakeSocket.last };
+}
+
+for (const retry of ["soon", null, { min_ms: "0", max_ms: [] }, { min_ms: 0, max_ms: 0 }])
+  test(`after a welcome with a retry of ${JSON.stringify(retry)} the window is 1 to 30 s`, async () => {
+    const { geocast, socket } = await welcomed({ retry });
+    socket.end(1012);
+    assert.equal(geocast.status.retryAt - clock.wall, 1_000);
+    geocast.close();
+  });
+
+for (const heartbeat_s of [1e999, 1e9, 0, -1, "25"])
+  test(`a heartbeat of ${heartbeat_s} s is none: the connection is looked after every 25 s`, async () => {
+    const text = JSON.stringify({ type: "welcome", now: time(clock.wall), live: 0 });
+    const said = typeof heartbeat_s === "number" ? String(heartbeat_s).replace("Infinity", "1e999") : '"25"';
+    const geocast = new Geocast({ url, places: [HOME], clock, WebSocket: FakeSocket, storage: null });
+    await clock.pass(0);
+    const socket = FakeSocket.last;
+    socket.onopen();
+    socket.say(text.replace("}", `,"heartbeat_s":${said}}`));
+    await clock.pass(24_000);
+    assert.equal(socket.took("ping").length, 0);
+    await clock.pass(2_000);
+    assert.equal(socket.took("ping").length, 1);
+    geocast.close();
+  });
+
+for (const live of ["1e999", "1.5", "-1", '"2"', "[]"])
+  test(`a number of messages to come of ${live} is none: the client is online`, async () => {
+    const geocast = new Geocast({ url, places: [HOME], clock, WebSocket: FakeSocket, storage: null });
+    await clock.pass(0);
+    FakeSocket.last.onopen();
+    FakeSocket.last.say(`{"type":"welcome","now":"${time(clock.wall)}","live":${live}}`);
+    assert.equal(geocast.status.state, "online");
+    geocast.close();
+  });
