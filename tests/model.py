@@ -43,6 +43,7 @@ class Item:
     status: str = "actual"
     area: tuple = ()  # circles
     cancels: bool = False
+    issued_at: int = 0  # as `ends_at`
 
     def __str__(self):
         return f"cancel {self.id}/{self.number}" if self.cancels else f"{self.severity} {self.id}/{self.number}"
@@ -50,10 +51,14 @@ class Item:
 
 @dataclass
 class Alert:
-    """What the node knows of an alert: its current revision, its cancel, and the monotonic end of it."""
+    """What the node knows of an alert: its current revision, its cancel, and the monotonic end of it.
+
+    One that had ended by the wall clock when it was read is doubted: that clock may be ahead.
+    """
 
     revision: Item
     deadline: float
+    doubted: bool
     cancel: Item | None = None
 
     def ended(self, now):
@@ -63,8 +68,24 @@ class Alert:
     def revise(self, revision, now):
         """A new end is as much later than the old one as it says, though the wall clock was set in between."""
         longer = (revision.ends_at - self.revision.ends_at) / 1000
-        self.deadline = min(self.deadline + longer, now.deadline(revision.ends_at))
+        self.deadline = latest(revision, now) if self.doubted else self.deadline + longer
         self.revision = revision
+
+    def let_go(self, now):
+        """Only the monotonic clock, which nobody sets, ends it for good."""
+        return now.monotonic >= self.deadline
+
+    def look(self, now):
+        """Whether it lives. If so, the wall clock is believed: it lives until then by that clock."""
+        lives = not self.ended(now)
+        if lives and self.doubted:
+            self.doubted, self.deadline = False, min(self.deadline, now.deadline(self.revision.ends_at))
+        return lives
+
+
+def latest(item, now):
+    """The latest monotonic end that what has just been read can have: it was accepted before."""
+    return now.monotonic + (item.ends_at - item.issued_at) / 1000
 
 
 @dataclass(eq=False)
@@ -129,20 +150,26 @@ class Rules:
     # ---- what happens -------------------------------------------------------------------------------------------
 
     def read(self, item, now):
-        """The node reads an item of the log. (Whatever is in the log is in order; what has ended tells it nothing.)"""
+        """The node reads an item of the log. (Whatever is in the log is in order.)"""
         alert = self.alerts.get(item.id)
-        if alert is None and (item.cancels or now.wall_ms >= item.ends_at):
+        if alert is None and item.cancels:
             return
         if alert is None:
-            alert = self.alerts[item.id] = Alert(item, now.deadline(item.ends_at))
+            doubted = now.wall_ms >= item.ends_at
+            deadline = latest(item, now) if doubted else now.deadline(item.ends_at)
+            alert = self.alerts[item.id] = Alert(item, deadline, doubted)
         elif item.cancels:
             alert.cancel = item
         else:
             alert.revise(item, now)
-        if not alert.ended(now):  # Rule 5: those who said that they hold it, when it was unknown here
-            for client in self.clients:
-                if item.id in client.claims:
-                    self.claim(client, item.id, client.claims.pop(item.id)[0], now)
+        if alert.look(now):
+            self.claims_to(item.id, now)
+
+    def claims_to(self, alert_id, now):
+        """Rule 5: those who said that they hold it, when it was unknown here."""
+        for client in self.clients:
+            if alert_id in client.claims:
+                self.claim(client, alert_id, client.claims.pop(alert_id)[0], now)
 
     def hello(self, client, holding, now):
         """A client comes, with what it holds."""
@@ -153,7 +180,7 @@ class Rules:
     def claim(self, client, alert_id, held, now):
         """Rule 5, the table; `due` does the rest."""
         alert = self.alerts.get(alert_id)
-        if alert is None or alert.ended(now):
+        if alert is None or alert.let_go(now):
             client.claims[alert_id] = (held, now.monotonic + CLAIM_S)
         elif self.sees(client, alert):
             client.recipient_of.add(alert_id)
@@ -178,19 +205,22 @@ class Rules:
     def acknowledge(self, client, alert_id, number, now):
         """Section 5, "Messages": counts once, and only for what was sent on this connection; rule 6."""
         alert = self.alerts.get(alert_id)
-        known = alert is not None and not alert.ended(now) and self.sees(client, alert)
+        known = alert is not None and not alert.let_go(now) and self.sees(client, alert)
         if known and (alert_id, number) in client.to_ack and number > alert.revision.number - ACKS_KEPT:
             client.to_ack.remove((alert_id, number))
             self.acked[alert_id] = self.acked.get(alert_id, 0) + 1
 
     def sweep(self, now):
-        """Forget what has ended. Returns the clients to close, with the code."""
-        for alert_id in [alert_id for alert_id, alert in self.alerts.items() if alert.ended(now)]:
+        """Forget what has ended for good. Returns the clients to close, with the code."""
+        for alert_id in [alert_id for alert_id, alert in self.alerts.items() if alert.let_go(now)]:
             del self.alerts[alert_id]
             for client in self.clients:
                 client.recipient_of.discard(alert_id)
                 client.has.pop(alert_id, None)
                 client.to_ack -= {(i, number) for i, number in client.to_ack if i == alert_id}
+        for alert_id, alert in self.alerts.items():
+            if alert.look(now):
+                self.claims_to(alert_id, now)
         for client in self.clients:
             client.claims = {i: claim for i, claim in client.claims.items() if claim[1] > now.monotonic}
         expired = {client: 4401 for client in self.clients if client.deadline <= now.monotonic}

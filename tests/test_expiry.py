@@ -6,7 +6,7 @@ A path is a generator: what it does before its `yield` happens in time, what it 
 import asyncio
 
 import pytest
-from fakes import DALLAS, HOUR_MS, NOON_MS, FakeClock, FakePeer, a_cancel, a_revision
+from fakes import DALLAS, HOUR_MS, NOON_MS, FakeClock, FakePeer, a_cancel, a_revision, messages
 from jwt import PyJWK
 from schemas import check_client_message
 
@@ -372,30 +372,71 @@ def test_a_fresh_token_takes_the_place_of_the_old_deadline_earlier_or_later(stag
 
 
 @pytest.mark.parametrize("hours", [0, 1, -1])
-def test_what_has_ended_by_either_clock_is_let_go_at_the_next_sweep(hours, stage):
+def test_what_has_ended_by_the_monotonic_clock_is_let_go_at_the_next_sweep(hours, stage):
     """Section 3: and so are those who were told of it, who would else be told of a late revision of it."""
     stage.phone()
     stage.reads_alert()
     stage.turns()
     stage.clock.wall_ms += hours * HOUR_MS
-    stage.clock.advance(LIFE_S if hours <= 0 else 0)
+    stage.clock.advance(LIFE_S)
     stage.sweep()
     assert len(stage.hub.live) == 0
 
 
-def test_a_fan_out_does_not_go_on_with_what_a_clock_ahead_has_ended(stage):
-    """Section 3: what has been taken out stays out, though the wall clock is set back before the next slice."""
-    for _ in range(3):
-        stage.phone()
-    stage.reads_alert()
-    stage.turns(1)
+@pytest.mark.parametrize("turns", [0, 1, 100])
+def test_a_blip_of_the_wall_clock_sends_nothing_and_then_each_gets_it_once(turns, stage):
+    """E1 and R2: nothing while the clock is ahead; then whoever was not sent it, newcomers and revisions included."""
+    first = [stage.phone() for _ in range(3)]
+    stage.reads_alert("before")
+    stage.turns(turns)
     before = stage.told()
     stage.clock.wall_ms += HOUR_MS
+    stage.reads_alert("meanwhile")
+    later = [stage.phone(), stage.phone(holding={"before": 1, "meanwhile": 1})]
     stage.sweep()
+    stage.turns()
+    assert stage.told() == before
     stage.clock.wall_ms -= HOUR_MS
+    stage.sweep()
     stage.turns()
     stage.phone()
-    assert stage.told() == before
+    assert stage.told() == 2 * (len(first) + 1) + 2
+    told = [[m["type"] for m in messages(b"".join(phone.writes))] for phone in later]
+    assert told == [["welcome", "alert", "alert"], ["welcome"]]
+
+
+@pytest.mark.parametrize("seen_by", ["hello", "turn"])
+def test_a_blip_between_two_sweeps_leaves_nobody_out(seen_by, stage):
+    """R3: whoever was not sent it because of the clock is sent it, though no sweep has seen the clock ahead."""
+    stage.phone()
+    stage.reads_alert()
+    stage.turns(0 if seen_by == "turn" else 1)
+    stage.clock.wall_ms += HOUR_MS
+    phone = stage.phone(place=HERE)
+    stage.turns(1)
+    stage.clock.wall_ms -= HOUR_MS
+    stage.sweep()
+    stage.turns()
+    assert stage.told() == 2
+    assert [m["type"] for m in messages(b"".join(phone.writes))] == ["welcome", "alert"]
+
+
+def test_a_revision_read_while_the_wall_clock_is_ahead_reaches_all_when_it_is_right(stage):
+    """R1: every recipient, and with the deadline that it had and what the revision adds."""
+    stage.phone()
+    stage.reads_alert()
+    stage.turns()
+    stage.clock.wall_ms += HOUR_MS
+    stage.reads_alert(revision=2, expires_at=END_MS + 5_000)
+    stage.sweep()
+    stage.clock.wall_ms -= HOUR_MS
+    stage.clock.advance(LIFE_S + 4.999)
+    stage.sweep()
+    stage.turns()
+    assert stage.told() == 2
+    stage.clock.advance(0.001)
+    stage.phone()
+    assert stage.told() == 2
 
 
 @pytest.mark.parametrize("longer_s", [0, 5])

@@ -126,26 +126,90 @@ def test_either_clock_ends_an_alert(alerts, clock, which):
     else:
         clock.monotonic += HALF_HOUR_S  # half an hour later; the wall clock was set back
     assert alert.ended(clock.now())
-    alerts.expire(clock.now())
-    assert len(alerts) == 0
-
-
-def test_what_was_taken_out_stays_out(alerts, clock):
-    """Rule 1: what `expire` has taken out stays out, even if the wall clock is set back."""
-    alerts.apply(a_revision(), clock.now())
-    clock.wall_ms = ENDS_MS
-    alerts.expire(clock.now())
-    clock.wall_ms = NOON_MS
-    alerts.expire(clock.now())
     assert alerts.get("a-1", clock.now()) is None
-    assert concerned(alerts) == []
 
 
-def test_what_had_ended_when_it_was_learnt_of_is_not_taken(alerts, clock):
-    """E1: nothing is sent after `expires_at`, by no path."""
+def test_what_the_monotonic_clock_has_ended_stays_out(alerts, clock):
+    """Rule 3: it is let go, even if the wall clock was set back."""
+    alerts.apply(a_revision(), clock.now())
+    clock.monotonic += HALF_HOUR_S
+    assert alerts.expire(clock.now()) == []
+    assert (len(alerts), concerned(alerts)) == (0, [])
+
+
+def test_what_the_wall_clock_alone_has_ended_is_withheld(alerts, clock):
+    """Rule 3: with what was told, and until the monotonic clock has ended it too."""
+    alert = alerts.apply(a_revision(), clock.now())
+    alert.mark_sent(rows(1))
+    clock.wall_ms = ENDS_MS
+    assert alerts.expire(clock.now()) == []
+    assert alerts.find("a-1", clock.now()) is alert
+    assert alert.told[1] == RECIPIENT | CURRENT | SENT
+    assert alerts.withheld(clock.now()) == 1
+    clock.monotonic += HALF_HOUR_S
+    alerts.expire(clock.now())
+    assert (len(alerts), alerts.withheld(clock.now())) == (0, 0)
+    clock.wall_ms = NOON_MS
+    assert alerts.expire(clock.now()) == []
+
+
+def test_what_somebody_was_not_sent_is_told_of_when_it_lives_after_all(alerts, clock):
+    """Rule 3: once, in the order in which they came; not what nobody has asked for meanwhile."""
+    found = [alerts.apply(a_revision(f"a-{n}"), clock.now()) for n in range(3)]
+    clock.wall_ms = ENDS_MS
+    assert [alert.ended(clock.now()) for alert in (found[2], found[0])] == [True, True]
+    clock.wall_ms = NOON_MS
+    assert alerts.expire(clock.now()) == [found[0], found[2]]
+    assert alerts.expire(clock.now()) == []
+
+
+def test_what_had_ended_when_it_was_learnt_of_is_withheld_for_as_long_as_it_can_live(alerts, clock):
+    """Rule 4: the wall clock may be ahead; an alert was accepted before it is learnt of."""
     clock.wall_ms = ENDS_MS
     assert alerts.apply(a_revision(), clock.now()) is None
+    assert alerts.apply(a_revision(revision=2), clock.now()) is None
+    clock.monotonic += HALF_HOUR_S - 0.001
+    alerts.expire(clock.now())
+    assert len(alerts) == 1
+    clock.monotonic += 0.001
+    alerts.expire(clock.now())
     assert len(alerts) == 0
+
+
+def test_what_had_ended_when_it_was_learnt_of_gets_a_deadline_when_the_clock_is_right(alerts, clock):
+    """Rule 4: the wall clock lets it live, so the deadline is made of that."""
+    clock.wall_ms = ENDS_MS
+    alerts.apply(a_revision(), clock.now())
+    clock.wall_ms = NOON_MS + 600_000
+    [alert] = alerts.expire(clock.now())
+    assert not alert.ended(clock.advance(1199.999))
+    clock.wall_ms = NOON_MS
+    clock.monotonic += 0.001
+    alerts.expire(clock.now())
+    assert len(alerts) == 0
+
+
+def test_of_what_had_ended_few_are_kept_and_the_rest_is_known_to_be_missing(alerts, clock, monkeypatch):
+    """Rule 4: memory for each of them; `missed_until` says when the log has to be read again."""
+    monkeypatch.setattr(live, "MAX_DOUBTED", 2)
+    clock.wall_ms = ENDS_MS + 1000
+    for n in range(4):
+        alerts.apply(a_revision(f"a-{n}", expires_at=ENDS_MS + n), clock.now())
+    assert (len(alerts), alerts.missed_until) == (2, ENDS_MS + 3)
+
+
+@pytest.mark.parametrize("learnt_s", [0, 600])
+def test_a_deadline_of_a_clock_that_was_ahead_is_put_right(alerts, clock, learnt_s):
+    """Rule 1: but not beyond the latest that can be right."""
+    clock.advance(learnt_s)
+    clock.wall_ms += 1_000_000
+    alert = alerts.apply(a_revision(), clock.now())
+    clock.wall_ms -= 1_000_000 + 60_000
+    alerts.correct(clock.now())
+    left_s = HALF_HOUR_S - learnt_s + (60 if learnt_s else 0)
+    assert not alert.ended(clock.advance(left_s - 0.001))
+    clock.monotonic += 0.001
+    assert alert.ended(clock.now())
 
 
 def test_a_cancel_that_comes_after_the_end_is_no_news(alerts, clock):

@@ -179,7 +179,7 @@ def entry(item):
     if item.cancels:
         return a_cancel(item.id, item.number, ends_at=item.ends_at)
     area = tuple(Circle(*circle) for circle in item.area)
-    fields = {"severity": item.severity, "category": item.category, "status": item.status}
+    fields = {"issued_at": item.issued_at, "severity": item.severity, "category": item.category, "status": item.status}
     return a_revision(item.id, item.number, area=area, expires_at=item.ends_at, **fields)
 
 
@@ -297,6 +297,7 @@ class Geocast(RuleBasedStateMachine):
         return self.clock.wall_ms - self.skew_ms
 
     def append(self, item, turns):
+        item = replace(item, issued_at=self.true_ms)
         self.log.append(item)
         self.last[item.id] = self.items[item.id, item.number] = item
         self.trace.sends(
@@ -533,6 +534,7 @@ class Geocast(RuleBasedStateMachine):
     def sweep(self):
         phones, to_close = list(self.phones), self.rules.sweep(self.now)
         self.hub.sweep(self.now)
+        self.quiet = self.quiet and not self.hub.busy
         closed = {phone.client: phone.closed.code for phone in phones if phone.closed is not None}
         assert closed == to_close, "closed: for a token that has expired (4401), as slow (4420), and for nothing else"
         assert not any(phone.aborted for phone in phones), "none is silent"

@@ -73,6 +73,7 @@ def healthy():
             "geocast_publish_to_last_write_seconds_count": rising(1),
             "geocast_oldest_flight_seconds": steady(0),
             "geocast_loop_lag_seconds_count": rising(600),
+            "geocast_clock_steps_total": steady(0),
             "geocast_sessions": steady(1000),
             "geocast_connections": steady(1000),
             "geocast_capacity": steady(2000),
@@ -137,6 +138,7 @@ CASES = {
     "GeocastHandshakesRefused": ({a("geocast_handshakes_refused_total", status="503"): then(0, 40, by=60)}, ()),
     "GeocastTokensRefused": (both("geocast_closes_total", then(0, 100, by=40), code="4401"), ()),
     "GeocastPublishersRefused": ({a("geocast_refused_total", type="unauthorized"): then(0, 1, by=1)}, ()),
+    "GeocastClockSet": ({a("geocast_clock_steps_total"): then(0, 1)}, ()),
     "GeocastClockOff": ({'node_timex_sync_status{instance="a"}': then(1, 0)}, ()),
     "GeocastCertificateEnds": (
         {'probe_ssl_earliest_cert_expiry{job="geocast-tls",instance="a"}': steady(10 * 86_400)},

@@ -17,6 +17,7 @@ _TIME = re.compile(
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z: the last time whose year has four digits
+STEP_S = 0.5  # between two looks 50 ms apart: more than slewing moves a clock, or a busy machine seems to
 
 
 class Now(NamedTuple):
@@ -43,6 +44,26 @@ class SystemClock:
 
     def now(self) -> Now:
         return Now(time.time_ns() // 1_000_000, time.monotonic())
+
+
+class StepWatch:
+    """Notices when the wall clock is set: unless it is, it goes as fast as the monotonic clock."""
+
+    def __init__(self, now: Now) -> None:
+        self._ahead = _ahead(now)
+        self.steps = 0  # times that it was set
+
+    def look(self, now: Now) -> float:
+        """By how many seconds it was set since the last look, above 0 if it was set forward; 0 if it was not."""
+        step, self._ahead = _ahead(now) - self._ahead, _ahead(now)
+        if abs(step) < STEP_S:
+            return 0.0
+        self.steps += 1
+        return step
+
+
+def _ahead(now: Now) -> float:
+    return now.wall_ms / 1000 - now.monotonic
 
 
 def parse_time(text: object) -> int:

@@ -17,8 +17,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mappin
 from prometheus_client.core import Metric
 
 from . import closing, config
-from .alertlog import HEARTBEAT_S, AlertLog, Counts
-from .clock import Clock
+from .alert import Entry
+from .alertlog import HEARTBEAT_S, AlertLog, Counts, Positioned
+from .clock import Clock, StepWatch
 from .config import Settings
 from .errors import LogUnavailable, trace
 from .hub import Flight, Hub
@@ -154,7 +155,9 @@ class Delivery:
         )
         self._caught_up = asyncio.Event()
         self._position = 0
+        self._left_out_until = 0  # what ended before this, in ms since 1970, was left out when the log was read
         self._applied = 0  # entries
+        self._steps = StepWatch(clock.now())
         self._frozen = 0  # connections when what is alive was last frozen
         self._heard = time.monotonic()  # when the log last gave something, in seconds of the monotonic clock
         metrics.watch(self._read_metrics)
@@ -186,30 +189,66 @@ class Delivery:
     # ---- the log -------------------------------------------------------------------------------------------------
 
     async def _follow(self) -> None:
-        """Apply every entry of the log, for ever."""
-        started_ms = self._clock.now().wall_ms
+        """Apply every entry of the log, for ever. What ended before this began is left out."""
+        self._left_out_until = self._clock.now().wall_ms
         while True:
             try:
-                async for batch in self._log.follow(self._position, started_ms):
-                    self._heard = time.monotonic()
-                    if not batch:
-                        self._caught_up.set()
-                        continue
-                    applied = 0
-                    for (position, entry), (_, following) in zip(batch, [*batch[1:], (0, None)], strict=True):
-                        self._position = position
-                        self._applied += 1
-                        self._hub.deliver(entry, self._clock.now())
-                        self._pump.wake()
-                        applied += 1
-                        if applied >= APPLY_AT_ONCE and (following is None or following.id != entry.id):  # F4
-                            applied = 0
-                            await asyncio.sleep(0)
+                batches = self._log.follow(self._position, self._left_out_until)
+                async with contextlib.aclosing(batches):
+                    async for batch in batches:
+                        self._heard = time.monotonic()
+                        if batch:
+                            await self._apply_all(batch)
+                        else:
+                            self._caught_up.set()
+                        await self._make_up_for_a_clock_ahead()
             except LogUnavailable as error:
                 self.keeper.failed("read", error)
             except Exception as error:
                 log.error("the log reader failed: %s", trace(error))
             await asyncio.sleep(RETRY_S)
+
+    async def _apply_all(self, batch: Sequence[Positioned]) -> None:
+        """Apply what was read, and let the loop look at its sockets now and then, between alerts (F4)."""
+        applied = 0
+        for (position, entry), (_, following) in zip(batch, [*batch[1:], (0, None)], strict=True):
+            self._position = position
+            self._apply(entry)
+            applied += 1
+            if applied >= APPLY_AT_ONCE and (following is None or following.id != entry.id):
+                applied = 0
+                await asyncio.sleep(0)
+
+    def _apply(self, entry: Entry) -> None:
+        self._applied += 1
+        self._hub.deliver(entry, self._clock.now())
+        self._pump.wake()
+
+    async def _make_up_for_a_clock_ahead(self) -> None:
+        """Read the log again if the wall clock says that what was left out of it has not ended after all.
+
+        An alert is judged by its last entry: what was given before and has ended since does not begin anew.
+        """
+        now, live = self._clock.now(), self._hub.live
+        until = max(self._left_out_until, live.missed_until)
+        if now.wall_ms >= until:
+            return
+        log.warning("the wall clock was ahead when the log was read; reading what was taken for ended")
+        chains: dict[str, list[Entry]] = {}
+        batches = self._log.follow(0, now.wall_ms)
+        async with contextlib.aclosing(batches):
+            async for batch in batches:
+                if not batch:
+                    break
+                for _, entry in batch:
+                    chains.setdefault(entry.id, []).append(entry)
+        self._left_out_until = now.wall_ms
+        live.correct(now)
+        for number, chain in enumerate(chains.values(), start=1):
+            for entry in chain if chain[-1].ends_at < until else ():
+                self._apply(entry)
+            if number % APPLY_AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     async def _store_counts_for_ever(self) -> None:
         while True:
@@ -230,10 +269,23 @@ class Delivery:
             await asyncio.sleep(TICK_S)
             self._metrics.loop_lag.observe(max(0.0, time.monotonic() - due))
             try:
+                self._watch_the_clock()
                 self._stream.sweep()
+                if self._hub.busy:
+                    self._pump.wake()
                 self._freeze()
             except Exception as error:
                 log.error("a sweep failed: %s", trace(error))
+
+    def _watch_the_clock(self) -> None:
+        now = self._clock.now()
+        if step_s := self._steps.look(now):
+            log.warning(
+                "the wall clock was set %s by %.1f s; alerts that it has ended, and that are kept until it is sure: %d",
+                "forward" if step_s > 0 else "back",
+                abs(step_s),
+                self._hub.live.withheld(now),
+            )
 
     def _freeze(self) -> None:
         """Have no collection look at sessions again: they hold no cycles, and one of 15,000 took 22 ms."""
@@ -251,12 +303,15 @@ class Delivery:
 
     def _read_metrics(self) -> Iterator[Metric]:
         hub, stream = self._hub, self._stream
-        oldest_s = hub.oldest_flight(self._clock.now())
+        now = self._clock.now()
+        oldest_s, withheld = hub.oldest_flight(now), hub.live.withheld(now)
         yield gauge("sessions", "Sessions that have said hello", len(hub))
         yield gauge("connections", "Connections of the stream listener", stream.connections)
         yield gauge("capacity", "Connections that the stream listener takes", self._capacity)
         yield gauge("places", "Places of sessions", hub.places)
-        yield gauge("live_alerts", "Alerts that have not ended, cancelled ones included", len(hub.live))
+        yield gauge("live_alerts", "Alerts that have not ended, cancelled ones included", len(hub.live) - withheld)
+        yield gauge("withheld_alerts", "Alerts that have ended by the wall clock, but may not have", withheld)
+        yield counter("clock_steps", "Times that the wall clock was set", self._steps.steps)
         yield gauge("slow_sessions", "Sessions whose transport has unsent bytes", hub.slow())
         yield gauge("unsent_bytes", "Bytes that transports have not sent", stream.unsent_bytes())
         yield gauge("oldest_flight_seconds", "Age of the oldest fan-out under way", oldest_s)

@@ -134,6 +134,11 @@ class Hub:
         return int(np.count_nonzero(self._ready[: self._top]))
 
     @property
+    def busy(self) -> bool:
+        """Whether there is anything for `turn` to do."""
+        return bool(self._flying or self._waiting)
+
+    @property
     def places(self) -> int:
         """How many places there are."""
         return len(self._index)
@@ -223,7 +228,7 @@ class Hub:
 
     def acknowledge(self, row: int, alert_id: str, revision: int, now: Now) -> None:
         """The session has shown this revision."""
-        alert = self.live.get(alert_id, now)
+        alert = self.live.find(alert_id, now)
         if alert is not None and self._may_see(row, alert):
             alert.acknowledge(row, revision)
 
@@ -272,7 +277,7 @@ class Hub:
 
     def _claim(self, row: int, alert_id: str, held: int, now: Now) -> LiveAlert | None:
         """Take the word of a session that it holds a revision. The alert, if it is one that it may see."""
-        alert = self.live.get(alert_id, now)
+        alert = self.live.find(alert_id, now)
         if alert is None:
             self.live.remember_claim(alert_id, row, int(self._epoch[row]), held, now)
         elif self._may_see(row, alert):
@@ -286,11 +291,17 @@ class Hub:
         """Take an entry of the log: from now on it is what late joiners get, and `turn` sends it to all others."""
         alert = self.live.apply(entry, now)
         self._ground(now)
-        if alert is None:
-            return
+        if alert is not None:
+            self._launch(alert, now)
+
+    def _launch(self, alert: LiveAlert, now: Now) -> None:
+        """Send what is current of an alert to all who are owed it."""
         for row, epoch, held in self.live.take_claims(alert.id):
             if epoch == self._epoch[row] and self._may_see(row, alert):
                 alert.claim(row, held)
+        if any(flight.alert is alert and flight.number == alert.number for flight in self._waiting):
+            return  # its rows are looked for when it starts
+        self._recall([flight for flight in self._flying if flight.alert is alert])  # that one left some of them out
         self._orders += 1
         heappush(self._waiting, Flight(alert, self._orders, now))
 
@@ -311,7 +322,7 @@ class Hub:
                 self._landed(flight)
             else:
                 failpoints.hit("in-fan-out")
-        return bool(self._flying or self._waiting)
+        return self.busy
 
     def oldest_flight(self, now: Now) -> float:
         """Seconds since the oldest entry that is still being sent was delivered; 0 if none is."""
@@ -397,7 +408,10 @@ class Hub:
 
     def _ground(self, now: Now) -> None:
         """End the flights that carry what is superseded, cancelled or expired (Rule 1)."""
-        for flight in [f for f in self._flying if not f.current(now)]:
+        self._recall([flight for flight in self._flying if not flight.current(now)])
+
+    def _recall(self, flights: Iterable[Flight]) -> None:
+        for flight in flights:
             self._owed[flight.rows[flight.next :]] &= ~flight.bit
             self._end(flight)
 
@@ -409,8 +423,12 @@ class Hub:
     # ---- upkeep --------------------------------------------------------------------------------------------------
 
     def sweep(self, now: Now) -> None:
-        """All that depends on time alone, for all sessions at once. Call it twenty times a second."""
-        self.live.expire(now)
+        """All that depends on time alone, for all sessions at once. Call it twenty times a second.
+
+        It may begin a fan-out: of alerts that a wrong wall clock had ended.
+        """
+        for alert in self.live.expire(now):
+            self._launch(alert, now)
         self.live.drop_claims(now)
         self._clear_rows()
         if now.monotonic >= self._look_at:

@@ -11,8 +11,15 @@ A new revision makes all rows "not current" by shifting; when a session has gone
 the row is used again (`forget`).
 
 Rule 1  An alert has ended when either clock says so: the wall clock has reached `expires_at`, or the monotonic
-        deadline that was made of it when this node learnt of it has passed. What `expire` has taken out stays out.
+        deadline that was made of it when this node learnt of it has passed. Nothing of it is sent while one says so.
 Rule 2  A cancelled alert is kept until the `expires_at` of its last revision, for clients that come back holding it.
+Rule 3  The monotonic clock is never set, so what it has ended is let go and stays out. The wall clock may be set, and
+        set right again. So what it alone has ended is *withheld*: it is kept, `told` included, and when the wall
+        clock lets it live after all, it is sent to those who are owed it, and to nobody twice.
+Rule 4  What had ended by the wall clock when this node learnt of it is withheld too, since that clock may be ahead.
+        No deadline can be made of such a clock. So the deadline is the latest that can be right: an alert was
+        accepted before a node learns of it, hence has at most the time from `issued_at` to `expires_at` to live.
+        There are at most MAX_DOUBTED of these; `missed_until` says up to which end others were not taken.
 """
 
 from collections import deque
@@ -31,6 +38,7 @@ RECIPIENT, CURRENT, SENT, ACKED = 1, 2, 4, 8
 _GENERATIONS = 3  # revisions whose SENT and ACKED are kept: the current one and two before
 _SENT_AND_ACKED = np.uint8(0b1111_1100)  # of all generations: two bits each, the current one lowest
 
+MAX_DOUBTED = 256  # Rule 4; each takes a byte for each session that there may be, and nearly all have truly ended
 CLAIM_S = 30.0  # how long a claim to hold an unknown alert is remembered
 MAX_CLAIMS = 100_000
 
@@ -45,29 +53,36 @@ class LiveAlert:
         "ahead",
         "cancel",
         "deadline",
+        "doubted",
         "expires_at",
         "frames",
+        "latest",
         "order",
         "rank",
         "restricted",
         "revision",
         "sent",
         "told",
+        "withheld",
     )
 
-    def __init__(self, revision: Revision, now: Now, order: int, capacity: int) -> None:
+    def __init__(self, revision: Revision, now: Now, order: int, capacity: int, withheld: "set[LiveAlert]") -> None:
+        """`withheld`: where it adds itself when it is found to have ended by the wall clock alone (Rule 3)."""
         self.order = order  # of arrival, among the alerts of this node
+        self.withheld = withheld
         self.told: NDArray[np.uint8] = np.zeros(capacity, np.uint8)
         self.ahead: dict[int, int] = {}  # row -> the revision it holds, while this node is behind that
         self.cancel: Cancel | None = None
         self.sent = self.acked = 0  # since they were last taken
         self.restricted = revision.alert.status != "actual"  # only for sessions that may see tests
         self._become(revision, now)
+        self.doubted = now.wall_ms >= revision.ends_at  # its deadline is not made of the wall clock (Rule 4)
+        self.deadline = self.latest if self.doubted else now.deadline(revision.ends_at)
 
     def _become(self, revision: Revision, now: Now) -> None:
         self.revision = revision
         self.expires_at = revision.ends_at
-        self.deadline = now.deadline(revision.ends_at)
+        self.latest = now.monotonic + (revision.ends_at - revision.issued_at) / 1000
         self.rank = SEVERITY_RANK[revision.alert.severity]
         self.frames = encode(revision)
 
@@ -82,17 +97,34 @@ class LiveAlert:
         return self.revision.revision if self.cancel is None else self.cancel.revision
 
     def ended(self, now: Now) -> bool:
-        """Whether nothing of it may be sent any more (Rule 1)."""
-        return now.wall_ms >= self.expires_at or now.monotonic >= self.deadline
+        """Whether nothing of it may be sent now (Rule 1)."""
+        if now.monotonic >= self.deadline:
+            return True
+        if now.wall_ms < self.expires_at:
+            return False
+        self.withheld.add(self)  # whoever asked has not been sent it
+        return True
+
+    def trust(self, now: Now) -> None:
+        """The wall clock lets it live: from now on it has a deadline that is made of that clock (Rule 4)."""
+        if self.doubted:
+            self.doubted = False
+            self.deadline = min(self.deadline, now.deadline(self.expires_at))
+
+    def correct(self, now: Now) -> None:
+        """The wall clock was ahead and has been set right: a deadline that was made of it was too early."""
+        self.deadline = max(self.deadline, min(self.latest, now.deadline(self.expires_at)))
 
     def revise(self, revision: Revision, now: Now) -> None:
         """Take the next revision: nobody has it yet, but for those who said that they do."""
         steps = min(2 * (revision.revision - self.revision.revision), 8)
         history = ((self.told & _SENT_AND_ACKED).astype(np.uint16) << steps).astype(np.uint8)
         self.told = (self.told & np.uint8(RECIPIENT)) | history
-        longer = self.deadline + (revision.ends_at - self.expires_at) / 1000
+        # What is added to its end is added to its deadline: the wall clock may have been set in between.
+        self.deadline += (revision.ends_at - self.expires_at) / 1000
         self._become(revision, now)
-        self.deadline = min(self.deadline, longer)  # the wall clock may have been set in between
+        if self.doubted:
+            self.deadline = self.latest
         for row, held in list(self.ahead.items()):
             self._hold(row, held)
 
@@ -155,8 +187,9 @@ class LiveAlerts:
         self._alerts: dict[str, LiveAlert] = {}
         self._circles = _Circles()
         self._arrivals = 0
-        self._next_wall: float = float("inf")  # no alert ends before either of the two
-        self._next_deadline = float("inf")
+        self._next_deadline = float("inf")  # the earliest of all
+        self._withheld: set[LiveAlert] = set()  # those that somebody was not sent because of the wall clock (Rule 3)
+        self.missed_until = 0  # the latest end, in ms since 1970, of what was not taken (Rule 4)
         self._claims: dict[str, dict[int, tuple[int, int]]] = {}  # unknown id -> row -> (epoch of the row, held)
         self._claim_times: deque[tuple[float, str, int, int]] = deque()
         self._acks = 0  # of alerts whose counts were taken
@@ -167,6 +200,11 @@ class LiveAlerts:
 
     def __iter__(self) -> Iterator[LiveAlert]:
         return iter(self._alerts.values())
+
+    def find(self, alert_id: str, now: Now) -> LiveAlert | None:
+        """The alert, if it is known and has not ended, or is withheld."""
+        alert = self._alerts.get(alert_id)
+        return None if alert is None or now.monotonic >= alert.deadline else alert
 
     def get(self, alert_id: str, now: Now) -> LiveAlert | None:
         """The alert, if it is known and has not ended."""
@@ -195,30 +233,57 @@ class LiveAlerts:
 
     def _revise(self, alert: LiveAlert | None, revision: Revision, now: Now) -> LiveAlert | None:
         if alert is None:
-            if now.wall_ms >= revision.ends_at:
+            if now.wall_ms >= revision.ends_at and not self._may_doubt(revision):
                 return None
             self._arrivals += 1
-            alert = self._alerts[revision.id] = LiveAlert(revision, now, self._arrivals, self._capacity)
+            alert = LiveAlert(revision, now, self._arrivals, self._capacity, self._withheld)
+            self._alerts[revision.id] = alert
         else:
             self._circles.discard([alert])
             alert.revise(revision, now)
         self._circles.add(alert, revision.alert.circles)
-        self._next_wall = min(self._next_wall, alert.expires_at)
+        if not alert.ended(now):
+            alert.trust(now)
         self._next_deadline = min(self._next_deadline, alert.deadline)
         return alert
 
-    def expire(self, now: Now) -> None:
-        """Let go of what has ended."""
-        if now.wall_ms < self._next_wall and now.monotonic < self._next_deadline:
-            return
-        ended = [a for a in self if a.ended(now)]
+    def _may_doubt(self, revision: Revision) -> bool:
+        """Whether to take an alert that has ended by the wall clock (Rule 4)."""
+        if sum(alert.doubted for alert in self._withheld) < MAX_DOUBTED:
+            return True
+        self.missed_until = max(self.missed_until, revision.ends_at)
+        return False
+
+    def expire(self, now: Now) -> list[LiveAlert]:
+        """Let go of what the monotonic clock has ended. The alerts that were withheld and live after all (Rule 3)."""
+        if now.monotonic >= self._next_deadline:
+            self._let_go([alert for alert in self if now.monotonic >= alert.deadline])
+        back = [alert for alert in self._withheld if now.wall_ms < alert.expires_at]
+        for alert in back:
+            alert.trust(now)
+            self._next_deadline = min(self._next_deadline, alert.deadline)
+        self._withheld.difference_update(back)
+        return sorted(back, key=lambda alert: alert.order)
+
+    def _let_go(self, ended: Sequence[LiveAlert]) -> None:
         self._circles.discard(ended)
+        self._withheld.difference_update(ended)
         for alert in ended:
             del self._alerts[alert.id]
-            alert.deadline = float("-inf")  # it stays out, wherever the clocks go
+            alert.deadline = float("-inf")  # it stays out, for flights that still carry it, too
             self._add_counts(self._counts, alert)
-        self._next_wall = min((a.expires_at for a in self), default=float("inf"))
         self._next_deadline = min((a.deadline for a in self), default=float("inf"))
+
+    def correct(self, now: Now) -> None:
+        """The wall clock has turned out to have been ahead, and is right now: so deadlines were too early."""
+        self.missed_until = 0
+        for alert in self:
+            alert.correct(now)
+        self._next_deadline = min((a.deadline for a in self), default=float("inf"))
+
+    def withheld(self, now: Now) -> int:
+        """How many there are that only the wall clock has ended."""
+        return sum(now.wall_ms >= alert.expires_at and now.monotonic < alert.deadline for alert in self)
 
     def holding(self, place: Vector, reach_m: float) -> list[LiveAlert]:
         """The alerts, not cancelled, whose area the place is inside of. Some may have ended."""

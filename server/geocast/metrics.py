@@ -114,6 +114,8 @@ Export = list[tuple[str, str, str, list[tuple[str, dict[str, str], float]]]]  # 
 _GREATEST = (
     "geocast_oldest_flight_seconds",
     "geocast_live_alerts",
+    "geocast_withheld_alerts",
+    "geocast_clock_steps_total",
     "geocast_log_position",
     "geocast_log_epoch",
     "geocast_log_sequence",

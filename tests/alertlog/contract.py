@@ -276,12 +276,37 @@ class LogContract(abc.ABC):
         assert await read(log, 0, ENDS_MS + 9) == []
 
     @with_log
-    async def test_a_follower_that_skips_still_gets_what_comes(self, log):
-        """F1: positions go on, whatever is left out."""
+    async def test_a_follower_that_skips_gets_all_that_comes(self, log):
+        """`AlertLog.follow`: only of what is there when it begins; the clock by which it was asked may be ahead."""
         await log.append(a_revision("old", expires_at=NOON_MS + 1))
         async with aclosing(log.follow(0, ENDS_MS)) as follower:
             assert await read_on(follower) == []
             await log.append(a_revision("older", expires_at=NOON_MS + 1))
+            await log.append(a_revision("new"))
+            found = []
+            while len(found) < 2:
+                found += await read_on(follower)
+            assert [entry.id for _, entry in found] == ["older", "new"]
+
+    @with_log
+    async def test_what_was_left_out_is_given_to_who_asks_again(self, log):
+        """`AlertLog.follow`: it may be called again with an earlier time, beside one that goes on."""
+        await self._asks_again(log, live=1)
+
+    @with_log
+    async def test_what_was_left_out_is_given_to_who_was_given_nothing(self, log):
+        """`AlertLog.follow`: position 0 is the start, wherever the last reader has got to."""
+        await self._asks_again(log, live=0)
+
+    @staticmethod
+    async def _asks_again(log, live):
+        await log.append(a_revision("left-out", expires_at=NOON_MS + 1))
+        for n in range(live):
+            await log.append(a_revision(f"a-{n}"))
+        assert len(await read(log, 0, NOON_MS + 2)) == live
+        async with aclosing(log.follow(0, NOON_MS + 2)) as follower:
+            assert len(await read_on(follower)) == live
+            assert [entry.id for _, entry in await read(log, 0, NOON_MS + 1)] == ["left-out", "a-0"][: 1 + live]
             await log.append(a_revision("new"))
             found = []
             while not found:

@@ -53,15 +53,29 @@ def test_a_flight_is_grounded_by_the_end(town, small_slices, which):
     assert town.landed == []
 
 
-def test_what_has_ended_stays_ended_wherever_the_clocks_go(town):
-    """Rule 1, E1: a clock that is set forward and back again sends nothing that a sweep has let go of."""
+def test_what_has_ended_stays_ended_wherever_the_wall_clock_goes(town):
+    """Rule 1, E1: a clock that is set back sends nothing that the monotonic one has ended."""
     [peer] = town.crowd(1)
     town.deliver(a_revision())
-    town.clock.wall_ms += HALF_HOUR_S * 1000
+    town.clock.monotonic += HALF_HOUR_S
     town.sweep()
     town.clock.wall_ms -= HALF_HOUR_S * 1000
     town.run()
-    assert peer.told() == []
+    assert peer.told() == ["<ping>"]
+
+
+def test_a_flight_that_left_somebody_out_begins_anew(town, small_slices):
+    """Rule 1, R2: the wall clock was ahead for a moment; whoever came then is sent it, and nobody twice."""
+    peers = town.crowd(6)
+    town.deliver(a_revision())
+    town.turn()
+    town.clock.wall_ms += HALF_HOUR_S * 1000
+    late = town.join(6)
+    town.clock.wall_ms -= HALF_HOUR_S * 1000
+    town.sweep()
+    town.run()
+    assert [peer.told() for peer in peers] == [["a-1/1"]] * 6
+    assert late.told() == ["welcome", "a-1/1"]
 
 
 def test_what_ends_while_it_waits_is_not_sent(town, small_slices):

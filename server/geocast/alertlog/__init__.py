@@ -43,7 +43,7 @@ Other releases share the log while nodes are upgraded (protocol, G4)
             all else into tables, keys and columns with defaults, so that those who know nothing of them go on to write.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from prometheus_client.core import Metric
@@ -102,8 +102,11 @@ class AlertLog(Protocol):
         """The position of the last entry; 0 in an empty log."""
         ...
 
-    def follow(self, after: int, ended_before_ms: int = 0) -> AsyncIterator[Sequence[Positioned]]:
-        """The entries behind position `after` (F1 to F3), but for those that ended before `ended_before_ms`.
+    def follow(self, after: int, ended_before_ms: int = 0) -> AsyncGenerator[Sequence[Positioned], None]:
+        """The entries behind position `after` (F1 to F4).
+
+        Of those that are there when this begins, the ones that ended before `ended_before_ms` are left out. Whoever
+        finds that the clock by which it asked was ahead may call it again with an earlier time.
 
         Entries of other kinds are passed over (LogG1).
         """

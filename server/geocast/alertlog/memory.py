@@ -5,7 +5,7 @@ It keeps all rules of the port but durability: when the process ends, everything
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from prometheus_client.core import Metric
@@ -64,12 +64,13 @@ class MemoryLog:
         """The last position."""
         return self._last
 
-    async def follow(self, after: int, ended_before_ms: int = 0) -> AsyncIterator[Sequence[Positioned]]:
+    async def follow(self, after: int, ended_before_ms: int = 0) -> AsyncGenerator[Sequence[Positioned], None]:
         """The entries behind `after`, and those to come."""
+        there = self._last
         while True:
             appended = self._appended
             behind = self._entries[bisect_right(self._entries, after, key=lambda p: p.position) :]
-            wanted = [p for p in behind if p.entry.ends_at >= ended_before_ms]
+            wanted = [p for p in behind if p.position > there or p.entry.ends_at >= ended_before_ms]
             for start in range(0, len(wanted), BATCH):
                 yield wanted[start : start + BATCH]
             after = behind[-1].position if behind else after

@@ -38,7 +38,7 @@ import copy
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -393,11 +393,13 @@ class RedisStreamsLog:
             total = total.plus(Counts(int(sent), int(acked)))
         return total
 
-    async def follow(self, after: int, ended_before_ms: int = 0) -> AsyncIterator[Sequence[Positioned]]:
+    async def follow(self, after: int, ended_before_ms: int = 0) -> AsyncGenerator[Sequence[Positioned], None]:
         """The entries behind `after`, and those to come."""
         reader = await self._primary.reader()
         try:
-            before = self._cursor if self._cursor is not None and self._cursor.position == after else None
+            before = self._cursor
+            if before is not None and (before.position != after or before.ended_before_ms > ended_before_ms):
+                before = None  # it has passed over what is wanted now
             follower = _Follower(self, reader, after, ended_before_ms)
             await follower.begin(before)
             while True:
@@ -594,7 +596,7 @@ class _Follower:
         self._log = alert_log
         self._others = alert_log.identity  # whom the log took for its server when this began
         self._reader = reader
-        self._ended_before_ms = ended_before_ms
+        self.ended_before_ms = ended_before_ms
         self._top = _ZERO  # up to here it catches up, over the gaps that purging leaves; behind it there must be none
         self._block_ms = 0  # how long the next read may wait
         self._more = False  # the next entry belongs to the same chain
@@ -672,7 +674,7 @@ class _Follower:
         self.last = place
         self._more = fields.get(b"m") == b"1"
         position = _position(self.epoch, seq)
-        if position <= self.position or ends_at < self._ended_before_ms:
+        if position <= self.position or (place <= self._top and ends_at < self.ended_before_ms):
             return None
         readable = self._log.readable(place, fields)
         if readable is None:

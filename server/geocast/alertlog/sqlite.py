@@ -24,7 +24,7 @@ import fcntl
 import logging
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
@@ -219,14 +219,18 @@ class SqliteLog:
         """The last position."""
         return int((await self._select("SELECT coalesce(max(position), 0) FROM entry"))[0][0])
 
-    async def follow(self, after: int, ended_before_ms: int = 0) -> AsyncIterator[Sequence[Positioned]]:
+    async def follow(self, after: int, ended_before_ms: int = 0) -> AsyncGenerator[Sequence[Positioned], None]:
         """The entries behind `after`, and those to come."""
-        query = f"SELECT {_COLUMNS} FROM entry WHERE position > ? AND ends_at >= ? ORDER BY position LIMIT ?"
+        there = await self.tail() if ended_before_ms else 0
+        query = (
+            f"SELECT {_COLUMNS} FROM entry WHERE position > ? AND (position > ? OR ends_at >= ?) "
+            "ORDER BY position LIMIT ?"
+        )
         at_end = False
         while True:
             appended, seen = self._appended, self._data_version()
             limit = FEW if at_end else BATCH
-            values = after, ended_before_ms, limit
+            values = after, there, ended_before_ms, limit
             rows = _select(self._watcher, query, *values) if at_end else await self._select(query, *values)
             if rows:
                 after = rows[-1][0]
