@@ -292,6 +292,13 @@ def test_an_unknown_field_with_a_telling_name_is_not_named(name):
     assert refusals_of(approval=APPROVAL | {name: 1}) == [("unknown-field", "/approval")]
 
 
+@pytest.mark.parametrize("name", ["one shape", "list of shapes"])
+def test_an_unknown_field_may_be_called_what_a_union_calls_its_kinds(name):
+    """H9: it is not named, as it has a blank, and what it is in is."""
+    assert refusals_of(**{name: "x"}) == [("unknown-field", "")]
+    assert refusals_of(area=CIRCLE | {name: 1}) == [("unknown-field", "/area")]
+
+
 def test_a_name_that_is_no_text_is_refused_unnamed():
     """L2: a lone surrogate is a 422, in a name too."""
     assert [pointer for _, pointer in refusals_of(**{"\ud800": "x"})] == [""]

@@ -322,6 +322,16 @@ def test_a_ref_that_is_none_is_refused_and_not_repeated(talk, ref):
     assert "ref" not in error
 
 
+@pytest.mark.parametrize("name", ["a point", "a cell", "one shape"])
+def test_an_unknown_field_may_be_called_what_a_union_calls_its_kinds(talk, name):
+    """X7: `bad-field`, as for any other, and the session goes on."""
+    [error] = talk.say({"type": "ping", name: 1})
+    assert (error["code"], error["detail"]) == ("bad-field", "/: is not a field of this object")
+    [error] = talk.say({"type": "move", "places": [PLACE | {name: 1}]})
+    assert error["detail"] == "/places/0: is not a field of this object"
+    assert talk.say({"type": "ping"})[0]["type"] == "pong"
+
+
 # ---- mistakes, in the order of the protocol's table -------------------------------------------------------------
 
 BAD_TOKEN, MALFORMED, NOT_ALLOWED = closing.BAD_TOKEN, closing.MALFORMED, closing.NOT_ALLOWED

@@ -377,8 +377,7 @@ class ApprovalRequest(StrictModel):
     approved_at: Time
 
 
-# One shape, or a list of 1 to 16. A tag stands in the place of an error and is taken out of its pointer; it has a
-# blank, so no field has its name.
+# One shape, or a list of 1 to 16. (For the names of tags, see `_location`.)
 _ONE, _MANY = "one shape", "list of shapes"
 Area = Annotated[
     Annotated[CircleRequest, Tag(_ONE)]
@@ -498,7 +497,6 @@ def _publication(model: AlertRequest) -> Publication:
 
 # ---- errors: which field, in whose words --------------------------------------------------------------------------
 
-TAGS = {_ONE, _MANY, "a point", "a cell"}  # of unions, here and in the subscribers' messages
 _NAMEABLE = re.compile(r"[A-Za-z0-9_]{1,40}")
 _THREE_DIGITS = re.compile(r"[0-9]{3}")
 _SLUGS = {"missing": "missing-field", "extra_forbidden": "unknown-field", "invalid_key": "unknown-field"}
@@ -511,11 +509,18 @@ def broken_fields(error: ValidationError) -> list[Violation]:
 
 def _violation(error: ErrorDetails) -> Violation:
     slug = _SLUGS.get(error["type"], "invalid-value")
-    location = [part for part in error["loc"] if part not in TAGS]
-    if slug == "unknown-field" and not _may_be_named(location[-1]):
-        location.pop()
+    if slug == "unknown-field":
+        *parents, name = error["loc"]
+        location = [*_location(parents), *([name] if _may_be_named(name) else [])]
+    else:
+        location = _location(error["loc"])
     detail = {"missing-field": "is needed", "unknown-field": "is not a field of this object"}.get(slug)
     return Violation(slug, "".join(f"/{part}" for part in location), detail or error["msg"])
+
+
+def _location(parts: Sequence[int | str]) -> list[int | str]:
+    """The parts that are fields and places in a list: a union's tag, which stands among them, has a blank in it."""
+    return [part for part in parts if " " not in str(part)]
 
 
 def _may_be_named(name: object) -> bool:
