@@ -1,8 +1,8 @@
 """Messages to WebSocket frames, and back: two wire formats, one encoded frame for every session of a format.
 
 Server frames are not masked (RFC 6455, 5.1) and no extension is negotiated, so a frame's bytes don't depend on the
-connection: an alert is encoded once per format, and the very same bytes object goes to every transport. This is
-what makes a fan-out cost one `write` per session (ADR 1).
+connection. An alert is encoded once per format, and the very same bytes object goes to every transport. That is why a
+fan-out costs no more than a `write` per session (ADR 1).
 """
 
 import json
@@ -20,7 +20,12 @@ from .strict import load_json, load_msgpack
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """A wire format: its number, the subprotocol that asks for it, the opcode of its frames, its codec."""
+    """A wire format.
+
+    `number` is its index in WIRES, by which the hub keeps it in a column; `subprotocol` is what a client offers to get
+    it; `opcode` is that of its frames. `loads` raises UnicodeDecodeError for text that is not UTF-8 and Malformed for
+    everything else that is not one strict map.
+    """
 
     number: int
     subprotocol: str
@@ -73,7 +78,7 @@ def alert_map(revision: Revision) -> dict[str, Any]:
 
 
 def encode(entry: Entry) -> tuple[bytes, ...]:
-    """The frame that tells of `entry`, for each wire format in the order of WIRES."""
+    """The frame that tells subscribers of `entry`, for each wire format in the order of WIRES."""
     message = _cancel_message(entry) if isinstance(entry, Cancel) else {"type": "alert", "alert": alert_map(entry)}
     return tuple(wire.frame(message) for wire in WIRES)
 

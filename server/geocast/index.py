@@ -4,23 +4,26 @@ Every place has a slot, which stays, and lies in a page, which may change. Pages
 B-tree: each holds the places of one range of keys, and is split in two when it is full. A place's key is its
 H3 cell, so the places of a page are neighbours. To match a circle is
 
-    cover        the cells where a place may be, as ranges of keys
-    pages        those with such keys whose ball (all their places, with their reach) the circle touches
+    cover        the cells where a place inside may be, as ranges of keys
+    pages        those that have such keys and whose ball the circle touches (a ball: all places of a page, each
+                 with its reach)
     candidates   every place of these pages
-    exact        the squared chord
+    exact        of the candidates, those that are inside by the squared chord
 
-The cover keeps away the page that, astride two large cells, has a ball as wide as a country; the ball keeps
-away the rest of the city that the cover takes in.
+Both cover and ball are needed. A page whose keys lie in two large cells may have a ball as wide as a country; the
+cover keeps it away. And the cover of a small circle takes in a whole city; the balls keep away the rest of the city.
 
 Rule 1  Cover and ball may take in too much, never too little. A ball's radius is, in chords of the unit sphere,
         at least |place - centre| + reach for each of its places. As the chord of a sum is at most the sum of
         the chords, a circle that concerns a place touches its ball: at the poles, across the antimeridian and
         around pentagons too. A ball grows when a place is written, and is fitted when its page is filled anew.
 Rule 2  The exact test alone decides, on the coordinates that a place has now (`cells`, Rule 1).
-Rule 3  A position that holds no place is all NaN: inside nothing, and no trace of where somebody was.
+Rule 3  A position that holds no place is all NaN. Such a position is inside nothing, and keeps no trace of where
+        somebody was.
 Rule 4  No call but `match` does more than a page's worth of work, however many places there are: nothing is
-        rebuilt, and nothing is copied in order to grow (but see `Column`).
-Rule 5  Places with a great reach keep to pages of their own, or each of them would widen a ball for all.
+        rebuilt, and nothing is copied in order to grow (but see `Column`). So no `move` ever holds the loop up.
+Rule 5  Places with a great reach have pages of their own. In a page with others, one of them would widen the ball
+        for all, and nearly every circle would touch it.
 """
 
 import math
@@ -38,30 +41,34 @@ from .cells import EARTH_RADIUS_M, Floats, Vector, cell_of, chord2, chord2_to_m,
 
 Ints: TypeAlias = NDArray[np.int32]
 
-PAGE_SIZE = 256  # of 128 to 512, all are about as fast
-# Fine enough to part the crowd in a stadium (a cell is 130 m wide), and no dearer to compute than any other.
+PAGE_SIZE = 256  # places; `bench match` is about as fast with 128 and with 512
+# A cell of this resolution is 130 m wide: fine enough to spread the crowd in a stadium over several pages. H3 takes as
+# long for any other resolution.
 KEY_RESOLUTION = 10
-# About as wide as a page in a city (Rule 5). Bit 63 of an H3 cell is always 0, so these keys sort behind all others.
+# A reach from which on a place counts as great (Rule 5): about the width of a page in a city. Bit 63 of an H3 cell is
+# always 0, so keys that have it set sort behind all others.
 GREAT_REACH_M = 256.0
 GREAT_REACH_KEY = 1 << 63
-# What is measured at a time (512 KiB) stays in the processor's second-level cache.
+# Pages whose places are measured at a time: 512 KiB of coordinates, which stay in the processor's second-level cache.
 PAGES_AT_A_TIME = 64
-# Places. That many take up 95 MB of addresses; a place takes 72 bytes of memory.
+# Places for which address space is taken at the start: 95 MB of addresses. Memory is taken by each place that comes, 72
+# bytes.
 ROOM = 1 << 20
-# The arithmetic of the balls is off by some 1e-16: allow for more.
+# The arithmetic of balls is off by some 1e-16 on the unit sphere. This much is added, so that no ball is too small.
 ROUNDING = 1e-12
-# The ball of an empty page: far from touching anything.
+# The ball of an empty page. Its radius is so far below zero that no circle touches it.
 NO_BALL = (0.0, 0.0, 0.0, -9.0)
 
 X, Y, Z, REACH = range(4)
 
 
 class Column:
-    """A column that grows: `items` for one value at a time, `view` for numpy; both are the same memory.
+    """A column of numbers that can grow, as two views of the same memory.
 
-    To write one value takes 20 ns by `items` and 30 ns by `view`. The view's rows have the given shape. Address
-    space is taken for `room` rows at once, memory only for those that are touched. So a column grows in no time
-    until its room is full; then it is copied.
+    `items` is a memoryview for one value at a time, which it writes in two thirds of numpy's time (`timeit`: 20 ns
+    instead of 30). `view` is a numpy array whose rows have the given shape. Address space is taken for `room` rows
+    at once, and memory only for the rows that are touched; so a column grows in no time until its room is full.
+    Then it is copied into one of twice the room.
     """
 
     __slots__ = ("items", "shape", "typecode", "view")
@@ -76,7 +83,7 @@ class Column:
         return len(self.view)
 
     def grow(self) -> None:
-        """Make room for twice as many rows."""
+        """Make room for twice as many rows; `items` and `view` are others from now on."""
         old = self.view
         self._take(2 * len(old))
         self.view[: len(old)] = old
@@ -90,13 +97,13 @@ class Column:
 class PlaceIndex:
     """The places of a node's sessions.
 
-    `room` is for how many places address space is taken in advance: more than these may come, at the price of
-    a copy. `page_size` is for tests: small pages split and merge often.
+    `room` is the number of places for which address space is taken in advance. More may come, at the price of a copy.
+    `page_size` is for tests: small pages split and merge often.
     """
 
     def __init__(self, room: int = ROOM, page_size: int = PAGE_SIZE) -> None:
         self._size = page_size
-        self._greatest_reach_m = 0.0  # of all places so far: never shrinks
+        self._greatest_reach_m = 0.0  # of all places that there ever were, so never too small
 
         # By slot: the session's row, the key, and the position, which is page * size + offset.
         self._rows, self._keys, self._positions = Column("i", room), Column("Q", room), Column("q", room)
@@ -105,14 +112,14 @@ class PlaceIndex:
 
         # By page: the places (x, y, z and reach of each, side by side for numpy), their slots, and the ball
         # (x, y, z, radius). A page's places lie at its first `count` offsets.
-        pages = 1 + 2 * room // page_size  # about 0.7 of each is in use
+        pages = 1 + 2 * room // page_size  # a page is about 0.7 full, as the leaves of a B-tree are
         self._places, self._slots = Column("d", pages, 4, page_size), Column("i", pages, page_size)
         self._balls = Column("d", pages, 4)
         self._counts: list[int] = []
         self._free_pages: list[int] = []
 
-        # The pages in use in the order of their keys. A page holds keys from its low one up to the next page's
-        # low one, inclusive: more places than a page takes may have one key.
+        # The pages in use, in the order of their keys. A page holds keys from its own low one up to the next page's low
+        # one. Both ends are included, since more places than a page takes may have the same key.
         self._lows = [0]
         self._order = array("i", [self._new_page()])
 
@@ -122,14 +129,21 @@ class PlaceIndex:
     # ---- places come, move and go --------------------------------------------------------------------------
 
     def add(self, row: int, lat: float, lng: float, reach_m: float) -> int:
-        """Take in a place of the session in `row`. Returns its slot, by which it is moved and removed."""
+        """Take in a place of the session in `row`: degrees, and its reach in metres.
+
+        Returns the place's slot, by which it is moved and removed.
+        """
         slot = self._free_slots.pop() if self._free_slots else self._new_slot()
         self._rows.items[slot] = row
         self._put_in(slot, _key(lat, lng, reach_m), unit_vector(lat, lng), reach_m)
         return slot
 
     def move(self, slot: int, lat: float, lng: float, reach_m: float) -> None:
-        """The place is now here. Within its page's range only its coordinates are written."""
+        """The place is now here (degrees, and its reach in metres).
+
+        While its key stays within the range of its page, which is what happens to people on foot, only the coordinates
+        are written: 3 µs (`bench match`, "move near").
+        """
         key, position = _key(lat, lng, reach_m), self._positions.items[slot]
         point = unit_vector(lat, lng)
         assert position >= 0, "no such place"
@@ -141,7 +155,7 @@ class PlaceIndex:
             self._put_in(slot, key, point, reach_m)
 
     def remove(self, slot: int) -> None:
-        """Forget the place. Its slot will be given to another."""
+        """Forget the place, coordinates and all (Rule 3). Its slot will be another place's."""
         self._take_out(slot)
         self._positions.items[slot], self._keys.items[slot] = -1, 0
         self._free_slots.append(slot)
@@ -183,7 +197,7 @@ class PlaceIndex:
         return near
 
     def _pages_in(self, key_ranges: Sequence[tuple[int, int]]) -> Ints:
-        """The pages that may hold such keys, or their like of a great reach: each once, one at least."""
+        """The pages that may hold keys in these ranges, or such keys of a great reach. Each page once; at least one."""
         order: Ints = np.array(self._order)
         parts, end = [], 0
         for great in (0, GREAT_REACH_KEY) if self._greatest_reach_m >= GREAT_REACH_M else (0,):
@@ -195,13 +209,17 @@ class PlaceIndex:
         return np.concatenate(parts)
 
     def _inside_pages(self, pages: Ints, centre: Vector, radius_m: float) -> tuple[Ints, Floats]:
-        """Slot and squared chord of each place inside, of some pages (Rule 2)."""
+        """Slot and squared chord of each place in some pages that is inside (Rule 2).
+
+        First the greatest reach of all is allowed to every place, in one comparison. Of those that pass, the ones that
+        are inside without any reach are sure. Only for the rest does each place's own reach have to be looked up.
+        """
         places = self._places.view[pages]
         all_chords2 = chord2(places[:, X], places[:, Y], places[:, Z], centre).ravel()
         at = np.flatnonzero(all_chords2 <= limit_chord2(radius_m + self._greatest_reach_m))
         chords2 = all_chords2[at]
         inside = chords2 <= limit_chord2(radius_m)
-        unsure = np.flatnonzero(~inside)  # their reach decides; few, and a sine costs more than all the rest
+        unsure = np.flatnonzero(~inside)  # few; the sine in their limits costs more than all the rest
         page, offset = np.divmod(at[unsure], self._size)
         inside[unsure] = chords2[unsure] <= limit_chord2(radius_m + places[page, REACH, offset])
         return self._slots.view[pages].ravel()[at[inside]], chords2[inside]
@@ -209,7 +227,7 @@ class PlaceIndex:
     # ---- one place and its page ----------------------------------------------------------------------------
 
     def _find(self, key: int) -> int:
-        """Where in the order the page is that takes a place with this key."""
+        """The place in the order (an index into `_order`) of the page that takes a place with this key."""
         return bisect_right(self._lows, key) - 1
 
     def _put_in(self, slot: int, key: int, point: Vector, reach_m: float) -> None:
@@ -227,7 +245,7 @@ class PlaceIndex:
         self._write(position, point, reach_m)
 
     def _take_out(self, slot: int) -> None:
-        """Take the place from its position, and let the last of the page take it over."""
+        """Empty the place's position. The last place of the page moves there, so that a page has no gaps."""
         position = self._positions.items[slot]
         assert position >= 0, "no such place"
         page = position // self._size
@@ -244,7 +262,7 @@ class PlaceIndex:
             self._merge(page, self._keys.items[slot])
 
     def _write(self, position: int, point: Vector, reach_m: float) -> None:
-        """Write where the place is, and let the ball of its page take it in."""
+        """Write where the place is, and widen the ball of its page if it doesn't take the place in (Rule 1)."""
         x, y, z = point
         places, at, size = self._places.items, self._first_of(position), self._size
         places[at] = x
@@ -259,13 +277,13 @@ class PlaceIndex:
             balls[ball + 3] = radius
 
     def _first_of(self, position: int) -> int:
-        """Where in `places.items` the x of a position is; y, z and reach follow at distances of a page's size."""
+        """The index into `places.items` of a position's x. Its y, z and reach follow, each a page's size further."""
         return position + position // self._size * 3 * self._size
 
     # ---- whole pages ---------------------------------------------------------------------------------------
 
     def _split(self, at: int) -> None:
-        """Part a full page: the half of its places with the greater keys goes to a new page behind it."""
+        """Split a full page: the half of its places that has the greater keys goes to a new page behind it."""
         page, new = self._order[at], self._new_page()
         places, slots = self._places.view[page].copy(), self._slots.view[page].copy()
         keys = self._keys.view[slots]
@@ -277,9 +295,10 @@ class PlaceIndex:
         self._order.insert(at + 1, new)
 
     def _merge(self, page: int, key: int) -> None:
-        """Join a page that has grown empty with a neighbour, if that leaves room for those to come.
+        """Join a page that has become rather empty with a neighbour, if the two leave half a page free.
 
-        `key` is one that the page may hold: a few pages in a row may, if many places have that key.
+        `key` is any key that the page may hold. If very many places have that key, several pages in a row may hold it;
+        so the page is looked for from the first of them on.
         """
         at = self._order.index(page, max(0, bisect_left(self._lows, key) - 1))
         for left in (at, at - 1):
@@ -291,7 +310,7 @@ class PlaceIndex:
         return sum(self._counts[page] for page in self._order[left : left + 2]) <= self._size // 2
 
     def _join(self, left: int) -> None:
-        """Move all places of the page behind `left` into that one, and free it."""
+        """Move all places of the page behind `left` into the page at `left`, and free the former."""
         page, emptied = self._order[left], self._order[left + 1]
         pages = [(each, self._counts[each]) for each in (page, emptied)]
         places = np.concatenate([self._places.view[each, :, :count] for each, count in pages], axis=1)
@@ -312,7 +331,7 @@ class PlaceIndex:
         self._balls.view[page] = _ball(places) if count else NO_BALL
 
     def _new_page(self) -> int:
-        """An empty page that is not in the order yet."""
+        """The number of an empty page, which the caller puts into the order."""
         if self._free_pages:
             return self._free_pages.pop()
         page = len(self._counts)
@@ -336,7 +355,8 @@ class PlaceIndex:
 def nearest_first(rows: Ints, distances: Floats, count: int) -> Ints:
     """The `count` nearest rows in order of distance, then the others in the order in which they came.
 
-    A few hundred are enough: sends in a wholly mixed order are slower than the wait that they would save.
+    `distances` may be in any unit. To sort all rows would not help anybody: the order by distance is a random order of
+    the sockets in memory, in which a send costs a quarter more (ADR 6), and those at the end would wait longer.
     """
     nearest = np.argpartition(distances, count - 1)[:count] if 0 < count < len(rows) else np.arange(len(rows))
     nearest = nearest[np.argsort(distances[nearest], kind="stable")][: max(0, count)]
@@ -349,14 +369,14 @@ def _key(lat: float, lng: float, reach_m: float) -> int:
 
 
 def _ball(places: Floats) -> tuple[float, float, float, float]:
-    """Centre and radius of a ball around places (rows x, y, z, reach) that takes in their reach (Rule 1)."""
+    """Centre and radius of a ball that takes in places (rows x, y, z, reach in metres), each with its reach (Rule 1)."""
     x, y, z = (float(axis.mean()) for axis in places[:REACH])
     radius = np.sqrt(chord2(places[X], places[Y], places[Z], (x, y, z))) + places[REACH] / EARTH_RADIUS_M
     return x, y, z, float(radius.max())
 
 
 def _nearest_of_each(rows: Ints, chords2: Floats) -> tuple[Ints, Floats]:
-    """The rows, ascending, each once, with the least of its squared chords."""
+    """Each row once, ascending, with the least of its squared chords."""
     if len(rows) < 2:
         return rows, chords2
     by_row = np.argsort(rows)

@@ -1,4 +1,4 @@
-"""One subscriber's conversation: messages in, what they mean to the hub out. No socket, no clock of its own.
+"""One subscriber's conversation: it takes messages in, and tells the hub what they mean. It has no socket and no clock.
 
     message      before `hello`      after it
     ---------    ----------------    ------------------------------------------------
@@ -10,7 +10,8 @@
     ping         close 4400          pong
     other        close 4400          error unknown-type
 
-The order of mistakes is the protocol's: shape before token, and a message that is refused changes nothing.
+Mistakes are found in the protocol's order, shape before token. A message is validated as a whole before anything of it
+is applied, so one that is refused changes nothing.
 """
 
 import secrets
@@ -42,18 +43,21 @@ from .tokens import RECEIVE, TEST, Grant, Tokens
 
 HEARTBEAT_S = 25
 RETRY_MIN_MS, RETRY_MAX_MS = 1_000, 30_000
-MAX_REF = 2**53 - 1  # what a JavaScript client can count to
+MAX_REF = 2**53 - 1  # the greatest integer that a JavaScript client can count to
 MAX_PLACES, MAX_CATEGORIES, MAX_HOLDING = 8, 64, 256  # of one session
 
 Place = tuple[float, float, float]  # latitude and longitude in degrees, reach in metres
 
 
 class Peer(Protocol):
-    """A session's connection."""
+    """A session's connection, as the hub and the session see it."""
 
     @property
     def write(self) -> Callable[[bytes], None]:
-        """Hands bytes to the transport; never blocks, never raises."""
+        """Hands whole frames to the transport, which sends them or keeps them; it never blocks.
+
+        A transport that has died and has not said so yet may raise RuntimeError.
+        """
         ...
 
     @property
@@ -62,11 +66,11 @@ class Peer(Protocol):
         ...
 
     def close(self, close: Close) -> None:
-        """End the session so; the hub is told by `leave`."""
+        """End the session with this close frame. The connection calls the hub's `leave` before this returns."""
         ...
 
     def abort(self) -> None:
-        """Drop the connection; the hub is told by `leave`."""
+        """Drop the connection without a word. It calls the hub's `leave` before this returns."""
         ...
 
 
@@ -83,7 +87,10 @@ class Audience(Protocol):
         holding: Mapping[str, int],
         now: Now,
     ) -> int:
-        """Take a session in. Returns its row."""
+        """Take in a session, whose first `settle` has to follow. Returns its row.
+
+        `places`: degrees and metres; `holding`: the revision that the client says it has of each alert, by id.
+        """
         ...
 
     def move(self, row: int, places: list[Place]) -> None:
@@ -95,11 +102,11 @@ class Audience(Protocol):
         ...
 
     def filter_of(self, row: int) -> Filter:
-        """The session's filter."""
+        """The filter that the session has now."""
         ...
 
     def regrant(self, row: int, rights: "Rights") -> None:
-        """The session has a new token."""
+        """The session has a new token, with these rights."""
         ...
 
     def acknowledge(self, row: int, alert_id: str, revision: int, now: Now) -> None:
@@ -107,11 +114,11 @@ class Audience(Protocol):
         ...
 
     def settle(self, row: int, reply: dict[str, Any], now: Now) -> None:
-        """Send `reply` with the number of messages that follow (`live`), and all that the session is owed."""
+        """Send `reply`, with `live` in it, and directly behind it the `live` messages that the session is owed."""
         ...
 
     def reply(self, row: int, message: Mapping[str, Any], now: Now) -> None:
-        """Send one message."""
+        """Send one message to the session."""
         ...
 
 
@@ -120,12 +127,12 @@ class Rights(Protocol):
 
     @property
     def may_test(self) -> bool:
-        """Whether alerts that are tests or exercises exist for it."""
+        """Whether alerts of the status `test` and `exercise` exist for it (R6)."""
         ...
 
     @property
     def deadline(self) -> float:
-        """When its token expires, in seconds of the monotonic clock."""
+        """When its token expires, in seconds of the monotonic clock; infinite without a token."""
         ...
 
 
@@ -159,11 +166,11 @@ class PointPlace(StrictModel):
     accuracy_m: Annotated[float, Field(ge=0, le=2000, allow_inf_nan=False)] = 0.0
 
     def place(self) -> Place:
-        """Latitude, longitude, reach."""
+        """The point, with the accuracy as its reach."""
         return self.lat, self.lng, self.accuracy_m
 
 
-# What a schema can say of a cell: its mode and resolution. Not all such numbers are cells.
+# A schema can tell the mode and the resolution of a cell. Not every number that matches is one; `_known_cell` decides.
 _CELL_SCHEMA = {"type": "string", "pattern": "^8[7-9a-f][0-9a-f]{13}$", "examples": ["8926cb19c93ffff"]}
 
 
@@ -190,16 +197,16 @@ Ref = Annotated[str | int, PlainValidator(_ref, json_schema_input_type=_RefSchem
 
 
 class Message(StrictModel):
-    """A message of a client, without its `type`. A default stands for "left out"."""
+    """A message of a client, without its `type`. The default of a field stands for "left out", whatever it is."""
 
 
 class Answered(Message):
-    """One that may carry a `ref`, which its answer repeats."""
+    """A message that may carry a `ref`, which its answer repeats (F3)."""
 
     ref: Ref = 0
 
     def answer(self, kind: str) -> dict[str, Any]:
-        """The beginning of the answer."""
+        """The answer's `type`, and its `ref` if the message had one."""
         return {"type": kind, "ref": self.ref} if "ref" in self.model_fields_set else {"type": kind}
 
 
@@ -259,7 +266,7 @@ _REF: TypeAdapter[str | int] = TypeAdapter(Ref)
 
 
 class _Refused(Exception):  # noqa: N818
-    """A message that gets an `error` and changes nothing."""
+    """A message gets an `error` for an answer and changes nothing (X6, X7)."""
 
     def __init__(self, code: Literal["unknown-type", "bad-field"], detail: str) -> None:
         super().__init__(code)
@@ -279,20 +286,23 @@ class _Rights:
 
 
 class Session:
-    """One subscriber's conversation over one connection."""
+    """One subscriber's conversation over one connection, from the handshake to its end.
+
+    `row` is -1 until `hello` has been taken, and again once the connection has left the hub.
+    """
 
     __slots__ = ("_audience", "_peer", "_sub", "_tokens", "row", "wire")
 
     def __init__(self, peer: Peer, wire: Wire, audience: Audience, tokens: Tokens) -> None:
         self._peer = peer
         self.wire = wire
-        self.row = -1  # from `hello` on, the session's number in the hub
+        self.row = -1
         self._audience = audience
         self._tokens = tokens
-        self._sub: str | None = None
+        self._sub: str | None = None  # of the first token; every later one has to have the same (M4)
 
     def receive(self, payload: bytes, now: Now) -> None:
-        """Take one message. Raises SessionClosed for the mistakes that end a session."""
+        """Take the payload of one message. Raises SessionClosed for the mistakes that end a session (X2 to X5)."""
         try:
             fields = self.wire.loads(payload)
         except UnicodeDecodeError:
@@ -350,7 +360,7 @@ class Session:
         self._audience.settle(self.row, welcome, now)
 
     def _grant(self, token: str, now: Now) -> Grant:
-        """What the token grants; from now on it alone counts. Raises SessionClosed."""
+        """What the token grants. From now on this token alone counts (T6). Raises SessionClosed."""
         grant = self._tokens.check(token, now)
         if grant is None or self._sub not in (None, grant.sub):
             raise SessionClosed(closing.BAD_TOKEN)
@@ -375,7 +385,7 @@ def _parse(kind: str, fields: dict[str, Any]) -> Message:
 
 
 def _ref_of(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The `ref` of a refused message, if it has one that can be repeated."""
+    """The `ref` of a refused message, if it has one that is well-formed and so can be repeated."""
     try:
         return {"ref": _REF.validate_python(fields["ref"])}
     except (KeyError, ValidationError):

@@ -1,7 +1,10 @@
-"""What the stream says of itself: AsyncAPI 3.0, beside the api's OpenAPI.
+"""The document in which the stream describes itself: AsyncAPI 3.0, beside the api's OpenAPI.
 
-Clients' messages are the models that `session.py` validates with, so that the document can't differ from the code; they
-are closed. The server's are open: the protocol grows (G1). `python -m geocast.net.asyncapi` prints the document.
+The schemas of clients' messages are made of the models that `session.py` validates with, so that the document can't
+differ from the code. They are closed: a client sends nothing that is not named (G3). The schemas of the server's
+messages are open, because the protocol grows (G1). `python -m geocast.net.asyncapi` prints the document.
+
+The docstrings of the models stand in the document as descriptions.
 """
 
 import json
@@ -30,7 +33,7 @@ class RetryOut(BaseModel):
 
 
 class Welcome(BaseModel):
-    """Answers `hello` (M11)."""
+    """The session is open: the answer to `hello` (M11)."""
 
     type: Literal["welcome"]
     session: Annotated[str, Field(min_length=1)]
@@ -59,7 +62,7 @@ class CancelMessage(BaseModel):
 
 
 class Ok(BaseModel):
-    """Answers `move`, `filter` and `token` (M14)."""
+    """The answer to `move`, `filter` and `token` (M14)."""
 
     type: Literal["ok"]
     ref: Ref = 0
@@ -67,7 +70,7 @@ class Ok(BaseModel):
 
 
 class Pong(BaseModel):
-    """Answers `ping` (M15)."""
+    """The answer to `ping`, with the server's clock (M15)."""
 
     type: Literal["pong"]
     ref: Ref = 0
@@ -91,7 +94,7 @@ _ANSWERS: dict[str, type[BaseModel]] = {
     "pong": Pong,
     "error": Error,
 }
-# What answers a client's message; an `ack` has no answer.
+# The messages that may answer one of a client's. An `ack` has no answer.
 _REPLIES = {
     "hello": ["welcome"],
     "move": ["ok", "error"],
@@ -126,7 +129,7 @@ One WebSocket, for one subscriber. `docs/protocol.md` is the contract; this docu
 
 
 def _client_schemas() -> dict[str, Any]:
-    """By name: what `session.MESSAGES` take, with the `type` in front."""
+    """The schemas of `session.MESSAGES` by the name of the model, with the `type` in front, which the models lack."""
     found = schemas_of(*MESSAGES.values())
     for kind, model in MESSAGES.items():
         schema = found[model.__name__]
@@ -156,7 +159,7 @@ _CHANNEL = {"$ref": "#/channels/stream"}
 
 
 def _operations() -> dict[str, Any]:
-    """Of the node: it receives what clients send, with the reply if there is one, and sends alerts and cancels."""
+    """The operations of the node: it receives what clients send, and replies; and it sends alerts and cancels."""
     operations: dict[str, Any] = {}
     for kind in MESSAGES:
         operations[kind] = {"action": "receive", "channel": _CHANNEL, "messages": _to_channel([kind])}
@@ -225,7 +228,7 @@ def document() -> dict[str, Any]:
 
 
 def text() -> str:
-    """The document as it lies in docs/asyncapi.json."""
+    """The document as JSON, byte for byte as it lies in docs/asyncapi.json."""
     return json.dumps(document(), indent=2, ensure_ascii=False) + "\n"
 
 

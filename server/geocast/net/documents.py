@@ -1,6 +1,8 @@
-"""What the OpenAPI document says of each call; `net/http.py` does it.
+"""The OpenAPI document: what it says of each call that `net/http.py` serves.
 
-Request bodies are the models that `alert.py` validates with, so that the document can't differ from the code.
+The schemas of request bodies are made of the models that `alert.py` validates with, so that the document can't differ
+from the code. FastAPI knows nothing of these bodies, since they are read raw; so they are added here. The models `…Out`
+describe answers and are never instantiated. Their docstrings stand in the document as descriptions.
 """
 
 from typing import Annotated, Any, Literal
@@ -19,7 +21,7 @@ _SECURITY: list[dict[str, list[str]]] = [{"token": []}]
 _REF = "#/components/schemas/{model}"
 
 
-# Rule L8: as the server writes them.
+# A time as the server writes it (L8).
 TimeOut = Annotated[
     str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$", json_schema_extra={"format": "date-time"})
 ]
@@ -95,7 +97,7 @@ class StateOut(BaseModel):
 
 
 class LiveOut(BaseModel):
-    """All live alerts."""
+    """All alerts that are live now."""
 
     alerts: list[AlertOut]
 
@@ -109,7 +111,7 @@ class ViolationOut(BaseModel):
 
 
 class ProblemOut(BaseModel):
-    """RFC 9457. `errors` for 422, `current` for a revision conflict."""
+    """A problem (RFC 9457). A 422 has `errors`, a revision conflict has `current`."""
 
     type: str
     title: str
@@ -120,7 +122,7 @@ class ProblemOut(BaseModel):
 
 
 class HealthOut(BaseModel):
-    """The process is alive."""
+    """The process is alive and answers."""
 
     status: Literal["alive"]
 
@@ -142,18 +144,19 @@ class ProblemTypeOut(BaseModel):
 
 
 class Schemas(GenerateJsonSchema):
-    """Pydantic's schemas, as strict as our parsing and without noise.
+    """Pydantic's schemas, made as strict as our parsing and freed of noise.
 
-    A default stands for "left out" in our models, so it is not told; a map with a grammar for its keys takes no
-    others; field names speak for themselves. What comes out is JSON Schema of Draft 7 and of 2020-12 alike.
+    - A default stands for "left out" in our models, so the schema doesn't tell it.
+    - A map whose keys have a grammar takes no other keys, so its schema is closed.
+    - Field names speak for themselves, so they get no title.
+
+    What comes out is valid JSON Schema of Draft 7 and of 2020-12.
     """
 
     def default_schema(self, schema: WithDefaultSchema) -> JsonSchemaValue:
-        """Without the default."""
         return self.generate_inner(schema["schema"])
 
     def dict_schema(self, schema: DictSchema) -> JsonSchemaValue:
-        """Closed, where keys have a grammar."""
         found = super().dict_schema(schema)
         if "patternProperties" in found:
             found.pop("propertyNames", None)
@@ -161,7 +164,6 @@ class Schemas(GenerateJsonSchema):
         return found
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 (pydantic's signature)
-        """Never."""
         return False
 
 
@@ -199,7 +201,7 @@ def _answer(model: type[BaseModel], description: str) -> dict[str, Any]:
 
 
 def _links() -> dict[str, Any]:
-    """What can be done with the id in an answer."""
+    """OpenAPI's links: the calls that take the id of an answer. Tools such as schemathesis follow them."""
     return {"links": {name: {"operationId": name, "parameters": _FROM_ANSWER} for name in ("get", "revise", "cancel")}}
 
 
@@ -316,7 +318,7 @@ def openapi(app: FastAPI) -> dict[str, Any]:
 
 
 def _without_framework_errors(call: dict[str, Any]) -> None:
-    """Take out what FastAPI adds for its own validation, which never answers here; and parameters named twice."""
+    """Take out the 422 that FastAPI adds for its own validation, which never answers here, and doubled parameters."""
     call["parameters"] = list({p["name"]: p for p in call.get("parameters", [])}.values())
     invalid = call["responses"].get("422", {})
     if "HTTPValidationError" in str(invalid):
