@@ -90,6 +90,10 @@ def free():
         (["--workers", "many"], "'many' is not a valid integer"),
         (["--dev", "--workers", "2", "--log", "memory:"], "--log memory: is for one process"),
         (["--drain-s", "-1"], "-1.0 is not in the range"),
+        (["--drain-s", "nan"], "expected a number of seconds from 0 to 3600"),
+        (["--drain-s", "inf"], "inf is not in the range"),
+        (["--drain-s", "-inf"], "-inf is not in the range"),
+        (["--keys", "deep"], "keys deep: not a JWK set"),
         (["--max-sessions", "0"], "0 is not in the range"),
         (["--log-level", "loud"], "'loud' is not one of"),
         (["--tls"], "No such option"),
@@ -101,6 +105,7 @@ def test_what_cannot_be_served_is_refused_in_one_line(geocast, tmp_path, monkeyp
     """K1: one clear line and exit status 2, never a traceback."""
     monkeypatch.setattr(cli, "_dev_keys", lambda: cli.make_key("dev")[1])  # prints nothing
     (tmp_path / "broken").write_text("[]")
+    (tmp_path / "deep").write_text("[" * 100_000)
     outcome = geocast("serve", *arguments)
     assert outcome.is_one_line_error, outcome.err
     assert expected in outcome.err
@@ -117,6 +122,7 @@ def test_what_cannot_be_served_is_refused_in_one_line(geocast, tmp_path, monkeyp
         (["--log", "sqlite:."], "log .: "),
         (["--policy", "nowhere.toml"], "policy nowhere.toml: No such file or directory"),
         (["--policy", "broken"], "policy broken: not TOML"),
+        (["--policy", "deep"], "policy deep: not TOML"),
     ],
     ids=str,
 )
@@ -124,6 +130,7 @@ def test_what_cannot_be_served_is_refused_in_one_line(geocast, tmp_path, monkeyp
 def test_what_is_found_out_later_is_refused_in_one_line_too(geocast, tmp_path, keys, arguments, expected, workers):
     """K1: with one process or several, before any of them serves."""
     (tmp_path / "broken").write_text("[")
+    (tmp_path / "deep").write_text("name = " + "[" * 100_000)
     ports = [argument for option in ("--api", "--stream") for argument in (option, f"127.0.0.1:{a_free_port()}")]
     outcome = geocast("serve", "--keys", "keys.jwks", *ports, "--workers", workers, *arguments)
     assert outcome.is_one_line_error, outcome.err
@@ -271,6 +278,28 @@ def test_a_kid_is_not_used_twice(geocast, tmp_path):
     assert not (tmp_path / "other.jwk").exists()
 
 
+@pytest.mark.parametrize("option", ["--private", "--public"])
+def test_a_pair_is_written_whole_or_not_at_all(geocast, tmp_path, option):
+    """K2: if one of the files can't be written there is none, and a key set that was there is as it was."""
+    assert geocast("keygen", "--private", "first.jwk").status == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert geocast("keygen", option, "nowhere/file").is_one_line_error
+    assert geocast("keygen", option, ".").is_one_line_error
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_key_set_keeps_its_place_and_its_rights(geocast, tmp_path):
+    """K2: it may be read by another user, and lie elsewhere."""
+    real = tmp_path / "elsewhere.jwks"
+    (tmp_path / "keys.jwks").symlink_to(real)
+    assert geocast("keygen").status == 0
+    real.chmod(0o640)
+    assert geocast("keygen", "--private", "new.jwk").status == 0
+    assert (tmp_path / "keys.jwks").is_symlink()
+    assert stat.S_IMODE(real.stat().st_mode) == 0o640
+    assert len(load_keys(real)) == 2
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"keys": [{}]}', '{"keys": ["x"]}'])
 def test_a_public_file_that_is_no_key_set_is_left_alone(geocast, tmp_path, text):
     """K2: it is somebody's, and nothing is written."""
@@ -299,6 +328,7 @@ def test_a_folder_that_is_not_there_is_told_in_one_line(geocast, tmp_path, optio
         (["--sub", "x", "--scope", "alerts:receive", "--key", "nowhere"], "nowhere: No such file or directory"),
         (["--sub", "x", "--scope", "alerts:receive", "--key", "."], ".: Is a directory"),
         (["--sub", "x", "--scope", "alerts:receive", "--key", "broken"], "broken: not a JWK"),
+        (["--sub", "x", "--scope", "alerts:receive", "--key", "deep"], "deep: not a JWK"),
         (["--sub", "x", "--scope", "alerts:receive", "--key", "keys.jwks"], "the key can't sign"),
         (["--sub", "x", "--scope", "alerts:receive", "--key", "list"], "the key can't sign"),
     ],
@@ -308,6 +338,7 @@ def test_a_token_that_cannot_be_signed_is_told_in_one_line(geocast, tmp_path, ke
     """K1."""
     (tmp_path / "broken").write_bytes(b"\xff{")
     (tmp_path / "list").write_text("[]")
+    (tmp_path / "deep").write_text("[" * 100_000)
     outcome = geocast("token", *arguments)
     assert outcome.is_one_line_error, outcome.err
     assert expected in outcome.err

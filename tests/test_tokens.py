@@ -6,7 +6,7 @@ import json
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1
 from cryptography.hazmat.primitives.asymmetric.ec import generate_private_key as generate_ec_key
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key as generate_rsa_key
 from fakes import NOON_MS
@@ -234,6 +234,10 @@ def test_a_token_has_4_kib_at_most():
 # ---- keys ----------------------------------------------------------------------------------------------------
 
 
+SHORT_RSA = RSAAlgorithm.to_jwk(generate_rsa_key(65537, 1024).public_key(), as_dict=True) | {"kid": "r", "alg": "RS256"}
+OTHER_CURVE = ECAlgorithm.to_jwk(generate_ec_key(SECP384R1()).public_key(), as_dict=True) | {"kid": "e", "alg": "ES256"}
+
+
 def jwks(tmp_path, value):
     """A file of keys."""
     path = tmp_path / "keys.jwks"
@@ -294,8 +298,12 @@ def test_keys_of_other_algorithms_are_taken(tmp_path, algorithm):
         ({"keys": [PUBLIC | {"crv": "P-256"}]}, "key 1: is not a usable EdDSA key"),
         ({"keys": [PUBLIC | {"kty": "EC"}]}, "key 1: is not a usable EdDSA key"),
         ({"keys": [{"kty": "OKP", "kid": "k", "alg": "EdDSA"}]}, "key 1: is not a usable EdDSA key"),
+        ({"keys": [SHARED | {"k": segment(b"s")}]}, "key 1: is too short for HS256: 256 bits at least"),
+        ({"keys": [SHARED | {"k": segment(b"s" * 31)}]}, "key 1: is too short for HS256: 256 bits at least"),
+        ({"keys": [SHORT_RSA]}, "key 1: is too short for RS256: 256 bits at least, and 2048 of RSA (RFC 7518)"),
+        ({"keys": [OTHER_CURVE]}, "key 1: is not a usable ES256 key"),
     ],
-    ids=range(27),
+    ids=range(31),
 )
 def test_a_keys_file_that_cannot_be_used_is_told_in_one_line(tmp_path, value, expected):
     """T2: a key without `alg` stops the start; K1: one clear line, with the file's name."""
@@ -337,3 +345,17 @@ def test_what_cannot_sign_is_told_in_one_line(key):
     """K1: one clear line, never a traceback."""
     with pytest.raises(ConfigError, match=r"^the key can't sign: "):
         sign(key, "desk-7", SCOPES, NOON_S, 60)
+
+
+def test_a_keys_file_that_is_nested_too_deep_is_told_in_one_line(tmp_path):
+    """K1: never a traceback."""
+    path = tmp_path / "deep.jwks"
+    path.write_text('{"keys": ' + "[" * 100_000 + "]" * 100_000 + "}")
+    with pytest.raises(ConfigError, match=r"deep\.jwks: not a JWK set"):
+        load_keys(path)
+
+
+def test_a_key_that_is_too_short_signs_nothing():
+    """T2: RFC 7518, 3.2; the node would not take it."""
+    with pytest.raises(ConfigError, match=r"^the key is too short: 256 bits at least"):
+        sign(SHARED | {"k": segment(b"s" * 31)}, "desk", SCOPES, NOON_S, 60)

@@ -4,10 +4,13 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import os
+import secrets
+import shutil
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -38,6 +41,16 @@ class _AddressType(click.ParamType[Address, str]):
             self.fail(str(error), param, ctx)
 
 
+class _Seconds(click.FloatRange):
+    """A range of seconds. click's own lets NaN in, which is neither below nor above anything."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds: float = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"expected a number of seconds from {self.min} to {self.max}", param, ctx)
+        return seconds
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="geocast")
 def cli() -> None:
@@ -66,7 +79,7 @@ def _option(name: str, *names: str, **more: Any) -> Callable[[Any], Any]:
 @_option("--origins", default="", metavar="LIST", help="Origins of browsers that may connect, separated by commas.")
 @_option("--workers", type=click.IntRange(1, 256), default=1, help="Processes that share the stream listener.")
 @_option("--dev", is_flag=True, help="Try it on this machine: loopback only, tokens optional for subscribers.")
-@_option("--drain-s", type=click.FloatRange(0, 3600), default=10.0, help="Seconds that a drain may take.")
+@_option("--drain-s", type=_Seconds(0, 3600), default=10.0, help="Seconds that a drain may take.")
 @_option("--max-sessions", type=click.IntRange(1), help="At most so many connections; else what descriptors allow.")
 @_option("--log-level", type=click.Choice(LOG_LEVELS), default="info", help="How much to say on standard error.")
 def serve(log_url: str, origins: str, log_level: str, **options: Any) -> None:
@@ -128,8 +141,7 @@ def keygen(kid: str | None, private_path: Path, public_path: Path) -> None:
     keys = _public_keys(public_path)
     if any(key.get("kid") == public["kid"] for key in keys):
         raise ConfigError(f"{public_path} has a key with this kid already")
-    _write_new(private_path, json.dumps(private, indent=2) + "\n")
-    public_path.write_text(json.dumps({"keys": [*keys, public]}, indent=2) + "\n", "utf-8")
+    _write_pair(private_path, private, public_path, {"keys": [*keys, public]})
     click.echo(f"private key: {private_path}\npublic keys: {public_path}")
 
 
@@ -141,11 +153,31 @@ def _public_keys(path: Path) -> list[dict[str, Any]]:
     return keys
 
 
-def _write_new(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, and that was not there."""
+def _write_pair(private_path: Path, private: Mapping[str, Any], public_path: Path, public: Mapping[str, Any]) -> None:
+    """Write both files or none. The private one was not there, and only its owner can read it."""
+    public_path = public_path.resolve()
+    beside = public_path.with_name(f".{public_path.name}.{secrets.token_hex(4)}")
+    with contextlib.ExitStack() as undo:
+        with _told(public_path):
+            undo.callback(beside.unlink, missing_ok=True)
+            beside.write_text(json.dumps(public, indent=2) + "\n", "utf-8")
+            if public_path.exists():
+                shutil.copymode(public_path, beside)
+        with _told(private_path):
+            descriptor = os.open(private_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            undo.callback(private_path.unlink)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(json.dumps(private, indent=2) + "\n")
+        with _told(public_path):
+            beside.replace(public_path)
+        undo.pop_all()
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Tell which file could not be written."""
     try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(text)
+        yield
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
 
@@ -161,7 +193,7 @@ def token(key_path: Path, sub: str, scopes: tuple[str, ...], expires_in_s: int) 
         private = json.loads(key_path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"{key_path}: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ConfigError(f"{key_path}: not a JWK") from None
     click.echo(sign(private, sub, scopes, int(time.time()), expires_in_s))
 

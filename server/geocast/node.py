@@ -61,7 +61,10 @@ class Stop:
 
     def ask(self) -> None:
         """A signal came."""
-        (self.hurry if self.asked.is_set() else self.asked).set()
+        if self.asked.is_set():
+            log.warning("told to end again: not waiting for anybody any more")
+            self.hurry.set()
+        self.asked.set()
 
 
 async def purge_for_ever(keeper: LogKeeper) -> None:

@@ -25,6 +25,7 @@ MAX_TOKEN_BYTES = 4096
 
 PUBLISH, MANAGE, RECEIVE, TEST = "alerts:publish", "alerts:manage", "alerts:receive", "alerts:test"
 SCOPES = (PUBLISH, MANAGE, RECEIVE, TEST)
+MIN_BITS = "256 bits at least, and 2048 of RSA"
 ALGORITHMS = ("EdDSA", "Ed25519", "ES256", "ES384", "RS256", "PS256", "HS256")
 
 _SEEN_AGAIN = 64  # tokens whose signature is not checked again: 250 µs, a tenth of what it takes to publish
@@ -103,7 +104,7 @@ def load_keys(path: Path) -> dict[str, PyJWK]:
         return _key_set(keys, path)
     except OSError as error:
         raise ConfigError(f"keys {path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ConfigError(f"keys {path}: not a JWK set (an object with a list of keys)") from None
 
 
@@ -119,9 +120,13 @@ def _key_set(keys: Iterable[Mapping[str, Any]], path: Path) -> dict[str, PyJWK]:
         if "d" in jwk:
             raise ConfigError(f"{where}: is a private key; the server takes public ones only")
         try:
-            found[kid] = PyJWK(dict(jwk), algorithm)
+            key = PyJWK(dict(jwk), algorithm)
+            key.Algorithm.prepare_key(key.key)  # whether it is of the algorithm's curve
         except (PyJWTError, ValueError, KeyError, TypeError):
             raise ConfigError(f"{where}: is not a usable {algorithm} key") from None
+        if key.Algorithm.check_key_length(key.key):
+            raise ConfigError(f"{where}: is too short for {algorithm}: {MIN_BITS} (RFC 7518)")
+        found[kid] = key
     if not found:
         raise ConfigError(f"keys {path}: holds no key")
     return found
@@ -147,6 +152,8 @@ def sign(private: Mapping[str, str], sub: str, scopes: Iterable[str], issued_at_
     }
     try:
         key = PyJWK(dict(private), private["alg"])
+        if key.Algorithm.check_key_length(key.key):
+            raise ConfigError(f"the key is too short: {MIN_BITS} (RFC 7518)")
         return jwt.encode(claims, key, private["alg"], {"kid": private["kid"]})
     except (PyJWTError, KeyError, TypeError, ValueError, AttributeError):
         raise ConfigError("the key can't sign: it must be a private JWK with kid and alg") from None

@@ -13,6 +13,8 @@ Rule 4  Each stream process reports its metrics and whether it is ready, once a 
         makes the node unready. What a dead process had counted still counts.
 Rule 5  Drain: the api process says "not ready", the stream processes drain side by side, the api process ends last.
         Should the supervisor die, the others drain too.
+Rule 6  Only the supervisor tells the others to end, each once, and once more for them to hurry. So they are in sessions
+        of their own: Ctrl-C in a terminal is told to all processes of its session.
 """
 
 import asyncio
@@ -95,7 +97,11 @@ class _Process:
             started = time.monotonic()
             environment = {**os.environ, VARIABLE: json.dumps(asdict(self.part))}
             self._child = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "geocast", *sys.argv[1:], env=environment, pass_fds=[self.part.descriptor]
+                sys.executable,
+                *("-m", "geocast", *sys.argv[1:]),
+                env=environment,
+                pass_fds=[self.part.descriptor],
+                start_new_session=True,  # Rule 6
             )
             status = await self._child.wait()
             if not self._stopping:

@@ -5,6 +5,7 @@ Sessions land on processes as the kernel likes, so each test has enough of them 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from end_to_end.keys import Keys
 from end_to_end.node import Node
 from end_to_end.subscriber import FORMATS, Session, revise_and_cancel
 from end_to_end.times import stamp, wait_until
+from end_to_end.wire import CLOSE, PATIENCE
 
 Join = Callable[..., Session]
 WORKERS = 2
@@ -112,3 +114,24 @@ def test_the_metrics_tell_of_a_process_that_hangs_and_of_one_that_was_replaced(w
     wait_until(lambda: shows("geocast_ready 0.0", "geocast_stream_processes_missing 1.0"), "one is missed")
     os.kill(hanging, signal.SIGKILL)
     wait_until(lambda: shows("geocast_ready 1.0", "geocast_stream_restarts_total 1.0"), "it is replaced")
+
+
+IN_A_HURRY = "not waiting for anybody any more"
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_drains_and_only_the_second_one_hurries(keys: Keys, tmp_path: Path, times: int):
+    """Section 7: a terminal sends SIGINT to all processes of its group, and yet each is told to end once."""
+    node = Node(tmp_path, keys, "--workers", str(WORKERS))
+    node.launcher = ["setsid"]
+    with node, contextlib.ExitStack() as hung_up:
+        sessions = [hung_up.enter_context(node.join()) for _ in range(CROWD)]
+        assert node.process
+        os.killpg(node.process.pid, signal.SIGINT)
+        assert [session.wire.recv().opcode for session in sessions] == [CLOSE] * CROWD
+        if times == 2:
+            os.killpg(node.process.pid, signal.SIGINT)
+        else:
+            hung_up.close()
+        assert node.process.wait(PATIENCE) == 0
+        assert (IN_A_HURRY in node.output()) == (times == 2)

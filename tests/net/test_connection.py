@@ -188,6 +188,17 @@ def test_fragments_cost_less_than_messages():
     assert line.hear() == [close_frame(closing.TOO_MANY)]
 
 
+def test_empty_fragments_are_messages_and_are_not_kept():
+    """F7: nobody may send them without end, and however many there are, there is nothing to hold."""
+    line = joined()
+    line.say(frame(TEXT, b"", fin=False) + frame(CONT, b"", fin=False) * (BURST // 2))
+    assert len(line.connection._parts) == 1
+    line.say(frame(CONT, PING_MESSAGE))
+    assert line.told() == ["pong"]
+    line.say(frame(TEXT, b"", fin=False) + frame(CONT, b"", fin=False) * (BURST // 2))
+    assert line.hear() == [close_frame(closing.TOO_MANY)]
+
+
 # ---- pauses --------------------------------------------------------------------------------------------------
 
 

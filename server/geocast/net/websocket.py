@@ -54,7 +54,7 @@ HEADERS_S = 10.0  # from accept to complete request headers
 HELLO_S = 10.0  # from the 101 to hello
 CLOSING_S = 5.0  # how long a peer may take to close after our close frame
 RATE_PER_S, BURST = 10.0, 300  # messages, control frames included
-FRAGMENT_COST = 1 / 32  # of a message, for each fragment but the last
+FRAGMENT_COST = 1 / 32  # of a message, for each fragment that brings something and is not the last
 RETRY_AFTER_S = 5
 MAX_HEADERS_BYTES = 32 * 1024
 SEND_BUFFER_BYTES = 64 * 1024  # of the kernel, per connection: what an expiry can't call back
@@ -336,7 +336,7 @@ class Connection(asyncio.Protocol):
     def _take_frame(self, data: bytes) -> None:
         """Take one frame, or the head of one that is too long."""
         assert self._session is not None
-        if self._too_fast(data[0]):
+        if self._too_fast(data):
             self.close(closing.TOO_MANY)
             return
         if not self._parts and data[0] & 0x7F in _DATA and data[0] & 0x0F != self._session.wire.opcode:
@@ -361,7 +361,8 @@ class Connection(asyncio.Protocol):
     def _take(self, frame: Frame) -> None:
         if frame.opcode not in (Opcode.CONT, Opcode.TEXT, Opcode.BINARY):
             return
-        self._parts.append(bytes(frame.data))
+        if frame.data or not self._parts:  # an empty one only opens a message, or nobody would bound how many we hold
+            self._parts.append(bytes(frame.data))
         if not frame.fin:
             return
         payload = b"".join(self._parts)
@@ -378,10 +379,11 @@ class Connection(asyncio.Protocol):
         if session.row >= 0:
             self._stream.unsaid.pop(self, None)
 
-    def _too_fast(self, first_byte: int) -> bool:
+    def _too_fast(self, frame: bytes) -> bool:
         """The generic cell rate algorithm (ITU-T I.371): one number holds both rate and burst."""
         now = self._stream.clock.now().monotonic
-        cost = (1.0 if first_byte & 0x80 else FRAGMENT_COST) / RATE_PER_S
+        whole, empty = frame[0] & 0x80, not frame[1] & 0x7F
+        cost = (1.0 if whole or empty else FRAGMENT_COST) / RATE_PER_S
         self._paced = max(self._paced, now) + cost
         return self._paced - now > BURST / RATE_PER_S
 
