@@ -140,7 +140,21 @@ def test_the_core_knows_no_loop_and_no_socket(module):
 
 @pytest.mark.parametrize(
     "module",
-    ["alert", "policy", "cells", "index", "live", "frames", "filters", "tokens", "session", "hub", "publishing"],
+    [
+        "alert",
+        "fields",
+        "requests",
+        "policy",
+        "cells",
+        "index",
+        "live",
+        "frames",
+        "filters",
+        "tokens",
+        "session",
+        "hub",
+        "publishing",
+    ],
 )
 def test_the_core_is_the_core(module):
     """ARCHITECTURE.md: these are among what the test before this one looks at."""
@@ -245,7 +259,7 @@ def test_the_web_library_imports_nothing_from_outside_of_its_folder():
 
 @pytest.mark.parametrize("name", ["RequestedCircle", "Publication"])
 def test_nothing_downstream_can_take_a_requested_circle(name):
-    """`geocast.alert`, Rule 1; protocol, B4: only the published circle goes any further."""
+    """`geocast.requests`, Rule 1; protocol, B4: only the published circle goes any further."""
     users = set()
     for module, path in MODULES.items():
         for node in ast.walk(tree(path)):
@@ -254,12 +268,23 @@ def test_nothing_downstream_can_take_a_requested_circle(name):
                 names |= set(re.findall(r"^\w+$", node.value))  # an annotation in quotes
             if name in names:
                 users.add(module)
-    assert "alert" in users
-    assert users <= {"alert", "publishing"}
+    assert "requests" in users
+    assert users <= {"requests", "publishing"}
 
 
-def test_only_the_alert_publishes_a_circle():
-    """`geocast.alert`, Rule 1: the one place where a requested circle becomes a published one."""
+def test_nobody_who_delivers_can_reach_a_request():
+    """`geocast.requests`, Rule 1: neither the log, nor matching, nor a session imports what it is made of."""
+    assert "requests" not in reachable("delivery", "hub", *(module for module in MODULES if "alertlog" in module))
+
+
+def test_an_alert_is_plain_data():
+    """`geocast.alert`: it is made by those who have validated, and imports nothing of them."""
+    assert imported("alert")[0] == set()
+    assert "pydantic" not in imported("alert")[1]
+
+
+def test_only_a_request_is_published_as_a_circle():
+    """`geocast.requests`, Rule 1: the one place where a requested circle becomes a published one."""
     users = {
         module
         for module, path in MODULES.items()
@@ -267,7 +292,7 @@ def test_only_the_alert_publishes_a_circle():
         if {"publish_circle", "publish_area"}
         & {getattr(node, "id", None), getattr(node, "attr", None), getattr(node, "name", None)}
     }
-    assert users == {"alert", "cells"}
+    assert users == {"requests", "cells"}
 
 
 ENOUGH_WORDS = 1  # of a docstring

@@ -12,8 +12,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from .alert import Claims, Revision, Terms
+from .alert import Revision, Terms
 from .errors import ConfigError, Violation
+from .requests import Claims
 
 SKEW_MS = 60_000  # of a publisher's clock; allowed to `not-yet` and `approved_at` only
 BUILT_IN = "neighbourhood"

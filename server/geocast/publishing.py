@@ -20,22 +20,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from . import failpoints
-from .alert import (
-    Cancel,
-    Cancellation,
-    Entry,
-    Invalid,
-    OtherKind,
-    Publication,
-    Revision,
-    parse_cancellation,
-    parse_publication,
-    parse_revision,
-)
+from .alert import Cancel, Entry, OtherKind, Revision
 from .alertlog import AlertLog
 from .clock import Clock
 from .errors import LogUnavailable, Problem, Violation
 from .policy import Policy
+from .requests import Cancellation, Invalid, Publication, parse_cancellation, parse_publication, parse_revision
 
 ATTEMPTS = 20  # decisions on one request; each but the last was overtaken by another writer
 

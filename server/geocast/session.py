@@ -32,11 +32,12 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from . import closing
-from .alert import SEVERITY_RANK, Id, Latitude, Longitude, RevisionNumber, Severity, StrictModel, broken_fields
+from .alert import SEVERITY_RANK, Severity
 from .cells import cell_from_string, cell_place
 from .clock import Now, format_time
 from .closing import Close, SessionClosed
 from .errors import Malformed
+from .fields import Id, Latitude, Longitude, RevisionNumber, StrictModel, broken_fields
 from .filters import Filter
 from .frames import Wire
 from .tokens import RECEIVE, TEST, Grant, Tokens

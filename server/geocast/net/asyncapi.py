@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from .. import __version__, closing
-from ..alert import Id, RevisionNumber
+from ..fields import Id, RevisionNumber
 from ..frames import WIRES
 from ..hub import SILENCE_S
 from ..session import HEARTBEAT_S, MESSAGES, Ref

@@ -1,7 +1,7 @@
 """The OpenAPI document: what it says of each call that `net/http.py` serves.
 
-The schemas of request bodies are made of the models that `alert.py` validates with, so that the document can't differ
-from the code. FastAPI knows nothing of these bodies, since they are read raw; so they are added here. The models `…Out`
+The schemas of request bodies are made of the models that `requests.py` validates with, so that the document can't
+differ from the code. FastAPI knows nothing of these bodies, since they are read raw; so they are added here. The models `…Out`
 describe answers and are never instantiated. Their docstrings stand in the document as descriptions.
 """
 
@@ -13,9 +13,10 @@ from pydantic import BaseModel, Field
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
 from pydantic_core.core_schema import DictSchema, WithDefaultSchema
 
-from ..alert import ID_PATTERN, AlertRequest, CancelRequest, RevisionRequest, Severity, Status
+from ..alert import ID_PATTERN, Severity, Status
 from ..errors import PROBLEMS
 from ..policy import Policy
+from ..requests import AlertRequest, CancelRequest, RevisionRequest
 
 _SECURITY: list[dict[str, list[str]]] = [{"token": []}]
 _REF = "#/components/schemas/{model}"

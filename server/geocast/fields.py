@@ -1,0 +1,119 @@
+"""The fields that come in, by HTTP and by WebSocket: what each may be, and what is said of one that is broken.
+
+The models that are made of them are in `requests` (what publishers send) and in `session` (what subscribers send).
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError, WithJsonSchema
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from .alert import ID_PATTERN
+from .clock import parse_time
+from .errors import Violation
+
+MAX_INTEGER = 2**31 - 1
+
+# A lone surrogate can't be encoded, and pydantic lets it pass in a str that has no pattern.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_CONTROL_BUT_NEWLINE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def _no_control(text: str) -> str:
+    if _CONTROL.search(text):
+        raise PydanticCustomError("text", "must hold no control character and no lone surrogate")
+    return text
+
+
+def _no_control_but_newline(text: str) -> str:
+    if _CONTROL_BUT_NEWLINE.search(text):
+        raise PydanticCustomError("text", "must hold no control character but line feed, and no lone surrogate")
+    return text
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise PydanticCustomError("text", "must hold a character that is not white space")
+    return text
+
+
+def _time(value: object) -> int:
+    try:
+        return parse_time(value)
+    except ValueError:
+        raise PydanticCustomError("time", "must be a time such as 2026-01-31T12:00:00Z") from None
+
+
+# What the schemas say of these rules, in patterns of ECMA 262; the code above decides.
+_PLAIN = "[^\\u0000-\\u001f\\u007f-\\u009f]"
+_NOT_BLANK = f"^{_PLAIN}*[^\\s\\u0000-\\u001f\\u007f-\\u009f]{_PLAIN}*$"
+_LINES = "^[^\\u0000-\\u0009\\u000b-\\u001f\\u007f-\\u009f]*$"
+_CLOCK = "([01][0-9]|2[0-3]):[0-5][0-9]"
+_TIME_PATTERN = (
+    "^(19[7-9][0-9]|[2-9][0-9]{3})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+    f"T{_CLOCK}:[0-5][0-9](\\.[0-9]{{1,9}})?(Z|[+-]{_CLOCK})$"
+)
+
+Text = Annotated[str, AfterValidator(_no_control), Field(json_schema_extra={"pattern": f"^{_PLAIN}*$"})]
+Headline = Annotated[
+    Text,
+    Field(min_length=1, max_length=140, json_schema_extra={"pattern": _NOT_BLANK}),
+    AfterValidator(_not_blank),
+]
+Description = Annotated[
+    str,
+    AfterValidator(_no_control_but_newline),
+    Field(max_length=1000, json_schema_extra={"pattern": _LINES}),
+]
+Time = Annotated[
+    int,
+    PlainValidator(_time, json_schema_input_type=str),
+    WithJsonSchema(
+        {"type": "string", "format": "date-time", "pattern": _TIME_PATTERN, "examples": ["2026-01-31T12:00:00Z"]}
+    ),
+]
+Id = Annotated[str, Field(pattern=f"^{ID_PATTERN}$", examples=["desk-7.e3b0c442"])]
+RevisionNumber = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
+Latitude = Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False)]
+Longitude = Annotated[float, Field(ge=-180, le=180, allow_inf_nan=False)]
+
+
+class StrictModel(BaseModel):
+    """Nothing is converted, nothing is ignored, and no error carries the value that it refuses."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+# ---- errors: which field, in whose words --------------------------------------------------------------------------
+
+_NAMEABLE = re.compile(r"[A-Za-z0-9_]{1,40}")
+_THREE_DIGITS = re.compile(r"[0-9]{3}")
+_SLUGS = {"missing": "missing-field", "extra_forbidden": "unknown-field", "invalid_key": "unknown-field"}
+
+
+def broken_fields(error: ValidationError) -> list[Violation]:
+    """Each field that broke a model, in the order of its fields; unknown ones last. No value is repeated."""
+    return [_violation(e) for e in error.errors(include_url=False, include_input=False, include_context=False)]
+
+
+def _violation(error: ErrorDetails) -> Violation:
+    slug = _SLUGS.get(error["type"], "invalid-value")
+    if slug == "unknown-field":
+        *parents, name = error["loc"]
+        location = [*_location(parents), *([name] if _may_be_named(name) else [])]
+    else:
+        location = _location(error["loc"])
+    detail = {"missing-field": "is needed", "unknown-field": "is not a field of this object"}.get(slug)
+    return Violation(slug, "".join(f"/{part}" for part in location), detail or error["msg"])
+
+
+def _location(parts: Sequence[int | str]) -> list[int | str]:
+    """The parts that are fields and places in a list: a union's tag, which stands among them, has a blank in it."""
+    return [part for part in parts if " " not in str(part)]
+
+
+def _may_be_named(name: object) -> bool:
+    """Whether an unknown field's name may be repeated: it can't hold a telephone number or a sentence."""
+    return isinstance(name, str) and bool(_NAMEABLE.fullmatch(name)) and not _THREE_DIGITS.search(name)

@@ -1,0 +1,304 @@
+"""What a publisher sends, and what it is accepted as: here the exact place ends.
+
+Parsing is the only way in. It has two steps, and the type of what comes out tells where one stands:
+
+    bytes ── parse_publication ──> Publication    as requested: `RequestedCircle`s with the exact centre
+                                       │ .accept(terms, current)
+                                       v
+                                     Alert        as published: `Circle`s only
+
+Rule 1  A requested centre is an address. It lives in a `Publication` and goes no further: everything downstream
+        (log, matching, frames, metrics, log lines) takes an `Alert`, and no function makes a requested circle
+        out of a published one.
+Rule 2  Neither the requested circle nor anything computed from it, except the published circle, is kept.
+Rule 3  Two requests have the same content if the `Alert`s that they are accepted as are equal. So what an `Alert`
+        comes to depends on the request, on the terms, and on the revision that it follows; all of these are kept.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
+
+from .alert import Alert, Approval, Circle, Revision, Severity, Status, Terms, is_id
+from .cells import publish_area, publish_circle
+from .errors import GeocastError, Violation
+from .fields import (
+    Description,
+    Headline,
+    Id,
+    Latitude,
+    Longitude,
+    RevisionNumber,
+    StrictModel,
+    Text,
+    Time,
+    broken_fields,
+)
+
+# ---- what is requested -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RequestedCircle:
+    """A circle as it was asked for, exact centre and all. Nothing outside this module takes one."""
+
+    lat: float = field(repr=False)
+    lng: float = field(repr=False)
+    radius_m: float
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A well-formed request to publish a revision; see Rule 1. `expires_at` is None where it was left out."""
+
+    id: str
+    category: str
+    headline: str
+    description: str | None
+    severity: Severity
+    status: Status
+    threat: str
+    occurred_at: int
+    expires_at: int | None
+    area: tuple[RequestedCircle, ...] = field(repr=False)
+    approval: Approval
+    revision: int
+    one_shape: bool  # `area` was sent as one shape, not as a list: pointers into it have no index
+
+    def accept(self, terms: Terms, current: Revision | None) -> Alert:
+        """The alert in accepted form, behind the revision `current` if it follows one: here the exact place ends."""
+        return Alert(
+            id=self.id,
+            category=self.category,
+            headline=self.headline,
+            description=self.description,
+            severity=self.severity,
+            status=self.status,
+            occurred_at=self.occurred_at,
+            expires_at=self.occurred_at + terms.max_age_ms if self.expires_at is None else self.expires_at,
+            area=_publish(self.area, terms, current.alert.circles if current is not None else ()),
+            approval=self.approval,
+        )
+
+    def claims(self) -> "Claims":
+        """What the policy judges."""
+        return Claims(
+            self.category,
+            self.threat,
+            self.occurred_at,
+            self.expires_at,
+            self.approval.approved_at,
+            tuple((_radius_pointer(n, self.one_shape), circle.radius_m) for n, circle in enumerate(self.area)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a request claims and the policy judges; None where the field was left out or is unusable.
+
+    `radii` are the requested radii in metres, each with the JSON Pointer to it.
+    """
+
+    category: str | None
+    threat: str | None
+    occurred_at: int | None
+    expires_at: int | None
+    approved_at: int | None
+    radii: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """A well-formed request to cancel."""
+
+    id: str
+    revision: int
+    reason: str
+    approval: Approval
+
+
+def _radius_pointer(n: int, one_shape: bool) -> str:
+    return "/area/radius_m" if one_shape else f"/area/{n}/radius_m"
+
+
+def _publish(area: Sequence[RequestedCircle], terms: Terms, current: Sequence[Circle]) -> tuple[Circle, ...]:
+    requested = [(circle.lat, circle.lng, circle.radius_m) for circle in area]
+    if terms.rules == 1:
+        return tuple(Circle(*publish_circle(*disc, terms.location_resolution)) for disc in requested)
+    held = [(circle.lat, circle.lng, circle.radius_m) for circle in current]
+    return tuple(Circle(*disc) for disc in publish_area(requested, terms.location_resolution, held))
+
+
+# ---- the bodies of requests, with their fields in the order of the protocol's table ------------------------------
+
+
+class CircleRequest(StrictModel):
+    """A circle: centre in degrees, radius in metres."""
+
+    type: Literal["circle"]
+    lat: Latitude
+    lng: Longitude
+    radius_m: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class ApprovalRequest(StrictModel):
+    """Who decided to publish this, and when."""
+
+    reviewer: Annotated[Text, Field(min_length=1, max_length=128)]
+    approved_at: Time
+
+
+# One shape, or a list of 1 to 16. The tags have a blank in them (`fields.broken_fields`).
+_ONE, _MANY = "one shape", "list of shapes"
+Area = Annotated[
+    Annotated[CircleRequest, Tag(_ONE)]
+    | Annotated[list[CircleRequest], Field(min_length=1, max_length=16), Tag(_MANY)],
+    Discriminator(lambda value: _MANY if isinstance(value, list) else _ONE),
+]
+
+
+class AlertRequest(StrictModel):
+    """The body of `POST /v1/alerts`. The defaults of `description` and `expires_at` stand for "left out"."""
+
+    id: Id
+    category: Text
+    headline: Headline
+    description: Description = ""
+    severity: Severity
+    status: Status = "actual"
+    threat: Literal["community", "individual"]
+    occurred_at: Time
+    expires_at: Time = 0
+    area: Area
+    approval: ApprovalRequest
+
+
+class RevisionRequest(AlertRequest):
+    """The body of `POST /v1/alerts/{id}/revisions`: the whole alert again, and its next number."""
+
+    id: Id = ""  # may be left out: the path has it
+    revision: RevisionNumber
+
+
+class CancelRequest(StrictModel):
+    """The body of `POST /v1/alerts/{id}/cancel`."""
+
+    revision: RevisionNumber
+    reason: Annotated[Text, Field(min_length=1, max_length=280)]
+    approval: ApprovalRequest
+
+
+# ---- parsing -----------------------------------------------------------------------------------------------------
+
+_Model = TypeVar("_Model", bound=StrictModel)
+
+
+class Invalid(GeocastError):  # noqa: N818 (the word of the protocol)
+    """A body that breaks section 2: each broken field, and what of it the policy can still judge."""
+
+    def __init__(self, violations: Sequence[Violation], claims: Claims) -> None:
+        super().__init__(violations[0].detail)
+        self.violations = violations
+        self.claims = claims
+
+
+def parse_publication(body: Mapping[str, Any]) -> Publication:
+    """The request in `body` (from `strict.load_json`), as revision 1. Raises Invalid."""
+    return _publication(_validate(AlertRequest, body))
+
+
+def parse_revision(body: Mapping[str, Any], alert_id: str) -> Publication:
+    """The request in `body` to revise `alert_id`. Raises Invalid."""
+    mismatch = "id" in body and isinstance(body["id"], str) and is_id(body["id"]) and body["id"] != alert_id
+    if mismatch:
+        raise Invalid([_ID_MISMATCH, *_broken(RevisionRequest, body)], _usable_claims(body))
+    return _publication(_validate(RevisionRequest, body).model_copy(update={"id": alert_id}))
+
+
+def parse_cancellation(body: Mapping[str, Any], alert_id: str) -> Cancellation:
+    """The request in `body` to cancel `alert_id`. Raises Invalid."""
+    try:
+        model = _validate(CancelRequest, body)
+    except Invalid as invalid:
+        # Of the rules of section 3 a cancel knows only the approval's.
+        claims = Claims(None, None, None, None, invalid.claims.approved_at, ())
+        raise Invalid(invalid.violations, claims) from None
+    approval = Approval(model.approval.reviewer, model.approval.approved_at)
+    return Cancellation(alert_id, model.revision, model.reason, approval)
+
+
+_ID_MISMATCH = Violation("id-mismatch", "/id", "must be the id in the path, or left out")
+
+
+def _validate(model: type[_Model], body: Mapping[str, Any]) -> _Model:
+    try:
+        return model.model_validate(body)
+    except ValidationError as error:
+        raise Invalid(broken_fields(error), _usable_claims(body)) from None
+
+
+def _broken(model: type[StrictModel], body: Mapping[str, Any]) -> Sequence[Violation]:
+    try:
+        _validate(model, body)
+    except Invalid as invalid:
+        return invalid.violations
+    return ()
+
+
+def _publication(model: AlertRequest) -> Publication:
+    circles = model.area if isinstance(model.area, list) else [model.area]
+    given = model.model_fields_set
+    return Publication(
+        id=model.id,
+        category=model.category,
+        headline=model.headline,
+        description=model.description if "description" in given else None,
+        severity=model.severity,
+        status=model.status,
+        threat=model.threat,
+        occurred_at=model.occurred_at,
+        expires_at=model.expires_at if "expires_at" in given else None,
+        # + 0.0 makes 0.0 of -0.0; it is the same number.
+        area=tuple(RequestedCircle(c.lat + 0.0, c.lng + 0.0, float(c.radius_m)) for c in circles),
+        approval=Approval(model.approval.reviewer, model.approval.approved_at),
+        revision=getattr(model, "revision", 1),
+        one_shape=not isinstance(model.area, list),
+    )
+
+
+# ---- what of a broken body can still be judged -----------------------------------------------------------------
+
+_CATEGORY: TypeAdapter[str] = TypeAdapter(AlertRequest.__annotations__["category"], config=ConfigDict(strict=True))
+_TIME: TypeAdapter[int] = TypeAdapter(Time)
+_RADIUS: TypeAdapter[float] = TypeAdapter(CircleRequest.__annotations__["radius_m"], config=ConfigDict(strict=True))
+_T = TypeVar("_T")
+
+
+def _usable_claims(body: Mapping[str, Any]) -> Claims:
+    """What can be judged of a body that is not valid as a whole."""
+    approval = body.get("approval")
+    area = body.get("area")
+    shapes = area if isinstance(area, list) else [area]
+    radii = [
+        (_radius_pointer(n, shape is area), _usable(_RADIUS, shape.get("radius_m")))
+        for n, shape in enumerate(shapes)
+        if isinstance(shape, dict)
+    ]
+    threat = body.get("threat")
+    return Claims(
+        category=_usable(_CATEGORY, body.get("category")),
+        threat=threat if threat in ("community", "individual") else None,
+        occurred_at=_usable(_TIME, body.get("occurred_at")),
+        expires_at=_usable(_TIME, body.get("expires_at")),
+        approved_at=_usable(_TIME, approval.get("approved_at")) if isinstance(approval, dict) else None,
+        radii=tuple((pointer, radius) for pointer, radius in radii if radius is not None),
+    )
+
+
+def _usable(adapter: TypeAdapter[_T], value: object) -> _T | None:
+    try:
+        return adapter.validate_python(value)
+    except ValidationError:
+        return None
