@@ -1,13 +1,14 @@
 """This process's sessions, and the fan-out: `deliver` takes an entry in, `turn` matches it and writes its frame.
 
-Theory of operation. Sessions are rows of columns. An alert that is being sent is a *flight*: a list of rows and one
+Theory of operation. A session is a row of columns. An alert that is being sent is a *flight*: a list of rows and one
 of 64 bits. Three ideas carry everything:
 
-1.  `owed[row]` is a word with one bit for each flight that the row still has to be sent. It is the truth; a
-    flight's list of rows is only a hint where to look.
-2.  A turn takes the next SLICE rows of the most severe flight and sends each of them *all* that it owes, in one
-    write. So nothing waits to be sent together, and yet a row that owes three alerts gets one write; an extreme
-    alert overtakes the rest of a minor one at the next slice. Per session: one write. All else is per slice.
+1.  `owed[row]` is a word with one bit for each flight that the row is still owed. This word is the truth; a flight's
+    list of rows is only a hint where to look.
+2.  A turn takes the next SLICE rows of the most severe flight and sends each of them *all* that it is owed, in one
+    write. So no alert is held back in order to be sent together with another, and yet a row that is owed three alerts
+    gets one write; and an extreme alert overtakes the rest of a minor one at the next slice. One write is done for each
+    session. Everything else is done for each slice.
 3.  What a session is owed can always be computed anew from `told` (live.py), its places and its filter: `settle`
     does so after hello, move, filter and token, `resume` after slowness. There is no queue per session: a slow
     client is a late joiner.
@@ -15,12 +16,14 @@ of 64 bits. Three ideas carry everything:
 Rule 1  A flight is for the current revision (or the cancel) of an alert. A newer entry grounds it at once, and so
         does the alert's end: its bit leaves `alive`, and what is owed but not alive is not sent.
 Rule 2  A row is marked as told in the same slice in which its frame is handed to its transport, not when it matches.
+        So between two slices `told` is exactly what was sent, whatever a session does then.
 Rule 3  A paused row (its transport has unsent bytes) is sent nothing. It loses what it owes; `resume` computes it anew.
 Rule 4  `settle` clears what the row owes and sends what it is owed now, behind its reply and in the same write:
         what comes before `ok` was judged by the old places, filter and token; what comes after, by the new.
 Rule 5  A row that is given back is used again only after `told` was cleared for it (`sweep`).
 
-No clock, no socket, no asyncio: the time is passed in; a transport is its `write`, and the number of its socket.
+The hub knows no clock, no socket and no asyncio. The time is passed in; a transport is its `write` and the number of
+its socket. All calls come from one thread and none is interrupted by another: that is why Rules 2 and 4 are simple.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -41,45 +44,50 @@ from .index import PlaceIndex, nearest_first
 from .live import CURRENT, RECIPIENT, LiveAlert, LiveAlerts, Rows
 from .session import HEARTBEAT_S, Peer, Place, Rights
 
-SLICE = 256  # rows of a turn: about 1.1 ms of writes
-NEAREST = 256  # these go first, in order of distance; sorting all of a million would take 77 ms
-FLIGHTS = 64  # bits of a word
-FLIGHTS_BELOW_EXTREME = 56  # the rest is kept for extreme alerts
-SILENCE_S = 60.0  # a connection from which nothing came for so long is dead
-QUIET_S = 40.0  # … and is pinged, whatever was written, when it has this long to answer
-SLOW_S = 30.0  # bytes unsent for so long: 4420
-LOOK_S = 0.2  # between looks at the times of all sessions: 200 µs for 20,000 of them
-PINGS = 512  # at one look: about 2 ms of writes
+SLICE = 256  # rows of a turn: about 1.1 ms of writes (`bench fanout`: 4.3 µs each)
+NEAREST = 256  # rows that go first, in order of distance; to sort all of a million would take 77 ms
+FLIGHTS = 64  # one for each bit of a word
+FLIGHTS_BELOW_EXTREME = 56  # bits that alerts below `extreme` may take; the rest is kept for extreme ones
+SILENCE_S = 60.0  # a connection from which no byte came for so long is dropped
+QUIET_S = 40.0  # a connection from which no byte came for so long is pinged, and has the rest of SILENCE_S to answer
+SLOW_S = 30.0  # a session whose transport has had unsent bytes for so long is closed with 4420
+LOOK_S = 0.2  # between looks at the times of all sessions; a look takes 200 µs for 20,000 of them
+PINGS = 512  # pings written at one look: about 2 ms of writes
 
 
 SendToMany = Callable[[NDArray[np.int32], bytes], NDArray[np.int32]]  # (descriptors, data) -> bytes sent to each
 
 
 class Flight:
-    """One entry on its way to the rows that it concerns."""
+    """One entry on its way to the rows that it concerns: first it waits for a bit, then it flies, then it lands.
+
+    `number` is the entry's own, since the alert may get a newer entry meanwhile. `rows` is empty and `bit` is 0 until
+    the flight starts; `next` is the index of the first row that no turn has looked at.
+    """
 
     __slots__ = ("alert", "bit", "delivered", "next", "number", "rows", "urgency")
 
     def __init__(self, alert: LiveAlert, order: int, now: Now) -> None:
         self.alert = alert
-        self.number = alert.number  # of the entry that it carries
-        self.urgency = -alert.rank, alert.cancel is None, order  # the alert may change while this waits in a heap
+        self.number = alert.number
+        # The place in the heap is fixed here: the alert's own severity may change while the flight waits in it.
+        self.urgency = -alert.rank, alert.cancel is None, order
         self.delivered = now
         self.rows: Rows = np.empty(0, np.int32)
-        self.next = 0  # the first row that has not been looked at
-        self.bit = np.uint64(0)  # 0 until it starts
+        self.next = 0
+        self.bit = np.uint64(0)
 
     def __lt__(self, other: "Flight") -> bool:
-        """The more severe first; of two of the same severity a cancel; then the earlier one."""
+        """The more severe goes first; of two that are as severe, a cancel; of two cancels or revisions, the earlier."""
         return self.urgency < other.urgency
 
     def current(self, now: Now) -> bool:
-        """Whether what it carries may still be sent (Rule 1)."""
+        """Whether its entry may still be sent: it is the newest of its alert, which has not ended (Rule 1)."""
         return self.number == self.alert.number and not self.alert.ended(now)
 
 
 class Hub:
-    """See the module. `capacity` is how many sessions there may be."""
+    """The sessions of this process and the alerts that are being sent to them. The module tells how it works."""
 
     def __init__(
         self,
@@ -87,9 +95,10 @@ class Hub:
         landed: Callable[[Flight], None] = lambda _flight: None,
         send: SendToMany | None = None,
     ) -> None:
-        """`landed` is told of each flight that has been through all its rows, at its last slice.
+        """`capacity`: how many sessions there may be at once.
 
-        `send` sends a frame to many sockets at once; what it doesn't send whole, or all, is left to the transports.
+        `landed` is called with each flight that has been through all its rows, at its last slice. `send` sends a frame
+        to many sockets at once. What it doesn't send whole is left to the transports; without it, everything is.
         """
         self.live = LiveAlerts(capacity)
         self.sends = 0  # frames of alerts and cancels handed to transports
@@ -98,7 +107,7 @@ class Hub:
         self._index = PlaceIndex()
         self._filters = Filters()
 
-        # By row. Lists hold objects, columns all that is read or written for many rows at once.
+        # By row. What is read or written for many rows at once is in columns; objects are in lists.
         self._writes: list[Callable[[bytes], None]] = [_nowhere] * capacity
         self._peers: list[Peer | None] = [None] * capacity
         self._slots: list[tuple[int, ...]] = [()] * capacity  # of its places in the index
@@ -116,19 +125,20 @@ class Hub:
         self._paused_since = np.zeros(capacity)
         self._token_deadline = np.full(capacity, np.inf)
 
-        # What `settle` has to look at beside what is in flight: rows that are new, or have a new token.
+        # For rows that are new or have a new token: the alerts of which the session may be a recipient that lacks what
+        # is current. For all other rows these are the alerts in flight, and `settle` looks at those.
         self._doubtful: dict[int, Iterable[LiveAlert]] = {}
 
         self._free = list(range(capacity - 1, -1, -1))
-        self._given_back: list[int] = []  # Rule 5
-        self._top = 0  # all rows in use are below
+        self._given_back: list[int] = []  # rows that `sweep` has to clear before they are free (Rule 5)
+        self._top = 0  # all rows that were ever in use are below it; columns are looked at up to here
 
-        self._waiting: list[Flight] = []  # a heap
+        self._waiting: list[Flight] = []  # for a bit; a heap, the most urgent first
         self._flying: list[Flight] = []  # in order of urgency
-        self._bits = [np.uint64(1 << n) for n in range(FLIGHTS)]  # those not in use
-        self._alive = np.uint64(0)
-        self._orders = 0
-        self._look_at = 0.0  # the monotonic time
+        self._bits = [np.uint64(1 << n) for n in range(FLIGHTS)]  # those that no flight has
+        self._alive = np.uint64(0)  # those that a flight has (Rule 1)
+        self._orders = 0  # flights so far
+        self._look_at = 0.0  # the monotonic time of the next look at the times of all sessions
 
     def __len__(self) -> int:
         return int(np.count_nonzero(self._ready[: self._top]))
@@ -140,7 +150,7 @@ class Hub:
 
     @property
     def places(self) -> int:
-        """How many places there are."""
+        """How many places all sessions have together."""
         return len(self._index)
 
     # ---- sessions ------------------------------------------------------------------------------------------------
@@ -155,7 +165,7 @@ class Hub:
         holding: Mapping[str, int],
         now: Now,
     ) -> int:
-        """Take a session in; `settle` has to follow. Returns its row."""
+        """Take a session in. Its first `settle` has to follow, at the same `now`. Returns its row."""
         if not self._free:
             self._clear_rows()
         row = self._free.pop()
@@ -173,7 +183,7 @@ class Hub:
         return row
 
     def leave(self, row: int) -> None:
-        """The session is over: its places are forgotten at once."""
+        """The session is over. Its places are forgotten at once, its row is free after the next `sweep` (Rule 5)."""
         self._ready[row] = False
         self._owed[row] = 0
         self._token_deadline[row] = np.inf
@@ -202,11 +212,11 @@ class Hub:
         self._filter[row] = self._filters.take(wanted)
 
     def filter_of(self, row: int) -> Filter:
-        """The session's filter."""
+        """The filter that the session has now."""
         return self._filters[int(self._filter[row])]
 
     def regrant(self, row: int, rights: Rights) -> None:
-        """The session may see this now, until then."""
+        """The session has a new token: from now on it may see what these rights say, until they end."""
         self._doubtful[row] = self.live
         self._may_test[row] = rights.may_test
         self._token_deadline[row] = rights.deadline
@@ -221,13 +231,15 @@ class Hub:
         self._paused_since[row] = now.monotonic
 
     def resume(self, row: int, now: Now) -> None:
-        """The session's transport has sent all: send what it is owed now."""
+        """The session's transport has sent all: send what the session is owed now (Rule 3)."""
         self._paused[row] = False
-        self._last_read[row] = now.monotonic  # it was not read meanwhile, so its silence proves nothing
+        self._last_read[row] = (
+            now.monotonic
+        )  # the connection was not read while it was slow, so its silence proves nothing
         self._send_owed(row, b"", self._owed_now(row, self.live, now), now)
 
     def acknowledge(self, row: int, alert_id: str, revision: int, now: Now) -> None:
-        """The session has shown this revision."""
+        """The session says that it has shown this revision. What it can't have been sent is passed over (M5)."""
         alert = self.live.find(alert_id, now)
         if alert is not None and self._may_see(row, alert):
             alert.acknowledge(row, revision)
@@ -276,7 +288,7 @@ class Hub:
         return not alert.restricted or bool(self._may_test[row])
 
     def _claim(self, row: int, alert_id: str, held: int, now: Now) -> LiveAlert | None:
-        """Take the word of a session that it holds a revision. The alert, if it is one that it may see."""
+        """Take a session's word that it holds a revision (R5). Returns the alert if it is known and it may see it."""
         alert = self.live.find(alert_id, now)
         if alert is None:
             self.live.remember_claim(alert_id, row, int(self._epoch[row]), held, now)
@@ -288,7 +300,7 @@ class Hub:
     # ---- fan-out -------------------------------------------------------------------------------------------------
 
     def deliver(self, entry: Entry, now: Now) -> None:
-        """Take an entry of the log: from now on it is what late joiners get, and `turn` sends it to all others."""
+        """Take an entry of the log. From now on late joiners get it; `turn` sends it to the sessions that are here."""
         alert = self.live.apply(entry, now)
         self._ground(now)
         if alert is not None:
@@ -306,9 +318,9 @@ class Hub:
         heappush(self._waiting, Flight(alert, self._orders, now))
 
     def turn(self, now: Now, rows: int | None = None) -> bool:
-        """Start the most severe flight that waits, then write the next slice. Whether there is more to do.
+        """Start the most severe flight that waits, then write the next slice. Returns whether there is more to do.
 
-        `rows`: how many of a flight's rows to look at, SLICE if left out.
+        `rows`: how many of a flight's rows to look at, SLICE if it is left out.
         """
         size = SLICE if rows is None else rows
         self._ground(now)
@@ -325,7 +337,7 @@ class Hub:
         return self.busy
 
     def oldest_flight(self, now: Now) -> float:
-        """Seconds since the oldest entry that is still being sent was delivered; 0 if none is."""
+        """Seconds since `deliver` took the oldest entry that is still being sent; 0 if none is."""
         flights = [*self._flying, *self._waiting]
         return max((now.monotonic - flight.delivered.monotonic for flight in flights), default=0.0)
 
@@ -373,7 +385,8 @@ class Hub:
         go = (words != 0) & ~self._paused[rows]
         rows, words = rows[go], words[go]
         self._last_write[rows] = now.monotonic
-        # Nearly always all owe the same: to tell the groups apart takes as long as a third of the slice's other work.
+        # Nearly always all rows are owed the same. That is looked at first, for to tell groups apart takes a third as
+        # long as everything else that is done for a slice (but the writes).
         same = len(words) == 0 or bool((words == words[0]).all())
         for word in words[:1] if same else np.unique(words):
             group = rows if same else rows[words == word]
@@ -386,7 +399,7 @@ class Hub:
             self.sends += len(flights) * len(group)
 
     def _write_all(self, rows: NDArray[Any], frames: Sequence[bytes]) -> None:
-        """Write to each row the frame of its wire format."""
+        """Write to each row the frame of its wire format; `frames` are in the order of WIRES."""
         wires = self._wire[rows]
         for number, frame in enumerate(frames):
             of_wire = rows[wires == number]
@@ -394,7 +407,10 @@ class Hub:
                 self._write_frame(of_wire, frame)
 
     def _write_frame(self, rows: NDArray[Any], frame: bytes) -> None:
-        """Write `frame` to each row, which has no unsent bytes: in one go, and by its transport what that left."""
+        """Write `frame` to each row; none of them has unsent bytes.
+
+        First all are sent to at once. What that left, of a row all or the rest, is written by the row's transport.
+        """
         sent = np.zeros(len(rows), np.int32) if self._send is None else self._send(self._descriptors[rows], frame)
         left, writes = np.flatnonzero(sent != len(frame)), self._writes
         todo = zip(rows[left].tolist(), np.maximum(sent[left], 0).tolist(), strict=True)
@@ -402,7 +418,9 @@ class Hub:
             try:
                 for row, count in todo:
                     writes[row](frame[count:])
-            except RuntimeError:  # a transport that has died and will say so at the loop's next turn
+            except (
+                RuntimeError
+            ):  # this transport has died and will say so at the loop's next turn: go on with the next row
                 continue
             return
 
@@ -423,9 +441,10 @@ class Hub:
     # ---- upkeep --------------------------------------------------------------------------------------------------
 
     def sweep(self, now: Now) -> None:
-        """All that depends on time alone, for all sessions at once. Call it twenty times a second.
+        """Do all that depends on time alone, for all sessions at once. Call it twenty times a second.
 
-        It may begin a fan-out: of alerts that a wrong wall clock had ended.
+        Alerts end at every call; the times of sessions are looked at only every LOOK_S. It may begin a fan-out: of alerts
+        that a wrong wall clock had ended.
         """
         for alert in self.live.expire(now):
             self._launch(alert, now)
@@ -445,14 +464,15 @@ class Hub:
         for peer in self._peers_of(np.flatnonzero(silent)):
             peer.abort()
         idle = mono - self._last_write[:n] >= HEARTBEAT_S
-        # Whoever gets an alert every few seconds is never idle; so that one who only listens is not taken for dead.
+        # A session that is sent an alert every few seconds is never idle, and if it only listens no byte comes from it.
+        # It is pinged all the same, so that it can answer before it would be taken for dead.
         quiet = (mono - self._last_read[:n] >= QUIET_S) & (mono - self._last_ping[:n] >= SILENCE_S - QUIET_S)
         pinged = np.flatnonzero(ready & ~paused & (idle | quiet))[:PINGS]
         self._last_write[pinged] = self._last_ping[pinged] = mono
         self._write_all(pinged, [PING] * len(WIRES))
 
     def take_counts(self) -> dict[str, Counts]:
-        """What was sent and acknowledged since this was last asked."""
+        """What was sent and acknowledged, by alert, since this was last called."""
         return self.live.take_counts()
 
     def peers(self) -> list[Peer]:
@@ -460,7 +480,7 @@ class Hub:
         return list(self._peers_of(np.flatnonzero(self._ready[: self._top])))
 
     def slow(self) -> int:
-        """How many sessions have unsent bytes."""
+        """How many sessions are slow: their transports have unsent bytes."""
         return int(np.count_nonzero(self._ready[: self._top] & self._paused[: self._top]))
 
     def _close(self, which: NDArray[np.bool_], close: Close) -> None:
@@ -488,4 +508,4 @@ def _is_owed(alert: LiveAlert, row: int, wanted: Filter) -> bool:
 
 
 def _nowhere(_data: bytes) -> None:
-    """Where a row writes that nobody has."""
+    """The `write` of a free row; drops its data."""

@@ -369,7 +369,7 @@ def _key(lat: float, lng: float, reach_m: float) -> int:
 
 
 def _ball(places: Floats) -> tuple[float, float, float, float]:
-    """Centre and radius of a ball that takes in places (rows x, y, z, reach in metres), each with its reach (Rule 1)."""
+    """Centre and radius of a ball that takes in places (rows x, y, z, reach in metres) with their reach (Rule 1)."""
     x, y, z = (float(axis.mean()) for axis in places[:REACH])
     radius = np.sqrt(chord2(places[X], places[Y], places[Z], (x, y, z))) + places[REACH] / EARTH_RADIUS_M
     return x, y, z, float(radius.max())

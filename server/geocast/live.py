@@ -1,18 +1,20 @@
-"""The live alerts of this node: what is current, who was told, and when it ends.
+"""The live alerts of this process: what is current, who was told, and when it ends.
 
-Per live alert and session there is one byte, `told`:
+For each live alert and session there is one byte, `told`. Its bits, the lowest first:
 
     RECIPIENT  some revision was sent on this connection, or the client says that it holds one
-    CURRENT    it has the current revision: nothing more to send
-    SENT       the current revision was sent on this connection    (and two bits each for
-    ACKED      … and acknowledged                                    the two revisions before)
+    CURRENT    it has the current revision, so there is nothing more to send
+    SENT       the current revision was sent on this connection
+    ACKED      … and the client has acknowledged it
+    (then SENT and ACKED of the revision before, and those of the one before that)
 
-A new revision makes all rows "not current" by shifting; when a session has gone, its row's bytes are cleared before
-the row is used again (`forget`).
+A new revision shifts SENT and ACKED up by two bits and takes CURRENT away: one operation on all rows. When a session
+has gone, the bytes of its row are cleared before the row is used again (`forget`).
 
 Rule 1  An alert has ended when either clock says so: the wall clock has reached `expires_at`, or the monotonic
         deadline that was made of it when this node learnt of it has passed. Nothing of it is sent while one says so.
-Rule 2  A cancelled alert is kept until the `expires_at` of its last revision, for clients that come back holding it.
+Rule 2  A cancelled alert is kept until the `expires_at` of its last revision, so that clients which come back holding
+        it can be told.
 Rule 3  The monotonic clock is never set, so what it has ended is let go and stays out. The wall clock may be set, and
         set right again. So what it alone has ended is *withheld*: it is kept, `told` included, and when the wall
         clock lets it live after all, it is sent to those who are owed it, and to nobody twice.
@@ -46,7 +48,11 @@ Rows = NDArray[np.int32]
 
 
 class LiveAlert:
-    """One alert that has not ended: its current revision or its cancel, and who was told what of it."""
+    """One alert that has not ended: its current revision or its cancel, and who was told what of it.
+
+    `frames` has what is current as one frame for each wire format. `rank` is the severity as a number. `restricted`
+    alerts exist only for sessions that may see tests (R6).
+    """
 
     __slots__ = (
         "acked",
@@ -68,13 +74,13 @@ class LiveAlert:
 
     def __init__(self, revision: Revision, now: Now, order: int, capacity: int, withheld: "set[LiveAlert]") -> None:
         """`withheld`: where it adds itself when it is found to have ended by the wall clock alone (Rule 3)."""
-        self.order = order  # of arrival, among the alerts of this node
+        self.order = order  # of arrival, among the alerts of this process
         self.withheld = withheld
         self.told: NDArray[np.uint8] = np.zeros(capacity, np.uint8)
-        self.ahead: dict[int, int] = {}  # row -> the revision it holds, while this node is behind that
+        self.ahead: dict[int, int] = {}  # row -> the revision that it holds, while this process has read less (R5c)
         self.cancel: Cancel | None = None
-        self.sent = self.acked = 0  # since they were last taken
-        self.restricted = revision.alert.status != "actual"  # only for sessions that may see tests
+        self.sent = self.acked = 0  # since `take_counts` last took them
+        self.restricted = revision.alert.status != "actual"
         self._become(revision, now)
         self.doubted = now.wall_ms >= revision.ends_at  # its deadline is not made of the wall clock (Rule 4)
         self.deadline = self.latest if self.doubted else now.deadline(revision.ends_at)
@@ -88,7 +94,7 @@ class LiveAlert:
 
     @property
     def id(self) -> str:
-        """The alert's id."""
+        """The alert's id, which all its revisions share."""
         return self.revision.id
 
     @property
@@ -116,8 +122,8 @@ class LiveAlert:
         self.deadline = max(self.deadline, min(self.latest, now.deadline(self.expires_at)))
 
     def revise(self, revision: Revision, now: Now) -> None:
-        """Take the next revision: nobody has it yet, but for those who said that they do."""
-        steps = min(2 * (revision.revision - self.revision.revision), 8)
+        """Take the next revision. Nobody has it yet, but for sessions that said so when this process was behind."""
+        steps = min(2 * (revision.revision - self.revision.revision), 8)  # bits; numbers may be missing after a restart
         history = ((self.told & _SENT_AND_ACKED).astype(np.uint16) << steps).astype(np.uint8)
         self.told = (self.told & np.uint8(RECIPIENT)) | history
         # What is added to its end is added to its deadline: the wall clock may have been set in between.
@@ -129,12 +135,12 @@ class LiveAlert:
             self._hold(row, held)
 
     def end_by(self, cancel: Cancel) -> None:
-        """Take the cancel. It tells of an end, so the `expires_at` of the last revision goes on to count."""
+        """Take the cancel. When the alert ends is still what its last revision says (Rule 2)."""
         self.cancel = cancel
         self.frames = encode(cancel)
 
     def claim(self, row: int, held: int) -> None:
-        """The session at `row` says that it holds revision `held`: it is a recipient."""
+        """The session at `row` says that it holds revision `held`: from now on it is a recipient (R5)."""
         self.told[row] |= RECIPIENT
         self._hold(row, held)
 
@@ -147,7 +153,10 @@ class LiveAlert:
             self.ahead.pop(row, None)
 
     def mark_sent(self, rows: Rows) -> None:
-        """What is current (revision or cancel) was handed to the transports of `rows`."""
+        """Note that what is current (revision or cancel) was handed to the transports of `rows`.
+
+        Who was sent a cancel is no recipient any more, and cancels are not counted (H7).
+        """
         if self.cancel is not None:
             self.told[rows] &= 0xFF ^ RECIPIENT
         else:
@@ -155,7 +164,7 @@ class LiveAlert:
             self.sent += len(rows)
 
     def mark_sent_to(self, row: int) -> None:
-        """`mark_sent` for one row."""
+        """`mark_sent` for one row, without numpy's cost for an array of one."""
         if self.cancel is not None:
             self.told[row] &= 0xFF ^ RECIPIENT
         else:
@@ -173,13 +182,13 @@ class LiveAlert:
             self.acked += 1
 
     def recipients(self) -> Rows:
-        """The rows that were told of it and don't have what is current."""
+        """The rows of recipients that don't have what is current; of a cancel, the rows of all recipients."""
         wanted = RECIPIENT if self.cancel is not None else RECIPIENT | CURRENT
         return np.flatnonzero(self.told & wanted == RECIPIENT).astype(np.int32)
 
 
 class LiveAlerts:
-    """All live alerts of a node, and those cancelled that have not expired."""
+    """All live alerts of a process, and those that were cancelled and have not expired (Rule 2)."""
 
     def __init__(self, capacity: int) -> None:
         """`capacity`: how many rows there are."""
@@ -192,8 +201,8 @@ class LiveAlerts:
         self.missed_until = 0  # the latest end, in ms since 1970, of what was not taken (Rule 4)
         self._claims: dict[str, dict[int, tuple[int, int]]] = {}  # unknown id -> row -> (epoch of the row, held)
         self._claim_times: deque[tuple[float, str, int, int]] = deque()
-        self._acks = 0  # of alerts whose counts were taken
-        self._counts: dict[str, Counts] = {}  # of alerts that have ended since they were last taken
+        self._acks = 0  # acknowledgements that are no longer in an alert's own `acked`
+        self._counts: dict[str, Counts] = {}  # of alerts that have ended since `take_counts` was last called
 
     def __len__(self) -> int:
         return len(self._alerts)
@@ -212,10 +221,11 @@ class LiveAlerts:
         return None if alert is None or alert.ended(now) else alert
 
     def apply(self, entry: Entry, now: Now) -> LiveAlert | None:
-        """Take an entry of the log. The alert if that changed what is current; None if it is old news or has ended.
+        """Take an entry of the log. Returns the alert if that changed what is current, else None.
 
-        After a restart an alert may come in at a later revision than 1. A cancel of an alert that is unknown
-        tells nobody anything.
+        Nothing changes if the entry is not newer than what is known, or if the alert has ended. After a restart the
+        first entry that is read of an alert may be a later revision than 1. A cancel of an unknown alert changes nothing,
+        for nobody can have been told of that alert.
         """
         alert = self._alerts.get(entry.id)
         if alert is not None and entry.revision <= alert.number:
@@ -286,11 +296,11 @@ class LiveAlerts:
         return sum(now.wall_ms >= alert.expires_at and now.monotonic < alert.deadline for alert in self)
 
     def holding(self, place: Vector, reach_m: float) -> list[LiveAlert]:
-        """The alerts, not cancelled, whose area the place is inside of. Some may have ended."""
+        """The alerts, not cancelled, that have the place inside their area. Some of them may have ended."""
         return self._circles.holding(place, reach_m)
 
     def forget(self, rows: Rows) -> None:
-        """Clear what was told to `rows`, so that other sessions can have them."""
+        """Clear what was told to `rows`, so that these rows can be other sessions'."""
         gone = set(rows.tolist())
         for alert in self:
             alert.told[rows] = 0
@@ -300,13 +310,16 @@ class LiveAlerts:
     # ---- claims to hold what this node doesn't know (yet) ----------------------------------------------------------
 
     def remember_claim(self, alert_id: str, row: int, epoch: int, held: int, now: Now) -> None:
-        """Keep for CLAIM_S that the session at `row` says it holds an alert that is unknown here."""
+        """Keep for CLAIM_S that the session at `row` says it holds an alert that is unknown here (R5e).
+
+        `epoch` tells this session from others that have the row later. Beyond MAX_CLAIMS nothing is kept.
+        """
         if len(self._claim_times) < MAX_CLAIMS:
             self._claims.setdefault(alert_id, {})[row] = (epoch, held)
             self._claim_times.append((now.monotonic + CLAIM_S, alert_id, row, epoch))
 
     def take_claims(self, alert_id: str) -> Iterable[tuple[int, int, int]]:
-        """The claims (row, epoch, held) to an alert that has become known."""
+        """Take out and return the claims (row, epoch, held) to an alert that has become known."""
         return [(row, epoch, held) for row, (epoch, held) in self._claims.pop(alert_id, {}).items()]
 
     def drop_claims(self, now: Now) -> None:
@@ -321,20 +334,20 @@ class LiveAlerts:
 
     @property
     def acks(self) -> int:
-        """Acknowledgements counted so far."""
+        """How many acknowledgements were counted since the start."""
         return self._acks + sum(alert.acked for alert in self)
 
     # ---- counts ------------------------------------------------------------------------------------------------
 
     def take_counts(self) -> dict[str, Counts]:
-        """What was sent and acknowledged, per alert, since this was last asked."""
+        """What was sent and acknowledged, by alert, since this was last called."""
         counts, self._counts = self._counts, {}
         for alert in self:
             self._add_counts(counts, alert)
         return counts
 
     def put_back_counts(self, counts: dict[str, Counts]) -> None:
-        """Counts that were taken and could not be stored."""
+        """Add counts that were taken and could not be stored, so that they are taken again."""
         for alert_id, more in counts.items():
             self._counts[alert_id] = self._counts.get(alert_id, Counts()).plus(more)
 
@@ -361,7 +374,7 @@ class _Circles:
             self._alerts.append(alert)
 
     def discard(self, alerts: Sequence[LiveAlert]) -> None:
-        gone = set(alerts)  # all at once: a pass for each of 10,000 that expire together took seconds
+        gone = set(alerts)  # all in one pass: with a pass for each, 10,000 that expire together took seconds
         keep = [n for n, alert in enumerate(self._alerts) if alert not in gone]
         self._columns[:, : len(keep)] = self._columns[:, keep]
         self._alerts = [self._alerts[n] for n in keep]
