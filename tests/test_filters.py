@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -113,3 +114,13 @@ def test_the_answer_is_not_a_view_that_changes():
     filters.take(Filter(frozenset({"arson"})))
     assert passing.dtype == np.bool_
     assert passing.tolist() == [True]
+
+
+def test_a_filter_that_nobody_uses_is_let_go_of():
+    """Its categories may take 6 KB, and its number may wait long for another."""
+    categories = frozenset(f"own_{number}" for number in range(64))
+    filters = Filters()
+    before = sys.getrefcount(categories)
+    number = filters.take(Filter(categories))
+    filters.give_back(number)
+    assert sys.getrefcount(categories) == before

@@ -51,6 +51,7 @@ class Filters:
         self._uses[number] -= 1
         if self._uses[number] == 0:
             del self._numbers[self._filters[number]]
+            self._filters[number] = EVERYTHING  # the number waits for another; a filter's categories can take 6 KB
             self._free.append(number)
 
     def __getitem__(self, number: int) -> Filter:

@@ -14,6 +14,9 @@ Rule 3  The write buffer's high-water mark is 0: a connection has nothing unsent
 Rule 4  A close frame is written, then the end of the stream; what the peer still sends is thrown away until it
         closes, or for CLOSING_S. (To close at once would let the kernel answer unread bytes with a reset, which may
         overtake the close frame.)
+Rule 5  What has ended leaves no reference cycle: a connection and its session let go of each other, and a parser is
+        retired before it is dropped. So all of it is freed at once, and the garbage collector, which would find
+        nothing here, may be kept from looking (delivery.py).
 """
 
 import asyncio
@@ -94,6 +97,7 @@ class Stream:
         self.draining = False
         self.closes: Counter[int] = Counter()  # sessions ended by us, by code
         self.refusals: Counter[int] = Counter()  # handshakes refused, by status
+        self.arrivals = 0  # connections so far
         self.all: set[Connection] = set()
         self.unsaid: dict[Connection, float] = {}  # oldest first -> the deadline of its next step
         self.clogged: set[Connection] = set()  # those with unsent bytes
@@ -134,6 +138,7 @@ class Stream:
 
     def arrived(self, connection: "Connection") -> bool:
         """Count a new connection in, at the cost of the oldest one that has not said hello. False: no room at all."""
+        self.arrivals += 1
         self.all.add(connection)
         if self.connections > self._capacity + SPARE:
             return False
@@ -261,8 +266,10 @@ class Connection(asyncio.Protocol):
         self._stream.unsaid.pop(self, None)
         self._stream.closing.pop(self, None)
         self._leave()
+        self._session = None  # Rule 5
         self._unread = b""
-        self._parser = None
+        self._parts.clear()
+        self._drop_parser()
 
     # ---- handshake -----------------------------------------------------------------------------------------------
 
@@ -273,8 +280,17 @@ class Connection(asyncio.Protocol):
             if len(head) > MAX_HEADERS_BYTES or not head[:1].isupper():  # too long, or no method: no HTTP
                 self._transport.close()
             return
+        self._unread = b""
         parser = ServerProtocol(logger=_SILENT)
-        parser.receive_data(head + end)
+        try:
+            self._shake_hands(parser, head + end)
+        finally:
+            retire(parser)
+        if self._session is not None:
+            self._read(rest)  # a client may send its hello without waiting for the 101
+
+    def _shake_hands(self, parser: ServerProtocol, head: bytes) -> None:
+        parser.receive_data(head)
         events = parser.events_received()
         if not events:  # no HTTP request, or one with a body
             self._transport.close()
@@ -283,10 +299,8 @@ class Connection(asyncio.Protocol):
             answer = self._stream.answer(cast(Request, events[0]), parser)
         except MultipleValuesError:
             answer = 400, "A header that may come once came twice."
-        self._unread = b""
         if isinstance(answer[0], Wire):
             self._open(parser, *answer)
-            self._read(rest)  # a client may send its hello without waiting for the 101
         else:
             self._refuse(parser, *answer)
 
@@ -326,7 +340,12 @@ class Connection(asyncio.Protocol):
             at = end
         self._unread = data[at:]
         if self._parser is not None and not self._parts and self._parser.current_size is None:
-            self._parser = None  # Rule 2
+            self._drop_parser()  # Rule 2
+
+    def _drop_parser(self) -> None:
+        if self._parser is not None:
+            retire(self._parser)
+            self._parser = None
 
     @property
     def _limit(self) -> int:
@@ -440,6 +459,20 @@ class Connection(asyncio.Protocol):
 
 
 _DATA = (Opcode.TEXT, Opcode.BINARY)
+
+
+def retire(parser: ServerProtocol) -> None:
+    """Break the cycles of a parser that is needed no more (Rule 5).
+
+    Its generator holds the parser that holds it. An exception that it keeps holds the frames in which it was raised,
+    by its traceback, and they hold the parser and the connection; so do the exceptions that it was raised from.
+    """
+    parser.parser.close()
+    for kept in (parser.handshake_exc, parser.parser_exc):
+        error: BaseException | None = kept
+        while error is not None:
+            error.__traceback__ = None
+            error = error.__cause__ or error.__context__
 
 
 def frame_end(data: bytes, start: int, limit: int) -> int | None:
