@@ -2,8 +2,10 @@
 
 import errno
 import logging
+import os
 import socket
 from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -95,6 +97,62 @@ def test_requests_that_the_kernel_does_not_take_are_not_sent_later(ring, pairs, 
     assert ring.send(numbers(pairs[:2]), b"later").tolist() == [5, 5]
     assert [there.recv(10_000) for _, there in pairs[:2]] == [b"later"] * 2
     assert all(_is_empty(there) for _, there in pairs)
+
+
+class FakeKernel:
+    """The kernel's side of a ring.
+
+    Purpose: to have done four thousand million sends before. Lies: it looks at nothing but the counters, sends nothing,
+    and says of every request that it sent as many bytes as it was asked to.
+    """
+
+    def __init__(self, ring, sends):
+        self._ring, self._taken = ring, sends % 2**32
+        for counter in (ring._sq_head, ring._sq_tail, ring._cq_head, ring._cq_tail):
+            counter[0] = self._taken
+        self.sent_to = []
+
+    def __call__(self, _number, _fd, count, *_):
+        ring = self._ring
+        assert (int(ring._sq_tail[0]) - self._taken) % 2**32 == count
+        for _ in range(count):
+            request = ring._sqes[self._taken % ring._entries]
+            ring._cqes[self._taken % ring._completions] = request["user_data"], request["len"], 0
+            self.sent_to.append(int(request["fd"]))
+            self._taken = (self._taken + 1) % 2**32
+        ring._sq_head[0] = ring._cq_tail[0] = self._taken
+        return count
+
+
+@pytest.mark.parametrize("before", [2**32 - 20, 2**32 - 8, 2**32 - 1])
+def test_the_counters_wrap(ring, monkeypatch, before):
+    """They are 32 bits wide, and a warning is an error here."""
+    kernel = FakeKernel(ring, before)
+    monkeypatch.setattr(uring, "_syscall", kernel)
+    for count in (20, 5):
+        assert ring.send(np.arange(count, dtype=np.int32), FRAME).tolist() == [len(FRAME)] * count
+    assert kernel.sent_to == [*range(20), *range(5)]
+    assert int(ring._cq_head[0]) == (before + 25) % 2**32
+
+
+def test_a_closed_ring_is_given_back_and_leaves_all_to_the_transports(ring, pairs):
+    """Its descriptor and its memory; and it may be closed again."""
+    opened, mapped = _open_rings(), _mapped_rings()
+    ring.close()
+    ring.close()
+    assert _open_rings() == opened - 3  # each of the two mappings has a descriptor, too
+    assert _mapped_rings() == mapped - 2
+    assert ring.send(numbers(pairs), FRAME).tolist() == [-errno.EAGAIN] * 20
+    assert all(_is_empty(there) for _, there in pairs)
+
+
+def _open_rings():
+    numbers = os.listdir("/proc/self/fd")
+    return sum("io_uring" in os.path.realpath(f"/proc/self/fd/{number}") for number in numbers)
+
+
+def _mapped_rings():
+    return Path("/proc/self/maps").read_text().count("io_uring")
 
 
 def test_where_it_is_not_allowed_there_is_none_and_that_is_said(monkeypatch, caplog):

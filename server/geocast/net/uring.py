@@ -78,12 +78,19 @@ class Ring:
         self._sqes["user_data"] = np.arange(entries)
 
     def close(self) -> None:
-        """Give it back to the kernel."""
-        os.close(self._fd)
+        """Give it back to the kernel. From then on `send` leaves all to the transports."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            # The two mappings, each with a descriptor of its own, last as long as somebody looks at them.
+            self._sq_head = self._sq_tail = self._cq_head = self._cq_tail = np.zeros(1, np.uint32)
+            self._sqes, self._cqes = np.empty(0, _SQE), np.empty(0, _CQE)
 
     def send(self, descriptors: NDArray[np.int32], data: bytes) -> NDArray[np.int32]:
         """Send `data` to each, in this order. For each the bytes that were sent, or a negative errno."""
         results = np.full(len(descriptors), -errno.EAGAIN, np.int32)
+        if self._fd < 0:
+            return results
         self._sqes["addr"] = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value
         self._sqes["len"] = len(data)
         done = 0
@@ -98,7 +105,7 @@ class Ring:
 
     def _submit(self, count: int, first: int, results: NDArray[np.int32]) -> int:
         """Have the kernel work through the next `count` requests; how many it did."""
-        self._sq_tail[0] += np.uint32(count)
+        self._sq_tail += np.uint32(count)  # the whole array, of one: unlike a scalar, it wraps at 2^32 in silence
         taken: int = max(0, _syscall(_ENTER, self._fd, count, count, _GETEVENTS, None, 0))
         if taken < count:
             self._sq_tail[0] = self._sq_head[0]  # it must not find the others next time
@@ -107,7 +114,7 @@ class Ring:
             _syscall(_ENTER, self._fd, 0, taken, _GETEVENTS, None, 0)
         ended = self._cqes[(head + np.arange(taken)) & (self._completions - 1)]
         results[ended["user_data"].astype(np.intp) - first] = ended["res"]
-        self._cq_head[0] += np.uint32(taken)
+        self._cq_head += np.uint32(taken)
         return taken
 
 
