@@ -1,6 +1,6 @@
 #!/bin/sh
-# What `make test` needs beside Python: a redis-server, for the tests of the log in Redis, and a chromium, for those of
-# the web pages. What is missing is installed if we may, and named in one line if we may not; then those tests are
+# What `make test` needs beside Python: a redis-server, for the tests of the log in Redis; a chromium, for those of the
+# web pages; a C compiler, for those in which a process has a clock of its own. What is missing is installed if we may, and named in one line if we may not; then those tests are
 # skipped. The tests run servers of their own, so the service that Debian makes of redis-server is neither started nor
 # left enabled.
 set -u
@@ -11,6 +11,7 @@ missing() {
     for command in $commands; do
         command -v "$command" >/dev/null 2>&1 || printf ' %s' "$command"
     done
+    command -v cc >/dev/null 2>&1 || printf ' gcc libc6-dev'
 }
 
 install() {

@@ -25,6 +25,7 @@ from typing import Any
 import pytest
 import redis
 from fakes import a_free_port
+from wall_clock import WallClock, started_with
 
 from geocast.alertlog.redis_target import OLDEST
 
@@ -60,6 +61,7 @@ class Server(ABC):
         self.folder = folder
         self.port = a_free_port()
         self.password = password
+        self.clock: WallClock | None = None  # the machine's, unless a test gives it one of its own before it starts
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -79,7 +81,11 @@ class Server(ABC):
         for _ in range(10):  # a port that was free may be somebody's by now
             with (self.folder / "output").open("ab") as output:
                 self._process = subprocess.Popen(
-                    ["redis-server", *self.arguments()], cwd=self.folder, stdout=output, stderr=output
+                    ["redis-server", *self.arguments()],
+                    cwd=self.folder,
+                    stdout=output,
+                    stderr=output,
+                    env=started_with(self.clock),
                 )
             wait_until(lambda: self.ended or self.answers(), "redis-server answers")
             if not self.ended:

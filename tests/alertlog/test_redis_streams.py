@@ -17,8 +17,9 @@ from alertlog.contract import PATIENCE_S, DurableContract, entries, read, read_o
 from alertlog.later import POLYGON, a_tombstone, of_another_kind, with_area, with_members  # noqa: E402
 from fakes import a_cancel, a_free_port, a_revision  # noqa: E402
 from redis_server import RedisServer, needs_redis, sentinel_url, trio, wait_until  # noqa: E402
+from wall_clock import WallClock, needs_wall_clock  # noqa: E402
 
-from geocast.alertlog import Counts, codec, redis_streams, redis_target  # noqa: E402
+from geocast.alertlog import RETENTION_MS, Counts, codec, redis_streams, redis_target  # noqa: E402
 from geocast.alertlog.redis_connection import Primary  # noqa: E402
 from geocast.alertlog.redis_streams import RedisStreamsLog  # noqa: E402
 from geocast.errors import ConfigError, LogUnavailable  # noqa: E402
@@ -777,6 +778,45 @@ def test_a_user_with_few_rights_will_do(tmp_path):
                 assert await log.tail() > 0
                 assert await log.purge(2**41) == 2
 
+        run(main)
+
+
+def test_a_clock_of_ours_that_is_ahead_forgets_nothing(shared, monkeypatch):
+    """R1; and Rule 2: it goes on to know what it may have to put back."""
+
+    async def main():
+        async with opened(f"{shared.url}?prefix=ahead") as log:
+            assert await log.append(lasting())
+            ahead_ms = time.time_ns() // 1_000_000 + 10 * RETENTION_MS
+            assert await log.purge(ahead_ms) == 0
+            monkeypatch.setattr(time, "time_ns", lambda: ahead_ms * 1_000_000)
+            log._forgot = float("-inf")
+            log._forget_ended()
+            assert "a-1" in log._known
+
+    run(main)
+
+
+@needs_wall_clock
+def test_a_clock_of_redis_that_is_ahead_forgets_nothing(tmp_path):
+    """R1, Rule 2: two clocks have to agree. What no alert knows of stays, too."""
+    server = RedisServer(tmp_path / "redis")
+    server.clock = WallClock(tmp_path / "clock")
+
+    async def main():
+        async with opened(server.url) as log:
+            assert await log.append(lasting())
+            server.command("XADD", log.stream, "*", "foreign", "entry")
+            server.clock.set(10 * RETENTION_MS / 1000)
+            await log.write_beat(0)
+            assert server.command("TIME")[0] > time.time() + 9 * RETENTION_MS / 1000
+            assert await log.purge(time.time_ns() // 1_000_000) == 0
+            log._forgot = float("-inf")
+            log._forget_ended()
+            assert "a-1" in log._known
+            assert server.command("XLEN", log.stream) == 3
+
+    with server:
         run(main)
 
 

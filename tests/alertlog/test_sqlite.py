@@ -22,12 +22,22 @@ from fakes import NOON_MS, FakeClock, a_cancel, a_revision, alert_request  # noq
 from geocast import policy  # noqa: E402
 from geocast.alertlog import RETENTION_MS, Counts, codec, sqlite  # noqa: E402
 from geocast.alertlog.sqlite import SqliteLog  # noqa: E402
+from geocast.alertlog.witness import Witness  # noqa: E402
 from geocast.errors import ConfigError, LogUnavailable  # noqa: E402
 from geocast.publishing import Publisher, Publishing  # noqa: E402
 
 pytestmark = pytest.mark.timeout(120)
 
 ENDS_MS = a_revision().ends_at
+
+
+@pytest.fixture(autouse=True)
+def _time_passes_for_all(request, monkeypatch):
+    """The entries of most tests bear witness to any time: what counts is the clock that a test passes to `purge`."""
+    if "witness" not in request.function.__name__:
+        monkeypatch.setattr(Witness, "at_least", lambda _witness, _newest, now: now.wall_ms)
+
+
 TESTS = Path(__file__).resolve().parents[1]
 
 
@@ -627,6 +637,20 @@ def test_a_purge_in_several_transactions_never_leaves_half_an_alert(path, monkey
 
     run(main)
     assert halves == []
+
+
+def test_a_purge_believes_its_clock_no_more_than_the_witness_of_the_file(path):
+    """R1: a process whose clock is days ahead forgets nothing that is live, or known, beside one that is right."""
+    ahead_ms = NOON_MS + 10 * RETENTION_MS
+
+    async def main():
+        async with Opened(path, 2) as logs:
+            for log in logs:
+                await log.append(a_revision(f"a-{logs.index(log)}"))
+            assert [await log.purge(ahead_ms) for log in logs] == [0, 0]
+            assert len(await entries(logs[0])) == 2
+
+    run(main)
 
 
 # ---- the bytes of an entry -----------------------------------------------------------------------------------

@@ -25,7 +25,8 @@ Follow
         by side in one batch, so that who applies them in one go shows no alert that was cancelled.
 
 Retention
-    R1  An alert stays known for RETENTION_MS after its end, then may be forgotten as a whole.
+    R1  An alert stays known for RETENTION_MS after its end, then may be forgotten as a whole. The clock of one process
+        alone never decides that: it may be ahead.
     R2  An entry that can't be read is set aside and counted (`quarantined`); the rest is served. Nothing is deleted.
 
 Other releases share the log while nodes are upgraded (protocol, G4)
@@ -125,7 +126,7 @@ class AlertLog(Protocol):
         ...
 
     async def purge(self, now_ms: int) -> int:
-        """Forget the alerts that R1 allows to forget; how many entries that were."""
+        """Forget the alerts that R1 allows to forget; how many entries that were. `now_ms`: what our clock says."""
         ...
 
     def metrics(self) -> Iterable[Metric]:

@@ -1,9 +1,12 @@
--- Forget alerts of which every entry ended before a time.
+-- Forget alerts of which every entry ended some time ago. Of two clocks the one that is behind counts: the caller's
+-- may be ahead, and so may this server's.
 --
---   ARGV  that time in ms; how many alerts at most; how old in ms, by its id, an entry may be that no alert knows
+--   ARGV  the time in ms by the caller's clock; how long ago in ms; how many alerts at most;
+--         how old in ms, by its id, an entry may be that no alert knows
 --   ->    how many entries were forgotten
-local gone = 0
-local ended = redis.call('ZRANGE', ENDS, '-inf', '(' .. ARGV[1], 'BYSCORE', 'LIMIT', 0, ARGV[2])
+local gone, now = 0, math.min(time_ms(), tonumber(ARGV[1]))
+local before = string.format('(%.0f', now - ARGV[2])
+local ended = redis.call('ZRANGE', ENDS, '-inf', before, 'BYSCORE', 'LIMIT', 0, ARGV[3])
 for _, id in ipairs(ended) do
   local key = PREFIX .. 'alert:' .. id
   for revision = 1, tonumber(redis.call('HGET', key, 'last') or 0) do
@@ -17,5 +20,5 @@ for _, id in ipairs(ended) do
   redis.call('ZREM', ENDS, id)
 end
 -- What others have added to the stream is in no alert's index: it goes by its age.
-if #ended == 0 then redis.call('XTRIM', STREAM, 'MINID', time_ms() - ARGV[3]) end
+if #ended == 0 then redis.call('XTRIM', STREAM, 'MINID', string.format('%.0f', math.max(0, now - ARGV[4]))) end
 return gone

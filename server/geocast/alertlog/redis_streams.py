@@ -67,7 +67,7 @@ PUT_BACK_PAUSE_S = 1.0  # Rule 2
 PURGE_BATCH = 500  # alerts forgotten by one script
 FOREIGN_KEPT_MS = 9 * 86_400_000  # the longest life of an alert is a week, and a day of retention
 MAX_COUNTED = 10_000  # alerts whose counts are kept in memory
-FORGET_MS = 30_000  # between looks for alerts that have ended
+FORGET_S = 30.0  # between looks for alerts that have ended
 EPOCH_SHIFT = 40  # bits of a position below the epoch
 
 _SECTIONS = ("server", "memory", "persistence", "replication", "cluster")
@@ -182,7 +182,7 @@ class RedisStreamsLog:
         self._info: Mapping[str, Any] = {}  # what the primary last said of itself
         self.heard: float | None = None  # when a follower last read something, heartbeats included
         self._rewinds = self._put_back = self._conflicts = 0
-        self._forgot_ms = 0  # when entries of ended alerts were last let go
+        self._forgot = float("-inf")  # the monotonic time at which entries of ended alerts were last let go
 
     # ---- life ------------------------------------------------------------------------------------------------
 
@@ -336,7 +336,7 @@ class RedisStreamsLog:
         """Forget alerts of which every entry ended RETENTION_MS ago, PURGE_BATCH alerts at a time."""
         total = 0
         while True:
-            arguments = (now_ms - RETENTION_MS, PURGE_BATCH, FOREIGN_KEPT_MS)
+            arguments = (now_ms, RETENTION_MS, PURGE_BATCH, FOREIGN_KEPT_MS)
             gone = int(await self._primary.call("EVAL", _PURGE, 1, self._keys, *arguments))
             total += gone
             if not gone:
@@ -527,9 +527,10 @@ class RedisStreamsLog:
         self._known.setdefault(stored.id, {}).setdefault(stored.revision, stored)
 
     def _forget_ended(self) -> None:
-        now_ms = time.time_ns() // 1_000_000
-        if now_ms - self._forgot_ms > FORGET_MS:
-            self._forgot_ms = now_ms
+        if time.monotonic() - self._forgot >= FORGET_S:
+            self._forgot = time.monotonic()
+            # Our own clock may be ahead, and Redis' own, by which it makes ids, may be too.
+            now_ms = min(time.time_ns() // 1_000_000, self.tops[1][0])
             self._known = {i: e for i, e in self._known.items() if max(s.ends_at for s in e.values()) > now_ms}
 
     def _mend(self) -> None:
@@ -549,7 +550,7 @@ class RedisStreamsLog:
 
     async def _put_back_known(self) -> None:
         """Rule 2."""
-        self._forgot_ms = 0
+        self._forgot = float("-inf")
         self._forget_ended()
         chains = [[entries[n] for n in sorted(entries)] for entries in self._known.values()]
         before = self._put_back

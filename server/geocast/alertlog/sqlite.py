@@ -11,6 +11,7 @@ F1      Positions are AUTOINCREMENT row ids, given out inside the write transact
         commits and are never used twice.
 F2      An append of this process wakes the followers at once; one of another process is noticed by
         `PRAGMA data_version`, which is polled every POLL_S.
+R1      Neither the wall clock nor what the file bears witness to says that it is too early (`witness.py`).
 R2      Each row has a CRC-32. A row that fails it, or that is no entry, is set aside in place: skipped, named in the
         log by its position, and counted. A file that SQLite can't read any more is renamed, and every row that can
         still be read goes into a new one (`salvage`).
@@ -34,8 +35,10 @@ from prometheus_client.core import Metric
 
 from .. import failpoints
 from ..alert import Cancel, Entry, OtherKind, Revision
+from ..clock import Now
 from ..errors import ConfigError, LogUnavailable
 from . import BATCH, HEARTBEAT_S, RETENTION_MS, Counts, Positioned, codec, current, follows
+from .witness import NEWEST, Witness
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +85,7 @@ class SqliteLog:
         self._path = path
         self._max_pages = max_pages
         self._bad_rows: set[int] = set()
+        self._witness = Witness()
         self._queue: list[tuple[Entry, asyncio.Future[bool]]] = []
         self._committer: asyncio.Task[None] | None = None
         self._appended = asyncio.Event()  # replaced by a new one at each commit of ours
@@ -172,7 +176,9 @@ class SqliteLog:
 
     async def purge(self, now_ms: int) -> int:
         """Forget alerts of which every entry ended RETENTION_MS ago, PURGE_BATCH alerts at a time."""
-        cutoff = now_ms - RETENTION_MS
+        rows = await self._select(f"SELECT {_COLUMNS} FROM entry ORDER BY position DESC LIMIT {NEWEST}")
+        newest = [entry for _, entry in self._readable(rows)]
+        cutoff = self._witness.at_least(newest, Now(now_ms, time.monotonic())) - RETENTION_MS
         total = 0
         while True:
             gone = await self._write(lambda db: _purge(db, cutoff))

@@ -1,0 +1,75 @@
+"""How late it is at least, by what a log bears witness to: no clock alone decides what is forgotten (R1)."""
+
+import pytest
+from fakes import HOUR_MS, NOON_MS, FakeClock, a_cancel, a_revision
+
+from geocast.alert import Approval, OtherKind
+from geocast.alertlog.witness import PROVE_S, Witness
+
+DAY_MS = 24 * HOUR_MS
+
+
+def entry(accepted_ms, approved_ms=None):
+    """A revision that a node accepted, and a desk approved, then."""
+    approved = accepted_ms if approved_ms is None else approved_ms
+    return a_revision(issued_at=accepted_ms, approval=Approval("desk-7", approved))
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+def test_an_empty_log_bears_no_witness(clock):
+    """There is nothing to forget in it."""
+    assert Witness().at_least([], clock.now()) == 0
+    assert Witness().at_least([None, OtherKind("x", 1, NOON_MS)], clock.now()) == 0
+
+
+@pytest.mark.parametrize("kind", ["revision", "cancel"])
+@pytest.mark.parametrize("ahead", ["node", "desk"])
+def test_it_is_later_than_what_node_and_desk_agree_on(clock, kind, ahead):
+    """One of the two clocks may be ahead."""
+    times = (NOON_MS + DAY_MS, NOON_MS) if ahead == "node" else (NOON_MS, NOON_MS + DAY_MS)
+    told = a_cancel(cancelled_at=times[0], approval=Approval("d", times[1])) if kind == "cancel" else entry(*times)
+    clock.wall_ms += 7 * DAY_MS
+    assert Witness().at_least([told], clock.now()) == NOON_MS
+
+
+def test_time_goes_on_by_the_monotonic_clock(clock):
+    """Whatever the wall clock does, and never beyond it."""
+    witness, there = Witness(), [entry(NOON_MS)]
+    assert witness.at_least(there, clock.now()) == NOON_MS
+    clock.advance(3600)
+    clock.wall_ms += 7 * DAY_MS
+    assert witness.at_least(there, clock.now()) == NOON_MS + HOUR_MS
+    clock.wall_ms = NOON_MS + 1
+    assert witness.at_least(there, clock.now()) == NOON_MS + 1
+
+
+def test_a_newer_entry_counts_when_the_clock_has_stood_by_it(clock):
+    """Where nothing was published for three days before the start."""
+    witness = Witness()
+    clock.wall_ms += 3 * DAY_MS
+    assert witness.at_least([entry(NOON_MS)], clock.now()) == NOON_MS
+    there = [entry(clock.wall_ms), entry(NOON_MS)]
+    assert witness.at_least(there, clock.now()) == NOON_MS
+    clock.advance(PROVE_S - 1)
+    assert witness.at_least(there, clock.now()) == NOON_MS + (PROVE_S - 1) * 1000
+    clock.advance(1)
+    assert witness.at_least(there, clock.now()) == clock.wall_ms
+
+
+def test_what_a_machine_ahead_has_published_does_not_count(clock):
+    """Node and desk on one machine, two days ahead for ten minutes, and again the day after."""
+    witness = Witness()
+    witness.at_least([entry(NOON_MS)], clock.now())
+    for _ in range(2):
+        clock.wall_ms += 2 * DAY_MS
+        there = [entry(clock.wall_ms)]
+        for _ in range(10):
+            true_ms = clock.advance(60).wall_ms - 2 * DAY_MS
+            assert witness.at_least(there, clock.now()) == true_ms
+        clock.wall_ms -= 2 * DAY_MS
+        for _ in range(24):
+            assert witness.at_least(there, clock.advance(3600)) == clock.wall_ms

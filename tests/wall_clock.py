@@ -1,0 +1,58 @@
+"""A wall clock for one process, which a test sets while the process runs; the monotonic clock stays the machine's.
+
+    clock = WallClock(tmp_path / "clock")
+    subprocess.Popen(…, env={**os.environ, **clock.environment})
+    clock.set(2 * 3600)      # it is two hours ahead from now on
+
+The process is the real one: `wall_clock.c` is loaded into it. (libfaketime, which does as much and more, makes Redis
+hang before it has begun: its allocator asks for the time.) `needs_wall_clock` skips what can't run without a compiler.
+"""
+
+import atexit
+import functools
+import mmap
+import os
+import shutil
+import struct
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).with_suffix(".c")
+needs_wall_clock = pytest.mark.skipif(
+    shutil.which("cc") is None, reason="no C compiler (requirements/system.sh): a process can't have a clock of its own"
+)
+
+
+@functools.cache
+def _library() -> str:
+    """What `wall_clock.c` makes, for as long as this process runs."""
+    folder = tempfile.mkdtemp(prefix="geocast-clock-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    made = f"{folder}/wall_clock.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-Wall", "-o", made, str(SOURCE)], check=True)
+    return made
+
+
+class WallClock:
+    """How far the wall clock of a process, and of all that it starts, is ahead; right at the start."""
+
+    def __init__(self, file: Path) -> None:
+        """`file`: one that nobody else has."""
+        self.ahead_s = 0.0
+        file.write_bytes(bytes(8))
+        with file.open("r+b") as opened:
+            self._shared = mmap.mmap(opened.fileno(), 8)
+        self.environment = {"LD_PRELOAD": _library(), "WALL_CLOCK": str(file)}
+
+    def set(self, ahead_s: float) -> None:
+        """The clock is so many seconds ahead from now on, or behind if that is below 0."""
+        self.ahead_s = ahead_s
+        struct.pack_into("q", self._shared, 0, round(ahead_s * 1e9))
+
+
+def started_with(clock: WallClock | None) -> dict[str, str]:
+    """The environment of a process that goes by this clock, or by the machine's."""
+    return {**os.environ, **(clock.environment if clock is not None else {})}
