@@ -443,8 +443,8 @@ class Hub:
     def sweep(self, now: Now) -> None:
         """Do all that depends on time alone, for all sessions at once. Call it twenty times a second.
 
-        Alerts end at every call; the times of sessions are looked at only every LOOK_S. It may begin a fan-out: of alerts
-        that a wrong wall clock had ended.
+        Alerts end at every call; the times of sessions are looked at only every LOOK_S. It may begin a fan-out: of
+        alerts that a wrong wall clock had ended.
         """
         for alert in self.live.expire(now):
             self._launch(alert, now)

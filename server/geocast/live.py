@@ -224,8 +224,8 @@ class LiveAlerts:
         """Take an entry of the log. Returns the alert if that changed what is current, else None.
 
         Nothing changes if the entry is not newer than what is known, or if the alert has ended. After a restart the
-        first entry that is read of an alert may be a later revision than 1. A cancel of an unknown alert changes nothing,
-        for nobody can have been told of that alert.
+        first entry that is read of an alert may be a later revision than 1. A cancel of an unknown alert changes
+        nothing, for nobody can have been told of that alert.
         """
         alert = self._alerts.get(entry.id)
         if alert is not None and entry.revision <= alert.number:
