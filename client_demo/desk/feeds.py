@@ -6,12 +6,14 @@ Rule 2  An address, a caller, a unit's name and the number of units end here: `I
 Rule 3  One incident is one incident, however many units were sent to it. Rows with the same incident number are one;
         where a feed has no number, the same nature at the same place within the hour is.
 Rule 4  A file that can't be used is refused in one line that says why.
+Rule 5  A row has at most MOST_COLUMNS columns, and a value MOST_CHARACTERS characters. What a feed sends beyond that
+        is cut off here, so that nothing behind this door has to reckon with more.
 """
 
 import csv
+import itertools
 import json
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
@@ -24,9 +26,10 @@ from client_demo.python.times import ms_of
 
 SAMPLE = Path(__file__).with_name("sample_feed.csv")
 SAME_INCIDENT_MS = 3_600_000
+MOST_COLUMNS, MOST_CHARACTERS = 200, 1000  # the widest of the known feeds has 60 columns, with values up to 200
 ADDRESS, UNITS, CASE, PLACE = "address", "units", "case number", "exact place"  # what a column gives away
 
-Row = Mapping[str, Any]
+Row = Mapping[str, str | int | float | bool | None]
 
 
 class FeedError(Exception):
@@ -136,15 +139,28 @@ def feed_text(path: Path) -> str:
 def _rows(name: str, text: str) -> list[Row]:
     is_json = text.lstrip().startswith(("{", "["))
     try:
-        rows: list[Row] = _json_rows(name, text) if is_json else list[Row](csv.DictReader(StringIO(text)))
+        found = _json_rows(name, text) if is_json else csv.DictReader(StringIO(text))
+        rows = [_cut(row) for row in found]
     except csv.Error as error:
         raise FeedError(f"{name} is no CSV that can be read: {error}") from None
+    except RecursionError:
+        raise FeedError(f"{name} can't be used: it holds values within values without end") from None
     if not rows:
         raise FeedError(f"{name} holds no records")
     return rows
 
 
-def _json_rows(name: str, text: str) -> list[Row]:
+def _cut(row: Mapping[Any, Any]) -> Row:
+    """Rule 5. What CSV has beyond its header comes under None, and is left out."""
+    columns = itertools.islice(((column, value) for column, value in row.items() if column), MOST_COLUMNS)
+    return {str(column)[:MOST_CHARACTERS]: _cut_value(value) for column, value in columns}
+
+
+def _cut_value(value: object) -> str | int | float | bool | None:
+    return value if value is None or isinstance(value, int | float) else str(value)[:MOST_CHARACTERS]
+
+
+def _json_rows(name: str, text: str) -> list[dict[str, Any]]:
     try:
         found = json.loads(text)
         # JSON can spell half a character (a lone surrogate), which nothing could be sent or stored with.
@@ -157,9 +173,8 @@ def _json_rows(name: str, text: str) -> list[Row]:
 
 
 def _kind(name: str, rows: list[Row]) -> _Format:
-    columns = {key for key in rows[0] if key}
     for kind in FORMATS:
-        if kind.columns <= columns:
+        if kind.columns <= rows[0].keys():
             return kind
     known = "; ".join(f"{kind.title} ({', '.join(sorted(kind.columns))})" for kind in FORMATS)
     raise FeedError(f"{name} is no feed that is known here. Known by their columns: {known}")
@@ -233,7 +248,8 @@ def _dallas(row: Row) -> Incident:
 
 
 def _montgomery(row: Row) -> Incident:
-    nature = re.sub(r"^[^:]*: *| *-$", "", str(row["title"]).strip())
+    service, colon, rest = str(row["title"]).strip().partition(":")
+    nature = (rest if colon else service).removesuffix("-").strip(" ")
     at = _time(row["timeStamp"], "%Y-%m-%d %H:%M:%S", _zone("America/New_York", -5))
     return _placed(Incident("montgomery", nature, at, None, None), row["lat"], row["lng"])
 

@@ -22,25 +22,28 @@ _STREET = (
     r"(?:street|st|avenue|ave?|road|rd|boulevard|blvd|lane|ln|drive|dr|court|ct|place|pl|terrace|ter|way|circle|cir"
     r"|highway|hwy|parkway|pkwy|pike|square|sq|alley|aly|plaza|expressway|expy)\b\.?"
 )
-_NAME = r"(?:[\w.'’-]+[ ]+){1,4}?"
-_COUNT = r"(?:\d+|one|two|three|four|five|six|seven|eight|nine|ten|a dozen|several|multiple)"
+# A run of blanks or of word characters is taken whole (`++`). What follows is neither: giving some of it back would not
+# help, and trying to would take the square or the cube of its length.
+_NAME = r"(?:[\w.'’-]++[ ]++){1,4}?"
+_COUNT = r"(?:\d++|one|two|three|four|five|six|seven|eight|nine|ten|a dozen|several|multiple)"
 _CREWS = (
     r"(?:units?|engines?|trucks?|ladders?|ambulances?|medics?|paramedics?|officers?|squads?|crews?|battalions?"
     r"|firefighters?|deputies|helicopters?|(?:police|patrol|squad)[ ]cars?)"
 )
-_NUMBER = r"\b\d{1,6}[A-Z]?(?:-\d{1,6})?[ ]+"
+_NUMBER = r"\b\d{1,6}[A-Z]?(?:-\d{1,6})?[ ]++"
 _PATTERNS = {
     PHONE: r"(?<![\w-])(?:\+?1[ .-]?)?\(?\d{3}\)?[ .-]?\d{3}[ .-]\d{4}(?![\w-])",
-    CASE: r"\b(?:case|incident|report|reference|ref)\b[ ]*(?:no\.?|number|id)?[ ]*[:#]?[ ]*[A-Z]{0,3}\d[\d-]+"
-    r"|#[ ]*\d{3,}|\b\d{2}-\d{5,8}\b",
-    UNITS: rf"\b{_COUNT}[ ]+(?:\w+[ ]+)?{_CREWS}\b"
-    r"|\b(?:engine|truck|ladder|medic|battalion|squad|ambulance|unit|station|tanker)s?[ ]*[:#]?[ ]*"
+    CASE: r"\b(?:case|incident|report|reference|ref)\b[ ]*+(?:no\.?|number|id)?[ ]*+[:#]?[ ]*+[A-Z]{0,3}\d[\d-]+"
+    r"|#[ ]*+\d{3,}|\b\d{2}-\d{5,8}\b",
+    UNITS: rf"\b{_COUNT}[ ]++(?:\w++[ ]++)?{_CREWS}\b"
+    r"|\b(?:engine|truck|ladder|medic|battalion|squad|ambulance|unit|station|tanker)s?[ ]*+[:#]?[ ]*+"
     r"[A-Z]{0,4}\d+[A-Z]?\b",
-    ADDRESS: rf"{_NUMBER}block\b(?:[ ]+(?:of[ ]+)?{_NAME}{_STREET}|[ ]+of[ ]+[\w.'’-]+)?"
+    ADDRESS: rf"{_NUMBER}block\b(?:[ ]++(?:of[ ]++)?{_NAME}{_STREET}|[ ]++of[ ]++[\w.'’-]++)?"
     rf"|{_NUMBER}{_NAME}{_STREET}"
-    r"|\b(?:apartment|apt|suite|ste|room|flat)\b\.?[ ]*#?[ ]*\w*\d\w*",
+    r"|\b(?:apartment|apt|suite|ste|room|flat)\b\.?[ ]*+#?[ ]*+[^\W\d]*+\d\w*+",
 }
-_CROSSING = rf"\b{_NAME}{_STREET}[ ]*(?:&|/|\band\b|\bat\b)[ ]*{_NAME}{_STREET}"
+# From the beginning of a word only, as _NAME has words: from each of its dots it would take the square of its length.
+_CROSSING = rf"(?<![\w.'’-]){_NAME}{_STREET}[ ]*+(?:&|/|\band\b|\bat\b)[ ]*+{_NAME}{_STREET}"
 _KINDS = {kind.replace(" ", "_"): kind for kind in _PATTERNS}
 
 
@@ -70,7 +73,7 @@ class Cell(NamedTuple):
 
 def struck(row: Mapping[str, Any], private: Mapping[str, str]) -> list[Cell]:
     """A record as a reviewer sees it, empty columns left out. `private`: column -> what it gives away (Rule 1)."""
-    values = {str(column): _short(value) for column, value in row.items() if value not in (None, "", "null") and column}
+    values = {str(column): _short(value) for column, value in row.items() if value not in (None, "", "null")}
     repeated = {
         value.casefold(): private[column]
         for column, value in values.items()
@@ -102,12 +105,17 @@ def _parts(text: str, repeated: Mapping[str, str]) -> Iterator[Part]:
     if not repeated:
         yield from _by_pattern(text, _RECORDED)
         return
-    longest_first = sorted(repeated, key=len, reverse=True)
-    for piece in re.split(rf"(?<!\w)({'|'.join(map(re.escape, longest_first))})(?!\w)", text, flags=re.IGNORECASE):
+    for piece in _anywhere(repeated).split(text):
         if piece.casefold() in repeated:
             yield Part(piece, repeated[piece.casefold()])
         else:
             yield from _by_pattern(piece, _RECORDED)
+
+
+def _anywhere(values: Iterable[str]) -> re.Pattern[str]:
+    """Any of these values, but not inside a word; the longest first, where one begins with another."""
+    longest_first = sorted(values, key=len, reverse=True)
+    return re.compile(rf"(?<!\w)({'|'.join(map(re.escape, longest_first))})(?!\w)", re.IGNORECASE)
 
 
 def _by_pattern(text: str, pattern: re.Pattern[str]) -> Iterable[Part]:

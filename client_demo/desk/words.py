@@ -18,10 +18,13 @@ class Trouble(NamedTuple):
 
 
 _POINTERS = (  # a JSON Pointer's beginning -> the field
-    (r"/area(/\d+)?/radius_m", "radius_m"),
-    (r"/area", "place"),
-    (r"/(headline|description|category|severity|reason)$", r"\1"),
+    (re.compile(r"/area(/\d+)?/radius_m"), "radius_m"),
+    (re.compile(r"/area"), "place"),
+    (re.compile(r"/(headline|description|category|severity|reason)$"), r"\1"),
 )
+# Numbers in a node's sentences. Each is tried from its beginning only, so that a long one takes time by its length.
+_BOUNDS = re.compile(r"(?<![\d.])([\d.]++) to ([\d.]++) m")
+_SECONDS = re.compile(r"(?<!\d)(\d++) s")
 _SENTENCES = {
     "category-not-alertable": "This category is never alerted.",
     "not-community": "This concerns only one person or household. Alerts are for the community.",
@@ -63,16 +66,16 @@ def _troubles(problem: Mapping[str, Any]) -> Iterator[Trouble]:
 
 def _field(pointer: str) -> str:
     for pattern, field in _POINTERS:
-        if found := re.match(pattern, pointer):
+        if found := pattern.match(pointer):
             return found.expand(field)
     return ""
 
 
 def _sentence(slug: str, field: str, detail: str) -> str:
-    if slug == "radius-out-of-range" and (bounds := re.search(r"([\d.]+) to ([\d.]+) m", detail)):
+    if slug == "radius-out-of-range" and (bounds := _BOUNDS.search(detail)):
         lower, upper = (f"{float(bound):,.0f}" for bound in bounds.groups())
         return f"The radius must be {lower} to {upper} m for this category."
-    if slug == "stale" and (age := re.search(r"(\d+) s", detail)):
+    if slug == "stale" and (age := _SECONDS.search(detail)):
         return f"This happened more than {span(int(age[1]))} ago. Alerts are for what is happening now."
     if slug == "category-not-alertable" and field == "category" and "never" not in detail:
         return "Choose a category: the policy lists what may be alerted."

@@ -395,14 +395,28 @@ export function circlesOf(alert) {
   return alert.area.filter((shape) => shape.type === "circle");
 }
 
-/** An attribution as text and links. MapLibre's own control makes markup of it, which this page's policy forbids. */
+/**
+ * An attribution as text and links. MapLibre's own control makes markup of it, which this page's policy forbids. It is cut
+ * at its tags, each of which is as short as one can be: a text of others must not take the square of its length.
+ */
 function linksOf(html) {
-  const plain = (text) => text.replace(/<[^>]*>/g, "").replaceAll("&copy;", "©").replaceAll("&amp;", "&");
-  return html.split(/(<a\s.*?<\/a>)/is).map((part) => {
-    const link = /^<a\s[^>]*href=["']?(https:[^"'\s>]+)[^>]*>(.*)<\/a>$/is.exec(part);
-    return link ? Object.assign(make("a", "", plain(link[2])), { href: link[1], rel: "noopener" }) : plain(part);
-  });
+  const [first, ...parts] = html.split("<");
+  const out = [plain(first)];
+  let link = null;
+  for (const part of parts) {
+    const end = part.indexOf(">");
+    const [tag, text] = end < 0 ? ["", `<${part}`] : [part.slice(0, end), part.slice(end + 1)];
+    const href = /^a\s(?:.{0,200}\s)?href=["']?(https:[^"'\s]{1,2000})/is.exec(tag)?.[1];
+    if (href || /^\/a\s{0,9}$/i.test(tag)) {
+      link = href ? Object.assign(make("a"), { href, rel: "noopener" }) : null;
+      out.push(...(link ? [link] : []));
+    }
+    link ? link.append(plain(text)) : out.push(plain(text));
+  }
+  return out;
 }
+
+const plain = (text) => text.replaceAll("&copy;", "©").replaceAll("&amp;", "&");
 
 function rank({ alert, affected }) {
   return SEVERITIES.indexOf(alert.severity) + (affected ? SEVERITIES.length : 0);

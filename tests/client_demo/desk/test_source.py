@@ -57,7 +57,7 @@ def test_a_replay_ends_and_says_that_it_is_one():
 
 def test_a_feed_may_be_taken_as_recorded():
     """Then it is as old as it is."""
-    seen = next(as_recorded(read_records("feed.csv", TEXT)))
+    seen = as_recorded(read_records("feed.csv", TEXT))[0]
     assert seen.incident.occurred_at == seen.recorded_at
     assert not seen.is_retimed
 

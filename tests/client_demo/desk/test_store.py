@@ -29,7 +29,7 @@ def opened(tmp_path):
 
 def decided_item():
     queue = Queue(Policy("p", {}, {}), "actual")
-    item = queue.take(next(as_recorded(read_records("feed.csv", feed_text(SAMPLE)))))
+    item = queue.take(as_recorded(read_records("feed.csv", feed_text(SAMPLE)))[0])
     queue.set_aside(item, 1, "dismiss", "ann", NOW)
     return item
 

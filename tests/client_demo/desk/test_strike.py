@@ -1,9 +1,9 @@
 """What must not be told is struck: by column, where a column's value comes up again, and by pattern."""
 
 import csv
-import time
 
 import pytest
+from cpu import cpu_limit
 from real_data import dispatch as real
 
 from client_demo.desk.feeds import ADDRESS, CASE, PLACE, SAMPLE, UNITS, feed_text, read_records
@@ -78,13 +78,14 @@ def test_crossings_are_struck_in_records_and_may_be_named_by_a_reviewer():
     assert list(questions("Keep away from the corner of Alba Rd & North Hills Ave")) == []
 
 
-@pytest.mark.parametrize("text", ["a " * 5000, "1 a " * 3000, "9" * 10_000, "one " * 4000, "1 " + "a." * 5000])
+@pytest.mark.parametrize(
+    "text", ["a " * 5000, "1 a " * 3000, "9" * 10_000, "one " * 4000, "1 " + "a." * 5000, "case" + " " * 20_000]
+)
 def test_no_text_makes_it_slow(text):
-    """Patterns that try too much are a way to stop a desk. A second is a thousand times what it takes."""
-    began = time.monotonic()
-    list(questions(text))
-    kept(text)
-    assert time.monotonic() - began < 5
+    """Patterns that try too much are a way to stop a desk. `tests/test_patterns.py` looks for more texts."""
+    with cpu_limit(3.0):
+        list(questions(text))
+        kept(text)
 
 
 def test_nothing_private_of_the_sample_is_left():
