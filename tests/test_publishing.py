@@ -85,10 +85,10 @@ class Desk:
         """`POST /v1/alerts`."""
         return _answer(self.publishing.publish(alert_request(**changes), who, dry_run=dry_run))
 
-    def revise(self, number=2, who=DESK, alert_id="a-1", **changes):
+    def revise(self, number=2, who=DESK, alert_id="a-1", *, dry_run=False, **changes):
         """`POST /v1/alerts/{id}/revisions`."""
         body = {"headline": "Robbery, again"} | changes | {"id": ..., "revision": number}
-        return _answer(self.publishing.revise(alert_id, alert_request(**body), who))
+        return _answer(self.publishing.revise(alert_id, alert_request(**body), who, dry_run=dry_run))
 
     def cancel(self, number=2, who=DESK, alert_id="a-1", **changes):
         """`POST /v1/alerts/{id}/cancel`."""
@@ -473,6 +473,19 @@ def test_a_revision_in_a_neighbouring_cell_keeps_the_published_centre(desk):
     [one], [other] = first.alert.area, second.alert.area
     assert (one.lat, one.lng) == (other.lat, other.lng)
     assert other.radius_m > one.radius_m
+
+
+def test_a_dry_run_of_a_revision_shows_what_would_be_published(desk):
+    """Section 4, revisions: the same answer, or the refusal; nothing is stored."""
+    assert refused(desk.revise(dry_run=True)) == (404, "unknown-alert")
+    desk.publish()
+    status, entry = desk.revise(area=THERE, dry_run=True)
+    assert status == 200
+    assert [entry.revision for entry in desk.history()] == [1]
+    assert refused(desk.revise(3, dry_run=True)) == (409, "revision-conflict")
+    assert refused(desk.revise(category="gossip", dry_run=True)) == (422, "category-not-alertable")
+    assert desk.revise(area=THERE) == (201, entry)
+    assert desk.revise(area=THERE, dry_run=True) == (200, entry)
 
 
 def test_a_repeated_revision_is_judged_behind_the_one_that_it_followed(desk):

@@ -79,12 +79,15 @@ class Office:
         found = self.queue.troubles(item, form, now_ms)
         answer: Answer = {}
         if _is_complete(item, form):
-            body = self.queue.body(item, form, by, now_ms) | {"id": uuid.uuid4().hex}  # of no alert that there is
-            body.pop("revision", None)
+            body = self.queue.body(item, form, by, now_ms)
             try:
-                answer = await self._publisher.publish(body, dry_run=True)
+                if item.revision:
+                    answer = await self._publisher.revise(body, dry_run=True)
+                else:
+                    unknown = {"id": uuid.uuid4().hex}  # of no alert that there is
+                    answer = await self._publisher.publish(body | unknown, dry_run=True)
             except Refused as refusal:
-                found += [each for each in troubles(refusal) if each not in found and _applies(each, item)]
+                found += [each for each in troubles(refusal) if each not in found]
             except Unanswered:
                 found.append(Trouble("", "The node gives no answer: nothing can be published at the moment."))
         return {
@@ -215,8 +218,3 @@ def _is_complete(item: Item, form: Form) -> bool:
     """Whether there is enough for the node to judge."""
     has_place = None not in (form["lat"], form["lng"], form["radius_m"])
     return has_place and bool(form["category"]) and item.sighting.incident.occurred_at is not None
-
-
-def _applies(trouble: Trouble, item: Item) -> bool:
-    """A revision is asked about as if it were a new alert; its age is not judged again (protocol, section 3)."""
-    return not (item.revision and trouble.slug == "stale")

@@ -114,9 +114,10 @@ class Publisher:
         """Publish revision 1, or with `dry_run` only hear what would be answered."""
         return await self._call("POST", "/v1/alerts" + ("?dry_run=true" if dry_run else ""), alert)
 
-    async def revise(self, alert: Mapping[str, Any]) -> Answer:
-        """Publish the next revision: the whole alert with its `id` and `revision`."""
-        return await self._call("POST", f"/v1/alerts/{_in_path(alert['id'])}/revisions", alert)
+    async def revise(self, alert: Mapping[str, Any], *, dry_run: bool = False) -> Answer:
+        """Publish the next revision, the whole alert with its `id` and `revision`; `dry_run` as for `publish`."""
+        path = f"/v1/alerts/{_in_path(alert['id'])}/revisions"
+        return await self._call("POST", path + ("?dry_run=true" if dry_run else ""), alert)
 
     async def cancel(self, alert_id: str, cancel: Mapping[str, Any]) -> Answer:
         """Cancel: `revision` (the next number), `reason` and `approval`."""

@@ -80,14 +80,16 @@ class Publishing:
 
         return await self._decide(request, _repeats_revision, decide, dry_run=dry_run)
 
-    async def revise(self, alert_id: str, body: Mapping[str, Any], publisher: Publisher) -> Outcome[Revision]:
-        """Publish the next revision of an alert."""
+    async def revise(
+        self, alert_id: str, body: Mapping[str, Any], publisher: Publisher, *, dry_run: bool = False
+    ) -> Outcome[Revision]:
+        """Publish the next revision of an alert; with `dry_run`, decide and store nothing."""
         request = await self._parsed(lambda: parse_revision(body, alert_id), alert_id)
 
         def decide(history: Sequence[Entry | OtherKind]) -> Revision:
             return self._accept(request, publisher, self._current(history, request.revision, publisher))
 
-        return await self._decide(request, _repeats_revision, decide)
+        return await self._decide(request, _repeats_revision, decide, dry_run=dry_run)
 
     async def cancel(self, alert_id: str, body: Mapping[str, Any], publisher: Publisher) -> Outcome[Cancel]:
         """Cancel an alert."""

@@ -466,6 +466,21 @@ def test_a_dry_run_of_a_known_id_answers_like_the_real_thing(node: Node):
     assert node.post("/v1/alerts", body | {"headline": "Other"}, dry_run="true").status_code == 409
 
 
+def test_a_dry_run_of_a_revision_answers_and_stores_nothing(node: Node):
+    """Section 4: where it would be published, behind the current revision (B11)."""
+    body = alert(ground())
+    first = node.publish(body)
+    path = f"/v1/alerts/{body['id']}/revisions"
+    area = body["area"] | {"lat": body["area"]["lat"] + 0.002}
+    revision = body | {"revision": 2, "area": area}
+    answer = node.post(path, revision, dry_run="true")
+    assert answer.status_code == 200
+    assert set(answer.json()) == {"id", "expires_at", "area"}
+    assert node.get(f"/v1/alerts/{body['id']}").json()["alert"]["revision"] == 1
+    assert answer.json()["area"][0]["lng"] == first["area"][0]["lng"]
+    assert node.post(path, revision).json().items() >= answer.json().items()
+
+
 DRY_REFUSALS = [
     ({"threat": "individual"}, 422, "not-community"),
     ({"headline": ""}, 422, "invalid-value"),

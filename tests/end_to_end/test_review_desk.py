@@ -98,9 +98,11 @@ def test_a_live_alert_is_revised_and_cancelled(ann, ben, node, spot, join):
     phone = join(node, place(spot))
     item = ann.approve(ann.item("A")).json()["item"]
     heard(phone, item["alert_id"], 1)
-    preview = ben.do(item, "preview", form={**item["form"], "headline": "It is out"}).json()
+    form = {**item["form"], "headline": "It is out", "lat": item["form"]["lat"] + 0.002}
+    preview = ben.do(item, "preview", form=form).json()
     assert preview["troubles"] == []
-    item = ben.approve(item, headline="It is out").json()["item"]
+    item = ben.approve(item, headline="It is out", lat=form["lat"]).json()["item"]
+    assert item["published"]["area"] == preview["area"]
     assert heard(phone, item["alert_id"], 2)["headline"] == "It is out"
     answer = ann.do(item, "cancel", reason="It was a barbecue").json()["item"]
     assert heard(phone, item["alert_id"], "cancel")["reason"] == "It was a barbecue"

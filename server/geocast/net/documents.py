@@ -214,24 +214,21 @@ _READ = _problems(401, 403, 429, 500, 503)
 _WRITE = _READ | _problems(400, 413, 415, 422)
 _FROM_ANSWER = {"alert_id": "$response.body#/id"}
 _ID_SCHEMA = {"type": "string", "pattern": f"^{ID_PATTERN}$"}
-_ID = {"parameters": [{"name": "alert_id", "in": "path", "required": True, "schema": _ID_SCHEMA}]}
+_ALERT_ID = {"name": "alert_id", "in": "path", "required": True, "schema": _ID_SCHEMA}
+_ID = {"parameters": [_ALERT_ID]}
 _SLUG_SCHEMA = {"type": "string", "examples": list(PROBLEMS)}
 _DRY_RUN = {
-    "parameters": [
-        {
-            "name": "dry_run",
-            "in": "query",
-            "description": "Decide and store nothing.",
-            "schema": {"type": "boolean", "default": False},
-        }
-    ]
+    "name": "dry_run",
+    "in": "query",
+    "description": "Decide and store nothing.",
+    "schema": {"type": "boolean", "default": False},
 }
 
 PUBLISH = _call(
     "Publish an alert",
     operation_id="publish",
     status_code=201,
-    openapi_extra={"security": _SECURITY, **_DRY_RUN, **_json_body(AlertRequest)},
+    openapi_extra={"security": _SECURITY, "parameters": [_DRY_RUN], **_json_body(AlertRequest)},
     responses={
         200: _answer(AcceptedOut, "Published before, with the same content; or a dry run"),
         201: _answer(AcceptedOut, "On stable storage") | _links(),
@@ -243,9 +240,9 @@ REVISE = _call(
     "Publish the next revision",
     operation_id="revise",
     status_code=201,
-    openapi_extra={"security": _SECURITY, **_ID, **_json_body(RevisionRequest)},
+    openapi_extra={"security": _SECURITY, "parameters": [_ALERT_ID, _DRY_RUN], **_json_body(RevisionRequest)},
     responses={
-        200: _answer(AcceptedOut, "Published before, with the same content"),
+        200: _answer(AcceptedOut, "Published before, with the same content; or a dry run"),
         201: _answer(AcceptedOut, "On stable storage"),
         **_WRITE,
         **_problems(404, 409, 410),

@@ -98,15 +98,14 @@ def _add_alerts(app: FastAPI, api: Api) -> None:
         publisher = _publisher(request, PUBLISH)
         dry_run = _dry_run(request)
         outcome = await api.publishing.publish(await _body(request), publisher, dry_run=dry_run)
-        if dry_run:
-            return JSONResponse({name: value for name, value in _accepted(outcome.entry).items() if name in _DRY})
-        return _written(api, outcome, "alert")
+        return _dry(outcome) if dry_run else _written(api, outcome, "alert")
 
     @app.post("/v1/alerts/{alert_id}/revisions", **documents.REVISE)
     async def revise(request: Request, alert_id: str) -> Response:
         publisher = _publisher(request, PUBLISH, MANAGE)
-        _no_query(request)
-        return _written(api, await api.publishing.revise(alert_id, await _body(request), publisher), "revision")
+        dry_run = _dry_run(request)
+        outcome = await api.publishing.revise(alert_id, await _body(request), publisher, dry_run=dry_run)
+        return _dry(outcome) if dry_run else _written(api, outcome, "revision")
 
     @app.post("/v1/alerts/{alert_id}/cancel", **documents.CANCEL)
     async def cancel(request: Request, alert_id: str) -> Response:
@@ -210,6 +209,10 @@ def _accepted(entry: Entry) -> dict[str, Any]:
         "expires_at": format_time(entry.alert.expires_at),
         "area": [shape.to_map() for shape in entry.alert.area],
     }
+
+
+def _dry(outcome: Outcome[Any]) -> Response:
+    return JSONResponse({name: value for name, value in _accepted(outcome.entry).items() if name in _DRY})
 
 
 def _written(api: Api, outcome: Outcome[Any], kind: str) -> Response:

@@ -71,6 +71,10 @@ def test_an_alert_is_posted_as_utf8_json_with_the_token():
     [
         (lambda publisher: publisher.publish(ALERT, dry_run=True), ("POST", b"/v1/alerts?dry_run=true")),
         (lambda publisher: publisher.revise(ALERT), ("POST", b"/v1/alerts/a%3A1/revisions")),
+        (
+            lambda publisher: publisher.revise(ALERT, dry_run=True),
+            ("POST", b"/v1/alerts/a%3A1/revisions?dry_run=true"),
+        ),
         (lambda publisher: publisher.cancel("a/b", {}), ("POST", b"/v1/alerts/a%2Fb/cancel")),
         (lambda publisher: publisher.get("a"), ("GET", b"/v1/alerts/a")),
         (lambda publisher: publisher.live(), ("GET", b"/v1/alerts")),
