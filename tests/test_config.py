@@ -91,7 +91,7 @@ def test_without_keys_a_node_starts_only_in_dev_mode(tmp_path):
     settings().check()
 
 
-@pytest.mark.parametrize("option", ["stream", "api"])
+@pytest.mark.parametrize("option", ["stream", "api", "metrics"])
 def test_dev_mode_is_for_this_machine(option, tmp_path):
     """T7: `--dev` only on loopback addresses, keys or no keys."""
     public = Address("0.0.0.0", 8765)

@@ -133,7 +133,7 @@ class Item:
     form: Form | None = None  # of the last revision that was accepted
     pending: Pending | None = None
     published: dict[str, Any] | None = None  # the node's last answer: area, issued_at, expires_at
-    delivery: dict[str, int] | None = None
+    delivery: dict[str, int] | None = None  # as the node says it; `rounded` without alerts:audit
     troubles: list[Trouble] = field(default_factory=list)  # of the last decision
     waits: str = ""  # why what is pending has no answer yet
     history: list[Decision] = field(default_factory=list)
@@ -378,7 +378,8 @@ def observe(item: Item, seen: Mapping[str, Any]) -> bool:
         item.published = {key: alert[key] for key in ("area", "issued_at", "expires_at")}
         item.version += 1
     item.state, item.revision = seen["state"], max(item.revision, alert["revision"])
-    item.delivery = {key: seen["delivery"][key] for key in ("sent", "acked")}
+    counts = seen.get("delivery")
+    item.delivery = counts and {key: counts[key] for key in ("sent", "acked", "rounded") if key in counts}
     return before != (item.state, item.revision, item.delivery)
 
 

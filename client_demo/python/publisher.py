@@ -124,7 +124,7 @@ class Publisher:
         return await self._call("POST", f"/v1/alerts/{_in_path(alert_id)}/cancel", cancel)
 
     async def get(self, alert_id: str) -> Answer:
-        """State, alert and delivery counts."""
+        """State, alert and, of one's own, delivery counts: rounded without alerts:audit."""
         return await self._call("GET", f"/v1/alerts/{_in_path(alert_id)}")
 
     async def live(self) -> list[Answer]:

@@ -65,6 +65,7 @@ def _option(name: str, *names: str, **more: Any) -> Callable[[Any], Any]:
 @cli.command()
 @_option("--stream", type=_AddressType(), default="127.0.0.1:8765", help="Where subscribers connect (WebSocket).")
 @_option("--api", type=_AddressType(), default="127.0.0.1:8766", help="Where review services publish (HTTP).")
+@_option("--metrics", type=_AddressType(), help="Where /metrics is, instead of at --api.")
 @_option(
     "--log",
     "log_url",
@@ -99,13 +100,16 @@ def serve(log_url: str, origins: str, log_level: str, **options: Any) -> None:
     tokens = _tokens(settings, jwks)
     with contextlib.ExitStack() as sockets:
         api = sockets.enter_context(contextlib.closing(bind("--api", settings.api)))
+        scraped = bind("--metrics", settings.metrics) if settings.metrics else None
+        if scraped is not None:
+            sockets.enter_context(contextlib.closing(scraped))
         streams = bind_shared("--stream", settings.stream, settings.workers)
         for each in streams:
             sockets.enter_context(contextlib.closing(each))
         if settings.workers == 1:
-            _run(node.run(settings, tokens, streams[0], api))
+            _run(node.run(settings, tokens, streams[0], api, scraped))
         else:
-            _run(supervise(settings, streams, api, jwks))
+            _run(supervise(settings, streams, api, scraped, jwks))
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:

@@ -40,6 +40,7 @@ class Settings:
     stream: Address
     api: Address
     log: str
+    metrics: Address | None = None
     log_replicas: int = 0
     allow_volatile_log: bool = False
     keys: Path | None = None
@@ -59,8 +60,8 @@ class Settings:
         if (self.log_replicas or self.allow_volatile_log) and not self.log.startswith(REDIS_SCHEMES):
             raise ConfigError("--log-replicas and --allow-volatile-log are for a log in Redis")
         if self.dev:
-            for name, address in (("--stream", self.stream), ("--api", self.api)):
-                if not address.is_loopback:
+            for name, address in (("--stream", self.stream), ("--api", self.api), ("--metrics", self.metrics)):
+                if address is not None and not address.is_loopback:
                     raise ConfigError(f"{name} {address} is not a loopback address, and --dev is for this machine only")
 
 

@@ -17,8 +17,7 @@ from .config import REDIS_SCHEMES, Settings
 from .delivery import PURGE_S, Delivery, LogKeeper, background
 from .errors import ConfigError
 from .metrics import Metrics
-from .net.door import serve
-from .net.http import Api, make_app
+from .net.http import Api, serving
 from .publishing import Publishing
 from .tokens import Tokens
 
@@ -74,8 +73,13 @@ async def purge_for_ever(keeper: LogKeeper) -> None:
         await asyncio.sleep(PURGE_S)
 
 
-async def run(settings: Settings, tokens: Tokens, stream: socket.socket, api: socket.socket) -> None:
-    """Run a node on listening sockets until it is told to stop. Raises ConfigError if it can't be as configured."""
+async def run(
+    settings: Settings, tokens: Tokens, stream: socket.socket, api: socket.socket, scraped: socket.socket | None
+) -> None:
+    """Run a node on listening sockets until it is told to stop. Raises ConfigError if it can't be as configured.
+
+    `scraped`: where the metrics are, if not on `api`.
+    """
     clock = SystemClock()
     stop = Stop()
     in_force = policy.load(settings.policy)
@@ -89,7 +93,7 @@ async def run(settings: Settings, tokens: Tokens, stream: socket.socket, api: so
         publishing = Publishing(alert_log, in_force, clock)
         calls: Api = Api(publishing, alert_log, in_force, tokens, clock, metrics, delivery.unready)
         async with (
-            serve(make_app(calls), api, metrics),
+            serving(calls, api, scraped),
             delivery.serving(stream, stop.asked, stop.hurry),
             background(purge_for_ever(delivery.keeper)),
         ):

@@ -43,8 +43,7 @@ from .clock import SystemClock
 from .config import Settings
 from .delivery import FLUSH_S, Delivery, LogKeeper, background
 from .metrics import Export, Metrics, counter, export, gauge, lasting, merged
-from .net.door import serve
-from .net.http import Api, make_app
+from .net.http import Api, serving
 from .node import Stop, opened_log, purge_for_ever
 from .publishing import Publishing
 from .tokens import Tokens
@@ -64,7 +63,7 @@ class Part:
     """Which process of a node this is."""
 
     name: str  # "api", or "stream-0" and so on
-    descriptor: int  # its listening socket
+    descriptors: Sequence[int]  # its listening sockets: the first is of what it is named after, the second of --metrics
     folder: str  # of the channels
     jwks: dict[str, Any] | None = None  # the keys of --dev, which the supervisor has made
     supervisor: int = field(default_factory=os.getpid)
@@ -75,9 +74,9 @@ class Part:
         text = os.environ.get(VARIABLE)
         return cls(**json.loads(text)) if text else None
 
-    def listener(self) -> socket.socket:
-        """The listening socket that was passed on."""
-        return socket.socket(fileno=self.descriptor)
+    def listeners(self) -> list[socket.socket]:
+        """The listening sockets that were passed on."""
+        return [socket.socket(fileno=descriptor) for descriptor in self.descriptors]
 
 
 # ---- the supervisor ----------------------------------------------------------------------------------------------
@@ -100,7 +99,7 @@ class _Process:
                 sys.executable,
                 *("-m", "geocast", *sys.argv[1:]),
                 env=environment,
-                pass_fds=[self.part.descriptor],
+                pass_fds=self.part.descriptors,
                 start_new_session=True,  # Rule 6
             )
             status = await self._child.wait()
@@ -116,15 +115,21 @@ class _Process:
             self._child.send_signal(number)
 
 
-async def supervise(settings: Settings, streams: Sequence[socket.socket], api: socket.socket, jwks: Any) -> None:
-    """Run all processes of a node until told to stop. Raises ConfigError before anything is started."""
+async def supervise(
+    settings: Settings, streams: Sequence[socket.socket], api: socket.socket, scraped: socket.socket | None, jwks: Any
+) -> None:
+    """Run all processes of a node until told to stop. Raises ConfigError before anything is started.
+
+    `scraped`: where the metrics are, if not on `api`.
+    """
     policy.load(settings.policy)
     async with opened_log(settings):
         pass  # mends a broken file, and says what can't be used, once for all
     stop = Stop()
     with tempfile.TemporaryDirectory(prefix="geocast-") as folder:
-        sockets = zip(["api", *_names(settings)], [api, *streams], strict=True)
-        parts = [Part(name, each.fileno(), folder, jwks) for name, each in sockets]
+        sockets = [[api, *([scraped] if scraped else [])], *([stream] for stream in streams)]
+        named = zip(["api", *_names(settings)], sockets, strict=True)
+        parts = [Part(name, [each.fileno() for each in its], folder, jwks) for name, its in named]
         api_process, *stream_processes = [_Process(part) for part in parts]
         running = [asyncio.ensure_future(process.run()) for process in (api_process, *stream_processes)]
         await stop.asked.wait()
@@ -162,8 +167,9 @@ def _end_with(supervisor: int) -> None:
 async def run_part(part: Part, settings: Settings, tokens: Tokens) -> None:
     """Be one of the processes that the supervisor has started."""
     _end_with(part.supervisor)
-    with part.listener() as listener:
-        await (_run_api if part.name == "api" else _run_stream)(part, listener, settings, tokens)
+    with contextlib.ExitStack() as sockets:
+        listeners = [sockets.enter_context(each) for each in part.listeners()]
+        await (_run_api if part.name == "api" else _run_stream)(part, listeners, settings, tokens)
 
 
 def _names(settings: Settings) -> list[str]:
@@ -173,7 +179,7 @@ def _names(settings: Settings) -> list[str]:
 # ---- a stream process --------------------------------------------------------------------------------------------
 
 
-async def _run_stream(part: Part, listener: socket.socket, settings: Settings, tokens: Tokens) -> None:
+async def _run_stream(part: Part, listeners: Sequence[socket.socket], settings: Settings, tokens: Tokens) -> None:
     stop = Stop()
     metrics = Metrics()
     async with opened_log(settings) as alert_log:
@@ -186,7 +192,7 @@ async def _run_stream(part: Part, listener: socket.socket, settings: Settings, t
                     channel.send("api", msgpack.packb(told | {"metrics": export(metrics.registry)}))
                     await asyncio.sleep(REPORT_S)
 
-            async with background(report()), delivery.serving(listener, stop.asked, stop.hurry):
+            async with background(report()), delivery.serving(listeners[0], stop.asked, stop.hurry):
                 log.info("%s is ready", part.name)
                 await stop.asked.wait()
 
@@ -237,11 +243,11 @@ class _Reports:
         return [self._gone, *(report["metrics"] for report in self._last.values())]
 
 
-async def _run_api(part: Part, listener: socket.socket, settings: Settings, tokens: Tokens) -> None:
+async def _run_api(part: Part, listeners: Sequence[socket.socket], settings: Settings, tokens: Tokens) -> None:
     stop = Stop()
     async with opened_log(settings) as alert_log:
         with contextlib.closing(_ApiProcess(part, settings, tokens, alert_log)) as process:
-            async with process.running(listener):
+            async with process.running(*listeners):
                 log.info("api is ready on %s", settings.api)
                 await stop.asked.wait()
                 process.calls.draining = True
@@ -268,10 +274,10 @@ class _ApiProcess:
         self._channel.close()
 
     @contextlib.asynccontextmanager
-    async def running(self, listener: socket.socket) -> AsyncIterator[None]:
+    async def running(self, listener: socket.socket, scraped: socket.socket | None = None) -> AsyncIterator[None]:
         """Serve for as long as the block runs."""
         upkeep = background(self._watch_log(), purge_for_ever(self._keeper))
-        async with upkeep, serve(make_app(self.calls), listener, self.calls.metrics):
+        async with upkeep, serving(self.calls, listener, scraped):
             yield
 
     def _received(self, data: bytes) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 from end_to_end.alerts import Json
 from end_to_end.earth import Point
+from end_to_end.keys import DESK_SCOPE
 from end_to_end.node import Node, clean_environment, free_ports
 from end_to_end.times import now, wait_until
 from end_to_end.wire import PATIENCE
@@ -57,6 +58,7 @@ class DeskProcess:
     def start(self) -> None:
         """Start it and wait for the links that it prints."""
         self.output_file.write_bytes(b"")
+        token = self._node.keys.token(scope=f"{DESK_SCOPE} alerts:audit")
         with self.output_file.open("ab") as output:
             self.process = subprocess.Popen(
                 [
@@ -68,7 +70,7 @@ class DeskProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=clean_environment(GEOCAST_TOKEN=self._node.desk, PYTHONUNBUFFERED="1"),
+                env=clean_environment(GEOCAST_TOKEN=token, PYTHONUNBUFFERED="1"),
                 cwd=Path(__file__).parents[2],
             )
         wait_until(lambda: self._has_ended() or "ben:" in self.output(), "the desk prints its links")

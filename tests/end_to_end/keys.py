@@ -12,7 +12,8 @@ from end_to_end.alerts import Json
 from jwt.algorithms import OKPAlgorithm
 from jwt.utils import base64url_encode
 
-EVERY_SCOPE = "alerts:publish alerts:manage alerts:receive alerts:test"
+EVERY_SCOPE = "alerts:publish alerts:manage alerts:audit alerts:receive alerts:test"
+AUDITOR_SCOPE = "alerts:manage alerts:audit"
 DESK_SCOPE = "alerts:publish"
 PHONE_SCOPE = "alerts:receive"
 

@@ -450,7 +450,7 @@ def test_a_node_with_the_deployed_settings_survives_the_primary(
     assert str(certificate.crt) in log
     home = tmp_path / "node"
     home.mkdir()
-    mine = {"GEOCAST_STREAM", "GEOCAST_API", "GEOCAST_LOG", "GEOCAST_KEYS"}
+    mine = {"GEOCAST_STREAM", "GEOCAST_API", "GEOCAST_METRICS", "GEOCAST_LOG", "GEOCAST_KEYS"}
     others = {name: value for name, value in settings.items() if name not in mine}
     with Node(home, keys, log=log, **others) as node:
         spot = ground()

@@ -2,7 +2,7 @@
 // A preview is asked of the node whenever something changes; only what it would accept can be approved.
 
 import { circleMap } from "/desk/map.js";
-import { ago, clock, decided, greyed, isStale, span, stateWord } from "/desk/list.js";
+import { ago, clock, counted, decided, greyed, isStale, span, stateWord } from "/desk/list.js";
 import { DRILLS, foreign, make } from "/shared/elements.js";
 
 const TEXTS = ["headline", "description", "category", "severity"];
@@ -103,8 +103,8 @@ export class Detail {
     by("detail").classList.toggle("detail-locked", item.locked);
     by("record").replaceChildren(...record(item));
     by("told").hidden = !item.delivery;
-    by("sent").textContent = item.delivery?.sent.toLocaleString() ?? "–";
-    by("acked").textContent = item.delivery?.acked.toLocaleString() ?? "–";
+    by("sent").textContent = counted(item.delivery, "sent");
+    by("acked").textContent = counted(item.delivery, "acked");
     by("ends").textContent = item.published ? clock(Date.parse(item.published.expires_at)) : "–";
     by("form-title").textContent = item.revision ? `Alert, revision ${live ? item.revision + 1 : item.revision}` : "Alert";
     by("waits").textContent = item.waits || (item.pending ? `${stateWord(item)}…` : "");

@@ -70,6 +70,14 @@ export function stateWord(item) {
 }
 
 /** The items of a list: what can still be published before what is too old; then the latest first. */
+/** What the node says of an alert's deliveries: an exact count, or (without alerts:audit) one that is rounded down. */
+export function counted(delivery, name) {
+  if (!delivery) return "–";
+  const number = delivery[name].toLocaleString();
+  if (!delivery.rounded) return number;
+  return delivery[name] ? `${number} or more` : "fewer than 20";
+}
+
 export function listed(items, tab, now) {
   return [...items]
     .filter((item) => tabOf(item) === tab)
@@ -146,7 +154,7 @@ function content(item, now, reason, title) {
   const word = stateWord(item);
   const records = item.row_count === 1 ? "1 record" : `${item.row_count} records`;
   const facts = [ago(item.occurred_at, now), item.district, records].filter(Boolean).join(" · ");
-  const counts = item.delivery ? `sent ${item.delivery.sent.toLocaleString()}, shown ${item.delivery.acked.toLocaleString()}` : "";
+  const counts = item.delivery ? `sent ${counted(item.delivery, "sent")}, shown ${counted(item.delivery, "acked")}` : "";
   return [
     make(
       "span",

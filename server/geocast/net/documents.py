@@ -83,18 +83,19 @@ class CancelledOut(BaseModel):
 
 
 class DeliveryOut(BaseModel):
-    """(connection, revision) pairs handed over by all nodes, and those acknowledged."""
+    """(connection, revision) pairs handed over by all nodes, and those acknowledged; rounded without alerts:audit."""
 
     sent: int
     acked: int
+    rounded: Literal[True] = True
 
 
 class StateOut(BaseModel):
-    """An alert, whether it is live, and how far it got."""
+    """An alert, whether it is live, and how far it got: that of others' alerts with alerts:manage only."""
 
     state: Literal["live", "cancelled", "expired"]
     alert: AlertOut
-    delivery: DeliveryOut
+    delivery: DeliveryOut = DeliveryOut(sent=0, acked=0)
 
 
 class LiveOut(BaseModel):

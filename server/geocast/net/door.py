@@ -283,9 +283,12 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serve(app: ASGIApp, listener: socket.socket, metrics: Metrics) -> AsyncIterator[None]:
-    """Serve `app` on a bound socket for as long as the block runs."""
-    door = Door(metrics, config.api_connections_for(config.raise_descriptor_limit()))
+async def serve(
+    app: ASGIApp, listener: socket.socket, metrics: Metrics, capacity: int = config.MAX_API_CONNECTIONS
+) -> AsyncIterator[None]:
+    """Serve `app` on a bound socket for as long as the block runs. `capacity`: connections that it takes at most."""
+    room = config.api_connections_for(config.raise_descriptor_limit())
+    door = Door(metrics, min(capacity, room))
     settings = uvicorn.Config(
         app,
         http=cast(type[asyncio.Protocol], functools.partial(Connection, door)),

@@ -7,8 +7,10 @@ Whatever goes wrong leaves here as `application/problem+json`.
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Sequence
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import __version__, failpoints
 from ..alert import Cancel, Entry, OtherKind, Revision, is_id
-from ..alertlog import AlertLog
+from ..alertlog import AlertLog, Counts
 from ..clock import Clock, format_time
 from ..errors import PROBLEMS, LogUnavailable, Malformed, Problem, Violation, trace
 from ..frames import alert_map
@@ -33,8 +35,9 @@ from ..metrics import CONTENT_TYPE, Metrics, gauge
 from ..policy import Policy
 from ..publishing import Outcome, Publisher, Publishing
 from ..strict import load_json
-from ..tokens import MANAGE, PUBLISH, Grant, Tokens
+from ..tokens import AUDIT, MANAGE, PUBLISH, Grant, Tokens
 from . import asyncapi, documents
+from .door import serve
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +45,8 @@ MAX_BODY_BYTES = 64 * 1024
 BODY_S = 10.0  # for a whole body to arrive
 MAX_REQUESTS = 2_000  # under way at once
 RETRY_AFTER_S = 1
+MAX_SCRAPERS = 16  # connections to the listener of --metrics
+LEAST_COUNT = 20  # sessions of one's own that it takes to see another one in a rounded count
 PUBLIC = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/asyncapi.json", "/docs"})
 PUBLIC_UNDER = ("/problems/", "/docs/")
 
@@ -63,8 +68,8 @@ class Api:
     requests: int = field(default=0, init=False)  # under way
 
 
-def make_app(api: Api) -> ASGIApp:
-    """The ASGI application."""
+def make_app(api: Api, *, with_metrics: bool = True) -> ASGIApp:
+    """The ASGI application of the api listener. `with_metrics`: whether /metrics is here."""
     app = FastAPI(
         title="geocast",
         version=__version__,
@@ -77,6 +82,30 @@ def make_app(api: Api) -> ASGIApp:
     _add_alerts(app, api)
     _add_operations(app, api)
     _add_documents(app)
+    if with_metrics:
+        _add_metrics(app, api)
+    return _guarded(app, api)
+
+
+def make_metrics_app(api: Api) -> ASGIApp:
+    """The ASGI application of `--metrics`: nothing but the metrics (H13)."""
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    _add_metrics(app, api)
+    return _guarded(app, api)
+
+
+@contextlib.asynccontextmanager
+async def serving(api: Api, listener: socket.socket, scraped: socket.socket | None) -> AsyncIterator[None]:
+    """Serve the api on its socket, and the metrics there or on one of their own, for as long as the block runs."""
+    async with contextlib.AsyncExitStack() as both:
+        await both.enter_async_context(serve(make_app(api, with_metrics=scraped is None), listener, api.metrics))
+        if scraped is not None:
+            await both.enter_async_context(serve(make_metrics_app(api), scraped, api.metrics, MAX_SCRAPERS))
+        yield
+
+
+def _guarded(app: FastAPI, api: Api) -> ASGIApp:
+    """The application, answering with problems only, behind its guard."""
 
     async def problem(request: Request, error: Exception) -> Response:
         found = _as_problem(error)
@@ -115,19 +144,16 @@ def _add_alerts(app: FastAPI, api: Api) -> None:
 
     @app.get("/v1/alerts/{alert_id}", **documents.GET)
     async def get(request: Request, alert_id: str) -> Response:
-        _grant(request, PUBLISH, MANAGE)
+        grant = _grant(request, PUBLISH, MANAGE)
         history = await api.alert_log.history(alert_id)
         revisions = [entry for entry in history if isinstance(entry, Revision)]
         if not revisions:
             raise Problem("unknown-alert")
-        delivery = await api.alert_log.counts(alert_id)
-        return JSONResponse(
-            {
-                "state": _state(history, api.clock.now().wall_ms),
-                "alert": alert_map(revisions[-1]),
-                "delivery": delivery._asdict(),
-            }
-        )
+        answer = {"state": _state(history, api.clock.now().wall_ms), "alert": alert_map(revisions[-1])}
+        if MANAGE in grant.scopes or revisions[0].source == grant.sub:
+            counts = await api.alert_log.counts(alert_id)
+            answer["delivery"] = counts._asdict() if AUDIT in grant.scopes else _rounded(counts)
+        return JSONResponse(answer)
 
     @app.get("/v1/alerts", **documents.LIST)
     async def live(request: Request) -> Response:
@@ -160,16 +186,18 @@ def _add_operations(app: FastAPI, api: Api) -> None:
     for slug in PROBLEMS:
         api.metrics.refused.labels(slug)
 
-    @app.get("/metrics", **documents.METRICS)
-    async def metrics() -> Response:
-        return Response(api.metrics.render(), media_type=CONTENT_TYPE)
-
     @app.get("/problems/{slug}", **documents.PROBLEM)
     async def problem_type(slug: str) -> Response:
         if slug not in PROBLEMS:
             raise Problem("not-found")
         status, title, explanation = PROBLEMS[slug]
         return JSONResponse({"type": f"/problems/{slug}", "title": title, "status": status, "explanation": explanation})
+
+
+def _add_metrics(app: FastAPI, api: Api) -> None:
+    @app.get("/metrics", **documents.METRICS)
+    async def metrics() -> Response:
+        return Response(api.metrics.render(), media_type=CONTENT_TYPE)
 
 
 def _add_documents(app: FastAPI) -> None:
@@ -233,6 +261,17 @@ def _state(history: Sequence[Entry | OtherKind], now_ms: int) -> str:
         return "cancelled"
     last = [entry for entry in history if isinstance(entry, Revision)][-1]
     return "live" if now_ms < last.ends_at else "expired"
+
+
+def _rounded(counts: Counts) -> dict[str, Any]:
+    """Counts that don't tell of a person, however small the alert, or short (H11)."""
+    return {name: _down(number) for name, number in counts._asdict().items()} | {"rounded": True}
+
+
+def _down(number: int) -> int:
+    """A count down to its two leading digits, and to tens at least; 0 below LEAST_COUNT."""
+    unit = max(10, 10 ** (len(str(number)) - 2))
+    return number // unit * unit if number >= LEAST_COUNT else 0
 
 
 def _as_problem(error: Exception) -> Problem:

@@ -314,6 +314,11 @@ def test_what_the_node_says_of_a_live_alert_is_taken():
     assert observe(item, seen)
     assert not observe(item, seen)
     assert item.delivery == {"sent": 3, "acked": 2}
+    rounded = {"sent": 20, "acked": 0, "rounded": True}
+    assert observe(item, {**seen, "delivery": rounded | {"more": 1}})
+    assert item.delivery == rounded, "protocol, H11"
+    assert observe(item, {"state": "live", "alert": alert})
+    assert item.delivery is None
     version = item.version
     assert observe(item, {**seen, "state": "expired", "alert": alert | {"revision": 2}})
     assert (item.state, item.revision, item.version) == ("expired", 2, version + 1)
