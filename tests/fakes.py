@@ -49,17 +49,17 @@ class FakePeer:
     """A subscriber's connection.
 
     Purpose: to see what is written, in which writes, and how a session ends. Lies: bytes arrive at once and whole;
-    `close` and `abort` only take note, while a real connection goes on to tell the hub by `leave`; a clogged one says
-    so through `on_pause` from inside `write`, as a transport does, but takes any number of bytes.
+    `close` and `abort` only take note, while a real connection goes on to tell the hub by `leave`; one that is `full`
+    says so through `on_slow` from inside `write`, as a transport does, but takes any number of bytes.
     """
 
-    def __init__(self, on_pause: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, on_slow: Callable[[], None] = lambda: None) -> None:
         self.writes: list[bytes] = []
         self.closed: Close | None = None
         self.aborted = False
-        self.clogged = False  # nothing more leaves the transport
+        self.full = False  # nothing more leaves the transport
         self.broken = False  # the transport has died and has not said so yet
-        self._on_pause = on_pause
+        self._on_slow = on_slow
         self._taken = 0
 
     descriptor = -1
@@ -69,8 +69,8 @@ class FakePeer:
         if self.broken:
             raise RuntimeError("the transport is closed")
         self.writes.append(data)
-        if self.clogged:
-            self._on_pause()
+        if self.full:
+            self._on_slow()
 
     def close(self, close: Close) -> None:
         """Take note, of the first reason only."""

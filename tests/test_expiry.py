@@ -28,7 +28,7 @@ class Phone(FakePeer):
     """A subscriber's connection with its session. Lies: as FakePeer, but its end is an end."""
 
     def __init__(self, stage, wire):
-        super().__init__(lambda: stage.hub.pause(self.session.row, stage.clock.now()))
+        super().__init__(lambda: stage.hub.slowed(self.session.row, stage.clock.now()))
         self.stage = stage
         self.session = Session(self, wire, stage.hub, Tokens({"k": PyJWK(KEY, "HS256")}, required=False))
 
@@ -42,8 +42,8 @@ class Phone(FakePeer):
 
     def drain(self):
         """It has read all that was written."""
-        self.clogged = False
-        self.stage.hub.resume(self.session.row, self.stage.clock.now())
+        self.full = False
+        self.stage.hub.recovered(self.session.row, self.stage.clock.now())
 
 
 class Stage:
@@ -155,7 +155,7 @@ def token(stage):
 def resume(stage):
     """A slow one that has read all at last."""
     phone = stage.phone(wire=MSGPACK)
-    phone.clogged = True
+    phone.full = True
     phone.says("ping")
     stage.reads_alert()
     stage.turns()
@@ -331,7 +331,7 @@ def test_a_client_that_was_sent_the_first_of_two_alerts_is_not_sent_the_second_a
 def test_a_wall_clock_that_jumps_an_hour_closes_nobody(hours, stage):
     """Section 6: a token's deadline is monotonic; section 5: so are silence and slowness."""
     slow = stage.phone()
-    slow.clogged = True
+    slow.full = True
     slow.says("ping")
     stage.phone(token=a_token(stage.clock, life_s=60))
     stage.phone(wire=MSGPACK)

@@ -270,7 +270,7 @@ class Geocast(RuleBasedStateMachine):
         if phone.client.slow_since is None and phone in self.phones:
             phone.client.slow_since = self.now.monotonic
             self.trace.notes(phone.name, "slow")
-            self.hub.pause(phone.session.row, self.now)
+            self.hub.slowed(phone.session.row, self.now)
 
     def leaves(self, phone):
         """A session is over."""
@@ -445,7 +445,7 @@ class Geocast(RuleBasedStateMachine):
     def clog(self, which, by):
         """A phone stops to read. Its transport says so at the next write: the answer to a ping, or to a mistake."""
         phone = _one_of(self.reading(), which)
-        phone.clogged = True
+        phone.full = True
         if by is not None:
             self.says(phone, by, MISTAKES.get(by, {}))
 
@@ -454,9 +454,9 @@ class Geocast(RuleBasedStateMachine):
     def drain(self, which, again):
         """A phone has read all (and stops again)."""
         phone = _one_of(self.slow(), which)
-        phone.clogged, phone.client.slow_since = again, None
+        phone.full, phone.client.slow_since = again, None
         self.trace.notes(phone.name, "has read all")
-        self.hub.resume(phone.session.row, self.now)
+        self.hub.recovered(phone.session.row, self.now)
         self.misses_nothing(phone)
 
     @precondition(lambda self: len(self.phones) > 1)

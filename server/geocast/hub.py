@@ -10,15 +10,16 @@ of 64 bits. Three ideas carry everything:
     gets one write; and an extreme alert overtakes the rest of a minor one at the next slice. One write is done for each
     session. Everything else is done for each slice.
 3.  What a session is owed can always be computed anew from `told` (live.py), its places and its filter: `settle`
-    does so after hello, move, filter and token, `resume` after slowness. There is no queue per session: a slow
-    client is a late joiner.
+    does so after hello, move, filter and token, `recovered` when a slow client has taken all. There is no queue per
+    session: a slow client is a late joiner.
 
 Rule 1  A flight is for the current revision (or the cancel) of an alert. A newer entry grounds it at once, and so
         does the alert's end: its bit leaves `alive`, and what is owed but not alive is not sent.
 Rule 2  A row is marked as told in the same slice in which its frame is handed to its transport, not when it matches.
         So between two slices `told` is exactly what was sent, whatever a session does then.
-Rule 3  A paused row (its transport has unsent bytes) is sent nothing. It loses what it owes; `resume` computes it anew.
-Rule 4  `settle` clears what the row owes and sends what it is owed now, behind its reply and in the same write:
+Rule 3  A slow row (its transport has unsent bytes) is sent nothing. What it is owed is cleared; when the transport has
+        sent all, `recovered` computes it anew.
+Rule 4  `settle` clears what the row was owed and sends what it is owed now, behind its reply and in the same write:
         what comes before `ok` was judged by the old places, filter and token; what comes after, by the new.
 Rule 5  A row that is given back is used again only after `told` was cleared for it (`sweep`).
 
@@ -113,7 +114,7 @@ class Hub:
         self._slots: list[tuple[int, ...]] = [()] * capacity  # of its places in the index
         self._descriptors = np.full(capacity, -1, np.int32)
         self._ready = np.zeros(capacity, np.bool_)
-        self._paused = np.zeros(capacity, np.bool_)
+        self._slow = np.zeros(capacity, np.bool_)
         self._may_test = np.zeros(capacity, np.bool_)
         self._wire = np.zeros(capacity, np.uint8)
         self._filter = np.zeros(capacity, np.int32)
@@ -122,7 +123,7 @@ class Hub:
         self._last_write = np.zeros(capacity)
         self._last_read = np.zeros(capacity)
         self._last_ping = np.zeros(capacity)
-        self._paused_since = np.zeros(capacity)
+        self._slow_since = np.zeros(capacity)
         self._token_deadline = np.full(capacity, np.inf)
 
         # For rows that are new or have a new token: the alerts of which the session may be a recipient that lacks what
@@ -175,7 +176,7 @@ class Hub:
         self._wire[row] = wire.number
         self._filter[row] = self._filters.take(wanted)
         self._owed[row] = 0
-        self._paused[row] = False
+        self._slow[row] = False
         self._last_read[row] = self._last_write[row] = self._last_ping[row] = now.monotonic
         self.regrant(row, rights)
         self._ready[row] = True
@@ -225,14 +226,14 @@ class Hub:
         """Bytes came from the session."""
         self._last_read[row] = now.monotonic
 
-    def pause(self, row: int, now: Now) -> None:
+    def slowed(self, row: int, now: Now) -> None:
         """The session's transport has unsent bytes (Rule 3)."""
-        self._paused[row] = True
-        self._paused_since[row] = now.monotonic
+        self._slow[row] = True
+        self._slow_since[row] = now.monotonic
 
-    def resume(self, row: int, now: Now) -> None:
+    def recovered(self, row: int, now: Now) -> None:
         """The session's transport has sent all: send what the session is owed now (Rule 3)."""
-        self._paused[row] = False
+        self._slow[row] = False
         self._last_read[row] = (
             now.monotonic
         )  # the connection was not read while it was slow, so its silence proves nothing
@@ -379,10 +380,10 @@ class Hub:
         return self._may_test[rows] if alert.restricted else np.ones(len(rows), np.bool_)
 
     def _write_slice(self, rows: Rows, now: Now) -> None:
-        """Send each row all that it owes, in one write."""
+        """Send each row all that it is owed, in one write."""
         words = self._owed[rows] & self._alive
         self._owed[rows] = 0
-        go = (words != 0) & ~self._paused[rows]
+        go = (words != 0) & ~self._slow[rows]
         rows, words = rows[go], words[go]
         self._last_write[rows] = now.monotonic
         # Nearly always all rows are owed the same. That is looked at first, for to tell groups apart takes a third as
@@ -457,17 +458,17 @@ class Hub:
     def _look(self, now: Now) -> None:
         """End the sessions whose time is up, and ping those that are quiet."""
         n, mono = self._top, now.monotonic
-        ready, paused = self._ready[:n], self._paused[:n]
+        ready, slow = self._ready[:n], self._slow[:n]
         self._close(ready & (self._token_deadline[:n] <= mono), closing.BAD_TOKEN)
-        self._close(ready & paused & (mono - self._paused_since[:n] >= SLOW_S), closing.SLOW)
-        silent = ready & ~paused & (mono - self._last_read[:n] >= SILENCE_S)
+        self._close(ready & slow & (mono - self._slow_since[:n] >= SLOW_S), closing.SLOW)
+        silent = ready & ~slow & (mono - self._last_read[:n] >= SILENCE_S)
         for peer in self._peers_of(np.flatnonzero(silent)):
             peer.abort()
         idle = mono - self._last_write[:n] >= HEARTBEAT_S
         # A session that is sent an alert every few seconds is never idle, and if it only listens no byte comes from it.
         # It is pinged all the same, so that it can answer before it would be taken for dead.
         quiet = (mono - self._last_read[:n] >= QUIET_S) & (mono - self._last_ping[:n] >= SILENCE_S - QUIET_S)
-        pinged = np.flatnonzero(ready & ~paused & (idle | quiet))[:PINGS]
+        pinged = np.flatnonzero(ready & ~slow & (idle | quiet))[:PINGS]
         self._last_write[pinged] = self._last_ping[pinged] = mono
         self._write_all(pinged, [PING] * len(WIRES))
 
@@ -481,7 +482,7 @@ class Hub:
 
     def slow(self) -> int:
         """How many sessions are slow: their transports have unsent bytes."""
-        return int(np.count_nonzero(self._ready[: self._top] & self._paused[: self._top]))
+        return int(np.count_nonzero(self._ready[: self._top] & self._slow[: self._top]))
 
     def _close(self, which: NDArray[np.bool_], close: Close) -> None:
         for peer in self._peers_of(np.flatnonzero(which)):

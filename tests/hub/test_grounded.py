@@ -48,7 +48,7 @@ def test_a_flight_is_grounded_by_the_end(town, small_slices, which):
         town.clock.monotonic += HALF_HOUR_S
     town.run()
     town.move(peers[5], 1)
-    town.hub.resume(peers[4].row, town.clock.now())
+    town.hub.recovered(peers[4].row, town.clock.now())
     assert [peer.told() for peer in peers] == [["a-1/1"]] * 2 + [[]] * 3 + [["ok"]]
     assert town.landed == []
 

@@ -80,8 +80,8 @@ def test_who_comes_back_after_a_cancel_is_told_once(town):
     town.publish(a_revision(), a_cancel())
     peer = town.join(holding={"a-1": 1})
     town.move(peer, 1)
-    town.hub.pause(peer.row, town.clock.now())
-    town.hub.resume(peer.row, town.clock.now())
+    town.hub.slowed(peer.row, town.clock.now())
+    town.hub.recovered(peer.row, town.clock.now())
     assert peer.told() == ["welcome", "-a-1/2", "ok"]
 
 

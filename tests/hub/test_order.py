@@ -1,4 +1,4 @@
-"""In which order, and in how many writes: the nearest first, the most severe first, all that a row owes at once."""
+"""In which order, and in how many writes: the nearest first, the most severe first, all that a row is owed at once."""
 
 import pytest
 from fakes import DALLAS, a_cancel, a_revision
@@ -62,7 +62,7 @@ def test_of_the_same_severity_a_cancel_goes_first(town, small_slices):
 
 
 def test_two_alerts_that_are_owed_are_one_write(town, small_slices):
-    """Hub, idea 2: a row that owes several alerts gets one write."""
+    """Hub, idea 2: a row that is owed several alerts gets one write."""
     peers = town.crowd(6)
     town.deliver(a_revision("a-1"), a_revision("a-2"), a_revision("a-3", severity="minor"))
     town.run()
@@ -73,7 +73,7 @@ def test_two_alerts_that_are_owed_are_one_write(town, small_slices):
 
 
 def test_rows_of_one_slice_may_owe_different_alerts(town, small_slices):
-    """Hub, idea 2: each is sent all that it owes, and nothing else."""
+    """Hub, idea 2: each is sent all that it is owed, and nothing else."""
     peers = town.crowd(6)
     town.deliver(a_revision("a"))
     town.turn()

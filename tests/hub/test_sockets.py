@@ -69,7 +69,7 @@ def test_what_was_not_sent_whole_is_left_to_the_transport(sockets):
 def test_a_slow_session_and_one_that_has_left_are_not_sent_to(sockets):
     """Rule 3; and a descriptor may be another's once its session has left."""
     town, crowd = a_crowd_with_sockets(sockets, 4)
-    town.hub.pause(crowd[1].row, town.clock.now())
+    town.hub.slowed(crowd[1].row, town.clock.now())
     town.hub.leave(crowd[2].row)
     town.publish(a_revision("a"))
     assert [descriptors for descriptors, _ in sockets.calls] == [[100, 103]]

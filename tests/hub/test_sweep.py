@@ -26,10 +26,10 @@ def test_a_session_that_is_slow_for_30_s_without_a_break_is_closed(town):
     """W4: 4420."""
     slow, pausing = town.crowd(2)
     for peer in (slow, pausing):
-        town.hub.pause(peer.row, town.clock.now())
+        town.hub.slowed(peer.row, town.clock.now())
     town.clock.advance(20)
-    town.hub.resume(pausing.row, town.clock.now())
-    town.hub.pause(pausing.row, town.clock.now())
+    town.hub.recovered(pausing.row, town.clock.now())
+    town.hub.slowed(pausing.row, town.clock.now())
     town.clock.advance(9.9)
     town.sweep()
     assert slow.closed is None
@@ -44,11 +44,11 @@ def test_a_connection_from_which_nothing_came_for_60_s_is_dropped(town):
     silent, talking, slow = town.crowd(3)
     town.clock.advance(40)
     town.hub.heard(talking.row, town.clock.now())
-    town.hub.pause(slow.row, town.clock.now())
+    town.hub.slowed(slow.row, town.clock.now())
     town.clock.advance(20)
     town.sweep()
     assert (silent.aborted, talking.aborted, slow.aborted) == (True, False, False)
-    town.hub.resume(slow.row, town.clock.now())
+    town.hub.recovered(slow.row, town.clock.now())
     town.clock.advance(59.9)
     town.sweep()
     assert (talking.aborted, slow.aborted) == (True, False)
@@ -63,7 +63,7 @@ def test_a_connection_to_which_nothing_was_written_is_pinged(town):
     town.clock.advance(10)
     town.hub.reply(replied.row, {"type": "pong"}, town.clock.now())
     town.publish(a_revision(area=(Circle(DALLAS[0] + METRE, DALLAS[1], 0.5),)))
-    town.hub.pause(slow.row, town.clock.now())
+    town.hub.slowed(slow.row, town.clock.now())
     town.clock.advance(15)
     town.sweep()
     assert [peer.told() for peer in (idle, told, replied, slow)] == [["<ping>"], ["a-1/1"], ["pong"], []]

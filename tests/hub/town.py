@@ -17,7 +17,7 @@ class Subscriber(FakePeer):
     """A FakePeer that knows its row and notes, for all of its town, whose turn it was."""
 
     def __init__(self, town, name):
-        super().__init__(lambda: town.hub.pause(self.row, town.clock.now()))
+        super().__init__(lambda: town.hub.slowed(self.row, town.clock.now()))
         self.town, self.name, self.row = town, name, -1
 
     def write(self, data):

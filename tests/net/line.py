@@ -55,7 +55,7 @@ class FakeTransport:
                 self.connection.pause_writing()
 
     def set_write_buffer_limits(self, high: int) -> None:
-        """A connection has nothing unsent, or it is paused: the mark is 0."""
+        """A connection has nothing unsent, or it is slow: the mark is 0."""
         assert high == 0
 
     def get_write_buffer_size(self) -> int:

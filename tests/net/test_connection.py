@@ -260,7 +260,7 @@ def test_a_welcome_that_does_not_go_out_pauses_the_new_session():
     assert line.stream.hub.slow() == 0
 
 
-def test_a_paused_session_is_closed_like_any_other():
+def test_a_slow_session_is_closed_like_any_other():
     """4420: after its close frame it is read again, so that its end is noticed; a late resume changes nothing."""
     line = joined()
     line.transport.full = True
@@ -309,7 +309,7 @@ def test_a_connection_that_is_lost_leaves_nothing_behind(state):
     line.say(b"G" if state is Line else frame(Opcode.PING)[:3])
     line.lose()
     stream = line.stream
-    assert [len(held) for held in (stream.all, stream.unsaid, stream.clogged, stream.closing)] == [0] * 4
+    assert [len(held) for held in (stream.all, stream.unsaid, stream.slow, stream.closing)] == [0] * 4
     assert len(stream.hub) == 0
     assert line.connection._unread == b""
     line.pass_time(100)

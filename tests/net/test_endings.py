@@ -204,7 +204,7 @@ def test_sessions_with_unsent_bytes_leave_nothing(how):
         wires = await open_and_wait(listener, act, door.welcomed)
         for peer in listener.hub.peers():
             peer.write(bytes(8_000_000))
-        assert len(listener.stream.clogged) == CLIENTS
+        assert len(listener.stream.slow) == CLIENTS
         if how == "drained":
             for peer in listener.hub.peers():
                 peer.close(closing.DRAINING)

@@ -8,8 +8,8 @@ Rule 1  No task, future or timer per connection: deadlines are looked at by `swe
 Rule 2  The parser lives only while it has work. At a frame boundary, with no fragmented message open, it is dropped
         and made anew when bytes come (an idle connection: 1.6 KB with uvloop instead of 5.4 KB). So whole frames
         are fed to it, one at a time.
-Rule 3  The write buffer's high-water mark is 0: a connection has nothing unsent, or it is paused. While it is
-        paused nothing of it is read: what came already waits in `_unread`, the rest in the kernel. (It also ends
+Rule 3  The write buffer's high-water mark is 0: a connection has nothing unsent, or it is *slow*. While it is slow
+        nothing of it is read: what has come already waits in `_unread`, the rest in the kernel. (That also ends
         floods of pings: a peer that never reads can't make pongs pile up.)
 Rule 4  A close frame is written, then the end of the stream; what the peer still sends is thrown away until it
         closes, or for CLOSING_S. (To close at once would let the kernel answer unread bytes with a reset, which may
@@ -100,7 +100,7 @@ class Stream:
         self.arrivals = 0  # connections so far
         self.all: set[Connection] = set()
         self.unsaid: dict[Connection, float] = {}  # oldest first -> the deadline of its next step
-        self.clogged: set[Connection] = set()  # those with unsent bytes
+        self.slow: set[Connection] = set()  # those with unsent bytes
         self.closing: dict[Connection, float] = {}  # oldest first -> when it is dropped
         self._capacity = capacity
         self._max_unsaid = unsaid
@@ -129,7 +129,7 @@ class Stream:
 
     def unsent_bytes(self) -> int:
         """What all transports together have not sent."""
-        return sum(connection.unsent_bytes() for connection in self.clogged)
+        return sum(connection.unsent_bytes() for connection in self.slow)
 
     def abort_all(self) -> None:
         """Drop every connection."""
@@ -193,7 +193,7 @@ def _is_loopback(origin: str) -> bool:
 class Connection(asyncio.Protocol):
     """One connection, from accept to its end; a `Peer` of the hub."""
 
-    __slots__ = ("_paced", "_parser", "_parts", "_paused", "_session", "_stream", "_transport", "_unread", "write")
+    __slots__ = ("_paced", "_parser", "_parts", "_session", "_slow", "_stream", "_transport", "_unread", "write")
 
     write: Callable[[bytes], None]
 
@@ -201,9 +201,9 @@ class Connection(asyncio.Protocol):
         self._stream = stream
         self._parser: ServerProtocol | None = None  # Rule 2
         self._session: Session | None = None  # from the 101 on
-        self._unread = b""  # an incomplete frame, or what came while paused
+        self._unread = b""  # an incomplete frame, or what came while it was slow
         self._parts: list[bytes] = []  # of an open fragmented message
-        self._paused = False
+        self._slow = False
         self._paced = 0.0  # the monotonic time up to which its messages have used up their rate
 
     @property
@@ -238,23 +238,23 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """There are unsent bytes (Rule 3)."""
-        self._paused = True
-        self._stream.clogged.add(self)
+        self._slow = True
+        self._stream.slow.add(self)
         if self in self._stream.closing:
             return
         self._transport.pause_reading()
         if self._session is not None and self._session.row >= 0:
-            self._stream.hub.pause(self._session.row, self._stream.clock.now())
+            self._stream.hub.slowed(self._session.row, self._stream.clock.now())
 
     def resume_writing(self) -> None:
         """All bytes were sent."""
-        self._paused = False
-        self._stream.clogged.discard(self)
+        self._slow = False
+        self._stream.slow.discard(self)
         if self in self._stream.closing or self._transport.is_closing():
             return
         if self._session is not None and self._session.row >= 0:
-            self._stream.hub.resume(self._session.row, self._stream.clock.now())
-        if not self._paused:
+            self._stream.hub.recovered(self._session.row, self._stream.clock.now())
+        if not self._slow:
             self._transport.resume_reading()
             if self._session is not None:
                 self._read(self._unread)
@@ -262,7 +262,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, _exc: Exception | None) -> None:
         """It is over."""
         self._stream.all.discard(self)
-        self._stream.clogged.discard(self)
+        self._stream.slow.discard(self)
         self._stream.unsaid.pop(self, None)
         self._stream.closing.pop(self, None)
         self._leave()
@@ -330,9 +330,9 @@ class Connection(asyncio.Protocol):
     # ---- frames --------------------------------------------------------------------------------------------------
 
     def _read(self, data: bytes) -> None:
-        """Take whole frames out of `data`, one at a time, until one is incomplete or the connection is paused."""
+        """Take whole frames out of `data`, one at a time, until one is incomplete or the connection is slow."""
         at = 0
-        while not self._paused and self not in self._stream.closing and not self._transport.is_closing():
+        while not self._slow and self not in self._stream.closing and not self._transport.is_closing():
             end = frame_end(data, at, self._limit)
             if end is None:
                 break
