@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 import time
+import uuid
 from contextlib import aclosing, asynccontextmanager, suppress
 
 import httpx
@@ -516,6 +517,26 @@ def test_an_entry_that_vanishes_from_the_stream_is_put_back(server, cut):
     run(main)
 
 
+@pytest.mark.parametrize("cut", ["FLUSHALL", "DEL {geocast}:stream"])
+def test_a_follower_hears_when_the_ids_of_the_stream_go_back(server, cut):
+    """Rule 1: on the same connection, as after a clock that was ahead; by the epoch, for ids say nothing then."""
+
+    async def main():
+        async with opened(server.url) as log, Following(log) as following:
+            await log.append(lasting("a-0"))
+            server.command("XSETID", "{geocast}:stream", "9999999999999-0")
+            server.command("HSET", "{geocast}:meta", "epoch", 9999999999999)
+            await until(lambda: log.append(lasting("a-1")), "stored")
+            await until(lambda: ("a-1", 1) in following.given, "followed")
+            server.command(*cut.split())
+            await put_back(log, ["a-0", "a-1"])
+            await until(lambda: log.append(lasting("a-2")), "stored")
+            await until(lambda: ("a-2", 1) in following.given, "followed")
+            assert following.positions == sorted(set(following.positions))
+
+    run(main)
+
+
 def test_a_gap_in_what_comes_is_noticed(server):
     """Rule 1: by the sequence numbers, also where the stream has as many entries as it should."""
 
@@ -698,6 +719,58 @@ def test_a_volatile_log_is_accepted_when_asked_for(tmp_path, options, replicas, 
 
         run(main)
     assert "nothing makes sure that alerts survive a crash" in caplog.text
+
+
+NEVER_SYNCS = "it never syncs its append-only file: set appendfsync always (or everysec)"
+
+
+@pytest.mark.parametrize("user", ["", "blind"])
+def test_a_redis_that_stops_to_sync_takes_nothing_until_it_does_again(server, user):
+    """A3: it is known by a heartbeat, steadily, and from then on nothing is stored; also where CONFIG is forbidden."""
+    rights = "on >secret ~* +@all -config +config|set"
+    server.command("ACL", "SETUSER", "blind", *rights.split())
+    url = server.url.replace("//", f"//{user}:secret@") if user else server.url
+
+    async def main():
+        async with opened(url) as log, opened(url) as other:
+            assert await log.append(lasting())
+            server.command("CONFIG", "SET", "appendfsync", "no")
+            for each in (log, other):
+                await until(lambda each=each: refuses(each), "it is known")
+            beats = [beats_of(each) for each in (log, other)]
+            await until(lambda: min(map(len, beats)) >= 4, "heartbeats")
+            problem = "synced not here, and on 0 of 0 replicas" if user else NEVER_SYNCS
+            assert {found for each in beats for found in each} == {problem}
+            for each in (log, other):
+                with pytest.raises(LogUnavailable, match=problem[:12]):
+                    await each.append(lasting("a-2"))
+            assert "a-2" not in [alert_id for alert_id, *_ in stored_in(server)]
+            server.command("CONFIG", "SET", "appendfsync", "always")
+            for n, each in enumerate((log, other)):
+                await until(lambda each=each: not_raising(each.add_counts({})), "well again")
+                assert await each.append(lasting(f"b-{n}"))
+
+    async def refuses(log):
+        with suppress(LogUnavailable):
+            await log.append(lasting(f"probe-{uuid.uuid4().hex}"))
+        return log._problem is not None
+
+    def beats_of(log):
+        """A list that is told what each heartbeat from now on comes to."""
+        found, beat = [], log._beat
+
+        async def watched():
+            try:
+                await beat()
+            except LogUnavailable as error:
+                found.append(str(error))
+                raise
+            found.append("none")
+
+        log._beat = watched
+        return found
+
+    run(main)
 
 
 def test_everysec_is_warned_of_and_still_durable(tmp_path, caplog):

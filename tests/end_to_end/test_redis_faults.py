@@ -381,6 +381,50 @@ def is_live(node: Node, alert_id: str) -> bool:
 # ---- failover ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("cut", ["FLUSHALL", "DEL {geocast}:stream"])
+def test_nobody_goes_deaf_when_the_ids_of_the_stream_go_back(keys: Keys, tmp_path: Path, join: Join, cut: str):
+    """Section 4, "Durable": the clock of Redis' host was ahead, was set right, and the stream began anew."""
+    with on_one_redis(tmp_path, keys, (), ()) as cluster:
+        cluster.redis.command("XSETID", "{geocast}:stream", "9999999999999-0")
+        spot = ground()
+        sessions = [join(node, place(spot)) for node in cluster.nodes]
+        ahead, back = alert(spot), alert(spot)
+        post_somehow(cluster.nodes[0], "/v1/alerts", ahead)
+        for session in sessions:
+            session.listen(ahead["id"], 1)
+        cluster.redis.command(*cut.split())
+        post_somehow(cluster.nodes[1], "/v1/alerts", back)
+        for session in sessions:
+            session.listen(back["id"], 1)
+            assert session.heard(ahead["id"]) == session.heard(back["id"]) == [1]
+        wait_for_all(cluster.nodes)
+        for node in cluster.nodes:
+            wait_until(lambda node=node: node.get(f"/v1/alerts/{ahead['id']}").status_code == 200, "it is put back")
+
+
+def test_a_redis_that_stops_to_sync_is_named_and_takes_nothing(cluster: Cluster, join: Join):
+    """Section 4: 503 and a reason at /readyz, steadily; what is refused then is neither stored nor delivered."""
+    spot = ground()
+    session = join(cluster.nodes[0], place(spot))
+    cluster.redis.command("CONFIG", "SET", "appendfsync", "no")
+    for node in cluster.nodes:
+        wait_until(lambda node=node: "never syncs its append-only file" in node.get("/readyz").text, "it is named")
+    before = [node.output().count("the log can be used again") for node in cluster.nodes]
+    refused = [alert(spot) for _ in range(6)]
+    for body, node in zip(refused, cluster.nodes * 3, strict=True):
+        assert node.post("/v1/alerts", body).status_code == 503
+        assert "never syncs" in node.get("/readyz").text
+    assert [entries_about(cluster.redis, body["id"]) for body in refused] == [0] * 6
+    cluster.redis.command("CONFIG", "SET", "appendfsync", "always")
+    wait_for_all(cluster.nodes)
+    for count, node in zip(before, cluster.nodes, strict=True):
+        assert node.output().count("the log can be used again") - count in (1, 3), "once in each process"
+    for body in refused:
+        post_somehow(cluster.nodes[1], "/v1/alerts", body)
+        session.listen(body["id"], 1)
+        assert session.heard(body["id"]) == [1]
+
+
 def test_a_failover_by_sentinels_loses_nothing_that_a_replica_has_acknowledged(keys: Keys, tmp_path: Path, join: Join):
     """Kill -9 of the primary; `--log-replicas 1`: every 201 is there, cancelled stays cancelled, nobody is missed."""
     options = ("--log-replicas", "1")

@@ -23,7 +23,9 @@ Failover. Redis replicates asynchronously, and a restart without `appendfsync al
 
 Rule 1  Each entry has a sequence number and an epoch. A follower that finds a gap or another epoch, or whose last entry
         is gone when it reconnects to another server, knows that history was rewound: it has the log begin a new epoch,
-        and reads it from the start. Those who follow drop what they have by (id, revision).
+        and reads it from the start. Those who follow drop what they have by (id, revision). A stream that begins anew
+        may have lower ids than before (the clock of its host was set), and then nothing of it comes to who waits
+        behind a higher one: so at the end of what comes the epoch is compared with the log's.
 Rule 2  Each process keeps, in memory, the bytes of the entries of alerts that have not ended, those of other kinds too
         (LogG5). In a new epoch, and when another server answers, it puts back what the log lacks: alerts that are
         cancelled first, the others a second later, so that no cancelled alert comes back to life. Entries of one alert
@@ -161,6 +163,7 @@ class RedisStreamsLog:
         self._volatile = volatile
         self._primary = Primary(self._target)
         self._problem: str | None = None  # why it can't be used, as far as the last heartbeat could tell
+        self._unproven = False  # something was not synced in time: the next heartbeat has to be written, and be synced
         self.deaf: str | None = None  # why what is read is not what is written
         self._beating: asyncio.Task[None] | None = None
         self._mending: asyncio.Task[None] | None = None
@@ -169,9 +172,10 @@ class RedisStreamsLog:
         self._bad: set[_Id] = set()
 
         self.identity: tuple[str, str] | None = None  # of the server: one life of one process, one history
+        self._sync_mode: str | None = None  # its `appendfsync`; "unknown" where it does not say so
         self._at_once = False  # whether what Redis shows is durable
         self._whole: tuple[tuple[str, str], int] | None = None  # the server and epoch whose log has what is known here
-        self._epoch = 0
+        self.epoch = 0
         self._seq = 0  # the last that is known to be there, and durable
         self.tops: tuple[_Id, _Id] = (_ZERO, _ZERO)  # of the stream, at the last heartbeat but one and at the last
         self._cursor: _Follower | None = None  # of who followed last
@@ -213,7 +217,7 @@ class RedisStreamsLog:
 
     def metrics(self) -> Iterable[Metric]:
         """What it counts, for Prometheus."""
-        yield gauge("log_epoch", "Epoch of the log: a greater one when its history was rewound", self._epoch)
+        yield gauge("log_epoch", "Epoch of the log: a greater one when its history was rewound", self.epoch)
         yield gauge("log_sequence", "Sequence number of the last entry known to be in the log", self._seq)
         if self.heard is not None:
             silence_s = time.monotonic() - self.heard
@@ -302,10 +306,11 @@ class RedisStreamsLog:
         waits_ms = [*(ASK_REPLICAS_MS if self._replicas else ()), max(1, int(min(SYNC_S, within_s / 2) * 1000))]
         command = ("WAIT",) if self._volatile else ("WAITAOF", 1)
         waits = [(*command, self._replicas, wait_ms) for wait_ms in waits_ms]
-        script_call = ("EVAL", script, 1, self._keys, self._epoch, self._seq, *arguments)
+        script_call = ("EVAL", script, 1, self._keys, self.epoch, self._seq, *arguments)
         answer, *_, synced = await self._primary.pipe([script_call, *waits], within_s=within_s)
         local, replicas = (1, synced) if self._volatile else synced
         if local < 1 or replicas < self._replicas:
+            self._unproven = True
             here = "here" if local else "not here"
             raise LogUnavailable(f"synced {here}, and on {replicas} of {self._replicas} replicas")
         return answer
@@ -365,7 +370,7 @@ class RedisStreamsLog:
     async def _histories(self, ids: Sequence[str | bytes]) -> list[list[tuple[_Id, Entry | OtherKind | None]]]:
         """The entries of some alerts, None if unreadable, and where in the stream they are; all of it durable."""
         epoch, durable, *groups = await self._primary.call("EVAL", _HISTORY, 1, self._keys, *ids)
-        known = self._seq if int(epoch or 0) == self._epoch else 0
+        known = self._seq if int(epoch or 0) == self.epoch else 0
         newest = 0
         histories = []
         for group in groups:
@@ -461,10 +466,11 @@ class RedisStreamsLog:
         info = await self._primary.call("INFO", *_SECTIONS, within_s=INFO_S)
         identity = self.admit(info)
         self._info = info
-        if identity != self.identity:
-            await self._look_closely()
-        known = self._epoch, self._seq
-        epoch, seq, _ = await self.write_beat(BEAT_MS)
+        await self._see_when_it_syncs(anew=identity != self.identity)
+        known = self.epoch, self._seq
+        # A heartbeat that is young already was not written now, and being synced proves nothing of what comes next.
+        epoch, seq, _ = await self.write_beat(0 if self._unproven else BEAT_MS)
+        self._unproven = False
         if (epoch, seq) < known:
             epoch, _, _ = await self.new_epoch(epoch, known[0])
         self.identity = identity
@@ -489,12 +495,12 @@ class RedisStreamsLog:
 
     def _note(self, epoch: int, seq: int) -> None:
         """Redis has said that so many entries are there, and durable."""
-        if epoch > self._epoch:
-            if self._epoch:
+        if epoch > self.epoch:
+            if self.epoch:
                 self._rewinds += 1
                 log.error("log %s: its history was rewound, cut or flushed: epoch %d begins", self._name, epoch)
-            self._epoch, self._seq = epoch, seq
-        elif epoch == self._epoch:  # answers come in any order
+            self.epoch, self._seq = epoch, seq
+        elif epoch == self.epoch:  # answers come in any order
             self._seq = max(self._seq, seq)
 
     def admit(self, info: Mapping[str, Any]) -> tuple[str, str]:
@@ -505,20 +511,30 @@ class RedisStreamsLog:
             raise LogUnavailable("it is a replica, which can't be written")
         return str(info["run_id"]), str(info["master_replid"])
 
-    async def _look_closely(self) -> None:
-        """Find out when this server syncs what it has accepted."""
-        try:
-            answer = await self._primary.call("CONFIG", "GET", "appendfsync")
-            mode = answer[1].decode()
-        except Unfit:
-            mode = "unknown"  # CONFIG is forbidden, which is wise
+    async def _see_when_it_syncs(self, *, anew: bool) -> None:
+        """Find out when this server syncs what it has accepted; `anew`: it is another server. Raises Unfit if never.
+
+        It is asked again and again, for that may be changed while it runs; unless it does not answer that.
+        """
+        before = None if anew else self._sync_mode
+        mode = before if before == "unknown" else await self._ask_sync_mode()
+        self._sync_mode = mode
+        if mode == "no" and not self._volatile:
+            raise Unfit("it never syncs its append-only file: set appendfsync always (or everysec)")
+        if mode == before:
+            return
         self._at_once = self._replicas == 0 and (self._volatile or mode == "always")
         if self._volatile:
             log.warning("log %s: nothing makes sure that alerts survive a crash of Redis", self._name)
-        elif mode == "no":
-            raise Unfit("it never syncs its append-only file: set appendfsync always (or everysec)")
         elif mode != "always":
             log.warning("log %s: appendfsync is %s: a 201 may take a second; set it to always", self._name, mode)
+
+    async def _ask_sync_mode(self) -> str:
+        try:
+            answer = await self._primary.call("CONFIG", "GET", "appendfsync")
+            return str(answer[1].decode())
+        except Unfit:
+            return "unknown"  # CONFIG is forbidden, which is wise
 
     # ---- what the log has lost -----------------------------------------------------------------------------------
 
@@ -606,6 +622,7 @@ class _Follower:
         """Go on where `before` stopped, or from the start if there was none or history was rewound since."""
         self.identity = self._log.admit(await self._reader.ask("INFO", *_SECTIONS))
         epoch, seq, top = await self._log.write_beat(BEAT_MS)
+        newest = self._log.epoch
         if before is not None:
             same_server = self.identity == before.identity
             goes_on = not rewound and epoch == before.epoch and seq >= before.seq
@@ -613,8 +630,8 @@ class _Follower:
                 self.epoch, self.seq, self.last = before.epoch, before.seq, before.last
                 self.place = self._top = before.place if same_server else before.last
                 return
-            if epoch <= before.epoch:
-                epoch, seq, top = await self._log.new_epoch(epoch, before.epoch)
+            if epoch <= before.epoch or epoch < newest:
+                epoch, seq, top = await self._log.new_epoch(epoch, max(before.epoch, newest))
         self.epoch, self.seq, self._top = epoch, seq, top
 
     async def _is_there(self, before: "_Follower") -> bool:
@@ -685,11 +702,16 @@ class _Follower:
         return Positioned(position, entry) if isinstance(entry, Revision | Cancel) else None
 
     def _check_hearing(self) -> None:
-        """Raise LogUnavailable if what Redis has accepted did not come: this stream is not the one that is written."""
+        """Raise LogUnavailable if what Redis has accepted did not come: this stream is not the one that is written.
+
+        Raises _Rewound if it is, and began anew below what was read of it (Rule 1).
+        """
         elsewhere = self._log.identity not in (self.identity, self._others)
         if elsewhere or self.place < max(self._top, self._log.tops[0]):
             self._log.deaf = "the stream that is read is not the one that is written"
             raise LogUnavailable(self._log.deaf)
+        if self.epoch < self._log.epoch:
+            raise _Rewound
 
 
 def _id(text: bytes) -> _Id:
