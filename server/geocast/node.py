@@ -33,6 +33,8 @@ def open_log(settings: Settings) -> AlertLog:
         return RedisStreamsLog(settings.log, replicas=settings.log_replicas, volatile=settings.allow_volatile_log)
     if scheme == "memory" and colon and not rest:
         return MemoryLog()
+    if scheme == "sqlite" and str(Path(rest)) == ":memory:":
+        raise ConfigError("--log: SQLite's own :memory: can't be shared by threads; give a file, or memory: for tests")
     if scheme == "sqlite" and rest:
         return SqliteLog(Path(rest))
     raise ConfigError("--log: expected memory:, sqlite:PATH, or a URL of Redis (redis://HOST:PORT)")

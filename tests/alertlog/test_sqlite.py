@@ -2,12 +2,15 @@
 
 import asyncio
 import dataclasses
+import errno
+import fcntl
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
-from contextlib import aclosing, closing
+from contextlib import aclosing, closing, suppress
 from pathlib import Path
 
 import msgpack
@@ -20,7 +23,7 @@ from alertlog.later import POLYGON, of_another_kind, with_area, with_members  # 
 from fakes import NOON_MS, FakeClock, a_cancel, a_revision, alert_request  # noqa: E402
 
 from geocast import policy  # noqa: E402
-from geocast.alertlog import RETENTION_MS, Counts, codec, sqlite  # noqa: E402
+from geocast.alertlog import RETENTION_MS, Counts, codec, sqlite, sqlite_file  # noqa: E402
 from geocast.alertlog.sqlite import SqliteLog  # noqa: E402
 from geocast.alertlog.witness import Witness  # noqa: E402
 from geocast.errors import ConfigError, LogUnavailable  # noqa: E402
@@ -203,7 +206,7 @@ def test_followers_of_all_processes_get_the_same_in_the_same_order(path):
 
 def test_who_waits_too_long_for_another_processs_write_is_told(path, monkeypatch):
     """A3, F3: LogUnavailable while the file is locked; afterwards all goes on."""
-    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.01)
 
     async def main():
         async with Opened(path) as log:
@@ -567,11 +570,202 @@ def test_a_good_file_is_left_as_it_is(path):
 def test_a_file_of_a_later_version_is_refused(path):
     """`AlertLog.start`: ConfigError, and the file is not touched."""
     fill(path, 3)
-    edit(path, [f"PRAGMA user_version = {sqlite.VERSION + 1}"])
+    edit(path, [f"PRAGMA user_version = {sqlite_file.VERSION + 1}"])
     with pytest.raises(ConfigError, match=r"^log .*geocast\.db: made by a later version of geocast$"):
         contents(path)
-    edit(path, [f"PRAGMA user_version = {sqlite.VERSION}"])
+    edit(path, [f"PRAGMA user_version = {sqlite_file.VERSION}"])
     assert len(contents(path)[0]) == 3
+
+
+def another_database(path):
+    """Somebody's, with a table that happens to have the name of ours."""
+    edit(path, ["CREATE TABLE entry (word TEXT)"], ["INSERT INTO entry VALUES ('kept')"])
+
+
+def a_marked_database(path):
+    """Somebody's, with a mark of its own and nothing in it yet."""
+    edit(path, ["PRAGMA application_id = 7"], ["PRAGMA user_version = 1"], ["VACUUM"])
+
+
+def a_broken_database(path):
+    """Somebody's, with a page that can't be read."""
+    edit(path, ["CREATE TABLE t (word TEXT)"], *(["INSERT INTO t VALUES (?)", "x" * 3000] for _ in range(20)))
+    path.write_bytes(bytes(zeroed(bytearray(path.read_bytes()), 1, 3)))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: path.write_text('{"keys": []}\n'),
+        lambda path: path.write_bytes(b"x"),
+        lambda path: path.write_bytes(b"SQLite format 3\0" + b"\1" * 5000),
+        another_database,
+        a_marked_database,
+        a_broken_database,
+    ],
+    ids=["json", "a byte", "a header", "a database", "a marked database", "a broken database"],
+)
+def test_what_was_never_a_log_is_left_as_it_is(tmp_path, make):
+    """`sqlite_file`, Rule 1: ConfigError, again and again; nothing is written to it, renamed or put in its place."""
+    path = tmp_path / "keys.jwks"
+    make(path)
+    before = path.read_bytes()
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"^log .*keys\.jwks: is no alert log; it is left as it is$"):
+            contents(path)
+        assert path.read_bytes() == before
+        assert {other.name for other in tmp_path.iterdir()} <= {"keys.jwks", "keys.jwks.lock"}
+
+
+def test_a_log_is_known_by_its_mark_its_schema_or_its_companion(path):
+    """`sqlite_file`: one without the mark is of an earlier release; one that is broken through and through was here."""
+    fill(path, 3)
+    edit(path, ["PRAGMA application_id = 0"], ["PRAGMA wal_checkpoint(TRUNCATE)"])
+    assert len(contents(path)[0]) == 3
+    data = path.read_bytes()
+    path.with_name(path.name + ".lock").unlink()
+    path.write_bytes(data[: len(data) - PAGE])
+    assert contents(path)[1] == 0
+    assert len(list(path.parent.glob("*.corrupt-*"))) == 1
+    path.write_bytes(b"garbage" * 999)
+    assert contents(path) == ([], 0)
+    path.write_bytes(b"garbage" * 999)
+    path.with_name(path.name + ".lock").unlink()
+    with pytest.raises(ConfigError, match="is no alert log"):
+        contents(path)
+
+
+def test_mending_that_was_cut_short_is_ended_at_the_next_start(path, monkeypatch):
+    """`sqlite_file`, Rule 3: between any two steps what could be read is in one file that will be the log."""
+    damaged(path, lambda data, pages: zeroed(data, pages // 2, 1))
+
+    def crash(_self, _target):
+        raise OSError(errno.EIO, "crash")
+
+    for steps in range(4):  # the copy gets its name; then the old file and its companions move, and the copy comes
+        done = []
+        rename = Path.rename
+
+        def some(self, target, *, done=done, steps=steps, rename=rename):
+            done.append(target)
+            return crash(self, target) if len(done) > steps else rename(self, target)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "rename", some)
+            with suppress(LogUnavailable):
+                sqlite_file.opened(path)[0].close()
+    ids, _ = contents(path)
+    assert 900 <= len(ids) < 1000
+    assert not list(path.parent.glob("*.mend*"))
+    assert len([name for name in path.parent.glob("*.corrupt-*") if not name.name.endswith(("-wal", "-shm"))]) >= 1
+
+
+# ---- what passes -----------------------------------------------------------------------------------------------
+
+
+async def until(true):
+    """Return as soon as `await true()` is."""
+    while True:
+        with suppress(LogUnavailable):
+            if await true():
+                return
+        await asyncio.sleep(0.01)
+
+
+def waited_for(path, reason, end, caplog):
+    """A log that can't be opened now says why to everybody, and is well as soon as `end` has been called."""
+
+    async def main():
+        async with Opened(path) as log:
+            for call in (log.append(a_revision("a-1")), log.add_counts({}), read(log), log.tail(), log.purge(0)):
+                with pytest.raises(LogUnavailable, match=reason):
+                    await call
+            end()
+            await until(lambda: log.append(a_revision("a-1")))
+            assert [entry.id for entry in await entries(log)][-1] == "a-1"
+            await log.add_counts({})
+
+    run(main)
+    said = [record.getMessage() for record in caplog.records if record.name == sqlite.log.name]
+    assert len(said) == 1
+    assert said[0].startswith(f"log {path}: ")
+    assert said[0].endswith("; going on trying")
+
+
+def test_a_file_that_is_locked_at_the_start_is_waited_for(path, monkeypatch, caplog):
+    """`SqliteLog.start`, Rule 2: it passes."""
+    monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.01)
+    fill(path, 1)
+    with closing(sqlite3.connect(path, isolation_level=None)) as hog:
+        hog.execute("BEGIN IMMEDIATE")
+        waited_for(path, "database is locked", lambda: hog.execute("ROLLBACK"), caplog)
+
+
+def test_another_process_that_opens_the_file_is_waited_for(path, monkeypatch, caplog):
+    """`SqliteLog.start`, Rule 2: also for long, and whether or not there is a file yet."""
+    monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.01)
+    with path.with_name(path.name + ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waited_for(path, "another process is opening it", lambda: fcntl.flock(lock, fcntl.LOCK_UN), caplog)
+
+
+def test_a_log_that_waits_may_be_stopped(path, monkeypatch):
+    """`AlertLog.stop`: before it was ever open."""
+    monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.01)
+
+    async def main():
+        async with Opened(path):
+            pass
+
+    with path.with_name(path.name + ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run(main)
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (OSError(errno.EIO, "Input/output error"), True),
+        (OSError(errno.EMFILE, "Too many open files"), True),
+        (PermissionError(errno.EACCES, "Permission denied"), False),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory"), False),
+        (IsADirectoryError(errno.EISDIR, "Is a directory"), False),
+        (OSError(errno.EROFS, "Read-only file system"), False),
+        (ValueError("no name"), False),
+    ],
+    ids=str,
+)
+def test_what_passes_is_told_from_what_an_operator_has_to_put_right(error, passes):
+    """`sqlite_file`, Rule 2."""
+    assert type(sqlite_file.judged(error)) is (LogUnavailable if passes else ConfigError)
+
+
+# ---- a file that is not there any more ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["deleted", "replaced"])
+def test_a_file_that_is_gone_is_missed_by_everybody(path, replaced):
+    """A3, F3: what is written to it would be lost; when it is back all goes on."""
+
+    async def main():
+        async with Opened(path) as log, aclosing(log.follow(0)) as follower:
+            assert await log.append(a_revision())
+            assert len(await read_on(follower)) == 1
+            away = path.rename(path.with_name("away"))
+            if replaced:
+                shutil.copy(away, path)
+            calls = [log.append(a_revision("a-2")), log.add_counts({}), log.add_counts({"a-1": Counts(1, 0)})]
+            calls += [log.history("a-1"), log.live(NOON_MS), log.tail(), log.counts("a-1"), log.purge(0)]
+            for call in (read_on(follower), *calls):
+                with pytest.raises(LogUnavailable, match=r"^its file was deleted or replaced"):
+                    await call
+            away.rename(path)
+            await log.add_counts({})
+            assert await log.append(a_revision("a-2"))
+            assert [entry.id for entry in await entries(log)] == ["a-1", "a-2"]
+
+    run(main)
 
 
 @pytest.mark.parametrize("where", ["nowhere/geocast.db", ".", "file/geocast.db"])

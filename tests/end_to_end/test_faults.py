@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -154,6 +155,85 @@ def test_on_a_full_disk_publishers_get_503_and_all_recovers_without_a_restart(
         wait_until(lambda: node.post("/v1/alerts", body).status_code in (200, 201), "the disk has room again")
         session.listen(body["id"], 1)
         wait_until(lambda: node.get("/readyz").status_code == 200, "ready again")
+
+
+def reason_of(node: Node) -> str:
+    """Why the node is not ready, as far as it answers."""
+    with contextlib.suppress(httpx.TransportError):
+        answer = node.get("/readyz")
+        return " ".join(answer.json()["reasons"]) if answer.status_code == 503 else ""
+    return ""
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_disk_that_is_full_at_the_start_is_waited_for(
+    keys: Keys, tmp_path: Path, small_disk: Path, join: Join, workers: str
+):
+    """K1, /readyz: a full disk passes; what it took before is there afterwards."""
+    node = Node(tmp_path, keys, "--workers", workers, log=f"sqlite:{small_disk}/geocast.db")
+    with node:
+        spot = ground()
+        kept, body = alert(spot), alert(spot)
+        node.publish(kept)
+        assert node.terminate() == 0  # the last one out leaves no write-ahead log, whose room would do
+        filler = small_disk / "filler"
+        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(b"x" * 4096):
+                pass
+        with filler.open("ab", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(b"x"):
+                pass
+        node.launch()
+        wait_until(lambda: "log unreachable" in reason_of(node), "it says why it waits")
+        assert any(reason in reason_of(node) for reason in ("full", "No space left", "disk I/O error"))
+        assert node.process
+        assert node.process.poll() is None
+        answer = node.post("/v1/alerts", body)
+        assert (answer.status_code, answer.json()["type"]) == (503, "/problems/log-unavailable")
+        filler.unlink()
+        wait_until(node._ready, "it is ready when there is room")
+        session = join(node, place(spot))
+        session.listen(kept["id"], 1)
+        node.publish(body)
+        session.listen(body["id"], 1)
+        node.assert_serving()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_log_that_another_process_has_locked_at_the_start_is_waited_for(keys: Keys, tmp_path: Path, workers: str):
+    """K1, /readyz: such as a backup that takes its time; SIGTERM ends the wait, with status 0."""
+    with Node(tmp_path, keys, "--workers", workers) as node:
+        node.kill()
+        with contextlib.closing(sqlite3.connect(node.log_file, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            node.launch()
+            wait_until(lambda: "log unreachable: database is locked" in reason_of(node), "it says why it waits")
+            assert node.terminate() == 0
+            node.launch()
+            wait_until(lambda: "log unreachable: database is locked" in reason_of(node), "it says why it waits")
+            other.execute("ROLLBACK")
+        wait_until(node._ready, "it is ready when the file is free")
+        node.assert_serving()
+
+
+# ---- a file that is not there any more ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_log_that_is_deleted_or_replaced_under_a_node_is_missed(keys: Keys, tmp_path: Path, workers: str):
+    """Section 4: 503 and not ready, with one line in each process; what was written there would be lost."""
+    with Node(tmp_path, keys, "--workers", workers) as node:
+        node.publish(alert(ground()))
+        away = node.log_file.rename(tmp_path / "away")
+        wait_until(lambda: "its file was deleted or replaced" in reason_of(node), "it is missed")
+        assert node.post("/v1/alerts", alert(ground())).status_code == 503
+        shutil.copy(away, node.log_file)
+        assert node.post("/v1/alerts", alert(ground())).status_code == 503
+        said = node.output().count("its file was deleted or replaced")
+        assert 1 <= said <= (3 if workers == "2" else 1)
+        away.rename(node.log_file)
+        wait_until(node._ready, "it is ready when the file is back")
+        node.assert_serving()
 
 
 # ---- a broken file -----------------------------------------------------------------------------------------------

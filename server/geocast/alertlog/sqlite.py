@@ -14,14 +14,14 @@ F2      An append of this process wakes the followers at once; one of another pr
 R1      Neither the wall clock nor what the file bears witness to says that it is too early (`witness.py`).
 R2      Each row has a CRC-32. A row that fails it, or that is no entry, is set aside in place: skipped, named in the
         log by its position, and counted. A file that SQLite can't read any more is renamed, and every row that can
-        still be read goes into a new one (`salvage`).
+        still be read goes into a new one (`sqlite_file`).
 
-Two threads, a connection each: one writes, one reads. The event loop itself only asks for `data_version`.
+Two threads, a connection each: one writes, one reads. The event loop itself only asks for `data_version`, and whether
+the file is still at its path: what is written to one that was deleted or replaced would be lost, so that is refused.
 """
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import sqlite3
 import time
@@ -37,40 +37,20 @@ from .. import failpoints
 from ..alert import Cancel, Entry, OtherKind, Revision
 from ..clock import Now
 from ..errors import ConfigError, LogUnavailable
-from . import BATCH, HEARTBEAT_S, RETENTION_MS, Counts, Positioned, codec, current, follows
+from . import BATCH, HEARTBEAT_S, RETENTION_MS, Counts, Positioned, codec, current, follows, sqlite_file
+from .sqlite_file import COLUMNS
 from .witness import NEWEST, Witness
 
 log = logging.getLogger(__name__)
 
 FEW = 32  # entries that the loop itself reads, from memory: in a fan-out, a thread gets the GIL after milliseconds
 POLL_S = 0.008  # how late an append of another process may be noticed; each look takes 60 µs
-BUSY_TIMEOUT_S = 2.0  # how long to wait for another process's write lock
+RETRY_S = 0.25  # after the file could not be opened for a reason that passes
 MAX_WAITING = 10_000  # appends in the queue; beyond, the log is unavailable
 MAX_COMMIT = 500  # appends in one transaction
 PURGE_BATCH = 500  # alerts forgotten in one transaction
-VERSION = 1
 
-_SCHEMA = f"""
-CREATE TABLE IF NOT EXISTS entry (
-    position INTEGER PRIMARY KEY AUTOINCREMENT,
-    id       TEXT    NOT NULL,
-    revision INTEGER NOT NULL,
-    ends_at  INTEGER NOT NULL,
-    payload  BLOB    NOT NULL,
-    checksum INTEGER NOT NULL,
-    UNIQUE (id, revision)
-) STRICT;
-CREATE INDEX IF NOT EXISTS entry_ends_at ON entry (ends_at);
-CREATE TABLE IF NOT EXISTS delivery (
-    id    TEXT PRIMARY KEY,
-    sent  INTEGER NOT NULL,
-    acked INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-PRAGMA user_version = {VERSION};
-"""
-_MAGIC = b"SQLite format 3\0"
 _PROBE = " " * 16_384  # no id; takes as much room as any entry
-_COLUMNS = "position, id, revision, ends_at, payload, checksum"
 
 _T = TypeVar("_T")
 _Row = tuple[int, str, int, int, bytes, int]
@@ -90,45 +70,79 @@ class SqliteLog:
         self._committer: asyncio.Task[None] | None = None
         self._appended = asyncio.Event()  # replaced by a new one at each commit of ours
         self._write_failed = False
+        self._problem: str | None = "it is not open"  # why it can't be used
+        self._identity: tuple[int, int] | None = None  # of the file that is open
+        self._opening: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
+        self._writer: sqlite3.Connection  # these three are there when there is no problem
+        self._reader: sqlite3.Connection
+        self._watcher: sqlite3.Connection
         self._writer_thread = ThreadPoolExecutor(1, "log-writer")
         self._reader_thread = ThreadPoolExecutor(1, "log-reader")
 
     # ---- life ------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Open or create the file, salvaging what can be read of a broken one. Raises ConfigError."""
-        self._writer = await self._in(self._writer_thread, self._open)
-        self._reader = await self._in(self._reader_thread, lambda: _connect(self._path))
-        self._watcher = _connect(self._path)
+        """Open or create the file, mending a broken one. Raises ConfigError.
+
+        What passes, as a full disk does, is waited for, by every method.
+        """
+        try:
+            await self._open()
+        except ConfigError as error:
+            raise ConfigError(f"log {self._path}: {error}") from None
+        except LogUnavailable as error:
+            log.warning("log %s: %s; going on trying", self._path, error)
+            self._problem = str(error)
+            self._opening = asyncio.get_running_loop().create_task(self._open_for_ever())
 
     async def stop(self) -> None:
         """Commit what is waiting, then close."""
+        self._stopping.set()
+        if self._opening is not None:
+            await asyncio.gather(self._opening, return_exceptions=True)
         while self._committer is not None:
             await asyncio.wait([self._committer])
-        await self._in(self._writer_thread, self._writer.close)
-        await self._in(self._reader_thread, self._reader.close)
-        self._watcher.close()
+        if self._problem is None:
+            await self._in(self._writer_thread, self._writer.close)
+            await self._in(self._reader_thread, self._reader.close)
+            self._watcher.close()
         self._writer_thread.shutdown()
         self._reader_thread.shutdown()
 
-    def _open(self) -> sqlite3.Connection:
+    async def _open(self) -> None:
+        writer, lost = await self._in(self._writer_thread, lambda: sqlite_file.opened(self._path))
+        self.quarantined += lost
         try:
-            # Several processes may start at once: one of them looks, and mends, at a time.
-            with self._path.with_name(self._path.name + ".lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                try:
-                    writer = _create(self._path)
-                except sqlite3.DatabaseError as error:
-                    if isinstance(error, sqlite3.OperationalError):
-                        raise
-                    self.quarantined += salvage(self._path)
-                    writer = _create(self._path)
-        except (OSError, ValueError, sqlite3.Error) as error:  # ValueError: a path without a file's name
-            reason = getattr(error, "strerror", None) or error
-            raise ConfigError(f"log {self._path}: {reason}") from None
+            self._reader = await self._in(self._reader_thread, lambda: sqlite_file.connect(self._path))
+            self._watcher = sqlite_file.connect(self._path)
+        except sqlite3.Error as error:
+            await self._in(self._writer_thread, writer.close)
+            raise sqlite_file.judged(error) from None
         if self._max_pages is not None:
-            writer.execute(f"PRAGMA max_page_count = {self._max_pages:d}")
-        return writer
+            await self._in(self._writer_thread, lambda: _cap(writer, self._max_pages))
+        self._writer = writer
+        self._identity = sqlite_file.identity(self._path)
+        self._problem = None
+
+    async def _open_for_ever(self) -> None:
+        while self._problem is not None and not self._stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RETRY_S):
+                    await self._stopping.wait()
+            try:
+                await self._open()
+            except (ConfigError, LogUnavailable) as error:
+                if str(error) != self._problem:
+                    log.warning("log %s: %s; going on trying", self._path, error)
+                self._problem = str(error)
+
+    def _check(self) -> None:
+        """Raise LogUnavailable if the file is not open, or is not the one at its path any more."""
+        if self._problem is not None:
+            raise LogUnavailable(self._problem)
+        if sqlite_file.identity(self._path) != self._identity:
+            raise LogUnavailable("its file was deleted or replaced; put it back, or start the node again")
 
     # ---- append ------------------------------------------------------------------------------------------------
 
@@ -166,6 +180,7 @@ class SqliteLog:
 
     async def add_counts(self, counts: Mapping[str, Counts]) -> None:
         """Add to the deliveries of each alert; with nothing to add, try a failed writer again."""
+        self._check()
         if self._write_failed:
             await self._write(_probe)
             await self._write(_end_probe)
@@ -176,7 +191,7 @@ class SqliteLog:
 
     async def purge(self, now_ms: int) -> int:
         """Forget alerts of which every entry ended RETENTION_MS ago, PURGE_BATCH alerts at a time."""
-        rows = await self._select(f"SELECT {_COLUMNS} FROM entry ORDER BY position DESC LIMIT {NEWEST}")
+        rows = await self._select(f"SELECT {COLUMNS} FROM entry ORDER BY position DESC LIMIT {NEWEST}")
         newest = [entry for _, entry in self._readable(rows)]
         cutoff = self._witness.at_least(newest, Now(now_ms, time.monotonic())) - RETENTION_MS
         total = 0
@@ -191,6 +206,7 @@ class SqliteLog:
 
         (One that is let go of in another thread resets its statement there, while this one may be using it again.)
         """
+        self._check()
         try:
             result = await self._in(self._writer_thread, lambda: _transact(self._writer, work))
         except LogUnavailable:
@@ -203,13 +219,13 @@ class SqliteLog:
 
     async def history(self, alert_id: str) -> Sequence[Entry | OtherKind]:
         """All entries of one alert."""
-        rows = await self._select(f"SELECT {_COLUMNS} FROM entry WHERE id = ? ORDER BY revision", alert_id)
+        rows = await self._select(f"SELECT {COLUMNS} FROM entry WHERE id = ? ORDER BY revision", alert_id)
         return [entry for _, entry in self._readable(rows) if entry is not None]
 
     async def live(self, now_ms: int) -> Sequence[Revision]:
         """The current revision of each live alert."""
         rows = await self._select(
-            f"SELECT {_COLUMNS} FROM entry WHERE id IN (SELECT id FROM entry WHERE ends_at > ?) ORDER BY id, revision",
+            f"SELECT {COLUMNS} FROM entry WHERE id IN (SELECT id FROM entry WHERE ends_at > ?) ORDER BY id, revision",
             now_ms,
         )
         found = []
@@ -229,11 +245,12 @@ class SqliteLog:
         """The entries behind `after`, and those to come."""
         there = await self.tail() if ended_before_ms else 0
         query = (
-            f"SELECT {_COLUMNS} FROM entry WHERE position > ? AND (position > ? OR ends_at >= ?) "
+            f"SELECT {COLUMNS} FROM entry WHERE position > ? AND (position > ? OR ends_at >= ?) "
             "ORDER BY position LIMIT ?"
         )
         at_end = False
         while True:
+            self._check()
             appended, seen = self._appended, self._data_version()
             limit = FEW if at_end else BATCH
             values = after, there, ended_before_ms, limit
@@ -272,6 +289,7 @@ class SqliteLog:
         return Counts(*rows[0]) if rows else Counts()
 
     async def _select(self, query: str, *values: str | int) -> list[Any]:
+        self._check()
         return await self._in(self._reader_thread, lambda: _select(self._reader, query, *values))
 
     def _data_version(self) -> int:
@@ -303,39 +321,8 @@ class SqliteLog:
 # ---- in the threads ----------------------------------------------------------------------------------------------
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-    try:
-        db.execute("PRAGMA synchronous = FULL")
-    except sqlite3.Error:
-        db.close()
-        raise
-    return db
-
-
-def _create(path: Path) -> sqlite3.Connection:
-    """Open the file and make the tables. Raises sqlite3.DatabaseError itself, no subclass, if it is corrupt."""
-    if _head(path) not in (b"", _MAGIC):
-        raise sqlite3.DatabaseError("no database")  # before SQLite opens it, and deletes its write-ahead log
-    db = _connect(path)
-    try:
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version > VERSION:
-            raise ConfigError(f"log {path}: made by a later version of geocast")
-        if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-            raise sqlite3.DatabaseError("corrupt")
-        db.execute("PRAGMA journal_mode = WAL")
-        db.executescript(_SCHEMA)
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def _head(path: Path) -> bytes:
-    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-        return file.read(len(_MAGIC))
-    return b""
+def _cap(db: sqlite3.Connection, max_pages: int | None) -> None:
+    db.execute(f"PRAGMA max_page_count = {max_pages:d}")
 
 
 def _probe(db: sqlite3.Connection) -> None:
@@ -376,7 +363,7 @@ def _transact(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], _T]) 
 
 
 def _insert(db: sqlite3.Connection, entry: Entry) -> bool:
-    query = f"SELECT {_COLUMNS} FROM entry WHERE id = ? ORDER BY revision DESC"
+    query = f"SELECT {COLUMNS} FROM entry WHERE id = ? ORDER BY revision DESC"
     with contextlib.closing(db.execute(query, (entry.id,))) as rows:
         try:
             if not follows(entry, map(_read, rows)):
@@ -414,65 +401,3 @@ def _read(row: _Row) -> Entry | OtherKind:
 def _unavailable(error: sqlite3.Error) -> LogUnavailable:
     # The messages of SQLite name conditions ("database or disk is full"), never values.
     return LogUnavailable(str(error))
-
-
-# ---- a broken file -------------------------------------------------------------------------------------------------
-
-
-def salvage(path: Path) -> int:
-    """Rename a file that SQLite calls corrupt, and copy every row that can still be read into a new one at `path`.
-
-    Nothing is deleted: the old file and its companions stay beside the new one. Returns how many rows could not be
-    read. Raises OSError or sqlite3.Error.
-    """
-    broken = path.with_name(f"{path.name}.corrupt-{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns() % 10**9:09d}")
-    for suffix in ("", "-wal", "-shm"):
-        companion = path.with_name(path.name + suffix)
-        if companion.exists():
-            companion.rename(broken.with_name(broken.name + suffix))
-    saved = lost = 0
-    new = _create(path)
-    try:
-        new.execute("BEGIN IMMEDIATE")
-        for row in _rows_of(broken):
-            try:
-                new.execute(f"INSERT INTO entry ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", row)
-                saved += 1
-            except sqlite3.Error:
-                lost += 1
-        new.execute("COMMIT")
-    finally:
-        new.close()
-    log.error(
-        "log %s was corrupt: %d entries saved, %d lost; the old file is kept as %s", path, saved, lost, broken.name
-    )
-    return lost
-
-
-def _rows_of(path: Path) -> Iterator[Sequence[object]]:
-    """Every row of the table, one look-up each, so that a bad page costs only its own rows; () for one it costs."""
-    if _head(path) != _MAGIC:
-        return
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
-        try:
-            # First of all: else a file that is shorter than its header says is not read at all.
-            db.execute("PRAGMA writable_schema = ON")
-            last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'entry'").fetchone()[0]
-        except (sqlite3.Error, TypeError):
-            return
-        query = f"SELECT {_COLUMNS} FROM entry NOT INDEXED WHERE position = ?"
-        first = _first_position(db)
-        for position in range(first, last + 1):
-            try:
-                row = db.execute(query, (position,)).fetchone()
-            except sqlite3.Error:
-                row = ()
-            if row is not None:
-                yield row
-
-
-def _first_position(db: sqlite3.Connection) -> int:
-    try:
-        return int(db.execute("SELECT min(position) FROM entry").fetchone()[0] or 1)
-    except (sqlite3.Error, TypeError):
-        return 1

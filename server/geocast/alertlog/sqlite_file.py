@@ -1,0 +1,296 @@
+"""The file of a log in SQLite: made, recognised, mended. Plain functions that wait for the disk.
+
+Rule 1  Only what is new, or empty, or was a log once, is written to, renamed or mended. Anything else at that path is
+        somebody's: a mistake of the settings.
+Rule 2  What passes (a full disk, a lock of another process, an I/O error) raises LogUnavailable and may be tried again;
+        what only an operator can put right (no such folder, a folder, no permission, somebody else's file, a file of a
+        later release) raises ConfigError.
+Rule 3  Of a file that SQLite can't read any more nothing is deleted, whatever happens while it is mended: what can be
+        read is copied into a new file beside it first (`.mending`, and `.mended` when it is whole); then the old one is
+        renamed, and the new one takes its place.
+
+A file was a log if its header says so (`application_id`), or, of one that was made before there was that mark, its
+schema; or, where neither can be read any more, if the companion `.lock` has its inode: that was written when it was a
+log last.
+"""
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from ..errors import ConfigError, LogUnavailable
+
+log = logging.getLogger(__name__)
+
+BUSY_TIMEOUT_S = 2.0  # how long to wait for another process's write lock, and for another one that opens the file
+LOOK_AGAIN_S = 0.02  # between looks whether the other one has opened it
+VERSION = 1
+APPLICATION_ID = 0x67636C67  # "gclg"
+COLUMNS = "position, id, revision, ends_at, payload, checksum"
+
+_SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS entry (
+    position INTEGER PRIMARY KEY AUTOINCREMENT,
+    id       TEXT    NOT NULL,
+    revision INTEGER NOT NULL,
+    ends_at  INTEGER NOT NULL,
+    payload  BLOB    NOT NULL,
+    checksum INTEGER NOT NULL,
+    UNIQUE (id, revision)
+) STRICT;
+CREATE INDEX IF NOT EXISTS entry_ends_at ON entry (ends_at);
+CREATE TABLE IF NOT EXISTS delivery (
+    id    TEXT PRIMARY KEY,
+    sent  INTEGER NOT NULL,
+    acked INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+PRAGMA user_version = {VERSION};
+"""
+_MAGIC = b"SQLite format 3\0"
+_HEADER = 100  # bytes
+_ID_AT = slice(68, 72)  # the application id in the header (SQLite's file format, 1.3)
+_PAGE = 65_536  # bytes, at most: the schema is in the first one
+_IN_SCHEMA = b"CREATE TABLE entry ("
+_NO_LOG = "is no alert log; it is left as it is"
+_COMPANIONS = ("", "-wal", "-shm")
+
+_PASSING_ERRNOS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+    *(errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT),
+}
+# CANTOPEN is one of them because what else it could mean was found out by opening the file without SQLite.
+_PASSING_CODES = {
+    *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_IOERR),
+    *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_CANTOPEN),
+}
+
+
+def opened(path: Path) -> tuple[sqlite3.Connection, int]:
+    """A connection to the log at `path`, which is made or mended if need be, and how many rows could not be read.
+
+    Raises ConfigError or LogUnavailable (Rule 2).
+    """
+    try:
+        if (head := _head(path)) and not _may_be_a_log(head) and not _remembered(path):
+            raise ConfigError(_NO_LOG)
+        # Several processes may start at once: one of them looks, and mends, at a time.
+        with _lock(path) as lock:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o644))  # says why it can't be opened; SQLite does not
+            db, lost = _made_or_mended(path)
+            try:
+                _remember(path, lock)
+            except OSError:
+                db.close()
+                raise
+            return db, lost
+    except (OSError, ValueError, sqlite3.Error) as error:  # ValueError: a path without a file's name
+        raise judged(error) from None
+
+
+def judged(error: Exception) -> ConfigError | LogUnavailable:
+    """What `error`, of the system or of SQLite, comes to (Rule 2)."""
+    # The messages of SQLite name conditions ("database or disk is full"), never values.
+    reason = str(getattr(error, "strerror", None) or error)
+    if isinstance(error, sqlite3.Error):
+        passing = getattr(error, "sqlite_errorcode", 0) & 0xFF in _PASSING_CODES
+    else:
+        passing = getattr(error, "errno", None) in _PASSING_ERRNOS
+    return LogUnavailable(reason) if passing else ConfigError(reason)
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection that syncs what it commits. Raises sqlite3.Error."""
+    db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    try:
+        db.execute("PRAGMA synchronous = FULL")
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Which file is at `path`: device and inode; None if there is none, or none can be seen."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[IO[str]]:
+    """The companion `.lock`, open and locked. Raises LogUnavailable if another process has it for too long."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    with _companion(path, ".lock").open("a+", encoding="utf-8") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise LogUnavailable("another process is opening it") from None
+                time.sleep(LOOK_AGAIN_S)
+        yield lock
+
+
+def _companion(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+# ---- is it a log? ----------------------------------------------------------------------------------------------
+
+
+def _head(path: Path) -> bytes:
+    """The header; empty if there is no file."""
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        return file.read(_HEADER)
+    return b""
+
+
+def _may_be_a_log(head: bytes) -> bool:
+    """Whether a file that begins so is a database, or nothing at all: zeros are what a crash may leave of a page."""
+    return head.startswith(_MAGIC) or not any(head)
+
+
+def _remembered(path: Path) -> bool:
+    """Whether the file was a log when one was opened here last."""
+    with contextlib.suppress(OSError):
+        return _companion(path, ".lock").read_text("utf-8") == str(path.stat().st_ino)
+    return False
+
+
+def _remember(path: Path, lock: IO[str]) -> None:
+    if not _remembered(path):
+        lock.truncate(0)
+        lock.write(str(path.stat().st_ino))
+        lock.flush()
+
+
+def _bears_the_mark(path: Path) -> bool:
+    """Whether a file that SQLite can't read was a log, by the bytes of its first page or of its write-ahead log."""
+    found = b""
+    for suffix in ("", "-wal"):
+        with contextlib.suppress(OSError), _companion(path, suffix).open("rb") as file:
+            found += file.read(_PAGE)
+    return found[_ID_AT] == APPLICATION_ID.to_bytes(4, "big") or _IN_SCHEMA in found
+
+
+def _refuse_others(db: sqlite3.Connection) -> None:
+    """Raise ConfigError if this is somebody else's database, or a later release's."""
+    mark = db.execute("PRAGMA application_id").fetchone()[0]
+    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+    columns = {row[1] for row in db.execute("PRAGMA table_info(entry)")}
+    if mark not in (0, APPLICATION_ID) or (tables and not columns.issuperset(COLUMNS.split(", "))):
+        raise ConfigError(_NO_LOG)
+    if db.execute("PRAGMA user_version").fetchone()[0] > VERSION:
+        raise ConfigError("made by a later version of geocast")
+
+
+# ---- make and mend -----------------------------------------------------------------------------------------------
+
+
+def _made_or_mended(path: Path) -> tuple[sqlite3.Connection, int]:
+    if _companion(path, ".mended").exists():
+        _take_over(path)
+    try:
+        return _create(path), 0
+    except sqlite3.DatabaseError as error:
+        if type(error) is not sqlite3.DatabaseError:
+            raise
+        if any(_head(path)) and not _bears_the_mark(path) and not _remembered(path):
+            raise ConfigError(_NO_LOG) from None
+    lost = _mend(path)
+    return _create(path), lost
+
+
+def _create(path: Path) -> sqlite3.Connection:
+    """Open the file and make the tables. Raises sqlite3.DatabaseError itself, no subclass, if it is corrupt."""
+    if (head := _head(path)) and not head.startswith(_MAGIC):
+        raise sqlite3.DatabaseError("no database")  # before SQLite opens it, and deletes its write-ahead log
+    db = connect(path)
+    try:
+        _refuse_others(db)
+        if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+            raise sqlite3.DatabaseError("corrupt")
+        if not head:  # before the write-ahead log: so it is in the file itself from the first moment on
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.executescript(_SCHEMA)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _mend(path: Path) -> int:
+    """Copy every row that can still be read into a new file, which takes the place of the one at `path` (Rule 3).
+
+    Returns how many rows could not be read. Raises OSError or sqlite3.Error.
+    """
+    copy = _companion(path, ".mending")
+    for suffix in _COMPANIONS:
+        _companion(copy, suffix).unlink(missing_ok=True)
+    saved = lost = 0
+    with contextlib.closing(_create(copy)) as new:
+        new.execute("BEGIN IMMEDIATE")
+        for row in _rows_of(path):
+            try:
+                new.execute(f"INSERT INTO entry ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", row)
+                saved += 1
+            except sqlite3.IntegrityError:
+                lost += 1
+            except sqlite3.ProgrammingError:  # () for a row that a bad page costs
+                lost += 1
+        new.execute("COMMIT")
+        new.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    copy.rename(_companion(path, ".mended"))
+    kept = _take_over(path)
+    log.error("log %s was corrupt: %d entries saved, %d lost; the old file is kept as %s", path, saved, lost, kept.name)
+    return lost
+
+
+def _take_over(path: Path) -> Path:
+    """Put the mended copy in the place of the file that was corrupt. The new name of the old one."""
+    old = _companion(path, f".corrupt-{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns() % 10**9:09d}")
+    for suffix in _COMPANIONS:
+        with contextlib.suppress(FileNotFoundError):
+            _companion(path, suffix).rename(_companion(old, suffix))
+    _companion(path, ".mended").rename(path)
+    return old
+
+
+def _rows_of(path: Path) -> Iterator[Sequence[object]]:
+    """Every row of the table, one look-up each, so that a bad page costs only its own rows; () for one it costs."""
+    if not _head(path).startswith(_MAGIC):
+        return
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        try:
+            # First of all: else a file that is shorter than its header says is not read at all.
+            db.execute("PRAGMA writable_schema = ON")
+            last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'entry'").fetchone()[0]
+        except (sqlite3.Error, TypeError):
+            return
+        query = f"SELECT {COLUMNS} FROM entry NOT INDEXED WHERE position = ?"
+        first = _first_position(db)
+        for position in range(first, last + 1):
+            try:
+                row = db.execute(query, (position,)).fetchone()
+            except sqlite3.Error:
+                row = ()
+            if row is not None:
+                yield row
+
+
+def _first_position(db: sqlite3.Connection) -> int:
+    try:
+        return int(db.execute("SELECT min(position) FROM entry").fetchone()[0] or 1)
+    except (sqlite3.Error, TypeError):
+        return 1
