@@ -119,6 +119,7 @@ def test_what_cannot_be_served_is_refused_in_one_line(geocast, tmp_path, monkeyp
         (["--log", "postgres:x"], "--log: expected memory:, sqlite:PATH, or a URL of Redis"),
         (["--log", "sqlite:"], "--log: expected memory:, sqlite:PATH, or a URL of Redis"),
         (["--log", "sqlite:nowhere/geocast.db"], "log nowhere/geocast.db: No such file or directory"),
+        (["--log", "sqlite::memory:"], "--log: SQLite's own :memory: can't be shared"),
         (["--log", "sqlite:."], "log .: "),
         (["--policy", "nowhere.toml"], "policy nowhere.toml: No such file or directory"),
         (["--policy", "broken"], "policy broken: not TOML"),
