@@ -7,6 +7,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DEMO_SECONDS ?= 45
 SOAK_EXAMPLES ?= 5000
 MINUTES ?= 30
+ON ?=
 export DEMO_SECONDS DEMO_FEED
 
 .PHONY: help install demo test soak soak-faults check format bench bench-peers asyncapi lock clean
@@ -54,9 +55,9 @@ soak: $(VENV)/.test  ## the model and the random walk, for long; SOAK_EXAMPLES=5
 	@GEOCAST_SOAK_EXAMPLES=$(SOAK_EXAMPLES) GEOCAST_SOAK_STEPS=100 \
 	  $(BIN)/python -X dev -m pytest --timeout 0 -s tests/test_model.py tests/end_to_end/test_random_walk.py
 
-soak-faults: $(VENV)/.test  ## faults at random, for long; MINUTES=30 prints a seed, FAULT_SEED=… replays it
-	@FAULT_SECONDS=$$(( $(MINUTES) * 60 / 3 )) \
-	  $(BIN)/python -X dev -m pytest --timeout 0 -s tests/end_to_end/test_nemesis.py
+soak-faults: $(VENV)/.test  ## faults at random; MINUTES=30 for each of sqlite, redis and sentinels, or for ON=sentinels alone
+	@FAULT_SECONDS=$$(( $(MINUTES) * 60 )) \
+	  $(BIN)/python -X dev -m pytest --timeout 0 -s tests/end_to_end/test_nemesis.py -k "$(ON)"
 
 check: $(VENV)/.test  ## lint, format, types
 	@$(BIN)/ruff check .

@@ -1,8 +1,8 @@
 #!/bin/sh
 # What `make test` needs beside Python: a redis-server, for the tests of the log in Redis; a chromium, for those of the
-# web pages; a C compiler, for those in which a process has a clock of its own. What is missing is installed if we may, and named in one line if we may not; then those tests are
-# skipped. The tests run servers of their own, so the service that Debian makes of redis-server is neither started nor
-# left enabled.
+# web pages; a C compiler, for those in which a process has a wall clock of its own. What is missing is installed if we
+# may, and named in one line if we may not; then those tests are skipped. The tests run servers of their own, so the
+# service that Debian makes of redis-server is neither started nor left enabled.
 set -u
 commands="redis-server chromium" # each in a Debian package of its own name
 policy=/usr/sbin/policy-rc.d     # asked by Debian's packages before they start anything; 101 means no

@@ -16,13 +16,15 @@ import shutil
 import struct
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
 SOURCE = Path(__file__).with_suffix(".c")
+COMPILER = shutil.which("cc")
 needs_wall_clock = pytest.mark.skipif(
-    shutil.which("cc") is None, reason="no C compiler (requirements/system.sh): a process can't have a clock of its own"
+    COMPILER is None, reason="no C compiler (requirements/system.sh): a process can't have a clock of its own"
 )
 
 
@@ -41,7 +43,7 @@ class WallClock:
 
     def __init__(self, file: Path) -> None:
         """`file`: one that nobody else has."""
-        self.ahead_s = 0.0
+        self._set: list[tuple[float, float]] = [(0.0, 0.0)]  # monotonic time, ahead from then on
         file.write_bytes(bytes(8))
         with file.open("r+b") as opened:
             self._shared = mmap.mmap(opened.fileno(), 8)
@@ -49,8 +51,14 @@ class WallClock:
 
     def set(self, ahead_s: float) -> None:
         """The clock is so many seconds ahead from now on, or behind if that is below 0."""
-        self.ahead_s = ahead_s
+        self._set.append((time.monotonic(), ahead_s))
         struct.pack_into("q", self._shared, 0, round(ahead_s * 1e9))
+
+    def lately(self, within_s: float) -> list[float]:
+        """How far ahead it has been within that time, all of it."""
+        since = time.monotonic() - within_s
+        ends = [at for at, _ in self._set[1:]] + [float("inf")]
+        return [ahead_s for (_, ahead_s), end in zip(self._set, ends, strict=True) if end >= since]
 
 
 def started_with(clock: WallClock | None) -> dict[str, str]:

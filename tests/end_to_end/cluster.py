@@ -16,6 +16,7 @@ from end_to_end.proxy import Proxy
 from end_to_end.times import wait_until
 from redis import RedisError
 from redis_server import RedisServer, Sentinel, sentinel_url
+from wall_clock import COMPILER, WallClock
 
 
 @dataclass
@@ -59,7 +60,9 @@ class Cluster:
 def on_one_redis(folder: Path, keys: Keys, *options: Sequence[str], **redis: str) -> Iterator[Cluster]:
     """A node for each of `options` (more of its command line), ready, on one Redis."""
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(RedisServer(folder / "redis", **redis))
+        server = RedisServer(folder / "redis", **redis)
+        server.clock = WallClock(folder / "redis" / "wall-clock") if COMPILER else None
+        stack.enter_context(server)
         proxies = [stack.enter_context(Proxy(server.port)) for _ in options]
         urls = [f"redis://127.0.0.1:{proxy.port}/0" for proxy in proxies]
         yield Cluster(server, proxies, _nodes(stack, folder, keys, urls, options))
@@ -93,6 +96,8 @@ def _nodes(
         home = folder / f"node-{number}"
         home.mkdir()
         nodes.append(Node(home, keys, *more, log=url))
+        if COMPILER:
+            nodes[-1].own_clock()
         stack.push(nodes[-1])
     with ThreadPoolExecutor() as pool:
         list(pool.map(Node.__enter__, nodes))

@@ -8,7 +8,7 @@ once more (*final*), and every node is asked for every alert (*states*). Then:
                  the client doesn't hold its current revision; or the nodes don't know what was acknowledged
     outside      an alert came to somebody it does not concern, or one that nobody published
     stale        something came after its end or its cancel, or after a newer revision, or is held at the end though
-                 it has ended or is superseded
+                 it has ended or is superseded. (A node whose wall clock is behind may be as much too late.)
     duplicates   an (id, revision) came twice on one connection, or to somebody who said that he holds it
     divided      nodes disagree. An unknown operation may have happened or not, but then for everybody
 
@@ -77,6 +77,8 @@ class Came:
     revision: int
     at: float
     cancels: bool = False
+    behind: float = 0.0
+    """How far the wall clock of the node was behind then."""
 
 
 @dataclass
@@ -221,7 +223,7 @@ class History:
             if operation is None or operation.outcome is Outcome.FAIL or operation.cancels != event.cancels:
                 verdict.outside.append(f"{what}, which nobody published")
                 continue
-            if event.at > operation.ends + SLACK_S:
+            if event.at - event.behind > operation.ends + SLACK_S:
                 verdict.stale.append(f"{what} {event.at - operation.ends:.1f} s after its end")
             elif (later := self.operations.get((event.id, event.revision + 1))) and event.at > later.known_to_all:
                 verdict.stale.append(f"{what} {event.at - later.acknowledged:.1f} s after {later.revision}")

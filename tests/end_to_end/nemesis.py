@@ -46,7 +46,7 @@ class Fault:
 
 
 def faults_of_node(node: Node, dice: random.Random) -> list[Fault]:
-    """Kill -9 of the whole node, or of one of its processes; SIGSTOP; SIGTERM, as in a rolling restart."""
+    """Kill -9 of the whole node, or of one of its processes; SIGSTOP; SIGTERM, as in a rolling restart; its clock."""
     name = f"node {node.home.name}"
 
     @asynccontextmanager
@@ -80,7 +80,38 @@ def faults_of_node(node: Node, dice: random.Random) -> list[Fault]:
     ]
     if "--workers" in node.options:
         faults.append(Fault(f"{name}: a process killed", node, one_killed))
-    return faults
+    return faults if node.clock is None else [*faults, *faults_of_clock(node, dice)]
+
+
+def faults_of_clock(node: Node, dice: random.Random) -> list[Fault]:
+    """Its wall clock is ahead or behind, by seconds, hours or days: for a while as it runs, or when it starts.
+
+    It comes alone, for the node that is started anew is another fault's target, too.
+    """
+    assert node.clock is not None
+    clock, name = node.clock, f"node {node.home.name}"
+
+    def off_s() -> float:
+        return dice.choice((-1, 1)) * dice.choice((dice.uniform(2, 40), dice.uniform(1, 5) * 3_600, 2 * 86_400.0))
+
+    def fault(what: str, restarts: bool, off: Callable[[], float]) -> Fault:
+        @asynccontextmanager
+        async def during() -> AsyncIterator[None]:
+            if restarts:
+                node.kill()
+            clock.set(off())
+            if restarts:
+                node.launch()
+            yield
+            clock.set(0.0)
+
+        return Fault(f"the clock of {name} {what}", node, during)
+
+    return [
+        fault("wrong", False, off_s),
+        fault("ahead for a moment", False, lambda: abs(off_s())),
+        fault("wrong at its start", True, off_s),
+    ]
 
 
 def faults_of_proxy(name: str, proxy: Proxy, dice: random.Random) -> list[Fault]:
@@ -107,8 +138,8 @@ def faults_of_proxy(name: str, proxy: Proxy, dice: random.Random) -> list[Fault]
     ]
 
 
-def faults_of_redis(server: RedisServer) -> list[Fault]:
-    """Kill -9 with a start on the same file, and SIGSTOP."""
+def faults_of_redis(server: RedisServer, dice: random.Random) -> list[Fault]:
+    """Kill -9 with a start on the same file, and SIGSTOP; its wall clock is wrong for a while."""
 
     @asynccontextmanager
     async def killed() -> AsyncIterator[None]:
@@ -122,8 +153,16 @@ def faults_of_redis(server: RedisServer) -> list[Fault]:
         yield
         server.resume()
 
+    @asynccontextmanager
+    async def wrong() -> AsyncIterator[None]:
+        assert server.clock is not None
+        server.clock.set(dice.choice((-1, 1)) * dice.choice((20.0, 7_200.0, 10 * 86_400.0)))
+        yield
+        server.clock.set(0.0)
+
     name = server.folder.name
-    return [Fault(f"{name} killed", server, killed), Fault(f"{name} paused", server, paused)]
+    faults = [Fault(f"{name} killed", server, killed), Fault(f"{name} paused", server, paused)]
+    return faults if server.clock is None else [*faults, Fault(f"the clock of {name} wrong", server, wrong)]
 
 
 def failovers(cluster: Cluster) -> list[Fault]:

@@ -22,6 +22,7 @@ from end_to_end.subscriber import Session
 from end_to_end.times import wait_until
 from end_to_end.wire import PATIENCE
 from schemas import ApiAnswers
+from wall_clock import WallClock
 
 BIN = Path(sys.executable).parent
 ORIGIN = "https://app.example"
@@ -76,6 +77,7 @@ class Node:
             *options,
         ]
         self.settings = settings
+        self.clock: WallClock | None = None  # the machine's, unless it is given one of its own
         self.launcher: list[str] = []
         self.areas: dict[str, list[Json]] = {}
         self.desk = self.keys.token(scope=DESK_SCOPE)
@@ -111,7 +113,7 @@ class Node:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=clean_environment(**self.settings),
+                env=clean_environment(**self.settings, **(self.clock.environment if self.clock else {})),
                 cwd=self.home,
             )
 
@@ -122,6 +124,19 @@ class Node:
             return self.api.get("/readyz").status_code == 200
         except httpx.TransportError:
             return False
+
+    def own_clock(self) -> WallClock:
+        """Give it a wall clock of its own, before it starts."""
+        self.clock = WallClock(self.home / "wall-clock")
+        return self.clock
+
+    def behind_s(self, within_s: float) -> float:
+        """How far its wall clock was behind within that time, at most."""
+        return max(0.0, *(-ahead_s for ahead_s in self.clock.lately(within_s))) if self.clock else 0.0
+
+    def was_off(self, within_s: float) -> bool:
+        """Whether its wall clock was wrong within that time."""
+        return self.clock is not None and any(self.clock.lately(within_s))
 
     def output(self) -> str:
         """All that the process wrote to stdout and stderr."""

@@ -1,6 +1,6 @@
-"""Faults at random under load, by a seed, and the four zeros at the end.
+"""Faults at random under load, by a seed, and the five zeros at the end (`history.py` says of what).
 
-`FAULT_SEED` and `FAULT_SECONDS` choose another run; `make soak-faults MINUTES=30` runs for long.
+`FAULT_SEED` and `FAULT_SECONDS` choose another run; `make soak-faults MINUTES=30 ON=sentinels` runs for long.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from end_to_end.keys import Keys
 from end_to_end.nemesis import Run, failovers, faults_of_node, faults_of_proxy, faults_of_redis
 from end_to_end.node import Node
 from redis_server import needs_redis
+from wall_clock import COMPILER
 
 SECONDS = float(os.environ.get("FAULT_SECONDS", "15"))
 
@@ -38,8 +39,11 @@ def judge(run: Run) -> None:
 @pytest.mark.slow
 @seeds(1)
 def test_one_node_of_several_processes_on_sqlite(keys: Keys, tmp_path: Path, seed: int):
-    """Kill -9 and SIGSTOP of the node and of its processes."""
-    with Node(tmp_path, keys, "--workers", "2") as node:
+    """Kill -9 and SIGSTOP of the node and of its processes; its clock is wrong, as it starts or while it runs."""
+    node = Node(tmp_path, keys, "--workers", "2")
+    if COMPILER:
+        node.own_clock()
+    with node:
         run = Run([node], [], seed, SECONDS)
         run.faults += faults_of_node(node, run.dice)
         judge(run)
@@ -55,7 +59,7 @@ def test_three_nodes_on_one_redis(keys: Keys, tmp_path: Path, seed: int):
         for node, proxy in zip(cluster.nodes, cluster.proxies, strict=True):
             run.faults += faults_of_node(node, run.dice)
             run.faults += faults_of_proxy(f"proxy of {node.home.name}", proxy, run.dice)
-        run.faults += [*faults_of_redis(cluster.redis), run.flush_of(cluster.redis)]
+        run.faults += [*faults_of_redis(cluster.redis, run.dice), run.flush_of(cluster.redis)]
         judge(run)
 
 
@@ -68,7 +72,7 @@ def test_two_nodes_on_sentinels(keys: Keys, tmp_path: Path, seed: int):
     with on_sentinels(tmp_path, keys, options, (*options, "--workers", "2")) as cluster:
         run = Run(cluster.nodes, failovers(cluster), seed, SECONDS)
         for server in cluster.servers:  # one at a time: more than `--log-replicas` promises to survive would be unfair
-            run.faults += [replace(fault, target="any Redis") for fault in faults_of_redis(server)]
+            run.faults += [replace(fault, target="any Redis") for fault in faults_of_redis(server, run.dice)]
         for node in cluster.nodes:
             run.faults += faults_of_node(node, run.dice)
         judge(run)
