@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import h3
+import numpy as np
 
 EARTH_RADIUS_M = 6_371_007.180918475
 EDGE_M = 0.01
@@ -46,6 +47,49 @@ def published(lat: float, lng: float, radius_m: float, resolution: int = 9) -> d
     centre = h3.cell_to_latlng(cell)
     radius = 10 * math.ceil((radius_m + cell_reach(cell)) / 10)
     return {"type": "circle", "lat": centre[0], "lng": centre[1], "radius_m": radius}
+
+
+def published_area(
+    requested: list[dict[str, Any]], current: list[dict[str, Any]] | None = None, resolution: int = 9
+) -> list[dict[str, Any]]:
+    """The circles that stand for those of a request, by B11 and B12; `current`: the current revision's."""
+    first = requested[0]["lat"], requested[0]["lng"]
+    area: list[dict[str, Any]] = []
+    off = 0.0
+    for number, circle in enumerate(requested):
+        here = (circle["lat"], circle["lng"])
+        if number:
+            here = _turned(here, first, (area[0]["lat"], area[0]["lng"]))
+        own = h3.latlng_to_cell(*here, resolution)
+        shape = published(*here, circle["radius_m"] + off, resolution)
+        reach = cell_reach(own)
+        if current is not None and number < len(current):
+            old = h3.latlng_to_cell(current[number]["lat"], current[number]["lng"], resolution)
+            centre, around = h3.cell_to_latlng(old), h3.grid_disk(old, 1)
+            far = max(distance(centre, corner) for cell in around for corner in h3.cell_to_boundary(cell))
+            wide = 10 * math.ceil((circle["radius_m"] + off + far) / 10)
+            if own in around and (own != old or wide == current[number]["radius_m"]):
+                shape, reach = {"type": "circle", "lat": centre[0], "lng": centre[1], "radius_m": wide}, far
+        area.append(shape)
+        off = off or reach
+    return area
+
+
+def _turned(point: Point, start: Point, end: Point) -> Point:
+    """Where the rotation of the sphere that takes `start` to `end` on the shortest way takes a point."""
+    a, b, v = _vector(start), _vector(end), _vector(point)
+    axis = np.cross(a, b)
+    sine = float(np.linalg.norm(axis))
+    if sine == 0:
+        return point
+    axis, angle = axis / sine, math.atan2(sine, float(a @ b))
+    turned = v * math.cos(angle) + np.cross(axis, v) * math.sin(angle) + axis * (axis @ v) * (1 - math.cos(angle))
+    return math.degrees(math.asin(max(-1.0, min(1.0, turned[2])))), math.degrees(math.atan2(turned[1], turned[0]))
+
+
+def _vector(point: Point) -> Any:
+    lat, lng = map(math.radians, point)
+    return np.array([math.cos(lat) * math.cos(lng), math.cos(lat) * math.sin(lng), math.sin(lat)])
 
 
 def locate(place: dict[str, Any]) -> tuple[Point, float]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx
 from end_to_end.alerts import SEVERITIES, Json, alert, approval, cancel_body, circle, ground, new_id, place, revision_of
-from end_to_end.earth import Point, beyond, published
+from end_to_end.earth import Point, beyond, published_area
 from end_to_end.history import SLACK_S, Came, Final, History, Operation, Visit
 from end_to_end.keys import PHONE_SCOPE, bearer
 from end_to_end.node import Node
@@ -346,7 +346,8 @@ class Desk:
 
     async def _begin(self, body: Json, number: int, path: str, request: Json, *, cancels: bool = False) -> None:
         ends = moment(body["expires_at"]).timestamp()
-        area = None if cancels else [published(c["lat"], c["lng"], c["radius_m"]) for c in body["area"]]
+        before = self.alerts.get(body["id"])
+        area = None if cancels else published_area(body["area"], before.operation.area if before else None)
         operation = self.world.history.invoke(body["id"], number, area, ends)
         self.alerts[body["id"]] = kept = Kept(body, operation, path, request)
         await self.ask(kept)

@@ -63,6 +63,15 @@ def test_a_good_history_passes():
     assert found(story) == {}
 
 
+@pytest.mark.parametrize(("behind", "stale"), [(0.0, 1), (3_600.0, 0), (60.0, 1)])
+def test_a_node_whose_clock_is_behind_may_send_late_by_as_much(behind: float, stale: int):
+    """And by no more."""
+    story = Story()
+    story.her.events.append(Came("a", 2, END + 600, behind=behind))
+    story.her.events.remove(told(2))
+    assert found(story) == ({"stale": stale} if stale else {})
+
+
 def test_what_ends_need_not_be_held_and_must_not_be():
     """An alert that has expired is owed to nobody, whatever the nodes say of it."""
     story = Story()
