@@ -14,7 +14,7 @@ from client_demo.demo.show import SUBSCRIBERS, DemoError, Programme, run_demo
 from client_demo.python.link import ClientError
 from client_demo.web.server import missing
 
-from .command import STREAM_URL, WRONG_INPUT, Command, api_options, fail, run, stopped
+from .command import STREAM_URL, WRONG_INPUT, Command, Number, api_options, fail, run, stopped
 from .conformance import conformance
 from .listen import listen, walk
 from .publish import cancel, desk, publish, revise
@@ -67,8 +67,8 @@ def with_map_options(command: Command) -> Command:
 @main.command("map")
 @api_options
 @click.option("--url", default=STREAM_URL, envvar="GEOCAST_STREAM_URL", show_envvar=True, help="The stream listener.")
-@click.option("--lat", type=click.FloatRange(-90, 90), envvar="GEOCAST_LAT", show_envvar=True, help="Where to begin.")
-@click.option("--lng", type=click.FloatRange(-180, 180), envvar="GEOCAST_LNG", show_envvar=True)
+@click.option("--lat", type=Number(-90, 90), envvar="GEOCAST_LAT", show_envvar=True, help="Where to begin.")
+@click.option("--lng", type=Number(-180, 180), envvar="GEOCAST_LNG", show_envvar=True)
 @click.option(
     "--page-token",
     envvar="GEOCAST_PAGE_TOKEN",

@@ -1,6 +1,7 @@
 """What the commands share: how they end, and the options that several of them take."""
 
 import asyncio
+import math
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn, TypeVar
@@ -19,6 +20,17 @@ WRONG_INPUT = 2  # the exit status for input that can't be used, as for wrong op
 
 Result = TypeVar("Result")
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Number(click.FloatRange):
+    """A finite number within bounds. NaN, which click's own lets in, is beyond none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number; a usage error if it is none."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail("expected a finite number", param, ctx)
+        return number
 
 
 def fail(message: object, status: int = 1) -> NoReturn:

@@ -27,7 +27,7 @@ from client_demo.python.link import ClientError, first_to_end
 from client_demo.python.times import own_ms, parse_time
 from client_demo.python.wire import WireName
 
-from .command import SEVERITIES, STREAM_URL, Command, fail, run
+from .command import SEVERITIES, STREAM_URL, Command, Number, fail, run
 
 TOKEN_COMMAND_S = 30
 REFRESHES_PER_S = 2
@@ -184,8 +184,8 @@ def _printed_by(command: str) -> str:
 
 @click.command()
 @stream_options
-@click.option("--lat", type=click.FloatRange(-90, 90), envvar="GEOCAST_LAT", show_envvar=True, help="Where you are.")
-@click.option("--lng", type=click.FloatRange(-180, 180), envvar="GEOCAST_LNG", show_envvar=True)
+@click.option("--lat", type=Number(-90, 90), envvar="GEOCAST_LAT", show_envvar=True, help="Where you are.")
+@click.option("--lng", type=Number(-180, 180), envvar="GEOCAST_LNG", show_envvar=True)
 @click.option(
     "--accuracy",
     "accuracy_m",
@@ -293,8 +293,8 @@ class Point(click.ParamType):
 @stream_options
 @click.option("--from", "start", type=Point(), required=True, help="Where it begins.")
 @click.option("--to", "end", type=Point(), required=True, help="Where it ends.")
-@click.option("--speed", "speed_m_s", type=click.FloatRange(0.1, 1000), default=1.4, help="In metres a second.")
-@click.option("--every", "every_s", type=click.FloatRange(0.2, 600), default=2.0, help="Seconds between two moves.")
+@click.option("--speed", "speed_m_s", type=Number(0.1, 1000), default=1.4, help="In metres a second.")
+@click.option("--every", "every_s", type=Number(0.2, 600), default=2.0, help="Seconds between two moves.")
 def walk(
     start: tuple[float, float], end: tuple[float, float], speed_m_s: float, every_s: float, **options: Any
 ) -> None:

@@ -16,7 +16,7 @@ from client_demo.desk.triage import Desk, Policy
 from client_demo.python.publisher import Publisher
 from client_demo.python.times import format_time, wall_ms
 
-from .command import SEVERITIES, WRONG_INPUT, Command, api_options, fail, run
+from .command import SEVERITIES, WRONG_INPUT, Command, Number, api_options, fail, run
 
 # ---- publish, revise, cancel -------------------------------------------------------------------------------------
 
@@ -28,9 +28,9 @@ def alert_options(command: Command, *, required: bool) -> Command:
         click.option("--headline", required=required, help="1 to 140 characters."),
         click.option("--description", help="Up to 1,000 characters."),
         click.option("--severity", type=click.Choice(SEVERITIES), required=required),
-        click.option("--lat", type=click.FloatRange(-90, 90), required=True, help="Centre, in degrees."),
-        click.option("--lng", type=click.FloatRange(-180, 180), required=True, help="Centre, in degrees."),
-        click.option("--radius", "radius_m", type=float, required=True, help="In metres."),
+        click.option("--lat", type=Number(-90, 90), required=True, help="Centre, in degrees."),
+        click.option("--lng", type=Number(-180, 180), required=True, help="Centre, in degrees."),
+        click.option("--radius", "radius_m", type=Number(0, min_open=True), required=True, help="In metres."),
         click.option("--expires-at", help="When it ends, e.g. 2031-05-01T12:00:00Z. Default: the policy's."),
         reviewer_option,
     ]

@@ -11,7 +11,7 @@ from client_demo.desk.service import PAGE
 from client_demo.desk.store import StoreError
 from client_demo.web.server import missing
 
-from .command import WRONG_INPUT, api_options, fail, run
+from .command import WRONG_INPUT, Number, api_options, fail, run
 
 
 @click.command()
@@ -33,10 +33,10 @@ from .command import WRONG_INPUT, api_options, fail, run
     type=click.Choice(("actual", "exercise", "test")),
     help="What the alerts are. Default: exercise for a replay, actual for what happens now.",
 )
-@click.option("--speed", default=1.0, type=click.FloatRange(0.01, 100_000), help="Of a replay.")
+@click.option("--speed", default=1.0, type=Number(0.01, 100_000), help="Of a replay.")
 @click.option("--ahead", default=12, type=click.IntRange(1), help="How many incidents of a replay lie there already.")
 @click.option("--as-recorded", "is_as_recorded", is_flag=True, help="Take a file at its own times, all at once.")
-@click.option("--every", "every_s", default=60.0, type=click.FloatRange(5), help="Seconds between two polls.")
+@click.option("--every", "every_s", default=60.0, type=Number(5), help="Seconds between two polls.")
 @click.option("--style", "style_url", envvar="GEOCAST_MAP_STYLE", show_envvar=True, help="A map style, for streets.")
 def review(api: str, feed: str, status: str | None, is_as_recorded: bool, **options: object) -> None:
     """Open the review desk: a page where people decide what of a dispatch feed becomes an alert.

@@ -22,6 +22,7 @@ import asyncio
 import contextlib
 import functools
 import json
+import logging
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Iterator
@@ -45,6 +46,9 @@ UNREAD_S = 30.0  # bytes of an answer may stay unsent for so long without a brea
 CLOSING_S = 5.0  # how long a peer may take to close after a refusal
 MAX_CHUNKS = 2_000  # of a chunked body: parsing one takes as long as a thousand bytes, and it may hold a single one
 MAX_AHEAD_BYTES = 96 * 1024  # of requests behind one that is not answered yet: a head and a body
+
+# uvicorn writes a line for each; strangers would fill the journal. They are counted: geocast_refused_total.
+logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg != "Invalid HTTP request received.")
 
 
 class Door:
