@@ -1,11 +1,15 @@
 """What each field may be, and where an error points to: one broken field at a time, and all at once."""
 
 import math
+import re
 
 import pytest
+from cpu import cpu_limit
 from fakes import DALLAS, alert_request
+from hypothesis import given
+from hypothesis import strategies as st
 
-from geocast.requests import Invalid, parse_publication
+from geocast.requests import AlertRequest, Invalid, parse_publication
 
 CIRCLE = {"type": "circle", "lat": DALLAS[0], "lng": DALLAS[1], "radius_m": 800}
 APPROVAL = {"reviewer": "desk-7", "approved_at": "2026-01-31T11:59:00Z"}
@@ -65,6 +69,26 @@ def refusals_of(**changes):
 def test_values_at_the_limits_are_taken(changes):
     """A1 to A11, L5, L6: bounds are inclusive, lengths count code points."""
     assert refusals_of(**changes) == []
+
+
+def headline_pattern():
+    """What the schema of a headline says of it. (To Python `$` is before a line feed at the end too, to ECMA not.)"""
+    pattern = AlertRequest.model_json_schema()["properties"]["headline"]["pattern"]
+    return re.compile(pattern.removesuffix("$") + r"\Z")
+
+
+@given(st.text("a .\n\x00\x85\u00a0\u2003\u3000\ufeff😀", max_size=6))
+def test_the_schema_of_a_headline_says_what_the_parser_does(text):
+    """A3, L2: OpenAPI's pattern takes what is not all blank, and holds no control character."""
+    is_taken = refusals_of(headline=text) == []
+    assert bool(headline_pattern().search(text)) == is_taken
+
+
+def test_the_schema_of_a_headline_is_no_trap_for_who_uses_it():
+    """OpenAPI: a long text with a bad end takes no long time."""
+    with cpu_limit(3):
+        assert not headline_pattern().search("a" * 200_000 + "\x00")
+        assert not headline_pattern().search(" " * 200_000)
 
 
 # ---- what is refused -----------------------------------------------------------------------------------------

@@ -554,7 +554,7 @@ def test_the_policy_in_force_names_the_twelve(node: Node):
     names = set(keys_of(answer.json()))
     texts = set(re.findall(r'"([a-z_]+)"', answer.text))
     assert set(TWELVE) <= names | texts
-    assert {"title", "min_radius_m", "max_radius_m", "max_age_s", "location_resolution"} <= names
+    assert {"title", "min_radius_m", "max_radius_m", "max_age_s", "min_life_s", "location_resolution"} <= names
 
 
 def keys_of(value: Any) -> list[str]:
