@@ -246,7 +246,7 @@ class Delivery:
             await asyncio.sleep(RETRY_S)
 
     async def _apply_all(self, batch: Sequence[Positioned]) -> None:
-        """Apply what was read, and let the loop look at its sockets now and then, between alerts (F4)."""
+        """Apply what was read, and let the loop look at its sockets now and then, between alerts (LogF4)."""
         applied = 0
         for (position, entry), (_, following) in zip(batch, [*batch[1:], (0, None)], strict=True):
             self._position = position

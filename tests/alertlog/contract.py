@@ -1,4 +1,5 @@
-"""What every alert log keeps: the rules of `geocast.alertlog`, A1 to A4, F1 to F3, R1 and R2, LogG1 to LogG4, as tests.
+"""What every alert log keeps: the rules of `geocast.alertlog` as tests: LogA1 to LogA4, LogF1 to LogF3, LogR1, LogR2
+and LogG1 to LogG4.
 
 A backend's test file makes a class of its own from `LogContract` (and `DurableContract`, if it is more than memory) and
 says how to open one. What only one backend can be made to do (a full disk, a broken row) is tested in its own file.
@@ -86,7 +87,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_numbers_run_without_a_gap(self, log):
-        """A1: 1, 2, 3 …; what would break this is not stored."""
+        """LogA1: 1, 2, 3 …; what would break this is not stored."""
         for entry, stored in [
             (a_revision(revision=2), False),
             (a_cancel(revision=2), False),
@@ -106,7 +107,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_nothing_follows_a_cancel(self, log):
-        """A1: nothing follows a cancel, neither a revision nor another cancel."""
+        """LogA1: nothing follows a cancel, neither a revision nor another cancel."""
         for entry in (a_revision(), a_cancel()):
             assert await log.append(entry)
         for entry in (a_revision(revision=3), a_cancel(revision=3), a_cancel(revision=2), a_revision(revision=1)):
@@ -115,7 +116,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_each_alert_has_its_own_numbers(self, log):
-        """A1: for one id; ids differ by case."""
+        """LogA1: for one id; ids differ by case."""
         for alert_id in ("a-1", "A-1", "a-2", "a-1:x"):
             assert await log.append(a_revision(alert_id))
         assert await log.append(a_revision("A-1", 2))
@@ -123,7 +124,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_of_concurrent_appends_of_one_number_one_is_stored(self, log):
-        """A2: exactly one is stored, and it is the one that was told so."""
+        """LogA2: exactly one is stored, and it is the one that was told so."""
         for number in (1, 2, 3):
             rivals = [a_revision(revision=number, headline=f"H{n}") for n in range(50)]
             stored = await asyncio.gather(*(log.append(rival) for rival in rivals))
@@ -133,7 +134,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_a_revision_and_a_cancel_of_one_number_exclude_one_another(self, log):
-        """A2: whatever kind they are of."""
+        """LogA2: whatever kind they are of."""
         for n in range(20):
             await log.append(a_revision(f"a-{n}"))
             rivals = [a_revision(f"a-{n}", 2), a_cancel(f"a-{n}", 2)]
@@ -143,7 +144,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_an_append_whose_caller_has_gone_is_whole_or_nothing(self, log):
-        """A3: it may be stored or not; if it is, it is followed like any other."""
+        """LogA3: it may be stored or not; if it is, it is followed like any other."""
         appends = [asyncio.ensure_future(log.append(a_revision(f"a-{n}"))) for n in range(20)]
         await asyncio.sleep(0)
         for append in appends:
@@ -158,7 +159,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_what_is_stored_is_seen_by_all_as_it_was_appended(self, log):
-        """A4: by `history`, `live` and `follow`, with every field."""
+        """LogA4: by `history`, `live` and `follow`, with every field."""
         revision = a_revision(description="Zwei Zeilen.\nÜber 😀.", severity="extreme", status="exercise", source="d:7")
         assert await log.append(revision)
         assert list(await log.history("a-1")) == list(await log.live(NOON_MS)) == await entries(log) == [revision]
@@ -205,7 +206,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_a_follower_gets_every_entry_once_in_rising_order(self, log):
-        """F1: from any position on."""
+        """LogF1: from any position on."""
         appended = [a_revision(f"a-{n % 7}", 1 + n // 7) for n in range(70)]
         for entry in appended:
             assert await log.append(entry)
@@ -219,7 +220,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_a_follower_gets_what_is_appended_meanwhile(self, log):
-        """F1: for ever, and each once, however many come in at once."""
+        """LogF1: for ever, and each once, however many come in at once."""
         async with aclosing(log.follow(0)) as follower:
             assert await read_on(follower) == []
             seen = []
@@ -231,7 +232,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_followers_do_not_disturb_one_another(self, log):
-        """F1: each gets every entry, from where it began."""
+        """LogF1: each gets every entry, from where it began."""
         await log.append(a_revision("a-1"))
         tail = await log.tail()
         async with aclosing(log.follow(0)) as early, aclosing(log.follow(tail)) as late:
@@ -246,7 +247,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_a_long_log_comes_in_batches(self, log):
-        """F1, BATCH: entries in one batch, at most; an empty one only at the end (F2)."""
+        """LogF1, BATCH: entries in one batch, at most; an empty one only at the end (LogF2)."""
         self._monkeypatch.setattr(self.module, "BATCH", 50)
         await asyncio.gather(*(log.append(a_revision(f"a-{n}")) for n in range(101)))
         sizes = []
@@ -259,7 +260,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_an_exact_batch_is_followed_by_an_empty_one(self, log):
-        """F2: an empty batch whenever it has come to the end."""
+        """LogF2: an empty batch whenever it has come to the end."""
         self._monkeypatch.setattr(self.module, "BATCH", 50)
         await asyncio.gather(*(log.append(a_revision(f"a-{n}")) for n in range(50)))
         assert len(await read(log)) == 50
@@ -315,14 +316,14 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_a_follower_is_heard_again_and_again(self, log):
-        """F2: an empty batch at least once a second, so that its caller can tell silence from deafness."""
+        """LogF2: an empty batch at least once a second, so that its caller can tell silence from deafness."""
         async with aclosing(log.follow(0)) as follower:
             for _ in range(2):
                 assert await read_on(follower) == []
 
     @with_log
     async def test_a_follower_wakes_when_something_is_appended(self, log):
-        """F2: it does not wait for its next heartbeat."""
+        """LogF2: it does not wait for its next heartbeat."""
         self.without_time_outs()
         async with aclosing(log.follow(0)) as follower:
             assert await read_on(follower) == []
@@ -333,7 +334,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_a_follower_may_be_left_at_any_time(self, log):
-        """F3: and another one begins where it stopped."""
+        """LogF3: and another one begins where it stopped."""
         for n in range(5):
             await log.append(a_revision(f"a-{n}"))
         async with aclosing(log.follow(0)) as follower:
@@ -357,7 +358,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_an_alert_stays_known_for_a_day_after_its_end(self, log):
-        """R1: stays known for RETENTION_MS, then may be forgotten; `purge` says how many entries that were."""
+        """LogR1: stays known for RETENTION_MS, then may be forgotten; `purge` says how many entries that were."""
         await log.append(a_revision())
         await log.append(a_cancel())
         await log.append(a_revision("later", expires_at=ENDS_MS + 1))
@@ -373,7 +374,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_an_alert_is_forgotten_as_a_whole(self, log):
-        """R1: a revision that has long ended stays as long as a later one."""
+        """LogR1: a revision that has long ended stays as long as a later one."""
         await log.append(a_revision())
         await log.append(a_revision(revision=2, expires_at=ENDS_MS + 1000))
         assert await log.purge(ENDS_MS + RETENTION_MS + 1000) == 0
@@ -383,7 +384,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_what_was_forgotten_may_begin_again_further_on(self, log):
-        """F1, R1: no entry turns up later below a position that was already given."""
+        """LogF1, LogR1: no entry turns up later below a position that was already given."""
         await log.append(a_revision())
         before = await log.tail()
         assert await log.purge(ENDS_MS + RETENTION_MS + 1) == 1
@@ -394,7 +395,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_any_number_of_alerts_may_be_forgotten_at_once(self, log):
-        """R1: all that may be, in however many steps."""
+        """LogR1: all that may be, in however many steps."""
         self._monkeypatch.setattr(self.module, "PURGE_BATCH", 50, raising=False)
         await asyncio.gather(*(log.append(a_revision(f"a-{n}")) for n in range(120)))
         await asyncio.gather(*(log.append(a_revision(f"b-{n}", expires_at=ENDS_MS + 5000)) for n in range(10)))
@@ -448,7 +449,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_a_log_of_nothing_but_other_kinds_is_read_to_its_end(self, log):
-        """LogG1, F2: an empty batch says that the end was reached, and nothing else does."""
+        """LogG1, LogF2: an empty batch says that the end was reached, and nothing else does."""
         self._monkeypatch.setattr(self.module, "BATCH", 3)
         for number in range(1, 11):
             await self.write(log, of_another_kind(revision=number))
@@ -466,7 +467,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_a_revision_and_a_cancel_take_the_number_behind_another_kind(self, log):
-        """LogG2, LogG4, A1: it counts by its number alone."""
+        """LogG2, LogG4, LogA1: it counts by its number alone."""
         await log.append(a_revision())
         await self.write(log, of_another_kind(revision=2))
         assert not await log.append(a_revision(revision=2))
@@ -527,7 +528,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_an_alert_stays_known_until_its_entries_of_other_kinds_have_ended(self, log):
-        """LogG1, R1: their end counts, and so do they."""
+        """LogG1, LogR1: their end counts, and so do they."""
         await log.append(a_revision())
         await self.write(log, of_another_kind(revision=2, ends_at=ENDS_MS + 1000))
         await self.write(log, of_another_kind("call"))
@@ -539,7 +540,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_a_good_log_sets_nothing_aside(self, log):
-        """R2: `quarantined` counts what can't be read."""
+        """LogR2: `quarantined` counts what can't be read."""
         await log.append(a_revision())
         await read(log)
         assert log.quarantined == 0
@@ -564,7 +565,7 @@ class DurableContract(LogContract):
         asyncio.run(main())
 
     def test_what_was_stored_is_there_when_it_is_opened_again(self, tmp_path):
-        """A3: entries, positions and counts."""
+        """LogA3: entries, positions and counts."""
         kept = []
 
         async def before(log):
@@ -584,7 +585,7 @@ class DurableContract(LogContract):
         self.reopened(tmp_path, before, after)
 
     def test_positions_are_not_used_twice_after_all_was_forgotten(self, tmp_path):
-        """F1: not even when the log was empty in between."""
+        """LogF1: not even when the log was empty in between."""
         tail = []
 
         async def before(log):

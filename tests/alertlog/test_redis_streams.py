@@ -206,7 +206,7 @@ class Link:
 
 
 def test_an_append_whose_reply_was_lost_is_stored_once_and_knows_it(server):
-    """A2, A3: exactly one entry, and `append` says True."""
+    """LogA2, LogA3: exactly one entry, and `append` says True."""
 
     async def main():
         async with Link(server) as link, opened(link.url) as log:
@@ -223,7 +223,7 @@ def test_an_append_whose_reply_was_lost_is_stored_once_and_knows_it(server):
 
 
 def test_too_few_replicas_are_told_and_the_same_append_may_be_repeated(server, tmp_path):
-    """A3: the counts that WAITAOF gives are looked at; it heals by itself."""
+    """LogA3: the counts that WAITAOF gives are looked at; it heals by itself."""
 
     async def main():
         async with opened(server.url) as unaware, opened(server.url, replicas=1) as log:
@@ -243,7 +243,7 @@ def test_too_few_replicas_are_told_and_the_same_append_may_be_repeated(server, t
 
 
 def test_an_entry_that_was_stored_but_not_replicated_is_known_when_it_is_repeated(server, tmp_path):
-    """A3: it may have been stored; whoever is told so then may rely on it."""
+    """LogA3: it may have been stored; whoever is told so then may rely on it."""
 
     async def main():
         with RedisServer(tmp_path / "replica", replica_of=server) as replica:
@@ -269,7 +269,7 @@ async def not_raising(awaitable):
 
 @pytest.mark.parametrize("harm", ["pause", "kill"])
 def test_when_redis_is_away_it_is_told_in_time_and_all_heals_by_itself(server, harm):
-    """A3, F3: publishers are told within 3 s, followers go on where they were, and nothing comes twice."""
+    """LogA3, LogF3: publishers are told within 3 s, followers go on where they were, and nothing comes twice."""
 
     async def main():
         async with opened(server.url) as log, Following(log) as following:
@@ -291,7 +291,7 @@ def test_when_redis_is_away_it_is_told_in_time_and_all_heals_by_itself(server, h
 
 
 def test_a_full_redis_takes_nothing_and_loses_nothing(server):
-    """A3: unavailable, and what was stored can be read and forgotten; it heals by itself."""
+    """LogA3: unavailable, and what was stored can be read and forgotten; it heals by itself."""
 
     async def main():
         async with opened(server.url) as log, Following(log) as following:
@@ -393,7 +393,7 @@ def test_after_a_split_brain_all_have_the_union_of_what_is_live(server, tmp_path
 
 
 def test_a_sentinel_failover_loses_nothing_that_was_replicated(tmp_path):
-    """A3, F3: with a replica asked for, what was acknowledged is on the new primary; all heals by itself."""
+    """LogA3, LogF3: with a replica asked for, what was acknowledged is on the new primary; all heals by itself."""
 
     async def main():
         with trio(tmp_path) as (servers, sentinels):
@@ -575,7 +575,7 @@ def test_a_restart_that_lost_nothing_rewinds_nothing(server):
 
 
 def test_a_reader_of_another_server_than_the_one_that_is_written_is_found_out(server, shared, monkeypatch):
-    """F2: no empty batch says "up to date" when the stream that is read is not the one that is written."""
+    """LogF2: no empty batch says "up to date" when the stream that is read is not the one that is written."""
 
     async def main():
         async with opened(server.url) as log:
@@ -592,7 +592,7 @@ def test_a_reader_of_another_server_than_the_one_that_is_written_is_found_out(se
 
 
 def test_what_was_read_and_not_given_is_given_to_the_next(server, monkeypatch):
-    """F1: a reader that fails behind an entry, before it has given it, has not given it."""
+    """LogF1: a reader that fails behind an entry, before it has given it, has not given it."""
 
     def fails(_follower):
         raise LogUnavailable("deaf")
@@ -613,7 +613,7 @@ def test_what_was_read_and_not_given_is_given_to_the_next(server, monkeypatch):
 
 
 def test_a_reader_that_goes_deaf_is_found_out_by_heartbeats(server, tmp_path, monkeypatch):
-    """F2: of a primary that was demoted, within 3 s."""
+    """LogF2: of a primary that was demoted, within 3 s."""
 
     async def main():
         with RedisServer(tmp_path / "replica", replica_of=server) as replica:
@@ -726,7 +726,7 @@ NEVER_SYNCS = "it never syncs its append-only file: set appendfsync always (or e
 
 @pytest.mark.parametrize("user", ["", "blind"])
 def test_a_redis_that_stops_to_sync_takes_nothing_until_it_does_again(server, user):
-    """A3: it is known by a heartbeat, steadily, and from then on nothing is stored; also where CONFIG is forbidden."""
+    """LogA3: a heartbeat tells, steadily, and from then on nothing is stored; also where CONFIG is forbidden."""
     rights = "on >secret ~* +@all -config +config|set"
     server.command("ACL", "SETUSER", "blind", *rights.split())
     url = server.url.replace("//", f"//{user}:secret@") if user else server.url
@@ -774,7 +774,7 @@ def test_a_redis_that_stops_to_sync_takes_nothing_until_it_does_again(server, us
 
 
 def test_everysec_is_warned_of_and_still_durable(tmp_path, caplog):
-    """A3: a 201 then takes about a second; A4: what `history` tells is durable."""
+    """LogA3: a 201 then takes about a second; LogA4: what `history` tells is durable."""
     with RedisServer(tmp_path / "redis", appendfsync="everysec") as server:
 
         async def main():
@@ -855,7 +855,7 @@ def test_a_user_with_few_rights_will_do(tmp_path):
 
 
 def test_a_clock_of_ours_that_is_ahead_forgets_nothing(shared, monkeypatch):
-    """R1; and Rule 2: it goes on to know what it may have to put back."""
+    """LogR1; and Rule 2: it goes on to know what it may have to put back."""
 
     async def main():
         async with opened(f"{shared.url}?prefix=ahead") as log:
@@ -872,7 +872,7 @@ def test_a_clock_of_ours_that_is_ahead_forgets_nothing(shared, monkeypatch):
 
 @needs_wall_clock
 def test_a_clock_of_redis_that_is_ahead_forgets_nothing(tmp_path):
-    """R1, Rule 2: two clocks have to agree. What no alert knows of stays, too."""
+    """LogR1, Rule 2: two clocks have to agree. What no alert knows of stays, too."""
     server = RedisServer(tmp_path / "redis")
     server.clock = WallClock(tmp_path / "clock")
 
@@ -959,7 +959,7 @@ def test_what_names_no_redis_or_one_open_to_a_network_is_refused(url):
 
 
 def test_what_cannot_be_read_is_set_aside_and_the_rest_is_served(server, caplog):
-    """R2: foreign entries and broken ones are counted once, and followers go on."""
+    """LogR2: foreign entries and broken ones are counted once, and followers go on."""
 
     async def main():
         async with opened(server.url) as log, Following(log) as following:

@@ -129,7 +129,7 @@ def write(path, *entries):
 
 
 def test_an_append_of_another_process_is_noticed(path, monkeypatch):
-    """F1, F2: by `PRAGMA data_version`; no heartbeat is needed."""
+    """LogF1, LogF2: by `PRAGMA data_version`; no heartbeat is needed."""
     monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
 
     async def main():
@@ -161,7 +161,7 @@ def test_a_nudge_does_not_wait_for_the_poll(path, monkeypatch):
 
 
 def test_of_concurrent_appends_of_several_processes_one_is_stored(path):
-    """A1, A2: by whatever process; both see the same."""
+    """LogA1, LogA2: by whatever process; both see the same."""
 
     async def main():
         async with Opened(path, 3) as logs:
@@ -180,7 +180,7 @@ def test_of_concurrent_appends_of_several_processes_one_is_stored(path):
 
 
 def test_followers_of_all_processes_get_the_same_in_the_same_order(path):
-    """F1: no entry turns up later below a position that was already given, whoever appends."""
+    """LogF1: no entry turns up later below a position that was already given, whoever appends."""
 
     async def follow(log, count):
         seen = []
@@ -205,7 +205,7 @@ def test_followers_of_all_processes_get_the_same_in_the_same_order(path):
 
 
 def test_who_waits_too_long_for_another_processs_write_is_told(path, monkeypatch):
-    """A3, F3: LogUnavailable while the file is locked; afterwards all goes on."""
+    """LogA3, LogF3: LogUnavailable while the file is locked; afterwards all goes on."""
     monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.01)
 
     async def main():
@@ -230,7 +230,7 @@ def test_who_waits_too_long_for_another_processs_write_is_told(path, monkeypatch
 
 
 def test_concurrent_appends_share_their_commits(path, monkeypatch):
-    """A3: 500 concurrent appends cost a few syncs, not 500."""
+    """LogA3: 500 concurrent appends cost a few syncs, not 500."""
     commits = []
     transact = sqlite._transact
 
@@ -250,7 +250,7 @@ def test_concurrent_appends_share_their_commits(path, monkeypatch):
 
 
 def test_a_commit_returns_after_its_sync(path):
-    """A3: WAL with `synchronous=FULL` (2), on every connection that writes."""
+    """LogA3: WAL with `synchronous=FULL` (2), on every connection that writes."""
 
     async def main():
         async with Opened(path) as log:
@@ -264,7 +264,7 @@ def test_a_commit_returns_after_its_sync(path):
 
 
 def test_each_append_of_a_shared_commit_gets_its_own_answer(path):
-    """A1, A2: one of them may be refused, the others are stored."""
+    """LogA1, LogA2: one of them may be refused, the others are stored."""
 
     async def main():
         async with Opened(path) as log:
@@ -282,7 +282,7 @@ def test_each_append_of_a_shared_commit_gets_its_own_answer(path):
 
 
 def test_an_append_that_fails_oddly_does_not_stop_the_log(path, monkeypatch):
-    """A3: whoever shared its commit is told that the outcome is unknown, and the next one is stored."""
+    """LogA3: whoever shared its commit is told that the outcome is unknown, and the next one is stored."""
     encode = codec.encode
 
     def odd(entry):
@@ -304,7 +304,7 @@ def test_an_append_that_fails_oddly_does_not_stop_the_log(path, monkeypatch):
 
 
 def test_too_many_waiting_appends_are_refused(path, monkeypatch):
-    """A3: the queue is bounded; what is in it is stored."""
+    """LogA3: the queue is bounded; what is in it is stored."""
     monkeypatch.setattr(sqlite, "MAX_WAITING", 3)
 
     async def main():
@@ -334,7 +334,7 @@ async def append_until_full(log):
 
 
 def test_a_full_disk_makes_the_log_unavailable_until_there_is_room(path):
-    """A3, F3: what was stored is served; what was not may be repeated when there is room."""
+    """LogA3, LogF3: what was stored is served; what was not may be repeated when there is room."""
 
     async def main():
         async with Opened(path, max_pages=40) as log:
@@ -374,7 +374,7 @@ def test_a_full_disk_makes_the_log_unavailable_until_there_is_room(path):
     ids=["cut", "zeros", "empty", "checksum", "number", "no msgpack", "no entry"],
 )
 def test_a_row_that_cannot_be_read_is_set_aside_and_the_rest_is_served(path, caplog, damage):
-    """R2: it is counted, once, and nothing is deleted."""
+    """LogR2: it is counted, once, and nothing is deleted."""
     fill(path, 5)
     edit(path, damage)
 
@@ -399,7 +399,7 @@ def test_a_row_that_cannot_be_read_is_set_aside_and_the_rest_is_served(path, cap
 
 
 def test_a_broken_row_may_not_be_written_over(path):
-    """R2, A2: nobody knows what it said, so the same id does not begin again."""
+    """LogR2, LogA2: nobody knows what it said, so the same id does not begin again."""
     fill(path, 1)
     edit(path, ["UPDATE entry SET payload = x'00'"])
 
@@ -414,7 +414,7 @@ def test_a_broken_row_may_not_be_written_over(path):
 
 
 def test_followers_go_on_behind_any_number_of_broken_rows(path, monkeypatch):
-    """F2, R2: an empty batch says that the end was reached, not that a batch held nothing that can be read."""
+    """LogF2, LogR2: an empty batch says that the end was reached, not that a batch held nothing that can be read."""
     monkeypatch.setattr(sqlite, "BATCH", 3)
     fill(path, 10)
     edit(path, ["UPDATE entry SET payload = x'00' WHERE position BETWEEN 3 AND 9"])
@@ -457,7 +457,7 @@ def zeroed(data, first, count):
     ids=["garbage", "zeros", "no header", "cut", "cut in a page", "a page", "five pages", "the last page"],
 )
 def test_of_a_broken_file_every_row_that_can_be_read_is_saved(path, caplog, damage, least):
-    """R2: the old file is kept, and the log goes on in a new one."""
+    """LogR2: the old file is kept, and the log goes on in a new one."""
     damaged(path, damage)
     before = path.read_bytes()
 
@@ -486,7 +486,7 @@ def test_of_a_broken_file_every_row_that_can_be_read_is_saved(path, caplog, dama
 
 
 def test_what_a_later_release_wrote_is_saved_byte_for_byte(path):
-    """R2, LogG5: entries of other kinds and unknown members, out of a file with a broken page."""
+    """LogR2, LogG5: entries of other kinds and unknown members, out of a file with a broken page."""
     written = [
         each
         for n in range(200)
@@ -535,7 +535,7 @@ def test_columns_and_tables_of_a_later_release_are_no_hindrance(path):
 
 
 def test_what_a_broken_file_lost_is_counted(path):
-    """R2: an entry that can't be read is counted."""
+    """LogR2: an entry that can't be read is counted."""
     damaged(path, lambda data, pages: zeroed(data, pages // 2, 2))
     ids, quarantined = contents(path)
     assert len(ids) + quarantined == 1000
@@ -543,7 +543,7 @@ def test_what_a_broken_file_lost_is_counted(path):
 
 
 def test_a_write_ahead_log_of_a_broken_file_is_kept_too(path):
-    """R2: nothing is deleted."""
+    """LogR2: nothing is deleted."""
     fill(path, 10)
     path.write_bytes(b"garbage" * 1000)
     wal = path.with_name(path.name + "-wal")
@@ -560,7 +560,7 @@ def test_an_empty_file_is_a_new_log(path):
 
 
 def test_a_good_file_is_left_as_it_is(path):
-    """R2: nothing is set aside without need."""
+    """LogR2: nothing is set aside without need."""
     fill(path, 10)
     for _ in range(2):
         assert contents(path) == ([f"a-{n}" for n in range(10)], 0)
@@ -746,7 +746,7 @@ def test_what_passes_is_told_from_what_an_operator_has_to_put_right(error, passe
 
 @pytest.mark.parametrize("replaced", [False, True], ids=["deleted", "replaced"])
 def test_a_file_that_is_gone_is_missed_by_everybody(path, replaced):
-    """A3, F3: what is written to it would be lost; when it is back all goes on."""
+    """LogA3, LogF3: what is written to it would be lost; when it is back all goes on."""
 
     async def main():
         async with Opened(path) as log, aclosing(log.follow(0)) as follower:
@@ -780,7 +780,7 @@ def test_a_path_that_cannot_be_used_is_told_in_one_line(tmp_path, where):
 
 
 def test_a_reader_that_fails_is_told_and_may_be_called_again(path):
-    """F3: it raises LogUnavailable, and may be called again."""
+    """LogF3: it raises LogUnavailable, and may be called again."""
 
     class Failing:
         """A connection out of order. Lies: a real one fails in more ways."""
@@ -808,7 +808,7 @@ def test_a_reader_that_fails_is_told_and_may_be_called_again(path):
 
 
 def test_a_purge_in_several_transactions_never_leaves_half_an_alert(path, monkeypatch):
-    """R1: forgotten as a whole, also for whoever looks, or crashes, in between."""
+    """LogR1: forgotten as a whole, also for whoever looks, or crashes, in between."""
     monkeypatch.setattr(sqlite, "PURGE_BATCH", 3)
     halves = []
     purge = sqlite._purge
@@ -834,7 +834,7 @@ def test_a_purge_in_several_transactions_never_leaves_half_an_alert(path, monkey
 
 
 def test_a_purge_believes_its_clock_no_more_than_the_witness_of_the_file(path):
-    """R1: a process whose clock is days ahead forgets nothing that is live, or known, beside one that is right."""
+    """LogR1: a process whose clock is days ahead forgets nothing that is live, or known, beside one that is right."""
     ahead_ms = NOON_MS + 10 * RETENTION_MS
 
     async def main():
@@ -871,7 +871,7 @@ def changed(**changes):
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=range(len(ENTRIES)))
 def test_an_entry_is_read_as_it_was_written(entry):
-    """A4: every field."""
+    """LogA4: every field."""
     assert decoded(codec.encode(entry)) == entry
 
 
@@ -886,7 +886,7 @@ def test_fields_of_a_later_version_are_ignored(entry):
 
 @pytest.mark.parametrize("field", sorted(msgpack.unpackb(codec.encode(a_revision())).keys() - {"rules"}))
 def test_what_lacks_a_field_is_no_entry(field):
-    """R2: ValueError, whatever is wrong with it."""
+    """LogR2: ValueError, whatever is wrong with it."""
     fields = msgpack.unpackb(codec.encode(a_revision()))
     del fields[field]
     with pytest.raises(ValueError, match=r"^not an entry: "):
@@ -934,7 +934,7 @@ def test_an_entry_says_by_which_rules_it_was_accepted():
     ids=range(24),
 )
 def test_what_is_no_entry_is_told_by_one_kind_of_error(data):
-    """R2: ValueError, and none of the library's own."""
+    """LogR2: ValueError, and none of the library's own."""
     with pytest.raises(ValueError, match=r"^not an entry: "):
         decoded(data)
 
@@ -1042,7 +1042,7 @@ def check_after_a_crash(path, said):
 
 
 def test_what_was_stored_before_a_crash_in_a_commit_is_there(path):
-    """A3, A4: the process dies inside a transaction; what it had not said True to is nowhere to be seen."""
+    """LogA3, LogA4: the process dies inside a transaction; what it had not said True to is nowhere to be seen."""
     said = killed(start(APPENDING, path, 5, "in-commit"))
     assert said == [f"before-{n}/1" for n in range(5)]
     assert contents(path) == ([f"before-{n}" for n in range(5)], 0)
@@ -1050,7 +1050,7 @@ def test_what_was_stored_before_a_crash_in_a_commit_is_there(path):
 
 
 def test_a_crash_in_the_first_commit_leaves_an_empty_log(path):
-    """A3: GEOCAST_FAILPOINT names the place."""
+    """LogA3: GEOCAST_FAILPOINT names the place."""
     assert killed(start(APPENDING, path, 5, "", failpoint="in-commit")) == []
     assert contents(path) == ([], 0)
     check_after_a_crash(path, [])
@@ -1058,14 +1058,14 @@ def test_a_crash_in_the_first_commit_leaves_an_empty_log(path):
 
 @pytest.mark.parametrize("lines", [1, 40, 333])
 def test_what_was_stored_before_a_kill_at_any_moment_is_there(path, lines):
-    """A3: when `append` has said True the entry is on stable storage."""
+    """LogA3: when `append` has said True the entry is on stable storage."""
     said = killed(start(APPENDING, path, 0, ""), lines)
     assert len(said) >= lines
     check_after_a_crash(path, said)
 
 
 def test_a_publication_whose_answer_was_lost_in_a_crash_is_found_when_it_is_repeated(path):
-    """A3; protocol, section 4, durable: repeat the same request until 200 or 201: one alert."""
+    """LogA3; protocol, section 4, durable: repeat the same request until 200 or 201: one alert."""
     assert killed(start(PUBLISHING, path, failpoint="after-append")) == []
 
     async def main():
@@ -1080,7 +1080,7 @@ def test_a_publication_whose_answer_was_lost_in_a_crash_is_found_when_it_is_repe
 
 
 def test_another_process_goes_on_when_one_dies_in_a_commit(path):
-    """A3, F1: its lock dies with it."""
+    """LogA3, LogF1: its lock dies with it."""
 
     async def main():
         async with Opened(path) as log:

@@ -1,4 +1,4 @@
-"""How late it is at least, by what a log bears witness to: no clock alone decides what is forgotten (R1)."""
+"""How late it is at least, by what a log bears witness to: no clock alone decides what is forgotten (LogR1)."""
 
 import pytest
 from fakes import HOUR_MS, NOON_MS, FakeClock, a_cancel, a_revision

@@ -241,7 +241,7 @@ def test_a_log_that_is_deleted_or_replaced_under_a_node_is_missed(keys: Keys, tm
 
 @pytest.mark.parametrize("damage", ["garbage", "truncated", "a bad page"])
 def test_a_broken_log_file_is_set_aside_and_the_node_serves_on(own_node: Node, damage: str):
-    """R2 of the log: named in one line, nothing deleted, and what can still be read is there."""
+    """LogR2: named in one line, nothing deleted, and what can still be read is there."""
     bodies = [alert(ground(), description="x" * 900) for _ in range(60)]
     for body in bodies:
         own_node.publish(body)

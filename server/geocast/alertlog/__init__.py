@@ -7,39 +7,42 @@ The log is a sequence of entries. An entry is a `Revision` or a `Cancel`; it is 
 *position*, an integer above 0 that rises along the sequence (gaps are allowed).
 
 Append
-    A1  For one id the numbers run 1, 2, 3 … without a gap, and nothing follows a cancel. An entry that would break
-        this is not stored, and `append` says False. Nothing else is judged: who may publish what, and what may begin
-        an alert, is decided above.
-    A2  Of any number of concurrent appends of one (id, revision), by whatever process, exactly one is stored.
-    A3  When `append` has said True the entry is on stable storage. When it raises LogUnavailable, or the process
-        dies, the entry may be stored or not; if it is, it is followed like any other.
-    A4  An entry is seen by `history`, `live` and `follow` only once it is durable.
+    LogA1   For one id the numbers run 1, 2, 3 … without a gap, and nothing follows a cancel. An entry that would break
+            this is not stored, and `append` says False. Nothing else is judged: who may publish what, and what may
+            begin an alert, is decided above.
+    LogA2   Of any number of concurrent appends of one (id, revision), by whatever process, exactly one is stored.
+    LogA3   When `append` has said True the entry is on stable storage. When it raises LogUnavailable, or the process
+            dies, the entry may be stored or not; if it is, it is followed like any other.
+    LogA4   An entry is seen by `history`, `live` and `follow` only once it is durable.
 
 Follow
-    F1  `follow(after)` gives every entry with a position above `after`, each once, in rising order, for ever. No
-        entry turns up later below a position that was already given.
-    F2  It gives an empty batch whenever it has come to the end, and again at least once a second, so that its caller
-        can tell that it is up to date, and silence from deafness.
-    F3  It does not end because the log is out of reach: it raises LogUnavailable, and may be called again.
-    F4  Where a log has lost entries and has them put back, they come again at higher positions; those of one alert side
-        by side in one batch, so that who applies them in one go shows no alert that was cancelled.
+    LogF1   `follow(after)` gives every entry with a position above `after`, each once, in rising order, for ever. No
+            entry turns up later below a position that was already given.
+    LogF2   It gives an empty batch whenever it has come to the end, and again at least once a second, so that its
+            caller can tell that it is up to date, and silence from deafness.
+    LogF3   It does not end because the log is out of reach: it raises LogUnavailable, and may be called again.
+    LogF4   Where a log has lost entries and has them put back, they come again at higher positions; those of one alert
+            side by side in one batch, so that who applies them in one go shows no alert that was cancelled. Those that
+            nobody knows any more, because they have ended, leave gaps in its numbers.
 
 Retention
-    R1  An alert stays known for RETENTION_MS after its end, then may be forgotten as a whole. The clock of one process
-        alone never decides that: it may be ahead.
-    R2  An entry that can't be read is set aside and counted (`quarantined`); the rest is served. Nothing is deleted.
+    LogR1   An alert stays known for RETENTION_MS after its end, then may be forgotten as a whole. The clock of one
+            process alone never decides that: it may be ahead.
+    LogR2   An entry that can't be read is set aside and counted (`quarantined`); the rest is served. Nothing is
+            deleted.
 
 Other releases share the log while nodes are upgraded (protocol, G4)
     LogG1   An entry may be of another *kind* than `Revision` and `Cancel`. `follow` and `live` pass over it without a
             word: it is not counted as set aside, and it is in no log line. Where it stands it is in force all the same:
-            it has a position and a number, and R1 reckons with its end.
+            it has a position and a number, and LogR1 reckons with its end.
     LogG2   An alert may begin with, hold and end with entries of other kinds. Whether an alert is over is told by what
             this release knows of it: a cancel ends it, whatever stands behind that.
     LogG3   An entry may hold members that this release does not know, anywhere. They are passed over, but for a *shape*
             of another type: it is given on as it came, with the shapes beside it.
     LogG4   `history` gives entries of other kinds too, as `OtherKind`. So their numbers are known to be taken: an id
             that has nothing else is taken, and no alert; and a revision or a cancel takes the number behind them.
-    LogG5   What a log puts back (F4) it puts back byte for byte, entries of other kinds and unknown members included.
+    LogG5   What a log puts back (LogF4) it puts back byte for byte, entries of other kinds and unknown members
+            included.
     LogG6   Whatever a later release wants to tell with an entry it puts into the entry's bytes, a map with a `kind`;
             all else into tables, keys and columns with defaults, so that those who know nothing of them go on to write.
 """
@@ -52,7 +55,7 @@ from prometheus_client.core import Metric
 from ..alert import Cancel, Entry, OtherKind, Revision
 
 RETENTION_MS = 24 * 3_600_000
-HEARTBEAT_S = 1.0  # F2
+HEARTBEAT_S = 1.0  # LogF2
 BATCH = 1_000  # entries in one batch of `follow`, at most
 
 
@@ -77,7 +80,7 @@ class Counts(NamedTuple):
 class AlertLog(Protocol):
     """The port; the rules are in the module's docstring. Every method may raise LogUnavailable."""
 
-    quarantined: int  # entries that could not be read since the start (R2)
+    quarantined: int  # entries that could not be read since the start (LogR2)
 
     async def start(self) -> None:
         """Open it. Raises ConfigError if it can't be used as configured."""
@@ -88,7 +91,7 @@ class AlertLog(Protocol):
         ...
 
     async def append(self, entry: Entry) -> bool:
-        """Store `entry` (A1 to A4). False if its number is not the next one of its alert."""
+        """Store `entry` (LogA1 to LogA4). False if its number is not the next one of its alert."""
         ...
 
     async def history(self, alert_id: str) -> Sequence[Entry | OtherKind]:
@@ -104,7 +107,7 @@ class AlertLog(Protocol):
         ...
 
     def follow(self, after: int, ended_before_ms: int = 0) -> AsyncGenerator[Sequence[Positioned], None]:
-        """The entries behind position `after` (F1 to F4).
+        """The entries behind position `after` (LogF1 to LogF4).
 
         Of those that are there when this begins, the ones that ended before `ended_before_ms` are left out. Whoever
         finds that the clock by which it asked was ahead may call it again with an earlier time.
@@ -126,7 +129,7 @@ class AlertLog(Protocol):
         ...
 
     async def purge(self, now_ms: int) -> int:
-        """Forget the alerts that R1 allows to forget; how many entries that were. `now_ms`: what our clock says."""
+        """Forget the alerts that LogR1 allows to forget; how many entries that were. `now_ms`: what our clock says."""
         ...
 
     def metrics(self) -> Iterable[Metric]:
@@ -135,7 +138,7 @@ class AlertLog(Protocol):
 
 
 def follows(entry: Entry, newest_first: Iterable[Entry | OtherKind]) -> bool:
-    """Rule A1: whether `entry` may come behind the entries of its alert, which are given from the last one backwards.
+    """Whether `entry` may come behind the entries of its alert (LogA1), which are given from the last one backwards.
 
     The number of the last one counts, and whether the last that this release knows is a cancel (LogG2). No more than
     these are looked at.

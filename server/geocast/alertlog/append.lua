@@ -1,10 +1,10 @@
--- Store entries; each is judged by rule A1, and one that was stored before is known by its token or its payload. Of
+-- Store entries; each is judged by rule LogA1, and one that was stored before is known by its token or its payload. Of
 -- kinds only `cancel` has a meaning here: any other may begin an alert, and stand before and behind any (LogG2).
 --
 --   ARGV  known epoch, durable (see `open`), mending; then for each entry
 --         id, revision, kind, ends_at, payload, checksum, token, more
 --   ->    epoch, seq; then for each entry {what, last revision, kind, and of what is there instead kind, ends_at, payload}
---         what: stored; ours (by this very append, whose reply was lost); same; other; refused (A1)
+--         what: stored; ours (by this very append, whose reply was lost); same; other; refused (LogA1)
 --
 -- Mending puts an entry that the index knows and the stream has lost back into the stream, and leaves gaps between
 -- numbers. A cancel that is there stays the end all the same for what this release writes: revisions and cancels.

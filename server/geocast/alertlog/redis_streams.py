@@ -2,22 +2,23 @@
 
 How the rules of the port are kept (what the scripts `*.lua` do, and with which keys, is told in `prelude.lua`):
 
-A1, A2  One script judges an entry and stores it: Redis runs one at a time. An append has a token, so that when a reply
+LogA1,
+LogA2   One script judges an entry and stores it: Redis runs one at a time. An append has a token, so that when a reply
         is lost it may ask again, and learns whether what is stored is its own.
-A3      Behind the script, on the same connection, WAITAOF (WAIT without an append-only file) waits until the entry is
+LogA3   Behind the script, on the same connection, WAITAOF (WAIT without an append-only file) waits until the entry is
         synced here and on as many replicas as was asked, and the numbers are looked at. All appends that wait for a
         connection share one script and one WAITAOF. What was acknowledged can be lost all the same when a primary
         fails and a replica takes over that had not got it (never, with enough replicas asked for); see "Failover".
-A4      Does not hold strictly: a stream can't be kept back. With `appendfsync always` and no replicas asked for nobody
+LogA4   Does not hold strictly: a stream can't be kept back. With `appendfsync always` and no replicas asked for nobody
         sees an entry that is not synced. Else followers see it up to a second before, and it may be that it was seen
         and then lost, if Redis fails in that second. `history` and `live`, by which requests are answered, wait until
         all that they tell is durable.
-F1      Positions are epoch << 40 | seq. They rise for ever; in a new epoch everything is given again, at positions of
+LogF1   Positions are epoch << 40 | seq. They rise for ever; in a new epoch everything is given again, at positions of
         that epoch.
-F2      XREAD BLOCK for a second, on a connection of its own with a deadline of its own. There is an empty batch only
+LogF2   XREAD BLOCK for a second, on a connection of its own with a deadline of its own. There is an empty batch only
         while the stream that is read is the one that is written: heartbeats which Redis accepted must come out of it.
-F3      Every wait on Redis has an end.
-R2      As in `sqlite.py`: a CRC-32 for each entry, and what can't be read is skipped, named and counted.
+LogF3   Every wait on Redis has an end.
+LogR2   As in `sqlite.py`: a CRC-32 for each entry, and what can't be read is skipped, named and counted.
 
 Failover. Redis replicates asynchronously, and a restart without `appendfsync always` takes up to a second back. So:
 

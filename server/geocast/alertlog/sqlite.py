@@ -2,17 +2,18 @@
 
 How the rules of the port are kept:
 
-A1, A2  A batch is one `BEGIN IMMEDIATE` transaction, so that one writer at a time, of whatever process, looks at the
+LogA1,
+LogA2   A batch is one `BEGIN IMMEDIATE` transaction, so that one writer at a time, of whatever process, looks at the
         last number and inserts the next one.
-A3      WAL with `synchronous=FULL`: COMMIT returns after the fsync. All appends that come in while one commit is
+LogA3   WAL with `synchronous=FULL`: COMMIT returns after the fsync. All appends that come in while one commit is
         under way share the next one (group commit): 500 concurrent posts cost a few fsyncs.
-A4      Readers see what is committed, and a WAL commit is visible only after it is synced.
-F1      Positions are AUTOINCREMENT row ids, given out inside the write transaction: they rise in the order of
+LogA4   Readers see what is committed, and a WAL commit is visible only after it is synced.
+LogF1   Positions are AUTOINCREMENT row ids, given out inside the write transaction: they rise in the order of
         commits and are never used twice.
-F2      An append of this process wakes the followers at once; one of another process is noticed by
+LogF2   An append of this process wakes the followers at once; one of another process is noticed by
         `PRAGMA data_version`, which is polled every POLL_S.
-R1      Neither the wall clock nor what the file bears witness to says that it is too early (`witness.py`).
-R2      Each row has a CRC-32. A row that fails it, or that is no entry, is set aside in place: skipped, named in the
+LogR1   Neither the wall clock nor what the file bears witness to says that it is too early (`witness.py`).
+LogR2   Each row has a CRC-32. A row that fails it, or that is no entry, is set aside in place: skipped, named in the
         log by its position, and counted. A file that SQLite can't read any more is renamed, and every row that can
         still be read goes into a new one (`sqlite_file`).
 
