@@ -300,9 +300,10 @@ ENOUGH_WORDS = 1  # of a docstring
 # ---- docstrings ----------------------------------------------------------------------------------------------
 
 
-def methods(node):
-    """The public methods of a class, in its text."""
-    return {each.name for each in node.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)} - {"__init__"}
+def members(node):
+    """The methods and the annotated attributes of a class, in its text."""
+    methods = {each.name for each in node.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)}
+    return methods - {"__init__"} | {each.target.id for each in node.body if isinstance(each, ast.AnnAssign)}
 
 
 def is_port(node):
@@ -312,16 +313,16 @@ def is_port(node):
 
 @cache
 def ports():
-    """The methods of each Protocol of the package: what they do is told there, once for all that keep it."""
+    """The members of each Protocol of the package: what they do is told there, once for all that keep it."""
     classes = [node for path in MODULES.values() for node in ast.walk(tree(path)) if isinstance(node, ast.ClassDef)]
-    return [methods(node) for node in classes if is_port(node)]
+    return [members(node) for node in classes if is_port(node)]
 
 
 def told_elsewhere(module, node):
-    """The methods of a class that a base class, or a port that it keeps, has told of."""
+    """The members of a class that a base class, or a port that it keeps, has told of."""
     bases = getattr(importlib.import_module(f"geocast.{module}"), node.name).__mro__[1:-1]
-    of_ports = set() if is_port(node) else set().union(*(port for port in ports() if port <= methods(node)))
-    return of_ports | {name for name in methods(node) if any(hasattr(base, name) for base in bases)}
+    of_ports = set() if is_port(node) else set().union(*(port for port in ports() if port <= members(node)))
+    return of_ports | {name for name in members(node) if any(hasattr(base, name) for base in bases)}
 
 
 def is_overload(node):

@@ -1,6 +1,8 @@
 """What subscribers want to see, as columns: which filters let an alert through is one array expression.
 
-Equal filters share a number; number 0 lets everything pass. A filter never holds back an extreme alert.
+Many sessions have few different filters. So equal filters share a number, and the hub keeps a number for each session;
+for an alert it is enough to ask each number once. Number 0 lets everything pass. No filter holds back an extreme alert
+(R7).
 """
 
 from typing import NamedTuple
@@ -12,7 +14,11 @@ from .alert import EXTREME
 
 
 class Filter(NamedTuple):
-    """`categories` to see (None: all), and the least severity, as a rank (0: all). Both have to pass."""
+    """What one subscriber wants to see: an alert has to pass both parts.
+
+    `categories`: the keys of the policy's categories, None for all; `min_rank`: the least severity as a rank, 0 for
+    all.
+    """
 
     categories: frozenset[str] | None = None
     min_rank: int = 0
@@ -28,18 +34,18 @@ EVERYTHING = Filter()
 
 
 class Filters:
-    """The distinct filters in use, each with a number."""
+    """The different filters that are in use, each with a number. A number that nobody uses any more is used again."""
 
     def __init__(self) -> None:
         self._numbers = {EVERYTHING: 0}
         self._filters: list[Filter] = [EVERYTHING]
-        self._uses = [1]  # the first is never given back
+        self._uses = [1]  # by number; one use more than there is for number 0, so that it is never freed
         self._free: list[int] = []
         self._min_rank = np.zeros(64, np.int8)
-        self._wants: dict[str, NDArray[np.bool_]] = {}  # category seen so far -> per filter: is it wanted?
+        self._wants: dict[str, NDArray[np.bool_]] = {}  # category of an alert so far -> by number, whether it is wanted
 
     def take(self, wanted: Filter) -> int:
-        """The number of `wanted`, one use more of it."""
+        """The number of this filter, for one session more. `give_back` follows when the session has another or ends."""
         number = self._numbers.get(wanted)
         if number is None:
             number = self._add(wanted)
@@ -47,7 +53,7 @@ class Filters:
         return number
 
     def give_back(self, number: int) -> None:
-        """One use less."""
+        """One session less uses this number. The last one frees it."""
         self._uses[number] -= 1
         if self._uses[number] == 0:
             del self._numbers[self._filters[number]]
@@ -58,7 +64,7 @@ class Filters:
         return self._filters[number]
 
     def passing(self, category: str, rank: int) -> NDArray[np.bool_]:
-        """Per filter number: whether it lets an alert of this category and severity through."""
+        """For each number, whether that filter lets an alert of this category and severity (a rank) through."""
         n = len(self._filters)
         if rank == EXTREME:
             return np.ones(n, np.bool_)

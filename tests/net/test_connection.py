@@ -12,7 +12,7 @@ from net.line import CONT, DESCRIPTOR, HELLO, TEXT, Line, close_frame, frame, jo
 from websockets.frames import Opcode
 
 from geocast import closing
-from geocast.net.websocket import BURST, CLOSING_S, FRAGMENT_COST, MAX_HELLO_BYTES, MAX_MESSAGE_BYTES, RATE_PER_S
+from geocast.net.websocket import BURST, FRAGMENT_COST, LINGER_S, MAX_HELLO_BYTES, MAX_MESSAGE_BYTES, RATE_PER_S
 from geocast.session import Session
 
 PING_MESSAGE = json.dumps({"type": "ping"}).encode()
@@ -288,13 +288,13 @@ def test_after_the_close_frame_nothing_is_read_or_written():
 
 
 def test_a_peer_that_does_not_close_is_dropped():
-    """Rule 4: CLOSING_S after the close frame; one that closes is gone before."""
+    """Rule 4: LINGER_S after the close frame; one that closes is gone before."""
     stays = joined()
     goes = joined(stays.stream)
     for line in (stays, goes):
         line.connection.close(closing.GOING_AWAY)
     goes.lose()
-    stays.pass_time(CLOSING_S - 0.1)
+    stays.pass_time(LINGER_S - 0.1)
     assert not stays.transport.aborted
     stays.pass_time(0.1)
     assert stays.transport.aborted
@@ -309,7 +309,7 @@ def test_a_connection_that_is_lost_leaves_nothing_behind(state):
     line.say(b"G" if state is Line else frame(Opcode.PING)[:3])
     line.lose()
     stream = line.stream
-    assert [len(held) for held in (stream.all, stream.unsaid, stream.slow, stream.closing)] == [0] * 4
+    assert [len(held) for held in (stream.all, stream.unsaid, stream.slow, stream.lingering)] == [0] * 4
     assert len(stream.hub) == 0
     assert line.connection._unread == b""
     line.pass_time(100)

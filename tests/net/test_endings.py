@@ -25,7 +25,7 @@ from geocast import closing
 from geocast.delivery import FREEZE_EVERY, THAW_S, Collector
 from geocast.hub import SILENCE_S, SLOW_S, Hub
 from geocast.net import websocket
-from geocast.net.websocket import CLOSING_S, HEADERS_S, HELLO_S, SPARE, Stream
+from geocast.net.websocket import HEADERS_S, HELLO_S, LINGER_S, SPARE, Stream
 from geocast.tokens import Tokens
 
 CLIENTS = 8
@@ -157,7 +157,7 @@ def test_time_outs_leave_nothing():
     async def scenario(listener, door, act):
         for connect, time_s in (
             (lambda: half_open(door), [HEADERS_S]),
-            (door.upgraded, [HELLO_S, CLOSING_S]),
+            (door.upgraded, [HELLO_S, LINGER_S]),
             (door.welcomed, [SILENCE_S]),
         ):
             wires = await open_and_wait(listener, act, connect)
@@ -175,7 +175,7 @@ def test_whoever_makes_room_leaves_nothing():
         for connect in (lambda: half_open(door), door.upgraded):
             wires = await act(lambda connect=connect: [connect() for _ in range(2 * CLIENTS)])
             await listener.until(lambda: len(listener.stream.unsaid) == CLIENTS)
-            await listener.pass_time(CLOSING_S, HEADERS_S, CLOSING_S)
+            await listener.pass_time(LINGER_S, HEADERS_S, LINGER_S)
             await listener.ends()
             hang_up(wires)
 
@@ -208,9 +208,9 @@ def test_sessions_with_unsent_bytes_leave_nothing(how):
         if how == "drained":
             for peer in listener.hub.peers():
                 peer.close(closing.DRAINING)
-            await listener.pass_time(CLOSING_S)
+            await listener.pass_time(LINGER_S)
         elif how == "slow":
-            await listener.pass_time(SLOW_S, CLOSING_S)
+            await listener.pass_time(SLOW_S, LINGER_S)
         elif how == "aborted":
             listener.stream.abort_all()
         hang_up(wires)

@@ -8,7 +8,7 @@ from net.line import HELLO, Line, a_stream, close_frame, joined, opened, request
 
 from geocast import closing
 from geocast.net import websocket
-from geocast.net.websocket import CLOSING_S, HEADERS_S, HELLO_S, MAX_HEADERS_BYTES, RETRY_AFTER_S, SPARE
+from geocast.net.websocket import HEADERS_S, HELLO_S, LINGER_S, MAX_HEADERS_BYTES, RETRY_AFTER_S, SPARE
 
 # ---- answered ------------------------------------------------------------------------------------------------
 
@@ -87,7 +87,7 @@ def test_a_handshake_that_is_not_ours_is_refused(start, headers, status):
     assert line.stream.refusals == {status: 1}
     assert line.transport.ended
     assert not line.transport.closed
-    line.pass_time(CLOSING_S)
+    line.pass_time(LINGER_S)
     assert line.transport.aborted
 
 

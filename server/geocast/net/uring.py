@@ -1,15 +1,22 @@
 """One frame to many sockets in one system call: Linux io_uring, spoken by its ABI (<linux/io_uring.h>).
 
-The send itself is nearly the whole cost of a delivery, and a third of what is left is the way to it and back: through
-the interpreter, uvloop and a system call for each session. Here a slice of sessions costs one call, its requests are
-filled in as columns, and the kernel's code stays in the caches while it works (figures: ADR 6).
+Without it a delivery costs the send in the kernel and the way there and back, once for each session: the interpreter,
+uvloop and a system call. Here a slice of sessions costs one system call. The requests are filled in as numpy columns
+over the memory that we share with the kernel, and the kernel's code stays in the caches while it works through them
+(ADR 6 has the figures, of `bench fanout`).
 
-Rule 1  MSG_DONTWAIT: a send has ended when the call returns, one way or the other. So nothing has to be kept for it.
-Rule 2  What was not sent whole is said, and left to the session's transport: that one knows how to wait, or to end.
-Rule 3  A descriptor is used only while its session is in the hub. That is over in `connection_lost` at the latest,
-        and transports close their socket behind it: the number can't be another connection's by then.
+The ring is two queues in shared memory. We write requests at the tail of the submission queue and the kernel takes them
+from its head; the kernel writes results at the tail of the completion queue and we take them from its head. Heads and
+tails are 32-bit counters that only grow and wrap; the place in the queue is the counter modulo its size.
 
-Where the kernel or a container's rules don't allow it, all is left to the transports.
+Rule 1  Every send has MSG_DONTWAIT, so it has ended when the call returns, one way or the other. Nothing (neither the
+        frame nor the session) has to be kept alive for it afterwards.
+Rule 2  What was not sent whole is reported to the caller, who leaves the rest to the session's transport: the transport
+        knows how to wait, and how to end.
+Rule 3  A descriptor is used only while its session is in the hub. It leaves the hub in `connection_lost` at the latest,
+        and transports close their socket behind that; so the number can't be another connection's while it is used.
+
+Where the kernel or a container's rules don't allow io_uring, everything is left to the transports.
 """
 
 import ctypes
@@ -24,11 +31,16 @@ from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
 
-ENTRIES = 256  # of the ring: sends in one call
+ENTRIES = 256  # requests in the ring: the sends of one call, and a slice of the hub
 
-_SETUP, _ENTER = 425, 426  # system calls; the same numbers on every architecture that we may meet
-_OP_SEND, _GETEVENTS, _SINGLE_MMAP = 26, 1, 1
-_OFFSET_SQES = 0x10000000
+# System calls. The numbers of calls that are as young as these are the same on every architecture but Alpha.
+_SETUP, _ENTER = 425, 426
+_OP_SEND = 26  # IORING_OP_SEND, from Linux 5.6 on
+_GETEVENTS = 1  # IORING_ENTER_GETEVENTS
+# IORING_FEAT_SINGLE_MMAP (5.4), and IORING_FEAT_RW_CUR_POS, which came together with IORING_OP_SEND (5.6)
+_FEATURES = 1 | 1 << 3
+_OFFSET_SQES = 0x10000000  # IORING_OFF_SQES
+# struct io_uring_sqe, the fields that a send has, and struct io_uring_cqe.
 _SQE = np.dtype(
     {
         "names": ["opcode", "fd", "addr", "len", "msg_flags", "user_data"],
@@ -38,16 +50,17 @@ _SQE = np.dtype(
     }
 )
 _CQE = np.dtype([("user_data", "u8"), ("res", "i4"), ("flags", "u4")])
-# With the GIL: a call takes half a millisecond, to get the GIL back from another thread may take ten times that.
+# PyDLL keeps the GIL for the call, which takes about a millisecond for 256 sends: to get the GIL back from another
+# thread took up to 5 ms.
 _syscall = ctypes.PyDLL(None, use_errno=True).syscall
 _syscall.restype = ctypes.c_long
 
 
 class Ring:
-    """Sends; for one thread."""
+    """A ring of sends, for the use of one thread. `close` gives it back."""
 
     def __init__(self, entries: int = ENTRIES) -> None:
-        """`entries`: a power of two. Raises OSError where io_uring can't be had."""
+        """`entries`: how many sends one call takes, a power of two. Raises OSError where io_uring can't be had."""
         parameters = np.zeros(30, np.uint32)  # struct io_uring_params
         self._fd = _checked(_syscall(_SETUP, entries, ctypes.c_void_p(parameters.ctypes.data)))
         try:
@@ -58,8 +71,8 @@ class Ring:
 
     def _map(self, parameters: NDArray[np.uint32]) -> None:
         entries, completions = parameters[:2].tolist()
-        if not parameters[5] & _SINGLE_MMAP:
-            raise OSError(errno.ENOSYS, "the kernel is older than 5.4")
+        if parameters[5] & _FEATURES != _FEATURES:
+            raise OSError(errno.ENOSYS, "the kernel is older than 5.6")
         sq, cq = parameters[10:].tolist(), parameters[20:].tolist()  # struct io_sqring_offsets, io_cqring_offsets
         size = max(sq[6] + entries * 4, cq[5] + completions * _CQE.itemsize)
         ring = mmap.mmap(self._fd, size, mmap.MAP_SHARED | mmap.MAP_POPULATE)
@@ -71,23 +84,23 @@ class Ring:
         self._entries, self._completions = entries, completions
         self._sq_head, self._sq_tail, self._cq_head, self._cq_tail = at(sq[0]), at(sq[1]), at(cq[0]), at(cq[1])
         self._cqes = np.frombuffer(ring, _CQE, completions, cq[5])
-        at(sq[6], entries)[:] = np.arange(entries)  # the n-th place of the queue is the n-th request
+        at(sq[6], entries)[:] = np.arange(entries)  # the n-th place of the queue always refers to the n-th request
         self._sqes = np.frombuffer(requests, _SQE)
         self._sqes["opcode"] = _OP_SEND
         self._sqes["msg_flags"] = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
         self._sqes["user_data"] = np.arange(entries)
 
     def close(self) -> None:
-        """Give it back to the kernel. From then on `send` leaves all to the transports."""
+        """Give the ring back to the kernel. From then on `send` leaves everything to the transports."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-            # The two mappings, each with a descriptor of its own, last as long as somebody looks at them.
+            # The two mappings, each with a descriptor of its own, last as long as an array looks at their memory.
             self._sq_head = self._sq_tail = self._cq_head = self._cq_tail = np.zeros(1, np.uint32)
             self._sqes, self._cqes = np.empty(0, _SQE), np.empty(0, _CQE)
 
     def send(self, descriptors: NDArray[np.int32], data: bytes) -> NDArray[np.int32]:
-        """Send `data` to each, in this order. For each the bytes that were sent, or a negative errno."""
+        """Send `data` to each socket, in this order. Returns for each the bytes that were sent, or a negative errno."""
         results = np.full(len(descriptors), -errno.EAGAIN, np.int32)
         if self._fd < 0:
             return results
@@ -99,18 +112,21 @@ class Ring:
             count = min(len(descriptors) - done, self._entries - first)
             self._sqes["fd"][first : first + count] = descriptors[done : done + count]
             if self._submit(count, first, results[done : done + count]) < count:
-                break  # the kernel is out of something: the transports will know
+                break  # the kernel is out of memory or the like: the rest is left at EAGAIN, to the transports
             done += count
         return results
 
     def _submit(self, count: int, first: int, results: NDArray[np.int32]) -> int:
-        """Have the kernel work through the next `count` requests; how many it did."""
-        self._sq_tail += np.uint32(count)  # the whole array, of one: unlike a scalar, it wraps at 2^32 in silence
+        """Have the kernel work through the next `count` requests, from place `first` on. Returns how many it did.
+
+        `results` is where their results go, in the order of the requests; they may come in another.
+        """
+        self._sq_tail += np.uint32(count)  # an array of one wraps at 2^32 in silence, unlike a scalar
         taken: int = max(0, _syscall(_ENTER, self._fd, count, count, _GETEVENTS, None, 0))
         if taken < count:
-            self._sq_tail[0] = self._sq_head[0]  # it must not find the others next time
+            self._sq_tail[0] = self._sq_head[0]  # take back the requests that it has not taken
         head = int(self._cq_head[0])
-        while (int(self._cq_tail[0]) - head) & 0xFFFF_FFFF < taken:  # a signal came in between
+        while (int(self._cq_tail[0]) - head) & 0xFFFF_FFFF < taken:  # a signal has interrupted the wait
             _syscall(_ENTER, self._fd, 0, taken, _GETEVENTS, None, 0)
         ended = self._cqes[(head + np.arange(taken)) & (self._completions - 1)]
         results[ended["user_data"].astype(np.intp) - first] = ended["res"]
@@ -119,7 +135,7 @@ class Ring:
 
 
 def open_ring() -> Ring | None:
-    """A ring, or None where it can't be had."""
+    """A ring, or None (and a line that says so) where there is no io_uring to be had."""
     try:
         return Ring()
     except OSError as error:

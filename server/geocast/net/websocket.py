@@ -1,19 +1,19 @@
 """The stream listener: WebSocket connections on an `asyncio.Protocol`, around websockets' Sans-I/O parser.
 
-    accept ──headers──> refused (HTTP status)          each step has a deadline and a bound:
-       │
-       └──101──> greeting ──hello──> session ──> closing ──> gone
+    accept ──headers──> refused (HTTP status) ──────┐     each step has a deadline and a bound
+       │                                            ↓
+       └──101──> unsaid ──hello──> session ──> lingering ──> gone
 
 Rule 1  No task, future or timer per connection: deadlines are looked at by `sweep`, for all connections at once.
-Rule 2  The parser lives only while it has work. At a frame boundary, with no fragmented message open, it is dropped
-        and made anew when bytes come (an idle connection: 1.6 KB with uvloop instead of 5.4 KB). So whole frames
-        are fed to it, one at a time.
+Rule 2  The parser lives only while it has work. At a frame boundary, with no fragmented message open, it is dropped,
+        and made anew when bytes come: an idle connection takes 1.6 KB with uvloop instead of 5.4 KB (a session as a
+        whole: `bench memory`). So only whole frames are fed to it, one at a time.
 Rule 3  The write buffer's high-water mark is 0: a connection has nothing unsent, or it is *slow*. While it is slow
         nothing of it is read: what has come already waits in `_unread`, the rest in the kernel. (That also ends
         floods of pings: a peer that never reads can't make pongs pile up.)
-Rule 4  A close frame is written, then the end of the stream; what the peer still sends is thrown away until it
-        closes, or for CLOSING_S. (To close at once would let the kernel answer unread bytes with a reset, which may
-        overtake the close frame.)
+Rule 4  When we end a connection it *lingers*: a close frame (or a refusal) is written, then the end of the stream. What
+        the peer still sends is thrown away, until it closes its side or LINGER_S are over. If we closed at once, the
+        kernel would answer bytes that nobody has read with a reset, which may overtake the close frame.
 Rule 5  What has ended leaves no reference cycle: a connection and its session let go of each other, and a parser is
         retired before it is dropped. So all of it is freed at once, and the garbage collector, which would find
         nothing here, may be kept from looking (delivery.py).
@@ -53,22 +53,24 @@ log = logging.getLogger(__name__)
 PATH = "/v1/stream"
 MAX_HELLO_BYTES = 64 * 1024
 MAX_MESSAGE_BYTES = 16 * 1024
-HEADERS_S = 10.0  # from accept to complete request headers
-HELLO_S = 10.0  # from the 101 to hello
-CLOSING_S = 5.0  # how long a peer may take to close after our close frame
-RATE_PER_S, BURST = 10.0, 300  # messages, control frames included
+HEADERS_S = 10.0  # from the accept until the request's headers are complete
+HELLO_S = 10.0  # from the 101 until the whole of `hello` is there
+LINGER_S = 5.0  # how long a peer may take to close after our close frame (Rule 4)
+RATE_PER_S, BURST = 10.0, 300  # messages of one connection, control frames included
 FRAGMENT_COST = 1 / 32  # of a message, for each fragment that brings something and is not the last
-RETRY_AFTER_S = 5
+RETRY_AFTER_S = 5  # what a 503 tells the client to wait
 MAX_HEADERS_BYTES = 32 * 1024
-SEND_BUFFER_BYTES = 64 * 1024  # of the kernel, per connection: what an expiry can't call back
-# libuv accepts one connection at a turn of the loop for each descriptor, and a turn of a fan-out takes a millisecond: a
-# storm of reconnects would come in at 900 a second. (Several descriptors of one socket, not several sockets: so
-# they are accepted in the order in which the kernel made them, and sending in the order of its memory costs a tenth
-# less.)
+# Of the kernel, for each connection. What is in it when an alert ends can't be called back, so it is small.
+SEND_BUFFER_BYTES = 64 * 1024
+# Descriptors on which one socket listens. libuv accepts one connection for each descriptor at a turn of the loop, and a
+# turn of a fan-out takes a millisecond: with one descriptor a storm of reconnects would come in at 900 a second. They
+# are descriptors of one socket, since several sockets would have a queue each, and connections would not be accepted in
+# the order in which the kernel made them. To send in that order, which is the order of its memory, costs a tenth less
+# (ADR 6).
 ACCEPTS = 8
-SPARE = 64  # connections above the capacity that are told 503; beyond, they are dropped unanswered
+SPARE = 64  # connections above the capacity that are accepted in order to be told 503; those beyond are dropped
 
-# The parser logs each connection, and at DEBUG each frame, places and tokens included: never.
+# The library's parser logs each connection and, at DEBUG, each frame, with places and tokens. So it never logs here.
 _SILENT = logging.getLogger(f"{__name__}.parser")
 _SILENT.setLevel(logging.CRITICAL + 1)
 
@@ -77,7 +79,7 @@ _WIRES = {wire.subprotocol: wire for wire in WIRES}
 
 
 class Stream:
-    """All connections of the stream listener."""
+    """All connections of the stream listener, and what they share. Each is in `all` from its accept to its end."""
 
     def __init__(
         self,
@@ -90,54 +92,63 @@ class Stream:
         origins: Collection[str] = (),
         loopback_origins: bool = False,
     ) -> None:
-        """`capacity`: connections in all; `unsaid`: of them, those that have not said hello."""
+        """`capacity`: how many connections there may be; `unsaid`: how many of them may be without a `hello`.
+
+        `origins`: the origins whose pages may connect, as browsers send them; `loopback_origins`: those of this machine
+        too.
+        """
         self.hub = hub
         self.tokens = tokens
         self.clock = clock
         self.draining = False
-        self.closes: Counter[int] = Counter()  # sessions ended by us, by code
-        self.refusals: Counter[int] = Counter()  # handshakes refused, by status
-        self.arrivals = 0  # connections so far
+        self.closes: Counter[int] = Counter()  # close code -> how many sessions we have ended with it
+        self.refusals: Counter[int] = Counter()  # HTTP status -> how many handshakes were refused with it
+        self.arrivals = 0  # connections since the start
         self.all: set[Connection] = set()
-        self.unsaid: dict[Connection, float] = {}  # oldest first -> the deadline of its next step
-        self.slow: set[Connection] = set()  # those with unsent bytes
-        self.closing: dict[Connection, float] = {}  # oldest first -> when it is dropped
+        # Both in the order in which they came, so the oldest is the first. The times are of the monotonic clock.
+        self.unsaid: dict[Connection, float] = {}  # connections without `hello` -> the deadline of their next step
+        self.lingering: dict[Connection, float] = {}  # connections that we have ended -> when they are dropped (Rule 4)
+        self.slow: set[Connection] = set()  # connections with unsent bytes (Rule 3)
         self._capacity = capacity
         self._max_unsaid = unsaid
         self._origins = frozenset(origins)
         self._loopback_origins = loopback_origins
 
     async def listen(self, listener: socket.socket) -> list[asyncio.Server]:
-        """Accept connections on a listening socket, ACCEPTS at a turn of the loop."""
+        """Accept connections on a listening socket, ACCEPTS at a turn of the loop. The caller closes the servers."""
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         serve = asyncio.get_running_loop().create_server
         return [await serve(lambda: Connection(self), sock=listener.dup(), backlog=BACKLOG) for _ in range(ACCEPTS)]
 
     @property
     def connections(self) -> int:
-        """How many there are."""
+        """How many connections there are, lingering ones included."""
         return len(self.all)
 
     def sweep(self) -> None:
-        """Whatever depends on time alone."""
+        """Do what depends on time alone: end the connections whose deadline is over, and have the hub sweep."""
         now = self.clock.now()
         for connection in [c for c, deadline in self.unsaid.items() if deadline <= now.monotonic]:
             connection.out_of_time()
-        for connection in [c for c, deadline in self.closing.items() if deadline <= now.monotonic]:
+        for connection in [c for c, deadline in self.lingering.items() if deadline <= now.monotonic]:
             connection.abort()
         self.hub.sweep(now)
 
     def unsent_bytes(self) -> int:
-        """What all transports together have not sent."""
+        """How many bytes all transports together have not sent."""
         return sum(connection.unsent_bytes() for connection in self.slow)
 
     def abort_all(self) -> None:
-        """Drop every connection."""
+        """Drop every connection without a word."""
         for connection in list(self.all):
             connection.abort()
 
     def arrived(self, connection: "Connection") -> bool:
-        """Count a new connection in, at the cost of the oldest one that has not said hello. False: no room at all."""
+        """Take a new connection in. False if there is no room for it, not even for a refusal.
+
+        If too many have not said hello, the oldest of them gives way: so a flood of silent connections pushes out
+        itself, and not those who are about to speak.
+        """
         self.arrivals += 1
         self.all.add(connection)
         if self.connections > self._capacity + SPARE:
@@ -148,7 +159,7 @@ class Stream:
         return True
 
     def answer(self, request: Request, parser: ServerProtocol) -> tuple[int, str] | tuple[Wire, Response]:
-        """Why a handshake is refused (status, text; the first that fits), or its wire format and the 101."""
+        """Answer a handshake: status and text of its refusal, the first that fits (S2), or its format and the 101."""
         path, mark, _ = request.path.partition("?")
         if self.draining or self.connections > self._capacity:
             return 503, "This node takes no more connections now."
@@ -156,7 +167,8 @@ class Stream:
             return 404, f"The stream is at {PATH}."
         if mark:
             return 400, "No query string is allowed: a token goes into the hello message."
-        # In its order: 405, 505, 426, 400. Its texts repeat what was sent, so they are not used.
+        # The library refuses with 405, 505, 426 and 400, in this order. Its texts repeat what was sent: they are not
+        # used.
         response = parser.accept(request)
         if response.status_code != 101:
             return response.status_code, "This is not a WebSocket handshake (RFC 6455)."
@@ -191,7 +203,10 @@ def _is_loopback(origin: str) -> bool:
 
 
 class Connection(asyncio.Protocol):
-    """One connection, from accept to its end; a `Peer` of the hub."""
+    """One connection, from its accept to its end; a `Peer` of the hub.
+
+    There are very many of these, so each field counts: see `bench memory`.
+    """
 
     __slots__ = ("_paced", "_parser", "_parts", "_session", "_slow", "_stream", "_transport", "_unread", "write")
 
@@ -201,21 +216,19 @@ class Connection(asyncio.Protocol):
         self._stream = stream
         self._parser: ServerProtocol | None = None  # Rule 2
         self._session: Session | None = None  # from the 101 on
-        self._unread = b""  # an incomplete frame, or what came while it was slow
-        self._parts: list[bytes] = []  # of an open fragmented message
+        self._unread = b""  # an incomplete head or frame, or what came while it was slow
+        self._parts: list[bytes] = []  # the fragments, so far, of a message that is not complete
         self._slow = False
-        self._paced = 0.0  # the monotonic time up to which its messages have used up their rate
+        self._paced = 0.0  # the monotonic time up to which its messages have used up its rate (`_too_fast`)
 
     @property
     def descriptor(self) -> int:
-        """The number of its socket."""
         number: int = self._transport.get_extra_info("socket").fileno()
         return number
 
     # ---- asyncio.Protocol ----------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A connection was accepted."""
         self._transport = cast(asyncio.Transport, transport)
         self.write = self._transport.write
         self._transport.set_write_buffer_limits(high=0)
@@ -223,8 +236,7 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Bytes came."""
-        if self in self._stream.closing:
+        if self in self._stream.lingering:
             return  # Rule 4
         if self._session is None:
             self._handshake(data)
@@ -234,23 +246,23 @@ class Connection(asyncio.Protocol):
             self._read(self._unread + data if self._unread else data)
 
     def eof_received(self) -> None:
-        """The peer will send no more: the transport is closed."""
+        """The peer will send no more. A false value has the transport close: there is no half-open session."""
 
     def pause_writing(self) -> None:
-        """There are unsent bytes (Rule 3)."""
+        """There are unsent bytes: the connection is slow (Rule 3)."""
         self._slow = True
         self._stream.slow.add(self)
-        if self in self._stream.closing:
+        if self in self._stream.lingering:
             return
         self._transport.pause_reading()
         if self._session is not None and self._session.row >= 0:
             self._stream.hub.slowed(self._session.row, self._stream.clock.now())
 
     def resume_writing(self) -> None:
-        """All bytes were sent."""
+        """All bytes were sent: the connection has recovered, unless what it is owed now makes it slow again."""
         self._slow = False
         self._stream.slow.discard(self)
-        if self in self._stream.closing or self._transport.is_closing():
+        if self in self._stream.lingering or self._transport.is_closing():
             return
         if self._session is not None and self._session.row >= 0:
             self._stream.hub.recovered(self._session.row, self._stream.clock.now())
@@ -260,11 +272,10 @@ class Connection(asyncio.Protocol):
                 self._read(self._unread)
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        """It is over."""
         self._stream.all.discard(self)
         self._stream.slow.discard(self)
         self._stream.unsaid.pop(self, None)
-        self._stream.closing.pop(self, None)
+        self._stream.lingering.pop(self, None)
         self._leave()
         self._session = None  # Rule 5
         self._unread = b""
@@ -277,7 +288,8 @@ class Connection(asyncio.Protocol):
         self._unread += data
         head, end, rest = self._unread.partition(b"\r\n\r\n")
         if not end:
-            if len(head) > MAX_HEADERS_BYTES or not head[:1].isupper():  # too long, or no method: no HTTP
+            # What is too long, or begins with no method, is not HTTP: nobody there would understand an answer.
+            if len(head) > MAX_HEADERS_BYTES or not head[:1].isupper():
                 self._transport.close()
             return
         self._unread = b""
@@ -292,7 +304,7 @@ class Connection(asyncio.Protocol):
     def _shake_hands(self, parser: ServerProtocol, head: bytes) -> None:
         parser.receive_data(head)
         events = parser.events_received()
-        if not events:  # no HTTP request, or one with a body
+        if not events:  # the parser found no HTTP request, or one with a body
             self._transport.close()
             return
         try:
@@ -321,7 +333,7 @@ class Connection(asyncio.Protocol):
             response.headers["Retry-After"] = str(RETRY_AFTER_S)
         parser.send_response(response)
         answer = b"".join(parser.data_to_send())
-        if status == 503:  # a full node can't wait for each of them to close
+        if status == 503:  # a full node has no room for connections that linger
             self.write(answer)
             self._transport.close()
         else:
@@ -332,7 +344,7 @@ class Connection(asyncio.Protocol):
     def _read(self, data: bytes) -> None:
         """Take whole frames out of `data`, one at a time, until one is incomplete or the connection is slow."""
         at = 0
-        while not self._slow and self not in self._stream.closing and not self._transport.is_closing():
+        while not self._slow and self not in self._stream.lingering and not self._transport.is_closing():
             end = frame_end(data, at, self._limit)
             if end is None:
                 break
@@ -353,7 +365,7 @@ class Connection(asyncio.Protocol):
         return MAX_HELLO_BYTES if self._session.row < 0 else MAX_MESSAGE_BYTES
 
     def _take_frame(self, data: bytes) -> None:
-        """Take one frame, or the head of one that is too long."""
+        """Take one frame, or the head of one that is too long, in which case the parser refuses it."""
         assert self._session is not None
         if self._too_fast(data):
             self.close(closing.TOO_MANY)
@@ -373,14 +385,15 @@ class Connection(asyncio.Protocol):
         for frame in cast(list[Frame], parser.events_received()):
             self._take(frame)
         if parser.state is not State.OPEN:
-            self._finish(b"".join(parser.data_to_send()))  # the client's own end, echoed
-        elif self not in self._stream.closing and (pong := b"".join(parser.data_to_send())):
+            self._finish(b"".join(parser.data_to_send()))  # the client has closed: its close frame is echoed
+        elif self not in self._stream.lingering and (pong := b"".join(parser.data_to_send())):
             self.write(pong)
 
     def _take(self, frame: Frame) -> None:
         if frame.opcode not in (Opcode.CONT, Opcode.TEXT, Opcode.BINARY):
             return
-        if frame.data or not self._parts:  # an empty one only opens a message, or nobody would bound how many we hold
+        # An empty fragment is kept only if it opens a message: no size bounds how many of them may come.
+        if frame.data or not self._parts:
             self._parts.append(bytes(frame.data))
         if not frame.fin:
             return
@@ -399,7 +412,12 @@ class Connection(asyncio.Protocol):
             self._stream.unsaid.pop(self, None)
 
     def _too_fast(self, frame: bytes) -> bool:
-        """The generic cell rate algorithm (ITU-T I.371): one number holds both rate and burst."""
+        """Whether this frame is more than the rate allows.
+
+        This is the generic cell rate algorithm (ITU-T I.371), which needs one number for both rate and burst: each
+        frame moves `_paced` on by the time that it is worth, and `_paced` may be at most a burst's worth ahead of the
+        clock.
+        """
         now = self._stream.clock.now().monotonic
         whole, empty = frame[0] & 0x80, not frame[1] & 0x7F
         cost = (1.0 if whole or empty else FRAGMENT_COST) / RATE_PER_S
@@ -409,30 +427,29 @@ class Connection(asyncio.Protocol):
     # ---- the end -------------------------------------------------------------------------------------------------
 
     def close(self, close: Close) -> None:
-        """End the session with a close frame."""
-        if self in self._stream.closing or self._transport.is_closing():
+        """End the session with this close frame, unless it is ending already; then the first reason stands."""
+        if self in self._stream.lingering or self._transport.is_closing():
             return
         self._stream.closes[close.code] += 1
         self._finish(Frame(Opcode.CLOSE, CloseFrame(close.code, close.reason).serialize()).serialize(mask=False))
 
     def abort(self) -> None:
-        """Drop the connection."""
         self._leave()
         self._transport.abort()
 
     def unsent_bytes(self) -> int:
-        """What the transport has not sent."""
+        """How many bytes the transport has not sent."""
         return self._transport.get_write_buffer_size()
 
     def out_of_time(self) -> None:
-        """The next step before hello didn't come in time."""
+        """End the connection: the next step towards `hello` did not come in time."""
         if self._session is None:
             self.abort()
         else:
             self.close(closing.NO_HELLO)
 
     def give_way(self) -> None:
-        """Make room for a newer connection: this one is the oldest that has not said hello."""
+        """End the connection to make room for a newer one: it is the oldest of those that have not said hello."""
         if self._session is None:
             self.abort()
         else:
@@ -441,10 +458,10 @@ class Connection(asyncio.Protocol):
 
     def _finish(self, last: bytes) -> None:
         """Write `last` and the end of the stream, and wait for the peer to close (Rule 4)."""
-        if self in self._stream.closing or self._transport.is_closing():
+        if self in self._stream.lingering or self._transport.is_closing():
             return
         self._stream.unsaid.pop(self, None)
-        self._stream.closing[self] = self._stream.clock.now().monotonic + CLOSING_S
+        self._stream.lingering[self] = self._stream.clock.now().monotonic + LINGER_S
         self._leave()
         self._unread = b""
         self.write(last)
@@ -476,9 +493,9 @@ def retire(parser: ServerProtocol) -> None:
 
 
 def frame_end(data: bytes, start: int, limit: int) -> int | None:
-    """Where the frame that begins at `start` ends in `data` (RFC 6455, 5.2); None if it is not all there.
+    """The index in `data` behind the frame that begins at `start` (RFC 6455, 5.2); None if it is not all there yet.
 
-    One whose payload is above `limit` ends with `data`: its head is enough to refuse it.
+    Of a frame whose payload is above `limit` the head is enough, since it will be refused: the end is that of `data`.
     """
     if len(data) < start + 2:
         return None
