@@ -8,8 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from geocast import cli, closing
-from geocast.errors import PROBLEMS
+from geocast import cli, closing, problems
 from geocast.policy import Category
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -110,17 +109,25 @@ def test_every_way_to_close_is_in_the_list():
     assert len({close.code for close in closing.ALL}) == len(closing.ALL)
 
 
-@pytest.mark.parametrize("slug", sorted(PROBLEMS))
+def test_every_problem_type_is_in_the_list():
+    """`geocast.problems`: every type is a named value, called as it is on the wire, and in ALL."""
+    named = {name: value for name, value in vars(problems).items() if isinstance(value, problems.ProblemType)}
+    assert set(named.values()) == set(problems.ALL)
+    assert all(name == value.slug.upper().replace("-", "_") for name, value in named.items())
+    assert len(problems.BY_SLUG) == len(problems.ALL)
+
+
+@pytest.mark.parametrize("slug", sorted(problems.BY_SLUG))
 def test_every_problem_type_is_documented(slug):
     """H8: with its status."""
     found = [row[0] for row in rows(section(document("protocol.md"), "Problems")) if f"`{slug}`" in row[1]]
-    assert found == [str(PROBLEMS[slug][0])]
+    assert found == [str(problems.BY_SLUG[slug].status)]
 
 
 def test_no_problem_type_is_documented_that_is_not_there():
     """H8."""
     table = [row for row in rows(section(document("protocol.md"), "Problems")) if row[0].isdigit()]
-    assert {slug for row in table for slug in re.findall(r"`([a-z-]+)`", row[1])} == set(PROBLEMS)
+    assert {slug for row in table for slug in re.findall(r"`([a-z-]+)`", row[1])} == set(problems.BY_SLUG)
 
 
 def test_no_rule_has_two_ids():

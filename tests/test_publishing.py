@@ -11,8 +11,9 @@ from geocast.alert import Cancel, Circle, OtherKind, Revision, Terms
 from geocast.alertlog.memory import MemoryLog
 from geocast.cells import publish_circle
 from geocast.clock import format_time
-from geocast.errors import LogUnavailable, Problem
+from geocast.errors import LogUnavailable
 from geocast.policy import Policy
+from geocast.problems import Problem
 from geocast.publishing import ATTEMPTS, Publisher, Publishing
 
 DESK, OTHER, MANAGER = Publisher("desk"), Publisher("other"), Publisher("boss", manages=True)

@@ -10,9 +10,10 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError, WithJsonSchema
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from . import problems
 from .alert import ID_PATTERN
 from .clock import parse_time
-from .errors import Violation
+from .problems import Violation
 
 MAX_INTEGER = 2**31 - 1
 
@@ -93,7 +94,12 @@ class StrictModel(BaseModel):
 
 _NAMEABLE = re.compile(r"[A-Za-z0-9_]{1,40}")
 _THREE_DIGITS = re.compile(r"[0-9]{3}")
-_SLUGS = {"missing": "missing-field", "extra_forbidden": "unknown-field", "invalid_key": "unknown-field"}
+_TYPES = {
+    "missing": problems.MISSING_FIELD,
+    "extra_forbidden": problems.UNKNOWN_FIELD,
+    "invalid_key": problems.UNKNOWN_FIELD,
+}
+_DETAILS = {problems.MISSING_FIELD: "is needed", problems.UNKNOWN_FIELD: "is not a field of this object"}
 
 
 def broken_fields(error: ValidationError) -> list[Violation]:
@@ -102,14 +108,13 @@ def broken_fields(error: ValidationError) -> list[Violation]:
 
 
 def _violation(error: ErrorDetails) -> Violation:
-    slug = _SLUGS.get(error["type"], "invalid-value")
-    if slug == "unknown-field":
+    broken = _TYPES.get(error["type"], problems.INVALID_VALUE)
+    if broken is problems.UNKNOWN_FIELD:
         *parents, name = error["loc"]
         location = [*_location(parents), *([name] if _may_be_named(name) else [])]
     else:
         location = _location(error["loc"])
-    detail = {"missing-field": "is needed", "unknown-field": "is not a field of this object"}.get(slug)
-    return Violation(slug, "".join(f"/{part}" for part in location), detail or error["msg"])
+    return Violation(broken, "".join(f"/{part}" for part in location), _DETAILS.get(broken, error["msg"]))
 
 
 def _location(parts: Sequence[int | str]) -> list[int | str]:

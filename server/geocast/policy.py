@@ -12,11 +12,14 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from . import problems
 from .alert import Revision, Terms
-from .errors import ConfigError, Violation
+from .errors import ConfigError
+from .problems import Violation
 from .requests import Claims
 
 SKEW_MS = 60_000  # of a publisher's clock; allowed to `not-yet` and `approved_at` only
+_IN_THE_FUTURE = "must not be in the future (60 s of skew allowed)"
 BUILT_IN = "neighbourhood"
 
 _Key = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}$")]
@@ -86,13 +89,14 @@ class Policy(_Strict):
         if claims.category is not None and category is None:
             found.append(self._not_alertable(claims.category))
         if claims.threat == "individual":
-            found.append(Violation("not-community", "/threat", "must be community: an individual's is not alerted"))
+            detail = "must be community: an individual's is not alerted"
+            found.append(Violation(problems.NOT_COMMUNITY, "/threat", detail))
         found += self.approval_violations(claims.approved_at, claims.occurred_at, now_ms)
         first = first and current is None
         stale = list(_age(claims, category, now_ms)) if category is not None and first else []
         found += stale
         if claims.occurred_at is not None and claims.occurred_at > now_ms + SKEW_MS:
-            found.append(Violation("not-yet", "/occurred_at", "must not be in the future (60 s of skew allowed)"))
+            found.append(Violation(problems.NOT_YET, "/occurred_at", _IN_THE_FUTURE))
         if category is not None:
             # Of what is stale, P4 has said already that no expiry would do.
             none = [] if stale else list(_no_expiry(claims, category, now_ms, current, first=first))
@@ -106,21 +110,21 @@ class Policy(_Strict):
         if approved_at is None:
             return []
         if approved_at > now_ms + SKEW_MS:
-            detail = "must not be in the future (60 s of skew allowed)"
+            detail = _IN_THE_FUTURE
         elif occurred_at is not None and approved_at < occurred_at:
             detail = "must not be before occurred_at"
         else:
             return []
-        return [Violation("not-approved", "/approval/approved_at", detail)]
+        return [Violation(problems.NOT_APPROVED, "/approval/approved_at", detail)]
 
     def _not_alertable(self, key: str) -> Violation:
         known = f"{key} is never alerted" if key in self.never else "is not a category of the policy"
-        return Violation("category-not-alertable", "/category", known)
+        return Violation(problems.CATEGORY_NOT_ALERTABLE, "/category", known)
 
 
 def _age(claims: Claims, category: Category, now_ms: int) -> Iterator[Violation]:
     if claims.occurred_at is not None and now_ms - claims.occurred_at > category.max_age_ms:
-        yield Violation("stale", "/occurred_at", f"must be at most {category.max_age_s} s ago")
+        yield Violation(problems.STALE, "/occurred_at", f"must be at most {category.max_age_s} s ago")
 
 
 def _expiry(claims: Claims, category: Category, now_ms: int, current: Revision | None) -> Iterator[Violation]:
@@ -135,7 +139,7 @@ def _expiry(claims: Claims, category: Category, now_ms: int, current: Revision |
         detail = "must not be earlier than the current revision's: to end an alert early, cancel it"
     else:
         return
-    yield Violation("expiry-out-of-range", "/expires_at", detail)
+    yield Violation(problems.EXPIRY_OUT_OF_RANGE, "/expires_at", detail)
 
 
 def _no_expiry(
@@ -161,14 +165,14 @@ def _no_expiry(
         detail = f"must be at most {last} s ago, for an alert has to live for {category.min_life_s} s"
     else:
         detail = f"must be less than {category.max_age_s} s ago, or the alert would end at once"
-    yield Violation("expiry-out-of-range", "/occurred_at" if first else "/category", detail)
+    yield Violation(problems.EXPIRY_OUT_OF_RANGE, "/occurred_at" if first else "/category", detail)
 
 
 def _radii(claims: Claims, category: Category) -> Iterator[Violation]:
     for pointer, radius_m in claims.radii:
         if not category.min_radius_m <= radius_m <= category.max_radius_m:
             bounds = f"must be {category.min_radius_m:g} to {category.max_radius_m:g} m"
-            yield Violation("radius-out-of-range", pointer, bounds)
+            yield Violation(problems.RADIUS_OUT_OF_RANGE, pointer, bounds)
 
 
 def load(path: Path | None) -> Policy:

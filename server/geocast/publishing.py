@@ -19,12 +19,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
-from . import failpoints
+from . import failpoints, problems
 from .alert import Cancel, Entry, OtherKind, Revision
 from .alertlog import AlertLog
 from .clock import Clock
-from .errors import LogUnavailable, Problem, Violation
+from .errors import LogUnavailable
 from .policy import Policy
+from .problems import Problem, Violation
 from .requests import Cancellation, Invalid, Publication, parse_cancellation, parse_publication, parse_revision
 
 ATTEMPTS = 20  # decisions on one request; each but the last was overtaken by another writer
@@ -75,7 +76,7 @@ class Publishing:
 
         def decide(history: Sequence[Entry | OtherKind]) -> Revision:
             if history:
-                raise Problem("id-conflict")
+                raise Problem(problems.ID_CONFLICT)
             return self._accept(request, publisher, None)
 
         return await self._decide(request, _repeats_revision, decide, dry_run=dry_run)
@@ -162,15 +163,15 @@ class Publishing:
         """
         current = _last_revision(history)
         if current is None:
-            raise Problem("unknown-alert")
+            raise Problem(problems.UNKNOWN_ALERT)
         known = [entry for entry in history if not isinstance(entry, OtherKind)]
         if known[0].source != publisher.sub and not publisher.manages:
-            raise Problem("not-yours")
+            raise Problem(problems.NOT_YOURS)
         cancelled = any(isinstance(entry, Cancel) for entry in known)
         if cancelled or current.ends_at <= self._clock.now().wall_ms:
-            raise Problem("alert-ended")
+            raise Problem(problems.ALERT_ENDED)
         if number != history[-1].revision + 1:
-            raise Problem("revision-conflict", extra={"current": history[-1].revision})
+            raise Problem(problems.REVISION_CONFLICT, extra={"current": history[-1].revision})
         return current
 
     def _accept(self, request: Publication, publisher: Publisher, current: Revision | None) -> Revision:
@@ -205,9 +206,9 @@ def _repeats_cancel(request: Cancellation, entry: Entry | OtherKind, _current: R
 def _changed(request: Publication, current: Revision) -> list[Violation]:
     found = []
     if request.status != current.alert.status:
-        found.append(Violation("status-changed", "/status", "must stay as it was in revision 1"))
+        found.append(Violation(problems.STATUS_CHANGED, "/status", "must stay as it was in revision 1"))
     if request.occurred_at != current.alert.occurred_at:
-        found.append(Violation("occurred-at-changed", "/occurred_at", "must stay as it was in revision 1"))
+        found.append(Violation(problems.OCCURRED_AT_CHANGED, "/occurred_at", "must stay as it was in revision 1"))
     return found
 
 

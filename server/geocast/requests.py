@@ -21,9 +21,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
 
+from . import problems
 from .alert import Alert, Approval, Circle, Revision, Severity, Status, Terms, is_id
 from .cells import publish_area, publish_circle
-from .errors import GeocastError, Violation
+from .errors import GeocastError
 from .fields import (
     Description,
     Headline,
@@ -36,6 +37,7 @@ from .fields import (
     Time,
     broken_fields,
 )
+from .problems import Violation
 
 # ---- what is requested -----------------------------------------------------------------------------------------
 
@@ -229,7 +231,7 @@ def parse_cancellation(body: Mapping[str, Any], alert_id: str) -> Cancellation:
     return Cancellation(alert_id, model.revision, model.reason, approval)
 
 
-_ID_MISMATCH = Violation("id-mismatch", "/id", "must be the id in the path, or left out")
+_ID_MISMATCH = Violation(problems.ID_MISMATCH, "/id", "must be the id in the path, or left out")
 
 
 def _validate(model: type[_Model], body: Mapping[str, Any]) -> _Model:

@@ -13,8 +13,8 @@ from pydantic import BaseModel, Field
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
 from pydantic_core.core_schema import DictSchema, WithDefaultSchema
 
+from .. import problems
 from ..alert import ID_PATTERN, Severity, Status
-from ..errors import PROBLEMS
 from ..policy import Policy
 from ..requests import AlertRequest, CancelRequest, RevisionRequest
 
@@ -183,7 +183,7 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def _problem(status: int) -> dict[str, Any]:
-    slugs = [slug for slug, (code, _, _) in PROBLEMS.items() if code == status]
+    slugs = [each.slug for each in problems.ALL if each.status == status]
     return {
         "description": "Problem: " + ", ".join(slugs),
         "content": {"application/problem+json": {"schema": {"$ref": _REF.format(model="ProblemOut")}}},
@@ -217,7 +217,7 @@ _FROM_ANSWER = {"alert_id": "$response.body#/id"}
 _ID_SCHEMA = {"type": "string", "pattern": f"^{ID_PATTERN}$"}
 _ALERT_ID = {"name": "alert_id", "in": "path", "required": True, "schema": _ID_SCHEMA}
 _ID = {"parameters": [_ALERT_ID]}
-_SLUG_SCHEMA = {"type": "string", "examples": list(PROBLEMS)}
+_SLUG_SCHEMA = {"type": "string", "examples": list(problems.BY_SLUG)}
 _DRY_RUN = {
     "name": "dry_run",
     "in": "query",

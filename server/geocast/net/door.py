@@ -34,9 +34,9 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from .. import config
-from ..errors import Problem
+from .. import config, problems
 from ..metrics import Metrics
+from ..problems import Problem, ProblemType
 
 MAX_HEAD_BYTES = 32 * 1024  # of a request: its line and its fields
 HEAD_S = 10.0  # from accept, or from the first byte of a later head, to its end
@@ -46,6 +46,8 @@ UNREAD_S = 30.0  # bytes of an answer may stay unsent for so long without a brea
 CLOSING_S = 5.0  # how long a peer may take to close after a refusal
 MAX_CHUNKS = 2_000  # of a chunked body: parsing one takes as long as a thousand bytes, and it may hold a single one
 MAX_AHEAD_BYTES = 96 * 1024  # of requests behind one that is not answered yet: a head and a body
+
+_BY_HINT = {each.status: each for each in (problems.TOO_LARGE, problems.HEAD_TOO_LARGE)}  # of h11's errors
 
 # uvicorn writes a line for each; strangers would fill the journal. They are counted: geocast_refused_total.
 logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg != "Invalid HTTP request received.")
@@ -76,10 +78,10 @@ class Door:
         self._all -= 1
         self.waiting.pop(connection, None)
 
-    def refusal(self, slug: str) -> bytes:
+    def refusal(self, why: ProblemType) -> bytes:
         """A problem as the whole answer to what is no request."""
-        self._metrics.refused.labels(slug).inc()
-        problem = Problem(slug)
+        self._metrics.refused.labels(why.slug).inc()
+        problem = Problem(why)
         body = json.dumps(problem.body()).encode()
         head = [
             f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}",
@@ -145,7 +147,7 @@ class Connection(H11Protocol):
             self._await()
         else:
             self._refused = True
-            self.transport.write(self._door.refusal("too-many-connections"))
+            self.transport.write(self._door.refusal(problems.TOO_MANY_CONNECTIONS))
             self.transport.close()  # a full node can't wait for each of them to close
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -199,16 +201,16 @@ class Connection(H11Protocol):
         """What came is no HTTP request; called while h11's exception is being handled."""
         error = sys.exception()
         status = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
-        self._refuse({413: "too-large", 431: "head-too-large"}.get(status, "bad-request"))
+        self._refuse(_BY_HINT.get(status, problems.BAD_REQUEST))
 
-    def _refuse(self, slug: str) -> None:
+    def _refuse(self, why: ProblemType) -> None:
         """Refuse what is no request, unless the answer to one is half written, and leave (Rule 4)."""
         if self.transport.is_closing():
             return
         self._refused = True
         self._ahead = b""
         if self._answered or not self.cycle.response_started:
-            self.transport.write(self._door.refusal(slug))
+            self.transport.write(self._door.refusal(why))
         if not self._answered:
             self.cycle.disconnected = True  # whatever it is about to answer is too late
             self.cycle.message_event.set()
@@ -253,7 +255,7 @@ class Connection(H11Protocol):
         if self._refused:
             self.transport.abort()
         elif self.conn.their_state is h11.IDLE and self._buffered:
-            self._refuse("request-timeout")
+            self._refuse(problems.REQUEST_TIMEOUT)
         else:
             self.transport.close()
 

@@ -25,14 +25,15 @@ from starlette.responses import HTMLResponse, JSONResponse
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .. import __version__, failpoints
+from .. import __version__, failpoints, problems
 from ..alert import Cancel, Entry, OtherKind, Revision, is_id
 from ..alertlog import AlertLog, Counts
 from ..clock import Clock, format_time
-from ..errors import PROBLEMS, LogUnavailable, Malformed, Problem, Violation, trace
+from ..errors import LogUnavailable, Malformed, trace
 from ..frames import alert_map
 from ..metrics import CONTENT_TYPE, Metrics, gauge
 from ..policy import Policy
+from ..problems import Problem, Violation
 from ..publishing import Outcome, Publisher, Publishing
 from ..strict import load_json
 from ..tokens import AUDIT, MANAGE, PUBLISH, Grant, Tokens
@@ -109,7 +110,7 @@ def _guarded(app: FastAPI, api: Api) -> ASGIApp:
 
     async def problem(request: Request, error: Exception) -> Response:
         found = _as_problem(error)
-        if found.slug == "method-not-allowed":
+        if found.type is problems.METHOD_NOT_ALLOWED:
             found.headers["Allow"] = _allowed(app, request.url.path)
         return _problem(api, found)
 
@@ -148,7 +149,7 @@ def _add_alerts(app: FastAPI, api: Api) -> None:
         history = await api.alert_log.history(alert_id)
         revisions = [entry for entry in history if isinstance(entry, Revision)]
         if not revisions:
-            raise Problem("unknown-alert")
+            raise Problem(problems.UNKNOWN_ALERT)
         answer = {"state": _state(history, api.clock.now().wall_ms), "alert": alert_map(revisions[-1])}
         if MANAGE in grant.scopes or revisions[0].source == grant.sub:
             counts = await api.alert_log.counts(alert_id)
@@ -183,15 +184,15 @@ def _add_operations(app: FastAPI, api: Api) -> None:
     api.metrics.watch(lambda: [gauge("ready", "1 if /readyz says 200", not api.unready())])
     for kind in ("alert", "revision", "cancel"):
         api.metrics.accepted.labels(kind)  # at 0: Prometheus can't see the increase of what was not there
-    for slug in PROBLEMS:
-        api.metrics.refused.labels(slug)
+    for each in problems.ALL:
+        api.metrics.refused.labels(each.slug)
 
     @app.get("/problems/{slug}", **documents.PROBLEM)
     async def problem_type(slug: str) -> Response:
-        if slug not in PROBLEMS:
-            raise Problem("not-found")
-        status, title, explanation = PROBLEMS[slug]
-        return JSONResponse({"type": f"/problems/{slug}", "title": title, "status": status, "explanation": explanation})
+        found = problems.BY_SLUG.get(slug)
+        if found is None:
+            raise Problem(problems.NOT_FOUND)
+        return JSONResponse(found.to_map())
 
 
 def _add_metrics(app: FastAPI, api: Api) -> None:
@@ -279,12 +280,12 @@ def _as_problem(error: Exception) -> Problem:
         case Problem():
             return error
         case LogUnavailable():
-            return Problem("log-unavailable", headers={"Retry-After": str(RETRY_AFTER_S)})
+            return Problem(problems.LOG_UNAVAILABLE, headers={"Retry-After": str(RETRY_AFTER_S)})
         case HTTPException(status_code=405):
-            return Problem("method-not-allowed")
+            return Problem(problems.METHOD_NOT_ALLOWED)
         case HTTPException(status_code=404):
-            return Problem("not-found")
-    return Problem("internal")
+            return Problem(problems.NOT_FOUND)
+    return Problem(problems.INTERNAL)
 
 
 def _allowed(app: FastAPI, path: str) -> str:
@@ -305,7 +306,7 @@ def _grant(request: Request, *scopes: str) -> Grant:
     """The caller's grant, if it holds one of `scopes`."""
     grant: Grant = request.scope["grant"]
     if not grant.scopes & set(scopes):
-        raise Problem("insufficient-scope", f"The token lacks the scope {' or '.join(scopes)}.")
+        raise Problem(problems.INSUFFICIENT_SCOPE, f"The token lacks the scope {' or '.join(scopes)}.")
     return grant
 
 
@@ -313,7 +314,7 @@ def _publisher(request: Request, *scopes: str) -> Publisher:
     grant = _grant(request, *scopes)
     if not is_id(grant.sub):
         raise Problem(
-            "insufficient-scope", "The token's sub can't be shown as a source: it must match the grammar of id"
+            problems.INSUFFICIENT_SCOPE, "The token's sub can't be shown as a source: it must match the grammar of id"
         )
     return Publisher(grant.sub, MANAGE in grant.scopes)
 
@@ -325,12 +326,13 @@ def _dry_run(request: Request) -> bool:
             return False
         case [("dry_run", ("true" | "false") as value)]:
             return value == "true"
-    raise Problem.of([Violation("invalid-value", "", "the only query parameter is dry_run, true or false, once")])
+    wrong = "the only query parameter is dry_run, true or false, once"
+    raise Problem.of([Violation(problems.INVALID_VALUE, "", wrong)])
 
 
 def _no_query(request: Request) -> None:
     if request.url.query:
-        raise Problem.of([Violation("invalid-value", "", "this call takes no query parameters")])
+        raise Problem.of([Violation(problems.INVALID_VALUE, "", "this call takes no query parameters")])
 
 
 async def _body(request: Request) -> dict[str, Any]:
@@ -339,19 +341,19 @@ async def _body(request: Request) -> dict[str, Any]:
     try:
         async with asyncio.timeout(BODY_S):
             if int(request.headers.get("Content-Length", "0")) > MAX_BODY_BYTES:
-                raise Problem("too-large")
+                raise Problem(problems.TOO_LARGE)
             async for chunk in request.stream():
                 data += chunk
                 if len(data) > MAX_BODY_BYTES:
-                    raise Problem("too-large")
+                    raise Problem(problems.TOO_LARGE)
     except (TimeoutError, ClientDisconnect):
-        raise Problem("malformed-json", f"The body did not arrive within {BODY_S:g} s.") from None
+        raise Problem(problems.MALFORMED_JSON, f"The body did not arrive within {BODY_S:g} s.") from None
     if request.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
-        raise Problem("unsupported-media-type")
+        raise Problem(problems.UNSUPPORTED_MEDIA_TYPE)
     try:
         return load_json(data)
     except (Malformed, UnicodeDecodeError):
-        raise Problem("malformed-json") from None
+        raise Problem(problems.MALFORMED_JSON) from None
 
 
 class Guard:
@@ -379,19 +381,19 @@ class Guard:
         except Exception as error:
             log.error("a request failed: %s", trace(error))
             if not started:
-                await _problem(self._api, Problem("internal"))(scope, receive, send)
+                await _problem(self._api, Problem(problems.INTERNAL))(scope, receive, send)
         finally:
             self._api.requests -= 1
 
     def _refused(self, scope: Scope) -> Problem | None:
         retry = {"Retry-After": str(RETRY_AFTER_S)}
         if self._api.requests > MAX_REQUESTS:
-            return Problem("too-many-requests", headers=retry)
+            return Problem(problems.TOO_MANY_REQUESTS, headers=retry)
         if self._api.draining:
-            return Problem("draining", headers=retry)
+            return Problem(problems.DRAINING, headers=retry)
         grant = self._api.tokens.check(_bearer(scope), self._api.clock.now(), again=True)
         if grant is None:
-            return Problem("unauthorized", headers={"WWW-Authenticate": 'Bearer realm="geocast"'})
+            return Problem(problems.UNAUTHORIZED, headers={"WWW-Authenticate": 'Bearer realm="geocast"'})
         scope["grant"] = grant
         return None
 

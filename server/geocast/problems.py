@@ -1,0 +1,306 @@
+"""Every answer of the api that is no success, as data: slug, HTTP status, title and explanation (RFC 9457).
+
+`GET /problems/<slug>` serves a type. The table of `docs/protocol.md`, section "Problems", is checked against this
+list by a test.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import GeocastError
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemType:
+    """One kind of problem: its name on the wire and status of HTTP, and a title and an explanation for people."""
+
+    slug: str
+    status: int
+    title: str
+    explanation: str
+
+    def to_map(self) -> dict[str, Any]:
+        """As `GET /problems/<slug>` serves it."""
+        return {
+            "type": f"/problems/{self.slug}",
+            "title": self.title,
+            "status": self.status,
+            "explanation": self.explanation,
+        }
+
+
+CATEGORY_NOT_ALERTABLE = ProblemType(
+    "category-not-alertable",
+    422,
+    "Category may not be alerted",
+    "The policy lists what may be published; see GET /v1/policy. Everything else is refused.",
+)
+NOT_COMMUNITY = ProblemType(
+    "not-community",
+    422,
+    "Concerns only an individual",
+    "Only a threat to the community may be published: `threat` must be `community`.",
+)
+NOT_APPROVED = ProblemType(
+    "not-approved",
+    422,
+    "Approval does not fit",
+    "`approval.approved_at` must not be before `occurred_at`, nor in the future (60 s of clock skew are allowed).",
+)
+STALE = ProblemType(
+    "stale",
+    422,
+    "Incident too old",
+    "An incident may be published until it is older than its category's `max_age_s`.",
+)
+NOT_YET = ProblemType(
+    "not-yet",
+    422,
+    "Incident in the future",
+    "`occurred_at` may be ahead of the server's clock by 60 s at most.",
+)
+EXPIRY_OUT_OF_RANGE = ProblemType(
+    "expiry-out-of-range",
+    422,
+    "Expiry out of range",
+    "`expires_at`, left out or not, must be in the future (by the category's `min_life_s`), at most "
+    "`occurred_at` + its `max_age_s`, and in a revision not earlier than the current one's. To end an alert "
+    "early, cancel it.",
+)
+RADIUS_OUT_OF_RANGE = ProblemType(
+    "radius-out-of-range",
+    422,
+    "Radius out of range",
+    "Each requested radius must lie within the category's `min_radius_m` and `max_radius_m`.",
+)
+MISSING_FIELD = ProblemType("missing-field", 422, "Field missing", "A field that is needed was not sent.")
+UNKNOWN_FIELD = ProblemType(
+    "unknown-field",
+    422,
+    "Unknown field",
+    "Only the documented fields may be sent, so that nothing about a person or a place can slip in.",
+)
+INVALID_VALUE = ProblemType(
+    "invalid-value",
+    422,
+    "Invalid value",
+    "A field has the wrong type, or lies outside its documented range or grammar.",
+)
+ID_MISMATCH = ProblemType(
+    "id-mismatch",
+    422,
+    "Id differs from the path",
+    "The `id` in the body is optional; when it is there it must be the one in the path.",
+)
+OCCURRED_AT_CHANGED = ProblemType(
+    "occurred-at-changed",
+    422,
+    "occurred_at changed",
+    "A revision must keep the `occurred_at` of revision 1.",
+)
+STATUS_CHANGED = ProblemType(
+    "status-changed",
+    422,
+    "status changed",
+    "A revision must keep the `status` of revision 1.",
+)
+ID_CONFLICT = ProblemType(
+    "id-conflict",
+    409,
+    "Id already taken",
+    "An alert with this id and other content has been published. Revise it, or use another id.",
+)
+REVISION_CONFLICT = ProblemType(
+    "revision-conflict",
+    409,
+    "Revision conflict",
+    "`revision` must be the current one + 1, and may be repeated only with the same content. `current` tells the "
+    "current one.",
+)
+UNKNOWN_ALERT = ProblemType(
+    "unknown-alert",
+    404,
+    "Unknown alert",
+    "No alert with this id is known. An ended alert stays known for 24 h.",
+)
+ALERT_ENDED = ProblemType(
+    "alert-ended",
+    410,
+    "Alert has ended",
+    "The alert was cancelled or has expired: it can't be revised or cancelled any more.",
+)
+NOT_YOURS = ProblemType(
+    "not-yours",
+    403,
+    "Another publisher's alert",
+    "Only the publisher of an alert, or a token with the scope alerts:manage, may revise or cancel it.",
+)
+MALFORMED_JSON = ProblemType(
+    "malformed-json",
+    400,
+    "Malformed JSON",
+    "The body must be one strict JSON object (RFC 8259) in UTF-8: no NaN, Infinity or duplicate keys, no "
+    "byte-order mark, nesting of 32 at most.",
+)
+BAD_REQUEST = ProblemType(
+    "bad-request",
+    400,
+    "Not an HTTP request",
+    "What came is no request by RFC 9112: a Host is needed, one length at most, and each part in its grammar.",
+)
+UNAUTHORIZED = ProblemType(
+    "unauthorized",
+    401,
+    "Unauthorized",
+    "A valid bearer token is needed: Authorization: Bearer <JWT>.",
+)
+INSUFFICIENT_SCOPE = ProblemType(
+    "insufficient-scope",
+    403,
+    "Insufficient scope",
+    "The token lacks the scope that this call needs, or its `sub` can't be shown as the source of an alert.",
+)
+NOT_FOUND = ProblemType("not-found", 404, "Not found", "There is nothing at this path.")
+METHOD_NOT_ALLOWED = ProblemType(
+    "method-not-allowed",
+    405,
+    "Method not allowed",
+    "This path does not take this method.",
+)
+REQUEST_TIMEOUT = ProblemType(
+    "request-timeout",
+    408,
+    "Request incomplete",
+    "The head of a request must be complete 10 s after its first byte, or after the connection was accepted.",
+)
+TOO_LARGE = ProblemType("too-large", 413, "Too large", "A body may have 64 KiB at most, and 2,000 chunks.")
+UNSUPPORTED_MEDIA_TYPE = ProblemType(
+    "unsupported-media-type",
+    415,
+    "Unsupported media type",
+    "The body must be sent as application/json.",
+)
+TOO_MANY_REQUESTS = ProblemType(
+    "too-many-requests",
+    429,
+    "Too many requests",
+    "Too many requests are under way. Repeat the same request after the time in Retry-After.",
+)
+HEAD_TOO_LARGE = ProblemType(
+    "head-too-large",
+    431,
+    "Head too large",
+    "The request line and the header fields may have 32 KiB together.",
+)
+INTERNAL = ProblemType(
+    "internal",
+    500,
+    "Internal error",
+    "The server failed. The outcome is unknown: repeat the same request, it is safe.",
+)
+LOG_UNAVAILABLE = ProblemType(
+    "log-unavailable",
+    503,
+    "Log unavailable",
+    "The alert log can't store or read now. The outcome is unknown: repeat the same request, it is safe.",
+)
+TOO_MANY_CONNECTIONS = ProblemType(
+    "too-many-connections",
+    503,
+    "Too many connections",
+    "The api listener has as many connections as it takes. Repeat the same request after the time in Retry-After.",
+)
+DRAINING = ProblemType("draining", 503, "Draining", "This node is going away. Repeat the same request, it is safe.")
+
+ALL = (
+    CATEGORY_NOT_ALERTABLE,
+    NOT_COMMUNITY,
+    NOT_APPROVED,
+    STALE,
+    NOT_YET,
+    EXPIRY_OUT_OF_RANGE,
+    RADIUS_OUT_OF_RANGE,
+    MISSING_FIELD,
+    UNKNOWN_FIELD,
+    INVALID_VALUE,
+    ID_MISMATCH,
+    OCCURRED_AT_CHANGED,
+    STATUS_CHANGED,
+    ID_CONFLICT,
+    REVISION_CONFLICT,
+    UNKNOWN_ALERT,
+    ALERT_ENDED,
+    NOT_YOURS,
+    MALFORMED_JSON,
+    BAD_REQUEST,
+    UNAUTHORIZED,
+    INSUFFICIENT_SCOPE,
+    NOT_FOUND,
+    METHOD_NOT_ALLOWED,
+    REQUEST_TIMEOUT,
+    TOO_LARGE,
+    UNSUPPORTED_MEDIA_TYPE,
+    TOO_MANY_REQUESTS,
+    HEAD_TOO_LARGE,
+    INTERNAL,
+    LOG_UNAVAILABLE,
+    TOO_MANY_CONNECTIONS,
+    DRAINING,
+)
+BY_SLUG = {each.slug: each for each in ALL}
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One broken rule: problem type, JSON Pointer (RFC 6901) to the field, and a sentence for people."""
+
+    type: ProblemType
+    pointer: str
+    detail: str
+
+    @property
+    def slug(self) -> str:
+        """Of its type."""
+        return self.type.slug
+
+
+@dataclass(slots=True)
+class Problem(GeocastError):  # noqa: N818
+    """An answer that is not a success: its type decides status and title."""
+
+    type: ProblemType
+    detail: str = ""
+    violations: Sequence[Violation] = ()
+    extra: dict[str, Any] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def status(self) -> int:
+        """The HTTP status of this kind of problem."""
+        return self.type.status
+
+    @property
+    def slug(self) -> str:
+        """Of its type."""
+        return self.type.slug
+
+    @classmethod
+    def of(cls, violations: Sequence[Violation]) -> "Problem":
+        """The 422 that lists every violation; its type is the first one's."""
+        return cls(violations[0].type, violations[0].detail, violations)
+
+    def body(self) -> dict[str, Any]:
+        """The members of the problem document (RFC 9457, section 3)."""
+        body: dict[str, Any] = {
+            "type": f"/problems/{self.slug}",
+            "title": self.type.title,
+            "status": self.status,
+            "detail": self.detail or self.type.explanation,
+            **self.extra,
+        }
+        if self.violations:
+            body["errors"] = [
+                {"type": f"/problems/{v.slug}", "pointer": v.pointer, "detail": v.detail} for v in self.violations
+            ]
+        return body
