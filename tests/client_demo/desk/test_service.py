@@ -1,0 +1,211 @@
+"""What no page would send: every header and field that the service reads, fed with rubbish, gets one clear refusal."""
+
+import asyncio
+import contextlib
+import itertools
+import json
+
+import httpx
+import pytest
+
+from client_demo.desk.feeds import SAMPLE, feed_text, read_records
+from client_demo.desk.office import Office
+from client_demo.desk.queue import Queue
+from client_demo.desk.service import Room, Service
+from client_demo.desk.source import as_recorded
+from client_demo.desk.store import Store
+from client_demo.desk.triage import Policy
+from client_demo.python.publisher import Publisher
+from client_demo.web.server import application, content_policy
+
+HOST = "127.0.0.1:8770"
+POLICY = Policy.from_map({"name": "for these tests", "categories": {"fire_structure": {"title": "Fire"}}, "never": {}})
+NOW = 1_800_000_000_000
+KEY = "the key of ann"
+SURROGATE = "\ud800"
+REFUSED = (400, 401, 403, 404, 409, 413, 422)
+
+
+class Page:
+    """A page at the service, without sockets: what the service raises is raised here."""
+
+    def __init__(self, store: Store) -> None:
+        self.queue = Queue(POLICY, "exercise")
+        (self.item,) = (self.queue.take(seen) for seen in as_recorded(read_records("f", feed_text(SAMPLE)))[:1])
+        publisher = Publisher("http://node", "t", transport=httpx.MockTransport(lambda _: httpx.Response(422, json={})))
+        room = Room()
+        office = Office(publisher, self.queue, store, room.changed, lambda: NOW)
+        service = Service(office, room, {"ann": KEY}, {"status": "exercise"}, lambda: NOW)
+        self.app = application(service.routes(), content_policy())
+
+    def send(self, method, path, *, signed=True, **more):
+        """One request; its answer."""
+
+        async def ask():
+            transport = httpx.ASGITransport(self.app)
+            async with httpx.AsyncClient(transport=transport, base_url=f"http://{HOST}") as http:
+                headers = {"Origin": f"http://{HOST}", **more.pop("headers", {})}
+                cookies = {"Cookie": f"desk_8770={KEY}"} if signed else {}
+                return await http.request(method, path, headers={**cookies, **headers}, **more)
+
+        return asyncio.run(ask())
+
+    def decide(self, what, body):
+        """A decision about the one item."""
+        return self.send("POST", f"/api/items/{self.item.id}/{what}", content=json.dumps(body))
+
+
+@pytest.fixture
+def page(tmp_path):
+    """A page, signed in as ann."""
+    with contextlib.closing(Store(tmp_path / "desk.db")) as store:
+        yield Page(store)
+
+
+def test_the_page_of_these_tests_is_signed_in(page):
+    """Else the others would prove nothing."""
+    assert page.decide("dismiss", {"version": 1}).status_code == 200
+    assert page.send("POST", "/api/sign-in", signed=False, content=json.dumps({"key": KEY})).json() == {"name": "ann"}
+
+
+ODD_ORIGINS = [
+    "http://[",
+    "http://[::1",
+    "http://]",
+    "http://127.0.0.1:99999",
+    f"http://x@{HOST}",
+    f"http://{HOST}/",
+    f"http://{HOST}:1",
+    f"//{HOST}",
+    f"ftp://{HOST}",
+    f" http://{HOST}x",
+    HOST,
+    "null",
+    "",
+    "http://" + "[" * 5000,
+    b"http://\xff\xfe",
+]
+
+
+@pytest.mark.parametrize("origin", ODD_ORIGINS, ids=lambda origin: repr(origin)[:30])
+@pytest.mark.parametrize("path", ["/api/sign-in", "/api/sign-out", "/api/items/x/dismiss"])
+def test_an_odd_origin_is_another_site(page, path, origin):
+    """Only the desk's own address, letter by letter, is the desk's own page."""
+    assert page.send("POST", path, headers={"Origin": origin}, content=b"{}").status_code in (403, 404)
+
+
+ODD_HOSTS = ["127.0.0.1:x", "127.0.0.1:99999", "127.0.0.1:80:90", "127.0.0.1:", "localhost:²", "[::1", "[", "", b"\xff"]
+
+
+@pytest.mark.parametrize("host", ODD_HOSTS, ids=repr)
+@pytest.mark.parametrize(("method", "path"), [("GET", "/"), ("GET", "/api/events"), ("POST", "/api/sign-out")])
+def test_an_odd_host_is_refused_or_nobody_is_signed_in_there(page, method, path, host):
+    """`Host` names the cookie, too."""
+    host = host if isinstance(host, bytes) else host.encode()
+    origin = b"http://" + host
+    signed = path != "/api/events"  # which has no end for who is signed in
+    answer = page.send(method, path, signed=signed, headers={"Host": host, "Origin": origin}, content=b"{}")
+    assert answer.status_code in ((200, 400) if path == "/" else (*REFUSED, 200))
+
+
+ODD_KEYS = [SURROGATE, "\0", "ü" * 1000, "", None, 7, True, [], {}, [KEY], "x" * 60_000]
+
+
+@pytest.mark.parametrize("key", ODD_KEYS, ids=lambda key: repr(key)[:20])
+def test_an_odd_key_opens_nothing(page, key):
+    """JSON can spell half a character."""
+    answer = page.send("POST", "/api/sign-in", signed=False, content=json.dumps({"key": key}))
+    assert answer.status_code in (400, 401)
+    assert answer.json()["detail"]
+
+
+ODD_COOKIES = [
+    b"desk_8770=\xff",
+    b'desk_8770="\\ud800"',
+    b'desk_8770="\\777\\000"',
+    b"=;=;;",
+    b"desk_8770",
+    b"desk_8770=" + b"\\" * 9000,
+]
+
+
+@pytest.mark.parametrize("cookie", ODD_COOKIES, ids=lambda cookie: repr(cookie)[:20])
+def test_an_odd_cookie_is_nobody(page, cookie):
+    """As a wrong one."""
+    assert page.send("GET", "/api/events", signed=False, headers={"Cookie": cookie}).status_code == 401
+
+
+ODD = [
+    None,
+    True,
+    False,
+    -1,
+    0,
+    1.5,
+    1e400,
+    float("nan"),
+    10**400,
+    "1",
+    "",
+    SURROGATE,
+    "\0",
+    [],
+    {},
+    [1],
+    {"a": 1},
+    "x" * 9000,
+]
+
+
+@pytest.mark.parametrize("what", ["dismiss", "reopen", "cancel", "approve"])
+@pytest.mark.parametrize("version", [odd for odd in ODD if odd != 1 or odd is True], ids=lambda odd: repr(odd)[:20])
+def test_an_odd_version_decides_nothing(page, what, version):
+    """True is no number: in Python it is 1."""
+    form = page.queue.proposal(page.item)
+    answer = page.decide(what, {"version": version, "reason": "x", "form": form})
+    assert answer.status_code in REFUSED
+    assert page.item.history == []
+
+
+@pytest.mark.parametrize("what", ["approve", "preview"])
+@pytest.mark.parametrize("field", ["headline", "description", "category", "severity", "lat", "lng", "radius_m"])
+@pytest.mark.parametrize("value", ODD, ids=lambda odd: repr(odd)[:20])
+def test_an_odd_field_of_the_form_is_refused_or_judged(page, what, field, value):
+    """A form of texts and finite numbers is judged; anything else is refused, with the field's name."""
+    page.item.sighting = as_recorded(read_records("f", feed_text(SAMPLE)))[0]
+    form = {**page.queue.proposal(page.item), field: value}
+    answer = page.decide(what, {"version": 1, "form": form})
+    assert answer.status_code in (200, *REFUSED)
+    if answer.status_code == 400:
+        assert field in answer.json()["detail"]
+        assert str(value)[:50] not in answer.json()["detail"] or not str(value)
+
+
+@pytest.mark.parametrize(
+    "body", ["", "null", "7", '"x"', "[]", "{", '{"a":' * 5000, "\ufeff{}", '{"version":' + "9" * 5000 + "}"]
+)
+def test_an_odd_body_is_refused(page, body):
+    """Whatever JSON makes of it."""
+    answer = page.send("POST", f"/api/items/{page.item.id}/dismiss", content=body.encode())
+    assert answer.status_code == 400
+    assert page.item.history == []
+
+
+@pytest.mark.parametrize("odd", ["%00", "%ff", "%ED%A0%80", "..%2f..", "x" * 5000, "%0d%0aX: y"])
+def test_an_odd_path_is_nowhere(page, odd):
+    """Neither an item nor a file."""
+    for method, path in itertools.product(("GET", "POST"), (f"/api/items/{odd}/dismiss", f"/{odd}", f"/npm/{odd}")):
+        assert page.send(method, path, content=b'{"version": 1}').status_code in (404, 405)
+
+
+ODD_FILE_HEADERS = [
+    ("Range", value)
+    for value in ("bytes=", "bytes=x-y", "bytes=9-1", "x", "bytes=0-" + "9" * 5000, "bytes=" + "0-1," * 500)
+] + [("If-None-Match", b"\xff"), ("If-Range", "x"), ("If-None-Match", '"' * 5000)]
+
+
+@pytest.mark.parametrize(("name", "value"), ODD_FILE_HEADERS, ids=lambda value: repr(value)[:20])
+def test_an_odd_question_for_a_file_is_answered(page, name, value):
+    """With the file, a part of it, or a refusal."""
+    headers = {name: value} if name != "If-Range" else {name: value, "Range": "bytes=0-1"}
+    assert page.send("GET", "/", headers=headers).status_code in (200, 206, 304, 400, 416)
