@@ -27,7 +27,7 @@ import redis
 from fakes import a_free_port
 from wall_clock import WallClock, started_with
 
-from geocast.alertlog.redis_target import OLDEST
+from geocast.alertlog.redis_streams.target import OLDEST
 
 PATIENCE_S = 30.0  # how long a server may take to do what it was told
 

@@ -167,8 +167,8 @@ def test_one_file_imports_h3():
 
 
 def test_one_file_imports_redis():
-    """`geocast.alertlog.redis_connection`: the only file that imports redis, and every deadline is there."""
-    assert {module for module in MODULES if "redis" in imported(module)[1]} == {"alertlog.redis_connection"}
+    """`geocast.alertlog.redis_streams.connection`: the only file that imports redis, and every deadline is there."""
+    assert {module for module in MODULES if "redis" in imported(module)[1]} == {"alertlog.redis_streams.connection"}
 
 
 @pytest.mark.parametrize("backend", ["alertlog.memory", "alertlog.sqlite", "alertlog.redis_streams"])

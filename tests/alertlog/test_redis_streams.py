@@ -20,9 +20,10 @@ from fakes import a_cancel, a_free_port, a_revision  # noqa: E402
 from redis_server import RedisServer, needs_redis, sentinel_url, trio, wait_until  # noqa: E402
 from wall_clock import WallClock, needs_wall_clock  # noqa: E402
 
-from geocast.alertlog import RETENTION_MS, Counts, codec, redis_streams, redis_target  # noqa: E402
-from geocast.alertlog.redis_connection import Primary  # noqa: E402
-from geocast.alertlog.redis_streams import RedisStreamsLog  # noqa: E402
+from geocast.alertlog import RETENTION_MS, Counts, codec  # noqa: E402
+from geocast.alertlog.redis_streams import RedisStreamsLog, target  # noqa: E402
+from geocast.alertlog.redis_streams import log as redis_log  # noqa: E402
+from geocast.alertlog.redis_streams.connection import Primary  # noqa: E402
 from geocast.errors import ConfigError, LogUnavailable  # noqa: E402
 
 pytestmark = [needs_redis, pytest.mark.timeout(120)]
@@ -45,7 +46,7 @@ def server(tmp_path):
 class TestRedisStreamsLog(DurableContract):
     """All rules."""
 
-    module = redis_streams
+    module = redis_log
 
     @pytest.fixture(autouse=True)
     def _server(self, shared):
@@ -60,7 +61,7 @@ class TestRedisStreamsLog(DurableContract):
 
 async def write(log, *entries):
     """Store entries as a later release does: its script stores other kinds, also behind a cancel."""
-    stored = [redis_streams._Stored(*entry) for entry in entries]
+    stored = [redis_log._Stored(*entry) for entry in entries]
     for what, *_ in await log._store([each.arguments("of a later release", False) for each in stored], mending=True):
         assert what == b"stored"
 
@@ -579,7 +580,7 @@ def test_a_reader_of_another_server_than_the_one_that_is_written_is_found_out(se
 
     async def main():
         async with opened(server.url) as log:
-            monkeypatch.setattr(log._primary, "reader", Primary(redis_target.parse(shared.url)).reader)
+            monkeypatch.setattr(log._primary, "reader", Primary(target.parse(shared.url)).reader)
             with pytest.raises(LogUnavailable, match="not the one that is written"):
                 await anext(log.follow(0))
             with pytest.raises(LogUnavailable, match="not the one that is written"):
@@ -603,7 +604,7 @@ def test_what_was_read_and_not_given_is_given_to_the_next(server, monkeypatch):
             async with aclosing(log.follow(0)) as follower:
                 [given] = await read_on(follower)
                 await log.append(lasting("a-1"))
-                monkeypatch.setattr(redis_streams._Follower, "_check_hearing", fails)
+                monkeypatch.setattr(redis_log._Follower, "_check_hearing", fails)
                 with pytest.raises(LogUnavailable):
                     await read_on(follower)
             monkeypatch.undo()
@@ -671,13 +672,13 @@ FIT = {
 def test_which_redis_can_keep_a_log(changes, reason):
     """Section 7, starting safely: what a server does not say is not assumed."""
     info = {name: value for name, value in (FIT | changes).items() if value is not None}
-    found = redis_target.unfit(info, volatile=False)
+    found = target.unfit(info, volatile=False)
     assert found is None if reason is None else reason in found
 
 
 def test_a_volatile_redis_may_be_accepted():
     """`--allow-volatile-log`."""
-    assert redis_target.unfit(FIT | {"aof_enabled": 0}, volatile=True) is None
+    assert target.unfit(FIT | {"aof_enabled": 0}, volatile=True) is None
 
 
 @pytest.mark.parametrize(
@@ -835,7 +836,7 @@ def test_a_node_that_waits_for_redis_says_so_and_may_be_stopped(workers, tmp_pat
 
 def test_a_user_with_few_rights_will_do(tmp_path):
     """docs/settings.md: the rights that it names are enough."""
-    settings = (redis_streams._FOLDER.parents[2] / "docs" / "settings.md").read_text("utf-8")
+    settings = (redis_log._FOLDER.parents[4] / "docs" / "settings.md").read_text("utf-8")
     [line] = [line for line in settings.splitlines() if line.startswith("ACL SETUSER")]
     with RedisServer(tmp_path / "redis") as server:
         server.command(*line.replace("PASSWORD", "pa%ss").split())
@@ -910,15 +911,15 @@ def test_a_clock_of_redis_that_is_ahead_forgets_nothing(tmp_path):
 )
 def test_a_url_names_a_redis(url, text):
     """docs/settings.md, a log in Redis; what may be logged of it has no password."""
-    assert str(redis_target.parse(url)) == text
+    assert str(target.parse(url)) == text
 
 
 def test_a_url_says_who_and_where():
     """docs/settings.md, a log in Redis: every part."""
-    target = redis_target.parse("rediss+sentinel://u%40:p%2Fw@a:1,b/s/5?prefix=p&ca=/c&sentinel_username=su")
-    assert (target.username, target.password, target.service, target.db) == ("u@", "p/w", "s", 5)
-    assert (target.tls, target.ca, target.prefix) == (True, "/c", "p")
-    assert (target.sentinel_username, target.sentinel_password) == ("su", None)
+    found = target.parse("rediss+sentinel://u%40:p%2Fw@a:1,b/s/5?prefix=p&ca=/c&sentinel_username=su")
+    assert (found.username, found.password, found.service, found.db) == ("u@", "p/w", "s", 5)
+    assert (found.tls, found.ca, found.prefix) == (True, "/c", "p")
+    assert (found.sentinel_username, found.sentinel_password) == ("su", None)
 
 
 @pytest.mark.parametrize(
@@ -950,7 +951,7 @@ def test_a_url_says_who_and_where():
 def test_what_names_no_redis_or_one_open_to_a_network_is_refused(url):
     """Section 7, starting safely: one line that says what is expected, and repeats nothing."""
     with pytest.raises(ConfigError, match=r"^--log: ") as caught:
-        redis_target.parse(url)
+        target.parse(url)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -1017,7 +1018,7 @@ def test_counts_that_a_later_release_adds_are_passed_over(server):
 
 def test_counts_of_many_alerts_do_not_stay_in_memory(shared, monkeypatch):
     """`MAX_COUNTED`: sums go on under another name."""
-    monkeypatch.setattr(redis_streams, "MAX_COUNTED", 3)
+    monkeypatch.setattr(redis_log, "MAX_COUNTED", 3)
 
     async def main():
         async with opened(f"{shared.url}?prefix=many") as log:

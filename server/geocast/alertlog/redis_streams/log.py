@@ -48,11 +48,12 @@ from typing import Any, NamedTuple
 
 from prometheus_client.core import Metric
 
-from ..alert import Cancel, Entry, OtherKind, Revision
-from ..errors import ConfigError, LogUnavailable, trace
-from ..metrics import counter, gauge
-from . import BATCH, HEARTBEAT_S, RETENTION_MS, Counts, Positioned, codec, current, redis_target
-from .redis_connection import ANSWER_S, Primary, Reader, Unfit
+from ...alert import Cancel, Entry, OtherKind, Revision
+from ...errors import ConfigError, LogUnavailable, trace
+from ...metrics import counter, gauge
+from .. import BATCH, HEARTBEAT_S, RETENTION_MS, Counts, Positioned, codec, current
+from . import target
+from .connection import ANSWER_S, Primary, Reader, Unfit
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ FORGET_S = 30.0  # between looks for alerts that have ended
 EPOCH_SHIFT = 40  # bits of a position below the epoch
 
 _SECTIONS = ("server", "memory", "persistence", "replication", "cluster")
-_FOLDER = Path(__file__).parent
+_FOLDER = Path(__file__).parent / "lua"
 _PRELUDE = (_FOLDER / "prelude.lua").read_text("utf-8")
 
 
@@ -156,7 +157,7 @@ class RedisStreamsLog:
         Raises ConfigError.
         """
         self.quarantined = 0
-        self._target = redis_target.parse(url)
+        self._target = target.parse(url)
         self._name = str(self._target)
         self._keys = f"{{{self._target.prefix}}}:"
         self.stream = f"{self._keys}stream"
@@ -506,7 +507,7 @@ class RedisStreamsLog:
 
     def admit(self, info: Mapping[str, Any]) -> tuple[str, str]:
         """The identity of the server that says this of itself. Raises LogUnavailable if it won't do."""
-        if reason := redis_target.unfit(info, volatile=self._volatile):
+        if reason := target.unfit(info, volatile=self._volatile):
             raise Unfit(reason)
         if info.get("role") != "master":
             raise LogUnavailable("it is a replica, which can't be written")

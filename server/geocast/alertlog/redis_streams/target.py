@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-from ..config import Address
-from ..errors import ConfigError
+from ...config import Address
+from ...errors import ConfigError
 
 OLDEST = (7, 2)  # the first Redis with WAITAOF
 PORT, SENTINEL_PORT = 6379, 26379

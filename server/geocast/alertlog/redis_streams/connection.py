@@ -14,9 +14,9 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from ..config import Address
-from ..errors import LogUnavailable
-from .redis_target import EXPOSED, Target
+from ...config import Address
+from ...errors import LogUnavailable
+from .target import EXPOSED, Target
 
 ANSWER_S = 2.0  # for Redis to answer
 CONNECT_S = 1.0
