@@ -8,6 +8,7 @@ DEMO_SECONDS ?= 45
 SOAK_EXAMPLES ?= 5000
 MINUTES ?= 30
 ON ?=
+SOAK_MINUTES ?= 5
 export DEMO_SECONDS DEMO_FEED
 
 .PHONY: help install demo test soak soak-faults check format bench bench-peers asyncapi lock clean
@@ -51,9 +52,10 @@ test: $(VENV)/.test $(WEB)  ## all tests; installs redis-server and chromium, if
 	@sh requirements/system.sh
 	@$(BIN)/python -X dev -m pytest
 
-soak: $(VENV)/.test  ## the model and the random walk, for long; SOAK_EXAMPLES=5000 prints a seed to replay
-	@GEOCAST_SOAK_EXAMPLES=$(SOAK_EXAMPLES) GEOCAST_SOAK_STEPS=100 \
-	  $(BIN)/python -X dev -m pytest --timeout 0 -s tests/test_model.py tests/end_to_end/test_random_walk.py
+soak: $(VENV)/.test  ## the model, the random walk, waves of clients, for long; SOAK_EXAMPLES=5000 SOAK_MINUTES=5
+	@GEOCAST_SOAK_EXAMPLES=$(SOAK_EXAMPLES) GEOCAST_SOAK_STEPS=100 GEOCAST_SOAK_MINUTES=$(SOAK_MINUTES) \
+	  $(BIN)/python -X dev -m pytest --timeout 0 -s \
+	  tests/test_model.py tests/end_to_end/test_random_walk.py tests/end_to_end/test_waves.py
 
 soak-faults: $(VENV)/.test  ## faults at random; MINUTES=30 for each of sqlite, redis and sentinels, or for ON=sentinels alone
 	@FAULT_SECONDS=$$(( $(MINUTES) * 60 )) \
