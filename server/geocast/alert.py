@@ -1,6 +1,7 @@
 """The alert: what was accepted, as the log keeps it and everybody downstream sees it.
 
-Nothing here knows an exact place: `requests` makes an `Alert` of what was asked for, and there it ends.
+Nothing here knows an exact place: `requests` makes an `Alert` of what was asked for, and there the exact place ends.
+Times are in milliseconds since 1970 (UTC), angles in degrees, lengths in metres.
 """
 
 import re
@@ -8,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-SEVERITIES = ("minor", "moderate", "severe", "extreme")  # CAP 1.2, <severity>; ascending
+SEVERITIES = ("minor", "moderate", "severe", "extreme")  # the words of CAP 1.2, <severity>; in ascending order
 SEVERITY_RANK = {name: rank for rank, name in enumerate(SEVERITIES)}
 EXTREME = SEVERITY_RANK["extreme"]
 
@@ -17,7 +18,7 @@ Status = Literal["actual", "exercise", "test"]
 
 ID_PATTERN = "[A-Za-z0-9][A-Za-z0-9._:-]{0,127}"
 _ID = re.compile(ID_PATTERN)
-# Which rules of the published circle an alert is accepted by: 1 is B1 to B3 alone, 2 has B11 and B12 besides.
+# The rules of the published circle by which an alert is accepted now: 1 is B1 to B3 alone, 2 has B11 and B12 besides.
 RULES = 2
 
 
@@ -28,14 +29,14 @@ def is_id(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Circle:
-    """A published circle: centre in degrees, radius in metres. All that anyone downstream ever sees of a place."""
+    """A published circle: the only thing that anybody downstream ever sees of where an incident was."""
 
     lat: float
     lng: float
     radius_m: float
 
     def to_map(self) -> dict[str, Any]:
-        """The shape as it is sent and stored."""
+        """The shape as it is sent to subscribers and stored."""
         return {"type": "circle", "lat": self.lat, "lng": self.lng, "radius_m": self.radius_m}
 
 
@@ -43,13 +44,13 @@ class Circle:
 class OtherShape:
     """A shape of a type that a later release publishes and this one does not know (protocol, G2, G4).
 
-    Nobody is inside of it as far as this release can tell; it is sent as it came.
+    As far as this release can tell nobody is inside of it. It is sent as it came.
     """
 
     members: Mapping[str, Any]  # as MessagePack and JSON both can have them, `type` included
 
     def to_map(self) -> dict[str, Any]:
-        """The shape as it is sent and stored."""
+        """The shape as it came, which is how it is sent and stored."""
         return dict(self.members)
 
 
@@ -58,7 +59,7 @@ Shape = Circle | OtherShape
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """Who decided to publish, and when (ms). Kept in the log, sent to nobody."""
+    """Who decided to publish, and when. It is kept in the log and sent to nobody."""
 
     reviewer: str
     approved_at: int
@@ -66,9 +67,10 @@ class Approval:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What of the policy went into an accepted alert, and by which rules of the published circle.
+    """What of the policy went into an accepted alert, and by which rules its circles were published.
 
-    A repeated request is judged by the same terms.
+    The terms are kept with each revision, so that a request which is repeated after the policy has changed is judged by
+    the terms under which it was first accepted.
     """
 
     title: str
@@ -79,7 +81,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """The content of one revision in accepted form: defaults filled in, times in ms, area as published."""
+    """The content of one revision in accepted form: defaults filled in, times as numbers, the area as published."""
 
     id: str
     category: str
@@ -100,7 +102,7 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """An accepted revision, as the log holds it: the alert, its number, who published it and when (ms)."""
+    """An accepted revision, as the log holds it: the alert, the revision's number, who published it and when."""
 
     alert: Alert
     revision: int
@@ -110,22 +112,22 @@ class Revision:
 
     @property
     def id(self) -> str:
-        """The alert's id."""
+        """The alert's id, which all its entries share."""
         return self.alert.id
 
     @property
     def ends_at(self) -> int:
-        """When this stops to matter (ms)."""
+        """When this entry stops to matter: the alert's expiry, as a cancel has it too."""
         return self.alert.expires_at
 
     def same_content(self, other: "Entry") -> bool:
-        """Whether `other` says the same; who says it, and when, doesn't count."""
+        """Whether `other` says the same (H5). Who has said it, and when, doesn't count."""
         return isinstance(other, Revision) and self.alert == other.alert and self.revision == other.revision
 
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """An accepted cancel. It takes the next revision number; `ends_at` (ms) is the cancelled alert's expiry."""
+    """An accepted cancel. It takes the alert's next number; `ends_at` is the expiry of the revision that it cancels."""
 
     id: str
     revision: int
@@ -136,7 +138,7 @@ class Cancel:
     ends_at: int
 
     def same_content(self, other: "Entry") -> bool:
-        """Whether `other` says the same; who says it, and when, doesn't count."""
+        """Whether `other` says the same (H5). Who has said it, and when, doesn't count."""
         return isinstance(other, Cancel) and (self.id, self.revision, self.reason, self.approval) == (
             other.id,
             other.revision,

@@ -1,6 +1,8 @@
 """The fields that come in, by HTTP and by WebSocket: what each may be, and what is said of one that is broken.
 
-The models that are made of them are in `requests` (what publishers send) and in `session` (what subscribers send).
+The models that are made of these fields are in `requests` (what publishers send) and in `session` (what subscribers
+send). A field is checked twice over: by the code, which decides, and by a pattern of its JSON Schema, by which others
+can check before they send. Tests hold the two against each other.
 """
 
 import re
@@ -15,9 +17,10 @@ from .alert import ID_PATTERN
 from .clock import parse_time
 from .problems import Violation
 
-MAX_INTEGER = 2**31 - 1
+MAX_INTEGER = 2**31 - 1  # L4
 
-# A lone surrogate can't be encoded, and pydantic lets it pass in a str that has no pattern.
+# A lone surrogate can't be encoded in UTF-8, and would fail only when it is sent. pydantic lets it pass in a str that
+# has no pattern.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _CONTROL_BUT_NEWLINE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -47,10 +50,11 @@ def _time(value: object) -> int:
         raise PydanticCustomError("time", "must be a time such as 2026-01-31T12:00:00Z") from None
 
 
-# What the schemas say of these rules, in patterns of ECMA 262; the code above decides.
+# The patterns of the schemas, in the regular expressions of ECMA 262. The code above decides.
 _PLAIN = "[^\\u0000-\\u001f\\u007f-\\u009f]"
-# Of ECMA's white space what is plain. It begins the text, so that there is one way only to split it, and a bad end
-# takes no time in proportion to the square of its length.
+# The part of ECMA's white space that is not a control character. The pattern of a headline begins with it, so that
+# there is only one way to split a text between this and the rest. With two ways, a text that does not match would take
+# time in proportion to the square of its length.
 _BLANK = "[ \\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]"
 _NOT_BLANK = f"^{_BLANK}*[^\\s\\u0000-\\u001f\\u007f-\\u009f]{_PLAIN}*$"
 _LINES = "^[^\\u0000-\\u0009\\u000b-\\u001f\\u007f-\\u009f]*$"
@@ -85,7 +89,7 @@ Longitude = Annotated[float, Field(ge=-180, le=180, allow_inf_nan=False)]
 
 
 class StrictModel(BaseModel):
-    """Nothing is converted, nothing is ignored, and no error carries the value that it refuses."""
+    """A model that converts nothing and ignores nothing, and whose errors don't carry the value that they refuse."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -103,7 +107,10 @@ _DETAILS = {problems.MISSING_FIELD: "is needed", problems.UNKNOWN_FIELD: "is not
 
 
 def broken_fields(error: ValidationError) -> list[Violation]:
-    """Each field that broke a model, in the order of its fields; unknown ones last. No value is repeated."""
+    """A violation for each broken field of a model, in the order of its fields, unknown ones last.
+
+    No value is repeated, and the name of an unknown field only if it can't tell anything (H9).
+    """
     return [_violation(e) for e in error.errors(include_url=False, include_input=False, include_context=False)]
 
 
@@ -118,7 +125,7 @@ def _violation(error: ErrorDetails) -> Violation:
 
 
 def _location(parts: Sequence[int | str]) -> list[int | str]:
-    """The parts that are fields and places in a list: a union's tag, which stands among them, has a blank in it."""
+    """The parts that are names of fields and indices. Tags of unions stand among them; only those have a blank."""
     return [part for part in parts if " " not in str(part)]
 
 

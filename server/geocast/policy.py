@@ -1,7 +1,8 @@
 """What may be published: a list of categories with bounds, and the rules of the protocol's section 3.
 
-A policy is data (TOML). `Policy.violations` is a pure function of the claims of a request, the time and the
-current revision; it knows nothing of who asks, or of what is live.
+A policy is data (TOML). `Policy.violations` is a pure function of the claims of a request, the time and the current
+revision. It knows nothing of who asks, nor of what is live. What is not listed is refused: a category that nobody has
+thought of is never published.
 """
 
 import tomllib
@@ -18,7 +19,7 @@ from .errors import ConfigError
 from .problems import Violation
 from .requests import Claims
 
-SKEW_MS = 60_000  # of a publisher's clock; allowed to `not-yet` and `approved_at` only
+SKEW_MS = 60_000  # how far a publisher's clock may be ahead; P5 and the "not in the future" of P3 alone allow it (P8)
 _IN_THE_FUTURE = "must not be in the future (60 s of skew allowed)"
 BUILT_IN = "neighbourhood"
 
@@ -50,21 +51,25 @@ class Category(_Strict):
 
     @property
     def max_age_ms(self) -> int:
-        """How old an incident may be, and how long its alert may live (ms)."""
+        """How old an incident may be, and how long after it its alert may end, in ms."""
         return self.max_age_s * 1000
 
     @property
     def min_life_ms(self) -> int:
-        """How far ahead of now an expiry has to be (ms): at least 1, for it has to be in the future."""
+        """How far ahead of now an expiry has to be, in ms. At least 1, since an expiry has to be in the future."""
         return max(self.min_life_s * 1000, 1)
 
     def terms(self) -> Terms:
-        """What of this category goes into an accepted alert."""
+        """The part of this category that goes into an accepted alert and is kept with it."""
         return Terms(self.title, self.max_age_ms, self.location_resolution)
 
 
 class Policy(_Strict):
-    """What may be alerted (`categories`), and what is known and never is (`never`: key to human name)."""
+    """What may be alerted: `categories`, by key.
+
+    `never` has keys, with names for people, of what is known and never alerted. It decides nothing, since whatever is
+    not in `categories` is refused. It only lets the refusal say "theft is never alerted".
+    """
 
     name: Annotated[str, Field(min_length=1, max_length=64)]
     categories: Annotated[dict[_Key, Category], Field(min_length=1)]
@@ -81,8 +86,8 @@ class Policy(_Strict):
     ) -> list[Violation]:
         """Every rule that `claims` break at `now_ms`, in the order of the protocol's table.
 
-        `first`: the request is for revision 1; else `current` is the revision that it would follow, if that is
-        known. A rule whose inputs are missing or unusable is not judged.
+        `first`: whether the request is for revision 1. If not, `current` is the revision that it would follow, or None
+        if that is not known. A rule whose inputs are missing or unusable is not judged (P9).
         """
         category = self.categories.get(claims.category) if claims.category is not None else None
         found: list[Violation] = []
@@ -98,7 +103,7 @@ class Policy(_Strict):
         if claims.occurred_at is not None and claims.occurred_at > now_ms + SKEW_MS:
             found.append(Violation(problems.NOT_YET, "/occurred_at", _IN_THE_FUTURE))
         if category is not None:
-            # Of what is stale, P4 has said already that no expiry would do.
+            # An incident that is stale (P4) leaves no room for any expiry: that need not be said a second time.
             none = [] if stale else list(_no_expiry(claims, category, now_ms, current, first=first))
             found += none or _expiry(claims, category, now_ms, current)
             found += _radii(claims, category)
@@ -106,7 +111,7 @@ class Policy(_Strict):
 
     @staticmethod
     def approval_violations(approved_at: int | None, occurred_at: int | None, now_ms: int) -> list[Violation]:
-        """Whether an approval fits its incident; a cancel is approved too."""
+        """Whether an approval fits its incident (P3). A cancel has one too. Times are in ms; None is not judged."""
         if approved_at is None:
             return []
         if approved_at > now_ms + SKEW_MS:
@@ -128,7 +133,7 @@ def _age(claims: Claims, category: Category, now_ms: int) -> Iterator[Violation]
 
 
 def _expiry(claims: Claims, category: Category, now_ms: int, current: Revision | None) -> Iterator[Violation]:
-    """An `expires_at` that was sent, where there is one that would do; see `_no_expiry`."""
+    """Judge the `expires_at` that was sent, if any (P6). The caller has seen that there is one that would do."""
     if claims.expires_at is None or claims.occurred_at is None:
         return
     if claims.expires_at < now_ms + category.min_life_ms:
@@ -145,10 +150,10 @@ def _expiry(claims: Claims, category: Category, now_ms: int, current: Revision |
 def _no_expiry(
     claims: Claims, category: Category, now_ms: int, current: Revision | None, *, first: bool
 ) -> Iterator[Violation]:
-    """That no expiry would do: the latest that the category allows, which is taken if none is sent, is too early.
+    """Find out whether no expiry would do: even the latest that the category allows, which is taken if none is sent.
 
-    What can be changed then is not `expires_at`: of revision 1 it is `occurred_at`, and of a later one, which has to
-    keep that, the category.
+    To change `expires_at` would not help then, so the violation does not point there. In revision 1 it points to
+    `occurred_at`; a later revision has to keep that, so there it points to the category.
     """
     if claims.occurred_at is None:
         return

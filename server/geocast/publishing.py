@@ -1,7 +1,7 @@
 """What a publisher may do: the order of decisions of the protocol's section 4, without HTTP.
 
-Everything is decided by the log, not by what this node has read of it so far. A decision that an append shows to be
-out of date (its number was taken meanwhile) is made again:
+Everything is decided by the log, not by what this node has read of it so far (H6). If an append shows that a decision
+is out of date, because its number was taken meanwhile, the decision is made again:
 
     parse (section 2) ── broken ──> 422, with what section 3 says of the rest
       │
@@ -28,7 +28,7 @@ from .policy import Policy
 from .problems import Problem, Violation
 from .requests import Cancellation, Invalid, Publication, parse_cancellation, parse_publication, parse_revision
 
-ATTEMPTS = 20  # decisions on one request; each but the last was overtaken by another writer
+ATTEMPTS = 20  # decisions on one request; each but the last was overtaken by another writer of the same alert
 
 _E = TypeVar("_E", bound=Entry)
 _R = TypeVar("_R", bound=Publication | Cancellation)
@@ -36,7 +36,7 @@ _R = TypeVar("_R", bound=Publication | Cancellation)
 
 @dataclass(frozen=True, slots=True)
 class Publisher:
-    """Who asks: the token's `sub`, and whether it may manage the alerts of others."""
+    """Who asks: the `sub` of the token, and whether its scopes allow to revise and cancel others' alerts."""
 
     sub: str
     manages: bool = False
@@ -44,19 +44,22 @@ class Publisher:
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[_E]):
-    """The entry that answers a request, and whether this request made it (201) or an earlier one (200)."""
+    """The entry that answers a request. `created`: this request has made it (201), and not an earlier one (200)."""
 
     entry: _E
     created: bool
 
 
 class Publishing:
-    """The calls that write to the log. They raise Problem for a refusal and LogUnavailable when it is unknown."""
+    """The calls that write to the log.
+
+    All of them raise Problem when the request is refused, and LogUnavailable when the outcome is unknown.
+    """
 
     def __init__(
         self, alert_log: AlertLog, policy: Policy, clock: Clock, appended: Callable[[], None] = lambda: None
     ) -> None:
-        """`appended` is called after each append, for those who follow the log in other processes."""
+        """`appended` is called after each append, to nudge those who follow the log in other processes."""
         self._log = alert_log
         self._appended = appended
         self._policy = policy
@@ -67,7 +70,8 @@ class Publishing:
     ) -> Outcome[Revision]:
         """Publish revision 1 of an alert; with `dry_run`, decide and store nothing."""
         request = await self._parsed(lambda: parse_publication(body))
-        # Nearly always the id is new: then the append itself is the look-up, and a read of the log is saved.
+        # Nearly always the id is new. So the append is tried first, which finds out, and a read of the log is saved. If
+        # it fails, or the policy refuses, the decision is made in the order of the protocol, with the history at hand.
         if not dry_run:
             with suppress(Problem):
                 entry = self._accept(request, publisher, None)
@@ -93,7 +97,7 @@ class Publishing:
         return await self._decide(request, _repeats_revision, decide, dry_run=dry_run)
 
     async def cancel(self, alert_id: str, body: Mapping[str, Any], publisher: Publisher) -> Outcome[Cancel]:
-        """Cancel an alert."""
+        """Cancel an alert: the cancel takes the number behind its last entry."""
         request = await self._parsed(lambda: parse_cancellation(body, alert_id))
 
         def decide(history: Sequence[Entry | OtherKind]) -> Cancel:
@@ -118,7 +122,7 @@ class Publishing:
         except Invalid as invalid:
             current = None
             if alert_id is not None:
-                with suppress(LogUnavailable):  # a broken body is refused all the same
+                with suppress(LogUnavailable):  # a broken body is refused even if the log can't be read
                     current = _last_revision(await self._log.history(alert_id))
             now = self._clock.now().wall_ms
             raise Problem.of(
@@ -189,11 +193,11 @@ class Publishing:
 
 
 def _repeats_revision(request: Publication, entry: Entry | OtherKind, current: Revision | None) -> bool:
-    # A threat to an individual has no accepted form, so it repeats nothing.
+    # What is not a threat to the community is never accepted (P2), so it can't repeat what was.
     if not isinstance(entry, Revision) or request.threat != "community":
         return False
-    # By the terms of then, and behind the revision that was the current one then: neither a policy that has changed
-    # since nor a later revision makes a conflict of a repeated request.
+    # The request is accepted once more, by the terms of then and behind the revision that was current then. So neither
+    # a policy that has changed since nor a later revision makes a conflict of a repeated request.
     return entry.same_content(replace(entry, alert=request.accept(entry.terms, current)))
 
 

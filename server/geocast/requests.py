@@ -44,7 +44,10 @@ from .problems import Violation
 
 @dataclass(frozen=True, slots=True)
 class RequestedCircle:
-    """A circle as it was asked for, exact centre and all. Nothing outside this module takes one."""
+    """A circle as it was asked for, with its exact centre, which no `repr` shows.
+
+    Nothing outside this module takes one.
+    """
 
     lat: float = field(repr=False)
     lng: float = field(repr=False)
@@ -53,7 +56,11 @@ class RequestedCircle:
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """A well-formed request to publish a revision; see Rule 1. `expires_at` is None where it was left out."""
+    """A well-formed request to publish a revision (Rule 1).
+
+    `expires_at` is None where it was left out. `one_shape` says that `area` was sent as one shape and not as a list, so
+    that JSON Pointers into it have no index.
+    """
 
     id: str
     category: str
@@ -67,10 +74,13 @@ class Publication:
     area: tuple[RequestedCircle, ...] = field(repr=False)
     approval: Approval
     revision: int
-    one_shape: bool  # `area` was sent as one shape, not as a list: pointers into it have no index
+    one_shape: bool
 
     def accept(self, terms: Terms, current: Revision | None) -> Alert:
-        """The alert in accepted form, behind the revision `current` if it follows one: here the exact place ends."""
+        """The alert in accepted form. Here the exact place ends (Rules 1 and 3).
+
+        `terms`: those of the policy, or those of then for a repeated request; `current`: the revision that it follows.
+        """
         return Alert(
             id=self.id,
             category=self.category,
@@ -85,7 +95,7 @@ class Publication:
         )
 
     def claims(self) -> "Claims":
-        """What the policy judges."""
+        """The part of the request that the policy judges."""
         return Claims(
             self.category,
             self.threat,
@@ -98,9 +108,9 @@ class Publication:
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a request claims and the policy judges; None where the field was left out or is unusable.
+    """What a request claims and the policy judges. A claim is None where its field was left out or is unusable (P9).
 
-    `radii` are the requested radii in metres, each with the JSON Pointer to it.
+    Times are in ms since 1970. `radii` are the requested radii in metres, each with the JSON Pointer to it.
     """
 
     category: str | None
@@ -113,7 +123,7 @@ class Claims:
 
 @dataclass(frozen=True, slots=True)
 class Cancellation:
-    """A well-formed request to cancel."""
+    """A well-formed request to cancel; `revision` is the number that the cancel is to take."""
 
     id: str
     revision: int
@@ -152,7 +162,7 @@ class ApprovalRequest(StrictModel):
     approved_at: Time
 
 
-# One shape, or a list of 1 to 16. The tags have a blank in them (`fields.broken_fields`).
+# One shape, or a list of 1 to 16. The tags have a blank in them, by which `fields.broken_fields` knows them.
 _ONE, _MANY = "one shape", "list of shapes"
 Area = Annotated[
     Annotated[CircleRequest, Tag(_ONE)]
@@ -180,7 +190,7 @@ class AlertRequest(StrictModel):
 class RevisionRequest(AlertRequest):
     """The body of `POST /v1/alerts/{id}/revisions`: the whole alert again, and its next number."""
 
-    id: Id = ""  # may be left out: the path has it
+    id: Id = ""  # stands for "left out": the path has it
     revision: RevisionNumber
 
 
@@ -198,7 +208,10 @@ _Model = TypeVar("_Model", bound=StrictModel)
 
 
 class Invalid(GeocastError):  # noqa: N818 (the word of the protocol)
-    """A body that breaks section 2: each broken field, and what of it the policy can still judge."""
+    """A body breaks section 2. `violations` has each broken field, `claims` what the policy can still judge.
+
+    So one answer lists everything that is wrong, and a desk need not try again and again.
+    """
 
     def __init__(self, violations: Sequence[Violation], claims: Claims) -> None:
         super().__init__(violations[0].detail)
@@ -207,12 +220,12 @@ class Invalid(GeocastError):  # noqa: N818 (the word of the protocol)
 
 
 def parse_publication(body: Mapping[str, Any]) -> Publication:
-    """The request in `body` (from `strict.load_json`), as revision 1. Raises Invalid."""
+    """The request to publish revision 1 in `body`, which `strict.load_json` has read. Raises Invalid."""
     return _publication(_validate(AlertRequest, body))
 
 
 def parse_revision(body: Mapping[str, Any], alert_id: str) -> Publication:
-    """The request in `body` to revise `alert_id`. Raises Invalid."""
+    """The request in `body` to publish the next revision of `alert_id`. Raises Invalid."""
     mismatch = "id" in body and isinstance(body["id"], str) and is_id(body["id"]) and body["id"] != alert_id
     if mismatch:
         raise Invalid([_ID_MISMATCH, *_broken(RevisionRequest, body)], _usable_claims(body))
@@ -224,7 +237,7 @@ def parse_cancellation(body: Mapping[str, Any], alert_id: str) -> Cancellation:
     try:
         model = _validate(CancelRequest, body)
     except Invalid as invalid:
-        # Of the rules of section 3 a cancel knows only the approval's.
+        # Of section 3 only the rule about the approval (P3) is for cancels too.
         claims = Claims(None, None, None, None, invalid.claims.approved_at, ())
         raise Invalid(invalid.violations, claims) from None
     approval = Approval(model.approval.reviewer, model.approval.approved_at)
@@ -262,7 +275,7 @@ def _publication(model: AlertRequest) -> Publication:
         threat=model.threat,
         occurred_at=model.occurred_at,
         expires_at=model.expires_at if "expires_at" in given else None,
-        # + 0.0 makes 0.0 of -0.0; it is the same number.
+        # -0.0 is 0 (L3): adding 0.0 makes 0.0 of it and changes no other number.
         area=tuple(RequestedCircle(c.lat + 0.0, c.lng + 0.0, float(c.radius_m)) for c in circles),
         approval=Approval(model.approval.reviewer, model.approval.approved_at),
         revision=getattr(model, "revision", 1),
@@ -279,7 +292,7 @@ _T = TypeVar("_T")
 
 
 def _usable_claims(body: Mapping[str, Any]) -> Claims:
-    """What can be judged of a body that is not valid as a whole."""
+    """What the policy can judge of a body that is not valid as a whole: each field that is valid by itself."""
     approval = body.get("approval")
     area = body.get("area")
     shapes = area if isinstance(area, list) else [area]
