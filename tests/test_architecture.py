@@ -191,6 +191,43 @@ def test_the_server_imports_nothing_of_its_neighbours():
         assert not imported(module)[1] & {"client_demo", "bench", "tests", "fakes", "model"}
 
 
+# ---- the parts of the log in Redis -----------------------------------------------------------------------------
+
+
+def test_the_parts_of_the_log_in_redis_import_one_way():
+    """ARCHITECTURE.md, "The parts of the log in Redis": from lines below their own; none is left out."""
+    package = "alertlog.redis_streams."
+    heights = {
+        name: height
+        for height, line in enumerate(reversed(drawing_under("The parts of the log in Redis")))
+        for name in line
+    }
+    parts = {module.removeprefix(package) for module in MODULES if module.startswith(package)}
+    assert parts == heights.keys()
+    for part in parts:
+        for other in imported(package + part)[0]:
+            if other.startswith(package):
+                name = other.removeprefix(package)
+                assert heights[name] < heights[part], f"{part} imports {name}"
+
+
+def test_the_history_of_the_log_in_redis_asks_nobody():
+    """`redis_streams.history`: state and decisions, without I/O."""
+    assert not imported("alertlog.redis_streams.history")[1] & (IO | {"redis", "time"})
+
+
+@pytest.mark.parametrize("part", sorted((PACKAGE / "alertlog" / "redis_streams").glob("*.py")), ids=lambda p: p.stem)
+def test_no_part_of_the_log_in_redis_writes_anothers_state(part):
+    """ARCHITECTURE.md: what is assigned to stands directly under `self`, but for a follower's own reading."""
+    for node in ast.walk(tree(part)):
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        for target in targets if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign) else ():
+            for each in target.elts if isinstance(target, ast.Tuple) else [target]:
+                if isinstance(each, ast.Attribute):
+                    owner = ast.unparse(each.value)
+                    assert owner in ("self", "follower.reading", "reading"), f"{part.name}:{each.lineno}"
+
+
 # ---- the clients' rooms --------------------------------------------------------------------------------------
 
 

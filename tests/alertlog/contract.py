@@ -63,7 +63,7 @@ async def entries(log):
 class LogContract(abc.ABC):
     """The rules that any backend keeps."""
 
-    module = None  # where the backend is: its constants are changed by some tests
+    modules = ()  # where the backend is: its constants are changed by some tests
 
     @abc.abstractmethod
     def new(self, tmp_path):
@@ -81,7 +81,13 @@ class LogContract(abc.ABC):
     def without_time_outs(self):
         """From now on no time-out wakes a follower of this log."""
         for name in ("HEARTBEAT_S", "POLL_S"):
-            self._monkeypatch.setattr(self.module, name, 3600.0, raising=name == "HEARTBEAT_S")
+            self.patch(name, 3600.0)
+
+    def patch(self, name, value):
+        """Change a constant of the backend, if it has one of this name."""
+        for module in self.modules:
+            if hasattr(module, name):
+                self._monkeypatch.setattr(module, name, value)
 
     # ---- append ----------------------------------------------------------------------------------------------
 
@@ -248,7 +254,7 @@ class LogContract(abc.ABC):
     @with_log
     async def test_a_long_log_comes_in_batches(self, log):
         """LogF1, BATCH: entries in one batch, at most; an empty one only at the end (LogF2)."""
-        self._monkeypatch.setattr(self.module, "BATCH", 50)
+        self.patch("BATCH", 50)
         await asyncio.gather(*(log.append(a_revision(f"a-{n}")) for n in range(101)))
         sizes = []
         async with aclosing(log.follow(0)) as follower:
@@ -261,7 +267,7 @@ class LogContract(abc.ABC):
     @with_log
     async def test_an_exact_batch_is_followed_by_an_empty_one(self, log):
         """LogF2: an empty batch whenever it has come to the end."""
-        self._monkeypatch.setattr(self.module, "BATCH", 50)
+        self.patch("BATCH", 50)
         await asyncio.gather(*(log.append(a_revision(f"a-{n}")) for n in range(50)))
         assert len(await read(log)) == 50
 
@@ -396,7 +402,7 @@ class LogContract(abc.ABC):
     @with_log
     async def test_any_number_of_alerts_may_be_forgotten_at_once(self, log):
         """LogR1: all that may be, in however many steps."""
-        self._monkeypatch.setattr(self.module, "PURGE_BATCH", 50, raising=False)
+        self.patch("PURGE_BATCH", 50)
         await asyncio.gather(*(log.append(a_revision(f"a-{n}")) for n in range(120)))
         await asyncio.gather(*(log.append(a_revision(f"b-{n}", expires_at=ENDS_MS + 5000)) for n in range(10)))
         assert await log.purge(ENDS_MS + RETENTION_MS + 1) == 120
@@ -450,7 +456,7 @@ class LogContract(abc.ABC):
     @with_log
     async def test_a_log_of_nothing_but_other_kinds_is_read_to_its_end(self, log):
         """LogG1, LogF2: an empty batch says that the end was reached, and nothing else does."""
-        self._monkeypatch.setattr(self.module, "BATCH", 3)
+        self.patch("BATCH", 3)
         for number in range(1, 11):
             await self.write(log, of_another_kind(revision=number))
         assert await read(log) == []

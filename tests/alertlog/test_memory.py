@@ -14,7 +14,7 @@ pytestmark = pytest.mark.timeout(60)
 class TestMemoryLog(LogContract):
     """All rules but durability."""
 
-    module = memory
+    modules = (memory,)
 
     def new(self, tmp_path):
         return memory.MemoryLog()

@@ -7,6 +7,7 @@ import sys
 import time
 import uuid
 from contextlib import aclosing, asynccontextmanager, suppress
+from pathlib import Path
 
 import httpx
 import msgpack
@@ -21,9 +22,11 @@ from redis_server import RedisServer, needs_redis, sentinel_url, trio, wait_unti
 from wall_clock import WallClock, needs_wall_clock  # noqa: E402
 
 from geocast.alertlog import RETENTION_MS, Counts, codec  # noqa: E402
-from geocast.alertlog.redis_streams import RedisStreamsLog, target  # noqa: E402
+from geocast.alertlog.redis_streams import RedisStreamsLog, counting, target  # noqa: E402
+from geocast.alertlog.redis_streams import follower as redis_follower  # noqa: E402
 from geocast.alertlog.redis_streams import log as redis_log  # noqa: E402
 from geocast.alertlog.redis_streams.connection import Primary  # noqa: E402
+from geocast.alertlog.redis_streams.stored import Stored  # noqa: E402
 from geocast.errors import ConfigError, LogUnavailable  # noqa: E402
 
 pytestmark = [needs_redis, pytest.mark.timeout(120)]
@@ -46,7 +49,7 @@ def server(tmp_path):
 class TestRedisStreamsLog(DurableContract):
     """All rules."""
 
-    module = redis_log
+    modules = (redis_log, redis_follower)
 
     @pytest.fixture(autouse=True)
     def _server(self, shared):
@@ -61,8 +64,8 @@ class TestRedisStreamsLog(DurableContract):
 
 async def write(log, *entries):
     """Store entries as a later release does: its script stores other kinds, also behind a cancel."""
-    stored = [redis_log._Stored(*entry) for entry in entries]
-    for what, *_ in await log._store([each.arguments("of a later release", False) for each in stored], mending=True):
+    stored = [Stored(*entry).arguments("of a later release", more=False) for entry in entries]
+    for what, *_ in await log._writer.store(stored, mending=True):
         assert what == b"stored"
 
 
@@ -279,7 +282,7 @@ def test_when_redis_is_away_it_is_told_in_time_and_all_heals_by_itself(server, h
             with pytest.raises(LogUnavailable):
                 async with asyncio.timeout(3.0):
                     await log.append(lasting("a-2"))
-            await until(lambda: log._problem is not None, "it is known to be away")
+            await until(lambda: log._heart.problem is not None, "it is known to be away")
             with pytest.raises(LogUnavailable):
                 await log.add_counts({})
             {"pause": server.resume, "kill": server.start}[harm]()
@@ -538,6 +541,28 @@ def test_a_follower_hears_when_the_ids_of_the_stream_go_back(server, cut):
     run(main)
 
 
+@needs_wall_clock
+def test_a_follower_hears_when_the_clock_of_redis_was_ahead_and_is_set_right(tmp_path):
+    """Rule 1: two hours, then a flush; the ids of the stream, and the epoch, go back with it."""
+    server = RedisServer(tmp_path / "redis")
+    server.clock = WallClock(tmp_path / "clock")
+    server.clock.set(7200)
+
+    async def main():
+        async with opened(server.url) as log, Following(log) as following:
+            assert await log.append(lasting("a-0", 1))
+            await until(lambda: ("a-0", 1) in following.given, "followed")
+            server.clock.set(0)
+            server.command("FLUSHALL")
+            await until(lambda: log.append(lasting("a-1")), "stored")
+            await until(lambda: ("a-1", 1) in following.given, "followed")
+            await put_back(log, ["a-0", "a-1"])
+            assert following.positions == sorted(set(following.positions))
+
+    with server:
+        run(main)
+
+
 def test_a_gap_in_what_comes_is_noticed(server):
     """Rule 1: by the sequence numbers, also where the stream has as many entries as it should."""
 
@@ -604,7 +629,7 @@ def test_what_was_read_and_not_given_is_given_to_the_next(server, monkeypatch):
             async with aclosing(log.follow(0)) as follower:
                 [given] = await read_on(follower)
                 await log.append(lasting("a-1"))
-                monkeypatch.setattr(redis_log._Follower, "_check_hearing", fails)
+                monkeypatch.setattr(redis_follower._Follower, "_check_hearing", fails)
                 with pytest.raises(LogUnavailable):
                     await read_on(follower)
             monkeypatch.undo()
@@ -754,11 +779,11 @@ def test_a_redis_that_stops_to_sync_takes_nothing_until_it_does_again(server, us
     async def refuses(log):
         with suppress(LogUnavailable):
             await log.append(lasting(f"probe-{uuid.uuid4().hex}"))
-        return log._problem is not None
+        return log._heart.problem is not None
 
     def beats_of(log):
         """A list that is told what each heartbeat from now on comes to."""
-        found, beat = [], log._beat
+        found, beat = [], log._heart.beat
 
         async def watched():
             try:
@@ -768,7 +793,7 @@ def test_a_redis_that_stops_to_sync_takes_nothing_until_it_does_again(server, us
                 raise
             found.append("none")
 
-        log._beat = watched
+        log._heart.beat = watched
         return found
 
     run(main)
@@ -836,7 +861,7 @@ def test_a_node_that_waits_for_redis_says_so_and_may_be_stopped(workers, tmp_pat
 
 def test_a_user_with_few_rights_will_do(tmp_path):
     """docs/settings.md: the rights that it names are enough."""
-    settings = (redis_log._FOLDER.parents[4] / "docs" / "settings.md").read_text("utf-8")
+    settings = (Path(__file__).resolve().parents[2] / "docs" / "settings.md").read_text("utf-8")
     [line] = [line for line in settings.splitlines() if line.startswith("ACL SETUSER")]
     with RedisServer(tmp_path / "redis") as server:
         server.command(*line.replace("PASSWORD", "pa%ss").split())
@@ -864,8 +889,7 @@ def test_a_clock_of_ours_that_is_ahead_forgets_nothing(shared, monkeypatch):
             ahead_ms = time.time_ns() // 1_000_000 + 10 * RETENTION_MS
             assert await log.purge(ahead_ms) == 0
             monkeypatch.setattr(time, "time_ns", lambda: ahead_ms * 1_000_000)
-            log._forgot = float("-inf")
-            log._forget_ended()
+            log._known.forget_ended()
             assert "a-1" in log._known
 
     run(main)
@@ -880,15 +904,14 @@ def test_a_clock_of_redis_that_is_ahead_forgets_nothing(tmp_path):
     async def main():
         async with opened(server.url) as log:
             assert await log.append(lasting())
-            server.command("XADD", log.stream, "*", "foreign", "entry")
+            server.command("XADD", log._stream, "*", "foreign", "entry")
             server.clock.set(10 * RETENTION_MS / 1000)
-            await log.write_beat(0)
+            await log._writer.beat(0)
             assert server.command("TIME")[0] > time.time() + 9 * RETENTION_MS / 1000
             assert await log.purge(time.time_ns() // 1_000_000) == 0
-            log._forgot = float("-inf")
-            log._forget_ended()
+            log._known.forget_ended()
             assert "a-1" in log._known
-            assert server.command("XLEN", log.stream) == 3
+            assert server.command("XLEN", log._stream) == 3
 
     with server:
         run(main)
@@ -1018,13 +1041,13 @@ def test_counts_that_a_later_release_adds_are_passed_over(server):
 
 def test_counts_of_many_alerts_do_not_stay_in_memory(shared, monkeypatch):
     """`MAX_COUNTED`: sums go on under another name."""
-    monkeypatch.setattr(redis_log, "MAX_COUNTED", 3)
+    monkeypatch.setattr(counting, "MAX_COUNTED", 3)
 
     async def main():
         async with opened(f"{shared.url}?prefix=many") as log:
             for n in range(10):
                 await log.add_counts({"a-0": Counts(1, 0), f"a-{n}": Counts(1, 1)})
-                assert len(log._counted) <= 4
+                assert len(log._counting.sums) <= 4
             assert await log.counts("a-0") == Counts(10, 1)
             assert await log.counts("a-9") == Counts(1, 1)
 
@@ -1043,7 +1066,7 @@ def test_no_password_is_logged(tmp_path, caplog):
                 with pytest.raises(LogUnavailable) as caught:
                     await log.append(lasting("a-2"))
                 assert "hunter2" not in str(caught.value)
-                await until(lambda: log._problem is not None, "known to be away")
+                await until(lambda: log._heart.problem is not None, "known to be away")
 
         run(main)
     assert "hunter2" not in caplog.text

@@ -53,7 +53,7 @@ def path(tmp_path):
 class TestSqliteLog(DurableContract):
     """All rules."""
 
-    module = sqlite
+    modules = (sqlite,)
 
     def new(self, tmp_path):
         return SqliteLog(tmp_path / "geocast.db")

@@ -39,12 +39,12 @@ def into_sqlite(path: Path) -> Write:
 
 def into_redis(server: RedisServer) -> Write:
     """Store entries in a stream as another process does."""
-    from geocast.alertlog.redis_streams import log as redis_log
+    from geocast.alertlog.redis_streams import scripts
 
     def write(alert_id: str, revision: int, kind: str, ends_at: int, payload: bytes) -> None:
         checksum = codec.checksum(alert_id, revision, payload)
         entry = (alert_id, revision, kind, ends_at, payload, checksum, f"{alert_id}/{revision}", 0)
-        _, _, [what, *_] = server.command("EVAL", redis_log._APPEND, 1, "{geocast}:", 0, 0, 0, *entry)
+        _, _, [what, *_] = server.command("EVAL", scripts.APPEND, 1, "{geocast}:", 0, 0, 0, *entry)
         assert what == b"stored"
 
     return write

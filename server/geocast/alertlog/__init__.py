@@ -80,7 +80,10 @@ class Counts(NamedTuple):
 class AlertLog(Protocol):
     """The port; the rules are in the module's docstring. Every method may raise LogUnavailable."""
 
-    quarantined: int  # entries that could not be read since the start (LogR2)
+    @property
+    def quarantined(self) -> int:
+        """Entries that could not be read since the start (LogR2)."""
+        ...
 
     async def start(self) -> None:
         """Open it. Raises ConfigError if it can't be used as configured."""

@@ -70,6 +70,7 @@ class Primary:
     """
 
     def __init__(self, target: Target) -> None:
+        self.name = str(target)  # what may be said of it in the log
         self._target = target
         self._slots = asyncio.Semaphore(CONNECTIONS)
         self._where: Address | None = None

@@ -1,0 +1,17 @@
+"""What runs in Redis: the scripts of `lua/`, each behind its prelude."""
+
+from pathlib import Path
+
+_FOLDER = Path(__file__).parent / "lua"
+
+
+def _script(name: str, flags: str = "") -> str:
+    prelude, body = ((_FOLDER / f"{each}.lua").read_text("utf-8") for each in ("prelude", name))
+    return f"#!lua{flags}\n{prelude}\n{body}"
+
+
+# They are sent whole: a few KB a call, and no second path for a server that has forgotten its scripts.
+APPEND = _script("append")
+BEAT = _script("beat")
+HISTORY = _script("history", " flags=no-writes")
+PURGE = _script("purge", " flags=allow-oom")

@@ -1,0 +1,239 @@
+"""The history of a log in Redis: each row of the table in `redis_streams/history.py`, without a Redis."""
+
+import pytest
+
+from geocast.alertlog.redis_streams.history import History, Reading, Rewound, floor_after
+from geocast.alertlog.redis_streams.stored import ZERO, position_of
+
+A, B = ("process a", "history a"), ("process b", "history a")
+EPOCH = 1_000
+
+
+def a_history(epoch=EPOCH, seq=5, server=A, tops=((100, 0), (200, 0))):
+    """A history of which a server has told in two heartbeats."""
+    history = History()
+    history.told(epoch, seq)
+    for top in tops:
+        history.told_top(top)
+    history.accepted_by(server, epoch)
+    return history
+
+
+def a_reading(history, seq=5, place=(200, 0), server=A):
+    """A follower that has read all that there is, up to a heartbeat."""
+    reading = Reading(position_of(history.epoch, seq), 0, server, history.server)
+    reading.begin(history.epoch, seq, history.top)
+    reading.place, reading.last = place, (199, 0)
+    return reading
+
+
+# ---- what heartbeats tell ----------------------------------------------------------------------------------------
+
+
+def test_the_first_heartbeat_of_a_process_is_taken_over():
+    """Row 9: no history was rewound, and nothing is known that could be put back."""
+    history = History()
+    assert not history.told(EPOCH, 7)
+    assert (history.epoch, history.seq, history.rewinds) == (EPOCH, 7, 0)
+    assert not history.accepted_by(A, EPOCH)
+
+
+@pytest.mark.parametrize("seq", [5, 6])
+def test_a_heartbeat_of_the_same_history_changes_nothing(seq):
+    """Row 1: but how far it goes."""
+    history = a_history()
+    assert not history.told(EPOCH, seq)
+    assert not history.accepted_by(A, EPOCH)
+    assert (history.epoch, history.seq, history.rewinds) == (EPOCH, seq, 0)
+
+
+def test_answers_come_in_any_order():
+    """Row 1: an older answer takes nothing back, nor does one of an earlier epoch."""
+    history = a_history(seq=9)
+    assert not history.told(EPOCH, 4)
+    assert not history.told(EPOCH - 1, 12)
+    assert (history.epoch, history.seq, history.rewinds) == (EPOCH, 9, 0)
+
+
+def test_a_later_epoch_is_taken_over_and_all_is_put_back_once():
+    """Row 2: also where it has fewer entries."""
+    history = a_history()
+    assert history.told(EPOCH + 1, 2)
+    assert (history.epoch, history.seq, history.rewinds) == (EPOCH + 1, 2, 1)
+    assert history.accepted_by(A, EPOCH + 1)
+    assert not history.accepted_by(A, EPOCH + 1)
+
+
+def test_when_another_server_answers_all_is_put_back_once():
+    """Row 4: it may lack what was acknowledged by the one before."""
+    history = a_history()
+    assert history.accepted_by(B, EPOCH)
+    assert not history.accepted_by(B, EPOCH)
+    assert history.rewinds == 0
+
+
+@pytest.mark.parametrize(
+    ("epoch", "seq", "floor"),
+    [(EPOCH, 5, None), (EPOCH, 6, None), (EPOCH + 1, 0, None), (EPOCH, 4, EPOCH), (EPOCH - 1, 99, EPOCH)],
+)
+def test_a_heartbeat_that_tells_less_than_was_known_shows_a_rewind(epoch, seq, floor):
+    """Row 3, and rows 1 and 2: a new epoch is begun above the one that was known."""
+    assert floor_after(a_history().mark, epoch, seq) == floor
+
+
+# ---- how a follower begins ---------------------------------------------------------------------------------------
+
+
+def test_a_follower_goes_on_where_one_before_has_stopped():
+    """Row 1: with its place in the stream, behind which there is no gap."""
+    history = a_history(seq=8)
+    before = a_reading(history, seq=5)
+    assert before.fits(EPOCH, 8)
+    reading = Reading(before.position, 0, A, A)
+    reading.go_on_from(before)
+    assert (reading.epoch, reading.seq, reading.place, reading.top) == (EPOCH, 5, (200, 0), (200, 0))
+    with pytest.raises(Rewound):
+        reading.take((201, 0), EPOCH, 7, is_beat=False)
+
+
+def test_on_another_server_a_follower_goes_on_behind_its_last_entry():
+    """Row 6: for a heartbeat may not have come there."""
+    before = a_reading(a_history())
+    reading = Reading(before.position, 0, B, B)
+    reading.go_on_from(before)
+    assert reading.place == reading.top == before.last
+
+
+@pytest.mark.parametrize(("epoch", "seq"), [(EPOCH, 4), (EPOCH - 1, 9), (EPOCH + 1, 9)])
+def test_a_log_that_is_shorter_or_in_another_epoch_is_not_the_one_that_was_read(epoch, seq):
+    """Rows 5 and 6."""
+    assert not a_reading(a_history()).fits(epoch, seq)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "known", "floor"),
+    [
+        (EPOCH, EPOCH, EPOCH),  # it is in ours yet: nobody has noticed before us
+        (EPOCH - 9, EPOCH, EPOCH),  # its clock went back, and it was flushed
+        (EPOCH + 1, EPOCH + 1, None),  # somebody has begun one
+        (EPOCH + 1, EPOCH + 9, EPOCH + 9),  # and yet it is behind what another server has told us
+    ],
+)
+def test_a_new_epoch_is_begun_once_and_above_all_that_are_known(epoch, known, floor):
+    """Rows 5, 6 and 8: positions rise for ever (LogF1)."""
+    assert a_reading(a_history()).floor(epoch, known) == floor
+
+
+@pytest.mark.parametrize(
+    ("after", "ended_before_ms", "may"),
+    [(0, 0, True), (0, 500, True), (1, 0, False)],
+)
+def test_who_wants_other_entries_does_not_go_on_there(after, ended_before_ms, may):
+    """`AlertLog.follow`: behind another position, or with some that were passed over."""
+    before = a_reading(a_history())
+    assert before.may_be_continued(before.position + after, ended_before_ms) is may
+    before.ended_before_ms = 1
+    assert before.may_be_continued(before.position, 0) is False
+
+
+# ---- what a follower reads ---------------------------------------------------------------------------------------
+
+
+def test_numbers_that_follow_one_another_are_taken():
+    """Row 1: heartbeats between them repeat the last number."""
+    reading = a_reading(a_history())
+    assert reading.take((201, 0), EPOCH, 6, is_beat=False) == position_of(EPOCH, 6)
+    assert reading.take((202, 0), EPOCH, 6, is_beat=True) == 0
+    assert reading.take((203, 0), EPOCH, 7, is_beat=False) == position_of(EPOCH, 7)
+    assert (reading.place, reading.last, reading.seq) == ((203, 0), (203, 0), 7)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "seq", "is_beat"),
+    [(EPOCH, 7, False), (EPOCH, 5, False), (EPOCH, 6, True), (EPOCH + 1, 6, False), (EPOCH - 1, 5, True)],
+    ids=["gap", "again", "gap before a heartbeat", "later epoch", "earlier epoch"],
+)
+def test_a_gap_or_another_epoch_is_noticed(epoch, seq, is_beat):
+    """Row 5."""
+    with pytest.raises(Rewound):
+        a_reading(a_history()).take((201, 0), epoch, seq, is_beat=is_beat)
+
+
+def test_while_it_catches_up_there_may_be_gaps():
+    """Row 9: purging leaves them, and entries that were put back are of earlier epochs no more."""
+    history = a_history(seq=9)
+    reading = Reading(0, 0, A, A)
+    reading.begin(EPOCH, 9, (200, 0))
+    for seq in (2, 5, 9):
+        assert reading.take((190 + seq, 0), EPOCH - 1, seq, is_beat=False) == position_of(EPOCH, seq)
+    assert reading.take((201, 0), EPOCH, 10, is_beat=False)
+    assert not reading.is_deaf(history)
+
+
+def test_what_had_ended_is_passed_over_only_while_it_catches_up():
+    """`AlertLog.follow`: what comes later comes whole, for the clock by which it had ended may be wrong."""
+    reading = Reading(0, 1000, A, A)
+    reading.begin(EPOCH, 2, (200, 0))
+    for place, ends_at, wanted in [((199, 0), 999, False), ((200, 0), 1000, True), ((201, 0), 999, True)]:
+        seq = 3 if place > reading.top else 2
+        assert reading.wants(reading.take(place, EPOCH, seq, is_beat=False), ends_at) is wanted
+
+
+def test_what_was_given_is_not_given_again():
+    """LogF1: each once."""
+    reading = Reading(position_of(EPOCH, 2), 0, A, A)
+    reading.begin(EPOCH, 3, (200, 0))
+    assert not reading.wants(reading.take((199, 0), EPOCH, 2, is_beat=False), 0)
+    assert reading.wants(reading.take((200, 0), EPOCH, 3, is_beat=False), 0)
+
+
+def test_what_is_no_entry_is_passed_over():
+    """LogR2: the next one follows the one before it."""
+    reading = a_reading(a_history())
+    reading.pass_over((201, 0))
+    assert reading.take((202, 0), EPOCH, 6, is_beat=False)
+
+
+# ---- at the end of what comes ------------------------------------------------------------------------------------
+
+
+def test_who_has_come_as_far_as_the_heartbeat_before_the_last_is_not_deaf():
+    """Row 7: the last one may be on its way."""
+    history = a_history()
+    reading = a_reading(history, place=(150, 0))
+    reading.top = ZERO
+    assert not reading.is_deaf(history)
+    reading.place = (99, 0)
+    assert reading.is_deaf(history)
+
+
+def test_who_has_not_come_to_where_the_stream_ended_when_it_began_is_deaf():
+    """Row 7: it reads another stream than the one whose end it was told."""
+    history = a_history()
+    reading = Reading(0, 0, A, A)
+    reading.begin(EPOCH, 5, (200, 0))
+    assert reading.is_deaf(history)
+
+
+def test_who_reads_a_server_that_nobody_writes_is_deaf():
+    """Row 4: unless it is the one that was written when it began, and no heartbeat has gone elsewhere since."""
+    history = a_history()
+    for server, deaf in [(A, False), (B, True)]:
+        reading = a_reading(history, server=server)
+        reading.others = server
+        assert reading.is_deaf(history) is deaf
+    reading = a_reading(history)
+    history.accepted_by(B, EPOCH)
+    assert reading.is_deaf(history)
+
+
+def test_ids_that_go_back_make_nobody_deaf_and_the_epoch_tells():
+    """Rows 7 and 8: a clock was set right, and the stream began anew."""
+    history = a_history()
+    reading = a_reading(history, place=(9_000, 0))
+    history.told(EPOCH + 1, 0)
+    history.told_top((50, 0))
+    assert history.top_before == ZERO
+    assert not reading.is_deaf(history)
+    assert reading.is_superseded(history)
+    assert not a_reading(history).is_superseded(history)
