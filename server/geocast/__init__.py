@@ -1,6 +1,6 @@
 """Geocast: approved alerts in over HTTP, to every subscriber inside the radius over WebSockets, and to nobody else.
 
-    net/http        takes the bytes of a POST
+    net/calls       takes the bytes of a POST
     publishing      decides: by alert (form) and policy; bytes -> an accepted Entry, or every rule that it breaks (422)
     alertlog        appends the Entry, durable before the 201
     delivery        follows the log, its own appends included: Entry, Entry, … in order

@@ -17,7 +17,8 @@ from .config import REDIS_SCHEMES, Settings
 from .delivery import PURGE_S, Delivery, LogKeeper, background
 from .errors import ConfigError
 from .metrics import Metrics
-from .net.http import Api, serving
+from .net.api import Api
+from .net.calls import serving
 from .publishing import Publishing
 from .tokens import Tokens
 

@@ -43,7 +43,8 @@ from .clock import SystemClock
 from .config import Settings
 from .delivery import FLUSH_S, Delivery, LogKeeper, background
 from .metrics import Export, Metrics, counter, export, gauge, lasting, merged
-from .net.http import Api, serving
+from .net.api import Api
+from .net.calls import serving
 from .node import Stop, opened_log, purge_for_ever
 from .publishing import Publishing
 from .tokens import Tokens

@@ -260,6 +260,21 @@ def test_a_body_that_was_refused_unread_does_not_hinder_the_next_request(call: C
     assert caller.hear().status == 201
 
 
+def test_who_does_not_read_a_page_holds_no_file_open(own_node: Node):
+    """BA1d: a connection takes one descriptor, so that there is one for each subscriber whom a node takes."""
+    assert own_node.process
+    descriptors = Path(f"/proc/{own_node.process.pid}/fd")
+    before = [link.readlink() for link in descriptors.iterdir()]
+    with contextlib.ExitStack() as open_sockets:
+        for _ in range(20):
+            caller = open_sockets.enter_context(Caller(own_node.api_port))
+            caller.say(head("Host: node", target="/docs/swagger-ui-bundle.js", method="GET"))
+            assert caller.sock.recv(1), "the answer has begun"
+        held = [link.readlink() for link in descriptors.iterdir()]
+        assert len(held) == len(before) + 20
+        assert all(str(path).startswith("socket:") for path in set(held).difference(before))
+
+
 # -- a crowd
 
 BAD = 2_000

@@ -11,7 +11,8 @@ from geocast import policy
 from geocast.alertlog import Counts
 from geocast.alertlog.memory import MemoryLog
 from geocast.metrics import Metrics
-from geocast.net.http import Api, make_app, make_metrics_app
+from geocast.net.api import Api
+from geocast.net.calls import make_app, make_metrics_app
 from geocast.publishing import Publishing
 from geocast.tokens import Tokens, make_key, sign
 

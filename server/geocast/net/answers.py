@@ -1,0 +1,93 @@
+"""What the api listener answers, and what it does not tell (protocol, section 4, "What an answer means")."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import Response
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+
+from .. import failpoints, problems
+from ..alert import Cancel, Entry, OtherKind, Revision
+from ..alertlog import Counts
+from ..clock import format_time
+from ..errors import LogUnavailable
+from ..problems import Problem
+from ..publishing import Outcome
+from .api import Api
+
+RETRY_AFTER_S = 1
+LEAST_COUNT = 20  # sessions of one's own that it takes to see another one in a rounded count
+_DRY = ("id", "expires_at", "area")
+
+
+def accepted(entry: Entry) -> dict[str, Any]:
+    """What a publisher is told of an entry that is in the log."""
+    if isinstance(entry, Cancel):
+        return {"id": entry.id, "revision": entry.revision, "cancelled_at": format_time(entry.cancelled_at)}
+    return {
+        "id": entry.id,
+        "revision": entry.revision,
+        "issued_at": format_time(entry.issued_at),
+        "expires_at": format_time(entry.alert.expires_at),
+        "area": [shape.to_map() for shape in entry.alert.area],
+    }
+
+
+def dry(outcome: Outcome[Any]) -> Response:
+    """200 to a dry run: what would come of it."""
+    return JSONResponse({name: value for name, value in accepted(outcome.entry).items() if name in _DRY})
+
+
+def written(api: Api, outcome: Outcome[Any], kind: str) -> Response:
+    """201, or 200 to a repeat."""
+    if not outcome.created:
+        return JSONResponse(accepted(outcome.entry))
+    api.metrics.accepted.labels(kind).inc()
+    return _Accepted(accepted(outcome.entry), 201, {"Location": f"/v1/alerts/{outcome.entry.id}"})
+
+
+class _Accepted(JSONResponse):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super().__call__(scope, receive, send)
+        failpoints.hit("after-201")
+
+
+def state(history: Sequence[Entry | OtherKind], now_ms: int) -> str:
+    """`live`, `cancelled` or `expired`; an alert that is both of these is cancelled."""
+    if any(isinstance(entry, Cancel) for entry in history):
+        return "cancelled"
+    last = [entry for entry in history if isinstance(entry, Revision)][-1]
+    return "live" if now_ms < last.ends_at else "expired"
+
+
+def rounded(counts: Counts) -> dict[str, Any]:
+    """Counts that don't tell of a person, however small the alert, or short (H11)."""
+    return {name: _down(number) for name, number in counts._asdict().items()} | {"rounded": True}
+
+
+def _down(number: int) -> int:
+    """A count down to its two leading digits, and to tens at least; 0 below LEAST_COUNT."""
+    unit = max(10, 10 ** (len(str(number)) - 2))
+    return number // unit * unit if number >= LEAST_COUNT else 0
+
+
+def as_problem(error: Exception) -> Problem:
+    """What is told of an error."""
+    match error:
+        case Problem():
+            return error
+        case LogUnavailable():
+            return Problem(problems.LOG_UNAVAILABLE, headers={"Retry-After": str(RETRY_AFTER_S)})
+        case HTTPException(status_code=405):
+            return Problem(problems.METHOD_NOT_ALLOWED)
+        case HTTPException(status_code=404):
+            return Problem(problems.NOT_FOUND)
+    return Problem(problems.INTERNAL)
+
+
+def problem_answer(api: Api, problem: Problem) -> Response:
+    """A problem document (RFC 9457); it is counted."""
+    api.metrics.refused.labels(problem.slug).inc()
+    return JSONResponse(problem.body(), problem.status, problem.headers, "application/problem+json")

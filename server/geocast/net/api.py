@@ -1,0 +1,26 @@
+"""What the calls of the api listener work on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ..alertlog import AlertLog
+from ..clock import Clock
+from ..metrics import Metrics
+from ..policy import Policy
+from ..publishing import Publishing
+from ..tokens import Tokens
+
+
+@dataclass(slots=True)
+class Api:
+    """What the api listener works on. `unready` gives the reasons why the node is not ready, if any."""
+
+    publishing: Publishing
+    alert_log: AlertLog
+    policy: Policy
+    tokens: Tokens
+    clock: Clock
+    metrics: Metrics
+    unready: Callable[[], list[str]]
+    draining: bool = False
+    requests: int = field(default=0, init=False)  # under way

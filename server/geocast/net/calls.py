@@ -1,0 +1,179 @@
+"""The calls of the api listener: HTTP for review services and operators (protocol, section 4).
+
+    door (the connection) ──> guard ──> a call, here ──> publishing, or the log ──> answers
+
+FastAPI routes and documents. Whatever goes wrong leaves here as `application/problem+json`.
+"""
+
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI, Request, Response
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp
+
+from .. import __version__, problems
+from ..alert import Revision
+from ..errors import LogUnavailable
+from ..frames import alert_map
+from ..metrics import CONTENT_TYPE, gauge
+from ..problems import Problem
+from ..tokens import AUDIT, MANAGE, PUBLISH
+from . import asyncapi, documents
+from .answers import as_problem, dry, problem_answer, rounded, state, written
+from .api import Api
+from .door import serve
+from .guard import Guard, body_of, granted, is_dry_run, no_query, publishing_as
+from .pages import add_pages
+
+MAX_SCRAPERS = 16  # connections to the listener of --metrics
+
+
+def make_app(api: Api, *, with_metrics: bool = True) -> ASGIApp:
+    """The ASGI application of the api listener. `with_metrics`: whether /metrics is here."""
+    app = FastAPI(
+        title="geocast",
+        version=__version__,
+        summary="Approved alerts in, to every subscriber inside the radius.",
+        openapi_url=None,  # served by ourselves, with the request bodies added
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    _add_alerts(app, api)
+    _add_operations(app, api)
+    _add_documents(app)
+    if with_metrics:
+        _add_metrics(app, api)
+    return _guarded(app, api)
+
+
+def make_metrics_app(api: Api) -> ASGIApp:
+    """The ASGI application of `--metrics`: nothing but the metrics (H13)."""
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    _add_metrics(app, api)
+    return _guarded(app, api)
+
+
+@contextlib.asynccontextmanager
+async def serving(api: Api, listener: socket.socket, scraped: socket.socket | None) -> AsyncIterator[None]:
+    """Serve the api on its socket, and the metrics there or on one of their own, for as long as the block runs."""
+    async with contextlib.AsyncExitStack() as both:
+        await both.enter_async_context(serve(make_app(api, with_metrics=scraped is None), listener, api.metrics))
+        if scraped is not None:
+            await both.enter_async_context(serve(make_metrics_app(api), scraped, api.metrics, MAX_SCRAPERS))
+        yield
+
+
+def _guarded(app: FastAPI, api: Api) -> ASGIApp:
+    """The application, answering with problems only, behind its guard."""
+
+    async def problem(request: Request, error: Exception) -> Response:
+        found = as_problem(error)
+        if found.type is problems.METHOD_NOT_ALLOWED:
+            found.headers["Allow"] = _allowed(app, request.url.path)
+        return problem_answer(api, found)
+
+    for kind in (Problem, LogUnavailable, HTTPException, Exception):
+        app.add_exception_handler(kind, problem)
+    return Guard(app, api)
+
+
+def _allowed(app: FastAPI, path: str) -> str:
+    """All methods of a path (RFC 9110, 15.5.6); Starlette names those of the first route only."""
+    routes = [route for route in app.routes if isinstance(route, APIRoute) and route.path_regex.match(path)]
+    return ", ".join(sorted({method for route in routes for method in route.methods or ()}))
+
+
+def _add_alerts(app: FastAPI, api: Api) -> None:
+    @app.post("/v1/alerts", **documents.PUBLISH)
+    async def publish(request: Request) -> Response:
+        publisher = publishing_as(request, PUBLISH)
+        dry_run = is_dry_run(request)
+        outcome = await api.publishing.publish(await body_of(request), publisher, dry_run=dry_run)
+        return dry(outcome) if dry_run else written(api, outcome, "alert")
+
+    @app.post("/v1/alerts/{alert_id}/revisions", **documents.REVISE)
+    async def revise(request: Request, alert_id: str) -> Response:
+        publisher = publishing_as(request, PUBLISH, MANAGE)
+        dry_run = is_dry_run(request)
+        outcome = await api.publishing.revise(alert_id, await body_of(request), publisher, dry_run=dry_run)
+        return dry(outcome) if dry_run else written(api, outcome, "revision")
+
+    @app.post("/v1/alerts/{alert_id}/cancel", **documents.CANCEL)
+    async def cancel(request: Request, alert_id: str) -> Response:
+        publisher = publishing_as(request, PUBLISH, MANAGE)
+        no_query(request)
+        return written(api, await api.publishing.cancel(alert_id, await body_of(request), publisher), "cancel")
+
+    @app.get("/v1/alerts/{alert_id}", **documents.GET)
+    async def get(request: Request, alert_id: str) -> Response:
+        grant = granted(request, PUBLISH, MANAGE)
+        history = await api.alert_log.history(alert_id)
+        revisions = [entry for entry in history if isinstance(entry, Revision)]
+        if not revisions:
+            raise Problem(problems.UNKNOWN_ALERT)
+        answer = {"state": state(history, api.clock.now().wall_ms), "alert": alert_map(revisions[-1])}
+        if MANAGE in grant.scopes or revisions[0].source == grant.sub:
+            counts = await api.alert_log.counts(alert_id)
+            answer["delivery"] = counts._asdict() if AUDIT in grant.scopes else rounded(counts)
+        return JSONResponse(answer)
+
+    @app.get("/v1/alerts", **documents.LIST)
+    async def live(request: Request) -> Response:
+        granted(request, PUBLISH, MANAGE)
+        return JSONResponse(
+            {"alerts": [alert_map(revision) for revision in await api.alert_log.live(api.clock.now().wall_ms)]}
+        )
+
+    @app.get("/v1/policy", **documents.POLICY)
+    async def policy(request: Request) -> Response:
+        granted(request, PUBLISH, MANAGE)
+        return JSONResponse(api.policy.model_dump())
+
+
+def _add_operations(app: FastAPI, api: Api) -> None:
+    @app.get("/healthz", **documents.HEALTH)
+    async def healthz() -> Response:
+        return JSONResponse({"status": "alive"})
+
+    @app.get("/readyz", **documents.READY)
+    async def readyz() -> Response:
+        reasons = api.unready()
+        if reasons:
+            return JSONResponse({"status": "not ready", "reasons": reasons}, 503)
+        return JSONResponse({"status": "ready"})
+
+    api.metrics.watch(lambda: [gauge("ready", "1 if /readyz says 200", not api.unready())])
+    for kind in ("alert", "revision", "cancel"):
+        api.metrics.accepted.labels(kind)  # at 0: Prometheus can't see the increase of what was not there
+    for each in problems.ALL:
+        api.metrics.refused.labels(each.slug)
+
+    @app.get("/problems/{slug}", **documents.PROBLEM)
+    async def problem_type(slug: str) -> Response:
+        found = problems.BY_SLUG.get(slug)
+        if found is None:
+            raise Problem(problems.NOT_FOUND)
+        return JSONResponse(found.to_map())
+
+
+def _add_metrics(app: FastAPI, api: Api) -> None:
+    @app.get("/metrics", **documents.METRICS)
+    async def metrics() -> Response:
+        return Response(api.metrics.render(), media_type=CONTENT_TYPE)
+
+
+def _add_documents(app: FastAPI) -> None:
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> Response:
+        return JSONResponse(documents.openapi(app))
+
+    @app.get("/v1/asyncapi.json", include_in_schema=False)
+    async def stream() -> Response:
+        return JSONResponse(asyncapi.document())
+
+    add_pages(app)

@@ -1,0 +1,145 @@
+"""What comes in at the api listener: before any route, and what each route asks of a request.
+
+    Guard: 429, 503 draining, 401 ──> route: 403 scope, 422 query ──> body: 413, 415, 400
+
+Bodies are read raw, since a framework's own parser takes NaN and duplicate keys.
+"""
+
+import asyncio
+import logging
+from typing import Any
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .. import problems
+from ..alert import is_id
+from ..errors import Malformed, trace
+from ..problems import Problem, Violation
+from ..publishing import Publisher
+from ..strict import load_json
+from ..tokens import MANAGE, Grant
+from .answers import RETRY_AFTER_S, problem_answer
+from .api import Api
+
+log = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 64 * 1024
+BODY_S = 10.0  # for a whole body to arrive
+MAX_REQUESTS = 2_000  # under way at once
+PUBLIC = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/asyncapi.json", "/docs"})
+PUBLIC_UNDER = ("/problems/", "/docs/")
+
+
+class Guard:
+    """What comes before any route: how many requests at once, whether we are going away, who is asking."""
+
+    def __init__(self, app: ASGIApp, api: Api) -> None:
+        self._app = app
+        self._api = api
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; nothing that fails in it gets out of here but as a problem."""
+        if scope["type"] != "http":
+            return
+        started = False
+
+        async def observed(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        self._api.requests += 1
+        try:
+            refused = None if _is_public(scope["path"]) else self._refused(scope)
+            await (self._app if refused is None else problem_answer(self._api, refused))(scope, receive, observed)
+        except Exception as error:
+            log.error("a request failed: %s", trace(error))
+            if not started:
+                await problem_answer(self._api, Problem(problems.INTERNAL))(scope, receive, send)
+        finally:
+            self._api.requests -= 1
+
+    def _refused(self, scope: Scope) -> Problem | None:
+        retry = {"Retry-After": str(RETRY_AFTER_S)}
+        if self._api.requests > MAX_REQUESTS:
+            return Problem(problems.TOO_MANY_REQUESTS, headers=retry)
+        if self._api.draining:
+            return Problem(problems.DRAINING, headers=retry)
+        grant = self._api.tokens.check(_bearer(scope), self._api.clock.now(), again=True)
+        if grant is None:
+            return Problem(problems.UNAUTHORIZED, headers={"WWW-Authenticate": 'Bearer realm="geocast"'})
+        scope["grant"] = grant
+        return None
+
+
+def _is_public(path: str) -> bool:
+    return path in PUBLIC or path.startswith(PUBLIC_UNDER)
+
+
+def _bearer(scope: Scope) -> str:
+    """The bearer token (RFC 6750); empty if there is not exactly one."""
+    values = [value for name, value in scope["headers"] if name == b"authorization"]
+    kind, _, token = values[0].decode("latin-1").partition(" ") if len(values) == 1 else ("", "", "")
+    return token.strip() if kind.lower() == "bearer" else ""
+
+
+# ---- what a route asks of a request ---------------------------------------------------------------------------------
+
+
+def granted(request: Request, *scopes: str) -> Grant:
+    """The caller's grant, if it holds one of `scopes`."""
+    grant: Grant = request.scope["grant"]
+    if not grant.scopes & set(scopes):
+        raise Problem(problems.INSUFFICIENT_SCOPE, f"The token lacks the scope {' or '.join(scopes)}.")
+    return grant
+
+
+def publishing_as(request: Request, *scopes: str) -> Publisher:
+    """Who publishes, if the caller holds one of `scopes` and can be shown as a source (T5)."""
+    grant = granted(request, *scopes)
+    if not is_id(grant.sub):
+        raise Problem(
+            problems.INSUFFICIENT_SCOPE, "The token's sub can't be shown as a source: it must match the grammar of id"
+        )
+    return Publisher(grant.sub, MANAGE in grant.scopes)
+
+
+def is_dry_run(request: Request) -> bool:
+    """Whether the query asks for a dry run; nothing else may be asked there."""
+    parameters = list(request.query_params.multi_items())
+    match parameters:
+        case []:
+            return False
+        case [("dry_run", ("true" | "false") as value)]:
+            return value == "true"
+    wrong = "the only query parameter is dry_run, true or false, once"
+    raise Problem.of([Violation(problems.INVALID_VALUE, "", wrong)])
+
+
+def no_query(request: Request) -> None:
+    """Refuse a query."""
+    if request.url.query:
+        raise Problem.of([Violation(problems.INVALID_VALUE, "", "this call takes no query parameters")])
+
+
+async def body_of(request: Request) -> dict[str, Any]:
+    """The request's body as one strict JSON object. Raises Problem: 413, 415, 400, in this order."""
+    data = b""
+    try:
+        async with asyncio.timeout(BODY_S):
+            if int(request.headers.get("Content-Length", "0")) > MAX_BODY_BYTES:
+                raise Problem(problems.TOO_LARGE)
+            async for chunk in request.stream():
+                data += chunk
+                if len(data) > MAX_BODY_BYTES:
+                    raise Problem(problems.TOO_LARGE)
+    except (TimeoutError, ClientDisconnect):
+        raise Problem(problems.MALFORMED_JSON, f"The body did not arrive within {BODY_S:g} s.") from None
+    if request.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
+        raise Problem(problems.UNSUPPORTED_MEDIA_TYPE)
+    try:
+        return load_json(data)
+    except (Malformed, UnicodeDecodeError):
+        raise Problem(problems.MALFORMED_JSON) from None
