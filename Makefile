@@ -57,7 +57,7 @@ soak: $(VENV)/.test  ## the model, the random walk, waves of clients, for long; 
 	  $(BIN)/python -X dev -m pytest --timeout 0 -s \
 	  tests/test_model.py tests/end_to_end/test_random_walk.py tests/end_to_end/test_waves.py
 
-soak-faults: $(VENV)/.test  ## faults at random; MINUTES=30 for each of sqlite, redis and sentinels, or for ON=sentinels alone
+soak-faults: $(VENV)/.test  ## faults at random; MINUTES=30 for each set-up, or ON=sqlite, three_nodes or sentinels alone
 	@FAULT_SECONDS=$$(( $(MINUTES) * 60 )) \
 	  $(BIN)/python -X dev -m pytest --timeout 0 -s tests/end_to_end/test_nemesis.py -k "$(ON)"
 

@@ -385,7 +385,7 @@ def test_what_has_ended_by_the_monotonic_clock_is_let_go_at_the_next_sweep(hours
 
 @pytest.mark.parametrize("turns", [0, 1, 100])
 def test_a_blip_of_the_wall_clock_sends_nothing_and_then_each_gets_it_once(turns, stage):
-    """E1 and R2: nothing while the clock is ahead; then whoever was not sent it, newcomers and revisions included."""
+    """E1, E5, R2: nothing while the clock is ahead; then whoever was not sent it, newcomers and revisions included."""
     first = [stage.phone() for _ in range(3)]
     stage.reads_alert("before")
     stage.turns(turns)

@@ -60,9 +60,7 @@ class Cluster:
 def on_one_redis(folder: Path, keys: Keys, *options: Sequence[str], **redis: str) -> Iterator[Cluster]:
     """A node for each of `options` (more of its command line), ready, on one Redis."""
     with contextlib.ExitStack() as stack:
-        server = RedisServer(folder / "redis", **redis)
-        server.clock = WallClock(folder / "redis" / "wall-clock") if COMPILER else None
-        stack.enter_context(server)
+        server = stack.enter_context(with_own_clock(RedisServer(folder / "redis", **redis)))
         proxies = [stack.enter_context(Proxy(server.port)) for _ in options]
         urls = [f"redis://127.0.0.1:{proxy.port}/0" for proxy in proxies]
         yield Cluster(server, proxies, _nodes(stack, folder, keys, urls, options))
@@ -74,17 +72,24 @@ def on_sentinels(folder: Path, keys: Keys, *options: Sequence[str], **redis: str
     with contextlib.ExitStack() as stack:
         proxy = stack.enter_context(Proxy(0))
         announced = {"replica_announce_ip": "127.0.0.1", "replica_announce_port": str(proxy.port)}
-        primary = stack.enter_context(RedisServer(folder / "redis-0", **announced, **redis))
+        primary = stack.enter_context(with_own_clock(RedisServer(folder / "redis-0", **announced, **redis)))
         proxy.upstream = primary.port
         seen: Any = SimpleNamespace(port=proxy.port, password="")
-        replicas = [stack.enter_context(RedisServer(folder / f"redis-{n}", replica_of=seen, **redis)) for n in (1, 2)]
+        replicas = [with_own_clock(RedisServer(folder / f"redis-{n}", replica_of=seen, **redis)) for n in (1, 2)]
         for replica in replicas:
+            stack.enter_context(replica)
             wait_until(lambda replica=replica: replica.synced, "the replica is in step")  # type: ignore[misc]
         sentinels = [stack.enter_context(Sentinel(folder / f"sentinel-{n}", seen)) for n in range(3)]
         for sentinel in sentinels:
             wait_until(lambda sentinel=sentinel: sentinel.knows(2, 2), "the Sentinels know all")  # type: ignore[misc]
         nodes = _nodes(stack, folder, keys, [sentinel_url(sentinels)] * len(options), options)
         yield Cluster(primary, [proxy], nodes, replicas, sentinels)
+
+
+def with_own_clock(server: RedisServer) -> RedisServer:
+    """The same, with a wall clock of its own, if that can be."""
+    server.clock = WallClock(server.folder / "wall-clock") if COMPILER else None
+    return server
 
 
 def _nodes(

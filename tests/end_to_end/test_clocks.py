@@ -2,7 +2,7 @@
 
 While the clock of a node is ahead it sends nothing that has ended by it. When it is right again all have what they are
 owed.
-What only a clock ahead has ended is neither lost nor forgotten (R1, R2, R3, E1, H4; behaviour.md, "Expiry and clocks").
+What only a clock ahead has ended is neither lost nor forgotten (R1, R2, R3, E5, H4; behaviour.md, "Expiry and clocks").
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def test_a_node_that_started_ahead_is_not_deaf_when_its_clock_is_right(
 def test_a_clock_that_is_ahead_for_a_moment_loses_nothing_and_repeats_nothing(
     keys: Keys, tmp_path: Path, join: Join, long: dict[str, str], options: Sequence[str]
 ):
-    """E1, R2, R3: nothing is sent meanwhile; then newcomers are told, and who was told before is not told again."""
+    """E5, R2, R3: nothing is sent meanwhile; then newcomers are told, and who was told before is not told again."""
     here = ground()
     with with_own_clock(tmp_path, keys, options) as node:
         alert_id = node.publish(alert(here))["id"]
