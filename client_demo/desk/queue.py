@@ -143,6 +143,12 @@ class Item:
         """Whether somebody decided something about it: then it is kept."""
         return bool(self.history)
 
+    @property
+    def draft(self) -> Form | None:
+        """What somebody wrote that is not accepted: it is under way or was refused. Nobody has to write it again."""
+        is_open = self.pending is not None or bool(self.troubles)
+        return self.history[-1].form if is_open and self.history else None
+
     def to_map(self) -> dict[str, Any]:
         """As JSON has it."""
         return asdict(self)

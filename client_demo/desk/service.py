@@ -208,6 +208,7 @@ class Service:
             "row_count": seen.row_count,
             "proposal": queue.proposal(item),
             "form": item.form,
+            "draft": item.draft,
             "alert_id": item.alert_id if item.revision else None,
             "revision": item.revision,
             "published": item.published,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from end_to_end.alerts import ground, place
 from end_to_end.desk import DeskProcess, row, write_feed
+from end_to_end.node import Node
 from end_to_end.times import wait_until
 from real_data import dispatch
 
@@ -342,3 +343,43 @@ def test_real_records_are_grouped_proposed_and_published(tmp_path, node, spot, j
         live = page.approve(item, lat=where["lat"], lng=where["lng"]).json()["item"]
         assert heard(phone, live["alert_id"], 1)["category"] == number
         assert any(item["locked"] for item in items) or name.startswith("dallas")
+
+
+# ---- a category that does not last -----------------------------------------------------------------------------
+
+BRIEF = """
+name = "brief"
+[categories]
+fire_structure = { title = "Structure fire" }
+burglary = { title = "Burglary", max_age_s = 300 }
+"""
+
+
+@pytest.fixture
+def brief(tmp_path, spot):
+    """A page of a desk whose node lets burglaries live for five minutes, and a fire for an hour."""
+    (tmp_path / "brief.toml").write_text(BRIEF)
+    feed = write_feed(tmp_path / "feed.csv", [row("A", "Structure fire", spot)])
+    with (
+        Node(tmp_path, None, "--policy", str(tmp_path / "brief.toml")) as node,
+        DeskProcess(tmp_path, node, feed, "--as-recorded") as process,
+        process.page() as page,
+    ):
+        yield page
+
+
+def test_a_revision_to_a_category_that_ends_sooner_is_refused_and_its_words_are_kept(brief):
+    """P6: who has the alert would keep it longer than the revision. What is live stays; the words are still there."""
+    live = brief.approve(brief.item("A")).json()["item"]
+    form = {**live["form"], "category": "burglary", "headline": "A long and careful headline"}
+    preview = brief.do(live, "preview", form=form).json()
+    answer = brief.do(live, "approve", form=form)
+    assert answer.status_code == 422
+    for told in (preview["troubles"], answer.json()["troubles"]):
+        assert [trouble["field"] for trouble in told] == ["category"]
+        assert "would end too early" in told[0]["text"]
+    item = answer.json()["item"]
+    assert (item["state"], item["revision"], item["published"]) == ("live", 1, live["published"])
+    assert item["draft"] == {**form, "confirmed": False}
+    again = brief.approve(item, headline="A long and careful headline").json()["item"]
+    assert (again["revision"], again["draft"]) == (2, None)

@@ -486,3 +486,60 @@ def test_a_desk_at_work_on_real_records(
         may_approve(shown)
         shown.picture(f"desk-{theme}-incident")
         shown.context.close()  # before the desk does
+
+
+# ---- what the node refuses -------------------------------------------------------------------------------------
+
+BRIEF = """
+name = "brief"
+[categories]
+fire_structure = { title = "Structure fire" }
+burglary = { title = "Burglary", max_age_s = 300 }
+"""
+
+
+@pytest.fixture
+def brief(keys: Keys, tmp_path: Path, spot: tuple[float, float]) -> Iterator[DeskProcess]:  # noqa: F811
+    """A desk whose node lets burglaries live for five minutes, and a fire for an hour."""
+    (tmp_path / "brief.toml").write_text(BRIEF)
+    feed = write_feed(tmp_path / "feed.csv", [row("FIRE", "Structure fire", spot)])
+    with (
+        Node(tmp_path, keys, "--policy", str(tmp_path / "brief.toml")) as node,
+        DeskProcess(tmp_path, node, feed, "--as-recorded") as process,
+    ):
+        yield process
+
+
+def test_what_the_node_refuses_stays_in_the_form_with_the_reason(brief: DeskProcess, show: Show) -> None:
+    """P6, by ordinary clicks: the refusal stands beside the category before it is sent, after, and after a reload."""
+    words = "It was a break-in: lock your doors."
+    shown = opened(show(brief.link("ann")), "Structure fire")
+    may_approve(shown)
+    shown.page.click("#approve")
+    shown.has("#approve", "Publish revision 2")
+    shown.page.select_option("#category", "burglary")
+    shown.page.fill("#headline", words)
+    shown.has("#category-trouble", "would end too early")
+    may_not_approve(shown)
+
+    # The page of somebody whose preview is older than the refusal: the decision goes out, and comes back refused.
+    shown.page.route("**/preview", lambda route: route.fulfill(json={"troubles": [], "area": None, "expires_at": None}))
+    shown.page.fill("#headline", words + " ")
+    may_approve(shown)
+    shown.page.click("#approve")
+    was_meant(shown, "422")
+    shown.page.unroute("**/preview")
+    shown.until("!document.querySelector('#headline').disabled", "the form can be used again")
+    shown.has("#category-trouble", "would end too early")
+    assert shown.page.input_value("#headline") == words + " "
+    assert shown.page.input_value("#category") == "burglary"
+
+    shown.page.reload()
+    shown.has("#title", "Structure fire")
+    shown.has("#category-trouble", "would end too early")
+    assert shown.page.input_value("#headline") == words + " "
+    shown.page.select_option("#category", "fire_structure")
+    may_approve(shown)
+    shown.page.click("#approve")
+    shown.has("#approve", "Publish revision 3")
+    shown.until(f"document.querySelector('#headline').value === '{words} '", "what was published is in the form")

@@ -52,6 +52,7 @@ export class Detail {
     this._notice = "";
     this._good = null;
     this._keep();
+    this._recallReason();
     this._fill(this._drafts.get(item.id)?.form ?? this._base());
     by("confirmed").checked = false;
     this._troubles(item.troubles);
@@ -72,7 +73,7 @@ export class Detail {
     this.item = null;
   }
 
-  /** The open item as it is now. What somebody types is kept, but not over another's decision. */
+  /** The open item as it is now. What somebody types is kept, but not over another's decision; what is refused stays. */
   update(item) {
     const before = this.item;
     this.item = item;
@@ -82,13 +83,29 @@ export class Detail {
       this._troubles(item.troubles);
       this._good = null;
       this._keep();
+      this._recallReason();
       this._preview();
     }
     this._show();
   }
 
+  /** What stands in the form as long as nobody types: what is under way or was refused, else what is published. */
   _base() {
+    const { draft } = this.item;
+    return draft && !isReason(draft) ? draft : this._accepted();
+  }
+
+  _accepted() {
     return this.item.form ?? this.item.proposal;
+  }
+
+  /** A cancel that was refused has its reason in the form again. */
+  _recallReason() {
+    const { draft, state } = this.item;
+    if (state === "live" && draft && isReason(draft)) {
+      this._openCancel();
+      by("reason").value = draft.reason;
+    }
   }
 
   _show() {
@@ -250,7 +267,7 @@ export class Detail {
   _buttons() {
     const { item } = this;
     const live = item.state === "live";
-    const isNew = JSON.stringify(this._form()) !== JSON.stringify({ ...sorted(this._base()), confirmed: by("confirmed").checked });
+    const isNew = JSON.stringify(this._form()) !== JSON.stringify({ ...sorted(this._accepted()), confirmed: by("confirmed").checked });
     const what = DRILLS.get(this._desk().status);
     by("approve").hidden = item.locked || !(item.state === "waiting" || live);
     by("approve").textContent = live ? `Publish revision ${item.revision + 1}` : what ? `Approve as ${what.toLowerCase()}` : "Approve and publish";
@@ -275,10 +292,14 @@ export class Detail {
 
   askToCancel() {
     if (!by("cancel").hidden && !by("cancel").disabled) {
-      by("cancel-form").hidden = false;
-      by("cancel").setAttribute("aria-expanded", "true");
+      this._openCancel();
       by("reason").focus();
     }
+  }
+
+  _openCancel() {
+    by("cancel-form").hidden = false;
+    by("cancel").setAttribute("aria-expanded", "true");
   }
 
   _keep() {
@@ -322,6 +343,7 @@ export class Detail {
   }
 }
 
+const isReason = (draft) => "reason" in draft; // of a cancel; else it is a form
 const isCircle = (shape) => shape.type === "circle";
 const metres = (m) => (m < 1000 ? `${m} m` : `${(m / 1000).toFixed(m % 1000 ? 2 : 0)} km`);
 const sorted = (form) => Object.fromEntries([...TEXTS, ...NUMBERS].map((name) => [name, form[name] ?? (NUMBERS.includes(name) ? null : "")]));

@@ -331,3 +331,28 @@ def test_an_item_survives_being_written_down():
     refuse(item, [Trouble("headline", "too long", "invalid-value")])
     approve(queue, item)
     assert Item.from_map(json.loads(json.dumps(item.to_map()))) == item
+
+
+# ---- what was refused ------------------------------------------------------------------------------------------
+
+
+def test_what_was_written_stays_until_it_is_accepted():
+    """While it is under way, and when the node has refused it; over a restart, too."""
+    queue, item = live()
+    assert item.draft is None
+    approve(queue, item, headline="Careful words")
+    assert item.draft["headline"] == "Careful words"
+    refuse(item, [Trouble("category", "It would end too early.")])
+    assert Item.from_map(json.loads(json.dumps(item.to_map()))).draft["headline"] == "Careful words"
+    assert item.form["headline"] != "Careful words"
+    approve(queue, item, headline="Other words")
+    accept(item, {**ANSWER, "revision": 2})
+    assert item.draft is None
+
+
+def test_so_does_the_reason_of_a_cancel():
+    """It stands in a form of its own."""
+    queue, item = live()
+    queue.cancel(item, item.version, "It was a barbecue", True, "ann", NOW)
+    refuse(item, [Trouble("", "Not now.")])
+    assert item.draft == {"reason": "It was a barbecue"}
