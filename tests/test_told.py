@@ -1,0 +1,126 @@
+"""Who was told what of one alert: the three ways of keeping it against a dict, and what they take."""
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from geocast.told import MANY, Departures, Told
+
+CAPACITY = 64  # rows: up to 8 are few
+ROW = st.integers(0, CAPACITY - 1)
+ROWS = st.lists(ROW, max_size=12, unique=True)
+BYTE = st.integers(0, 255)
+
+
+def rows(numbers):
+    """Rows as the hub passes them."""
+    return np.array(numbers, np.int32)
+
+
+class Telling(RuleBasedStateMachine):
+    """Two alerts of one process, and beside each a dict that is cleared at once."""
+
+    @initialize()
+    def begin(self):
+        self.departures = Departures(CAPACITY)
+        self.alerts = [(Told(self.departures), {}) for _ in range(2)]
+
+    @rule(which=st.integers(0, 1), row=ROW, flags=BYTE)
+    def put(self, which, row, flags):
+        told, expected = self.alerts[which]
+        told.put(row, flags)
+        expected[row] = flags
+
+    @rule(which=st.integers(0, 1), some=ROWS, flags=BYTE, add=st.booleans())
+    def change_all(self, which, some, flags, add):
+        told, expected = self.alerts[which]
+        (told.add_to_all if add else told.take_from_all)(rows(some), flags)
+        for row in some:
+            expected[row] = expected.get(row, 0) | flags if add else expected.get(row, 0) & ~flags
+
+    @rule(which=st.integers(0, 1), some=ROWS)
+    def expect(self, which, some):
+        self.alerts[which][0].expect(rows(some))
+
+    @rule(which=st.integers(0, 1), keep=BYTE, steps=st.integers(0, 8))
+    def shift(self, which, keep, steps):
+        told, expected = self.alerts[which]
+        told.shift(keep, 0xFC, steps)
+        for row, flags in list(expected.items()):
+            if isinstance(row, int):
+                expected[row] = (flags & 0xFC) << steps & 0xFF | flags & keep
+
+    @rule(which=st.integers(0, 1), row=ROW, held=st.integers(1, 9))
+    def ahead(self, which, row, held):
+        told, expected = self.alerts[which]
+        told.put(row, expected.setdefault(row, 1))
+        told.ahead[row] = held
+        expected[row, "ahead"] = held
+
+    @rule(some=ROWS)
+    def leave(self, some):
+        self.departures.note(rows(some))
+        for _, expected in self.alerts:
+            for row in some:
+                expected.pop(row, None)
+                expected.pop((row, "ahead"), None)
+
+    @rule(which=st.integers(0, 1), flags=st.integers(1, 255), more=BYTE)
+    def having(self, which, flags, more):
+        told, expected = self.alerts[which]
+        wanted = sorted(r for r, has in expected.items() if isinstance(r, int) and has & (flags | more) == flags)
+        assert told.having(flags, flags | more).tolist() == wanted
+
+    @rule(which=st.integers(0, 1), some=ROWS)
+    def asked_for_some(self, which, some):
+        told, expected = self.alerts[which]
+        assert told.of_all(rows(some)).tolist() == [expected.get(row, 0) for row in some]
+
+    @invariant()
+    def each_row_has_its_flags(self):
+        """One of the two is asked for nothing but by the rules above, so departures pile up there."""
+        if not hasattr(self, "alerts"):
+            return
+        told, expected = self.alerts[0]
+        assert [told.of(row) for row in range(CAPACITY)] == [expected.get(row, 0) for row in range(CAPACITY)]
+        assert told.ahead == {key[0]: held for key, held in expected.items() if not isinstance(key, int)}
+
+
+TestTelling = Telling.TestCase
+TestTelling.settings = settings(
+    max_examples=150, stateful_step_count=40, deadline=None, derandomize=True, database=None
+)
+
+
+def test_a_session_that_was_told_takes_at_most_eight_bytes():
+    """Where few were told and where all were; and where nobody was, nothing."""
+    for count in (0, 1, 100, 2_500, 2_501, 20_000):
+        told = Told(Departures(20_000))
+        told.add_to_all(rows(range(count)), 1)
+        assert len(told.having(1, 1)) == count
+        assert told.nbytes <= MANY * count
+
+
+@pytest.mark.parametrize("count", [3, 2_000, 20_000])
+def test_what_was_told_to_those_who_have_left_is_of_nobody_who_comes_later(count):
+    """Rule 1: the next session in the row is another."""
+    departures = Departures(20_000)
+    told = Told(departures)
+    told.add_to_all(rows(range(count)), 7)
+    departures.note(rows([0, 2]))
+    told.put(2, 1)
+    assert (told.of(0), told.of(1), told.of(2)) == (0, 7, 1)
+    departures.note(rows([1]))
+    assert told.of_all(rows([1, 2])).tolist() == [0, 1]
+
+
+def test_rows_are_handed_out_as_copies():
+    """What grows in place must not be looked at from outside: Python refuses to grow it then."""
+    told = Told(Departures(20_000))
+    told.put(5, 3)
+    found, flags = told.having(1, 1), told.of_all(rows([5]))
+    told.put(4, 3)
+    told.put(6, 3)
+    assert (found.tolist(), flags.tolist()) == ([5], [3])
