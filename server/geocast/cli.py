@@ -1,4 +1,7 @@
-"""The command line. Every option is also an environment variable, GEOCAST_ and its name."""
+"""The command line. Every option of `serve` is also an environment variable: GEOCAST_ and the option's name.
+
+A mistake of the caller's ends with one line on standard error and exit status 2, never with a traceback.
+"""
 
 import asyncio
 import contextlib
@@ -25,8 +28,10 @@ from .tokens import SCOPES, Tokens, load_keys, make_key, sign
 from .workers import Part, run_part, supervise
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
-DEV_TOKEN_S = 365 * 86_400
-SWITCH_S = 0.0001  # for the GIL: the threads of the log take it half a dozen times for an append; 5 ms is the default
+DEV_TOKEN_S = 365 * 86_400  # how long the token of --dev is good
+# After this long a thread that waits for the GIL asks for it. The log's threads take it half a dozen times for an
+# append; with Python's default of 5 ms each time may take as long, in the middle of a fan-out.
+SWITCH_S = 0.0001
 
 
 class _AddressType(click.ParamType[Address, str]):
@@ -42,7 +47,7 @@ class _AddressType(click.ParamType[Address, str]):
 
 
 class _Seconds(click.FloatRange):
-    """A range of seconds. click's own lets NaN in, which is neither below nor above anything."""
+    """A range of seconds without NaN, which click's own range lets in: it is neither below nor above anything."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         seconds: float = super().convert(value, param, ctx)
@@ -54,7 +59,7 @@ class _Seconds(click.FloatRange):
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="geocast")
 def cli() -> None:
-    """Real-time geo alert fan-out."""
+    """Geocast: a real-time geo alert fan-out server."""
 
 
 def _option(name: str, *names: str, **more: Any) -> Callable[[Any], Any]:
@@ -152,13 +157,13 @@ def keygen(kid: str | None, private_path: Path, public_path: Path) -> None:
 def _public_keys(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
-    load_keys(path)  # says what is wrong with it, if anything is
+    load_keys(path)  # raises ConfigError if anything is wrong with the file
     keys: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))["keys"]
     return keys
 
 
 def _write_pair(private_path: Path, private: Mapping[str, Any], public_path: Path, public: Mapping[str, Any]) -> None:
-    """Write both files or none. The private one was not there, and only its owner can read it."""
+    """Write both files or none. The private one must not be there yet, and only its owner can read it."""
     public_path = public_path.resolve()
     beside = public_path.with_name(f".{public_path.name}.{secrets.token_hex(4)}")
     with contextlib.ExitStack() as undo:
@@ -179,7 +184,7 @@ def _write_pair(private_path: Path, private: Mapping[str, Any], public_path: Pat
 
 @contextlib.contextmanager
 def _told(path: Path) -> Iterator[None]:
-    """Tell which file could not be written."""
+    """Turn an OSError into a ConfigError that tells which file could not be written."""
     try:
         yield
     except OSError as error:
@@ -203,7 +208,7 @@ def token(key_path: Path, sub: str, scopes: tuple[str, ...], expires_in_s: int) 
 
 
 def main() -> NoReturn:
-    """Run the command; an error that is the caller's is one line and exit status 2."""
+    """Run the command and exit: with 0; with 2 and one line for a mistake of the caller; with 130 if interrupted."""
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except click.exceptions.Exit as done:

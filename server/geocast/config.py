@@ -1,4 +1,7 @@
-"""What a node is told at its start. `Settings` is what the command line and the environment come to."""
+"""What a node is told at its start: `Settings`, which the command line and the environment come to; and its sockets.
+
+What can't work is refused here, before anything is started, by a ConfigError that names the option.
+"""
 
 import ipaddress
 import resource
@@ -16,7 +19,7 @@ RESERVED_DESCRIPTORS = 256  # for the log and the runtime's own
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to listen."""
+    """A host (a name, or an IPv4 or IPv6 address) and a port: where to listen, or where a Redis is."""
 
     host: str
     port: int
@@ -26,7 +29,7 @@ class Address:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can reach it."""
+        """Whether only this machine can reach it. A name other than `localhost` might be anybody's."""
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
@@ -99,12 +102,12 @@ def bind(option: str, address: Address, *, shared: bool = False) -> socket.socke
 
 def bind_shared(option: str, address: Address, count: int) -> list[socket.socket]:
     """`count` sockets that listen side by side on an address that is nobody else's. Raises ConfigError."""
-    bind(option, address).close()  # SO_REUSEPORT alone would share another's port in silence
+    bind(option, address).close()  # this fails if the port is taken; SO_REUSEPORT would share it in silence
     return [bind(option, address, shared=True) for _ in range(count)]
 
 
 def connections_for(descriptors: int, *, api: bool = True) -> int:
-    """How many connections of the stream listener that limit of open files leaves room for.
+    """How many connections of the stream listener that limit of open files leaves room for, at least 1.
 
     `api`: whether the api listener is in the same process. Of a small limit a quarter is kept back.
     """
@@ -113,12 +116,12 @@ def connections_for(descriptors: int, *, api: bool = True) -> int:
 
 
 def api_connections_for(descriptors: int) -> int:
-    """How many connections of the api listener that limit of open files leaves room for."""
+    """How many connections of the api listener that limit of open files leaves room for, at least 1."""
     return max(1, min(MAX_API_CONNECTIONS, descriptors // 8))
 
 
 def raise_descriptor_limit() -> int:
-    """Raise the soft limit of open files to the hard one. Returns it."""
+    """Raise this process's soft limit of open files to the hard one, and return it. An unlimited one counts as 2^20."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = 1_048_576 if hard == resource.RLIM_INFINITY else hard
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))

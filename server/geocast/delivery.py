@@ -1,9 +1,9 @@
 """The stream side of a process: it follows the log, keeps the sessions, and lets the hub write.
 
-Start   1 read the log to its end   2 listen
-Drain   1 new connections get 503   2 what is being sent is sent   3 sessions are told 1012, in batches   4 the
-        listener closes   5 counts are stored
-        Being asked a second time, or the end of `drain_s`, cuts 2 and 3 short.
+Start   1 The log is read to its end, so that the first subscriber finds what is live.   2 The stream is opened.
+Drain   1 New connections get 503.   2 What is being sent is sent to its end.   3 Sessions are told 1012, in batches.
+        4 The listener closes, and peers have the rest of the time to close.   5 Delivery counts are stored.
+        A second signal, or the end of `drain_s`, cuts 2 to 4 short.
 """
 
 import asyncio
@@ -30,24 +30,29 @@ from .tokens import Tokens
 
 log = logging.getLogger(__name__)
 
-SLICE_S = 0.0005  # of writing, after which no further slice (1.1 ms) begins before the loop has looked at its sockets
-ROWS_WHILE_ASKED = 32  # of a slice while requests are under way: one takes a dozen turns of the loop to be an entry
+# When writing has taken this long, no further slice begins before the loop has looked at its sockets. A full slice
+# takes 1.1 ms, so there is one in a turn of the loop; small ones may be several.
+SLICE_S = 0.0005
+# Rows of a slice while requests of the api are under way in this process. A request needs a dozen turns of the loop
+# until its alert is in the log, and that alert may be more urgent than the one that is being sent.
+ROWS_WHILE_ASKED = 32
 TICK_S = 0.05  # between sweeps
 FLUSH_S = 1.0  # between writes of delivery counts
-PURGE_S = 60.0
-DEAF_S = 3 * HEARTBEAT_S  # without a word from the log reader: not ready
-RETRY_S = 0.25  # after the log could not be read
-APPLY_AT_ONCE = 64  # entries applied before the loop may look at its sockets
-DRAIN_BATCH = 128
-UNSAID_SHARE = 1 / 10  # of all descriptors: connections that have not said hello
+PURGE_S = 60.0  # between looks for alerts that the log may forget
+DEAF_S = 3 * HEARTBEAT_S  # if the log reader has given nothing for so long, not even an empty batch, it is stuck
+RETRY_S = 0.25  # between attempts to read a log that could not be read
+APPLY_AT_ONCE = 64  # entries that are applied before the loop may look at its sockets
+DRAIN_BATCH = 128  # sessions that are told 1012 at once
+UNSAID_SHARE = 1 / 10  # of all descriptors: as many connections may be without a `hello`
 FREEZE_EVERY = 500  # connections that have come: to collect what is new of them takes 0.4 ms
 THAW_S = 3600.0  # between collections of everything, which take 22 ms for 15,000 sessions
 
 
 class Pump:
-    """Turns the hub as long as it has something to send, SLICE_S at a time, sockets in between.
+    """Turns the hub for as long as it has something to send, SLICE_S at a time, and lets the loop look at its sockets.
 
-    While `asked` says so, in smaller slices: what is being published may be more urgent than what is being sent.
+    `asked` says whether requests are under way; then slices are smaller (ROWS_WHILE_ASKED). `idle` is set while there
+    is nothing to send.
     """
 
     def __init__(self, hub: Hub, clock: Clock, asked: Callable[[], bool] = lambda: False) -> None:
@@ -59,7 +64,7 @@ class Pump:
         self.idle.set()
 
     def wake(self) -> None:
-        """There is something to send."""
+        """Start turning at the loop's next turn: there is something to send."""
         if not self._running:
             self._running = True
             self.idle.clear()
@@ -71,7 +76,7 @@ class Pump:
         try:
             rows = ROWS_WHILE_ASKED if self._asked() else None
             while more := self._hub.turn(now, rows):
-                now = self._clock.now()  # at most one slice old when it judges (protocol, section 3: 5 ms)
+                now = self._clock.now()  # so it is at most one slice old when it judges what has ended (E2: 5 ms)
                 if now.monotonic >= until:
                     break
         except Exception as error:
@@ -108,7 +113,7 @@ class Collector:
             _collect_and_freeze()
 
     def thaw(self) -> None:
-        """Look at everything there is."""
+        """Collect among everything that there is, and freeze what is left."""
         self._thaw_at = self._clock.now().monotonic + THAW_S
         gc.unfreeze()
         _collect_and_freeze()
@@ -140,12 +145,12 @@ class LogKeeper:
         return True
 
     async def purge(self) -> None:
-        """Forget old alerts."""
+        """Have the log forget old alerts. If it can't now, it will the next time."""
         with contextlib.suppress(LogUnavailable):
             await self._log.purge(self._clock.now().wall_ms)
 
     def failed(self, what: str, error: LogUnavailable) -> None:
-        """The log could not be read or written."""
+        """Note that the log could not be read or written, and log the first of such failures in a row."""
         if self.error is None:
             log.error("the log can't be %s: %s", what, error)
         self.error = str(error)
@@ -156,7 +161,7 @@ class LogKeeper:
 
 
 class Delivery:
-    """See the module."""
+    """The stream side of a process: its hub, its connections and its reader of the log. See the module."""
 
     def __init__(
         self,
@@ -167,7 +172,7 @@ class Delivery:
         metrics: Metrics,
         asked: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`asked`: whether requests of the api listener are under way in this process."""
+        """`asked` says whether requests of the api listener are under way in this process."""
         self.keeper = LogKeeper(alert_log, clock)
         self._settings = settings
         self._clock = clock
@@ -192,7 +197,7 @@ class Delivery:
         self._caught_up = asyncio.Event()
         self._position = 0
         self._left_out_until = 0  # what ended before this, in ms since 1970, was left out when the log was read
-        self._applied = 0  # entries
+        self._applied = 0  # entries since the start
         self._steps = StepWatch(clock.now())
         self._collector = Collector(clock)
         self._heard = time.monotonic()  # when the log last gave something, in seconds of the monotonic clock
@@ -215,7 +220,7 @@ class Delivery:
             self._ring.close()
 
     def unready(self) -> list[str]:
-        """Why this side is not ready."""
+        """The reasons why this side is not ready, for `/readyz`; none if it is."""
         reasons = ["draining"] if self._stream.draining else []
         reasons += [] if self._caught_up.is_set() else ["starting: reading the log"]
         reasons += self.keeper.unready()
@@ -325,7 +330,7 @@ class Delivery:
             )
 
     def _landed(self, flight: Flight) -> None:
-        now = self._clock.now()  # the slice's own reading is older than its writes
+        now = self._clock.now()  # not the reading of the slice, which is older than the slice's writes
         alert = flight.alert
         accepted_ms = alert.revision.issued_at if alert.cancel is None else alert.cancel.cancelled_at
         self._metrics.fan_out.observe(now.monotonic - flight.delivered.monotonic)
@@ -391,7 +396,7 @@ def _labels(values: Mapping[int, int]) -> list[tuple[str, float]]:
 
 @contextlib.asynccontextmanager
 async def background(*coroutines: Coroutine[object, object, None]) -> AsyncIterator[None]:
-    """Run these beside the block, and cancel them at its end."""
+    """Run these coroutines beside the block, and cancel them at its end, however it ends."""
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:
         yield

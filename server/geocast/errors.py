@@ -17,7 +17,7 @@ class GeocastError(Exception):
 
 
 class ConfigError(GeocastError):
-    """The node can't start as it is configured."""
+    """The node can't start as it is configured. Its text is the one line that the operator sees."""
 
 
 class Malformed(GeocastError):  # noqa: N818 (the word of the protocol)
@@ -29,8 +29,8 @@ class LogUnavailable(GeocastError):  # noqa: N818
 
 
 def trace(error: BaseException) -> str:
-    """Where an unexpected error came from, for the log: its type and the lines of code, not its own words.
+    """Where an unexpected error came from: its type and the lines of code that it went through.
 
-    Those may repeat what was sent.
+    This is what is logged of it. Its own words are left out, since they may repeat what was sent.
     """
     return f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}"

@@ -1,4 +1,7 @@
-"""A node in one process: the log, the api listener and the stream listener on one loop (more: `workers.py`)."""
+"""A node in one process: the log, the api listener and the stream listener on one loop.
+
+`workers.py` is a node in several processes. Only this module knows the backends of the log.
+"""
 
 import asyncio
 import contextlib
@@ -53,7 +56,7 @@ async def opened_log(settings: Settings) -> AsyncIterator[AlertLog]:
 
 
 class Stop:
-    """What SIGTERM and SIGINT ask for: the first time to drain, the second time to hurry."""
+    """What SIGTERM and SIGINT ask for: the first signal sets `asked`, the node is to drain; the second sets `hurry`."""
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
@@ -62,7 +65,7 @@ class Stop:
             asyncio.get_running_loop().add_signal_handler(number, self.ask)
 
     def ask(self) -> None:
-        """A signal came."""
+        """Take a signal: the first asks, and every later one hurries."""
         if self.asked.is_set():
             log.warning("told to end again: not waiting for anybody any more")
             self.hurry.set()
@@ -70,7 +73,7 @@ class Stop:
 
 
 async def purge_for_ever(keeper: LogKeeper) -> None:
-    """Have the log forget old alerts, now and then, from the start on."""
+    """Have the log forget old alerts every PURGE_S, the first time at once. One process of a node does it."""
     while True:
         await keeper.purge()
         await asyncio.sleep(PURGE_S)

@@ -261,13 +261,17 @@ class Violation:
 
     @property
     def slug(self) -> str:
-        """Of its type."""
+        """The slug of its problem type."""
         return self.type.slug
 
 
 @dataclass(slots=True)
 class Problem(GeocastError):  # noqa: N818
-    """An answer that is not a success: its type decides status and title."""
+    """An answer that is not a success. Its type decides the status and the title.
+
+    `detail` is for people; without it the type's explanation stands there. `extra` has further members of the document,
+    and `headers` those of the answer.
+    """
 
     type: ProblemType
     detail: str = ""
@@ -282,7 +286,7 @@ class Problem(GeocastError):  # noqa: N818
 
     @property
     def slug(self) -> str:
-        """Of its type."""
+        """The slug of its problem type."""
         return self.type.slug
 
     @classmethod

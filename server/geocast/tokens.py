@@ -29,14 +29,16 @@ SCOPES = (PUBLISH, MANAGE, AUDIT, RECEIVE, TEST)
 MIN_BITS = "256 bits at least, and 2048 of RSA"
 ALGORITHMS = ("EdDSA", "Ed25519", "ES256", "ES384", "RS256", "PS256", "HS256")
 
-_SEEN_AGAIN = 64  # tokens whose signature is not checked again: 250 µs, a tenth of what it takes to publish
+# Publishers' tokens whose claims are kept, so that their signatures are checked once. A check takes 160 µs (`timeit`)
+# of the 1,200 that a post takes (`bench ingest`).
+_SEEN_AGAIN = 64
 
 _OPTIONS: Any = {"require": ["aud", "sub", "exp"], "verify_exp": False, "verify_nbf": False, "verify_iat": False}
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a good token says: who, which scopes, and until when (ms since 1970)."""
+    """What a good token says: who, with which scopes, and until when (ms since 1970)."""
 
     sub: str
     scopes: frozenset[str]
@@ -44,7 +46,7 @@ class Grant:
 
 
 class Tokens:
-    """Checks tokens against a set of keys. `required`: whether a subscriber has to have one."""
+    """Checks tokens against a set of keys, by their `kid`. `required`: whether a subscriber has to have a token."""
 
     def __init__(self, keys: Mapping[str, PyJWK], *, required: bool = True) -> None:
         self._keys = dict(keys)
@@ -54,7 +56,8 @@ class Tokens:
     def check(self, token: str, now: Now, *, again: bool = False) -> Grant | None:
         """What `token` grants at `now`, or None if anything is wrong with it.
 
-        `again`: it has been here before, or will be, as those of publishers are: its signature is checked once.
+        `again`: the same token comes with every request, as publishers' do, so its signature is checked only once.
+        Whether it has expired is judged each time.
         """
         if len(token) > MAX_TOKEN_BYTES:
             return None
@@ -72,16 +75,16 @@ class Tokens:
 
 
 def _kid(token: str) -> str:
-    """The `kid` in a token's header: a hint which key to try, no more.
+    """The `kid` in a token's header. It is a hint which key to try, and no more: the header is not verified yet.
 
-    PyJWT's `get_unverified_header` takes the whole token apart for it, a seventh of the time of a connect.
+    PyJWT's `get_unverified_header` would take the whole token apart for it, in a seventh of the time of a connect.
     """
     kid: str = json.loads(urlsafe_b64decode(token.partition(".")[0] + "=="))["kid"]
     return kid
 
 
 def _grant(claims: Mapping[str, Any], now_ms: int) -> Grant | None:
-    """The grant in verified `claims`. No leeway: expired is `exp` reached, as RFC 7519 (4.1.4) has it."""
+    """The grant in verified `claims`, or None. There is no leeway: `exp` reached is expired (RFC 7519, 4.1.4)."""
     sub, exp, nbf, scope = claims["sub"], claims["exp"], claims.get("nbf", 0), claims.get("scope", "")
     if not (isinstance(sub, str) and sub and isinstance(scope, str) and _is_date(exp) and _is_date(nbf)):
         return None
@@ -99,7 +102,7 @@ def _is_date(value: object) -> bool:
 
 
 def load_keys(path: Path) -> dict[str, PyJWK]:
-    """The keys of a JWKS file (RFC 7517), by `kid`. Raises ConfigError in one line."""
+    """The keys of a JWKS file (RFC 7517), by `kid`. Raises ConfigError, which names the file and the key."""
     try:
         keys = json.loads(path.read_text("utf-8"))["keys"]
         return _key_set(keys, path)

@@ -51,32 +51,32 @@ from .tokens import Tokens
 
 log = logging.getLogger(__name__)
 
-VARIABLE = "GEOCAST_PROCESS"  # tells a process that it is one of several
-REPORT_S = 1.0
-LATE_S = 4.0  # a report that is older is missing
-QUICK_DEATH_S = 5.0  # a process that lived shorter is restarted only after a second
-GRACE_S = 10.0  # beyond the drain, before a process is killed
-_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+VARIABLE = "GEOCAST_PROCESS"  # the environment variable that tells a process which part of a node it is
+REPORT_S = 1.0  # between the reports of a stream process
+LATE_S = 4.0  # a stream process whose last report is older is missing
+QUICK_DEATH_S = 5.0  # a process that has lived shorter is restarted only after a second
+GRACE_S = 10.0  # what a process has beyond the drain before it is killed
+_PR_SET_PDEATHSIG = 1  # of prctl(2), in <linux/prctl.h>
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Which process of a node this is."""
+    """Which process of a node this is, and what the supervisor hands to it."""
 
     name: str  # "api", or "stream-0" and so on
     descriptors: Sequence[int]  # its listening sockets: the first is of what it is named after, the second of --metrics
-    folder: str  # of the channels
+    folder: str  # where the sockets of the channels are
     jwks: dict[str, Any] | None = None  # the keys of --dev, which the supervisor has made
     supervisor: int = field(default_factory=os.getpid)
 
     @classmethod
     def from_environment(cls) -> "Part | None":
-        """What the supervisor has told us, if we have one."""
+        """The part that the supervisor has made this process; None if there is no supervisor."""
         text = os.environ.get(VARIABLE)
         return cls(**json.loads(text)) if text else None
 
     def listeners(self) -> list[socket.socket]:
-        """The listening sockets that were passed on."""
+        """The listening sockets that the supervisor has opened and passed on."""
         return [socket.socket(fileno=descriptor) for descriptor in self.descriptors]
 
 
@@ -84,7 +84,7 @@ class Part:
 
 
 class _Process:
-    """One process that is kept alive."""
+    """A process that the supervisor keeps alive: when it ends, another is started in its place."""
 
     def __init__(self, part: Part) -> None:
         self.part = part
@@ -92,7 +92,7 @@ class _Process:
         self._stopping = False
 
     async def run(self) -> None:
-        """Start it, again and again, until it is told to stop."""
+        """Start the process, again and again, until `stop` is called."""
         while not self._stopping:
             started = time.monotonic()
             environment = {**os.environ, VARIABLE: json.dumps(asdict(self.part))}
@@ -110,7 +110,7 @@ class _Process:
                     await asyncio.sleep(1.0)
 
     def stop(self, number: int) -> None:
-        """Send it a signal that ends it."""
+        """Send the process a signal that ends it, and start no other."""
         self._stopping = True
         if self._child is not None and self._child.returncode is None:
             self._child.send_signal(number)
@@ -158,7 +158,7 @@ async def _end(
 
 
 def _end_with(supervisor: int) -> None:
-    """Have the kernel send us SIGTERM should the supervisor die; end now if it has died already."""
+    """Have the kernel send us SIGTERM when the supervisor dies. If it has died already, send that ourselves."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != supervisor:
@@ -166,7 +166,7 @@ def _end_with(supervisor: int) -> None:
 
 
 async def run_part(part: Part, settings: Settings, tokens: Tokens) -> None:
-    """Be one of the processes that the supervisor has started."""
+    """Run this part of a node, in a process that the supervisor has started, until it is told to stop."""
     _end_with(part.supervisor)
     with contextlib.ExitStack() as sockets:
         listeners = [sockets.enter_context(each) for each in part.listeners()]
@@ -212,7 +212,7 @@ class _Reports:
         self._restarts = 0
 
     def take(self, data: bytes) -> None:
-        """Take a report."""
+        """Take a report. If its process is new, the counters of its predecessor are put aside to be added to."""
         report = msgpack.unpackb(data)
         name = report["name"]
         last = self._last.get(name)
@@ -235,12 +235,12 @@ class _Reports:
         return [name for name in self._names if now - self._heard.get(name, -LATE_S) > LATE_S]
 
     def metrics(self) -> Iterator[Metric]:
-        """How they are."""
+        """How many are missing and how many have died, for Prometheus."""
         yield gauge("stream_processes_missing", "Stream processes that do not report", len(self._missing()))
         yield counter("stream_restarts", "Stream processes that died and were replaced", self._restarts)
 
     def exports(self) -> list[Export]:
-        """Their metrics, those of the dead included."""
+        """The metrics of all stream processes, with what the dead ones had counted."""
         return [self._gone, *(report["metrics"] for report in self._last.values())]
 
 
@@ -271,12 +271,12 @@ class _ApiProcess:
         self.calls = Api(publishing, alert_log, in_force, tokens, clock, metrics, self._unready)
 
     def close(self) -> None:
-        """Be gone."""
+        """Close the channel to the other processes."""
         self._channel.close()
 
     @contextlib.asynccontextmanager
     async def running(self, listener: socket.socket, scraped: socket.socket | None = None) -> AsyncIterator[None]:
-        """Serve for as long as the block runs."""
+        """Serve on these sockets for as long as the block runs."""
         upkeep = background(self._watch_log(), purge_for_ever(self._keeper))
         async with upkeep, serving(self.calls, listener, scraped):
             yield
