@@ -8,7 +8,7 @@ over what it doesn't know (the rules LogG1 to LogG5 of the port): members of any
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 
@@ -23,8 +23,10 @@ from ..alert import (
     OtherShape,
     Revision,
     Shape,
+    Status,
     Terms,
 )
+from ..clock import MAX_MS
 
 KINDS = ("revision", "cancel")  # those that this release knows
 
@@ -41,7 +43,7 @@ def kind_of(entry: Entry) -> str:
 
 
 def decode(data: bytes, alert_id: str, revision: int, ends_at: int) -> Entry | OtherKind:
-    """The entry in `data`. Raises ValueError if it isn't one.
+    """The entry in `data`. Raises ValueError if it isn't one, or is one that could not be sent.
 
     `alert_id`, `revision` and `ends_at` (ms) are what stands beside it in the log: of an entry of another kind
     nothing else is known.
@@ -105,9 +107,9 @@ def _to_revision(fields: dict[str, Any]) -> Revision:
         headline=_text(fields["headline"]),
         description=None if fields["description"] is None else _text(fields["description"]),
         severity=_one_of(SEVERITY_RANK, fields["severity"]),
-        status=fields["status"],
-        occurred_at=_integer(fields["occurred_at"]),
-        expires_at=_integer(fields["expires_at"]),
+        status=cast(Status, _text(fields["status"])),  # a later release may know others
+        occurred_at=_time(fields["occurred_at"]),
+        expires_at=_time(fields["expires_at"]),
         area=tuple(map(_to_shape, fields["area"])),
         approval=_to_approval(fields["approval"]),
     )
@@ -116,7 +118,7 @@ def _to_revision(fields: dict[str, Any]) -> Revision:
         alert,
         _integer(fields["revision"]),
         _text(fields["source"]),
-        _integer(fields["issued_at"]),
+        _time(fields["issued_at"]),
         Terms(_text(title), _integer(max_age_ms), _integer(location_resolution), _integer(fields.get("rules", 1))),
     )
 
@@ -130,7 +132,7 @@ def _to_shape(members: Mapping[str, Any]) -> Shape:
 
 def _to_approval(elements: Sequence[Any]) -> Approval:
     reviewer, approved_at, *_ = elements
-    return Approval(_text(reviewer), _integer(approved_at))
+    return Approval(_text(reviewer), _time(approved_at))
 
 
 def _cancel(entry: Cancel) -> dict[str, Any]:
@@ -153,8 +155,8 @@ def _to_cancel(fields: dict[str, Any]) -> Cancel:
         reason=_text(fields["reason"]),
         approval=_to_approval(fields["approval"]),
         source=_text(fields["source"]),
-        cancelled_at=_integer(fields["cancelled_at"]),
-        ends_at=_integer(fields["ends_at"]),
+        cancelled_at=_time(fields["cancelled_at"]),
+        ends_at=_time(fields["ends_at"]),
     )
 
 
@@ -168,6 +170,13 @@ def _one_of(known: Mapping[Any, object], value: Any) -> Any:
     if value not in known:
         raise ValueError("not one of those that are known")
     return value
+
+
+def _time(value: object) -> int:
+    """A time, in ms since 1970, that can be written with four digits for the year."""
+    if not 0 <= _integer(value) <= MAX_MS:
+        raise ValueError("not a time")
+    return _integer(value)
 
 
 def _integer(value: object) -> int:
