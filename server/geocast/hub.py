@@ -1,4 +1,4 @@
-"""This process's sessions, and the fan-out: `deliver` takes an entry in, `turn` matches it and writes its frame.
+"""This process's sessions, and the fan-out: `deliver` takes an entry in, `turn` matches, encodes and writes it.
 
 Theory of operation. A session is a row of columns. An alert that is being sent is a *flight*: a list of rows and one
 of 64 bits. Three ideas carry everything:
@@ -27,7 +27,7 @@ The hub knows no clock, no socket and no asyncio. The time is passed in; a trans
 its socket. All calls come from one thread and none is interrupted by another: that is why Rules 2 and 4 are simple.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Any
 
@@ -40,7 +40,7 @@ from .alertlog import Counts
 from .clock import Now
 from .closing import Close
 from .filters import Filter, Filters
-from .frames import PING, WIRES, Wire
+from .frames import PING, WIRES, Wire, encode
 from .index import PlaceIndex, nearest_first
 from .live import CURRENT, RECIPIENT, LiveAlert, LiveAlerts, Rows
 from .session import HEARTBEAT_S, Peer, Place, Rights
@@ -234,9 +234,7 @@ class Hub:
     def recovered(self, row: int, now: Now) -> None:
         """The session's transport has sent all: send what the session is owed now (Rule 3)."""
         self._slow[row] = False
-        self._last_read[row] = (
-            now.monotonic
-        )  # the connection was not read while it was slow, so its silence proves nothing
+        self._last_read[row] = now.monotonic  # it was not read while it was slow, so its silence proves nothing
         self._send_owed(row, b"", self._owed_now(row, self.live, now), now)
 
     def acknowledge(self, row: int, alert_id: str, revision: int, now: Now) -> None:
@@ -262,7 +260,7 @@ class Hub:
     def _send_owed(self, row: int, head: bytes, owed: Sequence[LiveAlert], now: Now) -> None:
         self._owed[row] = 0
         wire = self._wire[row]
-        data = b"".join([head, *(alert.frames[wire] for alert in owed)])
+        data = b"".join([head, *(_frames(alert)[wire] for alert in owed)])
         if data:
             self._last_write[row] = now.monotonic
             self._writes[row](data)
@@ -319,7 +317,7 @@ class Hub:
         heappush(self._waiting, Flight(alert, self._orders, now))
 
     def turn(self, now: Now, rows: int | None = None) -> bool:
-        """Start the most severe flight that waits, then write the next slice. Returns whether there is more to do.
+        """Start the most severe flight that waits, then send the next slice. Returns whether there is more to do.
 
         `rows`: how many of a flight's rows to look at, SLICE if it is left out.
         """
@@ -328,7 +326,7 @@ class Hub:
         self._start(now)
         if self._flying:
             flight = self._flying[0]
-            self._write_slice(flight.rows[flight.next : flight.next + size], now)
+            self._send_slice(flight.rows[flight.next : flight.next + size], now)
             flight.next += size
             if flight.next >= len(flight.rows):
                 self._end(flight)
@@ -336,6 +334,50 @@ class Hub:
             else:
                 failpoints.hit("in-fan-out")
         return self.busy
+
+    def _send_slice(self, rows: Rows, now: Now) -> None:
+        """Send each row all that it is owed, in one write."""
+        for group, alerts in self._take_owed(rows):
+            self._last_write[group] = now.monotonic
+            wires = self._wire[group]
+            for number, frames in enumerate(zip(*map(_frames, alerts), strict=True)):
+                self._write(group[wires == number], b"".join(frames))
+            for alert in alerts:
+                alert.mark_sent(group)
+            self.sends += len(alerts) * len(group)
+
+    def _take_owed(self, rows: Rows) -> Iterator[tuple[Rows, list[LiveAlert]]]:
+        """The rows in groups that are owed the same, and what that is. They are owed it no more; slow ones lose it."""
+        words = self._owed[rows] & self._alive
+        self._owed[rows] = 0
+        go = (words != 0) & ~self._slow[rows]
+        rows, words = rows[go], words[go]
+        # Nearly always all rows are owed the same. That is looked at first, for to tell groups apart takes a third as
+        # long as everything else that is done for a slice (but the writes).
+        same = len(words) == 0 or bool((words == words[0]).all())
+        for word in words[:1] if same else np.unique(words):
+            alerts = [flight.alert for flight in self._flying if flight.bit & word]
+            yield rows if same else rows[words == word], alerts
+
+    def _write(self, rows: NDArray[Any], frame: bytes) -> None:
+        """Write `frame` to each row; none of them has unsent bytes.
+
+        First all are sent to at once. What that left, of a row all or the rest, is written by the row's transport.
+        """
+        if len(rows) == 0:
+            return
+        sent = np.zeros(len(rows), np.int32) if self._send is None else self._send(self._descriptors[rows], frame)
+        left, writes = np.flatnonzero(sent != len(frame)), self._writes
+        todo = zip(rows[left].tolist(), np.maximum(sent[left], 0).tolist(), strict=True)
+        while True:
+            try:
+                for row, count in todo:
+                    writes[row](frame[count:])
+            except RuntimeError:  # this transport has died and will say so at the loop's next turn; `todo` goes on
+                continue
+            return
+
+    # ---- flights -------------------------------------------------------------------------------------------------
 
     def oldest_flight(self, now: Now) -> float:
         """Seconds since `deliver` took the oldest entry that is still being sent; 0 if none is."""
@@ -378,52 +420,6 @@ class Hub:
 
     def _see(self, rows: Rows, alert: LiveAlert) -> NDArray[np.bool_]:
         return self._may_test[rows] if alert.restricted else np.ones(len(rows), np.bool_)
-
-    def _write_slice(self, rows: Rows, now: Now) -> None:
-        """Send each row all that it is owed, in one write."""
-        words = self._owed[rows] & self._alive
-        self._owed[rows] = 0
-        go = (words != 0) & ~self._slow[rows]
-        rows, words = rows[go], words[go]
-        self._last_write[rows] = now.monotonic
-        # Nearly always all rows are owed the same. That is looked at first, for to tell groups apart takes a third as
-        # long as everything else that is done for a slice (but the writes).
-        same = len(words) == 0 or bool((words == words[0]).all())
-        for word in words[:1] if same else np.unique(words):
-            group = rows if same else rows[words == word]
-            flights = [flight for flight in self._flying if flight.bit & word]
-            self._write_all(
-                group, [b"".join(frames) for frames in zip(*(f.alert.frames for f in flights), strict=True)]
-            )
-            for flight in flights:
-                flight.alert.mark_sent(group)
-            self.sends += len(flights) * len(group)
-
-    def _write_all(self, rows: NDArray[Any], frames: Sequence[bytes]) -> None:
-        """Write to each row the frame of its wire format; `frames` are in the order of WIRES."""
-        wires = self._wire[rows]
-        for number, frame in enumerate(frames):
-            of_wire = rows[wires == number]
-            if len(of_wire):
-                self._write_frame(of_wire, frame)
-
-    def _write_frame(self, rows: NDArray[Any], frame: bytes) -> None:
-        """Write `frame` to each row; none of them has unsent bytes.
-
-        First all are sent to at once. What that left, of a row all or the rest, is written by the row's transport.
-        """
-        sent = np.zeros(len(rows), np.int32) if self._send is None else self._send(self._descriptors[rows], frame)
-        left, writes = np.flatnonzero(sent != len(frame)), self._writes
-        todo = zip(rows[left].tolist(), np.maximum(sent[left], 0).tolist(), strict=True)
-        while True:
-            try:
-                for row, count in todo:
-                    writes[row](frame[count:])
-            except (
-                RuntimeError
-            ):  # this transport has died and will say so at the loop's next turn: go on with the next row
-                continue
-            return
 
     def _ground(self, now: Now) -> None:
         """End the flights that carry what is superseded, cancelled or expired (Rule 1)."""
@@ -470,7 +466,7 @@ class Hub:
         quiet = (mono - self._last_read[:n] >= QUIET_S) & (mono - self._last_ping[:n] >= SILENCE_S - QUIET_S)
         pinged = np.flatnonzero(ready & ~slow & (idle | quiet))[:PINGS]
         self._last_write[pinged] = self._last_ping[pinged] = mono
-        self._write_all(pinged, [PING] * len(WIRES))
+        self._write(pinged, PING)  # in either wire format
 
     def take_counts(self) -> dict[str, Counts]:
         """What was sent and acknowledged, by alert, since this was last called."""
@@ -496,6 +492,13 @@ class Hub:
             self.live.forget(np.array(self._given_back, np.int32))
             self._free.extend(self._given_back)
             self._given_back.clear()
+
+
+def _frames(alert: LiveAlert) -> tuple[bytes, ...]:
+    """What is current of an alert, as one frame for each wire format: encoded when it is needed for the first time."""
+    if alert.frames is None:
+        alert.frames = encode(alert.current)
+    return alert.frames
 
 
 def _is_owed(alert: LiveAlert, row: int, wanted: Filter) -> bool:

@@ -34,7 +34,6 @@ from .alert import SEVERITY_RANK, Cancel, Circle, Entry, Revision
 from .alertlog import Counts
 from .cells import Vector, chord2, limit_chord2, unit_vector
 from .clock import Now
-from .frames import encode
 
 RECIPIENT, CURRENT, SENT, ACKED = 1, 2, 4, 8
 _GENERATIONS = 3  # revisions whose SENT and ACKED are kept: the current one and two before
@@ -50,8 +49,8 @@ Rows = NDArray[np.int32]
 class LiveAlert:
     """One alert that has not ended: its current revision or its cancel, and who was told what of it.
 
-    `frames` has what is current as one frame for each wire format. `rank` is the severity as a number. `restricted`
-    alerts exist only for sessions that may see tests (R6).
+    `rank` is the severity as a number. `restricted` alerts exist only for sessions that may see tests (R6). `frames` is
+    for the hub: what is current as one frame for each wire format, or None as long as nobody has needed it.
     """
 
     __slots__ = (
@@ -90,7 +89,7 @@ class LiveAlert:
         self.expires_at = revision.ends_at
         self.latest = now.monotonic + (revision.ends_at - revision.issued_at) / 1000
         self.rank = SEVERITY_RANK[revision.alert.severity]
-        self.frames = encode(revision)
+        self.frames: tuple[bytes, ...] | None = None
 
     @property
     def id(self) -> str:
@@ -98,9 +97,14 @@ class LiveAlert:
         return self.revision.id
 
     @property
+    def current(self) -> Entry:
+        """The last entry: the current revision, or the cancel."""
+        return self.revision if self.cancel is None else self.cancel
+
+    @property
     def number(self) -> int:
-        """The number of the last entry: of the current revision, or of the cancel."""
-        return self.revision.revision if self.cancel is None else self.cancel.revision
+        """The number of the last entry."""
+        return self.current.revision
 
     def ended(self, now: Now) -> bool:
         """Whether nothing of it may be sent now (Rule 1)."""
@@ -137,7 +141,7 @@ class LiveAlert:
     def end_by(self, cancel: Cancel) -> None:
         """Take the cancel. When the alert ends is still what its last revision says (Rule 2)."""
         self.cancel = cancel
-        self.frames = encode(cancel)
+        self.frames = None
 
     def claim(self, row: int, held: int) -> None:
         """The session at `row` says that it holds revision `held`: from now on it is a recipient (R5)."""
