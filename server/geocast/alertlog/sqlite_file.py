@@ -80,9 +80,10 @@ def opened(path: Path) -> tuple[sqlite3.Connection, int]:
     try:
         if (head := _head(path)) and not _may_be_a_log(head) and not _remembered(path):
             raise ConfigError(_NO_LOG)
-        # Several processes may start at once: one of them looks, and mends, at a time.
+        # Several processes may start at once: the lock has one of them at a time look, and mend.
         with _lock(path) as lock:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o644))  # says why it can't be opened; SQLite does not
+            # The system says why a file can't be opened; SQLite only says that it can't.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o644))
             db, lost = _made_or_mended(path)
             try:
                 _remember(path, lock)
@@ -214,13 +215,14 @@ def _made_or_mended(path: Path) -> tuple[sqlite3.Connection, int]:
 def _create(path: Path) -> sqlite3.Connection:
     """Open the file and make the tables. Raises sqlite3.DatabaseError itself, no subclass, if it is corrupt."""
     if (head := _head(path)) and not head.startswith(_MAGIC):
-        raise sqlite3.DatabaseError("no database")  # before SQLite opens it, and deletes its write-ahead log
+        # SQLite must not open it, for it would delete the write-ahead log beside it.
+        raise sqlite3.DatabaseError("no database")
     db = connect(path)
     try:
         _refuse_others(db)
         if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
             raise sqlite3.DatabaseError("corrupt")
-        if not head:  # before the write-ahead log: so it is in the file itself from the first moment on
+        if not head:  # this comes before the write-ahead log, so that the mark is in the file itself from now on
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute("PRAGMA journal_mode = WAL")
         db.executescript(_SCHEMA)
@@ -247,7 +249,7 @@ def _mend(path: Path) -> int:
                 saved += 1
             except sqlite3.IntegrityError:
                 lost += 1
-            except sqlite3.ProgrammingError:  # () for a row that a bad page costs
+            except sqlite3.ProgrammingError:  # the row is (): a bad page has cost it
                 lost += 1
         new.execute("COMMIT")
         new.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -273,7 +275,7 @@ def _rows_of(path: Path) -> Iterator[Sequence[object]]:
         return
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
         try:
-            # First of all: else a file that is shorter than its header says is not read at all.
+            # This has to come first: without it SQLite reads nothing of a file that is shorter than its header says.
             db.execute("PRAGMA writable_schema = ON")
             last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'entry'").fetchone()[0]
         except (sqlite3.Error, TypeError):

@@ -34,7 +34,7 @@ Rule 2  Each process keeps, in memory, the bytes of the entries of alerts that h
 Rule 3  If the log has another entry under that number by now (a split brain), the log's stands, and that is counted.
         But a cancel that was accepted is appended again, under the next number.
 
-The parts, each of which owns its state, and which know only those behind them:
+The parts. Each owns its state, and they import one another one way, as ARCHITECTURE.md draws it:
 
     log         the port                            heart       heartbeats: whether Redis can keep the log
     follower    reads the stream                    mending     Rule 2 and Rule 3; the entries that are known

@@ -12,7 +12,7 @@ from .writer import APPEND_S, Writer
 
 AGAIN_S = 0.1  # between attempts of an append
 APPENDERS = 4  # scripts with appends under way at once; while one waits to be synced, others are sent
-MAX_WAITING = 10_000  # appends in the queue; beyond, the log is unavailable
+MAX_WAITING = 10_000  # appends in the queue; when there are more, the log is unavailable
 MAX_SCRIPT = 500  # entries that one script stores
 
 
@@ -52,7 +52,7 @@ class Appender:
             task.add_done_callback(self._sending.discard)
         try:
             async with asyncio.timeout(APPEND_S):
-                # Whoever posted may go away; what is in the queue is stored all the same.
+                # Whoever posted may go away: what is in the queue is stored all the same, so it is not cancelled.
                 return await asyncio.shield(future)
         except TimeoutError:
             raise LogUnavailable(f"not stored within {APPEND_S:g} s") from None
@@ -71,7 +71,7 @@ class Appender:
                 failure = error if isinstance(error, LogUnavailable) else LogUnavailable(type(error).__name__)
                 for waiting in batch:
                     waiting.future.set_exception(failure)
-                    waiting.future.exception()  # it may be that nobody waits any more
+                    waiting.future.exception()  # if nobody waits any more, asyncio would warn that nobody looked
             else:
                 for waiting, was_stored in zip(batch, stored, strict=True):
                     waiting.future.set_result(was_stored)

@@ -24,11 +24,11 @@ class Deaf(LogUnavailable):
 class Source:
     """What all followers read, and whom they tell."""
 
-    stream: str  # its key
+    stream: str  # the key of the stream
     writer: Writer
     history: History
     aside: Aside
-    keep: Callable[[Stored], None]  # is told of each entry that is read and has not ended
+    keep: Callable[[Stored], None]  # this is told of each entry that is read and has not ended
     volatile: bool
 
 
@@ -60,7 +60,8 @@ class Following:
                 self.heard = follower.heard if follower.heard is not None else self.heard
                 if batch:
                     follower.reading.position = batch[-1].position
-                # A copy, as it is now: one that reads on and then fails is ahead of what it has given.
+                # A copy is kept, for the follower itself goes on: if it reads more and then fails, before that was
+                # given, the next follower has to read it again.
                 self._left = dataclasses.replace(follower.reading)
                 if batch:
                     yield batch
@@ -82,7 +83,7 @@ class _Follower:
         self.heard: float | None = None
         self._source = source
         self._reader = reader
-        self._block_ms = 0  # how long the next read may wait
+        self._block_ms = 0  # how long the next read may wait for something to come
         self._more = False  # the next entry belongs to the same chain
 
     async def begin(self, before: Reading | None, *, rewound: bool = False) -> None:

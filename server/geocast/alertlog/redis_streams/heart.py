@@ -96,7 +96,7 @@ class Heart:
                 self.problem = None
             except LogUnavailable as error:
                 self.problem = str(error)
-                await self._primary.leave()  # it may be the primary no more
+                await self._primary.leave()  # it may not be the primary any more, so the next call looks for that
             except Exception as error:
                 self.problem = type(error).__name__
                 log.error("a heartbeat failed: %s", trace(error))
@@ -126,4 +126,4 @@ class Heart:
             answer = await self._primary.call("CONFIG", "GET", "appendfsync")
             return str(answer[1].decode())
         except Unfit:
-            return "unknown"  # CONFIG is forbidden, which is wise
+            return "unknown"  # the user may not read the configuration, which is a wise setting

@@ -41,10 +41,10 @@ class History:
     """What this process knows of the log as a whole. All that changes it is told by Redis."""
 
     def __init__(self) -> None:
-        self.server: Server | None = None  # by which the last heartbeat was accepted
+        self.server: Server | None = None  # the one that accepted the last heartbeat
         self.epoch = 0
-        self.seq = 0  # of the last entry that is known to be there, and durable
-        self.rewinds = 0  # new epochs, but for the first
+        self.seq = 0  # the number of the last entry that is known to be there, and durable
+        self.rewinds = 0  # how often a new epoch was seen; the first one does not count
         self.top = ZERO  # the id of the last entry of the stream, heartbeats included, at the last heartbeat
         self.top_before = ZERO  # the same at the one before; ZERO if ids went back between the two
         self._whole: tuple[Server, int] | None = None  # the server and epoch whose log has what is known here
@@ -84,15 +84,15 @@ class History:
 class Reading:
     """How far one follower has read. A copy of it is what the next one goes on from."""
 
-    position: int  # of the last entry that was given
-    ended_before_ms: int  # what had ended before that was passed over, as far as `top`
-    server: Server | None = None  # that is read
-    others: Server | None = None  # whom the log took for its server when this reading began
+    position: int  # the position of the last entry that was given
+    ended_before_ms: int  # as far as `top`, what had ended before this time was passed over
+    server: Server | None = None  # the one that is read
+    others: Server | None = None  # the one that heartbeats were written to when this reading began
     epoch: int = 0
-    seq: int = 0  # of the last entry that was read
-    place: Id = ZERO  # of the last that was read, heartbeats included
-    last: Id = ZERO  # of the last entry that was read
-    top: Id = ZERO  # up to here it catches up, over the gaps that purging leaves; behind it there must be none
+    seq: int = 0  # the number of the last entry that was read
+    place: Id = ZERO  # the id of the last that was read, heartbeats included
+    last: Id = ZERO  # the id of the last entry that was read
+    top: Id = ZERO  # the reading catches up to this id, over gaps that purging leaves; behind it there must be none
 
     def may_be_continued(self, after: int, ended_before_ms: int) -> bool:
         """Whether who wants the entries behind `after` may go on here, and has passed over nothing that it wants."""

@@ -50,7 +50,7 @@ class Known:
     def forget_ended(self) -> None:
         """Let go of alerts that have ended."""
         self._forgot = time.monotonic()
-        # Our own clock may be ahead, and Redis' own, by which it makes ids, may be too.
+        # Our own clock may be ahead, and so may that of Redis, by which it makes ids: the earlier of the two counts.
         now_ms = min(time.time_ns() // 1_000_000, self._history.top[0])
         self._entries = {i: e for i, e in self._entries.items() if max(s.ends_at for s in e.values()) > now_ms}
 
@@ -71,7 +71,8 @@ class Mender:
         append: Callable[[Stored], Awaitable[bool]],
     ) -> None:
         """`name`: of the log, for what is said; `append`: for a cancel that has lost its number (Rule 3)."""
-        self.put_back = self.conflicts = 0  # entries
+        self.put_back = 0  # entries that the log had lost
+        self.conflicts = 0  # entries that could not be put back, because the log has others under their numbers
         self._name = name
         self._writer = writer
         self._known = known
@@ -123,7 +124,7 @@ class Mender:
             if what == b"stored":
                 self.put_back += 1
             lost_cancel = what in (b"other", b"refused") and stored.kind == "cancel" and last_kind != b"cancel"
-            if lost_cancel:  # Rule 3
+            if lost_cancel:  # it was accepted, so it is appended under the next number (Rule 3)
                 await self._append(stored.renumbered(last + 1))
             if what == b"other":
                 self.conflicts += 1

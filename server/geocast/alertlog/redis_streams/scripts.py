@@ -10,7 +10,7 @@ def _script(name: str, flags: str = "") -> str:
     return f"#!lua{flags}\n{prelude}\n{body}"
 
 
-# They are sent whole: a few KB a call, and no second path for a server that has forgotten its scripts.
+# Each call sends its script whole. That costs a few KB, and saves a second way for a server that has forgotten them.
 APPEND = _script("append")
 BEAT = _script("beat")
 HISTORY = _script("history", " flags=no-writes")
