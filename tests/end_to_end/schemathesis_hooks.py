@@ -21,6 +21,7 @@ def stamp(seconds: int) -> str:
 
 
 OCCURRED_AT, EXPIRES_AT = stamp(-60), stamp(1800)  # a revision keeps the first and may not end earlier
+EVEN = ("0", "2", "4", "6", "8")
 numbers = itertools.count(1)
 current: dict[str, int] = {}  # id -> the revision that was accepted last
 
@@ -42,7 +43,10 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
     body["approval"] = body["approval"] | {"approved_at": stamp(0)}
     if "revision" in body:
         body.pop("id", None)
-        body["revision"] = current.get(case.path_parameters["alert_id"], 1) + 1
+        alert_id = case.path_parameters["alert_id"]
+        body["revision"] = current.get(alert_id, 1) + 1
+        if case.path.endswith("/cancel") and current.get(alert_id) == 1 and alert_id.endswith(EVEN):
+            body["revision"] += 1  # refused: every other alert is revised before it ends
     else:
         body["id"] = f"alert-{next(numbers)}"
     if body.get("threat") == "community":
