@@ -5,8 +5,10 @@ timers only what a `HandClock` lets run.
 """
 
 import asyncio
-from types import SimpleNamespace
+import gc
+import weakref
 
+import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
@@ -18,6 +20,17 @@ POST = b"POST / HTTP/1.1\r\nHost: node\r\nContent-Length: 10\r\n\r\n"
 MOMENT = 1 / 1024  # of a second
 
 
+class HandTimer:
+    """A timer of a HandClock."""
+
+    def __init__(self, at, call):
+        self.at, self.call = at, call
+
+    def cancel(self):
+        """It holds nothing any more."""
+        self.call = None
+
+
 class HandClock:
     """The running loop, but that its timers wait for `pass_by`."""
 
@@ -27,17 +40,18 @@ class HandClock:
 
     def call_later(self, seconds, call):
         """As the loop's."""
-        timer = SimpleNamespace(at=self.now + seconds, call=call)
-        timer.cancel = lambda: timer in self._timers and self._timers.remove(timer)
+        timer = HandTimer(self.now + seconds, call)
         self._timers.append(timer)
         return timer
 
     def pass_by(self, seconds):
         """Let so many seconds pass."""
         self.now += seconds
-        for timer in [timer for timer in self._timers if timer.at <= self.now]:
-            self._timers.remove(timer)
-            timer.call()
+        due = [timer for timer in self._timers if timer.at <= self.now]
+        self._timers = [timer for timer in self._timers if timer.at > self.now]
+        for timer in due:
+            if timer.call is not None:
+                timer.call()
 
 
 class PaperTransport:
@@ -280,3 +294,23 @@ async def test_a_connection_that_is_lost_leaves_no_timer(listener):
     listener.clock.pass_by(10 * IDLE_S)
     assert transport.ended in (None, "closed")
     assert transport.written == b""
+
+
+@pytest.mark.parametrize("said", [b"", HEAD, HEAD + b"\r\n", POST, POST + b"0123456789", b"no request\r\n\r\n"])
+def test_a_connection_that_is_lost_is_freed_at_once(said):
+    """BA1: it is in no cycle, so a crowd does not pile up until the collector comes, or for ever if it is frozen."""
+
+    async def lost():
+        listener = Listener()
+        connection, _ = listener.connect()
+        connection.data_received(said)
+        await turns()
+        connection.connection_lost(None)
+        await turns()
+        return weakref.ref(connection)
+
+    gc.disable()
+    try:
+        assert asyncio.run(lost())() is None
+    finally:
+        gc.enable()

@@ -100,7 +100,11 @@ class _Requests(h11.Connection):
 
     def next_event(self) -> Any:
         """The next event. Raises h11.RemoteProtocolError."""
-        event = super().next_event()
+        try:
+            event = super().next_event()
+        except h11.RemoteProtocolError as error:
+            # It holds the frames that it came through, and one of those holds it: a cycle with the connection in it.
+            raise error.with_traceback(None) from None
         if isinstance(event, h11.Request):
             self._chunks = 0
             return _checked(event)
@@ -109,6 +113,11 @@ class _Requests(h11.Connection):
             if self._chunks > MAX_CHUNKS:
                 raise h11.RemoteProtocolError("too many chunks", error_status_hint=413)
         return event
+
+
+def _hint(error: BaseException | None) -> int:
+    """Which status h11 thinks fits. (A caller that named the error would be in a cycle with it.)"""
+    return error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
 
 
 def _checked(request: h11.Request) -> h11.Request:
@@ -199,9 +208,7 @@ class Connection(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn's signature)
         """What came is no HTTP request; called while h11's exception is being handled."""
-        error = sys.exception()
-        status = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
-        self._refuse(_BY_HINT.get(status, problems.BAD_REQUEST))
+        self._refuse(_BY_HINT.get(_hint(sys.exception()), problems.BAD_REQUEST))
 
     def _refuse(self, why: ProblemType) -> None:
         """Refuse what is no request, unless the answer to one is half written, and leave (Rule 4)."""
