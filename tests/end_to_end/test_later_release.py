@@ -11,8 +11,11 @@ from pathlib import Path
 import httpx
 import msgpack
 import pytest
+from end_to_end.alerts import Json, alert, ground, place, revision_of
 from end_to_end.cluster import on_one_redis
-from end_to_end.harness import Json, Keys, Node, Session, alert, bearer, ground, place, revision_of
+from end_to_end.keys import Keys, bearer
+from end_to_end.node import Node
+from end_to_end.subscriber import Session
 from redis_server import RedisServer, needs_redis
 
 from geocast.alertlog import codec

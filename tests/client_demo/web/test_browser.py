@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from end_to_end.harness import Keys, Node, alert, place, revision_of, wait_until
+from end_to_end.alerts import alert, place, revision_of
+from end_to_end.keys import Keys
+from end_to_end.node import Node
+from end_to_end.times import wait_until
 
 ROOT = Path(__file__).parents[3]
 LIBRARY = ROOT / "client_demo" / "web" / "geocast"

@@ -6,19 +6,10 @@ import time
 
 import h3
 import pytest
+from end_to_end.alerts import alert, circle, ground, place, revision_of
 from end_to_end.earth import beyond, cell_reach
-from end_to_end.harness import (
-    PHONE_SCOPE,
-    alert,
-    circle,
-    ground,
-    moment,
-    now,
-    place,
-    revision_of,
-    stamp,
-    wait_until,
-)
+from end_to_end.keys import PHONE_SCOPE
+from end_to_end.times import moment, now, stamp, wait_until
 
 HOSTILE = "<img src=x onerror=alert(1)> </script> \u202egnp.exe {{7*7}} ${x}"
 
