@@ -37,7 +37,7 @@ from prometheus_client.core import Metric
 from .. import failpoints
 from ..alert import Cancel, Entry, OtherKind, Revision
 from ..clock import Now
-from ..errors import ConfigError, LogUnavailable
+from ..errors import ConfigError, LogUnavailable, trace
 from . import BATCH, HEARTBEAT_S, RETENTION_MS, Counts, Positioned, codec, current, follows, sqlite_file
 from .sqlite_file import COLUMNS
 from .witness import NEWEST, Witness
@@ -115,14 +115,13 @@ class SqliteLog:
         writer, lost = await self._in(self._writer_thread, lambda: sqlite_file.opened(self._path))
         self.quarantined += lost
         try:
-            self._reader = await self._in(self._reader_thread, lambda: sqlite_file.connect(self._path))
-            self._watcher = sqlite_file.connect(self._path)
+            reader, watcher = await self._in(self._reader_thread, lambda: sqlite_file.connect_twice(self._path))
+            if self._max_pages is not None:
+                await self._in(self._writer_thread, lambda: _cap(writer, self._max_pages))
         except sqlite3.Error as error:
             await self._in(self._writer_thread, writer.close)
             raise sqlite_file.judged(error) from None
-        if self._max_pages is not None:
-            await self._in(self._writer_thread, lambda: _cap(writer, self._max_pages))
-        self._writer = writer
+        self._writer, self._reader, self._watcher = writer, reader, watcher
         self._identity = sqlite_file.identity(self._path)
         self._problem = None
 
@@ -137,6 +136,9 @@ class SqliteLog:
                 if str(error) != self._problem:
                     log.warning("log %s: %s; going on trying", self._path, error)
                 self._problem = str(error)
+            except Exception as error:
+                self._problem = type(error).__name__
+                log.error("log %s: opening it failed: %s", self._path, trace(error))
 
     def _check(self) -> None:
         """Raise LogUnavailable if the file is not open, or is not the one at its path any more."""

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_S = 2.0  # how long to wait for another process's write lock, and for another one that opens the file
 LOOK_AGAIN_S = 0.02  # between looks whether the other one has opened it
-VERSION = 1
+VERSION = 1  # a release raises it only if releases before must not write to the file any more (LogG6)
 APPLICATION_ID = 0x67636C67  # "gclg"
 COLUMNS = "position, id, revision, ends_at, payload, checksum"
 
@@ -115,6 +115,16 @@ def connect(path: Path) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def connect_twice(path: Path) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+    """Two connections, or none. Raises sqlite3.Error."""
+    one = connect(path)
+    try:
+        return one, connect(path)
+    except sqlite3.Error:
+        one.close()
+        raise
 
 
 def identity(path: Path) -> tuple[int, int] | None:
