@@ -174,7 +174,7 @@ def test_one_file_imports_redis():
 @pytest.mark.parametrize("backend", ["alertlog.memory", "alertlog.sqlite", "alertlog.redis_streams"])
 def test_only_the_composition_root_knows_a_backend(backend):
     """ARCHITECTURE.md: everybody else knows the log's port."""
-    assert {module for module in MODULES if backend in imported(module)[0]} == {"node"}
+    assert {module for module in MODULES if backend in imported(module)[0]} == {"run.node"}
 
 
 @pytest.mark.parametrize("library", ["fastapi", "starlette", "uvicorn", "websockets"])

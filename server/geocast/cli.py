@@ -21,11 +21,12 @@ import click
 import uvloop
 from jwt import PyJWK
 
-from . import __version__, node
+from . import __version__
 from .config import Address, Settings, bind, bind_shared, parse_address
 from .errors import ConfigError
+from .run import node
+from .run.workers import Part, run_part, supervise
 from .tokens import SCOPES, Tokens, load_keys, make_key, sign
-from .workers import Part, run_part, supervise
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 DEV_TOKEN_S = 365 * 86_400  # how long the token of --dev is good

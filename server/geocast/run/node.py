@@ -11,19 +11,19 @@ import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from . import policy
-from .alertlog import AlertLog
-from .alertlog.memory import MemoryLog
-from .alertlog.sqlite import SqliteLog
-from .clock import SystemClock
-from .config import REDIS_SCHEMES, Settings
-from .delivery import PURGE_S, Delivery, LogKeeper, background
-from .errors import ConfigError
-from .metrics import Metrics
-from .net.api import Api
-from .net.calls import serving
-from .publishing import Publishing
-from .tokens import Tokens
+from .. import policy
+from ..alertlog import AlertLog
+from ..alertlog.memory import MemoryLog
+from ..alertlog.sqlite import SqliteLog
+from ..clock import SystemClock
+from ..config import REDIS_SCHEMES, Settings
+from ..delivery import PURGE_S, Delivery, LogKeeper, background
+from ..errors import ConfigError
+from ..metrics import Metrics
+from ..net.api import Api
+from ..net.calls import serving
+from ..publishing import Publishing
+from ..tokens import Tokens
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def open_log(settings: Settings) -> AlertLog:
     """The log that `--log` names. Raises ConfigError."""
     scheme, colon, rest = settings.log.partition(":")
     if scheme in REDIS_SCHEMES:
-        from .alertlog.redis_streams import RedisStreamsLog  # the library takes 0.1 s and 10 MB
+        from ..alertlog.redis_streams import RedisStreamsLog  # the library takes 0.1 s and 10 MB
 
         return RedisStreamsLog(settings.log, replicas=settings.log_replicas, volatile=settings.allow_volatile_log)
     if scheme == "memory" and colon and not rest:

@@ -36,18 +36,18 @@ from typing import Any
 import msgpack
 from prometheus_client.core import Metric
 
-from . import policy
-from .alertlog import AlertLog
+from .. import policy
+from ..alertlog import AlertLog
+from ..clock import SystemClock
+from ..config import Settings
+from ..delivery import FLUSH_S, Delivery, LogKeeper, background
+from ..metrics import Export, Metrics, counter, export, gauge, lasting, merged
+from ..net.api import Api
+from ..net.calls import serving
+from ..publishing import Publishing
+from ..tokens import Tokens
 from .channel import Channel
-from .clock import SystemClock
-from .config import Settings
-from .delivery import FLUSH_S, Delivery, LogKeeper, background
-from .metrics import Export, Metrics, counter, export, gauge, lasting, merged
-from .net.api import Api
-from .net.calls import serving
 from .node import Stop, opened_log, purge_for_ever
-from .publishing import Publishing
-from .tokens import Tokens
 
 log = logging.getLogger(__name__)
 
