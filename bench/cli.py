@@ -114,7 +114,9 @@ def _command(name: str, *options: Callable[[Any], Any]) -> None:
     cli.command(name)(run)
 
 
-_vs = click.option("--vs", type=Peers(), default="raw,websockets,uws,nchan,nats", help="Peers, or none.")
+_vs = click.option(
+    "--vs", type=Peers(), default="raw,container,transports,websockets,uws,nchan,nats", help="Peers, or none."
+)
 _command(
     "fanout",
     click.option("--sessions", type=_sessions, default=10_000),

@@ -183,7 +183,7 @@ BENCH = Bench(
         "share": 1.0,
         "rounds": 10,
         "payload": 400,
-        "vs": ("raw", "websockets", "uws", "nchan", "nats"),
+        "vs": ("raw", "container", "transports", "websockets", "uws", "nchan", "nats"),
         "deliveries_per_s": 20_000,
         "seconds": 2.0,
         "flat_out": 10,

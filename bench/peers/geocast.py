@@ -8,12 +8,12 @@ import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 from websockets.sync.client import connect
 
-from bench import processes
+from bench import forbid, processes
 from bench.clients.http import Poster
 from bench.clients.websocket import SUBPROTOCOL, Joining, handshake, masked
 from bench.peers.base import Payload, System, alert_id, next_number
@@ -148,6 +148,26 @@ class Geocast(System):
         body = json.dumps({"revision": 2, "reason": "a sample", "approval": approval}).encode()
         status, answer = self._poster.post(f"/v1/alerts/{alert_id(number)}/cancel", body, self.headers)
         assert status == 201, answer
+
+
+class GeocastInContainer(Geocast):
+    """The same node where io_uring is forbidden."""
+
+    name = "geocast in a container"
+    lacks = "io_uring, as in the default profiles of Docker and containerd"
+    forbidden: ClassVar[Sequence[str]] = (forbid.IO_URING,)
+
+    def command(self) -> Sequence[str | Path]:
+        """`geocast serve`, by forbid.py."""
+        return [sys.executable, forbid.__file__, ",".join(self.forbidden), *super().command()]
+
+
+class GeocastByTransports(GeocastInContainer):
+    """The same node where AIO is forbidden too: it sends to one session after the other, as without ADR 6."""
+
+    name = "geocast one by one"
+    lacks = "io_uring and Linux AIO, so that each send is a call of its own"
+    forbidden = (forbid.IO_URING, forbid.AIO)
 
 
 class GeocastOnRedis(Geocast):

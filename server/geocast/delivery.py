@@ -24,7 +24,7 @@ from .config import Settings
 from .errors import LogUnavailable, trace
 from .hub import Flight, Hub
 from .metrics import Metrics, counter, counters, gauge
-from .net.uring import open_ring
+from .net.aio import open_sender
 from .net.websocket import Stream
 from .tokens import Tokens
 
@@ -181,9 +181,9 @@ class Delivery:
         descriptors = config.raise_descriptor_limit()
         room = config.connections_for(descriptors, api=settings.workers == 1)
         capacity = min(settings.max_sessions or descriptors, room)
-        self._ring = open_ring()
+        self._sender = open_sender()
         self._capacity = capacity
-        self._hub = Hub(capacity, self._landed, self._ring.send if self._ring else None)
+        self._hub = Hub(capacity, self._landed, self._sender.send if self._sender else None)
         self._pump = Pump(self._hub, clock, asked)
         self._stream = Stream(
             self._hub,
@@ -216,8 +216,8 @@ class Delivery:
             yield
             await self._drain(servers, hurry)
         await self._store_counts()
-        if self._ring is not None:
-            self._ring.close()
+        if self._sender is not None:
+            self._sender.close()
 
     def unready(self) -> list[str]:
         """The reasons why this side is not ready, for `/readyz`; none if it is."""
@@ -353,6 +353,7 @@ class Delivery:
         yield gauge("log_position", "Position of the last entry applied", self._position)
         yield counter("log_applied", "Entries of the log applied", self._applied)
         yield counter("sends", "Frames of alerts and cancels handed to transports", hub.sends)
+        yield gauge("stream_processes_unbatched", "Processes that send one by one", self._sender is None)
         yield counter("acks", "Acknowledgements counted", hub.live.acks)
         yield counter("log_quarantined", "Entries of the log that could not be read", self._log.quarantined)
         yield from self._log.metrics()

@@ -1,0 +1,200 @@
+"""One frame to many sockets in one call: what is sent, what is left to the transports, and where there is no AIO."""
+
+import errno
+import logging
+import signal
+import socket
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from geocast.net import aio
+from geocast.net.aio import Sender, open_sender
+
+FRAME = bytes(range(256)) * 2
+
+
+@pytest.fixture
+def sender():
+    try:
+        sender = Sender(8)
+    except OSError as error:
+        pytest.skip(f"no Linux AIO here: {error.strerror}")
+    yield sender
+    sender.close()
+
+
+@pytest.fixture
+def pairs():
+    with ExitStack() as stack:
+        found = []
+        for _ in range(20):
+            here, there = socket.socketpair()
+            stack.enter_context(here)
+            stack.enter_context(there)
+            here.setblocking(False)
+            there.setblocking(False)
+            found.append((here, there))
+        yield found
+
+
+def numbers(pairs):
+    return np.array([here.fileno() for here, _ in pairs], np.int32)
+
+
+def test_everyone_gets_the_whole_frame_and_once(sender, pairs):
+    """More than one call takes, as many, and fewer."""
+    for count in (20, 3, 16, 1, 8):
+        sent = sender.send(numbers(pairs[:count]), FRAME)
+        assert sent.tolist() == [len(FRAME)] * count
+        assert [there.recv(10_000) for _, there in pairs[:count]] == [FRAME] * count
+    assert all(_is_empty(there) for _, there in pairs)
+
+
+def test_nobody_is_asked_for_nothing(sender):
+    """An empty slice is no call at all."""
+    assert sender.send(np.empty(0, np.int32), FRAME).tolist() == []
+
+
+def test_what_each_was_sent_is_told_in_the_order_of_the_descriptors(sender, pairs):
+    """Rule 1 and Rule 2: a full one, one whose peer has gone, one that is closed, and the others."""
+    full, gone, closed = pairs[2][0], pairs[5][1], 7
+    while True:
+        try:
+            full.send(b"x" * 100_000)
+        except BlockingIOError:
+            break
+    gone.close()
+    descriptors = numbers(pairs)
+    descriptors[closed] = -1
+    sent = sender.send(descriptors, FRAME).tolist()
+    assert (sent[2], sent[5], sent[closed]) == (-errno.EAGAIN, -errno.EPIPE, -errno.EBADF)
+    assert all(count == len(FRAME) for n, count in enumerate(sent) if n not in (2, 5, closed))
+
+
+def test_a_frame_that_has_room_for_a_part_is_sent_in_part(sender):
+    """Rule 2: how much is said."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        there = socket.create_connection(server.getsockname())
+        here, _ = server.accept()
+    with here, there:
+        here.setblocking(False)
+        here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        great = bytes(4_000_000)
+        (sent,) = sender.send(np.array([here.fileno()], np.int32), great).tolist()
+        assert 0 < sent < len(great)
+
+
+def test_a_signal_that_comes_in_between_changes_nothing(sender, pairs, monkeypatch):
+    """Rule 1: all results are waited for."""
+    real, interrupted = aio._syscall, []
+
+    def interrupt(number, *arguments):
+        if number == sender._getevents and len(interrupted) < 3:
+            interrupted.append(number)
+            aio.ctypes.set_errno(errno.EINTR)
+            return -1
+        return real(number, *arguments)
+
+    monkeypatch.setattr(aio, "_syscall", interrupt)
+    assert sender.send(numbers(pairs), FRAME).tolist() == [len(FRAME)] * 20
+    assert len(interrupted) == 3
+
+
+def test_results_may_come_a_few_at_a_time_and_in_any_order(sender, pairs, monkeypatch):
+    """Each belongs to its request, not to its turn."""
+    pairs[3][1].close()
+    real = aio._syscall
+
+    def dawdle(number, context, least, most, events, _):
+        if number != sender._getevents:
+            return real(number, context, least, most, events, _)
+        got = real(number, context, 1, min(most, 3), events, 0)
+        sender._events[:got] = sender._events[:got][::-1].copy()
+        return got
+
+    monkeypatch.setattr(aio, "_syscall", dawdle)
+    sent = sender.send(numbers(pairs), FRAME).tolist()
+    assert sent == [len(FRAME)] * 3 + [-errno.EPIPE] + [len(FRAME)] * 16
+
+
+def test_requests_that_the_kernel_does_not_take_are_not_sent_later(sender, pairs, monkeypatch):
+    """Rule 2: what goes by the transport must not go twice."""
+    real = aio._syscall
+
+    def refuse(*_):
+        aio.ctypes.set_errno(errno.ENOMEM)
+        return -1
+
+    monkeypatch.setattr(aio, "_syscall", refuse)
+    assert sender.send(numbers(pairs), FRAME).tolist() == [-errno.ENOMEM] * 20
+    monkeypatch.setattr(aio, "_syscall", real)
+    assert sender.send(numbers(pairs[:2]), b"later").tolist() == [5, 5]
+    assert [there.recv(10_000) for _, there in pairs[:2]] == [b"later"] * 2
+    assert all(_is_empty(there) for _, there in pairs)
+
+
+def test_python_ignores_the_signal_of_a_broken_pipe():
+    """Rule 4: or else a peer that hangs up would end the node."""
+    assert signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN
+
+
+def test_a_closed_sender_is_given_back_and_leaves_all_to_the_transports(sender, pairs):
+    """It may be closed again."""
+    mapped = _contexts()
+    sender.close()
+    sender.close()
+    assert _contexts() == mapped - 1
+    assert sender.send(numbers(pairs), FRAME).tolist() == [-errno.EAGAIN] * 20
+    assert all(_is_empty(there) for _, there in pairs)
+
+
+def _contexts():
+    return Path("/proc/self/maps").read_text().count("[aio]")
+
+
+@pytest.mark.parametrize("call", ["_setup", "_submit", "_getevents"])
+@pytest.mark.parametrize(("number", "remedy"), [(errno.EPERM, "seccomp allow io_setup"), (errno.EAGAIN, "aio-max-nr")])
+def test_where_a_call_is_refused_there_is_none_and_the_remedy_is_named(
+    sender, monkeypatch, caplog, call, number, remedy
+):
+    """A container that forbids AIO, or a machine that is out of it, is no reason not to start."""
+    real, refused, before = aio._syscall, getattr(sender, call), _contexts()
+
+    def refuse(asked, *arguments):
+        if asked == refused:
+            aio.ctypes.set_errno(number)
+            return -1
+        return real(asked, *arguments)
+
+    monkeypatch.setattr(aio, "_syscall", refuse)
+    assert open_sender() is None
+    [said] = caplog.records
+    assert said.levelno == logging.WARNING
+    assert remedy in said.getMessage()
+    assert _contexts() == before
+
+
+def test_on_another_architecture_there_is_none(monkeypatch, caplog):
+    """The numbers of the calls are not known there: no call is tried."""
+    monkeypatch.setattr(aio.platform, "machine", lambda: "pdp11")
+    monkeypatch.setattr(aio, "_syscall", None)
+    assert open_sender() is None
+    assert "not known on this platform" in caplog.text
+
+
+def test_where_there_is_one_that_is_said(sender, caplog):
+    """At INFO."""
+    with caplog.at_level(logging.INFO):
+        open_sender().close()
+    assert "sends go by Linux AIO" in caplog.text
+
+
+def _is_empty(there):
+    try:
+        there.recv(1)
+    except BlockingIOError:
+        return True
+    return False
