@@ -45,7 +45,7 @@ _sessions = click.IntRange(1, MOST_SESSIONS)
 _seconds = click.FloatRange(0.5, 3600)
 
 
-class Peers(click.ParamType):
+class Peers(click.ParamType):  # type: ignore[type-arg]  # has none before click 8.4
     """`raw,nats`, or `none`."""
 
     name = "LIST"
@@ -57,7 +57,7 @@ class Peers(click.ParamType):
         return () if value == "none" else tuple(peer_names(value))
 
 
-class Numbers(click.ParamType):
+class Numbers(click.ParamType):  # type: ignore[type-arg]  # has none before click 8.4
     """`1,8,64`."""
 
     name = "LIST"
@@ -69,7 +69,7 @@ class Numbers(click.ParamType):
         return tuple(click.IntRange(1, 1024).convert(each, param, context) for each in value.split(","))
 
 
-class Point(click.ParamType):
+class Point(click.ParamType):  # type: ignore[type-arg]  # has none before click 8.4
     """`LAT,LNG`."""
 
     name = "LAT,LNG"
@@ -104,7 +104,7 @@ def _command(name: str, *options: Callable[[Any], Any]) -> None:
     """Add the subcommand of a Bench, with its module's docstring for a help text."""
 
     @click.pass_obj
-    def run(folder: Path, **parameters: Any) -> None:
+    def run(folder: Path, /, **parameters: Any) -> None:
         BENCHES[name].run(folder, **parameters)
 
     about = (sys.modules[f"bench.{name}"].__doc__ or "").partition(": ")[2]

@@ -228,7 +228,8 @@ class Load:
 
 
 def _holds(circle: dict[str, Any], place: dict[str, float]) -> bool:
-    return distance_m(circle["lat"], circle["lng"], place["lat"], place["lng"]) <= circle["radius_m"]
+    reach_m: float = circle["radius_m"]
+    return distance_m(circle["lat"], circle["lng"], place["lat"], place["lng"]) <= reach_m
 
 
 def _problem(answer: httpx.Response) -> str:

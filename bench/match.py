@@ -116,7 +116,8 @@ def _timed(circles: Sequence[Circle], ask: Callable[[Circle], Any]) -> tuple[lis
 
 def _brute_force(vectors: Any, circle: Circle) -> Any:
     """All of them, by the same formula."""
-    return np.flatnonzero(chord2(*vectors, unit_vector(circle.lat, circle.lng)) <= limit_chord2(circle.radius_m))
+    x, y, z = vectors
+    return np.flatnonzero(chord2(x, y, z, unit_vector(circle.lat, circle.lng)) <= limit_chord2(circle.radius_m))
 
 
 def _ask_redis(peer: Redis, circles: Sequence[Circle], brute: Sequence[Any]) -> dict[str, Any]:

@@ -35,9 +35,9 @@ def raise_descriptor_limit() -> int:
 
 
 def start(
-    command: Sequence[str | Path], cpus: Iterable[int], output: Path, **options: object
+    command: Sequence[object], cpus: Iterable[int], output: Path, cwd: Path | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start a process on these cores; it gets SIGTERM when this one dies."""
+    """Start a process on these cores; it gets SIGTERM when this one dies. Each part of the command goes as text."""
     cpus = set(cpus)
 
     def prepare() -> None:
@@ -51,7 +51,7 @@ def start(
             stdout=file,
             stderr=subprocess.STDOUT,
             preexec_fn=prepare,  # noqa: PLW1509 (servers and crowds are started before any thread)
-            **options,
+            cwd=cwd,
         )
 
 

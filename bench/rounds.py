@@ -13,7 +13,7 @@ import numpy as np
 from bench import processes, screen
 from bench.clients.crowd import Crowd
 from bench.peers import PEERS, Geocast, System
-from bench.peers.base import Payload, next_number
+from bench.peers.base import Payload, Peer, next_number
 from bench.places import Places
 from bench.runs import Place
 
@@ -155,12 +155,16 @@ def geocast_alone(place: Place, **options: Any) -> Iterator[Geocast]:
         yield node
 
 
-def start_peers(stack: ExitStack, place: Place, names: Sequence[str], payload: Payload) -> tuple[list[System], dict]:
+def start_peers(
+    stack: ExitStack, place: Place, names: Sequence[str], payload: Payload
+) -> tuple[list[System], dict[str, str]]:
     """Start peers by name. Those that are not to be had are named with the reason."""
-    running, missing = [], {}
+    running: list[System] = []
+    missing: dict[str, str] = {}
     for name in names:
         peer = PEERS[name](place.home, place.cores.server)
-        peer.payload = payload
+        if isinstance(peer, Peer):
+            peer.payload = payload
         try:
             running.append(stack.enter_context(peer))
         except processes.Unavailable as reason:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, cast, Self
 
 import click
 import numpy as np
@@ -59,7 +59,7 @@ class Receiver:
 
     def counters(self) -> list[int]:
         """In the order of Counters."""
-        return self._counters.tolist()
+        return cast(list[int], self._counters.tolist())
 
     def take(self) -> Any:
         """The records that came since the last call."""

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, field
 
-SUBPROTOCOL = "geocast.v1.json"
+from websockets.typing import Subprotocol
+
+SUBPROTOCOL = Subprotocol("geocast.v1.json")
 _KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455, 1.3; nobody here checks that it is random
 
 

@@ -137,7 +137,7 @@ class Geocast(System):
         with connect(f"ws://127.0.0.1:{self.port}{PATH}", subprotocols=[SUBPROTOCOL], compression=None) as session:
             session.send(json.dumps(hello))
             self.publish(number)
-            while alert_id(number) not in (text := session.recv(timeout=10)):
+            while alert_id(number) not in (text := session.recv(timeout=10, decode=True)):
                 pass
         self._cancel(number)
         return text.encode()

@@ -3,7 +3,7 @@
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +60,7 @@ class Redis:
     def search(self, lat: float, lng: float, radius_m: float) -> list[bytes]:
         """GEOSEARCH: the names of those inside, in Redis' own order."""
         where = [b"FROMLONLAT", b"%.9f" % lng, b"%.9f" % lat]
-        return self.call([b"GEOSEARCH", KEY, *where, b"BYRADIUS", b"%.6f" % radius_m, b"m"])
+        return cast(list[bytes], self.call([b"GEOSEARCH", KEY, *where, b"BYRADIUS", b"%.6f" % radius_m, b"m"]))
 
     def server_us(self, command: str) -> float:
         """What a command took inside the server since the last `reset`: the median, by its own count."""

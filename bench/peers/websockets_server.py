@@ -34,9 +34,8 @@ async def main(stream_port: int, control_port: int) -> None:
     """Serve until killed."""
     quiet = logging.getLogger("quiet")
     quiet.setLevel(logging.CRITICAL)
-    options = {"compression": None, "ping_interval": None, "logger": quiet, "backlog": 4096}
     async with (
-        serve(stay, "127.0.0.1", stream_port, **options),
+        serve(stay, "127.0.0.1", stream_port, compression=None, ping_interval=None, logger=quiet, backlog=4096),
         await asyncio.start_server(obey, "127.0.0.1", control_port) as control,
     ):
         await control.serve_forever()

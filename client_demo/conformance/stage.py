@@ -17,7 +17,7 @@ import contextlib
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from http import HTTPStatus
@@ -308,7 +308,7 @@ class Talk:
     def _elsewhere(self) -> tuple[float, float]:
         """Of some spots round the world the one that is farthest from the nearest place."""
         spots = [(float(lat), float(lng)) for lat in range(-60, 90, 30) for lng in range(-180, 180, 45)]
-        return max(spots, key=lambda spot: min(distance_m(*spot, p.lat, p.lng) for p in self._places()))
+        return max(spots, key=lambda spot: min(distance_m(spot[0], spot[1], p.lat, p.lng) for p in self._places()))
 
 
 @dataclass(eq=False)
@@ -436,7 +436,7 @@ def _known(offered: Iterable[str]) -> list[str]:
     return [name for name in offered if any(name == wire.subprotocol for wire in WIRES.values())]
 
 
-def _select(_socket: ServerConnection, offered: list[Subprotocol]) -> Subprotocol:
+def _select(_socket: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol:
     """The first that we know, in the client's order (S1)."""
     known = _known(offered)
     if not known:

@@ -430,7 +430,7 @@ class Crowd:
 
 
 def _cell(place: Place) -> str:
-    return h3.latlng_to_cell(place.lat, place.lng, MAP_RESOLUTION)
+    return str(h3.latlng_to_cell(place.lat, place.lng, MAP_RESOLUTION))
 
 
 def _lacks(one: Subscriber, alert_id: str, revision: int, area: list[Any] | None) -> bool:

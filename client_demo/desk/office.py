@@ -12,8 +12,7 @@ from typing import Any
 
 from client_demo.python.publisher import Answer, Publisher, PublishError, Refused, Unanswered
 
-from .queue import Form, Item, Pending, Queue, accept, observe, refuse
-from .source import Sighting
+from .queue import Form, Item, Pending, Queue, Sighting, accept, observe, refuse
 from .store import Store, StoreError
 from .triage import Policy
 from .words import Trouble, troubles

@@ -273,7 +273,7 @@ def _remember(holdings: Holdings, path: Path) -> None:
 # ---- walk ------------------------------------------------------------------------------------------------------------
 
 
-class Point(click.ParamType):
+class Point(click.ParamType):  # type: ignore[type-arg]  # has none before click 8.4
     """`LAT,LNG` in degrees."""
 
     name = "LAT,LNG"

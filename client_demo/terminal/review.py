@@ -1,6 +1,7 @@
 """`python -m client_demo review`: opens the review desk."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -38,7 +39,7 @@ from .command import WRONG_INPUT, Number, api_options, fail, run
 @click.option("--as-recorded", "is_as_recorded", is_flag=True, help="Take a file at its own times, all at once.")
 @click.option("--every", "every_s", default=60.0, type=Number(5), help="Seconds between two polls.")
 @click.option("--style", "style_url", envvar="GEOCAST_MAP_STYLE", show_envvar=True, help="A map style, for streets.")
-def review(api: str, feed: str, status: str | None, is_as_recorded: bool, **options: object) -> None:
+def review(api: str, feed: str, status: str | None, is_as_recorded: bool, **options: Any) -> None:
     """Open the review desk: a page where people decide what of a dispatch feed becomes an alert.
 
     FEED is a CSV or JSON file, replayed as if it happened now, or the address of an open-data feed, polled. Default: a
