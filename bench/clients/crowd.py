@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, cast, Self
+from typing import Any, Self, cast
 
 import click
 import numpy as np
