@@ -6,6 +6,7 @@ FastAPI routes and documents. Whatever goes wrong leaves here as `application/pr
 """
 
 import contextlib
+import functools
 import socket
 from collections.abc import AsyncIterator
 
@@ -168,12 +169,16 @@ def _add_metrics(app: FastAPI, api: Api) -> None:
 
 
 def _add_documents(app: FastAPI) -> None:
+    # Made once each: it takes 3 ms, and nobody needs a token to ask for them.
+    openapi_json = functools.cache(lambda: JSONResponse(documents.openapi(app)))
+    asyncapi_json = functools.cache(lambda: JSONResponse(asyncapi.document()))
+
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi() -> Response:
-        return JSONResponse(documents.openapi(app))
+        return openapi_json()
 
     @app.get("/v1/asyncapi.json", include_in_schema=False)
     async def stream() -> Response:
-        return JSONResponse(asyncapi.document())
+        return asyncapi_json()
 
     add_pages(app)
