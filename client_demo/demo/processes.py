@@ -25,7 +25,7 @@ POLL_S = 0.05
 _JWT = re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]+")
 
 
-class StageError(Exception):
+class ProcessError(Exception):
     """A process could not be started, or ended too early. The text is one line for a person."""
 
 
@@ -54,10 +54,10 @@ class Node:
         self._token_seen = asyncio.Event()
 
     async def start(self) -> None:
-        """Start it and wait until it is ready. Raises StageError."""
+        """Start it and wait until it is ready. Raises ProcessError."""
         command = Path(sys.executable).with_name("geocast")
         if not command.exists():
-            raise StageError(f"there is no {command}: `make install` makes it")
+            raise ProcessError(f"there is no {command}: `make install` makes it")
         self._process = await asyncio.create_subprocess_exec(
             command,
             *self._arguments,
@@ -74,7 +74,7 @@ class Node:
             async with asyncio.timeout(START_S):
                 await self._ready()
         except TimeoutError:
-            raise StageError(f"the node was not ready after {START_S:g} s: {self._last_words()}") from None
+            raise ProcessError(f"the node was not ready after {START_S:g} s: {self._last_words()}") from None
 
     async def _read(self) -> None:
         assert self._process.stdout is not None
@@ -95,15 +95,15 @@ class Node:
                         break
                 await asyncio.sleep(POLL_S)
         if not self.token or self._process.returncode is not None:
-            raise StageError(f"the node did not start: {self._last_words()}")
+            raise ProcessError(f"the node did not start: {self._last_words()}")
 
     def _last_words(self) -> str:
         return " / ".join([line for line in self._printed if line][-3:]) or "it printed nothing"
 
     async def watch(self) -> None:
-        """Wait until it ends; raises StageError then, for nobody has told it to."""
+        """Wait until it ends; raises ProcessError then, for nobody has told it to."""
         await self._process.wait()
-        raise StageError(f"the node ended with status {self._process.returncode}: {self._last_words()}")
+        raise ProcessError(f"the node ended with status {self._process.returncode}: {self._last_words()}")
 
     async def stop(self) -> None:
         """Drain it."""
@@ -140,7 +140,7 @@ class CrowdProcess:
                 return answer
             if told is not None:
                 told(answer)
-        raise StageError("a process that plays subscribers has died")
+        raise ProcessError("a process that plays subscribers has died")
 
     async def stop(self) -> None:
         """End it."""

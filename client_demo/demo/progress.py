@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
+from rich import progress
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -14,36 +14,36 @@ from .verdict import Row, percentile
 WIDE = 110  # columns that the whole verdict needs
 
 
-class Stage:
+class Progress:
     """The progress of the demo: bars in a terminal, and lines that also make sense in a file."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
+        self._bars = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeElapsedColumn(),
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
-        self._bars: dict[str, TaskID] = {}
+        self._tasks: dict[str, progress.TaskID] = {}
 
-    def __enter__(self) -> "Stage":
-        self._progress.start()
+    def __enter__(self) -> "Progress":
+        self._bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        self._bars.stop()
 
     def bar(self, name: str, total: int) -> None:
         """Begin a bar."""
-        self._bars[name] = self._progress.add_task(name, total=total)
+        self._tasks[name] = self._bars.add_task(name, total=total)
 
     def advance(self, name: str, done: int) -> None:
         """Move a bar on."""
-        self._progress.update(self._bars[name], completed=done)
+        self._bars.update(self._tasks[name], completed=done)
 
     def say(self, line: str, style: str = "") -> None:
         """One line."""

@@ -40,8 +40,8 @@ from client_demo.web.server import missing
 
 from .live_map import FILES, MAP_PORT, LiveMap, View, by_revision, fan_out, live_map
 from .population import KINDS, Simulated, city
-from .processes import CrowdProcess, Node, StageError, all_do
-from .progress import Stage, verdict_table
+from .processes import CrowdProcess, Node, ProcessError, all_do
+from .progress import Progress, verdict_table
 from .verdict import Event, Judge, Published, Row, percentile
 
 PROCESSES = 2
@@ -120,12 +120,12 @@ def run_demo(console: Console, programme: Programme) -> int:
         feed = read_feed(programme.feed or SAMPLE)
     except FeedError as error:
         raise DemoError(str(error)) from None
-    stage = Stage(console)
-    stage.say(f"feed: {feed.title}, {feed.rows} records of {len(feed.incidents)} incidents")
-    return 0 if asyncio.run(_perform(stage, programme, feed.incidents)).is_good else 1
+    progress = Progress(console)
+    progress.say(f"feed: {feed.title}, {feed.rows} records of {len(feed.incidents)} incidents")
+    return 0 if asyncio.run(_perform(progress, programme, feed.incidents)).is_good else 1
 
 
-async def _perform(stage: Stage, programme: Programme, incidents: Sequence[Incident]) -> Outcome:
+async def _perform(progress: Progress, programme: Programme, incidents: Sequence[Incident]) -> Outcome:
     """Set the stage, have the show played and judged, and clear up."""
     ends_at = time.monotonic() + programme.seconds - ENDING_S
     crowd = [CrowdProcess() for _ in range(PROCESSES)]
@@ -136,24 +136,24 @@ async def _perform(stage: Stage, programme: Programme, incidents: Sequence[Incid
         for each in crowd:
             cleanup.push_async_callback(each.stop)
         await asyncio.gather(node.start(), *(each.start() for each in crowd))
-        stage.say(f"node: {node.stream_url} for subscribers, {node.api_url} for the desk")
+        progress.say(f"node: {node.stream_url} for subscribers, {node.api_url} for the desk")
         shown = await cleanup.enter_async_context(_serve_map(node, programme))
         publisher = await cleanup.enter_async_context(Publisher(node.api_url, node.token, patience_s=PATIENCE_S))
-        show = Show(stage, node, crowd, publisher, shown)
+        show = Show(progress, node, crowd, publisher, shown)
         try:
-            with stage:
+            with progress:
                 await first_to_end(show.play(incidents, programme.subscribers, ends_at), node.watch())
                 outcome = judge(await show.evidence())
-            _tell(stage, outcome)
+            _tell(progress, outcome)
             if programme.stays and missing(FILES) is None:
                 desk = await cleanup.enter_async_context(_serve_desk(node, programme, Path(folder)))
-                stage.say(f"The city goes on. Map: {shown.url}   End it with Ctrl-C.", "bold")
+                progress.say(f"The city goes on. Map: {shown.url}   End it with Ctrl-C.", "bold")
                 for name, link in desk.links.items():
-                    stage.say(f"A desk where you decide what is published, as {name}: {link}", "bold")
+                    progress.say(f"A desk where you decide what is published, as {name}: {link}", "bold")
                 with contextlib.suppress(asyncio.CancelledError):  # by Ctrl-C: an end like any other
                     await first_to_end(show.go_on(), node.watch())
         except PublishError as error:
-            raise StageError(f"the desk could not publish: {error}") from None
+            raise ProcessError(f"the desk could not publish: {error}") from None
         return outcome
 
 
@@ -189,10 +189,10 @@ async def _serve_desk(node: Node, programme: Programme, folder: Path) -> AsyncIt
         yield desk
 
 
-def _tell(stage: Stage, outcome: Outcome) -> None:
-    stage.console.print(verdict_table(outcome.rows, stage.console.width))
+def _tell(progress: Progress, outcome: Outcome) -> None:
+    progress.console.print(verdict_table(outcome.rows, progress.console.width))
     for fault in outcome.faults[:20]:
-        stage.say(f"WRONG: {fault}", "bold red")
+        progress.say(f"WRONG: {fault}", "bold red")
     print(outcome.last_line(), flush=True)
 
 
@@ -200,9 +200,9 @@ class Show:
     """The acts, on a node and a crowd that have been started."""
 
     def __init__(
-        self, stage: Stage, node: Node, crowd: Sequence[CrowdProcess], publisher: Publisher, shown: LiveMap
+        self, progress: Progress, node: Node, crowd: Sequence[CrowdProcess], publisher: Publisher, shown: LiveMap
     ) -> None:
-        self._stage, self._node, self._crowd, self._publisher, self._map = stage, node, crowd, publisher, shown
+        self._progress, self._node, self._crowd, self._publisher, self._map = progress, node, crowd, publisher, shown
         self._published: list[Published] = []
         self._sent: dict[str, dict[str, Any]] = {}  # id -> what the desk last sent
         self._cast: list[list[Simulated]] = []  # for each process, whom it plays
@@ -227,23 +227,23 @@ class Show:
         return list(varied(triage.cases))[:MOST_CASES]
 
     def _tell_refusals(self, triage: Triage) -> None:
-        stage, reasons = self._stage, triage.reasons()
-        stage.say(f"desk: {len(triage.cases)} incidents may be published, {len(triage.refusals)} are refused:")
+        progress, reasons = self._progress, triage.reasons()
+        progress.say(f"desk: {len(triage.cases)} incidents may be published, {len(triage.refusals)} are refused:")
         for reason, count in reasons[:REASONS_SHOWN]:
-            stage.say(f"  {count:5}  {reason}")
+            progress.say(f"  {count:5}  {reason}")
         if len(reasons) > REASONS_SHOWN:
-            stage.say(f"         … and {len(reasons) - REASONS_SHOWN} more reasons")
+            progress.say(f"         … and {len(reasons) - REASONS_SHOWN} more reasons")
         if triage.retimed():
-            stage.say(f"desk: {triage.retimed()}", "yellow")
+            progress.say(f"desk: {triage.retimed()}", "yellow")
 
     def _open_map(self, case: Case) -> None:
         """Who opens the map begins near the middle of the case that has the most others around it."""
         self._map.view = replace(self._map.view, place=offset(*_where(case), *FROM_THE_MIDDLE_M))
         lacks = missing(FILES)
         if lacks is None:
-            self._stage.say(f"map: {self._map.url}", "bold")
+            self._progress.say(f"map: {self._map.url}", "bold")
         else:
-            self._stage.say(
+            self._progress.say(
                 f"no live map: there is no {lacks}, which `make demo` gets where npm can be reached", "yellow"
             )
 
@@ -253,12 +253,12 @@ class Show:
         fit = self._that_fit(count)
         everybody = city(fit, [_where(case) for case in cases])
         shares = [everybody[number :: len(self._crowd)] for number in range(len(self._crowd))]
-        self._stage.bar("subscribers", fit)
+        self._progress.bar("subscribers", fit)
         connected = [0] * len(self._crowd)
 
         def told(number: int, line: dict[str, Any]) -> None:
             connected[number] = line["connected"]
-            self._stage.advance("subscribers", sum(connected))
+            self._progress.advance("subscribers", sum(connected))
 
         began = time.monotonic()
         answers = await asyncio.gather(
@@ -274,17 +274,19 @@ class Show:
         )
         self._cast = [[share[n] for n in answer["order"]] for share, answer in zip(shares, answers, strict=True)]
         here = [one for share in self._cast for one in share]
-        self._stage.advance("subscribers", len(here))
+        self._progress.advance("subscribers", len(here))
         kinds = ", ".join(f"{sum(one.kind == kind for one in here)} {kind}" for kind in KINDS)
         took_s = time.monotonic() - began
-        self._stage.say(f"{len(here)} subscribers connected in {took_s:.1f} s ({kinds}), half JSON, half MessagePack")
+        self._progress.say(
+            f"{len(here)} subscribers connected in {took_s:.1f} s ({kinds}), half JSON, half MessagePack"
+        )
 
     def _that_fit(self, count: int) -> int:
         """The node needs a descriptor for each of them; it raises its soft limit to the hard one, not beyond."""
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         fit = count if hard == resource.RLIM_INFINITY else max(1, min(count, hard - SPARE_DESCRIPTORS))
         if fit < count:
-            self._stage.say(
+            self._progress.say(
                 f"only {fit} subscribers instead of {count}: a process may have {hard} descriptors", "yellow"
             )
         return fit
@@ -296,20 +298,20 @@ class Show:
 
         def tell(change: Change) -> None:
             reason = f" ({change.reason})" if change.reason else ""
-            self._stage.say(f"  a listener sees: {change.kind} – {alert_line(change.alert)}{reason}", "dim")
+            self._progress.say(f"  a listener sees: {change.kind} – {alert_line(change.alert)}{reason}", "dim")
 
         place = Place.at(*_where(case))
         return Client(self._node.stream_url, [place], wire="msgpack", on_change=tell)
 
     async def _act_by_act(self, cases: Sequence[Case], ends_at: float) -> None:
         acts = self._script(cases, ends_at)
-        self._stage.bar("acts", len(acts))
+        self._progress.bar("acts", len(acts))
         interval_s = min(INTERVAL_S[1], (ends_at - time.monotonic()) / len(acts))
         next_at = time.monotonic()
         for done, (act, is_needed) in enumerate(acts, 1):
             if is_needed or time.monotonic() < ends_at:
                 await self._while_nobody_moves(act)
-            self._stage.advance("acts", done)
+            self._progress.advance("acts", done)
             next_at = max(time.monotonic(), next_at + interval_s)
             await asyncio.sleep(next_at - time.monotonic())
         await all_do(self._crowd, "freeze")
@@ -363,7 +365,7 @@ class Show:
         async def act() -> None:
             alert = self._desk.write(case, wall_ms())
             took = await self._send(self._publisher.publish(alert), alert)
-            self._stage.say(f"published {alert['category']}: {took}")
+            self._progress.say(f"published {alert['category']}: {took}")
 
         return act
 
@@ -373,7 +375,7 @@ class Show:
         shape = alert["area"][0]
         lat, lng = offset(shape["lat"], shape["lng"], 0, 1.5 * shape["radius_m"])
         took = await self._revise(alert["id"], area=[{**shape, "lat": lat, "lng": lng}])
-        self._stage.say(
+        self._progress.say(
             f"revised {alert['category']}, it has moved east; those who had it are told too: {took}", "bold"
         )
 
@@ -381,20 +383,20 @@ class Show:
         """Some lose their connection; what they hold is cancelled or revised meanwhile."""
         first, second = (list(self._sent) * 2)[:2]
         gone = await all_do(self._crowd, "tunnel", ids=[first, second], most=TUNNEL // len(self._crowd))
-        self._stage.say(f"{sum(each['gone'] for each in gone)} subscribers lost their connection", "bold")
+        self._progress.say(f"{sum(each['gone'] for each in gone)} subscribers lost their connection", "bold")
         took = await self._cancel(first, "it was a false alarm")
-        self._stage.say(
+        self._progress.say(
             f"cancelled {self._sent[first]['category']}; those who had it are told, wherever they are: {took}", "bold"
         )
         if second != first:
             took = await self._revise(second, description="Crews are on the scene.")
-            self._stage.say(f"revised {self._sent[second]['category']} in place: {took}", "bold")
+            self._progress.say(f"revised {self._sent[second]['category']} in place: {took}", "bold")
 
     async def _leave_tunnel(self) -> None:
         """They come back and say what they hold; the node tells the difference."""
         answers = await all_do(self._crowd, "emerge")
         total = {name: sum(answer[name] for answer in answers) for name in answers[0] if name != "done"}
-        self._stage.say(
+        self._progress.say(
             f"{total['back']} came back, holding {total['held']} alerts; told at once: {total['cancels']} cancels, "
             f"{total['revisions']} revisions, {total['new']} new, {total['again']} that they had",
             "bold",

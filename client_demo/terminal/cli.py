@@ -9,7 +9,7 @@ import click
 
 from client_demo.console import make_console
 from client_demo.demo.live_map import FILES, MAP_PORT, View, live_map
-from client_demo.demo.processes import StageError
+from client_demo.demo.processes import ProcessError
 from client_demo.demo.show import SUBSCRIBERS, DemoError, Programme, run_demo
 from client_demo.python.link import ClientError
 from client_demo.web.server import missing
@@ -144,7 +144,7 @@ def demo(
         status = run_demo(make_console(), programme)
     except DemoError as error:
         fail(error, WRONG_INPUT)
-    except (ClientError, StageError) as error:
+    except (ClientError, ProcessError) as error:
         fail(error)
     except KeyboardInterrupt:
         stopped()
