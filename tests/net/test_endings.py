@@ -6,32 +6,43 @@ Real sockets and the real `Stream` in this process; the clients are in a thread.
 import asyncio
 import contextlib
 import gc
+import json
 import socket
 import time
 import types
 import weakref
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 
 import pytest
 import uvloop
+from end_to_end.alerts import alert, ground
 from end_to_end.endings import ENDINGS, Door
 from end_to_end.keys import Keys
-from end_to_end.wire import Wire
+from end_to_end.wire import Wire, request_bytes
 from fakes import FakeClock
 from jwt import PyJWK
 
-from geocast import closing
+from geocast import closing, policy
+from geocast.alertlog.memory import MemoryLog
+from geocast.clock import SystemClock
 from geocast.delivery import FREEZE_EVERY, THAW_S, Collector
 from geocast.hub import SILENCE_S, SLOW_S, Hub
+from geocast.metrics import Metrics
 from geocast.net import websocket
+from geocast.net.api import Api
+from geocast.net.calls import serving
 from geocast.net.websocket import HEADERS_S, HELLO_S, LINGER_S, SPARE, Stream
+from geocast.publishing import Publishing
 from geocast.tokens import Tokens
 
 CLIENTS = 8
 KEYS = Keys()
+JWKS = {key["kid"]: PyJWK(key) for key in KEYS.jwks()["keys"]}
 ORDINARY = (types.GeneratorType, types.FrameType, types.TracebackType, types.MethodType)
 """What a cycle consists of, beside the classes of the packages that serve a connection."""
+PACKAGES = ("geocast.net.", "geocast.session", "websockets.", "uvloop.", "uvicorn.", "h11.", "starlette.", "fastapi.")
 
 
 def come_since() -> Counter[str]:
@@ -39,9 +50,14 @@ def come_since() -> Counter[str]:
     found: Counter[str] = Counter()
     for thing in gc.get_objects():
         kind = type(thing)
-        if kind in ORDINARY or str(kind.__module__).startswith(("geocast.", "websockets.", "uvloop.")):
+        if kind in ORDINARY or str(kind.__module__).startswith(PACKAGES):
             found[f"{kind.__module__}.{kind.__qualname__}"] += 1
     return found
+
+
+def left_by_each() -> Counter[str]:
+    """Of that, what is as many as there were clients."""
+    return Counter({kind: number for kind, number in come_since().items() if number >= CLIENTS})
 
 
 class Listener:
@@ -49,9 +65,8 @@ class Listener:
 
     def __init__(self, capacity: int, unsaid: int) -> None:
         self.clock = FakeClock(time.time_ns() // 1_000_000)
-        keys = {key["kid"]: PyJWK(key) for key in KEYS.jwks()["keys"]}
         self.hub = Hub(capacity)
-        self.stream = Stream(self.hub, Tokens(keys), self.clock, capacity=capacity, unsaid=unsaid)
+        self.stream = Stream(self.hub, Tokens(JWKS), self.clock, capacity=capacity, unsaid=unsaid)
 
     async def until(self, holds) -> None:
         """Let the loop turn until something is so: a bound on failure, never waited for on a good run."""
@@ -95,12 +110,12 @@ def leaves(scenario, capacity=100, unsaid=50) -> Counter[str]:
                 gc.freeze()  # what is there so far
                 await scenario(listener, door, act)
                 await listener.ends()
-                left = come_since()
+                left = left_by_each()
             finally:
                 listener.stream.abort_all()
                 for server in servers:
                     server.close()
-        return Counter({kind: number for kind, number in left.items() if number >= CLIENTS})
+        return left
 
     with switched_off(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main())
@@ -232,6 +247,71 @@ def test_a_session_that_fails_leaves_nothing(monkeypatch):
         assert codes == [expected] * CLIENTS
 
     assert leaves(scenario) == {}
+
+
+# ---- the api listener ----------------------------------------------------------------------------------------------
+
+ALERT = json.dumps(alert(ground())).encode()
+LONG = b"x" * 70_000
+BROKEN = {
+    "line noise": b"\x00\x01\r\n\r\n",
+    "half a request": b"GET /healthz HT",
+    "headers without an end": b"GET / HTTP/1.1\r\nX: " + LONG,
+    "two lengths": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "an upgrade": b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+    "half a body": request_bytes("POST", "/v1/alerts", {"Host": "x", "Content-Length": "9"}) + b"{",
+}
+CALLS = {
+    # what it is -> the status, the method, the path, the body
+    "a public page": (200, "GET", "/healthz", b""),
+    "an alert that is known": (201, "POST", "/v1/alerts", ALERT),
+    "no JSON": (400, "POST", "/v1/alerts", b"{"),
+    "no token": (401, "GET", "/v1/policy", None),
+    "nothing there": (404, "GET", "/nowhere", b""),
+    "another method": (405, "DELETE", "/v1/policy", b""),
+    "too large": (413, "POST", "/v1/alerts", LONG),
+    "broken fields": (422, "POST", "/v1/alerts", b"{}"),
+}
+
+
+@pytest.mark.parametrize("name", [*CALLS, *BROKEN])
+def test_the_api_listener_keeps_nothing_of_a_connection(name):
+    """Neither of what it has served nor of what it has refused, broken off or never got to see the end of."""
+
+    def call(port):
+        if name in BROKEN:
+            with Wire(port) as wire, contextlib.suppress(ConnectionError):
+                wire.sock.sendall(BROKEN[name])
+                wire.sock.shutdown(socket.SHUT_WR)
+                wire.read_answer()
+            return
+        status, method, path, body = CALLS[name]
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {KEYS.token()}"}
+        with contextlib.closing(HTTPConnection("127.0.0.1", port, timeout=20)) as api:
+            api.request(method, path, body, {} if body is None else headers)
+            assert api.getresponse().status in (status, 200)
+
+    async def main():
+        log, in_force, clock, metrics = MemoryLog(), policy.load(None), SystemClock(), Metrics()
+        publishing = Publishing(log, in_force, clock)
+        api = Api(publishing, log, in_force, Tokens(JWKS), clock, metrics, list)
+        with socket.create_server(("127.0.0.1", 0)) as sock, ThreadPoolExecutor(1) as thread:
+            port = sock.getsockname()[1]
+            async with serving(api, sock, None):
+                for run in range(2):
+                    for _ in range(CLIENTS):
+                        await asyncio.get_running_loop().run_in_executor(thread, call, port)
+                    if run == 0:
+                        await asyncio.sleep(0)
+                        gc.freeze()
+                with contextlib.suppress(TimeoutError):  # the last connections may be about to close
+                    async with asyncio.timeout(20):
+                        while left := left_by_each():  # noqa: ASYNC110 (it is asked of many things)
+                            await asyncio.sleep(0.01)
+                return left
+
+    with switched_off(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(main()) == {}
 
 
 # ---- freezing ------------------------------------------------------------------------------------------------------
