@@ -28,7 +28,7 @@ from .net.aio import open_sender
 from .net.websocket import Stream
 from .tokens import Tokens
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 # When writing has taken this long, no further slice begins before the loop has looked at its sockets. A full slice
 # takes 1.1 ms, so there is one in a turn of the loop; small ones may be several.
@@ -80,7 +80,7 @@ class Pump:
                 if now.monotonic >= until:
                     break
         except Exception as error:
-            log.error("a turn of the fan-out failed: %s", trace(error))
+            logger.error("a turn of the fan-out failed: %s", trace(error))
             more = True  # the flights that are left go on
         if more:
             asyncio.get_running_loop().call_soon(self._run)
@@ -140,7 +140,7 @@ class LogKeeper:
             self.failed("written", error)
             return False
         if self.error is not None:
-            log.warning("the log can be used again")
+            logger.warning("the log can be used again")
             self.error = None
         return True
 
@@ -152,7 +152,7 @@ class LogKeeper:
     def failed(self, what: str, error: LogUnavailable) -> None:
         """Note that the log could not be read or written, and log the first of such failures in a row."""
         if self.error is None:
-            log.error("the log can't be %s: %s", what, error)
+            logger.error("the log can't be %s: %s", what, error)
         self.error = str(error)
 
     def unready(self) -> list[str]:
@@ -247,7 +247,7 @@ class Delivery:
             except LogUnavailable as error:
                 self.keeper.failed("read", error)
             except Exception as error:
-                log.error("the log reader failed: %s", trace(error))
+                logger.error("the log reader failed: %s", trace(error))
             await asyncio.sleep(RETRY_S)
 
     async def _apply_all(self, batch: Sequence[Positioned]) -> None:
@@ -275,7 +275,7 @@ class Delivery:
         until = max(self._left_out_until, live.missed_until)
         if now.wall_ms >= until:
             return
-        log.warning("the wall clock was ahead when the log was read; reading what was taken for ended")
+        logger.warning("the wall clock was ahead when the log was read; reading what was taken for ended")
         chains: dict[str, list[Entry]] = {}
         batches = self._log.follow(0, now.wall_ms)
         async with contextlib.aclosing(batches):
@@ -317,12 +317,12 @@ class Delivery:
                     self._pump.wake()
                 self._collector.look(self._stream.arrivals, self._pump.idle.is_set())
             except Exception as error:
-                log.error("a sweep failed: %s", trace(error))
+                logger.error("a sweep failed: %s", trace(error))
 
     def _watch_the_clock(self) -> None:
         now = self._clock.now()
         if step_s := self._steps.look(now):
-            log.warning(
+            logger.warning(
                 "the wall clock was set %s by %.1f s; alerts that it has ended, and that are kept until it is sure: %d",
                 "forward" if step_s > 0 else "back",
                 abs(step_s),
@@ -363,7 +363,7 @@ class Delivery:
     # ---- the end -------------------------------------------------------------------------------------------------
 
     async def _drain(self, servers: Sequence[asyncio.Server], hurry: asyncio.Event) -> None:
-        log.info("draining %d sessions", len(self._hub))
+        logger.info("draining %d sessions", len(self._hub))
         deadline = time.monotonic() + self._settings.drain_s
         self._stream.draining = True
         await _first_of(deadline, self._pump.idle, hurry)

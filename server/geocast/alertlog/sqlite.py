@@ -13,8 +13,8 @@ LogF1   Positions are AUTOINCREMENT row ids, given out inside the write transact
 LogF2   An append of this process wakes the followers at once; one of another process is noticed by
         `PRAGMA data_version`, which is polled every POLL_S.
 LogR1   Neither the wall clock nor what the file bears witness to says that it is too early (`witness.py`).
-LogR2   Each row has a CRC-32. A row that fails it, or that is no entry, is set aside in place: skipped, named in the
-        log by its position, and counted. A file that SQLite can't read any more is renamed, and every row that can
+LogR2   Each row has a CRC-32. A row that fails it, or that is no entry, is set aside in place: skipped, named by its
+        position in a log line, and counted. A file that SQLite can't read any more is renamed, and every row that can
         still be read goes into a new one (`sqlite_file`).
 
 Two threads, a connection each: one writes, one reads. The event loop itself only asks for `data_version`, and whether
@@ -42,7 +42,7 @@ from . import BATCH, HEARTBEAT_S, RETENTION_MS, Counts, Positioned, codec, curre
 from .sqlite_file import COLUMNS
 from .witness import NEWEST, Witness
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 FEW = 32  # entries that the loop itself reads, from memory: in a fan-out, a thread gets the GIL after milliseconds
 POLL_S = 0.008  # how late an append of another process may be noticed; each look takes 60 µs
@@ -93,7 +93,7 @@ class SqliteLog:
         except ConfigError as error:
             raise ConfigError(f"log {self._path}: {error}") from None
         except LogUnavailable as error:
-            log.warning("log %s: %s; going on trying", self._path, error)
+            logger.warning("log %s: %s; going on trying", self._path, error)
             self._problem = str(error)
             self._opening = asyncio.get_running_loop().create_task(self._open_for_ever())
 
@@ -134,11 +134,11 @@ class SqliteLog:
                 await self._open()
             except (ConfigError, LogUnavailable) as error:
                 if str(error) != self._problem:
-                    log.warning("log %s: %s; going on trying", self._path, error)
+                    logger.warning("log %s: %s; going on trying", self._path, error)
                 self._problem = str(error)
             except Exception as error:
                 self._problem = type(error).__name__
-                log.error("log %s: opening it failed: %s", self._path, trace(error))
+                logger.error("log %s: opening it failed: %s", self._path, trace(error))
 
     def _check(self) -> None:
         """Raise LogUnavailable if the file is not open, or is not the one at its path any more."""
@@ -314,7 +314,7 @@ class SqliteLog:
         if position not in self._bad_rows:
             self._bad_rows.add(position)
             self.quarantined += 1
-            log.error("log %s: entry at position %d set aside: %s", self._path, position, error)
+            logger.error("log %s: entry at position %d set aside: %s", self._path, position, error)
 
     @staticmethod
     async def _in(thread: ThreadPoolExecutor, work: Callable[[], _T]) -> _T:

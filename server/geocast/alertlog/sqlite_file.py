@@ -27,7 +27,7 @@ from typing import IO
 
 from ..errors import ConfigError, LogUnavailable
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_S = 2.0  # how long to wait for another process's write lock, and for another one that opens the file
 LOOK_AGAIN_S = 0.02  # between looks whether the other one has opened it
@@ -265,7 +265,8 @@ def _mend(path: Path) -> int:
         new.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     copy.rename(_companion(path, ".mended"))
     kept = _take_over(path)
-    log.error("log %s was corrupt: %d entries saved, %d lost; the old file is kept as %s", path, saved, lost, kept.name)
+    told = "log %s was corrupt: %d entries saved, %d lost; the old file is kept as %s"
+    logger.error(told, path, saved, lost, kept.name)
     return lost
 
 

@@ -32,7 +32,7 @@ import sys
 import numpy as np
 from numpy.typing import NDArray
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 REQUESTS = 256  # the sends of one call, and a slice of the hub
 
@@ -150,13 +150,13 @@ def open_sender() -> Sender | None:
     try:
         sender = Sender()
     except OSError as error:
-        log.warning(
+        logger.warning(
             "no Linux AIO (%s): sends go one by one, and a delivery costs 1.4 times the CPU; to mend it, %s",
             error.strerror,
             _REMEDIES.get(error.errno or 0, _ALLOW),
         )
         return None
-    log.info("sends go by Linux AIO, %d with one call", REQUESTS)
+    logger.info("sends go by Linux AIO, %d with one call", REQUESTS)
     return sender
 
 

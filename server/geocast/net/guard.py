@@ -23,7 +23,7 @@ from ..tokens import MANAGE, Grant
 from .answers import RETRY_AFTER_S, problem_answer
 from .api import Api
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 64 * 1024
 BODY_S = 10.0  # for a whole body to arrive
@@ -55,7 +55,7 @@ class Guard:
             refused = None if _is_public(scope["path"]) else self._refused(scope)
             await (self._app if refused is None else problem_answer(self._api, refused))(scope, receive, observed)
         except Exception as error:
-            log.error("a request failed: %s", trace(error))
+            logger.error("a request failed: %s", trace(error))
             if not started:
                 await problem_answer(self._api, Problem(problems.INTERNAL))(scope, receive, send)
         finally:

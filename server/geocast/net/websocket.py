@@ -48,7 +48,7 @@ from ..hub import Hub
 from ..session import Session
 from ..tokens import Tokens
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 PATH = "/v1/stream"
 MAX_HELLO_BYTES = 64 * 1024
@@ -406,7 +406,7 @@ class Connection(asyncio.Protocol):
         except SessionClosed as ended:
             self.close(ended.close)
         except Exception as error:
-            log.error("a session failed: %s", trace(error))
+            logger.error("a session failed: %s", trace(error))
             self.close(closing.INTERNAL)
         if session.row >= 0:
             self._stream.unsaid.pop(self, None)

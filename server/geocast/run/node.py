@@ -25,7 +25,7 @@ from ..net.calls import serving
 from ..publishing import Publishing
 from ..tokens import Tokens
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def open_log(settings: Settings) -> AlertLog:
@@ -67,7 +67,7 @@ class Stop:
     def ask(self) -> None:
         """Take a signal: the first asks, and every later one hurries."""
         if self.asked.is_set():
-            log.warning("told to end again: not waiting for anybody any more")
+            logger.warning("told to end again: not waiting for anybody any more")
             self.hurry.set()
         self.asked.set()
 
@@ -103,6 +103,6 @@ async def run(
             delivery.serving(stream, stop.asked, stop.hurry),
             background(purge_for_ever(delivery.keeper)),
         ):
-            log.info("ready: stream on %s, api on %s", settings.stream, settings.api)
+            logger.info("ready: stream on %s, api on %s", settings.stream, settings.api)
             await stop.asked.wait()
             calls.draining = True

@@ -49,7 +49,7 @@ from ..tokens import Tokens
 from .channel import Channel
 from .node import Stop, opened_log, purge_for_ever
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 VARIABLE = "GEOCAST_PROCESS"  # the environment variable that tells a process which part of a node it is
 REPORT_S = 1.0  # between the reports of a stream process
@@ -105,7 +105,7 @@ class _Process:
             )
             status = await self._child.wait()
             if not self._stopping:
-                log.error("%s ended with status %d; starting another", self.part.name, status)
+                logger.error("%s ended with status %d; starting another", self.part.name, status)
                 if time.monotonic() - started < QUICK_DEATH_S:
                     await asyncio.sleep(1.0)
 
@@ -194,7 +194,7 @@ async def _run_stream(part: Part, listeners: Sequence[socket.socket], settings: 
                     await asyncio.sleep(REPORT_S)
 
             async with background(report()), delivery.serving(listeners[0], stop.asked, stop.hurry):
-                log.info("%s is ready", part.name)
+                logger.info("%s is ready", part.name)
                 await stop.asked.wait()
 
 
@@ -249,7 +249,7 @@ async def _run_api(part: Part, listeners: Sequence[socket.socket], settings: Set
     async with opened_log(settings) as alert_log:
         with contextlib.closing(_ApiProcess(part, settings, tokens, alert_log)) as process:
             async with process.running(*listeners):
-                log.info("api is ready on %s", settings.api)
+                logger.info("api is ready on %s", settings.api)
                 await stop.asked.wait()
                 process.calls.draining = True
 

@@ -16,7 +16,7 @@ from .history import History, floor_after
 from .stored import Server
 from .writer import Writer
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 INFO_S = 1.0  # for Redis to say how it is, which costs it nothing
 RETRY_S = 0.25  # between attempts to find Redis well again
@@ -65,7 +65,7 @@ class Heart:
         except Unfit:
             raise
         except LogUnavailable as error:
-            log.warning("log %s: %s; going on trying", self._primary.name, error)
+            logger.warning("log %s: %s; going on trying", self._primary.name, error)
             self.problem = str(error)
         self._beating = asyncio.get_running_loop().create_task(self._beat_for_ever())
 
@@ -99,7 +99,7 @@ class Heart:
                 await self._primary.leave()  # it may not be the primary any more, so the next call looks for that
             except Exception as error:
                 self.problem = type(error).__name__
-                log.error("a heartbeat failed: %s", trace(error))
+                logger.error("a heartbeat failed: %s", trace(error))
 
     async def _see_when_it_syncs(self, *, anew: bool) -> None:
         """Find out when this server syncs what it has accepted; `anew`: it is another server. Raises Unfit if never.
@@ -115,9 +115,9 @@ class Heart:
             return
         self.at_once = self._replicas == 0 and (self._volatile or mode == "always")
         if self._volatile:
-            log.warning("log %s: nothing makes sure that alerts survive a crash of Redis", self._primary.name)
+            logger.warning("log %s: nothing makes sure that alerts survive a crash of Redis", self._primary.name)
         elif mode != "always":
-            log.warning(
+            logger.warning(
                 "log %s: appendfsync is %s: a 201 may take a second; set it to always", self._primary.name, mode
             )
 

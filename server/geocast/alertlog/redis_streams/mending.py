@@ -13,7 +13,7 @@ from .history import History
 from .stored import Stored
 from .writer import Writer
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 RETRY_S = 0.25  # after Redis could not be written
 PAUSE_S = 1.0  # between what is cancelled and the rest (Rule 2)
@@ -99,7 +99,7 @@ class Mender:
             except LogUnavailable:
                 await asyncio.sleep(RETRY_S)
             except Exception as error:
-                log.error("putting back failed: %s", trace(error))
+                logger.error("putting back failed: %s", trace(error))
                 return None
 
     async def _mend(self) -> None:
@@ -113,7 +113,7 @@ class Mender:
                 await asyncio.sleep(PAUSE_S)
         await self._counting.write_again()
         if self.put_back > before:
-            log.warning("log %s: %d entries that it had lost were put back", self._name, self.put_back - before)
+            logger.warning("log %s: %d entries that it had lost were put back", self._name, self.put_back - before)
 
     async def _put_back(self, chains: Sequence[Chain]) -> None:
         entries = [(stored, stored is not chain[-1]) for chain in chains for stored in chain]
@@ -128,7 +128,7 @@ class Mender:
                 await self._append(stored.renumbered(last + 1))
             if what == b"other":
                 self.conflicts += 1
-                log.error("log %s: an entry can't be put back: the log has another one there", self._name)
+                logger.error("log %s: an entry can't be put back: the log has another one there", self._name)
                 kind, ends_at, payload = theirs
                 with contextlib.suppress(ValueError):
                     there = stored._replace(kind=kind.decode(), ends_at=int(ends_at), payload=payload)

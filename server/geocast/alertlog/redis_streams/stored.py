@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from ...alert import Entry, OtherKind
 from .. import codec
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 EPOCH_SHIFT = 40  # bits of a position below the epoch
 
@@ -98,4 +98,4 @@ class Aside:
         """What stands here can't be read, and why."""
         if place not in self._places:
             self._places.add(place)
-            log.error("log %s: entry %d-%d of the stream set aside: %s", self._name, *place, error)
+            logger.error("log %s: entry %d-%d of the stream set aside: %s", self._name, *place, error)

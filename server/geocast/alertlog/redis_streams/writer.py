@@ -10,7 +10,7 @@ from .connection import Primary
 from .history import History
 from .stored import Id, parse_id
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 APPEND_S = 2.5  # for an entry to be stored and durable, attempts and all
 SYNC_S = 1.5  # for the disk and the replicas to have it: `everysec` takes a second
@@ -63,7 +63,7 @@ class Writer:
 
     def _note(self, epoch: int, seq: int) -> None:
         if self._history.told(epoch, seq):
-            log.error("log %s: its history was rewound, cut or flushed: epoch %d begins", self._primary.name, epoch)
+            logger.error("log %s: its history was rewound, cut or flushed: epoch %d begins", self._primary.name, epoch)
 
     async def _durably(self, script: str, *arguments: Any, within_s: float = APPEND_S) -> Any:
         """What a writing script answers, once what it wrote is as durable as was asked."""
