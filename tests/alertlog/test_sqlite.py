@@ -386,7 +386,7 @@ def test_a_row_that_cannot_be_read_is_set_aside_and_the_rest_is_served(path, cap
                 assert list(await log.history("a-2")) == []
             assert log.quarantined == 1
             assert await log.tail() == 5
-            said = [record.getMessage() for record in caplog.records if record.name == sqlite.log.name]
+            said = [record.getMessage() for record in caplog.records if record.name == sqlite.logger.name]
             assert len(said) == 1
             assert "position 3" in said[0]
             assert await log.append(a_revision("a-5"))
@@ -686,7 +686,7 @@ def waited_for(path, reason, end, caplog):
             await log.add_counts({})
 
     run(main)
-    said = [record.getMessage() for record in caplog.records if record.name == sqlite.log.name]
+    said = [record.getMessage() for record in caplog.records if record.name == sqlite.logger.name]
     assert len(said) == 1
     assert said[0].startswith(f"log {path}: ")
     assert said[0].endswith("; going on trying")
