@@ -216,6 +216,95 @@ def clock() -> Json:
     }
 
 
+# ---- what is kept while a clock is wrong ---------------------------------------------------------------------------
+
+MINUTE_MS, HOUR_MS = 60_000, 3_600_000
+
+
+def kept() -> Json:
+    """`kept.json`. The own clock says 0 at noon and is right; the server's may be `ahead_ms`."""
+    place = {"lat": 32.7767, "lng": -96.797}
+
+    def at(own_ms: int, event: Json, shown: dict[str, int], kept: dict[str, int] | None = None) -> Json:
+        return {"own_ms": own_ms, **event, "shown": shown, "holding": {**shown, **(kept or {})}}
+
+    def now(own_ms: int, ahead_ms: int = 0) -> Json:
+        return {"now": stamp(own_ms + ahead_ms)}
+
+    def alert(key: str = "a", revision: int = 1, *, issued_ms: int = 0, ends_ms: int = 30 * MINUTE_MS) -> Json:
+        content = {"id": key, "revision": revision, "category": "robbery", "title": "Robbery", "headline": "Robbery"}
+        times = {"occurred_at": stamp(issued_ms - 1), "issued_at": stamp(issued_ms), "expires_at": stamp(ends_ms)}
+        more = {"severity": "severe", "status": "actual", "source": "desk-7", **times}
+        return {"message": {"type": "alert", "alert": {**content, **more, "area": [circle(32.78, -96.8, 1020.0)]}}}
+
+    cancel = {"type": "cancel", "id": "a", "revision": 2, "reason": "Over.", "cancelled_at": stamp(20_000)}
+    ahead = 2 * HOUR_MS
+    stories = {
+        "ahead for a while: it is not shown meanwhile, and then again": [
+            at(0, now(0), {}),
+            at(1_000, alert(), {"a": 1}),
+            at(10_000, now(10_000, ahead), {}, {"a": 1}),
+            at(35_000, now(35_000), {"a": 1}),
+            at(30 * MINUTE_MS, {}, {}, {"a": 1}),
+            at(30 * MINUTE_MS + 1_000, {}, {}),
+        ],
+        "it comes while the last `now` is wrong": [
+            at(0, now(0, ahead), {}),
+            at(1_000, alert(), {}, {"a": 1}),
+            at(2_000, now(2_000), {"a": 1}),
+        ],
+        "kept until it has lived as long as it can, counted from when it came": [
+            at(0, now(0), {}),
+            at(10_000, alert(issued_ms=-20_000, ends_ms=MINUTE_MS), {"a": 1}),
+            at(MINUTE_MS - 1, {}, {"a": 1}),
+            at(MINUTE_MS, {}, {}, {"a": 1}),
+            at(89_999, now(89_999, ahead), {}, {"a": 1}),
+            at(90_000, {}, {}),
+            at(90_001, now(90_001, -HOUR_MS), {}),
+        ],
+        "over by both clocks when it comes: issued as it ended": [
+            at(0, now(0), {}),
+            at(1_000, alert(ends_ms=0), {}),
+            at(2_000, now(2_000, -HOUR_MS), {}),
+        ],
+        "what lives by the server's clock is kept, however long it has lived": [
+            at(0, now(0), {}),
+            at(0, alert(ends_ms=MINUTE_MS), {"a": 1}),
+            at(30_000, now(30_000, -HOUR_MS), {"a": 1}),
+            at(10 * MINUTE_MS, {}, {"a": 1}),
+            at(11 * MINUTE_MS, now(11 * MINUTE_MS), {}),
+        ],
+        "cancelled meanwhile": [
+            at(0, now(0), {}),
+            at(0, alert(), {"a": 1}),
+            at(10_000, now(10_000, ahead), {}, {"a": 1}),
+            at(20_000, {"message": cancel}, {}),
+            at(30_000, now(30_000), {}),
+        ],
+        "revised meanwhile": [
+            at(0, now(0), {}),
+            at(0, alert(), {"a": 1}),
+            at(10_000, now(10_000, ahead), {}, {"a": 1}),
+            at(20_000, alert(revision=2, issued_ms=20_000), {}, {"a": 2}),
+            at(30_000, now(30_000), {"a": 2}),
+        ],
+        "a revision that lives by the server's clock is shown": [
+            at(0, now(0), {}),
+            at(0, alert(), {"a": 1}),
+            at(10_000, now(10_000, ahead), {}, {"a": 1}),
+            at(20_000, alert(revision=2, issued_ms=20_000, ends_ms=3 * HOUR_MS), {"a": 2}),
+        ],
+    }
+    return {
+        "about": "What is shown while the server's `now` is wrong and when it is right again (C2), and what is kept "
+        "and listed in `holding` by a client that keeps what only the server's clock has ended (C2a). Each step is at "
+        "own_ms by the own clock, which nobody sets: a `now` (of a `welcome` or `pong`) comes, or a message, or time "
+        "has just passed; then this is shown, and a `hello` would list this. The client is at `place` all the time.",
+        "place": place,
+        "cases": [{"why": why, "steps": steps} for why, steps in stories.items()],
+    }
+
+
 # ---- what `holding` lists ------------------------------------------------------------------------------------------
 
 
@@ -254,7 +343,8 @@ def holding() -> Json:
         )
     return {
         "about": "Which of what is held is listed in `holding` at `now`, the server's time (C5)? What is live and not "
-        "listed is dropped first. No two end at the same time.",
+        "listed is dropped first. No two end at the same time. What has ended is over by all clocks (C2a): it came "
+        "long ago.",
         "cases": cases,
     }
 
@@ -267,9 +357,9 @@ def revisions() -> Json:
     shape = [circle(32.78, -96.8, 1020.0)]
     place = {"lat": 32.7767, "lng": -96.797}
 
-    def alert(revision: int, key: str = "a", ends_ms: int = 1_800_000) -> Json:
+    def alert(revision: int, key: str = "a", ends_ms: int = 1_800_000, issued_ms: int = -1_000) -> Json:
         content = {"id": key, "revision": revision, "category": "robbery", "title": "Robbery", "headline": "Robbery"}
-        times = {"occurred_at": stamp(-60_000), "issued_at": stamp(-1_000), "expires_at": stamp(ends_ms)}
+        times = {"occurred_at": stamp(-60_000), "issued_at": stamp(issued_ms), "expires_at": stamp(ends_ms)}
         more = {"severity": "severe", "status": "actual", "source": "desk-7", **times, "area": shape}
         return {"type": "alert", "alert": {**content, **more}}
 
@@ -295,7 +385,7 @@ def revisions() -> Json:
             (alert(1, "A"), "shown", {"a": 1, "A": 1}),
             (cancel(2, "A"), "cancelled", {"a": 1}),
         ],
-        "what has ended is not shown when it comes": [(alert(1, ends_ms=0), "nothing", {})],
+        "what has ended is not shown when it comes": [(alert(1, ends_ms=0, issued_ms=0), "nothing", {})],
         "a revision may end later": [
             (alert(1, ends_ms=1_000), "shown", {"a": 1}),
             (alert(2, ends_ms=9_000), "shown", {"a": 2}),
@@ -378,7 +468,14 @@ def reconnect() -> Json:
     }
 
 
-FILES = {"inside": inside, "clock": clock, "holding": holding, "revisions": revisions, "reconnect": reconnect}
+FILES = {
+    "inside": inside,
+    "clock": clock,
+    "kept": kept,
+    "holding": holding,
+    "revisions": revisions,
+    "reconnect": reconnect,
+}
 
 
 def text(vectors: Json) -> str:

@@ -33,6 +33,7 @@ DUTIES = {
     "revisions": Duty("C1", "replaces by a higher revision, ignores the same and lower ones, drops what is cancelled"),
     "expiry": Duty("C2 E4", "drops an alert when it ends, and does not show one that ended before it came"),
     "clock": Duty("C2", "corrects its clock by the server's `now`"),
+    "wrong-clock": Duty("C2 C2a", "does not show what a clock has ended, and shows it when that clock was wrong"),
     "inside": Duty("C4 M5", "acknowledges what it has shown, once, and shows only what it is inside of"),
     "holding": Duty("C5", "lists in `holding` what it goes on showing"),
     "at-most-256": Duty("C5", "lists at most 256, those that end last"),
@@ -128,7 +129,7 @@ async def clock(stage: Stage) -> None:
     await talk.welcome()
     await talk.alert("half-an-hour", lasts_s=1800)
     await talk.alert("ended", lasts_s=-1)
-    if await talk.fence():
+    if is_shown := await talk.fence():
         found.judge("clock", talk.acks()["half-an-hour", 1] > 0, "did not show what is live by the server's clock")
         found.judge("expiry", talk.acks()["ended", 1] == 0, "showed an alert that ended before it came")
     talk = await _return(stage, talk, 1012)
@@ -138,12 +139,33 @@ async def clock(stage: Stage) -> None:
     await talk.welcome()
     await talk.alert("brief", lasts_s=1.5)
     await talk.alert("long")
-    await talk.fence()
-    await asyncio.sleep(2.0)  # this is what is played: time passes
+    if await talk.fence() and not is_shown:
+        found.unmet("clock", "did not show what is live by the server's clock, an hour behind")
+    await asyncio.sleep(3.0)  # this is what is played: time passes, 2.5 s from `issued_at` to `expires_at` (C2a)
     held = _held(await _return(stage, talk, 1012))
     found.judge("holding", "long" in held, "`holding` lacks what was shown")
     found.judge("expiry", "brief" not in held, "holds an alert after its end")
-    found.judge("clock", "half-an-hour" not in held, "holds what is over by the server's clock")
+
+
+async def wrong_clock(stage: Stage) -> None:
+    """A server whose clock is an hour ahead, and is set right while the client is there."""
+    found, ahead_s, heartbeat_s = stage.findings, 3600, 1.0
+    stage.skew_ms = ahead_s * 1000
+    talk = await stage.client()
+    await talk.welcome(heartbeat_s=heartbeat_s)
+    issued_at, occurred_at = stage.now(-ahead_s - 1), stage.now(-ahead_s - 60)
+    await talk.alert("lives", lasts_s=600 - ahead_s, issued_at=issued_at, occurred_at=occurred_at)
+    if not await talk.fence():
+        found.not_seen("wrong-clock", "the client acknowledges nothing")
+        return
+    if talk.acks()["lives", 1]:
+        found.unmet("wrong-clock", "showed an alert that had ended by the server's clock")
+        return
+    stage.skew_ms = 0
+    if await talk.heard(lambda message: message.get("id") == "lives", heartbeat_s + SLACK_S):
+        found.met("wrong-clock")
+    else:
+        found.not_seen("wrong-clock", "did not show it when the clock was right: no must, but the person is told less")
 
 
 async def inside(stage: Stage) -> None:
@@ -314,6 +336,7 @@ SCENARIOS = {
         Scenario("many", ("at-most-256", "pace"), many),
         Scenario("backoff", ("backoff",), backoff),
         Scenario("clock", ("clock", "expiry", "holding"), clock),
+        Scenario("wrong-clock", ("wrong-clock",), wrong_clock),
         Scenario("at-once", ("at-once",), at_once),
         Scenario("later", ("later",), later),
         Scenario("basics", ("handshake", "hello", "form", "pong", "unknown", "unknown-cancel", "holding"), basics),

@@ -89,6 +89,7 @@ class Client:
         self._backoff, self._pong_s = Backoff(draw), pong_s
         self._stopping, self._held_changed = asyncio.Event(), asyncio.Event()
         self._welcomed = False
+        self._asks_the_time = False
         self._behind = 0  # how many messages the `welcome` has announced that are still to come
         self._is_caught_up = asyncio.Event()
         self._token: str | None = None
@@ -128,7 +129,7 @@ class Client:
 
     async def move(self, places: Sequence[Place]) -> None:
         """Be somewhere else: at once for what is held; on return the server knows, or the next `hello` says it."""
-        self._report(self.holdings.move(places))
+        self._report(self.holdings.expire(own_ms()) + self.holdings.move(places))
         await self._ask({"type": "move", "places": [place.to_map() for place in places]})
 
     async def filter(self, **fields: Any) -> None:
@@ -249,7 +250,10 @@ class Client:
     def _handle(self, message: Message) -> None:
         match message["type"]:
             case "alert":
+                kept = self.holdings.kept
                 self._report(self._changes(self.holdings.take_alert, message.get("alert"), own_ms()))
+                if self.holdings.kept > kept:
+                    self._ask_the_time()
             case "cancel":
                 self._report(self._changes(self.holdings.take_cancel, message))
             case "pong":
@@ -268,12 +272,19 @@ class Client:
             return []
 
     def _set_clock(self, message: Mapping[str, Any]) -> None:
+        self._asks_the_time = False
         now = _time_ms(message.get("now"))
         if now is None:
             log.warning("ignoring a clock that can't be read, in a message of type %s", message["type"])
             return
         self.holdings.set_clock(now, own_ms())
-        self._held_changed.set()
+        self._report(self.holdings.expire(own_ms()))
+
+    def _ask_the_time(self) -> None:
+        """What has come is over by the server's clock: is that still what the clock says?"""
+        if self._link is not None and not self._asks_the_time:
+            self._asks_the_time = True
+            self._link.say({"type": "ping"})
 
     def _report(self, changes: Iterable[Change]) -> None:
         self._held_changed.set()

@@ -1,10 +1,13 @@
 """What a client holds: alerts and cancels and time in, changes to show out. No I/O, no clock of its own.
 
 Rule 1  A higher revision replaces a lower one; everything else about the same id is ignored.
-Rule 2  Nothing is held after its `expires_at`, by the own clock corrected by the server's `now`.
+Rule 2  Nothing is shown after its `expires_at`, by the own clock corrected by the server's `now`. But that `now` may be
+        wrong, and be set right: what it has ended is kept, and shown again when it lives again. It is forgotten when
+        the own clock agrees, which nobody sets: an alert lives at most from `issued_at` to `expires_at`, counted from
+        when it came.
 Rule 3  A cancelled id does not come back: a node that is behind may still send the alert.
 Rule 4  Frames are the same for everybody: whether we are inside is decided here, by the places that we know.
-Rule 5  What `holding` leaves out is dropped first, so that the server knows of all that we go on showing.
+Rule 5  What `holding` leaves out is dropped first, so that the server knows of all that we show, or may show again.
 
 What is reported when a revision comes, or when we move:
 
@@ -15,10 +18,12 @@ What is reported when a revision comes, or when we move:
     yes            yes           no          no_longer_here
     yes            no            yes         back_here
     yes            no            no          nothing
+
+What has expired counts as not shown before, so what lives again is new.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -26,7 +31,7 @@ from typing import Any
 from .geo import Place, is_inside
 from .times import parse_time
 
-MAX_HOLDING = 256  # protocol, `hello`
+MAX_HOLDING = 256  # protocol, `hello`; and so much is kept of what is over by the server's clock alone
 MAX_CANCELLED = 1024  # ids, for Rule 3; an id is at most 128 characters
 
 Alert = Mapping[str, Any]
@@ -62,12 +67,16 @@ class _Held:
     alert: Alert
     revision: int
     expires_at: int  # ms since 1970, the server's time
+    keep_until: int  # own clock: over by then, whatever the server's clock says
     here: bool = False
     shown: bool = False
+    over: bool = False  # by the server's clock
 
     def judge(self, places: Sequence[Place], revised: bool) -> Kind | None:
         """Apply the table of the module's docstring."""
         was_here, self.here = self.here, is_inside(self.alert["area"], places)
+        if self.over:
+            return None
         if not self.shown:
             self.shown = self.here
             return Kind.NEW if self.here else None
@@ -75,12 +84,34 @@ class _Held:
             return (Kind.UPDATED if revised else None) if was_here else Kind.BACK_HERE
         return Kind.NO_LONGER_HERE if was_here else None
 
+    def look(self, now: int) -> Kind | None:
+        """Is it over by the server's clock, or no longer? (Rule 2)"""
+        was_over, self.over = self.over, self.expires_at <= now
+        if self.over:
+            was_shown, self.shown = self.shown, False
+            return Kind.EXPIRED if was_shown else None
+        if was_over and self.here:
+            self.shown = True
+            return Kind.NEW
+        return None
+
     def change(self, kind: Kind, reason: str | None = None) -> Change:
         return Change(kind, self.alert, self.here, reason)
 
 
+def _life_ms(alert: Alert) -> int:
+    """How long it lives at most, from when it comes; 0 if it does not say when it was issued."""
+    try:
+        return max(0, parse_time(alert["expires_at"]) - parse_time(alert["issued_at"]))
+    except (KeyError, TypeError, ValueError):
+        return 0
+
+
 class Holdings:
-    """The alerts of one client. `own_ms` is the client's own clock, in ms since any moment."""
+    """The alerts of one client; iterating gives those that are live.
+
+    `own_ms` is the client's own clock, in ms since any moment.
+    """
 
     def __init__(self, places: Sequence[Place] = ()) -> None:
         self._places = tuple(places)
@@ -89,10 +120,15 @@ class Holdings:
         self._correction_ms = 0  # server's clock minus own clock
 
     def __iter__(self) -> Iterator[Alert]:
-        return (held.alert for held in self._held.values())
+        return (held.alert for held in self._held.values() if not held.over)
 
     def __len__(self) -> int:
-        return len(self._held)
+        return sum(not held.over for held in self._held.values())
+
+    @property
+    def kept(self) -> int:
+        """How many are over by the server's clock, and may be live all the same (Rule 2)."""
+        return sum(held.over for held in self._held.values())
 
     @property
     def places(self) -> tuple[Place, ...]:
@@ -101,12 +137,12 @@ class Holdings:
 
     def here(self) -> list[Alert]:
         """What is to be on the screen: held, and we are inside."""
-        return [held.alert for held in self._held.values() if held.here]
+        return [held.alert for held in self._held.values() if held.here and not held.over]
 
     # ---- time ----------------------------------------------------------------------------------------------
 
     def set_clock(self, server_now_ms: int, own_ms: int) -> None:
-        """Take the server's `now` (of `welcome` or `pong`), read at `own_ms`."""
+        """Take the server's `now` (of `welcome` or `pong`), read at `own_ms`. What it changes, `expire` tells."""
         self._correction_ms = server_now_ms - own_ms
 
     def server_ms(self, own_ms: int) -> int:
@@ -114,31 +150,50 @@ class Holdings:
         return own_ms + self._correction_ms
 
     def next_expiry(self) -> int | None:
-        """When, by the own clock, the next alert expires; None when nothing is held."""
-        first = min((held.expires_at for held in self._held.values()), default=None)
-        return None if first is None else first - self._correction_ms
+        """When, by the own clock, the next alert expires or is forgotten; None when nothing is held."""
+        return min(
+            (held.keep_until if held.over else held.expires_at - self._correction_ms for held in self._held.values()),
+            default=None,
+        )
 
     def expire(self, own_ms: int) -> list[Change]:
-        """Drop what has ended; what was never shown goes without a word."""
+        """Look at the clock: what has ended, and what lives again. What was never shown ends without a word."""
         now = self.server_ms(own_ms)
-        ended = [key for key, held in self._held.items() if held.expires_at <= now]
-        return self._drop(ended, Kind.EXPIRED)
+        looked = [(held, held.look(now)) for held in self._held.values()]
+        self._forget(own_ms)
+        return [held.change(kind) for held, kind in looked if kind is not None]
+
+    def _forget(self, own_ms: int) -> None:
+        """Drop what both clocks have ended, and what is too much to keep of the rest; none of it is shown."""
+        over = self._latest_end_first(key for key, held in self._held.items() if held.over)
+        kept = [key for key in over if self._held[key].keep_until > own_ms]
+        self._drop([*(set(over) - set(kept)), *kept[MAX_HOLDING:]], Kind.EXPIRED)
 
     # ---- what the server sends -----------------------------------------------------------------------------
 
     def take_alert(self, alert: Alert, own_ms: int) -> list[Change]:
         """Take a revision from an `alert` message."""
         key, revision, expires_at = alert["id"], alert["revision"], parse_time(alert["expires_at"])
+        keep_until, now = own_ms + _life_ms(alert), self.server_ms(own_ms)
         held = self._held.get(key)
-        if key in self._cancelled or expires_at <= self.server_ms(own_ms):
+        if key in self._cancelled or (expires_at <= now and keep_until <= own_ms):
             return []
         if held is None:
-            held = self._held[key] = _Held(alert, revision, expires_at)
+            held = self._held[key] = _Held(alert, revision, expires_at, keep_until, over=expires_at <= now)
         elif revision > held.revision:
-            held.alert, held.revision, held.expires_at = alert, revision, expires_at
+            held.alert, held.revision, held.expires_at, held.keep_until = alert, revision, expires_at, keep_until
         else:
             return []
-        kind = held.judge(self._places, revised=True)
+        return self._judge_revision(held, own_ms)
+
+    def _judge_revision(self, held: _Held, own_ms: int) -> list[Change]:
+        if held.expires_at > self.server_ms(own_ms):
+            held.over = False
+            kind = held.judge(self._places, revised=True)
+        else:
+            kind = held.look(self.server_ms(own_ms))
+            held.judge(self._places, revised=True)
+            self._forget(own_ms)
         return [] if kind is None else [held.change(kind)]
 
     def take_cancel(self, message: Mapping[str, Any]) -> list[Change]:
@@ -163,30 +218,43 @@ class Holdings:
     def holding(self, own_ms: int) -> tuple[dict[str, int], list[Change]]:
         """`holding` for a `hello`, id -> revision, and what had to be dropped for it (Rules 2 and 5).
 
-        What we are no longer inside of is listed too: its cancel, or a revision that brings it back, is for us.
+        What we are no longer inside of is listed too: its cancel, or a revision that brings it back, is for us. So is
+        what only the server's clock has ended: what lives again may have been cancelled meanwhile.
         """
         changes = self.expire(own_ms)
-        latest_first = sorted(self._held, key=lambda key: self._held[key].expires_at, reverse=True)
+        latest_first = self._latest_end_first(self._held)
         changes += self._drop(latest_first[MAX_HOLDING:], Kind.DROPPED)
         return {key: self._held[key].revision for key in latest_first[:MAX_HOLDING]}, changes
 
     # ---- from one run to the next ----------------------------------------------------------------------------
 
-    def saved(self) -> list[dict[str, Any]]:
-        """What is held, as JSON has it; see `restore`."""
-        return [{"alert": held.alert, "shown": held.shown} for held in self._held.values()]
+    def saved(self, wall_minus_own_ms: int = 0) -> list[dict[str, Any]]:
+        """What is held, as JSON has it; see `restore`. The own clock of the next run may begin anywhere."""
+        return [
+            {"alert": held.alert, "shown": held.shown, "keep_until": held.keep_until + wall_minus_own_ms}
+            for held in self._held.values()
+        ]
 
-    def restore(self, saved: Sequence[Mapping[str, Any]]) -> None:
+    def restore(self, saved: Sequence[Mapping[str, Any]], own_ms: int, wall_minus_own_ms: int = 0) -> None:
         """Hold again what `saved` gave; what has ended since is dropped by Rule 2, with the next clock that is known.
 
-        Raises KeyError, TypeError or ValueError for anything else.
+        The wall clock says how long it is kept, and nothing is kept for longer than it lives at most: that clock may
+        be wrong. Raises KeyError, TypeError or ValueError for anything else.
         """
         for each in saved:
             alert = each["alert"]
-            is_here = is_inside(alert["area"], self._places)
+            keep_until = min(each.get("keep_until", 0) - wall_minus_own_ms, own_ms + _life_ms(alert))
             self._held[alert["id"]] = _Held(
-                alert, alert["revision"], parse_time(alert["expires_at"]), is_here, bool(each["shown"])
+                alert,
+                alert["revision"],
+                parse_time(alert["expires_at"]),
+                keep_until,
+                is_inside(alert["area"], self._places),
+                bool(each["shown"]),
             )
+
+    def _latest_end_first(self, keys: Iterable[str]) -> list[str]:
+        return sorted(keys, key=lambda key: self._held[key].expires_at, reverse=True)
 
     def _drop(self, keys: Sequence[str], kind: Kind, reason: str | None = None) -> list[Change]:
         dropped = [self._held.pop(key) for key in keys]

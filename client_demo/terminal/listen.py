@@ -24,7 +24,7 @@ from client_demo.python.client import Client
 from client_demo.python.geo import Place, along, away_m, distance_m
 from client_demo.python.holdings import Alert, Change, Holdings, Kind
 from client_demo.python.link import ClientError, first_to_end
-from client_demo.python.times import own_ms, parse_time
+from client_demo.python.times import own_ms, parse_time, wall_ms
 from client_demo.python.wire import WireName
 
 from .command import SEVERITIES, STREAM_URL, Command, Number, fail, run
@@ -253,7 +253,8 @@ async def _once(client: Client) -> None:
 def _recall(holdings: Holdings, path: Path) -> None:
     """Take what an earlier run held; a file that is not there yet is an empty one."""
     try:
-        holdings.restore(json.loads(path.read_text(encoding="utf-8")))
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        holdings.restore(saved, own_ms(), wall_ms() - own_ms())
     except FileNotFoundError:
         return
     except (OSError, ValueError, KeyError, TypeError):
@@ -264,7 +265,7 @@ def _remember(holdings: Holdings, path: Path) -> None:
     """Replace the file as a whole: whoever is interrupted finds the old one."""
     fresh = path.with_name(path.name + ".new")
     try:
-        fresh.write_text(json.dumps(holdings.saved()), encoding="utf-8")
+        fresh.write_text(json.dumps(holdings.saved(wall_ms() - own_ms())), encoding="utf-8")
         os.replace(fresh, path)
     except OSError as error:
         fail(f"{path} can't be written: {error.strerror}", 2)

@@ -73,16 +73,19 @@ class Fetching {
   async run() {
     const stored = await this.#store.load();
     this.#ahead = stored?.ahead ?? 0;
-    if (stored) this.#holdings.restore(stored, this.#now());
+    if (stored) this.#holdings.restore(stored, this.#now(), this.#own.now());
     this.#holdings.move(this.#spots);
-    const known = new Map([...this.#holdings.holding(this.#now())[0], ...entriesOf(this.#options.holding)]);
+    const known = new Map([...this.#holdings.holding(this.#now(), this.#own.now())[0], ...entriesOf(this.#options.holding)]);
+    // What was over by the server's clock, and lives again by the welcome's, is new to the caller, too.
+    const live = this.#holdings.list(this.#now()).map(({ alert }) => /** @type {const} */ ([alert.id, alert.revision]));
+    const before = new Map([...live, ...entriesOf(this.#options.holding)]);
     const cancels = await this.#exchange(known, await tokenFrom(this.#connection.token));
-    const alerts = this.#holdings.list(this.#now()).filter(({ alert }) => alert.revision > (known.get(alert.id) ?? 0));
+    const alerts = this.#holdings.list(this.#now()).filter(({ alert }) => alert.revision > (before.get(alert.id) ?? 0));
     for (const { alert } of alerts.filter(({ affected }) => affected && this.#options.ack)) {
       this.#link?.ack(alert.id, alert.revision);
       this.#holdings.show(alert.id);
     }
-    await this.#store.save((stored) => this.#holdings.merged(stored, this.#now(), this.#ahead));
+    await this.#store.save((stored) => this.#holdings.merged(stored, this.#now(), this.#own.now(), this.#ahead));
     return { alerts, cancels, now: this.#now() };
   }
 
@@ -118,7 +121,7 @@ class Fetching {
         },
         take: (message) => {
           const { type, id, revision, reason } = message;
-          if (type === "alert") this.#holdings.take(message.alert, this.#now());
+          if (type === "alert") this.#holdings.take(message.alert, this.#now(), this.#own.now());
           else if (type === "cancel") this.#holdings.cancel(message);
           else return;
           if (type === "cancel" && Number(revision) > (known.get(String(id)) ?? Infinity))

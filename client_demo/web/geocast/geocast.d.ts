@@ -5,8 +5,8 @@
  *     watchPosition(geocast);
  *     geocast.on("alert", ({ alert }) => { show(alert); geocast.ack(alert); });
  *
- * It stays connected by itself, says on return what it holds, drops what has ended by the server's clock, and keeps
- * what it holds across page loads. What crosses the wire keeps its name (`accuracy_m`, `min_severity`, `expires_at`);
+ * It stays connected by itself, says on return what it holds, takes away what has ended by the server's clock (and shows
+ * it again if that clock was wrong), and keeps what it holds across page loads. What crosses the wire keeps its name (`accuracy_m`, `min_severity`, `expires_at`);
  * everything else is camelCase. All text of an alert is text from outside: put it on the page with `textContent`.
  */
 
@@ -69,7 +69,7 @@ export interface Filter {
 
 // ---- what is held -------------------------------------------------------------------------------------------------
 
-/** An alert that is live and known here. */
+/** An alert that is live, by the server's clock, and known here. */
 export interface Held {
   readonly alert: Alert;
   /**
@@ -128,7 +128,10 @@ export interface Problem {
 }
 
 export interface Events {
-  /** An alert that concerns us and has not been shown yet, over page loads too. */
+  /**
+   * An alert that concerns us and has not been shown yet, over page loads too. After an `expire` it comes again if the
+   * server's clock was wrong, and is right now.
+   */
   alert: Held;
   /** Something that was shown has a higher revision, or `affected` has changed. */
   update: Update;

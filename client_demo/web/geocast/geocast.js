@@ -180,7 +180,7 @@ export class Geocast {
   /** @param {Stored} stored */
   #restore(stored) {
     if (stored.ahead !== null) this.#setAhead(this.#options.clock.now() + stored.ahead);
-    this.#report(this.#holdings.restore(stored, this.now()));
+    this.#report(this.#holdings.restore(stored, this.now(), this.#own.now()));
     this.#settle();
   }
 
@@ -230,7 +230,7 @@ export class Geocast {
 
   /** @returns {Message} */
   #hello() {
-    const [holding, dropped] = this.#holdings.holding(this.now());
+    const [holding, dropped] = this.#holdings.holding(this.now(), this.#own.now());
     this.#report(dropped);
     this.#settle();
     return helloOf(this.#allSpots(), holding, this.#token, this.#filter);
@@ -309,7 +309,11 @@ export class Geocast {
     if (message.type === "pong") this.#setAhead(timeOf(message.now));
     if (message.type === "alert" || message.type === "cancel") {
       const isAlert = message.type === "alert";
-      const changes = isAlert ? this.#holdings.take(message.alert, this.now()) : this.#holdings.cancel(message);
+      const { kept } = this.#holdings;
+      const changes = isAlert
+        ? this.#holdings.take(message.alert, this.now(), this.#own.now())
+        : this.#holdings.cancel(message);
+      if (this.#holdings.kept > kept) this.#link.ping(); // over when it comes: does the server's clock still say so?
       if (changes === null) this.#problem("message", `the server sent an ${message.type} that lacks something`);
       else this.#report(changes);
       if (this.#catchUp > 0) this.#catchUp--;
@@ -324,6 +328,11 @@ export class Geocast {
     if (Number.isNaN(serverNow)) return;
     this.#ahead = serverNow - this.#own.now();
     this.#knowsClock = true;
+    this.#report(this.#expire());
+  }
+
+  #expire() {
+    return this.#holdings.expire(this.now(), this.#own.now());
   }
 
   // ---- going out --------------------------------------------------------------------------------------------------
@@ -336,7 +345,7 @@ export class Geocast {
   #move(spots, position) {
     notTooMany(position ? [position, ...spots] : spots);
     [this.#spots, this.#position] = [spots, position];
-    this.#report(this.#holdings.move(this.#allSpots()));
+    this.#report([...this.#expire(), ...this.#holdings.move(this.#allSpots())]);
     return this.#ask("move", { places: this.places });
   }
 
@@ -376,7 +385,7 @@ export class Geocast {
     if (this.#status.state === "closed") return;
     this.#noticeSleep();
     const now = this.#own.now();
-    this.#report(this.#holdings.expire(this.now()));
+    this.#report(this.#expire());
     if (this.#link && now >= this.#link.due()) this.#link.act();
     if (now >= this.#tokenBy) this.#giveUpOnToken();
     if (now >= this.#renewAt) this.#renew();
@@ -409,7 +418,7 @@ export class Geocast {
     this.#options.clock.clearTimeout(this.#timer);
     if (this.#status.state === "closed") return;
     const now = this.#own.now();
-    const expiry = this.#holdings.nextExpiry() - this.#ahead;
+    const expiry = this.#holdings.nextExpiry(this.#ahead);
     const due = [this.#link?.due() ?? Infinity, expiry, this.#tokenBy, this.#renewAt, this.#saveAt, this.#retryAt];
     const isOver = this.#status.state === "stopped" && Math.min(...due) === Infinity;
     if (isOver) return;
@@ -449,7 +458,7 @@ export class Geocast {
   #save() {
     this.#saveAt = Infinity;
     const ahead = this.#knowsClock ? this.now() - this.#options.clock.now() : null;
-    this.#store.save((stored) => this.#holdings.merged(stored, this.now(), ahead));
+    this.#store.save((stored) => this.#holdings.merged(stored, this.now(), this.#own.now(), ahead));
   }
 
   // ---- events -----------------------------------------------------------------------------------------------------

@@ -1,29 +1,34 @@
 /**
- * What a client holds: alerts and cancels and time in, changes to show out. No I/O, no clock of its own; times in ms.
+ * What a client holds: alerts and cancels and time in, changes to show out. No I/O, no clock of its own; times in ms:
+ * `now` is the server's, as well as it is known, `own` the client's own clock, which nobody sets.
  *
  * Rule 1  A higher revision replaces a lower one; everything else about the same id is ignored.
- * Rule 2  Nothing is held after its `expires_at`, by the own clock corrected by the server's `now`.
+ * Rule 2  Nothing is shown after its `expires_at`, by the own clock corrected by the server's `now`. But that `now` may
+ *         be wrong, and be set right: what it has ended is kept, and shown again when it lives again. It is forgotten
+ *         when the own clock agrees: an alert lives at most from `issued_at` to `expires_at`, from when it came.
  * Rule 3  A cancelled id does not come back: a node that is behind may still send the alert.
  * Rule 4  Frames are the same for everybody: whether we are inside is decided here, by the places that we know.
- * Rule 5  What `holding` leaves out is dropped first, so that the server knows of all that we go on showing.
+ * Rule 5  What `holding` leaves out is dropped first, so that the server knows of all that we show, or may show again.
  * Rule 6  What is stored is merged with what is in the storage: a page beside this one may hold other alerts.
  *
  *     shown before   affected before   now   event when a revision comes     when we move
  *     no             -                 yes   alert                           alert
  *     no             -                 no    none; held in case we walk in   none
  *     yes            any               any   update                          update, if `affected` is another
+ *
+ * What has expired counts as not shown before, so what lives again is an `alert` again.
  */
 
-/** @import { Alert, Cancel, Events, Expire, Held } from "./geocast.js" */
+/** @import { Alert, Cancel, Events, Held } from "./geocast.js" */
 /** @import { Spot } from "./geo.js" */
-/** @typedef {{ alert: Alert, expiresAt: number, affected: boolean, shown: boolean }} Entry */
+/** @typedef {{ alert: Alert, expiresAt: number, keepUntil: number, affected: boolean, shown: boolean, over: boolean }} Entry */
 /** @typedef {"alert" | "update" | "cancel" | "expire"} Kind */
 /** @typedef {{ [Name in Kind]: [Name, Events[Name]] }[Kind]} Change  An event to be told. */
 /** @typedef {{ ahead: number | null, held: Entry[], cancelled: [string, number][] }} Stored */
 
 import { isInside } from "./geo.js";
 
-const MAX_HOLDING = 256; // protocol, `hello`
+const MAX_HOLDING = 256; // protocol, `hello`; and so much is kept of what is over by the server's clock alone
 const MAX_HELD = 4_096; // on one connection; the memory of a page has an end
 const MAX_CANCELLED = 1_024; // for Rule 3; an id is at most 128 characters
 const SEVERITIES = ["extreme", "severe", "moderate", "minor"];
@@ -34,8 +39,11 @@ const mapOf = (value) => (typeof value === "object" && value !== null ? /** @typ
 /** @param {unknown} value @returns {number} ms since 1970; NaN for what is no time */
 export const timeOf = (value) => (typeof value === "string" ? Date.parse(value) : NaN);
 
-/** @param {unknown} value @returns {Entry | null} an alert that was not shown yet; null for what lacks what we need */
-function entryOf(value) {
+/**
+ * @param {unknown} value @param {number} own when it came
+ * @returns {Entry | null} an alert that was not shown yet; null for what lacks what we need
+ */
+function entryOf(value, own) {
   const alert = /** @type {Alert} */ (/** @type {unknown} */ (mapOf(value)));
   const expiresAt = timeOf(alert.expires_at);
   const whole =
@@ -44,8 +52,13 @@ function entryOf(value) {
     !Number.isNaN(expiresAt) &&
     Array.isArray(alert.area) &&
     alert.area.every((shape) => typeof shape === "object" && shape !== null);
-  return whole ? { alert: Object.freeze(alert), expiresAt, affected: false, shown: false } : null;
+  if (!whole) return null;
+  const keepUntil = own + lifeOf(alert);
+  return { alert: Object.freeze(alert), expiresAt, keepUntil, affected: false, shown: false, over: false };
 }
+
+/** How long it lives at most, from when it comes; 0 if it does not say when it was issued. @param {Alert} alert */
+const lifeOf = (alert) => Math.max(0, timeOf(alert.expires_at) - timeOf(alert.issued_at)) || 0;
 
 /** @param {Entry} a @param {Entry} b */
 const latestEndFirst = (a, b) => b.expiresAt - a.expiresAt;
@@ -64,7 +77,7 @@ export class Holdings {
   version = 0;
   /** @type {Map<string, Entry>} */
   #held = new Map();
-  /** @type {Map<string, number>} id -> when it would have ended */
+  /** @type {Map<string, number>} id -> when it would have ended, by the own clock */
   #cancelled = new Map();
   /** @type {readonly Spot[] | null} null: not known yet, what was stored about `affected` stands */
   #spots = null;
@@ -81,9 +94,18 @@ export class Holdings {
     return live.map(heldOf).sort(byUrgency);
   }
 
-  /** When the next alert ends, by the server's time; Infinity when nothing is held. */
-  nextExpiry() {
-    return Math.min(Infinity, ...[...this.#held.values()].map((entry) => entry.expiresAt));
+  /**
+   * When, by the own clock, the next alert ends or is forgotten; Infinity when nothing is held.
+   * @param {number} ahead the server's clock minus the own one
+   */
+  nextExpiry(ahead) {
+    const next = (/** @type {Entry} */ entry) => (entry.over ? entry.keepUntil : entry.expiresAt - ahead);
+    return Math.min(Infinity, ...[...this.#held.values()].map(next));
+  }
+
+  /** How many are over by the server's clock, and may be live all the same (Rule 2). */
+  get kept() {
+    return [...this.#held.values()].filter((entry) => entry.over).length;
   }
 
   /** @param {string} id @returns {number} the revision that is held; 0 for none */
@@ -91,27 +113,30 @@ export class Holdings {
     return this.#held.get(id)?.alert.revision ?? 0;
   }
 
-  /** @param {number} now @returns {Change[]} what has ended, and is dropped */
-  expire(now) {
-    for (const [id, until] of this.#cancelled) if (until <= now) this.#cancelled.delete(id);
-    const over = [...this.#held.values()].filter((entry) => entry.expiresAt <= now);
-    return this.#dropAll(over, "expired");
+  /** Look at the clocks. @param {number} now @param {number} own @returns {Change[]} what has ended, or lives again */
+  expire(now, own) {
+    const changes = [...this.#held.values()].flatMap((entry) => this.#look(entry, now));
+    this.#forget(own);
+    return changes;
   }
 
   /**
    * Take a revision from an `alert` message.
-   * @param {unknown} value @param {number} now @returns {Change[] | null} null for what is no alert
+   * @param {unknown} value @param {number} now @param {number} own @returns {Change[] | null} null for what is no alert
    */
-  take(value, now) {
-    const entry = entryOf(value);
+  take(value, now, own) {
+    const entry = entryOf(value, own);
     if (entry === null) return null;
     const { id, revision } = entry.alert;
     const held = this.#held.get(id);
-    if (this.#cancelled.has(id) || entry.expiresAt <= now || revision <= (held?.alert.revision ?? 0)) return [];
+    const isOver = entry.expiresAt <= now && entry.keepUntil <= own;
+    if (this.#cancelled.has(id) || isOver || revision <= (held?.alert.revision ?? 0)) return [];
     if (held) [entry.affected, entry.shown] = [held.affected, held.shown];
     this.#held.set(id, entry);
     this.version++;
-    return [...this.#judge(entry, "revision"), ...this.#dropBeyond(MAX_HELD)];
+    const changes = [...this.#look(entry, now), ...this.#judge(entry, "revision"), ...this.#dropBeyond(MAX_HELD)];
+    this.#forget(own);
+    return changes;
   }
 
   /**
@@ -123,7 +148,7 @@ export class Holdings {
     if (typeof id !== "string" || typeof revision !== "number") return null;
     const entry = this.#held.get(id);
     if (entry === undefined || revision <= entry.alert.revision) return [];
-    this.#remember(id, entry.expiresAt);
+    this.#remember(id, entry.keepUntil);
     this.#drop(entry);
     /** @type {Cancel} */
     const event = { ...heldOf(entry), reason: String(reason ?? ""), cancelled_at: String(cancelled_at ?? "") };
@@ -144,11 +169,12 @@ export class Holdings {
 
   /**
    * `holding` for a `hello`, id -> revision, and what had to be dropped for it (Rules 2 and 5). What we are no longer
-   * inside of is listed too: its cancel, or a revision that brings it back, is for us.
-   * @param {number} now @returns {[Map<string, number>, Change[]]}
+   * inside of is listed too: its cancel, or a revision that brings it back, is for us. So is what only the server's
+   * clock has ended: what lives again may have been cancelled meanwhile.
+   * @param {number} now @param {number} own @returns {[Map<string, number>, Change[]]}
    */
-  holding(now) {
-    const changes = [...this.expire(now), ...this.#dropBeyond(MAX_HOLDING)];
+  holding(now, own) {
+    const changes = [...this.expire(now, own), ...this.#dropBeyond(MAX_HOLDING)];
     return [new Map([...this.#held].map(([id, { alert }]) => [id, alert.revision])), changes];
   }
 
@@ -156,43 +182,70 @@ export class Holdings {
 
   /**
    * Take what was stored; what is held already stands.
-   * @param {Stored} stored @param {number} now @returns {Change[]}
+   * @param {Stored} stored @param {number} now @param {number} own @returns {Change[]}
    */
-  restore({ held, cancelled }, now) {
+  restore({ held, cancelled }, now, own) {
     for (const [id, until] of cancelled) {
       this.#remember(id, until);
       this.#held.delete(id);
     }
-    for (const entry of held.filter((entry) => entry.expiresAt > now && !this.#cancelled.has(entry.alert.id))) {
-      const mine = this.#held.get(entry.alert.id);
-      if (mine) mine.shown ||= entry.shown;
-      if (entry.alert.revision <= this.revision(entry.alert.id)) continue;
-      this.#held.set(entry.alert.id, { ...entry, shown: mine?.shown ?? entry.shown });
-      this.version++;
-    }
+    for (const entry of held.filter(({ alert }) => !this.#cancelled.has(alert.id))) this.#restoreOne(entry, now, own);
+    this.#forget(own);
     return [...this.#held.values()].flatMap((entry) => this.#judge(entry, "moved"));
+  }
+
+  /** The own clock may have begun anew, so nothing is kept for longer than it lives. What is over ends without a word.
+   * @param {Entry} entry @param {number} now @param {number} own */
+  #restoreOne(entry, now, own) {
+    const { alert, expiresAt } = entry;
+    const mine = this.#held.get(alert.id);
+    if (mine) mine.shown ||= entry.shown && !mine.over;
+    if (alert.revision <= this.revision(alert.id)) return;
+    const over = expiresAt <= now;
+    const keepUntil = Math.min(entry.keepUntil, own + lifeOf(alert));
+    this.#held.set(alert.id, { ...entry, over, keepUntil, shown: !over && (mine?.shown ?? entry.shown) });
+    this.version++;
   }
 
   /**
    * What to store (Rule 6): the highest revision that either side has, nothing that either side knows to be cancelled.
    * @param {Stored | null} stored what the storage has now
-   * @param {number} now @param {number | null} ahead @returns {Stored}
+   * @param {number} now @param {number} own @param {number | null} ahead @returns {Stored}
    */
-  merged(stored, now, ahead) {
+  merged(stored, now, own, ahead) {
     const both = new Holdings(false);
-    both.restore({ ahead, held: [...this.#held.values()], cancelled: [...this.#cancelled] }, now);
-    if (stored) both.restore(stored, now);
+    both.restore({ ahead, held: [...this.#held.values()], cancelled: [...this.#cancelled] }, now, own);
+    if (stored) both.restore(stored, now, own);
     both.#dropBeyond(MAX_HOLDING);
     return { ahead, held: [...both.#held.values()], cancelled: [...both.#cancelled] };
   }
 
-  // ---- inside -----------------------------------------------------------------------------------------------------
+  // ---- over, and inside -------------------------------------------------------------------------------------------
+
+  /** Is it over by the server's clock, or no longer? (Rule 2) @param {Entry} entry @param {number} now @returns {Change[]} */
+  #look(entry, now) {
+    const { over: wasOver, shown: wasShown } = entry;
+    entry.over = entry.expiresAt <= now;
+    if (entry.over !== wasOver) this.version++;
+    if (!entry.over) return wasOver ? this.#judge(entry, "moved") : [];
+    entry.shown = false;
+    return wasShown ? [["expire", { ...heldOf(entry), cause: "expired" }]] : [];
+  }
+
+  /** Drop what both clocks have ended, and what is too much to keep of the rest; none of it is shown. @param {number} own */
+  #forget(own) {
+    for (const [id, until] of this.#cancelled) if (until <= own) this.#cancelled.delete(id);
+    const over = [...this.#held.values()].filter((entry) => entry.over).sort(latestEndFirst);
+    const kept = new Set(over.filter(({ keepUntil }) => keepUntil > own).slice(0, MAX_HOLDING));
+    for (const entry of over) if (!kept.has(entry)) this.#drop(entry);
+  }
 
   /** Apply the table. @param {Entry} entry @param {"revision" | "moved"} cause @returns {Change[]} */
   #judge(entry, cause) {
     const before = entry.affected;
     if (this.#spots) entry.affected = isInside(entry.alert.area, this.#spots);
     const differs = entry.affected !== before;
+    if (entry.over) return [];
     if (differs) this.version++;
     if (entry.shown) return cause === "revision" || differs ? [["update", { ...heldOf(entry), cause }]] : [];
     if (!entry.affected || !this.#shows) return [];
@@ -203,13 +256,9 @@ export class Holdings {
   /** @param {number} limit @returns {Change[]} */
   #dropBeyond(limit) {
     if (this.#held.size <= limit) return [];
-    return this.#dropAll([...this.#held.values()].sort(latestEndFirst).slice(limit), "dropped");
-  }
-
-  /** @param {Entry[]} entries @param {Expire["cause"]} cause @returns {Change[]} */
-  #dropAll(entries, cause) {
-    for (const entry of entries) this.#drop(entry);
-    return entries.filter((entry) => entry.shown).map((entry) => ["expire", { ...heldOf(entry), cause }]);
+    const dropped = [...this.#held.values()].sort(latestEndFirst).slice(limit);
+    for (const entry of dropped) this.#drop(entry);
+    return dropped.filter(({ shown }) => shown).map((entry) => ["expire", { ...heldOf(entry), cause: "dropped" }]);
   }
 
   /** @param {Entry} entry */
@@ -234,9 +283,11 @@ export function readStored(text) {
     return {
       ahead: typeof ahead === "number" ? ahead : null,
       held: held.slice(0, MAX_HOLDING).flatMap((item) => {
-        const { alert, affected, shown } = mapOf(item);
-        const entry = entryOf(alert);
-        return entry ? [{ ...entry, affected: affected === true, shown: shown === true }] : [];
+        const { alert, affected, shown, keepUntil } = mapOf(item);
+        const entry = entryOf(alert, 0);
+        if (!entry) return [];
+        const until = typeof keepUntil === "number" ? keepUntil : 0; // 0: written by an older version
+        return [{ ...entry, keepUntil: until, affected: affected === true, shown: shown === true }];
       }),
       cancelled: cancelled
         .slice(0, MAX_CANCELLED)

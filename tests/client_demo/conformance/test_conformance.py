@@ -31,7 +31,7 @@ HOME = Place.at(32.7767, -96.797)
 WAIT_S = 20.0
 SIDE_BY_SIDE = 20
 # When to come back has nothing to do with the format.
-PLAYED = {"json": list(SCENARIOS), "msgpack": ["many", "clock", "basics", "revisions", "inside"]}
+PLAYED = {"json": list(SCENARIOS), "msgpack": ["many", "clock", "wrong-clock", "basics", "revisions", "inside"]}
 ROOT = __file__.rpartition("/tests/")[0]
 
 Run = Callable[[str], Coroutine[Any, Any, object]]
@@ -134,6 +134,13 @@ class Hoarder(Holdings):
 
     def take_alert(self, alert, own):
         return super().take_alert(alert, own - 10**9)
+
+
+class Forgets(Holdings):
+    """Forgets at once what the server's clock has ended, as clients did before C2a."""
+
+    def take_alert(self, alert, own):
+        return super().take_alert({key: value for key, value in alert.items() if key != "issued_at"}, own)
 
 
 class OwnTime(Holdings):
@@ -282,6 +289,7 @@ BROKEN: dict[str, tuple[str, str, Run]] = {
     "takes the latest for the newest": ("revisions", "revisions", a_client(holding(LatestWins))),
     "never drops": ("expiry", "clock", a_client(holding(Hoarder))),
     "believes its own clock": ("clock", "clock", a_client(holding(OwnTime))),
+    "shows what a wrong clock has ended": ("wrong-clock", "wrong-clock", a_client(Eager)),
     "acknowledges everything": ("inside", "inside", a_client(Eager)),
     "says nothing of what it holds": ("holding", "revisions", a_client(Forgetful)),
     "lists all that it holds": ("at-most-256", "many", a_client(holding(Unbounded))),
@@ -362,6 +370,18 @@ def test_what_can_not_be_seen_is_said_to_be_so():
 
     found = {v.duty: v.outcome for v in verdicts([SCENARIOS["inside"], SCENARIOS["new-token"]], asyncio.run(play()))}
     assert (found["inside"], found["new-token"]) == (NOT_APPLICABLE, NOT_APPLICABLE)
+
+
+def test_who_forgets_what_a_wrong_clock_has_ended_is_not_failed():
+    """C2a is no must."""
+
+    async def play():
+        names, run = ("clock", "wrong-clock"), a_client(holding(Forgets))
+        return await asyncio.gather(*(play_alone(SCENARIOS[n], started(run), "127.0.0.1", WAIT_S) for n in names))
+
+    found = {v.duty: v.outcome for v in verdicts([SCENARIOS["clock"], SCENARIOS["wrong-clock"]], asyncio.run(play()))}
+    assert found["wrong-clock"] == NOT_APPLICABLE
+    assert FAIL not in found.values()
 
 
 # ---- the command ---------------------------------------------------------------------------------------------------

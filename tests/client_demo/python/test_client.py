@@ -355,6 +355,30 @@ def test_a_pong_keeps_the_connection_and_sets_the_clock():
 
 
 @scenario
+async def test_what_is_over_when_it_comes_is_shown_when_the_servers_clock_turns_out_to_be_wrong():
+    """The client asks for the time at once; once, however much comes."""
+    pings, changes = [], []
+    hours = 7_200_000
+
+    async def script(session):
+        await session.welcome(now=format_time(wall_ms() + hours))
+        for key in ("a", "b"):
+            await session.send(type="alert", alert={**alert(key), "issued_at": format_time(wall_ms())})
+        pings.append(await session.read())
+        assert changes == []
+        await session.send(type="pong", now=format_time(wall_ms()))
+        assert [(await session.read())["type"] for _ in range(2)] == ["ack", "ack"]
+        client.stop()
+        await session.stay()
+
+    async with FakeNode(script).running() as url:
+        client = quick(url, on_change=lambda change: changes.append((change.kind, change.alert["id"])))
+        await client.run()
+    assert [message["type"] for message in pings] == ["ping"]
+    assert changes == [("new", "a"), ("new", "b")]
+
+
+@scenario
 async def test_an_alert_is_dropped_when_it_ends():
     """Without a word from the server."""
     changes = []

@@ -179,13 +179,90 @@ def test_an_unknown_shape_is_shown(holdings):
     assert kinds(holdings.take_alert(strange, NOW)) == [(Kind.NEW, "a", 1)]
 
 
+HOUR = 3_600_000
+
+
+def issued(key="a", revision=1, **more):
+    """An alert that says when it was issued: now, and it lives for an hour."""
+    return alert(key, revision, **{"issued_at": format_time(NOW), **more})
+
+
+def test_what_only_the_servers_clock_has_ended_is_shown_again(holdings):
+    """The clock of the node was set, and was set right: what came before is back, and what came meanwhile is new."""
+    holdings.take_alert(issued("before"), NOW)
+    holdings.set_clock(NOW + 2 * HOUR, NOW)
+    assert kinds(holdings.expire(NOW)) == [(Kind.EXPIRED, "before", 1)]
+    assert holdings.take_alert(issued("meanwhile"), NOW) == []
+    assert (len(holdings), list(holdings), holdings.here(), holdings.kept) == (0, [], [], 2)
+    assert holdings.holding(NOW) == ({"before": 1, "meanwhile": 1}, [])
+    assert holdings.next_expiry() == NOW + HOUR
+    holdings.set_clock(NOW + 25_000, NOW + 25_000)
+    assert kinds(holdings.expire(NOW + 25_000)) == [(Kind.NEW, "before", 1), (Kind.NEW, "meanwhile", 1)]
+    assert holdings.expire(NOW + 25_000) == []
+
+
+def test_what_is_not_shown_is_not_reported_by_walking_and_is_new_where_one_is_when_it_lives_again(holdings):
+    """Nor is its cancel."""
+    for key in ("a", "b"):
+        holdings.take_alert(issued(key), NOW)
+    holdings.set_clock(NOW + 2 * HOUR, NOW)
+    holdings.expire(NOW)
+    assert holdings.move([FAR]) == holdings.move([HOME]) == holdings.take_cancel(cancel("b")) == []
+    holdings.move([FAR])
+    holdings.set_clock(NOW, NOW)
+    assert holdings.expire(NOW) == []
+    assert kinds(holdings.move([HOME])) == [(Kind.NEW, "a", 1)]
+
+
+def test_a_revision_that_has_ended_by_the_servers_clock_takes_the_alert_off_the_screen(holdings):
+    """Nothing is shown after its end, and an old version is not either."""
+    holdings.take_alert(issued(lasts_ms=HOUR), NOW)
+    assert kinds(holdings.take_alert(issued(revision=2, lasts_ms=0, issued_at=format_time(NOW - 1)), NOW)) == [
+        (Kind.EXPIRED, "a", 2)
+    ]
+    assert (holdings.here(), holdings.kept) == ([], 1)
+
+
+def test_256_are_kept_and_listed_after_what_is_live(holdings):
+    """Those that end last."""
+    holdings.set_clock(NOW + 2 * HOUR, NOW)
+    for number in range(MAX_HOLDING + 1):
+        holdings.take_alert(issued(f"n{number}", lasts_ms=HOUR + number), NOW)
+    assert holdings.kept == MAX_HOLDING
+    holdings.take_alert(issued("live", lasts_ms=3 * HOUR), NOW)
+    listed, dropped = holdings.holding(NOW)
+    assert list(listed) == ["live", *(f"n{number}" for number in range(MAX_HOLDING, 1, -1))]
+    assert dropped == []
+
+
+@pytest.mark.parametrize("wall_off_ms", [0, 2 * HOUR, -2 * HOUR], ids=["right", "ahead", "behind"])
+def test_what_was_saved_is_kept_by_the_wall_clock_and_no_longer_than_it_lives(holdings, wall_off_ms):
+    """The own clock of the next run begins at 0; the wall clock may be wrong by then."""
+    holdings.take_alert(issued(), NOW)
+    again = Holdings([HOME])
+    again.restore(json.loads(json.dumps(holdings.saved())), 0, NOW + HOUR // 2 + wall_off_ms)
+    again.set_clock(NOW + 9 * HOUR, 0)
+    assert kinds(again.expire(0)) == [(Kind.EXPIRED, "a", 1)]
+    assert again.kept == (wall_off_ms != 2 * HOUR)
+    assert again.next_expiry() == {0: HOUR // 2, 2 * HOUR: None, -2 * HOUR: HOUR}[wall_off_ms]
+
+
+def test_what_an_older_release_has_saved_is_held_and_not_kept(holdings):
+    """It does not say for how long it may be kept."""
+    holdings.restore([{"alert": issued(), "shown": True}], NOW)
+    assert holdings.holding(NOW) == ({"a": 1}, [])
+    holdings.set_clock(NOW + 2 * HOUR, NOW)
+    assert kinds(holdings.expire(NOW)) == [(Kind.EXPIRED, "a", 1)]
+    assert holdings.kept == 0
+
+
 def test_what_was_saved_is_held_again_where_one_is_now(holdings):
     """It is no news, its revisions and its cancel are; through JSON."""
     holdings.take_alert(alert("a"), NOW)
     holdings.take_alert(alert("b", at=FAR), NOW)
     again = Holdings([FAR])
     again.set_clock(NOW, 0)
-    again.restore(json.loads(json.dumps(holdings.saved())))
+    again.restore(json.loads(json.dumps(holdings.saved())), own_ms=0)
     assert again.holding(0) == ({"a": 1, "b": 1}, [])
     assert again.take_alert(alert("a"), 0) == []
     assert kinds(again.take_cancel(cancel("a"))) == [(Kind.CANCELLED, "a", 1)]

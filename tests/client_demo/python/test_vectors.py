@@ -51,6 +51,22 @@ def test_what_is_over_by_the_servers_clock(case):
     assert len(holdings) == case["live"]
 
 
+@pytest.mark.parametrize("case", cases("kept"))
+def test_what_is_kept_while_a_clock_is_wrong(case):
+    """C2, C2a: shown by the server's clock, forgotten when nobody's clock has it live."""
+    holdings = Holdings([Place.from_map(vectors("kept")["place"])])
+    for step in case["steps"]:
+        own, message = step["own_ms"], step.get("message")
+        if "now" in step:
+            holdings.set_clock(parse_time(step["now"]), own)
+        elif message is not None:
+            take = {"alert": lambda m, at: holdings.take_alert(m["alert"], at)}
+            take.get(message["type"], lambda m, at: holdings.take_cancel(m))(message, own)
+        holdings.expire(own)
+        assert {held["id"]: held["revision"] for held in holdings.here()} == step["shown"]
+        assert holdings.holding(own)[0] == step["holding"]
+
+
 @pytest.mark.parametrize("case", cases("holding"))
 def test_what_holding_lists(case):
     holdings, now = Holdings([HOME]), parse_time(case["now"])

@@ -249,6 +249,50 @@ test("what was in the pipe when the device went to sleep is asked for anew", asy
   assert.deepEqual(geocast.held(), []);
 });
 
+test("what only the server's clock has ended is shown again when that clock is right", async () => {
+  const { geocast, socket, events } = await join();
+  tell(socket, "a");
+  await clock.pass(25_000);
+  socket.say({ type: "pong", now: time(clock.wall + 7_200_000) });
+  assert.deepEqual([geocast.held(), events], [[], ["alert a", "expire a expired"]]);
+  geocast.setPlaces([AWAY]);
+  geocast.setPlaces([HOME]);
+  socket.end(1012);
+  await clock.pass(2_000);
+  FakeSocket.last.onopen();
+  assert.deepEqual(FakeSocket.last.took("hello")[0].holding, { a: 1 });
+  FakeSocket.last.welcome(clock);
+  assert.deepEqual([ids(geocast), events.at(-1), events.length], [["a"], "alert a", 3]);
+  await clock.pass(3_600_000);
+  assert.deepEqual([geocast.held(), events.at(-1)], [[], "expire a expired"]);
+});
+
+test("what is over when it comes is asked about, and shown if the server's clock was wrong", async () => {
+  const { geocast, events } = await start();
+  FakeSocket.last.welcome(clock, { now: time(clock.wall + 7_200_000) });
+  for (const id of ["a", "b"]) tell(FakeSocket.last, id);
+  assert.deepEqual([geocast.held(), FakeSocket.last.took("ping").length > 0], [[], true]);
+  FakeSocket.last.say({ type: "pong", now: time(clock.wall) });
+  assert.deepEqual([ids(geocast), events], [["a", "b"], ["alert a", "alert b"]]);
+  tell(FakeSocket.last, "ended", { issued_at: time(clock.wall - 2), expires_at: time(clock.wall - 2) });
+  assert.deepEqual(FakeSocket.last.took("ping"), []);
+});
+
+test("over a page load: what a wrong clock has ended is kept, and shown when the clock is right", async () => {
+  const storage = memory();
+  const { geocast, socket } = await join({ storage });
+  tell(socket, "a");
+  await clock.pass(25_000);
+  socket.say({ type: "pong", now: time(clock.wall + 7_200_000) });
+  geocast.close();
+  const again = await start({ storage });
+  assert.deepEqual([again.geocast.held(), again.events], [[], []]);
+  FakeSocket.last.onopen();
+  assert.deepEqual(FakeSocket.last.took("hello")[0].holding, { a: 1 });
+  FakeSocket.last.welcome(clock);
+  assert.deepEqual([ids(again.geocast), again.events], [["a"], ["alert a"]]);
+});
+
 test("a clock that is set back stops nothing; one that is set forward by a year costs a connection", async () => {
   const { geocast, socket } = await join();
   tell(socket, "a");

@@ -5,7 +5,7 @@ import { test } from "node:test";
 
 import { spotsOf } from "../../../client_demo/web/geocast/geo.js";
 import { Holdings, readStored } from "../../../client_demo/web/geocast/holdings.js";
-import { alert, FakeClock, HOME } from "./fakes.mjs";
+import { alert, FakeClock, HOME, time } from "./fakes.mjs";
 
 const clock = new FakeClock();
 const [now, home] = [clock.wall, spotsOf([HOME], undefined)];
@@ -14,14 +14,14 @@ const [now, home] = [clock.wall, spotsOf([HOME], undefined)];
 function holding(shows, revision = 1, stored = null) {
   const holdings = new Holdings(shows);
   holdings.move(home);
-  holdings.take(alert(clock, "a", { revision }), now);
-  return readStored(JSON.stringify(holdings.merged(stored, now, 0)));
+  holdings.take(alert(clock, "a", { revision }), now, now);
+  return readStored(JSON.stringify(holdings.merged(stored, now, now, 0)));
 }
 
 test("what is fetched without being shown is told by the page", () => {
   const page = new Holdings();
   assert.deepEqual(
-    page.restore(holding(false), now).map(([name]) => name),
+    page.restore(holding(false), now, now).map(([name]) => name),
     ["alert"],
     "also while no place is known",
   );
@@ -39,16 +39,69 @@ test("what either side has shown is shown, and the higher revision stands", () =
     ]) {
       const page = new Holdings();
       page.move(home);
-      assert.deepEqual(page.restore(stored, now), []);
+      assert.deepEqual(page.restore(stored, now, now), []);
       assert.equal(page.revision("a"), Math.max(shown, unshown));
     }
   }
 });
 
 test("what has ended is neither stored nor restored", () => {
+  const later = now + 3_600_000;
   const stored = holding(true);
-  assert.deepEqual(new Holdings().merged(stored, now + 3_600_000, 0).held, []);
+  assert.deepEqual(new Holdings().merged(stored, later, later, 0).held, []);
   const page = new Holdings();
-  page.restore(stored, now + 3_600_000);
+  page.restore(stored, later, later);
   assert.deepEqual(page.list(0), []);
+});
+
+test("256 are kept of what only the server's clock has ended, those that end last", () => {
+  const holdings = new Holdings();
+  holdings.move(home);
+  const ahead = now + 7_200_000;
+  for (let n = 0; n < 257; n++) {
+    const expires_at = time(now + 3_600_000 + n);
+    assert.deepEqual(holdings.take(alert(clock, `n${n}`, { expires_at }), ahead, now), []);
+  }
+  assert.equal(holdings.kept, 256);
+  holdings.take(alert(clock, "live", { expires_at: time(ahead + 1) }), ahead, now);
+  const [listed, dropped] = holdings.holding(ahead, now);
+  assert.deepEqual([listed.size, listed.has("live"), listed.has("n0"), listed.has("n1"), dropped.length], [256, true, false, false, 0]);
+});
+
+test("what is kept is stored, and no longer than it lives", () => {
+  const ahead = now + 7_200_000;
+  const stored = readStored(JSON.stringify(new Holdings().merged(holding(true), ahead, now + 1_800_000, 0)));
+  for (const [own, kept] of [
+    [now + 1_800_000, 1],
+    [now + 3_600_000, 0],
+    [now - 86_400_000, 1], // the device's clock is set back, and the page loaded anew
+  ]) {
+    const page = new Holdings();
+    page.move(home);
+    assert.deepEqual(page.restore(stored, ahead, own), [], "what is over says nothing");
+    assert.deepEqual([page.list(ahead), page.kept], [[], kept]);
+    if (kept) assert.ok(page.nextExpiry(ahead - own) <= own + 3_600_000);
+    const again = page.expire(now, own).map(([name]) => name);
+    assert.deepEqual(again, kept ? ["alert"] : []);
+  }
+});
+
+test("what an older release has stored is held, and not kept", () => {
+  const { held, ...rest } = JSON.parse(JSON.stringify(new Holdings().merged(holding(true), now, now, 0)));
+  const stored = readStored(JSON.stringify({ ...rest, held: held.map(({ alert, affected, shown }) => ({ alert, affected, shown })) }));
+  const page = new Holdings();
+  page.restore(stored, now, now);
+  assert.equal(page.list(now).length, 1);
+  assert.deepEqual(page.expire(now + 7_200_000, now).map(([name, { cause }]) => `${name} ${cause}`), ["expire expired"]);
+  assert.equal(page.kept, 0);
+});
+
+test("a cancel is remembered by the own clock: a server's that is wrong for a moment brings nothing back", () => {
+  const page = new Holdings();
+  page.move(home);
+  page.take(alert(clock, "a"), now, now);
+  page.cancel({ type: "cancel", id: "a", revision: 2, reason: "over", cancelled_at: time(now) });
+  page.expire(now + 7_200_000, now + 1);
+  assert.deepEqual(page.take(alert(clock, "a"), now, now + 2), []);
+  assert.deepEqual(page.list(now), []);
 });

@@ -9,7 +9,7 @@ import { Geocast } from "../../../client_demo/web/geocast/geocast.js";
 import { isInside, spotsOf } from "../../../client_demo/web/geocast/geo.js";
 import { Holdings } from "../../../client_demo/web/geocast/holdings.js";
 import { afterClose, Backoff } from "../../../client_demo/web/geocast/reconnect.js";
-import { alert, FakeClock, FakeSocket, HOME } from "./fakes.mjs";
+import { alert, FakeClock, FakeSocket, HOME, time } from "./fakes.mjs";
 
 const vectors = (name) =>
   JSON.parse(readFileSync(new URL(`../../../client_demo/conformance/vectors/${name}.json`, import.meta.url), "utf-8"));
@@ -49,12 +49,32 @@ test("what is over by the server's clock", async () => {
   }
 });
 
+test("what is kept while a clock is wrong", () => {
+  const { place, cases } = vectors("kept");
+  for (const { why, steps } of cases) {
+    const holdings = new Holdings();
+    holdings.move(spotsOf([place], undefined));
+    let ahead = 0;
+    for (const { own_ms, now, message, shown, holding } of steps) {
+      const server = () => own_ms + ahead;
+      if (now) ahead = Date.parse(now) - own_ms;
+      else if (message?.type === "alert") holdings.take(message.alert, server(), own_ms);
+      else if (message) holdings.cancel(message);
+      holdings.expire(server(), own_ms);
+      const seen = holdings.list(server()).map(({ alert }) => [alert.id, alert.revision]);
+      assert.deepEqual(Object.fromEntries(seen), shown, why);
+      assert.deepEqual(Object.fromEntries(holdings.holding(server(), own_ms)[0]), holding, why);
+    }
+  }
+});
+
 test("what `holding` lists", () => {
   for (const { why, now, held, holding, dropped } of vectors("holding").cases) {
     const holdings = new Holdings();
     holdings.move(spotsOf([HOME], undefined));
-    for (const one of held) holdings.take(alert(clock, one.id, one), 0);
-    const [listed, changes] = holdings.holding(Date.parse(now));
+    const issued_at = time(Date.parse(now) - 1); // and it came so long ago that it is over by every clock
+    for (const one of held) holdings.take(alert(clock, one.id, { issued_at, ...one }), 0, -1e9);
+    const [listed, changes] = holdings.holding(Date.parse(now), 0);
     assert.deepEqual(Object.fromEntries(listed), holding, why);
     const gone = changes.filter(([, { cause }]) => cause === "dropped").map(([, event]) => event.alert.id);
     assert.deepEqual(gone.sort(), dropped, why);
@@ -66,14 +86,13 @@ test("what replaces what", () => {
   for (const { why, steps } of cases) {
     const holdings = new Holdings();
     holdings.move(spotsOf([place], undefined));
-    const ids = new Set(steps.map(({ message }) => message.alert?.id ?? message.id));
     for (const { message, effect, held } of steps) {
       const changes =
-        message.type === "alert" ? holdings.take(message.alert, Date.parse(now)) : holdings.cancel(message);
+        message.type === "alert" ? holdings.take(message.alert, Date.parse(now), 0) : holdings.cancel(message);
       const effects = changes.map(([name]) => ({ alert: "shown", update: "shown", cancel: "cancelled" })[name]);
       assert.deepEqual(effects.length ? effects : ["nothing"], [effect], why);
-      const revisions = [...ids].map((id) => [id, holdings.revision(id)]).filter(([, revision]) => revision);
-      assert.deepEqual(Object.fromEntries(revisions), held, why);
+      const shown = holdings.list(Date.parse(now)).map(({ alert }) => [alert.id, alert.revision]);
+      assert.deepEqual(Object.fromEntries(shown), held, why);
     }
   }
 });
