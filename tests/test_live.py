@@ -144,7 +144,7 @@ def test_what_the_wall_clock_alone_has_ended_is_withheld(alerts, clock):
     clock.wall_ms = ENDS_MS
     assert alerts.expire(clock.now()) == []
     assert alerts.find("a-1", clock.now()) is alert
-    assert alert.told[1] == RECIPIENT | CURRENT | SENT
+    assert alert.told(1) == RECIPIENT | CURRENT | SENT
     assert alerts.withheld(clock.now()) == 1
     clock.monotonic += HALF_HOUR_S
     alerts.expire(clock.now())
@@ -295,7 +295,7 @@ def test_who_was_sent_a_revision_is_a_recipient_and_has_it(alerts, clock):
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1, 2))
     alert.mark_sent_to(3)
-    assert [int(told) for told in alert.told[:5]] == [0] + [RECIPIENT | CURRENT | SENT] * 3 + [0]
+    assert [alert.told(row) for row in range(5)] == [0] + [RECIPIENT | CURRENT | SENT] * 3 + [0]
     assert alert.recipients().tolist() == []
     alerts.apply(a_revision(revision=2), clock.now())
     assert alert.recipients().tolist() == [1, 2, 3]
@@ -339,7 +339,7 @@ def test_an_acknowledgement_counts_once_and_only_for_what_was_sent(alerts, clock
         for row in (0, 1, 2):
             alert.acknowledge(row, 1)
     assert (alert.sent, alert.acked) == (1, 1)
-    assert alert.told[1] & ACKED
+    assert alert.told(1) & ACKED
 
 
 @pytest.mark.parametrize("number", [0, 2, 3, -1, 2**31 - 1])
@@ -428,7 +428,7 @@ def test_who_is_ahead_of_the_node_is_sent_nothing_until_it_has_caught_up(alerts,
     for number, recipients in [(2, []), (3, []), (4, [1]), (5, [1])]:
         alerts.apply(a_revision(revision=number), clock.now())
         assert alert.recipients().tolist() == recipients
-    assert alert.ahead == {}
+    assert alert._told.ahead == {}
 
 
 def test_who_is_ahead_is_told_of_the_cancel(alerts, clock):
@@ -458,8 +458,8 @@ def test_forgotten_rows_know_nothing(alerts, clock):
         alert.claim(3, 9)
     alerts.forget(rows(1, 3))
     for alert in alerts:
-        assert [int(told) for told in alert.told[:4]] == [0, 0, RECIPIENT | CURRENT | SENT, 0]
-        assert alert.ahead == {}
+        assert [alert.told(row) for row in range(4)] == [0, 0, RECIPIENT | CURRENT | SENT, 0]
+        assert alert._told.ahead == {}
         alert.acknowledge(1, 1)
         assert alert.acked == 0
 

@@ -42,8 +42,9 @@ from .closing import Close
 from .filters import Filter, Filters
 from .frames import PING, WIRES, Wire, encode
 from .index import PlaceIndex, nearest_first
-from .live import CURRENT, RECIPIENT, LiveAlert, LiveAlerts, Rows
+from .live import CURRENT, RECIPIENT, LiveAlert, LiveAlerts
 from .session import HEARTBEAT_S, Peer, Place, Rights
+from .told import Rows
 
 SLICE = 256  # rows of a turn: about 1.1 ms of writes (`bench fanout`: 4.3 µs each)
 NEAREST = 256  # rows that go first, in order of distance; to sort all of a million would take 77 ms
@@ -126,15 +127,16 @@ class Hub:
         self._slow_since = np.zeros(capacity)
         self._token_deadline = np.full(capacity, np.inf)
 
-        # For rows that are new or have a new token: the alerts of which the session may be a recipient that lacks what
-        # is current. For all other rows these are the alerts in flight, and `settle` looks at those.
-        self._doubtful: dict[int, Iterable[LiveAlert]] = {}
+        # By row: alerts of which the session lacks what is current, though it is a recipient and no flight has it for
+        # the row. It claimed to hold them, was slow, or may not see them. All others that it lacks are in flight.
+        self._missed: dict[int, set[LiveAlert]] = {}
 
         self._free = list(range(capacity - 1, -1, -1))
         self._given_back: list[int] = []  # rows that `sweep` has to clear before they are free (Rule 5)
         self._top = 0  # all rows that were ever in use are below it; columns are looked at up to here
 
         self._waiting: list[Flight] = []  # for a bit; a heap, the most urgent first
+        self._waits: dict[LiveAlert, Flight] = {}  # the newest of those, by alert
         self._flying: list[Flight] = []  # in order of urgency
         self._bits = [np.uint64(1 << n) for n in range(FLIGHTS)]  # those that no flight has
         self._alive = np.uint64(0)  # those that a flight has (Rule 1)
@@ -180,7 +182,8 @@ class Hub:
         self._last_read[row] = self._last_write[row] = self._last_ping[row] = now.monotonic
         self.regrant(row, rights)
         self._ready[row] = True
-        self._doubtful[row] = [alert for item in holding.items() if (alert := self._claim(row, *item, now))]
+        for alert_id, held in holding.items():
+            self._claim(row, alert_id, held, now)
         return row
 
     def leave(self, row: int) -> None:
@@ -190,7 +193,7 @@ class Hub:
         self._token_deadline[row] = np.inf
         self._epoch[row] += 1
         self._peers[row], self._writes[row], self._descriptors[row] = None, _nowhere, -1
-        self._doubtful.pop(row, None)
+        self._missed.pop(row, None)
         self._filters.give_back(int(self._filter[row]))
         for slot in self._slots[row]:
             self._index.remove(slot)
@@ -218,7 +221,6 @@ class Hub:
 
     def regrant(self, row: int, rights: Rights) -> None:
         """The session has a new token: from now on it may see what these rights say, until they end."""
-        self._doubtful[row] = self.live
         self._may_test[row] = rights.may_test
         self._token_deadline[row] = rights.deadline
 
@@ -235,7 +237,7 @@ class Hub:
         """The session's transport has sent all: send what the session is owed now (Rule 3)."""
         self._slow[row] = False
         self._last_read[row] = now.monotonic  # it was not read while it was slow, so its silence proves nothing
-        self._send_owed(row, b"", self._owed_now(row, self.live, now), now)
+        self._send_owed(row, b"", self._owed_now(row, now), now)
 
     def acknowledge(self, row: int, alert_id: str, revision: int, now: Now) -> None:
         """The session says that it has shown this revision. What it can't have been sent is passed over (M5)."""
@@ -250,10 +252,7 @@ class Hub:
 
     def settle(self, row: int, reply: dict[str, Any], now: Now) -> None:
         """Send `reply`, with `live` in it, and in the same write all that the session is owed now (Rule 4)."""
-        doubtful = self._doubtful.pop(row, None)
-        if doubtful is None:
-            doubtful = [flight.alert for flight in (*self._flying, *self._waiting)]
-        owed = self._owed_now(row, doubtful, now)
+        owed = self._owed_now(row, now)
         reply["live"] = len(owed)
         self._send_owed(row, WIRES[self._wire[row]].frame(reply), owed, now)
 
@@ -268,12 +267,14 @@ class Hub:
             alert.mark_sent_to(row)
         self.sends += len(owed)
 
-    def _owed_now(self, row: int, doubtful: Iterable[LiveAlert], now: Now) -> list[LiveAlert]:
-        """What is current and has to be sent to the session: cancels first, then the most severe first.
-
-        `doubtful`: the alerts, wherever they apply, of which it may be a recipient and not have what is current.
-        """
-        behind = {alert for alert in doubtful if alert.told[row] & RECIPIENT}
+    def _owed_now(self, row: int, now: Now) -> list[LiveAlert]:
+        """What is current and has to be sent to the session: cancels first, then the most severe first."""
+        doubtful = self._missed.pop(row, set())
+        doubtful.update(flight.alert for flight in (*self._flying, *self._waiting))
+        behind = {alert for alert in doubtful if alert.lacks(row)}
+        for alert in behind:
+            if not self._may_see(row, alert):
+                self._miss(row, alert)
         near = {alert for slot in self._slots[row] for alert in self.live.holding(*self._index.place(slot))}
         wanted = self.filter_of(row)
         owed = [
@@ -283,18 +284,24 @@ class Hub:
         ]
         return sorted(owed, key=lambda alert: (alert.cancel is None, -alert.rank, alert.order))
 
+    def _miss(self, row: int, alert: LiveAlert) -> None:
+        """Note that the session lacks what is current, and that no flight has it for the row."""
+        missed = self._missed.setdefault(row, set())
+        if len(missed) % 64 == 63:
+            missed.difference_update([each for each in missed if each.gone])
+        missed.add(alert)
+
     def _may_see(self, row: int, alert: LiveAlert) -> bool:
         return not alert.restricted or bool(self._may_test[row])
 
-    def _claim(self, row: int, alert_id: str, held: int, now: Now) -> LiveAlert | None:
-        """Take a session's word that it holds a revision (R5). Returns the alert if it is known and it may see it."""
+    def _claim(self, row: int, alert_id: str, held: int, now: Now) -> None:
+        """Take a session's word that it holds a revision (R5)."""
         alert = self.live.find(alert_id, now)
         if alert is None:
             self.live.remember_claim(alert_id, row, int(self._epoch[row]), held, now)
         elif self._may_see(row, alert):
             alert.claim(row, held)
-            return alert
-        return None
+            self._miss(row, alert)
 
     # ---- fan-out -------------------------------------------------------------------------------------------------
 
@@ -310,11 +317,12 @@ class Hub:
         for row, epoch, held in self.live.take_claims(alert.id):
             if epoch == self._epoch[row] and self._may_see(row, alert):
                 alert.claim(row, held)
-        if any(flight.alert is alert and flight.number == alert.number for flight in self._waiting):
+        if alert in self._waits and self._waits[alert].number == alert.number:
             return  # its rows are looked for when it starts
         self._recall([flight for flight in self._flying if flight.alert is alert])  # that one left some of them out
         self._orders += 1
-        heappush(self._waiting, Flight(alert, self._orders, now))
+        flight = self._waits[alert] = Flight(alert, self._orders, now)
+        heappush(self._waiting, flight)
 
     def turn(self, now: Now, rows: int | None = None) -> bool:
         """Start the most severe flight that waits, then send the next slice. Returns whether there is more to do.
@@ -331,6 +339,7 @@ class Hub:
             if flight.next >= len(flight.rows):
                 self._end(flight)
                 self._landed(flight)
+                flight.alert.pack()
             else:
                 failpoints.hit("in-fan-out")
         return self.busy
@@ -350,7 +359,10 @@ class Hub:
         """The rows in groups that are owed the same, and what that is. They are owed it no more; slow ones lose it."""
         words = self._owed[rows] & self._alive
         self._owed[rows] = 0
-        go = (words != 0) & ~self._slow[rows]
+        slow = self._slow[rows]
+        if slow.any():
+            self._miss_all(rows[slow], words[slow])
+        go = (words != 0) & ~slow
         rows, words = rows[go], words[go]
         # Nearly always all rows are owed the same. That is looked at first, for to tell groups apart takes a third as
         # long as everything else that is done for a slice (but the writes).
@@ -358,6 +370,13 @@ class Hub:
         for word in words[:1] if same else np.unique(words):
             alerts = [flight.alert for flight in self._flying if flight.bit & word]
             yield rows if same else rows[words == word], alerts
+
+    def _miss_all(self, rows: Rows, words: NDArray[np.uint64]) -> None:
+        """Note what slow rows are owed as recipients. (What they are owed for their places is found by these.)"""
+        for flight in self._flying:
+            late = rows[words & flight.bit != 0]
+            for row in late[flight.alert.told_all(late) & RECIPIENT != 0].tolist():
+                self._miss(row, flight.alert)
 
     def _write(self, rows: NDArray[Any], frame: bytes) -> None:
         """Write `frame` to each row; none of them has unsent bytes.
@@ -387,16 +406,25 @@ class Hub:
     def _start(self, now: Now) -> None:
         """Give the most severe waiting flight a bit and its rows, if there is a bit for it."""
         while self._waiting and not self._waiting[0].current(now):
-            heappop(self._waiting)
+            self._stop_waiting()
         if not self._waiting or not self._has_bit_for(self._waiting[0]):
             return
-        flight = heappop(self._waiting)
+        flight = self._stop_waiting()
         flight.rows = self._rows_of(flight.alert)
+        if len(flight.rows):
+            flight.alert.expect(flight.rows)
         flight.bit = self._bits.pop()
         self._alive |= flight.bit
         self._owed[flight.rows] |= flight.bit
         self._flying.append(flight)
         self._flying.sort()
+
+    def _stop_waiting(self) -> Flight:
+        """Take the most severe of the waiting flights."""
+        flight = heappop(self._waiting)
+        if self._waits.get(flight.alert) is flight:
+            del self._waits[flight.alert]
+        return flight
 
     def _has_bit_for(self, flight: Flight) -> bool:
         kept = 0 if flight.alert.rank == EXTREME else FLIGHTS - FLIGHTS_BELOW_EXTREME
@@ -405,12 +433,16 @@ class Hub:
     def _rows_of(self, alert: LiveAlert) -> Rows:
         """The rows to send what is current to: those it applies to, nearest first, then the other recipients."""
         recipients = alert.recipients()
-        recipients = recipients[self._ready[recipients] & self._see(recipients, alert)]
+        recipients = recipients[self._ready[recipients]]
+        see = self._see(recipients, alert)
+        for row in recipients[~see].tolist():
+            self._miss(row, alert)
+        recipients = recipients[see]
         if alert.cancel is not None:
             return recipients
         rows, distance_m = self._index.match(alert.revision.alert.circles)
-        passing = self._filters.passing(alert.revision.alert.category, alert.rank)
-        applies = passing[self._filter[rows]] & self._see(rows, alert) & (alert.told[rows] & CURRENT == 0)
+        passing = self._filters.passing(alert.category, alert.rank)
+        applies = passing[self._filter[rows]] & self._see(rows, alert) & (alert.told_all(rows) & CURRENT == 0)
         rows, distance_m = rows[applies], distance_m[applies]
         by_age = np.argsort(self._descriptors[rows])
         rows = nearest_first(rows[by_age], distance_m[by_age], NEAREST)
@@ -503,12 +535,12 @@ def _frames(alert: LiveAlert) -> tuple[bytes, ...]:
 
 def _is_owed(alert: LiveAlert, row: int, wanted: Filter) -> bool:
     """Whether the session at `row`, which is a recipient or has a place inside, has to be sent what is current."""
-    told = alert.told[row]
+    told = alert.told(row)
     if alert.cancel is not None:
         return bool(told & RECIPIENT)
     if told & CURRENT:
         return False
-    return bool(told & RECIPIENT) or wanted.passes(alert.revision.alert.category, alert.rank)
+    return bool(told & RECIPIENT) or wanted.passes(alert.category, alert.rank)
 
 
 def _nowhere(_data: bytes) -> None:

@@ -1,6 +1,6 @@
 """The live alerts of this process: what is current, who was told, and when it ends.
 
-For each live alert and session there is one byte, `told`. Its bits, the lowest first:
+For each live alert and session that was told of it there is one byte (told.py). Its bits, the lowest first:
 
     RECIPIENT  some revision was sent on this connection, or the client says that it holds one
     CURRENT    it has the current revision, so there is nothing more to send
@@ -9,7 +9,10 @@ For each live alert and session there is one byte, `told`. Its bits, the lowest 
     (then SENT and ACKED of the revision before, and those of the one before that)
 
 A new revision shifts SENT and ACKED up by two bits and takes CURRENT away: one operation on all rows. When a session
-has gone, the bytes of its row are cleared before the row is used again (`forget`).
+has gone, its bytes count no more before the row is used again (`forget`).
+
+Nothing here that a session, an entry or a sweep asks for looks at all live alerts, but for what happens when a wall
+clock is set right (`correct`). An alert that concerns nobody here takes less than 1 KiB.
 
 Rule 1  An alert has ended when either clock says so: the wall clock has reached `expires_at`, or the monotonic
         deadline that was made of it when this node learnt of it has passed. Nothing of it is sent while one says so.
@@ -22,28 +25,46 @@ Rule 4  What had ended by the wall clock when this node learnt of it is withheld
         No deadline can be made of such a clock. So the deadline is the latest that can be right: an alert was
         accepted before a node learns of it, hence has at most the time from `issued_at` to `expires_at` to live.
         There are at most MAX_DOUBTED of these; `missed_until` says up to which end others were not taken.
+Rule 5  Of those that end together, AT_ONCE are let go at a time. The others have ended all the same (Rule 1).
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from heapq import heappop, heappush
+from sys import intern
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .alert import SEVERITY_RANK, Cancel, Circle, Entry, Revision
+from .alert import SEVERITY_RANK, Cancel, Entry, Revision
 from .alertlog import Counts
-from .cells import Vector, chord2, limit_chord2, unit_vector
+from .areas import NONE, AreaIndex
+from .cells import Vector
 from .clock import Now
+from .packed import pack, unpack
+from .told import Departures, Rows, Told
 
 RECIPIENT, CURRENT, SENT, ACKED = 1, 2, 4, 8
 _GENERATIONS = 3  # revisions whose SENT and ACKED are kept: the current one and two before
-_SENT_AND_ACKED = np.uint8(0b1111_1100)  # of all generations: two bits each, the current one lowest
+_SENT_AND_ACKED = 0b1111_1100  # of all generations: two bits each, the current one lowest
 
-MAX_DOUBTED = 256  # Rule 4; each takes a byte for each session that there may be, and nearly all have truly ended
+MAX_DOUBTED = 256  # Rule 4; nearly all of them have truly ended
+AT_ONCE = 400  # alerts let go at one sweep (Rule 5): 2 ms
 CLAIM_S = 30.0  # how long a claim to hold an unknown alert is remembered
 MAX_CLAIMS = 100_000
 
-Rows = NDArray[np.int32]
+
+class _Shared:
+    """What all alerts of a process have in common."""
+
+    __slots__ = ("acks", "counted", "departures", "doubted", "withheld")
+
+    def __init__(self, capacity: int) -> None:
+        self.departures = Departures(capacity)
+        self.withheld: set[LiveAlert] = set()  # those that somebody was not sent because of the wall clock (Rule 3)
+        self.doubted: set[LiveAlert] = set()  # Rule 4
+        self.counted: set[LiveAlert] = set()  # those with a `sent` or an `acked`
+        self.acks = 0  # acknowledgements counted since the start
 
 
 class LiveAlert:
@@ -54,47 +75,57 @@ class LiveAlert:
     """
 
     __slots__ = (
+        "_revision",
+        "_shared",
+        "_told",
         "acked",
-        "ahead",
+        "area",
         "cancel",
+        "category",
         "deadline",
-        "doubted",
         "expires_at",
         "frames",
+        "id",
         "latest",
         "order",
         "rank",
         "restricted",
-        "revision",
+        "revision_number",
         "sent",
-        "told",
-        "withheld",
     )
 
-    def __init__(self, revision: Revision, now: Now, order: int, capacity: int, withheld: "set[LiveAlert]") -> None:
-        """`withheld`: where it adds itself when it is found to have ended by the wall clock alone (Rule 3)."""
+    def __init__(self, revision: Revision, now: Now, order: int, shared: _Shared) -> None:
+        self.id = revision.id
         self.order = order  # of arrival, among the alerts of this process
-        self.withheld = withheld
-        self.told: NDArray[np.uint8] = np.zeros(capacity, np.uint8)
-        self.ahead: dict[int, int] = {}  # row -> the revision that it holds, while this process has read less (R5c)
+        self.area = NONE  # its number in the index of areas
+        self._shared = shared
+        self._told: Told | None = None  # until somebody is told
         self.cancel: Cancel | None = None
         self.sent = self.acked = 0  # since `take_counts` last took them
         self.restricted = revision.alert.status != "actual"
         self._become(revision, now)
-        self.doubted = now.wall_ms >= revision.ends_at  # its deadline is not made of the wall clock (Rule 4)
+        if now.wall_ms >= revision.ends_at:
+            shared.doubted.add(self)  # its deadline is not made of the wall clock (Rule 4)
         self.deadline = self.latest if self.doubted else now.deadline(revision.ends_at)
 
     def _become(self, revision: Revision, now: Now) -> None:
-        self.revision = revision
+        self._revision: Revision | bytes = revision
+        self.revision_number = revision.revision
         self.expires_at = revision.ends_at
         self.latest = now.monotonic + (revision.ends_at - revision.issued_at) / 1000
+        self.category = intern(revision.alert.category)
         self.rank = SEVERITY_RANK[revision.alert.severity]
         self.frames: tuple[bytes, ...] | None = None
 
     @property
-    def id(self) -> str:
-        """The alert's id, which all its revisions share."""
-        return self.revision.id
+    def revision(self) -> Revision:
+        """The last revision. Of an alert that was packed it is another object at every call."""
+        return unpack(self.id, self._revision) if isinstance(self._revision, bytes) else self._revision
+
+    def pack(self) -> None:
+        """Keep the revision in few bytes: it has been sent to all whom it concerned, and may not be needed again."""
+        if isinstance(self._revision, Revision):
+            self._revision = pack(self._revision)
 
     @property
     def current(self) -> Entry:
@@ -104,7 +135,17 @@ class LiveAlert:
     @property
     def number(self) -> int:
         """The number of the last entry."""
-        return self.current.revision
+        return self.revision_number if self.cancel is None else self.cancel.revision
+
+    @property
+    def doubted(self) -> bool:
+        """Whether it had ended by the wall clock when this node learnt of it, and has not lived since (Rule 4)."""
+        return self in self._shared.doubted
+
+    @property
+    def gone(self) -> bool:
+        """Whether it has been let go, which is for good (Rule 3)."""
+        return self.deadline == float("-inf")
 
     def ended(self, now: Now) -> bool:
         """Whether nothing of it may be sent now (Rule 1)."""
@@ -112,14 +153,19 @@ class LiveAlert:
             return True
         if now.wall_ms < self.expires_at:
             return False
-        self.withheld.add(self)  # whoever asked has not been sent it
+        self._shared.withheld.add(self)  # whoever asked has not been sent it
         return True
 
-    def trust(self, now: Now) -> None:
-        """The wall clock lets it live: from now on it has a deadline that is made of that clock (Rule 4)."""
+    def trust(self, now: Now) -> bool:
+        """The wall clock lets it live: from now on it has a deadline that is made of that clock (Rule 4).
+
+        Returns whether that is another deadline.
+        """
+        before = self.deadline
         if self.doubted:
-            self.doubted = False
+            self._shared.doubted.discard(self)
             self.deadline = min(self.deadline, now.deadline(self.expires_at))
+        return self.deadline != before
 
     def correct(self, now: Now) -> None:
         """The wall clock was ahead and has been set right: a deadline that was made of it was too early."""
@@ -127,68 +173,132 @@ class LiveAlert:
 
     def revise(self, revision: Revision, now: Now) -> None:
         """Take the next revision. Nobody has it yet, but for sessions that said so when this process was behind."""
-        steps = min(2 * (revision.revision - self.revision.revision), 8)  # bits; numbers may be missing after a restart
-        history = ((self.told & _SENT_AND_ACKED).astype(np.uint16) << steps).astype(np.uint8)
-        self.told = (self.told & np.uint8(RECIPIENT)) | history
+        steps = min(2 * (revision.revision - self.revision_number), 8)  # bits; numbers may be missing after a restart
         # What is added to its end is added to its deadline: the wall clock may have been set in between.
         self.deadline += (revision.ends_at - self.expires_at) / 1000
         self._become(revision, now)
         if self.doubted:
             self.deadline = self.latest
-        for row, held in list(self.ahead.items()):
-            self._hold(row, held)
+        if self._told is not None:
+            self._told.shift(RECIPIENT, _SENT_AND_ACKED, steps)
+            for row, held in list(self._told.ahead.items()):
+                self._hold(self._told, row, held)
 
     def end_by(self, cancel: Cancel) -> None:
         """Take the cancel. When the alert ends is still what its last revision says (Rule 2)."""
         self.cancel = cancel
         self.frames = None
 
+    # ---- who was told what ---------------------------------------------------------------------------------------
+
+    def told(self, row: int) -> int:
+        """The bits of one row."""
+        return 0 if self._told is None else self._told.of(row)
+
+    def told_all(self, rows: Rows) -> NDArray[np.uint8]:
+        """The bits of each of these rows."""
+        return np.zeros(len(rows), np.uint8) if self._told is None else self._told.of_all(rows)
+
+    def lacks(self, row: int) -> bool:
+        """Whether the session at `row` is a recipient that does not have what is current."""
+        wanted = RECIPIENT if self.cancel is not None else RECIPIENT | CURRENT
+        return self.told(row) & wanted == RECIPIENT
+
+    def recipients(self) -> Rows:
+        """The rows of recipients that don't have what is current; of a cancel, the rows of all recipients."""
+        wanted = RECIPIENT if self.cancel is not None else RECIPIENT | CURRENT
+        return np.empty(0, np.int32) if self._told is None else self._told.having(RECIPIENT, wanted)
+
+    def expect(self, rows: Rows) -> None:
+        """What is current is about to be sent to these rows, in slices."""
+        self._tell().expect(rows)
+
+    def _tell(self) -> Told:
+        if self._told is None:
+            self._told = Told(self._shared.departures)
+        return self._told
+
     def claim(self, row: int, held: int) -> None:
         """The session at `row` says that it holds revision `held`: from now on it is a recipient (R5)."""
-        self.told[row] |= RECIPIENT
-        self._hold(row, held)
+        told = self._tell()
+        told.put(row, told.of(row) | RECIPIENT)
+        self._hold(told, row, held)
 
-    def _hold(self, row: int, held: int) -> None:
-        if held >= self.revision.revision:
-            self.told[row] |= CURRENT
-        if held > self.revision.revision:
-            self.ahead[row] = held
+    def _hold(self, told: Told, row: int, held: int) -> None:
+        if held >= self.revision_number:
+            told.put(row, told.of(row) | CURRENT)
+        if held > self.revision_number:
+            told.ahead[row] = held
         else:
-            self.ahead.pop(row, None)
+            told.ahead.pop(row, None)
 
     def mark_sent(self, rows: Rows) -> None:
         """Note that what is current (revision or cancel) was handed to the transports of `rows`.
 
         Who was sent a cancel is no recipient any more, and cancels are not counted (H7).
         """
+        told = self._tell()
         if self.cancel is not None:
-            self.told[rows] &= 0xFF ^ RECIPIENT
+            told.take_from_all(rows, RECIPIENT)
         else:
-            self.told[rows] |= RECIPIENT | CURRENT | SENT
+            told.add_to_all(rows, RECIPIENT | CURRENT | SENT)
+            self._shared.counted.add(self)
             self.sent += len(rows)
 
     def mark_sent_to(self, row: int) -> None:
         """`mark_sent` for one row, without numpy's cost for an array of one."""
+        told = self._tell()
         if self.cancel is not None:
-            self.told[row] &= 0xFF ^ RECIPIENT
+            told.put(row, told.of(row) & (0xFF ^ RECIPIENT))
         else:
-            self.told[row] |= RECIPIENT | CURRENT | SENT
+            told.put(row, told.of(row) | RECIPIENT | CURRENT | SENT)
+            self._shared.counted.add(self)
             self.sent += 1
 
     def acknowledge(self, row: int, revision: int) -> None:
         """Count the acknowledgement of `revision` once, if it was sent on this connection."""
-        back = self.revision.revision - revision
+        back = self.revision_number - revision
         if not 0 <= back < _GENERATIONS:
             return
         sent, acked = SENT << 2 * back, ACKED << 2 * back
-        if self.told[row] & (sent | acked) == sent:
-            self.told[row] |= acked
+        bits = self.told(row)
+        if bits & (sent | acked) == sent:
+            self._tell().put(row, bits | acked)
+            self._shared.counted.add(self)
+            self._shared.acks += 1
             self.acked += 1
 
-    def recipients(self) -> Rows:
-        """The rows of recipients that don't have what is current; of a cancel, the rows of all recipients."""
-        wanted = RECIPIENT if self.cancel is not None else RECIPIENT | CURRENT
-        return np.flatnonzero(self.told & wanted == RECIPIENT).astype(np.int32)
+
+class _Ends:
+    """When alerts end: a heap of deadlines. One that has been put off is found out when its old time comes."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, LiveAlert]] = []
+
+    def put(self, alert: LiveAlert) -> None:
+        """The alert has this deadline now. This has to be said of every new one that is not later than the last."""
+        heappush(self._heap, (alert.deadline, alert.order, alert))
+
+    def take(self, now: Now, at_most: int) -> list[LiveAlert]:
+        """Take out alerts whose deadlines have passed."""
+        ended: dict[LiveAlert, None] = {}
+        while self._heap and self._heap[0][0] <= now.monotonic and len(ended) < at_most:
+            alert = heappop(self._heap)[2]
+            if alert.deadline > now.monotonic:
+                self.put(alert)
+            elif not alert.gone:
+                ended[alert] = None
+        return list(ended)
+
+    def until(self, deadline: float) -> set[LiveAlert]:
+        """The alerts that end by then, and maybe others; those that end later are not looked at."""
+        found, todo = set(), [0]
+        while todo:
+            at = todo.pop()
+            if at < len(self._heap) and self._heap[at][0] <= deadline:
+                found.add(self._heap[at][2])
+                todo += (2 * at + 1, 2 * at + 2)
+        return found
 
 
 class LiveAlerts:
@@ -196,16 +306,15 @@ class LiveAlerts:
 
     def __init__(self, capacity: int) -> None:
         """`capacity`: how many rows there are."""
-        self._capacity = capacity
+        self._shared = _Shared(capacity)
         self._alerts: dict[str, LiveAlert] = {}
-        self._circles = _Circles()
+        self._areas: AreaIndex[LiveAlert] = AreaIndex()
+        self._ends = _Ends()
         self._arrivals = 0
-        self._next_deadline = float("inf")  # the earliest of all
-        self._withheld: set[LiveAlert] = set()  # those that somebody was not sent because of the wall clock (Rule 3)
+        self._slack_s = float("-inf")  # no deadline that is made of a wall clock is later than its end and so much
         self.missed_until = 0  # the latest end, in ms since 1970, of what was not taken (Rule 4)
         self._claims: dict[str, dict[int, tuple[int, int]]] = {}  # unknown id -> row -> (epoch of the row, held)
         self._claim_times: deque[tuple[float, str, int, int]] = deque()
-        self._acks = 0  # acknowledgements that are no longer in an alert's own `acked`
         self._counts: dict[str, Counts] = {}  # of alerts that have ended since `take_counts` was last called
 
     def __len__(self) -> int:
@@ -239,7 +348,7 @@ class LiveAlerts:
         if isinstance(entry, Cancel):
             if alert is None:
                 return None
-            self._circles.discard([alert])
+            self._leave(alert)
             alert.end_by(entry)
         else:
             alert = self._revise(alert, entry, now)
@@ -250,66 +359,83 @@ class LiveAlerts:
             if now.wall_ms >= revision.ends_at and not self._may_doubt(revision):
                 return None
             self._arrivals += 1
-            alert = LiveAlert(revision, now, self._arrivals, self._capacity, self._withheld)
-            self._alerts[revision.id] = alert
+            alert = LiveAlert(revision, now, self._arrivals, self._shared)
+            self._alerts[alert.id] = alert
+            self._ends.put(alert)
         else:
-            self._circles.discard([alert])
+            self._leave(alert)
+            before = alert.deadline
             alert.revise(revision, now)
-        self._circles.add(alert, revision.alert.circles)
+            if alert.deadline < before:
+                self._ends.put(alert)
+        alert.area = self._areas.add(alert, revision.alert.circles)
         if not alert.ended(now):
-            alert.trust(now)
-        self._next_deadline = min(self._next_deadline, alert.deadline)
+            self._trust(alert, now)
         return alert
+
+    def _leave(self, alert: LiveAlert) -> None:
+        """No place is inside of it any more."""
+        self._areas.discard(alert.area)
+        alert.area = NONE
+
+    def _trust(self, alert: LiveAlert, now: Now) -> None:
+        self._slack_s = max(self._slack_s, now.monotonic - now.wall_ms / 1000)
+        if alert.trust(now):
+            self._ends.put(alert)
 
     def _may_doubt(self, revision: Revision) -> bool:
         """Whether to take an alert that has ended by the wall clock (Rule 4)."""
-        if sum(alert.doubted for alert in self._withheld) < MAX_DOUBTED:
+        if len(self._shared.doubted) < MAX_DOUBTED:
             return True
         self.missed_until = max(self.missed_until, revision.ends_at)
         return False
 
     def expire(self, now: Now) -> list[LiveAlert]:
-        """Let go of what the monotonic clock has ended. The alerts that were withheld and live after all (Rule 3)."""
-        if now.monotonic >= self._next_deadline:
-            self._let_go([alert for alert in self if now.monotonic >= alert.deadline])
-        back = [alert for alert in self._withheld if now.wall_ms < alert.expires_at]
+        """Let go of what the monotonic clock has ended. The alerts that were withheld and live after all (Rule 3).
+
+        At most AT_ONCE are let go: the rest at the next calls (Rule 5).
+        """
+        self._let_go(self._ends.take(now, AT_ONCE))
+        withheld = self._shared.withheld
+        back = [alert for alert in withheld if now.wall_ms < alert.expires_at and now.monotonic < alert.deadline]
         for alert in back:
-            alert.trust(now)
-            self._next_deadline = min(self._next_deadline, alert.deadline)
-        self._withheld.difference_update(back)
+            self._trust(alert, now)
+        withheld.difference_update(back)
         return sorted(back, key=lambda alert: alert.order)
 
-    def _let_go(self, ended: Sequence[LiveAlert]) -> None:
-        self._circles.discard(ended)
-        self._withheld.difference_update(ended)
+    def _let_go(self, ended: Iterable[LiveAlert]) -> None:
         for alert in ended:
             del self._alerts[alert.id]
+            self._leave(alert)
+            self._shared.withheld.discard(alert)
+            self._shared.doubted.discard(alert)
+            if alert in self._shared.counted:
+                self._take_counts_of(alert, self._counts)
+                self._shared.counted.discard(alert)
             alert.deadline = float("-inf")  # it stays out, for flights that still carry it, too
-            self._add_counts(self._counts, alert)
-        self._next_deadline = min((a.deadline for a in self), default=float("inf"))
 
     def correct(self, now: Now) -> None:
         """The wall clock has turned out to have been ahead, and is right now: so deadlines were too early."""
         self.missed_until = 0
+        self._slack_s = max(self._slack_s, now.monotonic - now.wall_ms / 1000)
         for alert in self:
             alert.correct(now)
-        self._next_deadline = min((a.deadline for a in self), default=float("inf"))
 
     def withheld(self, now: Now) -> int:
         """How many there are that only the wall clock has ended."""
-        return sum(now.wall_ms >= alert.expires_at and now.monotonic < alert.deadline for alert in self)
+        # By Rule 4 deadlines of doubted ones may be any. Those of others are their ends by a clock that was right
+        # enough, so nearly all of these alerts have ended by both, or by none.
+        until = now.wall_ms / 1000 + self._slack_s + 0.001
+        maybe = self._ends.until(until) | self._shared.doubted
+        return sum(now.wall_ms >= alert.expires_at and now.monotonic < alert.deadline for alert in maybe)
 
     def holding(self, place: Vector, reach_m: float) -> list[LiveAlert]:
         """The alerts, not cancelled, that have the place inside their area. Some of them may have ended."""
-        return self._circles.holding(place, reach_m)
+        return self._areas.holding(place, reach_m)
 
     def forget(self, rows: Rows) -> None:
-        """Clear what was told to `rows`, so that these rows can be other sessions'."""
-        gone = set(rows.tolist())
-        for alert in self:
-            alert.told[rows] = 0
-            for row in alert.ahead.keys() & gone:
-                del alert.ahead[row]
+        """From now on nothing was told to `rows`, so that these rows can be other sessions'."""
+        self._shared.departures.note(rows)
 
     # ---- claims to hold what this node doesn't know (yet) ----------------------------------------------------------
 
@@ -336,18 +462,19 @@ class LiveAlerts:
                 if not claims:
                     del self._claims[alert_id]
 
+    # ---- counts --------------------------------------------------------------------------------------------------
+
     @property
     def acks(self) -> int:
         """How many acknowledgements were counted since the start."""
-        return self._acks + sum(alert.acked for alert in self)
-
-    # ---- counts ------------------------------------------------------------------------------------------------
+        return self._shared.acks
 
     def take_counts(self) -> dict[str, Counts]:
         """What was sent and acknowledged, by alert, since this was last called."""
         counts, self._counts = self._counts, {}
-        for alert in self:
-            self._add_counts(counts, alert)
+        for alert in self._shared.counted:
+            self._take_counts_of(alert, counts)
+        self._shared.counted.clear()
         return counts
 
     def put_back_counts(self, counts: dict[str, Counts]) -> None:
@@ -355,38 +482,7 @@ class LiveAlerts:
         for alert_id, more in counts.items():
             self._counts[alert_id] = self._counts.get(alert_id, Counts()).plus(more)
 
-    def _add_counts(self, counts: dict[str, Counts], alert: LiveAlert) -> None:
-        if alert.sent or alert.acked:
-            self._acks += alert.acked
-            counts[alert.id] = counts.get(alert.id, Counts()).plus(Counts(alert.sent, alert.acked))
-            alert.sent = alert.acked = 0
-
-
-class _Circles:
-    """The circles of live alerts as columns: one place against all of them is one array expression."""
-
-    def __init__(self) -> None:
-        self._alerts: list[LiveAlert] = []
-        self._columns = np.zeros((4, 64))  # x, y, z, radius_m
-
-    def add(self, alert: LiveAlert, area: Sequence[Circle]) -> None:
-        for circle in area:
-            n = len(self._alerts)
-            if n == self._columns.shape[1]:
-                self._columns = np.hstack([self._columns, np.zeros_like(self._columns)])
-            self._columns[:, n] = (*unit_vector(circle.lat, circle.lng), circle.radius_m)
-            self._alerts.append(alert)
-
-    def discard(self, alerts: Sequence[LiveAlert]) -> None:
-        gone = set(alerts)  # all in one pass: with a pass for each, 10,000 that expire together took seconds
-        keep = [n for n, alert in enumerate(self._alerts) if alert not in gone]
-        self._columns[:, : len(keep)] = self._columns[:, keep]
-        self._alerts = [self._alerts[n] for n in keep]
-
-    def holding(self, place: Vector, reach_m: float) -> list[LiveAlert]:
-        n = len(self._alerts)
-        if n == 0:
-            return []
-        x, y, z, radius_m = self._columns[:, :n]
-        inside = chord2(x, y, z, place) <= limit_chord2(radius_m + reach_m)
-        return list(dict.fromkeys(self._alerts[i] for i in np.flatnonzero(inside)))
+    @staticmethod
+    def _take_counts_of(alert: LiveAlert, counts: dict[str, Counts]) -> None:
+        counts[alert.id] = counts.get(alert.id, Counts()).plus(Counts(alert.sent, alert.acked))
+        alert.sent = alert.acked = 0

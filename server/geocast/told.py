@@ -44,7 +44,7 @@ class Departures:
 class Told:
     """The flags of one alert, by row."""
 
-    __slots__ = ("_column", "_departures", "_flags", "_rows", "_seen", "ahead")
+    __slots__ = ("_ahead", "_column", "_departures", "_flags", "_rows", "_seen")
 
     def __init__(self, departures: Departures) -> None:
         self._departures = departures
@@ -52,7 +52,13 @@ class Told:
         self._rows: array[int] = array("i")  # ascending, while these are few
         self._flags = bytearray()  # of each of them
         self._column: Flags | None = None  # of every row, once there are many
-        self.ahead: dict[int, int] = {}  # row -> the revision that it holds, while this process has read less (R5c)
+        self._ahead: dict[int, int] = {}
+
+    @property
+    def ahead(self) -> dict[int, int]:
+        """Row -> the revision that its session holds, while this process has read less (R5c). To be written to."""
+        self._pass_over_the_gone()
+        return self._ahead
 
     def of(self, row: int) -> int:
         """The flags of one row."""
@@ -190,8 +196,8 @@ class Told:
     def _apply_departures(self) -> None:
         since, self._seen = self._seen, self._departures.count
         left = self._departures.of_row
-        if self.ahead:
-            self.ahead = {row: held for row, held in self.ahead.items() if left[row] <= since}
+        if self._ahead:
+            self._ahead = {row: held for row, held in self._ahead.items() if left[row] <= since}
         if self._column is not None:
             self._column[left > since] = 0
         elif self._rows:
