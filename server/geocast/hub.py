@@ -11,7 +11,8 @@ of 64 bits. Three ideas carry everything:
     session. Everything else is done for each slice.
 3.  What a session is owed can always be computed anew from `told` (live.py), its places and its filter: `settle`
     does so after hello, move, filter and token, `recovered` when a slow client has taken all. There is no queue per
-    session: a slow client is a late joiner.
+    session: a slow client is a late joiner. Neither looks at more than the alerts that hold one of its places, those
+    in flight, and those that were noted for its row when a flight passed it over (`_miss`).
 
 Rule 1  A flight is for the current revision (or the cancel) of an alert. A newer entry grounds it at once, and so
         does the alert's end: its bit leaves `alive`, and what is owed but not alive is not sent.
@@ -21,7 +22,7 @@ Rule 3  A slow row (its transport has unsent bytes) is sent nothing. What it is 
         sent all, `recovered` computes it anew.
 Rule 4  `settle` clears what the row was owed and sends what it is owed now, behind its reply and in the same write:
         what comes before `ok` was judged by the old places, filter and token; what comes after, by the new.
-Rule 5  A row that is given back is used again only after `told` was cleared for it (`sweep`).
+Rule 5  A row that is given back is used again only when `told` counts no more for it (`sweep`).
 
 The hub knows no clock, no socket and no asyncio. The time is passed in; a transport is its `write` and the number of
 its socket. All calls come from one thread and none is interrupted by another: that is why Rules 2 and 4 are simple.
@@ -132,7 +133,7 @@ class Hub:
         self._missed: dict[int, set[LiveAlert]] = {}
 
         self._free = list(range(capacity - 1, -1, -1))
-        self._given_back: list[int] = []  # rows that `sweep` has to clear before they are free (Rule 5)
+        self._given_back: list[int] = []  # rows that are not free before the next `sweep` (Rule 5)
         self._top = 0  # all rows that were ever in use are below it; columns are looked at up to here
 
         self._waiting: list[Flight] = []  # for a bit; a heap, the most urgent first
@@ -314,14 +315,19 @@ class Hub:
 
     def _launch(self, alert: LiveAlert, now: Now) -> None:
         """Send what is current of an alert to all who are owed it."""
+        self._orders += 1
+        flight = Flight(alert, self._orders, now)
+        if len(self._free) + len(self._given_back) == len(self._peers):  # as while a process reads the log at its start
+            self._landed(flight)
+            alert.pack()
+            return
         for row, epoch, held in self.live.take_claims(alert.id):
             if epoch == self._epoch[row] and self._may_see(row, alert):
                 alert.claim(row, held)
         if alert in self._waits and self._waits[alert].number == alert.number:
             return  # its rows are looked for when it starts
         self._recall([flight for flight in self._flying if flight.alert is alert])  # that one left some of them out
-        self._orders += 1
-        flight = self._waits[alert] = Flight(alert, self._orders, now)
+        self._waits[alert] = flight
         heappush(self._waiting, flight)
 
     def turn(self, now: Now, rows: int | None = None) -> bool:
@@ -334,7 +340,8 @@ class Hub:
         self._start(now)
         if self._flying:
             flight = self._flying[0]
-            self._send_slice(flight.rows[flight.next : flight.next + size], now)
+            if len(flight.rows):
+                self._send_slice(flight.rows[flight.next : flight.next + size], now)
             flight.next += size
             if flight.next >= len(flight.rows):
                 self._end(flight)
@@ -441,6 +448,8 @@ class Hub:
         if alert.cancel is not None:
             return recipients
         rows, distance_m = self._index.match(alert.revision.alert.circles)
+        if len(rows) == 0:
+            return recipients
         passing = self._filters.passing(alert.category, alert.rank)
         applies = passing[self._filter[rows]] & self._see(rows, alert) & (alert.told_all(rows) & CURRENT == 0)
         rows, distance_m = rows[applies], distance_m[applies]

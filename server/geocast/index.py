@@ -140,9 +140,11 @@ class PlaceIndex:
 
         That is the distance, in metres, from the nearest centre of a circle to a place of the row inside it.
         """
-        found = [part for circle in area for part in self._inside(circle)]
-        slots = np.concatenate([slots for slots, _ in found] or [np.empty(0, np.int32)])
-        chords2 = np.concatenate([chords2 for _, chords2 in found] or [np.empty(0)])
+        found = [part for circle in area for part in self._inside(circle) if len(part[0])]
+        if not found:  # as nearly always where many alerts are live, in each process
+            return np.empty(0, np.int32), np.empty(0)
+        slots = np.concatenate([slots for slots, _ in found])
+        chords2 = np.concatenate([chords2 for _, chords2 in found])
         rows, chords2 = _nearest_of_each(self._rows.view[slots], chords2)
         return rows, chord2_to_m(chords2)
 

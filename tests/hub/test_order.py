@@ -2,7 +2,7 @@
 
 import pytest
 from fakes import DALLAS, a_cancel, a_revision
-from hub.town import METRE, Town
+from hub.town import FAR_AWAY, METRE, Town
 
 from geocast import hub
 from geocast.alert import Circle
@@ -111,12 +111,22 @@ def test_a_flight_has_landed_when_all_its_rows_were_looked_at(town, small_slices
 
 def test_an_alert_that_concerns_nobody_lands_too(town):
     """Hub: there is nothing more to do, and its time is known."""
+    town.join(FAR_AWAY)
     town.deliver(a_revision())
     town.clock.advance(0.5)
     assert town.hub.oldest_flight(town.clock.now()) == 0.5
     town.run()
     assert town.landed == ["a-1/1"]
     assert town.hub.oldest_flight(town.clock.now()) == 0.0
+
+
+def test_an_alert_lands_at_once_where_no_session_is(town):
+    """Hub: so a process that reads a long log at its start leaves nothing to do; who comes later is told."""
+    town.hub.leave(town.join().row)
+    town.deliver(a_revision(), a_revision("a-2"), a_cancel("a-2"))
+    assert town.landed == ["a-1/1", "a-2/1", "a-2/2"]
+    assert not town.hub.busy
+    assert town.join().told() == ["welcome", "a-1/1"]
 
 
 # ---- more than 64 at once ------------------------------------------------------------------------------------
