@@ -7,6 +7,7 @@ import fcntl
 import os
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -615,6 +616,26 @@ def test_what_was_never_a_log_is_left_as_it_is(tmp_path, make):
             contents(path)
         assert path.read_bytes() == before
         assert {other.name for other in tmp_path.iterdir()} <= {"keys.jwks", "keys.jwks.lock"}
+
+
+def a_socket(path):
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(path))
+
+
+def a_device(path):
+    """By a link, since only root can make one; it is never opened."""
+    path.symlink_to("/dev/null")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, a_socket, a_device], ids=["a pipe", "a socket", "a device"])
+def test_what_is_no_file_is_not_even_opened(tmp_path, make):
+    """`sqlite_file`, Rule 1: to open a pipe takes until somebody writes to it, and a device could be renamed."""
+    path = tmp_path / "log"
+    make(path)
+    with pytest.raises(ConfigError, match=r"^log .*log: is no regular file$"):
+        contents(path)
+    assert [other.name for other in tmp_path.iterdir()] == ["log"]
 
 
 def test_a_log_is_known_by_its_mark_its_schema_or_its_companion(path):

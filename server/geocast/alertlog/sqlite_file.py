@@ -20,6 +20,7 @@ import fcntl
 import logging
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -59,6 +60,7 @@ _ID_AT = slice(68, 72)  # the application id in the header (SQLite's file format
 _PAGE = 65_536  # bytes, at most: the schema is in the first one
 _IN_SCHEMA = b"CREATE TABLE entry ("
 _NO_LOG = "is no alert log; it is left as it is"
+_NO_FILE = "is no regular file"
 _COMPANIONS = ("", "-wal", "-shm")
 
 _PASSING_ERRNOS = {
@@ -78,6 +80,7 @@ def opened(path: Path) -> tuple[sqlite3.Connection, int]:
     Raises ConfigError or LogUnavailable (Rule 2).
     """
     try:
+        _refuse_what_is_no_file(path)
         if (head := _head(path)) and not _may_be_a_log(head) and not _remembered(path):
             raise ConfigError(_NO_LOG)
         # Several processes may start at once: the lock has one of them at a time look, and mend.
@@ -157,6 +160,17 @@ def _companion(path: Path, suffix: str) -> Path:
 
 
 # ---- is it a log? ----------------------------------------------------------------------------------------------
+
+
+def _refuse_what_is_no_file(path: Path) -> None:
+    """Raise ConfigError for a pipe, a socket or a device: to read one may take for ever, and root may rename them all.
+
+    A link counts as what it leads to. A folder is left to the system, which says it well.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise ConfigError(_NO_FILE)
 
 
 def _head(path: Path) -> bytes:
