@@ -35,7 +35,7 @@ class Door:
         self.renew()
 
     def renew(self) -> None:
-        """Sign fresh tokens: they live for ten minutes."""
+        """Sign fresh tokens: a soak may be longer than they live."""
         self.token = self.keys.token(sub="phone", scope=PHONE_SCOPE)
         self.too_weak = self.keys.token(sub="phone", scope="alerts:publish")
 

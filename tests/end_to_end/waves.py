@@ -22,6 +22,7 @@ from typing import Any
 from end_to_end.alerts import SEVERITIES, alert, circle, ground, new_id, place, revision_of
 from end_to_end.earth import beyond
 from end_to_end.endings import ENDINGS, GOODBYES, HANDSHAKES, MISTAKES, Door
+from end_to_end.keys import DESK_SCOPE
 from end_to_end.node import Node
 from end_to_end.subscriber import FORMATS, Session
 from end_to_end.times import stamp, wait_until
@@ -62,6 +63,7 @@ class Waves:
     def wave(self) -> None:
         """One wave, from the first that comes to the last that is gone."""
         self.door.renew()
+        self.node.desk = self.node.keys.token(scope=DESK_SCOPE)
         self._half_open.append(self._open_by_half())
         published = self._publish()
         sessions = [self._join(published) for _ in range(self.crowd)]
