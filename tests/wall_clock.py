@@ -23,9 +23,8 @@ import pytest
 
 SOURCE = Path(__file__).with_suffix(".c")
 COMPILER = shutil.which("cc")
-needs_wall_clock = pytest.mark.skipif(
-    COMPILER is None, reason="no C compiler (requirements/system.sh): a process can't have a clock of its own"
-)
+WITHOUT_COMPILER = "no C compiler (requirements/system.sh): a process can't have a clock of its own"
+needs_wall_clock = pytest.mark.skipif(COMPILER is None, reason=WITHOUT_COMPILER)
 
 
 @functools.cache

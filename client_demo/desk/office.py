@@ -12,7 +12,7 @@ from typing import Any
 
 from client_demo.python.publisher import Answer, Publisher, PublishError, Refused, Unanswered
 
-from .queue import Form, Item, Pending, Queue, Sighting, accept, observe, refuse
+from .queue import Form, Item, Pending, Queue, Sighting, accept, may_live, observe, refuse
 from .store import Store, StoreError
 from .triage import Policy
 from .words import Trouble, troubles
@@ -177,7 +177,7 @@ class Office:
 
     async def _watch_alerts(self) -> None:
         while True:
-            for item in [item for item in self.queue if item.state == "live" and item.pending is None]:
+            for item in [item for item in self.queue if item.pending is None and may_live(item, self._clock())]:
                 await self._look_at(item)
             await asyncio.sleep(LOOK_EVERY_S)
 

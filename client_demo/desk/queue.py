@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from client_demo.python.times import format_time
+from client_demo.python.times import format_time, parse_time
 
 from .feeds import ADDRESS, CASE, UNITS, Group, Incident, Records, is_near
 from .strike import PHONE, Cell, Part, kept, questions, struck
@@ -387,6 +387,13 @@ def observe(item: Item, seen: Mapping[str, Any]) -> bool:
     counts = seen.get("delivery")
     item.delivery = counts and {key: counts[key] for key in ("sent", "acked", "rounded") if key in counts}
     return before != (item.state, item.revision, item.delivery)
+
+
+def may_live(item: Item, now_ms: int) -> bool:
+    """Whether the node may have it live. One that says "expired" too soon has a clock that may be set right."""
+    if item.state != "expired" or item.published is None:
+        return item.state == "live"
+    return now_ms < parse_time(item.published["expires_at"])
 
 
 # ---- rules of deciding -------------------------------------------------------------------------------------------

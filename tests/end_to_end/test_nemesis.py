@@ -17,7 +17,7 @@ from end_to_end.keys import Keys
 from end_to_end.nemesis import Run, failovers, faults_of_node, faults_of_proxy, faults_of_redis
 from end_to_end.node import Node
 from redis_server import needs_redis
-from wall_clock import COMPILER
+from wall_clock import COMPILER, WITHOUT_COMPILER
 
 SECONDS = float(os.environ.get("FAULT_SECONDS", "15"))
 
@@ -31,6 +31,8 @@ def seeds(*usual: int) -> pytest.MarkDecorator:
 def judge(run: Run) -> None:
     """Run it, say what happened, and ask for the zeros."""
     print(f"\nFAULT_SEED={run.seed} FAULT_SECONDS={run.seconds:g}", flush=True)
+    if COMPILER is None:
+        print(f"no clock is wrong in this run: {WITHOUT_COMPILER}", flush=True)
     verdict = asyncio.run(run.go())
     print(f"{run.report()}\n{verdict}")
     run.assert_well(verdict)

@@ -28,7 +28,7 @@ themeButton(by("theme"), () => scene.repaint());
 // ---- your own place ----------------------------------------------------------------------------------------------
 
 let place = view.place ?? null;
-let since = 0; // what was issued before, we walk into; by the server's clock
+let since = 0; // what was issued before, we walk into; by a clock that nobody sets, for the server's may be set right
 let toldAt = 0;
 let later;
 
@@ -46,7 +46,7 @@ function moved(where, ended) {
 
 function tellPlace() {
   toldAt = Date.now();
-  since = client.now();
+  since = performance.now();
   const cell = by("coarse").checked ? h3.latLngToCell(place.lat, place.lng, COARSE_RESOLUTION) : null;
   scene.ownCell(cell);
   client.setPosition(cell ? { cell } : place);
@@ -76,15 +76,18 @@ function notify(text) {
 // ---- what this client holds, and what else is published ----------------------------------------------------------
 
 let published = { alerts: [], current: true };
+let shownElsewhere = 0;
 const came = new Map(); // id and revision -> how it came, in words
+
+const liveElsewhere = (mine, now) =>
+  published.alerts.filter(({ id, expires_at }) => !mine.has(id) && Date.parse(expires_at) > now);
 
 function show() {
   const now = client.now();
   const held = client.held();
   const mine = new Set(held.map(({ alert }) => alert.id));
-  const elsewhere = published.alerts
-    .filter(({ id, expires_at }) => !mine.has(id) && Date.parse(expires_at) > now)
-    .sort((a, b) => RANKS.indexOf(a.severity) - RANKS.indexOf(b.severity) || (a.issued_at < b.issued_at ? 1 : -1));
+  const elsewhere = liveElsewhere(mine, now).sort((a, b) => RANKS.indexOf(a.severity) - RANKS.indexOf(b.severity) || (a.issued_at < b.issued_at ? 1 : -1));
+  shownElsewhere = elsewhere.length;
   scene.alerts([...held, ...elsewhere.map((alert) => ({ alert, affected: false }))], now, open);
   const fresh = arrange(by("affecting"), held.filter(({ affected }) => affected).map(entry));
   fresh.forEach((item) => item.classList.add("card-new"));
@@ -151,7 +154,7 @@ client.on("change", show);
 
 function arrived({ alert }) {
   const issued = Date.parse(alert.issued_at);
-  const isLate = issued < since;
+  const isLate = issued < client.now() - (performance.now() - since);
   const age = client.now() - issued;
   came.set(`${alert.id} ${alert.revision}`, isLate ? `joined late, ${timeLeft(age)} after it was published` : "");
   client.ack(alert);
@@ -221,7 +224,7 @@ function showStatus() {
 
 client.on("status", ({ state }) => {
   if (state === "online") {
-    since = client.now();
+    since = performance.now();
   }
   showStatus();
 });
@@ -287,6 +290,10 @@ if (place) {
 }
 showStatus();
 setInterval(() => {
+  const mine = new Set(client.held().map(({ alert }) => alert.id));
+  if (liveElsewhere(mine, client.now()).length !== shownElsewhere) {
+    show(); // time has passed, or the server's clock was set
+  }
   tick(document, client.now());
   showStatus();
 }, 1000);

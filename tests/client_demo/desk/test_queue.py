@@ -12,6 +12,7 @@ from client_demo.desk.queue import (
     NotAllowed,
     Queue,
     accept,
+    may_live,
     observe,
     read_form,
     refuse,
@@ -322,6 +323,20 @@ def test_what_the_node_says_of_a_live_alert_is_taken():
     version = item.version
     assert observe(item, {**seen, "state": "expired", "alert": alert | {"revision": 2}})
     assert (item.state, item.revision, item.version) == ("expired", 2, version + 1)
+
+
+def test_what_the_node_calls_expired_too_soon_is_asked_about_until_its_end():
+    """Its clock was wrong for a moment; then it says "live", and the alert can be revised and cancelled again."""
+    _, item = live()
+    alert = {"revision": 1, "area": [], "issued_at": format_time(NOW), "expires_at": format_time(NOW + 60_000)}
+    observe(item, {"state": "live", "alert": alert | {"revision": 2}})
+    observe(item, {"state": "expired", "alert": alert | {"revision": 2}})
+    assert may_live(item, NOW)
+    assert not may_live(item, NOW + 60_000)
+    observe(item, {"state": "live", "alert": alert | {"revision": 2}})
+    assert item.state == "live"
+    observe(item, {"state": "cancelled", "alert": alert | {"revision": 2}})
+    assert not may_live(item, NOW)
 
 
 def test_an_item_survives_being_written_down():
