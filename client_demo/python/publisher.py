@@ -23,7 +23,7 @@ from .wire import is_loopback
 ANSWER_S = 10.0
 MAX_RETRY_AFTER_S = 3600.0
 FIRST_WAIT_S, LAST_WAIT_S = 0.25, 8.0
-UNKNOWN_OUTCOME = {429, 500, 502, 503, 504}  # 502 and 504 are a proxy's way to say "no answer"
+SENT_AGAIN = {408, 429, 500, 502, 503, 504}  # 502 and 504 are a proxy's way to say "no answer"
 
 Answer = dict[str, Any]
 
@@ -159,7 +159,7 @@ class Publisher:
             response = await self._http.send(request)
         except httpx.TransportError as error:
             return None, str(error) or type(error).__name__, 0.0
-        if response.status_code in UNKNOWN_OUTCOME:
+        if response.status_code in SENT_AGAIN:
             return None, str(Refused(response.status_code, _json(response))), _wait(response)
         if not response.is_success:
             raise Refused(response.status_code, _json(response))

@@ -172,7 +172,8 @@ REQUEST_TIMEOUT = ProblemType(
     "request-timeout",
     408,
     "Request incomplete",
-    "The head of a request must be complete 10 s after its first byte, or after the connection was accepted.",
+    "The head of a request must be complete 10 s after its first byte, or after the connection was accepted; its body "
+    "10 s later.",
 )
 TOO_LARGE = ProblemType("too-large", 413, "Too large", "A body may have 64 KiB at most, and 2,000 chunks.")
 UNSUPPORTED_MEDIA_TYPE = ProblemType(

@@ -11,6 +11,7 @@ from geocast import policy
 from geocast.alertlog import Counts
 from geocast.alertlog.memory import MemoryLog
 from geocast.metrics import Metrics
+from geocast.net import guard
 from geocast.net.api import Api
 from geocast.net.calls import make_app, make_metrics_app
 from geocast.publishing import Publishing
@@ -21,6 +22,12 @@ TOKENS = Tokens({"k": PyJWK(PUBLIC, "EdDSA")})
 OWN = a_revision()
 
 
+def api_on(log, clock):
+    """What the calls work on, with this log and this clock."""
+    in_force = policy.load(None)
+    return Api(Publishing(log, in_force, clock), log, in_force, TOKENS, clock, Metrics(), list)
+
+
 def asked(counts, *scopes, sub=OWN.source, path=f"/v1/alerts/{OWN.id}", app=make_app):
     """The answer to who has these scopes, where OWN is in the log and has been delivered so often."""
 
@@ -29,10 +36,8 @@ def asked(counts, *scopes, sub=OWN.source, path=f"/v1/alerts/{OWN.id}", app=make
         await log.start()
         await log.append(OWN)
         await log.add_counts({OWN.id: counts})
-        in_force = policy.load(None)
-        api = Api(Publishing(log, in_force, clock), log, in_force, TOKENS, clock, Metrics(), list)
         token = sign(PRIVATE, sub, scopes, NOON_MS // 1000, 600)
-        transport = httpx.ASGITransport(app(api))
+        transport = httpx.ASGITransport(app(api_on(log, clock)))
         async with httpx.AsyncClient(transport=transport, base_url="http://node") as client:
             return await client.get(path, headers={"Authorization": f"Bearer {token}"})
 
@@ -94,3 +99,22 @@ def test_a_listener_of_the_metrics_has_the_metrics_alone():
     assert asked(Counts(), path="/metrics", app=lambda api: make_app(api, with_metrics=False)).status_code == 404
     for path in ("/v1/alerts", "/readyz", "/docs", "/openapi.json", "/v1/policy"):
         assert asked(Counts(), "alerts:manage", path=path, app=make_metrics_app).status_code == 404
+
+
+def test_a_body_that_comes_too_late_is_no_mistake_in_it(monkeypatch):
+    """BA1a: 408, so that whoever published sends it again; as malformed JSON it would be given up."""
+    monkeypatch.setattr(guard, "BODY_S", 0)
+
+    async def begun():
+        yield b'{"id": '
+        await asyncio.Event().wait()
+
+    async def answer():
+        token = sign(PRIVATE, OWN.source, ["alerts:publish"], NOON_MS // 1000, 600)
+        transport = httpx.ASGITransport(make_app(api_on(MemoryLog(), FakeClock())))
+        async with httpx.AsyncClient(transport=transport, base_url="http://node") as client:
+            headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+            return await client.post("/v1/alerts", content=begun(), headers=headers)
+
+    late = asyncio.run(answer())
+    assert (late.status_code, late.json()["type"]) == (408, "/problems/request-timeout")

@@ -212,7 +212,7 @@ def _call(summary: str, **more: Any) -> dict[str, Any]:
 
 
 _READ = _problems(401, 403, 429, 500, 503)
-_WRITE = _READ | _problems(400, 413, 415, 422)
+_WRITE = _READ | _problems(400, 408, 413, 415, 422)
 _FROM_ANSWER = {"alert_id": "$response.body#/id"}
 _ID_SCHEMA = {"type": "string", "pattern": f"^{ID_PATTERN}$"}
 _ALERT_ID = {"name": "alert_id", "in": "path", "required": True, "schema": _ID_SCHEMA}

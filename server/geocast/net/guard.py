@@ -1,6 +1,6 @@
 """What comes in at the api listener: before any route, and what each route asks of a request.
 
-    Guard: 429, 503 draining, 401 ──> route: 403 scope, 422 query ──> body: 413, 415, 400
+    Guard: 429, 503 draining, 401 ──> route: 403 scope, 422 query ──> body: 413, 408, 415, 400
 
 Bodies are read raw, since a framework's own parser takes NaN and duplicate keys.
 """
@@ -125,7 +125,7 @@ def no_query(request: Request) -> None:
 
 
 async def body_of(request: Request) -> dict[str, Any]:
-    """The request's body as one strict JSON object. Raises Problem: 413, 415, 400, in this order."""
+    """The request's body as one strict JSON object. Raises Problem: 413, 408, 415, 400, in this order."""
     data = b""
     try:
         async with asyncio.timeout(BODY_S):
@@ -136,7 +136,7 @@ async def body_of(request: Request) -> dict[str, Any]:
                 if len(data) > MAX_BODY_BYTES:
                     raise Problem(problems.TOO_LARGE)
     except (TimeoutError, ClientDisconnect):
-        raise Problem(problems.MALFORMED_JSON, f"The body did not arrive within {BODY_S:g} s.") from None
+        raise Problem(problems.REQUEST_TIMEOUT, f"The body did not arrive within {BODY_S:g} s.") from None
     if request.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
         raise Problem(problems.UNSUPPORTED_MEDIA_TYPE)
     try:

@@ -93,6 +93,7 @@ def test_each_call_has_its_path(work, expected):
     [
         answer(503),
         answer(500),
+        answer(408),
         answer(429),
         httpx.Response(502, text="<html>bad gateway</html>"),
         httpx.ConnectError("refused"),
