@@ -22,7 +22,7 @@ import uvloop
 from jwt import PyJWK
 
 from . import __version__
-from .config import Address, Settings, bind, bind_shared, parse_address
+from .config import Address, Settings, listening, parse_address
 from .errors import ConfigError
 from .run import node
 from .run.workers import Part, run_part, supervise
@@ -104,18 +104,11 @@ def serve(log_url: str, origins: str, log_level: str, **options: Any) -> None:
         return
     jwks = None if settings.keys else _dev_keys()
     tokens = _tokens(settings, jwks)
-    with contextlib.ExitStack() as sockets:
-        api = sockets.enter_context(contextlib.closing(bind("--api", settings.api)))
-        scraped = bind("--metrics", settings.metrics) if settings.metrics else None
-        if scraped is not None:
-            sockets.enter_context(contextlib.closing(scraped))
-        streams = bind_shared("--stream", settings.stream, settings.workers)
-        for each in streams:
-            sockets.enter_context(contextlib.closing(each))
+    with listening(settings) as listeners:
         if settings.workers == 1:
-            _run(node.run(settings, tokens, streams[0], api, scraped))
+            _run(node.run(settings, tokens, listeners))
         else:
-            _run(supervise(settings, streams, api, scraped, jwks))
+            _run(supervise(settings, listeners, jwks))
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:

@@ -3,9 +3,11 @@
 What can't work is refused here, before anything is started, by a ConfigError that names the option.
 """
 
+import contextlib
 import ipaddress
 import resource
 import socket
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,6 +106,25 @@ def bind_shared(option: str, address: Address, count: int) -> list[socket.socket
     """`count` sockets that listen side by side on an address that is nobody else's. Raises ConfigError."""
     bind(option, address).close()  # this fails if the port is taken; SO_REUSEPORT would share it in silence
     return [bind(option, address, shared=True) for _ in range(count)]
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """The listening sockets of a node. There is a stream listener for each process that serves the stream."""
+
+    streams: Sequence[socket.socket]
+    api: socket.socket
+    metrics: socket.socket | None  # None: the api listener answers /metrics, too
+
+
+@contextlib.contextmanager
+def listening(settings: Settings) -> Iterator[Listeners]:
+    """The listening sockets that the settings ask for, open for as long as the block runs. Raises ConfigError."""
+    with contextlib.ExitStack() as opened:
+        api = opened.enter_context(bind("--api", settings.api))
+        metrics = opened.enter_context(bind("--metrics", settings.metrics)) if settings.metrics else None
+        streams = [opened.enter_context(each) for each in bind_shared("--stream", settings.stream, settings.workers)]
+        yield Listeners(streams, api, metrics)
 
 
 def connections_for(descriptors: int, *, api: bool = True) -> int:

@@ -60,12 +60,14 @@ def make_metrics_app(api: Api) -> ASGIApp:
 
 
 @contextlib.asynccontextmanager
-async def serving(api: Api, listener: socket.socket, scraped: socket.socket | None) -> AsyncIterator[None]:
-    """Serve the api on its socket, and the metrics there or on one of their own, for as long as the block runs."""
+async def serving(api: Api, listener: socket.socket, metrics_listener: socket.socket | None) -> AsyncIterator[None]:
+    """Serve the api on its socket for as long as the block runs; the metrics there too, or on a socket of their own."""
     async with contextlib.AsyncExitStack() as both:
-        await both.enter_async_context(serve(make_app(api, with_metrics=scraped is None), listener, api.metrics))
-        if scraped is not None:
-            await both.enter_async_context(serve(make_metrics_app(api), scraped, api.metrics, MAX_SCRAPERS))
+        await both.enter_async_context(
+            serve(make_app(api, with_metrics=metrics_listener is None), listener, api.metrics)
+        )
+        if metrics_listener is not None:
+            await both.enter_async_context(serve(make_metrics_app(api), metrics_listener, api.metrics, MAX_SCRAPERS))
         yield
 
 

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import logging
 import signal
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from ..alertlog import AlertLog
 from ..alertlog.memory import MemoryLog
 from ..alertlog.sqlite import SqliteLog
 from ..clock import SystemClock
-from ..config import REDIS_SCHEMES, Settings
+from ..config import REDIS_SCHEMES, Listeners, Settings
 from ..delivery import PURGE_S, Delivery, LogKeeper, background
 from ..errors import ConfigError
 from ..metrics import Metrics
@@ -79,30 +78,25 @@ async def purge_for_ever(keeper: LogKeeper) -> None:
         await asyncio.sleep(PURGE_S)
 
 
-async def run(
-    settings: Settings, tokens: Tokens, stream: socket.socket, api: socket.socket, scraped: socket.socket | None
-) -> None:
-    """Run a node on listening sockets until it is told to stop. Raises ConfigError if it can't be as configured.
-
-    `scraped`: where the metrics are, if not on `api`.
-    """
+async def run(settings: Settings, tokens: Tokens, listeners: Listeners) -> None:
+    """Run a node on listening sockets until it is told to stop. Raises ConfigError if it can't be as configured."""
     clock = SystemClock()
     stop = Stop()
     in_force = policy.load(settings.policy)
     metrics = Metrics()
 
     def asked() -> bool:
-        return calls.requests > 0
+        return api.requests > 0
 
     async with opened_log(settings) as alert_log:
         delivery = Delivery(settings, tokens, clock, alert_log, metrics, asked)
         publishing = Publishing(alert_log, in_force, clock)
-        calls: Api = Api(publishing, alert_log, in_force, tokens, clock, metrics, delivery.unready)
+        api: Api = Api(publishing, alert_log, in_force, tokens, clock, metrics, delivery.unready)
         async with (
-            serving(calls, api, scraped),
-            delivery.serving(stream, stop.asked, stop.hurry),
+            serving(api, listeners.api, listeners.metrics),
+            delivery.serving(listeners.streams[0], stop.asked, stop.hurry),
             background(purge_for_ever(delivery.keeper)),
         ):
             logger.info("ready: stream on %s, api on %s", settings.stream, settings.api)
             await stop.asked.wait()
-            calls.draining = True
+            api.draining = True

@@ -39,7 +39,7 @@ from prometheus_client.core import Metric
 from .. import policy
 from ..alertlog import AlertLog
 from ..clock import SystemClock
-from ..config import Settings
+from ..config import Listeners, Settings
 from ..delivery import FLUSH_S, Delivery, LogKeeper, background
 from ..metrics import Export, Metrics, counter, export, gauge, lasting, merged
 from ..net.api import Api
@@ -116,19 +116,18 @@ class _Process:
             self._child.send_signal(number)
 
 
-async def supervise(
-    settings: Settings, streams: Sequence[socket.socket], api: socket.socket, scraped: socket.socket | None, jwks: Any
-) -> None:
+async def supervise(settings: Settings, listeners: Listeners, jwks: Any) -> None:
     """Run all processes of a node until told to stop. Raises ConfigError before anything is started.
 
-    `scraped`: where the metrics are, if not on `api`.
+    `jwks`: the keys of --dev, which each process has to have; else None.
     """
     policy.load(settings.policy)
     async with opened_log(settings):
         pass  # mends a broken file, and says what can't be used, once for all
     stop = Stop()
     with tempfile.TemporaryDirectory(prefix="geocast-") as folder:
-        sockets = [[api, *([scraped] if scraped else [])], *([stream] for stream in streams)]
+        of_api = [listeners.api, *([listeners.metrics] if listeners.metrics else [])]
+        sockets = [of_api, *([stream] for stream in listeners.streams)]
         named = zip(["api", *_names(settings)], sockets, strict=True)
         parts = [Part(name, [each.fileno() for each in its], folder, jwks) for name, its in named]
         api_process, *stream_processes = [_Process(part) for part in parts]
@@ -251,7 +250,7 @@ async def _run_api(part: Part, listeners: Sequence[socket.socket], settings: Set
             async with process.running(*listeners):
                 logger.info("api is ready on %s", settings.api)
                 await stop.asked.wait()
-                process.calls.draining = True
+                process.api.draining = True
 
 
 class _ApiProcess:
@@ -268,31 +267,31 @@ class _ApiProcess:
         metrics = Metrics(self._reports.exports)
         metrics.watch(alert_log.metrics)
         metrics.watch(self._reports.metrics)
-        self.calls = Api(publishing, alert_log, in_force, tokens, clock, metrics, self._unready)
+        self.api = Api(publishing, alert_log, in_force, tokens, clock, metrics, self._unready)
 
     def close(self) -> None:
         """Close the channel to the other processes."""
         self._channel.close()
 
     @contextlib.asynccontextmanager
-    async def running(self, listener: socket.socket, scraped: socket.socket | None = None) -> AsyncIterator[None]:
+    async def running(self, listener: socket.socket, metrics: socket.socket | None = None) -> AsyncIterator[None]:
         """Serve on these sockets for as long as the block runs."""
         upkeep = background(self._watch_log(), purge_for_ever(self._keeper))
-        async with upkeep, serving(self.calls, listener, scraped):
+        async with upkeep, serving(self.api, listener, metrics):
             yield
 
     def _received(self, data: bytes) -> None:
         if data:
             self._reports.take(data)
         else:  # from the supervisor: the node is going away
-            self.calls.draining = True
+            self.api.draining = True
 
     def _appended(self) -> None:
         for name in self._names:
             self._channel.send(name, b"")
 
     def _unready(self) -> list[str]:
-        draining = ["draining"] if self.calls.draining else []
+        draining = ["draining"] if self.api.draining else []
         return draining + self._keeper.unready() + self._reports.unready()
 
     async def _watch_log(self) -> None:
