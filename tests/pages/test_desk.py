@@ -157,10 +157,10 @@ def test_the_circle_is_dragged_by_its_edge_and_its_centre(desk: DeskProcess, sho
     page = shown.page
 
     def drag(handle: str, x: float, y: float) -> None:
+        page.locator(handle).hover()  # which waits until the map stands still
         box = page.locator(handle).bounding_box()
         assert box
         start = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-        page.mouse.move(*start)
         page.mouse.down()
         page.mouse.move(start[0] + x, start[1] + y, steps=4)
         page.mouse.up()
