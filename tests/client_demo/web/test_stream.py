@@ -9,7 +9,9 @@ import pytest
 from end_to_end.alerts import alert, circle, ground, place, revision_of
 from end_to_end.earth import beyond, cell_reach
 from end_to_end.keys import PHONE_SCOPE
+from end_to_end.node import Node
 from end_to_end.times import moment, now, stamp, wait_until
+from wall_clock import needs_wall_clock
 
 HOSTILE = "<img src=x onerror=alert(1)> </script> \u202egnp.exe {{7*7}} ${x}"
 
@@ -51,6 +53,27 @@ def test_an_alert_ends_by_the_servers_clock(node, open_page, skew_s):
     assert page.wait(event="expire", id=body["id"])["cause"] == "expired"
     assert now() >= moment(ends)
     assert page.held() == []
+
+
+@needs_wall_clock
+def test_what_only_the_nodes_clock_has_ended_is_shown_again(keys, tmp_path, open_page):
+    """C2a: the clock of the node is hours ahead for a moment, and a `pong` tells so; the next one puts it right."""
+    home, node = ground(), Node(tmp_path, keys)
+    clock = node.own_clock()
+    with node:
+        page = open_page(node, place(home))
+        page.online()
+        body = alert(home)
+        node.publish(body)
+        page.wait(event="alert", id=body["id"])
+        clock.set(7_200)
+        page.call("check")
+        page.wait(event="expire", id=body["id"])
+        assert page.held() == []
+        clock.set(0)
+        page.call("check")
+        page.wait(2, event="alert", id=body["id"])
+        assert page.held() == [(body["id"], 1, True)]
 
 
 def test_what_is_walked_out_of_stays_held_and_is_revised(node, open_page):
