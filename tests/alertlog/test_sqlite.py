@@ -766,22 +766,24 @@ def test_what_passes_is_told_from_what_an_operator_has_to_put_right(error, passe
 
 
 @pytest.mark.parametrize("replaced", [False, True], ids=["deleted", "replaced"])
-def test_a_file_that_is_gone_is_missed_by_everybody(path, replaced):
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+def test_a_file_that_is_gone_is_missed_by_everybody(path, suffix, replaced):
     """LogA3, LogF3: what is written to it would be lost; when it is back all goes on."""
 
     async def main():
         async with Opened(path) as log, aclosing(log.follow(0)) as follower:
             assert await log.append(a_revision())
             assert len(await read_on(follower)) == 1
-            away = path.rename(path.with_name("away"))
+            own = path.with_name(path.name + suffix)
+            away = own.rename(path.with_name("away"))
             if replaced:
-                shutil.copy(away, path)
+                shutil.copy(away, own)
             calls = [log.append(a_revision("a-2")), log.add_counts({}), log.add_counts({"a-1": Counts(1, 0)})]
             calls += [log.history("a-1"), log.live(NOON_MS), log.tail(), log.counts("a-1"), log.purge(0)]
             for call in (read_on(follower), *calls):
-                with pytest.raises(LogUnavailable, match=r"^its file was deleted or replaced"):
+                with pytest.raises(LogUnavailable, match=r"^its file, -wal or -shm was deleted or replaced"):
                     await call
-            away.rename(path)
+            away.rename(own)
             await log.add_counts({})
             assert await log.append(a_revision("a-2"))
             assert [entry.id for entry in await entries(log)] == ["a-1", "a-2"]

@@ -18,7 +18,8 @@ LogR2   Each row has a CRC-32. A row that fails it, or that is no entry, is set 
         still be read goes into a new one (`sqlite_file`).
 
 Two threads, a connection each: one writes, one reads. The event loop itself only asks for `data_version`, and whether
-the file is still at its path: what is written to one that was deleted or replaced would be lost, so that is refused.
+the file and its companions are still at their paths: what is written to one that was deleted or replaced would be
+lost, so that is refused.
 """
 
 import asyncio
@@ -72,7 +73,7 @@ class SqliteLog:
         self._appended = asyncio.Event()  # replaced by a new one at each commit of ours
         self._write_failed = False
         self._problem: str | None = "it is not open"  # why it can't be used
-        self._identity: tuple[int, int] | None = None  # of the file that is open
+        self._identity: sqlite_file.Identity = ()  # of the files that are open
         self._opening: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._writer: sqlite3.Connection  # these three are there when there is no problem
@@ -141,11 +142,11 @@ class SqliteLog:
                 logger.error("log %s: opening it failed: %s", self._path, trace(error))
 
     def _check(self) -> None:
-        """Raise LogUnavailable if the file is not open, or is not the one at its path any more."""
+        """Raise LogUnavailable if the file is not open, or it or a companion is not the one at its path any more."""
         if self._problem is not None:
             raise LogUnavailable(self._problem)
         if sqlite_file.identity(self._path) != self._identity:
-            raise LogUnavailable("its file was deleted or replaced; put it back, or start the node again")
+            raise LogUnavailable("its file, -wal or -shm was deleted or replaced; put it back, or start the node again")
 
     # ---- append ------------------------------------------------------------------------------------------------
 

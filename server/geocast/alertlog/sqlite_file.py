@@ -24,7 +24,7 @@ import stat
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeAlias
 
 from ..errors import ConfigError, LogUnavailable
 
@@ -62,6 +62,7 @@ _IN_SCHEMA = b"CREATE TABLE entry ("
 _NO_LOG = "is no alert log; it is left as it is"
 _NO_FILE = "is no regular file"
 _COMPANIONS = ("", "-wal", "-shm")
+Identity: TypeAlias = "tuple[tuple[int, int] | None, ...]"
 
 _PASSING_ERRNOS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
@@ -130,8 +131,15 @@ def connect_twice(path: Path) -> tuple[sqlite3.Connection, sqlite3.Connection]:
         raise
 
 
-def identity(path: Path) -> tuple[int, int] | None:
-    """Which file is at `path`: device and inode; None if there is none, or none can be seen."""
+def identity(path: Path) -> Identity:
+    """Which files are at `path` and beside it: device and inode of each, None for one that can't be seen.
+
+    While a connection is open they stay the same: SQLite makes the companions anew only when the last one has closed.
+    """
+    return tuple(_identity(_companion(path, suffix)) for suffix in _COMPANIONS)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
     try:
         status = path.stat()
     except OSError:
