@@ -314,3 +314,27 @@ def test_a_connection_that_is_lost_is_freed_at_once(said):
         assert asyncio.run(lost())() is None
     finally:
         gc.enable()
+
+
+@by_hand
+async def test_who_sends_no_more_is_answered_all_the_same(listener):
+    """Who has asked for something may close its half of the connection, and read on."""
+    listener.may_answer.clear()
+    connection, transport = listener.connect()
+    connection.data_received(POST + b"x" * 10 + HEAD + b"\r\n")
+    await turns()
+    assert connection.eof_received()
+    listener.may_answer.set()
+    await turns()
+    assert transport.written.count(b"HTTP/1.1 200 ") == 2
+    assert transport.ended == "closed"
+
+
+@by_hand
+async def test_who_sends_no_more_and_has_asked_for_nothing_whole_is_let_go(listener):
+    """A false value has the transport close."""
+    for begun in (b"", HEAD, POST + b"x"):
+        connection, _ = listener.connect()
+        connection.data_received(begun)
+        await turns()
+        assert not connection.eof_received()

@@ -144,6 +144,7 @@ class Connection(H11Protocol):
         self._door = door
         self._ahead = b""  # Rule 2
         self._refused = False
+        self._half = False  # the peer sends no more
         self._awaited: tuple[float, object] | None = None  # for how long, and since which request
         self._timer: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
@@ -177,6 +178,11 @@ class Connection(H11Protocol):
         if len(self._ahead) > MAX_AHEAD_BYTES:
             self.transport.abort()
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The peer sends no more. It may still read: what it has asked for whole is answered before we close."""
+        self._half = True
+        return not self._refused and not self._answered and self.conn.their_state is h11.DONE
+
     def _parse(self) -> None:
         """Feed the parser for as long as it takes anything (Rules 1 and 2)."""
         while self._ahead and not self._refused and self.conn.their_state in (h11.IDLE, h11.SEND_BODY):
@@ -199,6 +205,8 @@ class Connection(H11Protocol):
         """An answer is written; uvicorn goes on with what the parser holds, and we with what it was not given."""
         super().on_response_complete()
         self._parse()
+        if self._half and self._answered:
+            self.transport.close()
 
     # ---- what uvicorn would do otherwise -------------------------------------------------------------------------
 
