@@ -47,17 +47,17 @@ class Bounded(Protocol):
 
     @property
     def lat(self) -> float:
-        """The centre's latitude."""
+        """The latitude of the circle's centre."""
         ...
 
     @property
     def lng(self) -> float:
-        """The centre's longitude."""
+        """The longitude of the circle's centre."""
         ...
 
     @property
     def radius_m(self) -> float:
-        """How far it reaches."""
+        """The radius of the circle, in metres."""
         ...
 
 

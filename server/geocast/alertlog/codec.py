@@ -32,13 +32,13 @@ KINDS = ("revision", "cancel")  # those that this release knows
 
 
 def encode(entry: Entry) -> bytes:
-    """The bytes of `entry`."""
+    """The bytes by which backends store `entry`; `decode` reads them."""
     packed: bytes = msgpack.packb(_revision(entry) if isinstance(entry, Revision) else _cancel(entry))
     return packed
 
 
 def kind_of(entry: Entry) -> str:
-    """One of KINDS."""
+    """The kind under which `entry` is stored: one of KINDS."""
     return "revision" if isinstance(entry, Revision) else "cancel"
 
 

@@ -15,7 +15,7 @@ from . import BATCH, HEARTBEAT_S, RETENTION_MS, Counts, Positioned, current, fol
 
 
 class MemoryLog:
-    """See the module."""
+    """A log that is gone when its process ends. The module tells which rules it keeps."""
 
     def __init__(self) -> None:
         self.quarantined = 0
@@ -26,10 +26,10 @@ class MemoryLog:
         self._appended = asyncio.Event()  # replaced by a new one at each append
 
     async def start(self) -> None:
-        """Nothing to open."""
+        """There is nothing to open."""
 
     async def stop(self) -> None:
-        """Nothing to close."""
+        """There is nothing to close."""
 
     async def append(self, entry: Entry) -> bool:
         """Store `entry` if its number is the next one."""
@@ -61,7 +61,7 @@ class MemoryLog:
         ]
 
     async def tail(self) -> int:
-        """The last position."""
+        """The position of the last entry."""
         return self._last
 
     async def follow(self, after: int, ended_before_ms: int = 0) -> AsyncGenerator[Sequence[Positioned], None]:

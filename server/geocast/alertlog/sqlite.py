@@ -59,7 +59,7 @@ _Row = tuple[int, str, int, int, bytes, int]
 
 
 class SqliteLog:
-    """See the module."""
+    """A log in one SQLite file. The module tells how it keeps the rules of the port."""
 
     def __init__(self, path: Path, *, max_pages: int | None = None) -> None:
         """`max_pages` caps the size of the file, in pages: a disk that fills up, for tests."""
@@ -242,7 +242,7 @@ class SqliteLog:
         return [revision for _, revision in sorted(found, key=lambda item: item[0])]
 
     async def tail(self) -> int:
-        """The last position."""
+        """The position of the last entry."""
         return int((await self._select("SELECT coalesce(max(position), 0) FROM entry"))[0][0])
 
     async def follow(self, after: int, ended_before_ms: int = 0) -> AsyncGenerator[Sequence[Positioned], None]:

@@ -23,7 +23,7 @@ PROVE_S = 3600.0  # for a wrong clock to be set right
 
 
 class Witness:
-    """See the module."""
+    """Knows how late it is at least, by what the log itself has told."""
 
     def __init__(self) -> None:
         self._known: tuple[int, float] | None = None  # a time in ms since 1970, and when by the monotonic clock

@@ -74,7 +74,7 @@ class Door:
         return True
 
     def left(self, connection: "Connection") -> None:
-        """Count a connection out."""
+        """Take a connection out that has ended."""
         self._all -= 1
         self.waiting.pop(connection, None)
 

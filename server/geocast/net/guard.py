@@ -119,7 +119,7 @@ def is_dry_run(request: Request) -> bool:
 
 
 def no_query(request: Request) -> None:
-    """Refuse a query."""
+    """Refuse a request with a query string, by a Problem."""
     if request.url.query:
         raise Problem.of([Violation(problems.INVALID_VALUE, "", "this call takes no query parameters")])
 

@@ -27,7 +27,7 @@ class _Waiting:
 
 
 class Appender:
-    """See the module."""
+    """The queue of appends, and the few scripts that store what waits in it."""
 
     def __init__(self, writer: Writer, problem: Callable[[], str | None], keep: Callable[[Stored], None]) -> None:
         """`problem`: why nothing can be appended now; `keep`: is told what was stored."""

@@ -59,7 +59,7 @@ class Reader:
                 return await self._client.execute_command(*command)  # type: ignore[no-untyped-call]
 
     async def close(self) -> None:
-        """Close it."""
+        """Close the connection to Redis."""
         await self._client.aclose()
 
 

@@ -13,7 +13,7 @@ MAX_COUNTED = 10_000  # alerts whose counts are kept in memory
 
 
 class Counting:
-    """See the module."""
+    """The sums of this process, and what writes them."""
 
     def __init__(self, primary: Primary, keys: str) -> None:
         """`keys`: what all names of the log begin with."""

@@ -33,7 +33,7 @@ def admit(info: Mapping[str, Any], *, volatile: bool) -> Server:
 
 
 class Heart:
-    """See the module."""
+    """Writes a heartbeat a second, and knows why the log can't be used, if it can't."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Heart:
         self._beating = asyncio.get_running_loop().create_task(self._beat_for_ever())
 
     async def stop(self) -> None:
-        """No more of them."""
+        """End the heartbeats, and wait until they have ended."""
         if self._beating is not None:
             self._beating.cancel()
             await asyncio.gather(self._beating, return_exceptions=True)

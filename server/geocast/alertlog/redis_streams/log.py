@@ -27,7 +27,7 @@ _Chain = list[tuple[Id, Entry | OtherKind | None]]  # where each entry is in the
 
 
 class RedisStreamsLog:
-    """See the package."""
+    """A log in a Redis stream. The package tells how it keeps the rules of the port."""
 
     def __init__(self, url: str, *, replicas: int = 0, volatile: bool = False) -> None:
         """`replicas`: on how many an entry has to be; `volatile`: a server without append-only file will do.

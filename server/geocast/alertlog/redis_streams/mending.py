@@ -87,7 +87,7 @@ class Mender:
         self._task = asyncio.get_running_loop().create_task(self._mend_for_sure())
 
     async def stop(self) -> None:
-        """Leave it."""
+        """Leave off putting back, and wait until that has ended."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

@@ -44,7 +44,7 @@ class Stored(NamedTuple):
 
     @classmethod
     def of(cls, entry: Entry) -> "Stored":
-        """An entry of ours."""
+        """An entry in the form in which it is stored."""
         return cls(entry.id, entry.revision, codec.kind_of(entry), entry.ends_at, codec.encode(entry))
 
     @classmethod

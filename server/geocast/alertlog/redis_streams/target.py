@@ -34,7 +34,7 @@ _FORMS = (
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a URL says."""
+    """Which Redis a `--log` URL names, and how to connect to it."""
 
     hosts: tuple[Address, ...]
     service: str  # the name that Sentinels know the primary by; empty without Sentinels

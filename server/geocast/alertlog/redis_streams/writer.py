@@ -19,7 +19,7 @@ BEAT_MS = 900  # a younger heartbeat is not followed by another
 
 
 class Writer:
-    """See the module."""
+    """Runs the writing scripts, each with a wait behind it until what it wrote is durable."""
 
     def __init__(self, primary: Primary, keys: str, history: History, *, replicas: int, volatile: bool) -> None:
         """`keys`: what all names of the log begin with. `replicas`, `volatile`: as for the log."""
