@@ -6,7 +6,7 @@ import re
 import pytest
 from cpu import cpu_limit
 from fakes import DALLAS, alert_request
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geocast.requests import AlertRequest, Invalid, parse_publication
@@ -77,6 +77,7 @@ def headline_pattern():
     return re.compile(pattern.removesuffix("$") + r"\Z")
 
 
+@settings(deadline=None)
 @given(st.text("a .\n\x00\x85\u00a0\u2003\u3000\ufeff😀", max_size=6))
 def test_the_schema_of_a_headline_says_what_the_parser_does(text):
     """A3, L2: OpenAPI's pattern takes what is not all blank, and holds no control character."""

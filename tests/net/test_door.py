@@ -13,7 +13,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from geocast.metrics import Metrics
-from geocast.net.door import CLOSING_S, HEAD_S, IDLE_S, MAX_AHEAD_BYTES, REST_S, UNREAD_S, Connection, Door
+from geocast.net.door import HEAD_S, IDLE_S, LINGER_S, MAX_AHEAD_BYTES, REST_S, UNREAD_S, Connection, Door
 
 HEAD = b"GET / HTTP/1.1\r\nHost: node\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: node\r\nContent-Length: 10\r\n\r\n"
@@ -177,7 +177,7 @@ async def test_a_head_that_drips_has_to_be_complete_in_time(listener):
     in_time(listener, transport, 1, "half")
     assert transport.written.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
     connection.data_received(HEAD + b"\r\n")
-    in_time(listener, transport, CLOSING_S, "aborted")
+    in_time(listener, transport, LINGER_S, "aborted")
     assert listener.asked == []
 
 

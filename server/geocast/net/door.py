@@ -11,11 +11,13 @@ uvicorn serves each connection with h11, which keeps to RFC 9112 strictly. What 
     refused: an answer and the end are written   that it closes          5 s   dropped
 
 Rule 1  A parser is fed no more than one head may have, so a longer one is refused before it is looked at.
-Rule 2  Who asks for a request's answer before the one in front of it is written waits unparsed, within bounds.
+Rule 2  A request that comes before the one in front of it is answered waits unparsed, within bounds.
 Rule 3  At most so many connections: the one that has kept us waiting for a request the longest gives way to a new one.
         Where each has a request under way, the new one is told 503.
-Rule 4  A refusal is written, then the end of the stream; what the peer still sends is thrown away until it closes.
-        (To close at once would let the kernel answer unread bytes with a reset, which may overtake the refusal.)
+Rule 4  A connection that is refused lingers: the refusal is written, then the end of the stream, and what the peer
+still
+        sends is thrown away until it closes. If we closed at once, the kernel would answer unread bytes with a reset,
+        which may overtake the refusal.
 """
 
 import asyncio
@@ -39,11 +41,11 @@ from ..metrics import Metrics
 from ..problems import Problem, ProblemType
 
 MAX_HEAD_BYTES = 32 * 1024  # of a request: its line and its fields
-HEAD_S = 10.0  # from accept, or from the first byte of a later head, to its end
+HEAD_S = 10.0  # from the accept, or from the first byte of a later head, until the head is complete
 IDLE_S = 60  # between an answer and the next request
-REST_S = 10.0  # for the rest of a body that was answered already
-UNREAD_S = 30.0  # bytes of an answer may stay unsent for so long without a break
-CLOSING_S = 5.0  # how long a peer may take to close after a refusal
+REST_S = 10.0  # for the rest of a body that was answered before all of it was there
+UNREAD_S = 30.0  # for how long bytes of an answer may stay unsent without a break
+LINGER_S = 5.0  # how long a peer may take to close after a refusal
 MAX_CHUNKS = 2_000  # of a chunked body: parsing one takes as long as a thousand bytes, and it may hold a single one
 MAX_AHEAD_BYTES = 96 * 1024  # of requests behind one that is not answered yet: a head and a body
 
@@ -61,7 +63,7 @@ class Door:
         self._metrics = metrics
         self._capacity = capacity
         self._all = 0
-        self.waiting: dict[Connection, None] = {}  # no request under way; longest first
+        self.waiting: dict[Connection, None] = {}  # those without a request under way; who has waited longest is first
 
     def arrived(self) -> bool:
         """Count a new connection in (Rule 3). False: there is no room."""
@@ -242,7 +244,7 @@ class Connection(H11Protocol):
         return self.cycle is None or self.cycle.response_complete
 
     def _await(self) -> None:
-        """Have the timer run for what the peer owes us now: the table at the head of the file."""
+        """Have the timer run for what is awaited of the peer now (the table at the head of the file)."""
         awaited = None if (seconds := self._patience()) is None else (seconds, self.cycle)
         if awaited == self._awaited:
             return
@@ -256,9 +258,9 @@ class Connection(H11Protocol):
             self._timer = self.loop.call_later(awaited[0], self._late)
 
     def _patience(self) -> float | None:
-        """For how many seconds it is the peer's turn; None if it is ours."""
+        """How many seconds the peer has for what is awaited of it; None if it is our turn."""
         if self._refused:
-            return CLOSING_S
+            return LINGER_S
         if not self._answered:
             return None
         if self.conn.their_state is h11.SEND_BODY:
@@ -266,7 +268,7 @@ class Connection(H11Protocol):
         return HEAD_S if self.cycle is None or self._buffered else IDLE_S
 
     def _late(self) -> None:
-        """It did not come in time."""
+        """What was awaited of the peer did not come in time: refuse, close or drop it."""
         if self._refused:
             self.transport.abort()
         elif self.conn.their_state is h11.IDLE and self._buffered:
@@ -275,17 +277,17 @@ class Connection(H11Protocol):
             self.transport.close()
 
     def give_way(self) -> None:
-        """Make room for a newer connection."""
+        """End this connection to make room for a newer one (Rule 3)."""
         self._door.waiting.pop(self, None)
         self.transport.abort()
 
     def pause_writing(self) -> None:
-        """There is something unsent."""
+        """Bytes of an answer are unsent: the peer has UNREAD_S to take them."""
         super().pause_writing()
         self._unread = self.loop.call_later(UNREAD_S, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """All is sent."""
+        """All bytes are sent: the peer has taken them in time."""
         super().resume_writing()
         if self._unread is not None:
             self._unread.cancel()
