@@ -25,7 +25,7 @@ from . import __version__
 from .config import Address, Settings, listening, parse_address
 from .errors import ConfigError
 from .run import node
-from .run.workers import Part, run_part, supervise
+from .run.workers import supervise
 from .tokens import SCOPES, Tokens, load_keys, make_key, sign
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -98,17 +98,12 @@ def serve(log_url: str, origins: str, log_level: str, **options: Any) -> None:
     listed = tuple(origin.strip() for origin in origins.split(",") if origin.strip())
     settings = Settings(log=log_url, origins=listed, **options)
     settings.check()
-    part = Part.from_environment()
-    if part is not None:
-        _run(run_part(part, settings, _tokens(settings, part.jwks)))
-        return
-    jwks = None if settings.keys else _dev_keys()
-    tokens = _tokens(settings, jwks)
+    tokens = _tokens(settings)
     with listening(settings) as listeners:
         if settings.workers == 1:
             _run(node.run(settings, tokens, listeners))
         else:
-            _run(supervise(settings, listeners, jwks))
+            supervise(settings, tokens, listeners, _run)
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:
@@ -117,10 +112,10 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
         runner.run(main)
 
 
-def _tokens(settings: Settings, dev_jwks: dict[str, Any] | None) -> Tokens:
+def _tokens(settings: Settings) -> Tokens:
     if settings.keys is not None:
         return Tokens(load_keys(settings.keys))
-    assert dev_jwks is not None
+    dev_jwks = _dev_keys()
     return Tokens({dev_jwks["kid"]: PyJWK(dev_jwks, "EdDSA")}, required=False)
 
 

@@ -97,12 +97,22 @@ class Collector:
     cycle later is found when everything is thawed, once in THAW_S.
 
     Always collect before freezing: what is garbage when it is frozen stays until the thaw.
+
+    What was frozen before the process was forked is memory that it shares (run/forking.py), and a thaw copies it. So a
+    process that has nothing to do, and freezes no more after its start, is not thawed.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._arrivals = 0  # connections that had come when what is alive was last frozen
-        self._thaw_at = float("inf")  # until `thaw` is called for the first time, when the process has started
+        self._worth_a_thaw = False
+        self._thaw_at = float("inf")  # until `start`
+
+    def start(self) -> None:
+        """Freeze what the process has made so far: it is ready."""
+        self._thaw_at = self._clock.now().monotonic + THAW_S
+        self._worth_a_thaw = gc.get_freeze_count() == 0  # nothing is shared
+        _collect_and_freeze()
 
     def look(self, arrivals: int, idle: bool) -> None:
         """Do what is due. `arrivals`: connections that have come so far; `idle`: nothing is being sent."""
@@ -110,13 +120,15 @@ class Collector:
             self.thaw()
         elif arrivals - self._arrivals >= FREEZE_EVERY:
             self._arrivals = arrivals
+            self._worth_a_thaw = True
             _collect_and_freeze()
 
     def thaw(self) -> None:
         """Collect among everything that there is, and freeze what is left."""
         self._thaw_at = self._clock.now().monotonic + THAW_S
-        gc.unfreeze()
-        _collect_and_freeze()
+        if self._worth_a_thaw:
+            gc.unfreeze()
+            _collect_and_freeze()
 
 
 def _collect_and_freeze() -> None:
@@ -211,7 +223,7 @@ class Delivery:
         """
         async with background(self._follow(), self._tick(), self._store_counts_for_ever()):
             await _first_of(float("inf"), self._caught_up, stop)
-            self._collector.thaw()
+            self._collector.start()
             servers = await self._stream.listen(listener) if self._caught_up.is_set() else []
             yield
             await self._drain(servers, hurry)

@@ -294,7 +294,7 @@ def test_workers_share_the_sessions_and_one_that_dies_is_replaced(keys: Keys, tm
 
 
 def test_processes_whose_supervisor_dies_while_they_start_end_too(keys: Keys, tmp_path: Path):
-    """Rule 5 of `workers`: nobody stays behind with the listening sockets."""
+    """Rule 6 of `workers`: nobody stays behind with the listening sockets."""
     node = Node(tmp_path, keys, "--workers", "2")
     node.launch()
     left: list[int] = []

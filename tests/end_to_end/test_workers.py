@@ -96,10 +96,13 @@ def test_a_restart_of_all_processes_loses_nothing(workers: Node, join: Join):
 
 def stream_process(node: Node) -> int:
     """The first of a node's stream processes."""
-    assert node.process
-    children = Path(f"/proc/{node.process.pid}/task/{node.process.pid}/children").read_text().split()
-    [found] = [pid for pid in children if b'"stream-0"' in Path(f"/proc/{pid}/environ").read_bytes()]
-    return int(found)
+    return process_called("stream-0", node)
+
+
+def process_called(name: str, node: Node) -> int:
+    """One of a node's processes: `ps -o comm` and `top` show which is which."""
+    [found] = [pid for pid in node.children() if Path(f"/proc/{pid}/comm").read_text().strip() == name]
+    return found
 
 
 def test_the_metrics_tell_of_a_process_that_hangs_and_of_one_that_was_replaced(workers: Node):
@@ -114,6 +117,48 @@ def test_the_metrics_tell_of_a_process_that_hangs_and_of_one_that_was_replaced(w
     wait_until(lambda: shows("geocast_ready 0.0", "geocast_stream_processes_missing 1.0"), "one is missed")
     os.kill(hanging, signal.SIGKILL)
     wait_until(lambda: shows("geocast_ready 1.0", "geocast_stream_restarts_total 1.0"), "it is replaced")
+
+
+def test_the_api_process_is_replaced_and_nobody_is_let_go(workers: Node, join: Join):
+    """Section 7: publishing goes on, and the sessions never notice."""
+    spot = ground()
+    crowd = [join(workers, place(spot)) for _ in range(CROWD)]
+    dead = process_called("api", workers)
+    os.kill(dead, signal.SIGKILL)
+    wait_until(lambda: workers._ready() and process_called("api", workers) != dead, "it is replaced")
+    body = alert(spot)
+    workers.publish(body)
+    for session in crowd:
+        session.listen(body["id"], 1)
+
+
+def sockets(pid: int) -> set[str]:
+    """The sockets that a process has open."""
+    links = []
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a file that it has closed meanwhile
+            links.append(os.readlink(each))
+    return {link for link in links if link.startswith("socket:")}
+
+
+def test_a_process_keeps_open_what_is_its_own(workers: Node):
+    """A listener that a process had beside its own would take in connections that it never looks at."""
+    assert workers.process
+    listeners = sockets(workers.process.pid)
+    assert len(listeners) == 1 + WORKERS
+    had = [sockets(pid) & listeners for pid in workers.children()]
+    assert [len(its) for its in had] == [1] * (1 + WORKERS)
+    assert set.union(*had) == listeners
+
+
+def test_the_supervisor_has_no_thread_and_shares_what_it_has_imported(workers: Node):
+    """So it can fork; most of a process that has nothing to do is its supervisor's too."""
+    assert workers.process
+    assert len(list(Path(f"/proc/{workers.process.pid}/task").iterdir())) == 1
+    for pid in workers.children():
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+        size = {name: int(rest.split()[0]) for name, rest in (line.split(":") for line in lines)}
+        assert size["Shared_Dirty"] + size["Shared_Clean"] > 2 * (size["Private_Dirty"] + size["Private_Clean"])
 
 
 IN_A_HURRY = "not waiting for anybody any more"

@@ -328,7 +328,7 @@ def test_what_is_garbage_is_not_frozen():
     """It would stay for ever."""
     with switched_off():
         collector = Collector(FakeClock())
-        collector.thaw()
+        collector.start()
         knot = weakref.ref(Knot())
         collector.look(FREEZE_EVERY - 1, idle=True)
         assert knot() is not None
@@ -341,7 +341,7 @@ def test_sessions_that_come_are_frozen_a_few_hundred_at_a_time():
     """No collection looks at them again, for as long as they stay or come and go in the same number."""
     with switched_off():
         collector = Collector(FakeClock())
-        collector.thaw()
+        collector.start()
         crowd = [Knot() for _ in range(1000)]
         collector.look(FREEZE_EVERY, idle=False)
         assert not any(type(thing) is Knot for thing in gc.get_objects())
@@ -360,7 +360,7 @@ def test_what_becomes_garbage_later_is_found_at_the_thaw_when_nothing_is_being_s
         collector = Collector(clock)
         frozen = Knot()
         knot = weakref.ref(frozen)
-        collector.thaw()
+        collector.start()
         del frozen
         gc.collect()
         clock.advance(THAW_S - 1)
@@ -370,3 +370,22 @@ def test_what_becomes_garbage_later_is_found_at_the_thaw_when_nothing_is_being_s
         assert knot() is not None
         collector.look(0, idle=True)
         assert knot() is None
+
+
+def test_what_a_process_shares_is_not_copied_by_a_thaw_before_it_has_sessions():
+    """run/forking.py: a process was frozen before it was forked; a thaw writes to everything."""
+    with switched_off():
+        clock = FakeClock()
+        collector = Collector(clock)
+        gc.freeze()
+        collector.start()
+        shared = gc.get_freeze_count()
+        clock.advance(THAW_S)
+        collector.look(FREEZE_EVERY - 1, idle=True)
+        assert gc.get_freeze_count() == shared
+        collector.look(FREEZE_EVERY, idle=True)
+        crowd = [Knot() for _ in range(10)]
+        clock.advance(THAW_S)
+        collector.look(FREEZE_EVERY, idle=True)
+        assert not any(type(thing) is Knot for thing in gc.get_objects())
+        del crowd

@@ -2,5 +2,11 @@
 
 node       in one process: the log, the api listener and the stream listener on one loop
 workers    in several, for more sessions than one core can serve: a supervisor, an api process, stream processes;
-           they talk over a `channel`
+           they talk over a `channel`, and are made by `forking`
 """
+
+import os
+
+# numpy's linear algebra starts a thread for each core when it is imported, which nothing here would use, and a process
+# that has threads must not fork. No module imports numpy before this one, but those that `run` is made of.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

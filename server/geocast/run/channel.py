@@ -30,8 +30,7 @@ class Channel:
 
     def send(self, name: str, data: bytes) -> None:
         """Send to the process called `name`. The datagram is dropped if that process is not there or too busy."""
-        with contextlib.suppress(OSError):
-            self._socket.sendto(data, str(self._folder / name))
+        _send(self._socket, self._folder, name, data)
 
     def close(self) -> None:
         """Stop listening. The socket's file stays until a process of the same name replaces it."""
@@ -42,3 +41,15 @@ class Channel:
         with contextlib.suppress(OSError):
             while True:
                 self._received(self._socket.recv(MAX_DATAGRAM))
+
+
+def tell(folder: Path, name: str, data: bytes) -> None:
+    """Send one datagram to the process called `name`, as `Channel.send` does, from a process that has no loop."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.setblocking(False)
+        _send(sender, folder, name, data)
+
+
+def _send(sender: socket.socket, folder: Path, name: str, data: bytes) -> None:
+    with contextlib.suppress(OSError):
+        sender.sendto(data, str(folder / name))

@@ -6,30 +6,29 @@
 
 Rule 1  The supervisor first binds without SO_REUSEPORT, which fails if the port is anybody's; with it, a port that
         is another's would be shared in silence.
-Rule 2  It keeps every listening socket open and passes it on: connections that wait to be accepted when a process
+Rule 2  It has no loop and no thread, so that it can fork the others at any time: they share what it has imported, and
+        the settings, keys and policy that it has read (`forking.py`).
+Rule 3  It keeps every listening socket open and passes it on: connections that wait to be accepted when a process
         dies are accepted by its replacement.
-Rule 3  After each append the api process nudges the stream processes; what is lost is made up by polling the log.
-Rule 4  Each stream process reports its metrics and whether it is ready, once a second. A report that is missing
+Rule 4  After each append the api process nudges the stream processes; what is lost is made up by polling the log.
+Rule 5  Each stream process reports its metrics and whether it is ready, once a second. A report that is missing
         makes the node unready. What a dead process had counted still counts.
-Rule 5  Drain: the api process says "not ready", the stream processes drain side by side, the api process ends last.
+Rule 6  Drain: the api process says "not ready", the stream processes drain side by side, the api process ends last.
         Should the supervisor die, the others drain too.
-Rule 6  Only the supervisor tells the others to end, each once, and once more for them to hurry. So they are in sessions
+Rule 7  Only the supervisor tells the others to end, each once, and once more for them to hurry. So they are in sessions
         of their own: Ctrl-C in a terminal is told to all processes of its session.
 """
 
 import asyncio
 import contextlib
-import ctypes
-import json
 import logging
 import os
 import signal
 import socket
-import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,22 +40,23 @@ from ..alertlog import AlertLog
 from ..clock import SystemClock
 from ..config import Listeners, Settings
 from ..delivery import FLUSH_S, Delivery, LogKeeper, background
+from ..errors import ConfigError
 from ..metrics import Export, Metrics, counter, export, gauge, lasting, merged
 from ..net.api import Api
 from ..net.calls import serving
+from ..policy import Policy
 from ..publishing import Publishing
 from ..tokens import Tokens
-from .channel import Channel
-from .node import Stop, opened_log, purge_for_ever
+from .channel import Channel, tell
+from .forking import WAITED_FOR, fork
+from .node import Stop, open_log, opened_log, purge_for_ever
 
 logger = logging.getLogger(__name__)
 
-VARIABLE = "GEOCAST_PROCESS"  # the environment variable that tells a process which part of a node it is
 REPORT_S = 1.0  # between the reports of a stream process
 LATE_S = 4.0  # a stream process whose last report is older is missing
 QUICK_DEATH_S = 5.0  # a process that has lived shorter is restarted only after a second
 GRACE_S = 10.0  # what a process has beyond the drain before it is killed
-_PR_SET_PDEATHSIG = 1  # of prctl(2), in <linux/prctl.h>
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +64,22 @@ class Part:
     """Which process of a node this is, and what the supervisor hands to it."""
 
     name: str  # "api", or "stream-0" and so on
-    descriptors: Sequence[int]  # its listening sockets: the first is of what it is named after, the second of --metrics
-    folder: str  # where the sockets of the channels are
-    jwks: dict[str, Any] | None = None  # the keys of --dev, which the supervisor has made
-    supervisor: int = field(default_factory=os.getpid)
+    listeners: Sequence[socket.socket]  # the first is of what it is named after, the second of --metrics
+    folder: Path  # where the sockets of the channels are
 
-    @classmethod
-    def from_environment(cls) -> "Part | None":
-        """The part that the supervisor has made this process; None if there is no supervisor."""
-        text = os.environ.get(VARIABLE)
-        return cls(**json.loads(text)) if text else None
+    @property
+    def descriptors(self) -> list[int]:
+        """Those of its listening sockets."""
+        return [listener.fileno() for listener in self.listeners]
 
-    def listeners(self) -> list[socket.socket]:
-        """The listening sockets that the supervisor has opened and passed on."""
-        return [socket.socket(fileno=descriptor) for descriptor in self.descriptors]
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What all processes of a node have from their supervisor: read once, so that no two can differ."""
+
+    settings: Settings
+    tokens: Tokens
+    policy: Policy
 
 
 # ---- the supervisor ----------------------------------------------------------------------------------------------
@@ -86,90 +88,144 @@ class Part:
 class _Process:
     """A process that the supervisor keeps alive: when it ends, another is started in its place."""
 
-    def __init__(self, part: Part) -> None:
+    def __init__(self, part: Part, work: Callable[[], None]) -> None:
         self.part = part
-        self._child: asyncio.subprocess.Process | None = None
+        self.pid: int | None = None  # while it runs
+        self.start_at = 0.0  # while it does not: the monotonic time to start it at
+        self._work = work
+        self._started = 0.0
+
+    def start(self, now: float) -> None:
+        """Start it. If the kernel can't just now, try again in a second."""
+        self._started, self.start_at = now, now + 1.0
+        try:
+            self.pid = fork(self.part.name, self.part.descriptors, self._work)
+        except OSError as error:
+            logger.error("%s can't be started: %s; trying again", self.part.name, error.strerror)
+
+    def ended(self, now: float) -> None:
+        """Note that it has ended: it is started again at once, or in a second if it has lived for a short time only."""
+        self.pid = None
+        self.start_at = now + (1.0 if now - self._started < QUICK_DEATH_S else 0.0)
+
+    def send(self, number: int) -> None:
+        """Send it a signal, if it runs. (It can't be another's pid: an exit status is kept until we ask for it.)"""
+        if self.pid is not None:
+            os.kill(self.pid, number)
+
+
+class _Supervisor:
+    """Starts all processes, starts others in the place of those that die, and ends them (Rules 6 and 7)."""
+
+    def __init__(self, processes: Sequence[_Process]) -> None:
+        self._processes = processes
         self._stopping = False
 
-    async def run(self) -> None:
-        """Start the process, again and again, until `stop` is called."""
-        while not self._stopping:
-            started = time.monotonic()
-            environment = {**os.environ, VARIABLE: json.dumps(asdict(self.part))}
-            self._child = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *("-m", "geocast", *sys.argv[1:]),
-                env=environment,
-                pass_fds=self.part.descriptors,
-                start_new_session=True,  # Rule 6
-            )
-            status = await self._child.wait()
-            if not self._stopping:
-                logger.error("%s ended with status %d; starting another", self.part.name, status)
-                if time.monotonic() - started < QUICK_DEATH_S:
-                    await asyncio.sleep(1.0)
+    def run(self) -> None:
+        """Keep all alive until told to stop."""
+        while True:
+            now = time.monotonic()
+            for process in self._processes:
+                if process.pid is None and process.start_at <= now:
+                    process.start(now)
+            due = min((each.start_at for each in self._processes if each.pid is None), default=float("inf"))
+            if self._wait(due):
+                self._stopping = True
+                return
 
-    def stop(self, number: int) -> None:
-        """Send the process a signal that ends it, and start no other."""
-        self._stopping = True
-        if self._child is not None and self._child.returncode is None:
-            self._child.send_signal(number)
+    def end(self, processes: Sequence[_Process], within_s: float) -> None:
+        """Have these processes end: SIGTERM, once more if we are told once more, and SIGKILL to who is left."""
+        deadline = time.monotonic() + within_s
+        _send(processes, signal.SIGTERM)
+        while any(process.pid for process in processes) and time.monotonic() < deadline:
+            if self._wait(deadline):
+                _send(processes, signal.SIGTERM)
+        _send(processes, signal.SIGKILL)
+        while any(process.pid for process in processes):
+            self._wait(float("inf"))
+
+    def _wait(self, until: float) -> bool:
+        """Wait for a signal, or until then (monotonic). Returns whether we are told to stop."""
+        if until == float("inf"):
+            number: int = signal.sigwait(WAITED_FOR)
+        else:
+            came = signal.sigtimedwait(WAITED_FOR, max(0.0, until - time.monotonic()))
+            number = came.si_signo if came else 0
+        self._reap()
+        return number in (signal.SIGTERM, signal.SIGINT)
+
+    def _reap(self) -> None:
+        """Note which processes have ended. Several exits may come with one SIGCHLD."""
+        now = time.monotonic()
+        for process in self._processes:
+            pid, status = os.waitpid(process.pid, os.WNOHANG) if process.pid is not None else (0, 0)
+            if pid:
+                process.ended(now)
+                if not self._stopping:
+                    status = os.waitstatus_to_exitcode(status)
+                    logger.error("%s ended with status %d; starting another", process.part.name, status)
 
 
-async def supervise(settings: Settings, listeners: Listeners, jwks: Any) -> None:
+def _send(processes: Sequence[_Process], number: int) -> None:
+    for process in processes:
+        process.send(number)
+
+
+def supervise(
+    settings: Settings,
+    tokens: Tokens,
+    listeners: Listeners,
+    run: Callable[[Coroutine[Any, Any, None]], None],
+) -> None:
     """Run all processes of a node until told to stop. Raises ConfigError before anything is started.
 
-    `jwks`: the keys of --dev, which each process has to have; else None.
+    `run` runs a coroutine in a new event loop to its end.
     """
-    policy.load(settings.policy)
-    async with opened_log(settings):
-        pass  # mends a broken file, and says what can't be used, once for all
-    stop = Stop()
+    shared = _Shared(settings, tokens, policy.load(settings.policy))
+    open_log(settings)  # imports what it takes
+    _check_log(settings, run)
+    signal.pthread_sigmask(signal.SIG_BLOCK, WAITED_FOR)
     with tempfile.TemporaryDirectory(prefix="geocast-") as folder:
         of_api = [listeners.api, *([listeners.metrics] if listeners.metrics else [])]
         sockets = [of_api, *([stream] for stream in listeners.streams)]
         named = zip(["api", *_names(settings)], sockets, strict=True)
-        parts = [Part(name, [each.fileno() for each in its], folder, jwks) for name, its in named]
-        api_process, *stream_processes = [_Process(part) for part in parts]
-        running = [asyncio.ensure_future(process.run()) for process in (api_process, *stream_processes)]
-        await stop.asked.wait()
-        Channel(Path(folder), "supervisor", lambda _: None).send("api", b"")
-        await _end(stream_processes, running[1:], settings.drain_s + GRACE_S, stop.hurry)
-        await _end([api_process], running[:1], GRACE_S, stop.hurry)
+        processes = [_process(Part(name, its, Path(folder)), shared, run) for name, its in named]
+        supervisor = _Supervisor(processes)
+        supervisor.run()
+        tell(Path(folder), "api", b"")
+        supervisor.end(processes[1:], settings.drain_s + GRACE_S)
+        supervisor.end(processes[:1], GRACE_S)
 
 
-async def _end(
-    processes: Sequence[_Process], running: Sequence["asyncio.Future[None]"], within_s: float, hurry: asyncio.Event
-) -> None:
-    for process in processes:
-        process.stop(signal.SIGTERM)
-    done = asyncio.ensure_future(asyncio.wait(running, timeout=within_s))
-    hurried = asyncio.ensure_future(hurry.wait())
-    await asyncio.wait([done, hurried], return_when=asyncio.FIRST_COMPLETED)
-    if hurried.done():
-        for process in processes:
-            process.stop(signal.SIGTERM)
-    hurried.cancel()
-    await done
-    for process in processes:
-        process.stop(signal.SIGKILL)
-    await asyncio.wait(running)
+def _process(part: Part, shared: _Shared, run: Callable[[Coroutine[Any, Any, None]], None]) -> _Process:
+    main = _run_api if part.name == "api" else _run_stream
+    return _Process(part, lambda: run(main(part, shared)))
 
 
-def _end_with(supervisor: int) -> None:
-    """Have the kernel send us SIGTERM when the supervisor dies. If it has died already, send that ourselves."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != supervisor:
-        os.kill(os.getpid(), signal.SIGTERM)
+def _check_log(settings: Settings, run: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+    """Open the log once for all: that mends a broken file, and says what can't be used. Raises ConfigError.
 
+    It takes a loop and threads, so it is done in a process of its own.
+    """
 
-async def run_part(part: Part, settings: Settings, tokens: Tokens) -> None:
-    """Run this part of a node, in a process that the supervisor has started, until it is told to stop."""
-    _end_with(part.supervisor)
-    with contextlib.ExitStack() as sockets:
-        listeners = [sockets.enter_context(each) for each in part.listeners()]
-        await (_run_api if part.name == "api" else _run_stream)(part, listeners, settings, tokens)
+    async def look() -> None:
+        async with opened_log(settings):
+            pass
+
+    def work() -> None:
+        try:
+            run(look())
+        except (ConfigError, OSError) as error:
+            os.write(there, str(error).encode())
+
+    here, there = os.pipe()
+    pid = fork("log", [there], work)
+    os.close(there)
+    with os.fdopen(here, encoding="utf-8") as said:
+        problem = said.read()
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if problem or status:
+        raise ConfigError(problem or f"log: opening it ended with status {status}")
 
 
 def _names(settings: Settings) -> list[str]:
@@ -179,12 +235,12 @@ def _names(settings: Settings) -> list[str]:
 # ---- a stream process --------------------------------------------------------------------------------------------
 
 
-async def _run_stream(part: Part, listeners: Sequence[socket.socket], settings: Settings, tokens: Tokens) -> None:
+async def _run_stream(part: Part, shared: _Shared) -> None:
     stop = Stop()
     metrics = Metrics()
-    async with opened_log(settings) as alert_log:
-        delivery = Delivery(settings, tokens, SystemClock(), alert_log, metrics)
-        with contextlib.closing(Channel(Path(part.folder), part.name, lambda _: alert_log.nudge())) as channel:
+    async with opened_log(shared.settings) as alert_log:
+        delivery = Delivery(shared.settings, shared.tokens, SystemClock(), alert_log, metrics)
+        with contextlib.closing(Channel(part.folder, part.name, lambda _: alert_log.nudge())) as channel:
 
             async def report() -> None:
                 while True:
@@ -192,7 +248,7 @@ async def _run_stream(part: Part, listeners: Sequence[socket.socket], settings: 
                     channel.send("api", msgpack.packb(told | {"metrics": export(metrics.registry)}))
                     await asyncio.sleep(REPORT_S)
 
-            async with background(report()), delivery.serving(listeners[0], stop.asked, stop.hurry):
+            async with background(report()), delivery.serving(part.listeners[0], stop.asked, stop.hurry):
                 logger.info("%s is ready", part.name)
                 await stop.asked.wait()
 
@@ -201,7 +257,7 @@ async def _run_stream(part: Part, listeners: Sequence[socket.socket], settings: 
 
 
 class _Reports:
-    """What the stream processes have reported (Rule 4)."""
+    """What the stream processes have reported (Rule 5)."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = names
@@ -243,12 +299,12 @@ class _Reports:
         return [self._gone, *(report["metrics"] for report in self._last.values())]
 
 
-async def _run_api(part: Part, listeners: Sequence[socket.socket], settings: Settings, tokens: Tokens) -> None:
+async def _run_api(part: Part, shared: _Shared) -> None:
     stop = Stop()
-    async with opened_log(settings) as alert_log:
-        with contextlib.closing(_ApiProcess(part, settings, tokens, alert_log)) as process:
-            async with process.running(*listeners):
-                logger.info("api is ready on %s", settings.api)
+    async with opened_log(shared.settings) as alert_log:
+        with contextlib.closing(_ApiProcess(part, shared, alert_log)) as process:
+            async with process.running(*part.listeners):
+                logger.info("api is ready on %s", shared.settings.api)
                 await stop.asked.wait()
                 process.api.draining = True
 
@@ -256,18 +312,17 @@ async def _run_api(part: Part, listeners: Sequence[socket.socket], settings: Set
 class _ApiProcess:
     """The api listener of a node whose sessions are elsewhere."""
 
-    def __init__(self, part: Part, settings: Settings, tokens: Tokens, alert_log: AlertLog) -> None:
+    def __init__(self, part: Part, shared: _Shared, alert_log: AlertLog) -> None:
         clock = SystemClock()
-        in_force = policy.load(settings.policy)
-        self._names = _names(settings)
+        self._names = _names(shared.settings)
         self._reports = _Reports(self._names)
         self._keeper = LogKeeper(alert_log, clock)
-        self._channel = Channel(Path(part.folder), part.name, self._received)
-        publishing = Publishing(alert_log, in_force, clock, self._appended)
+        self._channel = Channel(part.folder, part.name, self._received)
+        publishing = Publishing(alert_log, shared.policy, clock, self._appended)
         metrics = Metrics(self._reports.exports)
         metrics.watch(alert_log.metrics)
         metrics.watch(self._reports.metrics)
-        self.api = Api(publishing, alert_log, in_force, tokens, clock, metrics, self._unready)
+        self.api = Api(publishing, alert_log, shared.policy, shared.tokens, clock, metrics, self._unready)
 
     def close(self) -> None:
         """Close the channel to the other processes."""

@@ -1,0 +1,141 @@
+"""Processes that are forked: what they have of their parent, and what they do not (`geocast.run.forking`)."""
+
+import gc
+import os
+import random
+import secrets
+import select
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from geocast.errors import ConfigError
+from geocast.run.forking import WAITED_FOR, fork
+
+
+@pytest.fixture(autouse=True)
+def thawed():
+    """A fork freezes what is there; other tests count garbage."""
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture
+def pipe():
+    """Where a child writes to, and we read from."""
+    here, there = os.pipe()
+    yield here, there
+    os.close(here)
+    os.close(there)
+
+
+def end_of(pid):
+    """How a child has ended: its exit status, or minus the signal that ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def told(pipe, work):
+    """What `work` returns in a child."""
+    here, there = pipe
+    assert end_of(fork("child", [there], lambda: os.write(there, repr(work()).encode()))) == 0
+    return os.read(here, 65536).decode()
+
+
+def test_a_child_keeps_the_descriptors_that_it_is_given_and_no_others(pipe):
+    """Neither ours, nor those that we have from who started us."""
+    with open(os.devnull) as other:
+        left = told(pipe, lambda: [number for number in range(3, 300) if is_open(number)])
+        assert left == repr([pipe[1]])
+        assert is_open(other.fileno())
+
+
+def is_open(number):
+    """Whether there is such a descriptor."""
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+def raises(error):
+    """A function that does."""
+
+    def work():
+        raise error
+
+    return work
+
+
+@pytest.mark.parametrize(
+    ("work", "status"),
+    [
+        (lambda: None, 0),
+        (raises(ConfigError("--log: no such thing")), 2),
+        (raises(OSError(28, "No space left on device")), 2),
+        (raises(ValueError("a place")), 1),
+        (raises(KeyboardInterrupt()), 1),
+    ],
+)
+def test_a_child_ends_with_a_status_and_never_goes_on_in_our_place(work, status):
+    """Whatever it comes upon: what is below it on the stack is ours."""
+    assert end_of(fork("child", [], work)) == status
+
+
+def test_signals_that_we_wait_for_are_let_through_in_a_child():
+    """They are blocked in us: it would never be told to end."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, WAITED_FOR)
+    try:
+        pid = fork("child", [], signal.pause)
+        os.kill(pid, signal.SIGTERM)
+        assert end_of(pid) == -signal.SIGTERM
+        assert signal.SIGTERM not in signal.sigpending()
+    finally:
+        signal.sigtimedwait(WAITED_FOR, 0)  # its SIGCHLD
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, WAITED_FOR)
+
+
+def test_children_draw_numbers_of_their_own():
+    """Sessions are named, and retries spread, by random numbers."""
+    drawn = []
+    for _ in range(2):
+        here, there = os.pipe()
+        drawn.append(told((here, there), lambda: (random.random(), secrets.token_hex(8))))
+        os.close(here)
+        os.close(there)
+    drawn.append(repr((random.random(), secrets.token_hex(8))))
+    assert len(set(drawn)) == 3
+
+
+def test_a_child_is_told_to_end_when_its_parent_dies(pipe):
+    """Its listener would be kept from whoever comes after us."""
+    here, there = pipe
+
+    def parent():
+        child = fork("child", [there], signal.pause)
+        os.write(there, str(child).encode())
+
+    assert end_of(fork("parent", [there], parent)) == 0
+    child = os.pidfd_open(int(os.read(here, 100)))
+    try:
+        gone = threading.Event()
+        watcher = threading.Thread(target=lambda: (wait_for(child), gone.set()))
+        watcher.start()
+        assert gone.wait(20)
+        watcher.join()
+    finally:
+        os.close(child)
+
+
+def wait_for(pidfd):
+    """Return when that process, which is not our child, has ended."""
+    select.select([pidfd], [], [])
+
+
+def test_a_child_is_called_by_its_name_in_a_session_of_its_own(pipe):
+    """An operator sees which process is which; Ctrl-C is told to us only."""
+    assert told(pipe, lambda: (Path("/proc/self/comm").read_text(), os.getsid(0) == os.getpid())) == repr(
+        ("child\n", True)
+    )
