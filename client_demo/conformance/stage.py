@@ -126,7 +126,6 @@ class Talk:
         self._wire = next(wire for wire in WIRES.values() if wire.subprotocol == socket.subprotocol)
         self._heard = asyncio.Event()
         self._pace = Pace(RATE_PER_S, BURST)
-        self._fences = 0
 
     # ---- what a client says ----------------------------------------------------------------------------------------
 
@@ -249,8 +248,8 @@ class Talk:
 
     async def fence(self, within_s: float = FENCE_S) -> bool:
         """Wait until the client has taken all that was sent (Rule 2); whether it acknowledges."""
-        self._fences += 1
-        alert_id = f"fence-{self._fences}"
+        self.stage.fences += 1
+        alert_id = f"fence-{self.stage.fences}"  # another one on each connection: the client may hold the last
         await self.alert(alert_id)
         if await self.heard(lambda message: message.get("id") == alert_id, within_s):
             return True
@@ -328,6 +327,7 @@ class Stage:
         self.skew_ms = 0  # how far the server's clock is ahead of this machine's
         self.refuse = 0  # handshakes that are answered with 502
         self.tokens = 0  # given out
+        self.fences = 0  # alerts that were sent to be acknowledged
         self.came = False  # somebody has asked for the stream
         self._arrivals: asyncio.Queue[Arrival] = asyncio.Queue()
         self._by_socket: dict[ServerConnection, Arrival] = {}
