@@ -76,10 +76,10 @@ class Sender:
         self._setup, self._destroy, self._getevents, self._submit = _CALLS[platform.machine()]
         self._requests = np.zeros(requests, _REQUEST)
         self._requests["opcode"] = _PWRITE
-        self._requests["data"] = np.arange(requests)  # comes back with the result: the place in the slice
+        self._requests["data"] = np.arange(requests)  # a request's place in the slice; it comes back with the result
         self._events = np.zeros(requests, _EVENT)
         self._addresses = self._requests.ctypes.data + np.arange(requests) * _REQUEST.itemsize
-        self._list: int = self._addresses.ctypes.data  # what io_submit takes: where each request is
+        self._list: int = self._addresses.ctypes.data  # the list that io_submit takes: the address of each request
         context = np.zeros(1, np.uint64)
         _checked(_syscall(self._setup, requests, context.ctypes.data, 0, 0, 0))
         self._context = int(context[0])
@@ -99,13 +99,13 @@ class Sender:
                 raise OSError(-sent, os.strerror(-sent))
 
     def close(self) -> None:
-        """Give it back to the kernel. From then on `send` leaves all to the transports."""
+        """Give back what the kernel keeps. From then on `send` leaves everything to the transports."""
         if self._context:
             _syscall(self._destroy, self._context, 0, 0, 0, 0)
             self._context = 0
 
     def send(self, descriptors: NDArray[np.int32], data: bytes) -> NDArray[np.int32]:
-        """Send `data` to each, in this order. For each the bytes that were sent, or a negative errno."""
+        """Send `data` to each socket, in this order. Returns for each the bytes that were sent, or a negative errno."""
         results = np.full(len(descriptors), -errno.EAGAIN, np.int32)
         if not self._context:
             return results

@@ -74,7 +74,7 @@ def _down(number: int) -> int:
 
 
 def as_problem(error: Exception) -> Problem:
-    """What is told of an error."""
+    """The problem as which an error is answered: its own, or `internal` if nobody has foreseen it."""
     match error:
         case Problem():
             return error
@@ -88,6 +88,6 @@ def as_problem(error: Exception) -> Problem:
 
 
 def problem_answer(api: Api, problem: Problem) -> Response:
-    """A problem document (RFC 9457); it is counted."""
+    """The answer that is a problem document (RFC 9457). It is counted by its type."""
     api.metrics.refused.labels(problem.slug).inc()
     return JSONResponse(problem.body(), problem.status, problem.headers, "application/problem+json")

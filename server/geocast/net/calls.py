@@ -152,7 +152,7 @@ def _add_operations(app: FastAPI, api: Api) -> None:
 
     api.metrics.watch(lambda: [gauge("ready", "1 if /readyz says 200", not api.unready())])
     for kind in ("alert", "revision", "cancel"):
-        api.metrics.accepted.labels(kind)  # at 0: Prometheus can't see the increase of what was not there
+        api.metrics.accepted.labels(kind)  # makes it 0: Prometheus can't see an increase of what was not there before
     for each in problems.ALL:
         api.metrics.refused.labels(each.slug)
 
@@ -171,7 +171,7 @@ def _add_metrics(app: FastAPI, api: Api) -> None:
 
 
 def _add_documents(app: FastAPI) -> None:
-    # Made once each: it takes 3 ms, and nobody needs a token to ask for them.
+    # Each document is made once: that takes 3 ms, and anybody may ask for it without a token.
     openapi_json = functools.cache(lambda: JSONResponse(documents.openapi(app)))
     asyncapi_json = functools.cache(lambda: JSONResponse(asyncapi.document()))
 

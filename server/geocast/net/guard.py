@@ -26,8 +26,8 @@ from .api import Api
 logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 64 * 1024
-BODY_S = 10.0  # for a whole body to arrive
-MAX_REQUESTS = 2_000  # under way at once
+BODY_S = 10.0  # in which a whole body has to arrive
+MAX_REQUESTS = 2_000  # that may be under way at once; one more is told 429
 PUBLIC = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/asyncapi.json", "/docs"})
 PUBLIC_UNDER = ("/problems/", "/docs/")
 
@@ -40,7 +40,7 @@ class Guard:
         self._api = api
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; nothing that fails in it gets out of here but as a problem."""
+        """Serve one request. Whatever fails in it leaves here as a problem, and in no other form."""
         if scope["type"] != "http":
             return
         started = False
@@ -79,7 +79,7 @@ def _is_public(path: str) -> bool:
 
 
 def _bearer(scope: Scope) -> str:
-    """The bearer token (RFC 6750); empty if there is not exactly one."""
+    """The bearer token of a request (RFC 6750); empty if there is not exactly one."""
     values = [value for name, value in scope["headers"] if name == b"authorization"]
     kind, _, token = values[0].decode("latin-1").partition(" ") if len(values) == 1 else ("", "", "")
     return token.strip() if kind.lower() == "bearer" else ""
@@ -89,7 +89,7 @@ def _bearer(scope: Scope) -> str:
 
 
 def granted(request: Request, *scopes: str) -> Grant:
-    """The caller's grant, if it holds one of `scopes`."""
+    """The caller's grant, if it holds one of `scopes`. Raises Problem (403) if not."""
     grant: Grant = request.scope["grant"]
     if not grant.scopes & set(scopes):
         raise Problem(problems.INSUFFICIENT_SCOPE, f"The token lacks the scope {' or '.join(scopes)}.")
