@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, cast
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 
@@ -128,8 +128,16 @@ class Publisher:
         return await self._call("GET", f"/v1/alerts/{_in_path(alert_id)}")
 
     async def live(self) -> list[Answer]:
-        """All live alerts."""
-        return cast(list[Answer], (await self._call("GET", "/v1/alerts"))["alerts"])
+        """All live alerts, from however many pages; of one that was revised meanwhile, the newest revision."""
+        found: dict[str, Answer] = {}
+        path: str | None = "/v1/alerts"
+        while path is not None:
+            response = await self._answer("GET", path)
+            for alert in _json(response)["alerts"]:
+                newest = max(found.pop(alert["id"], alert), alert, key=lambda each: cast(int, each["revision"]))
+                found[alert["id"]] = newest
+            path = _next_page(response)
+        return list(found.values())
 
     async def policy(self) -> Answer:
         """The policy in force."""
@@ -138,6 +146,9 @@ class Publisher:
     # ---- one request, as often as it takes -----------------------------------------------------------------
 
     async def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Answer:
+        return _json(await self._answer(method, path, body))
+
+    async def _answer(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
         content = None if body is None else json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
         headers = {} if content is None else {"Content-Type": "application/json"}
         give_up_at = self._clock() + self._patience_s
@@ -153,7 +164,7 @@ class Publisher:
             await self._sleep(pause_s)
             wait_s = min(LAST_WAIT_S, 2 * wait_s)
 
-    async def _try(self, request: httpx.Request) -> tuple[Answer | None, str, float]:
+    async def _try(self, request: httpx.Request) -> tuple[httpx.Response | None, str, float]:
         """The answer, or None with the trouble in words and the `Retry-After` in seconds. Raises Refused."""
         try:
             response = await self._http.send(request)
@@ -163,7 +174,13 @@ class Publisher:
             return None, str(Refused(response.status_code, _json(response))), _wait(response)
         if not response.is_success:
             raise Refused(response.status_code, _json(response))
-        return _json(response), "", 0.0
+        return response, "", 0.0
+
+
+def _next_page(response: httpx.Response) -> str | None:
+    """The query of `Link: <…>; rel="next"` (RFC 8288): no answer can send the token to another host."""
+    link = response.links.get("next", {}).get("url")
+    return None if link is None else "/v1/alerts?" + urlsplit(link).query
 
 
 def _wait(response: httpx.Response) -> float:

@@ -157,3 +157,45 @@ def test_retry_after_may_be_a_date():
     past = format_datetime(datetime.now(UTC) - timedelta(seconds=100), usegmt=True)
     assert 90 < retry_after_s(soon) <= 100
     assert [retry_after_s(value) for value in (past, "soon", None, "12")] == [0, 0, 0, 12]
+
+
+# ---- live alerts in pages (protocol, H14) ------------------------------------------------------------------------
+
+
+def page(*alerts, following=None):
+    """A page of (id, revision), and the link to the next one."""
+    link = {} if following is None else {"Link": f'<{following}>; rel="next"'}
+    return answer(200, {"alerts": [{"id": alert_id, "revision": number} for alert_id, number in alerts]}, **link)
+
+
+def test_all_pages_of_live_alerts_are_asked_for():
+    """Links are followed until there is none; of what comes twice the newest revision counts."""
+    api = FakeApi(
+        page(("a", 1), ("b", 2), following="/v1/alerts?after=1-b&limit=2"),
+        page(following="?after=3-x%3Ay&limit=2"),
+        page(("c", 1), ("a", 2), ("b", 1)),
+    )
+    found = api.call(lambda publisher: publisher.live())
+    assert sorted((each["id"], each["revision"]) for each in found) == [("a", 2), ("b", 2), ("c", 1)]
+    assert [request.url.raw_path for request in api.requests] == [
+        b"/v1/alerts",
+        b"/v1/alerts?after=1-b&limit=2",
+        b"/v1/alerts?after=3-x%3Ay&limit=2",
+    ]
+
+
+def test_a_link_takes_the_token_nowhere_else():
+    """Whatever host or path it names, the same api is asked."""
+    api = FakeApi(page(("a", 1), following="https://elsewhere.example/other?after=1-a"), page(("b", 1)))
+    assert len(api.call(lambda publisher: publisher.live())) == 2
+    assert [str(request.url) for request in api.requests] == [
+        "http://127.0.0.1:8766/v1/alerts",
+        "http://127.0.0.1:8766/v1/alerts?after=1-a",
+    ]
+
+
+def test_a_page_without_an_answer_is_asked_for_again():
+    """As any request; what was given before it is kept."""
+    api = FakeApi(page(("a", 1), following="?after=1-a"), answer(503), page(("b", 1)))
+    assert [each["id"] for each in api.call(lambda publisher: publisher.live())] == ["a", "b"]
+    assert len(api.waits) == 1
