@@ -1,5 +1,5 @@
-"""What every alert log keeps: the rules of `geocast.alertlog` as tests: LogA1 to LogA4, LogF1 to LogF3, LogR1, LogR2
-and LogG1 to LogG4.
+"""What every alert log keeps: the rules of `geocast.alertlog` as tests: LogA1 to LogA4, LogF1 to LogF3, LogL1, LogL2,
+LogR1, LogR2, and LogG1 to LogG4.
 
 A backend's test file makes a class of its own from `LogContract` (and `DurableContract`, if it is more than memory) and
 says how to open one. What only one backend can be made to do (a full disk, a broken row) is tested in its own file.
@@ -14,7 +14,7 @@ from alertlog.later import POLYGON, a_tombstone, of_another_kind, with_area, wit
 from fakes import NOON_MS, a_cancel, a_revision
 
 from geocast.alert import OtherKind
-from geocast.alertlog import RETENTION_MS, Counts
+from geocast.alertlog import LOOKS, PAGE, RETENTION_MS, Counts, Cursor
 
 ENDS_MS = a_revision().ends_at
 PATIENCE_S = 30  # how long a test waits for what has to come
@@ -58,6 +58,23 @@ async def read(log, after=0, ended_before_ms=0):
 async def entries(log):
     """All entries, in order."""
     return [entry for _, entry in await read(log)]
+
+
+async def pages(log, now_ms=NOON_MS, limit=PAGE):
+    """What is live, page by page."""
+    found, after = [], None
+    while not found or after is not None:
+        page = await log.live(now_ms, after, limit)
+        found.append(page.revisions)
+        assert after is None or page.after is None or page.after > after
+        after = page.after
+    return found
+
+
+async def live(log, now_ms=NOON_MS):
+    """All that is live, from one page."""
+    [found] = await pages(log, now_ms)
+    return found
 
 
 class LogContract(abc.ABC):
@@ -168,7 +185,7 @@ class LogContract(abc.ABC):
         """LogA4: by `history`, `live` and `follow`, with every field."""
         revision = a_revision(description="Zwei Zeilen.\nÜber 😀.", severity="extreme", status="exercise", source="d:7")
         assert await log.append(revision)
-        assert list(await log.history("a-1")) == list(await log.live(NOON_MS)) == await entries(log) == [revision]
+        assert list(await log.history("a-1")) == list(await live(log, NOON_MS)) == await entries(log) == [revision]
         assert await log.append(a_cancel(reason="é"))
         assert (await log.history("a-1"))[-1] == (await entries(log))[-1] == a_cancel(reason="é")
 
@@ -191,14 +208,107 @@ class LogContract(abc.ABC):
             (ENDS_MS, {"revised/2"}),
             (ENDS_MS + 1000, set()),
         ]:
-            assert {f"{entry.id}/{entry.revision}" for entry in await log.live(now_ms)} == alive
+            assert {f"{entry.id}/{entry.revision}" for entry in await live(log, now_ms)} == alive
 
     @with_log
     async def test_live_is_in_the_order_of_the_log(self, log):
         """`AlertLog.live`: the current revisions, in the order they were appended."""
         for entry in (a_revision("a"), a_revision("b"), a_revision("c"), a_revision("a", 2)):
             await log.append(entry)
-        assert [(entry.id, entry.revision) for entry in await log.live(NOON_MS)] == [("b", 1), ("c", 1), ("a", 2)]
+        assert [(entry.id, entry.revision) for entry in await live(log, NOON_MS)] == [("b", 1), ("c", 1), ("a", 2)]
+
+    async def live_for(self, log, **ends):
+        """Append an alert for each name, which is live for so many ms."""
+        for alert_id, ends_in_ms in ends.items():
+            assert await log.append(a_revision(alert_id, expires_at=NOON_MS + ends_in_ms))
+
+    async def walk(self, log, limit=1, **meanwhile):
+        """The alerts of each page; `meanwhile` has for the number of a page what is appended behind it."""
+        found, after = [], None
+        while not found or after is not None:
+            page = await log.live(NOON_MS, after, limit)
+            for entry in meanwhile.get(f"behind_{len(found)}", ()):
+                assert await log.append(entry)
+            found.append([entry.id for entry in page.revisions])
+            after = page.after
+        return found
+
+    @with_log
+    async def test_live_comes_in_pages_by_the_end(self, log):
+        """LogL1: by the latest end, then by the id, byte for byte; within a page in the order of the log."""
+        await self.live_for(log, e=5, b=3, B=3, a=3, d=4, f=1)
+        assert await self.walk(log) == [["f"], ["B"], ["a"], ["b"], ["d"], ["e"]]
+        assert await self.walk(log, 2) == [["B", "f"], ["b", "a"], ["e", "d"]]
+        assert await self.walk(log, 5) == [["b", "B", "a", "d", "f"], ["e"]]
+        assert await self.walk(log, 6) == [["e", "b", "B", "a", "d", "f"]]
+        assert (await log.live(NOON_MS + 1, Cursor(0, "z"), 3)).after == (NOON_MS + 3, "b")
+
+    @with_log
+    async def test_ids_of_equal_ends_are_in_the_order_of_their_bytes(self, log):
+        """LogL1: whatever the locale; and a page begins behind an alert that is there no more."""
+        ids = ["a", "Z", "a-1", "a.1", "a:1", "a_1", "0", "A1", "a1", "aa", "a" * 128]
+        await self.live_for(log, **dict.fromkeys(ids, 3))
+        assert await self.walk(log) == [[alert_id] for alert_id in sorted(ids)]
+        for gone in ("", "a", "a-", "a-0", "a-1", "a-1a", "z"):
+            behind = await log.live(NOON_MS, Cursor(NOON_MS + 3, gone))
+            assert {entry.id for entry in behind.revisions} == {each for each in ids if each > gone}
+
+    @with_log
+    async def test_a_page_of_nothing_is_the_last(self, log):
+        """LogL1: in an empty log, behind all that there is, and where nothing is live."""
+        assert await log.live(NOON_MS) == ([], None)
+        await self.live_for(log, a=3)
+        assert await log.live(NOON_MS + 3) == ([], None)
+        assert await log.live(NOON_MS, Cursor(NOON_MS + 3, "a")) == ([], None)
+
+    @with_log
+    async def test_a_revision_with_an_earlier_end_moves_no_alert(self, log):
+        """LogL1: the latest end of its entries counts, so an alert is not missed by who is on the way to it."""
+        await self.live_for(log, a=1, b=2, c=3)
+        sooner = a_revision("c", 2, expires_at=NOON_MS + 1)
+        assert await self.walk(log, behind_1=[sooner]) == [["a"], ["b"], ["c"]]
+        assert await log.live(NOON_MS + 1, Cursor(NOON_MS + 2, "b")) == ([], None)
+
+    @with_log
+    async def test_a_walker_is_given_all_that_is_live_all_the_while(self, log):
+        """LogL1: while others come, end, are revised and cancelled; twice only what was made to end later."""
+        await self.live_for(log, a=2, b=4, c=6, d=8)
+        same = [a_revision("a", 2, expires_at=NOON_MS + 2), a_revision("c", 2, expires_at=NOON_MS + 6)]
+        later = [a_revision("a", 3, expires_at=NOON_MS + 7), a_revision("d", 2, expires_at=NOON_MS + 9)]
+        new = [a_revision("before", expires_at=NOON_MS + 3), a_revision("behind", expires_at=NOON_MS + 10)]
+        over = [a_cancel("c", 3)]
+        found = await self.walk(log, behind_0=same, behind_1=[*later, *new], behind_2=over)
+        assert found == [["a"], ["b"], ["c"], ["a"], ["d"], ["behind"]]
+
+    @with_log
+    async def test_a_page_is_full_whatever_was_cancelled(self, log):
+        """LogL2: those that were cancelled are looked at, and others take their room."""
+        ids = [f"a-{n:02}" for n in range(12)]
+        await self.live_for(log, **dict.fromkeys(ids, 1_800_000))
+        for alert_id in ids[:5] + ids[6:9] + ids[10:]:
+            assert await log.append(a_cancel(alert_id))
+        assert await self.walk(log, 2) == [["a-05", "a-09"]]
+        assert await self.walk(log, 1) == [["a-05"], ["a-09"]]
+
+    @with_log
+    async def test_a_page_looks_at_so_many_and_no_more(self, log):
+        """LogL2: then it is short, or has nothing, and says where to go on."""
+        ids = [f"a-{n:02}" for n in range(LOOKS + 2)]
+        await self.live_for(log, **dict.fromkeys(ids, 1_800_000))
+        for alert_id in ids[:-1]:
+            assert await log.append(a_cancel(alert_id))
+        assert await self.walk(log, 1) == [[], [ids[-1]]]
+
+    @with_log
+    async def test_a_page_knows_what_stands_below_other_kinds(self, log):
+        """LogG1, LogG2: the last revision or cancel counts."""
+        await self.live_for(log, a=3, b=3, c=3)
+        for later in (of_another_kind("a", 2), of_another_kind("a", 3), of_another_kind("b", 2), of_another_kind("d")):
+            await self.write(log, later)
+        assert await log.append(a_cancel("b", 3))
+        await self.write(log, of_another_kind("b", 4))
+        assert await self.walk(log) == [["c"], ["a"]]
+        assert await self.walk(log, 10) == [["a", "c"]]
 
     # ---- follow ----------------------------------------------------------------------------------------------
 
@@ -450,7 +560,7 @@ class LogContract(abc.ABC):
         assert [entry for _, entry in found] == await entries(log) == [a_revision(), a_revision("a-2")]
         assert found[0].position < tail < found[1].position == await log.tail()
         assert await read(log, tail) == found[1:]
-        assert list(await log.live(NOON_MS)) == [a_revision(), a_revision("a-2")]
+        assert list(await live(log, NOON_MS)) == [a_revision(), a_revision("a-2")]
         assert self.passed_over_without_a_word(log)
 
     @with_log
@@ -469,7 +579,7 @@ class LogContract(abc.ABC):
         await self.write(log, of_another_kind("call", ends_at=ENDS_MS + 7))
         assert list(await log.history("call")) == [OtherKind("call", 1, ENDS_MS + 7)]
         assert not await log.append(a_revision("call"))
-        assert await entries(log) == list(await log.live(NOON_MS)) == []
+        assert await entries(log) == list(await live(log, NOON_MS)) == []
 
     @with_log
     async def test_a_revision_and_a_cancel_take_the_number_behind_another_kind(self, log):
@@ -480,9 +590,9 @@ class LogContract(abc.ABC):
         assert not await log.append(a_cancel(revision=2))
         assert await log.append(a_revision(revision=3))
         await self.write(log, of_another_kind(revision=4))
-        assert list(await log.live(NOON_MS)) == [a_revision(revision=3)]
+        assert list(await live(log, NOON_MS)) == [a_revision(revision=3)]
         assert await log.append(a_cancel(revision=5))
-        assert list(await log.live(NOON_MS)) == []
+        assert list(await live(log, NOON_MS)) == []
         numbers = [2, 4]
         assert list(await log.history("a-1")) == [
             a_revision() if n == 1 else OtherKind("a-1", n, ENDS_MS) if n in numbers else known
@@ -497,7 +607,7 @@ class LogContract(abc.ABC):
         await self.write(log, of_another_kind(revision=3))
         for entry in (a_revision(revision=4), a_cancel(revision=4), a_revision(revision=3)):
             assert not await log.append(entry)
-        assert list(await log.live(NOON_MS)) == []
+        assert list(await live(log, NOON_MS)) == []
         assert len(await log.history("a-1")) == 3
 
     @with_log
@@ -509,7 +619,7 @@ class LogContract(abc.ABC):
         assert await log.append(a_cancel("a-2", 1))
         assert await entries(log) == [a_cancel(revision=1), a_cancel("a-2", 1)]
         assert list(await log.history("a-1")) == [a_cancel(revision=1)]
-        assert list(await log.live(NOON_MS)) == []
+        assert list(await live(log, NOON_MS)) == []
         assert self.passed_over_without_a_word(log)
 
     @with_log
@@ -518,7 +628,7 @@ class LogContract(abc.ABC):
         circle = {"type": "circle", "lat": 32.0, "lng": -96.0, "radius_m": 500.0}
         for alert_id, area in (("mixed", [circle, POLYGON, {"type": "everywhere"}]), ("alone", [POLYGON])):
             await self.write(log, with_area(*area, alert_id=alert_id))
-            for [entry] in (await log.history(alert_id), (await log.live(NOON_MS))[-1:], (await entries(log))[-1:]):
+            for [entry] in (await log.history(alert_id), (await live(log, NOON_MS))[-1:], (await entries(log))[-1:]):
                 assert [shape.to_map() for shape in entry.alert.area] == area
                 assert len(entry.alert.circles) == len(area) // 3
             assert await log.append(a_revision(alert_id, 2))

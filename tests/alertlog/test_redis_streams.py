@@ -15,7 +15,7 @@ import pytest
 
 pytest.register_assert_rewrite("alertlog.contract")
 
-from alertlog.contract import PATIENCE_S, DurableContract, entries, read, read_on  # noqa: E402 (asserts come first)
+from alertlog.contract import PATIENCE_S, DurableContract, entries, live, read, read_on  # noqa: E402 (asserts come first)
 from alertlog.later import POLYGON, a_tombstone, of_another_kind, with_area, with_members  # noqa: E402
 from fakes import a_cancel, a_free_port, a_revision  # noqa: E402
 from redis_server import RedisServer, needs_redis, sentinel_url, trio, wait_until  # noqa: E402
@@ -318,10 +318,10 @@ def test_a_full_redis_takes_nothing_and_loses_nothing(server):
 async def put_back(log, ids):
     """Wait until these alerts are live in the log."""
 
-    async def live():
-        return {entry.id for entry in await log.live(int(time.time() * 1000))} == set(ids)
+    async def all_live():
+        return {entry.id for entry in await live(log, int(time.time() * 1000))} == set(ids)
 
-    await until(live, f"{ids} are live")
+    await until(all_live, f"{ids} are live")
 
 
 def test_what_a_flushed_redis_has_lost_is_put_back_cancels_first(server):
@@ -406,7 +406,7 @@ def test_a_sentinel_failover_loses_nothing_that_was_replicated(tmp_path):
                 servers[0].kill()
                 await until(lambda: log.append(lasting("a-2")), "stored by the new primary")
                 await until(lambda: following.known == [("a-1", 1), ("a-2", 1)], "followed")
-                assert len(await log.live(int(time.time() * 1000))) == 2
+                assert len(await live(log, int(time.time() * 1000))) == 2
 
     run(main)
 
@@ -478,6 +478,29 @@ def test_a_cancel_that_lost_its_number_keeps_the_members_that_nobody_knows(serve
                         wanted = with_members(a_cancel(revision=3, ends_at=ends_at))
                         assert msgpack.unpackb(stored_in(replica)[-1][4]) == msgpack.unpackb(wanted.payload)
                         assert old.quarantined == new.quarantined == 0
+
+    run(main)
+
+
+def test_who_walks_through_the_live_alerts_goes_on_in_a_new_epoch(server):
+    """LogL1: once it is put back, what was lost stands where it stood."""
+    ends_at = lasting().ends_at
+
+    async def main():
+        async with opened(server.url) as log, Following(log) as following:
+            ids = [f"a-{n}" for n in range(6)]
+            for alert_id in (*ids[3:], *ids[:3]):
+                await log.append(a_revision(alert_id, expires_at=ends_at))
+            assert await log.append(a_revision("a-5", 2, expires_at=ends_at))
+            await until(lambda: ("a-5", 2) in following.given, "all is followed")
+            first = await log.live(0, limit=2)
+            server.command("FLUSHALL")
+            await put_back(log, ids)
+            second = await log.live(0, first.after, 2)
+            third = await log.live(0, second.after, 2)
+            found = [sorted(entry.id for entry in page.revisions) for page in (first, second, third)]
+            assert found == [ids[:2], ids[2:4], ids[4:]]
+            assert third.after is None
 
     run(main)
 
@@ -873,7 +896,7 @@ def test_a_user_with_few_rights_will_do(tmp_path):
                 await log.add_counts({"a-1": Counts(1, 0)})
                 assert await log.counts("a-1") == Counts(1, 0)
                 assert len(await read(log)) == len(await log.history("a-1")) == 2
-                assert await log.live(0) == []
+                assert await live(log, 0) == []
                 assert await log.tail() > 0
                 assert await log.purge(2**41) == 2
 
@@ -1002,7 +1025,7 @@ def test_what_cannot_be_read_is_set_aside_and_the_rest_is_served(server, caplog)
             new = server.command("XADD", stream, "*", *(part for item in broken.items() for part in item))
             server.command("HSET", "{geocast}:alert:a-1", "1", new)
             assert await log.history("a-1") == []
-            assert [entry.id for entry in await log.live(0)] == ["a-0"]
+            assert [entry.id for entry in await live(log, 0)] == ["a-0"]
             assert log.quarantined == 3
 
     run(main)

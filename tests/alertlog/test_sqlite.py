@@ -19,12 +19,12 @@ import pytest
 
 pytest.register_assert_rewrite("alertlog.contract")
 
-from alertlog.contract import PATIENCE_S, DurableContract, entries, read, read_on  # noqa: E402 (asserts come first)
+from alertlog.contract import PATIENCE_S, DurableContract, entries, live, read, read_on  # noqa: E402 (asserts come first)
 from alertlog.later import POLYGON, of_another_kind, with_area, with_members  # noqa: E402
 from fakes import NOON_MS, FakeClock, a_cancel, a_revision, alert_request  # noqa: E402
 
 from geocast import policy  # noqa: E402
-from geocast.alertlog import RETENTION_MS, Counts, codec, sqlite, sqlite_file  # noqa: E402
+from geocast.alertlog import RETENTION_MS, Counts, Cursor, codec, sqlite, sqlite_file  # noqa: E402
 from geocast.alertlog.sqlite import SqliteLog  # noqa: E402
 from geocast.alertlog.witness import Witness  # noqa: E402
 from geocast.errors import ConfigError, LogUnavailable  # noqa: E402
@@ -124,6 +124,46 @@ def write(path, *entries):
     """Store entries as a later release does."""
     statement = "INSERT INTO entry (id, revision, ends_at, payload, checksum) VALUES (?, ?, ?, ?, ?)"
     edit(path, *((statement, e.id, e.revision, e.ends_at, e.payload, e.checksum) for e in entries))
+
+
+# ---- pages ---------------------------------------------------------------------------------------------------
+
+
+def steps_of_a_page(path, after):
+    """How many steps SQLite's machine takes for a page of 50, in tens."""
+    steps = 0
+
+    def count():
+        nonlocal steps
+        steps += 1
+
+    async def main():
+        async with Opened(path) as log:
+            log._reader.set_progress_handler(count, 10)
+            page = await log.live(NOON_MS, after, 50)
+            assert len(page.revisions) == 50
+
+    run(main)
+    return steps
+
+
+def test_a_page_costs_what_a_page_is(tmp_path):
+    """LogL2: whether 200 alerts are live or 4,000, at the start and in the middle; many end at the same time."""
+    few, many = tmp_path / "few.db", tmp_path / "many.db"
+    fill(few, 200)
+    fill(many, 4_000)
+    for after in (None, Cursor(ENDS_MS, "a-123")):
+        assert steps_of_a_page(many, after) < 1.1 * steps_of_a_page(few, after)
+
+
+def test_a_file_of_a_release_without_pages_gets_what_they_take(path):
+    """LogL2: its index on the ends alone gives way."""
+    fill(path, 5)
+    edit(path, ["DROP INDEX entry_ends_at_id"], ["CREATE INDEX entry_ends_at ON entry (ends_at)"])
+    assert contents(path) == ([f"a-{n}" for n in range(5)], 0)
+    with closing(sqlite3.connect(path)) as db:
+        indexes = {row[1] for row in db.execute("PRAGMA index_list(entry)") if row[3] == "c"}
+    assert indexes == {"entry_ends_at_id"}
 
 
 # ---- several processes on one file ---------------------------------------------------------------------------
@@ -348,7 +388,7 @@ def test_a_full_disk_makes_the_log_unavailable_until_there_is_room(path):
             )
             assert all(isinstance(outcome, LogUnavailable) for outcome in outcomes)
             assert [entry.id for entry in await entries(log)] == stored
-            assert len(await log.live(NOON_MS)) == len(stored)
+            assert len(await live(log, NOON_MS)) == len(stored)
             await log._in(log._writer_thread, lambda: log._writer.execute("PRAGMA max_page_count = 100000"))
             assert await log.append(a_revision(f"a-{len(stored)}"))
             await log.add_counts({"a-0": Counts(1, 1)})
@@ -383,7 +423,7 @@ def test_a_row_that_cannot_be_read_is_set_aside_and_the_rest_is_served(path, cap
         async with Opened(path) as log:
             for _ in range(3):
                 assert [entry.id for entry in await entries(log)] == ["a-0", "a-1", "a-3", "a-4"]
-                assert len(await log.live(NOON_MS)) == 4
+                assert len(await live(log, NOON_MS)) == 4
                 assert list(await log.history("a-2")) == []
             assert log.quarantined == 1
             assert await log.tail() == 5

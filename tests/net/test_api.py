@@ -4,7 +4,7 @@ import asyncio
 
 import httpx
 import pytest
-from fakes import NOON_MS, FakeClock, a_revision
+from fakes import NOON_MS, FakeClock, a_cancel, a_revision
 from jwt import PyJWK
 
 from geocast import policy
@@ -28,13 +28,14 @@ def api_on(log, clock):
     return Api(Publishing(log, in_force, clock), log, in_force, TOKENS, clock, Metrics(), list)
 
 
-def asked(counts, *scopes, sub=OWN.source, path=f"/v1/alerts/{OWN.id}", app=make_app):
-    """The answer to who has these scopes, where OWN is in the log and has been delivered so often."""
+def asked(counts, *scopes, sub=OWN.source, path=f"/v1/alerts/{OWN.id}", app=make_app, stored=(OWN,)):
+    """The answer to who has these scopes, where `stored` is in the log and OWN has been delivered so often."""
 
     async def answer():
         log, clock = MemoryLog(), FakeClock()
         await log.start()
-        await log.append(OWN)
+        for entry in stored:
+            await log.append(entry)
         await log.add_counts({OWN.id: counts})
         token = sign(PRIVATE, sub, scopes, NOON_MS // 1000, 600)
         transport = httpx.ASGITransport(app(api_on(log, clock)))
@@ -118,3 +119,91 @@ def test_a_body_that_comes_too_late_is_no_mistake_in_it(monkeypatch):
 
     late = asyncio.run(answer())
     assert (late.status_code, late.json()["type"]) == (408, "/problems/request-timeout")
+
+
+# ---- the live alerts, in pages (H14) ---------------------------------------------------------------------------------
+
+MANY = [a_revision(f"a-{n}", expires_at=NOON_MS + 1_800_000 - n // 2) for n in range(1_001)]
+WRONG = {
+    "parameters": "the only query parameters are after and limit, once each",
+    "after": "the query parameter after must be as a Link has it",
+    "limit": "the query parameter limit must be an integer from 1 to 1000",
+}
+
+
+def listed(query="", stored=MANY):
+    """The answer to `GET /v1/alerts` with this query, and the ids in it."""
+    answer = asked(Counts(), "alerts:publish", path=f"/v1/alerts{query}", stored=stored)
+    assert answer.status_code == 200, answer.text
+    return answer, [each["id"] for each in answer.json()["alerts"]]
+
+
+def test_up_to_1000_live_alerts_come_in_one_page_in_the_order_of_publication():
+    """H14: without a link, as they did before there were pages."""
+    for count in (0, 1, 1_000):
+        answer, ids = listed(stored=MANY[:count])
+        assert ids == [entry.id for entry in MANY[:count]]
+        assert "link" not in answer.headers
+    entries = [*MANY[:3], a_revision("a-0", 2), a_cancel("a-1")]
+    answer, ids = listed(stored=entries)
+    assert ids == ["a-2", "a-0"]
+    assert answer.json()["alerts"][1]["headline"] == "Robbery, revision 2"
+
+
+def test_more_come_in_pages_with_links():
+    """H14: with parameters and without; the link has the query of the next page."""
+    answer, first = listed()
+    assert answer.headers["link"] == f'</v1/alerts?after={MANY[0].ends_at}-a-0&limit=1000>; rel="next"'
+    answer, second = listed("?" + answer.links["next"]["url"].partition("?")[2])
+    assert "link" not in answer.headers
+    assert first == [entry.id for entry in MANY if entry.id != "a-1"]
+    assert second == ["a-1"]
+    path, found = "?limit=334", []
+    while path:
+        answer, ids = listed(path)
+        found += ids
+        path = "?" + answer.links["next"]["url"].partition("?")[2] if "next" in answer.links else ""
+    assert sorted(found) == sorted(entry.id for entry in MANY)
+
+
+def test_an_id_is_quoted_in_a_link():
+    """H14: whatever the grammar of ids allows."""
+    entries = [a_revision(alert_id) for alert_id in ("d:7._-x", "e")]
+    answer, ids = listed("?limit=1", entries)
+    assert ids == ["d:7._-x"]
+    assert answer.links["next"]["url"] == f"/v1/alerts?after={OWN.ends_at}-d%3A7._-x&limit=1"
+    assert listed("?" + answer.links["next"]["url"].partition("?")[2], entries)[1] == ["e"]
+
+
+@pytest.mark.parametrize(
+    ("query", "wrong"),
+    [
+        *(
+            (f"limit={value}", ["limit"])
+            for value in ("0", "1001", "-1", "01", "1.0", "%2B1", "", "x7391", "١", "1%20")
+        ),
+        *(
+            (f"after={value}", ["after"])
+            for value in ("", "7391", "a-7391", "1-", "-1-a", "1-%20", f"{10**15}-a", "١-a")
+        ),
+        ("limit=1&limit=1", ["parameters"]),
+        ("after=1-a&after=1-a", ["parameters"]),
+        ("page=7391", ["parameters"]),
+        ("dry_run=false", ["parameters"]),
+        ("Limit=1", ["parameters"]),
+        ("limit=0&after=x&x7391=1", ["parameters", "after", "limit"]),
+    ],
+)
+def test_parameters_that_are_wrong_are_refused_by_name(query, wrong):
+    """Section 4: 422 invalid-value; each once, and H9: no value is repeated."""
+    answer = asked(Counts(), "alerts:manage", path=f"/v1/alerts?{query}")
+    assert answer.status_code == 422
+    errors = answer.json()["errors"]
+    assert [error["detail"] for error in errors] == [WRONG[name] for name in wrong]
+    assert {(error["type"], error["pointer"]) for error in errors} == {("/problems/invalid-value", "")}
+    assert "7391" not in answer.text
+
+
+def test_who_may_not_list_is_told_so_first():
+    """Section 4, the order of decisions: 403 comes before 422."""
+    assert asked(Counts(), "alerts:audit", path="/v1/alerts?limit=0").status_code == 403

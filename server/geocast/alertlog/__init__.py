@@ -25,6 +25,15 @@ Follow
             side by side in one batch, so that who applies them in one go shows no alert that was cancelled. Those that
             nobody knows any more, because they have ended, leave gaps in its numbers.
 
+List
+    LogL1   `live` gives what is live in pages. An alert stands in their order where the latest end of its entries, and
+            among equals its id, put it. That place is the same in every process and every epoch, and no revision moves
+            it but one that ends later: that one moves it further on. So who walks from page to page is given each alert
+            that is live all the while, and is given one twice only if it was made to end later meanwhile.
+    LogL2   What a page costs depends on the alerts that it looks at, and not on how many there are. It looks at LOOKS
+            times its limit at most, those included that were cancelled and have not ended. So a page may hold fewer
+            alerts than its limit. Whether more come behind it is told by `Page.after` alone.
+
 Retention
     LogR1   An alert stays known for RETENTION_MS after its end, then may be forgotten as a whole. The clock of one
             process alone never decides that: it may be ahead.
@@ -47,8 +56,8 @@ Other releases share the log while nodes are upgraded (protocol, G4)
             all else into tables, keys and columns with defaults, so that those who know nothing of them go on to write.
 """
 
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from prometheus_client.core import Metric
 
@@ -57,6 +66,9 @@ from ..alert import Cancel, Entry, OtherKind, Revision
 RETENTION_MS = 24 * 3_600_000
 HEARTBEAT_S = 1.0  # LogF2
 BATCH = 1_000  # entries in one batch of `follow`, at most
+PAGE = 1_000  # alerts in one page of `live`, at most
+LOOKS = 10  # LogL2
+LOOK = 200  # alerts that are looked at in one go; between two the loop may turn to others
 
 
 class Positioned(NamedTuple):
@@ -64,6 +76,28 @@ class Positioned(NamedTuple):
 
     position: int
     entry: Entry
+
+
+class Cursor(NamedTuple):
+    """Where an alert stands in the order of `live` (LogL1): its latest end in ms, and its id."""
+
+    ends_at: int
+    id: str
+
+
+class Page(NamedTuple):
+    """What is live, in part: the current revisions in the order they were appended, and where the next page begins."""
+
+    revisions: Sequence[Revision]
+    after: Cursor | None  # None behind the last page
+
+
+class Seen(NamedTuple):
+    """An alert that `live` has looked at."""
+
+    cursor: Cursor
+    position: Any  # of the current revision: what sorts in the order of the log
+    revision: Revision | None  # the current one; None if there is none, or it can't be read
 
 
 class Counts(NamedTuple):
@@ -101,8 +135,8 @@ class AlertLog(Protocol):
         """All entries of one alert, in order; empty if the id is unknown (LogG4)."""
         ...
 
-    async def live(self, now_ms: int) -> Sequence[Revision]:
-        """The current revision of every alert that is live at `now_ms`, in the order they were appended."""
+    async def live(self, now_ms: int, after: Cursor | None = None, limit: int = PAGE) -> Page:
+        """The alerts that are live at `now_ms`, behind `after`; at most `limit` of them, 1 to PAGE (LogL1, LogL2)."""
         ...
 
     async def tail(self) -> int:
@@ -155,11 +189,34 @@ def follows(entry: Entry, newest_first: Iterable[Entry | OtherKind]) -> bool:
     return not isinstance(last, Cancel)
 
 
-def current(chain: Iterable[Entry | OtherKind]) -> Revision | None:
-    """The current revision in the entries of one alert, in order; None if it has none, or was cancelled (LogG2)."""
-    found = None
-    for entry in chain:
-        if isinstance(entry, Cancel):
-            return None
-        found = entry if isinstance(entry, Revision) else found
-    return found
+def current(newest_first: Iterable[Entry | OtherKind | None]) -> Revision | None:
+    """The current revision in the entries of one alert, which are given from the last one backwards.
+
+    None if it has none, or was cancelled (LogG2), or if an entry can't be read, which is given as None: nobody knows
+    what that one said, so the alert may be over. No more are looked at than it takes.
+    """
+    for entry in newest_first:
+        if not isinstance(entry, OtherKind):
+            return entry if isinstance(entry, Revision) else None
+    return None
+
+
+async def page(
+    look: Callable[[Cursor, int], Awaitable[Sequence[Seen]]], now_ms: int, after: Cursor | None, limit: int
+) -> Page:
+    """A page of `live`. `look(cursor, count)` gives the next `count` alerts behind a cursor, fewer only at the end."""
+    cursor: Cursor | None = max(after or Cursor(0, ""), Cursor(now_ms + 1, ""))
+    live: list[Seen] = []
+    looked = 0
+    # It looks for one more than it gives: only then is there a further page.
+    while cursor is not None and len(live) <= limit and looked < LOOKS * limit:
+        count = min(LOOK, limit + 1 - len(live))
+        seen = await look(cursor, count)
+        looked += count
+        live += [each for each in seen if each.revision is not None and each.revision.ends_at > now_ms]
+        cursor = seen[-1].cursor if len(seen) == count else None
+    if len(live) > limit:
+        del live[limit:]
+        cursor = live[-1].cursor
+    live.sort(key=lambda each: each.position)
+    return Page([each.revision for each in live if each.revision is not None], cursor)

@@ -4,14 +4,14 @@ It keeps all rules of the port but durability: when the process ends, everything
 """
 
 import asyncio
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from prometheus_client.core import Metric
 
 from ..alert import Entry, OtherKind, Revision
-from . import BATCH, HEARTBEAT_S, RETENTION_MS, Counts, Positioned, current, follows
+from . import BATCH, HEARTBEAT_S, PAGE, RETENTION_MS, Counts, Cursor, Page, Positioned, Seen, current, follows, page
 
 
 class MemoryLog:
@@ -21,6 +21,9 @@ class MemoryLog:
         self.quarantined = 0
         self._entries: list[Positioned] = []
         self._history: dict[str, list[Entry | OtherKind]] = {}
+        self._ends: dict[str, int] = {}  # the latest end of each alert's entries
+        self._cursors: list[Cursor] = []  # the same, sorted (LogL1)
+        self._positions: dict[str, int] = {}  # of the last revision of each alert
         self._counts: dict[str, Counts] = {}
         self._last = 0
         self._appended = asyncio.Event()  # replaced by a new one at each append
@@ -42,23 +45,37 @@ class MemoryLog:
         """Store `entry`, which nobody judges any more. (Tests play a later release by this.)"""
         self._history.setdefault(entry.id, []).append(entry)
         self._last += 1
+        self._lasts_until(entry.id, entry.ends_at)
+        self._positions[entry.id] = self._last if isinstance(entry, Revision) else self._positions.get(entry.id, 0)
         if not isinstance(entry, OtherKind):
             self._entries.append(Positioned(self._last, entry))
         self._appended.set()
         self._appended = asyncio.Event()
 
+    def _lasts_until(self, alert_id: str, ends_at: int) -> None:
+        if ends_at > self._ends.get(alert_id, -1):
+            self._forget_end(alert_id)
+            self._ends[alert_id] = ends_at
+            insort(self._cursors, Cursor(ends_at, alert_id))
+
+    def _forget_end(self, alert_id: str) -> None:
+        if (ends_at := self._ends.pop(alert_id, None)) is not None:
+            del self._cursors[bisect_left(self._cursors, Cursor(ends_at, alert_id))]
+
     async def history(self, alert_id: str) -> Sequence[Entry | OtherKind]:
         """All entries of one alert."""
         return tuple(self._history.get(alert_id, ()))
 
-    async def live(self, now_ms: int) -> Sequence[Revision]:
-        """The current revision of each live alert."""
-        currents = {alert_id: current(chain) for alert_id, chain in self._history.items()}
-        return [
-            entry
-            for _, entry in self._entries
-            if isinstance(entry, Revision) and entry is currents[entry.id] and entry.ends_at > now_ms
-        ]
+    async def live(self, now_ms: int, after: Cursor | None = None, limit: int = PAGE) -> Page:
+        """A page of the live alerts."""
+        return await page(self._look, now_ms, after, limit)
+
+    async def _look(self, after: Cursor, count: int) -> Sequence[Seen]:
+        start = bisect_right(self._cursors, after)
+        return [self._seen(cursor) for cursor in self._cursors[start : start + count]]
+
+    def _seen(self, cursor: Cursor) -> Seen:
+        return Seen(cursor, self._positions[cursor.id], current(reversed(self._history[cursor.id])))
 
     async def tail(self) -> int:
         """The position of the last entry."""
@@ -103,4 +120,6 @@ class MemoryLog:
         self._entries = [p for p in self._entries if p.entry.id not in gone]
         for alert_id in gone:
             self._counts.pop(alert_id, None)
+            self._positions.pop(alert_id, None)
+            self._forget_end(alert_id)
         return sum(len(self._history.pop(alert_id)) for alert_id in gone)

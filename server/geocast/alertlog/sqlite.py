@@ -12,6 +12,7 @@ LogF1   Positions are AUTOINCREMENT row ids, given out inside the write transact
         commits and are never used twice.
 LogF2   An append of this process wakes the followers at once; one of another process is noticed by
         `PRAGMA data_version`, which is polled every POLL_S.
+LogL2   An index on (ends_at, id) gives the order of LogL1, and where in it a page begins.
 LogR1   Neither the wall clock nor what the file bears witness to says that it is too early (`witness.py`).
 LogR2   Each row has a CRC-32. A row that fails it, or that is no entry, is set aside in place: skipped, named by its
         position in a log line, and counted. A file that SQLite can't read any more is renamed, and every row that can
@@ -29,7 +30,6 @@ import sqlite3
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,7 +39,22 @@ from .. import failpoints
 from ..alert import Cancel, Entry, OtherKind, Revision
 from ..clock import Now
 from ..errors import ConfigError, LogUnavailable, trace
-from . import BATCH, HEARTBEAT_S, RETENTION_MS, Counts, Positioned, codec, current, follows, sqlite_file
+from . import (
+    BATCH,
+    HEARTBEAT_S,
+    PAGE,
+    RETENTION_MS,
+    Counts,
+    Cursor,
+    Page,
+    Positioned,
+    Seen,
+    codec,
+    current,
+    follows,
+    page,
+    sqlite_file,
+)
 from .sqlite_file import COLUMNS
 from .witness import NEWEST, Witness
 
@@ -52,6 +67,16 @@ MAX_WAITING = 10_000  # appends in the queue; beyond, the log is unavailable
 MAX_COMMIT = 500  # appends in one transaction
 PURGE_BATCH = 500  # alerts forgotten in one transaction
 
+# The next alerts in the order of LogL1, each with its last entry.
+_LOOK = f"""
+SELECT {COLUMNS}, latest FROM (
+    SELECT DISTINCT ends_at AS latest, id AS alert_id FROM entry AS one
+    WHERE (ends_at, id) > (?, ?)
+    AND NOT EXISTS (SELECT 1 FROM entry AS other WHERE other.id = one.id AND other.ends_at > one.ends_at)
+    ORDER BY ends_at, id LIMIT ?
+) CROSS JOIN entry ON id = alert_id AND revision = (SELECT max(revision) FROM entry AS other WHERE other.id = alert_id)
+ORDER BY latest, id
+"""
 _PROBE = " " * 16_384  # no id; takes as much room as any entry
 
 _T = TypeVar("_T")
@@ -226,20 +251,27 @@ class SqliteLog:
         rows = await self._select(f"SELECT {COLUMNS} FROM entry WHERE id = ? ORDER BY revision", alert_id)
         return [entry for _, entry in self._readable(rows) if entry is not None]
 
-    async def live(self, now_ms: int) -> Sequence[Revision]:
-        """The current revision of each live alert."""
-        rows = await self._select(
-            f"SELECT {COLUMNS} FROM entry WHERE id IN (SELECT id FROM entry WHERE ends_at > ?) ORDER BY id, revision",
-            now_ms,
-        )
-        found = []
-        for _, of_one in groupby(self._readable(rows), key=lambda item: item[0][1]):
-            chain = list(of_one)
-            # What the last one said nobody knows, if it can't be read: the alert may be over.
-            revision = None if chain[-1][1] is None else current(entry for _, entry in chain if entry is not None)
-            if revision is not None and revision.ends_at > now_ms:
-                found.append((max(row[0] for row, entry in chain if entry is revision), revision))
-        return [revision for _, revision in sorted(found, key=lambda item: item[0])]
+    async def live(self, now_ms: int, after: Cursor | None = None, limit: int = PAGE) -> Page:
+        """A page of the live alerts."""
+        return await page(self._look, now_ms, after, limit)
+
+    async def _look(self, after: Cursor, count: int) -> Sequence[Seen]:
+        rows = await self._select(_LOOK, *after, count)
+        cursors = [Cursor(row[-1], row[1]) for row in rows]
+        last_ones = [(row[0], entry) for row, entry in self._readable([row[:-1] for row in rows])]
+        for at, (_, entry) in enumerate(last_ones):
+            if isinstance(entry, OtherKind):
+                last_ones[at] = await self._below(entry)
+        return [
+            Seen(cursor, position, current([entry]))
+            for cursor, (position, entry) in zip(cursors, last_ones, strict=True)
+        ]
+
+    async def _below(self, last: OtherKind) -> tuple[int, Entry | OtherKind | None]:
+        """The last entry of this alert that is of a kind that we know, and its position; `last` if there is none."""
+        rows = await self._select(f"SELECT {COLUMNS} FROM entry WHERE id = ? ORDER BY revision DESC", last.id)
+        of_ours = ((row[0], entry) for row, entry in self._readable(rows) if not isinstance(entry, OtherKind))
+        return next(of_ours, (0, last))
 
     async def tail(self) -> int:
         """The position of the last entry."""

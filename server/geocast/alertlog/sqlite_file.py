@@ -46,7 +46,8 @@ CREATE TABLE IF NOT EXISTS entry (
     checksum INTEGER NOT NULL,
     UNIQUE (id, revision)
 ) STRICT;
-CREATE INDEX IF NOT EXISTS entry_ends_at ON entry (ends_at);
+CREATE INDEX IF NOT EXISTS entry_ends_at_id ON entry (ends_at, id);
+DROP INDEX IF EXISTS entry_ends_at; -- releases before this one made it; the one above serves all that it did
 CREATE TABLE IF NOT EXISTS delivery (
     id    TEXT PRIMARY KEY,
     sent  INTEGER NOT NULL,

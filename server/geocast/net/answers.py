@@ -1,7 +1,10 @@
 """What the api listener answers, and what it does not tell (protocol, section 4, "What an answer means")."""
 
+import asyncio
+import json
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlencode
 
 from fastapi import Response
 from starlette.exceptions import HTTPException
@@ -10,14 +13,16 @@ from starlette.types import Receive, Scope, Send
 
 from .. import failpoints, problems
 from ..alert import Cancel, Entry, OtherKind, Revision
-from ..alertlog import Counts
+from ..alertlog import Counts, Cursor, Page
 from ..clock import format_time
 from ..errors import LogUnavailable
+from ..frames import alert_map
 from ..problems import Problem
 from ..publishing import Outcome
 from .api import Api
 
 RETRY_AFTER_S = 1
+RENDERED = 100  # alerts of a page that are written in one go
 LEAST_COUNT = 20  # sessions of one's own that it takes to see another one in a rounded count
 _DRY = ("id", "expires_at", "area")
 
@@ -52,6 +57,21 @@ class _Accepted(JSONResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await super().__call__(scope, receive, send)
         failpoints.hit("after-201")
+
+
+async def listed(page: Page, limit: int) -> Response:
+    """200 with a page of the live alerts, and a link to the next one (H14). The loop gets its turns meanwhile."""
+    pieces = []
+    for start in range(0, len(page.revisions), RENDERED):
+        maps = [alert_map(revision) for revision in page.revisions[start : start + RENDERED]]
+        pieces.append(json.dumps(maps, ensure_ascii=False, separators=(",", ":"))[1:-1])
+        await asyncio.sleep(0)
+    headers = {"Link": f'<{_next(page.after, limit)}>; rel="next"'} if page.after is not None else {}
+    return Response(f'{{"alerts":[{",".join(pieces)}]}}', headers=headers, media_type="application/json")
+
+
+def _next(after: Cursor, limit: int) -> str:
+    return "/v1/alerts?" + urlencode({"after": f"{after.ends_at}-{after.id}", "limit": limit})
 
 
 def state(history: Sequence[Entry | OtherKind], now_ms: int) -> str:

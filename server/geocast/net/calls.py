@@ -24,10 +24,10 @@ from ..metrics import CONTENT_TYPE, gauge
 from ..problems import Problem
 from ..tokens import AUDIT, MANAGE, PUBLISH
 from . import asyncapi, documents
-from .answers import as_problem, dry, problem_answer, rounded, state, written
+from .answers import as_problem, dry, listed, problem_answer, rounded, state, written
 from .api import Api
 from .door import serve
-from .guard import Guard, body_of, granted, is_dry_run, no_query, publishing_as
+from .guard import Guard, body_of, granted, is_dry_run, no_query, page_asked, publishing_as
 from .pages import add_pages
 
 MAX_SCRAPERS = 16  # connections to the listener of --metrics
@@ -128,9 +128,8 @@ def _add_alerts(app: FastAPI, api: Api) -> None:
     @app.get("/v1/alerts", **documents.LIST)
     async def live(request: Request) -> Response:
         granted(request, PUBLISH, MANAGE)
-        return JSONResponse(
-            {"alerts": [alert_map(revision) for revision in await api.alert_log.live(api.clock.now().wall_ms)]}
-        )
+        after, limit = page_asked(request)
+        return await listed(await api.alert_log.live(api.clock.now().wall_ms, after, limit), limit)
 
     @app.get("/v1/policy", **documents.POLICY)
     async def policy(request: Request) -> Response:

@@ -15,8 +15,10 @@ from pydantic_core.core_schema import DictSchema, WithDefaultSchema
 
 from .. import problems
 from ..alert import ID_PATTERN, Severity, Status
+from ..alertlog import PAGE
 from ..policy import Policy
 from ..requests import AlertRequest, CancelRequest, RevisionRequest
+from .guard import CURSOR_PATTERN
 
 _SECURITY: list[dict[str, list[str]]] = [{"token": []}]
 _REF = "#/components/schemas/{model}"
@@ -99,7 +101,7 @@ class StateOut(BaseModel):
 
 
 class LiveOut(BaseModel):
-    """All alerts that are live now."""
+    """Alerts that are live now: all, or a page of them. In a page they are in the order of publication."""
 
     alerts: list[AlertOut]
 
@@ -267,11 +269,29 @@ GET = _call(
     openapi_extra={"security": _SECURITY, **_ID},
     responses={200: _answer(StateOut, "Known"), **_READ, **_problems(404)},
 )
+_PAGE = [
+    {
+        "name": "after",
+        "in": "query",
+        "description": "Where the page begins; from the Link of the page before.",
+        "schema": {"type": "string", "pattern": f"^{CURSOR_PATTERN}$"},
+    },
+    {
+        "name": "limit",
+        "in": "query",
+        "description": "How many alerts at most.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": PAGE, "default": PAGE},
+    },
+]
+_LINK = {
+    "description": "There if there may be more: where the next page is, with rel=next (RFC 8288).",
+    "schema": {"type": "string"},
+}
 LIST = _call(
-    "All live alerts",
+    "The live alerts, in pages",
     operation_id="list",
-    openapi_extra={"security": _SECURITY},
-    responses={200: _answer(LiveOut, "In the order of publication"), **_READ},
+    openapi_extra={"security": _SECURITY, "parameters": _PAGE},
+    responses={200: _answer(LiveOut, "A page") | {"headers": {"Link": _LINK}}, **_READ, **_problems(422)},
 )
 POLICY = _call(
     "The policy in force",

@@ -7,6 +7,7 @@ Bodies are read raw, since a framework's own parser takes NaN and duplicate keys
 
 import asyncio
 import logging
+import re
 from typing import Any
 
 from fastapi import Request
@@ -14,7 +15,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import problems
-from ..alert import is_id
+from ..alert import ID_PATTERN, is_id
+from ..alertlog import PAGE, Cursor
 from ..errors import Malformed, trace
 from ..problems import Problem, Violation
 from ..publishing import Publisher
@@ -30,6 +32,9 @@ BODY_S = 10.0  # in which a whole body has to arrive
 MAX_REQUESTS = 2_000  # that may be under way at once; one more is told 429
 PUBLIC = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/asyncapi.json", "/docs"})
 PUBLIC_UNDER = ("/problems/", "/docs/")
+CURSOR_PATTERN = f"([0-9]{{1,15}})-({ID_PATTERN})"  # ms since 1970 and an id; no client has to know
+_CURSOR = re.compile(CURSOR_PATTERN)
+_LIMIT = re.compile("[1-9][0-9]{0,3}")
 
 
 class Guard:
@@ -116,6 +121,23 @@ def is_dry_run(request: Request) -> bool:
             return value == "true"
     wrong = "the only query parameter is dry_run, true or false, once"
     raise Problem.of([Violation(problems.INVALID_VALUE, "", wrong)])
+
+
+def page_asked(request: Request) -> tuple[Cursor | None, int]:
+    """Behind which place in the order of `AlertLog.live`, and how many alerts at most (H14). Raises Problem: 422."""
+    parameters = list(request.query_params.multi_items())
+    given = dict(parameters)
+    cursor, limit = _CURSOR.fullmatch(given.get("after", "")), _LIMIT.fullmatch(given.get("limit", str(PAGE)))
+    wrong = []
+    if len(given) < len(parameters) or not given.keys() <= {"after", "limit"}:
+        wrong.append("the only query parameters are after and limit, once each")
+    if "after" in given and cursor is None:
+        wrong.append("the query parameter after must be as a Link has it")
+    if limit is None or int(limit[0]) > PAGE:
+        wrong.append(f"the query parameter limit must be an integer from 1 to {PAGE}")
+    if wrong or limit is None:
+        raise Problem.of([Violation(problems.INVALID_VALUE, "", each) for each in wrong])
+    return Cursor(int(cursor[1]), cursor[2]) if cursor else None, int(limit[0])
 
 
 def no_query(request: Request) -> None:

@@ -18,6 +18,7 @@ LogF1   Positions are epoch << 40 | seq. They rise for ever; in a new epoch ever
 LogF2   XREAD BLOCK for a second, on a connection of its own with a deadline of its own. There is an empty batch only
         while the stream that is read is the one that is written: heartbeats which Redis accepted must come out of it.
 LogF3   Every wait on Redis has an end.
+LogL2   The sorted set `ends` has the order of LogL1. One script finds where a page begins by halving, and reads on.
 LogR2   As in `sqlite.py`: a CRC-32 for each entry, and what can't be read is skipped, named and counted.
 
 Failover. Redis replicates asynchronously, and a restart without `appendfsync always` takes up to a second back. So:

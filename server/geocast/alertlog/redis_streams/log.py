@@ -5,10 +5,10 @@ from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 
 from prometheus_client.core import Metric
 
-from ...alert import Entry, OtherKind, Revision
+from ...alert import Cancel, Entry, OtherKind
 from ...errors import ConfigError, LogUnavailable
 from ...metrics import counter, gauge
-from .. import RETENTION_MS, Counts, Positioned, current
+from .. import PAGE, RETENTION_MS, Counts, Cursor, Page, Positioned, Seen, current, page
 from . import scripts, target
 from .appender import Appender
 from .connection import Primary, Unfit
@@ -17,13 +17,13 @@ from .follower import Following, Source
 from .heart import Heart
 from .history import History
 from .mending import Known, Mender
-from .stored import Aside, Id, Stored, parse_id, position_of
+from .stored import ZERO, Aside, Id, Stored, parse_id, position_of
 from .writer import Writer
 
-MAX_TOLD = 500  # alerts whose entries one script tells
 PURGE_BATCH = 500  # alerts forgotten by one script
 
 _Chain = list[tuple[Id, Entry | OtherKind | None]]  # where each entry is in the stream; None if it can't be read
+_Raw = list[tuple[bytes, list[bytes]]]  # the same as Redis tells it
 
 
 class RedisStreamsLog:
@@ -125,21 +125,25 @@ class RedisStreamsLog:
 
     async def history(self, alert_id: str) -> Sequence[Entry | OtherKind]:
         """All entries of one alert."""
-        [found] = await self._chains([alert_id])
-        return [entry for _, entry in found if entry is not None]
+        epoch, durable, raw = await self._primary.call("EVAL", scripts.HISTORY, 1, self._keys, alert_id)
+        [chain] = await self._durable(epoch, durable, [raw])
+        return [entry for _, entry in chain if entry is not None]
 
-    async def live(self, now_ms: int) -> Sequence[Revision]:
-        """The current revision of each live alert."""
-        ids = await self._primary.call("ZRANGE", f"{self._keys}ends", f"({now_ms}", "+inf", "BYSCORE")
-        live: list[tuple[Id, Revision]] = []
-        for start in range(0, len(ids), MAX_TOLD):
-            for chain in await self._chains(ids[start : start + MAX_TOLD]):
-                # What the last one said nobody knows, if it can't be read: the alert may be over.
-                readable = not chain or chain[-1][1] is not None
-                revision = current(entry for _, entry in chain if entry is not None) if readable else None
-                if revision is not None and revision.ends_at > now_ms:
-                    live.append((max(place for place, entry in chain if entry is revision), revision))
-        return [revision for _, revision in sorted(live, key=lambda found: found[0])]
+    async def live(self, now_ms: int, after: Cursor | None = None, limit: int = PAGE) -> Page:
+        """A page of the live alerts."""
+        return await page(self._look, now_ms, after, limit)
+
+    async def _look(self, after: Cursor, count: int) -> Sequence[Seen]:
+        arguments = (*after, count)
+        epoch, durable, *alerts = await self._primary.call("EVAL", scripts.LIVE, 1, self._keys, *arguments)
+        chains = await self._durable(epoch, durable, [raw for _, _, *raw in alerts])
+        found = []
+        for (ends_at, alert_id, *_), chain in zip(alerts, chains, strict=True):
+            cancelled = any(isinstance(entry, Cancel) for _, entry in chain)
+            revision = None if cancelled else current(entry for _, entry in chain)
+            position = next((place for place, entry in chain if entry is revision), ZERO)
+            found.append(Seen(Cursor(int(ends_at), alert_id.decode()), position, revision))
+        return found
 
     async def tail(self) -> int:
         """The last position."""
@@ -157,15 +161,14 @@ class RedisStreamsLog:
     def nudge(self) -> None:
         """Redis tells at once."""
 
-    async def _chains(self, ids: Sequence[str | bytes]) -> list[_Chain]:
-        """The entries of some alerts; all of it durable."""
-        epoch, durable, *groups = await self._primary.call("EVAL", scripts.HISTORY, 1, self._keys, *ids)
+    async def _durable(self, epoch: bytes, durable: bytes, raw: Sequence[_Raw]) -> list[_Chain]:
+        """The entries of some alerts, once all of it is durable (LogA4)."""
         known = self._history.seq if int(epoch or 0) == self._history.epoch else 0
         newest = 0
         chains = []
-        for group in groups:
+        for of_one in raw:
             chain: _Chain = []
-            for place, flat in group:
+            for place, flat in of_one:
                 fields = dict(zip(flat[::2], flat[1::2], strict=True))
                 newest = max(newest, int(fields.get(b"n", 0)))
                 readable = self._aside.readable(parse_id(place), fields)

@@ -14,4 +14,5 @@ def _script(name: str, flags: str = "") -> str:
 APPEND = _script("append")
 BEAT = _script("beat")
 HISTORY = _script("history", " flags=no-writes")
+LIVE = _script("live", " flags=no-writes")
 PURGE = _script("purge", " flags=allow-oom")
