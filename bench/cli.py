@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from bench import fanout as fanout_module
+from bench import growth as growth_module
 from bench import ingest as ingest_module
 from bench import load as load_module
 from bench import many as many_module
@@ -34,6 +35,7 @@ BENCHES: dict[str, Bench] = {
         many_module,
         storm_module,
         match_module,
+        growth_module,
         ingest_module,
         readers_module,
         slow_module,
@@ -61,12 +63,19 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # has none before cli
     """`1,8,64`."""
 
     name = "LIST"
+    most = 1024
 
     def convert(self, value: Any, param: Any, context: Any) -> tuple[int, ...]:
-        """Numbers from 1 to 1,024. Raises BadParameter."""
+        """Numbers from 1 to `most`. Raises BadParameter."""
         if isinstance(value, tuple):
             return value
-        return tuple(click.IntRange(1, 1024).convert(each, param, context) for each in value.split(","))
+        return tuple(click.IntRange(1, self.most).convert(each, param, context) for each in value.split(","))
+
+
+class Counts(Numbers):
+    """`10,100000`."""
+
+    most = 1_000_000
 
 
 class Point(click.ParamType):  # type: ignore[type-arg]  # has none before click 8.4
@@ -156,6 +165,12 @@ _command(
     click.option("--count", type=click.IntRange(1_000, 5_000_000), default=1_000_000, help="Places."),
     click.option("--queries", type=click.IntRange(1, 1_000), default=50, help="For each radius."),
     click.option("--moves", type=click.IntRange(1, 1_000_000), default=100_000, help="At most `count`."),
+    click.option("--redis/--no-redis", default=True),
+)
+_command(
+    "growth",
+    click.option("--alerts", type=Counts(), default="10,10000,100000", help="That are live, ascending."),
+    click.option("--rounds", type=click.IntRange(1, 100), default=7, help="Of visits, moves and so on."),
     click.option("--redis/--no-redis", default=True),
 )
 _command(

@@ -123,6 +123,21 @@ def test_an_area_without_a_circle_holds_no_place():
     assert len(index) == 0
 
 
+@pytest.mark.parametrize("reach", REACHES)
+def test_what_is_looked_at_is_what_lies_near(reach):
+    """Rule 3: as many candidates with 20,000 areas all over the world as with the ten that are near."""
+    rng, looked_at = random.Random(5), []
+    for others in (0, 20_000):
+        world = World()
+        for step in range(10):
+            world.add(Circle(*point_at(DALLAS, step, 300), 500.0))
+        for _ in range(others):
+            world.index.add(-1, (Circle(math.degrees(math.asin(rng.uniform(-1, 1))), rng.uniform(-180, 180), 500.0),))
+        cubes = [slots for level in world.index._levels for slots in level.near(unit_vector(*DALLAS), reach)]
+        looked_at.append(sum(1 if isinstance(slots, int) else len(slots) for slots in cubes))
+    assert 10 <= looked_at[0] <= looked_at[1] <= 15
+
+
 class Coming(RuleBasedStateMachine):
     """Areas come and go in any order, in a few towns and of a few sizes: cubes fill, empty and are filled again."""
 

@@ -44,7 +44,7 @@ RETRY_S = 0.25  # between attempts to read a log that could not be read
 APPLY_AT_ONCE = 64  # entries that are applied before the loop may look at its sockets
 DRAIN_BATCH = 128  # sessions that are told 1012 at once
 UNSAID_SHARE = 1 / 10  # of all descriptors: as many connections may be without a `hello`
-FREEZE_EVERY = 500  # connections that have come: to collect what is new of them takes 0.4 ms
+FREEZE_EVERY = 500  # connections and entries that have come: to collect what is new of them takes 0.4 ms
 THAW_S = 3600.0  # between collections of everything, which take 22 ms for 15,000 sessions
 
 
@@ -93,7 +93,7 @@ class Collector:
     """Keeps the garbage collector from looking at sessions again and again: 15,000 took it 22 ms, in a fan-out too.
 
     What is alive is frozen, which is to say that the collector passes it over. Sessions can be: they leave no cycles
-    (net/websocket.py, Rule 5), so they are freed all the same when they end. Whatever else is frozen and becomes a
+    (net/websocket.py, Rule 5), so they are freed all the same when they end. So can live alerts. Whatever else is frozen and becomes a
     cycle later is found when everything is thawed, once in THAW_S.
 
     Always collect before freezing: what is garbage when it is frozen stays until the thaw.
@@ -104,7 +104,7 @@ class Collector:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._arrivals = 0  # connections that had come when what is alive was last frozen
+        self._arrivals = 0  # connections and entries that had come when what is alive was last frozen
         self._worth_a_thaw = False
         self._thaw_at = float("inf")  # until `start`
 
@@ -115,7 +115,7 @@ class Collector:
         _collect_and_freeze()
 
     def look(self, arrivals: int, idle: bool) -> None:
-        """Do what is due. `arrivals`: connections that have come so far; `idle`: nothing is being sent."""
+        """Do what is due. `arrivals`: connections and entries that have come so far; `idle`: nothing is being sent."""
         if idle and self._clock.now().monotonic >= self._thaw_at:
             self.thaw()
         elif arrivals - self._arrivals >= FREEZE_EVERY:
@@ -327,7 +327,7 @@ class Delivery:
                 self._stream.sweep()
                 if self._hub.busy:
                     self._pump.wake()
-                self._collector.look(self._stream.arrivals, self._pump.idle.is_set())
+                self._collector.look(self._stream.arrivals + self._applied, self._pump.idle.is_set())
             except Exception as error:
                 logger.error("a sweep failed: %s", trace(error))
 

@@ -1,0 +1,465 @@
+"""`growth`: what a session and a process pay when many alerts are live, far away from all sessions.
+
+A node for each number of live alerts. Ten of them hold the place that sessions come to; the others are circles of 500 m
+spread over a continent, none near by. They stand in the log before the node starts, and all end at the same
+moment. A crowd of 1,000 sessions is there, all over the continent; one in a hundred of them happens to be in one.
+
+Measures: until the node takes connections; its memory. The CPU of the node for one session that connects, says hello,
+is sent the ten and hangs up, and for each move, filter and token of one; for each entry that comes in and concerns
+nobody (read, decoded, applied, matched). When all alerts end: how long a client waits for a pong, at most, which shows
+how long the event loop was held. Inside of a hub of the same alerts: what it takes to tell a client that was slow what
+it is owed, and the longest that letting go of ended alerts takes.
+
+Leaves out: what an alert costs that concerns somebody (`fanout`).
+"""
+
+import asyncio
+import json
+import math
+import multiprocessing
+import os
+import random
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from bench import places, processes, screen, stats
+from bench.clients.websocket import SUBPROTOCOL, handshake, masked
+from bench.peers.geocast import PATH, Geocast, GeocastOnRedis
+from bench.places import CENTRE
+from bench.results import Result, Table, number
+from bench.rounds import gather
+from bench.runs import Bench, Place
+from geocast.alert import Alert, Approval, Circle, Revision, Terms
+from geocast.alertlog import AlertLog, codec
+from geocast.alertlog.redis_streams import RedisStreamsLog
+from geocast.alertlog.sqlite import SqliteLog
+from geocast.clock import Now, SystemClock
+from geocast.filters import EVERYTHING
+from geocast.frames import JSON
+from geocast.hub import Hub
+
+NEAR = 10  # alerts that hold the place of the session that is looked at
+CROWD, CROWD_M = 1_000, 2_000_000.0
+AT_ONCE = 1_000  # appends under way
+RADIUS_M = 500.0
+FOREIGN, FOREIGN_S = 5_000, 6.0  # entries that come while the node runs, and how long that may take
+GOAL_RATIO, GOAL_BYTES, GOAL_FOREIGN_US, GOAL_HELD_MS, GOAL_START_S = 1.3, 1024, 100, 5.0, 10
+DOINGS = ("visit", "move", "filter", "token")
+BURST = 250  # messages of one connection; more than 300 at once are refused (F7)
+VISITS = 100  # of a round
+
+
+# ---- the alerts --------------------------------------------------------------------------------------------------
+
+
+def _alert(name: str, where: tuple[float, float], ends_at: int) -> Revision:
+    now_ms = time.time_ns() // 1_000_000
+    alert = Alert(
+        id=name,
+        category="robbery",
+        headline="Robbery reported near you",
+        description="Stay away from the area, keep doors closed and call if you see something. " * 2,
+        severity="severe",
+        status="actual",
+        occurred_at=now_ms,
+        expires_at=ends_at,
+        area=(Circle(*where, RADIUS_M),),
+        approval=Approval("bench", now_ms),
+    )
+    return Revision(alert, 1, "desk", now_ms, Terms("Robbery", 3_600_000, 9))
+
+
+def _alerts(count: int, ends_at: int, first: int = 0) -> list[Revision]:
+    """Ten that hold the centre, if `first` is 0; all others at least 50 km away."""
+    dice = random.Random(first + 1)
+    found = []
+    for at in range(first, first + count):
+        where = CENTRE if at < NEAR else _far_away(dice)
+        found.append(_alert(f"growth-{at:07d}", where, ends_at))
+    return found
+
+
+def _far_away(dice: random.Random) -> tuple[float, float]:
+    while True:
+        lat, lng = dice.uniform(25, 49), dice.uniform(-124, -67)
+        if abs(lat - CENTRE[0]) > 0.5 or abs(lng - CENTRE[1]) > 0.5:
+            return lat, lng
+
+
+def _append(url: str, alerts: Sequence[Revision]) -> None:
+    """Put them into a log."""
+    asyncio.run(_append_to(_log(url), alerts))
+
+
+def _log(url: str) -> AlertLog:
+    return SqliteLog(Path(url.removeprefix("sqlite:"))) if url.startswith("sqlite:") else RedisStreamsLog(url)
+
+
+async def _append_to(log: AlertLog, alerts: Sequence[Revision]) -> None:
+    await log.start()
+    try:
+        for start in range(0, len(alerts), AT_ONCE):
+            await asyncio.gather(*map(log.append, alerts[start : start + AT_ONCE]))
+    finally:
+        await log.stop()
+
+
+class _Filled(Geocast):
+    """A node whose log holds alerts when it starts."""
+
+    alerts: Sequence[Revision] = ()
+    start_s = 0.0
+
+    def start(self) -> None:
+        """Fill the log, start the node and wait until it takes connections."""
+        _append(self.log(), self.alerts)
+        start = time.monotonic()
+        super().start()
+        self.start_s = time.monotonic() - start
+
+
+class _FilledOnRedis(GeocastOnRedis, _Filled):
+    """The same with its log in Redis."""
+
+    def take_sample(self) -> Any:
+        """There is no need of one, and it is an alert."""
+
+
+# ---- one session from outside ------------------------------------------------------------------------------------
+
+
+class _Phone:
+    """A connection of its own, which waits for each answer."""
+
+    def __init__(self, node: Geocast, hello: bytes, live: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", node.port), 10)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._data = bytearray()
+        self._socket.sendall(handshake(node.port, PATH, SUBPROTOCOL))
+        while b"\r\n\r\n" not in self._data:
+            self._more()
+        del self._data[: self._data.index(b"\r\n\r\n") + 4]
+        self._socket.sendall(hello)
+        kinds = [self._next()["type"] for _ in range(1 + live)]
+        assert kinds == ["welcome"] + ["alert"] * live, kinds
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()
+
+    def ask(self, frame: bytes) -> None:
+        """Send a message and wait for what comes back."""
+        self._socket.sendall(frame)
+        answer = self._next()
+        assert answer["type"] in ("ok", "pong"), answer
+
+    def _next(self) -> dict[str, Any]:
+        """The next message; pings are passed over."""
+        while True:
+            while len(self._data) < 2:
+                self._more()
+            opcode, size, start = self._data[0], self._data[1], 2
+            if size == 126:
+                while len(self._data) < 4:
+                    self._more()
+                size, start = int.from_bytes(self._data[2:4], "big"), 4
+            while len(self._data) < start + size:
+                self._more()
+            payload = bytes(self._data[start : start + size])
+            del self._data[: start + size]
+            if opcode == 0x81:
+                message: dict[str, Any] = json.loads(payload)
+                return message
+
+    def _more(self) -> None:
+        data = self._socket.recv(1 << 16)
+        assert data, "the node hung up"
+        self._data += data
+
+
+def _frame(**message: Any) -> bytes:
+    return masked(json.dumps(message).encode())
+
+
+def _hello(node: Geocast) -> bytes:
+    at = {"lat": CENTRE[0], "lng": CENTRE[1], "accuracy_m": 10}
+    return _frame(type="hello", token=node.token("phone"), places=[at])
+
+
+class _Doings:
+    """What one session of a node does, and what that takes."""
+
+    def __init__(self, node: Geocast) -> None:
+        self._node, self._hello, burst = node, _hello(node), range(BURST)
+        self._said = {
+            "move": [
+                _frame(type="move", places=[{"lat": CENTRE[0] + at / 1e6, "lng": CENTRE[1], "accuracy_m": 10}])
+                for at in burst
+            ],
+            "filter": [_frame(type="filter", min_severity=("minor", "moderate")[at % 2]) for at in burst],
+            "token": [_frame(type="token", token=node.token("phone")) for _ in burst],
+        }
+        self._took: dict[str, list[float]] = {name: [] for name in DOINGS}
+
+    def round(self) -> None:
+        """Some of each."""
+        node, took = self._node, self._took
+        cpu = node.cpu_s()
+        for _ in range(VISITS):
+            _Phone(node, self._hello, NEAR).close()
+        took["visit"].append((node.cpu_s() - cpu) / VISITS * 1e6)
+        for name, frames in self._said.items():
+            phone = _Phone(node, self._hello, NEAR)
+            cpu = node.cpu_s()
+            for frame in frames:
+                phone.ask(frame)
+            took[name].append((node.cpu_s() - cpu) / len(frames) * 1e6)
+            phone.close()
+
+    def found(self) -> dict[str, float]:
+        """CPU of the node for each, in µs: the median of the rounds but the first."""
+        return {name: stats.median(each[1:]) for name, each in self._took.items()}
+
+
+def _foreign_us(node: Geocast, count: int, ends_at: int) -> float:
+    """CPU of the node for an entry that concerns nobody."""
+    alerts = _alerts(FOREIGN, ends_at, first=count + NEAR)
+    idle = _spent_s(node, time.monotonic() + FOREIGN_S, 0)
+    due = node.metrics()["geocast_log_applied_total"] + FOREIGN
+    end = time.monotonic() + FOREIGN_S
+    appending = threading.Thread(target=_append, args=(node.log(), alerts))
+    appending.start()
+    spent = _spent_s(node, end, due)
+    appending.join()
+    return (spent - idle) / FOREIGN * 1e6
+
+
+def _spent_s(node: Geocast, until: float, applied: float) -> float:
+    """CPU of the node until then, in which it has to come to so many entries."""
+    cpu = node.cpu_s()
+    time.sleep(max(0.0, until - time.monotonic()))
+    while node.metrics()["geocast_log_applied_total"] < applied:
+        time.sleep(0.2)
+    return node.cpu_s() - cpu
+
+
+def _pongs_ms(node: Geocast, until_s: float) -> list[float]:
+    """How long each of the pings took that clients sent until then (time.time), one after the other."""
+    took, ping, hello = [], _frame(type="ping"), _frame(type="hello", token=node.token("pinger"), places=[])
+    while time.time() < until_s:
+        phone = _Phone(node, hello, 0)
+        for _ in range(BURST):
+            start = time.perf_counter()
+            phone.ask(ping)
+            took.append((time.perf_counter() - start) * 1000)
+            time.sleep(0.001)
+        phone.close()
+    return took
+
+
+# ---- inside of a hub -----------------------------------------------------------------------------------------------
+
+
+class _Nobody:
+    """A connection that keeps nothing."""
+
+    descriptor = -1
+    may_test, deadline = False, math.inf
+
+    def write(self, data: bytes) -> None:
+        """Drop it."""
+
+    def close(self, _close: Any) -> None:
+        """It is closed."""
+
+    def abort(self) -> None:
+        """It is dropped."""
+
+
+def _inside(count: int, pipe: Connection, cores: set[int]) -> None:
+    os.sched_setaffinity(0, cores)
+    clock, hub, nobody = SystemClock(), Hub(20_000), _Nobody()
+    row = hub.enter(nobody, JSON, [(*CENTRE, 10.0)], EVERYTHING, nobody, {}, clock.now())
+    hub.settle(row, {"type": "welcome"}, clock.now())
+    entries = [codec.encode(alert) for alert in _alerts(count, time.time_ns() // 1_000_000 + 3_600_000)]
+    before, start = processes.rss_bytes([os.getpid()]), time.process_time()
+    for data in entries:
+        entry = codec.decode(data, "", 1, 0)
+        assert isinstance(entry, Revision)
+        hub.deliver(entry, clock.now())
+        while hub.turn(clock.now()):
+            pass
+    spent_s = time.process_time() - start
+    found = {"apply_us": spent_s / count * 1e6, "bytes": (processes.rss_bytes([os.getpid()]) - before) / count}
+    times = 2_000
+    start = time.process_time()
+    for _ in range(times):
+        hub.slowed(row, clock.now())
+        hub.recovered(row, clock.now())
+    found["recovered_us"] = (time.process_time() - start) / times * 1e6
+    hub.leave(row)
+    found["let_go_ms"] = _let_go_ms(hub, clock.now())
+    pipe.send(found)
+
+
+def _let_go_ms(hub: Hub, now: Now) -> float:
+    """The longest sweep of those that let go of all alerts."""
+    later, longest = Now(now.wall_ms + 2 * 3_600_000, now.monotonic + 7_200), 0.0
+    while len(hub.live):
+        start = time.perf_counter()
+        hub.sweep(later)
+        longest = max(longest, time.perf_counter() - start)
+    return longest * 1000
+
+
+def _in_a_hub(place: Place, count: int) -> dict[str, float]:
+    context = multiprocessing.get_context("spawn")
+    pipe, other = context.Pipe()
+    process = context.Process(target=_inside, args=(count, other, set(place.cores.server)), daemon=True)
+    process.start()
+    other.close()
+    try:
+        found: dict[str, float] = pipe.recv()
+        return found
+    finally:
+        process.join(5)
+        process.kill()
+
+
+# ---- the measurement -----------------------------------------------------------------------------------------------
+
+
+def measure(place: Place, alerts: tuple[int, ...], rounds: int, redis: bool) -> dict[str, Any]:
+    """A hub and a node for each number of live alerts; the nodes at the same time, by turns."""
+    found: dict[str, Any] = {"counts": {}, "missing": {}}
+    for count in alerts:
+        it = found["counts"][str(count)] = _in_a_hub(place, count)
+        if redis:
+            try:
+                it |= _redis(place, count)
+            except processes.Unavailable as reason:
+                found["missing"]["redis"] = reason.format_message()
+    with ExitStack() as stack:
+        for count, it in zip(alerts, _from_outside(stack, place, alerts, rounds), strict=True):
+            found["counts"][str(count)] |= it
+    return found
+
+
+def _from_outside(stack: ExitStack, place: Place, counts: Sequence[int], rounds: int) -> list[dict[str, Any]]:
+    # To fill a log and to read it takes some 100 µs for each alert; a round, a second for each node.
+    ends_s = math.ceil(time.time() + 30 + sum(counts) / 4_000 + len(counts) * (25 + 3 * rounds))
+    ends = [ends_s + sum(5 + count / 4_000 for count in counts[:at]) for at in range(len(counts))]
+    nodes, found = [], list[dict[str, Any]]()
+    for count, end in zip(counts, ends, strict=True):
+        node = _Filled(place.home, place.cores.server)
+        node.alerts = _alerts(count, int(end * 1000))
+        stack.enter_context(node)
+        found.append({"start_s": node.start_s, "start_cpu_s": node.cpu_s(), "rss_bytes": node.rss_bytes()})
+        gather(stack, place, node, places.around(CROWD, CROWD_M), 100)
+        nodes.append(node)
+    _by_turns(nodes, found, rounds)
+    for node, count, end, it in zip(nodes, counts, ends, found, strict=True):
+        it["foreign_us"] = _foreign_us(node, count, int(end * 1000))
+        it["quiet_ms"] = stats.summary(_pongs_ms(node, time.time() + 3))
+    if time.time() > ends[0]:
+        screen.say("[yellow]alerts ended before all was measured: the machine is busy[/yellow]")
+    for node, count, end, it in zip(nodes, counts, ends, found, strict=True):
+        time.sleep(max(0.0, end - 1 - time.time()))
+        it["ending_ms"] = stats.summary(_pongs_ms(node, end + 3 + count / 4_000))
+        it["left"] = node.metrics()["geocast_live_alerts"]
+    return found
+
+
+def _by_turns(nodes: Sequence[Geocast], found: Sequence[dict[str, Any]], rounds: int) -> None:
+    doings = [_Doings(node) for node in nodes]
+    with screen.progress("rounds", 1 + rounds) as show:
+        for done in range(1 + rounds):
+            for each in doings:
+                each.round()
+            show(1 + done)
+    for each, it in zip(doings, found, strict=True):
+        it.update(each.found())
+
+
+def _redis(place: Place, count: int) -> dict[str, float]:
+    node = _FilledOnRedis(place.home, place.cores.server)
+    node.alerts = _alerts(count, time.time_ns() // 1_000_000 + 3_600_000)
+    with node:
+        return {"redis_start_s": node.start_s, "redis_start_cpu_s": node.cpu_s()}
+
+
+# ---- showing it --------------------------------------------------------------------------------------------------
+
+_ROWS = (
+    ("connect, hello and leave, CPU µs", "visit", f"≤ {GOAL_RATIO} ×"),
+    ("move, CPU µs", "move", f"≤ {GOAL_RATIO} ×"),
+    ("filter, CPU µs", "filter", f"≤ {GOAL_RATIO} ×"),
+    ("token, CPU µs", "token", f"≤ {GOAL_RATIO} ×"),
+    ("a slow one recovers, CPU µs (in a hub)", "recovered_us", f"≤ {GOAL_RATIO} ×"),
+    ("an entry that concerns nobody, CPU µs", "foreign_us", f"≤ {GOAL_FOREIGN_US}"),
+    ("… decoded, applied, matched (in a hub)", "apply_us", ""),
+    ("ready after, s (SQLite)", "start_s", f"≤ {GOAL_START_S}"),
+    ("ready after, s (Redis)", "redis_start_s", f"≤ {GOAL_START_S}"),
+    ("longest sweep while all are let go, ms (in a hub)", "let_go_ms", f"≤ {GOAL_HELD_MS:g}"),
+    ("RSS of the node, MiB", "rss_mib", ""),
+)
+
+
+def table(result: Result) -> Table:
+    """One row for each measure, one column for each number of alerts."""
+    counts = result.found["counts"]
+    names, few = list(counts), next(iter(counts.values()))
+    rows = []
+    for title, key, goal in _ROWS:
+        values = [it["rss_bytes"] / 2**20 if key == "rss_mib" else it.get(key) for it in counts.values()]
+        ratio = stats.ratio(values[-1], values[0]) if "×" in goal and values[0] and values[-1] else None
+        rows.append([title, *map(number, values), number(ratio) if ratio else "", goal])
+    most, last = int(names[-1]), counts[names[-1]]
+    bytes_each = (last["rss_bytes"] - few["rss_bytes"]) / (most - int(names[0])) if most > int(names[0]) else None
+    rows.append(["bytes for each live alert, of the node", *[""] * (len(names) - 1), number(bytes_each), "",
+                 f"≤ {GOAL_BYTES:,}"])  # fmt: skip
+    for title, key, which in (
+        ("longest wait for a pong, ms: at rest", "quiet_ms", "max"),
+        ("… while all end", "ending_ms", "max"),
+        ("… 99.9 % of them, while all end", "ending_ms", "p999"),
+    ):
+        rows.append([title, *(number(it[key][which]) for it in counts.values()), "", ""])
+    columns = ("", *(f"{int(name):,} live" for name in names), "last ÷ first", "goal")
+    return Table(f"growth: live alerts, {NEAR} of them near", columns, rows, _notes(result))
+
+
+def _notes(result: Result) -> list[str]:
+    left = {name: it["left"] for name, it in result.found["counts"].items() if it["left"]}
+    notes = [f"{name} live: {number(it)} alerts had ended and were not let go yet." for name, it in left.items()]
+    notes.append("A pong takes two switches between processes: the wait at rest is what the machine adds.")
+    return notes + [f"without {name}: {reason}." for name, reason in result.found["missing"].items()]
+
+
+def plot(result: Result, figure: Any) -> None:
+    """What a session costs, and memory, over live alerts."""
+    counts = result.found["counts"]
+    many = [int(name) for name in counts]
+    cost, memory = figure.subplots(1, 2)
+    for doing in DOINGS:
+        cost.plot(many, [it[doing] for it in counts.values()], "o-", label=doing)
+    cost.set(xlabel="live alerts", ylabel="CPU of the node, µs", xscale="log", ylim=(0, None))
+    cost.legend()
+    memory.plot(many, [it["rss_bytes"] / 2**20 for it in counts.values()], "o-")
+    memory.set(xlabel="live alerts", ylabel="RSS of the node, MiB", ylim=(0, None))
+    figure.suptitle(table(result).title)
+
+
+BENCH = Bench(
+    "growth",
+    "what a session and a process pay when many alerts are live.",
+    measure,
+    table,
+    plot,
+    {"alerts": (10, 10_000), "rounds": 2, "redis": True},
+)
