@@ -247,6 +247,47 @@ def test_only_what_has_ended_goes(alerts, clock):
         clock.advance(1)
 
 
+def test_of_those_that_end_together_some_are_let_go_at_a_time(alerts, clock, monkeypatch):
+    """Rule 5: they have all ended, and each is let go once, the counts of all kept."""
+    monkeypatch.setattr(live, "AT_ONCE", 3)
+    found = [alerts.apply(a_revision(f"a-{n}"), clock.now()) for n in range(7)]
+    for alert in found:
+        alert.mark_sent_to(1)
+    clock.advance(HALF_HOUR_S)
+    left = []
+    for _ in range(4):
+        assert alerts.expire(clock.now()) == []
+        assert [alerts.get(alert.id, clock.now()) for alert in found] == [None] * 7
+        left.append(len(alerts))
+    assert left == [4, 1, 0, 0]
+    assert alerts.take_counts() == {f"a-{n}": Counts(1, 0) for n in range(7)}
+
+
+def test_what_was_put_off_is_not_let_go_at_its_old_end(alerts, clock):
+    """Rule 1: by revisions, one after the other, while others end."""
+    for n in range(5):
+        alerts.apply(a_revision(f"a-{n}", expires_at=NOON_MS + 1000), clock.now())
+    for number in (2, 3):
+        alerts.apply(a_revision("a-2", number, expires_at=NOON_MS + 1000 * number), clock.now())
+    for left in (5, 1, 1, 0):
+        alerts.expire(clock.now())
+        assert len(alerts) == left
+        clock.advance(1)
+
+
+def test_withheld_are_counted_though_the_clock_has_been_set_often(alerts, clock):
+    """Rules 3 and 4: those that only the wall clock has ended, however far off it was when they were learnt of."""
+    for n, off_ms in enumerate((0, 3_600_000, -7_200_000, 0)):
+        clock.wall_ms = NOON_MS + off_ms
+        alerts.apply(a_revision(f"a-{n}", expires_at=ENDS_MS + n), clock.now())
+        alerts.expire(clock.now())
+    assert alerts.withheld(clock.now()) == 0
+    clock.wall_ms = ENDS_MS + 2
+    assert alerts.withheld(clock.now()) == 3
+    clock.wall_ms = NOON_MS
+    assert alerts.withheld(clock.now()) == 0
+
+
 # ---- which of them concern a place ---------------------------------------------------------------------------
 
 

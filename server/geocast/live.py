@@ -49,7 +49,7 @@ _GENERATIONS = 3  # revisions whose SENT and ACKED are kept: the current one and
 _SENT_AND_ACKED = 0b1111_1100  # of all generations: two bits each, the current one lowest
 
 MAX_DOUBTED = 256  # Rule 4; nearly all of them have truly ended
-AT_ONCE = 250  # alerts let go at one sweep (Rule 5): 1.5 ms
+AT_ONCE = 150  # alerts let go at one sweep (Rule 5): 1 to 2 ms
 CLAIM_S = 30.0  # how long a claim to hold an unknown alert is remembered
 MAX_CLAIMS = 100_000
 
