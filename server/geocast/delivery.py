@@ -22,7 +22,7 @@ from .alertlog import HEARTBEAT_S, AlertLog, Counts, Positioned
 from .clock import Clock, StepWatch
 from .config import Settings
 from .errors import LogUnavailable, trace
-from .hub import Flight, Hub
+from .hub import LOOK_S, Flight, Hub
 from .metrics import Metrics, counter, counters, gauge
 from .net.aio import open_sender
 from .net.websocket import Stream
@@ -36,7 +36,8 @@ SLICE_S = 0.0005
 # Rows of a slice while requests of the api are under way in this process. A request needs a dozen turns of the loop
 # until its alert is in the log, and that alert may be more urgent than the one that is being sent.
 ROWS_WHILE_ASKED = 32
-TICK_S = 0.05  # between sweeps
+TICK_S = 0.05  # between sweeps while a connection has a deadline that is near, or alerts are being sent
+REST_S = 0.5  # between sweeps of a process without connections: what ends then concerns nobody
 FLUSH_S = 1.0  # between writes of delivery counts
 PURGE_S = 60.0  # between looks for alerts that the log may forget
 DEAF_S = 3 * HEARTBEAT_S  # if the log reader has given nothing for so long, not even an empty batch, it is stuck
@@ -319,8 +320,9 @@ class Delivery:
     async def _tick(self) -> None:
         """Sweep, and measure how late the loop is."""
         while True:
-            due = time.monotonic() + TICK_S
-            await asyncio.sleep(TICK_S)
+            pause_s = self._pause_s()
+            due = time.monotonic() + pause_s
+            await asyncio.sleep(pause_s)
             self._metrics.loop_lag.observe(max(0.0, time.monotonic() - due))
             try:
                 self._watch_the_clock()
@@ -330,6 +332,16 @@ class Delivery:
                 self._collector.look(self._stream.arrivals + self._applied, self._pump.idle.is_set())
             except Exception as error:
                 logger.error("a sweep failed: %s", trace(error))
+
+    def _pause_s(self) -> float:
+        """How long the next sweep may wait: no deadline of a connection that comes meanwhile is as near as that.
+
+        (A token's may be. It is looked at half a second late at worst, and has a second: T6.)
+        """
+        if not self._stream.connections:
+            return REST_S
+        hurried = self._hub.busy or self._stream.unsaid or self._stream.lingering
+        return TICK_S if hurried else LOOK_S
 
     def _watch_the_clock(self) -> None:
         now = self._clock.now()

@@ -24,7 +24,7 @@ from alertlog.later import POLYGON, of_another_kind, with_area, with_members  # 
 from fakes import NOON_MS, FakeClock, a_cancel, a_revision, alert_request  # noqa: E402
 
 from geocast import policy  # noqa: E402
-from geocast.alertlog import RETENTION_MS, Counts, Cursor, codec, sqlite, sqlite_file  # noqa: E402
+from geocast.alertlog import RETENTION_MS, Counts, Cursor, codec, sqlite, sqlite_file, written  # noqa: E402
 from geocast.alertlog.sqlite import SqliteLog  # noqa: E402
 from geocast.alertlog.witness import Witness  # noqa: E402
 from geocast.errors import ConfigError, LogUnavailable  # noqa: E402
@@ -180,6 +180,61 @@ def test_an_append_of_another_process_is_noticed(path, monkeypatch):
                 waiting = asyncio.ensure_future(read_on(follower))
                 await one.append(a_revision(f"a-{n}"))
                 assert [entry.id for _, entry in await waiting] == [f"a-{n}"]
+
+    run(main)
+
+
+def test_a_follower_that_has_nothing_to_do_sleeps_until_the_kernel_tells_of_a_write(path, monkeypatch):
+    """LogF2: it would look 125 times a second, 1 % of a core for each process. A link to the file is none of it."""
+    monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
+    monkeypatch.setattr(sqlite, "BUSY_S", 0.2)
+    link = path.with_name("link")
+
+    async def main():
+        async with Opened(path) as one:
+            link.symlink_to(path)
+            async with Opened(link) as other, aclosing(other.follow(0)) as follower:
+                looks = 0
+                asked = other._data_version
+
+                def counted():
+                    nonlocal looks
+                    looks += 1
+                    return asked()
+
+                monkeypatch.setattr(other, "_data_version", counted)
+                assert await read_on(follower) == []
+                for n in range(3):
+                    waiting = asyncio.ensure_future(read_on(follower))
+                    before = -1
+                    while looks != before:  # for ever, if it does not sleep
+                        before = looks
+                        await asyncio.sleep(0.1)
+                    await one.append(a_revision(f"a-{n}"))
+                    assert [entry.id for _, entry in await waiting] == [f"a-{n}"]
+
+    run(main)
+
+
+@pytest.mark.parametrize("call", ["inotify_init1", "inotify_add_watch"])
+def test_without_a_word_of_the_kernel_a_follower_looks_again_and_again(path, monkeypatch, call):
+    """LogF2: a user may have no watch left, and a sandbox no inotify."""
+    monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
+    made = written._call
+
+    def fails(name, *arguments):
+        if name == call:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return made(name, *arguments)
+
+    monkeypatch.setattr(written, "_call", fails)
+
+    async def main():
+        async with Opened(path, 2) as (one, other), aclosing(other.follow(0)) as follower:
+            assert await read_on(follower) == []
+            waiting = asyncio.ensure_future(read_on(follower))
+            await one.append(a_revision("a-1"))
+            assert [entry.id for _, entry in await waiting] == ["a-1"]
 
     run(main)
 

@@ -10,8 +10,10 @@ LogA3   WAL with `synchronous=FULL`: COMMIT returns after the fsync. All appends
 LogA4   Readers see what is committed, and a WAL commit is visible only after it is synced.
 LogF1   Positions are AUTOINCREMENT row ids, given out inside the write transaction: they rise in the order of
         commits and are never used twice.
-LogF2   An append of this process wakes the followers at once; one of another process is noticed by
-        `PRAGMA data_version`, which is polled every POLL_S.
+LogF2   An append of this process wakes the followers at once. One of another process is noticed by
+        `PRAGMA data_version`: the kernel tells of a write to the write-ahead log (`written.py`), and from then on the
+        version is asked for every POLL_S, until it has changed or BUSY_S are over. Where the kernel can't tell, it is
+        asked for all the time.
 LogL2   An index on (ends_at, id) gives the order of LogL1, and where in it a page begins.
 LogR1   Neither the wall clock nor what the file bears witness to says that it is too early (`witness.py`).
 LogR2   Each row has a CRC-32. A row that fails it, or that is no entry, is set aside in place: skipped, named by its
@@ -57,11 +59,13 @@ from . import (
 )
 from .sqlite_file import COLUMNS
 from .witness import NEWEST, Witness
+from .written import Written
 
 logger = logging.getLogger(__name__)
 
 FEW = 32  # entries that the loop itself reads, from memory: in a fan-out, a thread gets the GIL after milliseconds
 POLL_S = 0.008  # how late an append of another process may be noticed; each look takes 60 µs
+BUSY_S = 1.0  # from a write to the write-ahead log to the end of its sync; if it takes longer, HEARTBEAT_S more
 RETRY_S = 0.25  # after the file could not be opened for a reason that passes
 MAX_WAITING = 10_000  # appends in the queue; beyond, the log is unavailable
 MAX_COMMIT = 500  # appends in one transaction
@@ -96,11 +100,14 @@ class SqliteLog:
         self._queue: list[tuple[Entry, asyncio.Future[bool]]] = []
         self._committer: asyncio.Task[None] | None = None
         self._appended = asyncio.Event()  # replaced by a new one at each commit of ours
+        self._woken = asyncio.Event()  # the same, and at each write to the write-ahead log that is told
         self._write_failed = False
         self._problem: str | None = "it is not open"  # why it can't be used
         self._identity: sqlite_file.Identity = ()  # of the files that are open
         self._opening: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
+        self._written: Written | None = None  # of the write-ahead log
+        self._busy_until = 0.0  # the monotonic time up to which another process may be committing
         self._writer: sqlite3.Connection  # these three are there when there is no problem
         self._reader: sqlite3.Connection
         self._watcher: sqlite3.Connection
@@ -134,6 +141,8 @@ class SqliteLog:
             await self._in(self._writer_thread, self._writer.close)
             await self._in(self._reader_thread, self._reader.close)
             self._watcher.close()
+        if self._written is not None:
+            self._written.close()
         self._writer_thread.shutdown()
         self._reader_thread.shutdown()
 
@@ -149,6 +158,7 @@ class SqliteLog:
             raise sqlite_file.judged(error) from None
         self._writer, self._reader, self._watcher = writer, reader, watcher
         self._identity = sqlite_file.identity(self._path)
+        self._written = _watched(_write_ahead_log(self._path), self._stirred)
         self._problem = None
 
     async def _open_for_ever(self) -> None:
@@ -309,15 +319,37 @@ class SqliteLog:
         """Have `follow` look at once."""
         self._appended.set()
         self._appended = asyncio.Event()
+        self._wake()
 
     async def _news(self, appended: asyncio.Event, seen: int) -> None:
         """Return when something was committed since, by us or by another process, or after HEARTBEAT_S."""
         deadline = time.monotonic() + HEARTBEAT_S
-        while not appended.is_set() and self._data_version() == seen and time.monotonic() < deadline:
+        while not appended.is_set() and time.monotonic() < deadline:
+            woken, pause_s = self._woken, self._pause_s(deadline)  # before the version: a write after that is told
+            if self._data_version() != seen:
+                self._busy_until = 0.0
+                return
             # Not wait_for: in Python 3.11 it can swallow a cancellation that comes together with the event.
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(POLL_S):
-                    await appended.wait()
+                async with asyncio.timeout(pause_s):
+                    await woken.wait()
+
+    def _pause_s(self, deadline: float) -> float:
+        """For how long a follower need not ask for the version, unless it is woken."""
+        now = time.monotonic()
+        if self._written is None or now < self._busy_until:
+            return POLL_S
+        self._written.listen()
+        return deadline - now
+
+    def _stirred(self) -> None:
+        """The write-ahead log was written to, by us or by another process."""
+        self._busy_until = time.monotonic() + BUSY_S
+        self._wake()
+
+    def _wake(self) -> None:
+        self._woken.set()
+        self._woken = asyncio.Event()
 
     async def counts(self, alert_id: str) -> Counts:
         """The deliveries of one alert."""
@@ -355,6 +387,19 @@ class SqliteLog:
 
 
 # ---- in the threads ----------------------------------------------------------------------------------------------
+
+
+def _write_ahead_log(path: Path) -> Path:
+    file = path.resolve()  # it is beside the file itself, not beside a link to it
+    return file.with_name(f"{file.name}-wal")
+
+
+def _watched(path: Path, told: Callable[[], None]) -> Written | None:
+    try:
+        return Written(path, told)
+    except OSError as error:
+        logger.info("log %s: the kernel tells of no writes (%s), so we look all the time", path, error.strerror)
+        return None
 
 
 def _cap(db: sqlite3.Connection, max_pages: int | None) -> None:
