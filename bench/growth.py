@@ -42,9 +42,9 @@ from geocast.alertlog import AlertLog, codec
 from geocast.alertlog.redis_streams import RedisStreamsLog
 from geocast.alertlog.sqlite import SqliteLog
 from geocast.clock import Now, SystemClock
-from geocast.filters import EVERYTHING
 from geocast.frames import JSON
 from geocast.hub import Hub
+from geocast.matching.filters import EVERYTHING
 
 NEAR = 10  # alerts that hold the place of the session that is looked at
 CROWD, CROWD_M = 1_000, 2_000_000.0

@@ -1,8 +1,9 @@
 """`match`: who is inside a circle, among places spread as the world's people are.
 
-Measures: geocast.index.PlaceIndex, which the server matches with, against GEOSEARCH of a real Redis on the same points
-and a brute force in numpy over columns; inserts, moves and removals; the longest that any call took. In the same run
-every answer of the index is compared with the brute force's: both go by the same formula, so they have to be equal.
+Measures: geocast.matching.index.PlaceIndex, which the server matches with, against GEOSEARCH of a real Redis on the
+same points and a brute force in numpy over columns; inserts, moves and removals; the longest that any call took. In the
+same run every answer of the index is compared with the brute force's: both go by the same formula, so they have to be
+equal.
 
 Redis: the time inside the server (INFO latencystats), which leaves out the socket and the client, and beside it the
 whole call as a client sees it. Redis keeps 52 bits of each point (0.6 m) and has a sphere of its own, to which radii
@@ -24,7 +25,7 @@ from bench.results import Result, Table, number
 from bench.runs import Bench, Place
 from geocast.alert import Circle
 from geocast.cells import EARTH_RADIUS_M, chord2, limit_chord2, unit_vector, unit_vectors
-from geocast.index import PlaceIndex
+from geocast.matching.index import PlaceIndex
 
 RADII_M = (100.0, 1_000.0, 10_000.0, 50_000.0, 100_000.0, 500_000.0)
 SEED = 7

@@ -15,7 +15,7 @@ from fakes import DALLAS
 
 from geocast.alert import Circle
 from geocast.cells import EARTH_RADIUS_M, cell_of, publish_area, publish_circle
-from geocast.index import PlaceIndex
+from geocast.matching.index import PlaceIndex
 
 RESOLUTION, RADIUS_M = 9, 800.0
 METRE = math.degrees(1 / EARTH_RADIUS_M)  # of latitude

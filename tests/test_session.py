@@ -11,8 +11,8 @@ from schemas import check_client_message, check_server_message
 from geocast import closing
 from geocast.cells import cell_from_string, cell_place
 from geocast.closing import SessionClosed
-from geocast.filters import EVERYTHING, Filter
 from geocast.frames import JSON, MSGPACK
+from geocast.matching.filters import EVERYTHING, Filter
 from geocast.session import MAX_REF, Session
 from geocast.tokens import RECEIVE, SCOPES, TEST, Tokens, make_key, sign
 

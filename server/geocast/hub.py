@@ -40,10 +40,10 @@ from .alert import EXTREME, Entry
 from .alertlog import Counts
 from .clock import Now
 from .closing import Close
-from .filters import Filter, Filters
 from .frames import PING, WIRES, Wire, encode
-from .index import PlaceIndex, nearest_first
 from .live import CURRENT, RECIPIENT, LiveAlert, LiveAlerts
+from .matching.filters import Filter, Filters
+from .matching.index import PlaceIndex, nearest_first
 from .session import HEARTBEAT_S, Peer, Place, Rights
 from .told import Rows
 

@@ -38,9 +38,9 @@ from numpy.typing import NDArray
 
 from .alert import SEVERITY_RANK, Cancel, Entry, Revision
 from .alertlog import Counts
-from .areas import NONE, AreaIndex
 from .cells import Vector
 from .clock import Now
+from .matching.areas import NONE, AreaIndex
 from .packed import pack, unpack
 from .told import Departures, Rows, Told
 

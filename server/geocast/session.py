@@ -38,8 +38,8 @@ from .clock import Now, format_time
 from .closing import Close, SessionClosed
 from .errors import Malformed
 from .fields import Id, Latitude, Longitude, RevisionNumber, StrictModel, broken_fields
-from .filters import Filter
 from .frames import Wire
+from .matching.filters import Filter
 from .tokens import RECEIVE, TEST, Grant, Tokens
 
 HEARTBEAT_S = 25

@@ -6,7 +6,7 @@ from hub.town import FAR_AWAY, HALF_HOUR_S
 
 from geocast.alert import Circle
 from geocast.alertlog import Counts
-from geocast.filters import Filter
+from geocast.matching.filters import Filter
 
 
 def test_what_is_live_follows_the_welcome_in_the_same_write(town):

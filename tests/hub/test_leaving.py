@@ -4,7 +4,7 @@ from fakes import a_cancel, a_revision
 from hub.town import FAR_AWAY, Town
 
 from geocast.alertlog import Counts
-from geocast.filters import Filter
+from geocast.matching.filters import Filter
 
 
 def test_a_row_is_used_again_only_after_what_it_was_told_is_forgotten():

@@ -4,7 +4,7 @@ from fakes import a_cancel, a_revision
 from hub.town import FAR_AWAY
 
 from geocast.alertlog import Counts
-from geocast.filters import EVERYTHING, Filter
+from geocast.matching.filters import EVERYTHING, Filter
 
 
 def test_walking_in_and_out_sends_nothing_twice(town):

@@ -9,8 +9,8 @@ from hub.town import FAR_AWAY, HALF_HOUR_S
 
 from geocast.alert import EXTREME, Circle
 from geocast.alertlog import Counts
-from geocast.filters import Filter
 from geocast.frames import JSON, MSGPACK
+from geocast.matching.filters import Filter
 
 # ---- who -----------------------------------------------------------------------------------------------------
 

@@ -4,9 +4,9 @@ import itertools
 
 from fakes import DALLAS, FakeClock, FakePeer, FakeRights, messages
 
-from geocast.filters import EVERYTHING
 from geocast.frames import JSON
 from geocast.hub import Hub
+from geocast.matching.filters import EVERYTHING
 
 METRE = 1 / 111_195  # in degrees of latitude
 HALF_HOUR_S = 1800

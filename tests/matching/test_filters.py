@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from geocast.alert import EXTREME, SEVERITIES, SEVERITY_RANK
-from geocast.filters import EVERYTHING, Filter, Filters
+from geocast.matching.filters import EVERYTHING, Filter, Filters
 
 CATEGORIES = ["robbery", "arson", "hostage", "unheard_of"]
 

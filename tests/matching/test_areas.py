@@ -11,8 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from model import haversine_m
 
 from geocast.alert import Circle
-from geocast.areas import FEW, NONE, RADII_M, AreaIndex
 from geocast.cells import unit_vector
+from geocast.matching.areas import FEW, NONE, RADII_M, AreaIndex
 
 CM = 0.01
 EARTH_RADIUS_M = 6_371_007.180918475

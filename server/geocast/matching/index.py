@@ -35,8 +35,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .alert import Circle
-from .cells import EARTH_RADIUS_M, Floats, Vector, cell_of, chord2, chord2_to_m, cover, limit_chord2, unit_vector
+from ..alert import Circle
+from ..cells import EARTH_RADIUS_M, Floats, Vector, cell_of, chord2, chord2_to_m, cover, limit_chord2, unit_vector
 from .columns import Column
 
 Ints: TypeAlias = NDArray[np.int32]

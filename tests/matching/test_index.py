@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from geocast.alert import Circle
 from geocast.cells import cell_place, unit_vector
-from geocast.columns import Column
-from geocast.index import NO_BALL, PAGE_SIZE, PlaceIndex, nearest_first
+from geocast.matching.columns import Column
+from geocast.matching.index import NO_BALL, PAGE_SIZE, PlaceIndex, nearest_first
 
 CM = 0.01
 RADIUS_OF_EARTH_M = 6_371_007.180918475

@@ -22,7 +22,7 @@ from typing import Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
-from .cells import EARTH_RADIUS_M, Vector, chord2, limit_chord2, unit_vector
+from ..cells import EARTH_RADIUS_M, Vector, chord2, limit_chord2, unit_vector
 from .columns import Column
 
 # Widths of the cubes, by level: 1 km, 4 km, … and one that the sphere fits in eight of.
