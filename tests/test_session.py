@@ -30,6 +30,7 @@ class FakeAudience:
     """
 
     def __init__(self):
+        self.heartbeat_s = 25
         self.calls = []
         self.sent = []
         self.filter = EVERYTHING

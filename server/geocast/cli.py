@@ -87,6 +87,7 @@ def _option(name: str, *names: str, **more: Any) -> Callable[[Any], Any]:
 @_option("--workers", type=click.IntRange(1, 256), default=1, help="Processes that share the stream listener.")
 @_option("--dev", is_flag=True, help="Try it on this machine: loopback only, tokens optional for subscribers.")
 @_option("--drain-s", type=_Seconds(0, 3600), default=10.0, help="Seconds that a drain may take.")
+@_option("--heartbeat-s", type=click.IntRange(25, 55), default=25, help="Seconds without a write, then a ping.")
 @_option("--max-sessions", type=click.IntRange(1), help="At most so many connections; else what descriptors allow.")
 @_option("--log-level", type=click.Choice(LOG_LEVELS), default="info", help="How much to say on standard error.")
 def serve(log_url: str, origins: str, log_level: str, **options: Any) -> None:

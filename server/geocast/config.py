@@ -54,6 +54,7 @@ class Settings:
     workers: int = 1
     dev: bool = False
     drain_s: float = 10.0
+    heartbeat_s: int = 25
     max_sessions: int | None = None
 
     def check(self) -> None:

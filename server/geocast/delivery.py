@@ -196,7 +196,7 @@ class Delivery:
         capacity = min(settings.max_sessions or descriptors, room)
         self._sender = open_sender()
         self._capacity = capacity
-        self._hub = Hub(capacity, self._landed, self._sender.send if self._sender else None)
+        self._hub = Hub(capacity, self._landed, self._sender.send if self._sender else None, settings.heartbeat_s)
         self._pump = Pump(self._hub, clock, asked)
         self._stream = Stream(
             self._hub,

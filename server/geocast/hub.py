@@ -51,8 +51,8 @@ SLICE = 256  # rows of a turn: about 1.1 ms of writes (`bench fanout`: 4.3 µs e
 NEAREST = 256  # rows that go first, in order of distance; to sort all of a million would take 77 ms
 FLIGHTS = 64  # one for each bit of a word
 FLIGHTS_BELOW_EXTREME = 56  # bits that alerts below `extreme` may take; the rest is kept for extreme ones
-SILENCE_S = 60.0  # a connection from which no byte came for so long is dropped
-QUIET_S = 40.0  # a connection from which no byte came for so long is pinged, and has the rest of SILENCE_S to answer
+QUIET_S = 15.0  # a connection from which no byte came for so long beyond the heartbeat is pinged,
+SILENCE_S = 35.0  # and for so long beyond it, dropped: it has had the rest to answer
 SLOW_S = 30.0  # a session whose transport has had unsent bytes for so long is closed with 4420
 LOOK_S = 0.2  # between looks at the times of all sessions; a look takes 200 µs for 20,000 of them
 PINGS = 512  # pings written at one look: about 2 ms of writes
@@ -97,13 +97,16 @@ class Hub:
         capacity: int,
         landed: Callable[[Flight], None] = lambda _flight: None,
         send: SendToMany | None = None,
+        heartbeat_s: int = HEARTBEAT_S,
     ) -> None:
         """`capacity`: how many sessions there may be at once.
 
         `landed` is called with each flight that has been through all its rows, at its last slice. `send` sends a frame
-        to many sockets at once. What it doesn't send whole is left to the transports; without it, everything is.
+        to many sockets at once. What it doesn't send whole is left to the transports; without it, everything is. A
+        session is pinged when nothing was written to it for `heartbeat_s`, and told so.
         """
         self.live = LiveAlerts(capacity)
+        self.heartbeat_s = heartbeat_s
         self.sends = 0  # frames of alerts and cancels handed to transports
         self._landed = landed
         self._send = send
@@ -498,13 +501,14 @@ class Hub:
         ready, slow = self._ready[:n], self._slow[:n]
         self._close(ready & (self._token_deadline[:n] <= mono), closing.BAD_TOKEN)
         self._close(ready & slow & (mono - self._slow_since[:n] >= SLOW_S), closing.SLOW)
-        silent = ready & ~slow & (mono - self._last_read[:n] >= SILENCE_S)
+        silent = ready & ~slow & (mono - self._last_read[:n] >= self.heartbeat_s + SILENCE_S)
         for peer in self._peers_of(np.flatnonzero(silent)):
             peer.abort()
-        idle = mono - self._last_write[:n] >= HEARTBEAT_S
+        idle = mono - self._last_write[:n] >= self.heartbeat_s
         # A session that is sent an alert every few seconds is never idle, and if it only listens no byte comes from it.
         # It is pinged all the same, so that it can answer before it would be taken for dead.
-        quiet = (mono - self._last_read[:n] >= QUIET_S) & (mono - self._last_ping[:n] >= SILENCE_S - QUIET_S)
+        quiet = mono - self._last_read[:n] >= self.heartbeat_s + QUIET_S
+        quiet &= mono - self._last_ping[:n] >= SILENCE_S - QUIET_S
         pinged = np.flatnonzero(ready & ~slow & (idle | quiet))[:PINGS]
         self._last_write[pinged] = self._last_ping[pinged] = mono
         self._write(pinged, PING)  # in either wire format

@@ -42,7 +42,7 @@ from .frames import Wire
 from .matching.filters import Filter
 from .tokens import RECEIVE, TEST, Grant, Tokens
 
-HEARTBEAT_S = 25
+HEARTBEAT_S = 25  # if --heartbeat-s says nothing else
 RETRY_MIN_MS, RETRY_MAX_MS = 1_000, 30_000
 MAX_REF = 2**53 - 1  # the greatest integer that a JavaScript client can count to
 MAX_PLACES, MAX_CATEGORIES, MAX_HOLDING = 8, 64, 256  # of one session
@@ -77,6 +77,8 @@ class Peer(Protocol):
 
 class Audience(Protocol):
     """What a session asks of the hub. `row` is the session's number there, from `enter` on."""
+
+    heartbeat_s: int  # W8
 
     def enter(
         self,
@@ -353,7 +355,7 @@ class Session:
             "type": "welcome",
             "session": secrets.token_urlsafe(12),
             "now": format_time(now.wall_ms),
-            "heartbeat_s": HEARTBEAT_S,
+            "heartbeat_s": self._audience.heartbeat_s,
             "retry": {"min_ms": RETRY_MIN_MS, "max_ms": RETRY_MAX_MS},
         }
         if grant is not None:

@@ -1,7 +1,8 @@
 """What depends on time alone: tokens, slowness, silence, pings, the end of an alert."""
 
+import pytest
 from fakes import DALLAS, FakeRights, a_revision
-from hub.town import HALF_HOUR_S, METRE
+from hub.town import HALF_HOUR_S, METRE, Town
 
 from geocast import closing, hub
 from geocast.alert import Circle
@@ -70,6 +71,25 @@ def test_a_connection_to_which_nothing_was_written_is_pinged(town):
     town.clock.advance(10)
     town.sweep()
     assert [peer.told() for peer in (idle, told, replied, slow)] == [[], ["<ping>"], ["<ping>"], []]
+
+
+@pytest.mark.parametrize("heartbeat_s", [25, 40, 55])
+def test_the_operator_chooses_the_heartbeat_and_the_other_limits_follow(heartbeat_s):
+    """W8: pinged after `heartbeat_s` without a write, dropped 35 s later if no byte came."""
+    town = Town(heartbeat_s=heartbeat_s)
+    (quiet,) = town.crowd(1)
+    town.clock.advance(heartbeat_s - 0.1)
+    town.sweep()
+    assert quiet.told() == []
+    town.clock.advance(0.1)
+    town.sweep()
+    assert quiet.told() == ["<ping>"]
+    town.clock.advance(34.9)
+    town.sweep()
+    assert not quiet.aborted
+    town.clock.advance(0.1)
+    town.sweep()
+    assert quiet.aborted
 
 
 def test_a_client_that_only_listens_to_many_alerts_is_not_taken_for_dead(town):

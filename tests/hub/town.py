@@ -42,12 +42,15 @@ def _short(message):
 class Town:
     """A hub and its subscribers, each some metres north of where the alerts are; their circles are 1 km."""
 
-    def __init__(self, capacity=64, send=None):
+    def __init__(self, capacity=64, send=None, heartbeat_s=25):
         self.clock = FakeClock()
         self.landed = []
-        self.hub = Hub(capacity, lambda flight: self.landed.append(f"{flight.alert.id}/{flight.number}"), send)
+        self.hub = Hub(capacity, self._landed, send, heartbeat_s)
         self.order = []  # names, in the order of all writes
         self._names = itertools.count()
+
+    def _landed(self, flight):
+        self.landed.append(f"{flight.alert.id}/{flight.number}")
 
     def join(self, metres=0, *, wire=JSON, wanted=EVERYTHING, rights=None, holding=None, places=None):
         """A new session. Its welcome is taken note of in `told`, as "welcome"."""

@@ -10,9 +10,20 @@ import pytest
 from fakes import DALLAS, a_revision
 from net.line import CONT, DESCRIPTOR, HELLO, TEXT, Line, close_frame, frame, joined, opened
 from websockets.frames import Opcode
+from websockets.protocol import OPEN
+from websockets.server import ServerProtocol
 
 from geocast import closing
-from geocast.net.websocket import BURST, FRAGMENT_COST, LINGER_S, MAX_HELLO_BYTES, MAX_MESSAGE_BYTES, RATE_PER_S
+from geocast.net.websocket import (
+    BURST,
+    FRAGMENT_COST,
+    LINGER_S,
+    MAX_HELLO_BYTES,
+    MAX_MESSAGE_BYTES,
+    RATE_PER_S,
+    control_answer,
+    retire,
+)
 from geocast.session import Session
 
 PING_MESSAGE = json.dumps({"type": "ping"}).encode()
@@ -140,6 +151,31 @@ def test_a_ping_is_answered_with_what_it_carried():
     line = joined()
     line.say(frame(Opcode.PING, b"x" * 125) + frame(Opcode.PING))
     assert line.hear() == [(Opcode.PONG, b"x" * 125), (Opcode.PONG, b"")]
+
+
+def test_what_is_answered_without_the_parser_is_what_the_parser_answers():
+    """5.5.2 and 5.5.3: every first byte, every length of a control frame and beyond, with a mask and without."""
+    for first in range(256):
+        for size in (0, 1, 3, 4, 125):
+            for mask in (b"", b"\0\0\0\0", b"\x01\xff\x80\x7e"):
+                data = bytes((first, size | (0x80 if mask else 0))) + mask + bytes(range(size))
+                answer = control_answer(data)
+                if answer is not None:
+                    assert answer == answer_of_the_parser(data)
+                elif mask and first in (0x89, 0x8A):
+                    pytest.fail(f"left to the parser: {data!r}")
+    for first in (0x89, 0x8A):
+        assert control_answer(bytes((first, 0x80 | 126, 0, 126)) + bytes(4 + 126)) is None
+
+
+def answer_of_the_parser(data):
+    """What websockets answers to a frame."""
+    parser = ServerProtocol(state=OPEN)
+    parser.receive_data(data)
+    assert parser.parser_exc is None
+    answer = b"".join(parser.data_to_send())
+    retire(parser)
+    return answer
 
 
 def test_a_pong_is_a_sign_of_life_and_nothing_else():

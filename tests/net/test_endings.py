@@ -35,6 +35,7 @@ from geocast.net.api import Api
 from geocast.net.calls import serving
 from geocast.net.websocket import HEADERS_S, HELLO_S, LINGER_S, SPARE, Stream
 from geocast.publishing import Publishing
+from geocast.session import HEARTBEAT_S
 from geocast.tokens import Tokens
 
 CLIENTS = 8
@@ -173,7 +174,7 @@ def test_time_outs_leave_nothing():
         for connect, time_s in (
             (lambda: half_open(door), [HEADERS_S]),
             (door.upgraded, [HELLO_S, LINGER_S]),
-            (door.welcomed, [SILENCE_S]),
+            (door.welcomed, [HEARTBEAT_S + SILENCE_S]),
         ):
             wires = await open_and_wait(listener, act, connect)
             await listener.pass_time(*time_s)

@@ -122,8 +122,8 @@ One WebSocket, for one subscriber. `docs/protocol.md` is the contract; this docu
 - **Limits.** A `hello` has at most {MAX_HELLO_BYTES} bytes, any other message {MAX_MESSAGE_BYTES}. A client sends at
   most {RATE_PER_S:g} messages a second on average, and {BURST} in a burst.
 - **Heartbeat.** The server pings (RFC 6455) a connection to which nothing was written for `heartbeat_s`, and drops one
-  from which no byte came for {SILENCE_S:g} s. A client that can't see pings sends `ping` after `heartbeat_s` without a
-  message, and takes the connection for dead {PONG_S} s later.
+  from which no byte came for {SILENCE_S:g} s more than that. A client that can't see pings sends `ping` after
+  `heartbeat_s` without a message, and takes the connection for dead {PONG_S} s later.
 - **Close codes** are in `x-close-codes` of the channel, with what a client does after each.
 """
 
@@ -215,7 +215,7 @@ def document() -> dict[str, Any]:
                     }
                 },
                 "x-subprotocols": subprotocols,
-                "x-heartbeat": {"heartbeat_s": HEARTBEAT_S, "pong_s": PONG_S, "silence_s": SILENCE_S},
+                "x-heartbeat": {"heartbeat_s": HEARTBEAT_S, "pong_s": PONG_S, "silence_s": HEARTBEAT_S + SILENCE_S},
                 "x-close-codes": [
                     {"code": close.code, "reason": close.reason, "reconnect": close.reconnect.value}
                     for close in closing.ALL

@@ -370,6 +370,10 @@ class Connection(asyncio.Protocol):
         if self._too_fast(data):
             self.close(closing.TOO_MANY)
             return
+        if (answer := control_answer(data)) is not None:
+            if answer:
+                self.write(answer)
+            return
         if not self._parts and data[0] & 0x7F in _DATA and data[0] & 0x0F != self._session.wire.opcode:
             self.close(closing.WRONG_FRAME_TYPE)
             return
@@ -476,6 +480,8 @@ class Connection(asyncio.Protocol):
 
 
 _DATA = (Opcode.TEXT, Opcode.BINARY)
+_WHOLE_PING, _WHOLE_PONG = 0x89, 0x8A  # the first byte of a frame: its last of a message, no reserved bits
+_MAX_CONTROL_BYTES = 125  # RFC 6455, 5.5
 
 
 def retire(parser: ServerProtocol) -> None:
@@ -490,6 +496,22 @@ def retire(parser: ServerProtocol) -> None:
         while error is not None:
             error.__traceback__ = None
             error = error.__cause__ or error.__context__
+
+
+def control_answer(frame: bytes) -> bytes | None:
+    """What the parser would answer to one whole frame: nothing to a pong, a pong to a ping (RFC 6455, 5.5.2).
+
+    None, if it is neither, or broken: then the parser has to look. To make it anew for each pong took 8 of 10 µs, and
+    15,000 sessions that rest send 600 pongs a second.
+    """
+    if frame[0] not in (_WHOLE_PING, _WHOLE_PONG) or not 0x80 <= frame[1] <= 0x80 + _MAX_CONTROL_BYTES:
+        return None
+    if frame[0] == _WHOLE_PONG:
+        return b""
+    size = frame[1] - 0x80
+    mask = frame[2:6] * (size // 4 + 1)
+    payload = int.from_bytes(frame[6:]) ^ int.from_bytes(mask[:size])
+    return bytes((_WHOLE_PONG, size)) + payload.to_bytes(size)
 
 
 def frame_end(data: bytes, start: int, limit: int) -> int | None:
