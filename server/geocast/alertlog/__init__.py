@@ -68,7 +68,7 @@ HEARTBEAT_S = 1.0  # LogF2
 BATCH = 1_000  # entries in one batch of `follow`, at most
 PAGE = 1_000  # alerts in one page of `live`, at most
 LOOKS = 10  # LogL2
-LOOK = 200  # alerts that are looked at in one go; between two the loop may turn to others
+LOOK = 50  # alerts that are looked at in one go: 0.7 ms of Redis; between two the loop may turn to others
 
 
 class Positioned(NamedTuple):

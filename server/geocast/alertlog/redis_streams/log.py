@@ -126,23 +126,28 @@ class RedisStreamsLog:
     async def history(self, alert_id: str) -> Sequence[Entry | OtherKind]:
         """All entries of one alert."""
         epoch, durable, raw = await self._primary.call("EVAL", scripts.HISTORY, 1, self._keys, alert_id)
-        [chain] = await self._durable(epoch, durable, [raw])
+        chain, newest = self._chain(raw)
+        await self._until_durable(newest, epoch, durable)
         return [entry for _, entry in chain if entry is not None]
 
     async def live(self, now_ms: int, after: Cursor | None = None, limit: int = PAGE) -> Page:
-        """A page of the live alerts."""
-        return await page(self._look, now_ms, after, limit)
+        """A page of the live alerts. Once it is whole, this waits until all of it is durable."""
+        epoch = durable = b""
+        newest = 0
 
-    async def _look(self, after: Cursor, count: int) -> Sequence[Seen]:
-        arguments = (*after, count)
-        epoch, durable, *alerts = await self._primary.call("EVAL", scripts.LIVE, 1, self._keys, *arguments)
-        chains = await self._durable(epoch, durable, [raw for _, _, *raw in alerts])
-        found = []
-        for (ends_at, alert_id, *_), chain in zip(alerts, chains, strict=True):
-            cancelled = any(isinstance(entry, Cancel) for _, entry in chain)
-            revision = None if cancelled else current(entry for _, entry in chain)
-            position = next((place for place, entry in chain if entry is revision), ZERO)
-            found.append(Seen(Cursor(int(ends_at), alert_id.decode()), position, revision))
+        async def look(cursor: Cursor, count: int) -> Sequence[Seen]:
+            nonlocal epoch, durable, newest
+            arguments = (*cursor, count)
+            epoch, durable, alerts = await self._primary.call("EVAL", scripts.LIVE, 1, self._keys, *arguments)
+            found = []
+            for ends_at, alert_id, *raw in alerts:
+                chain, last = self._chain(raw)
+                newest = max(newest, last)
+                found.append(_seen(Cursor(int(ends_at), alert_id.decode()), chain))
+            return found
+
+        found = await page(look, now_ms, after, limit)
+        await self._until_durable(newest, epoch, durable)
         return found
 
     async def tail(self) -> int:
@@ -161,19 +166,25 @@ class RedisStreamsLog:
     def nudge(self) -> None:
         """Redis tells at once."""
 
-    async def _durable(self, epoch: bytes, durable: bytes, raw: Sequence[_Raw]) -> list[_Chain]:
-        """The entries of some alerts, once all of it is durable (LogA4)."""
-        known = self._history.seq if int(epoch or 0) == self._history.epoch else 0
+    def _chain(self, raw: _Raw) -> tuple[_Chain, int]:
+        """Some entries of one alert, and the greatest of their sequence numbers."""
         newest = 0
-        chains = []
-        for of_one in raw:
-            chain: _Chain = []
-            for place, flat in of_one:
-                fields = dict(zip(flat[::2], flat[1::2], strict=True))
-                newest = max(newest, int(fields.get(b"n", 0)))
-                readable = self._aside.readable(parse_id(place), fields)
-                chain.append((parse_id(place), readable and readable[1]))
-            chains.append(chain)
-        if not self._heart.at_once and newest > max(known, int(durable or 0)):
+        chain: _Chain = []
+        for place, flat in raw:
+            fields = dict(zip(flat[::2], flat[1::2], strict=True))
+            newest = max(newest, int(fields.get(b"n", 0)))
+            readable = self._aside.readable(parse_id(place), fields)
+            chain.append((parse_id(place), readable and readable[1]))
+        return chain, newest
+
+    async def _until_durable(self, seq: int, epoch: bytes, durable: bytes) -> None:
+        """Return when the entries up to this one are durable (LogA4). `durable`: those up to it are, in `epoch`."""
+        known = self._history.seq if int(epoch or 0) == self._history.epoch else 0
+        if not self._heart.at_once and seq > max(known, int(durable or 0)):
             await self._writer.beat(0)
-        return chains
+
+
+def _seen(cursor: Cursor, newest_first: _Chain) -> Seen:
+    cancelled = any(isinstance(entry, Cancel) for _, entry in newest_first)
+    revision = None if cancelled else current(entry for _, entry in newest_first)
+    return Seen(cursor, next((place for place, entry in newest_first if entry is revision), ZERO), revision)

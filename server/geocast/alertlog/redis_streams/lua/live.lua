@@ -2,11 +2,11 @@
 -- far down as it takes to come to one that is no other kind, and to a cancel if there is one.
 --
 --   ARGV  a place in that order: ends_at in ms, id; how many alerts at most
---   ->    epoch, durable ('' if unknown); then for each alert
+--   ->    epoch, durable ('' if unknown), and a list: for each alert
 --         {ends_at, id, {id in the stream, {field, value, …}}, …}
 local score, id, count = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local meta = redis.call('HMGET', META, 'epoch', 'durable')
-local answers = {meta[1] or '', meta[2] or ''}
+local answers = {}
 
 -- Whether `one` stands behind `other` among equal ends, where Redis compares bytes. (Lua's `<` goes by the locale.)
 local function behind(one, other)
@@ -43,4 +43,4 @@ for at = 1, #next_ones, 2 do
   end
   answers[#answers + 1] = answer
 end
-return answers
+return {meta[1] or '', meta[2] or '', answers}
