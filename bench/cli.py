@@ -218,7 +218,7 @@ _command(
 
 
 @cli.command(name="all")
-@click.option("--short", is_flag=True, help="Smaller, in less than five minutes; rewrites the tables in README.md.")
+@click.option("--short", is_flag=True, help="Smaller, in some seven minutes; rewrites the tables in README.md.")
 @click.pass_obj
 def run_all(folder: Path, short: bool) -> None:
     """Every measurement but `load`, one after the other."""

@@ -419,7 +419,7 @@ _ROWS = (
     ("… decoded, applied, matched (in a hub)", "apply_us", ""),
     ("ready after, s (SQLite)", "start_s", f"≤ {GOAL_START_S}"),
     ("ready after, s (Redis)", "redis_start_s", f"≤ {GOAL_START_S}"),
-    ("longest sweep while all are let go, ms (in a hub)", "let_go_ms", f"≤ {GOAL_HELD_MS:g}"),
+    ("longest sweep while all are let go, ms of the wall clock (in a hub)", "let_go_ms", f"≤ {GOAL_HELD_MS:g}"),
     ("RSS of the node, MiB", "rss_mib", ""),
 )
 
