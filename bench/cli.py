@@ -13,6 +13,7 @@ import click
 
 from bench import fanout as fanout_module
 from bench import growth as growth_module
+from bench import idle as idle_module
 from bench import ingest as ingest_module
 from bench import load as load_module
 from bench import many as many_module
@@ -36,6 +37,7 @@ BENCHES: dict[str, Bench] = {
         storm_module,
         match_module,
         growth_module,
+        idle_module,
         ingest_module,
         readers_module,
         slow_module,
@@ -172,6 +174,11 @@ _command(
     click.option("--alerts", type=Counts(), default="10,10000,100000", help="That are live, ascending."),
     click.option("--rounds", type=click.IntRange(1, 100), default=7, help="Of visits, moves and so on."),
     click.option("--redis/--no-redis", default=True),
+)
+_command(
+    "idle",
+    click.option("--workers", type=Numbers(), default="1,10,40", help="Of each node."),
+    click.option("--sessions", type=_sessions, default=15_000, help="Of each node, all its processes together."),
 )
 _command(
     "ingest",

@@ -154,6 +154,16 @@ def test_options_may_come_from_the_environment(tmp_path: Path, keys: Keys, join:
         session.listen(node.publish(alert(spot))["id"], 1)
 
 
+def test_the_operator_chooses_the_heartbeat(tmp_path: Path, keys: Keys, join: Join):
+    """W8: from 25 to 55 s, and `welcome` says it."""
+    for refused in ("24", "56", "nan"):
+        ended = geocast(tmp_path, "serve", "--dev", "--heartbeat-s", refused)
+        assert ended.returncode == 2
+        assert "--heartbeat-s" in ended.stderr
+    with Node(tmp_path, keys, "--heartbeat-s", "40") as node:
+        assert join(node, place(ground())).welcome["heartbeat_s"] == 40
+
+
 def test_a_log_in_memory_forgets_and_serves(tmp_path: Path, keys: Keys, join: Join):
     """Section 7, `--log memory:`."""
     with Node(tmp_path, keys, log="memory:") as node:

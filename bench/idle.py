@@ -1,0 +1,122 @@
+"""`idle`: what a node takes that has nothing to do: processes that rest, and sessions that are only kept alive.
+
+Measures: CPU of all processes of a node until it is ready; then, while nothing happens, CPU and memory, without
+sessions and with them. With sessions it looks for as long as a heartbeat, so that each of them is pinged once, and
+answers. PSS counts memory that several processes share once.
+
+Leaves out: the kernel's work for a packet that comes in over a network, and TLS.
+"""
+
+import statistics
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from bench import places, processes
+from bench.peers.geocast import Geocast
+from bench.results import Result, Table, number
+from bench.rounds import gather
+from bench.runs import Bench, Place
+
+SPREAD_M = 14_000.0
+SETTLE_S = 3.0
+HEARTBEAT_S = 25.0
+REST_S = 10.0  # a look at a node without sessions
+GOAL_REST, GOAL_EACH_REST = 10.0, 0.2  # % of a core: of 40 processes together, of one
+GOAL_SESSIONS = 1.5  # % of a core, for 15,000 sessions of one process
+GOAL_PSS_MIB, GOAL_READY_S = 15.0, 0.3  # of a further process
+
+
+def measure(place: Place, workers: tuple[int, ...], sessions: int) -> dict[str, Any]:
+    """One node after the other."""
+    return {"nodes": {str(count): _node(place, count, sessions) for count in workers}}
+
+
+def _node(place: Place, workers: int, sessions: int) -> dict[str, float]:
+    with ExitStack() as stack:
+        begun = time.monotonic()
+        node = stack.enter_context(Geocast(place.home, place.cores.server, workers=workers))
+        processes.wait_until(lambda: node.metrics().get("geocast_ready") == 1.0, "all its processes are ready", 120.0)
+        found = {"ready_s": time.monotonic() - begun, "ready_cpu_s": node.cpu_s()}
+        streams = _streams(node)
+        found["ready_cpu_each_s"] = statistics.median(processes.cpu_s([pid]) for pid in streams)
+        time.sleep(SETTLE_S)
+        found["rest_percent"] = _percent(node, REST_S)
+        pss = {pid: _pss_mib(pid) for pid in node.pids()}
+        found |= {"pss_mib": sum(pss.values()), "pss_each_mib": statistics.median(pss[pid] for pid in streams)}
+        crowd = gather(stack, place, node, places.around(sessions, SPREAD_M), 1)
+        time.sleep(SETTLE_S)
+        pongs = crowd.crowd.counters().pongs
+        found["sessions_percent"] = _percent(node, HEARTBEAT_S)
+        found["pongs"] = crowd.crowd.counters().pongs - pongs
+    return found
+
+
+def _streams(node: Geocast) -> list[int]:
+    """The processes that keep sessions."""
+    there = node.pids()
+    named = [pid for pid in there if Path(f"/proc/{pid}/comm").read_text().startswith("stream-")]
+    return named or there
+
+
+def _percent(node: Geocast, seconds: float) -> float:
+    """Of a core, all processes together."""
+    cpu, begun = node.cpu_s(), time.monotonic()
+    time.sleep(seconds)
+    return (node.cpu_s() - cpu) / (time.monotonic() - begun) * 100
+
+
+def _pss_mib(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+_ROWS = (
+    (
+        "without sessions, % of a core, all processes",
+        "rest_percent",
+        f"≤ {GOAL_REST:g} of 40, ≤ {GOAL_EACH_REST:g} of 1",
+    ),
+    ("with them, % of a core, all processes", "sessions_percent", f"≤ {GOAL_SESSIONS:g} of 1"),
+    ("pongs meanwhile", "pongs", ""),
+    ("CPU until ready, s: a stream process", "ready_cpu_each_s", f"≤ {GOAL_READY_S:g} (further ones)"),
+    ("… all processes", "ready_cpu_s", ""),
+    ("ready after, s, on one core", "ready_s", ""),
+    ("PSS without sessions, MiB: a stream process", "pss_each_mib", f"≤ {GOAL_PSS_MIB:g} (further ones)"),
+    ("… all processes", "pss_mib", ""),
+)
+
+
+def table(result: Result) -> Table:
+    """One column for each node."""
+    nodes = result.found["nodes"]
+    rows = [[title, *(number(it[key]) for it in nodes.values()), goal] for title, key, goal in _ROWS]
+    columns = ("", *(f"--workers {name}" for name in nodes), "goal")
+    return Table(f"idle: nothing happens; {result.parameters['sessions']:,} sessions", columns, rows)
+
+
+def plot(result: Result, figure: Any) -> None:
+    """CPU and memory, over the number of processes."""
+    nodes = result.found["nodes"]
+    many = [int(name) for name in nodes]
+    cpu, memory = figure.subplots(1, 2)
+    for key, label in (("rest_percent", "without sessions"), ("sessions_percent", "with them")):
+        cpu.plot(many, [it[key] for it in nodes.values()], "o-", label=label)
+    cpu.set(xlabel="--workers", ylabel="% of a core, all processes", ylim=(0, None))
+    cpu.legend()
+    memory.plot(many, [it["pss_mib"] for it in nodes.values()], "o-")
+    memory.set(xlabel="--workers", ylabel="PSS of all processes, MiB", ylim=(0, None))
+    figure.suptitle(table(result).title)
+
+
+BENCH = Bench(
+    "idle",
+    "a node that has nothing to do, and sessions that are only kept alive.",
+    measure,
+    table,
+    plot,
+    {"workers": (1, 10), "sessions": 2_000},
+)
