@@ -10,7 +10,7 @@ from geocast import live
 from geocast.alertlog.memory import MemoryLog
 from geocast.clock import STEP_S
 from geocast.config import Address, Settings
-from geocast.delivery import Delivery
+from geocast.delivery import REST_S, TICK_S, Delivery
 from geocast.metrics import Metrics
 from geocast.tokens import Tokens
 
@@ -151,3 +151,22 @@ def test_a_clock_that_is_set_is_told_and_counted(caplog):
         "the wall clock was set forward by 7200.0 s",
         "the wall clock was set back by 7200.0 s",
     ]
+
+
+def test_a_process_that_rests_sweeps_seldom_unless_alerts_that_have_ended_are_left(monkeypatch):
+    """Rule 5 of `live`: so many at a sweep; at two sweeps a second 100,000 would stay for minutes."""
+    monkeypatch.setattr(live, "AT_ONCE", 2)
+
+    async def main():
+        spent = [a_revision(f"a-{n}", expires_at=NOON_MS + 1000) for n in range(3)]
+        async with Reading(*spent) as node:
+            delivery = node.delivery
+            await delivery._pump.idle.wait()
+            assert delivery._pause_s() == REST_S
+            node.clock.advance(2)
+            delivery._stream.sweep()
+            assert delivery._pause_s() == TICK_S
+            delivery._stream.sweep()
+            assert delivery._pause_s() == REST_S
+
+    run(main)

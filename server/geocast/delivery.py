@@ -36,7 +36,7 @@ SLICE_S = 0.0005
 # Rows of a slice while requests of the api are under way in this process. A request needs a dozen turns of the loop
 # until its alert is in the log, and that alert may be more urgent than the one that is being sent.
 ROWS_WHILE_ASKED = 32
-TICK_S = 0.05  # between sweeps while a connection has a deadline that is near, or alerts are being sent
+TICK_S = 0.05  # between sweeps while a connection has a deadline that is near, or alerts are being sent or let go
 REST_S = 0.5  # between sweeps of a process without connections: what ends then concerns nobody
 FLUSH_S = 1.0  # between writes of delivery counts
 PURGE_S = 60.0  # between looks for alerts that the log may forget
@@ -338,10 +338,9 @@ class Delivery:
 
         (A token's may be. It is looked at half a second late at worst, and has a second: T6.)
         """
-        if not self._stream.connections:
-            return REST_S
-        hurried = self._hub.busy or self._stream.unsaid or self._stream.lingering
-        return TICK_S if hurried else LOOK_S
+        if self._hub.busy or self._hub.live.behind or self._stream.unsaid or self._stream.lingering:
+            return TICK_S
+        return LOOK_S if self._stream.connections else REST_S
 
     def _watch_the_clock(self) -> None:
         now = self._clock.now()

@@ -310,6 +310,7 @@ class LiveAlerts:
         self._alerts: dict[str, LiveAlert] = {}
         self._areas: AreaIndex[LiveAlert] = AreaIndex()
         self._ends = _Ends()
+        self.behind = False  # the last `expire` may have left some that had ended
         self._arrivals = 0
         self._slack_s = float("-inf")  # no deadline that is made of a wall clock is later than its end and so much
         self.missed_until = 0  # the latest end, in ms since 1970, of what was not taken (Rule 4)
@@ -395,7 +396,9 @@ class LiveAlerts:
 
         At most AT_ONCE are let go: the rest at the next calls (Rule 5).
         """
-        self._let_go(self._ends.take(now, AT_ONCE))
+        ended = self._ends.take(now, AT_ONCE)
+        self.behind = len(ended) == AT_ONCE
+        self._let_go(ended)
         withheld = self._shared.withheld
         back = [alert for alert in withheld if now.wall_ms < alert.expires_at and now.monotonic < alert.deadline]
         for alert in back:
