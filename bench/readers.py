@@ -87,6 +87,7 @@ def _appender(url: str, count: int) -> Iterator[Connection]:
     pipe, other = context.Pipe()
     process = context.Process(target=_append, args=(url, count, other), daemon=True)
     process.start()
+    other.close()  # the process has its own: if it dies, `recv` says so instead of waiting for ever
     try:
         pipe.recv()
         yield pipe
