@@ -940,6 +940,34 @@ def test_a_clock_of_redis_that_is_ahead_forgets_nothing(tmp_path):
         run(main)
 
 
+@needs_wall_clock
+def test_ids_that_stay_ahead_and_a_clock_of_ours_forget_nothing(tmp_path, monkeypatch):
+    """Rule 2: the clock of Redis was ahead once, so ids are for good; then ours is ahead for a moment."""
+    server = RedisServer(tmp_path / "redis")
+    server.clock = WallClock(tmp_path / "clock")
+
+    async def main():
+        async with opened(server.url) as log:
+            server.clock.set(10 * RETENTION_MS / 1000)
+            assert await log.append(lasting())
+            server.clock.set(0.0)
+            await log._writer.beat(0)
+            assert log._history.top[0] > time.time_ns() // 1_000_000 + 9 * RETENTION_MS
+            later_ns = time.time_ns() + 2 * RETENTION_MS * 1_000_000
+            later = time.monotonic() + 9 * RETENTION_MS / 1000
+            with monkeypatch.context() as patched:
+                patched.setattr(time, "time_ns", lambda: later_ns)
+                log._known.forget_ended()
+            assert "a-1" in log._known
+            with monkeypatch.context() as patched:
+                patched.setattr(time, "monotonic", lambda: later)
+                log._known.forget_ended()
+            assert "a-1" not in log._known, "no alert lives so long"
+
+    with server:
+        run(main)
+
+
 # ---- addresses -----------------------------------------------------------------------------------------------
 
 

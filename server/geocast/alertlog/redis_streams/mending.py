@@ -19,28 +19,63 @@ RETRY_S = 0.25  # after Redis could not be written
 PAUSE_S = 1.0  # between what is cancelled and the rest (Rule 2)
 MAX_SCRIPT = 500  # alerts that one script puts back
 FORGET_S = 30.0  # between looks for alerts that have ended
+LONGEST_LIFE_S = 8 * 86_400.0  # the longest `max_age_s` of a policy is a week; a day is for clocks that differ
 
 Chain = Sequence[Stored]
 
 
+class _Alert:
+    """The entries of one alert by their numbers, and how the clocks stood when this process learnt of it."""
+
+    __slots__ = ("_learnt", "_wall_ahead_ms", "entries")
+
+    def __init__(self) -> None:
+        self.entries: dict[int, Stored] = {}
+        self._learnt = time.monotonic()
+        self._wall_ahead_ms = float("inf")  # of the monotonic clock, in ms: the least at which an entry was kept
+
+    def look_at_the_clocks(self) -> None:
+        """Another entry of it is kept: if the wall clock was set back since the last one, it was ahead then."""
+        self._wall_ahead_ms = min(self._wall_ahead_ms, time.time_ns() / 1_000_000 - time.monotonic() * 1000)
+
+    def ended(self, now_ms: float, now: float) -> bool:
+        """Whether it has: by this time since 1970, and by the wall clock of then and the time since; or of old age."""
+        now_ms = min(now_ms, now * 1000 + self._wall_ahead_ms)
+        last_ms = max(stored.ends_at for stored in self.entries.values())
+        return last_ms <= now_ms or now - self._learnt >= LONGEST_LIFE_S
+
+
 class Known:
-    """The entries of alerts that have not ended, as they are stored (Rule 2)."""
+    """The entries of alerts that have not ended, as they are stored (Rule 2).
+
+    Whether an alert has ended is not left to one clock. Ours may be ahead for a moment. So may that of Redis, and then
+    the ids of the stream, which never go back, stay ahead for good. But ours may have been right when the alert came.
+    So it has ended if all three say so: our clock now, our clock of then and the time since, and the newest id. It has
+    ended, too, if it was learnt of longer ago than any alert lives.
+    """
 
     def __init__(self, history: History) -> None:
         self._history = history
-        self._entries: dict[str, dict[int, Stored]] = {}
+        self._alerts: dict[str, _Alert] = {}
         self._forgot = float("-inf")  # the monotonic time at which entries of ended alerts were last let go
 
     def __contains__(self, alert_id: str) -> bool:
-        return alert_id in self._entries
+        return alert_id in self._alerts
 
     def keep(self, stored: Stored) -> None:
         """Know an entry until its alert has ended; the first one under its number stays."""
-        self._entries.setdefault(stored.id, {}).setdefault(stored.revision, stored)
+        self._alert(stored.id).entries.setdefault(stored.revision, stored)
 
     def replace(self, stored: Stored) -> None:
         """The log has this one under its number (Rule 3)."""
-        self._entries.setdefault(stored.id, {})[stored.revision] = stored
+        self._alert(stored.id).entries[stored.revision] = stored
+
+    def _alert(self, alert_id: str) -> _Alert:
+        if alert_id not in self._alerts:
+            self._alerts[alert_id] = _Alert()
+        alert = self._alerts[alert_id]
+        alert.look_at_the_clocks()
+        return alert
 
     def forget_ended_now_and_then(self) -> None:
         """Let go of alerts that have ended, if that was not done in the last FORGET_S."""
@@ -49,14 +84,13 @@ class Known:
 
     def forget_ended(self) -> None:
         """Let go of alerts that have ended."""
-        self._forgot = time.monotonic()
-        # Our own clock may be ahead, and so may that of Redis, by which it makes ids: the earlier of the two counts.
+        self._forgot = now = time.monotonic()
         now_ms = min(time.time_ns() // 1_000_000, self._history.top[0])
-        self._entries = {i: e for i, e in self._entries.items() if max(s.ends_at for s in e.values()) > now_ms}
+        self._alerts = {i: alert for i, alert in self._alerts.items() if not alert.ended(now_ms, now)}
 
     def chains(self) -> list[Chain]:
         """The entries of each alert, in order."""
-        return [[entries[number] for number in sorted(entries)] for entries in self._entries.values()]
+        return [[alert.entries[number] for number in sorted(alert.entries)] for alert in self._alerts.values()]
 
 
 class Mender:
