@@ -132,6 +132,21 @@ def test_what_was_given_and_has_ended_is_not_given_again():
     run(main)
 
 
+def test_what_has_ended_here_is_not_live_again_when_the_log_is_read_anew_and_the_clock_goes_back():
+    """E1: as after a failover of Redis, which begins a new epoch; found by the nemesis."""
+
+    async def main():
+        async with Reading(a_revision()) as reading:
+            reading.clock.advance(2_000)
+            reading.delivery._hub.sweep(reading.clock.now())
+            await reading.delivery._apply_all([(1, a_revision())])
+            reading.clock.wall_ms -= 48 * HOUR_MS
+            reading.delivery._hub.sweep(reading.clock.now())
+            assert reading.live() == set()
+
+    run(main)
+
+
 def test_a_clock_that_is_set_is_told_and_counted(caplog):
     """One line, and a figure for whoever watches."""
     caplog.set_level(logging.WARNING)

@@ -137,6 +137,42 @@ def test_what_the_monotonic_clock_has_ended_stays_out(alerts, clock):
     assert (len(alerts), concerned(alerts)) == (0, [])
 
 
+@pytest.mark.parametrize("hours", [0, -48])
+@pytest.mark.parametrize("entry", [a_revision(), a_revision(revision=2)], ids=["older", "last"])
+def test_what_was_let_go_stays_out_when_the_log_gives_it_again(entry, hours, alerts, clock):
+    """E1: a new epoch of the log gives it anew, and the wall clock may be days behind by then, or later."""
+    alerts.apply(a_revision(revision=2), clock.now())
+    clock.advance(HALF_HOUR_S)
+    alerts.expire(clock.now())
+    clock.wall_ms += hours * 3_600_000
+    assert alerts.apply(entry, clock.now()) is None
+    clock.wall_ms -= 48 * 3_600_000
+    assert alerts.expire(clock.now()) == []
+    assert len(alerts) == 0
+
+
+def test_what_was_let_go_comes_back_with_a_newer_revision(alerts, clock):
+    """R2: another node, whose clock is right, has accepted it, so the alert lives."""
+    alerts.apply(a_revision(), clock.now())
+    clock.advance(HALF_HOUR_S)
+    alerts.expire(clock.now())
+    longer = a_revision(revision=2, expires_at=ENDS_MS + 60_000)
+    assert alerts.apply(longer, clock.now()).number == 2
+
+
+def test_what_was_let_go_is_remembered_for_a_day_and_within_bounds(alerts, clock, monkeypatch):
+    """LogR1: for as long as the log can give it again."""
+    monkeypatch.setattr(live, "MAX_GONE", 2)
+    ids = [f"a-{n}" for n in range(5)]
+    for alert_id in ids:
+        alerts.apply(a_revision(alert_id), clock.now())
+    clock.advance(HALF_HOUR_S)
+    alerts.expire(clock.now())
+    assert [alerts._gone.last(alert_id) for alert_id in ids] == [0, 0, 1, 1, 1]
+    clock.advance(live.GONE_S - 1)
+    assert [alerts._gone.last(alert_id) for alert_id in ids] == [0, 0, 1, 1, 1]
+
+
 def test_what_the_wall_clock_alone_has_ended_is_withheld(alerts, clock):
     """Rule 3: with what was told, and until the monotonic clock has ended it too."""
     alert = alerts.apply(a_revision(), clock.now())

@@ -18,8 +18,9 @@ Rule 1  An alert has ended when either clock says so: the wall clock has reached
         deadline that was made of it when this node learnt of it has passed. Nothing of it is sent while one says so.
 Rule 2  A cancelled alert is kept until the `expires_at` of its last revision, so that clients which come back holding
         it can be told.
-Rule 3  The monotonic clock is never set, so what it has ended is let go and stays out. The wall clock may be set, and
-        set right again. So what it alone has ended is *withheld*: it is kept, `told` included, and when the wall
+Rule 3  The monotonic clock is never set, so what it has ended is let go and stays out, though the log may give it
+        again (a new epoch does) when the wall clock lets it live (`_Gone`). The wall clock may be set, and set right
+        again. So what it alone has ended is *withheld*: it is kept, `told` included, and when the wall
         clock lets it live after all, it is sent to those who are owed it, and to nobody twice.
 Rule 4  What had ended by the wall clock when this node learnt of it is withheld too, since that clock may be ahead.
         No deadline can be made of such a clock. So the deadline is the latest that can be right: an alert was
@@ -50,6 +51,8 @@ _SENT_AND_ACKED = 0b1111_1100  # of all generations: two bits each, the current 
 
 MAX_DOUBTED = 256  # Rule 4; nearly all of them have truly ended
 AT_ONCE = 150  # alerts let go at one sweep (Rule 5): 1 to 2 ms
+GONE_S = 86_400.0  # how long it is remembered at least that an alert was let go: the log has it for a day (LogR1)
+MAX_GONE = 100_000  # … unless more than so many were; about 100 bytes each
 CLAIM_S = 30.0  # how long a claim to hold an unknown alert is remembered
 MAX_CLAIMS = 100_000
 
@@ -301,6 +304,29 @@ class _Ends:
         return found
 
 
+class _Gone:
+    """What the monotonic clock has ended (Rule 3): the last number of each alert, by the hash of its id.
+
+    There are two generations, so that forgetting costs nothing: the older one is dropped as a whole.
+    """
+
+    def __init__(self) -> None:
+        self._newer: dict[int, int] = {}
+        self._older: dict[int, int] = {}
+        self._since = float("-inf")  # the monotonic time at which the newer generation began
+
+    def add(self, alert_id: str, number: int, now: Now) -> None:
+        """The alert was let go, and this was its last entry's number."""
+        if now.monotonic - self._since >= GONE_S or len(self._newer) >= MAX_GONE:
+            self._older, self._newer, self._since = self._newer, {}, now.monotonic
+        self._newer[hash(alert_id)] = number
+
+    def last(self, alert_id: str) -> int:
+        """The number of the alert's last entry that was known here; 0 if it was not let go."""
+        key = hash(alert_id)
+        return self._newer.get(key) or self._older.get(key, 0)
+
+
 class LiveAlerts:
     """All live alerts of a process, and those that were cancelled and have not expired (Rule 2)."""
 
@@ -310,6 +336,7 @@ class LiveAlerts:
         self._alerts: dict[str, LiveAlert] = {}
         self._areas: AreaIndex[LiveAlert] = AreaIndex()
         self._ends = _Ends()
+        self._gone = _Gone()
         self.behind = False  # the last `expire` may have left some that had ended
         self._arrivals = 0
         self._slack_s = float("-inf")  # no deadline that is made of a wall clock is later than its end and so much
@@ -338,7 +365,8 @@ class LiveAlerts:
         """Take an entry of the log. Returns the alert if that changed what is current, else None.
 
         Nothing changes if the entry is not newer than what is known, or if the alert has ended. After a restart the
-        first entry that is read of an alert may be a later revision than 1. A cancel of an unknown alert changes
+        first entry that is read of an alert may be a later revision than 1. What was let go comes back with a revision
+        that is newer than all that was known of it, and with nothing else (Rule 3). A cancel of an unknown alert changes
         nothing, for nobody can have been told of that alert.
         """
         alert = self._alerts.get(entry.id)
@@ -357,6 +385,8 @@ class LiveAlerts:
 
     def _revise(self, alert: LiveAlert | None, revision: Revision, now: Now) -> LiveAlert | None:
         if alert is None:
+            if revision.revision <= self._gone.last(revision.id):
+                return None
             if now.wall_ms >= revision.ends_at and not self._may_doubt(revision):
                 return None
             self._arrivals += 1
@@ -398,7 +428,7 @@ class LiveAlerts:
         """
         ended = self._ends.take(now, AT_ONCE)
         self.behind = len(ended) == AT_ONCE
-        self._let_go(ended)
+        self._let_go(ended, now)
         withheld = self._shared.withheld
         back = [alert for alert in withheld if now.wall_ms < alert.expires_at and now.monotonic < alert.deadline]
         for alert in back:
@@ -406,9 +436,10 @@ class LiveAlerts:
         withheld.difference_update(back)
         return sorted(back, key=lambda alert: alert.order)
 
-    def _let_go(self, ended: Iterable[LiveAlert]) -> None:
+    def _let_go(self, ended: Iterable[LiveAlert], now: Now) -> None:
         for alert in ended:
             del self._alerts[alert.id]
+            self._gone.add(alert.id, alert.number, now)
             self._leave(alert)
             self._shared.withheld.discard(alert)
             self._shared.doubted.discard(alert)
