@@ -48,7 +48,7 @@ install: $(VENV)/.runtime  ## make .venv with the `geocast` command in it
 demo: $(VENV)/.demo $(WEB)  ## a node, a city of subscribers, a review desk, a live map; DEMO_FEED=path DEMO_SECONDS=45
 	@$(BIN)/python -m client_demo demo
 
-test: $(VENV)/.test $(WEB)  ## all tests; installs redis-server and chromium, if it may
+test: $(VENV)/.test $(WEB)  ## all tests; installs what they need of Debian, if it may
 	@sh requirements/system.sh
 	@$(BIN)/python -X dev -m pytest
 

@@ -1,19 +1,38 @@
 #!/bin/sh
-# What `make test` needs beside Python: a redis-server, for the tests of the log in Redis; a chromium, for those of the
-# web pages; a C compiler, for those in which a process has a wall clock of its own. What is missing is installed if we
-# may, and named in one line if we may not; then those tests are skipped. The tests run servers of their own, so the
-# service that Debian makes of redis-server is neither started nor left enabled.
+# What `make test` needs beside Python. What is missing is installed if we may, and named in one line if we may not or if
+# it can't be had; then the tests that need it are skipped. The tests run servers of their own, so the services that
+# Debian makes of these packages are neither started nor left enabled; what was installed before is left as it is.
 set -u
-commands="redis-server chromium" # each in a Debian package of its own name
-policy=/usr/sbin/policy-rc.d     # asked by Debian's packages before they start anything; 101 means no
+sbin="${SBIN:-/usr/sbin}" # where Debian keeps daemons, and who asks for no root has no PATH to; a test has its own
+policy="$sbin/policy-rc.d" # asked by Debian's packages before they start anything; 101 means no
+PATH="$PATH:$sbin"
 
-missing() {
-    for command in $commands; do
-        command -v "$command" >/dev/null 2>&1 || printf ' %s' "$command"
-    done
-    command -v cc >/dev/null 2>&1 || printf ' gcc libc6-dev'
+# command, the Debian packages that bring it, and the services that these would enable
+table() {
+    cat <<'ROWS'
+redis-server    redis-server    redis-server   the log in Redis
+chromium        chromium        -              the web pages
+cc              gcc,libc6-dev   -              processes that have a wall clock of their own
+haproxy         haproxy         haproxy        docs/deploy/haproxy.cfg
+nginx           nginx           nginx          docs/deploy/nginx.conf
+promtool        prometheus      prometheus     docs/deploy/geocast.rules.yml
+systemd-analyze systemd         -              docs/deploy/geocast.service
+ip              iproute2        -              a Redis whose cable is pulled
+mount           mount           -              a disk that is full
+ROWS
 }
 
+# missing COLUMN: that column of the rows whose command is not here
+missing() {
+    table | while read -r command packages services _; do
+        command -v "$command" >/dev/null 2>&1 && continue
+        if [ "$1" = packages ]; then echo "$packages"; else echo "$services"; fi
+    done | tr ',' '\n' | grep -v '^-$' | sort -u
+}
+
+apt() { DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends "$@"; }
+
+# install PACKAGE…: all at once; if that fails, whichever can be had
 install() {
     $as_root apt-get update -qq || return 1
     ours=""
@@ -22,19 +41,21 @@ install() {
         $as_root chmod 755 "$policy"
         ours=yes
     fi
-    DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends "$@"
+    apt "$@" || for package in "$@"; do apt "$package"; done
     [ -z "$ours" ] || $as_root rm -f "$policy"
-    case " $* " in
-    *" redis-server "*) $as_root systemctl disable redis-server || $as_root update-rc.d redis-server disable ;;
-    esac
 }
 
-wanted=$(missing)
+wanted=$(missing packages)
 [ -n "$wanted" ] || exit 0
+services=$(missing services)
 as_root=""
 [ "$(id -u)" -eq 0 ] || as_root="sudo -n"
 # shellcheck disable=SC2086 # a list of packages
 install $wanted </dev/null >/dev/null 2>&1
-wanted=$(missing)
-[ -z "$wanted" ] || echo "geocast: some tests are skipped; to run them: apt-get install$wanted" >&2
+for service in $services; do
+    $as_root systemctl disable "$service" || $as_root update-rc.d "$service" disable
+done </dev/null >/dev/null 2>&1
+wanted=$(missing packages)
+# shellcheck disable=SC2086 # on one line
+[ -z "$wanted" ] || echo "geocast: some tests are skipped; to run them: apt-get install" $wanted >&2
 exit 0
