@@ -27,6 +27,7 @@ from geocast.alertlog.redis_streams import follower as redis_follower  # noqa: E
 from geocast.alertlog.redis_streams import log as redis_log  # noqa: E402
 from geocast.alertlog.redis_streams.connection import Primary  # noqa: E402
 from geocast.alertlog.redis_streams.stored import Stored  # noqa: E402
+from geocast.alertlog.witness import Witness  # noqa: E402
 from geocast.errors import ConfigError, LogUnavailable  # noqa: E402
 
 pytestmark = [needs_redis, pytest.mark.timeout(120)]
@@ -46,6 +47,13 @@ def server(tmp_path):
         yield running
 
 
+@pytest.fixture
+def time_passes_for_all(monkeypatch):
+    """What the log bears witness to is any time: what counts is the clock that a test passes to `purge`."""
+    monkeypatch.setattr(Witness, "at_least", lambda _witness, _newest, now: now.wall_ms)
+
+
+@pytest.mark.usefixtures("time_passes_for_all")
 class TestRedisStreamsLog(DurableContract):
     """All rules."""
 
@@ -231,6 +239,7 @@ def test_too_few_replicas_are_told_and_the_same_append_may_be_repeated(server, t
 
     async def main():
         async with opened(server.url) as unaware, opened(server.url, replicas=1) as log:
+            await unaware._heart.stop()  # its heartbeats would note as durable what is so for it
             with pytest.raises(LogUnavailable, match=r"^synced here, and on 0 of 1 replicas$"):
                 await log.append(a_revision())
             with pytest.raises(LogUnavailable, match="0 of 1 replicas"):
@@ -882,7 +891,7 @@ def test_a_node_that_waits_for_redis_says_so_and_may_be_stopped(workers, tmp_pat
             node.kill()
 
 
-def test_a_user_with_few_rights_will_do(tmp_path):
+def test_a_user_with_few_rights_will_do(tmp_path, time_passes_for_all):
     """docs/settings.md: the rights that it names are enough."""
     settings = (Path(__file__).resolve().parents[2] / "docs" / "settings.md").read_text("utf-8")
     [line] = [line for line in settings.splitlines() if line.startswith("ACL SETUSER")]
@@ -935,6 +944,24 @@ def test_a_clock_of_redis_that_is_ahead_forgets_nothing(tmp_path):
             log._known.forget_ended()
             assert "a-1" in log._known
             assert server.command("XLEN", log._stream) == 3
+
+    with server:
+        run(main)
+
+
+@needs_wall_clock
+def test_two_clocks_that_are_ahead_at_once_forget_nothing(tmp_path):
+    """LogR1: ours and that of Redis are not believed beyond what the entries of the log bear witness to."""
+    server = RedisServer(tmp_path / "redis")
+    server.clock = WallClock(tmp_path / "clock")
+
+    async def main():
+        async with opened(server.url) as log:
+            assert await log.append(lasting())
+            server.clock.set(10 * RETENTION_MS / 1000)
+            await log._writer.beat(0)
+            assert await log.purge(time.time_ns() // 1_000_000 + 10 * RETENTION_MS) == 0
+            assert (len(await read(log)), log.quarantined) == (1, 0)
 
     with server:
         run(main)

@@ -1,7 +1,8 @@
-"""How late it is at least: for a log that has no clock but those of the processes that write it.
+"""How late it is at least, by what a log itself tells: clocks of machines may be ahead, several at once.
 
 A process whose wall clock is a day ahead must not forget what is live, nor what others still have to know (LogR1). So
-it forgets by the smaller of two: its wall clock, and what the log itself bears witness to.
+it forgets by the smaller of two: its wall clock, and what the log itself bears witness to. (With a log in Redis that
+server's clock is asked, too.)
 
 Each entry has two times that two parties have read from clocks of their own: the node that accepted it, and the desk
 that approved it. It is later than the smaller of the two, unless both clocks were ahead; and since then the monotonic

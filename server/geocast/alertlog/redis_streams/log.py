@@ -6,9 +6,11 @@ from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from prometheus_client.core import Metric
 
 from ...alert import Cancel, Entry, OtherKind
+from ...clock import Now
 from ...errors import ConfigError, LogUnavailable
 from ...metrics import counter, gauge
 from .. import PAGE, RETENTION_MS, Counts, Cursor, Page, Positioned, Seen, current, page
+from ..witness import NEWEST, Witness
 from . import scripts, target
 from .appender import Appender
 from .connection import Primary, Unfit
@@ -42,6 +44,7 @@ class RedisStreamsLog:
         self._aside = Aside(self._name)
         self._history = History()
         self._known = Known(self._history)
+        self._witness = Witness()
         self._writer = Writer(self._primary, self._keys, self._history, replicas=replicas, volatile=volatile)
         self._appender = Appender(self._writer, lambda: self._heart.problem, self._known.keep)
         self._counting = Counting(self._primary, self._keys)
@@ -112,14 +115,24 @@ class RedisStreamsLog:
             raise LogUnavailable(problem)
 
     async def purge(self, now_ms: int) -> int:
-        """Forget alerts of which every entry ended RETENTION_MS ago, PURGE_BATCH alerts at a time."""
+        """Forget alerts of which every entry ended RETENTION_MS ago, PURGE_BATCH alerts at a time.
+
+        Our clock has to say so, that of Redis, and what the log itself bears witness to (LogR1).
+        """
+        witnessed_ms = self._witness.at_least(await self._newest(), Now(now_ms, time.monotonic()))
         total = 0
         while True:
-            arguments = (now_ms, RETENTION_MS, PURGE_BATCH, KEPT_MS)
+            arguments = (witnessed_ms, RETENTION_MS, PURGE_BATCH, KEPT_MS)
             gone = int(await self._primary.call("EVAL", scripts.PURGE, 1, self._keys, *arguments))
             total += gone
             if not gone:
                 return total
+
+    async def _newest(self) -> list[Entry | OtherKind | None]:
+        found = await self._primary.call("XREVRANGE", self._stream, "+", "-", "COUNT", NEWEST)
+        entries = [(place, fields) for place, fields in found if b"i" in fields]  # the rest is heartbeats, and foreign
+        readable = [self._aside.readable(parse_id(place), fields) for place, fields in entries]
+        return [there and there[1] for there in readable]
 
     # ---- read --------------------------------------------------------------------------------------------------
 
