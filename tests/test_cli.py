@@ -5,6 +5,7 @@ Most tests call `main` in this process. What starts and serves is tested in `end
 
 import json
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -16,8 +17,10 @@ import pytest
 from fakes import a_free_port
 
 from geocast import __version__, cli
+from geocast.cli import serve
 from geocast.clock import Now
-from geocast.tokens import SCOPES, Grant, Tokens, load_keys
+from geocast.scopes import SCOPES
+from geocast.tokens import Grant, Tokens, load_keys, make_key
 
 
 class Outcome:
@@ -103,7 +106,7 @@ def free():
 )
 def test_what_cannot_be_served_is_refused_in_one_line(geocast, tmp_path, monkeypatch, arguments, expected):
     """K1: one clear line and exit status 2, never a traceback."""
-    monkeypatch.setattr(cli, "_dev_keys", lambda: cli.make_key("dev")[1])  # prints nothing
+    monkeypatch.setattr(serve, "_dev_keys", lambda: make_key("dev")[1])  # prints nothing
     (tmp_path / "broken").write_text("[]")
     (tmp_path / "deep").write_text("[" * 100_000)
     outcome = geocast("serve", *arguments)
@@ -194,7 +197,7 @@ def test_help_lists_every_option_with_its_variable_and_default(geocast):
     outcome = geocast("serve", "--help")
     assert outcome.status == 0
     said = " ".join(outcome.out.split())
-    for option in cli.serve.params:
+    for option in cli.cli.commands["serve"].params:
         assert option.opts[0] in said
         assert f"env var: {option.envvar}" in said
         if isinstance(option.default, str) and option.default:
@@ -211,6 +214,62 @@ def test_the_version_is_the_packages(geocast):
 def test_an_unknown_command_is_refused_in_one_line(geocast, arguments):
     """K1."""
     assert geocast(*arguments).is_one_line_error
+
+
+def test_who_says_nothing_is_helped(geocast):
+    """`geocast` alone: what the commands are, a line each, and no error."""
+    outcome = geocast()
+    assert (outcome.status, outcome.err) == (0, "")
+    lines = outcome.out.splitlines()
+    for name in cli.cli.commands:
+        assert any(line.startswith(f"  {name} ") for line in lines)
+    assert outcome.out == geocast("--help").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["serve", "--port", "8"], r"No such option '--port'\. Try 'geocast serve --help' for help\.$"),
+        (["serve", "--polcy", "2"], r"Did you mean '--policy'\? Try 'geocast serve --help' for help\.$"),
+        (["server"], r"Did you mean 'serve'\? Try 'geocast --help' for help\.$"),
+        (["token", "--sub", "x"], r"Try 'geocast token --help' for help\.$"),
+    ],
+    ids=str,
+)
+def test_who_is_refused_learns_where_there_is_help(geocast, arguments, expected):
+    """K1: the one line keeps the hint, and what was probably meant."""
+    outcome = geocast(*arguments)
+    assert outcome.is_one_line_error, outcome.err
+    assert re.search(expected, outcome.err)
+
+
+HEAVY = {
+    *("asyncio", "cryptography", "fastapi", "h3", "jwt", "msgpack", "numpy", "prometheus_client", "pydantic"),
+    *("redis", "sqlite3", "ssl", "starlette", "uvicorn", "uvloop", "websockets"),
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [
+        (["--version"], {}),
+        (["--help"], {}),
+        (["serve", "--help"], {}),
+        (["serve", "--port", "8"], {}),
+        ([], {"_GEOCAST_COMPLETE": "bash_complete", "COMP_WORDS": "geocast serve --lo", "COMP_CWORD": "2"}),
+        ([], {"_GEOCAST_COMPLETE": "zsh_source"}),
+    ],
+    ids=str,
+)
+def test_help_and_completion_import_nothing_heavy(arguments, environment):
+    """A key press is answered at once: what a node takes is imported by who runs one."""
+    program = "import atexit, sys\natexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
+    program += f"sys.argv = {['geocast', *arguments]}\nfrom geocast.cli import main\nmain()"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=os.environ | environment, check=False
+    )
+    assert done.stdout or done.returncode == 2
+    assert not HEAVY & set(done.stderr.splitlines()[-1].split())
 
 
 def test_the_module_is_the_command():
@@ -255,7 +314,7 @@ def test_a_private_key_is_never_overwritten(geocast, tmp_path, keys):
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     outcome = geocast("keygen")
     assert outcome.is_one_line_error
-    assert "private.jwk: File exists" in outcome.err
+    assert "private.jwk exists, and a private key is never overwritten" in outcome.err
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 

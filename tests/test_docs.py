@@ -2,7 +2,10 @@
 
 import ast
 import importlib
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -14,7 +17,7 @@ from geocast.policy import Category
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PACKAGE = ROOT / "server" / "geocast"
-OPTIONS = [parameter for parameter in cli.serve.params if isinstance(parameter, click.Option)]
+OPTIONS = [parameter for parameter in cli.cli.commands["serve"].params if isinstance(parameter, click.Option)]
 COMMANDS = [(name, option) for name in ("keygen", "token") for option in cli.cli.commands[name].params]
 
 
@@ -89,6 +92,17 @@ def test_every_key_of_a_policy_is_documented(name):
     default = Category.model_fields[name].default
     if isinstance(default, int | float):
         assert f"{default:,}" in row[2]
+
+
+def test_the_line_for_bash_completes():
+    """docs/settings.md, "Completion": sourced by bash as it stands there, it completes an option."""
+    [line] = re.findall(r"^(eval .*bash_source.*?) +#", section(document("settings.md"), "Completion"), re.MULTILINE)
+    asked = 'COMP_WORDS=(geocast serve --log-l); COMP_CWORD=2; _geocast_completion geocast; echo "${COMPREPLY[@]}"'
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", f"{line}; {asked}"], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout.split() == ["--log-level"]
 
 
 # ---- docs/protocol.md ----------------------------------------------------------------------------------------

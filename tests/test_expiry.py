@@ -15,8 +15,9 @@ from geocast import hub as hubs
 from geocast.clock import Now
 from geocast.delivery import Pump
 from geocast.frames import JSON, MSGPACK
+from geocast.scopes import RECEIVE, TEST
 from geocast.session import HEARTBEAT_S, Session
-from geocast.tokens import RECEIVE, TEST, Tokens, sign
+from geocast.tokens import Tokens, sign
 
 LIFE_S = 10.0  # of an alert
 END_MS = NOON_MS + round(LIFE_S * 1000)

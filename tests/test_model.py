@@ -34,8 +34,9 @@ from geocast.alert import Circle
 from geocast.clock import format_time
 from geocast.closing import SessionClosed
 from geocast.frames import JSON, MSGPACK
+from geocast.scopes import RECEIVE, TEST
 from geocast.session import Session
-from geocast.tokens import RECEIVE, TEST, Tokens, sign
+from geocast.tokens import Tokens, sign
 
 SOAK = "GEOCAST_SOAK_EXAMPLES" in os.environ
 EXAMPLES = int(os.environ.get("GEOCAST_SOAK_EXAMPLES", "400"))

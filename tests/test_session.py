@@ -13,8 +13,9 @@ from geocast.cells import cell_from_string, cell_place
 from geocast.closing import SessionClosed
 from geocast.frames import JSON, MSGPACK
 from geocast.matching.filters import EVERYTHING, Filter
+from geocast.scopes import RECEIVE, SCOPES, TEST
 from geocast.session import MAX_REF, Session
-from geocast.tokens import RECEIVE, SCOPES, TEST, Tokens, make_key, sign
+from geocast.tokens import Tokens, make_key, sign
 
 PRIVATE, PUBLIC = make_key("k1")
 KEYS = {"k1": PyJWK(PUBLIC, "EdDSA")}

@@ -15,7 +15,8 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from geocast.clock import Now
 from geocast.errors import ConfigError
-from geocast.tokens import AUDIENCE, MAX_TOKEN_BYTES, SCOPES, Grant, Tokens, load_keys, make_key, sign
+from geocast.scopes import SCOPES
+from geocast.tokens import AUDIENCE, MAX_TOKEN_BYTES, Grant, Tokens, load_keys, make_key, sign
 
 NOON = Now(NOON_MS, 1000.0)
 NOON_S = NOON_MS // 1000

@@ -59,16 +59,26 @@ class Settings:
 
     def check(self) -> None:
         """Refuse to start unsafely. Raises ConfigError."""
+        for problem in self.problems():
+            raise ConfigError(problem)
+
+    def problems(self) -> Iterator[str]:
+        """All that does not go together in these settings, a line each."""
         if self.keys is None and not self.dev:
-            raise ConfigError("no keys: give --keys FILE (made by geocast keygen), or --dev to try it on this machine")
+            yield "no keys: give --keys FILE (made by geocast keygen), or --dev to try it on this machine"
         if self.workers > 1 and self.log.startswith("memory:"):
-            raise ConfigError("--log memory: is for one process; with --workers give sqlite:PATH or a Redis")
+            yield "--log memory: is for one process; with --workers give sqlite:PATH or a Redis"
         if (self.log_replicas or self.allow_volatile_log) and not self.log.startswith(REDIS_SCHEMES):
-            raise ConfigError("--log-replicas and --allow-volatile-log are for a log in Redis")
-        if self.dev:
-            for name, address in (("--stream", self.stream), ("--api", self.api), ("--metrics", self.metrics)):
-                if address is not None and not address.is_loopback:
-                    raise ConfigError(f"{name} {address} is not a loopback address, and --dev is for this machine only")
+            yield "--log-replicas and --allow-volatile-log are for a log in Redis"
+        for name, address in self.addresses:
+            if self.dev and not address.is_loopback:
+                yield f"{name} {address} is not a loopback address, and --dev is for this machine only"
+
+    @property
+    def addresses(self) -> list[tuple[str, Address]]:
+        """Where the node listens, by the option that says so."""
+        named = (("--stream", self.stream), ("--api", self.api), ("--metrics", self.metrics))
+        return [(name, address) for name, address in named if address is not None]
 
 
 def parse_address(text: str) -> Address:

@@ -40,7 +40,8 @@ from .errors import Malformed
 from .fields import Id, Latitude, Longitude, RevisionNumber, StrictModel, broken_fields
 from .frames import Wire
 from .matching.filters import Filter
-from .tokens import RECEIVE, TEST, Grant, Tokens
+from .scopes import RECEIVE, TEST
+from .tokens import Grant, Tokens
 
 HEARTBEAT_S = 25  # if --heartbeat-s says nothing else
 RETRY_MIN_MS, RETRY_MAX_MS = 1_000, 30_000

@@ -22,10 +22,6 @@ from .errors import ConfigError
 
 AUDIENCE = "geocast"
 MAX_TOKEN_BYTES = 4096
-
-PUBLISH, MANAGE, AUDIT = "alerts:publish", "alerts:manage", "alerts:audit"
-RECEIVE, TEST = "alerts:receive", "alerts:test"
-SCOPES = (PUBLISH, MANAGE, AUDIT, RECEIVE, TEST)
 MIN_BITS = "256 bits at least, and 2048 of RSA"
 ALGORITHMS = ("EdDSA", "Ed25519", "ES256", "ES384", "RS256", "PS256", "HS256")
 

@@ -22,7 +22,7 @@ from ..errors import LogUnavailable
 from ..frames import alert_map
 from ..metrics import CONTENT_TYPE, gauge
 from ..problems import Problem
-from ..tokens import AUDIT, MANAGE, PUBLISH
+from ..scopes import AUDIT, MANAGE, PUBLISH
 from . import asyncapi, documents
 from .answers import as_problem, dry, listed, problem_answer, rounded, state, written
 from .api import Api

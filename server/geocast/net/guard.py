@@ -20,8 +20,9 @@ from ..alertlog import PAGE, Cursor
 from ..errors import Malformed, trace
 from ..problems import Problem, Violation
 from ..publishing import Publisher
+from ..scopes import MANAGE
 from ..strict import load_json
-from ..tokens import MANAGE, Grant
+from ..tokens import Grant
 from .answers import RETRY_AFTER_S, problem_answer
 from .api import Api
 

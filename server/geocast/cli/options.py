@@ -1,0 +1,81 @@
+"""The options of a node, which `serve` takes. Each is also an environment variable: GEOCAST_ and the option's name."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from ..config import Address, Settings, parse_address
+from ..errors import ConfigError
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class _AddressType(click.ParamType[Address, str]):
+    name = "HOST:PORT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Address:
+        if isinstance(value, Address):
+            return value
+        try:
+            return parse_address(value)
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
+
+
+class _Seconds(click.FloatRange):
+    """A range of seconds without NaN, which click's own range lets in: it is neither below nor above anything."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds: float = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"expected a number of seconds from {self.min} to {self.max}", param, ctx)
+        return seconds
+
+
+def _option(name: str, *names: str, **more: Any) -> Callable[[Any], Any]:
+    envvar = "GEOCAST_" + name.lstrip("-").upper().replace("-", "_")
+    return click.option(name, *names, envvar=envvar, show_envvar=True, show_default=True, **more)
+
+
+_OPTIONS = (
+    _option("--stream", type=_AddressType(), default="127.0.0.1:8765", help="Where subscribers connect (WebSocket)."),
+    _option("--api", type=_AddressType(), default="127.0.0.1:8766", help="Where review services publish (HTTP)."),
+    _option("--metrics", type=_AddressType(), help="Where /metrics is, instead of at --api."),
+    _option(
+        "--log",
+        metavar="URL",
+        default="sqlite:geocast.db",
+        help="The alert log: sqlite:PATH, redis://HOST:PORT for several machines, or memory:.",
+    ),
+    _option(
+        "--log-replicas", type=click.IntRange(0, 10), default=0, help="Replicas of Redis that must have an alert too."
+    ),
+    _option("--allow-volatile-log", is_flag=True, help="Accept a Redis that forgets alerts when it ends."),
+    _option("--keys", type=click.Path(path_type=Path), help="Public keys that tokens are checked against (JWKS)."),
+    _option("--policy", type=click.Path(path_type=Path), help="What may be published (TOML); built-in if left out."),
+    _option("--origins", default="", metavar="LIST", help="Origins of browsers that may connect, separated by commas."),
+    _option("--workers", type=click.IntRange(1, 256), default=1, help="Processes that share the stream listener."),
+    _option("--dev", is_flag=True, help="Try it on this machine: loopback only, tokens optional for subscribers."),
+    _option("--drain-s", type=_Seconds(0, 3600), default=10.0, help="Seconds that a drain may take."),
+    _option("--heartbeat-s", type=click.IntRange(25, 55), default=25, help="Seconds without a write, then a ping."),
+    _option("--max-sessions", type=click.IntRange(1), help="At most so many connections; else what descriptors allow."),
+    _option("--log-level", type=click.Choice(LOG_LEVELS), default="info", help="How much to say on standard error."),
+)
+
+
+def node_options(command: _Command) -> _Command:
+    """A command that takes the options of a node, in the order in which help lists them."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def settings_of(origins: str, **options: Any) -> Settings:
+    """The settings that these options come to; not checked yet."""
+    listed = tuple(origin.strip() for origin in origins.split(",") if origin.strip())
+    return Settings(origins=listed, **options)
