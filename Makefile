@@ -11,7 +11,7 @@ ON ?=
 SOAK_MINUTES ?= 5
 export DEMO_SECONDS DEMO_FEED
 
-.PHONY: help install demo test soak soak-faults check format bench bench-peers asyncapi lock clean
+.PHONY: help install demo test soak soak-faults check format bench bench-peers asyncapi grafana lock clean
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -79,6 +79,9 @@ bench-peers: $(VENV)/.bench  ## install what geocast is measured against (root o
 
 asyncapi: $(VENV)/.runtime  ## renew docs/asyncapi.json
 	@$(BIN)/python -m geocast.net.asyncapi > docs/asyncapi.json
+
+grafana: $(VENV)/.test  ## renew docs/deploy/grafana.json
+	@$(BIN)/python docs/deploy/grafana.py > docs/deploy/grafana.json
 
 lock:            ## renew the hash-pinned locks (needs uv)
 	@for name in build runtime demo test bench bench-peers; do \

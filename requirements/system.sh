@@ -16,6 +16,7 @@ cc              gcc,libc6-dev   -              processes that have a wall clock 
 haproxy         haproxy         haproxy        docs/deploy/haproxy.cfg
 nginx           nginx           nginx          docs/deploy/nginx.conf
 promtool        prometheus      prometheus     docs/deploy/geocast.rules.yml
+prometheus      prometheus      prometheus     docs/deploy/grafana.json
 systemd-analyze systemd         -              docs/deploy/geocast.service
 ip              iproute2        -              a Redis whose cable is pulled
 mount           mount           -              a disk that is full

@@ -24,9 +24,9 @@ echo "$@" >>"$MACHINE/asked"
 [ -x "$SBIN/policy-rc.d" ] || exit 3 # a service would be started
 shift 4
 for package; do case " $NOWHERE " in *" $package "*) exit 100 ;; esac; done
-for package; do case "$package" in
+for package; do
 %s
-esac; done
+done
 """
 
 
@@ -40,7 +40,8 @@ class Machine:
         for tool in TOOLS:
             (self.bin / tool).symlink_to(shutil.which(tool))
         brings = [
-            f'{packages[0]}) touch "$SBIN/{name}"; chmod 755 "$SBIN/{name}" ;;' for name, packages in TABLE.items()
+            f'[ "$package" != {packages[0]} ] || {{ touch "$SBIN/{name}"; chmod 755 "$SBIN/{name}"; }}'
+            for name, packages in TABLE.items()
         ]
         self.add("apt-get", APT % "\n".join(brings))
         self.add("sudo", "exit 1")

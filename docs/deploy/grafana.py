@@ -1,0 +1,378 @@
+"""The dashboard of docs/deploy/grafana.json, from one table: `make grafana` renews the file.
+
+A query is written short. `{` stands for the selector of the nodes that are chosen above the dashboard, `[R]` for the
+time over which Grafana takes a rate: `rate(geocast_sends_total{}[R])`. Lines at which something is wrong are those of
+geocast.rules.yml, and what a panel says of itself is what an operator would ask of it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import sys
+from typing import NamedTuple
+
+from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, timeseries
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models import dashboard as model
+from grafana_foundation_sdk.models.common import (
+    BigValueGraphMode,
+    GraphThresholdsStyleMode,
+    LegendDisplayMode,
+    LegendPlacement,
+    SortOrder,
+    TooltipDisplayMode,
+    VisibilityMode,
+)
+
+NODES = 'job="$job",instance=~"$instance"'
+SOURCE = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
+TALL, LOW = 7, 4  # in lines of Grafana's grid
+
+
+class Panel(NamedTuple):
+    """One picture: its queries, each with what its lines are called; `wrong` is where a value is one to look at."""
+
+    title: str
+    says: str
+    queries: list[tuple[str, str]]
+    unit: str = "short"  # as Grafana calls it
+    wrong: float | None = None
+    one_number: bool = False  # large, and no lines
+    span: int = 8  # of the 24 columns of Grafana's grid
+    below: bool = False  # wrong is what is below
+
+
+def quantile(q: float, histogram: str) -> tuple[str, str]:
+    """A quantile of a histogram for each node."""
+    rate = f"sum by (instance, le) (rate({histogram}_bucket{{}}[R]))"
+    return f"histogram_quantile({q}, {rate})", f"p{q * 100:g} {{{{instance}}}}"
+
+
+def each(metric: str, name: str = "") -> tuple[str, str]:
+    """A gauge of each node."""
+    return f"{metric}{{}}", f"{name} {{{{instance}}}}".strip()
+
+
+def rate(metric: str, name: str = "", by: str = "instance") -> tuple[str, str]:
+    """How often in a second, of each node or for each value of another label."""
+    return f"sum by ({by}) (rate({metric}{{}}[R]))", f"{name} {{{{{by}}}}}".strip()
+
+
+def grown(metric: str, name: str = "") -> tuple[str, str]:
+    """By how much a counter that should rest has grown, on each node."""
+    return f"increase({metric}{{}}[R])", f"{name} {{{{instance}}}}".strip()
+
+
+ROWS: dict[str, list[Panel]] = {
+    "Overview": [
+        Panel(
+            "Nodes ready",
+            "Nodes whose /readyz says 200.",
+            [("sum(geocast_ready{})", "")],
+            wrong=1,
+            below=True,
+            one_number=True,
+            span=4,
+        ),
+        Panel(
+            "Sessions", "Subscribers that are connected.", [("sum(geocast_sessions{})", "")], one_number=True, span=4
+        ),
+        Panel(
+            "Alerts",
+            "Alerts that have not ended, cancelled ones included. All nodes know the same.",
+            [("max(geocast_live_alerts{})", "")],
+            one_number=True,
+            span=4,
+        ),
+        Panel(
+            "Deliveries",
+            "Alerts and cancels handed to connections.",
+            [("sum(rate(geocast_sends_total{}[R]))", "")],
+            unit="ops",
+            one_number=True,
+            span=4,
+        ),
+        Panel(
+            "Accept to last write, p99",
+            "Of a hundred alerts, ninety-nine have reached the last of their subscribers after this. All nodes.",
+            [("histogram_quantile(0.99, sum by (le) (rate(geocast_publish_to_last_write_seconds_bucket{}[R])))", "")],
+            unit="s",
+            wrong=2,
+            one_number=True,
+            span=4,
+        ),
+        Panel(
+            "Connections of those possible",
+            "The fullest node. What is possible is decided by its descriptors.",
+            [("max(geocast_connections{} / geocast_capacity{})", "")],
+            unit="percentunit",
+            wrong=0.8,
+            one_number=True,
+            span=4,
+        ),
+        Panel(
+            "Sessions by node", "A node that drains or dies hands its own to the others.", [each("geocast_sessions")]
+        ),
+        Panel(
+            "Accept to last write",
+            "From the 201 to the last write on a node.",
+            [quantile(q, "geocast_publish_to_last_write_seconds") for q in (0.5, 0.99)],
+            unit="s",
+            wrong=2,
+        ),
+        Panel(
+            "Deliveries and acknowledgements",
+            "Sent to connections; of these, said by clients to have been shown to somebody.",
+            [rate("geocast_sends_total", "sent"), rate("geocast_acks_total", "acknowledged")],
+            unit="ops",
+        ),
+    ],
+    "Health": [
+        Panel("Ready", "1 while /readyz says 200; else it says why.", [each("geocast_ready")], wrong=1, below=True),
+        Panel(
+            "Loop lag, p99",
+            "How late timers of the event loops are. A node that is late lacks CPU.",
+            [quantile(0.99, "geocast_loop_lag_seconds")],
+            unit="s",
+            wrong=0.1,
+        ),
+        Panel(
+            "Fan-out",
+            "From reading an entry to its last write, and the age of the oldest fan-out under way.",
+            [quantile(0.99, "geocast_fan_out_seconds"), each("geocast_oldest_flight_seconds", "under way")],
+            unit="s",
+            wrong=5,
+        ),
+        Panel(
+            "Slow sessions", "Sessions that don't take what they are sent.", [each("geocast_slow_sessions")], wrong=50
+        ),
+        Panel("Unsent bytes", "What all transports hold.", [each("geocast_unsent_bytes")], unit="bytes"),
+        Panel(
+            "Sessions ended by the node",
+            "By close code (docs/protocol.md): 4401 is a token that is over, 4420 a client that took too little.",
+            [rate("geocast_closes_total", by="code")],
+            unit="ops",
+        ),
+        Panel(
+            "Handshakes refused",
+            "By HTTP status (docs/protocol.md): 503 is a node that is full or drains.",
+            [rate("geocast_handshakes_refused_total", by="status")],
+            unit="ops",
+        ),
+        Panel(
+            "Stream processes",
+            "With --workers: those that do not report; those that died and were replaced. Unbatched: no Linux AIO, "
+            "which costs CPU.",
+            [
+                each("geocast_stream_processes_missing", "missing"),
+                grown("geocast_stream_restarts_total", "restarted"),
+                each("geocast_stream_processes_unbatched", "unbatched"),
+            ],
+            wrong=1,
+        ),
+        Panel(
+            "Clocks",
+            "Alerts that only a node's wall clock has ended; times that it was set, by half a second or more.",
+            [each("geocast_withheld_alerts", "withheld"), grown("geocast_clock_steps_total", "set")],
+            wrong=1,
+        ),
+    ],
+    "Log": [
+        Panel(
+            "Silence",
+            "With a log in Redis: since a node read anything of it. Heartbeats come once a second.",
+            [each("geocast_log_silence_seconds")],
+            unit="s",
+            wrong=5,
+            span=6,
+        ),
+        Panel(
+            "Entries behind",
+            "With a log in Redis: entries that another node knows of and this one does not.",
+            [("scalar(max(geocast_log_sequence{})) - geocast_log_sequence{}", "{{instance}}")],
+            span=6,
+        ),
+        Panel(
+            "Histories",
+            "With a log in Redis: how many the nodes follow. More than one, and they do not use the same Redis.",
+            [('count(count_values("epoch", geocast_log_epoch{}))', "histories")],
+            wrong=2,
+            span=6,
+        ),
+        Panel(
+            "Entries applied",
+            "By all stream processes of a node together.",
+            [rate("geocast_log_applied_total")],
+            unit="ops",
+            span=6,
+        ),
+        Panel(
+            "Errors",
+            "Publishers that were turned away since the log could not be written; entries that could not be read.",
+            [
+                ('increase(geocast_refused_total{type="log-unavailable"}[R])', "503 {{instance}}"),
+                each("geocast_log_quarantined_total", "quarantined"),
+            ],
+            wrong=1,
+            span=6,
+        ),
+        Panel(
+            "What Redis had lost",
+            "New epochs; entries that were put back; entries that could not be, since the log has others there.",
+            [
+                grown("geocast_log_rewinds_total", "rewound"),
+                grown("geocast_log_put_back_total", "put back"),
+                grown("geocast_log_conflicts_total", "conflicts"),
+            ],
+            wrong=1,
+            span=6,
+        ),
+        Panel(
+            "Redis' memory",
+            "When it is full, nothing can be published. maxmemory is 0 where there is none.",
+            [
+                ("max(geocast_redis_memory_bytes{})", "used"),
+                ("max(geocast_redis_max_memory_bytes{})", "maxmemory"),
+            ],
+            unit="bytes",
+            span=6,
+        ),
+        Panel(
+            "Redis' replicas",
+            "As its primary counts them. With none, the next failure is an outage.",
+            [("max(geocast_redis_replicas{})", "replicas")],
+            span=6,
+        ),
+    ],
+    "API": [
+        Panel(
+            "Accepted",
+            "Alerts, revisions and cancels that were stored, in a second.",
+            [rate("geocast_accepted_total", by="kind")],
+            unit="ops",
+            span=12,
+        ),
+        Panel(
+            "Refused by type",
+            "Problems answered, in a second: what each means is at /problems/<type>.",
+            [rate("geocast_refused_total", by="type")],
+            unit="ops",
+            span=12,
+        ),
+    ],
+    "Processes": [
+        Panel("CPU", "Cores in use, by all processes of a node.", [rate("process_cpu_seconds_total")]),
+        Panel("Memory", "Resident.", [each("process_resident_memory_bytes")], unit="bytes"),
+        Panel("Up for", "A drop is a restart.", [("time() - process_start_time_seconds{}", "{{instance}}")], unit="s"),
+        Panel(
+            "Connections",
+            "Each takes a descriptor. A node counts at its start how many it may have, and takes no more connections.",
+            [each("geocast_connections", "open"), each("geocast_capacity", "possible")],
+            span=12,
+        ),
+        Panel("Places", "What sessions watch: up to eight each.", [each("geocast_places")], span=12),
+    ],
+}
+
+LEFT_OUT = {
+    "geocast_log_position": "of a log in Redis too large to tell neighbours apart; the sequence is shown in its place",
+}
+
+
+def expression(short: str) -> str:
+    """A query as Prometheus takes it, but for Grafana's variables."""
+    selected = re.sub(r"\{(?=(.?))", lambda found: "{" + NODES + ("" if found[1] == "}" else ","), short)
+    return selected.replace("[R]", "[$__rate_interval]")
+
+
+def thresholds(panel: Panel) -> dashboard.ThresholdsConfig:
+    """Green, and red where it is wrong."""
+    good, bad = ("red", "green") if panel.below else ("green", "red")
+    steps = [model.Threshold(value=None, color=good)]
+    if panel.wrong is not None:
+        steps.append(model.Threshold(value=panel.wrong, color=bad))
+    return dashboard.ThresholdsConfig().mode(model.ThresholdsMode.ABSOLUTE).steps(steps)
+
+
+def lines(panel: Panel) -> timeseries.Panel:
+    """Lines over time, with a dashed one where it begins to be wrong."""
+    shown = GraphThresholdsStyleMode.OFF if panel.wrong is None else GraphThresholdsStyleMode.DASHED
+    legend = common.VizLegendOptions().display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM)
+    return (
+        timeseries.Panel()
+        .min(0)
+        .fill_opacity(8)
+        .show_points(VisibilityMode.NEVER)
+        .color_scheme(dashboard.FieldColor().mode(model.FieldColorModeId.PALETTE_CLASSIC))
+        .thresholds_style(common.GraphThresholdsStyleConfig().mode(shown))
+        .legend(legend.show_legend(True))
+        .tooltip(common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING))
+    )
+
+
+def number() -> stat.Panel:
+    """The last value, over its past."""
+    return (
+        stat.Panel()
+        .graph_mode(BigValueGraphMode.AREA)
+        .color_scheme(dashboard.FieldColor().mode(model.FieldColorModeId.THRESHOLDS))
+        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+    )
+
+
+def picture(panel: Panel) -> timeseries.Panel | stat.Panel:
+    """One panel for Grafana."""
+    made = number() if panel.one_number else lines(panel)
+    made.title(panel.title).description(panel.says).unit(panel.unit).datasource(SOURCE)
+    made.span(panel.span).height(LOW if panel.one_number else TALL).thresholds(thresholds(panel))
+    for letter, (short, name) in zip("ABCDEF", panel.queries, strict=False):
+        query = prometheus.Dataquery().expr(expression(short)).legend_format(name or "__auto").ref_id(letter)
+        made.with_target(query.datasource(SOURCE).range())
+    return made
+
+
+def chosen() -> list[dashboard.DatasourceVariable | dashboard.QueryVariable]:
+    """What stands above the dashboard: which Prometheus, which job, which nodes."""
+    job = dashboard.QueryVariable("job").label("Job").query("label_values(geocast_ready, job)").datasource(SOURCE)
+    nodes = dashboard.QueryVariable("instance").label("Node").query('label_values(geocast_ready{job="$job"}, instance)')
+    every = model.VariableRefresh.ON_TIME_RANGE_CHANGED
+    return [
+        dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus"),
+        job.refresh(every),
+        nodes.datasource(SOURCE).refresh(every).multi(True).include_all(True),
+    ]
+
+
+def alarms() -> dashboard.AnnotationQuery:
+    """The alerts of geocast.rules.yml, where they fired."""
+    firing = 'ALERTS{alertstate="firing",alertname=~"Geocast.+",severity!="none"}'
+    return (
+        dashboard.AnnotationQuery()
+        .name("Alerts of the rules")
+        .expr(firing)
+        .datasource(SOURCE)
+        .icon_color("red")
+        .enable(True)
+    )
+
+
+def build() -> str:
+    """The whole, as JSON."""
+    made = dashboard.Dashboard("Geocast").uid("geocast").tags(["geocast"]).editable()
+    made.description("Nodes of geocast. docs/operations.md says what to watch and what to do.")
+    made.time("now-1h", "now").refresh("30s").timezone("browser").tooltip(model.DashboardCursorSync.CROSSHAIR)
+    made.annotation(alarms())
+    for variable in chosen():
+        made.with_variable(variable)
+    ids = itertools.count(1)  # in the address of a panel that is looked at alone
+    for title, panels in ROWS.items():
+        made.with_row(dashboard.Row(title).id(next(ids)))
+        for panel in panels:
+            made.with_panel(picture(panel).id(next(ids)))
+    return json.dumps(made.build(), cls=JSONEncoder, indent=1, sort_keys=True) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(build())
