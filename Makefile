@@ -9,7 +9,7 @@ SOAK_EXAMPLES ?= 5000
 MINUTES ?= 30
 ON ?=
 SOAK_MINUTES ?= 5
-export DEMO_SECONDS DEMO_FEED
+export DEMO_SECONDS DEMO_FEED DEMO_FEED_FORMAT
 
 .PHONY: help install demo test soak soak-faults check format bench bench-peers asyncapi grafana lock clean
 help:            ## this list

@@ -24,10 +24,16 @@ WORST = 4  # so many of its texts are judged by
 CPU_S = 3.0
 FUNCTIONS = ("compile", "search", "match", "fullmatch", "split", "findall", "finditer", "sub", "subn")
 
-# Modules that put patterns together: what they have compiled is looked at; and one that is made of values, of bad ones.
+# Modules that put patterns together: what they have compiled is looked at; and one that is made of values, of bad ones,
+# with the method that is called of it.
 MADE = {
-    "client_demo/desk/strike.py": lambda strike: strike._anywhere(
-        ["a", "aa", "a a", "a a a", "aaaa", "- -", "1" * 400]
+    "client_demo/desk/strike.py": (
+        lambda strike: strike._anywhere(["a", "aa", "a a", "a a a", "aaaa", "- -", "1" * 400]),
+        "search",
+    ),
+    "client_demo/desk/feed_format.py": (
+        lambda feed_format: feed_format._pattern("*a*a?a*[a-z]a*" + "a*" * 20 + "b"),
+        "match",
     ),
 }
 
@@ -77,7 +83,8 @@ def python_patterns():
                 assert where in MADE, f"{where}:{node.lineno}: compile it at the top of the module, or list it here"
         if where in MADE:
             module = importlib.import_module(where.removesuffix(".py").replace("/", "."))
-            yield f"{where}, of values", MADE[where](module), "search"
+            make, method = MADE[where]
+            yield f"{where}, of values", make(module), method
             for name, pattern in vars(module).items():
                 if isinstance(pattern, re.Pattern):
                     yield f"{where}, {name}", pattern, "search"

@@ -27,7 +27,8 @@ from typing import Any
 from rich.console import Console
 
 from client_demo.console import alert_line
-from client_demo.desk.feeds import SAMPLE, FeedError, Incident, read_feed
+from client_demo.desk.feed_format import FeedError, Incident, optional_format
+from client_demo.desk.feeds import SAMPLE, read_feed
 from client_demo.desk.run import DESK_PORT, OpenDesk, Settings, open_desk
 from client_demo.desk.triage import Case, Desk, Policy, Triage, varied
 from client_demo.python.client import Client
@@ -106,6 +107,7 @@ class Programme:
 
     seconds: float
     feed: Path | None = None
+    feed_format: Path | None = None
     subscribers: int = SUBSCRIBERS
     map_port: int = MAP_PORT
     map_style: str | None = None
@@ -117,7 +119,7 @@ def run_demo(console: Console, programme: Programme) -> int:
     if programme.seconds < MIN_SECONDS:
         raise DemoError(f"{programme.seconds:g} s are too short for a demo: {MIN_SECONDS:g} at least")
     try:
-        feed = read_feed(programme.feed or SAMPLE)
+        feed = read_feed(programme.feed or SAMPLE, optional_format(programme.feed_format))
     except FeedError as error:
         raise DemoError(str(error)) from None
     progress = Progress(console)
@@ -176,6 +178,7 @@ async def _serve_desk(node: Node, programme: Programme, folder: Path) -> AsyncIt
         api_url=node.api_url,
         token=node.token,
         feed=str(programme.feed or SAMPLE),
+        feed_format=programme.feed_format,
         state=folder / "review.db",
         status="actual",
         port=DESK_PORT,

@@ -1,8 +1,9 @@
 """The review desk: a page and the service behind it, where people decide what of a dispatch feed becomes an alert.
 
-    feed in      source (a file replayed, a URL polled) -> feeds (four formats) -> queue (incidents, each with what the
-                 desk proposes)
-    proposals    triage (what the policy allows, by natures.toml; the words, from wording.toml)
+    feed in      source (a file replayed, a URL polled) -> feeds (rows to incidents), by feed_format (which columns tell
+                 what: feed_formats/*.toml, or a city's own) -> queue (incidents, each with what the desk proposes)
+    proposals    triage (what the policy allows, of what natures mean; the words, from wording.toml)
+    before that  check (what the desk would make of a feed)
     text         strike (what must not be told: addresses, units, numbers), words (refusals in plain words)
     decisions    queue (who decided what, pure) -> store (SQLite) -> office (the node: publish, revise, cancel, counts)
     the page     service (HTTP and server-sent events) -> client_demo/web/desk/desk.html

@@ -1,53 +1,32 @@
 """Dispatch records in, incidents out: what happened, where and when, and nothing else.
 
-Rule 1  A feed is told by its columns, whatever the file is called; CSV with a header, or a JSON list of records.
+Rule 1  A feed is told by its columns, whatever the file is called, or read as it is described (`feed_format`); CSV with
+        a header, or a JSON list of records.
 Rule 2  An address, a caller, a unit's name and the number of units end here: `Incident` has no field for them. The
         rows themselves are kept for a person at a review desk (`Group`), with a word on what in them is private.
 Rule 3  One incident is one incident, however many units were sent to it. Rows with the same incident number are one;
-        where a feed has no number, the same nature at the same place within the hour is.
+        where there is no number, the same nature at the same place within the hour is.
 Rule 4  A file that can't be used is refused in one line that says why.
 Rule 5  A row has at most MOST_COLUMNS columns, and a value MOST_CHARACTERS characters. What a feed sends beyond that
         is cut off here, so that nothing behind this door has to reckon with more.
+Rule 6  A row that says neither what happened nor where nor when is left out; any other is an incident that somebody can
+        look at, whatever it lacks.
 """
 
 import csv
 import itertools
 import json
-import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from client_demo.python.times import ms_of
+from .feed_format import FeedError, Format, Incident, Row, known_formats, lacking
 
 SAMPLE = Path(__file__).with_name("sample_feed.csv")
 SAME_INCIDENT_MS = 3_600_000
 MOST_COLUMNS, MOST_CHARACTERS = 200, 1000  # the widest of the known feeds has 60 columns, with values up to 200
-ADDRESS, UNITS, CASE, PLACE = "address", "units", "case number", "exact place"  # what a column gives away
-
-Row = Mapping[str, str | int | float | bool | None]
-
-
-class FeedError(Exception):
-    """A file that can't be used. The text is one line for a person."""
-
-
-@dataclass(frozen=True, slots=True)
-class Incident:
-    """Something that happened. `nature` in the feed's own words, `occurred_at` in ms since 1970, degrees.
-
-    None where the record doesn't tell. `feed` names the table that explains the nature.
-    """
-
-    feed: str
-    nature: str
-    occurred_at: int | None
-    lat: float | None
-    lng: float | None
 
 
 @dataclass(slots=True)
@@ -67,15 +46,12 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """What a feed's text holds. `private` tells what some columns give away; `nature` and `district` name columns."""
+    """What a feed's text holds: `rows`, of which `empty` were left out (Rule 6), as incidents, oldest first."""
 
-    title: str
+    format: Format
     rows: int
+    empty: int
     groups: list[Group]
-    has_places: bool
-    private: Mapping[str, str]
-    nature: str
-    district: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,41 +63,32 @@ class Feed:
     incidents: list[Incident]
 
 
-@dataclass(frozen=True, slots=True)
-class _Format:
-    """One kind of feed: the columns that tell it, how a row is read, and what in it is private (column -> what)."""
-
-    name: str
-    title: str
-    columns: frozenset[str]
-    number: Callable[[Row], str]
-    incident: Callable[[Row], Incident]
-    private: Mapping[str, str]
-    nature: str
-    district: str = ""
-    has_places: bool = True
-
-
-def read_feed(path: Path) -> Feed:
+def read_feed(path: Path, kind: Format | None = None) -> Feed:
     """The incidents of a file, oldest first. Raises FeedError (Rule 4)."""
-    found = read_records(path.name, feed_text(path))
-    if not found.has_places:
+    found = read_records(path.name, feed_text(path), kind)
+    if found.format.told.place is None:
         raise FeedError(
-            f"{path.name} can't be used: {found.title} give a block and a street but no coordinates, "
-            "and nothing here looks addresses up"
+            f"{path.name} can't be used: {found.format.title} give no coordinates, and nothing here looks addresses up"
         )
     incidents = [group.incident for group in found.groups]
     if all(incident.lat is None for incident in incidents):
         raise FeedError(f"{path.name} can't be used: none of its {found.rows} records has coordinates")
-    return Feed(found.title, found.rows, incidents)
+    return Feed(found.format.title, found.rows, incidents)
 
 
-def read_records(name: str, text: str) -> Records:
-    """The incidents in the text of a feed called `name`, oldest first, with their rows. Raises FeedError (Rule 4)."""
+def read_records(name: str, text: str, kind: Format | None = None) -> Records:
+    """The incidents in the text of a feed called `name`, oldest first, with their rows; `kind`: how it is described.
+
+    Raises FeedError (Rule 4).
+    """
     rows = _rows(name, text)
-    kind = _kind(name, rows)
-    groups = _grouped(kind, rows)
-    return Records(kind.title, len(rows), groups, kind.has_places, kind.private, kind.nature, kind.district)
+    columns = {column for row in rows for column in row}
+    if kind is None:
+        kind = _kind(name, columns)
+    elif lack := lacking(kind, columns):
+        raise FeedError(f"{name} {lack}")
+    groups, empty = _grouped(kind, rows)
+    return Records(kind, len(rows), empty, groups)
 
 
 # ---- files -----------------------------------------------------------------------------------------------------
@@ -172,17 +139,21 @@ def _json_rows(name: str, text: str) -> list[dict[str, Any]]:
     raise FeedError(f"{name} is no feed: a list of records is needed, and this is something else (a code list?)")
 
 
-def _kind(name: str, rows: list[Row]) -> _Format:
-    for kind in FORMATS:
-        if kind.columns <= rows[0].keys():
+def _kind(name: str, columns: set[str]) -> Format:
+    for kind in known_formats():
+        if kind.needed.keys() <= columns:
             return kind
-    known = "; ".join(f"{kind.title} ({', '.join(sorted(kind.columns))})" for kind in FORMATS)
-    raise FeedError(f"{name} is no feed that is known here. Known by their columns: {known}")
+    known = ", ".join(kind.title for kind in known_formats())
+    raise FeedError(
+        f"{name} is no feed that is known here ({known}): describe it in a file, and give that with --feed-format. "
+        f"Its columns: {', '.join(sorted(columns))[:MOST_CHARACTERS]}"
+    )
 
 
-def _grouped(kind: _Format, rows: Iterable[Row]) -> list[Group]:
-    """Rule 3. Of the rows of an incident the earliest counts."""
-    read = [(kind.number(row), kind.incident(row), row) for row in rows if kind.columns <= row.keys()]
+def _grouped(kind: Format, rows: Iterable[Row]) -> tuple[list[Group], int]:
+    """Rule 3, and how many rows were left out (Rule 6). Of the rows of an incident the earliest counts."""
+    all_read = [(kind.number(row), kind.incident(row), row) for row in rows]
+    read = [each for each in all_read if not _is_empty(each[1])]
     read.sort(key=lambda triple: triple[1].occurred_at or 0)
     groups: list[Group] = []
     latest: dict[str, Group] = {}
@@ -194,128 +165,13 @@ def _grouped(kind: _Format, rows: Iterable[Row]) -> list[Group]:
             groups.append(group)
         group.rows.append(row)
         group.latest = incident.occurred_at
-    return groups
+    return groups, len(all_read) - len(read)
+
+
+def _is_empty(incident: Incident) -> bool:
+    return not incident.nature and incident.lat is None and incident.occurred_at is None
 
 
 def is_near(earlier: int | None, later: int | None) -> bool:
     """Whether two rows without a number, alike in nature and place, tell of one incident."""
     return earlier is None or later is None or abs(later - earlier) <= SAME_INCIDENT_MS
-
-
-# ---- columns ---------------------------------------------------------------------------------------------------
-
-
-def _zone(name: str, hours: int) -> tzinfo:
-    """A zone, or its standard offset on a machine that has no time zone data."""
-    try:
-        return ZoneInfo(name)
-    except ZoneInfoNotFoundError:
-        return timezone(timedelta(hours=hours))
-
-
-def _time(text: object, pattern: str, zone: tzinfo) -> int | None:
-    try:
-        return ms_of(datetime.strptime(str(text), pattern).replace(tzinfo=zone))
-    except ValueError:
-        return None
-
-
-def _degrees(text: object, limit: float) -> float | None:
-    try:
-        value = float(str(text))
-    except ValueError:
-        return None
-    return value if math.isfinite(value) and abs(value) <= limit else None
-
-
-def _placed(incident: Incident, lat: object, lng: object) -> Incident:
-    """With its place; half a place, or 0/0 (what feeds write for "unknown"), is none."""
-    where = _degrees(lat, 90), _degrees(lng, 180)
-    if None in where or where == (0, 0):
-        return incident
-    return replace(incident, lat=where[0], lng=where[1])
-
-
-def _no_number(row: Row) -> str:
-    del row
-    return ""
-
-
-def _dallas(row: Row) -> Incident:
-    code = str(row["nature_of_call"]).split(" - ")[0].strip()
-    at = _time(row["date_time"], "%Y-%m-%dT%H:%M:%S.%f", _zone("America/Chicago", -6))
-    return Incident("dallas", code, at, None, None)
-
-
-def _montgomery(row: Row) -> Incident:
-    service, colon, rest = str(row["title"]).strip().partition(":")
-    nature = (rest if colon else service).removesuffix("-").strip(" ")
-    at = _time(row["timeStamp"], "%Y-%m-%d %H:%M:%S", _zone("America/New_York", -5))
-    return _placed(Incident("montgomery", nature, at, None, None), row["lat"], row["lng"])
-
-
-def _sf_fire(row: Row) -> Incident:
-    at = _time(row["AvailableDtTm"], "%m/%d/%Y %I:%M:%S %p", _zone("America/Los_Angeles", -8))
-    if at is None:
-        at = _time(row["CallDate"], "%Y-%m-%d", _zone("America/Los_Angeles", -8))
-    lat, _, lng = str(row["Location"]).strip("()").partition(",")
-    return _placed(Incident("sf_fire", str(row["CallType"]).strip(), at, None, None), lat, lng)
-
-
-def _sample(row: Row) -> Incident:
-    at = _time(row["reported_at"], "%Y-%m-%dT%H:%M:%SZ", UTC)
-    return _placed(Incident("sample", str(row["nature"]).strip(), at, None, None), row["lat"], row["lng"])
-
-
-FORMATS = (
-    _Format(
-        "dallas",
-        "Dallas active calls",
-        frozenset({"incident_number", "nature_of_call", "date_time", "location", "unit_number"}),
-        lambda row: str(row["incident_number"]),
-        _dallas,
-        {
-            "incident_number": CASE,
-            **dict.fromkeys(("location", "block"), ADDRESS),
-            **dict.fromkeys(("unit_number", "beat", "reporting_area"), UNITS),
-        },
-        "nature_of_call",
-        "division",
-        has_places=False,
-    ),
-    _Format(
-        "montgomery",
-        "Montgomery County (PA) 911 calls",
-        frozenset({"lat", "lng", "title", "timeStamp", "twp"}),
-        _no_number,
-        _montgomery,
-        {"addr": ADDRESS, "lat": PLACE, "lng": PLACE},
-        "title",
-        "twp",
-    ),
-    _Format(
-        "sf_fire",
-        "San Francisco fire calls",
-        frozenset({"IncidentNumber", "CallType", "CallDate", "AvailableDtTm", "Location"}),
-        lambda row: str(row["IncidentNumber"]),
-        _sf_fire,
-        {
-            **dict.fromkeys(("CallNumber", "IncidentNumber", "RowID"), CASE),
-            "Address": ADDRESS,
-            **dict.fromkeys(("UnitID", "UnitType", "UnitSequenceInCallDispatch", "NumAlarms", "ALSUnit"), UNITS),
-            **dict.fromkeys(("Battalion", "StationArea", "Box"), UNITS),
-            "Location": PLACE,
-        },
-        "CallType",
-        "Neighborhood",
-    ),
-    _Format(
-        "sample",
-        "the sample of invented incidents",
-        frozenset({"incident", "reported_at", "nature", "lat", "lng"}),
-        lambda row: str(row["incident"]),
-        _sample,
-        {"incident": CASE, "address": ADDRESS, "unit": UNITS, "lat": PLACE, "lng": PLACE},
-        "nature",
-    ),
-)

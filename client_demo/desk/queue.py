@@ -25,14 +25,16 @@ from typing import Any
 
 from client_demo.python.times import format_time, parse_time
 
-from .feeds import ADDRESS, CASE, UNITS, Group, Incident, Records, is_near
-from .strike import PHONE, Cell, Part, kept, questions, struck
+from .feed_format import ADDRESS, CASE, PHONE, UNITS, Incident
+from .feeds import Group, Records, is_near
+from .strike import Cell, Part, kept, questions, struck
 from .triage import Desk, Policy, Reason, Refusal
 from .words import Trouble, span
 
 MOST_ITEMS = 500  # undecided ones; the oldest make room
 MOST_ROWS = 20  # shown of one incident
 DEFAULT_MAX_AGE_MS = 3_600_000
+NO_NATURE = "Nature not told"
 SKEW_MS = 60_000  # protocol, section 3
 MOST_NUMBER = 1e9
 TEXT_FIELDS = ("headline", "description", "category", "severity")
@@ -83,7 +85,9 @@ class Sighting:
 
 def sighting(group: Group, records: Records, occurred_at: int | None) -> Sighting:
     """A group of rows as a sighting; nothing private is in it but in cells that say so."""
-    nature, district = (kept(str(group.rows[0].get(name) or ""))[:60] for name in (records.nature, records.district))
+    told = records.format.told
+    shown = (told.nature.column, told.district or "")
+    nature, district = (kept(str(group.rows[0].get(name) or ""))[:60] for name in shown)
     return Sighting(
         group.key,
         group.is_numbered,
@@ -91,9 +95,9 @@ def sighting(group: Group, records: Records, occurred_at: int | None) -> Sightin
         group.incident.occurred_at,
         group.latest,
         occurred_at != group.incident.occurred_at,
-        nature or group.incident.nature,
+        nature or NO_NATURE,
         district.title() if district.isupper() else district,
-        [struck(row, records.private) for row in group.rows[:MOST_ROWS]],
+        [struck(row, records.format.private) for row in group.rows[:MOST_ROWS]],
         len(group.rows),
     )
 

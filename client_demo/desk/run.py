@@ -17,6 +17,7 @@ from client_demo.python.publisher import Publisher
 from client_demo.python.times import wall_ms
 from client_demo.web.server import application, content_policy, serving
 
+from .feed_format import optional_format
 from .feeds import SAMPLE
 from .office import Office
 from .queue import Queue
@@ -31,11 +32,13 @@ ATTEMPT_S = 2.0  # how long a request is repeated before the page is told that i
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How the desk is to be opened. `feed` is a file or an address; `style_url` a map style for streets."""
+    """How the desk is to be opened. `feed` is a file or an address, `feed_format` a file that describes it, and
+    `style_url` a map style for streets."""
 
     api_url: str
     token: str
     feed: str = str(SAMPLE)
+    feed_format: Path | None = None
     state: Path = Path("review.db")
     reviewers: Sequence[str] = ("desk-1", "desk-2")
     status: str = "exercise"
@@ -62,6 +65,7 @@ async def open_desk(settings: Settings) -> AsyncIterator[OpenDesk]:
     """Serve the desk while the block runs. Raises FeedError, StoreError, PublishError and OSError (the port)."""
     feed = open_feed(
         settings.feed,
+        optional_format(settings.feed_format),
         speed=settings.speed,
         ahead=settings.ahead,
         is_as_recorded=settings.is_as_recorded,

@@ -21,7 +21,8 @@ from client_demo.python.publisher import retry_after_s
 from client_demo.python.times import format_time
 from client_demo.python.wire import is_loopback
 
-from .feeds import FeedError, Records, feed_text, read_records
+from .feed_format import FeedError, Format
+from .feeds import Records, feed_text, read_records
 from .queue import Sighting, sighting
 
 MOST_BYTES = 16 << 20
@@ -52,7 +53,7 @@ class Replay:
         first, last = self._span
         days = first if first == last else f"{first} to {last}"
         pace = "" if self._speed == 1 else f", {self._speed:g} times as fast"
-        return f"Replay of {self._records.title}, recorded {days}{pace}; the times are moved to now"
+        return f"Replay of {self._records.format.title}, recorded {days}{pace}; the times are moved to now"
 
     def due(self, now_ms: int) -> Iterator[Sighting]:
         """What has happened since the last call."""
@@ -77,11 +78,18 @@ class Replay:
 class Poll:
     """Rule 2: what a URL gives, edition after edition."""
 
-    def __init__(self, url: str, every_s: float, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        every_s: float,
+        transport: httpx.AsyncBaseTransport | None = None,
+        *,
+        kind: Format | None = None,
+    ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise FeedError("the feed's address has to begin with https:// or http://")
-        self._url, self._every_s = url, max(every_s, LEAST_EVERY_S)
+        self._url, self._every_s, self._kind = url, max(every_s, LEAST_EVERY_S), kind
         self.name = parts.hostname  # the whole address may hold an access key
         self._validators: dict[str, str] = {}
         self._failures, self._retry_after_s = 0, 0.0
@@ -123,7 +131,7 @@ class Poll:
                 if len(body) > MOST_BYTES:
                     raise FeedError(f"{self.name} can't be used: it gives more than {MOST_BYTES >> 20} MiB")
         try:
-            records = await asyncio.to_thread(read_records, self.name, body.decode("utf-8-sig"))
+            records = await asyncio.to_thread(read_records, self.name, body.decode("utf-8-sig"), self._kind)
         except UnicodeDecodeError:
             raise FeedError(f"{self.name} can't be used: it is not UTF-8 text") from None
         pairs = (("If-None-Match", "ETag"), ("If-Modified-Since", "Last-Modified"))
@@ -137,20 +145,30 @@ Feed = Callable[[Take, Tell], Coroutine[Any, Any, None]]  # runs until cancelled
 
 
 def open_feed(
-    where: str, *, speed: float, ahead: int, is_as_recorded: bool, every_s: float, clock: Callable[[], int]
+    where: str,
+    kind: Format | None = None,
+    *,
+    speed: float,
+    ahead: int,
+    is_as_recorded: bool,
+    every_s: float,
+    clock: Callable[[], int],
 ) -> Feed:
-    """A file to be replayed (or taken `is_as_recorded`), or an address to be polled. Raises FeedError."""
+    """A file to be replayed (or taken `is_as_recorded`), or an address to be polled; `kind`: how it is described.
+
+    Raises FeedError.
+    """
     if "://" in where:
-        return partial(_run_poll, Poll(where, every_s))
+        return partial(_run_poll, Poll(where, every_s, kind=kind))
     path = Path(where)
-    records = read_records(path.name, feed_text(path))
+    records = read_records(path.name, feed_text(path), kind)
     if is_as_recorded:
         return partial(_run_once, records)
     return partial(_run_replay, Replay(records, clock(), speed=speed, ahead=ahead), clock)
 
 
 async def _run_once(records: Records, take: Take, tell: Tell) -> None:
-    tell(records.title, "")
+    tell(records.format.title, "")
     take(as_recorded(records))
     await asyncio.Event().wait()
 
@@ -171,7 +189,7 @@ async def _run_poll(poll: Poll, take: Take, tell: Tell) -> None:
             try:
                 records = await poll.fetch()
                 if records is not None:
-                    title = f"{records.title} ({poll.name})"
+                    title = f"{records.format.title} ({poll.name})"
                     take(await asyncio.to_thread(as_recorded, records))
                 tell(title, "")
             except FeedError as error:

@@ -12,9 +12,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from .feeds import ADDRESS, CASE, UNITS
+from .feed_format import ADDRESS, CASE, PHONE, UNITS
 
-PHONE = "telephone number"
 SHORTEST_REPEATED = 4  # shorter values of a private column ("3", "B04") would be struck out of half the words
 MOST_CHARACTERS = 400  # of one value that is shown
 

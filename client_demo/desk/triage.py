@@ -21,7 +21,7 @@ from typing import Any
 
 from client_demo.python.times import format_time
 
-from .feeds import Incident
+from .feed_format import Incident
 
 DESKS = 3
 AGE_AFTER_RETIMING_MS = 30_000
@@ -30,7 +30,8 @@ DEFAULT_MAX_AGE_S = 3600
 Table = dict[str, dict[str, str]]
 
 
-def _read_toml(name: str) -> dict[str, Any]:
+def read_toml(name: str) -> dict[str, Any]:
+    """A table beside this file."""
     return tomllib.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))
 
 
@@ -115,8 +116,8 @@ class Desk:
 
     def __init__(self, policy: Policy, *, retime: bool) -> None:
         self._policy, self._retime = policy, retime
-        self._natures: Table = _read_toml("natures.toml")
-        self._wording = _read_toml("wording.toml")
+        self._kept_back: Table = read_toml("kept_back.toml")
+        self._wording = read_toml("wording.toml")
         self._desks = itertools.cycle(range(1, DESKS + 1))
 
     def triage(self, incidents: Iterable[Incident], now_ms: int) -> Triage:
@@ -141,17 +142,17 @@ class Desk:
 
     def category_of(self, incident: Incident) -> str | Refusal:
         """The policy's category that its nature means, or why there is none."""
-        key = self._natures[incident.feed].get(incident.nature)
-        if key is None:
+        key = incident.means
+        if not key:
             return Refusal(incident, Reason.UNKNOWN_NATURE, f'"{incident.nature}" is not in the table')
         return key if key in self._policy.categories else self._not_alertable(incident, key)
 
     def _not_alertable(self, incident: Incident, key: str) -> Refusal:
-        if key in self._natures["individual"]:
-            return Refusal(incident, Reason.INDIVIDUAL, self._natures["individual"][key])
+        if key in self._kept_back["individual"]:
+            return Refusal(incident, Reason.INDIVIDUAL, self._kept_back["individual"][key])
         if key in self._policy.never:
             return Refusal(incident, Reason.NEVER_ALERTED, self._policy.never[key] or key)
-        return Refusal(incident, Reason.NOT_LISTED, self._natures["routine"].get(key, key))
+        return Refusal(incident, Reason.NOT_LISTED, self._kept_back["routine"].get(key, key))
 
     def _dated(self, incident: Incident, category: str, now_ms: int) -> Case | Refusal:
         at = incident.occurred_at

@@ -1,4 +1,4 @@
-"""`python -m client_demo`: listen, walk, publish, revise, cancel, desk, review, map, demo, conformance."""
+"""`python -m client_demo`: listen, walk, publish, revise, cancel, desk, review, feed-check, map, demo, conformance."""
 
 import asyncio
 import signal
@@ -16,6 +16,7 @@ from client_demo.web.server import missing
 
 from .command import STREAM_URL, WRONG_INPUT, Command, Number, api_options, fail, run, stopped
 from .conformance import conformance
+from .feed_check import feed_check
 from .listen import listen, walk
 from .publish import cancel, desk, publish, revise
 from .review import review
@@ -31,7 +32,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
-for command in (listen, walk, publish, revise, cancel, desk, review, conformance):
+for command in (listen, walk, publish, revise, cancel, desk, review, feed_check, conformance):
     main.add_command(command)
 
 
@@ -119,6 +120,13 @@ def show_map(
     help="A dispatch feed, CSV or JSON. Default: a sample of invented incidents.",
 )
 @click.option(
+    "--feed-format",
+    type=click.Path(path_type=Path),
+    envvar="DEMO_FEED_FORMAT",
+    show_envvar=True,
+    help="A TOML file that describes the feed. Default: known feeds are told by their columns.",
+)
+@click.option(
     "--subscribers", type=click.IntRange(10, 15_000), default=SUBSCRIBERS, envvar="DEMO_SUBSCRIBERS", show_envvar=True
 )
 @click.option(
@@ -132,14 +140,20 @@ def show_map(
 )
 @with_map_options
 def demo(
-    seconds: float, feed: str | None, subscribers: int, stays: bool | None, map_port: int, map_style: str | None
+    seconds: float,
+    feed: str | None,
+    feed_format: Path | None,
+    subscribers: int,
+    stays: bool | None,
+    map_port: int,
+    map_style: str | None,
 ) -> None:
     """Start a node, a city of subscribers, a review desk and a live map, and judge every delivery.
 
     Exits with 1 if anybody was missed or wrongly told, with 2 if the feed can't be used.
     """
     stays = sys.stdout.isatty() if stays is None else stays
-    programme = Programme(seconds, Path(feed) if feed else None, subscribers, map_port, map_style, stays)
+    programme = Programme(seconds, Path(feed) if feed else None, feed_format, subscribers, map_port, map_style, stays)
     try:
         status = run_demo(make_console(), programme)
     except DemoError as error:

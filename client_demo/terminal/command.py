@@ -4,6 +4,7 @@ import asyncio
 import math
 import sys
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -53,6 +54,15 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
         fail(error)
     except KeyboardInterrupt:
         stopped()
+
+
+feed_format_option = click.option(
+    "--feed-format",
+    type=click.Path(path_type=Path),
+    envvar="GEOCAST_FEED_FORMAT",
+    show_envvar=True,
+    help="A TOML file that describes the feed. Default: known feeds are told by their columns.",
+)
 
 
 def api_options(command: Command) -> Command:

@@ -11,12 +11,13 @@ from rich.console import Console
 from rich.text import Text
 
 from client_demo.console import make_console, plain
-from client_demo.desk.feeds import FeedError, read_feed
+from client_demo.desk.feed_format import FeedError, optional_format
+from client_demo.desk.feeds import read_feed
 from client_demo.desk.triage import Desk, Policy
 from client_demo.python.publisher import Publisher
 from client_demo.python.times import format_time, wall_ms
 
-from .command import SEVERITIES, WRONG_INPUT, Command, Number, api_options, fail, run
+from .command import SEVERITIES, WRONG_INPUT, Command, Number, api_options, fail, feed_format_option, run
 
 # ---- publish, revise, cancel -------------------------------------------------------------------------------------
 
@@ -136,17 +137,27 @@ def _print(answer: dict[str, Any]) -> None:
 @click.command()
 @api_options
 @click.argument("feed", type=click.Path(path_type=Path))
+@feed_format_option
 @click.option("--pace", "pace_s", default=1.0, help="Seconds between two alerts.")
 @click.option("--limit", type=click.IntRange(1), help="At most this many alerts.")
 @click.option("--retime", is_flag=True, help="Treat old records as if they happened now, and say so.")
 @click.option("--dry-run", is_flag=True, help="Publish nothing; the node says what it would accept.")
-def desk(api: str, token: str, feed: Path, pace_s: float, limit: int | None, retime: bool, dry_run: bool) -> None:
+def desk(
+    api: str,
+    token: str,
+    feed: Path,
+    feed_format: Path | None,
+    pace_s: float,
+    limit: int | None,
+    retime: bool,
+    dry_run: bool,
+) -> None:
     """Turn a dispatch feed (CSV or JSON) into approved alerts and publish them.
 
     Incidents that the policy does not allow are refused, and the reasons told.
     """
     try:
-        incidents = read_feed(feed).incidents
+        incidents = read_feed(feed, optional_format(feed_format)).incidents
     except FeedError as error:
         fail(error, WRONG_INPUT)
     run(_work_at_desk(make_console(), Publisher(api, token), incidents, limit, pace_s, retime, dry_run))

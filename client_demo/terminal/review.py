@@ -6,18 +6,20 @@ from typing import Any
 import click
 
 from client_demo.console import make_console
-from client_demo.desk.feeds import SAMPLE, FeedError
+from client_demo.desk.feed_format import FeedError
+from client_demo.desk.feeds import SAMPLE
 from client_demo.desk.run import DESK_PORT, Settings, open_desk
 from client_demo.desk.service import PAGE
 from client_demo.desk.store import StoreError
 from client_demo.web.server import missing
 
-from .command import WRONG_INPUT, Number, api_options, fail, run
+from .command import WRONG_INPUT, Number, api_options, fail, feed_format_option, run
 
 
 @click.command()
 @api_options
 @click.argument("feed", default=str(SAMPLE))
+@feed_format_option
 @click.option("--port", default=DESK_PORT, type=click.IntRange(0, 65_535), help="Of the page, on 127.0.0.1; 0: any.")
 @click.option(
     "--reviewer",

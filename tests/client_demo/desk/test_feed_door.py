@@ -10,7 +10,8 @@ import pytest
 from cpu import cpu_limit
 
 from client_demo.desk import source
-from client_demo.desk.feeds import MOST_CHARACTERS, MOST_COLUMNS, FeedError, read_records
+from client_demo.desk.feed_format import FeedError
+from client_demo.desk.feeds import MOST_CHARACTERS, MOST_COLUMNS, read_records
 from client_demo.desk.source import MOST_INCIDENTS, Poll, as_recorded
 
 HEAD = "incident,reported_at,nature,address,unit,lat,lng"

@@ -7,7 +7,8 @@ import pytest
 from real_data import dispatch
 
 from client_demo.desk import source
-from client_demo.desk.feeds import SAMPLE, FeedError, feed_text, read_records
+from client_demo.desk.feed_format import FeedError
+from client_demo.desk.feeds import SAMPLE, feed_text, read_records
 from client_demo.desk.source import MOST_BYTES, Poll, Replay, as_recorded, open_feed
 
 NOW = 1_800_000_000_000

@@ -6,8 +6,9 @@ import pytest
 from cpu import cpu_limit
 from real_data import dispatch as real
 
-from client_demo.desk.feeds import ADDRESS, CASE, PLACE, SAMPLE, UNITS, feed_text, read_records
-from client_demo.desk.strike import PHONE, kept, questions, struck
+from client_demo.desk.feed_format import ADDRESS, CASE, PHONE, PLACE, UNITS
+from client_demo.desk.feeds import SAMPLE, feed_text, read_records
+from client_demo.desk.strike import kept, questions, struck
 
 
 def told(cells):
@@ -93,7 +94,7 @@ def test_nothing_private_of_the_sample_is_left():
     records = read_records(SAMPLE.name, feed_text(SAMPLE))
     with SAMPLE.open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            left = told(struck(row, records.private))
+            left = told(struck(row, records.format.private))
             private = {row[name] for name in ("address", "unit", "incident", "lat", "lng")} - {""}
             assert not any(value in left for value in private)
 
@@ -112,13 +113,13 @@ def test_nothing_private_of_real_records_is_left(name, columns):
     records = read_records(name, feed_text(path))
     for group in records.groups:
         for row in group.rows:
-            left = told(struck(row, records.private)).casefold()
+            left = told(struck(row, records.format.private)).casefold()
             for column in columns:
                 value = row[column].strip().casefold()
-                assert len(value) < 4 or f" {value} " not in f" {left} ", (column, records.private.get(column))
+                assert len(value) < 4 or f" {value} " not in f" {left} ", (column, records.format.private.get(column))
 
 
 def test_every_private_column_says_what_it_gives_away():
     """For the words beside the struck part."""
     records = read_records(SAMPLE.name, feed_text(SAMPLE))
-    assert set(records.private.values()) == {ADDRESS, UNITS, CASE, PLACE}
+    assert set(records.format.private.values()) == {ADDRESS, UNITS, CASE, PLACE}

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from client_demo import desk as desk_module
-from client_demo.desk.feeds import FORMATS, SAMPLE, Incident, read_feed
-from client_demo.desk.triage import AGE_AFTER_RETIMING_MS, Case, Desk, Policy, Reason, Refusal, varied
+from client_demo.desk.feed_format import Incident, known_formats
+from client_demo.desk.feeds import SAMPLE, read_feed
+from client_demo.desk.triage import AGE_AFTER_RETIMING_MS, Case, Desk, Policy, Reason, Refusal, read_toml, varied
 from client_demo.python.times import format_time
 
 NOW = 1_800_000_000_000
@@ -25,10 +26,11 @@ POLICY = Policy.from_map(
     }
 )
 HEADLINE_MAX = 140
+(SAMPLES,) = (kind for kind in known_formats() if kind.name == "sample")
 
 
 def incident(nature="Structure fire", age_ms=1000, lat=32.7, lng=-96.8):
-    return Incident("sample", nature, None if age_ms is None else NOW - age_ms, lat, lng)
+    return Incident("sample", nature, None if age_ms is None else NOW - age_ms, lat, lng, SAMPLES.means(nature))
 
 
 def decide(given, *, retime=False):
@@ -128,13 +130,13 @@ def test_headlines_fit_and_hold_no_number():
         assert wording["severity"] in ("extreme", "severe", "moderate", "minor")
 
 
-def test_every_key_of_the_table_of_natures_means_something():
-    """A category that has wording, a word of the table itself, or something that policies never alert."""
-    natures = tomllib.loads(Path(desk_module.__file__).with_name("natures.toml").read_text(encoding="utf-8"))
+def test_every_meaning_of_a_nature_means_something():
+    """A category that has wording, a word of kept_back.toml, or something that policies never alert."""
+    kept_back = read_toml("kept_back.toml")
     never = {"assault", "theft", "vandalism", "trespassing", "domestic_dispute", "dead_person", "bomb_threat"}
-    known = {*wordings(), *natures["individual"], *natures["routine"], *never}
-    for kind in FORMATS:
-        assert set(natures[kind.name].values()) <= known
+    known = {*wordings(), *kept_back["individual"], *kept_back["routine"], *never}
+    for kind in known_formats():
+        assert set(kind.told.categories.values()) <= known
 
 
 def test_ids_are_random():

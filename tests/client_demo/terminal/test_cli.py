@@ -16,7 +16,7 @@ from client_demo.terminal.cli import main
 from client_demo.terminal.listen import change_line, held_table
 
 NOW = 1_800_000_000_000
-COMMANDS = ("listen", "walk", "review", "publish", "revise", "cancel", "desk", "map", "demo")
+COMMANDS = ("listen", "walk", "review", "feed-check", "publish", "revise", "cancel", "desk", "map", "demo")
 
 
 def run(*arguments, **environment):
@@ -53,6 +53,8 @@ def test_each_command_explains_itself(command):
         (["review", "--speed", "nan"], "Invalid value for '--speed'"),
         (["review", "--port", "99999"], "99999"),
         (["desk", "absent.csv"], "absent.csv can't be read"),
+        (["desk", "x.csv", "--feed-format", "absent.toml"], "absent.toml can't be read"),
+        (["demo", "--feed-format", "absent.toml"], "absent.toml can't be read"),
         (["demo", "--seconds", str(MIN_SECONDS - 1)], "too short"),
         (["demo", "--feed", "absent.csv"], "absent.csv can't be read"),
     ],
@@ -92,8 +94,7 @@ def test_an_unusable_feed_ends_the_demo_with_2(tmp_path):
     result = run("demo", DEMO_FEED=str(feed))
     assert result.exit_code == 2
     assert result.output == (
-        "error: feed.csv can't be used: Dallas active calls give a block and a street but no coordinates, "
-        "and nothing here looks addresses up\n"
+        "error: feed.csv can't be used: Dallas active calls give no coordinates, and nothing here looks addresses up\n"
     )
 
 

@@ -1,0 +1,137 @@
+"""What the desk makes of a feed, for whoever describes one: counts, gaps, meanings, and a few records.
+
+Rule 1  Nothing private is in it: natures and examples come struck, a time that can't be read only by its shape, and
+        where it all happened only as a box on a grid of GRID degrees.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .feed_format import Format, Incident, Row, nearest
+from .feeds import Group, Records
+from .queue import NO_NATURE
+from .strike import Cell, kept, struck
+from .triage import read_toml
+
+GRID = 0.01  # degrees: a kilometre
+MOST_EXAMPLES = 3
+SIMILAR = 0.8  # of a category that may be misspelt
+NO_NUMBER, NO_TIME, NO_PLACE = "without a number", "without a time", "without a place"
+OTHER_PLACE = "with a place that is none: half of one, 0/0, or beyond 90 and 180 degrees"
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What natures mean: a category or a key of kept_back.toml, what becomes of it, and how many incidents have it."""
+
+    key: str
+    note: str
+    incidents: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What is to be said of a feed. `gaps` count rows; `unlisted` are natures without an entry, most frequent first."""
+
+    title: str
+    rows: int
+    empty: int
+    incidents: int
+    has_places: bool
+    gaps: list[tuple[str, int]]
+    meanings: list[Meaning]
+    unlisted: list[tuple[str, int]]
+    examples: list[list[Cell]]
+    others: list[str]  # columns that the description does not name
+    times: tuple[int, int] | None  # first, last, in ms
+    box: tuple[float, float, float, float] | None  # south, west, north, east
+
+
+def report(records: Records) -> Report:
+    """All of it."""
+    kind, groups = records.format, records.groups
+    incidents = [group.incident for group in groups]
+    times = [incident.occurred_at for incident in incidents if incident.occurred_at is not None]
+    return Report(
+        kind.title,
+        records.rows,
+        records.empty,
+        len(groups),
+        kind.told.place is not None,
+        Counter(gap for group in groups for row in group.rows for gap in _gaps(kind, row)).most_common(),
+        list(_meanings(incidents)),
+        Counter(_shown(each.nature) for each in incidents if not each.means).most_common(),
+        [struck(group.rows[0], kind.private) for group in _varied(groups)],
+        sorted({column for group in groups for row in group.rows for column in row} - _named(kind)),
+        (min(times), max(times)) if times else None,
+        _box(incidents),
+    )
+
+
+def _gaps(kind: Format, row: Row) -> Iterator[str]:
+    """What a row lacks."""
+    found, told = kind.incident(row), kind.told
+    if not found.nature:
+        yield "without a nature"
+    if told.number and not kind.number(row):
+        yield NO_NUMBER
+    if found.occurred_at is None:
+        written = next(filter(None, (_said(row, time.column) for time in told.time)), "")
+        yield f"with a time in another form than described: {_shape(written)}" if written else NO_TIME
+    if told.place is not None and found.lat is None:
+        yield OTHER_PLACE if any(_said(row, column) for column in told.place.columns) else NO_PLACE
+
+
+def _said(row: Row, column: str) -> str:
+    value = row.get(column)
+    return "" if value is None else str(value).strip()
+
+
+def _shape(text: str) -> str:
+    """How a text is built: 0 for a digit, a for a letter."""
+    return re.sub(r"[^\W\d_]", "a", re.sub(r"\d", "0", text))[:40]
+
+
+def _shown(nature: str) -> str:
+    return kept(nature)[:60] or NO_NATURE
+
+
+def _meanings(incidents: list[Incident]) -> Iterator[Meaning]:
+    """The most frequent first."""
+    wording, kept_back = read_toml("wording.toml"), read_toml("kept_back.toml")
+    known = {
+        **{key: f"kept back: {words}" for key, words in kept_back["routine"].items()},
+        **{key: f"kept back, concerns an individual: {words}" for key, words in kept_back["individual"].items()},
+        **{key: f"proposed as {words['severity']}, {words['radius_m']} m" for key, words in wording.items()},
+    }
+    for key, count in Counter(each.means for each in incidents if each.means).most_common():
+        near = nearest(key, known, SIMILAR)
+        unknown = f'not known here: did you mean "{near}"?' if near else "as the node's policy says"
+        yield Meaning(key, known.get(key, unknown), count)
+
+
+def _varied(groups: list[Group]) -> list[Group]:
+    """The first of the feed, each of another nature."""
+    first: dict[str, Group] = {}
+    for group in groups:
+        first.setdefault(group.incident.nature, group)
+    return list(first.values())[:MOST_EXAMPLES]
+
+
+def _named(kind: Format) -> set[str]:
+    return {*kind.needed, *kind.private, kind.told.district or ""}
+
+
+def _box(incidents: list[Incident]) -> tuple[float, float, float, float] | None:
+    places = [(each.lat, each.lng) for each in incidents if each.lat is not None and each.lng is not None]
+    if not places:
+        return None
+    lats, lngs = zip(*places, strict=True)
+    return _down(min(lats)), _down(min(lngs)), -_down(-max(lats)), -_down(-max(lngs))
+
+
+def _down(degrees: float) -> float:
+    return round(math.floor(degrees / GRID) * GRID, 2)
