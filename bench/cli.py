@@ -152,8 +152,11 @@ _command(
 )
 _command(
     "many",
-    click.option("--sessions", type=_sessions, default=100_000),
-    click.option("--rounds", type=click.IntRange(1, 100), default=5),
+    click.option("--sessions", type=click.IntRange(1, 2_000_000), default=100_000),
+    click.option("--rounds", type=click.IntRange(1, 100), default=5, help="Alerts to all of them."),
+    click.option("--hold-s", type=click.FloatRange(1, 3600), default=60.0, help="How long they are held."),
+    click.option("--moves", type=click.IntRange(0, 1_000_000), default=2_000, help="Sessions that move meanwhile."),
+    click.option("--heartbeat-s", type=click.IntRange(25, 55), default=25, help="As of the node."),
 )
 _command(
     "storm",

@@ -16,7 +16,6 @@ Leaves out: what an alert costs that concerns somebody (`fanout`).
 import asyncio
 import json
 import math
-import multiprocessing
 import os
 import random
 import socket
@@ -295,7 +294,7 @@ class _Nobody:
         """It is dropped."""
 
 
-def _inside(count: int, pipe: Connection, cores: set[int]) -> None:
+def _inside(count: int, cores: set[int], pipe: Connection) -> None:
     os.sched_setaffinity(0, cores)
     clock, hub, nobody = SystemClock(), Hub(20_000), _Nobody()
     row = hub.enter(nobody, JSON, [(*CENTRE, 10.0)], EVERYTHING, nobody, {}, clock.now())
@@ -332,17 +331,9 @@ def _let_go_ms(hub: Hub, now: Now) -> float:
 
 
 def _in_a_hub(place: Place, count: int) -> dict[str, float]:
-    context = multiprocessing.get_context("spawn")
-    pipe, other = context.Pipe()
-    process = context.Process(target=_inside, args=(count, other, set(place.cores.server)), daemon=True)
-    process.start()
-    other.close()
-    try:
+    with processes.beside(_inside, count, set(place.cores.server)) as pipe:
         found: dict[str, float] = pipe.recv()
         return found
-    finally:
-        process.join(5)
-        process.kill()
 
 
 # ---- the measurement -----------------------------------------------------------------------------------------------

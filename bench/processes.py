@@ -1,6 +1,7 @@
 """Child processes: started on given cores, measured, and ended with their parent."""
 
 import ctypes
+import multiprocessing
 import os
 import random
 import resource
@@ -12,7 +13,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -53,6 +56,25 @@ def start(
             preexec_fn=prepare,  # noqa: PLW1509 (servers and crowds are started before any thread)
             cwd=cwd,
         )
+
+
+@contextmanager
+def beside(work: Callable[..., None], *arguments: Any) -> Iterator[Connection]:
+    """A process of its own that does `work(*arguments, pipe)`, which shares nothing with this one but the pipe.
+
+    The other end of that is yielded. If the process dies, `recv` raises EOFError instead of waiting for ever. It is
+    given PATIENCE_S to end by itself after the block, and no time if that fails.
+    """
+    context = multiprocessing.get_context("spawn")
+    pipe, other = context.Pipe()
+    process = context.Process(target=work, args=(*arguments, other), daemon=True)
+    process.start()
+    other.close()  # the process has its own
+    try:
+        yield pipe
+        process.join(PATIENCE_S)
+    finally:
+        process.kill()
 
 
 def stop(process: subprocess.Popen[bytes], number: int = signal.SIGTERM, patience_s: float = 5.0) -> None:

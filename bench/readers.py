@@ -12,7 +12,6 @@ process that parses answers with hiredis: with processes of their own the client
 """
 
 import asyncio
-import multiprocessing
 import selectors
 import socket
 import time
@@ -83,18 +82,10 @@ async def _append_on(url: str, count: int, pipe: Connection) -> None:
 
 @contextmanager
 def _appender(url: str, count: int) -> Iterator[Connection]:
-    context = multiprocessing.get_context("spawn")
-    pipe, other = context.Pipe()
-    process = context.Process(target=_append, args=(url, count, other), daemon=True)
-    process.start()
-    other.close()  # the process has its own: if it dies, `recv` says so instead of waiting for ever
-    try:
+    with processes.beside(_append, url, count) as pipe:
         pipe.recv()
         yield pipe
         pipe.send(None)
-        process.join(PATIENCE_S)
-    finally:
-        process.kill()
 
 
 # ---- those who read ------------------------------------------------------------------------------------------------

@@ -57,31 +57,39 @@ class Audience:
 class Round:
     """One alert, alone. Times from before it was published, in ms."""
 
+    number: int
     cpu_us: float  # of the server, for each message that was meant
     first_ms: float
     nearest_ms: float  # to the last of the nearest 100
     last_ms: float
     latencies_ms: Any
-    waited: float = 0.0  # the share of the time to the last that others had the server's core
+    connections: Any  # whose each of those is
+    waited: float  # the share of the time to the last that others had the server's core
+
+    def until(self, connections: Any) -> float:
+        """To the last of these."""
+        return float(self.latencies_ms[np.isin(self.connections, connections)].max())
 
 
 def one_round(audience: Audience, nearest: Any, **options: Any) -> Round:
     """Publish one alert, wait until all have it."""
+    number = next_number()
     cpu, waited, start = audience.system.cpu_s(), audience.system.waited_s(), time.monotonic_ns()
-    audience.system.publish(next_number(), **options)
+    audience.system.publish(number, **options)
     records = audience.listen(1)
     time.sleep(SETTLE_S)
     cpu = audience.system.cpu_s() - cpu - audience.idle_cpu * SETTLE_S
     waited = audience.system.waited_s() - waited
     time.sleep(REST_S)
-    latencies = ms_since(start, records["when_ns"])
-    near = latencies[np.isin(records["connection"], nearest)]
+    latencies, connections = ms_since(start, records["when_ns"]), records["connection"]
     return Round(
+        number,
         cpu / len(records) * 1e6,
         float(latencies.min()),
-        float(near.max()),
+        float(latencies[np.isin(connections, nearest)].max()),
         float(latencies.max()),
         latencies,
+        connections,
         waited * 1000 / float(latencies.max()),
     )
 
@@ -126,11 +134,15 @@ def _publish_at(system: System, number: int, due_ns: int) -> None:
 # ---- bringing it about -------------------------------------------------------------------------------------------
 
 
-def gather(stack: ExitStack, place: Place, system: System, places: Places, expected: int) -> Audience:
-    """Start a crowd of one session for each place at a running system, and wait until all are in."""
+def gather(stack: ExitStack, place: Place, system: System, places: Places, expected: int, **options: Any) -> Audience:
+    """Start a crowd of one session for each place at a running system, and wait until all are in.
+
+    `expected`, and `options`, as a Crowd has them.
+    """
     joining = system.joining(places)
     cpu, start = system.cpu_s(), time.monotonic()
-    crowd = stack.enter_context(Crowd(system.port, joining, place.home, place.cores.clients, expected=expected))
+    cores = place.cores.clients
+    crowd = stack.enter_context(Crowd(system.port, joining, place.home, cores, expected=expected, **options))
     with screen.progress(f"{system.name}: connecting", len(places)) as show:
         crowd.wait_ready(show=show)
     seconds = time.monotonic() - start

@@ -41,6 +41,8 @@ class Counters:
     pongs: int = 0
     bytes: int = 0
     bad_frames: int = 0
+    said: int = 0  # of those that were asked to say something
+    oks: int = 0
 
 
 class Receiver:
@@ -52,6 +54,7 @@ class Receiver:
             file.truncate(size)
             self._map = mmap.mmap(file.fileno(), size)
         self._counters = np.frombuffer(self._map, "u8", len(fields(Counters)))
+        self._asked = np.frombuffer(self._map, "u8", 1, 8 * len(fields(Counters)))
         self.ready_ns = np.frombuffer(self._map, "u8", count, HEADER)
         self._records = np.frombuffer(self._map, RECORD, capacity, HEADER + 8 * count)
         self._taken = 0
@@ -60,6 +63,10 @@ class Receiver:
     def counters(self) -> list[int]:
         """In the order of Counters."""
         return cast(list[int], self._counters.tolist())
+
+    def ask(self, count: int) -> None:
+        """Have its first `count` connections say what they have to say later, unless they have."""
+        self._asked[0] = count
 
     def take(self) -> Any:
         """The records that came since the last call."""
@@ -80,9 +87,14 @@ class Crowd:
         expected: int,
         inflight: int = INFLIGHT,
         retry_ms: tuple[int, int] = RETRY_MS,
+        nap_ms: float = 0.0,
     ) -> None:
-        """`expected`: how many messages each session may be sent, for the size of the memory."""
-        self._port, self._joining, self._cpus = port, joining, frozenset(cpus)
+        """`expected`: how many messages each session may be sent, for the size of the memory.
+
+        `nap_ms`: for how long the receivers sleep when they find nothing; 0 while there are as many cores as receivers.
+        """
+        self._port, self._joining, self._cpus, self._home = port, joining, frozenset(cpus), home
+        self._nap_us = round(nap_ms * 1000)
         self._program = processes.compile_c(SOURCE, home)
         self._inflight, self._retry_ms, self._expected = inflight, retry_ms, expected
         self._receivers: list[Receiver] = []
@@ -110,7 +122,7 @@ class Crowd:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _start(self, part: int, first: int, end: int, shares: int) -> Receiver:
-        shared, openings = self._folder / f"shared-{part}", self._folder / f"openings-{part}"
+        shared, openings = self._folder / f"shared-{part}", self._home / f"openings-{self._folder.name}-{part}"
         openings.write_bytes(_openings(self._joining, first, end))
         count = end - first
         capacity = count * self._expected + 1
@@ -119,7 +131,7 @@ class Crowd:
         source = f"127.0.{1 + part}.1"
         command = [
             *(self._program, shared, openings, "127.0.0.1", self._port, source),
-            *(*numbers, self._joining.ready, *self._retry_ms),
+            *(*numbers, self._joining.ready, *self._retry_ms, self._nap_us),
         ]
         receiver.process = processes.start(command, self._cpus, self._folder / f"output-{part}")
         return receiver
@@ -133,6 +145,11 @@ class Crowd:
                 raise click.ClickException(f"a receiver ended with {receiver.process.returncode}")
         return Counters(*np.sum([receiver.counters() for receiver in self._receivers], axis=0).tolist())
 
+    def ask(self, count: int) -> None:
+        """Have `count` sessions, or a few more, say what they have to say later: so many of each receiver."""
+        for receiver in self._receivers:
+            receiver.ask(-(-count // len(self._receivers)))
+
     def ready_ns(self) -> Any:
         """When each session became ready for the last time."""
         return np.concatenate([receiver.ready_ns for receiver in self._receivers])
@@ -141,8 +158,9 @@ class Crowd:
         """The records that came since the last call."""
         return np.concatenate([receiver.take() for receiver in self._receivers])
 
-    def wait_ready(self, patience_s: float = 120.0, show: Callable[[int], None] = lambda _done: None) -> None:
-        """Wait until all are ready at once."""
+    def wait_ready(self, show: Callable[[int], None] = lambda _done: None) -> None:
+        """Wait until all are ready at once: two minutes, and two seconds for each thousand of them."""
+        patience_s = 120.0 + len(self) / 500
         self.wait(lambda counters: counters.ready == len(self), "all sessions are ready", patience_s, show)
 
     def wait_records(self, total: int, patience_s: float = PATIENCE_S) -> int:
@@ -153,7 +171,7 @@ class Crowd:
                 came, end = now_came, time.monotonic() + patience_s
             elif time.monotonic() > end:
                 break
-            time.sleep(0.005)
+            time.sleep(self._pause_s)
         return now_came
 
     def wait(
@@ -169,12 +187,16 @@ class Crowd:
             if time.monotonic() > end:
                 raise click.ClickException(f"gave up after {patience_s:g} s until {what}: {counters}")
             show(counters.ready)
-            time.sleep(0.005)
+            time.sleep(self._pause_s)
         show(counters.ready)
         return counters
 
+    @property
+    def _pause_s(self) -> float:
+        """Between looks at the counters: they take a while of many receivers, who need the core."""
+        return 0.005 * len(self._receivers)
+
 
 def _openings(joining: Joining, first: int, end: int) -> bytes:
-    again = joining.again or joining.first
-    texts = [joining.request, *joining.first[first:end], *again[first:end]]
+    texts = [joining.request, *joining.first[first:end], *joining.later[first:end]]
     return b"".join(part for text in texts for part in (struct.pack("<I", len(text)), text))

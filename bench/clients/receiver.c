@@ -5,11 +5,15 @@
    program receives from geocast and from every peer.
 
    Shared memory: HEADER bytes of counters (see `struct counters`), one u64 per connection (when it became ready),
-   then records. Times are CLOCK_MONOTONIC in ns, which all processes of a machine share. The parent reads.
+   then records. Times are CLOCK_MONOTONIC in ns, which all processes of a machine share. The parent reads, and writes
+   nothing but `asked`.
 
    Usage: receiver SHARED OPENINGS HOST PORT SOURCE COUNT FIRST CAPACITY INFLIGHT READY_NEEDLE RETRY_MIN_MS RETRY_MAX_MS
+                   NAP_US
    OPENINGS: u32 length and bytes of the HTTP request; then for each connection those of what is said after the 101;
-   then the same for each connection once more, for what it says when it comes back. RETRY_MAX_MS 0: it stays away. */
+   then, unless that is the same, for each connection what it says later: when it comes back, or when it is asked to, as
+   the first `asked` connections are. RETRY_MAX_MS 0: it stays away. NAP_US 0: it is awake while messages come, and for
+   SPIN_NS after that; otherwise it sleeps for so long whenever it finds nothing. */
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -36,9 +40,11 @@
 #define EVENTS 512
 #define PER_ADDRESS 10000
 #define SPIN_NS 20000000u
+#define OK "\"type\":\"ok\""
+#define OK_MAX 100 /* bytes of a payload that may be an `ok` */
 
 struct counters { /* read by clients/crowd.py in this order */
-    volatile uint64_t ready, readied, closed, failed, records, lost_records, pongs, bytes, bad_frames;
+    volatile uint64_t ready, readied, closed, failed, records, lost_records, pongs, bytes, bad_frames, said, oks, asked;
 };
 struct record { uint64_t when_ns; uint32_t connection, number; };
 struct text { uint32_t size; const char *bytes; };
@@ -53,7 +59,7 @@ static struct text request, *openings;
 static struct sockaddr_in server, source;
 static const char *needle;
 static uint32_t count, first, inflight, pending, waiting, next_idle;
-static uint64_t capacity, retry_min_ns, retry_max_ns;
+static uint64_t capacity, retry_min_ns, retry_max_ns, nap_ns;
 static int epoll;
 static char buffer[BUFFER + REST_MAX];
 
@@ -114,10 +120,26 @@ static int say(struct connection *c, struct text text) {
     return 0;
 }
 
+/* What the first `asked` connections have to say, once each. Those that are not ready say nothing. */
+static void say_what_is_asked(void) {
+    for (; counters->said < counters->asked && counters->said < count; counters->said++) {
+        struct connection *c = &connections[counters->said];
+        if (c->state == READY) say(c, openings[(size_t)count + counters->said]);
+    }
+}
+
+/* Have the kernel acknowledge what comes when it is read, on our core. It would do so 40 ms after it has come, on the
+   core that it came by, which is the server's. It falls back to that whenever we send something. */
+static void acknowledge_at_once(struct connection *c) {
+    int one = 1;
+    setsockopt(c->fd, IPPROTO_TCP, TCP_QUICKACK, &one, sizeof one);
+}
+
 static void become_ready(struct connection *c, uint64_t when) {
     c->state = READY, c->returning = 1, pending--;
     ready_ns[c - connections] = when;
     counters->ready++, counters->readied++;
+    if (nap_ns) acknowledge_at_once(c);
 }
 
 static void connected(struct connection *c) {
@@ -150,7 +172,9 @@ static int pong(struct connection *c, const char *payload, size_t size) {
     if (size > 125) return 0;
     memcpy(frame + 6, payload, size);
     counters->pongs++;
-    return send(c->fd, frame, 6 + size, MSG_NOSIGNAL) == (ssize_t)(6 + size);
+    if (send(c->fd, frame, 6 + size, MSG_NOSIGNAL) != (ssize_t)(6 + size)) return 0;
+    if (nap_ns) acknowledge_at_once(c);
+    return 1;
 }
 
 /* Takes one frame (RFC 6455, 5.2). Returns its size, 0 if it is not all there, -1 if the connection ends. */
@@ -170,6 +194,7 @@ static ssize_t take_frame(struct connection *c, const unsigned char *data, size_
     if (opcode == 9 && !pong(c, payload, length)) return -1;
     if (opcode < 3) {
         if (c->state == OPENING && memmem(payload, length, needle, strlen(needle))) become_ready(c, when);
+        if (length <= OK_MAX && memmem(payload, length, OK, sizeof OK - 1)) counters->oks++;
         note(c, payload, length, when);
     }
     return (ssize_t)(at + length);
@@ -225,10 +250,11 @@ static void load_openings(const char *path) {
     if (fd < 0 || fstat(fd, &status) < 0) die(path);
     const char *at = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
     if (at == MAP_FAILED) die(path);
+    const char *end = at + status.st_size;
     close(fd);
     openings = calloc(2 * (size_t)count, sizeof *openings);
     request = read_text(&at);
-    for (uint32_t i = 0; i < 2 * count; i++) openings[i] = read_text(&at);
+    for (uint32_t i = 0; i < 2 * count; i++) openings[i] = at < end ? read_text(&at) : openings[i - count];
 }
 
 static void share(const char *path) {
@@ -243,17 +269,24 @@ static void share(const char *path) {
     records = (struct record *)(shared + HEADER + 8 * (size_t)count);
 }
 
-/* Whether to look again at once. To wake a process that sleeps costs who sends as much as a send, which a real
-   network would not: so the crowd stays awake while messages come. */
-static int busy(uint64_t last_event_ns) {
+/* How long epoll may wait. To wake a process that sleeps in it costs who sends as much as a send, which a real network
+   would not: so the crowd stays awake while messages come, or never waits there. */
+static int patience_ms(uint64_t last_event_ns) {
+    if (nap_ns) return 0;
 #if defined(__x86_64__)
     __builtin_ia32_pause();
 #endif
-    return now_ns() - last_event_ns < SPIN_NS;
+    if (now_ns() - last_event_ns < SPIN_NS) return 0;
+    return waiting ? 5 : next_idle < count ? 50 : 1000;
+}
+
+static void nap(void) {
+    struct timespec t = {.tv_nsec = (long)nap_ns};
+    nanosleep(&t, NULL);
 }
 
 int main(int argc, char **argv) {
-    if (argc != 13) { fprintf(stderr, "receiver: see its source for its arguments\n"); return 2; }
+    if (argc != 14) { fprintf(stderr, "receiver: see its source for its arguments\n"); return 2; }
     server = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(argv[4]))};
     source = (struct sockaddr_in){.sin_family = AF_INET};
     if (inet_pton(AF_INET, argv[3], &server.sin_addr) != 1 || inet_pton(AF_INET, argv[5], &source.sin_addr) != 1) return 2;
@@ -261,6 +294,7 @@ int main(int argc, char **argv) {
     capacity = strtoull(argv[8], NULL, 10), inflight = (uint32_t)strtoul(argv[9], NULL, 10);
     needle = argv[10];
     retry_min_ns = strtoull(argv[11], NULL, 10) * 1000000u, retry_max_ns = strtoull(argv[12], NULL, 10) * 1000000u;
+    nap_ns = strtoull(argv[13], NULL, 10) * 1000u;
     srand(first + 1);
     share(argv[1]);
     load_openings(argv[2]);
@@ -270,8 +304,10 @@ int main(int argc, char **argv) {
     uint64_t last_event_ns = 0;
     for (pid_t parent = getppid(); getppid() == parent;) { /* never outlives who started it */
         dial_some();
-        int n = epoll_wait(epoll, events, EVENTS, busy(last_event_ns) ? 0 : waiting ? 5 : next_idle < count ? 50 : 1000);
+        say_what_is_asked();
+        int n = epoll_wait(epoll, events, EVENTS, patience_ms(last_event_ns));
         if (n > 0) last_event_ns = now_ns();
+        else if (nap_ns) nap();
         for (int i = 0; i < n; i++) {
             struct connection *c = &connections[events[i].data.u32];
             if (c->state == CONNECTING) connected(c);

@@ -1,6 +1,8 @@
 """The bytes that a client sends, made ahead: a handshake, and masked frames (RFC 6455). No I/O."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import overload
 
 from websockets.typing import Subprotocol
 
@@ -12,17 +14,35 @@ _KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455, 1.3; nobody here checks that it i
 class Joining:
     """How the sessions of a crowd join: the request of all, and what each says after the 101.
 
-    `ready`: text in the frame that says that a session is in; if empty, the 101 says so. `again`: what each says
-    when it comes back; as the first time if empty.
+    `ready`: text in the frame that says that a session is in; if empty, the 101 says so. `later`: what each says
+    when it comes back, or when it is asked to; as the first time if empty.
     """
 
     request: bytes
-    first: list[bytes]
+    first: Sequence[bytes]
     ready: str = ""
-    again: list[bytes] = field(default_factory=list)
+    later: Sequence[bytes] = ()
 
     def __len__(self) -> int:
         return len(self.first)
+
+
+class Made(Sequence[bytes]):
+    """Texts that are made each time they are asked for: those of a million sessions would take half a GB."""
+
+    def __init__(self, count: int, make: Callable[[int], bytes]) -> None:
+        self._count, self._make = count, make
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, at: int) -> bytes: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[bytes]: ...
+    def __getitem__(self, at: int | slice) -> bytes | list[bytes]:
+        numbers = range(self._count)[at]
+        return self._make(numbers) if isinstance(numbers, int) else [self._make(number) for number in numbers]
 
 
 def handshake(port: int, path: str, subprotocol: str | None = None) -> bytes:

@@ -1,6 +1,8 @@
 """geocast itself: one node as an operator would run it, with keys and a SQLite log."""
 
 import json
+import os
+import signal
 import sys
 import time
 import urllib.error
@@ -11,44 +13,51 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import click
+import jwt
+from jwt import PyJWK
 from websockets.sync.client import connect
 
 from bench import forbid, processes
 from bench.clients.http import Poster
-from bench.clients.websocket import SUBPROTOCOL, Joining, handshake, masked
+from bench.clients.websocket import SUBPROTOCOL, Joining, Made, handshake, masked
 from bench.peers.base import Payload, System, alert_id, next_number
 from bench.places import CENTRE, Places
-from geocast.tokens import make_key, sign
+from geocast.tokens import AUDIENCE, make_key
 
 PATH = "/v1/stream"
 LIFETIME_S = 3600
 RADIUS_M = 15_000.0
+READY = '"welcome"'  # what stands in the frame that says that a session is in
+MOVED_DEGREES = 0.0001  # 11 m to the north
 
 
 class Geocast(System):
     """One node. `payload_bytes`: what a frame of an alert should come to; the description is padded for it.
 
-    `workers`: its stream processes.
+    `workers`: its stream processes. `heartbeat_s`: after how many seconds without a write it pings.
     """
 
     name = "geocast"
 
-    def __init__(self, home: Path, cpus: Iterable[int], payload_bytes: int = 400, workers: int = 1) -> None:
+    def __init__(
+        self, home: Path, cpus: Iterable[int], payload_bytes: int = 400, workers: int = 1, heartbeat_s: int = 25
+    ) -> None:
         super().__init__(home, cpus)
-        self._private, public = make_key("bench")
+        private, public = make_key("bench")
+        self._key = PyJWK(dict(private))  # made once, since there may be a million tokens
         (self.home / "keys.jwks").write_text(json.dumps({"keys": [public]}))
         desk = self.token("desk", ["alerts:publish", "alerts:manage"])
         self.headers = {"Authorization": f"Bearer {desk}", "Content-Type": "application/json"}
         self._poster = Poster(self.control_port)
         self._payload_bytes = payload_bytes
-        self._workers = workers
+        self._options = ["--workers", str(workers), "--heartbeat-s", str(heartbeat_s)]
         self._description = ""
 
     def command(self) -> Sequence[str | Path]:
         """`geocast serve`."""
         listeners = ("--stream", f"127.0.0.1:{self.port}", "--api", f"127.0.0.1:{self.control_port}")
         store = ("--log", self.log(), "--keys", self.home / "keys.jwks")
-        return [sys.executable, "-m", "geocast", "serve", *listeners, *store, "--workers", str(self._workers)]
+        return [sys.executable, "-m", "geocast", "serve", *listeners, *store, *self._options]
 
     def log(self) -> str:
         """Where it keeps its alerts."""
@@ -79,17 +88,39 @@ class Geocast(System):
 
     def token(self, sub: str, scopes: Sequence[str] = ("alerts:receive",)) -> str:
         """An EdDSA token."""
-        return sign(self._private, sub, scopes, int(time.time()), LIFETIME_S)
+        now_s = int(time.time())
+        claims = {"aud": AUDIENCE, "sub": sub, "scope": " ".join(scopes), "iat": now_s, "exp": now_s + LIFETIME_S}
+        return jwt.encode(claims, self._key, "EdDSA", {"kid": self._key.key_id})
 
     def joining(self, places: Places, holding: Mapping[str, int] | None = None) -> Joining:
         """Each session has a place and a token of its own; when it comes back, it says what it holds."""
-        first, again = [], []
+        first, later = [], []
         for at in range(len(places)):
-            hello = {"type": "hello", "token": self.token(f"phone-{at}"), "places": [places.to_map(at)]}
+            hello = self._hello(places, at)
             first.append(masked(json.dumps(hello).encode()))
             if holding:
-                again.append(masked(json.dumps(hello | {"holding": dict(holding)}).encode()))
-        return Joining(handshake(self.port, PATH, SUBPROTOCOL), first, '"welcome"', again)
+                later.append(masked(json.dumps(hello | {"holding": dict(holding)}).encode()))
+        return Joining(handshake(self.port, PATH, SUBPROTOCOL), first, READY, later)
+
+    def joining_and_moving(self, places: Places) -> Joining:
+        """Each session has a place and a token of its own; when it is asked to, it moves a few metres.
+
+        What they say is made when it is needed, for there may be a million of them.
+        """
+
+        def hello(at: int) -> bytes:
+            return masked(json.dumps(self._hello(places, at)).encode())
+
+        def move(at: int) -> bytes:
+            there = places.to_map(at)
+            there["lat"] = round(there["lat"] + MOVED_DEGREES, 7)
+            return masked(json.dumps({"type": "move", "places": [there]}).encode())
+
+        first, later = Made(len(places), hello), Made(len(places), move)
+        return Joining(handshake(self.port, PATH, SUBPROTOCOL), first, READY, later)
+
+    def _hello(self, places: Places, at: int) -> dict[str, Any]:
+        return {"type": "hello", "token": self.token(f"phone-{at}"), "places": [places.to_map(at)]}
 
     # ---- alerts --------------------------------------------------------------------------------------------------
 
@@ -139,15 +170,20 @@ class Geocast(System):
             self.publish(number)
             while alert_id(number) not in (text := session.recv(timeout=10, decode=True)):
                 pass
-        self._cancel(number)
+        self.cancel(number)  # so that nobody who joins later is told of it
         return text.encode()
 
-    def _cancel(self, number: int) -> None:
-        """So that nobody who joins later is told of it."""
+    def cancel(self, number: int) -> None:
+        """Call off alert `number`, of which there is one revision."""
         approval = {"reviewer": "bench", "approved_at": datetime.now(UTC).isoformat(timespec="milliseconds")}
-        body = json.dumps({"revision": 2, "reason": "a sample", "approval": approval}).encode()
+        body = json.dumps({"revision": 2, "reason": "called off", "approval": approval}).encode()
         status, answer = self._poster.post(f"/v1/alerts/{alert_id(number)}/cancel", body, self.headers)
         assert status == 201, answer
+
+    def kill(self) -> None:
+        """End all its processes without a word: to drain a million sessions would take minutes."""
+        for pid in self.pids():  # the first starts others in the place of those that die
+            os.kill(pid, signal.SIGKILL)
 
 
 class GeocastInContainer(Geocast):

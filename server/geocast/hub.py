@@ -443,11 +443,8 @@ class Hub:
     def _rows_of(self, alert: LiveAlert) -> Rows:
         """The rows to send what is current to: those it applies to, nearest first, then the other recipients."""
         recipients = alert.recipients()
-        recipients = recipients[self._ready[recipients]]
-        see = self._see(recipients, alert)
-        for row in recipients[~see].tolist():
-            self._miss(row, alert)
-        recipients = recipients[see]
+        if len(recipients):  # an alert that is new has none, and nearly all concern nobody here
+            recipients = self._ready_recipients(recipients, alert)
         if alert.cancel is not None:
             return recipients
         rows, distance_m = self._index.match(alert.revision.alert.circles)
@@ -461,6 +458,14 @@ class Hub:
         if len(recipients) == 0:
             return rows
         return np.concatenate([rows, np.setdiff1d(recipients, rows, assume_unique=True)])
+
+    def _ready_recipients(self, rows: Rows, alert: LiveAlert) -> Rows:
+        """Those that are there and may see the alert. Of those that may not it is noted that they lack it."""
+        rows = rows[self._ready[rows]]
+        see = self._see(rows, alert)
+        for row in rows[~see].tolist():
+            self._miss(row, alert)
+        return rows[see]
 
     def _see(self, rows: Rows, alert: LiveAlert) -> NDArray[np.bool_]:
         return self._may_test[rows] if alert.restricted else np.ones(len(rows), np.bool_)

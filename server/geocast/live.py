@@ -356,18 +356,13 @@ class LiveAlerts:
         alert = self._alerts.get(alert_id)
         return None if alert is None or now.monotonic >= alert.deadline else alert
 
-    def get(self, alert_id: str, now: Now) -> LiveAlert | None:
-        """The alert, if it is known and has not ended."""
-        alert = self._alerts.get(alert_id)
-        return None if alert is None or alert.ended(now) else alert
-
     def apply(self, entry: Entry, now: Now) -> LiveAlert | None:
         """Take an entry of the log. Returns the alert if that changed what is current, else None.
 
         Nothing changes if the entry is not newer than what is known, or if the alert has ended. After a restart the
         first entry that is read of an alert may be a later revision than 1. What was let go comes back with a revision
-        that is newer than all that was known of it, and with nothing else (Rule 3). A cancel of an unknown alert changes
-        nothing, for nobody can have been told of that alert.
+        that is newer than all that was known of it, and with nothing else (Rule 3). A cancel of an unknown alert
+        changes nothing, for nobody can have been told of that alert.
         """
         alert = self._alerts.get(entry.id)
         if alert is not None and entry.revision <= alert.number:

@@ -51,7 +51,7 @@ def test_a_slice_is_one_call_for_each_wire_format(sockets):
     """A turn sends a frame to all of its rows at once."""
     town, crowd = a_crowd_with_sockets(sockets, 5, (JSON, MSGPACK))
     town.publish(a_revision("a"))
-    frames = town.hub.live.get("a", town.clock.now()).frames
+    frames = town.hub.live.find("a", town.clock.now()).frames
     assert sockets.calls == [([100, 102, 104], frames[JSON.number]), ([101, 103], frames[MSGPACK.number])]
     assert [peer.take() for peer in crowd] == [[]] * 5  # nothing is left to the transports
     assert town.hub.sends == 5
@@ -62,7 +62,7 @@ def test_what_was_not_sent_whole_is_left_to_the_transport(sockets):
     town, crowd = a_crowd_with_sockets(sockets, 4)
     sockets.room = {101: 10, 102: -errno.EAGAIN}
     town.publish(a_revision("a"))
-    frame = town.hub.live.get("a", town.clock.now()).frames[JSON.number]
+    frame = town.hub.live.find("a", town.clock.now()).frames[JSON.number]
     assert [peer.writes[1:] for peer in crowd] == [[], [frame[10:]], [frame], []]
 
 

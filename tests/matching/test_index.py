@@ -194,6 +194,16 @@ def test_a_place_at_the_centre_is_inside_the_smallest_circle():
         assert world.check(Circle(*centre, 1e-3)) == 1
 
 
+def test_a_page_of_few_places_is_left_alone_by_circles_elsewhere():
+    """Its ball is around its first place, not around the middle of the earth."""
+    world = World()
+    world.add(7, *DALLAS)
+    assert world.index._balls.view[0].tolist() == [*unit_vector(*DALLAS), 0.0]
+    world.add(8, *point_at(DALLAS, 1.0, 500.0))
+    assert world.index._balls.view[0][3] < 1_000 / RADIUS_OF_EARTH_M
+    check_pages(world.index)
+
+
 def test_a_cell_as_a_place_is_inside_as_soon_as_its_farthest_corner_may_be():
     """A subscriber that tells only a res-7 cell is reached from 1.4 km off."""
     lat, lng, reach = cell_place(h3.latlng_to_cell(*DALLAS, 7))

@@ -56,10 +56,11 @@ PAGES_AT_A_TIME = 64
 ROOM = 1 << 20
 # The arithmetic of balls is off by some 1e-16 on the unit sphere. This much is added, so that no ball is too small.
 ROUNDING = 1e-12
-# The ball of an empty page. Its radius is so far below zero that no circle touches it.
+# The ball of a page that has had no place yet. Its radius is so far below zero that no circle touches it.
 NO_BALL = (0.0, 0.0, 0.0, -9.0)
 
 X, Y, Z, REACH = range(4)
+_NOBODY: tuple[Ints, Floats] = np.empty(0, np.int32), np.empty(0)
 
 
 class PlaceIndex:
@@ -142,7 +143,7 @@ class PlaceIndex:
         """
         found = [part for circle in area for part in self._inside(circle) if len(part[0])]
         if not found:  # as nearly always where many alerts are live, in each process
-            return np.empty(0, np.int32), np.empty(0)
+            return _NOBODY
         slots = np.concatenate([slots for slots, _ in found])
         chords2 = np.concatenate([chords2 for _, chords2 in found])
         rows, chords2 = _nearest_of_each(self._rows.view[slots], chords2)
@@ -187,6 +188,8 @@ class PlaceIndex:
         places = self._places.view[pages]
         all_chords2 = chord2(places[:, X], places[:, Y], places[:, Z], centre).ravel()
         at = np.flatnonzero(all_chords2 <= limit_chord2(radius_m + self._greatest_reach_m))
+        if len(at) == 0:  # as of nearly all pages that a small circle touches; the rest takes as long as all up to here
+            return _NOBODY
         chords2 = all_chords2[at]
         inside = chords2 <= limit_chord2(radius_m)
         unsure = np.flatnonzero(~inside)  # few; the sine in their limits costs more than all the rest
@@ -242,6 +245,8 @@ class PlaceIndex:
         if reach_m > self._greatest_reach_m:
             self._greatest_reach_m = reach_m
         balls, ball = self._balls.items, position // size * 4
+        if balls[ball + 3] < 0:  # the first place of the page: it is the ball
+            balls[ball], balls[ball + 1], balls[ball + 2], balls[ball + 3] = x, y, z, 0.0
         radius = math.dist(point, balls[ball : ball + 3]) + reach_m / EARTH_RADIUS_M
         if radius > balls[ball + 3]:
             balls[ball + 3] = radius
