@@ -76,7 +76,12 @@ def drawn(module, drawing):
     names = set().union(*drawing)
     if module in names:
         return module
-    if module in ("net.documents", "net.asyncapi"):  # what the listeners say of themselves
+    if module in (
+        "net.documents",
+        "net.examples",
+        "net.asyncapi",
+        "net.stream_html",
+    ):  # what listeners say of themselves
         return "net.calls"
     return module.split(".")[0]
 

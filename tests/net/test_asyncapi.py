@@ -50,7 +50,7 @@ def test_every_schema_is_json_schema(name):
     metaschema.validate(SCHEMAS[name] | {"$schema": "https://json-schema.org/draft/2020-12/schema"})
 
 
-@pytest.mark.parametrize("kind", FROM_CLIENTS)
+@pytest.mark.parametrize("kind", [*FROM_CLIENTS, *FROM_SERVERS])
 def test_the_examples_are_good_in_both_drafts(kind):
     """An example is what people copy."""
     components = {"components": {"schemas": SCHEMAS}}

@@ -110,6 +110,38 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
     "token": {"ref": "t1", "token": "eyJhbGciOiJFZERTQSIs…"},
     "ack": {"id": "desk-7.e3b0c442", "revision": 2},
     "ping": {"ref": 9},
+    "welcome": {
+        "session": "K3v0Zq9d",
+        "now": "2031-05-01T12:00:00.125Z",
+        "live": 1,
+        "heartbeat_s": HEARTBEAT_S,
+        "retry": {"min_ms": 1000, "max_ms": 30_000},
+    },
+    "alert": {
+        "alert": {
+            "id": "desk-7.e3b0c442",
+            "revision": 1,
+            "category": "fire_structure",
+            "title": "Structure fire",
+            "headline": "Building on fire. Keep windows closed and stay away.",
+            "severity": "severe",
+            "status": "actual",
+            "source": "desk-7",
+            "occurred_at": "2031-05-01T11:58:20.000Z",
+            "issued_at": "2031-05-01T11:59:06.482Z",
+            "expires_at": "2031-05-01T12:45:00.000Z",
+            "area": [{"type": "circle", "lat": 32.77651106192115, "lng": -96.79535520104106, "radius_m": 1020.0}],
+        },
+    },
+    "cancel": {
+        "id": "desk-7.e3b0c442",
+        "revision": 3,
+        "reason": "The fire is out.",
+        "cancelled_at": "2031-05-01T12:20:01.003Z",
+    },
+    "ok": {"ref": 7, "live": 0},
+    "pong": {"ref": 9, "now": "2031-05-01T12:00:25.402Z"},
+    "error": {"ref": 8, "code": "bad-field", "detail": "must be one of extreme, severe, moderate, minor"},
 }
 _DESCRIPTION = f"""\
 One WebSocket, for one subscriber. `docs/protocol.md` is the contract; this document is its form.

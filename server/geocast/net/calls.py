@@ -7,8 +7,10 @@ FastAPI routes and documents. Whatever goes wrong leaves here as `application/pr
 
 import contextlib
 import functools
+import json
 import socket
 from collections.abc import AsyncIterator
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
@@ -23,12 +25,13 @@ from ..frames import alert_map
 from ..metrics import CONTENT_TYPE, gauge
 from ..problems import Problem
 from ..scopes import AUDIT, MANAGE, PUBLISH
-from . import asyncapi, documents
+from . import asyncapi, documents, stream_html
 from .answers import as_problem, dry, listed, problem_answer, rounded, state, written
 from .api import Api
 from .door import serve
+from .examples import STEP_MS
 from .guard import Guard, body_of, granted, is_dry_run, no_query, page_asked, publishing_as
-from .pages import add_pages
+from .pages import Shown, add_pages
 
 MAX_SCRAPERS = 16  # connections to the listener of --metrics
 
@@ -46,7 +49,7 @@ def make_app(api: Api, *, with_metrics: bool = True) -> ASGIApp:
     )
     _add_alerts(app, api)
     _add_operations(app, api)
-    _add_documents(app)
+    _add_documents(app, api)
     if with_metrics:
         _add_metrics(app, api)
     return _guarded(app, api)
@@ -169,17 +172,26 @@ def _add_metrics(app: FastAPI, api: Api) -> None:
         return Response(api.metrics.render(), media_type=CONTENT_TYPE)
 
 
-def _add_documents(app: FastAPI) -> None:
-    # Each document is made once: that takes 3 ms, and anybody may ask for it without a token.
-    openapi_json = functools.cache(lambda: JSONResponse(documents.openapi(app)))
-    asyncapi_json = functools.cache(lambda: JSONResponse(asyncapi.document()))
+def _add_documents(app: FastAPI, api: Api) -> None:
+    """Each document is made once, or once a minute: that takes 3 ms, and anybody may ask for it without a token."""
 
-    @app.get("/openapi.json", include_in_schema=False)
-    async def openapi() -> Response:
-        return openapi_json()
+    @functools.lru_cache(1)
+    def openapi_of(step: int) -> Shown:
+        return _as_json(documents.openapi(app, api.policy, step * STEP_MS))
 
-    @app.get("/v1/asyncapi.json", include_in_schema=False)
-    async def stream() -> Response:
-        return asyncapi_json()
+    def openapi() -> Shown:
+        return openapi_of(api.clock.now().wall_ms // STEP_MS)
 
-    add_pages(app)
+    @functools.cache
+    def asyncapi_json() -> Shown:
+        return _as_json(asyncapi.document())
+
+    @functools.cache
+    def stream_page() -> Shown:
+        return Shown.of(stream_html.page(asyncapi.document()).encode(), "text/html")
+
+    add_pages(app, {"/openapi.json": openapi, "/v1/asyncapi.json": asyncapi_json, "/docs/stream": stream_page})
+
+
+def _as_json(document: dict[str, Any]) -> Shown:
+    return Shown.of(json.dumps(document, ensure_ascii=False).encode(), "application/json")

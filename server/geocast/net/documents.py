@@ -17,9 +17,16 @@ from .. import problems
 from ..alert import ID_PATTERN, Severity, Status
 from ..alertlog import PAGE
 from ..policy import Policy
+from ..problems import Problem, Violation
 from ..requests import AlertRequest, CancelRequest, RevisionRequest
+from .examples import Named, alert_id, examples
 from .guard import CURSOR_PATTERN
 
+_DESCRIPTION = """\
+To try a call: *Authorize* with a token (`geocast token`, or the one that `geocast serve --dev` prints), *Try it out*,
+*Execute*. The examples can be sent as they are, from top to bottom. They are of the minute in which this page was
+loaded, and have the status `test`: only subscribers whose token has `alerts:test` are told.
+"""
 _SECURITY: list[dict[str, list[str]]] = [{"token": []}]
 _REF = "#/components/schemas/{model}"
 
@@ -185,10 +192,12 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def _problem(status: int) -> dict[str, Any]:
-    slugs = [each.slug for each in problems.ALL if each.status == status]
+    found = [each for each in problems.ALL if each.status == status]
+    wrong = [Violation(found[0], "/category", found[0].explanation)] if status == 422 else ()
+    media = {"schema": {"$ref": _REF.format(model="ProblemOut")}, "example": Problem(found[0], "", wrong).body()}
     return {
-        "description": "Problem: " + ", ".join(slugs),
-        "content": {"application/problem+json": {"schema": {"$ref": _REF.format(model="ProblemOut")}}},
+        "description": "Problem: " + ", ".join(each.slug for each in found),
+        "content": {"application/problem+json": media},
     }
 
 
@@ -210,7 +219,7 @@ def _links() -> dict[str, Any]:
 
 
 def _call(summary: str, **more: Any) -> dict[str, Any]:
-    return {"summary": summary, "response_model": None, **more}
+    return {"summary": summary, "response_model": None, "tags": ["alerts"], **more}
 
 
 _READ = _problems(401, 403, 429, 500, 503)
@@ -325,15 +334,30 @@ _BODIES = (AlertRequest, RevisionRequest, CancelRequest)
 _ANSWERS = (AcceptedOut, CancelledOut, StateOut, LiveOut, Policy, ProblemOut, HealthOut, ReadyOut, ProblemTypeOut)
 
 
-def openapi(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI 3.1 document: FastAPI's, with the bodies that are read raw."""
+def openapi(app: FastAPI, policy: Policy, now_ms: int) -> dict[str, Any]:
+    """The OpenAPI 3.1 document: FastAPI's, with the bodies that are read raw, and examples of now."""
     document = app.openapi()
+    document["info"]["description"] = _DESCRIPTION
+    shown = examples(policy, now_ms)
     components = document["components"] = {"schemas": schemas_of(*_BODIES, *_ANSWERS)}
     components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
     for path in document["paths"].values():
         for call in path.values():
             _without_framework_errors(call)
+            _show(call, shown)
     return document
+
+
+def _show(call: dict[str, Any], shown: dict[str, Named]) -> None:
+    """Put these examples to the bodies and answers of a call, and to the id in its path."""
+    for part in (call.get("requestBody", {}), *call["responses"].values()):
+        for media in part.get("content", {}).values():
+            model = media["schema"].get("$ref", "").rpartition("/")[2]
+            if model in shown:
+                media["examples"] = shown[model]
+    for parameter in call["parameters"]:
+        if parameter["name"] == "alert_id":
+            parameter["example"] = alert_id(shown)
 
 
 def _without_framework_errors(call: dict[str, Any]) -> None:

@@ -1,53 +1,98 @@
-"""The page at /docs, on which the calls can be tried.
+"""What the api listener shows without a token: two pages for people, the files that they load, and the documents.
 
-Its files are sent from memory, a slice at a time: so who does not read one holds a slice of it, and no descriptor.
+All is sent from memory, a slice at a time: so who does not read it holds a slice, and no descriptor. A browser asks
+each time whether its copy is still good (ETag). A page may load and run what is from here, and nothing else.
 """
 
 import functools
-from collections.abc import AsyncIterator
-from pathlib import Path
+import hashlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from importlib import resources
 
-import swagger_ui_bundle
-from fastapi import FastAPI, Response
-from fastapi.openapi.docs import get_swagger_ui_html
-from starlette.responses import HTMLResponse, StreamingResponse
+from fastapi import FastAPI, Request, Response
+from starlette.responses import RedirectResponse, StreamingResponse
 
 from .. import problems
 from ..problems import Problem
 
 SLICE_BYTES = 64 * 1024
-SCRIPT, STYLE, ICON = "swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png"
 
-_FILES = {SCRIPT: "text/javascript", STYLE: "text/css", ICON: "image/png"}
+_OURS, _SWAGGER_UI = "geocast.net", "fastapi_offline"  # packages with a folder `static`
+_FILES = {
+    "calls.html": (_OURS, "text/html"),
+    "calls.js": (_OURS, "text/javascript"),
+    "pages.css": (_OURS, "text/css"),
+    "icon.svg": (_OURS, "image/svg+xml"),
+    "swagger-ui-bundle.js": (_SWAGGER_UI, "text/javascript"),
+    "swagger-ui.css": (_SWAGGER_UI, "text/css"),
+}
+_HEADERS = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+        "img-src 'self' data:; "  # Swagger UI's style sheet brings its icons with it
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
 
 
-def add_pages(app: FastAPI) -> None:
-    """Add the page and its files."""
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Something as it is sent, and the tag by which a browser asks for it again."""
+
+    content: bytes
+    media_type: str
+    tag: str
+
+    @classmethod
+    def of(cls, content: bytes, media_type: str) -> "Shown":
+        """This content, under a tag that no other has."""
+        return cls(content, media_type, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
+
+    def answer(self, request: Request) -> Response:
+        """200 with the content, or 304 to who has it already (RFC 9110, 13.1.2)."""
+        headers = {**_HEADERS, "ETag": self.tag}
+        if self.tag in request.headers.get("If-None-Match", ""):
+            return Response(status_code=304, headers=headers)
+        headers["Content-Length"] = str(len(self.content))
+        return StreamingResponse(self._slices(), 200, headers, self.media_type)
+
+    async def _slices(self) -> AsyncIterator[bytes]:
+        for start in range(0, len(self.content), SLICE_BYTES):
+            yield self.content[start : start + SLICE_BYTES]
+
+
+def add_pages(app: FastAPI, made: Mapping[str, Callable[[], Shown]]) -> None:
+    """Add the page of the calls with its files, the way to it from `/`, and what is `made`, by path."""
+
+    @app.get("/", include_in_schema=False)
+    async def start() -> Response:
+        return RedirectResponse("/docs")
 
     @app.get("/docs", include_in_schema=False)
-    async def docs() -> HTMLResponse:
-        return get_swagger_ui_html(
-            openapi_url="/openapi.json",
-            title="geocast api",
-            swagger_js_url=f"/docs/{SCRIPT}",
-            swagger_css_url=f"/docs/{STYLE}",
-            swagger_favicon_url=f"/docs/{ICON}",
-        )
+    async def calls(request: Request) -> Response:
+        return _file("calls.html").answer(request)
+
+    for path, make in made.items():
+        _add_made(app, path, make)
 
     @app.get("/docs/{name}", include_in_schema=False)
-    async def file(name: str) -> Response:
+    async def file(request: Request, name: str) -> Response:
         if name not in _FILES:
             raise Problem(problems.NOT_FOUND)
-        content = _content(name)
-        length = {"Content-Length": str(len(content))}
-        return StreamingResponse(_slices(content), 200, length, _FILES[name])
+        return _file(name).answer(request)
+
+
+def _add_made(app: FastAPI, path: str, make: Callable[[], Shown]) -> None:
+    @app.get(path, include_in_schema=False)
+    async def show(request: Request) -> Response:
+        return make().answer(request)
 
 
 @functools.cache
-def _content(name: str) -> bytes:
-    return (Path(swagger_ui_bundle.swagger_ui_path) / name).read_bytes()
-
-
-async def _slices(content: bytes) -> AsyncIterator[bytes]:
-    for start in range(0, len(content), SLICE_BYTES):
-        yield content[start : start + SLICE_BYTES]
+def _file(name: str) -> Shown:
+    package, media_type = _FILES[name]
+    return Shown.of(resources.files(package).joinpath("static", name).read_bytes(), media_type)

@@ -1,0 +1,82 @@
+"""The examples of the OpenAPI document: bodies that this node takes as they are, and what it answers to them.
+
+They are of the present minute and in a category of the policy in force. In their order in the document they are the
+life of one alert. Whoever sends them alarms nobody, for their status is `test` (R6), and whoever sends one twice
+repeats it (H3): the same minute has the same examples.
+"""
+
+from typing import Any
+
+from ..clock import format_time
+from ..policy import Category, Policy
+
+STEP_MS = 60_000  # how long the examples stay the same
+LAT, LNG, RADIUS_M = 32.7767, -96.797, 800
+PUBLISHED = {"lat": 32.77651106192115, "lng": -96.79535520104106}  # of LAT, LNG at resolution 9 (B1)
+WIDER_M = 220  # by so much (B2)
+
+Named = dict[str, dict[str, Any]]
+
+
+def examples(policy: Policy, now_ms: int) -> dict[str, Named]:
+    """OpenAPI's Example Objects by the name of the model that they are of, and by their own."""
+    key, category = max(policy.categories.items(), key=lambda item: item[1].max_age_s - item[1].min_life_s)
+    began_ms = now_ms - now_ms % STEP_MS
+    began, ends = format_time(began_ms), format_time(began_ms + category.max_age_ms)
+    approval = {"reviewer": "desk-7", "approved_at": began}
+    least = {
+        "id": f"test-{began[:16]}",
+        "category": key,
+        "headline": "This is a test. Nothing has happened.",
+        "severity": "minor",
+        "status": "test",
+        "threat": "community",
+        "occurred_at": began,
+        "area": _circle(category),
+        "approval": approval,
+    }
+    most = {
+        **least,
+        "id": f"{least['id']}-2",
+        "description": "Two circles, and an end of its own.",
+        "expires_at": ends,
+        "area": [_circle(category), _circle(category, 0.02)],
+    }
+    revision = {**least, "revision": 2, "headline": "This is a test. Still nothing has happened."}
+    cancel = {"revision": 3, "reason": "The test is over.", "approval": approval}
+    return {
+        "AlertRequest": _named(("what is needed", least), ("every field", most)),
+        "RevisionRequest": _named(("the next revision", revision)),
+        "CancelRequest": _named(("the end", cancel)),
+        "Policy": _named(("one category", policy.model_copy(update={"categories": {key: category}}).model_dump())),
+        **_answers(least, category, began, ends),
+    }
+
+
+def alert_id(named: dict[str, Named]) -> str:
+    """The id of the alert whose life these examples are."""
+    return str(named["AlertRequest"]["what is needed"]["value"]["id"])
+
+
+def _circle(category: Category, north: float = 0.0) -> dict[str, Any]:
+    radius_m = min(max(RADIUS_M, category.min_radius_m), category.max_radius_m)
+    return {"type": "circle", "lat": LAT + north, "lng": LNG, "radius_m": radius_m}
+
+
+def _answers(sent: dict[str, Any], category: Category, began: str, ends: str) -> dict[str, Named]:
+    area = [{**_circle(category), **PUBLISHED}]
+    area[0]["radius_m"] += WIDER_M
+    accepted = {"id": sent["id"], "revision": 1, "issued_at": began, "expires_at": ends, "area": area}
+    kept = {name: value for name, value in sent.items() if name not in ("approval", "threat")}
+    alert = {**kept, **accepted, "title": category.title, "source": "desk-7"}
+    delivery = {"sent": 5200, "acked": 4800, "rounded": True}
+    return {
+        "AcceptedOut": _named(("accepted", accepted)),
+        "CancelledOut": _named(("cancelled", {"id": sent["id"], "revision": 3, "cancelled_at": began})),
+        "StateOut": _named(("live", {"state": "live", "alert": alert, "delivery": delivery})),
+        "LiveOut": _named(("one alert", {"alerts": [alert]})),
+    }
+
+
+def _named(*examples: tuple[str, Any]) -> Named:
+    return {name: {"value": value} for name, value in examples}

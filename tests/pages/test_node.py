@@ -1,0 +1,78 @@
+"""The pages of a node itself: its calls, tried as a person would, and its stream."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+
+import pytest
+from end_to_end.keys import DESK_SCOPE, Keys
+from end_to_end.node import Node
+from pages.conftest import PHONE, Shown
+
+Show = Callable[..., Shown]
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A node for all of these tests."""
+    with Node(tmp_path_factory.mktemp("node"), Keys()) as started:
+        yield started
+
+
+@pytest.fixture
+def open_page(show: Show, node: Node) -> Iterator[Callable[..., Shown]]:
+    """`open_page("/docs")`: a page of the node. It asks nobody else for anything; what went wrong fails the test."""
+    asked: set[str] = set()
+
+    def opening(path: str, **context: object) -> Shown:
+        shown = show("about:blank", **context)
+        shown.page.on("request", lambda request: asked.add(urlsplit(request.url).netloc))
+        shown.page.goto(f"{node.api.base_url}{path}")
+        return shown
+
+    yield opening
+    assert asked == {urlsplit(str(node.api.base_url)).netloc}
+
+
+def test_all_calls_are_listed_with_examples(open_page: Callable[..., Shown], node: Node):
+    """`/` leads to the page; it knows OpenAPI 3.1; nothing is refused by its Content-Security-Policy."""
+    shown = open_page("/")
+    assert shown.page.url.endswith("/docs")
+    document = node.api.get("/openapi.json").json()
+    count = sum(len(calls) for calls in document["paths"].values())
+    shown.until(f"document.querySelectorAll('.opblock').length === {count}", f"{count} calls are listed")
+    shown.page.click("#operations-alerts-publish .opblock-summary-control")
+    shown.has("#operations-alerts-publish .body-param__example", '"category"')
+    shown.picture("node-calls")
+
+
+def test_an_example_is_sent_from_the_page(open_page: Callable[..., Shown], node: Node):
+    """A token, "Try it out", "Execute": 201, and the alert is there; in the system's dark theme."""
+    shown = open_page("/docs", color_scheme="dark")
+    page = shown.page
+    page.click(".btn.authorize")
+    page.fill(".auth-container input", node.keys.token(scope=DESK_SCOPE))
+    page.click(".auth-btn-wrapper .authorize")
+    page.click(".auth-btn-wrapper .btn-done")
+    page.click("#operations-alerts-publish .opblock-summary-control")
+    page.click("#operations-alerts-publish .try-out__btn")
+    body = json.loads(page.input_value("#operations-alerts-publish textarea"))
+    page.click("#operations-alerts-publish .execute")
+    shown.has("#operations-alerts-publish .live-responses-table tbody .response-col_status", "201")
+    shown.picture("node-calls-dark")
+    assert shown.page.evaluate("document.documentElement.matches('.dark-mode')")
+    assert node.state(body["id"])["alert"]["headline"] == body["headline"]
+
+
+def test_the_page_of_the_stream_is_for_everybody(open_page: Callable[..., Shown]):
+    """All messages, on a phone and in the dark too; no violation of WCAG 2.1 A and AA; and a way to the calls."""
+    for name, context in (("light", {}), ("phone", {"viewport": PHONE}), ("dark", {"color_scheme": "dark"})):
+        shown = open_page("/docs/stream", **context)
+        shown.has("main", "hello")
+        assert shown.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert shown.violations() == []
+        shown.picture(f"node-stream-{name}")
+    shown.page.click("nav >> text=HTTP calls")
+    shown.has("#calls", "/v1/alerts")
