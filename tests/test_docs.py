@@ -186,7 +186,7 @@ def names_of_metrics():
             if not (isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant)):
                 continue
             kind, name = getattr(node.func, "id", ""), node.args[0].value
-            if kind == "gauge":
+            if kind in ("gauge", "gauges"):
                 found.add(f"geocast_{name}")
             elif kind in ("counter", "counters"):
                 found.add(f"geocast_{name}_total")

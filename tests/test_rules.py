@@ -82,6 +82,9 @@ def healthy():
         }.items():
             series[of_node(name, instance=instance)] = values
         series[of_node("geocast_accepted_total", instance=instance, kind="alert")] = rising(0.5)
+        series[of_node("geocast_reloads_total", instance=instance, result="failed")] = steady(0)
+        for file in ("keys", "revoked", "policy"):
+            series[of_node("geocast_settings_digest", instance=instance, file=file)] = steady(123456789012345)
         for slug in ("internal", "log-unavailable", "unauthorized", "insufficient-scope"):
             series[of_node("geocast_refused_total", instance=instance, type=slug)] = steady(0)
         for le in ("0.5", "2", "5", "+Inf"):
@@ -114,6 +117,8 @@ CASES = {
     "GeocastStreamProcessMissing": ({a("geocast_stream_processes_missing"): then(0, 1)}, ()),
     "GeocastRestarting": ({a("geocast_stream_restarts_total"): then(0, 1, by=0.2)}, ()),
     "GeocastInternalErrors": ({a("geocast_refused_total", type="internal"): then(0, 1)}, ()),
+    "GeocastReloadFailed": ({a("geocast_reloads_total", result="failed"): then(0, 1)}, ()),
+    "GeocastSettingsDiffer": ({a("geocast_settings_digest", file="keys"): steady(123456789012346)}, ()),
     "GeocastLogWritesFail": ({a("geocast_refused_total", type="log-unavailable"): then(0, 1, by=1)}, ()),
     "GeocastDeaf": ({a("geocast_log_silence_seconds"): then(0.5, 1, by=30)}, ()),
     "GeocastBehind": ({a("geocast_log_sequence"): then(0, 2 * BREAKS, rises=1)}, ()),

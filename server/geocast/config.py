@@ -49,6 +49,7 @@ class Settings:
     log_replicas: int = 0
     allow_volatile_log: bool = False
     keys: Path | None = None
+    revoked: Path | None = None
     policy: Path | None = None
     origins: tuple[str, ...] = ()
     workers: int = 1

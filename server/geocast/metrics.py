@@ -77,6 +77,14 @@ def gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(f"geocast_{name}", text, value=value)
 
 
+def gauges(name: str, text: str, label: str, values: Iterable[tuple[str, float]]) -> Metric:
+    """The gauge `geocast_NAME` with one label: a value of the gauge for each value of the label."""
+    family = GaugeMetricFamily(f"geocast_{name}", text, labels=[label])
+    for key, value in values:
+        family.add_metric([key], value)
+    return family
+
+
 def counter(name: str, text: str, value: float) -> Metric:
     """The counter `geocast_NAME_total` without labels, as it is now."""
     return CounterMetricFamily(f"geocast_{name}", text, value=value)

@@ -185,13 +185,19 @@ def load(path: Path | None) -> Policy:
 
     Raises ConfigError, in one line that names the file and the first thing wrong with it.
     """
-    if path is None:
+    try:
+        return parse(None if path is None else path.read_bytes(), path)
+    except OSError as error:
+        raise ConfigError(f"policy {path}: {error.strerror}") from None
+
+
+def parse(data: bytes | None, path: Path | None) -> Policy:
+    """The policy in the TOML that was read at `path`, or the built-in one. Raises ConfigError, as `load` does."""
+    if data is None:
         text = resources.files(__package__).joinpath("policies", f"{BUILT_IN}.toml").read_text("utf-8")
         return Policy.model_validate(tomllib.loads(text))
     try:
-        return Policy.model_validate(tomllib.loads(path.read_text("utf-8")))
-    except OSError as error:
-        raise ConfigError(f"policy {path}: {error.strerror}") from None
+        return Policy.model_validate(tomllib.loads(data.decode()))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"policy {path}: not TOML: {error}") from None
     except ValidationError as error:

@@ -65,6 +65,10 @@ class Publishing:
         self._policy = policy
         self._clock = clock
 
+    def under(self, policy: Policy) -> "Publishing":
+        """The same calls under another policy. Calls of this one that are under way go on under its own."""
+        return Publishing(self._log, policy, self._clock, self._appended)
+
     async def publish(
         self, body: Mapping[str, Any], publisher: Publisher, *, dry_run: bool = False
     ) -> Outcome[Revision]:

@@ -41,7 +41,7 @@ from .fields import Id, Latitude, Longitude, RevisionNumber, StrictModel, broken
 from .frames import Wire
 from .matching.filters import Filter
 from .scopes import RECEIVE, TEST
-from .tokens import Grant, Tokens
+from .tokens import Grant, Proof, Tokens
 
 HEARTBEAT_S = 25  # if --heartbeat-s says nothing else
 RETRY_MIN_MS, RETRY_MAX_MS = 1_000, 30_000
@@ -295,7 +295,7 @@ class Session:
     `row` is -1 until `hello` has been taken, and again once the connection has left the hub.
     """
 
-    __slots__ = ("_audience", "_peer", "_sub", "_tokens", "row", "wire")
+    __slots__ = ("_audience", "_peer", "_proof", "_tokens", "row", "wire")
 
     def __init__(self, peer: Peer, wire: Wire, audience: Audience, tokens: Tokens) -> None:
         self._peer = peer
@@ -303,7 +303,11 @@ class Session:
         self.row = -1
         self._audience = audience
         self._tokens = tokens
-        self._sub: str | None = None  # of the first token; every later one has to have the same (M4)
+        self._proof: Proof | None = None  # of the last token; a later one has to have the same `sub` (M4)
+
+    def may_stay(self) -> bool:
+        """Whether its token, if it has one, stands by the keys and revocations that are in force now (BA3)."""
+        return self._proof is None or self._tokens.stands(self._proof)
 
     def receive(self, payload: bytes, now: Now) -> None:
         """Take the payload of one message. Raises SessionClosed for the mistakes that end a session (X2 to X5)."""
@@ -366,11 +370,11 @@ class Session:
     def _grant(self, token: str, now: Now) -> Grant:
         """What the token grants. From now on this token alone counts (T6). Raises SessionClosed."""
         grant = self._tokens.check(token, now)
-        if grant is None or self._sub not in (None, grant.sub):
+        if grant is None or (self._proof is not None and self._proof.sub != grant.sub):
             raise SessionClosed(closing.BAD_TOKEN)
         if RECEIVE not in grant.scopes:
             raise SessionClosed(closing.NOT_ALLOWED)
-        self._sub = grant.sub
+        self._proof = grant.proof
         return grant
 
 

@@ -9,9 +9,9 @@ import json
 import secrets
 from base64 import urlsafe_b64decode
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeGuard
 
 import jwt
 from jwt import PyJWK
@@ -34,20 +34,51 @@ _OPTIONS: Any = {"require": ["aud", "sub", "exp"], "verify_exp": False, "verify_
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a good token says: who, with which scopes, and until when (ms since 1970)."""
+    """What a good token says: who, with which scopes, and until when (ms since 1970).
+
+    `proof` is what has to stay in force for it to stay good.
+    """
 
     sub: str
     scopes: frozenset[str]
     expires_at: int
+    proof: "Proof | None" = field(default=None, compare=False)
+
+
+class Proof(NamedTuple):
+    """What a token is good by, beside its time: the key that signed it, and when (s since 1970; None: it is not said).
+
+    The key is compared by identity: `Tokens` keeps a key for as long as it stays the same.
+    """
+
+    sub: str
+    key: PyJWK
+    issued_at: float | None
 
 
 class Tokens:
-    """Checks tokens against a set of keys, by their `kid`. `required`: whether a subscriber has to have a token."""
+    """Checks tokens against the keys in force, by their `kid`. `required`: whether a subscriber has to have a token."""
 
-    def __init__(self, keys: Mapping[str, PyJWK], *, required: bool = True) -> None:
-        self._keys = dict(keys)
+    def __init__(
+        self, keys: Mapping[str, PyJWK], revoked: Mapping[str, float] | None = None, *, required: bool = True
+    ) -> None:
+        """`revoked`: `sub` -> the time, in s since 1970, before which its tokens are no good (`revoked.py`)."""
         self.required = required
+        self.keys: Mapping[str, PyJWK] = {}
+        self.replace(keys, revoked or {})
+
+    def replace(self, keys: Mapping[str, PyJWK], revoked: Mapping[str, float]) -> None:
+        """Have these keys and revocations in force. A key that is the same as before stays the same object."""
+        self.keys = {kid: _kept(self.keys.get(kid), key) for kid, key in keys.items()}
+        self._revoked = dict(revoked)
         self._claims_once = functools.lru_cache(_SEEN_AGAIN)(self._claims)
+
+    def stands(self, proof: Proof) -> bool:
+        """Whether a token that was good is good still, by the keys and revocations in force; its time is not judged."""
+        if not any(proof.key is key for key in self.keys.values()):
+            return False
+        before = self._revoked.get(proof.sub)
+        return before is None or (proof.issued_at is not None and proof.issued_at >= before)
 
     def check(self, token: str, now: Now, *, again: bool = False) -> Grant | None:
         """What `token` grants at `now`, or None if anything is wrong with it.
@@ -58,16 +89,23 @@ class Tokens:
         if len(token) > MAX_TOKEN_BYTES:
             return None
         try:
-            claims = self._claims_once(token) if again else self._claims(token)
+            key, claims = self._claims_once(token) if again else self._claims(token)
         # Beside its own errors PyJWT lets KeyError, TypeError, ValueError and RecursionError out of hostile input.
         except (PyJWTError, KeyError, TypeError, ValueError, RecursionError, OverflowError):
             return None
-        return _grant(claims, now.wall_ms)
+        grant = _grant(key, claims, now.wall_ms)
+        return grant if grant is not None and grant.proof is not None and self.stands(grant.proof) else None
 
-    def _claims(self, token: str) -> Mapping[str, Any]:
-        key = self._keys[_kid(token)]
+    def _claims(self, token: str) -> tuple[PyJWK, Mapping[str, Any]]:
+        key = self.keys[_kid(token)]
         claims: dict[str, Any] = jwt.decode(token, key, [key.algorithm_name], audience=AUDIENCE, options=_OPTIONS)
-        return claims
+        return key, claims
+
+
+def _kept(old: PyJWK | None, new: PyJWK) -> PyJWK:
+    """The old key if the new one is the same, whatever else may have changed of what the set says of it."""
+    is_same = old is not None and old.algorithm_name == new.algorithm_name and old.key == new.key
+    return old if old is not None and is_same else new
 
 
 def _kid(token: str) -> str:
@@ -79,17 +117,22 @@ def _kid(token: str) -> str:
     return kid
 
 
-def _grant(claims: Mapping[str, Any], now_ms: int) -> Grant | None:
-    """The grant in verified `claims`, or None. There is no leeway: `exp` reached is expired (RFC 7519, 4.1.4)."""
+def _grant(key: PyJWK, claims: Mapping[str, Any], now_ms: int) -> Grant | None:
+    """The grant in `claims`, which `key` has verified, or None.
+
+    There is no leeway: `exp` reached is expired (RFC 7519, 4.1.4).
+    """
     sub, exp, nbf, scope = claims["sub"], claims["exp"], claims.get("nbf", 0), claims.get("scope", "")
     if not (isinstance(sub, str) and sub and isinstance(scope, str) and _is_date(exp) and _is_date(nbf)):
         return None
     if exp * 1000 <= now_ms or nbf * 1000 > now_ms:
         return None
-    return Grant(sub, frozenset(scope.split(" ")), int(exp * 1000))
+    issued_at = claims.get("iat")
+    proof = Proof(sub, key, float(issued_at) if _is_date(issued_at) else None)
+    return Grant(sub, frozenset(scope.split(" ")), int(exp * 1000), proof)
 
 
-def _is_date(value: object) -> bool:
+def _is_date(value: object) -> TypeGuard[float]:
     """A NumericDate (RFC 7519, section 2) that a clock can reach."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 253_402_300_799
 
@@ -100,18 +143,23 @@ def _is_date(value: object) -> bool:
 def load_keys(path: Path) -> dict[str, PyJWK]:
     """The keys of a JWKS file (RFC 7517), by `kid`. Raises ConfigError, which names the file and the key."""
     try:
-        keys = json.loads(path.read_text("utf-8"))["keys"]
-        return _key_set(keys, path)
+        return parse_keys(path.read_bytes(), path)
     except OSError as error:
         raise ConfigError(f"keys {path}: {error.strerror}") from None
+
+
+def parse_keys(data: bytes, source: object) -> dict[str, PyJWK]:
+    """The keys of a JWKS (RFC 7517), by `kid`. Raises ConfigError, which names where they are from and the key."""
+    try:
+        return _key_set(json.loads(data.decode())["keys"], source)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise ConfigError(f"keys {path}: not a JWK set (an object with a list of keys)") from None
+        raise ConfigError(f"keys {source}: not a JWK set (an object with a list of keys)") from None
 
 
-def _key_set(keys: Iterable[Mapping[str, Any]], path: Path) -> dict[str, PyJWK]:
+def _key_set(keys: Iterable[Mapping[str, Any]], source: object) -> dict[str, PyJWK]:
     found: dict[str, PyJWK] = {}
     for number, jwk in enumerate(keys, start=1):
-        where = f"keys {path}: key {number}"
+        where = f"keys {source}: key {number}"
         kid, algorithm = jwk.get("kid"), jwk.get("alg")
         if not isinstance(kid, str) or not kid or kid in found:
             raise ConfigError(f"{where}: needs a kid of its own")
@@ -128,7 +176,7 @@ def _key_set(keys: Iterable[Mapping[str, Any]], path: Path) -> dict[str, PyJWK]:
             raise ConfigError(f"{where}: is too short for {algorithm}: {MIN_BITS} (RFC 7518)")
         found[kid] = key
     if not found:
-        raise ConfigError(f"keys {path}: holds no key")
+        raise ConfigError(f"keys {source}: holds no key")
     return found
 
 

@@ -120,10 +120,14 @@ class Node:
     def _ready(self) -> bool:
         assert self.process
         assert self.process.poll() is None, f"the node ended by itself:\n{self.output()}"
+        return self.api_status() == 200
+
+    def api_status(self) -> int | None:
+        """What `/readyz` answers; None if nobody does."""
         try:
-            return self.api.get("/readyz").status_code == 200
+            return self.api.get("/readyz").status_code
         except httpx.TransportError:
-            return False
+            return None
 
     def own_clock(self) -> WallClock:
         """Give it a wall clock of its own, before it starts."""

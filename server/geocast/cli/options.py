@@ -57,6 +57,7 @@ _OPTIONS = (
     ),
     _option("--allow-volatile-log", is_flag=True, help="Accept a Redis that forgets alerts when it ends."),
     _option("--keys", type=click.Path(path_type=Path), help="Public keys that tokens are checked against (JWKS)."),
+    _option("--revoked", type=click.Path(path_type=Path), help="Whose tokens are good no more (TOML)."),
     _option("--policy", type=click.Path(path_type=Path), help="What may be published (TOML); built-in if left out."),
     _option("--origins", default="", metavar="LIST", help="Origins of browsers that may connect, separated by commas."),
     _option("--workers", type=click.IntRange(1, 256), default=1, help="Processes that share the stream listener."),

@@ -24,3 +24,8 @@ class Api:
     unready: Callable[[], list[str]]
     draining: bool = False
     requests: int = field(default=0, init=False)  # under way
+
+    def adopt(self, policy: Policy) -> None:
+        """Have this policy in force. Requests that are under way go on by the one that they began with."""
+        self.policy = policy
+        self.publishing = self.publishing.under(policy)

@@ -441,6 +441,11 @@ class Connection(asyncio.Protocol):
         self._leave()
         self._transport.abort()
 
+    def recheck(self) -> None:
+        """End the session if its token is good no more by what is in force now (BA3)."""
+        if self._session is not None and self._session.row >= 0 and not self._session.may_stay():
+            self.close(closing.BAD_TOKEN)
+
     def unsent_bytes(self) -> int:
         """How many bytes the transport has not sent."""
         return self._transport.get_write_buffer_size()

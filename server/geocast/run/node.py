@@ -10,7 +10,6 @@ import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from .. import policy
 from ..alertlog import AlertLog
 from ..alertlog.memory import MemoryLog
 from ..alertlog.sqlite import SqliteLog
@@ -22,7 +21,8 @@ from ..metrics import Metrics
 from ..net.api import Api
 from ..net.calls import serving
 from ..publishing import Publishing
-from ..tokens import Tokens
+from .in_force import InForce
+from .reloading import reloading
 
 logger = logging.getLogger(__name__)
 
@@ -78,20 +78,22 @@ async def purge_for_ever(keeper: LogKeeper) -> None:
         await asyncio.sleep(PURGE_S)
 
 
-async def run(settings: Settings, tokens: Tokens, listeners: Listeners) -> None:
+async def run(settings: Settings, in_force: InForce, listeners: Listeners) -> None:
     """Run a node on listening sockets until it is told to stop. Raises ConfigError if it can't be as configured."""
     clock = SystemClock()
     stop = Stop()
-    in_force = policy.load(settings.policy)
     metrics = Metrics()
+    metrics.watch(in_force.metrics)
 
     def asked() -> bool:
         return api.requests > 0
 
-    async with opened_log(settings) as alert_log:
-        delivery = Delivery(settings, tokens, clock, alert_log, metrics, asked)
-        publishing = Publishing(alert_log, in_force, clock)
-        api: Api = Api(publishing, alert_log, in_force, tokens, clock, metrics, delivery.unready)
+    async with reloading(in_force), opened_log(settings) as alert_log:
+        delivery = Delivery(settings, in_force.tokens, clock, alert_log, metrics, asked)
+        publishing = Publishing(alert_log, in_force.policy, clock)
+        api: Api = Api(publishing, alert_log, in_force.policy, in_force.tokens, clock, metrics, delivery.unready)
+        in_force.watch(delivery.reloaded)
+        in_force.watch(lambda: api.adopt(in_force.policy))
         async with (
             serving(api, listeners.api, listeners.metrics),
             delivery.serving(listeners.streams[0], stop.asked, stop.hurry),

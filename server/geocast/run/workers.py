@@ -17,6 +17,9 @@ Rule 6  Drain: the api process says "not ready", the stream processes drain side
         Should the supervisor die, the others drain too.
 Rule 7  Only the supervisor tells the others to end, each once, and once more for them to hurry. So they are in sessions
         of their own: Ctrl-C in a terminal is told to all processes of its session.
+Rule 8  The supervisor alone reads keys, revoked tokens and the policy, at the start and at each SIGHUP, and what it has
+        read is what the others have in force (`reloading.py`). A process that can't take it ends, and its replacement
+        has it.
 """
 
 import asyncio
@@ -35,27 +38,27 @@ from typing import Any
 import msgpack
 from prometheus_client.core import Metric
 
-from .. import policy
 from ..alertlog import AlertLog
 from ..clock import SystemClock
 from ..config import Listeners, Settings
 from ..delivery import FLUSH_S, Delivery, LogKeeper, background
-from ..errors import ConfigError
+from ..errors import ConfigError, trace
 from ..metrics import Export, Metrics, counter, export, gauge, lasting, merged
 from ..net.api import Api
 from ..net.calls import serving
-from ..policy import Policy
 from ..publishing import Publishing
-from ..tokens import Tokens
 from .channel import Channel, tell
 from .forking import WAITED_FOR, fork
+from .in_force import InForce
 from .node import Stop, open_log, opened_log, purge_for_ever
+from .reloading import Board
 
 logger = logging.getLogger(__name__)
 
 REPORT_S = 1.0  # between the reports of a stream process
 LATE_S = 4.0  # a stream process whose last report is older is missing
 QUICK_DEATH_S = 5.0  # a process that has lived shorter is restarted only after a second
+LOOK = b"look"  # the nudge that something may be new on the board; one without a word tells of the log
 GRACE_S = 10.0  # what a process has beyond the drain before it is killed
 
 
@@ -78,8 +81,7 @@ class _Shared:
     """What all processes of a node have from their supervisor: read once, so that no two can differ."""
 
     settings: Settings
-    tokens: Tokens
-    policy: Policy
+    in_force: InForce
 
 
 # ---- the supervisor ----------------------------------------------------------------------------------------------
@@ -117,8 +119,9 @@ class _Process:
 class _Supervisor:
     """Starts all processes, starts others in the place of those that die, and ends them (Rules 6 and 7)."""
 
-    def __init__(self, processes: Sequence[_Process]) -> None:
+    def __init__(self, processes: Sequence[_Process], reload: Callable[[], None]) -> None:
         self._processes = processes
+        self._reload = reload
         self._stopping = False
 
     def run(self) -> None:
@@ -152,6 +155,8 @@ class _Supervisor:
             came = signal.sigtimedwait(WAITED_FOR, max(0.0, until - time.monotonic()))
             number = came.si_signo if came else 0
         self._reap()
+        if number == signal.SIGHUP:
+            self._reload()
         return number in (signal.SIGTERM, signal.SIGINT)
 
     def _reap(self) -> None:
@@ -173,7 +178,7 @@ def _send(processes: Sequence[_Process], number: int) -> None:
 
 def supervise(
     settings: Settings,
-    tokens: Tokens,
+    in_force: InForce,
     listeners: Listeners,
     run: Callable[[Coroutine[Any, Any, None]], None],
 ) -> None:
@@ -181,7 +186,7 @@ def supervise(
 
     `run` runs a coroutine in a new event loop to its end.
     """
-    shared = _Shared(settings, tokens, policy.load(settings.policy))
+    shared = _Shared(settings, in_force)
     open_log(settings)  # imports what it takes
     _check_log(settings, run)
     signal.pthread_sigmask(signal.SIG_BLOCK, WAITED_FOR)
@@ -190,7 +195,14 @@ def supervise(
         sockets = [of_api, *([stream] for stream in listeners.streams)]
         named = zip(["api", *_names(settings)], sockets, strict=True)
         processes = [_process(Part(name, its, Path(folder)), shared, run) for name, its in named]
-        supervisor = _Supervisor(processes)
+        board = Board(Path(folder))
+
+        def reload() -> None:
+            in_force.reload(board.write)
+            for process in processes:
+                tell(Path(folder), process.part.name, LOOK)
+
+        supervisor = _Supervisor(processes, reload)
         supervisor.run()
         tell(Path(folder), "api", b"")
         supervisor.end(processes[1:], settings.drain_s + GRACE_S)
@@ -232,6 +244,20 @@ def _names(settings: Settings) -> list[str]:
     return [f"stream-{number}" for number in range(settings.workers)]
 
 
+def _looker(part: Part, shared: _Shared, stop: Stop) -> Callable[[], None]:
+    """What looks at the board, in a process that is not the supervisor (Rule 8)."""
+    board = Board(part.folder)
+
+    def look() -> None:
+        try:
+            board.look(shared.in_force)
+        except Exception as error:
+            logger.error("%s can't take what was reloaded, so it ends: %s", part.name, trace(error))
+            stop.ask()
+
+    return look
+
+
 # ---- a stream process --------------------------------------------------------------------------------------------
 
 
@@ -239,11 +265,21 @@ async def _run_stream(part: Part, shared: _Shared) -> None:
     stop = Stop()
     metrics = Metrics()
     async with opened_log(shared.settings) as alert_log:
-        delivery = Delivery(shared.settings, shared.tokens, SystemClock(), alert_log, metrics)
-        with contextlib.closing(Channel(part.folder, part.name, lambda _: alert_log.nudge())) as channel:
+        delivery = Delivery(shared.settings, shared.in_force.tokens, SystemClock(), alert_log, metrics)
+        shared.in_force.watch(delivery.reloaded)
+        look = _looker(part, shared, stop)
+
+        def received(nudge: bytes) -> None:
+            if nudge == LOOK:
+                look()
+            else:
+                alert_log.nudge()
+
+        with contextlib.closing(Channel(part.folder, part.name, received)) as channel:
 
             async def report() -> None:
                 while True:
+                    look()
                     told = {"name": part.name, "pid": os.getpid(), "unready": delivery.unready()}
                     channel.send("api", msgpack.packb(told | {"metrics": export(metrics.registry)}))
                     await asyncio.sleep(REPORT_S)
@@ -302,7 +338,7 @@ class _Reports:
 async def _run_api(part: Part, shared: _Shared) -> None:
     stop = Stop()
     async with opened_log(shared.settings) as alert_log:
-        with contextlib.closing(_ApiProcess(part, shared, alert_log)) as process:
+        with contextlib.closing(_ApiProcess(part, shared, alert_log, _looker(part, shared, stop))) as process:
             async with process.running(*part.listeners):
                 logger.info("api is ready on %s", shared.settings.api)
                 await stop.asked.wait()
@@ -312,17 +348,20 @@ async def _run_api(part: Part, shared: _Shared) -> None:
 class _ApiProcess:
     """The api listener of a node whose sessions are elsewhere."""
 
-    def __init__(self, part: Part, shared: _Shared, alert_log: AlertLog) -> None:
-        clock = SystemClock()
+    def __init__(self, part: Part, shared: _Shared, alert_log: AlertLog, look: Callable[[], None]) -> None:
+        clock, in_force = SystemClock(), shared.in_force
+        self._look = look
         self._names = _names(shared.settings)
         self._reports = _Reports(self._names)
         self._keeper = LogKeeper(alert_log, clock)
         self._channel = Channel(part.folder, part.name, self._received)
-        publishing = Publishing(alert_log, shared.policy, clock, self._appended)
+        publishing = Publishing(alert_log, in_force.policy, clock, self._appended)
         metrics = Metrics(self._reports.exports)
         metrics.watch(alert_log.metrics)
         metrics.watch(self._reports.metrics)
-        self.api = Api(publishing, alert_log, shared.policy, shared.tokens, clock, metrics, self._unready)
+        metrics.watch(in_force.metrics)
+        self.api = Api(publishing, alert_log, in_force.policy, in_force.tokens, clock, metrics, self._unready)
+        in_force.watch(lambda: self.api.adopt(in_force.policy))
 
     def close(self) -> None:
         """Close the channel to the other processes."""
@@ -331,12 +370,14 @@ class _ApiProcess:
     @contextlib.asynccontextmanager
     async def running(self, listener: socket.socket, metrics: socket.socket | None = None) -> AsyncIterator[None]:
         """Serve on these sockets for as long as the block runs."""
-        upkeep = background(self._watch_log(), purge_for_ever(self._keeper))
+        upkeep = background(self._watch_log(), self._look_for_ever(), purge_for_ever(self._keeper))
         async with upkeep, serving(self.api, listener, metrics):
             yield
 
     def _received(self, data: bytes) -> None:
-        if data:
+        if data == LOOK:
+            self._look()
+        elif data:
             self._reports.take(data)
         else:  # from the supervisor: the node is going away
             self.api.draining = True
@@ -353,3 +394,8 @@ class _ApiProcess:
         while True:
             await self._keeper.store({})
             await asyncio.sleep(FLUSH_S)
+
+    async def _look_for_ever(self) -> None:
+        while True:
+            self._look()
+            await asyncio.sleep(REPORT_S)

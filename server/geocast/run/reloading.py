@@ -1,0 +1,61 @@
+"""SIGHUP: read keys, revoked tokens and the policy anew, and never end by it, however early or late it comes (BA2).
+
+In one process the loop is told of it. In several the supervisor is; it reads and parses, leaves the result as a file
+in the folder of the channels (the *board*), and nudges the others, which look there. A nudge that is lost costs a
+second: they look by themselves as often. A process that is started later is forked with what is in force.
+"""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from ..delivery import background
+from .in_force import InForce
+
+
+@contextlib.asynccontextmanager
+async def reloading(in_force: InForce) -> AsyncIterator[None]:
+    """Reload at each SIGHUP for as long as the block runs. Several that come at once are one.
+
+    Before it the caller has blocked the signal, so one that comes too early waits. After it, it is ignored.
+    """
+    asked, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    async def reload_when_asked() -> None:
+        while True:
+            await asked.wait()
+            asked.clear()
+            in_force.reload()
+
+    # Not by the loop's `add_signal_handler`: when the loop is closed it would put back what ends the process.
+    signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(asked.set))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+    try:
+        async with background(reload_when_asked()):
+            yield
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+class Board:
+    """A file by which the supervisor hands what is in force to the other processes of the node."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "in-force"
+        self._seen = (0, 0)  # inode and time of what was last read
+
+    def write(self, packed: bytes) -> None:
+        """Leave it there, whole at once. Raises OSError."""
+        beside = self._path.with_suffix(".new")
+        beside.write_bytes(packed)
+        beside.replace(self._path)
+
+    def look(self, in_force: InForce) -> None:
+        """Take what is there, if it is new."""
+        with contextlib.suppress(FileNotFoundError):
+            found = self._path.stat()
+            if (found.st_ino, found.st_mtime_ns) != self._seen:
+                self._seen = found.st_ino, found.st_mtime_ns
+                in_force.take(self._path.read_bytes())
