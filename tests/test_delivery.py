@@ -27,8 +27,8 @@ class Reading:
         settings = Settings(Address("127.0.0.1", 1), Address("127.0.0.1", 2), "memory:", max_sessions=4)
         self.metrics = Metrics()
         self.delivery = Delivery(settings, Tokens({}, required=False), self.clock, self.log, self.metrics)
-        self._task = asyncio.ensure_future(self.delivery._follow())
-        await self.delivery._caught_up.wait()
+        self._task = asyncio.ensure_future(self.delivery._reader.read_for_ever())
+        await self.delivery._reader.caught_up.wait()
         return self
 
     async def __aexit__(self, *_):
@@ -44,7 +44,7 @@ class Reading:
         await self.log.append(entry)
         for _ in range(30):  # turns of the loop, no time
             await asyncio.sleep(0)
-        assert self.delivery._position == await self.log.tail()
+        assert self.delivery._reader.position == await self.log.tail()
 
 
 def run(main):
@@ -139,7 +139,7 @@ def test_what_has_ended_here_is_not_live_again_when_the_log_is_read_anew_and_the
         async with Reading(a_revision()) as reading:
             reading.clock.advance(2_000)
             reading.delivery._hub.sweep(reading.clock.now())
-            await reading.delivery._apply_all([(1, a_revision())])
+            await reading.delivery._reader._apply_all([(1, a_revision())])
             reading.clock.wall_ms -= 48 * HOUR_MS
             reading.delivery._hub.sweep(reading.clock.now())
             assert reading.live() == set()

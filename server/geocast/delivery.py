@@ -18,10 +18,11 @@ from prometheus_client.core import Metric
 
 from . import closing, config
 from .alert import Entry
-from .alertlog import HEARTBEAT_S, AlertLog, Counts, Positioned
+from .alertlog import AlertLog
 from .clock import Clock, StepWatch
 from .config import Settings
-from .errors import LogUnavailable, trace
+from .errors import trace
+from .following import LogKeeper, LogReader
 from .hub import LOOK_S, Flight, Hub
 from .metrics import Metrics, counter, counters, gauge
 from .net.aio import open_sender
@@ -39,10 +40,6 @@ ROWS_WHILE_ASKED = 32
 TICK_S = 0.05  # between sweeps while a connection has a deadline that is near, or alerts are being sent or let go
 REST_S = 0.5  # between sweeps of a process without connections: what ends then concerns nobody
 FLUSH_S = 1.0  # between writes of delivery counts
-PURGE_S = 60.0  # between looks for alerts that the log may forget
-DEAF_S = 3 * HEARTBEAT_S  # if the log reader has given nothing for so long, not even an empty batch, it is stuck
-RETRY_S = 0.25  # between attempts to read a log that could not be read
-APPLY_AT_ONCE = 64  # entries that are applied before the loop may look at its sockets
 DRAIN_BATCH = 128  # sessions that are told 1012 at once
 RECHECK_BATCH = 256  # sessions whose tokens are judged anew at once: 3 ms if all of them end
 UNSAID_SHARE = 1 / 10  # of all descriptors: as many connections may be without a `hello`
@@ -138,42 +135,6 @@ def _collect_and_freeze() -> None:
     gc.freeze()
 
 
-class LogKeeper:
-    """Knows whether the log can be used, stores delivery counts in it, and has it forget old alerts."""
-
-    def __init__(self, alert_log: AlertLog, clock: Clock) -> None:
-        self.error: str | None = None  # why the log could not be written or read last time
-        self._log = alert_log
-        self._clock = clock
-
-    async def store(self, counts: Mapping[str, Counts]) -> bool:
-        """Store counts. With none to store, it still finds out whether a log that failed has recovered."""
-        try:
-            await self._log.add_counts(counts)
-        except LogUnavailable as error:
-            self.failed("written", error)
-            return False
-        if self.error is not None:
-            logger.warning("the log can be used again")
-            self.error = None
-        return True
-
-    async def purge(self) -> None:
-        """Have the log forget old alerts. If it can't now, it will the next time."""
-        with contextlib.suppress(LogUnavailable):
-            await self._log.purge(self._clock.now().wall_ms)
-
-    def failed(self, what: str, error: LogUnavailable) -> None:
-        """Note that the log could not be read or written, and log the first of such failures in a row."""
-        if self.error is None:
-            logger.error("the log can't be %s: %s", what, error)
-        self.error = str(error)
-
-    def unready(self) -> list[str]:
-        """Why a process that needs the log is not ready."""
-        return [] if self.error is None else [f"log unreachable: {self.error}"]
-
-
 class Delivery:
     """The stream side of a process: its hub, its connections and its reader of the log. See the module."""
 
@@ -208,14 +169,10 @@ class Delivery:
             origins=settings.origins,
             loopback_origins=settings.dev,
         )
-        self._caught_up = asyncio.Event()
         self._reloaded = asyncio.Event()
-        self._position = 0
-        self._left_out_until = 0  # what ended before this, in ms since 1970, was left out when the log was read
-        self._applied = 0  # entries since the start
+        self._reader = LogReader(alert_log, clock, self._hub.live, self._apply, self.keeper)
         self._steps = StepWatch(clock.now())
         self._collector = Collector(clock)
-        self._heard = time.monotonic()  # when the log last gave something, in seconds of the monotonic clock
         metrics.watch(self._read_metrics)
 
     @contextlib.asynccontextmanager
@@ -224,10 +181,12 @@ class Delivery:
 
         The block begins when subscribers are let in, or when `stop` is set before that.
         """
-        async with background(self._follow(), self._tick(), self._store_counts_for_ever(), self._recheck_for_ever()):
-            await _first_of(float("inf"), self._caught_up, stop)
+        async with background(
+            self._reader.read_for_ever(), self._tick(), self._store_counts_for_ever(), self._recheck_for_ever()
+        ):
+            await _first_of(float("inf"), self._reader.caught_up, stop)
             self._collector.start()
-            servers = await self._stream.listen(listener) if self._caught_up.is_set() else []
+            servers = await self._stream.listen(listener) if self._reader.caught_up.is_set() else []
             yield
             await self._drain(servers, hurry)
         await self._store_counts()
@@ -241,75 +200,15 @@ class Delivery:
     def unready(self) -> list[str]:
         """The reasons why this side is not ready, for `/readyz`; none if it is."""
         reasons = ["draining"] if self._stream.draining else []
-        reasons += [] if self._caught_up.is_set() else ["starting: reading the log"]
+        reasons += [] if self._reader.caught_up.is_set() else ["starting: reading the log"]
         reasons += self.keeper.unready()
-        if time.monotonic() - self._heard > DEAF_S:
-            reasons.append(f"log reader stuck for more than {DEAF_S:g} s")
-        return reasons
+        return reasons + self._reader.unready()
 
     # ---- the log -------------------------------------------------------------------------------------------------
 
-    async def _follow(self) -> None:
-        """Apply every entry of the log, for ever. What ended before this began is left out."""
-        self._left_out_until = self._clock.now().wall_ms
-        while True:
-            try:
-                batches = self._log.follow(self._position, self._left_out_until)
-                async with contextlib.aclosing(batches):
-                    async for batch in batches:
-                        self._heard = time.monotonic()
-                        if batch:
-                            await self._apply_all(batch)
-                        else:
-                            self._caught_up.set()
-                        await self._make_up_for_a_clock_ahead()
-            except LogUnavailable as error:
-                self.keeper.failed("read", error)
-            except Exception as error:
-                logger.error("the log reader failed: %s", trace(error))
-            await asyncio.sleep(RETRY_S)
-
-    async def _apply_all(self, batch: Sequence[Positioned]) -> None:
-        """Apply what was read, and let the loop look at its sockets now and then, between alerts (LogF4)."""
-        applied = 0
-        for (position, entry), (_, following) in zip(batch, [*batch[1:], (0, None)], strict=True):
-            self._position = position
-            self._apply(entry)
-            applied += 1
-            if applied >= APPLY_AT_ONCE and (following is None or following.id != entry.id):
-                applied = 0
-                await asyncio.sleep(0)
-
     def _apply(self, entry: Entry) -> None:
-        self._applied += 1
         self._hub.deliver(entry, self._clock.now())
         self._pump.wake()
-
-    async def _make_up_for_a_clock_ahead(self) -> None:
-        """Read the log again if the wall clock says that what was left out of it has not ended after all.
-
-        An alert is judged by its last entry: what was given before and has ended since does not begin anew.
-        """
-        now, live = self._clock.now(), self._hub.live
-        until = max(self._left_out_until, live.missed_until)
-        if now.wall_ms >= until:
-            return
-        logger.warning("the wall clock was ahead when the log was read; reading what was taken for ended")
-        chains: dict[str, list[Entry]] = {}
-        batches = self._log.follow(0, now.wall_ms)
-        async with contextlib.aclosing(batches):
-            async for batch in batches:
-                if not batch:
-                    break
-                for _, entry in batch:
-                    chains.setdefault(entry.id, []).append(entry)
-        self._left_out_until = now.wall_ms
-        live.correct(now)
-        for number, chain in enumerate(chains.values(), start=1):
-            for entry in chain if chain[-1].ends_at < until else ():
-                self._apply(entry)
-            if number % APPLY_AT_ONCE == 0:
-                await asyncio.sleep(0)
 
     async def _store_counts_for_ever(self) -> None:
         while True:
@@ -335,7 +234,7 @@ class Delivery:
                 self._stream.sweep()
                 if self._hub.busy:
                     self._pump.wake()
-                self._collector.look(self._stream.arrivals + self._applied, self._pump.idle.is_set())
+                self._collector.look(self._stream.arrivals + self._reader.applied, self._pump.idle.is_set())
             except Exception as error:
                 logger.error("a sweep failed: %s", trace(error))
 
@@ -393,8 +292,8 @@ class Delivery:
         yield gauge("slow_sessions", "Sessions whose transport has unsent bytes", hub.slow())
         yield gauge("unsent_bytes", "Bytes that transports have not sent", stream.unsent_bytes())
         yield gauge("oldest_flight_seconds", "Age of the oldest fan-out under way", oldest_s)
-        yield gauge("log_position", "Position of the last entry applied", self._position)
-        yield counter("log_applied", "Entries of the log applied", self._applied)
+        yield gauge("log_position", "Position of the last entry applied", self._reader.position)
+        yield counter("log_applied", "Entries of the log applied", self._reader.applied)
         yield counter("sends", "Frames of alerts and cancels handed to transports", hub.sends)
         yield gauge("stream_processes_unbatched", "Processes that send one by one", self._sender is None)
         yield counter("acks", "Acknowledgements counted", hub.live.acks)

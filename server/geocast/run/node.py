@@ -15,8 +15,9 @@ from ..alertlog.memory import MemoryLog
 from ..alertlog.sqlite import SqliteLog
 from ..clock import SystemClock
 from ..config import REDIS_SCHEMES, Listeners, Settings
-from ..delivery import PURGE_S, Delivery, LogKeeper, background
+from ..delivery import Delivery, background
 from ..errors import ConfigError
+from ..following import PURGE_S, LogKeeper
 from ..metrics import Metrics
 from ..net.api import Api
 from ..net.calls import serving

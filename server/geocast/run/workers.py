@@ -41,8 +41,9 @@ from prometheus_client.core import Metric
 from ..alertlog import AlertLog
 from ..clock import SystemClock
 from ..config import Listeners, Settings
-from ..delivery import FLUSH_S, Delivery, LogKeeper, background
+from ..delivery import FLUSH_S, Delivery, background
 from ..errors import ConfigError, trace
+from ..following import LogKeeper
 from ..metrics import Export, Metrics, counter, export, gauge, lasting, merged
 from ..net.api import Api
 from ..net.calls import serving

@@ -1,0 +1,148 @@
+"""How a process uses the log: it reads all of it, in order and for ever, and knows whether it can be used."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from .alert import Entry
+from .alertlog import HEARTBEAT_S, AlertLog, Counts, Positioned
+from .clock import Clock
+from .errors import LogUnavailable, trace
+from .live import LiveAlerts
+
+logger = logging.getLogger(__name__)
+
+PURGE_S = 60.0  # between looks for alerts that the log may forget
+DEAF_S = 3 * HEARTBEAT_S  # if the log has given nothing for so long, not even an empty batch, the reader is stuck
+RETRY_S = 0.25  # between attempts to read a log that could not be read
+APPLY_AT_ONCE = 64  # entries that are applied before the loop may look at its sockets
+
+
+class LogKeeper:
+    """Knows whether the log can be used, stores delivery counts in it, and has it forget old alerts."""
+
+    def __init__(self, alert_log: AlertLog, clock: Clock) -> None:
+        self.error: str | None = None  # why the log could not be written or read last time
+        self._log = alert_log
+        self._clock = clock
+
+    async def store(self, counts: Mapping[str, Counts]) -> bool:
+        """Store counts. With none to store, it still finds out whether a log that failed has recovered."""
+        try:
+            await self._log.add_counts(counts)
+        except LogUnavailable as error:
+            self.failed("written", error)
+            return False
+        if self.error is not None:
+            logger.warning("the log can be used again")
+            self.error = None
+        return True
+
+    async def purge(self) -> None:
+        """Have the log forget old alerts. If it can't now, it will the next time."""
+        with contextlib.suppress(LogUnavailable):
+            await self._log.purge(self._clock.now().wall_ms)
+
+    def failed(self, what: str, error: LogUnavailable) -> None:
+        """Note that the log could not be read or written, and log the first of such failures in a row."""
+        if self.error is None:
+            logger.error("the log can't be %s: %s", what, error)
+        self.error = str(error)
+
+    def unready(self) -> list[str]:
+        """Why a process that needs the log is not ready."""
+        return [] if self.error is None else [f"log unreachable: {self.error}"]
+
+
+class LogReader:
+    """Reads the log into the live alerts of a process, by `apply`, and makes up for a wall clock that was ahead.
+
+    `caught_up` is set once it has come to the end of the log, `position` is that of the last entry it has applied, and
+    `applied` how many that were.
+    """
+
+    def __init__(
+        self, alert_log: AlertLog, clock: Clock, live: LiveAlerts, apply: Callable[[Entry], None], keeper: LogKeeper
+    ) -> None:
+        """`apply` takes each entry, so that `live` knows of it; `keeper` is told when the log can't be read."""
+        self.caught_up = asyncio.Event()
+        self.position = 0
+        self.applied = 0
+        self._log = alert_log
+        self._clock = clock
+        self._live = live
+        self._take = apply
+        self._keeper = keeper
+        self._left_out_until = 0  # what ended before this, in ms since 1970, was left out when the log was read
+        self._heard = time.monotonic()  # when the log last gave something, in seconds of the monotonic clock
+
+    def unready(self) -> list[str]:
+        """The reasons why what it has read may not be all there is."""
+        stuck = time.monotonic() - self._heard > DEAF_S
+        return [f"log reader stuck for more than {DEAF_S:g} s"] if stuck else []
+
+    async def read_for_ever(self) -> None:
+        """Apply every entry of the log, for ever. What ended before this began is left out."""
+        self._left_out_until = self._clock.now().wall_ms
+        while True:
+            try:
+                await self._read()
+            except LogUnavailable as error:
+                self._keeper.failed("read", error)
+            except Exception as error:
+                logger.error("the log reader failed: %s", trace(error))
+            await asyncio.sleep(RETRY_S)
+
+    async def _read(self) -> None:
+        batches = self._log.follow(self.position, self._left_out_until)
+        async with contextlib.aclosing(batches):
+            async for batch in batches:
+                self._heard = time.monotonic()
+                if batch:
+                    await self._apply_all(batch)
+                else:
+                    self.caught_up.set()
+                await self._make_up_for_a_clock_ahead()
+
+    async def _apply_all(self, batch: Sequence[Positioned]) -> None:
+        """Apply what was read, and let the loop look at its sockets now and then, between alerts (LogF4)."""
+        applied = 0
+        for (position, entry), (_, following) in zip(batch, [*batch[1:], (0, None)], strict=True):
+            self.position = position
+            self._apply(entry)
+            applied += 1
+            if applied >= APPLY_AT_ONCE and (following is None or following.id != entry.id):
+                applied = 0
+                await asyncio.sleep(0)
+
+    def _apply(self, entry: Entry) -> None:
+        self.applied += 1
+        self._take(entry)
+
+    async def _make_up_for_a_clock_ahead(self) -> None:
+        """Read the log again if the wall clock says that what was left out of it has not ended after all.
+
+        An alert is judged by its last entry: what was given before and has ended since does not begin anew.
+        """
+        now = self._clock.now()
+        until = max(self._left_out_until, self._live.missed_until)
+        if now.wall_ms >= until:
+            return
+        logger.warning("the wall clock was ahead when the log was read; reading what was taken for ended")
+        chains: dict[str, list[Entry]] = {}
+        batches = self._log.follow(0, now.wall_ms)
+        async with contextlib.aclosing(batches):
+            async for batch in batches:
+                if not batch:
+                    break
+                for _, entry in batch:
+                    chains.setdefault(entry.id, []).append(entry)
+        self._left_out_until = now.wall_ms
+        self._live.correct(now)
+        for number, chain in enumerate(chains.values(), start=1):
+            for entry in chain if chain[-1].ends_at < until else ():
+                self._apply(entry)
+            if number % APPLY_AT_ONCE == 0:
+                await asyncio.sleep(0)
