@@ -420,6 +420,24 @@ def test_a_sentinel_failover_loses_nothing_that_was_replicated(tmp_path):
     run(main)
 
 
+def test_what_an_old_primary_and_its_replica_have_is_not_acknowledged(tmp_path):
+    """LogA3: a failover has begun, and these two have not heard of it; what they sync will be lost."""
+
+    async def main():
+        with trio(tmp_path) as (servers, sentinels):
+            async with opened(sentinel_url(sentinels), replicas=1) as log:
+                await until(lambda: log.append(lasting("a-1")), "stored")
+                await log._heart.stop()  # or it would look for another primary, once a second
+                for server in servers:  # each may be promoted, and none be made a replica
+                    server.command("ACL", "SETUSER", "default", "-replicaof", "-slaveof", "+slaveof|no")
+                sentinels[0].command("SENTINEL", "FAILOVER", "geocast")
+                wait_until(lambda: sentinels[0].primary_port() != servers[0].port, "another is promoted")
+                with pytest.raises(LogUnavailable):
+                    await log.append(lasting("a-2"))
+
+    run(main)
+
+
 def lasting_later(later):
     """An entry of a later release that lives as long as those of `lasting`."""
     return later._replace(ends_at=lasting().ends_at)

@@ -20,6 +20,7 @@ from .target import EXPOSED, Target
 
 ANSWER_S = 2.0  # for Redis to answer
 CONNECT_S = 1.0
+CONFIRM_S = 0.1  # for Sentinels to say that the primary still is one; a silent one takes that long for each batch
 CONNECTIONS = 16  # of a process, besides its followers'
 
 _REASONS: tuple[tuple[type[Exception], str], ...] = (
@@ -67,13 +68,18 @@ class Primary:
     """Where the Redis that can be written is, and connections to it.
 
     With Sentinels, they are asked; of what they say the newest counts.
+
+    An old primary that was paused, or that only the Sentinels can't reach, goes on accepting for a moment, and a replica
+    that has not heard of the new one yet goes on syncing. What both of them have is lost all the same when they are made
+    replicas of the new one. So whatever has to last is confirmed: *after* it was synced, no Sentinel knows another
+    primary, and none is in a failover. One that promotes a replica says so before it does.
     """
 
     def __init__(self, target: Target) -> None:
         self.name = str(target)  # what may be said of it in the log
         self._target = target
         self._slots = asyncio.Semaphore(CONNECTIONS)
-        self._where: Address | None = None
+        self._where: Address  # of the client, once there is one
         self._client: Redis | None = None
         self._borrowers: Counter[Redis] = Counter()
         self._sentinels: list[Redis] = []
@@ -86,11 +92,16 @@ class Primary:
         [answer] = await self.pipe([command], within_s=within_s)
         return answer
 
-    async def pipe(self, commands: Sequence[tuple[Any, ...]], *, within_s: float = ANSWER_S) -> list[Any]:
-        """What Redis answers to commands sent in one go on one connection. Raises LogUnavailable."""
+    async def pipe(
+        self, commands: Sequence[tuple[Any, ...]], *, within_s: float = ANSWER_S, confirmed: bool = False
+    ) -> list[Any]:
+        """What Redis answers to commands sent in one go on one connection; `confirmed`: see the class.
+
+        Raises LogUnavailable.
+        """
         try:
             with _unavailable():
-                async with asyncio.timeout(within_s), self._slots, self._borrowed() as client:
+                async with asyncio.timeout(within_s), self._slots, self._borrowed() as (client, where):
                     async with client.pipeline(transaction=False) as pipe:
                         for command in commands:
                             pipe.execute_command(*command)
@@ -98,6 +109,8 @@ class Primary:
                     for answer in answers:
                         if isinstance(answer, Exception):
                             raise answer
+                    if confirmed and self._sentinels:
+                        await self._confirm(where)
         except LogUnavailable:
             await self.leave()
             raise
@@ -129,16 +142,16 @@ class Primary:
             await sentinel.aclose()
 
     @contextlib.asynccontextmanager
-    async def _borrowed(self) -> AsyncIterator[Redis]:
-        """The client; whoever is the last to use one that was left closes it: it may be connecting while it is left."""
+    async def _borrowed(self) -> AsyncIterator[tuple[Redis, Address]]:
+        """The client, and where it is connected to; whoever is the last to use one that was left closes it: it may be connecting while it is left."""
         if self._client is None:
             where = await self._locate()
             if self._client is None:
                 self._where, self._client = where, self._connect(where)
-        client = self._client
+        client, where = self._client, self._where
         self._borrowers[client] += 1
         try:
-            yield client
+            yield client, where
         finally:
             self._borrowers[client] -= 1
             if not self._borrowers[client]:
@@ -149,8 +162,7 @@ class Primary:
     async def _locate(self) -> Address:
         if not self._sentinels:
             return self._target.hosts[0]
-        answers = await asyncio.gather(*map(self._ask_sentinel, self._sentinels), return_exceptions=True)
-        known = [answer for answer in answers if isinstance(answer, tuple)]
+        known = [told[:2] for told in await self._ask_sentinels(CONNECT_S)]
         if not known:
             raise LogUnavailable("no Sentinel knows the primary")
         _, where = max(known, key=lambda told: (told[0], known.count(told)))
@@ -158,10 +170,27 @@ class Primary:
             raise Unfit(EXPOSED)
         return where
 
-    async def _ask_sentinel(self, sentinel: Redis) -> tuple[int, Address]:
-        async with asyncio.timeout(CONNECT_S):
-            state: Any = await sentinel.sentinel_master(self._target.service)
-        return int(state["config-epoch"]), Address(str(state["ip"]), int(state["port"]))
+    async def _confirm(self, where: Address) -> None:
+        """Raise LogUnavailable if a Sentinel knows another primary, or is in a failover.
+
+        Those that say nothing say nothing new: a majority that nobody reaches may fail over, but then `where` has no
+        replica on this side to sync, if one was asked for.
+        """
+        told = await self._ask_sentinels(CONFIRM_S)
+        if any(failing for _, _, failing in told) or (told and max(told, key=lambda each: each[0])[1] != where):
+            raise LogUnavailable("Redis fails over")
+
+    async def _ask_sentinels(self, within_s: float) -> list[tuple[int, Address, bool]]:
+        """Of each Sentinel that answers: the epoch of what it knows, the primary, and whether it is in a failover."""
+
+        async def ask(sentinel: Redis) -> tuple[int, Address, bool]:
+            async with asyncio.timeout(within_s):
+                state: Any = await sentinel.sentinel_master(self._target.service)
+            where = Address(str(state["ip"]), int(state["port"]))
+            return int(state["config-epoch"]), where, "failover_in_progress" in state["flags"]
+
+        answers = await asyncio.gather(*map(ask, self._sentinels), return_exceptions=True)
+        return [answer for answer in answers if isinstance(answer, tuple)]
 
     def _connect(self, address: Address, **options: Any) -> Redis:
         target = self._target

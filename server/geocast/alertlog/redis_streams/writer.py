@@ -73,7 +73,7 @@ class Writer:
         command = ("WAIT",) if self._volatile else ("WAITAOF", 1)
         waits = [(*command, self._replicas, wait_ms) for wait_ms in waits_ms]
         script_call = ("EVAL", script, 1, self._keys, *self._history.mark, *arguments)
-        answer, *_, synced = await self._primary.pipe([script_call, *waits], within_s=within_s)
+        answer, *_, synced = await self._primary.pipe([script_call, *waits], within_s=within_s, confirmed=True)
         local, replicas = (1, synced) if self._volatile else synced
         if local < 1 or replicas < self._replicas:
             self.unproven = True
