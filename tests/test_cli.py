@@ -12,12 +12,13 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from fakes import a_free_port
 
 from geocast import __version__, cli
-from geocast.cli import serve
+from geocast.cli import environment, serve
 from geocast.clock import Now
 from geocast.scopes import SCOPES
 from geocast.tokens import Grant, Tokens, load_keys, make_key
@@ -187,6 +188,51 @@ def test_an_option_wins_over_the_environment(geocast):
     """Section 7: what is said last, on the command line, counts."""
     outcome = geocast("serve", "--keys", "here.jwks", GEOCAST_KEYS="there.jwks")
     assert "keys here.jwks: " in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("GEOCAST_ORIGIN", "GEOCAST_ORIGIN in the environment is no setting; did you mean GEOCAST_ORIGINS?"),
+        ("GEOCAST_WORKER_COUNT", "did you mean GEOCAST_WORKERS?"),
+        ("GEOCAST_QQQQ", "GEOCAST_QQQQ in the environment is no setting\n"),
+        ("GEOCAST_PORTS", "GEOCAST_PORTS in the environment is no setting"),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_refused_and_the_nearest_named(geocast, name, expected):
+    """K1: one that is misspelt would be passed over in silence; what it held is not repeated."""
+    outcome = geocast("serve", "--dev", **{name: "hidden"})
+    assert outcome.is_one_line_error, outcome.err
+    assert expected in outcome.err
+    assert "hidden" not in outcome.err
+
+
+def test_variables_of_others_are_let_through(geocast):
+    """What the project's other programs read, and what Kubernetes sets beside a Service that is called geocast."""
+    links = ("SERVICE_HOST", "SERVICE_PORT_API", "PORT", "PORT_8765_TCP", "PORT_8765_TCP_ADDR", "API_SERVICE_HOST")
+    others = {*environment.ELSEWHERE, *(f"GEOCAST_{link}" for link in links), "GEOCASTLE", "MY_GEOCAST_THING"}
+    outcome = geocast("serve", **dict.fromkeys(others, "x"))
+    assert "no keys: " in outcome.err
+
+
+def test_every_variable_of_the_project_is_known():
+    """`cli.environment`: who uses a new one, in whichever program, has it listed."""
+    root = Path(__file__).parents[1]
+    files = [root / "Makefile", *(file for top in ("server", "client_demo", "bench") for file in sources(root / top))]
+    used = {name for file in files for name in re.findall(r"\bGEOCAST_[A-Z][A-Z_]*\b", file.read_text("utf-8"))}
+    used |= {
+        name
+        for file in sources(root / "tests")
+        for name in re.findall(r"environ\S*?\W(GEOCAST_[A-Z_]+)", file.read_text("utf-8"))
+    }
+    settings = {option.envvar for option in cli.cli.commands["serve"].params}
+    assert settings | environment.ELSEWHERE == used | settings
+
+
+def sources(top):
+    """The programs in a folder."""
+    found = (path for kind in ("*.py", "*.sh", "*.mjs", "*.js") for path in top.rglob(kind))
+    return [path for path in found if "node_modules" not in path.parts]
 
 
 # ---- what it says of itself ----------------------------------------------------------------------------------

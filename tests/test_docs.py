@@ -99,9 +99,8 @@ def test_the_line_for_bash_completes():
     [line] = re.findall(r"^(eval .*bash_source.*?) +#", section(document("settings.md"), "Completion"), re.MULTILINE)
     asked = 'COMP_WORDS=(geocast serve --log-l); COMP_CWORD=2; _geocast_completion geocast; echo "${COMPREPLY[@]}"'
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    done = subprocess.run(
-        ["bash", "-c", f"{line}; {asked}"], capture_output=True, text=True, env=environment, check=True
-    )
+    bash = ["bash", "-c", f"{line}; {asked}"]
+    done = subprocess.run(bash, capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.split() == ["--log-level"]
 
 

@@ -430,6 +430,38 @@ def test_a_broken_policy_file_is_told_in_one_line(tmp_path, text, expected):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "key", "nearest"),
+    [
+        ('name = "x"\n[categoris]\nflood = { title = "F" }', "categoris", "; did you mean categories?"),
+        (
+            'name = "x"\n[categories]\nflood = { title = "F", max_age = 60 }',
+            "flood.max_age",
+            "; did you mean max_age_s?",
+        ),
+        ('name = "x"\nqqq = 1\n' + ONE, "qqq", ""),
+    ],
+    ids=range(3),
+)
+def test_of_an_unknown_key_the_nearest_known_one_is_named(tmp_path, text, key, nearest):
+    """K1: before what may follow from it, as that `categories` is missing."""
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text)
+    assert str(caught.value).endswith(f"{key}: is no key of a policy{nearest}")
+
+
+def test_all_that_is_wrong_with_a_policy_is_told(tmp_path):
+    """`ConfigError.problems`: for who wants more than the first."""
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, 'names = "x"\n[categories]\nflood = { title = "", max_age_s = 0 }')
+    assert [problem.split(": ")[1] for problem in caught.value.problems] == [
+        "names",
+        "name",
+        "categories.flood.title",
+        "categories.flood.max_age_s",
+    ]
+
+
 def test_a_policy_file_that_is_not_there_is_told_in_one_line(tmp_path):
     """K1: a file that is missing."""
     with pytest.raises(ConfigError, match=r"^policy .*nowhere\.toml: No such file or directory$"):

@@ -60,8 +60,8 @@ class Settings:
 
     def check(self) -> None:
         """Refuse to start unsafely. Raises ConfigError."""
-        for problem in self.problems():
-            raise ConfigError(problem)
+        if problems := list(self.problems()):
+            raise ConfigError(*problems)
 
     def problems(self) -> Iterator[str]:
         """All that does not go together in these settings, a line each."""

@@ -10,6 +10,7 @@ An error names fields, limits and what was expected; it never repeats a value th
 """
 
 import traceback
+from collections.abc import Iterable
 
 
 class GeocastError(Exception):
@@ -17,7 +18,14 @@ class GeocastError(Exception):
 
 
 class ConfigError(GeocastError):
-    """The node can't start as it is configured. Its text is the one line that the operator sees."""
+    """The node can't start as it is configured. Its text is the one line that the operator sees.
+
+    `problems` are that line and those of all else that was found to be wrong at the same time.
+    """
+
+    def __init__(self, problem: str, *others: str) -> None:
+        super().__init__(problem)
+        self.problems = (problem, *others)
 
 
 class Malformed(GeocastError):  # noqa: N818 (the word of the protocol)
@@ -26,6 +34,17 @@ class Malformed(GeocastError):  # noqa: N818 (the word of the protocol)
 
 class LogUnavailable(GeocastError):  # noqa: N818
     """The alert log is out of reach or full. An append that raised this may have been stored."""
+
+
+def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
+    """The end of a sentence that refuses a word: which known one is the nearest; empty if none is near.
+
+    `prefix`: what all of them begin with, which is not compared.
+    """
+    from difflib import get_close_matches
+
+    near = get_close_matches(word.removeprefix(prefix), [each.removeprefix(prefix) for each in sorted(known)], 1)
+    return f"; did you mean {prefix}{near[0]}?" if near else ""
 
 
 def trace(error: BaseException) -> str:

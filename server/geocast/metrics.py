@@ -1,13 +1,16 @@
 """What a node counts, for Prometheus. No label ever holds an id, a place or a token."""
 
+import platform
 import resource
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from . import __version__
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -72,9 +75,11 @@ class _Reader(Collector):
         return self._read()
 
 
-def gauge(name: str, text: str, value: float) -> Metric:
-    """The gauge `geocast_NAME` without labels, as it is now."""
-    return GaugeMetricFamily(f"geocast_{name}", text, value=value)
+def gauge(name: str, text: str, value: float, labels: Mapping[str, str] | None = None) -> Metric:
+    """The gauge `geocast_NAME`, with these labels, as it is now."""
+    family = GaugeMetricFamily(f"geocast_{name}", text, labels=list(labels or ()))
+    family.add_metric(list((labels or {}).values()), value)
+    return family
 
 
 def gauges(name: str, text: str, label: str, values: Iterable[tuple[str, float]]) -> Metric:
@@ -99,6 +104,7 @@ def counters(name: str, text: str, label: str, values: Iterable[tuple[str, float
 
 
 _STARTED_S = time.time()
+_BUILD = {"version": __version__, "python": platform.python_version()}
 
 
 def _process() -> Iterator[Metric]:
@@ -112,6 +118,7 @@ def _process() -> Iterator[Metric]:
     yield CounterMetricFamily("process_cpu_seconds", "CPU used, in seconds", value=used.ru_utime + used.ru_stime)
     yield GaugeMetricFamily("process_resident_memory_bytes", "Resident memory", value=pages * resource.getpagesize())
     yield GaugeMetricFamily("process_start_time_seconds", "Start, in seconds since 1970", value=_STARTED_S)
+    yield gauge("build_info", "1, with the releases that run", 1, _BUILD)
 
 
 # ---- of several processes ----------------------------------------------------------------------------------------
@@ -120,6 +127,7 @@ Export = list[tuple[str, str, str, list[tuple[str, dict[str, str], float]]]]  # 
 
 # Each process knows the same of these, as far as it has read the log: the greatest is the newest.
 _GREATEST = (
+    "geocast_build_info",
     "geocast_oldest_flight_seconds",
     "geocast_live_alerts",
     "geocast_withheld_alerts",

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from . import problems
 from .alert import Revision, Terms
-from .errors import ConfigError
+from .errors import ConfigError, did_you_mean
 from .problems import Violation
 from .requests import Claims
 
@@ -201,9 +201,14 @@ def parse(data: bytes | None, path: Path | None) -> Policy:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"policy {path}: not TOML: {error}") from None
     except ValidationError as error:
-        raise ConfigError(f"policy {path}: {_first(error.errors(include_url=False)[0])}") from None
+        # A key that is not known comes first: that another one is missing may follow from it.
+        found = sorted(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
+        raise ConfigError(*(f"policy {path}: {_problem(each)}" for each in found)) from None
 
 
-def _first(error: Any) -> str:
+def _problem(error: Any) -> str:
     where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        model = Category if error["loc"][0] == "categories" else Policy
+        return f"{where}: is no key of a policy{did_you_mean(str(error['loc'][-1]), model.model_fields)}"
     return f"{where}: {error['msg']}" if where else str(error["msg"])

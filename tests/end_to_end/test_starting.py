@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
+import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -15,6 +17,7 @@ from end_to_end.alerts import Json, alert, circle, ground, place
 from end_to_end.keys import EVERY_SCOPE, PHONE_SCOPE, Keys
 from end_to_end.node import BIN, ORIGIN, Node, clean_environment, free_ports
 from end_to_end.subscriber import Session
+from end_to_end.times import wait_until
 from end_to_end.wire import PATIENCE, Wire
 
 Join = Callable[..., Session]
@@ -253,6 +256,61 @@ def test_in_dev_mode_any_loopback_origin_is_allowed(dev_node: Node):
     for origin, status in ORIGINS:
         with Wire(dev_node.stream_port) as wire:
             assert wire.upgrade("geocast.v1.json", Origin=origin).status == status, origin
+
+
+LINE = {"time", "level", "logger", "pid", "message"}
+
+
+def lines_of(node: Node) -> list[Json]:
+    """What a node has written on standard error, each line read as JSON."""
+    lines = [json.loads(line) for line in node.output().splitlines()]
+    assert all(line.keys() >= LINE for line in lines)
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"]) for line in lines)
+    return lines
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_every_line_is_json_if_that_is_asked_for(tmp_path: Path, keys: Keys, workers: str):
+    """`--log-format json`: at the start, of a process that dies, of a drain; of libraries too, at every level."""
+    options = ("--log-format", "json", "--log-level", "debug", "--workers", workers)
+    with Node(tmp_path, keys, *options) as node:
+        with node.join(place(ground())), socket.create_connection(("127.0.0.1", node.api_port)) as stranger:
+            stranger.sendall(b"this is no HTTP\r\n\r\n")
+            node.get("/v1/alerts")
+        for pid in node.children()[-1:]:
+            os.kill(pid, signal.SIGKILL)
+            wait_until(lambda: "starting another" in node.output(), "it is replaced")
+        wait_until(node._ready, "/readyz is 200")
+        assert node.terminate() == 0
+        lines = lines_of(node)
+    assert any("ready" in line["message"] for line in lines)
+    assert len({line["pid"] for line in lines}) >= int(workers)
+    assert all(line["level"] in ("DEBUG", "INFO", "WARNING", "ERROR") for line in lines)
+
+
+def test_what_cannot_be_served_is_json_too(tmp_path: Path, keys: Keys):
+    """`--log-format json`: once it is known that JSON is asked for, a refusal is such a line too; exit status 2."""
+    ended = geocast(tmp_path, "serve", "--log-format", "json")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert json.loads(ended.stderr)["message"].startswith("no keys: ")
+    (tmp_path / "keys.json").write_text(json.dumps(keys.jwks()))
+    log = f"sqlite:{tmp_path / 'nowhere' / 'geocast.db'}"
+    ended = geocast(tmp_path, "serve", "--keys", "keys.json", "--log", log, GEOCAST_LOG_FORMAT="json")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "No such file or directory" in json.loads(ended.stderr)["message"]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_who_was_never_ready_does_not_say_so(tmp_path: Path, keys: Keys, workers: str):
+    """Section 7: SIGTERM while a log out of reach is waited for. It ends at once, and no line says "ready"."""
+    node = Node(tmp_path, keys, "--workers", workers, log=f"redis://127.0.0.1:{free_ports(1)[0]}")
+    node.launch()
+    try:
+        wait_until(lambda: node.output().count("can't be reached; going on trying") >= int(workers), "it waits")
+        assert node.terminate() == 0
+    finally:
+        node.kill()
+    assert "ready" not in node.output()
 
 
 def test_without_origins_no_browser_is_allowed(own_node: Node):

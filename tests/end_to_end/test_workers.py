@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -117,6 +118,13 @@ def test_the_metrics_tell_of_a_process_that_hangs_and_of_one_that_was_replaced(w
     wait_until(lambda: shows("geocast_ready 0.0", "geocast_stream_processes_missing 1.0"), "one is missed")
     os.kill(hanging, signal.SIGKILL)
     wait_until(lambda: shows("geocast_ready 1.0", "geocast_stream_restarts_total 1.0"), "it is replaced")
+
+
+def test_a_node_is_one_build_however_many_processes(workers: Node):
+    """Section 4, `GET /metrics`: `geocast_build_info` is 1, and says which release runs on which Python."""
+    shown = [line for line in workers.api.get("/metrics").text.splitlines() if line.startswith("geocast_build_info")]
+    version = workers.api.get("/openapi.json").json()["info"]["version"]
+    assert shown == [f'geocast_build_info{{python="{platform.python_version()}",version="{version}"}} 1.0']
 
 
 def test_the_api_process_is_replaced_and_nobody_is_let_go(workers: Node, join: Join):

@@ -1,6 +1,7 @@
 """The options of a node, which `serve` takes. Each is also an environment variable: GEOCAST_ and the option's name."""
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,6 +10,9 @@ import click
 
 from ..config import Address, Settings, parse_address
 from ..errors import ConfigError
+from . import environment
+from .environment import PREFIX
+from .journal import FORMATS
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -38,7 +42,7 @@ class _Seconds(click.FloatRange):
 
 
 def _option(name: str, *names: str, **more: Any) -> Callable[[Any], Any]:
-    envvar = "GEOCAST_" + name.lstrip("-").upper().replace("-", "_")
+    envvar = PREFIX + name.lstrip("-").upper().replace("-", "_")
     return click.option(name, *names, envvar=envvar, show_envvar=True, show_default=True, **more)
 
 
@@ -66,6 +70,7 @@ _OPTIONS = (
     _option("--heartbeat-s", type=click.IntRange(25, 55), default=25, help="Seconds without a write, then a ping."),
     _option("--max-sessions", type=click.IntRange(1), help="At most so many connections; else what descriptors allow."),
     _option("--log-level", type=click.Choice(LOG_LEVELS), default="info", help="How much to say on standard error."),
+    _option("--log-format", type=click.Choice(FORMATS), default="text", help="As lines to read, or as JSON."),
 )
 
 
@@ -74,6 +79,13 @@ def node_options(command: _Command) -> _Command:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+
+
+def unknown_variables() -> list[str]:
+    """What is wrong with the variables of the environment that look like ours, a line each."""
+    context = click.get_current_context()
+    known = {option.envvar for option in context.command.params if isinstance(option.envvar, str)}
+    return list(environment.unknown(os.environ, known))
 
 
 def settings_of(origins: str, **options: Any) -> Settings:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import signal
 import sys
 import time
@@ -12,9 +11,11 @@ from typing import Any
 
 import click
 
-from ..config import listening
+from ..config import Settings, listening
+from ..errors import ConfigError
 from ..scopes import SCOPES
-from .options import node_options, settings_of
+from . import journal
+from .options import node_options, settings_of, unknown_variables
 
 DEV_TOKEN_S = 365 * 86_400  # how long the token of --dev is good
 # After this long a thread that waits for the GIL asks for it. The log's threads take it half a dozen times for an
@@ -24,15 +25,18 @@ SWITCH_S = 0.0001
 
 @click.command("serve")
 @node_options
-def command(log_level: str, **options: Any) -> None:
+def command(log_level: str, log_format: str, **options: Any) -> None:
     """Run a node until SIGTERM. SIGHUP has it read keys, revoked tokens and the policy anew."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # until somebody waits for it, it would end the process
-    settings = settings_of(**options)
-    settings.check()
-    logging.basicConfig(
-        level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
-    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.root.level))
+    with journal.kept(log_level, log_format):
+        if unknown := unknown_variables():
+            raise ConfigError(*unknown)
+        settings = settings_of(**options)
+        settings.check()
+        _serve(settings)
+
+
+def _serve(settings: Settings) -> None:
     from ..run import in_force, node, workers
 
     found = in_force.InForce(settings, _dev_keys() if settings.keys is None else b"")

@@ -100,6 +100,7 @@ async def run(settings: Settings, in_force: InForce, listeners: Listeners) -> No
             delivery.serving(listeners.streams[0], stop.asked, stop.hurry),
             background(purge_for_ever(delivery.keeper)),
         ):
-            logger.info("ready: stream on %s, api on %s", settings.stream, settings.api)
+            if not stop.asked.is_set():  # while the log was waited for
+                logger.info("ready: stream on %s, api on %s", settings.stream, settings.api)
             await stop.asked.wait()
             api.draining = True

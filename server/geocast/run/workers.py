@@ -286,7 +286,8 @@ async def _run_stream(part: Part, shared: _Shared) -> None:
                     await asyncio.sleep(REPORT_S)
 
             async with background(report()), delivery.serving(part.listeners[0], stop.asked, stop.hurry):
-                logger.info("%s is ready", part.name)
+                if not stop.asked.is_set():  # while the log was waited for
+                    logger.info("%s is ready", part.name)
                 await stop.asked.wait()
 
 
@@ -341,7 +342,7 @@ async def _run_api(part: Part, shared: _Shared) -> None:
     async with opened_log(shared.settings) as alert_log:
         with contextlib.closing(_ApiProcess(part, shared, alert_log, _looker(part, shared, stop))) as process:
             async with process.running(*part.listeners):
-                logger.info("api is ready on %s", shared.settings.api)
+                logger.info("api is there on %s", shared.settings.api)
                 await stop.asked.wait()
                 process.api.draining = True
 

@@ -1,0 +1,81 @@
+"""What a process writes for its operator, on standard error: a line for each thing, as text or as JSON.
+
+With JSON every line is an object, whoever wrote it: geocast, a library, Python itself that warns, or an error that
+nobody foresaw.
+"""
+
+import contextlib
+import logging
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from ..errors import ConfigError, trace
+
+FORMATS = ("text", "json")
+_TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+logger = logging.getLogger("geocast")
+
+
+@contextlib.contextmanager
+def kept(level: str, form: str) -> Iterator[None]:
+    """Have lines of this level and above written in this form. With JSON, what ends the block is such a line too.
+
+    The exit status is then 2 for a ConfigError or an OSError, and 1 for any other exception.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(_TEXT) if form == "text" else _json())
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.root.level))
+    if form == "text":
+        yield
+        return
+    logging.captureWarnings(capture=True)
+    threading.excepthook = _of_a_thread
+    sys.unraisablehook = _unraisable
+    try:
+        yield
+    except (ConfigError, OSError) as error:
+        logger.critical("%s", error)
+        sys.exit(2)
+    except Exception as error:
+        logger.critical("failed", exc_info=error)
+        sys.exit(1)
+
+
+def _json() -> logging.Formatter:
+    from pythonjsonlogger.core import RESERVED_ATTRS
+    from pythonjsonlogger.json import JsonFormatter
+
+    from ..clock import format_time
+
+    class _Lines(JsonFormatter):
+        def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802
+            return format_time(int(record.created * 1000))
+
+        def formatException(self, ei: Any) -> str:  # noqa: N802
+            return trace(ei[1])  # without the exception's own words: they may repeat what was sent
+
+    return _Lines(
+        ["asctime", "levelname", "name", "process", "message"],
+        rename_fields={
+            "asctime": "time",
+            "levelname": "level",
+            "name": "logger",
+            "process": "pid",
+            "exc_info": "exception",
+            "stack_info": "stack",
+        },
+        # Libraries add these to their lines: a connection, and the message in colours.
+        reserved_attrs=[*RESERVED_ATTRS, "websocket", "color_message"],
+    )
+
+
+def _of_a_thread(raised: threading.ExceptHookArgs) -> None:
+    logger.error("a thread failed", exc_info=raised.exc_value)
+
+
+def _unraisable(raised: "sys.UnraisableHookArgs") -> None:
+    logger.error("%s", raised.err_msg or "an exception was ignored", exc_info=raised.exc_value)
