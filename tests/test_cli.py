@@ -15,6 +15,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from command import Outcome
 from fakes import a_free_port
 
 from geocast import __version__, cli
@@ -22,43 +23,6 @@ from geocast.cli import environment, serve
 from geocast.clock import Now
 from geocast.scopes import SCOPES
 from geocast.tokens import Grant, Tokens, load_keys, make_key
-
-
-class Outcome:
-    """How a call ended: its exit status, and what it said on standard output and standard error."""
-
-    def __init__(self, status, out, err):
-        self.status, self.out, self.err = status, out, err
-
-    @property
-    def is_one_line_error(self):
-        """Whether it is a refusal as the protocol wants it."""
-        return (self.status, self.out, self.err.count("\n")) == (2, "", 1) and self.err.startswith("geocast: error: ")
-
-
-@pytest.fixture
-def geocast(monkeypatch, tmp_path, capsys):
-    """`geocast(*arguments, NAME=value)`: the command, in a folder and an environment of its own."""
-    monkeypatch.chdir(tmp_path)
-    for name in [name for name in os.environ if name.startswith("GEOCAST_")]:
-        monkeypatch.delenv(name)
-
-    def call(*arguments, **environment):
-        monkeypatch.setattr(sys, "argv", ["geocast", *map(str, arguments)])
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        return Outcome(ended.value.code or 0, said.out, said.err)
-
-    return call
-
-
-@pytest.fixture
-def keys(geocast):
-    """A key pair at the default places."""
-    assert geocast("keygen").status == 0
 
 
 @pytest.fixture

@@ -20,11 +20,12 @@ from geocast.config import (
 from geocast.errors import ConfigError
 
 LOOPBACK = Address("127.0.0.1", 8765)
+API = Address("127.0.0.1", 8766)
 
 
 def settings(**changes):
     """Settings that are safe to start with, with these changed."""
-    return Settings(**({"stream": LOOPBACK, "api": LOOPBACK, "log": "memory:", "dev": True} | changes))
+    return Settings(**({"stream": LOOPBACK, "api": API, "log": "memory:", "dev": True} | changes))
 
 
 # ---- addresses -----------------------------------------------------------------------------------------------
@@ -100,6 +101,12 @@ def test_dev_mode_is_for_this_machine(option, tmp_path):
     with pytest.raises(ConfigError):
         settings(**{option: public, "keys": tmp_path}).check()
     settings(**{option: public, "keys": tmp_path, "dev": False}).check()
+
+
+def test_listeners_do_not_share_an_address():
+    """K1: found out before any of them is opened; the error names it."""
+    with pytest.raises(ConfigError, match=r"^two listeners can't share an address: 127\.0\.0\.1:8766$"):
+        settings(metrics=API).check()
 
 
 @pytest.mark.parametrize("changes", [{"log_replicas": 1}, {"allow_volatile_log": True}])

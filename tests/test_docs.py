@@ -74,7 +74,7 @@ def test_no_option_of_serve_is_documented_that_is_not_there():
     documented = {found[0] for row in table if (found := re.findall(r"^`(--[a-z-]+)", row[0]))}
     assert documented == options
     variables = set(re.findall(r"\bGEOCAST_[A-Z_]+", document("settings.md")))
-    assert variables - {"GEOCAST_TOKEN"} == {option.envvar for option in OPTIONS}
+    assert variables - {"GEOCAST_TOKEN", "GEOCAST_ORIGIN"} == {option.envvar for option in OPTIONS}
 
 
 @pytest.mark.parametrize(("command", "option"), COMMANDS, ids=lambda value: getattr(value, "name", value))

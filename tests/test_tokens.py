@@ -15,6 +15,7 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from geocast.clock import Now
 from geocast.errors import ConfigError
+from geocast.explained import explain
 from geocast.scopes import SCOPES
 from geocast.tokens import AUDIENCE, MAX_TOKEN_BYTES, Grant, Tokens, load_keys, make_key, sign
 
@@ -23,7 +24,8 @@ NOON_S = NOON_MS // 1000
 PRIVATE, PUBLIC = make_key("k1")
 OTHER_PRIVATE, OTHER_PUBLIC = make_key("k2")
 SHARED = {"kty": "oct", "k": base64.urlsafe_b64encode(b"s" * 32).decode().rstrip("="), "kid": "dev", "alg": "HS256"}
-TOKENS = Tokens({key["kid"]: PyJWK(key, key["alg"]) for key in (PUBLIC, OTHER_PUBLIC, SHARED)})
+KEYS = {key["kid"]: PyJWK(key, key["alg"]) for key in (PUBLIC, OTHER_PUBLIC, SHARED)}
+TOKENS = Tokens(KEYS)
 CLAIMS = {"aud": AUDIENCE, "sub": "desk-7", "exp": NOON_S + 60, "scope": "alerts:publish alerts:receive"}
 
 
@@ -40,8 +42,10 @@ def segment(value):
 
 
 def check(token, now=NOON):
-    """What the token grants."""
-    return TOKENS.check(token, now)
+    """What the token grants. If that is nothing, there is a reason that can be told, and only then (`explained`)."""
+    grant = TOKENS.check(token, now)
+    assert bool(explain(token, KEYS, {}, now).refusals) == (grant is None)
+    return grant
 
 
 # ---- good tokens ---------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ What can't work is refused here, before anything is started, by a ConfigError th
 """
 
 import contextlib
+import errno
 import ipaddress
 import resource
 import socket
@@ -71,6 +72,8 @@ class Settings:
             yield "--log memory: is for one process; with --workers give sqlite:PATH or a Redis"
         if (self.log_replicas or self.allow_volatile_log) and not self.log.startswith(REDIS_SCHEMES):
             yield "--log-replicas and --allow-volatile-log are for a log in Redis"
+        if twice := {str(one) for _, one in self.addresses if [each for _, each in self.addresses].count(one) > 1}:
+            yield f"two listeners can't share an address: {', '.join(sorted(twice))}"
         for name, address in self.addresses:
             if self.dev and not address.is_loopback:
                 yield f"{name} {address} is not a loopback address, and --dev is for this machine only"
@@ -93,25 +96,47 @@ def parse_address(text: str) -> Address:
 
 def bind(option: str, address: Address, *, shared: bool = False) -> socket.socket:
     """A socket that listens on `address`, alone unless `shared`. Raises ConfigError."""
+    with _told(option, address), contextlib.ExitStack() as undo:
+        listener = undo.enter_context(_bound(address, shared=shared))
+        listener.listen(BACKLOG)
+        undo.pop_all()
+    listener.setblocking(False)
+    return listener
+
+
+def see_if_bindable(option: str, address: Address) -> None:
+    """Raise ConfigError if a node can't ever listen there. That somebody does now, perhaps a node, is fine."""
+    with _told(option, address):
+        try:
+            _bound(address).close()
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+
+
+def _bound(address: Address, *, shared: bool = False) -> socket.socket:
+    """A socket that is bound and doesn't listen yet. Raises OSError or UnicodeError."""
+    family, kind, proto, _, where = socket.getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    with contextlib.ExitStack() as undo:
+        bound = undo.enter_context(socket.socket(family, kind, proto))
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
+        bound.bind(where)
+        undo.pop_all()
+    return bound
+
+
+@contextlib.contextmanager
+def _told(option: str, address: Address) -> Iterator[None]:
+    """Turn what the system says of an address into a ConfigError that names the option."""
     try:
-        family, kind, proto, _, where = socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, proto)
+        yield
     except UnicodeError:
         raise ConfigError(f"{option} {address}: not the name of a host") from None
     except OSError as error:
         raise ConfigError(f"{option} {address}: {error.strerror}") from None
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
-        listener.bind(where)
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise ConfigError(f"{option} {address}: {error.strerror}") from None
-    listener.setblocking(False)
-    return listener
 
 
 def bind_shared(option: str, address: Address, count: int) -> list[socket.socket]:

@@ -10,10 +10,19 @@ never repeats a `sub`: it may name a person.
 import datetime as dt
 import re
 import tomllib
+from pathlib import Path
 
 from .errors import ConfigError
 
 _WHERE = re.compile(r"\((at [^()]*)\)$")  # of the messages of tomllib, the part that repeats nothing of the file
+
+
+def load_revoked(path: Path | None) -> dict[str, float]:
+    """`sub` -> the time before which its tokens are no good, of the file at `path`, if any. Raises ConfigError."""
+    try:
+        return {} if path is None else parse_revoked(path.read_bytes(), path)
+    except OSError as error:
+        raise ConfigError(f"revoked {path}: {error.strerror}") from None
 
 
 def parse_revoked(data: bytes, source: object) -> dict[str, float]:

@@ -123,16 +123,16 @@ def _grant(key: PyJWK, claims: Mapping[str, Any], now_ms: int) -> Grant | None:
     There is no leeway: `exp` reached is expired (RFC 7519, 4.1.4).
     """
     sub, exp, nbf, scope = claims["sub"], claims["exp"], claims.get("nbf", 0), claims.get("scope", "")
-    if not (isinstance(sub, str) and sub and isinstance(scope, str) and _is_date(exp) and _is_date(nbf)):
+    if not (isinstance(sub, str) and sub and isinstance(scope, str) and is_date(exp) and is_date(nbf)):
         return None
     if exp * 1000 <= now_ms or nbf * 1000 > now_ms:
         return None
     issued_at = claims.get("iat")
-    proof = Proof(sub, key, float(issued_at) if _is_date(issued_at) else None)
+    proof = Proof(sub, key, float(issued_at) if is_date(issued_at) else None)
     return Grant(sub, frozenset(scope.split(" ")), int(exp * 1000), proof)
 
 
-def _is_date(value: object) -> TypeGuard[float]:
+def is_date(value: object) -> TypeGuard[float]:
     """A NumericDate (RFC 7519, section 2) that a clock can reach."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 253_402_300_799
 

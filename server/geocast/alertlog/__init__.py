@@ -119,6 +119,13 @@ class AlertLog(Protocol):
         """Entries that could not be read since the start (LogR2)."""
         ...
 
+    async def examine(self) -> str:
+        """What it is, in words for the operator, if it could be used; without `start`, and nothing is made or changed.
+
+        Raises ConfigError if it can't be used as configured, and LogUnavailable if it can't be used now.
+        """
+        ...
+
     async def start(self) -> None:
         """Open it. Raises ConfigError if it can't be used as configured."""
         ...

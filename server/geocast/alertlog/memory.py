@@ -28,6 +28,10 @@ class MemoryLog:
         self._last = 0
         self._appended = asyncio.Event()  # replaced by a new one at each append
 
+    async def examine(self) -> str:
+        """There is nothing to look at."""
+        return "in memory: gone when the process ends"
+
     async def start(self) -> None:
         """There is nothing to open."""
 

@@ -116,6 +116,13 @@ class SqliteLog:
 
     # ---- life ------------------------------------------------------------------------------------------------
 
+    async def examine(self) -> str:
+        """Look whether the file can be used, or made."""
+        try:
+            return f"{self._path}: {await asyncio.to_thread(sqlite_file.examined, self._path)}"
+        except ConfigError as error:
+            raise ConfigError(f"log {self._path}: {error}") from None
+
     async def start(self) -> None:
         """Open or create the file, mending a broken one. Raises ConfigError.
 

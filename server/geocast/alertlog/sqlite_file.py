@@ -62,6 +62,7 @@ _PAGE = 65_536  # bytes, at most: the schema is in the first one
 _IN_SCHEMA = b"CREATE TABLE entry ("
 _NO_LOG = "is no alert log; it is left as it is"
 _NO_FILE = "is no regular file"
+_CORRUPT = "is corrupt: a node would save what can be read into a new file, and keep the old one beside it"
 _COMPANIONS = ("", "-wal", "-shm")
 Identity: TypeAlias = "tuple[tuple[int, int] | None, ...]"
 
@@ -98,6 +99,55 @@ def opened(path: Path) -> tuple[sqlite3.Connection, int]:
             return db, lost
     except (OSError, ValueError, sqlite3.Error) as error:  # ValueError: a path without a file's name
         raise judged(error) from None
+
+
+def examined(path: Path) -> str:
+    """What is at `path`, in words, if `opened` could use it. Nothing is made, changed or locked.
+
+    Raises ConfigError or LogUnavailable (Rule 2); the latter also for a file that would be mended.
+    """
+    try:
+        _refuse_what_is_no_file(path)
+        if (head := _head(path)) and not _may_be_a_log(head) and not _remembered(path):
+            raise ConfigError(_NO_LOG)
+        _refuse_what_cannot_be_written(path)
+        if not any(head):
+            return "a file can be made there"
+        _examine_the_database(path)
+        return "a log that this release can use"
+    except sqlite3.DatabaseError as error:
+        if type(error) is not sqlite3.DatabaseError:
+            raise judged(error) from None
+        if not _bears_the_mark(path) and not _remembered(path):
+            raise ConfigError(_NO_LOG) from None
+        raise LogUnavailable(_CORRUPT) from None
+    except (OSError, ValueError) as error:
+        raise judged(error) from None
+
+
+def _refuse_what_cannot_be_written(path: Path) -> None:
+    folder = path.resolve().parent
+    folder.stat()  # the system says best why it can't be found
+    for each in (folder, *(_companion(path, suffix) for suffix in (*_COMPANIONS, ".lock"))):
+        wanted = os.W_OK | (os.X_OK if each is folder else os.R_OK)
+        if each.exists() and not os.access(each, wanted, effective_ids=True):
+            raise ConfigError(f"no permission to write to {each}")
+
+
+def _examine_the_database(path: Path) -> None:
+    """Raise ConfigError if it is somebody else's, and sqlite3.DatabaseError itself, no subclass, if it is corrupt.
+
+    `immutable` has SQLite make no companions and take no locks. It passes over the write-ahead log; so the pages are
+    looked at only where there is none, which is to say while nobody has the file open.
+    """
+    if not _head(path).startswith(_MAGIC):
+        raise sqlite3.DatabaseError("no database")
+    wal = _companion(path, "-wal")
+    with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as db:
+        _refuse_others(db)
+        at_rest = not wal.exists() or wal.stat().st_size == 0
+        if at_rest and db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+            raise sqlite3.DatabaseError("corrupt")
 
 
 def judged(error: Exception) -> ConfigError | LogUnavailable:

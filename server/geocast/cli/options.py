@@ -41,9 +41,22 @@ class _Seconds(click.FloatRange):
         return seconds
 
 
+class _Option(click.Option):
+    """An option that a command may be lenient with: one whose context has a list for `obj` has mistakes put there."""
+
+    def process_value(self, ctx: click.Context, value: Any) -> Any:
+        try:
+            return super().process_value(ctx, value)
+        except click.UsageError as error:
+            if not isinstance(ctx.obj, list):
+                raise
+            ctx.obj.append((self, error))
+            return super().process_value(ctx, self.get_default(ctx))
+
+
 def _option(name: str, *names: str, **more: Any) -> Callable[[Any], Any]:
     envvar = PREFIX + name.lstrip("-").upper().replace("-", "_")
-    return click.option(name, *names, envvar=envvar, show_envvar=True, show_default=True, **more)
+    return click.option(name, *names, cls=_Option, envvar=envvar, show_envvar=True, show_default=True, **more)
 
 
 _OPTIONS = (

@@ -1,32 +1,137 @@
-"""`geocast token`: sign a token."""
+"""`geocast token`: sign a token, or check one."""
 
 import json
+import os
+import sys
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
-from ..errors import ConfigError
+from ..errors import ConfigError, did_you_mean
 from ..scopes import SCOPES
 
+MOST = 65_536  # bytes of standard input that are read
+REFUSED = 1  # the exit status of --check for a token that a node would refuse
+VARIABLE = "GEOCAST_TOKEN"
+_READ = ("aud", "sub", "exp", "nbf", "iat", "scope")  # the claims that a node reads
 
-@click.command("token")
+
+@click.command("token", short_help="Sign a token and print it, or check one.")
 @click.option("--key", "key_path", type=click.Path(path_type=Path), default="private.jwk", show_default=True)
-@click.option("--sub", required=True, help="Who the token is for: a desk or an organisation, never a person.")
-@click.option("--scope", "scopes", type=click.Choice(SCOPES), multiple=True, required=True, help="May be repeated.")
+@click.option("--sub", help="Who the token is for: a desk or an organisation, never a person.  [needed to sign]")
+@click.option("--scope", "scopes", type=click.Choice(SCOPES), multiple=True, help="May be repeated.  [needed to sign]")
 @click.option("--expires-in-s", type=click.IntRange(1), default=3600, show_default=True, help="Lifetime in seconds.")
-def command(key_path: Path, sub: str, scopes: tuple[str, ...], expires_in_s: int) -> None:
-    """Sign a token with a private key, and print it."""
-    try:
-        private = json.loads(key_path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{key_path}: No such file or directory: make a key pair (geocast keygen), or give --key PATH"
-        ) from None
-    except OSError as error:
-        raise ConfigError(f"{key_path}: {error.strerror}") from None
-    except (ValueError, RecursionError):
-        raise ConfigError(f"{key_path}: not a JWK") from None
+@click.option("--check", is_flag=True, help="Check the token on standard input, or in GEOCAST_TOKEN.")
+@click.option(
+    "--keys",
+    type=click.Path(path_type=Path),
+    default="keys.jwks",
+    envvar="GEOCAST_KEYS",
+    show_envvar=True,
+    show_default=True,
+    help="With --check: the public keys (JWKS).",
+)
+@click.option(
+    "--revoked",
+    type=click.Path(path_type=Path),
+    envvar="GEOCAST_REVOKED",
+    show_envvar=True,
+    help="With --check: whose tokens are good no more (TOML).",
+)
+@click.pass_context
+def command(
+    context: click.Context,
+    key_path: Path,
+    sub: str | None,
+    scopes: tuple[str, ...],
+    expires_in_s: int,
+    check: bool,
+    keys: Path,
+    revoked: Path | None,
+) -> int:
+    """Sign a token with a private key and print it. With --check, say what a token grants, and why it is refused.
+
+    The token to check comes in on standard input, or in GEOCAST_TOKEN: what is on a command line, everybody on the
+    machine can see.
+    """
+    if check:
+        return _check(_token(), keys, revoked)
+    for name, given in (("sub", sub), ("scopes", scopes)):
+        if not given:
+            parameter = next(each for each in context.command.params if each.name == name)
+            raise click.MissingParameter(ctx=context, param=parameter)
     from ..tokens import sign
 
-    click.echo(sign(private, sub, scopes, int(time.time()), expires_in_s))
+    click.echo(sign(_private_key(key_path), str(sub), scopes, int(time.time()), expires_in_s))
+    return 0
+
+
+def _private_key(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path}: No such file or directory: make a key pair (geocast keygen), or give --key PATH"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise ConfigError(f"{path}: not a JWK") from None
+
+
+def _token() -> str:
+    """The token to check: from standard input, if something comes in there; else from the environment."""
+    by_hand = sys.stdin is not None and sys.stdin.isatty()
+    piped = b"" if by_hand or sys.stdin is None else sys.stdin.buffer.read(MOST)
+    token = piped.decode("utf-8", "replace").strip() or os.environ.get(VARIABLE, "")
+    if not token and by_hand:
+        token = click.prompt("token (it is not shown)", hide_input=True, err=True)
+    if not token:
+        raise ConfigError(f"no token to check: give it on standard input, or in {VARIABLE}")
+    return token
+
+
+def _check(token: str, keys: Path, revoked: Path | None) -> int:
+    """Say what a token is worth; 0, or REFUSED."""
+    from ..clock import SystemClock
+    from ..explained import explain
+    from ..revoked import load_revoked
+    from ..tokens import load_keys
+
+    now = SystemClock().now()
+    found = explain(token, load_keys(keys), load_revoked(revoked), now)
+    for name, value in _rows(found.header, found.claims, now.wall_ms):
+        click.echo(f"{name:<10}{value}")
+    for refusal in found.refusals:
+        click.echo(f"geocast: refused: {refusal}", err=True)
+    if not found.refusals:
+        click.echo("a node with these keys takes it")
+    return REFUSED if found.refusals else 0
+
+
+def _rows(header: Mapping[str, Any], claims: Mapping[str, Any], now_ms: int) -> Iterator[tuple[str, str]]:
+    """What a token says, in rows. Nothing of it is proved yet, so it is shown as JSON: it may be anything."""
+    from ..tokens import is_date
+
+    if header:
+        yield "key", f"{json.dumps(header.get('kid'))}, {json.dumps(header.get('alg'))}"
+    if "sub" in claims:
+        yield "sub", json.dumps(claims["sub"])
+    scope = claims.get("scope", "")
+    for each in scope.split() if isinstance(scope, str) else ():
+        yield "scope", each if each in SCOPES else f"{json.dumps(each)} is no scope{did_you_mean(each, SCOPES)}"
+    for name, claim in (("issued", "iat"), ("not before", "nbf"), ("expires", "exp")):
+        if is_date(claims.get(claim)):
+            yield name, _time(claims[claim], now_ms)
+    if others := sorted(claims.keys() - set(_READ)):
+        yield "not read", ", ".join(map(json.dumps, others))
+
+
+def _time(seconds: float, now_ms: int) -> str:
+    from ..clock import format_time
+    from ..explained import in_words
+
+    return f"{format_time(int(seconds * 1000))}, {in_words(seconds - now_ms / 1000)}"

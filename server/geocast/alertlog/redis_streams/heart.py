@@ -75,12 +75,25 @@ class Heart:
             self._beating.cancel()
             await asyncio.gather(self._beating, return_exceptions=True)
 
+    async def examine(self, keys: str) -> str:
+        """What Redis this is, in words. Writes nothing. Raises LogUnavailable, and Unfit if it can't keep a log."""
+        _, info = await self._ask_how_it_is()
+        mode = await self._ask_sync_mode()
+        self._refuse_never_syncing(mode)
+        for name, wanted in (("stream", b"stream"), ("meta", b"hash")):
+            kind = await self._primary.call("TYPE", f"{keys}{name}")
+            if kind not in (wanted, b"none"):
+                raise Unfit(f"its key {keys}{name} is somebody else's: no {wanted.decode()}")
+        replicas = int(info.get("connected_slaves", 0))
+        if replicas < self._replicas:
+            raise LogUnavailable(f"it has {replicas} replicas, and --log-replicas asks for {self._replicas}")
+        kept = "forgets when it ends" if info.get("aof_enabled") != 1 else f"appendfsync {mode}"
+        return f"release {info['redis_version']}, {kept}, {replicas} replicas"
+
     async def beat(self) -> None:
         """See that Redis is fit, writable and durable, and whether history was rewound. Raises LogUnavailable."""
         await self._primary.look()
-        info = await self._primary.call("INFO", *SECTIONS, within_s=INFO_S)
-        server = admit(info, volatile=self._volatile)
-        self.info = info
+        server, self.info = await self._ask_how_it_is()
         await self._see_when_it_syncs(anew=server != self._history.server)
         mark = self._history.mark
         epoch, seq = await self._writer.prove()
@@ -101,6 +114,11 @@ class Heart:
                 self.problem = type(error).__name__
                 logger.error("a heartbeat failed: %s", trace(error))
 
+    async def _ask_how_it_is(self) -> tuple[Server, Mapping[str, Any]]:
+        """Who the primary is, and what it says of itself. Raises LogUnavailable, and Unfit if it can't keep a log."""
+        info: Mapping[str, Any] = await self._primary.call("INFO", *SECTIONS, within_s=INFO_S)
+        return admit(info, volatile=self._volatile), info
+
     async def _see_when_it_syncs(self, *, anew: bool) -> None:
         """Find out when this server syncs what it has accepted; `anew`: it is another server. Raises Unfit if never.
 
@@ -109,8 +127,7 @@ class Heart:
         before = None if anew else self._sync_mode
         mode = before if before == "unknown" else await self._ask_sync_mode()
         self._sync_mode = mode
-        if mode == "no" and not self._volatile:
-            raise Unfit("it never syncs its append-only file: set appendfsync always (or everysec)")
+        self._refuse_never_syncing(mode)
         if mode == before:
             return
         self.at_once = self._replicas == 0 and (self._volatile or mode == "always")
@@ -120,6 +137,10 @@ class Heart:
             logger.warning(
                 "log %s: appendfsync is %s: a 201 may take a second; set it to always", self._primary.name, mode
             )
+
+    def _refuse_never_syncing(self, mode: str) -> None:
+        if mode == "no" and not self._volatile:
+            raise Unfit("it never syncs its append-only file: set appendfsync always (or everysec)")
 
     async def _ask_sync_mode(self) -> str:
         try:

@@ -62,6 +62,17 @@ class RedisStreamsLog:
 
     # ---- life ------------------------------------------------------------------------------------------------
 
+    async def examine(self) -> str:
+        """Look what kind of Redis it is, and whether others keep something else under the log's names."""
+        try:
+            return f"{self._name}: {await self._heart.examine(self._keys)}"
+        except Unfit as error:
+            raise ConfigError(f"log {self._name}: {error}") from None
+        except LogUnavailable as error:
+            raise LogUnavailable(f"{self._name}: {error}") from None
+        finally:
+            await self._primary.close()
+
     async def start(self) -> None:
         """Connect and look what kind of Redis it is. Raises ConfigError if it can't keep a log.
 

@@ -1,0 +1,160 @@
+"""`geocast check`: what would be in force, where each setting comes from, and all that is wrong with it.
+
+Nothing is started, made or changed: it can be run beside a node, with the settings of the next one.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from .. import config
+from ..config import Settings
+from ..errors import ConfigError, LogUnavailable
+from .options import node_options, settings_of, unknown_variables
+
+WONT_START, WOULD_WAIT = 2, 1  # exit statuses: a node would refuse to start; it would start, and wait for its log
+
+# A URL in which it is plain what is secret: the user and password, and every parameter that is not named here.
+_HOST = r"(?:\[[0-9A-Fa-f:.%]+\]|[\w.-]+)(?::\d{1,5})?"
+_URL = re.compile(rf"([a-z+]+://)([^@/?#\s]*@)?({_HOST}(?:,{_HOST})*(?:/[\w./-]*)?)(\?[^\s#]*)?")
+_PARAMETER = re.compile(r"([?&])(?!prefix=|ca=)((?:[\w.-]+=)?)[^&]*")
+
+
+class _Lenient(click.Command):
+    """A command that collects what is wrong with its options (`options.Option`), and goes on with their defaults."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, with a list for the mistakes in `obj`."""
+        ctx.obj = []
+        return super().parse_args(ctx, args)
+
+
+@click.command("check", cls=_Lenient)
+@node_options
+@click.pass_context
+def command(context: click.Context, /, log_level: str, log_format: str, **options: Any) -> int:  # noqa: ARG001
+    """Say what would be in force, and all that is wrong with it. Takes what `serve` takes, and changes nothing.
+
+    The exit status is 0; 2 if a node would refuse to start; 1 if it would start, and wait for its log.
+    """
+    settings = settings_of(**options)
+    for row in _table(context, settings):
+        click.echo("  ".join(row).rstrip())
+    problems = [*(error.format_message() for _, error in context.obj), *unknown_variables(), *settings.problems()]
+    status = 0
+    for name, look in _looks(settings):
+        try:
+            if said := look():
+                click.echo(f"{name}: {said}")
+        except ConfigError as error:
+            problems += error.problems
+        except LogUnavailable as error:
+            click.echo(f"geocast: not now: {name}: {error}", err=True)
+            status = WOULD_WAIT
+    for problem in problems:
+        click.echo(f"geocast: error: {' '.join(problem.split())}", err=True)
+    return WONT_START if problems else status
+
+
+# ---- the settings ----------------------------------------------------------------------------------------------
+
+
+def _table(context: click.Context, settings: Settings) -> Iterator[list[str]]:
+    """Each option, its value, and where that comes from, in columns."""
+    refused = {option.name for option, _ in context.obj}
+    rows = [["setting", "value", "from"]]
+    for option in context.command.params:
+        name = str(option.name)
+        shown = "(no good)" if name in refused else _shown(name, context.params[name], settings)
+        rows.append([option.opts[0], shown, _source(context, option)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+
+
+def _source(context: click.Context, option: click.Parameter) -> str:
+    source = context.get_parameter_source(str(option.name))
+    if source is ParameterSource.COMMANDLINE:
+        return "option"
+    return str(option.envvar) if source is ParameterSource.ENVIRONMENT else "default"
+
+
+def _shown(name: str, value: object, settings: Settings) -> str:
+    if name == "max_sessions":
+        return f"{_sessions(settings):,}"
+    if value is None or value == "":
+        return {"metrics": "at --api", "policy": "built-in"}.get(name, "none")
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return without_secrets(str(value)) if name in ("log", "keys") else str(value)
+
+
+def _sessions(settings: Settings) -> int:
+    """How many connections a stream process would take: what is asked for, if descriptors allow it."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    room = config.connections_for(hard if hard != resource.RLIM_INFINITY else 1_048_576, api=settings.workers == 1)
+    return min(settings.max_sessions or room, room)
+
+
+def without_secrets(text: str) -> str:
+    """A path as it is; a URL without users, passwords and parameters that may be secret.
+
+    Where it can't be told what is a password, nothing is shown but the scheme.
+    """
+    scheme, colon, _ = text.partition(":")
+    if not colon or scheme in ("sqlite", "memory") or not re.fullmatch(r"[a-z+]+", scheme):
+        return text
+    url = _URL.fullmatch(text)
+    if url is None:
+        return f"{scheme}: (not shown: it may hold a password)"
+    start, secret, rest, query = url.groups(default="")
+    return start + ("***@" if secret else "") + rest + _PARAMETER.sub(r"\1\2***", query)
+
+
+# ---- what they lead to -----------------------------------------------------------------------------------------
+
+
+def _looks(settings: Settings) -> Iterator[tuple[str, Callable[[], str | None]]]:
+    """What is looked at, by name: each says what it has found, and raises ConfigError or LogUnavailable."""
+    for name, address in settings.addresses:
+        yield name, lambda name=name, address=address: config.see_if_bindable(name, address)  # type: ignore[misc]
+    yield "keys", lambda: _keys(settings.keys)
+    yield "revoked", lambda: _revoked(settings.revoked)
+    yield "policy", lambda: _policy(settings.policy)
+    yield "log", lambda: _log(settings)
+
+
+def _keys(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    from ..tokens import load_keys
+
+    keys = [f"{kid} ({key.algorithm_name})" for kid, key in load_keys(path).items()]
+    return ", ".join(keys)
+
+
+def _revoked(path: Path | None) -> str | None:
+    from ..revoked import load_revoked
+
+    return f"tokens of {len(load_revoked(path))} subs" if path else None
+
+
+def _policy(path: Path | None) -> str:
+    from ..policy import load
+
+    policy = load(path)
+    return f"{policy.name}, with {len(policy.categories)} categories; {len(policy.never)} are never alerted"
+
+
+def _log(settings: Settings) -> str:
+    import asyncio
+
+    from ..run.node import open_log
+
+    return asyncio.run(open_log(settings).examine())

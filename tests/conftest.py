@@ -1,0 +1,34 @@
+"""`geocast` as a command that a test calls in its own process."""
+
+import os
+import sys
+
+import pytest
+from command import Outcome
+
+from geocast import cli
+
+
+@pytest.fixture
+def geocast(monkeypatch, tmp_path, capsys):
+    """`geocast(*arguments, NAME=value)`: the command, in a folder and an environment of its own."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("GEOCAST_")]:
+        monkeypatch.delenv(name)
+
+    def call(*arguments, **environment):
+        monkeypatch.setattr(sys, "argv", ["geocast", *map(str, arguments)])
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        return Outcome(ended.value.code or 0, said.out, said.err)
+
+    return call
+
+
+@pytest.fixture
+def keys(geocast):
+    """A key pair at the default places."""
+    assert geocast("keygen").status == 0
