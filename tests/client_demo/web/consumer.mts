@@ -1,7 +1,7 @@
 // Never run: what a TypeScript project may write, and what it must not. Checked by `tsc` (test_units.py).
 
 import * as msgpack from "@msgpack/msgpack";
-import { fetchLive, Geocast, GeocastError, watchPosition, type Held, type Place } from "geocast";
+import { fetchLive, Geocast, GeocastError, watchPosition, type Held, type Place } from "geocast-client";
 import * as h3 from "h3-js";
 
 const url = "wss://alerts.example/v1/stream";
