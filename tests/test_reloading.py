@@ -152,14 +152,14 @@ def test_another_process_takes_what_the_first_has_read(files, tmp_path):
     """BA2: not the files, which may have changed since; results and all."""
     first, second = InForce(files.settings), InForce(files.settings)
     board, folder = Board(tmp_path), Board(tmp_path)
-    folder.look(second)  # there is nothing yet
+    folder.look(second.take)  # there is nothing yet
     files.write("b", title="Other")
     first.reload(board.write)
     files.write("a", title='no" policy')
-    folder.look(second)
+    folder.look(second.take)
     assert state(second, files) == state(first, files) == ([False, True], "Other")
     first.reload(board.write)
-    folder.look(second)
+    folder.look(second.take)
     assert state(second, files) == ([False, True], "Other")
     assert shown(second) == shown(first)
     assert 'geocast_reloads_total{result="failed"} 1.0' in shown(second)
@@ -258,5 +258,5 @@ def test_a_file_that_is_written_again_under_the_same_number_is_seen(tmp_path, fi
     for number in range(5):
         files.write("a", title=f"Title {number}")
         first.reload(board.write)
-        reader.look(second)
+        reader.look(second.take)
         assert second.policy == first.policy

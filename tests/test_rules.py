@@ -83,6 +83,8 @@ def healthy():
             series[of_node(name, instance=instance)] = values
         series[of_node("geocast_accepted_total", instance=instance, kind="alert")] = rising(0.5)
         series[of_node("geocast_reloads_total", instance=instance, result="failed")] = steady(0)
+        series[of_node("geocast_key_fetches_total", instance=instance, result="failed")] = steady(0)
+        series[of_node("geocast_keys_fetched_timestamp_seconds", instance=instance)] = f"0+30x{STEPS}"
         for file in ("keys", "revoked", "policy"):
             series[of_node("geocast_settings_digest", instance=instance, file=file)] = steady(123456789012345)
         for slug in ("internal", "log-unavailable", "unauthorized", "insufficient-scope"):
@@ -118,6 +120,13 @@ CASES = {
     "GeocastRestarting": ({a("geocast_stream_restarts_total"): then(0, 1, by=0.2)}, ()),
     "GeocastInternalErrors": ({a("geocast_refused_total", type="internal"): then(0, 1)}, ()),
     "GeocastReloadFailed": ({a("geocast_reloads_total", result="failed"): then(0, 1)}, ()),
+    "GeocastKeysStale": (
+        {
+            a("geocast_key_fetches_total", result="failed"): then(0, 1, by=1),
+            a("geocast_keys_fetched_timestamp_seconds"): f"0x{STEPS}",
+        },
+        (),
+    ),
     "GeocastSettingsDiffer": ({a("geocast_settings_digest", file="keys"): steady(123456789012346)}, ()),
     "GeocastLogWritesFail": ({a("geocast_refused_total", type="log-unavailable"): then(0, 1, by=1)}, ()),
     "GeocastDeaf": ({a("geocast_log_silence_seconds"): then(0.5, 1, by=30)}, ()),

@@ -66,9 +66,12 @@ ALL = (
 class SessionClosed(Exception):  # noqa: N818 (an outcome, not a fault of ours)
     """Ends the session whose message is being taken; `close` says how.
 
-    The core raises it, since it knows no connection; the connection catches it and writes the close frame.
+    The core raises it, since it knows no connection; the connection catches it and writes the close frame. Of a message
+    with a token whose key is not known (`unknown_key`) nothing was applied: it may be taken again when there are newer
+    keys.
     """
 
-    def __init__(self, close: Close) -> None:
+    def __init__(self, close: Close, *, unknown_key: bool = False) -> None:
         super().__init__(close.reason)
         self.close = close
+        self.unknown_key = unknown_key

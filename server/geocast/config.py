@@ -11,6 +11,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from .errors import ConfigError
 
@@ -40,6 +41,19 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyUrl:
+    """Where a set of keys is published: a server, whether by TLS, and the target of a request (path and query)."""
+
+    server: Address
+    tls: bool
+    target: str
+
+    def __str__(self) -> str:
+        """Without the query, which may hold a secret."""
+        return f"http{'s' * self.tls}://{self.server}{self.target.partition('?')[0]}"
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """How to run a node (protocol, section 7). Times are in seconds."""
 
@@ -49,7 +63,8 @@ class Settings:
     metrics: Address | None = None
     log_replicas: int = 0
     allow_volatile_log: bool = False
-    keys: Path | None = None
+    keys: Path | KeyUrl | None = None
+    keys_refresh_s: int = 300
     revoked: Path | None = None
     policy: Path | None = None
     origins: tuple[str, ...] = ()
@@ -68,6 +83,8 @@ class Settings:
         """All that does not go together in these settings, a line each."""
         if self.keys is None and not self.dev:
             yield "no keys: give --keys FILE (made by geocast keygen), or --dev to try it on this machine"
+        if isinstance(self.keys, KeyUrl) and not self.keys.tls and not (self.dev and self.keys.server.is_loopback):
+            yield "--keys http:// can be forged on the way: give https://, or with --dev a server on loopback"
         if self.workers > 1 and self.log.startswith("memory:"):
             yield "--log memory: is for one process; with --workers give sqlite:PATH or a Redis"
         if (self.log_replicas or self.allow_volatile_log) and not self.log.startswith(REDIS_SCHEMES):
@@ -92,6 +109,20 @@ def parse_address(text: str) -> Address:
     if not colon or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
         raise ConfigError("expected HOST:PORT, such as 127.0.0.1:8765 or [::1]:8765")
     return Address(host, int(port))
+
+
+def parse_key_url(text: str) -> KeyUrl:
+    """`https://HOST[:PORT]/PATH[?QUERY]`, or `http:`, which `Settings.check` restricts. Raises ConfigError."""
+    try:
+        url = urlsplit(text)
+        host, port = (url.hostname or "").encode("idna").decode(), url.port
+    except ValueError:  # a port that is no number, a broken IPv6 address or name
+        host, port = "", None
+    target = (url.path or "/") + (f"?{url.query}" if url.query else "") if host else ""
+    is_plain = text.isascii() and text.isprintable() and " " not in text and "@" not in url.netloc if host else False
+    if not is_plain or url.scheme not in ("https", "http") or url.fragment or port == 0:
+        raise ConfigError("expected https://HOST/PATH in ASCII, without a user, a password or a fragment")
+    return KeyUrl(Address(host, port or (443 if url.scheme == "https" else 80)), url.scheme == "https", target)
 
 
 def bind(option: str, address: Address, *, shared: bool = False) -> socket.socket:

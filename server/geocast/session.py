@@ -371,7 +371,7 @@ class Session:
         """What the token grants. From now on this token alone counts (T6). Raises SessionClosed."""
         grant = self._tokens.check(token, now)
         if grant is None or (self._proof is not None and self._proof.sub != grant.sub):
-            raise SessionClosed(closing.BAD_TOKEN)
+            raise SessionClosed(closing.BAD_TOKEN, unknown_key=not self._tokens.knows_key_of(token))
         if RECEIVE not in grant.scopes:
             raise SessionClosed(closing.NOT_ALLOWED)
         self._proof = grant.proof

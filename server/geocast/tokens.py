@@ -9,6 +9,7 @@ import json
 import secrets
 from base64 import urlsafe_b64decode
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
@@ -24,6 +25,8 @@ AUDIENCE = "geocast"
 MAX_TOKEN_BYTES = 4096
 MIN_BITS = "256 bits at least, and 2048 of RSA"
 ALGORITHMS = ("EdDSA", "Ed25519", "ES256", "ES384", "RS256", "PS256", "HS256")
+
+_MEMBERS = ("kty", "kid", "alg", "crv", "x", "y", "n", "e")  # of a JWK, those that make it the key that it is
 
 # Publishers' tokens whose claims are kept, so that their signatures are checked once. A check takes 160 µs (`timeit`)
 # of the 1,200 that a post takes (`bench ingest`).
@@ -70,15 +73,23 @@ class Tokens:
     def replace(self, keys: Mapping[str, PyJWK], revoked: Mapping[str, float]) -> None:
         """Have these keys and revocations in force. A key that is the same as before stays the same object."""
         self.keys = {kid: _kept(self.keys.get(kid), key) for kid, key in keys.items()}
+        self._in_force = frozenset(self.keys.values())
         self._revoked = dict(revoked)
         self._claims_once = functools.lru_cache(_SEEN_AGAIN)(self._claims)
 
     def stands(self, proof: Proof) -> bool:
         """Whether a token that was good is good still, by the keys and revocations in force; its time is not judged."""
-        if not any(proof.key is key for key in self.keys.values()):
+        if proof.key not in self._in_force:
             return False
         before = self._revoked.get(proof.sub)
         return before is None or (proof.issued_at is not None and proof.issued_at >= before)
+
+    def knows_key_of(self, token: str) -> bool:
+        """Whether the key that `token` names is in force. Of what names none there is nothing to know: True."""
+        try:
+            return len(token) > MAX_TOKEN_BYTES or _kid(token) in self.keys
+        except (KeyError, TypeError, ValueError, RecursionError):
+            return True
 
     def check(self, token: str, now: Now, *, again: bool = False) -> Grant | None:
         """What `token` grants at `now`, or None if anything is wrong with it.
@@ -150,34 +161,70 @@ def load_keys(path: Path) -> dict[str, PyJWK]:
 
 def parse_keys(data: bytes, source: object) -> dict[str, PyJWK]:
     """The keys of a JWKS (RFC 7517), by `kid`. Raises ConfigError, which names where they are from and the key."""
+    return _key_set(_jwks(data, source), source)
+
+
+def published(data: bytes, source: object) -> bytes:
+    """Of a JWKS that others publish, what tokens can be checked against: as a JWKS that is the same for the same keys.
+
+    Keys for other uses, and those without a `kid` or an `alg` of ours, are passed over (RFC 7517, section 5); so are
+    secrets (`oct`), which are none when they are published. A private key is not: who publishes it is not to be
+    trusted. Raises ConfigError.
+    """
+    keys = []
+    for number, jwk in enumerate(_jwks(data, source), start=1):
+        if "d" in jwk:
+            raise ConfigError(f"keys {source}: key {number}: is a private key")
+        if jwk.get("kty") != "oct" and jwk.get("use", "sig") == "sig":
+            with suppress(ConfigError):
+                _key(jwk, source)
+                keys.append({name: jwk[name] for name in _MEMBERS if name in jwk})
+    if not keys:
+        wanted = f"a public one for signatures, with a kid and an alg, one of {', '.join(ALGORITHMS[:-1])}"
+        raise ConfigError(f"keys {source}: holds no key that can be used: {wanted}")
+    _key_set(keys, source)
+    return json.dumps({"keys": sorted(keys, key=lambda jwk: str(jwk["kid"]))}).encode()
+
+
+def _jwks(data: bytes, source: object) -> list[Mapping[str, Any]]:
     try:
-        return _key_set(json.loads(data.decode())["keys"], source)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise ConfigError(f"keys {source}: not a JWK set (an object with a list of keys)") from None
+        keys = json.loads(data.decode())["keys"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        keys = None
+    if not isinstance(keys, list) or not all(isinstance(jwk, dict) for jwk in keys):
+        raise ConfigError(f"keys {source}: not a JWK set (an object with a list of keys)")
+    return keys
 
 
 def _key_set(keys: Iterable[Mapping[str, Any]], source: object) -> dict[str, PyJWK]:
     found: dict[str, PyJWK] = {}
     for number, jwk in enumerate(keys, start=1):
-        where = f"keys {source}: key {number}"
-        kid, algorithm = jwk.get("kid"), jwk.get("alg")
-        if not isinstance(kid, str) or not kid or kid in found:
-            raise ConfigError(f"{where}: needs a kid of its own")
-        if algorithm not in ALGORITHMS:
-            raise ConfigError(f"{where}: needs an alg, one of {', '.join(ALGORITHMS)}")
-        if "d" in jwk:
-            raise ConfigError(f"{where}: is a private key; the server takes public ones only")
-        try:
-            key = PyJWK(dict(jwk), algorithm)
-            key.Algorithm.prepare_key(key.key)  # whether it is of the algorithm's curve
-        except (PyJWTError, ValueError, KeyError, TypeError):
-            raise ConfigError(f"{where}: is not a usable {algorithm} key") from None
-        if key.Algorithm.check_key_length(key.key):
-            raise ConfigError(f"{where}: is too short for {algorithm}: {MIN_BITS} (RFC 7518)")
-        found[kid] = key
+        where = f"{source}: key {number}"
+        key = _key(jwk, where)
+        if jwk["kid"] in found:
+            raise ConfigError(f"keys {where}: needs a kid of its own")
+        found[jwk["kid"]] = key
     if not found:
         raise ConfigError(f"keys {source}: holds no key")
     return found
+
+
+def _key(jwk: Mapping[str, Any], where: object) -> PyJWK:
+    kid, algorithm = jwk.get("kid"), jwk.get("alg")
+    if not isinstance(kid, str) or not kid:
+        raise ConfigError(f"keys {where}: needs a kid of its own")
+    if algorithm not in ALGORITHMS:
+        raise ConfigError(f"keys {where}: needs an alg, one of {', '.join(ALGORITHMS)}")
+    if "d" in jwk:
+        raise ConfigError(f"keys {where}: is a private key; the server takes public ones only")
+    try:
+        key = PyJWK(dict(jwk), algorithm)
+        key.Algorithm.prepare_key(key.key)  # whether it is of the algorithm's curve
+    except (PyJWTError, ValueError, KeyError, TypeError):
+        raise ConfigError(f"keys {where}: is not a usable {algorithm} key") from None
+    if key.Algorithm.check_key_length(key.key):
+        raise ConfigError(f"keys {where}: is too short for {algorithm}: {MIN_BITS} (RFC 7518)")
+    return key
 
 
 def make_key(kid: str | None = None) -> tuple[dict[str, str], dict[str, str]]:

@@ -9,6 +9,7 @@ import pytest
 from end_to_end.keys import Keys
 from end_to_end.node import ORIGIN, Node
 from end_to_end.subscriber import Session
+from end_to_end.tls import Certificate, make_certificate
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +23,12 @@ def node(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]
     """One node for all tests that don't need one to themselves; each has its own ground on it."""
     with Node(tmp_path_factory.mktemp("node"), keys, "--origins", ORIGIN) as shared:
         yield shared
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    """For localhost and 127.0.0.1, good for an hour."""
+    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture

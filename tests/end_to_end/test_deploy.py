@@ -8,27 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
-import ipaddress
 import re
 import shutil
 import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx
 import pytest
 import redis
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from end_to_end.alerts import Json, alert, cancel_body, ground, place
 from end_to_end.keys import PHONE_SCOPE, Keys, bearer
 from end_to_end.node import Node, free_ports
 from end_to_end.times import wait_until
+from end_to_end.tls import Certificate
 from redis_server import RedisServer, Sentinel, needs_redis
 
 from client_demo.python.client import Client
@@ -54,42 +49,6 @@ def changed(name: str, *changes: tuple[str, str]) -> str:
         text, count = re.subn(old, new, text, flags=re.MULTILINE)
         assert count, f"{name} has no {old}"
     return text
-
-
-# ---- a certificate that signs itself
-
-
-class Certificate(NamedTuple):
-    """Files: the certificate, its key, both in one."""
-
-    crt: Path
-    key: Path
-    pem: Path
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    """For localhost and 127.0.0.1, good for an hour."""
-    home = tmp_path_factory.mktemp("tls")
-    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
-    hosts: list[x509.GeneralName] = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    now = dt.datetime.now(dt.UTC)
-    signed = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(minutes=1))
-        .not_valid_after(now + dt.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName(hosts), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    crt = signed.public_bytes(pem)
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    files = Certificate(home / "a.crt", home / "a.key", home / "a.pem")
-    for file, content in zip(files, (crt, private, crt + private), strict=True):
-        file.write_bytes(content)
-    return files
 
 
 # ---- the two proxies

@@ -5,6 +5,7 @@ With one process, and with several: then the first one is told, and none of them
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -23,6 +24,9 @@ from end_to_end.node import BIN, Node, clean_environment, free_ports, is_running
 from end_to_end.subscriber import Session
 from end_to_end.times import stamp, wait_until
 from end_to_end.wire import PATIENCE
+
+from client_demo.python.client import Client
+from client_demo.python.geo import Place
 
 Join = Callable[..., Session]
 CROWD = 12  # sessions, so that some are on each process
@@ -153,6 +157,43 @@ def test_sessions_of_a_key_that_is_gone_end_and_others_miss_nothing(site: Reload
     for session in staying:
         session.listen(published[-1], 1)
         assert sorted(session.everything()) == sorted((each, 1) for each in published)
+
+
+def test_a_client_comes_back_with_a_token_of_the_new_key(site: Reloading):
+    """W3a: it asks for another token, and what is published meanwhile is there when it is back; what it held stays."""
+    site.write(keys=site.both())
+    site.reload()
+    spot, tokens = ground(), [site.old.token(sub="phone", scope=PHONE_SCOPE), site.phone()]
+    held, missed = alert(spot), alert(spot)
+    desk = site.new_token(sub="desk-new", scope=DESK_SCOPE)
+    asked: list[str] = []
+
+    def token() -> str:
+        asked.append(tokens[min(len(asked), 1)])
+        if len(asked) == 2:
+            site.node.publish(missed, desk)
+        return asked[-1]
+
+    async def follow() -> list[str]:
+        said: list[str] = []
+        url = f"ws://127.0.0.1:{site.node.stream_port}/v1/stream"
+        client = Client(url, [Place.at(*spot)], token=token, on_status=said.append, draw=lambda: 0.0)
+        running = asyncio.ensure_future(client.run())
+        site.node.publish(held, desk)
+        async with asyncio.timeout(PATIENCE):
+            while {each["id"] for each in client.holdings} != {held["id"]}:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+            site.write(keys=site.only_new())
+            site.hang_up()
+            while {each["id"] for each in client.holdings} != {held["id"], missed["id"]}:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        client.stop()
+        await asyncio.gather(running, return_exceptions=True)
+        return said
+
+    said = asyncio.run(follow())
+    assert asked == tokens
+    assert [line for line in said if "4401" in line], said
 
 
 def test_a_session_that_has_sent_a_token_of_the_new_key_stays(site: Reloading, join: Join):

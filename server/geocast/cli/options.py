@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ..config import Address, Settings, parse_address
+from ..config import Address, Settings, parse_address, parse_key_url
 from ..errors import ConfigError
 from . import environment
 from .environment import PREFIX
@@ -27,6 +27,18 @@ class _AddressType(click.ParamType[Address, str]):
             return value
         try:
             return parse_address(value)
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
+
+
+class _KeysType(click.Path):
+    """A file, or the URL of a set that is published."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str) or "://" not in value:
+            return super().convert(value, param, ctx)
+        try:
+            return parse_key_url(value)
         except ConfigError as error:
             self.fail(str(error), param, ctx)
 
@@ -73,7 +85,13 @@ _OPTIONS = (
         "--log-replicas", type=click.IntRange(0, 10), default=0, help="Replicas of Redis that must have an alert too."
     ),
     _option("--allow-volatile-log", is_flag=True, help="Accept a Redis that forgets alerts when it ends."),
-    _option("--keys", type=click.Path(path_type=Path), help="Public keys that tokens are checked against (JWKS)."),
+    _option(
+        "--keys",
+        type=_KeysType(path_type=Path),
+        metavar="PATH|URL",
+        help="Public keys that tokens are checked against (JWKS): a file, or https://….",
+    ),
+    _option("--keys-refresh-s", type=click.IntRange(1, 86_400), default=300, help="Seconds until a URL is read again."),
     _option("--revoked", type=click.Path(path_type=Path), help="Whose tokens are good no more (TOML)."),
     _option("--policy", type=click.Path(path_type=Path), help="What may be published (TOML); built-in if left out."),
     _option("--origins", default="", metavar="LIST", help="Origins of browsers that may connect, separated by commas."),

@@ -9,6 +9,7 @@ from ..metrics import Metrics
 from ..policy import Policy
 from ..publishing import Publishing
 from ..tokens import Tokens
+from .newer_keys import NewerKeys
 
 
 @dataclass(slots=True)
@@ -22,6 +23,7 @@ class Api:
     clock: Clock
     metrics: Metrics
     unready: Callable[[], list[str]]
+    newer_keys: NewerKeys | None = None  # where keys are published at a URL
     draining: bool = False
     requests: int = field(default=0, init=False)  # under way
 

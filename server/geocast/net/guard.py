@@ -58,7 +58,7 @@ class Guard:
 
         self._api.requests += 1
         try:
-            refused = None if _is_public(scope["path"]) else self._refused(scope)
+            refused = None if _is_public(scope["path"]) else await self._refused(scope)
             await (self._app if refused is None else problem_answer(self._api, refused))(scope, receive, observed)
         except Exception as error:
             logger.error("a request failed: %s", trace(error))
@@ -67,13 +67,16 @@ class Guard:
         finally:
             self._api.requests -= 1
 
-    def _refused(self, scope: Scope) -> Problem | None:
+    async def _refused(self, scope: Scope) -> Problem | None:
         retry = {"Retry-After": str(RETRY_AFTER_S)}
         if self._api.requests > MAX_REQUESTS:
             return Problem(problems.TOO_MANY_REQUESTS, headers=retry)
         if self._api.draining:
             return Problem(problems.DRAINING, headers=retry)
-        grant = self._api.tokens.check(_bearer(scope), self._api.clock.now(), again=True)
+        token, tokens = _bearer(scope), self._api.tokens
+        if self._api.newer_keys is not None and not tokens.knows_key_of(token):
+            await self._api.newer_keys.waited()
+        grant = tokens.check(token, self._api.clock.now(), again=True)
         if grant is None:
             return Problem(problems.UNAUTHORIZED, headers={"WWW-Authenticate": 'Bearer realm="geocast"'})
         scope["grant"] = grant

@@ -47,6 +47,7 @@ from ..frames import WIRES, Wire
 from ..hub import Hub
 from ..session import Session
 from ..tokens import Tokens
+from .newer_keys import NewerKeys
 
 logger = logging.getLogger(__name__)
 
@@ -91,11 +92,12 @@ class Stream:
         unsaid: int,
         origins: Collection[str] = (),
         loopback_origins: bool = False,
+        newer_keys: NewerKeys | None = None,
     ) -> None:
         """`capacity`: how many connections there may be; `unsaid`: how many of them may be without a `hello`.
 
         `origins`: the origins whose pages may connect, as browsers send them; `loopback_origins`: those of this machine
-        too.
+        too. `newer_keys`: where to wait for keys that are not known yet.
         """
         self.hub = hub
         self.tokens = tokens
@@ -109,10 +111,12 @@ class Stream:
         self.unsaid: dict[Connection, float] = {}  # connections without `hello` -> the deadline of their next step
         self.lingering: dict[Connection, float] = {}  # connections that we have ended -> when they are dropped (Rule 4)
         self.slow: set[Connection] = set()  # connections with unsent bytes (Rule 3)
+        self.held: dict[Connection, bytes] = {}  # connections that wait for newer keys -> the message with the token
         self._capacity = capacity
         self._max_unsaid = unsaid
         self._origins = frozenset(origins)
         self._loopback_origins = loopback_origins
+        self._newer_keys = newer_keys
 
     async def listen(self, listener: socket.socket) -> list[asyncio.Server]:
         """Accept connections on a listening socket, ACCEPTS at a turn of the loop. The caller closes the servers."""
@@ -133,6 +137,13 @@ class Stream:
         for connection in [c for c, deadline in self.lingering.items() if deadline <= now.monotonic]:
             connection.abort()
         self.hub.sweep(now)
+
+    def hold(self, connection: "Connection", payload: bytes) -> bool:
+        """Whether `connection` may wait for newer keys with this message; it takes it again when that is settled."""
+        if self._newer_keys is None or not self._newer_keys.wait(connection.take_again):
+            return False
+        self.held[connection] = payload
+        return True
 
     def unsent_bytes(self) -> int:
         """How many bytes all transports together have not sent."""
@@ -266,7 +277,7 @@ class Connection(asyncio.Protocol):
             return
         if self._session is not None and self._session.row >= 0:
             self._stream.hub.recovered(self._session.row, self._stream.clock.now())
-        if not self._slow:
+        if not self._slow and self not in self._stream.held:
             self._transport.resume_reading()
             if self._session is not None:
                 self._read(self._unread)
@@ -276,6 +287,7 @@ class Connection(asyncio.Protocol):
         self._stream.slow.discard(self)
         self._stream.unsaid.pop(self, None)
         self._stream.lingering.pop(self, None)
+        self._stream.held.pop(self, None)
         self._leave()
         self._session = None  # Rule 5
         self._unread = b""
@@ -344,7 +356,7 @@ class Connection(asyncio.Protocol):
     def _read(self, data: bytes) -> None:
         """Take whole frames out of `data`, one at a time, until one is incomplete or the connection is slow."""
         at = 0
-        while not self._slow and self not in self._stream.lingering and not self._transport.is_closing():
+        while not self._slow and not self._is_over and self not in self._stream.held:
             end = frame_end(data, at, self._limit)
             if end is None:
                 break
@@ -358,6 +370,10 @@ class Connection(asyncio.Protocol):
         if self._parser is not None:
             retire(self._parser)
             self._parser = None
+
+    @property
+    def _is_over(self) -> bool:
+        return self in self._stream.lingering or self._transport.is_closing()
 
     @property
     def _limit(self) -> int:
@@ -403,17 +419,34 @@ class Connection(asyncio.Protocol):
             return
         payload = b"".join(self._parts)
         self._parts.clear()
+        self._receive(payload)
+
+    def _receive(self, payload: bytes, *, again: bool = False) -> None:
+        """Have the session take a message. One with a token of an unknown key may wait once, and all behind it."""
         session = self._session
         assert session is not None
         try:
             session.receive(payload, self._stream.clock.now())
         except SessionClosed as ended:
+            if ended.unknown_key and not again and self._stream.hold(self, payload):
+                self._transport.pause_reading()
+                return
             self.close(ended.close)
         except Exception as error:
             logger.error("a session failed: %s", trace(error))
             self.close(closing.INTERNAL)
         if session.row >= 0:
             self._stream.unsaid.pop(self, None)
+
+    def take_again(self) -> None:
+        """There are newer keys, or there are none: take the message that has waited for them, and go on."""
+        payload = self._stream.held.pop(self, None)
+        if payload is None or self._is_over:
+            return
+        self._receive(payload, again=True)
+        if not self._slow and not self._is_over:
+            self._transport.resume_reading()
+            self._read(self._unread)
 
     def _too_fast(self, frame: bytes) -> bool:
         """Whether this frame is more than the rate allows.

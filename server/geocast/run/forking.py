@@ -6,7 +6,7 @@ To start Python and import what a node needs takes 0.5 s of CPU and 50 MiB for e
 Threads and loops   A child has none of its parent's threads, and would share its loop's descriptors. So the parent has
                     neither: it waits in system calls, and `run` keeps numpy's library from starting threads.
 Signals             The parent blocks those that it waits for, so none is handled twice. A child lets them through, but
-                    for SIGHUP, which is for the parent alone: should it be sent to all, nobody ends by it.
+                    for SIGHUP and SIGUSR1, which are for the parent alone: should they be sent to all, nobody ends.
 Descriptors         A child closes all that are not its own: a listener that it kept would take connections in.
 The terminal        A child is in a session of its own: Ctrl-C is told to the parent only.
 Memory              Pages stay shared until they are written to. What is there at the fork is frozen: the garbage
@@ -28,7 +28,8 @@ from ..errors import ConfigError, trace
 
 logger = logging.getLogger(__name__)
 
-WAITED_FOR = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD})  # what a parent waits for
+# What a parent waits for; the last two are for it alone.
+WAITED_FOR = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP, signal.SIGUSR1})
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15  # of prctl(2), in <linux/prctl.h>
 
 
@@ -54,7 +55,8 @@ def _be(parent: int, name: str, descriptors: Collection[int], work: Callable[[],
         os.setsid()
         _close_all_but(descriptors)
         for number in WAITED_FOR:
-            signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else signal.SIG_DFL)
+            is_ours = number not in (signal.SIGHUP, signal.SIGUSR1)
+            signal.signal(number, signal.SIG_DFL if is_ours else signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, WAITED_FOR)
         _prctl(_PR_SET_NAME, name.encode())
         _end_with(parent)

@@ -8,6 +8,7 @@ Rule 3  Nothing is let go of before there is something to put in its place: what
         force as it was, in one line for the operator and one more of `geocast_reloads_total{result="failed"}`.
 """
 
+import asyncio
 import contextlib
 import hashlib
 import logging
@@ -21,9 +22,10 @@ from jwt import PyJWK
 from prometheus_client.core import Metric
 
 from .. import policy
-from ..config import Settings
+from ..config import KeyUrl, Settings
 from ..errors import ConfigError, trace
 from ..metrics import counters, gauge, gauges
+from ..net.key_server import fetch_keys
 from ..policy import Policy
 from ..revoked import parse_revoked
 from ..tokens import Tokens, parse_keys
@@ -44,17 +46,20 @@ class Texts(NamedTuple):
 class InForce:
     """What is in force in this process. `tokens` stays the same object; `policy` is another after a reload."""
 
-    def __init__(self, settings: Settings, dev_keys: bytes = b"") -> None:
-        """Read it for the first time. `dev_keys`: the JWKS where `--keys` is not given. Raises ConfigError."""
+    def __init__(self, settings: Settings, keys: bytes = b"") -> None:
+        """Read it for the first time. `keys`: the JWKS where `--keys` is not given. Raises ConfigError."""
+        if isinstance(settings.keys, KeyUrl):
+            # In a loop of asyncio's own, not in uvloop's: it leaves no thread behind, which a fork would not survive.
+            keys = asyncio.run(fetch_keys(settings.keys))
         self._settings = settings
-        self._dev_keys = dev_keys
+        self._file = settings.keys if isinstance(settings.keys, Path) else None
         self._watchers: list[Callable[[], None]] = []
         self._results = {"ok": 0, "failed": 0}
         self._read_at = time.time()
-        self._texts = self._read()
-        keys, revoked, self.policy = self._parsed(self._texts)
+        self._texts = self._read(keys)
+        in_force, revoked, self.policy = self._parsed(self._texts)
         self._revoked: Mapping[str, float] = revoked
-        self.tokens = Tokens(keys, revoked, required=settings.keys is not None)
+        self.tokens = Tokens(in_force, revoked, required=settings.keys is not None)
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Have `changed` called each time that something else has come into force."""
@@ -68,19 +73,29 @@ class InForce:
         """
         results, now = self._results | {"ok": self._results["ok"] + 1}, time.time()
         try:
-            texts = self._read()
-            parsed = self._parsed(texts)
-            share(_packed(texts, results, now))
-            changes = self._put_in_force(texts, *parsed)
+            changes = self._handed_on(self._read(self._texts.keys), results, now, share)
         except Exception as error:
-            why = str(error) if isinstance(error, ConfigError | OSError) else trace(error)
-            logger.error("reload failed, all stays as it was: %s", why)
+            logger.error("reload failed, all stays as it was: %s", _said(error))
             self._results["failed"] += 1
             with contextlib.suppress(OSError):
                 share(_packed(self._texts, self._results, self._read_at))
         else:
             self._results, self._read_at = results, now
             logger.info("reloaded: %s", changes)
+
+    def take_keys(self, keys: bytes, share: Callable[[bytes], None] = lambda _packed: None) -> None:
+        """Have in force the keys that were fetched from a URL, which are good; all else stays. It never raises."""
+        try:
+            changes = self._handed_on(self._texts._replace(keys=keys), self._results, self._read_at, share)
+        except Exception as error:
+            logger.error("the keys that were fetched can't be put in force: %s", _said(error))
+        else:
+            logger.info("fetched: %s", changes)
+
+    @property
+    def keys(self) -> bytes:
+        """The JWKS in force, as it was read."""
+        return self._texts.keys
 
     def take(self, packed: bytes) -> None:
         """Have the same in force as the process that has shared this (Rule 2)."""
@@ -98,14 +113,20 @@ class InForce:
 
     # ---- the pieces ------------------------------------------------------------------------------------------
 
-    def _read(self) -> Texts:
-        settings = self._settings
-        keys = _read("keys", settings.keys)
+    def _read(self, keys: bytes) -> Texts:
+        """What the files hold. `keys`: those of no file."""
+        settings, read = self._settings, _read("keys", self._file)
         return Texts(
-            self._dev_keys if keys is None else keys,
-            _read("revoked", settings.revoked),
-            _read("policy", settings.policy),
+            keys if read is None else read, _read("revoked", settings.revoked), _read("policy", settings.policy)
         )
+
+    def _handed_on(
+        self, texts: Texts, results: Mapping[str, int], read_at: float, share: Callable[[bytes], None]
+    ) -> str:
+        """Parse it, share it, and only then put it in force here. Returns what has changed, in numbers."""
+        parsed = self._parsed(texts)
+        share(_packed(texts, results, read_at))
+        return self._put_in_force(texts, *parsed)
 
     def _parsed(self, texts: Texts) -> tuple[dict[str, PyJWK], dict[str, float], Policy]:
         settings = self._settings
@@ -132,6 +153,11 @@ class InForce:
                 f"policy {'unchanged' if self.policy == had_policy else 'changed'}",
             ]
         )
+
+
+def _said(error: Exception) -> str:
+    """What the operator is told of an error: the line that was made for it, or where it came from."""
+    return str(error) if isinstance(error, ConfigError | OSError) else trace(error)
 
 
 def _packed(texts: Texts, results: Mapping[str, int], read_at: float) -> bytes:

@@ -23,6 +23,7 @@ from ..net.api import Api
 from ..net.calls import serving
 from ..publishing import Publishing
 from .in_force import InForce
+from .key_source import source_of
 from .reloading import reloading
 
 logger = logging.getLogger(__name__)
@@ -89,16 +90,22 @@ async def run(settings: Settings, in_force: InForce, listeners: Listeners) -> No
     def asked() -> bool:
         return api.requests > 0
 
-    async with reloading(in_force), opened_log(settings) as alert_log:
-        delivery = Delivery(settings, in_force.tokens, clock, alert_log, metrics, asked)
+    source = source_of(settings, in_force, in_force.take_keys)
+    newer_keys = source.newer if source else None
+    if source:
+        metrics.watch(source.metrics)
+        in_force.watch(source.newer.settle)
+    async with reloading(in_force, source), opened_log(settings) as alert_log:
+        delivery = Delivery(settings, in_force.tokens, clock, alert_log, metrics, asked, newer_keys)
         publishing = Publishing(alert_log, in_force.policy, clock)
         api: Api = Api(publishing, alert_log, in_force.policy, in_force.tokens, clock, metrics, delivery.unready)
+        api.newer_keys = newer_keys
         in_force.watch(delivery.reloaded)
         in_force.watch(lambda: api.adopt(in_force.policy))
         async with (
             serving(api, listeners.api, listeners.metrics),
             delivery.serving(listeners.streams[0], stop.asked, stop.hurry),
-            background(purge_for_ever(delivery.keeper)),
+            background(purge_for_ever(delivery.keeper), *([source.run()] if source else [])),
         ):
             if not stop.asked.is_set():  # while the log was waited for
                 logger.info("ready: stream on %s, api on %s", settings.stream, settings.api)

@@ -8,16 +8,17 @@ second: they look by themselves as often. A process that is started later is for
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from ..delivery import background
 from .in_force import InForce
+from .key_source import KeySource
 
 
 @contextlib.asynccontextmanager
-async def reloading(in_force: InForce) -> AsyncIterator[None]:
-    """Reload at each SIGHUP for as long as the block runs. Several that come at once are one.
+async def reloading(in_force: InForce, source: KeySource | None) -> AsyncIterator[None]:
+    """Reload at each SIGHUP for as long as the block runs, and fetch what is fetched. Several at once are one.
 
     Before it the caller has blocked the signal, so one that comes too early waits. After it, it is ignored.
     """
@@ -28,6 +29,8 @@ async def reloading(in_force: InForce) -> AsyncIterator[None]:
             await asked.wait()
             asked.clear()
             in_force.reload()
+            if source is not None:
+                source.fetch_now()
 
     # Not by the loop's `add_signal_handler`: when the loop is closed it would put back what ends the process.
     signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(asked.set))
@@ -40,10 +43,10 @@ async def reloading(in_force: InForce) -> AsyncIterator[None]:
 
 
 class Board:
-    """A file by which the supervisor hands what is in force to the other processes of the node."""
+    """A file by which one process hands something to others: whole, and the latest that was left there."""
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "in-force"
+    def __init__(self, folder: Path, name: str = "in-force") -> None:
+        self._path = folder / name
         self._seen = (0, 0)  # inode and time of what was last read
 
     def write(self, packed: bytes) -> None:
@@ -52,10 +55,10 @@ class Board:
         beside.write_bytes(packed)
         beside.replace(self._path)
 
-    def look(self, in_force: InForce) -> None:
-        """Take what is there, if it is new."""
+    def look(self, take: Callable[[bytes], None]) -> None:
+        """Take what is there, if it is new to this reader."""
         with contextlib.suppress(FileNotFoundError):
             found = self._path.stat()
             if (found.st_ino, found.st_mtime_ns) != self._seen:
                 self._seen = found.st_ino, found.st_mtime_ns
-                in_force.take(self._path.read_bytes())
+                take(self._path.read_bytes())

@@ -19,7 +19,8 @@ Rule 7  Only the supervisor tells the others to end, each once, and once more fo
         of their own: Ctrl-C in a terminal is told to all processes of its session.
 Rule 8  The supervisor alone reads keys, revoked tokens and the policy, at the start and at each SIGHUP, and what it has
         read is what the others have in force (`reloading.py`). A process that can't take it ends, and its replacement
-        has it.
+        has it. Where keys are at a URL the api process fetches them, for it has a loop, and hands them to the
+        supervisor: it leaves them in a file, and says so by SIGUSR1. Processes that are shown an unknown key ask it to.
 """
 
 import asyncio
@@ -40,17 +41,19 @@ from prometheus_client.core import Metric
 
 from ..alertlog import AlertLog
 from ..clock import SystemClock
-from ..config import Listeners, Settings
+from ..config import KeyUrl, Listeners, Settings
 from ..delivery import FLUSH_S, Delivery, background
 from ..errors import ConfigError, trace
 from ..following import LogKeeper
 from ..metrics import Export, Metrics, counter, export, gauge, lasting, merged
 from ..net.api import Api
 from ..net.calls import serving
+from ..net.newer_keys import NewerKeys
 from ..publishing import Publishing
 from .channel import Channel, tell
 from .forking import WAITED_FOR, fork
 from .in_force import InForce
+from .key_source import source_of
 from .node import Stop, open_log, opened_log, purge_for_ever
 from .reloading import Board
 
@@ -59,7 +62,12 @@ logger = logging.getLogger(__name__)
 REPORT_S = 1.0  # between the reports of a stream process
 LATE_S = 4.0  # a stream process whose last report is older is missing
 QUICK_DEATH_S = 5.0  # a process that has lived shorter is restarted only after a second
-LOOK = b"look"  # the nudge that something may be new on the board; one without a word tells of the log
+# Nudges. One without a word tells of the log.
+LOOK = b"look"  # from the supervisor: something may be new on the board
+FETCH = b"fetch"  # to the api process, from the supervisor: fetch the keys now
+ASK = b"ask"  # to the api process, from a stream process: it was shown an unknown key
+SETTLED = b"settled"  # from the api process: there are no newer keys now
+FETCHED = "fetched"  # the board from the api process to the supervisor
 GRACE_S = 10.0  # what a process has beyond the drain before it is killed
 
 
@@ -70,6 +78,7 @@ class Part:
     name: str  # "api", or "stream-0" and so on
     listeners: Sequence[socket.socket]  # the first is of what it is named after, the second of --metrics
     folder: Path  # where the sockets of the channels are
+    supervisor: int  # its pid
 
     @property
     def descriptors(self) -> list[int]:
@@ -120,9 +129,9 @@ class _Process:
 class _Supervisor:
     """Starts all processes, starts others in the place of those that die, and ends them (Rules 6 and 7)."""
 
-    def __init__(self, processes: Sequence[_Process], reload: Callable[[], None]) -> None:
+    def __init__(self, processes: Sequence[_Process], reloader: "_Reloader") -> None:
         self._processes = processes
-        self._reload = reload
+        self._reloader = reloader
         self._stopping = False
 
     def run(self) -> None:
@@ -157,7 +166,9 @@ class _Supervisor:
             number = came.si_signo if came else 0
         self._reap()
         if number == signal.SIGHUP:
-            self._reload()
+            self._reloader.reload()
+        elif number == signal.SIGUSR1:
+            self._reloader.take_fetched()
         return number in (signal.SIGTERM, signal.SIGINT)
 
     def _reap(self) -> None:
@@ -170,6 +181,32 @@ class _Supervisor:
                 if not self._stopping:
                     status = os.waitstatus_to_exitcode(status)
                     logger.error("%s ended with status %d; starting another", process.part.name, status)
+
+
+class _Reloader:
+    """Has the supervisor, and after it all other processes, have in force what is read anew (Rule 8)."""
+
+    def __init__(self, folder: Path, names: Sequence[str], in_force: InForce) -> None:
+        self._folder = folder
+        self._names = names
+        self._in_force = in_force
+        self._board = Board(folder)
+        self._fetched = Board(folder, FETCHED)
+
+    def reload(self) -> None:
+        """Read the files anew, and have keys at a URL fetched."""
+        self._in_force.reload(self._board.write)
+        self._tell_all()
+        tell(self._folder, "api", FETCH)
+
+    def take_fetched(self) -> None:
+        """Take the keys that the api process has fetched."""
+        self._fetched.look(lambda keys: self._in_force.take_keys(keys, self._board.write))
+        self._tell_all()
+
+    def _tell_all(self) -> None:
+        for name in self._names:
+            tell(self._folder, name, LOOK)
 
 
 def _send(processes: Sequence[_Process], number: int) -> None:
@@ -195,15 +232,8 @@ def supervise(
         of_api = [listeners.api, *([listeners.metrics] if listeners.metrics else [])]
         sockets = [of_api, *([stream] for stream in listeners.streams)]
         named = zip(["api", *_names(settings)], sockets, strict=True)
-        processes = [_process(Part(name, its, Path(folder)), shared, run) for name, its in named]
-        board = Board(Path(folder))
-
-        def reload() -> None:
-            in_force.reload(board.write)
-            for process in processes:
-                tell(Path(folder), process.part.name, LOOK)
-
-        supervisor = _Supervisor(processes, reload)
+        processes = [_process(Part(name, its, Path(folder), os.getpid()), shared, run) for name, its in named]
+        supervisor = _Supervisor(processes, _Reloader(Path(folder), [each.part.name for each in processes], in_force))
         supervisor.run()
         tell(Path(folder), "api", b"")
         supervisor.end(processes[1:], settings.drain_s + GRACE_S)
@@ -251,7 +281,7 @@ def _looker(part: Part, shared: _Shared, stop: Stop) -> Callable[[], None]:
 
     def look() -> None:
         try:
-            board.look(shared.in_force)
+            board.look(shared.in_force.take)
         except Exception as error:
             logger.error("%s can't take what was reloaded, so it ends: %s", part.name, trace(error))
             stop.ask()
@@ -266,13 +296,20 @@ async def _run_stream(part: Part, shared: _Shared) -> None:
     stop = Stop()
     metrics = Metrics()
     async with opened_log(shared.settings) as alert_log:
-        delivery = Delivery(shared.settings, shared.in_force.tokens, SystemClock(), alert_log, metrics)
+        newer = NewerKeys(lambda: channel.send("api", ASK)) if isinstance(shared.settings.keys, KeyUrl) else None
+        delivery = Delivery(
+            shared.settings, shared.in_force.tokens, SystemClock(), alert_log, metrics, newer_keys=newer
+        )
         shared.in_force.watch(delivery.reloaded)
+        if newer:
+            shared.in_force.watch(newer.settle)
         look = _looker(part, shared, stop)
 
         def received(nudge: bytes) -> None:
             if nudge == LOOK:
                 look()
+            elif nudge == SETTLED and newer:
+                newer.settle()
             else:
                 alert_log.nudge()
 
@@ -364,6 +401,12 @@ class _ApiProcess:
         metrics.watch(in_force.metrics)
         self.api = Api(publishing, alert_log, in_force.policy, in_force.tokens, clock, metrics, self._unready)
         in_force.watch(lambda: self.api.adopt(in_force.policy))
+        self._part = part
+        self._source = source_of(shared.settings, in_force, self._fetched, self._settled)
+        if self._source:
+            self.api.newer_keys = self._source.newer
+            metrics.watch(self._source.metrics)
+            in_force.watch(self._source.newer.settle)
 
     def close(self) -> None:
         """Close the channel to the other processes."""
@@ -372,13 +415,17 @@ class _ApiProcess:
     @contextlib.asynccontextmanager
     async def running(self, listener: socket.socket, metrics: socket.socket | None = None) -> AsyncIterator[None]:
         """Serve on these sockets for as long as the block runs."""
-        upkeep = background(self._watch_log(), self._look_for_ever(), purge_for_ever(self._keeper))
+        fetching = [self._source.run()] if self._source else []
+        upkeep = background(self._watch_log(), self._look_for_ever(), purge_for_ever(self._keeper), *fetching)
         async with upkeep, serving(self.api, listener, metrics):
             yield
 
     def _received(self, data: bytes) -> None:
         if data == LOOK:
             self._look()
+        elif data in (ASK, FETCH):
+            if self._source:
+                self._source.ask() if data == ASK else self._source.fetch_now()
         elif data:
             self._reports.take(data)
         else:  # from the supervisor: the node is going away
@@ -387,6 +434,16 @@ class _ApiProcess:
     def _appended(self) -> None:
         for name in self._names:
             self._channel.send(name, b"")
+
+    def _settled(self) -> None:
+        for name in self._names:
+            self._channel.send(name, SETTLED)
+
+    def _fetched(self, keys: bytes) -> None:
+        """Hand keys that were fetched to the supervisor (Rule 8)."""
+        Board(self._part.folder, FETCHED).write(keys)
+        if os.getppid() == self._part.supervisor:  # else it has died, and so shall we
+            os.kill(self._part.supervisor, signal.SIGUSR1)
 
     def _unready(self) -> list[str]:
         draining = ["draining"] if self.api.draining else []

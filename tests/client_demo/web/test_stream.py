@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import time
 
 import h3
 import pytest
 from end_to_end.alerts import alert, circle, ground, place, revision_of
 from end_to_end.earth import beyond, cell_reach
-from end_to_end.keys import PHONE_SCOPE
+from end_to_end.keys import EVERY_SCOPE, PHONE_SCOPE, Keys
 from end_to_end.node import Node
 from end_to_end.times import moment, now, stamp, wait_until
 from wall_clock import needs_wall_clock
@@ -250,6 +252,24 @@ def test_a_refused_token_is_not_sent_again(node, open_page):
     page.online()
     assert len(page.said(event="status", state="waiting", code=4401)) == 1
     assert not any(token in str(page.lines) for token in (good, expired))
+
+
+def test_a_token_whose_key_is_withdrawn_is_replaced(own_node, open_page):
+    """W3a: in the middle of a session. What it holds stays, and what comes later is there when it is back."""
+    home, new = ground(), Keys()
+    fresh = [new.signed(new.claims(sub=sub, scope=EVERY_SCOPE), kid="new") for sub in ("phone", "desk-new")]
+    page = open_page(own_node, place(home), tokens=[own_node.keys.token(sub="phone", scope=PHONE_SCOPE), fresh[0]])
+    page.online()
+    held, later = alert(home), alert(home)
+    own_node.publish(held)
+    page.wait(event="alert", id=held["id"])
+    (own_node.home / "keys.json").write_text(json.dumps({"keys": [new.jwks()["keys"][0] | {"kid": "new"}]}))
+    own_node.process.send_signal(signal.SIGHUP)
+    page.wait(event="status", state="waiting", code=4401)
+    own_node.publish(later, fresh[1])
+    page.wait(event="alert", id=later["id"])
+    assert sorted(page.held()) == sorted((body["id"], 1, True) for body in (held, later))
+    assert len(page.said(event="alert", id=held["id"])) == 1
 
 
 @pytest.mark.parametrize(
