@@ -189,6 +189,16 @@ class Node:
 
     # -- api
 
+    def live(self) -> set[str]:
+        """The ids of all live alerts, whatever number of pages they take."""
+        found: set[str] = set()
+        path = "/v1/alerts"
+        while path:
+            answer = self.get(path)
+            found |= {each["id"] for each in answer.json()["alerts"]}
+            path = answer.links.get("next", {}).get("url", "")
+        return found
+
     def get(self, path: str, token: str | None = None) -> httpx.Response:
         """GET with the desk's token, or another."""
         return self.api.get(path, headers=bearer(token or self.desk))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import http.server
+import json
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -113,6 +116,36 @@ def show(browser: Browser) -> Iterator[Callable[..., Shown]]:
     for each in opened:
         each.context.close()
     assert [trouble for each in opened for trouble in each.troubles] == []
+
+
+class _Style(http.server.BaseHTTPRequestHandler):
+    """A map style of another origin, with a credit that it wants to be shown."""
+
+    def do_GET(self) -> None:
+        source = {"type": "geojson", "data": {"type": "FeatureCollection", "features": []}}
+        credit = (
+            '<a href="https://maps.example/c" onclick="globalThis.hacked=1">&copy; Mappers</a> <img src=x> & friends'
+        )
+        layers = [{"id": "sea", "type": "background", "paint": {"background-color": "#456"}}]
+        sources = {"streets": {**source, "attribution": credit}}
+        body = json.dumps({"version": 8, "sources": sources, "layers": layers}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Access-Control-Allow-Origin", "*")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def style_url() -> Iterator[str]:
+    """Where a style with streets can be had."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Style) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/style.json"
+        server.shutdown()
 
 
 class Served:

@@ -19,6 +19,8 @@ from pages.conftest import PHONE, Shown
 from playwright.sync_api import Route
 from real_data import dispatch
 
+from client_demo.desk import feeds
+
 Show = Callable[..., Shown]
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><b>Structure</b> \u202efire"
 
@@ -166,7 +168,7 @@ def test_the_circle_is_dragged_by_its_edge_and_its_centre(desk: DeskProcess, sho
         page.mouse.up()
 
     before = float(page.input_value("#radius_m"))
-    drag(".handle-edge", -40, 0)
+    drag(".handle-edge", -24, 0)
     assert 100 < float(page.input_value("#radius_m")) < before
     lat = float(page.input_value("#lat"))
     note = shown.text("#preview-note")
@@ -190,6 +192,148 @@ def test_the_circle_is_moved_with_the_keyboard(desk: DeskProcess, show: Show) ->
     lng = float(page.input_value("#lng"))
     page.keyboard.press("ArrowRight")
     assert float(page.input_value("#lng")) > lng
+
+
+# ---- has it been seen? ---------------------------------------------------------------------------------------------
+
+WIDTHS = [(1280, 800), (1024, 768), (768, 1024), (390, 844)]
+IS_SEEN = """(() => {
+    const [map, button] = ["map", "approve"].map((id) => document.getElementById(id).getBoundingClientRect());
+    const middle = document.elementFromPoint(map.left + map.width / 2, map.top + map.height / 2);
+    const isAside = map.left >= button.right || map.right <= button.left;
+    const isClear = map.bottom <= button.top || isAside;
+    return map.top >= 0 && map.right <= innerWidth && isClear && Boolean(middle.closest("#map"));
+})()"""
+
+
+@pytest.mark.parametrize(("width", "height"), WIDTHS)
+def test_the_circle_stands_before_the_reviewers_eyes_when_it_can_be_approved(
+    desk: DeskProcess, show: Show, width: int, height: int
+) -> None:
+    """At every width, wherever the form has been scrolled to, and after it was changed there."""
+    shown = opened(show(desk.link("ann"), viewport={"width": width, "height": height}), "Structure fire")
+    may_approve(shown)
+    assert shown.page.evaluate(IS_SEEN)
+    shown.page.locator("#lng").scroll_into_view_if_needed()
+    shown.page.fill("#radius_m", "1500")
+    shown.page.evaluate("document.getElementById('detail-body').scrollTo(0, 1e6)")
+    may_approve(shown)
+    assert shown.page.evaluate(IS_SEEN)
+    assert not shown.page.evaluate("document.documentElement.scrollWidth > innerWidth")
+    shown.picture(f"desk-{width}")
+
+
+def test_a_circle_that_nobody_has_seen_cannot_be_approved(desk: DeskProcess, phone: Session, show: Show) -> None:
+    """Where the screen is too low for map and form: a button brings it up, and pressing that twice approves nothing."""
+    shown = show(desk.link("ann"), viewport={"width": 700, "height": 480})
+    shown.has("#list", "Structure fire")
+    opened(shown, "Structure fire")
+    shown.page.locator("#lat").scroll_into_view_if_needed()
+    shown.page.fill("#radius_m", "1500")
+    shown.page.evaluate("document.getElementById('detail-body').scrollTo(0, 1e6)")
+    shown.has("#unseen", "You have not seen the circle")
+    may_not_approve(shown)
+    shown.page.evaluate("document.getElementById('detail-body').scrollTo(0, 1e6)")
+    shown.page.fill("#radius_m", "1600")
+    shown.page.evaluate("document.getElementById('detail-body').scrollTo(0, 1e6)")
+    shown.has("#unseen", "You have not seen the circle")
+    assert shown.violations() == []
+    shown.page.dblclick("#look")
+    assert shown.page.evaluate(IS_SEEN)
+    may_approve(shown)
+    assert shown.text("#unseen") == ""
+    assert "Live" not in shown.text("#when")
+    shown.page.click("#approve")
+    assert heard(phone, 1)["area"][0]["radius_m"] >= 1600
+
+
+def test_a_circle_that_was_moved_off_the_map_is_brought_back_by_a_number(desk: DeskProcess, show: Show) -> None:
+    """Typed, it may be anywhere; it is shown, and can be approved."""
+    shown = opened(show(desk.link("ann")), "Structure fire")
+    may_approve(shown)
+    before = shown.page.locator(".handle-centre").bounding_box()
+    shown.page.fill("#lat", "10")
+    shown.page.fill("#lng", "20")
+    may_approve(shown)
+    assert shown.page.evaluate(IS_SEEN)
+    after = shown.page.locator(".handle-centre").bounding_box()
+    assert before
+    assert after
+    assert abs(after["x"] - before["x"]) < 100
+    assert abs(after["y"] - before["y"]) < 100
+
+
+# ---- the list ------------------------------------------------------------------------------------------------------
+
+
+def test_the_newest_come_first_and_of_those_of_the_same_five_minutes_the_most_severe(
+    desk: DeskProcess, show: Show
+) -> None:
+    """What is too old comes last, however severe."""
+    shown = show(desk.link("ann"))
+    shown.has("#list", "Structure fire")
+    made = """import("/desk/list.js").then(({ listed }) => {
+        const at = (minute, severity, isStale = false) => ({
+            id: `${minute} ${severity}`, state: "waiting", category: "x", occurred_at: minute * 60_000, history: [],
+            proposal: { severity }, form: null, stale_at: isStale ? 0 : 1e12 });
+        const items = [at(101, "minor"), at(104, "moderate"), at(102, "extreme"), at(99, "extreme"), at(105, "minor"),
+            at(103, "moderate"), at(104.5, "extreme", true)];
+        return listed(items, "decide", 1e11).map(({ id }) => id);
+    })"""
+    assert shown.page.evaluate(made) == [
+        *("105 minor", "102 extreme", "104 moderate", "103 moderate", "101 minor", "99 extreme", "104.5 extreme"),
+    ]
+
+
+def test_a_row_says_nothing_twice(tmp_path: Path, node: Node, show: Show, spot: tuple[float, float]) -> None:
+    """The category stands below the feed's words only where it says something else."""
+    rows = [row(nature, nature, spot) for nature in ("Vehicle break-in", "Armed robbery", "Burglary, residence")]
+    feed = write_feed(tmp_path / "feed.csv", [*rows, row("WILD", "Wildfire in town", spot)])
+    told = tmp_path / "my-city.toml"
+    sample = (Path(feeds.__file__).parent / "feed_formats" / "sample.toml").read_text("utf-8")
+    told.write_text(f'{sample}"wildfire*" = "fire_structure"\n')
+    with DeskProcess(tmp_path, node, feed, "--as-recorded", "--feed-format", str(told)) as process:
+        shown = show(process.link("ann"))
+        shown.has("#list", "Wildfire in town")
+        for nature in ("Vehicle break-in", "Armed robbery", "Burglary, residence"):
+            assert shown.page.locator(".item", has_text=nature).locator(".item-category").count() == 0
+        assert shown.text(".item:has-text('Wildfire') .item-category") == "Structure fire"
+        shown.context.close()  # before the desk does
+
+
+# ---- streets -------------------------------------------------------------------------------------------------------
+
+
+def test_streets_come_from_the_one_origin_that_was_named(
+    tmp_path: Path, node: Node, show: Show, spot: tuple[float, float], style_url: str
+) -> None:
+    """The page's policy names it and no other; who made them is said, as text and links."""
+    feed = write_feed(tmp_path / "feed.csv", [row("FIRE", "Structure fire", spot)])
+    with DeskProcess(tmp_path, node, feed, "--as-recorded", "--style", style_url) as process:
+        shown = opened(show(process.link("ann")), "Structure fire")
+        may_approve(shown)
+        shown.has("#credits", "© Mappers")
+        assert shown.page.get_attribute("#credits a", "href") == "https://maps.example/c"
+        assert shown.answer
+        origin = style_url.removesuffix("/style.json")
+        policy = shown.answer.headers["content-security-policy"]
+        assert f"connect-src 'self' {origin};" in policy
+        assert f"img-src 'self' data: blob: {origin};" in policy
+        assert shown.violations() == []
+        shown.context.close()
+
+
+def test_without_its_streets_the_circle_is_shown_all_the_same(
+    tmp_path: Path, node: Node, show: Show, spot: tuple[float, float]
+) -> None:
+    """A server of tiles that is away stops nobody."""
+    feed = write_feed(tmp_path / "feed.csv", [row("FIRE", "Structure fire", spot)])
+    with DeskProcess(tmp_path, node, feed, "--as-recorded", "--style", "http://127.0.0.1:9/style.json") as process:
+        shown = opened(show(process.link("ann")), "Structure fire")
+        shown.has("#credits", "The streets can’t be loaded.")
+        may_approve(shown)
+        was_meant(shown, "ERR_")
+        shown.context.close()
 
 
 # ---- what can't be approved ------------------------------------------------------------------------------------
@@ -437,8 +581,9 @@ def test_a_wrong_key_opens_nothing_and_signing_out_closes_the_desk(desk: DeskPro
     shown.page.keyboard.press("Enter")
     shown.has("#list", "Structure fire")
     assert "key=" not in shown.page.url
+    assert shown.text("#me") == "ben"
     with shown.page.expect_navigation():
-        shown.page.get_by_role("button", name="ben: sign out").click()
+        shown.page.get_by_role("button", name="Sign out", exact=True).click()
     shown.page.locator("#sign-in").wait_for(state="visible")
     was_meant(shown, "401")
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import http.server
-import json
 import re
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -89,8 +86,9 @@ def test_an_alert_posted_over_http_is_on_the_map_and_in_the_list_and_said_and_ac
     assert "severe, Burglary. Stay inside" in shown.text("#announce")
     shown.has("#summary", "1 live alert")
     assert shown.page.locator(".chip-affecting").count() == 1
-    shown.has("#median", "ms")
-    shown.has(AFFECTING, "after it was accepted")
+    shown.has("#told", "ms")
+    shown.has("#drawn", "ms")
+    shown.has(AFFECTING, "after it was accepted, drawn")
     node.wait_for_counts(sent["id"], sent=1, acked=1)
     shown.picture("map-alert")
 
@@ -276,46 +274,112 @@ def test_only_named_files_are_served_and_only_to_this_machines_name(url):
         assert http.post("/").status_code == 405
 
 
-class Tiles(http.server.BaseHTTPRequestHandler):
-    """A map style of another origin, with a credit that it wants to be shown."""
+def test_a_style_with_streets_is_drawn_and_credited(node, serve, show, publish, style_url):
+    """From its own origin, which the page's policy names and no other; the credit is text and links."""
+    address = serve(
+        *("map", "--api", f"http://127.0.0.1:{node.api_port}", "--lat", str(HOME[0]), "--lng", str(HOME[1])),
+        *("--url", f"ws://127.0.0.1:{node.stream_port}/v1/stream", "--port", "0", "--style", style_url),
+        GEOCAST_TOKEN=node.desk,
+    ).url("map")
+    publish(headline="On streets")
+    shown = show(address)
+    shown.has(".credits", "© Mappers")
+    assert shown.page.locator(".credits a").get_attribute("href") == "https://maps.example/c"
+    assert shown.page.locator(".credits img").count() == 0
+    shown.has("#summary", "1 live alert")
+    assert shown.answer
+    origin = style_url.removesuffix("/style.json")
+    policy = shown.answer.headers["content-security-policy"]
+    assert f"connect-src 'self' ws://127.0.0.1:{node.stream_port} {origin};" in policy
+    assert f"img-src 'self' data: blob: {origin};" in policy
+    shown.picture("map-style")
+    shown.troubles = [trouble for trouble in shown.troubles if "WebSocket" not in trouble]  # not an allowed origin
 
-    def do_GET(self) -> None:
-        source = {"type": "geojson", "data": {"type": "FeatureCollection", "features": []}}
-        credit = (
-            '<a href="https://maps.example/c" onclick="globalThis.hacked=1">&copy; Mappers</a> <img src=x> & friends'
-        )
-        layers = [{"id": "sea", "type": "background", "paint": {"background-color": "#456"}}]
-        sources = {"streets": {**source, "attribution": credit}}
-        body = json.dumps({"version": 8, "sources": sources, "layers": layers}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Access-Control-Allow-Origin", "*")
-        self.end_headers()
-        self.wfile.write(body)
 
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+# ---- honest, and legible -------------------------------------------------------------------------------------------
 
 
-def test_a_style_with_streets_is_drawn_and_credited(node, serve, show, publish):
-    """From its own origin, which the page's policy names; the credit is text and links."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Tiles) as tiles:
-        threading.Thread(target=tiles.serve_forever, daemon=True).start()
-        address = serve(
-            *("map", "--api", f"http://127.0.0.1:{node.api_port}", "--lat", str(HOME[0]), "--lng", str(HOME[1])),
-            *("--url", f"ws://127.0.0.1:{node.stream_port}/v1/stream", "--port", "0"),
-            *("--style", f"http://127.0.0.1:{tiles.server_port}/style.json"),
-            GEOCAST_TOKEN=node.desk,
-        ).url("map")
-        publish(headline="On streets")
-        shown = show(address)
-        shown.has(".credits", "© Mappers")
-        assert shown.page.locator(".credits a").get_attribute("href") == "https://maps.example/c"
-        assert shown.page.locator(".credits img").count() == 0
-        shown.has("#summary", "1 live alert")
-        shown.picture("map-style")
-        shown.troubles = [trouble for trouble in shown.troubles if "WebSocket" not in trouble]  # not an allowed origin
-        tiles.shutdown()
+def test_a_median_is_one_of_several_and_there_is_no_percentile_of_few(url, show, publish):
+    """One alert has a time, five have a median; what the server took is told from what the browser took."""
+    shown = online(show(url))
+    for number in range(5):
+        publish(headline=f"Number {number}")
+        shown.has(AFFECTING, f"Number {number}")
+        shown.has(AFFECTING, "drawn")
+        if number < 4:
+            assert shown.text("#told-median") == "–"
+    shown.has("#median-of", "median of 5")
+    assert "%" not in shown.text(".readout")
+    assert re.search(r"here (< )?\d+ ms after it was accepted, drawn \d+ ms later", shown.text(AFFECTING))
+
+
+HIDES = """(() => {
+    const box = (element) => element.getBoundingClientRect();
+    const middle = (element) => {
+        const { left, right, top, bottom, width } = box(element), rim = width / 4;
+        return { left: left + rim, right: right - rim, top: top + rim, bottom: bottom - rim };
+    };
+    const hides = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+    const chips = [...document.querySelectorAll(".chip")];
+    const names = chips.map((chip) => chip.querySelector(".chip-text")).filter((name) => name.offsetWidth);
+    const still = [...document.querySelectorAll(".legend, .maplibregl-ctrl-group")].map(box);
+    const others = [...[...chips, document.getElementById("you")].map(middle), ...still];
+    const hidden = names.flatMap((name) => others.filter((other) => hides(box(name), other)));
+    const times = names.filter((name) => /min|:/.test(name.innerText));
+    return { names: names.length, times: times.length, hidden: hidden.length };
+})()"""
+
+
+@pytest.mark.parametrize("viewport", [{"width": 1280, "height": 800}, PHONE], ids=["desktop", "phone"])
+def test_no_name_hides_a_marker_and_none_repeats_a_time_that_is_far_off(url, show, publish, viewport):
+    """Among alerts that lie close together; who has little time left says how much."""
+    for number in range(8):
+        publish(400 * (number % 3) - 400, 500 * number, headline="x", severity=("minor", "severe")[number % 2])
+    shown = online(show(url, viewport=viewport))
+    wait_until(lambda: shown.page.locator(".chip").count() == 8, "all of them on the map")
+    shown.until(f"{HIDES}.names > 0", "a name on the map")
+    found = shown.page.evaluate(HIDES)
+    assert (found["hidden"], found["times"]) == (0, 0)
+    shown.picture(f"map-names-{viewport['width']}")
+    publish(north_m=-3000, headline="Soon over", expires_at=stamp(minutes=5))
+    shown.until(f"{HIDES}.times === 1", "one that says when it ends")
+
+
+def test_the_map_explains_its_signs(url, show, publish):
+    """What a ring is, and what a cell is where there are any."""
+    shown = online(show(url))
+    shown.has(".legend", "alert, and its time left")
+    assert "phones" not in shown.text(".legend")  # nobody plays any here
+
+
+def test_on_a_phone_the_alerts_come_first_and_nothing_is_said_of_keys(url, show, publish):
+    """One sees what concerns oneself without scrolling, and it is below no button."""
+    shown = online(show(url, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True))
+    publish(headline="At the top")
+    shown.has(AFFECTING, "At the top")
+    card, button = (shown.page.locator(each).bounding_box() for each in (f"{AFFECTING} li", "#locate"))
+    assert card
+    assert button
+    assert card["y"] + card["height"] <= 844
+    assert card["y"] < button["y"]
+    assert "arrow keys" not in shown.text("body")
+    assert "Drag the marker." in shown.text("#place-help")
+    with_keys = online(show(url))
+    assert "arrow keys" in with_keys.text("#place-help")
+
+
+def test_without_its_streets_the_map_shows_its_alerts_all_the_same(node, serve, show):
+    """A server of tiles that is away takes nothing but the streets."""
+    address = serve(
+        *("map", "--api", f"http://127.0.0.1:{node.api_port}", "--lat", str(HOME[0]), "--lng", str(HOME[1])),
+        *("--url", f"ws://127.0.0.1:{node.stream_port}/v1/stream", "--port", "0"),
+        *("--style", "http://127.0.0.1:9/style.json"),
+        GEOCAST_TOKEN=node.desk,
+    ).url("map")
+    shown = show(address)
+    shown.has("#notice", "The streets can’t be loaded.")
+    shown.has("#credits", "Natural Earth")
+    shown.troubles = [each for each in shown.troubles if "WebSocket" not in each and "ERR_" not in each]
 
 
 @pytest.mark.slow
@@ -323,9 +387,10 @@ def test_the_demos_map_shows_who_was_told_and_goes_on_until_it_is_stopped(serve,
     """Fan-outs in slow motion, a verdict, and the status of the verdict after Ctrl-C."""
     demo = serve("demo", "--seconds", "8", "--subscribers", "300", "--port", "0", "--stay")
     shown = online(show(demo.url("map")))
-    shown.has("#fan-out-note", "of 300 simulated phones")
+    shown.has("#fan-out-time", "of 300 simulated phones told")
     wait_until(lambda: int(shown.text("#fan-out-told")) > 0, "a fan-out")
-    shown.has("#fan-out-time", "told in")
+    shown.has("#fan-out-note", "ms after the request to publish")
+    shown.has(".legend", "phones, few to many")
     assert shown.page.locator("#simulated").is_visible()
     shown.picture("map-demo")
     demo.url("Map")  # behind the verdict

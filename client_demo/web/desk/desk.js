@@ -114,7 +114,7 @@ function takeItem(item) {
 function askForKey() {
   events?.close();
   by("desk").hidden = true;
-  by("me").hidden = true;
+  by("signed-in").hidden = true;
   by("sign-in").hidden = false;
   connection("connecting", "Not signed in");
   by("key").focus();
@@ -136,9 +136,8 @@ async function signIn(key) {
 
 function begin(all) {
   by("desk").hidden = false;
-  by("me").hidden = false;
+  by("signed-in").hidden = false;
   by("me").textContent = all.me;
-  by("me").setAttribute("aria-label", `${all.me}: sign out`);
   desk = { ...desk, me: all.me };
   list ??= new List(by("list"), open);
   detail ??= new Detail({
@@ -266,7 +265,7 @@ by("sign-in-form").addEventListener("submit", (event) => {
   event.preventDefault();
   signIn(by("key").value);
 });
-by("me").addEventListener("click", async () => {
+by("sign-out").addEventListener("click", async () => {
   await post("/api/sign-out", {});
   location.reload();
 });

@@ -1,5 +1,6 @@
 // One incident: what the feed says, the alert that is being written, and what people near would see.
-// A preview is asked of the node whenever something changes; only what it would accept can be approved.
+// A preview is asked of the node whenever something changes; only what it would accept can be approved, and only when the
+// circle that would be published has been on the screen: an area that nobody has looked at is nobody's decision.
 
 import { circleMap } from "/desk/map.js";
 import { ago, clock, counted, decided, greyed, isStale, span, stateWord } from "/desk/list.js";
@@ -9,6 +10,7 @@ const TEXTS = ["headline", "description", "category", "severity"];
 const NUMBERS = ["radius_m", "lat", "lng"];
 const LIMITS = { headline: 140, description: 1000 };
 const PREVIEW_MS = 250;
+const GLANCE_MS = 600; // a circle has been seen when it was on the screen so long; longer than between two clicks of one
 const LOOK_AGAIN_MS = 15_000; // what could be published a while ago may be too old by now
 
 const by = (id) => document.getElementById(id);
@@ -21,10 +23,15 @@ export class Detail {
     this._drafts = new Map(); // item -> what its reviewer has typed, with the version that it was typed over
     this._asked = 0;
     this._good = null; // the form, as text, that the node would accept
+    this._seen = new Set(); // the circles, as text, that have been seen since the item was opened
     this._notice = ""; // why the last decision came to nothing: stays until something else is done
-    this._map = circleMap({ container: "map", styleUrl, changed: (circle) => this._fromMap(circle) });
+    this._map = circleMap({ container: "map", styleUrl, changed: (circle) => this._fromMap(circle), moved: () => this._glance() });
     by("form").addEventListener("input", (event) => this._input(event.target));
     by("form").addEventListener("submit", (event) => this._submit(event));
+    by("look").addEventListener("click", () => this._look());
+    by("detail-body").addEventListener("scroll", () => this._glance(), { passive: true });
+    document.addEventListener("visibilitychange", () => this._glance());
+    new ResizeObserver(() => this._resized()).observe(by("map"));
     by("dismiss").addEventListener("click", () => this._decide("dismiss", {}));
     by("reopen").addEventListener("click", () => this._decide("reopen", {}));
     by("cancel").addEventListener("click", () => this.askToCancel());
@@ -50,7 +57,8 @@ export class Detail {
   open(item) {
     this.item = item;
     this._notice = "";
-    this._good = null;
+    this._good = this._area = null;
+    this._seen.clear();
     this._keep();
     this._recallReason();
     this._fill(this._drafts.get(item.id)?.form ?? this._base());
@@ -59,6 +67,7 @@ export class Detail {
     this._show();
     this._map.resize();
     this._map.fit(this._inView());
+    this._isToFit = true;
     this._preview();
   }
 
@@ -66,7 +75,11 @@ export class Detail {
   _inView() {
     const asked = this._circle();
     const circles = (this.item.published?.area ?? []).filter(isCircle);
-    return asked ? [...circles, { ...asked, radius_m: asked.radius_m * 1.2 + 200 }] : circles;
+    return asked ? [...circles, this._withRoom(asked)] : circles;
+  }
+
+  _withRoom(circle) {
+    return { ...circle, radius_m: circle.radius_m * 1.2 + 200 };
   }
 
   close() {
@@ -167,6 +180,8 @@ export class Detail {
       by("confirmed").checked = false; // that was said of another text
     }
     this._changed();
+    this._isToFit = NUMBERS.includes(field.id);
+    this._fit([]);
   }
 
   /** Another category has other words, unless somebody has written their own. */
@@ -194,6 +209,7 @@ export class Detail {
     this._count();
     this._draw();
     this._buttons();
+    this._glance();
     clearTimeout(this._soon);
     this._soon = setTimeout(() => this._preview(), PREVIEW_MS);
   }
@@ -231,15 +247,74 @@ export class Detail {
 
   _previewed({ area, expires_at: expiresAt }) {
     const form = this._form();
+    this._area = area;
     const circle = (area ?? []).find(isCircle);
     const resolution = this._desk().categories[form.category]?.location_resolution;
     this._map.published(area, resolution);
+    this._fit(this._circles());
+    this._isToFit = false;
+    this._glance();
     by("preview").dataset.severity = form.severity;
     by("preview").replaceChildren(...card(form, this._desk()));
     by("preview-note").textContent = circle
       ? `Published: a circle of ${metres(circle.radius_m)} round the middle of an H3 cell, so that it tells no address. ` +
         `It ends at ${clock(Date.parse(expiresAt))}.`
       : "";
+  }
+
+  // ---- has it been seen? -------------------------------------------------------------------------------------
+
+  /** The circles that would be published; as long as the node has not said, what is asked for. */
+  _circles() {
+    const circles = (this._area ?? []).filter(isCircle);
+    const asked = this._circle();
+    return circles.length || !asked ? circles : [asked];
+  }
+
+  get _isSeen() {
+    return this._seen.has(JSON.stringify(this._circles()));
+  }
+
+  /** If the circles are on the screen now and still are a moment later, they have been seen. */
+  _glance() {
+    clearTimeout(this._glancing);
+    if (!this.item || !this._isEditable || this._isSeen) {
+      return;
+    }
+    const circles = this._circles();
+    if (!document.hidden && this._map.isSeen(circles)) {
+      this._glancing = setTimeout(() => {
+        if (!document.hidden && this.item && this._map.isSeen(circles)) {
+          this._seen.add(JSON.stringify(circles));
+          this._buttons();
+        }
+      }, GLANCE_MS);
+    }
+    this._buttons();
+  }
+
+  /** Bring the map, and the circles on it, before the reviewer's eyes. */
+  _look() {
+    by("map").scrollIntoView({ block: "center" });
+    this._map.fit(this._circles());
+    by("title").focus({ preventScroll: true }); // the button that was pressed goes away
+    this._glance();
+  }
+
+  _resized() {
+    this._map.resize();
+    this._isToFit = true;
+    this._fit(this._circles());
+    this._glance();
+  }
+
+  /** Numbers, unlike hands, may put a circle where the map does not reach: then it follows, until the node has answered. */
+  _fit(published) {
+    const asked = this._circle();
+    const circles = [...published, ...(asked ? [asked] : [])];
+    if (this._isToFit && this.item && !this._map.holds(circles)) {
+      this._map.fit([...published, ...(asked ? [this._withRoom(asked)] : [])]);
+    }
   }
 
   _troubles(troubles) {
@@ -271,7 +346,11 @@ export class Detail {
     const what = DRILLS.get(this._desk().status);
     by("approve").hidden = item.locked || !(item.state === "waiting" || live);
     by("approve").textContent = live ? `Publish revision ${item.revision + 1}` : what ? `Approve as ${what.toLowerCase()}` : "Approve and publish";
-    by("approve").disabled = !this._isEditable || this._good !== JSON.stringify(this._form()) || (live && !isNew);
+    const isReady = this._isEditable && this._good === JSON.stringify(this._form()) && (!live || isNew);
+    by("approve").disabled = !isReady || !this._isSeen;
+    const isHidden = isReady && !this._isSeen && !this._map.isSeen(this._circles());
+    by("look").hidden = !isHidden;
+    by("unseen").textContent = isHidden ? "You have not seen the circle that would be published." : "";
   }
 
   approve() {
@@ -287,6 +366,8 @@ export class Detail {
     event.preventDefault();
     if (!by("approve").disabled) {
       this._decide("approve", { form: this._form() });
+    } else if (!by("look").hidden) {
+      this._look();
     }
   }
 

@@ -9,6 +9,8 @@ export const TABS = [
   { id: "done", label: "Done", empty: "Nothing has been dismissed or has ended yet." },
 ];
 
+const BAND_MS = 300_000;
+const SEVERITIES = ["extreme", "severe", "moderate", "minor"];
 const PAST = { publish: "approved", revise: "revised", cancel: "cancelled", dismiss: "dismissed", reopen: "put back" };
 const SENDING = { publish: "Being published", revise: "Being revised", cancel: "Being cancelled" };
 const ENDED = { dismissed: "Dismissed", cancelled: "Cancelled", expired: "Expired" };
@@ -69,7 +71,6 @@ export function stateWord(item) {
   return SENDING[item.pending] ?? ENDED[item.state] ?? (item.state === "live" ? "Live" : "");
 }
 
-/** The items of a list: what can still be published before what is too old; then the latest first. */
 /** What the node says of an alert's deliveries: an exact count, or (without alerts:audit) one that is rounded down. */
 export function counted(delivery, name) {
   if (!delivery) return "–";
@@ -78,13 +79,35 @@ export function counted(delivery, name) {
   return delivery[name] ? `${number} or more` : "fewer than 20";
 }
 
+/**
+ * The items of a list: what can still be published before what is too old, then the latest first. Of what waits and
+ * happened within the same five minutes by the clock, the most severe comes first.
+ */
 export function listed(items, tab, now) {
   return [...items]
     .filter((item) => tabOf(item) === tab)
-    .sort((a, b) => isStale(a, now) - isStale(b, now) || latest(b) - latest(a) || (a.id < b.id ? -1 : 1));
+    .sort(
+      (a, b) =>
+        isStale(a, now) - isStale(b, now) ||
+        band(b) - band(a) ||
+        rank(a) - rank(b) ||
+        latest(b) - latest(a) ||
+        (a.id < b.id ? -1 : 1),
+    );
 }
 
 const latest = (item) => (item.state === "waiting" ? item.occurred_at : item.history.at(-1)?.at) ?? 0;
+const band = (item) => (item.state === "waiting" ? Math.floor(latest(item) / BAND_MS) : latest(item));
+/** Severity counts only for what is proposed: a record that is kept back has none. */
+const rank = (item) => (item.category ? SEVERITIES.indexOf(severityOf(item)) : SEVERITIES.length);
+const severityOf = (item) => (item.form ?? item.proposal).severity;
+
+/** Whether a title says more than a name does: "Burglary" says nothing new of "Burglary, residence". */
+function saysMore(title, name) {
+  const [said, known] = [title, name].map((text) => new Set(text.toLowerCase().split(/[\s,;:/()-]/).filter(Boolean)));
+  const isIn = (a, b) => [...a].every((word) => b.has(word));
+  return !isIn(said, known) && !isIn(known, said);
+}
 
 export class List {
   /** `open(id)` is called for the incident that is pressed. */
@@ -125,7 +148,7 @@ export class List {
     const element = known?.element ?? this._new(item);
     const button = element.firstChild;
     button.classList.toggle("item-grey", Boolean(reason));
-    button.dataset.severity = (item.form ?? item.proposal).severity;
+    button.dataset.severity = severityOf(item);
     button.replaceChildren(...content(item, now, reason, titleOf(item)));
     this._rows.set(item.id, { element, seen });
     return element;
@@ -154,16 +177,17 @@ function content(item, now, reason, title) {
   const word = stateWord(item);
   const records = item.row_count === 1 ? "1 record" : `${item.row_count} records`;
   const facts = [ago(item.occurred_at, now), item.district, records].filter(Boolean).join(" · ");
+  const name = item.form?.headline && item.revision ? item.form.headline : item.nature;
   const counts = item.delivery ? `sent ${counted(item.delivery, "sent")}, shown ${counted(item.delivery, "acked")}` : "";
   return [
     make(
       "span",
       "item-head",
       ...(title ? [make("span", "severity-mark")] : []),
-      foreign("span", item.form?.headline && item.revision ? item.form.headline : item.nature, "item-name"),
+      foreign("span", name, "item-name"),
       ...(word ? [make("span", `badge ${item.state === "live" ? "badge-live" : ""}`, word)] : []),
     ),
-    ...(title && title.toLowerCase() !== item.nature.toLowerCase() ? [make("span", "item-category small", title)] : []),
+    ...(title && saysMore(title, name) ? [make("span", "item-category small", title)] : []),
     foreign("span", facts, "small muted"),
     ...(counts ? [make("span", "small number", counts)] : []),
     ...(reason ? [foreign("span", reason, "item-reason small")] : []),

@@ -1,15 +1,17 @@
 // The circle on a map: what is asked for, with handles to drag, and what would be published. The numbers in the form
 // say the same and can be used instead.
 
-import { AttributionControl, Map as GlMap, Marker, NavigationControl, ScaleControl } from "/npm/maplibre-gl/dist/maplibre-gl.mjs";
+import { Map as GlMap, Marker, NavigationControl, ScaleControl } from "/npm/maplibre-gl/dist/maplibre-gl.mjs";
 import { latLngToCell } from "/npm/h3-js/dist/browser/h3-js.es.js";
 import { cellPolygon, cellsWithin, circlePolygon, collection, resolutionAt } from "/shared/shapes.js";
+import { creditsOf } from "/shared/credits.js";
 import { make } from "/shared/elements.js";
 
 const EARTH_RADIUS_M = 6_371_007.180918475;
 const PALETTE = ["land", "grid", "accent", "text", "text-muted"];
 const SOURCES = ["grid", "others", "published", "cell", "requested"];
 const STEP_PX = { fine: 4, coarse: 40 }; // of the arrow keys
+const LEAST_PX = 32; // across: a smaller circle shows nobody where it is
 const EMPTY = collection([]);
 const ROUND = 5; // digits of a degree: a metre
 
@@ -45,13 +47,14 @@ export function circleMap(options) {
     console.warn("no map:", error.message);
     document.getElementById(options.container).textContent = "This browser can’t draw the map. Use the numbers.";
     const nothing = () => {};
-    return { show: nothing, published: nothing, others: nothing, fit: nothing, repaint: nothing, resize: nothing };
+    const always = () => true; // the numbers are all there is to see
+    return { show: nothing, published: nothing, others: nothing, fit: nothing, repaint: nothing, resize: nothing, holds: always, isSeen: always };
   }
 }
 
 class CircleMap {
-  /** `changed({lat, lng, radius_m})` is called while somebody drags. */
-  constructor({ container, styleUrl, changed }) {
+  /** `changed({lat, lng, radius_m})` is called while somebody drags, `moved()` when the map shows something else. */
+  constructor({ container, styleUrl, changed, moved }) {
     this._changed = changed;
     this._hasStreets = Boolean(styleUrl);
     this._circle = null;
@@ -73,7 +76,7 @@ class CircleMap {
     this.map.addControl(new NavigationControl({ showCompass: false }), "top-right");
     this.map.addControl(new ScaleControl({ maxWidth: 120 }), "bottom-left");
     if (styleUrl) {
-      this.map.addControl(new AttributionControl({ compact: true }), "bottom-right");
+      this._streets();
     }
     this.map.getCanvas().setAttribute("aria-label", "Map; the arrow keys move it, plus and minus zoom");
     this._centre = this._handle("handle-centre", "Centre of the circle: the arrow keys move it", ([east, south], px) => this._nudge(east * px, south * px));
@@ -83,7 +86,22 @@ class CircleMap {
     // Until something is placed, a press on the map places it.
     this.map.on("click", ({ lngLat }) => this._isEditable && this._circle === null && this._move(lngLat));
     this.map.on("moveend", () => this._grid());
+    this.map.on("idle", moved); // all that is to be seen has been drawn
     this.map.once("style.load", () => this._begin());
+  }
+
+  /** Say who made the streets. Where they can't be had there are none: nobody should have to decide without a map. */
+  _streets() {
+    const credits = document.getElementById("credits");
+    credits.hidden = false;
+    this.map.on("idle", () => this._hasStreets && credits.replaceChildren(...creditsOf(this.map).slice(0, -1)));
+    this.map.on("error", () => {
+      credits.textContent = "The streets can’t be loaded.";
+      if (!this._isReady) {
+        this._hasStreets = false;
+        this.map.setStyle({ version: 8, sources: {}, layers: [] }, { diff: false });
+      }
+    });
   }
 
   _begin() {
@@ -149,8 +167,40 @@ class CircleMap {
     const points = circles.flatMap((circle) => circlePolygon(circle).geometry.coordinates[0]);
     if (points.length) {
       const [lngs, lats] = [points.map(([lng]) => lng), points.map(([, lat]) => lat)];
-      this.map.fitBounds([Math.min(...lngs), Math.min(...lats), Math.max(...lngs), Math.max(...lats)], { padding: 48, maxZoom: 15, animate: false });
+      const padding = Math.min(48, this.map.getContainer().clientHeight / 10);
+      this.map.fitBounds([Math.min(...lngs), Math.min(...lats), Math.max(...lngs), Math.max(...lats)], { padding, maxZoom: 15, animate: false });
     }
+  }
+
+  /** Whether all of these circles lie on the map, and none is a mere dot. */
+  holds(circles) {
+    const { clientWidth: width, clientHeight: height } = this.map.getContainer();
+    return this._boxes(circles).every(
+      ({ left, right, top, bottom }) => left >= 0 && right <= width && top >= 0 && bottom <= height && right - left >= LEAST_PX,
+    );
+  }
+
+  /** Whether somebody who looks at the screen sees all of these circles: drawn, and in no part hidden by scrolling. */
+  isSeen(circles) {
+    const frame = this.map.getContainer();
+    const { left, top } = frame.getBoundingClientRect();
+    const seen = visible(frame);
+    return (
+      this._isReady === true &&
+      this.holds(circles) &&
+      this._boxes(circles).every(
+        (box) => left + box.left >= seen.left && left + box.right <= seen.right && top + box.top >= seen.top && top + box.bottom <= seen.bottom,
+      )
+    );
+  }
+
+  /** Where circles are on the map, in pixels from its corner. */
+  _boxes(circles) {
+    return circles.map((circle) => {
+      const corners = circlePolygon(circle).geometry.coordinates[0].map((corner) => this.map.project(corner));
+      const [xs, ys] = [corners.map(({ x }) => x), corners.map(({ y }) => y)];
+      return { left: Math.min(...xs), right: Math.max(...xs), top: Math.min(...ys), bottom: Math.max(...ys) };
+    });
   }
 
   _draw() {
@@ -207,6 +257,21 @@ class CircleMap {
     this._draw();
     this._changed(this._circle);
   }
+}
+
+/** The part of the window in which an element can be seen: what scrolls around it cuts the rest off. */
+function visible(element) {
+  const seen = { left: 0, top: 0, right: innerWidth, bottom: innerHeight };
+  for (let box = element; box; box = box.parentElement) {
+    if (box === element || getComputedStyle(box).overflowY !== "visible") {
+      const { left, top, right, bottom } = box.getBoundingClientRect();
+      seen.left = Math.max(seen.left, left);
+      seen.top = Math.max(seen.top, top);
+      seen.right = Math.min(seen.right, right);
+      seen.bottom = Math.min(seen.bottom, bottom);
+    }
+  }
+  return seen;
 }
 
 function distanceM(a, b) {

@@ -2,6 +2,8 @@
 
 import { DRILLS, foreign, make } from "/shared/elements.js";
 
+const SOON_MS = 600_000;
+
 /** `1:05`, `12 min`, `2 h`: what is left until a time. */
 export function timeLeft(ms) {
   const seconds = Math.max(0, Math.ceil(ms / 1000));
@@ -27,11 +29,15 @@ export function remaining(alert, now) {
   return { share: Math.max(0, Math.min(1, (until - now) / (until - from))), text: timeLeft(until - now) };
 }
 
+/** Whether it ends so soon that its name on the map says when. */
+export const isSoon = (alert, now) => Date.parse(alert.expires_at) - now < SOON_MS;
+
 /** Bring what counts down under `root` up to date: elements with an `alert` of their own. */
 export function tick(root, now) {
   for (const element of root.querySelectorAll("[data-ends]")) {
     const { share, text } = remaining(element.alert, now);
     element.style.setProperty("--left", share.toFixed(3));
+    element.toggleAttribute("data-soon", isSoon(element.alert, now));
     const time = element.querySelector(".time");
     if (time.textContent !== text) {
       time.textContent = text;

@@ -4,10 +4,11 @@
 import { Map as GlMap, Marker, NavigationControl, ScaleControl } from "/npm/maplibre-gl/dist/maplibre-gl.mjs";
 import feature from "/npm/topojson-client/src/feature.js";
 import mesh from "/npm/topojson-client/src/mesh.js";
+import { creditsOf } from "/shared/credits.js";
 import { cellPolygon, cellsWithin, circlePolygon, coarser, collection, resolutionAt } from "/shared/shapes.js";
 import { foreign, make } from "/shared/elements.js";
 import { isDark } from "/shared/theme.js";
-import { countingDown, remaining } from "/map/list.js";
+import { countingDown, isSoon, remaining } from "/map/list.js";
 
 const SEVERITIES = ["minor", "moderate", "severe", "extreme"]; // the worst is drawn last, on top
 const PALETTE = ["sea", "land", "border", "county", "county-name", "grid", "people", "you", ...SEVERITIES];
@@ -16,6 +17,9 @@ const WAVE_MS = 1400; // how long a fan-out takes on the screen, however short i
 const HOLD_MS = 900;
 const FADE_MS = 1600;
 const BRIGHT = 0.75; // the opacity of a cell whose people have just been told
+const PADDING = { top: 16, right: 16, bottom: 40, left: 16 };
+const [CHIP_PX, YOU_PX] = [24, 32];
+const LABEL_PX = { most: 240, height: 22, gap: 3, padding: 14, time: 40 };
 const EMPTY = collection([]);
 
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
@@ -100,6 +104,8 @@ export class Scene {
     this.ready = new Promise((resolve) => this.map.once("style.load", resolve)).then(() => this._begin());
     this.map.on("moveend", () => this._look());
     this.map.on("move", () => this._nameChips());
+    this._pen = document.createElement("canvas").getContext("2d");
+    this._pen.font = `600 12px ${getComputedStyle(document.body).fontFamily}`;
   }
 
   _begin() {
@@ -120,11 +126,17 @@ export class Scene {
     this.map.getSource(source)?.setData(data);
   }
 
+  /** Do without a style that can't be had, as long as it has not been drawn. */
+  withoutStreets() {
+    if (this._hasStreets && !this.map.getSource("circles")) {
+      this._hasStreets = false;
+      this.map.setStyle({ version: 8, sources: {}, layers: [] }, { diff: false });
+    }
+  }
+
   /** Who made what the map is drawn on, as nodes: a style with streets says so for each of its sources. */
   credits() {
-    const { sources } = this.map.getStyle();
-    const said = Object.keys(sources).map((name) => this.map.getSource(name).attribution);
-    return [...new Set(said.filter(Boolean))].flatMap((html) => [...linksOf(html), " · "]);
+    return creditsOf(this.map);
   }
 
   /** Take the colours of the theme that is on now. */
@@ -161,7 +173,13 @@ export class Scene {
       return [Math.min(...all), Math.max(...all)];
     };
     const [[west, east], [south, north]] = [range(0), range(1)];
-    this.map.fitBounds([west, south, east, north], { padding: 16, maxZoom: 14, animate: false });
+    this.map.fitBounds([west, south, east, north], { padding: { ...PADDING, top: this._legendHeight() }, maxZoom: 14, animate: false });
+  }
+
+  /** What the legend takes of the map, where it lies on it. */
+  _legendHeight() {
+    const [map, legend] = [this.map.getContainer(), document.querySelector(".legend")].map((each) => each.getBoundingClientRect());
+    return PADDING.top + Math.max(0, Math.min(legend.bottom, map.bottom) - Math.max(legend.top, map.top));
   }
 
   /** Bring a circle, or a place, into the middle. */
@@ -325,9 +343,11 @@ export class Scene {
       event.stopPropagation();
       open(alert);
     });
-    const marker = new Marker({ element, anchor: "left", offset: [-12, 0] }).setLngLat([circle.lng, circle.lat]);
+    element.toggleAttribute("data-soon", isSoon(alert, now));
+    const marker = new Marker({ element }).setLngLat([circle.lng, circle.lat]);
     marker.addTo(this.map);
-    this._chips.set(alert.id, { marker, element, version, order: rank({ alert, affected }) });
+    const width = Math.min(LABEL_PX.most, this._pen.measureText(alert.title).width + LABEL_PX.padding);
+    this._chips.set(alert.id, { marker, element, version, width, order: rank({ alert, affected }) });
   }
 
   _dropChip(id) {
@@ -335,19 +355,32 @@ export class Scene {
     this._chips.delete(id);
   }
 
-  /** Names for as many chips as there is room for, the most severe first; the others are a ring until pointed at. */
+  /**
+   * A name beside as many chips as there is room for, the most severe first: right, left, below or above, where it hides
+   * no chip, no other name and not your own place. The others are a ring until they are pointed at.
+   */
   _nameChips() {
-    const taken = [];
-    const height = 24;
-    for (const { marker, element } of [...this._chips.values()].sort((a, b) => b.order - a.order)) {
-      const { x, y } = this.map.project(marker.getLngLat());
-      const width = 76 + 7 * element.alert.title.length; // near enough; measuring each would cost a layout
-      const box = { left: x - 14, right: x + Math.min(width, 256), top: y - height / 2, bottom: y + height / 2 };
-      const fits = box.right < this.map.getContainer().clientWidth;
-      const isFree = fits && taken.every((other) => box.right < other.left || box.left > other.right || box.bottom < other.top || box.top > other.bottom);
-      element.classList.toggle("chip-named", isFree);
-      taken.push(isFree ? box : { ...box, right: x + 14 });
+    const { clientWidth: width, clientHeight: height } = this.map.getContainer();
+    const chips = [...this._chips.values()].sort((a, b) => b.order - a.order);
+    const at = new Map(chips.map((chip) => [chip, this.map.project(chip.marker.getLngLat())]));
+    const rings = chips.map((chip) => around(at.get(chip), CHIP_PX, CHIP_PX));
+    const taken = [...rings, around(this.map.project(this.you.getLngLat()), YOU_PX, YOU_PX), ...this._panels()];
+    for (const chip of chips) {
+      const sides = labelBoxes(at.get(chip), chip.width + (chip.element.hasAttribute("data-soon") ? LABEL_PX.time : 0));
+      const isOn = (box) => box.left >= 0 && box.right <= width && box.top >= 0 && box.bottom <= height;
+      const [side, box] = sides.find(([, each]) => isOn(each) && !taken.some((other) => overlap(each, other))) ?? ["", null];
+      chip.element.dataset.side = side;
+      taken.push(...(box ? [box] : []));
     }
+  }
+
+  /** What lies on the map and does not move with it. */
+  _panels() {
+    const { left: x, top: y } = this.map.getContainer().getBoundingClientRect();
+    return [...document.querySelectorAll(".legend, .maplibregl-ctrl-group")].map((panel) => {
+      const { left, right, top, bottom } = panel.getBoundingClientRect();
+      return { left: left - x, right: right - x, top: top - y, bottom: bottom - y };
+    });
   }
 
   // ---- your own place ----------------------------------------------------------------------------------------
@@ -362,7 +395,10 @@ export class Scene {
       return { lat: Math.max(-85, Math.min(85, lat)), lng };
     };
     this.you = new Marker({ element, draggable: true }).setLngLat([place.lng, place.lat]).addTo(this.map);
-    this.you.on("drag", () => moved(here(), false));
+    this.you.on("drag", () => {
+      this._nameChips();
+      moved(here(), false);
+    });
     this.you.on("dragend", () => moved(here(), true));
     element.addEventListener("keydown", (event) => {
       const [east, south] = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] }[event.key] ?? [0, 0];
@@ -395,28 +431,20 @@ export function circlesOf(alert) {
   return alert.area.filter((shape) => shape.type === "circle");
 }
 
-/**
- * An attribution as text and links. MapLibre's own control makes markup of it, which this page's policy forbids. It is cut
- * at its tags, each of which is as short as one can be: a text of others must not take the square of its length.
- */
-function linksOf(html) {
-  const [first, ...parts] = html.split("<");
-  const out = [plain(first)];
-  let link = null;
-  for (const part of parts) {
-    const end = part.indexOf(">");
-    const [tag, text] = end < 0 ? ["", `<${part}`] : [part.slice(0, end), part.slice(end + 1)];
-    const href = /^a\s(?:.{0,200}\s)?href=["']?(https:[^"'\s]{1,2000})/is.exec(tag)?.[1];
-    if (href || /^\/a\s{0,9}$/i.test(tag)) {
-      link = href ? Object.assign(make("a"), { href, rel: "noopener" }) : null;
-      out.push(...(link ? [link] : []));
-    }
-    link ? link.append(plain(text)) : out.push(plain(text));
-  }
-  return out;
+/** A box of this size with this middle. */
+function around({ x, y }, width, height) {
+  return { left: x - width / 2, right: x + width / 2, top: y - height / 2, bottom: y + height / 2 };
 }
 
-const plain = (text) => text.replaceAll("&copy;", "©").replaceAll("&amp;", "&");
+const overlap = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+
+/** Where the name of a chip may be, the best first: [side, box]. */
+function labelBoxes({ x, y }, width) {
+  const { height, gap } = LABEL_PX;
+  const [aside, across] = [CHIP_PX / 2 + gap + width / 2, CHIP_PX / 2 + gap + height / 2];
+  const middles = { right: [x + aside, y], left: [x - aside, y], below: [x, y + across], above: [x, y - across] };
+  return Object.entries(middles).map(([side, [left, top]]) => [side, around({ x: left, y: top }, width, height)]);
+}
 
 function rank({ alert, affected }) {
   return SEVERITIES.indexOf(alert.severity) + (affected ? SEVERITIES.length : 0);
