@@ -182,6 +182,7 @@ _command(
     "idle",
     click.option("--workers", type=Numbers(), default="1,10,40", help="Of each node."),
     click.option("--sessions", type=_sessions, default=15_000, help="Of each node, all its processes together."),
+    click.option("--redis/--no-redis", default=True),
 )
 _command(
     "ingest",

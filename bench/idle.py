@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import places, processes
-from bench.peers.geocast import Geocast
+from bench.peers.geocast import Geocast, GeocastOnRedis
 from bench.results import Result, Table, number
 from bench.rounds import gather
 from bench.runs import Bench, Place
@@ -28,16 +28,28 @@ GOAL_SESSIONS = 1.5  # % of a core, for 15,000 sessions of one process
 GOAL_PSS_MIB, GOAL_READY_S = 15.0, 0.3  # of a further process
 
 
-def measure(place: Place, workers: tuple[int, ...], sessions: int) -> dict[str, Any]:
-    """One node after the other."""
-    return {"nodes": {str(count): _node(place, count, sessions) for count in workers}}
+def measure(place: Place, workers: tuple[int, ...], sessions: int, redis: bool) -> dict[str, Any]:
+    """One node after the other; if `redis`, each once more with its log in Redis, and without sessions."""
+    nodes = {str(count): _node(place, count, sessions) for count in workers}
+    missing = {}
+    for count in workers if redis else ():
+        try:
+            nodes[str(count)]["redis_percent"] = _resting_on_redis(place, count)
+        except processes.Unavailable as reason:
+            missing["redis"] = reason.format_message()
+    return {"nodes": nodes, "missing": missing}
+
+
+def _resting_on_redis(place: Place, workers: int) -> float:
+    with GeocastOnRedis(place.home, place.cores.server, workers=workers) as node:
+        time.sleep(SETTLE_S)
+        return _percent(node, REST_S)
 
 
 def _node(place: Place, workers: int, sessions: int) -> dict[str, float]:
     with ExitStack() as stack:
         begun = time.monotonic()
         node = stack.enter_context(Geocast(place.home, place.cores.server, workers=workers))
-        processes.wait_until(lambda: node.metrics().get("geocast_ready") == 1.0, "all its processes are ready", 120.0)
         found = {"ready_s": time.monotonic() - begun, "ready_cpu_s": node.cpu_s()}
         streams = _streams(node)
         found["ready_cpu_each_s"] = statistics.median(processes.cpu_s([pid]) for pid in streams)
@@ -80,6 +92,7 @@ _ROWS = (
         "rest_percent",
         f"≤ {GOAL_REST:g} of 40, ≤ {GOAL_EACH_REST:g} of 1",
     ),
+    ("… with their log in Redis, whose CPU is left out", "redis_percent", "as above"),
     ("with them, % of a core, all processes", "sessions_percent", f"≤ {GOAL_SESSIONS:g} of 1"),
     ("pongs meanwhile", "pongs", ""),
     ("CPU until ready, s: a stream process", "ready_cpu_each_s", f"≤ {GOAL_READY_S:g} (further ones)"),
@@ -93,9 +106,10 @@ _ROWS = (
 def table(result: Result) -> Table:
     """One column for each node."""
     nodes = result.found["nodes"]
-    rows = [[title, *(number(it[key]) for it in nodes.values()), goal] for title, key, goal in _ROWS]
+    rows = [[title, *(number(it.get(key)) for it in nodes.values()), goal] for title, key, goal in _ROWS]
+    notes = [f"without {name}: {reason}." for name, reason in result.found.get("missing", {}).items()]
     columns = ("", *(f"--workers {name}" for name in nodes), "goal")
-    return Table(f"idle: nothing happens; {result.parameters['sessions']:,} sessions", columns, rows)
+    return Table(f"idle: nothing happens; {result.parameters['sessions']:,} sessions", columns, rows, notes)
 
 
 def plot(result: Result, figure: Any) -> None:
@@ -118,5 +132,5 @@ BENCH = Bench(
     measure,
     table,
     plot,
-    {"workers": (1, 10), "sessions": 2_000},
+    {"workers": (1, 10), "sessions": 2_000, "redis": True},
 )

@@ -10,7 +10,7 @@ from geocast import live
 from geocast.alertlog.memory import MemoryLog
 from geocast.clock import STEP_S
 from geocast.config import Address, Settings
-from geocast.delivery import REST_S, TICK_S, Delivery
+from geocast.delivery import EXPECTED_S, REST_S, TICK_S, Delivery
 from geocast.metrics import Metrics
 from geocast.tokens import Tokens
 
@@ -183,5 +183,23 @@ def test_a_process_that_rests_sweeps_seldom_unless_alerts_that_have_ended_are_le
             assert delivery._pause_s() == TICK_S
             delivery._stream.sweep()
             assert delivery._pause_s() == REST_S
+
+    run(main)
+
+
+def test_slices_are_small_from_an_append_until_its_entry_is_read():
+    """It may be more urgent than what is being sent. An entry that does not come is not waited for."""
+
+    async def main():
+        async with Reading() as reading:
+            expect, is_hurried = reading.delivery.expect, reading.delivery._pump._asked
+            assert not is_hurried()
+            expect()
+            assert is_hurried()
+            await reading.reads(MORE)
+            assert not is_hurried()
+            expect()
+            reading.clock.advance(EXPECTED_S)
+            assert not is_hurried()
 
     run(main)

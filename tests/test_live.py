@@ -159,9 +159,11 @@ def test_what_was_let_go_comes_back_with_a_newer_revision(alerts, clock):
     assert alerts.apply(longer, clock.now()).number == 2
 
 
-def test_what_was_let_go_is_remembered_for_a_day_and_within_bounds(alerts, clock, monkeypatch):
+def test_what_was_let_go_is_remembered_for_a_day_and_within_bounds(clock, monkeypatch):
     """LogR1: for as long as the log can give it again."""
     monkeypatch.setattr(live, "MAX_GONE", 2)
+    monkeypatch.setattr(live, "GONE_PARTS", 1)
+    alerts = LiveAlerts(CAPACITY)
     ids = [f"a-{n}" for n in range(5)]
     for alert_id in ids:
         alerts.apply(a_revision(alert_id), clock.now())

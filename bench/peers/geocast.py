@@ -27,6 +27,7 @@ from geocast.tokens import AUDIENCE, make_key
 PATH = "/v1/stream"
 LIFETIME_S = 3600
 RADIUS_M = 15_000.0
+START_S = 120.0  # for all processes of a node to be ready
 READY = '"welcome"'  # what stands in the frame that says that a session is in
 MOVED_DEGREES = 0.0001  # 11 m to the north
 
@@ -70,11 +71,11 @@ class Geocast(System):
     def start(self) -> None:
         """Start it and wait until it is ready."""
         super().start()
-        processes.wait_until(self._ready, "geocast is ready")
+        processes.wait_until(self._ready, "geocast is ready", START_S)
 
     def _ready(self) -> bool:
         try:
-            return bool(self.metrics())
+            return self.metrics().get("geocast_ready") == 1.0
         except (OSError, urllib.error.URLError):
             return False
 

@@ -35,9 +35,11 @@ logger = logging.getLogger(__name__)
 # When writing has taken this long, no further slice begins before the loop has looked at its sockets. A full slice
 # takes 1.1 ms, so there is one in a turn of the loop; small ones may be several.
 SLICE_S = 0.0005
-# Rows of a slice while requests of the api are under way in this process. A request needs a dozen turns of the loop
-# until its alert is in the log, and that alert may be more urgent than the one that is being sent.
+# Rows of a slice while requests of the api are under way in this process, or an entry is on its way from the log. A
+# request needs a dozen turns of the loop until its alert is in the log, to read it from there takes some more, and that
+# alert may be more urgent than the one that is being sent.
 ROWS_WHILE_ASKED = 32
+EXPECTED_S = 0.02  # how long an entry that was appended is waited for with small slices, at most
 TICK_S = 0.05  # between sweeps while a connection has a deadline that is near, or alerts are being sent or let go
 REST_S = 0.5  # between sweeps of a process without connections: what ends then concerns nobody
 FLUSH_S = 1.0  # between writes of delivery counts
@@ -161,7 +163,8 @@ class Delivery:
         self._sender = open_sender()
         self._capacity = capacity
         self._hub = Hub(capacity, self._landed, self._sender.send if self._sender else None, settings.heartbeat_s)
-        self._pump = Pump(self._hub, clock, asked)
+        self._expected_until = float("-inf")  # the monotonic time until which an entry is expected from the log
+        self._pump = Pump(self._hub, clock, lambda: asked() or clock.now().monotonic < self._expected_until)
         self._stream = Stream(
             self._hub,
             tokens,
@@ -209,7 +212,12 @@ class Delivery:
 
     # ---- the log -------------------------------------------------------------------------------------------------
 
+    def expect(self) -> None:
+        """An entry was appended, and will be read from the log at once: until then slices are small."""
+        self._expected_until = self._clock.now().monotonic + EXPECTED_S
+
     def _apply(self, entry: Entry) -> None:
+        self._expected_until = float("-inf")
         self._hub.deliver(entry, self._clock.now())
         self._pump.wake()
 

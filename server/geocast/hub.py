@@ -510,6 +510,9 @@ class Hub:
         for peer in self._peers_of(np.flatnonzero(silent)):
             peer.abort()
         idle = mono - self._last_write[:n] >= self.heartbeat_s
+        # Who is owed something by a flight is about to be written to, which does what a ping would. So a fan-out to
+        # very many is not slowed down by the pings of those who wait for it.
+        idle &= self._owed[:n] & self._alive == 0
         # A session that is sent an alert every few seconds is never idle, and if it only listens no byte comes from it.
         # It is pinged all the same, so that it can answer before it would be taken for dead.
         quiet = mono - self._last_read[:n] >= self.heartbeat_s + QUIET_S

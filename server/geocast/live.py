@@ -53,6 +53,7 @@ MAX_DOUBTED = 256  # Rule 4; nearly all of them have truly ended
 AT_ONCE = 150  # alerts let go at one sweep (Rule 5): 1 to 2 ms
 GONE_S = 86_400.0  # how long it is remembered at least that an alert was let go: the log has it for a day (LogR1)
 MAX_GONE = 100_000  # … unless more than so many were; about 100 bytes each
+GONE_PARTS = 32
 CLAIM_S = 30.0  # how long a claim to hold an unknown alert is remembered
 MAX_CLAIMS = 100_000
 
@@ -307,24 +308,28 @@ class _Ends:
 class _Gone:
     """What the monotonic clock has ended (Rule 3): the last number of each alert, by the hash of its id.
 
-    There are two generations, so that forgetting costs nothing: the older one is dropped as a whole.
+    It is in GONE_PARTS parts, so that no dict is large: one of 90,000 holds the loop for 4 ms when it grows, and for as
+    long when it is dropped. Each part has two generations, and the older one is dropped as a whole.
     """
 
     def __init__(self) -> None:
-        self._newer: dict[int, int] = {}
-        self._older: dict[int, int] = {}
-        self._since = float("-inf")  # the monotonic time at which the newer generation began
+        self._newer: list[dict[int, int]] = [{} for _ in range(GONE_PARTS)]
+        self._older: list[dict[int, int]] = [{} for _ in range(GONE_PARTS)]
+        self._since = [float("-inf")] * GONE_PARTS  # the monotonic time at which the newer generation began
 
     def add(self, alert_id: str, number: int, now: Now) -> None:
         """The alert was let go, and this was its last entry's number."""
-        if now.monotonic - self._since >= GONE_S or len(self._newer) >= MAX_GONE:
-            self._older, self._newer, self._since = self._newer, {}, now.monotonic
-        self._newer[hash(alert_id)] = number
+        key = hash(alert_id)
+        part = key % GONE_PARTS
+        if now.monotonic - self._since[part] >= GONE_S or len(self._newer[part]) * GONE_PARTS >= MAX_GONE:
+            self._older[part], self._newer[part], self._since[part] = self._newer[part], {}, now.monotonic
+        self._newer[part][key] = number
 
     def last(self, alert_id: str) -> int:
         """The number of the alert's last entry that was known here; 0 if it was not let go."""
         key = hash(alert_id)
-        return self._newer.get(key) or self._older.get(key, 0)
+        part = key % GONE_PARTS
+        return self._newer[part].get(key) or self._older[part].get(key, 0)
 
 
 class LiveAlerts:

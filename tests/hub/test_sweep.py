@@ -73,6 +73,17 @@ def test_a_connection_to_which_nothing_was_written_is_pinged(town):
     assert [peer.told() for peer in (idle, told, replied, slow)] == [[], ["<ping>"], ["<ping>"], []]
 
 
+def test_whom_an_alert_is_on_its_way_to_is_not_pinged(town):
+    """W8: it is written to by the next turns."""
+    first, second = town.crowd(2)
+    town.clock.advance(25)
+    town.hub.deliver(a_revision(), town.clock.now())
+    assert town.hub.turn(town.clock.now(), 1)
+    town.sweep()
+    town.run()
+    assert [first.told(), second.told()] == [["a-1/1"]] * 2
+
+
 @pytest.mark.parametrize("heartbeat_s", [25, 40, 55])
 def test_the_operator_chooses_the_heartbeat_and_the_other_limits_follow(heartbeat_s):
     """W8: pinged after `heartbeat_s` without a write, dropped 35 s later if no byte came."""

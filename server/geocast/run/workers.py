@@ -311,6 +311,7 @@ async def _run_stream(part: Part, shared: _Shared) -> None:
             elif nudge == SETTLED and newer:
                 newer.settle()
             else:
+                delivery.expect()
                 alert_log.nudge()
 
         with contextlib.closing(Channel(part.folder, part.name, received)) as channel:
