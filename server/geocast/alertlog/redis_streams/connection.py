@@ -69,10 +69,10 @@ class Primary:
 
     With Sentinels, they are asked; of what they say the newest counts.
 
-    An old primary that was paused, or that only the Sentinels can't reach, goes on accepting for a moment, and a replica
-    that has not heard of the new one yet goes on syncing. What both of them have is lost all the same when they are made
-    replicas of the new one. So whatever has to last is confirmed: *after* it was synced, no Sentinel knows another
-    primary, and none is in a failover. One that promotes a replica says so before it does.
+    An old primary that was paused, or that only the Sentinels can't reach, goes on accepting for a moment, and a
+    replica that has not heard of the new one yet goes on syncing. What both of them have is lost all the same when they
+    are made replicas of the new one. So whatever has to last is confirmed: *after* it was synced, no Sentinel knows
+    another primary, and none is in a failover. One that promotes a replica says so before it does.
     """
 
     def __init__(self, target: Target) -> None:
@@ -143,7 +143,10 @@ class Primary:
 
     @contextlib.asynccontextmanager
     async def _borrowed(self) -> AsyncIterator[tuple[Redis, Address]]:
-        """The client, and where it is connected to; whoever is the last to use one that was left closes it: it may be connecting while it is left."""
+        """The client, and where it is connected to.
+
+        Whoever is the last to use one that was left closes it: it may be connecting while it is left.
+        """
         if self._client is None:
             where = await self._locate()
             if self._client is None:
