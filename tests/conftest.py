@@ -1,6 +1,7 @@
 """`geocast` as a command that a test calls in its own process."""
 
 import os
+import signal
 import sys
 
 import pytest
@@ -22,6 +23,7 @@ def geocast(monkeypatch, tmp_path, capsys):
             monkeypatch.setenv(name, value)
         with pytest.raises(SystemExit) as ended:
             cli.main()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # which `serve` blocks until it ends
         said = capsys.readouterr()
         return Outcome(ended.value.code or 0, said.out, said.err)
 

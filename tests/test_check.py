@@ -1,17 +1,23 @@
 """`geocast check`: what would be in force, all that is wrong with it, and nothing made or changed."""
 
+import io
 import os
 import sqlite3
 import stat
+import sys
+import time
 from contextlib import closing
 
 import pytest
+from end_to_end.key_server import KeyServer
+from end_to_end.tls import make_certificate
 from fakes import a_free_port
 from redis_server import RedisServer, missing
 
 from geocast import cli
 from geocast.alertlog.sqlite_file import opened
 from geocast.cli.check import without_secrets
+from geocast.tokens import make_key, sign
 
 
 def table(outcome):
@@ -100,6 +106,26 @@ def test_a_refused_url_shows_no_password_either(geocast, keys, url):
     assert outcome.status == 2
     assert "hush" not in outcome.out + outcome.err
     assert "hu/sh" not in outcome.out + outcome.err
+
+
+def test_keys_at_a_url_are_fetched(geocast, tmp_path, monkeypatch):
+    """As `serve` would do at its start; `token --check` too."""
+    certificate = make_certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.crt))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+    private, public = make_key("k")
+    server = KeyServer({"keys": [public]})
+    token = sign(private, "phone", ["alerts:receive"], int(time.time()), 60)
+    with server.serving(certificate) as url:
+        outcome = geocast("check", "--keys", url)
+        assert (outcome.status, outcome.err) == (0, "")
+        assert "keys: k (EdDSA)" in outcome.out
+        assert "tenant" not in outcome.out
+        assert geocast("token", "--check", GEOCAST_TOKEN=token, GEOCAST_KEYS=url).status == 0
+        server.status = 503
+        outcome = geocast("check", "--keys", url)
+    assert outcome.status == 2
+    assert "answered 503, not 200" in outcome.err
 
 
 # ---- what is wrong -------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from .. import config
-from ..config import Settings
+from ..config import KeyUrl, Settings
 from ..errors import ConfigError, LogUnavailable
 from .options import node_options, settings_of, unknown_variables
 
@@ -130,13 +130,12 @@ def _looks(settings: Settings) -> Iterator[tuple[str, Callable[[], str | None]]]
     yield "log", lambda: _log(settings)
 
 
-def _keys(path: Path | None) -> str | None:
-    if path is None:
+def _keys(where: Path | KeyUrl | None) -> str | None:
+    if where is None:
         return None
-    from ..tokens import load_keys
+    from ..net.key_server import keys_at
 
-    keys = [f"{kid} ({key.algorithm_name})" for kid, key in load_keys(path).items()]
-    return ", ".join(keys)
+    return ", ".join(f"{kid} ({key.algorithm_name})" for kid, key in keys_at(where).items())
 
 
 def _revoked(path: Path | None) -> str | None:

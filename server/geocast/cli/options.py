@@ -31,10 +31,11 @@ class _AddressType(click.ParamType[Address, str]):
             self.fail(str(error), param, ctx)
 
 
-class _KeysType(click.Path):
+class KeysType(click.Path):
     """A file, or the URL of a set that is published."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A Path or a KeyUrl; a usage error if it can't be one."""
         if not isinstance(value, str) or "://" not in value:
             return super().convert(value, param, ctx)
         try:
@@ -87,7 +88,7 @@ _OPTIONS = (
     _option("--allow-volatile-log", is_flag=True, help="Accept a Redis that forgets alerts when it ends."),
     _option(
         "--keys",
-        type=_KeysType(path_type=Path),
+        type=KeysType(path_type=Path),
         metavar="PATH|URL",
         help="Public keys that tokens are checked against (JWKS): a file, or https://….",
     ),

@@ -10,8 +10,10 @@ from typing import Any
 
 import click
 
+from ..config import KeyUrl
 from ..errors import ConfigError, did_you_mean
 from ..scopes import SCOPES
+from .options import KeysType
 
 MOST = 65_536  # bytes of standard input that are read
 REFUSED = 1  # the exit status of --check for a token that a node would refuse
@@ -27,7 +29,8 @@ _READ = ("aud", "sub", "exp", "nbf", "iat", "scope")  # the claims that a node r
 @click.option("--check", is_flag=True, help="Check the token on standard input, or in GEOCAST_TOKEN.")
 @click.option(
     "--keys",
-    type=click.Path(path_type=Path),
+    type=KeysType(path_type=Path),
+    metavar="PATH|URL",
     default="keys.jwks",
     envvar="GEOCAST_KEYS",
     show_envvar=True,
@@ -49,7 +52,7 @@ def command(
     scopes: tuple[str, ...],
     expires_in_s: int,
     check: bool,
-    keys: Path,
+    keys: Path | KeyUrl,
     revoked: Path | None,
 ) -> int:
     """Sign a token with a private key and print it. With --check, say what a token grants, and why it is refused.
@@ -94,15 +97,15 @@ def _token() -> str:
     return token
 
 
-def _check(token: str, keys: Path, revoked: Path | None) -> int:
+def _check(token: str, keys: Path | KeyUrl, revoked: Path | None) -> int:
     """Say what a token is worth; 0, or REFUSED."""
     from ..clock import SystemClock
     from ..explained import explain
+    from ..net.key_server import keys_at
     from ..revoked import load_revoked
-    from ..tokens import load_keys
 
     now = SystemClock().now()
-    found = explain(token, load_keys(keys), load_revoked(revoked), now)
+    found = explain(token, keys_at(keys), load_revoked(revoked), now)
     for name, value in _rows(found.header, found.claims, now.wall_ms):
         click.echo(f"{name:<10}{value}")
     for refusal in found.refusals:
