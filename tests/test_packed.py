@@ -3,12 +3,16 @@
 import pytest
 from fakes import a_revision
 
-from geocast.alert import Circle, OtherShape
+from geocast.alert import Circle, OtherShape, Polygon
 from geocast.packed import pack, unpack
 
 AREAS = {
     "one": (Circle(32.7767, -96.797, 800.0),),
     "none": (),
+    "polygons": (
+        Polygon(((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 0.0)), 20.0),
+        Polygon(((-180.0, 0.5), (1.0, 0.0), (1.0, 1.0), (5.0, 1.0), (-180.0, 0.5))),
+    ),
     "others": (
         OtherShape({"type": "polygon", "coordinates": [[[0.5, 1], [2, 3]]], "7": None}),
         Circle(-90.0, 180.0, 20_100_000.0),

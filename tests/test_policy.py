@@ -416,10 +416,13 @@ def test_a_policy_is_a_toml_file(tmp_path):
         ('name = "x"\n[categories]\nflood = { title = "F", max_radius_m = 50 }', "min_radius_m is greater"),
         ('name = "x"\n[categories]\nflood = { title = "F", location_resolution = 16 }', "location_resolution: "),
         ('name = "x"\n[categories]\nflood = { title = "F", location_resolution = -1 }', "location_resolution: "),
+        ('name = "x"\n[categories]\nflood = { title = "F", polygons = 1 }', "polygons: "),
+        ('name = "x"\n[categories]\nflood = { title = "F", simplify_m = 5001 }', "simplify_m: "),
+        ('name = "x"\n[categories]\nflood = { title = "F", default_age_s = 3601 }', "default_age_s is greater"),
         ('name = "x"\n' + ONE + '[never]\nflood = "Flood"', "flood is both"),
         ('name = "x"\n' + ONE + "[never]\nrain = 1", "never.rain: "),
     ],
-    ids=range(27),
+    ids=range(30),
 )
 def test_a_broken_policy_file_is_told_in_one_line(tmp_path, text, expected):
     """K1: one clear line, with the file's name and the first thing wrong with it."""

@@ -41,6 +41,22 @@ class Circle:
 
 
 @dataclass(frozen=True, slots=True)
+class Polygon:
+    """A published polygon (B7): edges are arcs of great circles, and it reaches `buffer_m` beyond its ring.
+
+    `ring` has longitude and latitude of each corner, counter-clockwise, the last equal to the first.
+    """
+
+    ring: tuple[tuple[float, float], ...]
+    buffer_m: float = 0.0
+
+    def to_map(self) -> dict[str, Any]:
+        """The shape as it is sent to subscribers and stored: a GeoJSON geometry (RFC 7946), and its buffer if any."""
+        found: dict[str, Any] = {"type": "Polygon", "coordinates": [[list(corner) for corner in self.ring]]}
+        return found | ({"buffer_m": self.buffer_m} if self.buffer_m else {})
+
+
+@dataclass(frozen=True, slots=True)
 class OtherShape:
     """A shape of a type that a later release publishes and this one does not know (protocol, G2, G4).
 
@@ -54,7 +70,8 @@ class OtherShape:
         return dict(self.members)
 
 
-Shape = Circle | OtherShape
+Shape = Circle | Polygon | OtherShape
+KnownShape = Circle | Polygon
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +91,10 @@ class Terms:
     """
 
     title: str
-    max_age_ms: int
+    default_age_ms: int  # how long after its incident an alert ends that says nothing else
     location_resolution: int
     rules: int = RULES
+    simplify_m: int = 0  # B8
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +114,13 @@ class Alert:
 
     @property
     def circles(self) -> tuple[Circle, ...]:
-        """The shapes of the area that a place can be inside of: those that this release knows."""
+        """The circles of the area."""
         return tuple(shape for shape in self.area if isinstance(shape, Circle))
+
+    @property
+    def shapes(self) -> tuple[KnownShape, ...]:
+        """The shapes of the area that a place can be inside of: those that this release knows."""
+        return tuple(shape for shape in self.area if not isinstance(shape, OtherShape))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from . import problems
 from .alert import ID_PATTERN
 from .clock import parse_time
+from .outlines import MAX_POSITIONS, Outline
 from .problems import Violation
 
 MAX_INTEGER = 2**31 - 1  # L4
@@ -48,6 +49,33 @@ def _time(value: object) -> int:
         return parse_time(value)
     except ValueError:
         raise PydanticCustomError("time", "must be a time such as 2026-01-31T12:00:00Z") from None
+
+
+def _ring(value: object) -> Outline:
+    try:
+        return Outline(_positions(value))
+    except ValueError as error:
+        raise PydanticCustomError("ring", "{why}", {"why": str(error)}) from None
+
+
+def _positions(value: object) -> list[tuple[float, float]]:
+    """The positions of the one ring of a GeoJSON Polygon. Raises ValueError, which names none of them (A16)."""
+    if not isinstance(value, list) or len(value) != 1 or not isinstance(value[0], list):
+        raise ValueError("must be exactly one ring: a list that holds one list of positions (holes are not taken)")
+    [ring] = value
+    if not 4 <= len(ring) <= MAX_POSITIONS:
+        raise ValueError(f"must have 4 to {MAX_POSITIONS} positions")
+    if not all(isinstance(each, list) and len(each) == 2 and all(map(_is_number, each)) for each in ring):
+        raise ValueError("must have positions of exactly two numbers, [longitude, latitude]")
+    if not all(abs(lng) <= 180 and abs(lat) <= 90 for lng, lat in ring):
+        raise ValueError("must have longitudes from -180 to 180 and latitudes from -90 to 90, longitude first")
+    if ring[0] != ring[-1]:
+        raise ValueError("must end with the position that it begins with")
+    return [(float(lng), float(lat)) for lng, lat in ring]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 # The patterns of the schemas, in the regular expressions of ECMA 262. The code above decides.
@@ -86,6 +114,23 @@ Id = Annotated[str, Field(pattern=f"^{ID_PATTERN}$", examples=["desk-7.e3b0c442"
 RevisionNumber = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
 Latitude = Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False)]
 Longitude = Annotated[float, Field(ge=-180, le=180, allow_inf_nan=False)]
+_POSITION = {
+    "type": "array",
+    "prefixItems": [
+        {"type": "number", "minimum": -180, "maximum": 180},
+        {"type": "number", "minimum": -90, "maximum": 90},
+    ],
+    "minItems": 2,
+    "maxItems": 2,
+}
+RING_SCHEMA = {
+    "type": "array",
+    "minItems": 1,
+    "maxItems": 1,
+    "items": {"type": "array", "minItems": 4, "maxItems": MAX_POSITIONS, "items": _POSITION},
+    "examples": [[[[-96.81, 32.77], [-96.78, 32.77], [-96.78, 32.79], [-96.81, 32.79], [-96.81, 32.77]]]],
+}
+Ring = Annotated[Outline, PlainValidator(_ring, json_schema_input_type=list), WithJsonSchema(RING_SCHEMA)]
 
 
 class StrictModel(BaseModel):

@@ -447,7 +447,7 @@ class Hub:
             recipients = self._ready_recipients(recipients, alert)
         if alert.cancel is not None:
             return recipients
-        rows, distance_m = self._index.match(alert.revision.alert.circles)
+        rows, distance_m = self._index.match(alert.revision.alert.shapes)
         if len(rows) == 0:
             return recipients
         passing = self._filters.passing(alert.category, alert.rank)

@@ -41,7 +41,7 @@ from .alert import SEVERITY_RANK, Cancel, Entry, Revision
 from .alertlog import Counts
 from .cells import Vector
 from .clock import Now
-from .matching.areas import NONE, AreaIndex
+from .matching.shapes import NONE, Filed, ShapeIndex
 from .packed import pack, unpack
 from .told import Departures, Rows, Told
 
@@ -101,7 +101,7 @@ class LiveAlert:
     def __init__(self, revision: Revision, now: Now, order: int, shared: _Shared) -> None:
         self.id = revision.id
         self.order = order  # of arrival, among the alerts of this process
-        self.area = NONE  # its number in the index of areas
+        self.area: Filed = NONE  # by which the index of areas knows it
         self._shared = shared
         self._told: Told | None = None  # until somebody is told
         self.cancel: Cancel | None = None
@@ -339,7 +339,7 @@ class LiveAlerts:
         """`capacity`: how many rows there are."""
         self._shared = _Shared(capacity)
         self._alerts: dict[str, LiveAlert] = {}
-        self._areas: AreaIndex[LiveAlert] = AreaIndex()
+        self._areas: ShapeIndex[LiveAlert] = ShapeIndex()
         self._ends = _Ends()
         self._gone = _Gone()
         self.behind = False  # the last `expire` may have left some that had ended
@@ -399,7 +399,7 @@ class LiveAlerts:
             alert.revise(revision, now)
             if alert.deadline < before:
                 self._ends.put(alert)
-        alert.area = self._areas.add(alert, revision.alert.circles)
+        alert.area = self._areas.add(alert, revision.alert.shapes)
         if not alert.ended(now):
             self._trust(alert, now)
         return alert

@@ -4,11 +4,12 @@ As objects a revision takes 1.3 KiB, and nearly all live alerts concern no sessi
 process alone, so they name no field. What the alert's other revisions share is kept beside them by whoever packs.
 """
 
+from dataclasses import astuple
 from typing import Any
 
 import msgpack
 
-from .alert import Alert, Approval, Circle, OtherShape, Revision, Shape, Terms
+from .alert import Alert, Approval, Circle, OtherShape, Polygon, Revision, Shape, Terms
 
 
 def pack(revision: Revision) -> bytes:
@@ -21,7 +22,7 @@ def pack(revision: Revision) -> bytes:
             (alert.occurred_at, alert.expires_at),
             [_plain(shape) for shape in alert.area],
             (alert.approval.reviewer, alert.approval.approved_at),
-            (terms.title, terms.max_age_ms, terms.location_resolution, terms.rules),
+            astuple(terms),
         )
     )
     return packed
@@ -49,8 +50,18 @@ def unpack(alert_id: str, data: bytes) -> Revision:
 
 
 def _plain(shape: Shape) -> Any:
-    return (shape.lat, shape.lng, shape.radius_m) if isinstance(shape, Circle) else shape.members
+    """A circle as three numbers, a polygon as its buffer and its ring end to end, any other shape as it came."""
+    if isinstance(shape, Circle):
+        return shape.lat, shape.lng, shape.radius_m
+    if isinstance(shape, Polygon):
+        return [shape.buffer_m], [number for corner in shape.ring for number in corner]
+    return shape.members
 
 
 def _shape(plain: Any) -> Shape:
-    return Circle(*plain) if isinstance(plain, list) else OtherShape(plain)
+    if not isinstance(plain, list):
+        return OtherShape(plain)
+    if len(plain) == 3:
+        return Circle(*plain)
+    [buffer_m], numbers = plain
+    return Polygon(tuple(zip(numbers[::2], numbers[1::2], strict=True)), buffer_m)

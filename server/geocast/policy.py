@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from . import problems
 from .alert import Revision, Terms
 from .errors import ConfigError, did_you_mean
+from .outlines import MAX_CORNERS, TOLERANCES_M, publish_polygons
 from .problems import Violation
 from .requests import Claims
 
@@ -32,7 +33,11 @@ class _Strict(BaseModel):
 
 
 class Category(_Strict):
-    """The bounds of one category: radii in metres, age and life in seconds, H3 resolution of the published centre."""
+    """The bounds of one category: radii in metres, age and life in seconds, H3 resolution of the published centre.
+
+    And whether polygons are taken, and by how many metres they may be simplified. `default_age_s` is `max_age_s` if it
+    is left out.
+    """
 
     title: _Title
     min_radius_m: Annotated[float, Field(gt=0, le=20_100_000)] = 100
@@ -40,6 +45,15 @@ class Category(_Strict):
     max_age_s: Annotated[int, Field(gt=0, le=7 * 86_400)] = 3_600
     min_life_s: Annotated[int, Field(ge=0, lt=7 * 86_400)] = 0
     location_resolution: Annotated[int, Field(ge=0, le=15)] = 9
+    polygons: bool = False
+    simplify_m: Annotated[int, Field(ge=0, le=TOLERANCES_M[-1])] = 0
+    default_age_s: Annotated[int, Field(gt=0, le=7 * 86_400)] = 3_600
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_age(cls, keys: Any) -> Any:
+        """Left out, it is `max_age_s`."""
+        return {"default_age_s": keys["max_age_s"]} | keys if isinstance(keys, dict) and "max_age_s" in keys else keys
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> "Category":
@@ -47,6 +61,8 @@ class Category(_Strict):
             raise ValueError("min_radius_m is greater than max_radius_m")
         if self.min_life_s >= self.max_age_s:
             raise ValueError("min_life_s is not less than max_age_s, so nothing could be published")
+        if self.default_age_s > self.max_age_s:
+            raise ValueError("default_age_s is greater than max_age_s")
         return self
 
     @property
@@ -55,13 +71,18 @@ class Category(_Strict):
         return self.max_age_s * 1000
 
     @property
+    def default_age_ms(self) -> int:
+        """How long after its incident an alert ends that says nothing else, in ms."""
+        return self.default_age_s * 1000
+
+    @property
     def min_life_ms(self) -> int:
         """How far ahead of now an expiry has to be, in ms. At least 1, since an expiry has to be in the future."""
         return max(self.min_life_s * 1000, 1)
 
     def terms(self) -> Terms:
         """The part of this category that goes into an accepted alert and is kept with it."""
-        return Terms(self.title, self.max_age_ms, self.location_resolution)
+        return Terms(self.title, self.default_age_ms, self.location_resolution, simplify_m=self.simplify_m)
 
 
 class Policy(_Strict):
@@ -105,8 +126,8 @@ class Policy(_Strict):
         if category is not None:
             # An incident that is stale (P4) leaves no room for any expiry: that need not be said a second time.
             none = [] if stale else list(_no_expiry(claims, category, now_ms, current, first=first))
-            found += none or _expiry(claims, category, now_ms, current)
-            found += _radii(claims, category)
+            found += none or ([] if stale and claims.takes_default else _expiry(claims, category, now_ms, current))
+            found += [*_radii(claims, category), *_polygons(claims, category)]
         return found
 
     @staticmethod
@@ -133,14 +154,19 @@ def _age(claims: Claims, category: Category, now_ms: int) -> Iterator[Violation]
 
 
 def _expiry(claims: Claims, category: Category, now_ms: int, current: Revision | None) -> Iterator[Violation]:
-    """Judge the `expires_at` that was sent, if any (P6). The caller has seen that there is one that would do."""
-    if claims.expires_at is None or claims.occurred_at is None:
+    """Judge the `expires_at` that was sent, or is taken (P6). The caller has seen that there is one that would do."""
+    if claims.occurred_at is None:
         return
-    if claims.expires_at < now_ms + category.min_life_ms:
+    expires_at = claims.expires_at
+    if expires_at is None:
+        if not claims.takes_default or category.default_age_ms == category.max_age_ms:
+            return
+        expires_at = claims.occurred_at + category.default_age_ms
+    if expires_at < now_ms + category.min_life_ms:
         detail = f"must be at least {category.min_life_s} s ahead" if category.min_life_s else "must be in the future"
-    elif claims.expires_at > claims.occurred_at + category.max_age_ms:
+    elif expires_at > claims.occurred_at + category.max_age_ms:
         detail = f"must be at most occurred_at + {category.max_age_s} s"
-    elif current is not None and claims.expires_at < current.ends_at:
+    elif current is not None and expires_at < current.ends_at:
         detail = "must not be earlier than the current revision's: to end an alert early, cancel it"
     else:
         return
@@ -178,6 +204,23 @@ def _radii(claims: Claims, category: Category) -> Iterator[Violation]:
         if not category.min_radius_m <= radius_m <= category.max_radius_m:
             bounds = f"must be {category.min_radius_m:g} to {category.max_radius_m:g} m"
             yield Violation(problems.RADIUS_OUT_OF_RANGE, pointer, bounds)
+    for pointer, outline in claims.polygons:
+        if not category.min_radius_m <= outline.radius_m <= category.max_radius_m:
+            bounds = f"must be {category.min_radius_m:g} to {category.max_radius_m:g} m from its middle to a corner"
+            yield Violation(problems.RADIUS_OUT_OF_RANGE, f"{pointer}/coordinates", bounds)
+
+
+def _polygons(claims: Claims, category: Category) -> Iterator[Violation]:
+    if not claims.polygons:
+        return
+    if not category.polygons:
+        for pointer, _ in claims.polygons:
+            yield Violation(problems.SHAPE_NOT_ALLOWED, f"{pointer}/type", "must be a circle in this category")
+    elif publish_polygons([outline for _, outline in claims.polygons], category.simplify_m) is None:
+        detail = f"must have at most {MAX_CORNERS} corners as published"
+        if category.simplify_m:
+            detail += f", simplified by up to {category.simplify_m} m"
+        yield Violation(problems.AREA_TOO_COMPLEX, "/area", detail)
 
 
 def load(path: Path | None) -> Policy:

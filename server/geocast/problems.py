@@ -72,7 +72,22 @@ RADIUS_OUT_OF_RANGE = ProblemType(
     "radius-out-of-range",
     422,
     "Radius out of range",
-    "Each requested radius must lie within the category's `min_radius_m` and `max_radius_m`.",
+    "Each requested radius must lie within the category's `min_radius_m` and `max_radius_m`. That of a polygon "
+    "is the distance from the middle of its corners to the farthest of them.",
+)
+SHAPE_NOT_ALLOWED = ProblemType(
+    "shape-not-allowed",
+    422,
+    "Shape not allowed",
+    "Polygons are taken only in categories that the policy says `polygons` of: a polygon around an address gives it "
+    "away.",
+)
+AREA_TOO_COMPLEX = ProblemType(
+    "area-too-complex",
+    422,
+    "Area too complex",
+    "The published area must have at most 500 corners. Draw it with fewer, or have the policy allow to simplify it "
+    "(`simplify_m`).",
 )
 MISSING_FIELD = ProblemType("missing-field", 422, "Field missing", "A field that is needed was not sent.")
 UNKNOWN_FIELD = ProblemType(
@@ -222,6 +237,8 @@ ALL = (
     NOT_YET,
     EXPIRY_OUT_OF_RANGE,
     RADIUS_OUT_OF_RANGE,
+    SHAPE_NOT_ALLOWED,
+    AREA_TOO_COMPLEX,
     MISSING_FIELD,
     UNKNOWN_FIELD,
     INVALID_VALUE,

@@ -7,9 +7,9 @@ Parsing is the only way in. It has two steps, and the type of what comes out tel
                                        v
                                      Alert        as published: `Circle`s only
 
-Rule 1  A requested centre is an address. It lives in a `Publication` and goes no further: everything downstream
-        (log, matching, frames, metrics, log lines) takes an `Alert`, and no function makes a requested circle
-        out of a published one.
+Rule 1  The requested centre of a circle is an address. It lives in a `Publication` and goes no further: everything
+        downstream (log, matching, frames, metrics, log lines) takes an `Alert`, and no function makes a requested
+        circle out of a published one. (A polygon hides nothing: its `Outline` is no secret.)
 Rule 2  Neither the requested circle nor anything computed from it, except the published circle, is kept.
 Rule 3  Two requests have the same content if the `Alert`s that they are accepted as are equal. So what an `Alert`
         comes to depends on the request, on the terms, and on the revision that it follows; all of these are kept.
@@ -19,10 +19,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
+from pydantic import (
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+from pydantic_core import PydanticCustomError
 
 from . import problems
-from .alert import Alert, Approval, Circle, Revision, Severity, Status, Terms, is_id
+from .alert import Alert, Approval, Circle, Polygon, Revision, Severity, Status, Terms, is_id
 from .cells import publish_area, publish_circle
 from .errors import GeocastError
 from .fields import (
@@ -32,11 +42,13 @@ from .fields import (
     Latitude,
     Longitude,
     RevisionNumber,
+    Ring,
     StrictModel,
     Text,
     Time,
     broken_fields,
 )
+from .outlines import Outline, publish_polygons
 from .problems import Violation
 
 # ---- what is requested -----------------------------------------------------------------------------------------
@@ -71,7 +83,7 @@ class Publication:
     threat: str
     occurred_at: int
     expires_at: int | None
-    area: tuple[RequestedCircle, ...] = field(repr=False)
+    area: tuple[RequestedCircle | Outline, ...] = field(repr=False)
     approval: Approval
     revision: int
     one_shape: bool
@@ -89,7 +101,7 @@ class Publication:
             severity=self.severity,
             status=self.status,
             occurred_at=self.occurred_at,
-            expires_at=self.occurred_at + terms.max_age_ms if self.expires_at is None else self.expires_at,
+            expires_at=self.occurred_at + terms.default_age_ms if self.expires_at is None else self.expires_at,
             area=_publish(self.area, terms, current.alert.circles if current is not None else ()),
             approval=self.approval,
         )
@@ -102,15 +114,22 @@ class Publication:
             self.occurred_at,
             self.expires_at,
             self.approval.approved_at,
-            tuple((_radius_pointer(n, self.one_shape), circle.radius_m) for n, circle in enumerate(self.area)),
+            tuple((f"{at}/radius_m", shape.radius_m) for at, shape in self._shapes() if not isinstance(shape, Outline)),
+            tuple((at, shape) for at, shape in self._shapes() if isinstance(shape, Outline)),
+            self.expires_at is None,
         )
+
+    def _shapes(self) -> list[tuple[str, "RequestedCircle | Outline"]]:
+        """Each shape with the JSON Pointer to it."""
+        return [("/area" if self.one_shape else f"/area/{n}", shape) for n, shape in enumerate(self.area)]
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
     """What a request claims and the policy judges. A claim is None where its field was left out or is unusable (P9).
 
-    Times are in ms since 1970. `radii` are the requested radii in metres, each with the JSON Pointer to it.
+    Times are in ms since 1970. `radii` are the requested radii of circles in metres, each with the JSON Pointer to it;
+    `polygons` are what was asked for, each with the pointer to the shape. `takes_default`: `expires_at` was left out.
     """
 
     category: str | None
@@ -119,6 +138,8 @@ class Claims:
     expires_at: int | None
     approved_at: int | None
     radii: tuple[tuple[str, float], ...]
+    polygons: tuple[tuple[str, Outline], ...] = ()
+    takes_default: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +152,19 @@ class Cancellation:
     approval: Approval
 
 
-def _radius_pointer(n: int, one_shape: bool) -> str:
-    return "/area/radius_m" if one_shape else f"/area/{n}/radius_m"
+def _publish(
+    area: Sequence[RequestedCircle | Outline], terms: Terms, current: Sequence[Circle]
+) -> tuple[Circle | Polygon, ...]:
+    """The area as published; B11 and B12 are about its circles, and look at nothing else in it."""
+    circles = iter(_publish_circles([shape for shape in area if not isinstance(shape, Outline)], terms, current))
+    outlines = [shape for shape in area if isinstance(shape, Outline)]
+    polygons = iter(publish_polygons(outlines, terms.simplify_m) or ())
+    return tuple(next(polygons) if isinstance(shape, Outline) else next(circles) for shape in area)
 
 
-def _publish(area: Sequence[RequestedCircle], terms: Terms, current: Sequence[Circle]) -> tuple[Circle, ...]:
+def _publish_circles(area: Sequence[RequestedCircle], terms: Terms, current: Sequence[Circle]) -> tuple[Circle, ...]:
+    if not area:
+        return ()
     requested = [(circle.lat, circle.lng, circle.radius_m) for circle in area]
     if terms.rules == 1:
         return tuple(Circle(*publish_circle(*disc, terms.location_resolution)) for disc in requested)
@@ -146,13 +175,27 @@ def _publish(area: Sequence[RequestedCircle], terms: Terms, current: Sequence[Ci
 # ---- the bodies of requests, with their fields in the order of the protocol's table ------------------------------
 
 
+def _known_type(value: object, handler: ValidatorFunctionWrapHandler) -> object:
+    try:
+        return handler(value)
+    except ValidationError:
+        raise PydanticCustomError("shape", "must be circle or Polygon") from None
+
+
 class CircleRequest(StrictModel):
     """A circle: centre in degrees, radius in metres."""
 
-    type: Literal["circle"]
+    type: Annotated[Literal["circle"], WrapValidator(_known_type)]
     lat: Latitude
     lng: Longitude
     radius_m: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class PolygonRequest(StrictModel):
+    """A polygon: a GeoJSON Polygon geometry (RFC 7946) of one ring, positions as longitude and latitude in degrees."""
+
+    type: Literal["Polygon"]
+    coordinates: Ring
 
 
 class ApprovalRequest(StrictModel):
@@ -163,10 +206,18 @@ class ApprovalRequest(StrictModel):
 
 
 # One shape, or a list of 1 to 16. The tags have a blank in them, by which `fields.broken_fields` knows them.
-_ONE, _MANY = "one shape", "list of shapes"
+_ONE, _MANY, _CIRCLE, _POLYGON = "one shape", "list of shapes", "a circle", "a polygon"
+
+
+def _type_of(shape: object) -> str:
+    return _POLYGON if isinstance(shape, dict) and shape.get("type") == "Polygon" else _CIRCLE
+
+
+ShapeRequest = Annotated[
+    Annotated[CircleRequest, Tag(_CIRCLE)] | Annotated[PolygonRequest, Tag(_POLYGON)], Discriminator(_type_of)
+]
 Area = Annotated[
-    Annotated[CircleRequest, Tag(_ONE)]
-    | Annotated[list[CircleRequest], Field(min_length=1, max_length=16), Tag(_MANY)],
+    Annotated[ShapeRequest, Tag(_ONE)] | Annotated[list[ShapeRequest], Field(min_length=1, max_length=16), Tag(_MANY)],
     Discriminator(lambda value: _MANY if isinstance(value, list) else _ONE),
 ]
 
@@ -263,7 +314,7 @@ def _broken(model: type[StrictModel], body: Mapping[str, Any]) -> Sequence[Viola
 
 
 def _publication(model: AlertRequest) -> Publication:
-    circles = model.area if isinstance(model.area, list) else [model.area]
+    shapes = model.area if isinstance(model.area, list) else [model.area]
     given = model.model_fields_set
     return Publication(
         id=model.id,
@@ -275,12 +326,18 @@ def _publication(model: AlertRequest) -> Publication:
         threat=model.threat,
         occurred_at=model.occurred_at,
         expires_at=model.expires_at if "expires_at" in given else None,
-        # -0.0 is 0 (L3): adding 0.0 makes 0.0 of it and changes no other number.
-        area=tuple(RequestedCircle(c.lat + 0.0, c.lng + 0.0, float(c.radius_m)) for c in circles),
+        area=tuple(map(_requested, shapes)),
         approval=Approval(model.approval.reviewer, model.approval.approved_at),
         revision=getattr(model, "revision", 1),
         one_shape=not isinstance(model.area, list),
     )
+
+
+def _requested(shape: CircleRequest | PolygonRequest) -> RequestedCircle | Outline:
+    if isinstance(shape, PolygonRequest):
+        return shape.coordinates
+    # -0.0 is 0 (L3): adding 0.0 makes 0.0 of it and changes no other number.
+    return RequestedCircle(shape.lat + 0.0, shape.lng + 0.0, float(shape.radius_m))
 
 
 # ---- what of a broken body can still be judged -----------------------------------------------------------------
@@ -288,6 +345,7 @@ def _publication(model: AlertRequest) -> Publication:
 _CATEGORY: TypeAdapter[str] = TypeAdapter(AlertRequest.__annotations__["category"], config=ConfigDict(strict=True))
 _TIME: TypeAdapter[int] = TypeAdapter(Time)
 _RADIUS: TypeAdapter[float] = TypeAdapter(CircleRequest.__annotations__["radius_m"], config=ConfigDict(strict=True))
+_RING: TypeAdapter[Outline] = TypeAdapter(Ring)
 _T = TypeVar("_T")
 
 
@@ -295,12 +353,9 @@ def _usable_claims(body: Mapping[str, Any]) -> Claims:
     """What the policy can judge of a body that is not valid as a whole: each field that is valid by itself."""
     approval = body.get("approval")
     area = body.get("area")
-    shapes = area if isinstance(area, list) else [area]
-    radii = [
-        (_radius_pointer(n, shape is area), _usable(_RADIUS, shape.get("radius_m")))
-        for n, shape in enumerate(shapes)
-        if isinstance(shape, dict)
-    ]
+    shapes = {f"/area/{n}": shape for n, shape in enumerate(area)} if isinstance(area, list) else {"/area": area}
+    radii = [(f"{at}/radius_m", _usable(_RADIUS, shape.get("radius_m"))) for at, shape in _maps(shapes, _CIRCLE)]
+    polygons = [(at, _usable(_RING, shape.get("coordinates"))) for at, shape in _maps(shapes, _POLYGON)]
     threat = body.get("threat")
     return Claims(
         category=_usable(_CATEGORY, body.get("category")),
@@ -309,7 +364,14 @@ def _usable_claims(body: Mapping[str, Any]) -> Claims:
         expires_at=_usable(_TIME, body.get("expires_at")),
         approved_at=_usable(_TIME, approval.get("approved_at")) if isinstance(approval, dict) else None,
         radii=tuple((pointer, radius) for pointer, radius in radii if radius is not None),
+        polygons=tuple((pointer, outline) for pointer, outline in polygons if outline is not None),
+        takes_default="expires_at" not in body,
     )
+
+
+def _maps(shapes: Mapping[str, Any], kind: str) -> list[tuple[str, dict[str, Any]]]:
+    """Those shapes of a kind that are maps, however broken."""
+    return [(at, shape) for at, shape in shapes.items() if isinstance(shape, dict) and _type_of(shape) == kind]
 
 
 def _usable(adapter: TypeAdapter[_T], value: object) -> _T | None:

@@ -10,7 +10,7 @@ import asyncio
 from contextlib import aclosing
 
 import pytest
-from alertlog.later import POLYGON, a_tombstone, of_another_kind, with_area, with_members
+from alertlog.later import MULTIPOLYGON, a_tombstone, of_another_kind, with_area, with_members
 from fakes import NOON_MS, a_cancel, a_revision
 
 from geocast.alert import OtherKind
@@ -626,7 +626,7 @@ class LogContract(abc.ABC):
     async def test_an_unknown_shape_is_given_on_as_it_came(self, log):
         """LogG3: alone, and among circles; by `history`, `live` and `follow`."""
         circle = {"type": "circle", "lat": 32.0, "lng": -96.0, "radius_m": 500.0}
-        for alert_id, area in (("mixed", [circle, POLYGON, {"type": "everywhere"}]), ("alone", [POLYGON])):
+        for alert_id, area in (("mixed", [circle, MULTIPOLYGON, {"type": "everywhere"}]), ("alone", [MULTIPOLYGON])):
             await self.write(log, with_area(*area, alert_id=alert_id))
             for [entry] in (await log.history(alert_id), (await live(log, NOON_MS))[-1:], (await entries(log))[-1:]):
                 assert [shape.to_map() for shape in entry.alert.area] == area

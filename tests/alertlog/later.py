@@ -13,9 +13,9 @@ from geocast.alert import Entry
 from geocast.alertlog import codec
 
 ENDS_MS = NOON_MS + 1_800_000
-POLYGON = {
-    "type": "Polygon",
-    "coordinates": [[[-96.81, 32.77], [-96.78, 32.77], [-96.78, 32.79], [-96.81, 32.77]]],
+MULTIPOLYGON = {
+    "type": "MultiPolygon",
+    "coordinates": [[[[-96.81, 32.77], [-96.78, 32.77], [-96.78, 32.79], [-96.81, 32.77]]]],
     "buffer_m": 20.0,
 }
 
@@ -48,7 +48,7 @@ def with_members(entry: Entry, **members: Any) -> Later:
     fields = msgpack.unpackb(codec.encode(entry))
     fields["approval"] += [1_935_403_145, {"kid": "8f3a91c2d4e5f607"}]
     if "terms" in fields:
-        fields["terms"] += [50, ["simplify_m"]]
+        fields["terms"] += [0, ["another"]]
         fields["area"] = [shape | {"buffer_m": 10.0, 7: b"\x01"} for shape in fields["area"]]
     fields |= {"rules": 2, "form": '{"v":1}', "signatures": [{"protected": "eyJ"}], "into": None, "raw": b"\xff"}
     return _later(entry, fields | members)

@@ -16,7 +16,7 @@ import pytest
 pytest.register_assert_rewrite("alertlog.contract")
 
 from alertlog.contract import PATIENCE_S, DurableContract, entries, live, read, read_on  # noqa: E402 (asserts come first)
-from alertlog.later import POLYGON, a_tombstone, of_another_kind, with_area, with_members  # noqa: E402
+from alertlog.later import MULTIPOLYGON, a_tombstone, of_another_kind, with_area, with_members  # noqa: E402
 from fakes import a_cancel, a_free_port, a_revision  # noqa: E402
 from redis_server import RedisServer, needs_redis, sentinel_url, trio, wait_until  # noqa: E402
 from wall_clock import WallClock, needs_wall_clock  # noqa: E402
@@ -456,7 +456,7 @@ def test_what_a_later_release_wrote_is_put_back_byte_for_byte(server):
         a_tombstone("tombstone"),
         with_members(lasting("live")),
         of_another_kind("live", 2),
-        with_area(POLYGON, alert_id="live", revision=3, expires_at=lasting().ends_at),
+        with_area(MULTIPOLYGON, alert_id="live", revision=3, expires_at=lasting().ends_at),
         with_members(lasting("off")),
         with_members(a_cancel("off", ends_at=lasting().ends_at)),
         of_another_kind("off", 3, "note"),

@@ -20,7 +20,7 @@ import pytest
 pytest.register_assert_rewrite("alertlog.contract")
 
 from alertlog.contract import PATIENCE_S, DurableContract, entries, live, read, read_on  # noqa: E402 (asserts come first)
-from alertlog.later import POLYGON, of_another_kind, with_area, with_members  # noqa: E402
+from alertlog.later import MULTIPOLYGON, of_another_kind, with_area, with_members  # noqa: E402
 from fakes import NOON_MS, FakeClock, a_cancel, a_revision, alert_request  # noqa: E402
 
 from geocast import policy  # noqa: E402
@@ -589,7 +589,7 @@ def test_what_a_later_release_wrote_is_saved_byte_for_byte(path):
         for each in (
             of_another_kind(f"call-{n}"),
             with_members(a_revision(f"c-{n}")),
-            with_area(POLYGON, alert_id=f"b-{n}"),
+            with_area(MULTIPOLYGON, alert_id=f"b-{n}"),
         )
     ]
     fill(path, 1)

@@ -20,7 +20,7 @@ from redis_server import RedisServer, needs_redis
 
 from geocast.alertlog import codec
 
-POLYGON = {"type": "Polygon", "coordinates": [[[-97.0, 32.0], [-96.0, 32.0], [-96.5, 33.0], [-97.0, 32.0]]]}
+MULTIPOLYGON = {"type": "MultiPolygon", "coordinates": [[[[-97.0, 32.0], [-96.0, 32.0], [-96.5, 33.0], [-97.0, 32.0]]]]}
 
 Write = Callable[[str, int, str, int, bytes], None]
 Shared = tuple[Node, Write, Callable[[str], bytes]]
@@ -97,7 +97,7 @@ def test_a_node_serves_what_it_knows_of_a_later_releases_log(both: Shared, join:
     session.listen(body["id"], 1)
     fields = msgpack.unpackb(payload_of(body["id"]))
     ends_at, call, other = fields["expires_at"], f"{body['id']}.call", f"{body['id']}.poly"
-    area = [POLYGON, *fields["area"]]
+    area = [MULTIPOLYGON, *fields["area"]]
     write(call, 1, "call", ends_at, msgpack.packb({"kind": "call", "sealed": b"\xff"}))
     write(body["id"], 2, "note", ends_at, msgpack.packb({"kind": "note"}))
     later = fields | {"id": other, "area": area, "rules": 2}

@@ -21,6 +21,7 @@ from ..alert import (
     Entry,
     OtherKind,
     OtherShape,
+    Polygon,
     Revision,
     Shape,
     Status,
@@ -86,7 +87,7 @@ def _revision(entry: Revision) -> dict[str, Any]:
         "revision": entry.revision,
         "source": entry.source,
         "issued_at": entry.issued_at,
-        "terms": [entry.terms.title, entry.terms.max_age_ms, entry.terms.location_resolution],
+        "terms": _terms(entry.terms),
         "category": alert.category,
         "headline": alert.headline,
         "description": alert.description,
@@ -98,6 +99,11 @@ def _revision(entry: Revision) -> dict[str, Any]:
         "approval": [alert.approval.reviewer, alert.approval.approved_at],
         **rules,
     }
+
+
+def _terms(terms: Terms) -> list[Any]:
+    found = [terms.title, terms.default_age_ms, terms.location_resolution]
+    return [*found, terms.simplify_m] if terms.simplify_m else found  # else the same bytes as ever
 
 
 def _to_revision(fields: dict[str, Any]) -> Revision:
@@ -113,13 +119,19 @@ def _to_revision(fields: dict[str, Any]) -> Revision:
         area=tuple(map(_to_shape, fields["area"])),
         approval=_to_approval(fields["approval"]),
     )
-    title, max_age_ms, location_resolution, *_ = fields["terms"]
+    title, default_age_ms, location_resolution, *more = fields["terms"]
     return Revision(
         alert,
         _integer(fields["revision"]),
         _text(fields["source"]),
         _time(fields["issued_at"]),
-        Terms(_text(title), _integer(max_age_ms), _integer(location_resolution), _integer(fields.get("rules", 1))),
+        Terms(
+            _text(title),
+            _integer(default_age_ms),
+            _integer(location_resolution),
+            _integer(fields.get("rules", 1)),
+            _integer(more[0]) if more else 0,
+        ),
     )
 
 
@@ -127,7 +139,15 @@ def _to_shape(members: Mapping[str, Any]) -> Shape:
     if _text(members["type"]) == "circle":
         return Circle(float(members["lat"]), float(members["lng"]), float(members["radius_m"]))
     json.dumps(members, allow_nan=False)  # raises for what could not be sent
+    if members["type"] == "Polygon" and _is_one_ring(members["coordinates"]):
+        ring = tuple((float(lng), float(lat)) for lng, lat in members["coordinates"][0])
+        return Polygon(ring, float(members.get("buffer_m", 0)))
     return OtherShape(members)
+
+
+def _is_one_ring(coordinates: Sequence[Any]) -> bool:
+    """Whether this release knows such polygons: a later one may publish others, with holes for example."""
+    return len(coordinates) == 1 and len(coordinates[0]) > 3
 
 
 def _to_approval(elements: Sequence[Any]) -> Approval:

@@ -35,9 +35,12 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..alert import Circle
+from ..alert import Circle, KnownShape, Polygon
 from ..cells import EARTH_RADIUS_M, Floats, Vector, cell_of, chord2, chord2_to_m, cover, limit_chord2, unit_vector
+from ..rings import Ring
+from .areas import Bounded
 from .columns import Column
+from .polygon import Judge
 
 Ints: TypeAlias = NDArray[np.int32]
 
@@ -136,12 +139,12 @@ class PlaceIndex:
 
     # ---- matching ------------------------------------------------------------------------------------------
 
-    def match(self, area: Sequence[Circle]) -> tuple[Ints, Floats]:
+    def match(self, area: Sequence[KnownShape]) -> tuple[Ints, Floats]:
         """The rows with a place inside the area, ascending and distinct, and how far away each is.
 
-        That is the distance, in metres, from the nearest centre of a circle to a place of the row inside it.
+        That is the distance, in metres, from the nearest centre of a shape to a place of the row inside it.
         """
-        found = [part for circle in area for part in self._inside(circle) if len(part[0])]
+        found = [part for shape in area for part in self._inside(shape) if len(part[0])]
         if not found:  # as nearly always where many alerts are live, in each process
             return _NOBODY
         slots = np.concatenate([slots for slots, _ in found])
@@ -149,8 +152,31 @@ class PlaceIndex:
         rows, chords2 = _nearest_of_each(self._rows.view[slots], chords2)
         return rows, chord2_to_m(chords2)
 
-    def _inside(self, circle: Circle) -> list[tuple[Ints, Floats]]:
+    def _inside(self, shape: KnownShape) -> list[tuple[Ints, Floats]]:
         """Slot and squared chord of each place inside, in parts."""
+        return self._inside_circle(shape) if isinstance(shape, Circle) else self._inside_polygon(shape)
+
+    def _inside_polygon(self, polygon: Polygon) -> list[tuple[Ints, Floats]]:
+        ring = Ring(polygon.ring, polygon.buffer_m)
+        pages = self._pages_near(ring, ring.centre)
+        judge = Judge(ring, self._greatest_reach_m)
+        inside, unsure = judge.sort(self._balls.view[pages])
+        limit = limit_chord2(ring.radius_m + self._greatest_reach_m)
+        parts = []
+        for sure, which in ((True, inside), (False, unsure)):
+            for start in range(0, len(which), PAGES_AT_A_TIME):
+                some = which[start : start + PAGES_AT_A_TIME]
+                places = self._places.view[pages[some]]
+                chords2 = chord2(places[:, X], places[:, Y], places[:, Z], ring.centre)
+                page, offset = np.nonzero(chords2 <= limit)
+                if not sure:
+                    points = places[page, :, offset].T
+                    those = judge.inside(points[:REACH], points[REACH])
+                    page, offset = page[those], offset[those]
+                parts.append((self._slots.view[pages[some][page], offset], chords2[page, offset]))
+        return parts
+
+    def _inside_circle(self, circle: Circle) -> list[tuple[Ints, Floats]]:
         centre = unit_vector(circle.lat, circle.lng)
         pages = self._pages_near(circle, centre)
         return [
@@ -158,7 +184,7 @@ class PlaceIndex:
             for start in range(0, len(pages), PAGES_AT_A_TIME)
         ]
 
-    def _pages_near(self, circle: Circle, centre: Vector) -> Ints:
+    def _pages_near(self, circle: Bounded, centre: Vector) -> Ints:
         """The pages that may hold a place inside: their keys are in the cover, and the circle touches their ball."""
         reach_m = self._greatest_reach_m
         pages = self._pages_in(cover(circle.lat, circle.lng, circle.radius_m + reach_m, KEY_RESOLUTION))

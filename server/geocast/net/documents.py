@@ -46,13 +46,27 @@ class CircleOut(BaseModel):
     radius_m: Annotated[float, Field(gt=0)]
 
 
+PositionOut = tuple[Annotated[float, Field(ge=-180, le=180)], Annotated[float, Field(ge=-90, le=90)]]
+
+
+class PolygonOut(BaseModel):
+    """A published polygon: one ring of longitudes and latitudes, with arcs of great circles between them.
+
+    It reaches `buffer_m` metres beyond its ring.
+    """
+
+    type: Literal["Polygon"]
+    coordinates: Annotated[list[Annotated[list[PositionOut], Field(min_length=4)]], Field(min_length=1, max_length=1)]
+    buffer_m: Annotated[float, Field(gt=0)] = 0.0
+
+
 class OtherShapeOut(BaseModel):
     """A shape of a type that is yet to come (G1). An alert with one is shown all the same (G2)."""
 
-    type: Annotated[str, Field(json_schema_extra={"not": {"const": "circle"}})]
+    type: Annotated[str, Field(json_schema_extra={"not": {"enum": ["circle", "Polygon"]}})]
 
 
-Area = Annotated[list[CircleOut | OtherShapeOut], Field(min_length=1)]
+Area = Annotated[list[CircleOut | PolygonOut | OtherShapeOut], Field(min_length=1)]
 
 
 class AlertOut(BaseModel):
