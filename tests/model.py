@@ -8,6 +8,7 @@ business, within a fan-out that is under way.
 `now` has `wall_ms` and `monotonic` (seconds), as in the server.
 """
 
+import itertools
 import math
 from dataclasses import dataclass, field
 
@@ -26,9 +27,50 @@ def haversine_m(lat1, lng1, lat2, lng2):
     return 2 * EARTH_RADIUS_M * math.asin(math.sqrt(min(1.0, h)))
 
 
-def inside(place, circle):
-    """Section 2: whether a place (lat, lng, reach) is inside a circle (lat, lng, radius)."""
-    return haversine_m(*place[:2], *circle[:2]) <= circle[2] + place[2]
+def bearing(lat1, lng1, lat2, lng2):
+    """In which direction the second point lies from the first, in radians."""
+    phi1, phi2, dlng = math.radians(lat1), math.radians(lat2), math.radians(lng2 - lng1)
+    return math.atan2(
+        math.sin(dlng) * math.cos(phi2),
+        math.cos(phi1) * math.sin(phi2) - math.sin(phi1) * math.cos(phi2) * math.cos(dlng),
+    )
+
+
+@dataclass(frozen=True)
+class Polygon:
+    """A published polygon: a ring of (lng, lat), the last the first, and how far it reaches beyond."""
+
+    ring: tuple
+    buffer_m: float = 0.0
+
+    def winds_around(self, lat, lng):
+        """D4: whether the directions of the corners turn all the way round; rings are less than a hemisphere."""
+        if any(haversine_m(lat, lng, *corner[::-1]) > EARTH_RADIUS_M * math.pi / 2 for corner in self.ring):
+            return False
+        ways = [bearing(lat, lng, *corner[::-1]) for corner in self.ring]
+        turns = [math.remainder(after - before, 2 * math.pi) for before, after in itertools.pairwise(ways)]
+        return abs(sum(turns)) > math.pi
+
+    def away_m(self, lat, lng):
+        """D4: from the nearest point of the ring."""
+        return min(to_arc_m(lat, lng, *a[::-1], *b[::-1]) for a, b in itertools.pairwise(self.ring))
+
+
+def to_arc_m(lat, lng, lat1, lng1, lat2, lng2):
+    """From the nearest point of an arc of a great circle: across it, or else from its nearer end."""
+    along, across = bearing(lat1, lng1, lat2, lng2), bearing(lat1, lng1, lat, lng)
+    back, on = bearing(lat2, lng2, lat1, lng1), bearing(lat2, lng2, lat, lng)
+    to_start = haversine_m(lat, lng, lat1, lng1)
+    if math.cos(across - along) < 0 or math.cos(on - back) < 0:
+        return min(to_start, haversine_m(lat, lng, lat2, lng2))
+    return EARTH_RADIUS_M * abs(math.asin(math.sin(to_start / EARTH_RADIUS_M) * math.sin(across - along)))
+
+
+def inside(place, shape):
+    """Section 2: whether a place (lat, lng, reach) is inside a circle (lat, lng, radius) or a Polygon."""
+    if isinstance(shape, Polygon):
+        return shape.winds_around(*place[:2]) or shape.away_m(*place[:2]) <= shape.buffer_m + place[2]
+    return haversine_m(*place[:2], *shape[:2]) <= shape[2] + place[2]
 
 
 @dataclass(frozen=True)
@@ -41,7 +83,7 @@ class Item:
     severity: str = "minor"
     category: str = ""
     status: str = "actual"
-    area: tuple = ()  # circles
+    area: tuple = ()  # circles and polygons
     cancels: bool = False
     issued_at: int = 0  # as `ends_at`
 
@@ -132,7 +174,7 @@ class Rules:
 
     def applies(self, client, alert):
         """Rule 1: a place is inside the area, and the filter passes it."""
-        in_it = any(inside(place, circle) for place in client.places for circle in alert.revision.area)
+        in_it = any(inside(place, shape) for place in client.places for shape in alert.revision.area)
         return in_it and self.passes(client, alert.revision)
 
     @staticmethod

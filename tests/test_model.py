@@ -26,9 +26,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from jwt import PyJWK
-from model import EARTH_RADIUS_M, SEVERITIES, Client, Item, Rules, haversine_m
+from model import EARTH_RADIUS_M, SEVERITIES, Client, Item, Polygon, Rules, haversine_m
 from schemas import check_client_message, check_server_message
 
+from geocast import alert as shapes
 from geocast import hub as hubs
 from geocast.alert import Circle
 from geocast.clock import format_time
@@ -73,6 +74,17 @@ CENTRES = [DALLAS, (89.9995, 30.0), (-17.0, 179.9999)]
 RADII = [300.0, 1000.0]
 CIRCLES = [(*centre, radius) for centre in CENTRES for radius in RADII]
 CIRCLES += [(*beyond(*DALLAS, 90, 1500), 600.0), (*DALLAS, 2_000_000.0)]
+
+
+def star(lat, lng, size_m, buffer_m=0.0):
+    """A polygon around a point: seven corners, every other one close to it."""
+    spots = [beyond(lat, lng, -n * 360 / 7, size_m * (0.6 if n % 2 else 1)) for n in range(7)]
+    ring = [(round(east, 6), round(north, 6)) for north, east in spots]
+    return Polygon((*ring, ring[0]), buffer_m)
+
+
+POLYGONS = [star(*centre, 1100.0, buffer_m) for centre in CENTRES for buffer_m in (0.0, 20.0)]
+POLYGONS += [star(*beyond(*DALLAS, 90, 900), 1100.0), star(*DALLAS, 1_500_000.0, 20.0)]
 PLACES = [
     place
     for centre in CENTRES
@@ -88,6 +100,8 @@ PLACES = [
 for _, (*where, reach) in PLACES:
     for *middle, radius_m in CIRCLES:
         assert abs(haversine_m(*where, *middle) - reach - radius_m) > 0.01, "within 1 cm either answer is right"
+    for polygon in POLYGONS:
+        assert abs(polygon.away_m(*where) - reach - polygon.buffer_m) > 0.01, "within 1 cm either answer is right"
 
 # ---- the trace --------------------------------------------------------------------------------------------------
 
@@ -179,14 +193,18 @@ def entry(item):
     """An item as the server's log has it."""
     if item.cancels:
         return a_cancel(item.id, item.number, ends_at=item.ends_at)
-    area = tuple(Circle(*circle) for circle in item.area)
+    area = tuple(
+        shapes.Polygon(shape.ring, shape.buffer_m) if isinstance(shape, Polygon) else Circle(*shape)
+        for shape in item.area
+    )
     fields = {"issued_at": item.issued_at, "severity": item.severity, "category": item.category, "status": item.status}
     return a_revision(item.id, item.number, area=area, expires_at=item.ends_at, **fields)
 
 
 # What is drawn. A weight is a repetition; most of it happens in one town, or nobody would ever be told anything.
-IN_TOWN = st.sampled_from([circle for circle in CIRCLES if circle[:2] == DALLAS])
-AREA = (IN_TOWN.map(lambda circle: [circle]) | st.lists(st.sampled_from(CIRCLES), min_size=1, max_size=3)).map(tuple)
+IN_TOWN = st.sampled_from([*(circle for circle in CIRCLES if circle[:2] == DALLAS), *POLYGONS[:2], *POLYGONS[-2:]])
+SHAPE = st.sampled_from([*CIRCLES, *POLYGONS])
+AREA = (IN_TOWN.map(lambda shape: [shape]) | st.lists(SHAPE, min_size=1, max_size=3)).map(tuple)
 AT_HOME = st.lists(st.sampled_from(PLACES[: len(PLACES) // len(CENTRES)]), min_size=1, max_size=2)
 SOMEWHERE = AT_HOME | st.lists(st.sampled_from(PLACES), max_size=8)
 CATEGORY, SEVERITY = st.sampled_from(CATEGORIES), st.sampled_from(SEVERITIES)

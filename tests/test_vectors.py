@@ -9,8 +9,11 @@ import pytest
 
 from client_demo.conformance import make_vectors
 from geocast import closing
+from geocast.alert import Circle, Polygon
 from geocast.cells import cell_from_string, cell_place, chord2, limit_chord2, unit_vector, unit_vectors
 from geocast.closing import Reconnect
+from geocast.matching.index import PlaceIndex
+from geocast.matching.shapes import ShapeIndex
 
 VECTORS = Path(make_vectors.__file__).with_name("vectors")
 
@@ -53,6 +56,26 @@ def test_the_server_agrees_who_is_inside(case):
         lat, lng, reach_m = server_place(case["places"][0])
         assert (lat, lng) == (case["cell_place"]["lat"], case["cell_place"]["lng"])
         assert reach_m == pytest.approx(case["cell_place"]["reach_m"], abs=1e-5)
+
+
+@pytest.mark.parametrize("case", cases("polygons"))
+def test_the_server_agrees_who_is_inside_a_polygon(case):
+    """D4, D5: and the index of what is live, by which late joiners are judged."""
+    areas: ShapeIndex = ShapeIndex()
+    shapes = [
+        Circle(shape["lat"], shape["lng"], shape["radius_m"])
+        if shape["type"] == "circle"
+        else Polygon(tuple(map(tuple, shape["coordinates"][0])), shape.get("buffer_m", 0.0))
+        for shape in case["area"]
+    ]
+    areas.add("it", shapes)
+    index = PlaceIndex(room=4)
+    held = []
+    for lat, lng, reach_m in map(server_place, case["places"]):
+        index.add(0, lat, lng, reach_m)
+        held += areas.holding(unit_vector(lat, lng), reach_m)
+    assert bool(held) == case["inside"]
+    assert index.match(shapes)[0].tolist() == [0] * case["inside"]
 
 
 AFTER_CLOSE = {

@@ -1,8 +1,6 @@
 """Makes the test vectors anew: `python -m client_demo.conformance.make_vectors`. Needs mpmath, h3 and nothing else.
 
-Independent on purpose: it shares no formula and no line with the server or with a client. Distances are computed to 50
-digits, with the spherical law of cosines in place of chords and haversines; the reach of a cell from what H3 says of
-its centre and its boundary. What lies within 1 cm of an edge is left out (D3: either answer is right).
+What lies within 1 cm of an edge is left out (D3: either answer is right).
 """
 
 import json
@@ -10,52 +8,18 @@ import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import h3
-from mpmath import acos, asin, atan2, cos, degrees, floor, mp, mpf, pi, radians, sin
+from mpmath import mp, mpf, pi
+
+from .exact import EARTH_RADIUS_M, Json, cell_place, margin_m, walk
+from .polygon_vectors import polygons
 
 VECTORS = Path(__file__).with_name("vectors")
-EARTH_RADIUS_M = mpf("6371007.180918475")
 EDGE_M = mpf("0.01")
 NEAR_ANTIPODE_M = pi * EARTH_RADIUS_M - 1000  # float64 is coarse there; no alert is that large
-mp.dps = 50
-
-Json = dict[str, Any]
-
 
 # ---- inside or outside ---------------------------------------------------------------------------------------------
-
-
-def distance_m(lat1: float, lng1: float, lat2: float, lng2: float) -> mpf:
-    """Great-circle distance: the law of cosines loses half the digits for neighbours, and 50 leave enough."""
-    a, b, between = radians(mpf(lat1)), radians(mpf(lat2)), radians(mpf(lng2) - mpf(lng1))
-    cosine = sin(a) * sin(b) + cos(a) * cos(b) * cos(between)
-    return EARTH_RADIUS_M * acos(max(mpf(-1), min(mpf(1), cosine)))
-
-
-def walk(lat: float, lng: float, bearing_deg: float, metres: mpf) -> tuple[float, float]:
-    """Where one is after so many metres in a straight line, rounded to the nearest doubles."""
-    a, angle, bearing = radians(mpf(lat)), metres / EARTH_RADIUS_M, radians(mpf(bearing_deg))
-    there = asin(max(mpf(-1), min(mpf(1), sin(a) * cos(angle) + cos(a) * sin(angle) * cos(bearing))))
-    turned = atan2(sin(bearing) * sin(angle) * cos(a), cos(angle) - sin(a) * sin(there))
-    east = mpf(lng) + degrees(turned)
-    return float(degrees(there)), float(east - 360 * floor((east + 180) / 360))
-
-
-def cell_place(cell: str) -> tuple[float, float, mpf]:
-    """Centre and reach of an H3 cell."""
-    lat, lng = h3.cell_to_latlng(cell)
-    return lat, lng, max(distance_m(lat, lng, *corner) for corner in h3.cell_to_boundary(cell))
-
-
-def margin_m(place: Json, shape: Json) -> mpf:
-    """How far inside the circle the place is; negative outside."""
-    if "cell" in place:
-        lat, lng, reach = cell_place(place["cell"])
-    else:
-        lat, lng, reach = place["lat"], place["lng"], mpf(place.get("accuracy_m", 0))
-    return mpf(shape["radius_m"]) + reach - distance_m(lat, lng, shape["lat"], shape["lng"])
 
 
 def circle(lat: float, lng: float, radius_m: float) -> Json:
@@ -470,6 +434,7 @@ def reconnect() -> Json:
 
 FILES = {
     "inside": inside,
+    "polygons": polygons,
     "clock": clock,
     "kept": kept,
     "holding": holding,

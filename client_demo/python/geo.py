@@ -10,6 +10,8 @@ from typing import Any
 
 import h3
 
+from .polygon import depth_of, is_polygon, middle, unit_vector
+
 EARTH_RADIUS_M = 6_371_007.180918475  # H3's own, as the protocol says
 MAX_ACCURACY_M = 2000.0
 EDGE_M = 0.01  # "within 1 cm of the edge either answer is right"
@@ -40,14 +42,9 @@ def along(a_lat: float, a_lng: float, b_lat: float, b_lng: float, share: float) 
     from_a, from_b = sin((1 - share) * angle) / sin(angle), sin(share * angle) / sin(angle)
     x, y, z = (
         from_a * one + from_b * other
-        for one, other in zip(_unit_vector(a_lat, a_lng), _unit_vector(b_lat, b_lng), strict=True)
+        for one, other in zip(unit_vector(a_lat, a_lng), unit_vector(b_lat, b_lng), strict=True)
     )
     return degrees(atan2(z, hypot(x, y))), degrees(atan2(y, x))
-
-
-def _unit_vector(lat: float, lng: float) -> tuple[float, float, float]:
-    phi, theta = radians(lat), radians(lng)
-    return cos(phi) * cos(theta), cos(phi) * sin(theta), sin(phi)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +90,9 @@ class Place:
 
 
 def margin_m(shape: Shape, place: Place) -> float:
-    """How far inside a circle the place is, in metres; negative when it is outside."""
+    """How far inside a circle or a polygon the place is, in metres; negative when it is outside."""
+    if is_polygon(shape):
+        return depth_of(shape, place.lat, place.lng, EARTH_RADIUS_M) + place.reach_m
     return float(shape["radius_m"]) + place.reach_m - distance_m(place.lat, place.lng, shape["lat"], shape["lng"])
 
 
@@ -104,7 +103,7 @@ def depth_m(area: Iterable[Shape], places: Sequence[Place]) -> float:
     """
     best = float("-inf")
     for shape in area:
-        if shape.get("type") != "circle":
+        if shape.get("type") != "circle" and not is_polygon(shape):
             return float("inf") if places else best
         best = max(best, max((margin_m(shape, place) for place in places), default=best))
     return best
@@ -117,12 +116,13 @@ def is_inside(area: Iterable[Shape], places: Sequence[Place]) -> bool:
 
 def away_m(area: Iterable[Shape], places: Sequence[Place]) -> float | None:
     """From the nearest place to the nearest centre, in metres; None where that means nothing."""
-    return min(
-        (
-            distance_m(place.lat, place.lng, shape["lat"], shape["lng"])
-            for shape in area
-            if shape.get("type") == "circle"
-            for place in places
-        ),
-        default=None,
-    )
+    centres = [centre for shape in area if (centre := _centre(shape)) is not None]
+    return min((distance_m(place.lat, place.lng, *centre) for centre in centres for place in places), default=None)
+
+
+def _centre(shape: Shape) -> tuple[float, float] | None:
+    """The point from which distances to a shape are counted (protocol, D6); None of one that is not known."""
+    if is_polygon(shape):
+        x, y, z = middle(shape)
+        return degrees(atan2(z, hypot(x, y))), degrees(atan2(y, x))
+    return (shape["lat"], shape["lng"]) if shape.get("type") == "circle" else None

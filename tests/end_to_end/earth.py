@@ -1,4 +1,4 @@
-"""Geometry by the contract's words alone: a haversine on H3's sphere, and the published circle."""
+"""Geometry by the contract's words alone: a haversine on H3's sphere, and the published circle; polygons by S2."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import h3
 import numpy as np
+from s2 import depth_m
 
 EARTH_RADIUS_M = 6_371_007.180918475
 EDGE_M = 0.01
@@ -113,4 +114,9 @@ def within(located: list[tuple[Point, float]], area: list[dict[str, Any]]) -> bo
 def _margins(located: list[tuple[Point, float]], area: list[dict[str, Any]]) -> Iterator[float]:
     for point, reach in located:
         for shape in area:
-            yield shape["radius_m"] + reach - distance(point, (shape["lat"], shape["lng"]))
+            if shape["type"] == "Polygon":
+                [ring] = shape["coordinates"]
+                [depth] = depth_m(ring, np.array([point[::-1]]))
+                yield float(depth) + shape.get("buffer_m", 0.0) + reach
+            else:
+                yield shape["radius_m"] + reach - distance(point, (shape["lat"], shape["lng"]))

@@ -2,7 +2,7 @@
 
 The model is the page "Who is sent what", written down once more from the reader's side: it says of each
 message whether it could be sent (soundness, at once), and of each session what it must have been sent
-(completeness, at a barrier). Its geometry is an own haversine over the areas in the answers to the
+(completeness, at a barrier). Its geometry is an own haversine, and S2, over the areas in the answers to the
 publisher. A failure names its seed; `WALK_SEED` and `WALK_STEPS` choose another walk.
 """
 
@@ -192,7 +192,17 @@ class Walk:
 
     def area(self) -> list[Json]:
         count = self.dice.choice((1, 1, 1, 2, 5))
-        return [circle(self.somewhere(), self.dice.choice((150, 400, 1_000))) for _ in range(count)]
+        return [self.shape() for _ in range(count)]
+
+    def shape(self) -> Json:
+        """A circle, or one time in three a polygon: around a spot, every other corner close to it."""
+        spot, size_m = self.somewhere(), self.dice.choice((150, 400, 1_000))
+        if self.dice.random() < 2 / 3:
+            return circle(spot, size_m)
+        corners = self.dice.randrange(3, 12)
+        far = (size_m * self.dice.uniform(0.5, 1) for _ in range(corners))
+        ring = [list(beyond(spot, n * 360 / corners, metres)[::-1]) for n, metres in enumerate(far)]
+        return {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}
 
     def somewhere(self) -> Point:
         return beyond(self.town, self.dice.uniform(0, 360), self.dice.uniform(0, TOWN_M))
@@ -380,10 +390,18 @@ class Walk:
             phone.session.drop()
 
 
+def with_polygons(home: Path) -> Path:
+    """A policy by which every category of the walk takes polygons."""
+    path = home / "polygons.toml"
+    lines = [f'{name} = {{ title = "{name}", polygons = true }}' for name in CATEGORIES]
+    path.write_text("\n".join(['name = "walk"', "[categories]", *lines]))
+    return path
+
+
 @pytest.mark.slow
 def test_a_thousand_random_steps_show_exactly_what_the_rules_say(tmp_path: Path, keys: Keys):
     """Section 5, "Who is sent what", rules 1 to 8, across a kill."""
-    with Node(tmp_path, keys) as node:
+    with Node(tmp_path, keys, "--policy", str(with_polygons(tmp_path))) as node:
         walk = Walk(node, SEED)
         try:
             for number in range(STEPS):

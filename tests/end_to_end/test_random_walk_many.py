@@ -12,7 +12,7 @@ from end_to_end.alerts import alert, circle, new_id
 from end_to_end.earth import Point, beyond
 from end_to_end.keys import Keys
 from end_to_end.node import Node
-from end_to_end.test_random_walk import SEED, STEPS, Walk
+from end_to_end.test_random_walk import SEED, STEPS, Walk, with_polygons
 
 OTHERS = 3_000
 AT_ONCE = 250
@@ -27,7 +27,7 @@ def others(town: Point) -> list[Point]:
 @pytest.mark.slow
 def test_a_walk_among_thousands_of_live_alerts_shows_what_the_rules_say(tmp_path: Path, keys: Keys):
     """Section 5, "Who is sent what", rules 1 to 8, across a kill: all of them are read again then."""
-    with Node(tmp_path, keys) as node:
+    with Node(tmp_path, keys, "--policy", str(with_polygons(tmp_path))) as node:
         walk = Walk(node, SEED + 1)
         try:
             bodies = [alert(spot, id=new_id("other"), area=circle(spot, 500)) for spot in others(walk.town)]

@@ -6,6 +6,8 @@
 /** @import { Circle, H3, Place, Shape } from "./geocast.js" */
 /** @typedef {{ lat: number, lng: number, reach: number, wire: Place }} Spot  A place, to be judged and to be sent. */
 
+import { depthOf, isPolygon } from "./polygon.js";
+
 const EARTH_RADIUS_M = 6_371_007.180918475; // H3's own, as the protocol says
 const MAX_ACCURACY_M = 2_000;
 export const MAX_PLACES = 8;
@@ -74,7 +76,11 @@ const isCircle = (shape) =>
  * @param {readonly Shape[]} area @param {readonly Spot[]} spots
  */
 export function isInside(area, spots) {
-  return area.some((shape) =>
-    spots.some((spot) => !isCircle(shape) || distanceM(spot, shape) <= shape.radius_m + spot.reach),
-  );
+  return area.some((shape) => spots.some((spot) => isInShape(shape, spot)));
+}
+
+/** @param {Shape} shape @param {Spot} spot */
+function isInShape(shape, spot) {
+  if (isPolygon(shape)) return depthOf(shape, spot, EARTH_RADIUS_M) + spot.reach >= 0;
+  return !isCircle(shape) || distanceM(spot, shape) <= shape.radius_m + spot.reach;
 }

@@ -21,11 +21,18 @@ export interface Circle {
   readonly lng: number;
   readonly radius_m: number;
 }
+/** One ring of [longitude, latitude], the last equal to the first; arcs of great circles between them. */
+export interface Polygon {
+  readonly type: "Polygon";
+  readonly coordinates: readonly (readonly (readonly [number, number])[])[];
+  /** How many metres it reaches beyond its ring; 0 if left out. */
+  readonly buffer_m?: number;
+}
 export interface UnknownShape {
   readonly type: string;
   readonly [field: string]: unknown;
 }
-export type Shape = Circle | UnknownShape;
+export type Shape = Circle | Polygon | UnknownShape;
 
 /** One revision of an alert, as the server sent it; frozen. Times are RFC 3339, in UTC. Fields may be added. */
 export interface Alert {

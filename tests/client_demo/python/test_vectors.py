@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import client_demo.conformance
-from client_demo.python.geo import Place, is_inside
+from client_demo.python.geo import Place, away_m, depth_m, distance_m, is_inside
 from client_demo.python.holdings import SHOWN, Holdings, Kind
 from client_demo.python.reconnect import NO_CLOSE_FRAME, After, Backoff, after_close
 from client_demo.python.times import parse_time
@@ -35,6 +35,43 @@ def test_who_is_inside(case):
     if "cell_place" in case:
         found = {"lat": places[0].lat, "lng": places[0].lng, "reach_m": pytest.approx(places[0].reach_m, abs=1e-5)}
         assert case["cell_place"] == found
+
+
+@pytest.mark.parametrize("case", cases("polygons"))
+def test_who_is_inside_a_polygon(case):
+    """D4, D5: and how far, to the millimetre; away from the edge nobody needs that, near it is what decides."""
+    places = [Place.from_map(place) for place in case["places"]]
+    assert is_inside(case["area"], places) == case["inside"]
+    assert depth_m(case["area"], places) == pytest.approx(case["margin_m"], abs=0.001)
+
+
+RING = [[0, 0], [1, 0], [1, 1], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {},
+        {"coordinates": None},
+        {"coordinates": []},
+        {"coordinates": [RING, RING]},
+        {"coordinates": [[]]},
+        {"coordinates": [RING[1:]]},
+        {"coordinates": [[*RING, [0]]]},
+        {"coordinates": [[*RING, ["0", 0]]]},
+        {"coordinates": [RING], "buffer_m": "20"},
+    ],
+)
+def test_a_polygon_that_is_not_as_they_are_here_is_one_that_is_not_known(members):
+    """G2: its alert is shown."""
+    assert is_inside([{"type": "Polygon", **members}], [Place.at(50, 50)])
+    assert away_m([{"type": "Polygon", **members}], [Place.at(50, 50)]) is None
+
+
+def test_the_distance_to_a_polygon_is_that_to_its_middle():
+    """D6."""
+    square = {"type": "Polygon", "coordinates": [[[-1, -1], [1, -1], [1, 1], [-1, 1], [-1, -1]]]}
+    assert away_m([square], [Place.at(0, 10), Place.at(0, 3)]) == pytest.approx(distance_m(0, 0, 0, 3))
 
 
 @pytest.mark.parametrize("case", cases("clock"))

@@ -28,6 +28,27 @@ test("who is inside", () => {
   }
 });
 
+test("who is inside a polygon", () => {
+  for (const { why, places, area, inside } of vectors("polygons").cases) {
+    if ("cell" in places[0] && !h3) continue;
+    assert.equal(isInside(area, spotsOf(places, h3)), inside, why);
+  }
+});
+
+test("a polygon that is not as they are here is one that is not known: the alert is shown", () => {
+  const ring = [
+    [0, 0],
+    [1, 0],
+    [1, 1],
+    [0, 0],
+  ];
+  const strange = [undefined, null, [], [ring, ring], [[]], [[...ring, [0]]], [[...ring, ["0", 0]]], [ring.slice(1)]];
+  for (const coordinates of strange)
+    assert.ok(isInside([{ type: "Polygon", coordinates }], spotsOf([{ lat: 50, lng: 50 }])));
+  assert.ok(isInside([{ type: "Polygon", coordinates: [ring], buffer_m: "20" }], spotsOf([{ lat: 50, lng: 50 }])));
+  assert.ok(!isInside([{ type: "Polygon", coordinates: [ring] }], spotsOf([{ lat: 50, lng: 50 }])));
+});
+
 test("what is over by the server's clock", async () => {
   for (const { why, readings, expires_at, own_ms, live, left_ms } of vectors("clock").cases) {
     const clock = new FakeClock();

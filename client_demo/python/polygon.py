@@ -1,0 +1,94 @@
+"""How far inside a published polygon a place is (docs/areas.md, D4 and D5), computed without the server's code.
+
+Degrees for coordinates, metres for distances.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from math import asin, cos, radians, sin, sqrt
+from typing import Any, TypeAlias
+
+Vector: TypeAlias = tuple[float, float, float]
+
+
+def is_polygon(shape: Mapping[str, Any]) -> bool:
+    """Whether this is a polygon as areas.md has them, with one ring. (Another one is a shape that is not known.)"""
+    match shape:
+        case {"type": "Polygon", "coordinates": [[*ring]]} if len(ring) > 3 and all(map(_is_position, ring)):
+            return isinstance(shape.get("buffer_m", 0), int | float)
+    return False
+
+
+def _is_position(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(each, int | float) for each in value)
+
+
+def middle(shape: Mapping[str, Any]) -> Vector:
+    """The direction of the sum of its corners, `c`, as a unit vector."""
+    corners = [unit_vector(lat, lng) for lng, lat in shape["coordinates"][0][1:]]
+    return _normalised((sum(x for x, _, _ in corners), sum(y for _, y, _ in corners), sum(z for _, _, z in corners)))
+
+
+def depth_of(shape: Mapping[str, Any], lat: float, lng: float, earth_radius_m: float) -> float:
+    """How far inside its edge a point is, in metres; negative when it is outside. The buffer counts."""
+    place = unit_vector(lat, lng)
+    corners = [unit_vector(lat, lng) for lng, lat in shape["coordinates"][0]]
+    away_m = earth_radius_m * min(_angle_to_arc(place, a, b) for a, b in pairwise(corners))
+    return float(shape.get("buffer_m", 0)) + (away_m if _winds_around(corners, middle(shape), place) else -away_m)
+
+
+def unit_vector(lat: float, lng: float) -> Vector:
+    """The point on the unit sphere."""
+    phi, theta = radians(lat), radians(lng)
+    return cos(phi) * cos(theta), cos(phi) * sin(theta), sin(phi)
+
+
+def _winds_around(corners: Sequence[Vector], centre: Vector, place: Vector) -> bool:
+    """Whether the winding number is not 0, on the plane that touches the sphere at `centre`."""
+    if _dot(place, centre) <= 0:
+        return False
+    axis = min(((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)), key=lambda axis: abs(_dot(axis, centre)))
+    east = _normalised(_cross(axis, centre))
+    north = _cross(centre, east)
+    (x, y), turns = _on_plane(place, centre, east, north), 0
+    for (x0, y0), (x1, y1) in pairwise(_on_plane(corner, centre, east, north) for corner in corners):
+        left = (x1 - x0) * (y - y0) - (x - x0) * (y1 - y0)
+        turns += (y0 <= y < y1 and left > 0) - (y1 <= y < y0 and left < 0)
+    return turns != 0
+
+
+def _on_plane(point: Vector, centre: Vector, east: Vector, north: Vector) -> tuple[float, float]:
+    ahead = _dot(point, centre)
+    return _dot(point, east) / ahead, _dot(point, north) / ahead
+
+
+def _angle_to_arc(place: Vector, a: Vector, b: Vector) -> float:
+    """The angle to the nearest point of the arc of a great circle from a to b."""
+    normal = _cross(_minus(a, b), (a[0] + b[0], a[1] + b[1], a[2] + b[2]))  # twice a × b, with all its digits
+    if any(normal):
+        normal = _normalised(normal)
+        if _dot(place, _cross(normal, a)) >= 0 and _dot(place, _cross(b, normal)) >= 0:
+            return asin(min(1.0, abs(_dot(place, normal))))
+    return min(_angle(place, a), _angle(place, b))
+
+
+def _angle(a: Vector, b: Vector) -> float:
+    off = _minus(a, b)
+    return 2 * asin(min(1.0, sqrt(_dot(off, off)) / 2))
+
+
+def _minus(a: Vector, b: Vector) -> Vector:
+    return a[0] - b[0], a[1] - b[1], a[2] - b[2]
+
+
+def _dot(a: Vector, b: Vector) -> float:
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+def _cross(a: Vector, b: Vector) -> Vector:
+    return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
+
+
+def _normalised(v: Vector) -> Vector:
+    length = sqrt(_dot(v, v)) or 1.0
+    return v[0] / length, v[1] / length, v[2] / length
