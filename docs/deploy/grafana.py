@@ -280,6 +280,10 @@ LEFT_OUT = {
     "geocast_key_fetches_total": "rare, and a rule has an eye on those that fail",
     "geocast_keys_fetched_timestamp_seconds": "a rule has an eye on it",
     "geocast_log_position": "of a log in Redis too large to tell neighbours apart; the sequence is shown in its place",
+    "geocast_keys": "to compare nodes after a reload, not to watch",
+    "geocast_settings_digest": "to compare nodes after a reload, not to watch",
+    "geocast_reloads_total": "rare, and a rule has an eye on those that fail",
+    "geocast_last_reload_timestamp_seconds": "to compare nodes after a reload, not to watch",
 }
 
 
