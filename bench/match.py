@@ -1,9 +1,10 @@
-"""`match`: who is inside a circle, among places spread as the world's people are.
+"""`match`: who is inside a circle or a polygon, among places spread as the world's people are.
 
 Measures: geocast.matching.index.PlaceIndex, which the server matches with, against GEOSEARCH of a real Redis on the
 same points and a brute force in numpy over columns; inserts, moves and removals; the longest that any call took. In the
 same run every answer of the index is compared with the brute force's: both go by the same formula, so they have to be
-equal.
+equal. Polygons of 250 corners are matched among these places and among as many in one region, and beside each of them
+the circle around it.
 
 Redis: the time inside the server (INFO latencystats), which leaves out the socket and the client, and beside it the
 whole call as a client sees it. Redis keeps 52 bits of each point (0.6 m) and has a sphere of its own, to which radii
@@ -14,7 +15,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,13 +24,18 @@ from bench.peers.redis import EARTH_RADIUS_M as REDIS_RADIUS_M
 from bench.peers.redis import Redis
 from bench.results import Result, Table, number
 from bench.runs import Bench, Place
-from geocast.alert import Circle
+from geocast.alert import Circle, Polygon
 from geocast.cells import EARTH_RADIUS_M, chord2, limit_chord2, unit_vector, unit_vectors
 from geocast.matching.index import PlaceIndex
+from geocast.rings import Ring
 
 RADII_M = (100.0, 1_000.0, 10_000.0, 50_000.0, 100_000.0, 500_000.0)
+POLYGONS_M = (100_000.0, 2_000_000.0)  # among places by population
+REGION_M, IN_REGION_M = 100_000.0, (1_000.0, 10_000.0, 50_000.0)  # places spread evenly, and polygons among them
+CORNERS = 250
 SEED = 7
 MOVE_M = 100.0
+_S = TypeVar("_S", bound=Circle | Polygon)
 CHANGES = ("insert", "move_near", "move_away", "remove")
 
 
@@ -48,6 +54,7 @@ def measure(place: Place, count: int, queries: int, moves: int, redis: bool) -> 
                 circles = [Circle(float(lat[at]), float(lng[at]), radius_m) for at in centres]
                 found["radii"][f"{radius_m:g}"] = _ask_all(index, vectors, peer, circles)
                 show(done)
+        found["polygons"] = _polygons(index, lat, lng, POLYGONS_M, queries) | _in_region(count, queries)
         found |= _change(index, slots, lat, lng, moves)
         if peer:
             found["redis_move_us"] = _redis_moves(peer, lat, lng, moves)
@@ -105,12 +112,12 @@ def _ask_all(index: PlaceIndex, vectors: Any, peer: Redis | None, circles: Seque
     return found | (_ask_redis(peer, circles, brute) if peer else {})
 
 
-def _timed(circles: Sequence[Circle], ask: Callable[[Circle], Any]) -> tuple[list[Any], list[float]]:
+def _timed(shapes: Sequence[_S], ask: Callable[[_S], Any]) -> tuple[list[Any], list[float]]:
     answers, took_us = [], []
-    ask(circles[0])  # to warm up
-    for circle in circles:
+    ask(shapes[0])  # to warm up
+    for shape in shapes:
         start = time.perf_counter_ns()
-        answers.append(ask(circle))
+        answers.append(ask(shape))
         took_us.append((time.perf_counter_ns() - start) / 1000)
     return answers, took_us
 
@@ -130,6 +137,54 @@ def _ask_redis(peer: Redis, circles: Sequence[Circle], brute: Sequence[Any]) -> 
         len(np.setxor1d(np.array(names, dtype=np.int64), rows)) for names, rows in zip(answers, brute, strict=True)
     )
     return {"redis_server_us": server_us, "redis_call_us": stats.median(took_us), "redis_differs": differ}
+
+
+# ---- polygons ----------------------------------------------------------------------------------------------------
+
+
+def _in_region(count: int, queries: int) -> dict[str, Any]:
+    region = places.around(count, REGION_M, seed=SEED)
+    index = PlaceIndex()
+    _insert(index, region.lat, region.lng)
+    found = _polygons(index, region.lat, region.lng, IN_REGION_M, queries)
+    return {f"{name}, one region": it for name, it in found.items()}
+
+
+def _polygons(index: PlaceIndex, lat: Any, lng: Any, sizes_m: Sequence[float], queries: int) -> dict[str, Any]:
+    """Polygons around some of the places, by size, and the circles around those; brute force asks every place."""
+    found, points = {}, np.array(unit_vectors(lat, lng))
+    dice = np.random.default_rng(SEED)
+    for size_m in sizes_m:
+        polygons = [polygon(dice, lat[at], lng[at], size_m) for at in dice.integers(0, len(lat), queries)]
+        rings = [Ring(each.ring, each.buffer_m) for each in polygons]
+        circles = [Circle(ring.lat, ring.lng, ring.radius_m) for ring in rings]
+        ours, ours_us = _timed(polygons, lambda shape: index.match([shape])[0])
+        _, circle_us = _timed(circles, lambda shape: index.match([shape])[0])
+        wrong = sum(not np.array_equal(rows, _each_asked(ring, points)) for rows, ring in zip(ours, rings, strict=True))
+        found[f"polygon, {size_m / 1000:g} km"] = {
+            "inside": stats.median([len(rows) for rows in ours]),
+            "index_us": stats.summary(ours_us),
+            "circle_us": stats.summary(circle_us),
+            "wrong": wrong,
+        }
+    return found
+
+
+def polygon(dice: Any, lat: float, lng: float, size_m: float) -> Polygon:
+    """An outline of CORNERS corners, as ragged as a coast, with a buffer as long edges have."""
+    turn = np.arange(CORNERS) * 2 * math.pi / CORNERS
+    waves = sum(np.sin(n * turn + dice.random() * 7) / n for n in (1, 2, 3, 5, 8, 13, 21, 34, 55))
+    far = size_m * (0.8 + 0.1 * waves)
+    y, x = places.offset(lat, lng, far * np.sin(turn), far * np.cos(turn))
+    corners = list(zip(((x + 180) % 360 - 180).round(6).tolist(), np.clip(y, -90, 90).round(6).tolist(), strict=True))
+    return Polygon((*corners, corners[0]), 20.0 if size_m > 10_000 else 0.0)
+
+
+def _each_asked(ring: Ring, points: Any) -> Any:
+    """Every place that the circle around the ring holds, one by one."""
+    near = np.flatnonzero(chord2(points[0], points[1], points[2], ring.centre) <= limit_chord2(ring.radius_m))
+    parts = np.array_split(near, max(1, len(near) // 1_000))
+    return np.concatenate([part[ring.holds_all(points[:, part], np.zeros(len(part)))] for part in parts])
 
 
 # ---- changing ----------------------------------------------------------------------------------------------------
@@ -191,8 +246,13 @@ def table(result: Result) -> Table:
                 number(it.get("redis_call_us")),
                 *(number(value) for value in (it["brute_us"]["p50"], it["brute_us"]["p50"] / ours)),
                 str(it["wrong"]),
+                "",
             ]
         )
+    for name, it in found["polygons"].items():
+        ours, circle = it["index_us"]["p50"], it["circle_us"]["p50"]
+        own = [name, number(it["inside"]), number(ours), number(it["index_us"]["max"])]
+        rows.append([*own, *[""] * 5, str(it["wrong"]), number(ours / circle)])
     columns = (
         "radius",
         "inside",
@@ -204,6 +264,7 @@ def table(result: Result) -> Table:
         "brute µs",
         "÷ index",
         "wrong",
+        "÷ circle",
     )
     return Table(f"match: {result.parameters['count']:,} places by population", columns, rows, _notes(found))
 
@@ -218,7 +279,8 @@ def _notes(found: dict[str, Any]) -> list[str]:
         differ = sum(it.get("redis_differs", 0) for it in found["radii"].values())
         notes.append(f"A move inside Redis: {number(found['redis_move_us'])} µs.")
         notes.append(f"Places that Redis judges otherwise: {differ}.")
-    wrong = sum(it["wrong"] for it in found["radii"].values())
+    wrong = sum(it["wrong"] for part in ("radii", "polygons") for it in found[part].values())
+    notes.append(f"Polygons have {CORNERS} corners; ÷ circle: the time of the circle around each in theirs.")
     return [*notes, f"Answers of the index that are not the brute force's: {wrong} (has to be 0)."]
 
 
@@ -238,7 +300,7 @@ def plot(result: Result, figure: Any) -> None:
 
 BENCH = Bench(
     "match",
-    "who is inside a circle, against Redis and brute force; and what moving costs.",
+    "who is inside a circle, against Redis and brute force, or a polygon; and what moving costs.",
     measure,
     table,
     plot,
