@@ -6,12 +6,14 @@ import pytest
 from fakes import DALLAS, NOON_MS, alert_request
 from test_publishing import Desk, slugs
 
-from geocast import policy
+from geocast import outlines, policy
 from geocast.alert import Circle, Polygon
+from geocast.alertlog import codec, sqlite
 from geocast.cells import publish_circle
 from geocast.clock import format_time
 from geocast.errors import Malformed
 from geocast.policy import Policy
+from geocast.publishing import Publishing
 from geocast.requests import Invalid, parse_publication
 from geocast.strict import load_json
 
@@ -200,6 +202,50 @@ def test_the_rules_of_the_policy_are_judged_beside_broken_fields(desk):
         ("invalid-value", "/area/0/coordinates"),
         ("shape-not-allowed", "/area/1/type"),
     ]
+
+
+# ---- where the work is done ------------------------------------------------------------------------------------
+
+
+class Aside:
+    """A place to work. Lies: a thread is beside the loop, this does the work at once."""
+
+    def __init__(self):
+        self.calls = 0
+
+    async def __call__(self, work):
+        self.calls += 1
+        return work()
+
+
+def test_requests_with_polygons_are_worked_on_aside():
+    """`publishing.Aside`: read, split and simplified; those with circles alone are not, and never wait for a thread."""
+    desk, aside = Desk(), Aside()
+    desk.publishing = Publishing(desk.log, rivers(simplify_m=2_000), desk.clock, aside=aside)
+    assert desk.publish(category="flood", area=[CIRCLE])[0] == 201
+    assert desk.cancel()[0] == 201
+    assert aside.calls == 0
+    for n, area in enumerate((polygon(wavy(700)), [CIRCLE, polygon(SQUARE)])):
+        assert desk.publish(id=f"b-{n}", category="flood", area=area)[0] == 201
+    assert slugs(desk.revise(2, alert_id="b-0", category="flood", area=polygon(SQUARE[:2])))[1] == "invalid-value"
+    assert aside.calls == 3
+
+
+def test_what_has_been_worked_out_is_not_worked_out_again(monkeypatch):
+    """B8: the policy and the answer ask for the same polygons."""
+    request = parse_publication(alert_request(category="flood", area=polygon(wavy(700))))
+    request.work_out(2_000)
+    monkeypatch.setattr(outlines, "_kept", None)
+    assert rivers(simplify_m=2_000).violations(request.claims(), NOON_MS) == []
+    assert len(request.accept(rivers(simplify_m=2_000).categories["flood"].terms(), None).area) == 1
+
+
+def test_an_entry_takes_no_more_room_than_the_log_tries_for():
+    """`alertlog.sqlite`: as large as an area and texts can be, it is smaller than the probe of the disk."""
+    desk = Desk(in_force=rivers(simplify_m=5_000))
+    texts = {"headline": "\U0001f30a" * 140, "description": "\U0001f30a" * 1_000, "id": "a" * 128}
+    _, entry = desk.publish(category="flood", area=[polygon(wavy(480)), *[CIRCLE] * 15], **texts)
+    assert 10_000 < len(codec.encode(entry)) < len(sqlite._PROBE)
 
 
 # ---- repeats and revisions ---------------------------------------------------------------------------------------

@@ -15,10 +15,10 @@ Angles are in degrees at the door and nowhere else.
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TypeAlias
+from functools import cached_property
+from typing import Any, TypeAlias
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 
 from .alert import Polygon
@@ -41,7 +41,7 @@ Ints: TypeAlias = NDArray[np.intp]
 class Outline:
     """A polygon that was asked for: its ring, split, and how far it is from its centre to its farthest corner."""
 
-    __slots__ = ("_lat", "_lng", "_ring", "_strays", "radius_m")
+    __slots__ = ("_lat", "_lng", "_ring", "_simplified", "_strays", "radius_m")
 
     def __init__(self, positions: Positions) -> None:
         """`positions`: longitude and latitude, the last equal to the first (A16). Raises ValueError, for A17 to A19."""
@@ -56,13 +56,16 @@ class Outline:
         if not self._ring.simple:
             raise ValueError("must not cross or touch itself, and must have an area")
         self.radius_m = self._ring.spread * EARTH_RADIUS_M
+        self._simplified: dict[float, _Ring] = {0.0: self._ring}  # what has been worked out, for it is asked for again
 
     def ring(self, tolerance_m: float) -> "_Ring":
         """Its ring, simplified by so much; 0: as it is."""
-        if not tolerance_m:
-            return self._ring
-        kept = _kept(self._lng, self._lat, tolerance_m)
-        return _Ring(self._lng[kept], self._lat[kept]) if len(kept) < len(self._lng) else self._ring
+        found = self._simplified.get(tolerance_m)
+        if found is None:
+            kept = _kept(self._lng, self._lat, tolerance_m)
+            found = _Ring(self._lng[kept], self._lat[kept]) if len(kept) < len(self._lng) else self._ring
+            self._simplified[tolerance_m] = found
+        return found
 
     def published(self, ring: "_Ring", tolerance_m: float) -> Polygon:
         """The polygon of this ring, which reaches as far beyond it as it takes to cover what was asked for (B9)."""
@@ -80,6 +83,13 @@ def publish_polygons(outlines: Sequence[Outline], simplify_m: float) -> tuple[Po
         if sum(map(len, rings)) <= MAX_CORNERS and all(ring.may_be_published for ring in rings):
             return tuple(each.published(ring, tolerance_m) for each, ring in zip(outlines, rings, strict=True))
     return None
+
+
+def _shapely() -> Any:
+    """The library, which takes 3 MB and 0.1 s: many a node is never asked for a polygon."""
+    import shapely
+
+    return shapely
 
 
 class _Ring:
@@ -104,13 +114,15 @@ class _Ring:
         """Whether it keeps A18 and A19."""
         return self.spread < SPREAD and self.simple
 
-    @property
+    @cached_property
     def simple(self) -> bool:
         """Whether the ring neither crosses nor touches itself, and has an area."""
+        shapely = _shapely()
         return bool(shapely.is_valid(shapely.polygons(self._xy)))
 
     def positions(self) -> tuple[tuple[float, float], ...]:
         """Longitude and latitude of the corners, counter-clockwise, the last equal to the first."""
+        shapely = _shapely()
         step = 1 if shapely.is_ccw(shapely.linearrings(self._xy)) else -1
         return tuple(zip(self.lng[::step].tolist(), self.lat[::step].tolist(), strict=True))
 
@@ -208,6 +220,7 @@ def _kept(lng: Floats, lat: Floats, tolerance_m: float) -> Ints:
 
 def _line_kept(xy: Floats, first: int, last: int, tolerance: float) -> Iterator[int]:
     """Which points of a line from one corner to another remain, but for the first."""
+    shapely = _shapely()
     line = shapely.linestrings(np.column_stack([xy[first : last + 1], np.arange(first, last + 1)]))
     simple = shapely.simplify(line, tolerance, preserve_topology=False)
     yield from shapely.get_coordinates(simple, include_z=True)[1:, 2].astype(np.intp).tolist()

@@ -22,6 +22,7 @@ from .requests import Claims
 
 SKEW_MS = 60_000  # how far a publisher's clock may be ahead; P5 and the "not in the future" of P3 alone allow it (P8)
 _IN_THE_FUTURE = "must not be in the future (60 s of skew allowed)"
+MOST_AGE_S = 7 * 86_400  # a week
 BUILT_IN = "neighbourhood"
 
 _Key = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}$")]
@@ -42,18 +43,21 @@ class Category(_Strict):
     title: _Title
     min_radius_m: Annotated[float, Field(gt=0, le=20_100_000)] = 100
     max_radius_m: Annotated[float, Field(gt=0, le=20_100_000)] = 20_000
-    max_age_s: Annotated[int, Field(gt=0, le=7 * 86_400)] = 3_600
+    max_age_s: Annotated[int, Field(gt=0, le=MOST_AGE_S)] = 3_600
     min_life_s: Annotated[int, Field(ge=0, lt=7 * 86_400)] = 0
     location_resolution: Annotated[int, Field(ge=0, le=15)] = 9
     polygons: bool = False
     simplify_m: Annotated[int, Field(ge=0, le=TOLERANCES_M[-1])] = 0
-    default_age_s: Annotated[int, Field(gt=0, le=7 * 86_400)] = 3_600
+    default_age_s: Annotated[int, Field(gt=0, le=MOST_AGE_S)] = 3_600
 
     @model_validator(mode="before")
     @classmethod
     def _default_age(cls, keys: Any) -> Any:
-        """Left out, it is `max_age_s`."""
-        return {"default_age_s": keys["max_age_s"]} | keys if isinstance(keys, dict) and "max_age_s" in keys else keys
+        """Left out, it is `max_age_s` (if that is one: what is wrong is told once)."""
+        max_age_s = keys.get("max_age_s") if isinstance(keys, dict) else None
+        if type(max_age_s) is int and 0 < max_age_s <= MOST_AGE_S:
+            return {"default_age_s": max_age_s} | keys
+        return keys
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> "Category":

@@ -14,10 +14,10 @@ is out of date, because its number was taken meanwhile, the decision is made aga
     append ──────────────────────────────────────────┘ ── stored ──> 201
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from . import failpoints, problems
 from .alert import Cancel, Entry, OtherKind, Revision
@@ -26,12 +26,21 @@ from .clock import Clock
 from .errors import LogUnavailable
 from .policy import Policy
 from .problems import Problem, Violation
-from .requests import Cancellation, Invalid, Publication, parse_cancellation, parse_publication, parse_revision
+from .requests import (
+    Cancellation,
+    Invalid,
+    Publication,
+    has_polygons,
+    parse_cancellation,
+    parse_publication,
+    parse_revision,
+)
 
 ATTEMPTS = 20  # decisions on one request; each but the last was overtaken by another writer of the same alert
 
 _E = TypeVar("_E", bound=Entry)
 _R = TypeVar("_R", bound=Publication | Cancellation)
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +59,19 @@ class Outcome(Generic[_E]):
     created: bool
 
 
+class Aside(Protocol):
+    """Does work that takes milliseconds where it holds nobody up: in a thread, say. It raises what the work raises."""
+
+    def __call__(self, work: Callable[[], _T], /) -> Awaitable[_T]:
+        """What the work comes to."""
+        ...
+
+
+async def at_once(work: Callable[[], _T], /) -> _T:
+    """Do the work here and now, for whom nobody waits."""
+    return work()
+
+
 class Publishing:
     """The calls that write to the log.
 
@@ -57,23 +79,32 @@ class Publishing:
     """
 
     def __init__(
-        self, alert_log: AlertLog, policy: Policy, clock: Clock, appended: Callable[[], None] = lambda: None
+        self,
+        alert_log: AlertLog,
+        policy: Policy,
+        clock: Clock,
+        appended: Callable[[], None] = lambda: None,
+        aside: Aside = at_once,
     ) -> None:
-        """`appended` is called after each append, to nudge those who follow the log in other processes."""
+        """`appended` is called after each append, to nudge those who follow the log in other processes.
+
+        `aside` does what takes milliseconds, where it holds nobody up.
+        """
         self._log = alert_log
         self._appended = appended
+        self._aside = aside
         self._policy = policy
         self._clock = clock
 
     def under(self, policy: Policy) -> "Publishing":
         """The same calls under another policy. Calls of this one that are under way go on under its own."""
-        return Publishing(self._log, policy, self._clock, self._appended)
+        return Publishing(self._log, policy, self._clock, self._appended, self._aside)
 
     async def publish(
         self, body: Mapping[str, Any], publisher: Publisher, *, dry_run: bool = False
     ) -> Outcome[Revision]:
         """Publish revision 1 of an alert; with `dry_run`, decide and store nothing."""
-        request = await self._parsed(lambda: parse_publication(body))
+        request = await self._parsed(lambda: self._worked_out(parse_publication(body)), body)
         # Nearly always the id is new. So the append is tried first, which finds out, and a read of the log is saved. If
         # it fails, or the policy refuses, the decision is made in the order of the protocol, with the history at hand.
         if not dry_run:
@@ -93,7 +124,7 @@ class Publishing:
         self, alert_id: str, body: Mapping[str, Any], publisher: Publisher, *, dry_run: bool = False
     ) -> Outcome[Revision]:
         """Publish the next revision of an alert; with `dry_run`, decide and store nothing."""
-        request = await self._parsed(lambda: parse_revision(body, alert_id), alert_id)
+        request = await self._parsed(lambda: self._worked_out(parse_revision(body, alert_id)), body, alert_id)
 
         def decide(history: Sequence[Entry | OtherKind]) -> Revision:
             return self._accept(request, publisher, self._current(history, request.revision, publisher))
@@ -102,7 +133,7 @@ class Publishing:
 
     async def cancel(self, alert_id: str, body: Mapping[str, Any], publisher: Publisher) -> Outcome[Cancel]:
         """Cancel an alert: the cancel takes the number behind its last entry."""
-        request = await self._parsed(lambda: parse_cancellation(body, alert_id))
+        request = await self._parsed(lambda: parse_cancellation(body, alert_id), body)
 
         def decide(history: Sequence[Entry | OtherKind]) -> Cancel:
             current = self._current(history, request.revision, publisher)
@@ -119,10 +150,10 @@ class Publishing:
 
     # ---- the pieces --------------------------------------------------------------------------------------------
 
-    async def _parsed(self, parse: Callable[[], _R], alert_id: str | None = None) -> _R:
+    async def _parsed(self, parse: Callable[[], _R], body: Mapping[str, Any], alert_id: str | None = None) -> _R:
         """What `parse` gives, or the 422 with every rule of section 2 and 3 that the body breaks."""
         try:
-            return parse()
+            return await self._aside(parse) if has_polygons(body) else parse()
         except Invalid as invalid:
             current = None
             if alert_id is not None:
@@ -135,6 +166,12 @@ class Publishing:
                     *self._policy.violations(invalid.claims, now, current, first=alert_id is None),
                 ]
             ) from None
+
+    def _worked_out(self, request: Publication) -> Publication:
+        """The request, for which what takes long has been done."""
+        if category := self._policy.categories.get(request.category):
+            request.work_out(category.simplify_m)
+        return request
 
     async def _decide(
         self,

@@ -81,7 +81,7 @@ SELECT {COLUMNS}, latest FROM (
 ) CROSS JOIN entry ON id = alert_id AND revision = (SELECT max(revision) FROM entry AS other WHERE other.id = alert_id)
 ORDER BY latest, id
 """
-_PROBE = " " * 16_384  # no id; takes as much room as any entry
+_PROBE = " " * 32_768  # no id; takes as much room as any entry
 
 _T = TypeVar("_T")
 _Row = tuple[int, str, int, int, bytes, int]

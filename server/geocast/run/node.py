@@ -25,6 +25,7 @@ from ..publishing import Publishing
 from .in_force import InForce
 from .key_source import source_of
 from .reloading import reloading
+from .threads import Threads
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ async def run(settings: Settings, in_force: InForce, listeners: Listeners) -> No
         in_force.watch(source.newer.settle)
     async with reloading(in_force, source), opened_log(settings) as alert_log:
         delivery = Delivery(settings, in_force.tokens, clock, alert_log, metrics, asked, newer_keys)
-        publishing = Publishing(alert_log, in_force.policy, clock, delivery.expect)
+        publishing = Publishing(alert_log, in_force.policy, clock, delivery.expect, Threads())
         api: Api = Api(publishing, alert_log, in_force.policy, in_force.tokens, clock, metrics, delivery.unready)
         api.newer_keys = newer_keys
         in_force.watch(delivery.reloaded)

@@ -56,6 +56,7 @@ from .in_force import InForce
 from .key_source import source_of
 from .node import Stop, open_log, opened_log, purge_for_ever
 from .reloading import Board
+from .threads import Threads
 
 logger = logging.getLogger(__name__)
 
@@ -395,7 +396,7 @@ class _ApiProcess:
         self._reports = _Reports(self._names)
         self._keeper = LogKeeper(alert_log, clock)
         self._channel = Channel(part.folder, part.name, self._received)
-        publishing = Publishing(alert_log, in_force.policy, clock, self._appended)
+        publishing = Publishing(alert_log, in_force.policy, clock, self._appended, Threads())
         metrics = Metrics(self._reports.exports)
         metrics.watch(alert_log.metrics)
         metrics.watch(self._reports.metrics)
