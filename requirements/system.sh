@@ -18,6 +18,8 @@ nginx           nginx           nginx          docs/deploy/nginx.conf
 promtool        prometheus      prometheus     docs/deploy/geocast.rules.yml
 prometheus      prometheus      prometheus     docs/deploy/grafana.json
 systemd-analyze systemd         -              docs/deploy/geocast.service
+buildah         buildah         -              the container image
+mmdebstrap      mmdebstrap      -              the image that it is built on, there
 ip              iproute2        -              a Redis whose cable is pulled
 mount           mount           -              a disk that is full
 ROWS

@@ -3,6 +3,7 @@
 import resource
 import socket
 from contextlib import ExitStack, closing
+from dataclasses import replace
 
 import pytest
 from fakes import a_free_port
@@ -107,6 +108,24 @@ def test_listeners_do_not_share_an_address():
     """K1: found out before any of them is opened; the error names it."""
     with pytest.raises(ConfigError, match=r"^two listeners can't share an address: 127\.0\.0\.1:8766$"):
         settings(metrics=API).check()
+
+
+@pytest.mark.parametrize("option", ["stream", "api", "metrics"])
+def test_dev_mode_beyond_this_machine_takes_consent_and_is_told(option, tmp_path):
+    """T7: as in a container. What is exposed is named, and what that means."""
+    exposed = settings(**{option: Address("0.0.0.0", 8765), "allow_exposed_dev": True})
+    exposed.check()
+    assert f"(--{option} 0.0.0.0:8765)" in exposed.exposed_dev()
+    assert "no token" in exposed.exposed_dev()
+    assert "tokens are needed" in replace(exposed, keys=tmp_path).exposed_dev()
+    assert settings(allow_exposed_dev=True).exposed_dev() is None
+    assert replace(exposed, dev=False).exposed_dev() is None
+
+
+def test_consent_alone_is_refused(tmp_path):
+    """T7: who gives it thinks that tokens are optional."""
+    with pytest.raises(ConfigError, match=r"^--allow-exposed-dev is for --dev$"):
+        settings(dev=False, keys=tmp_path, allow_exposed_dev=True).check()
 
 
 @pytest.mark.parametrize("changes", [{"log_replicas": 1}, {"allow_volatile_log": True}])

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PACKAGE = ROOT / "server" / "geocast"
 OPTIONS = [parameter for parameter in cli.cli.commands["serve"].params if isinstance(parameter, click.Option)]
-COMMANDS = [(name, option) for name in ("keygen", "token") for option in cli.cli.commands[name].params]
+COMMANDS = [(name, option) for name in ("keygen", "token", "health") for option in cli.cli.commands[name].params]
 
 
 def document(name):

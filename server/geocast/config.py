@@ -70,6 +70,7 @@ class Settings:
     origins: tuple[str, ...] = ()
     workers: int = 1
     dev: bool = False
+    allow_exposed_dev: bool = False
     drain_s: float = 10.0
     heartbeat_s: int = 25
     max_sessions: int | None = None
@@ -92,8 +93,24 @@ class Settings:
         if twice := {str(one) for _, one in self.addresses if [each for _, each in self.addresses].count(one) > 1}:
             yield f"two listeners can't share an address: {', '.join(sorted(twice))}"
         for name, address in self.addresses:
-            if self.dev and not address.is_loopback:
-                yield f"{name} {address} is not a loopback address, and --dev is for this machine only"
+            if self.dev and not self.allow_exposed_dev and not address.is_loopback:
+                yield (
+                    f"{name} {address} is not a loopback address, and --dev is for this machine only; "
+                    "in a container: --allow-exposed-dev"
+                )
+        if self.allow_exposed_dev and not self.dev:
+            yield "--allow-exposed-dev is for --dev"
+
+    def exposed_dev(self) -> str | None:
+        """What --allow-exposed-dev means with these settings, for a warning; None if nothing is exposed."""
+        exposed = [f"{name} {address}" for name, address in self.addresses if not address.is_loopback]
+        if not self.dev or not exposed:
+            return None
+        means = "tokens are needed" if self.keys else "subscribers need no token, and one that may publish was printed"
+        return (
+            f"--dev beyond loopback ({', '.join(exposed)}): whoever can reach this may connect. For trials only: "
+            f"{means}; pages from any loopback origin are let in"
+        )
 
     @property
     def addresses(self) -> list[tuple[str, Address]]:

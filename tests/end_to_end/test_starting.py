@@ -157,6 +157,31 @@ def test_options_may_come_from_the_environment(tmp_path: Path, keys: Keys, join:
         session.listen(node.publish(alert(spot))["id"], 1)
 
 
+def test_health_tells_a_node_that_is_alive_from_one_that_is_ready(tmp_path: Path, node: Node):
+    """Section 7: what waits for its Redis must not be restarted for that, and gets no newcomers."""
+    well = geocast(tmp_path, "health", "--ready", "--api", f"127.0.0.1:{node.api_port}")
+    assert (well.returncode, well.stdout, well.stderr) == (0, "geocast: ready\n", "")
+    waiting = Node(tmp_path, node.keys, log=f"redis://127.0.0.1:{free_ports(1)[0]}")
+    waiting.launch()
+    try:
+        where = {"GEOCAST_API": f"127.0.0.1:{waiting.api_port}"}
+        wait_until(lambda: geocast(tmp_path, "health", **where).returncode == 0, "it is alive")
+        unready = geocast(tmp_path, "health", "--ready", **where)
+        assert (unready.returncode, unready.stdout) == (1, "")
+        assert unready.stderr.startswith("geocast: not ready: ")
+    finally:
+        waiting.kill()
+
+
+def test_dev_mode_beyond_loopback_is_told_by_a_warning(tmp_path: Path):
+    """T7: with consent, and never in silence."""
+    exposed = Node(tmp_path, None, "--allow-exposed-dev", GEOCAST_DEV="1")
+    exposed.options[1] = f"0.0.0.0:{exposed.stream_port}"
+    with exposed:
+        warning = f"WARNING geocast.cli.serve: --dev beyond loopback (--stream 0.0.0.0:{exposed.stream_port})"
+        assert warning in exposed.output()
+
+
 def test_the_operator_chooses_the_heartbeat(tmp_path: Path, keys: Keys, join: Join):
     """W8: from 25 to 55 s, and `welcome` says it."""
     for refused in ("24", "56", "nan"):

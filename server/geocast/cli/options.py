@@ -72,9 +72,12 @@ def _option(name: str, *names: str, **more: Any) -> Callable[[Any], Any]:
     return click.option(name, *names, cls=_Option, envvar=envvar, show_envvar=True, show_default=True, **more)
 
 
+api_option = _option(
+    "--api", type=_AddressType(), default="127.0.0.1:8766", help="Where review services publish (HTTP)."
+)
 _OPTIONS = (
     _option("--stream", type=_AddressType(), default="127.0.0.1:8765", help="Where subscribers connect (WebSocket)."),
-    _option("--api", type=_AddressType(), default="127.0.0.1:8766", help="Where review services publish (HTTP)."),
+    api_option,
     _option("--metrics", type=_AddressType(), help="Where /metrics is, instead of at --api."),
     _option(
         "--log",
@@ -98,6 +101,7 @@ _OPTIONS = (
     _option("--origins", default="", metavar="LIST", help="Origins of browsers that may connect, separated by commas."),
     _option("--workers", type=click.IntRange(1, 256), default=1, help="Processes that share the stream listener."),
     _option("--dev", is_flag=True, help="Try it on this machine: loopback only, tokens optional for subscribers."),
+    _option("--allow-exposed-dev", is_flag=True, help="With --dev: listen beyond loopback, as in a container."),
     _option("--drain-s", type=_Seconds(0, 3600), default=10.0, help="Seconds that a drain may take."),
     _option("--heartbeat-s", type=click.IntRange(25, 55), default=25, help="Seconds without a write, then a ping."),
     _option("--max-sessions", type=click.IntRange(1), help="At most so many connections; else what descriptors allow."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import sys
 import time
@@ -22,6 +23,8 @@ DEV_TOKEN_S = 365 * 86_400  # how long the token of --dev is good
 # append; with Python's default of 5 ms each time may take as long, in the middle of a fan-out.
 SWITCH_S = 0.0001
 
+logger = logging.getLogger(__name__)
+
 
 @click.command("serve")
 @node_options
@@ -37,6 +40,8 @@ def command(log_level: str, log_format: str, **options: Any) -> None:
 
 
 def _serve(settings: Settings) -> None:
+    if exposed := settings.exposed_dev():
+        logger.warning("%s", exposed)
     from ..run import in_force, node, workers
 
     found = in_force.InForce(settings, _dev_keys() if settings.keys is None else b"")

@@ -1,0 +1,21 @@
+#!/bin/sh
+# Builds the image $IMAGE, of the Dockerfile's $TARGET, with the first of docker, podman and buildah that works here (or
+# with $BUILDER), and says which. $BASE: another base image; $BUILD_OPTIONS: more options of that program's `build`.
+set -eu
+works() {
+    case $1 in
+    buildah) command -v buildah ;;
+    *) "$1" info ;; # docker needs its daemon
+    esac >/dev/null 2>&1
+}
+
+for program in ${BUILDER:-docker podman buildah}; do
+    works "$program" || continue
+    echo "geocast: building $IMAGE with $program"
+    [ "$program" = docker ] || BUILD_OPTIONS="--format docker ${BUILD_OPTIONS:-}" # OCI's format knows no health check
+    # shellcheck disable=SC2086 # a list of options
+    exec "$program" build --file Dockerfile --target "${TARGET:-node}" --tag "$IMAGE" \
+        ${BASE:+--build-arg "BASE=$BASE"} ${BUILD_OPTIONS:-} .
+done
+echo "geocast: an image needs docker with its daemon, podman, or buildah (apt-get install buildah)" >&2
+exit 1
