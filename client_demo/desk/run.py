@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from client_demo.python.link import first_to_end
 from client_demo.python.publisher import Publisher
 from client_demo.python.times import wall_ms
-from client_demo.web.server import application, content_policy, serving
+from client_demo.web.server import LOOPBACK, application, content_policy, serving
 
 from .feed_format import optional_format
 from .feeds import SAMPLE
@@ -43,6 +43,7 @@ class Settings:
     reviewers: Sequence[str] = ("desk-1", "desk-2")
     status: str = "exercise"
     port: int = 0
+    bind: str = LOOPBACK
     speed: float = 1.0
     ahead: int = 12
     is_as_recorded: bool = False
@@ -82,7 +83,7 @@ async def open_desk(settings: Settings) -> AsyncIterator[OpenDesk]:
         keys = store.keys(settings.reviewers)
         labels = {"status": settings.status, "style_url": settings.style_url}
         app = application(Service(office, room, keys, labels, wall_ms).routes(), _content_policy(settings.style_url))
-        url = await cleanup.enter_async_context(serving(app, settings.port))
+        url = await cleanup.enter_async_context(serving(app, settings.port, settings.bind))
         working = asyncio.ensure_future(first_to_end(office.run(), feed(office.take, office.tell_feed)))
         cleanup.push_async_callback(_end, working)
         yield OpenDesk(url, {name: f"{url}/#key={key}" for name, key in keys.items()}, working)

@@ -14,7 +14,7 @@ from client_demo.demo.show import SUBSCRIBERS, DemoError, Programme, run_demo
 from client_demo.python.link import ClientError
 from client_demo.web.server import missing
 
-from .command import STREAM_URL, WRONG_INPUT, Command, Number, api_options, fail, run, stopped
+from .command import STREAM_URL, WRONG_INPUT, Command, Number, api_options, bind_option, fail, run, stopped
 from .conformance import conformance
 from .feed_check import feed_check
 from .listen import listen, walk
@@ -46,7 +46,7 @@ map_options = [
         default=MAP_PORT,
         envvar="GEOCAST_MAP_PORT",
         show_envvar=True,
-        help="Where the map is served, on loopback; 0 is any free port.",
+        help="The port of the map; 0 is any free port.",
     ),
     click.option(
         "--style",
@@ -77,6 +77,7 @@ def with_map_options(command: Command) -> Command:
     help="A token with alerts:receive, where one is needed; the page gets it, and so does whoever opens the page.",
 )
 @with_map_options
+@bind_option
 def show_map(
     api: str,
     token: str,
@@ -86,6 +87,7 @@ def show_map(
     page_token: str | None,
     map_port: int,
     map_style: str | None,
+    bind: str,
 ) -> None:
     """Serve a live map of a node on this machine, until Ctrl-C.
 
@@ -96,7 +98,7 @@ def show_map(
         fail(f"there is no {lacks}: `make demo` gets it where npm can be reached")
 
     async def work() -> None:
-        async with live_map(api, token, View(url, page_token, place, map_style), map_port) as shown:
+        async with live_map(api, token, View(url, page_token, place, map_style), map_port, bind) as shown:
             click.echo(f"map: {shown.url}")
             await asyncio.Event().wait()
 

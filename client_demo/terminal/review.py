@@ -13,14 +13,15 @@ from client_demo.desk.service import PAGE
 from client_demo.desk.store import StoreError
 from client_demo.web.server import missing
 
-from .command import WRONG_INPUT, Number, api_options, fail, feed_format_option, run
+from .command import WRONG_INPUT, Number, api_options, bind_option, fail, feed_format_option, run
 
 
 @click.command()
 @api_options
 @click.argument("feed", default=str(SAMPLE))
 @feed_format_option
-@click.option("--port", default=DESK_PORT, type=click.IntRange(0, 65_535), help="Of the page, on 127.0.0.1; 0: any.")
+@click.option("--port", default=DESK_PORT, type=click.IntRange(0, 65_535), help="Of the page; 0: any.")
+@bind_option
 @click.option(
     "--reviewer",
     "reviewers",

@@ -6,7 +6,8 @@
 Rule 1  Only files that are named here, or by the caller, are served; there is no folder to walk out of.
 Rule 2  No page may run or load what is not from here (Content-Security-Policy), nor make markup out of a string
         (Trusted Types). Whatever else a page talks to is named by the caller.
-Rule 3  Requests for another host's name are refused: a stranger's page that points its own name at 127.0.0.1 (DNS
+Rule 3  It listens on loopback unless told otherwise, as in a container; and wherever it listens, requests for another
+        host's name are refused: a stranger's page that points its own name at 127.0.0.1 (DNS
         rebinding) gets nothing.
 """
 
@@ -143,9 +144,12 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving(app: ASGIApp, port: int = 0) -> AsyncIterator[str]:
-    """Serve on loopback for as long as the block runs; the address. A port of 0 is any free one. Raises OSError."""
-    with socket.create_server((LOOPBACK, port)) as listener:
+async def serving(app: ASGIApp, port: int = 0, bind: str = LOOPBACK) -> AsyncIterator[str]:
+    """Serve for as long as the block runs; the page's address, which is this machine's wherever it listens.
+
+    A port of 0 is any free one. Raises OSError.
+    """
+    with socket.create_server((bind, port)) as listener:
         config = uvicorn.Config(
             app,
             ws="none",

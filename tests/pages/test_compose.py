@@ -1,0 +1,206 @@
+"""compose.yaml: docker-compose takes it, and what it runs brings a first alert to the map.
+
+There is no daemon here. So each service is a process with the command and environment that the file gives it, in a
+folder that has only what its volumes bring. Names of services become 127.0.0.1, and ports those that are free.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from end_to_end.node import clean_environment, free_ports
+from end_to_end.times import wait_until
+from end_to_end.wire import PATIENCE
+from pages.conftest import Shown
+from redis_server import needs_redis
+
+ROOT = Path(__file__).resolve().parents[2]
+HEADLINE = "Building on fire. Keep windows closed and stay away."
+
+Json = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def services() -> Json:
+    """The services as docker-compose understands them: checked against its schema, with all that is merged in."""
+    command = shutil.which("docker-compose")
+    if command is None:
+        pytest.skip("docker-compose is not installed (requirements/system.sh)")
+    done = subprocess.run(
+        [command, "--file", ROOT / "compose.yaml", "config", "--format", "json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr, "no warnings"
+    return json.loads(done.stdout)["services"]
+
+
+class Composed:
+    """The services as processes in `home`."""
+
+    def __init__(self, home: Path, services: Json) -> None:
+        self.home, self.services = home, services
+        self.stream, self.api, self.redis, self.map, self.desk = free_ports(5)
+        self.running: dict[str, subprocess.Popen[str]] = {}
+
+    def changed(self, name: str, text: str) -> str:
+        """A text of the file as it is to be here."""
+        here = {
+            "$$": "$",
+            "/demo/": f"{self.home / name}/",
+            "@redis:6379": f"@127.0.0.1:{self.redis}",
+            "//node:8766": f"//127.0.0.1:{self.api}",
+            ":8780": f":{self.map}",
+        }
+        for old, new in here.items():
+            text = text.replace(old, new)
+        return text
+
+    def environment(self, name: str) -> dict[str, str]:
+        """What a service is given by the file, by its image, and for this machine."""
+        given = {key: self.changed(name, value) for key, value in self.services[name].get("environment", {}).items()}
+        image = {
+            "GEOCAST_STREAM": f"0.0.0.0:{self.stream}",
+            "GEOCAST_API": f"0.0.0.0:{self.api}",
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'server'}",
+            "PYTHONUNBUFFERED": "1",
+        }
+        ports = {"GEOCAST_STREAM_URL": f"ws://127.0.0.1:{self.stream}/v1/stream", "GEOCAST_MAP_PORT": str(self.map)}
+        path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        return clean_environment(**given, **image, **ports, **path)
+
+    def folder(self, name: str) -> Path:
+        """Where a service begins, with its volumes."""
+        folder = self.home / name
+        folder.mkdir(exist_ok=True)
+        for volume in self.services[name].get("volumes", ()):
+            target = self.home / "volumes" / volume["source"]
+            target.mkdir(parents=True, exist_ok=True)
+            link = folder / Path(volume["target"]).name
+            if not link.is_symlink():
+                link.symlink_to(target)
+        return folder
+
+    def start(self, name: str, *more: str) -> subprocess.Popen[str]:
+        """Start a service; `more` is put behind its command."""
+        service = self.services[name]
+        *words, last = (self.changed(name, word) for word in [*(service.get("entrypoint") or ()), *service["command"]])
+        command = [*words, " ".join([last.rstrip(), *more])] if service.get("entrypoint") else [*words, last, *more]
+        output = self.home / f"{name}.output"
+        with output.open("w") as file:
+            self.running[name] = subprocess.Popen(
+                command,
+                cwd=self.folder(name),
+                env=self.environment(name),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        return self.running[name]
+
+    def run(self, name: str) -> None:
+        """Start a service that ends by itself, and well."""
+        assert self.start(name).wait(PATIENCE) == 0, self.output(name)
+
+    def output(self, name: str) -> str:
+        """What a service has printed."""
+        return (self.home / f"{name}.output").read_text()
+
+    def healthy(self, name: str) -> bool:
+        """Whether its health check says so."""
+        kind, *command = self.services[name]["healthcheck"]["test"]
+        assert kind == "CMD"
+        assert self.running[name].poll() is None, self.output(name)
+        return not subprocess.run(command, env=self.environment(name), capture_output=True, check=False).returncode
+
+    def url(self, name: str, pattern: str) -> str:
+        """An address that it has printed."""
+        return wait_until(lambda: re.search(pattern, self.output(name)), f"{name} says its address")[1]
+
+    def up(self) -> None:
+        """All of them, in the order in which they wait for each other."""
+        self.run("secrets")
+        self.start(
+            "redis", "--port", str(self.redis), "--dir", str(self.folder("redis") / "data"), "--bind", "127.0.0.1"
+        )
+        self.start("node")
+        wait_until(lambda: self.healthy("node"), "the node is ready")
+        self.start("map")
+        self.start("desk", "--port", str(self.desk))
+        self.run("first-alert")
+
+    def down(self) -> dict[str, int]:
+        """SIGTERM to those that run, the last first; how each ended."""
+        running = [name for name, process in self.running.items() if process.poll() is None]
+        ended = {}
+        for name in reversed(running):
+            self.running[name].terminate()
+            ended[name] = self.running[name].wait(PATIENCE)
+        return ended
+
+
+@pytest.fixture
+def composed(tmp_path: Path, services: Json) -> Iterator[Composed]:
+    """What `docker compose up` would run; it is ended when the test is over."""
+    composed = Composed(tmp_path, services)
+    yield composed
+    composed.down()
+
+
+def test_nothing_of_it_can_be_reached_from_another_machine_and_nothing_has_rights(services: Json):
+    """Ports on loopback alone, and the same inside and outside, so that links which are printed lead there."""
+    ports = [port for service in services.values() for port in service.get("ports", ())]
+    assert {(port["host_ip"], port["published"]) for port in ports} == {
+        ("127.0.0.1", str(port)) for port in (8765, 8766, 8770, 8780)
+    }
+    assert all(port["published"] == str(port["target"]) for port in ports)
+    for service in services.values():
+        assert service["read_only"]
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+    holders = {name for name, each in services.items() if "private" in {v["source"] for v in each["volumes"]}}
+    assert holders == {"secrets"}
+
+
+@needs_redis
+def test_the_first_alert_is_on_the_map_and_incidents_are_on_the_desk(
+    composed: Composed, show: Callable[..., Shown]
+) -> None:
+    """`docker compose up`, as a person sees it in a browser."""
+    composed.up()
+    shown = show(composed.url("map", r"map: (http://\S+)"))
+    shown.has("#affecting", HEADLINE)
+    shown.picture("compose-map")
+    desk = show(composed.url("desk", r"desk-1: (http://\S+)"))
+    desk.has("#desk", "Structure fire")
+    for page in (shown, desk):
+        page.context.close()
+    assert composed.down() == {"map": 130, "desk": 130, "node": 0, "redis": 0}
+
+
+def test_a_second_start_keeps_keys_and_passwords(composed: Composed):
+    """Tokens that are about stay good; what a first start that was interrupted had left out is made up for."""
+    composed.run("secrets")
+    volumes = composed.home / "volumes"
+    made = {name: (volumes / name).read_text() for name in ("private/private.jwk", "node/keys.jwks", "node/log.url")}
+    assert (volumes / "private" / "private.jwk").stat().st_mode & 0o077 == 0
+    assert all(path.stat().st_mode & 0o007 == 0 for path in volumes.rglob("*.*") if path.name != "keys.jwks")
+    composed.run("secrets")
+    assert made == {name: (volumes / name).read_text() for name in made}
+    (volumes / "node" / "log.url").write_text("")
+    (volumes / "node" / "keys.jwks").unlink()
+    composed.run("secrets")
+    assert (volumes / "node" / "log.url").read_text() not in ("", made["node/log.url"])
+    assert (volumes / "private" / "private.jwk").read_text() != made["private/private.jwk"]
