@@ -20,6 +20,8 @@ prometheus      prometheus      prometheus     docs/deploy/grafana.json
 systemd-analyze systemd         -              docs/deploy/geocast.service
 buildah         buildah         -              the container image
 mmdebstrap      mmdebstrap      -              the image that it is built on, there
+docker-compose  docker-compose  -              compose.yaml
+kubectl         kubectl         -              docs/deploy/kubernetes
 ip              iproute2        -              a Redis whose cable is pulled
 mount           mount           -              a disk that is full
 ROWS
