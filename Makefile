@@ -13,7 +13,7 @@ ON ?=
 SOAK_MINUTES ?= 5
 export DEMO_SECONDS DEMO_FEED DEMO_FEED_FORMAT IMAGE TARGET BASE BUILDER BUILD_OPTIONS
 
-.PHONY: help install demo image test soak soak-faults check format bench bench-peers asyncapi grafana dist sbom lock clean
+.PHONY: help install demo image test soak soak-faults check format bench bench-peers pictures asyncapi grafana dist sbom lock clean
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -80,6 +80,9 @@ bench: $(VENV)/.bench  ## a short round of all benches; rewrites the table in be
 bench-peers: $(VENV)/.bench  ## install what geocast is measured against (root or sudo)
 	@sh bench/peers.sh
 	@$(PIP) --require-hashes -r requirements/bench-peers.txt
+
+pictures: $(VENV)/.test $(WEB)  ## renew the pictures in docs/images from a demo
+	@PYTHONPATH=.:tests $(BIN)/python -m pages.pictures
 
 asyncapi: $(VENV)/.runtime  ## renew docs/asyncapi.json
 	@$(BIN)/python -m geocast.net.asyncapi > docs/asyncapi.json

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from end_to_end.node import clean_environment
 from end_to_end.times import wait_until
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 
 ROOT = Path(__file__).parents[2]
 MODULES = ROOT / "client_demo" / "web" / "node_modules"
@@ -27,20 +27,29 @@ DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 360, "height": 740}
 WITHOUT_GPU = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 
 
+def chromium() -> str | None:
+    """Where the browser is."""
+    return shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def launch(playwright: Playwright) -> Browser:
+    """The browser, started."""
+    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+    return playwright.chromium.launch(executable_path=chromium(), args=[*WITHOUT_GPU, *sandbox])
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """One browser for a module's tests; each has a context of its own in it.
 
     Not for the session: as long as it is there, Playwright runs an event loop in this thread, and no other test can.
     """
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
+    if chromium() is None:
         pytest.skip("no chromium (`make test` installs it where it may)")
     if not MODULES.is_dir():
         pytest.skip("no npm packages in client_demo/web (`make test` installs them where npm's index can be reached)")
-    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=chromium, args=[*WITHOUT_GPU, *sandbox])
+        launched = launch(playwright)
         yield launched
         launched.close()
 

@@ -11,6 +11,7 @@ const COARSE_RESOLUTION = 8;
 const MOVE_EVERY_MS = 250; // while the marker is dragged; the server takes ten messages a second
 const AROUND_M = 1000; // one's place is never at the very edge
 const SAMPLES = 60;
+const CHECK_MS = [1_000, 5_000];
 const FEW = 5; // a median of fewer is none
 const RANKS = ["extreme", "severe", "moderate", "minor"];
 
@@ -227,7 +228,9 @@ client.on("status", ({ state }) => {
   showStatus();
 });
 client.on("error", ({ message }) => notify(message));
-scene.map.once("idle", () => client.check()); // reads the server's clock again, now that the page is not busy loading
+// The server's clock is read again, when the page is no longer busy loading: a welcome that has waited tells it late.
+scene.map.once("idle", () => client.check());
+CHECK_MS.forEach((ms) => setTimeout(() => client.check(), ms));
 
 // ---- what the demo's own process tells ---------------------------------------------------------------------------
 
