@@ -106,7 +106,7 @@ class Settings:
         exposed = [f"{name} {address}" for name, address in self.addresses if not address.is_loopback]
         if not self.dev or not exposed:
             return None
-        means = "tokens are needed" if self.keys else "subscribers need no token, and one that may publish was printed"
+        means = "tokens are needed" if self.keys else "subscribers need no token, and one that may publish is printed"
         return (
             f"--dev beyond loopback ({', '.join(exposed)}): whoever can reach this may connect. For trials only: "
             f"{means}; pages from any loopback origin are let in"
