@@ -24,6 +24,7 @@ docker-compose  docker-compose  -              compose.yaml
 kubectl         kubectl         -              docs/deploy/kubernetes
 ip              iproute2        -              a Redis whose cable is pulled
 mount           mount           -              a disk that is full
+curl            curl            -              the programs of the README
 ROWS
 }
 
