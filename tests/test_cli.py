@@ -3,6 +3,7 @@
 Most tests call `main` in this process. What starts and serves is tested in `end_to_end/`.
 """
 
+import io
 import json
 import os
 import re
@@ -410,5 +411,76 @@ def test_a_token_that_cannot_be_signed_is_told_in_one_line(geocast, tmp_path, ke
     (tmp_path / "list").write_text("[]")
     (tmp_path / "deep").write_text("[" * 100_000)
     outcome = geocast("token", *arguments)
+    assert outcome.is_one_line_error, outcome.err
+    assert expected in outcome.err
+
+
+# ---- token --check -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def piped(monkeypatch):
+    """`piped(bytes)`: what comes in on standard input."""
+
+    def pipe(data):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+    pipe(b"")
+    return pipe
+
+
+def test_a_token_is_checked_from_standard_input_or_the_environment(geocast, keys, piped):
+    """What it grants and until when, never the token itself; what is piped in wins."""
+    token = geocast("token", "--sub", "desk-7", "--scope", "alerts:publish").out.strip()
+    by_environment = geocast("token", "--check", GEOCAST_TOKEN=token)
+    piped(f"{token}\n".encode())
+    by_pipe = geocast("token", "--check", GEOCAST_TOKEN="another")
+    assert by_environment.out == by_pipe.out
+    for outcome in (by_environment, by_pipe):
+        assert (outcome.status, outcome.err) == (0, "")
+        assert re.search(r'^sub +"desk-7"$', outcome.out, re.MULTILINE)
+        assert re.search(r"^scope +alerts:publish$", outcome.out, re.MULTILINE)
+        assert re.search(r"^expires +2.+Z, in (59|60) minutes$", outcome.out, re.MULTILINE)
+        assert token not in outcome.out
+
+
+def test_a_token_that_would_be_refused_has_its_reasons(geocast, tmp_path, keys, piped):
+    """1, and a line for each; the claims are shown all the same."""
+    assert geocast("keygen", "--private", "b.jwk", "--public", "b.jwks", "--kid", "other").status == 0
+    token = geocast("token", "--sub", "desk-7", "--scope", "alerts:publish").out
+    piped(token.encode())
+    outcome = geocast("token", "--check", "--keys", "b.jwks")
+    assert outcome.status == 1
+    assert re.fullmatch(r'geocast: refused: its kid "\w+" is none of the keys: "other" \(T2\)\n', outcome.err)
+    assert '"desk-7"' in outcome.out
+    (tmp_path / "revoked.toml").write_text("[sub]\ndesk-7 = 2099-01-01T00:00:00Z\n")
+    piped(token.encode())
+    outcome = geocast("token", "--check", "--revoked", "revoked.toml")
+    assert (outcome.status, outcome.err.count("\n")) == (1, 1)
+    assert "are revoked before 2099-01-01T00:00:00.000Z, and it was issued before that" in outcome.err
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe\x00", b"x.y.z", b"." * 70_000])
+def test_what_is_no_token_is_told_without_repeating_it(geocast, keys, piped, data):
+    """K1: no traceback, whatever comes in."""
+    piped(data)
+    outcome = geocast("token", "--check")
+    assert (outcome.status, outcome.out, outcome.err.count("\n")) == (1, "", 1)
+    assert "x.y.z" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "no token to check: give it on standard input, or in GEOCAST_TOKEN"),
+        (["--keys", "nowhere"], "No such file"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_checked_is_told_in_one_line(geocast, keys, piped, arguments, expected):
+    """K1: 2, as for any mistake of the caller's."""
+    if arguments:
+        piped(b"x")
+    outcome = geocast("token", "--check", *arguments)
     assert outcome.is_one_line_error, outcome.err
     assert expected in outcome.err
