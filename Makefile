@@ -11,9 +11,10 @@ SOAK_EXAMPLES ?= 5000
 MINUTES ?= 30
 ON ?=
 SOAK_MINUTES ?= 5
+SITE ?= build/site
 export DEMO_SECONDS DEMO_FEED DEMO_FEED_FORMAT IMAGE TARGET BASE BUILDER BUILD_OPTIONS
 
-.PHONY: help install demo image test soak soak-faults check format bench bench-peers pictures asyncapi grafana dist sbom lock clean
+.PHONY: help install demo image test soak soak-faults check format bench bench-peers pictures asyncapi grafana docs dist sbom lock clean
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -31,8 +32,12 @@ $(VENV)/.demo: $(VENV)/.runtime requirements/demo.txt
 	@$(PIP) --require-hashes -r requirements/demo.txt
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.bench requirements/test.txt
+$(VENV)/.test: $(VENV)/.bench $(VENV)/.docs requirements/test.txt
 	@$(PIP) --require-hashes -r requirements/test.txt
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.runtime requirements/docs.txt
+	@$(PIP) --require-hashes -r requirements/docs.txt
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.demo requirements/bench.txt
@@ -102,7 +107,7 @@ sbom: $(VENV)/.test  ## what a node is made of, from its lock: dist/geocast.cdx.
 	@mkdir -p dist && BIN="$(BIN)" sh requirements/sbom.sh dist/geocast.cdx.json
 
 lock:            ## renew the hash-pinned locks (needs uv)
-	@for name in build runtime demo test bench bench-peers; do \
+	@for name in build runtime demo test docs bench bench-peers; do \
 	  uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
 	    requirements/$$name.in -o requirements/$$name.txt; done
 

@@ -123,6 +123,21 @@ def test_the_examples_are_of_this_minute():
     assert not times[0] & times[1]
 
 
+def test_the_examples_are_of_the_policy_in_force():
+    """From when another one is adopted."""
+    api = api_on(MemoryLog(), FakeClock())
+    transport = httpx.ASGITransport(make_app(api))
+
+    async def category():
+        async with httpx.AsyncClient(transport=transport, base_url="http://node") as client:
+            found = (await client.get("/openapi.json")).json()["paths"]["/v1/alerts"]["post"]["requestBody"]
+            return found["content"]["application/json"]["examples"]["what is needed"]["value"]["category"]
+
+    assert asyncio.run(category()) == "burglary"
+    api.adopt(Policy(name="own", categories={"gale": Category(title="Gale")}))
+    assert asyncio.run(category()) == "gale"
+
+
 def test_an_example_is_in_a_category_of_the_policy():
     """The one that leaves the most time to send it, with a radius that it allows."""
     categories = {

@@ -23,6 +23,7 @@ from ..alert import Revision
 from ..errors import LogUnavailable
 from ..frames import alert_map
 from ..metrics import CONTENT_TYPE, gauge
+from ..policy import Policy
 from ..problems import Problem
 from ..scopes import AUDIT, MANAGE, PUBLISH
 from . import asyncapi, documents, stream_html
@@ -173,14 +174,15 @@ def _add_metrics(app: FastAPI, api: Api) -> None:
 
 
 def _add_documents(app: FastAPI, api: Api) -> None:
-    """Each document is made once, or once a minute: that takes 3 ms, and anybody may ask for it without a token."""
-
-    @functools.lru_cache(1)
-    def openapi_of(step: int) -> Shown:
-        return _as_json(documents.openapi(app, api.policy, step * STEP_MS))
+    """Each document is made when it has changed: that takes 3 ms, and anybody may ask for it without a token."""
+    made: tuple[Policy, int, Shown] | None = None
 
     def openapi() -> Shown:
-        return openapi_of(api.clock.now().wall_ms // STEP_MS)
+        nonlocal made
+        step = api.clock.now().wall_ms // STEP_MS
+        if made is None or made[:2] != (api.policy, step):
+            made = api.policy, step, _as_json(documents.openapi(app, api.policy, step * STEP_MS))
+        return made[2]
 
     @functools.cache
     def asyncapi_json() -> Shown:

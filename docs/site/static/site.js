@@ -1,0 +1,48 @@
+// The list of versions, and diagrams in the colours of the page.
+const script = document.currentScript.src;
+
+async function offerVersions(label) {
+  const root = new URL(label.dataset.root || "./", location.href); // of this version
+  const [list, here] = [label.querySelector("select"), root.pathname.split("/").at(-2)];
+  const versions = await (await fetch(new URL("../versions.json", root))).json();
+  list.replaceChildren(...versions.map((name) => new Option(name, name, false, name === here)));
+  list.addEventListener("change", () => location.assign(new URL(`../${list.value}/`, root)));
+}
+
+function isDark() {
+  const theme = document.body.dataset.theme;
+  return theme === "dark" || (theme !== "light" && matchMedia("(prefers-color-scheme: dark)").matches);
+}
+
+async function draw(diagrams) {
+  mermaid.initialize({ startOnLoad: false, theme: isDark() ? "dark" : "default" });
+  for (const [place, text] of diagrams) {
+    place.removeAttribute("data-processed");
+    place.textContent = text;
+  }
+  await mermaid.run({ nodes: [...diagrams.keys()] });
+}
+
+function drawDiagrams() {
+  const diagrams = new Map([...document.querySelectorAll("pre.mermaid")].map((place) => [place, place.textContent]));
+  if (!diagrams.size) return;
+  const library = Object.assign(document.createElement("script"), { src: new URL("mermaid.tiny.js", script) });
+  library.addEventListener("load", () => {
+    let drawn = draw(diagrams);
+    let dark = isDark();
+    const again = () => {
+      if (dark === isDark()) return;
+      dark = isDark();
+      drawn = drawn.then(() => draw(diagrams));
+    };
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
+    new MutationObserver(again).observe(document.body, { attributeFilter: ["data-theme"] });
+  });
+  document.head.append(library);
+}
+
+addEventListener("DOMContentLoaded", () => {
+  drawDiagrams();
+  const label = document.querySelector(".versions");
+  if (label) offerVersions(label).catch(() => {}); // from a disk there is nothing to ask
+});

@@ -1,0 +1,130 @@
+"""The site that `make docs` makes of the documents: whole, strict, and in a browser as people want it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from pages.conftest import MODULES, ROOT, Shown
+
+import geocast
+
+BUILD = ROOT / "docs" / "site" / "build.py"
+MERMAID = MODULES / "@mermaid-js"
+OLDER = "0.0.9"
+
+pytestmark = pytest.mark.skipif(not MERMAID.is_dir(), reason="mermaid is not in client_demo/web/node_modules (npm)")
+
+
+def build(*arguments: Path) -> subprocess.CompletedProcess[str]:
+    """Run the builder as `make docs` does."""
+    return subprocess.run([sys.executable, BUILD, *arguments], capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with this version of the site, and with an older one that was there before."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / OLDER).mkdir()
+    (folder / OLDER / "objects.inv").touch()
+    done = build(folder)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    return folder
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """A web server that says nothing of each request."""
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def url(site: Path) -> Iterator[str]:
+    """Where the site is served."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def page(site: Path, name: str) -> str:
+    """The text of a page of this version."""
+    return (site / geocast.__version__ / name / "index.html").read_text("utf-8")
+
+
+def test_every_rule_is_an_anchor(site: Path):
+    """docs/protocol.md: `protocol/#R5a`, once for each id in its tables; and who cites a rule links to it."""
+    protocol = (ROOT / "docs" / "protocol.md").read_text("utf-8")
+    rules = re.findall(r"^\| ([A-Z]{1,2}\d+[a-z]?) \|", protocol, re.MULTILINE)
+    assert {"R5a", "BA1", "L8"} <= set(rules)
+    assert re.findall(r'<a id="([A-Z]\w+)"', page(site, "protocol")) == rules
+    cited = re.findall(r'<a href="\.\./protocol/#(\w+)">', page(site, "life-of-an-alert"))
+    assert cited
+    assert set(cited) <= set(rules)
+
+
+def test_every_document_is_a_page_in_the_navigation(site: Path):
+    """README, ARCHITECTURE, CHANGELOG, docs, the clients' and the bench's."""
+    navigation = page(site, ".")
+    for name in ("protocol", "settings", "deploy", "adr", "architecture", "bench", "changelog", "client_demo/python"):
+        assert f'<a class="reference internal" href="{name}/">' in navigation, name
+    for path in (ROOT / "docs").rglob("*.md"):
+        name = str(path.relative_to(ROOT / "docs")).removesuffix(".md").removesuffix("/README")
+        assert page(site, name)
+
+
+def test_the_site_loads_nothing_from_elsewhere(site: Path):
+    """No script, style, font or picture of a stranger."""
+    files = list(site.rglob("*.html"))
+    assert len(files) > 20
+    for file in files:
+        loaded = re.findall(
+            r'<(?:script|img|source|link)\b[^>]*?(?:src|href|srcset)="([^"]+)"', file.read_text("utf-8")
+        )
+        assert not [each for each in loaded if re.match(r"(\w+:)?//", each)]
+
+
+def test_a_link_that_leads_nowhere_fails_the_build(tmp_path: Path):
+    """To a page, to a file, to a heading of this page or of another: each is named."""
+    (tmp_path / "docs").mkdir()
+    links = "[a](docs/none.md) [b](none.py) [c](#nowhere) [d](docs/there.md#not-here) [e](docs/there.md#here)"
+    (tmp_path / "README.md").write_text(f"# Top\n\n{links}\n")
+    (tmp_path / "docs" / "there.md").write_text("# There\n\n## Here\n")
+    done = build(tmp_path / "out", tmp_path)
+    assert done.returncode != 0
+    assert set(re.findall(r"none\.md|none\.py|nowhere|not-here", done.stderr)) == {
+        *("none.md", "none.py", "nowhere", "not-here")
+    }
+    assert done.stderr.count("WARNING") == 4
+
+
+def test_versions_lie_side_by_side(site: Path):
+    """One folder each, the latest first, and the way to it from the top."""
+    assert json.loads((site / "versions.json").read_text()) == [geocast.__version__, OLDER]
+    assert f"url={geocast.__version__}/" in (site / "index.html").read_text()
+
+
+def test_the_site_in_a_browser(show: Callable[..., Shown], url: str):
+    """Diagrams are drawn, again when the theme changes; other versions are offered; a search finds."""
+    shown = show(f"{url}/{geocast.__version__}/")
+    shown.until("document.querySelector('pre.mermaid svg')", "the diagram is drawn")
+    assert shown.page.locator(".versions option").all_inner_texts() == [geocast.__version__, OLDER]
+    first = shown.page.inner_html("pre.mermaid")
+    shown.page.emulate_media(color_scheme="dark")
+    drawn = "document.querySelector('pre.mermaid:has(svg)')?.innerHTML"
+    shown.until(f"![undefined, {json.dumps(first)}].includes({drawn})", "it is drawn in other colours")
+    shown.picture("site-dark")
+    shown.page.fill(".sidebar-search", "heartbeat")
+    shown.page.press(".sidebar-search", "Enter")
+    shown.until("document.querySelector('ul.search a[href*=behaviour]')", "a page is found")
