@@ -95,6 +95,9 @@ asyncapi: $(VENV)/.runtime  ## renew docs/asyncapi.json
 grafana: $(VENV)/.test  ## renew docs/deploy/grafana.json
 	@$(BIN)/python docs/deploy/grafana.py > docs/deploy/grafana.json
 
+docs: $(VENV)/.docs $(WEB)  ## a site of the documents, in SITE=build/site; a broken link or anchor is an error
+	@$(BIN)/python docs/site/build.py $(SITE)
+
 dist: $(VENV)/.test $(WEB)  ## the packages of the server and both clients and a bill of materials, into dist/
 	@rm -rf dist && mkdir dist
 	@$(BIN)/python -m hatchling build -d dist >/dev/null

@@ -15,6 +15,7 @@ chromium        chromium        -              the web pages
 cc              gcc,libc6-dev   -              processes that have a wall clock of their own
 haproxy         haproxy         haproxy        docs/deploy/haproxy.cfg
 nginx           nginx           nginx          docs/deploy/nginx.conf
+caddy           caddy           caddy          the Caddyfile of docs/operations.md
 promtool        prometheus      prometheus     docs/deploy/geocast.rules.yml
 prometheus      prometheus      prometheus     docs/deploy/grafana.json
 systemd-analyze systemd         -              docs/deploy/geocast.service
@@ -22,6 +23,7 @@ buildah         buildah         -              the container image
 mmdebstrap      mmdebstrap      -              the image that it is built on, there
 docker-compose  docker-compose  -              compose.yaml
 kubectl         kubectl         -              docs/deploy/kubernetes
+curl            curl            -              the first steps of README.md
 ip              iproute2        -              a Redis whose cable is pulled
 mount           mount           -              a disk that is full
 curl            curl            -              the programs of the README

@@ -2,8 +2,10 @@
 
 import ast
 import importlib
+import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -255,6 +257,27 @@ def test_the_commands_of_the_readme_are_those_of_the_makefile():
     targets = set(re.findall(r"^([a-z-]+): .*## ", makefile, re.MULTILINE)) - {"help"}
     table = rows(section((ROOT / "README.md").read_text("utf-8"), "Development"))
     assert {name for row in table for name in re.findall(r"`make ([a-z-]+)", row[0])} == targets
+
+
+MEASURED = {  # what README says in "How fast", and where bench/results has it
+    r"nearest 100 have an alert after (\S+) ms": ("fanout", lambda found: found["systems"]["geocast"]["nearest_ms"]),
+    r"and the last after (\S+) ms": ("fanout", lambda found: found["systems"]["geocast"]["last_ms"]),
+    r"(\S+) µs of CPU: as much": ("fanout", lambda found: found["systems"]["geocast"]["cpu_us"]),
+    r"the last has it after (\S+) s": ("many", lambda found: statistics.median(found["last_ms"]) / 1000),
+    r"One takes (\S+) KiB": ("many", lambda found: found["rss_bytes_per_session"] / 1024),
+    r"`ingest`: (\S+) alerts a second": ("ingest", lambda found: found["by_concurrency"]["1"]["alerts_per_s"]),
+    r"(\S+) from 256": ("ingest", lambda found: found["by_concurrency"]["256"]["alerts_per_s"]),
+}
+
+
+@pytest.mark.parametrize("pattern", MEASURED)
+def test_the_figures_of_the_readme_are_those_of_the_bench(pattern):
+    """README.md, "How fast": to within a tenth, so that a new round of the bench is told there too."""
+    name, figure = MEASURED[pattern]
+    text = " ".join(section((ROOT / "README.md").read_text("utf-8"), "How fast, how many, how mature").split())
+    [said] = re.findall(pattern, text)
+    found = json.loads((ROOT / "bench" / "results" / f"{name}.json").read_text("utf-8"))["found"]
+    assert float(said.replace(",", "")) == pytest.approx(figure(found), rel=0.1)
 
 
 # ---- all documents -------------------------------------------------------------------------------------------

@@ -44,14 +44,27 @@ def program(name: str) -> str:
 
 def changed(name: str, *changes: tuple[str, str]) -> str:
     """A file of docs/deploy with things put for others, each of which has to be there (regular expressions)."""
-    text = (DEPLOY / name).read_text("utf-8")
+    return replaced((DEPLOY / name).read_text("utf-8"), *changes)
+
+
+def replaced(text: str, *changes: tuple[str, str]) -> str:
+    """A text with things put for others, each of which has to be there (regular expressions)."""
     for old, new in changes:
         text, count = re.subn(old, new, text, flags=re.MULTILINE)
-        assert count, f"{name} has no {old}"
+        assert count, f"{old} is not there"
     return text
 
 
-# ---- the two proxies
+def block(language: str) -> str:
+    """The one block of docs/operations.md in a language."""
+    text = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    [found] = re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return found
+
+
+# ---- the proxies
+
+CADDYFILE = ("--adapter", "caddyfile", "--config")
 
 
 class Proxy(ABC):
@@ -116,13 +129,15 @@ class HAProxy(Proxy):
         return changed("haproxy.cfg", *changes)
 
 
+def temporary(home: Path) -> str:
+    """Where nginx may write."""
+    return "".join(f"    {of}_temp_path {home / of};\n" for of in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+
+
 class Nginx(Proxy):
     name, check, run = "nginx", ("-e", "stderr", "-t", "-c"), ("-e", "stderr", "-g", "daemon off;", "-c")
 
     def config(self, home: Path, certificate: Certificate, ports: list[tuple[int, int]]) -> str:
-        paths = "".join(
-            f"    {of}_temp_path {home / of};\n" for of in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        )
         changes = [
             (r"^user .*\n", ""),
             ("/run/nginx.pid", str(home / "nginx.pid")),
@@ -130,7 +145,7 @@ class Nginx(Proxy):
             (r"^worker_rlimit_nofile .*\n", ""),
             ("worker_connections 100000", "worker_connections 200"),
             ("/var/log/nginx/error.log", str(home / "error.log")),
-            ("    access_log off;", f"{paths}    access_log off;"),
+            ("    access_log off;", f"{temporary(home)}    access_log off;"),
             ("listen 443", f"listen 127.0.0.1:{self.stream_port}"),
             (r"listen 10\.0\.0\.10:8766", f"listen 127.0.0.1:{self.api_port}"),
             (r"/etc/nginx/certs/alerts\.pem", str(certificate.crt)),
@@ -142,6 +157,34 @@ class Nginx(Proxy):
                 (rf"10\.0\.0\.1{number}:8766", f"127.0.0.1:{api}"),
             ]
         return changed("nginx.conf", *changes)
+
+
+class OneNginx(Nginx):
+    """nginx as docs/operations.md has it for one node."""
+
+    def config(self, home: Path, certificate: Certificate, ports: list[tuple[int, int]]) -> str:
+        server = replaced(
+            block("nginx"),
+            ("listen 443", f"listen 127.0.0.1:{self.stream_port}"),
+            (r"/etc/ssl/alerts\.example\.pem", str(certificate.crt)),
+            (r"/etc/ssl/alerts\.example\.key", str(certificate.key)),
+            ("127.0.0.1:8765", f"127.0.0.1:{ports[0][0]}"),
+        )
+        return f"pid {home / 'nginx.pid'};\nevents {{}}\nhttp {{\n{temporary(home)}    access_log off;\n{server}}}\n"
+
+
+class OneCaddy(Proxy):
+    """Caddy as docs/operations.md has it for one node."""
+
+    name, check, run = "caddy", ("validate", *CADDYFILE), ("run", *CADDYFILE)
+
+    def config(self, home: Path, certificate: Certificate, ports: list[tuple[int, int]]) -> str:
+        site = replaced(
+            block("caddy"),
+            (r"^alerts\.example {", f"localhost:{self.stream_port} {{\n\ttls {certificate.crt} {certificate.key}"),
+            ("127.0.0.1:8765", f"127.0.0.1:{ports[0][0]}"),
+        )
+        return f"{{\n\tadmin off\n\tauto_https disable_redirects\n\tstorage file_system {home}\n}}\n{site}"
 
 
 @pytest.fixture(params=[HAProxy, Nginx], ids=lambda kind: kind.name)
@@ -270,6 +313,18 @@ def test_nodes_die_drain_and_come_back_behind_the_proxy(
     assert not any(" failed: " in node.output() for node in nodes)
 
 
+def public_statuses(anybody: httpx.Client, public: str) -> set[int]:
+    """What a stranger is answered who asks for more than the stream, as soon as the proxy answers."""
+
+    def answers() -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            return anybody.get(public).status_code > 0
+        return False
+
+    wait_until(answers, "the proxy answers")
+    return {anybody.get(public + path).status_code for path in ("/", "/docs", "/metrics", "/v1/alerts")}
+
+
 def test_the_proxy_shows_the_public_nothing_but_the_stream(
     kind: type[Proxy], certificate: Certificate, tmp_path: Path, own_node: Node
 ) -> None:
@@ -280,14 +335,32 @@ def test_the_proxy_shows_the_public_nothing_but_the_stream(
     ):
         public = f"https://localhost:{proxy.stream_port}"
 
-        def answers() -> bool:
-            with contextlib.suppress(httpx.TransportError):
-                return bool(anybody.get(public))
-            return False
-
-        wait_until(answers, "the proxy answers")
-        assert {anybody.get(public + path).status_code for path in ("/", "/metrics", "/v1/alerts")} == {404}
+        assert public_statuses(anybody, public) == {404}
         assert anybody.get(f"http://127.0.0.1:{proxy.api_port}/metrics").status_code == 404
+
+
+@pytest.mark.parametrize("one", [OneNginx, OneCaddy], ids=lambda one: one.name)
+def test_one_node_behind_a_proxy(
+    one: type[Proxy],
+    certificate: Certificate,
+    own_node: Node,
+    keys: Keys,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """docs/operations.md, "In front of one node": a subscriber by wss:// is told, and the public sees no more."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.crt))
+    spot, token = ground(), keys.token(scope=PHONE_SCOPE)
+
+    async def main(url: str) -> None:
+        async with Phone(url, spot, token) as phone:
+            accepted = await asyncio.to_thread(own_node.publish, alert(spot))
+            await phone.holds(accepted["id"])
+
+    with one(tmp_path, certificate, [own_node]) as proxy, httpx.Client(verify=False, trust_env=False) as anybody:
+        assert proxy.checked().returncode == 0
+        assert public_statuses(anybody, f"https://localhost:{proxy.stream_port}") == {404}
+        asyncio.run(main(proxy.url))
 
 
 # ---- Redis and Sentinel

@@ -18,13 +18,12 @@ from end_to_end.times import wait_until
 from redis_server import missing
 
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "README.md").read_text("utf-8")
 PORTS = dict(zip((8765, 8766, 8775, 8776, 6379), free_ports(5), strict=True))
 
 
-def blocks(heading: str, language: str) -> list[str]:
-    """The blocks of code under a heading of the README, for ports that are free."""
-    text = re.search(rf"^## {heading}\n(.*?)^## ", TEXT, re.MULTILINE | re.DOTALL)
+def blocks(heading: str, language: str, document: str = "README.md") -> list[str]:
+    """The blocks of code under a heading of a document, for ports that are free."""
+    text = re.search(rf"^## {heading}\n(.*?)^## ", (ROOT / document).read_text("utf-8"), re.MULTILINE | re.DOTALL)
     assert text
     found: list[str] = re.findall(rf"^```{language}\n(.*?)^```", text[1], re.MULTILINE | re.DOTALL)
     return [moved(block) for block in found]
@@ -113,7 +112,7 @@ def test_the_first_steps_do_what_the_readme_says(shell: Shell):
     shell.type(publish)
     wait_until(lambda: "status 200" in shell.said(), "the same again is no new alert")
     wait_until(lambda: '"type":"alert"' in shell.said(), "the subscriber is told")
-    shell.type(blocks("Several nodes", "sh")[0])
+    shell.type(blocks("Two nodes on this machine", "sh", "docs/operations.md")[0])
     for port in (8766, 8776):
         wait_until(lambda port=port: is_ready(PORTS[port]), "both nodes are ready")  # type: ignore[misc]
     shell.type(publish.replace(str(PORTS[8766]), str(PORTS[8776])))
