@@ -215,5 +215,6 @@ class Office:
 
 def _is_complete(item: Item, form: Form) -> bool:
     """Whether there is enough for the node to judge."""
-    has_place = None not in (form["lat"], form["lng"], form["radius_m"])
-    return has_place and bool(form["category"]) and item.sighting.incident.occurred_at is not None
+    ring = form["ring"]
+    is_whole = None not in (form["lat"], form["lng"], form["radius_m"]) if ring is None else len(ring) > 2
+    return is_whole and bool(form["category"]) and item.sighting.incident.occurred_at is not None

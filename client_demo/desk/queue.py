@@ -38,7 +38,8 @@ NO_NATURE = "Nature not told"
 SKEW_MS = 60_000  # protocol, section 3
 MOST_NUMBER = 1e9
 TEXT_FIELDS = ("headline", "description", "category", "severity")
-NUMBER_FIELDS = ("lat", "lng", "radius_m")
+NUMBER_FIELDS = ("lat", "lng", "radius_m")  # of a circle
+MOST_CORNERS = 2_499  # of a ring that is drawn (protocol, A16)
 PAST = {
     "publish": "approved",
     "revise": "revised",
@@ -280,10 +281,7 @@ class Queue:
             found.append(Trouble("category", "Choose a category."))
         if not item.revision:
             found += self._time_troubles(item, form["category"], now_ms)
-        if form["lat"] is None or form["lng"] is None:
-            found.append(Trouble("place", "Place the circle: the record has no coordinates."))
-        if form["radius_m"] is None:
-            found.append(Trouble("radius_m", "Say how far it reaches, in metres."))
+        found += _shape_troubles(form)
         if not form["confirmed"]:
             found += _text_troubles(form)
         return found
@@ -305,7 +303,6 @@ class Queue:
         occurred_at = item.sighting.incident.occurred_at
         assert occurred_at is not None
         alert = {key: form[key] for key in TEXT_FIELDS if form[key] or key != "description"}
-        shape = {"type": "circle", **{key: form[key] for key in NUMBER_FIELDS}}
         revision = {"revision": item.revision + 1} if item.revision else {}
         return {
             "id": item.alert_id,
@@ -314,7 +311,7 @@ class Queue:
             "status": self._status,
             "threat": "community",
             "occurred_at": format_time(occurred_at),
-            "area": [shape],
+            "area": [_shape(form)],
             "approval": _approval(by, now_ms),
         }
 
@@ -357,6 +354,24 @@ class Queue:
 def _rounded(degrees: float | None) -> float | None:
     """To a metre: the other digits of a feed say nothing."""
     return None if degrees is None else round(degrees, 5)
+
+
+def _shape_troubles(form: Form) -> Iterator[Trouble]:
+    if form.get("ring") is not None:
+        if len(form["ring"]) < 3:
+            yield Trouble("corners", "Draw three corners at least, or write them: latitude and longitude on each line.")
+        return
+    if form["lat"] is None or form["lng"] is None:
+        yield Trouble("place", "Place the circle: the record has no coordinates.")
+    if form["radius_m"] is None:
+        yield Trouble("radius_m", "Say how far it reaches, in metres.")
+
+
+def _shape(form: Form) -> dict[str, Any]:
+    """What is asked for: a circle, or the polygon that was drawn."""
+    if ring := form.get("ring"):
+        return {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}
+    return {"type": "circle", **{key: form[key] for key in NUMBER_FIELDS}}
 
 
 # ---- what the node answers ---------------------------------------------------------------------------------------
@@ -449,19 +464,39 @@ def _text_troubles(form: Form) -> Iterator[Trouble]:
 
 
 def read_form(sent: Mapping[str, Any]) -> Form:
-    """The form in a request of the page: texts, finite numbers or None, `confirmed`. Raises ValueError for others."""
+    """The form in a request of the page: texts, finite numbers or None, `confirmed`. Raises ValueError for others.
+
+    `ring` has the corners of a polygon, longitude and latitude, the last not the first; None where it is a circle.
+    """
     form: Form = {}
     for key in TEXT_FIELDS:
         form[key] = sent.get(key, "")
         require_text(key, form[key])
     for key in NUMBER_FIELDS:
         value = form[key] = sent.get(key)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise ValueError(f"{key}: a number is expected")
-        if isinstance(value, int | float) and not abs(value) < MOST_NUMBER:
-            raise ValueError(f"{key}: a number of at most {MOST_NUMBER:g} is expected")
+        if value is not None:
+            _require_number(key, value)
+    form["ring"] = None if sent.get("ring") is None else _read_ring(sent["ring"])
     form["confirmed"] = sent.get("confirmed") is True
     return form
+
+
+def _require_number(key: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{key}: a number is expected")
+    if not abs(value) < MOST_NUMBER:
+        raise ValueError(f"{key}: a number of at most {MOST_NUMBER:g} is expected")
+
+
+def _read_ring(ring: object) -> list[list[float]]:
+    if not isinstance(ring, list) or len(ring) > MOST_CORNERS:
+        raise ValueError(f"ring: a list of at most {MOST_CORNERS:,} corners is expected")
+    for corner in ring:
+        if not isinstance(corner, list) or len(corner) != 2:
+            raise ValueError("ring: corners of a longitude and a latitude are expected")
+        for number in corner:
+            _require_number("ring", number)
+    return ring
 
 
 def require_text(key: str, value: object) -> str:

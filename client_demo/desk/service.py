@@ -36,7 +36,7 @@ ANSWER_S = 3.0  # how long an answer waits for the node's
 TICK_S = 10.0
 PAGE = {
     "/": WEB / "desk" / "desk.html",
-    **beside("desk/desk.css", "desk/desk.js", "desk/form.js", "desk/list.js", "desk/map.js"),
+    **beside("desk/desk.css", "desk/desk.js", "desk/form.js", "desk/list.js", "desk/map.js", "desk/outline.js"),
     **SHARED,
     **MAP_LIBRARIES,
 }

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from client_demo.python.publisher import Refused
 
-FIELDS = ("headline", "description", "category", "severity", "place", "radius_m", "reason")
+FIELDS = ("headline", "description", "category", "severity", "place", "radius_m", "corners", "reason")
 
 
 class Trouble(NamedTuple):
@@ -19,6 +19,7 @@ class Trouble(NamedTuple):
 
 _POINTERS = (  # a JSON Pointer's beginning -> the field
     (re.compile(r"/area(/\d+)?/radius_m"), "radius_m"),
+    (re.compile(r"/area(/\d+)?/(coordinates|type)"), "corners"),
     (re.compile(r"/area"), "place"),
     (re.compile(r"/(headline|description|category|severity|reason)$"), r"\1"),
 )
@@ -32,6 +33,8 @@ _SENTENCES = {
     "not-yet": "By the record this has not happened yet. Check the feed's clock.",
     "not-approved": "It can't be approved for a time before it happened. Check this computer's clock and the feed's.",
     "expiry-out-of-range": "Alerts of this category would end too early for this. Choose one that lasts longer.",
+    "shape-not-allowed": "This category takes circles only: a polygon would give an address away.",
+    "area-too-complex": "The outline has too many corners to be published. Draw it with fewer.",
     "alert-ended": "The alert has ended: it can't be revised or cancelled any more.",
     "unauthorized": "The desk's token is not accepted. It may have expired; whoever runs the desk has to renew it.",
     "insufficient-scope": "The desk's token may not publish. Whoever runs the desk has to replace it.",
@@ -74,6 +77,8 @@ def _field(pointer: str) -> str:
 def _sentence(slug: str, field: str, detail: str) -> str:
     if slug == "radius-out-of-range" and (bounds := _BOUNDS.search(detail)):
         lower, upper = (f"{float(bound):,.0f}" for bound in bounds.groups())
+        if field == "corners":
+            return f"From its middle to its farthest corner it must be {lower} to {upper} m in this category."
         return f"The radius must be {lower} to {upper} m for this category."
     if slug == "stale" and (age := _SECONDS.search(detail)):
         return f"This happened more than {span(int(age[1]))} ago. Alerts are for what is happening now."

@@ -194,6 +194,152 @@ def test_the_circle_is_moved_with_the_keyboard(desk: DeskProcess, show: Show) ->
     assert float(page.input_value("#lng")) > lng
 
 
+# ---- polygons --------------------------------------------------------------------------------------------------
+
+RIVERS = """
+name = "rivers"
+[categories]
+fire_structure = { title = "Structure fire", polygons = true, min_radius_m = 50 }
+arson = { title = "Arson" }
+"""
+
+
+@pytest.fixture
+def rivers(keys: Keys, tmp_path: Path) -> Iterator[Node]:  # noqa: F811
+    """A node where fires may have polygons."""
+    (tmp_path / "rivers.toml").write_text(RIVERS)
+    (tmp_path / "rivers").mkdir()
+    with Node(tmp_path / "rivers", keys, "--policy", str(tmp_path / "rivers.toml")) as started:
+        yield started
+
+
+@pytest.fixture
+def river_desk(rivers: Node, tmp_path: Path, spot: tuple[float, float]) -> Iterator[DeskProcess]:
+    """A desk of that node with a fire."""
+    feed = write_feed(tmp_path / "feed.csv", [row("FIRE", "Structure fire", spot)])
+    with DeskProcess(tmp_path, rivers, feed, "--as-recorded") as process:
+        yield process
+
+
+@pytest.fixture
+def drawing(river_desk: DeskProcess, show: Show) -> Shown:
+    """That desk with the fire open, and a polygon chosen."""
+    shown = opened(show(river_desk.link("ann")), "Structure fire")
+    shown.page.locator(".handle-centre").hover()  # which waits until the map stands still
+    shown.page.select_option("#shape", "polygon")
+    return shown
+
+
+def press_map(shown: Shown, *points: tuple[float, float]) -> None:
+    """Press the map at these shares of its width and height."""
+    box = shown.page.locator("#map").bounding_box()
+    assert box
+    for x, y in points:
+        shown.page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
+
+
+def corners(shown: Shown) -> list[str]:
+    """The corners in the form, a line each."""
+    return shown.page.input_value("#corners").splitlines()
+
+
+QUAD = [(0.25, 0.25), (0.75, 0.3), (0.7, 0.75), (0.3, 0.7)]
+
+
+def test_a_polygon_is_drawn_dragged_and_published(
+    drawing: Shown,
+    rivers: Node,
+    join: Callable[..., Session],  # noqa: F811
+) -> None:
+    """Press by press; what is published is what was drawn, and who is inside hears it."""
+    assert corners(drawing) == []
+    press_map(drawing, *QUAD[:2])
+    drawing.has("#corners-trouble", "Draw three corners")
+    may_not_approve(drawing)
+    press_map(drawing, *QUAD[2:])
+    assert len(corners(drawing)) == 4
+    may_approve(drawing)
+    drawing.has("#preview-note", "Published: this polygon of 4 corners")
+    before = corners(drawing)
+    handle = drawing.page.locator(".handle-corner").nth(1)
+    handle.hover()
+    box = handle.bounding_box()
+    assert box
+    drawing.page.mouse.down()
+    drawing.page.mouse.move(box["x"] + 40, box["y"] - 10, steps=4)
+    drawing.page.mouse.up()
+    after = corners(drawing)
+    assert [each == other for each, other in zip(before, after, strict=True)] == [True, False, True, True]
+    may_approve(drawing)
+    drawing.picture("desk-polygon")
+    drawn = {tuple(map(float, line.split(", "))) for line in after}
+    phone = join(rivers, place((sum(lat for lat, _ in drawn) / 4, sum(lng for _, lng in drawn) / 4)))
+    drawing.page.click("#approve")
+    [shape] = heard(phone, 1)["area"]
+    assert {(lat, lng) for lng, lat in shape["coordinates"][0]} == drawn
+    drawing.has("#history", "by ann at")
+    assert len(corners(drawing)) == 4  # and can be revised
+
+
+def test_a_polygon_is_edited_with_the_keyboard(drawing: Shown) -> None:
+    """Arrow keys move a corner, Delete takes it away, Enter between two adds one."""
+    page = drawing.page
+    press_map(drawing, *QUAD)
+    before = corners(drawing)
+    page.focus(".handle-corner >> nth=0")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Shift+ArrowLeft")
+    moved = corners(drawing)
+    assert moved[1:] == before[1:]
+    (lat, lng), (was_lat, was_lng) = (tuple(map(float, each[0].split(", "))) for each in (moved, before))
+    assert lat > was_lat
+    assert lng < was_lng
+    page.keyboard.press("Delete")
+    assert corners(drawing) == moved[1:]
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')").startswith("Corner 1 of 3")
+    page.focus(".handle-between >> nth=0")
+    page.keyboard.press("Enter")
+    assert len(corners(drawing)) == 4
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')").startswith("Corner 2 of 4")
+    assert drawing.violations() == []
+
+
+def test_a_polygon_can_be_written(drawing: Shown) -> None:
+    """A line for each corner, closed or not; a crossed one is refused in words, with the field marked."""
+    points = corners_around(drawing)
+    drawing.page.fill("#corners", "\n".join([points[0], points[2], points[1], points[3]]))
+    drawing.has("#corners-trouble", "Must not cross or touch itself")
+    assert drawing.page.get_attribute("#corners", "aria-invalid") == "true"
+    may_not_approve(drawing)
+    drawing.page.fill("#corners", "\n".join([*points, points[0]]))
+    drawing.has("#preview-note", "of 4 corners")
+    may_approve(drawing)
+
+
+def corners_around(shown: Shown) -> list[str]:
+    """Four corners round the place of the record."""
+    lat, lng = (float(shown.page.input_value(f"#{name}")) for name in ("lat", "lng"))
+    return [f"{lat + y:.4f}, {lng + x:.4f}" for x, y in ((-0.01, -0.01), (0.01, -0.01), (0.01, 0.01), (-0.01, 0.01))]
+
+
+def test_a_category_that_takes_no_polygons_says_so(drawing: Shown) -> None:
+    """Another category may be chosen after it was drawn: the node refuses it, and a circle can be chosen again."""
+    press_map(drawing, *QUAD)
+    drawing.page.select_option("#category", "arson")
+    drawing.has("#corners-trouble", "This category takes circles only")
+    drawing.page.select_option("#shape", "circle")
+    may_approve(drawing)
+    assert drawing.page.locator("#shape-row").is_hidden()
+    assert drawing.page.locator("#corners-row").is_hidden()
+
+
+def test_where_no_polygon_is_taken_none_is_offered(desk: DeskProcess, show: Show) -> None:
+    """The built-in policy has circles alone."""
+    shown = opened(show(desk.link("ann")), "Structure fire")
+    may_approve(shown)
+    assert shown.page.locator("#shape-row").is_hidden()
+
+
 # ---- has it been seen? ---------------------------------------------------------------------------------------------
 
 WIDTHS = [(1280, 800), (1024, 768), (768, 1024), (390, 844)]
@@ -231,12 +377,12 @@ def test_a_circle_that_nobody_has_seen_cannot_be_approved(desk: DeskProcess, pho
     shown.page.locator("#lat").scroll_into_view_if_needed()
     shown.page.fill("#radius_m", "1500")
     shown.page.evaluate("document.getElementById('detail-body').scrollTo(0, 1e6)")
-    shown.has("#unseen", "You have not seen the circle")
+    shown.has("#unseen", "You have not seen the area")
     may_not_approve(shown)
     shown.page.evaluate("document.getElementById('detail-body').scrollTo(0, 1e6)")
     shown.page.fill("#radius_m", "1600")
     shown.page.evaluate("document.getElementById('detail-body').scrollTo(0, 1e6)")
-    shown.has("#unseen", "You have not seen the circle")
+    shown.has("#unseen", "You have not seen the area")
     assert shown.violations() == []
     shown.page.dblclick("#look")
     assert shown.page.evaluate(IS_SEEN)

@@ -31,7 +31,12 @@ pytestmark = pytest.mark.skipif(
 def node(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:  # noqa: F811
     """A node that allows the map's origin."""
     (port,) = free_ports(1)
-    with Node(tmp_path_factory.mktemp("map"), keys, "--origins", f"http://127.0.0.1:{port}") as started:
+    home = tmp_path_factory.mktemp("map")
+    (home / "policy.toml").write_text(
+        'name = "map"\n[categories]\nburglary = { title = "Burglary", polygons = true }\n'
+    )
+    options = ("--origins", f"http://127.0.0.1:{port}", "--policy", str(home / "policy.toml"))
+    with Node(home, keys, *options) as started:
         started.map_port = port  # type: ignore[attr-defined]
         yield started
 
@@ -130,6 +135,26 @@ def test_the_arrow_keys_move_the_marker_into_a_circle_and_out_again(url, show, p
     shown.has("#left", "Two kilometres east")
     assert "Two kilometres east" not in shown.text(AFFECTING)
     shown.has("#announce", "You have left the area")
+
+
+def test_a_polygon_is_drawn_and_felt_to_its_edge(url, show, publish):
+    """A band that bends round the place: outside in its bend, inside an arm of it. The page works it out (C4)."""
+    bend = [(-3000, -3000), (3000, -3000), (3000, -1500), (-1500, -1500), (-1500, 3000), (-3000, 3000)]
+    ring = [offset(*HOME, north, east)[::-1] for north, east in bend]
+    shape = {"type": "Polygon", "coordinates": [[*map(list, ring), list(ring[0])]]}
+    publish(headline="Along the river", area=shape)
+    shown = online(show(url))
+    shown.has(ELSEWHERE, "Burglary")
+    assert "Along the river" not in shown.text(AFFECTING)
+    assert shown.page.locator(".chip").count() == 1
+    shown.page.locator("#you").focus()
+    for _ in range(12):
+        shown.page.keyboard.press("Shift+ArrowDown")
+        shown.page.wait_for_timeout(150)
+        if "Along the river" in shown.text(AFFECTING):
+            break
+    shown.has(AFFECTING, "Along the river")
+    shown.picture("map-polygon")
 
 
 def test_who_tells_only_a_cell_is_told_all_the_same(url, show, publish):

@@ -1,16 +1,17 @@
 // One incident: what the feed says, the alert that is being written, and what people near would see.
 // A preview is asked of the node whenever something changes; only what it would accept can be approved, and only when the
-// circle that would be published has been on the screen: an area that nobody has looked at is nobody's decision.
+// area that would be published has been on the screen: one that nobody has looked at is nobody's decision.
 
 import { circleMap } from "/desk/map.js";
 import { ago, clock, counted, decided, greyed, isStale, span, stateWord } from "/desk/list.js";
 import { DRILLS, foreign, make } from "/shared/elements.js";
+import { isKnown } from "/shared/shapes.js";
 
 const TEXTS = ["headline", "description", "category", "severity"];
 const NUMBERS = ["radius_m", "lat", "lng"];
 const LIMITS = { headline: 140, description: 1000 };
 const PREVIEW_MS = 250;
-const GLANCE_MS = 600; // a circle has been seen when it was on the screen so long; longer than between two clicks of one
+const GLANCE_MS = 600; // an area has been seen when it was on the screen so long; longer than between two clicks of one
 const LOOK_AGAIN_MS = 15_000; // what could be published a while ago may be too old by now
 
 const by = (id) => document.getElementById(id);
@@ -23,9 +24,9 @@ export class Detail {
     this._drafts = new Map(); // item -> what its reviewer has typed, with the version that it was typed over
     this._asked = 0;
     this._good = null; // the form, as text, that the node would accept
-    this._seen = new Set(); // the circles, as text, that have been seen since the item was opened
+    this._seen = new Set(); // the shapes, as text, that have been seen since the item was opened
     this._notice = ""; // why the last decision came to nothing: stays until something else is done
-    this._map = circleMap({ container: "map", styleUrl, changed: (circle) => this._fromMap(circle), moved: () => this._glance() });
+    this._map = circleMap({ container: "map", styleUrl, changed: (shape) => this._fromMap(shape), moved: () => this._glance() });
     by("form").addEventListener("input", (event) => this._input(event.target));
     by("form").addEventListener("submit", (event) => this._submit(event));
     by("look").addEventListener("click", () => this._look());
@@ -73,13 +74,13 @@ export class Detail {
 
   /** Room for the published circle, too, which is not known yet: it is wider than what is asked for. */
   _inView() {
-    const asked = this._circle();
-    const circles = (this.item.published?.area ?? []).filter(isCircle);
-    return asked ? [...circles, this._withRoom(asked)] : circles;
+    const asked = this._shape() ?? this._circle();
+    const shapes = (this.item.published?.area ?? []).filter(isKnown);
+    return asked ? [...shapes, this._withRoom(asked)] : shapes;
   }
 
-  _withRoom(circle) {
-    return { ...circle, radius_m: circle.radius_m * 1.2 + 200 };
+  _withRoom(shape) {
+    return shape.type === "Polygon" ? shape : { ...shape, radius_m: shape.radius_m * 1.2 + 200 };
   }
 
   close() {
@@ -157,14 +158,41 @@ export class Detail {
     [...TEXTS, ...NUMBERS].forEach((name) => {
       by(name).value = form[name] ?? "";
     });
+    by("shape").value = form.ring ? "polygon" : "circle";
+    by("corners").value = lines(form.ring ?? []);
     this._count();
+  }
+
+  /** The fields of the shape that is chosen; a polygon can be chosen where the policy takes one. */
+  _shapes() {
+    const takes = this._desk().categories[by("category").value]?.polygons === true;
+    const isPolygon = this._ring() !== null;
+    by("shape-row").hidden = !takes && !isPolygon;
+    by("corners-row").hidden = !isPolygon;
+    document.querySelectorAll(".of-circle").forEach((row) => {
+      row.hidden = isPolygon;
+    });
+  }
+
+  /** The corners of a polygon, [lng, lat] each; null where a circle is chosen. What can't be read is no corner. */
+  _ring() {
+    return by("shape").value === "polygon" ? cornersIn(by("corners").value) : null;
   }
 
   /** The form as the service wants it; numbers that are none are null. */
   _form() {
     const texts = TEXTS.map((name) => [name, by(name).value]);
     const numbers = NUMBERS.map((name) => [name, by(name).value === "" ? null : by(name).valueAsNumber]);
-    return { ...Object.fromEntries([...texts, ...numbers]), confirmed: by("confirmed").checked };
+    return { ...Object.fromEntries([...texts, ...numbers]), ring: this._ring(), confirmed: by("confirmed").checked };
+  }
+
+  /** What is asked for, as soon as it is one. */
+  _shape() {
+    const ring = this._ring();
+    if (ring) {
+      return ring.length > 2 ? { type: "Polygon", coordinates: [[...ring, ring[0]]] } : null;
+    }
+    return this._circle();
   }
 
   _circle() {
@@ -180,7 +208,7 @@ export class Detail {
       by("confirmed").checked = false; // that was said of another text
     }
     this._changed();
-    this._isToFit = NUMBERS.includes(field.id);
+    this._isToFit = NUMBERS.includes(field.id) || field.id === "corners";
     this._fit([]);
   }
 
@@ -196,10 +224,14 @@ export class Detail {
     }
   }
 
-  _fromMap({ lat, lng, radius_m: radiusM }) {
-    by("lat").value = lat;
-    by("lng").value = lng;
-    by("radius_m").value = radiusM;
+  _fromMap({ lat, lng, radius_m: radiusM, ring }) {
+    if (ring) {
+      by("corners").value = lines(ring);
+    } else {
+      by("lat").value = lat;
+      by("lng").value = lng;
+      by("radius_m").value = radiusM;
+    }
     this._changed();
   }
 
@@ -248,44 +280,41 @@ export class Detail {
   _previewed({ area, expires_at: expiresAt }) {
     const form = this._form();
     this._area = area;
-    const circle = (area ?? []).find(isCircle);
+    const shape = (area ?? []).find(isKnown);
     const resolution = this._desk().categories[form.category]?.location_resolution;
     this._map.published(area, resolution);
-    this._fit(this._circles());
+    this._fit(this._shown());
     this._isToFit = false;
     this._glance();
     by("preview").dataset.severity = form.severity;
     by("preview").replaceChildren(...card(form, this._desk()));
-    by("preview-note").textContent = circle
-      ? `Published: a circle of ${metres(circle.radius_m)} round the middle of an H3 cell, so that it tells no address. ` +
-        `It ends at ${clock(Date.parse(expiresAt))}.`
-      : "";
+    by("preview-note").textContent = shape ? `${asPublished(shape)} It ends at ${clock(Date.parse(expiresAt))}.` : "";
   }
 
   // ---- has it been seen? -------------------------------------------------------------------------------------
 
-  /** The circles that would be published; as long as the node has not said, what is asked for. */
-  _circles() {
-    const circles = (this._area ?? []).filter(isCircle);
-    const asked = this._circle();
-    return circles.length || !asked ? circles : [asked];
+  /** The shapes that would be published; as long as the node has not said, what is asked for. */
+  _shown() {
+    const shapes = (this._area ?? []).filter(isKnown);
+    const asked = this._shape();
+    return shapes.length || !asked ? shapes : [asked];
   }
 
   get _isSeen() {
-    return this._seen.has(JSON.stringify(this._circles()));
+    return this._seen.has(JSON.stringify(this._shown()));
   }
 
-  /** If the circles are on the screen now and still are a moment later, they have been seen. */
+  /** If the shapes are on the screen now and still are a moment later, they have been seen. */
   _glance() {
     clearTimeout(this._glancing);
     if (!this.item || !this._isEditable || this._isSeen) {
       return;
     }
-    const circles = this._circles();
-    if (!document.hidden && this._map.isSeen(circles)) {
+    const shapes = this._shown();
+    if (!document.hidden && this._map.isSeen(shapes)) {
       this._glancing = setTimeout(() => {
-        if (!document.hidden && this.item && this._map.isSeen(circles)) {
-          this._seen.add(JSON.stringify(circles));
+        if (!document.hidden && this.item && this._map.isSeen(shapes)) {
+          this._seen.add(JSON.stringify(shapes));
           this._buttons();
         }
       }, GLANCE_MS);
@@ -293,10 +322,10 @@ export class Detail {
     this._buttons();
   }
 
-  /** Bring the map, and the circles on it, before the reviewer's eyes. */
+  /** Bring the map, and the shapes on it, before the reviewer's eyes. */
   _look() {
     by("map").scrollIntoView({ block: "center" });
-    this._map.fit(this._circles());
+    this._map.fit(this._shown());
     by("title").focus({ preventScroll: true }); // the button that was pressed goes away
     this._glance();
   }
@@ -304,22 +333,22 @@ export class Detail {
   _resized() {
     this._map.resize();
     this._isToFit = true;
-    this._fit(this._circles());
+    this._fit(this._shown());
     this._glance();
   }
 
   /** Numbers, unlike hands, may put a circle where the map does not reach: then it follows, until the node has answered. */
   _fit(published) {
-    const asked = this._circle();
-    const circles = [...published, ...(asked ? [asked] : [])];
-    if (this._isToFit && this.item && !this._map.holds(circles)) {
+    const asked = this._shape();
+    const shapes = [...published, ...(asked ? [asked] : [])];
+    if (this._isToFit && this.item && !this._map.holds(shapes)) {
       this._map.fit([...published, ...(asked ? [this._withRoom(asked)] : [])]);
     }
   }
 
   _troubles(troubles) {
     const said = (name) => troubles.filter(({ field }) => field === name).map(({ text }) => text);
-    for (const name of ["headline", "description", "category", "severity", "place", "radius_m", "reason"]) {
+    for (const name of ["headline", "description", "category", "severity", "place", "radius_m", "corners", "reason"]) {
       by(`${name}-trouble`).replaceChildren(...said(name).map((text) => foreign("span", text)));
       const fields = name === "place" ? [by("lat"), by("lng")] : [by(name)];
       fields.forEach((field) => field.setAttribute("aria-invalid", String(said(name).length > 0)));
@@ -333,8 +362,10 @@ export class Detail {
 
   _draw() {
     this._map.repaint(by("severity").value || "moderate");
-    this._map.show(this.item.locked ? null : this._circle(), { editable: this._isEditable, radiusM: Number(by("radius_m").value) || 800 });
-    this._map.others(this._others().filter(({ id }) => id !== this.item.id).flatMap(({ published }) => published.area.filter(isCircle)));
+    this._shapes();
+    const [editable, radiusM] = [this._isEditable, Number(by("radius_m").value) || 800];
+    this._map.show(this.item.locked ? null : this._circle(), { editable, radiusM, ring: this.item.locked ? null : this._ring() });
+    this._map.others(this._others().filter(({ id }) => id !== this.item.id).flatMap(({ published }) => published.area.filter(isKnown)));
   }
 
   // ---- decisions ---------------------------------------------------------------------------------------------
@@ -348,9 +379,9 @@ export class Detail {
     by("approve").textContent = live ? `Publish revision ${item.revision + 1}` : what ? `Approve as ${what.toLowerCase()}` : "Approve and publish";
     const isReady = this._isEditable && this._good === JSON.stringify(this._form()) && (!live || isNew);
     by("approve").disabled = !isReady || !this._isSeen;
-    const isHidden = isReady && !this._isSeen && !this._map.isSeen(this._circles());
+    const isHidden = isReady && !this._isSeen && !this._map.isSeen(this._shown());
     by("look").hidden = !isHidden;
-    by("unseen").textContent = isHidden ? "You have not seen the circle that would be published." : "";
+    by("unseen").textContent = isHidden ? "You have not seen the area that would be published." : "";
   }
 
   approve() {
@@ -425,9 +456,31 @@ export class Detail {
 }
 
 const isReason = (draft) => "reason" in draft; // of a cancel; else it is a form
-const isCircle = (shape) => shape.type === "circle";
 const metres = (m) => (m < 1000 ? `${m} m` : `${(m / 1000).toFixed(m % 1000 ? 2 : 0)} km`);
-const sorted = (form) => Object.fromEntries([...TEXTS, ...NUMBERS].map((name) => [name, form[name] ?? (NUMBERS.includes(name) ? null : "")]));
+const sorted = (form) => ({
+  ...Object.fromEntries([...TEXTS, ...NUMBERS].map((name) => [name, form[name] ?? (NUMBERS.includes(name) ? null : "")])),
+  ring: form.ring ?? null,
+});
+
+/** Corners as people write them: latitude and longitude, a line each. */
+const lines = (ring) => ring.map(([lng, lat]) => `${lat}, ${lng}`).join("\n");
+
+/** The corners that are written so; a line that is none is passed over, and so is a last one that repeats the first. */
+function cornersIn(text) {
+  const numbers = text.split("\n").map((line) => /^\s*(-?\d+(?:\.\d+)?)[\s,;]+(-?\d+(?:\.\d+)?)\s*$/.exec(line));
+  const ring = numbers.filter(Boolean).map(([, lat, lng]) => [Number(lng), Number(lat)]);
+  const isClosed = ring.length > 3 && ring[0].every((number, axis) => number === ring.at(-1)[axis]);
+  return isClosed ? ring.slice(0, -1) : ring;
+}
+
+/** What is published, in a sentence. */
+function asPublished(shape) {
+  if (shape.type === "circle") {
+    return `Published: a circle of ${metres(shape.radius_m)} round the middle of an H3 cell, so that it tells no address.`;
+  }
+  const beyond = shape.buffer_m ? `, and ${metres(shape.buffer_m)} around it` : "";
+  return `Published: this polygon of ${shape.coordinates[0].length - 1} corners as it stands${beyond}. It hides no address.`;
+}
 
 function option(value, text) {
   const element = make("option", "", text);

@@ -1,9 +1,10 @@
-// The circle on a map: what is asked for, with handles to drag, and what would be published. The numbers in the form
+// The area on a map: what is asked for, with handles to drag, and what would be published. The numbers in the form
 // say the same and can be used instead.
 
 import { Map as GlMap, Marker, NavigationControl, ScaleControl } from "/npm/maplibre-gl/dist/maplibre-gl.mjs";
 import { latLngToCell } from "/npm/h3-js/dist/browser/h3-js.es.js";
-import { cellPolygon, cellsWithin, circlePolygon, collection, resolutionAt } from "/shared/shapes.js";
+import { Outline } from "/desk/outline.js";
+import { cellPolygon, cellsWithin, circlePolygon, collection, isKnown, resolutionAt, shapePolygon, unwrapped } from "/shared/shapes.js";
 import { creditsOf } from "/shared/credits.js";
 import { make } from "/shared/elements.js";
 
@@ -53,7 +54,10 @@ export function circleMap(options) {
 }
 
 class CircleMap {
-  /** `changed({lat, lng, radius_m})` is called while somebody drags, `moved()` when the map shows something else. */
+  /**
+   * `changed({lat, lng, radius_m})` or `changed({ring})` is called while somebody drags, `moved()` when the map shows
+   * something else.
+   */
   constructor({ container, styleUrl, changed, moved }) {
     this._changed = changed;
     this._hasStreets = Boolean(styleUrl);
@@ -83,8 +87,9 @@ class CircleMap {
     this._edge = this._handle("handle-edge", "Edge of the circle: the arrow keys change the radius", ([east, south], px) => this._stretch((east - south) * px));
     this._centre.on("drag", () => this._move(this._centre.getLngLat()));
     this._edge.on("drag", () => this._resize(distanceM(this._circle, this._edge.getLngLat())));
-    // Until something is placed, a press on the map places it.
-    this.map.on("click", ({ lngLat }) => this._isEditable && this._circle === null && this._move(lngLat));
+    this._outline = new Outline(this.map, (...options) => this._handle(...options), (ring) => this._redrawn(ring));
+    // Until something is placed, a press on the map places it; each press is a corner more of a polygon.
+    this.map.on("click", ({ lngLat }) => this._pressed(lngLat));
     this.map.on("moveend", () => this._grid());
     this.map.on("idle", moved); // all that is to be seen has been drawn
     this.map.once("style.load", () => this._begin());
@@ -142,29 +147,31 @@ class CircleMap {
 
   // ---- what is shown -----------------------------------------------------------------------------------------
 
-  /** Show the circle that is asked for, or nothing (null); `radiusM` is what a new one would have. */
-  show(circle, { editable, radiusM }) {
-    this._circle = circle && { ...circle };
+  /** Show the circle that is asked for, or nothing (null); `radiusM` is what a new one would have; or a polygon's `ring`. */
+  show(circle, { editable, radiusM, ring = null }) {
+    this._ring = ring;
+    this._circle = ring ? null : circle && { ...circle };
     this._radiusM = circle?.radius_m ?? radiusM;
     this._isEditable = editable;
     this._draw();
   }
 
-  /** Show what would be, or is, published: circles, and the cell in whose middle the centre lies. */
+  /** Show what would be, or is, published: shapes, and the cell in whose middle the centre of a circle lies. */
   published(area, resolution = 9) {
-    const circles = (area ?? []).filter((shape) => shape.type === "circle");
-    this._set("published", circles.map((circle) => circlePolygon(circle, {})));
+    const shapes = (area ?? []).filter(isKnown);
+    const circles = shapes.filter((shape) => shape.type === "circle");
+    this._set("published", shapes.map((shape) => shapePolygon(shape, {})));
     this._set("cell", circles.map((circle) => cellPolygon(latLngToCell(circle.lat, circle.lng, resolution), {})));
   }
 
-  /** The circles of other live alerts. */
-  others(circles) {
-    this._set("others", circles.map((circle) => circlePolygon(circle, {})));
+  /** The shapes of other live alerts. */
+  others(shapes) {
+    this._set("others", shapes.map((shape) => shapePolygon(shape, {})));
   }
 
-  /** Bring what is shown into view; without a circle, the others, if there are any. */
-  fit(circles) {
-    const points = circles.flatMap((circle) => circlePolygon(circle).geometry.coordinates[0]);
+  /** Bring these shapes into view. */
+  fit(shapes) {
+    const points = shapes.flatMap((shape) => shapePolygon(shape).geometry.coordinates[0]);
     if (points.length) {
       const [lngs, lats] = [points.map(([lng]) => lng), points.map(([, lat]) => lat)];
       const padding = Math.min(48, this.map.getContainer().clientHeight / 10);
@@ -172,32 +179,33 @@ class CircleMap {
     }
   }
 
-  /** Whether all of these circles lie on the map, and none is a mere dot. */
-  holds(circles) {
+  /** Whether all of these shapes lie on the map, and none is a mere dot. */
+  holds(shapes) {
     const { clientWidth: width, clientHeight: height } = this.map.getContainer();
-    return this._boxes(circles).every(
-      ({ left, right, top, bottom }) => left >= 0 && right <= width && top >= 0 && bottom <= height && right - left >= LEAST_PX,
+    return this._boxes(shapes).every(
+      ({ left, right, top, bottom }) =>
+        left >= 0 && right <= width && top >= 0 && bottom <= height && Math.max(right - left, bottom - top) >= LEAST_PX,
     );
   }
 
-  /** Whether somebody who looks at the screen sees all of these circles: drawn, and in no part hidden by scrolling. */
-  isSeen(circles) {
+  /** Whether somebody who looks at the screen sees all of these shapes: drawn, and in no part hidden by scrolling. */
+  isSeen(shapes) {
     const frame = this.map.getContainer();
     const { left, top } = frame.getBoundingClientRect();
     const seen = visible(frame);
     return (
       this._isReady === true &&
-      this.holds(circles) &&
-      this._boxes(circles).every(
+      this.holds(shapes) &&
+      this._boxes(shapes).every(
         (box) => left + box.left >= seen.left && left + box.right <= seen.right && top + box.top >= seen.top && top + box.bottom <= seen.bottom,
       )
     );
   }
 
-  /** Where circles are on the map, in pixels from its corner. */
-  _boxes(circles) {
-    return circles.map((circle) => {
-      const corners = circlePolygon(circle).geometry.coordinates[0].map((corner) => this.map.project(corner));
+  /** Where shapes are on the map, in pixels from its corner. */
+  _boxes(shapes) {
+    return shapes.map((shape) => {
+      const corners = shapePolygon(shape).geometry.coordinates[0].map((corner) => this.map.project(corner));
       const [xs, ys] = [corners.map(({ x }) => x), corners.map(({ y }) => y)];
       return { left: Math.min(...xs), right: Math.max(...xs), top: Math.min(...ys), bottom: Math.max(...ys) };
     });
@@ -205,7 +213,8 @@ class CircleMap {
 
   _draw() {
     const circle = this._circle;
-    this._set("requested", circle ? [circlePolygon(circle, {})] : []);
+    this._set("requested", this._ring ? drawn(this._ring) : circle ? [circlePolygon(circle, {})] : []);
+    this._outline.show(this._ring ?? [], this._isEditable);
     for (const [handle, at] of [[this._centre, circle], [this._edge, circle && east(circle)]]) {
       if (circle && this._isEditable) {
         handle.setLngLat([at.lng, at.lat]);
@@ -218,11 +227,19 @@ class CircleMap {
 
   // ---- handles -----------------------------------------------------------------------------------------------
 
-  _handle(name, label, step) {
+  /** A handle: `step(direction, px)` for the arrow keys, `keys` says what others do. */
+  _handle(name, label, step, keys = {}) {
     const element = make("button", `handle ${name}`);
     element.type = "button";
     element.setAttribute("aria-label", label);
+    element.addEventListener("click", (event) => event.stopPropagation()); // or the map is pressed too
     element.addEventListener("keydown", (event) => {
+      if (keys[event.key] && !event.altKey && !event.ctrlKey && !event.metaKey) {
+        event.preventDefault();
+        event.stopPropagation();
+        keys[event.key]();
+        return;
+      }
       const direction = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] }[event.key];
       if (direction && !event.altKey && !event.ctrlKey && !event.metaKey) {
         event.preventDefault();
@@ -231,6 +248,20 @@ class CircleMap {
       }
     });
     return new Marker({ element, draggable: true });
+  }
+
+  _pressed(lngLat) {
+    if (this._isEditable && this._ring) {
+      this._outline.add(lngLat);
+    } else if (this._isEditable && this._circle === null) {
+      this._move(lngLat);
+    }
+  }
+
+  _redrawn(ring) {
+    this._ring = ring;
+    this._draw();
+    this._changed({ ring });
   }
 
   _nudge(x, y) {
@@ -279,6 +310,14 @@ function distanceM(a, b) {
   const half = (angle) => Math.sin((angle * rad) / 2) ** 2;
   const square = half(b.lat - a.lat) + Math.cos(a.lat * rad) * Math.cos(b.lat * rad) * half(b.lng - a.lng);
   return 2 * EARTH_RADIUS_M * Math.asin(Math.min(1, Math.sqrt(square)));
+}
+
+/** A ring that is being drawn: a line, as long as it has too few corners. */
+function drawn(ring) {
+  if (ring.length > 2) {
+    return [shapePolygon({ type: "Polygon", coordinates: [[...ring, ring[0]]] }, {})];
+  }
+  return [{ type: "Feature", properties: {}, geometry: { type: "LineString", coordinates: unwrapped(ring) } }];
 }
 
 /** The easternmost point of a circle, near enough to put a handle there. */

@@ -5,7 +5,8 @@ import { Geocast, distanceM } from "/geocast/geocast.js";
 import { themeButton } from "/shared/theme.js";
 import * as h3 from "/npm/h3-js/dist/browser/h3-js.es.js";
 import { arrange, card, distance, row, tick, timeLeft } from "/map/list.js";
-import { circlesOf, Scene } from "/map/scene.js";
+import { Scene, shapesOf } from "/map/scene.js";
+import { middle } from "/shared/shapes.js";
 
 const COARSE_RESOLUTION = 8;
 const MOVE_EVERY_MS = 250; // while the marker is dragged; the server takes ten messages a second
@@ -108,7 +109,7 @@ function show() {
 
 /** How far it is to the nearest middle; empty where that means nothing. */
 function away(alert) {
-  const near = place ? circlesOf(alert).map((circle) => distanceM(place, circle)) : [];
+  const near = place ? shapesOf(alert).map((shape) => distanceM(place, middle(shape))) : [];
   return near.length ? distance(Math.min(...near)) : "";
 }
 
@@ -127,9 +128,9 @@ function line(alert) {
 }
 
 function open(alert) {
-  const [circle] = circlesOf(alert);
-  if (circle) {
-    scene.go(circle);
+  const [shape] = shapesOf(alert);
+  if (shape) {
+    scene.go(middle(shape));
   }
 }
 
@@ -273,13 +274,13 @@ function fanOutProgress({ title, severity, told, last_ms: lastMs }) {
 
 /** Look at where things are, unless somebody looks elsewhere by now. */
 function look(cells = []) {
-  const circles = published.alerts.flatMap(circlesOf);
-  if (!isFree || (!circles.length && !cells.length)) {
+  const shapes = published.alerts.flatMap(shapesOf);
+  if (!isFree || (!shapes.length && !cells.length)) {
     return;
   }
-  scene.fit([...circles, ...(place ? [{ ...place, radius_m: AROUND_M }] : [])], cells);
-  if (!place && circles.length) {
-    const [{ lat, lng }] = circles;
+  scene.fit([...shapes, ...(place ? [{ ...place, radius_m: AROUND_M }] : [])], cells);
+  if (!place && shapes.length) {
+    const { lat, lng } = middle(shapes[0]);
     scene.place({ lat, lng });
     moved({ lat, lng }, true);
   }

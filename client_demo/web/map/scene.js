@@ -1,11 +1,11 @@
-// The map itself: outlines, grid, simulated subscribers, circles, and your own place. What it shows it is told; it
+// The map itself: outlines, grid, simulated subscribers, areas, and your own place. What it shows it is told; it
 // knows no server. Colours come from the style sheet, so that there is one place for them.
 
 import { Map as GlMap, Marker, NavigationControl, ScaleControl } from "/npm/maplibre-gl/dist/maplibre-gl.mjs";
 import feature from "/npm/topojson-client/src/feature.js";
 import mesh from "/npm/topojson-client/src/mesh.js";
 import { creditsOf } from "/shared/credits.js";
-import { cellPolygon, cellsWithin, circlePolygon, coarser, collection, resolutionAt } from "/shared/shapes.js";
+import { cellPolygon, cellsWithin, coarser, collection, isKnown, middle, resolutionAt, shapePolygon } from "/shared/shapes.js";
 import { foreign, make } from "/shared/elements.js";
 import { isDark } from "/shared/theme.js";
 import { countingDown, isSoon, remaining } from "/map/list.js";
@@ -162,9 +162,9 @@ export class Scene {
 
   // ---- where one looks ---------------------------------------------------------------------------------------
 
-  /** Show these circles, and the cells but for the outermost. */
-  fit(circles, cells) {
-    const points = circles.flatMap((circle) => circlePolygon(circle).geometry.coordinates[0]);
+  /** Show these shapes, and the cells but for the outermost. */
+  fit(shapes, cells) {
+    const points = shapes.flatMap((shape) => shapePolygon(shape).geometry.coordinates[0]);
     const outskirts = cells.map((cell) => cellPolygon(cell).geometry.coordinates[0][0]);
     const range = (axis) => {
       const sorted = outskirts.map((point) => point[axis]).sort((a, b) => a - b);
@@ -299,8 +299,8 @@ export class Scene {
       "circles",
       collection(
         ranked.flatMap(({ alert, affected }) =>
-          circlesOf(alert).map((circle) =>
-            circlePolygon(circle, { severity: alert.severity, status: alert.status, affecting: affected }),
+          shapesOf(alert).map((shape) =>
+            shapePolygon(shape, { severity: alert.severity, status: alert.status, affecting: affected }),
           ),
         ),
       ),
@@ -315,15 +315,16 @@ export class Scene {
   }
 
   _chip({ alert, affected }, now, open) {
-    const [circle] = circlesOf(alert);
+    const [shape] = shapesOf(alert);
     const version = `${alert.revision} ${affected}`;
     if (this._chips.get(alert.id)?.version === version) {
       return;
     }
     this._dropChip(alert.id);
-    if (!circle) {
+    if (!shape) {
       return;
     }
+    const { lat, lng } = middle(shape);
     const element = countingDown(make("div", "chip"), alert);
     element.setAttribute("aria-hidden", "true"); // the lists say it
     element.classList.toggle("chip-affecting", affected);
@@ -344,7 +345,7 @@ export class Scene {
       open(alert);
     });
     element.toggleAttribute("data-soon", isSoon(alert, now));
-    const marker = new Marker({ element }).setLngLat([circle.lng, circle.lat]);
+    const marker = new Marker({ element }).setLngLat([lng, lat]);
     marker.addTo(this.map);
     const width = Math.min(LABEL_PX.most, this._pen.measureText(alert.title).width + LABEL_PX.padding);
     this._chips.set(alert.id, { marker, element, version, width, order: rank({ alert, affected }) });
@@ -427,8 +428,8 @@ export class Scene {
 }
 
 /** The shapes that can be drawn; an alert without any is in the lists all the same. */
-export function circlesOf(alert) {
-  return alert.area.filter((shape) => shape.type === "circle");
+export function shapesOf(alert) {
+  return alert.area.filter(isKnown);
 }
 
 /** A box of this size with this middle. */

@@ -44,11 +44,44 @@ export function circlePolygon(circle, properties) {
   return polygon(ring, properties);
 }
 
+/** Whether this is a shape that can be drawn. */
+export const isKnown = ({ type }) => type === "circle" || type === "Polygon";
+
+/** A circle, or a polygon as it is published or asked for: its ring. (Its buffer is told in words.) */
+export function shapePolygon(shape, properties) {
+  return shape.type === "Polygon" ? polygon(unwrapped(shape.coordinates[0]), properties) : circlePolygon(shape, properties);
+}
+
+/** Across the antimeridian corners must not jump to the other side of the map. */
+export function unwrapped(ring) {
+  let before = ring[0]?.[0] ?? 0;
+  return ring.map(([lng, lat]) => [(before = lng + 360 * Math.round((before - lng) / 360)), lat]);
+}
+
+/** The middle of a shape, from which distances to it are counted, and how far it reaches from there. */
+export function middle(shape) {
+  if (shape.type !== "Polygon") {
+    return { lat: shape.lat, lng: shape.lng, radius_m: shape.radius_m };
+  }
+  const corners = shape.coordinates[0].slice(1).map(([lng, lat]) => vector(lat, lng));
+  const sum = [0, 1, 2].map((axis) => corners.reduce((total, corner) => total + corner[axis], 0));
+  const length = Math.hypot(...sum) || 1;
+  const [x, y, z] = sum.map((each) => each / length);
+  const farthest = Math.max(...corners.map((corner) => Math.hypot(corner[0] - x, corner[1] - y, corner[2] - z)));
+  return {
+    lat: degrees(Math.atan2(z, Math.hypot(x, y))),
+    lng: degrees(Math.atan2(y, x)),
+    radius_m: 2 * EARTH_RADIUS_M * Math.asin(Math.min(1, farthest / 2)) + (shape.buffer_m ?? 0),
+  };
+}
+
+function vector(lat, lng) {
+  const [phi, theta] = [radians(lat), radians(lng)];
+  return [Math.cos(phi) * Math.cos(theta), Math.cos(phi) * Math.sin(theta), Math.sin(phi)];
+}
+
 export function cellPolygon(cell, properties) {
-  const ring = cellToBoundary(cell, true); // [lng, lat], closed
-  const [first] = ring[0];
-  // Across the antimeridian corners must not jump to the other side of the map.
-  return polygon(ring.map(([lng, lat]) => [lng + 360 * Math.round((first - lng) / 360), lat]), properties);
+  return polygon(unwrapped(cellToBoundary(cell, true)), properties); // [lng, lat], closed
 }
 
 /** The resolution whose cells are of a good size at this zoom; null when they would only be a texture. */

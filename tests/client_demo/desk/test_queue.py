@@ -198,6 +198,24 @@ def test_an_incident_is_stale_one_millisecond_after_its_categorys_time():
     assert approve(queue, item, now=NOW)
 
 
+def test_a_polygon_that_was_drawn_is_asked_for_instead_of_the_circle():
+    """Its ring is closed for the node (protocol, A16); where the circle would be says nothing then."""
+    queue, item = one()
+    ring = [[-96.81, 32.77], [-96.78, 32.77], [-96.78, 32.79]]
+    assert approve(queue, item, ring=ring, lat=None, radius_m=None)
+    assert item.pending.body["area"] == [{"type": "Polygon", "coordinates": [[*ring, ring[0]]]}]
+    assert Item.from_map(json.loads(json.dumps(item.to_map()))).draft["ring"] == ring
+
+
+@pytest.mark.parametrize("ring", [[], [[-96.81, 32.77]], [[-96.81, 32.77], [-96.78, 32.77]]])
+def test_a_polygon_of_too_few_corners_is_not_approved(ring):
+    """Nor is the circle asked for in its place."""
+    queue, item = one()
+    with pytest.raises(NotAllowed) as refusal:
+        approve(queue, item, ring=ring)
+    assert [trouble.field for trouble in refusal.value.troubles] == ["corners"]
+
+
 def test_words_that_read_like_an_address_can_be_confirmed():
     """ "2 men on Elm Street" is none."""
     queue, item = one()
@@ -206,7 +224,22 @@ def test_words_that_read_like_an_address_can_be_confirmed():
 
 @pytest.mark.parametrize(
     "changes",
-    [{"headline": 7}, {"headline": "\ud800"}, {"lat": "1"}, {"radius_m": True}, {"lng": float("nan")}, {"lat": 1e300}],
+    [
+        {"headline": 7},
+        {"headline": "\ud800"},
+        {"lat": "1"},
+        {"radius_m": True},
+        {"lng": float("nan")},
+        {"lat": 1e300},
+        {"ring": {}},
+        {"ring": [[1]]},
+        {"ring": [[1, 2, 3]]},
+        {"ring": [{"lat": 1, "lng": 2}]},
+        {"ring": [[1, True]]},
+        {"ring": [["1", 2]]},
+        {"ring": [[1, float("nan")]]},
+        {"ring": [[1, 2]] * 2_500},
+    ],
 )
 def test_a_form_of_the_wrong_types_is_no_form(changes):
     """The page never sends one."""

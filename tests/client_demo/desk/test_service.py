@@ -177,7 +177,7 @@ def test_an_odd_version_decides_nothing(page, what, version):
 
 
 @pytest.mark.parametrize("what", ["approve", "preview"])
-@pytest.mark.parametrize("field", ["headline", "description", "category", "severity", "lat", "lng", "radius_m"])
+@pytest.mark.parametrize("field", ["headline", "description", "category", "severity", "lat", "lng", "radius_m", "ring"])
 @pytest.mark.parametrize("value", ODD, ids=lambda odd: repr(odd)[:20])
 def test_an_odd_field_of_the_form_is_refused_or_judged(page, what, field, value):
     """A form of texts and finite numbers is judged; anything else is refused, with the field's name."""

@@ -27,6 +27,26 @@ def refused(*errors, status=422):
             "The radius must be 100 to 20,000 m for this category.",
         ),
         (
+            ("radius-out-of-range", "/area/0/coordinates", "must be 100 to 20000 m from its middle to a corner"),
+            "corners",
+            "From its middle to its farthest corner it must be 100 to 20,000 m in this category.",
+        ),
+        (
+            ("invalid-value", "/area/0/coordinates", "must not cross or touch itself, and must have an area"),
+            "corners",
+            "Must not cross or touch itself, and must have an area.",
+        ),
+        (
+            ("shape-not-allowed", "/area/0/type", "must be a circle in this category"),
+            "corners",
+            "This category takes circles only: a polygon would give an address away.",
+        ),
+        (
+            ("area-too-complex", "/area", "must have at most 500 corners as published"),
+            "place",
+            "The outline has too many corners to be published. Draw it with fewer.",
+        ),
+        (
             ("radius-out-of-range", "/area/0/radius_m", "must be 100 to 20000 m"),
             "radius_m",
             "The radius must be 100 to 20,000 m for this category.",
