@@ -6,6 +6,7 @@ What can't work is refused here, before anything is started, by a ConfigError th
 import contextlib
 import errno
 import ipaddress
+import re
 import resource
 import socket
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,8 @@ from urllib.parse import urlsplit
 from .errors import ConfigError
 
 REDIS_SCHEMES = ("redis", "rediss", "redis+sentinel", "rediss+sentinel")
+_FEED_URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]{1,255}(/[A-Za-z0-9._~/-]{0,255})?")
+_CAP_SENDER = re.compile(r"[^\s,<&]{1,512}")  # CAP 1.2, 3.2.1: no spaces, commas or restricted characters
 BACKLOG = 4096  # connections that wait to be accepted, per listening socket
 MAX_API_CONNECTIONS = 2_500  # more than there may be requests, so that one too many can be told so
 RESERVED_DESCRIPTORS = 256  # for the log and the runtime's own
@@ -61,6 +64,9 @@ class Settings:
     api: Address
     log: str
     metrics: Address | None = None
+    feed: Address | None = None
+    feed_url: str = ""
+    feed_sender: str = ""
     log_replicas: int = 0
     allow_volatile_log: bool = False
     keys: Path | KeyUrl | None = None
@@ -92,6 +98,12 @@ class Settings:
             yield "--log-replicas and --allow-volatile-log are for a log in Redis"
         if twice := {str(one) for _, one in self.addresses if [each for _, each in self.addresses].count(one) > 1}:
             yield f"two listeners can't share an address: {', '.join(sorted(twice))}"
+        if self.feed is not None and not _FEED_URL.fullmatch(self.feed_url):
+            yield "--feed needs --feed-url: where the feed is for the public, https://HOST or https://HOST/PATH"
+        if self.feed is not None and not _CAP_SENDER.fullmatch(self.feed_sender):
+            yield "--feed needs --feed-sender: who issues its CAP messages, such as alerts@city.example, without blanks"
+        if self.feed is None and (self.feed_url or self.feed_sender):
+            yield "--feed-url and --feed-sender are for --feed HOST:PORT"
         for name, address in self.addresses:
             if self.dev and not self.allow_exposed_dev and not address.is_loopback:
                 yield (
@@ -115,7 +127,7 @@ class Settings:
     @property
     def addresses(self) -> list[tuple[str, Address]]:
         """Where the node listens, by the option that says so."""
-        named = (("--stream", self.stream), ("--api", self.api), ("--metrics", self.metrics))
+        named = (("--stream", self.stream), ("--api", self.api), ("--metrics", self.metrics), ("--feed", self.feed))
         return [(name, address) for name, address in named if address is not None]
 
 
@@ -200,6 +212,7 @@ class Listeners:
     streams: Sequence[socket.socket]
     api: socket.socket
     metrics: socket.socket | None  # None: the api listener answers /metrics, too
+    feed: socket.socket | None = None  # None: there is no public feed
 
 
 @contextlib.contextmanager
@@ -208,8 +221,9 @@ def listening(settings: Settings) -> Iterator[Listeners]:
     with contextlib.ExitStack() as opened:
         api = opened.enter_context(bind("--api", settings.api))
         metrics = opened.enter_context(bind("--metrics", settings.metrics)) if settings.metrics else None
+        feed = opened.enter_context(bind("--feed", settings.feed)) if settings.feed else None
         streams = [opened.enter_context(each) for each in bind_shared("--stream", settings.stream, settings.workers)]
-        yield Listeners(streams, api, metrics)
+        yield Listeners(streams, api, metrics, feed)
 
 
 def connections_for(descriptors: int, *, api: bool = True) -> int:

@@ -79,6 +79,9 @@ _OPTIONS = (
     _option("--stream", type=_AddressType(), default="127.0.0.1:8765", help="Where subscribers connect (WebSocket)."),
     api_option,
     _option("--metrics", type=_AddressType(), help="Where /metrics is, instead of at --api."),
+    _option("--feed", type=_AddressType(), help="Where the public feed is (HTTP); there is none if left out."),
+    _option("--feed-url", default="", metavar="URL", help="Where the public reaches the feed."),
+    _option("--feed-sender", default="", metavar="NAME", help="Who issues the CAP messages of the feed."),
     _option(
         "--log",
         metavar="URL",

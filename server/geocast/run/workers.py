@@ -31,7 +31,7 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ from .channel import Channel, tell
 from .forking import WAITED_FOR, fork
 from .in_force import InForce
 from .key_source import source_of
-from .node import Stop, open_log, opened_log, purge_for_ever
+from .node import Stop, open_log, opened_log, purge_for_ever, serving_feed
 from .reloading import Board
 from .threads import Threads
 
@@ -77,14 +77,14 @@ class Part:
     """Which process of a node this is, and what the supervisor hands to it."""
 
     name: str  # "api", or "stream-0" and so on
-    listeners: Sequence[socket.socket]  # the first is of what it is named after, the second of --metrics
+    listeners: Mapping[str, socket.socket]  # by the option that names it
     folder: Path  # where the sockets of the channels are
     supervisor: int  # its pid
 
     @property
     def descriptors(self) -> list[int]:
         """Those of its listening sockets."""
-        return [listener.fileno() for listener in self.listeners]
+        return [listener.fileno() for listener in self.listeners.values()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,8 +230,9 @@ def supervise(
     _check_log(settings, run)
     signal.pthread_sigmask(signal.SIG_BLOCK, WAITED_FOR)
     with tempfile.TemporaryDirectory(prefix="geocast-") as folder:
-        of_api = [listeners.api, *([listeners.metrics] if listeners.metrics else [])]
-        sockets = [of_api, *([stream] for stream in listeners.streams)]
+        of_api = {"--api": listeners.api, "--metrics": listeners.metrics, "--feed": listeners.feed}
+        given = {option: listener for option, listener in of_api.items() if listener is not None}
+        sockets = [given, *({"--stream": stream} for stream in listeners.streams)]
         named = zip(["api", *_names(settings)], sockets, strict=True)
         processes = [_process(Part(name, its, Path(folder), os.getpid()), shared, run) for name, its in named]
         supervisor = _Supervisor(processes, _Reloader(Path(folder), [each.part.name for each in processes], in_force))
@@ -324,7 +325,7 @@ async def _run_stream(part: Part, shared: _Shared) -> None:
                     channel.send("api", msgpack.packb(told | {"metrics": export(metrics.registry)}))
                     await asyncio.sleep(REPORT_S)
 
-            async with background(report()), delivery.serving(part.listeners[0], stop.asked, stop.hurry):
+            async with background(report()), delivery.serving(part.listeners["--stream"], stop.asked, stop.hurry):
                 if not stop.asked.is_set():  # while the log was waited for
                     logger.info("%s is ready", part.name)
                 await stop.asked.wait()
@@ -380,7 +381,7 @@ async def _run_api(part: Part, shared: _Shared) -> None:
     stop = Stop()
     async with opened_log(shared.settings) as alert_log:
         with contextlib.closing(_ApiProcess(part, shared, alert_log, _looker(part, shared, stop))) as process:
-            async with process.running(*part.listeners):
+            async with process.running(part.listeners):
                 logger.info("api is there on %s", shared.settings.api)
                 await stop.asked.wait()
                 process.api.draining = True
@@ -392,6 +393,7 @@ class _ApiProcess:
     def __init__(self, part: Part, shared: _Shared, alert_log: AlertLog, look: Callable[[], None]) -> None:
         clock, in_force = SystemClock(), shared.in_force
         self._look = look
+        self._settings = shared.settings
         self._names = _names(shared.settings)
         self._reports = _Reports(self._names)
         self._keeper = LogKeeper(alert_log, clock)
@@ -415,11 +417,15 @@ class _ApiProcess:
         self._channel.close()
 
     @contextlib.asynccontextmanager
-    async def running(self, listener: socket.socket, metrics: socket.socket | None = None) -> AsyncIterator[None]:
+    async def running(self, listeners: Mapping[str, socket.socket]) -> AsyncIterator[None]:
         """Serve on these sockets for as long as the block runs."""
+        api = self.api
         fetching = [self._source.run()] if self._source else []
         upkeep = background(self._watch_log(), self._look_for_ever(), purge_for_ever(self._keeper), *fetching)
-        async with upkeep, serving(self.api, listener, metrics):
+        public = serving_feed(
+            self._settings, listeners.get("--feed"), api.alert_log, api.clock, self._keeper, api.metrics
+        )
+        async with upkeep, serving(api, listeners["--api"], listeners.get("--metrics")), public:
             yield
 
     def _received(self, data: bytes) -> None:

@@ -1,0 +1,61 @@
+"""All live alerts, and what was called off, as Atom (RFC 4287; PF1)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from lxml import etree
+
+from ..alert import Cancel, Revision
+from ..clock import format_time
+from . import cap
+
+NAMESPACE = "http://www.w3.org/2005/Atom"
+MEDIA_TYPE = "application/atom+xml"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where the feed is: its public base, without a slash at the end, and who says it."""
+
+    url: str
+    sender: str
+
+    def cap_url(self, alert_id: str) -> str:
+        """Where an alert's CAP message is."""
+        return f"{self.url}/v1/cap/{quote(alert_id, safe='')}.xml"
+
+
+def entry(revision: Revision, cancel: Cancel | None, site: Site) -> bytes:
+    """One alert, or the cancel of it. The entry's id stays; what it links is the current message."""
+    alert = revision.alert
+    updated = revision.issued_at if cancel is None else cancel.cancelled_at
+    element = etree.Element("entry", nsmap={None: NAMESPACE})
+    link = site.cap_url(alert.id)
+    _add(element, "id", link)
+    _add(element, "title", alert.headline if cancel is None else f"Cancelled: {alert.headline}")
+    _add(element, "updated", format_time(updated))
+    etree.SubElement(element, "link", rel="alternate", type=cap.MEDIA_TYPE, href=link)
+    etree.SubElement(element, "category", term=alert.category, label=cap.clean(revision.terms.title))
+    _add(element, "summary", (alert.description or alert.headline) if cancel is None else cancel.reason)
+    document: bytes = etree.tostring(element, encoding="UTF-8")
+    return document
+
+
+def feed(entries: Iterable[bytes], updated_ms: int, site: Site) -> bytes:
+    """The entries as one document; `updated_ms`: when the last of them was."""
+    root = etree.Element("feed", nsmap={None: NAMESPACE})
+    link = f"{site.url}/v1/feed.atom"
+    _add(root, "id", link)
+    _add(root, "title", "Alerts")
+    _add(root, "updated", format_time(updated_ms))
+    author = etree.SubElement(root, "author")
+    _add(author, "name", site.sender)
+    etree.SubElement(root, "link", rel="self", type=MEDIA_TYPE, href=link)
+    head: bytes = etree.tostring(root, encoding="UTF-8", xml_declaration=True)
+    # Entries were made one by one, and are kept: so the end tag is put behind them.
+    return head.removesuffix(b"</feed>") + b"\n".join(entries) + b"</feed>\n"
+
+
+def _add(parent: etree._Element, name: str, text: str) -> None:
+    etree.SubElement(parent, name).text = cap.clean(text)

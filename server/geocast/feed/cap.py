@@ -1,0 +1,103 @@
+"""An alert, or its cancel, as a message of CAP 1.2 (PF5). Not signed.
+
+Each revision is a message of its own: the identifier is the alert's id, a dot and the revision's number, and each later
+one refers to all that came before.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lxml import etree
+
+from ..alert import Cancel, Circle, KnownShape, Polygon, Revision
+from ..clock import format_time
+
+NAMESPACE = "urn:oasis:names:tc:emergency:cap:1.2"
+MEDIA_TYPE = "application/cap+xml"
+CATEGORY = "Safety"  # where the policy says no other
+# What XML 1.0 can't hold (2.2), and a text of an alert may.
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """Who says it: the `sender` of CAP, and the CAP category of each category of the policy, where it is another."""
+
+    sender: str
+    categories: dict[str, str]
+
+
+def message(revisions: Sequence[Revision], cancel: Cancel | None, issuer: Issuer) -> bytes:
+    """The message for the last of these revisions, or for the cancel that follows it. There is at least one."""
+    current = revisions[-1]
+    alert = etree.Element("alert", nsmap={None: NAMESPACE})
+    number, at = (current.revision, current.issued_at) if cancel is None else (cancel.revision, cancel.cancelled_at)
+    earlier = revisions[:-1] if cancel is None else revisions
+    kind = "Cancel" if cancel is not None else "Update" if earlier else "Alert"
+    _add(alert, "identifier", _identifier(current.id, number))
+    _add(alert, "sender", issuer.sender)
+    _add(alert, "sent", _time(at))
+    _add(alert, "status", current.alert.status.capitalize())
+    _add(alert, "msgType", kind)
+    _add(alert, "source", current.source)
+    _add(alert, "scope", "Public")
+    if cancel is not None:
+        _add(alert, "note", cancel.reason)
+    if earlier:
+        told = (f"{issuer.sender},{_identifier(each.id, each.revision)},{_time(each.issued_at)}" for each in earlier)
+        _add(alert, "references", " ".join(told))
+    _add_info(alert, current, cancel, issuer)
+    document: bytes = etree.tostring(alert, encoding="UTF-8", xml_declaration=True)
+    return document
+
+
+def _add_info(parent: etree._Element, revision: Revision, cancel: Cancel | None, issuer: Issuer) -> None:
+    alert = revision.alert
+    info = etree.SubElement(parent, "info")
+    _add(info, "category", issuer.categories.get(alert.category, CATEGORY))
+    _add(info, "event", revision.terms.title)
+    if cancel is not None:
+        _add(info, "responseType", "AllClear")
+    _add(info, "urgency", "Unknown" if cancel is None else "Past")
+    _add(info, "severity", alert.severity.capitalize())
+    _add(info, "certainty", "Unknown")
+    _add(info, "expires", _time(alert.expires_at))
+    _add(info, "headline", alert.headline)
+    text = alert.description if cancel is None else cancel.reason
+    if text:
+        _add(info, "description", text)
+    area = etree.SubElement(info, "area")
+    _add(area, "areaDesc", _described(alert.shapes))
+    for polygon in alert.shapes:
+        if isinstance(polygon, Polygon):
+            _add(area, "polygon", " ".join(f"{lat:.6f},{lng:.6f}" for lng, lat in polygon.ring))
+    for circle in alert.circles:
+        _add(area, "circle", f"{circle.lat:.6f},{circle.lng:.6f} {math.ceil(circle.radius_m) / 1000:g}")
+
+
+def _described(shapes: Sequence[KnownShape]) -> str:
+    """An area in words, which CAP asks for: it has none of its own."""
+    circles = [shape for shape in shapes if isinstance(shape, Circle)]
+    parts = [f"within {circle.radius_m / 1000:g} km of {circle.lat:.4f}, {circle.lng:.4f}" for circle in circles]
+    parts += ["inside the outline"] * (len(circles) < len(shapes))
+    return "; ".join(parts) or "see the alert"
+
+
+def _identifier(alert_id: str, number: int) -> str:
+    return f"{alert_id}.{number}"
+
+
+def _time(ms: int) -> str:
+    """CAP wants an offset, no fraction and no Z; UTC is written as -00:00 (3.3.2)."""
+    return f"{format_time(ms)[:19]}-00:00"
+
+
+def _add(parent: etree._Element, name: str, text: str) -> None:
+    etree.SubElement(parent, name).text = clean(text)
+
+
+def clean(text: str) -> str:
+    """The text with a replacement character for whatever XML can't hold."""
+    return _NO_XML.sub("\ufffd", text)

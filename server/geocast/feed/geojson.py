@@ -1,0 +1,44 @@
+"""All live alerts as GeoJSON (RFC 7946; PF1, PF4)."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from ..alert import Circle, Polygon, Revision, Shape
+from ..frames import alert_map
+from . import outline
+
+MEDIA_TYPE = "application/geo+json"
+
+
+def feature(revision: Revision) -> bytes:
+    """One alert. Its properties are what a subscriber is sent, exact `area` included; the geometry is for drawing."""
+    properties = alert_map(revision)
+    members = {
+        "type": "Feature",
+        "id": revision.id,
+        "geometry": geometry(revision.alert.area),
+        "properties": properties,
+    }
+    return json.dumps(members, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+
+
+def collection(features: Iterable[bytes]) -> bytes:
+    """The features as one document."""
+    return b'{"type":"FeatureCollection","features":[' + b",\n".join(features) + b"]}"
+
+
+def geometry(area: Iterable[Shape]) -> dict[str, Any] | None:
+    """The shapes as one geometry; None if there is none that can be drawn (section 3.2 allows it)."""
+    polygons = [rings for shape in area for rings in _outlined(shape)]
+    if len(polygons) == 1:
+        return {"type": "Polygon", "coordinates": polygons[0]}
+    return {"type": "MultiPolygon", "coordinates": polygons} if polygons else None
+
+
+def _outlined(shape: Shape) -> list[outline.Rings]:
+    if isinstance(shape, Circle):
+        return outline.of_circle(shape.lat, shape.lng, shape.radius_m)
+    if isinstance(shape, Polygon):
+        return outline.of_ring(shape.ring)
+    return []

@@ -1,0 +1,209 @@
+"""The listener of the public feed: read-only, without a token, and nothing on it but three documents (PF1 to PF3).
+
+It follows the log for itself, and serves from memory. So it goes on while the log is away, and no request of a stranger
+gets to the log but the first for a CAP message.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+
+from prometheus_client.core import Metric
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .. import problems
+from ..alert import Entry, Revision
+from ..alertlog import AlertLog
+from ..clock import Clock
+from ..config import Settings
+from ..errors import LogUnavailable, trace
+from ..feed import atom, bodies, cap, geojson
+from ..feed.bodies import Body, Kept
+from ..following import LogKeeper, LogReader
+from ..live import LiveAlert, LiveAlerts
+from ..metrics import Metrics, counters, gauge
+from ..problems import Problem
+from .answers import as_problem
+from .door import serve
+
+logger = logging.getLogger(__name__)
+
+MAX_REQUESTS = 500  # under way at once; one more is told 429
+SWEEP_S = 1.0  # between looks for alerts that have ended
+SLICE_BYTES = 64 * 1024
+RETRY_AFTER_S = 1
+_EVERYWHERE = {"Access-Control-Allow-Origin": "*", "X-Content-Type-Options": "nosniff"}
+
+
+class Feed:
+    """What the feed tells: the live alerts, as three kinds of documents."""
+
+    def __init__(self, settings: Settings, alert_log: AlertLog, clock: Clock, keeper: LogKeeper) -> None:
+        """`settings` have a `feed_url` and a `feed_sender`; `keeper` is told when the log can't be read."""
+        self.live = LiveAlerts(1)
+        self.reader = LogReader(alert_log, clock, self.live, self._apply, keeper)
+        self.answers: Counter[int] = Counter()  # by status
+        site = atom.Site(settings.feed_url.rstrip("/"), settings.feed_sender)
+        self.geojson = bodies.features(self.live, clock)
+        self.atom = bodies.entries(self.live, clock, site)
+        self._issuer = cap.Issuer(settings.feed_sender, {})
+        self._log = alert_log
+        self._clock = clock
+        self._messages: dict[str, tuple[int, Body]] = {}  # CAP messages by id, and which number each is of
+
+    def _apply(self, entry: Entry) -> None:
+        self.live.apply(entry, self._clock.now())
+
+    async def sweep_for_ever(self) -> None:
+        """Let go of what has ended."""
+        while True:
+            await asyncio.sleep(0 if self.live.behind else SWEEP_S)
+            try:
+                now = self._clock.now()
+                self.live.expire(now)
+                self._messages = {i: m for i, m in self._messages.items() if self.live.find(i, now) is not None}
+            except Exception as error:
+                logger.error("a sweep of the feed failed: %s", trace(error))
+
+    async def message(self, alert_id: str) -> Body:
+        """The CAP message of an alert that the feed has. Raises Problem, LogUnavailable."""
+        alert = self._shown(alert_id)
+        number, kept = self._messages.get(alert_id, (0, None))
+        if kept is None or number != alert.number:
+            kept = await self._written(alert)
+            self._messages[alert_id] = alert.number, kept
+            self._shown(alert_id)  # it may have ended meanwhile
+        return kept
+
+    def _shown(self, alert_id: str) -> LiveAlert:
+        now = self._clock.now()
+        alert = self.live.find(alert_id, now)
+        if alert is None or alert.ended(now) or not bodies.is_public(alert):
+            raise Problem(problems.NOT_FOUND)
+        return alert
+
+    async def _written(self, alert: LiveAlert) -> Body:
+        history = await self._log.history(alert.id)
+        told = [entry for entry in history if isinstance(entry, Revision) and entry.revision <= alert.number]
+        content = cap.message(told or [alert.revision], alert.cancel, self._issuer)
+        return bodies.of_one(content, alert, self._clock.now())
+
+    def metrics(self) -> Iterator[Metric]:
+        """What was answered, for Prometheus."""
+        yield gauge("feed_alerts", "Alerts that the public feed has, cancelled ones included", len(self.live))
+        answers = [(str(status), number) for status, number in sorted(self.answers.items())]
+        yield counters("feed_answers", "Answers of the public feed", "status", answers)
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    settings: Settings,
+    listener: socket.socket,
+    alert_log: AlertLog,
+    clock: Clock,
+    keeper: LogKeeper,
+    metrics: Metrics,
+) -> AsyncIterator[None]:
+    """Serve the feed on its socket for as long as the block runs."""
+    feed = Feed(settings, alert_log, clock, keeper)
+    metrics.watch(feed.metrics)
+    tasks = [asyncio.ensure_future(each) for each in (feed.reader.read_for_ever(), feed.sweep_for_ever())]
+    try:
+        async with serve(make_app(feed, clock), listener, metrics, MAX_REQUESTS + 500):
+            yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def make_app(feed: Feed, clock: Clock) -> ASGIApp:
+    """The ASGI application of the feed."""
+
+    def kind(kept: Kept, media_type: str) -> Route:
+        async def answer(request: Request) -> Response:
+            return _answer(request, await kept.body(), media_type, clock)
+
+        path = {geojson.MEDIA_TYPE: "/v1/alerts.geojson", atom.MEDIA_TYPE: "/v1/feed.atom"}[media_type]
+        return Route(path, answer)
+
+    async def message(request: Request) -> Response:
+        return _answer(request, await feed.message(request.path_params["alert_id"]), cap.MEDIA_TYPE, clock)
+
+    async def problem(_: Request, error: Exception) -> Response:
+        found = as_problem(error)
+        return JSONResponse(found.body(), found.status, found.headers, "application/problem+json")
+
+    app = Starlette(
+        routes=[
+            kind(feed.geojson, geojson.MEDIA_TYPE),
+            kind(feed.atom, atom.MEDIA_TYPE),
+            Route("/v1/cap/{alert_id}.xml", message),
+        ],
+        exception_handlers=dict.fromkeys((Problem, LogUnavailable, HTTPException, Exception), problem),
+    )
+    return _Bounds(app, feed)
+
+
+@dataclass(slots=True)
+class _Bounds:
+    """What comes before any route: how many requests at once, no query, whether the log was read; headers of all."""
+
+    app: ASGIApp
+    feed: Feed
+    requests: int = 0  # under way
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+
+        async def noted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self.feed.answers[message["status"]] += 1
+                message["headers"] += [(k.lower().encode(), v.encode()) for k, v in _EVERYWHERE.items()]
+            await send(message)
+
+        self.requests += 1
+        try:
+            refused = self._refused(scope)
+            await (self.app if refused is None else refused)(scope, receive, noted)
+        except Exception as error:  # Starlette has answered 500, if it still could
+            logger.error("a request of the feed failed: %s", trace(error))
+        finally:
+            self.requests -= 1
+
+    def _refused(self, scope: Scope) -> Response | None:
+        retry = {"Retry-After": str(RETRY_AFTER_S)}
+        if self.requests > MAX_REQUESTS:
+            found = Problem(problems.TOO_MANY_REQUESTS, headers=retry)
+        elif scope["query_string"]:
+            found = Problem(problems.BAD_REQUEST, "The feed takes no query.")
+        elif not self.feed.reader.caught_up.is_set():
+            found = Problem(problems.LOG_UNAVAILABLE, headers=retry)
+        else:
+            return None
+        return JSONResponse(found.body(), found.status, found.headers, "application/problem+json")
+
+
+def _answer(request: Request, body: Body, media_type: str, clock: Clock) -> Response:
+    """200 with the body, or 304 to who has it already (RFC 9110, 13.1.2)."""
+    headers = body.headers(clock.now())
+    tags = [tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")]
+    if body.tag in tags or tags == ["*"]:
+        return Response(status_code=304, headers=headers)
+    headers["Content-Length"] = str(len(body.content))
+    return StreamingResponse(_slices(body.content), 200, headers, media_type)
+
+
+async def _slices(content: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), SLICE_BYTES):
+        yield content[start : start + SLICE_BYTES]

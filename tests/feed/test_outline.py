@@ -1,0 +1,92 @@
+"""Rings of a flat map that stand for shapes of the sphere: they cover them, and are what RFC 7946 wants (PF4)."""
+
+import math
+import random
+
+import pytest
+import shapely
+
+from geocast.cells import EARTH_RADIUS_M, distance_m
+from geocast.feed import outline
+
+DRAWN_M = 25.0  # lines within 10 m of arcs, and six decimals
+
+
+def away(lat, lng, bearing, distance):
+    """The place so many metres from another, in this direction (Williams, "Aviation Formulary", lat/lon by radial)."""
+    phi, delta = math.radians(lat), distance / EARTH_RADIUS_M
+    sine = math.sin(phi) * math.cos(delta) + math.cos(phi) * math.sin(delta) * math.cos(bearing)
+    east = math.atan2(math.sin(bearing) * math.sin(delta) * math.cos(phi), math.cos(delta) - math.sin(phi) * sine)
+    return math.degrees(math.asin(max(-1.0, min(1.0, sine)))), (lng + math.degrees(east) + 180) % 360 - 180
+
+
+def on_map(polygons):
+    """The polygons as one shape of the map."""
+    return shapely.MultiPolygon([shapely.Polygon(rings[0], rings[1:]) for rings in polygons])
+
+
+def near(shape, lat, lng):
+    """Whether the place is in the shape, or within DRAWN_M of it."""
+    return any(
+        shape.intersects(shapely.Point(*reversed(away(lat, lng, turn, DRAWN_M)))) for turn in range(6)
+    ) or shape.intersects(shapely.Point(lng, lat))
+
+
+CENTRES = [
+    (0, 0),
+    (32.78, -96.8),
+    (60, 180),
+    (-17, 179.999),
+    (89.9, 30),
+    (-89.5, -170),
+    (90, 0),
+    (-90, 77),
+    (71, -179.9),
+]
+
+
+@pytest.mark.parametrize("centre", CENTRES, ids=str)
+@pytest.mark.parametrize("radius_m", [100, 20_000, 500_000, 3_000_000, 8_000_000])
+def test_a_drawn_circle_covers_the_circle_and_little_more(centre, radius_m):
+    """PF4: across 180°, around both poles, of any size."""
+    dice = random.Random(radius_m)
+    polygons = outline.of_circle(*centre, radius_m)
+    drawn = on_map(polygons)
+    west, south, east, north = drawn.bounds
+    assert west >= -180
+    assert east <= 180
+    assert (south, north) >= (-90, south)
+    for _ in range(60):
+        turn = dice.uniform(0, 2 * math.pi)
+        inside = away(*centre, turn, radius_m * math.sqrt(dice.random()))
+        assert near(drawn, *inside), "a place inside is not covered"
+        lat, lng = math.degrees(math.asin(dice.uniform(-1, 1))), dice.uniform(-180, 180)
+        if distance_m(*centre, lat, lng) > 1.01 * radius_m + DRAWN_M:
+            assert not drawn.contains(shapely.Point(lng, lat)), "a place far outside is covered"
+
+
+@pytest.mark.parametrize("centre", CENTRES, ids=str)
+def test_rings_are_closed_and_turn_to_the_left(centre):
+    """RFC 7946, 3.1.6."""
+    for rings in outline.of_circle(*centre, 50_000):
+        assert rings[0][0] == rings[0][-1]
+        assert shapely.Polygon(rings[0]).exterior.is_ccw
+
+
+def test_a_circle_of_half_the_earth_is_drawn_as_all_of_it():
+    """PF4: for drawing; `area` decides."""
+    [[ring]] = outline.of_circle(10, 20, 15_000_000)
+    assert shapely.Polygon(ring).bounds == (-180, -90, 180, 90)
+
+
+def test_a_small_circle_has_its_64_corners_and_no_more():
+    """PF4."""
+    [[ring]] = outline.of_circle(32.78, -96.8, 1000)
+    assert len(ring) == 65
+
+
+def test_long_edges_are_split_until_a_straight_line_is_near_its_arc():
+    """PF4: an edge along 49° N runs up to 95 km north of the parallel."""
+    [[ring]] = outline.of_ring([(-123, 49), (-95, 49), (-95, 50), (-123, 50), (-123, 49)])
+    assert max(lat for lng, lat in ring if lng > -120 and lat < 50) > 49.8
+    assert len(ring) > 100
