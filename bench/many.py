@@ -57,6 +57,7 @@ def measure(place: Place, sessions: int, rounds: int, hold_s: float, moves: int,
         with screen.progress("connecting", sessions) as show:
             crowd.wait_ready(show)
         connect_s, connect_us = time.monotonic() - begun, (node.cpu_s() - cpu) / sessions * 1e6
+        joined_s = (np.sort(crowd.ready_ns()) / 1e9 - begun).clip(0)
         audience = Audience(node, crowd, where, connect_us, connect_s, 0.0, sessions)
         time.sleep(SETTLE_S)
         after, left = node.rss_bytes(), machine.available_bytes()
@@ -71,6 +72,8 @@ def measure(place: Place, sessions: int, rounds: int, hold_s: float, moves: int,
         "machine_bytes": unused - least,
         "connect_s": connect_s,
         "connect_cpu_us": connect_us,
+        "joined_by_s": np.percentile(joined_s, range(101)).round(1).tolist(),
+        "watched_from_s": watch.begun - begun,
         "samples": watch.samples[:: max(1, len(watch.samples) // SAMPLES)],
     }
 
@@ -84,12 +87,12 @@ class _Watch:
     def __init__(self, node: Geocast, crowd: Crowd) -> None:
         self.samples: list[tuple[float, int, int, float, int]] = []  # s, ready, bytes available, CPU s, pongs
         self.moves, self.moves_begin, self.moves_s = 0, 0.0, 1.0
-        self._node, self._crowd, self._begun, self._said = node, crowd, time.monotonic(), 0.0
+        self._node, self._crowd, self.begun, self._said = node, crowd, time.monotonic(), 0.0
 
     def look(self) -> None:
         """Take a sample, and ask those to move whose turn it is by now."""
         now, counters = time.monotonic(), self._crowd.counters()
-        since = now - self._begun
+        since = now - self.begun
         left = machine.available_bytes()
         self.samples.append((round(since, 1), counters.ready, left, round(self._node.cpu_s(), 2), counters.pongs))
         if self.moves:
@@ -204,15 +207,20 @@ def table(result: Result) -> Table:
 
 
 def plot(result: Result, figure: Any) -> None:
-    """Sessions and memory over the whole run; and how soon an alert was with how many."""
-    found = result.found
-    seconds, ready, left, cpu_s, _ = np.array(found["samples"]).T
+    """Sessions over the whole run, CPU from when all receivers were up; how soon an alert was with how many."""
+    found, thousands = result.found, result.parameters["sessions"] / 1000
+    seconds, ready, _, cpu_s, _ = np.array(found["samples"]).T
+    seconds = (seconds + found["watched_from_s"]) / 60
     run, told = figure.subplots(1, 2, width_ratios=(2, 1))
-    run.plot(seconds / 60, ready / 1000, label="sessions, thousands")
-    run.set(xlabel="minutes", ylabel="sessions, thousands", ylim=(0, None))
+    joined = np.array(found["joined_by_s"]) / 60
+    held = seconds > joined[-1]
+    run.plot(
+        [*joined, *seconds[held]], [*np.linspace(0, thousands, 101), *ready[held] / 1000], label="sessions, thousands"
+    )
+    run.set(xlabel="minutes", ylabel="sessions, thousands", ylim=(0, None), xlim=(0, None))
     core = run.twinx()
-    core.plot(seconds[1:] / 60, 100 * np.diff(cpu_s) / np.diff(seconds), "C1", lw=0.8, label="CPU, % of the one core")
-    core.plot(seconds / 60, (left[0] - left) / 2**30, "C2", label="memory of both ends, GiB")
+    used = 100 / 60 * np.diff(cpu_s) / np.diff(seconds)
+    core.plot(seconds[1:], used, "C1", lw=0.8, label="CPU of the node, % of its core")
     core.set(ylim=(0, 105))
     figure.legend(loc="outside lower center", ncols=3)
     told.plot(np.array(found["told_by_ms"]) / 1000, range(101))

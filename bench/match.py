@@ -249,7 +249,7 @@ def table(result: Result) -> Table:
                 "",
             ]
         )
-    for name, it in found["polygons"].items():
+    for name, it in found.get("polygons", {}).items():
         ours, circle = it["index_us"]["p50"], it["circle_us"]["p50"]
         own = [name, number(it["inside"]), number(ours), number(it["index_us"]["max"])]
         rows.append([*own, *[""] * 5, str(it["wrong"]), number(ours / circle)])
@@ -279,8 +279,9 @@ def _notes(found: dict[str, Any]) -> list[str]:
         differ = sum(it.get("redis_differs", 0) for it in found["radii"].values())
         notes.append(f"A move inside Redis: {number(found['redis_move_us'])} µs.")
         notes.append(f"Places that Redis judges otherwise: {differ}.")
-    wrong = sum(it["wrong"] for part in ("radii", "polygons") for it in found[part].values())
-    notes.append(f"Polygons have {CORNERS} corners; ÷ circle: the time of the circle around each in theirs.")
+    wrong = sum(it["wrong"] for part in ("radii", "polygons") for it in found.get(part, {}).values())
+    if "polygons" in found:
+        notes.append(f"Polygons have {CORNERS} corners; ÷ circle: the time of the circle around each in theirs.")
     return [*notes, f"Answers of the index that are not the brute force's: {wrong} (has to be 0)."]
 
 
