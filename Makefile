@@ -110,7 +110,7 @@ sbom: $(VENV)/.test  ## what a node is made of, from its lock: dist/geocast.cdx.
 	@mkdir -p dist && BIN="$(BIN)" sh requirements/sbom.sh dist/geocast.cdx.json
 
 lock:            ## renew the hash-pinned locks (needs uv)
-	@for name in build runtime demo test docs bench bench-peers; do \
+	@for name in build runtime demo docs test bench bench-peers; do \
 	  uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
 	    requirements/$$name.in -o requirements/$$name.txt; done
 
