@@ -4,12 +4,22 @@ from pathlib import Path
 
 import pytest
 
-DISPATCH = Path(__file__).parents[2] / "shared" / "data" / "dispatch"
+DATA = Path(__file__).parents[2] / "shared" / "data"
+DISPATCH = DATA / "dispatch"
 
 
 def dispatch(name: str) -> Path:
     """A file of real dispatch records."""
-    path = DISPATCH / name
+    return _there("dispatch", name, "dispatch records")
+
+
+def cap(name: str) -> Path:
+    """A file with a real CAP message."""
+    return _there("cap", f"{name}.xml", "CAP messages")
+
+
+def _there(folder: str, name: str, what: str) -> Path:
+    path = DATA / folder / name
     if not path.exists():
-        pytest.skip(f"the real dispatch records are not here: ../shared/data/dispatch/{name}")
+        pytest.skip(f"the real {what} are not here: ../shared/data/{folder}/{name}")
     return path

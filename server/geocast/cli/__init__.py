@@ -13,7 +13,7 @@ import click
 
 from .. import __version__
 from ..errors import ConfigError
-from . import check, health, keygen, serve, token
+from . import cap, check, health, keygen, serve, token
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -25,7 +25,7 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for each in (serve, check, health, keygen, token):
+for each in (serve, check, health, keygen, token, cap):
     cli.add_command(each.command)
 
 

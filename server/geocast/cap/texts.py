@@ -1,0 +1,32 @@
+"""Texts of a message, tidied and cut to length (CP21)."""
+
+import re
+
+_CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # all but the line feed
+_LINE_END = re.compile("\r\n?|[\x85\u2028\u2029]")
+_EMPTY_LINES = re.compile("\n{3,}")
+_SENTENCE_END = re.compile("""[.!?。！？।]["'”’)\\]]?(?=\\s|$)|[。！？।]""")
+CUT = "…"
+
+
+def tidy(text: str) -> str:
+    """The text in lines without blanks at their ends, and no more than one empty line between two others."""
+    text = _CONTROL.sub("", _LINE_END.sub("\n", text).replace("\t", " "))
+    return _EMPTY_LINES.sub("\n\n", "\n".join(line.strip() for line in text.split("\n"))).strip()
+
+
+def one_line(text: str) -> str:
+    """The text on one line, with one blank between two words."""
+    return " ".join(tidy(text).split())
+
+
+def cut(text: str, limit: int) -> str:
+    """The text, of at most `limit` characters: where it is longer, up to a whole sentence, else a word, and "…"."""
+    if len(text) <= limit:
+        return text
+    room = text[: limit - len(CUT)]
+    sentences = [found.end() for found in _SENTENCE_END.finditer(text, 0, limit) if found.end() <= len(room)]
+    if sentences:
+        return room[: sentences[-1]] + CUT
+    words = re.match(r"(?s).*\S(?=\s)", text[: len(room) + 1])
+    return (words[0] if words else room) + CUT

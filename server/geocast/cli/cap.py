@@ -1,0 +1,100 @@
+"""`geocast cap`: say what is read in CAP messages, and what is wrong with them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from ..cap.blocks import Block
+    from ..cap.message import Message
+
+BROKEN = 1  # the exit status if a file has something wrong with it
+MOST = 2 * 1024 * 1024  # bytes of a message; real ones carry 600 KB of audio
+
+
+@click.command("cap", short_help="Say what is read in files with CAP messages.")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--assume-offset", metavar="±HH:MM", help="For times that have no offset; they are refused without it.")
+def command(files: tuple[Path, ...], assume_offset: str | None) -> int:
+    """Say what is read in files with messages of CAP 1.2, 1.1 or 1.0, and each thing that is wrong with them.
+
+    The exit status is 0 if nothing is wrong, and 1 otherwise.
+    """
+    from ..clock import parse_time
+
+    if assume_offset is not None:
+        try:
+            parse_time(f"2000-01-01T00:00:00{assume_offset}")
+        except ValueError:
+            raise click.BadParameter("expected an offset such as +00:00", param_hint="--assume-offset") from None
+    return max(_told(path, assume_offset) for path in files)
+
+
+def _told(path: Path, assume_offset: str | None) -> int:
+    """Say what one file has in it. The exit status."""
+    from ..cap import blocks, message
+    from ..errors import ConfigError
+    from ..problems import Problem
+
+    try:
+        with path.open("rb") as file:
+            body = file.read(MOST + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    if len(body) > MOST:
+        click.echo(f"{path}: too-large: a message may have {MOST >> 20} MiB")
+        return BROKEN
+    try:
+        found = message.read(body, assume_offset=assume_offset)
+        parts = blocks.of(found)
+    except Problem as problem:
+        for each in problem.violations:
+            click.echo(f"{path}: {each.slug} at {each.pointer}: {each.detail}")
+        if not problem.violations:
+            click.echo(f"{path}: {problem.slug}: {problem.detail or problem.type.explanation}")
+        return BROKEN
+    for line in (*_head(found), *(line for block in parts for line in _block(block))):
+        click.echo(f"{path}: {line}")
+    return 0
+
+
+def _head(found: Message) -> Iterator[str]:
+    from ..clock import format_time
+
+    notes = "".join(f", {note}" for note in sorted(found.notes) if not note.startswith("cap-"))
+    yield f"CAP {found.version}{notes}: {found.type}, {found.status}, {found.scope}"
+    yield f"{found.identifier} of {found.sender}, sent {format_time(found.sent)}, refers to {len(found.references)}"
+
+
+def _block(block: Block) -> Iterator[str]:
+    from ..clock import format_time
+
+    info = block.infos[0]
+    ends = "no expiry" if info.expires_at is None else f"until {format_time(info.expires_at)}"
+    said = f"{info.severity or 'no severity'}, urgency {info.urgency}, certainty {info.certainty}, {ends}"
+    yield f"- {info.event}: {said}"
+    yield f"  in {', '.join(each.language for each in block.infos)}: {info.headline}"
+    yield f"  {_where(block)}"
+
+
+def _where(block: Block) -> str:
+    """How many shapes, and codes of whose lists."""
+    from ..cap.shapes import CapRing
+
+    rings = [shape for shape in block.shapes if isinstance(shape, CapRing)]
+    circles = len(block.shapes) - len(rings)
+    corners = sum(len(ring.corners) - 1 for ring in rings)
+    codes = Counter(code.name for area in block.infos[0].areas for code in area.codes)
+    parts = [f"{_count(len(rings), 'polygon')} with {corners} corners"] if rings else []
+    parts += [_count(circles, "circle")] if circles else []
+    parts += [f"{_count(number, 'code')} of {name}" for name, number in sorted(codes.items())]
+    return ", ".join(parts) or "nowhere"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"

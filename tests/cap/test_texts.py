@@ -1,0 +1,35 @@
+"""Texts of a message, tidied and cut (CP21)."""
+
+import pytest
+
+from geocast.cap.texts import cut, one_line, tidy
+
+
+def test_lines_are_tidied():
+    """CP21: line ends, tabs, other controls, blanks at both ends of lines, empty lines."""
+    assert tidy("  a\t b \r\n\r\n\r\n \n c\rd\x07\x85e  \n") == "a  b\n\nc\nd\ne"
+
+
+def test_a_headline_is_one_line():
+    """CP21: whatever the issuer's editor has wrapped."""
+    assert one_line("operated by Caltech and\n            USGS ") == "operated by Caltech and USGS"
+
+
+@pytest.mark.parametrize(
+    ("text", "limit", "short"),
+    [
+        ("Go in. Stay in.", 15, "Go in. Stay in."),
+        ("Go in. Stay in.", 14, "Go in.…"),
+        ("Go in. Stay in.", 7, "Go in.…"),
+        ("Go in. Stay in.", 6, "Go…"),
+        ("Winds of 3.5 m.p.h. or more", 16, "Winds of 3.5…"),
+        ("unbroken", 5, "unbr…"),
+        ("一二三。四五六。七八九", 8, "一二三。…"),
+        ("one two three", 8, "one two…"),
+        ("one two three", 9, "one two…"),
+    ],
+)
+def test_a_text_is_cut_behind_a_sentence_or_a_word(text, limit, short):
+    """CP21: within the limit, the ellipsis included."""
+    assert cut(text, limit) == short
+    assert len(short) <= limit

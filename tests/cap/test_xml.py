@@ -1,0 +1,117 @@
+"""XML of strangers: what is read, and that nothing is fetched, expanded or waited for (CP2, CP3)."""
+
+import pytest
+
+from geocast.cap import xml
+from geocast.cap.xml import MAX_ATTRIBUTES, MAX_DEPTH, parse
+from geocast.problems import Problem
+
+DOCTYPES = {
+    "a name alone": "<!DOCTYPE alert>",
+    "a DTD to fetch": '<!DOCTYPE alert SYSTEM "http://127.0.0.1:1/x.dtd">',
+    "an entity": '<!DOCTYPE alert [<!ENTITY a "b">]>',
+    "a file": '<!DOCTYPE alert [<!ENTITY a SYSTEM "file:///etc/passwd">]>',
+    "a parameter entity": '<!DOCTYPE alert [<!ENTITY % a SYSTEM "http://127.0.0.1:1/">%a;]>',
+    "a thousand million laughs": "<!DOCTYPE alert ["
+    + "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10 if n else "ha"}">' for n in range(9))
+    + "]>",
+}
+
+
+def shown(element):
+    """An element as a nested tuple: name, text, children."""
+    return element.name, element.text, [shown(child) for child in element.children]
+
+
+def refusal(body, charset=None):
+    """What is said of a document that is refused."""
+    with pytest.raises(Problem) as caught:
+        parse(body, charset)
+    assert (caught.value.status, caught.value.slug) == (400, "malformed-xml")
+    return caught.value.detail
+
+
+def test_a_document_is_a_tree_of_names_and_texts():
+    """CP3: comments and processing instructions are passed over, CDATA and references are text."""
+    body = b'<?xml-stylesheet href="/"?><!-- c --><a>x<!-- c -->y<b>1 &lt; 2</b>tail<c><![CDATA[<&]]></c></a>'
+    assert shown(parse(body)) == ("a", "xy", [("b", "1 < 2", []), ("c", "<&", [])])
+
+
+def test_children_are_found_in_the_namespace_of_their_parent():
+    """CP4: with any prefix."""
+    root = parse(b'<p:a xmlns:p="urn:1" xmlns:q="urn:2"><p:b>ours</p:b><q:b>theirs</q:b><b>nobody\'s</b></p:a>')
+    assert (root.namespace, [child.text for child in root.all("b")]) == ("urn:1", ["ours"])
+
+
+@pytest.mark.parametrize("doctype", DOCTYPES.values(), ids=DOCTYPES)
+@pytest.mark.parametrize("use", ["", "&a;", "&a8;"])
+def test_any_doctype_is_refused_where_it_stands(doctype, use):
+    """CP3: whether what it declares is used or not."""
+    assert refusal(f"{doctype}<alert>{use}</alert>".encode()) == "the document must have no DOCTYPE"
+
+
+def test_depth_is_bounded():
+    """CP3: 32 elements in one another, and ten thousand are refused as 33 are."""
+    for depth in (MAX_DEPTH + 1, 10_000):
+        assert refusal(b"<a>" * depth + b"</a>" * depth) == "the document is nested deeper than 32"
+    parse(b"<a>" * MAX_DEPTH + b"</a>" * MAX_DEPTH)
+
+
+def test_elements_are_bounded(monkeypatch):
+    """CP3: a crowd of small ones would take seconds."""
+    monkeypatch.setattr(xml, "MAX_ELEMENTS", 3)
+    parse(b"<a><b/><b/></a>")
+    assert refusal(b"<a><b/><b/><b/></a>") == "the document has more than 3 elements"
+
+
+@pytest.mark.parametrize("count", [MAX_ATTRIBUTES + 1, 100_000])
+def test_attributes_and_namespaces_are_bounded_together(count):
+    """CP3: of one element."""
+    crowded = "the document has an element with more than 64 attributes and namespaces"
+    for prefix in ("a", "xmlns:a"):
+        many = " ".join(f"{prefix}{n}='u'" for n in range(count))
+        assert refusal(f"<a {many}/>".encode()) == crowded
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b" ", b"<a>", b"<a></b>", b"<a/><b/>", b"<a>&x;</a>", b"{}", b"<a>\x00</a>", b"<a b=1/>"]
+)
+def test_what_is_not_well_formed_is_refused(body):
+    """CP3: and of the text nothing is repeated (H9)."""
+    assert refusal(body).startswith("the document is not well-formed XML")
+
+
+@pytest.mark.parametrize(
+    ("body", "charset"),
+    [
+        ("<a>é</a>".encode(), None),
+        (b"\xef\xbb\xbf" + "<a>é</a>".encode(), "iso-8859-1"),
+        ("<a>é</a>".encode("utf-16"), None),
+        (b"\xfe\xff" + "<a>é</a>".encode("utf-16-be"), "utf-8"),
+        ("<a>é</a>".encode("utf-16-le"), "UTF-16LE"),
+        ("<a>é</a>".encode("latin-1"), "ISO-8859-1"),
+        ("<?xml version='1.0' encoding='windows-1252'?><a>é</a>".encode("cp1252"), None),
+        ("<?xml version='1.0' encoding='windows-1252'?><a>é</a>".encode(), "utf-8"),
+        (b"<?xml version='1.0' encoding='US-ASCII'?><a>&#233;</a>", None),
+    ],
+)
+def test_a_byte_order_mark_counts_before_the_charset_and_that_before_the_declaration(body, charset):
+    """CP2, RFC 7303, 3.3."""
+    assert parse(body, charset).text == "é"
+
+
+@pytest.mark.parametrize(
+    ("body", "charset"),
+    [
+        (b"<a>\xe9</a>", None),
+        (b"<a>\xe9</a>", "us-ascii"),
+        (b"<a>+AOk-</a>", "utf-7"),
+        (b"<?xml version='1.0' encoding='utf-7'?><a/>", None),
+        (b"<a/>", "nonsense"),
+        (b"<a/>", "base64"),
+        (b"\xff\xfe<", None),
+    ],
+)
+def test_other_encodings_are_refused(body, charset):
+    """CP2: also one that the bytes are not in."""
+    refusal(body, charset)
