@@ -115,4 +115,4 @@ lock:            ## renew the hash-pinned locks (needs uv)
 	    requirements/$$name.in -o requirements/$$name.txt; done
 
 clean:           ## remove what the other targets made
-	rm -rf $(VENV) dist client_demo/web/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis test-output
+	rm -rf $(VENV) build dist client_demo/web/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis test-output

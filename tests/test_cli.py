@@ -254,6 +254,15 @@ def test_who_is_refused_learns_where_there_is_help(geocast, arguments, expected)
     assert re.search(expected, outcome.err)
 
 
+@pytest.mark.parametrize("arguments", [["token", "--check"], ["serve", "--log"], ["check", "--dev"]], ids=str)
+def test_what_nobody_asked_for_is_not_repeated(geocast, arguments):
+    """K1: it may be a token, or a URL with a password (with a bracket in it); the hint says what was expected."""
+    outcome = geocast(*arguments, "memory:", "redis://:se)cret@localhost", "se(cret")
+    assert outcome.is_one_line_error, outcome.err
+    assert "cret" not in outcome.err
+    assert f"Got unexpected extra arguments. Try 'geocast {arguments[0]} --help' for help." in outcome.err
+
+
 HEAVY = {
     *("asyncio", "cryptography", "fastapi", "h3", "jwt", "msgpack", "numpy", "prometheus_client", "pydantic"),
     *("redis", "sqlite3", "ssl", "starlette", "uvicorn", "uvloop", "websockets"),

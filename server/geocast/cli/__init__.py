@@ -6,6 +6,7 @@ To say the version, to help and to complete a word should take no longer than a 
 takes when it is run; `click` and what is light stand at the top.
 """
 
+import re
 import sys
 from typing import NoReturn
 
@@ -28,6 +29,9 @@ def cli(context: click.Context) -> None:
 for each in (serve, check, health, keygen, token, cap):
     cli.add_command(each.command)
 
+# What nobody asked for may be a token, or a URL with a password: click repeats it, in brackets.
+_EXTRA = re.compile(r"(unexpected extra arguments?) \(.*\)", re.DOTALL)
+
 
 def main() -> NoReturn:
     """Run the command and exit: with 0; with 2 and one line for a mistake of the caller; with 130 if interrupted."""
@@ -38,7 +42,8 @@ def main() -> NoReturn:
     except click.Abort:
         sys.exit(130)
     except click.UsageError as error:
-        _fail(f"{error.format_message()} {_hint(error)}")
+        message = _EXTRA.sub(r"\1.", error.format_message())
+        _fail(f"{message} {_hint(error)}")
     except click.ClickException as error:
         _fail(error.format_message())
     except (ConfigError, OSError) as error:
