@@ -42,12 +42,14 @@ class Node:
     """`geocast serve --dev` on loopback, with its log in `folder`. `tell` gets what it prints."""
 
     def __init__(self, folder: Path) -> None:
-        stream, api = free_ports(2)
+        stream, api, feed = free_ports(3)
         self.stream_url = f"ws://127.0.0.1:{stream}/v1/stream"
         self.api_url = f"http://127.0.0.1:{api}"
+        self.feed_url = f"http://127.0.0.1:{feed}"
         self.token = ""
         self._arguments = (
             *("serve", "--dev", "--stream", f"127.0.0.1:{stream}", "--api", f"127.0.0.1:{api}"),
+            *("--feed", f"127.0.0.1:{feed}", "--feed-url", self.feed_url, "--feed-sender", "desk@demo.example"),
             *("--log", f"sqlite:{folder / 'geocast.db'}"),
         )
         self._printed: deque[str] = deque(maxlen=20)

@@ -139,6 +139,7 @@ async def _perform(progress: Progress, programme: Programme, incidents: Sequence
             cleanup.push_async_callback(each.stop)
         await asyncio.gather(node.start(), *(each.start() for each in crowd))
         progress.say(f"node: {node.stream_url} for subscribers, {node.api_url} for the desk")
+        progress.say(f"feed for everybody: {node.feed_url}/v1/alerts.geojson, {node.feed_url}/v1/feed.atom")
         shown = await cleanup.enter_async_context(_serve_map(node, programme))
         publisher = await cleanup.enter_async_context(Publisher(node.api_url, node.token, patience_s=PATIENCE_S))
         show = Show(progress, node, crowd, publisher, shown)
