@@ -150,6 +150,7 @@ def test_the_core_knows_no_loop_and_no_socket(module):
         "fields",
         "requests",
         "policy",
+        "holds",
         "cells",
         "matching.index",
         "matching.areas",

@@ -37,6 +37,8 @@ MADE = {
     ),
 }
 
+OF_OPERATORS = {"server/geocast/policy.py"}  # patterns of an operator's own, who is told to write good ones
+
 
 # ---- what there is ---------------------------------------------------------------------------------------------------
 
@@ -79,7 +81,7 @@ def python_patterns():
                 yield f"{where}:{node.lineno}", getattr(module, name), used_by(text, name)
             elif isinstance(node.args[0], ast.Constant):
                 yield f"{where}:{node.lineno}", re.compile(node.args[0].value), function
-            else:
+            elif where not in OF_OPERATORS:
                 assert where in MADE, f"{where}:{node.lineno}: compile it at the top of the module, or list it here"
         if where in MADE:
             module = importlib.import_module(where.removesuffix(".py").replace("/", "."))

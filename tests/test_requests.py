@@ -4,13 +4,14 @@ import copy
 import gc
 import math
 import pickle
+from dataclasses import replace
 
 import pytest
 from fakes import DALLAS, HOUR_MS, NOON_MS, alert_request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geocast.alert import Alert, Approval, Circle, Revision, Terms
+from geocast.alert import Alert, Approval, Circle, Confirm, Revision, Terms
 from geocast.cells import cell_of, cell_place, distance_m
 from geocast.fields import MAX_INTEGER
 from geocast.requests import Claims, Invalid, parse_cancellation, parse_publication, parse_revision
@@ -164,12 +165,13 @@ def claims_of(**changes):
     """What is usable of a broken publication."""
     with pytest.raises(Invalid) as caught:
         parse_publication(alert_request(**changes))
-    return caught.value.claims
+    return caught.value.claims()
 
 
 def test_a_broken_body_leaves_what_can_be_judged():
     """Section 4, order of decisions: broken rules of section 3 are listed with broken fields."""
-    assert claims_of(headline="") == parse_publication(alert_request()).claims()
+    whole = parse_publication(alert_request()).claims()
+    assert claims_of(headline="") == replace(whole, texts=(("/headline", None), whole.texts[1]))
 
 
 def test_what_is_unusable_is_not_judged():
@@ -181,8 +183,12 @@ def test_what_is_unusable_is_not_judged():
         expires_at="later",
         approval={"approved_at": True},
         area=[CIRCLE | {"radius_m": "800"}, None, CIRCLE | {"radius_m": 5, "lat": 100}],
+        headline=5,
+        description="a\tb",
+        confirm={"text": ["coordinates"]},
     )
-    assert claims == Claims(None, None, None, None, None, (("/area/2/radius_m", 5.0),))
+    texts = (("/headline", None), ("/description", None))
+    assert claims == Claims(None, None, None, None, None, (("/area/2/radius_m", 5.0),), texts=texts, confirm=None)
 
 
 @pytest.mark.parametrize("area", [None, 5, "x", [], {}, [[]], {"radius_m": math.inf}, {"radius_m": True}])
@@ -273,7 +279,7 @@ def test_the_requested_centre_is_not_in_anything_that_goes_on():
         assert not any(exact in text for text in texts for exact in ("32.7767123", "96.7970987"))
     assert "777.77" not in repr(reachable(revision))
     assert {type(item) for item in reachable(revision)} <= {
-        Revision, Alert, Approval, Circle, Terms, tuple, str, int, float, type(None),
+        Revision, Alert, Approval, Circle, Confirm, Terms, tuple, str, int, float, type(None),
     }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ Times are in milliseconds since 1970 (UTC), angles in degrees, lengths in metres
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 SEVERITIES = ("minor", "moderate", "severe", "extreme")  # the words of CAP 1.2, <severity>; in ascending order
@@ -83,6 +83,21 @@ class Approval:
 
 
 @dataclass(frozen=True, slots=True)
+class Confirm:
+    """What of a request was held, and a person has confirmed (A21): how much it covers in km², kinds of words."""
+
+    area_km2: float | None = None
+    text: tuple[str, ...] = ()
+
+    def in_order(self) -> "Confirm":
+        """The same in accepted form: it does not matter in which order kinds were named."""
+        return Confirm(self.area_km2, tuple(sorted(self.text)))
+
+
+NOTHING_CONFIRMED = Confirm()
+
+
+@dataclass(frozen=True, slots=True)
 class Terms:
     """What of the policy went into an accepted alert, and by which rules its circles were published.
 
@@ -111,6 +126,7 @@ class Alert:
     expires_at: int
     area: tuple[Shape, ...]
     approval: Approval
+    confirm: Confirm = NOTHING_CONFIRMED
 
     @property
     def circles(self) -> tuple[Circle, ...]:
@@ -159,14 +175,12 @@ class Cancel:
     source: str
     cancelled_at: int
     ends_at: int
+    confirm: Confirm = NOTHING_CONFIRMED
 
     def same_content(self, other: "Entry") -> bool:
         """Whether `other` says the same (H5). Who has said it, and when, doesn't count."""
-        return isinstance(other, Cancel) and (self.id, self.revision, self.reason, self.approval) == (
-            other.id,
-            other.revision,
-            other.reason,
-            other.approval,
+        return isinstance(other, Cancel) and self == replace(
+            other, source=self.source, cancelled_at=self.cancelled_at, ends_at=self.ends_at
         )
 
 

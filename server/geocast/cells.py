@@ -63,6 +63,12 @@ def distance_m(lat1: float, lng1: float, lat2: float, lng2: float) -> float:
     return 2 * EARTH_RADIUS_M * math.atan2(math.dist(a, b), math.dist(a, opposite))
 
 
+def circle_area_m2(radius_m: float) -> float:
+    """The area of a circle on the sphere, in m²: 2πR²(1 − cos(r/R)), written so that small ones keep their digits."""
+    half = math.sin(min(radius_m, HALF_CIRCUMFERENCE_M) / (2 * EARTH_RADIUS_M))
+    return 4 * math.pi * EARTH_RADIUS_M**2 * half * half
+
+
 def chord2(x: Floats, y: Floats, z: Floats, centre: Vector) -> Floats:
     """The square of the straight line (the chord) from each point to `centre`, through the unit sphere.
 

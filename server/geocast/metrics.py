@@ -34,6 +34,9 @@ class Metrics:
         self.refused = Counter(
             "geocast_refused", "Requests that got a problem for an answer", ["type"], registry=self.registry
         )
+        self.held = Counter(
+            "geocast_held", "Requests with something that has to be confirmed", ["kind"], registry=self.registry
+        )
         self.fan_out = Histogram(
             "geocast_fan_out_seconds",
             "From an entry read from the log to its last write on this node",

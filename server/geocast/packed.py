@@ -9,7 +9,7 @@ from typing import Any
 
 import msgpack
 
-from .alert import Alert, Approval, Circle, OtherShape, Polygon, Revision, Shape, Terms
+from .alert import Alert, Approval, Circle, Confirm, OtherShape, Polygon, Revision, Shape, Terms
 
 
 def pack(revision: Revision) -> bytes:
@@ -23,6 +23,7 @@ def pack(revision: Revision) -> bytes:
             [_plain(shape) for shape in alert.area],
             (alert.approval.reviewer, alert.approval.approved_at),
             astuple(terms),
+            (alert.confirm.area_km2, alert.confirm.text),
         )
     )
     return packed
@@ -30,7 +31,7 @@ def pack(revision: Revision) -> bytes:
 
 def unpack(alert_id: str, data: bytes) -> Revision:
     """The revision that was packed."""
-    head, texts, times, area, approval, terms = msgpack.unpackb(data, strict_map_key=False)
+    head, texts, times, area, approval, terms, (area_km2, kinds) = msgpack.unpackb(data, strict_map_key=False)
     number, source, issued_at = head
     category, headline, description, severity, status = texts
     occurred_at, expires_at = times
@@ -45,6 +46,7 @@ def unpack(alert_id: str, data: bytes) -> Revision:
         expires_at,
         tuple(map(_shape, area)),
         Approval(*approval),
+        Confirm(area_km2, tuple(kinds)),
     )
     return Revision(alert, number, source, issued_at, Terms(*terms))
 

@@ -5,28 +5,53 @@ revision. It knows nothing of who asks, nor of what is live. What is not listed 
 thought of is never published.
 """
 
+import re
 import tomllib
 from collections.abc import Iterator
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from . import problems
 from .alert import Revision, Terms
 from .errors import ConfigError, did_you_mean
+from .holds import unconfirmed_area, unconfirmed_texts
 from .outlines import MAX_CORNERS, TOLERANCES_M, publish_polygons
 from .problems import Violation
-from .requests import Claims
+from .requests import MAX_AREA_KM2, Claims
+from .wording import BUILT_IN_REGION, KINDS, Guard, is_region
 
 SKEW_MS = 60_000  # how far a publisher's clock may be ahead; P5 and the "not in the future" of P3 alone allow it (P8)
 _IN_THE_FUTURE = "must not be in the future (60 s of skew allowed)"
 MOST_AGE_S = 7 * 86_400  # a week
 BUILT_IN = "neighbourhood"
+MAX_PATTERN, MAX_PATTERNS = 200, 50  # characters of a pattern of the policy's own; patterns of a kind
+SLIP = 1_000  # a kilometre typed for a metre, or the other way round
 
 _Key = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}$")]
 _Title = Annotated[str, Field(min_length=1, max_length=140)]
+
+
+def _region(code: str) -> str:
+    if not is_region(code):
+        raise PydanticCustomError("region", "is no region that telephone numbers are known of (ISO 3166: US, GB, DE)")
+    return code
+
+
+def _compiled(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise PydanticCustomError("pattern", "is no regular expression: {why}", {"why": str(error)}) from None
+    return pattern
+
+
+Kind = Annotated[str, Field(pattern=f"^({'|'.join(KINDS)})$")]
+_Pattern = Annotated[str, Field(min_length=1, max_length=MAX_PATTERN), AfterValidator(_compiled)]
 
 
 class _Strict(BaseModel):
@@ -48,6 +73,7 @@ class Category(_Strict):
     location_resolution: Annotated[int, Field(ge=0, le=15)] = 9
     polygons: bool = False
     simplify_m: Annotated[int, Field(ge=0, le=TOLERANCES_M[-1])] = 0
+    hold_area_km2: Annotated[float, Field(gt=0, le=MAX_AREA_KM2)] | None = None
     default_age_s: Annotated[int, Field(gt=0, le=MOST_AGE_S)] = 3_600
 
     @model_validator(mode="before")
@@ -84,9 +110,13 @@ class Category(_Strict):
         """How far ahead of now an expiry has to be, in ms. At least 1, since an expiry has to be in the future."""
         return max(self.min_life_s * 1000, 1)
 
-    def terms(self) -> Terms:
-        """The part of this category that goes into an accepted alert and is kept with it."""
-        return Terms(self.title, self.default_age_ms, self.location_resolution, simplify_m=self.simplify_m)
+    def terms(self, current: Revision | None = None) -> Terms:
+        """The part of this category that goes into an accepted alert and is kept with it.
+
+        `current`: the revision that it follows, whose resolution is kept (B1).
+        """
+        resolution = self.location_resolution if current is None else current.terms.location_resolution
+        return Terms(self.title, self.default_age_ms, resolution, simplify_m=self.simplify_m)
 
 
 class Policy(_Strict):
@@ -99,6 +129,10 @@ class Policy(_Strict):
     name: Annotated[str, Field(min_length=1, max_length=64)]
     categories: Annotated[dict[_Key, Category], Field(min_length=1)]
     never: dict[_Key, _Title] = {}
+    text: Literal["hold", "off"] = "hold"
+    text_region: Annotated[str, AfterValidator(_region)] = BUILT_IN_REGION
+    text_allow: Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=200)] = []
+    text_patterns: dict[Kind, Annotated[list[_Pattern], Field(max_length=MAX_PATTERNS)]] = {}
 
     @model_validator(mode="after")
     def _never_means_never(self) -> "Policy":
@@ -106,13 +140,34 @@ class Policy(_Strict):
             raise ValueError(f"{min(both)} is both a category and on the never-list")
         return self
 
+    @cached_property
+    def guard(self) -> Guard | None:
+        """What reads texts (P24); None if nothing does."""
+        if self.text == "off":
+            return None
+        patterns = {kind: tuple(map(re.compile, written)) for kind, written in self.text_patterns.items()}
+        return Guard(self.text_region, tuple(self.text_allow), patterns)
+
+    def warnings(self) -> list[str]:
+        """What an operator should know of this policy, in sentences."""
+        wide = [key for key, each in self.categories.items() if each.max_radius_m >= SLIP * each.min_radius_m]
+        text = "max_radius_m is 1000 times min_radius_m or more, so a kilometre typed for a metre may be published"
+        return [f"policy {self.name}: {', '.join(wide)}: {text}"] if wide else []
+
     def violations(
-        self, claims: Claims, now_ms: int, current: Revision | None = None, *, first: bool = True
+        self,
+        claims: Claims,
+        now_ms: int,
+        current: Revision | None = None,
+        *,
+        first: bool = True,
+        covered_km2: float | None = None,
     ) -> list[Violation]:
         """Every rule that `claims` break at `now_ms`, in the order of the protocol's table.
 
         `first`: whether the request is for revision 1. If not, `current` is the revision that it would follow, or None
-        if that is not known. A rule whose inputs are missing or unusable is not judged (P9).
+        if that is not known. `covered_km2`: how much the published area covers, or None if that is not known.
+        A rule whose inputs are missing or unusable is not judged (P9).
         """
         category = self.categories.get(claims.category) if claims.category is not None else None
         found: list[Violation] = []
@@ -131,8 +186,14 @@ class Policy(_Strict):
             # An incident that is stale (P4) leaves no room for any expiry: that need not be said a second time.
             none = [] if stale else list(_no_expiry(claims, category, now_ms, current, first=first))
             found += none or ([] if stale and claims.takes_default else _expiry(claims, category, now_ms, current))
-            found += [*_radii(claims, category), *_polygons(claims, category)]
-        return found
+            found += [*_radii(claims, category), *_polygons(claims, category), *_area(claims, category, covered_km2)]
+        return _in_order([*found, *self._texts(claims)])
+
+    def cancel_violations(self, claims: Claims, occurred_at: int | None, now_ms: int) -> list[Violation]:
+        """Every rule that a cancel breaks at `now_ms`; `occurred_at` is the alert's, None if that is not known."""
+        approval = self.approval_violations(claims.approved_at, occurred_at, now_ms)
+        area = unconfirmed_area(0.0, None, claims.confirm) if claims.confirm is not None else ()
+        return _in_order([*approval, *area, *self._texts(claims)])
 
     @staticmethod
     def approval_violations(approved_at: int | None, occurred_at: int | None, now_ms: int) -> list[Violation]:
@@ -146,6 +207,9 @@ class Policy(_Strict):
         else:
             return []
         return [Violation(problems.NOT_APPROVED, "/approval/approved_at", detail)]
+
+    def _texts(self, claims: Claims) -> Iterator[Violation]:
+        return unconfirmed_texts(self.guard, claims.texts, claims.confirm) if claims.confirm is not None else iter(())
 
     def _not_alertable(self, key: str) -> Violation:
         known = f"{key} is never alerted" if key in self.never else "is not a category of the policy"
@@ -225,6 +289,16 @@ def _polygons(claims: Claims, category: Category) -> Iterator[Violation]:
         if category.simplify_m:
             detail += f", simplified by up to {category.simplify_m} m"
         yield Violation(problems.AREA_TOO_COMPLEX, "/area", detail)
+
+
+def _area(claims: Claims, category: Category, covered_km2: float | None) -> Iterator[Violation]:
+    if claims.confirm is not None and (covered_km2 is not None or category.hold_area_km2 is None):
+        yield from unconfirmed_area(covered_km2 or 0.0, category.hold_area_km2, claims.confirm)
+
+
+def _in_order(violations: list[Violation]) -> list[Violation]:
+    """Those of section 2 first (H8), which is A21 alone."""
+    return sorted(violations, key=lambda each: each.type is not problems.INVALID_VALUE)
 
 
 def load(path: Path | None) -> Policy:

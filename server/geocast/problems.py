@@ -4,7 +4,7 @@
 list by a test.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,6 +88,20 @@ AREA_TOO_COMPLEX = ProblemType(
     "Area too complex",
     "The published area must have at most 500 corners. Draw it with fewer, or have the policy allow to simplify it "
     "(`simplify_m`).",
+)
+AREA_UNCONFIRMED = ProblemType(
+    "area-unconfirmed",
+    422,
+    "Area not confirmed",
+    "An area that covers more than the category's `hold_area_km2` is published only if `confirm.area_km2`, which a "
+    "person has typed, is at least as much. A kilometre that was typed for a metre looks like this.",
+)
+TEXT_UNCONFIRMED = ProblemType(
+    "text-unconfirmed",
+    422,
+    "Text not confirmed",
+    "A text reads like something that gives a person away. Reword it; or have a person confirm that it does not, by "
+    "its kind in `confirm.text`. Coordinates and numbers of documents can't be confirmed.",
 )
 MISSING_FIELD = ProblemType("missing-field", 422, "Field missing", "A field that is needed was not sent.")
 UNKNOWN_FIELD = ProblemType(
@@ -239,6 +253,8 @@ ALL = (
     RADIUS_OUT_OF_RANGE,
     SHAPE_NOT_ALLOWED,
     AREA_TOO_COMPLEX,
+    AREA_UNCONFIRMED,
+    TEXT_UNCONFIRMED,
     MISSING_FIELD,
     UNKNOWN_FIELD,
     INVALID_VALUE,
@@ -271,11 +287,15 @@ BY_SLUG = {each.slug: each for each in ALL}
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One broken rule: problem type, JSON Pointer (RFC 6901) to the field, and a sentence for people."""
+    """One broken rule: problem type, JSON Pointer (RFC 6901) to the field, and a sentence for people.
+
+    `members`: what the answer says of it besides, for programs.
+    """
 
     type: ProblemType
     pointer: str
     detail: str
+    members: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def slug(self) -> str:
@@ -323,6 +343,7 @@ class Problem(GeocastError):  # noqa: N818
         }
         if self.violations:
             body["errors"] = [
-                {"type": f"/problems/{v.slug}", "pointer": v.pointer, "detail": v.detail} for v in self.violations
+                {"type": f"/problems/{v.slug}", "pointer": v.pointer, "detail": v.detail, **v.members}
+                for v in self.violations
             ]
         return body

@@ -24,6 +24,7 @@ from .alert import Cancel, Entry, OtherKind, Revision
 from .alertlog import AlertLog
 from .clock import Clock
 from .errors import LogUnavailable
+from .holds import covered_km2
 from .policy import Policy
 from .problems import Problem, Violation
 from .requests import (
@@ -138,12 +139,17 @@ class Publishing:
         def decide(history: Sequence[Entry | OtherKind]) -> Cancel:
             current = self._current(history, request.revision, publisher)
             now = self._clock.now().wall_ms
-            if violations := self._policy.approval_violations(
-                request.approval.approved_at, current.alert.occurred_at, now
-            ):
+            if violations := self._policy.cancel_violations(request.claims(), current.alert.occurred_at, now):
                 raise Problem.of(violations)
             return Cancel(
-                alert_id, request.revision, request.reason, request.approval, publisher.sub, now, current.ends_at
+                alert_id,
+                request.revision,
+                request.reason,
+                request.approval,
+                publisher.sub,
+                now,
+                current.ends_at,
+                request.confirm.in_order(),
             )
 
         return await self._decide(request, _repeats_cancel, decide)
@@ -159,13 +165,20 @@ class Publishing:
             if alert_id is not None:
                 with suppress(LogUnavailable):  # a broken body is refused even if the log can't be read
                     current = _last_revision(await self._log.history(alert_id))
-            now = self._clock.now().wall_ms
-            raise Problem.of(
-                [
-                    *invalid.violations,
-                    *self._policy.violations(invalid.claims, now, current, first=alert_id is None),
-                ]
-            ) from None
+            judged = self._violations(invalid, self._clock.now().wall_ms, current, first=alert_id is None)
+            raise Problem.of([*invalid.violations, *judged]) from None
+
+    def _violations(
+        self, request: Publication | Invalid, now_ms: int, current: Revision | None, *, first: bool
+    ) -> list[Violation]:
+        """What the policy has against a request, however broken the rest of it is."""
+        claims, area = request.claims(), None
+        category = self._policy.categories.get(claims.category or "")
+        # Of a revision that follows nobody knows what, it can't be told what would be published.
+        if category is not None and category.hold_area_km2 is not None and (first or current is not None):
+            area = request.published(category.terms(current), current)
+        covered = None if area is None else covered_km2(area)
+        return self._policy.violations(claims, now_ms, current, first=first, covered_km2=covered)
 
     def _worked_out(self, request: Publication) -> Publication:
         """The request, for which what takes long has been done."""
@@ -222,14 +235,12 @@ class Publishing:
     def _accept(self, request: Publication, publisher: Publisher, current: Revision | None) -> Revision:
         """The revision that `request` becomes, or the 422 with every rule that it breaks."""
         now = self._clock.now().wall_ms
-        violations = self._policy.violations(request.claims(), now, current)
+        violations = self._violations(request, now, current, first=current is None)
         if current is not None:
             violations = [*_changed(request, current), *violations]
         if violations:
             raise Problem.of(violations)
-        terms = self._policy.categories[request.category].terms()
-        if current is not None:
-            terms = replace(terms, location_resolution=current.terms.location_resolution)
+        terms = self._policy.categories[request.category].terms(current)
         return Revision(request.accept(terms, current), request.revision, publisher.sub, now, terms)
 
 
@@ -245,7 +256,8 @@ def _repeats_revision(request: Publication, entry: Entry | OtherKind, current: R
 def _repeats_cancel(request: Cancellation, entry: Entry | OtherKind, _current: Revision | None) -> bool:
     if not isinstance(entry, Cancel):
         return False
-    return entry.same_content(replace(entry, reason=request.reason, approval=request.approval))
+    confirm = request.confirm.in_order()
+    return entry.same_content(replace(entry, reason=request.reason, approval=request.approval, confirm=confirm))
 
 
 def _changed(request: Publication, current: Revision) -> list[Violation]:

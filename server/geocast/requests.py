@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -32,7 +33,19 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from . import problems
-from .alert import Alert, Approval, Circle, Polygon, Revision, Severity, Status, Terms, is_id
+from .alert import (
+    NOTHING_CONFIRMED,
+    Alert,
+    Approval,
+    Circle,
+    Confirm,
+    Polygon,
+    Revision,
+    Severity,
+    Status,
+    Terms,
+    is_id,
+)
 from .cells import publish_area, publish_circle
 from .errors import GeocastError
 from .fields import (
@@ -50,6 +63,8 @@ from .fields import (
 )
 from .outlines import Outline, publish_polygons
 from .problems import Violation
+
+MAX_AREA_KM2 = 10_000_000_000  # more than sixteen circles can cover
 
 # ---- what is requested -----------------------------------------------------------------------------------------
 
@@ -87,6 +102,7 @@ class Publication:
     approval: Approval
     revision: int
     one_shape: bool
+    confirm: Confirm
 
     def accept(self, terms: Terms, current: Revision | None) -> Alert:
         """The alert in accepted form. Here the exact place ends (Rules 1 and 3).
@@ -102,9 +118,14 @@ class Publication:
             status=self.status,
             occurred_at=self.occurred_at,
             expires_at=self.occurred_at + terms.default_age_ms if self.expires_at is None else self.expires_at,
-            area=_publish(self.area, terms, current.alert.circles if current is not None else ()),
+            area=self.published(terms, current) or (),
             approval=self.approval,
+            confirm=self.confirm.in_order(),
         )
+
+    def published(self, terms: Terms, current: Revision | None) -> tuple[Circle | Polygon, ...] | None:
+        """The area as published; None if it would be too complex (P12)."""
+        return _publish(self.area, terms, current)
 
     def work_out(self, simplify_m: int) -> None:
         """Work out what its polygons are published as, which takes up to 40 ms; it is kept, and then takes none."""
@@ -121,6 +142,8 @@ class Publication:
             tuple((f"{at}/radius_m", shape.radius_m) for at, shape in self._shapes() if not isinstance(shape, Outline)),
             tuple((at, shape) for at, shape in self._shapes() if isinstance(shape, Outline)),
             self.expires_at is None,
+            (("/headline", self.headline), ("/description", self.description or "")),
+            self.confirm,
         )
 
     def _shapes(self) -> list[tuple[str, "RequestedCircle | Outline"]]:
@@ -134,6 +157,7 @@ class Claims:
 
     Times are in ms since 1970. `radii` are the requested radii of circles in metres, each with the JSON Pointer to it;
     `polygons` are what was asked for, each with the pointer to the shape. `takes_default`: `expires_at` was left out.
+    `texts` are those that people will read, each with the pointer to it; one is None if it is unusable.
     """
 
     category: str | None
@@ -144,6 +168,8 @@ class Claims:
     radii: tuple[tuple[str, float], ...]
     polygons: tuple[tuple[str, Outline], ...] = ()
     takes_default: bool = False
+    texts: tuple[tuple[str, str | None], ...] = ()
+    confirm: Confirm | None = NOTHING_CONFIRMED
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,15 +180,24 @@ class Cancellation:
     revision: int
     reason: str
     approval: Approval
+    confirm: Confirm
+
+    def claims(self) -> Claims:
+        """The part of the request that the policy judges: its approval and its words."""
+        texts = (("/reason", self.reason),)
+        return Claims(None, None, None, None, self.approval.approved_at, (), texts=texts, confirm=self.confirm)
 
 
 def _publish(
-    area: Sequence[RequestedCircle | Outline], terms: Terms, current: Sequence[Circle]
-) -> tuple[Circle | Polygon, ...]:
+    area: Sequence[RequestedCircle | Outline], terms: Terms, current: Revision | None
+) -> tuple[Circle | Polygon, ...] | None:
     """The area as published; B11 and B12 are about its circles, and look at nothing else in it."""
-    circles = iter(_publish_circles([shape for shape in area if not isinstance(shape, Outline)], terms, current))
-    outlines = [shape for shape in area if isinstance(shape, Outline)]
-    polygons = iter(publish_polygons(outlines, terms.simplify_m) or ())
+    published = publish_polygons([shape for shape in area if isinstance(shape, Outline)], terms.simplify_m)
+    if published is None:
+        return None
+    held = current.alert.circles if current is not None else ()
+    circles = iter(_publish_circles([shape for shape in area if not isinstance(shape, Outline)], terms, held))
+    polygons = iter(published)
     return tuple(next(polygons) if isinstance(shape, Outline) else next(circles) for shape in area)
 
 
@@ -209,6 +244,28 @@ class ApprovalRequest(StrictModel):
     approved_at: Time
 
 
+def _once_each(kinds: list[str]) -> list[str]:
+    if len(set(kinds)) < len(kinds):
+        raise PydanticCustomError("kinds", "must name each kind once")
+    return kinds
+
+
+# Those of `wording.KINDS` that can be confirmed.
+Confirmable = Literal["address", "units", "phone", "contact", "name"]
+
+
+Kinds = Annotated[
+    list[Confirmable], Field(min_length=1, json_schema_extra={"uniqueItems": True}), AfterValidator(_once_each)
+]
+
+
+class ConfirmRequest(StrictModel):
+    """What a person has confirmed of what would be held: km², and kinds of words. Nothing that is not held."""
+
+    area_km2: Annotated[float, Field(gt=0, le=MAX_AREA_KM2, allow_inf_nan=False)] = 0.0  # stands for "left out"
+    text: Kinds = Field(default_factory=list)
+
+
 # One shape, or a list of 1 to 16. The tags have a blank in them, by which `fields.broken_fields` knows them.
 _ONE, _MANY, _CIRCLE, _POLYGON = "one shape", "list of shapes", "a circle", "a polygon"
 
@@ -240,6 +297,7 @@ class AlertRequest(StrictModel):
     expires_at: Time = 0
     area: Area
     approval: ApprovalRequest
+    confirm: ConfirmRequest = ConfirmRequest()
 
 
 class RevisionRequest(AlertRequest):
@@ -249,12 +307,16 @@ class RevisionRequest(AlertRequest):
     revision: RevisionNumber
 
 
+Reason = Annotated[Text, Field(min_length=1, max_length=280)]
+
+
 class CancelRequest(StrictModel):
     """The body of `POST /v1/alerts/{id}/cancel`."""
 
     revision: RevisionNumber
-    reason: Annotated[Text, Field(min_length=1, max_length=280)]
+    reason: Reason
     approval: ApprovalRequest
+    confirm: ConfirmRequest = ConfirmRequest()
 
 
 # ---- parsing -----------------------------------------------------------------------------------------------------
@@ -263,15 +325,26 @@ _Model = TypeVar("_Model", bound=StrictModel)
 
 
 class Invalid(GeocastError):  # noqa: N818 (the word of the protocol)
-    """A body breaks section 2. `violations` has each broken field, `claims` what the policy can still judge.
+    """A body breaks section 2. `violations` has each broken field, `claims()` what the policy can still judge.
 
     So one answer lists everything that is wrong, and a desk need not try again and again.
     """
 
-    def __init__(self, violations: Sequence[Violation], claims: Claims) -> None:
+    def __init__(self, violations: Sequence[Violation], claims: Claims, area: object = None) -> None:
+        """`area`: the field as it was sent."""
         super().__init__(violations[0].detail)
         self.violations = violations
-        self.claims = claims
+        self._claims = claims
+        self._area = area
+
+    def claims(self) -> Claims:
+        """The part of the request that can be judged."""
+        return self._claims
+
+    def published(self, terms: Terms, current: Revision | None) -> tuple[Circle | Polygon, ...] | None:
+        """The area as published; None if it is unusable, or would be too complex (P12)."""
+        area = _usable(_AREA, self._area)
+        return None if area is None else _publish(_requested_area(area), terms, current)
 
 
 def parse_publication(body: Mapping[str, Any]) -> Publication:
@@ -283,7 +356,8 @@ def parse_revision(body: Mapping[str, Any], alert_id: str) -> Publication:
     """The request in `body` to publish the next revision of `alert_id`. Raises Invalid."""
     mismatch = "id" in body and isinstance(body["id"], str) and is_id(body["id"]) and body["id"] != alert_id
     if mismatch:
-        raise Invalid([_ID_MISMATCH, *_broken(RevisionRequest, body)], _usable_claims(body))
+        violations = [_ID_MISMATCH, *_broken(RevisionRequest, body)]
+        raise Invalid(violations, _usable_claims(body), body.get("area"))
     return _publication(_validate(RevisionRequest, body).model_copy(update={"id": alert_id}))
 
 
@@ -292,11 +366,13 @@ def parse_cancellation(body: Mapping[str, Any], alert_id: str) -> Cancellation:
     try:
         model = _validate(CancelRequest, body)
     except Invalid as invalid:
-        # Of section 3 only the rule about the approval (P3) is for cancels too.
-        claims = Claims(None, None, None, None, invalid.claims.approved_at, ())
+        # Of section 3 only the rules about the approval (P3) and about words (P24) are for cancels too.
+        texts = (("/reason", _usable(_REASON, body.get("reason"))),)
+        approved_at, confirm = invalid.claims().approved_at, invalid.claims().confirm
+        claims = Claims(None, None, None, None, approved_at, (), texts=texts, confirm=confirm)
         raise Invalid(invalid.violations, claims) from None
     approval = Approval(model.approval.reviewer, model.approval.approved_at)
-    return Cancellation(alert_id, model.revision, model.reason, approval)
+    return Cancellation(alert_id, model.revision, model.reason, approval, _confirm(model.confirm))
 
 
 _ID_MISMATCH = Violation(problems.ID_MISMATCH, "/id", "must be the id in the path, or left out")
@@ -306,7 +382,7 @@ def _validate(model: type[_Model], body: Mapping[str, Any]) -> _Model:
     try:
         return model.model_validate(body)
     except ValidationError as error:
-        raise Invalid(broken_fields(error), _usable_claims(body)) from None
+        raise Invalid(broken_fields(error), _usable_claims(body), body.get("area")) from None
 
 
 def _broken(model: type[StrictModel], body: Mapping[str, Any]) -> Sequence[Violation]:
@@ -318,7 +394,6 @@ def _broken(model: type[StrictModel], body: Mapping[str, Any]) -> Sequence[Viola
 
 
 def _publication(model: AlertRequest) -> Publication:
-    shapes = model.area if isinstance(model.area, list) else [model.area]
     given = model.model_fields_set
     return Publication(
         id=model.id,
@@ -330,11 +405,20 @@ def _publication(model: AlertRequest) -> Publication:
         threat=model.threat,
         occurred_at=model.occurred_at,
         expires_at=model.expires_at if "expires_at" in given else None,
-        area=tuple(map(_requested, shapes)),
+        area=_requested_area(model.area),
         approval=Approval(model.approval.reviewer, model.approval.approved_at),
         revision=getattr(model, "revision", 1),
         one_shape=not isinstance(model.area, list),
+        confirm=_confirm(model.confirm),
     )
+
+
+def _confirm(model: ConfirmRequest) -> Confirm:
+    return Confirm(model.area_km2 or None, tuple(model.text))
+
+
+def _requested_area(area: Any) -> tuple[RequestedCircle | Outline, ...]:
+    return tuple(map(_requested, area if isinstance(area, list) else [area]))
 
 
 def _requested(shape: CircleRequest | PolygonRequest) -> RequestedCircle | Outline:
@@ -357,6 +441,11 @@ _CATEGORY: TypeAdapter[str] = TypeAdapter(AlertRequest.__annotations__["category
 _TIME: TypeAdapter[int] = TypeAdapter(Time)
 _RADIUS: TypeAdapter[float] = TypeAdapter(CircleRequest.__annotations__["radius_m"], config=ConfigDict(strict=True))
 _RING: TypeAdapter[Outline] = TypeAdapter(Ring)
+_HEADLINE: TypeAdapter[str] = TypeAdapter(Headline, config=ConfigDict(strict=True))
+_DESCRIPTION: TypeAdapter[str] = TypeAdapter(Description, config=ConfigDict(strict=True))
+_REASON: TypeAdapter[str] = TypeAdapter(Reason, config=ConfigDict(strict=True))
+_CONFIRM: TypeAdapter[ConfirmRequest] = TypeAdapter(ConfirmRequest)
+_AREA: TypeAdapter[Any] = TypeAdapter(AlertRequest.__annotations__["area"])
 _T = TypeVar("_T")
 
 
@@ -368,6 +457,11 @@ def _usable_claims(body: Mapping[str, Any]) -> Claims:
     radii = [(f"{at}/radius_m", _usable(_RADIUS, shape.get("radius_m"))) for at, shape in _maps(shapes, _CIRCLE)]
     polygons = [(at, _usable(_RING, shape.get("coordinates"))) for at, shape in _maps(shapes, _POLYGON)]
     threat = body.get("threat")
+    confirm = _usable(_CONFIRM, body.get("confirm", {}))
+    texts = (
+        ("/headline", _usable(_HEADLINE, body.get("headline"))),
+        ("/description", _usable(_DESCRIPTION, body.get("description", ""))),
+    )
     return Claims(
         category=_usable(_CATEGORY, body.get("category")),
         threat=threat if threat in ("community", "individual") else None,
@@ -377,6 +471,8 @@ def _usable_claims(body: Mapping[str, Any]) -> Claims:
         radii=tuple((pointer, radius) for pointer, radius in radii if radius is not None),
         polygons=tuple((pointer, outline) for pointer, outline in polygons if outline is not None),
         takes_default="expires_at" not in body,
+        texts=texts,
+        confirm=None if confirm is None else _confirm(confirm),
     )
 
 

@@ -219,7 +219,7 @@ RULE_ROWS = [
     Row("/area/radius_m", 99.99, "radius-out-of-range"),
     Row("/area/radius_m", 0.0007391, "radius-out-of-range"),
     Row("/area/radius_m", 20_000.01, "radius-out-of-range"),
-    Row("/area/radius_m", 7391e9, "radius-out-of-range"),
+    Row("/area/radius_m", 24_000, "radius-out-of-range"),
 ]
 
 TIME_RULE_ROWS = [  # seconds from now
@@ -245,6 +245,14 @@ def test_a_bad_field_is_refused_by_type_and_pointer(node: Node, row: Row):
     """Sections 2 and 3, one broken rule at a time."""
     body = put(alert(ground()), row.pointer, row.value)
     check(node.post("/v1/alerts", body), 422, row.errors)
+
+
+def test_a_radius_beyond_the_earth_is_out_of_range_and_held(node: Node):
+    """P7, P9, P23: both are said; it covers all that there is."""
+    errors = [("radius-out-of-range", "/area/radius_m"), ("area-unconfirmed", "/area")]
+    answer = node.post("/v1/alerts", alert(ground(), area=circle(ground(), 7391e9)))
+    check(answer, 422, errors)
+    assert answer.json()["errors"][1]["area_km2"] == 510_065_621.8
 
 
 @pytest.mark.parametrize("row", named(LIST_ROWS))

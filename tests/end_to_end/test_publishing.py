@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -439,22 +440,47 @@ def test_of_a_revision_and_a_cancel_at_once_one_wins(node: Node):
         assert node.post(f"{path}/revisions", revision_of(body, 2)).status_code == 410
 
 
+# -- what a person has to confirm
+
+
+def test_what_is_held_goes_out_when_a_person_has_confirmed_it(node: Node, join: Join):
+    """P24, A21: refused with what was found and where, in no words of the text's; then sent as written."""
+    spot = ground()
+    session = join(node, place(spot))
+    body = alert(spot, headline="Fire at 1204 Main Street")
+    answer = node.post("/v1/alerts", body)
+    assert answer.status_code == 422
+    assert "Main" not in answer.text
+    [error] = answer.json()["errors"]
+    assert (error["pointer"], error["kind"], error["start"], error["end"]) == ("/headline", "address", 8, 24)
+    told = node.publish(body | {"confirm": {"text": ["address"]}})
+    assert node.post("/v1/alerts", body | {"confirm": {"text": ["address"]}}).status_code == 200
+    session.catch_up()
+    [message] = session.received
+    assert (message["alert"]["id"], message["alert"]["headline"]) == (told["id"], body["headline"])
+    assert "confirm" not in message["alert"]
+    assert 'geocast_held_total{kind="address"}' in node.get("/metrics").text
+
+
 # -- dry run
 
 
 def test_a_dry_run_answers_and_stores_nothing(node: Node, join: Join):
-    """Section 4: 200 without `revision` and `issued_at`; nothing is stored, nothing sent."""
+    """Section 4: 200 with `reach`, without `revision` and `issued_at`; nothing is stored, nothing sent."""
     spot = ground()
     body = alert(spot)
     session = join(node, place(spot))
     answer = node.post("/v1/alerts", body, dry_run="true")
     assert answer.status_code == 200
-    assert set(answer.json()) == {"id", "expires_at", "area"}
+    assert set(answer.json()) == {"id", "expires_at", "area", "reach"}
+    found = answer.json()
+    [circle], reach = found["area"], found.pop("reach")
+    assert reach == {"area_km2": pytest.approx(math.pi * circle["radius_m"] ** 2 / 1e6, abs=0.1)}
     assert node.get(f"/v1/alerts/{body['id']}").status_code == 404
     session.catch_up()
     assert session.everything() == []
     told = node.publish(body)
-    assert told.items() >= answer.json().items()
+    assert told.items() >= found.items()
     session.listen(body["id"], 1)
 
 
@@ -475,10 +501,12 @@ def test_a_dry_run_of_a_revision_answers_and_stores_nothing(node: Node):
     revision = body | {"revision": 2, "area": area}
     answer = node.post(path, revision, dry_run="true")
     assert answer.status_code == 200
-    assert set(answer.json()) == {"id", "expires_at", "area"}
+    found = answer.json()
+    assert found.pop("reach")["area_km2"] > 0
+    assert set(found) == {"id", "expires_at", "area"}
     assert node.get(f"/v1/alerts/{body['id']}").json()["alert"]["revision"] == 1
-    assert answer.json()["area"][0]["lng"] == first["area"][0]["lng"]
-    assert node.post(path, revision).json().items() >= answer.json().items()
+    assert found["area"][0]["lng"] == first["area"][0]["lng"]
+    assert node.post(path, revision).json().items() >= found.items()
 
 
 DRY_REFUSALS = [

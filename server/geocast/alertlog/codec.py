@@ -13,11 +13,13 @@ from typing import Any, cast
 import msgpack
 
 from ..alert import (
+    NOTHING_CONFIRMED,
     SEVERITY_RANK,
     Alert,
     Approval,
     Cancel,
     Circle,
+    Confirm,
     Entry,
     OtherKind,
     OtherShape,
@@ -98,6 +100,7 @@ def _revision(entry: Revision) -> dict[str, Any]:
         "area": [shape.to_map() for shape in alert.area],
         "approval": [alert.approval.reviewer, alert.approval.approved_at],
         **rules,
+        **_confirm(alert.confirm),
     }
 
 
@@ -118,6 +121,7 @@ def _to_revision(fields: dict[str, Any]) -> Revision:
         expires_at=_time(fields["expires_at"]),
         area=tuple(map(_to_shape, fields["area"])),
         approval=_to_approval(fields["approval"]),
+        confirm=_to_confirm(fields),
     )
     title, default_age_ms, location_resolution, *more = fields["terms"]
     return Revision(
@@ -155,6 +159,18 @@ def _to_approval(elements: Sequence[Any]) -> Approval:
     return Approval(_text(reviewer), _time(approved_at))
 
 
+def _confirm(confirm: Confirm) -> dict[str, Any]:
+    """The member of an entry with it; none where nothing was confirmed: that entry has the same bytes as ever."""
+    members = {"area_km2": confirm.area_km2, "text": list(confirm.text)}
+    return {"confirm": members} if confirm != NOTHING_CONFIRMED else {}
+
+
+def _to_confirm(fields: Mapping[str, Any]) -> Confirm:
+    members = fields.get("confirm", {})
+    area_km2 = members.get("area_km2")
+    return Confirm(None if area_km2 is None else float(area_km2), tuple(map(_text, members.get("text", ()))))
+
+
 def _cancel(entry: Cancel) -> dict[str, Any]:
     return {
         "kind": "cancel",
@@ -165,6 +181,7 @@ def _cancel(entry: Cancel) -> dict[str, Any]:
         "source": entry.source,
         "cancelled_at": entry.cancelled_at,
         "ends_at": entry.ends_at,
+        **_confirm(entry.confirm),
     }
 
 
@@ -177,6 +194,7 @@ def _to_cancel(fields: dict[str, Any]) -> Cancel:
         source=_text(fields["source"]),
         cancelled_at=_time(fields["cancelled_at"]),
         ends_at=_time(fields["ends_at"]),
+        confirm=_to_confirm(fields),
     )
 
 

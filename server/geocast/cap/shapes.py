@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, field
 
-_NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)"
+_NUMBER = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _PAIR = re.compile(f"({_NUMBER}),({_NUMBER})", re.ASCII)
 _PLAIN = re.compile(_NUMBER, re.ASCII)
 MAX_DIGITS = 40  # of a number: more than any double has, and few enough to be quick

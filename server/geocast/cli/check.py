@@ -148,7 +148,8 @@ def _policy(path: Path | None) -> str:
     from ..policy import load
 
     policy = load(path)
-    return f"{policy.name}, with {len(policy.categories)} categories; {len(policy.never)} are never alerted"
+    found = f"{policy.name}, with {len(policy.categories)} categories; {len(policy.never)} are never alerted"
+    return "; warning: ".join([found, *policy.warnings()])
 
 
 def _log(settings: Settings) -> str:

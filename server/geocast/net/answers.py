@@ -17,6 +17,7 @@ from ..alertlog import Counts, Cursor, Page
 from ..clock import format_time
 from ..errors import LogUnavailable
 from ..frames import alert_map
+from ..holds import covered_km2
 from ..problems import Problem
 from ..publishing import Outcome
 from .api import Api
@@ -40,9 +41,10 @@ def accepted(entry: Entry) -> dict[str, Any]:
     }
 
 
-def dry(outcome: Outcome[Any]) -> Response:
+def dry(outcome: Outcome[Revision]) -> Response:
     """200 to a dry run: what would come of it."""
-    return JSONResponse({name: value for name, value in accepted(outcome.entry).items() if name in _DRY})
+    answer = {name: value for name, value in accepted(outcome.entry).items() if name in _DRY}
+    return JSONResponse(answer | {"reach": {"area_km2": covered_km2(outcome.entry.alert.area)}})
 
 
 def written(api: Api, outcome: Outcome[Any], kind: str) -> Response:
@@ -110,4 +112,6 @@ def as_problem(error: Exception) -> Problem:
 def problem_answer(api: Api, problem: Problem) -> Response:
     """The answer that is a problem document (RFC 9457). It is counted by its type."""
     api.metrics.refused.labels(problem.slug).inc()
+    for kind in {each.members["kind"] for each in problem.violations if "kind" in each.members}:
+        api.metrics.held.labels(kind).inc()
     return JSONResponse(problem.body(), problem.status, problem.headers, "application/problem+json")

@@ -22,10 +22,12 @@ from .. import __version__, problems
 from ..alert import Revision
 from ..errors import LogUnavailable
 from ..frames import alert_map
+from ..holds import AREA
 from ..metrics import CONTENT_TYPE, gauge
 from ..policy import Policy
 from ..problems import Problem
 from ..scopes import AUDIT, MANAGE, PUBLISH
+from ..wording import KINDS
 from . import asyncapi, documents, stream_html
 from .answers import as_problem, dry, listed, problem_answer, rounded, state, written
 from .api import Api
@@ -138,7 +140,7 @@ def _add_alerts(app: FastAPI, api: Api) -> None:
     @app.get("/v1/policy", **documents.POLICY)
     async def policy(request: Request) -> Response:
         granted(request, PUBLISH, MANAGE)
-        return JSONResponse(api.policy.model_dump())
+        return JSONResponse(api.policy.model_dump(exclude_none=True))
 
 
 def _add_operations(app: FastAPI, api: Api) -> None:
@@ -158,6 +160,8 @@ def _add_operations(app: FastAPI, api: Api) -> None:
         api.metrics.accepted.labels(kind)  # makes it 0: Prometheus can't see an increase of what was not there before
     for each in problems.ALL:
         api.metrics.refused.labels(each.slug)
+    for kind in (AREA, *KINDS):
+        api.metrics.held.labels(kind)
 
     @app.get("/problems/{slug}", **documents.PROBLEM)
     async def problem_type(slug: str) -> Response:

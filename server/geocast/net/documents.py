@@ -87,14 +87,21 @@ class AlertOut(BaseModel):
     area: Area
 
 
+class ReachOut(BaseModel):
+    """How far an alert goes: the areas of its shapes, in km², rounded up; what they share counts for each."""
+
+    area_km2: Annotated[float, Field(ge=0)]
+
+
 class AcceptedOut(BaseModel):
-    """A revision that is in the log. `revision` and `issued_at` are left out for a dry run."""
+    """A revision that is in the log. Of a dry run there is `reach`, and no `revision` and `issued_at`."""
 
     id: str
     revision: int = 0
     issued_at: TimeOut = ""
     expires_at: TimeOut
     area: Area
+    reach: ReachOut = ReachOut(area_km2=0)
 
 
 class CancelledOut(BaseModel):
@@ -128,11 +135,19 @@ class LiveOut(BaseModel):
 
 
 class ViolationOut(BaseModel):
-    """One broken rule: its problem type, a JSON Pointer to the field, and a sentence."""
+    """One broken rule: its problem type, a JSON Pointer to the field, and a sentence.
+
+    Of what is held there is its `kind`: of an area how much it covers; of words from where to where they stand, in
+    characters from 0, the end excluded.
+    """
 
     type: str
     pointer: str
     detail: str
+    kind: str = ""
+    area_km2: float = 0.0
+    start: int = 0
+    end: int = 0
 
 
 class ProblemOut(BaseModel):

@@ -7,7 +7,9 @@ repeats it (H3): the same minute has the same examples.
 
 from typing import Any
 
+from ..alert import Circle
 from ..clock import format_time
+from ..holds import covered_km2
 from ..policy import Category, Policy
 
 STEP_MS = 60_000  # how long the examples stay the same
@@ -48,7 +50,9 @@ def examples(policy: Policy, now_ms: int) -> dict[str, Named]:
         "AlertRequest": _named(("what is needed", least), ("every field", most)),
         "RevisionRequest": _named(("the next revision", revision)),
         "CancelRequest": _named(("the end", cancel)),
-        "Policy": _named(("one category", policy.model_copy(update={"categories": {key: category}}).model_dump())),
+        "Policy": _named(
+            ("one category", policy.model_copy(update={"categories": {key: category}}).model_dump(exclude_none=True))
+        ),
         **_answers(least, category, began, ends),
     }
 
@@ -66,12 +70,14 @@ def _circle(category: Category, north: float = 0.0) -> dict[str, Any]:
 def _answers(sent: dict[str, Any], category: Category, began: str, ends: str) -> dict[str, Named]:
     area = [{**_circle(category), **PUBLISHED}]
     area[0]["radius_m"] += WIDER_M
+    circles = [Circle(each["lat"], each["lng"], each["radius_m"]) for each in area]
     accepted = {"id": sent["id"], "revision": 1, "issued_at": began, "expires_at": ends, "area": area}
+    dry_run = {"id": sent["id"], "expires_at": ends, "area": area, "reach": {"area_km2": covered_km2(circles)}}
     kept = {name: value for name, value in sent.items() if name not in ("approval", "threat")}
     alert = {**kept, **accepted, "title": category.title, "source": "desk-7"}
     delivery = {"sent": 5200, "acked": 4800, "rounded": True}
     return {
-        "AcceptedOut": _named(("accepted", accepted)),
+        "AcceptedOut": _named(("accepted", accepted), ("dry run", dry_run)),
         "CancelledOut": _named(("cancelled", {"id": sent["id"], "revision": 3, "cancelled_at": began})),
         "StateOut": _named(("live", {"state": "live", "alert": alert, "delivery": delivery})),
         "LiveOut": _named(("one alert", {"alerts": [alert]})),

@@ -60,6 +60,7 @@ class InForce:
         in_force, revoked, self.policy = self._parsed(self._texts)
         self._revoked: Mapping[str, float] = revoked
         self.tokens = Tokens(in_force, revoked, required=settings.keys is not None)
+        self._warn()
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Have `changed` called each time that something else has come into force."""
@@ -82,6 +83,7 @@ class InForce:
         else:
             self._results, self._read_at = results, now
             logger.info("reloaded: %s", changes)
+            self._warn()
 
     def take_keys(self, keys: bytes, share: Callable[[bytes], None] = lambda _packed: None) -> None:
         """Have in force the keys that were fetched from a URL, which are good; all else stays. It never raises."""
@@ -110,6 +112,10 @@ class InForce:
         yield gauge("keys", "Keys in force", len(self.tokens.keys))
         digests = [(name, float(_digest(text))) for name, text in self._texts._asdict().items()]
         yield gauges("settings_digest", "The same number for the same file, to compare nodes by", "file", digests)
+
+    def _warn(self) -> None:
+        for warning in self.policy.warnings():
+            logger.warning("%s", warning)
 
     # ---- the pieces ------------------------------------------------------------------------------------------
 

@@ -1,0 +1,11 @@
+"""The sets of words that finders ask: data, in `english.toml`."""
+
+import tomllib
+from importlib import resources
+
+_TABLES = tomllib.loads(resources.files(__package__).joinpath("english.toml").read_text("utf-8"))
+
+
+def words(table: str) -> dict[str, frozenset[str]]:
+    """The sets of one table, by name."""
+    return {name: frozenset(text.split()) for name, text in _TABLES[table].items()}

@@ -1,0 +1,138 @@
+"""What a text gives away, kind by kind, and what may be said (protocol rules P24, TX1 to TX3)."""
+
+import re
+
+import pytest
+
+from geocast.wording import KINDS, Finding, Guard
+
+FOUND = {
+    "address": [
+        "1204 N Main Street",
+        "88 Alder Rd.",
+        "12A Oak St",
+        "12-14 Oak Street",
+        "500 W 7th Ave",
+        "100 The Embarcadero",
+        "450 Broadway",
+        "4500 FM 1960",
+        "12000 Highway 6",
+        "20 Avenue of the Palms",
+        "1200 block of Main",
+        "0 Block of CLAY ST",
+        "1200 hundred block of Elm",
+        "apt. 4B",
+        "Apartment C",
+        "suite #12",
+        "5th & Main",
+        "Main & 5th",
+        "ALBA RD & NORTH HILLS AVE",
+        "EDDY ST/LEAVENWORTH ST",
+        "Oak St @ 3rd Ave",
+        "Main Street and Elm Street",
+        "Main Street at Elm Street",
+        "corner of Oak and Main",
+        "intersection of 5th",
+        "RT309 EXPY & S EASTON RD OVERPASS",
+        "TERRY A FRANCOIS BLVD / 4TH ST",
+        "１２０４ Main Street",
+        "12\u200b04 Main Street",
+    ],
+    "units": [
+        "4 units",
+        "three fire engines",
+        "two police cars",
+        "a dozen officers",
+        "Engine 12",
+        "Truck No. 7",
+        "E12",
+        "RS1",
+    ],
+    "phone": ["(415) 555-2671", "+44 20 7946 0958", "415.555.2671", "4155552671"],
+    "contact": ["ana@example.org", "https://example.org/x?y", "www.example.org", "city.example.gov", "@cityalerts"],
+    "name": ["Mr Smith", "Mrs. A. Lopez", "Dr. Ana Lopez", "resident Ana Lopez", "Officer Jane Doe"],
+    "coordinates": [
+        "32.7767, -96.797",
+        "32.7767 N 96.797 W",
+        "37.789°",
+        "37° 47' N",
+        "8928308280fffff",
+    ],
+    "document": ["123-45-6789", "4111 1111 1111 1111", "378282246310005"],
+}
+SAYABLE = [
+    "Building on fire. Keep windows closed and stay away.",
+    "Avoid Main Street.",
+    "Avoid Main Street between 5th Street and 7th Street.",
+    "4 inches of snow on the road",
+    "2 miles north of the bridge",
+    "Call 911 or 988.",
+    "Winds of 60 mph, gusts to 75 mph, until 5:30 PM",
+    "Interstate 35 is closed near mile marker 240",
+    "I-35 and US 290 are closed",
+    "An EF2 tornado, a Category 4 hurricane, H5N1",
+    "Take exit 12",
+    "Two people are hurt",
+    "A truck 12 feet long",
+    "Suspect Vehicle Located In Park",
+    "POLICE ACTIVITY IN THE AREA. STAY INSIDE.",
+    "The suspect is in custody.",
+    "Suspect In Custody",
+    "Main Dr is closed",
+    "Gas leak at the school",
+    "Fire & Rescue asks you to stay inside",
+    "Smoke/ash over the city",
+    "Magnitude 5.2 earthquake at 10.5 km depth near 15.3 North 61.2 West",
+    "The order ends 2026-11-26.",
+    "",
+]
+
+
+@pytest.mark.parametrize(("kind", "words"), [(kind, words) for kind, all_words in FOUND.items() for words in all_words])
+@pytest.mark.parametrize("sentence", ["{}", "Trouble near {} now, stay inside.", "({})"])
+def test_what_gives_somebody_away_is_found(kind, words, sentence):
+    """P24: as its kind, wherever it stands."""
+    assert kind in {found.kind for found in Guard().find(sentence.format(words))}
+
+
+@pytest.mark.parametrize("text", SAYABLE)
+def test_what_people_have_to_be_told_is_no_finding(text):
+    """TX3: streets to avoid, roads that are closed, how strong and how far."""
+    assert Guard().find(text) == []
+
+
+def test_every_kind_is_tried():
+    """The table of kinds."""
+    assert FOUND.keys() == KINDS.keys()
+
+
+def test_a_finding_says_where_it_stands_in_the_text_as_it_was_sent():
+    """P24: so the desk can mark it, though folding moves characters."""
+    text = "ﬃ\u200b\u200b at １２ Main St!"
+    [found] = Guard().find(text)
+    assert (found.kind, text[found.start : found.end]) == ("address", "１２ Main St")
+
+
+def test_of_findings_that_overlap_the_whole_is_told_once():
+    """P24: in the order of the text, and what can't be confirmed comes first."""
+    assert Guard().find("12 Oak St & 3rd Ave, E12") == [Finding("address", 0, 19), Finding("units", 21, 24)]
+    assert [found.kind for found in Guard().find("see 32.7767,-96.7970 now")] == ["coordinates"]
+
+
+@pytest.mark.parametrize("allowed", ["www.city.example", "WWW.CITY.EXAMPLE/alerts"])
+def test_what_the_policy_allows_is_no_finding(allowed):
+    """TX2: literals, in any case; what is longer than what is allowed is found."""
+    assert Guard(allowed=(allowed,)).find("See www.city.example for shelters.") == []
+    assert Guard(allowed=("www.city.example",)).find("See www.city.example.evil.org")
+
+
+def test_numbers_are_those_of_the_region():
+    """P24: `text_region`."""
+    assert Guard(region="CH").find("Ring 044 668 18 00") == [Finding("phone", 5, 18)]
+    assert Guard(region="US").find("Ring 044 668 18 00") == []
+
+
+def test_a_policy_adds_patterns_to_a_kind():
+    """TX2: for other languages, and codes of units."""
+    guard = Guard(patterns={"units": (re.compile(r"\bRTW \d+\b"),), "address": (re.compile(r"\w+straße \d+"),)})
+    assert [found.kind for found in guard.find("RTW 3 in die Dorfstraße 4")] == ["units", "address"]
