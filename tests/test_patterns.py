@@ -71,6 +71,12 @@ def used_by(text, name):
     return methods.pop() if len(methods) == 1 else "search"
 
 
+def of_texts(pattern):
+    """The same pattern of texts, if it is one of bytes."""
+    is_text = isinstance(pattern.pattern, str)
+    return pattern if is_text else re.compile(pattern.pattern.decode("latin-1"), pattern.flags | re.ASCII)
+
+
 def python_patterns():
     """(where, pattern, method) of every one that is a constant; and of those that a module has compiled."""
     for path in python_files():
@@ -78,9 +84,9 @@ def python_patterns():
         for function, node, name in calls_of_re(path):
             if name is not None:
                 module = importlib.import_module(where.removeprefix("server/").removesuffix(".py").replace("/", "."))
-                yield f"{where}:{node.lineno}", getattr(module, name), used_by(text, name)
+                yield f"{where}:{node.lineno}", of_texts(getattr(module, name)), used_by(text, name)
             elif isinstance(node.args[0], ast.Constant):
-                yield f"{where}:{node.lineno}", re.compile(node.args[0].value), function
+                yield f"{where}:{node.lineno}", of_texts(re.compile(node.args[0].value)), function
             elif where not in OF_OPERATORS:
                 assert where in MADE, f"{where}:{node.lineno}: compile it at the top of the module, or list it here"
         if where in MADE:
