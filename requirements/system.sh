@@ -23,10 +23,9 @@ buildah         buildah         -              the container image
 mmdebstrap      mmdebstrap      -              the image that it is built on, there
 docker-compose  docker-compose  -              compose.yaml
 kubectl         kubectl         -              docs/deploy/kubernetes
-curl            curl            -              the first steps of README.md
+curl            curl            -              the steps of README.md
 ip              iproute2        -              a Redis whose cable is pulled
 mount           mount           -              a disk that is full
-curl            curl            -              the programs of the README
 ROWS
 }
 

@@ -20,7 +20,13 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PACKAGE = ROOT / "server" / "geocast"
 OPTIONS = [parameter for parameter in cli.cli.commands["serve"].params if isinstance(parameter, click.Option)]
-COMMANDS = [(name, option) for name in ("keygen", "token", "health") for option in cli.cli.commands[name].params]
+COMMANDS = [
+    (name, option)
+    for name, command in cli.cli.commands.items()
+    if name not in ("serve", "check")
+    for option in command.params
+    if isinstance(option, click.Option)
+]
 
 
 def document(name):
@@ -281,6 +287,14 @@ def test_the_figures_of_the_readme_are_those_of_the_bench(pattern):
 
 
 # ---- all documents -------------------------------------------------------------------------------------------
+
+
+def test_no_change_is_told_twice():
+    """CHANGELOG.md: what is new has not been in the first release as well, and has one place there."""
+    changes = re.findall(r"^- .*(?:\n  .*)*", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    begin = [" ".join(change.split())[:60] for change in changes]
+    assert len(begin) > 80
+    assert sorted(begin) == sorted(set(begin))
 
 
 def documents():

@@ -82,6 +82,7 @@ def test_every_program_that_a_test_looks_for_is_in_the_table():
     wanted -= {"node", "gcc", "chromium-browser"}  # from PyPI; other names of what is there
     assert len(wanted) > 5
     assert wanted - set(TABLE) == set()
+    assert len(TABLE) == len(ROWS.splitlines()), "a command has a row of its own, and one"
 
 
 def test_what_a_bare_machine_lacks_is_installed_and_none_of_it_is_left_running(machine):

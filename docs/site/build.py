@@ -29,7 +29,10 @@ FOLDERS = ("bench", "client_demo", "docs")
 NAVIGATION = {  # what is found and not named here comes last
     "Build on it": [
         "protocol",
+        "areas",
         "life-of-an-alert",
+        "cap",
+        "feed",
         "client_demo/python",
         "client_demo/web/geocast",
         "client_demo/conformance",

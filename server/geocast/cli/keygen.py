@@ -16,8 +16,22 @@ from ..errors import ConfigError
 
 @click.command("keygen", short_help="Make a key pair: to sign tokens, and to check them.")
 @click.option("--kid", help="The key's id; random if left out.")
-@click.option("--private", "private_path", type=click.Path(path_type=Path), default="private.jwk", show_default=True)
-@click.option("--public", "public_path", type=click.Path(path_type=Path), default="keys.jwks", show_default=True)
+@click.option(
+    "--private",
+    "private_path",
+    type=click.Path(path_type=Path),
+    default="private.jwk",
+    show_default=True,
+    help="Where the private JWK goes.",
+)
+@click.option(
+    "--public",
+    "public_path",
+    type=click.Path(path_type=Path),
+    default="keys.jwks",
+    show_default=True,
+    help="Where the public JWKS goes.",
+)
 def command(kid: str | None, private_path: Path, public_path: Path) -> None:
     """Make an Ed25519 key pair: a private JWK to sign with, and a public JWKS for --keys.
 

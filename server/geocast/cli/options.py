@@ -1,4 +1,4 @@
-"""The options of a node, which `serve` takes. Each is also an environment variable: GEOCAST_ and the option's name."""
+"""The options of a node, for `serve` and `check`. Each is also a variable: GEOCAST_ and the option's name."""
 
 import math
 import os

@@ -22,7 +22,14 @@ _READ = ("aud", "sub", "exp", "nbf", "iat", "scope")  # the claims that a node r
 
 
 @click.command("token", short_help="Sign a token and print it, or check one.")
-@click.option("--key", "key_path", type=click.Path(path_type=Path), default="private.jwk", show_default=True)
+@click.option(
+    "--key",
+    "key_path",
+    type=click.Path(path_type=Path),
+    default="private.jwk",
+    show_default=True,
+    help="The private key to sign with (JWK).",
+)
 @click.option("--sub", help="Who the token is for: a desk or an organisation, never a person.  [needed to sign]")
 @click.option("--scope", "scopes", type=click.Choice(SCOPES), multiple=True, help="May be repeated.  [needed to sign]")
 @click.option("--expires-in-s", type=click.IntRange(1), default=3600, show_default=True, help="Lifetime in seconds.")
