@@ -10,14 +10,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import h3
-from mpmath import mp, mpf, pi
+from mpmath import mp, mpf
 
-from .exact import EARTH_RADIUS_M, Json, cell_place, margin_m, walk
+from .exact import Json, cell_place, margin_m, walk
 from .polygon_vectors import polygons
 
 VECTORS = Path(__file__).with_name("vectors")
 EDGE_M = mpf("0.01")
-NEAR_ANTIPODE_M = pi * EARTH_RADIUS_M - 1000  # float64 is coarse there; no alert is that large
 
 # ---- inside or outside ---------------------------------------------------------------------------------------------
 
