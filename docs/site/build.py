@@ -40,7 +40,7 @@ NAVIGATION = {  # what is found and not named here comes last
     "Run it": ["settings", "operations", "deploy", "behaviour", "review-desk"],
     "Know it": ["architecture", "no-queue-per-subscriber", "adr", "bench", "changelog"],
 }
-RULES = "protocol"  # the page of the rules
+RULES = ("protocol", "areas", "cap", "feed")  # the pages of the rules
 _ID = "[A-Z]{1,2}[0-9]+[a-z]?"
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _RULE = re.compile(rf"^\| ({_ID}) \|", re.MULTILINE)
@@ -63,6 +63,14 @@ class Site:
         paths = (str(path.relative_to(self.root)) for path in sorted(found) if "node_modules" not in path.parts)
         return {path: _name(path) for path in paths}
 
+    @cached_property
+    def rules(self) -> dict[str, str]:
+        """The page on which a rule stands."""
+        paths = [path for path, name in self.pages.items() if name in RULES]
+        return {
+            rule: self.pages[path] for path in paths for rule in _RULE.findall((self.root / path).read_text("utf-8"))
+        }
+
     def page(self, path: str) -> str:
         """A file as the site wants it."""
         text = (self.root / path).read_text("utf-8")
@@ -75,10 +83,14 @@ class Site:
     def _prose(self, text: str, path: str) -> str:
         text = _PICTURE.sub(lambda found: self._picture(path, *found.groups()), text)
         text = _LINK.sub(lambda found: f"]({self._target(path, found[1])})", text)
-        if _name(path) == RULES:
-            return _RULE.sub(r'| <a id="\1" href="#\1">\1</a> |', text)
-        rules = "../" * (_name(path).count("/") + 1) + RULES if path != "README.md" else RULES
-        return _CITED.sub(lambda cited: "[" + re.sub(_ID, rf'<a href="{rules}/#\g<0>">\g<0></a>', cited[1]) + "]", text)
+        if _name(path) in RULES:
+            text = _RULE.sub(r'| <a id="\1" href="#\1">\1</a> |', text)
+        up = "../" * (_name(path).count("/") + 1) if path != "README.md" else ""
+        return _CITED.sub(lambda cited: f"[{re.sub(_ID, lambda rule: self._rule(rule[0], up), cited[1])}]", text)
+
+    def _rule(self, rule: str, up: str) -> str:
+        """A link to a rule, from a page that is so far down."""
+        return f'<a href="{up}{self.rules.get(rule, RULES[0])}/#{rule}">{rule}</a>'
 
     def _target(self, path: str, target: str) -> str:
         """Where a link of a file leads on the site."""

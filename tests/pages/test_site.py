@@ -63,12 +63,26 @@ def page(site: Path, name: str) -> str:
     return (site / geocast.__version__ / name / "index.html").read_text("utf-8")
 
 
-def test_every_rule_is_an_anchor(site: Path):
-    """docs/protocol.md: `protocol/#R5a`, once for each id in its tables; and who cites a rule links to it."""
-    protocol = (ROOT / "docs" / "protocol.md").read_text("utf-8")
-    rules = re.findall(r"^\| ([A-Z]{1,2}\d+[a-z]?) \|", protocol, re.MULTILINE)
-    assert {"R5a", "BA1", "L8"} <= set(rules)
-    assert re.findall(r'<a id="([A-Z]\w+)"', page(site, "protocol")) == rules
+@pytest.mark.parametrize(
+    ("name", "some"),
+    [("protocol", {"R5a", "BA1", "L8"}), ("areas", {"A16"}), ("cap", {"CP2"}), ("feed", {"PF1"})],
+    ids=["protocol", "areas", "cap", "feed"],
+)
+def test_every_rule_is_an_anchor(site: Path, name: str, some: set[str]):
+    """`protocol/#R5a`, once for each id in the tables of the document."""
+    rules = rules_of(name)
+    assert some <= set(rules)
+    assert re.findall(r'<a id="([A-Z]\w+)"', page(site, name)) == rules
+
+
+def rules_of(name: str) -> list[str]:
+    """The ids in the tables of a document."""
+    return re.findall(r"^\| ([A-Z]{1,2}\d+[a-z]?) \|", (ROOT / "docs" / f"{name}.md").read_text("utf-8"), re.MULTILINE)
+
+
+def test_who_cites_a_rule_links_to_it(site: Path):
+    """On the page where it stands."""
+    rules = rules_of("protocol")
     cited = re.findall(r'<a href="\.\./protocol/#(\w+)">', page(site, "life-of-an-alert"))
     assert cited
     assert set(cited) <= set(rules)
