@@ -1,4 +1,4 @@
-"""`load`: for operators. Loads a deployment that is running, from outside, over its own protocol, TLS included.
+"""`load`: what a deployment that is running does under load, from outside, over its own protocol, TLS included.
 
 Subscribers join over the ramp-up; then alerts are published at a fixed rate, whether or not the last one is through.
 Latencies go from when an alert was due to be published, so that a server that stalls can't hide it (no coordinated
