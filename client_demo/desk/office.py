@@ -75,7 +75,7 @@ class Office:
     async def preview(self, item: Item, form: Form, by: str) -> dict[str, Any]:
         """What would be published and what stands in the way: the desk's own troubles, then the node's."""
         now_ms = self._clock()
-        found = self.queue.troubles(item, form, now_ms)
+        refused: list[Trouble] = []
         answer: Answer = {}
         if _is_complete(item, form):
             body = self.queue.body(item, form, by, now_ms)
@@ -86,9 +86,12 @@ class Office:
                     unknown = {"id": uuid.uuid4().hex}  # of no alert that there is
                     answer = await self._publisher.publish(body | unknown, dry_run=True)
             except Refused as refusal:
-                found += [each for each in troubles(refusal) if each not in found]
+                refused = troubles(refusal)
             except Unanswered:
-                found.append(Trouble("", "The node gives no answer: nothing can be published at the moment."))
+                refused = [Trouble("", "The node gives no answer: nothing can be published at the moment.")]
+        asked = {(each.field, each.held["kind"]) for each in refused if each.held}
+        found = self.queue.troubles(item, form, now_ms, asked)
+        found += [each for each in refused if each not in found]
         return {
             "troubles": found,
             "area": answer.get("area"),
@@ -101,9 +104,11 @@ class Office:
         if self.queue.approve(item, version, form, by, self._clock()):
             self._begin(item)
 
-    def cancel(self, item: Item, version: int, reason: str, is_confirmed: bool, by: str) -> None:
+    def cancel(
+        self, item: Item, version: int, reason: str, is_confirmed: bool, by: str, confirm: Form | None = None
+    ) -> None:
         """Cancel it. Raises Conflict and NotAllowed."""
-        if self.queue.cancel(item, version, reason, is_confirmed, by, self._clock()):
+        if self.queue.cancel(item, version, reason, is_confirmed, by, self._clock(), confirm):
             self._begin(item)
 
     def set_aside(self, item: Item, version: int, what: str, by: str) -> None:

@@ -19,7 +19,7 @@ Rule 4  What the policy never alerts, and what concerns only an individual, is l
 
 import secrets
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -39,6 +39,7 @@ SKEW_MS = 60_000  # protocol, section 3
 MOST_NUMBER = 1e9
 TEXT_FIELDS = ("headline", "description", "category", "severity")
 NUMBER_FIELDS = ("lat", "lng", "radius_m")  # of a circle
+MOST_KINDS = 16
 MOST_CORNERS = 2_499  # of a ring that is drawn (protocol, A16)
 PAST = {
     "publish": "approved",
@@ -47,6 +48,7 @@ PAST = {
     "dismiss": "dismissed",
     "reopen": "put back",
 }
+NODE_KINDS = {ADDRESS: "address", UNITS: "units", PHONE: "phone"}  # as the node calls them (protocol, P24)
 ARTICLES = {ADDRESS: "an address", UNITS: "units sent there", CASE: "a case number", PHONE: "a telephone number"}
 LOCKED = (Reason.NEVER_ALERTED, Reason.INDIVIDUAL)
 
@@ -272,8 +274,11 @@ class Queue:
 
     # ---- what stands in the way ------------------------------------------------------------------------------
 
-    def troubles(self, item: Item, form: Form, now_ms: int) -> list[Trouble]:
-        """Everything that the desk itself has against publishing this (Rule 4). `form`: see `read_form`."""
+    def troubles(self, item: Item, form: Form, now_ms: int, asked: Collection[tuple[str, str]] = ()) -> list[Trouble]:
+        """Everything that the desk itself has against publishing this (Rule 4). `form`: see `read_form`.
+
+        `asked`: field and kind of what the node holds; nobody is asked twice.
+        """
         found: list[Trouble] = []
         if item.is_locked:
             found.append(Trouble("category", f"This is not for an alert: {item.obstacle}."))
@@ -283,7 +288,7 @@ class Queue:
             found += self._time_troubles(item, form["category"], now_ms)
         found += _shape_troubles(form)
         if not form["confirmed"]:
-            found += _text_troubles(form)
+            found += _text_troubles(form, confirmed_kinds(form.get("confirm")), asked)
         return found
 
     def _time_troubles(self, item: Item, category: str, now_ms: int) -> Iterator[Trouble]:
@@ -313,6 +318,7 @@ class Queue:
             "occurred_at": format_time(occurred_at),
             "area": [_shape(form)],
             "approval": _approval(by, now_ms),
+            **_confirm(form.get("confirm")),
         }
 
     def approve(self, item: Item, version: int, form: Form, by: str, now_ms: int) -> bool:
@@ -326,17 +332,27 @@ class Queue:
         _decide(item, decision, self.body(item, form, by, now_ms))
         return True
 
-    def cancel(self, item: Item, version: int, reason: str, is_confirmed: bool, by: str, now_ms: int) -> bool:
-        """Decide to cancel it; False when this very decision was taken before."""
-        decision = Decision("cancel", by, now_ms, version, {"reason": reason})
+    def cancel(
+        self,
+        item: Item,
+        version: int,
+        reason: str,
+        is_confirmed: bool,
+        by: str,
+        now_ms: int,
+        confirm: Form | None = None,
+    ) -> bool:
+        """Decide to cancel it; False when this very decision was taken before. `confirm`: see `read_confirm`."""
+        decision = Decision("cancel", by, now_ms, version, {"reason": reason, **_confirm(confirm)})
         if _is_repeated(item, decision):
             return False
         _expect(item, version, "live")
         if not reason.strip():
             raise NotAllowed([Trouble("reason", "Say why: those who had the alert are shown the reason.")])
-        if not is_confirmed and (troubles := list(_text_troubles({"reason": reason}))):
+        if not is_confirmed and (troubles := list(_text_troubles({"reason": reason}, confirmed_kinds(confirm)))):
             raise NotAllowed(troubles)
-        _decide(item, decision, {"revision": item.revision + 1, "reason": reason, "approval": _approval(by, now_ms)})
+        body = {"revision": item.revision + 1, "reason": reason, "approval": _approval(by, now_ms)}
+        _decide(item, decision, body | _confirm(confirm))
         return True
 
     def set_aside(self, item: Item, version: int, what: str, by: str, now_ms: int) -> bool:
@@ -455,9 +471,25 @@ def _approval(by: str, now_ms: int) -> dict[str, str]:
     return {"reviewer": by, "approved_at": format_time(now_ms)}
 
 
-def _text_troubles(form: Form) -> Iterator[Trouble]:
+def confirmed_kinds(confirm: Form | None) -> list[str]:
+    """The kinds of words that a person has confirmed to the node."""
+    return list((confirm or {}).get("text") or ())
+
+
+def _confirm(confirm: Form | None) -> dict[str, Any]:
+    """What is told the node of it: nothing that was not confirmed."""
+    named = {key: value for key, value in (confirm or {}).items() if value}
+    return {"confirm": named} if named else {}
+
+
+def _text_troubles(
+    form: Form, confirmed: Collection[str] = (), asked: Collection[tuple[str, str]] = ()
+) -> Iterator[Trouble]:
     for name in ("headline", "description", "reason"):
         for part in questions(form.get(name, "")):
+            kind = NODE_KINDS.get(part.why or "", "")
+            if kind in confirmed or (name, kind) in asked:
+                continue
             yield Trouble(
                 name, f"“{part.text}” reads like {ARTICLES[part.why or '']}. Take it out, or say that it is none."
             )
@@ -478,7 +510,22 @@ def read_form(sent: Mapping[str, Any]) -> Form:
             _require_number(key, value)
     form["ring"] = None if sent.get("ring") is None else _read_ring(sent["ring"])
     form["confirmed"] = sent.get("confirmed") is True
+    form["confirm"] = read_confirm(sent.get("confirm"))
     return form
+
+
+def read_confirm(sent: object) -> Form:
+    """What is confirmed to the node: `area_km2`, a number or None, and `text`, kinds. Raises ValueError for others."""
+    if sent is None:
+        return {"area_km2": None, "text": []}
+    if not isinstance(sent, dict):
+        raise ValueError("confirm: an object is expected")
+    area_km2, kinds = sent.get("area_km2"), sent.get("text", [])
+    if area_km2 is not None:
+        _require_number("confirm", area_km2)
+    if not isinstance(kinds, list) or len(kinds) > MOST_KINDS:
+        raise ValueError(f"confirm: a list of at most {MOST_KINDS} kinds is expected")
+    return {"area_km2": area_km2, "text": [require_text("confirm", kind) for kind in kinds]}
 
 
 def _require_number(key: str, value: object) -> None:

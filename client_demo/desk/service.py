@@ -5,7 +5,7 @@
     GET  /api/events                   `all` first, then `item` and `desk` as they change; `tick` keeps it alive
     POST /api/items/{id}/preview       {form}                       what would be published, and what stands in the way
     POST /api/items/{id}/approve       {version, form}              publish, or revise what is live
-    POST /api/items/{id}/cancel        {version, reason, confirmed}
+    POST /api/items/{id}/cancel        {version, reason, confirmed, confirm}
     POST /api/items/{id}/dismiss, /reopen   {version}
 
 Rule 1  Who is at the desk is told by a key of their own, in a cookie that no script can read and no other site's page
@@ -28,7 +28,7 @@ from starlette.routing import BaseRoute, Route
 from client_demo.web.server import MAP_LIBRARIES, SHARED, WEB, beside, files
 
 from .office import Office
-from .queue import Conflict, Form, Item, NotAllowed, read_form, require_text
+from .queue import Conflict, Form, Item, NotAllowed, read_confirm, read_form, require_text
 from .words import Trouble
 
 MOST_BODY = 64 << 10
@@ -253,7 +253,8 @@ class Service:
     async def _cancel(self, request: Request, item: Item, name: str, sent: Json) -> Response:
         del request
         reason = require_text("reason", sent.get("reason"))
-        self._office.cancel(item, _version(sent), reason, sent.get("confirmed") is True, name)
+        confirm = read_confirm(sent.get("confirm"))
+        self._office.cancel(item, _version(sent), reason, sent.get("confirmed") is True, name, confirm)
         return await self._decided(item)
 
     async def _set_aside(self, request: Request, item: Item, name: str, sent: Json) -> Response:
@@ -302,7 +303,7 @@ def _version(sent: Json) -> int:
 
 
 def _told(troubles: list[Trouble]) -> list[Json]:
-    return [{"field": trouble.field, "text": trouble.text} for trouble in troubles]
+    return [{"field": each.field, "text": each.text} | ({"held": each.held} if each.held else {}) for each in troubles]
 
 
 def _refusal(status: int, detail: str) -> Response:

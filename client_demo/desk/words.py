@@ -9,12 +9,17 @@ from client_demo.python.publisher import Refused
 FIELDS = ("headline", "description", "category", "severity", "place", "radius_m", "corners", "reason")
 
 
+AREA = "area"  # the kind of what is held for how much it covers
+
+
 class Trouble(NamedTuple):
     """Something that stands in the way. `field` is one of the form's (FIELDS), or "" for the alert as a whole."""
 
     field: str
     text: str
     slug: str = ""  # the problem type, where the node said it
+    # What a person may confirm (protocol, A21): its `kind`; of an area `area_km2`, of words `start` and `end`.
+    held: dict[str, Any] | None = None
 
 
 _POINTERS = (  # a JSON Pointer's beginning -> the field
@@ -25,6 +30,8 @@ _POINTERS = (  # a JSON Pointer's beginning -> the field
 )
 # Numbers in a node's sentences. Each is tried from its beginning only, so that a long one takes time by its length.
 _BOUNDS = re.compile(r"(?<![\d.])([\d.]++) to ([\d.]++) m")
+_READS_LIKE = re.compile(r"reads like ([^(]{1,80}) \(")
+_COVERS = re.compile(r"covers (\d{1,12}(?:\.\d)?) km2")
 _SECONDS = re.compile(r"(?<!\d)(\d++) s")
 _SENTENCES = {
     "category-not-alertable": "This category is never alerted.",
@@ -64,7 +71,14 @@ def _troubles(problem: Mapping[str, Any]) -> Iterator[Trouble]:
         slug = str(error.get("type", "")).removeprefix("/problems/")
         field = _field(str(error.get("pointer", "")))
         detail = str(error.get("detail") or error.get("title") or slug)
-        yield Trouble(field, _sentence(slug, field, detail), slug)
+        yield Trouble(field, _sentence(slug, field, detail), slug, _held(error))
+
+
+def _held(error: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the node holds until it is confirmed, if this is such a thing and says enough."""
+    keys = ("kind", "area_km2") if error.get("kind") == AREA else ("kind", "start", "end")
+    found = {key: error[key] for key in keys if key in error}
+    return found if len(found) == len(keys) else None
 
 
 def _field(pointer: str) -> str:
@@ -80,6 +94,12 @@ def _sentence(slug: str, field: str, detail: str) -> str:
         if field == "corners":
             return f"From its middle to its farthest corner it must be {lower} to {upper} m in this category."
         return f"The radius must be {lower} to {upper} m for this category."
+    if slug == "text-unconfirmed" and (what := _READS_LIKE.match(detail)):
+        if "can't be confirmed" in detail:
+            return f"This reads like {what[1]}, which is never published. Reword it."
+        return f"This reads like {what[1]}. Reword it, or confirm it below."
+    if slug == "area-unconfirmed" and (covers := _COVERS.match(detail)):
+        return f"This covers {float(covers[1]):,.0f} km². Look at it again; if that is meant, confirm it below."
     if slug == "stale" and (age := _SECONDS.search(detail)):
         return f"This happened more than {span(int(age[1]))} ago. Alerts are for what is happening now."
     if slug == "category-not-alertable" and field == "category" and "never" not in detail:

@@ -127,7 +127,7 @@ def test_a_live_alert_is_revised_and_cancelled(ann, ben, node, spot, join):
         ("A", {"headline": ""}, "headline", "The headline needs 1 to 140 characters"),
         ("A", {"severity": "dire"}, "severity", "Choose a severity."),
         ("A", {"lat": 91}, "place", "a latitude of -90 to 90"),
-        ("A", {"headline": "Fire at 1200 Elm St"}, "headline", "reads like an address"),
+        ("A", {"headline": "Fire at 1200 Elm St"}, "headline", "reads like a"),
         ("A", {"description": "Three engines are there"}, "description", "reads like units"),
         ("OLD", {}, "", "more than an hour ago"),
         ("NEVER", {"category": "fire_structure", "headline": "x"}, "category", "never alerted: Assault"),
@@ -380,6 +380,6 @@ def test_a_revision_to_a_category_that_ends_sooner_is_refused_and_its_words_are_
         assert "would end too early" in told[0]["text"]
     item = answer.json()["item"]
     assert (item["state"], item["revision"], item["published"]) == ("live", 1, live["published"])
-    assert item["draft"] == {**form, "confirmed": False}
+    assert item["draft"] == {**form, "confirmed": False, "confirm": {"area_km2": None, "text": []}}
     again = brief.approve(item, headline="A long and careful headline").json()["item"]
     assert (again["revision"], again["draft"]) == (2, None)

@@ -490,8 +490,8 @@ def test_without_its_streets_the_circle_is_shown_all_the_same(
     [
         ("#radius_m", "50", "#radius_m-trouble", "The radius must be 100 to 20,000 m for this category."),
         ("#headline", "", "#headline-trouble", "The headline needs 1 to 140 characters"),
-        ("#headline", "Fire at 1200 Elm Street", "#headline-trouble", "“1200 Elm Street” reads like an address"),
-        ("#description", "3 engines are there", "#description-trouble", "“3 engines” reads like units sent there"),
+        ("#headline", "Fire at 1200 Elm Street", "#headline-trouble", "reads like a street address"),
+        ("#description", "3 engines are there", "#description-trouble", "reads like units that were sent"),
         ("#lat", "91", "#place-trouble", "a latitude of -90 to 90"),
         ("#lng", "", "#place-trouble", "Place the circle"),
     ],
@@ -525,6 +525,26 @@ def test_words_that_only_read_like_an_address_can_be_confirmed(desk: DeskProcess
     may_approve(shown)
     shown.page.click("#approve")
     assert heard(phone, 1)["headline"] == "3 men ran down Elm Street"
+
+
+def test_what_the_node_holds_is_marked_and_confirmed_by_name(desk: DeskProcess, phone: Session, show: Show) -> None:
+    """Protocol, P24 and A21: each kind by a box that says what is confirmed; another text has to be confirmed anew."""
+    shown = opened(show(desk.link("ann")), "Structure fire")
+    shown.page.fill("#headline", "Fire at 1204 Main Street. Ask Mr Smith.")
+    shown.has("#headline-trouble", "reads like a street address")
+    shown.page.wait_for_function("document.querySelectorAll('#held-text input').length === 2")
+    assert shown.page.locator("#headline-trouble mark").all_inner_texts() == ["1204 Main Street", "Mr Smith"]
+    shown.page.get_by_label("“1204 Main Street”").check()
+    may_not_approve(shown)
+    shown.page.get_by_label("“Mr Smith”").check()
+    may_approve(shown)
+    shown.page.fill("#headline", "Fire at 1206 Main Street.")
+    shown.has("#headline-trouble", "reads like a street address")
+    may_not_approve(shown)
+    shown.page.get_by_label("“1206 Main Street”").check()
+    may_approve(shown)
+    shown.page.click("#approve")
+    assert heard(phone, 1)["headline"] == "Fire at 1206 Main Street."
 
 
 def test_what_is_too_old_is_greyed_with_the_reason(desk: DeskProcess, show: Show) -> None:

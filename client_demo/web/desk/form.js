@@ -25,6 +25,7 @@ export class Detail {
     this._asked = 0;
     this._good = null; // the form, as text, that the node would accept
     this._seen = new Set(); // the shapes, as text, that have been seen since the item was opened
+    this._held = newHeld(); // what the node holds until somebody confirms it, by where its boxes are
     this._notice = ""; // why the last decision came to nothing: stays until something else is done
     this._map = circleMap({ container: "map", styleUrl, changed: (shape) => this._fromMap(shape), moved: () => this._glance() });
     by("form").addEventListener("input", (event) => this._input(event.target));
@@ -38,6 +39,7 @@ export class Detail {
     by("cancel").addEventListener("click", () => this.askToCancel());
     by("keep").addEventListener("click", () => this._keep());
     by("cancel-form").addEventListener("submit", (event) => this._cancel(event));
+    by("reason").addEventListener("input", () => this._release("reason")); // what was confirmed was another text
     setInterval(() => this.item && this._isOpen() && this._preview(), LOOK_AGAIN_MS);
   }
 
@@ -60,6 +62,7 @@ export class Detail {
     this._notice = "";
     this._good = this._area = null;
     this._seen.clear();
+    this._release("text", "area");
     this._keep();
     this._recallReason();
     this._fill(this._drafts.get(item.id)?.form ?? this._base());
@@ -93,6 +96,7 @@ export class Detail {
     this.item = item;
     if (item.version !== before.version) {
       this._drafts.delete(item.id);
+      this._release("text", "area");
       this._fill(this._base());
       this._troubles(item.troubles);
       this._good = null;
@@ -183,7 +187,13 @@ export class Detail {
   _form() {
     const texts = TEXTS.map((name) => [name, by(name).value]);
     const numbers = NUMBERS.map((name) => [name, by(name).value === "" ? null : by(name).valueAsNumber]);
-    return { ...Object.fromEntries([...texts, ...numbers]), ring: this._ring(), confirmed: by("confirmed").checked };
+    return { ...Object.fromEntries([...texts, ...numbers]), ring: this._ring(), ...this._saidSo() };
+  }
+
+  /** What the reviewer has confirmed of this form, to the desk and to the node. */
+  _saidSo() {
+    const [areaKm2] = ticked("held-area");
+    return { confirmed: by("confirmed").checked, confirm: { area_km2: areaKm2 ? Number(areaKm2) : null, text: ticked("held-text") } };
   }
 
   /** What is asked for, as soon as it is one. */
@@ -206,6 +216,9 @@ export class Detail {
     }
     if (field.id === "headline" || field.id === "description") {
       by("confirmed").checked = false; // that was said of another text
+      this._release("text");
+    } else if (!field.dataset.kind && field.id !== "confirmed" && field.id !== "severity") {
+      this._release("area", ...(field.id === "category" ? ["text"] : []));
     }
     this._changed();
     this._isToFit = NUMBERS.includes(field.id) || field.id === "corners";
@@ -225,6 +238,7 @@ export class Detail {
   }
 
   _fromMap({ lat, lng, radius_m: radiusM, ring }) {
+    this._release("area");
     if (ring) {
       by("corners").value = lines(ring);
     } else {
@@ -268,7 +282,7 @@ export class Detail {
     if (turn !== this._asked || this.item?.id !== item.id) {
       return;
     }
-    this._troubles(problem ? [{ field: "", text: problem }] : body.troubles);
+    this._troubles(problem ? [{ field: "", text: problem }] : body.troubles, form);
     if (problem) {
       return;
     }
@@ -346,18 +360,46 @@ export class Detail {
     }
   }
 
-  _troubles(troubles) {
+  /** `texts`: those that the troubles are about. */
+  _troubles(troubles, texts = this._form()) {
     const said = (name) => troubles.filter(({ field }) => field === name).map(({ text }) => text);
     for (const name of ["headline", "description", "category", "severity", "place", "radius_m", "corners", "reason"]) {
-      by(`${name}-trouble`).replaceChildren(...said(name).map((text) => foreign("span", text)));
+      const sentences = [...new Set(said(name))].map((text) => foreign("span", text));
+      by(`${name}-trouble`).replaceChildren(...sentences, ...marked(texts[name], troubles.filter(({ field }) => field === name)));
       const fields = name === "place" ? [by("lat"), by("lng")] : [by(name)];
       fields.forEach((field) => field.setAttribute("aria-invalid", String(said(name).length > 0)));
     }
     const whole = [this._notice, ...said("")].filter((text, n, all) => text && all.indexOf(text) === n);
     by("whole-trouble").replaceChildren(...whole.map((text) => foreign("p", text)));
-    const reads = (name) => said(name).some((text) => text.includes("reads like"));
+    this._hold(troubles, texts);
+    const reads = (name) => said(name).some((text) => /^“.*reads like/s.test(text));
     by("confirm-row").hidden = !(reads("headline") || reads("description") || by("confirmed").checked);
     by("reason-confirm-row").hidden = !(reads("reason") || by("reason-confirmed").checked);
+  }
+
+  // ---- what the node holds -----------------------------------------------------------------------------------
+
+  /** A box for each kind of thing that may be confirmed; those that are ticked already stay. */
+  _hold(troubles, texts) {
+    for (const { field, held } of troubles) {
+      if (held && BOXES[held.kind]) {
+        const where = held.kind === "area" ? "area" : field === "reason" ? "reason" : "text";
+        const what = held.kind === "area" ? String(held.area_km2) : cut(texts[field], held);
+        this._held[where].set(held.kind, (this._held[where].get(held.kind) ?? new Set()).add(what));
+      }
+    }
+    for (const [where, kinds] of Object.entries(this._held)) {
+      const [box, on] = [by(`held-${where}`), ticked(`held-${where}`)];
+      box.replaceChildren(...[...kinds].map(([kind, found]) => choice(kind, [...found], on)));
+    }
+  }
+
+  /** What was confirmed was another text, or another area. */
+  _release(...places) {
+    for (const where of places) {
+      this._held[where].clear();
+      by(`held-${where}`).replaceChildren();
+    }
   }
 
   _draw() {
@@ -373,7 +415,7 @@ export class Detail {
   _buttons() {
     const { item } = this;
     const live = item.state === "live";
-    const isNew = JSON.stringify(this._form()) !== JSON.stringify({ ...sorted(this._accepted()), confirmed: by("confirmed").checked });
+    const isNew = JSON.stringify(this._form()) !== JSON.stringify({ ...sorted(this._accepted()), ...this._saidSo() });
     const what = DRILLS.get(this._desk().status);
     by("approve").hidden = item.locked || !(item.state === "waiting" || live);
     by("approve").textContent = live ? `Publish revision ${item.revision + 1}` : what ? `Approve as ${what.toLowerCase()}` : "Approve and publish";
@@ -417,12 +459,13 @@ export class Detail {
   _keep() {
     by("cancel-form").hidden = true;
     by("cancel-form").reset();
+    this._release("reason");
     by("cancel").setAttribute("aria-expanded", "false");
   }
 
   _cancel(event) {
     event.preventDefault();
-    this._decide("cancel", { reason: by("reason").value, confirmed: by("reason-confirmed").checked });
+    this._decide("cancel", { reason: by("reason").value, confirmed: by("reason-confirmed").checked, confirm: { text: ticked("held-reason") } });
   }
 
   /** Decide on the version that is shown; a second press on the same one does nothing while it is under way. */
@@ -450,9 +493,50 @@ export class Detail {
     }
     if (isOpen) {
       this._show();
-      this._troubles(status === 422 ? answer.troubles : []);
+      this._troubles(status === 422 ? answer.troubles : [], { ...this._form(), reason: by("reason").value });
     }
   }
+}
+
+// What a person confirms, of what the node holds (protocol, P23 and P24). What is not here can't be confirmed.
+const BOXES = {
+  area: ([km2]) => `Everybody in ${Math.ceil(Number(km2)).toLocaleString("en")} km² is to be told`,
+  address: (found) => `${quoted(found)}: may be told, or is no street address`,
+  units: (found) => `${quoted(found)}: may be told, or says nothing of units`,
+  phone: (found) => `${quoted(found)}: may be told, or is no telephone number`,
+  contact: (found) => `${quoted(found)}: may be told, or is no e-mail address, link or handle`,
+  name: (found) => `${quoted(found)}: may be told, or is nobody's name`,
+};
+const quoted = (found) => found.map((words) => `“${words}”`).join(", ");
+const newHeld = () => ({ text: new Map(), area: new Map(), reason: new Map() });
+const cut = (text, { start, end }) => [...text].slice(start, end).join(""); // the node counts code points
+
+/** The values of the boxes that are ticked: kinds, or how much an area covers. */
+const ticked = (id) => [...by(id).querySelectorAll("input:checked")].map(({ value }) => value);
+
+function choice(kind, found, on) {
+  const box = make("input");
+  Object.assign(box, { type: "checkbox", value: kind === "area" ? found.at(-1) : kind });
+  box.dataset.kind = kind;
+  box.checked = on.includes(box.value);
+  return make("label", "row choice", box, " ", foreign("span", BOXES[kind](kind === "area" ? found.slice(-1) : found)));
+}
+
+/** The text with what was found in it marked; nothing, if nothing was. */
+function marked(text, troubles) {
+  const spans = troubles.map(({ held }) => held).filter((held) => held?.end);
+  if (!spans.length) {
+    return [];
+  }
+  const [characters, parts] = [[...text], []];
+  let end = 0;
+  for (const span of spans) {
+    parts.push(characters.slice(end, span.start).join(""), make("mark", "", characters.slice(span.start, span.end).join("")));
+    end = span.end;
+  }
+  const line = make("span", "marked", ...parts, characters.slice(end).join(""));
+  line.dir = "auto";
+  return [line];
 }
 
 const isReason = (draft) => "reason" in draft; // of a cancel; else it is a form

@@ -222,9 +222,49 @@ def test_words_that_read_like_an_address_can_be_confirmed():
     assert approve(queue, item, headline="2 men on Elm Street", confirmed=True)
 
 
+def test_what_is_confirmed_goes_to_the_node_and_nobody_is_asked_twice():
+    """Protocol, A21: by its kind, and no more than was confirmed; other kinds are still asked about."""
+    queue, item = one()
+    confirm = {"area_km2": None, "text": ["address"]}
+    with pytest.raises(NotAllowed) as refusal:
+        approve(queue, item, headline="Fire at 1204 Main Street, case 26-12345", confirm=confirm)
+    assert [trouble.text for trouble in refusal.value.troubles] == [
+        "“case 26-12345” reads like a case number. Take it out, or say that it is none."
+    ]
+    assert approve(queue, item, headline="Fire at 1204 Main Street", confirm=confirm)
+    assert item.pending.body["confirm"] == {"text": ["address"]}
+
+
+def test_an_alert_of_which_nothing_is_held_confirms_nothing():
+    """Protocol, A21: the node would refuse it."""
+    queue, item = one()
+    assert approve(queue, item)
+    assert "confirm" not in item.pending.body
+
+
+def test_a_cancel_confirms_too():
+    """Protocol, A21: for its reason."""
+    queue, item = live()
+    assert queue.cancel(item, item.version, "Out, at 1204 Main Street", False, "ann", NOW, {"text": ["address"]})
+    assert item.pending.body["confirm"] == {"text": ["address"]}
+
+
+def test_what_the_node_asks_the_desk_does_not():
+    """Field by field and kind by kind."""
+    queue, item = one()
+    form = form_of(queue, item, headline="Fire at 1204 Main Street", description="Engine 12")
+    asked = {("headline", "address"), ("description", "address")}
+    assert [each.field for each in queue.troubles(item, form, NOW, asked)] == ["description"]
+
+
 @pytest.mark.parametrize(
     "changes",
     [
+        {"confirm": 5},
+        {"confirm": {"text": "address"}},
+        {"confirm": {"text": [5]}},
+        {"confirm": {"text": ["name"] * 17}},
+        {"confirm": {"area_km2": "5"}},
         {"headline": 7},
         {"headline": "\ud800"},
         {"lat": "1"},

@@ -123,3 +123,33 @@ def test_a_problem_as_a_whole_is_one_sentence(problem, words):
 def test_spans_in_words(seconds, words):
     """As a person says them."""
     assert span(seconds) == words
+
+
+def test_what_the_node_holds_is_told_with_what_may_be_confirmed():
+    """Protocol, P23 and P24: in plain words; and for the page what it is, and where it stands."""
+    errors = [
+        {"pointer": "/headline", "detail": "reads like a street address (characters 9 to 24)", "kind": "address"},
+        {"pointer": "/reason", "detail": "reads like coordinates (characters 1 to 9), which can't be confirmed"},
+        {"pointer": "/area", "detail": "covers 2560.1 km2; more than 2000 has to be confirmed"},
+    ]
+    errors[0] |= {"type": "/problems/text-unconfirmed", "start": 8, "end": 24}
+    errors[1] |= {"type": "/problems/text-unconfirmed", "kind": "coordinates", "start": 0, "end": 9}
+    errors[2] |= {"type": "/problems/area-unconfirmed", "kind": "area", "area_km2": 2560.1}
+    found = troubles(Refused(422, {"type": "/problems/area-unconfirmed", "errors": errors}))
+    assert [(each.field, each.text, each.held) for each in found] == [
+        (
+            "headline",
+            "This reads like a street address. Reword it, or confirm it below.",
+            {"kind": "address", "start": 8, "end": 24},
+        ),
+        (
+            "reason",
+            "This reads like coordinates, which is never published. Reword it.",
+            {"kind": "coordinates", "start": 0, "end": 9},
+        ),
+        (
+            "place",
+            "This covers 2,560 km². Look at it again; if that is meant, confirm it below.",
+            {"kind": "area", "area_km2": 2560.1},
+        ),
+    ]
