@@ -391,9 +391,9 @@ class Walk:
 
 
 def with_polygons(home: Path) -> Path:
-    """A policy by which every category of the walk takes polygons."""
+    """A policy by which every category of the walk takes polygons, of any size that the walk draws."""
     path = home / "polygons.toml"
-    lines = [f'{name} = {{ title = "{name}", polygons = true }}' for name in CATEGORIES]
+    lines = [f'{name} = {{ title = "{name}", polygons = true, min_radius_m = 10 }}' for name in CATEGORIES]
     path.write_text("\n".join(['name = "walk"', "[categories]", *lines]))
     return path
 
