@@ -86,6 +86,27 @@ def test_a_cancel_of_an_unknown_alert_tells_nobody(alerts, clock):
     assert len(alerts) == 0
 
 
+def test_a_cancel_that_comes_before_its_alert_calls_it_off_from_the_first_moment(alerts, clock):
+    """R2, R4: as after a flush, when the cancel was put back first; who holds the alert is told."""
+    assert alerts.apply(a_cancel(revision=3), clock.now()) is None
+    alert = alerts.apply(a_revision(), clock.now())
+    assert alert.current == a_cancel(revision=3)
+    assert concerned(alerts) == []
+    assert alerts.apply(a_revision(revision=2), clock.now()) is None
+    assert alerts.apply(a_cancel(revision=3), clock.now()) is None
+    alert.claim(0, 1)
+    assert alert.recipients().tolist() == [0]
+
+
+def test_cancels_that_come_before_their_alerts_are_bounded(alerts, clock, monkeypatch):
+    """Rule 6: of too many the latest are kept."""
+    monkeypatch.setattr(live, "MAX_EARLY", 2)
+    for name in ("a", "b", "c"):
+        alerts.apply(a_cancel(name), clock.now())
+    called_off = [alerts.apply(a_revision(name), clock.now()).cancel is not None for name in ("a", "b", "c")]
+    assert called_off == [False, True, True]
+
+
 def test_a_cancelled_alert_is_kept_for_those_who_come_back(alerts, clock):
     """Rule 2: until the `expires_at` of its last revision."""
     alerts.apply(a_revision(), clock.now())

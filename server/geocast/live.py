@@ -27,6 +27,9 @@ Rule 4  What had ended by the wall clock when this node learnt of it is withheld
         accepted before a node learns of it, hence has at most the time from `issued_at` to `expires_at` to live.
         There are at most MAX_DOUBTED of these; `missed_until` says up to which end others were not taken.
 Rule 5  Of those that end together, AT_ONCE are let go at a time. The others have ended all the same (Rule 1).
+Rule 6  A cancel may stand in the log before what it cancels: a process that knows no more of an alert than its cancel,
+        which it has appended, puts that back before others put back the rest. So a cancel of an unknown alert is kept,
+        and the alert is a cancelled one from its first moment here. There are at most MAX_EARLY of these.
 """
 
 from collections import deque
@@ -54,6 +57,7 @@ AT_ONCE = 150  # alerts let go at one sweep (Rule 5): 1 to 2 ms
 GONE_S = 86_400.0  # how long it is remembered at least that an alert was let go: the log has it for a day (LogR1)
 MAX_GONE = 100_000  # … unless more than so many were; about 100 bytes each
 GONE_PARTS = 32
+MAX_EARLY = 10_000
 CLAIM_S = 30.0  # how long a claim to hold an unknown alert is remembered
 MAX_CLAIMS = 100_000
 
@@ -342,6 +346,7 @@ class LiveAlerts:
         self._areas: ShapeIndex[LiveAlert] = ShapeIndex()
         self._ends = _Ends()
         self._gone = _Gone()
+        self._early: dict[str, Cancel] = {}  # Rule 6, by id
         self.behind = False  # the last `expire` may have left some that had ended
         self._arrivals = 0
         self._slack_s = float("-inf")  # no deadline that is made of a wall clock is later than its end and so much
@@ -367,7 +372,7 @@ class LiveAlerts:
         Nothing changes if the entry is not newer than what is known, or if the alert has ended. After a restart the
         first entry that is read of an alert may be a later revision than 1. What was let go comes back with a revision
         that is newer than all that was known of it, and with nothing else (Rule 3). A cancel of an unknown alert
-        changes nothing, for nobody can have been told of that alert.
+        changes nothing yet (Rule 6).
         """
         alert = self._alerts.get(entry.id)
         if alert is not None and entry.revision <= alert.number:
@@ -376,12 +381,25 @@ class LiveAlerts:
             return None  # the log refuses this; where an entry of another kind stands between, it can't be sure
         if isinstance(entry, Cancel):
             if alert is None:
+                self._keep_early(entry)
                 return None
-            self._leave(alert)
-            alert.end_by(entry)
+            self._call_off(alert, entry)
         else:
             alert = self._revise(alert, entry, now)
+            early = self._early.pop(entry.id, None) if alert is not None else None
+            if alert is not None and early is not None and early.revision > alert.number:
+                self._call_off(alert, early)
         return None if alert is None or alert.ended(now) else alert
+
+    def _call_off(self, alert: LiveAlert, cancel: Cancel) -> None:
+        self._leave(alert)
+        alert.end_by(cancel)
+
+    def _keep_early(self, cancel: Cancel) -> None:
+        """Keep a cancel whose alert is unknown; if there are too many, the one that has been kept the longest goes."""
+        self._early[cancel.id] = cancel
+        if len(self._early) > MAX_EARLY:
+            del self._early[next(iter(self._early))]
 
     def _revise(self, alert: LiveAlert | None, revision: Revision, now: Now) -> LiveAlert | None:
         if alert is None:

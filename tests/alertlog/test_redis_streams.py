@@ -28,7 +28,9 @@ from geocast.alertlog.redis_streams import log as redis_log  # noqa: E402
 from geocast.alertlog.redis_streams.connection import Primary  # noqa: E402
 from geocast.alertlog.redis_streams.stored import Stored  # noqa: E402
 from geocast.alertlog.witness import Witness  # noqa: E402
+from geocast.clock import SystemClock  # noqa: E402
 from geocast.errors import ConfigError, LogUnavailable  # noqa: E402
+from geocast.live import LiveAlerts  # noqa: E402
 
 pytestmark = [needs_redis, pytest.mark.timeout(120)]
 
@@ -528,6 +530,23 @@ def test_who_walks_through_the_live_alerts_goes_on_in_a_new_epoch(server):
             found = [sorted(entry.id for entry in page.revisions) for page in (first, second, third)]
             assert found == [ids[:2], ids[2:4], ids[4:]]
             assert third.after is None
+
+    run(main)
+
+
+def test_a_cancel_that_was_put_back_before_its_alert_still_calls_it_off(shared):
+    """Rule 2, R2: who knows the cancel alone is first; a process that starts then finds the two in that order."""
+
+    async def main():
+        async with opened(f"{shared.url}?prefix=early") as log:
+            cancel = a_cancel(ends_at=lasting().ends_at)
+            for entry in (cancel, lasting()):
+                await log._writer.store([Stored.of(entry).arguments("put back", more=False)], mending=True)
+            assert [entry.revision for entry in await entries(log)] == [2, 1]
+            alerts, now = LiveAlerts(1), SystemClock().now()
+            for entry in await entries(log):
+                alerts.apply(entry, now)
+            assert [alert.current for alert in alerts] == [cancel]
 
     run(main)
 
