@@ -558,7 +558,7 @@ ORDER = [  # scope (None: no token), method, path, body, headers, status, slug
     ("", "POST", "/v1/alerts", b"{}", {}, 403, "insufficient-scope"),
     (DESK_SCOPE, "POST", "/v1/nowhere", HUGE, PLAIN, 404, "not-found"),
     (DESK_SCOPE, "GET", "/v1", b"", {}, 404, "not-found"),
-    (DESK_SCOPE, "GET", "/", b"", {}, 404, "not-found"),
+    (DESK_SCOPE, "GET", "/v2", b"", {}, 404, "not-found"),
     (DESK_SCOPE, "GET", "/v1/alerts/a/b/c", b"", {}, 404, "not-found"),
     (DESK_SCOPE, "PUT", "/v1/alerts", HUGE, PLAIN, 405, "method-not-allowed"),
     (DESK_SCOPE, "DELETE", "/v1/alerts", b"", {}, 405, "method-not-allowed"),
