@@ -280,6 +280,7 @@ LEFT_OUT = {
     "geocast_build_info": "which release a node is; to look up, not to watch",
     "geocast_feed_alerts": "with --feed only",
     "geocast_feed_answers_total": "with --feed only",
+    "geocast_held_total": "what a desk was asked to confirm; the refusals by type have it too",
     "geocast_key_fetches_total": "rare, and a rule has an eye on those that fail",
     "geocast_keys_fetched_timestamp_seconds": "a rule has an eye on it",
     "geocast_log_position": "of a log in Redis too large to tell neighbours apart; the sequence is shown in its place",
