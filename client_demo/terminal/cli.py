@@ -28,8 +28,14 @@ def main() -> None:
 
     Every option that stands with [env var: …] can be set by that variable, too.
     """
-    # SIGTERM ends it as Ctrl-C does: with the processes that it has started.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _end)
+
+
+def _end(*_: object) -> None:
+    """End as Ctrl-C does, with the processes that were started, also where a shell has SIGINT ignored (`&`)."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.raise_signal(signal.SIGINT)
 
 
 for command in (listen, walk, publish, revise, cancel, desk, review, feed_check, conformance):

@@ -347,6 +347,7 @@ def test_what_a_flushed_redis_has_lost_is_put_back_cancels_first(server):
             await log.add_counts({"live": Counts(3, 1)})
             await until(lambda: ("live", 2) in following.given, "all is followed")
             async with Following(other) as newcomer:
+                await until(lambda: ("live", 2) in newcomer.given, "it knows all, and not only what it has appended")
                 server.command("FLUSHALL")
                 newcomer.given.clear()
                 await put_back(log, ["live"])
