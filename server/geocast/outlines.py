@@ -1,5 +1,4 @@
-"""What a polygon that was asked for is published as (protocol, A16 to A19 and B7 to B9); the only file that imports
-shapely.
+"""What a polygon that was asked for is published as (protocol, A16 to A19 and B7 to B9).
 
     positions ── Outline ──> a ring whose edges are split until each is its own arc
                     │ publish_polygons(outlines, simplify_m)

@@ -2,7 +2,7 @@
 
     log ── reader ──> live alerts ── geojson, atom, cap ──> a body, made at most once a second ──> net/feed
 
-outline   shapes on the sphere -> rings on a map
+drawing   shapes on the sphere -> rings on a map
 geojson   all of them, as features
 atom      all of them, and what was called off, as entries that link their CAP messages
 cap       one of them, as a message of CAP 1.2

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..alert import Circle, Polygon, Revision, Shape
 from ..frames import alert_map
-from . import outline
+from . import drawing
 
 MEDIA_TYPE = "application/geo+json"
 
@@ -30,15 +30,15 @@ def collection(features: Iterable[bytes]) -> bytes:
 
 def geometry(area: Iterable[Shape]) -> dict[str, Any] | None:
     """The shapes as one geometry; None if there is none that can be drawn (section 3.2 allows it)."""
-    polygons = [rings for shape in area for rings in _outlined(shape)]
+    polygons = [rings for shape in area for rings in _drawn(shape)]
     if len(polygons) == 1:
         return {"type": "Polygon", "coordinates": polygons[0]}
     return {"type": "MultiPolygon", "coordinates": polygons} if polygons else None
 
 
-def _outlined(shape: Shape) -> list[outline.Rings]:
+def _drawn(shape: Shape) -> list[drawing.Rings]:
     if isinstance(shape, Circle):
-        return outline.of_circle(shape.lat, shape.lng, shape.radius_m)
+        return drawing.of_circle(shape.lat, shape.lng, shape.radius_m)
     if isinstance(shape, Polygon):
-        return outline.of_ring(shape.ring)
+        return drawing.of_ring(shape.ring)
     return []

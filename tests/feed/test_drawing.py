@@ -7,7 +7,7 @@ import pytest
 import shapely
 
 from geocast.cells import EARTH_RADIUS_M, distance_m
-from geocast.feed import outline
+from geocast.feed import drawing
 
 DRAWN_M = 25.0  # lines within 10 m of arcs, and six decimals
 
@@ -50,7 +50,7 @@ CENTRES = [
 def test_a_drawn_circle_covers_the_circle_and_little_more(centre, radius_m):
     """PF4: across 180°, around both poles, of any size."""
     dice = random.Random(radius_m)
-    polygons = outline.of_circle(*centre, radius_m)
+    polygons = drawing.of_circle(*centre, radius_m)
     drawn = on_map(polygons)
     west, south, east, north = drawn.bounds
     assert west >= -180
@@ -68,25 +68,25 @@ def test_a_drawn_circle_covers_the_circle_and_little_more(centre, radius_m):
 @pytest.mark.parametrize("centre", CENTRES, ids=str)
 def test_rings_are_closed_and_turn_to_the_left(centre):
     """RFC 7946, 3.1.6."""
-    for rings in outline.of_circle(*centre, 50_000):
+    for rings in drawing.of_circle(*centre, 50_000):
         assert rings[0][0] == rings[0][-1]
         assert shapely.Polygon(rings[0]).exterior.is_ccw
 
 
 def test_a_circle_of_half_the_earth_is_drawn_as_all_of_it():
     """PF4: for drawing; `area` decides."""
-    [[ring]] = outline.of_circle(10, 20, 15_000_000)
+    [[ring]] = drawing.of_circle(10, 20, 15_000_000)
     assert shapely.Polygon(ring).bounds == (-180, -90, 180, 90)
 
 
 def test_a_small_circle_has_its_64_corners_and_no_more():
     """PF4."""
-    [[ring]] = outline.of_circle(32.78, -96.8, 1000)
+    [[ring]] = drawing.of_circle(32.78, -96.8, 1000)
     assert len(ring) == 65
 
 
 def test_long_edges_are_split_until_a_straight_line_is_near_its_arc():
     """PF4: an edge along 49° N runs up to 95 km north of the parallel."""
-    [[ring]] = outline.of_ring([(-123, 49), (-95, 49), (-95, 50), (-123, 50), (-123, 49)])
+    [[ring]] = drawing.of_ring([(-123, 49), (-95, 49), (-95, 50), (-123, 50), (-123, 49)])
     assert max(lat for lng, lat in ring if lng > -120 and lat < 50) > 49.8
     assert len(ring) > 100

@@ -13,6 +13,7 @@ import shapely
 from numpy.typing import NDArray
 
 from ..cells import EARTH_RADIUS_M, Floats, unit_vector, unit_vectors
+from ..rings import angle_between
 
 CORNERS = 64  # of a circle
 OFF_M = 10.0  # how far a line may be from its arc
@@ -105,8 +106,7 @@ def _degrees(points: NDArray[np.float64]) -> tuple[Floats, Floats]:
 
 def _distances(lng1: Floats, lat1: Floats, lng2: Floats, lat2: Floats) -> Floats:
     a, b = np.array(unit_vectors(lat1, lng1)), np.array(unit_vectors(lat2, lng2))
-    chords: Floats = np.linalg.norm(a - b, axis=0)
-    return EARTH_RADIUS_M * chords
+    return EARTH_RADIUS_M * angle_between(a, b)
 
 
 def _cut(shape: shapely.Geometry) -> Iterator[shapely.Polygon]:
