@@ -241,8 +241,14 @@ def api_connections_for(descriptors: int) -> int:
 
 
 def raise_descriptor_limit() -> int:
-    """Raise this process's soft limit of open files to the hard one, and return it. An unlimited one counts as 2^20."""
+    """Raise this process's soft limit of open files to `descriptor_limit`, and return that."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limit = 1_048_576 if hard == resource.RLIM_INFINITY else hard
+    limit = descriptor_limit()
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     return limit
+
+
+def descriptor_limit() -> int:
+    """This process's hard limit of open files. An unlimited one counts as 2^20."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 1_048_576 if hard == resource.RLIM_INFINITY else hard

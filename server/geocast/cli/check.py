@@ -95,10 +95,7 @@ def _shown(name: str, value: object, settings: Settings) -> str:
 
 def _sessions(settings: Settings) -> int:
     """How many connections a stream process would take: what is asked for, if descriptors allow it."""
-    import resource
-
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    room = config.connections_for(hard if hard != resource.RLIM_INFINITY else 1_048_576, api=settings.workers == 1)
+    room = config.connections_for(config.descriptor_limit(), api=settings.workers == 1)
     return min(settings.max_sessions or room, room)
 
 

@@ -2,13 +2,13 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
 from fastapi import Response
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from .. import failpoints, problems
@@ -23,6 +23,7 @@ from ..publishing import Outcome
 from .api import Api
 
 RETRY_AFTER_S = 1
+SLICE_BYTES = 64 * 1024
 RENDERED = 100  # alerts of a page that are written in one go
 LEAST_COUNT = 20  # sessions of one's own that it takes to see another one in a rounded count
 _DRY = ("id", "expires_at", "area")
@@ -110,8 +111,23 @@ def as_problem(error: Exception) -> Problem:
 
 
 def problem_answer(api: Api, problem: Problem) -> Response:
-    """The answer that is a problem document (RFC 9457). It is counted by its type."""
+    """The answer that is a problem document. It is counted by its type."""
     api.metrics.refused.labels(problem.slug).inc()
     for kind in {each.members["kind"] for each in problem.violations if "kind" in each.members}:
         api.metrics.held.labels(kind).inc()
+    return problem_document(problem)
+
+
+def problem_document(problem: Problem) -> Response:
+    """The answer that is a problem document (RFC 9457)."""
     return JSONResponse(problem.body(), problem.status, problem.headers, "application/problem+json")
+
+
+def in_slices(content: bytes, headers: Mapping[str, str], media_type: str) -> Response:
+    """200 with the content, from memory, a slice at a time: so who does not read it holds a slice."""
+
+    async def slices() -> AsyncIterator[bytes]:
+        for start in range(0, len(content), SLICE_BYTES):
+            yield content[start : start + SLICE_BYTES]
+
+    return StreamingResponse(slices(), 200, {**headers, "Content-Length": str(len(content))}, media_type)

@@ -5,18 +5,16 @@ gets to the log but the first for a CAP message.
 """
 
 import asyncio
-import contextlib
 import logging
-import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from prometheus_client.core import Metric
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -30,17 +28,15 @@ from ..feed import atom, bodies, cap, geojson
 from ..feed.bodies import Body, Kept
 from ..following import LogKeeper, LogReader
 from ..live import LiveAlert, LiveAlerts
-from ..metrics import Metrics, counters, gauge
+from ..metrics import counters, gauge
 from ..problems import Problem
-from .answers import as_problem
-from .door import serve
+from .answers import RETRY_AFTER_S, as_problem, in_slices, problem_document
 
 logger = logging.getLogger(__name__)
 
 MAX_REQUESTS = 500  # under way at once; one more is told 429
+MAX_CONNECTIONS = MAX_REQUESTS + 500
 SWEEP_S = 1.0  # between looks for alerts that have ended
-SLICE_BYTES = 64 * 1024
-RETRY_AFTER_S = 1
 _EVERYWHERE = {"Access-Control-Allow-Origin": "*", "X-Content-Type-Options": "nosniff"}
 
 
@@ -104,49 +100,25 @@ class Feed:
         yield counters("feed_answers", "Answers of the public feed", "status", answers)
 
 
-@contextlib.asynccontextmanager
-async def serving(
-    settings: Settings,
-    listener: socket.socket,
-    alert_log: AlertLog,
-    clock: Clock,
-    keeper: LogKeeper,
-    metrics: Metrics,
-) -> AsyncIterator[None]:
-    """Serve the feed on its socket for as long as the block runs."""
-    feed = Feed(settings, alert_log, clock, keeper)
-    metrics.watch(feed.metrics)
-    tasks = [asyncio.ensure_future(each) for each in (feed.reader.read_for_ever(), feed.sweep_for_ever())]
-    try:
-        async with serve(make_app(feed, clock), listener, metrics, MAX_REQUESTS + 500):
-            yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
 def make_app(feed: Feed, clock: Clock) -> ASGIApp:
     """The ASGI application of the feed."""
 
-    def kind(kept: Kept, media_type: str) -> Route:
+    def route(path: str, kept: Kept, media_type: str) -> Route:
         async def answer(request: Request) -> Response:
             return _answer(request, await kept.body(), media_type, clock)
 
-        path = {geojson.MEDIA_TYPE: "/v1/alerts.geojson", atom.MEDIA_TYPE: "/v1/feed.atom"}[media_type]
         return Route(path, answer)
 
     async def message(request: Request) -> Response:
         return _answer(request, await feed.message(request.path_params["alert_id"]), cap.MEDIA_TYPE, clock)
 
     async def problem(_: Request, error: Exception) -> Response:
-        found = as_problem(error)
-        return JSONResponse(found.body(), found.status, found.headers, "application/problem+json")
+        return problem_document(as_problem(error))
 
     app = Starlette(
         routes=[
-            kind(feed.geojson, geojson.MEDIA_TYPE),
-            kind(feed.atom, atom.MEDIA_TYPE),
+            route("/v1/alerts.geojson", feed.geojson, geojson.MEDIA_TYPE),
+            route("/v1/feed.atom", feed.atom, atom.MEDIA_TYPE),
             Route("/v1/cap/{alert_id}.xml", message),
         ],
         exception_handlers=dict.fromkeys((Problem, LogUnavailable, HTTPException, Exception), problem),
@@ -191,7 +163,7 @@ class _Bounds:
             found = Problem(problems.LOG_UNAVAILABLE, headers=retry)
         else:
             return None
-        return JSONResponse(found.body(), found.status, found.headers, "application/problem+json")
+        return problem_document(found)
 
 
 def _answer(request: Request, body: Body, media_type: str, clock: Clock) -> Response:
@@ -200,10 +172,4 @@ def _answer(request: Request, body: Body, media_type: str, clock: Clock) -> Resp
     tags = [tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")]
     if body.tag in tags or tags == ["*"]:
         return Response(status_code=304, headers=headers)
-    headers["Content-Length"] = str(len(body.content))
-    return StreamingResponse(_slices(body.content), 200, headers, media_type)
-
-
-async def _slices(content: bytes) -> AsyncIterator[bytes]:
-    for start in range(0, len(content), SLICE_BYTES):
-        yield content[start : start + SLICE_BYTES]
+    return in_slices(body.content, headers, media_type)

@@ -6,17 +6,16 @@ each time whether its copy is still good (ETag). A page may load and run what is
 
 import functools
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 
 from fastapi import FastAPI, Request, Response
-from starlette.responses import RedirectResponse, StreamingResponse
+from starlette.responses import RedirectResponse
 
 from .. import problems
 from ..problems import Problem
-
-SLICE_BYTES = 64 * 1024
+from .answers import in_slices
 
 _OURS, _SWAGGER_UI = "geocast.net", "fastapi_offline"  # packages with a folder `static`
 _FILES = {
@@ -57,12 +56,7 @@ class Shown:
         headers = {**_HEADERS, "ETag": self.tag}
         if self.tag in request.headers.get("If-None-Match", ""):
             return Response(status_code=304, headers=headers)
-        headers["Content-Length"] = str(len(self.content))
-        return StreamingResponse(self._slices(), 200, headers, self.media_type)
-
-    async def _slices(self) -> AsyncIterator[bytes]:
-        for start in range(0, len(self.content), SLICE_BYTES):
-            yield self.content[start : start + SLICE_BYTES]
+        return in_slices(self.content, headers, self.media_type)
 
 
 def add_pages(app: FastAPI, made: Mapping[str, Callable[[], Shown]]) -> None:

@@ -22,6 +22,7 @@ from ..following import PURGE_S, LogKeeper
 from ..metrics import Metrics
 from ..net.api import Api
 from ..net.calls import serving
+from ..net.door import serve
 from ..publishing import Publishing
 from .in_force import InForce
 from .key_source import source_of
@@ -95,9 +96,12 @@ async def serving_feed(
     if listener is None:
         yield
         return
-    from ..net.feed import serving  # what draws and writes XML takes 0.2 s and 30 MB
+    from ..net.feed import MAX_CONNECTIONS, Feed, make_app  # what draws and writes XML takes 0.2 s and 30 MB
 
-    async with serving(settings, listener, alert_log, clock, keeper, metrics):
+    feed = Feed(settings, alert_log, clock, keeper)
+    metrics.watch(feed.metrics)
+    upkeep = background(feed.reader.read_for_ever(), feed.sweep_for_ever())
+    async with upkeep, serve(make_app(feed, clock), listener, metrics, MAX_CONNECTIONS):
         yield
 
 

@@ -67,7 +67,7 @@ class Guard:
 
     def _may_be(self, text: Text, start: int, end: int) -> bool:
         found = text.folded[start:end].casefold()
-        return any(found in allowed.casefold() or allowed.casefold() == found for allowed in self.allowed)
+        return any(found in allowed.casefold() for allowed in self.allowed)
 
 
 def is_region(code: str) -> bool:
