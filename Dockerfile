@@ -35,7 +35,7 @@ FROM ${BASE} AS demo
 COPY --from=demo-build /opt/geocast /opt/geocast
 COPY --from=demo-build /src/client_demo /opt/demo/client_demo
 # A volume that is mounted there takes over whose the folder is.
-RUN install -d -o 65532 -g 65532 -m 750 /demo/private /demo/node /demo/clients /demo/desk
+RUN install -d -o 65532 -g 65532 -m 750 /demo/private /demo/node /demo/push /demo/clients /demo/desk
 ENV PATH=/opt/geocast/bin:$PATH \
     PYTHONPATH=/opt/demo \
     PYTHONUNBUFFERED=1
@@ -44,7 +44,7 @@ USER 65532:65532
 ENTRYPOINT ["python", "-m", "client_demo"]
 CMD ["--help"]
 
-# ---- the node
+# ---- the node; `geocast push` with another command
 FROM ${BASE} AS node
 COPY --from=build /opt/geocast /opt/geocast
 RUN install -d -o 65532 -g 65532 -m 700 /var/lib/geocast
@@ -52,10 +52,12 @@ ENV PATH=/opt/geocast/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     GEOCAST_STREAM=0.0.0.0:8765 \
     GEOCAST_API=0.0.0.0:8766 \
-    GEOCAST_LOG=sqlite:/var/lib/geocast/geocast.db
+    GEOCAST_LISTEN=0.0.0.0:8767 \
+    GEOCAST_LOG=sqlite:/var/lib/geocast/geocast.db \
+    GEOCAST_DEVICES=sqlite:/var/lib/geocast/devices.db
 WORKDIR /var/lib/geocast
 USER 65532:65532
-EXPOSE 8765 8766
+EXPOSE 8765 8766 8767
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["geocast", "health"]
 ENTRYPOINT ["geocast"]
 CMD ["serve"]

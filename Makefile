@@ -10,6 +10,8 @@ IMAGE  ?= geocast
 SOAK_EXAMPLES ?= 5000
 MINUTES ?= 30
 ON ?=
+# Most tests of whole processes wait: one more process than there are CPUs keeps these busy.
+AT_ONCE ?= $(shell echo $$(( $$(nproc) + 1 )))
 SOAK_MINUTES ?= 5
 SITE ?= build/site
 export DEMO_SECONDS DEMO_FEED DEMO_FEED_FORMAT IMAGE TARGET BASE BUILDER BUILD_OPTIONS
@@ -32,7 +34,11 @@ $(VENV)/.demo: $(VENV)/.runtime requirements/demo.txt
 	@$(PIP) --require-hashes -r requirements/demo.txt
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.bench $(VENV)/.docs requirements/test.txt
+$(VENV)/.push: $(VENV)/.runtime requirements/push.txt
+	@$(PIP) --require-hashes -r requirements/push.txt
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.bench $(VENV)/.docs $(VENV)/.push requirements/test.txt
 	@$(PIP) --require-hashes -r requirements/test.txt
 	@touch $@
 
@@ -51,24 +57,25 @@ $(WEB): $(VENV)/.demo client_demo/web/package-lock.json
 
 install: $(VENV)/.runtime  ## make .venv with the `geocast` command in it
 
-demo: $(VENV)/.demo $(WEB)  ## a node, a city of subscribers, a review desk, a live map; DEMO_FEED=path DEMO_SECONDS=45
+demo: $(VENV)/.demo $(VENV)/.push $(WEB)  ## a node, subscribers, phones that sleep, a desk, a live map, a call for help; DEMO_FEED=path DEMO_SECONDS=45
 	@$(BIN)/python -m client_demo demo
 
 image:           ## build a container image by docker, podman or buildah; IMAGE=geocast TARGET=node (or demo) BASE=…
 	@sh requirements/image.sh
 
-test: $(VENV)/.test $(WEB)  ## all tests; installs what they need of Debian, if it may
+test: $(VENV)/.test $(WEB)  ## all tests, AT_ONCE=3 files at a time; installs what they need of Debian, if it may
 	@sh requirements/system.sh
-	@$(BIN)/python -X dev -m pytest
+	@$(BIN)/python -X dev -m pytest --dist loadfile --no-loadscope-reorder \
+	  --tx "$(AT_ONCE)*popen//python=$(BIN)/python -X dev"
 
 soak: $(VENV)/.test  ## the model, the random walk, waves of clients, for long; SOAK_EXAMPLES=5000 SOAK_MINUTES=5
 	@GEOCAST_SOAK_EXAMPLES=$(SOAK_EXAMPLES) GEOCAST_SOAK_STEPS=100 GEOCAST_SOAK_MINUTES=$(SOAK_MINUTES) \
 	  $(BIN)/python -X dev -m pytest --timeout 0 -s \
 	  tests/test_model.py tests/end_to_end/test_random_walk.py tests/end_to_end/test_waves.py
 
-soak-faults: $(VENV)/.test  ## faults at random; MINUTES=30 for each set-up, or ON=sqlite, three_nodes or sentinels alone
+soak-faults: $(VENV)/.test  ## faults at random; MINUTES=30 for each set-up, or ON=sqlite, three_nodes, sentinels or push
 	@FAULT_SECONDS=$$(( $(MINUTES) * 60 )) \
-	  $(BIN)/python -X dev -m pytest --timeout 0 -s tests/end_to_end/test_nemesis.py -k "$(ON)"
+	  $(BIN)/python -X dev -m pytest --timeout 0 -s tests/end_to_end/test_nemesis.py tests/end_to_end/test_push_faults.py -k "$(ON)"
 
 check: $(VENV)/.test  ## lint, format, types
 	@$(BIN)/ruff check .
@@ -110,7 +117,7 @@ sbom: $(VENV)/.test  ## what a node is made of, from its lock: dist/geocast.cdx.
 	@mkdir -p dist && BIN="$(BIN)" sh requirements/sbom.sh dist/geocast.cdx.json
 
 lock:            ## renew the hash-pinned locks (needs uv)
-	@for name in build runtime demo docs test bench bench-peers; do \
+	@for name in build runtime push demo docs test bench bench-peers; do \
 	  uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
 	    requirements/$$name.in -o requirements/$$name.txt; done
 

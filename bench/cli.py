@@ -11,7 +11,9 @@ from typing import Any
 
 import click
 
+from bench import calls as calls_module
 from bench import fanout as fanout_module
+from bench import frames as frames_module
 from bench import growth as growth_module
 from bench import idle as idle_module
 from bench import ingest as ingest_module
@@ -19,8 +21,10 @@ from bench import load as load_module
 from bench import many as many_module
 from bench import match as match_module
 from bench import memory as memory_module
+from bench import push as push_module
 from bench import readers as readers_module
 from bench import results, screen
+from bench import shapes as shapes_module
 from bench import slow as slow_module
 from bench import storm as storm_module
 from bench import urgent as urgent_module
@@ -31,16 +35,20 @@ BENCHES: dict[str, Bench] = {
     module.BENCH.name: module.BENCH
     for module in (
         fanout_module,
+        frames_module,
         urgent_module,
         memory_module,
         many_module,
         storm_module,
         match_module,
         growth_module,
+        shapes_module,
         idle_module,
         ingest_module,
         readers_module,
         slow_module,
+        calls_module,
+        push_module,
         load_module,
     )
 }
@@ -65,19 +73,31 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # has none before cli
     """`1,8,64`."""
 
     name = "LIST"
-    most = 1024
+    least, most = 1, 1024
 
     def convert(self, value: Any, param: Any, context: Any) -> tuple[int, ...]:
-        """Numbers from 1 to `most`. Raises BadParameter."""
+        """Numbers from `least` to `most`. Raises BadParameter."""
         if isinstance(value, tuple):
             return value
-        return tuple(click.IntRange(1, self.most).convert(each, param, context) for each in value.split(","))
+        return tuple(click.IntRange(self.least, self.most).convert(each, param, context) for each in value.split(","))
 
 
 class Counts(Numbers):
     """`10,100000`."""
 
     most = 1_000_000
+
+
+class Few(Numbers):
+    """`0,1000`."""
+
+    least, most = 0, 1_000
+
+
+class Sizes(Numbers):
+    """`400,15000`."""
+
+    least, most = 300, 15_000
 
 
 class Point(click.ParamType):  # type: ignore[type-arg]  # has none before click 8.4
@@ -140,6 +160,12 @@ _command(
     click.option("--flat-out", type=click.IntRange(1, 60), default=20, help="Alerts that are published at once."),
 )
 _command(
+    "frames",
+    click.option("--sessions", type=_sessions, default=10_000),
+    click.option("--rounds", type=click.IntRange(1, 1000), default=10),
+    click.option("--payloads", type=Sizes(), default="400,4000,15000", help="Bytes of an alert's frame, about."),
+)
+_command(
     "urgent",
     click.option("--sessions", type=click.IntRange(200, MOST_SESSIONS), default=15_000),
     click.option("--rounds", type=click.IntRange(1, 1000), default=10),
@@ -179,6 +205,11 @@ _command(
     click.option("--redis/--no-redis", default=True),
 )
 _command(
+    "shapes",
+    click.option("--alerts", type=click.IntRange(10, 20_000), default=2_000, help="That are live."),
+    click.option("--rounds", type=click.IntRange(1, 100), default=7, help="Of visits, moves and so on."),
+)
+_command(
     "idle",
     click.option("--workers", type=Numbers(), default="1,10,40", help="Of each node."),
     click.option("--sessions", type=_sessions, default=15_000, help="Of each node, all its processes together."),
@@ -202,6 +233,19 @@ _command(
     click.option("--payload", type=click.IntRange(300, 1400), default=1_300, help="Bytes of an alert's frame, about."),
     click.option("--rate", type=click.FloatRange(0.1, 1000), default=8.0, help="Alerts a second."),
     click.option("--seconds", type=_seconds, default=45.0),
+)
+_command(
+    "calls",
+    click.option("--sessions", type=_sessions, default=2_000, help="On duty, far away."),
+    click.option("--rounds", type=click.IntRange(4, 1000), default=200),
+    click.option("--opened", type=Few(), default="0,100,1000", help="Open calls that are near nobody, ascending."),
+    click.option("--redis/--no-redis", default=True),
+)
+_command(
+    "push",
+    click.option("--devices", type=click.IntRange(10, MOST_SESSIONS), default=10_000),
+    click.option("--rounds", type=click.IntRange(1, 1000), default=20, help="Alerts to all of them."),
+    click.option("--many", type=click.IntRange(10, 200_000), default=100_000, help="Devices, for memory and a start."),
 )
 _command(
     "load",
@@ -229,7 +273,7 @@ _command(
 
 
 @cli.command(name="all")
-@click.option("--short", is_flag=True, help="Smaller, in some seven minutes; rewrites the tables in README.md.")
+@click.option("--short", is_flag=True, help="Smaller, in some nine minutes; rewrites the tables in README.md.")
 @click.pass_obj
 def run_all(folder: Path, short: bool) -> None:
     """Every measurement but `load`, one after the other."""

@@ -14,29 +14,27 @@ Leaves out: what an alert costs that concerns somebody (`fanout`).
 """
 
 import asyncio
-import json
 import math
 import os
 import random
-import socket
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from bench import places, processes, screen, stats
-from bench.clients.websocket import SUBPROTOCOL, handshake, masked
-from bench.peers.geocast import PATH, Geocast, GeocastOnRedis
+from bench.clients.phone import Phone, frame
+from bench.peers.geocast import Geocast, GeocastOnRedis
 from bench.places import CENTRE
 from bench.results import Result, Table, number
 from bench.rounds import gather
 from bench.runs import Bench, Place
-from geocast.alert import Alert, Approval, Circle, Revision, Terms
+from geocast.alert import Alert, Approval, Circle, KnownShape, Revision, Terms
 from geocast.alertlog import AlertLog, codec
 from geocast.alertlog.redis_streams import RedisStreamsLog
 from geocast.alertlog.sqlite import SqliteLog
@@ -60,7 +58,8 @@ VISITS = 100  # of a round
 # ---- the alerts --------------------------------------------------------------------------------------------------
 
 
-def _alert(name: str, where: tuple[float, float], ends_at: int) -> Revision:
+def alert_of(name: str, area: Sequence[KnownShape], ends_at: int) -> Revision:
+    """An alert as any desk publishes them, which is live at once."""
     now_ms = time.time_ns() // 1_000_000
     alert = Alert(
         id=name,
@@ -71,7 +70,7 @@ def _alert(name: str, where: tuple[float, float], ends_at: int) -> Revision:
         status="actual",
         occurred_at=now_ms,
         expires_at=ends_at,
-        area=(Circle(*where, RADIUS_M),),
+        area=tuple(area),
         approval=Approval("bench", now_ms),
     )
     return Revision(alert, 1, "desk", now_ms, Terms("Robbery", 3_600_000, 9))
@@ -82,12 +81,13 @@ def _alerts(count: int, ends_at: int, first: int = 0) -> list[Revision]:
     dice = random.Random(first + 1)
     found = []
     for at in range(first, first + count):
-        where = CENTRE if at < NEAR else _far_away(dice)
-        found.append(_alert(f"growth-{at:07d}", where, ends_at))
+        where = CENTRE if at < NEAR else far_away(dice)
+        found.append(alert_of(f"growth-{at:07d}", [Circle(*where, RADIUS_M)], ends_at))
     return found
 
 
-def _far_away(dice: random.Random) -> tuple[float, float]:
+def far_away(dice: random.Random) -> tuple[float, float]:
+    """A place on the continent, at least 50 km from the centre."""
     while True:
         lat, lng = dice.uniform(25, 49), dice.uniform(-124, -67)
         if abs(lat - CENTRE[0]) > 0.5 or abs(lng - CENTRE[1]) > 0.5:
@@ -112,7 +112,7 @@ async def _append_to(log: AlertLog, alerts: Sequence[Revision]) -> None:
         await log.stop()
 
 
-class _Filled(Geocast):
+class Filled(Geocast):
     """A node whose log holds alerts when it starts."""
 
     alerts: Sequence[Revision] = ()
@@ -134,7 +134,7 @@ class _Filled(Geocast):
         return True
 
 
-class _FilledOnRedis(GeocastOnRedis, _Filled):
+class _FilledOnRedis(GeocastOnRedis, Filled):
     """The same with its log in Redis."""
 
     def take_sample(self) -> Any:
@@ -144,76 +144,31 @@ class _FilledOnRedis(GeocastOnRedis, _Filled):
 # ---- one session from outside ------------------------------------------------------------------------------------
 
 
-class _Phone:
-    """A connection of its own, which waits for each answer."""
-
-    def __init__(self, node: Geocast, hello: bytes, live: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", node.port), 10)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._data = bytearray()
-        self._socket.sendall(handshake(node.port, PATH, SUBPROTOCOL))
-        while b"\r\n\r\n" not in self._data:
-            self._more()
-        del self._data[: self._data.index(b"\r\n\r\n") + 4]
-        self._socket.sendall(hello)
-        kinds = [self._next()["type"] for _ in range(1 + live)]
-        assert kinds == ["welcome"] + ["alert"] * live, kinds
-
-    def close(self) -> None:
-        """Hang up."""
-        self._socket.close()
-
-    def ask(self, frame: bytes) -> None:
-        """Send a message and wait for what comes back."""
-        self._socket.sendall(frame)
-        answer = self._next()
-        assert answer["type"] in ("ok", "pong"), answer
-
-    def _next(self) -> dict[str, Any]:
-        """The next message; pings are passed over."""
-        while True:
-            while len(self._data) < 2:
-                self._more()
-            opcode, size, start = self._data[0], self._data[1], 2
-            if size == 126:
-                while len(self._data) < 4:
-                    self._more()
-                size, start = int.from_bytes(self._data[2:4], "big"), 4
-            while len(self._data) < start + size:
-                self._more()
-            payload = bytes(self._data[start : start + size])
-            del self._data[: start + size]
-            if opcode == 0x81:
-                message: dict[str, Any] = json.loads(payload)
-                return message
-
-    def _more(self) -> None:
-        data = self._socket.recv(1 << 16)
-        assert data, "the node hung up"
-        self._data += data
-
-
-def _frame(**message: Any) -> bytes:
-    return masked(json.dumps(message).encode())
+def _phone(node: Geocast, hello: bytes, live: int) -> Phone:
+    """A session that was sent so many alerts."""
+    phone = Phone(node.port, hello)
+    for _ in range(live):
+        phone.hear("alert")
+    return phone
 
 
 def _hello(node: Geocast) -> bytes:
     at = {"lat": CENTRE[0], "lng": CENTRE[1], "accuracy_m": 10}
-    return _frame(type="hello", token=node.token("phone"), places=[at])
+    return frame(type="hello", token=node.token("phone"), places=[at])
 
 
-class _Doings:
+class Doings:
     """What one session of a node does, and what that takes."""
 
     def __init__(self, node: Geocast) -> None:
         self._node, self._hello, burst = node, _hello(node), range(BURST)
         self._said = {
             "move": [
-                _frame(type="move", places=[{"lat": CENTRE[0] + at / 1e6, "lng": CENTRE[1], "accuracy_m": 10}])
+                frame(type="move", places=[{"lat": CENTRE[0] + at / 1e6, "lng": CENTRE[1], "accuracy_m": 10}])
                 for at in burst
             ],
-            "filter": [_frame(type="filter", min_severity=("minor", "moderate")[at % 2]) for at in burst],
-            "token": [_frame(type="token", token=node.token("phone")) for _ in burst],
+            "filter": [frame(type="filter", min_severity=("minor", "moderate")[at % 2]) for at in burst],
+            "token": [frame(type="token", token=node.token("phone")) for _ in burst],
         }
         self._took: dict[str, list[float]] = {name: [] for name in DOINGS}
 
@@ -222,13 +177,13 @@ class _Doings:
         node, took = self._node, self._took
         cpu = node.cpu_s()
         for _ in range(VISITS):
-            _Phone(node, self._hello, NEAR).close()
+            _phone(node, self._hello, NEAR).close()
         took["visit"].append((node.cpu_s() - cpu) / VISITS * 1e6)
         for name, frames in self._said.items():
-            phone = _Phone(node, self._hello, NEAR)
+            phone = _phone(node, self._hello, NEAR)
             cpu = node.cpu_s()
-            for frame in frames:
-                phone.ask(frame)
+            for each in frames:
+                phone.ask(each)
             took[name].append((node.cpu_s() - cpu) / len(frames) * 1e6)
             phone.close()
 
@@ -259,20 +214,26 @@ def _spent_s(node: Geocast, until: float, applied: float) -> float:
     return node.cpu_s() - cpu
 
 
-def _pongs_ms(node: Geocast, until_s: float) -> dict[str, dict[str, float]]:
-    """Pings that clients sent until then (time.time), one after the other: how long each took, and the node's CPU."""
+def pongs_ms(node: Geocast, going_on: Callable[[], object]) -> dict[str, dict[str, float]]:
+    """Pings of clients while something goes on, one after the other: how long each took, and the node's CPU."""
     took, spent = [], []
-    ping, hello = _frame(type="ping"), _frame(type="hello", token=node.token("pinger"), places=[])
-    while time.time() < until_s:
-        phone = _Phone(node, hello, 0)
+    ping, hello = frame(type="ping"), frame(type="hello", token=node.token("pinger"), places=[])
+    while going_on():
+        phone = _phone(node, hello, 0)
         for _ in range(BURST):
             cpu, start = node.cpu_s(), time.perf_counter()
             phone.ask(ping)
             took.append((time.perf_counter() - start) * 1000)
             spent.append((node.cpu_s() - cpu) * 1000)
             time.sleep(0.001)
+            if not going_on():
+                break
         phone.close()
     return {"took": stats.summary(took), "spent": stats.summary(spent)}
+
+
+def _before(until_s: float) -> Callable[[], bool]:
+    return lambda: time.time() < until_s
 
 
 # ---- inside of a hub -----------------------------------------------------------------------------------------------
@@ -282,7 +243,7 @@ class _Nobody:
     """A connection that keeps nothing."""
 
     descriptor = -1
-    may_test, deadline = False, math.inf
+    may_test, deadline, sub, quals = False, math.inf, None, frozenset[str]()
 
     def write(self, data: bytes) -> None:
         """Drop it."""
@@ -361,7 +322,7 @@ def _from_outside(stack: ExitStack, place: Place, counts: Sequence[int], rounds:
     ends = [ends_s + sum(5 + count / 4_000 for count in counts[:at]) for at in range(len(counts))]
     nodes, found = [], list[dict[str, Any]]()
     for count, end in zip(counts, ends, strict=True):
-        node = _Filled(place.home, place.cores.server)
+        node = Filled(place.home, place.cores.server)
         node.alerts = _alerts(count, int(end * 1000))
         stack.enter_context(node)
         found.append({"start_s": node.start_s, "start_cpu_s": node.cpu_s(), "rss_bytes": node.rss_bytes()})
@@ -370,18 +331,18 @@ def _from_outside(stack: ExitStack, place: Place, counts: Sequence[int], rounds:
     _by_turns(nodes, found, rounds)
     for node, count, end, it in zip(nodes, counts, ends, found, strict=True):
         it["foreign_us"] = _foreign_us(node, count, int(end * 1000))
-        it["quiet_ms"] = _pongs_ms(node, time.time() + 3)
+        it["quiet_ms"] = pongs_ms(node, _before(time.time() + 3))
     if time.time() > ends[0]:
         screen.say("[yellow]alerts ended before all was measured: the machine is busy[/yellow]")
     for node, count, end, it in zip(nodes, counts, ends, found, strict=True):
         time.sleep(max(0.0, end - 1 - time.time()))
-        it["ending_ms"] = _pongs_ms(node, end + 3 + count / 4_000)
+        it["ending_ms"] = pongs_ms(node, _before(end + 3 + count / 4_000))
         it["left"] = node.metrics()["geocast_live_alerts"]
     return found
 
 
 def _by_turns(nodes: Sequence[Geocast], found: Sequence[dict[str, Any]], rounds: int) -> None:
-    doings = [_Doings(node) for node in nodes]
+    doings = [Doings(node) for node in nodes]
     with screen.progress("rounds", 1 + rounds) as show:
         for done in range(1 + rounds):
             for each in doings:

@@ -19,13 +19,15 @@ caddy           caddy           caddy          the Caddyfile of docs/operations.
 promtool        prometheus      prometheus     docs/deploy/geocast.rules.yml
 prometheus      prometheus      prometheus     docs/deploy/grafana.json
 systemd-analyze systemd         -              docs/deploy/geocast.service
-buildah         buildah         -              the container image
+buildah         buildah,netavark -             the container image
 mmdebstrap      mmdebstrap      -              the image that it is built on, there
 docker-compose  docker-compose  -              compose.yaml
 kubectl         kubectl         -              docs/deploy/kubernetes
 curl            curl            -              the steps of README.md
 ip              iproute2        -              a Redis whose cable is pulled
 mount           mount           -              a disk that is full
+nft             nftables        nftables       docs/deploy/push-egress.nft
+dnsmasq         dnsmasq-base    -              docs/deploy/push-egress.dnsmasq.conf
 ROWS
 }
 

@@ -6,8 +6,6 @@ FakeRights   what a token grants, without a token
 """
 
 import json
-import random
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +13,7 @@ from typing import Any
 import msgpack
 from schemas import check_server_message
 
-from geocast.alert import Alert, Approval, Cancel, Circle, Revision, Terms
+from geocast.alert import Alert, Approval, Cancel, Circle, Revision, Terms, Text
 from geocast.clock import Now, format_time, parse_time
 from geocast.closing import Close
 
@@ -92,15 +90,8 @@ class FakeRights:
 
     may_test: bool = False
     deadline: float = float("inf")
-
-
-def a_free_port() -> int:
-    """A port of this machine that nobody has, below those that systems give out by themselves (from 32768 on)."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                return port
+    sub: str | None = None
+    quals: frozenset[str] = frozenset()
 
 
 def messages(data: bytes) -> list[dict[str, Any]]:
@@ -116,7 +107,13 @@ def messages(data: bytes) -> list[dict[str, Any]]:
         payload, opcode = data[start : start + size], data[0]
         assert len(payload) == size, "cut off"
         message = {0x81: json.loads, 0x82: msgpack.unpackb, 0x89: lambda _: {"type": "<ping>"}}[opcode](payload)
-        if message["type"] in ("alert", "cancel"):  # the others may be a test's own stand-ins
+        if message["type"] in (
+            "alert",
+            "cancel",
+            "call",
+            "task",
+            "standdown",
+        ):  # the others may be a test's own stand-ins
             check_server_message(message)
         found.append(message)
         data = data[start + size :]
@@ -137,6 +134,26 @@ def alert_request(**changes: Any) -> dict[str, Any]:
         "expires_at": format_time(NOON_MS + 1_800_000),
         "area": {"type": "circle", "lat": DALLAS[0], "lng": DALLAS[1], "radius_m": 800},
         "approval": {"reviewer": "desk-7", "approved_at": format_time(NOON_MS - 60_000)},
+    }
+    return {name: value for name, value in (body | changes).items() if value is not ...}
+
+
+def call_request(**changes: Any) -> dict[str, Any]:
+    """The body of a `POST /v1/calls` that is accepted at noon, with these fields changed; `...` leaves one out."""
+    body = {
+        "id": "cad-3.8f1c02aa",
+        "category": "cardiac_arrest",
+        "headline": "Adult, not breathing. Bystander does compressions.",
+        "status": "actual",
+        "occurred_at": format_time(NOON_MS - 60_000),
+        "expires_at": format_time(NOON_MS + 1_500_000),
+        "place": {
+            "lat": 47.6780089,
+            "lng": 8.8311129,
+            "kind": "residence",
+            "address": "Dorfstrasse 4, Ossingen",
+            "access": "Door code 4711.\n3rd floor, left.",
+        },
     }
     return {name: value for name, value in (body | changes).items() if value is not ...}
 
@@ -165,6 +182,24 @@ def a_revision(
         "approval": Approval("desk-7", NOON_MS - 60_000),
     }
     return Revision(Alert(**(fields | changes)), revision, source, issued_at, terms)
+
+
+def a_warning(*languages: str, alert_id: str = "a-1", revision: int = 1, **changes: Any) -> Revision:
+    """An official warning as `a_revision` makes one, in these languages (English and French, if none is named)."""
+    texts = tuple(a_text(language, f"revision {revision}") for language in languages or ("en-CA", "fr-CA"))
+    first = {"headline": texts[0].headline, "description": texts[0].description, "texts": texts}
+    more = {"urgency": "expected", "certainty": "likely", "onset_at": NOON_MS + 600_000, "web": "https://w.example/1"}
+    terms = Terms(texts[0].title, HOUR_MS, 9)
+    return a_revision(alert_id, revision, **({"terms": terms} | first | more | changes))
+
+
+def a_text(language: str, words: str = "") -> Text:
+    """A text in which every member names its language."""
+    members = {
+        name: f"{name} in {language} {words}".strip()
+        for name in ("title", "headline", "description", "instruction", "area_desc")
+    }
+    return Text(language, **members)
 
 
 def a_cancel(alert_id: str = "a-1", revision: int = 2, **changes: Any) -> Cancel:

@@ -86,6 +86,7 @@ class Item:
     area: tuple = ()  # circles and polygons
     cancels: bool = False
     issued_at: int = 0  # as `ends_at`
+    languages: tuple = ()  # that it has texts in
 
     def __str__(self):
         return f"cancel {self.id}/{self.number}" if self.cancels else f"{self.severity} {self.id}/{self.number}"
@@ -137,6 +138,7 @@ class Client:
     places: list = field(default_factory=list)
     categories: set | None = None
     min_severity: str = "minor"
+    languages: list = field(default_factory=list)  # the most wanted first
     tests: bool = False  # its token has alerts:test
     deadline: float = math.inf  # of its token, monotonic
     slow_since: float | None = None
@@ -183,6 +185,19 @@ class Rules:
         wanted = client.categories is None or revision.category in client.categories
         severe_enough = SEVERITIES.index(revision.severity) >= SEVERITIES.index(client.min_severity)
         return revision.severity == "extreme" or (wanted and severe_enough)
+
+    @staticmethod
+    def spoken(client, item):
+        """LA3: in which language a client is sent a revision; None if it is the same for everybody. Cancels are."""
+        offered = () if item.cancels else item.languages
+        for tag in client.languages:
+            wanted = tag.lower().split("-")
+            for parts in (10, len(wanted), 1):  # of the text's tag, that have to be the wanted one's
+                first = wanted[:1] if parts == 1 else wanted
+                for one in offered:
+                    if one.lower().split("-")[:parts] == first:
+                        return one
+        return offered[0] if offered else None
 
     @staticmethod
     def sees(client, alert):

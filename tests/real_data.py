@@ -18,6 +18,16 @@ def cap(name: str) -> Path:
     return _there("cap", f"{name}.xml", "CAP messages")
 
 
+def nws(name: str) -> Path:
+    """A file of real alerts, as the weather service's own api has them."""
+    return _there("nws", f"{name}.json", "alerts of the weather service")
+
+
+def aed(name: str) -> Path:
+    """A file of real defibrillators."""
+    return _there("aed", f"{name}.json", "defibrillators")
+
+
 def _there(folder: str, name: str, what: str) -> Path:
     path = DATA / folder / name
     if not path.exists():

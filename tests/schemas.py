@@ -13,8 +13,8 @@ from typing import Any
 from jsonschema_rs import Draft202012Validator
 
 ASYNCAPI = Path(__file__).resolve().parents[1] / "docs" / "asyncapi.json"
-FROM_CLIENTS = ("hello", "move", "filter", "token", "ack", "ping")
-FROM_SERVERS = ("welcome", "alert", "cancel", "ok", "pong", "error")
+FROM_CLIENTS = ("hello", "move", "filter", "token", "ack", "accept", "decline", "report", "ping")
+FROM_SERVERS = ("welcome", "alert", "cancel", "call", "task", "standdown", "ok", "pong", "error")
 
 
 def closed(schema: Any) -> Any:

@@ -39,6 +39,7 @@ def tree(path):
     return ast.parse(path.read_text("utf-8"), str(path))
 
 
+@cache
 def imported(module):
     """What a module of geocast imports, wherever in its text: ("alertlog.sqlite" and so on, "numpy" and so on)."""
     package = module.split(".") if MODULES[module].name == "__init__.py" else module.split(".")[:-1]
@@ -81,11 +82,15 @@ def drawn(module, drawing):
         "net.examples",
         "net.asyncapi",
         "net.stream_html",
-    ):  # what listeners say of themselves
+        "net.cap_call",
+        "net.dispatch",
+        "net.call_documents",
+    ):  # what listeners say of themselves; and calls that have a module of their own
         return "net.calls"
     return module.split(".")[0]
 
 
+@cache
 def reachable(*modules):
     """These modules of geocast and all that they import, directly or not."""
     found, todo = set(), list(modules)
@@ -171,6 +176,12 @@ def test_the_core_is_the_core(module):
 def test_one_file_imports_h3():
     """`geocast.cells`: the only file that imports h3."""
     assert {module for module in MODULES if "h3" in imported(module)[1]} == {"cells"}
+
+
+def test_those_import_shapely_that_draw_on_a_plane():
+    """ARCHITECTURE.md: what is published, zones, what the feed draws, and where a publisher may publish."""
+    users = {module for module in MODULES if "shapely" in imported(module)[1]}
+    assert users == {"outlines", "mosaic", "feed.drawing", "publishers.jurisdiction"}
 
 
 def test_one_file_imports_redis():
@@ -314,7 +325,19 @@ def test_nothing_downstream_can_take_a_requested_circle(name):
             if name in names:
                 users.add(module)
     assert "requests" in users
-    assert users <= {"requests", "publishing"}
+    assert users <= {"requests", "publishing", "upstream.drafting"}
+
+
+def test_nothing_but_what_is_sealed_takes_the_place_of_a_call_that_was_asked_for():
+    """`geocast.calls.request`, Rule 1: whoever decides about calls seals it, and nobody else sees it."""
+    users = {
+        module
+        for module, path in MODULES.items()
+        for node in ast.walk(tree(path))
+        if "RequestedCall" in {getattr(node, "id", None), getattr(node, "attr", None), getattr(node, "name", None)}
+    }
+    assert "calls.request" in users
+    assert users <= {"calls.request", "calls.calling"}
 
 
 def test_nobody_who_delivers_can_reach_a_request():
@@ -329,7 +352,7 @@ def test_an_alert_is_plain_data():
 
 
 def test_only_a_request_is_published_as_a_circle():
-    """`geocast.requests`, Rule 1: the one place where a requested circle becomes a published one."""
+    """`geocast.requests`, Rule 1: where a requested circle becomes a published one; and the place of a call (RZ6)."""
     users = {
         module
         for module, path in MODULES.items()
@@ -337,7 +360,7 @@ def test_only_a_request_is_published_as_a_circle():
         if {"publish_circle", "publish_area"}
         & {getattr(node, "id", None), getattr(node, "attr", None), getattr(node, "name", None)}
     }
-    assert users == {"requests", "cells"}
+    assert users == {"requests", "calls.request", "cells"}
 
 
 ENOUGH_WORDS = 5  # of a docstring
@@ -401,7 +424,7 @@ def test_everything_public_has_a_docstring(module):
 def own_tests():
     """The test files beside this one, and those in the folders that are a module's or a package's."""
     here = Path(__file__).parent
-    folders = [here / name for name in ("alertlog", "hub", "net")]
+    folders = [here / name for name in ("alertlog", "hub", "net", "push")]
     return sorted([*here.glob("test_*.py"), *(path for folder in folders for path in folder.glob("*.py"))])
 
 

@@ -1,6 +1,7 @@
 """`geocast check`: what would be in force, all that is wrong with it, and nothing made or changed."""
 
 import io
+import json
 import os
 import sqlite3
 import stat
@@ -11,7 +12,7 @@ from contextlib import closing
 import pytest
 from end_to_end.key_server import KeyServer
 from end_to_end.tls import make_certificate
-from fakes import a_free_port
+from ports import a_free_port
 from redis_server import RedisServer, missing
 
 from geocast import cli
@@ -140,6 +141,37 @@ def test_nothing_is_wrong(geocast, tmp_path, keys):
     assert everything_in(tmp_path) == before
 
 
+def test_what_a_policy_claims_of_cap_is_told(geocast, keys):
+    """P13, P17."""
+    outcome = geocast("check", "--keys", "keys.jwks", "--policy", "builtin:public-warning")
+    assert outcome.status == 0
+    assert "policy: public-warning, with 26 categories; 0 are never alerted; 26 claim events of CAP" in outcome.out
+    refused = geocast("check", "--keys", "keys.jwks", "--policy", "builtin:rivers")
+    assert errors(refused) == ["policy builtin:rivers: is not built in; neighbourhood and public-warning are"]
+
+
+def test_zones_are_counted_or_told_what_is_wrong_with_them(geocast, tmp_path, keys):
+    """CZ1: and they are for sources of CAP alone."""
+    square = [[10, 50], [11, 50], [11, 51], [10, 51], [10, 50]]
+    properties = {"code": "EMMA_ID", "value": "AT301"}
+    one = {"type": "Feature", "properties": properties, "geometry": {"type": "Polygon", "coordinates": [square]}}
+    good, bad = tmp_path / "good.json", tmp_path / "bad.json"
+    good.write_text(json.dumps({"type": "FeatureCollection", "features": [one]}))
+    bad.write_text(json.dumps({"type": "FeatureCollection", "features": [one | {"geometry": None}]}))
+    (tmp_path / "sources.toml").write_text('[sources.met]\napprover = "the duty forecaster"\nsenders = ["*"]\n')
+    source = ("--keys", "keys.jwks", "--cap-sources", "sources.toml")
+    outcome = geocast("check", *source, GEOCAST_CAP_ZONES="good.json:good.json")
+    assert (outcome.status, outcome.err) == (0, "")
+    assert "cap-zones: 1 of EMMA_ID; " in outcome.out
+    assert table(outcome)["--cap-zones"] == ("good.json, good.json", "GEOCAST_CAP_ZONES")
+    assert errors(geocast("check", *source, "--cap-zones", "bad.json")) == [
+        "zones bad.json: feature 0 (EMMA_ID AT301): geometry must be a Polygon or a MultiPolygon"
+    ]
+    assert errors(geocast("check", "--keys", "keys.jwks", "--cap-zones", "good.json")) == [
+        "--cap-zones is for --cap-sources"
+    ]
+
+
 def test_all_that_is_wrong_is_told_a_line_each(geocast, tmp_path):
     """2, and not the first only."""
     (tmp_path / "policy.toml").write_text('names = "x"\n[categoris]\n')
@@ -196,7 +228,7 @@ def test_an_address_that_is_taken_is_fine_and_one_that_two_want_is_not(geocast, 
 def test_a_log_that_a_node_has_open_is_looked_at_and_left_alone(geocast, tmp_path, keys, log):
     """With a write-ahead log beside it, which is where the newest entries are."""
     with closing(opened(log)[0]) as db:
-        db.execute("INSERT INTO delivery VALUES ('a-1', 1, 1)")
+        db.execute("INSERT INTO delivery (id, sent, acked) VALUES ('a-1', 1, 1)")
         before = everything_in(tmp_path)
         outcome = geocast("check", "--keys", "keys.jwks")
         assert (outcome.status, outcome.err) == (0, "")
@@ -306,3 +338,63 @@ def test_a_redis_that_is_away_is_told(geocast, keys):
     outcome = geocast("check", "--keys", "keys.jwks", "--log", f"redis://127.0.0.1:{a_free_port()}")
     assert (outcome.status, outcome.err.count("\n")) == (1, 1)
     assert "can't be reached" in outcome.err
+
+
+# ---- keys of calls -------------------------------------------------------------------------------------------
+
+
+def test_keys_of_calls_are_told_by_their_names(geocast, keys, tmp_path):
+    """RZ5: which one seals, which others open; and that not everybody should read them. No key is shown."""
+    node = ("check", "--keys", "keys.jwks", "--call-keys", "call-keys.jwks")
+    for kid in ("a", "b", "c"):
+        assert geocast("keygen", "--call", "--kid", kid).status == 0
+    outcome = geocast(*node, GEOCAST_LOG="memory:")
+    assert (outcome.status, outcome.err) == (0, "")
+    assert table(outcome)["--call-keys"] == ("call-keys.jwks", "option")
+    assert "call-keys: a seals; b, c open too\n" in outcome.out
+    (tmp_path / "call-keys.jwks").chmod(0o644)
+    outcome = geocast(*node, GEOCAST_LOG="memory:")
+    assert "call-keys: a seals; b, c open too; warning: everybody on this machine can read them\n" in outcome.out
+    held = json.loads((tmp_path / "call-keys.jwks").read_text())["keys"]
+    assert not any(key["k"] in outcome.out for key in held)
+
+
+def test_a_policy_with_calls_asks_for_keys(geocast, keys, tmp_path):
+    """RZ5, K1: `check` and `serve` refuse in the same words."""
+    (tmp_path / "p.toml").write_text(
+        'name = "p"\n[categories.fire]\ntitle = "Fire"\n[calls.arrest]\ntitle = "Arrest"\nquals = ["cpr"]\n'
+    )
+    node = ("--keys", "keys.jwks", "--policy", "p.toml", "--log", "memory:")
+    outcome = geocast("check", *node)
+    assert outcome.status == 2
+    [error] = errors(outcome)
+    assert error.startswith("the policy has [calls], and there is no key to seal them by: give --call-keys FILE")
+    assert errors(geocast("serve", *node)) == [error]
+    assert geocast("keygen", "--call").status == 0
+    assert geocast("check", *node, "--call-keys", "call-keys.jwks").status == 0
+
+
+@pytest.mark.parametrize("path", ["nowhere", ".", "keys.jwks"])
+def test_keys_of_calls_that_cannot_be_used_are_told(geocast, keys, path):
+    """RZ5, K1."""
+    outcome = geocast("check", "--keys", "keys.jwks", "--call-keys", path, GEOCAST_LOG="memory:")
+    assert outcome.status == 2
+    [error] = errors(outcome)
+    assert error.startswith(f"call-keys {path}: ")
+
+
+def test_defibrillators_are_counted(geocast, keys, tmp_path):
+    """RI4, K1: those that may be used, and the records that can't be; a file that is useless stops the start."""
+    there = {"type": "Point", "coordinates": [8.83, 47.67]}
+    records = [
+        {"type": "Feature", "id": "a", "geometry": geometry, "properties": {"emergency": "defibrillator"}}
+        for geometry in (there, None)
+    ]
+    (tmp_path / "aeds.json").write_text(json.dumps({"type": "FeatureCollection", "features": records}))
+    node = ("check", "--keys", "keys.jwks", "--log", "memory:", "--aeds")
+    outcome = geocast(*node, "aeds.json")
+    assert outcome.status == 0
+    assert "aeds: 1 that may be used; 1 records can't be\n" in outcome.out
+    outcome = geocast(*node, "keys.jwks")
+    assert outcome.status == 2
+    assert errors(outcome)[0].startswith("aeds keys.jwks: ")

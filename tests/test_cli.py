@@ -17,11 +17,13 @@ from pathlib import Path
 
 import pytest
 from command import Outcome
-from fakes import a_free_port
+from ports import a_free_port
 
 from geocast import __version__, cli
+from geocast.calls.sealing import load_call_keys, make_call_key
 from geocast.cli import environment, serve
 from geocast.clock import Now
+from geocast.push.sealing import make_push_key
 from geocast.scopes import SCOPES
 from geocast.tokens import Grant, Tokens, load_keys, make_key
 
@@ -190,7 +192,7 @@ def test_every_variable_of_the_project_is_known():
         for file in sources(root / "tests")
         for name in re.findall(r"environ\S*?\W(GEOCAST_[A-Z_]+)", file.read_text("utf-8"))
     }
-    settings = {option.envvar for option in cli.cli.commands["serve"].params}
+    settings = {option.envvar for name in ("serve", "push") for option in cli.cli.commands[name].params}
     assert settings | environment.ELSEWHERE == used | settings
 
 
@@ -201,6 +203,16 @@ def sources(top):
 
 
 # ---- what it says of itself ----------------------------------------------------------------------------------
+
+
+def test_the_processes_of_a_node_are_not_those_that_wake_phones(monkeypatch):
+    """docs/settings.md: they may share an environment, and with a Redis `geocast push` has no workers."""
+    command = cli.cli.commands["push"]
+    given = ["--push-keys", "p", "--vapid", "v", "--contact", "mailto:a@b.example", "--keys", "k"]
+    monkeypatch.setenv("GEOCAST_WORKERS", "8")
+    assert command.make_context("push", list(given)).params["workers"] == 1
+    monkeypatch.setenv("GEOCAST_PUSH_WORKERS", "4")
+    assert command.make_context("push", list(given)).params["workers"] == 4
 
 
 def test_help_lists_every_option_with_its_variable_and_default(geocast):
@@ -398,6 +410,133 @@ def test_a_folder_that_is_not_there_is_told_in_one_line(geocast, tmp_path, optio
     assert "No such file or directory" in outcome.err
 
 
+# ---- qualifications, and keys of calls -----------------------------------------------------------------------
+
+
+def test_a_qualification_takes_the_key_and_the_token(geocast, tmp_path, piped):
+    """RQ2, RQ3: `keygen --quals` lets a key grant them, `token --quals` claims them; `--check` says what counts."""
+    assert geocast("keygen", "--quals", "cpr, medic,cpr", "--kid", "k").status == 0
+    assert json.loads((tmp_path / "keys.jwks").read_text())["keys"][0]["quals"] == ["cpr", "medic"]
+    assert load_keys(tmp_path / "keys.jwks")["k"].quals == {"cpr", "medic"}
+    receive = ("token", "--sub", "r-1", "--scope", "alerts:receive")
+    token = geocast(*receive, "--quals", "medic,pilot", "--expires-in-s", 86_400).out.strip()
+    now = Now(int(time.time() * 1000), 0.0)
+    assert Tokens(load_keys(tmp_path / "keys.jwks")).check(token, now).quals == {"medic"}
+    outcome = geocast("token", "--check", GEOCAST_TOKEN=token)
+    assert outcome.status == 0
+    assert re.findall(r"^qual +(.*)$", outcome.out, re.MULTILINE) == [
+        "medic",
+        "pilot does not count: its key may not grant it (RQ3)",
+    ]
+    plain = geocast(*receive).out.strip()
+    assert "qual" not in geocast("token", "--check", GEOCAST_TOKEN=plain).out
+
+
+@pytest.mark.parametrize("command", ["keygen", "token"])
+@pytest.mark.parametrize("quals", ["", "cpr,", "CPR", "a-b", "x" * 33, ",".join(f"q{n}" for n in range(17))])
+def test_what_is_no_qualification_is_told_in_one_line(geocast, tmp_path, command, quals):
+    """RQ1, K1: what is expected, and nothing is written."""
+    outcome = geocast(command, "--quals", quals)
+    assert outcome.is_one_line_error
+    assert "'--quals': expected 1 to 16 texts of a-z, 0-9 and _" in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_token_that_qualifies_lasts_a_day_at_most(geocast, keys):
+    """RQ2: one that lasts longer would qualify nobody, so none is made."""
+    outcome = geocast("token", "--sub", "r-1", "--scope", "alerts:receive", "--quals", "cpr", "--expires-in-s", 86_401)
+    assert outcome.is_one_line_error
+    assert "--expires-in-s 86400" in outcome.err
+
+
+def kids(path):
+    """The kids of the keys in a set of call keys, in order."""
+    return list(load_call_keys(path).kids)
+
+
+def test_a_key_for_calls_is_a_secret_of_its_owner(geocast, tmp_path):
+    """RZ5: made where there is none; the next is the last, so that it seals nothing yet. The file keeps its rights."""
+    path = tmp_path / "call-keys.jwks"
+    outcome = geocast("keygen", "--call", "--kid", "a")
+    assert (outcome.status, outcome.err) == (0, "")
+    assert outcome.out == "call keys: call-keys.jwks\nseals: a\nnew: a\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.chmod(0o640)
+    assert geocast("keygen", "--call", "--kid", "b").out == "call keys: call-keys.jwks\nseals: a\nnew: b\n"
+    assert kids(path) == ["a", "b"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert [each.name for each in tmp_path.iterdir()] == ["call-keys.jwks"]
+    assert not any(key["k"] in outcome.out for key in json.loads(path.read_text())["keys"])
+
+
+def test_a_day_later_the_last_key_is_the_first(geocast, tmp_path):
+    """RZ5: last in every node's file before it is first in any; a key opens for two days after it has sealed."""
+    path, seen = tmp_path / "c.jwks", []
+    for day in range(6):
+        assert geocast("keygen", "--call", "--rotate", "--private", "c.jwks", "--kid", f"k{day}").status == 0
+        seen.append(kids(path))
+    assert seen == [
+        ["k0"],
+        ["k0", "k1"],
+        ["k1", "k0", "k2"],
+        ["k2", "k1", "k0", "k3"],
+        ["k3", "k2", "k1", "k4"],
+        ["k4", "k3", "k2", "k5"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--call", "--kid", "a"], "key 2: needs a kid of its own"),
+        (["--call", "--private", "."], "call-keys .: Is a directory"),
+        (["--call", "--private", "keys.jwks"], "call-keys keys.jwks: key 1: expected kty oct"),
+        (["--call", "--private", "nowhere/file"], "nowhere/file: No such file or directory"),
+        (["--call", "--private", "full"], "holds 17 keys; expected 1 to 16"),
+        (["--call", "--public", "p"], "--call has no --reviewer and no --public"),
+        (["--call", "--reviewer", "r-1"], "--call has no --reviewer and no --public"),
+        (["--call", "--quals", "cpr"], "--quals is for keys that sign tokens"),
+        (["--reviewer", "r-1", "--quals", "cpr"], "--quals is for keys that sign tokens"),
+        (["--rotate"], "--rotate is for --call"),
+    ],
+    ids=str,
+)
+def test_a_key_for_calls_that_cannot_be_made_is_told_in_one_line(geocast, tmp_path, keys, arguments, expected):
+    """K1, RZ5: nothing is written."""
+    assert geocast("keygen", "--call", "--kid", "a").status == 0
+    (tmp_path / "full").write_text(json.dumps({"keys": [make_call_key() for _ in range(16)]}))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    outcome = geocast("keygen", *arguments)
+    assert outcome.is_one_line_error, outcome.err
+    assert expected in outcome.err
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--push", "p.jwks", "--kid", "a"], "push-keys p.jwks, as it would be: key 2: needs a kid of its own"),
+        (["--push", "full"], "push-keys full, as it would be: holds 17 keys; expected 1 to 16"),
+        (["--push", "keys.jwks"], "push-keys keys.jwks: key 1: expected kty oct"),
+        (["--push", "."], "geocast: error: .: Is a directory"),
+        (["--push", "nowhere/file"], "nowhere/file: No such file or directory"),
+    ],
+    ids=str,
+)
+def test_a_key_for_devices_that_cannot_be_made_is_told_in_one_line(geocast, tmp_path, keys, arguments, expected):
+    """K1, WPS1: nothing is written."""
+    assert geocast("keygen", "--push", "p.jwks", "--kid", "a").status == 0
+    (tmp_path / "full").write_text(json.dumps({"keys": [make_push_key(str(n)) for n in range(16)]}))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    outcome = geocast("keygen", *arguments)
+    assert outcome.is_one_line_error, outcome.err
+    assert expected in outcome.err
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+# ---- tokens that can't be signed -----------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -444,7 +583,8 @@ def test_a_token_is_checked_from_standard_input_or_the_environment(geocast, keys
     by_environment = geocast("token", "--check", GEOCAST_TOKEN=token)
     piped(f"{token}\n".encode())
     by_pipe = geocast("token", "--check", GEOCAST_TOKEN="another")
-    assert by_environment.out == by_pipe.out
+    said = [re.sub(r"(?<=Z), .*", "", outcome.out) for outcome in (by_environment, by_pipe)]  # not how long that is
+    assert said[0] == said[1]
     for outcome in (by_environment, by_pipe):
         assert (outcome.status, outcome.err) == (0, "")
         assert re.search(r'^sub +"desk-7"$', outcome.out, re.MULTILINE)

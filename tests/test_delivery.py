@@ -203,3 +203,18 @@ def test_slices_are_small_from_an_append_until_its_entry_is_read():
             assert not is_hurried()
 
     run(main)
+
+
+def test_slices_are_not_small_for_an_entry_that_was_read_before_its_publisher_knew():
+    """So it is with SQLite; small slices would slow down the fan-out of the very alert that was waited for."""
+
+    async def main():
+        async with Reading() as reading:
+            expect, is_hurried = reading.delivery.expect, reading.delivery._pump._asked
+            await reading.reads(MORE)
+            expect(MORE)
+            assert not is_hurried()
+            expect(a_revision("more", 2, **LONG))
+            assert is_hurried()
+
+    run(main)

@@ -7,7 +7,6 @@ import asyncio
 
 import pytest
 from fakes import DALLAS, HOUR_MS, NOON_MS, FakeClock, FakePeer, a_cancel, a_revision, messages
-from jwt import PyJWK
 from schemas import check_client_message
 
 from geocast import closing
@@ -17,7 +16,7 @@ from geocast.delivery import Pump
 from geocast.frames import JSON, MSGPACK
 from geocast.scopes import RECEIVE, TEST
 from geocast.session import HEARTBEAT_S, Session
-from geocast.tokens import Tokens, sign
+from geocast.tokens import Key, Tokens, sign
 
 LIFE_S = 10.0  # of an alert
 END_MS = NOON_MS + round(LIFE_S * 1000)
@@ -31,7 +30,7 @@ class Phone(FakePeer):
     def __init__(self, stage, wire):
         super().__init__(lambda: stage.hub.slowed(self.session.row, stage.clock.now()))
         self.stage = stage
-        self.session = Session(self, wire, stage.hub, Tokens({"k": PyJWK(KEY, "HS256")}, required=False))
+        self.session = Session(self, wire, stage.hub, Tokens({"k": Key(KEY, "HS256")}, required=False))
 
     def says(self, kind, **fields):
         check_client_message({"type": kind, **fields})

@@ -7,13 +7,13 @@ from jwt import PyJWK
 
 from geocast.clock import Now
 from geocast.explained import explain, in_words
-from geocast.tokens import AUDIENCE, make_key
+from geocast.tokens import AUDIENCE, Key, make_key
 
 NOON = Now(NOON_MS, 1000.0)
 NOON_S = NOON_MS // 1000
 PRIVATE, PUBLIC = make_key("k1")
 STRANGER, _ = make_key("k1")
-KEYS = {"k1": PyJWK(PUBLIC, "EdDSA")}
+KEYS = {"k1": Key(PUBLIC, "EdDSA")}
 CLAIMS = {"aud": AUDIENCE, "sub": "desk-7", "exp": NOON_S + 60, "iat": NOON_S - 60, "scope": "alerts:publish"}
 
 
@@ -40,9 +40,10 @@ def refusals(key=PRIVATE, kid="k1", revoked=None, **changes):
         ({"scope": ["alerts:publish"]}, "its scope is not a text of scopes"),
         ({"revoked": {"desk-7": NOON_S}}, "tokens of its sub are revoked before 2"),
         ({"revoked": {"desk-7": NOON_S}, "iat": ...}, "it does not say when it was issued"),
+        ({"quals": ["CPR"]}, "its quals are not a list of 1 to 16 texts of a-z"),
+        ({"quals": None}, "its quals are not a list of 1 to 16 texts of a-z"),
         ({"jti": 7}, "a claim is not of the type"),
     ],
-    ids=str,
 )
 def test_a_refusal_has_its_reason(changes, expected):
     """T1 to T3 and BA3: one reason, which says what was expected."""
@@ -59,6 +60,31 @@ def test_all_reasons_are_told():
 def test_a_good_token_has_none(changes):
     """T3: as a node judges it."""
     assert refusals(**changes) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, {"cpr": None, "medic": "its key may not grant it (RQ3)"}),
+        ({"kid": "k9"}, dict.fromkeys(["cpr", "medic"], "its key may not grant it (RQ3)")),
+        ({"iat": ...}, dict.fromkeys(["cpr", "medic"], "the token does not end within 24 hours of its iat (RQ2)")),
+        (
+            {"exp": NOON_S + 86_341},
+            dict.fromkeys(["cpr", "medic"], "the token does not end within 24 hours of its iat (RQ2)"),
+        ),
+        ({"exp": "soon"}, dict.fromkeys(["cpr", "medic"], "the token does not end within 24 hours of its iat (RQ2)")),
+        ({"quals": ["CPR"]}, {}),
+        ({"quals": ...}, {}),
+    ],
+    ids=str,
+)
+def test_each_qualification_counts_or_has_its_reason(changes, told):
+    """RQ2, RQ3: the token may be good all the same."""
+    claims = {
+        name: value for name, value in (CLAIMS | {"quals": ["cpr", "medic"]} | changes).items() if value is not ...
+    }
+    token = jwt.encode(claims, PyJWK(PRIVATE, "EdDSA"), "EdDSA", {"kid": claims.pop("kid", "k1")})
+    assert explain(token, {"k1": Key(PUBLIC | {"quals": ["cpr"]})}, {}, NOON).quals == told
 
 
 def test_an_algorithm_that_is_not_the_keys_is_told():

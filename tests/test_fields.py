@@ -13,6 +13,10 @@ from geocast.requests import AlertRequest, Invalid, parse_publication
 
 CIRCLE = {"type": "circle", "lat": DALLAS[0], "lng": DALLAS[1], "radius_m": 800}
 APPROVAL = {"reviewer": "desk-7", "approved_at": "2026-01-31T11:59:00Z"}
+OF_WARNINGS = (
+    *("language", "languages", "texts", "instruction", "area_desc"),
+    *("urgency", "certainty", "onset_at", "web"),
+)
 SECRET = 31.4159265  # a value that no error may repeat
 
 
@@ -238,6 +242,13 @@ def test_an_approval_says_who_and_when(approval, expected):
 def test_a_field_that_is_not_in_the_table_is_refused(field):
     """Section 2: nobody can slip in what there is no field for."""
     assert refusals_of(**{field: "x"}) == [("unknown-field", f"/{field}")]
+
+
+@pytest.mark.parametrize("name", OF_WARNINGS)
+def test_a_publisher_cannot_send_what_official_warnings_have(name):
+    """A12, A22: `unknown-field`, whatever is in it."""
+    for value in ("en", ["en"], [], None):
+        assert refusals_of(**{name: value}) == [("unknown-field", f"/{name}")]
 
 
 @pytest.mark.parametrize(

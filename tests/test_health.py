@@ -5,7 +5,7 @@ import threading
 from contextlib import closing, contextmanager
 
 import pytest
-from fakes import a_free_port
+from ports import a_free_port
 
 from geocast.cli import health
 from geocast.config import Address

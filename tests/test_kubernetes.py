@@ -29,6 +29,11 @@ def objects(tmp_path_factory):
     with pytest.raises(SystemExit, match="0"):
         command("keygen", "--private", folder / "private.jwk", "--public", folder / "keys.jwks")
     (folder / "private.jwk").unlink()
+    return rendered(folder)
+
+
+def rendered(folder):
+    """All objects of a folder, (kind, name) -> object, as Kustomize has them if it is there."""
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         names = yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]
@@ -66,8 +71,13 @@ def container(pod):
 
 def variables():
     """The lines of settings.env and log.env."""
-    text = (FOLDER / "settings.env").read_text() + (FOLDER / "log.env").read_text()
-    return dict(line.split("=", 1) for line in text.splitlines() if line and not line.startswith("#"))
+    return variables_of(FOLDER / "settings.env", FOLDER / "log.env")
+
+
+def variables_of(*files):
+    """The variables that the lines of files set."""
+    lines = [line for file in files for line in file.read_text().splitlines()]
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
 # ---- valid ---------------------------------------------------------------------------------------------------
@@ -78,6 +88,11 @@ def test_every_object_is_valid_for_kubernetes(objects, release):
     """Strictly: a field that is not known is an error, not a thing that does nothing."""
     kinds = {kind for kind, _ in objects}
     assert {"Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy", "ServiceMonitor", "Namespace"} <= kinds
+    assert_valid(objects, release)
+
+
+def assert_valid(objects, release):
+    """By the schemas of a release."""
     for each in objects.values():
         if each["kind"] not in WITHOUT_SCHEMA:
             kubernetes_validate.validate(each, release, strict=True)
@@ -88,7 +103,7 @@ def test_every_file_of_the_folder_is_used():
     kustomization = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
     generators = kustomization["configMapGenerator"] + kustomization["secretGenerator"]
     generated = [name for each in generators for name in [*each.get("envs", ()), *each.get("files", ())]]
-    assert {path.name for path in FOLDER.iterdir()} | {"keys.jwks"} == {
+    assert {path.name for path in FOLDER.iterdir() if path.is_file()} | {"keys.jwks"} == {
         "kustomization.yaml",
         *kustomization["resources"],
         *generated,

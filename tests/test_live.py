@@ -107,6 +107,15 @@ def test_cancels_that_come_before_their_alerts_are_bounded(alerts, clock, monkey
     assert called_off == [False, True, True]
 
 
+def test_a_tombstone_tells_nobody_and_takes_no_room(alerts, clock, monkeypatch):
+    """CP13: it cancels nothing, so it pushes none out that may stand before its alert."""
+    monkeypatch.setattr(live, "MAX_EARLY", 1)
+    alerts.apply(a_cancel("a"), clock.now())
+    assert alerts.apply(a_cancel("b", 1, into="c"), clock.now()) is None
+    assert len(alerts) == 0
+    assert alerts.apply(a_revision("a"), clock.now()).cancel is not None
+
+
 def test_a_cancelled_alert_is_kept_for_those_who_come_back(alerts, clock):
     """Rule 2: until the `expires_at` of its last revision."""
     alerts.apply(a_revision(), clock.now())
@@ -646,3 +655,39 @@ def test_cancels_do_not_count_as_sent(alerts, clock):
     alerts.apply(a_cancel(), clock.now())
     alert.mark_sent(rows(1))
     assert alerts.take_counts() == {"a-1": Counts(1, 0)}
+
+
+# ---- what was not sent after all -------------------------------------------------------------------------------
+
+
+def test_what_was_not_sent_after_all_is_untold(alerts, clock):
+    """R8: who is no recipient by anything else is none."""
+    alert = alerts.apply(a_revision(), clock.now())
+    for recipient, flags in ((False, 0), (True, RECIPIENT)):
+        alert.mark_sent(rows(1))
+        alert.untell(1, 1, recipient=recipient)
+        assert alert.told(1) == flags
+    assert alert.lacks(1)
+
+
+def test_a_revision_that_was_superseded_before_it_was_untold_takes_nothing_of_the_next(alerts, clock):
+    """R2: who has the next one still has it."""
+    alert = alerts.apply(a_revision(), clock.now())
+    alert.mark_sent(rows(1, 2))
+    alerts.apply(a_revision(revision=2), clock.now())
+    alert.claim(1, 2)
+    alert.untell(1, 1, recipient=True)
+    assert alert.told(1) & (RECIPIENT | CURRENT) == RECIPIENT | CURRENT
+    alert.untell(2, 1, recipient=False)
+    assert alert.told(2) & RECIPIENT == 0
+
+
+def test_a_cancel_that_was_not_sent_leaves_a_recipient(alerts, clock):
+    """R4."""
+    alert = alerts.apply(a_revision(), clock.now())
+    alert.mark_sent(rows(1))
+    alerts.apply(a_cancel(), clock.now())
+    alert.mark_sent(rows(1))
+    assert not alert.lacks(1)
+    alert.untell(1, 2, recipient=True)
+    assert alert.lacks(1)

@@ -7,6 +7,7 @@ takes them again. A failure prints its steps as a Mermaid diagram; the `@reprodu
 `class Geocast` to see that one again and no other.
 """
 
+import json
 import math
 import os
 import random
@@ -14,7 +15,7 @@ from dataclasses import replace
 
 import h3.api.basic_int as h3
 import pytest
-from fakes import DALLAS, HOUR_MS, FakeClock, FakePeer, a_cancel, a_revision, messages
+from fakes import DALLAS, HOUR_MS, FakeClock, FakePeer, a_cancel, a_revision, a_text, messages
 from hypothesis import HealthCheck, note, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -25,8 +26,8 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from jwt import PyJWK
 from model import EARTH_RADIUS_M, SEVERITIES, Client, Item, Polygon, Rules, haversine_m
+from reviewers import proved
 from schemas import check_client_message, check_server_message
 
 from geocast import alert as shapes
@@ -34,10 +35,10 @@ from geocast import hub as hubs
 from geocast.alert import Circle
 from geocast.clock import format_time
 from geocast.closing import SessionClosed
-from geocast.frames import JSON, MSGPACK
+from geocast.frames import SIGNED, WIRES
 from geocast.scopes import RECEIVE, TEST
 from geocast.session import Session
-from geocast.tokens import Tokens, sign
+from geocast.tokens import Key, Tokens, sign
 
 SOAK = "GEOCAST_SOAK_EXAMPLES" in os.environ
 EXAMPLES = int(os.environ.get("GEOCAST_SOAK_EXAMPLES", "400"))
@@ -142,10 +143,11 @@ def _plain(what: object) -> str:
 # ---- the people --------------------------------------------------------------------------------------------------
 
 KEY = {"kty": "oct", "kid": "k", "alg": "HS256", "k": "c2VjcmV0" * 8}
-TOKENS = Tokens({"k": PyJWK(KEY, "HS256")})
+TOKENS = Tokens({"k": Key(KEY, "HS256")})
 IDS = tuple("abcdef")
 MISTAKES = {
     "a wrong move": {"type": "move", "places": [{"lat": 91, "lng": 0}]},
+    "a wrong language": {"type": "filter", "languages": ["en", "e"]},
     "a wrong filter": {"type": "filter", "min_severity": 1},
     "a wrong token": {"type": "token", "token": None},
     "nonsense": {},
@@ -154,7 +156,8 @@ ANSWERS = {"hello": "welcome", "move": "ok", "filter": "ok", "token": "ok", "pin
     MISTAKES, "error"
 )
 CATEGORIES = ("arson", "burglary", "robbery")
-WIRES = {"json": JSON, "msgpack": MSGPACK}
+BY_SUBPROTOCOL = {wire.subprotocol: wire for wire in WIRES}
+REVIEWED = IDS[::2]  # what these ids tell has a proof, unless it has languages: never both
 
 
 class Phone(FakePeer):
@@ -163,19 +166,30 @@ class Phone(FakePeer):
     def __init__(self, name, wire, machine):
         super().__init__(lambda: machine.clogs(self))
         self.name, self.machine, self.client = name, machine, Client()
-        self.session = Session(self, WIRES[wire], machine.hub, TOKENS)
+        self.session = Session(self, BY_SUBPROTOCOL[wire], machine.hub, TOKENS)
 
     def write(self, data):
         said = messages(data)
         for message in said:
             if message["type"] != "<ping>":
                 check_server_message(message)
-        self.machine.gets(self, said)
+            if message["type"] in ("alert", "cancel"):
+                reviewed = is_told(message)[1] in REVIEWED and "languages" not in message.get("alert", ())
+                assert ("proof" in message) == (reviewed and self.session.wire in SIGNED), "F9"
+        self.machine.gets(self, [opened(message) for message in said])
         super().write(data)
 
     def close(self, close):
         super().close(close)
         self.machine.leaves(self)
+
+
+def opened(message):
+    """The message with what its proof says in its place, if it has one."""
+    if "proof" not in message:
+        return message
+    said = json.loads(message["proof"]["form"])
+    return message | ({"alert": said | message["alert"]} if message["type"] == "alert" else {"reason": said["reason"]})
 
 
 def is_told(message):
@@ -191,6 +205,12 @@ def tells(item):
 
 def entry(item):
     """An item as the server's log has it."""
+    is_reviewed = item.id in REVIEWED and (item.cancels or not item.languages)
+    return proved(bare_entry(item), "r-1") if is_reviewed else bare_entry(item)
+
+
+def bare_entry(item):
+    """The same without a proof."""
     if item.cancels:
         return a_cancel(item.id, item.number, ends_at=item.ends_at)
     area = tuple(
@@ -198,7 +218,19 @@ def entry(item):
         for shape in item.area
     )
     fields = {"issued_at": item.issued_at, "severity": item.severity, "category": item.category, "status": item.status}
+    if item.languages:
+        texts = tuple(map(a_text, item.languages))
+        fields |= {"texts": texts, "headline": texts[0].headline, "description": texts[0].description}
     return a_revision(item.id, item.number, area=area, expires_at=item.ends_at, **fields)
+
+
+def is_in(message, language):
+    """Whether a message is in this language, each word of it; None: in no language."""
+    told = message.get("alert", message)
+    if told.get("language") != language:
+        return False
+    words = [told.get(name, "") for name in ("title", "headline", "description", "instruction", "area_desc")]
+    return all(text.endswith(f" in {language}") if language else " in " not in text for text in words)
 
 
 # What is drawn. A weight is a repetition; most of it happens in one town, or nobody would ever be told anything.
@@ -209,10 +241,19 @@ AT_HOME = st.lists(st.sampled_from(PLACES[: len(PLACES) // len(CENTRES)]), min_s
 SOMEWHERE = AT_HOME | st.lists(st.sampled_from(PLACES), max_size=8)
 CATEGORY, SEVERITY = st.sampled_from(CATEGORIES), st.sampled_from(SEVERITIES)
 CATEGORY_LIST = st.lists(st.sampled_from([*CATEGORIES, "unheard_of"]), max_size=2, unique=True)
-FILTER = st.just({}) | st.fixed_dictionaries({}, optional={"categories": CATEGORY_LIST, "min_severity": SEVERITY})
+WANTED = st.lists(st.sampled_from(["en", "EN-ca", "fr", "de", "de-CH", "pt-BR", "zh-Ha"]), max_size=3)
+FILTER = st.just({}) | st.fixed_dictionaries(
+    {}, optional={"categories": CATEGORY_LIST, "min_severity": SEVERITY, "languages": WANTED}
+)
 CHANGE = st.fixed_dictionaries(
-    {}, optional={"categories": st.none() | CATEGORY_LIST, "min_severity": st.none() | SEVERITY}
+    {},
+    optional={
+        "categories": st.none() | CATEGORY_LIST,
+        "min_severity": st.none() | SEVERITY,
+        "languages": st.none() | WANTED,
+    },
 ).filter(bool)
+OFFERED = st.lists(st.sampled_from(["en", "en-CA", "FR-ca", "de-DE", "de-AT", "zh-Hant"]), unique=True, max_size=4)
 ALERT = st.fixed_dictionaries(
     {
         "severity": SEVERITY,
@@ -220,11 +261,14 @@ ALERT = st.fixed_dictionaries(
         "status": st.sampled_from(["actual", "actual", "test", "exercise"]),
         "area": AREA,
         "life_s": st.sampled_from([600, 60, 30, 10]),
+        "languages": st.just(()) | OFFERED.map(tuple),
     }
 )
-CHANGES = st.fixed_dictionaries({}, optional={"severity": SEVERITY, "category": CATEGORY, "area": AREA})
+CHANGES = st.fixed_dictionaries(
+    {}, optional={"severity": SEVERITY, "category": CATEGORY, "area": AREA, "languages": OFFERED.map(tuple)}
+)
 TOKEN = st.fixed_dictionaries({"tests": st.booleans(), "life_s": st.sampled_from([7200, 7200, 7200, 60, 5])})
-WIRE = st.sampled_from(sorted(WIRES))
+WIRE = st.sampled_from(sorted(BY_SUBPROTOCOL))
 PHONE = st.fixed_dictionaries({"wire": WIRE, "places": SOMEWHERE, "wanted": FILTER, "token": TOKEN})
 HOLDING = st.dictionaries(st.sampled_from(IDS), st.integers(-2, 2), max_size=4)  # off the last number
 TURNS = st.sampled_from([1, 1, 0, 2, None])  # of the hub, once the node has read an item; None: it reads it later
@@ -282,6 +326,7 @@ class Geocast(RuleBasedStateMachine):
             item = self.items[alert_id, number]
             self.trace.sends("node", phone.name, item)
             assert (kind, alert_id, number) == tells(item), "what was published"
+            assert is_in(message, self.rules.spoken(client, item)), f"LA3: {item.languages} for {client.languages}"
             self.rules.is_sent(client, item, now)
 
     def clogs(self, phone):
@@ -349,9 +394,9 @@ class Geocast(RuleBasedStateMachine):
     def publish(self, alert, turns):
         self.publish_one(turns=turns, **alert)
 
-    def publish_one(self, severity, category, status, area, life_s, turns):
-        alert_id = IDS[len(self.last)]
-        self.append(Item(alert_id, 1, self.true_ms + life_s * 1000, severity, category, status, area), turns)
+    def publish_one(self, life_s, turns, **alert):
+        ends_at = self.true_ms + life_s * 1000
+        self.append(Item(IDS[len(self.last)], 1, ends_at, **alert), turns)
 
     @precondition(can_follow)
     @rule(which=WHICH, changes=CHANGES, longer_s=st.sampled_from([0, 30]), turns=TURNS)
@@ -408,6 +453,7 @@ class Geocast(RuleBasedStateMachine):
     def filters(self, client, change):
         client.categories = change.get("categories", client.categories)
         client.min_severity = change.get("min_severity", client.min_severity) or "minor"
+        client.languages = change.get("languages", client.languages) or []
 
     def says(self, phone, kind, message, token=None, refused=None):
         """A phone says something, and is or isn't closed for it."""
@@ -579,9 +625,9 @@ class Geocast(RuleBasedStateMachine):
         for old in phones:
             wanted = {"categories": old.client.categories, "min_severity": old.client.min_severity}
             wanted = {name: value for name, value in wanted.items() if value is not None}
+            wanted["languages"] = old.client.languages
             token = {"tests": old.client.tests, "life_s": 7200}
-            wire = old.session.wire.subprotocol.rpartition(".")[2]
-            self.hello(wire, old.places, wanted, token, self.shown(old))
+            self.hello(old.session.wire.subprotocol, old.places, wanted, token, self.shown(old))
 
     # ---- always --------------------------------------------------------------------------------------------------
 
@@ -681,7 +727,7 @@ class Story(Geocast):
     """The same desk, node, phones and model, told what to do."""
 
     def comes(self, places, tests=True, **holding):
-        self.hello("json", places, {}, {"tests": tests, "life_s": 7200}, holding)
+        self.hello("geocast.v1.json", places, {}, {"tests": tests, "life_s": 7200}, holding)
         return self.phones[-1]
 
     def goes(self, phone):
@@ -694,7 +740,8 @@ class Story(Geocast):
         self.sweep()
 
     def publishes(self, status="actual"):
-        self.publish_one("severe", "arson", status, tuple(CIRCLES[:1]), 600, turns=None)
+        alert = {"severity": "severe", "category": "arson", "status": status, "area": tuple(CIRCLES[:1])}
+        self.publish_one(600, turns=None, **alert)
 
     def revises(self):
         self.revise(which=0, changes={}, longer_s=0, turns=None)

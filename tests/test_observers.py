@@ -68,11 +68,26 @@ def share_of_fitting(rules, place, seen, step_m=11.0):
     return sum(seen(rules(sixteen_round(point))) == wanted for point in points) / len(points)
 
 
+def share_by_landmarks(place, count):
+    """For how much of the cell the same is published, if the attacker knows where all circles but the first are."""
+    _, *known = sixteen_round(place)[: count + 1]
+    points = candidates(place, 11.0)
+    wanted = now([(*place, RADIUS_M), *known])
+    return sum(now([(*point, RADIUS_M), *known]) == wanted for point in points) / len(points)
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_sixteen_circles_round_an_address_do_not_give_it_away(place):
     """B12: they fit nine tenths of the cell and more; each put into its own cell, they fit a few houses."""
     assert share_of_fitting(before, place, list) < 0.03
     assert share_of_fitting(now, place, list) > 0.9
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_circles_round_known_places_do(place):
+    """B12 says so: who knows where the others are learns where the first is; from one of them a part of the cell."""
+    assert 0.1 < share_by_landmarks(place, 1) < 0.8
+    assert share_by_landmarks(place, 15) < 0.1
 
 
 # ---- ten thousand probes -------------------------------------------------------------------------------------
@@ -159,13 +174,23 @@ def by_a_border():
         yield tuple(c + (e - c) * 0.9 for c, e in zip(centre, edge, strict=True))
 
 
-@pytest.mark.parametrize(("rules", "least", "most"), [(before, 0, 0.05), (now, 0.9, 9)], ids=["before", "now"])
-def test_a_hundred_corrections_by_a_border_do_not_trace_it(rules, least, most):
+def left_on_average(rules, spread_m):
+    """What a hundred corrections of addresses by a border leave, on average."""
+    corrections = Corrections(rules, spread_m, np.random.default_rng(11))
+    return np.mean([corrections.left_of_the_cell(address, 100) for address in by_a_border() for _ in range(4)])
+
+
+def test_a_hundred_corrections_by_a_border_do_not_trace_it():
     """B11: that one of them was outside of the cell shows once, and neither where nor how often.
 
     What is left is the strip on both sides of the cell's border that is as wide as corrections are long: on average
-    1.3 cells for 100 m. Shorter ones leave less: those of 50 m two thirds of a cell.
+    1.3 cells for 100 m.
     """
-    corrections = Corrections(rules, 100.0, np.random.default_rng(11))
-    left = [corrections.left_of_the_cell(address, 100) for address in by_a_border() for _ in range(4)]
-    assert least <= np.mean(left) <= most
+    assert left_on_average(before, 100.0) < 0.05
+    assert left_on_average(now, 100.0) > 0.9
+
+
+def test_a_hundred_short_corrections_by_a_border_leave_a_part_of_the_cell():
+    """B11: the strip is narrower where corrections are short."""
+    assert left_on_average(before, 50.0) < 0.05 < 0.5 < left_on_average(now, 50.0) < 0.9
+    assert 0.15 < left_on_average(now, 20.0) < 0.5

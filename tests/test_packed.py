@@ -1,9 +1,12 @@
 """A revision in few bytes is the revision."""
 
-import pytest
-from fakes import a_revision
+from dataclasses import replace
 
-from geocast.alert import Circle, OtherShape, Polygon
+import pytest
+from fakes import a_revision, a_warning
+from reviewers import proved
+
+from geocast.alert import Circle, Origin, OtherShape, Polygon
 from geocast.packed import pack, unpack
 
 AREAS = {
@@ -26,6 +29,24 @@ AREAS = {
 def test_what_is_packed_comes_back(area, description):
     """Every member of it: it may be sent yet, matched, or stand beside a later revision."""
     revision = a_revision("a-1", 2**31 - 1, area=AREAS[area], description=description, status="exercise")
+    assert unpack("a-1", pack(revision)) == revision
+
+
+def test_the_message_that_it_was_made_of_comes_back():
+    """An alert from CAP: the feed tells of it."""
+    revision = replace(a_revision(), origin=Origin("met@example.org", "m-1", 3))
+    assert unpack("a-1", pack(revision)) == revision
+
+
+def test_an_official_warning_comes_back_with_all_its_languages():
+    """LA1: and one that has no languages, but a part of the rest."""
+    for revision in (a_warning("en", "fr", "es"), a_warning(texts=(), urgency=None), a_warning(onset_at=0, web=None)):
+        assert unpack("a-1", pack(revision)) == revision
+
+
+def test_a_proof_comes_back():
+    """F9: it is sent, with the revision that it proves."""
+    revision = proved(a_revision("a-1", 3), "r-1", "r-2")
     assert unpack("a-1", pack(revision)) == revision
 
 

@@ -37,7 +37,7 @@ MADE = {
     ),
 }
 
-OF_OPERATORS = {"server/geocast/policy.py"}  # patterns of an operator's own, who is told to write good ones
+OF_OPERATORS = {"server/geocast/policy/rules.py"}  # patterns of an operator's own, who is told to write good ones
 
 
 # ---- what there is ---------------------------------------------------------------------------------------------------

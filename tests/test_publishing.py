@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from fakes import DALLAS, HOUR_MS, NOON_MS, FakeClock, a_cancel, a_revision, alert_request
+from fakes import DALLAS, HOUR_MS, NOON_MS, FakeClock, a_cancel, a_revision, a_warning, alert_request
 
 from geocast import policy
 from geocast.alert import Cancel, Circle, OtherKind, Revision, Terms
@@ -14,7 +14,7 @@ from geocast.clock import format_time
 from geocast.errors import LogUnavailable
 from geocast.policy import Policy
 from geocast.problems import Problem
-from geocast.publishing import ATTEMPTS, Publisher, Publishing
+from geocast.publishing import ATTEMPTS, Publisher, Publishing, fitting
 
 DESK, OTHER, MANAGER = Publisher("desk"), Publisher("other"), Publisher("boss", manages=True)
 APPROVAL = {"reviewer": "desk-7", "approved_at": format_time(NOON_MS)}
@@ -79,7 +79,7 @@ class Desk:
         """From now on this policy is in force."""
         self.publishing = Publishing(self.log, in_force, self.clock, self._appended)
 
-    def _appended(self):
+    def _appended(self, _entry):
         self.appended += 1
 
     def publish(self, who=DESK, *, dry_run=False, **changes):
@@ -713,3 +713,12 @@ def test_a_request_that_is_always_overtaken_ends():
     with pytest.raises(LogUnavailable):
         desk.publish()
     assert desk.log.asked == 1 + ATTEMPTS  # the first append is tried before the log was read
+
+
+def test_what_no_log_can_have_is_too_large():
+    """F8: 413, and the answer says the limit; a publisher's fields never come to as much."""
+    assert fitting(a_warning("en", "fr")) == a_warning("en", "fr")
+    with pytest.raises(Problem) as refused:
+        fitting(a_revision(description="x" * 65_536))
+    assert (refused.value.status, refused.value.slug) == (413, "too-large")
+    assert "64 KiB" in refused.value.body()["detail"]

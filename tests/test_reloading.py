@@ -2,12 +2,16 @@
 
 import json
 import re
+from dataclasses import replace
 
 import jwt
 import pytest
+from cryptography.exceptions import InvalidTag
 from fakes import NOON_MS
 from jwt.algorithms import OKPAlgorithm
 
+from geocast.calls.entries import CallEntry
+from geocast.calls.sealing import make_call_key
 from geocast.clock import Now
 from geocast.config import Address, Settings
 from geocast.errors import ConfigError
@@ -25,6 +29,10 @@ name = "ours"
 [categories]
 spill = {{ title = "{}" }}
 """
+
+
+UNCHANGED = "; publishers unchanged; sources unchanged; reviewers' keys: 0 added, 0 removed, 0 in force"
+UNCHANGED += "; call keys unchanged"
 
 
 class Files:
@@ -141,7 +149,9 @@ def test_a_reload_says_what_has_changed_in_numbers(files, caplog):
     files.write("b", title="Other")
     found.reload()
     found.reload()
-    assert [record.getMessage() for record in caplog.records] == [
+    said = [record.getMessage() for record in caplog.records]
+    assert all(line.endswith(UNCHANGED) for line in said)
+    assert [line.removesuffix(UNCHANGED) for line in said] == [
         "reloaded: keys: 1 added, 0 removed, 2 in force; revocations: 1 added, 0 removed, 1 in force; policy unchanged",
         "reloaded: keys: 0 added, 1 removed, 1 in force; revocations: 0 added, 1 removed, 0 in force; policy changed",
         "reloaded: keys: 0 added, 0 removed, 1 in force; revocations: 0 added, 0 removed, 0 in force; policy unchanged",
@@ -199,6 +209,70 @@ def test_a_token_that_was_seen_before_is_judged_anew(files):
     files.write("b")
     found.reload()
     assert found.tokens.check(token, NOON, again=True) is None
+
+
+# ---- call keys -----------------------------------------------------------------------------------------------
+
+
+def test_the_keys_of_calls_are_in_force_with_the_rest(files, tmp_path):
+    """BA2, RZ5: read anew, and handed on to the other processes; without the file there is none."""
+    one, two = make_call_key("one"), make_call_key("two")
+    path = tmp_path / "call-keys"
+    path.write_text(json.dumps({"keys": [one]}))
+    settings = replace(files.settings, call_keys=path)
+    first, second, board = InForce(settings), InForce(settings), Board(tmp_path)
+    assert first.call_keys.kids == ("one",)
+    path.write_text(json.dumps({"keys": [two, one]}))
+    first.reload(board.write)
+    board.look(second.take)
+    assert first.call_keys.kids == second.call_keys.kids == ("two", "one")
+    sealed = first.call_keys.seal("a", 1, "end", b"", b"secret")
+    assert second.call_keys.open(CallEntry("a", 1, 0, "end", b"", sealed)) == b"secret"
+    assert not InForce(files.settings).call_keys
+
+
+def test_what_processes_hand_each_other_gives_no_key_away(files, tmp_path):
+    """RZ5: it stays on the disk where a node is killed, and would outlive the file of keys."""
+    path, key = tmp_path / "call-keys", make_call_key("one")
+    path.write_text(json.dumps({"keys": [key]}))
+    found, handed = InForce(replace(files.settings, call_keys=path)), []
+    found.reload(handed.append)
+    found.reload(handed.append)
+    assert len(set(handed)) == 2
+    assert not any(word.encode() in each for each in handed for word in (key["k"], "call-keys", "Spill"))
+    with pytest.raises(InvalidTag):
+        found.take(handed[0][:-1] + bytes([handed[0][-1] ^ 1]))
+
+
+@pytest.mark.parametrize("content", [b"\xff", b'{"keys": []}', None], ids=["no text", "empty", "gone"])
+def test_call_keys_that_cannot_be_used_change_nothing(files, tmp_path, caplog, content):
+    """BA2, RZ5, K1: none of the files is taken; the old keys stay, and no line has a key."""
+    path, key = tmp_path / "call-keys", make_call_key("one")
+    path.write_text(json.dumps({"keys": [key]}))
+    found = InForce(replace(files.settings, call_keys=path))
+    files.write("b", title="Other")
+    path.unlink() if content is None else path.write_bytes(content)
+    found.reload()
+    assert (state(found, files), found.call_keys.kids) == (([True, False], "Spill"), ("one",))
+    [record] = caplog.records
+    assert record.getMessage().startswith(f"reload failed, all stays as it was: call-keys {path}: ")
+    assert key["k"] not in caplog.text
+    with pytest.raises(ConfigError, match=r"^call-keys "):
+        InForce(replace(files.settings, call_keys=path))
+
+
+def test_a_policy_with_calls_needs_keys_to_seal_them(files, tmp_path, caplog):
+    """RZ5, K1, BA2: without them a node does not start, and a reload takes nothing."""
+    path, policy = tmp_path / "call-keys", files.settings.policy
+    path.write_text(json.dumps({"keys": [make_call_key()]}))
+    found = InForce(files.settings)
+    policy.write_text(POLICY.format("Other") + '[calls.arrest]\ntitle = "Arrest"\nquals = ["cpr"]\n')
+    found.reload()
+    assert not found.policy.calls
+    assert "the policy has [calls], and there is no key" in caplog.text
+    with pytest.raises(ConfigError, match=r"^the policy has \[calls\], and there is no key"):
+        InForce(files.settings)
+    assert set(InForce(replace(files.settings, call_keys=path)).policy.calls) == {"arrest"}
 
 
 # ---- revoked tokens ------------------------------------------------------------------------------------------

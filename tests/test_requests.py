@@ -186,6 +186,8 @@ def test_what_is_unusable_is_not_judged():
         headline=5,
         description="a\tb",
         confirm={"text": ["coordinates"]},
+        status="draft",
+        severity="Severe",
     )
     texts = (("/headline", None), ("/description", None))
     assert claims == Claims(None, None, None, None, None, (("/area/2/radius_m", 5.0),), texts=texts, confirm=None)

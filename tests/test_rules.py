@@ -40,13 +40,18 @@ def then(before, after, by=0, rises=0):
 
 def of_node(name, **labels):
     """A series of a node."""
-    labels = {"job": "geocast", **labels}
+    labels = {"job": "geocast"} | labels
     return f"{name}{{{','.join(f'{key}={json.dumps(value)}' for key, value in labels.items())}}}"
 
 
 def a(name, **labels):
     """A series of the first of the two nodes."""
     return of_node(name, instance="a", **labels)
+
+
+def of_push(name, **labels):
+    """A series of the process that wakes phones."""
+    return of_node(name, job="geocast-push", instance="p", **labels)
 
 
 def healthy():
@@ -64,6 +69,7 @@ def healthy():
             "geocast_log_sequence": rising(1),
             "geocast_log_applied_total": rising(1),
             "geocast_log_quarantined_total": steady(0),
+            "geocast_break_glass_total": steady(0),
             "geocast_log_rewinds_total": steady(0),
             "geocast_log_put_back_total": steady(0),
             "geocast_log_conflicts_total": steady(0),
@@ -74,6 +80,8 @@ def healthy():
             "geocast_oldest_flight_seconds": steady(0),
             "geocast_loop_lag_seconds_count": rising(600),
             "geocast_clock_steps_total": steady(0),
+            "geocast_calls_unanswered": steady(0),
+            "geocast_call_unsealed_failed_total": steady(0),
             "geocast_sessions": steady(1000),
             "geocast_connections": steady(1000),
             "geocast_capacity": steady(2000),
@@ -85,6 +93,7 @@ def healthy():
         series[of_node("geocast_reloads_total", instance=instance, result="failed")] = steady(0)
         series[of_node("geocast_key_fetches_total", instance=instance, result="failed")] = steady(0)
         series[of_node("geocast_keys_fetched_timestamp_seconds", instance=instance)] = f"0+30x{STEPS}"
+        series[of_node("geocast_log_untrusted_total", instance=instance, reason="unsigned")] = steady(0)
         for file in ("keys", "revoked", "policy"):
             series[of_node("geocast_settings_digest", instance=instance, file=file)] = steady(123456789012345)
         for slug in ("internal", "log-unavailable", "unauthorized", "insufficient-scope"):
@@ -93,6 +102,19 @@ def healthy():
             series[of_node("geocast_publish_to_last_write_seconds_bucket", instance=instance, le=le)] = rising(1)
         series[of_node("geocast_loop_lag_seconds_bucket", instance=instance, le="0.1")] = rising(599)
         series[of_node("geocast_closes_total", instance=instance, code="4401")] = rising(1)
+    for name, labels, values in (
+        ("up", {}, steady(1)),
+        ("geocast_push_ready", {}, steady(1)),
+        ("geocast_push_shards", {}, steady(64)),
+        ("geocast_push_total", {"outcome": "sent"}, rising(100)),
+        ("geocast_push_total", {"outcome": "refused"}, steady(0)),
+        ("geocast_push_lane_open", {"service": "push.example"}, steady(1)),
+        ("geocast_push_unrecorded_total", {}, steady(0)),
+        ("geocast_push_set_aside", {}, steady(0)),
+        ("process_start_time_seconds", {}, steady(1)),
+        ("geocast_push_restarts_total", {}, steady(0)),
+    ):
+        series[of_push(name, **labels)] = values
     series['node_timex_offset_seconds{instance="a"}'] = steady(0.001)
     series['node_timex_sync_status{instance="a"}'] = steady(1)
     series['probe_ssl_earliest_cert_expiry{job="geocast-tls",instance="a"}'] = steady(9_000_000)
@@ -120,6 +142,8 @@ CASES = {
     "GeocastRestarting": ({a("geocast_stream_restarts_total"): then(0, 1, by=0.2)}, ()),
     "GeocastInternalErrors": ({a("geocast_refused_total", type="internal"): then(0, 1)}, ()),
     "GeocastReloadFailed": ({a("geocast_reloads_total", result="failed"): then(0, 1)}, ()),
+    "GeocastUntrusted": ({a("geocast_log_untrusted_total", reason="unsigned"): then(0, 1)}, ()),
+    "GeocastBreakGlass": ({a("geocast_break_glass_total"): then(0, 1)}, ()),
     "GeocastKeysStale": (
         {
             a("geocast_key_fetches_total", result="failed"): then(0, 1, by=1),
@@ -152,7 +176,15 @@ CASES = {
     "GeocastHandshakesRefused": ({a("geocast_handshakes_refused_total", status="503"): then(0, 40, by=60)}, ()),
     "GeocastTokensRefused": (both("geocast_closes_total", then(0, 100, by=40), code="4401"), ()),
     "GeocastPublishersRefused": ({a("geocast_refused_total", type="unauthorized"): then(0, 1, by=1)}, ()),
+    "GeocastCallUnanswered": ({a("geocast_calls_unanswered"): then(0, 1)}, ()),
+    "GeocastCallsSealed": ({a("geocast_call_unsealed_failed_total"): then(0, 1)}, ()),
     "GeocastClockSet": ({a("geocast_clock_steps_total"): then(0, 1)}, ()),
+    "GeocastPushNotReady": ({of_push("geocast_push_ready"): then(1, 0)}, ()),
+    "GeocastPushShards": ({of_push("geocast_push_shards"): then(64, 32)}, ()),
+    "GeocastPushRefused": ({of_push("geocast_push_total", outcome="refused"): then(0, 1, by=2)}, ()),
+    "GeocastPushLaneClosed": ({of_push("geocast_push_lane_open", service="push.example"): then(1, 0)}, ()),
+    "GeocastPushSetAside": ({of_push("geocast_push_set_aside"): then(0, 1)}, ()),
+    "GeocastPushUnrecorded": ({of_push("geocast_push_unrecorded_total"): then(0, 1, by=1)}, ()),
     "GeocastClockOff": ({'node_timex_sync_status{instance="a"}': then(1, 0)}, ()),
     "GeocastCertificateEnds": (
         {'probe_ssl_earliest_cert_expiry{job="geocast-tls",instance="a"}': steady(10 * 86_400)},
@@ -197,9 +229,22 @@ def test_every_alert_has_a_case():
     assert set(CASES) == set(NAMES) - {"GeocastWatchdog"}
 
 
+def test_every_alert_is_in_operations():
+    """docs/operations.md, "What to watch": with what to do; and how many there are is said right."""
+    text = (RULES.parents[1] / "operations.md").read_text("utf-8")
+    assert [name for name in NAMES if f"`{name}`" not in text] == []
+    assert f"{len(NAMES)} rules" in text
+
+
 def test_nothing_fires_while_all_is_well(tmp_path):
     """But for the one that always does."""
     check(tmp_path, healthy(), MINUTES, [])
+
+
+@pytest.mark.parametrize("name", ["process_start_time_seconds", "geocast_push_restarts_total"])
+def test_a_push_process_that_dies_again_and_again_is_told_of(tmp_path, name):
+    """Alone, or one of several: its rule is that of the nodes."""
+    check(tmp_path, healthy() | {of_push(name): then(1, 2, by=1)}, MINUTES, ["GeocastRestarting"])
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -5,7 +5,6 @@ import json
 import msgpack
 import pytest
 from fakes import DALLAS, NOON_MS, FakeClock, FakePeer
-from jwt import PyJWK
 from schemas import check_client_message, check_server_message
 
 from geocast import closing
@@ -15,10 +14,10 @@ from geocast.frames import JSON, MSGPACK
 from geocast.matching.filters import EVERYTHING, Filter
 from geocast.scopes import RECEIVE, SCOPES, TEST
 from geocast.session import MAX_REF, Session
-from geocast.tokens import Tokens, make_key, sign
+from geocast.tokens import Key, Tokens, make_key, sign
 
 PRIVATE, PUBLIC = make_key("k1")
-KEYS = {"k1": PyJWK(PUBLIC, "EdDSA")}
+KEYS = {"k1": Key(PUBLIC, "EdDSA")}
 PLACE = {"lat": DALLAS[0], "lng": DALLAS[1]}
 CELL = "89446c3a5afffff"  # of resolution 9, in Dallas
 HOUR_S = 3600
@@ -36,13 +35,15 @@ class FakeAudience:
         self.sent = []
         self.filter = EVERYTHING
 
-    def enter(self, peer, wire, places, wanted, rights, holding, now):
+    def enter(self, peer, wire, places, wanted, rights, holding, now, here=None):
         self.calls.append(("enter", places, wanted, dict(holding)))
+        self.here = here
         self.rights, self.filter = rights, wanted
         return 5
 
-    def move(self, row, places):
+    def move(self, row, places, here=None):
         self.calls.append(("move", row, places))
+        self.here = here
 
     def refilter(self, row, wanted):
         self.calls.append(("refilter", row, wanted))
@@ -57,6 +58,15 @@ class FakeAudience:
 
     def acknowledge(self, row, alert_id, revision, now):
         self.calls.append(("acknowledge", row, alert_id, revision))
+
+    def accept(self, row, call_id, eta_s, now):
+        self.calls.append(("accept", row, call_id, eta_s))
+
+    def decline(self, row, call_id, now):
+        self.calls.append(("decline", row, call_id))
+
+    def report(self, row, call_id, state, now):
+        self.calls.append(("report", row, call_id, state))
 
     def settle(self, row, reply, now):
         self.calls.append(("settle", row, reply["type"]))
@@ -132,6 +142,7 @@ def test_a_hello_is_welcomed(wire):
         "live": 0,
         "heartbeat_s": 25,
         "retry": {"min_ms": 1_000, "max_ms": 30_000},
+        "languages": [],
     }
     assert talk.session.row == 5
 
@@ -157,6 +168,15 @@ def test_a_hello_without_a_filter_wants_everything():
     talk = Talk()
     talk.say(hello())
     assert talk.audience.calls[0] == ("enter", [], EVERYTHING, {})
+
+
+def test_a_hello_brings_languages_and_the_welcome_has_them_as_understood():
+    """LA2: the most wanted first, each once, whatever their case."""
+    talk = Talk()
+    [welcome] = talk.say(hello(languages=["de-AT", "EN", "de-at", "zh-Hant-TW", "en"]))
+    assert welcome["languages"] == ["de-at", "en", "zh-hant-tw"]
+    assert talk.audience.filter == Filter(None, 0, ("de-at", "en", "zh-hant-tw"))
+    assert Talk(MSGPACK).say(hello(languages=[]))[0]["languages"] == []
 
 
 def test_no_categories_at_all_is_a_filter_too():
@@ -262,20 +282,23 @@ def test_a_session_has_8_places_at_most(talk):
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({"categories": ["arson"]}, Filter(frozenset({"arson"}), 2)),
-        ({"categories": []}, Filter(frozenset(), 2)),
-        ({"categories": None}, Filter(None, 2)),
-        ({"min_severity": "extreme"}, Filter(frozenset({"robbery"}), 3)),
-        ({"min_severity": "minor"}, Filter(frozenset({"robbery"}), 0)),
-        ({"min_severity": None}, Filter(frozenset({"robbery"}), 0)),
-        ({"categories": None, "min_severity": None}, EVERYTHING),
-        ({"categories": ["x" * 64] * 64, "min_severity": "moderate"}, Filter(frozenset({"x" * 64}), 1)),
+        ({"categories": ["arson"]}, Filter(frozenset({"arson"}), 2, ("sv",))),
+        ({"categories": []}, Filter(frozenset(), 2, ("sv",))),
+        ({"categories": None}, Filter(None, 2, ("sv",))),
+        ({"min_severity": "extreme"}, Filter(frozenset({"robbery"}), 3, ("sv",))),
+        ({"min_severity": "minor"}, Filter(frozenset({"robbery"}), 0, ("sv",))),
+        ({"min_severity": None}, Filter(frozenset({"robbery"}), 0, ("sv",))),
+        ({"categories": None, "min_severity": None, "languages": None}, EVERYTHING),
+        ({"categories": ["x" * 64] * 64, "min_severity": "moderate"}, Filter(frozenset({"x" * 64}), 1, ("sv",))),
+        ({"languages": ["fr-CA", "en"]}, Filter(frozenset({"robbery"}), 2, ("fr-ca", "en"))),
+        ({"languages": []}, Filter(frozenset({"robbery"}), 2)),
+        ({"languages": None}, Filter(frozenset({"robbery"}), 2)),
     ],
-    ids=["some", "none", "all", "extreme", "minor", "any", "clear", "both"],
+    ids=["some", "none", "all", "extreme", "minor", "any", "clear", "both", "languages", "none wanted", "any language"],
 )
 def test_in_a_filter_what_is_absent_stays_and_null_clears(talk, fields, expected):
-    """Section 5, messages: absent stays, `null` clears."""
-    talk.audience.filter = Filter(frozenset({"robbery"}), 2)
+    """Section 5, messages, LA2: absent stays, `null` clears."""
+    talk.audience.filter = Filter(frozenset({"robbery"}), 2, ("sv",))
     assert talk.say({"type": "filter", **fields}) == [{"type": "ok", "live": 0}]
     assert talk.audience.calls == [("refilter", 5, expected), ("settle", 5, "ok")]
 
@@ -377,6 +400,12 @@ FIRST = [
     (hello(categories="arson"), False, MALFORMED),
     (hello(min_severity=None), False, MALFORMED),
     (hello(min_severity="high"), False, MALFORMED),
+    (hello(languages=None), False, MALFORMED),
+    (hello(languages="en"), False, MALFORMED),
+    (hello(languages=["en_US"]), False, MALFORMED),
+    (hello(languages=["en\n"]), False, MALFORMED),
+    (hello(languages=["en"] * 9), False, MALFORMED),
+    (hello(languages=["abc-abcdefgh-abcdefgh-abcdefgh"] * 8), False, None),
     (hello(), True, BAD_TOKEN),
     (hello(token=""), True, BAD_TOKEN),
     (hello(token=""), False, BAD_TOKEN),
@@ -434,6 +463,9 @@ LATER = [
     ({"type": "filter", "categories": "arson"}, "bad-field"),
     ({"type": "filter", "categories": [1]}, "bad-field"),
     ({"type": "filter", "min_severity": "high"}, "bad-field"),
+    ({"type": "filter", "languages": "en"}, "bad-field"),
+    ({"type": "filter", "languages": ["e"]}, "bad-field"),
+    ({"type": "filter", "languages": ["en"] * 9}, "bad-field"),
     ({"type": "token"}, "bad-field"),
     ({"type": "token", "token": None}, "bad-field"),
     ({"type": "token", "token": token(), "extra": 1}, "bad-field"),
@@ -549,3 +581,92 @@ def test_what_is_no_strict_messagepack_ends_the_session(data):
 def test_bad_utf8_in_messagepack_is_malformed():
     """X1: 1007 is for text frames; in a binary frame it is no strict MessagePack."""
     assert Talk(MSGPACK).say(b"\x81\xa4type\xa1\xff") is MALFORMED
+
+
+# ---- calls ---------------------------------------------------------------------------------------------------
+
+
+def qualified(*quals, key_may=("cpr", "medic"), sub="phone"):
+    """A session whose key may grant these qualifications, and a hello with a token that claims those."""
+    talk = Talk()
+    talk.session = Session(
+        FakePeer(), JSON, talk.audience, Tokens({"k1": Key(PUBLIC | {"quals": list(key_may)}, "EdDSA")})
+    )
+    return talk, hello(token=sign(PRIVATE, sub, (RECEIVE,), NOON_MS // 1000, HOUR_S, quals), places=[PLACE])
+
+
+def test_a_welcome_names_the_qualifications_that_count():
+    """RQ3, RQ8: those that the key may grant; and who has one is back in seconds."""
+    talk, first = qualified("medic", "cpr", "triage")
+    [welcome] = talk.say(first)
+    assert welcome["quals"] == ["cpr", "medic"]
+    assert welcome["retry"] == {"min_ms": 200, "max_ms": 3_000}
+    assert (talk.audience.rights.sub, talk.audience.rights.quals) == ("phone", {"cpr", "medic"})
+    talk, first = qualified("triage")
+    [welcome] = talk.say(first)
+    assert "quals" not in welcome
+    assert welcome["retry"]["max_ms"] == 30_000
+
+
+@pytest.mark.parametrize("place", [PLACE, PLACE | {"accuracy_m": 5}, {"cell": CELL}], ids=str)
+def test_one_place_may_be_where_the_subscriber_is(place):
+    """RQ4, M8: it goes on being a place like any other; `false` is as if it was left out."""
+    talk = Talk()
+    talk.say(hello(places=[PLACE, place | {"here": True}, PLACE | {"here": False}]))
+    assert talk.audience.here == 1
+    assert len(talk.audience.calls[0][1]) == 3
+    talk.say({"type": "move", "places": [place]})
+    assert talk.audience.here is None
+    talk.say({"type": "move", "places": [place | {"here": True}]})
+    assert talk.audience.here == 0
+
+
+def test_two_places_can_not_both_be_here(talk):
+    """RQ4: `bad-field`, and nothing of the message is applied."""
+    here = PLACE | {"here": True}
+    [error] = talk.say({"type": "move", "places": [here, here], "ref": 3})
+    assert (error["code"], error["ref"]) == ("bad-field", 3)
+    assert error["detail"].startswith("/places: at most one place")
+    assert ("move", 5) not in [call[:2] for call in talk.audience.calls]
+
+
+@pytest.mark.parametrize(
+    ("message", "asked"),
+    [
+        ({"type": "accept", "id": "c-1"}, ("accept", 5, "c-1", None)),
+        ({"type": "accept", "id": "c-1", "eta_s": 0}, ("accept", 5, "c-1", 0)),
+        ({"type": "accept", "id": "c-1", "eta_s": 7_200}, ("accept", 5, "c-1", 7_200)),
+        ({"type": "decline", "id": "c-1"}, ("decline", 5, "c-1")),
+        ({"type": "report", "id": "c-1", "state": "aed"}, ("report", 5, "c-1", "aed")),
+        ({"type": "report", "id": "c-1", "state": "arrived"}, ("report", 5, "c-1", "arrived")),
+    ],
+    ids=str,
+)
+def test_what_responders_say(talk, message, asked):
+    """M18, M19, M20: the answer, if there is one, comes from the hub."""
+    assert talk.say(message) == []
+    assert talk.audience.calls == [asked]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"type": "accept"},
+        {"type": "accept", "id": "c-1", "ref": 1},
+        {"type": "accept", "id": "c-1", "eta_s": -1},
+        {"type": "accept", "id": "c-1", "eta_s": 7_201},
+        {"type": "accept", "id": "c-1", "eta_s": 1.5},
+        {"type": "accept", "id": "c-1", "eta_s": True},
+        {"type": "decline", "id": "no id"},
+        {"type": "report", "id": "c-1"},
+        {"type": "report", "id": "c-1", "state": "going"},
+        {"type": "move", "places": [PLACE | {"here": 1}]},
+        {"type": "move", "places": [{"here": True}]},
+    ],
+    ids=str,
+)
+def test_what_responders_say_wrong_is_a_bad_field(talk, message):
+    """X7, M18 to M20, RQ4."""
+    [error] = talk.say(message)
+    assert error["code"] == "bad-field"
+    assert talk.audience.calls == [("reply", 5, "error")]

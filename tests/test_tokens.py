@@ -8,23 +8,35 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1
 from cryptography.hazmat.primitives.asymmetric.ec import generate_private_key as generate_ec_key
+from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key as generate_rsa_key
 from fakes import NOON_MS
-from jwt import PyJWK
-from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+from jwt import PyJWK, PyJWS
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from geocast.clock import Now
 from geocast.errors import ConfigError
 from geocast.explained import explain
 from geocast.scopes import SCOPES
-from geocast.tokens import AUDIENCE, MAX_TOKEN_BYTES, Grant, Tokens, load_keys, make_key, sign
+from geocast.tokens import (
+    AUDIENCE,
+    MAX_TOKEN_BYTES,
+    Grant,
+    Key,
+    Tokens,
+    load_keys,
+    make_key,
+    parse_keys,
+    published,
+    sign,
+)
 
 NOON = Now(NOON_MS, 1000.0)
 NOON_S = NOON_MS // 1000
 PRIVATE, PUBLIC = make_key("k1")
 OTHER_PRIVATE, OTHER_PUBLIC = make_key("k2")
 SHARED = {"kty": "oct", "k": base64.urlsafe_b64encode(b"s" * 32).decode().rstrip("="), "kid": "dev", "alg": "HS256"}
-KEYS = {key["kid"]: PyJWK(key, key["alg"]) for key in (PUBLIC, OTHER_PUBLIC, SHARED)}
+KEYS = {key["kid"]: Key(key, key["alg"]) for key in (PUBLIC, OTHER_PUBLIC, SHARED)}
 TOKENS = Tokens(KEYS)
 CLAIMS = {"aud": AUDIENCE, "sub": "desk-7", "exp": NOON_S + 60, "scope": "alerts:publish alerts:receive"}
 
@@ -100,6 +112,121 @@ def test_a_token_does_not_begin_before_it_says():
     token = encoded(nbf=NOON_S)
     assert check(token, Now(NOON_MS - 1, 0.0)) is None
     assert check(token, NOON)
+
+
+# ---- qualifications ------------------------------------------------------------------------------------------
+
+FRESH = {"iat": NOON_S, "exp": NOON_S + 86_400}
+MEDICS = {"k1": Key(PUBLIC | {"quals": ["cpr", "medic"]}), "k2": Key(OTHER_PUBLIC)}
+
+
+def quals(token, keys=MEDICS):
+    """The qualifications that count, by keys that may grant some."""
+    return Tokens(keys).check(token, NOON).quals
+
+
+@pytest.mark.parametrize(
+    ("claimed", "counts"),
+    [
+        (["cpr"], {"cpr"}),
+        (["medic", "cpr"], {"cpr", "medic"}),
+        (["cpr", "cpr"], {"cpr"}),
+        (["cpr", "pilot"], {"cpr"}),
+        ([f"q{n}" for n in range(15)] + ["medic"], {"medic"}),
+        (["x" * 32], set()),
+        (..., set()),
+    ],
+)
+def test_qualifications_count_as_far_as_the_key_may_grant_them(claimed, counts):
+    """RQ1, RQ3: what is claimed and granted, and nothing else."""
+    assert quals(encoded(**FRESH, quals=claimed)) == counts
+
+
+def test_a_key_without_quals_grants_none():
+    """RQ3: so whoever signs for the app can't make medics. The token is good all the same."""
+    token = encoded(OTHER_PRIVATE, **FRESH, quals=["medic"])
+    assert quals(token) == set()
+    assert check(token) == Grant("desk-7", frozenset(CLAIMS["scope"].split()), (NOON_S + 86_400) * 1000)
+
+
+@pytest.mark.parametrize(
+    ("times", "counts"),
+    [
+        ({"iat": NOON_S, "exp": NOON_S + 86_400}, True),
+        ({"iat": NOON_S, "exp": NOON_S + 86_401}, False),
+        ({"iat": NOON_S - 86_390, "exp": NOON_S + 10}, True),
+        ({"iat": NOON_S - 86_390, "exp": NOON_S + 10.5}, False),
+        ({"iat": NOON_S + 90_000, "exp": NOON_S + 90_060}, False),
+        ({"iat": NOON_S + 30, "exp": NOON_S + 86_400}, True),
+        ({"iat": ..., "exp": NOON_S + 60}, False),
+        ({"iat": "now", "exp": NOON_S + 60}, False),
+        ({"iat": True, "exp": NOON_S + 60}, False),
+        ({"iat": -1, "exp": NOON_S + 60}, False),
+    ],
+    ids=str,
+)
+def test_qualifications_count_in_a_token_of_a_day_at_most(times, counts):
+    """RQ2: one that lasts longer, or does not say since when, qualifies nobody. It is good all the same."""
+    assert quals(encoded(**times, quals=["cpr"])) == ({"cpr"} if counts else set())
+
+
+@pytest.mark.parametrize(
+    "claimed",
+    [
+        [],
+        "cpr",
+        None,
+        {},
+        {"cpr": True},
+        ["cpr"] * 17,
+        ["CPR"],
+        ["cpr "],
+        ["a-b"],
+        ["x" * 33],
+        [""],
+        ["é"],
+        [1],
+        [None],
+    ],
+    ids=str,
+)
+def test_a_claim_of_qualifications_that_is_malformed_spoils_the_token(claimed):
+    """RQ1, T4: 1 to 16 strings of the grammar, whether or not they would count."""
+    assert check(encoded(**FRESH, quals=claimed)) is None
+
+
+@pytest.mark.parametrize("member", [[], "cpr", None, {}, ["cpr"] * 17, ["CPR"], [1]], ids=str)
+def test_a_key_with_malformed_quals_stops_the_start(member):
+    """RQ3, K1: one line that names the member and says what is expected. Of a published set the key is passed over."""
+    keys = json.dumps({"keys": [OTHER_PUBLIC, PUBLIC | {"quals": member}]}).encode()
+    with pytest.raises(ConfigError, match=r"^keys set: key 2: quals: expected a list of 1 to 16 texts of a-z, 0-9"):
+        parse_keys(keys, "set")
+    assert set(parse_keys(published(keys, "url"), "url")) == {"k2"}
+
+
+def test_what_a_key_may_grant_is_read_with_the_set():
+    """RQ3: from a file and, the same, from a URL."""
+    keys = json.dumps({"keys": [PUBLIC | {"quals": ["cpr", "medic"]}, OTHER_PUBLIC]}).encode()
+    for found in (parse_keys(keys, "file"), parse_keys(published(keys, "url"), "url")):
+        assert quals(encoded(**FRESH, quals=["medic", "pilot"]), found) == {"medic"}
+
+
+def test_what_sign_makes_qualifies():
+    """RQ3, K2: `geocast token --quals`."""
+    assert quals(sign(PRIVATE, "r-1", SCOPES, NOON_S, 86_400, ["medic"])) == {"medic"}
+    assert quals(sign(PRIVATE, "r-1", SCOPES, NOON_S, 86_400)) == set()
+
+
+def test_a_qualification_that_its_key_loses_takes_the_token_with_it():
+    """RQ3, BA3: who was granted it shows a token anew, and has what is left. Nobody else notices anything."""
+    tokens = Tokens(MEDICS)
+    claims = ({"quals": ["cpr"]}, {"quals": ["medic"]}, {"quals": ["pilot"]}, {})
+    proofs = [tokens.check(encoded(**FRESH, **each), NOON).proof for each in claims]
+    tokens.replace({"k1": Key(PUBLIC | {"quals": ["cpr", "pilot"]})}, {})
+    assert [tokens.stands(proof) for proof in proofs] == [True, False, True, True]
+    assert tokens.check(encoded(**FRESH, quals=["cpr", "medic", "pilot"]), NOON).quals == {"cpr", "pilot"}
+    tokens.replace({"k1": Key(OTHER_PUBLIC | {"kid": "k1", "quals": ["cpr", "medic"]})}, {})
+    assert not any(map(tokens.stands, proofs))
 
 
 # ---- bad tokens ----------------------------------------------------------------------------------------------
@@ -242,6 +369,8 @@ def test_a_token_has_4_kib_at_most():
 SHORT_RSA = RSAAlgorithm.to_jwk(generate_rsa_key(65537, 1024).public_key(), as_dict=True) | {"kid": "r", "alg": "RS256"}
 OTHER_CURVE = ECAlgorithm.to_jwk(generate_ec_key(SECP384R1()).public_key(), as_dict=True) | {"kid": "e", "alg": "ES256"}
 
+ED448 = OKPAlgorithm.to_jwk(Ed448PrivateKey.generate().public_key(), as_dict=True) | {"kid": "o"}
+
 
 def jwks(tmp_path, value):
     """A file of keys."""
@@ -271,6 +400,22 @@ def test_keys_of_other_algorithms_are_taken(tmp_path, algorithm):
     other = {"ES256": "HS256", "RS256": "PS256", "PS256": "RS256"}[algorithm]
     signing = b"s" * 32 if other == "HS256" else private
     assert tokens.check(jwt.encode(CLAIMS, signing, other, {"kid": "k"}), NOON) is None
+
+
+@pytest.mark.parametrize("name", ["EdDSA", "Ed25519"])
+def test_ed25519_has_two_names_and_a_key_has_one_of_them(tmp_path, name):
+    """T2, RFC 9864: a token's header has to have the one that the key has, from a file or from an address."""
+    library = PyJWS()
+    library.register_algorithm("Ed25519", OKPAlgorithm())
+    data = json.dumps({"keys": [PUBLIC | {"alg": name}]}).encode()
+    for keys in (load_keys(jwks(tmp_path, data)), parse_keys(published(data, "there"), "there")):
+        assert keys["k1"].algorithm_name == name
+        for said in ("EdDSA", "Ed25519"):
+            payload = json.dumps(CLAIMS).encode()
+            token = library.encode(payload, PyJWK(PRIVATE, "EdDSA").key, said, {"kid": "k1"})
+            assert (Tokens(keys).check(token, NOON) is not None) == (said == name)
+            assert bool(explain(token, keys, {}, NOON).refusals) == (said != name)
+            assert Tokens(keys).check(f"{token[:-8]}AAAAAAAA", NOON) is None
 
 
 @pytest.mark.parametrize(
@@ -307,8 +452,11 @@ def test_keys_of_other_algorithms_are_taken(tmp_path, algorithm):
         ({"keys": [SHARED | {"k": segment(b"s" * 31)}]}, "key 1: is too short for HS256: 256 bits at least"),
         ({"keys": [SHORT_RSA]}, "key 1: is too short for RS256: 256 bits at least, and 2048 of RSA (RFC 7518)"),
         ({"keys": [OTHER_CURVE]}, "key 1: is not a usable ES256 key"),
+        ({"keys": [ED448 | {"alg": "Ed25519"}]}, "key 1: is not a usable Ed25519 key"),
+        ({"keys": [PUBLIC | {"alg": "Ed25519", "x": "AAAA"}]}, "key 1: is not a usable Ed25519 key"),
+        ({"keys": [SHARED | {"alg": "Ed25519", "crv": "Ed25519"}]}, "key 1: is not a usable Ed25519 key"),
     ],
-    ids=range(31),
+    ids=range(34),
 )
 def test_a_keys_file_that_cannot_be_used_is_told_in_one_line(tmp_path, value, expected):
     """T2: a key without `alg` stops the start; K1: one clear line, with the file's name."""

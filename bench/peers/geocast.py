@@ -14,26 +14,32 @@ from typing import Any, ClassVar
 
 import click
 import jwt
+import numpy as np
 from jwt import PyJWK
 from websockets.sync.client import connect
 
 from bench import forbid, processes
 from bench.clients.http import Poster
-from bench.clients.websocket import SUBPROTOCOL, Joining, Made, handshake, masked
+from bench.clients.websocket import PATH, SUBPROTOCOL, Joining, Made, handshake, masked
 from bench.peers.base import Payload, System, alert_id, next_number
-from bench.places import CENTRE, Places
+from bench.places import CENTRE, Places, offset
 from geocast.tokens import AUDIENCE, make_key
 
-PATH = "/v1/stream"
 LIFETIME_S = 3600
 RADIUS_M = 15_000.0
+# A description has 1,000 characters at most. What it can't fill the corners of a ring do, which takes a policy that has
+# polygons, and the rest characters of four bytes.
+PLAIN_BYTES, PADDING, MOST_CORNERS, CORNER_BYTES = 1_400, 1_000, 499, 22
+POLICY = 'name = "bench"\n[categories]\nrobbery = { title = "Robbery", polygons = true }\n'
 START_S = 120.0  # for all processes of a node to be ready
 READY = '"welcome"'  # what stands in the frame that says that a session is in
 MOVED_DEGREES = 0.0001  # 11 m to the north
 
 
 class Geocast(System):
-    """One node. `payload_bytes`: what a frame of an alert should come to; the description is padded for it.
+    """One node. `payload_bytes`: what a frame of an alert should come to, 15,000 at most; the description is padded.
+
+    From 1,400 bytes on the area is a ring, with as many corners as it takes.
 
     `workers`: its stream processes. `heartbeat_s`: after how many seconds without a write it pings.
     """
@@ -53,6 +59,10 @@ class Geocast(System):
         self._payload_bytes = payload_bytes
         self._options = ["--workers", str(workers), "--heartbeat-s", str(heartbeat_s)]
         self._description = ""
+        self._corners = 0
+        if payload_bytes > PLAIN_BYTES:
+            (self.home / "policy.toml").write_text(POLICY)
+            self._options += ["--policy", str(self.home / "policy.toml")]
 
     def command(self) -> Sequence[str | Path]:
         """`geocast serve`."""
@@ -87,10 +97,11 @@ class Geocast(System):
 
     # ---- sessions ------------------------------------------------------------------------------------------------
 
-    def token(self, sub: str, scopes: Sequence[str] = ("alerts:receive",)) -> str:
+    def token(self, sub: str, scopes: Sequence[str] = ("alerts:receive",), quals: Sequence[str] = ()) -> str:
         """An EdDSA token."""
         now_s = int(time.time())
         claims = {"aud": AUDIENCE, "sub": sub, "scope": " ".join(scopes), "iat": now_s, "exp": now_s + LIFETIME_S}
+        claims |= {"quals": [*quals]} if quals else {}
         return jwt.encode(claims, self._key, "EdDSA", {"kid": self._key.key_id})
 
     def joining(self, places: Places, holding: Mapping[str, int] | None = None) -> Joining:
@@ -145,7 +156,7 @@ class Geocast(System):
             "threat": "community",
             "occurred_at": now,
             "expires_at": (time_now + timedelta(seconds=lifetime_s)).isoformat(timespec="milliseconds"),
-            "area": {"type": "circle", "lat": CENTRE[0], "lng": CENTRE[1], "radius_m": radius_m},
+            "area": _ring(self._corners, radius_m) if self._corners else _circle(radius_m),
             "approval": {"reviewer": "bench", "approved_at": now},
         }
         if self._description:
@@ -154,8 +165,12 @@ class Geocast(System):
 
     def take_sample(self) -> Payload:
         """Publish an alert, and take what a subscriber is sent. From then on alerts have the size asked for."""
-        missing = self._payload_bytes - len(self._sample())
-        self._description = "x" * max(0, missing - len(',"description":""'))
+        self._description = ""
+        if self._payload_bytes > PLAIN_BYTES:
+            self._corners = min(MOST_CORNERS, (self._payload_bytes - PLAIN_BYTES // 2) // CORNER_BYTES)
+        missing = self._payload_bytes - len(self._sample()) - len(',"description":""')
+        wide = min(PADDING, max(0, missing - PADDING + 2) // 3)  # each takes three bytes more than an x
+        self._description = "🌊" * wide + "x" * min(PADDING - wide, max(0, missing - 4 * wide))
         number = next_number()
         return Payload(self._sample(number), alert_id(number))
 
@@ -231,3 +246,15 @@ class GeocastOnRedis(Geocast):
         super().__exit__(*exc)
         if hasattr(self, "_redis"):
             processes.stop(self._redis)
+
+
+def _circle(radius_m: float) -> dict[str, Any]:
+    return {"type": "circle", "lat": CENTRE[0], "lng": CENTRE[1], "radius_m": radius_m}
+
+
+def _ring(corners: int, radius_m: float) -> dict[str, Any]:
+    """A ring around the centre that is nowhere nearer to it than the radius."""
+    turn = np.append(np.arange(corners), 0) * 2 * np.pi / corners
+    far_m = radius_m / np.cos(np.pi / corners)
+    lat, lng = offset(*CENTRE, far_m * np.sin(turn), far_m * np.cos(turn))
+    return {"type": "Polygon", "coordinates": [np.column_stack([lng, lat]).round(6).tolist()]}

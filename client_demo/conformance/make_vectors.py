@@ -1,4 +1,5 @@
-"""Makes the test vectors anew: `python -m client_demo.conformance.make_vectors`. Needs mpmath, h3 and nothing else.
+"""Makes the test vectors anew: `python -m client_demo.conformance.make_vectors`. Needs mpmath, h3 and
+cryptography, and nothing else.
 
 What lies within 1 cm of an edge is left out (D3: either answer is right).
 """
@@ -12,8 +13,11 @@ from pathlib import Path
 import h3
 from mpmath import mp, mpf
 
+from .approval_vectors import approvals
+from .call_vectors import calls, near
 from .exact import Json, cell_place, margin_m, walk
 from .polygon_vectors import polygons
+from .push_vectors import notices
 
 VECTORS = Path(__file__).with_name("vectors")
 EDGE_M = mpf("0.01")
@@ -439,6 +443,10 @@ FILES = {
     "holding": holding,
     "revisions": revisions,
     "reconnect": reconnect,
+    "approvals": approvals,
+    "near": near,
+    "calls": calls,
+    "notices": notices,
 }
 
 

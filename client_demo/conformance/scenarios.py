@@ -10,9 +10,12 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
-from .stage import Over, Stage, Talk
+from client_demo.python.wire import Message
+
+from .stage import MOMENT_S, Over, Stage, Talk
 
 
 class Duty(NamedTuple):
@@ -35,6 +38,7 @@ DUTIES = {
     "clock": Duty("C2", "corrects its clock by the server's `now`"),
     "wrong-clock": Duty("C2 C2a", "does not show what a clock has ended, and shows it when that clock was wrong"),
     "inside": Duty("C4 M5", "acknowledges what it has shown, once, and shows only what it is inside of"),
+    "polygons": Duty("C4 D4", "knows whether it is inside a polygon, its buffer counted"),
     "holding": Duty("C5", "lists in `holding` what it goes on showing"),
     "at-most-256": Duty("C5", "lists at most 256, those that end last"),
     "ping": Duty("W9", "sends `ping` after `heartbeat_s` without a message"),
@@ -45,10 +49,20 @@ DUTIES = {
     "new-token": Duty("W3", "comes back after 4401 with a new token, never with the old one"),
     "later": Duty("W7", "comes back after 1013 and 4429, in no hurry"),
     "at-once": Duty("W4", "comes back at once after the first 4420, with `holding`; later after the second"),
+    "languages": Duty("LA2", "leaves `languages` out where they are not known, until a `welcome` shows them"),
+    "on-duty": Duty("RQ4", "says which place is `here` once a `welcome` had `quals`, and of one at most"),
+    "near": Duty("RU1", "says a fresh `here` at once when it is called"),
+    "accept": Duty("RU3 M18", "repeats an `accept` after 5 s and after each reconnect until it is answered"),
+    "called": Duty("RJ2 M5", "acknowledges a call that it has shown, once for each revision"),
+    "let-go": Duty("RU2", "holds nothing of a call after its `standdown` and its `expires_at`"),
+    "calls-first": Duty("RU3 C5", "lists calls in `holding` before alerts"),
+    "report": Duty("M20 RU3", "reports from a seat alone, and not twice in 5 s"),
+    "ring": Duty("RU1", "rings so that it wakes, and shows `near` and one's own distance"),
+    "secret": Duty("RU2", "shows a place to who holds the seat, not on a lock screen, and keeps no copy"),
     "status": Duty("C6", "shows `exercise` and `test` for what they are"),
     "text": Duty("C7", "treats text as text"),
 }
-NOT_OBSERVABLE = ("status", "text")
+NOT_OBSERVABLE = ("ring", "secret", "status", "text")
 
 SLACK_S = 3.0  # for slow machines, where the contract gives an upper bound
 EARLY_S = 0.005  # for the granularity of timers, where it gives a lower one
@@ -56,6 +70,24 @@ NEVER_CODES = (1002, 1003, 1007, 1009, 4400, 4403)
 WINDOW_CODES = (1012, 1001, 1006, 1011, 4408, 4999)
 LATER_S = 20.0  # "later" has no upper end: so long we wait to see it
 DRAWS = 16
+AGAIN_S = 5.0  # RU3, M20
+LATE_S = 1.0  # between two messages of a client: the first may have come late, the second not
+NO_RESPONDER = "says of no place that it is `here`: it is no responder"
+# Rings by their corners, in km to the east and to the north of the client's first place. No client reaches 4 km.
+# The first is around it. From the second it is 4.5 km away: BUFFER_M has it inside. The third bends round it.
+AROUND = ((-10, -10), (10, -10), (10, 10), (-10, 10))
+SOUTH = ((-10, -20), (10, -20), (10, -4.5), (-10, -4.5))
+BEND = (
+    (-20, -20),
+    (20, -20),
+    (20, -10),
+    (-10, -10),
+    (-10, 10),
+    (20, 10),
+    (20, 20),
+    (-20, 20),
+)
+BUFFER_M = 5020.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +216,40 @@ async def inside(stage: Stage) -> None:
     stage.findings.judge("inside", acks["there", 1] == 0, "acknowledged an alert that it is outside of")
 
 
+async def polygons(stage: Stage) -> None:
+    """Rings around the place and beside it, some that move, and one for who comes late."""
+    talk, found = await stage.client(), stage.findings
+    await talk.welcome()
+    await talk.polygon("away", AROUND, inside=False)
+    await talk.polygon("around", AROUND)
+    await talk.polygon("south", SOUTH, buffer_m=BUFFER_M)
+    await talk.polygon("bend", BEND)
+    await talk.polygon("coming", AROUND, inside=False)
+    await talk.polygon("coming", AROUND, revision=2)
+    if not await talk.fence():
+        found.not_seen("polygons", "the client acknowledges nothing")
+        return
+    acks = talk.acks()
+    if acks["away", 1]:
+        found.not_seen("polygons", "shows polygons on the other side of the world, as who knows none has to (G2)")
+        return
+    found.judge("polygons", acks["around", 1] > 0, "did not show a polygon around its place")
+    found.judge("polygons", acks["south", 1] > 0, "did not show a polygon that reaches its place by `buffer_m`")
+    found.judge("polygons", acks["coming", 2] > 0, "did not show a polygon that came to its place with a revision")
+    if talk.is_in_one_spot():
+        found.judge("polygons", acks["bend", 1] == 0, "showed a polygon that bends round its place, and leaves it out")
+    talk = await _return(stage, talk, 1012)
+    found.judge("polygons", "around" in _held(talk), "`holding` lacks a polygon that was shown")
+    await talk.welcome(live=2)
+    await talk.polygon("late", SOUTH, buffer_m=BUFFER_M)
+    await talk.polygon("around", AROUND, revision=2, inside=False)
+    await talk.polygon("around", AROUND, revision=3)
+    await talk.fence()
+    acks = talk.acks()
+    found.judge("polygons", acks["late", 1] > 0, "did not show a polygon that was live when it came")
+    found.judge("polygons", acks["around", 3] > 0, "did not show a polygon that came back with a revision")
+
+
 async def many(stage: Stage) -> None:
     """260 alerts, in any order."""
     ends = random.sample(range(600, 600 + 260), 260)
@@ -211,8 +277,8 @@ async def silence(stage: Stage) -> None:
             found.not_seen(duty, "sends no `ping`: then it has to see the WebSocket's own, and to judge by them")
         return
     found.met("ping")
-    left = await talk.leaves(heartbeat_s)
-    found.judge("ping", not left, "ended a connection although its `ping` was answered")
+    stays = await talk.stays(heartbeat_s, SLACK_S)
+    found.judge("ping", stays, "ended a connection although its `ping` was answered")
     talk.freeze()
     within_s = heartbeat_s + 10 + SLACK_S
     back = await stage.back(time.monotonic(), within_s)
@@ -328,12 +394,160 @@ async def at_once(stage: Stage) -> None:
     found.judge("at-once", again is None, "came back at once after the second 4420, too")
 
 
+async def languages(stage: Stage) -> None:
+    """A server that knows no languages, and then one that does."""
+    found, talk = stage.findings, await stage.client()
+    if not talk.hello.get("languages"):
+        found.not_seen("languages", "the client asks for no language: let it ask for one, or more")
+        return
+    back = await stage.back(await talk.close(4400), 30.0 + SLACK_S)  # before any `welcome` the window ends at 30 s
+    if back is None:
+        found.unmet("languages", "did not come back after 4400 to a `hello` with `languages`")
+        return
+    found.judge("languages", "languages" not in back.hello, "said `languages` again to a server that knows none")
+    await back.welcome()
+    talk = await _return(stage, back, 1012)
+    found.judge("languages", "languages" not in talk.hello, "said `languages` though no `welcome` had shown them")
+    await talk.welcome(languages=[])
+    said = await talk.heard(lambda message: message.get("type") == "filter" and "languages" in message, SLACK_S)
+    found.judge("languages", said is not None, "did not say `languages` by `filter` after a `welcome` that shows them")
+    talk = await _return(stage, talk, 1012)
+    found.judge(
+        "languages", bool(talk.hello.get("languages")), "left `languages` out after a `welcome` that shows them"
+    )
+
+
+def _is_here(message: Message) -> bool:
+    """Whether it says that the client is on duty."""
+    return any("here" in place for place in message.get("places", []))
+
+
+async def _on_duty(stage: Stage, talk: Talk) -> None:
+    """Welcome a responder, who then says where it is. Raises Over for a client that is none."""
+    await talk.welcome(quals=["cpr"])
+    if not _is_here(talk.hello) and await talk.heard(_is_here, SLACK_S) is None:
+        raise Over(NO_RESPONDER)
+    said = [message for message in (talk.hello, *talk.said) if _is_here(message)]
+    heres = max(sum(place.get("here") is True for place in message["places"]) for message in said)
+    stage.findings.judge("on-duty", heres == 1, f"says of {heres} places that it is there now")
+
+
+def _says(kind: str, call_id: str) -> Callable[[Message], bool]:
+    return lambda message: (message.get("type"), message.get("id")) == (kind, call_id)
+
+
+async def _accepted(talk: Talk, call_id: str) -> float:
+    """When the client has accepted. Raises Over if it does not."""
+    accepts = await talk.heard_often(_says("accept", call_id), 1, SLACK_S)
+    if not accepts:
+        raise Over("accepts no call: let it accept all of them")
+    return accepts[0]
+
+
+async def duty(stage: Stage) -> None:
+    """A server that says nothing of qualifications, and then one that does."""
+    talk = await stage.client()
+    if _is_here(talk.hello):
+        stage.findings.unmet("on-duty", "says `here` to a server of which it knows nothing")
+    await talk.welcome()
+    await talk.fence()
+    if any(map(_is_here, talk.said)):
+        stage.findings.unmet("on-duty", "says `here` though no `welcome` had `quals`")
+    talk = await _return(stage, talk, 1012)
+    await _on_duty(stage, talk)
+    talk = await _return(stage, talk, 1012)
+    stage.findings.judge("on-duty", _is_here(talk.hello), "its next hello does not say `here`")
+
+
+async def called(stage: Stage) -> None:
+    """Called, and not answered: on two connections, and with a standdown in the end."""
+    talk, found = await stage.client(), stage.findings
+    await _on_duty(stage, talk)
+    moves = sum(map(_is_here, talk.said))
+    await talk.call("a")
+    await talk.call("a")
+    first = await _accepted(talk, "a")
+    fresh = await talk.heard_often(_is_here, moves + 1, SLACK_S)
+    found.judge("near", len(fresh) > moves, "did not say where it is when it was called")
+    accepts = await talk.heard_often(_says("accept", "a"), 2, AGAIN_S + SLACK_S)
+    found.judge("accept", len(accepts) > 1, "did not repeat an accept that was not answered")
+    if len(accepts) > 1:
+        found.judge("accept", accepts[1] - first >= AGAIN_S - LATE_S, "repeated an accept before 5 s were over")
+    if acks := talk.acks()["a", 1]:
+        found.judge("called", acks == 1, "acknowledged a call twice")
+    else:
+        found.not_seen("called", "the client acknowledges no call")
+    talk = await _return(stage, talk, 1012)
+    found.judge("calls-first", "a" in _held(talk), "`holding` lacks a call")
+    await talk.welcome(quals=["cpr"])
+    again = await talk.heard_often(_says("accept", "a"), 1, SLACK_S)
+    found.judge("accept", bool(again), "did not repeat an accept on the next connection")
+    await talk.standdown("a", "full")
+    await talk.fence()
+    count = len(await talk.heard_often(_says("accept", "a"), 1, 0.0))
+    await asyncio.sleep(AGAIN_S + MOMENT_S)  # this is what is played: it is answered, and nothing more is said
+    more = len(await talk.heard_often(_says("accept", "a"), 1, 0.0)) - count
+    found.judge("accept", more == 0, "repeated an accept that was answered")
+    talk = await _return(stage, talk, 1012)
+    found.judge("let-go", "a" not in _held(talk), "holds a call after its standdown")
+
+
+async def tasked(stage: Stage) -> None:
+    """A seat, until it is called off, and one whose call just ends; by a clock that is an hour ahead."""
+    stage.skew_ms = 3_600_000
+    talk, found = await stage.client(), stage.findings
+    await _on_duty(stage, talk)
+    await talk.call("a")
+    await _accepted(talk, "a")
+    await talk.call("b")
+    early = await talk.heard(lambda message: message.get("type") == "report", MOMENT_S)
+    if early is not None:
+        found.unmet("report", "reported without a seat")
+    await talk.task("a")
+    reports = await talk.heard_often(_says("report", "a"), 2, AGAIN_S)
+    if reports:
+        gaps = [after - before for before, after in pairwise(reports)]
+        found.judge("report", all(gap >= AGAIN_S - LATE_S for gap in gaps), "reported twice within 5 s")
+    else:
+        found.not_seen("report", "reports nothing: let it report `arrived` once it has a task")
+    count = len(await talk.heard_often(_says("accept", "a"), 1, 0.0))
+    found.judge("accept", count < 2, "repeated an accept that was answered by a task")
+    talk = await _return(stage, talk, 1012)
+    found.judge("calls-first", _held(talk).get("a") == 2, "`holding` lacks a call with a task, or its revision")
+    await talk.welcome(quals=["cpr"])
+    await talk.task("a")
+    await talk.standdown("a", "over")
+    await talk.call("brief", lasts_s=2.0)
+    await talk.task("brief", lasts_s=2.0)
+    await talk.fence()
+    await asyncio.sleep(2.5)  # this is what is played: the end of `brief`
+    held = _held(await _return(stage, talk, 1012))
+    found.judge("let-go", "a" not in held, "holds a task after its standdown")
+    found.judge("let-go", "brief" not in held, "holds a task after its end")
+
+
+async def crowded(stage: Stage) -> None:
+    """A call, and 260 alerts that all end later."""
+    talk = await stage.client()
+    await _on_duty(stage, talk)
+    await talk.call("help", lasts_s=300)
+    for number in range(260):
+        await talk.alert(f"a{number}", lasts_s=600 + number)
+    await talk.fence(30.0)
+    held = _held(await _return(stage, talk, 1012))
+    stage.findings.judge("calls-first", "help" in held, "`holding` lists alerts in place of a call")
+    stage.findings.judge("at-most-256", len(held) <= 256, f"`holding` lists {len(held)}")
+
+
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
         Scenario("window", ("window",), window),
         Scenario("silence", ("ping", "dead"), silence),
         Scenario("many", ("at-most-256", "pace"), many),
+        Scenario("called", ("near", "accept", "called", "calls-first", "let-go"), called),
+        Scenario("tasked", ("accept", "report", "calls-first", "let-go"), tasked),
+        Scenario("crowded", ("calls-first", "at-most-256"), crowded),
         Scenario("backoff", ("backoff",), backoff),
         Scenario("clock", ("clock", "expiry", "holding"), clock),
         Scenario("wrong-clock", ("wrong-clock",), wrong_clock),
@@ -342,6 +556,9 @@ SCENARIOS = {
         Scenario("basics", ("handshake", "hello", "form", "pong", "unknown", "unknown-cancel", "holding"), basics),
         Scenario("revisions", ("revisions", "holding"), revisions),
         Scenario("inside", ("inside",), inside),
+        Scenario("polygons", ("polygons",), polygons),
+        Scenario("languages", ("languages",), languages),
+        Scenario("duty", ("on-duty",), duty),
         Scenario("new-token", ("new-token",), new_token),
         *(Scenario(f"no-return-{code}", ("no-return",), no_return(code)) for code in NEVER_CODES),
     )

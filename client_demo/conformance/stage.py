@@ -32,7 +32,7 @@ from websockets.exceptions import ConnectionClosed, NegotiationError
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from client_demo.python.geo import Place, distance_m
+from client_demo.python.geo import Place, distance_m, offset
 from client_demo.python.link import Pace
 from client_demo.python.times import format_time, wall_ms
 from client_demo.python.wire import WIRES, Message
@@ -46,6 +46,7 @@ HELLO_S = 10.0  # S5
 FENCE_S = 3.0  # for the acknowledgement of an alert; longer where many come before it
 MOMENT_S = 0.5  # for a client that acknowledges nothing
 LIE = "not allowed, never come back"  # Rule 3
+FROM_CLIENTS = ("hello", "move", "filter", "token", "ack", "ping", "accept", "decline", "report")
 
 
 class Over(Exception):  # noqa: N818 (an outcome)
@@ -88,7 +89,7 @@ def validators() -> dict[str, Draft202012Validator]:
     components = json.loads(ASYNCAPI.read_text("utf-8"))["components"]
     return {
         kind: Draft202012Validator({**components["messages"][kind]["payload"], "components": components})
-        for kind in ("hello", "move", "filter", "token", "ack", "ping")
+        for kind in FROM_CLIENTS
     }
 
 
@@ -120,6 +121,7 @@ class Talk:
         self.stage, self.arrived_at = stage, arrived_at
         self.hello: Message = {}
         self.said: list[Message] = []  # after the hello
+        self.said_at: list[float] = []  # when, by the monotonic clock
         self.answers_pings = True  # those of the protocol; the WebSocket's own are the library's
         self._socket = socket
         self._is_text = socket.subprotocol == WIRES["json"].subprotocol
@@ -150,6 +152,7 @@ class Talk:
                 if message.get("type") == "hello":
                     self.stage.findings.unmet("hello", "a second hello on one connection")
                 self.said.append(message)
+                self.said_at.append(time.monotonic())
                 self._heard.set()
                 await self._answer(message)
 
@@ -195,13 +198,20 @@ class Talk:
 
     async def heard(self, wanted: Callable[[Message], bool], within_s: float) -> Message | None:
         """The first message like this, said already or within so many seconds; else None."""
+        await self._wait(lambda: any(map(wanted, self.said)), within_s)
+        return next(filter(wanted, self.said), None)
+
+    async def _wait(self, is_done: Callable[[], bool], within_s: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
-                while not (found := [message for message in self.said if wanted(message)]):
+                while not is_done():
                     self._heard.clear()
                     await self._heard.wait()
-                return found[0]
-        return None
+
+    async def heard_often(self, wanted: Callable[[Message], bool], count: int, within_s: float) -> list[float]:
+        """When messages like this were said, once it were so many or so many seconds are over."""
+        await self._wait(lambda: sum(map(wanted, self.said)) >= count, within_s)
+        return [at for message, at in zip(self.said, self.said_at, strict=True) if wanted(message)]
 
     def acks(self) -> Counter[tuple[str, int]]:
         """How often each (id, revision) was acknowledged on this connection."""
@@ -241,10 +251,60 @@ class Talk:
         }
         await self.say({"type": "alert", "alert": {**content, **more}})
 
+    async def polygon(
+        self,
+        alert_id: str,
+        ring_km: Sequence[tuple[float, float]],
+        revision: int = 1,
+        *,
+        buffer_m: float = 0.0,
+        inside: bool = True,
+    ) -> None:
+        """Send an alert whose area is a ring: km to the east and to the north of the client's first place, or far away.
+
+        `ring_km`: counter-clockwise, the first corner not again at the end.
+        """
+        lat, lng = self._centre() if inside else self._elsewhere()
+        ring = [offset(lat, lng, 1000 * north, 1000 * east)[::-1] for east, north in (*ring_km, ring_km[0])]
+        corners = [[round(degrees, 6) for degrees in corner] for corner in ring]
+        buffer = {"buffer_m": buffer_m} if buffer_m else {}
+        await self.alert(alert_id, revision, area=[{"type": "Polygon", "coordinates": [corners], **buffer}])
+
     async def cancel(self, alert_id: str, revision: int) -> None:
         """Cancel it."""
         fields = {"id": alert_id, "revision": revision, "reason": "Over.", "cancelled_at": self.stage.now()}
         await self.say({"type": "cancel", **fields})
+
+    async def call(self, call_id: str, revision: int = 1, *, lasts_s: float = 600, **more: Any) -> None:
+        """Call for help near the client's first place."""
+        lat, lng = self._centre()
+        content = {
+            "id": call_id,
+            "revision": revision,
+            "category": "cardiac_arrest",
+            "title": "Cardiac arrest",
+            "headline": f"Conformance kit: {call_id}, revision {revision}",
+            "status": "actual",
+            "source": "kit",
+            "occurred_at": self.stage.now(-60),
+            "issued_at": self.stage.now(-1),
+            "expires_at": self.stage.now(lasts_s),
+            "answer_s": 30,
+            "near": {"type": "circle", "lat": lat, "lng": lng, "radius_m": 210.0},
+        }
+        await self.say({"type": "call", "call": {**content, **more}})
+
+    async def task(self, call_id: str, revision: int = 2, *, lasts_s: float = 600) -> None:
+        """Send the client there."""
+        lat, lng = self._centre()
+        place = {"lat": lat, "lng": lng, "kind": "public", "address": "Kit 1", "access": "Door code 4711."}
+        fields = {"seat": 1, "role": "cpr", "place": place, "aeds": [], "status": "actual"}
+        expiry = {"expires_at": self.stage.now(lasts_s)}
+        await self.say({"type": "task", "id": call_id, "revision": revision, **fields, **expiry})
+
+    async def standdown(self, call_id: str, reason: str) -> None:
+        """Call it off."""
+        await self.say({"type": "standdown", "id": call_id, "reason": reason})
 
     async def fence(self, within_s: float = FENCE_S) -> bool:
         """Wait until the client has taken all that was sent (Rule 2); whether it acknowledges."""
@@ -268,12 +328,22 @@ class Talk:
         """Whether the client is still there."""
         return self._socket.close_code is None
 
-    async def leaves(self, within_s: float) -> bool:
-        """Whether the client ends the connection within so many seconds."""
+    async def stays(self, seconds: float, answer_s: float) -> bool:
+        """Whether the client is still there when so many seconds are over.
+
+        Then it is asked, by a ping of WebSockets, and has a moment behind its answer: where all has stood still for a
+        while, the time is over for us before the client has had its turn to leave.
+        """
+        await self._ends(seconds)
+        await self.pings(answer_s)
+        await self._ends(MOMENT_S)
+        return self.is_open()
+
+    async def _ends(self, within_s: float) -> None:
+        """Return when the connection has ended, or the time is over."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await self._socket.wait_closed()
-        return not self.is_open()
 
     async def close(self, code: int) -> float:
         """End it so: 1006 without a close frame. When that was, by the monotonic clock."""
@@ -299,6 +369,11 @@ class Talk:
         if not places:
             raise Over("the client has no place, or its hello is malformed")
         return places
+
+    def is_in_one_spot(self) -> bool:
+        """Whether all places of the client are within 2 km of the first."""
+        first, *others = self._places()
+        return all(distance_m(first.lat, first.lng, other.lat, other.lng) < 2_000 for other in others)
 
     def _centre(self) -> tuple[float, float]:
         place = self._places()[0]

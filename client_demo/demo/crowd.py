@@ -9,6 +9,8 @@ Commands come as JSON lines on stdin and are carried out one after the other; ea
     tunnel   {ids, most}             some who hold one of these alerts lose their connection, without a word
     emerge                           they come back, with `holding`
     arrivals                         what came since this was last asked, and how many are where, by H3 cell
+    search   {needles}               from now on search every frame for these bytes, each as hex
+    stood    {id}                    wait until all who were called are told that it is over (2 s at most)
     report                           what each of them recorded, a list of events
     forget                           drop what was recorded, for a show that goes on after its verdict
 
@@ -18,6 +20,12 @@ Events, in the order in which they happened, with the time in ns of the machine'
     ["move", at, step]         a move was sent          ["ok", at, step]              and took effect
     ["alert", at, id, revision]                         ["cancel", at, id, revision]
     ["lost", at]               the connection ended
+    ["call", at, id, revision]                          ["task", at, id, seat]
+    ["standdown", at, id, reason]
+    ["place", at, type]        a frame of this type had one of the needles in it
+
+Who has an `answer` says it when a call comes: `says` is accept, decline or nothing, `after_s` later; with a task it
+reports `there_s` later that it has arrived.
 
 It is light on purpose: on a small machine it shares the cores with the node, and whatever it does while frames come in
 counts as latency. Frames are decoded once for all who receive the same bytes.
@@ -55,6 +63,7 @@ BEFORE_COUNTING_S = 0.1  # counting must not keep frames waiting that are just c
 MOVE_EVERY_S, TICK_S = 2.0, 0.05
 MAP_RESOLUTION = 9  # H3 cells of about 350 m across
 MAX_LINE = 1 << 26
+COUNTED = ("alert", "cancel", "call", "task", "standdown")  # in `live` of `welcome` and `ok`
 
 # A library that logs each frame would be most of the load.
 _quiet = logging.getLogger("client_demo.demo.crowd.frames")
@@ -65,6 +74,7 @@ class Subscriber(asyncio.Protocol):
     """One simulated subscriber on at most one connection."""
 
     __slots__ = (
+        "_answer",
         "_asked",
         "_behind",
         "_crowd",
@@ -72,6 +82,7 @@ class Subscriber(asyncio.Protocol):
         "_leaving",
         "_socket",
         "_steps",
+        "_token",
         "_transport",
         "_wire",
         "held",
@@ -79,9 +90,17 @@ class Subscriber(asyncio.Protocol):
         "step",
     )
 
-    def __init__(self, crowd: "Crowd", wire: str, steps: Sequence[Sequence[dict[str, Any]]]) -> None:
+    def __init__(
+        self,
+        crowd: "Crowd",
+        wire: str,
+        steps: Sequence[Sequence[dict[str, Any]]],
+        token: str | None = None,
+        answer: dict[str, Any] | None = None,
+    ) -> None:
         self._crowd, self._wire = crowd, WIRES["json" if wire == "json" else "msgpack"]
         self._steps = [[Place.from_map(place) for place in places] for places in steps]
+        self._token, self._answer = token, answer
         self._events: list[tuple[Any, ...]] = []
         self._asked: int | None = None  # the step of the move that is not answered yet
         self._behind = 0  # how many messages `welcome` or `ok` has announced that are still to come
@@ -99,6 +118,11 @@ class Subscriber(asyncio.Protocol):
     def is_mover(self) -> bool:
         """Whether it moves."""
         return len(self._steps) > 1
+
+    @property
+    def is_responder(self) -> bool:
+        """Whether it is called to who needs help."""
+        return self._answer is not None
 
     @property
     def is_moving(self) -> bool:
@@ -156,7 +180,11 @@ class Subscriber(asyncio.Protocol):
             if isinstance(event, Response):
                 self._shake_hands()
             elif isinstance(event, Frame) and event.opcode in (Opcode.TEXT, Opcode.BINARY):
-                self._take(self._crowd.decode(self._wire.decode, bytes(event.data)), at)
+                frame = bytes(event.data)
+                message = self._crowd.decode(self._wire.decode, frame)
+                if self._crowd.has_needle(frame):
+                    self._events.append(("place", at, message["type"]))
+                self._take(message, at)
         self._flush()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -180,11 +208,12 @@ class Subscriber(asyncio.Protocol):
             self._transport.close()
             return
         hello: Message = {"type": "hello", "places": [place.to_map() for place in self.places]}
-        self._send(hello | ({"holding": self.held} if self.held else {}))
+        optional = {"holding": self.held, "token": self._token}
+        self._send(hello | {name: value for name, value in optional.items() if value})
 
     def _take(self, message: Message, at: int) -> None:
         what = message["type"]
-        if self._behind and what not in ("alert", "cancel"):
+        if self._behind and what not in COUNTED:
             self._crowd.faults[f"{what} came before all that was announced"] += 1
         match what:
             case "alert":
@@ -193,6 +222,8 @@ class Subscriber(asyncio.Protocol):
             case "cancel":
                 self.held.pop(message["id"], None)
                 self._arrived("cancel", at, message["id"], message["revision"])
+            case "call" | "task" | "standdown":
+                self._called(what, at, message)
             case "ok":
                 self.step = message["ref"]
                 self._events.append(("ok", at, self.step))
@@ -202,6 +233,34 @@ class Subscriber(asyncio.Protocol):
                 self._announced(message["live"])
             case "error":
                 self._crowd.faults[f"a move was refused: {message['code']}"] += 1
+
+    def _called(self, what: str, at: int, message: Message) -> None:
+        call_id = message["call"]["id"] if what == "call" else message["id"]
+        answer = self._answer or {}
+        says = answer.get("says", "")
+        match what:
+            case "call":
+                self._events.append((what, at, call_id, message["call"]["revision"]))
+                if says:
+                    self._later(answer["after_s"], {"type": says, "id": call_id})
+                if says != "decline":
+                    self._crowd.owes(call_id, self)
+            case "task":
+                self._events.append((what, at, call_id, message["seat"]))
+                self._later(answer.get("there_s", 0.0), {"type": "report", "id": call_id, "state": "arrived"})
+                self._crowd.owes(call_id, self)
+            case _:
+                self._events.append((what, at, call_id, message["reason"]))
+                if message["reason"] == "over":
+                    self._crowd.stood_down(call_id, self)
+        self._counted()
+
+    def _later(self, seconds: float, message: Message) -> None:
+        asyncio.get_running_loop().call_later(seconds, self._send_if_connected, message)
+
+    def _send_if_connected(self, message: Message) -> None:
+        if self.is_connected:
+            self._send(message)
 
     def _announced(self, messages: int) -> None:
         self._behind = messages
@@ -222,6 +281,10 @@ class Subscriber(asyncio.Protocol):
     def _arrived(self, what: str, at: int, alert_id: str, revision: int) -> None:
         self._events.append((what, at, alert_id, revision))
         self._crowd.arrived(self, at, alert_id, revision)
+        self._counted()
+
+    def _counted(self) -> None:
+        """One of the messages that `welcome` or `ok` has announced, if they are not all there."""
         if self._behind:
             self._behind -= 1
             if not self._behind:
@@ -265,6 +328,10 @@ class Crowd:
         self._decoded: dict[bytes, Message] = {}
         self._areas: dict[tuple[str, int], list[Any]] = {}  # as sent, once for each kind of frame
         self._arrivals: list[tuple[list[Place], int, str, int]] = []  # where, when (ns), what
+        self._needles: list[bytes] = []
+        self._searched = 0  # frames
+        self._owed: dict[str, set[Subscriber]] = {}  # call -> who is to be told yet that it is over
+        self._all_stood = asyncio.Event()
 
     # ---- what subscribers tell -------------------------------------------------------------------------------
 
@@ -289,6 +356,22 @@ class Crowd:
             self._missing.discard(subscriber)
             if not self._missing:
                 self._settled.set()
+
+    def has_needle(self, frame: bytes) -> bool:
+        """Whether what is searched for stands in a frame."""
+        if not self._needles:
+            return False
+        self._searched += 1
+        return any(needle in frame for needle in self._needles)
+
+    def owes(self, call_id: str, subscriber: Subscriber) -> None:
+        """It has to be told when this call is over."""
+        self._owed.setdefault(call_id, set()).add(subscriber)
+
+    def stood_down(self, call_id: str, subscriber: Subscriber) -> None:
+        """It was."""
+        self._owed.get(call_id, set()).discard(subscriber)
+        self._all_stood.set()
 
     def answered(self) -> None:
         """A move took effect, or never will."""
@@ -365,7 +448,8 @@ class Crowd:
     async def tunnel(self, ids: Sequence[str], most: int) -> Message:
         """Some of those who hold one of these lose their connection."""
         for alert_id in ids:
-            holders = [one for one in self._all if one.is_connected and alert_id in one.held and not one.is_mover]
+            stay = [one for one in self._all if not one.is_mover and not one.is_responder]
+            holders = [one for one in stay if one.is_connected and alert_id in one.held]
             self._tunnel += holders[: most // len(ids)]
             for one in holders[: most // len(ids)]:
                 one.vanish()
@@ -417,6 +501,21 @@ class Crowd:
         people = Counter(_cell(one.places[0]) for one in self._all if one.is_connected)
         rows = [[*key, cell, *seen] for key, cells in told.items() for cell, seen in cells.items()]
         return {"told": rows, "people": people}
+
+    async def search(self, needles: Sequence[str]) -> Message:
+        """Search every frame from now on; none at all for no needles."""
+        self._needles = [bytes.fromhex(needle) for needle in needles]
+        return {}
+
+    async def stood(self, id: str) -> Message:  # noqa: A002 (the field's name)
+        """Wait for those who are to be told that a call is over; how many frames were searched meanwhile and before."""
+        owed = self._owed.get(id, set())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_S):
+                while owed:
+                    self._all_stood.clear()
+                    await self._all_stood.wait()
+        return {"missing": len(owed), "frames": self._searched}
 
     async def forget(self) -> Message:
         """Drop what everybody recorded: hours of it would fill the memory."""

@@ -45,6 +45,7 @@ QUIET_S = 15.0  # a comment is sent after that, so that a page that has gone is 
 BEHIND = 256  # so many events may wait for one page, then it has to come again
 FILES = {
     "/": WEB / "map" / "map.html",
+    "/worker.js": WEB / "map" / "worker.js",  # here, so that its scope is the page
     **beside("map/map.css", "map/map.js", "map/list.js", "map/scene.js"),
     **LIBRARY,
     **SHARED,
@@ -54,23 +55,27 @@ FILES = {
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the page is told once: the node's stream, a token for it if needed, where to begin, a map style's URL."""
+    """What the page is told once: the node's stream, a token for it if needed, where to begin, a map style's URL, and
+    where it can register for pushes (of `geocast push`, with `/v1`), if it can."""
 
     stream_url: str
     token: str | None = None
     place: tuple[float, float] | None = None  # degrees
     style_url: str | None = None
+    push_url: str | None = None
 
     def to_map(self) -> dict[str, Any]:
         """As JSON; what there is not is left out."""
         place = None if self.place is None else dict(zip(("lat", "lng"), self.place, strict=True))
         fields = {"stream": self.stream_url, "token": self.token, "place": place, "style": self.style_url}
+        fields["push"] = self.push_url
         return {name: value for name, value in fields.items() if value is not None}
 
     def policy(self) -> str:
-        """The page may talk to the node and, for tiles, to the origin of the style."""
+        """The page may talk to the node, to what wakes it and, for tiles, to the origin of the style."""
         style = [] if self.style_url is None else [_origin(self.style_url)]
-        return content_policy(connect=[_origin(self.stream_url), *style], images=style)
+        push = [] if self.push_url is None else [_origin(self.push_url)]
+        return content_policy(connect=[_origin(self.stream_url), *push, *style], images=style)
 
 
 def _origin(url: str) -> str:

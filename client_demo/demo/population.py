@@ -23,16 +23,22 @@ KINDS = {"a point": 45, "a point and its accuracy": 15, "an H3 cell only": 15, "
 
 @dataclass(frozen=True, slots=True)
 class Simulated:
-    """One subscriber: its format, and its places, one list after the other; who has one list stays where it is."""
+    """One subscriber: its format, and its places, one list after the other; who has one list stays where it is.
+
+    A responder has a token, and an `answer` to calls: what it says, and after how many seconds (see `crowd`).
+    """
 
     kind: str
     wire: WireName
     steps: list[list[Place]]
+    sub: str = ""
+    token: str | None = None
+    answer: dict[str, Any] | None = None
 
     def to_map(self) -> dict[str, Any]:
         """For the process that plays it."""
         steps = [[place.to_map() for place in places] for places in self.steps]
-        return {"wire": self.wire, "steps": steps}
+        return {"wire": self.wire, "steps": steps, "token": self.token, "answer": self.answer}
 
 
 def city(count: int, incidents: Sequence[Point], seed: int = SEED) -> list[Simulated]:

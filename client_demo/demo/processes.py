@@ -18,10 +18,15 @@ from typing import Any, cast
 import httpx
 
 from .crowd import MAX_LINE
+from .issuing import Issuer
 
 START_S = 20.0
 DRAIN_S = 5.0
 POLL_S = 0.05
+POLICY = Path(__file__).with_name("policy.toml")
+DESK_SCOPES = ("alerts:publish", "alerts:manage", "alerts:audit", "alerts:receive", "alerts:test")
+TOKEN_S = 365 * 86_400
+SERVICES = "fcm.googleapis.com,*.push.services.mozilla.com,*.push.apple.com,*.notify.windows.com"  # of browsers
 _JWT = re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]+")
 
 
@@ -38,66 +43,63 @@ def free_ports(count: int) -> list[int]:
         return [int(each.getsockname()[1]) for each in sockets]
 
 
-class Node:
-    """`geocast serve --dev` on loopback, with its log in `folder`. `tell` gets what it prints."""
+class Geocast:
+    """A `geocast` process of the demo, which works in `folder` and is ready when `ready_url` answers 200."""
+
+    what = "geocast"  # for people
+    ready_url: str
 
     def __init__(self, folder: Path) -> None:
-        stream, api, feed = free_ports(3)
-        self.stream_url = f"ws://127.0.0.1:{stream}/v1/stream"
-        self.api_url = f"http://127.0.0.1:{api}"
-        self.feed_url = f"http://127.0.0.1:{feed}"
-        self.token = ""
-        self._arguments = (
-            *("serve", "--dev", "--stream", f"127.0.0.1:{stream}", "--api", f"127.0.0.1:{api}"),
-            *("--feed", f"127.0.0.1:{feed}", "--feed-url", self.feed_url, "--feed-sender", "desk@demo.example"),
-            *("--log", f"sqlite:{folder / 'geocast.db'}"),
-        )
+        self._folder = folder
+        self._command = Path(sys.executable).with_name("geocast")
         self._printed: deque[str] = deque(maxlen=20)
-        self._token_seen = asyncio.Event()
 
-    async def start(self) -> None:
+    async def _start(self, *arguments: str) -> None:
         """Start it and wait until it is ready. Raises ProcessError."""
-        command = Path(sys.executable).with_name("geocast")
-        if not command.exists():
-            raise ProcessError(f"there is no {command}: `make install` makes it")
-        self._process = await asyncio.create_subprocess_exec(
-            command,
-            *self._arguments,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-            # Settings of a node of the user's own must not reach this one.
-            env={key: value for key, value in os.environ.items() if not key.startswith("GEOCAST_")}
-            | {"PYTHONUNBUFFERED": "1"},
-        )
+        self._process = await self._geocast(*arguments)
         self._reader = asyncio.create_task(self._read())
         try:
             async with asyncio.timeout(START_S):
                 await self._ready()
         except TimeoutError:
-            raise ProcessError(f"the node was not ready after {START_S:g} s: {self._last_words()}") from None
+            raise ProcessError(f"{self.what} was not ready after {START_S:g} s: {self._last_words()}") from None
+
+    async def _geocast(self, *arguments: str) -> asyncio.subprocess.Process:
+        if not self._command.exists():
+            raise ProcessError(f"there is no {self._command}: `make install` makes it")
+        return await asyncio.create_subprocess_exec(
+            self._command,
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+            cwd=self._folder,
+            # Settings of a node of the user's own must not reach this one.
+            env={key: value for key, value in os.environ.items() if not key.startswith("GEOCAST_")}
+            | {"PYTHONUNBUFFERED": "1"},
+        )
+
+    async def _keygen(self, *options: str) -> None:
+        process = await self._geocast("keygen", *options)
+        printed, _ = await process.communicate()
+        if process.returncode:
+            raise ProcessError(f"no keys could be made: {printed.decode(errors='replace').strip()}")
 
     async def _read(self) -> None:
         assert self._process.stdout is not None
         while line := await self._process.stdout.readline():
-            text = line.decode(errors="replace").rstrip()
-            self._printed.append(_JWT.sub("…", text))
-            if not self.token and (found := _JWT.search(text)):
-                self.token = found[0]
-                self._token_seen.set()
-        self._token_seen.set()  # nothing more will come
+            self._printed.append(_JWT.sub("…", line.decode(errors="replace").rstrip()))
 
     async def _ready(self) -> None:
-        await self._token_seen.wait()
-        async with httpx.AsyncClient(base_url=self.api_url, trust_env=False) as http:
+        async with httpx.AsyncClient(trust_env=False) as http:
             while self._process.returncode is None:
                 with contextlib.suppress(httpx.TransportError):
-                    if (await http.get("/readyz")).status_code == 200:
+                    if (await http.get(self.ready_url)).status_code == 200:
                         break
                 await asyncio.sleep(POLL_S)
-        if not self.token or self._process.returncode is not None:
-            raise ProcessError(f"the node did not start: {self._last_words()}")
+        if self._process.returncode is not None:
+            raise ProcessError(f"{self.what} did not start: {self._last_words()}")
 
     def _last_words(self) -> str:
         return " / ".join([line for line in self._printed if line][-3:]) or "it printed nothing"
@@ -105,13 +107,74 @@ class Node:
     async def watch(self) -> None:
         """Wait until it ends; raises ProcessError then, for nobody has told it to."""
         await self._process.wait()
-        raise ProcessError(f"the node ended with status {self._process.returncode}: {self._last_words()}")
+        raise ProcessError(f"{self.what} ended with status {self._process.returncode}: {self._last_words()}")
 
     async def stop(self) -> None:
         """Drain it."""
         if hasattr(self, "_process"):
             await _end(self._process)
             await self._reader
+
+
+class Node(Geocast):
+    """`geocast serve --dev` on loopback, with keys, a policy that has calls, and its log in `folder`.
+
+    `aeds` is a file with defibrillators, if there is one. Tokens: `token` is a desk's, `phone_token` that of any
+    subscriber, `dispatch_token` a dispatcher's.
+    """
+
+    what = "the node"
+
+    def __init__(self, folder: Path, aeds: Path | None = None) -> None:
+        super().__init__(folder)
+        stream, api, feed = free_ports(3)
+        self.stream_url = f"ws://127.0.0.1:{stream}/v1/stream"
+        self.api_url = f"http://127.0.0.1:{api}"
+        self.feed_url = f"http://127.0.0.1:{feed}"
+        self.ready_url = f"{self.api_url}/readyz"
+        self.keys, self.log = folder / "keys.jwks", f"sqlite:{folder / 'geocast.db'}"
+        self._arguments = (
+            *("serve", "--dev", "--keys", str(self.keys), "--call-keys", str(folder / "call-keys.jwks")),
+            *("--policy", str(POLICY), *(("--aeds", str(aeds)) if aeds else ())),
+            *("--stream", f"127.0.0.1:{stream}", "--api", f"127.0.0.1:{api}"),
+            *("--feed", f"127.0.0.1:{feed}", "--feed-url", self.feed_url, "--feed-sender", "desk@demo.example"),
+            *("--log", self.log),
+        )
+
+    async def start(self) -> None:
+        """Start it and wait until it is ready. Raises ProcessError."""
+        await asyncio.gather(
+            self._keygen("--quals", "cpr,medic", "--public", "keys.jwks", "--private", "private.jwk"),
+            self._keygen("--call", "--private", "call-keys.jwks"),
+        )
+        self.issuer = Issuer(self._folder / "private.jwk")
+        self.token = self.issuer.token("dev", DESK_SCOPES, TOKEN_S)
+        self.phone_token = self.issuer.token("phone", ["alerts:receive"], TOKEN_S)
+        self.dispatch_token = self.issuer.token("dispatch", ["calls:dispatch"], TOKEN_S)
+        await self._start(*self._arguments)
+
+
+class Push(Geocast):
+    """`geocast push` beside a node; `url` is where devices register. It may push to `service` (HOST:PORT, whose
+    certificate is in the file `ca`) and to the browsers' services, for who opens the map."""
+
+    what = "`geocast push`"
+
+    def __init__(self, folder: Path, node: Node, service: str, ca: Path) -> None:
+        super().__init__(folder)
+        port, metrics = free_ports(2)
+        self.url, self.ready_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{metrics}/readyz"
+        self._arguments = (
+            *("push", "--listen", f"127.0.0.1:{port}", "--metrics", f"127.0.0.1:{metrics}"),
+            *("--log", node.log, "--policy", str(POLICY), "--keys", str(node.keys), "--devices", "sqlite:devices.db"),
+            *("--push-keys", "push.jwks", "--vapid", "vapid.jwks", "--contact", "mailto:desk@demo.example"),
+            *("--push-services", f"{service},{SERVICES}", "--push-private", "localhost", "--push-ca", str(ca)),
+        )
+
+    async def start(self, origins: Sequence[str]) -> None:
+        """Start it, for pages of these origins, and wait until it is ready. Raises ProcessError."""
+        await self._keygen("--push", "push.jwks", "--vapid", "vapid.jwks")
+        await self._start(*self._arguments, "--origins", ",".join(origins))
 
 
 class CrowdProcess:

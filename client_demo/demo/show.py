@@ -3,8 +3,9 @@
     1  read a dispatch feed and let the desk decide what of it the node's policy allows
     2  start a node and connect the subscribers, who run in processes of their own
     3  act by act: publish; then a revision that moves an alert, a tunnel in which some lose their connection while
-       alerts are cancelled and revised, and their return
-    4  judge every delivery by an independent haversine (`verdict`), and print a table
+       alerts are cancelled and revised, and their return; and a call for help to a cardiac arrest
+    4  judge every delivery by an independent haversine (`verdict`), and print a table; and, where aiohttp is
+       installed, every push to phones that sleep
     5  where somebody looks on, go on until Ctrl-C, so that there is time to look at the map
 
 Nobody moves while something is published: from before the POST until all who are inside have it. So it is exact who had
@@ -19,10 +20,10 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -31,31 +32,47 @@ from client_demo.desk.feed_format import FeedError, Incident, optional_format
 from client_demo.desk.feeds import SAMPLE, read_feed
 from client_demo.desk.run import DESK_PORT, OpenDesk, Settings, open_desk
 from client_demo.desk.triage import Case, Desk, Policy, Triage, varied
+from client_demo.dispatch.records import Record
+from client_demo.dispatch.run import DISPATCH_PORT, open_dispatch
+from client_demo.dispatch.run import Settings as DispatchSettings
+from client_demo.dispatch.service import PAGE as DISPATCH_PAGE
 from client_demo.python.client import Client
+from client_demo.python.dispatcher import Dispatcher
 from client_demo.python.geo import Place, distance_m, offset
 from client_demo.python.holdings import Change
 from client_demo.python.link import first_to_end
 from client_demo.python.publisher import Publisher, PublishError, Refused
-from client_demo.python.times import wall_ms
+from client_demo.python.times import parse_time, wall_ms
 from client_demo.web.server import missing
 
+from .call_verdict import Called, CallVerdict, Phone, judge_call
+from .calling import Call, arrests_of, where, write_aeds
 from .live_map import FILES, MAP_PORT, LiveMap, View, by_revision, fan_out, live_map
-from .population import KINDS, Simulated, city
+from .population import KINDS, Point, Simulated, city
 from .processes import CrowdProcess, Node, ProcessError, all_do
 from .progress import Progress, verdict_table
+from .push_verdict import PushVerdict, Sleeper, judge_pushes
+from .responder_page import PAGE as RESPONDER_PAGE
+from .responder_page import RESPONDER_PORT, responder_page, signed_in
+from .responders import LIFE_S, RESPONDER, Responder, responders
 from .verdict import Event, Judge, Published, Row, percentile
+
+if TYPE_CHECKING:  # it needs aiohttp
+    from .sleepers import Sleepers
 
 PROCESSES = 2
 SUBSCRIBERS = 3000
 SPARE_DESCRIPTORS = 200
-MIN_SECONDS = 8.0
+MIN_SECONDS = 12.0
 PATIENCE_S = 10.0  # how long the desk repeats a request
 ENDING_S = 3.0  # kept back for the verdict and the drain
+CALL_S = 4.0  # and for the call for help
 INTERVAL_S = (0.5, 1.5)  # between two acts: at least, at most
-MOST_CASES = 40
+NEEDED, MOST_CASES = 2, 40
 TUNNEL = 60  # how many lose their connection
 REASONS_SHOWN = 12
 FROM_THE_MIDDLE_M = (-700.0, 100.0)  # north, east: not under a name on the map
+FROM_THE_ARREST_M = (150.0, -120.0)  # where who opens the responder's page begins
 NEIGHBOUR_M = 1500.0
 AFTERWARDS_S, AFTERWARDS_LIVE = 5.0, 12  # when the show goes on: between two acts; so many alerts are live at once
 
@@ -74,15 +91,23 @@ class Evidence:
     records: list[tuple[list[list[Place]], list[Event]]]
     faults: list[str]
     end: int
+    called: Called | None = None  # the call for help, if there was one,
+    phones: list[Phone] = field(default_factory=list)  # every phone that could have been called,
+    frames: int = 0  # and how many frames were searched for its place
+    sleepers: list[Sleeper] | None = None  # phones that sleep, if there are any,
+    ends_ms: dict[str, int] = field(default_factory=dict)  # when each alert ends,
+    woke_ms: int = 0  # and when they woke, in ms since 1970
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came out, over all alerts."""
+    """What came out, over all alerts, and of the call for help."""
 
     alerts: int
     rows: list[Row]
     faults: list[str]
+    call: CallVerdict | None = None
+    push: PushVerdict | None = None
 
     def total(self, name: str) -> int:
         """The sum of a column."""
@@ -90,7 +115,9 @@ class Outcome:
 
     @property
     def is_good(self) -> bool:
-        """Whether everybody was told who had to be, and nobody else."""
+        """Whether everybody was told who had to be, and nobody else; of the call, and phones that sleep, too."""
+        if not all(verdict is None or verdict.is_good for verdict in (self.call, self.push)):
+            return False
         wrong = self.total("outside") + self.total("missed") + len(self.faults)
         return self.total("delivered") > 0 and not wrong
 
@@ -118,34 +145,48 @@ def run_demo(console: Console, programme: Programme) -> int:
     """Give the demo; the exit status: 0 when all is well, 1 when not. Raises DemoError when it can't be given."""
     if programme.seconds < MIN_SECONDS:
         raise DemoError(f"{programme.seconds:g} s are too short for a demo: {MIN_SECONDS:g} at least")
+    path = programme.feed or SAMPLE
     try:
-        feed = read_feed(programme.feed or SAMPLE, optional_format(programme.feed_format))
+        kind = optional_format(programme.feed_format)
+        feed, arrests = read_feed(path, kind), arrests_of(path, kind)
     except FeedError as error:
         raise DemoError(str(error)) from None
     progress = Progress(console)
     progress.say(f"feed: {feed.title}, {feed.rows} records of {len(feed.incidents)} incidents")
-    return 0 if asyncio.run(_perform(progress, programme, feed.incidents)).is_good else 1
+    return 0 if asyncio.run(_perform(progress, programme, feed.incidents, arrests)).is_good else 1
 
 
-async def _perform(progress: Progress, programme: Programme, incidents: Sequence[Incident]) -> Outcome:
+async def _perform(
+    progress: Progress, programme: Programme, incidents: Sequence[Incident], arrests: Sequence[Record]
+) -> Outcome:
     """Set the stage, have the show played and judged, and clear up."""
     ends_at = time.monotonic() + programme.seconds - ENDING_S
     crowd = [CrowdProcess() for _ in range(PROCESSES)]
     async with contextlib.AsyncExitStack() as cleanup:
         folder = cleanup.enter_context(tempfile.TemporaryDirectory(prefix="geocast-demo-"))
-        node = Node(Path(folder))
+        node = Node(Path(folder), write_aeds(Path(folder) / "aeds.geojson", arrests) if arrests else None)
         cleanup.push_async_callback(node.stop)
         for each in crowd:
             cleanup.push_async_callback(each.stop)
         await asyncio.gather(node.start(), *(each.start() for each in crowd))
         progress.say(f"node: {node.stream_url} for subscribers, {node.api_url} for the desk")
         progress.say(f"feed for everybody: {node.feed_url}/v1/alerts.geojson, {node.feed_url}/v1/feed.atom")
-        shown = await cleanup.enter_async_context(_serve_map(node, programme))
+        sleepers = await _phones_that_sleep(progress, node, Path(folder), cleanup)
+        shown = await cleanup.enter_async_context(_serve_map(node, programme, sleepers))
+        if sleepers is not None:
+            sleepers.start([shown.url])
         publisher = await cleanup.enter_async_context(Publisher(node.api_url, node.token, patience_s=PATIENCE_S))
-        show = Show(progress, node, crowd, publisher, shown)
+        dispatcher = await cleanup.enter_async_context(
+            Dispatcher(node.api_url, node.dispatch_token, patience_s=PATIENCE_S)
+        )
+        show = Show(progress, node, crowd, publisher, shown, dispatcher, arrests, sleepers)
+        watch = [node.watch, *([] if sleepers is None else [sleepers.watch])]
+        if arrests and missing({**RESPONDER_PAGE, **DISPATCH_PAGE}) is None:
+            await _serve_calls(progress, node, programme, arrests, cleanup)
         try:
             with progress:
-                await first_to_end(show.play(incidents, programme.subscribers, ends_at), node.watch())
+                playing = show.play(incidents, programme.subscribers, ends_at)
+                await first_to_end(playing, *(each() for each in watch))
                 outcome = judge(await show.evidence())
             _tell(progress, outcome)
             if programme.stays and missing(FILES) is None:
@@ -154,22 +195,69 @@ async def _perform(progress: Progress, programme: Programme, incidents: Sequence
                 for name, link in desk.links.items():
                     progress.say(f"A desk where you decide what is published, as {name}: {link}", "bold")
                 with contextlib.suppress(asyncio.CancelledError):  # by Ctrl-C: an end like any other
-                    await first_to_end(show.go_on(), node.watch())
+                    await first_to_end(show.go_on(), *(each() for each in watch))
         except PublishError as error:
             raise ProcessError(f"the desk could not publish: {error}") from None
         return outcome
 
 
+async def _phones_that_sleep(
+    progress: Progress, node: Node, folder: Path, cleanup: contextlib.AsyncExitStack
+) -> "Sleepers | None":
+    """Phones that are woken by pushes, where what that needs is installed."""
+    try:
+        from .sleepers import sleeping
+    except ModuleNotFoundError as error:
+        if error.name != "aiohttp":
+            raise
+        progress.say("no phones that sleep: there is no aiohttp, which `make demo` installs", "yellow")
+        return None
+    return await cleanup.enter_async_context(sleeping(node, folder))
+
+
 @contextlib.asynccontextmanager
-async def _serve_map(node: Node, programme: Programme) -> AsyncIterator[LiveMap]:
+async def _serve_map(node: Node, programme: Programme, sleepers: "Sleepers | None") -> AsyncIterator[LiveMap]:
     """On the port that was asked for, or where that is taken on any."""
-    view = View(node.stream_url, style_url=programme.map_style)
+    push_url = None if sleepers is None else f"{sleepers.push.url}/v1"
+    view = View(node.stream_url, node.phone_token, style_url=programme.map_style, push_url=push_url)
     async with contextlib.AsyncExitStack() as cleanup:
         try:
             shown = await cleanup.enter_async_context(live_map(node.api_url, node.token, view, programme.map_port))
         except OSError:
             shown = await cleanup.enter_async_context(live_map(node.api_url, node.token, view))
         yield shown
+
+
+async def _serve_calls(
+    progress: Progress,
+    node: Node,
+    programme: Programme,
+    arrests: Sequence[Record],
+    cleanup: contextlib.AsyncExitStack,
+) -> None:
+    """A responder's page beside the newest arrest, and a dispatch page: what is opened there rings the crowd, too."""
+    view = View(node.stream_url, place=offset(*where(arrests[0]), *FROM_THE_ARREST_M), style_url=programme.map_style)
+    settings = DispatchSettings(
+        api_url=node.api_url,
+        token=node.dispatch_token,
+        feed=programme.feed or SAMPLE,
+        feed_format=programme.feed_format,
+        status="actual",
+        port=DISPATCH_PORT,
+        style_url=programme.map_style,
+    )
+    try:
+        url = await cleanup.enter_async_context(responder_page(view, RESPONDER_PORT))
+    except OSError:  # the port is taken
+        url = await cleanup.enter_async_context(responder_page(view))
+    try:
+        room = await cleanup.enter_async_context(open_dispatch(settings))
+    except OSError:
+        room = await cleanup.enter_async_context(open_dispatch(replace(settings, port=0)))
+    token = node.issuer.token("r-you", ["alerts:receive"], LIFE_S, ["cpr", "medic"])
+    progress.say(f"responder's page, for you: {signed_in(url, token)}", "bold")
+    for name, link in room.links.items():
+        progress.say(f"dispatch page, as {name}: {link}", "bold")
 
 
 @contextlib.asynccontextmanager
@@ -195,8 +283,13 @@ async def _serve_desk(node: Node, programme: Programme, folder: Path) -> AsyncIt
 
 def _tell(progress: Progress, outcome: Outcome) -> None:
     progress.console.print(verdict_table(outcome.rows, progress.console.width))
-    for fault in outcome.faults[:20]:
+    call, push = outcome.call, outcome.push
+    for fault in (outcome.faults + (call.faults if call else []) + (push.faults if push else []))[:20]:
         progress.say(f"WRONG: {fault}", "bold red")
+    if push is not None:
+        print(push.line(), flush=True)
+    if call is not None:
+        print(call.line(), flush=True)
     print(outcome.last_line(), flush=True)
 
 
@@ -204,11 +297,24 @@ class Show:
     """The acts, on a node and a crowd that have been started."""
 
     def __init__(
-        self, progress: Progress, node: Node, crowd: Sequence[CrowdProcess], publisher: Publisher, shown: LiveMap
+        self,
+        progress: Progress,
+        node: Node,
+        crowd: Sequence[CrowdProcess],
+        publisher: Publisher,
+        shown: LiveMap,
+        dispatcher: Dispatcher,
+        arrests: Sequence[Record],
+        sleepers: "Sleepers | None" = None,
     ) -> None:
         self._progress, self._node, self._crowd, self._publisher, self._map = progress, node, crowd, publisher, shown
+        self._dispatcher, self._arrests, self._sleepers = dispatcher, arrests, sleepers
+        self._responders: dict[str, Responder] = {}  # by their sub
+        self._called: Called | None = None
+        self._searched = 0  # frames
         self._published: list[Published] = []
         self._sent: dict[str, dict[str, Any]] = {}  # id -> what the desk last sent
+        self._ends_ms: dict[str, int] = {}  # id -> when it ends
         self._cast: list[list[Simulated]] = []  # for each process, whom it plays
 
     async def play(self, incidents: Sequence[Incident], subscribers: int, ends_at: float) -> None:
@@ -217,7 +323,7 @@ class Show:
         self._desk = Desk(self._policy, retime=True)
         self._cases = cases = self._decide(incidents)
         self._open_map(max(cases, key=partial(_neighbours, cases)))
-        await self._connect(subscribers, cases)
+        await asyncio.gather(self._connect(subscribers, cases), self._register([_where(case) for case in cases]))
         listener = self._listener(cases[0])
         await first_to_end(self._act_by_act(cases, ends_at), listener.run())
 
@@ -255,9 +361,11 @@ class Show:
 
     async def _connect(self, count: int, cases: Sequence[Case]) -> None:
         fit = self._that_fit(count)
-        everybody = city(fit, [_where(case) for case in cases])
+        here = responders([where(record) for record in self._arrests], self._token_of)
+        self._responders = {one.simulated.sub: one for one in here}
+        everybody = [one.simulated for one in here] + city(max(0, fit - len(here)), [_where(case) for case in cases])
         shares = [everybody[number :: len(self._crowd)] for number in range(len(self._crowd))]
-        self._progress.bar("subscribers", fit)
+        self._progress.bar("subscribers", len(everybody))
         connected = [0] * len(self._crowd)
 
         def told(number: int, line: dict[str, Any]) -> None:
@@ -271,19 +379,26 @@ class Show:
                     "connect",
                     partial(told, number),
                     url=self._node.stream_url,
-                    subscribers=[one.to_map() for one in share],
+                    subscribers=[{**one.to_map(), "token": one.token or self._node.phone_token} for one in share],
                 )
                 for number, (process, share) in enumerate(zip(self._crowd, shares, strict=True))
             )
         )
         self._cast = [[share[n] for n in answer["order"]] for share, answer in zip(shares, answers, strict=True)]
-        here = [one for share in self._cast for one in share]
-        self._progress.advance("subscribers", len(here))
-        kinds = ", ".join(f"{sum(one.kind == kind for one in here)} {kind}" for kind in KINDS)
+        connected_all = [one for share in self._cast for one in share]
+        self._progress.advance("subscribers", len(connected_all))
+        kinds = ", ".join(f"{sum(one.kind == kind for one in connected_all)} {kind}" for kind in (*KINDS, RESPONDER))
         took_s = time.monotonic() - began
         self._progress.say(
-            f"{len(here)} subscribers connected in {took_s:.1f} s ({kinds}), half JSON, half MessagePack"
+            f"{len(connected_all)} subscribers connected in {took_s:.1f} s ({kinds}), half JSON, half MessagePack"
         )
+
+    async def _register(self, incidents: Sequence[Point]) -> None:
+        if self._sleepers is not None:
+            self._progress.say(await self._sleepers.register(incidents))
+
+    def _token_of(self, sub: str, quals: Sequence[str], life_s: int) -> str:
+        return self._node.issuer.token(sub, ["alerts:receive"], life_s, quals)
 
     def _that_fit(self, count: int) -> int:
         """The node needs a descriptor for each of them; it raises its soft limit to the hard one, not beyond."""
@@ -305,9 +420,11 @@ class Show:
             self._progress.say(f"  a listener sees: {change.kind} – {alert_line(change.alert)}{reason}", "dim")
 
         place = Place.at(*_where(case))
-        return Client(self._node.stream_url, [place], wire="msgpack", on_change=tell)
+        token = self._node.phone_token
+        return Client(self._node.stream_url, [place], token=lambda: token, wire="msgpack", on_change=tell)
 
     async def _act_by_act(self, cases: Sequence[Case], ends_at: float) -> None:
+        ends_at -= CALL_S if self._arrests else 0
         acts = self._script(cases, ends_at)
         self._progress.bar("acts", len(acts))
         interval_s = min(INTERVAL_S[1], (ends_at - time.monotonic()) / len(acts))
@@ -353,8 +470,7 @@ class Show:
     def _script(self, cases: Sequence[Case], ends_at: float) -> list[tuple[Act, bool]]:
         """As many alerts as there is time for, and the other acts spread among them, which are given in any case."""
         room = int((ends_at - time.monotonic()) / INTERVAL_S[0]) - 3
-        publish = [(self._publishing(case), False) for case in cases[: max(2, room)]]
-        publish[0] = (publish[0][0], True)
+        publish = [(self._publishing(case), number < NEEDED) for number, case in enumerate(cases[: max(NEEDED, room)])]
         third = max(1, len(publish) // 3)
         return [
             *publish[:third],
@@ -363,6 +479,7 @@ class Show:
             (self._enter_tunnel, True),
             *publish[2 * third :],
             (self._leave_tunnel, True),
+            *([(self._cardiac_arrest, True)] if self._arrests else []),
         ]
 
     def _publishing(self, case: Case) -> Act:
@@ -406,6 +523,13 @@ class Show:
             "bold",
         )
 
+    async def _cardiac_arrest(self) -> None:
+        """A dispatcher calls responders to a home; those who go are told where, and all stand down when it is over."""
+        call = Call(self._dispatcher, self._crowd, self._arrests[0])
+        self._called = await call.go()
+        self._searched = call.frames
+        self._progress.say(f"cardiac arrest: {call.told()}", "bold")
+
     # ---- publishing, with the times that the verdict needs ---------------------------------------------------
 
     async def _revise(self, alert_id: str, **changes: Any) -> str:
@@ -432,7 +556,12 @@ class Show:
         self._published.append(item)
         if item.area is not None:
             self._sent[item.id] = alert
-        counts = await all_do(self._crowd, "settle", id=item.id, revision=item.revision, area=item.area)
+            self._ends_ms[item.id] = parse_time(answer["expires_at"])
+        settling = all_do(self._crowd, "settle", id=item.id, revision=item.revision, area=item.area)
+        if self._sleepers is None:
+            counts = await settling
+        else:
+            counts, _ = await asyncio.gather(settling, self._sleepers.settle(item))
         got, missing = (sum(count[name] for count in counts) for name in ("got", "missing"))
         late = f", {missing} still without it" if missing else ""
         return f"{got} told{late}; accepted in {(accepted - sent) / 1e6:.1f} ms"
@@ -444,6 +573,8 @@ class Show:
         live = list(self._sent)
         for case in itertools.cycle([*self._cases[len(live) :], *self._cases[: len(live)]]):
             await all_do(self._crowd, "forget")
+            if self._sleepers is not None:
+                self._sleepers.forget()
             await self._while_nobody_moves(partial(self._replace_oldest, live, case))
             await asyncio.sleep(AFTERWARDS_S)
 
@@ -466,7 +597,20 @@ class Show:
             for one, events in zip(cast, report["records"], strict=True)
         ]
         faults = [f"{fault} ({times} times)" for each in reports for fault, times in each["faults"].items()]
-        return Evidence(self._published, records, faults, end)
+        subs = [one.sub for cast in self._cast for one in cast]
+        phones = [self._phone(sub, events) for sub, (_, events) in zip(subs, records, strict=True)]
+        found = Evidence(self._published, records, faults, end, self._called, phones, self._searched)
+        if self._sleepers is None:
+            return found
+        woken = await self._sleepers.wake()
+        more = faults + self._sleepers.faults
+        return replace(found, faults=more, sleepers=woken, ends_ms=self._ends_ms, woke_ms=wall_ms())
+
+    def _phone(self, sub: str, events: Sequence[Event]) -> Phone:
+        one = self._responders.get(sub)
+        if one is None:
+            return Phone(sub, frozenset(), None, "", events)
+        return Phone(sub, one.counts, one.here, one.says, events)
 
 
 # ---- 4: the verdict ----------------------------------------------------------------------------------------------
@@ -478,7 +622,12 @@ def judge(evidence: Evidence) -> Outcome:
     for steps, events in evidence.records:
         found.take(steps, events)
     alerts = len({item.id for item in evidence.published})
-    return Outcome(alerts, list(found.rows.values()), found.faults + evidence.faults)
+    called = evidence.called
+    call = None if called is None else judge_call(called, evidence.phones, evidence.frames)
+    push = None
+    if evidence.sleepers is not None:
+        push = judge_pushes(evidence.published, evidence.ends_ms, evidence.sleepers, evidence.woke_ms)
+    return Outcome(alerts, list(found.rows.values()), found.faults + evidence.faults, call, push)
 
 
 def _neighbours(cases: Sequence[Case], case: Case) -> int:

@@ -161,7 +161,7 @@ class Judge:
             case "lost":
                 links[-1].leave(at)
                 links[-1].end = at
-            case _:
+            case "alert" | "cancel":
                 self._receive(subscriber, (rest[0], rest[1]), at)
 
     def _receive(self, subscriber: _Subscriber, key: Key, at: int) -> None:

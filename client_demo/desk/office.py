@@ -12,7 +12,8 @@ from typing import Any
 
 from client_demo.python.publisher import Answer, Publisher, PublishError, Refused, Unanswered
 
-from .queue import Form, Item, Pending, Queue, Sighting, accept, may_live, observe, refuse
+from .queue import Conflict, Form, Item, NotAllowed, Pending, Queue, Sighting, accept, may_live, observe, refuse
+from .signing import Signature, Signing
 from .store import Store, StoreError
 from .triage import Policy
 from .words import Trouble, troubles
@@ -22,6 +23,7 @@ log = logging.getLogger("client_demo")
 LOOK_EVERY_S = 1.0
 POLICY_EVERY_S = 30.0
 AGAIN_S = 1.0
+MOST_ASKED = 8  # forms of one item that were asked for and that somebody may be reading
 SILENT = "The node gives no answer. What was decided is kept and will be sent."
 CHANGED_ELSEWHERE = ("id-conflict", "revision-conflict", "alert-ended", "unknown-alert")
 
@@ -36,6 +38,7 @@ class Office:
     ) -> None:
         self.queue = queue
         self._publisher, self._store, self._changed, self._clock = publisher, store, changed, clock
+        self._asked: dict[str, dict[str, Signing]] = {}  # item -> form -> what was asked for and nobody has signed yet
         self._tasks: dict[str, asyncio.Task[None]] = {}  # item -> what sends its pending request
         self.trouble = ""  # with the node
         self.feed_title, self.feed_trouble = "", ""
@@ -111,12 +114,63 @@ class Office:
         if self.queue.cancel(item, version, reason, is_confirmed, by, self._clock(), confirm):
             self._begin(item)
 
+    async def ask_to_approve(self, item: Item, version: int, form: Form, by: str) -> Signing | None:
+        """What reviewers are to sign for this; None if nobody has to. Raises Conflict and NotAllowed."""
+        body = self.queue.to_approve(item, version, form, by, self._clock())
+        return await self._ask(item, Signing("revise" if item.revision else "publish", body, "", 0, form))
+
+    async def ask_to_cancel(
+        self, item: Item, version: int, reason: str, is_confirmed: bool, by: str, confirm: Form | None = None
+    ) -> Signing | None:
+        """The same for a cancel."""
+        body = self.queue.to_cancel(item, version, reason, is_confirmed, by, self._clock(), confirm)
+        draft = {"reason": reason} | {key: body[key] for key in ("confirm",) if key in body}
+        return await self._ask(item, Signing("cancel", body, "", 0, draft))
+
+    async def _ask(self, item: Item, signing: Signing) -> Signing | None:
+        if "approval" in signing.body:
+            return None
+        try:
+            answer = await self._call(item.alert_id, Pending(signing.what, signing.body), dry_run=True)
+        except Refused as refusal:
+            raise NotAllowed(troubles(refusal)) from None
+        except Unanswered:
+            raise NotAllowed([Trouble("", "The node gives no answer: nothing can be signed at the moment.")]) from None
+        if "form" not in answer:
+            raise NotAllowed([Trouble("", "The node's policy has changed. Try again in a moment.")])
+        signing.form, signing.needed = answer["form"], answer["approvals"]
+        asked = self._asked.setdefault(item.id, {})
+        asked[signing.form] = signing
+        while len(asked) > MOST_ASKED:
+            del asked[next(iter(asked))]
+        return signing
+
+    def sign(self, item: Item, version: int, form: str, signature: Signature) -> None:
+        """Take a signature; with the last one that it needs, it is sent. Raises Conflict."""
+        asked = item.signing if item.signing and item.signing.form == form else self._asked.get(item.id, {}).get(form)
+        if asked is None:
+            raise Conflict("What you have signed was not asked for, or a while ago. Look at it again.")
+        if self.queue.sign(item, version, asked, signature):
+            self._begin(item)
+        else:
+            self._kept(item)
+        if item.signing is None or item.signing.form != form:
+            self._asked.pop(item.id, None)
+
+    def withdraw(self, item: Item, version: int, by: str) -> None:
+        """Let nobody sign it any more. Raises Conflict."""
+        self.queue.withdraw(item, version, by, self._clock())
+        self._kept(item)
+
     def set_aside(self, item: Item, version: int, what: str, by: str) -> None:
         """Dismiss or reopen it. Raises Conflict."""
         if self.queue.set_aside(item, version, what, by, self._clock()):
-            if not self._is_saved(item):
-                item.troubles = [Trouble("", "The desk can't write to its disk: this will not outlive it.")]
-            self._changed(item)
+            self._kept(item)
+
+    def _kept(self, item: Item) -> None:
+        if not self._is_saved(item):
+            item.troubles = [Trouble("", "The desk can't write to its disk: this will not outlive it.")]
+        self._changed(item)
 
     async def answered(self, item: Item, most_s: float) -> None:
         """Wait until what is pending is answered, but not too long."""
@@ -164,14 +218,14 @@ class Office:
             self._changed(item)
             await asyncio.sleep(AGAIN_S)
 
-    def _call(self, alert_id: str, pending: Pending) -> Any:
+    def _call(self, alert_id: str, pending: Pending, *, dry_run: bool = False) -> Any:
         match pending.what:
             case "publish":
-                return self._publisher.publish(pending.body)
+                return self._publisher.publish(pending.body, dry_run=dry_run)
             case "revise":
-                return self._publisher.revise(pending.body)
+                return self._publisher.revise(pending.body, dry_run=dry_run)
             case _:
-                return self._publisher.cancel(alert_id, pending.body)
+                return self._publisher.cancel(alert_id, pending.body, dry_run=dry_run)
 
     async def _catch_up(self, item: Item) -> None:
         """Somebody else was at this alert: take it as the node has it."""

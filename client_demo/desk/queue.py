@@ -15,6 +15,10 @@ Rule 4  What the policy never alerts, and what concerns only an individual, is l
   dismiss |  | reopen           v                  revise | | accepted, or refused
           v  |               waiting               cancel v |
         dismissed                                pending revise / pending cancel --- accepted ---> cancelled
+
+Rule 5  Where the policy has it signed, a decision is a text that reviewers sign. It waits with its item, as `signing`,
+        until as many keys have signed as the node asks for; the last signature makes it pending. Meanwhile nothing else
+        is decided but a cancel, which takes the place of a revision.
 """
 
 import secrets
@@ -27,6 +31,7 @@ from client_demo.python.times import format_time, parse_time
 
 from .feed_format import ADDRESS, CASE, PHONE, UNITS, Incident
 from .feeds import Group, Records, is_near
+from .signing import Signature, Signing
 from .strike import Cell, Part, kept, questions, struck
 from .triage import Desk, Policy, Reason, Refusal
 from .words import Trouble, span
@@ -47,6 +52,8 @@ PAST = {
     "cancel": "cancelled",
     "dismiss": "dismissed",
     "reopen": "put back",
+    "sign": "signed",
+    "withdraw": "taken back",
 }
 NODE_KINDS = {ADDRESS: "address", UNITS: "units", PHONE: "phone"}  # as the node calls them (protocol, P24)
 ARTICLES = {ADDRESS: "an address", UNITS: "units sent there", CASE: "a case number", PHONE: "a telephone number"}
@@ -109,7 +116,7 @@ def sighting(group: Group, records: Records, occurred_at: int | None) -> Sightin
 class Decision:
     """What somebody decided, when (ms), and on which version of the item."""
 
-    what: str  # publish, revise, cancel, dismiss, reopen
+    what: str  # publish, revise, cancel, dismiss, reopen, sign, withdraw
     by: str
     at: int
     version: int
@@ -138,6 +145,7 @@ class Item:
     alert_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     revision: int = 0  # the last that was accepted
     form: Form | None = None  # of the last revision that was accepted
+    signing: Signing | None = None  # what waits for signatures
     pending: Pending | None = None
     published: dict[str, Any] | None = None  # the node's last answer: area, issued_at, expires_at
     delivery: dict[str, int] | None = None  # as the node says it; `rounded` without alerts:audit
@@ -153,6 +161,8 @@ class Item:
     @property
     def draft(self) -> Form | None:
         """What somebody wrote that is not accepted: it is under way or was refused. Nobody has to write it again."""
+        if self.signing is not None:
+            return self.signing.draft
         is_open = self.pending is not None or bool(self.troubles)
         return self.history[-1].form if is_open and self.history else None
 
@@ -172,6 +182,7 @@ class Item:
             **{
                 **saved,
                 "sighting": Sighting(**seen),
+                "signing": Signing.from_map(saved["signing"]) if saved.get("signing") else None,
                 "pending": Pending(**saved["pending"]) if saved["pending"] else None,
                 "troubles": [Trouble(*trouble) for trouble in saved["troubles"]],
                 "history": [Decision(**decision) for decision in saved["history"]],
@@ -317,7 +328,7 @@ class Queue:
             "threat": "community",
             "occurred_at": format_time(occurred_at),
             "area": [_shape(form)],
-            "approval": _approval(by, now_ms),
+            **({} if self.policy.approvals(form["category"]) else {"approval": _approval(by, now_ms)}),
             **_confirm(form.get("confirm")),
         }
 
@@ -326,11 +337,15 @@ class Queue:
         decision = Decision("revise" if item.revision else "publish", by, now_ms, version, form)
         if _is_repeated(item, decision):
             return False
+        _decide(item, decision, self.to_approve(item, version, form, by, now_ms))
+        return True
+
+    def to_approve(self, item: Item, version: int, form: Form, by: str, now_ms: int) -> dict[str, Any]:
+        """The request that publishes or revises it. Raises Conflict and NotAllowed."""
         _expect(item, version, "live" if item.revision else "waiting")
         if troubles := self.troubles(item, form, now_ms):
             raise NotAllowed(troubles)
-        _decide(item, decision, self.body(item, form, by, now_ms))
-        return True
+        return self.body(item, form, by, now_ms)
 
     def cancel(
         self,
@@ -346,14 +361,56 @@ class Queue:
         decision = Decision("cancel", by, now_ms, version, {"reason": reason, **_confirm(confirm)})
         if _is_repeated(item, decision):
             return False
-        _expect(item, version, "live")
+        _decide(item, decision, self.to_cancel(item, version, reason, is_confirmed, by, now_ms, confirm))
+        return True
+
+    def to_cancel(
+        self,
+        item: Item,
+        version: int,
+        reason: str,
+        is_confirmed: bool,
+        by: str,
+        now_ms: int,
+        confirm: Form | None = None,
+    ) -> dict[str, Any]:
+        """The request that cancels it. Raises Conflict and NotAllowed."""
+        _expect(item, version, "live", is_cancel=True)
         if not reason.strip():
             raise NotAllowed([Trouble("reason", "Say why: those who had the alert are shown the reason.")])
         if not is_confirmed and (troubles := list(_text_troubles({"reason": reason}, confirmed_kinds(confirm)))):
             raise NotAllowed(troubles)
-        body = {"revision": item.revision + 1, "reason": reason, "approval": _approval(by, now_ms)}
-        _decide(item, decision, body | _confirm(confirm))
-        return True
+        body: dict[str, Any] = {"revision": item.revision + 1, "reason": reason}
+        if not self.policy.approvals((item.form or {}).get("category", item.category), of_cancel=True):
+            body["approval"] = _approval(by, now_ms)
+        return body | _confirm(confirm)
+
+    def sign(self, item: Item, version: int, asked: Signing, signature: Signature) -> bool:
+        """Take a signature of what was asked for (Rule 5); whether there is something to send now. Raises Conflict."""
+        signing = item.signing if item.signing and item.signing.form == asked.form else None
+        if signing is None:
+            _expect(item, version, "live" if item.revision else "waiting", is_cancel=asked.what == "cancel")
+            signing = asked
+        elif signing.has(signature.kid):
+            return False  # the same again
+        # (Who signs the text that somebody else is signing has read it, whatever version they have seen.)
+        signing.signatures.append(signature)
+        if signing.is_enough:
+            item.signing = None
+            _decide(
+                item, Decision(signing.what, signature.by, signature.at, version, signing.draft), signing.approved()
+            )
+            return True
+        item.signing = signing
+        _decide(item, Decision("sign", signature.by, signature.at, version))
+        return False
+
+    def withdraw(self, item: Item, version: int, by: str, now_ms: int) -> None:
+        """Nobody is to sign it any more. Raises Conflict."""
+        if item.signing is None or item.version != version:
+            raise Conflict("This has changed meanwhile. Look at it again.")
+        item.signing = None
+        _decide(item, Decision("withdraw", by, now_ms, version))
 
     def set_aside(self, item: Item, version: int, what: str, by: str, now_ms: int) -> bool:
         """Dismiss it or reopen it (`what`: dismiss, reopen); False when this very decision was taken before."""
@@ -420,7 +477,7 @@ def observe(item: Item, seen: Mapping[str, Any]) -> bool:
         item.version += 1
     item.state, item.revision = seen["state"], max(item.revision, alert["revision"])
     counts = seen.get("delivery")
-    item.delivery = counts and {key: counts[key] for key in ("sent", "acked", "rounded") if key in counts}
+    item.delivery = counts and {key: counts[key] for key in ("sent", "acked", "pushed", "rounded") if key in counts}
     return before != (item.state, item.revision, item.delivery)
 
 
@@ -446,8 +503,10 @@ def _is_repeated(item: Item, decision: Decision) -> bool:
     return is_same and replace(last, at=decision.at, what=decision.what) == decision
 
 
-def _expect(item: Item, version: int, state: str) -> None:
-    if item.version == version and item.state == state and item.pending is None:
+def _expect(item: Item, version: int, state: str, *, is_cancel: bool = False) -> None:
+    """`is_cancel`: what is being signed doesn't stand in the way."""
+    is_free = item.pending is None and (item.signing is None or is_cancel)
+    if item.version == version and item.state == state and is_free:
         return
     if item.history:
         last = item.history[-1]

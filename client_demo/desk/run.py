@@ -17,11 +17,12 @@ from client_demo.python.publisher import Publisher
 from client_demo.python.times import wall_ms
 from client_demo.web.server import LOOPBACK, application, content_policy, serving
 
+from .door import Room
 from .feed_format import optional_format
 from .feeds import SAMPLE
 from .office import Office
 from .queue import Queue
-from .service import Room, Service
+from .service import Service
 from .source import open_feed
 from .store import Store
 from .triage import Policy

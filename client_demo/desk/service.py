@@ -6,19 +6,16 @@
     POST /api/items/{id}/preview       {form}                       what would be published, and what stands in the way
     POST /api/items/{id}/approve       {version, form}              publish, or revise what is live
     POST /api/items/{id}/cancel        {version, reason, confirmed, confirm}
+    POST /api/items/{id}/ask            {version, what, …}           what is to be signed for that (approve, cancel)
+    POST /api/items/{id}/sign           {version, form, signature}   sign it; with the last signature it is sent
+    POST /api/items/{id}/withdraw       {version}                    let nobody sign it any more
     POST /api/items/{id}/dismiss, /reopen   {version}
 
-Rule 1  Who is at the desk is told by a key of their own, in a cookie that no script can read and no other site's page
-        can send. A request that changes something must come from the desk's own page (Origin).
+Rule 1  `door` says who is there, and keeps other sites' pages out.
 Rule 2  An answer is the item as it is then. 409: somebody else was first. 422: `troubles` say why not.
-Rule 3  An event is never queued: a page that is slow is sent the latest state of what has changed meanwhile.
 """
 
-import asyncio
-import contextlib
-import json
-import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -27,16 +24,24 @@ from starlette.routing import BaseRoute, Route
 
 from client_demo.web.server import MAP_LIBRARIES, SHARED, WEB, beside, files
 
+from .door import Door, Room, body_of, event, refusal
 from .office import Office
 from .queue import Conflict, Form, Item, NotAllowed, read_confirm, read_form, require_text
+from .signing import read_signature
 from .words import Trouble
 
-MOST_BODY = 64 << 10
 ANSWER_S = 3.0  # how long an answer waits for the node's
-TICK_S = 10.0
 PAGE = {
     "/": WEB / "desk" / "desk.html",
-    **beside("desk/desk.css", "desk/desk.js", "desk/form.js", "desk/list.js", "desk/map.js", "desk/outline.js"),
+    **beside(
+        "desk/desk.css",
+        "desk/desk.js",
+        "desk/form.js",
+        "desk/list.js",
+        "desk/map.js",
+        "desk/outline.js",
+        "desk/signing.js",
+    ),
     **SHARED,
     **MAP_LIBRARIES,
 }
@@ -45,57 +50,14 @@ Json = dict[str, Any]
 Act = Callable[[Request, Item, str, Json], Awaitable[Response]]
 
 
-class News:
-    """What one page has to be told of: the ids of items that have changed; "" is the desk itself."""
-
-    def __init__(self) -> None:
-        self._ids: set[str] = set()
-        self._event = asyncio.Event()
-
-    def add(self, item_id: str) -> None:
-        """Something has changed."""
-        self._ids.add(item_id)
-        self._event.set()
-
-    async def next(self) -> set[str]:
-        """What has changed since the last call; empty after TICK_S without anything."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(TICK_S):
-                await self._event.wait()
-        self._event.clear()
-        ids, self._ids = self._ids, set()
-        return ids
-
-
-class Room:
-    """The pages that are open."""
-
-    def __init__(self) -> None:
-        self._pages: set[News] = set()
-
-    def changed(self, item: Item | None) -> None:
-        """Tell everybody."""
-        for news in self._pages:
-            news.add(item.id if item else "")
-
-    @contextlib.contextmanager
-    def joined(self) -> Iterator[News]:
-        """What changes while the block runs, from its beginning."""
-        news = News()
-        self._pages.add(news)
-        try:
-            yield news
-        finally:
-            self._pages.remove(news)
-
-
 class Service:
     """The routes. `keys`: reviewer -> key; `labels` says of the desk what the page shows."""
 
     def __init__(
         self, office: Office, room: Room, keys: Mapping[str, str], labels: Mapping[str, Any], clock: Callable[[], int]
     ) -> None:
-        self._office, self._room, self._keys, self._labels, self._clock = office, room, keys, labels, clock
+        self._office, self._room, self._labels, self._clock = office, room, labels, clock
+        self._door = Door(keys, "desk")
 
     def routes(self) -> list[BaseRoute]:
         """All of them."""
@@ -103,13 +65,15 @@ class Service:
             "preview": self._preview,
             "approve": self._approve,
             "cancel": self._cancel,
+            "ask": self._ask,
+            "sign": self._sign,
+            "withdraw": self._withdraw,
             "dismiss": self._set_aside,
             "reopen": self._set_aside,
         }
         return [
             *files(PAGE),
-            Route("/api/sign-in", self._sign_in, methods=["POST"]),
-            Route("/api/sign-out", self._sign_out, methods=["POST"]),
+            *self._door.routes(),
             Route("/api/events", self._events),
             *(
                 Route(f"/api/items/{{id}}/{name}", self._deciding(act), methods=["POST"], name=name)
@@ -117,62 +81,28 @@ class Service:
             ),
         ]
 
-    # ---- who is there ----------------------------------------------------------------------------------------
-
-    async def _sign_in(self, request: Request) -> Response:
-        sent = await _body(request)
-        if isinstance(sent, Response):
-            return sent
-        name = self._name_of(sent.get("key"))
-        if name is None:
-            return _refusal(401, "This key opens nothing here. The service prints a link for each reviewer.")
-        answer = JSONResponse({"name": name})
-        answer.set_cookie(_cookie(request), self._keys[name], httponly=True, samesite="strict", max_age=86_400)
-        return answer
-
-    async def _sign_out(self, request: Request) -> Response:
-        sent = await _body(request)
-        if isinstance(sent, Response):
-            return sent
-        answer = JSONResponse({})
-        answer.delete_cookie(_cookie(request), httponly=True, samesite="strict")
-        return answer
-
-    def _name_of(self, key: object) -> str | None:
-        """Whose key this is. JSON can spell half a character: such a text is nobody's key, and no reason to fail."""
-        if not isinstance(key, str):
-            return None
-        said = key.encode("utf-8", "replace")
-        found = [name for name, known in self._keys.items() if secrets.compare_digest(known.encode(), said)]
-        return found[0] if found else None
-
-    def _reviewer(self, request: Request) -> str | None:
-        return self._name_of(_value_of(request.headers.get("cookie", ""), _cookie(request)))
-
     # ---- what there is to see --------------------------------------------------------------------------------
 
     async def _events(self, request: Request) -> Response:
-        name = self._reviewer(request)
+        name = self._door.who(request)
         if name is None:
-            return _refusal(401, "Sign in first.")
+            return refusal(401, "Sign in first.")
         return StreamingResponse(
             self._stream(name), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
         )
 
     async def _stream(self, name: str) -> AsyncIterator[str]:
         with self._room.joined() as news:
-            yield _event(
-                "all", {**self._desk(), "me": name, "items": [self._view(item) for item in self._office.queue]}
-            )
+            yield event("all", {**self._desk(), "me": name, "items": [self._view(item) for item in self._office.queue]})
             while True:
                 ids = await news.next()
                 known = [item for each in ids if (item := self._office.queue.get(each))]
                 for item in known:
-                    yield _event("item", self._view(item))
+                    yield event("item", self._view(item))
                 if len(known) < len(ids):  # the desk, or items that are gone
-                    yield _event("desk", self._desk())
+                    yield event("desk", self._desk())
                 if not ids:
-                    yield _event("tick", {"now": self._clock()})
+                    yield event("tick", {"now": self._clock()})
 
     def _desk(self) -> Json:
         office, policy = self._office, self._office.queue.policy
@@ -182,6 +112,7 @@ class Service:
             "ids": [item.id for item in office.queue],
             "feed": {"title": office.feed_title, "trouble": office.feed_trouble},
             "node": {"trouble": office.trouble, "policy": policy.name},
+            "signed": policy.is_signed,
             "categories": {key: dict(category) for key, category in policy.categories.items()},
             "wordings": office.queue.wordings(),
         }
@@ -194,6 +125,7 @@ class Service:
             "version": item.version,
             "state": item.state,
             "pending": item.pending.what if item.pending else None,
+            "signing": item.signing.shown() if item.signing else None,
             "waits": item.waits,
             "troubles": _told(item.troubles),
             "nature": seen.nature,
@@ -220,23 +152,23 @@ class Service:
 
     def _deciding(self, act: Act) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
-            name = self._reviewer(request)
+            name = self._door.who(request)
             if name is None:
-                return _refusal(401, "Sign in first.")
-            sent = await _body(request)
+                return refusal(401, "Sign in first.")
+            sent = await body_of(request)
             if isinstance(sent, Response):
                 return sent
             item = self._office.queue.get(request.path_params["id"])
             if item is None:
-                return _refusal(404, "This incident is no longer on the desk.")
+                return refusal(404, "This incident is no longer on the desk.")
             try:
                 return await act(request, item, name, sent)
             except ValueError as error:
-                return _refusal(400, str(error))
+                return refusal(400, str(error))
             except Conflict as conflict:
                 return JSONResponse({"detail": str(conflict), "item": self._view(item)}, 409)
-            except NotAllowed as refusal:
-                return JSONResponse({"troubles": _told(refusal.troubles), "item": self._view(item)}, 422)
+            except NotAllowed as not_allowed:
+                return JSONResponse({"troubles": _told(not_allowed.troubles), "item": self._view(item)}, 422)
 
         return endpoint
 
@@ -257,6 +189,27 @@ class Service:
         self._office.cancel(item, _version(sent), reason, sent.get("confirmed") is True, name, confirm)
         return await self._decided(item)
 
+    async def _ask(self, request: Request, item: Item, name: str, sent: Json) -> Response:
+        del request
+        if sent.get("what") == "cancel":
+            reason = require_text("reason", sent.get("reason"))
+            is_confirmed, confirm = sent.get("confirmed") is True, read_confirm(sent.get("confirm"))
+            asked = await self._office.ask_to_cancel(item, _version(sent), reason, is_confirmed, name, confirm)
+        else:
+            asked = await self._office.ask_to_approve(item, _version(sent), _form(sent), name)
+        return JSONResponse({"signing": asked.shown() if asked else None})
+
+    async def _sign(self, request: Request, item: Item, name: str, sent: Json) -> Response:
+        del request
+        signature = read_signature(sent.get("signature"), name, self._clock())
+        self._office.sign(item, _version(sent), require_text("form", sent.get("form")), signature)
+        return await self._decided(item)
+
+    async def _withdraw(self, request: Request, item: Item, name: str, sent: Json) -> Response:
+        del request
+        self._office.withdraw(item, _version(sent), name)
+        return await self._decided(item)
+
     async def _set_aside(self, request: Request, item: Item, name: str, sent: Json) -> Response:
         self._office.set_aside(item, _version(sent), request.url.path.rpartition("/")[2], name)
         return await self._decided(item)
@@ -269,23 +222,6 @@ class Service:
 
 
 # ---- requests and answers ----------------------------------------------------------------------------------------
-
-
-async def _body(request: Request) -> Json | Response:
-    """The JSON object of a request from the desk's own page (Rule 1), or the refusal."""
-    host = request.headers.get("host", "")
-    if request.headers.get("origin") not in (f"http://{host}", f"https://{host}"):  # letter by letter: nothing to parse
-        return _refusal(403, "This request does not come from the desk's own page.")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MOST_BODY:
-            return _refusal(413, f"A request may have {MOST_BODY >> 10} KiB at most.")
-    try:
-        sent = json.loads(body)
-    except (ValueError, RecursionError):
-        sent = None
-    return sent if isinstance(sent, dict) else _refusal(400, "A JSON object is expected.")
 
 
 def _form(sent: Json) -> Form:
@@ -304,23 +240,3 @@ def _version(sent: Json) -> int:
 
 def _told(troubles: list[Trouble]) -> list[Json]:
     return [{"field": each.field, "text": each.text} | ({"held": each.held} if each.held else {}) for each in troubles]
-
-
-def _refusal(status: int, detail: str) -> Response:
-    return JSONResponse({"detail": detail}, status)
-
-
-def _event(name: str, data: Json) -> str:
-    return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
-
-
-def _cookie(request: Request) -> str:
-    """Cookies know no port: two desks on one machine need two names."""
-    return f"desk_{request.url.port}"
-
-
-def _value_of(cookies: str, name: str) -> str | None:
-    """A cookie's value in a `Cookie` header. Ours has no quotes; the library's reader of quotes takes the square of
-    their length in time."""
-    pairs = (part.strip().partition("=") for part in cookies.split(";"))
-    return next((value for key, _, value in pairs if key == name), None)

@@ -65,6 +65,15 @@ class Policy:
         """How old an incident of this category may be."""
         return int(self.categories[category].get("max_age_s", DEFAULT_MAX_AGE_S) * 1000)
 
+    def approvals(self, category: str, *, of_cancel: bool = False) -> int:
+        """How many reviewers have to sign an alert of this category, or its cancel."""
+        return int(self.categories.get(category, {}).get("cancel_approvals" if of_cancel else "approvals", 0))
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether anything is signed under it."""
+        return any(self.approvals(each) or self.approvals(each, of_cancel=True) for each in self.categories)
+
     def clamp_m(self, category: str, radius_m: float) -> float:
         """The radius, within the category's bounds."""
         limits = self.categories[category]

@@ -32,16 +32,21 @@ _POINTERS = (  # a JSON Pointer's beginning -> the field
 _BOUNDS = re.compile(r"(?<![\d.])([\d.]++) to ([\d.]++) m")
 _READS_LIKE = re.compile(r"reads like ([^(]{1,80}) \(")
 _COVERS = re.compile(r"covers (\d{1,12}(?:\.\d)?) km2")
+_AT_MOST = re.compile(r"must be at most ([a-z]{1,16})\b")
 _SECONDS = re.compile(r"(?<!\d)(\d++) s")
 _SENTENCES = {
     "category-not-alertable": "This category is never alerted.",
     "not-community": "This concerns only one person or household. Alerts are for the community.",
     "stale": "This happened too long ago. Alerts are for what is happening now.",
     "not-yet": "By the record this has not happened yet. Check the feed's clock.",
+    "approvals-needed": "More reviewers have to sign this, each with a key of their own.",
     "not-approved": "It can't be approved for a time before it happened. Check this computer's clock and the feed's.",
     "expiry-out-of-range": "Alerts of this category would end too early for this. Choose one that lasts longer.",
     "shape-not-allowed": "This category takes circles only: a polygon would give an address away.",
     "area-too-complex": "The outline has too many corners to be published. Draw it with fewer.",
+    "not-granted": "This desk may not publish this; another one may.",
+    "outside-jurisdiction": "This is outside of the area for which this desk may publish.",
+    "rate-limited": "This desk has published as often as it may for now.",
     "alert-ended": "The alert has ended: it can't be revised or cancelled any more.",
     "unauthorized": "The desk's token is not accepted. It may have expired; whoever runs the desk has to renew it.",
     "insufficient-scope": "The desk's token may not publish. Whoever runs the desk has to replace it.",
@@ -49,6 +54,14 @@ _SENTENCES = {
     "id-conflict": "An alert with this id exists already, with other content.",
     "revision-conflict": "Somebody has revised this alert elsewhere. Look at the current text and try again.",
     "unknown-alert": "The node doesn't know this alert any more.",
+}
+_NOT_SIGNED = (
+    "What was signed is no longer what would be published. Look at it again, and sign that.",
+    "A signature is not good: its key is not enrolled with the node yet, or it is too old. Sign again.",
+)
+_NOT_GRANTED = {
+    "category": "This desk may not publish alerts of this category.",
+    "severity": "This desk may not publish anything as severe.",
 }
 _RULES = {  # protocol, section 2
     "headline": "The headline needs 1 to 140 characters of plain text.",
@@ -69,9 +82,10 @@ def _troubles(problem: Mapping[str, Any]) -> Iterator[Trouble]:
     slug = str(problem.get("type", "")).removeprefix("/problems/")
     for error in problem.get("errors") or ([problem] if slug else []):
         slug = str(error.get("type", "")).removeprefix("/problems/")
-        field = _field(str(error.get("pointer", "")))
+        pointer = str(error.get("pointer", ""))
+        field = _field(pointer)
         detail = str(error.get("detail") or error.get("title") or slug)
-        yield Trouble(field, _sentence(slug, field, detail), slug, _held(error))
+        yield Trouble(field, _sentence(slug, field, detail, pointer), slug, _held(error))
 
 
 def _held(error: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -88,7 +102,7 @@ def _field(pointer: str) -> str:
     return ""
 
 
-def _sentence(slug: str, field: str, detail: str) -> str:
+def _sentence(slug: str, field: str, detail: str, pointer: str) -> str:
     if slug == "radius-out-of-range" and (bounds := _BOUNDS.search(detail)):
         lower, upper = (f"{float(bound):,.0f}" for bound in bounds.groups())
         if field == "corners":
@@ -100,6 +114,15 @@ def _sentence(slug: str, field: str, detail: str) -> str:
         return f"This reads like {what[1]}. Reword it, or confirm it below."
     if slug == "area-unconfirmed" and (covers := _COVERS.match(detail)):
         return f"This covers {float(covers[1]):,.0f} km². Look at it again; if that is meant, confirm it below."
+    if slug == "not-granted" and field in _NOT_GRANTED:
+        most = _AT_MOST.match(detail) if field == "severity" else None
+        return _NOT_GRANTED[field] + (f" {most[1].capitalize()} is the most." if most else "")
+    if slug == "outside-jurisdiction" and "exchanged" in detail:
+        return f"{_SENTENCES[slug]} With latitude and longitude exchanged it would be inside: look at them again."
+    if slug == "rate-limited" and (wait := _SECONDS.search(detail)):
+        return f"{_SENTENCES[slug]} Try again in {span(int(wait[1]))}; cancels are never held up."
+    if slug == "not-approved" and pointer.startswith("/approval/"):
+        return _NOT_SIGNED[pointer.startswith("/approval/signatures")]
     if slug == "stale" and (age := _SECONDS.search(detail)):
         return f"This happened more than {span(int(age[1]))} ago. Alerts are for what is happening now."
     if slug == "category-not-alertable" and field == "category" and "never" not in detail:

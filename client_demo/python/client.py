@@ -7,6 +7,11 @@ Rule 1  The places, the filter and what is held outlive the connection; each `he
 Rule 2  What happens is reported in order, by calls of `on_change`, never two at once. When the call returns, the alert
         counts as shown and is acknowledged, unless it returned False.
 Rule 3  A token that was refused is not sent again.
+Rule 4  With `verify`, what its proof does not bear out is dropped before anybody sees it: not held, not acknowledged.
+Rule 5  A server of an older release closes a `hello` that says `languages`. Then we come back without them, and say
+        them by `filter` to a server that shows in its `welcome` that it knows them, and in each `hello` after that.
+        So it is with `here`: it is said once a `welcome` had `quals`, by `move`, and in each `hello` after that.
+Rule 6  What a responder has answered outlives the connection, too; `calls` says when it is said (again).
 """
 
 import asyncio
@@ -16,8 +21,9 @@ import inspect
 import json
 import logging
 import random
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -30,12 +36,14 @@ from websockets.exceptions import (
 )
 from websockets.typing import Subprotocol
 
-from .geo import Place
-from .holdings import SHOWN, Change, Holdings
+from .api import retry_after_s
+from .calls import CallChange, CallKind, Calls, State
+from .geo import Place, away_m
+from .holdings import MAX_HOLDING, SHOWN, Change, Holdings
 from .link import PONG_S, ClientError, Link, RequestRefused, first_to_end
-from .publisher import retry_after_s
 from .reconnect import NO_CLOSE_FRAME, After, Backoff, after_close, after_refusal, meaning
 from .times import own_ms, parse_time
+from .verify import Untrusted, Verifier
 from .wire import WIRES, Message, WireName, is_loopback
 
 __all__ = ["Client", "ClientError", "RequestRefused"]
@@ -45,10 +53,16 @@ log = logging.getLogger("client_demo")
 HANDSHAKE_S = 10.0
 HEARTBEAT_S = 25.0  # if a welcome gave none that makes sense
 MAX_HEARTBEAT_S = 3600.0  # a connection that is looked after less often may have been dead for long
+MALFORMED = 4400
+MAX_LANGUAGES = 8
+_TAG = re.compile("[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}")
+HERE_REF = 0  # of the `move` that says `here` behind a welcome; those of a link begin at 1
 RENEW_S = 60.0  # a token is renewed this long before it expires, or at four fifths of its time if that is later
 RENEW_AGAIN_S = 5.0  # when no fresh one could be had
 
 OnChange = Callable[[Change], object]
+OnCall = Callable[[CallChange], object]
+Locate = Callable[[], Place | Awaitable[Place]]
 TokenSource = Callable[[], str | Awaitable[str]]
 
 
@@ -65,7 +79,14 @@ class Client:
     """One subscriber, over as many connections as it takes.
 
     `token` is called before each connection, before the token expires and after the server refused one; it may be
-    a coroutine function. `on_status` gets a line of text whenever the connection comes or goes.
+    a coroutine function. `languages` are tags such as "de-AT", the most wanted first: of an alert that comes in several
+    one is sent. `on_status` gets a line of text whenever the connection comes or goes. With `verify` the stream is a
+    signed one, and `on_untrusted` is told of each alert and cancel that is dropped. Raises ValueError for a language
+    that is no such tag, and for more than 8.
+
+    A responder has a place that is `here`; `on_call` is told what happens to calls, as `on_change` to alerts. `locate`,
+    which may be a coroutine function, is asked where the person is now whenever a call rings, so that it is said at
+    once how near they are.
     """
 
     def __init__(
@@ -77,15 +98,28 @@ class Client:
         wire: WireName = "json",
         categories: Sequence[str] | None = None,
         min_severity: str | None = None,
+        languages: Sequence[str] | None = None,
+        verify: Verifier | None = None,
         on_change: OnChange = log.debug,
+        on_call: OnCall = log.debug,
+        locate: Locate | None = None,
         on_status: Callable[[str], object] = log.info,
+        on_untrusted: Callable[[Untrusted], object] = log.warning,
         draw: Callable[[], float] = random.random,
         pong_s: float = PONG_S,
     ) -> None:
-        self.holdings = Holdings(places)
-        self._url, self._wire, self._token_source = url, WIRES[wire], token
+        self.holdings, self.calls = Holdings(places), Calls()
+        self.quals: tuple[str, ...] = ()  # those of our token that count, as the last `welcome` had them
+        self._url, self._token_source, self._verify = url, token, verify
+        self._wire = WIRES[wire] if verify is None else WIRES[wire].signed()
         self._filter: dict[str, Any] = {"categories": categories, "min_severity": min_severity}
-        self._on_change, self._on_status = on_change, on_status
+        self._filter["languages"] = _tags(languages)
+        self._says_languages = True  # Rule 5
+        self._says_here = False  # Rule 5
+        self._hello_may_be_too_new = False  # it said languages or `here`, and has had no answer yet
+        self._on_call, self._locate = on_call, locate
+        self._rang, self._calls_changed = asyncio.Event(), asyncio.Event()
+        self._on_change, self._on_status, self._on_untrusted = on_change, on_status, on_untrusted
         self._backoff, self._pong_s = Backoff(draw), pong_s
         self._stopping, self._held_changed = asyncio.Event(), asyncio.Event()
         self._welcomed = False
@@ -100,7 +134,7 @@ class Client:
 
     async def run(self) -> None:
         """Stay connected until `stop`. Raises ClientError when coming back makes no sense."""
-        await first_to_end(self._stay_connected(), self._expire(), self._stopping.wait())
+        await first_to_end(self._stay_connected(), self._expire(), self._come_near(), self._stopping.wait())
 
     async def fetch(self) -> None:
         """One short connection: take what there is, acknowledge it, close. Raises ClientError.
@@ -130,17 +164,51 @@ class Client:
     async def move(self, places: Sequence[Place]) -> None:
         """Be somewhere else: at once for what is held; on return the server knows, or the next `hello` says it."""
         self._report(self.holdings.expire(own_ms()) + self.holdings.move(places))
-        await self._ask({"type": "move", "places": [place.to_map() for place in places]})
+        await self._ask({"type": "move", "places": self._said_places()})
 
     async def filter(self, **fields: Any) -> None:
-        """Change `categories` and/or `min_severity`: None clears, what is left out stays."""
+        """Change `categories`, `min_severity`, `languages`, or some of them: None clears, what is left out stays."""
+        if "languages" in fields:
+            fields["languages"] = _tags(fields["languages"])
         self._filter |= fields
-        await self._ask({"type": "filter", **fields})
+        if not self._says_languages:
+            fields.pop("languages", None)
+        if fields:
+            await self._ask({"type": "filter", **fields})
 
     def ack(self, alert_id: str, revision: int) -> None:
         """Say that the person has been shown this revision (for an `on_change` that returned False)."""
         if self._link is not None:
             self._link.say_later({"type": "ack", "id": alert_id, "revision": revision})
+
+    def accept(self, call_id: str, eta_s: int | None = None) -> None:
+        """I am going, and there in `eta_s` seconds: `on_call` is told the `task`, or of a `standdown`.
+
+        Said again until it is answered. Raises ValueError for an `eta_s` that is not 0 to 7,200, and what is no id.
+        """
+        self.calls.accept(call_id, eta_s, own_ms())
+        self._wake_for_calls()
+
+    def decline(self, call_id: str) -> None:
+        """I am not going, or no longer: then the seat is free again. The call is not told any more."""
+        self.calls.decline(call_id, own_ms())
+        self._wake_for_calls()
+
+    def report(self, call_id: str, state: State) -> None:
+        """Tell the dispatcher: `aed` (I have one) or `arrived`. Raises ValueError for who has no task there."""
+        self.calls.report(call_id, state, own_ms())
+        self._wake_for_calls()
+
+    def away_m(self, call: Mapping[str, Any]) -> float | None:
+        """From here, else from our nearest place, to the middle of `near`, in metres; None where that means nothing.
+
+        `near` is a circle: whoever needs help is within its `radius_m` of there, and exactly where is in the task.
+        """
+        places = [place for place in self.holdings.places if place.here] or self.holdings.places
+        try:
+            return away_m([call["near"]], places)
+        except (KeyError, TypeError, ValueError):
+            return None
 
     # ---- one connection after the other --------------------------------------------------------------------
 
@@ -205,20 +273,58 @@ class Client:
 
     async def _converse(self, link: Link) -> None:
         welcome = await link.greet(self._hello())
+        self._hello_may_be_too_new = False
         self._welcomed = True
         self._backoff.welcomed(*_window_ms(welcome))
         self._set_clock(welcome)
+        self._offer_languages(link, welcome)
+        said_more = self._offer_here(link, welcome)
+        self.calls.connected(own_ms())
         live = _live(welcome)
         self._on_status(f"connected, {live} to catch up on")
-        self._expect(live)
-        await first_to_end(link.talk(_heartbeat_s(welcome)), self._renew_token(link, _expiry_ms(welcome)))
+        self._expect(live + said_more)  # the `ok` will tell what follows it
+        await first_to_end(
+            link.talk(_heartbeat_s(welcome)), self._renew_token(link, _expiry_ms(welcome)), self._answer_calls(link)
+        )
+
+    def _offer_languages(self, link: Link, welcome: Message) -> None:
+        """Say the languages that the `hello` has left out to a server that turns out to know them (Rule 5)."""
+        if not self._says_languages and isinstance(welcome.get("languages"), list):
+            self._says_languages = True
+            if self._filter["languages"] is not None:
+                link.say({"type": "filter", "languages": self._filter["languages"]})
+
+    def _offer_here(self, link: Link, welcome: Message) -> bool:
+        """Say `here` to a server that knows us for a responder, if the `hello` has not (Rule 5); whether it did."""
+        said = self._says_here
+        self.quals = _quals(welcome)
+        self._says_here = bool(self.quals)
+        says_now = self._says_here and not said and any(place.here for place in self.holdings.places)
+        if says_now:
+            link.say({"type": "move", "places": self._said_places(), "ref": HERE_REF})
+        return says_now
+
+    def _said_places(self) -> list[Message]:
+        places = self.holdings.places
+        return [(place if self._says_here else replace(place, here=False)).to_map() for place in places]
+
+    def _holding(self) -> dict[str, int]:
+        """What we go on showing: calls first (protocol, RU3)."""
+        self._report_calls(self._expired_calls())
+        calls = self.calls.holding(MAX_HOLDING)
+        alerts, dropped = self.holdings.holding(own_ms(), MAX_HOLDING - len(calls))
+        self._report(dropped)
+        return {**calls, **alerts}
 
     def _hello(self) -> Message:
-        holding, dropped = self.holdings.holding(own_ms())
-        self._report(dropped)
-        hello: Message = {"type": "hello", "places": [place.to_map() for place in self.holdings.places]}
+        holding, places = self._holding(), self._said_places()
+        hello: Message = {"type": "hello", "places": places}
         optional = {"token": self._token, "holding": holding or None, **self._filter}
-        return hello | {key: value for key, value in optional.items() if value is not None}
+        if not self._says_languages:
+            del optional["languages"]
+        hello |= {key: value for key, value in optional.items() if value is not None}
+        self._hello_may_be_too_new = "languages" in hello or any("here" in place for place in places)
+        return hello
 
     def _refused(self, refusal: InvalidStatus) -> Ending:
         answer = refusal.response
@@ -229,6 +335,9 @@ class Client:
     def _closed(self, closed: ConnectionClosed) -> Ending:
         code = closed.rcvd.code if closed.rcvd is not None else NO_CLOSE_FRAME
         after = after_close(code)
+        if code == MALFORMED and self._hello_may_be_too_new:
+            self._says_languages = self._says_here = False
+            return Ending(After.AT_ONCE, "the server may be of an older release")
         if after is After.NEW_TOKEN:
             self._refused_token = self._token
         return Ending(after, f"{meaning(code)} ({code})")
@@ -243,9 +352,14 @@ class Client:
             self._is_caught_up.set()
 
     def _take(self, message: Message) -> None:
-        self._handle(message)
-        if self._behind and message["type"] in ("alert", "cancel"):
+        try:
+            self._handle(message if self._verify is None else self._verify.read(message))
+        except Untrusted as untrusted:
+            self._on_untrusted(untrusted)
+        if self._behind and message["type"] in ("alert", "cancel", "call", "task", "standdown"):
             self._expect(self._behind - 1)
+        elif self._behind and message["type"] in ("ok", "error") and message.get("ref") == HERE_REF:
+            self._expect(self._behind - 1 + _live(message))
 
     def _handle(self, message: Message) -> None:
         match message["type"]:
@@ -256,6 +370,12 @@ class Client:
                     self._ask_the_time()
             case "cancel":
                 self._report(self._changes(self.holdings.take_cancel, message))
+            case "call":
+                self._report_calls(self._changes(self.calls.take_call, message.get("call"), *self._clocks()))
+            case "task":
+                self._report_calls(self._changes(self.calls.take_task, message, *self._clocks()))
+            case "standdown":
+                self._report_calls(self._changes(self.calls.take_standdown, message))
             case "pong":
                 self._set_clock(message)
             case "error":
@@ -264,7 +384,7 @@ class Client:
                 log.debug("ignoring a message of type %s", unknown)
 
     @staticmethod
-    def _changes(take: Callable[..., list[Change]], *arguments: object) -> list[Change]:
+    def _changes(take: Callable[..., list[Any]], *arguments: object) -> list[Any]:
         try:
             return take(*arguments)
         except (KeyError, TypeError, ValueError) as error:
@@ -279,6 +399,12 @@ class Client:
             return
         self.holdings.set_clock(now, own_ms())
         self._report(self.holdings.expire(own_ms()))
+        self._report_calls(self._expired_calls())
+
+    def _clocks(self) -> tuple[int, int]:
+        """Our own clock and the server's, in ms."""
+        now = own_ms()
+        return now, self.holdings.server_ms(now)
 
     def _ask_the_time(self) -> None:
         """What has come is over by the server's clock: is that still what the clock says?"""
@@ -292,21 +418,57 @@ class Client:
             if self._on_change(change) is not False and change.kind in SHOWN:
                 self.ack(change.alert["id"], change.alert["revision"])
 
+    def _expired_calls(self) -> list[CallChange]:
+        return self.calls.expire(*self._clocks())
+
+    def _report_calls(self, changes: Iterable[CallChange]) -> None:
+        self._wake_for_calls()
+        for change in changes:
+            if change.kind is CallKind.CALL:
+                self._rang.set()
+            if self._on_call(change) is not False and change.kind is CallKind.CALL and change.call is not None:
+                self.ack(change.id, change.call["revision"])
+
+    def _wake_for_calls(self) -> None:
+        self._held_changed.set()
+        self._calls_changed.set()
+
     async def _expire(self) -> None:
         """Drop what ends when it ends, connected or not."""
         while True:
             self._held_changed.clear()
-            expiry = self.holdings.next_expiry()
-            # A minute at most: the loop's clock may stop while the machine sleeps, `own_ms` does not.
-            delay_s = None if expiry is None else min(60.0, max(0.0, (expiry - own_ms()) / 1000))
-            # Not `wait_for`: in Python 3.11 it loses a cancellation that comes together with the event.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(delay_s):
-                    await self._held_changed.wait()
+            expiries = (self.holdings.next_expiry(), self.calls.next_expiry(self.holdings.server_ms(0)))
+            await _set_or_due(self._held_changed, min((at for at in expiries if at is not None), default=None))
             if changes := self.holdings.expire(own_ms()):
                 self._report(changes)
+            if ended := self._expired_calls():
+                self._report_calls(ended)
 
     # ---- what goes out -------------------------------------------------------------------------------------
+
+    async def _answer_calls(self, link: Link) -> None:
+        """Say what a responder answers, and say it again, as `calls` has it."""
+        while True:
+            self._calls_changed.clear()
+            for message in self.calls.due(own_ms()):
+                link.say(message)
+            await _set_or_due(self._calls_changed, self.calls.next_due())
+
+    async def _come_near(self) -> None:
+        """When it rings, say where we are now (protocol, RU1)."""
+        while True:
+            await self._rang.wait()
+            self._rang.clear()
+            if self._locate is None:
+                continue
+            try:
+                answer = self._locate()
+                here = await answer if inspect.isawaitable(answer) else answer
+                rest = [place for place in self.holdings.places if not place.here]
+                if len(rest) < len(self.holdings.places):  # still on duty
+                    await self.move([replace(here, here=True), *rest])
+            except Exception as error:
+                log.warning("where we are now could not be said: %s", type(error).__name__)
 
     async def _ask(self, message: Message) -> None:
         if self._link is not None:  # else the next `hello` says it: Rule 1
@@ -348,12 +510,36 @@ class Client:
         return max(0.0, left_s - RENEW_S, left_s * 0.8)
 
 
+async def _set_or_due(event: asyncio.Event, due_ms: int | None) -> None:
+    """Wait for the event, or until this moment of our own clock."""
+    # A minute at most: the loop's clock may stop while the machine sleeps, `own_ms` does not.
+    delay_s = None if due_ms is None else min(60.0, max(0.0, (due_ms - own_ms()) / 1000))
+    # Not `wait_for`: in Python 3.11 it loses a cancellation that comes together with the event.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(delay_s):
+            await event.wait()
+
+
+def _tags(languages: Sequence[str] | None) -> list[str] | None:
+    """The languages, if the server takes them: one that it does not take would end every `hello`."""
+    if languages is None:
+        return None
+    if isinstance(languages, str) or len(languages) > MAX_LANGUAGES or not all(map(_TAG.fullmatch, languages)):
+        raise ValueError(f'languages: at most {MAX_LANGUAGES} tags such as "en" or "de-AT" are needed')
+    return list(languages)
+
+
 # ---- what a welcome says: what makes no sense in it counts as not said ------------------------------------------
 
 
 def _window_ms(welcome: Message) -> tuple[object, object]:
     retry = welcome.get("retry")
     return (retry.get("min_ms"), retry.get("max_ms")) if isinstance(retry, Mapping) else (None, None)
+
+
+def _quals(welcome: Message) -> tuple[str, ...]:
+    said = welcome.get("quals")
+    return tuple(each for each in said if isinstance(each, str)) if isinstance(said, list) else ()
 
 
 def _live(welcome: Message) -> int:

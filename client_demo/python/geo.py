@@ -47,22 +47,33 @@ def along(a_lat: float, a_lng: float, b_lat: float, b_lng: float, share: float) 
     return degrees(atan2(z, hypot(x, y))), degrees(atan2(y, x))
 
 
+def cell_reach_m(cell: str) -> float:
+    """From the centre of an H3 cell to the farthest point of its boundary: of an edge that is one of its ends."""
+    centre = h3.cell_to_latlng(cell)
+    return max(distance_m(*centre, *corner) for corner in h3.cell_to_boundary(cell))
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a subscriber is, or cares about: a point with a reach in metres."""
+    """Where a subscriber is, or cares about: a point with a reach in metres.
+
+    `here`: the person is there now. Who has a qualification is on duty with such a place (docs/calls.md), and off duty
+    without one.
+    """
 
     lat: float
     lng: float
     reach_m: float = 0.0
     cell: str | None = None
+    here: bool = False
 
     @classmethod
-    def at(cls, lat: float, lng: float, accuracy_m: float = 0.0) -> "Place":
+    def at(cls, lat: float, lng: float, accuracy_m: float = 0.0, *, here: bool = False) -> "Place":
         """A point; a fix worse than 2,000 m counts as 2,000 m (protocol, "Messages")."""
-        return cls(lat, lng, min(max(accuracy_m, 0.0), MAX_ACCURACY_M))
+        return cls(lat, lng, min(max(accuracy_m, 0.0), MAX_ACCURACY_M), here=here)
 
     @classmethod
-    def in_cell(cls, cell: str) -> "Place":
+    def in_cell(cls, cell: str, *, here: bool = False) -> "Place":
         """Somewhere in an H3 cell: its centre, with the greatest distance from there to its boundary as reach.
 
         Raises ValueError for what is no H3 cell of resolution 7 to 15.
@@ -70,23 +81,23 @@ class Place:
         if not h3.is_valid_cell(cell) or not 7 <= h3.get_resolution(cell) <= 15:
             raise ValueError(f"not an H3 cell of resolution 7 to 15: {cell}")
         lat, lng = h3.cell_to_latlng(cell)
-        # The farthest point of an edge, seen from inside, is one of its ends.
-        reach_m = max(distance_m(lat, lng, *corner) for corner in h3.cell_to_boundary(cell))
-        return cls(lat, lng, reach_m, cell.lower())
+        return cls(lat, lng, cell_reach_m(cell), cell.lower(), here)
 
     @classmethod
     def from_map(cls, place: Mapping[str, Any]) -> "Place":
         """The place of a message."""
+        here = place.get("here", False)
         if "cell" in place:
-            return cls.in_cell(place["cell"])
-        return cls.at(place["lat"], place["lng"], place.get("accuracy_m", 0.0))
+            return cls.in_cell(place["cell"], here=here)
+        return cls.at(place["lat"], place["lng"], place.get("accuracy_m", 0.0), here=here)
 
     def to_map(self) -> dict[str, Any]:
         """The place as a message carries it: a cell goes without its coordinates."""
+        here = {"here": True} if self.here else {}
         if self.cell is not None:
-            return {"cell": self.cell}
+            return {"cell": self.cell, **here}
         point: dict[str, Any] = {"lat": self.lat, "lng": self.lng}
-        return {**point, "accuracy_m": self.reach_m} if self.reach_m else point
+        return {**point, **({"accuracy_m": self.reach_m} if self.reach_m else {}), **here}
 
 
 def margin_m(shape: Shape, place: Place) -> float:

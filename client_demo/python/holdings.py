@@ -125,6 +125,11 @@ class Holdings:
     def __len__(self) -> int:
         return sum(not held.over for held in self._held.values())
 
+    def get(self, alert_id: str) -> Alert | None:
+        """The revision that is held of this alert, be it over by the server's clock or not."""
+        held = self._held.get(alert_id)
+        return None if held is None else held.alert
+
     @property
     def kept(self) -> int:
         """How many are over by the server's clock, and may be live all the same (Rule 2)."""
@@ -215,16 +220,17 @@ class Holdings:
         judged = [(held, held.judge(self._places, revised=False)) for held in self._held.values()]
         return [held.change(kind) for held, kind in judged if kind is not None]
 
-    def holding(self, own_ms: int) -> tuple[dict[str, int], list[Change]]:
+    def holding(self, own_ms: int, room: int = MAX_HOLDING) -> tuple[dict[str, int], list[Change]]:
         """`holding` for a `hello`, id -> revision, and what had to be dropped for it (Rules 2 and 5).
 
+        `room` is how many there may be: calls come before alerts.
         What we are no longer inside of is listed too: its cancel, or a revision that brings it back, is for us. So is
         what only the server's clock has ended: what lives again may have been cancelled meanwhile.
         """
         changes = self.expire(own_ms)
         latest_first = self._latest_end_first(self._held)
-        changes += self._drop(latest_first[MAX_HOLDING:], Kind.DROPPED)
-        return {key: self._held[key].revision for key in latest_first[:MAX_HOLDING]}, changes
+        changes += self._drop(latest_first[room:], Kind.DROPPED)
+        return {key: self._held[key].revision for key in latest_first[:room]}, changes
 
     # ---- from one run to the next ----------------------------------------------------------------------------
 

@@ -1,114 +1,36 @@
-"""The review desk's side of the protocol: publish, revise, cancel, get and list alerts over HTTP.
+"""The review desk's side of the protocol: publish, revise, cancel, get and list alerts over HTTP."""
 
-Rule 1  After 503, 500 or no answer the outcome is unknown: the same bytes are sent again until there is an answer. The
-        server takes a repeated request as one (protocol, "Durable").
-Rule 2  What is refused is not tried again; the refusal says every broken rule in plain words.
-"""
-
-import asyncio
-import json
-import random
-import time
-from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from types import TracebackType
+from collections.abc import Mapping
 from typing import Any, cast
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import httpx
 
-from .wire import is_loopback
+from .api import (
+    MAX_RETRY_AFTER_S,
+    Answer,
+    ApiClient,
+    PublishError,
+    Refused,
+    Unanswered,
+    in_path,
+    json_of,
+    retry_after_s,
+)
 
-ANSWER_S = 10.0
-MAX_RETRY_AFTER_S = 3600.0
-FIRST_WAIT_S, LAST_WAIT_S = 0.25, 8.0
-SENT_AGAIN = {408, 429, 500, 502, 503, 504}  # 502 and 504 are a proxy's way to say "no answer"
-
-Answer = dict[str, Any]
-
-
-class PublishError(Exception):
-    """The server could not be reached, or refused. The text is one line for a person."""
-
-
-class Unanswered(PublishError):  # noqa: N818 (an outcome)
-    """No answer in all the time that there was; the request may have been carried out."""
-
-
-class Refused(PublishError):  # noqa: N818 (an answer)
-    """The server refused: `status`, the problem document, and `lines`, one for each broken rule."""
-
-    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
-        self.status, self.problem = status, problem
-        self.lines = list(_in_words(status, problem))
-        super().__init__("; ".join(self.lines))
-
-    @property
-    def slug(self) -> str:
-        """The kind of problem, such as `stale`."""
-        return str(self.problem.get("type", "")).removeprefix("/problems/")
+__all__ = [
+    "MAX_RETRY_AFTER_S",
+    "Answer",
+    "PublishError",
+    "Publisher",
+    "Refused",
+    "Unanswered",
+    "retry_after_s",
+]
 
 
-def _in_words(status: int, problem: Mapping[str, Any]) -> list[str]:
-    errors = problem.get("errors")
-    if not errors:
-        title, detail = problem.get("title", f"status {status}"), problem.get("detail")
-        return [f"{title}: {detail}" if detail else str(title)]
-    return [f"{error.get('pointer') or 'the alert'}: {error.get('detail') or error.get('type')}" for error in errors]
-
-
-def retry_after_s(value: str | None) -> float:
-    """`Retry-After` (RFC 9110, 10.2.3), a number of seconds or a date, as seconds from now; 0 when there is none.
-
-    Never more than MAX_RETRY_AFTER_S: a slip of the server's must not keep a client away for good.
-    """
-    if value is None:
-        return 0.0
-    if value.strip().isdecimal():
-        return min(float(value), MAX_RETRY_AFTER_S)
-    try:
-        moment = parsedate_to_datetime(value)
-        left_s = (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-    except (ValueError, OverflowError):
-        return 0.0
-    return min(max(0.0, left_s), MAX_RETRY_AFTER_S)
-
-
-class Publisher:
-    """A connection to the api listener; use as an async context manager.
-
-    `patience_s` is how long a request is repeated before Unanswered is raised.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        token: str,
-        *,
-        patience_s: float = 60.0,
-        transport: httpx.AsyncBaseTransport | None = None,
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._url, self._patience_s, self._sleep, self._clock = url, patience_s, sleep, clock
-        self._http = httpx.AsyncClient(
-            base_url=url,
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=ANSWER_S,
-            transport=transport,
-            trust_env=not is_loopback(url),
-        )
-
-    async def __aenter__(self) -> "Publisher":
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._http.aclose()
-
-    # ---- the calls of the protocol's section 4 -------------------------------------------------------------
+class Publisher(ApiClient):
+    """A connection to the api listener for a token with alerts:publish; use it as an async context manager."""
 
     async def publish(self, alert: Mapping[str, Any], *, dry_run: bool = False) -> Answer:
         """Publish revision 1, or with `dry_run` only hear what would be answered."""
@@ -116,16 +38,17 @@ class Publisher:
 
     async def revise(self, alert: Mapping[str, Any], *, dry_run: bool = False) -> Answer:
         """Publish the next revision, the whole alert with its `id` and `revision`; `dry_run` as for `publish`."""
-        path = f"/v1/alerts/{_in_path(alert['id'])}/revisions"
+        path = f"/v1/alerts/{in_path(alert['id'])}/revisions"
         return await self._call("POST", path + ("?dry_run=true" if dry_run else ""), alert)
 
-    async def cancel(self, alert_id: str, cancel: Mapping[str, Any]) -> Answer:
-        """Cancel: `revision` (the next number), `reason` and `approval`."""
-        return await self._call("POST", f"/v1/alerts/{_in_path(alert_id)}/cancel", cancel)
+    async def cancel(self, alert_id: str, cancel: Mapping[str, Any], *, dry_run: bool = False) -> Answer:
+        """Cancel: `revision` (the next number), `reason` and `approval`; `dry_run` as for `publish`."""
+        path = f"/v1/alerts/{in_path(alert_id)}/cancel"
+        return await self._call("POST", path + ("?dry_run=true" if dry_run else ""), cancel)
 
     async def get(self, alert_id: str) -> Answer:
         """State, alert and, of one's own, delivery counts: rounded without alerts:audit."""
-        return await self._call("GET", f"/v1/alerts/{_in_path(alert_id)}")
+        return await self._call("GET", f"/v1/alerts/{in_path(alert_id)}")
 
     async def live(self) -> list[Answer]:
         """All live alerts, from however many pages; of one that was revised meanwhile, the newest revision."""
@@ -133,70 +56,14 @@ class Publisher:
         path: str | None = "/v1/alerts"
         while path is not None:
             response = await self._answer("GET", path)
-            for alert in _json(response)["alerts"]:
+            for alert in json_of(response)["alerts"]:
                 newest = max(found.pop(alert["id"], alert), alert, key=lambda each: cast(int, each["revision"]))
                 found[alert["id"]] = newest
             path = _next_page(response)
         return list(found.values())
-
-    async def policy(self) -> Answer:
-        """The policy in force."""
-        return await self._call("GET", "/v1/policy")
-
-    # ---- one request, as often as it takes -----------------------------------------------------------------
-
-    async def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Answer:
-        return _json(await self._answer(method, path, body))
-
-    async def _answer(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
-        content = None if body is None else json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
-        headers = {} if content is None else {"Content-Type": "application/json"}
-        give_up_at = self._clock() + self._patience_s
-        wait_s = FIRST_WAIT_S
-        while True:
-            request = self._http.build_request(method, path, content=content, headers=headers)
-            answer, trouble, at_least_s = await self._try(request)
-            if answer is not None:
-                return answer
-            pause_s = max(at_least_s, wait_s * random.uniform(0.5, 1.0))
-            if self._clock() + pause_s > give_up_at:
-                raise Unanswered(f"{self._url} gave no answer: {trouble}")
-            await self._sleep(pause_s)
-            wait_s = min(LAST_WAIT_S, 2 * wait_s)
-
-    async def _try(self, request: httpx.Request) -> tuple[httpx.Response | None, str, float]:
-        """The answer, or None with the trouble in words and the `Retry-After` in seconds. Raises Refused."""
-        try:
-            response = await self._http.send(request)
-        except httpx.TransportError as error:
-            return None, str(error) or type(error).__name__, 0.0
-        if response.status_code in SENT_AGAIN:
-            return None, str(Refused(response.status_code, _json(response))), _wait(response)
-        if not response.is_success:
-            raise Refused(response.status_code, _json(response))
-        return response, "", 0.0
 
 
 def _next_page(response: httpx.Response) -> str | None:
     """The query of `Link: <…>; rel="next"` (RFC 8288): no answer can send the token to another host."""
     link = response.links.get("next", {}).get("url")
     return None if link is None else "/v1/alerts?" + urlsplit(link).query
-
-
-def _wait(response: httpx.Response) -> float:
-    return retry_after_s(response.headers.get("Retry-After"))
-
-
-def _in_path(alert_id: str) -> str:
-    return quote(alert_id, safe="")
-
-
-def _json(response: httpx.Response) -> Answer:
-    """The body as a map; of anything else (a proxy's page) only the status is kept."""
-    try:
-        body = response.json()
-    except ValueError:
-        body = None
-    if isinstance(body, dict):
-        return body
-    return {"title": f"status {response.status_code} {response.reason_phrase}, without a problem document"}

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
@@ -20,6 +20,10 @@ class Wire:
     subprotocol: str
     encode: Callable[[Mapping[str, Any]], str | bytes]
     decode: Callable[[str | bytes], Message]
+
+    def signed(self) -> "Wire":
+        """The same format, with what reviewers have signed (protocol, F9)."""
+        return replace(self, subprotocol=f"{self.subprotocol}.signed")
 
 
 def _json_text(message: Mapping[str, Any]) -> str:

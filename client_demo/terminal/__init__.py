@@ -2,6 +2,10 @@
 
 cli            the group itself, and the commands `map` and `demo`
 listen         listen, walk
+respond        respond
+pager          pager
+dispatch       dispatch
+call           call open, revise, end, show, list
 publish        publish, revise, cancel, desk
 review         review
 conformance    conformance

@@ -1,4 +1,4 @@
-"""`python -m client_demo`: listen, walk, publish, revise, cancel, desk, review, feed-check, map, demo, conformance."""
+"""`python -m client_demo`: the group of its commands, and `map` and `demo`."""
 
 import asyncio
 import signal
@@ -14,11 +14,15 @@ from client_demo.demo.show import SUBSCRIBERS, DemoError, Programme, run_demo
 from client_demo.python.link import ClientError
 from client_demo.web.server import missing
 
+from .call import call
 from .command import STREAM_URL, WRONG_INPUT, Command, Number, api_options, bind_option, fail, run, stopped
 from .conformance import conformance
+from .dispatch import dispatch
 from .feed_check import feed_check
 from .listen import listen, walk
+from .pager import pager
 from .publish import cancel, desk, publish, revise
+from .respond import respond
 from .review import review
 
 
@@ -38,7 +42,10 @@ def _end(*_: object) -> None:
     signal.raise_signal(signal.SIGINT)
 
 
-for command in (listen, walk, publish, revise, cancel, desk, review, feed_check, conformance):
+for command in (
+    *(listen, walk, respond, pager, publish, revise, cancel, call, dispatch),
+    *(desk, review, feed_check, conformance),
+):
     main.add_command(command)
 
 
@@ -82,6 +89,13 @@ def with_map_options(command: Command) -> Command:
     show_envvar=True,
     help="A token with alerts:receive, where one is needed; the page gets it, and so does whoever opens the page.",
 )
+@click.option(
+    "--push",
+    "push_url",
+    envvar="GEOCAST_PUSH_URL",
+    show_envvar=True,
+    help="A `geocast push`: then the page can be told when it is closed. Needs --page-token.",
+)
 @with_map_options
 @bind_option
 def show_map(
@@ -91,20 +105,25 @@ def show_map(
     lat: float | None,
     lng: float | None,
     page_token: str | None,
+    push_url: str | None,
     map_port: int,
     map_style: str | None,
     bind: str,
 ) -> None:
     """Serve a live map of a node on this machine, until Ctrl-C.
 
-    The node must allow the page's origin: `--origins http://127.0.0.1:8780`, or `--dev`.
+    The node must allow the page's origin: `--origins http://127.0.0.1:8780`, or `--dev`. So must `geocast push`.
     """
+    if push_url is not None and page_token is None:
+        raise click.UsageError("--push goes with --page-token: `geocast push` takes nobody without a token")
     place = None if lat is None or lng is None else (lat, lng)
     if lacks := missing(FILES):
         fail(f"there is no {lacks}: `make demo` gets it where npm can be reached")
 
+    view = View(url, page_token, place, map_style, None if push_url is None else f"{push_url.rstrip('/')}/v1")
+
     async def work() -> None:
-        async with live_map(api, token, View(url, page_token, place, map_style), map_port, bind) as shown:
+        async with live_map(api, token, view, map_port, bind) as shown:
             click.echo(f"map: {shown.url}")
             await asyncio.Event().wait()
 

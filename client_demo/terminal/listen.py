@@ -12,9 +12,10 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
+from urllib.parse import urlsplit
 
 import click
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -24,13 +25,17 @@ from client_demo.python.client import Client
 from client_demo.python.geo import Place, along, away_m, distance_m
 from client_demo.python.holdings import Alert, Change, Holdings, Kind
 from client_demo.python.link import ClientError, first_to_end
+from client_demo.python.notices import Notices
 from client_demo.python.times import own_ms, parse_time, wall_ms
+from client_demo.python.verify import MAX_APPROVALS, Untrusted, Verifier
 from client_demo.python.wire import WireName
 
-from .command import SEVERITIES, STREAM_URL, Command, Number, fail, run
+from .command import SEVERITIES, STREAM_URL, WRONG_INPUT, Command, Number, fail, run
 
 TOKEN_COMMAND_S = 30
 REFRESHES_PER_S = 2
+PUSH_PORT = 8791
+PINNED = ("reviewers", "audience", "approvals", "cancel_approvals")
 ONCE_S = 20.0  # what an operating system gives an app in the background, more or less
 
 TokenSource = Callable[[], str] | None
@@ -49,6 +54,26 @@ def change_line(change: Change, holdings: Holdings, now_ms: int) -> Text:
     line.append(alert_line(alert), style="" if ended else styled(alert["severity"]))
     line.append(plain(f" ({change.reason})") if change.reason else "")
     return line.append(f"  [{'; '.join(rest)}]", style="dim")
+
+
+def details(alert: Alert) -> Text:
+    """What stands below the line of an official warning: what to do, and where more is to be read (C9)."""
+    found = Text()
+    if instruction := alert.get("instruction"):
+        found.append(f"\n{' ':15}{plain(' '.join(str(instruction).split()))}")
+    if host := host_of(alert.get("web")):
+        found.append(f"\n{' ':15}more at {plain(host)}", style="dim")
+    return found
+
+
+def host_of(url: object) -> str | None:
+    """The host's name in an http or https URL, as it is asked for (no letters of other scripts); else None."""
+    try:
+        parts = urlsplit(url if isinstance(url, str) else "")
+        host = (parts.hostname or "").encode("idna").decode()
+    except ValueError:
+        return None
+    return host if host and parts.scheme in ("http", "https") else None
 
 
 def held_table(holdings: Holdings, status: str, now_ms: int) -> Table:
@@ -77,8 +102,11 @@ def _left(alert: Alert, holdings: Holdings, now_ms: int) -> str:
 class Screen:
     """A table that is kept up to date in a terminal; lines in a pipe."""
 
+    is_wiped = False  # whether the table is gone when it ends
+
     def __init__(self, console: Console) -> None:
         self._console, self._status = console, ""
+        self._live: Live | None = None
         self._holdings = Holdings()
 
     @contextlib.contextmanager
@@ -88,15 +116,36 @@ class Screen:
         if not self._console.is_terminal:
             yield
             return
-        with Live(console=self._console, get_renderable=self._table, refresh_per_second=REFRESHES_PER_S):
+        with Live(
+            console=self._console,
+            get_renderable=self._table,
+            refresh_per_second=REFRESHES_PER_S,
+            transient=self.is_wiped,
+        ) as self._live:
             yield
 
-    def _table(self) -> Table:
+    def redraw(self) -> None:
+        """Draw the table as it is now: a line that is printed brings back the one of a moment ago."""
+        if self._live is not None:
+            self._live.refresh()
+
+    def _table(self) -> RenderableType:
         return held_table(self._holdings, self._status, own_ms())
 
     def change(self, change: Change) -> None:
         """Something happened to an alert."""
-        self._console.print(change_line(change, self._holdings, own_ms()), soft_wrap=True)
+        line = change_line(change, self._holdings, own_ms())
+        if change.kind in (Kind.NEW, Kind.UPDATED):
+            line.append(details(change.alert))
+        self._console.print(line, soft_wrap=True)
+
+    def line(self, line: Text) -> None:
+        """Print a line."""
+        self._console.print(line, soft_wrap=True)
+
+    def untrusted(self, dropped: Untrusted) -> None:
+        """Something was dropped, which nobody whose word counts here has signed."""
+        self._console.print(Text(plain(str(dropped)), style="bold red"), soft_wrap=True)
 
     def status(self, line: str) -> None:
         """Something happened to the connection, or to whoever walks."""
@@ -144,25 +193,81 @@ def stream_options(command: Command) -> Command:
             show_envvar=True,
             help="Nothing less than this.",
         ),
+        click.option(
+            "--language",
+            "languages",
+            multiple=True,
+            envvar="GEOCAST_LANGUAGE",
+            show_envvar=True,
+            help="Of alerts that come in several, such as de-AT. May be repeated, the most wanted first.",
+        ),
+        click.option(
+            "--reviewers",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="A JWKS of reviewers. Show only what they have signed, whatever a node says.",
+        ),
+        click.option(
+            "--audience",
+            help="With --reviewers: the name of the deployment, as its policy has it.",
+        ),
+        click.option(
+            "--approvals",
+            type=click.IntRange(1, MAX_APPROVALS),
+            help="With --reviewers: how many of them must have signed an alert.",
+        ),
+        click.option(
+            "--cancel-approvals",
+            type=click.IntRange(0, MAX_APPROVALS),
+            default=1,
+            help="The same for a cancel.",
+        ),
     ]
     for option in reversed(options):
         command = option(command)
     return command
 
 
-def _client(screen: Screen, places: Sequence[Place], options: dict[str, Any]) -> Client:
-    """A client by the options of `stream_options`."""
+def make_client(screen: Screen, places: Sequence[Place], options: dict[str, Any], **more: Any) -> Client:
+    """A client by the options of `stream_options`, and by `more`."""
     source = _token_source(options.pop("token"), options.pop("token_command"))
-    categories = options.pop("categories") or None
-    return Client(
-        options.pop("url"),
-        places,
-        token=source,
-        categories=categories,
-        on_change=screen.change,
-        on_status=screen.status,
-        **options,
-    )
+    pinned = [options.pop(name) for name in PINNED]
+    categories, languages = options.pop("categories") or None, options.pop("languages") or None
+    verify = _verifier(*pinned)
+    try:
+        return Client(
+            options.pop("url"),
+            places,
+            token=source,
+            on_change=screen.change,
+            on_status=screen.status,
+            on_untrusted=screen.untrusted,
+            verify=verify,
+            categories=categories,
+            languages=languages,
+            **options,
+            **more,
+        )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _verifier(
+    reviewers: Path | None, audience: str | None, approvals: int | None, cancel_approvals: int
+) -> Verifier | None:
+    """What is pinned, if anything is. Ends the program where it can't work."""
+    if reviewers is None:
+        if audience is not None or approvals is not None:
+            raise click.UsageError("--audience and --approvals go with --reviewers")
+        return None
+    if audience is None or approvals is None:
+        raise click.UsageError("--reviewers goes with --audience and --approvals")
+    try:
+        keys = json.loads(reviewers.read_text(encoding="utf-8"))
+        return Verifier(keys, audience, approvals=approvals, cancel_approvals=cancel_approvals)
+    except (OSError, ValueError):
+        fail(f"{reviewers} can't be used: it is no JWKS", WRONG_INPUT)
+    except ClientError as error:
+        fail(f"{reviewers} can't be used: {error}", WRONG_INPUT)
 
 
 def _token_source(token: str | None, command: str | None) -> TokenSource:
@@ -202,6 +307,26 @@ def _printed_by(command: str) -> str:
     show_envvar=True,
     help="An H3 cell (resolution 7 to 15), to tell no more than that. May be repeated.",
 )
+@click.option(
+    "--push",
+    "push_url",
+    metavar="URL",
+    envvar="GEOCAST_PUSH_URL",
+    show_envvar=True,
+    help="Be a phone that sleeps: register with the `geocast push` that is there, and show what it wakes one with.",
+)
+@click.option(
+    "--push-port",
+    type=click.IntRange(0, 65_535),
+    default=PUSH_PORT,
+    help="With --push: the port of the push service that is played for it; 0 is any free port.",
+)
+@click.option(
+    "--push-ca",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default="push-ca.pem",
+    help="With --push: the certificate of that service, which is made if there is none.",
+)
 @click.option("--once", is_flag=True, help="Take what there is now, then close: one short connection, as on a push.")
 @click.option(
     "--held",
@@ -213,6 +338,9 @@ def listen(
     lng: float | None,
     accuracy_m: float,
     cells: tuple[str, ...],
+    push_url: str | None,
+    push_port: int,
+    push_ca: Path,
     once: bool,
     held: Path | None,
     **options: Any,
@@ -221,6 +349,9 @@ def listen(
 
     In a terminal there is a table of what you hold. Each line tells what happened, whether you are inside, and how long
     the alert still lives.
+
+    With --push there is no connection: it plays a phone that sleeps, and the push service behind it. Each line is a
+    notification: `heard` or `silent`, and `replaced` if it takes an earlier one's place.
     """
     if (lat is None) != (lng is None) or (lat is None and not cells):
         raise click.UsageError("say where you are: --lat and --lng, or --cell")
@@ -231,15 +362,51 @@ def listen(
     if lat is not None and lng is not None:
         places.append(Place.at(lat, lng, accuracy_m))
     screen = Screen(make_console())
-    client = _client(screen, places, options)
+    client = make_client(screen, places, dict(options))
     if held is not None:
         _recall(client.holdings, held)
     try:
+        if push_url is not None:
+            _sleep(screen, client.holdings, push_url, push_port, push_ca, {**options, "once": once})
+            return
         with screen.showing(client.holdings):
             run(_once(client) if once else client.run())
     finally:
         if held is not None:
             _remember(client.holdings, held)
+
+
+def _sleep(screen: Screen, holdings: Holdings, url: str, port: int, ca: Path, options: dict[str, Any]) -> None:
+    """Be a phone that sleeps."""
+    try:
+        from .phone import SleepingPhone, certificate_at, start_clock
+    except ModuleNotFoundError as error:
+        if error.name != "aiohttp":
+            raise
+        fail("listen --push needs aiohttp: pip install -r requirements/push.txt")
+    token = _token_source(options["token"], options["token_command"])
+    if options.pop("once") or token is None:
+        raise click.UsageError("--push goes with --token or --token-command, and not with --once")
+    verify = _verifier(*(options[name] for name in PINNED))
+    more = {"categories": list(options["categories"]) or None, "min_severity": options["min_severity"]}
+    more |= {"languages": list(options["languages"]) or None, "proofs": None if verify is None else True}
+    notices = Notices(holdings, verify=verify)
+    start_clock(notices)
+    phone = SleepingPhone(
+        url=url,
+        token=token,
+        notices=notices,
+        more=more,
+        make_client=lambda: make_client(screen, holdings.places, dict(options)),
+        say=screen.status,
+        show=screen.line,
+    )
+    try:
+        run(phone.run(certificate_at(ca), port))
+    except OSError as error:
+        fail(f"the push service can't be played on port {port}: {error.strerror}")
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
 
 
 async def _once(client: Client) -> None:
@@ -301,7 +468,7 @@ def walk(
 ) -> None:
     """Walk a straight line, and show what you walk into and out of."""
     screen = Screen(make_console())
-    client = _client(screen, [Place.at(*start)], options)
+    client = make_client(screen, [Place.at(*start)], options)
     with screen.showing(client.holdings):
         run(first_to_end(client.run(), _walk(client, screen, start, end, speed_m_s, every_s)))
 

@@ -1,7 +1,6 @@
 """`python -m client_demo publish`, `revise`, `cancel`, and `desk`, which publishes what a feed holds by itself."""
 
 import asyncio
-import json
 import uuid
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from client_demo.python.publisher import Publisher
 from client_demo.python.times import format_time, wall_ms
 
 from .command import SEVERITIES, WRONG_INPUT, Command, Number, api_options, fail, feed_format_option, run
+from .signing import Signing, signing_options
 
 # ---- publish, revise, cancel -------------------------------------------------------------------------------------
 
@@ -33,27 +33,38 @@ def alert_options(command: Command, *, required: bool) -> Command:
         click.option("--lng", type=Number(-180, 180), required=True, help="Centre, in degrees."),
         click.option("--radius", "radius_m", type=Number(0, min_open=True), required=True, help="In metres."),
         click.option("--expires-at", help="When it ends, e.g. 2031-05-01T12:00:00Z. Default: the policy's."),
-        reviewer_option,
+        area_option,
+        text_option,
+        signing_options,
     ]
     for option in reversed(options):
         command = option(command)
     return command
 
 
-reviewer_option = click.option(
-    "--reviewer", default="desk-1", envvar="GEOCAST_REVIEWER", show_envvar=True, help="Who decided to publish this."
+area_option = click.option(
+    "--confirm-area",
+    "confirm_km2",
+    type=Number(0, min_open=True),
+    help="A large area was meant: how many km2, at least what the node says that it covers.",
 )
+text_option = click.option(
+    "--confirm-text", "confirm_text", multiple=True, help="A kind of words that the node held was meant, e.g. address."
+)
+
+
+def _confirm(text: tuple[str, ...], km2: float | None = None) -> dict[str, Any]:
+    """What a person confirms, as the protocol wants it (A21); nothing, if nothing is."""
+    confirmed = ({"area_km2": km2} if km2 is not None else {}) | ({"text": list(text)} if text else {})
+    return {"confirm": confirmed} if confirmed else {}
 
 
 def _said(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields of an alert that were given, as the protocol wants them."""
+    confirm = _confirm(fields.pop("confirm_text"), fields.pop("confirm_km2"))
     shape = {"type": "circle", "lat": fields.pop("lat"), "lng": fields.pop("lng"), "radius_m": fields.pop("radius_m")}
     said = {key: value for key, value in fields.items() if value is not None}
-    return {**said, "area": shape, "threat": "community"}
-
-
-def _approval(reviewer: str) -> dict[str, str]:
-    return {"reviewer": reviewer, "approved_at": format_time(wall_ms())}
+    return {**said, **confirm, "area": shape, "threat": "community"}
 
 
 @click.command()
@@ -64,19 +75,35 @@ def _approval(reviewer: str) -> dict[str, str]:
 @click.option("--dry-run", is_flag=True, help="Only say whether it would be accepted.")
 @lambda command: alert_options(command, required=True)
 def publish(
-    api: str, token: str, alert_id: str | None, occurred_at: str | None, dry_run: bool, reviewer: str, **fields: Any
+    api: str,
+    token: str,
+    alert_id: str | None,
+    occurred_at: str | None,
+    dry_run: bool,
+    reviewer: str,
+    form_path: Path | None,
+    signature_paths: tuple[Path, ...],
+    **fields: Any,
 ) -> None:
-    """Publish an alert and print the answer."""
+    """Publish an alert and print the answer.
+
+    Where reviewers sign, it is the same line twice: with --form, and then with --signature too.
+    """
+    now = format_time(wall_ms())  # before it is approved, which `signing` takes the time of
+    signing = Signing(reviewer, form_path, signature_paths)
+    given = {"id": alert_id, "occurred_at": occurred_at}
     alert = {
-        "id": alert_id or uuid.uuid4().hex,
-        "occurred_at": occurred_at or format_time(wall_ms()),
+        "id": uuid.uuid4().hex,
+        "occurred_at": now,
+        **signing.of_form("id", "occurred_at", "expires_at"),
+        **{key: value for key, value in given.items() if value is not None},
         **_said(fields),
-        "approval": _approval(reviewer),
+        **signing.approval,
     }
 
     async def work() -> None:
         async with Publisher(api, token) as publisher:
-            _print(await publisher.publish(alert, dry_run=dry_run))
+            signing.answered(await publisher.publish(alert, dry_run=dry_run or signing.only_asks))
 
     run(work())
 
@@ -86,20 +113,31 @@ def publish(
 @click.argument("alert_id")
 @click.option("--revision", type=click.IntRange(2), help="Its number. Default: the current one + 1.")
 @lambda command: alert_options(command, required=False)
-def revise(api: str, token: str, alert_id: str, revision: int | None, reviewer: str, **fields: Any) -> None:
+def revise(
+    api: str,
+    token: str,
+    alert_id: str,
+    revision: int | None,
+    reviewer: str,
+    form_path: Path | None,
+    signature_paths: tuple[Path, ...],
+    **fields: Any,
+) -> None:
     """Publish the next revision of an alert.
 
     What is not given stays as it is, but the place has to be said again: the server keeps no exact one.
     """
-    said = _said(fields)
+    signing = Signing(reviewer, form_path, signature_paths)
+    said = {**signing.of_form("revision"), **_said(fields)}
+    if revision is not None:
+        said["revision"] = revision
 
     async def work() -> None:
         async with Publisher(api, token) as publisher:
             current = (await publisher.get(alert_id))["alert"]
             kept = {key: current[key] for key in KEPT if key in current}
-            number = revision or current["revision"] + 1
-            alert = {**kept, **said, "id": alert_id, "revision": number, "approval": _approval(reviewer)}
-            _print(await publisher.revise(alert))
+            alert = {**kept, "revision": current["revision"] + 1, **said, "id": alert_id, **signing.approval}
+            signing.answered(await publisher.revise(alert, dry_run=signing.only_asks))
 
     run(work())
 
@@ -114,21 +152,29 @@ KEPT = ("category", "headline", "description", "severity", "status", "occurred_a
 @click.option(
     "--revision", type=click.IntRange(2), help="The number that the cancel takes. Default: the current one + 1."
 )
-@reviewer_option
-def cancel(api: str, token: str, alert_id: str, reason: str, revision: int | None, reviewer: str) -> None:
+@text_option
+@signing_options
+def cancel(
+    api: str,
+    token: str,
+    alert_id: str,
+    reason: str,
+    revision: int | None,
+    confirm_text: tuple[str, ...],
+    reviewer: str,
+    form_path: Path | None,
+    signature_paths: tuple[Path, ...],
+) -> None:
     """Cancel an alert: everybody who was sent it is told."""
+    signing = Signing(reviewer, form_path, signature_paths)
 
     async def work() -> None:
         async with Publisher(api, token) as publisher:
             number = revision or (await publisher.get(alert_id))["alert"]["revision"] + 1
-            body = {"revision": number, "reason": reason, "approval": _approval(reviewer)}
-            _print(await publisher.cancel(alert_id, body))
+            body = {"revision": number, "reason": reason, **signing.approval, **_confirm(confirm_text)}
+            signing.answered(await publisher.cancel(alert_id, body, dry_run=signing.only_asks))
 
     run(work())
-
-
-def _print(answer: dict[str, Any]) -> None:
-    click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
 
 
 # ---- desk ----------------------------------------------------------------------------------------------------------

@@ -38,7 +38,18 @@ def beside(*names: str) -> dict[str, Path]:
 
 
 LIBRARY = beside(*(f"geocast/{part.name}" for part in (WEB / "geocast").glob("*.js")))
-_SHARED_PARTS = ("base.css", "credits.js", "elements.js", "icon.svg", "shapes.js", "theme.js", "trust.js")
+_SHARED_PARTS = (
+    "base.css",
+    "callmap.css",
+    "callmap.js",
+    "credits.js",
+    "door.js",
+    "elements.js",
+    "icon.svg",
+    "shapes.js",
+    "theme.js",
+    "trust.js",
+)
 SHARED = beside(*(f"shared/{name}" for name in _SHARED_PARTS))
 _MAP_MODULES = (
     "maplibre-gl/dist/maplibre-gl.css",

@@ -1,8 +1,9 @@
 """The dashboard of docs/deploy/grafana.json, from one table: `make grafana` renews the file.
 
-A query is written short. `{` stands for the selector of the nodes that are chosen above the dashboard, `[R]` for the
-time over which Grafana takes a rate: `rate(geocast_sends_total{}[R])`. Lines at which something is wrong are those of
-geocast.rules.yml, and what a panel says of itself is what an operator would ask of it.
+A query is written short. `{` stands for the selector of the nodes that are chosen above the dashboard, or of the
+processes that wake phones, which are a job of their own; `[R]` for the time over which Grafana takes a rate:
+`rate(geocast_sends_total{}[R])`. Lines at which something is wrong are those of geocast.rules.yml, and what a panel
+says of itself is what an operator would ask of it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from grafana_foundation_sdk.models.common import (
 )
 
 NODES = 'job="$job",instance=~"$instance"'
+PUSH = 'job="$push"'
 SOURCE = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
 TALL, LOW = 7, 4  # in lines of Grafana's grid
 
@@ -44,10 +46,10 @@ class Panel(NamedTuple):
     below: bool = False  # wrong is what is below
 
 
-def quantile(q: float, histogram: str) -> tuple[str, str]:
+def quantile(q: float, histogram: str, name: str = "") -> tuple[str, str]:
     """A quantile of a histogram for each node."""
     rate = f"sum by (instance, le) (rate({histogram}_bucket{{}}[R]))"
-    return f"histogram_quantile({q}, {rate})", f"p{q * 100:g} {{{{instance}}}}"
+    return f"histogram_quantile({q}, {rate})", f"{name or f'p{q * 100:g}'} {{{{instance}}}}"
 
 
 def each(metric: str, name: str = "") -> tuple[str, str]:
@@ -56,8 +58,9 @@ def each(metric: str, name: str = "") -> tuple[str, str]:
 
 
 def rate(metric: str, name: str = "", by: str = "instance") -> tuple[str, str]:
-    """How often in a second, of each node or for each value of another label."""
-    return f"sum by ({by}) (rate({metric}{{}}[R]))", f"{name} {{{{{by}}}}}".strip()
+    """How often in a second, of each node or for each value of another label, or of several."""
+    lines = " ".join(f"{{{{{label}}}}}" for label in by.split(","))
+    return f"sum by ({by}) (rate({metric}{{}}[R]))", f"{name} {lines}".strip()
 
 
 def grown(metric: str, name: str = "") -> tuple[str, str]:
@@ -214,6 +217,7 @@ ROWS: dict[str, list[Panel]] = {
             [
                 ('increase(geocast_refused_total{type="log-unavailable"}[R])', "503 {{instance}}"),
                 each("geocast_log_quarantined_total", "quarantined"),
+                ("sum by (instance) (geocast_log_untrusted_total{})", "untrusted {{instance}}"),
             ],
             wrong=1,
             span=6,
@@ -262,6 +266,131 @@ ROWS: dict[str, list[Panel]] = {
             span=12,
         ),
     ],
+    "Calls for help": [
+        Panel("Open calls", "With --call-keys, as this row.", [("max(geocast_calls_open{})", "open")], span=6),
+        Panel(
+            "Unanswered calls",
+            "Open for a minute or longer, and nobody has a seat.",
+            [("max(geocast_calls_unanswered{})", "unanswered")],
+            wrong=1,
+            span=6,
+        ),
+        Panel(
+            "On duty",
+            "Responders with a qualification that counts, and a place where they are.",
+            [("sum(geocast_responders_on_duty{})", "on duty")],
+            span=6,
+        ),
+        Panel(
+            "Opening to ring, to seat",
+            "Half of the calls ring, and half have a first seat taken, after this.",
+            [
+                quantile(0.5, "geocast_call_first_ring_seconds", "ring"),
+                quantile(0.5, "geocast_call_first_seat_seconds", "seat"),
+            ],
+            unit="s",
+            span=6,
+        ),
+        Panel(
+            "Rings, answers, seats",
+            "Calls handed to connections; what responders have said to them; who was told where to go.",
+            [
+                rate("geocast_call_rings_total", "rung"),
+                rate("geocast_call_answers_total", by="answer"),
+                rate("geocast_call_seats_total", "seat", by="role"),
+            ],
+            unit="ops",
+        ),
+        Panel(
+            "Rings that widen, responders stood down",
+            "Too few had accepted; a call is full, over, or was called off.",
+            [rate("geocast_call_widenings_total", "widened"), rate("geocast_call_standdowns_total", by="reason")],
+            unit="ops",
+        ),
+        Panel(
+            "Accept to task, p99",
+            "A seat is an entry of the log, so this is how long the log takes.",
+            [quantile(0.99, "geocast_call_accept_seconds")],
+            unit="s",
+        ),
+        Panel(
+            "Stored",
+            "What dispatchers have stored: calls, corrections, ends.",
+            [rate("geocast_calls_accepted_total", by="kind")],
+            unit="ops",
+            span=12,
+        ),
+        Panel(
+            "Can't be opened",
+            "Entries of calls that no key opens: one is missing here, or somebody else writes into the log.",
+            [grown("geocast_call_unsealed_failed_total")],
+            wrong=1,
+            span=12,
+        ),
+    ],
+    "Phones that sleep": [
+        Panel(
+            "Push ready",
+            "Of `geocast push`, as this row: 1 while its /readyz says 200; else it says why.",
+            [each("geocast_push_ready")],
+            wrong=1,
+            below=True,
+        ),
+        Panel(
+            "Devices",
+            "Registered. Set aside: a key of theirs is missing, or their service is not listed; they are told nothing.",
+            [each("geocast_push_devices", "registered"), each("geocast_push_set_aside", "set aside")],
+        ),
+        Panel(
+            "Shards",
+            "Of the devices, by process: 64 in all, or nobody tells some of them.",
+            [each("geocast_push_shards")],
+        ),
+        Panel(
+            "Accept to push service",
+            "From the 201 to when a push service has taken it. When the phone has it nobody is told.",
+            [quantile(q, "geocast_push_seconds") for q in (0.5, 0.99)],
+            unit="s",
+        ),
+        Panel(
+            "Pushes by outcome",
+            "Refused is a clock, or a key, that is wrong; busy and failed are tried again, and maybe is told twice.",
+            [rate("geocast_push_total", by="outcome")],
+            unit="ops",
+        ),
+        Panel(
+            "Answers of push services",
+            "By entry of --push-services, and status of HTTP.",
+            [rate("geocast_push_answers_total", by="service,status")],
+            unit="ops",
+        ),
+        Panel(
+            "Lanes",
+            "0 while a service takes nothing. Its phones wait; those of others don't.",
+            [("min by (service) (geocast_push_lane_open{})", "{{service}}")],
+            wrong=1,
+            below=True,
+        ),
+        Panel(
+            "Under way, waiting",
+            "Requests that have no answer yet, and devices that wait for their service.",
+            [each("geocast_push_under_way", "under way"), each("geocast_push_waiting", "waiting")],
+        ),
+        Panel(
+            "Forgotten, by why",
+            "Gone is what a push service said, as when an app was removed. Many at once deserve a look.",
+            [rate("geocast_push_forgotten_total", by="why")],
+            unit="ops",
+        ),
+        Panel(
+            "Not noted, refused",
+            "Lines that the store should have had; problems that devices were answered.",
+            [
+                grown("geocast_push_unrecorded_total", "not noted"),
+                ("sum by (type) (increase(geocast_push_refused_total{}[R]))", "{{type}}"),
+            ],
+        ),
+    ],
     "Processes": [
         Panel("CPU", "Cores in use, by all processes of a node.", [rate("process_cpu_seconds_total")]),
         Panel("Memory", "Resident.", [each("process_resident_memory_bytes")], unit="bytes"),
@@ -277,6 +406,10 @@ ROWS: dict[str, list[Panel]] = {
 }
 
 LEFT_OUT = {
+    "geocast_break_glass_total": "rare, and a rule pages",
+    "geocast_aeds": "with --aeds only",
+    "geocast_aeds_unusable": "with --aeds only",
+    "geocast_cap_messages_total": "with --cap-sources only",
     "geocast_build_info": "which release a node is; to look up, not to watch",
     "geocast_feed_alerts": "with --feed only",
     "geocast_feed_answers_total": "with --feed only",
@@ -286,6 +419,8 @@ LEFT_OUT = {
     "geocast_log_position": "of a log in Redis too large to tell neighbours apart; the sequence is shown in its place",
     "geocast_keys": "to compare nodes after a reload, not to watch",
     "geocast_settings_digest": "to compare nodes after a reload, not to watch",
+    "geocast_push_processes_missing": "of geocast push --workers; while one is missing it is not ready, which is shown",
+    "geocast_push_restarts_total": "of geocast push --workers; who dies is missing for a moment",
     "geocast_reloads_total": "rare, and a rule has an eye on those that fail",
     "geocast_last_reload_timestamp_seconds": "to compare nodes after a reload, not to watch",
 }
@@ -293,8 +428,12 @@ LEFT_OUT = {
 
 def expression(short: str) -> str:
     """A query as Prometheus takes it, but for Grafana's variables."""
-    selected = re.sub(r"\{(?=(.?))", lambda found: "{" + NODES + ("" if found[1] == "}" else ","), short)
-    return selected.replace("[R]", "[$__rate_interval]")
+
+    def selected(found: re.Match[str]) -> str:
+        name, first = found.groups()
+        return f"{name}{{{PUSH if name.startswith('geocast_push_') else NODES}{'' if first == '}' else ','}"
+
+    return re.sub(r"(\w+)\{(?=(.?))", selected, short).replace("[R]", "[$__rate_interval]")
 
 
 def thresholds(panel: Panel) -> dashboard.ThresholdsConfig:
@@ -346,12 +485,14 @@ def picture(panel: Panel) -> timeseries.Panel | stat.Panel:
 def chosen() -> list[dashboard.DatasourceVariable | dashboard.QueryVariable]:
     """What stands above the dashboard: which Prometheus, which job, which nodes."""
     job = dashboard.QueryVariable("job").label("Job").query("label_values(geocast_ready, job)").datasource(SOURCE)
+    push = dashboard.QueryVariable("push").label("Push").query("label_values(geocast_push_ready, job)")
     nodes = dashboard.QueryVariable("instance").label("Node").query('label_values(geocast_ready{job="$job"}, instance)')
     every = model.VariableRefresh.ON_TIME_RANGE_CHANGED
     return [
         dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus"),
         job.refresh(every),
         nodes.datasource(SOURCE).refresh(every).multi(True).include_all(True),
+        push.datasource(SOURCE).refresh(every),
     ]
 
 

@@ -30,17 +30,24 @@ NAVIGATION = {  # what is found and not named here comes last
     "Build on it": [
         "protocol",
         "areas",
+        "languages",
         "life-of-an-alert",
+        "calls",
+        "publishers",
+        "approvals",
         "cap",
         "feed",
         "client_demo/python",
         "client_demo/web/geocast",
         "client_demo/conformance",
     ],
-    "Run it": ["settings", "operations", "deploy", "behaviour", "review-desk"],
+    "Run it": ["settings", "operations", "ledger", "deploy", "behaviour", "review-desk", "privacy", "threats"],
     "Know it": ["architecture", "no-queue-per-subscriber", "adr", "bench", "changelog"],
 }
-RULES = ("protocol", "areas", "cap", "feed")  # the pages of the rules
+RULES = (  # the pages of the rules
+    *("protocol", "areas", "languages", "cap", "feed", "calls"),
+    *("publishers", "approvals", "ledger", "privacy", "threats"),
+)
 _ID = "[A-Z]{1,2}[0-9]+[a-z]?"
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _RULE = re.compile(rf"^\| ({_ID}) \|", re.MULTILINE)

@@ -4,6 +4,7 @@ Nothing here knows an exact place: `requests` makes an `Alert` of what was asked
 Times are in milliseconds since 1970 (UTC), angles in degrees, lengths in metres.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,11 +16,16 @@ EXTREME = SEVERITY_RANK["extreme"]
 
 Severity = Literal["extreme", "severe", "moderate", "minor"]
 Status = Literal["actual", "exercise", "test"]
+Urgency = Literal["immediate", "expected", "future", "past", "unknown"]  # CAP 1.2, <urgency>
+Certainty = Literal["observed", "likely", "possible", "unlikely", "unknown"]  # CAP 1.2, <certainty>
+MAX_TEXTS = 8  # languages of one alert (LA1)
 
 ID_PATTERN = "[A-Za-z0-9][A-Za-z0-9._:-]{0,127}"
 _ID = re.compile(ID_PATTERN)
 # The rules of the published circle by which an alert is accepted now: 1 is B1 to B3 alone, 2 has B11 and B12 besides.
 RULES = 2
+MAX_FORM_BYTES = 20 * 1024  # AP1; 500 corners of a polygon are 12 KiB
+MAX_SIGNATURES = 8  # AP1
 
 
 def is_id(text: str) -> bool:
@@ -83,6 +89,34 @@ class Approval:
 
 
 @dataclass(frozen=True, slots=True)
+class Signature:
+    """A reviewer's signature of a form: a detached JWS (RFC 7515, appendix F), both members in base64url."""
+
+    protected: str
+    signature: str
+
+    def to_map(self) -> dict[str, str]:
+        """As it is sent, to the node and to clients."""
+        return {"protected": self.protected, "signature": self.signature}
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """That an entry was approved: the form, which says by value what it is, and who has signed that very text (AP)."""
+
+    form: str
+    signatures: tuple[Signature, ...]
+
+    def to_map(self) -> dict[str, Any]:
+        """As it is sent, to the node and to clients."""
+        return {"form": self.form, "signatures": [each.to_map() for each in self.signatures]}
+
+    def same_form(self, other: "Proof") -> bool:
+        """Whether both forms say the same by value (AP8). Both have been read before: each is strict JSON."""
+        return self.form == other.form or bool(json.loads(self.form) == json.loads(other.form))
+
+
+@dataclass(frozen=True, slots=True)
 class Confirm:
     """What of a request was held, and a person has confirmed (A21): how much it covers in km², kinds of words."""
 
@@ -105,7 +139,7 @@ class Terms:
     the terms under which it was first accepted.
     """
 
-    title: str
+    title: str  # of an alert with texts the first one's, for releases that know no texts
     default_age_ms: int  # how long after its incident an alert ends that says nothing else
     location_resolution: int
     rules: int = RULES
@@ -113,8 +147,24 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
+class Text:
+    """What an alert says in one language, which is a tag of RFC 5646 as the issuer wrote it ("de-AT")."""
+
+    language: str
+    title: str
+    headline: str
+    description: str | None = None
+    instruction: str | None = None  # what people are to do
+    area_desc: str | None = None  # the area in words
+
+
+@dataclass(frozen=True, slots=True)
 class Alert:
-    """The content of one revision in accepted form: defaults filled in, times as numbers, the area as published."""
+    """The content of one revision in accepted form: defaults filled in, times as numbers, the area as published.
+
+    What stands behind `confirm` no publisher can send (A12): it is in alerts of official warnings. Of an alert with
+    `texts`, the issuer's first of which comes first, `headline` and `description` are the first one's.
+    """
 
     id: str
     category: str
@@ -127,6 +177,11 @@ class Alert:
     area: tuple[Shape, ...]
     approval: Approval
     confirm: Confirm = NOTHING_CONFIRMED
+    texts: tuple[Text, ...] = ()  # up to MAX_TEXTS, each in another language
+    urgency: Urgency | None = None
+    certainty: Certainty | None = None
+    onset_at: int | None = None  # when what it warns of is expected to begin
+    web: str | None = None  # where more is to be read
 
     @property
     def circles(self) -> tuple[Circle, ...]:
@@ -140,14 +195,31 @@ class Alert:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """The message of CAP that an alert was made of: what names it, and of how many alerts it was the message.
+
+    When it was sent is the alert's `approval.approved_at`.
+    """
+
+    sender: str
+    identifier: str
+    blocks: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Revision:
-    """An accepted revision, as the log holds it: the alert, the revision's number, who published it and when."""
+    """An accepted revision, as the log holds it: the alert, the revision's number, who published it and when.
+
+    `origin`: of an alert from CAP, the message that made this revision.
+    """
 
     alert: Alert
     revision: int
     source: str
     issued_at: int
     terms: Terms
+    origin: Origin | None = None
+    proof: Proof | None = None
 
     @property
     def id(self) -> str:
@@ -160,13 +232,22 @@ class Revision:
         return self.alert.expires_at
 
     def same_content(self, other: "Entry") -> bool:
-        """Whether `other` says the same (H5). Who has said it, and when, doesn't count."""
-        return isinstance(other, Revision) and self.alert == other.alert and self.revision == other.revision
+        """Whether `other` says the same (H5, AP8). Who has said or signed it, and when, doesn't count."""
+        if not isinstance(other, Revision) or self.revision != other.revision:
+            return False
+        if self.proof is None or other.proof is None:
+            return self.proof is other.proof and self.alert == other.alert
+        return self.proof.same_form(other.proof)
 
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """An accepted cancel. It takes the alert's next number; `ends_at` is the expiry of the revision that it cancels."""
+    """An accepted cancel. It takes the alert's next number; `ends_at` is the expiry of the revision that it cancels.
+
+    `into`: the id of what stands in its place now, of an alert from CAP that was replaced; then it ends no sooner than
+    that can. Entry 1 of an id may be a cancel, too: a *tombstone*, which says of a message of CAP that it was heard of,
+    and made no alert of its own. It tells nobody anything.
+    """
 
     id: str
     revision: int
@@ -176,12 +257,21 @@ class Cancel:
     cancelled_at: int
     ends_at: int
     confirm: Confirm = NOTHING_CONFIRMED
+    into: str = ""
+    proof: Proof | None = None
+
+    @property
+    def is_tombstone(self) -> bool:
+        """Whether there is nothing that it could cancel."""
+        return self.revision == 1
 
     def same_content(self, other: "Entry") -> bool:
-        """Whether `other` says the same (H5). Who has said it, and when, doesn't count."""
-        return isinstance(other, Cancel) and self == replace(
-            other, source=self.source, cancelled_at=self.cancelled_at, ends_at=self.ends_at
-        )
+        """Whether `other` says the same (H5, AP8). Who has said or signed it, and when, doesn't count."""
+        if not isinstance(other, Cancel):
+            return False
+        if self.proof is None or other.proof is None:
+            return self == replace(other, source=self.source, cancelled_at=self.cancelled_at, ends_at=self.ends_at)
+        return self.revision == other.revision and self.proof.same_form(other.proof)
 
 
 Entry = Revision | Cancel
@@ -198,3 +288,11 @@ class OtherKind:
     id: str
     revision: int
     ends_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Untrusted(OtherKind):
+    """An entry that this process does not believe, since it is not approved as it would have to be (NC3).
+
+    As of an entry of another kind its number is taken, and nothing else of it is there. Unlike one it is not put back.
+    """

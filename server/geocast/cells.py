@@ -119,14 +119,14 @@ def cell_of(lat: float, lng: float, resolution: int) -> int:
     return cell
 
 
-def cell_from_string(text: str) -> int | None:
-    """The cell that a subscriber names: 15 lower-case hex digits, valid, of resolution 7 to 15. Else None."""
+def cell_from_string(text: str, coarsest: int = MIN_PLACE_RESOLUTION, finest: int = MAX_PLACE_RESOLUTION) -> int | None:
+    """The cell that a subscriber names: 15 lower-case hex digits, valid, of such a resolution (7 to 15). Else None."""
     if _CELL.fullmatch(text) is None:
         return None
     cell = int(text, 16)
     if not h3.is_valid_cell(cell):
         return None
-    return cell if MIN_PLACE_RESOLUTION <= h3.get_resolution(cell) <= MAX_PLACE_RESOLUTION else None
+    return cell if coarsest <= h3.get_resolution(cell) <= finest else None
 
 
 def cell_place(cell: int) -> tuple[float, float, float]:

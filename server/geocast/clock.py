@@ -6,6 +6,7 @@ must not last longer because somebody sets the time (a token, a silence, a live 
 read together, once for each slice of work, as a `Now`: all decisions of a slice are made at the same moment.
 """
 
+import functools
 import re
 import time
 from datetime import UTC, datetime, timedelta
@@ -93,5 +94,9 @@ def parse_time(text: object) -> int:
 
 def format_time(ms: int) -> str:
     """`ms` since 1970 as the server writes times: UTC, with `Z` and milliseconds."""
-    moment = _EPOCH + timedelta(milliseconds=ms)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{ms % 1000:03d}Z"
+    return f"{_second(ms // 1000)}.{ms % 1000:03d}Z"
+
+
+@functools.lru_cache(8)  # there may be thousands in a second
+def _second(seconds: int) -> str:
+    return f"{_EPOCH + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S}"

@@ -73,6 +73,12 @@ class Settings:
     keys_refresh_s: int = 300
     revoked: Path | None = None
     policy: Path | None = None
+    publishers: Path | None = None
+    cap_sources: Path | None = None
+    reviewers: Path | None = None
+    cap_zones: tuple[Path, ...] = ()
+    call_keys: Path | None = None
+    aeds: Path | None = None
     origins: tuple[str, ...] = ()
     workers: int = 1
     dev: bool = False
@@ -104,6 +110,8 @@ class Settings:
             yield "--feed needs --feed-sender: who issues its CAP messages, such as alerts@city.example, without blanks"
         if self.feed is None and (self.feed_url or self.feed_sender):
             yield "--feed-url and --feed-sender are for --feed HOST:PORT"
+        if self.cap_zones and self.cap_sources is None:
+            yield "--cap-zones is for --cap-sources"
         for name, address in self.addresses:
             if self.dev and not self.allow_exposed_dev and not address.is_loopback:
                 yield (

@@ -12,13 +12,15 @@ import gc
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 
 from prometheus_client.core import Metric
 
 from . import closing, config
-from .alert import Entry
-from .alertlog import AlertLog
+from .alert import Cancel, Entry, Revision
+from .alertlog import AlertLog, Counts
+from .calls.entries import CallEntry
+from .calls.errands import Errands
 from .clock import Clock, StepWatch
 from .config import Settings
 from .errors import trace
@@ -48,6 +50,9 @@ RECHECK_BATCH = 256  # sessions whose tokens are judged anew at once: 6 ms if al
 UNSAID_SHARE = 1 / 10  # of all descriptors: as many connections may be without a `hello`
 FREEZE_EVERY = 500  # connections and entries that have come: to collect what is new of them takes 0.4 ms
 THAW_S = 3600.0  # between collections of everything, which take 22 ms for 15,000 sessions
+
+
+MakeErrands = Callable[[int, Callable[[Mapping[str, Counts]], Awaitable[bool]]], Errands]
 
 
 class Pump:
@@ -150,8 +155,13 @@ class Delivery:
         metrics: Metrics,
         asked: Callable[[], bool] = lambda: False,
         newer_keys: NewerKeys | None = None,
+        calls: MakeErrands | None = None,
     ) -> None:
-        """`asked` says whether requests of the api listener are under way in this process."""
+        """`asked` says whether requests of the api listener are under way in this process.
+
+        `calls` makes what calls for help need, given the number of sessions and what stores counts; None: there are
+        none.
+        """
         self.keeper = LogKeeper(alert_log, clock)
         self._settings = settings
         self._clock = clock
@@ -162,7 +172,10 @@ class Delivery:
         capacity = min(settings.max_sessions or descriptors, room)
         self._sender = open_sender()
         self._capacity = capacity
-        self._hub = Hub(capacity, self._landed, self._sender.send if self._sender else None, settings.heartbeat_s)
+        self._errands = None if calls is None else calls(capacity, self.keeper.store)
+        board = None if self._errands is None else self._errands.board
+        send = self._sender.send if self._sender else None
+        self._hub = Hub(capacity, self._landed, send, settings.heartbeat_s, board)
         self._expected_until = float("-inf")  # the monotonic time until which an entry is expected from the log
         self._pump = Pump(self._hub, clock, lambda: asked() or clock.now().monotonic < self._expected_until)
         self._stream = Stream(
@@ -176,10 +189,13 @@ class Delivery:
             newer_keys=newer_keys,
         )
         self._reloaded = asyncio.Event()
-        self._reader = LogReader(alert_log, clock, self._hub.live, self._apply, self.keeper)
+        self._reader = LogReader(alert_log, clock, self._hub.live, self._apply, self.keeper, self._apply_call)
         self._steps = StepWatch(clock.now())
         self._collector = Collector(clock)
         metrics.watch(self._read_metrics)
+        if self._errands is not None:
+            self._errands.wake = self._pump.wake
+            metrics.watch(self._errands.metrics)
 
     @contextlib.asynccontextmanager
     async def serving(self, listener: socket.socket, stop: asyncio.Event, hurry: asyncio.Event) -> AsyncIterator[None]:
@@ -187,8 +203,9 @@ class Delivery:
 
         The block begins when subscribers are let in, or when `stop` is set before that.
         """
+        more = [] if self._errands is None else [self._errands.run()]
         async with background(
-            self._reader.read_for_ever(), self._tick(), self._store_counts_for_ever(), self._recheck_for_ever()
+            self._reader.read_for_ever(), self._tick(), self._store_counts_for_ever(), self._recheck_for_ever(), *more
         ):
             await _first_of(float("inf"), self._reader.caught_up, stop)
             self._collector.start()
@@ -202,24 +219,38 @@ class Delivery:
     def reloaded(self) -> None:
         """Other keys or revocations are in force: end the sessions whose tokens are good no more, within a second."""
         self._reloaded.set()
+        if self._errands is not None:
+            self._errands.adopt()
 
     def unready(self) -> list[str]:
         """The reasons why this side is not ready, for `/readyz`; none if it is."""
         reasons = ["draining"] if self._stream.draining else []
         reasons += [] if self._reader.caught_up.is_set() else ["starting: reading the log"]
         reasons += self.keeper.unready()
+        reasons += [] if self._errands is None else self._errands.unready()
         return reasons + self._reader.unready()
 
     # ---- the log -------------------------------------------------------------------------------------------------
 
-    def expect(self) -> None:
-        """An entry was appended, and will be read from the log at once: until then slices are small."""
+    def expect(self, entry: Entry | CallEntry | None = None) -> None:
+        """An entry was appended, and will be read from the log at once: until then slices are small.
+
+        `entry`: which one, where that is known. SQLite's follower may have read it before its publisher goes on, and
+        then small slices would only slow its own fan-out down, by a fifteenth (`bench fanout`).
+        """
+        if isinstance(entry, Revision | Cancel) and self._hub.live.knows(entry):
+            return
         self._expected_until = self._clock.now().monotonic + EXPECTED_S
 
     def _apply(self, entry: Entry) -> None:
         self._expected_until = float("-inf")
         self._hub.deliver(entry, self._clock.now())
         self._pump.wake()
+
+    def _apply_call(self, entry: CallEntry) -> None:
+        self._expected_until = float("-inf")
+        if self._errands is not None:
+            self._errands.read(entry)
 
     async def _store_counts_for_ever(self) -> None:
         while True:

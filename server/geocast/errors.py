@@ -4,6 +4,7 @@
     ├── ConfigError        the node can't start as configured: one line, exit status 2
     ├── Malformed          bytes that are not one strict JSON or MessagePack map
     ├── LogUnavailable     the alert log can't take or give entries now; the outcome of an append is unknown
+    ├── StoreUnavailable   the store of devices can't take or give now; what was under way may be done or not
     └── Problem            an answer of the api, in `problems`
 
 An error names fields, limits and what was expected; it never repeats a value that was refused.
@@ -34,6 +35,10 @@ class Malformed(GeocastError):  # noqa: N818 (the word of the protocol)
 
 class LogUnavailable(GeocastError):  # noqa: N818
     """The alert log is out of reach or full. An append that raised this may have been stored."""
+
+
+class StoreUnavailable(GeocastError):  # noqa: N818
+    """The store of devices is out of reach or full. What it was to do may be done or not, as a whole."""
 
 
 def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:

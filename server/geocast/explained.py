@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jwt
-from jwt import PyJWK
 from jwt.exceptions import InvalidSignatureError, PyJWTError
 
 from .clock import Now, format_time
-from .tokens import AUDIENCE, MAX_TOKEN_BYTES, Tokens, is_date
+from .scopes import QUALS_FORM, are_quals
+from .tokens import AUDIENCE, MAX_TOKEN_BYTES, Key, Tokens, is_date, is_fresh
 
 _NO_JWT = "it is no JWT: three parts in base64url with dots between them, of which the first two are JSON objects"
 _UNCHECKED: Any = {"verify_signature": False}
@@ -21,25 +21,29 @@ _UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
 
 
 class Explained(NamedTuple):
-    """What a token says of itself, true or not, and why it would be refused; there is no reason if it is good."""
+    """What a token says of itself, true or not, and why it would be refused; there is no reason if it is good.
+
+    `quals`: each qualification that it claims, and why it does not count; None if it does.
+    """
 
     header: Mapping[str, Any]
     claims: Mapping[str, Any]
     refusals: Sequence[str]
+    quals: Mapping[str, str | None]
 
 
-def explain(token: str, keys: Mapping[str, PyJWK], revoked: Mapping[str, float], now: Now) -> Explained:
+def explain(token: str, keys: Mapping[str, Key], revoked: Mapping[str, float], now: Now) -> Explained:
     """What `token` says, judged as a node with these keys and revocations judges it at `now`."""
     try:
         parts = jwt.decode_complete(token, options=_UNCHECKED)
     except (PyJWTError, KeyError, TypeError, ValueError, RecursionError, OverflowError):
-        return Explained({}, {}, [_NO_JWT])
+        return Explained({}, {}, [_NO_JWT], {})
     header, claims = parts["header"], parts["payload"]
     refusals = [*_of_form(token), *_of_key(token, header, keys), *_of_claims(claims, now.wall_ms)]
     refusals += _of_revocation(claims, revoked)
     if not refusals and Tokens(keys, revoked).check(token, now) is None:
         refusals.append("a claim is not of the type that RFC 7519 gives it")
-    return Explained(header, claims, refusals)
+    return Explained(header, claims, refusals, _quals(header, claims, keys, now.wall_ms))
 
 
 def in_words(seconds: float) -> str:
@@ -55,7 +59,7 @@ def _of_form(token: str) -> Iterator[str]:
         yield f"it has {len(token)} bytes; a token may have {MAX_TOKEN_BYTES} (T1)"
 
 
-def _of_key(token: str, header: Mapping[str, Any], keys: Mapping[str, PyJWK]) -> Iterator[str]:
+def _of_key(token: str, header: Mapping[str, Any], keys: Mapping[str, Key]) -> Iterator[str]:
     kid, algorithm = header.get("kid"), header.get("alg")
     if not isinstance(kid, str):
         yield "its header has no kid, which says by what key it is signed (T2)"
@@ -88,6 +92,8 @@ def _of_claims(claims: Mapping[str, Any], now_ms: int) -> Iterator[str]:
         yield f"it is not good before {format_time(int(nbf * 1000))}, {in_words(nbf - now_ms / 1000)} (T3)"
     if not isinstance(claims.get("scope", ""), str):
         yield "its scope is not a text of scopes with blanks between them (T3)"
+    if "quals" in claims and not are_quals(claims["quals"]):
+        yield f"its quals are not a list of {QUALS_FORM} (RQ1)"
 
 
 def _of_revocation(claims: Mapping[str, Any], revoked: Mapping[str, float]) -> Iterator[str]:
@@ -96,3 +102,17 @@ def _of_revocation(claims: Mapping[str, Any], revoked: Mapping[str, float]) -> I
     if before is not None and not (is_date(issued_at) and issued_at >= before):
         when = "it does not say when it was issued (iat)" if issued_at is None else "it was issued before that"
         yield f"tokens of its sub are revoked before {format_time(int(before * 1000))}, and {when} (BA3)"
+
+
+def _quals(
+    header: Mapping[str, Any], claims: Mapping[str, Any], keys: Mapping[str, Key], now_ms: int
+) -> dict[str, str | None]:
+    """Each qualification that is claimed, and why it does not count."""
+    claimed, key = claims.get("quals"), keys.get(str(header.get("kid")))
+    if not are_quals(claimed):
+        return {}
+    expires_at = claims.get("exp")
+    if not is_date(expires_at) or not is_fresh(claims.get("iat"), expires_at, now_ms / 1000):
+        return dict.fromkeys(claimed, "the token does not end within 24 hours of its iat (RQ2)")
+    may_grant = frozenset[str]() if key is None else key.quals
+    return {each: None if each in may_grant else "its key may not grant it (RQ3)" for each in claimed}

@@ -5,6 +5,10 @@
     after-201      the publisher has its answer, and nobody may have been told yet
     in-fan-out     a slice of sessions has been told, others have not
 
+of `geocast push`:
+
+    push-in-commit  the store of devices has a change, inside a transaction that is not committed
+
 Nothing happens unless the variable is set when the process starts; then `hit` costs one comparison of two strings.
 """
 

@@ -7,9 +7,18 @@ can check before they send. Tests hold the two against each other.
 
 import re
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from . import problems
@@ -19,6 +28,8 @@ from .outlines import MAX_POSITIONS, Outline
 from .problems import Violation
 
 MAX_INTEGER = 2**31 - 1  # L4
+
+_T = TypeVar("_T")
 
 # A lone surrogate can't be encoded in UTF-8, and would fail only when it is sent. pydantic lets it pass in a str that
 # has no pattern.
@@ -98,11 +109,8 @@ Headline = Annotated[
     Field(min_length=1, max_length=140, json_schema_extra={"pattern": _NOT_BLANK}),
     AfterValidator(_not_blank),
 ]
-Description = Annotated[
-    str,
-    AfterValidator(_no_control_but_newline),
-    Field(max_length=1000, json_schema_extra={"pattern": _LINES}),
-]
+Lines = Annotated[str, AfterValidator(_no_control_but_newline), Field(json_schema_extra={"pattern": _LINES})]
+Description = Annotated[Lines, Field(max_length=1000)]
 Time = Annotated[
     int,
     PlainValidator(_time, json_schema_input_type=str),
@@ -137,6 +145,14 @@ class StrictModel(BaseModel):
     """A model that converts nothing and ignores nothing, and whose errors don't carry the value that they refuse."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+def usable(adapter: TypeAdapter[_T], value: object) -> _T | None:
+    """A field of a body that is broken elsewhere; None if it is broken itself, or is not there."""
+    try:
+        return adapter.validate_python(value)
+    except ValidationError:
+        return None
 
 
 # ---- errors: which field, in whose words --------------------------------------------------------------------------

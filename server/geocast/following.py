@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from .alert import Entry
 from .alertlog import HEARTBEAT_S, AlertLog, Counts, Positioned
+from .calls.entries import CallEntry
 from .clock import Clock
 from .errors import LogUnavailable, trace
 from .live import LiveAlerts
@@ -64,9 +65,17 @@ class LogReader:
     """
 
     def __init__(
-        self, alert_log: AlertLog, clock: Clock, live: LiveAlerts, apply: Callable[[Entry], None], keeper: LogKeeper
+        self,
+        alert_log: AlertLog,
+        clock: Clock,
+        live: LiveAlerts,
+        apply: Callable[[Entry], None],
+        keeper: LogKeeper,
+        calls: Callable[[CallEntry], None] = lambda _: None,
     ) -> None:
-        """`apply` takes each entry, so that `live` knows of it; `keeper` is told when the log can't be read."""
+        """`apply` takes each entry of an alert, so that `live` knows of it, and `calls` each of a call, as often as it
+        is read; `keeper` is told when the log can't be read.
+        """
         self.caught_up = asyncio.Event()
         self.position = 0
         self.applied = 0
@@ -74,8 +83,11 @@ class LogReader:
         self._clock = clock
         self._live = live
         self._take = apply
+        self._take_call = calls
         self._keeper = keeper
         self._left_out_until = 0  # what ended before this, in ms since 1970, was left out when the log was read
+        self._judged_by = alert_log.judge.version
+        live.judge = alert_log.judge
         self._heard = time.monotonic()  # when the log last gave something, in seconds of the monotonic clock
 
     def unready(self) -> list[str]:
@@ -105,6 +117,7 @@ class LogReader:
                 else:
                     self.caught_up.set()
                 await self._make_up_for_a_clock_ahead()
+                await self._judge_again()
 
     async def _apply_all(self, batch: Sequence[Positioned]) -> None:
         """Apply what was read, and let the loop look at its sockets now and then, between alerts (LogF4)."""
@@ -117,9 +130,12 @@ class LogReader:
                 applied = 0
                 await asyncio.sleep(0)
 
-    def _apply(self, entry: Entry) -> None:
+    def _apply(self, entry: Entry | CallEntry) -> None:
         self.applied += 1
-        self._take(entry)
+        if isinstance(entry, CallEntry):
+            self._take_call(entry)
+        else:
+            self._take(entry)
 
     async def _make_up_for_a_clock_ahead(self) -> None:
         """Read the log again if the wall clock says that what was left out of it has not ended after all.
@@ -131,18 +147,38 @@ class LogReader:
         if now.wall_ms >= until:
             return
         logger.warning("the wall clock was ahead when the log was read; reading what was taken for ended")
-        chains: dict[str, list[Entry]] = {}
-        batches = self._log.follow(0, now.wall_ms)
+        chains = await self._chains(now.wall_ms)
+        self._left_out_until = now.wall_ms
+        self._live.correct(now)
+        await self._apply_chains([chain for chain in chains if chain[-1].ends_at < until])
+
+    async def _judge_again(self) -> None:
+        """Judge what is live, and what was not believed when it was read, if that may come out otherwise now (NC3)."""
+        if self._log.judge.version == self._judged_by:
+            return
+        self._judged_by = self._log.judge.version
+        for number, alert in enumerate(list(self._live), start=1):
+            self._live.judge_again(alert)
+            if number % APPLY_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        await self._apply_chains(await self._chains(self._clock.now().wall_ms))
+
+    async def _chains(self, ended_before_ms: int) -> list[list[Entry | CallEntry]]:
+        """All that the log has, alert by alert and call by call, but for what ended before this time."""
+        chains: dict[str, list[Entry | CallEntry]] = {}
+        batches = self._log.follow(0, ended_before_ms)
         async with contextlib.aclosing(batches):
             async for batch in batches:
                 if not batch:
                     break
                 for _, entry in batch:
                     chains.setdefault(entry.id, []).append(entry)
-        self._left_out_until = now.wall_ms
-        self._live.correct(now)
-        for number, chain in enumerate(chains.values(), start=1):
-            for entry in chain if chain[-1].ends_at < until else ():
+        return list(chains.values())
+
+    async def _apply_chains(self, chains: Sequence[Sequence[Entry | CallEntry]]) -> None:
+        """Apply what was read once more; the loop gets its turns meanwhile, between alerts."""
+        for number, chain in enumerate(chains, start=1):
+            for entry in chain:
                 self._apply(entry)
             if number % APPLY_AT_ONCE == 0:
                 await asyncio.sleep(0)

@@ -23,11 +23,14 @@ Rule 3  A slow row (its transport has unsent bytes) is sent nothing. What it is 
 Rule 4  `settle` clears what the row was owed and sends what it is owed now, behind its reply and in the same write:
         what comes before `ok` was judged by the old places, filter and token; what comes after, by the new.
 Rule 5  A row that is given back is used again only when `told` counts no more for it (`sweep`).
+Rule 6  Where there are calls, the board (calls/board.py) says who is owed something of them. It is written before the
+        flights, and in `settle` and `recovered` before the alerts. Without a board nothing of this is done.
 
 The hub knows no clock, no socket and no asyncio. The time is passed in; a transport is its `write` and the number of
 its socket. All calls come from one thread and none is interrupted by another: that is why Rules 2 and 4 are simple.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Any
@@ -38,9 +41,13 @@ from numpy.typing import NDArray
 from . import closing, failpoints
 from .alert import EXTREME, Entry
 from .alertlog import Counts
+from .calls.board import Board
+from .calls.entries import SeatState
+from .calls.messages import standdown_message
 from .clock import Now
 from .closing import Close
 from .frames import PING, WIRES, Wire, encode
+from .languages import choice
 from .live import CURRENT, RECIPIENT, LiveAlert, LiveAlerts
 from .matching.filters import Filter, Filters
 from .matching.index import PlaceIndex, nearest_first
@@ -48,6 +55,7 @@ from .session import HEARTBEAT_S, Peer, Place, Rights
 from .told import Rows
 
 SLICE = 256  # rows of a turn: about 1.1 ms of writes (`bench fanout`: 4.3 µs each)
+CALLS_SLICE = 64  # … that are written to for calls, one by one: also about 1 ms
 NEAREST = 256  # rows that go first, in order of distance; to sort all of a million would take 77 ms
 FLIGHTS = 64  # one for each bit of a word
 FLIGHTS_BELOW_EXTREME = 56  # bits that alerts below `extreme` may take; the rest is kept for extreme ones
@@ -98,8 +106,9 @@ class Hub:
         landed: Callable[[Flight], None] = lambda _flight: None,
         send: SendToMany | None = None,
         heartbeat_s: int = HEARTBEAT_S,
+        board: Board | None = None,
     ) -> None:
-        """`capacity`: how many sessions there may be at once.
+        """`capacity`: how many sessions there may be at once; `board`: who is told what of calls, if there are any.
 
         `landed` is called with each flight that has been through all its rows, at its last slice. `send` sends a frame
         to many sockets at once. What it doesn't send whole is left to the transports; without it, everything is. A
@@ -110,6 +119,7 @@ class Hub:
         self.sends = 0  # frames of alerts and cancels handed to transports
         self._landed = landed
         self._send = send
+        self._board = board
         self._index = PlaceIndex()
         self._filters = Filters()
 
@@ -137,6 +147,7 @@ class Hub:
 
         self._free = list(range(capacity - 1, -1, -1))
         self._given_back: list[int] = []  # rows that are not free before the next `sweep` (Rule 5)
+        self._speaking = [0] * len(WIRES)  # how many sessions speak each
         self._top = 0  # all rows that were ever in use are below it; columns are looked at up to here
 
         self._waiting: list[Flight] = []  # for a bit; a heap, the most urgent first
@@ -153,7 +164,7 @@ class Hub:
     @property
     def busy(self) -> bool:
         """Whether there is anything for `turn` to do."""
-        return bool(self._flying or self._waiting)
+        return bool(self._flying or self._waiting) or (self._board is not None and self._board.busy)
 
     @property
     def places(self) -> int:
@@ -171,8 +182,12 @@ class Hub:
         rights: Rights,
         holding: Mapping[str, int],
         now: Now,
+        here: int | None = None,
     ) -> int:
-        """Take a session in. Its first `settle` has to follow, at the same `now`. Returns its row."""
+        """Take a session in. Its first `settle` has to follow, at the same `now`. Returns its row.
+
+        `here`: at which of its places the subscriber is now, for calls; None: at none.
+        """
         if not self._free:
             self._clear_rows()
         row = self._free.pop()
@@ -180,12 +195,16 @@ class Hub:
         self._peers[row], self._writes[row], self._descriptors[row] = peer, peer.write, peer.descriptor
         self._slots[row] = tuple(self._index.add(row, *place) for place in places)
         self._wire[row] = wire.number
+        self._speaking[wire.number] += 1
         self._filter[row] = self._filters.take(wanted)
         self._owed[row] = 0
         self._slow[row] = False
         self._last_read[row] = self._last_write[row] = self._last_ping[row] = now.monotonic
         self.regrant(row, rights)
         self._ready[row] = True
+        if self._board is not None:
+            self._board.move(row, None if here is None else places[here])
+            self._board.hold(row, holding, now)
         for alert_id, held in holding.items():
             self._claim(row, alert_id, held, now)
         return row
@@ -193,19 +212,22 @@ class Hub:
     def leave(self, row: int) -> None:
         """The session is over. Its places are forgotten at once, its row is free after the next `sweep` (Rule 5)."""
         self._ready[row] = False
+        self._speaking[self._wire[row]] -= 1
         self._owed[row] = 0
         self._token_deadline[row] = np.inf
         self._epoch[row] += 1
         self._peers[row], self._writes[row], self._descriptors[row] = None, _nowhere, -1
         self._missed.pop(row, None)
+        if self._board is not None:
+            self._board.leave(row)
         self._filters.give_back(int(self._filter[row]))
         for slot in self._slots[row]:
             self._index.remove(slot)
         self._slots[row] = ()
         self._given_back.append(row)
 
-    def move(self, row: int, places: Sequence[Place]) -> None:
-        """The session's places are these now."""
+    def move(self, row: int, places: Sequence[Place], here: int | None = None) -> None:
+        """The session's places are these now; `here` as for `enter`."""
         old = self._slots[row]
         for slot, place in zip(old, places, strict=False):
             self._index.move(slot, *place)
@@ -213,6 +235,8 @@ class Hub:
             self._index.remove(slot)
         added = (self._index.add(row, *place) for place in places[len(old) :])
         self._slots[row] = (*old[: len(places)], *added)
+        if self._board is not None:
+            self._board.move(row, None if here is None else places[here])
 
     def refilter(self, row: int, wanted: Filter) -> None:
         """The session's filter is this now."""
@@ -227,6 +251,8 @@ class Hub:
         """The session has a new token: from now on it may see what these rights say, until they end."""
         self._may_test[row] = rights.may_test
         self._token_deadline[row] = rights.deadline
+        if self._board is not None:
+            self._board.grant(row, rights)
 
     def heard(self, row: int, now: Now) -> None:
         """Bytes came from the session."""
@@ -241,13 +267,33 @@ class Hub:
         """The session's transport has sent all: send what the session is owed now (Rule 3)."""
         self._slow[row] = False
         self._last_read[row] = now.monotonic  # it was not read while it was slow, so its silence proves nothing
-        self._send_owed(row, b"", self._owed_now(row, now), now)
+        self._send_owed(row, b"".join(self._calls_owed(row, now)), self._owed_now(row, now), now)
 
     def acknowledge(self, row: int, alert_id: str, revision: int, now: Now) -> None:
         """The session says that it has shown this revision. What it can't have been sent is passed over (M5)."""
         alert = self.live.find(alert_id, now)
         if alert is not None and self._may_see(row, alert):
             alert.acknowledge(row, revision)
+        elif alert is None and self._board is not None:
+            self._board.acknowledge(row, alert_id, revision)
+
+    def accept(self, row: int, call_id: str, eta_s: int | None, now: Now) -> None:
+        """The session says that it is going to where a call is from (M18)."""
+        if self._board is None:
+            self.reply(row, standdown_message(call_id, "over"), now)
+        else:
+            self._board.accept(row, call_id, eta_s, now)
+            self._send_calls_to(row, self._calls_owed(row, now), now)
+
+    def decline(self, row: int, call_id: str, now: Now) -> None:  # noqa: ARG002 (as for the others)
+        """The session says that it is not going (M19)."""
+        if self._board is not None:
+            self._board.decline(row, call_id)
+
+    def report(self, row: int, call_id: str, state: SeatState, now: Now) -> None:
+        """The session says how far it is (M20)."""
+        if self._board is not None:
+            self._board.report(row, call_id, state, now)
 
     def reply(self, row: int, message: Mapping[str, Any], now: Now) -> None:
         """Send one message to a session."""
@@ -256,14 +302,15 @@ class Hub:
 
     def settle(self, row: int, reply: dict[str, Any], now: Now) -> None:
         """Send `reply`, with `live` in it, and in the same write all that the session is owed now (Rule 4)."""
-        owed = self._owed_now(row, now)
-        reply["live"] = len(owed)
-        self._send_owed(row, WIRES[self._wire[row]].frame(reply), owed, now)
+        calls, owed = self._calls_owed(row, now), self._owed_now(row, now)
+        reply["live"] = len(calls) + len(owed)
+        self._send_owed(row, b"".join([WIRES[self._wire[row]].frame(reply), *calls]), owed, now)
 
     def _send_owed(self, row: int, head: bytes, owed: Sequence[LiveAlert], now: Now) -> None:
         self._owed[row] = 0
         wire = self._wire[row]
-        data = b"".join([head, *(_frames(alert)[wire] for alert in owed)])
+        wanted = self.filter_of(row).languages
+        data = b"".join([head, *(_frames(alert, choice(wanted, alert.languages))[wire] for alert in owed)])
         if data:
             self._last_write[row] = now.monotonic
             self._writes[row](data)
@@ -307,6 +354,24 @@ class Hub:
             alert.claim(row, held)
             self._miss(row, alert)
 
+    # ---- calls ---------------------------------------------------------------------------------------------------
+
+    def _calls_owed(self, row: int, now: Now) -> list[bytes]:
+        """All that the session is owed of calls now, as frames."""
+        return [] if self._board is None else self._board.frames(row, int(self._wire[row]), now)
+
+    def _send_calls(self, board: Board, count: int, now: Now) -> None:
+        """Send the next rows what they are owed of calls (Rule 6); slow ones nothing (Rule 3)."""
+        for row, calls in board.take_noted(count):
+            if self._ready[row] and not self._slow[row]:
+                self._send_calls_to(row, board.frames(row, int(self._wire[row]), now, calls), now)
+
+    def _send_calls_to(self, row: int, frames: Sequence[bytes], now: Now) -> None:
+        if frames:
+            self._last_write[row] = now.monotonic
+            with contextlib.suppress(RuntimeError):  # the transport has died and will say so at the loop's next turn
+                self._writes[row](b"".join(frames))
+
     # ---- fan-out -------------------------------------------------------------------------------------------------
 
     def deliver(self, entry: Entry, now: Now) -> None:
@@ -339,6 +404,10 @@ class Hub:
         `rows`: how many of a flight's rows to look at, SLICE if it is left out.
         """
         size = SLICE if rows is None else rows
+        if self._board is not None and self._board.busy:
+            self._send_calls(self._board, min(size, CALLS_SLICE), now)
+            if self._board.busy:
+                return True
         self._ground(now)
         self._start(now)
         if self._flying:
@@ -358,12 +427,25 @@ class Hub:
         """Send each row all that it is owed, in one write."""
         for group, alerts in self._take_owed(rows):
             self._last_write[group] = now.monotonic
-            wires = self._wire[group]
-            for number, frames in enumerate(zip(*map(_frames, alerts), strict=True)):
-                self._write(group[wires == number], b"".join(frames))
+            for part, texts in self._by_language(group, alerts):
+                wires = self._wire[part]
+                for number in [each for each, sessions in enumerate(self._speaking) if sessions]:
+                    frames = [_frames(alert, text)[number] for alert, text in zip(alerts, texts, strict=True)]
+                    self._write(part[wires == number], b"".join(frames))
             for alert in alerts:
                 alert.mark_sent(group)
             self.sends += len(alerts) * len(group)
+
+    def _by_language(self, rows: Rows, alerts: list[LiveAlert]) -> Iterator[tuple[Rows, tuple[int, ...]]]:
+        """The rows in groups that are sent the same texts of these alerts, and which those are: one of each alert."""
+        if not any(alert.languages for alert in alerts):
+            yield rows, (0,) * len(alerts)
+            return
+        numbers, which = np.unique(self._filter[rows], return_inverse=True)
+        wanted = [self._filters[number].languages for number in numbers.tolist()]
+        texts = [tuple(choice(tags, alert.languages) for alert in alerts) for tags in wanted]
+        for these in dict.fromkeys(texts):
+            yield rows[np.array([each == these for each in texts])[which]], these
 
     def _take_owed(self, rows: Rows) -> Iterator[tuple[Rows, list[LiveAlert]]]:
         """The rows in groups that are owed the same, and what that is. They are owed it no more; slow ones lose it."""
@@ -496,6 +578,8 @@ class Hub:
             self._launch(alert, now)
         self.live.drop_claims(now)
         self._clear_rows()
+        if self._board is not None:
+            self._board.sweep(now)
         if now.monotonic >= self._look_at:
             self._look_at = now.monotonic + LOOK_S
             self._look(now)
@@ -547,11 +631,15 @@ class Hub:
             self._given_back.clear()
 
 
-def _frames(alert: LiveAlert) -> tuple[bytes, ...]:
-    """What is current of an alert, as one frame for each wire format: encoded when it is needed for the first time."""
-    if alert.frames is None:
-        alert.frames = encode(alert.current)
-    return alert.frames
+def _frames(alert: LiveAlert, text: int) -> tuple[bytes, ...]:
+    """What is current of an alert, in one of its languages, as one frame for each wire format.
+
+    It is encoded when it is needed for the first time.
+    """
+    frames = alert.frames.get(text)
+    if frames is None:
+        frames = alert.frames[text] = encode(alert.current, text)
+    return frames
 
 
 def _is_owed(alert: LiveAlert, row: int, wanted: Filter) -> bool:

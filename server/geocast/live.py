@@ -30,6 +30,8 @@ Rule 5  Of those that end together, AT_ONCE are let go at a time. The others hav
 Rule 6  A cancel may stand in the log before what it cancels: a process that knows no more of an alert than its cancel,
         which it has appended, puts that back before others put back the rest. So a cancel of an unknown alert is kept,
         and the alert is a cancelled one from its first moment here. There are at most MAX_EARLY of these.
+Rule 7  What is believed no longer (LogJ1) is *withdrawn*: as if the wall clock had ended it, until it is believed again
+        or a later entry comes. A cancel that was believed stays, for its recipients have been told.
 """
 
 from collections import deque
@@ -41,7 +43,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .alert import SEVERITY_RANK, Cancel, Entry, Revision
-from .alertlog import Counts
+from .alertlog import Believing, Counts, Judge
 from .cells import Vector
 from .clock import Now
 from .matching.shapes import NONE, Filed, ShapeIndex
@@ -79,7 +81,8 @@ class LiveAlert:
     """One alert that has not ended: its current revision or its cancel, and who was told what of it.
 
     `rank` is the severity as a number. `restricted` alerts exist only for sessions that may see tests (R6). `frames` is
-    for the hub: what is current as one frame for each wire format, or None as long as nobody has needed it.
+    for the hub: what is current, in each language that somebody has needed so far (by the number of its text), as one
+    frame for each wire format. `languages` are the tags of what is current if it is not the same for everybody.
     """
 
     __slots__ = (
@@ -94,12 +97,14 @@ class LiveAlert:
         "expires_at",
         "frames",
         "id",
+        "languages",
         "latest",
         "order",
         "rank",
         "restricted",
         "revision_number",
         "sent",
+        "withdrawn",
     )
 
     def __init__(self, revision: Revision, now: Now, order: int, shared: _Shared) -> None:
@@ -120,10 +125,13 @@ class LiveAlert:
         self._revision: Revision | bytes = revision
         self.revision_number = revision.revision
         self.expires_at = revision.ends_at
+        self.withdrawn = 0  # else its end while it is (Rule 7)
         self.latest = now.monotonic + (revision.ends_at - revision.issued_at) / 1000
         self.category = intern(revision.alert.category)
         self.rank = SEVERITY_RANK[revision.alert.severity]
-        self.frames: tuple[bytes, ...] | None = None
+        texts = revision.alert.texts
+        self.languages = tuple(intern(text.language) for text in texts) if len(texts) > 1 else ()
+        self.frames: dict[int, tuple[bytes, ...]] = {}
 
     @property
     def revision(self) -> Revision:
@@ -164,6 +172,17 @@ class LiveAlert:
         self._shared.withheld.add(self)  # whoever asked has not been sent it
         return True
 
+    def withdraw(self) -> None:
+        """Nothing of it may be sent until it is restored (Rule 7)."""
+        if not self.withdrawn:
+            self.withdrawn, self.expires_at = self.expires_at, 0
+            self._shared.withheld.add(self)
+
+    def restore(self) -> None:
+        """It is believed, perhaps again: the next sweep sends it to those who are owed it."""
+        if self.withdrawn:
+            self.expires_at, self.withdrawn = self.withdrawn, 0
+
     def trust(self, now: Now) -> bool:
         """The wall clock lets it live: from now on it has a deadline that is made of that clock (Rule 4).
 
@@ -182,6 +201,7 @@ class LiveAlert:
     def revise(self, revision: Revision, now: Now) -> None:
         """Take the next revision. Nobody has it yet, but for sessions that said so when this process was behind."""
         steps = min(2 * (revision.revision - self.revision_number), 8)  # bits; numbers may be missing after a restart
+        self.restore()
         # What is added to its end is added to its deadline: the wall clock may have been set in between.
         self.deadline += (revision.ends_at - self.expires_at) / 1000
         self._become(revision, now)
@@ -194,8 +214,10 @@ class LiveAlert:
 
     def end_by(self, cancel: Cancel) -> None:
         """Take the cancel. When the alert ends is still what its last revision says (Rule 2)."""
+        self.restore()
         self.cancel = cancel
-        self.frames = None
+        self.languages = ()
+        self.frames = {}
 
     # ---- who was told what ---------------------------------------------------------------------------------------
 
@@ -262,6 +284,17 @@ class LiveAlert:
             told.put(row, told.of(row) | RECIPIENT | CURRENT | SENT)
             self._shared.counted.add(self)
             self.sent += 1
+
+    def untell(self, row: int, number: int, *, recipient: bool) -> None:
+        """Take back what `mark_sent` has noted of an entry with this number: it was not sent, or only maybe.
+
+        `recipient`: whether the session at `row` is one all the same.
+        """
+        told = self._tell()
+        flags = told.of(row)
+        if number == self.revision_number:
+            flags &= 0xFF ^ (CURRENT | SENT)
+        told.put(row, flags | RECIPIENT if recipient else flags & (0xFF ^ RECIPIENT))
 
     def acknowledge(self, row: int, revision: int) -> None:
         """Count the acknowledgement of `revision` once, if it was sent on this connection."""
@@ -346,6 +379,7 @@ class LiveAlerts:
         self._areas: ShapeIndex[LiveAlert] = ShapeIndex()
         self._ends = _Ends()
         self._gone = _Gone()
+        self.judge: Judge = Believing()
         self._early: dict[str, Cancel] = {}  # Rule 6, by id
         self.behind = False  # the last `expire` may have left some that had ended
         self._arrivals = 0
@@ -366,13 +400,18 @@ class LiveAlerts:
         alert = self._alerts.get(alert_id)
         return None if alert is None or now.monotonic >= alert.deadline else alert
 
+    def knows(self, entry: Entry) -> bool:
+        """Whether the alert is live, or was not let go yet, and this entry or a later one of it was taken."""
+        alert = self._alerts.get(entry.id)
+        return alert is not None and entry.revision <= alert.number
+
     def apply(self, entry: Entry, now: Now) -> LiveAlert | None:
         """Take an entry of the log. Returns the alert if that changed what is current, else None.
 
         Nothing changes if the entry is not newer than what is known, or if the alert has ended. After a restart the
         first entry that is read of an alert may be a later revision than 1. What was let go comes back with a revision
         that is newer than all that was known of it, and with nothing else (Rule 3). A cancel of an unknown alert
-        changes nothing yet (Rule 6).
+        changes nothing yet (Rule 6), and a tombstone never does.
         """
         alert = self._alerts.get(entry.id)
         if alert is not None and entry.revision <= alert.number:
@@ -381,15 +420,32 @@ class LiveAlerts:
             return None  # the log refuses this; where an entry of another kind stands between, it can't be sure
         if isinstance(entry, Cancel):
             if alert is None:
-                self._keep_early(entry)
+                if not entry.is_tombstone:
+                    self._keep_early(entry)
+                return None
+            if not self._is_over(entry, alert):
                 return None
             self._call_off(alert, entry)
         else:
             alert = self._revise(alert, entry, now)
             early = self._early.pop(entry.id, None) if alert is not None else None
-            if alert is not None and early is not None and early.revision > alert.number:
+            if (
+                alert is not None
+                and early is not None
+                and early.revision > alert.number
+                and self._is_over(early, alert)
+            ):
                 self._call_off(alert, early)
         return None if alert is None or alert.ended(now) else alert
+
+    def _is_over(self, cancel: Cancel, alert: LiveAlert) -> bool:
+        """Whether a cancel is believed to end this alert (LogJ1)."""
+        return not self.judge.asks or self.judge.ends(cancel, alert.revision)
+
+    def judge_again(self, alert: LiveAlert) -> None:
+        """Withdraw an alert that is believed no longer, restore one that is (Rule 7)."""
+        if alert.cancel is None:
+            (alert.restore if self.judge.stands(alert.revision) else alert.withdraw)()
 
     def _call_off(self, alert: LiveAlert, cancel: Cancel) -> None:
         self._leave(alert)

@@ -15,6 +15,7 @@ from . import __version__
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _LATENCY_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+_MINUTES_S = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1_800)
 _LAG_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1)
 
 
@@ -37,6 +38,21 @@ class Metrics:
         self.held = Counter(
             "geocast_held", "Requests with something that has to be confirmed", ["kind"], registry=self.registry
         )
+        self.cap_messages = Counter(
+            "geocast_cap_messages",
+            "Messages of CAP, by what became of them",
+            ["source", "outcome"],
+            registry=self.registry,
+        )
+        self.calls_accepted = Counter(
+            "geocast_calls_accepted",
+            "Calls for help, new content of them, and ends, accepted into the log",
+            ["kind"],
+            registry=self.registry,
+        )
+        self.break_glass = Counter(
+            "geocast_break_glass", "Approvals with a key for whoever is alone", registry=self.registry
+        )
         self.fan_out = Histogram(
             "geocast_fan_out_seconds",
             "From an entry read from the log to its last write on this node",
@@ -47,6 +63,24 @@ class Metrics:
             "geocast_publish_to_last_write_seconds",
             "From the acceptance of an entry to its last write on this node",
             buckets=_LATENCY_S,
+            registry=self.registry,
+        )
+        self.call_first_ring = Histogram(
+            "geocast_call_first_ring_seconds",
+            "From the opening of a call to the last write of its first ring on this node",
+            buckets=_LATENCY_S,
+            registry=self.registry,
+        )
+        self.call_accept = Histogram(
+            "geocast_call_accept_seconds",
+            "From an accept that was read to its task",
+            buckets=_LATENCY_S,
+            registry=self.registry,
+        )
+        self.call_seat = Histogram(
+            "geocast_call_first_seat_seconds",
+            "From the opening of a call to the first task",
+            buckets=_MINUTES_S,
             registry=self.registry,
         )
         self.loop_lag = Histogram(
@@ -135,6 +169,8 @@ _GREATEST = (
     "geocast_live_alerts",
     "geocast_withheld_alerts",
     "geocast_clock_steps_total",
+    "geocast_calls_open",
+    "geocast_calls_unanswered",
     "geocast_log_position",
     "geocast_log_epoch",
     "geocast_log_sequence",
@@ -143,7 +179,8 @@ _GREATEST = (
     "geocast_redis_max_memory_bytes",
     "geocast_redis_replicas",
 )
-_LEAST = ("_created", "process_start_time_seconds")  # a node is as old as its oldest process
+# A node is as old as its oldest process, and a push service is open to all if it is to each.
+_LEAST = ("_created", "process_start_time_seconds", "_lane_open")
 
 
 def export(registry: CollectorRegistry) -> Export:

@@ -38,22 +38,41 @@ Ints: TypeAlias = NDArray[np.intp]
 
 
 class Outline:
-    """A polygon that was asked for: its ring, split, and how far it is from its centre to its farthest corner."""
+    """A polygon that was asked for: its corners, its ring, split, and how far it is from its centre to the farthest."""
 
-    __slots__ = ("_lat", "_lng", "_ring", "_simplified", "_strays", "radius_m")
+    __slots__ = ("_beyond_m", "_lat", "_lng", "_ring", "_simplified", "corners", "crosses", "radius_m")
 
-    def __init__(self, positions: Positions) -> None:
-        """`positions`: longitude and latitude, the last equal to the first (A16). Raises ValueError, for A17 to A19."""
-        lng, lat = _alike(*np.array(positions, float).T)
-        self._lng, self._lat, stray_m = _split(lng, lat)
-        self._strays = stray_m > SAME_M
+    def __init__(self, positions: Positions, *, may_cross: bool = False) -> None:
+        """`positions`: longitude and latitude, the last equal to the first (A16). Raises ValueError, for A17 to A19.
+
+        `may_cross`: it may cross or touch itself, and is filled wherever it winds around (CP22); `crosses` says if so.
+        """
+        self.corners = [(lat, lng) for lng, lat in positions[:-1]]  # as they were asked for
+        self._be(*split_edges(*np.array(positions, float).T), may_cross=may_cross)
+
+    @classmethod
+    def of_arcs(cls, lng: Floats, lat: Floats, beyond_m: float) -> "Outline":
+        """One whose edges are arcs already, and that reaches so far beyond its ring.
+
+        It may cross itself, as far as rounding makes it. Raises ValueError (A18).
+        """
+        outline: Outline = cls.__new__(cls)
+        outline.corners = list(zip(lat[:-1].tolist(), lng[:-1].tolist(), strict=True))
+        Outline._be(outline, lng, lat, beyond_m, may_cross=True)
+        return outline
+
+    def _be(self, lng: Floats, lat: Floats, beyond_m: float, *, may_cross: bool) -> None:
+        self._lng, self._lat, self._beyond_m = lng, lat, beyond_m
         self._ring = _Ring(self._lng, self._lat)
         if len(self._ring) < 3:
             raise ValueError("must have at least three positions that differ")
         if self._ring.spread >= SPREAD:
             raise ValueError("must have every corner less than 60° from the middle of all")
-        if not self._ring.simple:
-            raise ValueError("must not cross or touch itself, and must have an area")
+        self.crosses = not self._ring.simple
+        if self.crosses and not (may_cross and self._ring.has_area):
+            raise ValueError(
+                "must have an area" if may_cross else "must not cross or touch itself, and must have an area"
+            )
         self.radius_m = self._ring.spread * EARTH_RADIUS_M
         self._simplified: dict[float, _Ring] = {0.0: self._ring}  # what has been worked out, for it is asked for again
 
@@ -61,14 +80,18 @@ class Outline:
         """Its ring, simplified by so much; 0: as it is."""
         found = self._simplified.get(tolerance_m)
         if found is None:
-            kept = _kept(self._lng, self._lat, tolerance_m)
+            kept = kept_corners(self._lng, self._lat, tolerance_m)
             found = _Ring(self._lng[kept], self._lat[kept]) if len(kept) < len(self._lng) else self._ring
             self._simplified[tolerance_m] = found
         return found
 
+    def may_be(self, ring: "_Ring") -> bool:
+        """Whether it may be published as this ring: it keeps A18, and A19 if the outline does."""
+        return ring.spread < SPREAD and (self.crosses or ring.simple)
+
     def published(self, ring: "_Ring", tolerance_m: float) -> Polygon:
         """The polygon of this ring, which reaches as far beyond it as it takes to cover what was asked for (B9)."""
-        beyond_m = (STRAY_M if self._strays else 0) + (tolerance_m if ring is not self._ring else 0)
+        beyond_m = self._beyond_m + (tolerance_m if ring is not self._ring else 0)
         return Polygon(ring.positions(), 10.0 * math.ceil((beyond_m + 1) / 10) if beyond_m else 0.0)
 
 
@@ -79,8 +102,9 @@ def publish_polygons(outlines: Sequence[Outline], simplify_m: float) -> tuple[Po
     """
     for tolerance_m in (0, *(each for each in TOLERANCES_M if each <= simplify_m)):
         rings = [each.ring(tolerance_m) for each in outlines]
-        if sum(map(len, rings)) <= MAX_CORNERS and all(ring.may_be_published for ring in rings):
-            return tuple(each.published(ring, tolerance_m) for each, ring in zip(outlines, rings, strict=True))
+        pairs = list(zip(outlines, rings, strict=True))
+        if sum(map(len, rings)) <= MAX_CORNERS and all(each.may_be(ring) for each, ring in pairs):
+            return tuple(each.published(ring, tolerance_m) for each, ring in pairs)
     return None
 
 
@@ -108,16 +132,17 @@ class _Ring:
     def __len__(self) -> int:
         return len(self.lng) - 1
 
-    @property
-    def may_be_published(self) -> bool:
-        """Whether it keeps A18 and A19."""
-        return self.spread < SPREAD and self.simple
-
     @cached_property
     def simple(self) -> bool:
         """Whether the ring neither crosses nor touches itself, and has an area."""
         shapely = _shapely()
         return bool(shapely.is_valid(shapely.polygons(self._xy)))
+
+    @property
+    def has_area(self) -> bool:
+        """Whether a ring that crosses itself winds around anything at all."""
+        shapely = _shapely()
+        return bool(shapely.area(shapely.make_valid(shapely.polygons(self._xy))) > 0)
 
     def positions(self) -> tuple[tuple[float, float], ...]:
         """Longitude and latitude of the corners, counter-clockwise, the last equal to the first."""
@@ -135,8 +160,12 @@ def _alike(lng: Floats, lat: Floats) -> tuple[Floats, Floats]:
 # ---- splitting (B7) ------------------------------------------------------------------------------------------------
 
 
-def _split(lng: Floats, lat: Floats) -> tuple[Floats, Floats, float]:
-    """The ring with its edges split evenly, and how far an edge is from its arc at most, in metres."""
+def split_edges(lng: Floats, lat: Floats, most: int = MAX_PIECES) -> tuple[Floats, Floats, float]:
+    """A closed ring with its edges split evenly, and how far it has to reach beyond to make up for what is left (B9).
+
+    Raises ValueError, for A17, and if there would be more than `most` edges.
+    """
+    lng, lat = _alike(lng, lat)
     at_pole = np.abs(lat) == 90
     start, end = lng[:-1], lng[1:]
     start, end = np.where(at_pole[:-1], end, start), np.where(at_pole[1:], start, end)  # A17: along the meridian
@@ -144,9 +173,10 @@ def _split(lng: Floats, lat: Floats) -> tuple[Floats, Floats, float]:
     if (np.abs(over) >= 180).any():
         raise ValueError("must have no edge that spans 180° of longitude or more")
     lines = _Lines(start, lat[:-1], over, np.diff(lat))
-    pieces, stray_m = lines.pieces()
+    pieces, stray_m = lines.pieces(most)
     split_lng, split_lat = lines.at(*_evenly(pieces))
-    return np.append(split_lng, split_lng[0]), np.append(split_lat, split_lat[0]), stray_m
+    beyond_m = STRAY_M if stray_m > SAME_M else 0.0
+    return np.append(split_lng, split_lng[0]), np.append(split_lat, split_lat[0]), beyond_m
 
 
 def _evenly(pieces: Ints) -> tuple[Ints, Floats]:
@@ -167,15 +197,15 @@ class _Lines:
         lng = self.lng[which] + share * self.over[which]
         return (lng + 180) % 360 - 180, self.lat[which] + share * self.up[which]
 
-    def pieces(self) -> tuple[Ints, float]:
+    def pieces(self, most: int) -> tuple[Ints, float]:
         """Into how many pieces to split each; how far one is from its arc at most, unsplit. Raises ValueError."""
         stray_m = self._stray_m(np.arange(len(self.lng)), np.ones(len(self.lng), np.intp))
         fails = np.ones(len(self.lng), np.intp)
         does = np.maximum(1, np.ceil(np.sqrt(stray_m / STRAY_M))).astype(np.intp)  # the distance goes by the square
         todo = np.flatnonzero(does > 1)
         while len(todo):
-            if does.sum() > MAX_PIECES:
-                raise ValueError(f"must have fewer or shorter edges: more than {MAX_PIECES:,} arcs stand for them")
+            if does.sum() > most:
+                raise ValueError(f"must have fewer or shorter edges: more than {most:,} arcs stand for them")
             too_few = todo[self._stray_m(todo, does[todo]) > STRAY_M]
             fails[too_few], does[too_few] = does[too_few], 2 * does[too_few]
             todo = too_few
@@ -202,7 +232,7 @@ class _Lines:
 # ---- simplifying (B8) ----------------------------------------------------------------------------------------------
 
 
-def _kept(lng: Floats, lat: Floats, tolerance_m: float) -> Ints:
+def kept_corners(lng: Floats, lat: Floats, tolerance_m: float) -> Ints:
     """Which corners of a closed ring remain (Douglas and Peucker), as ascending indices, the first and the last too.
 
     The ring is cut into two lines, at its first corner and the one that is farthest from it: GEOS may leave out the

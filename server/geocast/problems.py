@@ -36,6 +36,12 @@ CATEGORY_NOT_ALERTABLE = ProblemType(
     "Category may not be alerted",
     "The policy lists what may be published; see GET /v1/policy. Everything else is refused.",
 )
+CATEGORY_NOT_CALLABLE = ProblemType(
+    "category-not-callable",
+    422,
+    "No calls of this category",
+    "The policy lists for what responders may be called; see `calls` in GET /v1/policy. Everything else is refused.",
+)
 NOT_COMMUNITY = ProblemType(
     "not-community",
     422,
@@ -46,7 +52,15 @@ NOT_APPROVED = ProblemType(
     "not-approved",
     422,
     "Approval does not fit",
-    "`approval.approved_at` must not be before `occurred_at`, nor in the future (60 s of clock skew are allowed).",
+    "`approval.approved_at` must not be before `occurred_at`, nor in the future (60 s of clock skew are allowed). "
+    "Signatures have to be good, recent, and of a form that says what the request comes to: ask for it by a dry run.",
+)
+APPROVALS_NEEDED = ProblemType(
+    "approvals-needed",
+    422,
+    "More reviewers have to approve",
+    "Alerts of this category are signed by reviewers: by `needed` different ones, of whom the publisher is none. "
+    "Something that is confirmed takes two.",
 )
 STALE = ProblemType(
     "stale",
@@ -89,6 +103,19 @@ AREA_TOO_COMPLEX = ProblemType(
     "The published area must have at most 500 corners. Draw it with fewer, or have the policy allow to simplify it "
     "(`simplify_m`).",
 )
+NOT_GRANTED = ProblemType(
+    "not-granted",
+    422,
+    "Not granted to this publisher",
+    "Whoever runs the node has bounded what each publisher may publish: which categories and statuses, up to which "
+    "severity. Another publisher may be allowed more.",
+)
+OUTSIDE_JURISDICTION = ProblemType(
+    "outside-jurisdiction",
+    422,
+    "Outside of the jurisdiction",
+    "The centre of each circle and each corner of a polygon must lie in the area for which this publisher may publish.",
+)
 AREA_UNCONFIRMED = ProblemType(
     "area-unconfirmed",
     422,
@@ -116,6 +143,12 @@ INVALID_VALUE = ProblemType(
     "Invalid value",
     "A field has the wrong type, or lies outside its documented range or grammar.",
 )
+ENDPOINT_NOT_ALLOWED = ProblemType(
+    "endpoint-not-allowed",
+    422,
+    "Endpoint not allowed",
+    "A device is woken through the push services that the operator names (--push-services), by https.",
+)
 ID_MISMATCH = ProblemType(
     "id-mismatch",
     422,
@@ -134,24 +167,54 @@ STATUS_CHANGED = ProblemType(
     "status changed",
     "A revision must keep the `status` of revision 1.",
 )
+CATEGORY_CHANGED = ProblemType(
+    "category-changed",
+    422,
+    "category changed",
+    "New content of a call must keep its `category`.",
+)
+KIND_CHANGED = ProblemType(
+    "kind-changed",
+    422,
+    "place.kind changed",
+    "New content of a call must keep the kind of its place, which decides who is called there.",
+)
 ID_CONFLICT = ProblemType(
     "id-conflict",
     409,
     "Id already taken",
-    "An alert with this id and other content has been published. Revise it, or use another id.",
+    "An alert or a call with this id and other content is known. Revise it, or use another id.",
 )
 REVISION_CONFLICT = ProblemType(
     "revision-conflict",
     409,
     "Revision conflict",
     "`revision` must be the current one + 1, and may be repeated only with the same content. `current` tells the "
-    "current one.",
+    "current one; of a call the number of its content, which `replaces` must be.",
+)
+TOO_MANY_DEVICES = ProblemType(
+    "too-many-devices",
+    409,
+    "Too many devices",
+    "One `sub` may register 8 devices. Forget one, or all, first (DELETE /v1/devices).",
 )
 UNKNOWN_ALERT = ProblemType(
     "unknown-alert",
     404,
     "Unknown alert",
     "No alert with this id is known. An ended alert stays known for 24 h.",
+)
+UNKNOWN_CALL = ProblemType(
+    "unknown-call",
+    404,
+    "Unknown call",
+    "No call with this id is known. An ended call stays known for 24 h.",
+)
+CALL_ENDED = ProblemType(
+    "call-ended",
+    410,
+    "Call has ended",
+    "The call was ended or has expired: its content can't be changed any more, and its place may be deleted already.",
 )
 ALERT_ENDED = ProblemType(
     "alert-ended",
@@ -162,8 +225,9 @@ ALERT_ENDED = ProblemType(
 NOT_YOURS = ProblemType(
     "not-yours",
     403,
-    "Another publisher's alert",
-    "Only the publisher of an alert, or a token with the scope alerts:manage, may revise or cancel it.",
+    "Another publisher's alert or call",
+    "Only the publisher of an alert, or a token with the scope alerts:manage, may revise or cancel it. A call is its "
+    "dispatcher's alike.",
 )
 MALFORMED_JSON = ProblemType(
     "malformed-json",
@@ -171,6 +235,32 @@ MALFORMED_JSON = ProblemType(
     "Malformed JSON",
     "The body must be one strict JSON object (RFC 8259) in UTF-8: no NaN, Infinity or duplicate keys, no "
     "byte-order mark, nesting of 32 at most.",
+)
+MALFORMED_XML = ProblemType(
+    "malformed-xml",
+    400,
+    "Malformed XML",
+    "The document must be well-formed XML in UTF-8, UTF-16, US-ASCII, ISO-8859-1 or windows-1252, without DOCTYPE, "
+    "nested 32 deep at most, with at most 64 attributes and namespaces to an element.",
+)
+NOT_CAP = ProblemType(
+    "not-cap",
+    422,
+    "Not a CAP message",
+    "The document's root must be `alert` in the namespace of CAP 1.2, 1.1 or 1.0.",
+)
+SENDER_NOT_ALLOWED = ProblemType(
+    "sender-not-allowed",
+    403,
+    "Sender not allowed",
+    "The file of --cap-sources lists whose messages this source may bring; this <sender> is not among them.",
+)
+NO_AREA = ProblemType(
+    "no-area",
+    422,
+    "No area",
+    "A message of CAP needs an area that can be placed: a polygon, or a circle with a radius. Codes alone, and points, "
+    "are none.",
 )
 BAD_REQUEST = ProblemType(
     "bad-request",
@@ -188,7 +278,8 @@ INSUFFICIENT_SCOPE = ProblemType(
     "insufficient-scope",
     403,
     "Insufficient scope",
-    "The token lacks the scope that this call needs, or its `sub` can't be shown as the source of an alert.",
+    "The token lacks the scope that this call needs, or its `sub` can't be shown as the source of an alert, or is not "
+    "among the publishers of this node.",
 )
 NOT_FOUND = ProblemType("not-found", 404, "Not found", "There is nothing at this path.")
 METHOD_NOT_ALLOWED = ProblemType(
@@ -204,18 +295,32 @@ REQUEST_TIMEOUT = ProblemType(
     "The head of a request must be complete 10 s after its first byte, or after the connection was accepted; its body "
     "10 s later.",
 )
-TOO_LARGE = ProblemType("too-large", 413, "Too large", "A body may have 64 KiB at most, and 2,000 chunks.")
+TOO_LARGE = ProblemType(
+    "too-large",
+    413,
+    "Too large",
+    "A body may have 64 KiB at most (a message of CAP 2 MiB), and 2,000 chunks; an alert with all its languages 64 KiB "
+    "in the log.",
+)
 UNSUPPORTED_MEDIA_TYPE = ProblemType(
     "unsupported-media-type",
     415,
     "Unsupported media type",
-    "The body must be sent as application/json.",
+    "The body must be sent as application/json; a message of CAP as application/xml, text/xml or application/cap+xml.",
 )
 TOO_MANY_REQUESTS = ProblemType(
     "too-many-requests",
     429,
     "Too many requests",
-    "Too many requests are under way. Repeat the same request after the time in Retry-After.",
+    "Too many requests are under way, or too many calls are open. Repeat the same request after the time in "
+    "Retry-After.",
+)
+RATE_LIMITED = ProblemType(
+    "rate-limited",
+    429,
+    "Too often",
+    "This publisher has published, or asked by dry runs, or this subscriber has registered devices, as often as it may "
+    "for now. Nothing was stored: repeat the same request after the time in Retry-After. Cancels are never limited.",
 )
 HEAD_TOO_LARGE = ProblemType(
     "head-too-large",
@@ -235,6 +340,18 @@ LOG_UNAVAILABLE = ProblemType(
     "Log unavailable",
     "The alert log can't store or read now. The outcome is unknown: repeat the same request, it is safe.",
 )
+STORE_UNAVAILABLE = ProblemType(
+    "store-unavailable",
+    503,
+    "Store unavailable",
+    "The store of devices can't take anything now. Repeat the same request, it is safe.",
+)
+FULL = ProblemType(
+    "full",
+    503,
+    "Full",
+    "There are as many devices as this process takes.",
+)
 TOO_MANY_CONNECTIONS = ProblemType(
     "too-many-connections",
     503,
@@ -245,28 +362,42 @@ DRAINING = ProblemType("draining", 503, "Draining", "This node is going away. Re
 
 ALL = (
     CATEGORY_NOT_ALERTABLE,
+    CATEGORY_NOT_CALLABLE,
     NOT_COMMUNITY,
     NOT_APPROVED,
+    APPROVALS_NEEDED,
     STALE,
     NOT_YET,
     EXPIRY_OUT_OF_RANGE,
     RADIUS_OUT_OF_RANGE,
     SHAPE_NOT_ALLOWED,
     AREA_TOO_COMPLEX,
+    NOT_GRANTED,
+    OUTSIDE_JURISDICTION,
     AREA_UNCONFIRMED,
     TEXT_UNCONFIRMED,
     MISSING_FIELD,
     UNKNOWN_FIELD,
     INVALID_VALUE,
+    ENDPOINT_NOT_ALLOWED,
     ID_MISMATCH,
     OCCURRED_AT_CHANGED,
     STATUS_CHANGED,
+    CATEGORY_CHANGED,
+    KIND_CHANGED,
     ID_CONFLICT,
     REVISION_CONFLICT,
+    TOO_MANY_DEVICES,
     UNKNOWN_ALERT,
+    UNKNOWN_CALL,
     ALERT_ENDED,
+    CALL_ENDED,
     NOT_YOURS,
     MALFORMED_JSON,
+    MALFORMED_XML,
+    NOT_CAP,
+    SENDER_NOT_ALLOWED,
+    NO_AREA,
     BAD_REQUEST,
     UNAUTHORIZED,
     INSUFFICIENT_SCOPE,
@@ -276,9 +407,12 @@ ALL = (
     TOO_LARGE,
     UNSUPPORTED_MEDIA_TYPE,
     TOO_MANY_REQUESTS,
+    RATE_LIMITED,
     HEAD_TOO_LARGE,
     INTERNAL,
     LOG_UNAVAILABLE,
+    STORE_UNAVAILABLE,
+    FULL,
     TOO_MANY_CONNECTIONS,
     DRAINING,
 )

@@ -15,7 +15,7 @@ Rule 3  Two requests have the same content if the `Alert`s that they are accepte
         comes to depends on the request, on the terms, and on the revision that it follows; all of these are kept.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -34,20 +34,24 @@ from pydantic_core import PydanticCustomError
 
 from . import problems
 from .alert import (
+    MAX_FORM_BYTES,
+    MAX_SIGNATURES,
     NOTHING_CONFIRMED,
     Alert,
     Approval,
     Circle,
     Confirm,
     Polygon,
+    Proof,
     Revision,
     Severity,
+    Signature,
     Status,
     Terms,
     is_id,
 )
 from .cells import publish_area, publish_circle
-from .errors import GeocastError
+from .errors import GeocastError, Malformed
 from .fields import (
     Description,
     Headline,
@@ -60,9 +64,11 @@ from .fields import (
     Text,
     Time,
     broken_fields,
+    usable,
 )
 from .outlines import Outline, publish_polygons
 from .problems import Violation
+from .strict import load_json
 
 MAX_AREA_KM2 = 10_000_000_000  # more than sixteen circles can cover
 
@@ -99,7 +105,7 @@ class Publication:
     occurred_at: int
     expires_at: int | None
     area: tuple[RequestedCircle | Outline, ...] = field(repr=False)
-    approval: Approval
+    approval: "Approved"
     revision: int
     one_shape: bool
     confirm: Confirm
@@ -119,7 +125,7 @@ class Publication:
             occurred_at=self.occurred_at,
             expires_at=self.occurred_at + terms.default_age_ms if self.expires_at is None else self.expires_at,
             area=self.published(terms, current) or (),
-            approval=self.approval,
+            approval=said_by(self.approval),
             confirm=self.confirm.in_order(),
         )
 
@@ -138,13 +144,19 @@ class Publication:
             self.threat,
             self.occurred_at,
             self.expires_at,
-            self.approval.approved_at,
+            _approved_at(self.approval),
             tuple((f"{at}/radius_m", shape.radius_m) for at, shape in self._shapes() if not isinstance(shape, Outline)),
             tuple((at, shape) for at, shape in self._shapes() if isinstance(shape, Outline)),
             self.expires_at is None,
             (("/headline", self.headline), ("/description", self.description or "")),
             self.confirm,
+            self.status,
+            self.severity,
         )
+
+    def strays(self, holds: "Holds") -> "list[Stray]":
+        """The shapes of which a point is not where `holds` says that it may be (P22)."""
+        return [found for at, shape in self._shapes() if (found := stray(at, _points(shape), holds))]
 
     def _shapes(self) -> list[tuple[str, "RequestedCircle | Outline"]]:
         """Each shape with the JSON Pointer to it."""
@@ -170,6 +182,34 @@ class Claims:
     takes_default: bool = False
     texts: tuple[tuple[str, str | None], ...] = ()
     confirm: Confirm | None = NOTHING_CONFIRMED
+    status: Status | None = None
+    severity: Severity | None = None
+
+
+Points = Sequence[tuple[float, float]]  # latitude and longitude in degrees
+Holds = Callable[[float, float], bool]  # whether a point is where it may be
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """A requested shape that has a point where none may be; the JSON Pointer to it, and nothing of where it is.
+
+    `swapped`: it would have none with latitude and longitude exchanged.
+    """
+
+    pointer: str
+    swapped: bool
+
+
+def stray(pointer: str, points: Points, holds: Holds) -> Stray | None:
+    """A shape's centre, or its corners, judged by where they may be; None: all are there. Nothing of it is kept."""
+    if all(holds(lat, lng) for lat, lng in points):
+        return None
+    return Stray(pointer, all(holds(lng, lat) for lat, lng in points))
+
+
+def _points(shape: RequestedCircle | Outline) -> Points:
+    return shape.corners if isinstance(shape, Outline) else [(shape.lat, shape.lng)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,13 +219,26 @@ class Cancellation:
     id: str
     revision: int
     reason: str
-    approval: Approval
+    approval: "Approved"
     confirm: Confirm
 
     def claims(self) -> Claims:
         """The part of the request that the policy judges: its approval and its words."""
         texts = (("/reason", self.reason),)
-        return Claims(None, None, None, None, self.approval.approved_at, (), texts=texts, confirm=self.confirm)
+        return Claims(None, None, None, None, _approved_at(self.approval), (), texts=texts, confirm=self.confirm)
+
+
+Approved = Approval | Proof | None  # how a request was approved: as A11 says, or with signatures; None: it was not said
+
+
+def said_by(approved: Approved) -> Approval:
+    """Who approved, as A11 has it. Of signatures that is known when they have been checked."""
+    return approved if isinstance(approved, Approval) else Approval("", 0)
+
+
+def _approved_at(approved: Approved) -> int | None:
+    """When, as P3 judges it. Of signatures AP4 judges that."""
+    return approved.approved_at if isinstance(approved, Approval) else None
 
 
 def _publish(
@@ -244,6 +297,30 @@ class ApprovalRequest(StrictModel):
     approved_at: Time
 
 
+def _strict_form(text: str) -> str:
+    if len(text.encode("utf-8", "surrogatepass")) > MAX_FORM_BYTES:
+        raise PydanticCustomError("form", "must have at most {most} bytes", {"most": MAX_FORM_BYTES})
+    try:
+        load_json(text.encode())
+    except (Malformed, UnicodeEncodeError):
+        raise PydanticCustomError("form", "must be a form: the text of one strict JSON object") from None
+    return text
+
+
+class SignatureRequest(StrictModel):
+    """A reviewer's signature of the form: a detached JWS, both members in base64url without padding."""
+
+    protected: Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,1024}$")]
+    signature: Annotated[str, Field(pattern="^[A-Za-z0-9_-]{86}$")]
+
+
+class ProofRequest(StrictModel):
+    """What was approved, as the text that a dry run gave, and who has signed that."""
+
+    form: Annotated[str, Field(max_length=MAX_FORM_BYTES), AfterValidator(_strict_form)]
+    signatures: Annotated[list[SignatureRequest], Field(min_length=1, max_length=MAX_SIGNATURES)]
+
+
 def _once_each(kinds: list[str]) -> list[str]:
     if len(set(kinds)) < len(kinds):
         raise PydanticCustomError("kinds", "must name each kind once")
@@ -283,6 +360,18 @@ Area = Annotated[
 ]
 
 
+_BY_WORD, _BY_PROOF = "by word", "by proof"
+
+
+def _way_of(approval: object) -> str:
+    return _BY_PROOF if isinstance(approval, dict) and approval.keys() & {"form", "signatures"} else _BY_WORD
+
+
+Approving = Annotated[
+    Annotated[ApprovalRequest, Tag(_BY_WORD)] | Annotated[ProofRequest, Tag(_BY_PROOF)], Discriminator(_way_of)
+]
+
+
 class AlertRequest(StrictModel):
     """The body of `POST /v1/alerts`. The defaults of `description` and `expires_at` stand for "left out"."""
 
@@ -296,7 +385,7 @@ class AlertRequest(StrictModel):
     occurred_at: Time
     expires_at: Time = 0
     area: Area
-    approval: ApprovalRequest
+    approval: Approving
     confirm: ConfirmRequest = ConfirmRequest()
 
 
@@ -315,7 +404,7 @@ class CancelRequest(StrictModel):
 
     revision: RevisionNumber
     reason: Reason
-    approval: ApprovalRequest
+    approval: Approving
     confirm: ConfirmRequest = ConfirmRequest()
 
 
@@ -343,57 +432,82 @@ class Invalid(GeocastError):  # noqa: N818 (the word of the protocol)
 
     def published(self, terms: Terms, current: Revision | None) -> tuple[Circle | Polygon, ...] | None:
         """The area as published; None if it is unusable, or would be too complex (P12)."""
-        area = _usable(_AREA, self._area)
+        area = usable(_AREA, self._area)
         return None if area is None else _publish(_requested_area(area), terms, current)
 
+    def strays(self, holds: Holds) -> list[Stray]:
+        """The shapes of which a point is not where `holds` says that it may be (P22); of those that are usable."""
+        found = [(at, usable(_SHAPE, shape)) for at, shape in _shapes_of(self._area).items()]
+        points = [(at, _points(_requested(shape))) for at, shape in found if shape is not None]
+        return [each for at, of_shape in points if (each := stray(at, of_shape, holds))]
 
-def parse_publication(body: Mapping[str, Any]) -> Publication:
-    """The request to publish revision 1 in `body`, which `strict.load_json` has read. Raises Invalid."""
-    return _publication(_validate(AlertRequest, body))
+
+# It stands for the approval that a dry run may leave out, so that all else is judged.
+_NOT_SAID = {"reviewer": "-", "approved_at": "1970-01-01T00:00:00Z"}
 
 
-def parse_revision(body: Mapping[str, Any], alert_id: str) -> Publication:
+def parse_publication(body: Mapping[str, Any], *, dry_run: bool = False) -> Publication:
+    """The request to publish revision 1 in `body`, which `strict.load_json` has read. Raises Invalid.
+
+    With `dry_run` it need not be approved.
+    """
+    return _publication(_validate(AlertRequest, body, dry_run=dry_run), is_approved=_is_approved(body))
+
+
+def parse_revision(body: Mapping[str, Any], alert_id: str, *, dry_run: bool = False) -> Publication:
     """The request in `body` to publish the next revision of `alert_id`. Raises Invalid."""
     mismatch = "id" in body and isinstance(body["id"], str) and is_id(body["id"]) and body["id"] != alert_id
     if mismatch:
-        violations = [_ID_MISMATCH, *_broken(RevisionRequest, body)]
+        violations = [ID_MISMATCH, *_broken(RevisionRequest, body, dry_run=dry_run)]
         raise Invalid(violations, _usable_claims(body), body.get("area"))
-    return _publication(_validate(RevisionRequest, body).model_copy(update={"id": alert_id}))
+    model = _validate(RevisionRequest, body, dry_run=dry_run)
+    return _publication(model.model_copy(update={"id": alert_id}), is_approved=_is_approved(body))
 
 
-def parse_cancellation(body: Mapping[str, Any], alert_id: str) -> Cancellation:
+def parse_cancellation(body: Mapping[str, Any], alert_id: str, *, dry_run: bool = False) -> Cancellation:
     """The request in `body` to cancel `alert_id`. Raises Invalid."""
     try:
-        model = _validate(CancelRequest, body)
+        model = _validate(CancelRequest, body, dry_run=dry_run)
     except Invalid as invalid:
         # Of section 3 only the rules about the approval (P3) and about words (P24) are for cancels too.
-        texts = (("/reason", _usable(_REASON, body.get("reason"))),)
+        texts = (("/reason", usable(_REASON, body.get("reason"))),)
         approved_at, confirm = invalid.claims().approved_at, invalid.claims().confirm
         claims = Claims(None, None, None, None, approved_at, (), texts=texts, confirm=confirm)
         raise Invalid(invalid.violations, claims) from None
-    approval = Approval(model.approval.reviewer, model.approval.approved_at)
-    return Cancellation(alert_id, model.revision, model.reason, approval, _confirm(model.confirm))
+    approved = _approved(model.approval) if _is_approved(body) else None
+    return Cancellation(alert_id, model.revision, model.reason, approved, _confirm(model.confirm))
 
 
-_ID_MISMATCH = Violation(problems.ID_MISMATCH, "/id", "must be the id in the path, or left out")
+def _is_approved(body: Mapping[str, Any]) -> bool:
+    """Whether it is said how a request was approved. (If not, it is a dry run.)"""
+    return "approval" in body
 
 
-def _validate(model: type[_Model], body: Mapping[str, Any]) -> _Model:
+def _approved(model: ApprovalRequest | ProofRequest) -> Approval | Proof:
+    if isinstance(model, ApprovalRequest):
+        return Approval(model.reviewer, model.approved_at)
+    return Proof(model.form, tuple(Signature(each.protected, each.signature) for each in model.signatures))
+
+
+ID_MISMATCH = Violation(problems.ID_MISMATCH, "/id", "must be the id in the path, or left out")
+
+
+def _validate(model: type[_Model], body: Mapping[str, Any], *, dry_run: bool = False) -> _Model:
     try:
-        return model.model_validate(body)
+        return model.model_validate({"approval": _NOT_SAID, **body} if dry_run else body)
     except ValidationError as error:
         raise Invalid(broken_fields(error), _usable_claims(body), body.get("area")) from None
 
 
-def _broken(model: type[StrictModel], body: Mapping[str, Any]) -> Sequence[Violation]:
+def _broken(model: type[StrictModel], body: Mapping[str, Any], *, dry_run: bool) -> Sequence[Violation]:
     try:
-        _validate(model, body)
+        _validate(model, body, dry_run=dry_run)
     except Invalid as invalid:
         return invalid.violations
     return ()
 
 
-def _publication(model: AlertRequest) -> Publication:
+def _publication(model: AlertRequest, *, is_approved: bool) -> Publication:
     given = model.model_fields_set
     return Publication(
         id=model.id,
@@ -406,7 +520,7 @@ def _publication(model: AlertRequest) -> Publication:
         occurred_at=model.occurred_at,
         expires_at=model.expires_at if "expires_at" in given else None,
         area=_requested_area(model.area),
-        approval=Approval(model.approval.reviewer, model.approval.approved_at),
+        approval=_approved(model.approval) if is_approved else None,
         revision=getattr(model, "revision", 1),
         one_shape=not isinstance(model.area, list),
         confirm=_confirm(model.confirm),
@@ -428,6 +542,11 @@ def _requested(shape: CircleRequest | PolygonRequest) -> RequestedCircle | Outli
     return RequestedCircle(shape.lat + 0.0, shape.lng + 0.0, float(shape.radius_m))
 
 
+def area_of(shapes: Iterable[tuple[float, float, float] | Outline]) -> tuple[RequestedCircle | Outline, ...]:
+    """The area that is asked for where no JSON has it: circles as latitude, longitude and radius, and outlines."""
+    return tuple(each if isinstance(each, Outline) else RequestedCircle(*each) for each in shapes)
+
+
 def has_polygons(body: Mapping[str, Any]) -> bool:
     """Whether there is a polygon in a body: then it takes milliseconds to read."""
     area = body.get("area")
@@ -438,7 +557,7 @@ def has_polygons(body: Mapping[str, Any]) -> bool:
 # ---- what of a broken body can still be judged -----------------------------------------------------------------
 
 _CATEGORY: TypeAdapter[str] = TypeAdapter(AlertRequest.__annotations__["category"], config=ConfigDict(strict=True))
-_TIME: TypeAdapter[int] = TypeAdapter(Time)
+TIME: TypeAdapter[int] = TypeAdapter(Time)
 _RADIUS: TypeAdapter[float] = TypeAdapter(CircleRequest.__annotations__["radius_m"], config=ConfigDict(strict=True))
 _RING: TypeAdapter[Outline] = TypeAdapter(Ring)
 _HEADLINE: TypeAdapter[str] = TypeAdapter(Headline, config=ConfigDict(strict=True))
@@ -446,43 +565,44 @@ _DESCRIPTION: TypeAdapter[str] = TypeAdapter(Description, config=ConfigDict(stri
 _REASON: TypeAdapter[str] = TypeAdapter(Reason, config=ConfigDict(strict=True))
 _CONFIRM: TypeAdapter[ConfirmRequest] = TypeAdapter(ConfirmRequest)
 _AREA: TypeAdapter[Any] = TypeAdapter(AlertRequest.__annotations__["area"])
-_T = TypeVar("_T")
+_SHAPE: TypeAdapter[Any] = TypeAdapter(ShapeRequest)
+_STATUS: TypeAdapter[Status] = TypeAdapter(Status)
+_SEVERITY: TypeAdapter[Severity] = TypeAdapter(Severity)
 
 
 def _usable_claims(body: Mapping[str, Any]) -> Claims:
     """What the policy can judge of a body that is not valid as a whole: each field that is valid by itself."""
     approval = body.get("approval")
-    area = body.get("area")
-    shapes = {f"/area/{n}": shape for n, shape in enumerate(area)} if isinstance(area, list) else {"/area": area}
-    radii = [(f"{at}/radius_m", _usable(_RADIUS, shape.get("radius_m"))) for at, shape in _maps(shapes, _CIRCLE)]
-    polygons = [(at, _usable(_RING, shape.get("coordinates"))) for at, shape in _maps(shapes, _POLYGON)]
+    shapes = _shapes_of(body.get("area"))
+    radii = [(f"{at}/radius_m", usable(_RADIUS, shape.get("radius_m"))) for at, shape in _maps(shapes, _CIRCLE)]
+    polygons = [(at, usable(_RING, shape.get("coordinates"))) for at, shape in _maps(shapes, _POLYGON)]
     threat = body.get("threat")
-    confirm = _usable(_CONFIRM, body.get("confirm", {}))
+    confirm = usable(_CONFIRM, body.get("confirm", {}))
     texts = (
-        ("/headline", _usable(_HEADLINE, body.get("headline"))),
-        ("/description", _usable(_DESCRIPTION, body.get("description", ""))),
+        ("/headline", usable(_HEADLINE, body.get("headline"))),
+        ("/description", usable(_DESCRIPTION, body.get("description", ""))),
     )
     return Claims(
-        category=_usable(_CATEGORY, body.get("category")),
+        category=usable(_CATEGORY, body.get("category")),
         threat=threat if threat in ("community", "individual") else None,
-        occurred_at=_usable(_TIME, body.get("occurred_at")),
-        expires_at=_usable(_TIME, body.get("expires_at")),
-        approved_at=_usable(_TIME, approval.get("approved_at")) if isinstance(approval, dict) else None,
+        occurred_at=usable(TIME, body.get("occurred_at")),
+        expires_at=usable(TIME, body.get("expires_at")),
+        approved_at=usable(TIME, approval.get("approved_at")) if isinstance(approval, dict) else None,
         radii=tuple((pointer, radius) for pointer, radius in radii if radius is not None),
         polygons=tuple((pointer, outline) for pointer, outline in polygons if outline is not None),
         takes_default="expires_at" not in body,
         texts=texts,
         confirm=None if confirm is None else _confirm(confirm),
+        status=usable(_STATUS, body.get("status", "actual")),
+        severity=usable(_SEVERITY, body.get("severity")),
     )
+
+
+def _shapes_of(area: object) -> dict[str, Any]:
+    """Each shape of an area, however broken, by the JSON Pointer to it."""
+    return {f"/area/{n}": shape for n, shape in enumerate(area)} if isinstance(area, list) else {"/area": area}
 
 
 def _maps(shapes: Mapping[str, Any], kind: str) -> list[tuple[str, dict[str, Any]]]:
     """Those shapes of a kind that are maps, however broken."""
     return [(at, shape) for at, shape in shapes.items() if isinstance(shape, dict) and _type_of(shape) == kind]
-
-
-def _usable(adapter: TypeAdapter[_T], value: object) -> _T | None:
-    try:
-        return adapter.validate_python(value)
-    except ValidationError:
-        return None

@@ -13,15 +13,20 @@ Rule 3  Nothing here raises, whatever the corners are: what would be no ring (pr
 
 import math
 from collections.abc import Sequence
-from typing import TypeAlias, overload
+from itertools import chain
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .cells import EARTH_RADIUS_M, Floats, Vector, unit_vectors
+from .cells import EARTH_RADIUS_M, Floats, Vector, chord2, unit_vectors
 
 Bools: TypeAlias = NDArray[np.bool_]
+Ints: TypeAlias = NDArray[np.intp]
 
+ROUNDING = 1e-12  # the arithmetic of the plane is off by some 1e-16
+FAR = 1.5  # radians from the centre of a plane, from which on no bound is set by where a point is on it
+_AXES: tuple[Vector, ...] = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 SPREAD = math.radians(60)  # A18: a corner is nearer to the centre than this
 
 
@@ -32,13 +37,13 @@ class Plane:
 
     def __init__(self, points: Floats) -> None:
         """`points`: unit vectors, as columns (3, n). The centre is the direction of their sum."""
-        total = points.sum(axis=1)
-        self.centre: Floats = total / (math.sqrt(total @ total) or 1.0)
+        # Numbers, not arrays: with those each step would take some µs, a tenth of what a small ring takes in all.
+        x, y, z = points.sum(axis=1).tolist()
+        self.centre = _unit(x, y, z)
         # Any direction that is not the centre's own will do: that of the axis which is farthest from it.
-        axis = np.eye(3)[np.argmin(np.abs(self.centre))]
-        east = np.cross(axis, self.centre)
-        self.east: Floats = east / (math.sqrt(east @ east) or 1.0)
-        self.north: Floats = np.cross(self.centre, self.east)
+        sizes = [abs(each) for each in self.centre]
+        self.east = _unit(*_normal(_AXES[sizes.index(min(sizes))], self.centre))
+        self.north = _normal(self.centre, self.east)
 
     def to_plane(self, x: Floats, y: Floats, z: Floats) -> tuple[Floats, Floats]:
         """Where points are on the plane, seen from the middle of the sphere; NaN on the side away from it."""
@@ -47,9 +52,24 @@ class Plane:
             scale = 1 / np.where(ahead > 0, ahead, np.nan)
             return _along(x, y, z, self.east) * scale, _along(x, y, z, self.north) * scale
 
+    def at(self, point: Vector) -> tuple[float, float]:
+        """`to_plane` of one point, to the last bit, in a tenth of the time."""
+        ahead = _of(point, self.centre)
+        scale = 1 / ahead if ahead > 0 else math.nan
+        return _of(point, self.east) * scale, _of(point, self.north) * scale
+
+    def from_plane(self, x: Floats, y: Floats) -> Floats:
+        """The unit vectors, as columns, of points on the plane."""
+        axes = np.array([self.centre, self.east, self.north]).T
+        points = axes @ np.array([np.ones_like(x), x, y])
+        length = np.sqrt((points * points).sum(axis=0))
+        found: Floats = points / length
+        return found
+
     def spread(self, points: Floats) -> float:
         """The angle from the centre to the farthest of the points, in radians."""
-        return float(angle_between(points, self.centre[:, np.newaxis]).max())
+        farthest = float(chord2(points[0], points[1], points[2], self.centre).max())
+        return 2 * math.asin(min(math.sqrt(farthest) / 2, 1.0))
 
 
 class Ring:
@@ -59,12 +79,14 @@ class Ring:
 
     def __init__(self, corners: Sequence[tuple[float, float]], buffer_m: float) -> None:
         """`corners`: longitude and latitude, the last equal to the first; `buffer_m`: how far it reaches beyond."""
-        lng, lat = np.array(corners, float).T
+        lng, lat = np.fromiter(chain.from_iterable(corners), float, 2 * len(corners)).reshape(-1, 2).T
         self.corners: Floats = np.array(unit_vectors(lat, lng))  # (3, n + 1)
         self.plane = Plane(self.corners[:, :-1])
-        self.xy: Floats = np.nan_to_num(self.plane.to_plane(*self.corners))  # Rule 3: anywhere, but somewhere
+        self.xy: Floats = np.array(self.plane.to_plane(*self.corners))
+        if not np.isfinite(self.xy).all():
+            self.xy = np.nan_to_num(self.xy)  # Rule 3: anywhere, but somewhere
         self.buffer_m = buffer_m
-        x, y, z = _vector(self.plane.centre)
+        x, y, z = self.plane.centre
         self.lat, self.lng = math.degrees(math.atan2(z, math.hypot(x, y))), math.degrees(math.atan2(y, x))
         # An arc of less than half a circle is nowhere farther from a point than 90°, unless one of its ends is.
         self.radius_m = self.plane.spread(self.corners) * EARTH_RADIUS_M + buffer_m
@@ -72,7 +94,7 @@ class Ring:
     @property
     def centre(self) -> Vector:
         """The direction of the sum of the corners, from which distances are counted (D6)."""
-        return _vector(self.plane.centre)
+        return self.plane.centre
 
     def area_m2(self) -> float:
         """The area that it encloses, the strip of `buffer_m` around it included, in m².
@@ -81,7 +103,7 @@ class Ring:
         formula on the sphere for the strip. That is exact for convex rings, and too much rather than too little for
         others, whose strip overlaps itself.
         """
-        a, b, c = self.corners[:, :-1], self.corners[:, 1:], self.plane.centre[:, np.newaxis]
+        a, b, c = self.corners[:, :-1], self.corners[:, 1:], np.array(self.plane.centre).reshape(3, 1)
         inside = 1 + _dot(a, b) + _dot(b, c) + _dot(c, a)
         enclosed = abs(float(2 * np.arctan2(_dot(_cross(a, b), c), inside).sum()))
         length, beyond = float(angle_between(a, b).sum()), angle_of(self.buffer_m)
@@ -94,7 +116,18 @@ class Ring:
 
     def holds(self, place: Vector, reach_m: float) -> bool:
         """Whether a place, with its reach in metres, is inside."""
-        return bool(self.holds_all(np.array(place).reshape(3, 1), np.array([reach_m]))[0])
+        x, y = self.plane.at(place)
+        if winding(x, y, self.xy[:, :-1], self.xy[:, 1:]).sum(dtype=np.int32) != 0:
+            return True
+        allowed = angle_of(self.buffer_m + reach_m)
+        if allowed <= 0:
+            return False
+        # What it takes to be exact is worked out for the few edges that may be near.
+        far = math.atan(math.hypot(x, y)) + allowed
+        margin = stretched(allowed, far) if far < FAR else math.inf
+        (near,) = np.nonzero(overlap(x, y, margin, *boxes(self.xy)))
+        edges = Edges(self.corners[:, near], self.corners[:, near + 1])
+        return bool((edges.apart(*place) <= allowed).any())
 
     def holds_all(self, places: Floats, reach_m: Floats) -> Bools:
         """Which places, unit vectors (3, n), are inside. Each is held against each edge."""
@@ -108,7 +141,37 @@ class Ring:
         return found
 
 
-def winding(x: Floats, y: Floats, start: Floats, end: Floats) -> NDArray[np.int8]:
+def boxes(xy: Floats) -> tuple[Floats, Floats]:
+    """The least and the greatest x and y of each edge of a ring on the plane, (2, n) each."""
+    return np.minimum(xy[:, :-1], xy[:, 1:]), np.maximum(xy[:, :-1], xy[:, 1:])
+
+
+def stretched(angle: float, far: float) -> float:
+    """How far apart on the plane that is at most which is an angle apart on the sphere, up to `far` from the centre.
+
+    At the angle `far` all is up to 1 / cos² of it as far apart.
+    """
+    return angle / math.cos(far) ** 2 + ROUNDING
+
+
+def margins(x: Floats, y: Floats, angle: Floats) -> Floats:
+    """How far from each point on the plane the points can be that are within an angle of it (radians), at most.
+
+    It is infinite for points on which nothing can be said: beyond FAR, or NaN. (See `stretched`.)
+    """
+    far = np.arctan(np.hypot(x, y)) + angle
+    cos = np.cos(far)
+    return np.where(far < FAR, angle / (cos * cos) + ROUNDING, np.inf)
+
+
+def overlap(x: Floats | float, y: Floats | float, margin: Floats | float, low: Floats, high: Floats) -> Bools:
+    """Whether a box comes within the margin of a point, or the margin is infinite; all shapes have to fit together."""
+    beside = (low[0] <= x + margin) & (high[0] >= x - margin) & (low[1] <= y + margin) & (high[1] >= y - margin)
+    found: Bools = beside | np.isinf(margin)
+    return found
+
+
+def winding(x: Floats | float, y: Floats | float, start: Floats, end: Floats) -> NDArray[np.int8]:
     """What edges on the plane add to the winding number around points: 1, 0 or -1 (D. Sunday, "Winding Number").
 
     `start` and `end` are the ends of edges, (2, …); all shapes have to fit together. Nothing winds around a point that
@@ -124,23 +187,22 @@ def winding(x: Floats, y: Floats, start: Floats, end: Floats) -> NDArray[np.int8
 class Edges:
     """Arcs from `a` to `b`, unit vectors (3, …), with what the distance to them needs."""
 
-    __slots__ = ("a", "ahead", "b", "behind", "normal")
+    __slots__ = ("rows",)
 
     def __init__(self, a: Floats, b: Floats) -> None:
         """`a` and `b`: where each begins and ends."""
-        self.a, self.b = a, b
         # (a - b) × (a + b) is twice a × b, and keeps all its digits where a and b are neighbours.
         normal = _cross(a - b, a + b)
         length = np.sqrt((normal * normal).sum(axis=0))
-        self.normal: Floats = normal / np.where(length > 0, length, np.nan)
-        self.behind: Floats = _cross(self.normal, a)  # on this side of it a point is beside the arc, not behind
-        self.ahead: Floats = _cross(b, self.normal)
+        normal /= np.where(length > 0, length, np.nan)
+        # On the positive side of n × a a point is beside the arc, not behind it; of b × n, beside and not ahead. All
+        # in one array, from which `take` takes in a fifth of the time.
+        self.rows: Floats = np.concatenate([a, b, normal, _cross(normal, a), _cross(b, normal)])
 
-    def take(self, which: NDArray[np.intp]) -> "Edges":
+    def take(self, which: Ints) -> "Edges":
         """Some of them; one may be taken more than once."""
         some = Edges.__new__(Edges)
-        for name in Edges.__slots__:
-            setattr(some, name, getattr(self, name)[:, which])
+        some.rows = self.rows.take(which, axis=1)
         return some
 
     def apart(self, x: Floats | float, y: Floats | float, z: Floats | float) -> Floats:
@@ -149,9 +211,10 @@ class Edges:
         That is asin |p·n| where the foot of the perpendicular lies on the arc, else the angle to the nearer end. (NaN,
         as the normal of an arc without length, lies beside nothing.)
         """
-        off = np.abs(_along(x, y, z, self.normal))
-        beside = (_along(x, y, z, self.behind) >= 0) & (_along(x, y, z, self.ahead) >= 0)
-        to_end = np.minimum(_chord2(x, y, z, self.a), _chord2(x, y, z, self.b))
+        a, b, normal, behind, ahead = (self.rows[at : at + 3] for at in range(0, 15, 3))
+        off = np.abs(_along(x, y, z, normal))
+        beside = (_along(x, y, z, behind) >= 0) & (_along(x, y, z, ahead) >= 0)
+        to_end = np.minimum(_chord2(x, y, z, a), _chord2(x, y, z, b))
         return np.where(beside, np.arcsin(np.minimum(off, 1.0)), _angle(to_end))
 
 
@@ -180,9 +243,10 @@ def _dot(a: Floats, b: Floats) -> Floats:
     return product
 
 
-def _along(x: Floats | float, y: Floats | float, z: Floats | float, direction: Floats) -> Floats:
-    product: Floats = x * direction[0] + y * direction[1] + z * direction[2]
-    return product
+def _along(x: Floats | float, y: Floats | float, z: Floats | float, direction: Floats | Vector) -> Floats:
+    product: Any = x * direction[0] + y * direction[1] + z * direction[2]
+    found: Floats = product
+    return found
 
 
 def _chord2(x: Floats | float, y: Floats | float, z: Floats | float, end: Floats) -> Floats:
@@ -195,6 +259,17 @@ def _angle(squared: Floats) -> Floats:
     return 2 * np.arcsin(np.minimum(np.sqrt(squared) / 2, 1.0))
 
 
-def _vector(point: Floats) -> Vector:
-    x, y, z = point.tolist()
-    return x, y, z
+def _of(a: Vector, b: Vector) -> float:
+    """a · b."""
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+def _unit(x: float, y: float, z: float) -> Vector:
+    """The direction; of nothing, nothing."""
+    length = math.sqrt(x * x + y * y + z * z) or 1.0
+    return x / length, y / length, z / length
+
+
+def _normal(a: Vector, b: Vector) -> Vector:
+    """a × b."""
+    return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]

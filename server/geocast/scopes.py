@@ -1,5 +1,20 @@
-"""What a token may allow (protocol, section 6): its scopes."""
+"""What a token may allow (protocol, section 6): its scopes, and the qualifications of who shows it (RQ1)."""
+
+import re
+from typing import TypeGuard
 
 PUBLISH, MANAGE, AUDIT = "alerts:publish", "alerts:manage", "alerts:audit"
 RECEIVE, TEST = "alerts:receive", "alerts:test"
-SCOPES = (PUBLISH, MANAGE, AUDIT, RECEIVE, TEST)
+DISPATCH = "calls:dispatch"
+SCOPES = (PUBLISH, MANAGE, AUDIT, RECEIVE, TEST, DISPATCH)
+
+MAX_QUALS = 16
+QUALS_FORM = f"1 to {MAX_QUALS} texts of a-z, 0-9 and _, each of 1 to 32 characters"
+_QUAL = re.compile(r"[a-z0-9_]{1,32}")
+
+
+def are_quals(value: object) -> TypeGuard[list[str]]:
+    """Whether it is a list of qualifications, of the form that `QUALS_FORM` tells."""
+    if not isinstance(value, list) or not 1 <= len(value) <= MAX_QUALS:
+        return False
+    return all(isinstance(each, str) and _QUAL.fullmatch(each) for each in value)

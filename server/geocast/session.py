@@ -7,6 +7,9 @@
     filter       close 4400          new filter, ok
     token        close 4400          new grant, ok; of another `sub`: close 4401
     ack          close 4400          counted, no answer
+    accept       close 4400          task or standdown, when the log has it; no `ref`
+    decline      close 4400          noted; standdown, if a seat was given back
+    report       close 4400          noted, no answer
     ping         close 4400          pong
     other        close 4400          error unknown-type
 
@@ -31,8 +34,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from . import closing
+from . import closing, languages
 from .alert import SEVERITY_RANK, Severity
+from .calls.entries import SeatState
 from .cells import cell_from_string, cell_place
 from .clock import Now, format_time
 from .closing import Close, SessionClosed
@@ -45,6 +49,8 @@ from .tokens import Grant, Proof, Tokens
 
 HEARTBEAT_S = 25  # if --heartbeat-s says nothing else
 RETRY_MIN_MS, RETRY_MAX_MS = 1_000, 30_000
+RESPONDERS_MIN_MS, RESPONDERS_MAX_MS = 200, 3_000  # RQ8
+MAX_ETA_S = 7_200
 MAX_REF = 2**53 - 1  # the greatest integer that a JavaScript client can count to
 MAX_PLACES, MAX_CATEGORIES, MAX_HOLDING = 8, 64, 256  # of one session
 
@@ -90,15 +96,17 @@ class Audience(Protocol):
         rights: "Rights",
         holding: Mapping[str, int],
         now: Now,
+        here: int | None = None,
     ) -> int:
         """Take in a session, whose first `settle` has to follow. Returns its row.
 
-        `places`: degrees and metres; `holding`: the revision that the client says it has of each alert, by id.
+        `places`: degrees and metres; `holding`: the revision that the client says it has of each alert, by id; `here`:
+        at which of the places the subscriber is now, if it says so (RQ4).
         """
         ...
 
-    def move(self, row: int, places: list[Place]) -> None:
-        """The session's places are these now."""
+    def move(self, row: int, places: list[Place], here: int | None = None) -> None:
+        """The session's places are these now; `here` as for `enter`."""
         ...
 
     def refilter(self, row: int, wanted: Filter) -> None:
@@ -117,6 +125,18 @@ class Audience(Protocol):
         """The session says that it has shown this revision."""
         ...
 
+    def accept(self, row: int, call_id: str, eta_s: int | None, now: Now) -> None:
+        """The session says that it is going to where a call is from, and when it will be there."""
+        ...
+
+    def decline(self, row: int, call_id: str, now: Now) -> None:
+        """The session says that it is not going, or not any more."""
+        ...
+
+    def report(self, row: int, call_id: str, state: SeatState, now: Now) -> None:
+        """The session says how far it is."""
+        ...
+
     def settle(self, row: int, reply: dict[str, Any], now: Now) -> None:
         """Send `reply`, with `live` in it, and directly behind it the `live` messages that the session is owed."""
         ...
@@ -127,7 +147,7 @@ class Audience(Protocol):
 
 
 class Rights(Protocol):
-    """What a session may see, and until when."""
+    """What a session may see, until when, and whose it is."""
 
     @property
     def may_test(self) -> bool:
@@ -137,6 +157,16 @@ class Rights(Protocol):
     @property
     def deadline(self) -> float:
         """When its token expires, in seconds of the monotonic clock; infinite without a token."""
+        ...
+
+    @property
+    def sub(self) -> str | None:
+        """Whose it is; None without a token."""
+        ...
+
+    @property
+    def quals(self) -> frozenset[str]:
+        """The qualifications that count (RQ1 to RQ3)."""
         ...
 
 
@@ -168,6 +198,7 @@ class PointPlace(StrictModel):
     lat: Latitude
     lng: Longitude
     accuracy_m: Annotated[float, Field(ge=0, le=2000, allow_inf_nan=False)] = 0.0
+    here: bool = False
 
     def place(self) -> Place:
         """The point, with the accuracy as its reach."""
@@ -182,6 +213,7 @@ class CellPlace(StrictModel):
     """An H3 cell, for those who don't want to tell more."""
 
     cell: Annotated[str, AfterValidator(_known_cell), WithJsonSchema(_CELL_SCHEMA)]
+    here: bool = False
 
     def place(self) -> Place:
         """The cell's centre; its reach goes to the farthest corner."""
@@ -194,7 +226,18 @@ AnyPlace = Annotated[
     Annotated[PointPlace, Tag("a point")] | Annotated[CellPlace, Tag("a cell")],
     Discriminator(lambda value: "a cell" if isinstance(value, dict) and "cell" in value else "a point"),
 ]
-Places = Annotated[list[AnyPlace], Field(max_length=MAX_PLACES)]
+
+
+def _one_here(places: list[PointPlace | CellPlace]) -> list[PointPlace | CellPlace]:
+    if sum(place.here for place in places) > 1:
+        raise PydanticCustomError("here", "at most one place may be the one where the subscriber is now (`here`)")
+    return places
+
+
+Places = Annotated[list[AnyPlace], Field(max_length=MAX_PLACES), AfterValidator(_one_here)]
+Languages = Annotated[
+    list[Annotated[str, Field(pattern=languages.PATTERN, examples=["de-AT"])]], Field(max_length=languages.MAX_WANTED)
+]
 Categories = Annotated[list[Annotated[str, Field(pattern="^[a-z0-9_]{1,64}$")]], Field(max_length=MAX_CATEGORIES)]
 _RefSchema = Annotated[str, Field(min_length=1, max_length=64)] | Annotated[int, Field(ge=0, le=MAX_REF)]
 Ref = Annotated[str | int, PlainValidator(_ref, json_schema_input_type=_RefSchema)]
@@ -222,6 +265,7 @@ class Hello(Message):
     holding: Annotated[dict[Id, RevisionNumber], Field(max_length=MAX_HOLDING)] = {}  # noqa: RUF012 (pydantic copies it)
     categories: Categories = []  # noqa: RUF012
     min_severity: Severity = "minor"
+    languages: Languages = []  # noqa: RUF012
 
 
 class Move(Answered):
@@ -231,14 +275,15 @@ class Move(Answered):
 
 
 class FilterBy(Answered):
-    """What is left out stays as it is; null clears it. One of the two is needed."""
+    """What is left out stays as it is; null clears it. One of the three is needed."""
 
     model_config = ConfigDict(
-        json_schema_extra={"anyOf": [{"required": ["categories"]}, {"required": ["min_severity"]}]}
+        json_schema_extra={"anyOf": [{"required": [name]} for name in ("categories", "min_severity", "languages")]}
     )
 
     categories: Categories | None = None
     min_severity: Severity | None = None
+    languages: Languages | None = None
 
 
 class Refresh(Answered):
@@ -254,6 +299,26 @@ class Ack(Message):
     revision: RevisionNumber
 
 
+class Accept(Message):
+    """I am going. `eta_s`: in how many seconds I will be there. The answer is `task` or `standdown`."""
+
+    id: Id
+    eta_s: Annotated[int, Field(ge=0, le=MAX_ETA_S)] | None = None
+
+
+class Decline(Message):
+    """I am not going, or not any more: a seat that I hold is free again."""
+
+    id: Id
+
+
+class Progress(Message):
+    """How far I am: I have a defibrillator, or I have arrived."""
+
+    id: Id
+    state: Literal["aed", "arrived"]
+
+
 class Ping(Answered):
     """For browsers, which can't see the pings of the WebSocket."""
 
@@ -264,6 +329,9 @@ MESSAGES: dict[str, type[Message]] = {
     "filter": FilterBy,
     "token": Refresh,
     "ack": Ack,
+    "accept": Accept,
+    "decline": Decline,
+    "report": Progress,
     "ping": Ping,
 }
 _REF: TypeAdapter[str | int] = TypeAdapter(Ref)
@@ -282,9 +350,11 @@ class _Refused(Exception):  # noqa: N818
 
 
 class _Rights:
-    __slots__ = ("deadline", "may_test")
+    __slots__ = ("deadline", "may_test", "quals", "sub")
 
     def __init__(self, grant: Grant | None, now: Now) -> None:
+        self.sub = None if grant is None else grant.sub
+        self.quals = frozenset[str]() if grant is None else grant.quals
         self.may_test = grant is not None and TEST in grant.scopes
         self.deadline = float("inf") if grant is None else now.deadline(grant.expires_at)
 
@@ -333,7 +403,7 @@ class Session:
             case Hello():
                 self._hello(message, now)
             case Move():
-                self._audience.move(self.row, [p.place() for p in message.places])
+                self._audience.move(self.row, [p.place() for p in message.places], _here(message.places))
                 self._audience.settle(self.row, message.answer("ok"), now)
             case FilterBy():
                 self._audience.refilter(self.row, _changed(self._audience.filter_of(self.row), message))
@@ -343,6 +413,12 @@ class Session:
                 self._audience.settle(self.row, message.answer("ok"), now)
             case Ack():
                 self._audience.acknowledge(self.row, message.id, message.revision, now)
+            case Accept():
+                self._audience.accept(self.row, message.id, message.eta_s, now)
+            case Decline():
+                self._audience.decline(self.row, message.id, now)
+            case Progress():
+                self._audience.report(self.row, message.id, message.state, now)
             case Ping():
                 self._audience.reply(self.row, message.answer("pong") | {"now": format_time(now.wall_ms)}, now)
 
@@ -352,17 +428,25 @@ class Session:
         if "token" in given or self._tokens.required:
             grant = self._grant(hello.token, now)
         wanted = Filter(
-            frozenset(hello.categories) if "categories" in given else None, SEVERITY_RANK[hello.min_severity]
+            frozenset(hello.categories) if "categories" in given else None,
+            SEVERITY_RANK[hello.min_severity],
+            languages.understood(hello.languages),
         )
         places = [p.place() for p in hello.places]
-        self.row = self._audience.enter(self._peer, self.wire, places, wanted, _Rights(grant, now), hello.holding, now)
+        self.row = self._audience.enter(
+            self._peer, self.wire, places, wanted, _Rights(grant, now), hello.holding, now, _here(hello.places)
+        )
         welcome = {
             "type": "welcome",
             "session": secrets.token_urlsafe(12),
             "now": format_time(now.wall_ms),
             "heartbeat_s": self._audience.heartbeat_s,
             "retry": {"min_ms": RETRY_MIN_MS, "max_ms": RETRY_MAX_MS},
+            "languages": list(wanted.languages),
         }
+        if grant is not None and grant.quals:
+            welcome["quals"] = sorted(grant.quals)
+            welcome["retry"] = {"min_ms": RESPONDERS_MIN_MS, "max_ms": RESPONDERS_MAX_MS}
         if grant is not None:
             welcome["token_expires_at"] = format_time(grant.expires_at)
         self._audience.settle(self.row, welcome, now)
@@ -378,6 +462,11 @@ class Session:
         return grant
 
 
+def _here(places: list[PointPlace | CellPlace]) -> int | None:
+    """Which of the places is the one where the subscriber is now."""
+    return next((number for number, place in enumerate(places) if place.here), None)
+
+
 def _parse(kind: str, fields: dict[str, Any]) -> Message:
     model = MESSAGES.get(kind)
     if model is None:
@@ -388,7 +477,7 @@ def _parse(kind: str, fields: dict[str, Any]) -> Message:
         first = broken_fields(error)[0]
         raise _Refused("bad-field", f"{first.pointer or '/'}: {first.detail}") from None
     if isinstance(message, FilterBy) and not message.model_fields_set - {"ref"}:
-        raise _Refused("bad-field", "/: categories or min_severity is needed")
+        raise _Refused("bad-field", "/: categories, min_severity or languages is needed")
     return message
 
 
@@ -402,9 +491,11 @@ def _ref_of(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _changed(old: Filter, by: FilterBy) -> Filter:
     given = by.model_fields_set
-    categories, min_rank = old
+    categories, min_rank, tags = old
     if "categories" in given:
         categories = None if by.categories is None else frozenset(by.categories)
     if "min_severity" in given:
         min_rank = 0 if by.min_severity is None else SEVERITY_RANK[by.min_severity]
-    return Filter(categories, min_rank)
+    if "languages" in given:
+        tags = languages.understood(by.languages or ())
+    return Filter(categories, min_rank, tags)

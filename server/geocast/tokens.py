@@ -8,7 +8,7 @@ import functools
 import json
 import secrets
 from base64 import urlsafe_b64decode
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +20,18 @@ from jwt.exceptions import PyJWTError
 
 from .clock import Now
 from .errors import ConfigError
+from .jwks import keys_of
+from .scopes import QUALS_FORM, are_quals
 
 AUDIENCE = "geocast"
 MAX_TOKEN_BYTES = 4096
 MIN_BITS = "256 bits at least, and 2048 of RSA"
 ALGORITHMS = ("EdDSA", "Ed25519", "ES256", "ES384", "RS256", "PS256", "HS256")
 
-_MEMBERS = ("kty", "kid", "alg", "crv", "x", "y", "n", "e")  # of a JWK, those that make it the key that it is
+MAX_QUALIFIED_S = 86_400  # a token that lasts longer qualifies nobody (RQ2)
+
+# Of a JWK, those that make it the key that it is, and say what it may grant.
+_MEMBERS = ("kty", "kid", "alg", "crv", "x", "y", "n", "e", "quals")
 
 # Publishers' tokens whose claims are kept, so that their signatures are checked once. A check takes 160 µs (`timeit`)
 # of the 1,200 that a post takes (`bench ingest`).
@@ -35,51 +40,73 @@ _SEEN_AGAIN = 64
 _OPTIONS: Any = {"require": ["aud", "sub", "exp"], "verify_exp": False, "verify_nbf": False, "verify_iat": False}
 
 
+class Key(PyJWK):
+    """A key of the set, as PyJWT has it, and the qualifications that tokens by it may grant (RQ3)."""
+
+    def __init__(self, jwk: Mapping[str, Any], algorithm: str | None = None) -> None:
+        """Raises what PyJWK raises, and ValueError if the member `quals` is not what it has to be."""
+        super().__init__(dict(jwk), algorithm)
+        quals = jwk.get("quals", [])
+        if "quals" in jwk and not are_quals(quals):
+            raise ValueError(f"expected {QUALS_FORM}")
+        self.quals = frozenset[str](quals)
+
+    def is_same(self, other: "Key") -> bool:
+        """Whether it is the same key, whatever it may grant."""
+        return self is other or (self.algorithm_name == other.algorithm_name and bool(self.key == other.key))
+
+
 @dataclass(frozen=True, slots=True)
 class Grant:
     """What a good token says: who, with which scopes, and until when (ms since 1970).
 
-    `proof` is what has to stay in force for it to stay good.
+    `proof` is what has to stay in force for it to stay good. `quals` are the qualifications that count (RQ1 to RQ3).
     """
 
     sub: str
     scopes: frozenset[str]
     expires_at: int
+    quals: frozenset[str] = frozenset()
     proof: "Proof | None" = field(default=None, compare=False)
 
 
 class Proof(NamedTuple):
     """What a token is good by, beside its time: the key that signed it, and when (s since 1970; None: it is not said).
 
-    The key is compared by identity: `Tokens` keeps a key for as long as it stays the same.
+    And the qualifications that the key has granted by it.
     """
 
     sub: str
-    key: PyJWK
+    key: Key
     issued_at: float | None
+    quals: frozenset[str] = frozenset()
 
 
 class Tokens:
     """Checks tokens against the keys in force, by their `kid`. `required`: whether a subscriber has to have a token."""
 
     def __init__(
-        self, keys: Mapping[str, PyJWK], revoked: Mapping[str, float] | None = None, *, required: bool = True
+        self, keys: Mapping[str, Key], revoked: Mapping[str, float] | None = None, *, required: bool = True
     ) -> None:
         """`revoked`: `sub` -> the time, in s since 1970, before which its tokens are no good (`revoked.py`)."""
         self.required = required
-        self.keys: Mapping[str, PyJWK] = {}
+        self.keys: Mapping[str, Key] = {}
         self.replace(keys, revoked or {})
 
-    def replace(self, keys: Mapping[str, PyJWK], revoked: Mapping[str, float]) -> None:
+    def replace(self, keys: Mapping[str, Key], revoked: Mapping[str, float]) -> None:
         """Have these keys and revocations in force. A key that is the same as before stays the same object."""
         self.keys = {kid: _kept(self.keys.get(kid), key) for kid, key in keys.items()}
-        self._in_force = frozenset(self.keys.values())
         self._revoked = dict(revoked)
         self._claims_once = functools.lru_cache(_SEEN_AGAIN)(self._claims)
 
     def stands(self, proof: Proof) -> bool:
-        """Whether a token that was good is good still, by the keys and revocations in force; its time is not judged."""
-        if proof.key not in self._in_force:
+        """Whether a token that was good is good still, by the keys and revocations in force; its time is not judged.
+
+        It is not if it has granted a qualification that its key may not grant any more: a fresh look at it tells
+        what is left.
+        """
+        key = self.keys.get(str(proof.key.key_id))
+        if key is None or not key.is_same(proof.key) or not proof.quals <= key.quals:
             return False
         before = self._revoked.get(proof.sub)
         return before is None or (proof.issued_at is not None and proof.issued_at >= before)
@@ -107,16 +134,15 @@ class Tokens:
         grant = _grant(key, claims, now.wall_ms)
         return grant if grant is not None and grant.proof is not None and self.stands(grant.proof) else None
 
-    def _claims(self, token: str) -> tuple[PyJWK, Mapping[str, Any]]:
+    def _claims(self, token: str) -> tuple[Key, Mapping[str, Any]]:
         key = self.keys[_kid(token)]
         claims: dict[str, Any] = jwt.decode(token, key, [key.algorithm_name], audience=AUDIENCE, options=_OPTIONS)
         return key, claims
 
 
-def _kept(old: PyJWK | None, new: PyJWK) -> PyJWK:
-    """The old key if the new one is the same, whatever else may have changed of what the set says of it."""
-    is_same = old is not None and old.algorithm_name == new.algorithm_name and old.key == new.key
-    return old if old is not None and is_same else new
+def _kept(old: Key | None, new: Key) -> Key:
+    """The old key if the new one is the same and may grant the same, whatever else the set says of it now."""
+    return old if old is not None and old.is_same(new) and old.quals == new.quals else new
 
 
 def _kid(token: str) -> str:
@@ -128,7 +154,7 @@ def _kid(token: str) -> str:
     return kid
 
 
-def _grant(key: PyJWK, claims: Mapping[str, Any], now_ms: int) -> Grant | None:
+def _grant(key: Key, claims: Mapping[str, Any], now_ms: int) -> Grant | None:
     """The grant in `claims`, which `key` has verified, or None.
 
     There is no leeway: `exp` reached is expired (RFC 7519, 4.1.4).
@@ -138,9 +164,21 @@ def _grant(key: PyJWK, claims: Mapping[str, Any], now_ms: int) -> Grant | None:
         return None
     if exp * 1000 <= now_ms or nbf * 1000 > now_ms:
         return None
+    if "quals" in claims and not are_quals(claims["quals"]):
+        return None
     issued_at = claims.get("iat")
-    proof = Proof(sub, key, float(issued_at) if is_date(issued_at) else None)
-    return Grant(sub, frozenset(scope.split(" ")), int(exp * 1000), proof)
+    fresh = is_fresh(issued_at, exp, now_ms / 1000)
+    quals = key.quals.intersection(claims.get("quals", ())) if fresh else frozenset[str]()
+    proof = Proof(sub, key, float(issued_at) if is_date(issued_at) else None, quals)
+    return Grant(sub, frozenset(scope.split(" ")), int(exp * 1000), quals, proof)
+
+
+def is_fresh(issued_at: object, expires_at: float, now_s: float) -> bool:
+    """Whether a token of these times (`iat` and `exp`, in s) may qualify somebody (RQ2).
+
+    An `iat` that is still to come makes no token last longer: what is left counts, too.
+    """
+    return is_date(issued_at) and expires_at - min(issued_at, now_s) <= MAX_QUALIFIED_S
 
 
 def is_date(value: object) -> TypeGuard[float]:
@@ -151,7 +189,7 @@ def is_date(value: object) -> TypeGuard[float]:
 # ---- keys --------------------------------------------------------------------------------------------------------
 
 
-def load_keys(path: Path) -> dict[str, PyJWK]:
+def load_keys(path: Path) -> dict[str, Key]:
     """The keys of a JWKS file (RFC 7517), by `kid`. Raises ConfigError, which names the file and the key."""
     try:
         return parse_keys(path.read_bytes(), path)
@@ -159,9 +197,9 @@ def load_keys(path: Path) -> dict[str, PyJWK]:
         raise ConfigError(f"keys {path}: {error.strerror}") from None
 
 
-def parse_keys(data: bytes, source: object) -> dict[str, PyJWK]:
+def parse_keys(data: bytes, source: object) -> dict[str, Key]:
     """The keys of a JWKS (RFC 7517), by `kid`. Raises ConfigError, which names where they are from and the key."""
-    return _key_set(_jwks(data, source), source)
+    return _key_set(keys_of(data, f"keys {source}"), source)
 
 
 def published(data: bytes, source: object) -> bytes:
@@ -172,7 +210,7 @@ def published(data: bytes, source: object) -> bytes:
     trusted. Raises ConfigError.
     """
     keys = []
-    for number, jwk in enumerate(_jwks(data, source), start=1):
+    for number, jwk in enumerate(keys_of(data, f"keys {source}"), start=1):
         if "d" in jwk:
             raise ConfigError(f"keys {source}: key {number}: is a private key")
         if jwk.get("kty") != "oct" and jwk.get("use", "sig") == "sig":
@@ -186,18 +224,8 @@ def published(data: bytes, source: object) -> bytes:
     return json.dumps({"keys": sorted(keys, key=lambda jwk: str(jwk["kid"]))}).encode()
 
 
-def _jwks(data: bytes, source: object) -> list[Mapping[str, Any]]:
-    try:
-        keys = json.loads(data.decode())["keys"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        keys = None
-    if not isinstance(keys, list) or not all(isinstance(jwk, dict) for jwk in keys):
-        raise ConfigError(f"keys {source}: not a JWK set (an object with a list of keys)")
-    return keys
-
-
-def _key_set(keys: Iterable[Mapping[str, Any]], source: object) -> dict[str, PyJWK]:
-    found: dict[str, PyJWK] = {}
+def _key_set(keys: Iterable[Mapping[str, Any]], source: object) -> dict[str, Key]:
+    found: dict[str, Key] = {}
     for number, jwk in enumerate(keys, start=1):
         where = f"{source}: key {number}"
         key = _key(jwk, where)
@@ -209,7 +237,7 @@ def _key_set(keys: Iterable[Mapping[str, Any]], source: object) -> dict[str, PyJ
     return found
 
 
-def _key(jwk: Mapping[str, Any], where: object) -> PyJWK:
+def _key(jwk: Mapping[str, Any], where: object) -> Key:
     kid, algorithm = jwk.get("kid"), jwk.get("alg")
     if not isinstance(kid, str) or not kid:
         raise ConfigError(f"keys {where}: needs a kid of its own")
@@ -217,13 +245,27 @@ def _key(jwk: Mapping[str, Any], where: object) -> PyJWK:
         raise ConfigError(f"keys {where}: needs an alg, one of {', '.join(ALGORITHMS)}")
     if "d" in jwk:
         raise ConfigError(f"keys {where}: is a private key; the server takes public ones only")
+    if "quals" in jwk and not are_quals(jwk["quals"]):
+        raise ConfigError(f"keys {where}: quals: expected a list of {QUALS_FORM}")
     try:
-        key = PyJWK(dict(jwk), algorithm)
+        key = _public_key(jwk, algorithm)
         key.Algorithm.prepare_key(key.key)  # whether it is of the algorithm's curve
     except (PyJWTError, ValueError, KeyError, TypeError):
         raise ConfigError(f"keys {where}: is not a usable {algorithm} key") from None
     if key.Algorithm.check_key_length(key.key):
         raise ConfigError(f"keys {where}: is too short for {algorithm}: {MIN_BITS} (RFC 7518)")
+    return key
+
+
+def _public_key(jwk: Mapping[str, Any], algorithm: str) -> Key:
+    """The key for tokens whose header names this algorithm, by this name. Raises what PyJWK raises."""
+    if algorithm != "Ed25519":
+        return Key(jwk, algorithm)
+    # PyJWT knows Ed25519 only by the older name, which it shares with Ed448 (RFC 9864).
+    if jwk.get("crv") != "Ed25519":
+        raise ValueError("another curve")
+    key = Key(jwk, "EdDSA")
+    key.algorithm_name = algorithm
     return key
 
 
@@ -236,15 +278,22 @@ def make_key(kid: str | None = None) -> tuple[dict[str, str], dict[str, str]]:
     return private, {name: value for name, value in private.items() if name != "d"}
 
 
-def sign(private: Mapping[str, str], sub: str, scopes: Iterable[str], issued_at_s: int, lifetime_s: int) -> str:
+def sign(
+    private: Mapping[str, str],
+    sub: str,
+    scopes: Iterable[str],
+    issued_at_s: int,
+    lifetime_s: int,
+    quals: Sequence[str] = (),
+) -> str:
     """A token for `sub`, signed with a private JWK that has `kid` and `alg`. Raises ConfigError."""
-    claims = {
+    claims: dict[str, Any] = {
         "aud": AUDIENCE,
         "sub": sub,
         "scope": " ".join(scopes),
         "iat": issued_at_s,
         "exp": issued_at_s + lifetime_s,
-    }
+    } | ({"quals": list(quals)} if quals else {})
     try:
         key = PyJWK(dict(private), private["alg"])
         if key.Algorithm.check_key_length(key.key):

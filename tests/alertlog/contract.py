@@ -1,5 +1,5 @@
-"""What every alert log keeps: the rules of `geocast.alertlog` as tests: LogA1 to LogA4, LogF1 to LogF3, LogL1, LogL2,
-LogR1, LogR2, and LogG1 to LogG4.
+"""What every alert log keeps: the rules of `geocast.alertlog` as tests: LogA1 to LogA5, LogF1 to LogF3, LogL1, LogL2,
+LogR1, LogR2, LogG1 to LogG4, and LogC1 to LogC4.
 
 A backend's test file makes a class of its own from `LogContract` (and `DurableContract`, if it is more than memory) and
 says how to open one. What only one backend can be made to do (a full disk, a broken row) is tested in its own file.
@@ -8,13 +8,15 @@ says how to open one. What only one backend can be made to do (a full disk, a br
 import abc
 import asyncio
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
+from alertlog.chains import EXPIRES_MS, a_call, a_claim, a_release, a_report, a_widening, an_end
 from alertlog.later import MULTIPOLYGON, a_tombstone, of_another_kind, with_area, with_members
-from fakes import NOON_MS, a_cancel, a_revision
+from fakes import NOON_MS, a_cancel, a_revision, a_warning
 
 from geocast.alert import OtherKind
-from geocast.alertlog import LOOKS, PAGE, RETENTION_MS, Counts, Cursor
+from geocast.alertlog import LOOKS, PAGE, PLACE_MS, RETENTION_MS, Counts, Cursor, codec
 
 ENDS_MS = a_revision().ends_at
 PATIENCE_S = 30  # how long a test waits for what has to come
@@ -81,6 +83,7 @@ class LogContract(abc.ABC):
     """The rules that any backend keeps."""
 
     modules = ()  # where the backend is: its constants are changed by some tests
+    most_large = 11  # entries of 9 KB in a batch of 20 KB: a log in memory has no bytes to count
 
     @abc.abstractmethod
     def new(self, tmp_path):
@@ -188,6 +191,19 @@ class LogContract(abc.ABC):
         assert list(await log.history("a-1")) == list(await live(log, NOON_MS)) == await entries(log) == [revision]
         assert await log.append(a_cancel(reason="é"))
         assert (await log.history("a-1"))[-1] == (await entries(log))[-1] == a_cancel(reason="é")
+
+    @with_log
+    async def test_an_entry_as_large_as_they_may_be_is_stored(self, log):
+        """LogA5: an official warning in its languages, 64 KiB of it."""
+        warning = a_warning("en-CA", "fr-CA", "iu")
+        padding = codec.MAX_ENTRY_BYTES - len(codec.encode(warning))
+        [*texts, last] = warning.alert.texts
+        description = f"{last.description}{'x' * (padding - 2)}"  # a longer text has a longer head
+        largest = a_warning("en-CA", "fr-CA", texts=(*texts, replace(last, description=description)))
+        assert codec.fits(largest)
+        assert not codec.fits(a_warning(texts=(*texts, replace(last, description=f"{description}xx"))))
+        assert await log.append(largest)
+        assert list(await log.history("a-1")) == list(await live(log, NOON_MS)) == await entries(log) == [largest]
 
     # ---- what is live ----------------------------------------------------------------------------------------
 
@@ -375,6 +391,25 @@ class LogContract(abc.ABC):
         assert sizes == [50, 50, 1, 0]
 
     @with_log
+    async def test_a_batch_of_large_entries_is_full_by_their_bytes(self, log):
+        """LogF1, BATCH_BYTES: a reader holds a few MB at a time, and a slow line carries them in time."""
+        self.patch("BATCH_BYTES", 20_000)
+        self.patch("READ_AT_ONCE", 2)
+        large = [a_revision(f"a-{n}", description="x" * 9_000) for n in range(11)]
+        await asyncio.gather(*map(log.append, large))
+        sizes, given = [], []
+        async with aclosing(log.follow(0)) as follower:
+            async for batch in follower:
+                sizes.append(len(batch))
+                given += [entry.id for _, entry in batch]
+                if not batch:
+                    break
+        assert sorted(given) == sorted(each.id for each in large)
+        assert max(sizes) <= self.most_large
+        await log.append(a_revision("b"))
+        assert [entry.id for _, entry in await read(log, after=await log.tail() - 1)] == ["b"]
+
+    @with_log
     async def test_an_exact_batch_is_followed_by_an_empty_one(self, log):
         """LogF2: an empty batch whenever it has come to the end."""
         self.patch("BATCH", 50)
@@ -474,7 +509,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_an_alert_stays_known_for_a_day_after_its_end(self, log):
-        """LogR1: stays known for RETENTION_MS, then may be forgotten; `purge` says how many entries that were."""
+        """LogR1, DP16: stays known for RETENTION_MS, then may be forgotten; `purge` says how many entries that were."""
         await log.append(a_revision())
         await log.append(a_cancel())
         await log.append(a_revision("later", expires_at=ENDS_MS + 1))
@@ -538,6 +573,16 @@ class LogContract(abc.ABC):
         await asyncio.gather(*(log.add_counts({"a-1": Counts(1, 2)}) for _ in range(20)))
         assert await log.counts("a-1") == Counts(20, 40)
 
+    @with_log
+    async def test_counts_of_pushes_add_up(self, log):
+        """H7: beside what was sent, and added by other processes than that."""
+        await log.append(a_revision())
+        await log.add_counts({"a-1": Counts(3, 1)})
+        await log.add_counts({"a-1": Counts(pushed=5), "a-2": Counts(pushed=1)})
+        await log.add_counts({"a-1": Counts(1, 0, 0, 2)})
+        assert await log.counts("a-1") == Counts(4, 1, 0, 7)
+        assert await log.counts("a-2") == Counts(pushed=1)
+
     # ---- other releases ----------------------------------------------------------------------------------------
 
     def passed_over_without_a_word(self, log):
@@ -550,7 +595,7 @@ class LogContract(abc.ABC):
         async with aclosing(log.follow(0)) as follower:
             assert await read_on(follower) == []
             await log.append(a_revision())
-            for later in (of_another_kind(revision=2), of_another_kind("call"), of_another_kind("call", 2, "end")):
+            for later in (of_another_kind(revision=2), of_another_kind("call"), of_another_kind("call", 2, "dawn")):
                 await self.write(log, later)
             tail = await log.tail()
             await log.append(a_revision("a-2"))
@@ -612,14 +657,17 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_a_cancel_may_be_the_first(self, log):
-        """LogG2: what may begin an alert is not the log's to judge."""
+        """LogG2, CP13: what may begin an alert is not the log's to judge. A tombstone is forgotten as any entry is."""
         await self.write(log, a_tombstone())
         assert not await log.append(a_revision())
         assert not await log.append(a_revision(revision=2))
         assert await log.append(a_cancel("a-2", 1))
-        assert await entries(log) == [a_cancel(revision=1), a_cancel("a-2", 1)]
-        assert list(await log.history("a-1")) == [a_cancel(revision=1)]
+        tombstone = a_cancel(revision=1, into="a-9")
+        assert await entries(log) == [tombstone, a_cancel("a-2", 1)]
+        assert list(await log.history("a-1")) == [tombstone]
         assert list(await live(log, NOON_MS)) == []
+        assert await log.purge(ENDS_MS + RETENTION_MS) == 0
+        assert await log.purge(ENDS_MS + RETENTION_MS + 1000) == 2
         assert self.passed_over_without_a_word(log)
 
     @with_log
@@ -653,6 +701,140 @@ class LogContract(abc.ABC):
         assert len(await log.history("a-1")) == 2
         assert await log.purge(ENDS_MS + RETENTION_MS + 1001) == 2
         assert list(await log.history("a-1")) == await entries(log) == []
+
+    # ---- calls -------------------------------------------------------------------------------------------------
+
+    @with_log
+    async def test_a_call_is_stored_and_followed_as_it_was_appended(self, log):
+        """LogC1: entries of all kinds; they are followed among those of alerts, in order, and none of it is live."""
+        chain = [a_call(), a_widening(), a_claim(3), a_report(4), a_call(5), a_release(6), an_end(7)]
+        for entry in (*chain[:3], a_revision(), *chain[3:]):
+            assert await log.append(entry)
+        assert list(await log.history("c-1")) == chain
+        assert await entries(log) == [*chain[:3], a_revision(), *chain[3:]]
+        assert list(await live(log)) == [a_revision()]
+        assert self.passed_over_without_a_word(log)
+
+    @with_log
+    async def test_of_a_call_nothing_is_left_out(self, log):
+        """LogC1: claims that stand before an end was put off tell who holds a seat. Of alerts it is as ever."""
+        chain = [a_call(), a_claim(), a_call(3, ends_at=EXPIRES_MS + 9)]
+        for entry in (*chain, a_revision(), a_call(1, "past")):
+            await log.append(entry)
+        given = [entry for _, entry in await read(log, 0, EXPIRES_MS + 5)]
+        assert given == [*chain, *await log.history("past")]
+
+    @with_log
+    async def test_numbers_of_a_call_run_without_a_gap_and_nothing_follows_its_end(self, log):
+        """LogA1, LogC1."""
+        for entry, stored in [
+            (a_call(2), False),
+            (a_call(), True),
+            (a_call(), False),
+            (a_widening(3), False),
+            (a_claim(2), True),
+            (a_claim(2), False),
+            (an_end(3), True),
+            (an_end(4), False),
+            (an_end(3), False),
+            (a_call(4), False),
+            (a_claim(4), False),
+        ]:
+            assert await log.append(entry) is stored
+
+    @with_log
+    async def test_of_concurrent_claims_of_one_number_one_is_stored(self, log):
+        """LogA2, RV2: as many succeed as there are numbers, in the log's order."""
+        await log.append(a_call())
+        rivals = [a_claim(2) for _ in range(30)]
+        stored = await asyncio.gather(*map(log.append, rivals))
+        assert sum(stored) == 1
+        assert (await log.history("c-1"))[-1] == rivals[stored.index(True)]
+
+    @with_log
+    async def test_no_chain_takes_entries_of_an_alert_and_of_a_call(self, log):
+        """LogC1, RY1: they share one space of ids; entries of unknown kinds make no difference."""
+        await log.append(a_call())
+        await log.append(a_revision())
+        for number in (2, 3):
+            for entry in (a_revision("c-1", number), a_cancel("c-1", number), a_call(number, "a-1")):
+                assert not await log.append(entry)
+            await self.write(log, of_another_kind("c-1", number))
+            await self.write(log, of_another_kind("a-1", number))
+        assert not await log.append(a_cancel("c-1", 4))
+        assert not await log.append(an_end(4, "a-1"))
+        assert await log.append(an_end(4))
+        assert await log.append(a_cancel("a-1", 4))
+
+    @with_log
+    async def test_open_calls_have_no_end_and_have_not_expired(self, log):
+        """LogC3: in the order in which they were opened; the latest end of their entries counts."""
+        assert list(await log.open_calls(NOON_MS)) == []
+        for entry in (
+            a_call(1, "c-2"),
+            a_revision(),
+            a_call(1, "c-1", ends_at=NOON_MS + 1),
+            a_call(1, "c-3"),
+            a_call(2, "c-2"),
+            a_claim(2, call_id="c-1", ends_at=NOON_MS + 5),
+            an_end(2, "c-3"),
+        ):
+            assert await log.append(entry)
+        await self.write(log, of_another_kind("vigil"))
+        assert list(await log.open_calls(NOON_MS)) == ["c-2", "c-1"]
+        assert list(await log.open_calls(NOON_MS + 4)) == ["c-2", "c-1"]
+        assert list(await log.open_calls(NOON_MS + 5)) == ["c-2"]
+        assert await log.append(an_end(3, "c-2"))
+        assert list(await log.open_calls(NOON_MS)) == ["c-1"]
+
+    @with_log
+    async def test_the_place_of_a_call_is_deleted_ten_minutes_after_its_end(self, log):
+        """LogC4, RZ4: the entries that hold it, and no other; nothing may follow, and they are given to nobody."""
+        await log.append(a_call(1, "open"))
+        chain = [a_call(), a_claim(), a_call(3), an_end(4, at=NOON_MS + 1)]
+        for entry in chain:
+            await log.append(entry)
+        await log.append(a_revision())
+        assert await log.purge(NOON_MS + PLACE_MS) == 0
+        assert list(await log.history("c-1")) == chain
+        assert await log.purge(NOON_MS + PLACE_MS + 1) == 2
+        assert list(await log.history("c-1")) == [chain[1], chain[3]]
+        assert [(entry.id, entry.revision) for entry in await entries(log)] == [
+            *(("open", 1), ("c-1", 2), ("c-1", 4), ("a-1", 1))
+        ]
+        for entry in (a_call(), a_call(3), a_call(5), a_claim(5), a_revision("c-1"), a_revision("c-1", 5)):
+            assert not await log.append(entry)
+        assert list(await log.open_calls(NOON_MS)) == ["open"]
+        assert await log.purge(NOON_MS + PLACE_MS + 1) == 0
+
+    @with_log
+    async def test_what_is_left_of_a_call_is_forgotten_as_an_alert_is(self, log):
+        """LogC4, LogR1: as a whole, a day after it would have expired; one that nobody has ended, too."""
+        for entry in (a_call(), an_end(2), a_call(1, "open"), a_claim(2, call_id="open")):
+            await log.append(entry)
+        await log.add_counts({"c-1": Counts(9, 6, 2)})
+        assert await log.purge(EXPIRES_MS + RETENTION_MS) == 1
+        assert list(map(len, [await log.history("c-1"), await log.history("open")])) == [1, 2]
+        assert await log.purge(EXPIRES_MS + RETENTION_MS + 1) == 3
+        assert await entries(log) == list(await log.history("c-1")) == list(await log.open_calls(NOON_MS)) == []
+        assert await log.counts("c-1") == Counts()
+        assert await log.append(a_call())
+
+    @with_log
+    async def test_an_end_that_tells_no_time_keeps_no_place_for_good(self, log):
+        """LogC4: who has the log can write anything under a seal that is no seal; then the expiry counts."""
+        await log.append(a_call())
+        await log.append(replace(an_end(2), plain=b"\xc1"))
+        assert await log.purge(EXPIRES_MS + PLACE_MS - 1) == 0
+        assert await log.purge(EXPIRES_MS + PLACE_MS) == 1
+
+    @with_log
+    async def test_counts_of_those_who_declined_add_up(self, log):
+        """RN3: beside those that were rung, and those that saw it."""
+        await log.add_counts({"c-1": Counts(3, 1, 1), "c-2": Counts(1)})
+        await log.add_counts({"c-1": Counts(0, 0, 2)})
+        assert await log.counts("c-1") == Counts(3, 1, 3)
+        assert await log.counts("c-2") == Counts(1, 0, 0)
 
     @with_log
     async def test_a_good_log_sets_nothing_aside(self, log):
@@ -729,3 +911,15 @@ class DurableContract(LogContract):
             assert len(await entries(log)) == 20
 
         self.reopened(tmp_path, before, after)
+
+    @with_log
+    async def test_a_release_that_knows_no_calls_passes_over_them(self, log):
+        """LogG1, LogG4: without a word. Such a release is this one with its list of kinds cut."""
+        chain = [a_call(), a_widening(), a_claim(3), an_end(4)]
+        for entry in (*chain, a_revision()):
+            await log.append(entry)
+        self._monkeypatch.setattr(codec, "KINDS", ("revision", "cancel"))
+        assert await entries(log) == list(await live(log)) == [a_revision()]
+        assert list(await log.history("c-1")) == [OtherKind("c-1", n, EXPIRES_MS) for n in (1, 2, 3, 4)]
+        assert not await log.append(a_revision("c-1"))
+        assert self.passed_over_without_a_word(log)

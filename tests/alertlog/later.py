@@ -36,7 +36,7 @@ class Later(NamedTuple):
 
 
 def of_another_kind(
-    alert_id: str = "a-1", revision: int = 1, kind: str = "claim", ends_at: int = ENDS_MS, **members: Any
+    alert_id: str = "a-1", revision: int = 1, kind: str = "vigil", ends_at: int = ENDS_MS, **members: Any
 ) -> Later:
     """An entry of a kind that this release does not know."""
     fields = {"kind": kind, "sealed": b"\x00\xff" * 20, "by": {1: "one", "deep": [{"er": None}]}} | members

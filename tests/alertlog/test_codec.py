@@ -1,24 +1,38 @@
 """What `decode` gives can be sent: the hub encodes an entry when somebody is owed it, and relies on that."""
 
+from dataclasses import replace
+
 import msgpack
 import pytest
-from fakes import NOON_MS, FakeClock, a_cancel, a_revision
+from alertlog.chains import EXPIRES_MS, a_call, a_claim, an_end
+from fakes import NOON_MS, FakeClock, a_cancel, a_revision, a_text, a_warning
+from reviewers import proved
 
 from geocast import frames
-from geocast.alert import OtherShape, Polygon, Revision, Terms
+from geocast.alert import Origin, OtherShape, Polygon, Revision, Terms, Text
 from geocast.alertlog import codec
 from geocast.live import LiveAlerts
 
+OLDER_MEMBERS = {
+    *("kind", "id", "revision", "source", "issued_at", "terms", "category", "headline", "description"),
+    *("severity", "status", "occurred_at", "expires_at", "area", "approval", "rules"),
+}
 ODD = (None, -1, 2**63, 1e300, b"bytes", [b"bytes"], {1: b"x"}, True, "text", [], {}, msgpack.Timestamp(1, 0))
 
 
 def entries_that_are_odd():
     """Entries of the log, each with one odd member."""
-    for entry in (a_revision(), a_cancel()):
+    of_cap = replace(a_warning(), origin=Origin("met@example.org", "m-1"))
+    for entry in (of_cap, a_cancel(into="a-9"), proved(a_revision(), "r-1"), proved(a_cancel(), "r-1")):
         fields = msgpack.unpackb(codec.encode(entry))
         for name in fields:
             for value in ODD:
-                yield pytest.param(fields | {name: value}, id=f"{fields['kind']} {name} {value!r}")
+                yield pytest.param(fields | {name: value}, id=f"{fields['kind']} {len(fields)} {name} {value!r}")
+    for name in ("language", "title", "headline", "description", "instruction", "area_desc"):
+        for value in ODD:
+            fields = msgpack.unpackb(codec.encode(a_warning()))
+            fields["texts"][1][name] = value
+            yield pytest.param(fields, id=f"a text with {name} {value!r}")
     later, polygon = {"type": "MultiPolygon"}, {"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 0]]]}
     for value in ODD:
         area = [{**later, "x": value}, {**later, "x": [[value]]}]
@@ -55,9 +69,34 @@ def test_a_polygon_comes_back(polygon):
     assert ("buffer_m" in polygon.to_map()) == (polygon.buffer_m > 0)
 
 
+@pytest.mark.parametrize("entry", [a_revision(), a_cancel()], ids=["revision", "cancel"])
+def test_a_proof_comes_back(entry):
+    """NC1, NC7: in a member of its own; older releases find all else as they know it."""
+    signed = proved(entry, "r-1", "r-2")
+    fields = msgpack.unpackb(codec.encode(signed))
+    assert codec.decode(codec.encode(signed), "a-1", 1, NOON_MS) == signed
+    assert msgpack.unpackb(codec.encode(entry)) == {name: value for name, value in fields.items() if name != "proof"}
+    assert len(fields.get("terms", [1, 2, 3])) == 3
+    assert len(fields["approval"]) == 2
+
+
 def test_an_entry_without_simplification_has_the_bytes_that_it_always_had():
     """LogG5: entries of older releases that are put back are the same."""
     assert len(msgpack.unpackb(codec.encode(a_revision()))["terms"]) == 3
+
+
+@pytest.mark.parametrize(
+    "entry", [replace(a_revision(), origin=Origin("met@example.org", "m-1", 2)), a_cancel("a-1", 1, into="a-9")]
+)
+def test_what_is_known_of_a_message_of_cap_comes_back(entry):
+    """CP13: which message made a revision, and what stands in the place of what was replaced."""
+    assert codec.decode(codec.encode(entry), entry.id, entry.revision, NOON_MS) == entry
+
+
+def test_an_entry_that_is_not_from_cap_has_the_bytes_that_it_always_had():
+    """LogG5."""
+    for entry in (a_revision(), a_cancel()):
+        assert not msgpack.unpackb(codec.encode(entry)).keys() & {"origin", "into"}
 
 
 @pytest.mark.parametrize("coordinates", [[], [[]], [[[0, 0], [1, 1], [0, 0]]], [[[0, 0], [9, 0], [9, 9], [0, 0]]] * 2])
@@ -67,3 +106,94 @@ def test_a_polygon_as_this_release_never_writes_is_another_shape(coordinates):
     shape = {"type": "Polygon", "coordinates": coordinates}
     entry = codec.decode(msgpack.packb(fields | {"area": [shape]}), "a-1", 1, NOON_MS)
     assert entry.alert.area == (OtherShape(shape),)
+
+
+def test_an_official_warning_comes_back_with_all_its_languages():
+    """LogA4: every member of every text, and what else no publisher can send."""
+    for entry in (
+        a_warning("en", "fr", "es-US", "zh-Hant-TW"),
+        a_warning("en", description=None, texts=(Text("en", "Flood", "revision 1"),), headline="revision 1"),
+        a_warning(urgency=None, web=None),
+        a_warning(texts=(), onset_at=None, certainty=None),
+    ):
+        assert codec.decode(codec.encode(entry), "a-1", 1, NOON_MS) == entry
+
+
+def test_an_alert_without_languages_has_the_bytes_that_it_always_had():
+    """LogG5: no member more than a release wrote that knew no languages."""
+    assert msgpack.unpackb(codec.encode(a_revision())).keys() == OLDER_MEMBERS
+
+
+def test_a_release_that_knows_no_languages_finds_the_first_where_it_looks():
+    """LogG3, LA4: headline and description of the first language are in no other place; the others' are in theirs."""
+    entry = a_warning("de-AT", "en", "fr")
+    fields = msgpack.unpackb(codec.encode(entry))
+    first, *others = fields["texts"]
+    assert (fields["headline"], fields["description"]) == (entry.alert.headline, entry.alert.description)
+    assert "in de-AT" in fields["headline"]
+    assert first.keys() == {"language", "title", "instruction", "area_desc"}
+    assert [each["headline"] for each in others] == ["headline in en revision 1", "headline in fr revision 1"]
+    older = {name: value for name, value in fields.items() if name in OLDER_MEMBERS}
+    known = codec.decode(msgpack.packb(older), "a-1", 1, NOON_MS)
+    assert (known.alert.headline, known.alert.texts) == (entry.alert.headline, ())
+
+
+def test_a_text_may_hold_members_that_this_release_does_not_know():
+    """LogG3: they are passed over."""
+    fields = msgpack.unpackb(codec.encode(a_warning()))
+    fields["texts"] = [text | {"audio": [1, None]} for text in fields["texts"]]
+    assert codec.decode(msgpack.packb(fields), "a-1", 1, NOON_MS) == a_warning()
+
+
+def test_eight_languages_at_their_longest_do_not_fit_and_at_their_usual_length_do():
+    """LogA5, F8: 64 KiB."""
+    tags = [f"x{letter}" for letter in "abcdefgh"]
+    usual = [replace(a_text(tag), description="\u0d85" * 800, instruction="\u0d85" * 500) for tag in tags]
+    longest = [replace(text, description="\U0001f30a" * 4_000) for text in usual]
+    assert codec.fits(a_warning(texts=tuple(usual)))
+    assert not codec.fits(a_warning(texts=tuple(longest)))
+    assert not codec.fits(a_revision(description="x" * codec.MAX_ENTRY_BYTES))
+    assert codec.fits(a_cancel(reason="\U0001f30a" * 280))
+
+
+@pytest.mark.parametrize("name", ["kind", "id", "revision", "ends_at", "plain", "sealed", "sealed_as"])
+@pytest.mark.parametrize("value", ODD)
+def test_an_entry_of_a_call_has_all_its_members_or_is_none(name, value):
+    """LogC2, LogR2: what the two parts say is the seal's to judge; that they are there, and where, is not."""
+    fields = msgpack.unpackb(codec.encode(a_claim(1))) | {name: value}
+    try:
+        entry = codec.decode(msgpack.packb(fields), "c-1", 1, EXPIRES_MS)
+    except ValueError:
+        return
+    if name == "kind":  # of another kind
+        assert type(entry) is codec.OtherKind
+        return
+    assert (entry.id, entry.revision, entry.sealed_as) == ("c-1", 1, 0)
+    assert entry.sealed
+    assert (name, value) in (("plain", b"bytes"), ("sealed", b"bytes"))
+
+
+@pytest.mark.parametrize("entry", [a_claim(2), an_end(2)])
+def test_an_entry_that_is_moved_says_for_which_number_it_was_sealed(entry):
+    """LogC5, RZ3: the first one, however often it is moved."""
+    assert codec.decode(codec.encode(entry), "c-1", 2, EXPIRES_MS) == entry
+    moved = codec.renumbered(codec.encode(entry), 5)
+    assert codec.decode(moved, "c-1", 5, EXPIRES_MS) == replace(entry, revision=5, sealed_as=2)
+    assert codec.decode(codec.renumbered(moved, 9), "c-1", 9, EXPIRES_MS) == replace(entry, revision=9, sealed_as=2)
+
+
+@pytest.mark.parametrize(
+    ("entry", "sealed_as"), [(a_call(3), 1), (a_claim(3), 3), (a_claim(3), 4), (an_end(3), 9), (an_end(3), -1)]
+)
+def test_no_other_entry_stands_where_it_was_not_sealed_for(entry, sealed_as):
+    """RZ3: who can write to the log moves no content, and nothing to a lower number."""
+    data = msgpack.packb(msgpack.unpackb(codec.encode(entry)) | {"sealed_as": sealed_as})
+    with pytest.raises(ValueError, match=r"^not an entry: "):
+        codec.decode(data, "c-1", 3, EXPIRES_MS)
+
+
+def test_an_entry_of_a_call_begins_with_its_kind():
+    """LogC3: the index of a file relies on it."""
+    for entry, kind in ((a_call(), "call"), (an_end(), "end")):
+        assert codec.encode(entry)[1:].startswith(codec.begins(kind))
+    assert codec.renumbered(codec.encode(an_end()), 9)[1:].startswith(codec.begins("end"))

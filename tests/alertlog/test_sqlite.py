@@ -19,12 +19,13 @@ import pytest
 
 pytest.register_assert_rewrite("alertlog.contract")
 
+from alertlog.chains import a_call, a_claim, an_end  # noqa: E402
 from alertlog.contract import PATIENCE_S, DurableContract, entries, live, read, read_on  # noqa: E402 (asserts come first)
 from alertlog.later import MULTIPOLYGON, of_another_kind, with_area, with_members  # noqa: E402
 from fakes import NOON_MS, FakeClock, a_cancel, a_revision, alert_request  # noqa: E402
 
 from geocast import policy  # noqa: E402
-from geocast.alertlog import RETENTION_MS, Counts, Cursor, codec, sqlite, sqlite_file, written  # noqa: E402
+from geocast.alertlog import PLACE_MS, RETENTION_MS, Counts, Cursor, codec, sqlite, sqlite_file, written  # noqa: E402
 from geocast.alertlog.sqlite import SqliteLog  # noqa: E402
 from geocast.alertlog.witness import Witness  # noqa: E402
 from geocast.errors import ConfigError, LogUnavailable  # noqa: E402
@@ -55,6 +56,7 @@ class TestSqliteLog(DurableContract):
     """All rules."""
 
     modules = (sqlite,)
+    most_large = 3
 
     def new(self, tmp_path):
         return SqliteLog(tmp_path / "geocast.db")
@@ -162,7 +164,7 @@ def test_a_file_of_a_release_without_pages_gets_what_they_take(path):
     edit(path, ["DROP INDEX entry_ends_at_id"], ["CREATE INDEX entry_ends_at ON entry (ends_at)"])
     assert contents(path) == ([f"a-{n}" for n in range(5)], 0)
     with closing(sqlite3.connect(path)) as db:
-        indexes = {row[1] for row in db.execute("PRAGMA index_list(entry)") if row[3] == "c"}
+        indexes = {row[1] for row in db.execute("PRAGMA index_list(entry)") if row[3] == "c" and not row[4]}
     assert indexes == {"entry_ends_at_id"}
 
 
@@ -612,7 +614,7 @@ def test_columns_and_tables_of_a_later_release_are_no_hindrance(path):
     fill(path, 1)
     edit(
         path,
-        ["ALTER TABLE delivery ADD COLUMN pushed INTEGER NOT NULL DEFAULT 0"],
+        ["ALTER TABLE delivery ADD COLUMN later INTEGER NOT NULL DEFAULT 0"],
         ["ALTER TABLE entry ADD COLUMN kind TEXT"],
         ["CREATE TABLE device (id TEXT PRIMARY KEY) STRICT"],
     )
@@ -961,6 +963,120 @@ def test_a_purge_believes_its_clock_no_more_than_the_witness_of_the_file(path):
                 await log.append(a_revision(f"a-{logs.index(log)}"))
             assert [await log.purge(ahead_ms) for log in logs] == [0, 0]
             assert len(await entries(logs[0])) == 2
+
+    run(main)
+
+
+def test_what_was_purged_is_not_in_the_file_any_more(path):
+    """DP16: its bytes are overwritten, and the write-ahead log is empty when the last node has let go of it."""
+
+    async def main():
+        async with Opened(path) as log:
+            for n in range(50):
+                await log.append(a_revision(f"a-{n}", headline="a headline to forget"))
+            assert await log.purge(ENDS_MS + RETENTION_MS + 1) == 50
+
+    run(main)
+    assert b"a headline to forget" not in b"".join(each.read_bytes() for each in path.parent.glob("geocast.db*"))
+
+
+def test_a_place_that_was_deleted_is_in_no_file_though_the_node_runs_on(path):
+    """LogC4, RZ4: its bytes are overwritten, and the write-ahead log is cut at once; what is kept is kept."""
+    places, kept = [a_call(1, f"c-{n}") for n in range(20)], [an_end(2, f"c-{n}") for n in range(20)]
+
+    async def main():
+        async with Opened(path, 2) as (log, other):
+            for entry in (*places, *kept, a_call(1, "open")):
+                await log.append(entry)
+            assert len(await entries(other)) == 41
+            assert all(entry.sealed in files() for entry in places)
+            assert await log.purge(NOON_MS + PLACE_MS) == 20
+            found = files()
+            assert not any(entry.sealed in found for entry in places)
+            assert all(entry.sealed in found for entry in kept)
+            assert await other.append(a_claim(2, call_id="open"))
+
+    def files():
+        return b"".join(each.read_bytes() for each in path.parent.glob("geocast.db*"))
+
+    run(main)
+
+
+def test_a_write_ahead_log_that_somebody_reads_is_cut_by_the_next_purge(path):
+    """LogC4: it is tried again for as long as it may have a place in it."""
+    place, beside = a_call(), Path(f"{path}-wal")
+
+    async def main():
+        async with Opened(path) as log:
+            for entry in (place, an_end(2)):
+                await log.append(entry)
+            with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+                reader.execute("BEGIN")
+                reader.execute("SELECT count(*) FROM entry").fetchone()
+                assert await log.purge(NOON_MS + PLACE_MS) == 1
+                assert place.sealed in files()
+            assert await log.purge(NOON_MS + PLACE_MS) == 0
+            assert place.sealed not in files()
+
+    def files():
+        return path.read_bytes() + beside.read_bytes()
+
+    run(main)
+
+
+def test_calls_are_found_without_a_look_at_alerts(path):
+    """LogC3, LogC4: by an index that holds no more than the places that are there."""
+    fill(path, 1)
+    with closing(sqlite3.connect(path)) as db:
+        for query in (sqlite._OPEN, sqlite._ENDS):
+            plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {query}", (0,) if "?" in query else ())]
+            assert plan[0] == "SCAN one USING INDEX entry_with_a_place"
+            assert [step for step in plan[1:] if step.startswith("SCAN")] == []
+
+
+def test_a_file_of_a_release_before_calls_gets_what_they_take(path):
+    """LogG6: a column with a default, so that a process of that release goes on to write."""
+    fill(path, 1)
+    edit(
+        path,
+        ["DROP INDEX entry_with_a_place"],
+        ["ALTER TABLE delivery DROP COLUMN declined"],
+        ["ALTER TABLE delivery DROP COLUMN pushed"],
+        ["INSERT INTO delivery (id, sent, acked) VALUES ('a-0', 4, 3)"],
+    )
+
+    async def main():
+        async with Opened(path) as log:
+            await log.add_counts({"a-0": Counts(1, 1, 1)})
+            assert await log.counts("a-0") == Counts(5, 4, 1)
+            edit(path, ["UPDATE delivery SET sent = 6"], ["INSERT INTO delivery (id, sent, acked) VALUES ('b', 1, 0)"])
+            assert await log.counts("b") == Counts(1, 0, 0)
+            assert await log.append(a_call())
+            assert list(await log.open_calls(NOON_MS)) == ["c-1"]
+
+    run(main)
+
+
+def test_a_file_of_a_release_before_pushes_gets_a_column_for_them(path):
+    """LogG6: with a default, so that a process of that release goes on to write, by its own statement."""
+    fill(path, 1)
+    edit(
+        path,
+        ["ALTER TABLE delivery DROP COLUMN pushed"],
+        ["INSERT INTO delivery (id, sent, acked, declined) VALUES ('a-0', 4, 3, 2)"],
+    )
+
+    added = (
+        "INSERT INTO delivery (id, sent, acked, declined) VALUES ('a-0', 1, 1, 0) "
+        "ON CONFLICT (id) DO UPDATE SET sent = sent + excluded.sent, acked = acked + excluded.acked, "
+        "declined = declined + excluded.declined"
+    )
+
+    async def main():
+        async with Opened(path) as log:
+            await log.add_counts({"a-0": Counts(pushed=9)})
+            edit(path, [added])
+            assert await log.counts("a-0") == Counts(5, 4, 2, 9)
 
     run(main)
 

@@ -1,6 +1,9 @@
 """How late it is at least, by what a log bears witness to: no clock alone decides what is forgotten (LogR1)."""
 
+import dataclasses
+
 import pytest
+from alertlog.chains import OPENING, a_call, a_call_entry, a_claim, an_end
 from fakes import HOUR_MS, NOON_MS, FakeClock, a_cancel, a_revision
 
 from geocast.alert import Approval, OtherKind
@@ -34,6 +37,16 @@ def test_it_is_later_than_what_node_and_desk_agree_on(clock, kind, ahead):
     told = a_cancel(cancelled_at=times[0], approval=Approval("d", times[1])) if kind == "cancel" else entry(*times)
     clock.wall_ms += 7 * DAY_MS
     assert Witness().at_least([told], clock.now()) == NOON_MS
+
+
+def test_calls_tell_of_two_clocks_too(clock):
+    """The node's that took it, or ended it, and that of who dispatched it; a claim tells of one alone."""
+    clock.wall_ms += 7 * DAY_MS
+    ahead = dataclasses.replace(OPENING, issued_at=NOON_MS + 9 * DAY_MS)
+    for told in (a_call(), a_call_entry(ahead, 1), an_end(at=NOON_MS + 9 * DAY_MS)):
+        assert Witness().at_least([told], clock.now()) == OPENING.occurred_at
+    odd = dataclasses.replace(a_call(), plain=b"\xc1")
+    assert Witness().at_least([a_claim(), odd], clock.now()) == 0
 
 
 def test_time_goes_on_by_the_monotonic_clock(clock):

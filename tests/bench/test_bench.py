@@ -11,7 +11,7 @@ pytest.importorskip("matplotlib", reason="needs requirements/bench.txt")
 
 from redis_server import needs_redis
 
-from bench import machine, places, stats
+from bench import calls, machine, places, push, stats
 from bench.cli import BENCHES, cli
 from bench.clients.websocket import masked, unmasked
 from bench.peers.base import Payload, alert_id
@@ -129,6 +129,46 @@ def test_a_small_fanout_from_end_to_end(tmp_path):
     assert ours["first_ms"] <= ours["last_ms"]
     assert (tmp_path / "fanout.png").stat().st_size > 1_000
     assert machine.cores() == cores_before
+
+
+@pytest.mark.skipif(shutil.which("cc") is None and shutil.which("gcc") is None, reason="needs a C compiler")
+def test_a_few_calls_from_end_to_end(tmp_path, monkeypatch):
+    """All of the first ring hear of each, the last ring comes when it has to; nothing takes no time at all."""
+    small = {
+        "IDLE_S": 0.2,
+        "SETTLE_S": 0.0,
+        "LAST_RING_ROUNDS": 1,
+        "SEALINGS": 100,
+        "VISITS": 5,
+        "BURST": 5,
+        "LISTS": 1,
+    }
+    for name, value in small.items():
+        monkeypatch.setattr(calls, name, value)
+    options = "--sessions 20 --rounds 4 --opened 2 --no-redis"
+    result = CliRunner().invoke(cli, ["--results", str(tmp_path), "calls", *options.split()])
+    assert result.exit_code == 0, result.output
+    found = Result.load(tmp_path / "calls.json").found
+    of_sqlite = found["stores"]["SQLite"]
+    assert of_sqlite["missing"] == 0
+    assert 0 < of_sqlite["accept_ms"]["p50"] <= of_sqlite["accept_ms"]["max"]
+    assert of_sqlite["last_ring_ms"]["max"] > 200 * (len(calls.RINGS_M) - 1)
+    assert of_sqlite["list"]["busy"]["took"]["max"] > 0
+    assert min(found["open"]["2"][of] for of in ("visit_with", "visit_without", "move_with", "move_without")) > 0
+
+
+def test_a_few_pushes_from_end_to_end(tmp_path, monkeypatch):
+    """Everybody is told, in spite of a service that hangs and of two kills; nothing takes no time at all."""
+    monkeypatch.setattr(push, "URGENT_ROUNDS", 1)
+    options = "--devices 20 --rounds 1 --many 10"
+    result = CliRunner().invoke(cli, ["--results", str(tmp_path), "push", *options.split()])
+    assert result.exit_code == 0, result.output
+    found = Result.load(tmp_path / "push.json").found
+    assert found["cpu_us"] > 0
+    assert found["soon_ms"]["p50"] == found["last_ms"]["p50"] > 0
+    assert min(found["urgent_ms"]["max"], found["hanging_ms"]["max"]) > 0
+    assert (found["killed"]["missed"], found["killed"]["without_cancel"]) == (0, 0)
+    assert found["many"]["ready_s"] > 0
 
 
 @needs_redis

@@ -91,7 +91,7 @@ def test_older_versions_are_read_and_named(version):
 )
 def test_what_is_not_cap_is_not_opened(body):
     """CP4."""
-    assert broken(body) == "not-cap"
+    assert broken(body) == [("not-cap", "")]
 
 
 @pytest.mark.parametrize("name", ["identifier", "sender", "sent", "status", "msgType", "scope"])
@@ -155,9 +155,16 @@ def test_a_time_without_an_offset_is_taken_for_the_sources():
 
 def test_a_link_is_http_or_none():
     """What becomes of it: `web`."""
-    links = ["http://a.example/", "HTTPS://a.example", "javascript:alert(1)", "www.meteo.example", "https://a b"]
+    links = [
+        "http://a.example/",
+        "HTTPS://a.example",
+        "javascript:alert(1)",
+        "www.meteo.example",
+        "https://a b",
+        "https://é.example",
+    ]
     kept = [message.read(a_message(an_info(web=link))).infos[0].web for link in links]
-    assert kept == [*links[:2], None, None, None]
+    assert kept == [*links[:2], *[None] * 4]
 
 
 # ---- blocks --------------------------------------------------------------------------------------------------
@@ -182,6 +189,16 @@ def test_infos_that_differ_by_language_alone_are_one_block():
 def test_a_repeat_of_block_and_language_is_dropped():
     """CP14: Australia's two infos differ by a code."""
     assert languages(an_info(language="en"), an_info(language="EN")) == [["en"]]
+
+
+def test_another_event_in_the_same_language_is_another_block():
+    """CP14: wind and rain over the same place; and each keeps its translation."""
+    infos = [
+        an_info(an_area(polygon=RING), event=event, language=language)
+        for event, language in (("Wind", "en"), ("Rain", "en"), ("Vent", "fr"), ("Pluie", "fr"), ("Rain", "en"))
+    ]
+    found = blocks.of(message.read(a_message(*infos)))
+    assert [[info.event for info in block.infos] for block in found] == [["Wind", "Vent"], ["Rain", "Pluie"]]
 
 
 def test_codes_count_where_there_are_no_shapes():

@@ -43,6 +43,15 @@ class Cluster:
         except RedisError:
             return None
 
+    def has_left(self, old: RedisServer) -> bool:
+        """Whether another server is the primary. The old one, which may be paused, is not asked."""
+        try:
+            if self._known_port(old) in {sentinel.primary_port() for sentinel in self.sentinels}:
+                return False
+        except RedisError:
+            return False
+        return self.primary() is not None
+
     def _known_port(self, server: RedisServer) -> int:
         """By which the others know it."""
         return self.proxies[0].port if server is self.redis else server.port

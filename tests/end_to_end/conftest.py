@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from end_to_end.dispatcher import calling_node
 from end_to_end.keys import Keys
 from end_to_end.node import ORIGIN, Node
 from end_to_end.subscriber import Session
 from end_to_end.tls import Certificate, make_certificate
+from push_service import PushService
 
 
 @pytest.fixture(scope="session")
@@ -32,9 +34,24 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 
 @pytest.fixture
+def service(certificate: Certificate) -> Iterator[PushService]:
+    """A push service, which finds nothing wrong with what it is sent."""
+    with PushService(certificate) as service:
+        yield service
+    assert service.wrong == []
+
+
+@pytest.fixture
 def own_node(keys: Keys, tmp_path: Path) -> Iterator[Node]:
     """A node that a test may kill."""
     with Node(tmp_path, keys) as node:
+        yield node
+
+
+@pytest.fixture
+def own_calling(keys: Keys, tmp_path: Path) -> Iterator[Node]:
+    """A node in whose policy there are calls, that a test may kill."""
+    with calling_node(tmp_path, keys) as node:
         yield node
 
 

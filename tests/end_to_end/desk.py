@@ -15,9 +15,10 @@ import httpx
 from end_to_end.alerts import Json
 from end_to_end.earth import Point
 from end_to_end.keys import DESK_SCOPE
-from end_to_end.node import Node, clean_environment, free_ports
+from end_to_end.node import Node, clean_environment
 from end_to_end.times import now, wait_until
 from end_to_end.wire import PATIENCE
+from ports import free_ports
 
 COLUMNS = ("incident", "reported_at", "nature", "lat", "lng", "address", "unit")
 

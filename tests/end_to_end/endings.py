@@ -73,7 +73,8 @@ def refused(method: str = "GET", target: str = "/v1/stream", **changes: str | No
         with Wire(door.port) as wire:
             headers = upgrade_headers(JSON, **changes)
             answer = wire.request(method, target, headers)
-            wire.close_code()
+            while wire.sock.recv(4096):
+                pass  # the text of the refusal, and then the end
             return answer.status
 
     return end

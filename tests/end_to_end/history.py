@@ -6,11 +6,12 @@ once more (*final*), and every node is asked for every alert (*states*). Then:
 
     lost         an acknowledged, live alert applies to a client at the end, or the client was told of it before, and
                  the client doesn't hold its current revision; or the nodes don't know what was acknowledged
-    outside      an alert came to somebody it does not concern, or one that nobody published
+    outside      an alert came to somebody it does not concern, or one that nobody published; or a node lists such a one
     stale        something came after its end or its cancel, or after a newer revision, or is held at the end though
                  it has ended or is superseded. (A node whose wall clock is behind may be as much too late.)
     duplicates   an (id, revision) came twice on one connection, or to somebody who said that he holds it
     divided      nodes disagree. An unknown operation may have happened or not, but then for everybody
+    calls        a seat, a task, a ring or an exact place that is not as the contract has it (`call_history.py`)
 
 Geometry is `end_to_end.earth`'s, over the published areas that the contract prescribes; times are wall-clock seconds.
 """
@@ -22,6 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from end_to_end.call_history import CallHistory
 from end_to_end.earth import inside
 
 Json = dict[str, Any]
@@ -111,6 +113,7 @@ class Verdict:
     stale: list[str] = field(default_factory=list)
     duplicates: list[str] = field(default_factory=list)
     divided: list[str] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         """Whether all is well."""
@@ -134,6 +137,7 @@ class History:
     """Per node: the live revision of each alert, None for one that is unknown, cancelled or expired."""
     asked_at: float = 0.0
     """When the nodes were asked for their states."""
+    calls: CallHistory = field(default_factory=CallHistory)
 
     def invoke(self, alert_id: str, revision: int, area: list[Json] | None, ends: float) -> Operation:
         """An operation begins; its outcome is unknown until somebody says otherwise."""
@@ -149,7 +153,11 @@ class History:
 
     def judge(self, *, finals_only: bool = False) -> Verdict:
         """The verdict; or only on what is held at the end, to see whether everybody has got there."""
-        verdict = Verdict()
+        verdict = Verdict(calls=self.calls.judge(finals_only=finals_only))
+        for node, live in self.states.items():
+            verdict.outside += [
+                f"{node} lists {each}, which nobody published" for each in live.keys() - self.chains.keys()
+            ]
         decided = dict(self._decided(verdict))
         for visit in [] if finals_only else self.visits:
             self._judge_visit(visit, verdict)

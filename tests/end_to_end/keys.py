@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jwt
@@ -22,7 +23,9 @@ LIFE_S = 6 * 3600  # of a token: on a slow machine all tests together take more 
 class Keys:
     """An Ed25519 pair under `kid` "ed" and an HS256 secret under "hs"; tokens of every sort."""
 
-    def __init__(self) -> None:
+    def __init__(self, quals: Sequence[str] = ()) -> None:
+        """`quals`: the qualifications that "ed" may grant."""
+        self.quals = list(quals)
         self.private = Ed25519PrivateKey.generate()
         self.stranger = Ed25519PrivateKey.generate()
         self.secret = os.urandom(64)
@@ -31,9 +34,10 @@ class Keys:
         """The key file's content."""
         public = OKPAlgorithm.to_jwk(self.private.public_key(), as_dict=True)
         secret = {"kty": "oct", "k": base64url_encode(self.secret).decode()}
+        grants = {"quals": self.quals} if self.quals else {}
         return {
             "keys": [
-                {"kty": "OKP", "crv": "Ed25519", "x": public["x"], "kid": "ed", "alg": "EdDSA"},
+                {"kty": "OKP", "crv": "Ed25519", "x": public["x"], "kid": "ed", "alg": "EdDSA", **grants},
                 {**secret, "kid": "hs", "alg": "HS256"},
             ]
         }

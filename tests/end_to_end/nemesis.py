@@ -18,15 +18,24 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from end_to_end.call_load import QUALS, TERMS, Dispatcher, Manners, Responder, leaks, read_calls
+from end_to_end.claims import put_back
 from end_to_end.cluster import Cluster
 from end_to_end.history import Outcome, Verdict
 from end_to_end.load import HEAL_S, Desk, Habit, World, eventually
 from end_to_end.node import Node
+from end_to_end.proofs import Reviewer
 from end_to_end.proxy import Proxy
+from end_to_end.rogue import REASONS, Rogue, set_aside
 from redis_server import RedisServer
+
+from geocast.alertlog import AlertLog
+from geocast.calls.sealing import CallKeys
+from geocast.errors import LogUnavailable
 
 HOLD_S, GAP_S = (0.2, 4.0), (0.2, 1.5)
 DESKS, WATCHERS, OTHERS = 3, 3, 4
+DISPATCHERS, COUPLES, PEOPLE = 2, 2, 6  # of the responders some have two devices
 GUESTS = 4  # of each node, when all is well again: enough to be on each of its processes
 OURS_TO_BLAME = {"1002", "1003", "1007", "1009", "4400", "4401", "4403", "4408", "4429"}
 
@@ -175,7 +184,7 @@ def failovers(cluster: Cluster) -> list[Fault]:
             old = cluster.primary()
             assert old is not None
             hurt(old)
-            await _until(lambda: cluster.primary() not in (None, old), "another primary")
+            await _until(lambda: cluster.has_left(old), "another primary")
             yield
             await asyncio.to_thread(heal, old)
             await _until(cluster.whole, "all servers follow the new primary")
@@ -186,6 +195,17 @@ def failovers(cluster: Cluster) -> list[Fault]:
         fault("killed", RedisServer.kill, RedisServer.start),
         fault("paused", RedisServer.pause, RedisServer.resume),
     ]
+
+
+def rogue_writes(rogue: Rogue, target: object) -> Fault:
+    """A rogue writes into the log what no reviewers have signed. `target`: what has to work for that."""
+
+    @asynccontextmanager
+    async def during() -> AsyncIterator[None]:
+        await rogue.visit()
+        yield
+
+    return Fault("a rogue writes to the log", target, during)
 
 
 async def _until(holds: Callable[[], bool], what: str) -> None:
@@ -202,12 +222,19 @@ async def _until(holds: Callable[[], bool], what: str) -> None:
 
 @dataclass
 class Run:
-    """Nodes, faults, a seed and a time; `go` runs it and gives the verdict."""
+    """Nodes, faults, a seed and a time; `go` runs it and gives the verdict.
+
+    `reviewers`: whose signatures the nodes ask for in the rogue's category; `open_log`: how he gets at the log.
+    `call_keys`: by which calls are sealed.
+    """
 
     nodes: Sequence[Node]
     faults: list[Fault]
     seed: int
     seconds: float
+    reviewers: list[Reviewer]
+    open_log: Callable[[], AlertLog]
+    call_keys: CallKeys
     done: list[str] = field(default_factory=list)
     figures: dict[str, object] = field(default_factory=dict)
 
@@ -215,6 +242,10 @@ class Run:
         self.dice = random.Random(self.seed)
         self.world = World(list(self.nodes), random.Random(self.dice.random()))
         self.bell = Desk(self.world)
+        self.rogue = Rogue(self.world, self.reviewers, self.open_log)
+        self.responders: list[Responder] = []
+        self.dispatchers: list[Dispatcher] = []
+        self.world.history.calls.terms = TERMS
 
     async def go(self) -> Verdict:
         """Desks and clients at work, faults among them; then everything healed, and the verdict."""
@@ -229,18 +260,36 @@ class Run:
                 world.add_phone(f"sleeper {number}", Habit(sleeps=True))
             for number in range(DESKS):
                 world.add_desk(f"desk {number}")
+            self._call_for_help()
             await self._torment()
             return await self._settle()
         finally:
             await world.stop()
-            for desk in (*world.desks, self.bell):
-                await desk.api.aclose()
+            for who in (*world.desks, *self.dispatchers, self.bell, self.rogue.desk):
+                await who.api.aclose()
+
+    def _call_for_help(self) -> None:
+        for number in range(DISPATCHERS):
+            self.dispatchers.append(Dispatcher(self.world))
+            self.world.start(f"dispatcher {number}", self.dispatchers[-1].work())
+        for number in range(COUPLES + PEOPLE):
+            for device in range(1 + (number < COUPLES)):
+                habit = self.dice.choice(({"moves": 1.5}, {"leaves": 3.0}, {}))
+                manners = Manners(accepts=0.5, declines=0.2, gives_back=0.4, **habit)
+                quals = QUALS if number % 3 else QUALS[:1]
+                self._add_responder(f"responder {number}.{device}", f"r-{number}", manners, quals=quals)
+
+    def _add_responder(self, name: str, sub: str, manners: Manners, **more: Any) -> None:
+        self.responders.append(Responder(name, self.world, sub, manners, **more))
+        self.world.start(name, self.responders[-1].live())
 
     async def _torment(self) -> None:
-        started = time.monotonic()
-        while (at := time.monotonic() - started) < self.seconds:
+        """Faults as the dice have them; the rogue once in any case, and early, so that others meet what he wrote."""
+        started, due = time.monotonic(), self.dice.uniform(0, self.seconds / 3)
+        while (at := time.monotonic() - started) < self.seconds or not self.rogue.visits:
             self.world.assert_well()
-            chosen = self._choose()
+            overdue = at >= due and not self.rogue.visits
+            chosen = [rogue_writes(self.rogue, None)] if overdue else self._choose()
             hold, gap = self.dice.uniform(*HOLD_S), self.dice.uniform(*GAP_S)
             self.done.append(f"{at:6.1f} s: {' and '.join(fault.name for fault in chosen)} for {hold:.1f} s")
             async with contextlib.AsyncExitStack() as stack:
@@ -262,33 +311,64 @@ class Run:
         world, history = self.world, self.world.history
         ready = await self._wait(world.all_ready, "all nodes are ready")
         await world.stop(*(f"desk {number}" for number in range(DESKS)))
+        await world.stop(*(f"dispatcher {number}" for number in range(DISPATCHERS)))
         for desk in world.desks:
             await desk.repeat_until_answered(unknown=0.5)
+        for dispatcher in self.dispatchers:
+            await dispatcher.repeat_until_answered()
         await self.bell.ring()
-        for phone in world.phones:
-            phone.settle_down()
+        for client in (*world.phones, *self.responders):
+            client.settle_down()
         self._welcome("guest")
         caught_up = await eventually(self._is_caught_up, HEAL_S)
+        set_aside_after = await self._defy_the_rogue()
         newcomers = len(history.visits)
         self._welcome("late guest")
         served = await eventually(self._is_caught_up, HEAL_S)
         for visit in history.visits[newcomers:]:
             visit.settled = True
+        history.calls.leaks = leaks(history.calls, self.responders, [node.home for node in self.nodes])
         verdict = history.judge()
         self.figures |= {"ready after s": ready, "all have all after s": caught_up, "late guests too after s": served}
+        self.figures["a rogue's set aside after s"] = set_aside_after
         return verdict
+
+    async def _defy_the_rogue(self) -> float:
+        """He writes once more, when nothing else is broken: each node counts it, for each reason, and stays ready."""
+        before = [await asyncio.to_thread(set_aside, node) for node in self.nodes]
+        await self.rogue.visit()
+
+        async def all_count_it() -> bool:
+            assert await self.world.all_ready(), f"a rogue made a node unready\n{self.report()}"
+            now = [await asyncio.to_thread(set_aside, node) for node in self.nodes]
+            return all(new[reason] > old[reason] for old, new in zip(before, now, strict=True) for reason in REASONS)
+
+        return await self._wait(all_count_it, "every node has set aside what the rogue wrote")
 
     def _welcome(self, kind: str) -> None:
         for index in range(len(self.nodes)):
             for number in range(GUESTS):
                 self.world.add_phone(f"{kind} {index}.{number}", Habit(node=index))
+            name = f"{kind} {index} who responds"
+            self._add_responder(name, name, Manners(stays=True), node=index, spot=self.world.town)
 
     async def _is_caught_up(self) -> bool:
         self.world.assert_well()
-        if not await self.world.read_states() or not all(phone.welcomed.is_set() for phone in self.world.phones):
+        clients = (*self.world.phones, *self.responders)
+        if not await self.world.read_states() or not all(client.welcomed.is_set() for client in clients):
             return False
         self.world.read_phones()
+        if not await self._read_calls(self.responders):
+            return False
         return bool(self.world.history.judge(finals_only=True))
+
+    async def _read_calls(self, responders: Sequence[Responder]) -> bool:
+        calls = self.world.history.calls
+        try:
+            calls.put_back = await put_back(self.open_log, self.call_keys, calls.asked)
+        except LogUnavailable:
+            return False
+        return await read_calls(self.world, self.dispatchers, responders)
 
     # -- faults that need the run
 
@@ -329,12 +409,16 @@ class Run:
         took = await eventually(holds, HEAL_S)
         if took is None:
             tails = [f"{node.get('/readyz').text}\n{node.output()[-4000:]}" for node in self.nodes]
-            raise AssertionError("\n".join([f"waited {HEAL_S:g} s in vain: {what}", self.report(), *tails]))
+            wrong = str(self.world.history.judge(finals_only=True))
+            raise AssertionError("\n".join([f"waited {HEAL_S:g} s in vain: {what}", wrong, self.report(), *tails]))
         return took
 
     async def _log_has_all(self) -> bool:
         self.world.history.finals = []
-        return await self.world.read_states() and not self.world.history.judge(finals_only=True).lost
+        if not await self.world.read_states() or not await self._read_calls([]):
+            return False
+        verdict = self.world.history.judge(finals_only=True)
+        return not verdict.lost and not verdict.calls
 
     # -- what to say of it
 
@@ -347,6 +431,8 @@ class Run:
         return "\n".join(
             [
                 f"operations {counts}, {len(history.visits)} visits, {messages} messages, {len(self.done)} faults",
+                f"calls: {self._calls()}",
+                f"a rogue wrote {self.rogue.written} entries in {self.rogue.visits} visits",
                 f"connections ended {dict(self.world.ends)}",
                 f"longest wait for a status { ({s: round(t, 2) for s, t in self.world.slowest.items()}) }",
                 f"{len(self.world.refusals)} refusals {self.world.refusals[:10]}",
@@ -355,11 +441,19 @@ class Run:
             ]
         )
 
+    def _calls(self) -> dict[str, int]:
+        """What was done about calls."""
+        calls = self.world.history.calls
+        heard = Counter(message["type"] for visit in calls.visits for message in visit.messages())
+        said = Counter(each.kind for visit in calls.visits for each in visit.said())
+        return {"asked for": len(calls.asked), "visits": len(calls.visits), **heard, **said}
+
     def assert_well(self, verdict: Verdict) -> None:
         """The zeros, and nothing that no fault explains."""
         history, refusals = self.world.history, self.world.refusals
         words = set(str(verdict).replace(":", " ").split())
         stories = [history.story(each) for each in history.chains if each in words]
+        stories += [history.calls.story(each) for each in history.calls.asked if each in words]
         outputs = [node.output()[-4000:] for node in self.nodes]
         assert verdict, "\n".join([str(verdict), *stories[:5], self.report(), *outputs])
         assert not OURS_TO_BLAME & self.world.ends.keys(), self.report()

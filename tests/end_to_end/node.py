@@ -6,10 +6,8 @@ import asyncio
 import contextlib
 import json
 import os
-import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +19,7 @@ from end_to_end.keys import AUDITOR_SCOPE, DESK_SCOPE, Keys, bearer
 from end_to_end.subscriber import Session
 from end_to_end.times import wait_until
 from end_to_end.wire import PATIENCE
+from ports import free_ports
 from schemas import ApiAnswers
 from wall_clock import WallClock
 
@@ -29,19 +28,6 @@ ORIGIN = "https://app.example"
 
 SURPRISE = re.compile(r"Traceback|ERROR .* failed: \w+$", re.MULTILINE)
 """What a process writes about an error that its code does not foresee: Python's words, or its own."""
-
-
-def free_ports(count: int) -> list[int]:
-    """Loopback ports that nobody has, below those that the kernel gives to connections by itself (from 32768 on).
-
-    So nobody takes the port of what is down for a while.
-    """
-    ports: list[int] = []
-    while len(ports) < count:
-        port = random.SystemRandom().randrange(10_000, 32_000)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            ports.append(port)
-    return ports
 
 
 def is_running(pid: int) -> bool:
@@ -251,8 +237,9 @@ class Node:
         wait_until(lambda: self.state(alert_id)["state"] == "expired", f"{alert_id} expires")
 
     def wait_for_counts(self, alert_id: str, **counts: int) -> None:
-        """Wait until the delivery counts, which may lag 5 s, are these."""
-        wait_until(lambda: self.state(alert_id)["delivery"] == counts, f"{alert_id} counts {counts}")
+        """Wait until the delivery counts, which may lag 5 s, are these; `pushed` is 0 if it is not given."""
+        wanted = {"pushed": 0, **counts}
+        wait_until(lambda: self.state(alert_id)["delivery"] == wanted, f"{alert_id} counts {wanted}")
 
     # -- stream
 

@@ -19,7 +19,7 @@ import threading
 from collections.abc import Coroutine
 from typing import Any
 
-from end_to_end.node import free_ports
+from ports import free_ports
 
 CHUNK = 65_536
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s

@@ -25,6 +25,7 @@ RING = [[-96.81, 32.77], [-96.78, 32.77], [-96.78, 32.79], [-96.81, 32.77]]
 EVEN = ("0", "2", "4", "6", "8")
 numbers = itertools.count(1)
 current: dict[str, int] = {}  # id -> the revision that was accepted last
+CALLS = "/v1/calls"
 
 
 def is_positive(case: Any) -> bool:
@@ -38,6 +39,20 @@ def shapes_of(body: dict[str, Any]) -> list[dict[str, Any]]:
     return area if isinstance(area, list) else [area]
 
 
+def becomes_a_call(case: Any, body: dict[str, Any]) -> None:
+    """A good request about a call becomes one that the policy allows, and replaces the content that is there."""
+    if "place" not in body:
+        return  # an end
+    body |= {"occurred_at": OCCURRED_AT, "category": "cardiac_arrest", "status": "actual"}
+    body.pop("expires_at", None)
+    body["place"]["kind"] = "public"
+    if "replaces" in body:
+        body.pop("id", None)
+        body["replaces"] = current.get(case.path_parameters["call_id"], 1)
+    else:
+        body["id"] = f"call-{next(numbers)}"
+
+
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
     """A good request about a threat to the community becomes one that the policy allows, with the next number.
@@ -46,6 +61,9 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
     """
     body = case.body
     if not (is_positive(case) and isinstance(body, dict)):
+        return
+    if case.path.startswith(CALLS):
+        becomes_a_call(case, body)
         return
     body["approval"] = body["approval"] | {"approved_at": stamp(0)}
     if "revision" in body:
@@ -72,6 +90,8 @@ def after_call(context: Any, case: Any, response: Any) -> None:
     """Keep count of the revisions."""
     if response.status_code == 201:
         accepted = response.json()
+        if case.path.endswith("/end"):
+            return
         current[accepted["id"]] = accepted["revision"]
 
 

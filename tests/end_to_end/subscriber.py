@@ -18,6 +18,7 @@ FORMATS = ("json", "msgpack")
 
 
 TOKEN_OF_KEYS = object()
+FIRST = ("standdown", "task", "call", "cancel")  # what comes before alerts, in this order
 
 
 class Session:
@@ -179,6 +180,8 @@ def told(message: Json) -> tuple[str, int | str]:
 
 
 def rank(message: Json) -> int:
-    """A place in the order of a batch: cancels first, then by severity."""
-    assert message["type"] in ("alert", "cancel"), f"nothing stands between: {message}"
-    return -1 if message["type"] == "cancel" else SEVERITIES.index(message["alert"]["severity"])
+    """A place in the order of a batch: what is of calls, then cancels, then by severity."""
+    if message["type"] == "alert":
+        return SEVERITIES.index(message["alert"]["severity"])
+    assert message["type"] in FIRST, f"nothing stands between: {message}"
+    return FIRST.index(message["type"]) - len(FIRST)

@@ -6,7 +6,6 @@ is searched for it: the SQLite files, all log output at DEBUG, the metrics, ever
 
 from __future__ import annotations
 
-import hashlib
 import json
 import struct
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from end_to_end.alerts import alert, circle, place, revision_of
 from end_to_end.keys import Keys, bearer
 from end_to_end.node import Node
 from end_to_end.subscriber import FORMATS, Session
+from end_to_end.traces import assert_found_nowhere, digests, spellings
 
 Join = Callable[..., Session]
 
@@ -26,17 +26,6 @@ RADIUS = 1_237.8461
 MOVED = (41.8839154719, -87.6291748353)
 PHONE = (41.8751638297, -87.6402917463)
 HOME_CELL = h3.latlng_to_cell(41.8722613571, -87.6377182649, 14)
-
-
-def spellings(number: float) -> Iterator[bytes]:
-    """A number as anyone might write it: decimals, micro-degrees, radians, floats in either order."""
-    digits = f"{abs(number):.10f}"
-    whole, decimals = digits.split(".")
-    for text in (f"{whole}.{decimals[:5]}", whole + decimals[:6], f"{abs(number) * 0.017453292519943295:.10f}"[:10]):
-        yield text.encode()
-    for value in (number, -number, number * 0.017453292519943295):
-        for layout in ("<d", ">d"):
-            yield struct.pack(layout, value)
 
 
 def traces() -> dict[bytes, str]:
@@ -50,15 +39,6 @@ def traces() -> dict[bytes, str]:
     for resolution in (13, 14):
         found[h3.cell_to_parent(HOME_CELL, resolution).encode()] = "the cell of a phone"
     found |= {b"1237.8": "radius", struct.pack("<d", RADIUS): "radius", struct.pack(">d", RADIUS): "radius"}
-    return found
-
-
-def digests(content: bytes) -> dict[bytes, str]:
-    """Hashes of a request's bytes."""
-    found: dict[bytes, str] = {}
-    for name in ("md5", "sha1", "sha256", "sha512", "blake2b", "sha3_256"):
-        digest = hashlib.new(name, content)
-        found |= {digest.digest(): name, digest.hexdigest().encode(): name}
     return found
 
 
@@ -115,17 +95,6 @@ def publish_in_every_way(node: Node, body: dict[str, object]) -> tuple[bytes, by
     statuses = [answer.status_code for answer in answers]
     assert statuses == [200, 201, 200, 409, 422, 422, 422, 422, 400, 201, 200, 200]
     return b"\n".join(answer.content for answer in answers), content
-
-
-def assert_found_nowhere(needles: dict[bytes, str], haystacks: dict[str, bytes]) -> None:
-    """None of the needles in any of the haystacks."""
-    found = [
-        f"{secret} as {needle!r} in {name}"
-        for needle, secret in needles.items()
-        for name, data in haystacks.items()
-        if needle in data
-    ]
-    assert found == []
 
 
 def test_the_canary_would_be_found():

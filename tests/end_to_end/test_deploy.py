@@ -20,14 +20,20 @@ import httpx
 import pytest
 import redis
 from end_to_end.alerts import Json, alert, cancel_body, ground, place
+from end_to_end.issuer import BY_SECRET, Issuer, options
 from end_to_end.keys import PHONE_SCOPE, Keys, bearer
-from end_to_end.node import Node, free_ports
+from end_to_end.node import ORIGIN, Node
+from end_to_end.push import Push, cell
 from end_to_end.times import wait_until
 from end_to_end.tls import Certificate
+from ports import free_ports
+from push_service import PushService
 from redis_server import RedisServer, Sentinel, needs_redis
 
 from client_demo.python.client import Client
 from client_demo.python.geo import Place
+from geocast.cli import cli
+from geocast.push.settings import PushSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "docs" / "deploy"
@@ -70,8 +76,11 @@ CADDYFILE = ("--adapter", "caddyfile", "--config")
 class Proxy(ABC):
     """HAProxy or nginx in the foreground, with the file of docs/deploy in front of these nodes."""
 
-    def __init__(self, home: Path, certificate: Certificate, nodes: list[Node]) -> None:
+    def __init__(self, home: Path, certificate: Certificate, nodes: list[Node], push: Push | None = None) -> None:
         self.program = program(self.name)
+        self.push_ports = [free_ports(2) for _ in range(3)]  # nobody's, but for the second if there is one
+        if push:
+            self.push_ports[1] = [push.port, push.metrics_port]
         self.stream_port, self.api_port = free_ports(2)
         self.file = home / self.name
         absent = free_ports(2)  # of the third node, which is down
@@ -120,6 +129,8 @@ class HAProxy(Proxy):
             (r"bind :443 ssl crt \S+", f"bind 127.0.0.1:{self.stream_port} ssl crt {certificate.pem}"),
             (r"bind 10\.0\.0\.10:8766", f"bind 127.0.0.1:{self.api_port}"),
         ]
+        for number, (listen, metrics) in enumerate(self.push_ports, start=1):
+            changes.append((rf"10\.0\.0\.1{number}:8768 port 8769$", f"127.0.0.1:{listen} port {metrics}"))
         for number, (stream, api) in enumerate(ports, start=1):
             changes += [
                 (rf"10\.0\.0\.1{number}:8765 port 8766$", f"127.0.0.1:{stream} port {api}"),
@@ -151,6 +162,8 @@ class Nginx(Proxy):
             (r"/etc/nginx/certs/alerts\.pem", str(certificate.crt)),
             (r"/etc/nginx/certs/alerts\.key", str(certificate.key)),
         ]
+        for number, (listen, _) in enumerate(self.push_ports, start=1):
+            changes.append((rf"10\.0\.0\.1{number}:8768", f"127.0.0.1:{listen}"))
         for number, (stream, api) in enumerate(ports, start=1):
             changes += [
                 (rf"10\.0\.0\.1{number}:8765", f"127.0.0.1:{stream}"),
@@ -169,6 +182,7 @@ class OneNginx(Nginx):
             (r"/etc/ssl/alerts\.example\.pem", str(certificate.crt)),
             (r"/etc/ssl/alerts\.example\.key", str(certificate.key)),
             ("127.0.0.1:8765", f"127.0.0.1:{ports[0][0]}"),
+            ("127.0.0.1:8767", f"127.0.0.1:{self.push_ports[1][0]}"),
         )
         return f"pid {home / 'nginx.pid'};\nevents {{}}\nhttp {{\n{temporary(home)}    access_log off;\n{server}}}\n"
 
@@ -183,6 +197,7 @@ class OneCaddy(Proxy):
             block("caddy"),
             (r"^alerts\.example {", f"localhost:{self.stream_port} {{\n\ttls {certificate.crt} {certificate.key}"),
             ("127.0.0.1:8765", f"127.0.0.1:{ports[0][0]}"),
+            ("127.0.0.1:8767", f"127.0.0.1:{self.push_ports[1][0]}"),
         )
         return f"{{\n\tadmin off\n\tauto_https disable_redirects\n\tstorage file_system {home}\n}}\n{site}"
 
@@ -339,6 +354,38 @@ def test_the_proxy_shows_the_public_nothing_but_the_stream(
         assert anybody.get(f"http://127.0.0.1:{proxy.api_port}/metrics").status_code == 404
 
 
+def test_the_proxy_lets_messages_of_cap_through(
+    kind: type[Proxy], certificate: Certificate, keys: Keys, tmp_path: Path
+) -> None:
+    """docs/cap.md: that path alone, by TLS, with 2 MiB; and nothing of it without a source's secret."""
+    home = tmp_path / "node"
+    home.mkdir()
+    body = Issuer().message("m")
+    with Node(home, keys, *options(home)) as node, kind(tmp_path, certificate, [node, node]) as proxy:
+        public = f"https://localhost:{proxy.stream_port}"
+        with httpx.Client(verify=False, trust_env=False, headers=BY_SECRET, timeout=30) as issuer:
+            assert public_statuses(issuer, public) == {404}
+            big = body.replace(b"</info>", b"<resource>" + b"A" * (2_097_000 - len(body)) + b"</resource></info>")
+            statuses = [
+                issuer.post(f"{public}/v1/cap", content=content, headers=headers).status_code
+                for content, headers in (
+                    (body, {}),
+                    (big, {}),
+                    (big + b" " * 1_000, {}),
+                    (body, {"CAP-Webhook-Auth": "no"}),
+                )
+            ]
+        assert statuses == [201, 200, 413, 401]
+        assert issuer_status(proxy, "/v1/cap/") == 404
+        node.assert_no_surprise()
+
+
+def issuer_status(proxy: Proxy, path: str) -> int:
+    """What an issuer is answered at another path."""
+    with httpx.Client(verify=False, trust_env=False, headers=BY_SECRET) as issuer:
+        return issuer.post(f"https://localhost:{proxy.stream_port}{path}", content=b"<alert/>").status_code
+
+
 @pytest.mark.parametrize("one", [OneNginx, OneCaddy], ids=lambda one: one.name)
 def test_one_node_behind_a_proxy(
     one: type[Proxy],
@@ -361,6 +408,42 @@ def test_one_node_behind_a_proxy(
         assert proxy.checked().returncode == 0
         assert public_statuses(anybody, f"https://localhost:{proxy.stream_port}") == {404}
         asyncio.run(main(proxy.url))
+
+
+@pytest.mark.parametrize("one", [HAProxy, Nginx, OneNginx, OneCaddy])
+def test_a_phone_registers_through_the_proxy_and_is_woken(
+    one: type[Proxy], certificate: Certificate, own_node: Node, tmp_path: Path
+) -> None:
+    """docs/push.md: its two paths, by TLS, with what a page and a service worker say; and no path beside them."""
+    program(one.name)
+    pages = ("--origins", ORIGIN)
+    with (
+        PushService(certificate) as service,
+        Push(own_node, service, options=pages) as push,
+        one(tmp_path, certificate, [own_node, own_node], push) as proxy,
+        httpx.Client(
+            base_url=f"https://localhost:{proxy.stream_port}", verify=False, trust_env=False, headers={"Origin": ORIGIN}
+        ) as page,
+    ):
+        assert public_statuses(page, str(page.base_url)) == {404}
+        assert page.get("/v1/devices-of-all").status_code == page.get("/v1/push/").status_code == 404
+        wait_until(lambda: page.get("/v1/push").status_code == 200, "the proxy knows that it is ready")
+        spot, phone = ground(), service.phone()
+        path, allowed = "/v1/devices/0123456789abcdef", bearer(push.token(sub="of-the-page"))
+        asked = page.options(path, headers={"Access-Control-Request-Method": "PUT"})
+        assert asked.headers["Access-Control-Allow-Origin"] == ORIGIN
+        body = {"subscription": phone.subscription(), "places": [{"cell": cell(spot)}]}
+        answer = page.put(path, json=body, headers=allowed)
+        assert answer.status_code == 201
+        secret = bearer(answer.json()["secret"])
+        assert page.put(f"{path}/subscription", json={"subscription": phone.subscription()}, headers=secret).is_success
+        told = own_node.publish(alert(spot))
+        service.until(lambda: phone.alerts() == [(told["id"], 1)])
+        assert page.put(path, content=b" " * 20_000, headers=allowed).status_code == 413
+        assert page.get(path, headers=allowed).status_code == 200
+        assert page.delete("/v1/devices", headers=allowed).status_code == 204
+        assert push.metric("push_devices") == 0
+        push.assert_no_surprise()
 
 
 # ---- Redis and Sentinel
@@ -441,9 +524,9 @@ def deployed(name: str, certificate: Certificate, folder: Path, port: int, own_p
     )
 
 
-def environment() -> dict[str, str]:
-    """The settings of docs/deploy/geocast.env."""
-    lines = (DEPLOY / "geocast.env").read_text("utf-8").splitlines()
+def environment(name: str = "geocast.env") -> dict[str, str]:
+    """The settings of a file of docs/deploy."""
+    lines = (DEPLOY / name).read_text("utf-8").splitlines()
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
@@ -475,11 +558,7 @@ def test_a_node_with_the_deployed_settings_survives_the_primary(
     """redis.conf, sentinel.conf and geocast.env together: TLS, passwords, rights, replicas; the primary is killed."""
     servers, sentinels = deployed_redis
     settings = environment()
-    hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in sentinels)
-    log = settings["GEOCAST_LOG"].replace("10.0.0.11,10.0.0.12,10.0.0.13", hosts)
-    log = log.replace("/etc/geocast/ca.crt", str(certificate.crt))
-    assert log.count("127.0.0.1") == 3
-    assert str(certificate.crt) in log
+    log = on_this_machine(settings["GEOCAST_LOG"], sentinels, certificate)
     home = tmp_path / "node"
     home.mkdir()
     mine = {"GEOCAST_STREAM", "GEOCAST_API", "GEOCAST_METRICS", "GEOCAST_LOG", "GEOCAST_KEYS"}
@@ -500,13 +579,54 @@ def test_a_node_with_the_deployed_settings_survives_the_primary(
         assert " failed: " not in node.output()
 
 
+def on_this_machine(url: str, sentinels: list[Sentinel], certificate: Certificate) -> str:
+    """A URL of docs/deploy, with these Sentinels."""
+    hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in sentinels)
+    changed = url.replace("10.0.0.11,10.0.0.12,10.0.0.13", hosts).replace("/etc/geocast/ca.crt", str(certificate.crt))
+    assert changed.count("127.0.0.1") == 3
+    assert str(certificate.crt) in changed
+    return changed
+
+
+@needs_redis
+def test_phones_are_woken_with_the_deployed_settings_before_and_after_the_primary_dies(
+    deployed_redis: tuple[list[RedisServer], list[Sentinel]], certificate: Certificate, keys: Keys, tmp_path: Path
+) -> None:
+    """redis.conf and push.env together: the rights of the log's user do for devices, and a registration is not lost."""
+    servers, sentinels = deployed_redis
+    settings = environment("push.env")
+    url = on_this_machine(settings["GEOCAST_DEVICES"], sentinels, certificate)
+    options = ("--devices", url, "--devices-replicas", settings["GEOCAST_DEVICES_REPLICAS"])
+    home = tmp_path / "node"
+    home.mkdir()
+    with (
+        PushService(certificate) as service,
+        Node(home, keys, log=on_this_machine(environment()["GEOCAST_LOG"], sentinels, certificate)) as node,
+        Push(node, service, options=options, log=url) as push,
+    ):
+        spot, phone = ground(), service.phone()
+        push.register(phone, cell(spot))
+        first, second = alert(spot), alert(spot)
+        node.publish(first)
+        service.until(lambda: phone.alerts() == [(first["id"], 1)])
+        servers[0].kill()
+        wait_until(lambda: node.post("/v1/alerts", second).status_code in {200, 201}, "publishing goes on")
+        service.until(lambda: (second["id"], 1) in phone.alerts(), seconds=120)
+        push.assert_no_surprise()
+        assert service.wrong == []
+
+
 def check_rules_ask_for_what_is_there(node: Node) -> None:
     """Every metric of geocast that the rules name is shown by a node with stream processes and a log in Redis."""
     wanted = set(re.findall(r"\bgeocast_\w+", (DEPLOY / "geocast.rules.yml").read_text("utf-8")))
     # What nobody has been refused or closed for is not counted yet.
     wanted -= {"geocast_closes_total", "geocast_handshakes_refused_total"}
+    # Of another process: test_push.py looks for them there.
+    wanted = {name for name in wanted if not name.startswith("geocast_push_")}
     # There with keys at a URL only.
     wanted -= {"geocast_key_fetches_total", "geocast_keys_fetched_timestamp_seconds"}
+    # There with keys of calls only (test_calls.py has them).
+    wanted -= {"geocast_calls_unanswered", "geocast_call_unsealed_failed_total"}
     wait_until(
         lambda: wanted <= set(re.findall(r"^geocast_\w+", node.api.get("/metrics").text, re.MULTILINE)),
         f"all of {sorted(wanted)}",
@@ -516,17 +636,42 @@ def check_rules_ask_for_what_is_there(node: Node) -> None:
 # ---- systemd
 
 
-def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["geocast.service", "geocast-ledger.service", "geocast-push.service"])
+def test_systemd_takes_the_unit(tmp_path: Path, name: str) -> None:
     """`systemd-analyze verify`, with a program where the unit wants one."""
     analyze = program("systemd-analyze")
-    unit = tmp_path / "geocast.service"
-    unit.write_text(changed("geocast.service", (r"/opt/geocast/bin/geocast", "/bin/true")))
+    unit = tmp_path / name
+    unit.write_text(changed(name, (r"/opt/geocast/bin/geocast", "/bin/true")))
     done = subprocess.run([analyze, "verify", unit], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "geocast.service:" not in done.stderr, done.stderr
+    assert f"{name}:" not in done.stderr, done.stderr
 
 
 def test_the_environment_names_settings_that_are_there() -> None:
     """docs/deploy/geocast.env: each is in docs/settings.md, and the keys are not made up."""
     documented = (ROOT / "docs" / "settings.md").read_text("utf-8")
     assert all(f"`{name}`" in documented for name in environment())
+
+
+def test_geocast_push_takes_the_two_files_of_its_unit_as_one_environment(tmp_path: Path) -> None:
+    """docs/deploy/push.env after geocast.env: what the two disagree on is right for it, and what is missing is in the
+    unit."""
+    unit = (DEPLOY / "geocast-push.service").read_text("utf-8")
+    files = re.findall(r"^EnvironmentFile=/etc/geocast/(.*)$", unit, re.MULTILINE)
+    assert files == ["geocast.env", "push.env"]
+    variables = environment(files[0]) | environment(files[1])
+    known = {option.envvar: option for option in cli.commands["push"].params}
+    assert environment("push.env").keys() <= known.keys()
+    [command] = re.findall(r"^ExecStart=\S+ push (.*)$", unit, re.MULTILINE)
+    options = [f"{known[name].opts[0]}={value}" for name, value in variables.items() if name in known]
+    given = cli.commands["push"].make_context("push", [*options, *command.split()]).params
+    assert given["log"] == environment()["GEOCAST_LOG"]
+    assert given["metrics"] != given["listen"] != environment()["GEOCAST_API"]
+    left = ("log_level", "log_format", "push_services", "push_private")
+    settings = PushSettings(**{name: value for name, value in given.items() if name not in left})
+    assert list(settings.problems()) == []
+    assert settings.devices == settings.log, "it is the same Redis"
+    stop_s = int(re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)[0])
+    assert stop_s >= given["drain_s"] + 20.0
+    [folder] = re.findall(r"^StateDirectory=geocast (\S+)$", unit, re.MULTILINE)
+    assert f"sqlite:/var/lib/{folder}/devices.db" in (DEPLOY / "push.env").read_text("utf-8")

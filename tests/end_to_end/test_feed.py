@@ -9,10 +9,11 @@ import httpx
 import pytest
 from end_to_end.alerts import alert, ground, revision_of
 from end_to_end.keys import Keys
-from end_to_end.node import Node, free_ports
+from end_to_end.node import Node
 from end_to_end.times import wait_until
 from end_to_end.wire import PATIENCE
 from lxml import etree
+from ports import free_ports
 
 FEED = ("--feed-sender", "alerts@city.example")
 
@@ -146,3 +147,24 @@ def test_the_feed_goes_on_after_a_restart(keys: Keys, tmp_path: Path) -> None:
         found = httpx.get(f"{url}/v1/cap/{body['id']}.xml", trust_env=False)
         wait_until(lambda: httpx.get(f"{url}/v1/cap/{body['id']}.xml", trust_env=False).status_code == 200, "told")
         assert found.status_code in (200, 503)
+
+
+def test_a_category_is_called_as_the_policy_says(keys: Keys, tmp_path: Path) -> None:
+    """PF5: `cap_category`, and Safety where there is none."""
+    (tmp_path / "policy.toml").write_text(
+        'name = "p"\n[categories]\narson = { title = "Arson" }\n'
+        'robbery = { title = "Robbery", cap_category = "Security" }\n'
+    )
+    [port] = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    options = ("--feed", f"127.0.0.1:{port}", "--feed-url", url, *FEED, "--policy", str(tmp_path / "policy.toml"))
+    with (
+        Node(tmp_path, keys, *options) as node,
+        httpx.Client(base_url=url, timeout=PATIENCE, trust_env=False) as client,
+    ):
+        for category, expected in (("robbery", "Security"), ("arson", "Safety")):
+            body = alert(ground(), category=category)
+            node.publish(body)
+            path = f"/v1/cap/{body['id']}.xml"
+            wait_until(lambda path=path: client.get(path).status_code == 200, "it is told")
+            assert f"<category>{expected}</category>" in client.get(path).text

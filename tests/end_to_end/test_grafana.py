@@ -1,6 +1,7 @@
 """docs/deploy/grafana.json: what its generator makes, and each of its queries has something to show.
 
-A real Prometheus scrapes a real node, and is asked what Grafana would ask it. Grafana itself is not needed.
+A real Prometheus scrapes a real node and a real `geocast push`, and is asked what Grafana would ask it. Grafana itself
+is not needed.
 """
 
 from __future__ import annotations
@@ -14,18 +15,25 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import httpx
 import pytest
-from end_to_end.alerts import alert, ground, place, revision_of
+from end_to_end.alerts import alert, ground, new_id, place, revision_of
+from end_to_end.dispatcher import Dispatcher, call_at, calling_node
 from end_to_end.keys import Keys
-from end_to_end.node import Node, free_ports
+from end_to_end.node import Node
+from end_to_end.push import Push, cell
+from end_to_end.responder import Responder, here
 from end_to_end.subscriber import Session
 from end_to_end.times import wait_until
+from end_to_end.tls import Certificate
 from end_to_end.wire import Closed, Wire
+from ports import free_ports
+from push_service import PushService
 from redis_server import RedisServer, needs_redis
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,14 +92,16 @@ def test_panels_lie_beside_each_other() -> None:
 
 
 class Prometheus:
-    """One that scrapes a node twice a second, as job "geocast"."""
+    """One that scrapes a node and what wakes its phones twice a second, as jobs "geocast" and "geocast-push"."""
 
-    def __init__(self, home: Path, node: Node) -> None:
+    def __init__(self, home: Path, node: Node, push: Push) -> None:
         (self.port,) = free_ports(1)
+        jobs = {"geocast": node.api_port, "geocast-push": push.metrics_port}
         config = {
             "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms"},
             "scrape_configs": [
-                {"job_name": "geocast", "static_configs": [{"targets": [f"127.0.0.1:{node.api_port}"]}]}
+                {"job_name": name, "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]}
+                for name, port in jobs.items()
             ],
         }
         file = home / "prometheus.yml"
@@ -136,23 +146,41 @@ class Prometheus:
 
 def as_asked(expression: str) -> str:
     """A query with values for Grafana's variables."""
-    for name, value in {"$job": "geocast", "$instance": ".+", "$__rate_interval": "1m"}.items():
+    for name, value in {
+        "$job": "geocast",
+        "$instance": ".+",
+        "$push": "geocast-push",
+        "$__rate_interval": "1m",
+    }.items():
         expression = expression.replace(name, value)
     assert "$" not in expression
     return expression
 
 
+@dataclass
+class Busy:
+    """A node with stream processes and a log in Redis, and what wakes its phones; a subscriber, and a dispatcher."""
+
+    node: Node
+    push: Push
+    service: PushService
+    session: Session
+    dispatcher: Dispatcher
+
+
 @pytest.fixture
-def busy(keys: Keys, tmp_path: Path) -> Iterator[tuple[Node, Session]]:
-    """A node with stream processes and a log in Redis, and a subscriber on it."""
+def busy(certificate: Certificate, tmp_path: Path) -> Iterator[Busy]:
+    """All of it, ended when the test is over."""
     home = tmp_path / "node"
     home.mkdir()
-    with (
-        RedisServer(tmp_path / "redis") as server,
-        Node(home, keys, "--workers", "2", log=server.url) as node,
-        node.join(place(ground())) as session,
-    ):
-        yield node, session
+    with contextlib.ExitStack() as stack:
+        enter = stack.enter_context
+        log = enter(RedisServer(tmp_path / "redis")).url
+        node = enter(calling_node(home, Keys(quals=["cpr"]), "--workers", "2", log=log))
+        service = enter(PushService(certificate))
+        push = enter(Push(node, service, log=log))
+        session = enter(node.join(place(ground())))
+        yield Busy(node, push, service, session, enter(Dispatcher(node)))
 
 
 def one_of_each(node: Node, session: Session) -> None:
@@ -171,19 +199,41 @@ def one_of_each(node: Node, session: Session) -> None:
         node.join(place(ground()), token="bad")
 
 
+def one_call(busy: Busy) -> None:
+    """A call for help, which somebody accepts who has not been called before, and its end."""
+    call_id, spot = new_id("call"), ground()
+    with Responder(busy.node, call_id, here(spot)) as responder:
+        busy.dispatcher.post("", call_at(spot, call_id))
+        responder.take("call")
+        responder.say("accept", id=call_id)
+        responder.take("task")
+        busy.dispatcher.post(f"/{call_id}/end", {"reason": "The crew is there."})
+        responder.take("standdown")
+
+
+def one_push(busy: Busy) -> None:
+    """A phone that is told and then is gone, and one that may not register."""
+    spot, phone = ground(), busy.service.phone()
+    busy.push.register(phone, cell(spot))
+    busy.node.publish(alert(spot))
+    busy.service.until(lambda: len(phone.told) == 1)
+    phone.answers = [410]
+    busy.node.publish(alert(spot))
+    assert busy.push.put("too-short", {}).status_code == 404
+
+
 @needs_redis
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed (requirements/system.sh)")
-def test_each_query_finds_something_on_a_node_that_has_something_to_do(
-    busy: tuple[Node, Session], tmp_path: Path
-) -> None:
+def test_each_query_finds_something_where_there_is_something_to_do(busy: Busy, tmp_path: Path) -> None:
     """All of them within the first scrapes; so each metric and label that they ask for is there."""
-    node, session = busy
     wanted = dict(QUERIES)
-    with Prometheus(tmp_path, node) as prometheus:
+    with Prometheus(tmp_path, busy.node, busy.push) as prometheus:
         wait_until(prometheus.ready, "Prometheus answers")
 
         def all_found() -> bool:
-            one_of_each(node, session)
+            one_of_each(busy.node, busy.session)
+            one_call(busy)
+            one_push(busy)
             for name in [name for name, expression in wanted.items() if prometheus.has(as_asked(expression))]:
                 del wanted[name]
             return not wanted
@@ -191,7 +241,7 @@ def test_each_query_finds_something_on_a_node_that_has_something_to_do(
         with contextlib.suppress(AssertionError):
             wait_until(all_found, "every query finds something")
         assert not wanted
-        [watched] = prometheus.ask("geocast_sessions")
-        assert watched["value"][1] == "1"
+        seen = "geocast_sessions == 1"
+        wait_until(lambda: prometheus.ask(seen), "the subscriber alone is there when the responders have gone")
         firing = DASHBOARD["annotations"]["list"][0]["expr"]
         assert prometheus.ask(firing) == [], "no rules are loaded; but Prometheus understands it"

@@ -117,6 +117,13 @@ def test_one_told_outside_is_found(doctor: Callable[[Visit], object]):
     assert found(story) == {"outside": 1}
 
 
+def test_a_node_that_lists_what_nobody_published_is_found():
+    """Whoever comes next would be told."""
+    story = Story()
+    story.states["n2"] = story.states["n2"] | {"b": 1}
+    assert found(story) == {"outside": 1}
+
+
 def test_a_cancel_to_one_who_was_never_told_is_found():
     """Rule 4: recipients, and nobody else."""
     story = Story()

@@ -21,11 +21,13 @@ from pathlib import Path
 import pytest
 from end_to_end.alerts import alert, ground, place
 from end_to_end.keys import Keys
-from end_to_end.node import Node
+from end_to_end.node import BIN, Node
+from end_to_end.times import wait_until
 from end_to_end.wire import PATIENCE
+from ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
-NEEDED = ("buildah", "mmdebstrap", "unshare", "make")
+NEEDED = ("buildah", "/usr/lib/podman/netavark", "mmdebstrap", "unshare", "make")
 BASE, IMAGE = "localhost/base", "localhost/geocast"
 VOLUME = "/var/lib/geocast"
 BUILD_S = 280.0  # nearly all of it is other programs: Debian's packages and Python's are fetched and unpacked
@@ -153,9 +155,11 @@ def in_memory(folder: Path) -> Iterator[None]:
 class Container(Node):
     """A node as process 1 of a container of the image; the volume is its home."""
 
-    def __init__(self, image: Image, home: Path, keys: Keys, **settings: str) -> None:
+    def __init__(self, image: Image, home: Path, keys: Keys, *command: str, **settings: str) -> None:
+        """`command`: what it runs instead of the image's own."""
         super().__init__(home, keys, **settings)
         self.image = image
+        self.command = [*image.config["Entrypoint"], *command] if command else image.command
         for path in (home, *home.iterdir()):
             os.chown(path, 65532, 65532)
 
@@ -166,7 +170,7 @@ class Container(Node):
         isolated = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--wd", str(self.image.root)]
         with self.output_file.open("ab") as output:
             self.process = subprocess.Popen(
-                [*isolated, "sh", "-euc", CONTAIN, self.image.root, self.home, *self.image.command],
+                [*isolated, "sh", "-euc", CONTAIN, self.image.root, self.home, *self.command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -217,9 +221,33 @@ def test_the_image_says_what_a_container_needs(image: Image):
     assert image.config["Healthcheck"]["Test"] == ["CMD", "geocast", "health"]
     assert image.environment["GEOCAST_STREAM"] == "0.0.0.0:8765"
     assert image.environment["GEOCAST_API"] == "0.0.0.0:8766"
+    assert image.environment["GEOCAST_LISTEN"] == "0.0.0.0:8767"
     refused = image.run(*image.command)
     assert refused.returncode == 2
     assert "no keys" in refused.stderr
+
+
+def test_the_image_wakes_phones_too(image: Image, keys: Keys, tmp_path: Path):
+    """`docker run … geocast push`, with its devices in the volume: ready, and it drains when it is told to end."""
+    make = ["keygen", "--push", "push.jwks", "--vapid", "vapid.jwks"]
+    subprocess.run([BIN / "geocast", *make], cwd=tmp_path, check=True, capture_output=True)
+    listen, metrics = free_ports(2)
+    settings = {
+        "GEOCAST_LISTEN": f"0.0.0.0:{listen}",
+        "GEOCAST_METRICS": f"0.0.0.0:{metrics}",
+        "GEOCAST_PUSH_KEYS": f"{VOLUME}/push.jwks",
+        "GEOCAST_VAPID": f"{VOLUME}/vapid.jwks",
+        "GEOCAST_CONTACT": "mailto:ops@city.example",
+    }
+    push = Container(image, tmp_path, keys, "push", **settings)
+    push.launch()
+    try:
+        asked = ("geocast", "health", "--ready", "--api", f"127.0.0.1:{metrics}")
+        wait_until(lambda: image.run(*asked).returncode == 0, "it is ready")
+        assert push.terminate() == 0, push.output()
+        assert (tmp_path / "devices.db").stat().st_uid == 65532
+    finally:
+        push.kill()
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

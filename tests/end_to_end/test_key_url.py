@@ -15,12 +15,13 @@ import pytest
 from end_to_end.alerts import Json, ground, place
 from end_to_end.key_server import KeyServer
 from end_to_end.keys import PHONE_SCOPE, Keys
-from end_to_end.node import Node, free_ports
+from end_to_end.node import Node
 from end_to_end.subscriber import Session
 from end_to_end.test_reload import Reloading
 from end_to_end.test_starting import geocast
 from end_to_end.times import wait_until
 from end_to_end.tls import Certificate
+from ports import free_ports
 
 Join = Callable[..., Session]
 CROWD = 8  # sessions, so that some are on each process

@@ -46,7 +46,7 @@ def into_redis(server: RedisServer) -> Write:
 
     def write(alert_id: str, revision: int, kind: str, ends_at: int, payload: bytes) -> None:
         checksum = codec.checksum(alert_id, revision, payload)
-        entry = (alert_id, revision, kind, ends_at, payload, checksum, f"{alert_id}/{revision}", 0)
+        entry = (alert_id, revision, kind, ends_at, payload, checksum, f"{alert_id}/{revision}", 0, "")
         _, _, [what, *_] = server.command("EVAL", scripts.APPEND, 1, "{geocast}:", 0, 0, 0, *entry)
         assert what == b"stored"
 
@@ -98,7 +98,7 @@ def test_a_node_serves_what_it_knows_of_a_later_releases_log(both: Shared, join:
     fields = msgpack.unpackb(payload_of(body["id"]))
     ends_at, call, other = fields["expires_at"], f"{body['id']}.call", f"{body['id']}.poly"
     area = [MULTIPOLYGON, *fields["area"]]
-    write(call, 1, "call", ends_at, msgpack.packb({"kind": "call", "sealed": b"\xff"}))
+    write(call, 1, "vigil", ends_at, msgpack.packb({"kind": "vigil", "sealed": b"\xff"}))
     write(body["id"], 2, "note", ends_at, msgpack.packb({"kind": "note"}))
     later = fields | {"id": other, "area": area, "rules": 2}
     write(other, 1, "revision", ends_at, msgpack.packb(later))

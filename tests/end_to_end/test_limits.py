@@ -119,7 +119,7 @@ class Waiting:
         self.answering, self.silent = node.join(), node.join()
         self.silent.wire.answer_pings = False
         self.unread = unread_session(node)
-        self.published = publish_more_than_a_connection_takes(node, self.unread.places[0])
+        self.published = list(publish_more_than_a_connection_takes(node, self.unread.places[0]))
         self.dripping = Wire(node.stream_port)
         for wire in self.wires():
             wire.sock.settimeout(2 * SILENT_S)
@@ -143,17 +143,15 @@ def unread_session(node: Node) -> Session:
     return session
 
 
-def publish_more_than_a_connection_takes(node: Node, where: Json) -> list[str]:
-    """Alerts of several kB each, for one place; the ids."""
+def publish_more_than_a_connection_takes(node: Node, where: Json) -> Iterator[str]:
+    """Alerts of several kB each, for one place, fifty at a time; their ids."""
     spot = (where["lat"], where["lng"])
     area = [circle(spot, 800 + 10 * i) for i in range(16)]
-    names: list[str] = []
-    while len(names) * BULKY_FRAME < CONNECTION_MAX:
+    for _ in range(0, CONNECTION_MAX, 50 * BULKY_FRAME):
         bodies = [alert(spot, headline=EMOJI * 140, description=EMOJI * 1_000, area=area) for _ in range(50)]
         answers = node.at_once("/v1/alerts", bodies)
         assert {answer.status_code for answer in answers} == {201}
-        names += [body["id"] for body in bodies]
-    return names
+        yield from [body["id"] for body in bodies]
 
 
 @pytest.fixture(scope="module")
@@ -206,9 +204,10 @@ def test_who_does_not_read_hinders_nobody_and_is_owed_only_what_still_holds(node
     with unread_session(node) as slow:
         spot = (slow.places[0]["lat"], slow.places[0]["lng"])
         reader = join(node, *slow.places, fmt="msgpack")
-        names = publish_more_than_a_connection_takes(node, slow.places[0])
-        for name in names:
-            reader.listen(name, 1)
+        names = []
+        for name in publish_more_than_a_connection_takes(node, slow.places[0]):
+            reader.listen(name, 1)  # at once: who does not read for long is taken for gone
+            names.append(name)
         last = change_while_unread(node, spot)
         reader.listen(last["revised"], 2)
         for name in names:

@@ -1,4 +1,6 @@
-"""Faults at random under load, by a seed, and the five zeros at the end (`history.py` says of what).
+"""Faults at random under load, by a seed, and the six zeros at the end (`history.py` says of what).
+
+One of the faults is no accident: a rogue writes into the log what no reviewer has signed (docs/approvals.md, NC2, NC3).
 
 `FAULT_SEED` and `FAULT_SECONDS` choose another run; `make soak-faults MINUTES=30 ON=sentinels` runs for long.
 """
@@ -12,12 +14,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from end_to_end.call_load import QUALS
 from end_to_end.cluster import on_one_redis, on_sentinels
 from end_to_end.keys import Keys
-from end_to_end.nemesis import Run, failovers, faults_of_node, faults_of_proxy, faults_of_redis
+from end_to_end.nemesis import Run, failovers, faults_of_node, faults_of_proxy, faults_of_redis, rogue_writes
 from end_to_end.node import Node
-from redis_server import needs_redis
+from end_to_end.rogue import guard_in
+from redis_server import needs_redis, sentinel_url
 from wall_clock import COMPILER, WITHOUT_COMPILER
+
+from geocast.alertlog.redis_streams import RedisStreamsLog
+from geocast.alertlog.sqlite import SqliteLog
+
+
+@pytest.fixture
+def keys() -> Keys:
+    """Keys that may grant qualifications."""
+    return Keys(quals=QUALS)
+
 
 SECONDS = float(os.environ.get("FAULT_SECONDS", "15"))
 
@@ -42,12 +56,13 @@ def judge(run: Run) -> None:
 @seeds(1)
 def test_one_node_of_several_processes_on_sqlite(keys: Keys, tmp_path: Path, seed: int):
     """Kill -9 and SIGSTOP of the node and of its processes; its clock is wrong, as it starts or while it runs."""
-    node = Node(tmp_path, keys, "--workers", "2")
+    guard = guard_in(tmp_path)
+    node = Node(tmp_path, keys, "--workers", "2", *guard.options)
     if COMPILER:
         node.own_clock()
     with node:
-        run = Run([node], [], seed, SECONDS)
-        run.faults += faults_of_node(node, run.dice)
+        run = Run([node], [], seed, SECONDS, guard.people, lambda: SqliteLog(node.log_file), guard.call_keys)
+        run.faults += [*faults_of_node(node, run.dice), rogue_writes(run.rogue, node)]
         judge(run)
 
 
@@ -56,12 +71,15 @@ def test_one_node_of_several_processes_on_sqlite(keys: Keys, tmp_path: Path, see
 @seeds(2, 3)
 def test_three_nodes_on_one_redis(keys: Keys, tmp_path: Path, seed: int):
     """Kill -9 and SIGSTOP of nodes, processes and Redis; partitions, half-open connections, lost replies; a flush."""
-    with on_one_redis(tmp_path, keys, (), ("--workers", "2"), ()) as cluster:
-        run = Run(cluster.nodes, [], seed, SECONDS)
+    guard = guard_in(tmp_path)
+    options = guard.options
+    with on_one_redis(tmp_path, keys, options, (*options, "--workers", "2"), options) as cluster:
+        redis = cluster.redis
+        run = Run(cluster.nodes, [], seed, SECONDS, guard.people, lambda: RedisStreamsLog(redis.url), guard.call_keys)
         for node, proxy in zip(cluster.nodes, cluster.proxies, strict=True):
             run.faults += faults_of_node(node, run.dice)
             run.faults += faults_of_proxy(f"proxy of {node.home.name}", proxy, run.dice)
-        run.faults += [*faults_of_redis(cluster.redis, run.dice), run.flush_of(cluster.redis)]
+        run.faults += [*faults_of_redis(redis, run.dice), rogue_writes(run.rogue, redis), run.flush_of(redis)]
         judge(run)
 
 
@@ -70,9 +88,13 @@ def test_three_nodes_on_one_redis(keys: Keys, tmp_path: Path, seed: int):
 @seeds(4)
 def test_two_nodes_on_sentinels(keys: Keys, tmp_path: Path, seed: int):
     """Failovers again and again; kill -9 and SIGSTOP of nodes and of Redis, whether primary or replica."""
-    options = ("--log-replicas", "1")
+    guard = guard_in(tmp_path)
+    options = ("--log-replicas", "1", *guard.options)
     with on_sentinels(tmp_path, keys, options, (*options, "--workers", "2")) as cluster:
-        run = Run(cluster.nodes, failovers(cluster), seed, SECONDS)
+        url = sentinel_url(list(cluster.sentinels))
+        faults, log = failovers(cluster), lambda: RedisStreamsLog(url, replicas=1)
+        run = Run(cluster.nodes, faults, seed, SECONDS, guard.people, log, guard.call_keys)
+        run.faults.append(rogue_writes(run.rogue, "any Redis"))
         for server in cluster.servers:  # one at a time: more than `--log-replicas` promises to survive would be unfair
             run.faults += [replace(fault, target="any Redis") for fault in faults_of_redis(server, run.dice)]
         for node in cluster.nodes:

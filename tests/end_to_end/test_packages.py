@@ -116,11 +116,16 @@ def wanted(name):
     return sorted(line.partition(",")[0] for line in plain if line)
 
 
-@pytest.mark.parametrize("name", ["runtime", *PROJECT["dependency-groups"]])
+DECLARED = {
+    "runtime": PROJECT["project"]["dependencies"],
+    **PROJECT["dependency-groups"],
+}
+
+
+@pytest.mark.parametrize("name", DECLARED)
 def test_what_is_locked_is_what_is_declared(name):
-    """requirements/*.in and pyproject.toml; the wheel promises no extra that it has not."""
-    declared = PROJECT["project"]["dependencies"] if name == "runtime" else PROJECT["dependency-groups"][name]
-    assert wanted(name) == sorted(declared)
+    """requirements/*.in and pyproject.toml; the wheel has no extras."""
+    assert wanted(name) == sorted(DECLARED[name])
     assert "optional-dependencies" not in PROJECT["project"]
 
 

@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 from end_to_end.alerts import alert, ground, place
 from end_to_end.keys import Keys
-from end_to_end.node import Node, free_ports
+from end_to_end.node import Node
 from end_to_end.subscriber import Session
 from end_to_end.times import wait_until
+from ports import free_ports
 from redis_server import needs_redis
 
 pytestmark = [needs_redis, pytest.mark.slow]

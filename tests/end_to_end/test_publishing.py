@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from end_to_end.alerts import SEVERITIES, Json, alert, approval, cancel_body, circle, ground, new_id, place, revision_of
+from end_to_end.dispatcher import DISPATCH_SCOPE, make_call_key
 from end_to_end.earth import EARTH_RADIUS_M, beyond, distance, published
 from end_to_end.keys import DESK_SCOPE, Keys
 from end_to_end.node import Node
@@ -472,8 +473,9 @@ def test_a_dry_run_answers_and_stores_nothing(node: Node, join: Join):
     session = join(node, place(spot))
     answer = node.post("/v1/alerts", body, dry_run="true")
     assert answer.status_code == 200
-    assert set(answer.json()) == {"id", "expires_at", "area", "reach"}
+    assert set(answer.json()) == {"id", "expires_at", "area", "reach", "approvals"}
     found = answer.json()
+    assert found.pop("approvals") == 0
     [circle], reach = found["area"], found.pop("reach")
     assert reach == {"area_km2": pytest.approx(math.pi * circle["radius_m"] ** 2 / 1e6, abs=0.1)}
     assert node.get(f"/v1/alerts/{body['id']}").status_code == 404
@@ -503,6 +505,7 @@ def test_a_dry_run_of_a_revision_answers_and_stores_nothing(node: Node):
     assert answer.status_code == 200
     found = answer.json()
     assert found.pop("reach")["area_km2"] > 0
+    assert found.pop("approvals") == 0
     assert set(found) == {"id", "expires_at", "area"}
     assert node.get(f"/v1/alerts/{body['id']}").json()["alert"]["revision"] == 1
     assert found["area"][0]["lng"] == first["area"][0]["lng"]
@@ -676,25 +679,35 @@ OWN_POLICY = """
 name = "own"
 [categories]
 gale = { title = "Gale", min_radius_m = 5000, max_radius_m = 6000, max_age_s = 900, min_life_s = 300 }
+[calls]
+arrest = { title = "Cardiac arrest", quals = ["cpr"] }
 """
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["built-in policy", "a policy of one's own"])
 def test_the_examples_are_taken_as_they_are(own: bool, keys: Keys, tmp_path: Path):
-    """Section 4, `GET /openapi.json`: each body, in the order of the document; sent twice, it is a repeat (H3)."""
+    """Section 4, `GET /openapi.json`: each body, in the order of the document; sent twice, it is a repeat (H3).
+
+    There are examples of calls where the policy has any.
+    """
     (tmp_path / "policy.toml").write_text(OWN_POLICY)
-    with Node(tmp_path, keys, *(("--policy", str(tmp_path / "policy.toml")) if own else ())) as node:
-        sent = []
+    make_call_key(tmp_path)
+    options = ("--policy", str(tmp_path / "policy.toml"), "--call-keys", str(tmp_path / "call-keys.jwks"))
+    with Node(tmp_path, keys, *(options if own else ())) as node:
+        scopes = {"v1/alerts": node.desk, "v1/calls": node.keys.token(sub="cad-3", scope=DISPATCH_SCOPE)}
+        sent: dict[str, list[Json]] = {name: [] for name in scopes}
         for path, calls in node.api.get("/openapi.json").json()["paths"].items():
             call = calls.get("post", {"requestBody": {"content": {}}})
             for media in call["requestBody"]["content"].values():
                 where = path.format(**{each["name"]: each.get("example") for each in call["parameters"]})
-                for example in media["examples"].values():
-                    answers = [node.post(where, example["value"]) for _ in range(2)]
+                name = "/".join(where.split("/")[1:3])
+                for example in media.get("examples", {}).values():
+                    answers = [node.post(where, example["value"], scopes[name]) for _ in range(2)]
                     assert [answer.status_code for answer in answers] == [201, 200], answers[0].text
-                    sent.append(example["value"].get("category"))
-        assert len(sent) == 4
-        assert set(sent[:3]) == ({"gale"} if own else {"burglary"})
+                    sent[name].append(example["value"])
+        alerts, opened = (list(sent[name]) for name in scopes)
+        assert [each.get("category") for each in alerts[:3]] == ["gale" if own else "burglary"] * 3
+        assert (len(alerts), len(opened)) == (4, 4 if own else 0)
 
 
 def test_each_severity_and_status_is_published(node: Node):

@@ -1,6 +1,7 @@
-"""The Python client as a package: built, installed into an empty folder, and its README's two programs run from there.
+"""The Python client as a package: built, installed into an empty folder, and its README's programs run from there.
 
-One listens, the other publishes. What the client needs comes from the tests' own environment, the client does not.
+One listens, one publishes, one calls for help and one goes there. What the client needs comes from the tests' own
+environment, the client does not.
 """
 
 import re
@@ -9,9 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from end_to_end.alerts import alert
 from end_to_end.keys import DESK_SCOPE, PHONE_SCOPE
 from end_to_end.node import clean_environment
+from end_to_end.push import Push
+from end_to_end.responders import dispatch_token, responder_token, responding_node
 from end_to_end.times import wait_until
+from end_to_end.tls import make_certificate
+from push_service import PushService
 
 ROOT = Path(__file__).parents[2]
 CLIENT = ROOT / "client_demo" / "python"
@@ -73,7 +79,7 @@ def test_a_project_that_uses_it_has_its_types(site, tmp_path):
 def test_the_programs_of_the_readme_tell_and_are_told(site, own_node, tmp_path):
     """A newcomer's first ten minutes."""
     node, output = own_node, tmp_path / "heard.txt"
-    listen, publish = programs(node)
+    listen, _verify, _sleep, publish, *_calls = programs(node)
     tokens = {
         "PHONE": node.keys.token(sub="phone", scope=PHONE_SCOPE),
         "DESK": node.keys.token(sub="desk-7", scope=DESK_SCOPE),
@@ -100,3 +106,60 @@ def test_the_programs_of_the_readme_tell_and_are_told(site, own_node, tmp_path):
         listener.kill()
         listener.wait()
     assert output.read_text() == "new Building on fire. Keep windows closed.\n"
+
+
+def test_the_program_of_the_readme_that_sleeps_is_pushed_to(site, own_node, tmp_path):
+    """It registers, with the endpoint that a push service has given, and shows what it is pushed."""
+    then = (
+        "s = asyncio.run(register(*sys.argv[1:])); print('registered'); on_push(s, bytes.fromhex(sys.stdin.readline()))"
+    )
+    certificate = make_certificate(tmp_path)
+    with PushService(certificate) as service, Push(own_node, service) as push:
+        phone = service.phone(asleep=True)
+        program = programs(own_node)[2].replace("https://alerts.example", f"http://127.0.0.1:{push.port}")
+        sleeper = subprocess.Popen(
+            [sys.executable, "-u", "-c", f"import asyncio, sys\n{program}\n{then}", phone.endpoint, push.token()],
+            cwd=tmp_path,
+            env=elsewhere(site),
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        try:
+            assert sleeper.stdout.readline() == "registered\n", sleeper.stderr.read()
+            own_node.publish(alert((32.78, -96.80), headline="Smoke."))
+            service.until(lambda: phone.requests)
+            told, errors = sleeper.communicate(phone.requests[0].body.hex() + "\n", timeout=60)
+        finally:
+            sleeper.kill()
+            sleeper.wait()
+    assert errors == ""
+    assert "body='Smoke.\\nuntil " in told
+    assert told.endswith("and close []\n")
+
+
+def test_the_programs_of_the_readme_call_and_go(site, tmp_path):
+    """The place is told to who goes, and the dispatcher sees who is there."""
+    with responding_node(tmp_path) as node:
+        *_others, respond, dispatch = programs(node)
+        tokens = {"RESPONDER": responder_token(node, "r-51c0"), "DISPATCH": dispatch_token(node)}
+        environment = elsewhere(site, **tokens)
+        options = {
+            "cwd": tmp_path,
+            "env": environment,
+            "text": True,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+        }
+        responder = subprocess.Popen([sys.executable, "-c", respond], **options)
+        try:
+            done = subprocess.run([sys.executable, "-c", dispatch], **options, timeout=60, check=False)
+            told, errors = responder.communicate(timeout=30)
+        finally:
+            responder.kill()
+            responder.wait()
+    assert (done.stdout, done.stderr) == ("r-51c0 is there\n", "")
+    assert errors == ""
+    assert told.splitlines()[1:] == ["go to Union Station, platform 2", "stand down: over"]
+    assert told.startswith("Adult, not breathing. ")

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from end_to_end.node import BIN, clean_environment, free_ports
+from end_to_end.node import BIN, clean_environment
 from end_to_end.times import wait_until
+from ports import free_ports
 from redis_server import missing
 
 ROOT = Path(__file__).parents[2]

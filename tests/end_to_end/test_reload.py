@@ -20,10 +20,11 @@ from typing import Any
 import pytest
 from end_to_end.alerts import Json, alert, ground, place
 from end_to_end.keys import DESK_SCOPE, EVERY_SCOPE, PHONE_SCOPE, Keys
-from end_to_end.node import BIN, Node, clean_environment, free_ports, is_running
+from end_to_end.node import BIN, Node, clean_environment, is_running
 from end_to_end.subscriber import Session
 from end_to_end.times import stamp, wait_until
 from end_to_end.wire import PATIENCE
+from ports import free_ports
 
 from client_demo.python.client import Client
 from client_demo.python.geo import Place

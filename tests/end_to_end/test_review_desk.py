@@ -91,7 +91,7 @@ def test_an_approved_incident_reaches_who_is_inside_and_its_counts_rise(ann, nod
     assert message["area"] == preview["area"]
     assert not any(word in json.dumps(message) for word in ("Elm", "Engine", "1200", "ann"))
     phone.ack(answer["alert_id"], 1)
-    assert ann.wait_for("A", lambda item: item["delivery"] == {"sent": 1, "acked": 1})
+    assert ann.wait_for("A", lambda item: item["delivery"] == {"sent": 1, "acked": 1, "pushed": 0})
 
 
 def test_a_live_alert_is_revised_and_cancelled(ann, ben, node, spot, join):
@@ -145,6 +145,33 @@ def test_what_is_refused_is_told_beside_its_field(looker, node, number, changes,
     assert answer.status_code == 422
     assert node.live() <= live
     assert looker.item(number)["state"] == "waiting"
+
+
+def test_what_a_publisher_is_not_granted_is_told_beside_its_field(tmp_path, spot):
+    """P21, P22, PG2: before anything is approved; and a wait is told in seconds, not sat out."""
+    border = [[spot[1] + east, spot[0] + north] for east, north in ((-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1))]
+    (tmp_path / "here.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [border]}))
+    bounds = 'categories = ["fire_structure"]\nmax_severity = "severe"\njurisdiction = "here.geojson"\nper_minute = 1\n'
+    (tmp_path / "publishers.toml").write_text(f'[publishers."*"]\n{bounds}')
+    feed = write_feed(tmp_path / "feed.csv", [row("A", "Structure fire", spot), row("B", "Structure fire", spot)])
+    with (
+        Node(tmp_path, None, "--publishers", "publishers.toml") as node,
+        DeskProcess(tmp_path, node, feed, "--as-recorded") as process,
+        process.page() as page,
+    ):
+        item = page.item("A")
+        away = {"category": "arson", "severity": "extreme", "lat": spot[0] + 5}
+        told = page.do(item, "preview", form={**item["proposal"], **away}).json()["troubles"]
+        assert [(each["field"], each["text"]) for each in told] == [
+            ("category", "This desk may not publish alerts of this category."),
+            ("severity", "This desk may not publish anything as severe. Severe is the most."),
+            ("place", "This is outside of the area for which this desk may publish."),
+        ]
+        assert page.approve(item).json()["item"]["state"] == "live"
+        page.approve(page.item("B"))
+        waiting = page.wait_for("B", lambda item: item["troubles"])
+        assert "as often as it may for now. Try again in " in waiting["troubles"][0]["text"]
+        assert waiting["state"] == "waiting"
 
 
 def test_an_incident_without_a_place_can_be_placed_by_a_person(ann, node, spot, join):

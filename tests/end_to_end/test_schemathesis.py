@@ -6,6 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
+from end_to_end.dispatcher import DISPATCH_SCOPE
 from end_to_end.keys import DESK_SCOPE
 from end_to_end.node import BIN, Node, clean_environment
 
@@ -18,14 +19,14 @@ positive_data_acceptance.expected-statuses = ["2xx", 404, 409, 410, 422]
 SECONDS = 120  # it takes five
 
 
-def test_schemathesis_finds_nothing(own_node: Node, tmp_path: Path):
+def test_schemathesis_finds_nothing(own_calling: Node, tmp_path: Path):
     """Section 4 and the OpenAPI document: with every check that there is, along its links too."""
     config = tmp_path / "schemathesis.toml"
     config.write_text(CONFIG)
-    token = own_node.keys.token(scope=f"{DESK_SCOPE} alerts:manage")
+    token = own_calling.keys.token(scope=f"{DESK_SCOPE} alerts:manage {DISPATCH_SCOPE}")
     done = subprocess.run(
         [
-            *(BIN / "st", "--config-file", config, "run", f"{own_node.api.base_url}/openapi.json"),
+            *(BIN / "st", "--config-file", config, "run", f"{own_calling.api.base_url}/openapi.json"),
             *("--header", f"Authorization: Bearer {token}", "--checks", "all"),
             *("--seed", "1", "--max-examples", "30", "--continue-on-failure", "--no-color"),
         ],
@@ -37,10 +38,8 @@ def test_schemathesis_finds_nothing(own_node: Node, tmp_path: Path):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    accepted = dict(
-        re.findall(
-            r'^geocast_accepted_total\{kind="(\w+)"\} ([0-9.]+)', own_node.api.get("/metrics").text, re.MULTILINE
-        )
-    )
-    assert {kind for kind, count in accepted.items() if float(count)} == {"alert", "revision", "cancel"}
-    own_node.assert_serving()
+    shown = own_calling.api.get("/metrics").text
+    for name, kinds in (("accepted", {"alert", "revision", "cancel"}), ("calls_accepted", {"call", "content", "end"})):
+        found = re.findall(rf'^geocast_{name}_total\{{kind="(\w+)"\}} ([0-9.]+)', shown, re.MULTILINE)
+        assert {kind for kind, count in found if float(count)} == kinds
+    own_calling.assert_serving()

@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 from end_to_end.alerts import Json, alert, circle, ground, place
 from end_to_end.keys import EVERY_SCOPE, PHONE_SCOPE, Keys
-from end_to_end.node import BIN, ORIGIN, Node, clean_environment, free_ports
+from end_to_end.node import BIN, ORIGIN, Node, clean_environment
 from end_to_end.subscriber import Session
 from end_to_end.times import wait_until
 from end_to_end.wire import PATIENCE, Wire
+from ports import free_ports
 
 Join = Callable[..., Session]
 JWT = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+")

@@ -421,6 +421,15 @@ BAD_FILTERS: dict[str, Json] = {
     "a severity in capitals": {"min_severity": "Minor"},
     "a severity that is a number": {"min_severity": 1},
     "a severity in a list": {"min_severity": ["minor"]},
+    "languages is text": {"languages": "en"},
+    "a language that is a number": {"languages": [7]},
+    "an empty language": {"languages": [""]},
+    "a language of one letter": {"languages": ["e"]},
+    "a language with an underscore": {"languages": ["en_CA"]},
+    "a language that ends in a line feed": {"languages": ["en\n"]},
+    "a language of five parts": {"languages": ["en-aa-bb-cc-dd"]},
+    "a language in another script": {"languages": ["ｅｎ"]},
+    "9 languages": {"languages": ["en"] * 9},
 }
 BAD_HOLDINGS: dict[str, Any] = {
     "a list": [["a", 1]],
@@ -444,6 +453,7 @@ BAD_HELLOS: dict[str, Json] = {
     "a token that is null": {"token": None},
     "filter categories null": {"categories": None},
     "filter severity null": {"min_severity": None},
+    "filter languages null": {"languages": None},
     **{f"places: {name}": {"places": places} for name, places in BAD_PLACES.items()},
     **{f"holding: {name}": {"holding": holding} for name, holding in BAD_HOLDINGS.items()},
     **{f"filter: {name}": fields for name, fields in BAD_FILTERS.items()},

@@ -26,10 +26,11 @@ def moment(text: str) -> dt.datetime:
     return dt.datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=dt.UTC)
 
 
-def wait_until(holds: Callable[[], Any], what: str) -> Any:
-    """Poll until something is true; its value."""
+def wait_until(holds: Callable[[], Any], what: str | Callable[[], str]) -> Any:
+    """Poll until something is true; its value. `what` it is, or how to say that when it has been waited for in vain."""
     deadline = time.monotonic() + PATIENCE
     while not (value := holds()):
-        assert time.monotonic() < deadline, f"waited {PATIENCE} s in vain: {what}"
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"waited {PATIENCE} s in vain: {what if isinstance(what, str) else what()}")
         time.sleep(0.02)
     return value

@@ -1,14 +1,15 @@
 """What the feed says: GeoJSON, Atom, and CAP that is valid against the schema of OASIS (PF1, PF5)."""
 
 import json
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from fakes import NOON_MS, a_cancel, a_revision
+from fakes import NOON_MS, a_cancel, a_revision, a_warning
 from lxml import etree
 
-from geocast.alert import Circle, Polygon
+from geocast.alert import Circle, Origin, Polygon
 from geocast.feed import atom, cap, geojson
 from geocast.frames import alert_map
 
@@ -122,3 +123,32 @@ def test_an_atom_feed_links_the_cap_message_of_each_alert():
     assert links == ["https://alerts.example/feed/v1/cap/x%3A1.xml", "https://alerts.example/feed/v1/cap/a-1.xml"]
     assert [each.text for each in root.iterfind("a:entry/a:title", names)][1].startswith("Cancelled: ")
     assert {etree.QName(each).localname for each in root} == {"id", "title", "updated", "author", "link", "entry"}
+
+
+def test_an_official_warning_is_told_in_all_its_languages(schema):
+    """PF5, LA1: an `info` for each, with what came in it, valid by the schema; and where it is from."""
+    warning = replace(a_warning("en-CA", "fr-CA"), origin=Origin("met@example.org", "m-1"))
+    root = etree.fromstring(cap.message([warning], None, ISSUER))
+    schema.assertValid(root)
+    infos = [{etree.QName(each).localname: each.text for each in info.iter()} for info in root if "info" in info.tag]
+    for info, language in zip(infos, ("en-CA", "fr-CA"), strict=True):
+        assert (info["language"], info["event"]) == (language, f"title in {language} revision 1")
+        assert (info["instruction"], info["areaDesc"]) == (
+            f"instruction in {language} revision 1",
+            f"area_desc in {language} revision 1",
+        )
+        assert (info["urgency"], info["certainty"], info["web"]) == ("Expected", "Likely", "https://w.example/1")
+        assert info["onset"].endswith("T12:10:00-00:00")
+        assert (info["valueName"], info["value"][:20]) == ("origin", "met@example.org,m-1,")
+    over = etree.fromstring(cap.message([warning], a_cancel(reason="C'est fini"), ISSUER))
+    schema.assertValid(over)
+    assert [each.text for each in over.iter("{*}language")] == ["en-CA"]
+    assert [each.text for each in over.iter("{*}instruction")] == []
+
+
+def test_a_feature_has_the_texts_of_all_languages():
+    """The feed's table: in the issuer's order; an alert that is the same for everybody has none."""
+    properties = json.loads(geojson.feature(a_warning("en-CA", "fr-CA")))["properties"]
+    assert (properties["language"], [each["language"] for each in properties["texts"]]) == ("en-CA", ["en-CA", "fr-CA"])
+    assert properties["texts"][1]["instruction"] == "instruction in fr-CA revision 1"
+    assert "texts" not in json.loads(geojson.feature(a_revision()))["properties"]

@@ -13,9 +13,9 @@ def encoded(monkeypatch):
     """The entries that the hub has had encoded, in order."""
     entries = []
 
-    def noting(entry):
+    def noting(entry, text=0):
         entries.append(entry)
-        return encode(entry)
+        return encode(entry, text)
 
     monkeypatch.setattr(hub, "encode", noting)
     return entries

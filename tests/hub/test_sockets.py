@@ -5,11 +5,12 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from fakes import FakePeer, a_revision
+from fakes import FakePeer, a_revision, a_warning
 from hub.town import Town
 
 from geocast import hub
-from geocast.frames import JSON, MSGPACK
+from geocast.frames import JSON, MSGPACK, encode
+from geocast.matching.filters import Filter
 
 
 class Sockets:
@@ -51,10 +52,25 @@ def test_a_slice_is_one_call_for_each_wire_format(sockets):
     """A turn sends a frame to all of its rows at once."""
     town, crowd = a_crowd_with_sockets(sockets, 5, (JSON, MSGPACK))
     town.publish(a_revision("a"))
-    frames = town.hub.live.find("a", town.clock.now()).frames
+    frames = town.hub.live.find("a", town.clock.now()).frames[0]
     assert sockets.calls == [([100, 102, 104], frames[JSON.number]), ([101, 103], frames[MSGPACK.number])]
     assert [peer.take() for peer in crowd] == [[]] * 5  # nothing is left to the transports
     assert town.hub.sends == 5
+
+
+def test_a_slice_is_one_call_for_each_language_and_wire_format(sockets):
+    """LA4: of those that are in use among its rows."""
+    town, crowd = a_crowd_with_sockets(sockets, 6, (JSON, JSON, MSGPACK))
+    for metres, peer in enumerate(crowd):
+        town.refilter(peer, Filter(None, 0, ("fr",) if metres < 3 else ("de", "en")))
+    town.publish(a_warning("en", "fr", "it"))
+    english, french = (encode(a_warning("en", "fr", "it"), text) for text in (0, 1))
+    assert sorted(sockets.calls) == [
+        ([100, 101], french[JSON.number]),
+        ([102], french[MSGPACK.number]),
+        ([103, 104], english[JSON.number]),
+        ([105], english[MSGPACK.number]),
+    ]
 
 
 def test_what_was_not_sent_whole_is_left_to_the_transport(sockets):
@@ -62,7 +78,7 @@ def test_what_was_not_sent_whole_is_left_to_the_transport(sockets):
     town, crowd = a_crowd_with_sockets(sockets, 4)
     sockets.room = {101: 10, 102: -errno.EAGAIN}
     town.publish(a_revision("a"))
-    frame = town.hub.live.find("a", town.clock.now()).frames[JSON.number]
+    frame = town.hub.live.find("a", town.clock.now()).frames[0][JSON.number]
     assert [peer.writes[1:] for peer in crowd] == [[], [frame[10:]], [frame], []]
 
 

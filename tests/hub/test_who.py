@@ -9,7 +9,7 @@ from hub.town import FAR_AWAY, HALF_HOUR_S
 
 from geocast.alert import EXTREME, Circle
 from geocast.alertlog import Counts
-from geocast.frames import JSON, MSGPACK
+from geocast.frames import JSON, MSGPACK, WIRES
 from geocast.matching.filters import Filter
 
 # ---- who -----------------------------------------------------------------------------------------------------
@@ -44,6 +44,16 @@ def test_each_session_is_written_in_its_format(town):
     town.publish(a_revision())
     assert [peer.writes[-1][0] for peer in peers] == [0x81, 0x82, 0x81, 0x82]
     assert [peer.told()[-1] for peer in peers] == ["a-1/1"] * 4
+
+
+def test_a_format_is_written_as_long_as_somebody_speaks_it(town):
+    """S7: sessions come and go, on each of the four streams."""
+    peers = [town.join(wire=wire) for wire in WIRES for _ in range(2)]
+    town.publish(a_revision())
+    for peer in peers[::2]:
+        town.hub.leave(peer.row)
+    town.publish(a_revision(revision=2))
+    assert [peer.told()[-1] for peer in peers] == ["a-1/1", "a-1/2"] * 4
 
 
 def test_a_filter_holds_back_all_but_extreme(town):

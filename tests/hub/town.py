@@ -52,12 +52,12 @@ class Town:
     def _landed(self, flight):
         self.landed.append(f"{flight.alert.id}/{flight.number}")
 
-    def join(self, metres=0, *, wire=JSON, wanted=EVERYTHING, rights=None, holding=None, places=None):
+    def join(self, metres=0, *, wire=JSON, wanted=EVERYTHING, rights=None, holding=None, places=None, here=None):
         """A new session. Its welcome is taken note of in `told`, as "welcome"."""
         peer = Subscriber(self, next(self._names))
         places = [self.place(metres)] if places is None else places
         rights = rights or FakeRights()
-        peer.row = self.hub.enter(peer, wire, places, wanted, rights, holding or {}, self.clock.now())
+        peer.row = self.hub.enter(peer, wire, places, wanted, rights, holding or {}, self.clock.now(), here)
         self.hub.settle(peer.row, {"type": "welcome"}, self.clock.now())
         return peer
 

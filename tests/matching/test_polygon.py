@@ -6,11 +6,21 @@ import s2
 
 from geocast.alert import Circle, Polygon
 from geocast.cells import distance_m, unit_vectors
+from geocast.matching import index as indexes
+from geocast.matching import polygon as judges
 from geocast.matching.index import PlaceIndex
 from geocast.matching.shapes import ShapeIndex
 from geocast.rings import Ring
 
 SIZES_M = (50.0, 2_000.0, 60_000.0, 1_500_000.0)
+
+
+@pytest.fixture(autouse=True, params=["as it is", "sorted, bit by bit"])
+def ways(request, monkeypatch):
+    """Pages are sorted however few there are, and few pairs are looked at in one go, as of very many places."""
+    if request.param != "as it is":
+        monkeypatch.setattr(indexes, "FEW_PAGES", 0)
+        monkeypatch.setattr(judges, "PAIRS", 64)
 
 
 def vectors(places):

@@ -4,28 +4,30 @@ import asyncio
 
 import httpx
 import pytest
-from fakes import NOON_MS, FakeClock, a_cancel, a_revision
-from jwt import PyJWK
+from fakes import NOON_MS, FakeClock, a_cancel, a_revision, a_warning
 
 from geocast import policy
 from geocast.alertlog import Counts
 from geocast.alertlog.memory import MemoryLog
+from geocast.calls.calling import Calling
+from geocast.calls.sealing import NO_CALL_KEYS
 from geocast.metrics import Metrics
 from geocast.net import guard
 from geocast.net.api import Api
 from geocast.net.calls import make_app, make_metrics_app
 from geocast.publishing import Publishing
-from geocast.tokens import Tokens, make_key, sign
+from geocast.tokens import Key, Tokens, make_key, sign
 
 PRIVATE, PUBLIC = make_key("k")
-TOKENS = Tokens({"k": PyJWK(PUBLIC, "EdDSA")})
+TOKENS = Tokens({"k": Key(PUBLIC, "EdDSA")})
 OWN = a_revision()
 
 
 def api_on(log, clock):
     """What the calls work on, with this log and this clock."""
     in_force = policy.load(None)
-    return Api(Publishing(log, in_force, clock), log, in_force, TOKENS, clock, Metrics(), list)
+    publishing, calling = Publishing(log, in_force, clock), Calling(log, in_force, NO_CALL_KEYS, clock)
+    return Api(publishing, calling, log, in_force, TOKENS, clock, Metrics(), list)
 
 
 def asked(counts, *scopes, sub=OWN.source, path=f"/v1/alerts/{OWN.id}", app=make_app, stored=(OWN,)):
@@ -64,28 +66,37 @@ def asked(counts, *scopes, sub=OWN.source, path=f"/v1/alerts/{OWN.id}", app=make
 )
 def test_counts_are_rounded_down(exact, told):
     """H11: below 20 they are 0; from 20 on, two leading digits are told, and tens at least; each for itself."""
-    answer = asked(Counts(exact, exact // 2), "alerts:publish").json()
-    assert answer["delivery"]["sent"] == told
-    assert answer["delivery"]["rounded"] is True
-    assert asked(Counts(exact, exact), "alerts:publish").json()["delivery"]["acked"] == told
+    for field in ("sent", "acked", "pushed"):
+        delivery = asked(Counts()._replace(**{field: exact}), "alerts:publish").json()["delivery"]
+        assert delivery == {"sent": 0, "acked": 0, "pushed": 0, "rounded": True} | {field: told}
 
 
 @pytest.mark.parametrize(
     ("scopes", "sub", "delivery"),
     [
-        (["alerts:publish"], OWN.source, {"sent": 50, "acked": 0, "rounded": True}),
+        (["alerts:publish"], OWN.source, {"sent": 50, "acked": 0, "pushed": 30, "rounded": True}),
         (["alerts:publish"], "another", None),
-        (["alerts:manage"], "another", {"sent": 50, "acked": 0, "rounded": True}),
-        (["alerts:manage", "alerts:audit"], "another", {"sent": 57, "acked": 19}),
-        (["alerts:publish", "alerts:audit"], OWN.source, {"sent": 57, "acked": 19}),
+        (["alerts:manage"], "another", {"sent": 50, "acked": 0, "pushed": 30, "rounded": True}),
+        (["alerts:manage", "alerts:audit"], "another", {"sent": 57, "acked": 19, "pushed": 31}),
+        (["alerts:publish", "alerts:audit"], OWN.source, {"sent": 57, "acked": 19, "pushed": 31}),
         (["alerts:publish", "alerts:audit"], "another", None),
     ],
 )
 def test_who_is_told_what_of_deliveries(scopes, sub, delivery):
     """H11, H12: of one's own alerts, or with alerts:manage of all; exactly with alerts:audit."""
-    answer = asked(Counts(57, 19), *scopes, sub=sub).json()
+    answer = asked(Counts(57, 19, 3, 31), *scopes, sub=sub).json()
     assert answer["state"] == "live"
     assert answer.get("delivery") == delivery
+
+
+def test_the_api_shows_the_first_language():
+    """LA1: in the list and alone, and names all."""
+    warning = a_warning("de-AT", "en", alert_id=OWN.id)
+    one = asked(Counts(), "alerts:publish", stored=[warning]).json()["alert"]
+    [listed] = asked(Counts(), "alerts:publish", path="/v1/alerts", stored=[warning]).json()["alerts"]
+    assert one == listed
+    assert (one["language"], one["languages"]) == ("de-AT", ["de-AT", "en"])
+    assert one["instruction"] == "instruction in de-AT revision 1"
 
 
 def test_who_may_only_audit_may_not_read():

@@ -37,7 +37,7 @@ def test_every_reference_leads_somewhere():
 
 
 def test_every_message_of_the_contract_is_there_and_no_other():
-    """M1 to M6, M11 to M16."""
+    """M1 to M6, M11 to M16, M18 to M23."""
     assert set(MESSAGES) == {*FROM_CLIENTS, *FROM_SERVERS}
     assert set(FROM_CLIENTS) == set(session.MESSAGES)
     assert set(asyncapi()["channels"]["stream"]["messages"]) == set(MESSAGES)
@@ -60,6 +60,9 @@ def test_the_examples_are_good_in_both_drafts(kind):
             draft({"allOf": [MESSAGES[kind]["payload"]], **components}).validate(example["payload"])
 
 
+UNASKED = {"alert", "cancel", "call", "task", "standdown"}
+
+
 def test_each_question_has_its_answers():
     """Operations are the node's: it receives what clients send, and replies."""
     operations = asyncapi()["operations"]
@@ -68,11 +71,13 @@ def test_each_question_has_its_answers():
         return {ref["$ref"].rpartition("/")[2] for ref in operations[kind].get("reply", {}).get("messages", [])}
 
     assert {kind for kind in operations if operations[kind]["action"] == "receive"} == set(FROM_CLIENTS)
-    assert {kind for kind in operations if operations[kind]["action"] == "send"} == {"alert", "cancel"}
+    assert {kind for kind in operations if operations[kind]["action"] == "send"} == UNASKED
     assert replies("hello") == {"welcome"}
     assert replies("move") == replies("filter") == replies("token") == {"ok", "error"}
     assert replies("ping") == {"pong", "error"}
-    assert replies("ack") == set()
+    assert replies("accept") == {"task", "standdown", "error"}
+    assert replies("decline") == {"standdown", "error"}
+    assert replies("ack") == replies("report") == set()
 
 
 def test_the_close_codes_are_those_of_the_code():

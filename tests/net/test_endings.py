@@ -22,10 +22,11 @@ from end_to_end.endings import ENDINGS, Door
 from end_to_end.keys import Keys
 from end_to_end.wire import Wire, request_bytes
 from fakes import FakeClock
-from jwt import PyJWK
 
 from geocast import closing, policy
 from geocast.alertlog.memory import MemoryLog
+from geocast.calls.calling import Calling
+from geocast.calls.sealing import NO_CALL_KEYS
 from geocast.clock import SystemClock
 from geocast.delivery import FREEZE_EVERY, THAW_S, Collector
 from geocast.hub import SILENCE_S, SLOW_S, Hub
@@ -36,11 +37,11 @@ from geocast.net.calls import serving
 from geocast.net.websocket import HEADERS_S, HELLO_S, LINGER_S, SPARE, Stream
 from geocast.publishing import Publishing
 from geocast.session import HEARTBEAT_S
-from geocast.tokens import Tokens
+from geocast.tokens import Key, Tokens
 
 CLIENTS = 8
 KEYS = Keys()
-JWKS = {key["kid"]: PyJWK(key) for key in KEYS.jwks()["keys"]}
+JWKS = {key["kid"]: Key(key) for key in KEYS.jwks()["keys"]}
 ORDINARY = (types.GeneratorType, types.FrameType, types.TracebackType, types.MethodType)
 """What a cycle consists of, beside the classes of the packages that serve a connection."""
 PACKAGES = ("geocast.net.", "geocast.session", "websockets.", "uvloop.", "uvicorn.", "h11.", "starlette.", "fastapi.")
@@ -295,7 +296,9 @@ def test_the_api_listener_keeps_nothing_of_a_connection(name):
     async def main():
         log, in_force, clock, metrics = MemoryLog(), policy.load(None), SystemClock(), Metrics()
         publishing = Publishing(log, in_force, clock)
-        api = Api(publishing, log, in_force, Tokens(JWKS), clock, metrics, list)
+        api = Api(
+            publishing, Calling(log, in_force, NO_CALL_KEYS, clock), log, in_force, Tokens(JWKS), clock, metrics, list
+        )
         with socket.create_server(("127.0.0.1", 0)) as sock, ThreadPoolExecutor(1) as thread:
             port = sock.getsockname()[1]
             async with serving(api, sock, None):

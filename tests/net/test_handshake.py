@@ -7,6 +7,7 @@ import pytest
 from net.line import HELLO, Line, a_stream, close_frame, joined, opened, request
 
 from geocast import closing
+from geocast.frames import WIRES
 from geocast.net import websocket
 from geocast.net.websocket import HEADERS_S, HELLO_S, LINGER_S, MAX_HEADERS_BYTES, RETRY_AFTER_S, SPARE
 
@@ -22,6 +23,14 @@ def test_a_handshake_is_answered_with_the_first_subprotocol_that_is_known():
     assert headers["sec-websocket-accept"] == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
     assert headers["sec-websocket-protocol"] == "geocast.v1.msgpack"
     assert "sec-websocket-extensions" not in headers
+
+
+@pytest.mark.parametrize("first", [wire.subprotocol for wire in WIRES])
+def test_each_format_has_a_signed_stream_too(first):
+    """S7: whoever can do without proofs offers both, the signed one first."""
+    line = Line()
+    line.ask(Sec_WebSocket_Protocol=", ".join([first, *(wire.subprotocol for wire in WIRES)]))
+    assert line.answer()[1]["sec-websocket-protocol"] == first
 
 
 def test_a_handshake_may_come_byte_by_byte():

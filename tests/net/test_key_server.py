@@ -8,6 +8,7 @@ import threading
 import pytest
 from end_to_end.key_server import KeyServer
 from end_to_end.tls import make_certificate
+from ports import a_free_port
 
 from geocast.config import parse_key_url
 from geocast.errors import ConfigError
@@ -118,10 +119,8 @@ def test_what_does_not_speak_tls_is_told_so(trusted):
 
 def test_nobody_there_is_told_so(trusted, certificate):
     """T8."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
     with pytest.raises(ConfigError, match="can't be reached: "):
-        asyncio.run(fetch_keys(parse_key_url(f"https://127.0.0.1:{port}/")))
+        asyncio.run(fetch_keys(parse_key_url(f"https://127.0.0.1:{a_free_port()}/")))
 
 
 @pytest.mark.parametrize("ways", [{"drips": True}, {"slow_s": 60.0}], ids=["drips", "says nothing"])

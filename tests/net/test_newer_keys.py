@@ -6,7 +6,6 @@ import json
 import jwt
 import pytest
 from fakes import NOON_MS
-from jwt import PyJWK
 from jwt.algorithms import OKPAlgorithm
 from net.line import TEXT, Line, a_stream, close_frame, frame, opened
 
@@ -14,10 +13,10 @@ from geocast import closing
 from geocast.net import newer_keys
 from geocast.net.newer_keys import MAX_WAITING, NewerKeys
 from geocast.net.websocket import HELLO_S
-from geocast.tokens import make_key
+from geocast.tokens import Key, make_key
 
 PAIRS = {kid: make_key(kid) for kid in ("old", "new")}
-KEYS = {kid: PyJWK(public, "EdDSA") for kid, (_, public) in PAIRS.items()}
+KEYS = {kid: Key(public, "EdDSA") for kid, (_, public) in PAIRS.items()}
 PING = {"type": "ping"}
 
 

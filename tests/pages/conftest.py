@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from end_to_end.node import clean_environment
 from end_to_end.times import wait_until
-from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, FloatRect, Page, Playwright, sync_playwright
 
 ROOT = Path(__file__).parents[2]
 MODULES = ROOT / "client_demo" / "web" / "node_modules"
@@ -90,11 +90,15 @@ class Shown:
 
     def has(self, selector: str, text: str) -> None:
         """Wait until a person reads this there."""
-        wait_until(lambda: text in self.text(selector), f"{text!r} in {selector}, which says {self.text(selector)!r}")
+        wait_until(lambda: text in self.text(selector), lambda: f"{text!r} in {selector}: {self.text(selector)!r}")
 
     def has_not(self, selector: str, text: str) -> None:
         """Wait until a person does not read this there."""
         wait_until(lambda: text not in self.text(selector), f"{text!r} gone from {selector}")
+
+    def box(self, selector: str) -> FloatRect:
+        """Where it is on the screen, as soon as it is there."""
+        return wait_until(lambda: self.page.locator(selector).bounding_box(), f"{selector} is on the screen")
 
     def picture(self, name: str, **options: Any) -> None:
         """Keep a screenshot."""

@@ -16,21 +16,28 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-from end_to_end.node import clean_environment, free_ports
+from end_to_end.alerts import alert, ground
+from end_to_end.keys import bearer
+from end_to_end.node import clean_environment
+from end_to_end.push import cell
 from end_to_end.times import wait_until
+from end_to_end.tls import Certificate, make_certificate
 from end_to_end.wire import PATIENCE
 from pages.conftest import Shown
+from ports import free_ports
+from push_service import PushService
 from redis_server import needs_redis
 
 ROOT = Path(__file__).resolve().parents[2]
+MADE = ("private/private.jwk", "node/keys.jwks", "node/log.url", "push/push.jwks", "push/vapid.jwks")
 HEADLINE = "Building on fire. Keep windows closed and stay away."
 
 Json = dict[str, Any]
 
 
-@pytest.fixture(scope="module")
-def services() -> Json:
+def composition(**settings: str) -> Json:
     """The services as docker-compose understands them: checked against its schema, with all that is merged in."""
     command = shutil.which("docker-compose")
     if command is None:
@@ -40,10 +47,17 @@ def services() -> Json:
         capture_output=True,
         text=True,
         check=False,
+        env=os.environ | settings,
     )
     assert done.returncode == 0, done.stderr
     assert not done.stderr, "no warnings"
     return json.loads(done.stdout)["services"]
+
+
+@pytest.fixture(scope="module")
+def services() -> Json:
+    """All services, those of a profile among them."""
+    return composition(COMPOSE_PROFILES="push")
 
 
 class Composed:
@@ -51,7 +65,7 @@ class Composed:
 
     def __init__(self, home: Path, services: Json) -> None:
         self.home, self.services = home, services
-        self.stream, self.api, self.redis, self.map, self.desk = free_ports(5)
+        self.stream, self.api, self.redis, self.map, self.desk, self.push, self.push_health = free_ports(7)
         self.running: dict[str, subprocess.Popen[str]] = {}
 
     def changed(self, name: str, text: str) -> str:
@@ -62,6 +76,7 @@ class Composed:
             "@redis:6379": f"@127.0.0.1:{self.redis}",
             "//node:8766": f"//127.0.0.1:{self.api}",
             ":8780": f":{self.map}",
+            ":8768": f":{self.push_health}",
         }
         for old, new in here.items():
             text = text.replace(old, new)
@@ -73,6 +88,7 @@ class Composed:
         image = {
             "GEOCAST_STREAM": f"0.0.0.0:{self.stream}",
             "GEOCAST_API": f"0.0.0.0:{self.api}",
+            "GEOCAST_LISTEN": f"127.0.0.1:{self.push}",
             "PYTHONPATH": f"{ROOT}:{ROOT / 'server'}",
             "PYTHONUNBUFFERED": "1",
         }
@@ -92,8 +108,8 @@ class Composed:
                 link.symlink_to(target)
         return folder
 
-    def start(self, name: str, *more: str) -> subprocess.Popen[str]:
-        """Start a service; `more` is put behind its command."""
+    def start(self, name: str, *more: str, **settings: str) -> subprocess.Popen[str]:
+        """Start a service; `more` is put behind its command, and `settings` are variables that are added."""
         service = self.services[name]
         *words, last = (self.changed(name, word) for word in [*(service.get("entrypoint") or ()), *service["command"]])
         command = [*words, " ".join([last.rstrip(), *more])] if service.get("entrypoint") else [*words, last, *more]
@@ -102,7 +118,7 @@ class Composed:
             self.running[name] = subprocess.Popen(
                 command,
                 cwd=self.folder(name),
-                env=self.environment(name),
+                env=self.environment(name) | settings,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -120,7 +136,7 @@ class Composed:
 
     def healthy(self, name: str) -> bool:
         """Whether its health check says so."""
-        kind, *command = self.services[name]["healthcheck"]["test"]
+        kind, *command = (self.changed(name, word) for word in self.services[name]["healthcheck"]["test"])
         assert kind == "CMD"
         assert self.running[name].poll() is None, self.output(name)
         return not subprocess.run(command, env=self.environment(name), capture_output=True, check=False).returncode
@@ -131,15 +147,19 @@ class Composed:
 
     def up(self) -> None:
         """All of them, in the order in which they wait for each other."""
+        self.up_to_the_node()
+        self.start("map")
+        self.start("desk", "--port", str(self.desk))
+        self.run("first-alert")
+
+    def up_to_the_node(self) -> None:
+        """Those that the others wait for."""
         self.run("secrets")
         self.start(
             "redis", "--port", str(self.redis), "--dir", str(self.folder("redis") / "data"), "--bind", "127.0.0.1"
         )
         self.start("node")
         wait_until(lambda: self.healthy("node"), "the node is ready")
-        self.start("map")
-        self.start("desk", "--port", str(self.desk))
-        self.run("first-alert")
 
     def down(self) -> dict[str, int]:
         """SIGTERM to those that run, the last first; how each ended."""
@@ -159,11 +179,17 @@ def composed(tmp_path: Path, services: Json) -> Iterator[Composed]:
     composed.down()
 
 
+@pytest.fixture
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    """For localhost."""
+    return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
 def test_nothing_of_it_can_be_reached_from_another_machine_and_nothing_has_rights(services: Json):
     """Ports on loopback alone, and the same inside and outside, so that links which are printed lead there."""
     ports = [port for service in services.values() for port in service.get("ports", ())]
     assert {(port["host_ip"], port["published"]) for port in ports} == {
-        ("127.0.0.1", str(port)) for port in (8765, 8766, 8770, 8780)
+        ("127.0.0.1", str(port)) for port in (8765, 8766, 8767, 8770, 8780)
     }
     assert all(port["published"] == str(port["target"]) for port in ports)
     for service in services.values():
@@ -172,6 +198,10 @@ def test_nothing_of_it_can_be_reached_from_another_machine_and_nothing_has_right
         assert service["security_opt"] == ["no-new-privileges:true"]
     holders = {name for name, each in services.items() if "private" in {v["source"] for v in each["volumes"]}}
     assert holders == {"secrets"}
+    without = composition(COMPOSE_PROFILES="")
+    assert without.keys() == services.keys() - {"push"}, "it talks to others, so one has to ask for it"
+    buttons = [each["map"]["environment"]["GEOCAST_PUSH_URL"] for each in (services, without)]
+    assert buttons == ["http://127.0.0.1:8767", ""]
 
 
 @needs_redis
@@ -190,11 +220,37 @@ def test_the_first_alert_is_on_the_map_and_incidents_are_on_the_desk(
     assert composed.down() == {"map": 130, "desk": 130, "node": 0, "redis": 0}
 
 
+@needs_redis
+def test_with_the_profile_phones_are_woken(composed: Composed, certificate: Certificate) -> None:
+    """`COMPOSE_PROFILES=push docker compose up`: a page of the map registers, and is told what a desk publishes."""
+    composed.up_to_the_node()
+    with PushService(certificate) as service:
+        services = {"GEOCAST_PUSH_SERVICES": f"localhost:{service.port}", "GEOCAST_PUSH_PRIVATE": "localhost"}
+        composed.start("push", **services, SSL_CERT_FILE=str(certificate.crt))
+        wait_until(lambda: composed.healthy("push"), "it is ready")
+        spot, phone = ground(), service.phone()
+        token = (composed.home / "volumes" / "clients" / "page.token").read_text().strip()
+        answer = httpx.put(
+            f"http://127.0.0.1:{composed.push}/v1/devices/0123456789abcdef",
+            json={"subscription": phone.subscription(), "places": [{"cell": cell(spot)}]},
+            headers=bearer(token) | {"Origin": f"http://127.0.0.1:{composed.map}"},
+            trust_env=False,
+        )
+        assert answer.status_code == 201, answer.text
+        desk = (composed.home / "volumes" / "clients" / "desk.token").read_text().strip()
+        told = alert(spot)
+        url = f"http://127.0.0.1:{composed.api}/v1/alerts"
+        assert httpx.post(url, json=told, headers=bearer(desk), trust_env=False).status_code == 201
+        service.until(lambda: phone.alerts() == [(told["id"], 1)])
+        assert service.wrong == []
+        assert composed.down() == {"push": 0, "node": 0, "redis": 0}
+
+
 def test_a_second_start_keeps_keys_and_passwords(composed: Composed):
     """Tokens that are about stay good; what a first start that was interrupted had left out is made up for."""
     composed.run("secrets")
     volumes = composed.home / "volumes"
-    made = {name: (volumes / name).read_text() for name in ("private/private.jwk", "node/keys.jwks", "node/log.url")}
+    made = {name: (volumes / name).read_text() for name in MADE}
     assert (volumes / "private" / "private.jwk").stat().st_mode & 0o077 == 0
     assert all(path.stat().st_mode & 0o007 == 0 for path in volumes.rglob("*.*") if path.name != "keys.jwks")
     composed.run("secrets")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +108,7 @@ def was_meant(shown: Shown, trouble: str) -> None:
 # ---- the whole way ---------------------------------------------------------------------------------------------
 
 
-def test_from_a_record_to_a_phone(desk: DeskProcess, phone: Session, show: Show) -> None:
+def test_from_a_record_to_a_phone(desk: DeskProcess, node: Node, phone: Session, show: Show) -> None:
     """Read, edit, see what would be published, approve; it arrives, and the counts rise."""
     shown = opened(show(desk.link("ann")), "Structure fire")
     shown.page.fill("#headline", "A warehouse is on fire. Close your windows.")
@@ -125,6 +127,10 @@ def test_from_a_record_to_a_phone(desk: DeskProcess, phone: Session, show: Show)
     shown.has("#sent", "1")
     phone.ack(alert["id"], 1)
     shown.has("#acked", "1")
+    assert not shown.page.is_visible("#pushed"), "nothing is said of pushes where there are none"
+    with closing(sqlite3.connect(node.log_file)) as db, db:  # as a push process counts
+        db.execute("UPDATE delivery SET pushed = 3 WHERE id = ?", (alert["id"],))
+    shown.has("#pushed", "3")
     shown.page.fill("#headline", "The fire is out")
     may_approve(shown)
     assert shown.text("#approve") == "Publish revision 2"
@@ -160,8 +166,7 @@ def test_the_circle_is_dragged_by_its_edge_and_its_centre(desk: DeskProcess, sho
 
     def drag(handle: str, x: float, y: float) -> None:
         page.locator(handle).hover()  # which waits until the map stands still
-        box = page.locator(handle).bounding_box()
-        assert box
+        box = shown.box(handle)
         start = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
         page.mouse.down()
         page.mouse.move(start[0] + x, start[1] + y, steps=4)
@@ -232,8 +237,7 @@ def drawing(river_desk: DeskProcess, show: Show) -> Shown:
 
 def press_map(shown: Shown, *points: tuple[float, float]) -> None:
     """Press the map at these shares of its width and height."""
-    box = shown.page.locator("#map").bounding_box()
-    assert box
+    box = shown.box("#map")
     for x, y in points:
         shown.page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
 
@@ -261,10 +265,9 @@ def test_a_polygon_is_drawn_dragged_and_published(
     may_approve(drawing)
     drawing.has("#preview-note", "Published: this polygon of 4 corners")
     before = corners(drawing)
-    handle = drawing.page.locator(".handle-corner").nth(1)
-    handle.hover()
-    box = handle.bounding_box()
-    assert box
+    handle = ".handle-corner >> nth=1"
+    drawing.page.locator(handle).hover()
+    box = drawing.box(handle)
     drawing.page.mouse.down()
     drawing.page.mouse.move(box["x"] + 40, box["y"] - 10, steps=4)
     drawing.page.mouse.up()
@@ -397,14 +400,12 @@ def test_a_circle_that_was_moved_off_the_map_is_brought_back_by_a_number(desk: D
     """Typed, it may be anywhere; it is shown, and can be approved."""
     shown = opened(show(desk.link("ann")), "Structure fire")
     may_approve(shown)
-    before = shown.page.locator(".handle-centre").bounding_box()
+    before = shown.box(".handle-centre")
     shown.page.fill("#lat", "10")
     shown.page.fill("#lng", "20")
     may_approve(shown)
     assert shown.page.evaluate(IS_SEEN)
-    after = shown.page.locator(".handle-centre").bounding_box()
-    assert before
-    assert after
+    after = shown.box(".handle-centre")
     assert abs(after["x"] - before["x"]) < 100
     assert abs(after["y"] - before["y"]) < 100
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import itertools
+import json
+import math
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -10,14 +14,20 @@ from typing import Any
 
 import httpx
 import pytest
+from end_to_end import warnings_of_cap
 from end_to_end.alerts import Json, alert, cancel_body
 from end_to_end.conftest import keys  # noqa: F401 (a fixture)
 from end_to_end.keys import Keys
-from end_to_end.node import Node, free_ports
+from end_to_end.node import Node
+from end_to_end.push import Push, cell
 from end_to_end.times import stamp, wait_until
+from end_to_end.tls import make_certificate
 from pages.conftest import PHONE, Served, Shown
+from PIL import Image
+from ports import free_ports
+from push_service import PushService
 
-from client_demo.python.geo import offset
+from client_demo.python.geo import distance_m, offset
 
 HOME = (32.7767, -96.797)
 AFFECTING, ELSEWHERE, STATUS = "#affecting", "#elsewhere", "#status"
@@ -29,15 +39,12 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def node(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:  # noqa: F811
-    """A node that allows the map's origin."""
-    (port,) = free_ports(1)
+    """A node that allows the origins of two maps."""
+    ports = free_ports(2)
     home = tmp_path_factory.mktemp("map")
-    (home / "policy.toml").write_text(
-        'name = "map"\n[categories]\nburglary = { title = "Burglary", polygons = true }\n'
-    )
-    options = ("--origins", f"http://127.0.0.1:{port}", "--policy", str(home / "policy.toml"))
-    with Node(home, keys, *options) as started:
-        started.map_port = port  # type: ignore[attr-defined]
+    origins = ",".join(f"http://127.0.0.1:{port}" for port in ports)
+    with Node(home, keys, "--origins", origins, *warnings_of_cap.options(home)) as started:
+        started.map_port, started.waking_port = ports  # type: ignore[attr-defined]
         yield started
 
 
@@ -49,6 +56,35 @@ def url(node: Node, serve: Callable[..., Served]) -> str:
         *("--lat", str(HOME[0]), "--lng", str(HOME[1]), "--port", str(node.map_port)),  # type: ignore[attr-defined]
         GEOCAST_TOKEN=node.desk,
         GEOCAST_PAGE_TOKEN=node.keys.token(sub="page", scope="alerts:receive alerts:test"),
+    ).url("map")
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PushService]:
+    """A push service."""
+    with PushService(make_certificate(tmp_path_factory.mktemp("tls"))) as service:
+        yield service
+    assert service.wrong == []
+
+
+@pytest.fixture(scope="module")
+def push(node: Node, service: PushService) -> Iterator[Push]:
+    """`geocast push`, with which the pages of the second map may register."""
+    origin = f"http://127.0.0.1:{node.waking_port}"  # type: ignore[attr-defined]
+    with Push(node, service, options=("--origins", origin)) as push:
+        yield push
+        push.assert_no_surprise()
+
+
+@pytest.fixture(scope="module")
+def waking_url(node: Node, push: Push, serve: Callable[..., Served]) -> str:
+    """A map that can tell who has closed it."""
+    return serve(
+        *("map", "--api", f"http://127.0.0.1:{node.api_port}", "--url", f"ws://127.0.0.1:{node.stream_port}/v1/stream"),
+        *("--lat", str(HOME[0]), "--lng", str(HOME[1]), "--port", str(node.waking_port)),  # type: ignore[attr-defined]
+        *("--push", f"http://127.0.0.1:{push.port}"),
+        GEOCAST_TOKEN=node.desk,
+        GEOCAST_PAGE_TOKEN=node.keys.token(sub="page", scope="alerts:receive"),
     ).url("map")
 
 
@@ -76,8 +112,7 @@ def online(shown: Shown) -> Shown:
 
 def middle(shown: Shown, selector: str) -> tuple[float, float]:
     """Where something is on the screen."""
-    box = shown.page.locator(selector).bounding_box()
-    assert box
+    box = shown.box(selector)
     return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
 
@@ -137,6 +172,24 @@ def test_the_arrow_keys_move_the_marker_into_a_circle_and_out_again(url, show, p
     shown.has("#announce", "You have left the area")
 
 
+def test_a_card_and_a_row_stay_themselves_while_how_far_they_are_changes(url, show, publish):
+    """So what one reads, selects or presses in them is not taken away meanwhile."""
+    publish(headline="Here")
+    publish(east_m=9000, headline="Far east")
+    shown = online(show(url))
+    shown.has(AFFECTING, "centre")
+    shown.has(ELSEWHERE, "km")
+    far = {each: re.search(r"\d+ m\b|[\d.]+ km", shown.text(each))[0] for each in (AFFECTING, ELSEWHERE)}
+    items = [f"{each} li" for each in far]
+    for each in items:
+        shown.page.locator(each).evaluate("item => (item.isTheSame = true)")
+    shown.page.locator("#you").focus()
+    shown.page.keyboard.press("Shift+ArrowRight")
+    for each, before in far.items():
+        shown.has_not(each, before)
+    assert [shown.page.locator(each).evaluate("item => item.isTheSame") for each in items] == [True, True]
+
+
 def test_a_polygon_is_drawn_and_felt_to_its_edge(url, show, publish):
     """A band that bends round the place: outside in its bend, inside an arm of it. The page works it out (C4)."""
     bend = [(-3000, -3000), (3000, -3000), (3000, -1500), (-1500, -1500), (-1500, 3000), (-3000, 3000)]
@@ -155,6 +208,68 @@ def test_a_polygon_is_drawn_and_felt_to_its_edge(url, show, publish):
             break
     shown.has(AFFECTING, "Along the river")
     shown.picture("map-polygon")
+
+
+def test_what_a_polygon_reaches_beyond_its_ring_is_drawn(node, url, show, publish):
+    """B9: a ring of many corners is published with fewer, and with a buffer that holds those that were left out."""
+    middle_at = offset(*HOME, 0, 6000)
+    bearings = [2 * math.pi * n / 1500 for n in range(1500)]
+    zigzag = [
+        offset(*middle_at, far_m * math.cos(turn), far_m * math.sin(turn))[::-1]
+        for turn, far_m in zip(bearings, itertools.cycle([2000, 2900]))
+    ]
+    shape = {
+        "type": "Polygon",
+        "coordinates": [[[round(each, 6) for each in corner] for corner in (*zigzag, zigzag[0])]],
+    }
+    sent = publish(headline="In a wide ring", area=shape)
+    [published] = node.get(f"/v1/alerts/{sent['id']}").json()["alert"]["area"]
+    assert published["buffer_m"] >= 500
+    corners = [(lat, lng) for lng, lat in published["coordinates"][0]]
+    farthest_m = max(distance_m(*middle_at, *corner) for corner in corners)
+    shown = online(show(url))
+    shown.has(ELSEWHERE, "Burglary")
+    (x, y), (home_x, _) = middle(shown, ".chip .ring"), middle(shown, "#you")
+    px_per_m = (x - home_x) / 6000
+    spots = [
+        (round(x + far_m * px_per_m * math.sin(turn)), round(y - far_m * px_per_m * math.cos(turn)))
+        for far_m in (farthest_m + 0.3 * published["buffer_m"], farthest_m + 1.3 * published["buffer_m"])
+        for turn in (0.7, 2.4, 3.9, 5.5)
+    ]
+    apart = [(round(x), round(y + 1500 * px_per_m)), spots[-1]]  # one inside of the ring, and one beyond all
+    wait_until(lambda: len(set(colours(shown, apart))) == 2, "the ring is drawn")
+    seen = colours(shown, spots)
+    shown.picture("map-buffer")
+    node.post(f"/v1/alerts/{sent['id']}/cancel", cancel_body(2))
+    wait_until(lambda: shown.page.locator(".chip").count() == 0, "the alert is gone")
+    wait_until(lambda: len(set(colours(shown, apart))) == 1, "the ring is gone")
+    changed = [one != other for one, other in zip(seen, colours(shown, spots), strict=True)]
+    assert sum(changed[:4]) >= 3, changed  # one may lie in a notch between two corners
+    assert changed[4:] == [False] * 4
+
+
+def colours(shown: Shown, spots: list[tuple[int, int]]) -> list[tuple[int, ...]]:
+    """What the screen shows at these pixels."""
+    picture = Image.open(io.BytesIO(shown.page.screenshot(animations="disabled"))).convert("RGB")
+    return [picture.getpixel(spot) for spot in spots]
+
+
+def test_an_official_warning_is_shown_in_the_language_of_the_browser_with_what_to_do(node, url, show):
+    """C9, LA2: the instruction is there to be read; more is offered by its host's name, and never opened."""
+    assert warnings_of_cap.send(node, warnings_of_cap.warning("w-1", HOME, "en-CA", "fr-CA")).status_code == 201
+    shown = online(show(url, locale="fr-FR"))
+    for text in ("Flood (fr-CA)", "The river rises (fr-CA)", "More than ever (fr-CA).", "Go up the hill (fr-CA)."):
+        shown.has(AFFECTING, text)
+    assert "(en-CA)" not in shown.text("main")
+    link = shown.page.get_by_role("link", name="weather.example", exact=True)
+    assert link.get_attribute("href") == "https://weather.example/flood?x=1"
+    assert link.get_attribute("rel") == "noopener noreferrer"
+    assert shown.page.locator(f"{AFFECTING} .instruction").get_attribute("lang") == "fr-CA"
+    assert shown.violations() == []
+    shown.picture("map-warning")
+    assert warnings_of_cap.send(node, warnings_of_cap.cancel("w-2", "w-1", "C'est fini")).status_code == 201
+    shown.has_not("main", "The river rises")
+    assert "Cancelled, C'est fini" in shown.text("#announce")
 
 
 def test_who_tells_only_a_cell_is_told_all_the_same(url, show, publish):
@@ -318,6 +433,7 @@ def test_a_style_with_streets_is_drawn_and_credited(node, serve, show, publish, 
     assert f"connect-src 'self' ws://127.0.0.1:{node.stream_port} {origin};" in policy
     assert f"img-src 'self' data: blob: {origin};" in policy
     shown.picture("map-style")
+    shown.page.goto("about:blank")  # it tries again and again, and so would have another trouble any moment
     shown.troubles = [trouble for trouble in shown.troubles if "WebSocket" not in trouble]  # not an allowed origin
 
 
@@ -382,9 +498,8 @@ def test_on_a_phone_the_alerts_come_first_and_nothing_is_said_of_keys(url, show,
     shown = online(show(url, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True))
     publish(headline="At the top")
     shown.has(AFFECTING, "At the top")
-    card, button = (shown.page.locator(each).bounding_box() for each in (f"{AFFECTING} li", "#locate"))
-    assert card
-    assert button
+    shown.has(AFFECTING, "drawn")  # its last line: it is as high as it will be
+    card, button = (shown.box(each) for each in (f"{AFFECTING} li", "#locate"))
     assert card["y"] + card["height"] <= 844
     assert card["y"] < button["y"]
     assert "arrow keys" not in shown.text("body")
@@ -410,7 +525,7 @@ def test_without_its_streets_the_map_shows_its_alerts_all_the_same(node, serve, 
 @pytest.mark.slow
 def test_the_demos_map_shows_who_was_told_and_goes_on_until_it_is_stopped(serve, show):
     """Fan-outs in slow motion, a verdict, and the status of the verdict after Ctrl-C."""
-    demo = serve("demo", "--seconds", "8", "--subscribers", "300", "--port", "0", "--stay")
+    demo = serve("demo", "--seconds", "12", "--subscribers", "300", "--port", "0", "--stay")
     shown = online(show(demo.url("map")))
     shown.has("#fan-out-time", "of 300 simulated phones told")
     wait_until(lambda: int(shown.text("#fan-out-told")) > 0, "a fan-out")
@@ -423,3 +538,75 @@ def test_the_demos_map_shows_who_was_told_and_goes_on_until_it_is_stopped(serve,
     shown.context.close()  # before what it talks to goes away
     _, status = demo.stop()
     assert status == 0
+
+
+# ---- while the page is closed ----------------------------------------------------------------------------------------
+
+# The browser's push service is the only part that is not there: its place has a subscription of the tests' own service.
+SUBSCRIBED = """
+const unsubscribe = async () => !void localStorage.removeItem("has");
+const make = () => ({ toJSON: () => (SUBSCRIPTION), unsubscribe });
+PushManager.prototype.getSubscription = async () => (localStorage.getItem("has") ? make() : null);
+PushManager.prototype.subscribe = async () => { localStorage.setItem("has", "1"); return make(); };
+"""
+
+
+def _activated(event: Any) -> list[str]:
+    """Which workers run now, by Chromium's own tools."""
+    return [each["registrationId"] for each in event["versions"] if each["status"] == "activated"]
+
+
+def test_a_page_that_is_closed_is_woken_by_its_worker(push, service, waking_url, show, publish):
+    """The whole way: the button, a registration with a cell and no more, a push, and what the phone shows for it."""
+    phone = service.phone()
+    script = SUBSCRIBED.replace("SUBSCRIPTION", json.dumps(phone.subscription()))
+    shown = online(show(waking_url, script=script, permissions=["notifications"], locale="en-GB"))
+    activated: list[str] = []
+    tools = shown.context.new_cdp_session(shown.page)
+    tools.on("ServiceWorker.workerVersionUpdated", lambda event: activated.extend(_activated(event)))
+    tools.send("ServiceWorker.enable")
+    shown.has("#push-state", "not what")
+    with shown.page.expect_request(lambda request: request.method == "PUT") as asked:
+        shown.page.click("#push")
+    said = asked.value.post_data_json
+    assert said["places"] == [{"cell": cell(HOME, 8)}]
+    assert said["subscription"] == phone.subscription()
+    shown.has("#push-state", "On until")
+    shown.picture("map-push")
+    assert shown.violations() == []
+    publish(headline="With the page open")
+    shown.has(AFFECTING, "With the page open")
+    service.until(lambda: len(phone.told) == 1)
+    origin = shown.page.evaluate("location.origin")
+    shown.page.goto("about:blank")
+    publish(headline="With the page closed", severity="extreme")
+    service.until(lambda: len(phone.told) == 2)
+    wait_until(lambda: (shown.page.evaluate("1"), activated)[1], "the worker is there")
+    for message in phone.told:
+        pushed = {"origin": origin, "registrationId": activated[-1], "data": json.dumps(message)}
+        tools.send("ServiceWorker.deliverPushMessage", pushed)
+    shown.page.goto(waking_url)
+    online(shown)
+    told = "navigator.serviceWorker.ready.then((r) => r.getNotifications()).then((all) => all.map(({ body }) => body))"
+    wait_until(lambda: any("With the page closed" in each for each in shown.page.evaluate(told)), "a notification")
+    shown.has("#push-state", "On until")
+    shown.page.click("#push")
+    shown.has("#push", "Tell me")
+    wait_until(lambda: push.metric("push_devices") == 0, "it is forgotten")
+
+
+def test_a_browser_without_a_push_service_says_so_in_plain_words(waking_url, show):
+    """Such as this one, which says it on its console, too."""
+    shown = online(show(waking_url, permissions=["notifications"]))
+    shown.page.click("#push")
+    shown.has("#push-state", "This browser can’t be told: it has no push service, or can’t reach it.")
+    assert shown.violations() == []
+    shown.picture("map-no-push")
+    shown.troubles[:] = [each for each in shown.troubles if "Push API" not in each]
+
+
+def test_a_map_without_push_has_no_button(url, show):
+    """Nothing of it is on the page."""
+    shown = online(show(url))
+    assert not shown.page.locator("#push").is_visible()
+    assert shown.text("#push-state") == ""

@@ -3,11 +3,12 @@
 import "/shared/trust.js";
 import { Detail } from "/desk/form.js";
 import { decided, List, listed, tabOf, TABS } from "/desk/list.js";
+import { Door } from "/shared/door.js";
 import { DRILLS, make } from "/shared/elements.js";
+import { Signing } from "/desk/signing.js";
 import { themeButton } from "/shared/theme.js";
 
 const TICK_MS = 5000;
-const ASK_MS = 20_000;
 const KEYS = "desk-single-keys";
 
 const by = (id) => document.getElementById(id);
@@ -17,7 +18,7 @@ let tab = "decide";
 let offsetMs = 0;
 let detail = null;
 let list = null;
-let events = null;
+let signing = null;
 let wasOnline = false;
 
 const now = () => Date.now() + offsetMs;
@@ -26,56 +27,29 @@ const openItem = () => (detail?.item ? items.get(detail.item.id) : undefined);
 
 // ---- the service -----------------------------------------------------------------------------------------------
 
-/** The answer to a POST: its status and body, or the problem in words. */
-async function post(path, body) {
-  try {
-    const response = await fetch(path, {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(body),
-      signal: AbortSignal.timeout(ASK_MS),
-    });
-    const answer = await response.json();
-    if (response.status === 401 && path !== "/api/sign-in") {
-      askForKey();
-    }
-    return { status: response.status, body: answer, problem: response.ok ? "" : answer.detail };
-  } catch {
-    return { status: 0, body: null, problem: "The desk’s service gives no answer. Nothing is lost: try again, it is safe." };
-  }
-}
+const door = new Door({
+  room: "desk",
+  listen,
+  silence: "The desk’s service gives no answer. Nothing is lost: try again, it is safe.",
+  left: () => location.reload(),
+});
 
-function follow() {
-  events?.close();
-  events = new EventSource("/api/events");
-  const on = (name, act) => events.addEventListener(name, ({ data }) => act(JSON.parse(data)));
+function listen(on) {
   on("all", (all) => {
     items.clear();
     all.items.forEach((item) => items.set(item.id, item));
     takeDesk(all);
     begin(all);
-    connection("online", wasOnline ? "Connected again" : "Connected");
+    door.connection("online", wasOnline ? "Connected again" : "Connected");
     wasOnline = true;
   });
   on("item", takeItem);
   on("desk", takeDesk);
   on("tick", ({ now: theirs }) => setClock(theirs));
-  events.onerror = () => {
-    if (events.readyState === EventSource.CLOSED) {
-      askForKey();
-    } else {
-      connection("offline", "Connection lost");
-    }
-  };
 }
 
 function setClock(theirs) {
   offsetMs = theirs - Date.now();
-}
-
-function connection(state, text) {
-  by("connection").dataset.state = state;
-  by("connection").textContent = text;
 }
 
 function takeDesk(said) {
@@ -88,6 +62,7 @@ function takeDesk(said) {
   by("status").hidden = !DRILLS.has(said.status);
   by("status").textContent = DRILLS.get(said.status) ?? "";
   const trouble = [said.node.trouble, said.feed.trouble && `Feed: ${said.feed.trouble}`].filter(Boolean).join(" ");
+  by("my-key").hidden = !said.signed;
   by("warning").hidden = !trouble;
   by("warning").textContent = trouble;
   show();
@@ -109,29 +84,6 @@ function takeItem(item) {
   show();
 }
 
-// ---- signing in ------------------------------------------------------------------------------------------------
-
-function askForKey() {
-  events?.close();
-  by("desk").hidden = true;
-  by("signed-in").hidden = true;
-  by("sign-in").hidden = false;
-  connection("connecting", "Not signed in");
-  by("key").focus();
-}
-
-async function signIn(key) {
-  const { body, problem } = await post("/api/sign-in", { key });
-  by("key-refusal").textContent = problem;
-  if (body?.name) {
-    by("sign-in").hidden = true;
-    by("key").value = "";
-    follow();
-  } else {
-    askForKey();
-  }
-}
-
 // ---- showing ---------------------------------------------------------------------------------------------------
 
 function begin(all) {
@@ -140,13 +92,15 @@ function begin(all) {
   by("me").textContent = all.me;
   desk = { ...desk, me: all.me };
   list ??= new List(by("list"), open);
+  signing ??= new Signing({ post: door.post, me: () => desk.me });
   detail ??= new Detail({
-    post,
+    post: door.post,
     desk: () => desk,
     now,
     styleUrl: all.style_url,
     others: () => [...items.values()].filter((item) => item.state === "live" && item.published),
     said: takeItem,
+    signing,
   });
   const known = openItem();
   if (known) {
@@ -236,7 +190,7 @@ const SINGLE = {
 };
 
 function pressed(event) {
-  if (by("desk").hidden || by("shortcuts").open || event.altKey) {
+  if (by("desk").hidden || document.querySelector("dialog[open]") || event.altKey) {
     return;
   }
   const isTyping = event.target.matches("input:not([type=checkbox]), textarea, select");
@@ -261,21 +215,6 @@ by("help").addEventListener("click", () => by("shortcuts").showModal());
 by("back").addEventListener("click", shut);
 by("single-keys").checked = localStorage.getItem(KEYS) !== "off";
 by("single-keys").addEventListener("change", ({ target }) => localStorage.setItem(KEYS, target.checked ? "on" : "off"));
-by("sign-in-form").addEventListener("submit", (event) => {
-  event.preventDefault();
-  signIn(by("key").value);
-});
-by("sign-out").addEventListener("click", async () => {
-  await post("/api/sign-out", {});
-  location.reload();
-});
 document.addEventListener("keydown", pressed);
 setInterval(show, TICK_MS);
-
-const key = new URLSearchParams(location.hash.slice(1)).get("key");
-if (key) {
-  history.replaceState(null, "", location.pathname); // the address must not stay in the history with the key in it
-  signIn(key);
-} else {
-  follow();
-}
+door.open();

@@ -18,8 +18,8 @@ const by = (id) => document.getElementById(id);
 
 export class Detail {
   /** `post(path, body)` asks the service; `desk()` is what it said of itself; `now()` its clock. */
-  constructor({ post, desk, now, styleUrl, others, said }) {
-    Object.assign(this, { _post: post, _desk: desk, _now: now, _others: others, _said: said });
+  constructor({ post, desk, now, styleUrl, others, said, signing }) {
+    Object.assign(this, { _post: post, _desk: desk, _now: now, _others: others, _said: said, _signing: signing });
     this.item = null;
     this._drafts = new Map(); // item -> what its reviewer has typed, with the version that it was typed over
     this._asked = 0;
@@ -37,6 +37,7 @@ export class Detail {
     by("dismiss").addEventListener("click", () => this._decide("dismiss", {}));
     by("reopen").addEventListener("click", () => this._decide("reopen", {}));
     by("cancel").addEventListener("click", () => this.askToCancel());
+    by("countersign").addEventListener("click", () => this.countersign());
     by("keep").addEventListener("click", () => this._keep());
     by("cancel-form").addEventListener("submit", (event) => this._cancel(event));
     by("reason").addEventListener("input", () => this._release("reason")); // what was confirmed was another text
@@ -44,7 +45,7 @@ export class Detail {
   }
 
   get _isEditable() {
-    return this.item.pending === null && (this.item.state === "waiting" || this.item.state === "live") && !this.item.locked;
+    return this.item.pending === null && this.item.signing === null && (this.item.state === "waiting" || this.item.state === "live") && !this.item.locked;
   }
 
   _isOpen() {
@@ -140,13 +141,16 @@ export class Detail {
     by("told").hidden = !item.delivery;
     by("sent").textContent = counted(item.delivery, "sent");
     by("acked").textContent = counted(item.delivery, "acked");
+    by("pushed-part").hidden = !item.delivery?.pushed;
+    by("pushed").textContent = item.delivery?.pushed ? counted(item.delivery, "pushed") : "";
     by("ends").textContent = item.published ? clock(Date.parse(item.published.expires_at)) : "–";
     by("form-title").textContent = item.revision ? `Alert, revision ${live ? item.revision + 1 : item.revision}` : "Alert";
     by("waits").textContent = item.waits || (item.pending ? `${stateWord(item)}…` : "");
     for (const field of by("form").elements) {
       field.disabled = !this._isEditable;
     }
-    by("dismiss").hidden = item.state !== "waiting";
+    by("countersign").hidden = !item.signing;
+    by("dismiss").hidden = item.state !== "waiting" || item.signing !== null;
     by("reopen").hidden = item.state !== "dismissed";
     by("cancel").hidden = !live;
     by("dismiss").disabled = by("reopen").disabled = by("cancel").disabled = item.pending !== null;
@@ -274,7 +278,8 @@ export class Detail {
     clearTimeout(this._soon);
     const { item } = this;
     if (!this._isEditable) {
-      this._previewed({ area: item.published?.area, expires_at: item.published?.expires_at });
+      const { area, expires_at } = (item.signing && JSON.parse(item.signing.form)) || item.published || {};
+      this._previewed({ area: area ?? item.published?.area, expires_at });
       return;
     }
     const [form, turn] = [this._form(), (this._asked += 1)];
@@ -417,8 +422,8 @@ export class Detail {
     const live = item.state === "live";
     const isNew = JSON.stringify(this._form()) !== JSON.stringify({ ...sorted(this._accepted()), ...this._saidSo() });
     const what = DRILLS.get(this._desk().status);
-    by("approve").hidden = item.locked || !(item.state === "waiting" || live);
-    by("approve").textContent = live ? `Publish revision ${item.revision + 1}` : what ? `Approve as ${what.toLowerCase()}` : "Approve and publish";
+    by("approve").hidden = item.locked || item.signing !== null || !(item.state === "waiting" || live);
+    by("approve").textContent = this._desk().signed ? "Read and sign…" : live ? `Publish revision ${item.revision + 1}` : what ? `Approve as ${what.toLowerCase()}` : "Approve and publish";
     const isReady = this._isEditable && this._good === JSON.stringify(this._form()) && (!live || isNew);
     by("approve").disabled = !isReady || !this._isSeen;
     const isHidden = isReady && !this._isSeen && !this._map.isSeen(this._shown());
@@ -468,6 +473,31 @@ export class Detail {
     this._decide("cancel", { reason: by("reason").value, confirmed: by("reason-confirmed").checked, confirm: { text: ticked("held-reason") } });
   }
 
+  /** What is signed goes by way of the reviewer's key; all else is said to the service at once. */
+  async _carryOut(item, what, body) {
+    const isSigned = this._desk().signed && (what === "approve" || what === "cancel");
+    const asked = isSigned ? await this._post(`/api/items/${item.id}/ask`, { ...body, what }) : null;
+    if (asked && !(asked.status === 200 && asked.body.signing === null)) {
+      by("waits").textContent = "";
+      return asked.status === 200 ? this._signing.ask(item, asked.body.signing) : asked;
+    }
+    return this._post(`/api/items/${item.id}/${what}`, body);
+  }
+
+  /** Sign what somebody else has signed, too. */
+  async countersign() {
+    const { item } = this;
+    const { body, problem } = await this._signing.ask(item, item.signing);
+    this._notice = problem || whole(body);
+    if (body?.item) {
+      this._said(body.item);
+    }
+    if (this.item?.id === item.id) {
+      this._show();
+      this._troubles(body?.troubles ?? []);
+    }
+  }
+
   /** Decide on the version that is shown; a second press on the same one does nothing while it is under way. */
   async _decide(what, body) {
     const { item } = this;
@@ -479,14 +509,15 @@ export class Detail {
     this._notice = "";
     by("waits").textContent = "Sending…";
     by("title").focus(); // the form will be disabled, and the focus must not get lost
-    const { status, body: answer, problem } = await this._post(`/api/items/${item.id}/${what}`, { ...body, version: item.version });
+    const { status, body: answer, problem } = await this._carryOut(item, what, { ...body, version: item.version });
     if (this._deciding === turn) {
       this._deciding = null;
     }
     const isOpen = this.item?.id === item.id;
     if (isOpen) {
       // An answer that was lost is not missed where an event has told already what became of it.
-      this._notice = status === 422 || (status === 0 && this.item.version > item.version) ? "" : problem;
+      const isTold = status === 0 && this.item.version > item.version;
+      this._notice = isTold ? "" : problem || (this._desk().signed ? whole(answer) : "");
     }
     if (answer?.item) {
       this._said(answer.item);
@@ -510,6 +541,9 @@ const BOXES = {
 const quoted = (found) => found.map((words) => `“${words}”`).join(", ");
 const newHeld = () => ({ text: new Map(), area: new Map(), reason: new Map() });
 const cut = (text, { start, end }) => [...text].slice(start, end).join(""); // the node counts code points
+
+/** What an answer refuses as a whole: of a signature no preview says it again. */
+const whole = (answer) => answer?.troubles?.find(({ field }) => field === "")?.text ?? "";
 
 /** The values of the boxes that are ticked: kinds, or how much an area covers. */
 const ticked = (id) => [...by(id).querySelectorAll("input:checked")].map(({ value }) => value);

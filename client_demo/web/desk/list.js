@@ -11,7 +11,7 @@ export const TABS = [
 
 const BAND_MS = 300_000;
 const SEVERITIES = ["extreme", "severe", "moderate", "minor"];
-const PAST = { publish: "approved", revise: "revised", cancel: "cancelled", dismiss: "dismissed", reopen: "put back" };
+const PAST = { publish: "approved", revise: "revised", cancel: "cancelled", dismiss: "dismissed", reopen: "put back", sign: "signed", withdraw: "taken back" };
 const SENDING = { publish: "Being published", revise: "Being revised", cancel: "Being cancelled" };
 const ENDED = { dismissed: "Dismissed", cancelled: "Cancelled", expired: "Expired" };
 
@@ -23,7 +23,7 @@ export function tabOf(item) {
   if (item.state !== "waiting") {
     return "done";
   }
-  return item.category || item.pending ? "decide" : "other";
+  return item.category || item.pending || item.signing ? "decide" : "other";
 }
 
 export const isStale = (item, now) => item.state === "waiting" && (item.stale_at === null || now > item.stale_at);
@@ -68,7 +68,7 @@ export function decided({ what, by, at }) {
 
 /** What to say of an item's state, in a word or two; empty while it waits. */
 export function stateWord(item) {
-  return SENDING[item.pending] ?? ENDED[item.state] ?? (item.state === "live" ? "Live" : "");
+  return SENDING[item.pending] ?? (item.signing ? "To sign" : null) ?? ENDED[item.state] ?? (item.state === "live" ? "Live" : "");
 }
 
 /** What the node says of an alert's deliveries: an exact count, or (without alerts:audit) one that is rounded down. */
@@ -77,6 +77,13 @@ export function counted(delivery, name) {
   const number = delivery[name].toLocaleString();
   if (!delivery.rounded) return number;
   return delivery[name] ? `${number} or more` : "fewer than 20";
+}
+
+/** The counts in a line: pushes are in it where there were any. */
+export function told(delivery) {
+  if (!delivery) return "";
+  const pushed = delivery.pushed ? `, pushed ${counted(delivery, "pushed")}` : "";
+  return `sent ${counted(delivery, "sent")}, shown ${counted(delivery, "acked")}${pushed}`;
 }
 
 /**
@@ -178,7 +185,7 @@ function content(item, now, reason, title) {
   const records = item.row_count === 1 ? "1 record" : `${item.row_count} records`;
   const facts = [ago(item.occurred_at, now), item.district, records].filter(Boolean).join(" · ");
   const name = item.form?.headline && item.revision ? item.form.headline : item.nature;
-  const counts = item.delivery ? `sent ${counted(item.delivery, "sent")}, shown ${counted(item.delivery, "acked")}` : "";
+  const counts = told(item.delivery);
   return [
     make(
       "span",

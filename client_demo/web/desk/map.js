@@ -4,28 +4,36 @@
 import { Map as GlMap, Marker, NavigationControl, ScaleControl } from "/npm/maplibre-gl/dist/maplibre-gl.mjs";
 import { latLngToCell } from "/npm/h3-js/dist/browser/h3-js.es.js";
 import { Outline } from "/desk/outline.js";
-import { cellPolygon, cellsWithin, circlePolygon, collection, isKnown, resolutionAt, shapePolygon, unwrapped } from "/shared/shapes.js";
+import {
+  STROKES,
+  STROKE_WIDTH,
+  cellPolygon,
+  cellsWithin,
+  circlePolygon,
+  collection,
+  isKnown,
+  outskirts,
+  resolutionAt,
+  shapePolygon,
+  strokes,
+  unwrapped,
+} from "/shared/shapes.js";
 import { creditsOf } from "/shared/credits.js";
 import { make } from "/shared/elements.js";
+import { coloursOf } from "/shared/theme.js";
 
 const EARTH_RADIUS_M = 6_371_007.180918475;
 const PALETTE = ["land", "grid", "accent", "text", "text-muted"];
-const SOURCES = ["grid", "others", "published", "cell", "requested"];
+const SOURCES = ["grid", "others", "others-beyond", "beyond", "published", "cell", "requested"];
 const STEP_PX = { fine: 4, coarse: 40 }; // of the arrow keys
 const LEAST_PX = 32; // across: a smaller circle shows nobody where it is
 const EMPTY = collection([]);
+const ROUNDED = { "line-join": "round", "line-cap": "round" };
 const ROUND = 5; // digits of a degree: a metre
 
 function palette(severity) {
-  const probe = document.body.appendChild(document.createElement("i"));
-  const colour = (name) => {
-    probe.style.color = `var(--${name})`;
-    return getComputedStyle(probe).color;
-  };
-  const colours = Object.fromEntries(PALETTE.map((name) => [name, colour(name)]));
-  colours.severity = colour(severity);
-  probe.remove();
-  return colours;
+  const colours = coloursOf([...PALETTE, severity]);
+  return { ...colours, severity: colours[severity] };
 }
 
 function layers(colours, hasStreets) {
@@ -33,6 +41,8 @@ function layers(colours, hasStreets) {
     ...(hasStreets ? [] : [{ id: "land", type: "background", paint: { "background-color": colours.land } }]),
     { id: "grid", type: "line", source: "grid", paint: { "line-color": colours.grid, "line-width": 0.6, "line-opacity": 0.5 } },
     { id: "others", type: "line", source: "others", paint: { "line-color": colours["text-muted"], "line-width": 1.5, "line-dasharray": [1, 2] } },
+    { id: "others-beyond", type: "line", source: "others-beyond", layout: ROUNDED, paint: { "line-color": colours["text-muted"], "line-opacity": 0.1, "line-width": STROKE_WIDTH } },
+    { id: "beyond", type: "line", source: "beyond", layout: ROUNDED, paint: { "line-color": colours.severity, "line-opacity": 0.18, "line-width": STROKE_WIDTH } },
     { id: "published", type: "fill", source: "published", paint: { "fill-color": colours.severity, "fill-opacity": 0.18 } },
     { id: "published-rim", type: "line", source: "published", paint: { "line-color": colours.severity, "line-width": 2.5 } },
     { id: "cell", type: "line", source: "cell", paint: { "line-color": colours.severity, "line-width": 1.5 } },
@@ -110,7 +120,9 @@ class CircleMap {
   }
 
   _begin() {
-    SOURCES.forEach((name) => this.map.addSource(name, { type: "geojson", data: this._data[name] }));
+    SOURCES.forEach((name) =>
+      this.map.addSource(name, { ...(name.endsWith("beyond") ? STROKES : { type: "geojson" }), data: this._data[name] }),
+    );
     layers(palette(this._severity), this._hasStreets).forEach((layer) => this.map.addLayer(layer));
     this._isReady = true;
     this._grid();
@@ -161,17 +173,19 @@ class CircleMap {
     const shapes = (area ?? []).filter(isKnown);
     const circles = shapes.filter((shape) => shape.type === "circle");
     this._set("published", shapes.map((shape) => shapePolygon(shape, {})));
+    this._set("beyond", shapes.flatMap((shape) => strokes(shape, {})));
     this._set("cell", circles.map((circle) => cellPolygon(latLngToCell(circle.lat, circle.lng, resolution), {})));
   }
 
   /** The shapes of other live alerts. */
   others(shapes) {
     this._set("others", shapes.map((shape) => shapePolygon(shape, {})));
+    this._set("others-beyond", shapes.flatMap((shape) => strokes(shape, {})));
   }
 
   /** Bring these shapes into view. */
   fit(shapes) {
-    const points = shapes.flatMap((shape) => shapePolygon(shape).geometry.coordinates[0]);
+    const points = shapes.flatMap(outskirts);
     if (points.length) {
       const [lngs, lats] = [points.map(([lng]) => lng), points.map(([, lat]) => lat)];
       const padding = Math.min(48, this.map.getContainer().clientHeight / 10);
@@ -205,7 +219,7 @@ class CircleMap {
   /** Where shapes are on the map, in pixels from its corner. */
   _boxes(shapes) {
     return shapes.map((shape) => {
-      const corners = shapePolygon(shape).geometry.coordinates[0].map((corner) => this.map.project(corner));
+      const corners = outskirts(shape).map((corner) => this.map.project(corner));
       const [xs, ys] = [corners.map(({ x }) => x), corners.map(({ y }) => y)];
       return { left: Math.min(...xs), right: Math.max(...xs), top: Math.min(...ys), bottom: Math.max(...ys) };
     });

@@ -1,14 +1,17 @@
 /** One short connection, for a phone that was woken in the background. */
 
-/** @import { Fetched, FetchOptions } from "./geocast.js" */
+/** @import { Fetched, FetchOptions, Filter } from "./geocast.js" */
 
+import { Calls } from "./calls.js";
 import { OwnClock } from "./clock.js";
 import { spotsOf } from "./geo.js";
 import { Holdings, timeOf } from "./holdings.js";
 import { countOf, Link } from "./link.js";
-import { connectionOf, helloOf, notTooMany, tokenFrom } from "./options.js";
-import { meaning, NO_CLOSE_FRAME } from "./reconnect.js";
+import { connectionOf, defaultKey, helloOf, notTooMany, tokenFrom, wiresOf, withoutLanguages } from "./options.js";
+import { MALFORMED, meaning, NO_CLOSE_FRAME } from "./reconnect.js";
 import { Store } from "./store.js";
+
+const OF_CALLS = new Set(["call", "task", "standdown"]);
 
 export class GeocastError extends Error {
   /** @param {string} message @param {number} [closeCode] */
@@ -49,10 +52,15 @@ class Fetching {
   #options;
   #own;
   #holdings = new Holdings(false);
+  #calls = new Calls();
+  /** @type {Fetched["standdowns"]} */
+  #standdowns = [];
   #store;
   #spots;
   #ahead = 0;
   #isOver = false;
+  /** @type {any[]} what was dropped */
+  #untrusted = [];
   /** @type {Link | null} */
   #link = null;
 
@@ -64,7 +72,7 @@ class Fetching {
     this.#connection = connection;
     this.#options = options;
     this.#own = own;
-    const { storage = null, storageKey = `geocast:${options.url}`, places = [] } = options;
+    const { storage = null, storageKey = defaultKey(options), places = [] } = options;
     this.#spots = notTooMany(spotsOf(places, options.h3));
     this.#store = new Store(storage, storageKey, () => {}); // what can't be stored is answered all the same
   }
@@ -86,7 +94,9 @@ class Fetching {
       this.#holdings.show(alert.id);
     }
     await this.#store.save((stored) => this.#holdings.merged(stored, this.#now(), this.#own.now(), this.#ahead));
-    return { alerts, cancels, now: this.#now() };
+    const calls = this.#calls.list().flatMap(({ call, task }) => (call && !task ? [call] : []));
+    const tasks = this.#calls.list().flatMap(({ task }) => (task ? [task] : []));
+    return { alerts, cancels, calls, tasks, standdowns: this.#standdowns, untrusted: this.#untrusted, now: this.#now() };
   }
 
   end() {
@@ -99,12 +109,35 @@ class Fetching {
   }
 
   /**
-   * Say hello and take what the welcome announces.
+   * Say hello and take what the welcome announces. A server of an older release closes a hello that says languages, or
+   * that a place is `here`: then it is said again without them.
    * @param {ReadonlyMap<string, number>} known @param {string | undefined} token
    * @returns {Promise<Fetched["cancels"]>}
    */
-  #exchange(known, token) {
-    const { WebSocket, url, wire, filter } = this.#connection;
+  async #exchange(known, token) {
+    const { filter } = this.#connection;
+    const mayBeTooNew = filter.languages != null || this.#spots.some(({ here }) => here);
+    try {
+      return await this.#exchangeOnce(known, token, filter, true);
+    } catch (error) {
+      if (!(error instanceof GeocastError) || error.closeCode !== MALFORMED || !mayBeTooNew) throw error;
+      return this.#exchangeOnce(known, token, withoutLanguages(filter), false);
+    }
+  }
+
+  /** @param {any} message */
+  #takeOfCalls(message) {
+    if (message.type === "call") this.#calls.call(message.call, this.#now(), this.#own.now());
+    if (message.type === "task") this.#calls.task(message, this.#now(), this.#own.now());
+    if (message.type === "standdown") this.#standdowns.push({ id: message.id, reason: message.reason });
+  }
+
+  /**
+   * @param {ReadonlyMap<string, number>} known @param {string | undefined} token @param {Filter} filter
+   * @param {boolean} saysHere @returns {Promise<Fetched["cancels"]>}
+   */
+  #exchangeOnce(known, token, filter, saysHere) {
+    const { WebSocket, url, wire, verifier } = this.#connection;
     /** @type {any[]} */
     const cancels = [];
     let toCome = 0;
@@ -113,7 +146,7 @@ class Fetching {
       const isDone = () => toCome <= 0 && resolve(cancels);
       this.#link = new Link(WebSocket, url, wire, {
         now: () => this.#own.now(),
-        hello: () => helloOf(this.#spots, known, token, filter),
+        hello: () => helloOf(wiresOf(this.#spots, saysHere), known, token, filter),
         welcomed: ({ now, live }) => {
           this.#ahead = (timeOf(now) || this.#now()) - this.#own.now();
           toCome = countOf(live);
@@ -123,9 +156,17 @@ class Fetching {
           const { type, id, revision, reason } = message;
           if (type === "alert") this.#holdings.take(message.alert, this.#now(), this.#own.now());
           else if (type === "cancel") this.#holdings.cancel(message);
+          else if (OF_CALLS.has(type)) this.#takeOfCalls(message);
           else return;
           if (type === "cancel" && Number(revision) > (known.get(String(id)) ?? Infinity))
             cancels.push({ id, revision, reason });
+          toCome--;
+          isDone();
+        },
+        ...(verifier && { read: (message) => verifier.read(message) }),
+        dropped: ({ type }, cause) => {
+          const { reason } = /** @type {any} */ (cause);
+          this.#untrusted.push({ type, reason });
           toCome--;
           isDone();
         },

@@ -4,13 +4,14 @@
  */
 
 /** @import { Circle, H3, Place, Shape } from "./geocast.js" */
-/** @typedef {{ lat: number, lng: number, reach: number, wire: Place }} Spot  A place, to be judged and to be sent. */
+/** @typedef {{ lat: number, lng: number, reach: number, here: boolean, wire: Place }} Spot  A place, to be judged and to be sent. */
 
 import { depthOf, isPolygon } from "./polygon.js";
 
 const EARTH_RADIUS_M = 6_371_007.180918475; // H3's own, as the protocol says
 const MAX_ACCURACY_M = 2_000;
 export const MAX_PLACES = 8;
+export const COARSEST_CELL = 7; // of a stream
 
 const radians = (/** @type {number} */ degrees) => (degrees * Math.PI) / 180;
 
@@ -43,27 +44,34 @@ export function spotsOf(places, h3) {
 /** @param {unknown} place @param {H3 | undefined} h3 @param {string} name @returns {Spot} */
 export function spotOf(place, h3, name) {
   if (!isObject(place)) throw new TypeError(`${name}: expected {lat, lng} or {cell}`);
-  if ("cell" in place) return cellSpot(place.cell, h3, name);
+  const { here = false } = /** @type {{ here?: unknown }} */ (place);
+  if (typeof here !== "boolean") throw new TypeError(`${name}.here: expected true or false`);
+  const spot = "cell" in place ? cellSpot(place.cell, h3, name) : pointSpot(place, name);
+  return here ? { ...spot, here, wire: { ...spot.wire, here } } : spot;
+}
+
+/** @param {object} place @param {string} name @returns {Spot} */
+function pointSpot(place, name) {
   const { lat, lng, accuracy_m } = /** @type {Record<string, unknown>} */ (place);
   if (!within(lat, 90)) throw new TypeError(`${name}.lat: expected a number from -90 to 90`);
   if (!within(lng, 180)) throw new TypeError(`${name}.lng: expected a number from -180 to 180`);
   const reach = accuracy_m ?? 0;
   if (typeof reach !== "number" || !(reach >= 0)) throw new TypeError(`${name}.accuracy_m: expected metres, 0 or more`);
   const clamped = Math.min(reach, MAX_ACCURACY_M);
-  return { lat, lng, reach: clamped, wire: clamped ? { lat, lng, accuracy_m: clamped } : { lat, lng } };
+  return { lat, lng, reach: clamped, here: false, wire: clamped ? { lat, lng, accuracy_m: clamped } : { lat, lng } };
 }
 
-/** @param {unknown} cell @param {H3 | undefined} h3 @param {string} name @returns {Spot} */
-export function cellSpot(cell, h3, name) {
+/** @param {unknown} cell @param {H3 | undefined} h3 @param {string} name @param {number} [coarsest] @returns {Spot} */
+export function cellSpot(cell, h3, name, coarsest = COARSEST_CELL) {
   if (!h3) throw new TypeError(`${name}: a cell needs the option h3 (import * as h3 from "h3-js")`);
   const isCell = typeof cell === "string" && /^[0-9a-f]{15}$/i.test(cell) && h3.isValidCell(cell);
-  if (!isCell || h3.getResolution(cell) < 7)
-    throw new TypeError(`${name}.cell: expected an H3 cell of resolution 7 to 15`);
+  if (!isCell || h3.getResolution(cell) < coarsest)
+    throw new TypeError(`${name}.cell: expected an H3 cell of resolution ${coarsest} to 15`);
   const [lat = 0, lng = 0] = h3.cellToLatLng(cell);
   // The farthest point of an edge, seen from inside, is one of its ends.
   const corners = h3.cellToBoundary(cell).map(([lat = 0, lng = 0]) => ({ lat, lng }));
   const reach = Math.max(...corners.map((corner) => distanceM({ lat, lng }, corner)));
-  return { lat, lng, reach, wire: { cell: cell.toLowerCase() } };
+  return { lat, lng, reach, here: false, wire: { cell: cell.toLowerCase() } };
 }
 
 /** @param {Shape} shape @returns {shape is Circle} */
@@ -77,6 +85,17 @@ const isCircle = (shape) =>
  */
 export function isInside(area, spots) {
   return area.some((shape) => spots.some((spot) => isInShape(shape, spot)));
+}
+
+/**
+ * How far it is from here, else from the nearest of the places, to the middle of a circle; null where that means nothing.
+ * @param {any} circle @param {readonly Spot[]} spots @returns {number | null}
+ */
+export function awayM(circle, spots) {
+  if (!isObject(circle) || !isCircle(/** @type {any} */ (circle))) return null;
+  const here = spots.filter((spot) => spot.here);
+  const distances = (here.length ? here : spots).map((spot) => distanceM(spot, /** @type {Circle} */ (circle)));
+  return distances.length ? Math.min(...distances) : null;
 }
 
 /** @param {Shape} shape @param {Spot} spot */

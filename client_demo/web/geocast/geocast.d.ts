@@ -43,26 +43,110 @@ export interface Alert {
   readonly title: string;
   readonly headline: string;
   readonly description?: string;
+  /** What people are to do: show it. This, and what follows up to `languages`, is of official warnings. */
+  readonly instruction?: string;
+  /** The area in words. */
+  readonly area_desc?: string;
+  /** Of the texts above; left out where the alert is the same for everybody. */
+  readonly language?: string;
+  /** All in which the alert is to be had. */
+  readonly languages?: readonly string[];
   readonly severity: Severity;
+  /** The words of CAP, of official warnings; and so is `certainty`. */
+  readonly urgency?: "immediate" | "expected" | "future" | "past" | "unknown";
+  readonly certainty?: "observed" | "likely" | "possible" | "unlikely" | "unknown";
   /** Show `exercise` and `test` as such. They reach only those whose token has the scope `alerts:test`. */
   readonly status: "actual" | "exercise" | "test";
   /** The desk or organisation that published this revision. */
   readonly source: string;
   readonly occurred_at: string;
+  /** When what it warns of is expected to begin, of official warnings. */
+  readonly onset_at?: string;
   readonly issued_at: string;
   readonly expires_at: string;
+  /** Where more is to be read. Offer it by its host's name, and never open it by itself. */
+  readonly web?: string;
   readonly area: readonly Shape[];
 }
+
+/**
+ * Somebody needs help near: one revision of a call, as it is rung; frozen. Fields may be added.
+ * `near` is a circle round where that is. Who has accepted is told exactly where, by a task.
+ */
+export interface Call {
+  readonly id: string;
+  readonly revision: number;
+  readonly category: string;
+  /** The category's name for people. */
+  readonly title: string;
+  readonly headline: string;
+  /** Show `exercise` and `test` as such. */
+  readonly status: "actual" | "exercise" | "test";
+  readonly source: string;
+  readonly occurred_at: string;
+  readonly issued_at: string;
+  readonly expires_at: string;
+  /** So many seconds there are to answer before more people are called. */
+  readonly answer_s: number;
+  readonly near: Circle;
+}
+
+/** A defibrillator. `open`: null where that is not known. `code` only of the one to fetch. */
+export interface Aed {
+  readonly id: string;
+  readonly lat: number;
+  readonly lng: number;
+  readonly where?: string;
+  readonly level?: string;
+  readonly indoor?: boolean;
+  readonly open: boolean | null;
+  readonly code?: string;
+}
+
+/**
+ * A seat is ours, and this is where to go; frozen. Show it to who holds the seat and to nobody else, not on a lock
+ * screen; keep no copy; take it away with `standdown`.
+ */
+export interface Task {
+  readonly id: string;
+  readonly revision: number;
+  /** Its number; 0 of one beyond those that there are. */
+  readonly seat: number;
+  /** What to do: CPR, or by way of a defibrillator. New ones may come. */
+  readonly role: "cpr" | "aed";
+  readonly place: {
+    readonly lat: number;
+    readonly lng: number;
+    readonly kind: "public" | "residence";
+    readonly address?: string;
+    /** How to get in. */
+    readonly access?: string;
+  };
+  readonly aeds: readonly Aed[];
+  /** Which of `aeds` to bring; of the role `aed` only. */
+  readonly fetch?: number;
+  readonly status: "actual" | "exercise" | "test";
+  readonly expires_at: string;
+}
+
+export type Report = "aed" | "arrived";
 
 /** A point. `accuracy_m` is its reach, as geolocation gives it; more than 2,000 m counts as 2,000. */
 export interface Point {
   lat: number;
   lng: number;
   accuracy_m?: number;
+  /**
+   * The person is there now: who has a qualification in the token is on duty with such a place, and off duty without
+   * one. One place at most. It is said to servers that know of it.
+   */
+  here?: boolean;
 }
 /** An H3 cell of resolution 7 to 15: the exact place never leaves the device. Needs the option `h3`. */
 export interface Cell {
   cell: string;
+  /** As of a point. */
+  here?: boolean;
 }
 export type Place = Point | Cell;
 
@@ -72,6 +156,8 @@ export interface Filter {
   categories?: readonly string[] | null;
   /** Only this severity and worse; null or left out: all. */
   min_severity?: Severity | null;
+  /** Holds nothing back: as the option `languages`. null: the first language of each alert. */
+  languages?: readonly string[] | null;
 }
 
 // ---- what is held -------------------------------------------------------------------------------------------------
@@ -91,12 +177,45 @@ export interface Update extends Held {
   readonly cause: "revision" | "moved";
 }
 export interface Cancel extends Held {
+  /** Empty where another page, or a push, was told it while this page slept; and so is `cancelled_at`. */
   readonly reason: string;
   readonly cancelled_at: string;
 }
 /** `expired`: its time is over. `dropped`: more is held than can be kept; those that end first go first. */
 export interface Expire extends Held {
   readonly cause: "expired" | "dropped";
+}
+
+// ---- calls, for responders ----------------------------------------------------------------------------------------
+
+/** A call that rings: it is new, its content has changed, or a seat is free again. */
+export interface Rung {
+  readonly call: Call;
+  /** From here (else from the nearest place) to the middle of `near`, in metres; null without places. */
+  readonly distanceM: number | null;
+}
+export interface Tasked {
+  readonly task: Task;
+  /** null: it was accepted on another device, or before this page was loaded. */
+  readonly call: Call | null;
+}
+/**
+ * It is called off for us, or over. Take all of it away, the place and its notifications too. `full`: enough are going.
+ * `over`: it has ended, or never was for us. `left`: we gave the seat back. `far`: not within the ring now. `held-off`: we
+ * hold another seat, or held one lately. `expired`: its time is over, of which the server says nothing.
+ */
+export interface Standdown {
+  readonly id: string;
+  readonly call: Call | null;
+  readonly reason: "full" | "over" | "left" | "far" | "held-off" | "expired";
+}
+/** A call that is held: `task` is null without a seat; `accepted`, also while there is no answer yet. */
+export interface HeldCall {
+  readonly id: string;
+  readonly call: Call | null;
+  readonly task: Task | null;
+  readonly accepted: boolean;
+  readonly distanceM: number | null;
 }
 
 // ---- how it goes --------------------------------------------------------------------------------------------------
@@ -123,13 +242,14 @@ export interface Status {
  * `token`     the token function failed, or gave again what the server had refused
  * `refused`   the server refused a `move`, `filter` or `token` message
  * `message`   the server sent something that is no message
+ * `untrusted` with `verify`: an alert or a cancel was dropped, for the reason that `message` names
  * `storage`   reading or writing the storage failed
  * `position`  the device gives no position (from `watchPosition`)
  * `listener`  a listener of yours threw; printed on the console when nobody listens for `error`
  * Neither field ever holds a token or a place; `cause` is whatever your own code threw.
  */
 export interface Problem {
-  readonly code: "token" | "refused" | "message" | "storage" | "position" | "listener";
+  readonly code: "token" | "refused" | "message" | "untrusted" | "storage" | "position" | "listener";
   readonly message: string;
   readonly cause?: unknown;
 }
@@ -146,7 +266,12 @@ export interface Events {
   cancel: Cancel;
   /** Something that was shown is over. */
   expire: Expire;
-  /** `held()` is different now, for whatever reason (also after page load, when it comes from the storage). */
+  /** A responder is called. Ring so that it wakes, and `ack` it when it is shown. */
+  call: Rung;
+  /** An accept was heard in time: this is where to go. It comes again when its content has changed. */
+  task: Tasked;
+  standdown: Standdown;
+  /** `held()` or `calls()` is different now, for whatever reason (also after page load, when it comes from the storage). */
   change: void;
   status: Status;
   error: Problem;
@@ -159,6 +284,18 @@ export interface Storage {
   getItem(key: string): string | null | undefined | Promise<string | null | undefined>;
   setItem(key: string, value: string): unknown;
   removeItem(key: string): unknown;
+  /** Of a storage that others write to: what is there becomes what `change` makes of it, in one step. */
+  update?(key: string, change: (value: string | null) => string): unknown;
+  /** Of a storage that a service worker shares (`Push.storage`): have `take` called with what a push has told. */
+  watch?(take: (handed: Handed) => Promise<boolean>): () => void;
+}
+
+/** What a service worker hands to a page: an `alert` or a `cancel`, and whether a notification has told of it. */
+export interface Handed {
+  readonly message: any;
+  readonly told: boolean;
+  /** Whether its proof has been checked. */
+  readonly verified: boolean;
 }
 
 /** What is needed of h3-js: pass the module itself. `latLngToCell` only for `watchPosition` with `resolution`. */
@@ -174,6 +311,40 @@ export interface H3 {
 export interface MessagePack {
   encode(value: unknown): Uint8Array;
   decode(bytes: Uint8Array): unknown;
+}
+
+/** What `geocast keygen --reviewer` draws and an operator's `--reviewers` has: a JWKS of public Ed25519 keys. */
+export interface Reviewers {
+  readonly keys: readonly {
+    readonly kty: "OKP";
+    readonly crv: "Ed25519";
+    readonly alg: "Ed25519";
+    /** Names the key. */
+    readonly kid: string;
+    /** An opaque name of the person; approvals are counted by it. */
+    readonly sub: string;
+    readonly x: string;
+    readonly [member: string]: unknown;
+  }[];
+}
+
+/**
+ * What is pinned. It comes with the app, or from the review desk's own site: whoever gets it from a node need not
+ * verify. An alert that is without as many good signatures is dropped, and an `error` with the code `untrusted` says so.
+ */
+export interface Verify {
+  readonly keys: Reviewers;
+  /** The name of the deployment, as its policy has it. */
+  readonly audience: string;
+  /** How many reviewers must have approved an alert: 1 or more. */
+  readonly approvals: number;
+  /** The same for a cancel; 1 if left out. 0 takes cancels without a proof too, as some policies allow them. */
+  readonly cancelApprovals?: number;
+  /**
+   * Whether an Ed25519 signature is good, where there is no WebCrypto that knows (React Native):
+   * `verifyAsync` of `@noble/ed25519`, for one. Default: WebCrypto, which pages have in secure contexts only.
+   */
+  readonly with?: (signature: Uint8Array, signed: Uint8Array, publicKey: Uint8Array) => boolean | Promise<boolean>;
 }
 
 /** For tests. `now` is the wall clock, `steady` a clock that nobody sets; in milliseconds. */
@@ -198,8 +369,15 @@ export interface ConnectionOptions {
   /** At most 8, the position of `setPosition` and `watchPosition` included. */
   places?: readonly Place[];
   filter?: Filter;
+  /**
+   * In which languages alerts are wanted that come in several, the most wanted first: tags such as "de-AT". What is no
+   * such tag is left out, and so is what comes behind the eighth: `navigator.languages` will do.
+   */
+  languages?: readonly string[];
   /** With it the stream is MessagePack, without it JSON. */
   msgpack?: MessagePack;
+  /** Believe no node: show only what reviewers have signed. Needs a stream that has proofs. */
+  verify?: Verify;
   /** Needed when a place is a cell. */
   h3?: H3;
   /** Default: the global one (browsers, React Native, Node 22 and later). */
@@ -211,7 +389,10 @@ export interface ConnectionOptions {
 export interface Options extends ConnectionOptions {
   /** Default: `localStorage` where there is one. null: nothing is kept. Places and tokens are never written to it. */
   storage?: Storage | null;
-  /** Default: `geocast:` and the url. Pages with the same key share what they hold. */
+  /**
+   * Default: `geocast:` and the url; with `verify` `geocast-verified:` and the url. Pages with the same key share what
+   * they hold, so they all verify or none does.
+   */
   storageKey?: string;
   /** Gives numbers in [0, 1). Default: `Math.random`. */
   random?: () => number;
@@ -254,8 +435,32 @@ export declare class Geocast {
   /** Change the filter: what is left out stays, null clears. Resolves as `setPlaces` does. */
   setFilter(filter: Filter): Promise<boolean>;
 
+  /** The qualifications of our token that count, as the server said last; without one nothing rings. */
+  readonly quals: readonly string[];
+
+  /** The calls that are held: those with a task first, then what ends last. */
+  calls(): HeldCall[];
+
+  /**
+   * I am going, and there in `etaS` seconds. A `task` comes, or a `standdown`; until then it is repeated, over as many
+   * connections as it takes. Throws TypeError for an `etaS` that is not 0 to 7,200, and for what is no id.
+   */
+  accept(id: string, etaS?: number): void;
+
+  /** I am not going, or no longer: then the seat is free again. The call is dropped, and not told again. */
+  decline(id: string): void;
+
+  /**
+   * Tell the dispatcher: I have a defibrillator, or I am there. Throws TypeError for who has no task of this id. One in
+   * 5 s is sent, the last one.
+   */
+  report(id: string, state: Report): void;
+
+  /** The same as `report(id, "arrived")`. */
+  arrived(id: string): void;
+
   /** Say that the person has been shown this revision. It counts once, for what came on the present connection. */
-  ack(alert: Pick<Alert, "id" | "revision">): void;
+  ack(alert: Pick<Alert | Call, "id" | "revision">): void;
 
   /**
    * Find out at once whether the connection still lives. Called by itself when the browser is online again or the page
@@ -275,14 +480,19 @@ export declare class Geocast {
 export interface WatchOptions {
   /** Tell only the H3 cell of this resolution (7 to 15), never the point. Needs the option `h3` of the client. */
   resolution?: number;
+  /** For responders: the position is `here` (see Point). When a call rings, a fresh one is told at once. */
+  here?: boolean;
   /** How far the position may be off before it is told again, in metres beyond its accuracy. Default 25. */
   thresholdM?: number;
   /** A position that differs at all is told after this long. Default 300,000 (5 minutes). */
   refreshMs?: number;
+  /** Tell it, too, where we are, whenever that is told. */
+  push?: { setPosition(position: Place | null): void };
   /** Default: `navigator.geolocation`. React Native: `@react-native-community/geolocation`. */
   geolocation?: {
     watchPosition(success: (fix: any) => void, failure?: (error: any) => void, options?: object): number;
     clearWatch(id: number): void;
+    getCurrentPosition?(success: (fix: any) => void, failure?: (error: any) => void, options?: object): void;
   };
   /** Default `{ enableHighAccuracy: false, maximumAge: 30_000 }`. */
   positionOptions?: object;
@@ -308,6 +518,15 @@ export interface Fetched {
   readonly alerts: Held[];
   /** Of `holding`, or of what the storage held: called off. */
   readonly cancels: { readonly id: string; readonly revision: number; readonly reason: string }[];
+  /** For responders: what rings now, where to go, and what is called off of `holding`. Notify of no place. */
+  readonly calls: Call[];
+  readonly tasks: Task[];
+  readonly standdowns: { readonly id: string; readonly reason: string }[];
+  /** With `verify`: what was dropped. */
+  readonly untrusted: {
+    readonly type: "alert" | "cancel";
+    readonly reason: "unsigned" | "signature" | "other-place" | "unknown-key" | "too-few";
+  }[];
   /** The server's clock, in ms since 1970. */
   readonly now: number;
 }

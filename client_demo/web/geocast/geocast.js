@@ -4,24 +4,35 @@
  * Rule 1  The places, the filter and what is held outlive the connection; each `hello` says them anew.
  * Rule 2  A token that was refused is not sent again.
  * Rule 3  Nothing is thrown but by a call that can't work, at once; what fails later is an `error` event.
- * Rule 4  One timer. What is due is found by the clock, so that nothing is lost when a device sleeps.
+ * Rule 4  With `verify`, what its proof does not bear out is dropped before anybody sees it: not held, not acknowledged.
+ * Rule 5  A server of an older release closes a `hello` that says `languages`. Then we come back without them, and say
+ *         them by `filter` to a server whose `welcome` shows that it knows them, and in each `hello` after that.
+ *         So it is with `here`: it is said once a `welcome` had `quals`, and in each `hello` after that.
+ * Rule 6  What a responder has answered outlives the connection, too; `calls.js` says when it is said (again).
+ * Rule 7  A storage that a service worker shares is written at once and read before each connection, and what the worker
+ *         hands over is taken as if a connection had told it: what two ways tell is shown once.
+ * Rule 8  One timer. What is due is found by the clock, so that nothing is lost when a device sleeps.
  */
 
-/** @import { Alert, Events, Filter, H3, Options, Place, Problem, Status } from "./geocast.js" */
+/** @import { Alert, Events, Filter, H3, Handed, HeldCall, Options, Place, Problem, Status } from "./geocast.js" */
 /** @typedef {import("./geocast.js").Geocast} Declared */
+/** @import { CallChange } from "./calls.js" */
 /** @import { Change, Stored } from "./holdings.js" */
 /** @import { Message } from "./link.js" */
 /** @import { After } from "./reconnect.js" */
 /** @import { Spot } from "./geo.js" */
 
+import { Calls } from "./calls.js";
 import { OwnClock } from "./clock.js";
-import { distanceM, spotOf, spotsOf } from "./geo.js";
+import { awayM, distanceM, spotOf, spotsOf } from "./geo.js";
 import { fetchLive, GeocastError } from "./fetch.js";
-import { Holdings, timeOf } from "./holdings.js";
+import { Holdings, MAX_HOLDING, timeOf } from "./holdings.js";
 import { countOf, Link } from "./link.js";
-import { connectionOf, filterOf, helloOf, notTooMany, tokenExpiry, tokenFrom, withValues } from "./options.js";
+import { Listeners } from "./listeners.js";
+import { connectionOf, defaultKey, filterOf, helloOf, knowsLanguages, notTooMany } from "./options.js";
+import { qualsOf, tokenExpiry, tokenFrom, wiresOf, withoutLanguages, withValues } from "./options.js";
 import { follow } from "./position.js";
-import { afterClose, Backoff, meaning, NO_CLOSE_FRAME } from "./reconnect.js";
+import { afterClose, Backoff, MALFORMED, meaning, NO_CLOSE_FRAME } from "./reconnect.js";
 import { defaultStorage, Store } from "./store.js";
 
 export { distanceM, fetchLive, GeocastError };
@@ -44,10 +55,12 @@ export class Geocast {
   #ahead = 0; // server's clock minus own clock
   #knowsClock = false;
   #holdings = new Holdings();
+  #calls = new Calls();
+  /** @type {readonly string[]} */
+  #quals = [];
   #store;
   #backoff;
-  /** @type {Map<string, Set<(event: any) => unknown>>} by the event's name */
-  #listeners = new Map();
+  #listeners = new Listeners();
   /** @type {Status} */
   #status = { state: "connecting" };
   /** @type {Spot[]} */
@@ -55,6 +68,9 @@ export class Geocast {
   /** @type {Spot | null} */
   #position = null;
   #filter;
+  #saysLanguages = true; // Rule 5
+  #saysHere = false; // Rule 5
+  #helloMayBeTooNew = false; // it said languages, and has had no answer yet
   /** @type {Link | null} */
   #link = null;
   #attempt = 0; // tells a token that comes too late
@@ -66,6 +82,7 @@ export class Geocast {
   /** @type {After} */
   #after = "window";
   #toldVersion = 0;
+  #toldCalls = 0;
   /** @type {unknown} */
   #timer;
   // When things are due, by the own clock.
@@ -83,12 +100,13 @@ export class Geocast {
     this.#filter = this.#options.filter;
     this.#own = new OwnClock(this.#options.clock);
     this.#backoff = new Backoff(options.random ?? Math.random);
-    const { storage = defaultStorage(), storageKey = `geocast:${options.url}` } = options;
+    const { storage = defaultStorage(), storageKey = defaultKey(options) } = options;
     this.#store = new Store(storage, storageKey, (cause) =>
       this.#problem("storage", "the storage failed; what is held is kept until the page is closed", cause),
     );
     if (options.places) this.#move(spotsOf(options.places, options.h3), null);
     this.#watchPage();
+    this.#unwatch.push(this.#store.watch((handed) => this.#handed(handed)));
     Promise.resolve().then(() => this.#start());
   }
 
@@ -96,9 +114,7 @@ export class Geocast {
 
   /** @type {Declared["on"]} */
   on(name, listener) {
-    const listeners = this.#listeners.get(name) ?? new Set();
-    this.#listeners.set(name, listeners.add(listener));
-    return () => void listeners.delete(listener);
+    return this.#listeners.on(name, listener);
   }
 
   get status() {
@@ -131,13 +147,45 @@ export class Geocast {
   setFilter(filter) {
     const fields = filterOf(filter);
     this.#filter = { ...this.#filter, ...fields };
-    return Object.keys(fields).length ? this.#ask("filter", fields) : Promise.resolve(true);
+    const said = this.#saysLanguages ? fields : withoutLanguages(fields);
+    return Object.keys(said).length ? this.#ask("filter", said) : Promise.resolve(true);
   }
 
   /** @param {Pick<Alert, "id" | "revision">} alert */
   ack({ id, revision }) {
     if (this.#link?.isWelcomed) this.#link.ack(id, revision);
     this.#settle();
+  }
+
+  get quals() {
+    return this.#quals;
+  }
+
+  calls() {
+    return this.#calls.list().map((held) => this.#heldCall(held));
+  }
+
+  /** @param {string} id @param {number} [etaS] */
+  accept(id, etaS) {
+    this.#calls.accept(id, etaS, this.#own.now());
+    this.#settle();
+  }
+
+  /** @param {string} id */
+  decline(id) {
+    this.#calls.decline(id, this.#own.now());
+    this.#settle();
+  }
+
+  /** @param {string} id @param {"aed" | "arrived"} state */
+  report(id, state) {
+    this.#calls.report(id, state, this.#own.now());
+    this.#settle();
+  }
+
+  /** @param {string} id */
+  arrived(id) {
+    this.report(id, "arrived");
   }
 
   check() {
@@ -149,6 +197,7 @@ export class Geocast {
     this.#holdings = new Holdings();
     this.#holdings.move(this.#allSpots());
     this.#toldVersion = -1;
+    this.#calls.forget();
     this.#saveAt = Infinity;
     await this.#store.forget();
     this.#settle();
@@ -167,19 +216,28 @@ export class Geocast {
   // ---- connecting -------------------------------------------------------------------------------------------------
 
   async #start() {
+    await this.#load();
+    if (this.#status.state !== "closed") this.#connect();
+  }
+
+  /** Take what is in the storage, if it comes soon. */
+  async #load() {
     /** @type {unknown} */
     let timer;
     const late = new Promise((resolve) => (timer = this.#options.clock.setTimeout(() => resolve(null), STORAGE_MS)));
     const stored = await Promise.race([this.#store.load(), /** @type {Promise<null>} */ (late)]);
     this.#options.clock.clearTimeout(timer);
-    if (this.#status.state === "closed") return;
-    if (stored) this.#restore(stored);
-    this.#connect();
+    if (stored && this.#status.state !== "closed") this.#restore(stored);
+  }
+
+  /** What the worker, or another page, has written meanwhile (Rule 7). */
+  async #reload() {
+    if (this.#store.isShared) await this.#load();
   }
 
   /** @param {Stored} stored */
   #restore(stored) {
-    if (stored.ahead !== null) this.#setAhead(this.#options.clock.now() + stored.ahead);
+    if (stored.ahead !== null && !this.#knowsClock) this.#setAhead(this.#options.clock.now() + stored.ahead);
     this.#report(this.#holdings.restore(stored, this.now(), this.#own.now()));
     this.#settle();
   }
@@ -190,7 +248,7 @@ export class Geocast {
     this.#setStatus({ ...this.#status, state: "connecting", retryAt: undefined });
     this.#tokenBy = this.#own.now() + TOKEN_MS;
     this.#settle();
-    const found = await this.#fetchToken();
+    const [found] = await Promise.all([this.#fetchToken(), attempt > 1 && this.#reload()]);
     if (attempt !== this.#attempt) return;
     this.#tokenBy = Infinity;
     if (found === null) return this.#wait("window", "no token could be had");
@@ -211,13 +269,15 @@ export class Geocast {
   }
 
   #open() {
-    const { WebSocket, url, wire } = this.#options;
+    const { WebSocket, url, wire, verifier } = this.#options;
     try {
       this.#link = new Link(WebSocket, url, wire, {
         now: () => this.#own.now(),
         hello: () => this.#hello(),
         welcomed: (welcome) => this.#welcomed(welcome),
         take: (message) => this.#take(message),
+        ...(verifier && { read: (message) => verifier.read(message) }),
+        dropped: (message, cause) => this.#dropped(message, cause),
         refused: (why) => this.#problem("refused", why),
         unreadable: () => this.#problem("message", "the server sent what is no message"),
         ended: (code) => this.#ended(code),
@@ -230,10 +290,15 @@ export class Geocast {
 
   /** @returns {Message} */
   #hello() {
-    const [holding, dropped] = this.#holdings.holding(this.now(), this.#own.now());
+    this.#expireCalls();
+    const calls = this.#calls.holding(MAX_HOLDING);
+    const [holding, dropped] = this.#holdings.holding(this.now(), this.#own.now(), MAX_HOLDING - calls.length);
     this.#report(dropped);
     this.#settle();
-    return helloOf(this.#allSpots(), holding, this.#token, this.#filter);
+    const saysHere = this.#saysHere && this.#isHere();
+    this.#helloMayBeTooNew = (this.#saysLanguages && this.#filter.languages != null) || saysHere;
+    const filter = this.#saysLanguages ? this.#filter : withoutLanguages(this.#filter);
+    return helloOf(this.#saidPlaces(), new Map([...calls, ...holding]), this.#token, filter);
   }
 
   /** @param {Message} welcome */
@@ -243,8 +308,36 @@ export class Geocast {
     this.#setAhead(timeOf(welcome.now));
     this.#renewAt = this.#renewal(timeOf(welcome.token_expires_at));
     this.#catchUp = countOf(welcome.live);
+    this.#offerLanguages(welcome);
+    this.#offerHere(welcome);
+    this.#calls.connected(this.#own.now());
     this.#caughtUp();
     this.#settle();
+  }
+
+  /** Say what the hello has left out to a server that turns out to know it (Rule 5). @param {Message} welcome */
+  #offerLanguages(welcome) {
+    this.#helloMayBeTooNew = false;
+    if (this.#saysLanguages || !knowsLanguages(welcome)) return;
+    this.#saysLanguages = true;
+    const { languages } = this.#filter;
+    if (languages != null) this.#link?.ask("filter", { languages });
+  }
+
+  /** Say where we are to a server that knows us for a responder, if the hello has left it out (Rule 5). @param {Message} welcome */
+  #offerHere(welcome) {
+    const wasSaid = this.#saysHere;
+    this.#quals = qualsOf(welcome);
+    this.#saysHere = this.#quals.length > 0;
+    if (this.#saysHere && !wasSaid && this.#isHere()) this.#link?.ask("move", { places: this.#saidPlaces() });
+  }
+
+  #isHere() {
+    return this.#allSpots().some(({ here }) => here);
+  }
+
+  #saidPlaces() {
+    return wiresOf(this.#allSpots(), this.#saysHere);
   }
 
   #caughtUp() {
@@ -260,6 +353,10 @@ export class Geocast {
     this.#renewAt = Infinity;
     this.#catchUp = 0;
     if (after === "new token") this.#refusedToken = this.#token;
+    if (code === MALFORMED && this.#helloMayBeTooNew) {
+      this.#saysLanguages = this.#saysHere = this.#helloMayBeTooNew = false;
+      return this.#wait("at once", "the server may be of an older release", code);
+    }
     const isHopeless = after === "never" || (after === "new token" && typeof this.#options.token !== "function");
     if (isHopeless) this.#stop(reason, code);
     else this.#wait(after, reason, code);
@@ -302,6 +399,22 @@ export class Geocast {
 
   // ---- coming in --------------------------------------------------------------------------------------------------
 
+  /**
+   * Take what a push has told (Rule 7), and say whether it is shown here. What a notification has told is no `alert` again.
+   * @param {Handed} handed @returns {Promise<boolean>}
+   */
+  async #handed({ message, told, verified }) {
+    if ((this.#options.verifier && !verified) || this.#status.state === "closed") return false;
+    const changes =
+      message.type === "alert"
+        ? this.#holdings.take(message.alert, this.now(), this.#own.now())
+        : this.#holdings.cancel(message);
+    this.#report((changes ?? []).filter(([name]) => name !== "alert" || !told));
+    this.#settle();
+    const { id } = /** @type {Record<string, unknown>} */ (message.alert ?? message);
+    return this.#holdings.entry(String(id))?.shown === true;
+  }
+
   /** @param {Message} message */
   #take(message) {
     this.#noticeSleep();
@@ -316,10 +429,40 @@ export class Geocast {
       if (this.#holdings.kept > kept) this.#link.ping(); // over when it comes: does the server's clock still say so?
       if (changes === null) this.#problem("message", `the server sent an ${message.type} that lacks something`);
       else this.#report(changes);
-      if (this.#catchUp > 0) this.#catchUp--;
-      this.#caughtUp();
+      this.#took();
+    }
+    const taken = this.#takeOfCalls(message);
+    if (taken !== undefined) {
+      if (taken === null) this.#problem("message", `the server sent a ${message.type} that lacks something`);
+      else this.#reportCalls(taken);
+      this.#took();
     }
     if (message.type === "error") this.#problem("refused", `the server refuses something: ${message.detail}`);
+    this.#settle();
+  }
+
+  /** @param {Message} message @returns {CallChange[] | null | undefined} null for what lacks something; undefined: none of a call */
+  #takeOfCalls(message) {
+    const [now, own] = [this.now(), this.#own.now()];
+    if (message.type === "call") return this.#calls.call(message.call, now, own);
+    if (message.type === "task") return this.#calls.task(message, now, own);
+    if (message.type === "standdown") return this.#calls.standdown(message);
+    return undefined;
+  }
+
+  /** One of the messages that the welcome announced has come. */
+  #took() {
+    if (this.#catchUp > 0) this.#catchUp--;
+    this.#caughtUp();
+  }
+
+  /** Nobody whose word counts here has approved it (C14). What was held before stays. @param {Message} message @param {any} untrusted */
+  #dropped({ type }, untrusted) {
+    this.#noticeSleep();
+    if (!this.#link) return;
+    const { reason, cause } = untrusted;
+    this.#problem("untrusted", `${type === "alert" ? "an alert" : "a cancel"} was dropped: ${reason}`, cause);
+    this.#took();
     this.#settle();
   }
 
@@ -329,6 +472,11 @@ export class Geocast {
     this.#ahead = serverNow - this.#own.now();
     this.#knowsClock = true;
     this.#report(this.#expire());
+    this.#expireCalls();
+  }
+
+  #expireCalls() {
+    this.#reportCalls(this.#calls.expire(this.now(), this.#own.now()));
   }
 
   #expire() {
@@ -346,7 +494,7 @@ export class Geocast {
     notTooMany(position ? [position, ...spots] : spots);
     [this.#spots, this.#position] = [spots, position];
     this.#report([...this.#expire(), ...this.#holdings.move(this.#allSpots())]);
-    return this.#ask("move", { places: this.places });
+    return this.#ask("move", { places: this.#saidPlaces() });
   }
 
   /** @param {string} type @param {object} fields @returns {Promise<boolean>} */
@@ -386,6 +534,7 @@ export class Geocast {
     this.#noticeSleep();
     const now = this.#own.now();
     this.#report(this.#expire());
+    this.#expireCalls();
     if (this.#link && now >= this.#link.due()) this.#link.act();
     if (now >= this.#tokenBy) this.#giveUpOnToken();
     if (now >= this.#renewAt) this.#renew();
@@ -412,14 +561,21 @@ export class Geocast {
   #settle() {
     if (this.#toldVersion !== this.#holdings.version) {
       this.#toldVersion = this.#holdings.version;
-      this.#saveAt = Math.min(this.#saveAt, this.#own.now() + SAVE_MS);
+      this.#saveAt = Math.min(this.#saveAt, this.#own.now() + (this.#store.isShared ? 0 : SAVE_MS));
+      this.#toldCalls = this.#calls.version;
       this.#emit("change", undefined);
     }
+    if (this.#toldCalls !== this.#calls.version) {
+      this.#toldCalls = this.#calls.version;
+      this.#emit("change", undefined);
+    }
+    if (this.#link?.isWelcomed) for (const message of this.#calls.due(this.#own.now())) this.#link.say(message);
     this.#options.clock.clearTimeout(this.#timer);
     if (this.#status.state === "closed") return;
     const now = this.#own.now();
-    const expiry = this.#holdings.nextExpiry(this.#ahead);
-    const due = [this.#link?.due() ?? Infinity, expiry, this.#tokenBy, this.#renewAt, this.#saveAt, this.#retryAt];
+    const expiry = Math.min(this.#holdings.nextExpiry(this.#ahead), this.#calls.nextExpiry(this.#ahead));
+    const answer = this.#link?.isWelcomed ? this.#calls.nextDue() : Infinity;
+    const due = [answer, this.#link?.due() ?? Infinity, expiry, this.#tokenBy, this.#renewAt, this.#saveAt, this.#retryAt];
     const isOver = this.#status.state === "stopped" && Math.min(...due) === Infinity;
     if (isOver) return;
     this.#lookAt = Math.max(now, Math.min(now + LOOK_MS, ...due));
@@ -432,11 +588,16 @@ export class Geocast {
   #watchPage() {
     const { window, document } = globalThis;
     if (!window?.addEventListener || !document?.addEventListener) return;
-    const hideOrShow = () => (document.visibilityState === "visible" ? this.check() : this.#save());
+    const hideOrShow = () => (document.visibilityState === "visible" ? this.#shownAgain() : this.#save());
     this.#listen(window, "online", () => this.#onOnline());
     this.#listen(window, "pageshow", () => this.check());
     this.#listen(window, "pagehide", () => this.#save());
     this.#listen(document, "visibilitychange", hideOrShow);
+  }
+
+  async #shownAgain() {
+    this.check();
+    await this.#reload();
   }
 
   /** @param {EventTarget} target @param {string} name @param {() => void} listener */
@@ -468,6 +629,20 @@ export class Geocast {
     for (const [name, event] of changes) this.#emit(name, event);
   }
 
+  /** @param {CallChange[]} changes */
+  #reportCalls(changes) {
+    for (const { kind, id, call, task, reason } of changes) {
+      if (kind === "call" && call) this.#emit("call", { call, distanceM: awayM(call.near, this.#allSpots()) });
+      if (kind === "task" && task) this.#emit("task", { task, call });
+      if (kind === "standdown") this.#emit("standdown", { id, call, reason: /** @type {any} */ (reason) });
+    }
+  }
+
+  /** @param {ReturnType<Calls["list"]>[number]} held @returns {HeldCall} */
+  #heldCall({ id, call, task, isAccepted }) {
+    return { id, call, task, accepted: isAccepted, distanceM: call && awayM(call.near, this.#allSpots()) };
+  }
+
   /** @param {Status} status */
   #setStatus(status) {
     this.#status = Object.freeze(withValues({ ...status }));
@@ -476,19 +651,12 @@ export class Geocast {
 
   /** @param {Problem["code"]} code @param {string} message @param {unknown} [cause] */
   #problem(code, message, cause) {
-    this.#emit("error", withValues({ code, message, cause }));
+    this.#listeners.problem(code, message, cause);
   }
 
   /** @template {keyof Events} Name @param {Name} name @param {Events[Name]} event */
   #emit(name, event) {
-    for (const listener of [...(this.#listeners.get(name) ?? [])]) {
-      try {
-        listener(event);
-      } catch (cause) {
-        if (name === "error" || !this.#listeners.get("error")?.size) console.error("geocast: a listener failed:", cause);
-        else this.#problem("listener", `a listener for ${name} failed`, cause);
-      }
-    }
+    this.#listeners.emit(name, event);
   }
 }
 

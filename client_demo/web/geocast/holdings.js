@@ -28,7 +28,7 @@
 
 import { isInside } from "./geo.js";
 
-const MAX_HOLDING = 256; // protocol, `hello`; and so much is kept of what is over by the server's clock alone
+export const MAX_HOLDING = 256; // protocol, `hello`; and so much is kept of what is over by the server's clock alone
 const MAX_HELD = 4_096; // on one connection; the memory of a page has an end
 const MAX_CANCELLED = 1_024; // for Rule 3; an id is at most 128 characters
 const SEVERITIES = ["extreme", "severe", "moderate", "minor"];
@@ -149,10 +149,25 @@ export class Holdings {
     const entry = this.#held.get(id);
     if (entry === undefined || revision <= entry.alert.revision) return [];
     this.#remember(id, entry.keepUntil);
+    return this.#end(id, { reason: String(reason ?? ""), cancelled_at: String(cancelled_at ?? "") });
+  }
+
+  /** It is called off. @param {string} id @param {Pick<Cancel, "reason" | "cancelled_at">} why @returns {Change[]} */
+  #end(id, why) {
+    const entry = this.#held.get(id);
+    if (!entry) return [];
     this.#drop(entry);
-    /** @type {Cancel} */
-    const event = { ...heldOf(entry), reason: String(reason ?? ""), cancelled_at: String(cancelled_at ?? "") };
-    return entry.shown ? [["cancel", event]] : [];
+    return entry.shown ? [["cancel", { ...heldOf(entry), ...why }]] : [];
+  }
+
+  /** What is known of an alert that is held, be it over or not. @param {string} id @returns {Readonly<Entry> | undefined} */
+  entry(id) {
+    return this.#held.get(id);
+  }
+
+  /** @param {string} id @returns {boolean} whether it was held, and called off */
+  isCancelled(id) {
+    return this.#cancelled.has(id);
   }
 
   /** It has been shown to the person. @param {string} id */
@@ -171,10 +186,11 @@ export class Holdings {
    * `holding` for a `hello`, id -> revision, and what had to be dropped for it (Rules 2 and 5). What we are no longer
    * inside of is listed too: its cancel, or a revision that brings it back, is for us. So is what only the server's
    * clock has ended: what lives again may have been cancelled meanwhile.
-   * @param {number} now @param {number} own @returns {[Map<string, number>, Change[]]}
+   * @param {number} now @param {number} own @param {number} room how many there may be: calls come before alerts
+   * @returns {[Map<string, number>, Change[]]}
    */
-  holding(now, own) {
-    const changes = [...this.expire(now, own), ...this.#dropBeyond(MAX_HOLDING)];
+  holding(now, own, room = MAX_HOLDING) {
+    const changes = [...this.expire(now, own), ...this.#dropBeyond(room)];
     return [new Map([...this.#held].map(([id, { alert }]) => [id, alert.revision])), changes];
   }
 
@@ -185,13 +201,13 @@ export class Holdings {
    * @param {Stored} stored @param {number} now @param {number} own @returns {Change[]}
    */
   restore({ held, cancelled }, now, own) {
-    for (const [id, until] of cancelled) {
+    const changes = cancelled.flatMap(([id, until]) => {
       this.#remember(id, until);
-      this.#held.delete(id);
-    }
+      return this.#end(id, { reason: "", cancelled_at: "" });
+    });
     for (const entry of held.filter(({ alert }) => !this.#cancelled.has(alert.id))) this.#restoreOne(entry, now, own);
     this.#forget(own);
-    return [...this.#held.values()].flatMap((entry) => this.#judge(entry, "moved"));
+    return [...changes, ...[...this.#held.values()].flatMap((entry) => this.#judge(entry, "moved"))];
   }
 
   /** The own clock may have begun anew, so nothing is kept for longer than it lives. What is over ends without a word.

@@ -17,6 +17,8 @@
  * @property {() => Message} hello
  * @property {(welcome: Message) => void} welcomed
  * @property {(message: Message) => void} take
+ * @property {(message: Message) => Promise<Message>} [read]  what is to be taken instead of it; rejects if it is nothing
+ * @property {(message: Message, cause: unknown) => void} [dropped]  `read` has rejected
  * @property {(why: string) => void} refused  a `move`, `filter` or `token` was answered with an `error`
  * @property {() => void} unreadable
  * @property {(code: number) => void} ended  once; never after `close`
@@ -42,6 +44,9 @@ export function wireOf(msgpack) {
     decode: (frame) => msgpack.decode(new Uint8Array(/** @type {ArrayBuffer} */ (frame))),
   };
 }
+
+/** The same format, with what reviewers have signed (F9). @param {Wire} wire @returns {Wire} */
+export const signed = (wire) => ({ ...wire, subprotocol: `${wire.subprotocol}.signed` });
 
 /** How many messages a welcome says are to come. @param {unknown} live @returns {number} 0 for what is no such number */
 export const countOf = (live) => (Number.isSafeInteger(live) && Number(live) > 0 ? Number(live) : 0);
@@ -89,7 +94,11 @@ export class Link {
   #asked = new Map();
   /** @type {Message[]} */
   #acks = [];
+  /** @type {Message[]} what a responder answers: it goes first */
+  #words = [];
   #refs = 0;
+  /** @type {Promise<void>} what has come is handled one by one, where `read` takes time */
+  #turn = Promise.resolve();
 
   /**
    * Throws what the constructor of the WebSocket throws.
@@ -105,7 +114,7 @@ export class Link {
     socket.binaryType = "arraybuffer";
     socket.onopen = () => this.#opened();
     socket.onmessage = (/** @type {{ data: unknown }} */ { data }) => this.#heard(data);
-    socket.onclose = (/** @type {{ code?: number }} */ { code }) => this.lose(code || NO_CLOSE_FRAME);
+    socket.onclose = (/** @type {{ code?: number }} */ { code }) => this.#inTurn(() => this.lose(code || NO_CLOSE_FRAME));
     socket.onerror = () => {}; // a close follows
   }
 
@@ -135,6 +144,12 @@ export class Link {
   /** @param {string} id @param {number} revision */
   ack(id, revision) {
     if (this.#acks.length < MAX_ACKS) this.#acks.push({ type: "ack", id, revision });
+    this.#flush();
+  }
+
+  /** Send soon, without an `ok`. @param {Message} message */
+  say(message) {
+    this.#words.push(message);
     this.#flush();
   }
 
@@ -200,6 +215,27 @@ export class Link {
     const message = this.#read(frame);
     if (message === null) return this.#owner.unreadable();
     if (this.#isWelcomed) this.#deadline = Infinity;
+    if (!this.#owner.read) return this.#handle(message);
+    const read = this.#owner.read(message).then(
+      (found) => () => this.#handle(found),
+      (cause) => () => this.#owner.dropped?.(message, cause),
+    );
+    this.#inTurn(async () => {
+      const handle = await read;
+      if (!this.#isOver) handle();
+    });
+  }
+
+  /** Do it now, or behind what came before and is still being read. @param {() => unknown} work */
+  #inTurn(work) {
+    if (!this.#owner.read) return void work();
+    this.#turn = this.#turn.then(async () => void (await work())).catch((cause) => {
+      queueMicrotask(() => { throw cause; }); // as if it had happened in the event's own handler
+    });
+  }
+
+  /** @param {Message} message */
+  #handle(message) {
     if (message.type === "welcome" && !this.#isWelcomed) this.#welcomed(message);
     else if (this.#isWelcomed && !this.#answers(message)) this.#owner.take(message);
   }
@@ -240,7 +276,7 @@ export class Link {
   // ---- going out --------------------------------------------------------------------------------------------------
 
   #hasMore() {
-    return this.isWelcomed && (this.#pings > 0 || this.#acks.length > 0 || this.#nextWish() !== undefined);
+    return this.isWelcomed && (this.#words.length + this.#pings + this.#acks.length > 0 || this.#nextWish() !== undefined);
   }
 
   /** The first wish of a kind of which none is under way. */
@@ -254,6 +290,8 @@ export class Link {
 
   /** @returns {Message} */
   #next() {
+    const word = this.#words.shift();
+    if (word) return word;
     if (this.#pings) {
       this.#pings = 0;
       return { type: "ping" };

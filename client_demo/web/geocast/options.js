@@ -6,44 +6,81 @@
 
 import { machineClock } from "./clock.js";
 import { MAX_PLACES } from "./geo.js";
-import { wireOf } from "./link.js";
+import { signed, wireOf } from "./link.js";
+import { Verifier } from "./verify.js";
+
+const MAX_LANGUAGES = 8;
 
 /** What the two ways to connect have in common. @param {ConnectionOptions} options */
 export function connectionOf(options) {
-  const { url, token, filter = {}, msgpack, h3, clock = machineClock() } = options;
+  const { url, token, languages, filter = {}, msgpack, h3, clock = machineClock() } = options;
   if (!/^wss?:\/\/[^/?#\s]+(\/[^?#\s]*)?$/.test(url))
     throw new TypeError("url: expected ws://host/path or wss://host/path, without a query (the token is an option)");
   if (token !== undefined && typeof token !== "string" && typeof token !== "function")
     throw new TypeError("token: expected a string or a function");
   const WebSocket = options.WebSocket ?? globalThis.WebSocket;
   if (!WebSocket) throw new TypeError("WebSocket: there is none here; pass the constructor");
-  return { url, token, filter: filterOf(filter), wire: wireOf(msgpack), h3, clock, WebSocket };
+  const verifier = options.verify && new Verifier(options.verify);
+  const wire = verifier ? signed(wireOf(msgpack)) : wireOf(msgpack);
+  return { url, token, filter: filterOf({ languages, ...filter }), wire, verifier, h3, clock, WebSocket };
 }
 
+/** Where what is held is kept, unless the caller says. What was verified has a place of its own. @param {ConnectionOptions} options */
+export const defaultKey = ({ url, verify }) => (verify ? `geocast-verified:${url}` : `geocast:${url}`);
+
 /** @param {Filter} filter @returns {Filter} what the wire knows of it */
-export function filterOf({ categories, min_severity }) {
+export function filterOf({ categories, min_severity, languages }) {
   if (categories != null && !Array.isArray(categories)) throw new TypeError("categories: expected an array or null");
+  if (languages != null && !Array.isArray(languages)) throw new TypeError("languages: expected an array or null");
   return {
+    ...(languages !== undefined && { languages: languages && tagsOf(languages) }),
     ...(categories !== undefined && { categories }),
     ...(min_severity !== undefined && { min_severity }),
   };
 }
 
+/**
+ * The tags that the server takes. `navigator.languages` may have others, and one of those would be the end of a hello.
+ * @param {readonly unknown[]} languages @returns {string[]}
+ */
+function tagsOf(languages) {
+  const tags = languages.map(String).filter((tag) => /^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$/.test(tag));
+  return [...new Set(tags)].slice(0, MAX_LANGUAGES);
+}
+
+/** Whether a welcome is of a server that knows languages. @param {Message} welcome */
+export const knowsLanguages = (welcome) => Array.isArray(welcome.languages);
+
+/** The qualifications that a welcome says count. @param {Message} welcome @returns {readonly string[]} */
+export const qualsOf = ({ quals }) =>
+  Object.freeze(Array.isArray(quals) ? quals.filter((each) => typeof each === "string") : []);
+
+/** The filter less its languages. @param {Filter} filter @returns {Filter} */
+export const withoutLanguages = ({ languages: _, ...filter }) => filter;
+
 /** @param {Record<string, unknown>} fields @returns {any} a message without the fields that have no value */
 export const withValues = (fields) => Object.fromEntries(Object.entries(fields).filter(([, value]) => value != null));
 
 /**
- * @param {readonly Spot[]} spots @param {ReadonlyMap<string, number>} holding @param {string | undefined} token
+ * Places as the server is told them.
+ * @param {readonly Spot[]} spots @param {boolean} saysHere to a server of an older release `here` is not said
+ */
+export const wiresOf = (spots, saysHere) =>
+  spots.map(({ wire }) => (saysHere ? wire : withValues({ ...wire, here: undefined })));
+
+/**
+ * @param {readonly object[]} places @param {ReadonlyMap<string, number>} holding @param {string | undefined} token
  * @param {Filter} filter @returns {Message}
  */
-export function helloOf(spots, holding, token, filter) {
+export function helloOf(places, holding, token, filter) {
   const held = holding.size ? Object.fromEntries(holding) : undefined;
-  return withValues({ type: "hello", token, places: spots.map(({ wire }) => wire), holding: held, ...filter });
+  return withValues({ type: "hello", token, places, holding: held, ...filter });
 }
 
 /** @param {readonly Spot[]} spots @returns {readonly Spot[]} */
 export function notTooMany(spots) {
   if (spots.length > MAX_PLACES) throw new TypeError(`places: at most ${MAX_PLACES}, the position included`);
+  if (spots.filter(({ here }) => here).length > 1) throw new TypeError("here: one place at most, the position included");
   return spots;
 }
 

@@ -3,7 +3,7 @@
 /** @import { Geocast, H3, Problem, WatchOptions } from "./geocast.js" */
 /** @import { Spot } from "./geo.js" */
 
-import { cellSpot, distanceM, spotOf } from "./geo.js";
+import { cellSpot, COARSEST_CELL, distanceM, spotOf } from "./geo.js";
 
 /**
  * @param {Geocast} geocast @param {{ h3: H3 | undefined, problem: (problem: Problem) => void }} inside
@@ -31,7 +31,8 @@ export function follow(geocast, { h3, problem }, options) {
     const spot = toTell(spotOf({ lat, lng, accuracy_m }, h3, "position"));
     if (spot === null) return;
     [told, toldAt] = [spot, Date.now()];
-    geocast.setPosition(spot.wire);
+    geocast.setPosition(options.here ? { ...spot.wire, here: true } : spot.wire);
+    options.push?.setPosition({ lat, lng, accuracy_m });
   };
   const takeSafely = (/** @type {any} */ fix) => {
     try {
@@ -40,17 +41,27 @@ export function follow(geocast, { h3, problem }, options) {
       failed(cause);
     }
   };
+  /** It rings: whatever was told last, now it matters (protocol, RU1). */
+  const comeNear = () => {
+    told = null;
+    geolocation.getCurrentPosition?.(takeSafely, failed, { ...positionOptions, enableHighAccuracy: true, maximumAge: 0 });
+  };
+  const unwatchCalls = options.here ? geocast.on("call", comeNear) : () => {};
   const id = geolocation.watchPosition(takeSafely, failed, positionOptions);
-  return () => geolocation.clearWatch(id);
+  return () => {
+    unwatchCalls();
+    geolocation.clearWatch(id);
+  };
 }
 
 /**
  * The cell around a position: of this resolution, or of a coarser one if the position is known less well than that.
- * @param {Spot} fix @param {H3} h3 @param {number} resolution @returns {Spot}
+ * @param {Spot} fix @param {H3} h3 @param {number} resolution
+ * @param {number} [coarsest] @returns {Spot}
  */
-export function cellAround(fix, h3, resolution) {
-  const spot = cellSpot(h3.latLngToCell?.(fix.lat, fix.lng, resolution), h3, "position");
-  return spot.reach < fix.reach && resolution > 7 ? cellAround(fix, h3, resolution - 1) : spot;
+export function cellAround(fix, h3, resolution, coarsest = COARSEST_CELL) {
+  const spot = cellSpot(h3.latLngToCell?.(fix.lat, fix.lng, resolution), h3, "position", coarsest);
+  return spot.reach < fix.reach && resolution > coarsest ? cellAround(fix, h3, resolution - 1, coarsest) : spot;
 }
 
 /**

@@ -13,6 +13,7 @@
 /** @typedef {"never" | "window" | "later" | "new token" | "at once"} After  What to do when a connection has ended. */
 
 export const NO_CLOSE_FRAME = 1006;
+export const MALFORMED = 4400;
 const LEAST_WINDOW_MS = 100; // of the upper end that a server may ask for
 const LONGEST_WINDOW_MS = 3_600_000;
 const MAX_WINDOW_MS = 120_000;
@@ -29,7 +30,7 @@ export const CLOSE_CODES = {
   1011: ["window", "the server failed"],
   1012: ["window", "the node is draining"],
   1013: ["later", "the server is overloaded"],
-  4400: ["never", "the server found our message malformed"],
+  [MALFORMED]: ["never", "the server found our message malformed"],
   4401: ["new token", "the token is missing, invalid or expired"],
   4403: ["never", "this token may not receive alerts"],
   4408: ["window", "our hello came too late"],

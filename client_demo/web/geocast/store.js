@@ -1,6 +1,9 @@
-/** What is held, kept in a storage like localStorage or React Native's AsyncStorage: one key, one JSON text. */
+/**
+ * What is held, kept in a storage like localStorage or React Native's AsyncStorage: one key, one JSON text. A storage may
+ * be shared with a service worker, and then it says more (kept.js).
+ */
 
-/** @import { Storage } from "./geocast.js" */
+/** @import { Handed, Storage } from "./geocast.js" */
 /** @import { Stored } from "./holdings.js" */
 
 import { readStored } from "./holdings.js";
@@ -31,6 +34,16 @@ export class Store {
     this.#failed = failed;
   }
 
+  /** Whether a service worker has it, too. */
+  get isShared() {
+    return this.#storage?.watch !== undefined;
+  }
+
+  /** Have what the worker hands over taken. @param {(handed: Handed) => Promise<boolean>} take @returns {() => void} ends it */
+  watch(take) {
+    return this.#storage?.watch?.(take) ?? (() => {});
+  }
+
   /** @returns {Promise<Stored | null>} */
   async load() {
     try {
@@ -49,8 +62,10 @@ export class Store {
   save(merge) {
     const storage = this.#storage;
     if (!storage) return;
-    const write = (/** @type {string | null | undefined} */ text) =>
-      storage.setItem(this.#key, JSON.stringify(merge(text ? readStored(text) : null)));
+    const merged = (/** @type {string | null | undefined} */ text) =>
+      JSON.stringify(merge(text ? readStored(text) : null));
+    if (storage.update) return this.#later(async () => storage.update?.(this.#key, merged));
+    const write = (/** @type {string | null | undefined} */ text) => storage.setItem(this.#key, merged(text));
     try {
       const read = storage.getItem(this.#key);
       if (!isPending(read)) return void write(read);

@@ -38,10 +38,13 @@ export function tick(root, now) {
     const { share, text } = remaining(element.alert, now);
     element.style.setProperty("--left", share.toFixed(3));
     element.toggleAttribute("data-soon", isSoon(element.alert, now));
-    const time = element.querySelector(".time");
-    if (time.textContent !== text) {
-      time.textContent = text;
-    }
+    write(element.querySelector(".time"), text);
+  }
+}
+
+function write(element, text) {
+  if (element.textContent !== text) {
+    element.textContent = text;
   }
 }
 
@@ -57,8 +60,8 @@ function time() {
   return make("span", "time number");
 }
 
-/** A card for something held. `more` are lines about how it came and how far it is; `open` shows it on the map. */
-export function card({ alert, affected }, more, open) {
+/** A card for something held; `open` shows it on the map. Its last line is left to `arrange`. */
+export function card({ alert, affected }, open) {
   const button = foreign("button", alert.title, "card-open");
   button.addEventListener("click", open);
   const severity = make("span", "severity small", make("span", "severity-mark"), alert.severity);
@@ -73,27 +76,52 @@ export function card({ alert, affected }, more, open) {
   if (alert.description) {
     item.append(foreign("p", alert.description, "small"));
   }
-  item.append(make("p", "muted small number", more.filter(Boolean).join(" · ")));
+  item.append(...advice(alert));
+  if (alert.language) {
+    item.querySelectorAll(".foreign").forEach((each) => (each.lang = alert.language));
+  }
+  item.append(make("p", "more muted small number"));
   return countingDown(item, alert);
 }
 
-/** One line for an alert that this client does not hold, and how far it is. */
-export function row(alert, away, open) {
+/** What people are to do, and where more is to be read, of an official warning (C9). */
+function advice({ instruction, web }) {
+  const host = hostOf(web);
+  return [
+    ...(instruction ? [foreign("p", instruction, "instruction")] : []),
+    ...(host ? [make("p", "small", "More at ", link(web, host))] : []),
+  ];
+}
+
+/** The host that would be asked; "" for what is no web page. */
+function hostOf(web) {
+  const url = URL.canParse(web ?? "") ? new URL(web) : null;
+  return /^https?:$/.test(url?.protocol) ? url.hostname : "";
+}
+
+function link(href, text) {
+  const element = make("a", "", text);
+  return Object.assign(element, { href, target: "_blank", rel: "noopener noreferrer" });
+}
+
+/** One line for an alert that this client does not hold; how far it is is left to `arrange`. */
+export function row(alert, open) {
   const mark = make("span", "severity", make("span", "severity-mark"), make("span", "visually-hidden", alert.severity));
-  const left = make("span", "left muted number", away, time());
+  const left = make("span", "left muted number", make("span", "more"), time());
   const button = make("button", "small", mark, foreign("span", alert.title), ...drillBadge(alert), left);
   button.addEventListener("click", open);
   return countingDown(make("li", "", button), alert);
 }
 
 /**
- * Make a list's items those of `entries`, [key, version, build]: an item is built anew only when its version is another,
- * and moved only when it must be, so that nobody loses the focus. Answers the items that are new.
+ * Make a list's items those of `entries`, [key, version, build, more]: an item is built anew only when its version is
+ * another, and moved only when it must be, so that nobody loses the focus, or what they are about to press. `more`, which
+ * changes while they read, is written into the item's `.more`. Answers the items that are new.
  */
 export function arrange(list, entries) {
   const known = new Map([...list.children].map((item) => [item.dataset.key, item]));
   const fresh = [];
-  entries.forEach(([key, version, build], place) => {
+  entries.forEach(([key, version, build, more], place) => {
     let item = known.get(key);
     known.delete(key);
     if (item?.dataset.version !== version) {
@@ -105,6 +133,7 @@ export function arrange(list, entries) {
         fresh.push(item);
       }
     }
+    write(item.querySelector(".more"), more);
     if (list.children[place] !== item) {
       list.insertBefore(item, list.children[place] ?? null);
     }

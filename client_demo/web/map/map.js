@@ -2,6 +2,7 @@
 
 import "/shared/trust.js";
 import { Geocast, distanceM } from "/geocast/geocast.js";
+import { Push } from "/geocast/geocast-push.js";
 import { themeButton } from "/shared/theme.js";
 import * as h3 from "/npm/h3-js/dist/browser/h3-js.es.js";
 import { arrange, card, distance, row, tick, timeLeft } from "/map/list.js";
@@ -20,7 +21,8 @@ const by = (id) => document.getElementById(id);
 const view = await (await fetch("/view.json")).json();
 
 const scene = new Scene({ container: by("map"), styleUrl: view.style, place: view.place, moved });
-const client = new Geocast({ url: view.stream, token: view.token, h3 });
+const push = view.push && new Push({ url: view.push, stream: view.stream, token: view.token, worker: "/worker.js", h3 });
+const client = new Geocast({ url: view.stream, token: view.token, languages: navigator.languages, h3, ...(push && { storage: push.storage }) });
 
 if (view.style) {
   scene.map.on("idle", () => by("credits").replaceChildren(...scene.credits()));
@@ -56,6 +58,7 @@ function tellPlace() {
   const cell = by("coarse").checked ? h3.latLngToCell(place.lat, place.lng, COARSE_RESOLUTION) : null;
   scene.ownCell(cell);
   client.setPosition(cell ? { cell } : place);
+  push?.setPosition(cell ? { cell } : place);
   show();
 }
 
@@ -77,6 +80,38 @@ function notify(text) {
   by("notice").textContent = text;
   by("notice").hidden = false;
   setTimeout(() => (by("notice").hidden = true), 8000);
+}
+
+// ---- while the page is closed ------------------------------------------------------------------------------------
+
+const NO_SERVICE =
+  "This browser can’t be told: it has no push service, or can’t reach it. One that was started without a window has none, " +
+  "and the others need the internet. (The phones that sleep in the demo have one of the demo’s own.)";
+const PUSH_STATES = {
+  off: () => "By your browser’s push service, which sees that you are told something, and not what.",
+  on: ({ until }) =>
+    `On until ${new Date(until).toLocaleDateString("en", { day: "numeric", month: "long" })}, also when the page is closed. ` +
+    "The server keeps your H3 cell for it, about 1 km across, encrypted.",
+  denied: () => "You have turned notifications of this page off; the browser’s settings turn them on.",
+  "home-screen": () => "Put this page on the home screen first: there it can tell you when it is closed.",
+  unsupported: ({ reason }) => `This browser can’t be told when the page is closed: ${reason}.`,
+  "not-registered": ({ reason }) => (trouble === "subscription" ? NO_SERVICE : `Not on: ${reason}. It is tried again.`),
+};
+let trouble = ""; // the last: what kind of
+
+function showPush() {
+  const { state } = push.state;
+  const isOn = state === "on" || state === "not-registered";
+  by("push-block").hidden = !(isOn || state === "off");
+  by("push").textContent = isOn ? "Don’t tell me when the page is closed" : "Tell me when the page is closed";
+  by("push-state").textContent = PUSH_STATES[state]?.(push.state) ?? "";
+}
+
+if (push) {
+  push.on("error", ({ code }) => (trouble = code));
+  push.on("state", showPush);
+  by("push").addEventListener("click", () => (push.state.state === "off" ? push.enable() : push.disable()));
+  showPush();
 }
 
 // ---- what this client holds, and what else is published ----------------------------------------------------------
@@ -118,13 +153,13 @@ function entry(item) {
   const how = came.get(`${alert.id} ${alert.revision}`) ?? "kept from before";
   const where = away(alert) && `centre ${away(alert)} away`;
   const revision = alert.revision > 1 ? `revision ${alert.revision}` : "";
-  const lines = [how, where, revision, alert.source && `from ${alert.source}`];
-  return [alert.id, [alert.revision, affected, how, where].join(" "), () => card(item, lines, () => open(alert))];
+  const more = [how, where, revision, alert.source && `from ${alert.source}`].filter(Boolean).join(" · ");
+  return [alert.id, `${alert.revision} ${affected}`, () => card(item, () => open(alert)), more];
 }
 
 function line(alert) {
   const where = away(alert) && `${away(alert)} · `;
-  return [alert.id, `${alert.revision} ${where}`, () => row(alert, where, () => open(alert))];
+  return [alert.id, `${alert.revision}`, () => row(alert, () => open(alert)), where];
 }
 
 function open(alert) {

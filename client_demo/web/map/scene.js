@@ -5,9 +5,22 @@ import { Map as GlMap, Marker, NavigationControl, ScaleControl } from "/npm/mapl
 import feature from "/npm/topojson-client/src/feature.js";
 import mesh from "/npm/topojson-client/src/mesh.js";
 import { creditsOf } from "/shared/credits.js";
-import { cellPolygon, cellsWithin, coarser, collection, isKnown, middle, resolutionAt, shapePolygon } from "/shared/shapes.js";
+import {
+  STROKES,
+  STROKE_WIDTH,
+  cellPolygon,
+  cellsWithin,
+  coarser,
+  collection,
+  isKnown,
+  middle,
+  outskirts,
+  resolutionAt,
+  shapePolygon,
+  strokes,
+} from "/shared/shapes.js";
 import { foreign, make } from "/shared/elements.js";
-import { isDark } from "/shared/theme.js";
+import { coloursOf, isDark } from "/shared/theme.js";
 import { countingDown, isSoon, remaining } from "/map/list.js";
 
 const SEVERITIES = ["minor", "moderate", "severe", "extreme"]; // the worst is drawn last, on top
@@ -21,20 +34,10 @@ const PADDING = { top: 16, right: 16, bottom: 40, left: 16 };
 const [CHIP_PX, YOU_PX] = [24, 32];
 const LABEL_PX = { most: 240, height: 22, gap: 3, padding: 14, time: 40 };
 const EMPTY = collection([]);
+const ROUNDED = { "line-join": "round", "line-cap": "round" };
+const OF_SOURCES = { lit: { promoteId: "cell" }, beyond: STROKES }; // their own options
 
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
-
-function palette() {
-  const probe = document.body.appendChild(document.createElement("i"));
-  const colours = Object.fromEntries(
-    PALETTE.map((name) => {
-      probe.style.color = `var(--${name})`;
-      return [name, getComputedStyle(probe).color];
-    }),
-  );
-  probe.remove();
-  return colours;
-}
 
 /** MapLibre's `match`: a colour for each severity, and one for those that are not known here. */
 function bySeverity(value, colours) {
@@ -45,6 +48,7 @@ function bySeverity(value, colours) {
 function layers(colours, hasStreets) {
   const severity = bySeverity(["get", "severity"], colours);
   const lit = bySeverity(["feature-state", "severity"], colours);
+  const opacity = ["case", ["get", "affecting"], 0.22, 0.09];
   const ground = [
     { id: "sea", type: "background", paint: { "background-color": colours.sea } },
     { id: "land", type: "fill", source: "land", paint: { "fill-color": colours.land } },
@@ -64,14 +68,15 @@ function layers(colours, hasStreets) {
     { id: "people", type: "fill", source: "people", paint: { "fill-color": colours.people, "fill-opacity": ["*", 0.5, ["get", "share"]] } },
     { id: "grid", type: "line", source: "grid", paint: { "line-color": colours.grid, "line-width": 0.6, "line-opacity": 0.4 } },
     { id: "lit", type: "fill", source: "lit", paint: { "fill-color": lit, "fill-opacity": ["coalesce", ["feature-state", "lit"], 0] } },
-    { id: "circles", type: "fill", source: "circles", paint: { "fill-color": severity, "fill-opacity": ["case", ["get", "affecting"], 0.22, 0.09] } },
+    { id: "beyond", type: "line", source: "beyond", layout: ROUNDED, paint: { "line-color": severity, "line-opacity": opacity, "line-width": STROKE_WIDTH } },
+    { id: "circles", type: "fill", source: "circles", paint: { "fill-color": severity, "fill-opacity": opacity } },
     { id: "rims", type: "line", source: "circles", filter: ["==", ["get", "status"], "actual"], paint: { "line-color": severity, "line-width": ["case", ["get", "affecting"], 3, 1.5] } },
     { id: "drill-rims", type: "line", source: "circles", filter: ["!=", ["get", "status"], "actual"], paint: { "line-color": severity, "line-width": 2, "line-dasharray": [3, 3] } },
     { id: "own-cell", type: "line", source: "own-cell", paint: { "line-color": colours.you, "line-width": 2.5 } },
   ];
 }
 
-const SOURCES = ["land", "borders", "counties", "county-names", "grid", "people", "lit", "circles", "own-cell"];
+const SOURCES = ["land", "borders", "counties", "county-names", "grid", "people", "lit", "beyond", "circles", "own-cell"];
 
 export class Scene {
   /** `moved(place, ended)` is called while somebody moves the marker. */
@@ -110,10 +115,9 @@ export class Scene {
 
   _begin() {
     for (const name of SOURCES) {
-      const promoted = name === "lit" ? { promoteId: "cell" } : {};
-      this.map.addSource(name, { type: "geojson", data: this._data[name], ...promoted });
+      this.map.addSource(name, { type: "geojson", ...OF_SOURCES[name], data: this._data[name] });
     }
-    layers(palette(), this._hasStreets).forEach((layer) => this.map.addLayer(layer));
+    layers(coloursOf(PALETTE), this._hasStreets).forEach((layer) => this.map.addLayer(layer));
     this.repaint();
     this._look();
     if (!this._hasStreets) {
@@ -142,7 +146,7 @@ export class Scene {
   /** Take the colours of the theme that is on now. */
   repaint() {
     this.map.getContainer().classList.toggle("dark", isDark());
-    for (const { id, paint } of layers(palette(), this._hasStreets)) {
+    for (const { id, paint } of layers(coloursOf(PALETTE), this._hasStreets)) {
       if (this.map.getLayer(id)) {
         Object.entries(paint).forEach(([property, value]) => this.map.setPaintProperty(id, property, value));
       }
@@ -164,10 +168,10 @@ export class Scene {
 
   /** Show these shapes, and the cells but for the outermost. */
   fit(shapes, cells) {
-    const points = shapes.flatMap((shape) => shapePolygon(shape).geometry.coordinates[0]);
-    const outskirts = cells.map((cell) => cellPolygon(cell).geometry.coordinates[0][0]);
+    const points = shapes.flatMap(outskirts);
+    const corners = cells.map((cell) => cellPolygon(cell).geometry.coordinates[0][0]);
     const range = (axis) => {
-      const sorted = outskirts.map((point) => point[axis]).sort((a, b) => a - b);
+      const sorted = corners.map((point) => point[axis]).sort((a, b) => a - b);
       const inner = sorted.slice(Math.floor(sorted.length * 0.03), Math.ceil(sorted.length * 0.97));
       const all = [...points.map((point) => point[axis]), ...inner];
       return [Math.min(...all), Math.max(...all)];
@@ -295,16 +299,12 @@ export class Scene {
   /** Draw these, [{alert, affected}], and no others. `open(alert)` is called for one that is pressed. */
   alerts(shown, now, open) {
     const ranked = [...shown].sort((a, b) => rank(a) - rank(b));
-    this._set(
-      "circles",
-      collection(
-        ranked.flatMap(({ alert, affected }) =>
-          shapesOf(alert).map((shape) =>
-            shapePolygon(shape, { severity: alert.severity, status: alert.status, affecting: affected }),
-          ),
-        ),
-      ),
-    );
+    const drawn = ranked.flatMap(({ alert, affected }) => {
+      const look = { severity: alert.severity, status: alert.status, affecting: affected };
+      return shapesOf(alert).map((shape) => ({ shape, look }));
+    });
+    this._set("circles", collection(drawn.map(({ shape, look }) => shapePolygon(shape, look))));
+    this._set("beyond", collection(drawn.flatMap(({ shape, look }) => strokes(shape, look))));
     const gone = new Set(this._chips.keys());
     for (const item of ranked) {
       gone.delete(item.alert.id);

@@ -4,6 +4,8 @@ import { cellToBoundary, cellToParent, getResolution, polygonToCells } from "/np
 
 const EARTH_RADIUS_M = 6_371_007.180918475; // H3's own, as the protocol says
 const CORNERS = 72;
+const WORLD_PX = 512; // the width of the world at zoom 0
+const LEAST_SCALE = 0.05; // of the map's: beyond 87° nothing is drawn
 const MOST_CELLS = 6000;
 const RESOLUTIONS = [ // from this zoom on, cells of this resolution: some 15 to 50 pixels across
   [13.9, 10],
@@ -47,9 +49,39 @@ export function circlePolygon(circle, properties) {
 /** Whether this is a shape that can be drawn. */
 export const isKnown = ({ type }) => type === "circle" || type === "Polygon";
 
-/** A circle, or a polygon as it is published or asked for: its ring. (Its buffer is told in words.) */
+/** A circle, or the ring of a polygon. What lies beyond the ring, by its buffer, `strokes` draw. */
 export function shapePolygon(shape, properties) {
   return shape.type === "Polygon" ? polygon(unwrapped(shape.coordinates[0]), properties) : circlePolygon(shape, properties);
+}
+
+/** A source for `strokes`: tiles so coarse that a stroke is not cut off at the edge of the next one. */
+export const STROKES = { type: "geojson", data: collection([]), maxzoom: 10, buffer: 512, tolerance: 0 };
+
+/** The width of a stroke, in pixels at any zoom: each zoom doubles it. */
+export const STROKE_WIDTH = ["interpolate", ["exponential", 2], ["zoom"], 0, ["get", "width"], 24, ["*", 2 ** 24, ["get", "width"]]];
+
+/**
+ * What a published polygon reaches beyond its ring: the ring, as a line that is twice as wide as the buffer. Near a pole
+ * the map is larger, so the width is right at the corner that is nearest to one, and elsewhere too much, never too little.
+ */
+export function strokes(shape, properties) {
+  if (shape.type !== "Polygon" || !shape.buffer_m) {
+    return [];
+  }
+  const coordinates = unwrapped(shape.coordinates[0]);
+  const scale = Math.cos(radians(mostLat(coordinates) + degrees(shape.buffer_m / EARTH_RADIUS_M)));
+  const width = (2 * shape.buffer_m * WORLD_PX) / (2 * Math.PI * EARTH_RADIUS_M * Math.max(scale, LEAST_SCALE));
+  return [{ type: "Feature", properties: { ...properties, width }, geometry: { type: "LineString", coordinates } }];
+}
+
+const mostLat = (ring) => Math.max(...ring.map(([, lat]) => Math.abs(lat)));
+
+/** Points, [lng, lat], of which the box holds all of a shape, its buffer too. */
+export function outskirts(shape) {
+  const ring = shapePolygon(shape).geometry.coordinates[0];
+  const up = degrees((shape.buffer_m ?? 0) / EARTH_RADIUS_M);
+  const over = up / Math.max(Math.cos(radians(mostLat(ring) + up)), LEAST_SCALE);
+  return ring.flatMap(([lng, lat]) => [[lng - over, Math.max(-90, lat - up)], [lng + over, Math.min(90, lat + up)]]);
 }
 
 /** Across the antimeridian corners must not jump to the other side of the map. */

@@ -24,6 +24,19 @@ export function isDark() {
   return (root.dataset.theme ?? (system.matches ? "dark" : "light")) === "dark";
 }
 
+/** The colours of these names, as the theme that is on now has them: what a map can be drawn by. */
+export function coloursOf(names) {
+  const probe = document.body.appendChild(document.createElement("i"));
+  const colours = Object.fromEntries(
+    names.map((name) => {
+      probe.style.color = `var(--${name})`;
+      return [name, getComputedStyle(probe).color];
+    }),
+  );
+  probe.remove();
+  return colours;
+}
+
 /** Makes `button` switch the theme; `changed` is called whenever it is another, by the button or by the system. */
 export function themeButton(button, changed = () => {}) {
   const show = () => {

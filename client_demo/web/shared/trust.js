@@ -1,11 +1,11 @@
-// The one string that may become code on these pages: the address of the map's worker. Everything else that would turn
-// a string into markup or script is refused by the browser (Trusted Types; the policy is in web_server.py).
+// The strings that may become code on these pages: the addresses of the map's workers. Everything else that would turn a
+// string into markup or script is refused by the browser (Trusted Types; the policy is in web/server.py).
 
-const WORKER = "/npm/maplibre-gl/dist/maplibre-gl-worker.mjs";
+const WORKERS = ["/npm/maplibre-gl/dist/maplibre-gl-worker.mjs", "/worker.js"];
 
 globalThis.trustedTypes?.createPolicy("default", {
   createScriptURL(address) {
     const url = new URL(address, location.href);
-    return url.origin === location.origin && url.pathname === WORKER ? url.href : null;
+    return url.origin === location.origin && WORKERS.includes(url.pathname) ? url.href : null;
   },
 });

@@ -14,6 +14,8 @@ Append
     LogA3   When `append` has said True the entry is on stable storage. When it raises LogUnavailable, or the process
             dies, the entry may be stored or not; if it is, it is followed like any other.
     LogA4   An entry is seen by `history`, `live` and `follow` only once it is durable.
+    LogA5   An entry has at most `codec.MAX_ENTRY_BYTES` bytes, as the codec writes it. Who appends has seen to that
+            (`codec.fits`).
 
 Follow
     LogF1   `follow(after)` gives every entry with a position above `after`, each once, in rising order, for ever. No
@@ -54,6 +56,32 @@ Other releases share the log while nodes are upgraded (protocol, G4)
             included.
     LogG6   Whatever a later release wants to tell with an entry it puts into the entry's bytes, a map with a `kind`;
             all else into tables, keys and columns with defaults, so that those who know nothing of them go on to write.
+
+Not everybody who can write to a log is believed (docs/approvals.md, NC1 to NC7)
+    LogJ1   Each entry that is read is given on as the log's `judge` has it. One that it does not believe is
+            `Untrusted`: like an entry of another kind it has a position and a number, and is in `history` alone. A
+            cancel that does not end the alert it stands behind is one, too; in `follow` whoever applies it judges that.
+    LogJ2   `append` believes all that is there: behind an entry that is not believed the next one takes the next
+            number, and nothing follows a cancel.
+    LogJ3   What is not believed is not put back.
+
+Calls (docs/calls.md) are kept in the same log, and share the alerts' ids
+    LogC1   A call is a chain of `CallEntry`s under an id of its own. To all that is said above, each is an entry of
+            another kind, but that LogA1 to LogA5 hold for it, with nothing behind an `end` as nothing is behind a
+            cancel; and `follow` gives it, whether it has ended or not, for what a call comes to is told by all of its
+            chain. No chain takes both: what stands in it already, of a call or of an alert,
+            decides which, and entries of kinds that nobody here knows decide nothing.
+    LogC2   Whether an entry of a call is good is not the log's to judge: it is sealed, and who opens it finds out.
+    LogC3   `open_calls` gives the calls that have no `end`, and of which the latest end of the entries is to come.
+    LogC4   PLACE_MS after the `end` of a call, `purge` deletes its `call` entries, which hold the place. Two clocks
+            have to say so: by one the call was ended, by the other the log is purged. (What the log bears witness to is
+            not asked: it may lag by hours. If both are ahead, a request that is repeated late is told that the call is
+            over, which it is.) The numbers stay taken, and what is left of the call stays for as long as LogR1 has it.
+    LogC5   Where a log has lost entries of a call (LogF4), its `end` is put back as a cancel is: before what goes on,
+            and under the next number if its own was taken meanwhile. A `claim` whose number was taken is put back under
+            the next one too, once, however many put it back; but not if its seat was given back, or the call is over.
+            Such an entry keeps the number for which it was sealed. Who has read the `end` keeps no `call` entry, and
+            puts none back.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -61,11 +89,14 @@ from typing import Any, NamedTuple, Protocol
 
 from prometheus_client.core import Metric
 
-from ..alert import Cancel, Entry, OtherKind, Revision
+from ..alert import Cancel, Entry, OtherKind, Revision, Untrusted
+from ..calls.entries import CallEntry, Ending, body_of
 
 RETENTION_MS = 24 * 3_600_000
+PLACE_MS = 600_000  # LogC4
 HEARTBEAT_S = 1.0  # LogF2
 BATCH = 1_000  # entries in one batch of `follow`, at most
+BATCH_BYTES = 4 << 20  # of entries as they are stored, from which on a batch is full; one entry has 64 KiB at most
 PAGE = 1_000  # alerts in one page of `live`, at most
 LOOKS = 10  # LogL2
 LOOK = 50  # alerts that are looked at in one go: 0.7 ms of Redis; between two the loop may turn to others
@@ -75,7 +106,7 @@ class Positioned(NamedTuple):
     """An entry and where it stands in the log."""
 
     position: int
-    entry: Entry
+    entry: Entry | CallEntry
 
 
 class Cursor(NamedTuple):
@@ -101,18 +132,68 @@ class Seen(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Deliveries of one alert over all nodes: (connection, revision) pairs sent, and those acknowledged."""
+    """Deliveries of one alert or call over all nodes: (connection, revision) pairs sent, and those acknowledged.
+
+    `declined`: of a call, how often somebody has declined it. `pushed`: of an alert, the (device, revision) pairs that
+    push services took; none of them is in `sent`.
+    """
 
     sent: int = 0
     acked: int = 0
+    declined: int = 0
+    pushed: int = 0
 
     def plus(self, other: "Counts") -> "Counts":
         """Both together. (`+` would put the tuples end to end.)"""
-        return Counts(self.sent + other.sent, self.acked + other.acked)
+        return Counts(*map(sum, zip(self, other, strict=True)))
+
+
+class Judge(Protocol):
+    """Decides which entries are believed (LogJ1 to LogJ3). What it is asked again it may answer otherwise."""
+
+    version: int  # another one when it may
+
+    @property
+    def asks(self) -> bool:
+        """Whether any cancel may not be believed because of the alert that it stands behind."""
+        ...
+
+    def judged(self, entry: Entry, stands_under: tuple[str, int], place: str) -> Entry | Untrusted:
+        """The entry as it is to be read, or that it is not believed.
+
+        `stands_under`: the id and the number under which the log has it; `place` says for people where that is.
+        """
+        ...
+
+    def ends(self, cancel: Cancel, alert: Revision | None) -> bool:
+        """Whether a cancel that was `judged` ends the alert of this revision; None: that is not known."""
+        ...
+
+    def stands(self, revision: Revision) -> bool:
+        """Whether a revision that was believed still is."""
+        ...
+
+
+class Believing:
+    """Believes everything: for logs that nobody else writes."""
+
+    version: int = 0
+    asks: bool = False
+
+    def judged(self, entry: Entry, stands_under: tuple[str, int], place: str) -> Entry | Untrusted:  # noqa: ARG002
+        return entry
+
+    def ends(self, cancel: Cancel, alert: Revision | None) -> bool:  # noqa: ARG002
+        return True
+
+    def stands(self, revision: Revision) -> bool:  # noqa: ARG002
+        return True
 
 
 class AlertLog(Protocol):
     """The port; the rules are in the module's docstring. Every method may raise LogUnavailable."""
+
+    judge: Judge  # by which it reads (LogJ1)
 
     @property
     def quarantined(self) -> int:
@@ -134,16 +215,20 @@ class AlertLog(Protocol):
         """Close it; what was accepted is stored."""
         ...
 
-    async def append(self, entry: Entry) -> bool:
-        """Store `entry` (LogA1 to LogA4). False if its number is not the next one of its alert."""
+    async def append(self, entry: Entry | CallEntry) -> bool:
+        """Store `entry` (LogA1 to LogA4). False if its number is not the next one of its alert or call."""
         ...
 
     async def history(self, alert_id: str) -> Sequence[Entry | OtherKind]:
-        """All entries of one alert, in order; empty if the id is unknown (LogG4)."""
+        """All entries of one alert or call, in order; empty if the id is unknown (LogG4, LogC1)."""
         ...
 
     async def live(self, now_ms: int, after: Cursor | None = None, limit: int = PAGE) -> Page:
         """The alerts that are live at `now_ms`, behind `after`; at most `limit` of them, 1 to PAGE (LogL1, LogL2)."""
+        ...
+
+    async def open_calls(self, now_ms: int) -> Sequence[str]:
+        """The ids of the calls that are open at `now_ms` (LogC3), in the order of their first entries."""
         ...
 
     async def tail(self) -> int:
@@ -156,7 +241,7 @@ class AlertLog(Protocol):
         Of those that are there when this begins, the ones that ended before `ended_before_ms` are left out. Whoever
         finds that the clock by which it asked was ahead may call it again with an earlier time.
 
-        Entries of other kinds are passed over (LogG1).
+        Entries of other kinds are passed over (LogG1), but of those of calls none is left out (LogC1).
         """
         ...
 
@@ -165,15 +250,15 @@ class AlertLog(Protocol):
         ...
 
     async def add_counts(self, counts: Mapping[str, Counts]) -> None:
-        """Add to the deliveries of each alert. With nothing to add, a log that failed to write is tried again."""
+        """Add to the deliveries of each id. With nothing to add, a log that failed to write is tried again."""
         ...
 
     async def counts(self, alert_id: str) -> Counts:
-        """The deliveries of one alert, as far as they have been added."""
+        """The deliveries of one id, as far as they have been added."""
         ...
 
     async def purge(self, now_ms: int) -> int:
-        """Forget the alerts that LogR1 allows to forget; how many entries that were. `now_ms`: what our clock says."""
+        """Forget what LogR1 and LogC4 allow to forget; how many entries that were. `now_ms`: what our clock says."""
         ...
 
     def metrics(self) -> Iterable[Metric]:
@@ -181,19 +266,53 @@ class AlertLog(Protocol):
         ...
 
 
-def follows(entry: Entry, newest_first: Iterable[Entry | OtherKind]) -> bool:
-    """Whether `entry` may come behind the entries of its alert (LogA1), which are given from the last one backwards.
+def follows(entry: Entry | CallEntry, newest_first: Iterable[Entry | OtherKind]) -> bool:
+    """Whether `entry` may come behind the entries of its chain (LogA1), which are given from the last one backwards.
 
-    The number of the last one counts, and whether the last that this release knows is a cancel (LogG2). No more than
-    these are looked at.
+    The number of the last one counts, and what the last that this release knows is: a cancel or an `end` (LogG2), and
+    of an alert or of a call (LogC1). No more than these are looked at.
     """
     chain = iter(newest_first)
     last = next(chain, None)
     if entry.revision != (0 if last is None else last.revision) + 1:
         return False
-    while isinstance(last, OtherKind):
+    while isinstance(last, OtherKind) and not isinstance(last, CallEntry):
         last = next(chain, None)
-    return not isinstance(last, Cancel)
+    if last is None:
+        return True
+    return isinstance(last, CallEntry) == isinstance(entry, CallEntry) and not is_last(last)
+
+
+def is_last(entry: Entry | OtherKind) -> bool:
+    """Whether nothing follows this entry."""
+    return isinstance(entry, Cancel) or (isinstance(entry, CallEntry) and entry.kind == "end")
+
+
+def ended_at(end: CallEntry) -> int:
+    """When a call was ended, in ms, as its `end` says (LogC4). If that can't be read: when it would have expired."""
+    try:
+        body = body_of(end)
+    except ValueError:
+        return end.ends_at
+    return body.at if isinstance(body, Ending) else end.ends_at
+
+
+def vouched(chain: Sequence[Entry | OtherKind | None], judge: Judge) -> list[Entry | OtherKind | None]:
+    """The entries of one alert in order, each of which was judged, without the cancels that don't end it (LogJ1)."""
+    found: list[Entry | OtherKind | None] = []
+    alert: Revision | None = None
+    for entry in chain:
+        if isinstance(entry, Cancel) and judge.asks and not judge.ends(entry, alert):
+            found.append(Untrusted(entry.id, entry.revision, entry.ends_at))
+            continue
+        alert = entry if isinstance(entry, Revision) else alert
+        found.append(entry)
+    return found
+
+
+def is_doubtful(entry: Entry | OtherKind | None, judge: Judge) -> bool:
+    """Whether more of its alert has to be read to tell whether that is live."""
+    return isinstance(entry, Untrusted) or (judge.asks and isinstance(entry, Cancel))
 
 
 def current(newest_first: Iterable[Entry | OtherKind | None]) -> Revision | None:

@@ -18,30 +18,58 @@ from ..alert import (
     Alert,
     Approval,
     Cancel,
+    Certainty,
     Circle,
     Confirm,
     Entry,
+    Origin,
     OtherKind,
     OtherShape,
     Polygon,
+    Proof,
     Revision,
     Shape,
+    Signature,
     Status,
     Terms,
+    Text,
+    Urgency,
 )
+from ..calls import entries as calls
+from ..calls.entries import CallEntry
 from ..clock import MAX_MS
 
-KINDS = ("revision", "cancel")  # those that this release knows
+KINDS = ("revision", "cancel", *calls.KINDS)  # those that this release knows
+ENDINGS = ("cancel", "end")  # nothing follows one of these
+MAX_ENTRY_BYTES = 64 * 1024  # F8: eight languages at their longest do not fit
 
 
-def encode(entry: Entry) -> bytes:
+def encode(entry: Entry | CallEntry) -> bytes:
     """The bytes by which backends store `entry`; `decode` reads them."""
-    packed: bytes = msgpack.packb(_revision(entry) if isinstance(entry, Revision) else _cancel(entry))
+    packed: bytes = msgpack.packb(_map(entry))
     return packed
 
 
-def kind_of(entry: Entry) -> str:
+def _map(entry: Entry | CallEntry) -> dict[str, Any]:
+    if isinstance(entry, CallEntry):
+        return _call(entry)
+    return _revision(entry) if isinstance(entry, Revision) else _cancel(entry)
+
+
+def begins(kind: str) -> bytes:
+    """What stands behind the first byte of an entry of a call of this kind: it can be told by that alone."""
+    return b"".join(map(msgpack.packb, ("kind", kind)))
+
+
+def fits(entry: Entry | CallEntry) -> bool:
+    """Whether `entry` is small enough for a log (LogA5)."""
+    return len(encode(entry)) <= MAX_ENTRY_BYTES
+
+
+def kind_of(entry: Entry | CallEntry) -> str:
     """The kind under which `entry` is stored: one of KINDS."""
+    if isinstance(entry, CallEntry):
+        return entry.kind
     return "revision" if isinstance(entry, Revision) else "cancel"
 
 
@@ -56,6 +84,8 @@ def decode(data: bytes, alert_id: str, revision: int, ends_at: int) -> Entry | O
         kind = _text(fields["kind"])
         if kind not in KINDS:
             return OtherKind(alert_id, revision, ends_at)
+        if kind in calls.KINDS:
+            return _to_call(fields, alert_id, revision)
         return _to_revision(fields) if kind == "revision" else _to_cancel(fields)
     # msgpack raises its own classes, wrong shapes raise KeyError, TypeError and others: all say "not an entry".
     except Exception as error:
@@ -63,8 +93,13 @@ def decode(data: bytes, alert_id: str, revision: int, ends_at: int) -> Entry | O
 
 
 def renumbered(data: bytes, revision: int) -> bytes:
-    """The bytes of the entry in `data` under another number; members that this release does not know stay."""
-    packed: bytes = msgpack.packb(_unpack(data) | {"revision": revision})
+    """The bytes of the entry in `data` under another number; members that this release does not know stay.
+
+    One of a call keeps the number for which it was sealed (LogC5).
+    """
+    fields = _unpack(data)
+    sealed_as = {"sealed_as": fields.get("sealed_as") or fields["revision"]} if "sealed" in fields else {}
+    packed: bytes = msgpack.packb(fields | {"revision": revision} | sealed_as)
     return packed
 
 
@@ -101,7 +136,39 @@ def _revision(entry: Revision) -> dict[str, Any]:
         "approval": [alert.approval.reviewer, alert.approval.approved_at],
         **rules,
         **_confirm(alert.confirm),
+        **_origin(entry.origin),
+        **_warned(alert),
+        **_proof(entry.proof),
     }
+
+
+def _warned(alert: Alert) -> dict[str, Any]:
+    """The members that only entries of official warnings have; any other entry has the same bytes as ever."""
+    members = {
+        "texts": [_text_map(text, first=n == 0) for n, text in enumerate(alert.texts)] or None,
+        "urgency": alert.urgency,
+        "certainty": alert.certainty,
+        "onset_at": alert.onset_at,
+        "web": alert.web,
+    }
+    return _given(members)
+
+
+def _text_map(text: Text, *, first: bool) -> dict[str, Any]:
+    """A text; the headline and description of the first stand where releases look that know no texts."""
+    members = {
+        "language": text.language,
+        "title": text.title,
+        "headline": None if first else text.headline,
+        "description": None if first else text.description,
+        "instruction": text.instruction,
+        "area_desc": text.area_desc,
+    }
+    return _given(members)
+
+
+def _given(members: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in members.items() if value is not None}
 
 
 def _terms(terms: Terms) -> list[Any]:
@@ -114,14 +181,19 @@ def _to_revision(fields: dict[str, Any]) -> Revision:
         id=_text(fields["id"]),
         category=_text(fields["category"]),
         headline=_text(fields["headline"]),
-        description=None if fields["description"] is None else _text(fields["description"]),
+        description=_text_or_none(fields["description"]),
         severity=_one_of(SEVERITY_RANK, fields["severity"]),
         status=cast(Status, _text(fields["status"])),  # a later release may know others
         occurred_at=_time(fields["occurred_at"]),
         expires_at=_time(fields["expires_at"]),
-        area=tuple(map(_to_shape, fields["area"])),
+        area=tuple(map(to_shape, fields["area"])),
         approval=_to_approval(fields["approval"]),
         confirm=_to_confirm(fields),
+        texts=_to_texts(fields),
+        urgency=cast(Urgency | None, _text_or_none(fields.get("urgency"))),  # a later release may know others
+        certainty=cast(Certainty | None, _text_or_none(fields.get("certainty"))),
+        onset_at=None if fields.get("onset_at") is None else _time(fields["onset_at"]),
+        web=_text_or_none(fields.get("web")),
     )
     title, default_age_ms, location_resolution, *more = fields["terms"]
     return Revision(
@@ -136,10 +208,31 @@ def _to_revision(fields: dict[str, Any]) -> Revision:
             _integer(fields.get("rules", 1)),
             _integer(more[0]) if more else 0,
         ),
+        _to_origin(fields.get("origin")),
+        _to_proof(fields),
     )
 
 
-def _to_shape(members: Mapping[str, Any]) -> Shape:
+def _to_texts(fields: Mapping[str, Any]) -> tuple[Text, ...]:
+    """The texts; of the first the headline and the description are those of the entry."""
+    found = fields.get("texts", ())
+    first = {"headline": fields["headline"], "description": fields["description"]}
+    return tuple(_to_text({**members, **(first if n == 0 else {})}) for n, members in enumerate(found))
+
+
+def _to_text(members: Mapping[str, Any]) -> Text:
+    return Text(
+        language=_text(members["language"]),
+        title=_text(members["title"]),
+        headline=_text(members["headline"]),
+        description=_text_or_none(members.get("description")),
+        instruction=_text_or_none(members.get("instruction")),
+        area_desc=_text_or_none(members.get("area_desc")),
+    )
+
+
+def to_shape(members: Mapping[str, Any]) -> Shape:
+    """The shape with these members. Raises KeyError, TypeError or ValueError if it is none that could be sent."""
     if _text(members["type"]) == "circle":
         return Circle(float(members["lat"]), float(members["lng"]), float(members["radius_m"]))
     json.dumps(members, allow_nan=False)  # raises for what could not be sent
@@ -171,7 +264,36 @@ def _to_confirm(fields: Mapping[str, Any]) -> Confirm:
     return Confirm(None if area_km2 is None else float(area_km2), tuple(map(_text, members.get("text", ()))))
 
 
+def _origin(origin: Origin | None) -> dict[str, Any]:
+    """The member of an entry with the message of CAP that it was made of; none where there was none."""
+    return {} if origin is None else {"origin": [origin.sender, origin.identifier, origin.blocks]}
+
+
+def _to_origin(elements: Sequence[Any] | None) -> Origin | None:
+    if elements is None:
+        return None
+    sender, identifier, blocks, *_ = elements
+    return Origin(_text(sender), _text(identifier), _integer(blocks))
+
+
+def _proof(proof: Proof | None) -> dict[str, Any]:
+    """The member of an entry with it. What is beside it stays as older releases know it (NC7)."""
+    if proof is None:
+        return {}
+    signatures = [[each.protected, each.signature] for each in proof.signatures]
+    return {"proof": {"form": proof.form, "signatures": signatures}}
+
+
+def _to_proof(fields: Mapping[str, Any]) -> Proof | None:
+    members = fields.get("proof")
+    if members is None:
+        return None
+    signatures = tuple(Signature(_text(protected), _text(mac)) for protected, mac, *_ in members["signatures"])
+    return Proof(_text(members["form"]), signatures)
+
+
 def _cancel(entry: Cancel) -> dict[str, Any]:
+    into = {"into": entry.into} if entry.into else {}  # else the same bytes as ever
     return {
         "kind": "cancel",
         "id": entry.id,
@@ -182,6 +304,8 @@ def _cancel(entry: Cancel) -> dict[str, Any]:
         "cancelled_at": entry.cancelled_at,
         "ends_at": entry.ends_at,
         **_confirm(entry.confirm),
+        **into,
+        **_proof(entry.proof),
     }
 
 
@@ -195,13 +319,58 @@ def _to_cancel(fields: dict[str, Any]) -> Cancel:
         cancelled_at=_time(fields["cancelled_at"]),
         ends_at=_time(fields["ends_at"]),
         confirm=_to_confirm(fields),
+        into=_text(fields.get("into") or ""),
+        proof=_to_proof(fields),
     )
+
+
+def _call(entry: CallEntry) -> dict[str, Any]:
+    sealed_as = {"sealed_as": entry.sealed_as} if entry.sealed_as else {}
+    return {
+        "kind": entry.kind,
+        "id": entry.id,
+        "revision": entry.revision,
+        "ends_at": entry.ends_at,
+        "plain": entry.plain,
+        "sealed": entry.sealed,
+        **sealed_as,
+    }
+
+
+def _to_call(fields: dict[str, Any], call_id: str, revision: int) -> CallEntry:
+    """The entry of a call. What its two parts say is not looked at: the seal tells whether they are good (LogC2)."""
+    if (fields["id"], _integer(fields["revision"])) != (call_id, revision):
+        raise ValueError("another place")
+    sealed, sealed_as = _bytes(fields["sealed"]), _integer(fields.get("sealed_as", 0))
+    if not sealed:
+        raise ValueError("not sealed")
+    if sealed_as and not (fields["kind"] in calls.MOVED and 0 < sealed_as < revision):
+        raise ValueError("sealed for another place")
+    return CallEntry(
+        id=call_id,
+        revision=revision,
+        ends_at=_time(fields["ends_at"]),
+        kind=fields["kind"],
+        plain=_bytes(fields["plain"]),
+        sealed=sealed,
+        sealed_as=sealed_as,
+    )
+
+
+def _bytes(value: object) -> bytes:
+    if not isinstance(value, bytes):
+        raise TypeError("not bytes")
+    return value
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError("not a text")
     return value
+
+
+def _text_or_none(value: object) -> str | None:
+    return None if value is None else _text(value)
 
 
 def _one_of(known: Mapping[Any, object], value: Any) -> Any:

@@ -10,14 +10,37 @@ from contextlib import suppress
 
 from prometheus_client.core import Metric
 
-from ..alert import Entry, OtherKind, Revision
-from . import BATCH, HEARTBEAT_S, PAGE, RETENTION_MS, Counts, Cursor, Page, Positioned, Seen, current, follows, page
+from ..alert import Cancel, Entry, OtherKind, Revision
+from ..calls.entries import CallEntry
+from . import (
+    BATCH,
+    HEARTBEAT_S,
+    PAGE,
+    PLACE_MS,
+    RETENTION_MS,
+    Believing,
+    Counts,
+    Cursor,
+    Judge,
+    Page,
+    Positioned,
+    Seen,
+    current,
+    ended_at,
+    follows,
+    is_last,
+    page,
+    vouched,
+)
+
+_FOLLOWED = (Revision, Cancel, CallEntry)
 
 
 class MemoryLog:
     """A log that is gone when its process ends. The module tells which rules it keeps."""
 
-    def __init__(self) -> None:
+    def __init__(self, judge: Judge | None = None) -> None:
+        self.judge = judge or Believing()
         self.quarantined = 0
         self._entries: list[Positioned] = []
         self._history: dict[str, list[Entry | OtherKind]] = {}
@@ -38,7 +61,7 @@ class MemoryLog:
     async def stop(self) -> None:
         """There is nothing to close."""
 
-    async def append(self, entry: Entry) -> bool:
+    async def append(self, entry: Entry | CallEntry) -> bool:
         """Store `entry` if its number is the next one."""
         if not follows(entry, reversed(self._history.get(entry.id, []))):
             return False
@@ -51,7 +74,7 @@ class MemoryLog:
         self._last += 1
         self._lasts_until(entry.id, entry.ends_at)
         self._positions[entry.id] = self._last if isinstance(entry, Revision) else self._positions.get(entry.id, 0)
-        if not isinstance(entry, OtherKind):
+        if isinstance(entry, _FOLLOWED):
             self._entries.append(Positioned(self._last, entry))
         self._appended.set()
         self._appended = asyncio.Event()
@@ -68,7 +91,14 @@ class MemoryLog:
 
     async def history(self, alert_id: str) -> Sequence[Entry | OtherKind]:
         """All entries of one alert."""
-        return tuple(self._history.get(alert_id, ()))
+        return tuple(entry for entry in self._chain(alert_id) if entry is not None)
+
+    def _chain(self, alert_id: str) -> list[Entry | OtherKind | None]:
+        return vouched([self._judged(entry) for entry in self._history.get(alert_id, ())], self.judge)
+
+    def _judged(self, entry: Entry | OtherKind) -> Entry | OtherKind:
+        place = f"number {entry.revision} of its alert"
+        return entry if isinstance(entry, OtherKind) else self.judge.judged(entry, (entry.id, entry.revision), place)
 
     async def live(self, now_ms: int, after: Cursor | None = None, limit: int = PAGE) -> Page:
         """A page of the live alerts."""
@@ -79,7 +109,12 @@ class MemoryLog:
         return [self._seen(cursor) for cursor in self._cursors[start : start + count]]
 
     def _seen(self, cursor: Cursor) -> Seen:
-        return Seen(cursor, self._positions[cursor.id], current(reversed(self._history[cursor.id])))
+        return Seen(cursor, self._positions[cursor.id], current(reversed(self._chain(cursor.id))))
+
+    async def open_calls(self, now_ms: int) -> Sequence[str]:
+        """The calls that are open."""
+        calls = (i for i, history in self._history.items() if any(isinstance(entry, CallEntry) for entry in history))
+        return [i for i in calls if self._ends[i] > now_ms and not any(map(is_last, self._history[i]))]
 
     async def tail(self) -> int:
         """The position of the last entry."""
@@ -91,9 +126,15 @@ class MemoryLog:
         while True:
             appended = self._appended
             behind = self._entries[bisect_right(self._entries, after, key=lambda p: p.position) :]
-            wanted = [p for p in behind if p.position > there or p.entry.ends_at >= ended_before_ms]
+            wanted = [
+                each
+                for each in behind
+                if each.position > there or each.entry.ends_at >= ended_before_ms or isinstance(each.entry, CallEntry)
+            ]
             for start in range(0, len(wanted), BATCH):
-                yield wanted[start : start + BATCH]
+                judged = ((p.position, self._judged(p.entry)) for p in wanted[start : start + BATCH])
+                if believed := [Positioned(at, each) for at, each in judged if isinstance(each, _FOLLOWED)]:
+                    yield believed
             after = behind[-1].position if behind else after
             if not behind or after >= self._last:  # the last may have been purged
                 yield ()
@@ -118,7 +159,8 @@ class MemoryLog:
         return self._counts.get(alert_id, Counts())
 
     async def purge(self, now_ms: int) -> int:
-        """Forget the alerts that ended RETENTION_MS ago."""
+        """Forget the places of calls that ended PLACE_MS ago, and all of what ended RETENTION_MS ago."""
+        places = self._forget_places(now_ms)
         cutoff = now_ms - RETENTION_MS
         gone = {i for i, history in self._history.items() if max(entry.ends_at for entry in history) < cutoff}
         self._entries = [p for p in self._entries if p.entry.id not in gone]
@@ -126,4 +168,13 @@ class MemoryLog:
             self._counts.pop(alert_id, None)
             self._positions.pop(alert_id, None)
             self._forget_end(alert_id)
-        return sum(len(self._history.pop(alert_id)) for alert_id in gone)
+        return places + sum(len(self._history.pop(alert_id)) for alert_id in gone)
+
+    def _forget_places(self, now_ms: int) -> int:
+        there = [entry for history in self._history.values() for entry in history if isinstance(entry, CallEntry)]
+        over = {entry.id for entry in there if entry.kind == "end" and ended_at(entry) <= now_ms - PLACE_MS}
+        gone = [entry for entry in there if entry.kind == "call" and entry.id in over]
+        for entry in gone:
+            self._history[entry.id].remove(entry)
+        self._entries = [p for p in self._entries if p.entry not in gone]
+        return len(gone)

@@ -19,6 +19,10 @@ LogR1   Neither the wall clock nor what the file bears witness to says that it i
 LogR2   Each row has a CRC-32. A row that fails it, or that is no entry, is set aside in place: skipped, named by its
         position in a log line, and counted. A file that SQLite can't read any more is renamed, and every row that can
         still be read goes into a new one (`sqlite_file`).
+LogC3,
+LogC4   Entries that hold the place of a call have an index of their own, which the file keeps by the first bytes of
+        what is stored: nobody has to fill it, and no release can forget to. Deleted entries are overwritten, and the
+        write-ahead log, where older bytes of them may be, is emptied into the file and cut.
 
 Two threads, a connection each: one writes, one reads. The event loop itself only asks for `data_version`, and whether
 the file and its companions are still at their paths: what is written to one that was deleted or replaced would be
@@ -27,6 +31,7 @@ lost, so that is refused.
 
 import asyncio
 import contextlib
+import functools
 import logging
 import sqlite3
 import time
@@ -39,25 +44,33 @@ from prometheus_client.core import Metric
 
 from .. import failpoints
 from ..alert import Cancel, Entry, OtherKind, Revision
+from ..calls.entries import KINDS, CallEntry
 from ..clock import Now
 from ..errors import ConfigError, LogUnavailable, trace
 from . import (
     BATCH,
+    BATCH_BYTES,
     HEARTBEAT_S,
     PAGE,
+    PLACE_MS,
     RETENTION_MS,
+    Believing,
     Counts,
     Cursor,
+    Judge,
     Page,
     Positioned,
     Seen,
     codec,
     current,
+    ended_at,
     follows,
+    is_doubtful,
     page,
     sqlite_file,
+    vouched,
 )
-from .sqlite_file import COLUMNS
+from .sqlite_file import COLUMNS, is_of_kind
 from .witness import NEWEST, Witness
 from .written import Written
 
@@ -65,6 +78,7 @@ logger = logging.getLogger(__name__)
 
 FEW = 32  # entries that the loop itself reads, from memory: in a fan-out, a thread gets the GIL after milliseconds
 POLL_S = 0.008  # how late an append of another process may be noticed; each look takes 60 µs
+CUT_S = 0.05  # for who reads the write-ahead log to leave it, so that it can be cut; nobody writes meanwhile
 BUSY_S = 1.0  # from a write to the write-ahead log to the end of its sync; if it takes longer, HEARTBEAT_S more
 RETRY_S = 0.25  # after the file could not be opened for a reason that passes
 MAX_WAITING = 10_000  # appends in the queue; beyond, the log is unavailable
@@ -81,7 +95,20 @@ SELECT {COLUMNS}, latest FROM (
 ) CROSS JOIN entry ON id = alert_id AND revision = (SELECT max(revision) FROM entry AS other WHERE other.id = alert_id)
 ORDER BY latest, id
 """
-_PROBE = " " * 32_768  # no id; takes as much room as any entry
+_OF_A_CALL = " OR ".join(map(is_of_kind, KINDS))
+# Calls with a `call` entry, and with the `end` that some of them have.
+_OPEN = f"""
+SELECT id FROM entry AS one WHERE {is_of_kind("call", "one")}
+AND NOT EXISTS (SELECT 1 FROM entry AS other WHERE other.id = one.id AND {is_of_kind("end", "other")})
+AND EXISTS (SELECT 1 FROM entry AS other WHERE other.id = one.id AND other.ends_at > ?)
+GROUP BY id ORDER BY min(position)
+"""
+_ENDS = f"""
+SELECT DISTINCT {", ".join(f"last.{column}" for column in COLUMNS.split(", "))}
+FROM entry AS one CROSS JOIN entry AS last ON last.id = one.id AND {is_of_kind("end", "last")}
+WHERE {is_of_kind("call", "one")}
+"""
+_PROBE = " " * (codec.MAX_ENTRY_BYTES + 1_024)  # no id; takes as much room as any entry (LogA5)
 
 _T = TypeVar("_T")
 _Row = tuple[int, str, int, int, bytes, int]
@@ -90,18 +117,20 @@ _Row = tuple[int, str, int, int, bytes, int]
 class SqliteLog:
     """A log in one SQLite file. The module tells how it keeps the rules of the port."""
 
-    def __init__(self, path: Path, *, max_pages: int | None = None) -> None:
+    def __init__(self, path: Path, *, max_pages: int | None = None, judge: Judge | None = None) -> None:
         """`max_pages` caps the size of the file, in pages: a disk that fills up, for tests."""
+        self.judge = judge or Believing()
         self.quarantined = 0
         self._path = path
         self._max_pages = max_pages
         self._bad_rows: set[int] = set()
         self._witness = Witness()
-        self._queue: list[tuple[Entry, asyncio.Future[bool]]] = []
+        self._queue: list[tuple[Entry | CallEntry, asyncio.Future[bool]]] = []
         self._committer: asyncio.Task[None] | None = None
         self._appended = asyncio.Event()  # replaced by a new one at each commit of ours
         self._woken = asyncio.Event()  # the same, and at each write to the write-ahead log that is told
         self._write_failed = False
+        self._uncut = False  # the write-ahead log may have bytes of places that were deleted
         self._problem: str | None = "it is not open"  # why it can't be used
         self._identity: sqlite_file.Identity = ()  # of the files that are open
         self._opening: asyncio.Task[None] | None = None
@@ -192,7 +221,7 @@ class SqliteLog:
 
     # ---- append ------------------------------------------------------------------------------------------------
 
-    async def append(self, entry: Entry) -> bool:
+    async def append(self, entry: Entry | CallEntry) -> bool:
         """Store `entry` if its number is the next one; durable when this returns True."""
         if len(self._queue) >= MAX_WAITING:
             raise LogUnavailable("too many appends are waiting")
@@ -211,7 +240,7 @@ class SqliteLog:
         finally:
             self._committer = None
 
-    async def _commit(self, batch: list[tuple[Entry, asyncio.Future[bool]]]) -> None:
+    async def _commit(self, batch: list[tuple[Entry | CallEntry, asyncio.Future[bool]]]) -> None:
         try:
             stored = await self._write(lambda db: [_insert(db, entry) for entry, _ in batch])
         except Exception as error:
@@ -232,20 +261,31 @@ class SqliteLog:
             await self._write(_end_probe)
         if not counts:
             return
-        rows = [(alert_id, sent, acked) for alert_id, (sent, acked) in counts.items()]
+        rows = [(alert_id, *added) for alert_id, added in counts.items()]
         await self._write(lambda db: _add_counts(db, rows))
 
     async def purge(self, now_ms: int) -> int:
-        """Forget alerts of which every entry ended RETENTION_MS ago, PURGE_BATCH alerts at a time."""
+        """Forget alerts of which every entry ended RETENTION_MS ago, PURGE_BATCH at a time, and places of calls."""
+        places = await self._purge_places(now_ms)
         rows = await self._select(f"SELECT {COLUMNS} FROM entry ORDER BY position DESC LIMIT {NEWEST}")
         newest = [entry for _, entry in self._readable(rows)]
         cutoff = self._witness.at_least(newest, Now(now_ms, time.monotonic())) - RETENTION_MS
-        total = 0
+        total = places
         while True:
             gone = await self._write(lambda db: _purge(db, cutoff))
             total += gone
             if not gone:
                 return total
+
+    async def _purge_places(self, now_ms: int) -> int:
+        """Delete the places of calls that ended PLACE_MS ago (LogC4)."""
+        ends = [entry for _, entry in self._readable(await self._select(_ENDS)) if isinstance(entry, CallEntry)]
+        over = [end.id for end in ends if ended_at(end) <= now_ms - PLACE_MS]
+        gone = await self._write(lambda db: _purge_places(db, over)) if over else 0
+        self._uncut = self._uncut or gone > 0
+        if self._uncut:
+            self._uncut = not await self._in(self._writer_thread, lambda: _cut(self._writer))
+        return gone
 
     async def _write(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         """Run `work` in one transaction, synced before this returns. No cursor may be what it returns.
@@ -266,7 +306,8 @@ class SqliteLog:
     async def history(self, alert_id: str) -> Sequence[Entry | OtherKind]:
         """All entries of one alert."""
         rows = await self._select(f"SELECT {COLUMNS} FROM entry WHERE id = ? ORDER BY revision", alert_id)
-        return [entry for _, entry in self._readable(rows) if entry is not None]
+        chain = vouched([entry for _, entry in self._readable(rows)], self.judge)
+        return [entry for entry in chain if entry is not None]
 
     async def live(self, now_ms: int, after: Cursor | None = None, limit: int = PAGE) -> Page:
         """A page of the live alerts."""
@@ -277,18 +318,24 @@ class SqliteLog:
         cursors = [Cursor(row[-1], row[1]) for row in rows]
         last_ones = [(row[0], entry) for row, entry in self._readable([row[:-1] for row in rows])]
         for at, (_, entry) in enumerate(last_ones):
-            if isinstance(entry, OtherKind):
-                last_ones[at] = await self._below(entry)
+            is_other = isinstance(entry, OtherKind) and not isinstance(entry, CallEntry)
+            if is_other or is_doubtful(entry, self.judge):
+                last_ones[at] = await self._below(cursors[at].id)
         return [
             Seen(cursor, position, current([entry]))
             for cursor, (position, entry) in zip(cursors, last_ones, strict=True)
         ]
 
-    async def _below(self, last: OtherKind) -> tuple[int, Entry | OtherKind | None]:
-        """The last entry of this alert that is of a kind that we know, and its position; `last` if there is none."""
-        rows = await self._select(f"SELECT {COLUMNS} FROM entry WHERE id = ? ORDER BY revision DESC", last.id)
-        of_ours = ((row[0], entry) for row, entry in self._readable(rows) if not isinstance(entry, OtherKind))
-        return next(of_ours, (0, last))
+    async def _below(self, alert_id: str) -> tuple[int, Entry | OtherKind | None]:
+        """The last entry of this alert that is believed and of a kind that we know, and its position; 0 without one."""
+        rows = await self._select(f"SELECT {COLUMNS} FROM entry WHERE id = ? ORDER BY revision", alert_id)
+        chain = vouched([entry for _, entry in self._readable(rows)], self.judge)
+        found = [(row[0], entry) for row, entry in zip(rows, chain, strict=True) if not isinstance(entry, OtherKind)]
+        return found[-1] if found else (0, None)
+
+    async def open_calls(self, now_ms: int) -> Sequence[str]:
+        """The calls that are open."""
+        return [call_id for (call_id,) in await self._select(_OPEN, now_ms)]
 
     async def tail(self) -> int:
         """The position of the last entry."""
@@ -298,7 +345,7 @@ class SqliteLog:
         """The entries behind `after`, and those to come."""
         there = await self.tail() if ended_before_ms else 0
         query = (
-            f"SELECT {COLUMNS} FROM entry WHERE position > ? AND (position > ? OR ends_at >= ?) "
+            f"SELECT {COLUMNS} FROM entry WHERE position > ? AND (position > ? OR ends_at >= ? OR {_OF_A_CALL}) "
             "ORDER BY position LIMIT ?"
         )
         at_end = False
@@ -307,13 +354,17 @@ class SqliteLog:
             appended, seen = self._appended, self._data_version()
             limit = FEW if at_end else BATCH
             values = after, there, ended_before_ms, limit
-            rows = _select(self._watcher, query, *values) if at_end else await self._select(query, *values)
+            if at_end:
+                rows, full = _batch(self._watcher, query, *values)
+            else:
+                read = functools.partial(_batch, self._reader, query, *values)
+                rows, full = await self._in(self._reader_thread, read)
             if rows:
                 after = rows[-1][0]
                 found = [(row[0], entry) for row, entry in self._readable(rows)]
-                if known := [Positioned(p, e) for p, e in found if isinstance(e, Revision | Cancel)]:
+                if known := [Positioned(p, e) for p, e in found if isinstance(e, Revision | Cancel | CallEntry)]:
                     yield known
-            at_end = len(rows) < limit
+            at_end = not full
             if at_end:
                 yield ()
                 await self._news(appended, seen)
@@ -360,7 +411,7 @@ class SqliteLog:
 
     async def counts(self, alert_id: str) -> Counts:
         """The deliveries of one alert."""
-        rows = await self._select("SELECT sent, acked FROM delivery WHERE id = ?", alert_id)
+        rows = await self._select("SELECT sent, acked, declined, pushed FROM delivery WHERE id = ?", alert_id)
         return Counts(*rows[0]) if rows else Counts()
 
     async def _select(self, query: str, *values: str | int) -> list[Any]:
@@ -377,7 +428,12 @@ class SqliteLog:
         """Each row with the entry in it; None if it can't be read."""
         for row in rows:
             try:
-                yield row, _read(row)
+                entry = _read(row)
+                position, alert_id, number, *_ = row
+                if isinstance(entry, OtherKind):
+                    yield row, entry
+                else:
+                    yield row, self.judge.judged(entry, (alert_id, number), f"position {position}")
             except ValueError as error:
                 self._set_aside(row[0], error)
                 yield row, None
@@ -421,10 +477,11 @@ def _end_probe(db: sqlite3.Connection) -> None:
     db.execute("DELETE FROM delivery WHERE id = ?", (_PROBE,))
 
 
-def _add_counts(db: sqlite3.Connection, rows: Sequence[tuple[str, int, int]]) -> None:
+def _add_counts(db: sqlite3.Connection, rows: Sequence[tuple[str, int, int, int, int]]) -> None:
     db.executemany(
-        "INSERT INTO delivery (id, sent, acked) VALUES (?, ?, ?) "
-        "ON CONFLICT (id) DO UPDATE SET sent = sent + excluded.sent, acked = acked + excluded.acked",
+        "INSERT INTO delivery (id, sent, acked, declined, pushed) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT (id) DO UPDATE SET sent = sent + excluded.sent, acked = acked + excluded.acked, "
+        "declined = declined + excluded.declined, pushed = pushed + excluded.pushed",
         rows,
     )
 
@@ -434,6 +491,22 @@ def _select(connection: sqlite3.Connection, query: str, *values: str | int) -> l
         return connection.execute(query, values).fetchall()
     except sqlite3.Error as error:
         raise _unavailable(error) from None
+
+
+def _batch(connection: sqlite3.Connection, query: str, *values: int) -> tuple[list[_Row], bool]:
+    """Entries of a batch, and whether it is full: there may be more then. The last of `values` is how many, at most."""
+    rows: list[_Row] = []
+    size = 0
+    try:
+        with contextlib.closing(connection.execute(query, values)) as cursor:
+            for row in cursor:
+                rows.append(row)
+                size += len(row[4])
+                if size >= BATCH_BYTES:
+                    return rows, True
+    except sqlite3.Error as error:
+        raise _unavailable(error) from None
+    return rows, len(rows) == values[-1]
 
 
 def _transact(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], _T]) -> _T:
@@ -450,7 +523,7 @@ def _transact(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], _T]) 
     return result
 
 
-def _insert(db: sqlite3.Connection, entry: Entry) -> bool:
+def _insert(db: sqlite3.Connection, entry: Entry | CallEntry) -> bool:
     query = f"SELECT {COLUMNS} FROM entry WHERE id = ? ORDER BY revision DESC"
     with contextlib.closing(db.execute(query, (entry.id,))) as rows:
         try:
@@ -476,6 +549,23 @@ def _purge(db: sqlite3.Connection, cutoff_ms: int) -> int:
     if gone:
         db.execute("DELETE FROM delivery WHERE NOT EXISTS (SELECT 1 FROM entry WHERE entry.id = delivery.id)")
     return gone
+
+
+def _purge_places(db: sqlite3.Connection, over: Sequence[str]) -> int:
+    statement = f"DELETE FROM entry WHERE id = ? AND {is_of_kind('call')}"
+    return sum(db.execute(statement, (call_id,)).rowcount for call_id in over)
+
+
+def _cut(db: sqlite3.Connection) -> bool:
+    """Empty the write-ahead log into the file. False if that has to wait for who reads it."""
+    db.execute(f"PRAGMA busy_timeout = {CUT_S * 1000:.0f}")
+    try:
+        busy, *_ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.Error as error:
+        raise _unavailable(error) from None
+    finally:
+        db.execute(f"PRAGMA busy_timeout = {sqlite_file.BUSY_TIMEOUT_S * 1000:.0f}")
+    return not busy
 
 
 def _read(row: _Row) -> Entry | OtherKind:

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import IO, TypeAlias
 
 from ..errors import ConfigError, LogUnavailable
+from . import codec
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,13 @@ LOOK_AGAIN_S = 0.02  # between looks whether the other one has opened it
 VERSION = 1  # a release raises it only if releases before must not write to the file any more (LogG6)
 APPLICATION_ID = 0x67636C67  # "gclg"
 COLUMNS = "position, id, revision, ends_at, payload, checksum"
+
+
+def is_of_kind(kind: str, table: str = "entry") -> str:
+    """In SQL: whether an entry is of this kind, by the first bytes of what is stored."""
+    head = codec.begins(kind)
+    return f"substr({table}.payload, 2, {len(head)}) = x'{head.hex()}'"
+
 
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS entry (
@@ -48,10 +56,13 @@ CREATE TABLE IF NOT EXISTS entry (
 ) STRICT;
 CREATE INDEX IF NOT EXISTS entry_ends_at_id ON entry (ends_at, id);
 DROP INDEX IF EXISTS entry_ends_at; -- releases before this one made it; the one above serves all that it did
+CREATE INDEX IF NOT EXISTS entry_with_a_place ON entry (id) WHERE {is_of_kind("call")};
 CREATE TABLE IF NOT EXISTS delivery (
-    id    TEXT PRIMARY KEY,
-    sent  INTEGER NOT NULL,
-    acked INTEGER NOT NULL
+    id       TEXT PRIMARY KEY,
+    sent     INTEGER NOT NULL,
+    acked    INTEGER NOT NULL,
+    declined INTEGER NOT NULL DEFAULT 0,
+    pushed   INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 PRAGMA user_version = {VERSION};
 """
@@ -162,10 +173,11 @@ def judged(error: Exception) -> ConfigError | LogUnavailable:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection that syncs what it commits. Raises sqlite3.Error."""
+    """A connection that syncs what it commits, and overwrites what it deletes. Raises sqlite3.Error."""
     db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     try:
         db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA secure_delete = ON")  # DP16; how SQLite was built decides the default
     except sqlite3.Error:
         db.close()
         raise
@@ -309,6 +321,10 @@ def _create(path: Path) -> sqlite3.Connection:
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute("PRAGMA journal_mode = WAL")
         db.executescript(_SCHEMA)
+        counted = {row[1] for row in db.execute("PRAGMA table_info(delivery)")}
+        for name in ("declined", "pushed"):
+            if name not in counted:  # of a release before calls, or before pushes
+                db.execute(f"ALTER TABLE delivery ADD COLUMN {name} INTEGER NOT NULL DEFAULT 0")
     except BaseException:
         db.close()
         raise

@@ -5,9 +5,10 @@ it forgets by the smaller of two: its wall clock, and what the log itself bears 
 server's clock is asked, too.)
 
 Each entry has two times that two parties have read from clocks of their own: the node that accepted it, and the desk
-that approved it. It is later than the smaller of the two, unless both clocks were ahead; and since then the monotonic
-clock of this process, which nobody sets, has gone on. Where nothing was published for a while, and the process was
-started anew meanwhile, that is less than the time that has passed: then alerts are forgotten as much later.
+that approved it, or dispatched it: of a call, that is when it happened. It is later than the smaller of the two, unless
+both clocks were ahead; and since then the monotonic clock of this process, which nobody sets, has gone on. Where
+nothing was published for a while, and the process was started anew meanwhile, that is less than the time that has
+passed: then alerts are forgotten as much later.
 
 What the log held when the process began counts at once. A newer entry counts when PROVE_S have passed and the wall
 clock has not gone back behind it: a machine whose clock is ahead for a while, and which publishes meanwhile, changes
@@ -17,6 +18,7 @@ nothing.
 from collections.abc import Iterable
 
 from ..alert import Entry, OtherKind, Revision
+from ..calls.entries import CallEntry, Ending, Opening, body_of
 from ..clock import Now
 
 NEWEST = 16  # entries that are asked: some may be of other kinds, or can't be read
@@ -51,11 +53,26 @@ class Witness:
 
 
 def _told(entry: Entry | OtherKind | None) -> int:
+    if isinstance(entry, CallEntry):
+        return _told_of_call(entry)
     if entry is None or isinstance(entry, OtherKind):
         return 0
     if isinstance(entry, Revision):
         return min(entry.issued_at, entry.alert.approval.approved_at)
     return min(entry.cancelled_at, entry.approval.approved_at)
+
+
+def _told_of_call(entry: CallEntry) -> int:
+    try:
+        body = body_of(entry)
+    except ValueError:
+        return 0
+    match body:
+        case Opening():
+            return min(body.issued_at, body.occurred_at)
+        case Ending():
+            return min(body.at, body.call.occurred_at)
+    return 0  # one party alone tells the time
 
 
 def _went_on(known: tuple[int, float], now: Now) -> int:

@@ -26,14 +26,19 @@ class Block:
 
 def of(message: Message) -> list[Block]:
     """The blocks of a message, in its order. Raises Problem if there are more than MAX_BLOCKS."""
-    found: dict[object, tuple[int, dict[str, Info]]] = {}
+    found: list[tuple[object, int, dict[str, Info]]] = []
     for n, info in enumerate(message.infos):
-        _, by_language = found.setdefault(_sameness(info), (n, {}))
-        by_language.setdefault(info.language.lower(), info)  # one more of the same language is a repeat
-    if len(found) > MAX_BLOCKS:
-        detail = f"must be about at most {MAX_BLOCKS} different things, not counting languages"
-        raise Problem.of([Violation(problems.INVALID_VALUE, "/alert/info", detail)])
-    return [Block(tuple(by_language.values()), n) for n, by_language in found.values()]
+        same, language = _sameness(info), info.language.lower()
+        for its, _, by_language in found:
+            # One more of the same language is a repeat, unless it tells of another event.
+            if its == same and by_language.setdefault(language, info).event == info.event:
+                break
+        else:
+            found.append((same, n, {language: info}))
+            if len(found) > MAX_BLOCKS:
+                detail = f"must be about at most {MAX_BLOCKS} different things, not counting languages"
+                raise Problem.of([Violation(problems.INVALID_VALUE, "/alert/info", detail)])
+    return [Block(tuple(by_language.values()), n) for _, n, by_language in found]
 
 
 def is_all_clear(message: Message) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from .. import problems
+from .. import languages, problems
 from ..clock import parse_time
 from ..problems import Problem, ProblemType, Violation
 from . import shapes, texts
@@ -21,12 +21,6 @@ NAMESPACES = {
     "urn:oasis:names:tc:emergency:cap:1.1": "1.1",
     "http://www.incident.com/cap/1.0": "1.0",
 }
-NOT_CAP = ProblemType(
-    "not-cap",
-    422,
-    "Not a CAP message",
-    "The document's root must be `alert` in the namespace of CAP 1.2, 1.1 or 1.0.",
-)
 STATUSES = ("Actual", "Exercise", "System", "Test", "Draft")
 TYPES = ("Alert", "Update", "Cancel", "Ack", "Error")
 SCOPES = ("Public", "Restricted", "Private")
@@ -39,8 +33,8 @@ DEFAULT_LANGUAGE = "en-US"
 
 _NAME = re.compile(r"[^\s,<&]{1,512}")
 _NO_OFFSET = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}(?:\.[0-9]{1,9})?", re.ASCII)
-_LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{2,8}){0,3}", re.ASCII)
-_WEB = re.compile(r"https?://[^\s\x00-\x1f<>\"]{1,990}", re.IGNORECASE)
+_LANGUAGE = re.compile(languages.PATTERN)
+_WEB = re.compile(r"https?://[!#-;=?-~]{1,990}", re.IGNORECASE | re.ASCII)  # a URL is ASCII (RFC 3986)
 # CAP 1.0 has a word that later versions have not.
 _OLD_WORDS = {"Very Likely": "Likely"}
 
@@ -118,7 +112,7 @@ def read(body: bytes, charset: str | None = None, assume_offset: str | None = No
     """
     root = parse(body, charset)
     if root.name != "alert" or root.namespace not in NAMESPACES:
-        raise Problem(NOT_CAP)
+        raise Problem.of([Violation(problems.NOT_CAP, "", problems.NOT_CAP.explanation)])
     reader = _Reader(assume_offset)
     message = reader.message(root)
     if reader.violations:
@@ -262,6 +256,11 @@ class _Reader:
 
     def _broken(self, kind: ProblemType, pointer: str, detail: str) -> None:
         self.violations.append(Violation(kind, pointer, detail))
+
+
+def is_name(text: str) -> bool:
+    """Whether it can be an `identifier` or a `sender` (CP5)."""
+    return _NAME.fullmatch(text) is not None
 
 
 def _first(element: Element, name: str) -> str:

@@ -12,15 +12,9 @@ from typing import NoReturn
 
 from lxml import etree
 
-from ..problems import Problem, ProblemType
+from .. import problems
+from ..problems import Problem
 
-MALFORMED_XML = ProblemType(
-    "malformed-xml",
-    400,
-    "Malformed XML",
-    "The document must be well-formed XML in UTF-8, UTF-16, US-ASCII, ISO-8859-1 or windows-1252, without DOCTYPE, "
-    "nested 32 deep at most, with at most 64 attributes and namespaces to an element.",
-)
 MAX_DEPTH = 32
 MAX_ATTRIBUTES = 64  # of one element, and the namespaces that it declares
 MAX_ELEMENTS = 50_000  # read in 0.3 s; real messages have a few hundred, and audio in one of them
@@ -132,4 +126,4 @@ def _decoded(body: bytes, encoding: str) -> str:
 
 
 def _malformed(detail: str) -> NoReturn:
-    raise Problem(MALFORMED_XML, f"the document {detail}")
+    raise Problem(problems.MALFORMED_XML, f"the document {detail}")

@@ -14,7 +14,7 @@ import click
 
 from .. import __version__
 from ..errors import ConfigError
-from . import cap, check, health, keygen, serve, token
+from . import approve, cap, check, health, keygen, ledger, push, serve, token
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -26,7 +26,7 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for each in (serve, check, health, keygen, token, cap):
+for each in (serve, check, health, keygen, token, approve, cap, ledger, push):
     cli.add_command(each.command)
 
 # What nobody asked for may be a token, or a URL with a password: click repeats it, in brackets.

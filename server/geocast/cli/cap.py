@@ -54,7 +54,8 @@ def _told(path: Path, assume_offset: str | None) -> int:
         parts = blocks.of(found)
     except Problem as problem:
         for each in problem.violations:
-            click.echo(f"{path}: {each.slug} at {each.pointer}: {each.detail}")
+            where = f" at {each.pointer}" if each.pointer else ""
+            click.echo(f"{path}: {each.slug}{where}: {each.detail}")
         if not problem.violations:
             click.echo(f"{path}: {problem.slug}: {problem.detail or problem.type.explanation}")
         return BROKEN

@@ -3,8 +3,10 @@
 Nothing is started, made or changed: it can be run beside a node, with the settings of the next one.
 """
 
+import contextlib
 import re
-from collections.abc import Callable, Iterator
+import stat
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +88,10 @@ def _source(context: click.Context, option: click.Parameter) -> str:
 def _shown(name: str, value: object, settings: Settings) -> str:
     if name == "max_sessions":
         return f"{_sessions(settings):,}"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
     if value is None or value == "":
-        return {"metrics": "at --api", "policy": "built-in"}.get(name, "none")
+        return {"metrics": "at --api", "policy": "built-in", "publishers": "all alike"}.get(name, "none")
     if isinstance(value, bool):
         return "on" if value else "off"
     return without_secrets(str(value)) if name in ("log", "keys") else str(value)
@@ -124,6 +128,12 @@ def _looks(settings: Settings) -> Iterator[tuple[str, Callable[[], str | None]]]
     yield "keys", lambda: _keys(settings.keys)
     yield "revoked", lambda: _revoked(settings.revoked)
     yield "policy", lambda: _policy(settings.policy)
+    yield "publishers", lambda: _publishers(settings)
+    yield "cap-sources", lambda: _sources(settings.cap_sources)
+    yield "reviewers", lambda: _reviewers(settings)
+    yield "cap-zones", lambda: _zones(settings.cap_zones)
+    yield "call-keys", lambda: _call_keys(settings)
+    yield "aeds", lambda: _aeds(settings.aeds)
     yield "log", lambda: _log(settings)
 
 
@@ -146,7 +156,80 @@ def _policy(path: Path | None) -> str:
 
     policy = load(path)
     found = f"{policy.name}, with {len(policy.categories)} categories; {len(policy.never)} are never alerted"
+    claims = [len(category.cap) for category in policy.categories.values() if category.cap]
+    if claims:
+        found += f"; {len(claims)} claim events of CAP, by {sum(claims)} claims"
+        found += f", and {len(policy.cap.ignore)} are ignored" if policy.cap.ignore else ""
     return "; warning: ".join([found, *policy.warnings()])
+
+
+def _publishers(settings: Settings) -> str | None:
+    from ..policy import load
+    from ..publishers.file import load_publishers
+
+    found = load_publishers(settings.publishers)
+    if found is None:
+        return None
+    warnings: list[str] = []
+    with contextlib.suppress(ConfigError):  # of the policy, which is told by itself
+        warnings = found.warnings(load(settings.policy).categories)
+    return "; warning: ".join([found.summary(), *warnings])
+
+
+def _sources(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    from ..upstream.sources import load
+
+    return ", ".join(load(path).names)
+
+
+def _reviewers(settings: Settings) -> str | None:
+    from ..approvals.reviewers import NO_REVIEWERS, load_reviewers, refuse_misfits
+    from ..net.key_server import keys_at
+    from ..policy import load
+
+    found = load_reviewers(settings.reviewers) if settings.reviewers else NO_REVIEWERS
+    try:
+        policy = load(settings.policy)
+        keys = [] if settings.keys is None else [key.key for key in keys_at(settings.keys).values()]
+    except (ConfigError, LogUnavailable):  # of keys and policy, which are told by themselves
+        policy, keys = load(None), []
+    refuse_misfits(found, policy, keys)
+    return None if not found else f"{len(found)} keys of {len({each.sub for each in found.values()})} reviewers"
+
+
+def _call_keys(settings: Settings) -> str | None:
+    from ..calls.sealing import NO_CALL_KEYS, load_call_keys, refuse_unsealed
+    from ..policy import load
+
+    path, categories = settings.call_keys, set[str]()
+    with contextlib.suppress(ConfigError):  # of the policy, which is told by itself
+        categories |= load(settings.policy).calls.keys()
+    found = NO_CALL_KEYS if path is None else load_call_keys(path)
+    refuse_unsealed(found, categories)
+    if path is None:
+        return None
+    first, *others = found.kids
+    said = f"{first} seals" + (f"; {', '.join(others)} open too" if others else "")
+    return said + ("; warning: everybody on this machine can read them" if path.stat().st_mode & stat.S_IROTH else "")
+
+
+def _aeds(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    from ..calls.aeds import read_aeds
+
+    found = read_aeds(path)
+    return f"{len(found):,} that may be used" + (f"; {found.unusable:,} records can't be" if found.unusable else "")
+
+
+def _zones(paths: Sequence[Path]) -> str | None:
+    if not paths:
+        return None
+    from ..zones import read_zones
+
+    return read_zones(paths).summary()
 
 
 def _log(settings: Settings) -> str:

@@ -11,9 +11,22 @@ PREFIX = "GEOCAST_"
 ELSEWHERE = frozenset(
     PREFIX + name
     for name in (
-        *("TOKEN", "API_URL", "STREAM_URL", "TOKEN_URL", "TOKEN_COMMAND", "WIRE", "CATEGORY", "MIN_SEVERITY"),
+        *(
+            "TOKEN",
+            "API_URL",
+            "STREAM_URL",
+            "TOKEN_URL",
+            "TOKEN_COMMAND",
+            "WIRE",
+            "CATEGORY",
+            "MIN_SEVERITY",
+            "LANGUAGE",
+        ),
         *("FEED_FORMAT", "LAT", "LNG", "ACCURACY", "CELL", "REVIEWER", "PAGE_TOKEN", "MAP_PORT", "MAP_STYLE"),
-        *("PAGE_BIND", "LOAD_TOKEN", "LOAD_PUBLISH_TOKEN"),
+        *("PAGE_BIND", "LOAD_TOKEN", "LOAD_PUBLISH_TOKEN", "DISPATCH_TOKEN", "PUSH_URL"),
+        # of `geocast push`
+        *("LISTEN", "DEVICES", "PUSH_KEYS", "VAPID", "CONTACT", "PUSH_SERVICES", "PUSH_PRIVATE", "FINEST_CELL"),
+        *("LEASE_DAYS", "MAX_DEVICES", "PUSH_CA"),
         *("FAILPOINT", "SOAK_EXAMPLES", "SOAK_STEPS", "SOAK_SEED", "SOAK_MINUTES"),
     )
 )

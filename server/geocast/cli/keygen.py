@@ -1,4 +1,4 @@
-"""`geocast keygen`: make a key pair."""
+"""`geocast keygen`: make a key pair, or a key that calls are sealed by."""
 
 import contextlib
 import json
@@ -12,47 +12,154 @@ from typing import Any
 import click
 
 from ..errors import ConfigError
+from .options import QualsType
+
+KEPT_CALL_KEYS = 3  # by --rotate, beside the new one: of today, and of the two days before (RZ5)
 
 
-@click.command("keygen", short_help="Make a key pair: to sign tokens, and to check them.")
+@click.command("keygen", short_help="Make a key pair, to sign tokens and to check them; or a key to seal calls.")
+@click.option(
+    "--reviewer", metavar="NAME", help="Make a reviewer's pair, for this person, by a name that says nothing."
+)
+@click.option("--break-glass", is_flag=True, help="With --reviewer: a key in an envelope, whose use is an alarm.")
+@click.option(
+    "--quals", type=QualsType(), help="What tokens by the key may qualify for, as cpr,medic; nothing if left out."
+)
+@click.option("--call", is_flag=True, help="Make a key that calls are sealed by, for --call-keys.")
+@click.option("--rotate", is_flag=True, help="With --call, once a day: the last key seals from now on, old ones go.")
+@click.option("--push", "of_store", type=click.Path(path_type=Path), help="Make a key for --push-keys, in this file.")
+@click.option("--vapid", type=click.Path(path_type=Path), help="Make a key for --vapid, in this file.")
 @click.option("--kid", help="The key's id; random if left out.")
 @click.option(
     "--private",
     "private_path",
     type=click.Path(path_type=Path),
-    default="private.jwk",
-    show_default=True,
-    help="Where the private JWK goes.",
+    show_default="private.jwk, NAME.jwk, or call-keys.jwks",
+    help="Where the private JWK goes; with --call, the secret JWKS.",
 )
 @click.option(
     "--public",
     "public_path",
     type=click.Path(path_type=Path),
-    default="keys.jwks",
-    show_default=True,
+    show_default="keys.jwks, or reviewers.jwks",
     help="Where the public JWKS goes.",
 )
-def command(kid: str | None, private_path: Path, public_path: Path) -> None:
-    """Make an Ed25519 key pair: a private JWK to sign with, and a public JWKS for --keys.
+def command(
+    reviewer: str | None,
+    break_glass: bool,
+    quals: tuple[str, ...] | None,
+    call: bool,
+    rotate: bool,
+    of_store: Path | None,
+    vapid: Path | None,
+    kid: str | None,
+    private_path: Path | None,
+    public_path: Path | None,
+) -> None:
+    """Make an Ed25519 key pair: a private JWK to sign tokens with, and a public JWKS for --keys.
+
+    With --reviewer it is one to approve with, and the JWKS is for --reviewers. With --call it is one secret key, in a
+    JWKS for --call-keys.
 
     A JWKS that exists gets the new key added, so that old tokens stay good; a private key is never overwritten.
+
+    With --push or --vapid it is a key for `geocast push`, and nothing else is made; in a file that exists it is put in
+    front.
     """
+    if of_store is not None or vapid is not None:
+        if any((reviewer, break_glass, quals, call, rotate, private_path, public_path)):
+            raise click.UsageError("--push and --vapid go with --kid alone", click.get_current_context())
+        _make_push_keys(of_store, vapid, kid)
+        return
     from ..tokens import make_key
 
+    for is_given, others, problem in (
+        (break_glass, reviewer is None, "--break-glass is for --reviewer NAME"),
+        (rotate, not call, "--rotate is for --call"),
+        (
+            quals,
+            call or reviewer is not None,
+            "--quals is for keys that sign tokens, and so not for --call or --reviewer",
+        ),
+        (
+            call,
+            reviewer is not None or public_path is not None,
+            "--call has no --reviewer and no --public: it is one secret",
+        ),
+    ):
+        if is_given and others:
+            raise click.UsageError(problem, click.get_current_context())
+    if call:
+        _add_call_key(private_path or Path("call-keys.jwks"), kid, rotate=rotate)
+        return
     private, public = make_key(kid)
-    keys = _public_keys(public_path)
+    shown: dict[str, Any] = public | ({"quals": list(quals)} if quals else {})
+    if reviewer is not None:
+        of_reviewer = {"sub": reviewer, "alg": "Ed25519"}
+        private |= of_reviewer
+        shown |= of_reviewer | ({"break_glass": True} if break_glass else {})
+        _check_reviewer(shown)
+    private_path = private_path or Path(f"{reviewer or 'private'}.jwk")
+    public_path = public_path or Path("keys.jwks" if reviewer is None else "reviewers.jwks")
+    keys = _public_keys(public_path, of_reviewers=reviewer is not None)
     if any(key.get("kid") == public["kid"] for key in keys):
         raise ConfigError(f"{public_path} has a key with this kid already")
-    _write_pair(private_path, private, public_path, {"keys": [*keys, public]})
+    _write_pair(private_path, private, public_path, {"keys": [*keys, shown]})
     click.echo(f"private key: {private_path}\npublic keys: {public_path}")
 
 
-def _public_keys(path: Path) -> list[dict[str, Any]]:
+def _add_call_key(path: Path, kid: str | None, *, rotate: bool) -> None:
+    """Add a key to a JWKS that only its owner can read: the last, which seals nothing yet, but where it is alone.
+
+    `rotate`: the one that was the last seals from now on, and of those that have sealed a few are kept.
+    """
+    from ..calls.sealing import load_call_keys, make_call_key, parse_call_keys
+
+    keys: list[dict[str, str]] = []
+    if path.exists():
+        load_call_keys(path)  # raises ConfigError if anything is wrong with the file
+        keys = json.loads(path.read_text("utf-8"))["keys"]
+    if rotate:
+        keys = [*keys[-1:], *keys[:-1]][:KEPT_CALL_KEYS]
+    text = json.dumps({"keys": [*keys, make_call_key(kid)]}, indent=2) + "\n"
+    kids = parse_call_keys(text.encode(), f"{path}, as it would be").kids
+    _write_secret(path.resolve(), text)
+    click.echo(f"call keys: {path}\nseals: {kids[0]}\nnew: {kids[-1]}")
+
+
+def _make_push_keys(of_store: Path | None, vapid: Path | None, kid: str | None) -> None:
+    """Keys for `geocast push`: the newest first, which is the one that seals, or that new subscriptions use."""
+    from ..push import sealing, webpush
+
+    for path, make, parse in (
+        (of_store, sealing.make_push_key, sealing.parse_push_keys),
+        (vapid, webpush.make_vapid_key, webpush.parse_vapid),
+    ):
+        if path is not None:
+            with _told(path):
+                before = path.read_bytes() if path.exists() else None
+            if before is not None:
+                parse(before, path)  # raises ConfigError if anything is wrong with the file
+            keys = [] if before is None else json.loads(before)["keys"]
+            text = json.dumps({"keys": [make(kid or secrets.token_hex(8)), *keys]}, indent=2) + "\n"
+            parse(text.encode(), f"{path}, as it would be")
+            _write_secret(path.resolve(), text)
+            click.echo(f"keys: {path}")
+
+
+def _check_reviewer(public: Mapping[str, Any]) -> None:
+    from ..approvals.reviewers import parse_reviewers
+
+    parse_reviewers(json.dumps({"keys": [public]}).encode(), "to be")  # raises ConfigError if the name is none
+
+
+def _public_keys(path: Path, *, of_reviewers: bool) -> list[dict[str, Any]]:
     if not path.exists():
         return []
+    from ..approvals.reviewers import load_reviewers
     from ..tokens import load_keys
 
-    load_keys(path)  # raises ConfigError if anything is wrong with the file
+    (load_reviewers if of_reviewers else load_keys)(path)  # raises ConfigError if anything is wrong with the file
     keys: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))["keys"]
     return keys
 
@@ -75,6 +182,19 @@ def _write_pair(private_path: Path, private: Mapping[str, Any], public_path: Pat
         with _told(public_path):
             beside.replace(public_path)
         undo.pop_all()
+
+
+def _write_secret(path: Path, text: str) -> None:
+    """Write it whole at once, for its owner alone; a file that is there keeps its rights."""
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with contextlib.ExitStack() as undo, _told(path):
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        undo.callback(beside.unlink, missing_ok=True)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        if path.exists():
+            shutil.copymode(path, beside)
+        beside.replace(path)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import click
 
 from ..config import Address, Settings, parse_address, parse_key_url
 from ..errors import ConfigError
+from ..scopes import QUALS_FORM, are_quals
 from . import environment
 from .environment import PREFIX
 from .journal import FORMATS
@@ -42,6 +43,19 @@ class KeysType(click.Path):
             return parse_key_url(value)
         except ConfigError as error:
             self.fail(str(error), param, ctx)
+
+
+class QualsType(click.ParamType[tuple[str, ...], str]):
+    """Qualifications, with commas between them."""
+
+    name = "LIST"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Each once, in the order given; a usage error if one can't be a qualification."""
+        quals = value if isinstance(value, tuple) else tuple(dict.fromkeys(map(str.strip, value.split(","))))
+        if not are_quals([*quals]):
+            self.fail(f"expected {QUALS_FORM}, with commas between them", param, ctx)
+        return quals
 
 
 class _Seconds(click.FloatRange):
@@ -100,7 +114,28 @@ _OPTIONS = (
     ),
     _option("--keys-refresh-s", type=click.IntRange(1, 86_400), default=300, help="Seconds until a URL is read again."),
     _option("--revoked", type=click.Path(path_type=Path), help="Whose tokens are good no more (TOML)."),
-    _option("--policy", type=click.Path(path_type=Path), help="What may be published (TOML); built-in if left out."),
+    _option(
+        "--policy",
+        type=click.Path(path_type=Path),
+        metavar="PATH",
+        help="What may be published: a TOML file, or builtin:public-warning. builtin:neighbourhood if left out.",
+    ),
+    _option("--reviewers", type=click.Path(path_type=Path), help="Whose signatures approve alerts (JWKS)."),
+    _option("--publishers", type=click.Path(path_type=Path), help="What each publisher may do (TOML); else all alike."),
+    _option(
+        "--cap-sources",
+        type=click.Path(path_type=Path),
+        help="Who may send messages of CAP (TOML); nobody if left out.",
+    ),
+    _option(
+        "--cap-zones",
+        type=click.Path(path_type=Path),
+        multiple=True,
+        metavar="PATH",
+        help="What codes of CAP's areas stand for (GeoJSON); may be repeated.",
+    ),
+    _option("--call-keys", type=click.Path(path_type=Path), help="Secret keys that calls are sealed by (JWKS)."),
+    _option("--aeds", type=click.Path(path_type=Path), help="Defibrillators for calls (GeoJSON, or Overpass JSON)."),
     _option("--origins", default="", metavar="LIST", help="Origins of browsers that may connect, separated by commas."),
     _option("--workers", type=click.IntRange(1, 256), default=1, help="Processes that share the stream listener."),
     _option("--dev", is_flag=True, help="Try it on this machine: loopback only, tokens optional for subscribers."),

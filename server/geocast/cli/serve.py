@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 @click.command("serve")
 @node_options
 def command(log_level: str, log_format: str, **options: Any) -> None:
-    """Run a node until SIGTERM. SIGHUP has it read keys, revoked tokens and the policy anew."""
+    """Run a node until SIGTERM. SIGHUP has it read keys, policy and the other files anew that may change."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # until somebody waits for it, it would end the process
     with journal.kept(log_level, log_format):
         if unknown := unknown_variables():

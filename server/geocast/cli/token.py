@@ -4,21 +4,24 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..config import KeyUrl
 from ..errors import ConfigError, did_you_mean
 from ..scopes import SCOPES
-from .options import KeysType
+from .options import KeysType, QualsType
+
+if TYPE_CHECKING:
+    from ..explained import Explained
 
 MOST = 65_536  # bytes of standard input that are read
 REFUSED = 1  # the exit status of --check for a token that a node would refuse
 VARIABLE = "GEOCAST_TOKEN"
-_READ = ("aud", "sub", "exp", "nbf", "iat", "scope")  # the claims that a node reads
+_READ = ("aud", "sub", "exp", "nbf", "iat", "scope", "quals")  # the claims that a node reads
 
 
 @click.command("token", short_help="Sign a token and print it, or check one.")
@@ -32,6 +35,9 @@ _READ = ("aud", "sub", "exp", "nbf", "iat", "scope")  # the claims that a node r
 )
 @click.option("--sub", help="Who the token is for: a desk or an organisation, never a person.  [needed to sign]")
 @click.option("--scope", "scopes", type=click.Choice(SCOPES), multiple=True, help="May be repeated.  [needed to sign]")
+@click.option(
+    "--quals", type=QualsType(), help="What a responder is qualified for, as cpr,medic; its key has to grant it."
+)
 @click.option("--expires-in-s", type=click.IntRange(1), default=3600, show_default=True, help="Lifetime in seconds.")
 @click.option("--check", is_flag=True, help="Check the token on standard input, or in GEOCAST_TOKEN.")
 @click.option(
@@ -57,6 +63,7 @@ def command(
     key_path: Path,
     sub: str | None,
     scopes: tuple[str, ...],
+    quals: tuple[str, ...] | None,
     expires_in_s: int,
     check: bool,
     keys: Path | KeyUrl,
@@ -73,9 +80,11 @@ def command(
         if not given:
             parameter = next(each for each in context.command.params if each.name == name)
             raise click.MissingParameter(ctx=context, param=parameter)
-    from ..tokens import sign
+    from ..tokens import MAX_QUALIFIED_S, sign
 
-    click.echo(sign(_private_key(key_path), str(sub), scopes, int(time.time()), expires_in_s))
+    if quals and expires_in_s > MAX_QUALIFIED_S:
+        raise click.UsageError(f"--quals count in a token of a day at most: --expires-in-s {MAX_QUALIFIED_S}", context)
+    click.echo(sign(_private_key(key_path), str(sub), scopes, int(time.time()), expires_in_s, quals or ()))
     return 0
 
 
@@ -113,7 +122,7 @@ def _check(token: str, keys: Path | KeyUrl, revoked: Path | None) -> int:
 
     now = SystemClock().now()
     found = explain(token, keys_at(keys), load_revoked(revoked), now)
-    for name, value in _rows(found.header, found.claims, now.wall_ms):
+    for name, value in _rows(found, now.wall_ms):
         click.echo(f"{name:<10}{value}")
     for refusal in found.refusals:
         click.echo(f"geocast: refused: {refusal}", err=True)
@@ -122,10 +131,11 @@ def _check(token: str, keys: Path | KeyUrl, revoked: Path | None) -> int:
     return REFUSED if found.refusals else 0
 
 
-def _rows(header: Mapping[str, Any], claims: Mapping[str, Any], now_ms: int) -> Iterator[tuple[str, str]]:
+def _rows(found: "Explained", now_ms: int) -> Iterator[tuple[str, str]]:
     """What a token says, in rows. Nothing of it is proved yet, so it is shown as JSON: it may be anything."""
     from ..tokens import is_date
 
+    header, claims, _, quals = found
     if header:
         yield "key", f"{json.dumps(header.get('kid'))}, {json.dumps(header.get('alg'))}"
     if "sub" in claims:
@@ -133,6 +143,8 @@ def _rows(header: Mapping[str, Any], claims: Mapping[str, Any], now_ms: int) -> 
     scope = claims.get("scope", "")
     for each in scope.split() if isinstance(scope, str) else ():
         yield "scope", each if each in SCOPES else f"{json.dumps(each)} is no scope{did_you_mean(each, SCOPES)}"
+    for each, why_not in quals.items():
+        yield "qual", f"{each} does not count: {why_not}" if why_not else each
     for name, claim in (("issued", "iat"), ("not before", "nbf"), ("expires", "exp")):
         if is_date(claims.get(claim)):
             yield name, _time(claims[claim], now_ms)

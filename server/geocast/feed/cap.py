@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from lxml import etree
 
-from ..alert import Cancel, Circle, KnownShape, Polygon, Revision
+from ..alert import Cancel, Circle, KnownShape, Polygon, Revision, Text
 from ..clock import format_time
 
 NAMESPACE = "urn:oasis:names:tc:emergency:cap:1.2"
@@ -48,28 +48,43 @@ def message(revisions: Sequence[Revision], cancel: Cancel | None, issuer: Issuer
     if earlier:
         told = (f"{issuer.sender},{_identifier(each.id, each.revision)},{_time(each.issued_at)}" for each in earlier)
         _add(alert, "references", " ".join(told))
-    _add_info(alert, current, cancel, issuer)
+    # A cancel has one language, that of its reason (LA4).
+    for text in [*current.alert.texts[: 1 if cancel is not None else None]] or [_only_text(current)]:
+        _add_info(alert, current, text, cancel, issuer)
     document: bytes = etree.tostring(alert, encoding="UTF-8", xml_declaration=True)
     return document
 
 
-def _add_info(parent: etree._Element, revision: Revision, cancel: Cancel | None, issuer: Issuer) -> None:
+def _only_text(revision: Revision) -> Text:
+    """What an alert says that is the same for everybody."""
+    alert = revision.alert
+    return Text("", revision.terms.title, alert.headline, alert.description)
+
+
+def _add_info(parent: etree._Element, revision: Revision, text: Text, cancel: Cancel | None, issuer: Issuer) -> None:
     alert = revision.alert
     info = etree.SubElement(parent, "info")
+    _add_if(info, "language", text.language)
     _add(info, "category", issuer.categories.get(alert.category, CATEGORY))
-    _add(info, "event", revision.terms.title)
+    _add(info, "event", text.title)
     if cancel is not None:
         _add(info, "responseType", "AllClear")
-    _add(info, "urgency", "Unknown" if cancel is None else "Past")
+    _add(info, "urgency", (alert.urgency or "unknown").capitalize() if cancel is None else "Past")
     _add(info, "severity", alert.severity.capitalize())
-    _add(info, "certainty", "Unknown")
+    _add(info, "certainty", (alert.certainty or "unknown").capitalize())
+    _add_if(info, "onset", None if alert.onset_at is None else _time(alert.onset_at))
     _add(info, "expires", _time(alert.expires_at))
-    _add(info, "headline", alert.headline)
-    text = alert.description if cancel is None else cancel.reason
-    if text:
-        _add(info, "description", text)
+    _add(info, "headline", text.headline)
+    _add_if(info, "description", text.description if cancel is None else cancel.reason)
+    _add_if(info, "instruction", text.instruction if cancel is None else None)
+    _add_if(info, "web", alert.web)
+    if revision.origin is not None:
+        parameter = etree.SubElement(info, "parameter")
+        _add(parameter, "valueName", "origin")
+        sent = _time(alert.approval.approved_at)  # of the message that it was made of
+        _add(parameter, "value", f"{revision.origin.sender},{revision.origin.identifier},{sent}")
     area = etree.SubElement(info, "area")
-    _add(area, "areaDesc", _described(alert.shapes))
+    _add(area, "areaDesc", text.area_desc or _described(alert.shapes))
     for polygon in alert.shapes:
         if isinstance(polygon, Polygon):
             _add(area, "polygon", " ".join(f"{lat:.6f},{lng:.6f}" for lng, lat in polygon.ring))
@@ -96,6 +111,11 @@ def _time(ms: int) -> str:
 
 def _add(parent: etree._Element, name: str, text: str) -> None:
     etree.SubElement(parent, name).text = clean(text)
+
+
+def _add_if(parent: etree._Element, name: str, text: str | None) -> None:
+    if text:
+        _add(parent, name, text)
 
 
 def clean(text: str) -> str:

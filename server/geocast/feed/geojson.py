@@ -5,15 +5,19 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..alert import Circle, Polygon, Revision, Shape
-from ..frames import alert_map
+from ..frames import alert_map, texts_of
 from . import drawing
 
 MEDIA_TYPE = "application/geo+json"
 
 
 def feature(revision: Revision) -> bytes:
-    """One alert. Its properties are what a subscriber is sent, exact `area` included; the geometry is for drawing."""
-    properties = alert_map(revision)
+    """One alert. Its properties are what a subscriber is sent, exact `area` included; the geometry is for drawing.
+
+    Of an official warning there are `texts` besides, in all languages.
+    """
+    texts = texts_of(revision)
+    properties = alert_map(revision) | ({"texts": texts} if texts else {})
     members = {
         "type": "Feature",
         "id": revision.id,

@@ -17,11 +17,13 @@ class Filter(NamedTuple):
     """What one subscriber wants to see: an alert has to pass both parts.
 
     `categories`: the keys of the policy's categories, None for all; `min_rank`: the least severity as a rank, 0 for
-    all.
+    all. `languages` holds nothing back: they say which text is sent (LA3), the most wanted first, as
+    `languages.understood` gives them.
     """
 
     categories: frozenset[str] | None = None
     min_rank: int = 0
+    languages: tuple[str, ...] = ()
 
     def passes(self, category: str, rank: int) -> bool:
         """Whether an alert of this category and severity may be seen through it."""

@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
 from fastapi import Response
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -21,6 +23,8 @@ from ..holds import covered_km2
 from ..problems import Problem
 from ..publishing import Outcome
 from .api import Api
+
+logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 1
 SLICE_BYTES = 64 * 1024
@@ -42,10 +46,15 @@ def accepted(entry: Entry) -> dict[str, Any]:
     }
 
 
-def dry(outcome: Outcome[Revision]) -> Response:
-    """200 to a dry run: what would come of it."""
+def dry(outcome: Outcome[Any]) -> Response:
+    """200 to a dry run: what would come of it, and what reviewers are to sign."""
     answer = {name: value for name, value in accepted(outcome.entry).items() if name in _DRY}
-    return JSONResponse(answer | {"reach": {"area_km2": covered_km2(outcome.entry.alert.area)}})
+    if outcome.form is not None:
+        answer["form"] = outcome.form
+    answer["approvals"] = outcome.approvals
+    if isinstance(outcome.entry, Revision):
+        answer["reach"] = {"area_km2": covered_km2(outcome.entry.alert.area)}
+    return JSONResponse(answer)
 
 
 def written(api: Api, outcome: Outcome[Any], kind: str) -> Response:
@@ -53,7 +62,15 @@ def written(api: Api, outcome: Outcome[Any], kind: str) -> Response:
     if not outcome.created:
         return JSONResponse(accepted(outcome.entry))
     api.metrics.accepted.labels(kind).inc()
-    return _Accepted(accepted(outcome.entry), 201, {"Location": f"/v1/alerts/{outcome.entry.id}"})
+    for kid in api.publishing.break_glass(outcome.entry):
+        api.metrics.break_glass.inc()
+        logger.warning("break glass: an entry (%s) was approved with key %s", kind, kid)
+    return stored(accepted(outcome.entry), f"/v1/alerts/{outcome.entry.id}")
+
+
+def stored(answer: dict[str, Any], where: str) -> Response:
+    """201: it is on stable storage, and there it can be asked for."""
+    return _Accepted(answer, 201, {"Location": where})
 
 
 class _Accepted(JSONResponse):
@@ -85,9 +102,14 @@ def state(history: Sequence[Entry | OtherKind], now_ms: int) -> str:
     return "live" if now_ms < last.ends_at else "expired"
 
 
+def exact(counts: Counts) -> dict[str, Any]:
+    """Counts of an alert as they are (H12)."""
+    return {"sent": counts.sent, "acked": counts.acked, "pushed": counts.pushed}
+
+
 def rounded(counts: Counts) -> dict[str, Any]:
     """Counts that don't tell of a person, however small the alert, or short (H11)."""
-    return {name: _down(number) for name, number in counts._asdict().items()} | {"rounded": True}
+    return {name: _down(number) for name, number in exact(counts).items()} | {"rounded": True}
 
 
 def _down(number: int) -> int:
@@ -121,6 +143,14 @@ def problem_answer(api: Api, problem: Problem) -> Response:
 def problem_document(problem: Problem) -> Response:
     """The answer that is a problem document (RFC 9457)."""
     return JSONResponse(problem.body(), problem.status, problem.headers, "application/problem+json")
+
+
+def unless_known(request: Request, content: bytes, headers: dict[str, str], media_type: str) -> Response:
+    """200 with the content, or 304 to who has it already (RFC 9110, 13.1.2). `headers` has its `ETag`."""
+    tags = [tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")]
+    if headers["ETag"] in tags or tags == ["*"]:
+        return Response(status_code=304, headers=headers)
+    return in_slices(content, headers, media_type)
 
 
 def in_slices(content: bytes, headers: Mapping[str, str], media_type: str) -> Response:

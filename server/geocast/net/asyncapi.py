@@ -10,19 +10,30 @@ The docstrings of the models stand in the document as descriptions.
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from .. import __version__, closing
-from ..fields import Id, RevisionNumber
-from ..frames import WIRES
+from ..alert import Status
+from ..calls.aeds import MOST
+from ..calls.claiming import Reason
+from ..calls.entries import PlaceKind, Role
+from ..fields import Id, Latitude, Longitude, RevisionNumber
+from ..frames import JSON, MSGPACK, WIRES
 from ..hub import SILENCE_S
+from ..languages import MAX_WANTED
+from ..scopes import MAX_QUALS
 from ..session import HEARTBEAT_S, MESSAGES, Ref
-from .documents import AlertOut, TimeOut, schemas_of
+from .call_documents import CallOut
+from .documents import AlertOut, LanguageOut, TimeOut, schemas_of
 from .websocket import BURST, HELLO_S, MAX_HELLO_BYTES, MAX_MESSAGE_BYTES, PATH, RATE_PER_S
 
 PONG_S = 10  # W9: how long a client that sends `ping` waits for an answer
 
-_Live = Annotated[int, Field(ge=0, description="How many messages follow at once: cancels, then the most severe.")]
+_SCHEMA = "#/components/schemas/{model}"
+Qual = Annotated[str, Field(pattern="^[a-z0-9_]{1,32}$")]
+Base64Url = Annotated[str, Field(pattern="^[A-Za-z0-9_-]+$", max_length=1_024)]
+_LIVE = "How many messages follow at once: of calls, then cancels, then the most severe alerts."
+_Live = Annotated[int, Field(ge=0, description=_LIVE)]
 
 
 class RetryOut(BaseModel):
@@ -41,24 +52,116 @@ class Welcome(BaseModel):
     live: _Live
     heartbeat_s: Annotated[float, Field(gt=0)]
     retry: RetryOut
+    languages: Annotated[list[LanguageOut], Field(max_length=MAX_WANTED)]
     token_expires_at: TimeOut = ""
+    quals: Annotated[list[Qual], Field(min_length=1, max_length=MAX_QUALS)] = []
+
+
+class SignatureOut(BaseModel):
+    """A reviewer's signature of the form: JWS with detached content (RFC 7515, appendix F)."""
+
+    protected: Base64Url
+    signature: Base64Url
+
+
+class ProofOut(BaseModel):
+    """What was approved, as the very text that reviewers have signed, and their signatures (F9)."""
+
+    form: Annotated[str, Field(min_length=1)]
+    signatures: Annotated[list[SignatureOut], Field(min_length=1, max_length=8)]
+
+
+class ProvedAlertOut(BaseModel):
+    """What stands beside a proof (F9). The rest of the alert is in the form."""
+
+    id: Id
+    revision: RevisionNumber
+    issued_at: TimeOut
+
+
+_NO_PROOF = ProofOut.model_construct(form="", signatures=[])
 
 
 class AlertMessage(BaseModel):
-    """A revision of an alert (M12)."""
+    """A revision of an alert (M12). On a signed stream there may be a `proof`, which has its content (F9)."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"required": ["proof"]},
+            "then": {"properties": {"alert": {"$ref": _SCHEMA.format(model="ProvedAlertOut")}}},
+            "else": {"properties": {"alert": {"$ref": _SCHEMA.format(model="AlertOut")}}},
+        }
+    )
 
     type: Literal["alert"]
-    alert: AlertOut
+    alert: AlertOut | ProvedAlertOut
+    proof: ProofOut = _NO_PROOF
 
 
 class CancelMessage(BaseModel):
-    """An alert that this session was sent, or says it holds, is over (M13)."""
+    """An alert that this session was sent, or says it holds, is over (M13). A `proof` has the reason in it (F9)."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["reason"]}, {"required": ["proof"]}]})
 
     type: Literal["cancel"]
     id: Id
     revision: RevisionNumber
-    reason: Annotated[str, Field(min_length=1, max_length=280)]
+    reason: Annotated[str, Field(min_length=1, max_length=280)] = ""
     cancelled_at: TimeOut
+    proof: ProofOut = _NO_PROOF
+
+
+class CallMessage(BaseModel):
+    """Help is needed near: the same for all who are rung (M21). How far away it is, the client works out."""
+
+    type: Literal["call"]
+    call: CallOut
+
+
+class ExactPlaceOut(BaseModel):
+    """Where help is needed, in degrees, and how to get there."""
+
+    lat: Latitude
+    lng: Longitude
+    kind: PlaceKind
+    address: Annotated[str, Field(min_length=1, max_length=200)] = ""
+    access: Annotated[str, Field(min_length=1, max_length=500)] = ""
+
+
+class AedOut(BaseModel):
+    """A defibrillator. `open` is null where the hours are not known; only who fetches it is told the `code`."""
+
+    id: Annotated[str, Field(min_length=1)]
+    lat: Latitude
+    lng: Longitude
+    open: bool | None
+    where: str = ""
+    level: str = ""
+    indoor: bool = False
+    code: str = ""
+
+
+class TaskMessage(BaseModel):
+    """Go there: to who holds a seat (M22). `fetch` is the number of the defibrillator to bring, from 0 on."""
+
+    type: Literal["task"]
+    id: Id
+    revision: RevisionNumber
+    seat: Annotated[int, Field(ge=0)]
+    role: Role
+    place: ExactPlaceOut
+    aeds: Annotated[list[AedOut], Field(max_length=MOST)]
+    fetch: Annotated[int, Field(ge=0, lt=MOST)] = 0
+    status: Status
+    expires_at: TimeOut
+
+
+class StanddownMessage(BaseModel):
+    """The call, or the task, is not for this responder any more, or never was (M23)."""
+
+    type: Literal["standdown"]
+    id: Id
+    reason: Reason
 
 
 class Ok(BaseModel):
@@ -90,25 +193,37 @@ _ANSWERS: dict[str, type[BaseModel]] = {
     "welcome": Welcome,
     "alert": AlertMessage,
     "cancel": CancelMessage,
+    "call": CallMessage,
+    "task": TaskMessage,
+    "standdown": StanddownMessage,
     "ok": Ok,
     "pong": Pong,
     "error": Error,
 }
-# The messages that may answer one of a client's. An `ack` has no answer.
+# The messages that may answer one of a client's. An `ack` and a `report` have no answer.
 _REPLIES = {
     "hello": ["welcome"],
     "move": ["ok", "error"],
     "filter": ["ok", "error"],
     "token": ["ok", "error"],
+    "accept": ["task", "standdown", "error"],
+    "decline": ["standdown", "error"],
     "ping": ["pong", "error"],
 }
 _POINT = {"lat": 32.78, "lng": -96.8, "accuracy_m": 25}
 _EXAMPLES: dict[str, dict[str, Any]] = {
-    "hello": {"places": [_POINT, {"cell": "8926cb19c93ffff"}], "holding": {"desk-7.e3b0c442": 1}},
+    "hello": {
+        "places": [_POINT | {"here": True}, {"cell": "8926cb19c93ffff"}],
+        "holding": {"desk-7.e3b0c442": 1},
+        "languages": ["fr-CA", "en"],
+    },
     "move": {"ref": 7, "places": [_POINT]},
     "filter": {"ref": 8, "categories": None, "min_severity": "severe"},
     "token": {"ref": "t1", "token": "eyJhbGciOiJFZERTQSIs…"},
     "ack": {"id": "desk-7.e3b0c442", "revision": 2},
+    "accept": {"id": "cad-3.8f1c02aa", "eta_s": 240},
+    "decline": {"id": "cad-3.8f1c02aa"},
+    "report": {"id": "cad-3.8f1c02aa", "state": "arrived"},
     "ping": {"ref": 9},
     "welcome": {
         "session": "K3v0Zq9d",
@@ -116,6 +231,7 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
         "live": 1,
         "heartbeat_s": HEARTBEAT_S,
         "retry": {"min_ms": 1000, "max_ms": 30_000},
+        "languages": ["fr-ca", "en"],
     },
     "alert": {
         "alert": {
@@ -139,17 +255,69 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
         "reason": "The fire is out.",
         "cancelled_at": "2031-05-01T12:20:01.003Z",
     },
+    "call": {
+        "call": {
+            "id": "cad-3.8f1c02aa",
+            "revision": 1,
+            "category": "cardiac_arrest",
+            "title": "Cardiac arrest: CPR needed",
+            "headline": "Adult, not breathing. A bystander does compressions.",
+            "status": "actual",
+            "source": "cad-3",
+            "occurred_at": "2031-05-01T12:00:00.000Z",
+            "issued_at": "2031-05-01T12:00:02.118Z",
+            "expires_at": "2031-05-01T12:30:00.000Z",
+            "answer_s": 30,
+            "near": {"type": "circle", "lat": 47.67825933515865, "lng": 8.830423174775438, "radius_m": 210.0},
+        },
+    },
+    "task": {
+        "id": "cad-3.8f1c02aa",
+        "revision": 4,
+        "seat": 2,
+        "role": "aed",
+        "status": "actual",
+        "expires_at": "2031-05-01T12:30:00.000Z",
+        "place": {
+            "lat": 47.6780089,
+            "lng": 8.8311129,
+            "kind": "residence",
+            "address": "Lindenweg 7, third floor",
+            "access": "The key is with the neighbour.",
+        },
+        "aeds": [
+            {"id": "node/1", "lat": 47.6772, "lng": 8.83, "open": True, "where": "Town hall", "code": "2580"},
+        ],
+        "fetch": 0,
+    },
+    "standdown": {"id": "cad-3.8f1c02aa", "reason": "full"},
     "ok": {"ref": 7, "live": 0},
     "pong": {"ref": 9, "now": "2031-05-01T12:00:25.402Z"},
     "error": {"ref": 8, "code": "bad-field", "detail": "must be one of extreme, severe, moderate, minor"},
 }
+_SIGNATURE = {"protected": "eyJhbGciOiJFZDI1NTE5Iiwi", "signature": "w1p9Kx0a"}
+_PROVED_EXAMPLES: dict[str, dict[str, Any]] = {
+    "alert": {
+        "alert": {"id": "desk-7.e3b0c442", "revision": 1, "issued_at": "2031-05-01T11:59:06.482Z"},
+        "proof": {"form": '{"v":1,"what":"alert",…}', "signatures": [_SIGNATURE]},
+    },
+    "cancel": {
+        "id": "desk-7.e3b0c442",
+        "revision": 3,
+        "cancelled_at": "2031-05-01T12:20:01.003Z",
+        "proof": {"form": '{"v":1,"what":"cancel",…}', "signatures": [_SIGNATURE]},
+    },
+}
 _DESCRIPTION = f"""\
 One WebSocket, for one subscriber. `docs/protocol.md` is the contract; this document is its form.
 
-- **Formats.** Each message is one map. `{WIRES[0].subprotocol}`: JSON in text frames. `{WIRES[1].subprotocol}`: the
-  same map as MessagePack in binary frames. No extension is negotiated; a URL with a query string is refused.
+- **Formats.** Each message is one map. `{JSON.subprotocol}`: JSON in text frames. `{MSGPACK.subprotocol}`: the
+  same map as MessagePack in binary frames. With `.signed` behind either, alerts and cancels that reviewers have signed
+  come as they were signed. No extension is negotiated; a URL with a query string is refused.
 - **Order.** `hello` comes first, within {HELLO_S:g} s, and once. Directly behind a `welcome` or an `ok` come as many
-  `alert` and `cancel` messages as its `live` says.
+  messages as its `live` says: `standdown`, `task` and `call`, then `cancel` and `alert`.
+- **Calls** are for who has a qualification: a `welcome` names those that count, and then a place may be `here`. A
+  `call` rings; an `accept` is answered by a `task`, with the exact place, or a `standdown`, once the log has decided.
 - **Growing.** Clients skip messages and fields that they don't know. Clients send nothing that is not named here.
 - **Limits.** A `hello` has at most {MAX_HELLO_BYTES} bytes, any other message {MAX_MESSAGE_BYTES}. A client sends at
   most {RATE_PER_S:g} messages a second on average, and {BURST} in a burst.
@@ -178,8 +346,9 @@ def _message(kind: str, model: type[BaseModel]) -> dict[str, Any]:
     }
     if "ref" in model.model_fields:
         message["correlationId"] = {"location": "$message.payload#/ref"}
-    if kind in _EXAMPLES:
-        message["examples"] = [{"payload": {"type": kind, **_EXAMPLES[kind]}}]
+    examples = [each[kind] for each in (_EXAMPLES, _PROVED_EXAMPLES) if kind in each]
+    if examples:
+        message["examples"] = [{"payload": {"type": kind, **example}} for example in examples]
     return message
 
 
@@ -191,13 +360,13 @@ _CHANNEL = {"$ref": "#/channels/stream"}
 
 
 def _operations() -> dict[str, Any]:
-    """The operations of the node: it receives what clients send, and replies; and it sends alerts and cancels."""
+    """The operations of the node: it receives what clients send, and replies; and it sends what nobody asked for."""
     operations: dict[str, Any] = {}
     for kind in MESSAGES:
         operations[kind] = {"action": "receive", "channel": _CHANNEL, "messages": _to_channel([kind])}
         if kind in _REPLIES:
             operations[kind]["reply"] = {"channel": _CHANNEL, "messages": _to_channel(_REPLIES[kind])}
-    for kind in ("alert", "cancel"):
+    for kind in ("alert", "cancel", "call", "task", "standdown"):
         operations[kind] = {"action": "send", "channel": _CHANNEL, "messages": _to_channel([kind])}
     return operations
 

@@ -26,14 +26,15 @@ from ..holds import AREA
 from ..metrics import CONTENT_TYPE, gauge
 from ..policy import Policy
 from ..problems import Problem
-from ..scopes import AUDIT, MANAGE, PUBLISH
+from ..scopes import AUDIT, DISPATCH, MANAGE, PUBLISH
 from ..wording import KINDS
-from . import asyncapi, documents, stream_html
-from .answers import as_problem, dry, listed, problem_answer, rounded, state, written
+from . import asyncapi, call_documents, documents, stream_html
+from .answers import as_problem, dry, exact, listed, problem_answer, rounded, state, written
 from .api import Api
+from .dispatch import add_dispatch
 from .door import serve
 from .examples import STEP_MS
-from .guard import Guard, body_of, granted, is_dry_run, no_query, page_asked, publishing_as
+from .guard import Guard, body_of, granted, is_dry_run, page_asked, publishing_as
 from .pages import Shown, add_pages
 
 MAX_SCRAPERS = 16  # connections to the listener of --metrics
@@ -51,6 +52,8 @@ def make_app(api: Api, *, with_metrics: bool = True) -> ASGIApp:
         redirect_slashes=False,
     )
     _add_alerts(app, api)
+    _add_cap(app, api)
+    add_dispatch(app, api)
     _add_operations(app, api)
     _add_documents(app, api)
     if with_metrics:
@@ -101,6 +104,7 @@ def _add_alerts(app: FastAPI, api: Api) -> None:
     @app.post("/v1/alerts", **documents.PUBLISH)
     async def publish(request: Request) -> Response:
         publisher = publishing_as(request, PUBLISH)
+        api.publishing.admit(publisher)
         dry_run = is_dry_run(request)
         outcome = await api.publishing.publish(await body_of(request), publisher, dry_run=dry_run)
         return dry(outcome) if dry_run else written(api, outcome, "alert")
@@ -108,6 +112,7 @@ def _add_alerts(app: FastAPI, api: Api) -> None:
     @app.post("/v1/alerts/{alert_id}/revisions", **documents.REVISE)
     async def revise(request: Request, alert_id: str) -> Response:
         publisher = publishing_as(request, PUBLISH, MANAGE)
+        api.publishing.admit(publisher)
         dry_run = is_dry_run(request)
         outcome = await api.publishing.revise(alert_id, await body_of(request), publisher, dry_run=dry_run)
         return dry(outcome) if dry_run else written(api, outcome, "revision")
@@ -115,8 +120,9 @@ def _add_alerts(app: FastAPI, api: Api) -> None:
     @app.post("/v1/alerts/{alert_id}/cancel", **documents.CANCEL)
     async def cancel(request: Request, alert_id: str) -> Response:
         publisher = publishing_as(request, PUBLISH, MANAGE)
-        no_query(request)
-        return written(api, await api.publishing.cancel(alert_id, await body_of(request), publisher), "cancel")
+        dry_run = is_dry_run(request)
+        outcome = await api.publishing.cancel(alert_id, await body_of(request), publisher, dry_run=dry_run)
+        return dry(outcome) if dry_run else written(api, outcome, "cancel")
 
     @app.get("/v1/alerts/{alert_id}", **documents.GET)
     async def get(request: Request, alert_id: str) -> Response:
@@ -128,7 +134,7 @@ def _add_alerts(app: FastAPI, api: Api) -> None:
         answer = {"state": state(history, api.clock.now().wall_ms), "alert": alert_map(revisions[-1])}
         if MANAGE in grant.scopes or revisions[0].source == grant.sub:
             counts = await api.alert_log.counts(alert_id)
-            answer["delivery"] = counts._asdict() if AUDIT in grant.scopes else rounded(counts)
+            answer["delivery"] = exact(counts) if AUDIT in grant.scopes else rounded(counts)
         return JSONResponse(answer)
 
     @app.get("/v1/alerts", **documents.LIST)
@@ -139,8 +145,15 @@ def _add_alerts(app: FastAPI, api: Api) -> None:
 
     @app.get("/v1/policy", **documents.POLICY)
     async def policy(request: Request) -> Response:
-        granted(request, PUBLISH, MANAGE)
+        granted(request, PUBLISH, MANAGE, DISPATCH)
         return JSONResponse(api.policy.model_dump(exclude_none=True))
+
+
+def _add_cap(app: FastAPI, api: Api) -> None:
+    if api.taking is not None:
+        from .cap_call import add_cap  # what reads XML takes 0.2 s and 10 MB: many a node is sent no message of CAP
+
+        add_cap(app, api)
 
 
 def _add_operations(app: FastAPI, api: Api) -> None:
@@ -185,7 +198,8 @@ def _add_documents(app: FastAPI, api: Api) -> None:
         nonlocal made
         step = api.clock.now().wall_ms // STEP_MS
         if made is None or made[:2] != (api.policy, step):
-            made = api.policy, step, _as_json(documents.openapi(app, api.policy, step * STEP_MS))
+            models = (*call_documents.BODIES, *call_documents.ANSWERS)
+            made = api.policy, step, _as_json(documents.openapi(app, api.policy, step * STEP_MS, models))
         return made[2]
 
     @functools.cache

@@ -5,6 +5,7 @@ differ from the code. FastAPI knows nothing of these bodies, since they are read
 `…Out` describe answers and are never instantiated. Their docstrings stand in the document as descriptions.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI
@@ -13,21 +14,21 @@ from pydantic import BaseModel, Field
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
 from pydantic_core.core_schema import DictSchema, WithDefaultSchema
 
-from .. import problems
-from ..alert import ID_PATTERN, Severity, Status
+from .. import languages, problems
+from ..alert import ID_PATTERN, MAX_TEXTS, Certainty, Severity, Status, Urgency
 from ..alertlog import PAGE
 from ..policy import Policy
 from ..problems import Problem, Violation
 from ..requests import AlertRequest, CancelRequest, RevisionRequest
-from .examples import Named, alert_id, examples
-from .guard import CURSOR_PATTERN
+from .examples import Named, example_id, examples
+from .guard import CAP_TYPES, CURSOR_PATTERN
 
 _DESCRIPTION = """\
 To try a call: *Authorize* with a token (`geocast token`, or the one that `geocast serve --dev` prints), *Try it out*,
 *Execute*. The examples can be sent as they are, from top to bottom. They are of the minute in which this page was
 loaded, and have the status `test`: only subscribers whose token has `alerts:test` are told.
 """
-_SECURITY: list[dict[str, list[str]]] = [{"token": []}]
+SECURITY: list[dict[str, list[str]]] = [{"token": []}]
 _REF = "#/components/schemas/{model}"
 
 
@@ -69,8 +70,11 @@ class OtherShapeOut(BaseModel):
 Area = Annotated[list[CircleOut | PolygonOut | OtherShapeOut], Field(min_length=1)]
 
 
+LanguageOut = Annotated[str, Field(pattern=languages.PATTERN)]
+
+
 class AlertOut(BaseModel):
-    """An alert as subscribers see it."""
+    """An alert as subscribers see it, in one language if it has several."""
 
     id: str
     revision: int
@@ -78,12 +82,20 @@ class AlertOut(BaseModel):
     title: str
     headline: str
     description: str = ""
+    instruction: str = ""
+    area_desc: str = ""
+    language: LanguageOut = ""
+    languages: Annotated[list[LanguageOut], Field(min_length=1, max_length=MAX_TEXTS)] = []
     severity: Severity
+    urgency: Urgency = "unknown"
+    certainty: Certainty = "unknown"
     status: Status
     source: str
     occurred_at: TimeOut
+    onset_at: TimeOut = ""
     issued_at: TimeOut
     expires_at: TimeOut
+    web: Annotated[str, Field(pattern="^[Hh][Tt][Tt][Pp][Ss]?://", max_length=1_000)] = ""
     area: Area
 
 
@@ -94,7 +106,9 @@ class ReachOut(BaseModel):
 
 
 class AcceptedOut(BaseModel):
-    """A revision that is in the log. Of a dry run there is `reach`, and no `revision` and `issued_at`."""
+    """A revision that is in the log. Of a dry run there is no `revision` and no `issued_at`, but `reach`, the `form`
+    that reviewers are to sign (where the policy names an audience), and how many `approvals` it takes.
+    """
 
     id: str
     revision: int = 0
@@ -102,21 +116,56 @@ class AcceptedOut(BaseModel):
     expires_at: TimeOut
     area: Area
     reach: ReachOut = ReachOut(area_km2=0)
+    form: str = ""
+    approvals: int = 0
 
 
 class CancelledOut(BaseModel):
-    """A cancel that is in the log."""
+    """A cancel that is in the log. Of a dry run there is `form` and `approvals`, and of the rest the `id` alone."""
+
+    id: str
+    revision: int = 0
+    cancelled_at: TimeOut = ""
+    form: str = ""
+    approvals: int = 0
+
+
+class CapAlertOut(BaseModel):
+    """An alert that a message of CAP became. Of a dry run there is no `revision` and `issued_at`."""
+
+    id: str
+    revision: int = 0
+    issued_at: TimeOut = ""
+    expires_at: TimeOut
+    area: Area
+
+
+class CapCancelledOut(BaseModel):
+    """An alert that a message of CAP has cancelled."""
 
     id: str
     revision: int
-    cancelled_at: TimeOut
+
+
+class CapOut(BaseModel):
+    """What became of a message of CAP: an outcome, the alerts that it is, and what was put right in it."""
+
+    outcome: Literal["published", "updated", "replaced", "cancelled", "repeated", "superseded", "noted", "ignored"]
+    why: Literal["status", "type", "scope", "all-clear", "event", "ended", "expired"] = "status"
+    alerts: list[CapAlertOut]
+    cancelled: list[CapCancelledOut]
+    notes: list[str]
+    areas_left_out: Annotated[int, Field(ge=1)] = 1
 
 
 class DeliveryOut(BaseModel):
-    """(connection, revision) pairs handed over by all nodes, and those acknowledged; rounded without alerts:audit."""
+    """(connection, revision) pairs handed over by all nodes, those acknowledged, and the (device, revision) pairs that
+    push services took; rounded without alerts:audit.
+    """
 
     sent: int
     acked: int
+    pushed: int
     rounded: Literal[True] = True
 
 
@@ -125,7 +174,7 @@ class StateOut(BaseModel):
 
     state: Literal["live", "cancelled", "expired"]
     alert: AlertOut
-    delivery: DeliveryOut = DeliveryOut(sent=0, acked=0)
+    delivery: DeliveryOut = DeliveryOut(sent=0, acked=0, pushed=0)
 
 
 class LiveOut(BaseModel):
@@ -138,7 +187,7 @@ class ViolationOut(BaseModel):
     """One broken rule: its problem type, a JSON Pointer to the field, and a sentence.
 
     Of what is held there is its `kind`: of an area how much it covers; of words from where to where they stand, in
-    characters from 0, the end excluded.
+    characters from 0, the end excluded. Where more have to approve there is how many, and how many have.
     """
 
     type: str
@@ -148,6 +197,8 @@ class ViolationOut(BaseModel):
     area_km2: float = 0.0
     start: int = 0
     end: int = 0
+    needed: int = 0
+    have: int = 0
 
 
 class ProblemOut(BaseModel):
@@ -216,7 +267,8 @@ def schemas_of(*models: type[BaseModel]) -> dict[str, Any]:
     return found
 
 
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def problems_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The answers with these statuses: problems, each with those that have it."""
     return {status: _problem(status) for status in statuses}
 
 
@@ -234,11 +286,13 @@ def _json_of(model: type[BaseModel]) -> dict[str, Any]:
     return {"content": {"application/json": {"schema": {"$ref": _REF.format(model=model.__name__)}}}}
 
 
-def _json_body(model: type[BaseModel]) -> dict[str, Any]:
+def json_body(model: type[BaseModel]) -> dict[str, Any]:
+    """The part of a call's description that says what its body is."""
     return {"requestBody": {"required": True, **_json_of(model)}}
 
 
-def _answer(model: type[BaseModel], description: str) -> dict[str, Any]:
+def answer(model: type[BaseModel], description: str) -> dict[str, Any]:
+    """The part of a call's description that says what one answer is."""
     return {"description": description, **_json_of(model)}
 
 
@@ -247,15 +301,16 @@ def _links() -> dict[str, Any]:
     return {"links": {name: {"operationId": name, "parameters": _FROM_ANSWER} for name in ("get", "revise", "cancel")}}
 
 
-def _call(summary: str, **more: Any) -> dict[str, Any]:
+def described(summary: str, **more: Any) -> dict[str, Any]:
+    """A call's description, as FastAPI takes it for the route."""
     return {"summary": summary, "response_model": None, "tags": ["alerts"], **more}
 
 
-_READ = _problems(401, 403, 429, 500, 503)
-_WRITE = _READ | _problems(400, 408, 413, 415, 422)
+READ = problems_of(401, 403, 429, 500, 503)
+WRITE = READ | problems_of(400, 408, 413, 415, 422)
 _FROM_ANSWER = {"alert_id": "$response.body#/id"}
-_ID_SCHEMA = {"type": "string", "pattern": f"^{ID_PATTERN}$"}
-_ALERT_ID = {"name": "alert_id", "in": "path", "required": True, "schema": _ID_SCHEMA}
+ID_SCHEMA = {"type": "string", "pattern": f"^{ID_PATTERN}$"}
+_ALERT_ID = {"name": "alert_id", "in": "path", "required": True, "schema": ID_SCHEMA}
 _ID = {"parameters": [_ALERT_ID]}
 _SLUG_SCHEMA = {"type": "string", "examples": list(problems.BY_SLUG)}
 _DRY_RUN = {
@@ -265,47 +320,64 @@ _DRY_RUN = {
     "schema": {"type": "boolean", "default": False},
 }
 
-PUBLISH = _call(
+PUBLISH = described(
     "Publish an alert",
     operation_id="publish",
     status_code=201,
-    openapi_extra={"security": _SECURITY, "parameters": [_DRY_RUN], **_json_body(AlertRequest)},
+    openapi_extra={"security": SECURITY, "parameters": [_DRY_RUN], **json_body(AlertRequest)},
     responses={
-        200: _answer(AcceptedOut, "Published before, with the same content; or a dry run"),
-        201: _answer(AcceptedOut, "On stable storage") | _links(),
-        **_WRITE,
-        **_problems(409),
+        200: answer(AcceptedOut, "Published before, with the same content; or a dry run"),
+        201: answer(AcceptedOut, "On stable storage") | _links(),
+        **WRITE,
+        **problems_of(409),
     },
 )
-REVISE = _call(
+REVISE = described(
     "Publish the next revision",
     operation_id="revise",
     status_code=201,
-    openapi_extra={"security": _SECURITY, "parameters": [_ALERT_ID, _DRY_RUN], **_json_body(RevisionRequest)},
+    openapi_extra={"security": SECURITY, "parameters": [_ALERT_ID, _DRY_RUN], **json_body(RevisionRequest)},
     responses={
-        200: _answer(AcceptedOut, "Published before, with the same content; or a dry run"),
-        201: _answer(AcceptedOut, "On stable storage"),
-        **_WRITE,
-        **_problems(404, 409, 410),
+        200: answer(AcceptedOut, "Published before, with the same content; or a dry run"),
+        201: answer(AcceptedOut, "On stable storage"),
+        **WRITE,
+        **problems_of(404, 409, 410),
     },
 )
-CANCEL = _call(
+CANCEL = described(
     "Cancel an alert",
     operation_id="cancel",
     status_code=201,
-    openapi_extra={"security": _SECURITY, **_ID, **_json_body(CancelRequest)},
+    openapi_extra={"security": SECURITY, "parameters": [_ALERT_ID, _DRY_RUN], **json_body(CancelRequest)},
     responses={
-        200: _answer(CancelledOut, "Cancelled before, with the same content"),
-        201: _answer(CancelledOut, "On stable storage"),
-        **_WRITE,
-        **_problems(404, 409, 410),
+        200: answer(CancelledOut, "Cancelled before, with the same content; or a dry run"),
+        201: answer(CancelledOut, "On stable storage"),
+        **WRITE,
+        **problems_of(404, 409, 410),
     },
 )
-GET = _call(
+_XML = {"schema": {"type": "string", "description": "A message of CAP 1.2, 1.1 or 1.0, of at most 2 MiB."}}
+CAP = described(
+    "Take a message of CAP",
+    operation_id="cap",
+    tags=["cap"],
+    status_code=201,
+    openapi_extra={
+        "security": [*SECURITY, {"secret": []}],
+        "parameters": [_DRY_RUN],
+        "requestBody": {"required": True, "content": dict.fromkeys(CAP_TYPES, _XML)},
+    },
+    responses={
+        200: answer(CapOut, "Known, late, or not to be published; or a dry run"),
+        201: answer(CapOut, "On stable storage"),
+        **WRITE,
+    },
+)
+GET = described(
     "An alert's state and delivery counts",
     operation_id="get",
-    openapi_extra={"security": _SECURITY, **_ID},
-    responses={200: _answer(StateOut, "Known"), **_READ, **_problems(404)},
+    openapi_extra={"security": SECURITY, **_ID},
+    responses={200: answer(StateOut, "Known"), **READ, **problems_of(404)},
 )
 _PAGE = [
     {
@@ -325,51 +397,68 @@ _LINK = {
     "description": "There if there may be more: where the next page is, with rel=next (RFC 8288).",
     "schema": {"type": "string"},
 }
-LIST = _call(
+LIST = described(
     "The live alerts, in pages",
     operation_id="list",
-    openapi_extra={"security": _SECURITY, "parameters": _PAGE},
-    responses={200: _answer(LiveOut, "A page") | {"headers": {"Link": _LINK}}, **_READ, **_problems(422)},
+    openapi_extra={"security": SECURITY, "parameters": _PAGE},
+    responses={200: answer(LiveOut, "A page") | {"headers": {"Link": _LINK}}, **READ, **problems_of(422)},
 )
-POLICY = _call(
+POLICY = described(
     "The policy in force",
     operation_id="policy",
-    openapi_extra={"security": _SECURITY},
-    responses={200: _answer(Policy, "What may be alerted, and what never is"), **_READ},
+    openapi_extra={"security": SECURITY},
+    responses={200: answer(Policy, "What may be alerted, and what never is"), **READ},
 )
-HEALTH = _call(
+HEALTH = described(
     "Whether the process is alive",
     operation_id="healthz",
     tags=["operations"],
-    responses={200: _answer(HealthOut, "It is")},
+    responses={200: answer(HealthOut, "It is")},
 )
-READY = _call(
+READY = described(
     "Whether the node is ready",
     operation_id="readyz",
     tags=["operations"],
-    responses={200: _answer(ReadyOut, "Ready"), 503: _answer(ReadyOut, "Not ready, with the reasons")},
+    responses={200: answer(ReadyOut, "Ready"), 503: answer(ReadyOut, "Not ready, with the reasons")},
 )
-METRICS = _call(
+METRICS = described(
     "Metrics in Prometheus' text format", operation_id="metrics", tags=["operations"], response_class=PlainTextResponse
 )
-PROBLEM = _call(
+PROBLEM = described(
     "What a problem type means",
     operation_id="problem",
     tags=["operations"],
     openapi_extra={"parameters": [{"name": "slug", "in": "path", "required": True, "schema": _SLUG_SCHEMA}]},
-    responses={200: _answer(ProblemTypeOut, "A problem type"), **_problems(404)},
+    responses={200: answer(ProblemTypeOut, "A problem type"), **problems_of(404)},
 )
 _BODIES = (AlertRequest, RevisionRequest, CancelRequest)
-_ANSWERS = (AcceptedOut, CancelledOut, StateOut, LiveOut, Policy, ProblemOut, HealthOut, ReadyOut, ProblemTypeOut)
+_ANSWERS = (
+    AcceptedOut,
+    CancelledOut,
+    CapOut,
+    StateOut,
+    LiveOut,
+    Policy,
+    ProblemOut,
+    HealthOut,
+    ReadyOut,
+    ProblemTypeOut,
+)
 
 
-def openapi(app: FastAPI, policy: Policy, now_ms: int) -> dict[str, Any]:
-    """The OpenAPI 3.1 document: FastAPI's, with the bodies that are read raw, and examples of now."""
+def openapi(app: FastAPI, policy: Policy, now_ms: int, models: Sequence[type[BaseModel]] = ()) -> dict[str, Any]:
+    """The OpenAPI 3.1 document: FastAPI's, with the bodies that are read raw, and examples of now.
+
+    `models`: of bodies and answers that are described elsewhere.
+    """
     document = app.openapi()
     document["info"]["description"] = _DESCRIPTION
     shown = examples(policy, now_ms)
-    components = document["components"] = {"schemas": schemas_of(*_BODIES, *_ANSWERS)}
-    components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
+    components = document["components"] = {"schemas": schemas_of(*_BODIES, *_ANSWERS, *models)}
+    components["securitySchemes"] = {
+        "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+        "secret": {"type": "apiKey", "in": "header", "name": "CAP-Webhook-Auth"},
+    }
     for path in document["paths"].values():
         for call in path.values():
             _without_framework_errors(call)
@@ -385,8 +474,8 @@ def _show(call: dict[str, Any], shown: dict[str, Named]) -> None:
             if model in shown:
                 media["examples"] = shown[model]
     for parameter in call["parameters"]:
-        if parameter["name"] == "alert_id":
-            parameter["example"] = alert_id(shown)
+        if example := example_id(shown, parameter["name"]):
+            parameter["example"] = example
 
 
 def _without_framework_errors(call: dict[str, Any]) -> None:

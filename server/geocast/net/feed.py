@@ -29,8 +29,9 @@ from ..feed.bodies import Body, Kept
 from ..following import LogKeeper, LogReader
 from ..live import LiveAlert, LiveAlerts
 from ..metrics import counters, gauge
+from ..policy import Policy
 from ..problems import Problem
-from .answers import RETRY_AFTER_S, as_problem, in_slices, problem_document
+from .answers import RETRY_AFTER_S, as_problem, problem_document, unless_known
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,9 @@ _EVERYWHERE = {"Access-Control-Allow-Origin": "*", "X-Content-Type-Options": "no
 class Feed:
     """What the feed tells: the live alerts, as three kinds of documents."""
 
-    def __init__(self, settings: Settings, alert_log: AlertLog, clock: Clock, keeper: LogKeeper) -> None:
+    def __init__(
+        self, settings: Settings, policy: Policy, alert_log: AlertLog, clock: Clock, keeper: LogKeeper
+    ) -> None:
         """`settings` have a `feed_url` and a `feed_sender`; `keeper` is told when the log can't be read."""
         self.live = LiveAlerts(1)
         self.reader = LogReader(alert_log, clock, self.live, self._apply, keeper)
@@ -51,10 +54,14 @@ class Feed:
         site = atom.Site(settings.feed_url.rstrip("/"), settings.feed_sender)
         self.geojson = bodies.features(self.live, clock)
         self.atom = bodies.entries(self.live, clock, site)
-        self._issuer = cap.Issuer(settings.feed_sender, {})
+        self._issuer = cap.Issuer(settings.feed_sender, policy.cap_categories())
         self._log = alert_log
         self._clock = clock
         self._messages: dict[str, tuple[int, Body]] = {}  # CAP messages by id, and which number each is of
+
+    def adopt(self, policy: Policy) -> None:
+        """Call categories as this policy does, in messages that are not written yet: one that is out stays as it is."""
+        self._issuer = cap.Issuer(self._issuer.sender, policy.cap_categories())
 
     def _apply(self, entry: Entry) -> None:
         self.live.apply(entry, self._clock.now())
@@ -167,9 +174,4 @@ class _Bounds:
 
 
 def _answer(request: Request, body: Body, media_type: str, clock: Clock) -> Response:
-    """200 with the body, or 304 to who has it already (RFC 9110, 13.1.2)."""
-    headers = body.headers(clock.now())
-    tags = [tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")]
-    if body.tag in tags or tags == ["*"]:
-        return Response(status_code=304, headers=headers)
-    return in_slices(body.content, headers, media_type)
+    return unless_known(request, body.content, body.headers(clock.now()), media_type)

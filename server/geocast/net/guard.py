@@ -8,7 +8,7 @@ Bodies are read raw, since a framework's own parser takes NaN and duplicate keys
 import asyncio
 import logging
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
@@ -20,16 +20,24 @@ from ..alertlog import PAGE, Cursor
 from ..errors import Malformed, trace
 from ..problems import Problem, Violation
 from ..publishing import Publisher
-from ..scopes import MANAGE
+from ..scopes import MANAGE, PUBLISH
 from ..strict import load_json
 from ..tokens import Grant
 from .answers import RETRY_AFTER_S, problem_answer
 from .api import Api
 
+if TYPE_CHECKING:  # what reads XML takes 0.2 s and 10 MB: many a node is sent no message of CAP
+    from ..upstream.sources import Source, Sources
+
 logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 64 * 1024
 BODY_S = 10.0  # in which a whole body has to arrive
+CAP_PATH = "/v1/cap"
+MAX_CAP_BYTES = 2 * 1024 * 1024  # CP2: real ones carry 600 KB of audio
+MAX_CAP = 16  # messages of CAP that may be under way at once: 32 MiB; one more is told 429
+CAP_TYPES = ("application/xml", "text/xml", "application/cap+xml")
+_CHARSET = re.compile(r"""charset\s*=\s*"?([A-Za-z0-9._-]{1,40})"?\s*(;|$)""", re.IGNORECASE)
 MAX_REQUESTS = 2_000  # that may be under way at once; one more is told 429
 PUBLIC = frozenset({"/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/asyncapi.json", "/docs"})
 PUBLIC_UNDER = ("/problems/", "/docs/")
@@ -73,7 +81,10 @@ class Guard:
             return Problem(problems.TOO_MANY_REQUESTS, headers=retry)
         if self._api.draining:
             return Problem(problems.DRAINING, headers=retry)
-        token, tokens = _bearer(scope), self._api.tokens
+        if source := self._by_secret(scope):
+            scope["cap_source"] = source
+            return None
+        token, tokens = bearer(scope), self._api.tokens
         if self._api.newer_keys is not None and not tokens.knows_key_of(token):
             await self._api.newer_keys.waited()
         grant = tokens.check(token, self._api.clock.now(), again=True)
@@ -82,12 +93,20 @@ class Guard:
         scope["grant"] = grant
         return None
 
+    def _by_secret(self, scope: Scope) -> "Source | None":
+        """The source that a request to take a message of CAP names by its secret; a token counts before it (CP1)."""
+        headers = [(name, value) for name, value in scope["headers"] if name in (b"authorization", b"cap-webhook-auth")]
+        if scope["path"] != CAP_PATH or self._api.taking is None or len(headers) != 1:
+            return None
+        [(name, value)] = headers
+        return self._api.taking.sources.of_secret(value.decode("latin-1")) if name == b"cap-webhook-auth" else None
+
 
 def _is_public(path: str) -> bool:
     return path in PUBLIC or path.startswith(PUBLIC_UNDER)
 
 
-def _bearer(scope: Scope) -> str:
+def bearer(scope: Scope) -> str:
     """The bearer token of a request (RFC 6750); empty if there is not exactly one."""
     values = [value for name, value in scope["headers"] if name == b"authorization"]
     kind, _, token = values[0].decode("latin-1").partition(" ") if len(values) == 1 else ("", "", "")
@@ -115,6 +134,15 @@ def publishing_as(request: Request, *scopes: str) -> Publisher:
     return Publisher(grant.sub, MANAGE in grant.scopes)
 
 
+def source_of(request: Request, sources: "Sources") -> "Source":
+    """The source that a message of CAP comes from (CP1). Raises Problem (403)."""
+    found: Source | None = request.scope.get("cap_source")
+    found = found or sources.named(granted(request, PUBLISH).sub)
+    if found is None:
+        raise Problem(problems.INSUFFICIENT_SCOPE, "The token's sub is not the name of a source of messages of CAP.")
+    return found
+
+
 def is_dry_run(request: Request) -> bool:
     """Whether the query asks for a dry run; nothing else may be asked there."""
     parameters = list(request.query_params.multi_items())
@@ -125,6 +153,12 @@ def is_dry_run(request: Request) -> bool:
             return value == "true"
     wrong = "the only query parameter is dry_run, true or false, once"
     raise Problem.of([Violation(problems.INVALID_VALUE, "", wrong)])
+
+
+def without_query(request: Request) -> None:
+    """Raises Problem (422) if anything is asked in the query."""
+    if request.query_params:
+        raise Problem.of([Violation(problems.INVALID_VALUE, "", "no query parameter is taken here")])
 
 
 def page_asked(request: Request) -> tuple[Cursor | None, int]:
@@ -144,28 +178,42 @@ def page_asked(request: Request) -> tuple[Cursor | None, int]:
     return Cursor(int(cursor[1]), cursor[2]) if cursor else None, int(limit[0])
 
 
-def no_query(request: Request) -> None:
-    """Refuse a request with a query string, by a Problem."""
-    if request.url.query:
-        raise Problem.of([Violation(problems.INVALID_VALUE, "", "this call takes no query parameters")])
-
-
-async def body_of(request: Request) -> dict[str, Any]:
+async def body_of(request: Request, most: int = MAX_BODY_BYTES) -> dict[str, Any]:
     """The request's body as one strict JSON object. Raises Problem: 413, 408, 415, 400, in this order."""
-    data = b""
-    try:
-        async with asyncio.timeout(BODY_S):
-            if int(request.headers.get("Content-Length", "0")) > MAX_BODY_BYTES:
-                raise Problem(problems.TOO_LARGE)
-            async for chunk in request.stream():
-                data += chunk
-                if len(data) > MAX_BODY_BYTES:
-                    raise Problem(problems.TOO_LARGE)
-    except (TimeoutError, ClientDisconnect):
-        raise Problem(problems.REQUEST_TIMEOUT, f"The body did not arrive within {BODY_S:g} s.") from None
-    if request.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
+    data = await _received(request, most)
+    if _media_type(request) != "application/json":
         raise Problem(problems.UNSUPPORTED_MEDIA_TYPE)
     try:
         return load_json(data)
     except (Malformed, UnicodeDecodeError):
         raise Problem(problems.MALFORMED_JSON) from None
+
+
+async def cap_of(request: Request) -> tuple[bytes, str | None]:
+    """The request's body, if it is sent as XML, and its charset, if that is said. Raises Problem: 413, 408, 415."""
+    data = await _received(request, MAX_CAP_BYTES)
+    if _media_type(request) not in CAP_TYPES:
+        raise Problem(problems.UNSUPPORTED_MEDIA_TYPE)
+    charset = _CHARSET.search(request.headers["Content-Type"])
+    return data, charset[1] if charset else None
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
+async def _received(request: Request, most: int) -> bytes:
+    """The whole body, of at most so many bytes. Raises Problem: 413, 408."""
+    chunks, size = [], 0
+    try:
+        async with asyncio.timeout(BODY_S):
+            if int(request.headers.get("Content-Length", "0")) > most:
+                raise Problem(problems.TOO_LARGE)
+            async for chunk in request.stream():
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > most:
+                    raise Problem(problems.TOO_LARGE)
+    except (TimeoutError, ClientDisconnect):
+        raise Problem(problems.REQUEST_TIMEOUT, f"The body did not arrive within {BODY_S:g} s.") from None
+    return b"".join(chunks)

@@ -9,19 +9,18 @@ import ssl
 from pathlib import Path
 
 import h11
-from jwt import PyJWK
 
 from .. import __version__
 from ..config import KeyUrl
 from ..errors import ConfigError
-from ..tokens import load_keys, parse_keys, published
+from ..tokens import Key, load_keys, parse_keys, published
 
 FETCH_S = 10.0  # for all of it: to look the name up, to connect, to ask, to be answered
 MAX_ANSWER_BYTES = 256 * 1024  # of an answer, its head included; a large set has some 20,000
 _CHUNK = 64 * 1024
 
 
-def keys_at(where: Path | KeyUrl) -> dict[str, PyJWK]:
+def keys_at(where: Path | KeyUrl) -> dict[str, Key]:
     """The keys of a file, or those that are published at a URL, by `kid`. Raises ConfigError."""
     return parse_keys(asyncio.run(fetch_keys(where)), where) if isinstance(where, KeyUrl) else load_keys(where)
 

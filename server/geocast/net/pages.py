@@ -15,7 +15,7 @@ from starlette.responses import RedirectResponse
 
 from .. import problems
 from ..problems import Problem
-from .answers import in_slices
+from .answers import unless_known
 
 _OURS, _SWAGGER_UI = "geocast.net", "fastapi_offline"  # packages with a folder `static`
 _FILES = {
@@ -52,11 +52,8 @@ class Shown:
         return cls(content, media_type, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
 
     def answer(self, request: Request) -> Response:
-        """200 with the content, or 304 to who has it already (RFC 9110, 13.1.2)."""
-        headers = {**_HEADERS, "ETag": self.tag}
-        if self.tag in request.headers.get("If-None-Match", ""):
-            return Response(status_code=304, headers=headers)
-        return in_slices(self.content, headers, self.media_type)
+        """200 with the content, or 304 to who has it already."""
+        return unless_known(request, self.content, {**_HEADERS, "ETag": self.tag}, self.media_type)
 
 
 def add_pages(app: FastAPI, made: Mapping[str, Callable[[], Shown]]) -> None:

@@ -8,50 +8,61 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..alertlog import AlertLog
+from ..alert import Entry
+from ..alertlog import AlertLog, Judge
 from ..alertlog.memory import MemoryLog
 from ..alertlog.sqlite import SqliteLog
+from ..calls.calling import Calling
+from ..calls.entries import CallEntry
+from ..calls.errands import Errands
+from ..calls.sealing import CallKeys
 from ..clock import Clock, SystemClock
 from ..config import REDIS_SCHEMES, Listeners, Settings
-from ..delivery import Delivery, background
+from ..delivery import Delivery, MakeErrands, background
 from ..errors import ConfigError
 from ..following import PURGE_S, LogKeeper
 from ..metrics import Metrics
 from ..net.api import Api
 from ..net.calls import serving
 from ..net.door import serve
-from ..publishing import Publishing
+from ..publishing import Aside, Publishing
 from .in_force import InForce
 from .key_source import source_of
 from .reloading import reloading
 from .threads import Threads
 
+if TYPE_CHECKING:
+    from ..upstream.taking import Taking
+
 logger = logging.getLogger(__name__)
 
 
-def open_log(settings: Settings) -> AlertLog:
-    """The log that `--log` names. Raises ConfigError."""
+def open_log(settings: Settings, judge: Judge | None = None) -> AlertLog:
+    """The log that `--log` names, of which what `judge` believes is read; all, without one. Raises ConfigError."""
     scheme, colon, rest = settings.log.partition(":")
     if scheme in REDIS_SCHEMES:
         from ..alertlog.redis_streams import RedisStreamsLog  # the library takes 0.1 s and 10 MB
 
-        return RedisStreamsLog(settings.log, replicas=settings.log_replicas, volatile=settings.allow_volatile_log)
+        return RedisStreamsLog(
+            settings.log, replicas=settings.log_replicas, volatile=settings.allow_volatile_log, judge=judge
+        )
     if scheme == "memory" and colon and not rest:
-        return MemoryLog()
+        return MemoryLog(judge)
     if scheme == "sqlite" and str(Path(rest)) == ":memory:":
         raise ConfigError("--log: SQLite's own :memory: can't be shared by threads; give a file, or memory: for tests")
     if scheme == "sqlite" and rest:
-        return SqliteLog(Path(rest))
+        return SqliteLog(Path(rest), judge=judge)
     raise ConfigError("--log: expected memory:, sqlite:PATH, or a URL of Redis (redis://HOST:PORT)")
 
 
 @contextlib.asynccontextmanager
-async def opened_log(settings: Settings) -> AsyncIterator[AlertLog]:
+async def opened_log(settings: Settings, judge: Judge | None = None) -> AsyncIterator[AlertLog]:
     """The log that `--log` names, open for as long as the block runs. Raises ConfigError."""
-    alert_log = open_log(settings)
+    alert_log = open_log(settings, judge)
     await alert_log.start()
     try:
         yield alert_log
@@ -86,6 +97,7 @@ async def purge_for_ever(keeper: LogKeeper) -> None:
 @contextlib.asynccontextmanager
 async def serving_feed(
     settings: Settings,
+    in_force: InForce,
     listener: socket.socket | None,
     alert_log: AlertLog,
     clock: Clock,
@@ -98,11 +110,81 @@ async def serving_feed(
         return
     from ..net.feed import MAX_CONNECTIONS, Feed, make_app  # what draws and writes XML takes 0.2 s and 30 MB
 
-    feed = Feed(settings, alert_log, clock, keeper)
+    feed = Feed(settings, in_force.policy, alert_log, clock, keeper)
+    in_force.watch(lambda: feed.adopt(in_force.policy))
     metrics.watch(feed.metrics)
     upkeep = background(feed.reader.read_for_ever(), feed.sweep_for_ever())
     async with upkeep, serve(make_app(feed, clock), listener, metrics, MAX_CONNECTIONS):
         yield
+
+
+def api_of(
+    in_force: InForce,
+    alert_log: AlertLog,
+    clock: Clock,
+    metrics: Metrics,
+    appended: Callable[[Entry | CallEntry], None],
+    unready: Callable[[], list[str]],
+) -> Api:
+    """What the api listener of this process works on; after a reload it goes by what is in force then.
+
+    `appended` is called with each entry that was appended; `unready` gives the reasons why the node is not ready.
+    """
+    threads = Threads()
+    publishing = Publishing(
+        alert_log,
+        in_force.policy,
+        clock,
+        appended,
+        threads,
+        in_force.publishers,
+        in_force.reviewers,
+        reserves=in_force.sources is not None,
+    )
+    taking = _taking_of(in_force, alert_log, clock, appended, threads)
+    calling = Calling(alert_log, in_force.policy, in_force.call_keys, clock, appended)
+    api = Api(publishing, calling, alert_log, in_force.policy, in_force.tokens, clock, metrics, unready, taking)
+    metrics.watch(in_force.metrics)
+    metrics.watch(in_force.trust.metrics)
+
+    def adopt() -> None:
+        given = (in_force.publishers, in_force.sources, in_force.reviewers, in_force.call_keys)
+        api.adopt(in_force.policy, *given)
+
+    in_force.watch(adopt)
+    return api
+
+
+def calls_of(
+    settings: Settings,
+    in_force: InForce,
+    alert_log: AlertLog,
+    clock: Clock,
+    metrics: Metrics,
+    appended: Callable[[Entry | CallEntry], None],
+) -> MakeErrands | None:
+    """What makes that which calls for help need on the stream side of this process; None without `--call-keys`."""
+    if settings.call_keys is None:
+        return None
+
+    def now() -> tuple[Calling, CallKeys]:
+        keys = in_force.call_keys
+        return Calling(alert_log, in_force.policy, keys, clock, appended, in_force.aeds), keys
+
+    return lambda capacity, store: Errands(capacity, now, alert_log, store, clock, metrics, in_force.aeds)
+
+
+def _taking_of(
+    in_force: InForce, alert_log: AlertLog, clock: Clock, appended: Callable[[Entry], None], aside: Aside
+) -> "Taking | None":
+    """What takes messages of CAP in this process; None without `--cap-sources`."""
+    if in_force.sources is None:
+        return None
+    from ..upstream.taking import Taking  # what reads XML takes 0.2 s and 10 MB
+
+    return Taking(
+        alert_log, in_force.policy, in_force.sources, clock, appended, aside, in_force.publishers, in_force.zones
+    )
 
 
 async def run(settings: Settings, in_force: InForce, listeners: Listeners) -> None:
@@ -110,7 +192,6 @@ async def run(settings: Settings, in_force: InForce, listeners: Listeners) -> No
     clock = SystemClock()
     stop = Stop()
     metrics = Metrics()
-    metrics.watch(in_force.metrics)
 
     def asked() -> bool:
         return api.requests > 0
@@ -120,16 +201,19 @@ async def run(settings: Settings, in_force: InForce, listeners: Listeners) -> No
     if source:
         metrics.watch(source.metrics)
         in_force.watch(source.newer.settle)
-    async with reloading(in_force, source), opened_log(settings) as alert_log:
-        delivery = Delivery(settings, in_force.tokens, clock, alert_log, metrics, asked, newer_keys)
-        publishing = Publishing(alert_log, in_force.policy, clock, delivery.expect, Threads())
-        api: Api = Api(publishing, alert_log, in_force.policy, in_force.tokens, clock, metrics, delivery.unready)
+    async with reloading(in_force, source), opened_log(settings, in_force.trust) as alert_log:
+
+        def appended(entry: Entry | CallEntry) -> None:
+            delivery.expect(entry)
+
+        calls = calls_of(settings, in_force, alert_log, clock, metrics, appended)
+        delivery = Delivery(settings, in_force.tokens, clock, alert_log, metrics, asked, newer_keys, calls)
+        api: Api = api_of(in_force, alert_log, clock, metrics, delivery.expect, delivery.unready)
         api.newer_keys = newer_keys
         in_force.watch(delivery.reloaded)
-        in_force.watch(lambda: api.adopt(in_force.policy))
         async with (
             serving(api, listeners.api, listeners.metrics),
-            serving_feed(settings, listeners.feed, alert_log, clock, delivery.keeper, metrics),
+            serving_feed(settings, in_force, listeners.feed, alert_log, clock, delivery.keeper, metrics),
             delivery.serving(listeners.streams[0], stop.asked, stop.hurry),
             background(purge_for_ever(delivery.keeper), *([source.run()] if source else [])),
         ):

@@ -1,4 +1,4 @@
-"""SIGHUP: read keys, revoked tokens and the policy anew, and never end by it, however early or late it comes (BA2).
+"""SIGHUP: read keys, revoked tokens, policy and publishers anew, and never end by it, whenever it comes (BA2).
 
 In one process the loop is told of it. In several the supervisor is; it reads and parses, leaves the result as a file
 in the folder of the channels (the *board*), and nudges the others, which look there. A nudge that is lost costs a
@@ -39,7 +39,10 @@ async def reloading(in_force: InForce, source: KeySource | None) -> AsyncIterato
         async with background(reload_when_asked()):
             yield
     finally:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        # Not SIG_IGN: Python reports one that comes while that is set, with a traceback. And blocked, for at its end
+        # Python puts back what ends the process.
+        signal.signal(signal.SIGHUP, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
 
 
 class Board:

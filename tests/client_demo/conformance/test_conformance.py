@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import msgpack
@@ -21,32 +22,47 @@ from websockets.typing import Subprotocol
 
 from client_demo.conformance.run import FAIL, NOT_APPLICABLE, PASS, play_alone, verdicts
 from client_demo.conformance.scenarios import DUTIES, NEVER_CODES, NOT_OBSERVABLE, SCENARIOS
+from client_demo.python.calls import CallChange, CallKind, Calls
 from client_demo.python.client import Client, ClientError, Ending
 from client_demo.python.geo import Place
 from client_demo.python.holdings import Holdings
 from client_demo.python.reconnect import After, Backoff
 from client_demo.python.times import own_ms, wall_ms
 
-HOME = Place.at(32.7767, -96.797)
+HOME = Place.at(32.7767, -96.797, here=True)
 WAIT_S = 20.0
 SIDE_BY_SIDE = 20
 # When to come back has nothing to do with the format.
-PLAYED = {"json": list(SCENARIOS), "msgpack": ["many", "clock", "wrong-clock", "basics", "revisions", "inside"]}
+ABOUT_MESSAGES = ["many", "tasked", "clock", "wrong-clock", "basics", "revisions", "inside", "polygons"]
+PLAYED = {"json": list(SCENARIOS), "msgpack": ABOUT_MESSAGES}
 ROOT = __file__.rpartition("/tests/")[0]
 
 Run = Callable[[str], Coroutine[Any, Any, object]]
 
 
 def a_client(kind: type[Client] = Client, **options: Any) -> Run:
-    """A client of this kind at HOME, as a coroutine function of the URL. A new token whenever one is wanted."""
+    """A client of this kind at HOME, as a coroutine function of the URL. A new token whenever one is wanted.
+
+    It goes wherever it is called to.
+    """
 
     async def run(url: str) -> None:
         tokens = itertools.count(1)
-        usual = {"token": lambda: f"token-{next(tokens)}", "on_status": lambda line: None}
+        usual = {"token": lambda: f"token-{next(tokens)}", "on_status": lambda line: None, "languages": ["en"]}
+        usual |= {"on_call": lambda change: go(client, change), "locate": lambda: HOME}
+        client = kind(url, [HOME], **{**usual, **options})
         with contextlib.suppress(ClientError):  # it does not come back
-            await kind(url, [HOME], **{**usual, **options}).run()
+            await client.run()
 
     return run
+
+
+def go(client: Client, change: CallChange) -> None:
+    """Accept what rings, and report from where one is told to go."""
+    if change.kind is CallKind.CALL:
+        client.accept(change.id, 120)
+    elif change.kind is CallKind.TASK:
+        client.report(change.id, "arrived")
 
 
 def started(run: Run):
@@ -117,6 +133,24 @@ class OnlyCircles(Holdings):
         return super().take_alert(alert, own) if alert["area"][0]["type"] == "circle" else []
 
 
+def seeing(changed: Callable[[dict[str, Any]], dict[str, Any]]) -> Run:
+    """A client that takes each polygon for another one."""
+
+    class Seeing(Holdings):
+        def take_alert(self, alert, own):
+            area = [changed(shape) if shape["type"] == "Polygon" else shape for shape in alert["area"]]
+            return super().take_alert({**alert, "area": area}, own)
+
+    return a_client(holding(Seeing))
+
+
+def its_box(shape: dict[str, Any]) -> dict[str, Any]:
+    """The box around a ring, instead of the ring."""
+    lngs, lats = zip(*shape["coordinates"][0], strict=True)
+    west, east, south, north = min(lngs), max(lngs), min(lats), max(lats)
+    return shape | {"coordinates": [[[west, south], [east, south], [east, north], [west, north], [west, south]]]}
+
+
 class LatestWins(Holdings):
     """Takes whatever revision comes last for the newest."""
 
@@ -153,14 +187,14 @@ class OwnTime(Holdings):
 class Unbounded(Holdings):
     """Lists all that it holds."""
 
-    def holding(self, own):
+    def holding(self, own, room=256):
         return {key: held.revision for key, held in self._held.items()}, []
 
 
 class FirstOnes(Holdings):
     """Keeps those that end first."""
 
-    def holding(self, own):
+    def holding(self, own, room=256):
         first = sorted(self._held, key=lambda key: self._held[key].expires_at)[:256]
         return {key: self._held[key].revision for key in first}, []
 
@@ -172,6 +206,97 @@ def holding(kind: type[Holdings]) -> type[Client]:
         def __init__(self, url, places, **options):
             super().__init__(url, places, **options)
             self.holdings = kind(places)
+
+    return Made
+
+
+class Forward(Client):
+    """Says that it is on duty to whoever it meets."""
+
+    def __init__(self, url, places, **options):
+        super().__init__(url, places, **options)
+        self._says_here = True
+
+
+class CallsLast(Client):
+    """Lists calls where alerts have left room."""
+
+    def _holding(self):
+        alerts, _ = self.holdings.holding(own_ms())
+        return {**alerts, **self.calls.holding(256 - len(alerts))}
+
+
+class Twice(Client):
+    """Acknowledges a call as often as it comes."""
+
+    def _take(self, message):
+        if message["type"] == "call":
+            self.ack(message["call"]["id"], message["call"]["revision"])
+        super()._take(message)
+
+
+class Boastful(Client):
+    """Reports before it has a seat."""
+
+    def _take(self, message):
+        super()._take(message)
+        if message["type"] == "call":
+            self._link.say({"type": "report", "id": message["call"]["id"], "state": "arrived"})
+
+
+class Once(Calls):
+    """Says everything once."""
+
+    def due(self, own):
+        found = super().due(own)
+        for answer in self._answers.values():
+            answer.left = 0
+        return found
+
+    def connected(self, own):
+        pass
+
+
+class Insistent(Calls):
+    """Takes no standdown for an answer."""
+
+    def take_standdown(self, message):
+        answer = self._answers.get(message["id"])
+        found = super().take_standdown(message)
+        if answer is not None:
+            self._answers[message["id"]] = answer
+        return found
+
+
+class Quick(Calls):
+    """Reports again and again."""
+
+    def due(self, own):
+        reports = [{"type": "report", "id": task["id"], "state": "arrived"} for task in self.tasks()]
+        return super().due(own) + reports
+
+
+class Keeps(Calls):
+    """Keeps a task when it is called off."""
+
+    def take_standdown(self, message):
+        return []
+
+
+class Outlasts(Calls):
+    """Keeps a task beyond its end."""
+
+    def expire(self, own, now):
+        return []
+
+
+def calling(kind: type[Calls]) -> type[Client]:
+    """A client with calls of this kind."""
+
+    class Made(Client):
+        def __init__(self, url, places, **options):
+            super().__init__(url, places, **options)
+            self.calls = kind()
 
     return Made
 
@@ -225,6 +350,13 @@ class Believer(Client):
         found = super()._closed(closed)
         reason = closed.rcvd.reason if closed.rcvd else ""
         return Ending(After.NEVER, reason) if "never come back" in reason else found
+
+
+class Tongue(Client):
+    """Knows of no server that knows no languages, and says nothing of them later."""
+
+    def _offer_languages(self, link, welcome):
+        pass
 
 
 class Mute(ClientConnection):
@@ -291,6 +423,8 @@ BROKEN: dict[str, tuple[str, str, Run]] = {
     "believes its own clock": ("clock", "clock", a_client(holding(OwnTime))),
     "shows what a wrong clock has ended": ("wrong-clock", "wrong-clock", a_client(Eager)),
     "acknowledges everything": ("inside", "inside", a_client(Eager)),
+    "looks at the box of a polygon": ("polygons", "polygons", seeing(its_box)),
+    "passes over a buffer": ("polygons", "polygons", seeing(lambda shape: shape | {"buffer_m": 0.0})),
     "says nothing of what it holds": ("holding", "revisions", a_client(Forgetful)),
     "lists all that it holds": ("at-most-256", "many", a_client(holding(Unbounded))),
     "lists those that end first": ("at-most-256", "many", a_client(holding(FirstOnes))),
@@ -302,6 +436,18 @@ BROKEN: dict[str, tuple[str, str, Run]] = {
     "goes by the text": ("window", "window", a_client(Believer)),
     "never waits longer": ("backoff", "backoff", a_client(backing_off(Steady))),
     **{f"comes back after {c}": ("no-return", f"no-return-{c}", a_client(Persistent)) for c in NEVER_CODES},
+    "insists on its languages": ("languages", "languages", a_client(Persistent, draw=lambda: 0.0)),
+    "says its languages to nobody": ("languages", "languages", a_client(Tongue)),
+    "is on duty for anybody": ("on-duty", "duty", a_client(Forward)),
+    "stays where it was": ("near", "called", a_client(locate=None)),
+    "accepts once": ("accept", "called", a_client(calling(Once))),
+    "takes no for no answer": ("accept", "called", a_client(calling(Insistent))),
+    "acknowledges a call twice": ("called", "called", a_client(Twice)),
+    "keeps what is called off": ("let-go", "tasked", a_client(calling(Keeps))),
+    "keeps what is over": ("let-go", "tasked", a_client(calling(Outlasts))),
+    "lists alerts first": ("calls-first", "crowded", a_client(CallsLast)),
+    "reports without a seat": ("report", "tasked", a_client(Boastful)),
+    "reports all the time": ("report", "tasked", a_client(calling(Quick))),
     "insists on its token": ("new-token", "new-token", a_client(Persistent, token=lambda: "mine")),
     "comes back when it is too much": ("later", "later", a_client(backing_off(Hasty))),
     "takes its time after 4420": ("at-once", "at-once", a_client(Persistent)),
@@ -370,6 +516,33 @@ def test_what_can_not_be_seen_is_said_to_be_so():
 
     found = {v.duty: v.outcome for v in verdicts([SCENARIOS["inside"], SCENARIOS["new-token"]], asyncio.run(play()))}
     assert (found["inside"], found["new-token"]) == (NOT_APPLICABLE, NOT_APPLICABLE)
+
+
+def test_who_is_no_responder_is_not_failed():
+    """RQ4, RU3: with no place that is here nothing rings; and a person may let it ring."""
+    names = ("duty", "called", "tasked", "crowded")
+
+    async def play(**options):
+        plays = (play_alone(SCENARIOS[n], started(a_client(**options)), "127.0.0.1", WAIT_S) for n in names)
+        return verdicts([SCENARIOS[n] for n in names], await asyncio.gather(*plays))
+
+    class Elsewhere(Client):
+        def __init__(self, url, places, **options):
+            super().__init__(url, [replace(place, here=False) for place in places], **options)
+
+    for options, seen in (({"kind": Elsewhere}, set()), ({"on_call": lambda change: None}, {"on-duty", "calls-first"})):
+        found = {verdict.duty: verdict for verdict in asyncio.run(play(**options))}
+        of_calls = {"on-duty", "near", "accept", "called", "let-go", "calls-first", "report"}
+        assert {duty for duty in of_calls if found[duty].outcome != NOT_APPLICABLE} == seen, found
+        assert FAIL not in {verdict.outcome for verdict in found.values()}
+
+
+def test_who_knows_no_polygons_is_not_failed():
+    """G2: it has to show them all."""
+    run = seeing(lambda shape: {"type": "later"})
+    found = asyncio.run(play_alone(SCENARIOS["polygons"], started(run), "127.0.0.1", WAIT_S))
+    [verdict] = [each for each in verdicts([SCENARIOS["polygons"]], [found]) if each.duty == "polygons"]
+    assert verdict.outcome == NOT_APPLICABLE, verdict
 
 
 def test_who_forgets_what_a_wrong_clock_has_ended_is_not_failed():

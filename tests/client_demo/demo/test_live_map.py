@@ -3,10 +3,12 @@
 import asyncio
 import json
 
+import httpx
 import pytest
 
-from client_demo.demo.live_map import BEHIND, LiveMap, View, by_revision, fan_out
+from client_demo.demo.live_map import BEHIND, FILES, LiveMap, View, by_revision, fan_out
 from client_demo.python.publisher import Unanswered
+from client_demo.web.server import application, files
 
 ALERT = {"id": "a", "revision": 1}
 
@@ -154,3 +156,20 @@ def test_the_page_is_told_only_what_there_is():
         "place": {"lat": 1.0, "lng": 2.0},
         "style": "https://s/style.json",
     }
+
+
+def test_a_page_that_may_register_for_pushes_may_talk_to_their_server_and_knows_where_it_is():
+    """And its worker is at the root, since a worker's scope is the folder that it is in."""
+    view = View("ws://127.0.0.1:8765/v1/stream", push_url="http://127.0.0.1:8767/v1")
+    assert "connect-src 'self' ws://127.0.0.1:8765 http://127.0.0.1:8767;" in view.policy()
+    assert view.to_map() == {"stream": "ws://127.0.0.1:8765/v1/stream", "push": "http://127.0.0.1:8767/v1"}
+    assert "push" not in View("ws://127.0.0.1:8765/v1/stream").to_map()
+    app = application(files(FILES), view.policy())
+
+    async def ask():
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as http:
+            return await http.get("/worker.js")
+
+    answer = asyncio.run(ask())
+    assert answer.headers["content-type"].startswith("text/javascript")
+    assert "http://127.0.0.1:8767" in answer.headers["content-security-policy"]

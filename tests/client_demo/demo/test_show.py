@@ -1,5 +1,7 @@
 """The demo as a whole, small and short: a node of its own, subscribers in two processes, a desk, a verdict."""
 
+import asyncio
+import contextlib
 import os
 import re
 import subprocess
@@ -8,11 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from client_demo.demo.show import MIN_SECONDS, Evidence, judge
+from client_demo.console import make_console
+from client_demo.demo.progress import Progress
+from client_demo.demo.show import MIN_SECONDS, Evidence, _phones_that_sleep, judge
 from client_demo.demo.verdict import Published
 from client_demo.python.geo import Place
 
 ROOT = Path(__file__).parents[3]
+CALL_LINE = r"call: expected=(\d+) rung=(\d+) outside=0 missed=0 seats=(\d)/4 place_seen_by_others=0 frames=(\d+) .*"
+PUSH_LINE = r"push: expected=(\d+) told=(\d+) outside=0 missed=0 phones=48 told_on_waking=(\d+) .*"
 LAST_LINE = r"demo: alerts=(\d+) expected=(\d+) delivered=(\d+) outside=(\d+) missed=(\d+) p99_ms=(\d+\.\d)"
 
 
@@ -37,8 +43,31 @@ def test_the_demo_ends_by_itself_and_finds_nobody_missed_or_wrongly_told():
     assert alerts >= 2
     assert expected == delivered > 0
     assert outside == missed == 0
+    call = re.fullmatch(CALL_LINE, done.stdout.splitlines()[-2])
+    assert call is not None, done.stdout
+    expected, rung, seats, frames = map(int, call.groups())
+    assert expected == rung >= seats > 0
+    assert frames >= rung + seats
+    push = re.fullmatch(PUSH_LINE, done.stdout.splitlines()[-3])
+    assert push is not None, done.stdout
+    expected, told, on_waking = map(int, push.groups())
+    assert expected == told > on_waking > 0
     for act in ("it has moved east", "lost their connection", "came back, holding", "re-timed"):
         assert act in done.stdout
+
+
+def test_without_aiohttp_there_is_one_line_and_no_phone_that_sleeps(monkeypatch, tmp_path, capsys):
+    """`make demo` installs it; who starts the demo otherwise has the rest of it."""
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    for name in ("client_demo.push_service", "client_demo.demo.sleepers"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+    async def ask():
+        async with contextlib.AsyncExitStack() as cleanup:
+            return await _phones_that_sleep(Progress(make_console()), None, tmp_path, cleanup)
+
+    assert asyncio.run(ask()) is None
+    assert capsys.readouterr().out == "no phones that sleep: there is no aiohttp, which `make demo` installs\n"
 
 
 def test_sigterm_ends_the_demo_with_all_that_it_has_started():

@@ -384,11 +384,11 @@ def test_what_the_node_says_of_a_live_alert_is_taken():
     """Its counts, its end, and revisions made elsewhere."""
     _, item = live()
     alert = {"revision": 1, "area": [], "issued_at": "", "expires_at": ""}
-    seen = {"state": "live", "alert": alert, "delivery": {"sent": 3, "acked": 2}}
+    seen = {"state": "live", "alert": alert, "delivery": {"sent": 3, "acked": 2, "pushed": 1}}
     assert observe(item, seen)
     assert not observe(item, seen)
-    assert item.delivery == {"sent": 3, "acked": 2}
-    rounded = {"sent": 20, "acked": 0, "rounded": True}
+    assert item.delivery == {"sent": 3, "acked": 2, "pushed": 1}
+    rounded = {"sent": 20, "acked": 0, "pushed": 0, "rounded": True}
     assert observe(item, {**seen, "delivery": rounded | {"more": 1}})
     assert item.delivery == rounded, "protocol, H11"
     assert observe(item, {"state": "live", "alert": alert})

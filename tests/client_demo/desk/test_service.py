@@ -9,10 +9,11 @@ import httpx
 import pytest
 from cpu import cpu_limit
 
+from client_demo.desk.door import Room
 from client_demo.desk.feeds import SAMPLE, feed_text, read_records
 from client_demo.desk.office import Office
 from client_demo.desk.queue import Queue
-from client_demo.desk.service import Room, Service
+from client_demo.desk.service import Service
 from client_demo.desk.source import as_recorded
 from client_demo.desk.store import Store
 from client_demo.desk.triage import Policy

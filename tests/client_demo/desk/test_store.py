@@ -45,7 +45,7 @@ def test_what_was_decided_is_there_again(opened):
 
 
 def test_after_a_week_it_is_forgotten(opened):
-    """It holds addresses."""
+    """DP17: it holds addresses."""
     store = opened()
     store.save(decided_item())
     assert len(store.items(NOW + KEPT_MS)) == 1
@@ -63,7 +63,7 @@ def test_reviewers_keep_their_keys_and_those_who_left_lose_theirs(opened):
 
 
 def test_only_its_owner_may_read_the_file(opened, tmp_path):
-    """Keys and addresses are in it."""
+    """DP17: keys and addresses are in it."""
     opened()
     assert stat.S_IMODE((tmp_path / "desk.db").stat().st_mode) == 0o600
 

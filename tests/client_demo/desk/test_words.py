@@ -5,6 +5,8 @@ import pytest
 from client_demo.desk.words import Trouble, span, troubles
 from client_demo.python.publisher import Refused
 
+OUTSIDE = "This is outside of the area for which this desk may publish."
+
 
 def refused(*errors, status=422):
     problem = {
@@ -50,6 +52,35 @@ def refused(*errors, status=422):
             ("radius-out-of-range", "/area/0/radius_m", "must be 100 to 20000 m"),
             "radius_m",
             "The radius must be 100 to 20,000 m for this category.",
+        ),
+        (
+            ("not-granted", "/category", "must be one of these: arson; no more is granted to this publisher"),
+            "category",
+            "This desk may not publish alerts of this category.",
+        ),
+        (
+            ("not-granted", "/severity", "must be at most moderate; no more is granted to this publisher"),
+            "severity",
+            "This desk may not publish anything as severe. Moderate is the most.",
+        ),
+        (
+            ("not-granted", "/status", "must be exercise or test; no more is granted to this publisher"),
+            "",
+            "This desk may not publish this; another one may.",
+        ),
+        (
+            ("outside-jurisdiction", "/area", "must lie in the jurisdiction of this publisher"),
+            "place",
+            OUTSIDE,
+        ),
+        (
+            (
+                "outside-jurisdiction",
+                "/area/0",
+                "must lie in the jurisdiction of this publisher; it would with lat and lng exchanged",
+            ),
+            "place",
+            f"{OUTSIDE} With latitude and longitude exchanged it would be inside: look at them again.",
         ),
         (
             ("stale", "/occurred_at", "must be at most 3600 s ago"),
@@ -153,3 +184,12 @@ def test_what_the_node_holds_is_told_with_what_may_be_confirmed():
             {"kind": "area", "area_km2": 2560.1},
         ),
     ]
+
+
+def test_who_has_published_too_often_is_told_how_long_to_wait():
+    """PG2: the problem is no 422 and has no list of errors."""
+    problem = {"type": "/problems/rate-limited", "status": 429, "detail": "The next one may be in 50 s."}
+    [trouble] = troubles(Refused(429, problem))
+    assert trouble.text == (
+        "This desk has published as often as it may for now. Try again in 50 seconds; cancels are never held up."
+    )

@@ -2,108 +2,17 @@
 
 import asyncio
 import base64
-import contextlib
-import functools
 import json
-from collections.abc import Callable, Coroutine
 from http import HTTPStatus
 
-import msgpack
 import pytest
-from schemas import check_client_message
-from websockets.asyncio.server import ServerConnection, serve
+from fake_nodes import FAR, GUARD_S, HOME, FakeNode, alert, quick, scenario
 
+from client_demo.conformance import approval_vectors as proofs
 from client_demo.python.client import Client, ClientError, RequestRefused, token_expiry_ms
-from client_demo.python.geo import Place
 from client_demo.python.link import Pace, first_to_end
 from client_demo.python.times import format_time, wall_ms
-
-GUARD_S = 10.0  # a test that takes longer hangs
-HOME, FAR = Place.at(32.7767, -96.797), Place.at(33.5, -97.5)
-SUBPROTOCOLS = ["geocast.v1.json", "geocast.v1.msgpack"]
-
-Script = Callable[["Session"], Coroutine[None, None, None]]
-
-
-class Session:
-    """One connection of the fake node, with messages as maps."""
-
-    def __init__(self, socket: ServerConnection) -> None:
-        self.socket = socket
-        self._is_text = socket.subprotocol == SUBPROTOCOLS[0]
-
-    async def read(self):
-        frame = await self.socket.recv()
-        assert isinstance(frame, str) == self._is_text
-        message = json.loads(frame) if self._is_text else msgpack.unpackb(frame)
-        check_client_message(message)
-        return message
-
-    async def send(self, **message):
-        await self.socket.send(json.dumps(message) if self._is_text else msgpack.packb(message))
-
-    async def welcome(self, **more):
-        fields = {"session": "s", "now": format_time(wall_ms()), "live": 0, "heartbeat_s": 25}
-        await self.send(type="welcome", **{**fields, "retry": {"min_ms": 0, "max_ms": 100}, **more})
-
-    async def stay(self):
-        """Read until the client goes."""
-        async for _ in self.socket:
-            pass
-
-
-class FakeNode:
-    """A stream listener that plays one script after the other, one for each connection; the last for all that follow.
-
-    Where it lies: it decides nothing by itself, has no limits, and welcomes whom it is told to.
-    """
-
-    def __init__(self, *scripts: Script) -> None:
-        self._scripts = list(scripts)
-        self.hellos: list[dict] = []
-        self.faults: list[BaseException] = []
-
-    async def _handle(self, socket: ServerConnection) -> None:
-        session = Session(socket)
-        script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
-        try:
-            self.hellos.append(await session.read())
-            await script(session)
-        except AssertionError as fault:
-            self.faults.append(fault)
-
-    @contextlib.asynccontextmanager
-    async def running(self, **options):
-        async with serve(self._handle, "127.0.0.1", 0, subprotocols=SUBPROTOCOLS, **options) as server:
-            yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/stream"
-        assert not self.faults, self.faults
-
-
-def scenario(test):
-    """Run a test's coroutine function, but not for ever."""
-
-    @functools.wraps(test)
-    def run(*arguments, **named):
-        asyncio.run(asyncio.wait_for(test(*arguments, **named), GUARD_S))
-
-    return run
-
-
-def alert(key="a", revision=1, at=HOME, lasts_ms=3_600_000):
-    return {
-        "id": key,
-        "revision": revision,
-        "category": "fire_structure",
-        "headline": "Building on fire",
-        "severity": "severe",
-        "expires_at": format_time(wall_ms() + lasts_ms),
-        "area": [{"type": "circle", "lat": at.lat, "lng": at.lng, "radius_m": 1000.0}],
-    }
-
-
-def quick(url, places=(HOME,), **options):
-    """A client that never waits before it comes back."""
-    return Client(url, list(places), **{"draw": lambda: 0.0, "on_status": lambda line: None, **options})
+from client_demo.python.verify import Verifier
 
 
 def run_once(script, **options):
@@ -451,6 +360,106 @@ async def test_without_a_connection_a_move_waits_for_nothing():
     assert client.holdings.places == (FAR,)
 
 
+@scenario
+async def test_languages_are_said_in_the_first_hello():
+    """LA2: so that what is live already comes in the right one."""
+    said = []
+
+    async def script(session):
+        await session.welcome(languages=["de-at", "en"])
+        said.append(await session.read())
+        await session.send(type="ok", ref=said[-1]["ref"], live=0)
+        client.stop()
+        await session.stay()
+
+    node = FakeNode(script)
+    async with node.running() as url:
+        client = quick(url, languages=["de-AT", "en"])
+
+        async def change():
+            await client.caught_up()
+            await client.filter(languages=None)
+
+        await asyncio.gather(client.run(), change())
+    assert node.hellos[0]["languages"] == ["de-AT", "en"]
+    assert [(each["type"], each["languages"]) for each in said] == [("filter", None)]
+
+
+@scenario
+async def test_a_server_of_an_older_release_is_told_no_languages_until_it_shows_that_it_knows_them():
+    """LA2: after a 4400 they are left out; a `welcome` that has them is answered by `filter`; then `hello` has them."""
+    filters = []
+
+    async def refuses(session):
+        assert "languages" in node.hellos[-1]
+        await session.socket.close(4400, "malformed message")
+
+    async def older(session):
+        assert "languages" not in node.hellos[-1]
+        await session.welcome()
+        await client.filter(languages=["fr"])
+        asked = asyncio.ensure_future(client.filter(languages=["fr", "iu"], min_severity="minor"))
+        filters.append(await session.read())
+        await session.socket.close(1012, "node is draining")
+        await asked
+
+    async def newer(session):
+        assert "languages" not in node.hellos[-1]
+        await session.welcome(languages=[])
+        filters.append(await session.read())
+        await session.socket.close(1012, "node is draining")
+
+    async def newer_again(session):
+        assert node.hellos[-1]["languages"] == ["fr", "iu"]
+        await session.welcome(languages=["fr", "iu"])
+        client.stop()
+        await session.stay()
+
+    node = FakeNode(refuses, older, newer, newer_again)
+    async with node.running() as url:
+        client = quick(url, languages=["de"])
+        await client.run()
+    assert [{name: each[name] for name in each.keys() - {"type", "ref"}} for each in filters] == [
+        {"min_severity": "minor"},
+        {"languages": ["fr", "iu"]},
+    ]
+
+
+@pytest.mark.parametrize("languages", [None, ["en"]])
+@scenario
+async def test_a_hello_that_is_malformed_without_languages_ends_it(languages):
+    """W3: 4400 is a bug of ours; with languages it is found at the second time."""
+
+    async def refuses(session):
+        await session.socket.close(4400, "malformed message")
+
+    node = FakeNode(refuses)
+    async with node.running() as url:
+        with pytest.raises(ClientError, match="malformed"):
+            await quick(url, languages=languages).run()
+    assert ["languages" in hello for hello in node.hellos] == ([True, False] if languages else [False])
+
+
+@pytest.mark.parametrize("languages", ["en", ["en_US"], ["e"], ["en"] * 9, ["en\n"]])
+def test_what_is_no_language_is_refused_at_once(languages):
+    """LA2: the server would close every `hello`. The error names the option, and repeats nothing."""
+    with pytest.raises(ValueError, match=r"^languages: at most 8 tags"):
+        Client("ws://127.0.0.1:1/v1/stream", [HOME], languages=languages)
+
+
+@scenario
+async def test_what_is_malformed_later_is_not_taken_for_a_matter_of_languages():
+    """LA2, W3: the `hello` was welcomed."""
+
+    async def refuses(session):
+        await session.welcome(languages=["en"])
+        await session.socket.close(4400, "malformed message")
+
+    async with FakeNode(refuses).running() as url:
+        with pytest.raises(ClientError, match="malformed"):
+            await quick(url, languages=["en"]).run()
+
+
 def test_what_is_unknown_or_nonsense_is_ignored():
     """Within version 1 the server may add messages and fields; and a listener outlives nonsense."""
 
@@ -584,3 +593,67 @@ async def test_the_first_to_end_ends_the_others():
     with pytest.raises(ValueError, match="broken"):
         await first_to_end(long(), broken())
     assert ended == ["long"]
+
+
+# ---- a client that verifies ------------------------------------------------------------------------------------------
+
+SIGNED_NOW = "2031-05-01T12:00:00.000Z"  # when the alert of the vectors lives
+SMOKE = proofs.ALERT | {"revision": 1, "headline": "Smoke"}
+OTHER = proofs.ALERT | {"id": "other"}
+
+
+def verifier():
+    return Verifier(proofs.approvals()["reviewers"], proofs.AUDIENCE, approvals=2)
+
+
+@pytest.mark.parametrize("wire", ["json", "msgpack"])
+def test_what_fails_is_not_held_nor_acknowledged_and_what_was_held_stays(wire):
+    """C13, C14: in both formats. Behind it, in order (C15), what is good counts."""
+    form = proofs.text(proofs.ALERT)
+    forged = proofs.alert(
+        proofs.proof(form, proofs.sign(form, proofs.SEVEN), proofs.sign(form, proofs.NINE, by=proofs.SEVEN))
+    )
+    acks, dropped = [], []
+
+    async def script(session):
+        await session.welcome(now=SIGNED_NOW, live=1)
+        await session.send(**proofs.alert(proofs.proof(SMOKE), revision=1))
+        acks.append(await session.read())
+        for message in (forged, proofs.cancel(None, reason="All is well."), proofs.alert(None, **proofs.ALERT)):
+            await session.send(**message)
+        await session.send(**proofs.cancel(proofs.proof(proofs.CANCEL), revision=4))
+        await session.send(**proofs.alert(proofs.proof(proofs.ALERT)))  # it is over, and stays so
+        await session.send(**proofs.alert(proofs.proof(OTHER), id="other"))
+        acks.append(await session.read())
+
+    changes, _ = run_once(script, wire=wire, verify=verifier(), on_untrusted=dropped.append)
+    assert [(change.kind, change.alert["revision"], change.reason) for change in changes] == [
+        ("new", 1, None),
+        ("cancelled", 1, "The fire is out."),
+        ("new", 2, None),
+    ]
+    assert changes[0].alert["headline"] == "Smoke"
+    assert [(ack["id"], ack["revision"]) for ack in acks] == [(proofs.ALERT["id"], 1), ("other", 2)]
+    assert [(each.kind, each.reason) for each in dropped] == [
+        ("alert", "signature"),
+        ("cancel", "unsigned"),
+        ("alert", "unsigned"),
+    ]
+    assert str(dropped[1]) == "a cancel was dropped: unsigned"
+
+
+def test_what_is_dropped_counts_as_come():
+    """`fetch` ends when all that the welcome announced is there, believed or not."""
+
+    async def script(session):
+        await session.welcome(now=SIGNED_NOW, live=1)
+        await session.send(**proofs.alert(None, **proofs.ALERT))
+        await session.stay()
+
+    async def fetch():
+        async with FakeNode(script).running() as url:
+            await quick(url, verify=verifier(), on_untrusted=dropped.append).fetch()
+
+    dropped = []
+    asyncio.run(asyncio.wait_for(fetch(), GUARD_S))
+    assert [each.reason for each in dropped] == ["unsigned"]

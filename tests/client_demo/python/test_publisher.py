@@ -1,57 +1,16 @@
 """Publishing over HTTP, against a transport in memory: the same bytes until there is an answer, and plain words."""
 
-import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import httpx
 import pytest
+from fake_nodes import FakeApi, answer
 
-from client_demo.python.publisher import Publisher, Refused, Unanswered, retry_after_s
+from client_demo.python.publisher import Refused, Unanswered, retry_after_s
 
 ALERT = {"id": "a:1", "headline": "Brand – nah"}
-
-
-class FakeApi:
-    """Answers requests in turn, the last answer for all that follow; an exception is raised instead.
-
-    Where it lies: there is no network, no clock, and waiting takes no time.
-    """
-
-    def __init__(self, *answers):
-        self._answers = list(answers)
-        self.requests: list[httpx.Request] = []
-        self.waits: list[float] = []
-
-    def _answer(self, request: httpx.Request) -> httpx.Response:
-        self.requests.append(request)
-        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    async def _sleep(self, seconds: float) -> None:
-        self.waits.append(seconds)
-
-    def call(self, work):
-        """Have `work` done with a publisher."""
-
-        async def run():
-            async with Publisher(
-                "http://127.0.0.1:8766",
-                "secret",
-                transport=httpx.MockTransport(self._answer),
-                sleep=self._sleep,
-                clock=lambda: sum(self.waits),
-            ) as publisher:
-                return await work(publisher)
-
-        return asyncio.run(run())
-
-
-def answer(status, body=None, **headers):
-    return httpx.Response(status, json={} if body is None else body, headers=headers)
 
 
 def test_an_alert_is_posted_as_utf8_json_with_the_token():
@@ -117,6 +76,14 @@ def test_retry_after_is_waited_for():
     assert api.waits == [7]
 
 
+def test_who_has_published_too_often_is_refused_at_once():
+    """PG2: unlike a node that has too much to do, which is waited for."""
+    api = FakeApi(answer(429, {"type": "/problems/rate-limited", "title": "Too often"}, **{"Retry-After": "7"}))
+    with pytest.raises(Refused, match="Too often"):
+        api.call(lambda publisher: publisher.publish(ALERT))
+    assert (len(api.requests), api.waits) == (1, [])
+
+
 def test_after_a_minute_without_an_answer_it_says_so():
     """With the last trouble, in one line."""
     api = FakeApi(answer(503, {"title": "Log unavailable", "detail": "the disk is full"}))
@@ -141,7 +108,7 @@ def test_a_refusal_is_not_tried_again_and_says_every_broken_rule():
     with pytest.raises(Refused) as refusal:
         api.call(lambda publisher: publisher.publish(ALERT))
     assert (refusal.value.status, refusal.value.slug, len(api.requests)) == (422, "stale", 1)
-    assert refusal.value.lines == ["/occurred_at: must be at most 3600 s ago", "the alert: a field that is not known"]
+    assert refusal.value.lines == ["/occurred_at: must be at most 3600 s ago", "the request: a field that is not known"]
 
 
 def test_a_refusal_without_a_problem_document_is_told_by_its_status():

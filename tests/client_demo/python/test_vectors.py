@@ -6,10 +6,14 @@ from pathlib import Path
 import pytest
 
 import client_demo.conformance
+from client_demo.python.calls import Calls
+from client_demo.python.client import Client
 from client_demo.python.geo import Place, away_m, depth_m, distance_m, is_inside
 from client_demo.python.holdings import SHOWN, Holdings, Kind
+from client_demo.python.notices import RENEWAL, SOMETHING, Notices
 from client_demo.python.reconnect import NO_CLOSE_FRAME, After, Backoff, after_close
-from client_demo.python.times import parse_time
+from client_demo.python.times import format_time, parse_time
+from client_demo.python.verify import Untrusted, Verifier
 
 VECTORS = Path(client_demo.conformance.__file__).with_name("vectors")
 AREA = [{"type": "circle", "lat": 32.78, "lng": -96.8, "radius_m": 1020.0}]
@@ -157,3 +161,113 @@ def test_when_to_come_back(case):
 
 def test_no_connection_counts_as_no_close_frame():
     assert NO_CLOSE_FRAME == 1006
+
+
+@pytest.mark.parametrize("case", cases("near"))
+def test_how_far_it_is_to_who_needs_help(case):
+    """RU1."""
+    client = Client("ws://nowhere", [Place.from_map(place) for place in case["places"]])
+    expected = case["away_m"] if case["away_m"] is None else pytest.approx(case["away_m"], abs=0.005)
+    assert client.away_m({"near": case["near"]}) == expected
+
+
+def step_of_a_responder(calls, step, ahead_ms):
+    """Play one step; what the person is told."""
+    own = step["own_ms"]
+    clocks = (own, own + ahead_ms)
+    told = calls.expire(*clocks)
+    match step.get("message"):
+        case {"type": "call", "call": call}:
+            told += calls.take_call(call, *clocks)
+        case {"type": "task"} as task:
+            told += calls.take_task(task, *clocks)
+        case {"type": "standdown"} as standdown:
+            told += calls.take_standdown(standdown)
+    match step.get("person"):
+        case {"type": "accept"} as said:
+            calls.accept(said["id"], said.get("eta_s"), own)
+        case {"type": "decline"} as said:
+            calls.decline(said["id"], own)
+        case {"type": "report"} as said:
+            calls.report(said["id"], said["state"], own)
+    if "connected" in step:
+        calls.connected(own)
+    return told
+
+
+@pytest.mark.parametrize("case", cases("calls"))
+def test_what_a_responder_is_told_and_says(case):
+    """RU1, RU2, RU3, M18, M19, M20, M21, M22, M23."""
+    calls, ahead_ms = Calls(), 0
+    for step in case["steps"]:
+        if "now" in step:
+            ahead_ms = parse_time(step["now"]) - step["own_ms"]
+        told = step_of_a_responder(calls, step, ahead_ms)
+        said = calls.due(step["own_ms"])
+        assert [change.kind for change in told] == ([step["told"]] if step["told"] else [])
+        assert calls.holding(256) == step["holding"]
+        assert bool(calls.tasks()) == step["place"]
+        assert said == step.get("says", said)
+
+
+@pytest.mark.parametrize("case", cases("approvals"))
+def test_what_is_believed(case):
+    """C11 to C14, AP3, AP5."""
+    pinned = vectors("approvals")
+    approvals, cancel_approvals = case.get("approvals", 2), case.get("cancel_approvals", 1)
+    verifier = Verifier(pinned["reviewers"], pinned["audience"], approvals=approvals, cancel_approvals=cancel_approvals)
+    message = case["message"]
+    if "dropped" in case:
+        with pytest.raises(Untrusted) as untrusted:
+            verifier.read(message)
+        assert (untrusted.value.kind, untrusted.value.reason) == (message["type"], case["dropped"])
+        return
+    found = verifier.read(message)
+    if message["type"] == "alert":
+        assert found == {"type": "alert", "alert": case["alert"]}
+    else:
+        assert {name: found[name] for name in ("id", "revision", "reason", "cancelled_at")} == case["cancel"]
+
+
+@pytest.mark.parametrize("case", cases("notices"))
+def test_what_is_shown_for_a_push(case):
+    """WPC1, WPC2, WPC3, WPC4, WPC5: one notification for each push, and which of them are there afterwards."""
+    pinned = vectors("notices")
+    verifier = Verifier(pinned["reviewers"], pinned["audience"], approvals=2) if "verifies" in case else None
+    holdings = Holdings([Place.from_map(place) for place in case["places"]])
+    notices = Notices(holdings, verify=verifier, time_of=lambda moment, _: format_time(moment))
+    screen = {}
+    for step in case["steps"]:
+        own_ms = parse_time(step["at"])
+        if "push" in step:
+            taken = notices.take(step["push"], own_ms, visible=step.get("visible", False))
+            assert taken.notice.tag not in taken.closed
+            screen = {tag: each for tag, each in screen.items() if tag not in taken.closed}
+            screen[taken.notice.tag] = taken.notice
+            judge_notice(taken.notice, step["shows"])
+        elif "socket" in step:
+            holdings.take_alert(step["socket"]["alert"], own_ms)
+        else:
+            closed = notices.opened(own_ms)
+            screen = {tag: each for tag, each in screen.items() if tag not in closed}
+        assert [tag for tag in screen if not tag.startswith("-")] == step["open"]
+        assert sorted(notices.open) == sorted(screen)
+
+
+def judge_notice(notice, wanted):
+    """Whether a notification is what a vector says."""
+    if wanted["tag"] is None:
+        assert notice.tag in (SOMETHING, RENEWAL)
+    else:
+        assert notice.tag == wanted["tag"]
+    assert notice.sound is wanted["sound"] or wanted["sound"] is None
+    assert (notice.stays, notice.lang) == (wanted["stays"], wanted.get("lang"))
+    text = f"{notice.title}\n{notice.body}"
+    for piece in wanted["text"]:
+        found, piece_there, text = text.partition(piece)
+        assert piece_there, (piece, found)
+    first = {"exercise": "Exercise: ", "test": "Test: "}.get(wanted.get("first"), "")
+    assert notice.title.startswith(first)
+    if "until" in wanted:
+        assert notice.body.endswith(f"\nuntil {wanted['until']}")
+        assert ("Not where you are." in notice.body) == wanted["outside"]

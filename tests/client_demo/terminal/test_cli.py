@@ -13,10 +13,10 @@ from client_demo.python.geo import Place
 from client_demo.python.holdings import Holdings
 from client_demo.python.times import format_time
 from client_demo.terminal.cli import main
-from client_demo.terminal.listen import change_line, held_table
+from client_demo.terminal.listen import change_line, details, held_table, host_of
 
 NOW = 1_800_000_000_000
-COMMANDS = ("listen", "walk", "review", "feed-check", "publish", "revise", "cancel", "desk", "map", "demo")
+COMMANDS = ("listen", "walk", "respond", "review", "feed-check", "publish", "revise", "cancel", "desk", "map", "demo")
 
 
 def run(*arguments, **environment):
@@ -37,8 +37,21 @@ def test_each_command_explains_itself(command):
         (["listen", "--lat", "1"], "say where you are"),
         (["listen"], "say where you are"),
         (["listen", "--cell", "xyz"], "not an H3 cell"),
+        (["listen", "--lat", "1", "--lng", "2", "--approvals", "1"], "--audience and --approvals go with --reviewers"),
+        (["listen", "--lat", "1", "--lng", "2", "--reviewers", __file__], "goes with --audience and --approvals"),
+        (
+            ["listen", "--lat", "1", "--lng", "2", "--reviewers", __file__, "--audience", "a", "--approvals", "1"],
+            "can't be used: it is no JWKS",
+        ),
         (["listen", "--lat", "91", "--lng", "0"], "91"),
+        (["listen", "--lat", "1", "--lng", "2", "--language", "en_US"], "languages: at most 8 tags"),
         (["listen", "--url", "nonsense", "--lat", "1", "--lng", "2"], "isn't a valid URI"),
+        (["listen", "--push", "http://h", "--lat", "1", "--lng", "2", "--once"], "and not with --once"),
+        (
+            ["listen", "--push", "http://h", *["--cell", "8826cb19cbfffff"] * 2, "--push-ca", "no/ca.pem"],
+            "no/ca.pem can't",
+        ),
+        (["map", "--push", "http://h"], "--push goes with --page-token"),
         (["walk", "--from", "1,2", "--to", "nowhere"], "two numbers with a comma"),
         (["walk", "--from", "1,2", "--to", "91,0"], "a latitude of -90 to 90"),
         (["walk", "--from", "1,2", "--to", "nan,0"], "a latitude of -90 to 90"),
@@ -47,6 +60,10 @@ def test_each_command_explains_itself(command):
         (["publish", "--radius", "nan"], "Invalid value for '--radius'"),
         (["publish", "--radius", "inf"], "Invalid value for '--radius'"),
         (["publish", "--radius", "-1"], "Invalid value for '--radius'"),
+        (["cancel", "a-1", "--reason", "x", "--signature", "s.json"], "--signature goes with --form"),
+        (["cancel", "a-1", "--reason", "x", "--form", __file__], "test_cli.py exists: give the signatures"),
+        (["cancel", "a-1", "--reason", "x", "--form", __file__, "--signature", __file__], "expected a JSON object"),
+        (["cancel", "a-1", "--reason", "x", "--form", "absent", "--signature", __file__], "absent: No such file"),
         (["walk", "--speed", "nan"], "Invalid value for '--speed'"),
         (["walk", "--every", "nan"], "Invalid value for '--every'"),
         (["review", "--every", "inf"], "Invalid value for '--every'"),
@@ -121,6 +138,39 @@ def test_a_line_tells_what_where_and_how_long():
         "new            SEVERE Arson: Fire set on purpose"
         "  [inside, 1.1 km from the centre; 2 min 05 s left; revision 2]"
     )
+
+
+def test_what_to_do_is_shown_below_and_more_is_offered_by_its_host():
+    """C9: text as text, and never the whole URL, which may say anything."""
+    warning = {"instruction": "Go  inside.\nStay\x1b[2J there.", "web": "https://weather.example:8443/x?y=\u202e"}
+    assert details(warning).plain.split("\n") == [
+        "",
+        "               Go inside. Stay\ufffd[2J there.",
+        "               more at weather.example",
+    ]
+    assert details({"headline": "x"}).plain == ""
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("http://w.example", "w.example"),
+        ("HTTPS://W.Example./a", "w.example."),
+        ("https://good.example@evil.example/", "evil.example"),
+        ("https://b\u00fccher.example/", "xn--bcher-kva.example"),
+        ("https://[::1]:5/", "::1"),
+        ("javascript:alert(1)", None),
+        ("https://", None),
+        ("https://[", None),
+        ("https://" + "x" * 64 + ".example", None),
+        ("w.example", None),
+        (5, None),
+        (None, None),
+    ],
+)
+def test_the_host_of_a_url_is_the_one_that_would_be_asked(url, host):
+    """C9: not what stands before an @, and no letters that only look like others."""
+    assert host_of(url) == host
 
 
 def test_the_table_has_what_one_is_inside_of_first_then_what_ends_first():

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { afterEach, beforeEach, test } from "node:test";
 import { setImmediate } from "node:timers/promises";
 
-import { Geocast, watchPosition } from "../../../client_demo/web/geocast/geocast.js";
+import { fetchLive, Geocast, watchPosition } from "../../../client_demo/web/geocast/geocast.js";
 import { alert, AWAY, FakeClock, FakeSocket, HOME, memory, time } from "./fakes.mjs";
 
 const URL_ = "ws://node/v1/stream";
@@ -58,6 +58,7 @@ const ids = (geocast) => geocast.held().map((held) => held.alert.id);
 test("options that can't work are refused at once, without repeating them", () => {
   const bad = [
     { url: "https://node/v1/stream" },
+    { languages: "de" },
     { url: "ws://node/v1/stream?token=secret" },
     { url: "" },
     { token: 7 },
@@ -98,6 +99,71 @@ test("hello says the places, the filter and what is held, each time anew", async
   assert.deepEqual(FakeSocket.last.took("hello"), [
     { type: "hello", token: "jwt", places: [AWAY, HOME], holding: { a: 1 }, categories: ["arson"] },
   ]);
+});
+
+test("LA2: languages are said in the first hello, in the form that the server takes, and changed by filter", async () => {
+  const languages = ["de-AT", "x", "de-DE-u-co-phonebk", "de-AT", ..."abcdefgh"].map((tag) => (tag.length > 1 ? tag : `${tag}${tag}`));
+  const { geocast, socket } = await join({ languages: [...languages, 5], filter: { min_severity: "severe" } });
+  const wanted = ["de-AT", "xx", "aa", "bb", "cc", "dd", "ee", "ff"];
+  const [hello] = socket.took("hello");
+  assert.deepEqual([hello.languages, hello.min_severity], [wanted, "severe"]);
+  geocast.setFilter({ languages: null });
+  assert.deepEqual(socket.took("filter"), [{ type: "filter", ref: 1, languages: null }]);
+  socket.end(1012);
+  await clock.pass(2_000);
+  FakeSocket.last.onopen();
+  assert.equal("languages" in FakeSocket.last.took("hello")[0], false);
+});
+
+test("LA2: to a server of an older release they are said when it shows that it knows them", async () => {
+  const { geocast } = await start({ languages: ["de"] });
+  FakeSocket.last.onopen();
+  assert.deepEqual(FakeSocket.last.took("hello")[0].languages, ["de"]);
+  FakeSocket.last.end(4400);
+  assert.equal(geocast.status.state, "waiting");
+  await clock.pass(0); // at once
+  FakeSocket.last.welcome(clock);
+  assert.equal("languages" in FakeSocket.last.took("hello")[0], false);
+  assert.equal(await geocast.setFilter({ languages: ["fr"] }), true);
+  assert.deepEqual(FakeSocket.last.took("filter"), []);
+  FakeSocket.last.end(1012);
+  await clock.pass(2_000);
+  FakeSocket.last.welcome(clock, { languages: [] });
+  assert.equal("languages" in FakeSocket.last.took("hello")[0], false);
+  assert.deepEqual(FakeSocket.last.took("filter"), [{ type: "filter", ref: 1, languages: ["fr"] }]);
+  FakeSocket.last.end(1012);
+  await clock.pass(2_000);
+  FakeSocket.last.welcome(clock, { languages: ["fr"] });
+  assert.deepEqual(FakeSocket.last.took("hello")[0].languages, ["fr"]);
+  FakeSocket.last.end(4400); // welcomed: not for its languages
+  assert.equal(geocast.status.state, "stopped");
+});
+
+test("LA2: a hello that is malformed without languages ends it", async () => {
+  const { geocast } = await start({ languages: ["de"] });
+  FakeSocket.last.onopen();
+  FakeSocket.last.end(4400);
+  await clock.pass(0);
+  FakeSocket.last.onopen();
+  FakeSocket.last.end(4400);
+  assert.equal(geocast.status.state, "stopped");
+  assert.equal(FakeSocket.all.length, 2);
+});
+
+test("LA2: one short connection is made again without languages", async () => {
+  const fetched = fetchLive({ url: URL_, languages: ["de"], WebSocket: FakeSocket, clock });
+  for (let turn = 0; turn < 3; turn++) await clock.pass(0);
+  FakeSocket.last.onopen();
+  FakeSocket.last.end(4400);
+  for (let turn = 0; turn < 3; turn++) await clock.pass(0);
+  FakeSocket.last.welcome(clock);
+  assert.deepEqual((await fetched).alerts, []);
+  assert.deepEqual(FakeSocket.all.map((socket) => socket.took("hello")[0].languages), [["de"], undefined]);
+  const again = assert.rejects(fetchLive({ url: URL_, WebSocket: FakeSocket, clock }), { closeCode: 4400 });
+  for (let turn = 0; turn < 3; turn++) await clock.pass(0);
+  FakeSocket.last.onopen();
+  FakeSocket.last.end(4400);
+  await again;
 });
 
 test("the delay is drawn from the server's window and doubles with each failure", async () => {

@@ -1,5 +1,5 @@
 // The web client as the conformance kit wants a client: it goes where GEOCAST_STREAM_URL says, fetches its tokens, and
-// acknowledges what it shows.
+// acknowledges what it shows. It goes wherever it is called to.
 
 const [library, format] = process.argv.slice(2);
 const { createRequire } = await import("node:module");
@@ -7,13 +7,21 @@ const { Geocast } = await import(library);
 
 const { GEOCAST_STREAM_URL: url, GEOCAST_TOKEN_URL: tokenUrl } = process.env;
 const msgpack = format === "msgpack" && (await import(createRequire(library).resolve("@msgpack/msgpack")));
+const here = { lat: 32.7767, lng: -96.797, here: true };
 const geocast = new Geocast({
   url,
   token: async () => (await fetch(tokenUrl)).text(),
-  places: [{ lat: 32.7767, lng: -96.797 }],
+  places: [here],
   storage: null,
+  languages: ["en"],
   ...(msgpack && { msgpack }),
 });
 geocast.on("alert", ({ alert }) => geocast.ack(alert));
 geocast.on("update", ({ alert, cause }) => cause === "revision" && geocast.ack(alert));
+geocast.on("call", ({ call }) => {
+  geocast.ack(call);
+  geocast.setPlaces([here]);
+  geocast.accept(call.id, 120);
+});
+geocast.on("task", ({ task }) => geocast.arrived(task.id));
 setInterval(() => {}, 60_000); // a page stays

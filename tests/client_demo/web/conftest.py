@@ -81,7 +81,7 @@ class Page:
         self.errors = self.process.stderr.read()
 
     def said(self, **fields: Any) -> list[Json]:
-        """All lines with these fields; `id` and `revision` are the alert's."""
+        """All lines with these fields; `id` and `revision` are the alert's, or the call's."""
         return [line for line in self.lines if all(_field(line, name) == value for name, value in fields.items())]
 
     def wait(self, count: int = 1, **fields: Any) -> Json:
@@ -125,7 +125,9 @@ class Page:
 
 
 def _field(line: Json, name: str) -> Any:
-    return line[name] if name in line else line.get("alert", {}).get(name)
+    if name in line:
+        return line[name]
+    return next((line[part][name] for part in ("alert", "call", "task") if name in (line.get(part) or {})), None)
 
 
 class Tunnel:

@@ -1,7 +1,9 @@
 // Never run: what a TypeScript project may write, and what it must not. Checked by `tsc` (test_units.py).
 
 import * as msgpack from "@msgpack/msgpack";
-import { fetchLive, Geocast, GeocastError, watchPosition, type Held, type Place } from "geocast-client";
+import { fetchLive, Geocast, GeocastError, watchPosition, type Held, type HeldCall, type Place } from "geocast-client";
+import { Push, type PushState } from "geocast-client/push";
+import { handle } from "geocast-client/push-worker";
 import * as h3 from "h3-js";
 
 const url = "wss://alerts.example/v1/stream";
@@ -15,12 +17,29 @@ geocast.on("update", ({ alert, affected, cause }) => {
 geocast.on("cancel", ({ reason }) => reason.trim());
 geocast.on("change", () => geocast.held().map(({ alert }: Held) => alert.id));
 geocast.on("status", ({ state, retryAt }) => state === "waiting" && retryAt?.toFixed());
+geocast.on("call", ({ call, distanceM }) => geocast.accept(call.id, (distanceM ?? 0) / 1.4));
+geocast.on("task", ({ task }) => task.fetch !== undefined && task.aeds[task.fetch]?.code?.trim());
+geocast.on("standdown", ({ id, reason }) => reason === "expired" && geocast.calls().map((held: HeldCall) => held.id === id));
+watchPosition(geocast, { here: true });
 watchPosition(geocast, { resolution: 9, geolocation: navigator.geolocation });
 void geocast.setFilter({ min_severity: null }).then((isKnown: boolean) => isKnown);
 fetchLive({ url, places, holding: { a: 1 } }).catch((error) => error instanceof GeocastError && error.closeCode);
 
+const push = new Push({ url: "https://alerts.example/v1", token: "jwt", worker: "/sw.js", places, h3, resolution: 7 });
+new Geocast({ url, storage: push.storage });
+watchPosition(geocast, { push });
+void push.enable().then(({ state, until }: PushState) => state === "on" && until?.toFixed());
+push.on("error", ({ code, message }) => code === "server" && message.trim());
+handle(globalThis, { app: "/", icon: "/icon.png", token: () => "jwt" });
+
+// @ts-expect-error a state that there is not
+push.on("state", ({ state }) => state === "sleeping");
+// @ts-expect-error a worker has an app that it opens
+handle(globalThis, {});
 // @ts-expect-error an event that there is not
 geocast.on("alarm", () => {});
+// @ts-expect-error a report that there is not
+geocast.report("a", "asleep");
 // @ts-expect-error a severity that there is not
 void geocast.setFilter({ min_severity: "awful" });
 // @ts-expect-error a place is a point or a cell

@@ -34,7 +34,7 @@ const all = {
 };
 
 const geocast = options.fetch ? null : new Geocast(all);
-for (const name of ["alert", "update", "cancel", "expire", "status", "error"])
+for (const name of ["alert", "update", "cancel", "expire", "call", "task", "standdown", "status", "error"])
   geocast?.on(name, (event) =>
     tell({ event: name, ...event, ...(event.cause instanceof Error && { cause: `${event.cause}` }) }),
   );

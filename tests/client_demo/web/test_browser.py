@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 from end_to_end.alerts import alert, place, revision_of
+from end_to_end.dispatcher import call
 from end_to_end.keys import Keys
 from end_to_end.node import Node
+from end_to_end.responders import dispatch_token, responder_token, responding_node
 from end_to_end.times import wait_until
 
 ROOT = Path(__file__).parents[3]
@@ -142,4 +144,39 @@ def test_a_page_with_a_position_comes_back(browser, site, tmp_path):
         page.wait_for_function("geocast.held().length === 1 && geocast.held()[0].affected")
         wait_until(lambda: page.evaluate("Object.keys(localStorage).length") == 1, "it is stored")
         assert '"places"' not in page.evaluate("Object.values(localStorage).join()")
+        context.close()
+
+
+def test_a_responders_page_tells_where_it_is_when_it_rings(browser, site, tmp_path):
+    """RU1, RU2: a fresh position at once, however little it differs; and no storage has where somebody needs help."""
+    with responding_node(tmp_path, "--origins", site.origin) as node:
+        here = {"latitude": HOME[0], "longitude": HOME[1], "accuracy": 30}
+        context = browser.new_context(permissions=["geolocation"], geolocation=here)
+        page = context.new_page()
+        page.goto(f"{site.origin}/package.json")
+        page.evaluate(
+            """async ([url, token]) => {
+                const { Geocast, watchPosition } = await import("/geocast.js");
+                window.geocast = new Geocast({ url, token });
+                window.events = [];
+                for (const name of ["call", "task", "standdown"])
+                    geocast.on(name, (event) => events.push([name, event.reason ?? event.task?.place.address ?? ""]));
+                watchPosition(geocast, { here: true });
+            }""",
+            [f"ws://127.0.0.1:{node.stream_port}/v1/stream", responder_token(node, "r-page")],
+        )
+        page.wait_for_function("geocast.quals.length === 1 && geocast.places.length === 1")
+        assert page.evaluate("geocast.places") == [place(HOME, accuracy_m=30, here=True)]
+        nearer = HOME[0] + 0.0001
+        context.set_geolocation({**here, "latitude": nearer})
+        wanted = call(place={"lat": HOME[0], "lng": HOME[1], "kind": "public", "address": "Union Station"})
+        assert node.post("/v1/calls", wanted, dispatch_token(node)).status_code == 201
+        page.wait_for_function("events.length === 1")
+        page.wait_for_function("lat => geocast.places[0].lat === lat", arg=nearer)
+        page.evaluate("geocast.accept(geocast.calls()[0].id, 60)")
+        page.wait_for_function("events.length === 2")
+        assert node.post(f"/v1/calls/{wanted['id']}/end", {"reason": "Over."}, dispatch_token(node)).status_code == 201
+        page.wait_for_function("events.length === 3")
+        assert page.evaluate("events") == [["call", ""], ["task", "Union Station"], ["standdown", "over"]]
+        assert "Union" not in page.evaluate("Object.values(localStorage).join()")
         context.close()

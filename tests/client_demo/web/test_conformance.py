@@ -10,7 +10,7 @@ from client_demo.conformance.scenarios import NOT_OBSERVABLE, SCENARIOS
 
 HERE = Path(__file__).parent
 WEB = HERE.parents[2] / "client_demo" / "web"
-ABOUT_MESSAGES = ("basics", "revisions", "clock", "wrong-clock", "inside", "many")
+ABOUT_MESSAGES = ("basics", "tasked", "revisions", "clock", "wrong-clock", "inside", "polygons", "many")
 
 
 def judged(js, scenarios, *arguments):

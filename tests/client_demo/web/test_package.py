@@ -38,7 +38,8 @@ def test_the_package_is_whole(project):
     """Code, types, licence and README, and nothing that is for the source tree alone."""
     installed = project / "node_modules" / "geocast-client"
     modules = {path.name for path in CLIENT.glob("*.js")}
-    expected = modules | {"geocast.d.ts", "package.json", "README.md", "LICENSE"}
+    types = {f"{name}.d.ts" for name in ("geocast", "geocast-push", "geocast-push-sw")}
+    expected = modules | types | {"package.json", "README.md", "LICENSE"}
     assert {path.name for path in installed.iterdir()} == expected
     assert (CLIENT / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
     manifest = json.loads((installed / "package.json").read_text("utf-8"))

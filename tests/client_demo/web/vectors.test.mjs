@@ -6,9 +6,11 @@ import { setImmediate } from "node:timers/promises";
 import { test } from "node:test";
 
 import { Geocast } from "../../../client_demo/web/geocast/geocast.js";
-import { isInside, spotsOf } from "../../../client_demo/web/geocast/geo.js";
+import { Calls } from "../../../client_demo/web/geocast/calls.js";
+import { awayM, isInside, spotsOf } from "../../../client_demo/web/geocast/geo.js";
 import { Holdings } from "../../../client_demo/web/geocast/holdings.js";
 import { afterClose, Backoff } from "../../../client_demo/web/geocast/reconnect.js";
+import { Verifier } from "../../../client_demo/web/geocast/verify.js";
 import { alert, FakeClock, FakeSocket, HOME, time } from "./fakes.mjs";
 
 const vectors = (name) =>
@@ -118,6 +120,20 @@ test("what replaces what", () => {
   }
 });
 
+test("what is believed", async () => {
+  const { reviewers: keys, audience, cases } = vectors("approvals");
+  for (const { why, message, approvals = 2, cancel_approvals: cancelApprovals = 1, ...then } of cases) {
+    const verifier = new Verifier({ keys, audience, approvals, cancelApprovals });
+    if (then.dropped) {
+      await assert.rejects(verifier.read(message), { name: "Untrusted", reason: then.dropped }, why);
+      continue;
+    }
+    const found = await verifier.read(message);
+    if (then.alert) assert.deepEqual(found, { type: "alert", alert: then.alert }, why);
+    else assert.deepEqual({ ...found, ...then.cancel }, found, why);
+  }
+});
+
 test("when to come back", () => {
   for (const { why, steps } of vectors("reconnect").cases) {
     const backoffs = [0, 1].map((draw) => new Backoff(() => draw));
@@ -131,6 +147,45 @@ test("when to come back", () => {
       const [low, high] = backoffs.map((backoff) => backoff.delay(after));
       if (after === "window") assert.deepEqual([low, high], delay_ms, why);
       assert.ok(low >= delay_ms[0] && high <= (delay_ms[1] ?? Infinity), why);
+    }
+  }
+});
+
+test("RU1: how far it is to who needs help", () => {
+  for (const { why, places, near, away_m } of vectors("near").cases) {
+    if ("cell" in (places[0] ?? {}) && !h3) continue;
+    const found = awayM(near, spotsOf(places, h3));
+    assert.ok(found === away_m || Math.abs(found - away_m) < 0.005, why);
+  }
+});
+
+/** Play one step; what the person is told. */
+function stepOfAResponder(calls, { own_ms: own, message, person, connected }, ahead) {
+  const now = own + ahead;
+  const told = calls.expire(now, own);
+  if (message?.type === "call") told.push(...calls.call(message.call, now, own));
+  if (message?.type === "task") told.push(...calls.task(message, now, own));
+  if (message?.type === "standdown") told.push(...calls.standdown(message));
+  if (person?.type === "accept") calls.accept(person.id, person.eta_s, own);
+  if (person?.type === "decline") calls.decline(person.id, own);
+  if (person?.type === "report") calls.report(person.id, person.state, own);
+  if (connected) calls.connected(own);
+  return told.map(({ kind }) => kind);
+}
+
+test("RU1 to RU3: what a responder is told and says", () => {
+  for (const { why, steps } of vectors("calls").cases) {
+    const calls = new Calls();
+    let ahead = 0;
+    for (const step of steps) {
+      if (step.now) ahead = Date.parse(step.now) - step.own_ms;
+      const told = stepOfAResponder(calls, step, ahead);
+      const says = calls.due(step.own_ms);
+      const where = `${why}, at ${step.own_ms}`;
+      assert.deepEqual(told, step.told ? [step.told] : [], where);
+      assert.deepEqual(Object.fromEntries(calls.holding(256)), step.holding, where);
+      assert.equal(calls.list().some(({ task }) => task), step.place, where);
+      assert.deepEqual(says, step.says ?? says, where);
     }
   }
 });

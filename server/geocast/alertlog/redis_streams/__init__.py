@@ -33,12 +33,15 @@ Rule 2  Each process keeps, in memory, the bytes of the entries of alerts that h
         cancelled first, the others a second later, so that no cancelled alert comes back to life. Entries of one alert
         come in one piece (`m`). Their numbers may leave gaps: nobody may know those that ended long ago.
 Rule 3  If the log has another entry under that number by now (a split brain), the log's stands, and that is counted.
-        But a cancel that was accepted is appended again, under the next number.
+        But a cancel that was accepted is appended again, under the next number; so is the end of a call, and a claim
+        that was not given back: once, for each node looks first whether the log has it, by its seal (LogC5).
+Rule 4  Who knows the end of a call lets go of its `call` entries, which hold a place; and the script that puts back
+        takes none behind an end (LogC4).
 
 The parts. Each owns its state, and they import one another one way, as ARCHITECTURE.md draws it:
 
     log         the port                            heart       heartbeats: whether Redis can keep the log
-    follower    reads the stream                    mending     Rule 2 and Rule 3; the entries that are known
+    follower    reads the stream                    mending     Rule 2 to Rule 4; the entries that are known
     appender    the queue of appends                counting    delivery counts
     writer      scripts whose writes are durable    history     Rule 1: state and decisions, without I/O
     stored      entries and ids in the stream       connection  the only file that imports redis;  target, scripts

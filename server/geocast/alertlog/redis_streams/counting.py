@@ -37,15 +37,15 @@ class Counting:
         """The deliveries of one alert, over all processes. Raises LogUnavailable."""
         total = Counts()
         for value in await self._primary.call("HVALS", self._key(alert_id)):
-            sent, acked = value.split()[:2]  # a later release may count more (LogG6)
-            total = total.plus(Counts(int(sent), int(acked)))
+            numbers = value.split()[: len(total)]  # other releases count more, or less (LogG6)
+            total = total.plus(Counts(*map(int, numbers)))
         return total
 
     async def _write(self, sums: Mapping[str, Counts]) -> None:
         commands: list[tuple[Any, ...]] = []
-        for alert_id, (sent, acked) in sums.items():
+        for alert_id, counts in sums.items():
             key = self._key(alert_id)
-            commands += [("HSET", key, self._process, f"{sent} {acked}"), ("PEXPIRE", key, KEPT_MS)]
+            commands += [("HSET", key, self._process, " ".join(map(str, counts))), ("PEXPIRE", key, KEPT_MS)]
         await self._primary.pipe(commands)
         self.sums.update(sums)
         if len(self.sums) > MAX_COUNTED:  # go on under another name

@@ -23,13 +23,28 @@ RETRY_S = 0.25  # between attempts to find Redis well again
 SECTIONS = ("server", "memory", "persistence", "replication", "cluster")
 
 
-def admit(info: Mapping[str, Any], *, volatile: bool) -> Server:
-    """Who the server is that says this of itself. Raises LogUnavailable if it won't do."""
-    if reason := target.unfit(info, volatile=volatile):
+def admit(info: Mapping[str, Any], *, volatile: bool, keeps: str = "alerts") -> Server:
+    """Who the server is that says this of itself. Raises LogUnavailable if it won't do. `keeps`: see `unfit`."""
+    if reason := target.unfit(info, volatile=volatile, keeps=keeps):
         raise Unfit(reason)
     if info.get("role") != "master":
         raise LogUnavailable("it is a replica, which can't be written")
     return str(info["run_id"]), str(info["master_replid"])
+
+
+async def ask_sync_mode(primary: Primary) -> str:
+    """When Redis syncs what it has accepted: its `appendfsync`. Raises LogUnavailable."""
+    try:
+        answer = await primary.call("CONFIG", "GET", "appendfsync")
+        return str(answer[1].decode())
+    except Unfit:
+        return "unknown"  # the user may not read the configuration, which is a wise setting
+
+
+def refuse_never_syncing(mode: str, *, volatile: bool = False) -> None:
+    """Raise Unfit if a Redis with this `appendfsync` would never have anything on its disk for sure."""
+    if mode == "no" and not volatile:
+        raise Unfit("it never syncs its append-only file: set appendfsync always (or everysec)")
 
 
 class Heart:
@@ -78,8 +93,8 @@ class Heart:
     async def examine(self, keys: str) -> str:
         """What Redis this is, in words. Writes nothing. Raises LogUnavailable, and Unfit if it can't keep a log."""
         _, info = await self._ask_how_it_is()
-        mode = await self._ask_sync_mode()
-        self._refuse_never_syncing(mode)
+        mode = await ask_sync_mode(self._primary)
+        refuse_never_syncing(mode, volatile=self._volatile)
         for name, wanted in (("stream", b"stream"), ("meta", b"hash")):
             kind = await self._primary.call("TYPE", f"{keys}{name}")
             if kind not in (wanted, b"none"):
@@ -125,9 +140,9 @@ class Heart:
         It is asked again and again, for that may be changed while it runs; unless it does not answer that.
         """
         before = None if anew else self._sync_mode
-        mode = before if before == "unknown" else await self._ask_sync_mode()
+        mode = before if before == "unknown" else await ask_sync_mode(self._primary)
         self._sync_mode = mode
-        self._refuse_never_syncing(mode)
+        refuse_never_syncing(mode, volatile=self._volatile)
         if mode == before:
             return
         self.at_once = self._replicas == 0 and (self._volatile or mode == "always")
@@ -137,14 +152,3 @@ class Heart:
             logger.warning(
                 "log %s: appendfsync is %s: a 201 may take a second; set it to always", self._primary.name, mode
             )
-
-    def _refuse_never_syncing(self, mode: str) -> None:
-        if mode == "no" and not self._volatile:
-            raise Unfit("it never syncs its append-only file: set appendfsync always (or everysec)")
-
-    async def _ask_sync_mode(self) -> str:
-        try:
-            answer = await self._primary.call("CONFIG", "GET", "appendfsync")
-            return str(answer[1].decode())
-        except Unfit:
-            return "unknown"  # the user may not read the configuration, which is a wise setting

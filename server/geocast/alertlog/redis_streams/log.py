@@ -6,10 +6,26 @@ from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from prometheus_client.core import Metric
 
 from ...alert import Cancel, Entry, OtherKind
+from ...calls.entries import CallEntry
 from ...clock import Now
 from ...errors import ConfigError, LogUnavailable
 from ...metrics import counter, gauge
-from .. import PAGE, RETENTION_MS, Counts, Cursor, Page, Positioned, Seen, current, page
+from .. import (
+    PAGE,
+    PLACE_MS,
+    RETENTION_MS,
+    Believing,
+    Counts,
+    Cursor,
+    Judge,
+    Page,
+    Positioned,
+    Seen,
+    current,
+    is_doubtful,
+    page,
+    vouched,
+)
 from ..witness import NEWEST, Witness
 from . import scripts, target
 from .appender import Appender
@@ -19,7 +35,7 @@ from .follower import Following, Source
 from .heart import Heart
 from .history import History
 from .mending import Known, Mender
-from .stored import ZERO, Aside, Id, Stored, parse_id, position_of
+from .stored import ZERO, Aside, Fields, Id, Stored, parse_id, position_of
 from .writer import Writer
 
 PURGE_BATCH = 500  # alerts forgotten by one script
@@ -31,8 +47,10 @@ _Raw = list[tuple[bytes, list[bytes]]]  # the same as Redis tells it
 class RedisStreamsLog:
     """A log in a Redis stream. The package tells how it keeps the rules of the port."""
 
-    def __init__(self, url: str, *, replicas: int = 0, volatile: bool = False) -> None:
+    def __init__(self, url: str, *, replicas: int = 0, volatile: bool = False, judge: Judge | None = None) -> None:
         """`replicas`: on how many an entry has to be; `volatile`: a server without append-only file will do.
+
+        `judge`: which entries are believed; all, if there is none.
 
         Raises ConfigError.
         """
@@ -41,14 +59,15 @@ class RedisStreamsLog:
         self._keys = f"{{{where.prefix}}}:"
         self._stream = f"{self._keys}stream"
         self._primary = Primary(where)
-        self._aside = Aside(self._name)
+        self.judge = judge or Believing()
+        self._aside = Aside(self._name, self.judge)
         self._history = History()
         self._known = Known(self._history)
         self._witness = Witness()
         self._writer = Writer(self._primary, self._keys, self._history, replicas=replicas, volatile=volatile)
         self._appender = Appender(self._writer, lambda: self._heart.problem, self._known.keep)
         self._counting = Counting(self._primary, self._keys)
-        self._mender = Mender(self._name, self._writer, self._known, self._counting, self._appender.append)
+        self._mender = Mender(self._name, self._writer, self._known, self._counting, self._stored, self._aside)
         self._heart = Heart(
             self._primary, self._writer, self._history, self._beaten, replicas=replicas, volatile=volatile
         )
@@ -114,7 +133,7 @@ class RedisStreamsLog:
 
     # ---- write -------------------------------------------------------------------------------------------------
 
-    async def append(self, entry: Entry) -> bool:
+    async def append(self, entry: Entry | CallEntry) -> bool:
         """Store `entry` if its number is the next one; durable when this returns."""
         return await self._appender.append(Stored.of(entry))
 
@@ -126,18 +145,21 @@ class RedisStreamsLog:
             raise LogUnavailable(problem)
 
     async def purge(self, now_ms: int) -> int:
-        """Forget alerts of which every entry ended RETENTION_MS ago, PURGE_BATCH alerts at a time.
+        """Forget alerts of which every entry ended RETENTION_MS ago, PURGE_BATCH at a time, and places of calls.
 
-        Our clock has to say so, that of Redis, and what the log itself bears witness to (LogR1).
+        Our clock has to say so, that of Redis, and what the log bears witness to (LogR1), but for places (LogC4).
         """
+        arguments: tuple[int, ...] = (now_ms, PLACE_MS, PURGE_BATCH)
+        total = await self._purge(scripts.PURGE_PLACES, arguments)
         witnessed_ms = self._witness.at_least(await self._newest(), Now(now_ms, time.monotonic()))
+        arguments = (witnessed_ms, RETENTION_MS, PURGE_BATCH, KEPT_MS)
+        return total + await self._purge(scripts.PURGE, arguments)
+
+    async def _purge(self, script: str, arguments: Sequence[int]) -> int:
         total = 0
-        while True:
-            arguments = (witnessed_ms, RETENTION_MS, PURGE_BATCH, KEPT_MS)
-            gone = int(await self._primary.call("EVAL", scripts.PURGE, 1, self._keys, *arguments))
+        while gone := int(await self._primary.call("EVAL", script, 1, self._keys, *arguments)):
             total += gone
-            if not gone:
-                return total
+        return total
 
     async def _newest(self) -> list[Entry | OtherKind | None]:
         found = await self._primary.call("XREVRANGE", self._stream, "+", "-", "COUNT", NEWEST)
@@ -152,7 +174,13 @@ class RedisStreamsLog:
         epoch, durable, raw = await self._primary.call("EVAL", scripts.HISTORY, 1, self._keys, alert_id)
         chain, newest = self._chain(raw)
         await self._until_durable(newest, epoch, durable)
-        return [entry for _, entry in chain if entry is not None]
+        return [entry for entry in vouched([entry for _, entry in chain], self.judge) if entry is not None]
+
+    async def _stored(self, alert_id: str) -> list[Stored]:
+        """The entries of one alert that can be read, as they are stored, durable or not."""
+        *_, raw = await self._primary.call("EVAL", scripts.HISTORY, 1, self._keys, alert_id)
+        entries = [(parse_id(place), _fields(flat)) for place, flat in raw]
+        return [there[0] for place, fields in entries if (there := self._aside.readable(place, fields)) is not None]
 
     async def live(self, now_ms: int, after: Cursor | None = None, limit: int = PAGE) -> Page:
         """A page of the live alerts. Once it is whole, this waits until all of it is durable."""
@@ -167,12 +195,27 @@ class RedisStreamsLog:
             for ends_at, alert_id, *raw in alerts:
                 chain, last = self._chain(raw)
                 newest = max(newest, last)
+                if any(is_doubtful(entry, self.judge) for _, entry in chain):
+                    chain = await self._believed(alert_id)
                 found.append(_seen(Cursor(int(ends_at), alert_id.decode()), chain))
             return found
 
         found = await page(look, now_ms, after, limit)
         await self._until_durable(newest, epoch, durable)
         return found
+
+    async def _believed(self, alert_id: bytes) -> _Chain:
+        """All entries of an alert that are believed, from the last one backwards."""
+        _, _, raw = await self._primary.call("EVAL", scripts.HISTORY, 1, self._keys, alert_id)
+        chain, _ = self._chain(raw)
+        entries = vouched([entry for _, entry in chain], self.judge)
+        return [(place, entry) for (place, _), entry in zip(chain, entries, strict=True)][::-1]
+
+    async def open_calls(self, now_ms: int) -> Sequence[str]:
+        """The calls that are open, once all that they have is durable."""
+        epoch, durable, seq, ids = await self._primary.call("EVAL", scripts.OPEN_CALLS, 1, self._keys, now_ms)
+        await self._until_durable(int(seq), epoch, durable)
+        return [call_id.decode() for call_id in ids]
 
     async def tail(self) -> int:
         """The last position."""
@@ -195,7 +238,7 @@ class RedisStreamsLog:
         newest = 0
         chain: _Chain = []
         for place, flat in raw:
-            fields = dict(zip(flat[::2], flat[1::2], strict=True))
+            fields = _fields(flat)
             newest = max(newest, int(fields.get(b"n", 0)))
             readable = self._aside.readable(parse_id(place), fields)
             chain.append((parse_id(place), readable and readable[1]))
@@ -206,6 +249,10 @@ class RedisStreamsLog:
         known = self._history.seq if int(epoch or 0) == self._history.epoch else 0
         if not self._heart.at_once and seq > max(known, int(durable or 0)):
             await self._writer.beat(0)
+
+
+def _fields(flat: Sequence[bytes]) -> Fields:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _seen(cursor: Cursor, newest_first: _Chain) -> Seen:

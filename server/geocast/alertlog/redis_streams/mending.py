@@ -1,4 +1,4 @@
-"""What the log has lost is put back (Rule 2, Rule 3)."""
+"""What the log has lost is put back (Rule 2 to Rule 4)."""
 
 import asyncio
 import contextlib
@@ -7,10 +7,13 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 
+from ...alert import Untrusted
+from ...calls.entries import MOVED, CallEntry, Claim, Release, body_of
 from ...errors import LogUnavailable, trace
+from .. import codec, vouched
 from .counting import Counting
 from .history import History
-from .stored import Stored
+from .stored import Aside, Stored
 from .writer import Writer
 
 logger = logging.getLogger(__name__)
@@ -38,6 +41,11 @@ class _Alert:
         """Another entry of it is kept: if the wall clock was set back since the last one, it was ahead then."""
         self._wall_ahead_ms = min(self._wall_ahead_ms, time.time_ns() / 1_000_000 - time.monotonic() * 1000)
 
+    def forget_places(self) -> None:
+        """Let go of the `call` entries of a call that has an end (Rule 4)."""
+        if any(stored.kind == "end" for stored in self.entries.values()):
+            self.entries = {number: stored for number, stored in self.entries.items() if stored.kind != "call"}
+
     def ended(self, now_ms: float, now: float) -> bool:
         """Whether it has: by this time since 1970, and by the wall clock of then and the time since; or of old age."""
         now_ms = min(now_ms, now * 1000 + self._wall_ahead_ms)
@@ -64,11 +72,15 @@ class Known:
 
     def keep(self, stored: Stored) -> None:
         """Know an entry until its alert has ended; the first one under its number stays."""
-        self._alert(stored.id).entries.setdefault(stored.revision, stored)
+        alert = self._alert(stored.id)
+        alert.entries.setdefault(stored.revision, stored)
+        alert.forget_places()
 
     def replace(self, stored: Stored) -> None:
         """The log has this one under its number (Rule 3)."""
-        self._alert(stored.id).entries[stored.revision] = stored
+        alert = self._alert(stored.id)
+        alert.entries[stored.revision] = stored
+        alert.forget_places()
 
     def _alert(self, alert_id: str) -> _Alert:
         if alert_id not in self._alerts:
@@ -102,16 +114,21 @@ class Mender:
         writer: Writer,
         known: Known,
         counting: Counting,
-        append: Callable[[Stored], Awaitable[bool]],
+        chain_of: Callable[[str], Awaitable[Chain]],
+        aside: Aside,
     ) -> None:
-        """`name`: of the log, for what is said; `append`: for a cancel that has lost its number (Rule 3)."""
+        """`name`: of the log, for what is said; `chain_of`: what the log has under an id, as far as it can be read.
+
+        `aside` knows what is believed.
+        """
+        self._aside = aside
         self.put_back = 0  # entries that the log had lost
         self.conflicts = 0  # entries that could not be put back, because the log has others under their numbers
         self._name = name
         self._writer = writer
         self._known = known
         self._counting = counting
-        self._append = append
+        self._chain_of = chain_of
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
@@ -138,9 +155,10 @@ class Mender:
 
     async def _mend(self) -> None:
         self._known.forget_ended()
-        chains, before = self._known.chains(), self.put_back
+        chains = [believed for chain in self._known.chains() if (believed := self._believed(chain))]
+        before = self.put_back
         for cancelled in (True, False):
-            wanted = [chain for chain in chains if any(stored.kind == "cancel" for stored in chain) is cancelled]
+            wanted = [chain for chain in chains if any(stored.kind in codec.ENDINGS for stored in chain) is cancelled]
             for start in range(0, len(wanted), MAX_SCRIPT):
                 await self._put_back(wanted[start : start + MAX_SCRIPT])
             if cancelled:
@@ -149,21 +167,61 @@ class Mender:
         if self.put_back > before:
             logger.warning("log %s: %d entries that it had lost were put back", self._name, self.put_back - before)
 
+    def _believed(self, chain: Chain) -> Chain:
+        """Those entries of an alert that are believed now (LogJ3)."""
+        judge = self._aside.judge
+        entries = vouched([self._aside.believed(each, "what is to be put back") for each in chain], judge)
+        return [stored for stored, entry in zip(chain, entries, strict=True) if not isinstance(entry, Untrusted)]
+
     async def _put_back(self, chains: Sequence[Chain]) -> None:
         entries = [(stored, stored is not chain[-1]) for chain in chains for stored in chain]
         token = uuid.uuid4().hex
         arguments = [stored.arguments(token, more=more) for stored, more in entries]
         answers = await self._writer.store(arguments, mending=True)
+        given_back = {claim for chain in chains for claim in _given_back(chain)}
         for (stored, _), (what, last, last_kind, *theirs) in zip(entries, answers, strict=True):
             if what == b"stored":
                 self.put_back += 1
-            lost_cancel = what in (b"other", b"refused") and stored.kind == "cancel" and last_kind != b"cancel"
-            if lost_cancel:  # it was accepted, so it is appended under the next number (Rule 3)
-                await self._append(stored.renumbered(last + 1))
+            is_lost = what in (b"other", b"refused") and stored not in given_back
+            if is_lost and stored.kind in ("cancel", *MOVED):  # it was accepted (Rule 3)
+                await self._append_again(stored, last, last_kind)
             if what == b"other":
                 self.conflicts += 1
                 logger.error("log %s: an entry can't be put back: the log has another one there", self._name)
                 kind, ends_at, payload = theirs
                 with contextlib.suppress(ValueError):
                     there = stored._replace(kind=kind.decode(), ends_at=int(ends_at), payload=payload)
-                    self._known.replace(there)
+                    if self._believed([there]):
+                        self._known.replace(there)
+
+    async def _append_again(self, stored: Stored, last: int, last_kind: bytes) -> None:
+        """Append it behind the last entry there, unless that is the end, or the log has it under another number."""
+        what = b"other"
+        while what == b"other" and last_kind.decode() not in codec.ENDINGS and not await self._is_there(stored):
+            moved = stored.renumbered(last + 1)
+            [(what, last, last_kind, *_)] = await self._writer.store([moved.arguments(uuid.uuid4().hex, more=False)])
+            if what in (b"stored", b"same"):
+                self._known.keep(moved)
+                self.put_back += what == b"stored"
+
+    async def _is_there(self, stored: Stored) -> bool:
+        """Whether the log has this entry of a call, under whatever number."""
+        if stored.kind not in MOVED:
+            return False
+        return stored.seal() in {each.seal() for each in await self._chain_of(stored.id)}
+
+
+def _given_back(chain: Chain) -> set[Stored]:
+    """The claims of a call behind which their seat was given back."""
+    held: dict[int, Stored] = {}
+    found = set()
+    for stored in chain:
+        with contextlib.suppress(ValueError):
+            entry = stored.entry()
+            body = body_of(entry) if isinstance(entry, CallEntry) else None
+            match body:
+                case Claim(seat=seat):
+                    held[seat] = stored
+                case Release(seat=seat) if seat in held:
+                    found.add(held.pop(seat))
+    return found

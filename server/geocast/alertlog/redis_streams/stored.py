@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ...alert import Entry, OtherKind
-from .. import codec
+from ...calls.entries import CallEntry
+from .. import Judge, codec, ended_at
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class Stored(NamedTuple):
     payload: bytes
 
     @classmethod
-    def of(cls, entry: Entry) -> "Stored":
+    def of(cls, entry: Entry | CallEntry) -> "Stored":
         """An entry in the form in which it is stored."""
         return cls(entry.id, entry.revision, codec.kind_of(entry), entry.ends_at, codec.encode(entry))
 
@@ -64,6 +65,11 @@ class Stored(NamedTuple):
             return OtherKind(self.id, self.revision, self.ends_at)
         return codec.decode(self.payload, self.id, self.revision, self.ends_at)
 
+    def seal(self) -> bytes:
+        """What this entry of a call has and no other; nothing of any other entry. Raises ValueError."""
+        entry = self.entry()
+        return entry.sealed if isinstance(entry, CallEntry) else b""
+
     def renumbered(self, revision: int) -> "Stored":
         """The same under another number."""
         return self._replace(revision=revision, payload=codec.renumbered(self.payload, revision))
@@ -71,14 +77,16 @@ class Stored(NamedTuple):
     def arguments(self, token: str, *, more: bool) -> tuple[Any, ...]:
         """What `append.lua` takes; `more`: the next one belongs to the same chain."""
         checksum = codec.checksum(self.id, self.revision, self.payload)
-        return *self, checksum, token, int(more)
+        entry = self.entry() if self.kind == "end" else None
+        return *self, checksum, token, int(more), ended_at(entry) if isinstance(entry, CallEntry) else ""
 
 
 class Aside:
     """What can't be read, which is named and counted once (LogR2)."""
 
-    def __init__(self, name: str) -> None:
-        """`name`: of the log, for the line that says so."""
+    def __init__(self, name: str, judge: Judge) -> None:
+        """`name`: of the log, for the line that says so; `judge`: which entries are believed."""
+        self.judge = judge
         self._name = name
         self._places: set[Id] = set()
 
@@ -89,10 +97,15 @@ class Aside:
         """What is in an entry of the stream; None if it can't be read."""
         try:
             stored = Stored.read(fields)
-            return stored, stored.entry()
+            return stored, self.believed(stored, f"{place[0]}-{place[1]} of the stream")
         except ValueError as error:
             self.add(place, error)
             return None
+
+    def believed(self, stored: Stored, place: str) -> Entry | OtherKind:
+        """What an entry says, if it is believed. Raises ValueError if that can't be read."""
+        entry = stored.entry()
+        return entry if isinstance(entry, OtherKind) else self.judge.judged(entry, (stored.id, stored.revision), place)
 
     def add(self, place: Id, error: ValueError) -> None:
         """What stands here can't be read, and why."""

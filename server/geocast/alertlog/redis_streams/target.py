@@ -1,10 +1,10 @@
-"""Which Redis a `--log` URL names, and which Redis may keep a log at all. Plain functions; nothing is connected to.
+"""Which Redis a URL names, and which Redis may keep what has to last. Plain functions; nothing is connected to.
 
     redis://[[USER]:PASSWORD@]HOST[:PORT][/DB][?…]
     redis+sentinel://[[USER]:PASSWORD@]HOST[:PORT],HOST[:PORT],…/SERVICE[/DB][?…]     the hosts are Sentinels
 
     rediss:// and rediss+sentinel:// with TLS, certificates checked.    The query:
-    prefix=NAME             what the keys begin with, in braces; `geocast`
+    prefix=NAME             what the keys begin with, in braces; `geocast`, unless the option has a default of its own
     ca=PATH                 who has signed the server's certificate, if it is not one of the system's authorities
     sentinel_username=, sentinel_password=      for the Sentinels themselves
 
@@ -22,7 +22,7 @@ from ...errors import ConfigError
 
 OLDEST = (7, 2)  # the first Redis with WAITAOF
 PORT, SENTINEL_PORT = 6379, 26379
-EXPOSED = "a Redis beyond this machine needs TLS (rediss) or a password: anybody could forge alerts"
+EXPOSED = "a Redis beyond this machine needs TLS (rediss) or a password: anybody could write to it"
 # Not urlsplit: from Python 3.13 on it takes no list of hosts with an IPv6 address in it.
 _URL = re.compile(r"(?P<scheme>[a-z+]+)://(?P<hosts>[^/?#]*)(?P<path>/[^?#]*)?(?:\?(?P<query>[^#]*))?")
 _QUERY = {"prefix", "ca", "sentinel_username", "sentinel_password"}
@@ -34,7 +34,7 @@ _FORMS = (
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Which Redis a `--log` URL names, and how to connect to it."""
+    """Which Redis a URL names, and how to connect to it."""
 
     hosts: tuple[Address, ...]
     service: str  # the name that Sentinels know the primary by; empty without Sentinels
@@ -56,15 +56,18 @@ class Target:
         return f"{self.service} of the Sentinels {hosts}" if self.service else f"Redis at {hosts}"
 
 
-def parse(url: str) -> Target:
-    """What `url` names. Raises ConfigError if that can't be told, or if it would be open to a network."""
+def parse(url: str, option: str = "--log", prefix: str = "geocast") -> Target:
+    """What `url` names. Raises ConfigError if that can't be told, or if it would be open to a network.
+
+    `option`: whose value it is; `prefix`: its default.
+    """
     parts = _URL.fullmatch(url)
     if parts is None:
-        raise ConfigError(f"--log: {_FORMS}")
+        raise ConfigError(f"{option}: {_FORMS}")
     try:
         query = dict(parse_qsl(parts["query"], keep_blank_values=True, strict_parsing=True)) if parts["query"] else {}
     except ValueError:
-        raise ConfigError(f"--log: {_FORMS}") from None
+        raise ConfigError(f"{option}: {_FORMS}") from None
     secret, _, hosts = parts["hosts"].rpartition("@")
     username, _, password = secret.partition(":")
     sentinel = parts["scheme"].endswith("+sentinel")
@@ -72,14 +75,14 @@ def parse(url: str) -> Target:
     service = path.pop(0) if sentinel and path else ""
     db = path.pop(0) if path else "0"
     if path or bool(service) != sentinel or not db.isascii() or not db.isdigit():
-        raise ConfigError(f"--log: {_FORMS}")
+        raise ConfigError(f"{option}: {_FORMS}")
     if unknown := query.keys() - _QUERY:
-        raise ConfigError(f"--log: {len(unknown)} unknown parameters; known are {', '.join(sorted(_QUERY))}")
-    prefix = query.get("prefix", "geocast")
+        raise ConfigError(f"{option}: {len(unknown)} unknown parameters; known are {', '.join(sorted(_QUERY))}")
+    prefix = query.get("prefix", prefix)
     if not re.fullmatch(r"[A-Za-z0-9._:-]{1,64}", prefix):
-        raise ConfigError("--log: prefix must be 1 to 64 of A-Z a-z 0-9 . _ : -")
+        raise ConfigError(f"{option}: prefix must be 1 to 64 of A-Z a-z 0-9 . _ : -")
     target = Target(
-        hosts=tuple(_address(host, SENTINEL_PORT if sentinel else PORT) for host in hosts.split(",")),
+        hosts=tuple(_address(host, SENTINEL_PORT if sentinel else PORT, option) for host in hosts.split(",")),
         service=service,
         db=int(db),
         tls=parts["scheme"].startswith("rediss"),
@@ -91,23 +94,23 @@ def parse(url: str) -> Target:
         sentinel_password=query.get("sentinel_password"),
     )
     if not sentinel and len(target.hosts) > 1:
-        raise ConfigError(f"--log: {_FORMS}")
+        raise ConfigError(f"{option}: {_FORMS}")
     if any(map(target.exposes, target.hosts)):
-        raise ConfigError(f"--log: {EXPOSED}")
+        raise ConfigError(f"{option}: {EXPOSED}")
     return target
 
 
-def _address(text: str, port: int) -> Address:
+def _address(text: str, port: int, option: str) -> Address:
     match = re.fullmatch(r"(\[[0-9A-Fa-f:.%]+\]|[^:\[\]\s]+)(?::([0-9]{1,5}))?", text)
     if match is None or not 0 < int(match[2] or port) < 65536:
-        raise ConfigError(f"--log: {_FORMS}")
+        raise ConfigError(f"{option}: {_FORMS}")
     return Address(match[1].strip("[]"), int(match[2] or port))
 
 
-def unfit(info: Mapping[str, Any], *, volatile: bool) -> str | None:
-    """Why the server that says `info` (of INFO) of itself can't keep a log; None if it can.
+def unfit(info: Mapping[str, Any], *, volatile: bool, keeps: str = "alerts") -> str | None:
+    """Why the server that says `info` (of INFO) of itself can't keep what has to last; None if it can.
 
-    What it does not say is not assumed.
+    What it does not say is not assumed. `keeps`: what that is, in words.
     """
     version = tuple(int(part) for part in re.findall(r"\d+", str(info.get("redis_version", "")))[:2])
     if version < OLDEST:
@@ -115,7 +118,8 @@ def unfit(info: Mapping[str, Any], *, volatile: bool) -> str | None:
     if info.get("cluster_enabled") != 0:
         return "it runs in cluster mode, which geocast does not speak"
     if not volatile and info.get("aof_enabled") != 1:
-        return "it has no append-only file (appendonly yes), and would forget alerts; --allow-volatile-log accepts that"
+        accepted = "; --allow-volatile-log accepts that" if keeps == "alerts" else ""
+        return f"it has no append-only file (appendonly yes), and would forget {keeps}{accepted}"
     if info.get("maxmemory") != 0 and info.get("maxmemory_policy") != "noeviction":
-        return "it may evict alerts: set maxmemory-policy noeviction"
+        return f"it may evict {keeps}: set maxmemory-policy noeviction"
     return None

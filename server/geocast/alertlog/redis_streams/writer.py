@@ -18,6 +18,30 @@ ASK_REPLICAS_MS = (2, 5, 10, 20, 50, 100)  # how long to wait before they are as
 BEAT_MS = 900  # a younger heartbeat is not followed by another
 
 
+class Unsynced(LogUnavailable):
+    """What was written is not on enough disks yet."""
+
+
+async def run_durably(
+    primary: Primary, call: tuple[Any, ...], *, replicas: int, volatile: bool, within_s: float = APPEND_S
+) -> Any:
+    """What Redis answers to a writing script, once what it wrote is on its disk and on so many replicas.
+
+    Raises Unsynced if that took too long, and LogUnavailable.
+    """
+    # A replica tells how far it has synced when it is asked, which is when a wait begins, and else once a second.
+    # So it is asked again and again; once there are enough the waits that are left answer at once.
+    waits_ms = [*(ASK_REPLICAS_MS if replicas else ()), max(1, int(min(SYNC_S, within_s / 2) * 1000))]
+    command = ("WAIT",) if volatile else ("WAITAOF", 1)
+    waits = [(*command, replicas, wait_ms) for wait_ms in waits_ms]
+    answer, *_, synced = await primary.pipe([call, *waits], within_s=within_s, confirmed=True)
+    local, on_replicas = (1, synced) if volatile else synced
+    if local < 1 or on_replicas < replicas:
+        here = "here" if local else "not here"
+        raise Unsynced(f"synced {here}, and on {on_replicas} of {replicas} replicas")
+    return answer
+
+
 class Writer:
     """Runs the writing scripts, each with a wait behind it until what it wrote is durable."""
 
@@ -67,16 +91,11 @@ class Writer:
 
     async def _durably(self, script: str, *arguments: Any, within_s: float = APPEND_S) -> Any:
         """What a writing script answers, once what it wrote is as durable as was asked."""
-        # A replica tells how far it has synced when it is asked, which is when a wait begins, and else once a second.
-        # So it is asked again and again; once there are enough the waits that are left answer at once.
-        waits_ms = [*(ASK_REPLICAS_MS if self._replicas else ()), max(1, int(min(SYNC_S, within_s / 2) * 1000))]
-        command = ("WAIT",) if self._volatile else ("WAITAOF", 1)
-        waits = [(*command, self._replicas, wait_ms) for wait_ms in waits_ms]
-        script_call = ("EVAL", script, 1, self._keys, *self._history.mark, *arguments)
-        answer, *_, synced = await self._primary.pipe([script_call, *waits], within_s=within_s, confirmed=True)
-        local, replicas = (1, synced) if self._volatile else synced
-        if local < 1 or replicas < self._replicas:
+        call = ("EVAL", script, 1, self._keys, *self._history.mark, *arguments)
+        try:
+            return await run_durably(
+                self._primary, call, replicas=self._replicas, volatile=self._volatile, within_s=within_s
+            )
+        except Unsynced:
             self.unproven = True
-            here = "here" if local else "not here"
-            raise LogUnavailable(f"synced {here}, and on {replicas} of {self._replicas} replicas")
-        return answer
+            raise

@@ -1,37 +1,60 @@
--- Store entries; each is judged by rule LogA1, and one that was stored before is known by its token or its payload. Of
--- kinds only `cancel` has a meaning here: any other may begin an alert, and stand before and behind any (LogG2).
+-- Store entries; each is judged by rules LogA1 and LogC1, and one that was stored before is known by its token or its
+-- payload. Kinds that are not in OF may begin any chain, and stand before and behind any of its entries (LogG2).
 --
 --   ARGV  known epoch, durable (see `open`), mending; then for each entry
---         id, revision, kind, ends_at, payload, checksum, token, more
+--         id, revision, kind, ends_at, payload, checksum, token, more, of an `end` when that was in ms
 --   ->    epoch, seq; then for each entry {what, last revision, kind, and of what is there instead kind, ends_at, payload}
 --         what: stored; ours (by this very append, whose reply was lost); same; other; refused (LogA1)
 --
 -- Mending puts an entry that the index knows and the stream has lost back into the stream, and leaves gaps between
--- numbers. A cancel that is there stays the end all the same for what this release writes: revisions and cancels.
+-- numbers. A cancel or an `end` that is there stays the last all the same of what this release writes; and a place that
+-- may have been deleted stays so (LogC4).
 local epoch, seq = open(ARGV[1], ARGV[2])
 local mending = ARGV[3] == '1'
 local answers, stored = {epoch, seq}, 0
 
-for at = 4, #ARGV, 8 do
-  local id, revision, kind, ends, payload, checksum, token, more = unpack(ARGV, at, at + 7)
+-- Redis keeps entries of a stream together, some 4 KB of them, and what was deleted stays among them, in its files too,
+-- until all of those are. So one with a place, which has to be gone in time (LogC4), is made too large for any company.
+local ALONE = {'z', string.rep(' ', 4096)}
+
+-- What the chain is of, as far as this release can tell: an alert or a call.
+local function chain_of(key, last, last_kind)
+  for revision = last, 1, -1 do
+    if OF[last_kind] then break end
+    local place = redis.call('HGET', key, revision)
+    last_kind = place and (entry_at(place) or {}).k or ''
+  end
+  return OF[last_kind]
+end
+
+for at = 4, #ARGV, 9 do
+  local id, revision, kind, ends, payload, checksum, token, more, ended_at = unpack(ARGV, at, at + 8)
   local key, number = PREFIX .. 'alert:' .. id, tonumber(revision)
   local index = redis.call('HMGET', key, 'last', 'kind', revision)
   local last, last_kind = tonumber(index[1] or 0), index[2] or ''
   local there = index[3] and entry_at(index[3])
-  local ended = last_kind == 'cancel'
-  local ours = kind == 'revision' or kind == 'cancel'
+  local ended = last_kind == 'cancel' or last_kind == 'end'
+  local ours, chain = OF[kind], chain_of(key, last, last_kind)
+  local fits = not ours or not chain or ours == chain
+  if kind == 'call' and last_kind == 'end' then fits = false end
   local answer
   if there then
     answer = there.t == token and 'ours' or there.p == payload and 'same' or 'other'
-  elseif (number == last + 1 and not ended) or (mending and (number <= last or not ended or not ours)) then
+  elseif fits and ((number == last + 1 and not ended) or (mending and (number <= last or not ended or not ours))) then
     answer, stored, seq = 'stored', stored + 1, seq + 1
     local place = redis.call('XADD', STREAM, '*', 'e', epoch, 'n', seq, 'i', id, 'r', revision, 'k', kind, 'x', ends,
-      'p', payload, 'c', checksum, 't', token, 'm', more)
+      'p', payload, 'c', checksum, 't', token, 'm', more, unpack(kind == 'call' and ALONE or {}))
     redis.call('HSET', key, revision, place)
-    if kind == 'cancel' or (number > last and not ended) then last_kind = kind end
+    if kind == 'cancel' or kind == 'end' or (number > last and not ended) then last_kind = kind end
     last = math.max(last, number)
     redis.call('HSET', key, 'last', last, 'kind', last_kind)
     redis.call('ZADD', ENDS, 'GT', ends, id)
+    if kind == 'end' then
+      redis.call('ZREM', CALLS, id)
+      redis.call('ZADD', ENDED, 'NX', ended_at, id)
+    elseif ours == 'call' and not ended then
+      redis.call('ZADD', CALLS, 'NX', seq, id)
+    end
   else
     answer = 'refused'
   end

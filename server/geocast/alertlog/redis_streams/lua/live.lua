@@ -1,5 +1,5 @@
 -- The next alerts in the order of LogL1, each with its last entry: or its last entries, from the last one backwards, as
--- far down as it takes to come to one that is no other kind, and to a cancel if there is one.
+-- far down as it takes to come to one that is no other kind, and to a cancel if there is one; or to one of a call.
 --
 --   ARGV  a place in that order: ends_at in ms, id; how many alerts at most
 --   ->    epoch, durable ('' if unknown), and a list: for each alert
@@ -39,7 +39,7 @@ for at = 1, #next_ones, 2 do
         if found[2][name] == 'k' then kind = found[2][name + 1] end
       end
     end
-    if kind == 'cancel' or (kind == 'revision' and index[2] ~= 'cancel') then break end
+    if kind == 'cancel' or OF[kind] == 'call' or (kind == 'revision' and index[2] ~= 'cancel') then break end
   end
   answers[#answers + 1] = answer
 end

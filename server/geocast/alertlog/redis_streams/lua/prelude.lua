@@ -7,13 +7,21 @@
 --                    beat, beat_ms   id and time of the last heartbeat
 --   stream     entries:     e epoch  n seq  i id  r revision  k kind  x ends_at in ms  p payload  c checksum
 --                           t token of the append  m "1" if the next entry belongs to the same chain
+--                           z of one with a place, nothing: see `append`
 --              heartbeats:  e epoch  n seq of the last entry  h "1"; there is one at a time
 --   ends       sorted set: id -> the greatest ends_at of its entries
---   alert:ID   hash: last, kind (of the last entry; `cancel` for ever once there is one), and for each revision where
---              in the stream it is
---   counts:ID  hash: a process -> "sent acked"
+--   calls      sorted set: id of each call that has no `end` -> seq of the first of its entries that was stored
+--   ended      sorted set: id of each call whose place may still be there -> when it was ended, in ms
+--   alert:ID   hash: last, kind (of the last entry; `cancel` or `end` for ever once there is one), and for each revision
+--              where in the stream it is. (A call has this too.)
+--   counts:ID  hash: a process -> "sent acked declined pushed"
 local PREFIX = KEYS[1]
 local META, STREAM, ENDS = PREFIX .. 'meta', PREFIX .. 'stream', PREFIX .. 'ends'
+local CALLS, ENDED = PREFIX .. 'calls', PREFIX .. 'ended'
+
+-- What an entry of a kind that this release knows is one of.
+local OF = {revision = 'alert', cancel = 'alert', call = 'call', widen = 'call', claim = 'call', release = 'call',
+  report = 'call', ['end'] = 'call'}
 
 local function time_ms()
   local now = redis.call('TIME')

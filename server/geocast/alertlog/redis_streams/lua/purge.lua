@@ -17,7 +17,7 @@ for _, id in ipairs(ended) do
     end
   end
   redis.call('DEL', key, PREFIX .. 'counts:' .. id)
-  redis.call('ZREM', ENDS, id)
+  for _, set in ipairs({ENDS, CALLS, ENDED}) do redis.call('ZREM', set, id) end
 end
 -- What others have added to the stream is in no alert's index: it goes by its age.
 if #ended == 0 then redis.call('XTRIM', STREAM, 'MINID', string.format('%.0f', math.max(0, now - ARGV[4]))) end

@@ -1,0 +1,76 @@
+"""One session that waits for each answer, without an event loop."""
+
+import json
+import socket
+from typing import Any, Self
+
+from bench.clients.websocket import PATH, SUBPROTOCOL, handshake, masked
+
+
+def frame(**message: Any) -> bytes:
+    """A message as a client sends it."""
+    return masked(json.dumps(message).encode())
+
+
+class Phone:
+    """A connection of its own. Use it in a `with`, or close it."""
+
+    def __init__(self, port: int, hello: bytes) -> None:
+        """It has connected and is welcome."""
+        self._socket = socket.create_connection(("127.0.0.1", port), 10)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._data = bytearray()
+        self.say(handshake(port, PATH, SUBPROTOCOL))
+        while b"\r\n\r\n" not in self._data:
+            self._more()
+        del self._data[: self._data.index(b"\r\n\r\n") + 4]
+        self.say(hello)
+        self.hear("welcome")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()
+
+    def say(self, data: bytes) -> None:
+        """Send bytes."""
+        self._socket.sendall(data)
+
+    def ask(self, data: bytes) -> None:
+        """Send a message and wait for what comes back."""
+        self.say(data)
+        self.hear("ok", "pong")
+
+    def hear(self, *kinds: str) -> dict[str, Any]:
+        """The next message, which is one of these kinds."""
+        message = self._next()
+        assert message["type"] in kinds, message
+        return message
+
+    def _next(self) -> dict[str, Any]:
+        """The next message; pings are passed over."""
+        while True:
+            while len(self._data) < 2:
+                self._more()
+            opcode, size, start = self._data[0], self._data[1], 2
+            if size == 126:
+                while len(self._data) < 4:
+                    self._more()
+                size, start = int.from_bytes(self._data[2:4], "big"), 4
+            while len(self._data) < start + size:
+                self._more()
+            payload = bytes(self._data[start : start + size])
+            del self._data[: start + size]
+            if opcode == 0x81:
+                message: dict[str, Any] = json.loads(payload)
+                return message
+
+    def _more(self) -> None:
+        data = self._socket.recv(1 << 16)
+        assert data, "the node hung up"
+        self._data += data

@@ -1,0 +1,106 @@
+"""`frames`: what the size of an alert makes of a fan-out; beside the bare loop, which is handed the same bytes.
+
+A node and the loop for each size: what 1,000 characters of a description can't fill is filled by the corners of a ring,
+so who is inside is decided by that ring. Rounds of one alert, by turns.
+
+Measures: CPU of the server for each message that was meant; publish -> received by the first, the nearest 100 and the
+last. Leaves out what `fanout` leaves out.
+"""
+
+from contextlib import ExitStack
+from typing import Any
+
+from bench import places, screen, stats
+from bench.results import Result, Table, number
+from bench.rounds import NEAREST, gather, geocast_alone, one_round, start_peers
+from bench.runs import Bench, Place
+
+SPREAD_M = 14_000.0
+
+
+def measure(place: Place, sessions: int, rounds: int, payloads: tuple[int, ...]) -> dict[str, Any]:
+    """One size after the other."""
+    return {"sizes": [_size(place, sessions, rounds, payload) for payload in payloads]}
+
+
+def _size(place: Place, sessions: int, rounds: int, payload: int) -> dict[str, Any]:
+    where = places.around(sessions, SPREAD_M)
+    with ExitStack() as stack:
+        node = stack.enter_context(geocast_alone(place, payload_bytes=payload))
+        sample = node.take_sample()
+        peers, missing = start_peers(stack, place, ("raw",), sample)
+        audiences = [gather(stack, place, system, where, rounds + 1) for system in (node, *peers)]
+        nearest = where.nearest(NEAREST)
+        found: dict[str, list[Any]] = {each.system.name: [] for each in audiences}
+        with screen.progress(f"{len(sample):,} bytes", rounds + 1) as show:
+            for done in range(rounds + 1):
+                for each in audiences:
+                    found[each.system.name].append(one_round(each, nearest))
+                show(done + 1)
+        return {
+            "bytes": len(sample),
+            "missing": missing | {each.system.name: each.missing for each in audiences if each.missing},
+            "systems": {name: _medians(of[1:]) for name, of in found.items()},
+        }
+
+
+def _medians(rounds: list[Any]) -> dict[str, float]:
+    keys = ("cpu_us", "first_ms", "nearest_ms", "last_ms", "waited")
+    return {key: stats.median([getattr(each, key) for each in rounds]) for key in keys}
+
+
+def table(result: Result) -> Table:
+    """One row for each size and system."""
+    rows = []
+    for size in result.found["sizes"]:
+        ours = size["systems"]["geocast"]
+        for name, it in size["systems"].items():
+            rows.append(
+                [
+                    f"{size['bytes']:,} bytes: {name}",
+                    number(it["cpu_us"]),
+                    number(stats.ratio(ours["cpu_us"], it["cpu_us"])),
+                    *(number(it[key]) for key in ("first_ms", "nearest_ms", "last_ms")),
+                    number(stats.ratio(ours["last_ms"], it["last_ms"])),
+                    number(size["bytes"] * result.parameters["sessions"] / it["last_ms"] / 1000),
+                    f"{it['waited']:.0%}",
+                ]
+            )
+    columns = (
+        "",
+        "CPU µs/delivery",
+        "geocast ÷ it",
+        "first ms",
+        f"nearest {NEAREST} ms",
+        "last ms",
+        "geocast ÷ it",
+        "MB/s",
+        "others had the core",
+    )
+    notes = [f"{size['bytes']:,} bytes: {size['missing']}." for size in result.found["sizes"] if size["missing"]]
+    return Table(f"frames: {result.parameters['sessions']:,} sessions, alerts of several sizes", columns, rows, notes)
+
+
+def plot(result: Result, figure: Any) -> None:
+    """Over the size."""
+    sizes = result.found["sizes"]
+    cost, times = figure.subplots(1, 2)
+    for name in sizes[0]["systems"]:
+        x, of = [size["bytes"] for size in sizes], [size["systems"].get(name) for size in sizes]
+        cost.plot(x, [it["cpu_us"] for it in of], "o-", label=name)
+        times.plot(x, [it["last_ms"] for it in of], "o-", label=f"{name}: last")
+    cost.set(xlabel="bytes of a frame", ylabel="CPU of the server per delivery, µs", ylim=(0, None))
+    times.set(xlabel="bytes of a frame", ylabel="publish → received, ms", ylim=(0, None))
+    cost.legend()
+    times.legend()
+    figure.suptitle(table(result).title)
+
+
+BENCH = Bench(
+    "frames",
+    "what the size of an alert makes of a fan-out, beside the bare loop.",
+    measure,
+    table,
+    plot,
+    {"sessions": 2_000, "rounds": 5, "payloads": (400, 4_000, 15_000)},
+)

@@ -1,0 +1,268 @@
+"""`push`: what it costs to wake a phone, how soon phones are woken, and what is lost when the process is killed.
+
+A node, and one process of `geocast push` on a core of its own, with devices in SQLite. The push services are two, on
+the other core: they speak TLS, keep connections, and answer 201 to all at once. Each device has a key of its own, in a
+cell of resolution 9 that is inside of every alert.
+
+Measures: the CPU of the process for each push, all in; from the 201 of an alert until the services have the first 100
+pushes, and the last; from the 201 of an extreme alert, in the middle of a minor one to all, until they have its first;
+the same of one service while the other takes requests and answers none. Of many devices: CPU and time until the process
+is ready, and memory. What devices lack, and what they are told twice, when the process is killed in a fan-out, and
+again in that of the cancel.
+
+Leaves out: the way to a real service and its time to answer: with 200 requests under way a service that takes 50 ms is
+given 4,000 a second at most. What a node costs with push off is in `fanout`: it knows nothing of it.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+import numpy as np
+
+from bench import places, processes, screen, stats
+from bench.peers.base import next_number
+from bench.peers.geocast import Geocast
+from bench.peers.geocast_push import GeocastPush, Population
+from bench.peers.push_service import PushServices, push_services
+from bench.results import Result, Table, number
+from bench.rounds import ms_since
+from bench.runs import Bench, Place
+
+SPREAD_M = 14_000.0
+SOON = 100
+PATIENCE_S = 120.0
+SETTLE_S = 0.3  # after the last push, for what is noted of it
+URGENT_ROUNDS = 3
+MIDDLE = 0.2  # of a fan-out, when something happens in it
+HANGING = 1  # the service that hangs
+
+GOAL_CPU_US, GOAL_SOON_MS, GOAL_LAST_MS, GOAL_URGENT_MS = 300, 150, 4_000, 250
+GOAL_READY_S, GOAL_KIB, GOAL_TWICE = 20, 2.5, 512
+
+
+@contextmanager
+def _running(place: Place, population: Population) -> Iterator[tuple[Geocast, GeocastPush]]:
+    """A node on the clients' cores, and the process that wakes these devices on the server's."""
+    with Geocast(place.home, place.cores.clients) as node, GeocastPush(node, population, place.cores.server) as push:
+        yield node, push
+
+
+def _population(place: Place, services: PushServices, size: int) -> Population:
+    with screen.progress("devices", size) as show:
+        return Population(place.home, services, places.around(size, SPREAD_M), show)
+
+
+def _published(node: Geocast, severity: str = "severe") -> tuple[int, int]:
+    """Publish an alert to all: its number, and when that was answered 201."""
+    alert = next_number()
+    node.publish(alert, severity=severity)
+    return alert, time.monotonic_ns()
+
+
+def _wait_for(services: PushServices, count: int) -> None:
+    """Until the services have been sent so many pushes since they were asked for them."""
+    processes.wait_until(lambda: services.count() >= count, f"{count:,} pushes", PATIENCE_S)
+
+
+# ---- alerts to all -------------------------------------------------------------------------------------------------
+
+
+def _fanouts(place: Place, population: Population, rounds: int) -> dict[str, Any]:
+    """Alerts to all devices, one after the other. The first, for which connections are made, is told apart."""
+    services, size = population.services, population.size
+    cpu_us, soon_ms, last_ms, waited, took = [], [], [], 0.0, 0.0
+    with _running(place, population) as (node, push), screen.progress("alerts to all", 1 + rounds) as show:
+        for done in range(1 + rounds):
+            cpu, others, start = push.cpu_s(), push.waited_s(), time.monotonic()
+            _, accepted_ns = _published(node)
+            _wait_for(services, size)
+            time.sleep(SETTLE_S)
+            when_ms = np.sort(ms_since(accepted_ns, np.array([each.when_ns for each in services.take()])))
+            soon_ms.append(float(when_ms[min(SOON, size) - 1]))
+            last_ms.append(float(when_ms[-1]))
+            if done:
+                cpu_us.append((push.cpu_s() - cpu) / size * 1e6)
+                waited += push.waited_s() - others
+                took += time.monotonic() - start
+            show(done + 1)
+        urgent = {"urgent_ms": stats.summary(_urgent_ms(node, services, size))}
+        services.hang(HANGING, hangs=True)
+        urgent["hanging_ms"] = stats.summary(_urgent_ms(node, services, (size + 1) // 2))
+        services.hang(HANGING, hangs=False)
+    return {
+        "cpu_us": stats.median(cpu_us),
+        "cold": {"soon_ms": soon_ms[0], "last_ms": last_ms[0]},
+        "soon_ms": stats.summary(soon_ms[1:]),
+        "last_ms": stats.summary(last_ms[1:]),
+        "waited": waited / took,
+        **urgent,
+    }
+
+
+def _urgent_ms(node: Geocast, services: PushServices, reached: int) -> list[float]:
+    """From the 201 of an extreme alert until the first has it, while a minor one is on its way to all.
+
+    `reached`: how many phones have a service that answers.
+    """
+    found = []
+    for _ in range(URGENT_ROUNDS):
+        services.take()
+        _published(node, "minor")
+        _wait_for(services, int(reached * MIDDLE))
+        _, accepted_ns = _published(node, "extreme")
+        _wait_for(services, 2 * reached)
+        extreme = [each for each in services.take() if each.urgency == "high"]
+        found.append(float(ms_since(accepted_ns, np.array([extreme[0].when_ns]))[0]))
+    return found
+
+
+# ---- a kill --------------------------------------------------------------------------------------------------------
+
+
+def _killed(place: Place, population: Population) -> dict[str, int]:
+    """Kill the process in the middle of an alert, and in the middle of its cancel; it is started again at once."""
+    services, size = population.services, population.size
+    with _running(place, population) as (node, push):
+        numbers: list[int] = []
+        told = _told_in_spite(push, services, size, lambda: numbers.append(_published(node)[0]))
+        cancelled = _told_in_spite(push, services, size, lambda: node.cancel(numbers[0]))
+    return {
+        "missed": size - len(told),
+        "twice": _twice(told),
+        "without_cancel": len(told.keys() - cancelled.keys()),
+        "cancel_twice": _twice(cancelled),
+    }
+
+
+def _told_in_spite(
+    push: GeocastPush, services: PushServices, size: int, publish: Callable[[], object]
+) -> Counter[tuple[int, bytes]]:
+    """How often each phone was sent what is published, whose process was killed in the middle."""
+    services.take()
+    publish()
+    _wait_for(services, int(size * MIDDLE))
+    push.kill()
+    push.start()
+    told: Counter[tuple[int, bytes]] = Counter()
+
+    def all_are_told() -> bool:
+        told.update((each.phone, each.topic) for each in services.take())
+        return len(told) >= size
+
+    try:
+        processes.wait_until(all_are_told, "all are told", PATIENCE_S, 0.2)
+    except click.ClickException:
+        screen.say("some were never told")
+    time.sleep(SETTLE_S)
+    all_are_told()
+    return told
+
+
+def _twice(told: Counter[tuple[int, bytes]]) -> int:
+    return sum(times > 1 for times in told.values())
+
+
+# ---- many devices --------------------------------------------------------------------------------------------------
+
+
+def _many(place: Place, services: PushServices, size: int) -> dict[str, float]:
+    """What it takes to start with many devices, and to have them."""
+    nobody, everybody = _population(place, services, 0), _population(place, services, size)
+    with Geocast(place.home, place.cores.clients) as node:
+        with GeocastPush(node, nobody, place.cores.server) as push:
+            time.sleep(SETTLE_S)
+            alone = push.rss_bytes()
+        push, start = GeocastPush(node, everybody, place.cores.server), time.monotonic()
+        with push:
+            ready_s, cpu_s, waited_s = time.monotonic() - start, push.cpu_s(), push.waited_s()
+            time.sleep(SETTLE_S)
+            kib = (push.rss_bytes() - alone) / size / 1024
+    return {
+        "ready_s": ready_s,
+        "ready_cpu_s": cpu_s,
+        "waited": waited_s / ready_s,
+        "kib": kib,
+        "alone_mib": alone / 2**20,
+    }
+
+
+# ---- the measurement -----------------------------------------------------------------------------------------------
+
+
+def measure(place: Place, devices: int, rounds: int, many: int) -> dict[str, Any]:
+    """Alerts to all, then a kill, then many devices."""
+    with push_services(place.home) as services:
+        population = _population(place, services, devices)
+        found = _fanouts(place, population, rounds)
+        return found | {"killed": _killed(place, population), "many": _many(place, services, many)}
+
+
+def table(result: Result) -> Table:
+    """Each figure beside its goal."""
+    found, devices, many = result.found, result.parameters["devices"], result.parameters["many"]
+    killed, of_many = found["killed"], found["many"]
+    rows = [
+        ["CPU of a push, all in, µs", number(found["cpu_us"]), f"≤ {GOAL_CPU_US}"],
+        ["… pushes a second and core", number(1e6 / found["cpu_us"]), ""],
+        *(
+            [title, number(found[key][of]), goal]
+            for title, key, of, goal in (
+                (f"201 → the first {SOON} handed over, p50 ms", "soon_ms", "p50", ""),
+                ("… p99 ms", "soon_ms", "p99", f"≤ {GOAL_SOON_MS}"),
+                (f"201 → the last of {devices:,} handed over, p50 ms", "last_ms", "p50", ""),
+                ("… max ms", "last_ms", "max", f"≤ {GOAL_LAST_MS:,}"),
+                (
+                    "extreme during minor: 201 → the first handed over, max ms",
+                    "urgent_ms",
+                    "max",
+                    f"≤ {GOAL_URGENT_MS}",
+                ),
+                ("… of one service while the other hangs, max ms", "hanging_ms", "max", f"≤ {GOAL_URGENT_MS}"),
+            )
+        ),
+        [f"with no connection yet: 201 → the first {SOON}, ms", number(found["cold"]["soon_ms"]), ""],
+        ["… the last, ms", number(found["cold"]["last_ms"]), ""],
+        [f"ready after, with {many:,} devices, s", number(of_many["ready_s"]), f"≤ {GOAL_READY_S}"],
+        ["… CPU s", number(of_many["ready_cpu_s"]), ""],
+        ["KiB for each of them", number(of_many["kib"]), f"≤ {GOAL_KIB}"],
+        ["MiB without any", number(of_many["alone_mib"]), ""],
+        [f"killed in an alert to {devices:,}: never told", str(killed["missed"]), "0"],
+        ["… told twice", str(killed["twice"]), f"≤ {GOAL_TWICE}"],
+        ["… killed again in its cancel: without it", str(killed["without_cancel"]), "0"],
+        ["… told that twice", str(killed["cancel_twice"]), f"≤ {GOAL_TWICE}"],
+    ]
+    waited = (
+        f"Others had the server's core: {found['waited']:.0%} in alerts to all, {of_many['waited']:.0%} at the start."
+    )
+    return Table(f"push: {devices:,} devices, two push services", ("", "", "goal"), rows, [waited])
+
+
+def plot(result: Result, figure: Any) -> None:
+    """The waits, beside their goals."""
+    found, axes = result.found, figure.subplots()
+    waits = {
+        f"first {SOON}": (found["soon_ms"]["p99"], GOAL_SOON_MS),
+        "last": (found["last_ms"]["max"], GOAL_LAST_MS),
+        "extreme during minor": (found["urgent_ms"]["max"], GOAL_URGENT_MS),
+        "… one service hangs": (found["hanging_ms"]["max"], GOAL_URGENT_MS),
+    }
+    for at, of in enumerate(("measured", "goal")):
+        axes.bar(np.arange(len(waits)) + 0.4 * at, [each[at] for each in waits.values()], 0.4, label=of)
+    axes.set_xticks(np.arange(len(waits)) + 0.2, list(waits))
+    axes.set(ylabel="201 → handed over, ms", yscale="log")
+    axes.legend()
+    figure.suptitle(table(result).title)
+
+
+BENCH = Bench(
+    "push",
+    "what it costs to wake a phone, how soon, and what a kill does.",
+    measure,
+    table,
+    plot,
+    {"devices": 2_000, "rounds": 5, "many": 10_000},
+)

@@ -1,0 +1,124 @@
+"""`shapes`: what a session pays where each of many live alerts has eight shapes: circles, or rings.
+
+Three nodes, each with as many live alerts: of one circle each, of eight circles, and of eight rings of 62 corners,
+about as many as an area may have (500) in all. Ten alerts hold, with one of their shapes, the place that sessions
+come to; all other shapes, of 500 m, are spread over a continent. They stand in the log before the node starts.
+
+Measures: until the node has read its log; its memory; the CPU of the node for one session that connects, says hello, is
+sent the ten and hangs up, and for each move, filter and token of one. The nodes are up at once and take turns.
+"""
+
+import math
+import random
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from bench import places, screen
+from bench.growth import DOINGS, NEAR, RADIUS_M, Doings, Filled, alert_of, far_away
+from bench.places import CENTRE
+from bench.results import Result, Table, number
+from bench.runs import Bench, Place
+from geocast.alert import Circle, KnownShape, Polygon, Revision
+
+EACH = 8
+CORNERS = 62
+LIFE_MS = 3_600_000
+
+Make = Callable[[float, float], KnownShape]
+
+
+def _circle(lat: float, lng: float) -> KnownShape:
+    return Circle(lat, lng, RADIUS_M)
+
+
+def _ring(lat: float, lng: float) -> KnownShape:
+    """Each other corner is nearer to the middle."""
+    turn = np.append(np.arange(CORNERS), 0) * 2 * math.pi / CORNERS
+    far_m = RADIUS_M * np.where(np.arange(CORNERS + 1) % 2, 0.8, 1.0)
+    far_m[-1] = far_m[0]
+    lats, lngs = places.offset(lat, lng, far_m * np.sin(turn), far_m * np.cos(turn))
+    return Polygon(tuple(zip(lngs.round(6).tolist(), lats.round(6).tolist(), strict=True)))
+
+
+KINDS: dict[str, tuple[int, Make]] = {
+    "one circle": (1, _circle),
+    "eight circles": (EACH, _circle),
+    "eight rings": (EACH, _ring),
+}
+
+
+def _alerts(kind: str, count: int) -> list[Revision]:
+    dice = random.Random(count)
+    shapes, make = KINDS[kind]
+    ends_at = time.time_ns() // 1_000_000 + LIFE_MS
+    found = []
+    for at in range(count):
+        spots = [far_away(dice) for _ in range(shapes)]
+        spots[-1] = CENTRE if at < NEAR else spots[-1]
+        found.append(alert_of(f"shapes-{at:07d}", [make(*spot) for spot in spots], ends_at))
+    return found
+
+
+def measure(place: Place, alerts: int, rounds: int) -> dict[str, Any]:
+    """A node for each kind; rounds by turns."""
+    found: dict[str, Any] = {}
+    doings = {}
+    with ExitStack() as stack:
+        for kind in KINDS:
+            node = Filled(place.home, place.cores.server)
+            node.alerts = _alerts(kind, alerts)
+            stack.enter_context(node)
+            found[kind] = {"start_s": node.start_s, "rss_bytes": node.rss_bytes()}
+            doings[kind] = Doings(node)
+        with screen.progress("rounds", 1 + rounds) as show:
+            for done in range(1 + rounds):
+                for each in doings.values():
+                    each.round()
+                show(1 + done)
+        return {"kinds": {kind: it | doings[kind].found() for kind, it in found.items()}}
+
+
+def table(result: Result) -> Table:
+    """One row for each measure, one column for each kind."""
+    kinds = result.found["kinds"]
+    one, *others = kinds.values()
+    titles = ("connect, hello and leave, CPU µs", "move, CPU µs", "filter, CPU µs", "token, CPU µs")
+    measures = dict(zip((*DOINGS, "start_s", "rss_bytes"), (*titles, "ready after, s", "RSS of the node"), strict=True))
+    rows = [
+        [title, *(_shown(key, it[key]) for it in kinds.values()), *(number(it[key] / one[key]) for it in others)]
+        for key, title in measures.items()
+    ]
+    columns = ("", *kinds, *(f"{kind} ÷ one circle" for kind in list(kinds)[1:]))
+    title = f"shapes: {result.parameters['alerts']:,} live alerts of several shapes, {NEAR} of them near"
+    return Table(title, columns, rows)
+
+
+def _shown(key: str, value: float) -> str:
+    return f"{value / 2**20:.0f} MiB" if key == "rss_bytes" else number(value)
+
+
+def plot(result: Result, figure: Any) -> None:
+    """What a session costs, by kind."""
+    kinds = result.found["kinds"]
+    axes = figure.subplots()
+    width = 0.8 / len(kinds)
+    for at, (kind, it) in enumerate(kinds.items()):
+        axes.bar(np.arange(len(DOINGS)) + at * width, [it[doing] for doing in DOINGS], width, label=kind)
+    axes.set_xticks(np.arange(len(DOINGS)) + width, DOINGS)
+    axes.set(ylabel="CPU of the node, µs")
+    axes.legend()
+    figure.suptitle(table(result).title)
+
+
+BENCH = Bench(
+    "shapes",
+    "what a session pays where live alerts have eight circles or eight rings each.",
+    measure,
+    table,
+    plot,
+    {"alerts": 500, "rounds": 2},
+)

@@ -1,0 +1,238 @@
+"""The test vectors about calls for help (what a responder's client computes and says), for `make_vectors`."""
+
+import random
+from datetime import UTC, datetime, timedelta
+
+import h3
+from mpmath import mpf
+
+from .exact import Json, cell_place, distance_m, walk
+
+NOON = datetime(2031, 5, 1, 12, tzinfo=UTC)
+MINUTE_MS, HOUR_MS = 60_000, 3_600_000
+RADIUS_M = 210.0
+SPOTS = {
+    "in Ossingen": (47.67825933515865, 8.830423174775438),
+    "on the equator": (0.0, 0.0),
+    "just west of the antimeridian": (-17.0, 179.999),
+    "near the north pole": (89.9982, 45.0),
+    "at the south pole": (-90.0, 0.0),
+}
+
+
+def stamp(ms: int) -> str:
+    """So many ms after noon, as the server writes it."""
+    return (NOON + timedelta(milliseconds=ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def circle(lat: float, lng: float) -> Json:
+    """What a call shows of where it is."""
+    return {"type": "circle", "lat": lat, "lng": lng, "radius_m": RADIUS_M}
+
+
+def away_m(place: Json, near: Json) -> mpf:
+    """From a place to the middle of `near`."""
+    lat, lng = cell_place(place["cell"])[:2] if "cell" in place else (place["lat"], place["lng"])
+    return distance_m(lat, lng, near["lat"], near["lng"])
+
+
+# ---- how far is it? ------------------------------------------------------------------------------------------------
+
+
+def near() -> Json:
+    """`near.json`."""
+    dice, asked = random.Random(8), []
+    for where, (lat, lng) in SPOTS.items():
+        for metres in (0, 3, 121.5, 1500, 20_000):
+            spot = walk(lat, lng, dice.uniform(0, 360), mpf(metres))
+            place = {"lat": spot[0], "lng": spot[1], "accuracy_m": dice.choice([5, 300]), "here": True}
+            asked.append((f"{where}, {metres} m away: the accuracy counts for nothing", [place], circle(lat, lng)))
+        cell = h3.latlng_to_cell(*walk(lat, lng, dice.uniform(0, 360), mpf(900)), 9)
+        asked.append((f"{where}, from the middle of a cell", [{"cell": cell, "here": True}], circle(lat, lng)))
+    home, here = {"lat": 47.679, "lng": 8.831}, {"lat": 47.6772, "lng": 8.83, "here": True}
+    ring = circle(*SPOTS["in Ossingen"])
+    asked.append(("from here, though another place is nearer", [home, here], ring))
+    asked.append(("from the nearest place of who is nowhere", [{"lat": 47.0, "lng": 8.0}, home], ring))
+    cases: list[Json] = []
+    for why, places, ring in asked:
+        counted = [place for place in places if place.get("here")] or places
+        metres = float(min(away_m(place, ring) for place in counted))
+        cases.append({"why": why, "places": places, "near": ring, "away_m": round(metres, 4)})
+    cases.append({"why": "from nowhere", "places": [], "near": ring, "away_m": None})
+    return {
+        "about": "How far is it to who needs help (RU1)? away_m: from the place that is `here`, or else the nearest, "
+        "to the middle of `near`, in metres; null without a place. Half a centimetre more or less is right.",
+        "cases": cases,
+    }
+
+
+# ---- what is told, held and said -----------------------------------------------------------------------------------
+
+
+def call(revision: int = 1, *, key: str = "c", issued_ms: int = 0, ends_ms: int = 30 * MINUTE_MS) -> Json:
+    """A `call` message."""
+    content = {"id": key, "revision": revision, "category": "cardiac_arrest", "title": "Cardiac arrest: CPR needed"}
+    text = {"headline": "Adult, not breathing.", "status": "actual", "source": "cad-3", "answer_s": 30}
+    times = {"occurred_at": stamp(-60_000), "issued_at": stamp(issued_ms), "expires_at": stamp(ends_ms)}
+    return {"message": {"type": "call", "call": {**content, **text, **times, "near": circle(*SPOTS["in Ossingen"])}}}
+
+
+def task(revision: int, *, ends_ms: int = 30 * MINUTE_MS) -> Json:
+    """A `task` message."""
+    place = {"lat": 47.6780089, "lng": 8.8311129, "kind": "public"}
+    content = {"seat": 1, "role": "cpr", "place": place, "aeds": [], "status": "actual", "expires_at": stamp(ends_ms)}
+    return {"message": {"type": "task", "id": "c", "revision": revision, **content}}
+
+
+def standdown(reason: str) -> Json:
+    """A `standdown` message."""
+    return {"message": {"type": "standdown", "id": "c", "reason": reason}}
+
+
+def person(kind: str, **fields: object) -> Json:
+    """What the person says: the same as the message that the client is to send."""
+    return {"person": {"type": kind, "id": "c", **fields}}
+
+
+def at(
+    own_ms: int,
+    event: Json | None = None,
+    told: str = "",
+    held: int = 0,
+    place: bool = False,
+    says: list[Json] | None = None,
+) -> Json:
+    """One step; without `says` it may send what it likes."""
+    after = {"told": told, "holding": {"c": held} if held else {}, "place": place}
+    return {"own_ms": own_ms, **(event or {}), **after, **({} if says is None else {"says": says})}
+
+
+def _stories() -> dict[str, list[Json]]:
+    now: Json = {"now": stamp(0)}
+    accept, decline = {"type": "accept", "id": "c", "eta_s": 240}, {"type": "decline", "id": "c"}
+    going, leaving, again = person("accept", eta_s=240), person("decline"), {"connected": True}
+    rings = [at(0, now), at(0, call(), "call", 1)]
+    asks = [*rings, at(1_000, going, held=1, says=[accept])]
+    goes = [*asks, at(1_200, task(2), "task", 2, True)]
+    arrived, has_aed = ({"type": "report", "id": "c", "state": state} for state in ("arrived", "aed"))
+    return {
+        "a task answers an accept": [*goes, at(20_000, None, held=2, place=True, says=[])],
+        "an unanswered accept is repeated after 5 s": [
+            *asks,
+            at(5_900, None, held=1, says=[]),
+            at(6_000, None, held=1, says=[accept]),
+            at(11_000, None, held=1, says=[accept]),
+            at(11_500, task(4), "task", 4, True),
+            at(30_000, None, held=4, place=True, says=[]),
+        ],
+        "an unanswered accept is repeated after each reconnect": [
+            *asks,
+            at(1_900, again, held=1, says=[accept]),
+            at(2_500, again, held=1, says=[accept]),
+            at(2_600, standdown("full"), "standdown"),
+            at(3_000, again, says=[]),
+        ],
+        **{
+            f"a standdown answers an accept: {reason}": [
+                *asks,
+                at(1_200, standdown(reason), "standdown"),
+                at(20_000, None, says=[]),
+                at(21_000, again, says=[]),
+            ]
+            for reason in ("full", "over", "far", "held-off")
+        },
+        "an accept is not repeated beyond the end": [
+            at(0, now),
+            at(0, call(ends_ms=7_000), "call", 1),
+            at(1_000, going, held=1, says=[accept]),
+            at(6_000, None, held=1, says=[accept]),
+            at(12_000, None, "standdown", says=[]),
+        ],
+        "who has declined is not told again": [
+            *rings,
+            at(1_000, leaving, says=[decline]),
+            at(2_000, call(7)),
+            at(3_000, again),
+            at(3_100, call(7)),
+        ],
+        "who has declined may go after all": [
+            *rings,
+            at(1_000, leaving, says=[decline]),
+            at(2_000, going, says=[accept]),
+            at(2_100, task(4), "task", 4, True),
+        ],
+        "a seat is given back, and its place is gone at once": [
+            *goes,
+            at(2_000, leaving, says=[decline]),
+            at(2_100, standdown("left"), "standdown"),
+            at(20_000, None, says=[]),
+        ],
+        "nobody has heard that a seat is given back": [
+            *goes,
+            at(2_000, leaving, says=[decline]),
+            at(7_000, None, says=[decline]),
+            at(8_000, again, says=[decline]),
+            at(8_100, task(2)),
+            at(8_200, standdown("left"), "standdown"),
+            at(20_000, None, says=[]),
+        ],
+        "another device has accepted": [at(0, now), at(0, task(2), "task", 2, True)],
+        "a standdown takes the place away": [*goes, at(9_000, standdown("over"), "standdown")],
+        "the end takes the place away": [
+            at(0, now),
+            at(0, call(ends_ms=9_000), "call", 1),
+            at(100, task(2, ends_ms=9_000), "task", 2, True),
+            at(8_999, None, held=2, place=True),
+            at(9_000, None, "standdown"),
+        ],
+        "the end is by the server's clock, an hour ahead": [
+            at(0, {"now": stamp(HOUR_MS)}),
+            at(0, call(issued_ms=HOUR_MS, ends_ms=HOUR_MS + 9_000), "call", 1),
+            at(100, task(2, ends_ms=HOUR_MS + 9_000), "task", 2, True),
+            at(8_999, None, held=2, place=True),
+            at(9_000, None, "standdown"),
+        ],
+        "what is over when it comes is not told": [
+            at(10_000, {"now": stamp(10_000)}),
+            at(10_000, call(ends_ms=10_000)),
+            at(10_000, task(2, ends_ms=10_000)),
+        ],
+        "a higher revision is told, the same and a lower one are not": [
+            at(0, now),
+            at(0, call(9), "call", 9),
+            at(1, call(9), held=9),
+            at(2, call(10), "call", 10),
+            at(3, call(9), held=10),
+        ],
+        "a task is told again with a higher revision": [
+            *goes,
+            at(2_000, task(5), "task", 5, True),
+            at(2_001, task(5), held=5, place=True),
+            at(2_002, task(2), held=5, place=True),
+        ],
+        "a full call rings again under a new revision": [
+            *rings,
+            at(1_000, standdown("full"), "standdown"),
+            at(2_000, call(7), "call", 7),
+        ],
+        "a standdown of what is not held means nothing": [at(0, now), at(0, standdown("over"))],
+        "reports are 5 s apart, or they do not count": [
+            *goes,
+            at(2_000, person("report", state="aed"), held=2, place=True, says=[has_aed]),
+            at(3_000, person("report", state="arrived"), held=2, place=True, says=[]),
+            at(7_000, None, held=2, place=True, says=[arrived]),
+            at(20_000, None, held=2, place=True, says=[]),
+        ],
+    }
+
+
+def calls() -> Json:
+    """`calls.json`."""
+    return {
+        "about": "What a responder is told, what is held, and what is said and said again (RU1 to RU3, M18 to M23). "
+        "Each step is at own_ms by the own clock: a `now` (of a `welcome` or `pong`) comes, a message comes, there is "
+        "a new connection, the person says something, or time has passed. Afterwards: told, what the person is told by "
+        "it (nothing: an empty text); holding, what a `hello` would list; place, whether a task's place is still here; "
+        "says, all that the client sends, where the rules leave no choice.",
+        "cases": [{"why": why, "steps": steps} for why, steps in _stories().items()],
+    }

@@ -1,0 +1,287 @@
+"""The test vectors about what a phone shows for each push (docs/push.md, WPC1 to WPC5), for `make_vectors`."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from . import approval_vectors as signed
+from .call_vectors import MINUTE_MS, stamp
+from .exact import Json
+
+ENDS_MS = 45 * MINUTE_MS
+HERE: Json = {"lat": 32.7767, "lng": -96.797}
+ELSEWHERE: Json = {"lat": 32.79, "lng": -96.83}
+AREA: list[Json] = [{"type": "circle", "lat": 32.77651106192115, "lng": -96.79535520104106, "radius_m": 1020.0}]
+HEADLINE, TITLE = "Keep windows closed.", "Structure fire"
+Story = list[Json]
+
+
+# ---- messages ------------------------------------------------------------------------------------------------------
+
+
+def alert(revision: int = 1, key: str = "a", *, at_ms: int = 0, ends_ms: int = ENDS_MS, **more: Any) -> Json:
+    """An `alert` message that was pushed at a moment (ms after noon); `cut=True` makes it one that did not fit."""
+    content: Json = {
+        "id": key,
+        "revision": revision,
+        "category": "fire_structure",
+        "title": TITLE,
+        "headline": HEADLINE,
+        "severity": "severe",
+        "status": "actual",
+        "issued_at": stamp(0),
+        "expires_at": stamp(ends_ms),
+    }
+    if more.pop("cut", False):
+        return {"now": stamp(at_ms), "type": "alert", "cut": True, "alert": content | more}
+    rest = {"description": "Smoke.", "source": "desk-7", "occurred_at": stamp(0), "area": AREA}
+    return {"now": stamp(at_ms), "type": "alert", "alert": content | rest | more}
+
+
+def cancel(revision: int = 2, key: str = "a", *, at_ms: int = 0, reason: str | None = "The fire is out.") -> Json:
+    """A `cancel` message."""
+    said = {} if reason is None else {"reason": reason}
+    return {
+        "now": stamp(at_ms),
+        "type": "cancel",
+        "id": key,
+        "revision": revision,
+        **said,
+        "cancelled_at": stamp(at_ms),
+    }
+
+
+# ---- what is shown ---------------------------------------------------------------------------------------------------
+
+
+def shown(tag: str | None = "a", *text: str, sound: bool | None = False, **more: Any) -> Json:
+    """A notification, as `about` of the file explains it."""
+    return {"tag": tag, "sound": sound, "stays": False, "text": list(text), **more}
+
+
+def news(tag: str = "a", *text: str, ends_ms: int = ENDS_MS, **more: Any) -> Json:
+    """That of an alert that is news."""
+    said: dict[str, Any] = {"sound": True, "until": stamp(ends_ms), "outside": False, **more}
+    return shown(tag, *(text or (TITLE, HEADLINE)), **said)
+
+
+def step(what: str, message: object, shows: Json | None, opened: list[str], at_ms: int = 0, **more: Any) -> Json:
+    """One thing that happens; `open` is what is shown of alerts afterwards."""
+    return {"at": stamp(at_ms), what: message, **more, "shows": shows, "open": opened}
+
+
+def push(message: Json, shows: Json, opened: list[str], at_ms: int = 0, **more: Any) -> Json:
+    """A push arrives."""
+    return step("push", message, shows, opened, at_ms, **more)
+
+
+# ---- cases ---------------------------------------------------------------------------------------------------------
+
+
+def revisions() -> Iterator[tuple[str, str, Story]]:
+    """What is news, and takes the place of what."""
+    first = push(alert(1), news(), ["a"])
+    yield "WPC2", "an alert: its id is the tag", [first]
+    yield (
+        "WPC3",
+        "a revision takes its place, and is heard",
+        [first, push(alert(2, headline="More."), news("a", TITLE, "More."), ["a"])],
+    )
+    yield "WPC3", "the same again is shown again, and not heard", [first, push(alert(1), news(sound=False), ["a"])]
+    yield (
+        "WPC3",
+        "a lower revision: the one that is held is shown again, and not heard",
+        [
+            push(alert(2, headline="More."), news("a", TITLE, "More."), ["a"]),
+            push(alert(1), news("a", TITLE, "More.", sound=False), ["a"]),
+        ],
+    )
+    yield (
+        "WPC2",
+        "two alerts have two notifications",
+        [first, push(alert(1, "b", headline="Flood."), news("b", TITLE, "Flood."), ["a", "b"])],
+    )
+    extreme = alert(1, severity="extreme")
+    yield "WPC3", "an extreme one stays", [push(extreme, news(stays=True), ["a"])]
+    yield (
+        "WPC3",
+        "a page is visible: it shows it, so the phone is not heard",
+        [push(alert(1), news(sound=False), ["a"], visible=True)],
+    )
+    yield (
+        "WPC3",
+        "a page was visible: what it was handed is no news later",
+        [push(alert(1), news(sound=False), ["a"], visible=True), push(alert(1), news(sound=False), ["a"])],
+    )
+
+
+def shared() -> Iterator[tuple[str, str, Story]]:
+    """What the socket has told is held, too."""
+    by_socket = step("socket", alert(1), None, [])
+    yield "WPC1", "the socket has told it: no news", [by_socket, push(alert(1), news(sound=False), ["a"])]
+    yield "WPC1", "the socket has told an earlier one: news", [by_socket, push(alert(2), news(), ["a"])]
+    yield (
+        "WPC1",
+        "the socket has told a newer one: that is shown",
+        [
+            step("socket", alert(2, headline="More."), None, []),
+            push(alert(1), news("a", TITLE, "More.", sound=False), ["a"]),
+        ],
+    )
+
+
+def ends() -> Iterator[tuple[str, str, Story]]:
+    """Cancels, ends, and when they are gone."""
+    first = push(alert(1), news(), ["a"])
+    off = shown("a", "Called off", TITLE, "The fire is out.")
+    yield (
+        "WPC4",
+        "a cancel takes the alert's place, with its reason, and is not heard",
+        [first, push(cancel(), off, ["a"])],
+    )
+    yield (
+        "WPC4",
+        "a cancel without a reason",
+        [first, push(cancel(reason=None), shown("a", "Called off", TITLE), ["a"])],
+    )
+    yield (
+        "WPC4",
+        "a cancel of what is not held is shown all the same",
+        [push(cancel(), shown("a", "Called off", "The fire is out."), ["a"])],
+    )
+    yield (
+        "WPC4",
+        "a cancel that is not newer than what is held is none",
+        [push(alert(2), news(), ["a"]), push(cancel(2), news(sound=False), ["a"])],
+    )
+    yield (
+        "WPC4",
+        "what was called off does not come back",
+        [
+            first,
+            push(cancel(), off, ["a"]),
+            push(alert(1), shown("a", "Called off", TITLE), ["a"]),
+            push(alert(1, "b"), news("b"), ["b"]),
+        ],
+    )
+    yield (
+        "WPC4",
+        "what was called off is closed at the next wake",
+        [first, push(cancel(), off, ["a"]), push(alert(1, "b"), news("b"), ["b"])],
+    )
+    over = shown("a", "ended")
+    late = ENDS_MS + MINUTE_MS
+    yield "WPC4", "it had ended when it came: that is said, and not heard", [push(alert(1), over, ["a"], late)]
+    yield (
+        "WPC4",
+        "what had ended when it came is closed at the next wake",
+        [
+            push(alert(1), over, ["a"], late),
+            push(alert(1, "b", ends_ms=2 * ENDS_MS), news("b", ends_ms=2 * ENDS_MS), ["b"], late),
+        ],
+    )
+    yield (
+        "WPC5",
+        "what has ended stays until the next wake, and is closed then",
+        [first, push(alert(1, "b", ends_ms=2 * ENDS_MS), news("b", ends_ms=2 * ENDS_MS), ["b"], late)],
+    )
+    yield "WPC5", "and when the app is opened", [first, step("opened", True, None, [], late)]
+    yield "WPC5", "what lives stays when the app is opened", [first, step("opened", True, None, ["a"], MINUTE_MS)]
+
+
+def words() -> Iterator[tuple[str, str, Story]]:
+    """What stands in a notification, and the clock."""
+    yield (
+        "WPC5",
+        "the phone's clock is slow: the `now` of a push is later, and has ended it",
+        [push(alert(1, at_ms=ENDS_MS), shown("a", "ended"), ["a"])],
+    )
+    yield (
+        "WPC5",
+        "a push is late: its `now` turns no clock back",
+        [push(alert(1, at_ms=0), shown("a", "ended"), ["a"], ENDS_MS)],
+    )
+    yield "WPC5", "an exercise says so first", [push(alert(status="exercise"), news(first="exercise"), ["a"])]
+    yield "WPC5", "so does a test", [push(alert(status="test"), news(first="test"), ["a"])]
+    text = "<b>Fire</b> & smoke: https://city.example"
+    yield "WPC5", "text is text", [push(alert(headline=text), news("a", TITLE, text), ["a"])]
+    spanish: dict[str, Any] = {"language": "es", "title": "Incendio", "headline": "Cierre las ventanas."}
+    yield (
+        "WPC5",
+        "the language of its words is named",
+        [push(alert(**spanish), news("a", "Incendio", "Cierre las ventanas.", lang="es"), ["a"])],
+    )
+
+
+def rest() -> Iterator[tuple[str, str, Story]]:
+    """What can't be shown as it is, or is no alert."""
+    cut = alert(cut=True)
+    yield "WPC3", "what is cut is shown as far as it goes", [push(cut, news(), ["a"])]
+    yield (
+        "WPC3",
+        "and it is no news when it comes again",
+        [push(cut, news(), ["a"]), push(cut, news(sound=False), ["a"])],
+    )
+    near = shown(None, sound=True)
+    yield (
+        "WPC5",
+        "nothing but that there is something: one notification, without a word of it",
+        [push({"type": "fetch", "now": stamp(0)}, near, [])],
+    )
+    yield (
+        "WPC2",
+        "a lease that ends shows something, too",
+        [push({"type": "renew", "now": stamp(0), "until": stamp(72 * 60 * MINUTE_MS)}, shown(None, sound=None), [])],
+    )
+    yield "WPC2", "so does a message that nobody knows", [push({"type": "later", "now": stamp(0)}, near, [])]
+
+
+def notices() -> Json:
+    """`notices.json`."""
+    cases: list[Json] = [
+        {"rule": rule, "why": why, "places": [HERE], "steps": steps}
+        for each in (revisions, shared, ends, words, rest)
+        for rule, why, steps in each()
+    ]
+    outside = push(alert(), news(outside=True), ["a"])
+    cases.append(
+        {"rule": "WPC5", "why": "the phone knows that it is outside", "places": [ELSEWHERE], "steps": [outside]}
+    )
+    cases.append(
+        {"rule": "WPC5", "why": "it does not know where it is", "places": [], "steps": [push(alert(), news(), ["a"])]}
+    )
+    believed = signed.alert(signed.proof(signed.ALERT)) | {"now": stamp(0)}
+    headline, key = signed.ALERT["headline"], signed.ALERT["id"]
+    for why, message, shows, opened in (
+        ("two have signed it", believed, news(key, TITLE, headline), [key]),
+        ("nobody has signed it", alert(), shown(None, sound=True), []),
+        (
+            "one has signed it",
+            signed.alert(signed.proof(signed.ALERT, signed.sign(signed.text(signed.ALERT), signed.NINE))),
+            shown(None, sound=True),
+            [],
+        ),
+    ):
+        steps = [push(message, shows, opened)]
+        cases.append(
+            {
+                "rule": "WPC5",
+                "why": f"a client that verifies: {why}",
+                "places": [HERE],
+                "verifies": True,
+                "steps": steps,
+            }
+        )
+    return {
+        "about": "What a phone shows for each push (docs/push.md, WPC1 to WPC5). At each step, which is `at` by the "
+        "phone's own clock, a `push` comes, with somebody who looks at the app if `visible`; or the app's "
+        "`socket` is told a message of the same kind; or the app is `opened`. Then this one notification is "
+        "shown, or none (null), and afterwards those of these alerts are `open`. `tag`: null is any that is no "
+        "alert's id. `sound`: it is heard, also if it takes the place of one that is open; null is as you like. "
+        "`stays`: until somebody has looked. `text`: what title and text have in them, in this order; for 'Called "
+        "off' and 'ended' a client may have other words. `first`: exercise or test is said before anything else. "
+        "`until`: the text ends with this time, by the person's clock. `outside`: it says that the phone is not "
+        "there. `lang`: of the alert's words. With `verifies` two of the reviewers have to have signed.",
+        "audience": signed.AUDIENCE,
+        "reviewers": signed.approvals()["reviewers"],
+        "cases": cases,
+    }

@@ -1,0 +1,151 @@
+"""Who had to be rung by a call, who was told where, and that nobody else was: the judge of the demo's call. No I/O.
+
+It knows docs/calls.md and an independent haversine, and nothing of how a node works. What each phone recorded it takes
+as `crowd` says it; times in ns of one monotonic clock.
+
+Rule 1  Responders stand still while there is a call. So had to be rung, once, who is qualified, on duty, and within the
+        last ring (RJ1, RN4); nobody else. Within 1 cm of the edge either answer is right.
+Rule 2  Each seat is held by somebody who was rung and had accepted, each by another; no more and no fewer were told
+        where than the node says hold one (RV1, RV2). A page that a person has open is no phone, and may hold one.
+Rule 3  Every frame of every phone is searched for the place: its address, how to get in, and its two numbers in both
+        formats. It may stand in a `task` to who holds a seat, and there it must: else the search has found nothing
+        because it can't (RZ2).
+Rule 4  Who was rung and has not declined, and who holds a seat, was told that it is over (RJ7).
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from client_demo.python.geo import EDGE_M, Place, distance_m
+
+from .verdict import Event, percentile
+
+MAX_REACH_M = 500.0  # of a `here` place: RQ5
+FINDING = "place"  # an event: a frame had the place in it
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """A call that was opened and ended: `quals` are those of which one is needed, `near` the circle of the ring,
+    `ring_m` what the last ring reached beyond it, `holders` who holds a seat by the node, of `seats`; `sent` is in ns.
+    """
+
+    id: str
+    quals: frozenset[str]
+    near: Mapping[str, Any]
+    ring_m: float
+    seats: int
+    holders: Sequence[str]
+    sent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Phone:
+    """A simulated phone: who it is and what counts of its qualifications, where it is on duty (None: it is not), and
+    what it says when it is rung."""
+
+    sub: str
+    quals: frozenset[str]
+    here: Place | None
+    says: str
+    events: Sequence[Event]
+
+
+@dataclass(slots=True)
+class CallVerdict:
+    """What came out. `others`: who had the place in a frame and holds no seat; `frames`: how many were searched."""
+
+    seats: int
+    frames: int
+    expected: int = 0
+    rung: int = 0
+    outside: int = 0
+    missed: int = 0
+    taken: int = 0
+    others: int = 0
+    faults: list[str] = field(default_factory=list)
+    latencies_ms: list[float] = field(default_factory=list)
+    seat_ms: list[float] = field(default_factory=list)
+
+    @property
+    def is_good(self) -> bool:
+        """Whether all who had to be were rung, all seats are taken, and nobody else knows anything."""
+        return self.taken > 0 and not (self.outside or self.missed or self.others or self.faults)
+
+    def line(self) -> str:
+        """For whoever reads this by machine."""
+        first, last = (percentile(self.latencies_ms, share) for share in (0.0, 1.0))
+        return (
+            f"call: expected={self.expected} rung={self.rung} outside={self.outside} missed={self.missed} "
+            f"seats={self.taken}/{self.seats} place_seen_by_others={self.others} frames={self.frames} "
+            f"first_ring_ms={first:.1f} last_ring_ms={last:.1f} first_seat_ms={min(self.seat_ms, default=0.0):.1f}"
+        )
+
+
+def judge_call(called: Called, phones: Iterable[Phone], frames: int) -> CallVerdict:
+    """Judge every phone."""
+    found = CallVerdict(called.seats, frames)
+    known: set[str] = set()
+    for phone in phones:
+        known.add(phone.sub)
+        _judge(found, called, phone)
+    if len(set(called.holders)) != len(called.holders):
+        found.faults.append("somebody holds two seats")
+    found.taken += sum(holder not in known for holder in called.holders)  # a person's own page
+    if not frames:
+        found.faults.append("no frame was searched for the place")
+    return found
+
+
+def _judge(found: CallVerdict, called: Called, phone: Phone) -> None:
+    events = [event for event in phone.events if event[0] in ("call", "task", "standdown") and event[2] == called.id]
+    counts = Counter(event[0] for event in events)
+    depth_m = _depth_m(called, phone)
+    was_rung, holds = counts["call"] > 0, phone.sub in called.holders
+    had_to = depth_m > EDGE_M
+    found.expected += had_to or (was_rung and depth_m >= -EDGE_M)
+    found.rung += was_rung
+    found.missed += had_to and not was_rung
+    found.outside += was_rung and depth_m < -EDGE_M
+    if counts["call"] > 1:
+        found.faults.append("somebody was rung twice")
+    _judge_seat(found, called, phone, events, holds=holds, was_rung=was_rung)
+    _judge_place(found, phone, holds=holds)
+    told_over = any(event[0] == "standdown" and event[3] == "over" for event in events)
+    if (holds or (was_rung and phone.says != "decline")) and not told_over:
+        found.faults.append("somebody was not told that the call is over")
+    found.latencies_ms += [(event[1] - called.sent) / 1e6 for event in events if event[0] == "call"]
+
+
+def _judge_seat(
+    found: CallVerdict, called: Called, phone: Phone, events: Sequence[Event], *, holds: bool, was_rung: bool
+) -> None:
+    tasks = [event for event in events if event[0] == "task"]
+    found.taken += holds and bool(tasks)
+    if tasks and not holds:
+        found.faults.append("somebody was told where to go and holds no seat")
+    if holds and not tasks:
+        found.faults.append("somebody holds a seat and was not told where to go")
+    if holds and not (was_rung and phone.says == "accept"):
+        found.faults.append("somebody holds a seat who has not accepted, or was not rung")
+    found.seat_ms += [(event[1] - called.sent) / 1e6 for event in tasks[:1]]
+
+
+def _judge_place(found: CallVerdict, phone: Phone, *, holds: bool) -> None:
+    seen = [event[2] for event in phone.events if event[0] == FINDING]
+    found.others += bool(seen) and not holds
+    if any(what != "task" for what in seen):
+        found.faults.append("the place was in a frame that is no task")
+    if holds and not seen:
+        found.faults.append("the search did not find the place where it must be")
+
+
+def _depth_m(called: Called, phone: Phone) -> float:
+    """How far within the last ring it is on duty, in metres; negative: outside, or not to be called at all."""
+    if phone.here is None or not phone.quals & called.quals:
+        return float("-inf")
+    reach_m = min(phone.here.reach_m, MAX_REACH_M)
+    away_m = distance_m(phone.here.lat, phone.here.lng, called.near["lat"], called.near["lng"])
+    return float(called.near["radius_m"] + called.ring_m + reach_m - away_m)

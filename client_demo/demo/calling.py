@@ -1,0 +1,126 @@
+"""The demo's call for help: from a dispatch record to the crew's arrival, and what there is to judge afterwards."""
+
+import asyncio
+import json
+import struct
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from client_demo.desk.feed_format import Format
+from client_demo.desk.feeds import feed_text, read_records
+from client_demo.dispatch.records import Record, calls_for_help
+from client_demo.python.dispatcher import Dispatcher
+from client_demo.python.geo import offset
+from client_demo.python.times import format_time, wall_ms
+
+from .call_verdict import Called
+from .population import Point
+from .processes import CrowdProcess, all_do
+
+CATEGORY = "cardiac_arrest"
+QUALS = frozenset({"medic"})  # of `residence_quals` in policy.toml
+HAPPENED_MS = 30_000  # before it is opened
+FULL_S, THERE_S, POLL_S = 8.0, 1.5, 0.2
+DOOR_M = (11.7, -7.3)  # from the corner that the record tells to the door: north, east
+ACCESS = "Demo door code 80417, second floor."
+AEDS_M = ((180.0, 90.0), (-240.0, 60.0), (70.0, -310.0))  # from the door: north, east
+
+
+def arrests_of(path: Path, kind: Format | None) -> list[Record]:
+    """The records of a feed that become calls for real, the newest first."""
+    found = calls_for_help(read_records(path.name, feed_text(path), kind), [CATEGORY])
+    return [record for record in found if not record.obstacle and record.status is None]
+
+
+def where(record: Record) -> Point:
+    """Where the record says that it is."""
+    assert record.lat is not None
+    assert record.lng is not None
+    return record.lat, record.lng
+
+
+def write_aeds(path: Path, arrests: Sequence[Record]) -> Path:
+    """Invented defibrillators round these places, as GeoJSON."""
+    features: list[dict[str, Any]] = []
+    for record in arrests:
+        for number, away in enumerate(AEDS_M):
+            lat, lng = offset(*where(record), *away)
+            tags = {"emergency": "defibrillator", "access": "yes", "opening_hours": "24/7"}
+            told = {"defibrillator:location": f"Demo hall {number + 1}", "defibrillator:code": f"25{len(features):02}"}
+            point = {"type": "Point", "coordinates": [lng, lat]}
+            features.append(
+                {"type": "Feature", "id": f"demo/{len(features)}", "geometry": point, "properties": tags | told}
+            )
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}), encoding="utf-8")
+    return path
+
+
+def needles(place: dict[str, Any]) -> list[str]:
+    """What no frame but a task may have in it, as hex: the texts, and the numbers in both formats."""
+    texts = [place["address"], place["access"], repr(place["lat"]), repr(place["lng"])]
+    return [text.encode().hex() for text in texts] + [struct.pack(">d", place[name]).hex() for name in ("lat", "lng")]
+
+
+class Call:
+    """One call, on a node and a crowd that have been started."""
+
+    def __init__(self, dispatcher: Dispatcher, crowd: Sequence[CrowdProcess], record: Record) -> None:
+        self._dispatcher, self._crowd = dispatcher, crowd
+        lat, lng = offset(*where(record), *DOOR_M)
+        self._place = {
+            "lat": lat,
+            "lng": lng,
+            "kind": "residence",
+            "address": record.address or "Demo Road 1",
+            "access": ACCESS,
+        }
+        self._id = uuid.uuid4().hex
+        self.state: dict[str, Any] = {}
+        self.missing, self.frames = 0, 0  # who was not told that it is over; frames that were searched
+
+    async def go(self) -> Called:
+        """Open it, wait until enough go and are there, and end it."""
+        await all_do(self._crowd, "search", needles=needles(self._place))
+        body = {
+            "id": self._id,
+            "category": CATEGORY,
+            "headline": "Adult, not breathing. Somebody does compressions.",
+            "status": "actual",
+            "occurred_at": format_time(wall_ms() - HAPPENED_MS),
+            "place": self._place,
+        }
+        sent = time.monotonic_ns()
+        await self._dispatcher.open_call(body)
+        await self._until("full", FULL_S)
+        await self._until("arrived", THERE_S)
+        held = self.state
+        await self._dispatcher.end_call(self._id, "The crew is there.")
+        stood = await all_do(self._crowd, "stood", id=self._id)
+        self.missing = sum(each["missing"] for each in stood)
+        self.frames = sum(each["frames"] for each in stood)
+        await all_do(self._crowd, "search", needles=[])
+        self.state = await self._dispatcher.call_state(self._id)
+        near, seats = held["call"]["near"], held["seats"]
+        calls = (await self._dispatcher.policy())["calls"]
+        most = len(calls[CATEGORY]["seats"])
+        return Called(self._id, QUALS, near, held["ring_m"], most, [seat["responder"] for seat in seats], sent)
+
+    async def _until(self, what: str, most_s: float) -> None:
+        """Look at it until it is full, or all who go are there."""
+        ends_at = time.monotonic() + most_s
+        while True:
+            state = self.state = await self._dispatcher.call_state(self._id)
+            are_there = state["seats"] and all(seat["state"] == "arrived" for seat in state["seats"])
+            if (state["state"] == "full" if what == "full" else are_there) or time.monotonic() > ends_at:
+                return
+            await asyncio.sleep(POLL_S)
+
+    def told(self) -> str:
+        """How it went, in one line."""
+        state = self.state
+        goes = ", ".join(f"{seat['role']} {seat['state']}" for seat in state["seats"]) or "nobody"
+        called = f"{state['rung']} rung within {state['ring_m']} m of the cell, {state['declined']} can't"
+        return f"{called}; who goes: {goes}"

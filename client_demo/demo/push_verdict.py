@@ -1,0 +1,93 @@
+"""Who had to be woken by which push, and who was: the judge of the demo's phones that sleep. No I/O.
+
+It knows docs/push.md and an independent haversine, and nothing of how `geocast push` works. Times in ms since 1970.
+
+Rule 1  A phone that sleeps is registered for cells, and stands still. It *had to* be told of an alert once a revision
+        of it reached one of them (D2), and from then on of each that followed and of its cancel (R4).
+Rule 2  It is judged by the last that it was told of each alert: that has to be the newest there is. What came before
+        may have been passed over, for a newer revision takes the place of an older one on the way (WPT3).
+Rule 3  Who was not to be told anything of an alert was not (R1).
+Rule 4  Nothing is asked of alerts that had ended when the phone woke (E1), and within 1 cm of the edge either is right.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from client_demo.python.geo import EDGE_M, Place, depth_m
+
+from .verdict import Published, percentile
+
+
+@dataclass(frozen=True, slots=True)
+class Sleeper:
+    """A phone: its cells, whether it slept through it all, and of what it was told: (id, revision), in order.
+
+    `taken_ms` are the times from a publisher's request to when its push service had the push.
+    """
+
+    places: Sequence[Place]
+    slept: bool
+    told: Sequence[tuple[str, int]]
+    taken_ms: Sequence[float] = ()
+
+
+@dataclass(slots=True)
+class PushVerdict:
+    """What came out: `expected` pairs of a phone and an alert; of these, and of others, `told` the newest.
+
+    `slept`: how many pairs are of phones that slept, and were told when they woke.
+    """
+
+    phones: int = 0
+    expected: int = 0
+    told: int = 0
+    slept: int = 0
+    outside: int = 0
+    missed: int = 0
+    faults: list[str] = field(default_factory=list)
+    taken_ms: list[float] = field(default_factory=list)
+
+    @property
+    def is_good(self) -> bool:
+        """Whether everybody was told who had to be, and nobody else."""
+        return self.told > 0 and not (self.outside or self.missed or self.faults)
+
+    def line(self) -> str:
+        """For whoever reads this by machine."""
+        half, last = (percentile(self.taken_ms, share) for share in (0.5, 1.0))
+        return (
+            f"push: expected={self.expected} told={self.told} outside={self.outside} missed={self.missed} "
+            f"phones={self.phones} told_on_waking={self.slept} p50_ms={half:.1f} last_ms={last:.1f}"
+        )
+
+
+def judge_pushes(
+    published: Sequence[Published], ends_ms: Mapping[str, int], sleepers: Iterable[Sleeper], now_ms: int
+) -> PushVerdict:
+    """Judge every phone. `ends_ms`: when each alert ends, by its newest revision; `now_ms`: when the phones woke."""
+    found = PushVerdict()
+    newest = {item.id: item.revision for item in sorted(published, key=lambda item: item.revision)}
+    for sleeper in sleepers:
+        found.phones += 1
+        found.taken_ms += sleeper.taken_ms
+        last = dict(sleeper.told)
+        for alert_id, revision in newest.items():
+            depth = max(depth_m(item.area or (), sleeper.places) for item in published if item.id == alert_id)
+            _judge(found, sleeper, depth, last.get(alert_id), revision, lives=ends_ms[alert_id] > now_ms)
+        found.faults += ["an alert was pushed that was never published" for alert_id in last if alert_id not in newest]
+        if len(set(sleeper.told)) < len(sleeper.told):
+            found.faults.append("a phone was told the same twice")
+    return found
+
+
+def _judge(found: PushVerdict, sleeper: Sleeper, depth: float, told: int | None, newest: int, *, lives: bool) -> None:
+    """One phone and one alert."""
+    if told is not None and depth < -EDGE_M:
+        found.outside += 1
+        return
+    had_to = depth > EDGE_M and lives
+    is_told = told == newest
+    found.expected += had_to or is_told
+    found.told += is_told
+    found.slept += is_told and sleeper.slept
+    found.missed += had_to and not is_told

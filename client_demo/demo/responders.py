@@ -1,0 +1,79 @@
+"""The responders among the simulated phones: who they are, where, and what they say when they are rung. No I/O.
+
+They stand round the places of cardiac arrests. Some are not to be called: off duty, without a qualification, or with
+one whose token lasts too long to count (docs/calls.md, RQ2).
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from client_demo.python.geo import Place, offset
+
+from .population import Point, Simulated
+
+RESPONDER = "a responder"  # the kind of subscriber
+SEED = 112
+NEAR_M = 700.0  # standard deviation of how far away they are
+ROUND_EACH = 24  # arrests; at most MOST_ARRESTS of them
+MOST_ARRESTS = 4
+SAYS = {"accept": 60, "decline": 20, "": 20}  # of a hundred
+ANSWERS_S = (0.3, 1.8)
+THERE_S = 0.4  # after the task: time is short in a demo
+DAY_S = 86_400
+LIFE_S = 23 * 3600
+# What is theirs, how many of a hundred: qualifications that they claim, on duty, how long the token is good (s).
+SORTS: dict[str, tuple[int, tuple[str, ...], bool, int]] = {
+    "a medic": (50, ("medic",), True, LIFE_S),
+    "a first aider": (25, ("cpr",), True, LIFE_S),
+    "a medic off duty": (10, ("medic",), False, LIFE_S),
+    "without a qualification": (10, (), True, LIFE_S),
+    "with a token that lasts too long": (5, ("medic",), True, 7 * DAY_S),
+}
+
+TokenOf = Callable[[str, Sequence[str], int], str]  # sub, quals, for how long (s)
+
+
+@dataclass(frozen=True, slots=True)
+class Responder:
+    """One of them, as a subscriber, and what it may be called for: `counts` are the qualifications that count."""
+
+    simulated: Simulated
+    sort: str
+    counts: frozenset[str]
+    says: str
+
+    @property
+    def here(self) -> Place | None:
+        """Where it is on duty."""
+        (place,) = self.simulated.steps[0]
+        return place if place.here else None
+
+
+def responders(arrests: Sequence[Point], token_of: TokenOf, seed: int = SEED) -> list[Responder]:
+    """Those round these places, with tokens of `token_of`."""
+    dice = random.Random(seed)
+    found: list[Responder] = []
+    for where in arrests[:MOST_ARRESTS]:
+        for _ in range(ROUND_EACH):
+            found.append(_one(len(found), where, token_of, dice))
+    return found
+
+
+def _one(number: int, where: Point, token_of: TokenOf, dice: random.Random) -> Responder:
+    (sort,) = dice.choices(list(SORTS), [share for share, *_ in SORTS.values()])
+    _, quals, is_on_duty, life_s = SORTS[sort]
+    (says,) = dice.choices(list(SAYS), list(SAYS.values()))
+    accuracy_m = dice.choice((0.0, 0.0, 15.0, 60.0))
+    lat, lng = offset(*where, dice.gauss(0, NEAR_M), dice.gauss(0, NEAR_M))
+    sub = f"r-{number:04x}"
+    answer = {"says": says, "after_s": round(dice.uniform(*ANSWERS_S), 2), "there_s": THERE_S}
+    simulated = Simulated(
+        RESPONDER,
+        "json" if number % 2 else "msgpack",
+        [[Place.at(lat, lng, accuracy_m, here=is_on_duty)]],
+        sub=sub,
+        token=token_of(sub, quals, life_s),
+        answer=answer,
+    )
+    return Responder(simulated, sort, frozenset(quals) if life_s <= DAY_S else frozenset(), says)

@@ -1,0 +1,161 @@
+"""The demo's phones that sleep: they register with `geocast push`, and are woken by a push service that stands in for
+the browsers' ones. Half of them read at once what they are pushed; the others sleep until the end, and read then what
+is left.
+"""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import h3
+import httpx
+
+from client_demo.push_service import Phone, PushService, make_certificate
+from client_demo.python.devices import Devices, new_device_id
+from client_demo.python.geo import Place, is_inside, offset
+
+from .population import Point
+from .processes import Node, Push
+from .push_verdict import Sleeper
+from .verdict import Published
+
+PHONES = 48
+RESOLUTION = 8
+SEED = 1042
+NEAR_M = 900.0  # standard deviation of how far they are from an incident
+PATIENCE_S = 10.0  # how long a registration is repeated
+SETTLE_S = 2.0  # as the crowd has it
+LATE_S = 5.0
+LIFE_S = 3600
+
+
+@dataclass
+class _Sleeper:
+    """A phone, where it is, what it is to be told of, and how many pushes it is to have had."""
+
+    phone: Phone
+    places: list[Place]
+    slept: bool
+    ids: set[str] = field(default_factory=set)
+    owed: int = 0
+    taken_ms: list[float] = field(default_factory=list)
+
+    def owes(self, item: Published) -> bool:
+        """Whether it is to be woken by this; it is then to be told what follows, too."""
+        if item.area is not None and is_inside(item.area, self.places):
+            self.ids.add(item.id)
+        return item.id in self.ids
+
+    def record(self) -> Sleeper:
+        """What there is to judge."""
+        told = [
+            (message["alert"]["id"], message["alert"]["revision"])
+            if message["type"] == "alert"
+            else (message["id"], message["revision"])
+            for message in self.phone.told
+            if message["type"] in ("alert", "cancel")
+        ]
+        return Sleeper(self.places, self.slept, told, self.taken_ms)
+
+
+class Sleepers:
+    """The phones, and their push service. Every other one is asleep until `wake`."""
+
+    def __init__(self, node: Node, push: Push, service: PushService) -> None:
+        self.push = push
+        self._node, self._service = node, service
+        self._all: list[_Sleeper] = []
+        self._starting: asyncio.Task[None] | None = None
+
+    def start(self, origins: Sequence[str]) -> None:
+        """Begin to start `geocast push`, for pages of these origins, too."""
+        self._starting = asyncio.create_task(self.push.start(origins))
+
+    async def stop(self) -> None:
+        """End it."""
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.gather(self._starting, return_exceptions=True)
+        await self.push.stop()
+
+    async def watch(self) -> None:
+        """Wait until it ends; raises ProcessError then, and if it has not started."""
+        if self._starting is not None:
+            await self._starting
+        await self.push.watch()
+
+    async def register(self, incidents: Sequence[Point]) -> str:
+        """Register phones round these places; how it went. Raises ProcessError, PublishError."""
+        assert self._starting is not None
+        await self._starting
+        began, dice = time.monotonic(), random.Random(SEED)
+        for number in range(PHONES):
+            near = incidents[:2] if number % 4 < 2 else incidents  # those that are published in any case
+            spot = offset(*dice.choice(near), dice.gauss(0, NEAR_M), dice.gauss(0, NEAR_M))
+            place, slept = Place.in_cell(h3.latlng_to_cell(*spot, RESOLUTION)), number % 2 == 1
+            self._all.append(_Sleeper(self._service.phone(asleep=slept), [place], slept))
+        await asyncio.gather(*(self._register(one) for one in self._all))
+        took_s = time.monotonic() - began
+        return f"{PHONES} phones that sleep registered in {took_s:.1f} s; half of them sleep until the end"
+
+    async def _register(self, one: _Sleeper) -> None:
+        token = self._node.issuer.token(one.phone.name, ["alerts:receive"], LIFE_S)
+        # On loopback, without TLS: to read all certificates for each phone would take seconds.
+        plain = httpx.AsyncHTTPTransport(verify=False)
+        async with Devices(self.push.url, token, patience_s=PATIENCE_S, transport=plain) as devices:
+            await devices.register(new_device_id(), one.phone.subscription(), one.places, resolution=RESOLUTION)
+
+    async def settle(self, item: Published) -> None:
+        """Wait until the push service has all pushes that are due for this (2 s at most)."""
+        sent_at = time.time() - (time.monotonic_ns() - item.sent) / 1e9
+        due = [one for one in self._all if one.owes(item)]
+        for one in due:
+            one.owed += 1
+        await self._until_pushed(due, SETTLE_S)
+        for one in due:
+            if not _lacks(one):
+                one.taken_ms.append(1000 * (one.phone.requests[one.owed - 1].at - sent_at))
+
+    async def _until_pushed(self, these: Sequence[_Sleeper], most_s: float) -> None:
+        with contextlib.suppress(AssertionError):
+            await asyncio.to_thread(self._service.until, lambda: not any(map(_lacks, these)), most_s)
+
+    async def wake(self) -> list[Sleeper]:
+        """Have all phones read what there is for them; what there is to judge. What is late has a few seconds more."""
+        await self._until_pushed(self._all, LATE_S)
+        for one in self._all:
+            one.phone.wake()
+        return [one.record() for one in self._all]
+
+    @property
+    def faults(self) -> list[str]:
+        """What the push service has found wrong with pushes."""
+        return [f"the push service found wrong: {what}" for what in sorted(set(self._service.wrong))]
+
+    def forget(self) -> None:
+        """Drop what was recorded: hours of it would fill the memory."""
+        for one in self._all:
+            one.phone.told.clear()
+            one.phone.requests.clear()
+            one.taken_ms.clear()
+            one.owed = 0
+
+
+def _lacks(one: _Sleeper) -> bool:
+    return len(one.phone.requests) < one.owed
+
+
+@contextlib.asynccontextmanager
+async def sleeping(node: Node, folder: Path) -> AsyncIterator[Sleepers]:
+    """The push service is there for as long as the block runs; `geocast push` once it is started."""
+    certificate = make_certificate(folder / "push-ca.pem")
+    with PushService(certificate) as service:
+        sleepers = Sleepers(node, Push(folder, node, f"localhost:{service.port}", certificate.crt), service)
+        try:
+            yield sleepers
+        finally:
+            await sleepers.stop()

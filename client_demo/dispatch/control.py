@@ -1,0 +1,294 @@
+"""The dispatchers' side of the node: opens, corrects and ends calls, and asks how they stand.
+
+Rule 1  A record becomes one call at most: its id is drawn once. Who comes second is told who was first.
+Rule 2  What was decided is sent until it is answered, the same bytes each time; meanwhile nothing else is decided.
+Rule 3  The exact place is in memory alone, for the dispatcher who corrects it (the node gives none back), and is
+        forgotten when the call is over.
+Rule 4  A correction names the content that it replaces, so that two dispatchers don't undo each other's.
+
+The dispatcher's token is here and goes no further.
+"""
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from client_demo.python.dispatcher import Dispatcher
+from client_demo.python.publisher import Answer, PublishError, Refused, Unanswered
+from client_demo.python.times import format_time
+
+from .records import Record
+
+LOOK_EVERY_S = 1.0
+AGAIN_S = 1.0
+RETIMED_BY_MS = 30_000  # so long ago it happened, when a record of another day is opened
+OVER = ("ended", "expired")
+STATUSES = ("actual", "exercise", "test")
+KINDS = ("public", "residence")
+SILENT = "The node gives no answer. What was decided is being repeated."
+MOST_TEXT = 1_000
+
+Form = dict[str, Any]
+
+
+class Conflict(Exception):  # noqa: N818 (an answer)
+    """It is not as the dispatcher saw it. The text is one line for a person."""
+
+
+class NotAllowed(Exception):  # noqa: N818
+    """What can't be done: (field of the form or "", text) for each reason."""
+
+    def __init__(self, troubles: Sequence[tuple[str, str]]) -> None:
+        self.troubles = list(troubles)
+        super().__init__("; ".join(text for _, text in troubles))
+
+
+@dataclass(slots=True)
+class Case:
+    """A call: from which record, who decided what last, what is being sent, and how it stands by the node."""
+
+    id: str
+    record: str | None
+    by: str
+    form: Form | None = None  # what was said last, the place too; None once it is over, or where another said it
+    sent: dict[str, Any] = field(default_factory=dict)  # the request that is under way: in it the place, too
+    pending: str = ""  # open, correct, end
+    near: Mapping[str, Any] | None = None
+    state: Answer | None = None
+    troubles: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def is_call(self) -> bool:
+        """Whether the node has it, or is being asked for it: else it was refused, and the record is free."""
+        return self.state is not None or bool(self.pending)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody is called any more."""
+        return self.state is not None and self.state["state"] in OVER
+
+
+class Control:
+    """Decisions, carried out. `status` is that of calls from records that say nothing else; `retimes`: records count as
+    having just happened. `changed` is called whenever the page has to show something else."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        records: Sequence[Record],
+        categories: Mapping[str, Mapping[str, Any]],
+        *,
+        status: str,
+        retimes: bool,
+        changed: Callable[[], None],
+        clock: Callable[[], int],
+    ) -> None:
+        self.records = {record.key: record for record in records}
+        self.categories, self.status, self.retimes = categories, status, retimes
+        self.cases: dict[str, Case] = {}
+        self.trouble = ""  # with the node
+        self._dispatcher, self._changed, self._clock = dispatcher, changed, clock
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    # ---- decisions -----------------------------------------------------------------------------------------
+
+    def open(self, key: str, form: Form, by: str) -> Case:
+        """Open a call from a record. Raises Conflict and NotAllowed."""
+        record = self.records.get(key)
+        if record is None:
+            raise Conflict("This record is not on the list.")
+        known = next((case for case in self.cases.values() if case.record == key), None)
+        if known is not None and known.is_call:
+            raise Conflict(f"{known.by} was first: a call was opened from this record.")
+        if record.obstacle:
+            raise NotAllowed([("", record.obstacle)])
+        _require(form)
+        if record.status is not None and form["status"] == "actual":
+            raise NotAllowed([("status", f"The record says {record.nature}: this can't be a call for real.")])
+        case = known or Case(uuid.uuid4().hex, key, by)
+        self.cases[case.id] = case
+        at = self._clock() - RETIMED_BY_MS if self.retimes else record.recorded_at
+        assert at is not None, "else there is an obstacle"
+        body = {"id": case.id, **_said(form), "occurred_at": format_time(at)}
+        self._begin(case, "open", form, body, by)
+        return case
+
+    def correct(self, call_id: str, content: int, form: Form, by: str) -> Case:
+        """Say the place or the text anew. Raises Conflict and NotAllowed."""
+        case = self._open_case(call_id)
+        assert case.state is not None
+        if content != case.state["content"]:
+            raise Conflict(f"{case.by} has corrected this meanwhile. Look at it again.")
+        _require(form)
+        call = case.state["call"]
+        body = {"id": case.id, **_said(form), "occurred_at": call["occurred_at"], "replaces": content}
+        self._begin(case, "correct", form, body, by)
+        return case
+
+    def end(self, call_id: str, reason: str, by: str) -> Case:
+        """Have everybody stand down. Raises Conflict and NotAllowed."""
+        case = self._open_case(call_id)
+        if not reason.strip():
+            raise NotAllowed([("reason", "Say why: the crew is there, or nobody needs help.")])
+        self._begin(case, "end", case.form, {"reason": reason}, by)
+        return case
+
+    def _open_case(self, call_id: str) -> Case:
+        case = self.cases.get(call_id)
+        if case is None or case.state is None or case.is_over:
+            raise Conflict("This call is over.")
+        if case.pending:
+            raise Conflict(f"{case.by} has just decided something about this call.")
+        return case
+
+    async def answered(self, case: Case, most_s: float) -> None:
+        """Wait until what is pending is answered, but not too long."""
+        if task := self._tasks.get(case.id):
+            await asyncio.wait([task], timeout=most_s)
+
+    # ---- sending -------------------------------------------------------------------------------------------
+
+    def _begin(self, case: Case, what: str, form: Form | None, body: dict[str, Any], by: str) -> None:
+        case.pending, case.sent, case.by, case.troubles = what, body, by, []
+        self._tasks[case.id] = asyncio.create_task(self._until_answered(case, form))
+        self._changed()
+
+    async def _until_answered(self, case: Case, form: Form | None) -> None:
+        try:
+            while case.pending:
+                await self._attempt(case, form)
+        finally:
+            del self._tasks[case.id]
+        self._changed()
+
+    async def _attempt(self, case: Case, form: Form | None) -> None:
+        try:
+            answer = await self._call(case)
+            case.near, case.form = answer.get("near", case.near), form
+            await self._look_at(case)
+        except Refused as refusal:
+            case.troubles = list(troubles(refusal))
+        except Unanswered:
+            self._tell_node(SILENT)
+            await asyncio.sleep(AGAIN_S)
+            return
+        case.pending, case.sent = "", {}
+
+    def _call(self, case: Case) -> Coroutine[Any, Any, Answer]:
+        body = case.sent
+        match case.pending:
+            case "open":
+                return self._dispatcher.open_call(body)
+            case "correct":
+                call = {name: value for name, value in body.items() if name != "replaces"}
+                return self._dispatcher.revise_call(call, body["replaces"])
+            case _:
+                return self._dispatcher.end_call(case.id, body["reason"])
+
+    # ---- looking -------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Look after the open calls, those of an earlier start too, until cancelled."""
+        try:
+            while True:
+                with contextlib.suppress(PublishError):
+                    await self._find_open()
+                for case in [case for case in self.cases.values() if case.state is not None and not case.is_over]:
+                    with contextlib.suppress(Unanswered):
+                        await self._look_at(case)
+                await asyncio.sleep(LOOK_EVERY_S)
+        finally:
+            for task in self._tasks.values():
+                task.cancel()
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def _find_open(self) -> None:
+        """Calls of ours that are open and not known here: they were opened before a restart, or elsewhere."""
+        for state in await self._dispatcher.calls():
+            call_id = state["call"]["id"]
+            if call_id not in self.cases:
+                self.cases[call_id] = Case(call_id, None, "", near=state["call"]["near"], state=state)
+                self._changed()
+
+    async def _look_at(self, case: Case) -> None:
+        try:
+            state = await self._dispatcher.call_state(case.id)
+        except Refused:
+            return  # forgotten by the node: it ended a day ago
+        except Unanswered:
+            self._tell_node(SILENT)
+            raise
+        self._tell_node("")
+        if state != case.state:
+            case.state, case.near = state, state["call"]["near"]
+            if case.is_over:
+                case.form = None  # Rule 3
+            self._changed()
+
+    def _tell_node(self, trouble: str) -> None:
+        if trouble != self.trouble:
+            self.trouble = trouble
+            self._changed()
+
+
+# ---- the form ----------------------------------------------------------------------------------------------------
+
+
+def read_form(sent: Mapping[str, Any]) -> Form:
+    """The form in a request of the page: texts, and numbers or None. Raises ValueError for others."""
+    form: Form = {}
+    for name in ("category", "status", "headline", "kind", "address", "access"):
+        form[name] = read_text(name, sent.get(name, ""))
+    for name, most in (("lat", 90), ("lng", 180)):
+        value = form[name] = sent.get(name)
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= most
+        ):
+            raise ValueError(f"{name}: a number of -{most} to {most} is expected")
+    return form
+
+
+def read_text(name: str, value: object) -> str:
+    """The value, if it is a text that can be sent. Raises ValueError: JSON can spell half a character, too."""
+    if isinstance(value, str) and len(value) <= MOST_TEXT and value.encode("utf-8", "replace").decode() == value:
+        return value.strip()
+    raise ValueError(f"{name}: a text of at most {MOST_TEXT} characters is expected")
+
+
+def _require(form: Form) -> None:
+    """What the dispatcher has to say. Raises NotAllowed."""
+    lacks = []
+    if not form["headline"]:
+        lacks.append(("headline", "Say in a few words what has happened: no address, no name."))
+    if form["kind"] not in KINDS:
+        lacks.append(("kind", "Is it a home or a public place? Who may be called depends on it."))
+    if form["status"] not in STATUSES:
+        lacks.append(("status", "Choose what it is: for real, an exercise or a test."))
+    if form["lat"] is None or form["lng"] is None:
+        lacks.append(("place", "Say exactly where, in degrees, or drag the mark."))
+    if lacks:
+        raise NotAllowed(lacks)
+
+
+def _said(form: Form) -> dict[str, Any]:
+    """The fields of a call that the form says."""
+    place = {name: form[name] for name in ("lat", "lng", "kind", "address", "access") if form[name] not in ("", None)}
+    return {**{name: form[name] for name in ("category", "headline", "status")}, "place": place}
+
+
+_FIELDS = {"/headline": "headline", "/place/kind": "kind", "/category": "category", "/status": "status"}
+_FIELDS |= {"/place/lat": "place", "/place/lng": "place", "/place/address": "address", "/place/access": "access"}
+
+
+def troubles(refusal: Refused) -> list[tuple[str, str]]:
+    """What the node refuses, each beside the field that it concerns."""
+    errors = refusal.problem.get("errors")
+    if not isinstance(errors, list) or not errors:
+        return [("", "; ".join(refusal.lines))]
+    return [
+        (_FIELDS.get(str(error.get("pointer", "")), ""), str(error.get("detail") or error.get("title") or "refused"))
+        for error in errors
+    ]

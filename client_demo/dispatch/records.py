@@ -1,0 +1,83 @@
+"""Dispatch records in, calls for help out: what somebody may open a call from. No I/O, no clock.
+
+Rule 1  Only a nature that `natures.toml` lists means a call: a cardiac arrest is one, whoever was sent (`Fire: CARDIAC
+        ARREST`), and a cardiac emergency is none. Nothing is guessed.
+Rule 2  A record of a test or a training is offered as that, and can't become a call for real.
+Rule 3  A record without a place is shown and can't become a call. What says that there is none counts, whatever its
+        coordinates are: some systems write the middle of the county then.
+Rule 4  No record says whether the place is a home. The dispatcher does.
+"""
+
+import fnmatch
+import tomllib
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from client_demo.desk.feed_format import ADDRESS, Row
+from client_demo.desk.feeds import Group, Records
+
+MOST_RECORDS = 200  # the newest
+_KNOWN = tomllib.loads(Path(__file__).with_name("natures.toml").read_text(encoding="utf-8"))
+_CALLS: dict[str, str] = {nature.casefold(): category for nature, category in _KNOWN["calls"].items()}
+_DRILLS: dict[str, str] = {nature.casefold(): status for nature, status in _KNOWN["drills"].items()}
+_NOWHERE: list[str] = [pattern.casefold() for pattern in _KNOWN["nowhere"]]
+MOST_ADDRESS = 200  # characters: docs/calls.md, RY7
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What somebody may open a call from. Times in ms since 1970, degrees; None where the record doesn't tell.
+
+    `category` is a key of the policy's calls, empty where the dispatcher chooses; `status` is set where the record says
+    that it is a drill; `obstacle` says why no call can be opened from it, empty when one can.
+    """
+
+    key: str
+    nature: str
+    recorded_at: int | None
+    lat: float | None
+    lng: float | None
+    address: str
+    category: str
+    status: str | None
+    obstacle: str
+
+
+def calls_for_help(records: Records, categories: Collection[str]) -> list[Record]:
+    """The records that mean a call of these categories of the policy, or a drill of one; the newest first."""
+    found = [record for group in records.groups for record in _read(group, records, categories)]
+    return found[: -MOST_RECORDS - 1 : -1]
+
+
+def _read(group: Group, records: Records, categories: Collection[str]) -> Iterator[Record]:
+    incident = group.incident
+    nature = incident.nature.casefold()
+    category, status = _CALLS.get(nature, ""), _DRILLS.get(nature)
+    if status is None and category not in categories:
+        return
+    addresses = [column for column, what in records.format.private.items() if what == ADDRESS]
+    address = " ".join(text for column in addresses if (text := _text(group.rows[0], column)))
+    yield Record(
+        key=f"{group.key} {incident.occurred_at}",
+        nature=incident.nature,
+        recorded_at=incident.occurred_at,
+        lat=incident.lat,
+        lng=incident.lng,
+        address=address[:MOST_ADDRESS],
+        category=category,
+        status=status,
+        obstacle=_obstacle(incident.lat, address, incident.occurred_at),
+    )
+
+
+def _obstacle(lat: float | None, address: str, occurred_at: int | None) -> str:
+    if any(fnmatch.fnmatchcase(address.casefold(), pattern) for pattern in _NOWHERE):
+        return "The record says that it has no location; its coordinates mean nothing."
+    if lat is None:
+        return "The record has no coordinates."
+    return "" if occurred_at is not None else "The record has no time: nobody can tell how old this is."
+
+
+def _text(row: Row, column: str) -> str:
+    return " ".join(str(row.get(column) or "").split())

@@ -1,0 +1,348 @@
+"""A push service as browsers' makers and UnifiedPush run them (RFC 8030), and the phones behind it: on loopback, by
+TLS, in a thread of its own. It needs aiohttp.
+
+    with PushService(make_certificate(Path("push-ca.pem"))) as service:
+        phone = service.phone()  # phone.subscription() is what it registers with
+        service.until(lambda: phone.told)
+
+It keeps what it takes for phones that sleep, the newest of each Topic, until its TTL has passed, and notes what is
+wrong with pushes: with their headers, their length, and with who they say has sent them (RFC 8292). What it answers can
+be scripted, for one phone or for all.
+
+It confesses: phones are awake or asleep as its owner says, a message that is taken is there at once, and nobody else
+can subscribe.
+"""
+
+import asyncio
+import base64
+import datetime as dt
+import json
+import secrets
+import ssl
+import threading
+import time
+import weakref
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol, Self
+
+from aiohttp import web
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.x509.oid import NameOID
+
+from client_demo.python.subscription import Subscription
+from client_demo.python.wire import Message
+
+HOST = "localhost"
+SIZES = (3_000, 1_024)  # of bodies: every message, and those for who takes no large ones
+CLOSING_TURNS = 10  # of the loop, at most, until a transport that was aborted is closed, TLS and all
+HANG, RESET, LONG_HEAD = "hang", "reset", "long head"  # answers that are none
+START_S = 20.0
+A_DAY_S = 86_400
+
+Answer = Any  # a status, (status, headers), HANG, RESET, LONG_HEAD, or a function of the phone that gives one of them
+
+
+class TlsFiles(Protocol):
+    """Where a certificate and its key are."""
+
+    @property
+    def crt(self) -> Path: ...
+
+    @property
+    def key(self) -> Path: ...
+
+
+class Certificate(NamedTuple):
+    """The files of a certificate, and of its key."""
+
+    crt: Path
+    key: Path
+
+
+def make_certificate(path: Path, days: int = 1) -> Certificate:
+    """For localhost, in the file `path`: it signs itself, and is a CA. Its key is beside it, and ends in .key."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, HOST)])
+    now = dt.datetime.now(dt.UTC)
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(minutes=1))
+        .not_valid_after(now + dt.timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(HOST)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    files = Certificate(path, path.with_suffix(".key"))
+    files.crt.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    files.key.touch(mode=0o600)
+    files.key.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return files
+
+
+@dataclass(slots=True)
+class Push:
+    """A message that the service has taken: what it can see, and the body. `at` is in s since 1970."""
+
+    topic: str
+    ttl_s: int
+    urgency: str
+    body: bytes
+    at: float
+
+
+class Phone:
+    """A subscription and who reads what comes: `told` is what was read, in order; `on_told` is called with each, in the
+    service's thread."""
+
+    def __init__(
+        self, service: "PushService", asleep: bool = False, on_told: Callable[[Message], object] | None = None
+    ) -> None:
+        self.name = secrets.token_urlsafe(24)
+        self._keys = Subscription(f"https://{HOST}:{service.port}/push/{self.name}")
+        self._on_told = on_told
+        self.asleep = asleep
+        self.kept: dict[str, Push] = {}  # by Topic, while it sleeps
+        self.told: list[Message] = []
+        self.requests: list[Push] = []  # all pushes that were taken
+        self.answers: list[Answer] = []  # the next ones to it, before the service's
+
+    @property
+    def endpoint(self) -> str:
+        """Where it is pushed to."""
+        return self._keys.endpoint
+
+    @property
+    def private(self) -> ec.EllipticCurvePrivateKey:
+        """The key that it is encrypted for."""
+        return self._keys.private
+
+    @property
+    def auth(self) -> bytes:
+        """The secret that goes with it."""
+        return self._keys.auth
+
+    def subscription(self) -> dict[str, Any]:
+        """What a browser hands to a page."""
+        return self._keys.to_map()
+
+    def take(self, push: Push) -> None:
+        """Keep or read a message: a newer one of a Topic takes the place of one that was not read."""
+        self.requests.append(push)
+        self.kept.pop(push.topic, None)
+        self.kept[push.topic] = push
+        if not self.asleep:
+            self.wake()
+
+    def wake(self) -> None:
+        """Read what was kept and is still good."""
+        self.asleep = False
+        kept, self.kept = self.kept, {}
+        for push in kept.values():
+            if time.time() <= push.at + push.ttl_s:
+                self.told.append(self.read(push.body))
+                if self._on_told is not None:
+                    self._on_told(self.told[-1])
+
+    def read(self, body: bytes) -> Message:
+        """Decrypt a message. Raises ValueError."""
+        return self._keys.read(body)
+
+    def alerts(self) -> list[tuple[str, int]]:
+        """(id, revision) of all alerts that were read, in order."""
+        return [(m["alert"]["id"], m["alert"]["revision"]) for m in self.told if m["type"] == "alert"]
+
+    def cancels(self) -> list[str]:
+        """The ids of all cancels that were read."""
+        return [message["id"] for message in self.told if message["type"] == "cancel"]
+
+
+@dataclass
+class PushService:
+    """The service, at `port`, or at any free one. It says `answers` first, to any phone; then `always`, or 201.
+
+    Entering it raises OSError where the port is taken.
+    """
+
+    certificate: TlsFiles
+    host: str = "127.0.0.1"
+    always: Answer = None
+    answers: list[Answer] = field(default_factory=list)
+    phones: dict[str, Phone] = field(default_factory=dict)
+    statuses: Counter[int] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)  # what was wrong with pushes
+    connections: int = 0  # that asked for anything
+    under_way: int = 0
+    most_under_way: int = 0
+    port: int = 0
+
+    phone_type = Phone
+
+    def __enter__(self) -> Self:
+        self.loop = asyncio.new_event_loop()
+        self.changed = threading.Condition()
+        self._started = threading.Event()
+        self._trouble: OSError | None = None
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+        self.thread.start()
+        if not self._started.wait(START_S):
+            raise TimeoutError(f"the push service was not there after {START_S:g} s")
+        if self._trouble is not None:
+            raise self._trouble
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.loop.call_soon_threadsafe(self.stopped.set)
+        self.thread.join(START_S)
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_until_complete(self._main())
+        self.loop.run_until_complete(_let_go())
+        self.loop.close()
+
+    async def _main(self) -> None:
+        self.stopped = asyncio.Event()
+        self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(self.certificate.crt, self.certificate.key)
+        app = web.Application(client_max_size=8_192)
+        app.router.add_post("/push/{name}", self._push)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, self.host, self.port, ssl_context=tls).start()
+            self.port = runner.addresses[0][1]
+            self._started.set()
+            await self.stopped.wait()
+        except OSError as error:
+            self._trouble = error
+            self._started.set()
+        finally:
+            open_ones = [handler.transport for handler in runner.server.connections] if runner.server else []
+            await runner.cleanup()
+            for transport in open_ones:
+                if transport is not None:
+                    transport.abort()
+
+    async def _push(self, request: web.Request) -> web.Response:
+        self.under_way += 1
+        if request.transport not in self._seen:
+            self._seen.add(request.transport)
+            self.connections += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        try:
+            return await self._answer(request)
+        finally:
+            self.under_way -= 1
+            with self.changed:
+                self.changed.notify_all()
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        self.headers = set(request.headers)
+        body = await request.read()
+        phone = self.phones.get(request.match_info["name"])
+        if phone is None:
+            return self._said(404)
+        answer = next((answers.pop(0) for answers in (phone.answers, self.answers) if answers), self.always)
+        if callable(answer):
+            answer = answer(phone)
+        if answer is HANG:
+            await asyncio.sleep(3_600)
+        if answer is RESET:
+            if request.transport is not None:
+                request.transport.abort()
+            return web.Response()
+        if answer is LONG_HEAD:
+            return web.Response(status=201, headers={f"X-{n}": "x" * 1_000 for n in range(20)})
+        status, headers = answer if isinstance(answer, tuple) else (answer or 201, {})
+        if 200 <= status < 300:
+            phone.take(self._checked(request, body))
+        return self._said(status, headers)
+
+    def _said(self, status: int, headers: Mapping[str, str] | None = None) -> web.Response:
+        self.statuses[status] += 1
+        return web.Response(status=status, headers=headers)
+
+    def _checked(self, request: web.Request, body: bytes) -> Push:
+        """A push, of which everything that is wrong is noted."""
+        headers = request.headers
+        good = {
+            "the length of the body": len(body) in SIZES,
+            "Content-Encoding": headers.get("Content-Encoding") == "aes128gcm",
+            "TTL": headers.get("TTL", "").isdigit() and int(headers["TTL"]) >= 1,
+            "Urgency": headers.get("Urgency") in ("low", "normal", "high"),
+            "Topic": len(headers.get("Topic", "")) == 32,
+            "VAPID": self.knows(headers.get("Authorization", "")),
+            "a cookie": "Cookie" not in headers,
+        }
+        self.wrong += [what for what, is_good in good.items() if not is_good]
+        ttl = headers.get("TTL", "")
+        ttl_s = int(ttl) if ttl.isdigit() else 0
+        return Push(headers.get("Topic", ""), ttl_s, headers.get("Urgency", ""), body, time.time())
+
+    def knows(self, authorization: str) -> bool:
+        """Whether this says who pushes, for this service and for a day at most (RFC 8292)."""
+        scheme, _, rest = authorization.partition(" ")
+        parts = dict(part.strip().partition("=")[::2] for part in rest.split(","))
+        try:
+            claims = _signed_claims(parts["t"], parts["k"])
+        except (KeyError, ValueError, InvalidSignature):
+            return False
+        is_ours = scheme == "vapid" and claims.get("aud") == f"https://{HOST}:{self.port}"
+        is_known = str(claims.get("sub", "")).startswith(("mailto:", "https:"))
+        return is_ours and is_known and 0 < claims.get("exp", 0) - time.time() <= A_DAY_S
+
+    # ---- for its owner -------------------------------------------------------------------------------------------
+
+    def phone(self, asleep: bool = False, on_told: Callable[[Message], object] | None = None) -> Phone:
+        """A new subscription."""
+        phone = self.phone_type(self, asleep, on_told)
+        self.phones[phone.name] = phone
+        return phone
+
+    def forget(self, phone: Phone) -> None:
+        """The subscription is over: 404 from now on."""
+        del self.phones[phone.name]
+
+    def until(self, done: Callable[[], object], seconds: float = 20.0) -> None:
+        """Wait until something is so; it is looked at after each request. Raises AssertionError."""
+        with self.changed:
+            if not self.changed.wait_for(done, seconds):
+                raise AssertionError("it has not come to that")
+
+
+async def _let_go() -> None:
+    """Have what is under way end, and what was aborted be closed: left in a closed loop, it would trouble others."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+    for _ in range(CLOSING_TURNS):
+        await asyncio.sleep(0)
+
+
+def _signed_claims(token: str, key: str) -> dict[str, Any]:
+    """The claims of an ES256 token (RFC 7515, RFC 7518, 3.4). Raises ValueError or InvalidSignature."""
+    signed, _, signature = token.rpartition(".")
+    raw = _bytes(signature)
+    r, s = int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big")
+    public = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), _bytes(key))
+    public.verify(encode_dss_signature(r, s), signed.encode(), ec.ECDSA(hashes.SHA256()))
+    claims = json.loads(_bytes(signed.partition(".")[2]))
+    return claims if isinstance(claims, dict) else {}
+
+
+def _bytes(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

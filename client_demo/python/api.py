@@ -1,0 +1,168 @@
+"""One call of the api over HTTP, as often as it takes; what publishers and dispatchers have in common.
+
+Rule 1  After 503, 500 or no answer the outcome is unknown: the same bytes are sent again until there is an answer. The
+        server takes a repeated request as one (protocol, "Durable").
+Rule 2  What is refused is not tried again; the refusal says every broken rule in plain words. So is who has published
+        too often: an alert that goes out minutes after it was approved is not what was approved.
+"""
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+
+from .wire import is_loopback
+
+ANSWER_S = 10.0
+MAX_RETRY_AFTER_S = 3600.0
+FIRST_WAIT_S, LAST_WAIT_S = 0.25, 8.0
+SENT_AGAIN = {408, 429, 500, 502, 503, 504}  # 502 and 504 are a proxy's way to say "no answer"
+
+Answer = dict[str, Any]
+
+
+class PublishError(Exception):
+    """The server could not be reached, or refused. The text is one line for a person."""
+
+
+class Unanswered(PublishError):  # noqa: N818 (an outcome)
+    """No answer in all the time that there was; the request may have been carried out."""
+
+
+class Refused(PublishError):  # noqa: N818 (an answer)
+    """The server refused: `status`, the problem document, and `lines`, one for each broken rule."""
+
+    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
+        self.status, self.problem = status, problem
+        self.lines = list(_in_words(status, problem))
+        super().__init__("; ".join(self.lines))
+
+    @property
+    def slug(self) -> str:
+        """The kind of problem, such as `stale`."""
+        return str(self.problem.get("type", "")).removeprefix("/problems/")
+
+
+def _in_words(status: int, problem: Mapping[str, Any]) -> list[str]:
+    errors = problem.get("errors")
+    if not errors:
+        title, detail = problem.get("title", f"status {status}"), problem.get("detail")
+        return [f"{title}: {detail}" if detail else str(title)]
+    return [f"{error.get('pointer') or 'the request'}: {error.get('detail') or error.get('type')}" for error in errors]
+
+
+def retry_after_s(value: str | None) -> float:
+    """`Retry-After` (RFC 9110, 10.2.3), a number of seconds or a date, as seconds from now; 0 when there is none.
+
+    Never more than MAX_RETRY_AFTER_S: a slip of the server's must not keep a client away for good.
+    """
+    if value is None:
+        return 0.0
+    if value.strip().isdecimal():
+        return min(float(value), MAX_RETRY_AFTER_S)
+    try:
+        moment = parsedate_to_datetime(value)
+        left_s = (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+    except (ValueError, OverflowError):
+        return 0.0
+    return min(max(0.0, left_s), MAX_RETRY_AFTER_S)
+
+
+class ApiClient:
+    """A connection to the api listener; use what is made of it as an async context manager.
+
+    `patience_s` is how long a request is repeated before Unanswered is raised.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        *,
+        patience_s: float = 60.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._url, self._patience_s, self._sleep, self._clock = url, patience_s, sleep, clock
+        self._http = httpx.AsyncClient(
+            base_url=url,
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=ANSWER_S,
+            transport=transport,
+            trust_env=not is_loopback(url),
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+
+    async def policy(self) -> Answer:
+        """The policy in force."""
+        return await self._call("GET", "/v1/policy")
+
+    # ---- one request, as often as it takes -----------------------------------------------------------------
+
+    async def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Answer:
+        return json_of(await self._answer(method, path, body))
+
+    async def _answer(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
+        content = None if body is None else json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+        headers = {} if content is None else {"Content-Type": "application/json"}
+        give_up_at = self._clock() + self._patience_s
+        wait_s = FIRST_WAIT_S
+        while True:
+            request = self._http.build_request(method, path, content=content, headers=headers)
+            answer, trouble, at_least_s = await self._try(request)
+            if answer is not None:
+                return answer
+            pause_s = max(at_least_s, wait_s * random.uniform(0.5, 1.0))
+            if self._clock() + pause_s > give_up_at:
+                raise Unanswered(f"{self._url} gave no answer: {trouble}")
+            await self._sleep(pause_s)
+            wait_s = min(LAST_WAIT_S, 2 * wait_s)
+
+    async def _try(self, request: httpx.Request) -> tuple[httpx.Response | None, str, float]:
+        """The answer, or None with the trouble in words and the `Retry-After` in seconds. Raises Refused."""
+        try:
+            response = await self._http.send(request)
+        except httpx.TransportError as error:
+            return None, str(error) or type(error).__name__, 0.0
+        if response.is_success:
+            return response, "", 0.0
+        refused = Refused(response.status_code, json_of(response))
+        if refused.status not in SENT_AGAIN or refused.slug == "rate-limited":
+            raise refused
+        return None, str(refused), _wait(response)
+
+
+def _wait(response: httpx.Response) -> float:
+    return retry_after_s(response.headers.get("Retry-After"))
+
+
+def in_path(own_id: str) -> str:
+    """An id as a segment of a path."""
+    return quote(own_id, safe="")
+
+
+def json_of(response: httpx.Response) -> Answer:
+    """The body as a map; of anything else (a proxy's page) only the status is kept."""
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    if isinstance(body, dict):
+        return body
+    return {"title": f"status {response.status_code} {response.reason_phrase}, without a problem document"}

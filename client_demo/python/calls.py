@@ -1,0 +1,300 @@
+"""What a responder holds: calls, their tasks and what was answered. No I/O, no clock of its own: time is passed in.
+
+Rule 1  A higher revision replaces a lower one, a `call` by a `call` and a `task` by a `task`; the rest is ignored.
+Rule 2  What a person has said is said until it is heard. An `accept` is repeated 5 s after it was said and at once on
+        each new connection, until a `task` or a `standdown` answers it or the call is over (RU3). So is the `decline`
+        of a seat, but where none may have been taken, three times for each connection.
+Rule 3  Who has declined is not asked again: when the call comes again, it is declined again (RU1).
+Rule 4  A place is here as long as its seat. With `standdown` and at `expires_at` the task is gone, by whichever clock
+        is first: the own one corrected by the server's `now`, or the own one alone, which nobody sets. It can't be
+        had from here any more, and is never stored (RU2).
+Rule 5  What was called off stays so, unless a higher revision comes: a node that is behind may still ring it.
+Rule 6  Of reports one in 5 s counts, so the next one waits that long. None is answered, so the last one is said again
+        on each new connection (RU3).
+"""
+
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal, get_args
+
+from .times import parse_time
+from .wire import Message
+
+AGAIN_MS = 5_000  # protocol, RU3 and M20
+MAX_LIFE_MS = 7_200_000  # a call is open for two hours at most: protocol, `max_age_s`
+MAX_ETA_S = 7_200
+MAX_REMEMBERED = 1_024  # ids, for Rules 3 and 5; an id is at most 128 characters
+DECLINES = 3  # on each connection, where no seat is known of
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+
+State = Literal["aed", "arrived"]
+
+
+class CallKind(StrEnum):
+    """What happened to a call."""
+
+    CALL = "call"  # it rings: it is new, its content has changed, or a seat is free again
+    TASK = "task"  # a seat is ours, and this is where to go
+    STANDDOWN = "standdown"  # called off for us, or over
+
+
+@dataclass(frozen=True, slots=True)
+class CallChange:
+    """One thing to tell a responder: the call and the task as they are held now; None of what is not known (any more).
+
+    With STANDDOWN there is no task any more: take its place off the screen, and its notifications too. `reason` is the
+    server's, or "expired": its time is over, of which no server says anything.
+    """
+
+    kind: CallKind
+    id: str
+    call: Mapping[str, Any] | None = None
+    task: Mapping[str, Any] | None = field(default=None, repr=False)  # a log line has no place (RU2)
+    reason: str | None = None
+
+
+@dataclass(slots=True)
+class _Held:
+    expires_at: int  # ms since 1970, the server's time
+    keep_until: int  # own clock
+    call: Mapping[str, Any] | None = None
+    task: Mapping[str, Any] | None = None
+    report: State | None = None
+    report_at: int | None = None  # when it is due, by the own clock; None: it was said
+    next_report_at: int = 0
+
+    @property
+    def revision(self) -> int:
+        return max(_revision(self.call), _revision(self.task))
+
+
+@dataclass(slots=True)
+class _Answer:
+    message: Message
+    at: int  # when it is to be said (again), by the own clock
+    until: int  # own clock
+    left: int | None = None  # how often on this connection; None: as often as it takes
+
+
+def _checked(call_id: object) -> str:
+    if not isinstance(call_id, str) or _ID.fullmatch(call_id) is None:
+        raise ValueError("id: 1 to 128 letters, digits and ._:- are needed, as a call's id has them")
+    return call_id
+
+
+def _revision(said: Mapping[str, Any] | None) -> int:
+    return 0 if said is None else int(said["revision"])
+
+
+def _whole(value: object, name: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} is no whole number")
+    return value
+
+
+def _text(value: object, name: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is no text")
+    return value
+
+
+class Calls:
+    """The calls of one responder. `own_ms` is the client's own clock, `now_ms` the server's time at that moment."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, _Held] = {}
+        self._answers: dict[str, _Answer] = {}
+        self._once: list[Message] = []  # declines of calls without a seat
+        self._declined: OrderedDict[str, None] = OrderedDict()
+        self._over: OrderedDict[str, int] = OrderedDict()  # id -> the revision that was held
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def call(self, call_id: str) -> Mapping[str, Any] | None:
+        """The call as it was rung last; None if it is not held."""
+        held = self._held.get(call_id)
+        return None if held is None else held.call
+
+    def task(self, call_id: str) -> Mapping[str, Any] | None:
+        """Where to go; None without a seat."""
+        held = self._held.get(call_id)
+        return None if held is None else held.task
+
+    def tasks(self) -> list[Mapping[str, Any]]:
+        """All tasks that are held: one, as a rule."""
+        return [held.task for held in self._held.values() if held.task is not None]
+
+    def ringing(self) -> list[Mapping[str, Any]]:
+        """The calls that are held and for which there is no task."""
+        return [held.call for held in self._held.values() if held.call is not None and held.task is None]
+
+    def unanswered(self, call_id: str) -> bool:
+        """Whether an accept or the decline of a seat still waits for its answer."""
+        return call_id in self._answers
+
+    # ---- what the server sends: KeyError, TypeError or ValueError of what lacks something ------------------------
+
+    def take_call(self, call: Mapping[str, Any], own_ms: int, now_ms: int) -> list[CallChange]:
+        """Take the call of a `call` message."""
+        key, revision = _text(call["id"], "id"), _whole(call["revision"], "revision")
+        expires_at = parse_time(call["expires_at"])
+        keep_until = own_ms + min(MAX_LIFE_MS, max(0, expires_at - parse_time(call["issued_at"])))
+        if key in self._declined:
+            self._once.append({"type": "decline", "id": key})
+            return []
+        held = self._held.get(key)
+        known = _revision(held.call) if held is not None else self._over.get(key, 0)
+        if revision <= known or expires_at <= now_ms or keep_until <= own_ms:
+            return []
+        if held is None:
+            held = self._held[key] = _Held(expires_at, keep_until)
+        held.call, held.expires_at, held.keep_until = call, expires_at, keep_until
+        return [self._change(CallKind.CALL, key)]
+
+    def take_task(self, task: Mapping[str, Any], own_ms: int, now_ms: int) -> list[CallChange]:
+        """Take a `task` message. Whoever of this person's devices has accepted, all of them have the task."""
+        key, revision = _text(task["id"], "id"), _whole(task["revision"], "revision")
+        expires_at, place = parse_time(task["expires_at"]), task["place"]
+        if not isinstance(place, Mapping):
+            raise TypeError("place is no map")
+        answer = self._answers.get(key)
+        if answer is not None and answer.message["type"] == "decline":
+            answer.left = None  # there is a seat to give back; the task may have crossed our word
+            return []
+        held = self._held.get(key)
+        if expires_at <= now_ms or (held is None and revision <= self._over.get(key, 0)):
+            return []
+        self._answers.pop(key, None)
+        self._declined.pop(key, None)
+        if held is None:
+            held = self._held[key] = _Held(expires_at, own_ms + MAX_LIFE_MS)
+        if revision <= _revision(held.task):
+            return []
+        held.task, held.expires_at = task, expires_at
+        return [self._change(CallKind.TASK, key)]
+
+    def take_standdown(self, message: Mapping[str, Any]) -> list[CallChange]:
+        """Take a `standdown` message; of something of which nothing is held or asked it means nothing."""
+        key, reason = _text(message["id"], "id"), _text(message["reason"], "reason")
+        held, answer = self._held.pop(key, None), self._answers.pop(key, None)
+        if held is None and answer is None:
+            return []
+        if held is not None and reason == "over":
+            _remember(self._over, key, held.revision)
+        return [CallChange(CallKind.STANDDOWN, key, None if held is None else held.call, None, reason)]
+
+    # ---- what the person says: said by `due` ---------------------------------------------------------------------
+
+    def accept(self, call_id: str, eta_s: int | None, own_ms: int) -> None:
+        """I am going, and there in `eta_s` seconds. Raises ValueError for what is no such time, and no id."""
+        _checked(call_id)
+        if eta_s is not None and (isinstance(eta_s, bool) or not 0 <= eta_s <= MAX_ETA_S):
+            raise ValueError(f"eta_s: 0 to {MAX_ETA_S} seconds are needed")
+        eta = {} if eta_s is None else {"eta_s": round(eta_s)}
+        self._declined.pop(call_id, None)
+        self._over.pop(call_id, None)
+        self._answers[call_id] = _Answer({"type": "accept", "id": call_id, **eta}, own_ms, self._until(call_id, own_ms))
+
+    def decline(self, call_id: str, own_ms: int) -> None:
+        """I am not going, also after an accept: then the seat is free again. What is held of the call is dropped.
+
+        Raises ValueError for what is no id.
+        """
+        until, message = self._until(call_id, own_ms), {"type": "decline", "id": _checked(call_id)}
+        held, answer = self._held.pop(call_id, None), self._answers.pop(call_id, None)
+        _remember(self._declined, call_id, None)
+        if held is not None and held.task is not None:
+            self._answers[call_id] = _Answer(message, own_ms, until)
+        elif answer is not None:
+            self._answers[call_id] = _Answer(message, own_ms, until, DECLINES)
+        else:
+            self._once.append(message)
+
+    def report(self, call_id: str, state: State, own_ms: int) -> None:
+        """`aed`: I have one; `arrived`. Raises ValueError without a seat, and for another state."""
+        held = self._held.get(call_id)
+        if state not in get_args(State):
+            raise ValueError(f"state: one of {', '.join(get_args(State))} is needed")
+        if held is None or held.task is None:
+            raise ValueError("report: there is no task of this id; only who holds a seat reports")
+        held.report, held.report_at = state, max(own_ms, held.next_report_at)
+
+    # ---- when ----------------------------------------------------------------------------------------------------
+
+    def connected(self, own_ms: int) -> None:
+        """There is a new connection: what waits for an answer is said at once (Rules 2 and 6).
+
+        But for declines without a seat: whom a call rings again declines it again (Rule 3).
+        """
+        self._once.clear()
+        for answer in self._answers.values():
+            answer.at, answer.left = own_ms, None if answer.left is None else DECLINES
+        for held in self._held.values():
+            held.report_at = None if held.report is None else max(own_ms, held.next_report_at)
+
+    def due(self, own_ms: int) -> list[Message]:
+        """What is to be said now; it counts as said."""
+        messages, self._once = self._once, []
+        for answer in self._answers.values():
+            if answer.at <= own_ms and answer.left != 0:
+                messages.append(answer.message)
+                answer.at, answer.left = own_ms + AGAIN_MS, None if answer.left is None else answer.left - 1
+        for key, held in self._held.items():
+            if held.report_at is not None and held.report_at <= own_ms:
+                messages.append({"type": "report", "id": key, "state": held.report})
+                held.report_at, held.next_report_at = None, own_ms + AGAIN_MS
+        return messages
+
+    def next_due(self) -> int | None:
+        """When, by the own clock, `due` has something to say; None if nothing waits."""
+        if self._once:
+            return 0
+        answers = [answer.at for answer in self._answers.values() if answer.left != 0]
+        reports = [held.report_at for held in self._held.values() if held.report_at is not None]
+        return min(answers + reports, default=None)
+
+    def next_expiry(self, ahead_ms: int) -> int | None:
+        """When, by the own clock, `expire` has something to do. `ahead_ms`: the server's clock minus the own one."""
+        held = [min(each.expires_at - ahead_ms, each.keep_until) for each in self._held.values()]
+        return min(held + [answer.until for answer in self._answers.values()], default=None)
+
+    def expire(self, own_ms: int, now_ms: int) -> list[CallChange]:
+        """Drop what is over by either clock, its answers too (Rule 4)."""
+        for key in [key for key, answer in self._answers.items() if answer.until <= own_ms]:
+            del self._answers[key]
+        over = [key for key, each in self._held.items() if each.expires_at <= now_ms or each.keep_until <= own_ms]
+        changes = []
+        for key in over:
+            self._answers.pop(key, None)
+            changes.append(CallChange(CallKind.STANDDOWN, key, self._held.pop(key).call, None, "expired"))
+        return changes
+
+    def holding(self, room: int) -> dict[str, int]:
+        """Id -> the highest revision that came, of what is held: the first entries of `holding` (RU3).
+
+        `room` is how many there may be: tasks first, then what ends last.
+        """
+        first = sorted(self._held, key=lambda key: (self._held[key].task is None, -self._held[key].expires_at))
+        return {key: self._held[key].revision for key in first[:room]}
+
+    # ---- inside --------------------------------------------------------------------------------------------------
+
+    def _change(self, kind: CallKind, key: str) -> CallChange:
+        held = self._held[key]
+        return CallChange(kind, key, held.call, held.task)
+
+    def _until(self, key: str, own_ms: int) -> int:
+        held = self._held.get(key)
+        return own_ms + MAX_LIFE_MS if held is None else held.keep_until
+
+
+def _remember(known: OrderedDict[str, Any], key: str, value: Any) -> None:
+    known[key] = value
+    known.move_to_end(key)
+    if len(known) > MAX_REMEMBERED:
+        known.popitem(last=False)

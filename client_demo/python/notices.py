@@ -1,0 +1,214 @@
+"""What a phone shows for each push: messages and time in, notifications out. No I/O, no clock of its own.
+
+    taken = notices.take(subscription.read(pushed), own_ms())
+    show(taken.notice)                 # in the place of what is shown under its tag
+    for tag in taken.closed: close(tag)
+
+Rule 1  Each push shows exactly one notification, whatever it says; its tag is the alert's id, so a revision takes the
+        place of what it revises. (docs/push.md, WPC2)
+Rule 2  What is held is shared with the socket, in `holdings`: what both tell is news once. (WPC1)
+Rule 3  A phone that was told something new makes itself heard; nothing else does. (WPC3, WPC4)
+Rule 4  Nothing runs while a phone sleeps. So what has ended is closed at the next push, and what was called off or had
+        ended when it came, too; and each text says until when it holds. (WPC4, WPC5)
+Rule 5  A push may come late, so its `now` says how late it is at least, and no more. (WPC5)
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from .geo import is_inside
+from .holdings import MAX_CANCELLED, Alert, Change, Holdings
+from .times import parse_time
+from .verify import Untrusted, Verifier
+from .wire import Message
+
+SOMETHING, RENEWAL = "-something", "-renewal"  # tags: an id begins with a letter or a digit
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What stands beside an alert's own words; what is in braces is put in."""
+
+    exercise: str = "Exercise: {title}"
+    test: str = "Test: {title}"
+    until: str = "until {time}"
+    cancelled: str = "Called off: {title}"
+    an_alert: str = "an alert"
+    ended: str = "An alert here has ended"
+    outside: str = "Not where you are."
+    something: str = "There is an alert near you. Open to see it."
+    renew: str = "Open to go on being told of alerts"
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A notification. `sound`: it is to be heard; `stays`: until somebody has looked; `lang`: of an alert's own words.
+
+    As browsers' `showNotification` has it: `renotify` and not `silent`; `requireInteraction`.
+    """
+
+    tag: str
+    title: str
+    body: str = ""
+    sound: bool = False
+    stays: bool = False
+    lang: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What comes of a push: what is shown, which tags are closed before, and what an open page is told.
+
+    `whole`: all has been said; else the rest is to be fetched by one short connection.
+    """
+
+    notice: Notice
+    closed: list[str] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    whole: bool = True
+
+
+class Notices:
+    """The notifications of one phone. `holdings` are those of the phone's `Client`, if it has one, and have the phone's
+    own places, which are finer than what the server is told. Where no socket has set their clock, the phone has to.
+
+    `time_of` writes a moment, in ms since 1970, as the person has it on the clock; the second number is now.
+    """
+
+    def __init__(
+        self,
+        holdings: Holdings,
+        *,
+        verify: Verifier | None = None,
+        words: Words | None = None,
+        time_of: Callable[[int, int], str] | None = None,
+    ) -> None:
+        self.holdings = holdings
+        self._verify, self._words, self._time_of = verify, words or Words(), time_of or local_time
+        self._cut: dict[str, Alert] = {}  # told in part: without an area they can't be held
+        self._cancelled: dict[str, Notice] = {}  # by ids that don't come back
+        self._open: dict[str, int] = {}  # tag -> until when it is shown, in ms since 1970; 0 for the next push
+
+    @property
+    def open(self) -> list[str]:
+        """The tags of all that is shown."""
+        return list(self._open)
+
+    def take(self, message: Message, own_ms: int, *, visible: bool = False) -> Taken:
+        """What is to be shown for a push. `visible`: somebody looks at the app, and sees it there."""
+        now = max(self.holdings.server_ms(own_ms), _said(message))
+        changes, closed = self.holdings.expire(own_ms), self._close(now)
+        notice, more, whole = self._decide(message, own_ms, now)
+        if visible:
+            notice = replace(notice, sound=False)
+        return Taken(notice, [tag for tag in closed if tag != notice.tag], changes + more, whole)
+
+    def opened(self, own_ms: int) -> list[str]:
+        """The app was opened: which tags are closed, as at a push."""
+        return self._close(self.holdings.server_ms(own_ms))
+
+    def _close(self, now: int) -> list[str]:
+        """Rule 4."""
+        self._cut = {key: alert for key, alert in self._cut.items() if _end(alert) > now}
+        over = [tag for tag, until in self._open.items() if until <= now]
+        for tag in over:
+            del self._open[tag]
+        return over
+
+    # ---- what a push says --------------------------------------------------------------------------------------
+
+    def _decide(self, message: Message, own_ms: int, now: int) -> tuple[Notice, list[Change], bool]:
+        """The notice, what an open page is told, and whether that is all of it."""
+        try:
+            read = message if self._verify is None else self._verify.read(message)
+            match read["type"]:
+                case "alert":
+                    return self._alert(read["alert"], own_ms, now, whole=read.get("cut") is not True)
+                case "cancel":
+                    return *self._cancel(read, now), True
+                case "renew":
+                    return self._shown(Notice(RENEWAL, self._words.renew), 0), [], True
+        except (Untrusted, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            pass
+        return self._shown(Notice(SOMETHING, self._words.something, sound=True), 0), [], False
+
+    def _alert(self, alert: Alert, own_ms: int, now: int, *, whole: bool) -> tuple[Notice, list[Change], bool]:
+        key, before, changes = alert["id"], self._known(alert["id"]), list[Change]()
+        self._notice(alert, now, sound=False)  # raises for one that can't be shown, before anything of it is kept
+        if key in self._cancelled:
+            return self._shown(self._cancelled[key], 0), changes, True
+        is_news = before is None or alert["revision"] > before["revision"]
+        if is_news and whole:
+            changes = self.holdings.take_alert(alert, own_ms)
+        elif is_news:
+            self._cut[key] = alert
+        return self._again(self._known(key) or alert, now, sound=is_news), changes, whole
+
+    def _cancel(self, message: Message, now: int) -> tuple[Notice, list[Change]]:
+        key, known = message["id"], self._known(message["id"])
+        if known is not None and message["revision"] <= known["revision"]:
+            return self._again(known, now, sound=False), []
+        changes = self.holdings.take_cancel(message)
+        self._cut.pop(key, None)
+        if key not in self._cancelled:
+            self._cancelled[key] = self._called_off(key, known, message.get("reason"))
+        if len(self._cancelled) > MAX_CANCELLED:
+            del self._cancelled[next(iter(self._cancelled))]
+        return self._shown(self._cancelled[key], 0), changes
+
+    def _known(self, key: str) -> Alert | None:
+        """The newest revision that we have been told of."""
+        known = [alert for alert in (self.holdings.get(key), self._cut.get(key)) if alert is not None]
+        return max(known, key=lambda alert: int(alert["revision"]), default=None)
+
+    # ---- in words ----------------------------------------------------------------------------------------------
+
+    def _shown(self, notice: Notice, until: int) -> Notice:
+        self._open[notice.tag] = until
+        return notice
+
+    def _again(self, alert: Alert, now: int, *, sound: bool) -> Notice:
+        """An alert as it is now."""
+        end = _end(alert)
+        if end <= now:
+            return self._shown(Notice(alert["id"], self._words.ended), 0)
+        return self._shown(self._notice(alert, now, sound=sound), end)
+
+    def _notice(self, alert: Alert, now: int, *, sound: bool) -> Notice:
+        """An alert that lives. Raises for what lacks something, or has something else in its place."""
+        lines = [str(alert["headline"])]
+        places, area = self.holdings.places, alert.get("area")
+        if places and area is not None and not is_inside(area, places):
+            lines.append(self._words.outside)
+        lines.append(self._words.until.format(time=self._time_of(_end(alert), now)))
+        stays, lang = alert["severity"] == "extreme", alert.get("language")
+        return Notice(alert["id"], self._title(alert), "\n".join(lines), sound, stays, lang)
+
+    def _called_off(self, key: str, alert: Alert | None, reason: object) -> Notice:
+        title = self._words.an_alert if alert is None else self._title(alert)
+        lang = None if alert is None else alert.get("language")
+        return Notice(key, self._words.cancelled.format(title=title), str(reason or ""), lang=lang)
+
+    def _title(self, alert: Alert) -> str:
+        title = str(alert.get("title") or alert["category"])
+        form = {"exercise": self._words.exercise, "test": self._words.test}.get(alert.get("status", "actual"))
+        return title if form is None else form.format(title=title)
+
+
+def local_time(moment_ms: int, now_ms: int) -> str:
+    """14:45, by this machine's time zone; 3 May 14:45, if that is not today."""
+    moment, now = (datetime.fromtimestamp(ms / 1000, UTC).astimezone() for ms in (moment_ms, now_ms))
+    return f"{moment:%H:%M}" if moment.date() == now.date() else f"{moment.day} {moment:%b %H:%M}"
+
+
+def _end(alert: Alert) -> int:
+    return parse_time(alert["expires_at"])
+
+
+def _said(message: Message) -> int:
+    """The `now` of a push (Rule 5); 0 where it says none that can be read."""
+    try:
+        return parse_time(message["now"])
+    except (KeyError, TypeError, ValueError):
+        return 0

@@ -1,0 +1,86 @@
+"""A push subscription (RFC 8030) from the phone's side: the keys that it is encrypted for, and how a push is read (RFC
+8291, RFC 8188). Browsers do this by themselves; an app that gets its pushes by UnifiedPush has to.
+
+    subscription = Subscription(endpoint)          # whoever delivers the pushes has given the endpoint
+    body = {"subscription": subscription.to_map(), "places": [{"cell": "8926cb19c93ffff"}]}   # PUT /v1/devices/{id}
+    message = subscription.read(pushed)            # {"type": "alert", …}
+
+Needs `cryptography`: `pip install geocast-client[verify]`.
+"""
+
+import base64
+import json
+import os
+import struct
+from typing import Any
+
+from .wire import Message
+
+HEAD = struct.Struct("!16sIB")  # salt, size of a record, length of the sender's key (RFC 8188, 2.1)
+POINT_BYTES, TAG_BYTES = 65, 16
+LAST = b"\x02"  # ends the text of the last record; zeros pad it
+
+try:
+    from cryptography.exceptions import InvalidTag
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+except ImportError:
+    raise ImportError("reading pushes needs cryptography: pip install geocast-client[verify]") from None
+
+
+class Subscription:
+    """An endpoint, and the keys of its own that it was made with."""
+
+    def __init__(self, endpoint: str, private: ec.EllipticCurvePrivateKey | None = None, auth: bytes = b"") -> None:
+        """`private` (on P-256) and `auth` (16 bytes) are drawn where they are not given."""
+        self.endpoint = endpoint
+        self.private = private or ec.generate_private_key(ec.SECP256R1())
+        self.auth = auth or os.urandom(16)
+        self._public = _bytes_of(self.private.public_key())
+
+    def to_map(self) -> dict[str, Any]:
+        """As a browser's `PushSubscription.toJSON()` has it, for a registration."""
+        return {"endpoint": self.endpoint, "keys": {"p256dh": _text(self._public), "auth": _text(self.auth)}}
+
+    def read(self, body: bytes) -> Message:
+        """The message in a push. Raises ValueError for what was not encrypted for these keys, or is no message."""
+        try:
+            text = self._decrypt(body)
+        except (InvalidTag, ValueError, struct.error):
+            raise ValueError("the push was not encrypted for this subscription") from None
+        try:
+            message = json.loads(text)
+        except (ValueError, RecursionError):
+            message = None
+        if not isinstance(message, dict):
+            raise ValueError("the push is no message")
+        return message
+
+    def _decrypt(self, body: bytes) -> bytes:
+        salt, size, length = HEAD.unpack_from(body)
+        sender, sealed = body[HEAD.size : HEAD.size + length], body[HEAD.size + length :]
+        if length != POINT_BYTES or not TAG_BYTES < len(sealed) <= size:  # RFC 8291, 4: it is one record
+            raise ValueError("no record of aes128gcm")
+        shared = self.private.exchange(ec.ECDH(), ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), sender))
+        secret = _derived(shared, self.auth, b"WebPush: info\0" + self._public + sender, 32)
+        key = _derived(secret, salt, b"Content-Encoding: aes128gcm\0", 16)
+        nonce = _derived(secret, salt, b"Content-Encoding: nonce\0", 12)
+        text = AESGCM(key).decrypt(nonce, sealed, None).rstrip(b"\0")
+        if not text.endswith(LAST):
+            raise ValueError("no last record of aes128gcm")
+        return text[:-1]
+
+
+def _derived(secret: bytes, salt: bytes, info: bytes, length: int) -> bytes:
+    return HKDF(SHA256(), length, salt, info).derive(secret)
+
+
+def _bytes_of(key: ec.EllipticCurvePublicKey) -> bytes:
+    return key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+
+
+def _text(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

@@ -1,0 +1,211 @@
+"""`python -m client_demo call open`, `revise`, `end`, `show` and `list`: a dispatcher in a shell."""
+
+import asyncio
+import json
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from client_demo.console import plain
+from client_demo.python.dispatcher import Dispatcher
+from client_demo.python.times import format_time, wall_ms
+
+from .command import API_URL, WRONG_INPUT, Command, Number, fail, run
+
+POLL_S = 2.0
+OVER = ("ended", "expired")
+KINDS = ("public", "residence")
+
+
+@click.group()
+def call() -> None:
+    """Call responders to who needs help, and see who comes."""
+
+
+def dispatch_options(command: Command) -> Command:
+    """Where the api listener is, and the token for it."""
+    url = click.option(
+        "--api", "api", default=API_URL, envvar="GEOCAST_API_URL", show_envvar=True, help="The api listener."
+    )
+    token = click.option(
+        "--token",
+        required=True,
+        envvar="GEOCAST_DISPATCH_TOKEN",
+        show_envvar=True,
+        help="A token with calls:dispatch. Better by the variable: others can see a command line.",
+    )
+    return url(token(command))
+
+
+def call_options(command: Command) -> Command:
+    """What a call says."""
+    options = [
+        click.option("--category", help="A key of the policy's [calls], such as cardiac_arrest."),
+        click.option("--headline", help="1 to 140 characters. It is on the ring: no address, no name."),
+        click.option("--occurred-at", help="When it happened, e.g. 2031-05-01T11:30:00Z. Default of `open`: now."),
+        click.option("--expires-at", help="When it ends. Default: the policy's."),
+        click.option("--status", type=click.Choice(("actual", "exercise", "test"))),
+        click.option("--lat", type=Number(-90, 90), help="Exactly where, in degrees."),
+        click.option("--lng", type=Number(-180, 180), help="Exactly where, in degrees."),
+        click.option("--kind", type=click.Choice(KINDS), help="Who may be called depends on it."),
+        click.option("--address", help="Up to 200 characters. Only who goes is told."),
+        click.option("--access", help="How to get in, up to 500 characters. Only who goes is told."),
+        click.option(
+            "--file",
+            "path",
+            type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+            help="The call as JSON; - is the standard input. Others can see a command line, and a place on it.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _said(path: Path | None, fields: dict[str, Any]) -> dict[str, Any]:
+    """What the file says, and what the options say over it."""
+    place = {name: fields.pop(name) for name in ("lat", "lng", "kind", "address", "access")}
+    said = _read(path)
+    at = said.get("place", {})
+    if not isinstance(at, dict):
+        fail(f"{path}: place: expected an object", WRONG_INPUT)
+    said |= {key: value for key, value in fields.items() if value is not None}
+    return {**said, "place": {**at, **{key: value for key, value in place.items() if value is not None}}}
+
+
+def _read(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        with click.open_file(str(path), encoding="utf-8") as file:
+            said = json.load(file)
+    except OSError as error:
+        fail(f"{path}: {error.strerror}", WRONG_INPUT)
+    except (ValueError, RecursionError):
+        said = None
+    if not isinstance(said, dict):
+        fail(f"{path}: expected a JSON object", WRONG_INPUT)
+    return said
+
+
+def _need(said: Mapping[str, Any], names: tuple[str, ...]) -> None:
+    place = said["place"]
+    lacks = [f"--{name}" for name in names if name not in said]
+    lacks += [f"--{name}" for name in ("lat", "lng", "kind") if name not in place]
+    if lacks:
+        raise click.UsageError(f"say {', '.join(lacks)}, or a --file that has it")
+
+
+def _print(answer: Any) -> None:
+    click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+
+
+def _with(api: str, token: str, work: Callable[[Dispatcher], Awaitable[None]]) -> None:
+    async def all_of_it() -> None:
+        async with Dispatcher(api, token) as dispatcher:
+            await work(dispatcher)
+
+    run(all_of_it())
+
+
+@call.command("open")
+@dispatch_options
+@click.option("--id", "call_id", help="Default: a random one. Never a case number.")
+@call_options
+def open_call(api: str, token: str, call_id: str | None, path: Path | None, **fields: Any) -> None:
+    """Open a call and print the answer: what of the place is rung is in its `near`."""
+    said = {"id": uuid.uuid4().hex, "occurred_at": format_time(wall_ms()), **_said(path, {**fields, "id": call_id})}
+    _need(said, ("category", "headline"))
+
+    async def work(dispatcher: Dispatcher) -> None:
+        _print(await dispatcher.open_call(said))
+
+    _with(api, token, work)
+
+
+@call.command()
+@dispatch_options
+@click.argument("call_id")
+@click.option("--replaces", type=click.IntRange(1), help="The content that it replaces. Default: the current one.")
+@call_options
+def revise(api: str, token: str, call_id: str, replaces: int | None, path: Path | None, **fields: Any) -> None:
+    """Correct the place or the text of a call.
+
+    What is not given stays as it is, but the place has to be said again: the server gives none back.
+    """
+    said = _said(path, fields)
+
+    async def work(dispatcher: Dispatcher) -> None:
+        state = await dispatcher.call_state(call_id)
+        kept = {name: state["call"][name] for name in KEPT if name in state["call"]}
+        body = {**kept, **said, "id": call_id}
+        _need(body, ())
+        _print(await dispatcher.revise_call(body, replaces or state["content"]))
+
+    _with(api, token, work)
+
+
+KEPT = ("category", "headline", "status", "occurred_at", "expires_at")
+
+
+@call.command()
+@dispatch_options
+@click.argument("call_id")
+@click.option("--reason", required=True, help="1 to 280 characters, told to nobody.")
+def end(api: str, token: str, call_id: str, reason: str) -> None:
+    """End a call: all who were called stand down."""
+
+    async def work(dispatcher: Dispatcher) -> None:
+        _print(await dispatcher.end_call(call_id, reason))
+
+    _with(api, token, work)
+
+
+@call.command()
+@dispatch_options
+@click.argument("call_id")
+@click.option("--follow", is_flag=True, help="A line for each change, until it is over.")
+def show(api: str, token: str, call_id: str, follow: bool) -> None:
+    """Show a call: how many are called, and who comes."""
+
+    async def work(dispatcher: Dispatcher) -> None:
+        if not follow:
+            _print(await dispatcher.call_state(call_id))
+            return
+        before = ""
+        while True:
+            state = await dispatcher.call_state(call_id)
+            if (line := state_line(state)) != before:
+                click.echo(line)
+                before = line
+            if state["state"] in OVER:
+                return
+            await asyncio.sleep(POLL_S)
+
+    _with(api, token, work)
+
+
+def state_line(state: Mapping[str, Any]) -> str:
+    """A call's state in one line."""
+    counts = ", ".join(f"{state.get(name, 0)} {name}" for name in ("rung", "seen", "declined"))
+    seats = "; ".join(_seat(seat) for seat in state.get("seats", []))
+    return plain(f"{state['state']:8} ring of {state.get('ring_m')} m: {counts}. {seats or 'nobody goes'}")
+
+
+def _seat(seat: Mapping[str, Any]) -> str:
+    eta = f" in {seat['eta_s']} s" if seat["state"] == "going" and seat.get("eta_s") is not None else ""
+    return f"{seat['seat']} {seat['role']} {seat['responder']} {seat['state']}{eta}"
+
+
+@call.command("list")
+@dispatch_options
+def list_calls(api: str, token: str) -> None:
+    """List your open calls."""
+
+    async def work(dispatcher: Dispatcher) -> None:
+        _print(await dispatcher.calls())
+
+    _with(api, token, work)

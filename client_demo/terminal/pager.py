@@ -1,0 +1,46 @@
+"""`python -m client_demo pager`: serves the responder's page."""
+
+import asyncio
+
+import click
+
+from client_demo.demo.live_map import View
+from client_demo.demo.responder_page import PAGE, RESPONDER_PORT, responder_page, signed_in
+from client_demo.web.server import missing
+
+from .command import STREAM_URL, Number, bind_option, fail, run
+
+
+@click.command()
+@click.option("--url", default=STREAM_URL, envvar="GEOCAST_STREAM_URL", show_envvar=True, help="The stream listener.")
+@click.option("--lat", type=Number(-90, 90), envvar="GEOCAST_LAT", show_envvar=True, help="Default: the browser's.")
+@click.option("--lng", type=Number(-180, 180), envvar="GEOCAST_LNG", show_envvar=True)
+@click.option(
+    "--page-token",
+    envvar="GEOCAST_PAGE_TOKEN",
+    show_envvar=True,
+    help="A responder's token, for the link that is printed. Whoever has the link is told addresses in their name.",
+)
+@click.option("--port", default=RESPONDER_PORT, type=click.IntRange(0, 65_535), help="Of the page; 0: any.")
+@bind_option
+@click.option("--style", "style_url", envvar="GEOCAST_MAP_STYLE", show_envvar=True, help="A map style, for streets.")
+def pager(
+    url: str, lat: float | None, lng: float | None, page_token: str | None, port: int, bind: str, style_url: str | None
+) -> None:
+    """Serve a responder's page: on duty, called to who needs help near, told where to go.
+
+    The node must allow the page's origin: `--origins http://127.0.0.1:8790`, or `--dev`.
+    """
+    place = None if lat is None or lng is None else (lat, lng)
+    if lacks := missing(PAGE):
+        fail(f"there is no {lacks}: `make demo` gets it where npm can be reached")
+
+    async def work() -> None:
+        async with responder_page(View(url, place=place, style_url=style_url), port, bind) as served:
+            click.echo(f"pager: {signed_in(served, page_token) if page_token else served}")
+            await asyncio.Event().wait()
+
+    try:
+        run(work())
+    except OSError as error:
+        fail(f"the page can't be served on port {port}: {error.strerror}")

@@ -1,0 +1,229 @@
+"""`python -m client_demo respond`: a responder in a terminal, who is called to those who need help near.
+
+Rule 1  A place is drawn as long as there is a task, in the table that is wiped away, and never among the lines that
+        stay. In a pipe it is not printed at all: what reads it would keep a copy (docs/calls.md, RU2).
+Rule 2  One key is one answer, to the task that there is, else to what rings nearest.
+"""
+
+import asyncio
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import click
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from client_demo.console import make_console, plain
+from client_demo.python.calls import MAX_ETA_S, CallChange, CallKind, State
+from client_demo.python.client import Client
+from client_demo.python.geo import Place, distance_m
+from client_demo.python.link import ClientError, first_to_end
+
+from .command import Number, run
+from .listen import Screen, make_client, stream_options
+
+KEYS = "a: accept   d: decline   e: I have a defibrillator   r: arrived   o: off and on duty   q: quit"
+WALKING_M_S = 1.4
+
+
+def call_line(call: Mapping[str, Any]) -> str:
+    """A call in one line."""
+    status = "" if call.get("status", "actual") == "actual" else f"[{str(call['status']).upper()}] "
+    return plain(f"{status}{call.get('title') or call.get('category')}: {call.get('headline')}")
+
+
+def change_line(change: CallChange, away_m: float | None) -> Text:
+    """One change in one line, in which no place ever stands."""
+    away = "" if away_m is None else f", {away_m:,.0f} m away"
+    match change.kind:
+        case CallKind.CALL if change.call is not None:
+            text = f"{call_line(change.call)}  [{change.id}, revision {change.call['revision']}{away}]"
+        case CallKind.TASK if change.task is not None:
+            text = f"{change.id}: seat {change.task.get('seat')}, {change.task.get('role')}"
+        case _:
+            text = f"{change.id} ({change.reason})"
+    line = Text(f"{change.kind:14} ", style="bold")
+    return line.append(plain(text), style="bold white on red" if change.kind is CallKind.CALL else "")
+
+
+class Duty(Screen):
+    """What rings, and where to go, above what is held; one key is one answer."""
+
+    is_wiped = True  # Rule 1
+
+    def __init__(self, console: Console, speed_m_s: float, accepts_all: bool) -> None:
+        super().__init__(console)
+        self._speed_m_s, self._accepts_all = speed_m_s, accepts_all
+        self.client: Client | None = None
+        self._turning: asyncio.Future[None] | None = None
+
+    def _of(self) -> Client:
+        assert self.client is not None
+        return self.client
+
+    # ---- what is shown -----------------------------------------------------------------------------------------------
+
+    def called(self, change: CallChange) -> None:
+        """Something happened to a call."""
+        away_m = None if change.call is None else self._of().away_m(change.call)
+        self.redraw()
+        self._console.print(change_line(change, away_m), soft_wrap=True)
+        if change.kind is CallKind.CALL:
+            self._console.bell()
+        if self._accepts_all and change.kind is CallKind.CALL:
+            self._accept(change.id)
+        elif self._accepts_all and change.kind is CallKind.TASK:
+            self._of().report(change.id, "arrived")
+
+    def _table(self) -> RenderableType:
+        client = self._of()
+        table = Table(box=None, pad_edge=False, header_style="bold underline", expand=True, caption=Text(KEYS))
+        for name in ("call", "where", "state"):
+            table.add_column(name, overflow="fold")
+        for task in client.calls.tasks():
+            table.add_row(Text(f"{task['id']}: {task.get('role')}"), _place(task), self._way(task))
+        for call in self._ringing():
+            state = "accepted, no answer yet" if client.calls.unanswered(call["id"]) else "rings"
+            table.add_row(Text(call_line(call), style="bold red"), Text(self._near(call)), Text(state))
+        return Group(table, Text(""), super()._table())
+
+    def _near(self, call: Mapping[str, Any]) -> str:
+        away_m = self._of().away_m(call)
+        return "" if away_m is None else f"{away_m:,.0f} m, to within {call['near']['radius_m']:,.0f} m"
+
+    def _way(self, task: Mapping[str, Any]) -> Text:
+        here = next((place for place in self._of().holdings.places if place.here), None)
+        if here is None:
+            return Text("off duty")
+        return Text(f"{distance_m(here.lat, here.lng, task['place']['lat'], task['place']['lng']):,.0f} m")
+
+    def _ringing(self) -> list[Mapping[str, Any]]:
+        client = self._of()
+        return sorted(client.calls.ringing(), key=lambda call: client.away_m(call) or 0.0)
+
+    # ---- what is answered --------------------------------------------------------------------------------------------
+
+    async def answer(self, keys: "asyncio.Queue[str]") -> None:
+        """Take key after key, until `q`."""
+        while (key := await keys.get()) != "q":
+            match key:
+                case "a":
+                    for call in self._ringing()[:1]:
+                        self._accept(call["id"])
+                case "d":
+                    self._decline()
+                case "e":
+                    self._report("aed")
+                case "r":
+                    self._report("arrived")
+                case "o":
+                    self._turning = asyncio.ensure_future(self._turn())  # `q` does not wait for the server
+
+    def _accept(self, call_id: str) -> None:
+        call = self._of().calls.call(call_id)
+        away_m = None if call is None else self._of().away_m(call)
+        eta_s = None if away_m is None else min(MAX_ETA_S, round(away_m / self._speed_m_s))
+        self._of().accept(call_id, eta_s)
+
+    def _decline(self) -> None:
+        for held in [*self._of().calls.tasks(), *self._ringing()][:1]:
+            self._of().decline(held["id"])
+            self.redraw()
+            self._console.print(Text(plain(f"{'declined':14} {held['id']}")), soft_wrap=True)
+
+    def _report(self, state: State) -> None:
+        for task in self._of().calls.tasks()[:1]:
+            self._of().report(task["id"], state)
+
+    async def _turn(self) -> None:
+        first, *rest = self._of().holdings.places
+        try:
+            await self._of().move([replace(first, here=not first.here), *rest])
+        except ClientError as error:
+            self.status(str(error))
+        else:
+            self.status("off duty" if first.here else "on duty")
+
+
+def _place(task: Mapping[str, Any]) -> Text:
+    place = task["place"]
+    words = [place.get("address"), place.get("access"), f"{place['lat']:.5f}, {place['lng']:.5f}"]
+    fetch, aeds = task.get("fetch"), task.get("aeds") or []
+    if isinstance(fetch, int) and 0 <= fetch < len(aeds):
+        aed = aeds[fetch]
+        code = f", code {aed['code']}" if aed.get("code") else ""
+        words.append(f"by way of the defibrillator at {aed['lat']:.5f}, {aed['lng']:.5f} {aed.get('where', '')}{code}")
+    return Text("\n".join(plain(word) for word in words if word), style="bold")
+
+
+# ---- keys ------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def one_by_one() -> Iterator[None]:
+    """In a terminal, keys come as they are pressed, and are not shown."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    import termios  # there is none on Windows
+    import tty
+
+    before = termios.tcgetattr(sys.stdin)
+    tty.setcbreak(sys.stdin)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+
+def listen_for_keys(put: Callable[[str], object]) -> None:
+    """Hand on what comes from the standard input, letter by letter, from a thread that ends with the program.
+
+    The file is read as it is: a thread that waits in `sys.stdin` would hold its lock while the program ends.
+    """
+
+    def read() -> None:
+        with contextlib.suppress(OSError, RuntimeError):  # closed; or the loop is
+            while key := os.read(0, 1):
+                put(key.decode("ascii", "replace"))
+
+    threading.Thread(target=read, daemon=True).start()
+
+
+# ---- the command -----------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@stream_options
+@click.option(
+    "--lat", type=Number(-90, 90), required=True, envvar="GEOCAST_LAT", show_envvar=True, help="Where you are."
+)
+@click.option("--lng", type=Number(-180, 180), required=True, envvar="GEOCAST_LNG", show_envvar=True)
+@click.option("--accuracy", "accuracy_m", default=10.0, help="Of the place, in metres.")
+@click.option("--speed", "speed_m_s", type=Number(0.1, 100), default=WALKING_M_S, help="How fast you go, in m/s.")
+@click.option(
+    "--accept", "accepts_all", is_flag=True, help="Accept whatever rings, and report `arrived`: for exercises."
+)
+def respond(lat: float, lng: float, accuracy_m: float, speed_m_s: float, accepts_all: bool, **options: Any) -> None:
+    """Be on duty: hear calls for help near you, and answer them, until q or Ctrl-C.
+
+    The token needs a qualification that counts. Keys: a accepts what rings nearest, d declines, or gives your seat
+    back, e and r report, o goes off and on duty. Where to go is drawn while you have a seat, and nowhere else.
+    """
+    run(_respond(Place.at(lat, lng, accuracy_m, here=True), speed_m_s, accepts_all, options))
+
+
+async def _respond(here: Place, speed_m_s: float, accepts_all: bool, options: dict[str, Any]) -> None:
+    duty = Duty(make_console(), speed_m_s, accepts_all)
+    keys: asyncio.Queue[str] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    client = duty.client = make_client(duty, [here], options, on_call=duty.called, locate=lambda: here)
+    with one_by_one(), duty.showing(client.holdings):
+        listen_for_keys(lambda key: loop.call_soon_threadsafe(keys.put_nowait, key))
+        await first_to_end(client.run(), duty.answer(keys))

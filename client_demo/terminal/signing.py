@@ -1,0 +1,96 @@
+"""Where reviewers sign, for `publish`, `revise` and `cancel`: the form of a dry run, and their signatures under it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from client_demo.python.times import format_time, wall_ms
+
+from .command import WRONG_INPUT, Command, fail
+
+
+def signing_options(command: Command) -> Command:
+    """Who decided: somebody whose name is enough, or reviewers who sign."""
+    options = [
+        click.option(
+            "--reviewer",
+            default="desk-1",
+            envvar="GEOCAST_REVIEWER",
+            show_envvar=True,
+            help="Who decided this, where no signatures are needed.",
+        ),
+        click.option(
+            "--form",
+            "form_path",
+            type=click.Path(path_type=Path),
+            help="Without --signature: only ask, and write what has to be signed into this new file.",
+        ),
+        click.option(
+            "--signature",
+            "signature_paths",
+            type=click.Path(path_type=Path),
+            multiple=True,
+            help="What geocast approve printed for the form of --form, one for each reviewer: send it with them.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+class Signing:
+    """At which step of docs/approvals.md a command is. Ends the process if its files can't be used.
+
+    `only_asks`: there is a form to be written, and nothing is sent but a dry run.
+    """
+
+    def __init__(self, reviewer: str, form_path: Path | None, signature_paths: tuple[Path, ...]) -> None:
+        if signature_paths and form_path is None:
+            raise click.UsageError("--signature goes with --form")
+        self._path = form_path
+        self.only_asks = form_path is not None and not signature_paths
+        self.approval: dict[str, Any] = {"approval": {"reviewer": reviewer, "approved_at": format_time(wall_ms())}}
+        self._form: dict[str, Any] = {}
+        if form_path is not None:
+            self.approval = self._signed(form_path, signature_paths) if signature_paths else {}
+            if self.only_asks and form_path.exists():
+                fail(f"{form_path} exists: give the signatures of it by --signature, or another file", WRONG_INPUT)
+
+    def _signed(self, form_path: Path, signature_paths: tuple[Path, ...]) -> dict[str, Any]:
+        text, self._form = _read(form_path)
+        signatures = [_read(path)[1] for path in signature_paths]
+        return {"approval": {"form": text, "signatures": signatures}}
+
+    def of_form(self, *names: str) -> dict[str, Any]:
+        """These members of the form that was signed, as far as it has them; none if there is no such form."""
+        return {name: self._form[name] for name in names if name in self._form}
+
+    def answered(self, answer: dict[str, Any]) -> None:
+        """Print the answer; if that was only asked for, write the form and say how many have to sign it."""
+        click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+        if self._path is None or not self.only_asks:
+            return
+        if "form" not in answer:
+            fail("the node's policy has no audience, so there is nothing to sign")
+        try:
+            with self._path.open("x", encoding="utf-8") as file:
+                file.write(answer["form"])
+        except OSError as error:
+            fail(f"{self._path}: {error.strerror}", WRONG_INPUT)
+        click.echo(f"{self._path}: {answer['approvals']} of the reviewers have to sign it", err=True)
+
+
+def _read(path: Path) -> tuple[str, dict[str, Any]]:
+    """A file with one object of JSON: its text, byte for byte, and what it says."""
+    try:
+        text = path.read_bytes().decode().rstrip("\r\n")
+        members = json.loads(text)
+    except OSError as error:
+        fail(f"{path}: {error.strerror}", WRONG_INPUT)
+    except (ValueError, RecursionError):
+        members = None
+    if not isinstance(members, dict):
+        fail(f"{path}: expected a JSON object", WRONG_INPUT)
+    return text, members

@@ -1,0 +1,196 @@
+// The dispatch page: signs in, follows the service's events, and keeps lists, one call and its map in step.
+//
+// Rule 1  What one writes is not taken away by news: the form is filled in when something else is chosen, and not again.
+// Rule 2  A click that is repeated, or that two people make, calls once: the service says who was first.
+
+import "/shared/trust.js";
+import { countsOf, isOver, showState, wordOf } from "/dispatch/call.js";
+import * as form from "/dispatch/form.js";
+import { callMap } from "/shared/callmap.js";
+import { Door } from "/shared/door.js";
+import { DRILLS, foreign, make } from "/shared/elements.js";
+import { themeButton } from "/shared/theme.js";
+
+const DEFAULT_HEADLINE = "Somebody does not breathe. CPR and a defibrillator are needed.";
+
+const by = (id) => document.getElementById(id);
+let all = null;
+let chosen = null; // {record: key} or {call: id}
+let isCorrecting = false;
+let map = null;
+let fitted = "";
+
+const door = new Door({
+  room: "room",
+  listen: (on) => on("all", take),
+  silence: "The service gives no answer. Try again, it is safe: one record is one call.",
+});
+
+// ---- what there is -----------------------------------------------------------------------------------------------
+
+const callOf = (id) => all.calls.find((call) => call.id === id);
+const recordOf = (key) => all.records.find((record) => record.key === key);
+
+function take(news) {
+  const before = all;
+  all = news;
+  by("room").hidden = false;
+  by("signed-in").hidden = false;
+  by("me").textContent = all.me;
+  by("feed").textContent = all.feed;
+  by("warning").hidden = !all.trouble;
+  by("warning").textContent = all.trouble;
+  door.connection("online", "Connected");
+  map ??= callMap({ container: "map", styleUrl: all.style_url, dragged: (key, where) => key === "place" && movedTo(where) });
+  lists();
+  const opened = chosen?.record && recordOf(chosen.record)?.call;
+  if (opened && callOf(opened).state) {
+    choose({ call: opened });
+  } else {
+    show();
+  }
+  tellNews(before);
+}
+
+function lists() {
+  by("calls").replaceChildren(...all.calls.toReversed().map((call) => item({ call: call.id }, titleOf(call), `${wordOf(call)}${call.state ? `, ${call.state.seats.length} going` : ""}`)));
+  by("records").replaceChildren(
+    ...all.records.map((record) => {
+      const at = record.recorded_at === null ? "no time" : new Date(record.recorded_at).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
+      const target = record.call ? { call: record.call } : { record: record.key };
+      const element = item(target, record.nature, `${record.address || "no address"} · ${at}`, DRILLS.get(record.status));
+      if (record.obstacle) {
+        element.firstChild.append(make("span", "small obstacle", "No call: no location"));
+      }
+      return element;
+    }),
+  );
+}
+
+const titleOf = (call) => call.state?.call.title ?? all.categories[call.form?.category] ?? "Call";
+
+function item(target, title, more, drill) {
+  const button = make("button", "", foreign("span", title), foreign("span", more, "small muted"));
+  if (drill) {
+    button.append(make("span", "badge badge-drill", drill));
+  }
+  button.setAttribute("aria-current", String(JSON.stringify(target) === JSON.stringify(chosen)));
+  button.addEventListener("click", () => choose(target, true));
+  return make("li", "", button);
+}
+
+/** What a screen reader says: who goes now, of the call that is open here. */
+function tellNews(before) {
+  const [now, then] = [chosen?.call && callOf(chosen.call), before?.calls.find(({ id }) => id === chosen?.call)];
+  if (now?.state && JSON.stringify(now.state.seats) !== JSON.stringify(then?.state?.seats)) {
+    by("announce").textContent = `${now.state.seats.length} going. ${countsOf(now.state)}.`;
+  }
+}
+
+// ---- one of them -------------------------------------------------------------------------------------------------
+
+function choose(target, byHand = false) {
+  chosen = target;
+  isCorrecting = false;
+  by("end-form").hidden = true;
+  form.clear();
+  const record = target.record && recordOf(target.record);
+  if (record) {
+    const category = record.category || Object.keys(all.categories)[0];
+    form.fill({ ...record, category, status: record.status ?? all.status, headline: DEFAULT_HEADLINE }, all.categories, true);
+  }
+  lists();
+  show();
+  if (byHand) {
+    by("title").focus();
+  }
+}
+
+function show() {
+  const call = chosen?.call && callOf(chosen.call);
+  const record = chosen?.record && recordOf(chosen.record);
+  by("title").textContent = call ? titleOf(call) : (record?.nature ?? "Choose a record");
+  by("subtitle").textContent = call ? [call.form?.address, call.by && `last by ${call.by}`].filter(Boolean).join(" · ") : (record?.address ?? "");
+  by("state").hidden = !call;
+  by("form").hidden = !(record && !record.obstacle && !record.call) && !(call && isCorrecting && !isOver(call));
+  by("replay-note").hidden = !record || !all.retimed;
+  const obstacle = record?.obstacle || (document.querySelector("#form [aria-invalid]") ? "" : record?.refused);
+  if (obstacle) {
+    by("problem").textContent = obstacle;
+  }
+  if (call) {
+    showState(call);
+    by("correct").setAttribute("aria-expanded", String(isCorrecting));
+    by("end").setAttribute("aria-expanded", String(!by("end-form").hidden));
+    by("end-form").hidden ||= isOver(call);
+  }
+  draw(call, record);
+}
+
+function draw(call, record) {
+  const typed = by("form").hidden ? null : form.read();
+  const said = typed ?? call?.form ?? null;
+  const marks = said?.lat == null || said.lng == null ? [] : [{ key: "place", kind: "patient", label: "Patient", lat: said.lat, lng: said.lng, movable: Boolean(typed) }];
+  const circles = call?.near ? [{ circle: call.near, drill: call.state?.call.status !== "actual", ring: call.state && !isOver(call) && call.near.radius_m + call.state.ring_m }] : [];
+  map.circles(circles);
+  map.marks(marks);
+  const version = JSON.stringify([chosen, call?.near, call?.state?.ring_m, record?.key]);
+  if (version !== fitted) {
+    fitted = version;
+    map.fit(circles.length ? circles.map(({ circle, ring }) => ({ ...circle, radius_m: ring || circle.radius_m })) : marks.map((each) => ({ ...each, radius_m: 500 })));
+  }
+}
+
+function movedTo(where) {
+  form.place(where);
+  show();
+}
+
+by("form").addEventListener("input", show);
+by("correct").addEventListener("click", () => {
+  const call = callOf(chosen.call);
+  isCorrecting = !isCorrecting;
+  // The place of a call that was opened elsewhere is not known here: it has to be said again.
+  form.fill(call.form ?? { ...call.state.call, kind: "" }, all.categories, !call.form);
+  show();
+});
+by("end").addEventListener("click", () => {
+  by("end-form").hidden = !by("end-form").hidden;
+  show();
+  if (!by("end-form").hidden) {
+    by("reason").focus();
+  }
+});
+
+by("form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const target = chosen;
+  const said = form.read();
+  const body = target.call ? { content: callOf(target.call).state.content, form: said } : { record: target.record, form: said };
+  by("send").disabled = true;
+  const answer = await door.post(target.call ? `/api/calls/${target.call}/correct` : "/api/open", body);
+  by("send").disabled = false;
+  if (JSON.stringify(target) === JSON.stringify(chosen)) {
+    after(answer);
+  }
+});
+
+by("end-form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  after(await door.post(`/api/calls/${chosen.call}/end`, { reason: by("reason").value }));
+});
+
+function after({ body, problem }) {
+  form.refuse(problem ? [{ field: "", text: problem }] : (body?.troubles ?? []));
+  if (body?.call) {
+    isCorrecting = false;
+    by("end-form").hidden = true;
+    show();
+  }
+}
+
+// ---- the beginning -----------------------------------------------------------------------------------------------
+
+themeButton(by("theme"), () => map?.repaint());
+door.open();
+document.documentElement.dataset.ready = "true"; // for whoever waits for the page

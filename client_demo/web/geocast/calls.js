@@ -1,0 +1,273 @@
+/**
+ * What a responder holds: calls, their tasks, and what was answered. No I/O, no clock of its own; times in ms: `now` is
+ * the server's, as well as it is known, `own` the client's own clock, which nobody sets.
+ *
+ * Rule 1  A higher revision replaces a lower one, a `call` by a `call` and a `task` by a `task`; the rest is ignored.
+ * Rule 2  What a person has said is said until it is heard. An `accept` is repeated 5 s after it was said and at once on
+ *         each new connection, until a `task` or a `standdown` answers it or the call is over (RU3). So is the `decline`
+ *         of a seat, but where none may have been taken, three times for each connection.
+ * Rule 3  Who has declined is not asked again: when the call comes again, it is declined again (RU1).
+ * Rule 4  A place is here as long as its seat. With `standdown` and at `expires_at` the task is gone, by whichever clock
+ *         is first: the own one corrected by the server's `now`, or the own one alone. It is never stored (RU2).
+ * Rule 5  What was called off stays so, unless a higher revision comes: a node that is behind may still ring it.
+ * Rule 6  Of reports one in 5 s counts, so the next one waits that long. None is answered, so the last one is said again
+ *         on each new connection (RU3).
+ */
+
+/** @import { Call, Report, Task } from "./geocast.js" */
+/** @import { Message } from "./link.js" */
+/** @typedef {"call" | "task" | "standdown"} Kind */
+/** @typedef {{ kind: Kind, id: string, call: Call | null, task: Task | null, reason: string }} CallChange */
+/**
+ * @typedef {object} Entry
+ * @property {number} expiresAt
+ * @property {number} keepUntil  by the own clock
+ * @property {Call | null} call
+ * @property {Task | null} task
+ * @property {Report | null} report
+ * @property {number} reportAt  when it is due, by the own clock; Infinity: it was said
+ * @property {number} nextReportAt
+ */
+/** @typedef {{ message: Message, at: number, until: number, left: number }} Answer  `left`: how often on this connection */
+
+import { timeOf } from "./holdings.js";
+
+const AGAIN_MS = 5_000; // protocol, RU3 and M20
+const MAX_LIFE_MS = 7_200_000; // a call is open for two hours at most
+const MAX_ETA_S = 7_200;
+const MAX_REMEMBERED = 1_024; // ids, for Rules 3 and 5; an id is at most 128 characters
+const DECLINES = 3; // on each connection, where no seat is known of
+
+const NO_ID = "id: expected 1 to 128 letters, digits and ._:-, as a call's id has them";
+
+/** @param {unknown} value */
+const isId = (value) => typeof value === "string" && /^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$/.test(value);
+
+/** @param {unknown} value @returns {value is Record<string, unknown>} */
+const isMap = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
+
+/** Whether it has what both a call and a task need. @param {unknown} said */
+const isWhole = (said) =>
+  isMap(said) && typeof said.id === "string" && Number.isInteger(said.revision) && !Number.isNaN(timeOf(said.expires_at));
+
+/** @template V @param {Map<string, V>} known @param {string} id @param {V} value */
+function remember(known, id, value) {
+  known.delete(id);
+  known.set(id, value);
+  const [oldest] = known.keys();
+  if (known.size > MAX_REMEMBERED && oldest !== undefined) known.delete(oldest);
+}
+
+export class Calls {
+  /** Grows with each change of what is held. */
+  version = 0;
+  /** @type {Map<string, Entry>} */
+  #held = new Map();
+  /** @type {Map<string, Answer>} */
+  #answers = new Map();
+  /** @type {Message[]} declines of calls without a seat */
+  #once = [];
+  /** @type {Map<string, true>} */
+  #declined = new Map();
+  /** @type {Map<string, number>} id -> the revision that was held */
+  #over = new Map();
+
+  /** What is held, tasks first, then what ends last. */
+  list() {
+    const entries = [...this.#held].sort(([, a], [, b]) => Number(!a.task) - Number(!b.task) || b.expiresAt - a.expiresAt);
+    return entries.map(([id, { call, task }]) => ({ id, call, task, isAccepted: this.#isAccepted(id) }));
+  }
+
+  /** @param {string} id */
+  #isAccepted(id) {
+    return this.#answers.get(id)?.message.type === "accept" || !!this.#held.get(id)?.task;
+  }
+
+  // ---- what the server sends: null for what lacks something -------------------------------------------------------
+
+  /** Take the call of a `call` message. @param {any} call @param {number} now @param {number} own @returns {CallChange[] | null} */
+  call(call, now, own) {
+    const life = isWhole(call) ? timeOf(call.expires_at) - timeOf(call.issued_at) : NaN;
+    if (Number.isNaN(life)) return null;
+    const { id, revision } = call;
+    if (this.#declined.has(id)) {
+      this.#once.push({ type: "decline", id });
+      return [];
+    }
+    const held = this.#held.get(id);
+    const known = held ? (held.call?.revision ?? 0) : (this.#over.get(id) ?? 0);
+    const [expiresAt, keepUntil] = [timeOf(call.expires_at), own + Math.min(MAX_LIFE_MS, Math.max(0, life))];
+    if (revision <= known || expiresAt <= now || keepUntil <= own) return [];
+    this.#put(id, { ...held, call: Object.freeze(call), expiresAt, keepUntil });
+    return [this.#change("call", id)];
+  }
+
+  /**
+   * Take a `task` message. Whoever of this person's devices has accepted, all of them have the task.
+   * @param {any} task @param {number} now @param {number} own @returns {CallChange[] | null}
+   */
+  task(task, now, own) {
+    if (!isWhole(task) || !isMap(task.place)) return null;
+    const { id, revision } = task;
+    const answer = this.#answers.get(id);
+    if (answer?.message.type === "decline") {
+      answer.left = Infinity; // there is a seat to give back; the task may have crossed our word
+      return [];
+    }
+    const held = this.#held.get(id);
+    const expiresAt = timeOf(task.expires_at);
+    if (expiresAt <= now || (!held && revision <= (this.#over.get(id) ?? 0))) return [];
+    this.#answers.delete(id);
+    this.#declined.delete(id);
+    if (revision <= (held?.task?.revision ?? 0)) return [];
+    this.#put(id, { ...held, task: Object.freeze(task), expiresAt, keepUntil: held?.keepUntil ?? own + MAX_LIFE_MS });
+    return [this.#change("task", id)];
+  }
+
+  /** Take a `standdown` message; of something of which nothing is held or asked it means nothing. @param {any} message @returns {CallChange[] | null} */
+  standdown({ id, reason }) {
+    if (typeof id !== "string" || typeof reason !== "string") return null;
+    const held = this.#held.get(id);
+    const isAwaited = this.#answers.delete(id);
+    if (!held && !isAwaited) return [];
+    if (held && reason === "over") remember(this.#over, id, revisionOf(held));
+    return [this.#drop(id, reason)];
+  }
+
+  // ---- what the person says: said by `due` ------------------------------------------------------------------------
+
+  /** Throws TypeError for what is no time, and no id. @param {string} id @param {number | undefined} eta @param {number} own */
+  accept(id, eta, own) {
+    if (!isId(id)) throw new TypeError(NO_ID);
+    if (eta !== undefined && !(eta >= 0 && eta <= MAX_ETA_S)) throw new TypeError(`etaS: expected 0 to ${MAX_ETA_S} seconds`);
+    const fields = eta === undefined ? {} : { eta_s: Math.round(eta) };
+    this.#declined.delete(id);
+    this.#over.delete(id);
+    this.#answer({ type: "accept", id, ...fields }, id, own, Infinity);
+    this.version++;
+  }
+
+  /** What is held of the call is dropped. Throws TypeError for what is no id. @param {string} id @param {number} own */
+  decline(id, own) {
+    if (!isId(id)) throw new TypeError(NO_ID);
+    const message = { type: "decline", id };
+    const mayHaveSeat = this.#answers.has(id);
+    if (this.#held.get(id)?.task) this.#answer(message, id, own, Infinity);
+    else if (mayHaveSeat) this.#answer(message, id, own, DECLINES);
+    else this.#once.push(message);
+    this.#held.delete(id);
+    remember(this.#declined, id, true);
+    this.version++;
+  }
+
+  /** Throws TypeError without a seat, and for another state. @param {string} id @param {Report} state @param {number} own */
+  report(id, state, own) {
+    const held = this.#held.get(id);
+    if (state !== "aed" && state !== "arrived") throw new TypeError('state: expected "aed" or "arrived"');
+    if (!held?.task) throw new TypeError("report: there is no task of this id; only who holds a seat reports");
+    held.report = state;
+    held.reportAt = Math.max(own, held.nextReportAt);
+  }
+
+  // ---- when -------------------------------------------------------------------------------------------------------
+
+  /**
+   * There is a new connection: what waits for an answer is said at once (Rules 2 and 6). But for declines without a
+   * seat: whom a call rings again declines it again (Rule 3).
+   * @param {number} own
+   */
+  connected(own) {
+    this.#once = [];
+    for (const answer of this.#answers.values()) {
+      answer.at = own;
+      answer.left = answer.left === Infinity ? Infinity : DECLINES;
+    }
+    for (const held of this.#held.values()) if (held.report) held.reportAt = Math.max(own, held.nextReportAt);
+  }
+
+  /** What is to be said now; it counts as said. @param {number} own @returns {Message[]} */
+  due(own) {
+    const messages = this.#once.splice(0);
+    for (const answer of this.#answers.values()) {
+      if (answer.at > own || answer.left === 0) continue;
+      messages.push(answer.message);
+      answer.at = own + AGAIN_MS;
+      answer.left--;
+    }
+    for (const [id, held] of this.#held) {
+      if (held.reportAt > own) continue;
+      messages.push({ type: "report", id, state: held.report });
+      [held.reportAt, held.nextReportAt] = [Infinity, own + AGAIN_MS];
+    }
+    return messages;
+  }
+
+  /** When, by the own clock, `due` has something to say; Infinity if nothing waits. */
+  nextDue() {
+    if (this.#once.length) return 0;
+    const answers = [...this.#answers.values()].filter(({ left }) => left > 0).map(({ at }) => at);
+    return Math.min(Infinity, ...answers, ...[...this.#held.values()].map(({ reportAt }) => reportAt));
+  }
+
+  /** When, by the own clock, `expire` has something to do. @param {number} ahead the server's clock minus the own one */
+  nextExpiry(ahead) {
+    const held = [...this.#held.values()].map(({ expiresAt, keepUntil }) => Math.min(expiresAt - ahead, keepUntil));
+    return Math.min(Infinity, ...held, ...[...this.#answers.values()].map(({ until }) => until));
+  }
+
+  /** Drop what is over by either clock, its answers too (Rule 4). @param {number} now @param {number} own @returns {CallChange[]} */
+  expire(now, own) {
+    for (const [id, { until }] of this.#answers) if (until <= own) this.#answers.delete(id);
+    const over = [...this.#held].filter(([, { expiresAt, keepUntil }]) => expiresAt <= now || keepUntil <= own);
+    return over.map(([id]) => {
+      this.#answers.delete(id);
+      return this.#drop(id, "expired");
+    });
+  }
+
+  /** All is dropped, without a word. */
+  forget() {
+    this.#held.clear();
+    this.#answers.clear();
+    this.#once = [];
+    this.version++;
+  }
+
+  /** Id -> the highest revision that came, of what is held (RU3). @param {number} room @returns {[string, number][]} */
+  holding(room) {
+    const ids = this.list().slice(0, room);
+    return ids.map(({ id }) => [id, revisionOf(/** @type {Entry} */ (this.#held.get(id)))]);
+  }
+
+  // ---- inside -----------------------------------------------------------------------------------------------------
+
+  /** @param {string} id @param {Partial<Entry> & Pick<Entry, "expiresAt" | "keepUntil">} entry */
+  #put(id, entry) {
+    const empty = { call: null, task: null, report: null, reportAt: Infinity, nextReportAt: 0 };
+    this.#held.set(id, { ...empty, ...entry });
+    this.version++;
+  }
+
+  /** @param {string} id @param {string} reason @returns {CallChange} */
+  #drop(id, reason) {
+    const call = this.#held.get(id)?.call ?? null;
+    this.#held.delete(id);
+    this.version++;
+    return { kind: "standdown", id, call, task: null, reason };
+  }
+
+  /** @param {Kind} kind @param {string} id @returns {CallChange} */
+  #change(kind, id) {
+    const { call = null, task = null } = this.#held.get(id) ?? {};
+    return { kind, id, call, task, reason: "" };
+  }
+
+  /** @param {Message} message @param {string} id @param {number} own @param {number} left */
+  #answer(message, id, own, left) {
+    const until = this.#held.get(id)?.keepUntil ?? own + MAX_LIFE_MS;
+    this.#answers.set(id, { message, at: own, until, left });
+  }
+}
+
+/** @param {Entry} entry */
+const revisionOf = ({ call, task }) => Math.max(call?.revision ?? 0, task?.revision ?? 0);

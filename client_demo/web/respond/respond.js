@@ -1,0 +1,245 @@
+// The responder's page: rings, answers, and where to go while there is a seat.
+//
+// Rule 1  It shows a place as long as `client.calls()` has its task, and draws everything anew from that: what is not held
+//         any more is nowhere on the page, in no title, no storage and no notification (RU2).
+// Rule 2  Only the token outlives a reload, in this tab. It comes behind the # of the page's address, which no server sees.
+// Rule 3  An exercise and a test look like what they are, and make no alarm (RU1).
+
+import "/shared/trust.js";
+import { Geocast, distanceM, watchPosition } from "/geocast/geocast.js";
+import { callMap } from "/shared/callmap.js";
+import { themeButton } from "/shared/theme.js";
+import { Alarm } from "/respond/alarm.js";
+import { card, metres } from "/respond/card.js";
+
+const TOKEN = "responder-token";
+const NOTICE_MS = 12_000;
+const TITLE = document.title;
+const REASONS = {
+  full: "Enough people are going. Thank you.",
+  over: "This call is over. Thank you.",
+  left: "You have given your place back.",
+  far: "You are not near enough now.",
+  "held-off": "You are on another call, or have just been on one.",
+  expired: "This call is over.",
+};
+const STATES = {
+  connecting: ["connecting", "Connecting"],
+  online: ["online", "Connected"],
+  waiting: ["offline", "No connection"],
+  stopped: ["offline", "Stopped"],
+  closed: ["offline", "Closed"],
+};
+
+const by = (id) => document.getElementById(id);
+const view = await (await fetch("/view.json")).json();
+const client = new Geocast({ url: view.stream, token: tokenOfThisTab(), storage: null });
+const map = callMap({ container: "map", styleUrl: view.style, place: view.place, dragged: (_, where) => moved(where) });
+const alarm = new Alarm();
+themeButton(by("theme"), () => map.repaint());
+
+function tokenOfThisTab() {
+  const given = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (given) {
+    sessionStorage.setItem(TOKEN, given);
+    history.replaceState(null, "", location.pathname);
+  }
+  return sessionStorage.getItem(TOKEN) ?? undefined;
+}
+
+// ---- on duty, and where ------------------------------------------------------------------------------------------
+
+let place = view.place ?? null; // of the mark
+let followsDevice = !place;
+let isOnDuty = false;
+let unwatch = () => {};
+
+by("duty").addEventListener("click", () => {
+  isOnDuty = !isOnDuty;
+  tellPlace();
+});
+by("locate").addEventListener("click", () => {
+  followsDevice = true;
+  tellPlace();
+});
+
+/** The mark was put somewhere: that is where one is. */
+function moved(where) {
+  place = where;
+  followsDevice = false;
+  tellPlace();
+}
+
+function tellPlace() {
+  alarm.allow();
+  unwatch();
+  unwatch = () => {};
+  if (!isOnDuty) {
+    client.setPosition(null);
+  } else if (!followsDevice) {
+    client.setPosition({ ...place, here: true });
+  } else {
+    try {
+      unwatch = watchPosition(client, { here: true });
+    } catch {
+      notify("This browser does not tell where you are. Drag the blue mark instead.");
+    }
+  }
+  show();
+}
+
+/** Where the server is told that we are; else where the mark is. */
+const here = () => client.places.find((each) => each.here) ?? place;
+
+// ---- what rings, and where to go ---------------------------------------------------------------------------------
+
+const said = new Map(); // id -> what was reported, for as long as the call is held
+const built = new Map(); // id -> [version, card]
+let drawn = ""; // which calls the map was fitted to
+
+function show() {
+  const calls = client.calls();
+  const ids = new Set(calls.map(({ id }) => id));
+  [...said.keys()].filter((id) => !ids.has(id)).forEach((id) => said.delete(id));
+  arrange(calls);
+  draw(calls);
+  const rings = calls.filter(({ task, accepted }) => !task && !accepted);
+  alarm.ring(rings.some(({ call }) => call?.status === "actual"));
+  document.title = rings.length ? `Call for help – ${TITLE}` : TITLE;
+  showDuty();
+}
+
+function arrange(calls) {
+  const list = by("calls");
+  const gone = new Set(built.keys());
+  calls.forEach((held, at) => {
+    gone.delete(held.id);
+    const version = [held.call?.revision, held.task?.revision, held.accepted, said.get(held.id)].join(" ");
+    let [known, item] = built.get(held.id) ?? [];
+    if (known !== version) {
+      const before = item;
+      item = card(held, said.get(held.id), answers);
+      before?.replaceWith(item);
+      built.set(held.id, [version, item]);
+    }
+    if (list.children[at] !== item) {
+      list.insertBefore(item, list.children[at] ?? null);
+    }
+    const text = away(held);
+    const more = item.querySelector(".more");
+    if (more.textContent !== text) {
+      more.textContent = text;
+    }
+  });
+  gone.forEach((id) => {
+    built.get(id)[1].remove();
+    built.delete(id);
+  });
+}
+
+function away({ task, distanceM: nearM }) {
+  const from = here();
+  const exact = task && from && "lat" in from ? distanceM(from, task.place) : null;
+  const far = exact ?? nearM;
+  return far === null ? "Your distance is not known." : `${metres(far)} from you`;
+}
+
+function draw(calls) {
+  const you = here();
+  const marks = you && "lat" in you ? [{ key: "you", kind: "you", label: "You", movable: true, ...you }] : [];
+  for (const { id, task } of calls) {
+    if (task) {
+      marks.push({ key: `${id} patient`, kind: "patient", label: "Patient", lat: task.place.lat, lng: task.place.lng });
+      task.aeds.forEach(({ lat, lng }, at) => {
+        const isMine = at === task.fetch;
+        marks.push({ key: `${id} aed ${at}`, kind: isMine ? "fetch" : "aed", label: isMine ? "Fetch this AED" : "AED", lat, lng });
+      });
+    }
+  }
+  const circles = calls.filter(({ call }) => call).map(({ call }) => ({ circle: call.near, drill: call.status !== "actual" }));
+  map.circles(circles);
+  map.marks(marks);
+  const version = calls.map(({ id, task }) => `${id} ${Boolean(task)}`).join(" ");
+  if (version !== drawn) {
+    drawn = version;
+    map.fit(calls.length ? [...marks, ...(calls.some(({ task }) => task) ? [] : circles.map(({ circle }) => circle))] : marks);
+  }
+}
+
+const answers = {
+  accept(id) {
+    client.accept(id);
+    by("calls").focus();
+  },
+  decline(id) {
+    client.decline(id);
+    by("calls").focus();
+  },
+  report(id, state) {
+    client.report(id, state);
+    said.set(id, [...new Set([...(said.get(id) ?? []), state])]);
+    show();
+  },
+};
+
+client.on("call", ({ call, distanceM: far }) => {
+  client.ack(call);
+  const drill = call.status === "actual" ? "" : `${call.status}, no emergency: `;
+  announce(`${drill}${call.title}. ${call.headline}${far === null ? "" : ` ${metres(far)} from you.`}`);
+});
+client.on("task", () => announce("You have a place. Where to go is on the screen.")); // said aloud, it would be overheard
+client.on("standdown", ({ reason }) => notify(REASONS[reason] ?? REASONS.over));
+client.on("change", show);
+client.on("error", ({ message }) => notify(message));
+
+function announce(text) {
+  by("announce").textContent = text;
+}
+
+let noticed;
+
+function notify(text) {
+  clearTimeout(noticed);
+  by("notice").textContent = text;
+  by("notice").hidden = false;
+  noticed = setTimeout(() => (by("notice").hidden = true), NOTICE_MS);
+}
+
+// ---- how it stands -----------------------------------------------------------------------------------------------
+
+function showDuty() {
+  const { state } = client.status;
+  const isHere = isOnDuty && client.places.some((each) => each.here);
+  const may = client.quals.length > 0;
+  by("duty").setAttribute("aria-checked", String(isOnDuty));
+  const words = isHere ? `You are called to who needs help near you, as ${client.quals.join(", ")}.` : "Where are you? Your device has not said it yet.";
+  const without = state === "online" && !may ? "Your token has no qualification that counts here: nobody will call you." : words;
+  by("duty-text").textContent = isOnDuty ? without : "You are not called.";
+  by("quiet").textContent = isOnDuty ? "Nobody near you needs help." : "Go on duty to be called.";
+  const where = here();
+  by("place").textContent = where && "lat" in where ? `${where.lat.toFixed(4)}, ${where.lng.toFixed(4)}` : "not known";
+}
+
+function showStatus() {
+  const { state, reason, retryAt } = client.status;
+  const [kind, word] = STATES[state] ?? ["offline", state];
+  const seconds = retryAt ? Math.max(0, Math.ceil((retryAt - Date.now()) / 1000)) : 0;
+  const text = state === "waiting" ? `${word}, back in ${seconds} s` : word;
+  by("status").dataset.state = kind;
+  by("status").title = reason ?? "";
+  if (by("status").textContent !== text) {
+    by("status").textContent = text;
+  }
+}
+client.on("status", () => {
+  showStatus();
+  show();
+});
+
+show();
+showStatus();
+setInterval(() => {
+  showStatus();
+  show(); // one walks
+}, 1000);
+document.documentElement.dataset.ready = "true"; // for whoever waits for the page

@@ -1,0 +1,160 @@
+// A map of calls for help: rings, and who or what is where. What it shows it is told; what it is not told any more is gone.
+
+import { Map as GlMap, Marker, NavigationControl, ScaleControl } from "/npm/maplibre-gl/dist/maplibre-gl.mjs";
+import { cellPolygon, cellsWithin, circlePolygon, collection, outskirts, resolutionAt } from "/shared/shapes.js";
+import { creditsOf } from "/shared/credits.js";
+import { make } from "/shared/elements.js";
+import { coloursOf } from "/shared/theme.js";
+
+const PALETTE = ["land", "grid", "extreme", "text-muted"];
+const EMPTY = collection([]);
+const SOURCES = ["grid", "rings", "near"];
+const AROUND_M = 120; // what is shown round a mark
+const [CLOSEST_ZOOM, PADDING_PX] = [16, 40];
+
+function layers(colours, hasStreets) {
+  const isDrill = ["get", "drill"];
+  const near = { "line-color": colours.extreme, "line-width": 2.5 };
+  return [
+    ...(hasStreets ? [] : [{ id: "land", type: "background", paint: { "background-color": colours.land } }]),
+    { id: "grid", type: "line", source: "grid", paint: { "line-color": colours.grid, "line-width": 0.6, "line-opacity": 0.5 } },
+    { id: "rings", type: "line", source: "rings", paint: { "line-color": colours["text-muted"], "line-width": 2, "line-dasharray": [2, 2] } },
+    { id: "near", type: "fill", source: "near", paint: { "fill-color": colours.extreme, "fill-opacity": 0.14 } },
+    { id: "near-rim", type: "line", source: "near", filter: ["!", isDrill], paint: near },
+    { id: "near-drill", type: "line", source: "near", filter: isDrill, paint: { ...near, "line-dasharray": [3, 3] } },
+  ];
+}
+
+/** A map, or where none can be drawn (no WebGL) something that takes the same calls: the words say the same. */
+export function callMap(options) {
+  try {
+    return new CallMap(options);
+  } catch (error) {
+    console.warn("no map:", error.message);
+    document.getElementById(options.container).textContent = "This browser can’t draw the map.";
+    const nothing = () => {};
+    return { circles: nothing, marks: nothing, fit: nothing, repaint: nothing };
+  }
+}
+
+class CallMap {
+  /** `dragged(mark, {lat, lng})` is called when somebody has moved a mark that may be moved. */
+  constructor({ container, styleUrl, place, dragged = () => {} }) {
+    this._dragged = dragged;
+    this._hasStreets = Boolean(styleUrl);
+    this._data = Object.fromEntries(SOURCES.map((name) => [name, EMPTY]));
+    this._marks = new Map();
+    this.map = new GlMap({
+      container,
+      style: styleUrl ?? { version: 8, sources: {}, layers: [] },
+      center: [place?.lng ?? 0, place?.lat ?? 25],
+      zoom: place ? 14 : 1.5,
+      maxZoom: 18,
+      dragRotate: false,
+      pitchWithRotate: false,
+      touchPitch: false,
+      attributionControl: false,
+    });
+    this.map.touchZoomRotate.disableRotation();
+    this.map.keyboard.disableRotation();
+    this.map.addControl(new NavigationControl({ showCompass: false }), "top-right");
+    this.map.addControl(new ScaleControl({ maxWidth: 120 }), "bottom-left");
+    this.map.getCanvas().setAttribute("aria-label", "Map; the arrow keys move it, plus and minus zoom");
+    if (styleUrl) {
+      this._streets();
+    }
+    this.map.on("moveend", () => this._grid());
+    this.map.once("style.load", () => this._begin());
+  }
+
+  /** Say who made the streets; where they can't be had there are none. */
+  _streets() {
+    const credits = document.getElementById("credits");
+    this.map.on("idle", () => this._hasStreets && credits.replaceChildren(...creditsOf(this.map).slice(0, -1)));
+    this.map.on("error", () => {
+      credits.textContent = "The streets can’t be loaded.";
+      if (!this._isReady) {
+        this._hasStreets = false;
+        this.map.setStyle({ version: 8, sources: {}, layers: [] }, { diff: false });
+      }
+    });
+  }
+
+  _begin() {
+    SOURCES.forEach((name) => this.map.addSource(name, { type: "geojson", data: this._data[name] }));
+    layers(coloursOf(PALETTE), this._hasStreets).forEach((layer) => this.map.addLayer(layer));
+    this._isReady = true;
+    this._grid();
+  }
+
+  _set(source, features) {
+    this._data[source] = collection(features);
+    if (this._isReady) {
+      this.map.getSource(source).setData(this._data[source]);
+    }
+  }
+
+  _grid() {
+    const resolution = resolutionAt(this.map.getZoom());
+    const cells = resolution === null ? [] : cellsWithin(this.map.getBounds(), resolution);
+    this._set("grid", cells.map((cell) => cellPolygon(cell, {})));
+  }
+
+  /** Take the colours of the theme that is on now. */
+  repaint() {
+    if (this._isReady) {
+      for (const { id, paint } of layers(coloursOf(PALETTE), this._hasStreets)) {
+        Object.entries(paint).forEach(([property, value]) => this.map.setPaintProperty(id, property, value));
+      }
+    }
+  }
+
+  /** Draw these, {circle, drill, ring}, and no others; `ring` is the radius within which people are called, if it is known. */
+  circles(calls) {
+    this._set("near", calls.map(({ circle, drill }) => circlePolygon(circle, { drill })));
+    this._set("rings", calls.filter(({ ring }) => ring).map(({ circle, ring }) => circlePolygon({ ...circle, radius_m: ring }, {})));
+  }
+
+  /** Show these, {key, kind, lat, lng, label, movable}, and no others. */
+  marks(shown) {
+    const gone = new Set(this._marks.keys());
+    for (const mark of shown) {
+      gone.delete(mark.key);
+      this._mark(mark);
+    }
+    gone.forEach((key) => this._drop(key));
+  }
+
+  _mark(mark) {
+    const version = `${mark.kind} ${mark.label} ${Boolean(mark.movable)}`;
+    const known = this._marks.get(mark.key);
+    if (known?.version === version) {
+      known.marker.setLngLat([mark.lng, mark.lat]);
+      return;
+    }
+    this._drop(mark.key);
+    const element = make("div", `mark mark-${mark.kind}`, make("span", "mark-name", mark.label));
+    element.setAttribute("aria-hidden", "true"); // the words beside the map say it
+    const marker = new Marker({ element, draggable: Boolean(mark.movable) }).setLngLat([mark.lng, mark.lat]).addTo(this.map);
+    marker.on("dragend", () => {
+      const { lat, lng } = marker.getLngLat().wrap();
+      this._dragged(mark.key, { lat, lng });
+    });
+    this._marks.set(mark.key, { marker, version });
+  }
+
+  _drop(key) {
+    this._marks.get(key)?.marker.remove();
+    this._marks.delete(key);
+  }
+
+  /** Bring circles and marks, {lat, lng, radius_m}, into view. */
+  fit(shapes) {
+    const points = shapes.flatMap(({ lat, lng, radius_m: radiusM = AROUND_M }) => outskirts({ type: "circle", lat, lng, radius_m: radiusM }));
+    if (points.length) {
+      const [lngs, lats] = [points.map(([lng]) => lng), points.map(([, lat]) => lat)];
+      const box = [Math.min(...lngs), Math.min(...lats), Math.max(...lngs), Math.max(...lats)];
+      this.map.fitBounds(box, { padding: PADDING_PX, maxZoom: CLOSEST_ZOOM, animate: false });
+    }
+  }
+}

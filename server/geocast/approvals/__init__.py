@@ -1,0 +1,14 @@
+"""Approvals that are proved: reviewers sign what goes out, and every process checks it (docs/approvals.md).
+
+    entry as it would be ── form ──> a text ── a reviewer's key ──> signatures ──┐
+                                                                               v
+    request with `approval: {form, signatures}` ── door (AP1 to AP8) ──> entry with its proof ──> log
+                                                                                               │
+                          what its form says, or nothing <── trust (NC1 to NC6) <──────────────┘
+
+form        an entry -> the text that is signed, and back
+signatures  detached JWS with Ed25519: made, and checked
+reviewers   whose keys count: a file
+door        what is asked of an approval when a request comes
+trust       which entries of the log a process believes
+"""

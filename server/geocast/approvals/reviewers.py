@@ -1,0 +1,125 @@
+"""Reviewers: whose signatures count. A file of public keys, a JWKS (RFC 7517), that each node of a deployment has.
+
+A reviewer is a person; several keys may be one person's, by `sub`. `kid` and `sub` are public and say nothing of who
+that is.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from ..alert import Proof, is_id
+from ..errors import ConfigError
+from ..jwks import keys_of
+from ..policy import Policy
+from .signatures import ALGORITHM, decoded, header_of, verifies
+
+MAX_REVIEWER_KEYS = 10_000
+MAX_KID = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Reviewer:
+    """A key that counts: whose it is, and whether it lies in an envelope for whoever is alone (break glass)."""
+
+    sub: str
+    key: Ed25519PublicKey = field(compare=False)
+    public: bytes  # the same, as it is compared
+    break_glass: bool = False
+
+
+Reviewers = Mapping[str, Reviewer]  # by kid
+NO_REVIEWERS: Reviewers = MappingProxyType({})
+
+
+class Signed(NamedTuple):
+    """Who has signed a form: persons; whether a key was unknown; when the first one did, in s since 1970."""
+
+    persons: frozenset[str]
+    unknown: bool
+    since: int
+
+
+def who_signed(proof: Proof, reviewers: Reviewers) -> Signed | None:
+    """Who of the reviewers has signed a form; None if a header is none, or a signature by a known key is not good."""
+    persons, unknown, since = set(), False, 2**63
+    for signature in proof.signatures:
+        try:
+            header = header_of(signature.protected)
+        except ValueError:
+            return None
+        reviewer = reviewers.get(header.kid)
+        if reviewer is None:
+            unknown = True
+        elif not verifies(signature, proof.form, reviewer.key):
+            return None
+        else:
+            persons.add(reviewer.sub)
+            since = min(since, header.issued_at)
+    return Signed(frozenset(persons), unknown, since)
+
+
+def out_of_envelopes(kids: Iterable[str], reviewers: Reviewers) -> list[str]:
+    """Those of the keys that lay in an envelope (break glass)."""
+    return [kid for kid in kids if kid in reviewers and reviewers[kid].break_glass]
+
+
+def load_reviewers(path: Path) -> dict[str, Reviewer]:
+    """The reviewers' keys in a JWKS file, by `kid`. Raises ConfigError, which names the file and the key."""
+    try:
+        return parse_reviewers(path.read_bytes(), path)
+    except OSError as error:
+        raise ConfigError(f"reviewers {path}: {error.strerror}") from None
+
+
+def parse_reviewers(data: bytes, source: object) -> dict[str, Reviewer]:
+    """The reviewers' keys in a JWKS, by `kid`. Raises ConfigError, which names where they are from and the key."""
+    keys = keys_of(data, f"reviewers {source}")
+    if not 1 <= len(keys) <= MAX_REVIEWER_KEYS:
+        raise ConfigError(f"reviewers {source}: needs 1 to {MAX_REVIEWER_KEYS} keys")
+    found: dict[str, Reviewer] = {}
+    for number, jwk in enumerate(keys, start=1):
+        where = f"reviewers {source}: key {number}"
+        reviewer = _reviewer(jwk, where)
+        if jwk["kid"] in found or any(reviewer.public == other.public for other in found.values()):
+            raise ConfigError(f"{where}: is there twice: each needs a kid and a key of its own")
+        found[jwk["kid"]] = reviewer
+    return found
+
+
+def _reviewer(jwk: Mapping[str, Any], where: str) -> Reviewer:
+    kid, sub, broken = jwk.get("kid"), jwk.get("sub"), jwk.get("break_glass", False)
+    if "d" in jwk:
+        raise ConfigError(f"{where}: is a private key; the server takes public ones only")
+    if not isinstance(kid, str) or not 0 < len(kid) <= MAX_KID:
+        raise ConfigError(f"{where}: needs a kid of 1 to {MAX_KID} characters")
+    if not isinstance(sub, str) or not is_id(sub):
+        raise ConfigError(f"{where}: needs a sub, the same for all keys of a person, in the grammar of an alert's id")
+    if type(broken) is not bool:
+        raise ConfigError(f"{where}: break_glass is true or false")
+    if (jwk.get("kty"), jwk.get("crv"), jwk.get("alg")) != ("OKP", "Ed25519", ALGORITHM):
+        raise ConfigError(f"{where}: needs kty OKP, crv Ed25519 and alg {ALGORITHM}")
+    try:
+        public = decoded(jwk["x"])
+        return Reviewer(sub, Ed25519PublicKey.from_public_bytes(public), public, broken)
+    except (KeyError, TypeError, ValueError):
+        raise ConfigError(f"{where}: is not a usable key of Ed25519") from None
+
+
+def refuse_misfits(reviewers: Reviewers, policy: Policy, keys: Iterable[Any] = ()) -> None:
+    """Raise ConfigError if they don't go with the policy, or with the keys that tokens are checked against (K1).
+
+    Who signs tokens must not be able to approve. `keys` are those of cryptography.
+    """
+    if policy.asks_for_approvals and not reviewers:
+        raise ConfigError(
+            f"policy {policy.name}: asks for approvals, and there are no reviewers: give --reviewers FILE"
+        )
+    publics = {key.public_bytes_raw() for key in keys if isinstance(key, Ed25519PublicKey)}
+    for kid, reviewer in reviewers.items():
+        if reviewer.public in publics:
+            raise ConfigError(f"reviewers: key {kid} is in --keys too: a key signs tokens or approves, never both")

@@ -1,0 +1,241 @@
+"""Defibrillators: which there are, from the file of `--aeds`, and which one a responder fetches (calls, RI1 to RI4).
+
+The file is GeoJSON, or what Overpass answers (JSON), both with the tags of OpenStreetMap. It is read at the start. A
+record that can't be used is left out and named by its number; what makes the file as a whole useless stops the start.
+
+Rule 1  What goes out is picked by name, field by field. So nothing that a mapper has written elsewhere, a warden's name
+        or telephone among it, can slip through.
+Rule 2  A record of which it is not known that it is a defibrillator, and where, is not used: somebody would run there.
+"""
+
+import json
+import logging
+import math
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+
+from ..cells import chord2, distance_m, limit_chord2, unit_vector, unit_vectors
+from ..errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+MOST = 3  # RI2: so many a responder is told of
+MAX_WHERE = 255  # characters, the longest value that OpenStreetMap takes; of longer ones the beginning is told
+MAX_SHORT = 32  # characters of a code or a level; a longer one is none, for half a code opens nothing
+NAMED = 10  # records with the same fault that a line names by their numbers
+
+_ID = re.compile(r"[!-~]{1,128}")
+# What OpenStreetMap's opening_hours say of a thing that is never open, a comment in quotes after it or not.
+_CLOSED = re.compile(r'(?:24/7 )?(?:off|closed)(?: ?"[^"]*")?')
+# A telephone number that a mapper has written into the text of where it is (3 of 1,550 in Switzerland).
+_NUMBER = re.compile(r"\+?\d(?:[ ./()-]{0,2}\d){7,}")
+_NOT_FOR_ALL = ("no", "private")
+_KINDS = ("node", "way", "relation")
+_INDOOR = {"yes": True, "no": False}
+
+
+class Aed(NamedTuple):
+    """One defibrillator that may be used. What is not known is None."""
+
+    id: str
+    lat: float
+    lng: float
+    where: str | None
+    level: str | None
+    indoor: bool | None
+    open: bool | None  # True: at all hours
+    code: str | None  # of its box
+
+    def to_map(self, with_code: bool) -> dict[str, Any]:
+        """What a responder is told of it (RI3); the code only who fetches it. `open` is there in any case."""
+        told = self._asdict() if with_code else self._asdict() | {"code": None}
+        return {key: value for key, value in told.items() if value is not None or key == "open"}
+
+
+class Aeds:
+    """Those of a file that may be used, to be asked which are near."""
+
+    def __init__(self, aeds: Sequence[Aed], unusable: int = 0) -> None:
+        """`unusable`: how many records of the file are left out."""
+        self.unusable = unusable
+        x, y, z = unit_vectors(np.array([aed.lat for aed in aeds], float), np.array([aed.lng for aed in aeds], float))
+        # By z, so that those near a place lie in one piece of the columns: in the belt of its latitude.
+        order = np.argsort(z, kind="stable")
+        self._aeds = [aeds[n] for n in order]
+        self._x, self._y, self._z = x[order], y[order], z[order]
+        self._unsure = np.array([not aed.open for aed in self._aeds], bool)
+
+    def __len__(self) -> int:
+        return len(self._aeds)
+
+    def __iter__(self) -> Iterator[Aed]:
+        return iter(self._aeds)
+
+    def near(self, lat: float, lng: float, within_m: float) -> list[Aed]:
+        """Those within so many metres of a place (degrees), 3 at most: open ones first, then by distance (RI1, RI2)."""
+        centre, limit = unit_vector(lat, lng), limit_chord2(float(within_m))
+        first = int(np.searchsorted(self._z, centre[2] - math.sqrt(limit), "left"))
+        last = int(np.searchsorted(self._z, centre[2] + math.sqrt(limit), "right"))
+        squared = chord2(self._x[first:last], self._y[first:last], self._z[first:last], centre)
+        inside = np.flatnonzero(squared <= limit)
+        best = inside[np.lexsort((squared[inside], self._unsure[first:last][inside]))]
+        return [self._aeds[first + n] for n in best[:MOST]]
+
+
+NO_AEDS = Aeds([])
+
+
+def fetch_of(
+    aeds: Sequence[Aed], responder: tuple[float, float], patient: tuple[float, float], taken: Collection[str]
+) -> int | None:
+    """Which of these a responder brings: the index of the one that is the least way round (RI2).
+
+    Places are latitude and longitude. `taken`: ids of those that others fetch. None if no other is there.
+    """
+    free = (n for n, aed in enumerate(aeds) if aed.id not in taken)
+    return min(
+        free,
+        key=lambda n: distance_m(*responder, aeds[n].lat, aeds[n].lng) + distance_m(aeds[n].lat, aeds[n].lng, *patient),
+        default=None,
+    )
+
+
+# ---- the file ------------------------------------------------------------------------------------------------------
+
+
+class _Unusable(Exception):  # noqa: N818
+    """Why a record is left out. `expected`: in a file that is in order there are such records too."""
+
+    def __init__(self, why: str, expected: bool = False) -> None:
+        super().__init__(why)
+        self.level = logging.INFO if expected else logging.WARNING
+
+
+def read_aeds(path: Path) -> Aeds:
+    """The defibrillators of a file. What is left out is logged, by numbers. Raises ConfigError."""
+    records, read = _records(path)
+    found: dict[str, Aed] = {}
+    left_out: dict[tuple[str, int], list[int]] = {}
+    for number, record in enumerate(records):
+        try:
+            aed = read(record)
+            if aed.id in found:
+                raise _Unusable("its id is that of one before it")
+            found[aed.id] = aed
+        except _Unusable as why:
+            left_out.setdefault((str(why), why.level), []).append(number)
+    for (reason, level), numbers in left_out.items():
+        named = ", ".join(map(str, numbers[:NAMED])) + (", …" if len(numbers) > NAMED else "")
+        logger.log(level, "aeds %s: %d not used (%s): %s", path, len(numbers), named, reason)
+    if not found:
+        raise ConfigError(f"aeds {path}: has no defibrillator that can be used, of {len(records):,} records")
+    return Aeds([*found.values()], len(records) - len(found))
+
+
+def _records(path: Path) -> tuple[list[Any], Callable[[Any], Aed]]:
+    """The records of a file, and how one is read. Raises ConfigError."""
+    whole = _json(path)
+    if isinstance(whole, dict) and isinstance(elements := whole.get("elements"), list):
+        # A query that ran out of time or memory is answered with what was found until then, and this remark.
+        if "error" in str(whole.get("remark", "")):
+            raise ConfigError(f"aeds {path}: is not whole: Overpass says in its `remark` that the query failed")
+        return elements, _of_overpass
+    features = whole.get("features") if isinstance(whole, dict) and whole.get("type") == "FeatureCollection" else None
+    if isinstance(features, list):
+        return features, _of_geojson
+    raise ConfigError(f"aeds {path}: must be a FeatureCollection (GeoJSON), or have `elements` (Overpass JSON)")
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes().decode("utf-8-sig"), parse_constant=_no_number)
+    except OSError as error:
+        raise ConfigError(f"aeds {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"aeds {path}: is not in UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"aeds {path}: is not JSON (line {error.lineno})") from None
+    except (ValueError, RecursionError):  # a number without end, NaN, brackets without end
+        raise ConfigError(f"aeds {path}: is not JSON that can be read") from None
+
+
+def _no_number(_: str) -> NoReturn:
+    raise ValueError
+
+
+def _of_overpass(record: Any) -> Aed:
+    """An element: a node, or a way or relation with its `center`. Nodes that only draw a way have no tags."""
+    element = _map(record)
+    tags = _map(element.get("tags", {}))
+    if tags.get("emergency") != "defibrillator":
+        raise _Unusable("is not tagged emergency=defibrillator")
+    spot = element if "lat" in element else _map(element.get("center", {}))
+    kind, number = element.get("type"), element.get("id")
+    return _aed(
+        f"{kind}/{number}" if kind in _KINDS and type(number) is int else None, spot.get("lat"), spot.get("lon"), tags
+    )
+
+
+def _of_geojson(record: Any) -> Aed:
+    """A feature with a point. Its properties are the tags, or have them as `tags`; its id may be one of them, too."""
+    feature = _map(record)
+    properties, geometry = _map(feature.get("properties") or {}), _map(feature.get("geometry") or {})
+    tags = _map(properties.get("tags", properties))
+    if tags.get("emergency", "defibrillator") != "defibrillator":
+        raise _Unusable("is not tagged emergency=defibrillator")
+    position = geometry.get("coordinates") if geometry.get("type") == "Point" else None
+    lng, lat = position[:2] if isinstance(position, list) and len(position) >= 2 else (None, None)
+    name = feature.get("id", properties.get("@id", properties.get("id")))
+    return _aed(str(name) if type(name) is int else name, lat, lng, tags)
+
+
+def _aed(name: Any, lat: Any, lng: Any, tags: Mapping[str, Any]) -> Aed:
+    """The record as what may be used. Raises _Unusable."""
+    if not isinstance(name, str) or _ID.fullmatch(name) is None:
+        raise _Unusable("must have an id: a number, or 1 to 128 characters of ASCII without blanks")
+    if {type(lat), type(lng)} - {int, float} or not (abs(lat) <= 90 and abs(lng) <= 180):
+        raise _Unusable("must have coordinates, with a latitude of -90 to 90 and a longitude of -180 to 180")
+    if _word(tags.get("access")) in _NOT_FOR_ALL:
+        raise _Unusable("its access is no or private", expected=True)
+    hours = _word(tags.get("opening_hours"))
+    if _CLOSED.fullmatch(hours):
+        raise _Unusable("is closed, by its opening_hours", expected=True)
+    where = _text(tags.get("defibrillator:location")) or _text(tags.get("name"))
+    return Aed(
+        name,
+        float(lat),
+        float(lng),
+        _NUMBER.sub("…", where)[:MAX_WHERE] or None,
+        _short(tags.get("level")),
+        _INDOOR.get(_word(tags.get("indoor"))),
+        True if hours == "24/7" else None,
+        _short(tags.get("defibrillator:code")),
+    )
+
+
+def _map(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _Unusable("must be an object, and so must be what it has of tags, properties, geometry and center")
+    return value
+
+
+def _word(value: Any) -> str:
+    """A tag that is compared: GeoJSON may have it as a true or false."""
+    return {True: "yes", False: "no"}.get(value, "") if isinstance(value, bool) else _text(value).casefold()
+
+
+def _text(value: Any) -> str:
+    """A tag that is shown, as one line without control characters or what can't be sent; empty if it is no text."""
+    text = str(value) if type(value) is int else value if isinstance(value, str) else ""
+    if not text.isprintable():
+        text = "".join(each if each.isprintable() else " " for each in text)
+    return " ".join(text.split())
+
+
+def _short(value: Any) -> str | None:
+    text = _text(value)
+    return text if 0 < len(text) <= MAX_SHORT else None

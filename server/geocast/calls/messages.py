@@ -1,0 +1,69 @@
+"""What responders are told of a call: the ring, which is the same for all, and the task, which has the exact place."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..clock import format_time
+from ..frames import FORMATS
+from .aeds import Aeds
+from .claiming import Reason
+from .entries import ExactPlace
+from .state import CallState, Seat
+
+
+def call_map(call: CallState) -> dict[str, Any]:
+    """A call as it is rung (M21): never its place, nor who goes."""
+    opening, near = call.opening, call.opening.near
+    return {
+        "id": call.id,
+        "revision": call.revision,
+        "category": opening.category,
+        "title": opening.terms.title,
+        "headline": opening.headline,
+        "status": opening.status,
+        "source": opening.source,
+        "occurred_at": format_time(opening.occurred_at),
+        "issued_at": format_time(opening.issued_at),
+        "expires_at": format_time(opening.expires_at),
+        "answer_s": opening.terms.answer_s,
+        "near": {"type": "circle", "lat": near.lat, "lng": near.lng, "radius_m": near.radius_m},
+    }
+
+
+def call_message(call: CallState) -> dict[str, Any]:
+    """The message that rings: the same for everybody (M21)."""
+    return {"type": "call", "call": call_map(call)}
+
+
+def task_revision(call: CallState, seat: Seat) -> int:
+    """By which a task is told from an earlier one (M22): the number of its claim, or of newer content."""
+    return max(seat.claim, call.content)
+
+
+def task_message(call: CallState, seat: Seat, place: ExactPlace, aeds: Aeds) -> dict[str, Any]:
+    """The message `task` (M22) for who holds this seat; the code of a defibrillator for who fetches that one (RI3)."""
+    near = aeds.near(place.lat, place.lng, call.opening.terms.aed_m)
+    message: dict[str, Any] = {
+        "type": "task",
+        "id": call.id,
+        "revision": task_revision(call, seat),
+        "seat": seat.number,
+        "role": seat.role,
+        "status": call.opening.status,
+        "expires_at": format_time(call.opening.expires_at),
+        "place": place.to_map(),
+        "aeds": [aed.to_map(with_code=aed.id == seat.aed) for aed in near],
+    }
+    # One that was within reach of a place that has been corrected since is none of these any more.
+    fetched = [number for number, aed in enumerate(near) if aed.id == seat.aed]
+    return message | {"fetch": fetched[0]} if fetched else message
+
+
+def standdown_message(call_id: str, reason: Reason) -> dict[str, Any]:
+    """The message that takes a ring or a task back (M23)."""
+    return {"type": "standdown", "id": call_id, "reason": reason}
+
+
+def in_each_format(message: Mapping[str, Any]) -> tuple[bytes, ...]:
+    """A message as frames, by the number of the wire: a signed stream has the same ones, for no call has a proof."""
+    return tuple(wire.frame(message) for wire in FORMATS) * 2

@@ -1,0 +1,164 @@
+"""What a dispatcher sends, and what of it may be rung: the bodies of the api's calls, and the circle that is shown.
+
+    body ── parse_call ──> RequestedCall    with the exact place, which goes into the sealed part of an entry
+                               │ .near(resolution, held)
+                               v
+                             Near           the circle of the cell that the place lies in
+
+Rule 1  The exact place goes from here into what is sealed, and nowhere else: no answer, line or error has it (RZ2).
+        So no `repr` shows it.
+Rule 2  `near` is made of the cell alone, by the rules for the circles of alerts (RZ6; B1, B2, B11).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, TypeVar
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from ..alert import Status, is_id
+from ..cells import publish_area
+from ..fields import (
+    Headline,
+    Id,
+    Latitude,
+    Lines,
+    Longitude,
+    RevisionNumber,
+    StrictModel,
+    Text,
+    Time,
+    broken_fields,
+    usable,
+)
+from ..requests import ID_MISMATCH, TIME, Claims, Invalid, Reason
+from .entries import ExactPlace, Near, PlaceKind
+
+_Model = TypeVar("_Model", bound=StrictModel)
+
+
+# ---- the bodies, with their fields in the order of the table -------------------------------------------------------
+
+
+class PlaceRequest(StrictModel):
+    """Where help is needed, exactly, in degrees, and in words how to get there. Only who goes is told."""
+
+    lat: Latitude
+    lng: Longitude
+    kind: PlaceKind
+    address: Annotated[Lines, Field(min_length=1, max_length=200)] = ""
+    access: Annotated[Lines, Field(min_length=1, max_length=500)] = ""
+
+
+class CallRequest(StrictModel):
+    """The body of `POST /v1/calls`. The defaults of `expires_at` and of texts stand for "left out"."""
+
+    id: Id
+    category: Text
+    headline: Headline
+    status: Status = "actual"
+    occurred_at: Time
+    expires_at: Time = 0
+    place: PlaceRequest
+
+
+class ContentRequest(CallRequest):
+    """The body of `POST /v1/calls/{id}/revisions`: the whole call again, and the number of the content it replaces."""
+
+    id: Id = ""  # stands for "left out": the path has it
+    replaces: RevisionNumber
+
+
+class EndRequest(StrictModel):
+    """The body of `POST /v1/calls/{id}/end`: why it is over, which nobody is told."""
+
+    reason: Reason
+
+
+# ---- what is requested ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RequestedCall:
+    """A well-formed request to open a call, or to give it new content.
+
+    Times are in ms since 1970; `expires_at` is None where it was left out. `replaces` is 0 of a call that is opened.
+    """
+
+    id: str
+    category: str
+    headline: str = field(repr=False)
+    status: Status
+    occurred_at: int
+    expires_at: int | None
+    place: ExactPlace = field(repr=False)
+    replaces: int
+
+    def near(self, resolution: int, held: Near | None) -> Near:
+        """The circle that the ring shows (RZ6). `held`: that of the content before it."""
+        before = [] if held is None else [(held.lat, held.lng, held.radius_m)]
+        [disc] = publish_area([(self.place.lat, self.place.lng, 0.0)], resolution, before)
+        return Near(*disc)
+
+    def claims(self) -> Claims:
+        """The part of the request that the policy judges."""
+        return _claims(self.category, self.occurred_at, self.expires_at, takes_default=self.expires_at is None)
+
+
+def parse_call(body: Mapping[str, Any]) -> RequestedCall:
+    """The request to open a call in `body`, which `strict.load_json` has read. Raises Invalid."""
+    return _requested(_validate(CallRequest, body))
+
+
+def parse_content(body: Mapping[str, Any], call_id: str) -> RequestedCall:
+    """The request in `body` to give a call new content. Raises Invalid."""
+    given = body.get("id")
+    mismatch = [ID_MISMATCH] if isinstance(given, str) and is_id(given) and given != call_id else []
+    try:
+        model = _validate(ContentRequest, body)
+    except Invalid as invalid:
+        raise Invalid([*mismatch, *invalid.violations], invalid.claims()) from None
+    if mismatch:
+        raise Invalid(mismatch, _usable_claims(body))
+    return _requested(model.model_copy(update={"id": call_id}))
+
+
+def parse_end(body: Mapping[str, Any]) -> str:
+    """The reason in the `body` of a request to end a call. Raises Invalid."""
+    return _validate(EndRequest, body).reason
+
+
+def _validate(model: type[_Model], body: Mapping[str, Any]) -> _Model:
+    try:
+        return model.model_validate(body)
+    except ValidationError as error:
+        raise Invalid(broken_fields(error), _usable_claims(body)) from None
+
+
+def _requested(model: CallRequest) -> RequestedCall:
+    place = model.place
+    return RequestedCall(
+        id=model.id,
+        category=model.category,
+        headline=model.headline,
+        status=model.status,
+        occurred_at=model.occurred_at,
+        expires_at=model.expires_at if "expires_at" in model.model_fields_set else None,
+        # -0.0 is 0 (L3): adding 0.0 makes 0.0 of it and changes no other number.
+        place=ExactPlace(place.lat + 0.0, place.lng + 0.0, place.kind, place.address or None, place.access or None),
+        replaces=getattr(model, "replaces", 0),
+    )
+
+
+# ---- what of a broken body can still be judged ---------------------------------------------------------------------
+
+_CATEGORY: TypeAdapter[str] = TypeAdapter(Text, config=ConfigDict(strict=True))
+
+
+def _usable_claims(body: Mapping[str, Any]) -> Claims:
+    category, occurred_at = usable(_CATEGORY, body.get("category")), usable(TIME, body.get("occurred_at"))
+    return _claims(category, occurred_at, usable(TIME, body.get("expires_at")), takes_default="expires_at" not in body)
+
+
+def _claims(category: str | None, occurred_at: int | None, expires_at: int | None, *, takes_default: bool) -> Claims:
+    return Claims(category, None, occurred_at, expires_at, None, (), takes_default=takes_default)

@@ -1,0 +1,125 @@
+"""`geocast approve`: show what is to go out, and sign it, on the reviewer's own machine (docs/approvals.md)."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    from ..approvals.form import Form
+
+MOST = 65_536  # bytes of standard input that are read
+_FIRST = ("what", "aud", "id", "revision", "source", "category", "title", "severity", "status")
+_LAST = ("occurred_at", "expires_at", "location_resolution")
+
+
+@click.command("approve", short_help="Show what is to go out, and sign it.")
+@click.option(
+    "--key",
+    "key_path",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The reviewer's private key (JWK), made by keygen --reviewer.",
+)
+@click.option("--audience", help="Sign for this deployment only; any if left out.")
+@click.option("--yes", is_flag=True, help="Don't ask: it has been read.")
+def command(key_path: Path, audience: str | None, yes: bool) -> int:
+    """Show a form and sign it. The form, or the whole answer to a dry run, comes in on standard input.
+
+    The signature is printed on standard output, to be sent with the others in `approval.signatures`.
+    """
+    from ..approvals import form, signatures
+
+    text = _form_in(sys.stdin.buffer.read(MOST + 1))
+    try:
+        read = form.read(text)
+    except ValueError:
+        raise ConfigError(
+            "standard input holds no form: expected the answer to a dry run, or its member form"
+        ) from None
+    if audience is not None and read.audience != audience:
+        raise ConfigError("the form is of another deployment than --audience names")
+    private = _private(key_path)
+    click.echo("\n".join(_shown(read)), err=True)
+    if not yes and not _agreed():
+        raise click.Abort
+    click.echo(json.dumps(signatures.sign(text, private, int(time.time())).to_map()))
+    return 0
+
+
+def _form_in(data: bytes) -> str:
+    """The form in an answer to a dry run; or the text itself, without the line's end that a shell adds."""
+    if len(data) > MOST:
+        raise ConfigError(f"standard input has more than {MOST // 1024} KiB")
+    try:
+        text = data.decode()
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ConfigError("standard input is not JSON") from None
+    found = document.get("form") if isinstance(document, dict) else None
+    return found if isinstance(found, str) else text.rstrip("\r\n")
+
+
+def _private(path: Path) -> dict[str, Any]:
+    try:
+        private = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"--key {path}: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        private = None
+    if not isinstance(private, dict):
+        raise ConfigError(f"--key {path}: not a JWK")
+    return private
+
+
+def _agreed() -> bool:
+    """Ask at the terminal, since standard input is the form. Raises ConfigError without a terminal."""
+    try:
+        terminal = open("/dev/tty", "r+b", buffering=0)  # noqa: SIM115 (closed below)
+    except OSError:
+        raise ConfigError("there is no terminal to ask at: give --yes when it has been read") from None
+    with terminal:
+        terminal.write(b"Sign this? [y/N] ")
+        return terminal.readline().strip().lower() in (b"y", b"yes")
+
+
+# ---- what is shown -------------------------------------------------------------------------------------------------
+
+
+def _shown(read: "Form") -> Iterator[str]:
+    """The form for a person: all of it, the words that people will read first and apart."""
+    members = dict(read.members)
+    for name in ("headline", "description", "reason"):
+        if name in members:
+            yield click.style(name, bold=True)
+            yield from (f"  {_plain(line)}" for line in str(members.pop(name)).split("\n"))
+    area = members.pop("area", [])
+    for name in (*_FIRST, *_LAST):
+        if name in members:
+            yield f"{click.style(name, bold=True)}: {_plain(members.pop(name))}"
+    for shape in area:
+        yield f"{click.style('area', bold=True)}: {_shape(shape)}"
+    members.pop("v", None)
+    for name, value in members.items():
+        yield f"{click.style(_plain(name), bold=True)}: {_plain(value)}"
+
+
+def _shape(shape: dict[str, Any]) -> str:
+    if shape["type"] == "circle":
+        return f"circle of {shape['radius_m']:g} m around {shape['lat']:.6f}, {shape['lng']:.6f}"
+    if shape["type"] == "Polygon":
+        corners = " ".join(f"{lat:.5f},{lng:.5f}" for lng, lat in shape["coordinates"][0])
+        return f"polygon, {shape.get('buffer_m', 0):g} m beyond {corners}"
+    return _plain(shape)
+
+
+def _plain(value: object) -> str:
+    """A value as one line without control characters, which a terminal would obey."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return "".join(each if each.isprintable() else f"\\u{ord(each):04x}" for each in text)

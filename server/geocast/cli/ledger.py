@@ -1,0 +1,92 @@
+"""`geocast ledger`: write, and verify, a record of who approved and published what."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from ..errors import ConfigError
+from . import journal
+
+NO_MATCH = 1  # the exit status if something does not fit, or can't be written now
+
+_REVIEWERS = "Whose signatures are good (JWKS); left out, none is checked."
+_FOLDER = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+
+
+@click.group("ledger", short_help="Keep a record of who approved and published what.")
+def command() -> None:
+    """Keep a record of who approved and published what, in a chain that can't be changed in silence."""
+
+
+@command.command("write")
+@_FOLDER
+@click.option("--log", metavar="URL", envvar="GEOCAST_LOG", show_envvar=True, required=True, help="The alert log.")
+@click.option("--reviewers", type=click.Path(path_type=Path), help=_REVIEWERS)
+def write(folder: Path, log: str, reviewers: Path | None) -> int:
+    """Follow the log, which is only read, and write what comes into DIR, until SIGTERM; then print the head.
+
+    The exit status is 2 for what starting again does not mend, and 1 if DIR can't be written now.
+    """
+    import asyncio
+
+    from ..approvals.reviewers import load_reviewers
+    from ..run import ledger
+
+    keys = None if reviewers is None else load_reviewers(reviewers)
+    with journal.kept("info", "text"):
+        try:
+            click.echo(asyncio.run(ledger.write(log, folder, keys)))
+        except OSError as error:
+            click.echo(f"geocast: error: ledger {folder}: {error.strerror}", err=True)
+            return NO_MATCH
+    return 0
+
+
+@command.command("head")
+@_FOLDER
+def head(folder: Path) -> None:
+    """Print the head, N:HASH: keep it elsewhere, for by it one can see that the end was cut off."""
+    from ..ledger import folder as files
+
+    _there(folder)
+    try:
+        click.echo(str(files.head(folder)))
+    except ValueError as error:
+        raise ConfigError(f"ledger {folder}: the last line {error}") from None
+
+
+@command.command("verify")
+@_FOLDER
+@click.option("--head", metavar="N:HASH", help="A head that was kept elsewhere, and has to be in it.")
+@click.option("--reviewers", type=click.Path(path_type=Path), help=_REVIEWERS)
+def verify(folder: Path, head: str | None, reviewers: Path | None) -> int:
+    """Look whether all of it fits together: exit status 0, or 1 with the first line that does not."""
+    from ..approvals.reviewers import load_reviewers
+    from ..ledger.chain import parse_head
+    from ..ledger.verifying import Misfit
+    from ..ledger.verifying import verify as verified
+
+    _there(folder)
+    try:
+        wanted = None if head is None else parse_head(head)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--head") from None
+    keys = None if reviewers is None else load_reviewers(reviewers)
+    try:
+        found = verified(folder, wanted, keys)
+    except Misfit as misfit:
+        click.echo(str(misfit))
+        return NO_MATCH
+    click.echo(f"ok: {found.records} records, head {found.head}")
+    begins = f"it begins at record {found.first}; " if found.first > 1 else ""
+    checked = "not checked, without --reviewers" if keys is None else f"{found.signatures} good"
+    click.echo(f"{begins}content of {found.contents} records is left; signatures: {checked}")
+    return 0
+
+
+def _there(folder: Path) -> None:
+    if not os.access(folder, os.R_OK | os.X_OK) or not folder.is_dir():
+        raise ConfigError(f"ledger {folder}: is no folder that can be read")

@@ -1,0 +1,134 @@
+"""`geocast push`: wake phones that sleep."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..config import Address, parse_address
+from ..errors import ConfigError
+from . import environment, journal
+from .environment import PREFIX
+from .options import LOG_LEVELS, KeysType
+
+_FILE = click.Path(path_type=Path)
+
+
+def _address(context: click.Context, option: click.Parameter, text: str | None) -> Address | None:
+    try:
+        return None if text is None else parse_address(text)
+    except ConfigError as error:
+        raise click.BadParameter(str(error), context, option) from None
+
+
+def _names(_context: click.Context, _option: click.Parameter, text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _option(name: str, variable: str = "", **more: Any) -> Callable[[Any], Any]:
+    """`variable`: what it is called there, if a node has one of that name that says another thing."""
+    envvar = PREFIX + (variable or name.lstrip("-").upper().replace("-", "_"))
+    return click.option(name, envvar=envvar, show_envvar=True, show_default=True, **more)
+
+
+@click.command("push", short_help="Wake phones that sleep, by Web Push.")
+@_option(
+    "--listen",
+    default="127.0.0.1:8767",
+    metavar="HOST:PORT",
+    callback=_address,
+    help="Where devices are registered (HTTP).",
+)
+@_option("--metrics", metavar="HOST:PORT", callback=_address, help="Where /metrics, /healthz and /readyz are.")
+@_option("--log", metavar="URL", default="sqlite:geocast.db", help="The alert log that the nodes have.")
+@_option(
+    "--devices", metavar="URL", default="sqlite:devices.db", help="Where devices are kept: sqlite:PATH or redis://…."
+)
+@_option("--devices-replicas", type=click.IntRange(0, 10), default=0, help="Replicas of Redis that must have it too.")
+@_option("--push-keys", type=_FILE, required=True, help="Keys that devices are sealed with (JWKS; keygen --push).")
+@_option("--vapid", type=_FILE, required=True, help="Keys that push services know us by (JWKS; keygen --vapid).")
+@_option("--contact", required=True, metavar="URL", help="How push services reach you: mailto:… or https://….")
+@_option(
+    "--keys",
+    type=KeysType(path_type=Path),
+    metavar="PATH|URL",
+    required=True,
+    help="Public keys that tokens are checked against (JWKS): a file, or https://….",
+)
+@_option("--keys-refresh-s", type=click.IntRange(1, 86_400), default=300, help="Seconds until a URL is read again.")
+@_option("--revoked", type=_FILE, help="Whose tokens are good no more (TOML).")
+@_option("--policy", type=_FILE, metavar="PATH", help="The nodes' policy, as they have it.")
+@_option("--reviewers", type=_FILE, help="Whose signatures approve alerts (JWKS), as the nodes have it.")
+@_option("--origins", default="", metavar="LIST", callback=_names, help="Origins whose pages may register devices.")
+@_option("--push-services", metavar="LIST", help="Hosts that may be pushed to: NAME, *.NAME, either with :PORT.")
+@_option(
+    "--push-private",
+    default="",
+    metavar="LIST",
+    callback=_names,
+    help="Of these, hosts that may be on your own network.",
+)
+@_option("--push-ca", type=_FILE, help="Certificates that are good besides the system's, for them (PEM).")
+@_option("--finest-cell", type=click.IntRange(5, 9), default=9, help="The finest cells that devices may have.")
+@_option("--lease-days", type=click.IntRange(1, 30), default=30, help="Days until a device has to register again.")
+@_option(
+    "--workers",
+    "PUSH_WORKERS",
+    type=click.IntRange(1, 64),
+    default=1,
+    help="Processes that wake devices of one SQLite file.",
+)
+@_option("--max-devices", type=click.IntRange(1, 10_000_000), default=200_000, help="At most so many devices.")
+@_option("--drain-s", type=click.FloatRange(0, 3600), default=10.0, help="Seconds that a drain may take.")
+@_option("--log-level", type=click.Choice(LOG_LEVELS), default="info", help="How much to say on standard error.")
+@_option("--log-format", type=click.Choice(journal.FORMATS), default="text", help="As lines to read, or as JSON.")
+def command(
+    log_level: str, log_format: str, push_services: str | None, push_private: tuple[str, ...], **more: Any
+) -> None:
+    """Follow the alert log, and tell devices that have registered of what applies to them, until SIGTERM.
+
+    SIGHUP has it read keys, revoked tokens, policy and reviewers anew.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # until somebody waits for it, it would end the process
+    with journal.kept(log_level, log_format):
+        if unknown := _unknown_variables():
+            raise ConfigError(*unknown)
+        _run(push_services, push_private, more)
+
+
+def _run(services: str | None, private: tuple[str, ...], more: dict[str, Any]) -> None:
+    import asyncio
+
+    import uvloop
+
+    from ..push.addresses import DEFAULT_SERVICES
+    from ..push.settings import PushSettings
+    from ..run import push, push_workers
+
+    settings = PushSettings(services=services or DEFAULT_SERVICES, private=private, **more)
+    means = push.read_means(settings)
+
+    def run(main: Coroutine[Any, Any, None]) -> None:
+        sys.setswitchinterval(0.0001)  # as `serve` does
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main)
+
+    with push.listening(settings) as (listeners, metrics):
+        if settings.workers == 1:
+            run(push.run_alone(means, listeners[0], metrics))
+        else:
+            push_workers.supervise(means, listeners, metrics, run)
+
+
+def _unknown_variables() -> list[str]:
+    """A node and this process may share an environment: each knows the variables of the other."""
+    from .serve import command as serve
+
+    params = [*click.get_current_context().command.params, *serve.params]
+    return list(environment.unknown(os.environ, {each.envvar for each in params if isinstance(each.envvar, str)}))

@@ -1,0 +1,223 @@
+"""The listener of `geocast push`: registrations of devices, over HTTP (docs/push.md).
+
+    door (the connection) ──> Gate: 429, 503, 403 origin, 401 ──> a call, here ──> push.registering
+
+The application behind it is nothing but the table of the calls. Bodies are read as the api listener reads them.
+"""
+
+import logging
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .. import problems
+from ..clock import Clock
+from ..errors import StoreUnavailable, trace
+from ..metrics import CONTENT_TYPE, Metrics
+from ..problems import Problem
+from ..push.records import Kept
+from ..push.registering import Registering
+from ..scopes import RECEIVE
+from ..tokens import Tokens
+from .answers import RETRY_AFTER_S, as_problem, problem_document
+from .guard import bearer, body_of, granted
+from .newer_keys import NewerKeys
+
+logger = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 16 * 1024
+MAX_REQUESTS = 500  # under way at once; one more is told 429
+PREFLIGHT_S = 600  # for how long a browser may remember what it was allowed
+OFFER = "/v1/push"
+
+
+@dataclass(slots=True)
+class Calls:
+    """What the listener works on. `registering` is None until the devices are read; `unready` says why that is."""
+
+    tokens: Tokens
+    clock: Clock
+    metrics: Metrics
+    origins: Collection[str]
+    unready: Callable[[], list[str]]
+    registering: Registering | None = None
+    newer_keys: NewerKeys | None = None  # where keys are published at a URL
+    draining: bool = False
+    requests: int = field(default=0, init=False)  # under way
+
+    def taking(self) -> Registering:
+        """What takes registrations. Raises Problem (503) before it can."""
+        if self.registering is None:
+            raise Problem(problems.STORE_UNAVAILABLE, headers=_later())
+        return self.registering
+
+
+def make_app(calls: Calls) -> ASGIApp:
+    """The ASGI application of the listener."""
+
+    async def offer(_: Request) -> Response:
+        return JSONResponse(calls.taking().offer())
+
+    async def register(request: Request) -> Response:
+        grant = granted(request, RECEIVE)
+        device_id = request.path_params["device_id"]
+        calls.taking().check(device_id)  # 404 comes before the body
+        done = await calls.taking().put(device_id, await body_of(request, MAX_BODY_BYTES), grant)
+        return JSONResponse(done.answer, 201 if done.is_new else 200)
+
+    async def show(request: Request) -> Response:
+        device = await calls.taking().find(request.path_params["device_id"], granted(request, RECEIVE).sub)
+        if device is None:
+            raise Problem(problems.NOT_FOUND)
+        return JSONResponse(calls.taking().shown(device))
+
+    async def forget(request: Request) -> Response:
+        await calls.taking().forget(request.path_params.get("device_id"), granted(request, RECEIVE).sub)
+        return Response(status_code=204)
+
+    async def readdress(request: Request) -> Response:
+        device: Kept = request.scope["device"]
+        return JSONResponse(await calls.taking().readdress(device, await body_of(request, MAX_BODY_BYTES)))
+
+    async def problem(_: Request, error: Exception) -> Response:
+        return _refused(calls, _problem_of(error))
+
+    app = Starlette(
+        routes=[
+            Route(OFFER, offer),
+            Route("/v1/devices", forget, methods=["DELETE"]),
+            Route("/v1/devices/{device_id}", register, methods=["PUT"]),
+            Route("/v1/devices/{device_id}", forget, methods=["DELETE"]),
+            Route("/v1/devices/{device_id}", show),
+            Route("/v1/devices/{device_id}/subscription", readdress, methods=["PUT"]),
+        ],
+        exception_handlers=dict.fromkeys((Problem, StoreUnavailable, HTTPException, Exception), problem),
+    )
+    app.router.redirect_slashes = False
+    return _Gate(app, calls)
+
+
+def make_metrics_app(unready: Callable[[], list[str]], of: Metrics) -> ASGIApp:
+    """The ASGI application of `--metrics`: metrics, and whether we live and are ready."""
+
+    async def healthz(_: Request) -> Response:
+        return JSONResponse({"status": "alive"})
+
+    async def readyz(_: Request) -> Response:
+        reasons = unready()
+        return JSONResponse(
+            {"status": "not ready", "reasons": reasons} if reasons else {"status": "ready"}, 503 if reasons else 200
+        )
+
+    async def metrics(_: Request) -> Response:
+        return Response(of.render(), media_type=CONTENT_TYPE)
+
+    return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)])
+
+
+def _problem_of(error: Exception) -> Problem:
+    if isinstance(error, StoreUnavailable):
+        return Problem(problems.STORE_UNAVAILABLE, headers=_later())
+    found = as_problem(error)
+    if isinstance(error, HTTPException) and error.headers:
+        found.headers.update(error.headers)  # Allow
+    return found
+
+
+def _refused(calls: Calls, problem: Problem) -> Response:
+    calls.metrics.refused.labels(problem.slug).inc()
+    return problem_document(problem)
+
+
+def _later() -> dict[str, str]:
+    return {"Retry-After": str(RETRY_AFTER_S)}
+
+
+@dataclass(slots=True)
+class _Gate:
+    """What comes before any route: how many at once, whether we are going away, from which page, and who is asking."""
+
+    app: ASGIApp
+    calls: Calls
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        headers = Headers(scope=scope)
+        origin = headers.get("origin")
+        may_read = origin is not None and origin in self.calls.origins
+        started = False
+
+        async def noted(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                if may_read:
+                    message["headers"] += _shared_with(str(origin))
+            await send(message)
+
+        self.calls.requests += 1
+        try:
+            answer = await self._answer(scope, headers, origin)
+            await answer(scope, receive, noted)
+        except Exception as error:
+            logger.error("a request failed: %s", trace(error))
+            if not started:
+                await _refused(self.calls, Problem(problems.INTERNAL))(scope, receive, noted)
+        finally:
+            self.calls.requests -= 1
+
+    async def _answer(self, scope: Scope, headers: Headers, origin: str | None) -> ASGIApp:
+        try:
+            if self.calls.requests > MAX_REQUESTS:
+                raise Problem(problems.TOO_MANY_REQUESTS, headers=_later())
+            if self.calls.draining:
+                raise Problem(problems.DRAINING, headers=_later())
+            if scope["query_string"]:
+                raise Problem(problems.BAD_REQUEST, "Nothing here takes a query.")
+            if origin is not None and origin not in self.calls.origins:
+                raise Problem(problems.INSUFFICIENT_SCOPE, "Pages of this origin may not register devices (--origins).")
+            if scope["method"] == "OPTIONS" and origin is not None and "access-control-request-method" in headers:
+                return _preflight()
+            if scope["path"] != OFFER:
+                await self._admit(scope)
+        except (Problem, StoreUnavailable) as error:
+            return _refused(self.calls, _problem_of(error))
+        return self.app
+
+    async def _admit(self, scope: Scope) -> None:
+        """Note who is asking. Raises Problem (401) and StoreUnavailable."""
+        calls, token = self.calls, bearer(scope)
+        device_id, _, rest = scope["path"].removeprefix("/v1/devices/").partition("/")
+        if rest == "subscription":
+            scope["device"] = await calls.taking().knowing(device_id, token)
+            found: Any = scope["device"]
+        else:
+            if calls.newer_keys is not None and not calls.tokens.knows_key_of(token):
+                await calls.newer_keys.waited()
+            found = scope["grant"] = calls.tokens.check(token, calls.clock.now(), again=True)
+        if found is None:
+            raise Problem(problems.UNAUTHORIZED, headers={"WWW-Authenticate": 'Bearer realm="geocast"'})
+
+
+def _shared_with(origin: str) -> list[tuple[bytes, bytes]]:
+    return [(b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"Origin")]
+
+
+def _preflight() -> Response:
+    return Response(
+        status_code=204,
+        headers={
+            "Access-Control-Allow-Methods": "GET, PUT, DELETE",
+            "Access-Control-Allow-Headers": "Authorization, Content-Type",
+            "Access-Control-Max-Age": str(PREFLIGHT_S),
+        },
+    )

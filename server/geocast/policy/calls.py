@@ -1,0 +1,75 @@
+"""Which calls for help may be opened: the keys of a category of `[calls]`, their defaults and their bounds.
+
+What `[calls]` does not have is refused, as what `[categories]` does not have is (RO1).
+"""
+
+from itertools import pairwise
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, Field
+from pydantic_core import PydanticCustomError
+
+from ..calls.entries import CallTerms, PlaceKind, Role
+from ..scopes import MAX_QUALS
+from .ages import Lasting
+from .cap import STRICT
+from .category import Title
+
+MOST_CALL_AGE_S = 7_200
+MOST_ENOUGH = 1_000
+
+
+def _rising(radii: list[int]) -> list[int]:
+    if any(wider <= narrower for narrower, wider in pairwise(radii)):
+        raise PydanticCustomError("rings", "must rise: each wider than the one before it")
+    return radii
+
+
+Quals = Annotated[list[Annotated[str, Field(pattern="^[a-z0-9_]{1,32}$")]], Field(min_length=1, max_length=MAX_QUALS)]
+_Rings = Annotated[
+    list[Annotated[int, Field(ge=50, le=20_000)]], Field(min_length=1, max_length=16), AfterValidator(_rising)
+]
+_Seats = Annotated[list[Role], Field(min_length=1, max_length=16)]
+
+
+class CallCategory(BaseModel):
+    """The bounds of one category of calls: who is rung, how far, how many are enough, and which seats there are.
+
+    Ages and times are in seconds, rings and `aed_m` in metres; `location_resolution` is that of the cell whose circle
+    the ring shows (RZ6). `residence_quals` are `quals` if they are left out.
+    """
+
+    model_config = STRICT
+
+    title: Title
+    max_age_s: Annotated[int, Field(gt=0, le=MOST_CALL_AGE_S)] = 1_800
+    location_resolution: Annotated[int, Field(ge=0, le=15)] = 9
+    quals: Quals
+    residence_quals: Quals | None = None
+    rings_m: _Rings = [100, 300, 500, 750, 1_000, 1_500]
+    enough: Annotated[int, Field(ge=1, le=MOST_ENOUGH)] = 7
+    seats: _Seats = ["cpr", "aed", "cpr", "aed"]
+    answer_s: Annotated[int, Field(ge=5, le=300)] = 30
+    rest_s: Annotated[int, Field(ge=0, le=86_400)] = 3_600
+    aed_m: Annotated[int, Field(ge=0, le=5_000)] = 800
+
+    @property
+    def lasting(self) -> Lasting:
+        """How old an emergency may be, and how long its call may last; it does so if nothing else is said."""
+        return Lasting(self.max_age_s, self.max_age_s)
+
+    def terms(self, kind: PlaceKind) -> CallTerms:
+        """What of it a call to such a place keeps (RO3)."""
+        quals = self.quals if kind == "public" or self.residence_quals is None else self.residence_quals
+        return CallTerms(
+            title=self.title,
+            quals=list(quals),
+            rings_m=list(self.rings_m),
+            enough=self.enough,
+            seats=list(self.seats),
+            answer_s=self.answer_s,
+            rest_s=self.rest_s,
+            aed_m=self.aed_m,
+            location_resolution=self.location_resolution,
+            max_age_s=self.max_age_s,
+        )

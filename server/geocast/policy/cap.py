@@ -1,0 +1,104 @@
+"""Which category a CAP message belongs to (P13), and the keys of a policy's `[cap]`.
+
+A **claim** is a text of one of three kinds, the first that fits deciding:
+
+    SAME:TOR         a code of the event, as valueName:value; compared whole and literally
+    event:tornado    the event, compared whole, in small letters or capitals
+    category:Met     one of CAP's own categories
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+if TYPE_CHECKING:
+    from ..cap.message import Info  # which has lxml read: many a node is never sent a message of CAP
+
+STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)  # of every table of a policy
+
+# CAP 1.2, 3.2.2.
+CapCategory = Literal[
+    "Geo", "Met", "Safety", "Security", "Rescue", "Fire", "Health", "Env", "Transport", "Infra", "CBRNE", "Other"
+]
+EVENT, CATEGORY = "event:", "category:"
+MAX_CLAIM, MAX_CLAIMS = 200, 200  # characters of a claim; claims of a category
+
+_CLAIM = re.compile(r"[^\s:]([^\x00-\x1f]*[^\s:])?:\S([^\x00-\x1f]*\S)?")
+
+
+def _claim(text: str) -> str:
+    if not _CLAIM.fullmatch(text):
+        expected = "must be valueName:value of an event's code, event:EVENT or category:CATEGORY"
+        raise PydanticCustomError("claim", expected)
+    if text.startswith(CATEGORY) and text.removeprefix(CATEGORY) not in get_args(CapCategory):
+        known = ", ".join(get_args(CapCategory))
+        raise PydanticCustomError("cap_category", "must name one of CAP's categories: {known}", {"known": known})
+    return text
+
+
+Claims = Annotated[
+    list[Annotated[str, Field(max_length=MAX_CLAIM), AfterValidator(_claim)]], Field(max_length=MAX_CLAIMS)
+]
+
+
+class CapTexts(BaseModel):
+    """How many characters of CAP's texts are kept (CP21)."""
+
+    model_config = STRICT
+
+    headline: Annotated[int, Field(ge=20, le=300)] = 250
+    description: Annotated[int, Field(ge=20, le=4_000)] = 2_000
+    instruction: Annotated[int, Field(ge=20, le=2_000)] = 1_500
+
+
+class Cap(BaseModel):
+    """What is done with CAP messages, whatever their category: which events are ignored, how long texts may be."""
+
+    model_config = STRICT
+
+    ignore: Claims = []
+    texts: CapTexts = CapTexts()
+
+
+class Claimed:
+    """Lists of claims, by the name of who claims: who has an event?"""
+
+    def __init__(self, lists: Iterable[tuple[str, Sequence[str]]]) -> None:
+        """Raises ValueError if a claim is there twice, for then one of the two would never count."""
+        self._by: dict[str, tuple[int, str]] = {}
+        for n, (name, claims) in enumerate(lists):
+            for claim in map(_folded, claims):
+                if claim in self._by:
+                    raise ValueError(f"{claim} is claimed twice, by {self._by[claim][1]} and by {name}")
+                self._by[claim] = n, name
+
+    def by(self, infos: "Sequence[Info]") -> str | None:
+        """Who claims an event, in whatever language it is told; None if nobody does.
+
+        Codes count before events, and those before CAP's categories; of several the list that was named first.
+        """
+        for told in (_codes, _events, _categories):
+            found = [self._by[each] for info in infos for each in told(info) if each in self._by]
+            if found:
+                return min(found)[1]
+        return None
+
+
+def _folded(claim: str) -> str:
+    return claim.casefold() if claim.startswith(EVENT) else claim
+
+
+def _codes(info: "Info") -> Iterator[str]:
+    names = (f"{code.name}:{code.value}" for code in info.codes)
+    return (name for name in names if not name.startswith((EVENT, CATEGORY)))
+
+
+def _events(info: "Info") -> Iterator[str]:
+    yield _folded(EVENT + info.event)
+
+
+def _categories(info: "Info") -> Iterator[str]:
+    return (CATEGORY + each for each in info.categories)

@@ -1,0 +1,97 @@
+"""The keys of a category, their defaults and their bounds."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, model_validator
+
+from ..alert import Revision, Severity, Terms
+from ..outlines import TOLERANCES_M
+from ..requests import MAX_AREA_KM2
+from .ages import Lasting
+from .cap import CATEGORY, STRICT, CapCategory, Claims
+
+MOST_AGE_S = 7 * 86_400  # a week
+MOST_RADIUS_M = 20_100_000
+
+Title = Annotated[str, Field(min_length=1, max_length=140)]
+_Approvals = Annotated[int, Field(ge=0, le=2)]
+_RadiusM = Annotated[float, Field(gt=0, le=MOST_RADIUS_M)]
+
+
+class Category(BaseModel):
+    """The bounds of one category: radii in metres, age and life in seconds, H3 resolution of the published centre.
+
+    And whether polygons are taken, and by how many metres they may be simplified. `default_age_s` is `max_age_s` if it
+    is left out. Of CAP messages: what the category claims of them, the radius of a circle that has none, the severity
+    of what has none; and what the category is called in those that are given out.
+
+    And how many reviewers have to sign an alert, and a cancel (left out: 1 if alerts are signed), and how old a
+    signature may be when the request comes (AP4, AP5).
+    """
+
+    model_config = STRICT
+
+    title: Title
+    min_radius_m: _RadiusM = 100
+    max_radius_m: _RadiusM = 20_000
+    max_age_s: Annotated[int, Field(gt=0, le=MOST_AGE_S)] = 3_600
+    min_life_s: Annotated[int, Field(ge=0, lt=MOST_AGE_S)] = 0
+    default_age_s: Annotated[int, Field(gt=0, le=MOST_AGE_S)] = 3_600
+    location_resolution: Annotated[int, Field(ge=0, le=15)] = 9
+    polygons: bool = False
+    simplify_m: Annotated[int, Field(ge=0, le=TOLERANCES_M[-1])] = 0
+    hold_area_km2: Annotated[float, Field(gt=0, le=MAX_AREA_KM2)] | None = None
+    cap: Claims = []
+    cap_category: CapCategory | None = None
+    zero_radius_m: _RadiusM | None = None
+    unknown_severity: Severity = "moderate"
+    approvals: _Approvals = 0
+    cancel_approvals: _Approvals = 0
+    approval_max_age_s: Annotated[int, Field(gt=0, le=MOST_AGE_S)] = 900
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_age(cls, keys: Any) -> Any:
+        """Left out, it is `max_age_s` (if that is one: what is wrong is told once)."""
+        max_age_s = keys.get("max_age_s") if isinstance(keys, dict) else None
+        if type(max_age_s) is int and 0 < max_age_s <= MOST_AGE_S:
+            return {"default_age_s": max_age_s} | keys
+        return keys
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_cancel_approvals(cls, keys: Any) -> Any:
+        """Left out, one where alerts are signed: taking back has to be quick."""
+        if isinstance(keys, dict) and keys.get("approvals") in (1, 2):
+            return {"cancel_approvals": 1} | keys
+        return keys
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> "Category":
+        if self.min_radius_m > self.max_radius_m:
+            raise ValueError("min_radius_m is greater than max_radius_m")
+        if self.min_life_s >= self.max_age_s:
+            raise ValueError("min_life_s is not less than max_age_s, so nothing could be published")
+        if self.default_age_s > self.max_age_s:
+            raise ValueError("default_age_s is greater than max_age_s")
+        if self.zero_radius_m is not None and not self.min_radius_m <= self.zero_radius_m <= self.max_radius_m:
+            raise ValueError("zero_radius_m is not from min_radius_m to max_radius_m, so it could not be published")
+        return self
+
+    @property
+    def lasting(self) -> Lasting:
+        """How old an incident may be, and how long its alert lives."""
+        return Lasting(self.max_age_s, self.default_age_s, self.min_life_s)
+
+    def cap_name(self) -> str | None:
+        """What CAP calls it in the feed: the first of CAP's categories that it claims, else `cap_category`."""
+        claimed = (claim.removeprefix(CATEGORY) for claim in self.cap if claim.startswith(CATEGORY))
+        return next(claimed, self.cap_category)
+
+    def terms(self, current: Revision | None = None) -> Terms:
+        """The part of this category that goes into an accepted alert and is kept with it.
+
+        `current`: the revision that it follows, whose resolution is kept (B1).
+        """
+        resolution = self.location_resolution if current is None else current.terms.location_resolution
+        return Terms(self.title, self.lasting.default_age_ms, resolution, simplify_m=self.simplify_m)

@@ -1,0 +1,285 @@
+"""The policy, and the rules of the protocol's section 3.
+
+`Policy.violations` is a pure function of the claims of a request, the time and the current revision. It knows nothing
+of who asks, nor of what is live.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from .. import problems
+from ..alert import ID_PATTERN, Revision
+from ..cells import circle_area_m2
+from ..holds import unconfirmed_area, unconfirmed_texts
+from ..outlines import MAX_CORNERS, publish_polygons
+from ..problems import Violation
+from ..requests import Claims
+from ..wording import BUILT_IN_REGION, KINDS, Guard, is_region
+from .ages import ALERTS, CALLS, IN_THE_FUTURE, SKEW_MS, Lasting, broken_ages
+from .calls import CallCategory
+from .cap import STRICT, Cap, Claimed
+from .category import Category, Title
+
+if TYPE_CHECKING:
+    from ..cap.message import Info
+
+MAX_PATTERN, MAX_PATTERNS = 200, 50  # characters of a pattern of the policy's own; patterns of a kind
+SLIP = 1_000  # a kilometre typed for a metre, or the other way round
+
+_Key = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}$")]
+
+
+def _region(code: str) -> str:
+    if not is_region(code):
+        raise PydanticCustomError("region", "is no region that telephone numbers are known of (ISO 3166: US, GB, DE)")
+    return code
+
+
+def _compiled(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise PydanticCustomError("pattern", "is no regular expression: {why}", {"why": str(error)}) from None
+    return pattern
+
+
+Kind = Annotated[str, Field(pattern=f"^({'|'.join(KINDS)})$")]
+_Pattern = Annotated[str, Field(min_length=1, max_length=MAX_PATTERN), AfterValidator(_compiled)]
+
+
+class Policy(BaseModel):
+    """What may be alerted: `categories`, by key. And for what responders may be called: `calls`, by theirs.
+
+    `never` has keys, with names for people, of what is known and never alerted. It decides nothing, since whatever is
+    not in `categories` is refused. It only lets the refusal say "theft is never alerted".
+    """
+
+    model_config = STRICT
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    categories: Annotated[dict[_Key, Category], Field(min_length=1)]
+    never: dict[_Key, Title] = {}
+    audience: Annotated[str, Field(pattern=f"^{ID_PATTERN}$")] | None = None
+    text: Literal["hold", "off"] = "hold"
+    text_region: Annotated[str, AfterValidator(_region)] = BUILT_IN_REGION
+    text_allow: Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=200)] = []
+    text_patterns: dict[Kind, Annotated[list[_Pattern], Field(max_length=MAX_PATTERNS)]] = {}
+    cap: Cap = Cap()
+    calls: dict[_Key, CallCategory] = {}
+
+    @model_validator(mode="after")
+    def _never_means_never(self) -> "Policy":
+        if both := self.categories.keys() & self.never.keys():
+            raise ValueError(f"{min(both)} is both a category and on the never-list")
+        return self
+
+    @model_validator(mode="after")
+    def _alert_or_call(self) -> "Policy":
+        if both := self.categories.keys() & self.calls.keys():
+            raise ValueError(f"{min(both)} is a category of alerts and of calls")
+        return self
+
+    @model_validator(mode="after")
+    def _audience_is_named(self) -> "Policy":
+        if self.asks_for_approvals and self.audience is None:
+            raise ValueError("audience: is needed where approvals are asked for; it names this deployment")
+        return self
+
+    @model_validator(mode="after")
+    def _claimed_once(self) -> "Policy":
+        Claimed([("cap.ignore", self.cap.ignore), *self._claims()])
+        return self
+
+    @cached_property
+    def guard(self) -> Guard | None:
+        """What reads texts (P24); None if nothing does."""
+        if self.text == "off":
+            return None
+        patterns = {kind: tuple(map(re.compile, written)) for kind, written in self.text_patterns.items()}
+        return Guard(self.text_region, tuple(self.text_allow), patterns)
+
+    def ignores(self, infos: "Sequence[Info]") -> bool:
+        """Whether this event, told in one language or several, is not to be published and no error either (CP9)."""
+        return self._ignored.by(infos) is not None
+
+    def category_of(self, infos: "Sequence[Info]") -> str | None:
+        """The key of the category that this event of CAP belongs to, told in one language or several (P13)."""
+        return self._claimed.by(infos)
+
+    @cached_property
+    def _ignored(self) -> Claimed:
+        return Claimed([("cap.ignore", self.cap.ignore)])
+
+    @cached_property
+    def _claimed(self) -> Claimed:
+        return Claimed(self._claims())
+
+    def _claims(self) -> list[tuple[str, list[str]]]:
+        return [(key, category.cap) for key, category in self.categories.items()]
+
+    @property
+    def asks_for_approvals(self) -> bool:
+        """Whether any category has alerts or cancels signed (AP)."""
+        return any(each.approvals or each.cancel_approvals for each in self.categories.values())
+
+    def approvals(self, key: str, *, confirmed: bool = False) -> int:
+        """How many reviewers have to sign an alert of a category (AP5, AP6): of an unknown one, the most of any.
+
+        `confirmed`: something that would be held is confirmed in it.
+        """
+        category = self.categories.get(key)
+        asked = max(each.approvals for each in self.categories.values()) if category is None else category.approvals
+        return 2 if asked and confirmed else asked
+
+    def cancel_approvals(self, key: str | None) -> int:
+        """How many reviewers have to sign a cancel of an alert of a category: of an unknown one, the most of any."""
+        category = self.categories.get(key) if key is not None else None
+        every = (each.cancel_approvals for each in self.categories.values())
+        return max(every) if category is None else category.cancel_approvals
+
+    def cap_categories(self) -> dict[str, str]:
+        """What CAP calls the categories, where the policy says so (PF5)."""
+        named = ((key, category.cap_name()) for key, category in self.categories.items())
+        return {key: name for key, name in named if name is not None}
+
+    def warnings(self) -> list[str]:
+        """What an operator should know of this policy, in sentences."""
+        wide = [key for key, each in self.categories.items() if _lets_slip(each)]
+        text = "max_radius_m is 1000 times min_radius_m or more, so a kilometre typed for a metre may be published"
+        return [f"policy {self.name}: {', '.join(wide)}: {text}"] if wide else []
+
+    def violations(
+        self,
+        claims: Claims,
+        now_ms: int,
+        current: Revision | None = None,
+        *,
+        first: bool = True,
+        covered_km2: float | None = None,
+        max_radius_m: float | None = None,
+    ) -> list[Violation]:
+        """Every rule that `claims` break at `now_ms`, in the order of the protocol's table.
+
+        `first`: whether the request is for revision 1. If not, `current` is the revision that it would follow, or None
+        if that is not known. `covered_km2`: how much the published area covers, or None if that is not known.
+        `max_radius_m`: the radius that the publisher is granted (P21); None: whatever the category allows.
+        A rule whose inputs are missing or unusable is not judged (P9).
+        """
+        category = self.categories.get(claims.category) if claims.category is not None else None
+        found: list[Violation] = []
+        if claims.category is not None and category is None:
+            found.append(self._not_alertable(claims.category))
+        if claims.threat == "individual":
+            detail = "must be community: an individual's is not alerted"
+            found.append(Violation(problems.NOT_COMMUNITY, "/threat", detail))
+        found += self.approval_violations(claims.approved_at, claims.occurred_at, now_ms)
+        found += broken_ages(
+            claims,
+            None if category is None else category.lasting,
+            now_ms,
+            None if current is None else current.ends_at,
+            ALERTS,
+            first=first and current is None,
+        )
+        if category is not None:
+            found += [
+                *_radii(claims, category, max_radius_m),
+                *_polygons(claims, category),
+                *_area(claims, category, covered_km2),
+            ]
+        return _in_order([*found, *self._texts(claims)])
+
+    def cancel_violations(self, claims: Claims, occurred_at: int | None, now_ms: int) -> list[Violation]:
+        """Every rule that a cancel breaks at `now_ms`; `occurred_at` is the alert's, None if that is not known."""
+        approval = self.approval_violations(claims.approved_at, occurred_at, now_ms)
+        area = unconfirmed_area(0.0, None, claims.confirm) if claims.confirm is not None else ()
+        return _in_order([*approval, *area, *self._texts(claims)])
+
+    @staticmethod
+    def approval_violations(approved_at: int | None, occurred_at: int | None, now_ms: int) -> list[Violation]:
+        """Whether an approval fits its incident (P3). A cancel has one too. Times are in ms; None is not judged."""
+        if approved_at is None:
+            return []
+        if approved_at > now_ms + SKEW_MS:
+            detail = IN_THE_FUTURE
+        elif occurred_at is not None and approved_at < occurred_at:
+            detail = "must not be before occurred_at"
+        else:
+            return []
+        return [Violation(problems.NOT_APPROVED, "/approval/approved_at", detail)]
+
+    def call_violations(
+        self, claims: Claims, now_ms: int, opened: Lasting | None = None, ends_at: int | None = None
+    ) -> list[Violation]:
+        """RO1 and RO2 of a call at `now_ms`, as far as its claims can be judged (P9).
+
+        Of new content: `opened` is how long a call lasts by the policy under which this one was opened (RO3), and
+        `ends_at` when it ends so far.
+        """
+        category = self.calls.get(claims.category) if claims.category is not None else None
+        lasting = opened if opened is not None else None if category is None else category.lasting
+        found = list(broken_ages(claims, lasting, now_ms, ends_at, CALLS, first=opened is None))
+        if claims.category is not None and category is None and opened is None:
+            detail = "is not among the calls of the policy"
+            found.insert(0, Violation(problems.CATEGORY_NOT_CALLABLE, "/category", detail))
+        return found
+
+    def _texts(self, claims: Claims) -> Iterator[Violation]:
+        return unconfirmed_texts(self.guard, claims.texts, claims.confirm) if claims.confirm is not None else iter(())
+
+    def _not_alertable(self, key: str) -> Violation:
+        known = f"{key} is never alerted" if key in self.never else "is not a category of the policy"
+        return Violation(problems.CATEGORY_NOT_ALERTABLE, "/category", known)
+
+
+def _lets_slip(category: Category) -> bool:
+    """Whether a kilometre that is typed for a metre may be published: neither refused (P7) nor held (P23)."""
+    slip_m = SLIP * category.min_radius_m
+    held_km2 = math.inf if category.hold_area_km2 is None else category.hold_area_km2
+    return category.max_radius_m >= slip_m and held_km2 * 1e6 >= circle_area_m2(slip_m)
+
+
+def _radii(claims: Claims, category: Category, granted_m: float | None) -> Iterator[Violation]:
+    """Judge each radius by the narrower of what the category allows (P7) and what the publisher is granted (P21)."""
+    least_m, most_m = category.min_radius_m, category.max_radius_m
+    if granted_m is not None:
+        most_m = min(most_m, granted_m)
+    bounds = f"must be {least_m:g} to {most_m:g} m"
+    if least_m > most_m:
+        bounds = f"must be at most {most_m:g} m for this publisher, and in this category at least {least_m:g} m"
+    for pointer, radius_m in claims.radii:
+        if not least_m <= radius_m <= most_m:
+            yield Violation(problems.RADIUS_OUT_OF_RANGE, pointer, bounds)
+    for pointer, outline in claims.polygons:
+        if not least_m <= outline.radius_m <= most_m:
+            detail = f"{bounds} from its middle to a corner"
+            yield Violation(problems.RADIUS_OUT_OF_RANGE, f"{pointer}/coordinates", detail)
+
+
+def _polygons(claims: Claims, category: Category) -> Iterator[Violation]:
+    if not claims.polygons:
+        return
+    if not category.polygons:
+        for pointer, _ in claims.polygons:
+            yield Violation(problems.SHAPE_NOT_ALLOWED, f"{pointer}/type", "must be a circle in this category")
+    elif publish_polygons([outline for _, outline in claims.polygons], category.simplify_m) is None:
+        detail = f"must have at most {MAX_CORNERS} corners as published"
+        if category.simplify_m:
+            detail += f", simplified by up to {category.simplify_m} m"
+        yield Violation(problems.AREA_TOO_COMPLEX, "/area", detail)
+
+
+def _area(claims: Claims, category: Category, covered_km2: float | None) -> Iterator[Violation]:
+    if claims.confirm is not None and (covered_km2 is not None or category.hold_area_km2 is None):
+        yield from unconfirmed_area(covered_km2 or 0.0, category.hold_area_km2, claims.confirm)
+
+
+def _in_order(violations: list[Violation]) -> list[Violation]:
+    """Those of section 2 first (H8), which is A21 alone."""
+    return sorted(violations, key=lambda each: each.type is not problems.INVALID_VALUE)

@@ -1,0 +1,89 @@
+"""The hub, with devices for sessions: what a session has and a device has not is left out, and what is told can be
+untold.
+
+A device's peer takes what the hub writes, and the hub notes it as sent. Whether a push service takes it is known
+later. So what it did not take is *untold*, and an alert can be *flown* again to whoever lacks it.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from ..clock import Now
+from ..closing import Close
+from ..frames import Wire
+from ..hub import Hub
+from ..live import LiveAlert
+from ..matching.filters import Filter
+from ..session import Place, Rights
+
+Urgency = tuple[int, bool]  # in which order things are sent, the least first: minus the severity's rank, no cancel
+
+
+class DeviceHub(Hub):
+    """The devices of this process, and the alerts that are being sent to them."""
+
+    def most_urgent(self) -> Urgency | None:
+        """How urgent the flight is that the next turn sends of; None if there is nothing to send."""
+        urgencies = [flight.urgency[:2] for flight in (*self._flying[:1], *self._waiting[:1])]
+        return min(urgencies, default=None)
+
+    def fly(self, alert: LiveAlert, now: Now) -> None:
+        """Send what is current of an alert to whoever is owed it and lacks it (WPO3)."""
+        if not alert.ended(now):
+            self._launch(alert, now)
+
+    def untell(self, row: int, alert: LiveAlert, number: int, *, recipient: bool) -> None:
+        """The entry with this number was not sent to the device after all, or only maybe.
+
+        `recipient`: whether it is a recipient of the alert all the same, by an older revision, or because it may have
+        been sent this one.
+        """
+        alert.untell(row, number, recipient=recipient)
+        if recipient:
+            self._miss(row, alert)  # it may be owed it wherever its places are
+
+    def hold(self, row: int, holding: Mapping[str, int], now: Now) -> None:
+        """The device says that it holds these revisions (R5)."""
+        for alert_id, held in holding.items():
+            self._claim(row, alert_id, held, now)
+
+    def rewire(self, row: int, wire: Wire) -> None:
+        """The device wants what is current with proofs now, or without."""
+        self._speaking[self._wire[row]] -= 1
+        self._wire[row] = wire.number
+        self._speaking[wire.number] += 1
+
+    def _look(self, now: Now) -> None:
+        """Nothing: a device sends no byte, is not pinged, and no silence or slowness ends it."""
+
+    def count_owed(
+        self,
+        wire: Wire,
+        places: Sequence[Place],
+        wanted: Filter,
+        rights: Rights,
+        holding: Mapping[str, int],
+        now: Now,
+    ) -> int:
+        """How many alerts and cancels such a device is owed, which another process has."""
+        row = self.enter(_NOBODY, wire, places, wanted, rights, holding, now)
+        owed = self._owed_now(row, now)
+        self.leave(row)
+        return len(owed)
+
+
+class _Nobody:
+    """Who is asked for, and told nothing."""
+
+    descriptor = -1
+
+    def write(self, data: bytes) -> None:
+        """Nothing."""
+
+    def close(self, close: Close) -> None:
+        """Nothing."""
+
+    def abort(self) -> None:
+        """Nothing."""
+
+
+_NOBODY = _Nobody()

@@ -1,0 +1,11 @@
+-- Forget devices, as far as they are what the caller knows (DevS3).
+--
+--   ARGV  writer; then for each device its digest, secret, endpoint, until in ms
+--   ->    life, writes
+for at = 2, #ARGV, 4 do
+  local value = stored(ARGV[at])
+  local there = value and cmsgpack.unpack(value)
+  local is_known = there and there[3] == ARGV[at + 1] and there[2] == ARGV[at + 2] and there[4] == tonumber(ARGV[at + 3])
+  if is_known then forget(ARGV[1], ARGV[at]) end
+end
+return wrote()

@@ -1,0 +1,31 @@
+-- Store a device in the place of what was read of it, and forget the one that has its endpoint; and tell all (DevS1,
+-- DevS2, DevS4).
+--
+--   ARGV  writer, device, value, what was read of it ('': that it was not there), the note with it;
+--         how many devices an owner may have, and the store, if this one is new ('': any number);
+--         then for each line alert, value, when the alert ends in ms
+--   ->    life, writes, stored | changed | too many | full, {device, …} that were forgotten for it
+local writer, device, value, was, what = unpack(ARGV, 1, 5)
+local owned, all = tonumber(ARGV[6]), tonumber(ARGV[7])
+local before, there = stored(device), cmsgpack.unpack(value)
+
+local function answer(came, replaced)
+  local result = wrote()
+  result[3], result[4] = came, replaced
+  return result
+end
+
+if (before or '') ~= was then return answer('changed', {}) end
+local other = redis.call('HGET', ENDPOINTS, there[2])
+local replaced = {}
+if other and other ~= device then replaced = {other} end
+if not before and owned then
+  if #owned_by(there[1], replaced[1]) >= owned then return answer('too many', {}) end
+  if redis.call('HLEN', ENDPOINTS) - #replaced >= all then return answer('full', {}) end
+end
+if replaced[1] then forget(writer, replaced[1]) end
+if before and cmsgpack.unpack(before)[3] ~= there[3] then forget(writer, device) end
+put(device, value)
+for at = 8, #ARGV, 3 do set_line(shard_of(device), device, ARGV[at], ARGV[at + 1], ARGV[at + 2]) end
+announce(writer, device, what)
+return answer('stored', replaced)

@@ -1,0 +1,150 @@
+"""Devices in this process's memory: for tests, and to try it. They end with the process; else the rules are kept."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+
+from . import Came, Change, Found, Known, Limits, Line, Put, StoredDevice, shard_of
+
+KEPT = 1_000  # changes, for those who follow
+
+
+class _Memory:
+    """What the stores of one memory share."""
+
+    def __init__(self) -> None:
+        self.devices: dict[bytes, StoredDevice] = {}
+        self.lines: dict[bytes, dict[bytes, Line]] = {}  # by device, by alert
+        self.terms: dict[int, int] = {}  # the newest of each shard, if there was one (DevS7)
+        self.changes: deque[tuple[int, Change]] = deque(maxlen=KEPT)  # by whom
+        self.changed = 0  # how many there were
+        self.news = asyncio.Event()  # replaced with each change
+
+
+class MemoryDevices:
+    """Devices that end with the process."""
+
+    lost = False  # it loses nothing before it ends
+
+    def __init__(self, memory: _Memory | None = None) -> None:
+        self._memory = memory or _Memory()
+        self._position = 0
+
+    def other(self) -> "MemoryDevices":
+        """Another store of the same devices, as another process would have it."""
+        return MemoryDevices(self._memory)
+
+    def begin_term(self, shard: int) -> int:
+        """Begin a new term of a shard: its number. Lines of older ones are refused from now on."""
+        number = self._memory.terms[shard] = self._memory.terms.get(shard, 0) + 1
+        return number
+
+    async def start(self) -> None:
+        self._position = self._memory.changed
+
+    async def stop(self) -> None:
+        pass
+
+    async def load(self, shards: Collection[int]) -> AsyncIterator[Sequence[Found]]:
+        yield [self._found(each) for each in self._memory.devices.values() if shard_of(each.device) in shards]
+
+    async def find(self, device: bytes) -> Found | None:
+        stored = self._memory.devices.get(device)
+        return None if stored is None else self._found(stored)
+
+    def _found(self, device: StoredDevice) -> Found:
+        return device, list(self._memory.lines[device.device].values())
+
+    async def knowing(self, secret: bytes) -> StoredDevice | None:
+        return next((each for each in self._memory.devices.values() if each.secret == secret), None)
+
+    async def owned(self, owner: bytes) -> Sequence[StoredDevice]:
+        return [each for each in self._memory.devices.values() if each.owner == owner]
+
+    async def put(
+        self,
+        device: StoredDevice,
+        was: StoredDevice | None,
+        *,
+        limits: Limits | None = None,
+        note: bytes = b"",
+        lines: Sequence[Line] = (),
+    ) -> Put:
+        devices = self._memory.devices
+        before = devices.get(device.device)
+        if before != was:
+            return Put(Came.CHANGED)
+        others = [each for each in devices.values() if each.device != device.device]
+        replaced = [each.device for each in others if each.endpoint == device.endpoint]
+        if limits is not None and before is None:
+            if sum(each.owner == device.owner for each in others if each.device not in replaced) >= limits.owned:
+                return Put(Came.TOO_MANY)
+            if len(others) - len(replaced) >= limits.devices:
+                return Put(Came.FULL)
+        for each in replaced:
+            self._remove(each)
+        if before is not None and before.secret != device.secret:
+            self._remove(device.device)
+        devices[device.device] = device
+        told = self._memory.lines.setdefault(device.device, {})
+        told.update({line.alert: line for line in lines})
+        self._tell(Change(device.device, note))
+        return Put(Came.STORED, tuple(replaced))
+
+    async def forget(self, devices: Collection[Known]) -> None:
+        for known in devices:
+            stored = self._memory.devices.get(known.device)
+            if stored is not None and stored.known == known:
+                self._remove(known.device)
+
+    def _remove(self, device: bytes) -> None:
+        del self._memory.devices[device], self._memory.lines[device]
+        self._tell(Change(device, b""))
+
+    async def note(self, lines: Sequence[Line]) -> Collection[int]:
+        refused = set()
+        for line in lines:
+            shard = shard_of(line.device)
+            if line.term < self._memory.terms.get(shard, 0):
+                refused.add(shard)
+                continue
+            device = self._memory.devices.get(line.device)
+            if device is not None and device.secret == line.secret:
+                told = self._memory.lines[line.device]
+                if line.state is None:
+                    told.pop(line.alert, None)
+                else:
+                    told[line.alert] = line._replace(term=0)
+        return refused
+
+    async def restore(self, _devices: Sequence[tuple[StoredDevice, int]]) -> Collection[int]:
+        return ()
+
+    async def purge(self, _shards: Collection[int], now_ms: int, is_over: Callable[[bytes], bool]) -> int:
+        gone = 0
+        for told in self._memory.lines.values():
+            for alert in [each.alert for each in told.values() if each.ends_at_ms <= now_ms and is_over(each.alert)]:
+                del told[alert]
+                gone += 1
+        return gone
+
+    def _tell(self, change: Change) -> None:
+        memory = self._memory
+        memory.changes.append((id(self), change))
+        memory.changed += 1
+        memory.news.set()
+        memory.news = asyncio.Event()
+
+    async def follow(self) -> AsyncIterator[Sequence[Change] | None]:
+        memory = self._memory
+        while True:
+            missed = memory.changed - self._position
+            if missed > len(memory.changes):
+                self._position = memory.changed
+                yield None
+            elif missed:
+                self._position = memory.changed
+                if found := [change for writer, change in list(memory.changes)[-missed:] if writer != id(self)]:
+                    yield found
+            else:
+                await memory.news.wait()

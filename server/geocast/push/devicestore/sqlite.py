@@ -1,0 +1,357 @@
+"""Devices in one SQLite file, for one process, or for all that have one supervisor.
+
+DevS1 to DevS6, DevS8   Each call is one transaction of WAL with `synchronous=FULL`: COMMIT returns after the fsync.
+                        Deleted rows are overwritten (`secure_delete`).
+DevS7                   Shards have no terms here: who has one keeps it until it dies, and who follows comes after that.
+DevS9                   By the order of the primary key, so a batch begins where the last one ended.
+DevS10                  A table of the last CHANGES changes, which is looked at every FOLLOW_S. One process alone writes
+                        none.
+DevS11                  A lock on a file beside it, which the kernel takes away when the last one dies that has it.
+
+One thread has the connection, and does one thing after the other; the loop goes on meanwhile.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import secrets
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, TypeVar
+
+from ... import failpoints
+from ...errors import ConfigError, StoreUnavailable
+from . import Came, Change, Found, Known, Limits, Line, Put, State, StoredDevice, shard_of
+
+APPLICATION_ID = 0x67637064  # "gcpd"
+VERSION = 1
+BATCH = 500  # devices that are loaded at once
+CHANGES = 10_000  # that are kept for the others
+FOLLOW_S = 0.05  # between looks for what others have changed
+_BUSY_S = 2.0  # for who writes, or looks into the file meanwhile, as a backup does
+_LOOK_S = 0.0005
+
+_SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS device (
+    device   BLOB    PRIMARY KEY NOT NULL,
+    owner    BLOB    NOT NULL,
+    endpoint BLOB    NOT NULL UNIQUE,
+    secret   BLOB    NOT NULL,
+    until_ms INTEGER NOT NULL,
+    sealed   BLOB    NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS device_owner ON device (owner);
+CREATE UNIQUE INDEX IF NOT EXISTS device_secret ON device (secret, device);
+CREATE TABLE IF NOT EXISTS told (
+    device     BLOB    NOT NULL,
+    alert      BLOB    NOT NULL,
+    number     INTEGER NOT NULL,
+    state      INTEGER NOT NULL,
+    ends_at_ms INTEGER NOT NULL,
+    PRIMARY KEY (device, alert)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS told_alert ON told (alert, ends_at_ms);
+CREATE TABLE IF NOT EXISTS change (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    writer INTEGER NOT NULL,
+    device BLOB    NOT NULL,
+    note   BLOB    NOT NULL
+) STRICT;
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {VERSION};
+"""
+_DEVICE = "SELECT device, owner, endpoint, secret, until_ms, sealed FROM device WHERE "
+_TOLD = "SELECT device, alert, number, state, ends_at_ms FROM told WHERE "
+_PUT = """
+INSERT INTO device VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (device) DO UPDATE SET owner = excluded.owner,
+    endpoint = excluded.endpoint, secret = excluded.secret, until_ms = excluded.until_ms, sealed = excluded.sealed
+"""
+_FORGET = "DELETE FROM device WHERE device = ? AND secret = ? AND endpoint = ? AND until_ms = ? RETURNING device"
+_IS_THERE = "EXISTS (SELECT 1 FROM device WHERE secret = ?6 AND device = ?1)"  # the index has both
+_NOTE = f"INSERT OR REPLACE INTO told SELECT ?1, ?2, ?3, ?4, ?5 WHERE {_IS_THERE}"
+_UNNOTE = f"DELETE FROM told WHERE device = ?1 AND alert = ?2 AND {_IS_THERE}"  # noqa: S608
+
+_T = TypeVar("_T")
+
+
+class SqliteDevices:
+    """Devices in one SQLite file. The module tells how it keeps the rules of the port."""
+
+    lost = False  # a file that was put back is read at the start
+
+    def __init__(self, path: Path, *, alone: bool = True, max_pages: int | None = None) -> None:
+        """`alone`: no other process has the file; else a supervisor has its lock, and others have it, too.
+
+        `max_pages` caps the size of the file, in pages: a disk that fills up, for tests.
+        """
+        self._path = path
+        self._alone = alone
+        self._writer = secrets.randbits(62)
+        self._position = 0  # of the last change that we know of
+        self._max_pages = max_pages
+        self._thread = ThreadPoolExecutor(1, "devices")
+        self._lock: IO[bytes] | None = None
+        self._db: sqlite3.Connection  # from `start` on
+
+    async def start(self) -> None:
+        """Open the file, or make it. Raises ConfigError, also if another process has it."""
+        try:
+            self._lock = locked(self._path) if self._alone else None
+            self._db = await self._run(self._open)
+        except (OSError, sqlite3.Error) as error:
+            self._unlock()
+            raise ConfigError(f"--devices {self._path}: {_why(error)}") from None
+        except ConfigError:
+            self._unlock()
+            raise
+
+    async def stop(self) -> None:
+        """Close the file, after all that is under way."""
+        await self._run(self._db.close)
+        self._thread.shutdown()
+        self._unlock()
+
+    async def load(self, shards: Collection[int]) -> AsyncIterator[Sequence[Found]]:
+        after = b""
+        while True:
+            found = await self._do(lambda db, after=after: _batch(db, after, shards))  # type: ignore[misc]
+            if not found:
+                return
+            yield found
+            after = found[-1][0].device
+
+    async def find(self, device: bytes) -> Found | None:
+        def work(db: sqlite3.Connection) -> Found | None:
+            found = _devices(db, "device = ?", device)
+            return (found[0], _lines(db, found[0])) if found else None
+
+        return await self._do(work)
+
+    async def knowing(self, secret: bytes) -> StoredDevice | None:
+        found = await self._do(lambda db: _devices(db, "secret = ?", secret))
+        return found[0] if found else None
+
+    async def owned(self, owner: bytes) -> Sequence[StoredDevice]:
+        return await self._do(lambda db: _devices(db, "owner = ?", owner))
+
+    async def put(
+        self,
+        device: StoredDevice,
+        was: StoredDevice | None,
+        *,
+        limits: Limits | None = None,
+        note: bytes = b"",
+        lines: Sequence[Line] = (),
+    ) -> Put:
+        def work(db: sqlite3.Connection) -> Put:
+            before = _devices(db, "device = ?", device.device)
+            if before != ([] if was is None else [was]):
+                return Put(Came.CHANGED)
+            others = _devices(db, "endpoint = ? AND device <> ?", device.endpoint, device.device)
+            replaced = [each.known for each in others]
+            if was is None and limits is not None and (came := _beyond(db, device, limits, len(replaced))) is not None:
+                return Put(came)
+            gone = _forget(db, [*replaced, *(each.known for each in before if each.secret != device.secret)])
+            db.execute(_PUT, device)
+            for line in lines:
+                db.execute(_NOTE, line[:6])
+            self._tell(db, [*((each, b"") for each in gone), (device.device, note)])
+            return Put(Came.STORED, tuple(each.device for each in replaced))
+
+        return await self._write(work)
+
+    async def forget(self, devices: Collection[Known]) -> None:
+        await self._write(lambda db: self._tell(db, [(device, b"") for device in _forget(db, devices)]))
+
+    async def note(self, lines: Sequence[Line]) -> Collection[int]:
+        def work(db: sqlite3.Connection) -> None:
+            for line in lines:
+                db.execute(_UNNOTE if line.state is None else _NOTE, line[:6])
+
+        await self._write(work)
+        return ()
+
+    async def restore(self, _devices: Sequence[tuple[StoredDevice, int]]) -> Collection[int]:
+        return ()
+
+    async def purge(self, _shards: Collection[int], now_ms: int, is_over: Callable[[bytes], bool]) -> int:
+        ended = "SELECT DISTINCT alert FROM told WHERE ends_at_ms <= ?"
+        alerts = [alert for (alert,) in await self._do(lambda db: db.execute(ended, (now_ms,)).fetchall())]
+        over = [(alert, now_ms) for alert in alerts if is_over(alert)]
+        delete = "DELETE FROM told WHERE alert = ? AND ends_at_ms <= ?"
+        return await self._write(lambda db: db.executemany(delete, over).rowcount) if over else 0
+
+    async def follow(self) -> AsyncIterator[Sequence[Change] | None]:
+        while not self._alone:
+            await asyncio.sleep(FOLLOW_S)
+            found, is_whole = await self._do(self._news)
+            if found or not is_whole:
+                yield found if is_whole else None
+        await asyncio.Event().wait()
+
+    # ---- changes, for the others ---------------------------------------------------------------------------------
+
+    def _tell(self, db: sqlite3.Connection, changes: Collection[tuple[bytes, bytes]]) -> None:
+        """Leave word of these devices and notes."""
+        if not self._alone and changes:
+            rows = [(self._writer, *each) for each in changes]
+            db.executemany("INSERT INTO change (writer, device, note) VALUES (?, ?, ?)", rows)
+            db.execute("DELETE FROM change WHERE number <= (SELECT max(number) FROM change) - ?", (CHANGES,))
+
+    def _news(self, db: sqlite3.Connection) -> tuple[list[Change], bool]:
+        """What others have changed since the last look, and whether that is all of it."""
+        query = "SELECT number, writer, device, note FROM change WHERE number > ? ORDER BY number"
+        rows = db.execute(query, (self._position,)).fetchall()
+        is_whole = not rows or rows[0][0] == self._position + 1
+        self._position = rows[-1][0] if rows else self._position
+        return [Change(device, note) for _, writer, device, note in rows if writer != self._writer], is_whole
+
+    # ---- the thread ----------------------------------------------------------------------------------------------
+
+    async def _write(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Run `work` in one transaction, which is synced before this returns."""
+
+        def transaction(db: sqlite3.Connection) -> _T:
+            with _transaction(db):
+                return work(db)
+
+        return await self._do(transaction)
+
+    async def _do(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        try:
+            return await self._run(lambda: work(self._db))
+        except sqlite3.Error as error:
+            raise StoreUnavailable(_why(error)) from None
+
+    async def _run(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def _open(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        try:
+            _refuse_others(db)
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute("PRAGMA secure_delete = ON")
+            if self._max_pages is not None:
+                db.execute(f"PRAGMA max_page_count = {self._max_pages:d}")
+            db.executescript(_SCHEMA)
+            [self._position] = db.execute("SELECT coalesce(max(number), 0) FROM change").fetchone()
+        except (ConfigError, sqlite3.Error):
+            db.close()
+            raise
+        return db
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+
+def locked(path: Path) -> IO[bytes]:
+    """The lock of a file, which nobody else has. Raises OSError and ConfigError."""
+    lock = path.with_name(f"{path.name}.lock").open("ab")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise ConfigError(f"--devices {path}: another process has it") from None
+    return lock
+
+
+def _refuse_others(db: sqlite3.Connection) -> None:
+    """Raise ConfigError if this is another program's database, or a later release's."""
+    [mark], [version] = (db.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version"))
+    if mark != APPLICATION_ID and db.execute("SELECT 1 FROM sqlite_master").fetchone():
+        raise ConfigError("--devices: the file is another program's, or the alert log; devices need one of their own")
+    if version > VERSION:
+        raise ConfigError("--devices: the file was made by a later version of geocast")
+
+
+@contextlib.contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    _begin(db)
+    try:
+        yield
+        failpoints.hit("push-in-commit")
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def _begin(db: sqlite3.Connection) -> None:
+    """Wait for who writes, for _BUSY_S at most. SQLite looks ever more rarely: of four, one took 110 ms, and not 70."""
+    until = time.monotonic() + _BUSY_S
+    db.execute("PRAGMA busy_timeout = 0")
+    try:
+        while True:
+            try:
+                db.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
+                    raise
+            time.sleep(_LOOK_S)
+    finally:
+        db.execute(f"PRAGMA busy_timeout = {_BUSY_S * 1000:.0f}")
+
+
+def _beyond(db: sqlite3.Connection, device: StoredDevice, limits: Limits, replaced: int) -> Came | None:
+    """Which of the limits a new device is beyond, that takes the place of so many others."""
+    owned = "SELECT count(*) FROM device WHERE owner = ? AND endpoint <> ?"
+    if db.execute(owned, (device.owner, device.endpoint)).fetchone()[0] >= limits.owned:
+        return Came.TOO_MANY
+    # No more can be there than the greatest number of a row, which is known at once; all others have to be counted.
+    for how_many in ("coalesce(max(rowid), 0)", "count(*)"):
+        if db.execute(f"SELECT {how_many} FROM device").fetchone()[0] - replaced < limits.devices:  # noqa: S608
+            return None
+    return Came.FULL
+
+
+def _forget(db: sqlite3.Connection, devices: Collection[Known]) -> list[bytes]:
+    """Forget devices, if they are as they are known; which were."""
+    gone = [device for known in devices for (device,) in db.execute(_FORGET, known)]
+    db.executemany("DELETE FROM told WHERE device = ?", [(device,) for device in gone])
+    return gone
+
+
+def _devices(db: sqlite3.Connection, which: str, *values: bytes) -> list[StoredDevice]:
+    return [StoredDevice(*row) for row in db.execute(_DEVICE + which, values)]
+
+
+def _lines(db: sqlite3.Connection, device: StoredDevice) -> list[Line]:
+    return [_line(row, device.secret) for row in db.execute(_TOLD + "device = ?", (device.device,))]
+
+
+def _line(row: tuple[bytes, bytes, int, int, int], secret: bytes) -> Line:
+    device, alert, number, state, ends_at_ms = row
+    return Line(device, alert, number, State(state), ends_at_ms, secret)
+
+
+def _batch(db: sqlite3.Connection, after: bytes, shards: Collection[int]) -> list[Found]:
+    """The next devices in the order of their digests that are in the shards, each with what it was told."""
+    first = [bytes([each]) for each in range(256) if shard_of(bytes([each])) in shards]
+    ordered = f"{_DEVICE}device > ? AND substr(device, 1, 1) IN ({_marks(first)}) ORDER BY device LIMIT ?"
+    devices = [StoredDevice(*row) for row in db.execute(ordered, (after, *first, BATCH))]
+    found = {each.device: (each, list[Line]()) for each in devices}
+    if devices:
+        for row in db.execute(_TOLD + "device > ? AND device <= ?", (after, devices[-1].device)):
+            if row[0] in found:
+                found[row[0]][1].append(_line(row, found[row[0]][0].secret))
+    return list(found.values())
+
+
+def _marks(values: Collection[object]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _why(error: Exception) -> str:
+    """What went wrong, without what was being written."""
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    return str(getattr(error, "sqlite_errorname", None) or type(error).__name__)

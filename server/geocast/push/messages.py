@@ -1,0 +1,112 @@
+"""What a device is told: the message of the stream, as it fits into a push (WPT1, WPT3, WPT4).
+
+What the hub writes to a session are frames of a WebSocket; a device's peer is written the same, those of the JSON
+subprotocols. They are taken out of their frames here, so that neither the hub nor its encoding knows of pushes.
+"""
+
+import functools
+import hashlib
+import hmac
+import json
+from typing import Any, NamedTuple
+
+from ..clock import format_time
+from .webpush import encoded, room
+
+BODY_BYTES = 3_000  # of every message (WPT2)
+SMALL_BODY_BYTES = 1_024  # for a device whose service has said 413 once
+TOPIC_CHARACTERS = 32  # RFC 8030, 5.4: at most
+URGENCIES = ("low", "normal", "high", "high")  # by the severity's rank
+RENEW = "renew"
+
+_CUT = ("id", "revision", "category", "title", "headline", "severity", "status", "issued_at", "expires_at")
+_KEPT = 4_096  # payloads that are kept parsed: those of as many alerts, languages and formats
+
+
+class Message(NamedTuple):
+    """A message of the stream: which entry of the log it tells of, and its JSON."""
+
+    id: str
+    number: int
+    is_cancel: bool
+    payload: bytes
+
+
+def messages_of(written: bytes) -> list[Message]:
+    """The messages in what the hub has written to a peer: unmasked, unfragmented text frames (RFC 6455, 5.2).
+
+    Others than alerts and cancels are passed over.
+    """
+    found, at = [], 0
+    while at < len(written):
+        length, at = written[at + 1], at + 2
+        wide = {126: 2, 127: 8}.get(length, 0)
+        if wide:
+            length = int.from_bytes(written[at : at + wide], "big")
+        message = _parsed(written[at + wide : at + wide + length])
+        found += [] if message is None else [message]
+        at += wide + length
+    return found
+
+
+@functools.lru_cache(_KEPT)
+def _parsed(payload: bytes) -> Message | None:
+    message = json.loads(payload)
+    told = {"alert": message.get("alert"), "cancel": message}.get(message.get("type"))
+    return None if told is None else Message(told["id"], told["revision"], told is message, payload)
+
+
+def plaintext(message: Message, now_ms: int, body_bytes: int = BODY_BYTES) -> bytes:
+    """What a push of this message says, for a body of so many bytes: all of it, or cut, or that it can be fetched."""
+    now = b'"now":"' + format_time(now_ms).encode() + b'",'
+    whole = b"{" + now + message.payload[1:]
+    if len(whole) <= room(body_bytes):
+        return whole
+    return _cut(message, format_time(now_ms), room(body_bytes))
+
+
+def renewal(until_ms: int, now_ms: int) -> bytes:
+    """What a device is told whose registration ends soon."""
+    return _json({"type": RENEW, "now": format_time(now_ms), "until": format_time(until_ms)})
+
+
+def _cut(message: Message, now: str, most: int) -> bytes:
+    """The message in fewer words (WPT1). What carries a proof can't be cut, for then it would prove nothing (C13)."""
+    whole = json.loads(message.payload)
+    if "proof" in whole:
+        return _json({"type": "fetch", "now": now})
+    if message.is_cancel:
+        short, words = {**whole, "now": now, "cut": True}, whole["reason"]
+        return _fitted(short, short, "reason", words, most)
+    alert = {name: whole["alert"][name] for name in _CUT}
+    short = {"type": "alert", "now": now, "cut": True, "alert": alert}
+    return _fitted(short, alert, "headline", alert["headline"], most)
+
+
+def _fitted(message: dict[str, Any], of: dict[str, Any], name: str, words: str, most: int) -> bytes:
+    """The message, its words shortened until it fits; without even one of them, only that it can be fetched."""
+    low, high = 0, len(words)  # so many characters fit; so many may
+    while low < high:
+        middle = (low + high + 1) // 2
+        of[name] = _shortened(words, middle)
+        low, high = (middle, high) if len(_json(message)) <= most else (low, middle - 1)
+    of[name] = _shortened(words, low)
+    return _json(message) if low else _json({"type": "fetch", "now": message["now"]})
+
+
+def _shortened(words: str, characters: int) -> str:
+    return words if characters >= len(words) else words[: characters - 1] + "…"
+
+
+def _json(message: dict[str, Any]) -> bytes:
+    return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def topic(key: bytes, alert_id: str) -> str:
+    """By which a service replaces an undelivered message by a newer one: no two devices share one (WPT3)."""
+    return encoded(hmac.digest(key, alert_id.encode(), hashlib.sha256))[:TOPIC_CHARACTERS]
+
+
+def ttl_s(expires_at_ms: int, now_ms: int) -> int:
+    """For how long a service may keep a message, in whole seconds; below 1 it is not sent (WPT3)."""
+    return (expires_at_ms - now_ms) // 1000

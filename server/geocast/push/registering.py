@@ -1,0 +1,282 @@
+"""Registration: what a device says of itself, and whether that is taken (WPR1 to WPR8, WPR10).
+
+    found by the guard: 401, 403 ──> id: 404 ──> body: 413, 415, 400 ──> here: 422 ──> 429 ──> 409 ──> 503
+
+What is decided here needs no HTTP. An answer never repeats an endpoint, a key or a place.
+"""
+
+import re
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, NamedTuple
+from urllib.parse import urlsplit
+
+from pydantic import Field, ValidationError
+
+from .. import problems
+from ..alert import Severity
+from ..cells import cell_from_string
+from ..clock import Clock, format_time
+from ..fields import Id, RevisionNumber, StrictModel, broken_fields
+from ..problems import Problem, Violation
+from ..publishers.bounds import Rate
+from ..publishers.rates import Rates
+from ..scopes import TEST
+from ..session import MAX_HOLDING, MAX_PLACES, Categories, Languages
+from ..tokens import Grant
+from .addresses import Services
+from .devices import RENEW_MS, digest_of_secret, new_secret
+from .devicestore import Came, Known, Limits
+from .records import Kept
+from .sealing import Record
+from .waking import Waking
+from .webpush import AUTH_BYTES, Vapid, decoded, point
+
+COARSEST_CELL, FINEST_CELL = 5, 9  # resolutions of H3
+MAX_DEVICES = 8  # of one `sub`
+RATES = (Rate(20, 60), Rate(60, 3600))  # registrations of one `sub`
+MAX_LEASE_DAYS = 30
+_DAY_MS = 86_400_000
+_TOPIC_KEY_BYTES = 32
+_MAX_EXPIRATION_MS = 2**53
+
+_ID = re.compile("[A-Za-z0-9_-]{16,64}")
+
+
+class SubscriptionKeys(StrictModel):
+    """What a message is encrypted to (RFC 8291), as base64url."""
+
+    p256dh: Annotated[str, Field(max_length=128)]
+    auth: Annotated[str, Field(max_length=64)]
+
+
+class Subscription(StrictModel):
+    """A PushSubscription, as browsers write it."""
+
+    endpoint: str
+    keys: SubscriptionKeys
+    expirationTime: Annotated[float, Field(ge=0, le=_MAX_EXPIRATION_MS)] | None = None  # noqa: N815 (the browsers' word)
+
+
+class DevicePlace(StrictModel):
+    """A cell of H3; what it may be is judged with the rest."""
+
+    cell: Annotated[str, Field(max_length=32)]
+
+
+class Registration(StrictModel):
+    """The body of a PUT: all of it, always."""
+
+    subscription: Subscription
+    places: Annotated[list[DevicePlace], Field(max_length=MAX_PLACES)]
+    holding: Annotated[dict[Id, RevisionNumber], Field(max_length=MAX_HOLDING)] = {}  # noqa: RUF012 (pydantic copies it)
+    categories: Categories = []  # noqa: RUF012
+    min_severity: Severity = "minor"
+    languages: Languages = []  # noqa: RUF012
+    proofs: bool = False
+
+
+class Readdressing(StrictModel):
+    """The body of a PUT of a service worker: another subscription, no more."""
+
+    subscription: Subscription
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the operator allows. `finest_cell`: a resolution; `lease_days`; `max_devices`: of all owners."""
+
+    services: Services
+    finest_cell: int = FINEST_CELL
+    lease_days: int = MAX_LEASE_DAYS
+    max_devices: int = 200_000
+
+
+class Registered(NamedTuple):
+    """What came of a PUT: the answer, and whether the device is new."""
+
+    answer: dict[str, Any]
+    is_new: bool
+
+
+class Registering:
+    """Takes registrations, and tells a device's owner what is stored."""
+
+    def __init__(self, waking: Waking, vapid: Vapid, terms: Terms, clock: Clock) -> None:
+        self._waking = waking
+        self._vapid = vapid
+        self._terms = terms
+        self._clock = clock
+        self._rates = Rates()  # of what this process is asked
+        self._limits = Limits(MAX_DEVICES, terms.max_devices)
+
+    def offer(self) -> dict[str, Any]:
+        """What a client has to know before it subscribes."""
+        return {
+            "vapid": self._vapid.public,
+            "cells": [COARSEST_CELL, self._terms.finest_cell],
+            "lease_s": self._terms.lease_days * _DAY_MS // 1000,
+        }
+
+    async def put(self, device_id: str, body: Mapping[str, Any], grant: Grant) -> Registered:
+        """Register a device, or replace its registration. Raises Problem, in the order that the module tells."""
+        asked = self._read(Registration, body)
+        now = self._clock.now()
+        self._rates.claim(grant.sub, RATES, now.monotonic)
+        until_ms = self._until(asked.subscription, now.wall_ms + self._terms.lease_days * _DAY_MS)
+        secret = new_secret()
+        new = _record(device_id, asked, grant, self._vapid.public, digest_of_secret(secret))
+        if until_ms - now.wall_ms <= RENEW_MS:  # it would be told so at once, and again whenever it answers to that
+            new = replace(new, renewed=True)
+
+        def change(before: Kept | None) -> tuple[Record, int]:
+            return (new if before is None else _kept(new, before.record)), until_ms
+
+        digest = self._waking.records.digest_of(grant.sub, device_id)
+        changed = await self._waking.put(digest, change, self._limits, asked.holding)
+        if changed.came is not Came.STORED:
+            raise Problem(problems.TOO_MANY_DEVICES if changed.came is Came.TOO_MANY else problems.FULL)
+        answer = {"id": device_id, "until": format_time(until_ms), "live": changed.live}
+        is_new = changed.before is None
+        return Registered(answer | {"secret": secret} if is_new else answer, is_new)
+
+    async def readdress(self, device: Kept, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Give a device another subscription; its lease stays. Raises Problem."""
+        asked = self._read(Readdressing, body).subscription
+        self._rates.claim(device.record.sub, RATES, self._clock.now().monotonic)
+        p256dh, auth = decoded(asked.keys.p256dh), decoded(asked.keys.auth)
+        until_ms = self._until(asked, device.stored.until_ms)
+
+        def change(before: Kept | None) -> tuple[Record, int] | None:
+            if before is None or before.stored.secret != device.stored.secret:
+                return None  # it was forgotten meanwhile
+            record = replace(before.record, endpoint=asked.endpoint, p256dh=p256dh, auth=auth, small=False)
+            is_same = record.endpoint == before.record.endpoint
+            return record if is_same else replace(record, vapid=self._vapid.public), until_ms
+
+        await self._waking.put(device.stored.device, change)
+        return {"until": format_time(until_ms)}
+
+    def check(self, device_id: str) -> None:
+        """Raises Problem (404) for what is no id (WPR1)."""
+        if _ID.fullmatch(device_id) is None:
+            raise Problem(problems.NOT_FOUND)
+
+    async def find(self, device_id: str, sub: str) -> Kept | None:
+        """A device by its owner. Raises Problem (404), and StoreUnavailable."""
+        self.check(device_id)
+        return await self._waking.records.find(self._waking.records.digest_of(sub, device_id))
+
+    async def knowing(self, device_id: str, secret: str) -> Kept | None:
+        """The device with this id whose secret this is. Raises StoreUnavailable."""
+        device = await self._waking.records.knowing(digest_of_secret(secret))
+        return device if device is not None and device.record.id == device_id else None
+
+    async def forget(self, device_id: str | None, sub: str) -> None:
+        """Forget one device of an owner, or all; it is fine if there is none. Raises Problem and StoreUnavailable."""
+        devices: Sequence[Known]
+        if device_id is None:
+            devices = await self._waking.records.owned(sub)
+        else:
+            found = await self.find(device_id, sub)
+            devices = [] if found is None else [found.stored.known]
+        await self._waking.forget_asked(devices)
+
+    def shown(self, device: Kept) -> dict[str, Any]:
+        """What is stored of a device, for its owner: no key, no secret, and of its endpoint the host alone."""
+        record = device.record
+        return {
+            "id": record.id,
+            "until": format_time(device.stored.until_ms),
+            "subscription": {"endpoint": urlsplit(record.endpoint).hostname},
+            "places": [{"cell": cell} for cell in record.cells],
+            **({} if record.categories is None else {"categories": list(record.categories)}),
+            "min_severity": record.min_severity,
+            "languages": list(record.languages),
+            "proofs": record.proofs,
+        }
+
+    # ---- what is judged ------------------------------------------------------------------------------------------
+
+    def _read(self, model: type[Any], body: Mapping[str, Any]) -> Any:
+        try:
+            asked = model.model_validate(body)
+        except ValidationError as error:
+            raise Problem.of(broken_fields(error)) from None
+        if broken := list(self._broken(asked)):
+            raise Problem.of(broken)
+        return asked
+
+    def _broken(self, asked: Registration | Readdressing) -> Iterator[Violation]:
+        """What is wrong with it that a type can't tell (WPR2 to WPR4)."""
+        subscription = asked.subscription
+        if self._terms.services.allowed(subscription.endpoint) is None:
+            wanted = "must be an https URL of at most 1,000 bytes at a push service that this server allows"
+            yield Violation(problems.ENDPOINT_NOT_ALLOWED, "/subscription/endpoint", wanted)
+        if not _is_point(subscription.keys.p256dh):
+            wanted = "must be an uncompressed point of P-256, 65 bytes, as base64url"
+            yield Violation(problems.INVALID_VALUE, "/subscription/keys/p256dh", wanted)
+        if not _is_auth(subscription.keys.auth):
+            wanted = f"must be {AUTH_BYTES} bytes as base64url"
+            yield Violation(problems.INVALID_VALUE, "/subscription/keys/auth", wanted)
+        expires_ms = subscription.expirationTime
+        if expires_ms is not None and expires_ms <= self._clock.now().wall_ms:
+            yield Violation(problems.INVALID_VALUE, "/subscription/expirationTime", "must be in the future")
+        for number, place in enumerate(asked.places if isinstance(asked, Registration) else ()):
+            if cell_from_string(place.cell, COARSEST_CELL, self._terms.finest_cell) is None:
+                wanted = f"must be a cell of resolution {COARSEST_CELL} to {self._terms.finest_cell}"
+                yield Violation(problems.INVALID_VALUE, f"/places/{number}", wanted)
+
+    @staticmethod
+    def _until(subscription: Subscription, lease_ms: int) -> int:
+        """WPR4: a subscription that ends before the lease ends that."""
+        expires_ms = subscription.expirationTime
+        return lease_ms if expires_ms is None else min(lease_ms, int(expires_ms))
+
+
+def _is_point(text: str) -> bool:
+    try:
+        point(decoded(text))
+    except ValueError:
+        return False
+    return True
+
+
+def _is_auth(text: str) -> bool:
+    try:
+        return len(decoded(text)) == AUTH_BYTES
+    except ValueError:
+        return False
+
+
+def _record(device_id: str, asked: Registration, grant: Grant, vapid: str, secret: bytes) -> Record:
+    """What is kept of a registration, of a device that is new."""
+    assert grant.proof is not None
+    return Record(
+        id=device_id,
+        sub=grant.sub,
+        endpoint=asked.subscription.endpoint,
+        p256dh=decoded(asked.subscription.keys.p256dh),
+        auth=decoded(asked.subscription.keys.auth),
+        vapid=vapid,
+        topic_key=secrets.token_bytes(_TOPIC_KEY_BYTES),
+        secret=secret,
+        cells=tuple(place.cell for place in asked.places),
+        categories=tuple(asked.categories) if "categories" in asked.model_fields_set else None,
+        min_severity=asked.min_severity,
+        languages=tuple(asked.languages),
+        proofs=asked.proofs,
+        may_test=TEST in grant.scopes,
+        issued_at_s=grant.proof.issued_at,
+        expires_at_ms=grant.expires_at,
+        kid=str(grant.proof.key.key_id),
+    )
+
+
+def _kept(record: Record, before: Record) -> Record:
+    """The record of a device that is registered again: what was drawn for it stays, and what its endpoint expects."""
+    record = replace(record, secret=before.secret, topic_key=before.topic_key)
+    if record.endpoint != before.endpoint:
+        return record
+    return replace(record, vapid=before.vapid, small=before.small)

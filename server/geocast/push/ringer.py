@@ -1,0 +1,33 @@
+"""The port to push services: a push goes out, and an answer comes, or none."""
+
+from typing import NamedTuple, Protocol
+
+from .addresses import Endpoint
+from .lanes import Outcome
+
+
+class Push(NamedTuple):
+    """A request to a push service (RFC 8030, 5): where to, what, and for how long it is good."""
+
+    endpoint: Endpoint
+    body: bytes
+    ttl_s: int
+    urgency: str
+    topic: str
+    authorization: str
+
+
+class Answer(NamedTuple):
+    """What came of it. `status` is that of HTTP, or what went wrong in a word, as metrics have it."""
+
+    outcome: Outcome
+    status: str
+    retry_after_s: float | None = None
+
+
+class Ringer(Protocol):
+    """Sends pushes. It never raises for what a service does, or fails to do."""
+
+    async def ring(self, push: Push, within_s: float) -> Answer:
+        """Send one, and wait for its answer, no longer than that."""
+        ...

@@ -1,0 +1,96 @@
+"""What `geocast push` is told at its start. What can't work is refused here, by a ConfigError that names the option."""
+
+import re
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..config import REDIS_SCHEMES, Address, KeyUrl, Settings
+from ..errors import ConfigError
+from .addresses import DEFAULT_SERVICES
+
+_CONTACT = re.compile(r"mailto:[^\s@,]{1,200}@[^\s@,]{1,200}|https://[^\s,]{1,300}")
+_DEVICES = re.compile(rf"sqlite:.+|memory:|(?:{'|'.join(map(re.escape, REDIS_SCHEMES))})://.+", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class PushSettings:
+    """How to run the process that wakes phones."""
+
+    listen: Address
+    log: str
+    devices: str
+    push_keys: Path
+    vapid: Path
+    contact: str
+    keys: Path | KeyUrl
+    keys_refresh_s: int = 300
+    revoked: Path | None = None
+    policy: Path | None = None
+    reviewers: Path | None = None
+    metrics: Address | None = None
+    origins: tuple[str, ...] = ()
+    services: str = DEFAULT_SERVICES
+    private: tuple[str, ...] = ()
+    push_ca: Path | None = None
+    finest_cell: int = 9
+    lease_days: int = 30
+    workers: int = 1
+    max_devices: int = 200_000
+    devices_replicas: int = 0
+    drain_s: float = 10.0
+
+    def check(self) -> None:
+        """Refuse to start with what can't work. Raises ConfigError."""
+        if problems := list(self.problems()):
+            raise ConfigError(*problems)
+
+    def problems(self) -> Iterator[str]:
+        """All that does not go together in these settings, a line each."""
+        if not _CONTACT.fullmatch(self.contact):
+            yield "--contact: expected mailto:NAME@HOST or https://…, by which push services reach whoever runs this"
+        if not _DEVICES.fullmatch(self.devices):
+            yield "--devices: expected sqlite:PATH, a URL of Redis (redis://HOST:PORT), or memory: to try it"
+        if self.devices_replicas and not self.devices.startswith(REDIS_SCHEMES):
+            yield "--devices-replicas: only a Redis has replicas"
+        if self.workers > 1 and not self.devices.startswith("sqlite:"):
+            yield "--workers is for devices in one SQLite file; with a Redis start as many processes as you want"
+        if self.log.startswith("memory:"):
+            yield "--log memory: is one node's own; give the log that the nodes have"
+        if isinstance(self.keys, KeyUrl) and not self.keys.tls:
+            yield "--keys http:// can be forged on the way: give https://, or a file"
+        if self.metrics == self.listen:
+            yield f"two listeners can't share an address: {self.listen}"
+
+    def as_node(self) -> Settings:
+        """Those of them that a node has too."""
+        return Settings(
+            stream=self.listen,
+            api=self.listen,
+            log=self.log,
+            keys=self.keys,
+            keys_refresh_s=self.keys_refresh_s,
+            revoked=self.revoked,
+            policy=self.policy,
+            reviewers=self.reviewers,
+        )
+
+
+def trusted(path: Path | None) -> ssl.SSLContext:
+    """Whose certificates a push service may have: the system's, and those of `--push-ca`. Raises ConfigError."""
+    context = ssl.create_default_context()
+    if path is not None:
+        try:
+            context.load_verify_locations(cadata=read("--push-ca", path).decode())
+        except (ssl.SSLError, ValueError):
+            raise ConfigError(f"--push-ca {path}: no certificates in PEM") from None
+    return context
+
+
+def read(option: str, path: Path) -> bytes:
+    """The bytes of the file of an option. Raises ConfigError."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{option} {path}: {error.strerror}") from None

@@ -1,0 +1,80 @@
+"""The process that writes a ledger: it follows the log, which it only reads, until it is told to end."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from pathlib import Path
+
+from .. import __version__
+from ..alertlog.observing import Observer
+from ..alertlog.sqlite_observer import SqliteObserver
+from ..approvals.reviewers import Reviewers
+from ..clock import SystemClock
+from ..config import REDIS_SCHEMES
+from ..errors import ConfigError, LogUnavailable
+from ..ledger.folder import Ledger
+from ..ledger.recording import Recorder
+
+logger = logging.getLogger(__name__)
+
+AGAIN_S = 1.0  # after the log was out of reach
+
+
+def observer_of(log: str) -> Observer:
+    """What reads the log that `--log` names. Raises ConfigError."""
+    scheme, _, rest = log.partition(":")
+    if scheme in REDIS_SCHEMES:
+        from ..alertlog.redis_streams.observer import RedisObserver
+
+        return RedisObserver(log)
+    if scheme == "sqlite" and rest:
+        return SqliteObserver(Path(rest))
+    raise ConfigError("--log: expected sqlite:PATH, or a URL of Redis (redis://HOST:PORT)")
+
+
+async def write(log: str, folder: Path, reviewers: Reviewers | None) -> str:
+    """Write a ledger until SIGTERM or SIGINT; its head. Raises ConfigError and OSError.
+
+    Without `reviewers` signatures are not checked.
+    """
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    observer = observer_of(log)
+    await observer.start()
+    try:
+        with Ledger(folder, SystemClock()) as ledger:
+            ledger.write({"what": "started", "version": __version__})
+            logger.info("following; head %s", ledger.head)
+            following = asyncio.ensure_future(_follow(observer, Recorder(ledger.write, ledger.known, reviewers)))
+            stopping = asyncio.ensure_future(stop.wait())
+            await asyncio.wait([following, stopping], return_when=asyncio.FIRST_COMPLETED)
+            for task in (following, stopping):
+                task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await following
+            return str(ledger.head)
+    finally:
+        await observer.stop()
+
+
+async def _follow(observer: Observer, recorder: Recorder) -> None:
+    """Write all that comes, for ever. What is written of an entry is written whole, for nothing is awaited in it."""
+    trouble = ""
+    while True:
+        try:
+            async with contextlib.aclosing(observer.follow()) as batches:
+                async for batch in batches:
+                    if trouble:
+                        logger.warning("the log can be read again")
+                        trouble = ""
+                    for sight in batch:
+                        if recorder.take(sight):
+                            logger.warning("an entry that can't be trusted, at position %d", sight.position)
+                        await asyncio.sleep(0)  # a signal may come
+        except LogUnavailable as error:
+            if str(error) != trouble:
+                logger.warning("the log can't be read: %s; going on trying", error)
+            trouble = str(error)
+        await asyncio.sleep(AGAIN_S)

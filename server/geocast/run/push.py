@@ -1,0 +1,329 @@
+"""The process that wakes phones: it follows the log, keeps the devices, and writes to push services, until it is told
+to end.
+
+Start   1 The log is read to its end.   2 The devices are taken in, with what they were told.   3 All live alerts are
+        flown, and registrations are taken.
+Drain   1 Registrations get 503.   2 What is under way has `drain_s` to end.   3 What came of it is stored.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import Counter, Histogram
+from prometheus_client.core import Metric
+
+from ..clock import Clock, SystemClock
+from ..config import REDIS_SCHEMES, Settings, bind, bind_shared
+from ..delivery import FLUSH_S, Collector, background
+from ..errors import StoreUnavailable, trace
+from ..following import LogKeeper, LogReader
+from ..metrics import Metrics, counter, counters, gauge, gauges
+from ..net.devices import Calls, make_app, make_metrics_app
+from ..net.door import serve
+from ..net.newer_keys import NewerKeys
+from ..push.addresses import Services, parse_services
+from ..push.devicestore import DeviceStore
+from ..push.devicestore.memory import MemoryDevices
+from ..push.devicestore.sqlite import SqliteDevices
+from ..push.http_ringer import HttpRinger
+from ..push.leases import LeasedShards
+from ..push.registering import Registering, Terms
+from ..push.sealing import Keyring, Record, parse_push_keys
+from ..push.settings import PushSettings, read, trusted
+from ..push.shards import Shards, StaticShards
+from ..push.waking import Waking
+from ..push.webpush import Vapid, parse_vapid
+from ..tokens import Proof, Tokens
+from .in_force import InForce
+from .key_source import KeySource, source_of
+from .node import Stop, opened_log
+from .reloading import reloading
+
+logger = logging.getLogger(__name__)
+
+SWEEP_S = 0.1  # between looks at all that depends on time alone
+PURGE_S = 60.0  # between looks for lines that the store may forget
+MAX_CONNECTIONS = 1_000  # of the listener
+MAX_SCRAPERS = 16
+_TOOK_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What it takes, read once: the same for all processes that one supervisor has."""
+
+    settings: PushSettings
+    node: Settings
+    services: Services
+    keyring: Keyring
+    vapid: Vapid
+    tls: ssl.SSLContext
+    in_force: InForce
+
+
+def read_means(settings: PushSettings) -> Means:
+    """Read keys, and what is in force. Raises ConfigError for files that can't be used."""
+    settings.check()
+    keyring = parse_push_keys(read("--push-keys", settings.push_keys), settings.push_keys)
+    vapid = Vapid(parse_vapid(read("--vapid", settings.vapid), settings.vapid), settings.contact)
+    tls, node = trusted(settings.push_ca), settings.as_node()
+    return Means(
+        settings, node, parse_services(settings.services), keyring, vapid, tls, InForce(node, opens_calls=False)
+    )
+
+
+def open_devices(settings: PushSettings, clock: Clock) -> tuple[DeviceStore, Shards]:
+    """The store that `--devices` names, not open yet, and which of its shards are ours. Raises ConfigError."""
+    scheme, _, rest = settings.devices.partition(":")
+    if scheme in REDIS_SCHEMES:
+        from ..push.devicestore.redis import RedisDevices  # the library takes 0.1 s and 10 MB
+
+        store = RedisDevices(settings.devices, replicas=settings.devices_replicas)
+        return store, LeasedShards(store, clock)
+    return MemoryDevices() if scheme == "memory" else SqliteDevices(Path(rest)), StaticShards()
+
+
+async def run_alone(means: Means, listener: socket.socket, metrics_listener: socket.socket | None) -> None:
+    """Run in one process until SIGTERM or SIGINT. Raises ConfigError."""
+    in_force, metrics = means.in_force, Metrics()
+    source = source_of(means.node, in_force, in_force.take_keys)
+    if source is not None:
+        in_force.watch(source.newer.settle)
+        metrics.watch(source.metrics)
+    metrics.watch(lambda: comparable(in_force))
+
+    @contextlib.asynccontextmanager
+    async def beside(calls: Calls) -> AsyncIterator[None]:
+        metrics.watch(lambda: [gauge("push_ready", "1 if /readyz says 200", not calls.unready())])
+        async with serving_metrics(calls.unready, metrics, metrics_listener), background(*_of(source)):
+            yield
+
+    async with reloading(in_force, source):
+        process = PushProcess(means, metrics, None if source is None else source.newer)
+        await process.run(listener, Stop(), *open_devices(means.settings, SystemClock()), beside)
+
+
+def _of(source: KeySource | None) -> list[Coroutine[Any, Any, None]]:
+    return [] if source is None else [source.run()]
+
+
+class PushProcess:
+    """A process that wakes phones, put together."""
+
+    def __init__(self, means: Means, metrics: Metrics, newer: NewerKeys | None) -> None:
+        """`newer`: what fetches keys, if they are at a URL."""
+        self._means = means
+        self._metrics = metrics
+        self._newer = newer
+
+    async def run(
+        self,
+        listener: socket.socket,
+        stop: Stop,
+        devices: DeviceStore,
+        shards: Shards,
+        beside: Callable[[Calls], contextlib.AbstractAsyncContextManager[None]],
+    ) -> None:
+        """Run until told to stop. `beside` is kept open as long as the listener is. Raises ConfigError."""
+        clock, in_force, settings = SystemClock(), self._means.in_force, self._means.settings
+        async with contextlib.AsyncExitStack() as opened:
+            alert_log = await opened.enter_async_context(opened_log(self._means.node, in_force.trust))
+            store = await opened.enter_async_context(_opened(devices))
+            ringer = await opened.enter_async_context(HttpRinger(clock, settings.private, self._means.tls))
+            waking = self._waking(store, shards, ringer, clock)
+            keeper = LogKeeper(alert_log, clock)
+            reader = LogReader(alert_log, clock, waking.hub.live, waking.deliver, keeper)
+            calls = self._calls(waking, shards, keeper, reader, clock)
+            calls.newer_keys = self._newer
+            reloaded = asyncio.Event()
+            in_force.watch(reloaded.set)
+            await opened.enter_async_context(serve(make_app(calls), listener, self._metrics, MAX_CONNECTIONS))
+            await opened.enter_async_context(beside(calls))
+            await opened.enter_async_context(background(reader.read_for_ever(), _store_counts_for_ever(waking, keeper)))
+            await _first_of(reader.caught_up, stop.asked)
+            if not stop.asked.is_set():
+                collector = Collector(clock)
+                terms = Terms(self._means.services, settings.finest_cell, settings.lease_days, settings.max_devices)
+                calls.registering = Registering(waking, self._means.vapid, terms, clock)
+                upkeep = (
+                    shards.hold(waking),
+                    waking.follow(),
+                    _sweep(waking, collector, lambda: reader.applied + len(waking.devices)),
+                    _purge(waking, store, shards, clock),
+                    _recheck(waking, reloaded),
+                )
+                async with background(*upkeep):
+                    await _first_of(waking.has_taken, stop.asked)
+                    collector.start()
+                    logger.info("ready: devices on %s; %d are here", settings.listen, len(waking.devices))
+                    if waking.set_aside:
+                        logger.warning("devices that can't be used, and are left as they are: %d", waking.set_aside)
+                    await stop.asked.wait()
+            calls.draining = True
+            await self._drain(waking, keeper, stop.hurry)
+            await shards.stop()
+
+    async def _drain(self, waking: Waking, keeper: LogKeeper, hurry: asyncio.Event) -> None:
+        logger.info("draining: %d pushes are under way", waking.sending.under_way)
+        waking.sending.end()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._means.settings.drain_s):
+                await _first_of(waking.sending.idle, hurry)
+        await waking.write_out()
+        await waking.store_counts(keeper.store)
+
+    def _waking(self, store: DeviceStore, shards: Shards, ringer: HttpRinger, clock: Clock) -> Waking:
+        registry = self._metrics.registry
+        took = Histogram(
+            "geocast_push_seconds",
+            "From the acceptance of an entry to when a push service has taken it",
+            buckets=_TOOK_S,
+            registry=registry,
+        )
+        # Phones are refused here, and publishers are by a node: rules for these have to do with those alone.
+        self._metrics.refused = Counter(
+            "geocast_push_refused", "Requests that got a problem for an answer", ["type"], registry=registry
+        )
+        answers = Counter("geocast_push_answers", "Answers of push services", ["service", "status"], registry=registry)
+        waking = Waking(
+            self._means.settings.max_devices,
+            store,
+            shards,
+            ringer,
+            self._means.keyring,
+            self._means.services,
+            self._means.vapid,
+            clock,
+            stands=lambda record: _stands(self._means.in_force.tokens, record),
+        )
+        waking.sending.took = took.observe
+        waking.sending.answered = lambda service, status: answers.labels(service, status).inc()
+        self._metrics.watch(lambda: _metrics_of(waking, shards))
+        return waking
+
+    def _calls(self, waking: Waking, shards: Shards, keeper: LogKeeper, reader: LogReader, clock: Clock) -> Calls:
+        def unready() -> list[str]:
+            reasons = ["draining"] if calls.draining else []
+            if not waking.has_taken.is_set():
+                reasons.append("starting: reading the log and the devices")
+            if (error := waking.recorder.error or shards.error) is not None:
+                reasons.append(f"store of devices unreachable: {error}")
+            return reasons + keeper.unready() + reader.unready()
+
+        means = self._means
+        calls = Calls(means.in_force.tokens, clock, self._metrics, means.settings.origins, unready)
+        return calls
+
+
+@contextlib.contextmanager
+def listening(settings: PushSettings) -> Iterator[tuple[Sequence[socket.socket], socket.socket | None]]:
+    """The listening sockets, one for each process and that of the metrics, for as long as the block runs.
+
+    Raises ConfigError.
+    """
+    with contextlib.ExitStack() as opened:
+        bound = (
+            [bind("--listen", settings.listen)]
+            if settings.workers == 1
+            else bind_shared("--listen", settings.listen, settings.workers)
+        )
+        listeners = [opened.enter_context(each) for each in bound]
+        metrics = opened.enter_context(bind("--metrics", settings.metrics)) if settings.metrics else None
+        yield listeners, metrics
+
+
+@contextlib.asynccontextmanager
+async def serving_metrics(
+    unready: Callable[[], list[str]], metrics: Metrics, listener: socket.socket | None
+) -> AsyncIterator[None]:
+    """Answer on the listener of `--metrics`, if there is one, for as long as the block runs."""
+    if listener is None:
+        yield
+        return
+    async with serve(make_metrics_app(unready, metrics), listener, metrics, MAX_SCRAPERS):
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _opened(store: DeviceStore) -> AsyncIterator[DeviceStore]:
+    await store.start()
+    try:
+        yield store
+    finally:
+        await store.stop()
+
+
+async def _sweep(waking: Waking, collector: Collector, arrivals: Callable[[], int]) -> None:
+    while True:
+        try:
+            await waking.sweep()
+            collector.look(arrivals(), idle=waking.sending.under_way == 0)
+        except Exception as error:
+            logger.error("a sweep failed: %s", trace(error))
+        await asyncio.sleep(SWEEP_S)
+
+
+async def _store_counts_for_ever(waking: Waking, keeper: LogKeeper) -> None:
+    """Store what push services took; and find out whether a log that could not be read is back."""
+    while True:
+        await asyncio.sleep(FLUSH_S)
+        await waking.store_counts(keeper.store)
+
+
+async def _purge(waking: Waking, store: DeviceStore, shards: Shards, clock: Clock) -> None:
+    """Have the store forget what was told of alerts that are over."""
+    while True:
+        with contextlib.suppress(StoreUnavailable):
+            await store.purge(shards.terms.keys(), clock.now().wall_ms, waking.what_is_over())
+        await asyncio.sleep(PURGE_S)
+
+
+async def _recheck(waking: Waking, reloaded: asyncio.Event) -> None:
+    """Forget the devices whose tokens are good no more, after each reload (WPR9)."""
+    while True:
+        await reloaded.wait()
+        reloaded.clear()
+        try:
+            await waking.recheck()
+        except Exception as error:
+            logger.error("tokens could not be judged anew: %s", trace(error))
+
+
+def _stands(tokens: Tokens, record: Record) -> bool:
+    key = tokens.keys.get(record.kid)
+    return key is not None and tokens.stands(Proof(record.sub, key, record.issued_at_s))
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
+def comparable(in_force: InForce) -> Iterator[Metric]:
+    """What is in force, but for the digests: a node has files that this process has not, and rules compare them all."""
+    return (metric for metric in in_force.metrics() if metric.name != "geocast_settings_digest")
+
+
+def _metrics_of(waking: Waking, shards: Shards) -> Iterator[Metric]:
+    recorder = waking.recorder
+    yield gauge("push_devices", "Devices that are registered, and are this process's", len(waking.devices))
+    yield gauge("push_shards", "Shards of the devices that are this process's, of 64", len(shards.terms))
+    yield gauge("push_set_aside", "Devices of the store that can't be used", waking.set_aside)
+    yield gauge("push_under_way", "Requests to push services under way", waking.sending.under_way)
+    yield gauge("push_waiting", "Devices that wait for their push service", waking.sending.waiting())
+    yield counters("push", "Pushes, by what came of them", "outcome", waking.sending.outcomes.items())
+    lanes = [(lane.service, float(lane.is_open)) for lane in waking.sending.lanes.values()]
+    yield gauges("push_lane_open", "1 if a push service takes pushes, as far as is known", "service", lanes)
+    yield counter("push_unrecorded", "Lines that were not in the store when they should have been", recorder.unrecorded)
+    yield counters("push_forgotten", "Devices that were forgotten, by why", "why", waking.forgotten.items())

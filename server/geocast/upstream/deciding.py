@@ -1,0 +1,334 @@
+"""What a message is to what the log knows: a pure function (rules CP10 to CP20).
+
+    what the log knows of this message and of those that it names     Alert, Update       Cancel
+    ----------------------------------------------------------------  ------------------  ------------------
+    this very message                                          CP10   repeated            –
+    its name, by one that was sent no earlier           CP12, CP13    superseded          superseded
+    nothing                                                    CP16   published           noted
+    live alerts, the current message of which is named         CP17   updated, replaced   cancelled
+    ended alerts only                                          CP18   published           ignored
+    live alerts, the current message of none is named;         CP19
+        the newest of those was sent before this one                  updated, replaced   cancelled
+        … when this one was                                           published           superseded
+        … after it                                                    superseded          superseded
+
+Rule 1  A decision is made of the log alone, and of nothing that a node remembers. So it can be made again at any time,
+        by any node: when an append shows that somebody else was faster, and when a message comes again because the node
+        died between two steps. What was done already is found in the log and is not done twice.
+Rule 2  Whoever writes first to an id decides who was first. A message that refers to one that nobody has seen leaves a
+        tombstone at that one's id, and the late message finds it; or it finds the message there, decides again, and now
+        knows what it refers to.
+Rule 3  What stands in the place of something is found by going on from its cancel (`into`), and from a tombstone. It
+        ends no sooner than that, so it is not forgotten before.
+
+It is told by `Records` what it has to be shown, so it waits for nothing and knows no log.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from .. import problems
+from ..alert import Cancel, Entry, OtherKind, Revision
+from ..problems import Problem, Violation
+from . import naming
+
+MAX_REACHED = 1_000  # ids that are gone through from what one message names
+
+PUBLISHED, UPDATED, REPLACED, CANCELLED = "published", "updated", "replaced", "cancelled"
+REPEATED, SUPERSEDED, NOTED, IGNORED = "repeated", "superseded", "noted", "ignored"
+OUTCOMES = (PUBLISHED, UPDATED, REPLACED, CANCELLED, REPEATED, SUPERSEDED, NOTED, IGNORED)
+
+
+class Records:
+    """What the log has under ids, as far as it was read. What is asked for and was not read is `missing`."""
+
+    def __init__(self) -> None:
+        self.missing: set[str] = set()
+        self._histories: dict[str, Sequence[Entry | OtherKind]] = {}
+
+    def put(self, alert_id: str, history: Sequence[Entry | OtherKind]) -> None:
+        """The log has this under an id."""
+        self._histories[alert_id] = history
+        self.missing.discard(alert_id)
+
+    def __getitem__(self, alert_id: str) -> Sequence[Entry | OtherKind]:
+        """The entries under an id; none if there are none, or if it is missing."""
+        if alert_id not in self._histories:
+            self.missing.add(alert_id)
+        return self._histories.get(alert_id, ())
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """What of a message decides which alerts it is about.
+
+    `base`: the id for its name. `references`: for each the ids for its readings, the likelier first (CP11).
+    `cancels`: it says that something is over, and nothing else. `needs_references`: it has to say what it refers to,
+    unless something of its own name is known (CP5, CP12).
+    """
+
+    sender: str
+    identifier: str
+    sent: int
+    base: str
+    references: tuple[tuple[str, ...], ...]
+    cancels: bool
+    needs_references: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An alert that a message leads to: its last revision, the number of its last entry, and its cancel, if any."""
+
+    revision: Revision
+    number: int
+    cancel: Cancel | None
+
+    @property
+    def id(self) -> str:
+        """The id of the alert, under which the log has it."""
+        return self.revision.id
+
+    @property
+    def sent(self) -> int:
+        """When its current message was sent."""
+        return self.revision.alert.approval.approved_at
+
+    @property
+    def name(self) -> str:
+        """The id for the name of its current message; "" if it is from no message."""
+        origin = self.revision.origin
+        return "" if origin is None else naming.base(self.revision.source, origin.sender, origin.identifier)
+
+    @property
+    def blocks(self) -> int:
+        """Of how many alerts its current message is the message."""
+        return 1 if self.revision.origin is None else self.revision.origin.blocks
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """An outcome, and the steps to it, in this order (CP20).
+
+    `publish`: numbers of the blocks that are published as new, under `first_id` and beside it. Or `revise`: the alert
+    that gets a revision. Then `cancel`: the alerts that are cancelled; then `tombstones`: ids. `into`: where these two
+    go. Of a message that was known `told` has its revisions, each with the one before it, and `cancelled` the cancels
+    that it has made already.
+    """
+
+    outcome: str
+    why: str = ""
+    first_id: str = ""
+    publish: tuple[int, ...] = ()
+    revise: Found | None = None
+    cancel: tuple[Found, ...] = ()
+    tombstones: tuple[str, ...] = ()
+    into: str = ""
+    told: tuple[tuple[Revision, Revision | None], ...] = ()
+    cancelled: tuple[Cancel, ...] = ()
+
+
+def decide(
+    letter: Letter, records: Records, now_ms: int, blocks: int, may_follow: Callable[[Revision], bool]
+) -> Decision | None:
+    """What becomes of a message; None if `records` lack something: read what is missing there, and ask again.
+
+    `blocks`: of how many alerts it is the message. `may_follow`: whether it may be the next revision of an alert, of
+    which the current one is given (the last words of CP17). Raises Problem.
+    """
+    walk = _Walk(letter, records, now_ms)
+    if records.missing:
+        return None
+    if walk.mine:
+        return _again(walk)
+    if letter.sent <= walk.latest_of_name():
+        return Decision(SUPERSEDED)
+    if letter.needs_references and not letter.references and not walk.knows_name:
+        wrong = Violation(problems.MISSING_FIELD, "/alert/references", "is needed: what it updates or cancels")
+        raise Problem.of([wrong])
+    late, about = walk.about()
+    if letter.cancels:
+        return _cancelling(walk, late, about)
+    if late:
+        return Decision(SUPERSEDED)
+    if about:
+        return _going_on(walk, about, blocks, may_follow)
+    return _as_new(walk, PUBLISHED, (), blocks)
+
+
+def _as_new(walk: "_Walk", outcome: str, instead_of: Iterable[Found], blocks: int) -> Decision:
+    first_id = walk.free_id()
+    return Decision(
+        outcome,
+        first_id=first_id,
+        publish=tuple(range(1, blocks + 1)),
+        cancel=tuple(instead_of),
+        tombstones=walk.unknown,
+        into=first_id,
+    )
+
+
+def _going_on(walk: "_Walk", about: list[Found], blocks: int, may_follow: Callable[[Revision], bool]) -> Decision:
+    """CP17."""
+    one = about[0]
+    if len(about) > 1 or one.blocks > 1 or blocks > 1 or not may_follow(one.revision):
+        return _as_new(walk, REPLACED, about, blocks)
+    own = () if walk.knows_name else (walk.letter.base,)
+    return Decision(UPDATED, revise=one, tombstones=(*own, *walk.unknown), into=one.id)
+
+
+def _cancelling(walk: "_Walk", late: bool, about: list[Found]) -> Decision:
+    if about:
+        return Decision(CANCELLED, cancel=tuple(about), tombstones=walk.unknown)
+    if late or walk.live():
+        return Decision(SUPERSEDED)
+    if walk.knows_something:
+        return Decision(IGNORED, why="ended", tombstones=walk.unknown)
+    return Decision(NOTED, tombstones=walk.unknown)
+
+
+def _again(walk: "_Walk") -> Decision:
+    """CP10: the first answer, and the steps that are left to take (CP20)."""
+    [first_id, *_] = walk.mine_first
+    told = tuple(walk.mine[alert_id] for alert_id in sorted(walk.mine))
+    origin = told[0][0].origin
+    blocks = 1 if origin is None else origin.blocks
+    # What was sent later has come since, and may stand in the place of what this message made.
+    about = [each for each in walk.about()[1] if each.sent <= walk.letter.sent]
+    return Decision(
+        REPEATED,
+        first_id=first_id,
+        publish=tuple(n for n in range(1, blocks + 1) if naming.block(first_id, n) not in walk.mine),
+        cancel=tuple(about),
+        tombstones=(*(() if walk.knows_name else (walk.letter.base,)), *walk.unknown),
+        into=first_id,
+        told=told,
+        cancelled=tuple(walk.cancelled_into(first_id)),
+    )
+
+
+class _Walk:
+    """What is found in the log from the names in a message."""
+
+    def __init__(self, letter: Letter, records: Records, now_ms: int) -> None:
+        self.letter = letter
+        self.mine: dict[str, tuple[Revision, Revision | None]] = {}  # by id: what this message has made, and its like
+        self.mine_first: list[str] = []  # the ids of first blocks of these
+        self._records = records
+        self._now_ms = now_ms
+        self._found: dict[str, Found] = {}
+        self._reached: set[str] = set()
+        self._sent_of_name: list[int] = []
+        self.knows_name = self._reach(letter.base)
+        self._named: set[str] = set()
+        unknown: dict[str, None] = {}
+        self.knows_something = self.knows_name
+        for readings in letter.references:
+            self._named |= set(readings)
+            if any(self._reach(each) for each in readings):
+                self.knows_something = True
+            else:
+                unknown |= dict.fromkeys(readings)
+        unknown.pop(letter.base, None)
+        self.unknown = tuple(unknown)
+
+    # ---- what it leads to ----------------------------------------------------------------------------------------
+
+    def live(self) -> list[Found]:
+        """The live alerts among those that were found, but for what this message has made."""
+        return [
+            each
+            for each in self._found.values()
+            if each.cancel is None and each.revision.ends_at > self._now_ms and each.id not in self.mine
+        ]
+
+    def about(self) -> tuple[bool, list[Found]]:
+        """Whether the message comes too late for the live alerts that were found; if not, those that it is about.
+
+        CP11, CP17 and CP19: those whose current message it names; only if there is none, all of them, if it was sent
+        later than each.
+        """
+        live = self.live()
+        if named := [each for each in live if self._names(each)]:
+            return False, named
+        newest = max((each.sent for each in live), default=self.letter.sent)
+        if self.letter.sent < newest:
+            return True, []
+        return False, live if self.letter.sent > newest else []
+
+    def _names(self, alert: Found) -> bool:
+        """Whether the message names the current message of an alert. It names all before it of its own name (CP12)."""
+        own = alert.name == self.letter.base
+        return alert.sent < self.letter.sent if own else alert.name in self._named
+
+    def latest_of_name(self) -> int:
+        """When the latest message of this name was sent, or one that has left a tombstone there; -1: there is none."""
+        return max(self._sent_of_name, default=-1)
+
+    def free_id(self) -> str:
+        """The id under which this message is published as new: nothing is there yet."""
+        number = 1
+        while self._records[naming.generation(self.letter.base, number)]:
+            number += 1
+        return naming.generation(self.letter.base, number)
+
+    def cancelled_into(self, first_id: str) -> Iterator[Cancel]:
+        """The cancels that this message has made: of what it stands in the place of."""
+        for each in self._found.values():
+            if each.cancel is not None and each.cancel.into == first_id:
+                yield each.cancel
+
+    # ---- the way -------------------------------------------------------------------------------------------------
+
+    def _reach(self, base: str) -> bool:
+        """Go through all that messages of this name became. Whether anything is known of it."""
+        generations = list(self._generations(base))
+        todo = list(generations)
+        while todo and len(self._reached) < MAX_REACHED:
+            first_id = todo.pop()
+            if first_id not in self._reached:
+                self._reached.add(first_id)
+                todo += self._look_at(first_id, of_name=first_id in generations and base == self.letter.base)
+        return bool(generations)
+
+    def _generations(self, base: str) -> Iterator[str]:
+        """The ids of this name at which something is. The first may have been forgotten before the second."""
+        number = 1
+        while True:
+            alert_id = naming.generation(base, number)
+            if self._records[alert_id]:
+                yield alert_id
+            elif number > 1:
+                return
+            number += 1
+
+    def _look_at(self, first_id: str, *, of_name: bool) -> Iterator[str]:
+        """Take in the blocks of a message. The ids of first blocks of what they went into."""
+        head = self._records[first_id]
+        if of_name and head and isinstance(head[0], Cancel):
+            self._sent_of_name.append(head[0].approval.approved_at)
+        origin = next((each.origin for each in head if isinstance(each, Revision)), None)
+        for number in range(1, 1 + (1 if origin is None else origin.blocks)):
+            history = self._records[naming.block(first_id, number)]
+            made_by_this = self._take(history, first_id)
+            cancel = next((each for each in history if isinstance(each, Cancel)), None)
+            if cancel is not None and cancel.into and not made_by_this:
+                yield cancel.into
+
+    def _take(self, history: Sequence[Entry | OtherKind], first_id: str) -> bool:
+        """Take in one alert. Whether this message has made a revision of it."""
+        revisions = [each for each in history if isinstance(each, Revision)]
+        if not revisions:
+            return False
+        last = revisions[-1]
+        cancel = next((each for each in history if isinstance(each, Cancel)), None)
+        self._found[last.id] = Found(last, history[-1].revision, cancel)
+        name = self.letter.sender, self.letter.identifier
+        for before, each in zip([None, *revisions], revisions, strict=False):
+            if each.origin is not None and (each.origin.sender, each.origin.identifier) == name:
+                sent = each.alert.approval.approved_at
+                self._sent_of_name.append(sent)
+                if sent == self.letter.sent:
+                    self.mine[each.id] = each, before
+                    self.mine_first.append(first_id)
+        return last.id in self.mine

@@ -1,0 +1,329 @@
+"""What a message is published as: its category, its shapes, its times, its texts (CP21 to CP25).
+
+    Block ── category (P13) ── shapes ── times ── texts ──> Draft ── accept(id, current) ──> Alert, as published
+                 │               │         │
+                 └───────────────┴─────────┴── what breaks a rule of the policy, of all blocks together ──> 422
+
+Here the exact place of a message ends, as that of a publisher's does in `requests`.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from .. import problems
+from ..alert import MAX_TEXTS, NOTHING_CONFIRMED, Alert, Approval, Revision, Terms, Text
+from ..approvals.door import needed_of
+from ..cap.blocks import Block
+from ..cap.message import Area, Info, Message
+from ..cap.shapes import CapCircle, CapRing
+from ..cap.texts import cut
+from ..mosaic import Piece
+from ..outlines import Outline
+from ..policy import Category, Policy
+from ..problems import Problem, ProblemType, Violation
+from ..publishers.bounds import Bounds
+from ..requests import Claims, Publication, area_of
+from ..zones import MAX_SHAPES, NO_ZONES, Zones, outlines
+from .sources import Source
+
+MAX_TITLE, MAX_AREA_DESC = 140, 280
+MAX_NAMED = 5  # lists of codes that a refusal names
+_NAMEABLE = re.compile(r"[A-Za-z0-9_:. -]{1,60}")
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """One block as it would be published. What takes long has been done.
+
+    `last_ms`: the latest end that an alert of its category may have that begins with this message. `areas_left_out`:
+    how many areas could not be placed.
+    """
+
+    request: Publication
+    category: Category
+    texts: tuple[Text, ...]
+    info: Info
+    notes: frozenset[str]
+    areas_left_out: int
+
+    @property
+    def expires_at(self) -> int:
+        """When it ends, in ms since 1970."""
+        return self.request.expires_at or 0
+
+    @property
+    def last_ms(self) -> int:
+        """The latest that an alert may end which begins with this message, in ms since 1970."""
+        return self.request.occurred_at + self.category.lasting.max_age_ms
+
+    def may_follow(self, current: Revision) -> bool:
+        """Whether it may be the next revision of an alert, of which the current one is given (CP17: status and P6)."""
+        alert = current.alert
+        latest = alert.occurred_at + self.category.lasting.max_age_ms
+        return alert.status == self.request.status and current.ends_at <= self.expires_at <= latest
+
+    def terms(self, current: Revision | None) -> Terms:
+        """What of the policy goes into it."""
+        return replace(self.category.terms(current), title=self.texts[0].title)
+
+    def accept(self, alert_id: str, terms: Terms, current: Revision | None) -> Alert:
+        """The alert under this id; `current`: the revision that it follows."""
+        alert = self.request.accept(terms, current)
+        return replace(
+            alert,
+            id=alert_id,
+            occurred_at=alert.occurred_at if current is None else current.alert.occurred_at,
+            texts=self.texts,
+            urgency=self.info.urgency,  # type: ignore[arg-type]  # one of the words
+            certainty=self.info.certainty,  # type: ignore[arg-type]
+            onset_at=self._onset_at(),
+            web=self.info.web,
+        )
+
+    def _onset_at(self) -> int | None:
+        begins_at = self.info.begins_at
+        return begins_at if begins_at is not None and begins_at > self.request.occurred_at else None
+
+
+def drafts(
+    message: Message,
+    blocks: Sequence[Block],
+    source: Source,
+    policy: Policy,
+    bounds: Bounds,
+    now_ms: int,
+    zones: Zones = NO_ZONES,
+) -> list[Draft]:
+    """What these blocks of a message would be published as, those that end last first.
+
+    So the id of the first block is known for as long as any other. `bounds`: what is granted to the source; `zones`:
+    what codes of areas stand for. Raises Problem: 422, with every rule that is broken.
+    """
+    drafter = _Drafter(message, source, policy, bounds, now_ms, zones)
+    found = [draft for block in blocks if (draft := drafter.draft(block)) is not None]
+    if drafter.violations:
+        raise Problem.of(drafter.violations)
+    return sorted(found, key=lambda draft: -draft.expires_at)
+
+
+def has_ended(block: Block, now_ms: int) -> bool:
+    """Whether the issuer says that it is over by now."""
+    expires_at = block.infos[0].expires_at
+    return expires_at is not None and expires_at <= now_ms
+
+
+class _Drafter:
+    """Drafts the blocks of one message, and collects what is wrong with them."""
+
+    def __init__(
+        self, message: Message, source: Source, policy: Policy, bounds: Bounds, now_ms: int, zones: Zones
+    ) -> None:
+        self.violations: list[Violation] = []
+        self._message = message
+        self._source = source
+        self._policy = policy
+        self._bounds = bounds
+        self._now_ms = now_ms
+        self._zones = zones
+
+    def draft(self, block: Block) -> Draft | None:
+        """The draft of a block; None if a rule is broken."""
+        at = f"/alert/info/{block.at}"
+        key = self._policy.category_of(block.infos)
+        if key is None:
+            self._broken(problems.CATEGORY_NOT_ALERTABLE, f"{at}/event", "is claimed by no category of the policy")
+            return None
+        category, notes = self._policy.categories[key], set[str]()
+        placed = _Placed(block, at, category, self._zones)
+        self.violations += placed.violations
+        texts = tuple(self._texts(block, notes))
+        request = self._request(block, key, category, placed, texts[0], notes)
+        broken = [*self._judged(request, placed, at)] if not placed.violations else []
+        if broken or placed.violations:
+            self.violations += broken
+            return None
+        request.work_out(category.simplify_m)
+        published = request.published(category.terms(None), None) or ()
+        if any(getattr(shape, "buffer_m", 0) > _UNSIMPLIFIED_M for shape in published):
+            notes.add("simplified")
+        return Draft(request, category, texts, block.infos[0], frozenset(notes | placed.notes), placed.left_out)
+
+    def _request(
+        self, block: Block, key: str, category: Category, placed: "_Placed", text: Text, notes: set[str]
+    ) -> Publication:
+        message, info = self._message, block.infos[0]
+        if info.severity is None:
+            notes.add("severity-default")
+        return Publication(
+            id="",
+            category=key,
+            headline=text.headline,
+            description=text.description,
+            severity=info.severity or category.unknown_severity,  # type: ignore[arg-type]  # one of the words
+            status=message.status.lower(),  # type: ignore[arg-type]  # the others are ignored (CP9)
+            threat="community",
+            occurred_at=message.sent,
+            expires_at=self._expires_at(info, category, notes),
+            area=area_of(shape for _, shape in placed.shapes),
+            approval=Approval(self._source.approver, message.sent),
+            revision=1,
+            one_shape=False,
+            confirm=NOTHING_CONFIRMED,
+        )
+
+    def _expires_at(self, info: Info, category: Category, notes: set[str]) -> int:
+        if info.expires_at is None:
+            notes.add("expiry-default")
+            return self._message.sent + category.lasting.default_age_ms
+        latest = self._message.sent + category.lasting.max_age_ms
+        if info.expires_at > latest:
+            notes.add("expiry-cut")
+        return min(info.expires_at, latest)
+
+    def _judged(self, request: Publication, placed: "_Placed", at: str) -> Iterator[Violation]:
+        """The rules of the policy that it breaks, pointing into the message (CP25)."""
+        circles = tuple((where, each[2]) for where, each in placed.shapes if not isinstance(each, Outline))
+        outlines = tuple((where, each) for where, each in placed.shapes if isinstance(each, Outline))
+        # That somebody has confirmed a large area, or words, no message can say: so neither is judged.
+        claims = Claims(
+            request.category,
+            "community",
+            request.occurred_at,
+            request.expires_at,
+            None,
+            circles,
+            outlines,
+            confirm=None,
+            status=request.status,
+            severity=request.severity,
+        )
+        bounds = self._bounds
+        strays = [
+            replace(each, pointer=placed.shapes[int(each.pointer.removeprefix("/area/"))][0])
+            for each in request.strays(bounds.holds)
+        ]
+        found = self._policy.violations(claims, self._now_ms, max_radius_m=bounds.max_radius_m)
+        unsigned = needed_of(self._policy, request.category)
+        for each in [*found, *bounds.violations(claims, strays), *unsigned]:
+            pointer = each.pointer.removesuffix("/type").removesuffix("/coordinates")
+            yield replace(each, pointer=_POINTERS[pointer].format(at=at) if pointer in _POINTERS else pointer)
+
+    # ---- texts -----------------------------------------------------------------------------------------------------
+
+    def _texts(self, block: Block, notes: set[str]) -> Iterator[Text]:
+        limits = self._policy.cap.texts
+
+        def short(text: str, limit: int) -> str:
+            found = cut(text, limit)
+            if found != text:
+                notes.add("text-cut")
+            return found
+
+        if len(block.infos) > MAX_TEXTS:
+            notes.add("text-cut")
+        for info in block.infos[:MAX_TEXTS]:
+            places = "; ".join(dict.fromkeys(area.description for area in info.areas if area.description))
+            yield Text(
+                language=info.language,
+                title=short(info.event, MAX_TITLE),
+                headline=short(info.headline, limits.headline),
+                description=short(info.description, limits.description) or None,
+                instruction=short(info.instruction, limits.instruction) or None,
+                area_desc=short(places, MAX_AREA_DESC) or None,
+            )
+
+    def _broken(self, kind: ProblemType, pointer: str, detail: str) -> None:
+        self.violations.append(Violation(kind, pointer, detail))
+
+
+# Where a message has what a rule of the policy points to.
+_POINTERS = {
+    "/occurred_at": "/alert/sent",
+    "/status": "/alert/status",
+    "/expires_at": "{at}/expires",
+    "/category": "{at}/event",
+    "/severity": "{at}/severity",
+    "/area": "{at}/area",
+    "/approval": "{at}/event",  # its category asks for it
+}
+_UNSIMPLIFIED_M = 20.0  # B9: a buffer up to this makes up for edges that are no arcs
+
+
+class _Placed:
+    """The shapes of a block, as they are asked for; what was put right; and what is wrong (CP22 to CP24).
+
+    `shapes`: each with the pointer to its area: an outline, or latitude, longitude and radius in metres.
+    """
+
+    def __init__(self, block: Block, at: str, category: Category, zones: Zones) -> None:
+        self.shapes: list[tuple[str, Outline | tuple[float, float, float]]] = []
+        self.notes: set[str] = set()
+        self.violations: list[Violation] = []
+        areas = [(f"{at}/area/{n}", area) for n, area in enumerate(block.infos[0].areas)]
+        shapes = _each_once(areas)
+        points = [(where, each) for where, each in shapes if isinstance(each, CapCircle) and not each.radius_m]
+        others = [(where, each) for where, each in shapes if isinstance(each, CapRing) or each.radius_m]
+        by_code, self.left_out = _zones_of(areas, zones)
+        if not (shapes or by_code):
+            self.left_out = 0
+        if self.left_out:
+            self.notes.add("area-partial")
+        if (others or by_code) and points:
+            self.notes.add("point-passed-over")
+        if others or by_code:
+            self.shapes += [(f"{at}/area", each) for each in outlines(by_code, category.simplify_m)]
+            self._add(others)
+        elif points and category.zero_radius_m is not None:
+            self.notes.add("zero-radius")
+            self.shapes += [(where, (each.lat, each.lng, category.zero_radius_m)) for where, each in points]
+        else:
+            self.violations.append(Violation(problems.NO_AREA, f"{at}/area", _nowhere(areas)))
+        if len(self.shapes) > MAX_SHAPES:
+            detail = f"must have at most {MAX_SHAPES} shapes"
+            self.violations.append(Violation(problems.AREA_TOO_COMPLEX, f"{at}/area", detail))
+
+    def _add(self, shapes: list[tuple[str, CapCircle | CapRing]]) -> None:
+        for where, each in shapes[: MAX_SHAPES + 1]:
+            if isinstance(each, CapCircle):
+                self.shapes.append((where, (each.lat, each.lng, each.radius_m)))
+                continue
+            try:
+                outline = Outline([(lng, lat) for lat, lng in each.corners], may_cross=True)
+            except ValueError as error:
+                self.violations.append(Violation(problems.INVALID_VALUE, where, f"a polygon {error}"))
+            else:
+                self.notes |= {"ring-crossed"} if outline.crosses else set()
+                self.shapes.append((where, outline))
+
+
+def _zones_of(areas: list[tuple[str, Area]], zones: Zones) -> tuple[list[Piece], int]:
+    """The zones of the areas that have codes and no shape (a point is none); how many areas can't be placed wholly."""
+    found: list[Piece] = []
+    left_out = 0
+    for _, area in areas:
+        if not area.rings and not any(circle.radius_m for circle in area.circles):
+            pieces, whole = zones.place((code.name, code.value) for code in area.codes)
+            found += pieces
+            left_out += not whole and not area.circles
+    return found, left_out
+
+
+def _each_once(areas: list[tuple[str, Area]]) -> list[tuple[str, CapCircle | CapRing]]:
+    """Each shape once, with the pointer to the first area that has it."""
+    found: dict[CapCircle | CapRing, str] = {}
+    for where, area in areas:
+        for ring in area.rings:
+            found.setdefault(ring, where)
+        for circle in area.circles:
+            found.setdefault(circle, where)
+    return [(where, shape) for shape, where in found.items()]
+
+
+def _nowhere(areas: list[tuple[str, Area]]) -> str:
+    """Why a block is nowhere, by the lists that its codes are of; no code is named (CP24)."""
+    names = sorted({code.name for _, area in areas for code in area.codes if _NAMEABLE.fullmatch(code.name)})
+    if not any(area.codes for _, area in areas):
+        return "must have a polygon, or a circle with a radius"
+    named = f" ({', '.join(names[:MAX_NAMED])})" if names else ""
+    return f"must have a polygon, or a circle with a radius: codes{named} can't be placed"

@@ -1,0 +1,68 @@
+"""Entries of calls as a log is given them. Lies: what is called sealed is random bytes, which a log can't tell."""
+
+import os
+
+from fakes import NOON_MS
+
+from geocast.calls.entries import (
+    CallEntry,
+    CallTerms,
+    Claim,
+    Ending,
+    Near,
+    Opening,
+    Release,
+    Report,
+    Widening,
+    kind_of,
+    packed,
+)
+
+EXPIRES_MS = NOON_MS + 1_800_000
+TERMS = CallTerms("Cardiac arrest", ["cpr"], [100, 300], 7, ["cpr", "aed"], 30, 3_600, 800, 9)
+OPENING = Opening(
+    category="cardiac_arrest",
+    headline="Adult, not breathing",
+    status="actual",
+    source="cad-3",
+    occurred_at=NOON_MS - 60_000,
+    issued_at=NOON_MS,
+    expires_at=EXPIRES_MS,
+    near=Near(47.678, 8.83, 210.0),
+    terms=TERMS,
+)
+
+
+def a_call_entry(body, number, call_id="c-1", ends_at=EXPIRES_MS):
+    """The entry with this body; each has another seal."""
+    return CallEntry(call_id, number, ends_at, kind_of(body), packed(body), os.urandom(60))
+
+
+def a_call(number=1, call_id="c-1", **changes):
+    """The entry that opens a call, or brings new content."""
+    return a_call_entry(OPENING, number, call_id, **changes)
+
+
+def a_widening(number=2, call_id="c-1", **changes):
+    """A wider ring."""
+    return a_call_entry(Widening(1, NOON_MS), number, call_id, **changes)
+
+
+def a_claim(number=2, seat=1, call_id="c-1", **changes):
+    """A seat that is taken."""
+    return a_call_entry(Claim(seat, "cpr", NOON_MS), number, call_id, **changes)
+
+
+def a_release(number=3, seat=1, call_id="c-1", **changes):
+    """The same seat given back."""
+    return a_call_entry(Release(seat, NOON_MS), number, call_id, **changes)
+
+
+def a_report(number=3, seat=1, call_id="c-1", **changes):
+    """How far somebody is."""
+    return a_call_entry(Report(seat, "arrived", NOON_MS), number, call_id, **changes)
+
+
+def an_end(number=3, call_id="c-1", at=NOON_MS, **changes):
+    """The end, at this time."""
+    return a_call_entry(Ending("cad-3", at, OPENING), number, call_id, **changes)

@@ -1,0 +1,196 @@
+"""Reviewers on the command line: keys are drawn, a form is shown and signed, and a node takes the file or does not."""
+
+import io
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from fakes import a_revision
+from ports import a_free_port
+from reviewers import AUDIENCE, PAIRS, jwks
+
+from geocast.alert import Signature
+from geocast.approvals import form
+from geocast.approvals.reviewers import load_reviewers
+from geocast.approvals.signatures import header_of, verifies
+from geocast.config import Address, Settings
+from geocast.errors import ConfigError
+from geocast.run.in_force import InForce
+from geocast.tokens import make_key
+
+FORM = form.text_of(form.form_of(a_revision(description="First\nsecond"), AUDIENCE, ""))
+ASKS = 'name = "p"\naudience = "x"\n[categories]\nspill = { title = "Spill", approvals = 1 }\n'
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """`told(text)`: what comes in on standard input."""
+
+    def tell(text):
+        data = text if isinstance(text, bytes) else text.encode()
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(data)))
+
+    return tell
+
+
+def test_keys_are_drawn_for_a_person(geocast, tmp_path):
+    """K2: a private one for the person, a public one more in the file of the nodes."""
+    assert geocast("keygen", "--reviewer", "r-7").status == 0
+    assert geocast("keygen", "--reviewer", "night", "--break-glass").status == 0
+    found = load_reviewers(tmp_path / "reviewers.jwks")
+    assert [(each.sub, each.break_glass) for each in found.values()] == [("r-7", False), ("night", True)]
+    assert (tmp_path / "r-7.jwk").stat().st_mode & 0o77 == 0
+    assert geocast("keygen", "--reviewer", "r-7").is_one_line_error
+
+
+@pytest.mark.parametrize("arguments", [("--break-glass",), ("--reviewer", "Ana Lopez"), ("--reviewer", "../x")])
+def test_keys_that_nobody_could_use_are_not_drawn(geocast, tmp_path, arguments):
+    """K2: nothing is written."""
+    assert geocast("keygen", *arguments).is_one_line_error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("told_as", ["the form", "with a line's end", "the whole answer"])
+def test_a_form_is_shown_and_signed(geocast, told, told_as):
+    """AP, step 2: byte for byte as the dry run gave it."""
+    geocast("keygen", "--reviewer", "r-7")
+    told({"the form": FORM, "with a line's end": FORM + "\n"}.get(told_as, json.dumps({"form": FORM, "approvals": 1})))
+    outcome = geocast("approve", "--key", "r-7.jwk", "--audience", AUDIENCE, "--yes")
+    assert outcome.status == 0
+    [(kid, reviewer)] = load_reviewers(Path("reviewers.jwks")).items()
+    signature = Signature(**json.loads(outcome.out))
+    assert header_of(signature.protected).kid == kid
+    assert verifies(signature, FORM, reviewer.key)
+    for shown in ("Robbery, revision 1", "First", "second", AUDIENCE, "severe", "circle of 1000 m", "2026-01-31T12:30"):
+        assert shown in outcome.err
+
+
+def test_what_is_shown_can_not_drive_the_terminal(geocast, told):
+    """C7: a form is hostile until a person has read it."""
+    geocast("keygen", "--reviewer", "r-7")
+    evil = replace(a_revision(), alert=replace(a_revision().alert, headline="All well\x1b[2J\u202e"))
+    told(form.text_of(form.form_of(evil, AUDIENCE, "")))
+    outcome = geocast("approve", "--key", "r-7.jwk", "--yes")
+    assert outcome.status == 0
+    assert "\x1b[2J" not in outcome.err
+    assert "\u202e" not in outcome.err
+    assert "\\u001b[2J" in outcome.err
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "{}", "[]", b"\xff", '{"form": 5}', '{"form": "{}"}', " " * 70_000, "[" * 9_999]
+)
+def test_what_is_no_form_is_not_signed(geocast, told, text):
+    """AP, step 2: one line, and no signature."""
+    geocast("keygen", "--reviewer", "r-7")
+    told(text)
+    assert geocast("approve", "--key", "r-7.jwk", "--yes").is_one_line_error
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--key", "none.jwk"), ("--key", "reviewers.jwks"), ("--key", "r-7.jwk", "--audience", "x")]
+)
+def test_nothing_is_signed_by_mistake(geocast, told, arguments):
+    """AP, step 2: with another key, or for another deployment."""
+    geocast("keygen", "--reviewer", "r-7")
+    told(FORM)
+    outcome = geocast("approve", *arguments, "--yes")
+    assert (outcome.status, outcome.out) == (2, "")
+
+
+def test_without_a_terminal_nobody_can_agree(geocast, told, monkeypatch):
+    """AP, step 2: a program that signs says so, by --yes."""
+    geocast("keygen", "--reviewer", "r-7")
+    told(FORM)
+    monkeypatch.setattr("builtins.open", lambda *_, **__: (_ for _ in ()).throw(OSError(6, "No such device")))
+    outcome = geocast("approve", "--key", "r-7.jwk")
+    assert (outcome.status, outcome.out) == (2, "")
+    assert "--yes" in outcome.err
+
+
+def test_check_says_who_may_approve(geocast, tmp_path):
+    """`geocast check`: how many keys, of how many people; or that the policy asks for what nobody can give."""
+    geocast("keygen")
+    (tmp_path / "r.jwks").write_bytes(jwks())
+    (tmp_path / "policy.toml").write_text(ASKS)
+    stream, api = (f"127.0.0.1:{a_free_port()}" for _ in range(2))
+    node = ("--keys", "keys.jwks", "--policy", "policy.toml", "--log", "memory:", "--stream", stream, "--api", api)
+    assert "reviewers: 6 keys of 5 reviewers" in geocast("check", *node, "--reviewers", "r.jwks").out
+    outcome = geocast("check", *node)
+    assert outcome.status == 2
+    assert "asks for approvals, and there are no reviewers" in outcome.err
+    assert geocast("serve", *node).is_one_line_error
+
+
+# ---- in force ----------------------------------------------------------------------------------------------------
+
+
+class Files:
+    """The files of a node whose policy asks for approvals."""
+
+    def __init__(self, home):
+        here = Address("127.0.0.1", 1)
+        self.home = home
+        self.private, public = make_key("tokens")
+        (home / "keys").write_text(json.dumps({"keys": [public]}))
+        (home / "policy").write_text(ASKS)
+        (home / "reviewers").write_bytes(jwks("r-1"))
+        self.settings = Settings(
+            here, here, "memory:", keys=home / "keys", policy=home / "policy", reviewers=home / "reviewers"
+        )
+
+
+@pytest.fixture
+def files(tmp_path):
+    """The files, with one reviewer."""
+    return Files(tmp_path)
+
+
+def test_reviewers_are_read_anew(files):
+    """BA2: with all else, in all processes."""
+    first, second = InForce(files.settings), InForce(files.settings)
+    (files.home / "reviewers").write_bytes(jwks("r-2", "r-3"))
+    handed = []
+    first.reload(handed.append)
+    second.take(handed[-1])
+    for found in (first, second):
+        assert {each.sub for each in found.reviewers.values()} == {"r-2", "r-3"}
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"{}", b'{"keys": []}', None])
+def test_a_file_that_can_not_be_read_leaves_the_old_set(files, content, caplog):
+    """NC5: at a reload; at the start it is no start."""
+    found = InForce(files.settings)
+    path = files.home / "reviewers"
+    path.unlink() if content is None else path.write_bytes(content)
+    found.reload()
+    assert {each.sub for each in found.reviewers.values()} == {"r-1"}
+    assert caplog.records[-1].getMessage().startswith("reload failed, all stays as it was: reviewers ")
+    with pytest.raises(ConfigError, match=r"^reviewers "):
+        InForce(files.settings)
+
+
+@pytest.mark.parametrize("at_start", [True, False])
+def test_a_policy_that_asks_needs_reviewers(files, at_start):
+    """K1: no start, and no reload."""
+    alone = replace(files.settings, reviewers=None)
+    if at_start:
+        with pytest.raises(ConfigError, match="no reviewers"):
+            InForce(alone)
+    else:
+        (files.home / "policy").write_text(ASKS.replace("approvals = 1", "approvals = 0"))
+        found = InForce(alone)
+        (files.home / "policy").write_text(ASKS)
+        found.reload()
+        assert not found.policy.asks_for_approvals
+
+
+def test_a_key_that_signs_tokens_does_not_approve(files):
+    """K1: whatever it is called in the other file."""
+    public = {name: value for name, value in PAIRS["r-1"][1].items() if name != "sub"} | {"kid": "t", "alg": "EdDSA"}
+    (files.home / "keys").write_text(json.dumps({"keys": [public]}))
+    with pytest.raises(ConfigError, match="both"):
+        InForce(files.settings)

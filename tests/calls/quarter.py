@@ -1,0 +1,221 @@
+"""A quarter of a town: a board with its responders, a log of calls and a clock, so that a test reads as a story."""
+
+import functools
+import json
+
+from fakes import NOON_MS, FakeClock, FakeRights, messages
+
+from geocast.calls.aeds import NO_AEDS
+from geocast.calls.board import Board
+from geocast.calls.entries import (
+    CallTerms,
+    Claim,
+    Ending,
+    ExactPlace,
+    Near,
+    Nothing,
+    Opening,
+    Person,
+    Reason,
+    Release,
+    Report,
+    Widening,
+)
+from geocast.calls.opening import opened, sealed
+from geocast.calls.sealing import make_call_key, parse_call_keys
+from geocast.clock import format_time
+
+NEAR = Near(47.678, 8.83, 210.0)
+PLACE = ExactPlace(47.6780089, 8.8311129, "residence", "Dorfstrasse 4, Ossingen", "Door code 4711")
+METRE = 1 / 111_195  # in degrees of latitude
+HALF_HOUR_MS = 1_800_000
+TERMS = CallTerms("Cardiac arrest", ["cpr", "medic"], [100, 300, 500], 7, ["cpr", "aed"], 30, 3_600, 800, 9)
+
+
+def new_keys(kid="one"):
+    """A key of calls, alone."""
+    return parse_call_keys(json.dumps({"keys": [make_call_key(kid)]}).encode(), "here")
+
+
+def opener(keys):
+    """What opens entries with these keys."""
+    return functools.partial(opened, keys)
+
+
+class Quarter:
+    """A board and its responders, each some metres north of `near`. What it is told comes from a log of its own.
+
+    Lies: all that is asked of the log is noted in `asked` and done when a test says so; frames arrive when written.
+    """
+
+    def __init__(self, aeds=NO_AEDS, keys=None, clock=None):
+        self.clock = clock or FakeClock()
+        self.keys = keys or new_keys()
+        self.asked, self.took, self.order = [], [], []
+        self.numbers = {}
+        self.board = Board(64, opener(self.keys), self.asked.append, aeds, lambda *took: self.took.append(took))
+        self.slow = set()
+        self._rows = 0
+
+    # ---- responders ----------------------------------------------------------------------------------------------
+
+    def join(self, metres=0, sub="r-1", quals=("cpr",), *, may_test=False, holding=None, here=True, wire=0):
+        """A new session, on duty so many metres north; its row is what it is known by."""
+        row, self._rows = self._rows, self._rows + 1
+        self.board.grant(row, FakeRights(may_test, sub=sub, quals=frozenset(quals)))
+        self.board.move(row, self.place(metres) if here else None)
+        self.board.hold(row, holding or {}, self.clock.now())
+        return Phone(self, row, wire)
+
+    @staticmethod
+    def place(metres, reach_m=0.0):
+        """A place so many metres north."""
+        return NEAR.lat + metres * METRE, NEAR.lng, reach_m
+
+    # ---- the log -------------------------------------------------------------------------------------------------
+
+    def entry(self, body, secret, call_id="c-1", number=None, keys=None):
+        """The next entry of a call, sealed."""
+        number = number or self.numbers.get(call_id, 0) + 1
+        self.numbers[call_id] = max(number, self.numbers.get(call_id, 0))
+        return sealed(keys or self.keys, call_id, number, NOON_MS + HALF_HOUR_MS, body, secret)
+
+    def read(self, body, secret, call_id="c-1", **how):
+        """The log gives the next entry of a call, and all is sent. Returns it."""
+        entry = self.entry(body, secret, call_id, **how)
+        self.take(entry)
+        return entry
+
+    def take(self, *entries):
+        """The log gives these entries, and all is sent."""
+        for entry in entries:
+            self.board.take(entry, self.clock.now())
+        self.run()
+
+    def opening(self, terms=TERMS, **changes):
+        """The body of a call that was opened now."""
+        now = self.clock.now().wall_ms
+        fields = {
+            "category": "cardiac_arrest",
+            "headline": "Adult, not breathing",
+            "status": "actual",
+            "source": "cad-3",
+            "occurred_at": NOON_MS,
+            "issued_at": now,
+            "expires_at": NOON_MS + HALF_HOUR_MS,
+            "near": NEAR,
+            "terms": terms,
+        }
+        return Opening(**(fields | changes))
+
+    def open(self, call_id="c-1", terms=TERMS, place=PLACE, **changes):
+        """A call is opened, or has new content."""
+        return self.read(self.opening(terms, **changes), place, call_id)
+
+    def widen(self, ring=1, call_id="c-1"):
+        """The ring widens."""
+        return self.read(Widening(ring, self.clock.now().wall_ms), Nothing(), call_id)
+
+    def claim(self, sub, seat=1, role="cpr", call_id="c-1", aed=None, **how):
+        """Somebody has taken a seat."""
+        return self.read(Claim(seat, role, self.clock.now().wall_ms, None, aed), Person(sub), call_id, **how)
+
+    def release(self, sub, seat=1, call_id="c-1"):
+        """Somebody has given a seat back."""
+        return self.read(Release(seat, self.clock.now().wall_ms), Person(sub), call_id)
+
+    def report(self, sub, seat=1, call_id="c-1"):
+        """Somebody has arrived."""
+        return self.read(Report(seat, "arrived", self.clock.now().wall_ms), Person(sub), call_id)
+
+    def end(self, call_id="c-1", source="cad-3", terms=TERMS, **changes):
+        """The call is ended."""
+        ending = Ending(source, self.clock.now().wall_ms, self.opening(terms, **changes))
+        return self.read(ending, Reason("The crew is there."), call_id)
+
+    # ---- writing -------------------------------------------------------------------------------------------------
+
+    def run(self, slice_=256):
+        """Write to all rows that were noted, as the hub does."""
+        while self.board.busy:
+            for row, calls in self.board.take_noted(slice_):
+                if row not in self.slow and row in Phone.of(self):
+                    Phone.of(self)[row].write(self.board.frames(row, Phone.of(self)[row].wire, self.clock.now(), calls))
+
+
+class Phone:
+    """A responder's session, and what it was sent."""
+
+    @staticmethod
+    def of(quarter):
+        """All phones of a quarter, by row."""
+        return quarter.__dict__.setdefault("phones", {})
+
+    def __init__(self, quarter, row, wire):
+        self.quarter, self.row, self.wire = quarter, row, wire
+        self.sent, self._seen = [], 0
+        self.of(quarter)[row] = self
+        self.settle()
+
+    def write(self, frames):
+        """All of one write."""
+        if frames:
+            self.quarter.order.append(self.row)
+            self.sent.append([message for data in frames for message in messages(data)])
+
+    def settle(self):
+        """What the hub does after hello, move and token, and when the session has drained."""
+        self.write(self.quarter.board.frames(self.row, self.wire, self.quarter.clock.now()))
+
+    def move(self, metres):
+        """It is elsewhere now; None: off duty."""
+        self.quarter.board.move(self.row, None if metres is None else self.quarter.place(metres))
+        self.settle()
+
+    def token(self, sub="r-1", quals=("cpr",), *, may_test=False):
+        """It has another token."""
+        self.quarter.board.grant(self.row, FakeRights(may_test, sub=sub, quals=frozenset(quals)))
+        self.settle()
+
+    def accept(self, call_id="c-1", eta_s=None):
+        """It says `accept`; what the log is asked for is returned."""
+        before = len(self.quarter.asked)
+        self.quarter.board.accept(self.row, call_id, eta_s, self.quarter.clock.now())
+        self.quarter.run()
+        return self.quarter.asked[before:]
+
+    def decline(self, call_id="c-1"):
+        """It says `decline`; what the log is asked for is returned."""
+        before = len(self.quarter.asked)
+        self.quarter.board.decline(self.row, call_id)
+        self.quarter.run()
+        return self.quarter.asked[before:]
+
+    def leave(self):
+        """The connection ends."""
+        self.quarter.board.leave(self.row)
+        del self.of(self.quarter)[self.row]
+
+    def messages(self):
+        """The messages since last asked."""
+        new = [message for write in self.sent[self._seen :] for message in write]
+        self._seen = len(self.sent)
+        return new
+
+    def told(self):
+        """The same in short: "c-1/2" for a ring, "c-1:4 seat 2" for a task, "-c-1 full" for a standdown."""
+        return [_short(message) for message in self.messages()]
+
+
+def _short(message):
+    match message["type"]:
+        case "call":
+            return f"{message['call']['id']}/{message['call']['revision']}"
+        case "task":
+            return f"{message['id']}:{message['revision']} seat {message['seat']}"
+        case "standdown":
+            return f"-{message['id']} {message['reason']}"
+    return message["type"]
+
+
+NOON = format_time(NOON_MS)

@@ -1,0 +1,430 @@
+"""Defibrillators from a file: which are used and which not, which are near, which is fetched, and what goes out."""
+
+import json
+import logging
+import math
+import random
+
+import msgpack
+import pytest
+import real_data
+
+from geocast.calls import aeds
+from geocast.calls.aeds import NO_AEDS, Aed, Aeds, fetch_of, read_aeds
+from geocast.errors import ConfigError
+
+SPOT = {"lat": 47.5, "lon": 8.5}
+TAGS = {"emergency": "defibrillator", "opening_hours": "24/7"}
+
+
+def element(number=7, tags=(), **more):
+    """An element of Overpass, open at all hours, but for what is given."""
+    return {"type": "node", "id": number, **SPOT, "tags": {**TAGS, **dict(tags)}, **more}
+
+
+def feature(name="a-7", coordinates=(8.5, 47.5), **properties):
+    """A feature of GeoJSON."""
+    geometry = {"type": "Point", "coordinates": coordinates}
+    return {"type": "Feature", "id": name, "geometry": geometry, "properties": {**TAGS, **properties}}
+
+
+def written(tmp_path, content):
+    """A file: of elements, of features, or of what else is given."""
+    path = tmp_path / "aeds.json"
+    if isinstance(content, list):
+        of_geojson = content and content[0].get("type") == "Feature"
+        content = {"type": "FeatureCollection", "features": content} if of_geojson else {"elements": content}
+    path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    return path
+
+
+def only(tmp_path, record):
+    """The one defibrillator of a file with this record."""
+    [found] = read_aeds(written(tmp_path, [record])).near(47.5, 8.5, 100)
+    return found
+
+
+def left_out(tmp_path, caplog, *records):
+    """How a file is read that has one good record behind these: what is said of them, each reason once."""
+    caplog.set_level(logging.INFO)
+    good = feature("good") if records[0].get("type") == "Feature" else element(99)
+    path = written(tmp_path, [*records, good])
+    found = read_aeds(path)
+    assert (len(found), found.unusable) == (1, len(records))
+    return [line.removeprefix(f"aeds {path}: ") for line in caplog.messages]
+
+
+def refused(tmp_path, content):
+    """What is said of a file that stops the start."""
+    path = written(tmp_path, content)
+    with pytest.raises(ConfigError) as caught:
+        read_aeds(path)
+    return str(caught.value).removeprefix(f"aeds {path}: ")
+
+
+# ---- which are used ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("hours", "is_open"),
+    [
+        ("24/7", True),
+        (" 24/7 ", True),
+        (None, None),
+        ("", None),
+        ("24/7; PH off", None),
+        ("Mo-Su 00:00-24:00", None),
+        ("Mo-Fr 08:00-18:00; Sa 09:00-12:00; PH off", None),
+        ('24/7 "ring the bell"', None),
+        ("sunrise-sunset", None),
+        ("unknown", None),
+        ("closed on Sundays", None),
+        ("Jan-Mar off", None),
+        (247, None),
+    ],
+)
+def test_what_is_open_at_all_hours_is_open_and_of_all_else_nothing_is_said(tmp_path, hours, is_open):
+    """RI1: `24/7` is open; any other hours, or none, are no promise and no reason to leave it out."""
+    found = only(tmp_path, element(tags={"opening_hours": hours}))
+    assert found.open is is_open
+    assert found.to_map(with_code=False)["open"] is is_open
+
+
+@pytest.mark.parametrize("hours", ["off", "closed", "24/7 off", "24/7 closed", 'closed "repair"', 'Off "moved"', "OFF"])
+def test_what_is_known_to_be_closed_is_not_used(tmp_path, caplog, hours):
+    """RI1: OSM's own forms of a thing that is never open."""
+    assert left_out(tmp_path, caplog, element(tags={"opening_hours": hours})) == [
+        "1 not used (0): is closed, by its opening_hours"
+    ]
+
+
+@pytest.mark.parametrize("access", [None, "yes", "permissive", "customers", "PUB", "7/24", "unknown", "privately", 1])
+def test_who_may_be_let_in_is_let_in(tmp_path, access):
+    """RI1: `access` is what people write; only two of its words leave one out."""
+    assert only(tmp_path, element(tags={"access": access})).id == "node/7"
+
+
+@pytest.mark.parametrize("access", ["no", "private", "Private", " no ", False])
+def test_what_is_private_is_left_out(tmp_path, caplog, access):
+    """RI1: and it is nothing to warn of, for a good file has such records."""
+    said = left_out(tmp_path, caplog, feature(access=access))
+    assert said == ["1 not used (0): its access is no or private"]
+    assert {record.levelno for record in caplog.records} == {logging.INFO}
+
+
+PLACES = [
+    {"lat": None, "lon": None},
+    {"lat": "47.5", "lon": "8.5"},
+    {"lat": 47.5, "lon": None},
+    {"lat": 90.01, "lon": 8.5},
+    {"lat": 47.5, "lon": 180.5},
+    {"lat": True, "lon": 8.5},
+    {"lat": [47.5], "lon": 8.5},
+    {"lat": 10**400, "lon": 8.5},
+]
+
+
+@pytest.mark.parametrize("spot", PLACES, ids=str)
+def test_what_is_nowhere_is_left_out(tmp_path, caplog, spot):
+    """RI1, RI4: no coordinates, or such as are none."""
+    said = left_out(tmp_path, caplog, {**element(), **spot})
+    assert said == [
+        "1 not used (0): must have coordinates, with a latitude of -90 to 90 and a longitude of -180 to 180"
+    ]
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        None,
+        {"type": "Point"},
+        {"type": "Point", "coordinates": [8.5]},
+        {"type": "Point", "coordinates": {"lng": 8.5, "lat": 47.5}},
+        {"type": "LineString", "coordinates": [[8.5, 47.5], [8.6, 47.5]]},
+        {"type": "Point", "coordinates": [47.5, 98.5]},
+    ],
+)
+def test_a_feature_without_a_point_is_left_out(tmp_path, caplog, geometry):
+    """RI1: so is one whose latitude stands first, where that can be seen."""
+    [said] = left_out(tmp_path, caplog, {**feature(), "geometry": geometry})
+    assert "must have coordinates" in said
+
+
+@pytest.mark.parametrize(
+    ("record", "why"),
+    [
+        (element(tags={"emergency": "phone"}), "is not tagged emergency=defibrillator"),
+        ({"type": "node", "id": 8, **SPOT}, "is not tagged emergency=defibrillator"),  # it draws a way
+        ({**element(), "tags": {"disused:emergency": "defibrillator"}}, "is not tagged emergency=defibrillator"),
+        ({**element(), "tags": ["emergency"]}, "must be an object, and so must be"),
+        ({**element(), "id": None}, "must have an id"),
+        ({**element(), "type": "changeset"}, "must have an id"),
+        ({**element(), "id": True}, "must have an id"),
+        (element(99), "its id is that of one before it"),
+        (feature(emergency="fire_hydrant"), "is not tagged emergency=defibrillator"),
+        (feature(name="with blanks in it"), "must have an id"),
+        (feature(name=None), "must have an id"),
+        (feature(name="x" * 129), "must have an id"),
+        ({**feature(), "properties": 5}, "must be an object, and so must be"),
+        ({**feature(), "geometry": [8.5, 47.5]}, "must be an object, and so must be"),
+    ],
+)
+def test_a_broken_record_is_left_out_by_its_number(tmp_path, caplog, record, why):
+    """RI4: counted, named by its number from 0 on, and the rest is used. Nothing of what it holds is repeated."""
+    good = feature("good") if record.get("type") == "Feature" else element(99)
+    path = written(tmp_path, [good, record])
+    found = read_aeds(path)
+    assert (len(found), found.unusable) == (1, 1)
+    [line] = caplog.messages
+    assert line.startswith(f"aeds {path}: 1 not used (1): {why}")
+
+
+def test_many_with_one_fault_are_one_line(tmp_path, caplog):
+    """RI4: a file with a thousand broken records makes no thousand lines, and says how many there are."""
+    said = left_out(tmp_path, caplog, *[element(None)] * 12, element(tags={"access": "no"}))
+    assert said[0].startswith("12 not used (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, …): must have an id")
+    assert said[1] == "1 not used (12): its access is no or private"
+
+
+# ---- files ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is not JSON (line 1)"),
+        (b'{"elements": [\n{"type": }]}', "is not JSON (line 2)"),
+        (b'{"elements": [{"lat": NaN}]}', "is not JSON that can be read"),
+        (b"[" * 100_000, "is not JSON that can be read"),
+        (b'{"elements": [' + b"1" * 5_000 + b"]}", "is not JSON that can be read"),
+        ("größe".encode("latin-1"), "is not in UTF-8"),
+        (b"<osm/>", "is not JSON (line 1)"),
+        (b"[]", "must be a FeatureCollection (GeoJSON), or have `elements` (Overpass JSON)"),
+        (b"{}", "must be a FeatureCollection (GeoJSON), or have `elements` (Overpass JSON)"),
+        ({"type": "Feature"}, "must be a FeatureCollection (GeoJSON), or have `elements` (Overpass JSON)"),
+        ({"type": "FeatureCollection"}, "must be a FeatureCollection (GeoJSON), or have `elements` (Overpass JSON)"),
+        ({"elements": {}}, "must be a FeatureCollection (GeoJSON), or have `elements` (Overpass JSON)"),
+        ({"elements": []}, "has no defibrillator that can be used, of 0 records"),
+        ([element(tags={"access": "no"})], "has no defibrillator that can be used, of 1 records"),
+    ],
+)
+def test_a_file_that_is_useless_as_a_whole_stops_the_start(tmp_path, content, said):
+    """RI4, K1: one line that names the file and what was expected."""
+    assert refused(tmp_path, content) == said
+
+
+def test_a_file_that_is_not_there_stops_the_start(tmp_path):
+    """K1."""
+    with pytest.raises(ConfigError, match="No such file"):
+        read_aeds(tmp_path / "nowhere.json")
+
+
+def test_a_query_that_was_cut_short_stops_the_start(tmp_path):
+    """RI4: Overpass answers a query that ran out of time with what it had, which would look like a whole file."""
+    remark = 'runtime error: Query timed out in "query" at line 3 after 26 seconds.'
+    assert "is not whole" in refused(tmp_path, {"elements": [element()], "remark": remark})
+
+
+def test_both_forms_say_the_same(tmp_path):
+    """RI1, RI3: GeoJSON, with the tags as properties or within them, and Overpass."""
+    tags = {"defibrillator:location": "Foyer", "level": "-1", "indoor": "yes", "defibrillator:code": "2580"}
+    wanted = Aed("node/7", 47.5, 8.5, "Foyer", "-1", True, True, "2580")
+    for record in (
+        element(tags=tags),
+        feature("node/7", **tags),
+        feature("node/7", (8.5, 47.5, 431.0), tags=tags | TAGS),
+        {**feature(**tags, **{"@id": "node/7"}), "id": "node/7"},
+    ):
+        assert only(tmp_path, record) == wanted
+    by_property = feature(**tags, **{"@id": "node/7"})
+    del by_property["id"]
+    assert only(tmp_path, by_property) == wanted
+
+
+def test_ways_are_where_their_middle_is_and_numbers_are_ids(tmp_path):
+    """RI1: `out center` of Overpass; and an id of GeoJSON may be a number."""
+    way = {"type": "way", "id": 5, "center": SPOT, "nodes": [1, 2], "tags": TAGS}
+    assert only(tmp_path, way).id == "way/5"
+    assert only(tmp_path, feature(12)).id == "12"
+
+
+# ---- what goes out -------------------------------------------------------------------------------------------
+
+
+def test_what_is_told_of_one(tmp_path):
+    """RI3: and the code to who fetches it only. What is not known is left out, but for `open`."""
+    tags = {"defibrillator:location": "Foyer", "name": "Town hall", "level": 2, "indoor": "no"}
+    found = only(tmp_path, element(tags={**tags, "defibrillator:code": "C19#"}))
+    told = {"id": "node/7", "lat": 47.5, "lng": 8.5, "where": "Foyer", "level": "2", "indoor": False, "open": True}
+    assert found.to_map(with_code=False) == told
+    assert found.to_map(with_code=True) == {**told, "code": "C19#"}
+    bare = only(tmp_path, element(tags={"opening_hours": None}))
+    assert bare.to_map(with_code=True) == {"id": "node/7", "lat": 47.5, "lng": 8.5, "open": None}
+
+
+def test_a_name_is_told_where_there_is_no_location(tmp_path):
+    """RI3."""
+    assert only(tmp_path, element(tags={"name": "Town hall"})).where == "Town hall"
+    assert only(tmp_path, element(tags={"name": "Town hall", "defibrillator:location": " "})).where == "Town hall"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("one\ntwo\t three\u00a0", "one two three"),
+        ("\u202egnorw\u0000", "gnorw"),
+        ("half \ud800 a pair", "half a pair"),
+        ("x" * 300, "x" * 255),
+        ("\u200b\u200b", None),
+        (["Foyer"], None),
+        ("Left. At night ring +41 (0)32 358-09.80 first", "Left. At night ring … first"),
+        ("Halle 3, 2. Stock, seit 2019", "Halle 3, 2. Stock, seit 2019"),
+    ],
+)
+def test_what_is_told_is_one_line_that_can_be_sent(tmp_path, given, told):
+    """RI3: no control characters, no half of a pair, no telephone number, no more than OSM takes."""
+    found = only(tmp_path, element(tags={"defibrillator:location": given}))
+    assert found.where == told
+    assert msgpack.unpackb(msgpack.packb(found.to_map(with_code=True)))["id"] == "node/7"
+
+
+def test_half_a_code_is_none(tmp_path):
+    """RI3: a code or a level that is too long to be one is not told at all."""
+    found = only(tmp_path, element(tags={"defibrillator:code": "1" * 33, "level": "y" * 33, "indoor": "wall"}))
+    assert (found.code, found.level, found.indoor) == (None, None, None)
+
+
+# ---- which are near, and which is fetched --------------------------------------------------------------------
+
+
+def at(name, lat, lng, is_open=True, code=None):
+    """A defibrillator somewhere."""
+    return Aed(name, lat, lng, None, None, None, is_open or None, code)
+
+
+def test_the_three_nearest_and_those_that_are_open_first():
+    """RI1, RI2: one of which nothing is known comes after those that are open, wherever it is."""
+    north = [at(f"n{n}", 47.0 + n / 1000, 8.0) for n in range(1, 6)]
+    unsure = at("unsure", 47.0, 8.0, is_open=False)
+    there = Aeds([*reversed(north), unsure])
+    assert [aed.id for aed in there.near(47.0, 8.0, 800)] == ["n1", "n2", "n3"]
+    assert [aed.id for aed in there.near(47.0, 8.0, 240)] == ["n1", "n2", "unsure"]
+    assert [aed.id for aed in there.near(47.0, 8.0, 0)] == ["unsure"]
+    assert there.near(48.0, 8.0, 800) == []
+
+
+@pytest.mark.parametrize("spot", [(90.0, 0.0), (-90.0, 77.0), (0.0, 180.0), (0.0, -180.0), (65.0, 179.9999)])
+def test_the_ends_of_the_map_are_no_ends_of_the_world(spot):
+    """RI2: at a pole and across the antimeridian as anywhere."""
+    lat, lng = spot
+    there = Aeds(
+        [at("here", lat - math.copysign(0.002, lat), lng), at("beyond", lat, lng - 360 if lng > 0 else 179.999)]
+    )
+    found = {aed.id for aed in there.near(lat, lng, 300)}
+    assert "here" in found
+    assert ("beyond" in found) == (abs(lat) == 90 or abs(lng) > 179)
+
+
+def test_nowhere_is_none_near():
+    """RI2: without a file there is nothing to fetch."""
+    assert len(NO_AEDS) == 0
+    assert NO_AEDS.near(47.0, 8.0, 5_000) == []
+    assert fetch_of([], (47.0, 8.0), (47.1, 8.0), ()) is None
+
+
+def test_the_one_on_the_way_is_fetched():
+    """RI2: the least way from the responder over it to the patient, and none that another fetches."""
+    patient, responder = (47.000, 8.0), (47.006, 8.0)
+    beyond, near, on_the_way = at("beyond", 46.999, 8.0), at("near", 47.0005, 8.004), at("on the way", 47.005, 8.0)
+    three = [beyond, near, on_the_way]
+    assert fetch_of(three, responder, patient, ()) == 2
+    assert fetch_of(three, responder, patient, {"on the way"}) == 0
+    assert fetch_of(three, responder, patient, {"on the way", "beyond"}) == 1
+    assert fetch_of(three, responder, patient, {"on the way", "beyond", "near"}) is None
+
+
+# ---- on real ones --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def swiss():
+    """1,550 defibrillators of Switzerland, as Overpass gave them: the path of the file and its elements."""
+    path = real_data.aed("switzerland_osm_aed")
+    return path, json.loads(path.read_text("utf-8"))["elements"]
+
+
+def haversine_m(lat1, lng1, lat2, lng2):
+    """Another formula than the server's, on the same sphere."""
+    p1, p2, half = math.radians(lat1), math.radians(lat2), math.radians(lng2 - lng1) / 2
+    a = math.sin((p2 - p1) / 2) ** 2 + math.cos(p1) * math.cos(p2) * math.sin(half) ** 2
+    return 2 * 6_371_007.180918475 * math.asin(math.sqrt(a))
+
+
+def test_eight_real_ones_are_private(swiss, caplog):
+    """RI1, RI4: `access` has seven values there, `PUB` and `7/24` among them; two of them leave out eight."""
+    path, elements = swiss
+    caplog.set_level(logging.INFO)
+    found = read_aeds(path)
+    private = [n for n, each in enumerate(elements) if each["tags"].get("access") in ("no", "private")]
+    assert (len(found), found.unusable, len(private)) == (len(elements) - 8, 8, 8)
+    assert caplog.messages == [f"aeds {path}: 8 not used ({', '.join(map(str, private))}): its access is no or private"]
+
+
+def test_the_nearest_real_ones_are_those_that_a_search_of_all_finds(swiss):
+    """RI1, RI2: 2,000 places in towns and between them, beside a search that knows neither cells nor chords."""
+    path, elements = swiss
+    found, dice = read_aeds(path), random.Random(8)
+    usable = [
+        (f"node/{e['id']}", e["lat"], e["lon"]) for e in elements if e["tags"].get("access") not in ("no", "private")
+    ]
+    hits = 0
+    for _ in range(2_000):
+        _, lat, lng = dice.choice(usable)
+        lat, lng, within_m = lat + dice.gauss(0, 0.01), lng + dice.gauss(0, 0.01), dice.uniform(0, 5_000)
+        close = [each for each in usable if abs(each[1] - lat) < 0.05]  # 5.5 km and more are out of reach
+        distances = sorted((haversine_m(lat, lng, each[1], each[2]), each[0]) for each in close)
+        wanted = [name for metres, name in distances if metres <= within_m][:3]
+        assert [aed.id for aed in found.near(lat, lng, within_m)] == wanted
+        hits += len(wanted)
+    assert hits > 2_000
+
+
+def test_of_real_ones_no_byte_of_what_is_left_out_goes_out(swiss, tmp_path):
+    """RI3: the same goes out if all other tags say something else; and no telephone number of the file does."""
+    path, elements = swiss
+    told = {"emergency", "access", "opening_hours", "defibrillator:location", "name", "level", "indoor"}
+    other = [
+        {**each, "tags": {k: v if k in told else f"SECRET-{v}" for k, v in each["tags"].items()}} for each in elements
+    ]
+    changed = sum(a != b for a, b in zip(elements, other, strict=True))
+    assert changed > 1_500
+    everywhere = [aed.to_map(with_code=True) for aed in read_aeds(path)]
+    assert everywhere == [aed.to_map(with_code=True) for aed in read_aeds(written(tmp_path, other))]
+    assert set().union(*everywhere) == {"id", "lat", "lng", "where", "level", "indoor", "open"}
+    numbers = {digits_of(each["tags"].get("phone", "")) for each in elements} - {""}
+    assert len(numbers) > 300
+    sent = [digits_of(aed.get("where", ""), None) for aed in everywhere]
+    assert [number for number in numbers for digits in sent if number in digits] == []
+
+
+def digits_of(text, last=9):
+    """The digits of a text; of a telephone number the last nine, for it is written in many ways, or none."""
+    digits = "".join(filter(str.isdigit, text))
+    return digits if last is None else digits[-last:] * (len(digits) >= last)
+
+
+def test_a_hundred_thousand_are_asked_as_a_few_are():
+    """RI2: those of a whole continent; the same answers as a search of all has."""
+    dice = random.Random(3)
+    many = [at(str(n), dice.uniform(36, 70), dice.uniform(-10, 40)) for n in range(100_000)]
+    there = Aeds(many)
+    for each in dice.sample(many, 20):
+        lat, lng = each.lat + 0.005, each.lng
+        near = ((haversine_m(lat, lng, a.lat, a.lng), a.id) for a in many if abs(a.lat - lat) < 0.06)
+        wanted = [name for metres, name in sorted(near) if metres <= 5_000][:3]
+        assert [aed.id for aed in there.near(lat, lng, 5_000)] == wanted
+
+
+def test_the_limits_are_those_of_osm():
+    """`geocast.calls.aeds`: what is told fits into a task, whatever a file holds."""
+    assert aeds.MOST * 4 * (aeds.MAX_WHERE + 2 * aeds.MAX_SHORT + 128) < 16 * 1024

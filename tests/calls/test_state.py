@@ -1,0 +1,150 @@
+"""calls/entries.py and calls/state.py: what a chain is made of, and what it comes to."""
+
+import msgpack
+import pytest
+
+from geocast.calls.entries import (
+    KINDS,
+    CallEntry,
+    CallTerms,
+    Claim,
+    Ending,
+    ExactPlace,
+    Near,
+    Nothing,
+    Opening,
+    Person,
+    Reason,
+    Release,
+    Report,
+    Widening,
+    body_of,
+    kind_of,
+    packed,
+    secret_of,
+)
+from geocast.calls.state import Opened, fold
+
+TERMS = CallTerms("Cardiac arrest", ["cpr"], [100, 300, 500], 7, ["cpr", "aed"], 30, 3600, 800, 9)
+NEAR = Near(47.678, 8.83, 210.0)
+PLACE = ExactPlace(47.6780089, 8.8311129, "residence", "Dorfstrasse 4", None)
+
+
+def opening(headline="Adult", replaces=0):
+    return Opening("cardiac_arrest", headline, "actual", "cad-3", 1, 2, 99, NEAR, TERMS, replaces)
+
+
+BODIES = [
+    (opening(), PLACE),
+    (Widening(1, 5), Nothing()),
+    (Claim(1, "cpr", 6, 240, "node/1"), Person("r-1")),
+    (Release(1, 7), Person("r-1")),
+    (Report(1, "arrived", 8), Person("r-1")),
+    (Ending("cad-3", 9, opening()), Reason("The crew is there.")),
+    (Ending(None, 9, opening()), Reason()),
+]
+
+
+def chain(*parts, first=1):
+    """The state that entries with these (body, secret) come to, numbered from `first`."""
+    return fold(
+        Opened(CallEntry("c", n, 99, kind_of(body), packed(body), b"%d" % n), body, secret)
+        for n, (body, secret) in enumerate(parts, start=first)
+    )
+
+
+def claim(sub, seat, role="cpr"):
+    return Claim(seat, role, 6), Person(sub)
+
+
+def release(sub, seat):
+    return Release(seat, 7), Person(sub)
+
+
+OPEN = (opening(), PLACE)
+
+
+def test_all_kinds_are_read_as_they_were_written():
+    assert list(dict.fromkeys(kind_of(body) for body, _ in BODIES)) == list(KINDS)
+    for body, secret in BODIES:
+        entry = CallEntry("c", 1, 99, kind_of(body), packed(body), b"?")
+        assert body_of(entry) == body
+        assert secret_of(entry.kind, packed(secret)) == secret
+
+
+def test_members_of_later_releases_are_passed_over():
+    more = msgpack.packb({**msgpack.unpackb(packed(Widening(2, 5))), "later": {"a": [1]}})
+    assert body_of(CallEntry("c", 2, 99, "widen", more, b"?")) == Widening(2, 5)
+
+
+@pytest.mark.parametrize("plain", [b"", b"\xc1", msgpack.packb([1]), msgpack.packb({"ring": "x", "at": 5})])
+def test_what_is_no_body_is_a_value_error_that_repeats_nothing_of_it(plain):
+    with pytest.raises(ValueError, match=r"^not a body or a secret: \w+$"):
+        body_of(CallEntry("c", 2, 99, "widen", plain, b"?"))
+
+
+def test_a_wider_ring_and_a_claim_make_no_revision():
+    state = chain(OPEN, (Widening(1, 5), Nothing()), claim("r-1", 1))
+    assert (state.revision, state.content, state.number) == (1, 1, 3)
+    assert (state.ring_m, state.reach_m) == (300, 510.0)
+    assert state.free_seat == 2
+    assert state.seats["r-1"].claim == 3
+
+
+def test_the_ring_never_narrows_and_stays_at_new_content():
+    state = chain(OPEN, (Widening(2, 5), Nothing()), (Widening(1, 6), Nothing()), (opening("Corrected", 1), PLACE))
+    assert (state.ring_m, state.content, state.revision) == (500, 4, 4)
+    assert state.opening.headline == "Corrected"
+
+
+def test_a_seat_given_back_makes_a_full_call_ring_again_under_a_new_revision():
+    """RV6."""
+    full = chain(OPEN, claim("r-1", 1), claim("r-2", 2))
+    assert full.full
+    again = chain(OPEN, claim("r-1", 1), claim("r-2", 2), release("r-1", 1))
+    assert (again.free_seat, again.revision, again.content) == (1, 4, 1)
+    assert chain(OPEN, claim("r-1", 1), release("r-1", 1)).revision == 1  # it was ringing all the while
+
+
+def test_a_claim_that_was_put_back_stands_as_seat_0():
+    """RV7."""
+    state = chain(OPEN, claim("r-1", 1), claim("r-2", 2), claim("r-3", 2))
+    assert {sub: seat.number for sub, seat in state.seats.items()} == {"r-1": 1, "r-2": 2, "r-3": 0}
+    after = chain(OPEN, claim("r-1", 1), claim("r-2", 2), claim("r-3", 2), release("r-3", 0))
+    assert (after.full, after.revision) == (True, 1)
+
+
+def test_a_sub_holds_one_seat_at_most():
+    """RV3."""
+    state = chain(OPEN, claim("r-1", 1), claim("r-1", 2))
+    assert [(seat.number, seat.claim) for seat in state.seats.values()] == [(1, 2)]
+
+
+def test_reports_are_of_who_holds_a_seat():
+    state = chain(OPEN, claim("r-1", 1), (Report(1, "arrived", 8), Person("r-1")), (Report(2, "aed", 9), Person("r-9")))
+    assert [(seat.state, seat.changed_at) for seat in state.seats.values()] == [("arrived", 8)]
+
+
+def test_nothing_follows_an_end():
+    state = chain(OPEN, (Ending("cad-3", 9, opening()), Reason("over")), claim("r-1", 1), (opening("more"), PLACE))
+    assert state.end.source == "cad-3"
+    assert (state.seats, state.opening.headline) == ({}, "Adult")
+
+
+def test_when_the_place_is_deleted_the_end_tells_the_rest():
+    """RZ4."""
+    state = chain(claim("r-1", 1), (Ending(None, 9, opening()), Reason()), first=2)
+    assert (state.opening, state.entry, state.number) == (opening(), None, 3)
+    assert list(state.seats) == ["r-1"]
+    assert chain(claim("r-1", 1), first=2) is None
+
+
+def test_a_claim_that_was_copied_behind_its_release_takes_no_seat():
+    """RZ3: who can write to the log moves nothing of a call."""
+    parts = [OPEN, claim("r-1", 1), release("r-1", 1), claim("r-1", 1)]
+    seals = [b"open", b"claim", b"release", b"claim"]
+    state = fold(
+        Opened(CallEntry("c", n, 99, kind_of(body), packed(body), seal), body, secret)
+        for n, ((body, secret), seal) in enumerate(zip(parts, seals, strict=True), start=1)
+    )
+    assert (state.seats, state.free_seat) == ({}, 1)

@@ -1,0 +1,286 @@
+"""The dispatch service without a page: one record is one call, whatever is repeated, lost or sent by strangers."""
+
+import asyncio
+import contextlib
+import json
+
+import httpx
+import pytest
+
+from client_demo.desk.door import Room
+from client_demo.dispatch.control import Control
+from client_demo.dispatch.records import Record
+from client_demo.dispatch.service import Service
+from client_demo.python.dispatcher import Dispatcher
+from client_demo.web.server import application, content_policy
+
+HOST = "127.0.0.1:8775"
+KEY = "the key of ann"
+NOW = 1_800_000_000_000
+SURROGATE = "\ud800"
+NEAR = {"type": "circle", "lat": 1.0, "lng": 2.0, "radius_m": 210.0}
+FORM = {
+    "category": "cardiac_arrest",
+    "status": "actual",
+    "headline": "Not breathing",
+    "kind": "public",
+    "address": "Copper Gate 4",
+    "access": "",
+    "lat": 1.0001,
+    "lng": 2.0001,
+}
+
+
+def record(key="r", **changes):
+    """A record of a cardiac arrest."""
+    told = {"nature": "CARDIAC ARREST", "recorded_at": NOW, "lat": 1.0, "lng": 2.0, "address": ""}
+    return Record(key, **{**told, "category": "cardiac_arrest", "status": None, "obstacle": "", **changes})
+
+
+class Api:
+    """A node that does what it is told; `silent` times it carries a request out and says nothing."""
+
+    def __init__(self):
+        self.calls, self.bodies, self.silent, self.refuses = {}, [], 0, None
+
+    def __call__(self, request):
+        path = request.url.path
+        if request.method == "GET":
+            known = [self.state(each) for each in self.calls]
+            return httpx.Response(200, json={"calls": known} if path == "/v1/calls" else self.state(path.split("/")[3]))
+        body = json.loads(request.content)
+        self.bodies.append(body)
+        if self.refuses:
+            return httpx.Response(422, json=self.refuses)
+        call_id = body.get("id") or path.split("/")[3]
+        told = {"content": len(self.calls.get(call_id, {}).get("told", [])) + 1}
+        if path.endswith("/end"):
+            self.calls[call_id]["state"] = "ended"
+        elif body not in self.calls.setdefault(call_id, {"state": "ringing", "told": []})["told"]:
+            self.calls[call_id]["told"].append(body)
+        if self.silent:
+            self.silent -= 1
+            return httpx.Response(503)
+        return httpx.Response(201, json={"id": call_id, "revision": told["content"], "near": NEAR})
+
+    def state(self, call_id):
+        call = self.calls[call_id]
+        told = {name: call["told"][-1][name] for name in ("category", "headline", "status", "occurred_at")}
+        content = len(call["told"])
+        return {
+            "state": call["state"],
+            "content": content,
+            "call": {"id": call_id, "title": "Cardiac arrest", "near": NEAR, **told},
+            "ring_m": 100,
+            "rung": 0,
+            "seen": 0,
+            "declined": 0,
+            "seats": [],
+        }
+
+
+class Page:
+    """A page at the service, without sockets."""
+
+    def __init__(self, *records):
+        self.api = Api()
+        transport = httpx.MockTransport(self.api)
+        dispatcher = Dispatcher("http://node", "t", patience_s=0, transport=transport)
+        room, self.changed = Room(), asyncio.Event()
+        self.control = Control(
+            dispatcher,
+            records or [record()],
+            {"cardiac_arrest": {"title": "Cardiac arrest"}},
+            status="actual",
+            retimes=True,
+            changed=self.changed.set,
+            clock=lambda: NOW,
+        )
+        keys = {"ann": KEY, "ben": "the key of ben"}
+        self.app = application(Service(self.control, room, keys, {"feed": "f"}, lambda: NOW).routes(), content_policy())
+
+    async def post(self, path, body, key=KEY, **headers):
+        """One request; its answer."""
+        transport = httpx.ASGITransport(self.app)
+        sent = {"Origin": f"http://{HOST}", "Cookie": f"dispatch_8775={key}", **headers}
+        content = body if isinstance(body, bytes) else json.dumps(body)
+        async with httpx.AsyncClient(transport=transport, base_url=f"http://{HOST}") as http:
+            return await http.post(path, content=content, headers=sent)
+
+    async def open(self, **changes):
+        """Open a call from the record."""
+        return await self.post("/api/open", {"record": "r", "form": FORM | changes})
+
+
+@contextlib.asynccontextmanager
+async def opened():
+    """A page with an open call: the page, and the call's id."""
+    page = Page()
+    answer = await page.open()
+    assert answer.status_code == 200, answer.text
+    yield page, answer.json()["call"]["id"]
+
+
+def story(coroutine):
+    """Run it."""
+    asyncio.run(coroutine())
+
+
+def test_a_record_becomes_one_call_and_who_comes_second_is_told_who_was_first():
+    """Rule 1 of control."""
+
+    async def tale():
+        async with opened() as (page, call_id):
+            again = await page.post("/api/open", {"record": "r", "form": FORM}, "the key of ben")
+            assert (again.status_code, list(page.api.calls)) == (409, [call_id])
+            assert "ann" in again.json()["detail"]
+
+    story(tale)
+
+
+def test_a_request_without_an_answer_is_repeated_with_the_same_bytes(monkeypatch):
+    """Rule 2 of control: lost answers make no second call."""
+    monkeypatch.setattr("client_demo.dispatch.control.AGAIN_S", 0)
+
+    async def tale():
+        page = Page()
+        page.api.silent = 3
+        answer = await page.open()
+        assert answer.status_code == 200
+        assert len(page.api.bodies) == 4
+        assert page.api.bodies.count(page.api.bodies[0]) == 4
+
+    story(tale)
+
+
+def test_a_correction_says_the_whole_call_again_and_names_what_it_replaces():
+    """Rule 4 of control: and who has seen something older is told so."""
+
+    async def tale():
+        async with opened() as (page, call_id):
+            path = f"/api/calls/{call_id}/correct"
+            answer = await page.post(path, {"content": 1, "form": FORM | {"access": "Side door"}})
+            assert answer.status_code == 200, answer.text
+            said = page.api.bodies[-1]
+            assert (said["replaces"], said["place"]["access"]) == (1, "Side door")
+            assert said["occurred_at"] == page.api.bodies[0]["occurred_at"]
+            late = await page.post(path, {"content": 1, "form": FORM})
+            assert late.status_code == 409
+
+    story(tale)
+
+
+def test_the_place_is_forgotten_when_the_call_is_over():
+    """RZ4: here too."""
+
+    async def tale():
+        async with opened() as (page, call_id):
+            assert "Copper Gate" in repr(page.control.cases[call_id])
+            answer = await page.post(f"/api/calls/{call_id}/end", {"reason": "The crew is there."})
+            assert answer.json()["call"]["state"]["state"] == "ended"
+            assert "Copper Gate" not in repr(page.control.cases[call_id])
+            assert (await page.post(f"/api/calls/{call_id}/end", {"reason": "Again."})).status_code == 409
+
+    story(tale)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [({"kind": ""}, "kind"), ({"headline": " "}, "headline"), ({"lat": None}, "place"), ({"status": "real"}, "status")],
+)
+def test_what_the_dispatcher_has_to_say_is_asked_for_beside_its_field(changes, field):
+    """RY6: no record says whether it is a home, so nothing is preselected. The node is not asked."""
+
+    async def tale():
+        page = Page()
+        answer = await page.open(**changes)
+        assert answer.status_code == 422
+        assert [each["field"] for each in answer.json()["troubles"]] == [field]
+        assert not page.api.bodies
+
+    story(tale)
+
+
+def test_a_record_without_a_place_or_of_a_drill_makes_no_call_for_real():
+    """Rules 2 and 3 of records, asked of the service itself and not of its page."""
+
+    async def tale():
+        page = Page(record(obstacle="no location"))
+        assert (await page.open()).status_code == 422
+        page = Page(record(nature="TEST", status="test"))
+        assert (await page.open()).status_code == 422
+        assert (await page.open(status="test")).status_code == 200
+
+    story(tale)
+
+
+def test_what_the_node_refuses_is_told_beside_its_field_and_may_be_tried_again():
+    """And the record is free again."""
+
+    async def tale():
+        page = Page()
+        error = {"type": "/problems/bad-field", "pointer": "/headline", "detail": "at most 140 characters"}
+        page.api.refuses = {"type": "/problems/invalid", "title": "Invalid", "errors": [error]}
+        refused = await page.open()
+        assert refused.json()["troubles"] == [{"field": "headline", "text": "at most 140 characters"}]
+        page.api.refuses = None
+        assert (await page.open()).status_code == 200
+
+    story(tale)
+
+
+def test_calls_of_an_earlier_start_are_found_and_watched():
+    """They can be ended; a correction has to say the place again, which nobody gives back."""
+
+    async def tale():
+        page = Page()
+        page.api.calls["old"] = {"state": "ringing", "told": [{**FORM, "occurred_at": "2031-05-01T12:00:00Z"}]}
+        work = asyncio.create_task(page.control.run())
+        async with asyncio.timeout(5):
+            await page.changed.wait()
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        assert page.control.cases["old"].form is None
+        assert (await page.post("/api/calls/old/end", {"reason": "Over."})).status_code == 200
+
+    story(tale)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/api/open", b"[]", 400),
+        ("/api/open", b"{", 400),
+        ("/api/open", {"record": "r"}, 400),
+        ("/api/open", {"record": "r", "form": FORM | {"lat": True}}, 400),
+        ("/api/open", {"record": "r", "form": FORM | {"lat": 91}}, 400),
+        ("/api/open", {"record": "r", "form": FORM | {"headline": SURROGATE}}, 400),
+        ("/api/open", {"record": "r", "form": FORM | {"access": "x" * 1001}}, 400),
+        ("/api/open", {"record": 7, "form": FORM}, 400),
+        ("/api/open", {"record": "unknown", "form": FORM}, 409),
+        ("/api/calls/unknown/end", {"reason": "Over."}, 409),
+        ("/api/calls/unknown/correct", {"content": "1", "form": FORM}, 400),
+    ],
+)
+def test_rubbish_gets_one_clear_refusal(path, body, status):
+    """And the node is not asked."""
+
+    async def tale():
+        page = Page()
+        answer = await page.post(path, body)
+        assert (answer.status_code, page.api.bodies) == (status, [])
+        assert answer.json()["detail"]
+
+    story(tale)
+
+
+def test_nobody_decides_without_a_key_or_from_another_sites_page():
+    """Rule 1 of the door."""
+
+    async def tale():
+        page = Page()
+        assert (await page.post("/api/open", {"record": "r", "form": FORM}, "wrong")).status_code == 401
+        answer = await page.post("/api/open", {"record": "r", "form": FORM}, Origin="http://evil.example")
+        assert (answer.status_code, page.api.bodies) == (403, [])
+
+    story(tale)

@@ -1,0 +1,78 @@
+"""How a phone reads what it is pushed: RFC 8291's own example, what the server and http-ece encrypt, and rubbish."""
+
+import os
+
+import http_ece
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from client_demo.python.subscription import Subscription
+from geocast.push.webpush import decoded, encrypt
+
+ENDPOINT = "https://push.example/x"
+# RFC 8291, appendix A.
+TEXT = b"When I grow up, I want to be a watermelon"
+PRIVATE = "q1dXpw3UpT5VOmu_cf_v6ih07Aems3njxI-JWgLcM94"
+PUBLIC = "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4"
+AUTH = "BTBZMqHH6r4Tts7J_aSIgg"
+BODY = (
+    "DGv6ra1nlYgDCS1FRnbzlwAAEABBBP4z9KsN6nGRTbVYI_c7VJSPQTBtkgcy27mlmlMoZIIgDll6e3vCYLocInmYWAmS6TlzAC8wEqKK6PBru3jl7A_yl95"
+    "bQpu6cVPTpK4Mqgkf1CXztLVBSt2Ks3oZwbuwXPXLWyouBWLVWGNWQexSgSxsj_Qulcy4a-fN"
+)
+
+
+@pytest.fixture
+def subscription():
+    """A phone's."""
+    return Subscription(ENDPOINT)
+
+
+def pushed(subscription, text, size=3_000):
+    """What the server sends it."""
+    keys = subscription.to_map()["keys"]
+    return encrypt(text, decoded(keys["p256dh"]), decoded(keys["auth"]), size)
+
+
+def test_the_example_of_the_rfc_is_read():
+    """RFC 8291, appendix A; its text is no message, so what is read is compared before that."""
+    private = ec.derive_private_key(int.from_bytes(decoded(PRIVATE), "big"), ec.SECP256R1())
+    subscription = Subscription(ENDPOINT, private, decoded(AUTH))
+    assert subscription.to_map() == {"endpoint": ENDPOINT, "keys": {"p256dh": PUBLIC, "auth": AUTH}}
+    assert subscription._decrypt(decoded(BODY)) == TEXT
+
+
+def test_what_the_server_pushes_is_read_and_what_http_ece_encrypts(subscription):
+    """Padding of any length, none included."""
+    text = '{"type": "alert", "alert": {"headline": "Größe\\u0000"}}'.encode()
+    message = {"type": "alert", "alert": {"headline": "Größe\0"}}
+    assert subscription.read(pushed(subscription, text)) == message
+    assert subscription.read(pushed(subscription, text, 1_024)) == message
+    public = subscription.private.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    sender = ec.generate_private_key(ec.SECP256R1())
+    body = http_ece.encrypt(text, private_key=sender, dh=public, auth_secret=subscription.auth, version="aes128gcm")
+    assert subscription.read(body) == message
+
+
+def test_what_is_for_another_phone_or_was_changed_is_not_read(subscription):
+    """ValueError, whatever of it was changed."""
+    body = pushed(subscription, b'{"type": "renew"}')
+    with pytest.raises(ValueError, match="not encrypted for this subscription"):
+        Subscription(ENDPOINT).read(body)
+    for at in (0, 20, 21, 22, 60, 90, len(body) - 1):
+        changed = bytearray(body)
+        changed[at] ^= 1
+        with pytest.raises(ValueError, match="not encrypted for this subscription"):
+            subscription.read(bytes(changed))
+
+
+@pytest.mark.parametrize("body", [b"", b"x" * 20, b"x" * 21, os.urandom(200), bytes(3_000)])
+def test_rubbish_is_not_read(subscription, body):
+    with pytest.raises(ValueError, match="not encrypted for this subscription"):
+        subscription.read(body)
+
+
+@pytest.mark.parametrize("text", [b"", b"no json", b"[]", b"1", b"\xff", b"[" * 2_500])
+def test_what_is_no_message_is_not_read(subscription, text):
+    with pytest.raises(ValueError, match="no message"):
+        subscription.read(pushed(subscription, text))

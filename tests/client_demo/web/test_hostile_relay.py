@@ -1,0 +1,50 @@
+"""The web client that verifies, behind a relay that lies (C11 to C15) as end_to_end/relay_lies.py has it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from end_to_end.alerts import Json, ground, place
+from end_to_end.keys import Keys
+from end_to_end.proofs import AUDIENCE, signing_node
+from end_to_end.relay import Relay
+from end_to_end.relay_lies import lies_about, more_lies
+
+SAID = ("id", "revision", "headline", "expires_at", "area", "severity", "source")
+
+
+def test_whatever_a_relay_makes_of_it_nothing_is_shown_that_was_not_approved(
+    open_page: Callable[..., object], keys: Keys, tmp_path
+):
+    """C12 to C15: an alert, its revision and its cancel, each in the middle of all lies about it, in their order."""
+    home = ground()
+    with signing_node(keys, tmp_path) as desk, Relay(desk.node.stream_port) as relay:
+        page = open_page(
+            desk.node,
+            place(home),
+            url=relay.url,
+            verify={"keys": desk.reviewers, "audience": AUDIENCE, "approvals": 2, "cancelApprovals": 1},
+        )
+        page.online()
+
+        def tamper(message: Json, before: list[Json]) -> list[Json]:
+            lies = lies_about(message, desk.reviewers, before)
+            return [*lies, message, *lies, *before]
+
+        relay.tamper = tamper
+        first = desk.publish(home)
+        page.wait(event="alert", revision=1)
+        second = desk.revise(first, headline="The fire spreads.")
+        page.wait(event="update", revision=2)
+        desk.cancel(second, "The fire is out.")
+        assert page.wait(event="cancel")["reason"] == "The fire is out."
+        relay.say(*relay.heard, *more_lies(relay.heard, desk.reviewers))
+        last = desk.publish(home)
+        page.wait(event="alert", id=last.form["id"])
+        told = [line for line in page.lines if line.get("event") in ("alert", "update", "cancel", "expire")]
+        assert [line["event"] for line in told] == ["alert", "update", "cancel", "alert"]
+        forms = [{name: form.get(name) for name in SAID} for form in desk.forms]
+        assert all({name: line["alert"][name] for name in SAID} in forms for line in told)
+        dropped = {line["message"].rpartition(" ")[2] for line in page.said(event="error", code="untrusted")}
+        assert dropped == {"unsigned", "signature", "other-place", "unknown-key", "too-few"}
+        assert page.held() == [(last.form["id"], 1, True)]

@@ -1,0 +1,23 @@
+"""Claims of seats as the log has them, for whoever has its key: which were lost once, and put back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from geocast.alertlog import AlertLog
+from geocast.calls.entries import CallEntry, Claim, Person
+from geocast.calls.opening import opened
+from geocast.calls.sealing import CallKeys
+
+
+async def put_back(open_log: Callable[[], AlertLog], keys: CallKeys, call_ids: Iterable[str]) -> set[tuple[str, str]]:
+    """The claims, as (id of the call, `sub`), that stand under another number than that for which they were sealed."""
+    log = open_log()
+    await log.start()
+    try:
+        histories = [await log.history(call_id) for call_id in call_ids]
+    finally:
+        await log.stop()
+    moved = [each for history in histories for each in history if isinstance(each, CallEntry) and each.sealed_as]
+    found = [each for entry in moved if (each := opened(keys, entry)) is not None]
+    return {(e.id, secret.sub) for e, body, secret in found if isinstance(body, Claim) and isinstance(secret, Person)}

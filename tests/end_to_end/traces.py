@@ -1,0 +1,38 @@
+"""What a secret would look like in what a node has written, and the search for it."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterator
+
+
+def spellings(number: float) -> Iterator[bytes]:
+    """A number as anyone might write it: decimals, micro-degrees, radians, floats in either order."""
+    digits = f"{abs(number):.10f}"
+    whole, decimals = digits.split(".")
+    for text in (f"{whole}.{decimals[:5]}", whole + decimals[:6], f"{abs(number) * 0.017453292519943295:.10f}"[:10]):
+        yield text.encode()
+    for value in (number, -number, number * 0.017453292519943295):
+        for layout in ("<d", ">d"):
+            yield struct.pack(layout, value)
+
+
+def digests(content: bytes) -> dict[bytes, str]:
+    """Hashes of a request's bytes."""
+    found: dict[bytes, str] = {}
+    for name in ("md5", "sha1", "sha256", "sha512", "blake2b", "sha3_256"):
+        digest = hashlib.new(name, content)
+        found |= {digest.digest(): name, digest.hexdigest().encode(): name}
+    return found
+
+
+def assert_found_nowhere(needles: dict[bytes, str], haystacks: dict[str, bytes]) -> None:
+    """None of the needles in any of the haystacks."""
+    found = [
+        f"{secret} as {needle!r} in {name}"
+        for needle, secret in needles.items()
+        for name, data in haystacks.items()
+        if needle in data
+    ]
+    assert not found, "\n".join(found)

@@ -1,0 +1,51 @@
+"""The stream listener with an echo where the session is, for cases that want their messages back.
+
+Autobahn's cases offer no subprotocol and send messages that mean nothing to a session. All else is a node's: the
+listener, the handshake, the connection with its parser and its bounds, the rate, the end.
+"""
+
+from __future__ import annotations
+
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request, Response
+from websockets.server import ServerProtocol
+
+from geocast import closing
+from geocast.clock import Now
+from geocast.closing import SessionClosed
+from geocast.frames import Wire
+from geocast.net.websocket import Connection, Stream
+
+NAME = "Sec-WebSocket-Protocol"
+
+
+class Echo:
+    """In the place of a session: it says what it hears, and refuses what is no UTF-8 as a session does (X1)."""
+
+    row = -1  # it is in no hub
+
+    def __init__(self, peer: Connection, wire: Wire, *_: object) -> None:
+        self.peer, self.wire = peer, wire
+
+    def receive(self, payload: bytes, _now: Now) -> None:
+        """Send a message back."""
+        if self.wire.opcode == Opcode.TEXT:
+            try:
+                payload.decode()
+            except UnicodeDecodeError:
+                raise SessionClosed(closing.BAD_UTF8) from None
+        self.peer.write(Frame(self.wire.opcode, payload).serialize(mask=False))
+
+
+class EchoStream(Stream):
+    """The stream listener, as if each client had offered one subprotocol."""
+
+    subprotocol = ""
+
+    def answer(self, request: Request, parser: ServerProtocol) -> tuple[int, str] | tuple[Wire, Response]:
+        """Answer the handshake as if the client had offered the subprotocol, and do not speak of it."""
+        request.headers[NAME] = self.subprotocol
+        answer = super().answer(request, parser)
+        if isinstance(answer[1], Response):
+            del answer[1].headers[NAME]
+        return answer

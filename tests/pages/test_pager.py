@@ -1,0 +1,252 @@
+"""The responder's page in a real browser, on a phone, against a real node."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from end_to_end.alerts import Json, new_id
+from end_to_end.dispatcher import PLACE, Dispatcher, call, calling_node
+from end_to_end.keys import PHONE_SCOPE, Keys
+from end_to_end.node import Node
+from end_to_end.responder import A_DAY_S, Responder, here
+from end_to_end.times import wait_until
+from pages.conftest import PHONE, Served, Shown
+from ports import free_ports
+
+HOME = (47.6765, 8.8280)  # 270 m from the middle of the ring of PLACE
+HALL = (47.6772, 8.8300)
+DUTY, CALLS, QUIET, STATUS = "#duty", "#calls", "#quiet", "#status"
+OF_THE_PLACE = ("Dorfstrasse", "4711", "3rd floor", "47.678008", "8.831112", "2580")
+
+pytestmark = pytest.mark.skipif(
+    not Path(sys.executable).with_name("geocast").exists(), reason="there is no `geocast` command beside this Python"
+)
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A node that takes calls, knows a defibrillator, and allows the page's origin."""
+    (port,) = free_ports(1)
+    home = tmp_path_factory.mktemp("pager")
+    tags = {"emergency": "defibrillator", "access": "yes", "opening_hours": "24/7"}
+    tags |= {"defibrillator:location": "Mehrzweckhalle", "defibrillator:code": "2580"}
+    point = {"type": "Point", "coordinates": [HALL[1], HALL[0]]}
+    hall = {"type": "Feature", "id": "node/1", "geometry": point, "properties": tags}
+    (home / "aeds.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [hall]}))
+    options = ("--origins", f"http://127.0.0.1:{port}", "--aeds", "aeds.geojson")
+    with calling_node(home, Keys(["cpr", "medic"]), *options) as started:
+        started.page_port = port  # type: ignore[attr-defined]
+        yield started
+
+
+@pytest.fixture(scope="module")
+def url(node: Node, serve: Callable[..., Served]) -> str:
+    """The page of that node."""
+    options = ("--lat", str(HOME[0]), "--lng", str(HOME[1]), "--port", str(node.page_port))  # type: ignore[attr-defined]
+    return serve("pager", "--url", f"ws://127.0.0.1:{node.stream_port}/v1/stream", *options).url("pager")
+
+
+@pytest.fixture
+def phone(node: Node, url: str, show: Callable[..., Shown]) -> Callable[..., Shown]:
+    """`phone(token)`: the page on somebody's phone, connected."""
+
+    def showing(token: str, **context: object) -> Shown:
+        shown = show(f"{url}/#token={token}", viewport=PHONE, **context)
+        shown.has(STATUS, "Connected")
+        return shown
+
+    return showing
+
+
+@pytest.fixture
+def dispatcher(node: Node) -> Iterator[Dispatcher]:
+    """A dispatcher, whose open calls are ended when the test is over."""
+    with Dispatcher(node) as calling:
+        yield calling
+        for state in calling.api.get("/v1/calls").json()["calls"]:
+            calling.post(f"/{state['call']['id']}/end", {"reason": "The test is over."})
+
+
+def medic(node: Node, *, may_test: bool = False) -> str:
+    """A medic's token; each test has one of their own, for who has been on a call rests."""
+    now = int(time.time())
+    scope = f"{PHONE_SCOPE} alerts:test" if may_test else PHONE_SCOPE
+    return node.keys.token(sub=new_id("r"), scope=scope, iat=now, exp=now + A_DAY_S, quals=["medic"])
+
+
+def on_duty(shown: Shown) -> Shown:
+    """Go on duty, and wait until the node knows."""
+    shown.page.locator(DUTY).click()
+    shown.has("#duty-text", "as medic")
+    return shown
+
+
+def traces(shown: Shown) -> list[str]:
+    """What there is of the place: in the page, its title, its storages, on its map."""
+    said = shown.page.evaluate(
+        "document.documentElement.outerHTML + document.title + JSON.stringify({...localStorage, ...sessionStorage})"
+    )
+    return [each for each in OF_THE_PLACE if each in said]
+
+
+def seats(dispatcher: Dispatcher, body: Json) -> list[str]:
+    """The states of the seats that are held."""
+    return [seat["state"] for seat in dispatcher.state(body["id"])["seats"]]
+
+
+def test_a_responder_is_rung_goes_is_told_where_and_stood_down_and_then_no_trace_is_left(node, phone, dispatcher):
+    """RU1, RU2, RU3: from the alarm to the end; the exact place is on the page only while there is a seat."""
+    shown = on_duty(phone(medic(node)))
+    body = call()
+    dispatcher.post("", body)
+    shown.has(CALLS, "Cardiac arrest: CPR needed")
+    shown.has(CALLS, "Bystander does compressions")
+    shown.has(CALLS, "270 m from you")
+    shown.has("#announce", "270 m from you")
+    assert "Call for help" in shown.page.title()
+    assert shown.page.locator(".mark-patient").count() == 0
+    assert traces(shown) == []
+    wait_until(lambda: dispatcher.state(body["id"])["seen"] == 1, "the dispatcher hears that it was shown")
+    shown.picture("pager-rings")
+    shown.page.get_by_role("button", name="I am going").click()
+    shown.has(CALLS, "Dorfstrasse 4, Ossingen")
+    shown.has(CALLS, "Door code 4711.")
+    shown.has(CALLS, "do CPR")
+    assert shown.page.locator(".mark-patient").count() == 1
+    assert shown.page.locator(".mark-aed").count() == 1
+    assert "Dorfstrasse" not in shown.text("#announce")
+    assert "Call for help" not in shown.page.title()
+    assert seats(dispatcher, body) == ["going"]
+    shown.page.get_by_role("button", name="I am there").click()
+    wait_until(lambda: seats(dispatcher, body) == ["arrived"], "the dispatcher hears of it")
+    shown.has(CALLS, "Told: you are there")
+    dispatcher.post(f"/{body['id']}/end", {"reason": "The crew is there."})
+    shown.has("#notice", "This call is over")
+    assert shown.text(CALLS) == ""
+    assert shown.page.locator(".mark-patient, .mark-aed").count() == 0
+    assert traces(shown) == []
+
+
+def test_who_takes_the_second_seat_brings_the_defibrillator_and_is_told_its_code(node, phone, dispatcher):
+    """RI2, RI3: on the map and in words."""
+    shown = on_duty(phone(medic(node)))
+    body = call()
+    dispatcher.post("", body)
+    with Responder(node, new_id("r"), here(HOME), quals=("medic",)) as first:
+        first.take("call")
+        first.say("accept", id=body["id"])
+        first.take("task")
+        shown.page.get_by_role("button", name="I am going").click()
+        shown.has(CALLS, "Mehrzweckhalle")
+        shown.has(CALLS, "2580")
+        assert shown.page.locator(".mark-fetch").count() == 1
+        shown.page.get_by_role("button", name="I have the AED").click()
+        wait_until(lambda: seats(dispatcher, body) == ["going", "aed"], "the dispatcher hears of it")
+        shown.picture("pager-task", full_page=True)
+
+
+def test_who_can_not_go_after_all_gives_the_seat_back(node, phone, dispatcher):
+    """RV5: and the place is gone from the page at once."""
+    shown = on_duty(phone(medic(node)))
+    body = call()
+    dispatcher.post("", body)
+    shown.page.get_by_role("button", name="I am going").click()
+    shown.has(CALLS, "Dorfstrasse 4")
+    shown.page.get_by_role("button", name="after all").click()
+    wait_until(lambda: not shown.text(CALLS), "the call is gone from the page")
+    assert traces(shown) == []
+    wait_until(lambda: seats(dispatcher, body) == [], "the seat is free again")
+
+
+def test_who_declines_is_not_asked_again(node, phone, dispatcher):
+    """RU1: not by new content either."""
+    shown = on_duty(phone(medic(node)))
+    body = call()
+    dispatcher.post("", body)
+    shown.page.get_by_role("button", name="I can’t").click()
+    wait_until(lambda: dispatcher.state(body["id"])["declined"] == 1, "the dispatcher hears of it")
+    dispatcher.post(f"/{body['id']}/revisions", {**body, "headline": "Adult, in the garden", "replaces": 1})
+    other = call(headline="Another one")
+    dispatcher.post("", other)
+    shown.has(CALLS, "Another one")
+    assert "in the garden" not in shown.text(CALLS)
+
+
+@pytest.mark.parametrize(("status", "word"), [("exercise", "Exercise"), ("test", "Test")])
+def test_a_drill_looks_like_one(node, phone, dispatcher, status, word):
+    """RU1: with a badge, without the alarm, and said aloud."""
+    shown = on_duty(phone(medic(node, may_test=True)))
+    dispatcher.post("", call(status=status))
+    shown.has(CALLS, f"{word}: no emergency")
+    shown.has("#announce", f"{status}, no emergency")
+    assert shown.page.locator(".call-drill").count() == 1
+    style = shown.page.locator(".call-drill").evaluate("item => getComputedStyle(item).borderTopStyle")
+    assert style == "dashed"
+
+
+def test_nobody_is_called_off_duty_and_a_home_calls_only_who_may_go_there(node, phone, dispatcher):
+    """RQ4: the switch decides. Who goes on duty later is called then (RJ3)."""
+    shown = phone(medic(node))
+    body = call()
+    dispatcher.post("", body)
+    wait_until(lambda: dispatcher.state(body["id"])["ring_m"] > 100, "the ring has widened meanwhile")
+    assert shown.text(CALLS) == ""
+    on_duty(shown)
+    shown.has(CALLS, "Cardiac arrest")
+    shown.page.locator(DUTY).click()
+    shown.has("#duty-text", "You are not called.")
+
+
+def test_words_of_others_are_text(node, phone, dispatcher):
+    """Markup in a headline, an address or the way in is shown as it is."""
+    evil = "<img src=x onerror=\"document.title='owned'\">"
+    shown = on_duty(phone(medic(node)))
+    dispatcher.post("", call(headline=evil, place={**PLACE, "address": evil, "access": evil}))
+    shown.page.get_by_role("button", name="I am going").click()
+    wait_until(lambda: shown.text(CALLS).count("<img src=x") >= 2, "the address is shown as text")
+    assert shown.page.title() != "owned"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_call_and_a_task_keep_the_rules_of_wcag(node, phone, dispatcher, scheme):
+    """By axe-core."""
+    shown = on_duty(phone(medic(node), color_scheme=scheme, reduced_motion="reduce"))
+    dispatcher.post("", call())
+    shown.has(CALLS, "I am going")
+    assert shown.violations() == []
+    shown.page.get_by_role("button", name="I am going").click()
+    shown.has(CALLS, "Dorfstrasse 4")
+    assert shown.violations() == []
+    assert shown.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing is wider than the phone"
+
+
+def test_who_has_no_qualification_that_counts_is_told_so(node, phone):
+    """RQ3: going on duty would call nobody."""
+    shown = phone(node.keys.token(sub="r-1", scope=PHONE_SCOPE))
+    shown.has("#duty-text", "You are not called.")
+    shown.page.locator(DUTY).click()
+    shown.has("#duty-text", "no qualification that counts")
+    assert shown.page.locator(DUTY).get_attribute("aria-checked") == "true"
+
+
+def test_the_token_is_nowhere_but_in_this_tab(node, phone, url):
+    """Not in the address bar, and not at the page's server."""
+    token = node.keys.token(sub="r-1", scope=PHONE_SCOPE)
+    shown = phone(token)
+    assert shown.page.url == f"{url}/"
+    assert token not in json.dumps(shown.page.evaluate("fetch('/view.json').then((answer) => answer.json())"))
+    assert shown.page.evaluate("localStorage.length") == 0
+    shown.page.reload()
+    shown.has(STATUS, "Connected")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_off_duty_keeps_the_rules_of_wcag(node, phone, scheme):
+    """By axe-core."""
+    shown = phone(node.keys.token(sub="r-1", scope=PHONE_SCOPE), color_scheme=scheme)
+    assert shown.violations() == []

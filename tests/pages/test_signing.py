@@ -1,0 +1,249 @@
+"""Two reviewers at the desk, each with a key of their own browser: a phone verifies what they have signed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from end_to_end.alerts import Json, ground, place
+from end_to_end.conftest import keys  # noqa: F401 (fixture)
+from end_to_end.desk import DeskProcess, row, write_feed
+from end_to_end.keys import PHONE_SCOPE, Keys
+from end_to_end.node import Node
+from end_to_end.proofs import AUDIENCE, Reviewer
+from end_to_end.times import wait_until
+from end_to_end.wire import PATIENCE
+from pages.conftest import Shown
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
+
+from client_demo.python import Verifier
+
+Show = Callable[..., Shown]
+SIGNED = Subprotocol("geocast.v1.json.signed")
+POLICY = f"""
+name = "signed"
+audience = "{AUDIENCE}"
+
+[categories]
+fire_structure = {{ title = "Structure fire", approvals = 2, cancel_approvals = 1 }}
+"""
+
+pytestmark = pytest.mark.skipif(
+    not Path(sys.executable).with_name("geocast").exists(), reason="there is no `geocast` command beside this Python"
+)
+
+
+class Place:
+    """A node that wants two signatures, its desk with a fire on it, and the operator's file of reviewers."""
+
+    def __init__(self, node: Node, desk: DeskProcess, spot: tuple[float, float], glass: Reviewer) -> None:
+        self.node, self.desk, self.spot = node, desk, spot
+        self.glass = glass
+        self.enrolled: list[Json] = [glass.public() | {"break_glass": True}]
+
+    def enrol(self, *public: Json) -> None:
+        """Add keys to the operator's file, and have the node read it."""
+        self.enrolled += public
+        (self.node.home / "reviewers.json").write_text(json.dumps({"keys": self.enrolled}))
+        before = self._reloads()
+        assert self.node.process
+        self.node.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: self._reloads() > before, "the node has read the file")
+
+    def _reloads(self) -> float:
+        found = re.search(
+            r'^geocast_reloads_total\{result="ok"\} (\S+)$', self.node.api.get("/metrics").text, re.MULTILINE
+        )
+        return float(found[1]) if found else 0.0
+
+    @contextlib.contextmanager
+    def phone(self) -> Iterator[ClientConnection]:
+        """A stock client on a signed stream, welcomed, at the place of the fire."""
+        url = f"ws://127.0.0.1:{self.node.stream_port}/v1/stream"
+        token = self.node.keys.token(sub="phone", scope=PHONE_SCOPE)
+        with connect(url, subprotocols=[SIGNED], compression=None, proxy=None) as phone:
+            phone.send(json.dumps({"type": "hello", "token": token, "places": [place(self.spot)]}))
+            assert json.loads(phone.recv(PATIENCE))["type"] == "welcome"
+            yield phone
+
+    def heard(self, phone: ClientConnection, approvals: int) -> Any:
+        """The next message, verified by the keys that are enrolled."""
+        verifier = Verifier({"keys": self.enrolled}, AUDIENCE, approvals=approvals, cancel_approvals=approvals)
+        return verifier.read(json.loads(phone.recv(PATIENCE)))
+
+
+@pytest.fixture
+def here(keys: Keys, tmp_path: Path) -> Iterator[Place]:  # noqa: F811
+    """All of it."""
+    spot, glass = ground(), Reviewer("night", "in-the-envelope")
+    home = tmp_path / "node"
+    home.mkdir()
+    (home / "policy.toml").write_text(POLICY)
+    (home / "reviewers.json").write_text(json.dumps({"keys": [glass.public() | {"break_glass": True}]}))
+    options = ("--policy", str(home / "policy.toml"), "--reviewers", str(home / "reviewers.json"))
+    feed = write_feed(tmp_path / "feed.csv", [row("FIRE", "Structure fire", spot)])
+    with Node(home, keys, *options) as node, DeskProcess(tmp_path, node, feed, "--as-recorded") as desk:
+        yield Place(node, desk, spot, glass)
+
+
+def at_the_desk(show: Show, here: Place, name: str) -> Shown:
+    """A reviewer in a browser of their own, with the fire open."""
+    shown = show(here.desk.link(name))
+    shown.page.locator(".item", has_text="Structure fire").first.click()
+    shown.has("#title", "Structure fire")
+    return shown
+
+
+def make_key(shown: Shown) -> Json:
+    """Have the page make a key; its public half, as the operator gets it."""
+    shown.page.click("#my-key")
+    shown.page.click("#draw-key")
+    shown.has("#key-note", "Its name is")
+    public = json.loads(shown.page.input_value("#key-public"))
+    shown.page.click("#key-panel form button")
+    return public
+
+
+def read_and_sign(shown: Shown, button: str) -> str:
+    """Open what is to be signed; what the page says it is."""
+    shown.until(
+        f"!document.querySelector('{button}').disabled && !document.querySelector('{button}').hidden", "it can be read"
+    )
+    shown.page.click(button)
+    shown.has("#signing-key", "With")
+    return shown.text("#signed")
+
+
+def test_two_reviewers_sign_with_keys_of_their_browsers(here: Place, show: Show) -> None:
+    """AP5, F9, C12: the first signs and sees that one is missing; the second sees what was signed, and it goes out."""
+    ann, ben = at_the_desk(show, here, "ann"), at_the_desk(show, here, "ben")
+    public = [make_key(ann), make_key(ben)]
+    assert [(key["sub"], key["kty"], key["alg"], "d" in key) for key in public] == [
+        ("ann", "OKP", "Ed25519", False),
+        ("ben", "OKP", "Ed25519", False),
+    ]
+    here.enrol(*public)
+    with here.phone() as phone:
+        ann.page.fill("#headline", "A warehouse is on fire. Close your windows.")
+        signed = read_and_sign(ann, "#approve")
+        assert "A warehouse is on fire. Close your windows." in signed
+        assert "a circle of" in signed
+        ann.picture("desk-signing")
+        assert ann.violations() == []
+        form = ann.page.inner_text("#signed-text") or ann.page.text_content("#signed-text")
+        assert ann.text("#sign") == "Sign"
+        ann.page.click("#sign")
+        ann.has("#when", "To sign")
+        ann.has("#history", "Signed by ann")
+        ben.has("#history", "Signed by ann")
+        assert ben.page.locator("#headline").is_disabled()
+        assert read_and_sign(ben, "#countersign") == signed
+        ben.has("#signing-who", "Signed by ann")
+        assert ben.page.text_content("#signed-text") == form
+        assert ben.text("#sign") == "Sign and publish"
+        ben.page.click("#sign")
+        told = here.heard(phone, 2)["alert"]
+        assert told["headline"] == "A warehouse is on fire. Close your windows."
+        ann.has("#when", "Live")
+        ann.page.click("#cancel")
+        ann.page.fill("#reason", "Nothing burns any more")
+        ann.page.click("#cancel-now")
+        ann.has("#signed", "Nothing burns any more")
+        ann.has("#sign", "Sign and cancel")
+        ann.page.click("#sign")
+        assert here.heard(phone, 1)["reason"] == "Nothing burns any more"
+    ben.has("#when", "Cancelled")
+
+
+def test_the_private_half_stays_where_it_was_made(here: Place, show: Show) -> None:
+    """It outlives the page, and no script can read it; another browser has none."""
+    ann = at_the_desk(show, here, "ann")
+    public = make_key(ann)
+    ann.page.reload()
+    ann.has("#me", "ann")
+    ann.page.click("#my-key")
+    ann.has("#key-note", f"Its name is {public['kid']}.")
+    assert ann.page.locator("#draw-key").is_hidden()
+    assert ann.violations() == []
+    leaked = ann.page.evaluate(
+        """() => new Promise((tell) => {
+             const opening = indexedDB.open("geocast-desk");
+             opening.onsuccess = () => {
+               const asked = opening.result.transaction("keys").objectStore("keys").get("ann");
+               asked.onsuccess = async () => {
+                 const { privateKey } = asked.result;
+                 const tried = ["jwk", "pkcs8", "raw"].map((format) => crypto.subtle.exportKey(format, privateKey));
+                 const ended = await Promise.allSettled(tried);
+                 tell([privateKey.extractable, ...ended.map(({ status }) => status)]);
+               };
+             };
+           })"""
+    )
+    assert leaked == [False, "rejected", "rejected", "rejected"]
+    elsewhere = show(here.desk.link("ann"))
+    elsewhere.page.click("#my-key")
+    elsewhere.has("#key-note", "There is none in this browser yet.")
+
+
+def test_who_is_alone_breaks_glass(here: Place, show: Show, tmp_path: Path) -> None:
+    """AP5: a key in an envelope is a key like any other, and its use is counted."""
+    envelope = tmp_path / "glass.jwk"
+    private = here.glass.private()
+    envelope.write_text(json.dumps(private))
+    ann = at_the_desk(show, here, "ann")
+    here.enrol(make_key(ann))
+    with here.phone() as phone:
+        read_and_sign(ann, "#approve")
+        ann.page.click("#sign")
+        ann.has("#history", "Signed by ann")
+        ann.page.click("#countersign")
+        ann.has("#signing-key", "You have signed.")
+        assert ann.page.locator("#sign").is_disabled()
+        ann.page.click("#signing summary >> nth=1")
+        ann.page.set_input_files("#envelope", envelope)
+        ann.has("#signing-key", "With the key in the envelope.")
+        ann.page.click("#sign")
+        assert here.heard(phone, 2)["alert"]["revision"] == 1
+    assert "geocast_break_glass_total 1.0" in here.node.api.get("/metrics").text
+
+
+def test_a_key_that_nobody_has_enrolled_signs_nothing(here: Place, show: Show) -> None:
+    """AP3: the node refuses it, the page says so, and what was typed is still there."""
+    ann, ben = at_the_desk(show, here, "ann"), at_the_desk(show, here, "ben")
+    here.enrol(make_key(ann))
+    make_key(ben)
+    ann.page.fill("#headline", "A warehouse is on fire.")
+    read_and_sign(ann, "#approve")
+    ann.page.click("#sign")
+    read_and_sign(ben, "#countersign")
+    ben.page.click("#sign")
+    ready = "[...document.querySelectorAll('#approve, #look')].some((each) => !each.hidden && !each.disabled)"
+    ben.until(ready, "the form has been previewed again")
+    ben.has("#whole-trouble", "A signature is not good: its key is not enrolled with the node yet")
+    assert ben.page.input_value("#headline") == "A warehouse is on fire."
+    ben.troubles[:] = [each for each in ben.troubles if "422" not in each]
+
+
+def test_what_was_signed_can_be_taken_back(here: Place, show: Show) -> None:
+    """Then it can be written anew."""
+    ann, ben = at_the_desk(show, here, "ann"), at_the_desk(show, here, "ben")
+    here.enrol(make_key(ann))
+    make_key(ben)
+    read_and_sign(ann, "#approve")
+    ann.page.click("#not-now")
+    assert ann.page.locator("#countersign").is_hidden()
+    read_and_sign(ann, "#approve")
+    ann.page.click("#sign")
+    read_and_sign(ben, "#countersign")
+    ben.page.click("#withdraw")
+    ben.has("#history", "Taken back by ben")
+    ann.has("#history", "Taken back by ben")
+    assert ann.page.locator("#headline").is_enabled()

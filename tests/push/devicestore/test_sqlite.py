@@ -1,0 +1,195 @@
+"""Devices in a SQLite file: the rules of the port, and what is left of it in the file (DevS8, DevS11, WPS1)."""
+
+import asyncio
+import functools
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.register_assert_rewrite("push.devicestore.contract")
+
+from push.devicestore.contract import (  # noqa: E402 (its asserts are rewritten)
+    BATCH,
+    Contract,
+    SharedContract,
+    all_of,
+    assert_has,
+    device,
+    digest,
+    line,
+    put,
+)
+
+from geocast.errors import ConfigError, StoreUnavailable  # noqa: E402
+from geocast.push.devicestore.sqlite import SqliteDevices  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch):
+    """Else it takes hundreds of devices to fill one, each with a sync."""
+    monkeypatch.setattr("geocast.push.devicestore.sqlite.BATCH", BATCH)
+
+
+class TestSqliteDevices(Contract):
+    """Those of one process."""
+
+    def new(self, tmp_path):
+        return SqliteDevices(tmp_path / "devices.db")
+
+
+class TestSqliteDevicesOfSeveral(SharedContract):
+    """Those of processes with one supervisor; its shards have no terms (DevS7)."""
+
+    def new(self, tmp_path):
+        self.path = tmp_path / "devices.db"
+        return self.other(None)
+
+    def other(self, store):
+        return SqliteDevices(self.path, alone=False)
+
+
+def with_loop(test):
+    """Make a test of a coroutine."""
+
+    @functools.wraps(test)
+    def run(*args, **kwargs):
+        asyncio.run(test(*args, **kwargs))
+
+    return run
+
+
+@with_loop
+async def test_it_is_there_after_a_restart(tmp_path):
+    """DevS1, DevS5."""
+    for expected in ([], [(device("a"), line("a", "x"))]):
+        store = SqliteDevices(tmp_path / "devices.db")
+        await store.start()
+        await assert_has(store, *expected)
+        if not expected:
+            await put(store, device("a"))
+            await store.note([line("a", "x")])
+        await store.stop()
+
+
+@with_loop
+async def test_one_process_has_it_alone(tmp_path):
+    """DevS11: until it is closed."""
+    store = SqliteDevices(tmp_path / "devices.db")
+    await store.start()
+    other = SqliteDevices(tmp_path / "devices.db")
+    with pytest.raises(ConfigError, match="another process has it"):
+        await other.start()
+    await store.stop()
+    await other.start()
+    await other.stop()
+
+
+@pytest.mark.parametrize("made", ["CREATE TABLE entry (id)", "PRAGMA application_id = 1; CREATE TABLE x (id)"])
+@with_loop
+async def test_a_file_of_another_program_is_left_alone(tmp_path, made):
+    """K1: the alert log's above all."""
+    path = tmp_path / "devices.db"
+    with sqlite3.connect(path) as db:
+        db.executescript(made)
+    db.close()
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match="another program's"):
+        await SqliteDevices(path).start()
+    assert path.read_bytes() == before
+
+
+@with_loop
+async def test_a_file_that_is_no_database_and_a_folder_that_is_not_there_are_refused(tmp_path):
+    """K1: one line."""
+    path = tmp_path / "devices.db"
+    path.write_bytes(b"no database at all" * 100)
+    with pytest.raises(ConfigError, match=r"devices\.db: SQLITE_NOTADB$"):
+        await SqliteDevices(path).start()
+    with pytest.raises(ConfigError, match=r"No such file or directory$"):
+        await SqliteDevices(tmp_path / "nowhere" / "devices.db").start()
+
+
+@with_loop
+async def test_a_full_store_says_so_and_has_nothing_by_halves(tmp_path):
+    """DevS8: and goes on when there is room again."""
+    store = SqliteDevices(tmp_path / "devices.db", max_pages=20)
+    await store.start()
+    await put(store, device("a"))
+    with pytest.raises(StoreUnavailable, match="SQLITE_FULL"):
+        await store.put(device("b", endpoint="at-a", sealed=bytes(100_000)), None)
+    assert set(await all_of(store)) == {digest("a")}
+    await put(store, device("c"))
+    assert set(await all_of(store)) == {digest("a"), digest("c")}
+    await store.stop()
+
+
+PROGRAM = """
+import asyncio, pathlib, sys
+from push.devicestore.contract import device, line
+from geocast.push.devicestore.sqlite import SqliteDevices
+
+async def main():
+    store = SqliteDevices(pathlib.Path(sys.argv[1]))
+    await store.start()
+    await store.put(device("b", endpoint="at-a"), None)
+
+asyncio.run(main())
+"""
+
+
+@with_loop
+async def test_a_process_that_dies_before_its_commit_has_done_nothing(tmp_path):
+    """DevS8: `push-in-commit`."""
+    path = tmp_path / "devices.db"
+    store = SqliteDevices(path)
+    await store.start()
+    await put(store, device("a"))
+    await store.note([line("a", "x")])
+    await store.stop()
+    environment = os.environ | {"GEOCAST_FAILPOINT": "push-in-commit", "PYTHONPATH": os.pathsep.join(sys.path)}
+    run = [sys.executable, "-c", PROGRAM, str(path)]
+    done = await asyncio.to_thread(subprocess.run, run, env=environment, capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    store = SqliteDevices(path)
+    await store.start()
+    await assert_has(store, (device("a"), line("a", "x")))
+    await store.stop()
+
+
+def files(folder):
+    """All that the store has left there."""
+    return list(Path(folder).iterdir())
+
+
+@with_loop
+async def test_what_is_forgotten_is_in_no_file(tmp_path):
+    """WPS1, WPR9: deleted rows are overwritten, and the log of changes ends with the store."""
+    secret = b"what-was-known-of-it" * 20
+    store = SqliteDevices(tmp_path / "devices.db")
+    await store.start()
+    await put(store, device("a", sealed=secret))
+    await store.forget([device("a").known])
+    await store.stop()
+    assert not any(secret[:40] in path.read_bytes() for path in files(tmp_path))
+
+
+@with_loop
+async def test_who_falls_behind_is_told_so(tmp_path, monkeypatch):
+    """DevS10: when some of what others have changed is not kept any more."""
+    monkeypatch.setattr("geocast.push.devicestore.sqlite.CHANGES", 3)
+    store, other = (SqliteDevices(tmp_path / "devices.db", alone=False) for _ in range(2))
+    await store.start()
+    await other.start()
+    await put(other, *(device(f"{number}") for number in range(5)))
+    following = store.follow()
+    assert await anext(following) is None
+    await put(other, device("a"))
+    assert await anext(following) == [(digest("a"), b"")]
+    await following.aclose()
+    await store.stop()
+    await other.stop()

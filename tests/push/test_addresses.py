@@ -1,0 +1,144 @@
+"""Where pushes may go (WPM3): the table of all that a stranger may try."""
+
+import pytest
+
+from geocast.errors import ConfigError
+from geocast.push.addresses import DEFAULT_SERVICES, allowed_addresses, is_global, parse_services
+
+SERVICES = parse_services(f"{DEFAULT_SERVICES},up.city.example:8443")
+
+
+@pytest.mark.parametrize(
+    ("url", "service"),
+    [
+        ("https://fcm.googleapis.com/fcm/send/abc:DEF-_", "fcm.googleapis.com"),
+        ("https://fcm.googleapis.com:443/fcm/send/x", "fcm.googleapis.com"),
+        ("https://updates.push.services.mozilla.com/wpush/v2/gAAAA=", "*.push.services.mozilla.com"),
+        ("https://wns2-by3p.notify.windows.com/w/?token=BQYA%2b", "*.notify.windows.com"),
+        ("https://up.city.example:8443/UP?topic=1", "up.city.example:8443"),
+    ],
+)
+def test_an_endpoint_of_a_service_on_the_list_is_taken(url, service):
+    """WPR3: by its literal name, or below a suffix; `aud` is its origin."""
+    endpoint = SERVICES.allowed(url)
+    assert endpoint.service == service
+    assert endpoint.origin == f"https://{endpoint.host}" + (":8443" if endpoint.port == 8443 else "")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://fcm.googleapis.com/x",
+        "https://fcm.googleapis.com:8443/x",
+        "https://up.city.example/x",  # its port is another
+        "https://user@fcm.googleapis.com/x",
+        "https://user:word@fcm.googleapis.com/x",
+        "https://fcm.googleapis.com#@evil.example/x",
+        "https://fcm.googleapis.com/x#part",
+        "https://fcm.googleapis.com.evil/x",
+        "https://evil-fcm.googleapis.com/x",
+        "https://push.apple.com/x",  # the suffix alone is no name under it
+        "https://evilpush.apple.com/x",
+        "https://.push.apple.com/x",
+        "https://fcm.googleapis.com./x",
+        "https://FCM.googleapis.com/x",
+        "https://fcm.googleapis.com:/x",
+        "https://fcm.googleapis.com:443:443/x",
+        "https://fcm.googleapis.com:٤٤٣/x",
+        "https://fcm.googleapis.com\\@evil.example/x",
+        "https://fcm.googleapis.com%2eevil.example/x",
+        "https://fсm.googleapis.com/x",  # a Cyrillic letter
+        "https://xn--fm-wla.googleapis.com/x",
+        "https://127.0.0.1/x",
+        "https://2130706433/x",
+        "https://0177.0.0.1/x",
+        "https://0x7f.1/x",
+        "https://[::1]/x",
+        "https://[::ffff:127.0.0.1]/x",
+        "https://169.254.169.254/latest/meta-data",
+        "https:///x",
+        "https:fcm.googleapis.com/x",
+        "//fcm.googleapis.com/x",
+        "https://fcm.googleapis.com/ x",
+        "https://fcm.googleapis.com/\r\nHost: evil",
+        "\nhttps://fcm.googleapis.com/x",
+        "https://fcm.googleapis.com/\ud800",
+        "",
+        "https://fcm.googleapis.com/" + "x" * 974,
+    ],
+)
+def test_any_other_endpoint_is_refused(url):
+    """WPR3: what could be read in two ways too."""
+    assert SERVICES.allowed(url) is None
+
+
+def test_an_endpoint_has_a_thousand_bytes():
+    """WPR3."""
+    url = "https://fcm.googleapis.com/" + "x" * 973
+    assert len(url) == 1_000
+    assert SERVICES.allowed(url).url == url
+
+
+@pytest.mark.parametrize(
+    "text", ["", " , ", "https://push.example", "push.example:0", "push.example:x", "*", "*.", "1.2.3.4", "*.7", "a b"]
+)
+def test_a_list_that_is_none_is_refused(text):
+    """K1: an address is no name of a service."""
+    with pytest.raises(ConfigError, match=r"^--push-services: "):
+        parse_services(text)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1",
+        "0.0.0.0",
+        "10.0.0.1",
+        "172.16.0.1",
+        "192.168.1.1",
+        "100.64.0.1",
+        "169.254.169.254",
+        "192.0.2.1",
+        "224.0.0.1",
+        "240.0.0.1",
+        "255.255.255.255",
+        "::",
+        "::1",
+        "::127.0.0.1",
+        "fe80::1",
+        "fe80::1%eth0",
+        "fc00::1",
+        "fec0::1",
+        "ff02::1",
+        "2001:db8::1",
+        "2001::1",  # Teredo
+        "::ffff:127.0.0.1",
+        "::ffff:10.0.0.1",
+        "64:ff9b::127.0.0.1",
+        "64:ff9b::a9fe:a9fe",
+        "64:ff9b:1::a00:1",
+        "2002:7f00:1::",
+        "2002:a00:1::1",
+        "localhost",
+        "",
+    ],
+)
+def test_an_address_that_is_not_global_is_dropped(address):
+    """WPO4: those that stand for an IPv4 address are judged as that one."""
+    assert not is_global(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["142.250.1.1", "2a00:1450::1", "::ffff:142.250.1.1", "64:ff9b::8efa:101", "2002:8efa:101::1"]
+)
+def test_a_global_address_is_kept(address):
+    """WPO4."""
+    assert is_global(address)
+
+
+def test_of_what_a_name_resolves_to_only_the_global_ones_are_connected_to():
+    """WPO4: `--push-private` excepts a host by its name."""
+    resolved = ["10.0.0.1", "142.250.1.1", "::1"]
+    assert allowed_addresses("push.example", resolved, ()) == ["142.250.1.1"]
+    assert allowed_addresses("push.example", resolved, ("up.local",)) == ["142.250.1.1"]
+    assert allowed_addresses("up.local", resolved, ("up.local",)) == resolved

@@ -1,0 +1,345 @@
+"""Which shards a process holds: leases, numbers and shares, on a real Redis whose clock the tests set (WPN1)."""
+
+import asyncio
+import functools
+import inspect
+import uuid
+
+import pytest
+from fakes import FakeClock
+from redis_server import RedisServer, needs_redis
+from wall_clock import WallClock, needs_wall_clock
+
+from geocast.clock import SystemClock
+from geocast.errors import StoreUnavailable
+from geocast.push.devicestore import SHARDS
+from geocast.push.devicestore.redis import RedisDevices
+from geocast.push.leases import HUNGRY_S, LEASE_S, MARGIN_S, RENEW_S, LeasedShards
+
+pytestmark = [needs_redis, needs_wall_clock, pytest.mark.timeout(120)]
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory):
+    """A Redis with a wall clock of its own."""
+    folder = tmp_path_factory.mktemp("redis")
+    server = RedisServer(folder / "redis")
+    server.clock = WallClock(folder / "clock")
+    with server:
+        yield server
+
+
+class World:
+    """All processes of a test that share a store, and all clocks: they go on by hand (Redis' own by itself, too)."""
+
+    def __init__(self, redis):
+        self.prefix = uuid.uuid4().hex
+        self.redis = redis
+        self.processes = []
+
+    def process(self):
+        """One more."""
+        self.processes.append(Process(RedisDevices(f"{self.redis.url}?prefix={self.prefix}")))
+        return self.processes[-1]
+
+    def pass_by(self, seconds):
+        """Let time pass for all."""
+        self.redis.clock.set(self.redis.clock.lately(0)[-1] + seconds)
+        for each in self.processes:
+            each.clock.advance(seconds)
+
+    async def close(self):
+        """Close all connections."""
+        for each in self.processes:
+            await each.store.stop()
+
+
+class Process:
+    """One process that shares the store: real leases, and of a holder as much as says what it was told."""
+
+    def __init__(self, store):
+        self.store = store
+        self.clock = FakeClock()
+        self.shards = LeasedShards(self.store, self.clock)
+        self.has = {}  # shards whose devices are here, and their terms
+        self.let_gone = []
+        self.away = False
+
+    @property
+    def held(self):
+        """The shards that it holds."""
+        return set(self.shards.terms)
+
+    @property
+    def sends(self):
+        """The shards of which something may be sent."""
+        return {shard for shard in range(SHARDS) if self.shards.may_send(shard)}
+
+    async def turn(self):
+        """Ask the store once, and do what follows from it: how long it would wait before it asks again."""
+        pause_s = await self.shards.renew()
+        while await self.shards.serve(self):
+            pass
+        return pause_s
+
+    async def take(self, terms):
+        if self.away:
+            raise StoreUnavailable("away")
+        assert not self.has.keys() & terms.keys()
+        assert terms.keys() <= self.sends  # for what is taken is sent what it lacks
+        self.has |= terms
+
+    async def let_go(self, shards):
+        self.let_gone += shards
+        assert not self.sends & set(shards)
+        for shard in shards:
+            assert self.shards.terms[shard] == self.has.pop(shard)
+
+
+async def settled(*processes):
+    """Have all ask until nobody has more than its share, and somebody has each shard."""
+    while True:
+        pauses = [await each.turn() for each in processes]
+        if HUNGRY_S not in pauses and sum(len(each.held) for each in processes) == SHARDS:
+            return
+
+
+def with_world(test):
+    """Make a test of a coroutine that takes a world."""
+
+    @functools.wraps(test)
+    def run(redis, **kwargs):
+        async def main():
+            world = World(redis)
+            try:
+                await test(world, **kwargs)
+            finally:
+                await world.close()
+
+        asyncio.run(main())
+
+    wanted = [each for name, each in inspect.signature(test).parameters.items() if name != "world"]
+    redis = inspect.Parameter("redis", inspect.Parameter.KEYWORD_ONLY)
+    run.__signature__ = inspect.Signature([*wanted, redis])
+    return run
+
+
+@with_world
+async def test_who_is_alone_takes_all(world):
+    """WPN1: at once, and asks again in 3 s."""
+    one = world.process()
+    assert await one.turn() == RENEW_S
+    assert len(one.sends) == len(one.has) == SHARDS
+    assert one.shards.terms == one.has
+
+
+@pytest.mark.parametrize("number", [2, 3, 5])
+@with_world
+async def test_shards_are_shared_evenly(world, number):
+    """WPN1: at most ⌈64 / processes⌉ each, however many come later; no shard has two."""
+    processes = []
+    for _ in range(number):
+        processes.append(world.process())
+        await settled(*processes)
+    assert all(len(each.held) <= -(-SHARDS // number) for each in processes)
+    assert sorted(shard for each in processes for shard in each.held) == list(range(SHARDS))
+    assert all(each.has.keys() == each.held == each.sends for each in processes)
+
+
+@with_world
+async def test_a_shard_is_let_go_of_when_nothing_is_under_way_and_one_at_a_time(world):
+    """WPN1: meanwhile it is nobody else's, and nothing new of it is sent."""
+    one, other = world.process(), world.process()
+    await settled(one)
+    await other.turn()
+    await one.shards.renew()
+    ended, let_go = asyncio.Event(), one.let_go
+
+    async def slow(shards):
+        await ended.wait()
+        await let_go(shards)
+
+    one.let_go = slow
+    serving = asyncio.create_task(one.shards.serve(one))
+    await asyncio.sleep(0)
+    for _ in range(2):
+        await one.shards.renew()
+        assert await other.turn() == HUNGRY_S
+        assert len(one.held) == SHARDS
+        assert len(one.sends) == SHARDS - 1
+        assert other.held == set()
+    ended.set()
+    await serving
+    assert len(one.held) == SHARDS - 1
+    await settled(one, other)
+    assert len(one.held) == len(other.held) == SHARDS // 2
+
+
+@with_world
+async def test_the_shards_of_one_that_died_are_taken_when_its_lease_ends(world):
+    """WPN1, WPN2: by those who are left, and they ask again just then."""
+    one, other, dead = world.process(), world.process(), world.process()
+    await settled(one, other, dead)
+    world.pass_by(LEASE_S - RENEW_S)
+    pauses = [await each.turn() for each in (one, other)]
+    assert 0 < min(pauses) <= RENEW_S
+    assert len(one.held) + len(other.held) + len(dead.held) == SHARDS
+    world.pass_by(RENEW_S + 0.1)
+    await settled(one, other)
+    assert len(one.held) == len(other.held) == SHARDS // 2
+
+
+@with_world
+async def test_one_that_goes_leaves_its_shards_at_once(world):
+    """WPN1: a drain costs nobody a lease."""
+    one, other = world.process(), world.process()
+    await settled(one, other)
+    await other.shards.stop()
+    assert other.sends == set()
+    await settled(one)
+    assert len(one.held) == SHARDS
+
+
+@with_world
+async def test_nothing_is_sent_from_two_seconds_before_a_lease_ends(world):
+    """WPN1: by the monotonic clock; and if nobody has taken it meanwhile the shard is still its own."""
+    one = world.process()
+    await settled(one)
+    terms = dict(one.shards.terms)
+    one.clock.advance(LEASE_S - MARGIN_S - 0.01)
+    assert len(one.sends) == SHARDS
+    one.clock.advance(0.01)
+    assert one.sends == set()
+    world.pass_by(60)
+    await one.turn()
+    assert len(one.sends) == SHARDS
+    assert one.shards.terms == terms
+    assert one.let_gone == []
+
+
+@with_world
+async def test_one_that_was_paused_beyond_its_lease_has_lost_its_shards(world):
+    """WPN1: it sends nothing when it goes on, learns of it by its next renewal, and then has its share again."""
+    paused, other = world.process(), world.process()
+    await settled(paused, other)
+    before = paused.held
+    paused.let_gone.clear()
+    world.pass_by(LEASE_S + 0.1)
+    await settled(other)
+    assert len(other.held) == SHARDS
+    assert paused.held == before
+    assert paused.sends == set()
+    await paused.turn()
+    assert paused.held == paused.has.keys() == set()
+    assert set(paused.let_gone) == before
+    await settled(paused, other)
+    assert len(paused.held) == SHARDS // 2
+
+
+@with_world
+async def test_the_number_of_a_lease_rises(world):
+    """WPN1: also when the store had lost the one before, as after a failover."""
+    one, other, third = world.process(), world.process(), world.process()
+    await settled(one)
+    world.pass_by(LEASE_S + 0.1)
+    await settled(other)
+    wiped(world)
+    await settled(third)
+    terms = [each.shards.terms for each in (one, other, third)]
+    assert all(terms[0][shard] < terms[1][shard] < terms[2][shard] for shard in range(SHARDS))
+
+
+@with_world
+async def test_what_could_not_be_read_in_is_tried_again(world):
+    """DevS8: with the next renewal; the leases are kept meanwhile."""
+    one = world.process()
+    one.away = True
+    with pytest.raises(StoreUnavailable):
+        await one.turn()
+    assert one.held == one.sends == set()
+    one.away = False
+    await one.turn()
+    assert len(one.has) == SHARDS
+
+
+@with_world
+async def test_what_is_refused_is_lost(world):
+    """WPN1: a write that was refused says the same as a renewal, once."""
+    one = world.process()
+    await settled(one)
+    one.shards.refused([3, 4])
+    one.shards.refused([4, 5])
+    assert one.sends == set(range(SHARDS)) - {3, 4, 5}
+    while await one.shards.serve(one):
+        pass
+    assert sorted(one.let_gone) == [3, 4, 5]
+    assert one.held == set(range(SHARDS)) - {3, 4, 5}
+
+
+def wiped(world):
+    """Have Redis lose all that it has of this store."""
+    with world.redis.client() as client:
+        for key in client.scan_iter(match=f"{{{world.prefix}}}*", count=1000):
+            client.delete(key)
+
+
+@with_world
+async def test_when_a_store_has_lost_all_its_holders_come_first(world):
+    """WPN2: each keeps what it holds, and knows that it is to put back; nobody takes what is another's."""
+    one, other = world.process(), world.process()
+    await settled(one, other)
+    terms = dict(one.shards.terms), dict(other.shards.terms)
+    one.let_gone.clear()
+    assert not one.store.lost
+    wiped(world)
+    for each in (one, other, one):
+        await each.turn()
+    assert (one.shards.terms, other.shards.terms) == terms
+    assert one.let_gone == other.let_gone == []
+    assert one.store.lost
+    assert other.store.lost
+    one.store.lost = False
+    await one.turn()
+    assert not one.store.lost
+
+
+@with_world
+async def test_a_store_that_was_away_is_left_to_its_holders_first(world):
+    """Rule 5: else whoever comes first when a Redis is back would take all."""
+    one, other = world.process(), world.process()
+    await settled(one, other)
+    terms = dict(one.shards.terms), dict(other.shards.terms)
+    world.redis.kill()
+    for each in (one, other):
+        with pytest.raises(StoreUnavailable):
+            await each.turn()
+        assert each.shards.error == "Redis can't be reached"
+    world.redis.start()
+    world.redis.clock.set(world.redis.clock.lately(0)[-1] + 2 * LEASE_S)
+    for each in (one, other, one):
+        await each.turn()
+    assert (one.shards.terms, other.shards.terms) == terms
+    assert one.shards.error is None
+    await other.shards.stop()
+    await one.turn()
+    assert one.held == terms[0].keys()
+    world.pass_by(LEASE_S + 0.1)
+    await settled(one)
+    assert len(one.held) == SHARDS
+
+
+@with_world
+async def test_by_themselves_they_find_one_another(world):
+    """`hold`: with the machine's clock, as in a process."""
+    processes = [world.process() for _ in range(2)]
+    for each in processes:
+        each.shards = LeasedShards(each.store, SystemClock())
+    running = [asyncio.create_task(each.shards.hold(each)) for each in processes]
+    try:
+        async with asyncio.timeout(60):
+            while [len(each.has) for each in processes] != [SHARDS // 2] * 2:  # noqa: ASYNC110 (it is in Redis)
+                await asyncio.sleep(0.05)
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)

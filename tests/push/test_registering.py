@@ -1,0 +1,403 @@
+"""Registration over HTTP, in this process: what is taken, what is refused, in which order, and in which words."""
+
+import asyncio
+import json
+import time
+
+import httpx
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from end_to_end.keys import Keys, bearer
+from fakes import DALLAS, FakeClock
+
+from geocast.cells import cell_of
+from geocast.clock import format_time
+from geocast.errors import StoreUnavailable
+from geocast.metrics import Metrics
+from geocast.net.devices import Calls, make_app
+from geocast.push.addresses import parse_services
+from geocast.push.devicestore.memory import MemoryDevices
+from geocast.push.lanes import Outcome
+from geocast.push.registering import MAX_DEVICES, Registering, Terms
+from geocast.push.ringer import Answer
+from geocast.push.sealing import Keyring
+from geocast.push.shards import StaticShards
+from geocast.push.waking import Waking
+from geocast.push.webpush import Vapid, encoded, make_vapid_key, parse_vapid
+from geocast.tokens import Tokens, parse_keys
+
+KEYS = Keys()
+ORIGIN = "https://app.example"
+ID = "n2Vd0sJm3yQe1xKp"
+POINT = ec.generate_private_key(ec.SECP256R1()).public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+SUBSCRIPTION = {
+    "endpoint": "https://fcm.googleapis.com/fcm/send/secret-part",
+    "keys": {"p256dh": encoded(POINT), "auth": encoded(bytes(16))},
+}
+SECRETS = ("secret-part", encoded(POINT), "somebody")
+DAY_MS = 86_400_000
+
+
+def cell(resolution, east=0.0):
+    """The cell around a point in Dallas."""
+    return f"{cell_of(DALLAS[0], DALLAS[1] + east, resolution):x}"
+
+
+BODY = {"subscription": SUBSCRIPTION, "places": [{"cell": cell(9)}]}
+
+
+class FullStore(MemoryDevices):
+    """A store that takes nothing."""
+
+    async def put(self, *_, **__):
+        """No."""
+        raise StoreUnavailable("SQLITE_FULL")
+
+
+class Takes:
+    """A ringer for which everything is taken."""
+
+    async def ring(self, push, within_s):
+        """At once."""
+        return Answer(Outcome.SENT, "201")
+
+
+class Listener:
+    """The application, and requests to it."""
+
+    def __init__(self, store=None, max_devices=100, **terms):
+        services = parse_services("fcm.googleapis.com,push.example")
+        vapid = Vapid(parse_vapid(json.dumps({"keys": [make_vapid_key("x")]}).encode(), "file"), "mailto:a@b.example")
+        self.clock = FakeClock(wall_ms=int(time.time() * 1000))
+        self.store = store or MemoryDevices()
+        waking = Waking(
+            max_devices + 1, self.store, StaticShards(), Takes(), Keyring([bytes(32)]), services, vapid, self.clock
+        )
+        self.vapid = vapid.public
+        tokens = Tokens(parse_keys(json.dumps(KEYS.jwks()).encode(), "keys"))
+        self.calls = Calls(tokens, self.clock, Metrics(), [ORIGIN], list)
+        self.calls.registering = Registering(
+            waking, vapid, Terms(services, max_devices=max_devices, **terms), self.clock
+        )
+        self.waking = waking
+        self.app = make_app(self.calls)
+
+    async def ask(self, method, path, body=None, token=None, **headers):
+        """One request; its answer never repeats what is secret."""
+        token = KEYS.token(sub="somebody", scope="alerts:receive") if token is None else token
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        headers = {"content-type": "application/json"} | bearer(token) | headers
+        if not token:
+            del headers["Authorization"]
+        transport = httpx.ASGITransport(self.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://push") as client:
+            answer = await client.request(method, path, content=content, headers=headers)
+        assert not [word for word in SECRETS if word in answer.text]
+        return answer
+
+    async def put(self, body=BODY, device_id=ID, **more):
+        """A registration."""
+        return await self.ask("PUT", f"/v1/devices/{device_id}", body, **more)
+
+
+def with_listener(**options):
+    """Make a test of a coroutine that takes a listener."""
+
+    def decorate(test):
+        def run():
+            async def main():
+                await test(Listener(**options))
+
+            asyncio.run(main())
+
+        run.__name__, run.__doc__ = test.__name__, test.__doc__
+        return run
+
+    return decorate
+
+
+def slug(answer):
+    """Which problem an answer is."""
+    assert answer.headers["content-type"] == "application/problem+json"
+    return answer.json()["type"].removeprefix("/problems/")
+
+
+def wrong(answer):
+    """(type, pointer) of all that was wrong with a body."""
+    assert answer.status_code == 422, answer.text
+    return [(each["type"].removeprefix("/problems/"), each["pointer"]) for each in answer.json()["errors"]]
+
+
+def changed(**fields):
+    """A registration with other fields; ... leaves one out."""
+    return {name: value for name, value in (BODY | fields).items() if value is not ...}
+
+
+def subscribed(**fields):
+    """A registration with another subscription."""
+    return changed(subscription={n: v for n, v in (SUBSCRIPTION | fields).items() if v is not ...})
+
+
+# ---- what is taken -----------------------------------------------------------------------------------------------
+
+
+@with_listener()
+async def test_what_a_client_has_to_know_is_told_to_anybody(listener):
+    """`GET /v1/push`: without a token."""
+    answer = await listener.ask("GET", "/v1/push", token="")
+    assert answer.json() == {"vapid": listener.vapid, "cells": [5, 9], "lease_s": 30 * 86_400}
+
+
+@with_listener()
+async def test_a_device_is_registered_once_and_then_replaced(listener):
+    """201 with a secret, then 200 without; each renews the lease (WPR9)."""
+    first = await listener.put()
+    assert first.status_code == 201
+    assert first.json().keys() == {"id", "until", "live", "secret"}
+    listener.clock.advance(3_600)
+    again = await listener.put()
+    assert again.status_code == 200
+    until = format_time(listener.clock.wall_ms + 30 * DAY_MS)
+    assert again.json() == {"id": ID, "until": until, "live": 0}
+    assert len(listener.waking.devices) == 1
+
+
+@pytest.mark.parametrize("resolution", [5, 6, 7, 8, 9])
+def test_cells_of_resolution_5_to_9_are_places(resolution):
+    """WPR2."""
+
+    @with_listener()
+    async def test(listener):
+        assert (await listener.put(changed(places=[{"cell": cell(resolution)}] * 8))).status_code == 201
+
+    test()
+
+
+@with_listener()
+async def test_an_expiration_time_shortens_the_lease(listener):
+    """WPR4: browsers add it, and null most often."""
+    assert (await listener.put(subscribed(expirationTime=None))).status_code == 201
+    soon = listener.clock.wall_ms + 5_000
+    answer = await listener.put(subscribed(expirationTime=float(soon)))
+    assert answer.json()["until"] == format_time(soon)
+
+
+@with_listener(lease_days=1, finest_cell=7)
+async def test_the_operator_may_ask_for_coarser_cells_and_shorter_leases(listener):
+    """`--finest-cell`, `--lease-days`."""
+    offer = (await listener.ask("GET", "/v1/push")).json()
+    assert (offer["cells"], offer["lease_s"]) == ([5, 7], 86_400)
+    assert wrong(await listener.put()) == [("invalid-value", "/places/0")]
+    answer = await listener.put(changed(places=[{"cell": cell(7)}]))
+    assert answer.json()["until"] == format_time(listener.clock.wall_ms + DAY_MS)
+
+
+@with_listener()
+async def test_two_owners_with_one_id_have_two_devices(listener):
+    """WPR1: no answer says what another `sub` has."""
+    other = KEYS.token(sub="other", scope="alerts:receive")
+    await listener.put()
+    answer = await listener.put(subscribed(endpoint="https://push.example/1"), token=other)
+    assert answer.status_code == 201
+    assert len(listener.waking.devices) == 2
+    await listener.ask("DELETE", f"/v1/devices/{ID}", token=other)
+    assert (await listener.ask("GET", f"/v1/devices/{ID}", token=other)).status_code == 404
+    assert (await listener.ask("GET", f"/v1/devices/{ID}")).status_code == 200
+
+
+@with_listener()
+async def test_all_devices_of_an_owner_are_forgotten_at_once(listener):
+    """`DELETE /v1/devices`: 204, whether or not there was one."""
+    for number in range(3):
+        body = subscribed(endpoint=f"https://push.example/{number}")
+        await listener.put(body, device_id=f"{ID}{number}")
+    other = KEYS.token(sub="other", scope="alerts:receive")
+    await listener.put(subscribed(endpoint="https://push.example/o"), token=other)
+    for _ in range(2):
+        assert (await listener.ask("DELETE", "/v1/devices")).status_code == 204
+    assert [device.record.sub for device in listener.waking.devices] == ["other"]
+
+
+@with_listener()
+async def test_of_two_registrations_at_once_one_is_the_first(listener):
+    """WPR1: one device, one secret that counts."""
+    answers = await asyncio.gather(*(listener.put() for _ in range(5)))
+    assert sorted(each.status_code for each in answers) == [200, 200, 200, 200, 201]
+    assert len(listener.waking.devices) == 1
+
+
+# ---- what is refused ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (changed(places=...), ("missing-field", "/places")),
+        (changed(subscription=...), ("missing-field", "/subscription")),
+        (changed(extra=1), ("unknown-field", "/extra")),
+        (changed(places=[{"lat": 1.0, "lng": 1.0}]), ("missing-field", "/places/0/cell")),
+        (changed(places=[{"cell": cell(10)}]), ("invalid-value", "/places/0")),
+        (changed(places=[{"cell": cell(9)}, {"cell": cell(4)}]), ("invalid-value", "/places/1")),
+        (changed(places=[{"cell": cell(9).upper()}]), ("invalid-value", "/places/0")),
+        (changed(places=[{"cell": "8926cb19c93fff0"}]), ("invalid-value", "/places/0")),
+        (changed(places=[{"cell": cell(9)}] * 9), ("invalid-value", "/places")),
+        (changed(places=[{"cell": cell(9), "here": True}]), ("unknown-field", "/places/0/here")),
+        (changed(min_severity="bad"), ("invalid-value", "/min_severity")),
+        (changed(categories=["A"]), ("invalid-value", "/categories/0")),
+        (changed(languages=["english"]), ("invalid-value", "/languages/0")),
+        (changed(proofs=1), ("invalid-value", "/proofs")),
+        (changed(holding={"x": 0}), ("invalid-value", "/holding/x")),
+        (subscribed(endpoint="https://127.0.0.1/x"), ("endpoint-not-allowed", "/subscription/endpoint")),
+        (subscribed(endpoint="https://evil.example/x"), ("endpoint-not-allowed", "/subscription/endpoint")),
+        (subscribed(keys={"p256dh": encoded(POINT)}), ("missing-field", "/subscription/keys/auth")),
+        (
+            subscribed(keys={"p256dh": encoded(b"\4" + bytes(64)), "auth": encoded(bytes(16))}),
+            ("invalid-value", "/subscription/keys/p256dh"),
+        ),
+        (
+            subscribed(keys={"p256dh": encoded(POINT), "auth": encoded(bytes(15))}),
+            ("invalid-value", "/subscription/keys/auth"),
+        ),
+        (subscribed(expirationTime=5), ("invalid-value", "/subscription/expirationTime")),
+        (subscribed(expirationTime="x"), ("invalid-value", "/subscription/expirationTime")),
+    ],
+)
+def test_a_body_that_is_not_as_it_has_to_be_is_refused(body, expected):
+    """WPR2 to WPR5: 422 with a pointer, and nothing is registered."""
+
+    @with_listener()
+    async def test(listener):
+        assert wrong(await listener.put(body))[0] == expected
+        assert len(listener.waking.devices) == 0
+
+    test()
+
+
+@with_listener()
+async def test_all_that_is_wrong_is_told_at_once(listener):
+    """WPR3, WPR4: as in section 4, P9."""
+    body = changed(subscription={"endpoint": "http://x", "keys": {"p256dh": "A", "auth": "ä"}}, places=[{"cell": "x"}])
+    assert [pointer for _, pointer in wrong(await listener.put(body))] == [
+        "/subscription/endpoint",
+        "/subscription/keys/p256dh",
+        "/subscription/keys/auth",
+        "/places/0",
+    ]
+
+
+@pytest.mark.parametrize("device_id", ["short", "x" * 65, "n2Vd0sJm3yQe1xK!", "n2Vd0sJm3yQe1xK%C3%A9"])
+def test_what_is_no_id_is_not_there(device_id):
+    """WPR1: 404, before the body is read."""
+
+    @with_listener()
+    async def test(listener):
+        assert slug(await listener.put(b"no json", device_id=device_id)) == "not-found"
+
+    test()
+
+
+@with_listener()
+async def test_an_owner_has_eight_devices(listener):
+    """WPR6: 409; one that is replaced by its id, or by its endpoint, does not count."""
+    for number in range(MAX_DEVICES):
+        body = subscribed(endpoint=f"https://push.example/{number}")
+        assert (await listener.put(body, device_id=f"{ID}{number}")).status_code == 201
+    answer = await listener.put()
+    assert (answer.status_code, slug(answer)) == (409, "too-many-devices")
+    assert (await listener.put(device_id=f"{ID}0")).status_code == 200
+    moved = subscribed(endpoint="https://push.example/1")
+    assert (await listener.put(moved, device_id=f"{ID}new")).status_code == 201
+
+
+@with_listener()
+async def test_an_owner_registers_twenty_times_in_a_minute_and_sixty_in_an_hour(listener):
+    """WPR7: 429 with Retry-After; what is refused with 422 does not count."""
+    allowed = 0
+    for _ in range(4):
+        await listener.put(b"{}")
+        while (answer := await listener.put()).status_code < 300:
+            allowed += 1
+        assert (answer.status_code, slug(answer)) == (429, "rate-limited")
+        listener.clock.advance(61)
+    assert allowed == 60
+    assert int(answer.headers["Retry-After"]) > 3_000
+
+
+@with_listener(max_devices=1)
+async def test_a_process_takes_so_many_devices(listener):
+    """WPR10: `--max-devices`."""
+    await listener.put()
+    answer = await listener.put(
+        subscribed(endpoint="https://push.example/o"), token=KEYS.token(sub="other", scope="alerts:receive")
+    )
+    assert (answer.status_code, slug(answer)) == (503, "full")
+    assert (await listener.put()).status_code == 200
+
+
+@with_listener(store=FullStore())
+async def test_what_can_not_be_stored_is_not_registered(listener):
+    """WPR10, WPS4: 503, and nothing is in force that would be gone after a restart."""
+    answer = await listener.put()
+    assert (answer.status_code, slug(answer)) == (503, "store-unavailable")
+    assert len(listener.waking.devices) == 0
+    assert listener.waking.recorder.error == "SQLITE_FULL"
+
+
+@with_listener()
+async def test_who_asks_is_asked_first(listener):
+    """401, 403; then 404, 413, 415, 400, 422."""
+    for token in KEYS.bad_tokens().values():
+        answer = await listener.put(b"x" * 20_000, device_id="short", token=token or "x")
+        assert slug(answer) == "unauthorized"
+    answer = await listener.put(b"x", device_id="short", token=KEYS.token(scope="alerts:publish"))
+    assert slug(answer) == "insufficient-scope"
+    assert slug(await listener.put(b" " * 16_385)) == "too-large"
+    assert slug(await listener.put(b"x", **{"content-type": "text/plain"})) == "unsupported-media-type"
+    assert slug(await listener.put(b'{"a": 1, "a": 2}')) == "malformed-json"
+    assert slug(await listener.ask("GET", "/v1/devices/x/y/z")) == "not-found"
+    answer = await listener.ask("POST", "/v1/devices")
+    assert (slug(answer), answer.headers["Allow"]) == ("method-not-allowed", "DELETE")
+    assert slug(await listener.ask("GET", "/v1/push?x=1")) == "bad-request"
+
+
+@with_listener()
+async def test_who_is_going_away_takes_nothing(listener):
+    """503 before anything else; and before the devices are read."""
+    listener.calls.draining = True
+    answer = await listener.put(token="x")
+    assert (answer.status_code, slug(answer)) == (503, "draining")
+    listener.calls.draining, listener.calls.registering = False, None
+    assert slug(await listener.put()) == "store-unavailable"
+
+
+# ---- pages -------------------------------------------------------------------------------------------------------
+
+
+@with_listener()
+async def test_pages_of_named_origins_may_register(listener):
+    """S2: literally on the list; what they are answered they may read."""
+    asked = {"origin": ORIGIN, "access-control-request-method": "PUT"}
+    answer = await listener.ask("OPTIONS", f"/v1/devices/{ID}", token="", **asked)
+    assert answer.status_code == 204
+    assert answer.headers["access-control-allow-origin"] == ORIGIN
+    assert {"PUT", "DELETE"} <= set(answer.headers["access-control-allow-methods"].split(", "))
+    assert "Authorization" in answer.headers["access-control-allow-headers"]
+    for body in (BODY, {}):
+        answer = await listener.put(body, origin=ORIGIN)
+        assert (answer.headers["access-control-allow-origin"], answer.headers["vary"]) == (ORIGIN, "Origin")
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "https://app.example.evil", "http://app.example"])
+def test_pages_of_other_origins_may_not(origin):
+    """S2."""
+
+    @with_listener()
+    async def test(listener):
+        answer = await listener.put(origin=origin)
+        assert (answer.status_code, slug(answer)) == (403, "insufficient-scope")
+        assert "access-control-allow-origin" not in answer.headers
+        asked = {"origin": origin, "access-control-request-method": "PUT"}
+        assert (await listener.ask("OPTIONS", f"/v1/devices/{ID}", token="", **asked)).status_code == 403
+
+    test()

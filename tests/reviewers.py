@@ -1,0 +1,51 @@
+"""Reviewers for tests: keys that really sign, and the file that names them."""
+
+import dataclasses
+import json
+
+from geocast.alert import Proof
+from geocast.approvals import form, reviewers, signatures
+from geocast.tokens import make_key
+
+AUDIENCE = "alerts.harbour.example"
+
+
+def a_pair(sub, **members):
+    """A reviewer's key pair, as (private JWK, public JWK as the file has it)."""
+    private, public = make_key()
+    return private, public | {"sub": sub, "alg": "Ed25519"} | members
+
+
+PAIRS = {
+    "r-1": a_pair("r-1"),
+    "r-2": a_pair("r-2"),
+    "r-2 at home": a_pair("r-2"),  # the same person
+    "r-3": a_pair("r-3"),
+    "desk": a_pair("desk"),  # publishes, too
+    "glass": a_pair("night", break_glass=True),
+}
+STRANGER = a_pair("r-1")  # says that it is r-1's, and is in no file
+
+
+def jwks(*names):
+    """The file that has these reviewers' keys; all, if none is named."""
+    return json.dumps({"keys": [PAIRS[name][1] for name in names or PAIRS]}).encode()
+
+
+def known(*names):
+    """The reviewers of such a file."""
+    return reviewers.parse_reviewers(jwks(*names), "reviewers.jwks")
+
+
+def signed_by(text, *names, at_s):
+    """The signatures of these reviewers under a text, made at that second."""
+    pairs = {**PAIRS, "stranger": STRANGER}
+    return tuple(signatures.sign(text, pairs[name][0], at_s) for name in names)
+
+
+def proved(entry, *names, at_s=None, category="robbery", audience=AUDIENCE, **changes):
+    """The entry with a proof by these reviewers; `changes` are to members of its form; `...` takes one out."""
+    members = form.form_of(entry, audience, category) | changes
+    text = form.text_of({name: value for name, value in members.items() if value is not ...})
+    signed_at = (entry.alert.occurred_at + 60_000) // 1000 if hasattr(entry, "alert") else entry.cancelled_at // 1000
+    return dataclasses.replace(entry, proof=Proof(text, signed_by(text, *names, at_s=at_s or signed_at)))

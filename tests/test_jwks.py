@@ -1,0 +1,61 @@
+"""Sets of keys that seal: calls and devices have the same rules for them (RZ5, WPS1)."""
+
+import json
+
+import pytest
+
+from geocast.errors import ConfigError
+from geocast.jwks import MAX_SEALING_KEYS, make_sealing_key, sealing_keys_of
+
+ONE, TWO = make_sealing_key("one"), make_sealing_key("two")
+
+
+def as_bytes(data):
+    """What stands in a file."""
+    return data if isinstance(data, bytes) else json.dumps(data).encode()
+
+
+def test_keys_are_read_in_their_order():
+    """RZ5, WPS1: the first seals. Members that nobody here knows are passed over."""
+    found = sealing_keys_of(as_bytes({"keys": [TWO | {"use": "enc"}, ONE]}), "a-keys FILE", "geocast keygen --a")
+    assert list(found) == ["two", "one"]
+    assert {len(key) for key in found.values()} == {32}
+    assert found["one"] != found["two"]
+
+
+def test_as_many_are_read_as_there_may_be():
+    """RZ5, WPS1."""
+    made = [make_sealing_key(str(number)) for number in range(MAX_SEALING_KEYS)]
+    found = sealing_keys_of(as_bytes({"keys": made}), "a-keys FILE", "geocast keygen --a")
+    assert len(set(found.values())) == MAX_SEALING_KEYS
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "not a JWK set"),
+        (b"\xff", "not a JWK set"),
+        (b"[" * 100_000, "not a JWK set"),
+        ([], "not a JWK set"),
+        ({"keys": {}}, "not a JWK set"),
+        ({"keys": ["k"]}, "not a JWK set"),
+        ({"keys": []}, "holds 0 keys; expected 1 to 16"),
+        ({"keys": [make_sealing_key(str(n)) for n in range(17)]}, "holds 17 keys; expected 1 to 16"),
+        ({"keys": [ONE, ONE]}, "key 2: needs a kid of its own"),
+        ({"keys": [ONE | {"kid": ""}]}, "key 1: needs a kid of its own"),
+        ({"keys": [ONE | {"kid": 5}]}, "key 1: needs a kid of its own"),
+        ({"keys": [ONE | {"alg": "HS256"}]}, "key 1: expected kty oct and alg A256GCM"),
+        ({"keys": [ONE | {"kty": "OKP"}]}, "key 1: expected kty oct and alg A256GCM"),
+        ({"keys": [ONE | {"k": ONE["k"][:-1]}]}, "key 1: k: expected 32 bytes in base64url"),
+        ({"keys": [ONE | {"k": ONE["k"] + "="}]}, "key 1: k: expected 32 bytes in base64url"),
+        ({"keys": [ONE | {"k": "+" * 43}]}, "key 1: k: expected 32 bytes in base64url"),
+        ({"keys": [ONE | {"k": None}]}, "key 1: k: expected 32 bytes in base64url"),
+    ],
+    ids=range(17),
+)
+def test_keys_that_cannot_be_used_are_told_in_one_line(data, said):
+    """RZ5, WPS1, K1: fail closed. No key is repeated."""
+    with pytest.raises(ConfigError) as caught:
+        sealing_keys_of(as_bytes(data), "a-keys c.jwks", "geocast keygen --a")
+    assert str(caught.value).startswith(f"a-keys c.jwks: {said}")
+    assert ONE["k"][:8] not in str(caught.value)

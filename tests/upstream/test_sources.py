@@ -1,0 +1,99 @@
+"""The file of `--cap-sources`: what it says, and what is said of one that is wrong."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from geocast.errors import ConfigError
+from geocast.upstream import sources
+
+SECRET = "s" * 32
+HASH = hashlib.sha256(SECRET.encode()).hexdigest()
+GOOD = f"""
+[sources.belize-met]
+approver = "NMS Belize"
+senders = ["drudon@nms.gov.bz", "b@nms.gov.bz"]
+secret_sha256 = "{HASH}"
+assume_offset = "-06:00"
+
+[sources."a.b:c_d"]
+approver = "An aggregator"
+senders = ["*"]
+"""
+
+
+def parsed(text):
+    """The sources in a text."""
+    return sources.parse(text.encode(), Path("s.toml"))
+
+
+def test_a_source_is_found_by_name_and_by_secret():
+    """CP1."""
+    found = parsed(GOOD)
+    belize = found.named("belize-met")
+    assert found.names == ("belize-met", "a.b:c_d")
+    assert found.of_secret(SECRET) is belize
+    assert (belize.approver, belize.assume_offset) == ("NMS Belize", "-06:00")
+    assert found.named("nobody") is None
+    assert found == parsed(GOOD)
+    assert found != parsed(GOOD.replace("Belize", "Belice"))
+
+
+@pytest.mark.parametrize("secret", ["", "s", "s" * 31, "s" * 33, "S" * 32, "s" * 256, "\xff" * 32, "\u0100" * 32])
+def test_any_other_secret_is_nobodys(secret):
+    """CP1: nor is it that of a source that has none."""
+    assert parsed(GOOD).of_secret(secret) is None
+
+
+def test_a_short_secret_is_no_secret():
+    """32 characters at least, whatever the file has the hash of."""
+    short = hashlib.sha256(b"secret").hexdigest()
+    assert parsed(GOOD.replace(HASH, short)).of_secret("secret") is None
+
+
+def test_senders_are_compared_literally():
+    """CP1: "*" is for an aggregator."""
+    found = parsed(GOOD)
+    belize = found.named("belize-met")
+    assert [belize.speaks_for(s) for s in ("drudon@nms.gov.bz", "DRUDON@nms.gov.bz", "*")] == [True, False, False]
+    assert found.named("a.b:c_d").speaks_for("anybody")
+
+
+def test_a_secret_is_in_no_repr():
+    """Not even its hash."""
+    assert HASH[:8] not in repr(parsed(GOOD).named("belize-met"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("approver =", "aprover =", "sources.belize-met.aprover: is no key of a source; did you mean approver?"),
+        ('approver = "NMS Belize"\n', "", "sources.belize-met.approver: Field required"),
+        ('["*"]', "[]", "sources.a.b:c_d.senders: List should have at least 1 item after validation, not 0"),
+        ('["*"]', '["a b"]', 'must be a <sender> without blanks, commas, "<" and "&", or "*"'),
+        (HASH, "secret", "sources.belize-met.secret_sha256: String should match pattern '^[0-9a-fA-F]{64}$'"),
+        ("-06:00", "UTC", "sources.belize-met.assume_offset: must be an offset such as +00:00"),
+        ("belize-met", '"a/b"', "sources: entry 1: its name must match the grammar of an id"),
+        ("[sources.belize-met]", "[[", "not TOML: at line"),
+        (
+            'senders = ["*"]',
+            f'senders = ["*"]\nsecret_sha256 = "{HASH.upper()}"',
+            "two sources have the same secret_sha256",
+        ),
+        ("[sources.", "[source.", "source: is no key of a source; did you mean sources?"),
+    ],
+)
+def test_what_is_wrong_is_said_and_no_secret_is_repeated(old, new, said):
+    """BA2: in lines that name the file."""
+    with pytest.raises(ConfigError) as caught:
+        parsed(GOOD.replace(old, new))
+    assert any(said in problem for problem in caught.value.problems)
+    assert all(problem.startswith("cap-sources s.toml: ") for problem in caught.value.problems)
+    assert HASH not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    """K1."""
+    with pytest.raises(ConfigError, match="No such file"):
+        sources.load(tmp_path / "x.toml")
