@@ -119,6 +119,9 @@ class CallHistory:
     leaks: list[str] = field(default_factory=list)
     put_back: set[tuple[str, str]] = field(default_factory=set)
     """The claims, as (id, `sub`), that the log has put back under another number, for they had been lost."""
+    may_lose: bool = False
+    """The log may lose entries (LogF4), and of those only ends and claims get another number: a ring may have been
+    wider than the log tells."""
 
     def open(self, call_id: str, place: Json, near: Json, ends: float) -> Asked:
         """Somebody asks for a call."""
@@ -267,7 +270,8 @@ class CallHistory:
     def _widest(self, call_id: str) -> float:
         """The widest ring that has been in force, in metres."""
         assert self.terms is not None
-        said = [state["ring_m"] for states in self.states.values() if (state := states.get(call_id))]
+        told = () if self.may_lose else self.states.values()
+        said = [state["ring_m"] for states in told if (state := states.get(call_id))]
         return float(max(said, default=self.terms.rings_m[-1]))
 
     @staticmethod

@@ -225,7 +225,7 @@ class Run:
     """Nodes, faults, a seed and a time; `go` runs it and gives the verdict.
 
     `reviewers`: whose signatures the nodes ask for in the rogue's category; `open_log`: how he gets at the log.
-    `call_keys`: by which calls are sealed.
+    `call_keys`: by which calls are sealed. `may_lose`: the log may lose what it has acknowledged.
     """
 
     nodes: Sequence[Node]
@@ -235,6 +235,7 @@ class Run:
     reviewers: list[Reviewer]
     open_log: Callable[[], AlertLog]
     call_keys: CallKeys
+    may_lose: bool = False
     done: list[str] = field(default_factory=list)
     figures: dict[str, object] = field(default_factory=dict)
 
@@ -245,7 +246,7 @@ class Run:
         self.rogue = Rogue(self.world, self.reviewers, self.open_log)
         self.responders: list[Responder] = []
         self.dispatchers: list[Dispatcher] = []
-        self.world.history.calls.terms = TERMS
+        self.world.history.calls.terms, self.world.history.calls.may_lose = TERMS, self.may_lose
 
     async def go(self) -> Verdict:
         """Desks and clients at work, faults among them; then everything healed, and the verdict."""

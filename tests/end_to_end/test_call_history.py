@@ -125,6 +125,19 @@ def test_a_seat_that_was_put_back_may_be_one_too_many():
     assert story.judge() == []
 
 
+def test_a_log_that_loses_entries_may_have_lost_a_wider_ring():
+    """LogC5 has only ends and claims put back under another number. No ring is wider than the last, all the same."""
+    story = Story()
+    story.say(ring_m=100)
+    story.eve.events[0] = place(beyond(TOWN, 90, 500), here=True)
+    story.hear(story.eve, ring())
+    assert story.judge() == ["phone of eve was sent call of c, from outside the ring"]
+    story.may_lose = True
+    assert story.judge() == []
+    story.eve.events[0] = AWAY
+    assert story.judge() == ["phone of eve was sent call of c, from outside the ring"]
+
+
 DOCTORED: dict[str, tuple[Callable[[Story], object], str]] = {
     "two on one seat": (lambda s: s.say(seats=[seat("ann", 1), seat("bob", 1)]), "more seats are held"),
     "one seat too many": (lambda s: s.say(seats=[seat("ann", 1), seat("bob", 2)]), "more seats are held"),

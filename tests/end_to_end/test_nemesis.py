@@ -11,6 +11,7 @@ import asyncio
 import os
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,8 @@ def test_three_nodes_on_one_redis(keys: Keys, tmp_path: Path, seed: int):
     options = guard.options
     with on_one_redis(tmp_path, keys, options, (*options, "--workers", "2"), options) as cluster:
         redis = cluster.redis
-        run = Run(cluster.nodes, [], seed, SECONDS, guard.people, lambda: RedisStreamsLog(redis.url), guard.call_keys)
+        log = partial(RedisStreamsLog, redis.url)
+        run = Run(cluster.nodes, [], seed, SECONDS, guard.people, log, guard.call_keys, may_lose=True)
         for node, proxy in zip(cluster.nodes, cluster.proxies, strict=True):
             run.faults += faults_of_node(node, run.dice)
             run.faults += faults_of_proxy(f"proxy of {node.home.name}", proxy, run.dice)
@@ -92,8 +94,8 @@ def test_two_nodes_on_sentinels(keys: Keys, tmp_path: Path, seed: int):
     options = ("--log-replicas", "1", *guard.options)
     with on_sentinels(tmp_path, keys, options, (*options, "--workers", "2")) as cluster:
         url = sentinel_url(list(cluster.sentinels))
-        faults, log = failovers(cluster), lambda: RedisStreamsLog(url, replicas=1)
-        run = Run(cluster.nodes, faults, seed, SECONDS, guard.people, log, guard.call_keys)
+        faults, log = failovers(cluster), partial(RedisStreamsLog, url, replicas=1)
+        run = Run(cluster.nodes, faults, seed, SECONDS, guard.people, log, guard.call_keys, may_lose=True)
         run.faults.append(rogue_writes(run.rogue, "any Redis"))
         for server in cluster.servers:  # one at a time: more than `--log-replicas` promises to survive would be unfair
             run.faults += [replace(fault, target="any Redis") for fault in faults_of_redis(server, run.dice)]
