@@ -36,6 +36,8 @@ MAX_CANCELLED = 1024  # ids, for Rule 3; an id is at most 128 characters
 
 Alert = Mapping[str, Any]
 
+_ANYWHERE = Place.at(0.0, 0.0)
+
 
 class Kind(StrEnum):
     """What happened to something that is, or was, shown."""
@@ -105,6 +107,13 @@ def _life_ms(alert: Alert) -> int:
         return max(0, parse_time(alert["expires_at"]) - parse_time(alert["issued_at"]))
     except (KeyError, TypeError, ValueError):
         return 0
+
+
+def _check_area(area: object) -> None:
+    """See that places can be judged by it, so that none of it goes wrong at a later move."""
+    if not isinstance(area, list) or not all(isinstance(shape, Mapping) for shape in area):
+        raise TypeError("area is no list of shapes")
+    is_inside(area, [_ANYWHERE])
 
 
 class Holdings:
@@ -177,8 +186,9 @@ class Holdings:
     # ---- what the server sends -----------------------------------------------------------------------------
 
     def take_alert(self, alert: Alert, own_ms: int) -> list[Change]:
-        """Take a revision from an `alert` message."""
+        """Take a revision from an `alert` message. KeyError, TypeError or ValueError of one that lacks something."""
         key, revision, expires_at = alert["id"], alert["revision"], parse_time(alert["expires_at"])
+        _check_area(alert["area"])
         keep_until, now = own_ms + _life_ms(alert), self.server_ms(own_ms)
         held = self._held.get(key)
         if key in self._cancelled or (expires_at <= now and keep_until <= own_ms):
@@ -249,6 +259,7 @@ class Holdings:
         """
         for each in saved:
             alert = each["alert"]
+            _check_area(alert["area"])
             keep_until = min(each.get("keep_until", 0) - wall_minus_own_ms, own_ms + _life_ms(alert))
             self._held[alert["id"]] = _Held(
                 alert,

@@ -32,6 +32,25 @@ def holdings():
     return Holdings([HOME])
 
 
+NO_AREAS = [None, 7, "circle", {"type": "circle"}, ["circle"], [None], [7]]
+NO_CIRCLES = [
+    {"lat": HOME.lat, "lng": HOME.lng},
+    {"lat": "x", "lng": 0, "radius_m": 1},
+    {"lat": 0, "lng": 0, "radius_m": []},
+]
+
+
+@pytest.mark.parametrize("area", [*NO_AREAS, *([{"type": "circle", **circle}] for circle in NO_CIRCLES)])
+@pytest.mark.parametrize("places", [(), (HOME,)])
+def test_an_alert_whose_area_tells_no_place_is_refused_before_it_is_held(places, area):
+    """So that nothing goes wrong when we move."""
+    holdings = Holdings(places)
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        holdings.take_alert(alert() | {"area": area}, NOW)
+    assert holdings.move([FAR]) == []
+    assert kinds(holdings.take_alert(alert(at=FAR), NOW)) == [(Kind.NEW, "a", 1)]
+
+
 def test_an_alert_is_new_once(holdings):
     """The same revision again is nothing."""
     assert kinds(holdings.take_alert(alert(), NOW)) == [(Kind.NEW, "a", 1)]

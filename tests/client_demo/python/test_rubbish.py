@@ -56,6 +56,7 @@ WELCOMES = [
 MESSAGES = [
     {"type": "alert"},
     {"type": "alert", "alert": []},
+    {"type": "alert", "alert": {"id": "b", "revision": 1, "expires_at": "9999-12-31T00:00:00Z", "area": "circle"}},
     {"type": "cancel"},
     {"type": "cancel", "id": [], "revision": 2},
     {"type": "pong"},
