@@ -251,7 +251,9 @@ class CallHistory:
                     yield f"{what}, revision {revision}, after {rung[call_id]}"
                 if not visit.quals & self._quals(asked):
                     yield f"{what}, and is not qualified"
-                if call_id not in rung and not self._within(message["call"]["near"], here, self._widest(call_id)):
+                if call_id not in rung and not self._within(
+                    message["call"]["near"], here, self._widest(call_id, event.at)
+                ):
                     yield f"{what}, from outside the ring"
                 rung[call_id] = revision
 
@@ -267,10 +269,10 @@ class CallHistory:
         assert self.terms is not None
         return self.terms.quals[asked.kind]
 
-    def _widest(self, call_id: str) -> float:
-        """The widest ring that has been in force, in metres."""
+    def _widest(self, call_id: str, at: float) -> float:
+        """The widest ring that may have been in force by then, in metres: after it was asked for, any."""
         assert self.terms is not None
-        told = () if self.may_lose else self.states.values()
+        told = () if self.may_lose or at > self.asked_at - SLACK_S else self.states.values()
         said = [state["ring_m"] for states in told if (state := states.get(call_id))]
         return float(max(said, default=self.terms.rings_m[-1]))
 

@@ -452,7 +452,7 @@ class Run:
     def assert_well(self, verdict: Verdict) -> None:
         """The zeros, and nothing that no fault explains."""
         history, refusals = self.world.history, self.world.refusals
-        words = set(str(verdict).replace(":", " ").split())
+        words = set(str(verdict).replace(":", " ").replace(",", " ").split())
         stories = [history.story(each) for each in history.chains if each in words]
         stories += [history.calls.story(each) for each in history.calls.asked if each in words]
         outputs = [node.output()[-4000:] for node in self.nodes]

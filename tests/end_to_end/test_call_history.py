@@ -138,6 +138,17 @@ def test_a_log_that_loses_entries_may_have_lost_a_wider_ring():
     assert story.judge() == ["phone of eve was sent call of c, from outside the ring"]
 
 
+def test_a_ring_may_widen_after_the_nodes_were_asked():
+    """While the last answers are read, others are still called."""
+    story = Story()
+    story.say(ring_m=100)
+    story.eve.events[0] = place(beyond(TOWN, 90, 500), here=True)
+    story.hear(story.eve, ring(), at=LATER + 0.1)
+    assert story.judge() == []
+    story.eve.events[0] = AWAY
+    assert story.judge() == ["phone of eve was sent call of c, from outside the ring"]
+
+
 DOCTORED: dict[str, tuple[Callable[[Story], object], str]] = {
     "two on one seat": (lambda s: s.say(seats=[seat("ann", 1), seat("bob", 1)]), "more seats are held"),
     "one seat too many": (lambda s: s.say(seats=[seat("ann", 1), seat("bob", 2)]), "more seats are held"),
