@@ -18,9 +18,10 @@ RUN /build/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /whe
 
 # ---- the demo: what its clients need beside the node; Node.js gets the pages' packages, and goes
 FROM build AS demo-build
-COPY requirements/demo.txt requirements/
+COPY requirements/demo.txt requirements/push.txt requirements/
 RUN --mount=type=cache,target=/root/.cache/pip \
-    /build/bin/pip --python /opt/geocast/bin/python install --quiet --require-hashes -r requirements/demo.txt
+    /build/bin/pip --python /opt/geocast/bin/python install --quiet --require-hashes \
+      -r requirements/demo.txt -r requirements/push.txt
 COPY client_demo/web/package.json client_demo/web/package-lock.json client_demo/web/
 RUN --mount=type=cache,target=/root/.npm \
     NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt /opt/geocast/bin/python -c \
