@@ -70,7 +70,10 @@ def make_app(calls: Calls) -> ASGIApp:
         grant = granted(request, RECEIVE)
         device_id = request.path_params["device_id"]
         calls.taking().check(device_id)  # 404 comes before the body
-        done = await calls.taking().put(device_id, await body_of(request, MAX_BODY_BYTES), grant)
+        body = await body_of(request, MAX_BODY_BYTES)
+        if grant.proof is None or not calls.tokens.stands(grant.proof):  # a body may take longer than a reload (BA3)
+            raise _unauthorized()
+        done = await calls.taking().put(device_id, body, grant)
         return JSONResponse(done.answer, 201 if done.is_new else 200)
 
     async def show(request: Request) -> Response:
@@ -85,7 +88,10 @@ def make_app(calls: Calls) -> ASGIApp:
 
     async def readdress(request: Request) -> Response:
         device: Kept = request.scope["device"]
-        return JSONResponse(await calls.taking().readdress(device, await body_of(request, MAX_BODY_BYTES)))
+        answer = await calls.taking().readdress(device, await body_of(request, MAX_BODY_BYTES))
+        if answer is None:
+            raise _unauthorized()
+        return JSONResponse(answer)
 
     async def problem(_: Request, error: Exception) -> Response:
         return _refused(calls, _problem_of(error))
@@ -135,6 +141,10 @@ def _problem_of(error: Exception) -> Problem:
 def _refused(calls: Calls, problem: Problem) -> Response:
     calls.metrics.refused.labels(problem.slug).inc()
     return problem_document(problem)
+
+
+def _unauthorized() -> Problem:
+    return Problem(problems.UNAUTHORIZED, headers={"WWW-Authenticate": 'Bearer realm="geocast"'})
 
 
 def _later() -> dict[str, str]:
@@ -205,7 +215,7 @@ class _Gate:
                 await calls.newer_keys.waited()
             found = scope["grant"] = calls.tokens.check(token, calls.clock.now(), again=True)
         if found is None:
-            raise Problem(problems.UNAUTHORIZED, headers={"WWW-Authenticate": 'Bearer realm="geocast"'})
+            raise _unauthorized()
 
 
 def _shared_with(origin: str) -> list[tuple[bytes, bytes]]:

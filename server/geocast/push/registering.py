@@ -141,8 +141,8 @@ class Registering:
         is_new = changed.before is None
         return Registered(answer | {"secret": secret} if is_new else answer, is_new)
 
-    async def readdress(self, device: Kept, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Give a device another subscription; its lease stays. Raises Problem."""
+    async def readdress(self, device: Kept, body: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Give a device another subscription; its lease stays. None: it was forgotten meanwhile. Raises Problem."""
         asked = self._read(Readdressing, body).subscription
         self._rates.claim(device.record.sub, RATES, self._clock.now().monotonic)
         p256dh, auth = decoded(asked.keys.p256dh), decoded(asked.keys.auth)
@@ -150,13 +150,13 @@ class Registering:
 
         def change(before: Kept | None) -> tuple[Record, int] | None:
             if before is None or before.stored.secret != device.stored.secret:
-                return None  # it was forgotten meanwhile
+                return None
             record = replace(before.record, endpoint=asked.endpoint, p256dh=p256dh, auth=auth, small=False)
             is_same = record.endpoint == before.record.endpoint
             return record if is_same else replace(record, vapid=self._vapid.public), until_ms
 
-        await self._waking.put(device.stored.device, change)
-        return {"until": format_time(until_ms)}
+        changed = await self._waking.put(device.stored.device, change)
+        return None if changed.came is None else {"until": format_time(until_ms)}
 
     def check(self, device_id: str) -> None:
         """Raises Problem (404) for what is no id (WPR1)."""

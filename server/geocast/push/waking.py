@@ -86,9 +86,12 @@ class Waking:
         vapid: Vapid,
         clock: Clock,
         chance: Callable[[], float] = random.random,
-        stands: Callable[[Record], bool] = lambda _record: True,
+        stands: Callable[[Record], bool | None] = lambda _record: True,
     ) -> None:
-        """`capacity`: how many devices there may be here; `stands` says whether the token of one is still good."""
+        """`capacity`: how many devices there may be here; `stands` says whether the token of one is still good.
+
+        None: its key is not known here, which after a reload is no good either.
+        """
         self.hub = DeviceHub(capacity + 1)  # and one that is only asked for
         self.devices = Devices()
         self.recorder = Recorder(store, shards)
@@ -308,6 +311,12 @@ class Waking:
             device = None
         if kept is None or shard_of(digest) not in self._shards.terms:
             return None
+        if self._stands(kept.record) is False:  # it was taken before a revocation that `recheck` has been through with
+            if device is not None:
+                self._leave(device)
+            self.forgotten["revoked"] += 1
+            self._to_forget.add(kept.stored.known)
+            return 0
         if device is None:
             device = self._enter(kept, holding)
         else:

@@ -296,9 +296,9 @@ async def _recheck(waking: Waking, reloaded: asyncio.Event) -> None:
             logger.error("tokens could not be judged anew: %s", trace(error))
 
 
-def _stands(tokens: Tokens, record: Record) -> bool:
+def _stands(tokens: Tokens, record: Record) -> bool | None:
     key = tokens.keys.get(record.kid)
-    return key is not None and tokens.stands(Proof(record.sub, key, record.issued_at_s))
+    return None if key is None else tokens.stands(Proof(record.sub, key, record.issued_at_s))
 
 
 async def _first_of(*events: asyncio.Event) -> None:
