@@ -75,7 +75,8 @@ class Listener:
             max_devices + 1, self.store, StaticShards(), Takes(), Keyring([bytes(32)]), services, vapid, self.clock
         )
         self.vapid = vapid.public
-        tokens = Tokens(parse_keys(json.dumps(KEYS.jwks()).encode(), "keys"))
+        self.keys = parse_keys(json.dumps(KEYS.jwks()).encode(), "keys")
+        tokens = Tokens(self.keys)
         self.calls = Calls(tokens, self.clock, Metrics(), [ORIGIN], list)
         self.calls.registering = Registering(
             waking, vapid, Terms(services, max_devices=max_devices, **terms), self.clock
@@ -86,7 +87,7 @@ class Listener:
     async def ask(self, method, path, body=None, token=None, **headers):
         """One request; its answer never repeats what is secret."""
         token = KEYS.token(sub="somebody", scope="alerts:receive") if token is None else token
-        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        content = json.dumps(body).encode() if body is None or isinstance(body, dict) else body
         headers = {"content-type": "application/json"} | bearer(token) | headers
         if not token:
             del headers["Authorization"]
@@ -352,13 +353,48 @@ async def test_who_asks_is_asked_first(listener):
         assert slug(answer) == "unauthorized"
     answer = await listener.put(b"x", device_id="short", token=KEYS.token(scope="alerts:publish"))
     assert slug(answer) == "insufficient-scope"
-    assert slug(await listener.put(b" " * 16_385)) == "too-large"
+    answer = await listener.put(b" " * 16_385)
+    assert (slug(answer), "16 KiB" in answer.json()["detail"]) == ("too-large", True)
     assert slug(await listener.put(b"x", **{"content-type": "text/plain"})) == "unsupported-media-type"
     assert slug(await listener.put(b'{"a": 1, "a": 2}')) == "malformed-json"
     assert slug(await listener.ask("GET", "/v1/devices/x/y/z")) == "not-found"
     answer = await listener.ask("POST", "/v1/devices")
     assert (slug(answer), answer.headers["Allow"]) == ("method-not-allowed", "DELETE")
+    answer = await listener.ask("PATCH", f"/v1/devices/{ID}")
+    assert (slug(answer), answer.headers["Allow"]) == ("method-not-allowed", "DELETE, GET, HEAD, PUT")
     assert slug(await listener.ask("GET", "/v1/push?x=1")) == "bad-request"
+
+
+@with_listener()
+async def test_a_token_that_is_revoked_while_a_body_comes_registers_nothing(listener):
+    """WPR9, BA3: a slow body outlasts no reload, and neither does one to a key that is gone."""
+
+    async def slowly(keys, revoked):
+        data = json.dumps(BODY).encode()
+        yield data[:-1]
+        listener.calls.tokens.replace(keys, revoked)
+        yield data[-1:]
+
+    for keys, revoked in ((listener.keys, {"somebody": time.time() + 60}), ({}, {})):
+        listener.calls.tokens.replace(listener.keys, {})
+        answer = await listener.put(slowly(keys, revoked))
+        assert (answer.status_code, slug(answer)) == (401, "unauthorized")
+    assert len(listener.waking.devices) == 0
+
+
+@with_listener()
+async def test_a_secret_is_good_for_no_device_that_is_forgotten_while_a_body_comes(listener):
+    """`PUT /v1/devices/{id}/subscription`: 401, as with a wrong secret."""
+    secret = (await listener.put()).json()["secret"]
+
+    async def slowly():
+        data = json.dumps({"subscription": SUBSCRIPTION}).encode()
+        yield data[:-1]
+        await listener.ask("DELETE", f"/v1/devices/{ID}")
+        yield data[-1:]
+
+    answer = await listener.ask("PUT", f"/v1/devices/{ID}/subscription", slowly(), token=secret)
+    assert (answer.status_code, slug(answer)) == (401, "unauthorized")
 
 
 @with_listener()

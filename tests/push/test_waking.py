@@ -88,6 +88,7 @@ class Process:
         self.clock = FakeClock()
         self.ringer = Notes()
         self.store = Away()
+        self.standing = {}  # by `sub`: whether its token is good; None: its key is not known
         self.waking = self.again()
 
     def again(self):
@@ -95,7 +96,7 @@ class Process:
         vapid = Vapid(VAPID, "mailto:a@b.example")
         return Waking(
             1_000, self.store, StaticShards(), self.ringer, Keyring([bytes(32)]), parse_services("push.example"), vapid,
-            self.clock, chance=lambda: 0.5,
+            self.clock, chance=lambda: 0.5, stands=lambda record: self.standing.get(record.sub, True),
         )  # fmt: skip
 
     async def register(self, name="device", **fields):
@@ -202,6 +203,35 @@ async def test_at_its_end_a_lease_is_over():
     assert process.store._memory.devices == process.store._memory.lines == {}
     await process.reads(a_revision(issued_at=process.clock.wall_ms, expires_at=process.clock.wall_ms + 60_000))
     assert len(process.ringer.pushes) == 1  # the renewal
+
+
+@pytest.mark.parametrize("is_here", [False, True])
+@with_loop
+async def test_what_another_process_took_before_a_revocation_is_forgotten_when_it_comes(is_here):
+    """WPR9, BA3: whoever has the shard has been through its devices by then."""
+    process = Process()
+    if is_here:
+        await process.register()
+    process.standing["device"] = False
+    await process.register()
+    await process.reads(a_revision("a"))
+    await process.passes(0.1)
+    assert process.ringer.pushes == []
+    assert len(process.waking.devices) == 0
+    assert process.waking.forgotten == {"revoked": 1}
+    assert await process.waking.records.owned("device") == []
+
+
+@with_loop
+async def test_a_device_whose_key_another_process_knows_already_stays():
+    """WPR9: keys at a URL are fetched by one process after the other. After a reload that one counts."""
+    process = Process()
+    process.standing["device"] = None
+    await process.register()
+    await process.reads(a_revision("a"))
+    assert len(process.ringer.pushes) == 1
+    await process.waking.recheck()
+    assert len(process.waking.devices) == 0
 
 
 @with_loop

@@ -11,6 +11,7 @@ from fastapi import Response
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, StreamingResponse
+from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from .. import failpoints, problems
@@ -130,6 +131,12 @@ def as_problem(error: Exception) -> Problem:
         case HTTPException(status_code=404):
             return Problem(problems.NOT_FOUND)
     return Problem(problems.INTERNAL)
+
+
+def allowed(routes: Sequence[BaseRoute], path: str) -> str:
+    """All methods of a path (RFC 9110, 15.5.6); Starlette names those of the first route only."""
+    found = [route for route in routes if isinstance(route, Route) and route.path_regex.match(path)]
+    return ", ".join(sorted({method for route in found for method in route.methods or ()}))
 
 
 def problem_answer(api: Api, problem: Problem) -> Response:

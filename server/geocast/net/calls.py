@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp
@@ -29,7 +28,7 @@ from ..problems import Problem
 from ..scopes import AUDIT, DISPATCH, MANAGE, PUBLISH
 from ..wording import KINDS
 from . import asyncapi, call_documents, documents, stream_html
-from .answers import as_problem, dry, exact, listed, problem_answer, rounded, state, written
+from .answers import allowed, as_problem, dry, exact, listed, problem_answer, rounded, state, written
 from .api import Api
 from .dispatch import add_dispatch
 from .door import serve
@@ -86,18 +85,12 @@ def _guarded(app: FastAPI, api: Api) -> ASGIApp:
     async def problem(request: Request, error: Exception) -> Response:
         found = as_problem(error)
         if found.type is problems.METHOD_NOT_ALLOWED:
-            found.headers["Allow"] = _allowed(app, request.url.path)
+            found.headers["Allow"] = allowed(app.routes, request.url.path)
         return problem_answer(api, found)
 
     for kind in (Problem, LogUnavailable, HTTPException, Exception):
         app.add_exception_handler(kind, problem)
     return Guard(app, api)
-
-
-def _allowed(app: FastAPI, path: str) -> str:
-    """All methods of a path (RFC 9110, 15.5.6); Starlette names those of the first route only."""
-    routes = [route for route in app.routes if isinstance(route, APIRoute) and route.path_regex.match(path)]
-    return ", ".join(sorted({method for route in routes for method in route.methods or ()}))
 
 
 def _add_alerts(app: FastAPI, api: Api) -> None:

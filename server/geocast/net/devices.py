@@ -27,7 +27,7 @@ from ..push.records import Kept
 from ..push.registering import Registering
 from ..scopes import RECEIVE
 from ..tokens import Tokens
-from .answers import RETRY_AFTER_S, as_problem, problem_document
+from .answers import RETRY_AFTER_S, allowed, as_problem, problem_document
 from .guard import bearer, body_of, granted
 from .newer_keys import NewerKeys
 
@@ -93,8 +93,11 @@ def make_app(calls: Calls) -> ASGIApp:
             raise _unauthorized()
         return JSONResponse(answer)
 
-    async def problem(_: Request, error: Exception) -> Response:
-        return _refused(calls, _problem_of(error))
+    async def problem(request: Request, error: Exception) -> Response:
+        found = _problem_of(error)
+        if found.type is problems.METHOD_NOT_ALLOWED:
+            found.headers["Allow"] = allowed(app.routes, request.url.path)
+        return _refused(calls, found)
 
     app = Starlette(
         routes=[
@@ -132,10 +135,7 @@ def make_metrics_app(unready: Callable[[], list[str]], of: Metrics) -> ASGIApp:
 def _problem_of(error: Exception) -> Problem:
     if isinstance(error, StoreUnavailable):
         return Problem(problems.STORE_UNAVAILABLE, headers=_later())
-    found = as_problem(error)
-    if isinstance(error, HTTPException) and error.headers:
-        found.headers.update(error.headers)  # Allow
-    return found
+    return as_problem(error)
 
 
 def _refused(calls: Calls, problem: Problem) -> Response:

@@ -182,7 +182,7 @@ async def body_of(request: Request, most: int = MAX_BODY_BYTES) -> dict[str, Any
     """The request's body as one strict JSON object. Raises Problem: 413, 408, 415, 400, in this order."""
     data = await _received(request, most)
     if _media_type(request) != "application/json":
-        raise Problem(problems.UNSUPPORTED_MEDIA_TYPE)
+        raise Problem(problems.UNSUPPORTED_MEDIA_TYPE, "The body must be sent as application/json.")
     try:
         return load_json(data)
     except (Malformed, UnicodeDecodeError):
@@ -208,12 +208,16 @@ async def _received(request: Request, most: int) -> bytes:
     try:
         async with asyncio.timeout(BODY_S):
             if int(request.headers.get("Content-Length", "0")) > most:
-                raise Problem(problems.TOO_LARGE)
+                raise _too_large(most)
             async for chunk in request.stream():
                 chunks.append(chunk)
                 size += len(chunk)
                 if size > most:
-                    raise Problem(problems.TOO_LARGE)
+                    raise _too_large(most)
     except (TimeoutError, ClientDisconnect):
         raise Problem(problems.REQUEST_TIMEOUT, f"The body did not arrive within {BODY_S:g} s.") from None
     return b"".join(chunks)
+
+
+def _too_large(most: int) -> Problem:
+    return Problem(problems.TOO_LARGE, f"A body may have {most // 1024:,} KiB here at most.")
