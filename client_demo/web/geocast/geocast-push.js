@@ -174,8 +174,12 @@ export class Push {
     const jwt = await tokenFrom(token).catch((cause) => {
       throw new Failed("token", "no token could be had", cause);
     });
-    const answer = await registered(url, known.id, String(jwt), body, holding);
-    const kept = { ...answer, vapid, finest, body, putAt: this.#clock.now(), discs: this.#discs(body) };
+    let { id } = known;
+    let answer = await registered(url, id, String(jwt), body, holding);
+    if (!answer.secret && !known.secret)
+      // The answer that had it was lost. By another id there is a new one, and the old id is forgotten (WPR8).
+      answer = await registered(url, (id = drawnId()), String(jwt), body, holding);
+    const kept = { ...answer, id, vapid, finest, body, putAt: this.#clock.now(), discs: this.#discs(body) };
     await this.#keep((now) => (now.id === known.id ? kept : {}));
     this.#hasPut = true;
     return answer.until;

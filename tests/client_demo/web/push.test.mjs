@@ -100,6 +100,30 @@ test("what a browser lacks is said, and asks nobody", async () => {
   assert.deepEqual([asked, browser.asked], [[], 0]);
 });
 
+test("a secret whose answer was lost is had by another id", async () => {
+  const { push } = await opens();
+  const [answered, there] = [globalThis.fetch, new Set()];
+  answers.PUT = { status: 0 };
+  await push.enable();
+  const { id } = kept();
+  there.add(`https://node/v1/devices/${id}`);
+  globalThis.fetch = (url, call) => {
+    answers.PUT = there.has(url) ? { secret: undefined } : {};
+    there.add(url);
+    return answered(url, call);
+  };
+  asked = [];
+  assert.equal((await push.check()).state, "on");
+  const urls = asked.filter(({ method }) => method === "PUT").map(({ url }) => url);
+  assert.deepEqual(urls, [id, kept().id].map((each) => `https://node/v1/devices/${each}`));
+  assert.notEqual(kept().id, id);
+  assert.equal(kept().secret, "s");
+  asked = [];
+  await opensAgain({ push }, DAY);
+  assert.equal(puts().length, 1, "it has a secret");
+  assert.equal(kept().secret, "s");
+});
+
 test("enabling asks the person at once, subscribes and registers", async () => {
   const { push, events } = await opens({ filter: { min_severity: "severe" } });
   const enabling = push.enable();
