@@ -578,6 +578,18 @@ def test_calls_that_both_clocks_have_ended_are_to_be_ended_in_the_log(quarter):
     assert not quarter.board.knows("c-1")
 
 
+def test_what_responders_do_late_puts_off_no_end(quarter):
+    """RZ4: rings and seats are no content, and the place is in the log until the end is."""
+    quarter.open()
+    quarter.clock.advance(1_500)
+    quarter.widen()
+    quarter.claim("r-1")
+    quarter.report("r-1")
+    quarter.release("r-1")
+    quarter.clock.advance(300)
+    assert quarter.board.unended(quarter.clock.now()) == ["c-1"]
+
+
 def test_a_wall_clock_that_is_ahead_ends_no_call_for_the_others(quarter):
     """RZ4, E5: it has told nobody of it since, but the end is for all nodes."""
     body = quarter.opening()

@@ -150,14 +150,13 @@ class LiveCall:
                 self.lost.pop(sub, None)
 
     def _settle(self, now: Now) -> None:
-        state = self.state
+        state, content_before = self.state, self.outline.content
         self._frames = ()
         self.outline = Outline()
         if state is None:
             return
         claims = frozenset((sub, seat.claim) for sub, seat in self.holders().items())
         over = state.end is not None
-        is_new = state.content != self.outline.content
         self.outline = Outline(state.content, state.revision, state.ring, state.full, over, claims)
         opening = state.opening
         self.opened_at = self.opened_at or opening.issued_at
@@ -166,7 +165,7 @@ class LiveCall:
             self.deadline += (opening.expires_at - self._expires_at) / 1000
             self._expires_at = opening.expires_at
         self.deadline = min(self.deadline, latest)
-        if is_new:
+        if state.content != content_before:
             self.over_by = latest
         if over:
             self._chain.clear()
