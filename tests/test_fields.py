@@ -177,6 +177,22 @@ def test_a_value_outside_its_range_or_grammar_is_refused(field, value):
 
 
 @pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("headline", "x" * 141, "must have at most 140 characters"),
+        ("headline", "", "must have at least 1 character"),
+        ("description", "x" * 1001, "must have at most 1000 characters"),
+        ("area", [CIRCLE] * 17, "List should have at most 16 items after validation, not 17"),
+    ],
+)
+def test_an_error_says_what_is_counted(field, value, said):
+    """A3, A4, A10: characters of a text, items of a list."""
+    with pytest.raises(Invalid) as refused:
+        parse_publication(alert_request(**{field: value}))
+    assert [violation.detail for violation in refused.value.violations] == [said]
+
+
+@pytest.mark.parametrize(
     ("field", "value"),
     [
         ("lat", 90.0000001),

@@ -172,7 +172,7 @@ def broken_fields(error: ValidationError) -> list[Violation]:
 
     No value is repeated, and the name of an unknown field only if it can't tell anything (H9).
     """
-    return [_violation(e) for e in error.errors(include_url=False, include_input=False, include_context=False)]
+    return [_violation(e) for e in error.errors(include_url=False, include_input=False)]
 
 
 def _violation(error: ErrorDetails) -> Violation:
@@ -182,7 +182,21 @@ def _violation(error: ErrorDetails) -> Violation:
         location = [*_location(parents), *([name] if _may_be_named(name) else [])]
     else:
         location = _location(error["loc"])
-    return Violation(broken, "".join(f"/{part}" for part in location), _DETAILS.get(broken, error["msg"]))
+    return Violation(broken, "".join(f"/{part}" for part in location), _DETAILS.get(broken) or _said(error))
+
+
+def _said(error: ErrorDetails) -> str:
+    """What is wrong. Of a text that a function has checked before pydantic says that its items are too many."""
+    counted = error.get("ctx", {})
+    if counted.get("field_type") != "Value":
+        return error["msg"]
+    if error["type"] == "too_long":
+        return f"must have at most {_characters(counted['max_length'])}"
+    return f"must have at least {_characters(counted['min_length'])}"
+
+
+def _characters(count: int) -> str:
+    return f"{count} character" + "s" * (count != 1)
 
 
 def _location(parts: Sequence[int | str]) -> list[int | str]:
