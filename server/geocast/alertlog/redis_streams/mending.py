@@ -183,26 +183,36 @@ class Mender:
             if what == b"stored":
                 self.put_back += 1
             is_lost = what in (b"other", b"refused") and stored not in given_back
+            moved = False
             if is_lost and stored.kind in ("cancel", *MOVED):  # it was accepted (Rule 3)
-                await self._append_again(stored, last, last_kind)
+                moved = await self._append_again(stored, last, last_kind)
             if what == b"other":
-                self.conflicts += 1
-                logger.error("log %s: an entry can't be put back: the log has another one there", self._name)
+                if not (moved and stored.kind in MOVED):  # of a call that one is lost no more, so nobody has to act
+                    self.conflicts += 1
+                    logger.error("log %s: an entry can't be put back: the log has another one there", self._name)
                 kind, ends_at, payload = theirs
                 with contextlib.suppress(ValueError):
                     there = stored._replace(kind=kind.decode(), ends_at=int(ends_at), payload=payload)
                     if self._believed([there]):
                         self._known.replace(there)
 
-    async def _append_again(self, stored: Stored, last: int, last_kind: bytes) -> None:
-        """Append it behind the last entry there, unless that is the end, or the log has it under another number."""
-        what = b"other"
-        while what == b"other" and last_kind.decode() not in codec.ENDINGS and not await self._is_there(stored):
+    async def _append_again(self, stored: Stored, last: int, last_kind: bytes) -> bool:
+        """Append it behind the last entry there, unless that is the end, or the log has it under another number.
+
+        Returns whether the log has it now.
+        """
+        while not await self._is_there(stored):
+            if last_kind.decode() in codec.ENDINGS:
+                return False
             moved = stored.renumbered(last + 1)
             [(what, last, last_kind, *_)] = await self._writer.store([moved.arguments(uuid.uuid4().hex, more=False)])
             if what in (b"stored", b"same"):
                 self._known.keep(moved)
                 self.put_back += what == b"stored"
+                return True
+            if what != b"other":
+                return False
+        return True
 
     async def _is_there(self, stored: Stored) -> bool:
         """Whether the log has this entry of a call, under whatever number."""
