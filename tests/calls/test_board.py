@@ -188,7 +188,7 @@ def test_a_task_is_sent_when_the_claim_is_read(quarter):
     assert phone.told() == ["c-1/1"]
     claiming = quarter.board.claiming(errand, quarter.clock.now())
     assert claiming == ("c-1", "r-1", frozenset({"cpr"}), False, quarter.place(0), False, 240)
-    quarter.board.answered(errand, None)
+    quarter.board.answered(errand, None, quarter.clock.now())
     quarter.run()
     assert phone.told() == []
     quarter.claim("r-1")
@@ -325,7 +325,7 @@ def test_a_claim_is_given_back_if_it_was_declined_meanwhile(quarter):
     quarter.open()
     [errand] = phone.accept()
     assert phone.decline() == []
-    quarter.board.answered(errand, None)
+    quarter.board.answered(errand, None, quarter.clock.now())
     assert quarter.asked[-1] == GiveBack("c-1", "r-1")
 
 
@@ -334,7 +334,7 @@ def test_a_claim_that_stands_is_given_back_if_it_was_declined_before_it_was_read
     phone = quarter.join()
     quarter.open()
     [errand] = phone.accept()
-    quarter.board.answered(errand, None)
+    quarter.board.answered(errand, None, quarter.clock.now())
     assert phone.decline() == [GiveBack("c-1", "r-1")]
 
 
@@ -345,7 +345,7 @@ def test_who_goes_after_all_keeps_the_seat(quarter):
     [errand] = phone.accept()
     phone.decline()
     phone.accept()
-    quarter.board.answered(errand, None)
+    quarter.board.answered(errand, None, quarter.clock.now())
     assert GiveBack("c-1", "r-1") not in quarter.asked
 
 
@@ -356,10 +356,58 @@ def test_a_session_has_one_claim_under_way(quarter):
     quarter.open("c-2")
     [errand] = phone.accept("c-1")
     assert phone.accept("c-1") == phone.accept("c-2") == []
-    quarter.board.answered(errand, "full")
+    quarter.board.answered(errand, "full", quarter.clock.now())
     quarter.run()
     assert phone.told()[2:] == ["-c-1 full"]
     assert len(phone.accept("c-2")) == 1
+
+
+def test_who_was_told_meanwhile_is_not_told_again_by_the_log(quarter):
+    """M18, RJ4, RJ7: that it is full, or over, is the answer; an `accept` that comes later has one of its own."""
+    phone, again, late = quarter.join(), quarter.join(0, "r-2"), quarter.join(0, "r-3")
+    quarter.open()
+    [errand], [repeated], [ended] = phone.accept(), again.accept(), late.accept()
+    quarter.claim("r-8", 1)
+    quarter.claim("r-9", 2)
+    assert again.accept() == []
+    assert phone.told() == again.told()[:2] == late.told() == ["c-1/1", "-c-1 full"]
+    for each in (errand, repeated):
+        assert quarter.board.answered(each, "full", quarter.clock.now())
+    quarter.run()
+    assert (phone.told(), again.told()) == ([], [])
+    quarter.end()
+    assert late.told() == ["-c-1 over"]
+    assert quarter.board.answered(ended, "full", quarter.clock.now())
+    quarter.run()
+    assert late.told() == []
+    assert len(quarter.asked) == 3
+
+
+def test_what_the_log_has_refused_before_it_was_over_is_refused_because_it_is_over(quarter):
+    """RJ9, E5: by a clock, too."""
+    phone, never_rung = quarter.join(), quarter.join(900, "r-2", holding={})
+    quarter.open()
+    [errand], far = phone.accept(), never_rung.accept()
+    assert (phone.told(), far, never_rung.told()) == (["c-1/1"], [], ["-c-1 far"])
+    quarter.clock.advance(1_800)
+    assert quarter.board.answered(errand, "full", quarter.clock.now())
+    quarter.run()
+    assert phone.told() == ["-c-1 over"]
+
+
+def test_a_claim_that_was_refused_before_the_call_rang_anew_is_judged_anew(quarter):
+    """RV6, RJ2: else who was rung last would believe that it is full, and would not be rung again."""
+    phone = quarter.join()
+    quarter.open()
+    [errand] = phone.accept()
+    quarter.claim("r-8", 1)
+    quarter.claim("r-9", 2)
+    quarter.release("r-8", 1)
+    assert phone.told() == ["c-1/1", "-c-1 full", "c-1/4"]
+    assert not quarter.board.answered(errand, "full", quarter.clock.now())
+    assert quarter.board.answered(errand, "full", quarter.clock.now())
+    quarter.run()
+    assert phone.told() == ["-c-1 full"]
 
 
 def test_a_claim_is_judged_by_what_holds_then(quarter):
@@ -373,7 +421,7 @@ def test_a_claim_is_judged_by_what_holds_then(quarter):
     phone.move(None)
     assert quarter.board.claiming(errand, quarter.clock.now()).here is None
     assert quarter.board.claiming(other, quarter.clock.now()) is None
-    quarter.board.answered(other, "full")
+    quarter.board.answered(other, "full", quarter.clock.now())
 
 
 def test_what_can_be_refused_without_the_log_is(quarter):
@@ -402,7 +450,7 @@ def test_a_call_that_is_unknown_here_is_asked_of_the_log(quarter):
     phone, plain = quarter.join(), quarter.join(0, "r-2", ())
     [errand] = phone.accept("c-9")
     assert plain.accept("c-9") == []
-    quarter.board.answered(errand, "over")
+    quarter.board.answered(errand, "over", quarter.clock.now())
     quarter.run()
     assert phone.told() == plain.told() == ["-c-9 over"]
 
@@ -868,7 +916,7 @@ def test_what_is_measured(quarter):
     quarter.take(opened)
     [errand] = phone.accept()
     quarter.clock.advance(0.25)
-    quarter.board.answered(errand, None)
+    quarter.board.answered(errand, None, quarter.clock.now())
     quarter.claim("r-1")
     assert quarter.took == [("first_ring", 0.5), ("accept", 0.25), ("first_seat", 0.75)]
     assert quarter.board.seats == {"cpr": 1}

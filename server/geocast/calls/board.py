@@ -27,7 +27,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import inf
 from random import random
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from ..alert import Circle
 from ..alertlog import Counts
@@ -182,6 +182,7 @@ class Board:
             self._ask(Accept(responder, responder.claimed))
         elif responder.claimed.call_id == call_id:
             responder.claimed.given_back = False
+            responder.claimed.heard = None  # this one, too, is to be answered
 
     def _has_task(self, responder: Responder, call: LiveCall, now: Now) -> bool:
         """Whether a session is to be told where to go."""
@@ -239,18 +240,29 @@ class Board:
             return None
         return self._claiming(responder, claimed.call_id, claimed.eta_s, now)
 
-    def answered(self, errand: Accept, reason: Refusal | None) -> None:
-        """The log has judged the claim: refused, or (None) it stands there, and is told when it is read (RV1)."""
+    def answered(self, errand: Accept, reason: Refusal | None, now: Now) -> bool:
+        """The log has judged the claim: refused, or (None) it stands there, and is told when it is read (RV1).
+
+        What was read meanwhile may be newer. False: the session was rung, so the claim is to be judged anew.
+        """
         responder, claimed = errand
         if reason is None and claimed.given_back and responder.sub is not None:
             self._ask(GiveBack(claimed.call_id, responder.sub))
         if responder.gone or responder.claimed is not claimed:
-            return
+            return True
         if reason is None:
             claimed.stands = True
-            return
+            return True
+        call = self._calls.get(claimed.call_id)
+        if call is not None and self._is_over(call, now):
+            reason = "over"
+        elif claimed.heard == "call":
+            claimed.heard = None
+            return False
         responder.claimed = None
-        self._refuse(responder, claimed.call_id, reason)
+        if claimed.heard != reason:
+            self._refuse(responder, claimed.call_id, reason)
+        return True
 
     def give_up(self, errand: Accept) -> None:
         """The claim could not be judged, for a reason that is a mistake of ours: the client may repeat it."""
@@ -451,21 +463,22 @@ class Board:
             call.withheld = True
             return None
         if state.end is not None:
-            return self._stand_down(call, told, "over") if told.over else None
+            return self._stand_down(call, responder, told, "over") if told.over else None
         seat = call.seat_of(responder.sub)
         if seat is not None:
             wanted = told.again or told.task < task_revision(state, seat)
             return self._task(responder, call, state, seat, now) if wanted else None
         if told.task or told.again:
-            return self._stand_down(call, told, "left")
+            return self._stand_down(call, responder, told, "left")
         if told.declined or not responder.quals:
             return None
         if call.outline.full:
-            return self._stand_down(call, told, "full") if told.rung and not told.full else None
+            return self._stand_down(call, responder, told, "full") if told.rung and not told.full else None
         corrected = 0 < told.rung < state.content and not told.full
         if corrected or (told.rung < state.revision and self._rings_for(responder, state, now)):
             call.note_rung(self._told(call, responder), state.revision)
             self.rings += 1
+            self._heard(responder, call, "call")
             return _Said(RING, call.frames(state))
         return None
 
@@ -495,7 +508,7 @@ class Board:
                 self._observe("first_seat", max(0, now.wall_ms - call.opened_at) / 1000)
         return _Said(TASK, in_each_format(task_message(state, seat, place_of(opened), self._aeds)))
 
-    def _stand_down(self, call: LiveCall, told: Told, reason: Reason) -> "_Said":
+    def _stand_down(self, call: LiveCall, responder: Responder, told: Told, reason: Reason) -> "_Said":
         """Take back what the session was told, for this reason."""
         told.over = told.again = False
         told.full = reason == "full"
@@ -503,7 +516,14 @@ class Board:
         if reason == "over":
             told.rung = 0
         self.standdowns[reason] += 1
+        self._heard(responder, call, reason)
         return _Said(STANDDOWN, call.standdown(reason))
+
+    @staticmethod
+    def _heard(responder: Responder, call: LiveCall, what: Reason | Literal["call"]) -> None:
+        """The session is told this of a call, of which it may wait for an answer."""
+        if responder.claimed is not None and responder.claimed.call_id == call.id:
+            responder.claimed.heard = what
 
     def _told(self, call: LiveCall, responder: Responder) -> Told:
         """What the session was told of a call, to be written to."""

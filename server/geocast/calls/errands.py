@@ -215,9 +215,9 @@ class Errands:
             except Exception:
                 self.board.give_up(errand)
                 raise
-            self.board.answered(errand, reason)
-            self.wake()
-            return
+            if self.board.answered(errand, reason, self._clock.now()):
+                self.wake()
+                return
 
     async def _restore(self, call_id: str) -> None:
         """Put claims back that the log has lost and has not put back by itself (RV7)."""

@@ -6,14 +6,14 @@ Rule 2  Where a session is stays here (RZ7), and is in the index while it is on 
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
 from ..alert import Circle
 from ..cells import Vector
 from ..matching.index import PlaceIndex
-from .claiming import MAX_REACH_M, Here, Refusal
+from .claiming import MAX_REACH_M, Here, Reason, Refusal
 from .live_call import LiveCall
 
 ROOM = 1 << 12  # places for which address space is taken at the start
@@ -41,7 +41,7 @@ class Rights(Protocol):
 class Claimed:
     """An `accept` that waits for the log. `since`: the monotonic time at which it was read."""
 
-    __slots__ = ("call_id", "eta_s", "given_back", "since", "stands")
+    __slots__ = ("call_id", "eta_s", "given_back", "heard", "since", "stands")
 
     def __init__(self, call_id: str, eta_s: int | None, since: float) -> None:
         self.call_id = call_id
@@ -49,6 +49,7 @@ class Claimed:
         self.since = since
         self.given_back = False  # it was declined meanwhile
         self.stands = False  # the claim is in the log, but was not read yet
+        self.heard: Reason | Literal["call"] | None = None  # what the session was told of the call last, since then
 
 
 class Responder:
