@@ -37,6 +37,13 @@ FOUND = {
         "TERRY A FRANCOIS BLVD / 4TH ST",
         "１２０４ Main Street",
         "12\u200b04 Main Street",
+        "12\u202e04\u2066 Main Street",
+        "1\ufe0f\u20e32\ufe0f\u20e3 Main Street",
+        "12\u2800Main Street",
+        "12 Cafe\u0301 Street",
+        "12 Ma\u0337in Street",
+        "123 Martin Luther King Jr. Blvd",
+        "100 J.F.K. Blvd",
     ],
     "units": [
         "4 units",
@@ -48,7 +55,16 @@ FOUND = {
         "E12",
         "RS1",
     ],
-    "phone": ["(415) 555-2671", "+44 20 7946 0958", "415.555.2671", "4155552671"],
+    "phone": [
+        "(415) 555-2671",
+        "+44 20 7946 0958",
+        "415.555.2671",
+        "4155552671",
+        "(415)\n555-2671",
+        "Room 12 415-555-2671",
+        "415-555-2671 24/7",
+        "415-555-2671 415-555-2672",
+    ],
     "contact": ["ana@example.org", "https://example.org/x?y", "www.example.org", "city.example.gov", "@cityalerts"],
     "name": ["Mr Smith", "Mrs. A. Lopez", "Dr. Ana Lopez", "resident Ana Lopez", "Officer Jane Doe"],
     "coordinates": [
@@ -56,9 +72,14 @@ FOUND = {
         "32.7767 N 96.797 W",
         "37.789°",
         "37° 47' N",
+        "32.7767\n-96.797",
+        "N32.7767 W96.797",
+        "lat 32.7767, lng -96.797",
+        '{"lat":32.7767,"lng":-96.797}',
         "8928308280fffff",
+        "8928308280\U000e0020fffff",
     ],
-    "document": ["123-45-6789", "4111 1111 1111 1111", "378282246310005"],
+    "document": ["123-45-6789", "4111 1111 1111 1111", "4111 1111\n1111 1111", "378282246310005"],
 }
 SAYABLE = [
     "Building on fire. Keep windows closed and stay away.",
@@ -84,6 +105,8 @@ SAYABLE = [
     "Smoke/ash over the city",
     "Magnitude 5.2 earthquake at 10.5 km depth near 15.3 North 61.2 West",
     "The order ends 2026-11-26.",
+    "Shelters: 12, 14 and 16.\n24/7 hotline 311",
+    "जल न पिएँ",
     "",
 ]
 

@@ -2,15 +2,19 @@
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 
 from .tokens import Text
 
 _DECIMAL = r"[0-9]{1,3}\.[0-9]{3,12}"
-_PAIR = re.compile(rf"(?<![\d.])[+-]?{_DECIMAL}\s?°?\s?[NSns]?\s?[,;/ ]\s?[+-]?{_DECIMAL}\s?°?\s?[EWew]?(?![\d.])")
+_PAIR = re.compile(
+    rf"(?<![\d.])[+-]?{_DECIMAL}\s?°?\s?[NSns]?\s?[,;/ ]\s?[EWew]?\s?[+-]?{_DECIMAL}\s?°?\s?[EWew]?(?![\d.])"
+)
+_NAMED = re.compile(rf"(?i)(?<![a-z])(?:lat|latitude|lng|lon|longitude)[\"']?\s?[:=]?\s?[+-]?{_DECIMAL}")
 _DEGREES = re.compile(rf"(?<![\d.]){_DECIMAL}\s?°")
 _MINUTES = re.compile(r"(?<![\d.])[0-9]{1,3}\s?°\s?[0-9]{1,2}(?:\.[0-9]{1,6})?\s?['′’]")
 _CELL = re.compile(r"(?<![0-9A-Za-z])8[0-9a-fA-F]{14}(?![0-9A-Za-z])")  # of H3
-_COORDINATES = (_PAIR, _DEGREES, _MINUTES, _CELL)
+_COORDINATES = (_PAIR, _NAMED, _DEGREES, _MINUTES, _CELL)
 _SOCIAL = re.compile(r"(?<![\d-])(?!000|666|9)[0-9]{3}-(?!00)[0-9]{2}-(?!0000)[0-9]{4}(?![\d-])")
 _CARD = re.compile(r"(?<![\d-])[0-9](?:[ -]?[0-9]){12,18}(?![\d-])")
 _TOP_LEVEL = "com|org|net|gov|edu|mil|int|info|biz|us|uk|ca|au|de|fr|io|app|dev|city|news|co|me|tv|ly|gl"
@@ -24,7 +28,9 @@ _HANDLE = re.compile(r"(?<![\w@])@[A-Za-z_][\w.]{1,30}")
 _CONTACTS = (_EMAIL, _LINK, _HOST, _HANDLE)
 # A number as people write it: digits, and what stands between groups of them.
 _TELEPHONE = re.compile(r"(?<![\w.])\+?\(?[0-9](?:[ ().\-/]{0,3}[0-9]){6,16}(?![\w])")
-_MAX_NUMBERS = 16  # of one text that are looked up: each takes some 50 us
+_PIECE = re.compile(r"[^ /]+")  # of what stands there: a number may stand beside another
+_FEWEST = 7  # digits of a number
+_MAX_NUMBERS = 32  # of one text that are looked up: each takes some 50 us
 
 
 def matches(pattern: re.Pattern[str], text: Text) -> Iterator[tuple[int, int]]:
@@ -59,18 +65,31 @@ def knows_region(code: str) -> bool:
 
 def phones(text: Text, region: str) -> Iterator[tuple[int, int]]:
     """Numbers that are valid in the region, or international."""
-    found = [match for match, _ in zip(_TELEPHONE.finditer(text.folded), range(_MAX_NUMBERS), strict=False)]
-    if not found:
-        return
+    candidates = ((at, end) for match in _TELEPHONE.finditer(text.folded) for at, end in _runs(match))
+    told = 0  # where the last one ends
+    for at, end in islice(candidates, _MAX_NUMBERS):
+        if at >= told and _is_valid(text.folded[at:end], region):
+            yield at, end
+            told = end
+
+
+def _runs(match: re.Match[str]) -> Iterator[tuple[int, int]]:
+    """Where a number may stand in what looks like one: from each of its pieces on, the longest first."""
+    pieces = [(match.start() + each.start(), match.start() + each.end()) for each in _PIECE.finditer(match[0])]
+    digits = [sum(map(str.isdigit, match.string[at:end])) for at, end in pieces]
+    for first, (at, _) in enumerate(pieces):
+        for last in range(len(pieces) - 1, first - 1, -1):
+            if digits[first] and digits[last] and sum(digits[first : last + 1]) >= _FEWEST:
+                yield at, pieces[last][1]
+
+
+def _is_valid(number: str, region: str) -> bool:
     import phonenumbers  # its tables take 30 ms to load, which most processes never need
 
-    for match in found:
-        try:
-            number = phonenumbers.parse(match[0], region)
-        except phonenumbers.NumberParseException:
-            continue
-        if phonenumbers.is_valid_number(number):
-            yield match.span()
+    try:
+        return phonenumbers.is_valid_number(phonenumbers.parse(number, region))
+    except phonenumbers.NumberParseException:
+        return False
 
 
 def _luhn(digits: list[int]) -> bool:

@@ -77,11 +77,13 @@ def _street(tokens: Tokens, at: int) -> int | None:
         or (first.lower in _PREFIXES and (second.capital or second.lower == "of"))
     ):
         return at + 2
-    for end in range(at, min(at + _LONGEST + 1, len(tokens))):
+    words = 0
+    for end in range(at, min(at + 2 * _LONGEST + 1, len(tokens))):  # a point may stand behind each word
         token = tokens[end]
-        if end > at and token.lower in _SUFFIXES and _is_name(tokens[at:end], token):
+        if words and token.lower in _SUFFIXES and _is_name(tokens[at:end], token):
             return end + 1
-        if _is_function(token) or not (token.word or token.ordinal or token.text in "'.-"):
+        words += token.word or token.ordinal
+        if words > _LONGEST or _is_function(token) or not (token.word or token.ordinal or token.text in "'.-"):
             return None
     return None
 

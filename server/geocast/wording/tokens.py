@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
-_INVISIBLE = frozenset(
-    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200c\u200d\u200e\u200f\u2060\u2061\u2062\u2063\u2064\ufeff"
+# What shows nothing (Unicode's Default_Ignorable_Code_Point: joiners, marks of direction, variation selectors, tags),
+# and the blank of Braille, which looks like one and is none.
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 _DASHES = frozenset("\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d")
 _LONGEST_FOLD = 4  # characters for one: some ligatures would become eighteen
@@ -70,15 +73,15 @@ class Tokens(tuple[Token, ...]):
 
 
 def fold(text: str) -> Text:
-    """The text by NFKC, without invisible characters; dashes and blanks are plain ones."""
+    """The text by NFKC, without what is invisible; dashes and blanks are plain ones."""
     if text.isascii():
-        return Text(text, range(len(text)))
+        return Text(text.replace("\n", " "), range(len(text)))
     characters: list[str] = []
     origin: list[int] = []
     for at, character in enumerate(text):
-        if character not in _INVISIBLE:
+        if not _INVISIBLE.match(character) and not (characters and _is_borne(characters, character)):
             plain = _plain(character)
-            characters.append(plain)
+            characters += plain
             origin += [at] * len(plain)
     return Text("".join(characters), origin)
 
@@ -90,6 +93,19 @@ def _plain(character: str) -> str:
         return " "
     folded = unicodedata.normalize("NFKC", character)
     return folded if len(folded) <= _LONGEST_FOLD else character
+
+
+def _is_borne(characters: list[str], mark: str) -> bool:
+    """Whether it is a mark on the last character, which has it from now on where there is such a character.
+
+    What is struck out, boxed or adorned otherwise is read as if it were not; other scripts keep their marks.
+    """
+    if unicodedata.category(mark) not in ("Mn", "Me"):
+        return False
+    composed = unicodedata.normalize("NFC", characters[-1] + mark)
+    if len(composed) == 1:
+        characters[-1] = composed
+    return len(composed) == 1 or characters[-1].isascii()
 
 
 def _token(match: "re.Match[str]") -> Token:
