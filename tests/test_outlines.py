@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import s2
+from cpu import cpu_limit
 
 from geocast.alert import Polygon
 from geocast.cells import distance_m, unit_vectors
@@ -96,6 +97,55 @@ def test_a_ring_may_lie_anywhere(ring, inside, outside):
         held = Ring(polygon.ring, polygon.buffer_m)
         points = np.array([inside, outside], float).T
         assert held.holds_all(np.array(unit_vectors(points[1], points[0])), np.zeros(2)).tolist() == [True, False]
+
+
+def star(points, lat=50.0, lng=10.0, radius_deg=0.05):
+    """A ring that goes from each point of a circle to nearly the opposite one: all edges cross; `points` is odd."""
+    turns = np.arange(points + 1) * (points // 2) * 2 * math.pi / points
+    return list(
+        zip((lng + radius_deg * np.cos(turns)).round(6), (lat + radius_deg * np.sin(turns)).round(6), strict=True)
+    )
+
+
+def test_a_ring_that_crosses_itself_a_thousand_times_takes_no_time():
+    """CP22: what it costs goes by its corners. Noding 10,000 crossings would take minutes."""
+    with cpu_limit(5):
+        assert Outline(star(141), may_cross=True).crosses
+
+
+SQUARE = [(0, 0), (1, 0), (1, 1), (0, 1)]
+QUARTERS = [(1, 1), (-1, 1), (-1, -1), (1, -1)]
+
+
+@pytest.mark.parametrize("size", [1e-4, 1, 20])
+@pytest.mark.parametrize(
+    "ring",
+    [
+        [(0, 0), (1, 1), (1, 0), (0, 1)],  # wings as large on both sides
+        [(0, 0), (1, 1), (0, 1), (1, 0)],
+        [(x * a, y * b) for a, b in QUARTERS for x, y in SQUARE],  # turned against their neighbours
+        [*SQUARE, (0, 0), (0, -2)],  # on a stalk
+    ],
+)
+def test_what_crosses_itself_and_winds_around_something_may(ring, size):
+    """CP22: whichever way it turns where."""
+    ring = [(20 + size * x, 10 + size * y) for x, y in [*ring, ring[0]]]
+    assert Outline(ring, may_cross=True).crosses
+
+
+@pytest.mark.parametrize("size", [1e-4, 1, 20])
+@pytest.mark.parametrize(
+    "ring",
+    [
+        [(0, 0), (1, 1), (2, 0), (1, 1)],
+        [*SQUARE, (0, 0), *SQUARE[:0:-1]],
+    ],
+)
+def test_what_goes_there_and_back_is_no_area(ring, size):
+    """CP22: it winds around nothing."""
+    ring = [(20 + size * x, 10 + size * y) for x, y in [*ring, ring[0]]]
+    with pytest.raises(ValueError, match="must have an area"):
+        Outline(ring, may_cross=True)
 
 
 # ---- how they are published ----------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import random
 
 import pytest
 import shapely
+from cpu import cpu_limit
 
 from geocast.cells import EARTH_RADIUS_M, distance_m
 from geocast.feed import drawing
@@ -90,3 +91,34 @@ def test_long_edges_are_split_until_a_straight_line_is_near_its_arc():
     [[ring]] = drawing.of_ring([(-123, 49), (-95, 49), (-95, 50), (-123, 50), (-123, 49)])
     assert max(lat for lng, lat in ring if lng > -120 and lat < 50) > 49.8
     assert len(ring) > 100
+
+
+def star(points, radius=0.05):
+    """A ring that goes from each point of a circle to nearly the opposite one: all edges cross; `points` is odd."""
+    turns = [n * (points // 2) * 2 * math.pi / points for n in range(points)]
+    ring = [(10 + radius * math.cos(turn), 50 + radius * math.sin(turn)) for turn in turns]
+    return [*ring, ring[0]]
+
+
+def test_a_ring_that_crosses_itself_is_drawn_as_what_it_winds_around():
+    """PF4, D4: how often it does, and in which direction, makes no difference."""
+    wound_twice = on_map(drawing.of_ring(star(5)))
+    assert wound_twice.contains(shapely.Point(10, 50))
+    assert not wound_twice.contains(shapely.Point(10 - 0.045, 50))
+    bow_tie = on_map(drawing.of_ring([(10, 50), (10.1, 50.1), (10.1, 50), (10, 50.1), (10, 50)]))
+    inside = [
+        bow_tie.contains(shapely.Point(lng, lat)) for lng, lat in ((10.01, 50.05), (10.09, 50.05), (10.05, 50.01))
+    ]
+    assert inside == [True, True, False]
+
+
+def test_a_ring_that_crosses_itself_again_and_again_is_drawn_at_once():
+    """PF4: as what is around it, for the rest has to wait."""
+    with cpu_limit(5):
+        drawn = on_map(drawing.of_ring(star(499)))
+    assert drawn.contains(shapely.Point(10, 50))
+
+
+def test_a_ring_around_nothing_is_not_drawn():
+    """PF4: which no publisher can send."""
+    assert drawing.of_ring([(10, 50), (10.1, 50.1), (10.2, 50), (10.1, 50.1), (10, 50)]) == []

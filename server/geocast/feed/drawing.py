@@ -18,6 +18,7 @@ from ..rings import angle_between
 CORNERS = 64  # of a circle
 OFF_M = 10.0  # how far a line may be from its arc
 MOST_PIECES = 1024  # of an arc: those beside a pole never come close enough
+MOST_CROSSINGS = 1_000  # of a ring with itself: to take it apart there takes 30 ms, and time grows with the square
 DECIMALS = 6  # 0.1 m
 _WORLD = [[-180.0, -90.0], [180.0, -90.0], [180.0, 90.0], [-180.0, 90.0], [-180.0, -90.0]]
 # A circle of this radius has its corners on the other half of the sphere, and goes for the whole of it.
@@ -54,8 +55,20 @@ def of_ring(ring: Sequence[tuple[float, float]]) -> list[Rings]:
     if turn:  # eastward around the north pole, westward around the south pole: the inside is on the left
         pole = 90.0 * turn
         flat = np.vstack([flat, [flat[-1, 0], pole], [flat[0, 0], pole], flat[:1]])
+    return [_rings(part) for part in _cut(_filled(flat))]
+
+
+def _filled(flat: Floats) -> shapely.Geometry:
+    """What a ring of the map winds around, without crossings (D4); what is around it if there are very many."""
     shape = shapely.Polygon(flat)
-    return [_rings(part) for part in _cut(shape if shape.is_valid else shapely.make_valid(shape))]
+    if shape.is_valid:
+        return shape
+    lines = shapely.linestrings(np.stack([flat[:-1], flat[1:]], axis=1))
+    # Each pair is found twice, each line with itself and with its neighbours.
+    meet = len(shapely.STRtree(lines).query(lines, "intersects")[0]) - 3 * len(lines)
+    if meet > 2 * MOST_CROSSINGS:
+        return shape.convex_hull
+    return shapely.make_valid(shape, method="structure", keep_collapsed=False)
 
 
 def _unrolled(ring: Sequence[tuple[float, float]]) -> Floats:
@@ -111,6 +124,8 @@ def _distances(lng1: Floats, lat1: Floats, lng2: Floats, lat2: Floats) -> Floats
 
 def _cut(shape: shapely.Geometry) -> Iterator[shapely.Polygon]:
     """The parts of a shape of the unrolled map in each turn of 360°, put where the map is."""
+    if shape.is_empty:
+        return
     west, _, east, _ = shape.bounds
     if west >= -180 and east <= 180 and isinstance(shape, shapely.Polygon):
         yield shape
