@@ -110,7 +110,7 @@ def test_a_lone_surrogate_is_left_to_the_field():
     [
         ("1e309", math.inf),
         ("-1e309", -math.inf),
-        ("9" * 401, math.inf),
+        ("9" * 309, math.inf),
         ("-" + "9" * 5000, -math.inf),
         ("1e-400", 0.0),
         ("9007199254740993", 9007199254740993),

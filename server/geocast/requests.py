@@ -15,6 +15,7 @@ Rule 3  Two requests have the same content if the `Alert`s that they are accepte
         comes to depends on the request, on the terms, and on the revision that it follows; all of these are kept.
 """
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
@@ -301,8 +302,9 @@ def _strict_form(text: str) -> str:
     if len(text.encode("utf-8", "surrogatepass")) > MAX_FORM_BYTES:
         raise PydanticCustomError("form", "must have at most {most} bytes", {"most": MAX_FORM_BYTES})
     try:
-        load_json(text.encode())
-    except (Malformed, UnicodeEncodeError):
+        members = load_json(text.encode())
+        json.dumps(members, ensure_ascii=False, allow_nan=False).encode()  # raises for what L2 has no place for
+    except (Malformed, ValueError):
         raise PydanticCustomError("form", "must be a form: the text of one strict JSON object") from None
     return text
 

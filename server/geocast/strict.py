@@ -13,9 +13,10 @@ import msgpack
 from .errors import Malformed
 
 MAX_DEPTH = 32
-# A double has at most 309 digits before the point, so a longer integer is out of every range anyhow. int() takes time
-# that grows with the square of the length (Python itself stops at 4,300 digits); at this length it is still cheap.
-MAX_INT_DIGITS = 400
+# A double has at most 309 digits before the point, so a longer integer is out of every range anyhow, and an int that is
+# no double would raise OverflowError wherever it meets a float. int() takes time that grows with the square of the
+# length, too.
+MAX_INT_DIGITS = 308
 
 
 def load_json(data: bytes) -> dict[str, Any]:
@@ -108,7 +109,7 @@ def _no_constant(_name: str) -> NoReturn:
 
 
 def _int(digits: str) -> int | float:
-    return int(digits) if len(digits) <= MAX_INT_DIGITS else float("-inf" if digits[0] == "-" else "inf")
+    return int(digits) if len(digits) <= MAX_INT_DIGITS else float(digits)
 
 
 _JSON = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_int=_int)

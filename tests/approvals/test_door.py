@@ -146,6 +146,9 @@ def test_without_an_audience_there_is_no_form():
         ({"form": "{}" + " " * 20 * 1024}, "/approval/form"),
         ({"form": "é" * 11_000}, "/approval/form"),
         ({"form": "\ud800"}, "/approval/form"),
+        ({"form": r'{"later":"\ud800"}'}, "/approval/form"),
+        ({"form": '{"later":1e309}'}, "/approval/form"),
+        ({"form": '{"later":' + "9" * 309 + "}"}, "/approval/form"),
         ({"signatures": []}, "/approval/signatures"),
         ({"signatures": {}}, "/approval/signatures"),
         ({"signatures": [5]}, "/approval/signatures/0"),
@@ -158,6 +161,19 @@ def test_without_an_audience_there_is_no_form():
 def test_an_approval_of_another_shape_is_refused(desk, change, pointer):
     """AP1: form and signatures are what they have to be, and not too much of them."""
     assert slugs(desk.send(approval=desk.signed("r-1") | change)) == (422, [("invalid-value", pointer)])
+
+
+@pytest.mark.parametrize(
+    "number", ["1e309", "-1e309", "9" * 309, "-" + "9" * 5000], ids=["1e309", "-1e309", "309", "5000"]
+)
+def test_a_number_beyond_a_double_in_a_form_is_refused(desk, number):
+    """AP1, L2: wherever it stands, when the request comes and when it is a repeat."""
+    form = desk.form(**HELD)
+    for text in (form.replace('"confirm":{', f'"confirm":{{"area_km2":{number},'), form[:-1] + f',"later":{number}}}'):
+        approval = desk.signed("r-1", "r-2", text=text)
+        assert slugs(desk.send(approval=approval, **HELD)) == (422, [("invalid-value", "/approval/form")])
+    desk.send(approval=desk.signed("r-1", "r-2", text=form), **HELD)
+    assert slugs(desk.send(approval=approval, **HELD)) == (422, [("invalid-value", "/approval/form")])
 
 
 @pytest.mark.parametrize("part", ["form", "signatures"])
