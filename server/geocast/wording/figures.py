@@ -29,8 +29,9 @@ _CONTACTS = (_EMAIL, _LINK, _HOST, _HANDLE)
 # A number as people write it: digits, and what stands between groups of them.
 _TELEPHONE = re.compile(r"(?<![\w.])\+?\(?[0-9](?:[ ().\-/]{0,3}[0-9]){6,16}(?![\w])")
 _PIECE = re.compile(r"[^ /]+")  # of what stands there: a number may stand beside another
-_FEWEST = 7  # digits of a number
-_MAX_NUMBERS = 32  # of one text that are looked up: each takes some 50 us
+_FEWEST, _MOST_PIECES = 7, 6  # digits and pieces of a number
+_MAX_NUMBERS = 16  # of one text that are looked up, and as many parts of them again, some of each: one takes some 50 us
+_MAX_PARTS = 8
 
 
 def matches(pattern: re.Pattern[str], text: Text) -> Iterator[tuple[int, int]]:
@@ -65,20 +66,24 @@ def knows_region(code: str) -> bool:
 
 def phones(text: Text, region: str) -> Iterator[tuple[int, int]]:
     """Numbers that are valid in the region, or international."""
-    candidates = ((at, end) for match in _TELEPHONE.finditer(text.folded) for at, end in _runs(match))
-    told = 0  # where the last one ends
-    for at, end in islice(candidates, _MAX_NUMBERS):
-        if at >= told and _is_valid(text.folded[at:end], region):
+    left = []
+    for match in islice(_TELEPHONE.finditer(text.folded), _MAX_NUMBERS):
+        if _is_valid(match[0], region):
+            yield match.span()
+        else:
+            left.append(match)
+    parts = (part for match in left for part in islice(_parts(match), _MAX_PARTS))
+    for at, end in islice(parts, _MAX_NUMBERS):
+        if _is_valid(text.folded[at:end], region):
             yield at, end
-            told = end
 
 
-def _runs(match: re.Match[str]) -> Iterator[tuple[int, int]]:
-    """Where a number may stand in what looks like one: from each of its pieces on, the longest first."""
+def _parts(match: re.Match[str]) -> Iterator[tuple[int, int]]:
+    """Where a number may stand in what looks like a longer one: from each of its pieces on, the longest first."""
     pieces = [(match.start() + each.start(), match.start() + each.end()) for each in _PIECE.finditer(match[0])]
     digits = [sum(map(str.isdigit, match.string[at:end])) for at, end in pieces]
     for first, (at, _) in enumerate(pieces):
-        for last in range(len(pieces) - 1, first - 1, -1):
+        for last in range(min(first + _MOST_PIECES, len(pieces)) - 1, first - 1, -1):
             if digits[first] and digits[last] and sum(digits[first : last + 1]) >= _FEWEST:
                 yield at, pieces[last][1]
 
