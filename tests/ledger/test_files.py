@@ -1,5 +1,6 @@
 """The files of a ledger: what a crash leaves, and whatever else may be done to them."""
 
+import base64
 import json
 import shutil
 
@@ -138,6 +139,46 @@ def test_a_content_that_was_changed_is_found(folder, day, number):
     assert verify(folder, None, KEYS).signatures == 4
 
 
+@pytest.mark.parametrize("keys", [None, KEYS], ids=["unchecked", "checked"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda kept: {"signatures": [[protected, 5] for protected, _ in kept["signatures"]]},
+        lambda kept: {"signatures": [[protected, None] for protected, _ in kept["signatures"]]},
+        lambda kept: {"form": ..., "entry": base64.b64encode(kept["form"].encode()).decode()},
+        lambda kept: {"entry": ""},
+    ],
+    ids=["numbers", "nulls", "bytes", "both"],
+)
+def test_a_content_of_another_make_is_found(folder, change, keys):
+    """LE3, LE6: with the same bytes under the hash; in a line, and whether or not signatures are checked."""
+    path = folder / "2026-01-31.content.jsonl"
+    first, *more = lines(path)
+    kept = json.loads(first)
+    kept = {name: value for name, value in (kept | change(kept)).items() if value is not ...}
+    path.write_bytes(b"".join([chain.written(kept) + b"\n", *more]))
+    with pytest.raises(Misfit, match=r"2026-01-31\.content\.jsonl:1: "):
+        verify(folder, None, keys)
+
+
+def test_a_second_content_of_a_record_is_found(folder):
+    """LE6: whichever of them is the one that fits."""
+    path = folder / "2026-01-31.content.jsonl"
+    whole = lines(path)
+    other = chain.written(json.loads(whole[0]) | {"form": "{}"}) + b"\n"
+    for found in ([other, *whole], [*whole, other], [*whole, whole[0]]):
+        path.write_bytes(b"".join(found))
+        with pytest.raises(Misfit, match=r"2026-01-31\.content\.jsonl:\d: "):
+            verify(folder)
+
+
+def test_a_content_of_a_day_without_a_chain_is_found(folder):
+    """LE6: at the beginning, too, from where old days may be deleted."""
+    (folder / "2026-01-31.jsonl").unlink()
+    with pytest.raises(Misfit, match=r"2026-01-31\.content\.jsonl:1: is of no record of that day"):
+        verify(folder)
+
+
 @pytest.mark.parametrize("name", ["2026-01-31.jsonl", "2026-02-01.jsonl"])
 @pytest.mark.parametrize("how", ["taken out", "twice", "swapped"])
 def test_lines_that_were_moved_are_found(folder, name, how):
@@ -205,6 +246,17 @@ def test_old_days_may_be_deleted_from_the_beginning(folder):
     assert (found.records, found.first) == (4, 5)
     with pytest.raises(Misfit, match="it begins at record 5: record 2 is not there any more"):
         verify(folder, chain.Head(2, "0" * 64))
+
+
+def test_the_head_before_the_first_record_that_is_left_is_known_by_its_hash(folder):
+    """LE5, LE6: that of a ledger without a record, too."""
+    assert verify(folder, chain.NOTHING).records == 8
+    with pytest.raises(Misfit, match=r"2026-01-31\.jsonl:1: follows another record"):
+        verify(folder, chain.Head(0, "1" * 64))
+    before = chain.head_of(lines(folder / "2026-01-31.jsonl")[-1][:-1])
+    for name in ("2026-01-31.jsonl", "2026-01-31.content.jsonl"):
+        (folder / name).unlink()
+    assert verify(folder, before).first == 5
 
 
 def test_signatures_are_those_of_reviewers(folder):

@@ -31,10 +31,9 @@ KNOWN_DAYS = 9  # a week that an alert may live, a day that a log remembers it, 
 CHAIN, CONTENT, LOCK = ".jsonl", ".content.jsonl", ".lock"
 
 
-def days(folder: Path) -> list[str]:
-    """The days that the chain has files for, in order."""
-    names = (path.name.removesuffix(CHAIN) for path in folder.glob(f"????-??-??{CHAIN}"))
-    return sorted(name for name in names if "." not in name)
+def days(folder: Path, suffix: str = CHAIN) -> list[str]:
+    """The days that there are files for, of the chain or with CONTENT for a suffix, in order."""
+    return sorted(path.name.removesuffix(suffix) for path in folder.glob(f"????-??-??{suffix}"))
 
 
 def lines(path: Path) -> Iterator[tuple[int, bytes]]:

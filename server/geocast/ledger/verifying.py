@@ -1,6 +1,5 @@
 """Whether a ledger fits together: chain, content that is left, signatures (LE6)."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,8 +33,9 @@ def verify(folder: Path, head: Head | None = None, reviewers: Reviewers | None =
     """
     looked = _Looked(folder, head, reviewers)
     all_days = days(folder)
-    for day in all_days:
-        looked.at_day(day, at_end=day == all_days[-1] and is_being_written(folder))
+    without_chain = sorted({*days(folder, CONTENT)} - {*all_days})
+    for day in [*all_days, *without_chain]:
+        looked.at_day(day, at_end=day in [*all_days[-1:], *without_chain] and is_being_written(folder))
     return looked.done()
 
 
@@ -51,7 +51,7 @@ class _Looked:
         """Look at the files of a day. `at_end`: a process writes to them now: what it has begun is passed over."""
         path, beside = self._folder / f"{day}{CHAIN}", self._folder / f"{day}{CONTENT}"
         chain_lines = _whole(path, at_end=at_end)  # before the contents: each of those is written before its record
-        contents = dict(_contents(beside, at_end=at_end)) if beside.exists() else None
+        contents = _contents(beside, at_end=at_end) if beside.exists() else None
         for number, line in chain_lines:
             members = self._follow(path, number, line)
             if contents is not None and "content" in members:
@@ -67,7 +67,7 @@ class _Looked:
         head, wanted = self._head or chain.NOTHING, self._wanted
         if wanted is not None and wanted.n > head.n:
             raise Misfit(f"it ends at record {head.n}: the end was cut off, for there has been record {wanted.n}")
-        if wanted is not None and wanted.n < self._first:
+        if wanted is not None and wanted.n < self._first - 1:
             raise Misfit(f"it begins at record {self._first}: record {wanted.n} is not there any more")
         return Verified(self._records, self._contents, self._signatures, self._first, head)
 
@@ -78,13 +78,18 @@ class _Looked:
             raise Misfit(f"{path}:{number}: {error}") from None
         self._first = self._first or members["n"]
         self._records += 1
-        if self._wanted is not None and self._wanted.n == members["n"] and self._wanted != self._head:
+        wanted, before = self._wanted, Head(members["n"] - 1, members["prev"])
+        if wanted is not None and wanted.n == members["n"] and wanted != self._head:
             raise Misfit(f"{path}:{number}: is another record than the one whose hash was kept elsewhere")
+        if wanted is not None and wanted.n == before.n and wanted != before:
+            raise Misfit(f"{path}:{number}: follows another record than the one whose hash was kept elsewhere")
         return members
 
     def _fits(self, path: Path, number: int, kept: Members, members: dict[str, Any]) -> None:
         """See that a content is its record's."""
         try:
+            if {"form", "entry"} <= kept.keys():
+                raise ValueError
             hashed = salted(bytes.fromhex(kept["salt"]), data_of(kept))
         except (KeyError, TypeError, ValueError):
             raise Misfit(f"{path}:{number}: keeps no content") from None
@@ -98,7 +103,8 @@ class _Looked:
         """See that the signatures are those that the record names, and good."""
         pairs = kept.get("signatures", [])
         try:
-            if approvals(pairs) != said:
+            are_texts = all(isinstance(signature, str) for _, signature in pairs)
+            if approvals(pairs) != said or not are_texts or (pairs and "form" not in kept):
                 raise ValueError
         except (TypeError, ValueError):
             raise Misfit(f"{where}: its signatures are not those that its record names") from None
@@ -122,11 +128,15 @@ def _whole(path: Path, *, at_end: bool) -> list[tuple[int, bytes]]:
     return found
 
 
-def _contents(path: Path, *, at_end: bool) -> Iterator[tuple[int, tuple[int, Members]]]:
-    """The contents of a day: by the number of the record, each with the number of its line."""
+def _contents(path: Path, *, at_end: bool) -> dict[int, tuple[int, Members]]:
+    """The contents of a day: by the number of the record, each with the number of its line. Raises Misfit."""
+    found: dict[int, tuple[int, Members]] = {}
     for number, line in _whole(path, at_end=at_end):
         try:
             kept = chain.read(line[:-1])
         except ValueError as error:
             raise Misfit(f"{path}:{number}: {error}") from None
-        yield kept["n"], (number, kept)
+        if kept["n"] in found:
+            raise Misfit(f"{path}:{number}: is a second content of record {kept['n']}")
+        found[kept["n"]] = number, kept
+    return found
