@@ -657,6 +657,7 @@ def test_what_responders_say(talk, message, asked):
         {"type": "accept", "id": "c-1", "eta_s": 7_201},
         {"type": "accept", "id": "c-1", "eta_s": 1.5},
         {"type": "accept", "id": "c-1", "eta_s": True},
+        {"type": "accept", "id": "c-1", "eta_s": None},
         {"type": "decline", "id": "no id"},
         {"type": "report", "id": "c-1"},
         {"type": "report", "id": "c-1", "state": "going"},

@@ -303,7 +303,7 @@ class Accept(Message):
     """I am going. `eta_s`: in how many seconds I will be there. The answer is `task` or `standdown`."""
 
     id: Id
-    eta_s: Annotated[int, Field(ge=0, le=MAX_ETA_S)] | None = None
+    eta_s: Annotated[int, Field(ge=0, le=MAX_ETA_S)] = 0
 
 
 class Decline(Message):
@@ -414,7 +414,8 @@ class Session:
             case Ack():
                 self._audience.acknowledge(self.row, message.id, message.revision, now)
             case Accept():
-                self._audience.accept(self.row, message.id, message.eta_s, now)
+                eta_s = message.eta_s if "eta_s" in message.model_fields_set else None
+                self._audience.accept(self.row, message.id, eta_s, now)
             case Decline():
                 self._audience.decline(self.row, message.id, now)
             case Progress():
