@@ -33,6 +33,7 @@ def refusals(key=PRIVATE, kid="k1", revoked=None, **changes):
         ({"aud": ...}, 'it has no aud: "geocast" is needed'),
         ({"aud": "other"}, 'its aud is another: "geocast" is needed'),
         ({"sub": ...}, "it has no sub, "),
+        ({"sub": "r-\ud800"}, "it has no sub, "),
         ({"exp": ...}, "it has no exp, "),
         ({"exp": NOON_S - 180}, "it expired 3 minutes ago, at 2"),
         ({"exp": NOON_S}, "it expired 0 seconds ago, at "),

@@ -269,9 +269,12 @@ def test_bad_claims_grant_nothing(changes):
     assert check(encoded(**changes)) is None
 
 
-@pytest.mark.parametrize("sub", [5, None, ["desk-7"]])
+@pytest.mark.parametrize("sub", [5, None, ["desk-7"], "r-\ud800"])
 def test_a_sub_that_is_no_text_grants_nothing(sub):
-    """RFC 7519, section 4.1.2: a string. (PyJWT does not write such a token, so it is put together by hand.)"""
+    """RFC 7519, section 4.1.2: a string; what can't be written is none.
+
+    (PyJWT does not write such a token, so it is put together by hand.)
+    """
     signed = f"{segment({'alg': 'HS256', 'kid': 'dev'})}.{segment(CLAIMS | {'sub': sub})}"
     signature = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256).sign(signed.encode(), b"s" * 32)
     assert check(f"{signed}.{segment(signature)}") is None

@@ -12,7 +12,7 @@ from jwt.exceptions import InvalidSignatureError, PyJWTError
 
 from .clock import Now, format_time
 from .scopes import QUALS_FORM, are_quals
-from .tokens import AUDIENCE, MAX_TOKEN_BYTES, Key, Tokens, is_date, is_fresh
+from .tokens import AUDIENCE, MAX_TOKEN_BYTES, Key, Tokens, is_date, is_fresh, is_sub
 
 _NO_JWT = "it is no JWT: three parts in base64url with dots between them, of which the first two are JSON objects"
 _UNCHECKED: Any = {"verify_signature": False}
@@ -80,7 +80,7 @@ def _of_claims(claims: Mapping[str, Any], now_ms: int) -> Iterator[str]:
     aud, sub, exp, nbf = claims.get("aud"), claims.get("sub"), claims.get("exp"), claims.get("nbf", 0)
     if aud != AUDIENCE and not (isinstance(aud, list) and AUDIENCE in aud):
         yield f'{"it has no aud" if aud is None else "its aud is another"}: "{AUDIENCE}" is needed (T3)'
-    if not isinstance(sub, str) or not sub:
+    if not is_sub(sub):
         yield "it has no sub, a text that says who it is for (T3)"
     if not is_date(exp):
         yield "it has no exp, a number of seconds since 1970 (T3)"

@@ -160,7 +160,7 @@ def _grant(key: Key, claims: Mapping[str, Any], now_ms: int) -> Grant | None:
     There is no leeway: `exp` reached is expired (RFC 7519, 4.1.4).
     """
     sub, exp, nbf, scope = claims["sub"], claims["exp"], claims.get("nbf", 0), claims.get("scope", "")
-    if not (isinstance(sub, str) and sub and isinstance(scope, str) and is_date(exp) and is_date(nbf)):
+    if not (is_sub(sub) and isinstance(scope, str) and is_date(exp) and is_date(nbf)):
         return None
     if exp * 1000 <= now_ms or nbf * 1000 > now_ms:
         return None
@@ -179,6 +179,14 @@ def is_fresh(issued_at: object, expires_at: float, now_s: float) -> bool:
     An `iat` that is still to come makes no token last longer: what is left counts, too.
     """
     return is_date(issued_at) and expires_at - min(issued_at, now_s) <= MAX_QUALIFIED_S
+
+
+def is_sub(value: object) -> TypeGuard[str]:
+    """Whether it may say whose a token is: a text, and one that can be written (a lone surrogate can't)."""
+    try:
+        return isinstance(value, str) and value.encode() != b""
+    except UnicodeEncodeError:
+        return False
 
 
 def is_date(value: object) -> TypeGuard[float]:
