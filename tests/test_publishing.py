@@ -463,6 +463,21 @@ def test_all_revisions_are_published_with_the_resolution_of_the_first(desk):
     assert third.terms == Terms("Robbery", HOUR_MS, 8)
 
 
+def test_a_log_that_says_otherwise_makes_no_revision_finer_than_the_policy_has_any(desk):
+    """B1, TH7: who writes to the log is not told by the next revision exactly where the incident is."""
+    desk.use(a_policy(location_resolution=8))
+    _, first = desk.publish()
+    finer = replace(first, terms=replace(first.terms, location_resolution=15))
+    desk.log = MemoryLog()
+    desk.use(a_policy(location_resolution=8))
+    asyncio.run(desk.log.append(finer))
+    _, second = desk.revise()
+    assert second.alert.area == (Circle(*publish_circle(*DALLAS, 800, 8)),)
+    assert second.terms.location_resolution == 8
+    desk.use(Policy.model_validate({"name": "p", "categories": {"robbery": {"title": "R", "location_resolution": 7}}}))
+    assert desk.revise(3, headline="x")[1].terms.location_resolution == 7
+
+
 NEIGHBOUR = (DALLAS[0] + 0.003, DALLAS[1])  # 330 m north: in the next cell
 THERE = CIRCLE | {"lat": NEIGHBOUR[0], "lng": NEIGHBOUR[1]}
 

@@ -24,6 +24,7 @@ ID_PATTERN = "[A-Za-z0-9][A-Za-z0-9._:-]{0,127}"
 _ID = re.compile(ID_PATTERN)
 # The rules of the published circle by which an alert is accepted now: 1 is B1 to B3 alone, 2 has B11 and B12 besides.
 RULES = 2
+FINEST_RESOLUTION = 15  # of H3
 MAX_FORM_BYTES = 20 * 1024  # AP1; 500 corners of a polygon are 12 KiB
 MAX_SIGNATURES = 8  # AP1
 

@@ -230,7 +230,7 @@ class Publishing:
         category = self._policy.categories.get(claims.category or "")
         # Of a revision that follows nobody knows what, it can't be told what would be published.
         if category is not None and category.hold_area_km2 is not None and (first or current is not None):
-            area = request.published(category.terms(current), current)
+            area = request.published(self._policy.terms(category, current), current)
         covered = None if area is None else covered_km2(area)
         found = self._policy.violations(
             claims, now_ms, current, first=first, covered_km2=covered, max_radius_m=bounds.max_radius_m
@@ -328,7 +328,7 @@ class Publishing:
         category = self._policy.categories.get(request.category)
         if category is None:
             raise Problem.of(violations)
-        terms = category.terms(current)
+        terms = self._policy.terms(category, current)
         entry = Revision(request.accept(terms, current), request.revision, publisher.sub, now, terms)
         return fitting(self._approved(entry, request.approval, entry, now, violations))
 

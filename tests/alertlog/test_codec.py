@@ -156,6 +156,15 @@ def test_eight_languages_at_their_longest_do_not_fit_and_at_their_usual_length_d
     assert codec.fits(a_cancel(reason="\U0001f30a" * 280))
 
 
+@pytest.mark.parametrize("resolution", [-1, 16, 99, 2**40])
+def test_a_resolution_that_h3_has_not_makes_no_entry(resolution):
+    """LogR2: else each revision behind it would fail."""
+    fields = msgpack.unpackb(codec.encode(a_revision()))
+    title, default_age_ms, _ = fields["terms"]
+    with pytest.raises(ValueError, match=r"^not an entry: "):
+        codec.decode(msgpack.packb(fields | {"terms": [title, default_age_ms, resolution]}), "a-1", 1, NOON_MS)
+
+
 @pytest.mark.parametrize("name", ["kind", "id", "revision", "ends_at", "plain", "sealed", "sealed_as"])
 @pytest.mark.parametrize("value", ODD)
 def test_an_entry_of_a_call_has_all_its_members_or_is_none(name, value):

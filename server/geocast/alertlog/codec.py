@@ -13,6 +13,7 @@ from typing import Any, cast
 import msgpack
 
 from ..alert import (
+    FINEST_RESOLUTION,
     NOTHING_CONFIRMED,
     SEVERITY_RANK,
     Alert,
@@ -204,7 +205,7 @@ def _to_revision(fields: dict[str, Any]) -> Revision:
         Terms(
             _text(title),
             _integer(default_age_ms),
-            _integer(location_resolution),
+            _resolution(location_resolution),
             _integer(fields.get("rules", 1)),
             _integer(more[0]) if more else 0,
         ),
@@ -383,6 +384,12 @@ def _time(value: object) -> int:
     """A time, in ms since 1970, that can be written with four digits for the year."""
     if not 0 <= _integer(value) <= MAX_MS:
         raise ValueError("not a time")
+    return _integer(value)
+
+
+def _resolution(value: object) -> int:
+    if not 0 <= _integer(value) <= FINEST_RESOLUTION:
+        raise ValueError("not a resolution of H3")
     return _integer(value)
 
 

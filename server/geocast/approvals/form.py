@@ -9,14 +9,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ..alert import MAX_FORM_BYTES, SEVERITY_RANK, Alert, Approval, Cancel, Confirm, Entry, Revision, Shape
+from ..alert import (
+    FINEST_RESOLUTION,
+    MAX_FORM_BYTES,
+    SEVERITY_RANK,
+    Alert,
+    Approval,
+    Cancel,
+    Confirm,
+    Entry,
+    Revision,
+    Shape,
+)
 from ..alertlog.codec import to_shape
 from ..clock import format_time, parse_time
 from ..frames import alert_map
 from ..strict import load_json
 
 VERSION = 1
-FINEST_RESOLUTION = 15
 _NOBODY = Approval("", 0)
 
 

@@ -7,6 +7,7 @@ of who asks, nor of what is live.
 import math
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from .. import problems
-from ..alert import ID_PATTERN, Revision
+from ..alert import ID_PATTERN, Revision, Terms
 from ..cells import circle_area_m2
 from ..holds import unconfirmed_area, unconfirmed_texts
 from ..outlines import MAX_CORNERS, publish_polygons
@@ -142,6 +143,16 @@ class Policy(BaseModel):
         category = self.categories.get(key) if key is not None else None
         every = (each.cancel_approvals for each in self.categories.values())
         return max(every) if category is None else category.cancel_approvals
+
+    def terms(self, category: Category, current: Revision | None) -> Terms:
+        """What of a category of this policy goes into a revision that follows `current`.
+
+        Its resolution is that of `current` (B1), which came out of the log: none is finer than this policy has any, so
+        that nobody who can write there is told by the next revision exactly where the incident is.
+        """
+        terms = category.terms(current)
+        finest = max(each.location_resolution for each in self.categories.values())
+        return replace(terms, location_resolution=min(terms.location_resolution, finest))
 
     def cap_categories(self) -> dict[str, str]:
         """What CAP calls the categories, where the policy says so (PF5)."""
