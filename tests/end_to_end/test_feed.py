@@ -109,6 +109,8 @@ def settled(node: Node, path: str) -> httpx.Response:
         ("/", 404),
         ("/v1/alerts", 404),
         ("/v1/alerts.geojson?x=1", 400),
+        ("/v1/alerts.geojson/", 404),
+        ("/v1/cap/nothing.xml/", 404),
         ("/v1/cap/nothing.xml", 404),
         ("/v1/cap/..%2f..%2fetc.xml", 404),
         ("/metrics", 404),

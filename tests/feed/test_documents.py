@@ -75,6 +75,13 @@ def test_an_alert_of_many_shapes_is_valid(schema):
     assert parsed(cap.message([a_revision(area=area)], None, ISSUER), schema)["circle"]
 
 
+@pytest.mark.parametrize(("radius_m", "km"), [(1020.0, "1.02"), (12_345_640.0, "12345.64"), (250.5, "0.251")])
+def test_a_circle_is_no_smaller_than_the_alerts(schema, radius_m, km):
+    """PF5: kilometres, rounded up to metres."""
+    told = parsed(cap.message([a_revision(area=(Circle(1.0, 2.0, radius_m),))], None, ISSUER), schema)
+    assert told["circle"] == f"1.000000,2.000000 {km}"
+
+
 RING = ((179.0, 10.0), (-179.0, 10.0), (-179.0, 12.0), (179.0, 10.0))
 
 

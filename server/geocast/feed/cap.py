@@ -89,7 +89,7 @@ def _add_info(parent: etree._Element, revision: Revision, text: Text, cancel: Ca
         if isinstance(polygon, Polygon):
             _add(area, "polygon", " ".join(f"{lat:.6f},{lng:.6f}" for lng, lat in polygon.ring))
     for circle in alert.circles:
-        _add(area, "circle", f"{circle.lat:.6f},{circle.lng:.6f} {math.ceil(circle.radius_m) / 1000:g}")
+        _add(area, "circle", f"{circle.lat:.6f},{circle.lng:.6f} {math.ceil(circle.radius_m) / 1000:.9g}")
 
 
 def _described(shapes: Sequence[KnownShape]) -> str:

@@ -130,6 +130,7 @@ def make_app(feed: Feed, clock: Clock) -> ASGIApp:
         ],
         exception_handlers=dict.fromkeys((Problem, LogUnavailable, HTTPException, Exception), problem),
     )
+    app.router.redirect_slashes = False  # nothing is sent elsewhere, least of all to a `Host` that a stranger names
     return _Bounds(app, feed)
 
 
