@@ -526,6 +526,49 @@ def test_in_whatever_order_they_come_the_newest_is_live(order):
     assert list(room.live().values()) == ["Updated"]
 
 
+LINKS = [
+    a_message("m"),
+    a_message("u", 1, ["m"], named("Updated")),
+    a_message("v", 2, ["u"], named("Updated again")),
+    a_cancel("c", 3, ["v"]),
+]
+ONE_NAME = [a_message("m"), a_message("m", 1, ["m"], kind="Update"), a_cancel("m", 2, ["m"])]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))), ids=str)
+def test_each_message_may_name_the_one_before_alone(order):
+    """CP13: who comes late tells all the same what it stood in the place of."""
+    room = Room()
+    room.outcomes(*(LINKS[n] for n in order), *(LINKS[n] for n in order))
+    assert room.live() == {}
+    room = Room()
+    room.outcomes(*(LINKS[n] for n in order if n < 3), *(LINKS[n] for n in order if n < 3))
+    assert list(room.live().values()) == ["Updated again"]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
+def test_all_messages_may_have_one_name(order):
+    """CP12, CP13: its cancel is known by it too."""
+    room = Room()
+    room.outcomes(*(ONE_NAME[n] for n in order))
+    assert room.live() == {}
+    room.outcomes(*(ONE_NAME[n] for n in order))
+    assert room.live() == {}
+
+
+def test_what_comes_late_ends_what_it_stood_in_the_place_of(room):
+    """CP13: it is told so, for the reason that there is, and for as long as what stands there now."""
+    room.outcomes(LINKS[0], LINKS[2])
+    answer = room.taken(LINKS[1])
+    assert (answer.outcome, [each.id for each in answer.cancelled]) == ("superseded", [id_of("m")])
+    [_, replaced] = room.history(id_of("m"))
+    assert (replaced.reason, replaced.into) == ("Replaced by a newer message.", id_of("v"))
+    assert replaced.ends_at == room.history(id_of("u"))[0].ends_at
+    room = Room()
+    room.outcomes(LINKS[0], a_cancel("c", 3, ["u"]), LINKS[1])
+    assert (room.history(id_of("m"))[1].reason, room.live()) == ("Cancelled by the issuer.", {})
+
+
 class Slow(MemoryLog):
     """A log whose every call lets the others run first. Purpose: two nodes at once. Lies: they take turns strictly."""
 

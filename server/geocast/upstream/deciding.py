@@ -4,6 +4,7 @@
     ----------------------------------------------------------------  ------------------  ------------------
     this very message                                          CP10   repeated            –
     its name, by one that was sent no earlier           CP12, CP13    superseded          superseded
+        … and live alerts whose current message is named              these are cancelled
     nothing                                                    CP16   published           noted
     live alerts, the current message of which is named         CP17   updated, replaced   cancelled
     ended alerts only                                          CP18   published           ignored
@@ -62,9 +63,9 @@ class Records:
 class Letter:
     """What of a message decides which alerts it is about.
 
-    `base`: the id for its name. `references`: for each the ids for its readings, the likelier first (CP11).
-    `cancels`: it says that something is over, and nothing else. `needs_references`: it has to say what it refers to,
-    unless something of its own name is known (CP5, CP12).
+    `base`: the id for its name. `references`: for each but those to its own name the ids for its readings, the likelier
+    first (CP11); `names_itself`: there is one to its own. `cancels`: it says that something is over, and nothing else.
+    `needs_references`: it has to say what it refers to, unless something of its own name is known (CP5, CP12).
     """
 
     sender: str
@@ -72,6 +73,7 @@ class Letter:
     sent: int
     base: str
     references: tuple[tuple[str, ...], ...]
+    names_itself: bool
     cancels: bool
     needs_references: bool
 
@@ -112,8 +114,8 @@ class Decision:
 
     `publish`: numbers of the blocks that are published as new, under `first_id` and beside it. Or `revise`: the alert
     that gets a revision. Then `cancel`: the alerts that are cancelled; then `tombstones`: ids. `into`: where these two
-    go. Of a message that was known `told` has its revisions, each with the one before it, and `cancelled` the cancels
-    that it has made already.
+    go; they last until `until` at least. Of a message that was known `told` has its revisions, each with the one before
+    it, and `cancelled` the cancels that it has made already.
     """
 
     outcome: str
@@ -124,6 +126,7 @@ class Decision:
     cancel: tuple[Found, ...] = ()
     tombstones: tuple[str, ...] = ()
     into: str = ""
+    until: int = 0
     told: tuple[tuple[Revision, Revision | None], ...] = ()
     cancelled: tuple[Cancel, ...] = ()
 
@@ -141,8 +144,9 @@ def decide(
         return None
     if walk.mine:
         return _again(walk)
-    if letter.sent <= walk.latest_of_name():
-        return Decision(SUPERSEDED)
+    latest = walk.latest_of_name()
+    if letter.sent < latest or (letter.sent == latest and not letter.cancels):
+        return _too_late(walk)
     if letter.needs_references and not letter.references and not walk.knows_name:
         wrong = Violation(problems.MISSING_FIELD, "/alert/references", "is needed: what it updates or cancels")
         raise Problem.of([wrong])
@@ -168,6 +172,12 @@ def _as_new(walk: "_Walk", outcome: str, instead_of: Iterable[Found], blocks: in
     )
 
 
+def _too_late(walk: "_Walk") -> Decision:
+    """CP13: what it stood in the place of is over, for what came instead of it, or called it off, may not name that."""
+    into, until = walk.instead()
+    return Decision(SUPERSEDED, cancel=tuple(walk.named_before()), tombstones=walk.unknown, into=into, until=until)
+
+
 def _going_on(walk: "_Walk", about: list[Found], blocks: int, may_follow: Callable[[Revision], bool]) -> Decision:
     """CP17."""
     one = about[0]
@@ -184,7 +194,7 @@ def _cancelling(walk: "_Walk", late: bool, about: list[Found]) -> Decision:
         return Decision(SUPERSEDED)
     if walk.knows_something:
         return Decision(IGNORED, why="ended", tombstones=walk.unknown)
-    return Decision(NOTED, tombstones=walk.unknown)
+    return Decision(NOTED, tombstones=(*((walk.letter.base,) if walk.letter.names_itself else ()), *walk.unknown))
 
 
 def _again(walk: "_Walk") -> Decision:
@@ -261,8 +271,21 @@ class _Walk:
         own = alert.name == self.letter.base
         return alert.sent < self.letter.sent if own else alert.name in self._named
 
+    def named_before(self) -> list[Found]:
+        """The live alerts whose current message is named, and was sent earlier."""
+        return [each for each in self.live() if each.name in self._named and each.sent < self.letter.sent]
+
+    def instead(self) -> tuple[str, int]:
+        """The id of what stands in the place of this message, "" for nothing; and until when that is known."""
+        heads = [self._records[each] for each in self._generations(self.letter.base)]
+        if not heads:
+            return "", 0
+        [first, *_] = heads[-1]
+        into = first.into if isinstance(first, Cancel) else first.id
+        return into, max(each.ends_at for each in heads[-1])
+
     def latest_of_name(self) -> int:
-        """When the latest message of this name was sent, or one that has left a tombstone there; -1: there is none."""
+        """When the latest message of this name was sent, or one that ended it or left a tombstone; -1 for none."""
         return max(self._sent_of_name, default=-1)
 
     def free_id(self) -> str:
@@ -305,8 +328,8 @@ class _Walk:
     def _look_at(self, first_id: str, *, of_name: bool) -> Iterator[str]:
         """Take in the blocks of a message. The ids of first blocks of what they went into."""
         head = self._records[first_id]
-        if of_name and head and isinstance(head[0], Cancel):
-            self._sent_of_name.append(head[0].approval.approved_at)
+        if of_name:
+            self._sent_of_name += [each.approval.approved_at for each in head if isinstance(each, Cancel)]
         origin = next((each.origin for each in head if isinstance(each, Revision)), None)
         for number in range(1, 1 + (1 if origin is None else origin.blocks)):
             history = self._records[naming.block(first_id, number)]

@@ -227,15 +227,24 @@ def _ignored(message: Message) -> str:
 
 def _letter(message: Message, source: Source, *, cancels: bool) -> Letter:
     own = naming.base(source.name, message.sender, message.identifier)
-    references = []
+    references, names_itself = [], False
     for each in message.references:
         # Real messages name the sender by another name than its own.
         readings = [naming.base(source.name, sender, each.identifier) for sender in (each.sender, message.sender)]
         if readings[0] != own:
             references.append(tuple(dict.fromkeys(readings)))
+        else:
+            names_itself = True
     needed = message.type in ("Update", "Cancel") and not message.references
     return Letter(
-        message.sender, message.identifier, message.sent, own, tuple(references), cancels, needs_references=needed
+        message.sender,
+        message.identifier,
+        message.sent,
+        own,
+        tuple(references),
+        names_itself=names_itself,
+        cancels=cancels,
+        needs_references=needed,
     )
 
 
@@ -322,17 +331,19 @@ class Steps:
             self._approval,
             self._source.name,
             self._now_ms,
-            max(found.revision.ends_at, self._last_ms),
+            max(found.revision.ends_at, self._last_ms, self._decision.until),
             into=into,
         )
 
     def _tombstone(self, alert_id: str) -> Cancel:
-        ends_at = min(max(self._reading.message.sent + TOMBSTONE_MS, self._last_ms), MAX_MS)
+        ends_at = min(max(self._reading.message.sent + TOMBSTONE_MS, self._last_ms, self._decision.until), MAX_MS)
         approval, name, into = self._approval, self._source.name, self._decision.into
         return Cancel(alert_id, 1, TOMBSTONE_REASON, approval, name, self._now_ms, ends_at, into=into)
 
     def _reason(self) -> str:
         """Why the issuer says it is over, in its first language (LA4)."""
+        if not self._reading.letter.cancels:
+            return CANCEL_REASON  # by another message: this one came late
         first = next(iter(self._reading.message.infos), None)
         headline = first.headline if first is not None and first.headline != first.event else ""
         return cut(headline or self._reading.message.note or CANCEL_REASON, MAX_REASON)
