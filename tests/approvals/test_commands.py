@@ -80,6 +80,29 @@ def test_what_is_shown_can_not_drive_the_terminal(geocast, told):
     assert "\\u001b[2J" in outcome.err
 
 
+RING = [[-96.81, 32.77], [-96.78, 32.77], [-96.78, 32.79], [-96.81, 32.77]]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"type": "Polygon", "coordinates": []},
+        {"type": "Polygon", "coordinates": [RING, [[1.25, 2.5], *RING]]},
+        {"type": "Polygon", "coordinates": [RING], "holes": "here"},
+        {"type": "circle", "lat": 32.77, "lng": -96.81, "radius_m": 1000, "and": "more"},
+        {"type": "cells", "cells": ["8926cb19c93ffff"]},
+    ],
+    ids=["nothing", "two rings", "a member more", "more of a circle", "of a later release"],
+)
+def test_a_shape_of_another_make_is_shown_whole(geocast, told, shape):
+    """AP, step 2: a reviewer is shown all that is signed."""
+    geocast("keygen", "--reviewer", "r-7")
+    told(form.text_of(form.form_of(a_revision(), AUDIENCE, "") | {"area": [shape]}))
+    outcome = geocast("approve", "--key", "r-7.jwk", "--yes")
+    assert outcome.status == 0
+    assert json.dumps(shape) in outcome.err
+
+
 @pytest.mark.parametrize(
     "text", ["", "x", "{}", "[]", b"\xff", '{"form": 5}', '{"form": "{}"}', " " * 70_000, "[" * 9_999]
 )

@@ -110,13 +110,19 @@ def _shown(read: "Form") -> Iterator[str]:
         yield f"{click.style(_plain(name), bold=True)}: {_plain(value)}"
 
 
-def _shape(shape: dict[str, Any]) -> str:
-    if shape["type"] == "circle":
-        return f"circle of {shape['radius_m']:g} m around {shape['lat']:.6f}, {shape['lng']:.6f}"
-    if shape["type"] == "Polygon":
-        corners = " ".join(f"{lat:.5f},{lng:.5f}" for lng, lat in shape["coordinates"][0])
-        return f"polygon, {shape.get('buffer_m', 0):g} m beyond {corners}"
-    return _plain(shape)
+def _shape(members: dict[str, Any]) -> str:
+    """A shape in a line; one that has anything else in it than is known of shapes, as it stands in the form."""
+    from ..alert import Circle, Polygon
+    from ..alertlog.codec import to_shape
+
+    shape = to_shape(members)
+    if shape.to_map() == members:
+        if isinstance(shape, Circle):
+            return f"circle of {shape.radius_m:g} m around {shape.lat:.6f}, {shape.lng:.6f}"
+        if isinstance(shape, Polygon):
+            corners = " ".join(f"{lat:.5f},{lng:.5f}" for lng, lat in shape.ring)
+            return f"polygon, {shape.buffer_m:g} m beyond {corners}"
+    return _plain(members)
 
 
 def _plain(value: object) -> str:
