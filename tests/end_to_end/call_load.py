@@ -49,6 +49,7 @@ QUALS = ("cpr", "medic")
 AGAIN_S = 5.0  # until an `accept` without an answer is repeated (RU3)
 TICK_S = 0.2
 OFF_S = 20.0  # a connection that is refused because of a node's clock is, so long after it was wrong, no news
+AT_ONCE = 16  # calls of which a node is asked: after half an hour of faults there are more than a thousand
 OPEN_CALLS = 4  # of a dispatcher, at most
 
 _houses = itertools.count(1)
@@ -414,29 +415,34 @@ class Dispatcher:
     async def states(self) -> dict[str, dict[str, Json | None]]:
         """What each node says of each call; of those that did not answer in time there is nothing."""
         said: dict[str, dict[str, Json | None]] = {}
+        turns = asyncio.Semaphore(AT_ONCE)
         for node in self.world.nodes:
             name = str(node.api.base_url)
             with contextlib.suppress(httpx.TransportError):
-                answers = await asyncio.gather(*(self.api.get(f"{name}/v1/calls/{each}") for each in self.calls))
+                answers = await asyncio.gather(*(self._get(f"{name}/v1/calls/{each}", turns) for each in self.calls))
                 self.reads += [answer.content for answer in answers]
                 if all(answer.status_code in (200, 404) for answer in answers):
                     maps = [answer.json() if answer.status_code == 200 else None for answer in answers]
                     said[name] = dict(zip(self.calls, maps, strict=True))
         return said
 
+    async def _get(self, url: str, turns: asyncio.Semaphore) -> httpx.Response:
+        async with turns:
+            return await self.api.get(url)
+
 
 async def read_calls(world: World, dispatchers: Sequence[Dispatcher], responders: Sequence[Responder]) -> bool:
     """Ask every node how every call stands, and every responder what it shows; whether all nodes have answered."""
-    history = world.history.calls
-    history.asked_at = time.time()
-    history.states = {str(node.api.base_url): {} for node in world.nodes}
-    history.finals = [responder.final() for responder in responders]
+    asked_at, finals = time.time(), [responder.final() for responder in responders]
+    states: dict[str, dict[str, Json | None]] = {str(node.api.base_url): {} for node in world.nodes}
     for dispatcher in dispatchers:
         said = await dispatcher.states()
         if len(said) < len(world.nodes):
             return False
-        for node, states in said.items():
-            history.states[node] |= states
+        for node, theirs in said.items():
+            states[node] |= theirs
+    history = world.history.calls
+    history.asked_at, history.finals, history.states = asked_at, finals, states
     return True
 
 
