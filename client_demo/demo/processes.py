@@ -20,7 +20,7 @@ import httpx
 from .crowd import MAX_LINE
 from .issuing import Issuer
 
-START_S = 20.0
+START_S = 60.0
 DRAIN_S = 5.0
 POLL_S = 0.05
 POLICY = Path(__file__).with_name("policy.toml")
