@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from end_to_end.node import clean_environment
 from end_to_end.times import wait_until
+from end_to_end.wire import PATIENCE
 from playwright.sync_api import Browser, FloatRect, Page, Playwright, sync_playwright
 
 ROOT = Path(__file__).parents[2]
@@ -62,6 +63,7 @@ class Shown:
 
     def __init__(self, browser: Browser, url: str, script: str = "", **context: Any) -> None:
         self.context = browser.new_context(**{"viewport": DESKTOP, **context})
+        self.context.set_default_timeout(PATIENCE * 1_000)
         self.page: Page = self.context.new_page()
         self.page.add_init_script(script)
         self.troubles: list[str] = []
@@ -97,8 +99,15 @@ class Shown:
         wait_until(lambda: text not in self.text(selector), f"{text!r} gone from {selector}")
 
     def box(self, selector: str) -> FloatRect:
-        """Where it is on the screen, as soon as it is there."""
-        return wait_until(lambda: self.page.locator(selector).bounding_box(), f"{selector} is on the screen")
+        """Where it is on the screen, as soon as it is there and stands still."""
+        seen: list[FloatRect | None] = [None]
+
+        def at_rest() -> FloatRect | None:
+            self.page.evaluate("new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
+            seen.append(self.page.locator(selector).bounding_box())
+            return seen[-1] if seen[-2] == seen[-1] else None
+
+        return wait_until(at_rest, f"{selector} is on the screen")
 
     def picture(self, name: str, **options: Any) -> None:
         """Keep a screenshot."""
@@ -108,6 +117,11 @@ class Shown:
     def violations(self) -> list[str]:
         """What axe-core finds against WCAG 2.1 A and AA, and its good practice."""
         self.page.evaluate((MODULES / "axe-core" / "axe.min.js").read_text("utf-8"))
+        # As it stays. In the middle of an animation colours are others, and that of what rings has no end.
+        self.page.evaluate(
+            "document.getAnimations()"
+            ".filter(({ effect }) => effect.getComputedTiming().endTime < Infinity).forEach((each) => each.finish())"
+        )
         found = self.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
         return [
             f"{rule['id']}: {rule['help']}: {node['html'][:200]} {node['failureSummary']}"

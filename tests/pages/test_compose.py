@@ -235,12 +235,13 @@ def test_with_the_profile_phones_are_woken(composed: Composed, certificate: Cert
             json={"subscription": phone.subscription(), "places": [{"cell": cell(spot)}]},
             headers=bearer(token) | {"Origin": f"http://127.0.0.1:{composed.map}"},
             trust_env=False,
+            timeout=PATIENCE,
         )
         assert answer.status_code == 201, answer.text
         desk = (composed.home / "volumes" / "clients" / "desk.token").read_text().strip()
         told = alert(spot)
         url = f"http://127.0.0.1:{composed.api}/v1/alerts"
-        assert httpx.post(url, json=told, headers=bearer(desk), trust_env=False).status_code == 201
+        assert httpx.post(url, json=told, headers=bearer(desk), trust_env=False, timeout=PATIENCE).status_code == 201
         service.until(lambda: phone.alerts() == [(told["id"], 1)])
         assert service.wrong == []
         assert composed.down() == {"push": 0, "node": 0, "redis": 0}

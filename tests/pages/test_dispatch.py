@@ -99,7 +99,7 @@ def test_a_countys_cardiac_arrest_becomes_a_call_and_the_one_without_a_location_
     assert state["call"]["status"] == "exercise"
     assert "BARTMAN" not in str(state)
     assert "75.6154575" not in str(state)
-    assert shown.page.locator(".mark-patient").count() == 1
+    wait_until(lambda: shown.page.locator(".mark-patient").count() == 1, "it is on the map")
     shown.picture("dispatch-call")
 
 
@@ -153,7 +153,7 @@ def test_a_call_is_corrected_and_ended_and_then_the_page_has_no_place_of_it(node
     shown.has("#state-word", "Ended")
     shown.has_not("#subtitle", "Copper Gate")
     assert "Side door" not in shown.page.evaluate("document.querySelector('.detail').innerText")
-    assert not shown.page.locator(".mark-patient").count()
+    wait_until(lambda: not shown.page.locator(".mark-patient").count(), "it is gone from the map")
 
 
 def test_a_mark_that_is_dragged_says_another_place(node, opens, feed):

@@ -117,8 +117,8 @@ def test_a_responder_is_rung_goes_is_told_where_and_stood_down_and_then_no_trace
     shown.has(CALLS, "Dorfstrasse 4, Ossingen")
     shown.has(CALLS, "Door code 4711.")
     shown.has(CALLS, "do CPR")
-    assert shown.page.locator(".mark-patient").count() == 1
-    assert shown.page.locator(".mark-aed").count() == 1
+    wait_until(lambda: shown.page.locator(".mark-patient").count() == 1, "the patient is on the map")
+    wait_until(lambda: shown.page.locator(".mark-aed").count() == 1, "the defibrillator is on the map")
     assert "Dorfstrasse" not in shown.text("#announce")
     assert "Call for help" not in shown.page.title()
     assert seats(dispatcher, body) == ["going"]
@@ -127,8 +127,8 @@ def test_a_responder_is_rung_goes_is_told_where_and_stood_down_and_then_no_trace
     shown.has(CALLS, "Told: you are there")
     dispatcher.post(f"/{body['id']}/end", {"reason": "The crew is there."})
     shown.has("#notice", "This call is over")
-    assert shown.text(CALLS) == ""
-    assert shown.page.locator(".mark-patient, .mark-aed").count() == 0
+    wait_until(lambda: shown.text(CALLS) == "", "the call is gone")
+    wait_until(lambda: shown.page.locator(".mark-patient, .mark-aed").count() == 0, "nothing is on the map")
     assert traces(shown) == []
 
 
@@ -144,7 +144,7 @@ def test_who_takes_the_second_seat_brings_the_defibrillator_and_is_told_its_code
         shown.page.get_by_role("button", name="I am going").click()
         shown.has(CALLS, "Mehrzweckhalle")
         shown.has(CALLS, "2580")
-        assert shown.page.locator(".mark-fetch").count() == 1
+        wait_until(lambda: shown.page.locator(".mark-fetch").count() == 1, "it is on the map")
         shown.page.get_by_role("button", name="I have the AED").click()
         wait_until(lambda: seats(dispatcher, body) == ["going", "aed"], "the dispatcher hears of it")
         shown.picture("pager-task", full_page=True)
