@@ -6,8 +6,19 @@ import sys
 
 import pytest
 from command import Outcome
+from hypothesis import HealthCheck, settings
 
 from geocast import cli
+
+# The same examples at each run, but of a soak, and no limit of time: a busy machine is no error of what is tested.
+settings.register_profile(
+    "steady",
+    derandomize="GEOCAST_SOAK_EXAMPLES" not in os.environ,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("steady")
 
 
 @pytest.fixture
