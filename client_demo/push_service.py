@@ -316,7 +316,7 @@ class PushService:
         """The subscription is over: 404 from now on."""
         del self.phones[phone.name]
 
-    def until(self, done: Callable[[], object], seconds: float = 20.0) -> None:
+    def until(self, done: Callable[[], object], seconds: float = 60.0) -> None:
         """Wait until something is so; it is looked at after each request. Raises AssertionError."""
         with self.changed:
             if not self.changed.wait_for(done, seconds):

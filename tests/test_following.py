@@ -32,7 +32,7 @@ def run(reader, *then):
 
     async def main():
         reading = asyncio.create_task(reader.read_for_ever())
-        await asyncio.wait_for(reader.caught_up.wait(), 10)
+        await asyncio.wait_for(reader.caught_up.wait(), 60)
         for step in then:
             step()
             await reader._make_up_for_a_clock_ahead()

@@ -13,7 +13,7 @@ def test_the_loop_goes_on_while_a_thread_works():
 
     async def main():
         aside, go = Threads(), threading.Event()
-        waits = asyncio.ensure_future(aside(lambda: go.wait(10) and threading.current_thread()))
+        waits = asyncio.ensure_future(aside(lambda: go.wait(60) and threading.current_thread()))
         await asyncio.sleep(0)
         assert not waits.done()
         go.set()
@@ -32,7 +32,7 @@ def test_so_many_work_at_a_time_and_the_others_wait():
 
         def work():
             begun.release()
-            return go.wait(10)
+            return go.wait(60)
 
         works = [asyncio.ensure_future(aside(work)) for _ in range(3 * THREADS)]
         await asyncio.to_thread(lambda: [begun.acquire() for _ in range(THREADS)])

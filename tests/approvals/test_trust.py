@@ -312,7 +312,7 @@ def after_reload(before, after, *entries, policies=(POLICY, POLICY)):
 
     async def main():
         reading = asyncio.create_task(reader.read_for_ever())
-        await asyncio.wait_for(reader.caught_up.wait(), 10)
+        await asyncio.wait_for(reader.caught_up.wait(), 60)
         town.run()
         said.append(peer.told())
         judge.replace(policies[1], known(*after))

@@ -7,6 +7,7 @@ import time
 
 import httpx
 import pytest
+from end_to_end.wire import PATIENCE
 
 from client_demo.push_service import PushService, make_certificate
 from geocast.push.webpush import Vapid, decoded, encrypt, make_vapid_key, parse_vapid
@@ -31,7 +32,7 @@ def service(tmp_path):
 def push(service, vapid_key):
     """Posts a message as the server does, but for what is said otherwise; the status."""
     tls = ssl.create_default_context(cafile=service.certificate.crt)
-    with httpx.Client(verify=tls, trust_env=False) as http:
+    with httpx.Client(verify=tls, trust_env=False, timeout=PATIENCE) as http:
 
         def post(phone, text='{"type": "renew"}', size=3_000, contact=CONTACT, aud=None, now_s=None, **changed):
             keys = phone.subscription()["keys"]

@@ -91,7 +91,10 @@ class Push:
             return True  # by a fail point
         assert self.process.poll() is None, f"it ended by itself:\n{self.output()}"
         with contextlib.suppress(httpx.TransportError):
-            return httpx.get(f"http://127.0.0.1:{self.metrics_port}/readyz", trust_env=False).status_code == 200
+            return (
+                httpx.get(f"http://127.0.0.1:{self.metrics_port}/readyz", trust_env=False, timeout=PATIENCE).status_code
+                == 200
+            )
         return False
 
     def kill(self) -> None:
@@ -151,7 +154,7 @@ class Push:
 
     def metric(self, name: str) -> float:
         """The value of a series of /metrics; 0 if it is not there."""
-        text = httpx.get(f"http://127.0.0.1:{self.metrics_port}/metrics", trust_env=False).text
+        text = httpx.get(f"http://127.0.0.1:{self.metrics_port}/metrics", trust_env=False, timeout=PATIENCE).text
         found = [line.rpartition(" ")[2] for line in text.splitlines() if line.startswith(f"geocast_{name} ")]
         return float(found[0]) if found else 0.0
 

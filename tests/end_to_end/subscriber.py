@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from end_to_end.alerts import SEVERITIES, Json, revision_of
 from end_to_end.keys import PHONE_SCOPE
-from end_to_end.wire import DATA_OPCODE, Closed, Wire, decode, encode
+from end_to_end.wire import DATA_OPCODE, PONG, Closed, Wire, decode, encode
 from schemas import check_client_message
 
 if TYPE_CHECKING:
@@ -153,6 +155,26 @@ class Session:
         """Take all that the node owes this session by now."""
         self.node.settle()
         self.move(*self.places)
+
+
+@contextlib.contextmanager
+def kept_alive(sessions: list[Session]) -> Iterator[None]:
+    """Sessions that are not read for long; more may come. A node lets go of whom it has not heard for 60 s."""
+    over = threading.Event()
+
+    def say_so() -> None:
+        while not over.wait(15):
+            for session in list(sessions):
+                with contextlib.suppress(OSError):
+                    session.wire.send(PONG, b"")
+
+    thread = threading.Thread(target=say_so)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def revise_and_cancel(

@@ -27,6 +27,7 @@ from end_to_end.responder import Responder, here, north_of, qualified
 from end_to_end.test_privacy import everything_in, on
 from end_to_end.times import wait_until
 from end_to_end.traces import assert_found_nowhere, spellings
+from end_to_end.wire import PATIENCE
 from redis_server import RedisServer, needs_redis
 from wall_clock import needs_wall_clock
 
@@ -95,7 +96,9 @@ def scene(request: pytest.FixtureRequest, medics: Keys, tmp_path_factory: pytest
     with on(request.param, home) as (url, redis), calling_node(home, medics, *options, log=url) as node:
         scene = Scene(node)
         live_through(scene, redis)
-        scene.note("metrics", httpx.get(f"http://127.0.0.1:{metrics}/metrics", trust_env=False).content)
+        scene.note(
+            "metrics", httpx.get(f"http://127.0.0.1:{metrics}/metrics", trust_env=False, timeout=PATIENCE).content
+        )
         scene.note("log", everything_in(redis, home / "redis") if redis else log_files(node))
         assert node.terminate() == 0
         scene.note("log", everything_in(redis, home / "redis") if redis else log_files(node))

@@ -11,7 +11,7 @@ from end_to_end.earth import Point, beyond
 from end_to_end.keys import Keys
 from end_to_end.node import Node
 from end_to_end.subscriber import Session
-from end_to_end.times import stamp
+from end_to_end.wire import PATIENCE
 from ports import free_ports
 
 Join = Callable[..., Session]
@@ -30,9 +30,7 @@ def node(request: pytest.FixtureRequest, keys: Keys, tmp_path_factory: pytest.Te
 
 def probe(node: Node, session: Session, around: list[Point]) -> list[Json]:
     """Publish short alerts around these spots, and when they have ended, all that their publisher can read of them."""
-    bodies = [alert(spot, area=circle(spot, 100), expires_at=stamp(seconds=2)) for spot in around]
-    for body in bodies:
-        node.publish(body)
+    bodies = [node.publish_brief(alert(spot, area=circle(spot, 100)), 2)[0] for spot in around]
     for body in bodies:
         node.wait_for_end(body["id"])
     session.catch_up()
@@ -56,9 +54,11 @@ def test_short_alerts_tell_nothing_of_a_lone_subscriber(node: Node, join: Join):
 
 def test_the_metrics_are_where_they_were_asked_for_and_nowhere_else(node: Node):
     """H13: `geocast_sends_total` of a quiet node is an exact count."""
-    scraped = httpx.get(node.metrics_url, trust_env=False)
+    scraped = httpx.get(node.metrics_url, trust_env=False, timeout=PATIENCE)
     assert scraped.status_code == 200
     assert "geocast_sends_total" in scraped.text
     assert node.get("/metrics").status_code == 404
-    assert httpx.get(node.metrics_url.replace("/metrics", "/readyz"), trust_env=False).status_code == 404
+    assert (
+        httpx.get(node.metrics_url.replace("/metrics", "/readyz"), trust_env=False, timeout=PATIENCE).status_code == 404
+    )
     assert "/metrics" not in node.api.get("/openapi.json").json()["paths"]

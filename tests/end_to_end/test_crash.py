@@ -86,7 +86,9 @@ def post_until_killed(node: Node, bodies: list[Json], kill_after: int) -> set[st
     enough = threading.Event()
 
     def post(share: list[Json]) -> None:
-        with httpx.Client(base_url=node.api.base_url, headers=bearer(node.desk), trust_env=False) as api:
+        with httpx.Client(
+            base_url=node.api.base_url, headers=bearer(node.desk), trust_env=False, timeout=PATIENCE
+        ) as api:
             for body in share:
                 try:
                     answer = api.post("/v1/alerts", json=body)

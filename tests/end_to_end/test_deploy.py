@@ -26,6 +26,7 @@ from end_to_end.node import ORIGIN, Node
 from end_to_end.push import Push, cell
 from end_to_end.times import wait_until
 from end_to_end.tls import Certificate
+from end_to_end.wire import PATIENCE
 from ports import free_ports
 from push_service import PushService
 from redis_server import RedisServer, Sentinel, needs_redis
@@ -305,15 +306,16 @@ def test_nodes_die_drain_and_come_back_behind_the_proxy(
             await post(proxy, other, "/v1/alerts", second)
             await post(proxy, other, f"/v1/alerts/{first['id']}/cancel", cancel_body(2))
             await phone.holds(second["id"])
-            assert sessions(other) == 1
+            await asyncio.to_thread(wait_until, lambda: sessions(other) == 1, "it is at the other node")
 
             await asyncio.to_thread(its.start)
             assert await asyncio.to_thread(other.terminate) == 0
             await post(proxy, its, "/v1/alerts", third)
             await phone.holds(second["id"], third["id"])
-            assert sessions(its) == 1
-
-            assert "geocast_ready 1.0" in its.api.get("/metrics").text
+            await asyncio.to_thread(wait_until, lambda: sessions(its) == 1, "it is at this node")
+            await asyncio.to_thread(
+                wait_until, lambda: "geocast_ready 1.0" in its.api.get("/metrics").text, "the node is ready"
+            )
             await asyncio.to_thread(server.stop)
             await asyncio.to_thread(
                 wait_until, lambda: its.api.get("/readyz").status_code == 503, "the node is not ready"
@@ -346,7 +348,7 @@ def test_the_proxy_shows_the_public_nothing_but_the_stream(
     """The api is not to be had from outside, nor what is for operators from its private side."""
     with (
         kind(tmp_path, certificate, [own_node, own_node]) as proxy,
-        httpx.Client(verify=False, trust_env=False) as anybody,
+        httpx.Client(verify=False, trust_env=False, timeout=PATIENCE) as anybody,
     ):
         public = f"https://localhost:{proxy.stream_port}"
 
@@ -382,7 +384,7 @@ def test_the_proxy_lets_messages_of_cap_through(
 
 def issuer_status(proxy: Proxy, path: str) -> int:
     """What an issuer is answered at another path."""
-    with httpx.Client(verify=False, trust_env=False, headers=BY_SECRET) as issuer:
+    with httpx.Client(verify=False, trust_env=False, timeout=PATIENCE, headers=BY_SECRET) as issuer:
         return issuer.post(f"https://localhost:{proxy.stream_port}{path}", content=b"<alert/>").status_code
 
 
@@ -404,7 +406,10 @@ def test_one_node_behind_a_proxy(
             accepted = await asyncio.to_thread(own_node.publish, alert(spot))
             await phone.holds(accepted["id"])
 
-    with one(tmp_path, certificate, [own_node]) as proxy, httpx.Client(verify=False, trust_env=False) as anybody:
+    with (
+        one(tmp_path, certificate, [own_node]) as proxy,
+        httpx.Client(verify=False, trust_env=False, timeout=PATIENCE) as anybody,
+    ):
         assert proxy.checked().returncode == 0
         assert public_statuses(anybody, f"https://localhost:{proxy.stream_port}") == {404}
         asyncio.run(main(proxy.url))
@@ -422,7 +427,11 @@ def test_a_phone_registers_through_the_proxy_and_is_woken(
         Push(own_node, service, options=pages) as push,
         one(tmp_path, certificate, [own_node, own_node], push) as proxy,
         httpx.Client(
-            base_url=f"https://localhost:{proxy.stream_port}", verify=False, trust_env=False, headers={"Origin": ORIGIN}
+            base_url=f"https://localhost:{proxy.stream_port}",
+            verify=False,
+            trust_env=False,
+            timeout=PATIENCE,
+            headers={"Origin": ORIGIN},
         ) as page,
     ):
         assert public_statuses(page, str(page.base_url)) == {404}

@@ -110,7 +110,7 @@ def test_a_dispatcher_sees_its_calls(node: Node):
             "answer_s": 30,
             "near": NEAR,
         },
-        "ring_m": 100,
+        "ring_m": 2000,
         "rung": 0,
         "seen": 0,
         "declined": 0,

@@ -16,9 +16,9 @@ import pytest
 from end_to_end.alerts import Json, alert, ground, place, revision_of
 from end_to_end.keys import Keys
 from end_to_end.node import Node, is_running
-from end_to_end.subscriber import Session
+from end_to_end.subscriber import Session, kept_alive
 from end_to_end.times import wait_until
-from end_to_end.wire import Closed
+from end_to_end.wire import PATIENCE, Closed
 
 Join = Callable[..., Session]
 
@@ -33,7 +33,7 @@ def post_into_failpoint(node: Node, point: str, path: str, body: Json) -> httpx.
         answer = node.post(path, body)
     except httpx.TransportError:
         answer = None
-    assert node.process.wait(20) == -signal.SIGKILL, f"{point} was not reached"
+    assert node.process.wait(PATIENCE) == -signal.SIGKILL, f"{point} was not reached"
     return answer
 
 
@@ -87,8 +87,11 @@ def test_a_fan_out_cut_off_in_its_middle_is_made_good_when_clients_come_back(own
     armed(own_node, "in-fan-out")
     spot = ground()
     body = alert(spot)
-    crowd = [join(own_node, place(spot)) for _ in range(CROWD)]
-    post_into_failpoint(own_node, "in-fan-out", "/v1/alerts", body)
+    crowd: list[Session] = []
+    with kept_alive(crowd):
+        for _ in range(CROWD):
+            crowd.append(join(own_node, place(spot)))  # noqa: PERF401 (they are kept alive while others come)
+        post_into_failpoint(own_node, "in-fan-out", "/v1/alerts", body)
     had = [bool(heard_before_the_end(session)) for session in crowd]
     assert 0 < sum(had) < CROWD, "the cut came in the middle"
     armed(own_node, None)
@@ -303,7 +306,7 @@ def test_processes_whose_supervisor_dies_while_they_start_end_too(keys: Keys, tm
         wait_until(lambda: len(node.children()) == 3, "all processes are there, and busy with their start")
         left = node.children()
         node.process.kill()
-        node.process.wait(20)
+        node.process.wait(PATIENCE)
         wait_until(lambda: not any(map(is_running, left)), "they have ended")
     finally:
         node.kill()

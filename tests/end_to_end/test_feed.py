@@ -55,15 +55,15 @@ def test_an_alert_is_told_corrected_and_called_off(node: Node) -> None:
     node.publish(body)
     wait_until(lambda: body["id"] in told(node), "it is told")
     link = entry(node, body["id"])
-    message = httpx.get(link, trust_env=False)
+    message = httpx.get(link, trust_env=False, timeout=PATIENCE)
     assert message.headers["content-type"] == "application/cap+xml"
     assert f"<identifier>{body['id']}.1</identifier>" in message.text
     node.revise(revision_of(body, 2))
-    wait_until(lambda: "Update" in httpx.get(link, trust_env=False).text, "the correction is told")
-    assert f",{body['id']}.1," in httpx.get(link, trust_env=False).text
+    wait_until(lambda: "Update" in httpx.get(link, trust_env=False, timeout=PATIENCE).text, "the correction is told")
+    assert f",{body['id']}.1," in httpx.get(link, trust_env=False, timeout=PATIENCE).text
     node.cancel(body["id"], 3)
     wait_until(lambda: body["id"] not in told(node), "it is no longer live")
-    wait_until(lambda: "Cancel" in httpx.get(link, trust_env=False).text, "the cancel is told")
+    wait_until(lambda: "Cancel" in httpx.get(link, trust_env=False, timeout=PATIENCE).text, "the cancel is told")
     assert entry(node, body["id"]) == link
 
 
@@ -134,7 +134,7 @@ def test_nothing_can_be_written(node: Node) -> None:
 def test_what_was_answered_is_counted(node: Node) -> None:
     """docs/behaviour.md: for the operator."""
     feed(node).get("/")
-    metrics = httpx.get(f"http://127.0.0.1:{node.api_port}/metrics", trust_env=False).text
+    metrics = httpx.get(f"http://127.0.0.1:{node.api_port}/metrics", trust_env=False, timeout=PATIENCE).text
     assert 'geocast_feed_answers_total{status="404"}' in metrics
     assert "geocast_feed_alerts" in metrics
 
@@ -146,8 +146,11 @@ def test_the_feed_goes_on_after_a_restart(keys: Keys, tmp_path: Path) -> None:
     with Node(tmp_path, keys, "--feed", f"127.0.0.1:{port}", "--feed-url", url, *FEED) as node:
         body = node.publish(alert(ground()))
         node.restart()
-        found = httpx.get(f"{url}/v1/cap/{body['id']}.xml", trust_env=False)
-        wait_until(lambda: httpx.get(f"{url}/v1/cap/{body['id']}.xml", trust_env=False).status_code == 200, "told")
+        found = httpx.get(f"{url}/v1/cap/{body['id']}.xml", trust_env=False, timeout=PATIENCE)
+        wait_until(
+            lambda: httpx.get(f"{url}/v1/cap/{body['id']}.xml", trust_env=False, timeout=PATIENCE).status_code == 200,
+            "told",
+        )
         assert found.status_code in (200, 503)
 
 

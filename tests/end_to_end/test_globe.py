@@ -5,6 +5,7 @@ Independent of the server down to the haversine; only the area is taken from the
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable, Iterator
 
@@ -14,7 +15,7 @@ from end_to_end.alerts import Json, alert, circle, place
 from end_to_end.earth import Point, beyond, cell_reach, inside, published
 from end_to_end.keys import Keys
 from end_to_end.node import Node
-from end_to_end.subscriber import FORMATS, Session
+from end_to_end.subscriber import FORMATS, Session, kept_alive
 
 SEED = 20_240_611
 ALERTS = 50
@@ -104,7 +105,9 @@ def test_of_fifty_alerts_each_of_two_thousand_places_gets_exactly_its_own(globe:
     dice = random.Random(SEED)
     bodies = alerts_at(dice, centres(dice))
     sessions: list[Session] = []
-    try:
+    with contextlib.ExitStack() as left:
+        left.callback(lambda: [session.drop() for session in sessions])
+        left.enter_context(kept_alive(sessions))
         token = globe.keys.token(sub="phone", scope="alerts:receive")
         for i, spot in enumerate(places_for(dice, bodies)):
             sessions.append(globe.join(spot, fmt=FORMATS[i % 2], token=token))
@@ -112,9 +115,6 @@ def test_of_fifty_alerts_each_of_two_thousand_places_gets_exactly_its_own(globe:
             globe.publish(body)
         assert (len(bodies), len(sessions)) == (ALERTS, PLACES)
         assert_exact(globe, sessions)
-    finally:
-        for session in sessions:
-            session.drop()
 
 
 def assert_exact(globe: Node, sessions: list[Session]) -> None:

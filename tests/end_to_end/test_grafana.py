@@ -92,13 +92,13 @@ def test_panels_lie_beside_each_other() -> None:
 
 
 class Prometheus:
-    """One that scrapes a node and what wakes its phones twice a second, as jobs "geocast" and "geocast-push"."""
+    """One that scrapes a node and what wakes its phones every second, as jobs "geocast" and "geocast-push"."""
 
     def __init__(self, home: Path, node: Node, push: Push) -> None:
         (self.port,) = free_ports(1)
         jobs = {"geocast": node.api_port, "geocast-push": push.metrics_port}
         config = {
-            "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms"},
+            "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
             "scrape_configs": [
                 {"job_name": name, "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]}
                 for name, port in jobs.items()

@@ -16,6 +16,7 @@ from end_to_end.cluster import on_one_redis
 from end_to_end.keys import Keys, bearer
 from end_to_end.node import Node
 from end_to_end.subscriber import Session
+from end_to_end.wire import PATIENCE
 from redis_server import RedisServer, needs_redis
 
 from geocast.alertlog import codec
@@ -84,7 +85,7 @@ def next_message(session: Session) -> Json:
 
 def asked(node: Node, path: str) -> httpx.Response:
     """An answer of the api, not held against the schemas of today."""
-    return httpx.get(f"{node.api.base_url}{path}", headers=bearer(node.desk), trust_env=False)
+    return httpx.get(f"{node.api.base_url}{path}", headers=bearer(node.desk), trust_env=False, timeout=PATIENCE)
 
 
 def test_a_node_serves_what_it_knows_of_a_later_releases_log(both: Shared, join: Callable[..., Session]) -> None:

@@ -155,8 +155,11 @@ def live_through(scene: Scene, ports: set[int], redis: RedisServer | None) -> No
             "an alert's id": (body["id"], "log frames answers feed"),
         }
         scene.note("log", everything_in(redis, node.home))
-    wait_until(lambda: b"geocast_places 0.0" in httpx.get(scene.metrics, trust_env=False).content, "it has gone")
-    scene.note("metrics", httpx.get(scene.metrics, trust_env=False).content)
+    wait_until(
+        lambda: b"geocast_places 0.0" in httpx.get(scene.metrics, trust_env=False, timeout=PATIENCE).content,
+        "it has gone",
+    )
+    scene.note("metrics", httpx.get(scene.metrics, trust_env=False, timeout=PATIENCE).content)
     assert node.terminate() == 0
     scene.note("log", everything_in(redis, node.home))
     scene.note("output", node.output().encode())

@@ -83,7 +83,9 @@ def everything(push: Push, node: Node) -> dict[str, bytes]:
         "store": b"".join(path.read_bytes() for path in push.files()),
         "log": b"".join(path.read_bytes() for path in logs),
         "output": push.output().encode() + node.output().encode(),
-        "metrics": httpx.get(f"http://127.0.0.1:{push.metrics_port}/metrics", trust_env=False).content,
+        "metrics": httpx.get(
+            f"http://127.0.0.1:{push.metrics_port}/metrics", trust_env=False, timeout=PATIENCE
+        ).content,
     }
 
 

@@ -99,7 +99,7 @@ def test_when_one_is_killed_the_other_tells_its_devices(node: Node, pair: tuple[
     node.publish(second)
     node.cancel(first["id"], 2)
     service.until(lambda: all((second["id"], 1) in phone.alerts() and phone.cancels() for phone in phones))
-    assert pair[0].metric("push_shards") == 64
+    wait_until(lambda: pair[0].metric("push_shards") == 64, "it has all shards")
 
 
 def test_one_that_was_paused_beyond_its_lease_sends_nothing_more(

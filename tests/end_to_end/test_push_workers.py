@@ -69,7 +69,7 @@ def worker(push: Push, name: str) -> int:
 
 def shows(push: Push, *lines: str) -> bool:
     """Whether /metrics has these lines."""
-    text = httpx.get(f"http://127.0.0.1:{push.metrics_port}/metrics", trust_env=False).text
+    text = httpx.get(f"http://127.0.0.1:{push.metrics_port}/metrics", trust_env=False, timeout=PATIENCE).text
     return set(lines) <= set(text.splitlines())
 
 
@@ -98,9 +98,12 @@ def test_any_process_answers_for_every_device(node: Node, push: Push, service: P
     """WPN2, R8: GET, PUT again, another subscription by the secret, `live`, DELETE; each by whoever gets it."""
     spot = ground()
     body = alert(spot)
+    witnesses = [service.phone() for _ in range(PHONES)]
+    for phone in witnesses:
+        register(push, phone, spot)
+    wait_until(lambda: shows(push, f"geocast_push_devices {PHONES}.0"), "all devices are with a process that has them")
     node.publish(body)
-    with node.join({"cell": cell(spot)}) as session:  # the log has been read as far as that
-        session.listen(body["id"], 1)
+    service.until(lambda: told(witnesses, body["id"], 1))  # every process has read the log as far as that
     phones = [service.phone() for _ in range(8)]
     for phone in phones:
         token, path = push.token(sub=phone.name), device_id(phone)
@@ -118,7 +121,7 @@ def test_any_process_answers_for_every_device(node: Node, push: Push, service: P
     for phone in phones[:4]:
         assert ask(push, "DELETE", device_id(phone), push.token(sub=phone.name)).status_code == 204
         assert {ask(push, "GET", device_id(phone), push.token(sub=phone.name)).status_code for _ in range(4)} == {404}
-    wait_until(lambda: shows(push, "geocast_push_devices 4.0"), "those who have them have forgotten them")
+    wait_until(lambda: shows(push, f"geocast_push_devices {PHONES + 4}.0"), "those who have them have forgotten them")
     node.cancel(body["id"], 2)
     service.until(lambda: all(phone.cancels() == [body["id"]] for phone in phones[4:]))
     assert {len(phone.requests) for phone in phones[:4]} == {1}

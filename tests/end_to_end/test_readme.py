@@ -15,6 +15,7 @@ import httpx
 import pytest
 from end_to_end.node import BIN, clean_environment
 from end_to_end.times import wait_until
+from end_to_end.wire import PATIENCE
 from ports import free_ports
 from redis_server import missing
 
@@ -93,7 +94,7 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 def is_ready(port: int) -> bool:
     """Whether a node answers there, and is ready."""
     with contextlib.suppress(httpx.TransportError):
-        return httpx.get(f"http://127.0.0.1:{port}/readyz", trust_env=False).status_code == 200
+        return httpx.get(f"http://127.0.0.1:{port}/readyz", trust_env=False, timeout=PATIENCE).status_code == 200
     return False
 
 

@@ -18,7 +18,7 @@ from end_to_end.earth import beyond
 from end_to_end.keys import Keys
 from end_to_end.node import Node
 from end_to_end.subscriber import FORMATS, Session, revise_and_cancel
-from end_to_end.times import stamp, wait_until
+from end_to_end.times import wait_until
 from end_to_end.wire import CLOSE, PATIENCE
 
 Join = Callable[..., Session]
@@ -78,8 +78,7 @@ def test_who_comes_back_is_made_right_whatever_the_process(workers: Node, join: 
 def test_what_has_ended_is_sent_by_no_process(workers: Node, join: Join):
     """Section 3: nothing after `expires_at`, by no path."""
     spot = ground()
-    body = alert(spot, expires_at=stamp(seconds=1))
-    workers.publish(body)
+    body, _ = workers.publish_brief(alert(spot))
     workers.wait_for_end(body["id"])
     for _ in range(CROWD):
         assert join(workers, place(spot), holding={body["id"]: 1}).welcome["live"] == 0

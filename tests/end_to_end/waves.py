@@ -117,12 +117,12 @@ class Waves:
                 severity=self.dice.choice(SEVERITIES),
                 category=self.dice.choice(CATEGORIES),
                 area=circle(self.town, 2 * TOWN_M),
-                expires_at=stamp(seconds=self.dice.uniform(3, 8)),
+                expires_at=stamp(seconds=self.dice.uniform(10, 15)),
             )
             self.node.publish(body)
             ids.append(body["id"])
             if number % 3 == 1:
-                self.node.revise(revision_of(body, 2, expires_at=stamp(seconds=9)))
+                self.node.revise(revision_of(body, 2, expires_at=stamp(seconds=16)))
             if number % 3 == 2:
                 self.node.cancel(body["id"], 2)
         last = alert(self.town, severity="extreme", area=circle(self.town, 2 * TOWN_M), expires_at=stamp(seconds=60))

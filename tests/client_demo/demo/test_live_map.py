@@ -33,7 +33,7 @@ def events(*lines):
 
 async def take(page, count):
     """The next events that a page is sent."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         return events(*[await anext(page) for _ in range(count)])
 
 

@@ -105,7 +105,7 @@ def test_a_feed_is_taken_apart_beside_the_loop(monkeypatch):
         poll = Poll("https://data.example/feed.json", 60, httpx.MockTransport(lambda _: httpx.Response(200, text=text)))
         taken = asyncio.get_running_loop().create_future()
         running = asyncio.ensure_future(source._run_poll(poll, taken.set_result, lambda *_: None))
-        seen = await asyncio.wait_for(taken, 10)
+        seen = await asyncio.wait_for(taken, 60)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         return list(seen)

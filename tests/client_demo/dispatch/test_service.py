@@ -236,7 +236,7 @@ def test_calls_of_an_earlier_start_are_found_and_watched():
         page = Page()
         page.api.calls["old"] = {"state": "ringing", "told": [{**FORM, "occurred_at": "2031-05-01T12:00:00Z"}]}
         work = asyncio.create_task(page.control.run())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await page.changed.wait()
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)

@@ -12,7 +12,7 @@ from end_to_end.alerts import alert, circle, ground, place, revision_of
 from end_to_end.earth import beyond, cell_reach
 from end_to_end.keys import EVERY_SCOPE, PHONE_SCOPE, Keys
 from end_to_end.node import Node
-from end_to_end.times import moment, now, stamp, wait_until
+from end_to_end.times import moment, now, wait_until
 from wall_clock import needs_wall_clock
 
 HOSTILE = "<img src=x onerror=alert(1)> </script> \u202egnp.exe {{7*7}} ${x}"
@@ -48,13 +48,17 @@ def test_an_alert_ends_by_the_servers_clock(node, open_page, skew_s):
     home = ground()
     page = open_page(node, place(home), skewMs=skew_s * 1000)
     page.online()
-    ends = stamp(seconds=2)
-    body = alert(home, expires_at=ends)
-    node.publish(body)
-    page.wait(event="alert", id=body["id"])
+    for seconds in (2, 8, 32):  # a busy machine may have it come to its end before it can be sent
+        body, _ = node.publish_brief(alert(home), seconds)
+        while now() < moment(body["expires_at"]):
+            assert not page.said(event="expire", id=body["id"]) or now() >= moment(body["expires_at"])
+            time.sleep(0.01)
+        node.publish(later := alert(home))
+        page.wait(event="alert", id=later["id"])
+        if page.said(event="alert", id=body["id"]):
+            break
     assert page.wait(event="expire", id=body["id"])["cause"] == "expired"
-    assert now() >= moment(ends)
-    assert page.held() == []
+    assert body["id"] not in [alert_id for alert_id, _, _ in page.held()]
 
 
 @needs_wall_clock
@@ -231,10 +235,14 @@ def test_it_says_goodbye(node, open_page):
 
 def test_a_token_is_renewed_before_it_expires(node, open_page):
     """One connection outlives its first token."""
-    home, expiry = ground(), int(time.time()) + 5
-    tokens = [node.keys.token(sub="phone", scope=PHONE_SCOPE, **more) for more in ({"exp": expiry}, {})]
-    page = open_page(node, place(home), tokens=tokens, speed=10)
-    page.online()
+    home = ground()
+    for seconds in (6, 24, 96):  # a busy machine may need so long to connect
+        expiry = int(time.time()) + seconds
+        tokens = [node.keys.token(sub="phone", scope=PHONE_SCOPE, **more) for more in ({"exp": expiry}, {})]
+        page = open_page(node, place(home), tokens=tokens, speed=4)
+        page.online()
+        if time.time() < expiry - seconds / 2:
+            break
     wait_until(lambda: time.time() > expiry + 1.5, "the first token is over")
     body = alert(home)
     node.publish(body)
