@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from end_to_end.dispatcher import calling_node
+from end_to_end.dispatcher import ONE_RING, calling_node
 from end_to_end.keys import Keys
 from end_to_end.node import ORIGIN, Node
 from end_to_end.subscriber import Session
@@ -51,7 +51,7 @@ def own_node(keys: Keys, tmp_path: Path) -> Iterator[Node]:
 @pytest.fixture
 def own_calling(keys: Keys, tmp_path: Path) -> Iterator[Node]:
     """A node in whose policy there are calls, that a test may kill."""
-    with calling_node(tmp_path, keys) as node:
+    with calling_node(tmp_path, keys, policy=ONE_RING) as node:
         yield node
 
 

@@ -24,14 +24,13 @@ burglary = { title = "Burglary" }
 title = "Cardiac arrest: CPR needed"
 quals = ["cpr", "medic"]
 residence_quals = ["medic"]
-rings_m = [2000]
 [calls.choking]
 title = "Choking"
 quals = ["cpr"]
-rings_m = [2000]
 max_age_s = 600
 """
-"""One ring: where nobody is called the next one comes after 200 ms, and takes a number of the call."""
+ONE_RING = POLICY.replace('quals = ["cpr', 'rings_m = [2000]\nquals = ["cpr')
+"""For who counts on the numbers of a call: where nobody is called the next ring comes after 200 ms, and takes one."""
 
 PLACE = {
     "lat": 47.6780089,
@@ -44,9 +43,9 @@ NEAR = {"type": "circle", "lat": 47.67825933515865, "lng": 8.830423174775438, "r
 SECRETS = ("47.67800", "8.83111", "Dorfstrasse", "4711")
 
 
-def calling_node(home: Path, keys: Keys, *options: str, log: str | None = None) -> Node:
+def calling_node(home: Path, keys: Keys, *options: str, log: str | None = None, policy: str = POLICY) -> Node:
     """A node in whose policy there are calls, with a key of its own to seal them by."""
-    (home / "policy.toml").write_text(POLICY)
+    (home / "policy.toml").write_text(policy)
     make_call_key(home)
     return Node(home, keys, "--policy", "policy.toml", "--call-keys", "call-keys.jwks", *options, log=log)
 

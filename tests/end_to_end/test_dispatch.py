@@ -18,6 +18,7 @@ from end_to_end.alerts import Json, alert, ground
 from end_to_end.dispatcher import (
     DISPATCH_SCOPE,
     NEAR,
+    ONE_RING,
     PLACE,
     POLICY,
     SECRETS,
@@ -35,7 +36,7 @@ from end_to_end.times import moment, stamp, wait_until
 @pytest.fixture(scope="module")
 def node(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """A node in whose policy there are calls."""
-    with calling_node(tmp_path_factory.mktemp("calls"), keys) as node:
+    with calling_node(tmp_path_factory.mktemp("calls"), keys, policy=ONE_RING) as node:
         yield node
         node.assert_no_surprise()
 
@@ -336,7 +337,7 @@ def test_a_request_cut_off_anywhere_is_one_call_when_it_is_repeated(own_calling:
 
 def test_with_workers_it_is_the_same(keys: Keys, tmp_path: Path):
     """docs/calls.md: the api process decides by the log, whoever else reads it."""
-    with calling_node(tmp_path, keys, "--workers", "2") as node:
+    with calling_node(tmp_path, keys, "--workers", "2", policy=ONE_RING) as node:
         body = opened(node)
         assert post(node, "/v1/calls", body).status_code == 200
         assert node.get(f"/v1/calls/{body['id']}", as_dispatcher(node)).json()["state"] == "ringing"

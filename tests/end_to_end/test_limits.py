@@ -221,14 +221,24 @@ def test_a_quiet_connection_is_pinged(waiting: Waiting):
 
 @pytest.mark.slow
 def test_who_does_not_read_hinders_nobody_and_is_owed_only_what_still_holds(node: Node, join: Join):
-    """Section 3: when the connection has drained, what it is owed is judged anew, newest revision only."""
-    with unread_session(node) as slow:
-        spot = (slow.places[0]["lat"], slow.places[0]["lng"])
-        reader = join(node, *slow.places, fmt="msgpack")
-        names = []
-        for name in publish_more_than_a_connection_takes(node, slow.places[0]):
-            reader.listen(name, 1)  # at once: who does not read for long is taken for gone
-            names.append(name)
+    """Section 3: when the connection has drained, what it is owed is judged anew, newest revision only.
+
+    Nearly all that fills it is there before: it may be full for 30 s, and a busy machine takes longer to publish that.
+    """
+    spot = ground()
+    reader = join(node, place(spot), fmt="msgpack")
+    names = []
+    for name in publish_more_than_a_connection_takes(node, place(spot)):
+        reader.listen(name, 1)  # at once: who does not read for long is taken for gone
+        names.append(name)
+    with Session(node, receive_buffer=4_096) as slow:
+        slow.places = [place(spot)]
+        slow.say({"type": "hello", "places": slow.places, "token": node.keys.token(sub="phone", scope=PHONE_SCOPE)})
+        assert slow.take()["live"] == len(names)
+        late = alert(spot)
+        node.publish(late)
+        names.append(late["id"])
+        reader.listen(late["id"], 1)
         last = change_while_unread(node, spot)
         reader.listen(last["revised"], 2)
         for name in names:
@@ -239,7 +249,8 @@ def test_who_does_not_read_hinders_nobody_and_is_owed_only_what_still_holds(node
         assert slow.heard(last["expired"]) == [], "nothing after its end"
         assert slow.heard(last["revised"]) == [2]
         assert len(slow.received) == len(names) + 1, "each once"
-        assert min(len(frame) for frame in slow.frames[: len(names)]) >= BULKY_FRAME, "it was as much as it should be"
+        bulky = sorted(len(frame) for frame in slow.frames)[2:]  # but for the late one and the revised one
+        assert bulky[0] >= BULKY_FRAME, "it was as much as it should be"
 
 
 def change_while_unread(node: Node, spot: Point) -> dict[str, str]:

@@ -184,3 +184,24 @@ def test_a_connection_that_has_waited_for_long_is_ended(certificate, monkeypatch
 
     service = Service(certificate, answer, CREATED)
     assert (service.ask(2, tidy), service.connections) == ([201, 201], 2)
+
+
+def test_tls_that_writes_to_a_connection_which_has_ended_is_no_error(certificate, caplog):
+    """uvloop's writes a traceback then. All other errors that nobody has caught are logged as ever."""
+    handlers = []
+
+    async def note(_connections):
+        handlers.append(asyncio.get_running_loop().get_exception_handler())
+
+    Service(certificate, CREATED).ask(1, note)
+    of_tls = "Fatal error on SSL protocol"
+    loop = asyncio.new_event_loop()
+    with contextlib.closing(loop):
+        for message, error, is_logged in (
+            (of_tls, RuntimeError("the handler is closed"), False),
+            (of_tls, ValueError("another"), True),
+            ("Task exception was never retrieved", RuntimeError("another"), True),
+        ):
+            caplog.clear()
+            handlers[0](loop, {"message": message, "exception": error})
+            assert bool(caplog.records) is is_logged

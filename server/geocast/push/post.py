@@ -158,6 +158,17 @@ class Connection(asyncio.Protocol):
             self._kept[self] = self._loop.time()
 
 
+def pass_over_late_writes(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    """Handle an error that nobody has caught, as a loop does by itself; but none of TLS on a connection that has ended.
+
+    uvloop may still have something to write behind what a service has said, such as that it closes, where we have
+    ended the connection at what it said before; and writes a traceback when it finds it closed.
+    """
+    is_of_tls = context.get("message") == "Fatal error on SSL protocol"
+    if not (is_of_tls and isinstance(context.get("exception"), RuntimeError)):
+        loop.default_exception_handler(context)
+
+
 class Connections:
     """Those to all services. They belong to one loop."""
 
@@ -176,6 +187,7 @@ class Connections:
         """A new connection to this address, whose certificate is good for the host. Raises OSError."""
         loop = asyncio.get_running_loop()
         if self._tidying is None:
+            loop.set_exception_handler(pass_over_late_writes)
             self._tidying = loop.call_later(TIDY_S, self._tidy)
         kept = self._kept.setdefault((host, port), {})
         _, connection = await loop.create_connection(
