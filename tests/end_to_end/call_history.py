@@ -47,11 +47,12 @@ class Said(NamedTuple):
 
 
 class Heard(NamedTuple):
-    """What came, and when. `off`: the node's clock was wrong then, or a moment before."""
+    """What came, and when. `off`: the node's clock was wrong then, or a moment before. `late_s`: it may have waited."""
 
     message: Json
     at: float
     off: bool = False
+    late_s: float = 0.0
 
 
 @dataclass
@@ -231,7 +232,8 @@ class CallHistory:
                     continue
                 if call_id in over:
                     yield f"{what} after `over`"
-                if event.at > asked.ended + BEHIND_S or (event.at > asked.ends + SLACK_S and not event.off):
+                sent = event.at - event.late_s
+                if sent > asked.ended + BEHIND_S or (sent > asked.ends + SLACK_S and not event.off):
                     yield f"{what} after its end"
                 if message["type"] == "task":
                     key = (call_id, message["revision"])

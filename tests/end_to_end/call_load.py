@@ -201,7 +201,8 @@ class Responder:
                 self.here = going.pop(message["ref"])
                 visit.events.append(self.here)
             elif message["type"] in ("call", "task", "standdown"):
-                visit.events.append(Heard(message, time.time(), node.was_off(SLACK_S)))
+                late_s = self.world.late_s()
+                visit.events.append(Heard(message, time.time(), node.was_off(SLACK_S + late_s), late_s))
                 self._take(message)
             else:
                 assert message["type"] in ("alert", "cancel"), message

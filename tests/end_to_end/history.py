@@ -80,7 +80,7 @@ class Came:
     at: float
     cancels: bool = False
     behind: float = 0.0
-    """How far the wall clock of the node was behind then."""
+    """How far the wall clock of the node was behind then, and for how long it may have waited to be read, in s."""
 
 
 @dataclass

@@ -335,16 +335,27 @@ class Run:
         return verdict
 
     async def _defy_the_rogue(self) -> float:
-        """He writes once more, when nothing else is broken: each node counts it, for each reason, and stays ready."""
-        before = [await asyncio.to_thread(set_aside, node) for node in self.nodes]
-        await self.rogue.visit()
+        """He writes once more, when nothing else is broken: each node counts it, for each reason, and stays ready.
+
+        On a machine that is too busy a node is unready now and then by itself, but not each time that he writes.
+        """
+        stayed_ready = False
 
         async def all_count_it() -> bool:
-            assert await self.world.all_ready(), f"a rogue made a node unready\n{self.report()}"
+            nonlocal stayed_ready
+            stayed_ready &= await self.world.all_ready()
             now = [await asyncio.to_thread(set_aside, node) for node in self.nodes]
             return all(new[reason] > old[reason] for old, new in zip(before, now, strict=True) for reason in REASONS)
 
-        return await self._wait(all_count_it, "every node has set aside what the rogue wrote")
+        for _ in range(3):
+            await self._wait(self.world.all_ready, "all nodes are ready")
+            before = [await asyncio.to_thread(set_aside, node) for node in self.nodes]
+            await self.rogue.visit()
+            stayed_ready = True
+            took = await self._wait(all_count_it, "every node has set aside what the rogue wrote")
+            if stayed_ready:
+                return took
+        raise AssertionError(f"a rogue makes a node unready\n{self.report()}")
 
     def _welcome(self, kind: str) -> None:
         for index in range(len(self.nodes)):

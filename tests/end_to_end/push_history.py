@@ -36,6 +36,9 @@ SLACK_S = 2.0
 LATER_S = 15.0
 """How long after the answer to a PUT what was under way for the device may arrive."""
 
+CALM_S = 10.0
+"""Nothing is sent so long after it was superseded, where nothing is broken: the log is read within a moment."""
+
 BEHIND_S = 60.0
 """Nobody is kept from the log for so long."""
 
@@ -246,7 +249,8 @@ class PushHistory:
         if request.sent + max(1, request.ttl_s) > item.ends + 0.001 or request.at > item.ends + LATER_S:
             verdict.late.append(f"{what}, sent at {request.sent:.3f} for {request.ttl_s} s, ended at {item.ends:.3f}")
         newer = next((each for each in chain if each.number == item.number + 1), None)
-        if newer is not None and request.at > newer.known + (SLACK_S if request.at > self.calm else BEHIND_S):
+        sent = min(request.sent, request.at)
+        if newer is not None and sent > newer.known + (CALM_S if request.at > self.calm else BEHIND_S):
             verdict.stale.append(f"{what}, {request.at - newer.known:.1f} s after {newer.number}")
         before = has.taken.get((request.id, request.number))
         if before is not None:

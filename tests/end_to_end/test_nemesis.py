@@ -37,6 +37,10 @@ def keys() -> Keys:
 SECONDS = float(os.environ.get("FAULT_SECONDS", "15"))
 
 
+# For a machine that is many times as slow as it could be; in a run of minutes it is off.
+pytestmark = pytest.mark.timeout(0 if "FAULT_SECONDS" in os.environ else 900)
+
+
 def seeds(*usual: int) -> pytest.MarkDecorator:
     """The usual seeds; the one that was asked for; or, for a long run, a new one."""
     asked = os.environ.get("FAULT_SEED") or ("FAULT_SECONDS" in os.environ and int(time.time()))
@@ -48,7 +52,7 @@ def judge(run: Run) -> None:
     print(f"\nFAULT_SEED={run.seed} FAULT_SECONDS={run.seconds:g}", flush=True)
     if COMPILER is None:
         print(f"no clock is wrong in this run: {WITHOUT_COMPILER}", flush=True)
-    verdict = asyncio.run(run.go())
+    verdict = asyncio.run(run.go(), debug=False)  # or this process is too busy to notice in time what comes
     print(f"{run.report()}\n{verdict}")
     run.assert_well(verdict)
 

@@ -31,6 +31,10 @@ CROWD = 10_000 if "FAULT_SECONDS" in os.environ else 1_000
 SECONDS = float(os.environ.get("FAULT_SECONDS", "6"))
 
 
+# For a machine that is many times as slow as it could be; in a run of minutes it is off.
+pytestmark = pytest.mark.timeout(0 if "FAULT_SECONDS" in os.environ else 900)
+
+
 def seeds(*usual: int) -> pytest.MarkDecorator:
     """The usual seeds; the one that was asked for; or, for a long run, a new one."""
     asked = os.environ.get("FAULT_SEED") or ("FAULT_SECONDS" in os.environ and int(time.time()))
