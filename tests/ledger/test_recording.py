@@ -8,7 +8,7 @@ from alertlog.later import of_another_kind
 from fakes import a_cancel, a_revision
 from reviewers import PAIRS, known, proved
 
-from geocast.alert import OtherKind, Signature
+from geocast.alert import OtherKind, Proof, Signature
 from geocast.alertlog import codec
 from geocast.alertlog.observing import Sight
 from geocast.ledger.recording import Known, Recorder, salted
@@ -142,6 +142,15 @@ def test_a_header_that_is_none_is_untrusted(book):
     entry = proved(a_revision(), "r-1")
     broken = dataclasses.replace(entry.proof, signatures=(Signature("e30", "x" * 86),))
     entry = dataclasses.replace(entry, proof=broken)
+    [record] = book.take(sight(entry))
+    assert (record["what"], record["reason"]) == ("untrusted", "signature")
+
+
+@pytest.mark.parametrize("number", [0, 9])
+def test_signatures_that_no_door_takes_so_many_of_are_untrusted(book, number):
+    """LE2, AP1: 1 to 8, as nodes have it (NC3)."""
+    entry = proved(a_revision(), "r-1")
+    entry = dataclasses.replace(entry, proof=Proof(entry.proof.form, entry.proof.signatures * number))
     [record] = book.take(sight(entry))
     assert (record["what"], record["reason"]) == ("untrusted", "signature")
 

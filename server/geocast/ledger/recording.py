@@ -14,7 +14,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from ..alert import Cancel, OtherKind, Proof, Revision, is_id
+from ..alert import MAX_SIGNATURES, Cancel, OtherKind, Proof, Revision, is_id
 from ..alertlog.observing import Sight
 from ..approvals import form
 from ..approvals.reviewers import NO_REVIEWERS, Reviewers, out_of_envelopes, who_signed
@@ -74,6 +74,8 @@ def record_of(sight: Sight, reviewers: Reviewers | None = None) -> tuple[Members
         return _untrusted(sight, "other-place"), content
     try:
         signed = [] if proof is None else approvals(_pairs(proof))
+        if proof is not None and not 1 <= len(signed) <= MAX_SIGNATURES:
+            raise ValueError
     except ValueError:
         return _untrusted(sight, "signature"), Content(sight.payload, None)
     try:
