@@ -220,8 +220,9 @@ def _stories() -> dict[str, list[Json]]:
             *goes,
             at(2_000, person("report", state="aed"), held=2, place=True, says=[has_aed]),
             at(3_000, person("report", state="arrived"), held=2, place=True, says=[]),
-            at(7_000, None, held=2, place=True, says=[arrived]),
-            at(20_000, None, held=2, place=True, says=[]),
+            at(6_900, None, held=2, place=True, says=[]),
+            at(20_000, None, held=2, place=True, says=[arrived]),
+            at(30_000, None, held=2, place=True, says=[]),
         ],
     }
 

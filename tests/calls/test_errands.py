@@ -268,6 +268,34 @@ def test_a_seat_is_given_back_and_a_report_stored_when_the_log_is_there_again():
     run(main)
 
 
+def test_of_reports_that_wait_for_the_log_the_last_one_is_stored():
+    """M20: else the one before would be, and the last would come too soon after it to count."""
+
+    async def main():
+        world = World()
+        async with world.running():
+            phone = world.quarters[0].join()
+            await world.open(rings_m=[100])
+            await until(phone.told)
+            phone.accept()
+            await until(phone.told)
+            world.log.away = True
+            for state in ("aed", "arrived"):
+                world.quarters[0].board.report(phone.row, "c-1", state, world.clock.now())
+                await settled()
+                world.clock.advance(6)
+            world.log.away = False
+            await settled()
+            assert await world.kinds() == ["call", "claim", "report"]
+            assert body_of((await world.log.history("c-1"))[2]).state == "arrived"
+            world.clock.advance(6)
+            world.quarters[0].board.report(phone.row, "c-1", "aed", world.clock.now())
+            await settled()
+            assert await world.kinds() == ["call", "claim", "report", "report"]
+
+    run(main)
+
+
 def test_a_seat_is_asked_back_once_however_often_it_is_declined():
     """M19: while the log is away, too; and a seat that is taken anew is not given back by what was said before."""
 

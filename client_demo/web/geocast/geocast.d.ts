@@ -452,7 +452,7 @@ export declare class Geocast {
 
   /**
    * Tell the dispatcher: I have a defibrillator, or I am there. Throws TypeError for who has no task of this id. One in
-   * 5 s is sent, the last one.
+   * 6 s is sent, the last one.
    */
   report(id: string, state: Report): void;
 

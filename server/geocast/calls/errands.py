@@ -107,6 +107,7 @@ class Errands:
         self._clock = clock
         self._under_way: set[asyncio.Task[None]] = set()
         self._given_back: set[GiveBack] = set()  # seats that are being given back
+        self._reports: dict[tuple[str, str], SeatState] = {}  # not stored yet, by call and `sub`: the last of each
         self._looked_at: set[str] = set()  # calls of which it is being decided whether to widen or to end them
         self._stirred = asyncio.Event()
         self._end_at = 0.0
@@ -195,7 +196,8 @@ class Errands:
             case Restore(call_id):
                 self._begin(self._restore(call_id))
             case Progress(call_id, sub, state):
-                self._begin(self._until_done(call_id, lambda: self._calling.report(call_id, sub, state)))
+                self._reports[call_id, sub] = state
+                self._begin(self._report(call_id, sub))
 
     async def _claim(self, errand: Accept) -> None:
         """Have a claim judged by the log (Rule 1), and the session told."""
@@ -219,6 +221,22 @@ class Errands:
                 self.wake()
                 return
 
+    async def _report(self, call_id: str, sub: str) -> None:
+        """Store the last of somebody's reports: those that it has overtaken would keep it from counting (M20)."""
+
+        async def store() -> None:
+            state = self._reports.pop((call_id, sub), None)
+            if state is None:
+                return  # another errand has stored it
+            try:
+                await self._calling.report(call_id, sub, state)
+            except LogUnavailable:
+                self._reports.setdefault((call_id, sub), state)
+                raise
+
+        if not await self._until_done(call_id, store):
+            self._reports.pop((call_id, sub), None)
+
     async def _restore(self, call_id: str) -> None:
         """Put claims back that the log has lost and has not put back by itself (RV7)."""
         await asyncio.sleep(RESTORE_S)
@@ -228,16 +246,17 @@ class Errands:
     async def _put_back(self, call_id: str, seat: Seat) -> None:
         await self._calling.restore(call_id, seat)  # of what is in force now
 
-    async def _until_done(self, call_id: str, do: Callable[[], Awaitable[None]]) -> None:
-        """Try until it is done, or the call is over (Rule 1), of which this process may not know."""
+    async def _until_done(self, call_id: str, do: Callable[[], Awaitable[None]]) -> bool:
+        """Try until it is done, or the call is over (Rule 1), of which this process may not know. Says which."""
         pause_s, until = RETRY_S, self._clock.now().monotonic + MAX_LIFE_S
         while self.board.waits_for(call_id, self._clock.now()) and self._clock.now().monotonic < until:
             try:
                 await do()
-                return
+                return True
             except LogUnavailable:
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, RETRY_MOST_S)
+        return False
 
     def _once(self, call_id: str, work: Coroutine[Any, Any, None]) -> None:
         """Begin this, unless something of the kind is under way for the call."""
@@ -247,14 +266,14 @@ class Errands:
         self._looked_at.add(call_id)
         self._begin(work).add_done_callback(lambda _: self._looked_at.discard(call_id))
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+    def _begin(self, work: Coroutine[Any, Any, object]) -> "asyncio.Task[None]":
         task = asyncio.ensure_future(self._guarded(work))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
         return task
 
     @staticmethod
-    async def _guarded(work: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(work: Coroutine[Any, Any, object]) -> None:
         """Do it; that the log is away is no news, and what is a mistake of ours ends nothing else."""
         try:
             await work
