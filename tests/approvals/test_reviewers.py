@@ -27,6 +27,8 @@ def test_each_key_has_a_person():
         ({"kid": ...}, "kid"),
         ({"kid": ""}, "kid"),
         ({"kid": "x" * 129}, "kid"),
+        ({"kid": "Ana Lopez"}, "kid"),
+        ({"kid": "caf\u00e9"}, "kid"),
         ({"kid": 7}, "kid"),
         ({"sub": ...}, "sub"),
         ({"sub": "Ana Lopez"}, "sub"),

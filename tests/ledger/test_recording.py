@@ -11,6 +11,7 @@ from reviewers import PAIRS, known, proved
 from geocast.alert import OtherKind, Proof, Signature
 from geocast.alertlog import codec
 from geocast.alertlog.observing import Sight
+from geocast.approvals.signatures import sign
 from geocast.ledger.recording import Known, Recorder, salted
 
 
@@ -144,6 +145,19 @@ def test_a_header_that_is_none_is_untrusted(book):
     entry = dataclasses.replace(entry, proof=broken)
     [record] = book.take(sight(entry))
     assert (record["what"], record["reason"]) == ("untrusted", "signature")
+
+
+@pytest.mark.parametrize("kid", ["Ana Lopez, 5 Main Street", "caf\u00e9", "\x1b[2J", "x" * 129])
+def test_a_text_for_the_name_of_a_key_does_not_reach_the_chain(kid):
+    """LE4: not beside a signature that is good, either."""
+    entry, private = proved(a_revision(), "r-1"), PAIRS["r-2"][0] | {"kid": kid}
+    more = sign(entry.proof.form, private, 1_800_000_000)
+    entry = dataclasses.replace(entry, proof=Proof(entry.proof.form, (*entry.proof.signatures, more)))
+    for book in (Book(), Book(known("r-1", "r-2"))):
+        [record] = book.take(sight(entry))
+        assert record["what"] == "alert"
+        assert record["approvals"][1] == ["?", 1_800_000_000]
+        assert kid not in str(record)
 
 
 @pytest.mark.parametrize("number", [0, 9])

@@ -4,6 +4,7 @@ A reviewer is a person; several keys may be one person's, by `sub`. `kid` and `s
 that is.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from ..policy import Policy
 from .signatures import ALGORITHM, decoded, header_of, verifies
 
 MAX_REVIEWER_KEYS = 10_000
-MAX_KID = 128
+_KID = re.compile("[!-~]{1,128}")  # ledgers have it in their chain, where no text may be
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,11 @@ class Signed(NamedTuple):
     persons: frozenset[str]
     unknown: bool
     since: int
+
+
+def is_kid(text: str) -> bool:
+    """Whether a text can be the name of a reviewer's key."""
+    return _KID.fullmatch(text) is not None
 
 
 def who_signed(proof: Proof, reviewers: Reviewers) -> Signed | None:
@@ -95,8 +101,8 @@ def _reviewer(jwk: Mapping[str, Any], where: str) -> Reviewer:
     kid, sub, broken = jwk.get("kid"), jwk.get("sub"), jwk.get("break_glass", False)
     if "d" in jwk:
         raise ConfigError(f"{where}: is a private key; the server takes public ones only")
-    if not isinstance(kid, str) or not 0 < len(kid) <= MAX_KID:
-        raise ConfigError(f"{where}: needs a kid of 1 to {MAX_KID} characters")
+    if not isinstance(kid, str) or not is_kid(kid):
+        raise ConfigError(f"{where}: needs a kid of 1 to 128 characters of ASCII, without blanks")
     if not isinstance(sub, str) or not is_id(sub):
         raise ConfigError(f"{where}: needs a sub, the same for all keys of a person, in the grammar of an alert's id")
     if type(broken) is not bool:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from ..alert import MAX_SIGNATURES, Cancel, OtherKind, Proof, Revision, is_id
 from ..alertlog.observing import Sight
 from ..approvals import form
-from ..approvals.reviewers import NO_REVIEWERS, Reviewers, out_of_envelopes, who_signed
+from ..approvals.reviewers import NO_REVIEWERS, Reviewers, is_kid, out_of_envelopes, who_signed
 from ..approvals.signatures import header_of
 from ..clock import format_time
 
@@ -50,8 +50,12 @@ def salted(salt: bytes, data: bytes) -> str:
 
 
 def approvals(pairs: Iterable[tuple[str, str]]) -> list[list[Any]]:
-    """Key and time (s since 1970) of each signature, given as header and signature. Raises ValueError."""
-    return [[*header_of(protected)] for protected, _ in pairs]
+    """Key and time (s since 1970) of each signature, given as header and signature. Raises ValueError.
+
+    What can't be the name of a reviewer's key is "?" (Rule 2): nodes pass over such a signature, and so does this.
+    """
+    headers = [header_of(protected) for protected, _ in pairs]
+    return [[kid if is_kid(kid) else "?", issued_at] for kid, issued_at in headers]
 
 
 def _pairs(proof: Proof) -> list[tuple[str, str]]:
