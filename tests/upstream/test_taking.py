@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from dataclasses import replace
 
 import pytest
 from fakes import NOON_MS
@@ -150,6 +151,17 @@ def test_an_update_is_the_next_revision(room):
     assert room.tombstones() == {id_of("m-2"): id_of("m-1")}
     assert room.taken(a_message("m-2", 1, ["m-1"], named("Higher"))).outcome == "repeated"
     assert len(room.history(id_of("m-1"))) == 2
+
+
+def test_a_log_that_says_otherwise_makes_no_update_finer_than_the_policy_has_any(room):
+    """B1, TH7: who writes to the log is not told by the next update exactly where the incident is."""
+    where = an_info(an_area(circle="32.7,-96.8 1.5"))
+    [first] = room.taken(a_message("m-1", 0, (), where)).alerts
+    log = MemoryLog()
+    asyncio.run(log.append(replace(first, terms=replace(first.terms, location_resolution=15))))
+    [revision] = Room(log).taken(a_message("m-2", 1, ["m-1"], where)).alerts
+    assert (revision.revision, revision.terms.location_resolution) == (2, 9)
+    assert revision.alert.area == first.alert.area
 
 
 def test_a_chain_goes_on_from_the_last_message(room):

@@ -63,9 +63,9 @@ class Draft:
         latest = alert.occurred_at + self.category.lasting.max_age_ms
         return alert.status == self.request.status and current.ends_at <= self.expires_at <= latest
 
-    def terms(self, current: Revision | None) -> Terms:
+    def terms(self, policy: Policy, current: Revision | None) -> Terms:
         """What of the policy goes into it."""
-        return replace(self.category.terms(current), title=self.texts[0].title)
+        return replace(policy.terms(self.category, current), title=self.texts[0].title)
 
     def accept(self, alert_id: str, terms: Terms, current: Revision | None) -> Alert:
         """The alert under this id; `current`: the revision that it follows."""

@@ -318,7 +318,7 @@ class Steps:
         if isinstance(found, Problem):
             raise found
         draft = found[block - 1]
-        terms = draft.terms(current)
+        terms = draft.terms(self._policy, current)
         alert = draft.accept(alert_id, terms, current)
         return fitting(Revision(alert, number, self._source.name, self._now_ms, terms, self._reading.origin))
 
