@@ -40,7 +40,7 @@ PLACE = {
     "access": "Door code 4711.\n3rd floor, left.",
 }
 NEAR = {"type": "circle", "lat": 47.67825933515865, "lng": 8.830423174775438, "radius_m": 210.0}
-SECRETS = ("47.67800", "8.83111", "Dorfstrasse", "4711")
+SECRETS = ("47.67800", "8.83111", "Dorfstrasse", "code 4711")  # four digits alone stand in a metric now and then
 
 
 def calling_node(home: Path, keys: Keys, *options: str, log: str | None = None, policy: str = POLICY) -> Node:
