@@ -440,6 +440,21 @@ async def test_the_state_of_a_call(room):
     assert (call["id"], call["revision"], call["near"]["radius_m"]) == (ID, 1, 210.0)
 
 
+async def test_whoever_was_told_where_it_is_is_shown_for_good(room):
+    """RZ8: to take a seat and give it back at once hides nobody."""
+    await room.open()
+    await room.claim("r-51c0")
+    assert "left" not in await room.calling.state(ID, DESK)
+    room.clock.advance(1)
+    await room.calling.release(ID, "r-51c0")
+    await room.claim("r-7a19")
+    await room.end()
+    found = await room.calling.state(ID, DESK)
+    times = {"accepted_at": format_time(NOON_MS), "left_at": format_time(NOON_MS + 1000)}
+    assert found["left"] == [{"responder": "r-51c0", **times}]
+    assert [seat["responder"] for seat in found["seats"]] == ["r-7a19"]
+
+
 async def test_a_full_call_is_shown_as_such(room):
     """RV6."""
     await room.open()

@@ -23,7 +23,7 @@ from geocast.calls.entries import (
     packed,
     secret_of,
 )
-from geocast.calls.state import Opened, fold
+from geocast.calls.state import Left, Opened, fold
 
 TERMS = CallTerms("Cardiac arrest", ["cpr"], [100, 300, 500], 7, ["cpr", "aed"], 30, 3600, 800, 9)
 NEAR = Near(47.678, 8.83, 210.0)
@@ -104,6 +104,13 @@ def test_a_seat_given_back_makes_a_full_call_ring_again_under_a_new_revision():
     again = chain(OPEN, claim("r-1", 1), claim("r-2", 2), release("r-1", 1))
     assert (again.free_seat, again.revision, again.content) == (1, 4, 1)
     assert chain(OPEN, claim("r-1", 1), release("r-1", 1)).revision == 1  # it was ringing all the while
+
+
+def test_who_has_given_a_seat_back_is_known():
+    """RZ8: they were told where it is. Whoever has taken one again is among the seats."""
+    once = chain(OPEN, claim("r-1", 1), release("r-1", 1), release("r-2", 2))
+    assert once.left == {"r-1": Left(6, 7)}
+    assert chain(OPEN, claim("r-1", 1), release("r-1", 1), claim("r-1", 1)).left == {}
 
 
 def test_a_claim_that_was_put_back_stands_as_seat_0():

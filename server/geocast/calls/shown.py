@@ -33,7 +33,7 @@ def end_answer(entry: CallEntry, ending: Ending) -> dict[str, Any]:
 
 def state_map(call: CallState, counts: Counts, now: Now) -> dict[str, Any]:
     """How a call stands: how many were rung, and who goes (RZ7: from where, nobody is told)."""
-    return {
+    shown = {
         "state": _word(call, now),
         "content": call.content,
         "call": call_map(call),
@@ -43,6 +43,12 @@ def state_map(call: CallState, counts: Counts, now: Now) -> dict[str, Any]:
         "declined": counts.declined,
         "seats": [_seat_map(seat) for seat in sorted(call.seats.values(), key=_in_order)],
     }
+    # They were told where it is (RZ8).
+    left = [
+        {"responder": sub, "accepted_at": format_time(each.accepted_at), "left_at": format_time(each.at)}
+        for sub, each in call.left.items()
+    ]
+    return shown | {"left": left} if left else shown
 
 
 def near_map(near: Near) -> dict[str, Any]:

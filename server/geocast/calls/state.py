@@ -59,6 +59,13 @@ class Seat:
     changed_at: int | None = None
 
 
+class Left(NamedTuple):
+    """When somebody had accepted a seat, and when they gave it back, in ms since 1970."""
+
+    accepted_at: int
+    at: int
+
+
 @dataclass(slots=True)
 class CallState:
     """A call, as far as its chain has been read.
@@ -75,6 +82,7 @@ class CallState:
     revision: int
     ring: int = 0
     seats: dict[str, Seat] = field(default_factory=dict)  # by the `sub` of who holds it
+    left: dict[str, Left] = field(default_factory=dict)  # by the `sub` of who has given one back, and holds none now
     end: Ending | None = None
     claims: set[bytes] = field(default_factory=set)  # their seals (Rule 4)
 
@@ -118,7 +126,8 @@ class CallState:
                     self._seat(entry, body, secret.sub)
             case Release() if isinstance(secret, Person):
                 was_full = self.full
-                self.seats.pop(secret.sub, None)
+                if (seat := self.seats.pop(secret.sub, None)) is not None:
+                    self.left[secret.sub] = Left(seat.accepted_at, body.at)
                 if was_full and not self.full:
                     self.revision = entry.revision
             case Report() if isinstance(secret, Person) and secret.sub in self.seats:
@@ -129,6 +138,7 @@ class CallState:
 
     def _seat(self, entry: CallEntry, claim: Claim, sub: str) -> None:
         taken = claim.seat in {seat.number for seat in self.seats.values()}
+        self.left.pop(sub, None)
         number = 0 if taken or not 1 <= claim.seat <= len(self.opening.terms.seats) else claim.seat
         self.seats[sub] = Seat(number, claim.role, sub, entry.revision, claim.at, claim.eta_s, claim.aed)
 

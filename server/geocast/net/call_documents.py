@@ -62,6 +62,14 @@ class SeatOut(BaseModel):
     aed: str = ""
 
 
+class LeftOut(BaseModel):
+    """Who has given a seat back, and when it was taken. They were told where it is, too (RZ8)."""
+
+    responder: str
+    accepted_at: TimeOut
+    left_at: TimeOut
+
+
 class CallStateOut(BaseModel):
     """A call, how far it rings (metres), how many sessions were rung, have shown it and have declined, and who goes.
 
@@ -76,6 +84,7 @@ class CallStateOut(BaseModel):
     seen: Count
     declined: Count
     seats: list[SeatOut]
+    left: list[LeftOut] = []
 
 
 class CallsOut(BaseModel):
