@@ -205,7 +205,13 @@ class Node:
                 posts = [api.post(path, json=body, headers=bearer(self.desk)) for body in bodies]
                 return await asyncio.gather(*posts)
 
-        return asyncio.run(post_all())
+        answers = asyncio.run(post_all())
+        if self.is_on_redis:
+            answers = [
+                self.insist(path, body) if answer.status_code == 503 else answer
+                for body, answer in zip(bodies, answers, strict=True)
+            ]
+        return answers
 
     def publish(self, body: Json, token: str | None = None) -> Json:
         """Publish revision 1, which must work; its answer."""
@@ -221,8 +227,8 @@ class Node:
             return not (is_away and self.is_on_redis)
 
         wait_until(answered, f"{path} is answered")
-        if len(answers) > 1 and answers[-1].status_code == 200:
-            answers[-1].status_code = 201  # it was stored the first time
+        if self.is_on_redis and answers[-1].status_code == 200:
+            answers[-1].status_code = 201  # it was stored by a request before, which had no answer
         return answers[-1]
 
     def publish_brief(self, body: Json, seconds: float = 1.0) -> tuple[Json, Json]:

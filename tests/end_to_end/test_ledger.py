@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from end_to_end.alerts import alert, cancel_body, ground, revision_of
+from end_to_end.alerts import alert, ground, revision_of
 from end_to_end.keys import Keys
 from end_to_end.node import BIN, Node, clean_environment
 from end_to_end.times import wait_until
@@ -119,7 +119,7 @@ def publish(node: Node) -> list[tuple[str, str, int]]:
     body = alert(ground())
     node.publish(body)
     node.revise(revision_of(body, 2))
-    assert node.post(f"/v1/alerts/{body['id']}/cancel", cancel_body(3)).status_code == 201
+    node.cancel(body["id"], 3)
     return [("alert", body["id"], 1), ("revision", body["id"], 2), ("cancel", body["id"], 3)]
 
 

@@ -179,7 +179,8 @@ def publish_more_than_a_connection_takes(node: Node, where: Json) -> Iterator[st
 def waiting(node: Node) -> Iterator[Waiting]:
     """Those who wait."""
     waiting = Waiting(node)
-    yield waiting
+    with kept_alive([waiting.answering]):  # it is not read before its turn
+        yield waiting
     waiting.close()
 
 

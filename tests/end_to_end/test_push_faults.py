@@ -138,7 +138,7 @@ def register_all(push: Push, phones: list[Phone], here: str) -> float:
             turn = asyncio.Semaphore(32)
             await asyncio.gather(*(register(api, turn, phone) for phone in phones))
 
-    asyncio.run(main())
+    asyncio.run(main(), debug=False)
     return time.monotonic() - started
 
 

@@ -148,7 +148,9 @@ def test_the_same_request_at_several_nodes_at_once_is_one_alert(cluster: Cluster
     ]
     for step in steps:
         answers = at_all_nodes(cluster.nodes, *step)
-        assert sorted(answer.status_code for answer in answers) == [200] * (len(answers) - 1) + [201]
+        statuses = sorted(answer.status_code for answer in answers)
+        is_unknown = any(answer.history for answer in answers)  # of whom has stored it nobody may have been told
+        assert statuses == [200] * (len(answers) - 1) + [201] or (is_unknown and statuses == [200] * len(answers))
         assert len({answer.text for answer in answers}) == 1
     for watcher in watchers:
         watcher.listen(body["id"], "cancel")
@@ -158,12 +160,22 @@ def test_the_same_request_at_several_nodes_at_once_is_one_alert(cluster: Cluster
 
 
 def at_all_nodes(nodes: list[Node], path: str, body: Json, times: int = 4) -> list[httpx.Response]:
-    """The same POST several times at each node, all at once."""
+    """The same POST several times at each node, all at once; the answers.
+
+    A busy Redis may not answer a node in time: it is repeated then, and the answer has a `history`.
+    """
 
     async def post_all() -> list[httpx.Response]:
         async with httpx.AsyncClient(timeout=PATIENCE, trust_env=False, headers=bearer(nodes[0].desk)) as api:
-            urls = [f"{node.api.base_url}{path}" for node in nodes for _ in range(times)]
-            return await asyncio.gather(*(api.post(url, json=body) for url in urls))
+
+            async def insist(url: str) -> httpx.Response:
+                refused: list[httpx.Response] = []
+                while (answer := await api.post(url, json=body)).status_code == 503 and len(refused) < 20:
+                    refused.append(answer)
+                answer.history = refused
+                return answer
+
+            return await asyncio.gather(*(insist(f"{node.api.base_url}{path}") for node in nodes for _ in range(times)))
 
     return asyncio.run(post_all())
 
