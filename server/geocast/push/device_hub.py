@@ -6,6 +6,10 @@ later. So what it did not take is *untold*, and an alert can be *flown* again to
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..clock import Now
 from ..closing import Close
@@ -20,6 +24,34 @@ Urgency = tuple[int, bool]  # in which order things are sent, the least first: m
 
 class DeviceHub(Hub):
     """The devices of this process, and the alerts that are being sent to them."""
+
+    def __init__(self, capacity: int) -> None:
+        """`capacity`: how many devices there may be at once."""
+        super().__init__(capacity)
+        self._lost = np.zeros(capacity, np.bool_)  # rows that may lack what no flight has for them any more
+
+    def slowed(self, row: int, now: Now) -> None:
+        """A message is on its way to the device, or it waits: what is passed over it until `freed` is noted."""
+        self._lost[row] = False
+        super().slowed(row, now)
+
+    def lost(self, row: int) -> None:
+        """The device lacks something that no flight has for it any more."""
+        self._lost[row] = True
+
+    def freed(self, row: int, now: Now) -> None:
+        """The message has been taken: send the device what it is owed by now.
+
+        That is worked out only if something was passed over it meanwhile. To do so takes 20 µs (bench push).
+        """
+        if self._lost[row]:
+            self.recovered(row, now)
+        else:
+            self._slow[row] = False
+
+    def _miss_all(self, rows: NDArray[Any], words: NDArray[np.uint64]) -> None:
+        self._lost[rows] = True
+        super()._miss_all(rows, words)
 
     def most_urgent(self) -> Urgency | None:
         """How urgent the flight is that the next turn sends of; None if there is nothing to send."""
@@ -37,6 +69,7 @@ class DeviceHub(Hub):
         `recipient`: whether it is a recipient of the alert all the same, by an older revision, or because it may have
         been sent this one.
         """
+        self._lost[row] = True
         alert.untell(row, number, recipient=recipient)
         if recipient:
             self._miss(row, alert)  # it may be owed it wherever its places are

@@ -31,8 +31,10 @@ class HttpRinger:
         self._clock = clock
         self._names = _Names(frozenset(private))
         self._connections = Connections(tls or ssl.create_default_context())
+        self._loop: asyncio.AbstractEventLoop  # from `__aenter__` on: to ask for it takes a system call each time
 
     async def __aenter__(self) -> "HttpRinger":
+        self._loop = asyncio.get_running_loop()
         return self
 
     async def __aexit__(
@@ -41,8 +43,7 @@ class HttpRinger:
         self._connections.close()
 
     async def ring(self, push: Push, within_s: float) -> Answer:
-        loop, endpoint = asyncio.get_running_loop(), push.endpoint
-        until = loop.time() + min(PATIENCE_S, within_s)
+        endpoint, until = push.endpoint, self._loop.time() + min(PATIENCE_S, within_s)
         connection = self._connections.kept(endpoint.host, endpoint.port)
         try:
             if connection is None:

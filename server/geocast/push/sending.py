@@ -5,7 +5,8 @@
         ──> noted that it may be sent ──> encrypted, sent ──> answered ──> the device is told what it is owed by then
 
 Rule 1  One request is under way for a device. Its row is slow meanwhile, and while it waits after a failure: so the hub
-        sends it nothing, and works out anew what it is owed when it recovers. There is no queue of messages.
+        sends it nothing, and works out anew what it is owed when it recovers; after a push that was taken only if it
+        has passed something over the row meanwhile. There is no queue of messages.
 Rule 2  What the hub has written, and does not go out now, is untold at once, before the hub does anything else. So what
         is noted as told is what was sent, is under way, or may have been sent.
 Rule 3  The hub is turned only while there is a free slot, of SLOTS. A device whose lane is full or closed waits without
@@ -226,10 +227,12 @@ class Sending:
         ):
             return False
         lane.start()
-        device.lane, device.busy, device.waits = lane, True, None
         self.under_way += 1
         self.idle.clear()
         self._hub.slowed(device.row, self._now)
+        if device.waits is not None:
+            self._hub.lost(device.row)  # what it has waited for is not in flight any more
+        device.lane, device.busy, device.waits = lane, True, None
         return True
 
     def _wait(self, device: Device, how: Urgency) -> None:
@@ -348,7 +351,8 @@ class Sending:
             if pause_s > 0:
                 self._pause(device, pause_s)
             else:
-                self.recovered(device)
+                self._hub.freed(device.row, self._now)
+                self._sort_out()
         self.wake()
 
     def _pause(self, device: Device, seconds: float) -> None:

@@ -8,6 +8,8 @@ Drain   1 Registrations get 503.   2 What is under way has `drain_s` to end.   3
 
 import asyncio
 import contextlib
+import functools
+import gc
 import logging
 import socket
 import ssl
@@ -51,6 +53,7 @@ logger = logging.getLogger(__name__)
 SWEEP_S = 0.1  # between looks at all that depends on time alone
 PURGE_S = 60.0  # between looks for lines that the store may forget
 MAX_CONNECTIONS = 1_000  # of the listener
+YOUNG = 50_000  # objects more than there were, before garbage is looked for: 256 requests are some 10,000, all alive
 MAX_SCRAPERS = 16
 _TOOK_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)
 
@@ -162,6 +165,7 @@ class PushProcess:
                 async with background(*upkeep):
                     await _first_of(waking.has_taken, stop.asked)
                     collector.start()
+                    gc.set_threshold(YOUNG)
                     logger.info("ready: devices on %s; %d are here", settings.listen, len(waking.devices))
                     if waking.set_aside:
                         logger.warning("devices that can't be used, and are left as they are: %d", waking.set_aside)
@@ -204,7 +208,8 @@ class PushProcess:
             stands=lambda record: _stands(self._means.in_force.tokens, record),
         )
         waking.sending.took = took.observe
-        waking.sending.answered = lambda service, status: answers.labels(service, status).inc()
+        answers_of = functools.cache(answers.labels)
+        waking.sending.answered = lambda service, status: answers_of(service, status).inc()
         self._metrics.watch(lambda: _metrics_of(waking, shards))
         return waking
 
