@@ -26,6 +26,7 @@ from wall_clock import WallClock, needs_wall_clock  # noqa: E402
 
 from geocast.alertlog import BATCH_BYTES, PLACE_MS, RETENTION_MS, Counts, codec  # noqa: E402
 from geocast.alertlog.redis_streams import RedisStreamsLog, appender, counting, heart, target  # noqa: E402
+from geocast.alertlog.redis_streams import connection as redis_connection  # noqa: E402
 from geocast.alertlog.redis_streams import follower as redis_follower  # noqa: E402
 from geocast.alertlog.redis_streams import log as redis_log  # noqa: E402
 from geocast.alertlog.redis_streams import writer as redis_writer  # noqa: E402
@@ -66,9 +67,17 @@ def patient(monkeypatch):
     monkeypatch.setattr(redis_writer, "SYNC_S", PATIENCE_S)
     monkeypatch.setattr(redis_follower, "ANSWER_S", PATIENCE_S)
     monkeypatch.setattr(heart, "INFO_S", PATIENCE_S)
+    monkeypatch.setattr(redis_connection, "CONNECT_S", PATIENCE_S)
     for asks in (Reader.ask, Primary.call, Primary.pipe, redis_writer.Writer._durably):
         monkeypatch.setitem(asks.__kwdefaults__, "within_s", PATIENCE_S)
     monkeypatch.setattr(redis_writer.Writer.store, "__defaults__", (PATIENCE_S,))
+
+
+@pytest.fixture(autouse=True)
+def _patient_with_a_redis_that_nobody_harms(request):
+    """Who shares a Redis tests no deadline."""
+    if "shared" in request.fixturenames:
+        request.getfixturevalue("patient")
 
 
 @pytest.mark.usefixtures("time_passes_for_all", "patient")
