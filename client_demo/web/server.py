@@ -40,6 +40,7 @@ def beside(*names: str) -> dict[str, Path]:
 LIBRARY = beside(*(f"geocast/{part.name}" for part in (WEB / "geocast").glob("*.js")))
 _SHARED_PARTS = (
     "base.css",
+    "basemap.js",
     "callmap.css",
     "callmap.js",
     "credits.js",

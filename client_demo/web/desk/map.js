@@ -1,24 +1,20 @@
 // The area on a map: what is asked for, with handles to drag, and what would be published. The numbers in the form
 // say the same and can be used instead.
 
-import { Map as GlMap, Marker, NavigationControl, ScaleControl } from "/npm/maplibre-gl/dist/maplibre-gl.mjs";
+import { Marker } from "/npm/maplibre-gl/dist/maplibre-gl.mjs";
 import { latLngToCell } from "/npm/h3-js/dist/browser/h3-js.es.js";
 import { Outline } from "/desk/outline.js";
+import { BaseMap } from "/shared/basemap.js";
 import {
-  STROKES,
   STROKE_WIDTH,
   cellPolygon,
-  cellsWithin,
   circlePolygon,
-  collection,
   isKnown,
   outskirts,
-  resolutionAt,
   shapePolygon,
   strokes,
   unwrapped,
 } from "/shared/shapes.js";
-import { creditsOf } from "/shared/credits.js";
 import { make } from "/shared/elements.js";
 import { coloursOf } from "/shared/theme.js";
 
@@ -27,7 +23,6 @@ const PALETTE = ["land", "grid", "accent", "text", "text-muted"];
 const SOURCES = ["grid", "others", "others-beyond", "beyond", "published", "cell", "requested"];
 const STEP_PX = { fine: 4, coarse: 40 }; // of the arrow keys
 const LEAST_PX = 32; // across: a smaller circle shows nobody where it is
-const EMPTY = collection([]);
 const ROUNDED = { "line-join": "round", "line-cap": "round" };
 const ROUND = 5; // digits of a degree: a metre
 
@@ -63,36 +58,16 @@ export function circleMap(options) {
   }
 }
 
-class CircleMap {
+class CircleMap extends BaseMap {
   /**
    * `changed({lat, lng, radius_m})` or `changed({ring})` is called while somebody drags, `moved()` when the map shows
    * something else.
    */
   constructor({ container, styleUrl, changed, moved }) {
+    super({ container, styleUrl, sources: SOURCES, maxZoom: 17 });
     this._changed = changed;
-    this._hasStreets = Boolean(styleUrl);
     this._circle = null;
     this._severity = "moderate";
-    this._data = Object.fromEntries(SOURCES.map((name) => [name, EMPTY]));
-    this.map = new GlMap({
-      container,
-      style: styleUrl ?? { version: 8, sources: {}, layers: [] },
-      center: [0, 25],
-      zoom: 1.5,
-      maxZoom: 17,
-      dragRotate: false,
-      pitchWithRotate: false,
-      touchPitch: false,
-      attributionControl: false,
-    });
-    this.map.touchZoomRotate.disableRotation();
-    this.map.keyboard.disableRotation();
-    this.map.addControl(new NavigationControl({ showCompass: false }), "top-right");
-    this.map.addControl(new ScaleControl({ maxWidth: 120 }), "bottom-left");
-    if (styleUrl) {
-      this._streets();
-    }
-    this.map.getCanvas().setAttribute("aria-label", "Map; the arrow keys move it, plus and minus zoom");
     this._centre = this._handle("handle-centre", "Centre of the circle: the arrow keys move it", ([east, south], px) => this._nudge(east * px, south * px));
     this._edge = this._handle("handle-edge", "Edge of the circle: the arrow keys change the radius", ([east, south], px) => this._stretch((east - south) * px));
     this._centre.on("drag", () => this._move(this._centre.getLngLat()));
@@ -100,56 +75,17 @@ class CircleMap {
     this._outline = new Outline(this.map, (...options) => this._handle(...options), (ring) => this._redrawn(ring));
     // Until something is placed, a press on the map places it; each press is a corner more of a polygon.
     this.map.on("click", ({ lngLat }) => this._pressed(lngLat));
-    this.map.on("moveend", () => this._grid());
     this.map.on("idle", moved); // all that is to be seen has been drawn
-    this.map.once("style.load", () => this._begin());
   }
 
-  /** Say who made the streets. Where they can't be had there are none: nobody should have to decide without a map. */
-  _streets() {
-    const credits = document.getElementById("credits");
-    credits.hidden = false;
-    this.map.on("idle", () => this._hasStreets && credits.replaceChildren(...creditsOf(this.map).slice(0, -1)));
-    this.map.on("error", () => {
-      credits.textContent = "The streets can’t be loaded.";
-      if (!this._isReady) {
-        this._hasStreets = false;
-        this.map.setStyle({ version: 8, sources: {}, layers: [] }, { diff: false });
-      }
-    });
-  }
-
-  _begin() {
-    SOURCES.forEach((name) =>
-      this.map.addSource(name, { ...(name.endsWith("beyond") ? STROKES : { type: "geojson" }), data: this._data[name] }),
-    );
-    layers(palette(this._severity), this._hasStreets).forEach((layer) => this.map.addLayer(layer));
-    this._isReady = true;
-    this._grid();
-  }
-
-  _set(source, features) {
-    this._data[source] = collection(features);
-    if (this._isReady) {
-      this.map.getSource(source).setData(this._data[source]);
-    }
+  _layers(hasStreets) {
+    return layers(palette(this._severity), hasStreets);
   }
 
   /** Take the colours of the theme that is on now, and of the severity. */
   repaint(severity = this._severity) {
     this._severity = severity;
-    if (!this._isReady) {
-      return;
-    }
-    for (const { id, paint } of layers(palette(severity), this._hasStreets)) {
-      Object.entries(paint).forEach(([property, value]) => this.map.setPaintProperty(id, property, value));
-    }
-  }
-
-  _grid() {
-    const resolution = resolutionAt(this.map.getZoom());
-    const cells = resolution === null ? [] : cellsWithin(this.map.getBounds(), resolution);
-    this._set("grid", cells.map((cell) => cellPolygon(cell, {})));
+    super.repaint();
   }
 
   /** The element may have another size now. */

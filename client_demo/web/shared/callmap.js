@@ -1,13 +1,12 @@
 // A map of calls for help: rings, and who or what is where. What it shows it is told; what it is not told any more is gone.
 
-import { Map as GlMap, Marker, NavigationControl, ScaleControl } from "/npm/maplibre-gl/dist/maplibre-gl.mjs";
-import { cellPolygon, cellsWithin, circlePolygon, collection, outskirts, resolutionAt } from "/shared/shapes.js";
-import { creditsOf } from "/shared/credits.js";
+import { Marker } from "/npm/maplibre-gl/dist/maplibre-gl.mjs";
+import { BaseMap } from "/shared/basemap.js";
+import { circlePolygon, outskirts } from "/shared/shapes.js";
 import { make } from "/shared/elements.js";
 import { coloursOf } from "/shared/theme.js";
 
 const PALETTE = ["land", "grid", "extreme", "text-muted"];
-const EMPTY = collection([]);
 const SOURCES = ["grid", "rings", "near"];
 const AROUND_M = 120; // what is shown round a mark
 const [CLOSEST_ZOOM, PADDING_PX] = [16, 40];
@@ -37,76 +36,16 @@ export function callMap(options) {
   }
 }
 
-class CallMap {
+class CallMap extends BaseMap {
   /** `dragged(mark, {lat, lng})` is called when somebody has moved a mark that may be moved. */
   constructor({ container, styleUrl, place, dragged = () => {} }) {
+    super({ container, styleUrl, sources: SOURCES, maxZoom: 18, center: [place?.lng ?? 0, place?.lat ?? 25], zoom: place ? 14 : 1.5 });
     this._dragged = dragged;
-    this._hasStreets = Boolean(styleUrl);
-    this._data = Object.fromEntries(SOURCES.map((name) => [name, EMPTY]));
     this._marks = new Map();
-    this.map = new GlMap({
-      container,
-      style: styleUrl ?? { version: 8, sources: {}, layers: [] },
-      center: [place?.lng ?? 0, place?.lat ?? 25],
-      zoom: place ? 14 : 1.5,
-      maxZoom: 18,
-      dragRotate: false,
-      pitchWithRotate: false,
-      touchPitch: false,
-      attributionControl: false,
-    });
-    this.map.touchZoomRotate.disableRotation();
-    this.map.keyboard.disableRotation();
-    this.map.addControl(new NavigationControl({ showCompass: false }), "top-right");
-    this.map.addControl(new ScaleControl({ maxWidth: 120 }), "bottom-left");
-    this.map.getCanvas().setAttribute("aria-label", "Map; the arrow keys move it, plus and minus zoom");
-    if (styleUrl) {
-      this._streets();
-    }
-    this.map.on("moveend", () => this._grid());
-    this.map.once("style.load", () => this._begin());
   }
 
-  /** Say who made the streets; where they can't be had there are none. */
-  _streets() {
-    const credits = document.getElementById("credits");
-    this.map.on("idle", () => this._hasStreets && credits.replaceChildren(...creditsOf(this.map).slice(0, -1)));
-    this.map.on("error", () => {
-      credits.textContent = "The streets can’t be loaded.";
-      if (!this._isReady) {
-        this._hasStreets = false;
-        this.map.setStyle({ version: 8, sources: {}, layers: [] }, { diff: false });
-      }
-    });
-  }
-
-  _begin() {
-    SOURCES.forEach((name) => this.map.addSource(name, { type: "geojson", data: this._data[name] }));
-    layers(coloursOf(PALETTE), this._hasStreets).forEach((layer) => this.map.addLayer(layer));
-    this._isReady = true;
-    this._grid();
-  }
-
-  _set(source, features) {
-    this._data[source] = collection(features);
-    if (this._isReady) {
-      this.map.getSource(source).setData(this._data[source]);
-    }
-  }
-
-  _grid() {
-    const resolution = resolutionAt(this.map.getZoom());
-    const cells = resolution === null ? [] : cellsWithin(this.map.getBounds(), resolution);
-    this._set("grid", cells.map((cell) => cellPolygon(cell, {})));
-  }
-
-  /** Take the colours of the theme that is on now. */
-  repaint() {
-    if (this._isReady) {
-      for (const { id, paint } of layers(coloursOf(PALETTE), this._hasStreets)) {
-        Object.entries(paint).forEach(([property, value]) => this.map.setPaintProperty(id, property, value));
-      }
-    }
+  _layers(hasStreets) {
+    return layers(coloursOf(PALETTE), hasStreets);
   }
 
   /** Draw these, {circle, drill, ring}, and no others; `ring` is the radius within which people are called, if it is known. */
