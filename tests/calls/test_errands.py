@@ -117,6 +117,14 @@ class World:
         """A call is opened."""
         await self.append(self.quarters[0].opening(dataclasses.replace(TERMS, **terms)), PLACE, call_id)
 
+    async def seated(self):
+        """A phone that has been rung, and has its task."""
+        phone = self.quarters[0].join()
+        await self.open()
+        await self.append(Claim(1, "cpr", NOON_MS), Person("r-1"))
+        await until(lambda: len(phone.sent) == 2)
+        return phone
+
     async def kinds(self, call_id="c-1"):
         """The kinds of the entries of a call."""
         return [entry.kind for entry in await self.log.history(call_id)]
@@ -251,10 +259,7 @@ def test_a_seat_is_given_back_and_a_report_stored_when_the_log_is_there_again():
     async def main():
         world = World()
         async with world.running():
-            phone = world.quarters[0].join()
-            await world.open()
-            await world.append(Claim(1, "cpr", NOON_MS), Person("r-1"))
-            await until(lambda: len(phone.sent) == 2)
+            phone = await world.seated()
             world.log.away = True
             world.errands[0].board.report(phone.row, "c-1", "arrived", world.clock.now())
             await settled()
@@ -302,10 +307,7 @@ def test_a_seat_is_asked_back_once_however_often_it_is_declined():
     async def main():
         world = World()
         async with world.running():
-            phone = world.quarters[0].join()
-            await world.open()
-            await world.append(Claim(1, "cpr", NOON_MS), Person("r-1"))
-            await until(lambda: len(phone.sent) == 2)
+            phone = await world.seated()
             before = len(world.errands[0]._under_way)
             world.log.away = True
             for _ in range(100):
@@ -329,10 +331,7 @@ def test_what_gave_one_seat_back_does_not_give_back_the_next():
     async def main():
         world = World()
         async with world.running():
-            phone = world.quarters[0].join()
-            await world.open()
-            await world.append(Claim(1, "cpr", NOON_MS), Person("r-1"))
-            await until(lambda: len(phone.sent) == 2)
+            phone = await world.seated()
             world.log.goes = True
             phone.decline()
             await until(lambda: len(phone.sent) == 3)
