@@ -28,7 +28,7 @@ from ..push.registering import Registering
 from ..scopes import RECEIVE
 from ..tokens import Tokens
 from .answers import RETRY_AFTER_S, allowed, as_problem, problem_document
-from .guard import bearer, body_of, granted
+from .guard import bearer, body_of, granted, unauthorized
 from .newer_keys import NewerKeys
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ def make_app(calls: Calls) -> ASGIApp:
         calls.taking().check(device_id)  # 404 comes before the body
         body = await body_of(request, MAX_BODY_BYTES)
         if grant.proof is None or not calls.tokens.stands(grant.proof):  # a body may take longer than a reload (BA3)
-            raise _unauthorized()
+            raise unauthorized()
         done = await calls.taking().put(device_id, body, grant)
         return JSONResponse(done.answer, 201 if done.is_new else 200)
 
@@ -90,7 +90,7 @@ def make_app(calls: Calls) -> ASGIApp:
         device: Kept = request.scope["device"]
         answer = await calls.taking().readdress(device, await body_of(request, MAX_BODY_BYTES))
         if answer is None:
-            raise _unauthorized()
+            raise unauthorized()
         return JSONResponse(answer)
 
     async def problem(request: Request, error: Exception) -> Response:
@@ -141,10 +141,6 @@ def _problem_of(error: Exception) -> Problem:
 def _refused(calls: Calls, problem: Problem) -> Response:
     calls.metrics.refused.labels(problem.slug).inc()
     return problem_document(problem)
-
-
-def _unauthorized() -> Problem:
-    return Problem(problems.UNAUTHORIZED, headers={"WWW-Authenticate": 'Bearer realm="geocast"'})
 
 
 def _later() -> dict[str, str]:
@@ -215,7 +211,7 @@ class _Gate:
                 await calls.newer_keys.waited()
             found = scope["grant"] = calls.tokens.check(token, calls.clock.now(), again=True)
         if found is None:
-            raise _unauthorized()
+            raise unauthorized()
 
 
 def _shared_with(origin: str) -> list[tuple[bytes, bytes]]:

@@ -89,7 +89,7 @@ class Guard:
             await self._api.newer_keys.waited()
         grant = tokens.check(token, self._api.clock.now(), again=True)
         if grant is None:
-            return Problem(problems.UNAUTHORIZED, headers={"WWW-Authenticate": 'Bearer realm="geocast"'})
+            return unauthorized()
         scope["grant"] = grant
         return None
 
@@ -176,6 +176,11 @@ def page_asked(request: Request) -> tuple[Cursor | None, int]:
     if wrong or limit is None:
         raise Problem.of([Violation(problems.INVALID_VALUE, "", each) for each in wrong])
     return Cursor(int(cursor[1]), cursor[2]) if cursor else None, int(limit[0])
+
+
+def unauthorized() -> Problem:
+    """The refusal of who has no token that is good."""
+    return Problem(problems.UNAUTHORIZED, headers={"WWW-Authenticate": 'Bearer realm="geocast"'})
 
 
 async def body_of(request: Request, most: int = MAX_BODY_BYTES) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, Field
 from pydantic_core import PydanticCustomError
 
+from ..alert import FINEST_RESOLUTION
 from ..calls.entries import CallTerms, PlaceKind, Role
 from ..scopes import MAX_QUALS
 from .ages import Lasting
@@ -43,7 +44,7 @@ class CallCategory(BaseModel):
 
     title: Title
     max_age_s: Annotated[int, Field(gt=0, le=MOST_CALL_AGE_S)] = 1_800
-    location_resolution: Annotated[int, Field(ge=0, le=15)] = 9
+    location_resolution: Annotated[int, Field(ge=0, le=FINEST_RESOLUTION)] = 9
     quals: Quals
     residence_quals: Quals | None = None
     rings_m: _Rings = [100, 300, 500, 750, 1_000, 1_500]

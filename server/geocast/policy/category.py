@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, model_validator
 
-from ..alert import Revision, Severity, Terms
+from ..alert import FINEST_RESOLUTION, Revision, Severity, Terms
 from ..outlines import TOLERANCES_M
 from ..requests import MAX_AREA_KM2
 from .ages import Lasting
@@ -37,7 +37,7 @@ class Category(BaseModel):
     max_age_s: Annotated[int, Field(gt=0, le=MOST_AGE_S)] = 3_600
     min_life_s: Annotated[int, Field(ge=0, lt=MOST_AGE_S)] = 0
     default_age_s: Annotated[int, Field(gt=0, le=MOST_AGE_S)] = 3_600
-    location_resolution: Annotated[int, Field(ge=0, le=15)] = 9
+    location_resolution: Annotated[int, Field(ge=0, le=FINEST_RESOLUTION)] = 9
     polygons: bool = False
     simplify_m: Annotated[int, Field(ge=0, le=TOLERANCES_M[-1])] = 0
     hold_area_km2: Annotated[float, Field(gt=0, le=MAX_AREA_KM2)] | None = None
