@@ -8,6 +8,7 @@ can check before they send. Tests hold the two against each other.
 import re
 from collections.abc import Sequence
 from typing import Annotated, TypeVar
+from unicodedata import category
 
 from pydantic import (
     AfterValidator,
@@ -31,22 +32,24 @@ MAX_INTEGER = 2**31 - 1  # L4
 
 _T = TypeVar("_T")
 
-# A lone surrogate can't be encoded in UTF-8, and would fail only when it is sent. pydantic lets it pass in a str that
-# has no pattern.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-_CONTROL_BUT_NEWLINE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+# A lone surrogate can't be encoded in UTF-8, and would fail only when it is sent. Private-use and unassigned characters
+# have no meaning that a reader or the text guard could know. pydantic accepts all of them in a str without a pattern.
+_REFUSED_CATEGORIES = frozenset({"Cc", "Cs", "Co", "Cn"})
+
+
+def _refuse_unreadable(text: str, allowed: str, exception: str) -> str:
+    if not text.isprintable() and any(category(each) in _REFUSED_CATEGORIES for each in text if each not in allowed):
+        expected = "must hold no control character{exception}, no private-use, unassigned or lone surrogate character"
+        raise PydanticCustomError("text", expected, {"exception": exception})
+    return text
 
 
 def _no_control(text: str) -> str:
-    if _CONTROL.search(text):
-        raise PydanticCustomError("text", "must hold no control character and no lone surrogate")
-    return text
+    return _refuse_unreadable(text, "", "")
 
 
 def _no_control_but_newline(text: str) -> str:
-    if _CONTROL_BUT_NEWLINE.search(text):
-        raise PydanticCustomError("text", "must hold no control character but line feed, and no lone surrogate")
-    return text
+    return _refuse_unreadable(text, "\n", " but line feed")
 
 
 def _not_blank(text: str) -> str:
