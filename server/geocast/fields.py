@@ -92,14 +92,15 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-# The patterns of the schemas, in the regular expressions of ECMA 262. The code above decides.
-_PLAIN = "[^\\u0000-\\u001f\\u007f-\\u009f]"
+# The patterns of the schemas, in the regular expressions of ECMA 262. They name no unassigned character. The code above
+# decides.
+_PLAIN = "[^\\u0000-\\u001f\\u007f-\\u009f\\ue000-\\uf8ff]"
 # The part of ECMA's white space that is not a control character. The pattern of a headline begins with it, so that
 # there is only one way to split a text between this and the rest. With two ways, a text that does not match would take
 # time in proportion to the square of its length.
 _BLANK = "[ \\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]"
-_NOT_BLANK = f"^{_BLANK}*[^\\s\\u0000-\\u001f\\u007f-\\u009f]{_PLAIN}*$"
-_LINES = "^[^\\u0000-\\u0009\\u000b-\\u001f\\u007f-\\u009f]*$"
+_NOT_BLANK = f"^{_BLANK}*[^\\s\\u0000-\\u001f\\u007f-\\u009f\\ue000-\\uf8ff]{_PLAIN}*$"
+_LINES = "^[^\\u0000-\\u0009\\u000b-\\u001f\\u007f-\\u009f\\ue000-\\uf8ff]*$"
 _CLOCK = "([01][0-9]|2[0-3]):[0-5][0-9]"
 _TIME_PATTERN = (
     "^(19[7-9][0-9]|[2-9][0-9]{3})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
