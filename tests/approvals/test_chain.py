@@ -6,13 +6,14 @@ import dataclasses
 import itertools
 
 import pytest
-from approvals.forgeries import GOOD, stored
+from approvals.forgeries import GOOD, POLICY, stored
 from approvals.test_door import Desk
 from approvals.test_trust import all_of, on_each, opened, place, put, redis, told, trust  # noqa: F401 (fixtures)
 from fakes import NOON_MS, a_cancel, a_revision
 from hub.town import Town
-from reviewers import AUDIENCE, proved
+from reviewers import AUDIENCE, known, proved
 
+from geocast import live
 from geocast.alert import Confirm, OtherKind, Untrusted
 from geocast.alertlog.chain import Chain
 from geocast.alertlog.memory import MemoryLog
@@ -279,3 +280,104 @@ def test_all_ways_through_a_chain_come_to_the_same_number():
         assert asked(MIXED, a_cancel("a-1", 4), by_steps.kinds) == max(
             MIXED.cancel_approvals(each.alert.category) for each in chain
         )
+
+
+# ---- a row that was copied -----------------------------------------------------------------------------------------
+
+
+@on_each
+@pytest.mark.parametrize("in_force", [POLICY, NONE], ids=["asks", "asks nothing"])
+@pytest.mark.parametrize("whose", ["its own", "another alert's"])
+def test_entry_copied_to_the_next_number_is_set_aside_and_the_alert_goes_on(place, in_force, whose):  # noqa: F811
+    """HD15: it is counted, and revisions and a cancel may follow it."""
+    copy = stored(GOOD if whose == "its own" else a_revision("c", 2, category="arson"), ("a-1", 2))
+    rest = [proved(a_revision("a-1", 3, headline="Still on"), "r-1", "r-2"), proved(a_cancel("a-1", 4), "r-1")]
+
+    async def main():
+        judge = Trust(in_force, known())
+        async with opened(place, judge) as log:
+            assert await log.append(GOOD)
+            await put(log, place, copy)
+            assert await log.append(rest[0])
+            assert list((await log.live(NOON_MS)).revisions) == [rest[0]]
+            assert await log.append(rest[1])
+            history = await log.history("a-1")
+            async with following(log) as (_, peer):
+                assert peer.told() == ["welcome"]
+            return history, +judge.untrusted
+
+    history, counted = asyncio.run(main())
+    assert history == [GOOD, Untrusted("a-1", 2, copy.ends_at), *rest]
+    assert counted == {"other-place": 1}
+
+
+# ---- what is not believed here, and may have been elsewhere ----------------------------------------------------------
+
+
+def a_town(in_force, *reviewers):
+    """A town whose judge has these reviewers, and the judge."""
+    town, judge = Town(), Trust(in_force, known(*reviewers))
+    town.hub.live.judge = judge
+    return town, judge
+
+
+def read(town, judge, entry):
+    """Take an entry as the log gives it."""
+    town.publish(judge.judged(entry, (entry.id, entry.revision), f"{entry.id}/{entry.revision}"))
+
+
+def test_whoever_holds_what_is_not_believed_here_is_sent_its_cancel_and_nobody_else_anything():
+    """HD7: another process has sent it, under another policy or with another key."""
+    town, judge = a_town(POLICY)
+    read(town, judge, a_revision())
+    holder, newcomer = town.join(holding={"a-1": 1}), town.join()
+    assert (holder.told(), newcomer.told()) == (["welcome"], ["welcome"])
+    assert len(town.hub.live) == town.hub.live.withheld(town.clock.now()) == 0
+    read(town, judge, a_cancel("a-1", 2))
+    assert (holder.told(), newcomer.told()) == ([], [])
+    read(town, judge, proved(a_cancel("a-1", 3), "r-1"))
+    assert (holder.told(), newcomer.told()) == (["-a-1/3"], [])
+
+
+def test_what_comes_to_be_believed_is_sent_to_whoever_lacks_it():
+    """NC3: the key comes late. Whoever holds it is not sent it again."""
+    town, judge = a_town(POLICY, "r-1")
+    read(town, judge, GOOD)
+    holder, newcomer = town.join(holding={"a-1": 1}), town.join()
+    judge.replace(POLICY, known())
+    read(town, judge, GOOD)
+    town.sweep()
+    town.run()
+    assert (holder.told(), newcomer.told()) == (["welcome"], ["welcome", "a-1/1"])
+    assert len(town.hub.live) == 1
+
+
+def test_what_is_believed_takes_the_place_of_a_later_forgery():
+    """Whoever wrote a revision first, what reviewers have signed is sent under its own number."""
+    town, judge = a_town(POLICY)
+    for forged in (a_revision(headline="Run"), a_revision("a-1", 2, headline="Run")):
+        read(town, judge, forged)
+    peer = town.join()
+    read(town, judge, GOOD)
+    assert peer.told() == ["welcome", "a-1/1"]
+
+
+def test_a_bounded_number_of_alerts_is_kept_that_are_not_believed(monkeypatch):
+    monkeypatch.setattr(live, "MAX_UNBELIEVED", 3)
+    town, judge = a_town(POLICY)
+    for number in range(5):
+        read(town, judge, a_revision(f"b-{number}"))
+    assert (len(list(town.hub.live)), len(town.hub.live)) == (3, 0)
+    town.clock.advance(86_400)
+    town.sweep()
+    read(town, judge, a_revision("c", occurred_at=town.clock.wall_ms, expires_at=town.clock.wall_ms + 60_000))
+    assert [alert.id for alert in town.hub.live] == ["c"]
+
+
+def test_cancel_that_came_early_for_a_forgotten_alert_does_not_end_a_new_one_of_its_id():
+    town, judge = a_town(NONE)
+    read(town, judge, a_cancel("a-1", 2))
+    town.clock.advance(2 * 86_400)
+    now_ms = town.clock.wall_ms
+    read(town, judge, a_revision(occurred_at=now_ms, issued_at=now_ms, expires_at=now_ms + 60_000))
+    assert town.join().told() == ["welcome", "a-1/1"]
