@@ -165,8 +165,8 @@ class LogReader:
         for entry in entries:
             if isinstance(entry, CallEntry):
                 continue
-            known = entry.revision <= last.get(entry.id, 0) + 1 or not self._live.lacks_chain(entry)
-            if not known and entry.id not in found:
+            given = 0 < entry.revision - 1 <= last.get(entry.id, 0)
+            if not given and entry.id not in found and self._live.lacks_chain(entry):
                 found[entry.id] = await self._log.history(entry.id)
             last[entry.id] = entry.revision
         return found

@@ -51,7 +51,7 @@ from numpy.typing import NDArray
 
 from .alert import SEVERITY_RANK, Cancel, Entry, OtherKind, Revision, Untrusted
 from .alertlog import RETENTION_MS, Believing, Counts, Judge
-from .alertlog.chain import NO_KINDS, Chain, Kinds
+from .alertlog.chain import NO_KINDS, UNKNOWN, Chain, Kinds
 from .cells import Vector
 from .clock import Now
 from .matching.shapes import NONE, Filed, ShapeIndex
@@ -171,6 +171,11 @@ class LiveAlert:
     def doubted(self) -> bool:
         """Whether it had ended by the wall clock when this node learnt of it, and has not lived since (Rule 4)."""
         return self in self._shared.doubted
+
+    @property
+    def ends_at(self) -> int:
+        """When its last revision says that it ends, in ms since 1970, also while it is withdrawn."""
+        return self.withdrawn or self.expires_at
 
     @property
     def unbelieved(self) -> bool:
@@ -435,7 +440,8 @@ class LiveAlerts:
     def lacks_chain(self, entry: Entry | Untrusted) -> bool:
         """Return whether entries in front of this one are unknown here, so that `learn` has to be called (Rule 8)."""
         alert = self._alerts.get(entry.id)
-        return self.judge.asks and entry.revision > 1 + (0 if alert is None else alert.chain.last)
+        chain = Chain() if alert is None else alert.chain
+        return self.judge.asks and (entry.revision > chain.last + 1 or chain.kinds >= UNKNOWN)
 
     def learn(self, entry: Entry | Untrusted, history: Iterable[Entry | OtherKind]) -> None:
         """Take from the history of its alert what is in front of an entry that is about to be applied (Rule 8)."""

@@ -381,3 +381,22 @@ def test_cancel_that_came_early_for_a_forgotten_alert_does_not_end_a_new_one_of_
     now_ms = town.clock.wall_ms
     read(town, judge, a_revision(occurred_at=now_ms, issued_at=now_ms, expires_at=now_ms + 60_000))
     assert town.join().told() == ["welcome", "a-1/1"]
+
+
+@on_each
+def test_chain_that_was_not_read_while_nothing_was_asked_is_read_when_it_counts(place):  # noqa: F811
+    """HD1: the first revision had ended when this process started; then a policy asks in another category."""
+    chain = [a_revision("c", n, category="arson", expires_at=NOON_MS + n - 2) for n in (1, 2, 3)]
+    judge = Trust(NONE, {})
+
+    async def main():
+        async with opened(place, judge) as log:
+            for entry in chain[:2]:
+                assert await log.append(entry)
+            async with following(log) as (reader, peer):
+                judge.replace(POLICY, known())
+                assert await log.append(chain[2])
+                await until(lambda: reader._live.knows(chain[2]))
+                return peer.told()
+
+    assert asyncio.run(main()) == ["welcome", "c/3"]
