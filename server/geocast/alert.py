@@ -7,7 +7,7 @@ Times are in milliseconds since 1970 (UTC), angles in degrees, lengths in metres
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 SEVERITIES = ("minor", "moderate", "severe", "extreme")  # the words of CAP 1.2, <severity>; in ascending order
@@ -295,5 +295,9 @@ class OtherKind:
 class Untrusted(OtherKind):
     """An entry that this process does not believe, since it is not approved as it would have to be (NC3).
 
-    As of an entry of another kind its number is taken, and nothing else of it is there. Unlike one it is not put back.
+    Its number is taken, as that of an entry of another kind is, and it is sent to nobody. Unlike one it is not put
+    back. `said` is what it says, if it has its own form or none. By that it counts in its chain (HD1), and can be taken
+    back (HD7).
     """
+
+    said: Entry | None = field(default=None, compare=False, repr=False)

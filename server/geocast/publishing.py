@@ -21,8 +21,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
 
 from . import failpoints, problems
-from .alert import Cancel, Entry, OtherKind, Proof, Revision
+from .alert import Cancel, Entry, OtherKind, Proof, Revision, Untrusted
 from .alertlog import AlertLog, codec
+from .alertlog.chain import NO_KINDS, Chain, Kinds
 from .approvals.door import Door
 from .approvals.reviewers import NO_REVIEWERS, Reviewers
 from .clock import Clock
@@ -170,19 +171,23 @@ class Publishing:
         )
 
         def decide(history: Sequence[Entry | OtherKind]) -> Revision:
-            return self._accept(request, publisher, self._current(history, request.revision, publisher))
+            current = self._current(history, request.revision, publisher)
+            return self._accept(request, publisher, current, Chain.of(history).kinds)
 
         return await self._decide(request, _repeats_revision, decide, dry_run=dry_run)
 
     async def cancel(
         self, alert_id: str, body: Mapping[str, Any], publisher: Publisher, *, dry_run: bool = False
     ) -> Outcome[Cancel]:
-        """Cancel an alert: the cancel takes the number behind its last entry. With `dry_run`, store nothing."""
+        """Cancel an alert: the cancel takes the number behind its last entry. With `dry_run`, store nothing.
+
+        What this process does not believe can be cancelled too, since others may have been told of it (HD7).
+        """
         request = await self._parsed(lambda: parse_cancellation(body, alert_id, dry_run=dry_run), body)
 
         def decide(history: Sequence[Entry | OtherKind]) -> Cancel:
-            current = self._current(history, request.revision, publisher)
             now = self._clock.now().wall_ms
+            current = self._current(_as_shown(history, now), request.revision, publisher)
             violations = self._policy.cancel_violations(request.claims(), current.alert.occurred_at, now)
             entry = Cancel(
                 alert_id,
@@ -194,7 +199,7 @@ class Publishing:
                 current.ends_at,
                 request.confirm.in_order(),
             )
-            return self._approved(entry, request.approval, current, now, violations)
+            return self._approved(entry, request.approval, current, now, violations, Chain.of(history).kinds)
 
         return await self._decide(request, _repeats_cancel, decide, dry_run=dry_run)
 
@@ -268,9 +273,11 @@ class Publishing:
 
     def _to_sign(self, entry: _E, history: Sequence[Entry | OtherKind]) -> Outcome[_E]:
         """The answer to a dry run."""
-        alert = entry if isinstance(entry, Revision) else _last_revision(history)
+        before = [each for each in history if each.revision < entry.revision]
+        alert = entry if isinstance(entry, Revision) else _last_revision(_as_shown(before, self._clock.now().wall_ms))
         category = "" if alert is None else alert.alert.category
-        return Outcome(entry, False, self._door.form(entry, category), self._door.needed(entry, category))
+        needed = self._door.needed(entry, Chain.of(before).kinds)
+        return Outcome(entry, False, self._door.form(entry, category), needed)
 
     async def _append(self, entry: Entry) -> bool:
         """Store `entry` if its number is the next one, and tell whoever follows. Raises Problem (429, PG2)."""
@@ -316,8 +323,13 @@ class Publishing:
             raise Problem(problems.REVISION_CONFLICT, extra={"current": history[-1].revision})
         return current
 
-    def _accept(self, request: Publication, publisher: Publisher, current: Revision | None) -> Revision:
-        """The revision that `request` becomes, or the 422 with every rule that it breaks."""
+    def _accept(
+        self, request: Publication, publisher: Publisher, current: Revision | None, behind: Kinds = NO_KINDS
+    ) -> Revision:
+        """The revision that `request` becomes, or the 422 with every rule that it breaks.
+
+        `behind`: the kinds of all revisions before it (HD1).
+        """
         now = self._clock.now().wall_ms
         violations = self._violations(request, self.admit(publisher), now, current, first=current is None)
         if current is not None:
@@ -330,19 +342,26 @@ class Publishing:
             raise Problem.of(violations)
         terms = self._policy.terms(category, current)
         entry = Revision(request.accept(terms, current), request.revision, publisher.sub, now, terms)
-        return fitting(self._approved(entry, request.approval, entry, now, violations))
+        return fitting(self._approved(entry, request.approval, entry, now, violations, behind))
 
     def _approved(
-        self, entry: _E, approved: Approved, alert: Revision, now_ms: int, violations: Sequence[Violation]
+        self,
+        entry: _E,
+        approved: Approved,
+        alert: Revision,
+        now_ms: int,
+        violations: Sequence[Violation],
+        behind: Kinds,
     ) -> _E:
         """The entry with its proof, if it has one; or the 422 with these violations, and what is wrong with that.
 
-        `alert`: what a cancel calls off; of a revision itself. What is not approved is a dry run.
+        `alert`: what a cancel calls off; of a revision itself. `behind`: the kinds of all revisions before the entry.
+        What is not approved is a dry run.
         """
         proof = approved if isinstance(approved, Proof) else None
         if approved is not None:
             fits = not violations
-            violations = [*violations, *self._door.violations(entry, proof, alert, now_ms, fits=fits)]
+            violations = [*violations, *self._door.violations(entry, proof, alert, now_ms, behind, fits=fits)]
         if violations:
             raise Problem.of(violations)
         return entry if proof is None else self._door.proved(entry, proof)
@@ -383,6 +402,14 @@ def _changed(request: Publication, current: Revision) -> list[Violation]:
     if request.occurred_at != current.alert.occurred_at:
         found.append(Violation(problems.OCCURRED_AT_CHANGED, "/occurred_at", "must stay as it was in revision 1"))
     return found
+
+
+def _as_shown(history: Sequence[Entry | OtherKind], now_ms: int) -> Sequence[Entry | OtherKind]:
+    """Return the history as whoever believes the alert has it, if nothing of it is live here (HD7)."""
+    current = _last_revision(history)
+    if current is not None and now_ms < current.ends_at:
+        return history
+    return [each.said if isinstance(each, Untrusted) and isinstance(each.said, Revision) else each for each in history]
 
 
 def _last_revision(history: Sequence[Entry | OtherKind]) -> Revision | None:

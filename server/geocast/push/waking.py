@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from .. import languages
-from ..alert import SEVERITY_RANK, Entry
+from ..alert import SEVERITY_RANK, Entry, Untrusted
 from ..alertlog import Counts
 from ..cells import cell_place
 from ..clock import Clock, Now
@@ -129,7 +129,7 @@ class Waking:
 
     # ---- the log, and time ---------------------------------------------------------------------------------------
 
-    def deliver(self, entry: Entry) -> None:
+    def deliver(self, entry: Entry | Untrusted) -> None:
         """Take an entry of the log."""
         self._ids = None
         self.hub.deliver(entry, self.sending.tick())
