@@ -67,8 +67,9 @@ class Key(PyJWK):
         self.quals = frozenset[str](quals)
 
     def is_same(self, other: "Key") -> bool:
-        """Whether it is the same key, whatever it may grant."""
-        return self is other or (self.algorithm_name == other.algorithm_name and bool(self.key == other.key))
+        """Return whether `other` is the same key of the same issuer, whatever it may grant (rule HD5)."""
+        mine, theirs = (self.algorithm_name, self.issuer), (other.algorithm_name, other.issuer)
+        return self is other or (mine == theirs and bool(self.key == other.key))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,11 @@ class Proof(NamedTuple):
     key: Key
     issued_at: float | None
     quals: frozenset[str] = frozenset()
+
+    @property
+    def subject(self) -> Subject:
+        """The issuer and the `sub` (rule HD5)."""
+        return Subject(self.key.issuer, self.sub)
 
 
 class Tokens:
