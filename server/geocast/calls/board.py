@@ -380,8 +380,8 @@ class Board:
         for person in call.holders() if call.is_actual else ():
             self._resting[person] = max(self._resting.get(person, 0.0), until)
         for row in self._responders.rows_of(call.holders()):
-            responder = self._responders.get(row)
-            if row in call.told or is_wanted(state, responder.quals):
+            responder = self._responders.find(row)
+            if responder is not None and is_wanted(state, responder.quals):
                 self._told(call, responder).over = True
                 self._note(row, call, first=True)
 
