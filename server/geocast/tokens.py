@@ -68,8 +68,9 @@ class Key(PyJWK):
 
     def is_same(self, other: "Key") -> bool:
         """Return whether `other` is the same key of the same issuer, whatever it may grant (rule HD5)."""
-        mine, theirs = (self.algorithm_name, self.issuer), (other.algorithm_name, other.issuer)
-        return self is other or (mine == theirs and bool(self.key == other.key))
+        return self is other or (
+            self.algorithm_name == other.algorithm_name and self.issuer == other.issuer and bool(self.key == other.key)
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from end_to_end.alerts import Json
+from end_to_end.alerts import Json, alert, cancel_body, ground, revision_of
 from end_to_end.dispatcher import DISPATCH_SCOPE, SECRETS, call, calling_node
-from end_to_end.keys import PHONE_SCOPE, Keys
+from end_to_end.keys import DESK_SCOPE, PHONE_SCOPE, Keys
 from end_to_end.node import Node
 from end_to_end.subscriber import Session
 from end_to_end.test_calls import here
@@ -157,3 +158,56 @@ def test_two_responders_of_one_sub_take_a_seat_each(tmp_path: Path) -> None:
         one.say({"type": "decline", "id": body["id"]})
         assert one.take()["reason"] == "left"
         assert [seat["seat"] for seat in seats(node, body["id"])] == [2]
+
+
+def test_alert_and_call_of_one_issuer_are_not_an_equal_subs_of_another(tmp_path: Path) -> None:
+    """HD5: it reads no counts, revises nothing and cancels nothing; nor does it see the call or end it."""
+    keys = TwoIssuers()
+    theirs, others = (sign(sub="desk", scope=DESK_SCOPE) for sign in (keys.token, keys.of_app))
+    calling_others = keys.of_app(sub="cad-3", scope=DISPATCH_SCOPE)
+    body, asked = alert(ground()), call()
+    with calling(tmp_path, keys) as node:
+        assert node.insist("/v1/alerts", body, theirs).status_code == 201
+        path = f"/v1/alerts/{body['id']}"
+        assert node.get(path, others).json()["alert"]["source"] == "desk"
+        for other in (f"{path}/revisions", revision_of(body, 2)), (f"{path}/cancel", cancel_body(2)):
+            refused = node.post(*other, others)
+            assert (refused.status_code, refused.json()["type"]) == (403, "/problems/not-yours")
+        assert "delivery" in node.get(path, theirs).json()
+        assert "delivery" not in node.get(path, others).json()
+        node.restart()
+        assert node.post(f"{path}/cancel", cancel_body(2), others).status_code == 403
+        assert node.post(f"{path}/cancel", cancel_body(2), theirs).status_code == 201
+        posted(node, "/v1/calls", asked)
+        assert node.get(f"/v1/calls/{asked['id']}", calling_others).status_code == 403
+        assert node.get("/v1/calls", calling_others).json() == {"calls": []}
+        assert node.post(f"/v1/calls/{asked['id']}/end", {"reason": "x"}, calling_others).status_code == 403
+        posted(node, f"/v1/calls/{asked['id']}/end", {"reason": "The crew is there."})
+        node.assert_no_surprise()
+
+
+def test_session_ends_with_its_subject(tmp_path: Path) -> None:
+    """HD5, M4, BA3: by a token of another issuer; and by a reload that changes the issuer of its key."""
+    keys, body = TwoIssuers(), call()
+    with calling(tmp_path, keys) as node:
+        with Heard(node, keys.of_chamber("r-1")) as session:
+            session.say({"type": "token", "token": keys.of_app(sub="r-1", scope=PHONE_SCOPE)})
+            assert session.wire.close_code() == 4401
+        posted(node, "/v1/calls", body)
+        with (
+            Heard(node, keys.of_chamber("r-1")) as holder,
+            Heard(node, keys.of_app(sub="r-2", scope=PHONE_SCOPE)) as app,
+        ):
+            assert [message["type"] for message in holder.batch] == ["call"]
+            holder.say({"type": "accept", "id": body["id"]})
+            assert holder.take()["type"] == "task"
+            keys.issuers["ed"] = "https://other.example"
+            (tmp_path / "keys.json").write_text(json.dumps(keys.jwks()))
+            assert node.process
+            node.process.send_signal(signal.SIGHUP)
+            assert holder.wire.close_code() == 4401
+            app.assert_no_place()
+        with Heard(node, keys.of_chamber("r-1")) as again:
+            assert [message["type"] for message in again.batch] == ["call"]
+            again.assert_no_place()
+        node.assert_no_surprise()
