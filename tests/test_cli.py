@@ -509,7 +509,7 @@ def test_a_day_later_the_last_key_is_the_first(geocast, tmp_path):
         (["--reviewer", "r-1", "--quals", "cpr"], "--quals is for keys that sign tokens"),
         (["--call", "--issuer", "a"], "--issuer is for keys that sign tokens"),
         (["--reviewer", "r-1", "--issuer", "a"], "--issuer is for keys that sign tokens"),
-        (["--issuer", ""], "--issuer: expected a name that is not empty"),
+        (["--issuer", ""], "--issuer: expected the issuer's name, a text of 1 to 256 characters"),
         (["--rotate"], "--rotate is for --call"),
     ],
     ids=str,

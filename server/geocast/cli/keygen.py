@@ -73,7 +73,7 @@ def command(
             raise click.UsageError("--push and --vapid go with --kid alone", click.get_current_context())
         _make_push_keys(of_store, vapid, kid)
         return
-    from ..tokens import make_key
+    from ..tokens import ISSUER_FORM, is_issuer, make_key
 
     for is_given, others, problem in (
         (break_glass, reviewer is None, "--break-glass is for --reviewer NAME"),
@@ -88,7 +88,7 @@ def command(
             call or reviewer is not None,
             "--issuer is for keys that sign tokens, and so not for --call or --reviewer",
         ),
-        (issuer == "", True, "--issuer: expected a name that is not empty"),
+        (issuer is not None, not is_issuer(issuer), f"--issuer: expected {ISSUER_FORM}"),
         (
             call,
             reviewer is not None or public_path is not None,
