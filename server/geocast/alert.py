@@ -211,7 +211,8 @@ class Origin:
 class Revision:
     """An accepted revision, as the log holds it: the alert, the revision's number, who published it and when.
 
-    `origin`: of an alert from CAP, the message that made this revision.
+    `origin`: of an alert from CAP, the message that made this revision. `issuer`: that of the publisher's token, which
+    with `source` says whose the alert is (rule HD5). It is sent to nobody.
     """
 
     alert: Alert
@@ -221,6 +222,7 @@ class Revision:
     terms: Terms
     origin: Origin | None = None
     proof: Proof | None = None
+    issuer: str = ""
 
     @property
     def id(self) -> str:
@@ -260,6 +262,7 @@ class Cancel:
     confirm: Confirm = NOTHING_CONFIRMED
     into: str = ""
     proof: Proof | None = None
+    issuer: str = ""  # as of a revision
 
     @property
     def is_tombstone(self) -> bool:
@@ -271,7 +274,8 @@ class Cancel:
         if not isinstance(other, Cancel):
             return False
         if self.proof is None or other.proof is None:
-            return self == replace(other, source=self.source, cancelled_at=self.cancelled_at, ends_at=self.ends_at)
+            who = replace(other, source=self.source, issuer=self.issuer)
+            return self == replace(who, cancelled_at=self.cancelled_at, ends_at=self.ends_at)
         return self.revision == other.revision and self.proof.same_form(other.proof)
 
 

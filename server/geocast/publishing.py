@@ -56,10 +56,18 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Publisher:
-    """Who asks: the `sub` of the token, and whether its scopes allow to revise and cancel others' alerts."""
+    """Who asks: the `sub` and the issuer of the token, by which an alert is theirs (rule HD5).
+
+    `manages`: whether the token's scopes allow to revise and cancel others' alerts.
+    """
 
     sub: str
     manages: bool = False
+    issuer: str = ""
+
+    def owns(self, first: Entry) -> bool:
+        """Return whether the alert with this first entry is the publisher's to revise and cancel."""
+        return self.manages or (first.issuer, first.source) == (self.issuer, self.sub)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +142,8 @@ class Publishing:
 
     def admit(self, publisher: Publisher) -> Bounds:
         """What a publisher is granted. Raises Problem (403) if it may not publish or revise at all (PG1)."""
-        return granted(self._publishers, publisher.sub, "The token's sub is not among the publishers of this node.")
+        tables = None if self._publishers is None else self._publishers.by(publisher.issuer)
+        return granted(tables, publisher.sub, "The token's sub is not among the publishers of this node.")
 
     def break_glass(self, entry: Entry) -> list[str]:
         """The `kid`s of keys for whoever is alone by which this entry was approved."""
@@ -198,6 +207,7 @@ class Publishing:
                 now,
                 current.ends_at,
                 request.confirm.in_order(),
+                issuer=publisher.issuer,
             )
             return self._approved(entry, request.approval, current, now, violations, Chain.of(history).kinds)
 
@@ -287,7 +297,7 @@ class Publishing:
         finally:
             # What is not known to be stored does not count: a desk that tries again while the log is away may go on.
             if not stored and counted_s is not None:
-                self._rates.give_back((entry.source, False), counted_s)
+                self._rates.give_back((entry.issuer, entry.source, False), counted_s)
         if stored:
             failpoints.hit("after-append")
             self._appended(entry)
@@ -301,8 +311,8 @@ class Publishing:
         if self._publishers is None or isinstance(entry, Cancel):
             return None
         now_s = self._clock.now().monotonic
-        rates = DRY_RUNS if dry_run else self._publishers.rates(entry.source)
-        self._rates.claim((entry.source, dry_run), rates, now_s)
+        rates = DRY_RUNS if dry_run else self._publishers.by(entry.issuer).rates(entry.source)
+        self._rates.claim((entry.issuer, entry.source, dry_run), rates, now_s)
         return now_s
 
     def _current(self, history: Sequence[Entry | OtherKind], number: int, publisher: Publisher) -> Revision:
@@ -314,7 +324,7 @@ class Publishing:
         if current is None:
             raise Problem(problems.UNKNOWN_ALERT)
         known = [entry for entry in history if not isinstance(entry, OtherKind)]
-        if known[0].source != publisher.sub and not publisher.manages:
+        if not publisher.owns(known[0]):
             raise Problem(problems.NOT_YOURS)
         cancelled = any(isinstance(entry, Cancel) for entry in known)
         if cancelled or current.ends_at <= self._clock.now().wall_ms:
@@ -341,7 +351,9 @@ class Publishing:
         if category is None:
             raise Problem.of(violations)
         terms = self._policy.terms(category, current)
-        entry = Revision(request.accept(terms, current), request.revision, publisher.sub, now, terms)
+        entry = Revision(
+            request.accept(terms, current), request.revision, publisher.sub, now, terms, issuer=publisher.issuer
+        )
         return fitting(self._approved(entry, request.approval, entry, now, violations, behind))
 
     def _approved(

@@ -309,7 +309,7 @@ class Sending:
         except Exception as error:
             logger.error("a push failed: %s", trace(error))
             answer = Answer(Outcome.REFUSED, "internal")
-        self._lane_of(device).end(answer.outcome, record.sub, self._clock.now().monotonic)
+        self._lane_of(device).end(answer.outcome, record.subject, self._clock.now().monotonic)
         self.outcomes[answer.outcome.value] += 1
         self.answered(endpoint.service, answer.status)
         return answer

@@ -333,7 +333,11 @@ class Steps:
         draft = found[block - 1]
         terms = draft.terms(self._policy, current)
         alert = draft.accept(alert_id, terms, current)
-        return fitting(Revision(alert, number, self._source.name, self._now_ms, terms, self._reading.origin))
+        return fitting(
+            Revision(
+                alert, number, self._source.name, self._now_ms, terms, self._reading.origin, issuer=self._source.issuer
+            )
+        )
 
     def _cancel(self, found: Found) -> Cancel:
         into = self._decision.into
@@ -346,12 +350,14 @@ class Steps:
             self._now_ms,
             max(found.revision.ends_at, self._last_ms, self._decision.until),
             into=into,
+            issuer=self._source.issuer,
         )
 
     def _tombstone(self, alert_id: str) -> Cancel:
         ends_at = min(max(self._reading.message.sent + TOMBSTONE_MS, self._last_ms, self._decision.until), MAX_MS)
-        approval, name, into = self._approval, self._source.name, self._decision.into
-        return Cancel(alert_id, 1, TOMBSTONE_REASON, approval, name, self._now_ms, ends_at, into=into)
+        approval, source, into = self._approval, self._source, self._decision.into
+        said = TOMBSTONE_REASON, approval, source.name, self._now_ms, ends_at
+        return Cancel(alert_id, 1, *said, into=into, issuer=source.issuer)
 
     def _reason(self) -> str:
         """Why the issuer says it is over, in its first language (LA4)."""
