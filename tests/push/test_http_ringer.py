@@ -53,7 +53,8 @@ def ring(service, *, host="localhost", private=("localhost",), times=1, within_s
         (413, Outcome.LARGE, "413"),
         (403, Outcome.REFUSED, "403"),
         ((307, {"Location": "https://localhost/"}), Outcome.REFUSED, "307"),
-        (503, Outcome.FAILED, "503"),
+        (503, Outcome.BUSY, "503"),
+        (507, Outcome.FAILED, "507"),
         (RESET, Outcome.MAYBE, "broken"),
         (LONG_HEAD, Outcome.MAYBE, "broken"),
     ],
@@ -118,7 +119,7 @@ def test_the_service_leaves_nothing_to_the_tests_behind_it(certificate):
 def test_a_certificate_that_is_not_good_ends_it_before_anything_is_sent(service):
     """WPO4: nor is one for another name."""
     [answer] = ring(service, trusted=False)
-    assert (answer.outcome, answer.status) == (Outcome.FAILED, "no connection")
+    assert (answer.outcome, answer.status) == (Outcome.AWAY, "no connection")
     assert service.statuses == {}
 
 
@@ -131,7 +132,7 @@ def test_no_connection_goes_to_an_address_of_the_inside(service, monkeypatch, ad
     resolved = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **more: resolved(address, *rest, **more))
     [answer] = ring(service, host="fcm.googleapis.com")
-    assert (answer.outcome, answer.status) == (Outcome.FAILED, "no connection")
+    assert (answer.outcome, answer.status) == (Outcome.AWAY, "no connection")
     assert (service.connections, service.statuses) == (0, {})
 
 
@@ -147,7 +148,7 @@ def test_of_several_addresses_only_the_global_ones_are_tried(service, monkeypatc
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_more: both)
     monkeypatch.setattr(asyncio.selector_events.BaseSelectorEventLoop, "sock_connect", connects)
     [answer] = ring(service, host="fcm.googleapis.com")
-    assert answer.outcome is Outcome.FAILED
+    assert answer.outcome is Outcome.AWAY
     assert set(tried) == {"192.0.9.1"}
     assert service.connections == 0
 

@@ -180,7 +180,7 @@ def test_a_connection_that_has_waited_for_long_is_ended(certificate, monkeypatch
         connections._tidy()
         for _ in range(50):
             await asyncio.sleep(0)
-        assert not connections._everyone
+        assert not connections.everyone
 
     service = Service(certificate, answer, CREATED)
     assert (service.ask(2, tidy), service.connections) == ([201, 201], 2)

@@ -37,7 +37,8 @@ class Record:
 
     `p256dh` and `auth` are bytes, `vapid` is the public key of ours that its subscription is for. `cells` are H3 cells
     in hex. `expires_at_ms` is when its token ends, `issued_at_s` when that was made (None: it did not say), `kid` its
-    key. `small`: its service takes no large bodies. `renewed`: it was told that its lease ends.
+    key. `small`: its service takes no large bodies. `renewed`: it was told that its lease ends. `worked`: the host of
+    its endpoint has taken a push.
     """
 
     id: str
@@ -59,6 +60,7 @@ class Record:
     kid: str
     small: bool = False
     renewed: bool = False
+    worked: bool = False
 
     def packed(self) -> bytes:
         """As bytes, from which `unpacked` makes it again."""
