@@ -18,7 +18,7 @@ from geocast.push.addresses import parse_services
 from geocast.push.devices import RENEW_MS
 from geocast.push.devicestore import Line, State, StoredDevice
 from geocast.push.devicestore.memory import MemoryDevices
-from geocast.push.lanes import AT_MOST, FIRST, UNKNOWN, Outcome
+from geocast.push.lanes import AT_MOST, FIRST, LAST_TRY_S, UNKNOWN, Outcome
 from geocast.push.recording import Recorder
 from geocast.push.ringer import Answer
 from geocast.push.sealing import Keyring, Record
@@ -51,6 +51,7 @@ class Notes:
         self.pushes, self.waits = [], []
         self.outcome = Outcome.SENT
         self.under_way = Counter()  # by host
+        self.retry_after_s = None
         self.dead = None  # endpoints with this word in them are not reached
 
     async def ring(self, push, within_s):
@@ -63,7 +64,7 @@ class Notes:
         self.under_way[push.endpoint.host] -= 1
         if self.dead is not None and self.dead in push.endpoint.url:
             return Answer(Outcome.AWAY, "no connection")
-        return Answer(self.outcome, self.outcome.value)
+        return Answer(self.outcome, self.outcome.value, self.retry_after_s)
 
     def answer_all(self, outcome):
         """End all requests that are under way, and all that begin from now on."""
@@ -486,6 +487,22 @@ async def test_what_an_old_endpoint_has_answered_holds_no_new_one_up():
     await turns()
     [device] = process.waking.devices
     assert device.endpoint.url.endswith("/new")
+    assert len(process.ringer.pushes) == 2
+
+
+@pytest.mark.parametrize("outcome", [Outcome.BUSY, Outcome.FAILED])
+@pytest.mark.parametrize(("lasts_s", "waits_s"), [(3_600, 120), (60, 60 - LAST_TRY_S)])
+@with_loop
+async def test_device_is_not_pushed_to_before_retry_after_has_passed(outcome, lasts_s, waits_s):
+    """429 and every 5xx; if the alert ends earlier, there is one more try before its end (rule HD19)."""
+    process = Process()
+    await process.register()
+    process.ringer.outcome, process.ringer.retry_after_s = outcome, 120.0
+    await process.reads(a_revision(expires_at=NOON_MS + lasts_s * 1000))
+    process.ringer.outcome = Outcome.SENT
+    await process.passes(waits_s - 1)
+    assert len(process.ringer.pushes) == 1
+    await process.passes(1)
     assert len(process.ringer.pushes) == 2
 
 
