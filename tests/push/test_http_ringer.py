@@ -179,7 +179,7 @@ def test_a_service_is_told_what_it_has_to_know_and_nothing_else(service):
 
 
 class Resolver:
-    """A resolver in the place of the system's: names with `stuck` wait for the test, and those in `gone` don't exist."""
+    """A resolver in the system's place: names with `stuck` wait for the test, and those in `gone` do not exist."""
 
     def __init__(self, monkeypatch):
         self.asked, self.gone = [], set()

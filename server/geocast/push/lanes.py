@@ -118,12 +118,12 @@ class Slots(Gate):
         return self._of.get(owner, 0) < self._of_one
 
     def start(self, owner: Hashable) -> None:
-        """Take a slot."""
+        """Take a slot for a device of this owner."""
         self.under_way += 1
         self._of[owner] = self._of.get(owner, 0) + 1
 
     def end(self, owner: Hashable) -> None:
-        """Give a slot back."""
+        """Give back a slot that this owner has."""
         self.under_way -= 1
         left = self._of.pop(owner) - 1
         if left:
