@@ -235,7 +235,7 @@ def test_what_has_been_worked_out_is_not_worked_out_again(monkeypatch):
     """B8: the policy and the answer ask for the same polygons."""
     request = parse_publication(alert_request(category="flood", area=polygon(wavy(700))))
     request.work_out(2_000)
-    monkeypatch.setattr(outlines, "kept_corners", None)
+    monkeypatch.setattr(outlines, "corner_depths", None)
     assert rivers(simplify_m=2_000).violations(request.claims(), NOON_MS) == []
     assert len(request.accept(rivers(simplify_m=2_000).categories["flood"].terms(), None).area) == 1
 
