@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .alert import Polygon
-from .cells import EARTH_RADIUS_M, Floats, unit_vectors
+from .cells import EARTH_RADIUS_M, Disc, Floats, unit_vectors
 from .rings import SPREAD, Edges, Plane
 
 MAX_POSITIONS = 2_500  # A16
@@ -90,7 +90,7 @@ class Outline:
 
     def _be(self, lng: Floats, lat: Floats, beyond_m: float, *, may_cross: bool) -> None:
         self.lng, self.lat, self.beyond_m = lng, lat, beyond_m
-        self._ring = _Ring(lng, lat)
+        self._ring = Corners(lng, lat)
         if len(self._ring) < 3:
             raise ValueError("must have at least three positions that differ")
         if self._ring.spread >= SPREAD:
@@ -104,31 +104,33 @@ class Outline:
             )
         self.radius_m = self._ring.spread * EARTH_RADIUS_M
         self._depths: Floats | None = None
-        self._simplified: dict[float, _Ring] = {0.0: self._ring}  # what has been worked out, for it is asked for again
+        self._simplified: dict[float, Corners] = {
+            0.0: self._ring
+        }  # what has been worked out, for it is asked for again
 
-    def ring(self, tolerance_m: float) -> "_Ring":
+    def ring(self, tolerance_m: float) -> "Corners":
         """Its ring, simplified by so much; 0: as it is."""
         found = self._simplified.get(tolerance_m)
         if found is None:
             if self._depths is None:
                 self._depths = corner_depths(self.lng, self.lat, TOLERANCES_M[0])
             kept = np.flatnonzero(self._depths > tolerance_m / EARTH_RADIUS_M)
-            found = _Ring(self.lng[kept], self.lat[kept]) if len(kept) < len(self.lng) else self._ring
+            found = Corners(self.lng[kept], self.lat[kept]) if len(kept) < len(self.lng) else self._ring
             self._simplified[tolerance_m] = found
         return found
 
-    def may_be(self, ring: "_Ring") -> bool:
+    def may_be(self, ring: "Corners") -> bool:
         """Whether it may be published as this ring: it keeps A18, and A19 if the outline does."""
         return ring.spread < SPREAD and (self.crosses or ring.simple)
 
-    def own_ring(self, tolerance_m: float) -> "_Ring":
+    def own_ring(self, tolerance_m: float) -> "Corners":
         """Return its ring, simplified; or, if nothing would be left of the ring, a box around it (rule HD10)."""
         ring = self.ring(tolerance_m)
         if len(ring) >= 3 and ring.has_area:
             return ring
-        return _Ring(*box_around(self.lng, self.lat))
+        return Corners(*box_around(self.lng, self.lat))
 
-    def published(self, ring: "_Ring", tolerance_m: float) -> Polygon:
+    def published(self, ring: "Corners", tolerance_m: float) -> Polygon:
         """The polygon of this ring, which reaches as far beyond it as it takes to cover what was asked for (B9)."""
         beyond_m = self.beyond_m + (tolerance_m if ring is not self._ring else 0)
         return Polygon(ring.positions(), 10.0 * math.ceil((beyond_m + 1) / 10) if beyond_m else 0.0)
@@ -155,7 +157,7 @@ def publish_polygons(outlines: Sequence[Outline], simplify_m: float) -> tuple[Po
     return None
 
 
-def _number(pairs: "Sequence[tuple[Outline, _Ring]]") -> int:
+def _number(pairs: "Sequence[tuple[Outline, Corners]]") -> int:
     return sum(len(ring) for _, ring in pairs)
 
 
@@ -166,7 +168,7 @@ def _shapely() -> Any:
     return shapely
 
 
-class _Ring:
+class Corners:
     """Corners as they would be published, and whether they may be."""
 
     def __init__(self, lng: Floats, lat: Floats) -> None:
@@ -393,6 +395,20 @@ def _from_line(points: Floats, start: Floats, end: Floats) -> Floats:
     to_end = np.sqrt((px - bx) * (px - bx) + (py - by) * (py - by))
     found: Floats = np.where((squared == 0) | (share <= 0), to_start, np.where(share >= 1, to_end, beside))
     return found
+
+
+def smallest_circle(corners: Positions, radius_m: float) -> Disc | None:
+    """Return the circle of this radius around the middle of a ring's corners, if it holds all of them (rule HD10).
+
+    `corners`: latitude and longitude.
+    """
+    lat, lng = np.array(corners, float).T
+    points = np.array(unit_vectors(lat, lng))
+    plane = Plane(points)
+    if plane.spread(points) * EARTH_RADIUS_M > radius_m:
+        return None
+    x, y, z = plane.centre
+    return math.degrees(math.atan2(z, math.hypot(x, y))), math.degrees(math.atan2(y, x)), radius_m
 
 
 def box_around(lng: Floats, lat: Floats) -> tuple[Floats, Floats]:

@@ -235,7 +235,7 @@ class Publishing:
         found = self._policy.violations(
             claims, now_ms, current, first=first, covered_km2=covered, max_radius_m=bounds.max_radius_m
         )
-        found += bounds.violations(claims, request.strays(bounds.holds))
+        found += bounds.violations(claims, request.strays(bounds))
         return sorted(found, key=lambda each: each.type in _HELD)
 
     def _worked_out(self, request: Publication) -> Publication:

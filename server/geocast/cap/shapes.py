@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 _NUMBER = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _PAIR = re.compile(f"({_NUMBER}),({_NUMBER})", re.ASCII)
 _PLAIN = re.compile(_NUMBER, re.ASCII)
+MAX_WORK = 50_000  # of the shapes of one message (rule HD3): as many corners are read and placed in 0.5 s
+_WORK_OF_SHAPE = 20  # beside its corners
 MAX_DIGITS = 40  # of a number: more than any double has, and few enough to be quick
 
 
@@ -17,12 +19,27 @@ class CapCircle:
     lng: float = field(repr=False)
     radius_m: float
 
+    @property
+    def work(self) -> int:
+        """How much work it is, in corners."""
+        return _WORK_OF_SHAPE
+
 
 @dataclass(frozen=True, slots=True)
 class CapRing:
     """A polygon: its corners as (latitude, longitude) in degrees, the first one again at the end."""
 
     corners: tuple[tuple[float, float], ...] = field(repr=False)
+
+    @property
+    def work(self) -> int:
+        """How much work it is, in corners."""
+        return _WORK_OF_SHAPE + len(self.corners)
+
+
+def work_of(text: str) -> int:
+    """Return how much work the shape in a text is at most, before it is read."""
+    return _WORK_OF_SHAPE + len(text.split())
 
 
 def circle(text: str) -> tuple[CapCircle, frozenset[str]]:
