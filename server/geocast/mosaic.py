@@ -47,6 +47,11 @@ class Piece(NamedTuple):
         lng, lat = self.ring
         return np.array(unit_vectors(lat, lng))
 
+    def radius_m(self) -> float:
+        """How far its farthest corner is from the middle of all, in metres."""
+        points = self.points()
+        return Plane(points[:, :-1]).spread(points) * EARTH_RADIUS_M
+
     def keeps_a18(self) -> bool:
         """Whether every corner is less than 60° from the middle of all."""
         return _Metres([self.points()]).spread < SPREAD

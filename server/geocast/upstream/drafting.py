@@ -374,9 +374,11 @@ class _Placed:
             detail = "must be shapes that can be published as fewer and simpler ones"
             self.violations.append(Violation(problems.AREA_TOO_COMPLEX, self._at, detail))
             return
+        widest_m = max([each[2] for _, each in discs] + [each.radius_m() for each in pieces])
         self.notes.add("united")
         self.shapes = list(discs)
         for outline in found:
+            outline.radius_m = widest_m  # P7 judges what the message says
             self._add(self._at, outline)
 
     def _add(self, where: str, outline: Outline) -> None:
