@@ -2,7 +2,8 @@
 
     pieces ── few ──> outlines that can be published as they are
                │  bridged: where there are only too many of them
-               └  united: where they have too many corners
+               │  united: where they have too many corners
+               └  boxed, and bridged: where they are too many and far from each other
 
 **Bridged**: two shapes become one ring, by a line from one to the other and back. Nothing winds around such a line, so
 the shape holds what both held, and the strip along the line that its `buffer_m` makes.
@@ -17,13 +18,14 @@ Rule 2  The work goes by the number of corners and squares, and not by how often
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from .cells import EARTH_RADIUS_M, Disc, Floats, unit_vectors
 from .mosaic import Piece, solid
-from .outlines import MAX_CORNERS, TOLERANCES_M, Corners, Ints, Outline, box_around, publish_polygons
+from .outlines import FEW, MAX_CORNERS, TOLERANCES_M, Corners, Ints, Outline, box_around, publish_polygons
 from .rings import SPREAD, Plane, angle_between
 
 GRIDS = (256, 128, 64, 32, 16, 8, 4, 2, 1)
@@ -31,7 +33,9 @@ WIDE = math.radians(45)  # from the middle of a plane: up to there a distance on
 LEAST_M = 100.0  # a square is not smaller
 MAX_MARKS = 300_000  # places where rings pass through the squares and rows of a grid: 0.1 s
 MAX_STEPS = 8 * MAX_CORNERS  # corners of what is marked; most go when steps become slopes
-MOST_BRIDGED = 160  # of three corners, and two more for each bridge, there are not more in MAX_CORNERS
+FINE = 64  # squares along a side: coarser grids come behind boxes
+MOST_BOXED = 600
+MOST_BRIDGED = 125  # of three corners, and two more for each bridge, there are not more in MAX_CORNERS
 SIDES = 16  # of the polygon around a circle
 _SAMPLE = 0.5  # squares from one place on an edge to the next that is marked
 
@@ -53,10 +57,15 @@ def few(given: Sequence[Piece], most: int, finest: int = GRIDS[0]) -> list[Outli
     if most < len(given) <= MOST_BRIDGED:
         outlines = [_outline(piece) for piece in given]
         for tolerance_m in (0, *TOLERANCES_M):
-            found = _bridged([(each, each.own_ring(tolerance_m)) for each in outlines], tolerance_m, most)
-            if found is not None:
-                return found
-    return _united(given, most, finest)
+            if sum(each.left(tolerance_m) for each in outlines) <= FEW * MAX_CORNERS:
+                found = _bridged([(each, each.own_ring(tolerance_m)) for each in outlines], tolerance_m, most)
+                if found is not None:
+                    return found
+    found = _united(given, most, [each for each in GRIDS if FINE <= each <= finest])
+    if found is None and most < len(given) <= MOST_BOXED:
+        outlines = [_outline(piece) for piece in _boxed(given, (MAX_CORNERS + 2 * most) // 6)]
+        found = _bridged([(each, each.own_ring(0)) for each in outlines], 0, most)
+    return found or _united(given, most, [each for each in GRIDS if each < FINE])
 
 
 # ---- bridged -------------------------------------------------------------------------------------------------------
@@ -73,24 +82,44 @@ def _bridged(pairs: Sequence[tuple[Outline, Corners]], tolerance_m: float, most:
         return None
     given = [_simple(each, ring, tolerance_m) for each, ring in pairs]
     groups = dict(enumerate(given))
-    of = list(range(len(given)))  # the group that each piece is in by now
-    points = [piece.points() for piece in given]
-    middles = _middles(points)
-    spreads = np.array([_spread(each, middle) for each, middle in zip(points, middles.T, strict=True)])
-    gaps = angle_between(middles[:, :, np.newaxis], middles[:, np.newaxis]) - spreads - spreads[:, np.newaxis]
-    for pair in np.argsort(gaps, axis=None).tolist():
-        if not bridges:
-            break
-        one, other = (of[n] for n in divmod(pair, len(given)))
-        if one != other:
-            groups[one] = _bridge(groups[one], groups.pop(other))
-            of = [one if each == other else each for each in of]
-            bridges -= 1
+    for one, other in islice(_nearest(given), bridges):
+        groups[one] = _bridge(groups[one], groups.pop(other))
     try:
         found = [_outline(piece) for piece in groups.values()]
     except ValueError:
         return None  # A18
     return found if publish_polygons(found, 0) is not None else None
+
+
+def _boxed(given: Sequence[Piece], most: int) -> list[Piece]:
+    """Return boxes, at most so many, around pieces that are near to each other."""
+    groups = {n: [piece] for n, piece in enumerate(given)}
+    for one, other in islice(_nearest(given), max(len(given) - most, 0)):
+        groups[one] += groups.pop(other)
+    found = []
+    for group in groups.values():
+        lng, lat = box_around(*np.hstack([piece.ring for piece in group]))
+        found.append(Piece(np.array([lng, lat]), max(piece.beyond_m for piece in group)))
+    return found
+
+
+def _nearest(given: Sequence[Piece]) -> Iterator[tuple[int, int]]:
+    """Yield which two groups of pieces to make one, the first of the two, those that are nearest to each other first.
+
+    A group has the number of one of its pieces.
+    """
+    points = [piece.points() for piece in given]
+    middles = np.array([each[:, :-1].sum(axis=1) for each in points]).T
+    middles /= np.linalg.norm(middles, axis=0)
+    pairs = zip(points, middles.T, strict=True)
+    spreads = np.array([float(angle_between(each, middle.reshape(3, 1)).max()) for each, middle in pairs])
+    gaps = angle_between(middles[:, :, np.newaxis], middles[:, np.newaxis]) - spreads - spreads[:, np.newaxis]
+    of = list(range(len(given)))  # the group that each piece is in by now
+    for pair in np.argsort(gaps, axis=None).tolist():
+        one, other = (of[n] for n in divmod(pair, len(given)))
+        if one != other:
+            of = [one if each == other else each for each in of]
+            yield one, other
 
 
 def _bridge(one: Piece, other: Piece) -> Piece:
@@ -112,10 +141,10 @@ def _simple(outline: Outline, ring: Corners, tolerance_m: float) -> Piece:
 # ---- united --------------------------------------------------------------------------------------------------------
 
 
-def _united(given: Sequence[Piece], most: int, finest: int) -> list[Outline] | None:
-    """Return outlines that cover all pieces, as `few` does, by a grid."""
+def _united(given: Sequence[Piece], most: int, grids: Sequence[int]) -> list[Outline] | None:
+    """Return outlines that cover all pieces, as `few` does, by the first of some grids that gives few enough."""
     groups = list(_groups(given))
-    for squares in (each for each in GRIDS if each <= finest):
+    for squares in grids:
         parts: list[Piece] = []
         for group in groups:
             drawn = group.parts(squares)
@@ -233,17 +262,6 @@ def _steps(marked: Any) -> int:
     wide = np.pad(marked, 1).astype(np.int8)
     four = wide[1:, 1:] + wide[1:, :-1] + wide[:-1, 1:] + wide[:-1, :-1]
     return int((four % 2).sum())
-
-
-def _middles(points: Sequence[Floats]) -> Floats:
-    """Return the direction of the sum of the corners of each ring, (3, n)."""
-    sums = np.array([each[:, :-1].sum(axis=1) for each in points]).T
-    found: Floats = sums / np.linalg.norm(sums, axis=0)
-    return found
-
-
-def _spread(points: Floats, middle: Floats) -> float:
-    return float(angle_between(points, middle.reshape(3, 1)).max())
 
 
 def _outline(piece: Piece) -> Outline:

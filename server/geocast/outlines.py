@@ -35,8 +35,9 @@ SAME_M = 0.1  # B9: an edge that is nearer than this to its arc is its own arc
 TOLERANCES_M = (50, 100, 200, 500, 1_000, 2_000, 5_000)  # B8
 DECIMALS = 6  # B7: 0.11 m
 MAX_COMPARED = 7_000_000  # pairs of edges that GEOS compares in 0.1 s; twice the pairs of a ring of 2,500 corners
+FEW = 4  # times MAX_CORNERS: as many may be left of which rounding makes few enough
 FEW_PIECES = 2_000  # of which all samples are taken at once
-MAX_LEVELS = 50  # of the halving by which a ring is simplified; a coast of 40,000 corners takes 30
+MAX_LEVELS = 30  # at which a line is cut at its farthest corner; a coast of 7,000 corners takes 24
 BOX_TURNS = 24  # directions in which a box around a ring is tried
 BOX_MARGIN_M = 0.5  # more than rounding can take from a box
 NO_AREA = 1e-14  # radians: what is no wider than this is a line; the arithmetic is off by less
@@ -58,6 +59,7 @@ class Outline:
         "_ring",
         "_simplified",
         "beyond_m",
+        "compared",
         "corners",
         "crosses",
         "lat",
@@ -78,24 +80,27 @@ class Outline:
         self._be(*split_edges(lng, lat, most), may_cross=may_cross)
 
     @classmethod
-    def of_arcs(cls, lng: Floats, lat: Floats, beyond_m: float) -> "Outline":
-        """One whose edges are arcs already, and that reaches so far beyond its ring.
+    def of_arcs(cls, lng: Floats, lat: Floats, beyond_m: float, most_compared: int = MAX_COMPARED) -> "Outline":
+        """One whose edges are arcs already, and that reaches so far beyond its ring. It may cross itself.
 
-        It may cross itself, as far as rounding makes it. Raises ValueError (A18).
+        `most_compared`: it is taken to cross itself if more comparisons are needed to tell. Raises ValueError (A18).
         """
         outline: Outline = cls.__new__(cls)
         outline.corners = list(zip(lat[:-1].tolist(), lng[:-1].tolist(), strict=True))
-        Outline._be(outline, lng, lat, beyond_m, may_cross=True)
+        Outline._be(outline, lng, lat, beyond_m, may_cross=True, most_compared=most_compared)
         return outline
 
-    def _be(self, lng: Floats, lat: Floats, beyond_m: float, *, may_cross: bool) -> None:
+    def _be(
+        self, lng: Floats, lat: Floats, beyond_m: float, *, may_cross: bool, most_compared: int = MAX_COMPARED
+    ) -> None:
         self.lng, self.lat, self.beyond_m = lng, lat, beyond_m
         self._ring = Corners(lng, lat)
         if len(self._ring) < 3:
             raise ValueError("must have at least three positions that differ")
         if self._ring.spread >= SPREAD:
             raise ValueError("must have every corner less than 60° from the middle of all")
-        costly = self._ring.compared() > MAX_COMPARED
+        self.compared = self._ring.compared()
+        costly = self.compared > most_compared
         self.tangled = costly and not may_cross
         self.crosses = not self.tangled and (costly or not self._ring.simple)
         if self.crosses and not (may_cross and self._ring.has_area):
@@ -112,9 +117,7 @@ class Outline:
         """Its ring, simplified by so much; 0: as it is."""
         found = self._simplified.get(tolerance_m)
         if found is None:
-            if self._depths is None:
-                self._depths = corner_depths(self.lng, self.lat, TOLERANCES_M[0])
-            kept = np.flatnonzero(self._depths > tolerance_m / EARTH_RADIUS_M)
+            kept = np.flatnonzero(self.depths() > tolerance_m / EARTH_RADIUS_M)
             found = Corners(self.lng[kept], self.lat[kept]) if len(kept) < len(self.lng) else self._ring
             self._simplified[tolerance_m] = found
         return found
@@ -122,6 +125,16 @@ class Outline:
     def may_be(self, ring: "Corners") -> bool:
         """Whether it may be published as this ring: it keeps A18, and A19 if the outline does."""
         return ring.spread < SPREAD and (self.crosses or ring.simple)
+
+    def left(self, tolerance_m: float) -> int:
+        """Return how many corners are left, simplified, before any are found to be equal."""
+        return len(self.lng) - 1 if not tolerance_m else int((self.depths() > tolerance_m / EARTH_RADIUS_M).sum()) - 1
+
+    def depths(self) -> Floats:
+        """Return below which tolerance each corner remains (see `corner_depths`)."""
+        if self._depths is None:
+            self._depths = corner_depths(self.lng, self.lat, TOLERANCES_M[0])
+        return self._depths
 
     def own_ring(self, tolerance_m: float) -> "Corners":
         """Return its ring, simplified; or, if nothing would be left of the ring, a box around it (rule HD10)."""
@@ -143,14 +156,16 @@ def publish_polygons(outlines: Sequence[Outline], simplify_m: float) -> tuple[Po
     simplified as far as it stays a ring, and may cross itself (rule HD10). Return None if that is not enough: there
     would be more than MAX_CORNERS, or rings that break A18; or one ring is `tangled`.
     """
-    tolerances_m = (0, *(each for each in TOLERANCES_M if each <= simplify_m))
+    tolerances_m = [0, *(each for each in TOLERANCES_M if each <= simplify_m)]
     if any(each.tangled for each in outlines):
         return None
+    # Where far too many corners are left, no ring is made of them.
+    tolerances_m = [each for each in tolerances_m if sum(ring.left(each) for ring in outlines) <= FEW * MAX_CORNERS]
     for tolerance_m in tolerances_m:
         pairs = [(each, each.ring(tolerance_m)) for each in outlines]
         if _number(pairs) <= MAX_CORNERS and all(each.may_be(ring) for each, ring in pairs):
             return tuple(each.published(ring, tolerance_m) for each, ring in pairs)
-    for tolerance_m in tolerances_m[1:]:
+    for tolerance_m in (each for each in tolerances_m if each):
         pairs = [(each, each.own_ring(tolerance_m)) for each in outlines]
         if _number(pairs) <= MAX_CORNERS and all(ring.spread < SPREAD for _, ring in pairs):
             return tuple(each.published(ring, tolerance_m) for each, ring in pairs)
@@ -354,8 +369,8 @@ def corner_depths(lng: Floats, lat: Floats, least_m: float) -> Floats:
     the tolerance from the line between the two corners around it that remain, and so were the corners before it. The
     first corner and the farthest from it always remain. Depths below `least_m` are 0 or any number up to `least_m`.
 
-    The work is done for all lines of a level at once. After MAX_LEVELS levels a line is cut in the middle and no longer
-    at its farthest corner, so that a zigzag takes no longer than a coast; it keeps more corners than it has to.
+    The work is done for all lines of a level at once. After MAX_LEVELS levels a line is cut in the middle two times of
+    three, so that a zigzag takes not much longer than a coast; it keeps some corners more than it has to.
     """
     points = np.array(unit_vectors(lat, lng))
     xy = np.array(Plane(points[:, :-1]).to_plane(*points)).T
@@ -370,7 +385,7 @@ def corner_depths(lng: Floats, lat: Floats, least_m: float) -> Floats:
         begin = np.cumsum(inner) - inner
         line = np.repeat(np.arange(len(first)), inner)
         at = np.arange(len(line)) - begin[line] + first[line] + 1
-        if level <= MAX_LEVELS:
+        if level <= MAX_LEVELS or level % 3 == 0:
             far = _from_line(xy[at], xy[first[line]], xy[last[line]])
             farthest = np.maximum.reduceat(far, begin)
             hits = np.flatnonzero(far == farthest[line])

@@ -24,7 +24,7 @@ from ..cells import Disc
 from ..covering import GRIDS, around, few
 from ..mosaic import MAX_WORK as MAX_JOINED
 from ..mosaic import Piece
-from ..outlines import MAX_PIECES, Outline, TooComplex, publish_polygons, smallest_circle, split_rings
+from ..outlines import MAX_COMPARED, MAX_PIECES, Outline, TooComplex, publish_polygons, smallest_circle, split_rings
 from ..policy import Category, Policy
 from ..problems import Problem, ProblemType, Violation
 from ..publishers.bounds import Bounds
@@ -348,18 +348,21 @@ class _Placed:
 
     def _publish(self, shapes: Sequence[tuple[str, Piece | Disc]]) -> bool:
         """Take the shapes as they are; return whether they can be published."""
+        most = MAX_COMPARED // 4 // self._blocks
         for where, each in shapes:
             if not isinstance(each, Piece):
                 self.shapes.append((where, each))
                 continue
             try:
                 lng, lat = each.ring
-                outline = Outline.of_arcs(lng, lat, each.beyond_m)
+                outline = Outline.of_arcs(lng, lat, each.beyond_m, most)
             except ValueError as error:
                 self._broken(where, error)
             else:
                 self._add(where, outline)
-                self.notes |= {"ring-crossed"} if outline.crosses and where != self._at else set()
+                if outline.compared <= most:
+                    most -= outline.compared
+                    self.notes |= {"ring-crossed"} if outline.crosses and where != self._at else set()
         polygons = [each for _, each in self.shapes if isinstance(each, Outline)]
         return bool(self.violations) or publish_polygons(polygons, self._category.simplify_m) is not None
 
