@@ -16,7 +16,7 @@ Cost    Every step is linear in the number of corners, or a bound stands before 
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -56,6 +56,7 @@ class Outline:
 
     __slots__ = (
         "_depths",
+        "_judged",
         "_ring",
         "_simplified",
         "beyond_m",
@@ -109,9 +110,16 @@ class Outline:
             )
         self.radius_m = self._ring.spread * EARTH_RADIUS_M
         self._depths: Floats | None = None
+        self._judged: dict[Callable[[Positions], bool], bool] = {}
         self._simplified: dict[float, Corners] = {
             0.0: self._ring
         }  # what has been worked out, for it is asked for again
+
+    def judged(self, covers: Callable[[Positions], bool]) -> bool:
+        """Return what `covers` says of its corners, (latitude, longitude); it is kept, for it is asked for again."""
+        if covers not in self._judged:
+            self._judged[covers] = covers(self.corners)
+        return self._judged[covers]
 
     def ring(self, tolerance_m: float) -> "Corners":
         """Its ring, simplified by so much; 0: as it is."""

@@ -213,16 +213,18 @@ class Stray:
     swapped: bool
 
 
-def stray(pointer: str, place: Point | Sequence[Point], where: Where) -> Stray | None:
+def stray(pointer: str, place: Point | Sequence[Point] | Outline, where: Where) -> Stray | None:
     """Judge the centre of a circle, or the corners of a ring; None: it may be there. Nothing of it is kept."""
-    if where.holds(*place) if isinstance(place, tuple) else where.covers(place):
-        return None
-    points = [place] if isinstance(place, tuple) else place
-    return Stray(pointer, all(where.holds(lng, lat) for lat, lng in points))
+    points = place.corners if isinstance(place, Outline) else [place] if isinstance(place, tuple) else place
+    if isinstance(place, tuple):
+        fits = where.holds(*place)
+    else:
+        fits = place.judged(where.covers) if isinstance(place, Outline) else where.covers(points)
+    return None if fits else Stray(pointer, all(where.holds(lng, lat) for lat, lng in points))
 
 
-def _place(shape: RequestedCircle | Outline) -> Point | Sequence[Point]:
-    return shape.corners if isinstance(shape, Outline) else (shape.lat, shape.lng)
+def _place(shape: RequestedCircle | Outline) -> Point | Outline:
+    return shape if isinstance(shape, Outline) else (shape.lat, shape.lng)
 
 
 @dataclass(frozen=True, slots=True)

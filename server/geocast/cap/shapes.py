@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 _NUMBER = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _PAIR = re.compile(f"({_NUMBER}),({_NUMBER})", re.ASCII)
 _PLAIN = re.compile(_NUMBER, re.ASCII)
-MAX_WORK = 40_000  # of the shapes of one message (rule HD3): as many corners are read and placed in 0.5 s
+MAX_WORK = 50_000  # of the shapes of one message (rule HD3): as many corners are read and placed in 0.5 s
 _WORK_OF_SHAPE = 20  # beside its corners
 MAX_DIGITS = 40  # of a number: more than any double has, and few enough to be quick
 
