@@ -5,6 +5,7 @@ import math
 import pytest
 from fakes import DALLAS, NOON_MS, alert_request
 from test_publishing import Desk, slugs
+from zigzags import zigzag
 
 from geocast import outlines, policy
 from geocast.alert import Circle, Polygon
@@ -202,6 +203,13 @@ def test_the_rules_of_the_policy_are_judged_beside_broken_fields(desk):
         ("invalid-value", "/area/0/coordinates"),
         ("shape-not-allowed", "/area/1/type"),
     ]
+
+
+def test_ring_that_takes_too_long_to_judge_is_too_complex(desk):
+    """HD3, P12: 2,400 edges beside each other, split into two arcs each; it is said why."""
+    answer = desk.publish(category="flood", area=polygon([list(corner) for corner in zigzag(2_400, 0.28)]))
+    assert slugs(answer) == (422, "area-too-complex", [("area-too-complex", "/area")])
+    assert "turn back fewer times" in answer[1].violations[0].detail
 
 
 # ---- where the work is done ------------------------------------------------------------------------------------
