@@ -15,7 +15,7 @@ is out of date, because its number was taken meanwhile, the decision is made aga
     append ──────────────────────────────────────────┘ ── stored ──> 201
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
@@ -43,6 +43,7 @@ from .requests import (
     parse_revision,
     said_by,
 )
+from .tokens import Subject
 
 _HELD = (problems.AREA_UNCONFIRMED, problems.TEXT_UNCONFIRMED)  # P23 and P24 stand behind P21 and P22 (H8)
 RESERVED = "cap."  # what the ids of alerts from CAP begin with
@@ -55,10 +56,19 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Publisher:
-    """Who asks: the `sub` of the token, and whether its scopes allow to revise and cancel others' alerts."""
+    """Who asks: the `sub` of the token, and whether its scopes allow to revise and cancel others' alerts.
+
+    `issuer` is the issuer of the token's key.
+    """
 
     sub: str
     manages: bool = False
+    issuer: str = ""
+
+    @property
+    def subject(self) -> Subject:
+        """The issuer and the `sub`: what shares are counted by (rule HD6)."""
+        return Subject(self.issuer, self.sub)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +88,12 @@ class Outcome(Generic[_E]):
 class Aside(Protocol):
     """Does work that takes milliseconds where it holds nobody up: in a thread, say. It raises what the work raises."""
 
-    def __call__(self, work: Callable[[], _T], /) -> Awaitable[_T]:
-        """What the work comes to."""
+    def __call__(self, work: Callable[[], _T], subject: Hashable, /) -> Awaitable[_T]:
+        """Return what the work returns. `subject` is for whom it is done, and may have a share only (rule HD6)."""
         ...
 
 
-async def at_once(work: Callable[[], _T], /) -> _T:
+async def at_once(work: Callable[[], _T], _subject: Hashable, /) -> _T:
     """Do the work here and now, for whom nobody waits."""
     return work()
 
@@ -213,7 +223,9 @@ class Publishing:
         """
         bounds = Bounds() if publisher is None else self.admit(publisher)
         try:
-            return await self._aside(parse) if has_polygons(body) else parse()
+            if publisher is None or not has_polygons(body):
+                return parse()
+            return await self._aside(parse, publisher.subject)
         except Invalid as invalid:
             current = None
             if alert_id is not None:
