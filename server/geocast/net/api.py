@@ -25,8 +25,8 @@ if TYPE_CHECKING:  # what reads XML takes 0.2 s and 10 MB: many a node is sent n
     from ..upstream.taking import Taking
 
 MAX_REQUESTS = 2_000  # requests of token holders and sources under way at once
-MAX_READS, READS_AT_ONCE = 64, 16  # reads of alerts and calls: under way at once, and at work
-MAX_DRY_RUNS, DRY_RUNS_AT_ONCE = 64, 8
+MAX_READS, READS_AT_ONCE = 128, 4  # reads of alerts and calls: under way at once, and at work
+MAX_DRY_RUNS, DRY_RUNS_AT_ONCE = 64, 4
 MAX_CAP = 64  # CAP messages under way at once that are complete, or larger than an ordinary body
 
 
