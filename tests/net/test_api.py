@@ -229,11 +229,16 @@ def test_requests_without_a_token_take_no_place_of_those_with_one():
         app = make_app(api)
         scope = {"type": "http", "method": "GET", "query_string": b"", "headers": []}
 
+        async def receive():
+            await go.wait()
+            return {"type": "http.disconnect"}
+
         async def unread(_message):
             await go.wait()
 
         strangers = [
-            asyncio.ensure_future(app(scope | {"path": "/openapi.json"}, None, unread)) for _ in range(MAX_REQUESTS + 1)
+            asyncio.ensure_future(app(scope | {"path": "/openapi.json"}, receive, unread))
+            for _ in range(MAX_REQUESTS + 1)
         ]
         for _ in range(5):
             await asyncio.sleep(0)
@@ -241,6 +246,7 @@ def test_requests_without_a_token_take_no_place_of_those_with_one():
         token = sign(PRIVATE, "desk", ["alerts:publish"], NOON_MS // 1000, 600)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://node") as client:
             answer = await client.get("/v1/alerts", headers={"Authorization": f"Bearer {token}"})
+        assert api.requests > MAX_REQUESTS
         go.set()
         await asyncio.gather(*strangers)
         return answer.status_code
