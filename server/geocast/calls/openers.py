@@ -11,6 +11,7 @@ from collections.abc import Hashable
 from ..alertlog import AlertLog
 from ..config import SHARE
 from ..shares import Shares
+from ..tokens import Subject
 from .entries import CallEntry, Opening, body_of
 
 MAX_OPEN_CALLS = 1_000
@@ -47,5 +48,5 @@ class Openers:
                 except ValueError:
                     continue
                 if isinstance(body, Opening):
-                    return body.source
+                    return Subject(body.issuer, body.source)
         return None
