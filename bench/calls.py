@@ -78,7 +78,7 @@ class Calling(Geocast):
         sealing.chmod(0o600)
         (self.home / "keys.jwks").write_text(json.dumps(keys))
         (self.home / "policy.toml").write_text(POLICY)
-        self._options += ["--policy", str(self.home / "policy.toml"), "--call-keys", str(sealing)]
+        self._options += ["--policy", str(self.home / "policy.toml"), "--call-keys", str(sealing), "--share", "1"]
         self.quals: Sequence[str] = QUALS
         desk = self.token("cad", ["calls:dispatch", "alerts:manage"])
         self.dispatching = {"Authorization": f"Bearer {desk}", "Content-Type": "application/json"}

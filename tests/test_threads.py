@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from geocast.run.threads import THREADS, Threads
+from geocast.problems import Problem
+from geocast.run.threads import MAX_WORKS, THREADS, Threads
 
 
 def test_the_loop_goes_on_while_a_thread_works():
@@ -15,19 +16,19 @@ def test_the_loop_goes_on_while_a_thread_works():
 
     async def main():
         aside, go = Threads(), threading.Event()
-        waits = asyncio.ensure_future(aside(lambda: go.wait(60) and threading.current_thread()))
+        waits = asyncio.ensure_future(aside(lambda: go.wait(60) and threading.current_thread(), "a"))
         await asyncio.sleep(0)
         assert not waits.done()
         go.set()
         assert await waits is not threading.current_thread()
         with pytest.raises(ZeroDivisionError):
-            await aside(lambda: 1 / 0)
+            await aside(lambda: 1 / 0, "a")
 
     asyncio.run(main())
 
 
 def test_so_many_work_at_a_time_and_the_others_wait():
-    """THREADS of them; each of the others begins when one has ended."""
+    """THREADS of them; each of the others begins when one has ended. One subject has a quarter of them (HD6)."""
 
     async def main():
         aside, go, begun = Threads(), threading.Event(), threading.Semaphore(0)
@@ -36,9 +37,12 @@ def test_so_many_work_at_a_time_and_the_others_wait():
             begun.release()
             return go.wait(60)
 
-        works = [asyncio.ensure_future(aside(work)) for _ in range(3 * THREADS)]
+        works = [asyncio.ensure_future(aside(work, n % (2 * THREADS))) for n in range(3 * THREADS)]
         await asyncio.to_thread(lambda: [begun.acquire() for _ in range(THREADS)])
         assert not begun.acquire(blocking=False)
+        with pytest.raises(Problem) as refused:
+            await asyncio.gather(*(aside(work, "greedy") for _ in range(MAX_WORKS)))
+        assert refused.value.status == 429
         go.set()
         assert all(await asyncio.gather(*works))
 
@@ -57,7 +61,7 @@ def work():
 
 async def main():
     aside = Threads()
-    works = [asyncio.ensure_future(aside(work)) for _ in range(3 * THREADS)]
+    works = [asyncio.ensure_future(aside(work, n % (2 * THREADS))) for n in range(3 * THREADS)]
     await asyncio.to_thread(lambda: [begun.acquire() for _ in range(THREADS)])
     print("drained", flush=True)
 
@@ -73,9 +77,9 @@ def test_work_of_one_pool_does_not_wait_for_another():
 
     async def main():
         cap, polygons, go = Threads(), Threads(), threading.Event()
-        busy = [asyncio.ensure_future(cap(lambda: go.wait(60))) for _ in range(2 * THREADS)]
+        busy = [asyncio.ensure_future(cap(lambda: go.wait(60), n)) for n in range(2 * THREADS)]
         await asyncio.sleep(0)
-        assert await polygons(lambda: 7) == 7
+        assert await polygons(lambda: 7, "a") == 7
         assert not any(each.done() for each in busy)
         go.set()
         assert all(await asyncio.gather(*busy))
@@ -87,17 +91,17 @@ def test_work_that_nobody_waits_for_any_more_is_not_begun():
     """HD3: whoever asked has gone away while the work waited for its turn."""
 
     async def main():
-        aside, begun, go, done = Threads(1), threading.Event(), threading.Event(), []
-        first = asyncio.ensure_future(aside(lambda: begun.set() or go.wait(60)))
+        aside, begun, go, done = Threads(number=1), threading.Event(), threading.Event(), []
+        first = asyncio.ensure_future(aside(lambda: begun.set() or go.wait(60), "a"))
         await asyncio.to_thread(begun.wait)
         first.cancel()
-        second = asyncio.ensure_future(aside(lambda: done.append(2)))
+        second = asyncio.ensure_future(aside(lambda: done.append(2), "b"))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         second.cancel()
         await asyncio.sleep(0)
         go.set()
-        await aside(lambda: done.append(3))
+        await aside(lambda: done.append(3), "c")
         assert done == [3]
 
     asyncio.run(main())

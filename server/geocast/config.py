@@ -21,6 +21,7 @@ _FEED_URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]{1,255}(/[A-Za-z0-9._~/-]{0,
 _CAP_SENDER = re.compile(r"[^\s,<&]{1,512}")  # CAP 1.2, 3.2.1: no spaces, commas or restricted characters
 BACKLOG = 4096  # connections that wait to be accepted, per listening socket
 MAX_API_CONNECTIONS = 2_500  # more than there may be requests, so that one too many can be told so
+SHARE = 0.25  # the part of each bounded thing that one subject may take (rule HD6)
 RESERVED_DESCRIPTORS = 256  # for the log and the runtime's own
 
 
@@ -86,6 +87,7 @@ class Settings:
     drain_s: float = 10.0
     heartbeat_s: int = 25
     max_sessions: int | None = None
+    share: float = SHARE
 
     def check(self) -> None:
         """Refuse to start unsafely. Raises ConfigError."""

@@ -312,7 +312,8 @@ TOO_MANY_REQUESTS = ProblemType(
     "too-many-requests",
     429,
     "Too many requests",
-    "Too many requests are under way, or too many calls are open. Repeat the same request after the time in "
+    "The subject of the token has its share of what is bounded (requests under way, dry runs, open calls and so on), "
+    "or all of it is taken. Repeat the same request after the time in "
     "Retry-After.",
 )
 RATE_LIMITED = ProblemType(

@@ -15,7 +15,7 @@ is out of date, because its number was taken meanwhile, the decision is made aga
     append ──────────────────────────────────────────┘ ── stored ──> 201
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
@@ -44,6 +44,7 @@ from .requests import (
     parse_revision,
     said_by,
 )
+from .tokens import Subject
 
 _HELD = (problems.AREA_UNCONFIRMED, problems.TEXT_UNCONFIRMED)  # P23 and P24 stand behind P21 and P22 (H8)
 RESERVED = "cap."  # what the ids of alerts from CAP begin with
@@ -64,6 +65,11 @@ class Publisher:
     sub: str
     manages: bool = False
     issuer: str = ""
+
+    @property
+    def subject(self) -> Subject:
+        """The issuer and the `sub`: what shares are counted by (rule HD6)."""
+        return Subject(self.issuer, self.sub)
 
     def owns(self, first: Entry) -> bool:
         """Return whether the alert with this first entry is the publisher's to revise and cancel."""
@@ -87,12 +93,12 @@ class Outcome(Generic[_E]):
 class Aside(Protocol):
     """Does work that takes milliseconds where it holds nobody up: in a thread, say. It raises what the work raises."""
 
-    def __call__(self, work: Callable[[], _T], /) -> Awaitable[_T]:
-        """What the work comes to."""
+    def __call__(self, work: Callable[[], _T], subject: Hashable, /) -> Awaitable[_T]:
+        """Return what the work returns. `subject` is for whom it is done, and may have a share only (rule HD6)."""
         ...
 
 
-async def at_once(work: Callable[[], _T], /) -> _T:
+async def at_once(work: Callable[[], _T], _subject: Hashable, /) -> _T:
     """Do the work here and now, for whom nobody waits."""
     return work()
 
@@ -231,7 +237,9 @@ class Publishing:
         """
         bounds = Bounds() if publisher is None else self.admit(publisher)
         try:
-            return await self._aside(parse) if has_polygons(body) else parse()
+            if publisher is None or not has_polygons(body):
+                return parse()
+            return await self._aside(parse, publisher.subject)
         except Invalid as error:
             invalid, current = error, None
             if alert_id is not None:
@@ -242,7 +250,8 @@ class Publishing:
             def judge() -> list[Violation]:
                 return self._violations(invalid, bounds, now_ms, current, first=alert_id is None)
 
-            judged = await self._aside(judge) if has_polygons(body) else judge()
+            subject = None if publisher is None else publisher.subject
+            judged = await self._aside(judge, subject) if has_polygons(body) else judge()
             raise Problem.of([*invalid.violations, *judged]) from None
 
     def _violations(

@@ -16,9 +16,10 @@ from geocast.alertlog.memory import MemoryLog
 from geocast.alertlog.redis_streams import RedisStreamsLog
 from geocast.alertlog.sqlite import SqliteLog
 from geocast.calls.aeds import Aed, Aeds
-from geocast.calls.calling import ATTEMPTS, MAX_OPEN_CALLS, MOST_RETURNS, Calling, Dispatcher
+from geocast.calls.calling import ATTEMPTS, MOST_RETURNS, Calling, Dispatcher
 from geocast.calls.claiming import Claiming
 from geocast.calls.entries import Claim, Ending, Opening, Person, Widening, body_of
+from geocast.calls.openers import MAX_OPEN_CALLS
 from geocast.calls.opening import opened, opened_chain, sealed
 from geocast.calls.sealing import NO_CALL_KEYS, CallKeys
 from geocast.clock import format_time
@@ -220,14 +221,30 @@ async def test_what_the_policy_refuses(room, changes, expected):
 async def test_so_many_calls_may_be_open(room):
     """docs/calls.md, Limits: 1,000. One more is told 429, repeats are not, and when one is over there is room again."""
     for number in range(MAX_OPEN_CALLS):
-        await room.open(id=f"c-{number}")
+        await room.open(id=f"c-{number}", dispatcher=Dispatcher(f"desk-{number % 4}"))
     problem = await refused(room.open())
     assert (problem.status, problem.slug) == (429, "too-many-requests")
     assert int(problem.headers["Retry-After"]) > 0
     assert not (await room.open(id="c-7")).created
     assert (await refused(room.open(category="flood"))).slug == "category-not-callable"
-    await room.calling.end("c-7", {"reason": "Over."}, DESK)
+    await room.calling.end("c-7", {"reason": "Over."}, Dispatcher("desk-3"))
     assert (await room.open()).created
+
+
+async def test_dispatcher_with_share_of_open_calls_is_refused_and_others_are_served(room):
+    """HD6: a quarter of the open calls, counted in the log: what another node has read before does not matter."""
+    greedy = Dispatcher("greedy")
+    for number in range(MAX_OPEN_CALLS // 4):
+        await room.open(id=f"c-{number}", dispatcher=greedy)
+    other_node = Calling(room.log, POLICY, KEYS, room.clock)
+    for calling in (room.calling, other_node):
+        problem = await refused(calling.open(call_request(id="more"), greedy))
+        assert (problem.status, problem.slug, problem.headers["Retry-After"]) == (429, "too-many-requests", "5")
+        assert "share" in problem.detail
+        for number, other in enumerate((DESK, Dispatcher("greedy", issuer="another"))):
+            assert (await calling.open(call_request(id=f"other-{number}-{id(calling)}"), other)).created
+    await room.calling.end("c-7", {"reason": "Over."}, greedy)
+    assert (await other_node.open(call_request(id="more"), greedy)).created
 
 
 async def test_without_keys_nothing_is_stored():

@@ -13,7 +13,7 @@ from geocast.calls.calling import Calling
 from geocast.calls.sealing import NO_CALL_KEYS
 from geocast.metrics import Metrics
 from geocast.net import guard
-from geocast.net.api import Api
+from geocast.net.api import MAX_REQUESTS, Api
 from geocast.net.calls import make_app, make_metrics_app
 from geocast.publishing import Publishing
 from geocast.tokens import Key, Tokens, make_key, sign
@@ -218,3 +218,58 @@ def test_parameters_that_are_wrong_are_refused_by_name(query, wrong):
 def test_who_may_not_list_is_told_so_first():
     """Section 4, the order of decisions: 403 comes before 422."""
     assert asked(Counts(), "alerts:audit", path="/v1/alerts?limit=0").status_code == 403
+
+
+def test_requests_without_a_token_take_no_place_of_those_with_one():
+    """HD6: as many as there are places for all are under way, and whoever has a token is served."""
+
+    async def main():
+        api, go = api_on(MemoryLog(), FakeClock()), asyncio.Event()
+        await api.alert_log.start()
+        app = make_app(api)
+        scope = {"type": "http", "method": "GET", "query_string": b"", "headers": []}
+
+        async def receive():
+            await go.wait()
+            return {"type": "http.disconnect"}
+
+        async def unread(_message):
+            await go.wait()
+
+        strangers = [
+            asyncio.ensure_future(app(scope | {"path": "/openapi.json"}, receive, unread))
+            for _ in range(MAX_REQUESTS + 1)
+        ]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert api.requests > MAX_REQUESTS
+        token = sign(PRIVATE, "desk", ["alerts:publish"], NOON_MS // 1000, 600)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://node") as client:
+            answer = await client.get("/v1/alerts", headers={"Authorization": f"Bearer {token}"})
+        assert api.requests > MAX_REQUESTS
+        go.set()
+        await asyncio.gather(*strangers)
+        return answer.status_code
+
+    assert asyncio.run(main()) == 200
+
+
+def test_request_under_way_at_the_end_of_a_drain_is_answered_503(caplog):
+    """HD14: the server cancels what takes too long; whoever waits is told, and nothing is logged."""
+
+    class Slow(MemoryLog):
+        async def history(self, _alert_id):
+            api.drain.begin()
+            asyncio.current_task().cancel()
+            await asyncio.sleep(60)
+
+    api = api_on(Slow(), FakeClock())
+
+    async def main():
+        token = sign(PRIVATE, "desk", ["alerts:publish"], NOON_MS // 1000, 600)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(make_app(api)), base_url="http://node") as client:
+            return await client.get("/v1/alerts/a", headers={"Authorization": f"Bearer {token}"})
+
+    answer = asyncio.run(main())
+    assert (answer.status_code, answer.json()["type"]) == (503, "/problems/draining")
+    assert caplog.records == []

@@ -1,6 +1,7 @@
 """`POST /v1/cap`: who may call it, what it reads, what it answers and tells the operator; real tokens, a real log."""
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 
@@ -15,7 +16,7 @@ from geocast.calls.sealing import NO_CALL_KEYS
 from geocast.errors import LogUnavailable
 from geocast.metrics import Metrics
 from geocast.net import guard
-from geocast.net.api import Api
+from geocast.net.api import MAX_CAP, Api
 from geocast.net.calls import make_app
 from geocast.publishing import Publishing
 from geocast.tokens import Key, Tokens, make_key, sign
@@ -327,13 +328,17 @@ def test_a_log_that_is_away_is_503():
 
 
 def test_no_more_than_some_messages_are_under_way():
-    """Each may have 2 MiB: 429, and nothing was stored."""
+    """HD3, HD6: each may have 2 MiB. A source has a quarter of the places, by its secret and its tokens together."""
     node = Node()
-    node.api.messages = guard.MAX_CAP
-    assert node.post().status_code == 429
-    node.api.messages -= 1
+    with contextlib.ExitStack() as held:
+        for _ in range(MAX_CAP // 4):
+            held.enter_context(node.api.places.messages.place("met"))
+        for headers in (BY_SECRET, by_token("met")):
+            answer = node.post(headers=XML | headers)
+            assert (answer.status_code, answer.headers["Retry-After"]) == (429, "1")
+        assert asyncio.run(node.log.tail()) == 0
+        assert node.post(headers=XML | by_token("hub")).status_code == 201
     assert node.post().status_code == 201
-    assert node.api.messages == guard.MAX_CAP - 1
 
 
 # ---- beside the api's other calls --------------------------------------------------------------------------------

@@ -424,10 +424,10 @@ async def test_a_secret_is_good_for_no_device_that_is_forgotten_while_a_body_com
 @with_listener()
 async def test_who_is_going_away_takes_nothing(listener):
     """503 before anything else; and before the devices are read."""
-    listener.calls.draining = True
+    listener.calls.drain.begin()
     answer = await listener.put(token="x")
     assert (answer.status_code, slug(answer)) == (503, "draining")
-    listener.calls.draining, listener.calls.registering = False, None
+    listener.calls.drain.begun, listener.calls.registering = False, None
     assert slug(await listener.put()) == "store-unavailable"
 
 

@@ -30,6 +30,7 @@ from ..policy import Policy
 from ..policy.ages import Lasting
 from ..problems import Problem, Violation
 from ..requests import Claims, Invalid
+from ..tokens import Subject
 from .aeds import NO_AEDS, Aeds, fetch_of
 from .claiming import Claiming, Refusal, is_wanted, refusal
 from .entries import (
@@ -50,14 +51,13 @@ from .entries import (
     Secret,
     Widening,
 )
+from .openers import Openers
 from .opening import Chain, opened_chain, sealed
 from .request import RequestedCall, parse_call, parse_content, parse_end
 from .sealing import CallKeys
 from .shown import content_answer, end_answer, is_open, state_map
 from .state import CallState, Seat
 
-MAX_OPEN_CALLS = 1_000
-RETRY_AFTER_S = 5  # where so many are open: one may be over by then
 RESERVED = "cap."  # what the ids of alerts from CAP begin with
 ATTEMPTS = 20  # decisions on one request; each but the last was overtaken by another writer of the same call
 MOST_RETURNS = 20  # seats of one call that somebody may give back, and then take another
@@ -70,6 +70,11 @@ class Dispatcher(NamedTuple):
     sub: str
     manages: bool = False
     issuer: str = ""
+
+    @property
+    def subject(self) -> Subject:
+        """The issuer and the `sub`: what open calls are counted by (rule HD6)."""
+        return Subject(self.issuer, self.sub)
 
 
 class CallOutcome(NamedTuple):
@@ -94,10 +99,11 @@ class Calling:
         clock: Clock,
         appended: Callable[[CallEntry], None] = lambda _entry: None,
         aeds: Aeds = NO_AEDS,
+        openers: Openers | None = None,
     ) -> None:
         """`appended` is called with each entry that was appended, to nudge those who follow the log in other processes.
 
-        `aeds` are the defibrillators that can be fetched.
+        `aeds` are the defibrillators that can be fetched. `openers` counts the open calls of each dispatcher.
         """
         self._log = alert_log
         self._policy = policy
@@ -105,11 +111,12 @@ class Calling:
         self._clock = clock
         self._appended = appended
         self._aeds = aeds
+        self._openers = openers or Openers(alert_log)
 
     def under(self, policy: Policy, keys: CallKeys, aeds: Aeds | None = None) -> "Calling":
         """The same under another policy and other keys. What is under way goes on by those of this one."""
         given = self._aeds if aeds is None else aeds
-        return Calling(self._log, policy, keys, self._clock, self._appended, given)
+        return Calling(self._log, policy, keys, self._clock, self._appended, given, self._openers)
 
     # ---- what a dispatcher asks for ------------------------------------------------------------------------------
 
@@ -125,10 +132,10 @@ class Calling:
             if history:
                 return self._opened_before(request, opened_chain(self._keys, history))
             opening = self._accepted(request, dispatcher)
-            if len(await self._log.open_calls(self._now_ms())) >= MAX_OPEN_CALLS:
-                detail = f"{MAX_OPEN_CALLS} calls are open. Nothing was stored."
-                raise Problem(problems.TOO_MANY_REQUESTS, detail, headers={"Retry-After": str(RETRY_AFTER_S)})
-            if entry := await self._append(request.id, 1, opening.expires_at, opening, request.place):
+            own, of_all = await self._openers.count(dispatcher.subject, self._now_ms())
+            with self._openers.shares.place(dispatcher.subject, own, of_all):
+                entry = await self._append(request.id, 1, opening.expires_at, opening, request.place)
+            if entry:
                 return CallOutcome(content_answer(entry, opening, request.headline), created=True)
         raise _overtaken()
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ..config import Address, Settings, parse_address, parse_key_url
+from ..config import SHARE, Address, Settings, parse_address, parse_key_url
 from ..errors import ConfigError
 from ..scopes import QUALS_FORM, are_quals
 from . import environment
@@ -61,11 +61,23 @@ class QualsType(click.ParamType[tuple[str, ...], str]):
 class _Seconds(click.FloatRange):
     """A range of seconds without NaN, which click's own range lets in: it is neither below nor above anything."""
 
+    unit = "a number of seconds"
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        seconds: float = super().convert(value, param, ctx)
-        if math.isnan(seconds):
-            self.fail(f"expected a number of seconds from {self.min} to {self.max}", param, ctx)
-        return seconds
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"expected {self.unit} from {self.min} to {self.max}", param, ctx)
+        return number
+
+
+class _Share(_Seconds):
+    """The same for a part of a whole."""
+
+    unit = "a number"
+
+
+SHARE_TYPE = _Share(0, 1, min_open=True)
+SHARE_HELP = "The part of each bounded thing that one subject may take."
 
 
 class _Option(click.Option):
@@ -143,6 +155,7 @@ _OPTIONS = (
     _option("--drain-s", type=_Seconds(0, 3600), default=10.0, help="Seconds that a drain may take."),
     _option("--heartbeat-s", type=click.IntRange(25, 55), default=25, help="Seconds without a write, then a ping."),
     _option("--max-sessions", type=click.IntRange(1), help="At most so many connections; else what descriptors allow."),
+    _option("--share", type=SHARE_TYPE, default=SHARE, help=SHARE_HELP),
     _option("--log-level", type=click.Choice(LOG_LEVELS), default="info", help="How much to say on standard error."),
     _option("--log-format", type=click.Choice(FORMATS), default="text", help="As lines to read, or as JSON."),
 )

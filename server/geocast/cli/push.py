@@ -11,11 +11,11 @@ from typing import Any
 
 import click
 
-from ..config import Address, parse_address
+from ..config import SHARE, Address, parse_address
 from ..errors import ConfigError
 from . import environment, journal
 from .environment import PREFIX
-from .options import LOG_LEVELS, KeysType
+from .options import LOG_LEVELS, SHARE_HELP, SHARE_TYPE, KeysType
 
 _FILE = click.Path(path_type=Path)
 
@@ -86,6 +86,7 @@ def _option(name: str, variable: str = "", **more: Any) -> Callable[[Any], Any]:
 )
 @_option("--max-devices", type=click.IntRange(1, 10_000_000), default=200_000, help="At most so many devices.")
 @_option("--drain-s", type=click.FloatRange(0, 3600), default=10.0, help="Seconds that a drain may take.")
+@_option("--share", type=SHARE_TYPE, default=SHARE, help=SHARE_HELP)
 @_option("--log-level", type=click.Choice(LOG_LEVELS), default="info", help="How much to say on standard error.")
 @_option("--log-format", type=click.Choice(journal.FORMATS), default="text", help="As lines to read, or as JSON.")
 def command(

@@ -1,6 +1,7 @@
 """What the calls of the api listener work on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -9,16 +10,39 @@ from ..approvals.reviewers import NO_REVIEWERS, Reviewers
 from ..calls.calling import Calling
 from ..calls.sealing import NO_CALL_KEYS, CallKeys
 from ..clock import Clock
+from ..config import SHARE
 from ..metrics import Metrics
 from ..policy import Policy
 from ..publishers.bounds import Publishers
 from ..publishing import Publishing
+from ..shares import Shares, Turns
 from ..tokens import Tokens
+from .drain import Drain
 from .newer_keys import NewerKeys
 
 if TYPE_CHECKING:  # what reads XML takes 0.2 s and 10 MB: many a node is sent no message of CAP
     from ..upstream.sources import Sources
     from ..upstream.taking import Taking
+
+MAX_REQUESTS = 2_000  # requests of token holders and sources under way at once
+MAX_READS, READS_AT_ONCE = 128, 4  # reads of alerts and calls: under way at once, and at work
+MAX_DRY_RUNS, DRY_RUNS_AT_ONCE = 64, 4
+MAX_CAP = 64  # CAP messages under way at once that are complete, or larger than an ordinary body
+
+
+class Places:
+    """The bounded things of the api listener, each with a share for every subject (rule HD6)."""
+
+    def __init__(self, share: float = SHARE) -> None:
+        """Prepare all places; `share` is the part of each bound that one subject may take."""
+        self.requests = Shares("requests under way", MAX_REQUESTS, share)
+        self.reads = Turns("reads under way", MAX_READS, READS_AT_ONCE, share)
+        self.dry_runs = Turns("dry runs under way", MAX_DRY_RUNS, DRY_RUNS_AT_ONCE, share)
+        self.messages = Shares("messages of CAP under way", MAX_CAP, share)
+
+    def judging(self, subject: Hashable, *, dry_run: bool) -> AbstractAsyncContextManager[None]:
+        """Return what a request to publish is judged in: a dry run waits for a turn of its own kind."""
+        return self.dry_runs.turn(subject) if dry_run else nullcontext()
 
 
 @dataclass(slots=True)
@@ -38,9 +62,9 @@ class Api:
     unready: Callable[[], list[str]]
     taking: "Taking | None" = None
     newer_keys: NewerKeys | None = None  # where keys are published at a URL
-    draining: bool = False
+    places: Places = field(default_factory=Places)
+    drain: Drain = field(default_factory=Drain)
     requests: int = field(default=0, init=False)  # under way
-    messages: int = field(default=0, init=False)  # of CAP, under way
 
     def adopt(
         self,

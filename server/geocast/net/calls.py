@@ -99,7 +99,9 @@ def _add_alerts(app: FastAPI, api: Api) -> None:
         publisher = publishing_as(request, PUBLISH)
         api.publishing.admit(publisher)
         dry_run = is_dry_run(request)
-        outcome = await api.publishing.publish(await body_of(request), publisher, dry_run=dry_run)
+        body = await body_of(request)
+        async with api.places.judging(publisher.subject, dry_run=dry_run):
+            outcome = await api.publishing.publish(body, publisher, dry_run=dry_run)
         return dry(outcome) if dry_run else written(api, outcome, "alert")
 
     @app.post("/v1/alerts/{alert_id}/revisions", **documents.REVISE)
@@ -107,34 +109,40 @@ def _add_alerts(app: FastAPI, api: Api) -> None:
         publisher = publishing_as(request, PUBLISH, MANAGE)
         api.publishing.admit(publisher)
         dry_run = is_dry_run(request)
-        outcome = await api.publishing.revise(alert_id, await body_of(request), publisher, dry_run=dry_run)
+        body = await body_of(request)
+        async with api.places.judging(publisher.subject, dry_run=dry_run):
+            outcome = await api.publishing.revise(alert_id, body, publisher, dry_run=dry_run)
         return dry(outcome) if dry_run else written(api, outcome, "revision")
 
     @app.post("/v1/alerts/{alert_id}/cancel", **documents.CANCEL)
     async def cancel(request: Request, alert_id: str) -> Response:
         publisher = publishing_as(request, PUBLISH, MANAGE)
         dry_run = is_dry_run(request)
-        outcome = await api.publishing.cancel(alert_id, await body_of(request), publisher, dry_run=dry_run)
+        body = await body_of(request)
+        async with api.places.judging(publisher.subject, dry_run=dry_run):
+            outcome = await api.publishing.cancel(alert_id, body, publisher, dry_run=dry_run)
         return dry(outcome) if dry_run else written(api, outcome, "cancel")
 
     @app.get("/v1/alerts/{alert_id}", **documents.GET)
     async def get(request: Request, alert_id: str) -> Response:
         grant = granted(request, PUBLISH, MANAGE)
-        history = await api.alert_log.history(alert_id)
-        revisions = [entry for entry in history if isinstance(entry, Revision)]
-        if not revisions:
-            raise Problem(problems.UNKNOWN_ALERT)
-        answer = {"state": state(history, api.clock.now().wall_ms), "alert": alert_map(revisions[-1])}
-        if MANAGE in grant.scopes or (revisions[0].issuer, revisions[0].source) == grant.subject:
-            counts = await api.alert_log.counts(alert_id)
-            answer["delivery"] = exact(counts) if AUDIT in grant.scopes else rounded(counts)
-        return JSONResponse(answer)
+        async with api.places.reads.turn(grant.subject):
+            history = await api.alert_log.history(alert_id)
+            revisions = [entry for entry in history if isinstance(entry, Revision)]
+            if not revisions:
+                raise Problem(problems.UNKNOWN_ALERT)
+            answer = {"state": state(history, api.clock.now().wall_ms), "alert": alert_map(revisions[-1])}
+            if MANAGE in grant.scopes or (revisions[0].issuer, revisions[0].source) == grant.subject:
+                counts = await api.alert_log.counts(alert_id)
+                answer["delivery"] = exact(counts) if AUDIT in grant.scopes else rounded(counts)
+            return JSONResponse(answer)
 
     @app.get("/v1/alerts", **documents.LIST)
     async def live(request: Request) -> Response:
-        granted(request, PUBLISH, MANAGE)
+        grant = granted(request, PUBLISH, MANAGE)
         after, limit = page_asked(request)
-        return await listed(await api.alert_log.live(api.clock.now().wall_ms, after, limit), limit)
+        async with api.places.reads.turn(grant.subject):
+            return await listed(await api.alert_log.live(api.clock.now().wall_ms, after, limit), limit)
 
     @app.get("/v1/policy", **documents.POLICY)
     async def policy(request: Request) -> Response:

@@ -1,5 +1,6 @@
 """`POST /v1/cap`: one message of CAP, as its issuer sends it (docs/cap.md)."""
 
+import contextlib
 import logging
 from collections.abc import Iterable
 from typing import Any
@@ -7,7 +8,6 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from starlette.responses import JSONResponse
 
-from .. import problems
 from ..alert import Cancel, Entry
 from ..errors import LogUnavailable
 from ..problems import Problem
@@ -15,9 +15,9 @@ from ..upstream.deciding import OUTCOMES
 from ..upstream.sources import Sources
 from ..upstream.taking import CHANGES, Answer, Taking
 from . import documents
-from .answers import RETRY_AFTER_S, accepted
+from .answers import accepted
 from .api import Api
-from .guard import CAP_PATH, MAX_CAP, cap_of, is_dry_run, source_of
+from .guard import CAP_PATH, cap_of, is_dry_run, source_of
 
 logger = logging.getLogger(__name__)
 
@@ -32,12 +32,13 @@ def add_cap(app: FastAPI, api: Api) -> None:
     async def cap(request: Request) -> Response:
         taking = _taking(api)
         source, dry_run = source_of(request, taking.sources), is_dry_run(request)
-        if api.messages >= MAX_CAP:
-            raise Problem(problems.TOO_MANY_REQUESTS, headers={"Retry-After": str(RETRY_AFTER_S)})
-        api.messages += 1
         outcome = FAILED
         try:
-            answer = await taking.take(*await cap_of(request), source, dry_run=dry_run)
+            with contextlib.ExitStack() as held:
+                body, charset = await cap_of(
+                    request, lambda: held.enter_context(api.places.messages.place(source.name))
+                )
+                answer = await taking.take(body, charset, source, dry_run=dry_run)
             outcome = answer.outcome
         except Problem as problem:
             outcome = REFUSED
@@ -47,7 +48,6 @@ def add_cap(app: FastAPI, api: Api) -> None:
             logger.warning("cap: what becomes of a message of %s is not known: %s", source.name, error)
             raise
         finally:
-            api.messages -= 1
             if not dry_run:
                 api.metrics.cap_messages.labels(source.name, outcome).inc()
         for entry in answer.stored:

@@ -1,14 +1,14 @@
 """The listener of `geocast push`: registrations of devices, over HTTP (docs/push.md).
 
-    door (the connection) ──> Gate: 429, 503, 403 origin, 401 ──> a call, here ──> push.registering
+    door (the connection) ──> Gate: 503, 403 origin, 401, 429 ──> a call, here ──> push.registering
 
 The application behind it is nothing but the table of the calls. Bodies are read as the api listener reads them.
 """
 
+import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass, field
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
@@ -20,23 +20,32 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import problems
 from ..clock import Clock
+from ..config import SHARE
 from ..errors import StoreUnavailable, trace
 from ..metrics import CONTENT_TYPE, Metrics
 from ..problems import Problem
 from ..push.records import Kept
 from ..push.registering import Registering
 from ..scopes import RECEIVE
+from ..shares import Shares
 from ..tokens import Tokens
 from .answers import RETRY_AFTER_S, allowed, as_problem, problem_document
+from .drain import Drain
 from .guard import bearer, body_of, granted, unauthorized
 from .newer_keys import NewerKeys
 
 logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 16 * 1024
-MAX_REQUESTS = 500  # under way at once; one more is told 429
+MAX_REQUESTS = 500  # under way at once
+STRANGERS = None  # as whom requests are counted until it is known who is asking
 PREFLIGHT_S = 600  # for how long a browser may remember what it was allowed
 OFFER = "/v1/push"
+
+
+def requests_of(share: float) -> Shares:
+    """The places of requests, of which one subject may take this share (rule HD6)."""
+    return Shares("requests under way", MAX_REQUESTS, share)
 
 
 @dataclass(slots=True)
@@ -50,8 +59,8 @@ class Calls:
     unready: Callable[[], list[str]]
     registering: Registering | None = None
     newer_keys: NewerKeys | None = None  # where keys are published at a URL
-    draining: bool = False
-    requests: int = field(default=0, init=False)  # under way
+    drain: Drain = field(default_factory=Drain)
+    requests: Shares = field(default_factory=lambda: requests_of(SHARE))
 
     def taking(self) -> Registering:
         """What takes registrations. Raises Problem (503) before it can."""
@@ -157,6 +166,7 @@ class _Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
+        scope["drain"] = self.calls.drain
         headers = Headers(scope=scope)
         origin = headers.get("origin")
         may_read = origin is not None and origin in self.calls.origins
@@ -170,48 +180,56 @@ class _Gate:
                     message["headers"] += _shared_with(str(origin))
             await send(message)
 
-        self.calls.requests += 1
         try:
-            answer = await self._answer(scope, headers, origin)
-            await answer(scope, receive, noted)
+            with self.calls.requests.place(STRANGERS):
+                answer, subject = await self._answer(scope, headers, origin)
+            with self.calls.requests.place(subject):
+                await answer(scope, receive, noted)
+        except Problem as problem:
+            await _refused(self.calls, problem)(scope, receive, noted)
+        except asyncio.CancelledError:
+            if not self.calls.drain.begun:
+                raise
+            if not started:  # as on the api listener
+                await _refused(self.calls, Problem(problems.DRAINING, headers=_later()))(scope, receive, noted)
         except Exception as error:
             logger.error("a request failed: %s", trace(error))
             if not started:
                 await _refused(self.calls, Problem(problems.INTERNAL))(scope, receive, noted)
-        finally:
-            self.calls.requests -= 1
 
-    async def _answer(self, scope: Scope, headers: Headers, origin: str | None) -> ASGIApp:
+    async def _answer(self, scope: Scope, headers: Headers, origin: str | None) -> tuple[ASGIApp, Hashable]:
+        """Return what answers, and by whom the request is counted (rule HD6)."""
+        subject: Hashable = STRANGERS
         try:
-            if self.calls.requests > MAX_REQUESTS:
-                raise Problem(problems.TOO_MANY_REQUESTS, headers=_later())
-            if self.calls.draining:
+            if self.calls.drain.begun:
                 raise Problem(problems.DRAINING, headers=_later())
             if scope["query_string"]:
                 raise Problem(problems.BAD_REQUEST, "Nothing here takes a query.")
             if origin is not None and origin not in self.calls.origins:
                 raise Problem(problems.INSUFFICIENT_SCOPE, "Pages of this origin may not register devices (--origins).")
             if scope["method"] == "OPTIONS" and origin is not None and "access-control-request-method" in headers:
-                return _preflight()
+                return _preflight(), subject
             if scope["path"] != OFFER:
-                await self._admit(scope)
+                subject = await self._admit(scope)
         except (Problem, StoreUnavailable) as error:
-            return _refused(self.calls, _problem_of(error))
-        return self.app
+            return _refused(self.calls, _problem_of(error)), subject
+        return self.app, subject
 
-    async def _admit(self, scope: Scope) -> None:
-        """Note who is asking. Raises Problem (401) and StoreUnavailable."""
+    async def _admit(self, scope: Scope) -> Hashable:
+        """Note in `scope` who is asking, and return it. Raise Problem (401) and StoreUnavailable."""
         calls, token = self.calls, bearer(scope)
         device_id, _, rest = scope["path"].removeprefix("/v1/devices/").partition("/")
         if rest == "subscription":
-            scope["device"] = await calls.taking().knowing(device_id, token)
-            found: Any = scope["device"]
-        else:
-            if calls.newer_keys is not None and not calls.tokens.knows_key_of(token):
-                await calls.newer_keys.waited()
-            found = scope["grant"] = calls.tokens.check(token, calls.clock.now(), again=True)
-        if found is None:
+            device = scope["device"] = await calls.taking().knowing(device_id, token)
+            if device is None:
+                raise unauthorized()
+            return device.stored.device
+        if calls.newer_keys is not None and not calls.tokens.knows_key_of(token):
+            await calls.newer_keys.waited()
+        grant = scope["grant"] = calls.tokens.check(token, calls.clock.now(), again=True)
+        if grant is None:
             raise unauthorized()
+        return grant.subject
 
 
 def _shared_with(origin: str) -> list[tuple[bytes, bytes]]:

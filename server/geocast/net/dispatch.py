@@ -41,12 +41,16 @@ def add_dispatch(app: FastAPI, api: Api) -> None:
 
     @app.get("/v1/calls/{call_id}", **documents.GET)
     async def get_call(request: Request, call_id: str) -> Response:
-        return JSONResponse(await api.calling.state(call_id, _dispatching(request)))
+        dispatcher = _dispatching(request)
+        async with api.places.reads.turn(request.scope["grant"].subject):
+            return JSONResponse(await api.calling.state(call_id, dispatcher))
 
     @app.get("/v1/calls", **documents.LIST)
     async def open_calls(request: Request) -> Response:
         # One after the other: to encode a thousand at once would hold up whatever else this process does.
-        calls = [JSONResponse(each).body async for each in api.calling.open_calls(_dispatching(request))]
+        dispatcher = _dispatching(request)
+        async with api.places.reads.turn(request.scope["grant"].subject):
+            calls = [JSONResponse(each).body async for each in api.calling.open_calls(dispatcher)]
         return Response(b'{"calls":[' + b",".join(calls) + b"]}", media_type=JSONResponse.media_type)
 
 

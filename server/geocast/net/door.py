@@ -13,7 +13,8 @@ uvicorn serves each connection with h11, which keeps to RFC 9112 strictly. What 
 Rule 1  A parser is fed no more than one head may have, so a longer one is refused before it is looked at.
 Rule 2  A request that comes before the one in front of it is answered waits unparsed, within bounds.
 Rule 3  At most so many connections: the one that has kept us waiting for a request the longest gives way to a new one.
-        Where each has a request under way, the new one is told 503.
+        Where each has a request under way, the one that has not read its answer for the longest time gives way: it may
+        be a stranger's, and holds a place that others need (HD6). Where there is none, the new one is told 503.
 Rule 4  A connection that is refused lingers: the refusal is written, then the end of the stream, and what the peer
 still
         sends is thrown away until it closes. If we closed at once, the kernel would answer unread bytes with a reset,
@@ -64,12 +65,13 @@ class Door:
         self._capacity = capacity
         self._all = 0
         self.waiting: dict[Connection, None] = {}  # those without a request under way; who has waited longest is first
+        self.unread: dict[Connection, None] = {}  # those with unsent bytes of an answer; the oldest is first
 
     def arrived(self) -> bool:
         """Count a new connection in (Rule 3). False: there is no room."""
         self._all += 1
         if self._all > self._capacity:
-            oldest = next(iter(self.waiting), None)
+            oldest = next(iter(self.waiting or self.unread), None)
             if oldest is None:
                 return False
             oldest.give_way()
@@ -79,6 +81,7 @@ class Door:
         """Take a connection out that has ended."""
         self._all -= 1
         self.waiting.pop(connection, None)
+        self.unread.pop(connection, None)
 
     def refusal(self, why: ProblemType) -> bytes:
         """A problem as the whole answer to what is no request."""
@@ -279,16 +282,19 @@ class Connection(H11Protocol):
     def give_way(self) -> None:
         """End this connection to make room for a newer one (Rule 3)."""
         self._door.waiting.pop(self, None)
+        self._door.unread.pop(self, None)
         self.transport.abort()
 
     def pause_writing(self) -> None:
         """Bytes of an answer are unsent: the peer has UNREAD_S to take them."""
         super().pause_writing()
+        self._door.unread[self] = None
         self._unread = self.loop.call_later(UNREAD_S, self.transport.abort)
 
     def resume_writing(self) -> None:
         """All bytes are sent: the peer has taken them in time."""
         super().resume_writing()
+        self._door.unread.pop(self, None)
         if self._unread is not None:
             self._unread.cancel()
             self._unread = None

@@ -1,13 +1,18 @@
 """What comes in at the api listener: before any route, and what each route asks of a request.
 
-    Guard: 429, 503 draining, 401 ──> route: 403 scope, 422 query ──> body: 413, 408, 415, 400
+    Guard: 503 draining, 401, 429 ──> route: 403 scope, 422 query ──> body: 413, 408, 415, 400
 
 Bodies are read raw, since a framework's own parser takes NaN and duplicate keys.
+
+A request has its place once its token is known (rule HD6). Requests without a token take none: those for public pages
+read no body, those that are refused are answered at once, and `newer_keys` bounds those that wait for a key. How many
+connections strangers may have is the door's affair.
 """
 
 import asyncio
 import logging
 import re
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
 from fastapi import Request
@@ -25,6 +30,7 @@ from ..strict import load_json
 from ..tokens import Grant
 from .answers import RETRY_AFTER_S, problem_answer
 from .api import Api
+from .drain import Drain
 
 if TYPE_CHECKING:  # what reads XML takes 0.2 s and 10 MB: many a node is sent no message of CAP
     from ..upstream.sources import Source, Sources
@@ -35,10 +41,8 @@ MAX_BODY_BYTES = 64 * 1024
 BODY_S = 10.0  # in which a whole body has to arrive
 CAP_PATH = "/v1/cap"
 MAX_CAP_BYTES = 2 * 1024 * 1024  # CP2: real ones carry 600 KB of audio
-MAX_CAP = 16  # messages of CAP that may be under way at once: 32 MiB; one more is told 429
 CAP_TYPES = ("application/xml", "text/xml", "application/cap+xml")
 _CHARSET = re.compile(r"""charset\s*=\s*"?([A-Za-z0-9._-]{1,40})"?\s*(;|$)""", re.IGNORECASE)
-MAX_REQUESTS = 2_000  # that may be under way at once; one more is told 429
 PUBLIC = frozenset({"/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/asyncapi.json", "/docs"})
 PUBLIC_UNDER = ("/problems/", "/docs/")
 CURSOR_PATTERN = f"([0-9]{{1,15}})-({ID_PATTERN})"  # ms since 1970 and an id; no client has to know
@@ -47,7 +51,7 @@ _LIMIT = re.compile("[1-9][0-9]{0,3}")
 
 
 class Guard:
-    """What comes before any route: how many requests at once, whether we are going away, who is asking."""
+    """What comes before any route: whether we are going away, who is asking, how many requests of theirs at once."""
 
     def __init__(self, app: ASGIApp, api: Api) -> None:
         self._app = app
@@ -65,9 +69,20 @@ class Guard:
             await send(message)
 
         self._api.requests += 1
+        scope["drain"] = self._api.drain
         try:
-            refused = None if _is_public(scope["path"]) else await self._refused(scope)
-            await (self._app if refused is None else problem_answer(self._api, refused))(scope, receive, observed)
+            if _is_public(scope["path"]):
+                await self._app(scope, receive, observed)
+            else:
+                with self._api.places.requests.place(await self._subject(scope)):
+                    await self._app(scope, receive, observed)
+        except Problem as refused:
+            await problem_answer(self._api, refused)(scope, receive, send)
+        except asyncio.CancelledError:
+            if not self._api.drain.begun:
+                raise
+            if not started:  # the server can't wait any longer, and whether the request was carried out is unknown
+                await problem_answer(self._api, _draining())(scope, receive, send)
         except Exception as error:
             logger.error("a request failed: %s", trace(error))
             if not started:
@@ -75,23 +90,21 @@ class Guard:
         finally:
             self._api.requests -= 1
 
-    async def _refused(self, scope: Scope) -> Problem | None:
-        retry = {"Retry-After": str(RETRY_AFTER_S)}
-        if self._api.requests > MAX_REQUESTS:
-            return Problem(problems.TOO_MANY_REQUESTS, headers=retry)
-        if self._api.draining:
-            return Problem(problems.DRAINING, headers=retry)
+    async def _subject(self, scope: Scope) -> Hashable:
+        """Note in `scope` who is asking, and return by whom the request is counted. Raise Problem: 503, 401."""
+        if self._api.drain.begun:
+            raise _draining()
         if source := self._by_secret(scope):
             scope["cap_source"] = source
-            return None
+            return source.name
         token, tokens = bearer(scope), self._api.tokens
         if self._api.newer_keys is not None and not tokens.knows_key_of(token):
             await self._api.newer_keys.waited()
         grant = tokens.check(token, self._api.clock.now(), again=True)
         if grant is None:
-            return unauthorized()
+            raise unauthorized()
         scope["grant"] = grant
-        return None
+        return grant.subject
 
     def _by_secret(self, scope: Scope) -> "Source | None":
         """The source that a request to take a message of CAP names by its secret; a token counts before it (CP1)."""
@@ -181,6 +194,10 @@ def page_asked(request: Request) -> tuple[Cursor | None, int]:
     return Cursor(int(cursor[1]), cursor[2]) if cursor else None, int(limit[0])
 
 
+def _draining() -> Problem:
+    return Problem(problems.DRAINING, headers={"Retry-After": str(RETRY_AFTER_S)})
+
+
 def unauthorized() -> Problem:
     """The refusal of who has no token that is good."""
     return Problem(problems.UNAUTHORIZED, headers={"WWW-Authenticate": 'Bearer realm="geocast"'})
@@ -197,9 +214,13 @@ async def body_of(request: Request, most: int = MAX_BODY_BYTES) -> dict[str, Any
         raise Problem(problems.MALFORMED_JSON) from None
 
 
-async def cap_of(request: Request) -> tuple[bytes, str | None]:
-    """The request's body, if it is sent as XML, and its charset, if that is said. Raises Problem: 413, 408, 415."""
-    data = await _received(request, MAX_CAP_BYTES)
+async def cap_of(request: Request, take_place: Callable[[], None]) -> tuple[bytes, str | None]:
+    """The request's body, if it is sent as XML, and its charset, if that is said. Raises Problem: 413, 408, 429, 415.
+
+    `take_place` is called when the body is there, or is larger than an ordinary body may be: a body that does not come
+    holds no place of others (rule HD3).
+    """
+    data = await _received(request, MAX_CAP_BYTES, take_place)
     if _media_type(request) not in CAP_TYPES:
         raise Problem(problems.UNSUPPORTED_MEDIA_TYPE)
     charset = _CHARSET.search(request.headers["Content-Type"])
@@ -210,11 +231,12 @@ def _media_type(request: Request) -> str:
     return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
-async def _received(request: Request, most: int) -> bytes:
-    """The whole body, of at most so many bytes. Raises Problem: 413, 408."""
+async def _received(request: Request, most: int, take_place: Callable[[], None] | None = None) -> bytes:
+    """The whole body, of at most so many bytes. Raises Problem: 413, 408, 503, and what `take_place` raises."""
+    drain: Drain = request.scope["drain"]
     chunks, size = [], 0
     try:
-        async with asyncio.timeout(BODY_S):
+        async with drain.waiting(BODY_S):
             if int(request.headers.get("Content-Length", "0")) > most:
                 raise _too_large(most)
             async for chunk in request.stream():
@@ -222,8 +244,15 @@ async def _received(request: Request, most: int) -> bytes:
                 size += len(chunk)
                 if size > most:
                     raise _too_large(most)
+                if take_place is not None and size > MAX_BODY_BYTES:
+                    take_place()
+                    take_place = None
     except (TimeoutError, ClientDisconnect):
+        if drain.begun:
+            raise _draining() from None
         raise Problem(problems.REQUEST_TIMEOUT, f"The body did not arrive within {BODY_S:g} s.") from None
+    if take_place is not None:
+        take_place()
     return b"".join(chunks)
 
 

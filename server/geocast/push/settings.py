@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config import REDIS_SCHEMES, Address, KeyUrl, Settings
+from ..config import REDIS_SCHEMES, SHARE, Address, KeyUrl, Settings
 from ..errors import ConfigError
 from .addresses import DEFAULT_SERVICES
 
@@ -40,6 +40,7 @@ class PushSettings:
     max_devices: int = 200_000
     devices_replicas: int = 0
     drain_s: float = 10.0
+    share: float = SHARE
 
     def check(self) -> None:
         """Refuse to start with what can't work. Raises ConfigError."""

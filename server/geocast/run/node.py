@@ -19,6 +19,7 @@ from ..alertlog.sqlite import SqliteLog
 from ..calls.calling import Calling
 from ..calls.entries import CallEntry
 from ..calls.errands import Errands
+from ..calls.openers import Openers
 from ..calls.sealing import CallKeys
 from ..clock import Clock, SystemClock
 from ..config import REDIS_SCHEMES, Listeners, Settings
@@ -26,7 +27,7 @@ from ..delivery import Delivery, MakeErrands, background
 from ..errors import ConfigError
 from ..following import PURGE_S, LogKeeper
 from ..metrics import Metrics
-from ..net.api import Api
+from ..net.api import Api, Places
 from ..net.calls import serving
 from ..net.door import serve
 from ..publishing import Aside, Publishing
@@ -125,12 +126,14 @@ def api_of(
     metrics: Metrics,
     appended: Callable[[Entry | CallEntry], None],
     unready: Callable[[], list[str]],
+    share: float,
 ) -> Api:
     """What the api listener of this process works on; after a reload it goes by what is in force then.
 
-    `appended` is called with each entry that was appended; `unready` gives the reasons why the node is not ready.
+    `appended` is called with each entry that was appended; `unready` gives the reasons why the node is not ready;
+    `share` is the part of each bounded thing that one subject may take (rule HD6).
     """
-    threads = Threads()
+    threads = Threads(share)
     publishing = Publishing(
         alert_log,
         in_force.policy,
@@ -142,9 +145,11 @@ def api_of(
         reserves=in_force.sources is not None,
     )
     # Messages of CAP have threads of their own, so that no polygon of a publisher waits for them (rule HD3).
-    taking = _taking_of(in_force, alert_log, clock, appended, Threads())
-    calling = Calling(alert_log, in_force.policy, in_force.call_keys, clock, appended)
+    taking = _taking_of(in_force, alert_log, clock, appended, Threads(share))
+    openers = Openers(alert_log, share)
+    calling = Calling(alert_log, in_force.policy, in_force.call_keys, clock, appended, openers=openers)
     api = Api(publishing, calling, alert_log, in_force.policy, in_force.tokens, clock, metrics, unready, taking)
+    api.places = Places(share)
     metrics.watch(in_force.metrics)
     metrics.watch(in_force.trust.metrics)
 
@@ -209,7 +214,7 @@ async def run(settings: Settings, in_force: InForce, listeners: Listeners) -> No
 
         calls = calls_of(settings, in_force, alert_log, clock, metrics, appended)
         delivery = Delivery(settings, in_force.tokens, clock, alert_log, metrics, asked, newer_keys, calls)
-        api: Api = api_of(in_force, alert_log, clock, metrics, delivery.expect, delivery.unready)
+        api: Api = api_of(in_force, alert_log, clock, metrics, delivery.expect, delivery.unready, settings.share)
         api.newer_keys = newer_keys
         in_force.watch(delivery.reloaded)
         async with (
@@ -221,4 +226,4 @@ async def run(settings: Settings, in_force: InForce, listeners: Listeners) -> No
             if not stop.asked.is_set():  # while the log was waited for
                 logger.info("ready: stream on %s, api on %s", settings.stream, settings.api)
             await stop.asked.wait()
-            api.draining = True
+            api.drain.begin()

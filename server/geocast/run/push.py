@@ -27,7 +27,7 @@ from ..delivery import FLUSH_S, Collector, background
 from ..errors import StoreUnavailable, trace
 from ..following import LogKeeper, LogReader
 from ..metrics import Metrics, counter, counters, gauge, gauges
-from ..net.devices import Calls, make_app, make_metrics_app
+from ..net.devices import Calls, make_app, make_metrics_app, requests_of
 from ..net.door import serve
 from ..net.newer_keys import NewerKeys
 from ..push.addresses import Services, parse_services
@@ -170,7 +170,7 @@ class PushProcess:
                     if waking.set_aside:
                         logger.warning("devices that can't be used, and are left as they are: %d", waking.set_aside)
                     await stop.asked.wait()
-            calls.draining = True
+            calls.drain.begin()
             await self._drain(waking, keeper, stop.hurry)
             await shards.stop()
 
@@ -215,7 +215,7 @@ class PushProcess:
 
     def _calls(self, waking: Waking, shards: Shards, keeper: LogKeeper, reader: LogReader, clock: Clock) -> Calls:
         def unready() -> list[str]:
-            reasons = ["draining"] if calls.draining else []
+            reasons = ["draining"] if calls.drain.begun else []
             if not waking.has_taken.is_set():
                 reasons.append("starting: reading the log and the devices")
             if (error := waking.recorder.error or shards.error) is not None:
@@ -224,6 +224,7 @@ class PushProcess:
 
         means = self._means
         calls = Calls(means.in_force.tokens, clock, self._metrics, means.settings.origins, unready)
+        calls.requests = requests_of(means.settings.share)
         return calls
 
 

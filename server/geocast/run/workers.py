@@ -158,7 +158,7 @@ async def _run_api(part: Part, shared: _Shared) -> None:
             async with process.running(part.listeners):
                 logger.info("api is there on %s", shared.settings.api)
                 await stop.asked.wait()
-                process.api.draining = True
+                process.api.drain.begin()
 
 
 class _ApiProcess:
@@ -175,7 +175,7 @@ class _ApiProcess:
         metrics = Metrics(self._reports.exports)
         metrics.watch(alert_log.metrics)
         metrics.watch(lambda: _metrics_of(self._reports))
-        self.api = api_of(in_force, alert_log, clock, metrics, self._appended, self._unready)
+        self.api = api_of(in_force, alert_log, clock, metrics, self._appended, self._unready, shared.settings.share)
         self._part = part
         self._source = source_of(shared.settings, in_force, self._fetched, self._settled)
         if self._source:
@@ -211,7 +211,7 @@ class _ApiProcess:
         elif data:
             self._reports.take(data)
         else:  # from the supervisor: the node is going away
-            self.api.draining = True
+            self.api.drain.begin()
 
     def _appended(self, _entry: Entry | CallEntry) -> None:
         for name in self._names:
@@ -225,7 +225,7 @@ class _ApiProcess:
         leave_fetched(self._part, keys)
 
     def _unready(self) -> list[str]:
-        draining = ["draining"] if self.api.draining else []
+        draining = ["draining"] if self.api.drain.begun else []
         return draining + self._keeper.unready() + self._reports.unready()
 
     async def _watch_log(self) -> None:

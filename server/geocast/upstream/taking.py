@@ -123,7 +123,9 @@ class Taking:
         Raises Problem if it is refused, and LogUnavailable if the outcome is unknown.
         """
         now_ms, bounds = self._clock.now().wall_ms, self.admit(source)
-        reading = await self._aside(lambda: read(body, charset, source, self._policy, bounds, now_ms, self._zones))
+        reading = await self._aside(
+            lambda: read(body, charset, source, self._policy, bounds, now_ms, self._zones), source.name
+        )
         if reading.ignored:
             return Answer(IGNORED, reading.ignored, notes=reading.message.notes)
         done: list[Entry] = []
