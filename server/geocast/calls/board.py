@@ -161,7 +161,9 @@ class Board:
         told.rung = max(told.rung, held)
         told.over = state.end is not None
         if responder.sub in call.former and call.seat_of(responder.sub) is None:
-            told.task = held  # perhaps it was: who has given a seat back on another connection has to hear of it
+            told.unsure = True
+            if call.first_claim <= held < call.former[responder.sub]:
+                told.task = held  # perhaps it was: who has given a seat back on another connection has to hear of it
 
     # ---- what sessions say ---------------------------------------------------------------------------------------
 
@@ -475,7 +477,8 @@ class Board:
         if call.outline.full:
             return self._stand_down(call, responder, told, "full") if told.rung and not told.full else None
         corrected = 0 < told.rung < state.content and not told.full
-        if corrected or (told.rung < state.revision and self._rings_for(responder, state, now)):
+        lacks = told.rung < state.revision or told.unsure
+        if corrected or (lacks and self._rings_for(responder, state, now)):
             call.note_rung(self._told(call, responder), state.revision)
             self.rings += 1
             self._heard(responder, call, "call")

@@ -36,11 +36,13 @@ class Told:
 
     `rung`: the newest revision of the ring, 0 if there was none, and then it is no recipient. `task`: the revision of
     its task, 0 if it has none. `full`: it was stood down because the call was full, and has not been rung since.
+    `unsure`: what it holds may be the ring or the task of a seat that was given back, so the ring is sent again (HD18).
     """
 
     rung: int = 0
     task: int = 0
     full: bool = False
+    unsure: bool = False
     declined: bool = False
     again: bool = False  # its `accept` is to be answered by the task it has
     over: bool = False  # it is to be told of the end
@@ -70,7 +72,7 @@ class LiveCall:
         self.first_claim = 0  # the number of the first claim that was read
         self.state: CallState | None = None  # while no content of it opens
         self.told: dict[int, Told] = {}  # by row
-        self.former: set[str] = set()  # who has given a seat back
+        self.former: dict[str, int] = {}  # who has given a seat back, and the number of the entry that says so
         self.lost: dict[str, Seat] = {}  # Rule 3
         self.outline = Outline()  # what decides who is told something
         self.aside: set[int] = set()  # numbers of entries that do not open
@@ -142,11 +144,11 @@ class LiveCall:
         if isinstance(opened.secret, Person):
             sub = opened.secret.sub
             if isinstance(opened.body, Release):
-                self.former.add(sub)
+                self.former[sub] = opened.entry.revision
                 if sub in self.lost and self.lost[sub].claim < opened.entry.revision:
                     del self.lost[sub]
             elif self.state is not None and sub in self.state.seats:
-                self.former.discard(sub)
+                self.former.pop(sub, None)
                 self.lost.pop(sub, None)
 
     def _settle(self, now: Now) -> None:
@@ -237,7 +239,7 @@ class LiveCall:
 
     def note_rung(self, told: Told, revision: int) -> None:
         """The ring was handed to the session's transport."""
-        told.rung, told.called, told.full = revision, revision, False
+        told.rung, told.called, told.full, told.unsure = revision, revision, False, False
         told.unacked = [*told.unacked, revision][-ACKS_KEPT:]
         self.called += 1
         self.net += 1
