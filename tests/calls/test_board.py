@@ -904,6 +904,20 @@ def test_what_is_counted_of_a_call(quarter):
     assert (board.rings, board.acks, board.answers["decline"]) == (3, 2, 2)
 
 
+def test_rings_are_counted_for_the_call_and_for_the_revision_that_is_in_force(quarter):
+    """HD16: only those who were called under this revision, and have not declined, count for the next ring."""
+    phones = [quarter.join(0, f"r-{n}") for n in range(3)]
+    quarter.open(terms=with_terms(seats=["cpr"]))
+    phones[0].decline()
+    quarter.claim("r-9")
+    assert quarter.board.take_counts() == {"c-1": Counts(3, 0, 1)}
+    quarter.release("r-9")
+    phones[1].decline()
+    [call] = quarter.board.open_calls(quarter.clock.now())
+    assert quarter.board.take_counts() == {"c-1": Counts(2, 0, 1), call.counted_now: Counts(2, 0, 1)}
+    assert (call.counted_now, call.called_of(Counts(2, 0, 1)), call.called_of(Counts(5, 0, 1))) == ("c-1/3", 1, 4)
+
+
 def test_who_declines_again_and_again_has_declined_once(quarter):
     """H7: each ring is declined once at most, however often somebody changes their mind."""
     phone = quarter.join()
