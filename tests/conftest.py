@@ -7,12 +7,16 @@ import sys
 import pytest
 from command import Outcome
 from hypothesis import HealthCheck, settings
+from preloaded import slow_the_disk
 
 from geocast import cli
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell has what it runs in the background ignore Ctrl-C, and so would the processes that tests end by it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+if seed := os.environ.get("GEOCAST_SLOW_FSYNC"):
+    slow_the_disk(seed)
 
 # The same examples at each run, but of a soak, and no limit of time: a busy machine is no error of what is tested.
 settings.register_profile(

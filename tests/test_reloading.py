@@ -8,6 +8,7 @@ import jwt
 import pytest
 from cryptography.exceptions import InvalidTag
 from fakes import NOON_MS
+from flipping import flipped
 from jwt.algorithms import OKPAlgorithm
 
 from geocast.calls.entries import CallEntry
@@ -241,7 +242,7 @@ def test_what_processes_hand_each_other_gives_no_key_away(files, tmp_path):
     assert len(set(handed)) == 2
     assert not any(word.encode() in each for each in handed for word in (key["k"], "call-keys", "Spill"))
     with pytest.raises(InvalidTag):
-        found.take(handed[0][:-1] + bytes([handed[0][-1] ^ 1]))
+        found.take(flipped(handed[0]))
 
 
 @pytest.mark.parametrize("content", [b"\xff", b'{"keys": []}', None], ids=["no text", "empty", "gone"])

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import generate_private_key as
 from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key as generate_rsa_key
 from fakes import NOON_MS
+from flipping import respelled
 from jwt import PyJWK, PyJWS
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
@@ -469,7 +470,7 @@ def test_ed25519_has_two_names_and_a_key_has_one_of_them(tmp_path, name):
             token = library.encode(payload, PyJWK(PRIVATE, "EdDSA").key, said, {"kid": "k1"})
             assert (Tokens(keys).check(token, NOON) is not None) == (said == name)
             assert bool(explain(token, keys, {}, NOON).refusals) == (said != name)
-            assert Tokens(keys).check(f"{token[:-8]}AAAAAAAA", NOON) is None
+            assert Tokens(keys).check(respelled(token), NOON) is None
 
 
 @pytest.mark.parametrize(

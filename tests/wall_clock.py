@@ -8,33 +8,18 @@ The process is the real one: `wall_clock.c` is loaded into it. (libfaketime, whi
 hang before it has begun: its allocator asks for the time.) `needs_wall_clock` skips what can't run without a compiler.
 """
 
-import atexit
-import functools
 import mmap
 import os
-import shutil
 import struct
-import subprocess
-import tempfile
 import time
 from pathlib import Path
 
 import pytest
+from preloaded import COMPILER, preloading
 
 SOURCE = Path(__file__).with_suffix(".c")
-COMPILER = shutil.which("cc")
 WITHOUT_COMPILER = "no C compiler (requirements/system.sh): a process can't have a clock of its own"
 needs_wall_clock = pytest.mark.skipif(COMPILER is None, reason=WITHOUT_COMPILER)
-
-
-@functools.cache
-def _library() -> str:
-    """What `wall_clock.c` makes, for as long as this process runs."""
-    folder = tempfile.mkdtemp(prefix="geocast-clock-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    made = f"{folder}/wall_clock.so"
-    subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-Wall", "-o", made, str(SOURCE)], check=True)
-    return made
 
 
 class WallClock:
@@ -46,7 +31,7 @@ class WallClock:
         file.write_bytes(bytes(8))
         with file.open("r+b") as opened:
             self._shared = mmap.mmap(opened.fileno(), 8)
-        self.environment = {"LD_PRELOAD": _library(), "WALL_CLOCK": str(file)}
+        self.environment = {"LD_PRELOAD": preloading(SOURCE), "WALL_CLOCK": str(file)}
 
     def set(self, ahead_s: float) -> None:
         """The clock is so many seconds ahead from now on, or behind if that is below 0."""

@@ -227,8 +227,11 @@ class Delivery:
         reasons = ["draining"] if self._stream.draining else []
         reasons += [] if self._reader.caught_up.is_set() else ["starting: reading the log"]
         reasons += self.keeper.unready()
-        reasons += [] if self._errands is None else self._errands.unready()
         return reasons + self._reader.unready()
+
+    def degraded(self) -> int:
+        """Return how many calls have entries that no key opens (HD8)."""
+        return 0 if self._errands is None else self._errands.degraded()
 
     # ---- the log -------------------------------------------------------------------------------------------------
 
@@ -250,7 +253,7 @@ class Delivery:
     def _apply_call(self, entry: CallEntry) -> None:
         self._expected_until = float("-inf")
         if self._errands is not None:
-            self._errands.read(entry)
+            self._errands.read(entry, self._reader.position)
 
     async def _store_counts_for_ever(self) -> None:
         while True:

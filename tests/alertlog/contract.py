@@ -16,7 +16,7 @@ from alertlog.later import MULTIPOLYGON, a_tombstone, of_another_kind, with_area
 from fakes import NOON_MS, a_cancel, a_revision, a_warning
 
 from geocast.alert import OtherKind
-from geocast.alertlog import LOOKS, PAGE, PLACE_MS, RETENTION_MS, Counts, Cursor, codec
+from geocast.alertlog import LOOKS, PAGE, PLACE_MS, RETENTION_MS, Counts, Cursor, codec, under_revision
 
 ENDS_MS = a_revision().ends_at
 PATIENCE_S = 30  # how long a test waits for what has to come
@@ -812,12 +812,16 @@ class LogContract(abc.ABC):
         """LogC4, LogR1: as a whole, a day after it would have expired; one that nobody has ended, too."""
         for entry in (a_call(), an_end(2), a_call(1, "open"), a_claim(2, call_id="open")):
             await log.append(entry)
-        await log.add_counts({"c-1": Counts(9, 6, 2)})
+        await log.append(a_call(1, "later", ends_at=EXPIRES_MS + 60_000))
+        now, later = (under_revision(each, 2) for each in ("c-1", "later"))
+        await log.add_counts({"c-1": Counts(9, 6, 2), now: Counts(2), later: Counts(3)})
         assert await log.purge(EXPIRES_MS + RETENTION_MS) == 1
         assert list(map(len, [await log.history("c-1"), await log.history("open")])) == [1, 2]
         assert await log.purge(EXPIRES_MS + RETENTION_MS + 1) == 3
-        assert await entries(log) == list(await log.history("c-1")) == list(await log.open_calls(NOON_MS)) == []
-        assert await log.counts("c-1") == Counts()
+        assert list(await log.history("c-1")) == []
+        assert [each.id for each in await entries(log)] == list(await log.open_calls(NOON_MS)) == ["later"]
+        assert await log.counts("c-1") == await log.counts(now) == Counts()
+        assert await log.counts(later) == Counts(3)
         assert await log.append(a_call())
 
     @with_log

@@ -10,6 +10,7 @@ from dataclasses import replace
 import msgpack
 from alertlog.later import Later
 from fakes import NOON_MS, a_cancel, a_revision
+from flipping import respelled
 from reviewers import PAIRS, STRANGER, proved, signed_by
 
 from geocast.alert import Confirm, Proof, Signature
@@ -93,7 +94,7 @@ def spoiled(change):
 
 
 def _flip(text):
-    return ("B" if text[0] == "A" else "A") + text[1:]
+    return respelled(text, 0)
 
 
 STRANGER_KID = STRANGER[0]["kid"]

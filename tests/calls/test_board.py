@@ -701,6 +701,36 @@ def test_a_client_that_holds_a_call_of_which_this_process_is_behind(quarter):
     assert later.told()[2:] == ["c-2/1"]
 
 
+@pytest.mark.parametrize("seats", [["cpr"], ["cpr", "cpr"]], ids=["full, so with a revision of its own", "not full"])
+def test_who_gave_a_seat_back_and_is_rung_again_comes_back_to_the_call(quarter, seats):
+    """HD18: it rings for them, so they are sent the call, and no `left`: what they hold is the ring."""
+    quarter.open(terms=with_terms(seats=seats))
+    phone = quarter.join()
+    quarter.claim("r-1")
+    quarter.release("r-1")
+    phone.leave()
+    rung = quarter.join()
+    [ring] = rung.told()
+    rung.leave()
+    back = quarter.join(holding={"c-1": int(ring.removeprefix("c-1/"))})
+    assert back.told() == [ring]
+    back.move(900)
+    back.move(0)
+    assert back.told() == []
+
+
+def test_who_gave_a_seat_back_and_holds_its_task_is_told_left_and_sent_the_call(quarter):
+    """HD18, RJ6: also where an older task of theirs is what they hold."""
+    quarter.open(terms=with_terms(seats=["cpr", "cpr"]))
+    for _ in range(2):
+        quarter.claim("r-1")
+        quarter.release("r-1")
+    for held in (2, 4):
+        assert quarter.join(holding={"c-1": held}).told() == ["-c-1 left", "c-1/1"]
+    away = quarter.join(9_000, holding={"c-1": 2})
+    assert away.told() == ["-c-1 left"]
+
+
 def test_a_holder_who_comes_back_anywhere_has_the_task_again(quarter):
     """RJ6, RV5: after `hello`; a lost connection keeps the seat. Who has given it back meanwhile is told `left`."""
     phone = quarter.join()
@@ -872,6 +902,20 @@ def test_what_is_counted_of_a_call(quarter):
     quarter.end()
     assert board.take_counts() == counts
     assert (board.rings, board.acks, board.answers["decline"]) == (3, 2, 2)
+
+
+def test_rings_are_counted_for_the_call_and_for_the_revision_that_is_in_force(quarter):
+    """HD16: only those who were called under this revision, and have not declined, count for the next ring."""
+    phones = [quarter.join(0, f"r-{n}") for n in range(3)]
+    quarter.open(terms=with_terms(seats=["cpr"]))
+    phones[0].decline()
+    quarter.claim("r-9")
+    assert quarter.board.take_counts() == {"c-1": Counts(3, 0, 1)}
+    quarter.release("r-9")
+    phones[1].decline()
+    [call] = quarter.board.open_calls(quarter.clock.now())
+    assert quarter.board.take_counts() == {"c-1": Counts(2, 0, 1), call.counted_now: Counts(2, 0, 1)}
+    assert (call.counted_now, call.called_of(Counts(2, 0, 1)), call.called_of(Counts(5, 0, 1))) == ("c-1/3", 1, 4)
 
 
 def test_who_declines_again_and_again_has_declined_once(quarter):

@@ -43,7 +43,7 @@ seats = ["cpr"]
 """
 POLICY = policy.parse(CALLS.encode(), None)
 KEYS = CallKeys({"a": bytes(32)})
-REPEATS = 100  # of a request; a busy machine's Redis may take longer than a log waits for it
+PATIENCE_S = 60.0  # for a log that a busy machine or a slow disk keeps away
 pytestmark = pytest.mark.anyio
 
 ID = "cad-3.8f1c02aa"
@@ -774,10 +774,11 @@ async def rooms(request, tmp_path):
 
 async def answered(ask, *args, **kwargs):
     """What a node answers, asked again for as long as the log is away: that is what who asks has to do (H2)."""
-    for _ in range(REPEATS):
-        with contextlib.suppress(LogUnavailable):
-            return await ask(*args, **kwargs)
-    pytest.fail("the log is away for good")
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            with contextlib.suppress(LogUnavailable):
+                return await ask(*args, **kwargs)
+            await asyncio.sleep(0.05)
 
 
 async def test_of_many_accepts_as_many_succeed_as_there_are_seats(rooms):

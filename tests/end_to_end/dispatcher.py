@@ -11,8 +11,8 @@ import httpx
 from end_to_end.alerts import Json, new_id
 from end_to_end.earth import Point
 from end_to_end.keys import Keys, bearer
-from end_to_end.node import BIN, Node, clean_environment
-from end_to_end.times import stamp, wait_until
+from end_to_end.node import BIN, Node, clean_environment, repeated
+from end_to_end.times import stamp
 from end_to_end.wire import PATIENCE
 
 DISPATCH_SCOPE = "calls:dispatch"
@@ -92,16 +92,7 @@ class Dispatcher:
 
     def post(self, path: str, body: Any, status: int = 201) -> Json:
         """A post that must be answered like this, and not that the log can't be reached now; the answer."""
-        answers: list[httpx.Response] = []
-
-        def answered() -> bool:
-            answers.append(self.api.post(f"/v1/calls{path}", json=body))
-            return answers[-1].status_code != 503
-
-        wait_until(answered, f"{path} is answered")
-        answer = answers[-1]
-        if len(answers) > 1 and answer.status_code == 200:
-            answer.status_code = 201  # it was stored the first time
+        answer = repeated(lambda: self.api.post(f"/v1/calls{path}", json=body))
         assert answer.status_code == status, answer.text
         return answer.json()
 

@@ -17,6 +17,7 @@ from typing import Any
 from end_to_end.alerts import Json
 from end_to_end.keys import PHONE_SCOPE, Keys
 from end_to_end.wire import BINARY, CLOSE, CONT, PING, TEXT, Wire, frame, request_bytes, upgrade_headers
+from flipping import respelled
 
 JSON = "geocast.v1.json"
 HOLDING = {f"unknown-{number}": number for number in range(1, 9)}
@@ -232,7 +233,7 @@ MISTAKES: dict[str, tuple[int, Ending]] = {
     "hello twice": (4400, frames((TEXT, b'{"type":"hello"}', {}), hello=True)),
     "a bad place": (4400, first_message(lambda door: door.hello(places=[{"lat": 91, "lng": 0}]))),
     "no token": (4401, first_message(lambda door: door.hello(token="nonsense"))),
-    "a forged token": (4401, first_message(lambda door: door.hello(token=door.token[:-4] + "AAAA"))),
+    "a forged token": (4401, first_message(lambda door: door.hello(token=respelled(door.token)))),
     "a token that is too weak": (4403, first_message(lambda door: door.hello(token=door.too_weak))),
     "a flood": (4429, frames(*[(PING, b"", {})] * 400, hello=True)),
 }

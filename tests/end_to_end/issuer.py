@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from end_to_end.node import Node
+from end_to_end.node import Node, repeated
 from upstream.issuer import CAP, RING, element
 
 SECRET = "the secret of an issuer of warnings"
@@ -69,7 +69,7 @@ class Issuer:
 
 def post(node: Node, body: bytes, **query: str) -> tuple[int, Any]:
     """What becomes of a message: the status and the answer."""
-    answer = node.api.post("/v1/cap", content=body, headers=BY_SECRET, params=query)
+    answer = repeated(lambda: node.api.post("/v1/cap", content=body, headers=BY_SECRET, params=query))
     return answer.status_code, answer.json()
 
 

@@ -116,7 +116,7 @@ def quick_node(home: Path, *options: str, keys: Keys | None = None, log: str | N
 
 def dispatch(node: Node, path: str, body: Json) -> Json:
     """POST as the dispatcher; the answer, which is 201."""
-    answer = node.insist(path, body, node.keys.token(sub="cad-3", scope=DISPATCH_SCOPE))
+    answer = node.post(path, body, node.keys.token(sub="cad-3", scope=DISPATCH_SCOPE))
     assert answer.status_code == 201, answer.text
     return answer.json()
 
@@ -367,6 +367,58 @@ def test_a_call_that_expires_is_ended_by_the_node(tmp_path: Path) -> None:
         wait_until(lambda: "end" in kinds(node, call_id), "it is ended in the log")
         responder.hears_nothing()
         assert responder.accepts(call_id)["reason"] == "over"
+
+
+WIDE = QUICK.replace("[100, 300, 600]", "[100, 300, 600, 900]").replace('["cpr", "aed"]', '["cpr"]')
+"""`answer_s` is longer than a test waits for anything, so a ring that comes has not waited for it."""
+
+
+def plays_wider_rings(nodes: list[Node], *, restarts: bool = False) -> None:
+    """Three times somebody gives a full call's seat back: fewer than `enough` ring, so the next one is called."""
+    near = [Responder(nodes[0], "r-0"), Responder(nodes[-1], "r-00")]  # the second always rings
+    call_id = opened(nodes[0])
+    for session in near:
+        session.hears("call")
+    holder, stays = near
+    for number, metres in enumerate((400, 700, 1_000), start=1):
+        assert holder.accepts(call_id)["type"] == "task"
+        assert stays.hears("standdown")["reason"] == "full"
+        if restarts:
+            for each in (holder, stays):
+                each.drop()
+            nodes[0].restart()
+            holder = Responder(nodes[0], f"r-{number - 1}", 0)
+            stays = Responder(nodes[0], "r-00")
+            assert [message["type"] for message in holder.batch] == ["task"]
+        following = Responder(nodes[number % len(nodes)], f"r-{number}", metres)
+        following.hears_nothing()
+        holder.say_of("decline", call_id)
+        assert holder.hears("standdown")["reason"] == "left"
+        holder.drop()
+        stays.hears("call")
+        following.hears("call")
+        holder = following
+    for each in (holder, stays):
+        each.drop()
+
+
+@pytest.mark.parametrize("restarts", [False, True], ids=["one node", "restarted each time"])
+def test_the_next_ring_does_not_wait_for_those_of_earlier_revisions(tmp_path: Path, restarts: bool) -> None:
+    """HD16: on one node, and where the process that had called them is gone."""
+    with quick_node(tmp_path) as node:
+        (tmp_path / "policy.toml").write_text(WIDE)
+        node.restart()
+        plays_wider_rings([node], restarts=restarts)
+        node.assert_no_surprise()
+
+
+@needs_redis
+def test_the_next_ring_does_not_wait_for_those_called_before_on_another_node(cluster: Cluster, tmp_path: Path) -> None:
+    """HD16: two nodes over Redis."""
+    (tmp_path / "policy.toml").write_text(WIDE)
+    for node in cluster.nodes:
+        node.restart()
+    plays_wider_rings(cluster.nodes)
 
 
 def kinds(node: Node, call_id: str) -> str:

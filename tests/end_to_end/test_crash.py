@@ -9,7 +9,7 @@ import httpx
 from end_to_end.alerts import Json, alert, cancel_body, ground, place, revision_of
 from end_to_end.earth import beyond
 from end_to_end.keys import bearer
-from end_to_end.node import Node
+from end_to_end.node import Node, repeated
 from end_to_end.subscriber import Session
 from end_to_end.wire import PATIENCE
 
@@ -91,7 +91,7 @@ def post_until_killed(node: Node, bodies: list[Json], kill_after: int) -> set[st
         ) as api:
             for body in share:
                 try:
-                    answer = api.post("/v1/alerts", json=body)
+                    answer = repeated(lambda body=body: api.post("/v1/alerts", json=body))  # type: ignore[misc]
                 except httpx.TransportError:
                     return
                 assert answer.status_code == 201, answer.text

@@ -370,7 +370,7 @@ def test_keys_and_policy_are_changed_while_calls_are_open(own_calling: Node):
     (node.home / "call-keys.jwks").write_text(json.dumps({"keys": [key for key in newer if key not in keys]}))
     reloaded()
     # The first content does not open any more, the second does: whose it is, and that it is open, can be told.
-    assert_problem(post(node, "/v1/calls", body), 503, "log-unavailable")
+    assert_problem(node.post_once("/v1/calls", body, as_dispatcher(node)), 503, "log-unavailable")
     assert node.get(path, as_dispatcher(node)).json()["content"] == second.json()["revision"]
     assert post(node, f"{path}/end", {"reason": "x"}).status_code == 201
 

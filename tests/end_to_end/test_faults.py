@@ -147,7 +147,7 @@ def test_on_a_full_disk_publishers_get_503_and_all_recovers_without_a_restart(
         body = {}
         while not answers or answers[-1].status_code == 201:  # the file may have free pages left
             body = alert(spot)
-            answers.append(node.post("/v1/alerts", body))
+            answers.append(node.post_once("/v1/alerts", body))
         assert answers[-1].status_code == 503
         assert answers[-1].json()["type"] == "/problems/log-unavailable"
         assert "Retry-After" in answers[-1].headers
@@ -191,7 +191,7 @@ def test_a_disk_that_is_full_at_the_start_is_waited_for(
         assert any(reason in reason_of(node) for reason in ("full", "No space left", "disk I/O error"))
         assert node.process
         assert node.process.poll() is None
-        answer = node.post("/v1/alerts", body)
+        answer = node.post_once("/v1/alerts", body)
         assert (answer.status_code, answer.json()["type"]) == (503, "/problems/log-unavailable")
         filler.unlink()
         wait_until(node._ready, "it is ready when there is room")
@@ -229,9 +229,9 @@ def test_a_log_that_is_deleted_or_replaced_under_a_node_is_missed(keys: Keys, tm
         node.publish(alert(ground()))
         away = node.log_file.rename(tmp_path / "away")
         wait_until(lambda: "its file, -wal or -shm was deleted or replaced" in reason_of(node), "it is missed")
-        assert node.post("/v1/alerts", alert(ground())).status_code == 503
+        assert node.post_once("/v1/alerts", alert(ground())).status_code == 503
         shutil.copy(away, node.log_file)
-        assert node.post("/v1/alerts", alert(ground())).status_code == 503
+        assert node.post_once("/v1/alerts", alert(ground())).status_code == 503
         said = node.output().count("its file, -wal or -shm was deleted or replaced")
         assert 1 <= said <= (3 if workers == "2" else 1)
         away.rename(node.log_file)

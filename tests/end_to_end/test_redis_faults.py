@@ -64,7 +64,7 @@ def post_somehow(node: Node, path: str, body: Json) -> None:
 
     def answered() -> bool:
         try:
-            return node.post(path, body).status_code in (200, 201)
+            return node.post_once(path, body).status_code in (200, 201)
         except httpx.TransportError:
             return False
 
@@ -247,7 +247,7 @@ def test_without_redis_the_nodes_serve_from_memory_and_recover_by_themselves(
         session.listen(kept["id"], 1)
     began = time.monotonic()
     hurt(cluster)
-    answer = cluster.nodes[0].post("/v1/alerts", waiting)
+    answer = cluster.nodes[0].post_once("/v1/alerts", waiting)
     refused_s = time.monotonic() - began
     assert answer.status_code == 503, answer.text
     assert answer.json()["type"] == "/problems/log-unavailable"
@@ -423,7 +423,7 @@ def test_a_redis_that_stops_to_sync_is_named_and_takes_nothing(cluster: Cluster,
     before = [node.output().count("the log can be used again") for node in cluster.nodes]
     refused = [alert(spot) for _ in range(6)]
     for body, node in zip(refused, cluster.nodes * 3, strict=True):
-        assert node.post("/v1/alerts", body).status_code == 503
+        assert node.post_once("/v1/alerts", body).status_code == 503
         assert "never syncs" in node.get("/readyz").text
     assert [entries_about(cluster.redis, body["id"]) for body in refused] == [0] * 6
     cluster.redis.command("CONFIG", "SET", "appendfsync", "always")
@@ -482,7 +482,7 @@ def test_with_too_few_replicas_publishers_get_503_and_may_repeat(keys: Keys, tmp
         first, second = alert(spot), alert(spot)
         post_somehow(node, "/v1/alerts", first)
         replica.pause()
-        answer = node.post("/v1/alerts", second)
+        answer = node.post_once("/v1/alerts", second)
         assert (answer.status_code, answer.json()["type"]) == (503, "/problems/log-unavailable")
         assert int(answer.headers["Retry-After"]) > 0
         wait_until(lambda: unready(node), "the node says that it can't keep its promise")

@@ -16,7 +16,7 @@ import pytest
 from end_to_end.alerts import Json, alert, cancel_body, circle, ground, new_id, place, revision_of
 from end_to_end.earth import Point, beyond, published
 from end_to_end.keys import EVERY_SCOPE, bearer
-from end_to_end.node import Node
+from end_to_end.node import Node, repeated
 from end_to_end.subscriber import FORMATS, Session, told
 from end_to_end.times import moment, now, wait_until
 from end_to_end.wire import PATIENCE
@@ -548,7 +548,8 @@ def publishing(node: Node, bodies: list[Json]) -> Iterator[None]:
             base_url=node.api.base_url, headers=bearer(node.desk), trust_env=False, timeout=PATIENCE
         ) as api:
             for body in bodies:
-                assert api.post("/v1/alerts", json=body).status_code == 201
+                answer = repeated(lambda body=body: api.post("/v1/alerts", json=body))  # type: ignore[misc]
+                assert answer.status_code == 201, answer.text
 
     thread = threading.Thread(target=post)
     thread.start()

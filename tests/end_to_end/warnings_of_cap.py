@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from end_to_end.earth import Point
+from end_to_end.node import repeated
 from end_to_end.times import stamp
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def options(home: Path) -> tuple[str, ...]:
 def send(node: Node, message: str) -> httpx.Response:
     """Send a message as the service's webhook does."""
     headers = {"CAP-Webhook-Auth": SECRET, "Content-Type": "application/xml"}
-    return node.api.post("/v1/cap", content=message.encode(), headers=headers)
+    return repeated(lambda: node.api.post("/v1/cap", content=message.encode(), headers=headers))
 
 
 def warning(identifier: str, spot: Point, *languages: str, **fields: Any) -> str:

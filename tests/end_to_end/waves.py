@@ -27,6 +27,7 @@ from end_to_end.node import Node
 from end_to_end.subscriber import FORMATS, Session
 from end_to_end.times import stamp, wait_until
 from end_to_end.wire import Wire
+from flipping import respelled
 
 TOWN_M = 3_000
 ALERTS = 8  # of a wave
@@ -161,7 +162,7 @@ class Waves:
         for _ in range(BAD_REQUESTS):
             kind = self.dice.randrange(4)
             if kind == 0:
-                answer, expected = self.node.get("/v1/alerts", token=self.door.too_weak[:-4] + "AAAA"), 401
+                answer, expected = self.node.get("/v1/alerts", token=respelled(self.door.too_weak)), 401
             elif kind == 1:
                 answer, expected = self.node.get("/v1/alerts", token=self.door.token), 403
             elif kind == 2:

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 from fakes import NOON_MS, FakeClock, a_cancel, a_revision
+from flipping import respelled
 from reviewers import PAIRS, known, proved
 
 from geocast.alertlog import codec
@@ -129,7 +130,7 @@ def test_a_content_that_was_changed_is_found(folder, day, number):
         other = changed(value)
         if field == "signatures":
             protected, mac = value[0]
-            other = [[protected, ("A" if mac[0] != "A" else "B") + mac[1:]], *value[1:]]
+            other = [[protected, respelled(mac, 0)], *value[1:]]
         found = list(whole)
         found[number] = chain.written(kept | {field: other}) + b"\n"
         path.write_bytes(b"".join(found))

@@ -6,6 +6,7 @@ import json
 import jwt
 import pytest
 from fakes import NOON_MS
+from flipping import respelled
 from jwt.algorithms import OKPAlgorithm
 from net.line import TEXT, Line, a_stream, close_frame, frame, opened
 
@@ -116,7 +117,7 @@ def test_a_token_of_a_known_key_does_not_wait(stream, waiting):
     good, broken = opened(stream), opened(stream)
     hello(good, "old")
     assert good.told() == ["welcome"]
-    broken.tell({"type": "hello", "token": token("old")[:-4] + "AAAA", "places": []})
+    broken.tell({"type": "hello", "token": respelled(token("old")), "places": []})
     assert broken.hear() == [close_frame(closing.BAD_TOKEN)]
     assert waiting.those == []
 

@@ -10,6 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from fakes import DALLAS, NOON_MS, FakeClock, a_cancel, a_revision
+from flipping import flipped
 
 from geocast.alertlog import Counts
 from geocast.cells import cell_of
@@ -390,7 +391,7 @@ async def test_a_record_that_no_key_opens_is_left_as_it_is_and_counted():
     process = Process()
     await process.register()
     [device] = process.store._memory.devices.values()
-    process.store._memory.devices[device.device] = device._replace(sealed=device.sealed[:-1] + b"x")
+    process.store._memory.devices[device.device] = device._replace(sealed=flipped(device.sealed))
     await process.store.put(device._replace(device=b"other", endpoint=b"elsewhere"), None)
     process.waking = process.again()
     await process.waking.take(StaticShards().terms)

@@ -151,6 +151,14 @@ class Counts(NamedTuple):
         return Counts(*map(sum, zip(self, other, strict=True)))
 
 
+def under_revision(call_id: str, revision: int) -> str:
+    """Return the name under which deliveries of one revision of a call are counted, beside those of the whole call.
+
+    No id has a slash (A1). Under the first revision the counts of the call are its counts.
+    """
+    return call_id if revision == 1 else f"{call_id}/{revision}"
+
+
 class Judge(Protocol):
     """Decides which entries are believed (LogJ1 to LogJ3). What it is asked again it may answer otherwise."""
 
@@ -271,11 +279,14 @@ class AlertLog(Protocol):
         ...
 
     async def add_counts(self, counts: Mapping[str, Counts]) -> None:
-        """Add to the deliveries of each id. With nothing to add, a log that failed to write is tried again."""
+        """Add to the deliveries of each id, or `under_revision` of a call.
+
+        With nothing to add, a log that failed to write is tried again.
+        """
         ...
 
     async def counts(self, alert_id: str) -> Counts:
-        """The deliveries of one id, as far as they have been added."""
+        """The deliveries of one id, or `under_revision` of a call, as far as they have been added."""
         ...
 
     async def purge(self, now_ms: int) -> int:

@@ -165,8 +165,8 @@ class MemoryLog:
         cutoff = now_ms - RETENTION_MS
         gone = {i for i, history in self._history.items() if max(entry.ends_at for entry in history) < cutoff}
         self._entries = [p for p in self._entries if p.entry.id not in gone]
+        self._counts = {name: each for name, each in self._counts.items() if name.partition("/")[0] not in gone}
         for alert_id in gone:
-            self._counts.pop(alert_id, None)
             self._positions.pop(alert_id, None)
             self._forget_end(alert_id)
         return places + sum(len(self._history.pop(alert_id)) for alert_id in gone)

@@ -548,7 +548,10 @@ def _purge(db: sqlite3.Connection, cutoff_ms: int) -> int:
         (cutoff_ms,),
     ).rowcount
     if gone:
-        db.execute("DELETE FROM delivery WHERE NOT EXISTS (SELECT 1 FROM entry WHERE entry.id = delivery.id)")
+        db.execute(
+            "DELETE FROM delivery WHERE NOT EXISTS "
+            "(SELECT 1 FROM entry WHERE entry.id = substr(delivery.id, 1, instr(delivery.id || '/', '/') - 1))"
+        )
     return gone
 
 

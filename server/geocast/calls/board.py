@@ -122,7 +122,7 @@ class Board:
         self._resting: dict[Person, float] = {}  # until when each is held off (RQ7), on the monotonic clock
         # Rows that may be owed something, and of which calls.
         self._noted: OrderedDict[int, set[LiveCall]] = OrderedDict()
-        self._counts: dict[str, Counts] = {}  # of calls that have ended, since they were last taken
+        self._counts: dict[str, Counts] = {}  # since they were last taken, by the names under which they are stored
         self._arrivals = 0
         self._look_at = 0.0
 
@@ -163,7 +163,9 @@ class Board:
         told.rung = max(told.rung, held)
         told.over = state.end is not None
         if responder.person in call.former and call.seat_of(responder.person) is None:
-            told.task = held  # perhaps it was: who has given a seat back on another connection has to hear of it
+            told.unsure = True
+            if call.first_claim <= held < call.former[responder.person]:
+                told.task = held  # perhaps it was: who has given a seat back on another connection has to hear of it
 
     # ---- what sessions say ---------------------------------------------------------------------------------------
 
@@ -490,7 +492,8 @@ class Board:
         if call.outline.full:
             return self._stand_down(call, responder, told, "full") if told.rung and not told.full else None
         corrected = 0 < told.rung < state.content and not told.full
-        if corrected or (told.rung < state.revision and self._rings_for(responder, state, now)):
+        lacks = told.rung < state.revision or told.unsure
+        if corrected or (lacks and self._rings_for(responder, state, now)):
             call.note_rung(self._told(call, responder), state.revision)
             self.rings += 1
             self._heard(responder, call, "call")
@@ -608,8 +611,7 @@ class Board:
             self._responders.get(row).calls.discard(call)
         for calls in self._noted.values():
             calls.discard(call)
-        if any(counts := call.take_counts()):
-            self._counts[call.id] = self._counts.get(call.id, Counts()).plus(counts)
+        self.put_back_counts(call.take_counts())
 
     def unended(self, now: Now) -> list[str]:
         """The ids of calls that have ended for sure, and whose end is not in the log as far as it was read (RZ4).
@@ -655,8 +657,8 @@ class Board:
         since = now.wall_ms - UNANSWERED_S * 1000
         return sum(not call.holders() and call.opened_at <= since for call in self.open_calls(now))
 
-    def sealed(self, now: Now) -> int:
-        """How many calls that have not expired have entries that can't be opened."""
+    def degraded(self, now: Now) -> int:
+        """Return how many calls that have not expired have entries that no key opens (HD8)."""
         return sum(bool(call.aside) and not call.expired(now) for call in self._calls.values())
 
     @property
@@ -665,17 +667,16 @@ class Board:
         return self._responders.on_duty
 
     def take_counts(self) -> dict[str, Counts]:
-        """What was rung, acknowledged and declined, by call, since this was last called."""
-        counts, self._counts = self._counts, {}
+        """Return what was rung, acknowledged and declined since the last time, by call and by revision (HD16)."""
         for call in self._calls.values():
-            if any(more := call.take_counts()):
-                counts[call.id] = counts.get(call.id, Counts()).plus(more)
+            self.put_back_counts(call.take_counts())
+        counts, self._counts = self._counts, {}
         return counts
 
     def put_back_counts(self, counts: Mapping[str, Counts]) -> None:
         """Add counts that were taken and could not be stored, so that they are taken again."""
-        for call_id, more in counts.items():
-            self._counts[call_id] = self._counts.get(call_id, Counts()).plus(more)
+        for name, more in counts.items():
+            self._counts[name] = self._counts.get(name, Counts()).plus(more)
 
 
 class _Said(NamedTuple):

@@ -7,7 +7,9 @@ Rule 2  Every process tries to widen (RN2), by how many all processes together h
 Rule 3  What was counted is written at once, and before it is decided whether to widen.
 Rule 4  What Redis has lost the log puts back, claims too. One whose seat somebody else had and has given back it does
         not; that claim is made anew, for who was told where to go is not untold (RV7).
-Rule 5  A call that both clocks have ended is ended in the log (RZ4), by whichever process comes first.
+Rule 5  An entry that no key opens is set aside, counted and named in the journal. The process stays ready, because
+        whoever can write to the log must not be able to switch it off (HD8).
+Rule 6  A call that both clocks have ended is ended in the log (RZ4), by whichever process comes first.
 """
 
 import asyncio
@@ -20,6 +22,7 @@ from typing import Any, Protocol
 
 from prometheus_client.core import Metric
 
+from ..alert import is_id
 from ..alertlog import AlertLog, Counts
 from ..clock import Clock
 from ..errors import LogUnavailable, trace
@@ -118,9 +121,14 @@ class Errands:
         self.board.adopt(partial(opened, keys), self._clock.now())
         self.wake()
 
-    def read(self, entry: CallEntry) -> None:
-        """Take an entry of the log."""
+    def read(self, entry: CallEntry, position: int = 0) -> None:
+        """Take an entry of the log, which has this position there."""
+        failed = self.board.failed
         self.board.take(entry, self._clock.now())
+        if self.board.failed > failed:
+            name = entry.id if is_id(entry.id) else "with an id of another form"
+            text = "call %s: entry %d, at position %d of the log, set aside: no key of --call-keys opens it"
+            logger.error(text, name, entry.revision, position)
         self._stirred.set()
         self.wake()
 
@@ -143,10 +151,9 @@ class Errands:
                 task.cancel()
             await self._store()
 
-    def unready(self) -> list[str]:
-        """Why this process is not ready, for `/readyz`."""
-        sealed = self.board.sealed(self._clock.now())
-        return [f"--call-keys: entries of {sealed} calls can't be opened"] if sealed else []
+    def degraded(self) -> int:
+        """Return how many calls have entries that no key opens, for `/readyz`, which stays 200 (Rule 5)."""
+        return self.board.degraded(self._clock.now())
 
     # ---- what time brings ----------------------------------------------------------------------------------------
 
@@ -166,7 +173,7 @@ class Errands:
         """Have the next ring in force, if it is due by how many were called."""
         await self._store()
         try:
-            called = call.called_of(await self._log.counts(call.id))
+            called = call.called_of(await self._log.counts(call.counted_now))
         except LogUnavailable:
             called = call.called
         if call.state is not None and call.widens_at(called) <= self._clock.now().monotonic:
@@ -295,6 +302,8 @@ class Errands:
         yield counters("call_answers", "What responders have said", "answer", _each(ANSWERS, board.answers))
         yield counters("call_seats", "Accepts that were answered with a task", "role", _each(ROLES, board.seats))
         yield counters("call_standdowns", "Standdowns sent", "reason", _each(REASONS, board.standdowns))
+        text = "Calls that have not expired and have entries that no key opens"
+        yield gauge("calls_degraded", text, board.degraded(now))
         yield counter("call_unsealed_failed", "Entries of calls that could not be opened", board.failed)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ..alertlog import Counts
+from ..alertlog import Counts, under_revision
 from ..clock import Now
 from ..matching.areas import NONE
 from .claiming import Reason
@@ -36,11 +36,13 @@ class Told:
 
     `rung`: the newest revision of the ring, 0 if there was none, and then it is no recipient. `task`: the revision of
     its task, 0 if it has none. `full`: it was stood down because the call was full, and has not been rung since.
+    `unsure`: what it holds may be the ring or the task of a seat that was given back, so the ring is sent again (HD18).
     """
 
     rung: int = 0
     task: int = 0
     full: bool = False
+    unsure: bool = False
     declined: bool = False
     again: bool = False  # its `accept` is to be answered by the task it has
     over: bool = False  # it is to be told of the end
@@ -70,19 +72,17 @@ class LiveCall:
         self.first_claim = 0  # the number of the first claim that was read
         self.state: CallState | None = None  # while no content of it opens
         self.told: dict[int, Told] = {}  # by row
-        self.former: set[Person] = set()  # who has given a seat back
+        self.former: dict[Person, int] = {}  # who has given a seat back, and the number of the entry that says so
         self.lost: dict[Person, Seat] = {}  # Rule 3
         self.outline = Outline()  # what decides who is told something
         self.aside: set[int] = set()  # numbers of entries that do not open
         self.filed = NONE  # by which the board's index knows its ring; NONE: it rings for nobody
         self.ring_at = now.monotonic  # when the ring in force was read
-        self.rung = self.acked = self.declined = 0  # since these were last taken
         self.called = 0  # under the current revision, and not declined, as far as this process has it
-        self.net = 0  # how many this process has rung so far, less those who have declined
-        self.net_before = 0  # … when the current revision was read
         self.look_at = 0.0  # when it is to be looked at again whether to widen, on the monotonic clock
         self.last_of_first = -1  # the last row of the first ring, until it was written to
         self.withheld = False  # somebody was not told something because of the wall clock alone
+        self._counts: dict[str, Counts] = {}  # since they were last taken, by the names under which they are stored
         self._frames: tuple[bytes, ...] = ()
         self._standdowns: dict[Reason, tuple[bytes, ...]] = {}
         self._chain: dict[int, CallEntry] = {}
@@ -142,11 +142,11 @@ class LiveCall:
         if isinstance(opened.secret, Person):
             person = opened.secret
             if isinstance(opened.body, Release):
-                self.former.add(person)
+                self.former[person] = opened.entry.revision
                 if person in self.lost and self.lost[person].claim < opened.entry.revision:
                     del self.lost[person]
             elif self.state is not None and person in self.state.seats:
-                self.former.discard(person)
+                self.former.pop(person, None)
                 self.lost.pop(person, None)
 
     def _settle(self, now: Now) -> None:
@@ -222,33 +222,36 @@ class LiveCall:
         return self.ring_at + (WIDEN_S if called < terms.enough else terms.answer_s)
 
     def called_of(self, counts: Counts) -> int:
-        """How many were called under the current revision and have not declined, by what all processes have counted.
+        """Return how many were called under the current revision and have not declined (HD16).
 
-        Of earlier revisions what this process has counted is known, and is left out. With what others have it may be
-        too many, never too few, and then the next ring waits for `answer_s`.
+        `counts`: what all processes have stored under `counted_now`.
         """
-        return max(self.called, counts.sent - counts.declined - self.net_before)
+        return max(self.called, counts.sent - counts.declined)
+
+    @property
+    def counted_now(self) -> str:
+        """The name under which rings of the current revision are counted."""
+        return under_revision(self.id, self.outline.revision)
 
     # ---- who was told what ---------------------------------------------------------------------------------------
 
     def begin_revision(self) -> None:
         """The call has a new revision, under which nobody was called yet."""
-        self.called, self.net_before = 0, self.net
+        self.called = 0
 
     def note_rung(self, told: Told, revision: int) -> None:
         """The ring was handed to the session's transport."""
-        told.rung, told.called, told.full = revision, revision, False
+        told.rung, told.called, told.full, told.unsure = revision, revision, False, False
         told.unacked = [*told.unacked, revision][-ACKS_KEPT:]
         self.called += 1
-        self.net += 1
-        self.rung += 1
+        self._count(Counts(sent=1), revision)
 
     def note_ack(self, told: Told, revision: int) -> bool:
         """Count that a revision was shown, if it was sent on this connection and is not counted yet (M5)."""
         if revision not in told.unacked:
             return False
         told.unacked.remove(revision)
-        self.acked += 1
+        self._count(Counts(acked=1))
         return True
 
     def note_declined(self, told: Told) -> None:
@@ -258,12 +261,15 @@ class LiveCall:
             told.called = 0
         if told.rung > told.refused:  # once for each ring: whoever accepts meanwhile may decline it again
             told.refused = told.rung
-            self.net -= 1
-            self.declined += 1
+            self._count(Counts(declined=1), told.rung)
         told.declined = True
 
-    def take_counts(self) -> Counts:
-        """What was counted since this was last called."""
-        counts = Counts(self.rung, self.acked, self.declined)
-        self.rung = self.acked = self.declined = 0
+    def _count(self, more: Counts, revision: int = 1) -> None:
+        """Add to the counts of the call, and to those of the revision."""
+        for name in {self.id, under_revision(self.id, revision)}:
+            self._counts[name] = self._counts.get(name, Counts()).plus(more)
+
+    def take_counts(self) -> dict[str, Counts]:
+        """Return what was counted since the last time, by the names under which it is to be stored."""
+        counts, self._counts = self._counts, {}
         return counts

@@ -14,7 +14,7 @@
 --   ended      sorted set: id of each call whose place may still be there -> when it was ended, in ms
 --   alert:ID   hash: last, kind (of the last entry; `cancel` or `end` for ever once there is one), and for each revision
 --              where in the stream it is. (A call has this too.)
---   counts:ID  hash: a process -> "sent acked declined pushed"
+--   counts:ID, counts:ID/REVISION  hash: a process -> "sent acked declined pushed"
 local PREFIX = KEYS[1]
 local META, STREAM, ENDS = PREFIX .. 'meta', PREFIX .. 'stream', PREFIX .. 'ends'
 local CALLS, ENDED = PREFIX .. 'calls', PREFIX .. 'ended'

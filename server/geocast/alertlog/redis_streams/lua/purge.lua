@@ -10,6 +10,7 @@ local ended = redis.call('ZRANGE', ENDS, '-inf', before, 'BYSCORE', 'LIMIT', 0, 
 for _, id in ipairs(ended) do
   local key = PREFIX .. 'alert:' .. id
   for revision = 1, tonumber(redis.call('HGET', key, 'last') or 0) do
+    redis.call('DEL', PREFIX .. 'counts:' .. id .. '/' .. revision)
     local place = redis.call('HGET', key, revision)
     if place then
       gone = gone + 1
