@@ -10,6 +10,7 @@ from geocast.errors import StoreUnavailable
 from geocast.push.devicestore import SHARDS, State, shard_of
 from geocast.push.lanes import Outcome
 from geocast.push.shards import StaticShards
+from geocast.tokens import Subject
 
 EVERY = range(SHARDS)
 
@@ -91,13 +92,13 @@ async def test_whoever_takes_a_registration_knows_how_many_pushes_follow():
         await process.reads(entry)
     await process.passes(1)
     records = process.waking.records
-    digest = records.digest_of("device", "device")
+    digest = records.digest_of(Subject("", "device"), "device")
     told = process.store._memory.lines[digest]
     for alert_id in ("held", "new"):
         del told[records._keyring.digest("alert", alert_id)]
     assert await process.waking.count_owed(digest, {}) == 2
     assert await process.waking.count_owed(digest, {"held": 1}) == 1
-    assert await process.waking.count_owed(records.digest_of("nobody", "device"), {}) == 0
+    assert await process.waking.count_owed(records.digest_of(Subject("", "nobody"), "device"), {}) == 0
     assert len(process.waking.hub) == 1
 
 

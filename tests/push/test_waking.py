@@ -27,6 +27,7 @@ from geocast.push.sending import MARKS, OF_ONE, SLOTS, SPARE_SLOTS
 from geocast.push.shards import StaticShards
 from geocast.push.waking import Waking
 from geocast.push.webpush import Vapid, make_vapid_key, parse_vapid
+from geocast.tokens import Subject
 
 VAPID = parse_vapid(json.dumps({"keys": [make_vapid_key("x")]}).encode(), "file")
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -125,7 +126,7 @@ class Process:
             "proofs": False, "may_test": False, "issued_at_s": None, "expires_at_ms": NOON_MS + LEASE_MS, "kid": "k",
         }  # fmt: skip
         record, until_ms = Record(**(given | fields)), self.clock.wall_ms + LEASE_MS
-        digest = self.waking.records.digest_of(record.sub, record.id)
+        digest = self.waking.records.digest_of(record.subject, record.id)
         done = await self.waking.put(digest, lambda _before: (record, until_ms))
         await turns()
         return done.live
@@ -237,7 +238,7 @@ async def test_what_another_process_took_before_a_revocation_is_forgotten_when_i
     assert process.ringer.pushes == []
     assert len(process.waking.devices) == 0
     assert process.waking.forgotten == {"revoked": 1}
-    assert await process.waking.records.owned("device") == []
+    assert await process.waking.records.owned(Subject("", "device")) == []
 
 
 @with_loop
