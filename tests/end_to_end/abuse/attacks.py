@@ -41,7 +41,7 @@ def zigzag(spot: Point, corners: int) -> list[Point]:
 
 def polygon(points: list[Point]) -> Json:
     """Return a ring as GeoJSON."""
-    return {"type": "Polygon", "coordinates": [[[round(lng, 5), round(lat, 5)] for lat, lng in points]]}
+    return {"type": "Polygon", "coordinates": [[[round(lng, 6), round(lat, 6)] for lat, lng in points]]}
 
 
 def coast(spot: Point, radius: float, corners: int, seed: float = 0) -> list[Point]:
@@ -198,7 +198,7 @@ async def copied_row(it: Attacker) -> None:
                 number = answer.json()["current"] + 1
             else:
                 break
-        it.wrong[f"an alert with a copied row can't be {kind}d"] += int(answer is None or answer.status_code >= 300)
+        it.wrong[f"an alert with a copied row was refused: {kind}"] += int(answer is None or answer.status_code >= 300)
         number += 1
 
 
@@ -332,8 +332,8 @@ async def rubbish_cap(it: Attacker) -> None:
 
     async def send(number: int) -> None:
         name = f"rubbish-{it.seed}-{number}"
-        undeclared = good.replace("NAME", name).replace("<area>", "<x:area>").replace("</area>", "</x:area>")
-        answer = await it.cap("undeclared", undeclared)
+        hidden = "<x:instruction>Go up the hill.</x:instruction>"
+        answer = await it.cap("undeclared", cap_message(name, coast(it.spot, 0.05, 12), more=hidden))
         it.wrong["an undeclared prefix was taken"] += int(answer is not None and answer.status_code < 300)
         language = ("en_US", "English", "deutsch")[number % 3]
         answer = await it.cap("language", cap_message(name, coast(it.spot, 0.05, 12), language=language))
@@ -349,11 +349,10 @@ async def rubbish_cap(it: Attacker) -> None:
 
 async def huge_bad_cap(it: Attacker) -> None:
     """Send messages of 0.9 MB in which everything is wrong."""
-    info = (
-        "<info><event>Flood</event><severity>?</severity><expires>x</expires><area><polygon>1</polygon></area></info>"
-    )
+    area = f"<area><polygon>{'?' * 50}</polygon></area>"
+    info = f"<info><event>Flood</event><severity>?</severity><expires>x</expires>{area}</info>"
     head, tail = cap_message("NAME", coast(it.spot, 0.05, 12)).split("</info>")
-    message = head + "</info>" + info * (900_000 // len(info)) + tail
+    message = head + "</info>" + info * 6_500 + tail
 
     async def send(number: int) -> None:
         answer = await it.cap("huge", message.replace("NAME", f"huge-{it.seed}-{number}"))
@@ -536,14 +535,14 @@ class Attack(NamedTuple):
 
 ATTACKS = (
     Attack(downgrade, "HD1"),
-    Attack(dead_hosts, "HD2"),
-    Attack(hanging_hosts, "HD2"),
+    Attack(dead_hosts, "HD2", at_least_s=12),  # a lane of 200 is halved once a second
+    Attack(hanging_hosts, "HD2", at_least_s=6),
     Attack(slow_cap, "HD3"),
     Attack(zigzag_cap, "HD3"),
     Attack(zigzag_alerts, "HD3"),
     Attack(feed_reads, "HD4"),
     Attack(two_issuers, "HD5"),
-    Attack(slow_bodies, "HD6"),
+    Attack(slow_bodies, "HD6", at_least_s=5),
     Attack(open_calls, "HD6"),
     Attack(dry_runs, "HD6"),
     Attack(history_reads, "HD6"),

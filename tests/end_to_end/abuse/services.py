@@ -41,7 +41,7 @@ def library() -> dict[str, str]:
 
 
 class PushServices(push_service.PushService):
-    """The service, which answers bad endpoints as their path says: `/push/evil-507-…` is answered with 507, `evil-0` not at all."""
+    """The service, which answers bad endpoints as their path says: `/push/evil-507-…` by 507, `evil-0-…` not at all."""
 
     def __init__(self, certificate: Certificate) -> None:
         super().__init__(certificate)
