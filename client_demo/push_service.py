@@ -68,7 +68,7 @@ class Certificate(NamedTuple):
 
 
 def make_certificate(path: Path, days: int = 1, names: Sequence[str] = (HOST,)) -> Certificate:
-    """Make a certificate for `names`, in the file `path`. It signs itself and is a CA; its key is beside it, in .key."""
+    """Make a certificate for `names`, in the file `path`; it signs itself, and is a CA. Its key is beside it (.key)."""
     key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, HOST)])
     now = dt.datetime.now(dt.UTC)
     signed = (

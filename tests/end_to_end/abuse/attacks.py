@@ -486,10 +486,11 @@ async def slow_heads(it: Attacker) -> None:
     head = b"GET /v1/stream HTTP/1.1\r\nHost: x\r\nX-Slow: "
 
     async def knock(number: int) -> None:
-        port = (it.target.api, it.target.stream, it.target.feed, it.target.push)[number % 4]
-        await it.hold("slow head", port, head if number % 8 < 4 else b"", reads=number % 3 > 0)
+        others = (it.target.stream, it.target.feed, it.target.push)
+        port = others[number % 3] if number % 4 == 0 else it.target.api
+        await it.hold("slow head", port, head if number % 8 < 5 else b"", reads=number % 3 > 0)
 
-    await it.again(knock, at_once=3_000, most=20_000)
+    await it.again(knock, at_once=4_000, most=20_000)
 
 
 async def slow_readers(it: Attacker) -> None:
@@ -535,7 +536,7 @@ class Attack(NamedTuple):
 
 ATTACKS = (
     Attack(downgrade, "HD1"),
-    Attack(dead_hosts, "HD2", at_least_s=12),  # a lane of 200 is halved once a second
+    Attack(dead_hosts, "HD2", at_least_s=15),  # a lane of 200 is halved once a second
     Attack(hanging_hosts, "HD2", at_least_s=6),
     Attack(slow_cap, "HD3"),
     Attack(zigzag_cap, "HD3"),
@@ -559,7 +560,7 @@ ATTACKS = (
     Attack(chatter, ""),
     Attack(connect_storm, ""),
     Attack(garbage_frames, ""),
-    Attack(slow_heads, ""),
+    Attack(slow_heads, "", at_least_s=6),
     Attack(slow_readers, ""),
 )
 DRAIN = Attack(held_requests, "HD14")

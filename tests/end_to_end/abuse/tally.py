@@ -65,6 +65,8 @@ class Verdict:
     attack: str
     rule: str
     rounds: list[Round] = field(default_factory=list)
+    after: Tally = field(default_factory=Tally)
+    """One step of each good party behind the attack."""
     wrong: Counter[str] = field(default_factory=Counter)
     """What the attacker got that it must not get."""
     said: Counter[str] = field(default_factory=Counter)
@@ -72,7 +74,9 @@ class Verdict:
 
     def all_wrong(self) -> Counter[str]:
         """Return everything that is wrong, whatever the time it took."""
-        return sum((each.attacked.wrong + each.quiet.wrong for each in self.rounds), self.wrong)
+        of_good = sum((each.attacked.wrong + each.quiet.wrong for each in self.rounds), Counter[str]())
+        behind = Counter({f"after the attack: {what}": count for what, count in self.after.wrong.items()})
+        return self.wrong + of_good + behind
 
     def slow(self) -> dict[str, float]:
         """Return the kinds whose p99 was more than twice the quiet one in every turn, and the least ratio.

@@ -187,9 +187,12 @@ class World:
             quiet = await self._quiet(quiet_s) if quiet_s else Tally()
             attacked = await self._under(attack, seconds / turns, verdict)
             verdict.rounds.append(Round(quiet, attacked))
+            verdict.wrong["the good parties did nothing meanwhile"] += int(not attacked.took["ping"])
             progress(f"{attack.name}: turn {number + 1}: quiet: {quiet.summary()}")
             progress(f"{attack.name}: turn {number + 1}: under attack: {attacked.summary()}")
+        verdict.after = await self._quiet(0)
         self._look_at_processes(verdict.wrong)
+        verdict.wrong = +verdict.wrong
         return verdict
 
     async def _quiet(self, seconds: float) -> Tally:
@@ -198,6 +201,7 @@ class World:
         return await self.parties.end()
 
     async def _under(self, attack: Attack, seconds: float, verdict: Verdict) -> Tally:
+        await self.parties.arrive()
         attacker = await self._launch(attack, seconds)
         await self.parties.begin()
         try:
