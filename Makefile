@@ -82,7 +82,7 @@ soak-faults: $(VENV)/.test  ## faults at random; MINUTES=30 for each set-up, or 
 
 soak-abuse: $(VENV)/.test  ## attacks beside good parties, who must not notice; SECONDS=60 for each, SEED=1, ON=open-calls, LOG=redis
 	@ABUSE_SECONDS=$(SECONDS) ABUSE_SEED=$(SEED) ABUSE_LOG=$(LOG) \
-	  $(BIN)/python -X dev -m pytest --timeout 0 -s --tb short tests/end_to_end/test_abuse.py -k "$(ON)"
+	  $(BIN)/python -m pytest --timeout 0 -s --tb short tests/end_to_end/test_abuse.py -k "$(ON)"
 
 check: $(VENV)/.test  ## lint, format, types
 	@$(BIN)/ruff check .

@@ -91,6 +91,10 @@ class Attacker:
         claims = self._keys.claims(sub=sub, scope=PHONE_SCOPE, iat=now, exp=now + 3_600, quals=["cpr"])
         return self._keys.signed(claims, key=key, kid="other")
 
+    def forged_token(self) -> str:
+        """Return a publisher's token that a stranger has signed."""
+        return self._keys.signed(self._keys.claims(), key=Ed25519PrivateKey.generate())
+
     @property
     def desk(self) -> str:
         """A publisher's token."""

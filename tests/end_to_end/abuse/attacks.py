@@ -20,10 +20,13 @@ from end_to_end.abuse.parties import HAMLET, STATION, TOWN, cap_id
 from end_to_end.alerts import Json, approval, cancel_body, place, revision_of
 from end_to_end.dispatcher import DISPATCH_SCOPE, call_at
 from end_to_end.earth import Point
-from end_to_end.proofs import Reviewer, base64url
+from end_to_end.proofs import Reviewer
 from end_to_end.push import cell
 from end_to_end.times import stamp
-from end_to_end.wire import request_bytes
+from end_to_end.wire import frame, request_bytes, upgrade_headers
+from jwt.utils import base64url_decode
+
+from client_demo.python.subscription import Subscription
 
 SMALL_ANSWER = 100_000  # bytes: more than any list of 100 violations
 
@@ -91,21 +94,12 @@ def slow_post(path: str, headers: dict[str, str | None]) -> bytes:
 
 def reviewers(target: Target) -> list[Reviewer]:
     """Return the reviewers, who sign one alert each time and nothing that the attacker makes of it."""
-    found = []
-    for each in target.reviewers:
-        padded = each["d"] + "=" * (-len(each["d"]) % 4)
-        import base64
-
-        key = Ed25519PrivateKey.from_private_bytes(base64.urlsafe_b64decode(padded))
-        assert base64url(key.private_bytes_raw()) == each["d"]
-        found.append(Reviewer(each["sub"], each["kid"], key))
-    return found
+    key = lambda each: Ed25519PrivateKey.from_private_bytes(base64url_decode(each["d"]))  # noqa: E731
+    return [Reviewer(each["sub"], each["kid"], key(each)) for each in target.reviewers]
 
 
 async def register(it: Attacker, sub: str, number: int, url: str, where: Point) -> None:
     """Register a device with an endpoint of the attacker's choice."""
-    from client_demo.python.subscription import Subscription
-
     body = {"subscription": Subscription(url).to_map(), "places": [{"cell": cell(where)}]}
     path = f"{it.push}/v1/devices/evil-{it.seed}-{sub}-{number:08}"
     await it.ask("register", "PUT", path, it.token(f"{sub}-{it.seed}"), json=body)
@@ -280,7 +274,7 @@ async def publisher_flood(it: Attacker) -> None:
 
 async def bad_tokens(it: Attacker) -> None:
     """Knock at the api and at the stream with forged tokens."""
-    forged = it._keys.signed(it._keys.claims(), key=Ed25519PrivateKey.generate())
+    forged = it.forged_token()
 
     async def knock(number: int) -> None:
         if number % 4:
@@ -459,8 +453,6 @@ async def connect_storm(it: Attacker) -> None:
 
 async def garbage_frames(it: Attacker) -> None:
     """Send frames that are no frames, messages that are no messages, and both as long as can be."""
-    from end_to_end.wire import frame, upgrade_headers
-
     pieces = (
         lambda: it.dice.randbytes(2_000),
         lambda: frame(0x1, b"{" * 16_000),

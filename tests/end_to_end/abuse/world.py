@@ -15,9 +15,11 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
+import uvloop
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from end_to_end import warnings_of_cap
-from end_to_end.abuse.attacks import Attack, Target
+from end_to_end.abuse.attacker import Target
+from end_to_end.abuse.attacks import Attack
 from end_to_end.abuse.parties import Parties, Ports
 from end_to_end.abuse.services import GOOD_HOST, RETRY_AFTER_S, ZONE, PushServices, library
 from end_to_end.abuse.tally import Round, Tally, Verdict
@@ -92,7 +94,9 @@ class World:
         self.seed, self.turn = seed, 0
         self._attacker: asyncio.subprocess.Process | None = None
         self._stack = ExitStack()
-        self._runner = asyncio.Runner(debug=False)  # or this process is too busy to notice in time what comes
+        self._runner = asyncio.Runner(
+            debug=False, loop_factory=uvloop.new_event_loop
+        )  # this process has to notice in time
         self._reviewers = [Reviewer(f"r-{n}", f"key-{n}") for n in (1, 2)]
         self._keys = TwoIssuers()
         try:
@@ -249,10 +253,10 @@ class World:
 
     def _look_at_processes(self, wrong: Counter[str]) -> None:
         """Note processes that ended, tracebacks, and what the push services and the journals show."""
-        for process in (*self.nodes, self.push):
+        processes: list[Node | Push] = [*self.nodes, self.push]
+        for process in processes:
             name = type(process).__name__.lower()
-            assert process.process
-            if process.process.poll() is not None:
+            if process.process is None or process.process.poll() is not None:
                 wrong[f"the {name} process has ended"] += 1
             output = process.output()
             if SURPRISE.search(output):
