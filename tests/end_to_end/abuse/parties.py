@@ -205,8 +205,10 @@ class Parties:
 
     async def leave(self) -> None:
         """Hang up everywhere."""
-        for ear in (*self._crowd.values(), *self._responders.values(), *self._probes):
+        ears = (*self._crowd.values(), *self._responders.values(), *self._probes)
+        for ear in ears:
             ear.leave()
+        await asyncio.gather(*(ear.ended for ear in ears))
         await self._kept.aclose()
         await self._fresh.aclose()
 

@@ -15,7 +15,6 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-import uvloop
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from end_to_end import warnings_of_cap
 from end_to_end.abuse.attacker import Target
