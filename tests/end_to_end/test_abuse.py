@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 from end_to_end.abuse.attacks import ATTACKS, DRAIN, Attack
-from end_to_end.abuse.tally import Verdict, table
+from end_to_end.abuse.parties import Board
+from end_to_end.abuse.tally import Round, Tally, Verdict, table
 from end_to_end.abuse.world import DRAIN_S, World, progress
 from redis_server import missing
 
@@ -79,6 +80,27 @@ def test_attack_is_not_noticed_by_good_parties(worlds: Worlds, attack: Attack):
     assert not wrong, "\n".join(f"{count} x {what}" for what, count in wrong.items())
     if IS_LONG:
         assert not verdict.slow(), f"p99 more than twice what it is without the attack, in every turn: {verdict.slow()}"
+
+
+def test_verdict_is_slow_only_where_every_turn_is():
+    """A p99 of more than twice the quiet one in one turn is noise; in all of them it is the attack's."""
+    turns = [({"ping": 0.02, "told": 0.02}, {"ping": 0.05, "told": 0.05})] * 2
+    turns.append(({"ping": 0.02, "told": 0.02}, {"ping": 0.05, "told": 0.03}))
+    verdict = Verdict("any", "")
+    for quiet, attacked in turns:
+        verdict.rounds.append(Round(*(Tally({k: [s] for k, s in each.items()}) for each in (quiet, attacked))))
+    assert verdict.slow() == {"ping": pytest.approx(2.5)}
+    assert verdict.worst()[1] == "ping"
+
+
+def test_board_counts_who_was_not_told_who_was_outside_and_who_was_told_twice():
+    """Who is inside is to be told once, and nobody else."""
+    board = Board()
+    awaited = board.expect(("a", 1), ["in", "in too"])
+    for who, key in (("in", ("a", 1)), ("in", ("a", 1)), ("out", ("a", 1)), ("in", ("a", 2))):
+        board.told(who, key)
+    assert awaited.left == {"in too"}
+    assert sum(board.tally.wrong.values()) == 3
 
 
 def test_drain_with_held_requests_ends_without_traceback(worlds: Worlds):

@@ -528,8 +528,8 @@ class Attack(NamedTuple):
 
 ATTACKS = (
     Attack(downgrade, "HD1"),
-    Attack(dead_hosts, "HD2", at_least_s=15),  # a lane of 200 is halved once a second
-    Attack(hanging_hosts, "HD2", at_least_s=6),
+    Attack(dead_hosts, "HD2", at_least_s=8),
+    Attack(hanging_hosts, "HD2", at_least_s=4),
     Attack(slow_cap, "HD3"),
     Attack(zigzag_cap, "HD3"),
     Attack(zigzag_alerts, "HD3"),

@@ -218,6 +218,8 @@ class Parties:
         """Begin to work, with an empty tally."""
         await self.arrive()
         self.board.tally = Tally()
+        for ear in self._probes:
+            ear.pongs.clear()
         self._works = True
         for work in (
             self._publish_often(),

@@ -93,9 +93,7 @@ class World:
         self.seed, self.turn = seed, 0
         self._attacker: asyncio.subprocess.Process | None = None
         self._stack = ExitStack()
-        self._runner = asyncio.Runner(
-            debug=False, loop_factory=uvloop.new_event_loop
-        )  # this process has to notice in time
+        self._runner = asyncio.Runner(debug=False)  # or this process is too busy to notice in time what comes
         self._reviewers = [Reviewer(f"r-{n}", f"key-{n}") for n in (1, 2)]
         self._keys = TwoIssuers()
         try:
