@@ -141,7 +141,12 @@ class Attacker:
             self.said[f"{kind} {type(error).__name__}"] += 1
             return None
         self.said[f"{kind} {answer.status_code}"] += 1
+        self.wrong["429 without Retry-After"] += int(answer.status_code == 429 and "retry-after" not in answer.headers)
         return answer
+
+    def note(self, what: str, answer: httpx.Response | None, *, from_status: int = 0, below: int = 600) -> None:
+        """Note as wrong an answer whose status is in this range."""
+        self.wrong[what] += int(answer is not None and from_status <= answer.status_code < below)
 
     async def post(self, kind: str, path: str, body: Any, token: str | None = None, **query: str) -> Any:
         """POST a body to the api as a publisher."""

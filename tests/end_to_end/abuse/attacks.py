@@ -125,7 +125,7 @@ async def downgrade(it: Attacker) -> None:
             ("revision", await it.post("revise", f"{path}/revisions", revision_of(plain, 2 + number % 3))),
             ("cancel", await it.post("cancel", f"{path}/cancel", cancel_body(2 + number % 3))),
         ):
-            it.wrong[f"an unsigned {kind} of a signed alert was accepted"] += int(answer and answer.status_code < 300)
+            it.note(f"an unsigned {kind} of a signed alert was accepted", answer, below=300)
 
     await it.again(try_all, most=300)
     await settled()
@@ -163,7 +163,7 @@ async def rubbish_call(it: Attacker) -> None:
 
     async def ready(_: int) -> None:
         answer = await it.ask("readyz", "GET", f"{it.api}/readyz")
-        it.wrong["rubbish in the log made the node unready"] += int(answer is not None and answer.status_code != 200)
+        it.note("rubbish in the log made the node unready", answer, from_status=300)
         await asyncio.sleep(0.2)
 
     await it.again(ready)
@@ -279,7 +279,7 @@ async def bad_tokens(it: Attacker) -> None:
     async def knock(number: int) -> None:
         if number % 4:
             answer = await it.ask("forged", "POST", f"{it.api}/v1/alerts", forged, json={})
-            it.wrong["a forged token was taken"] += int(answer is not None and answer.status_code != 401)
+            it.note("a forged token was taken", answer, below=401)
         else:
             ear = await it.listen(forged)
             it.wrong["a forged token was welcomed"] += int(ear is not None)
@@ -314,7 +314,7 @@ async def rough_coast(it: Attacker) -> None:
     async def warn(number: int) -> None:
         message = cap_message(f"coast-{it.seed}-{number}", coast(it.spot, 0.4, 900, number), coast(islet, 0.0022, 6))
         answer = await it.cap("coast", message)
-        it.wrong["a warning was refused for its shape"] += int(answer is not None and answer.status_code == 422)
+        it.note("a warning was refused for its shape", answer, from_status=422, below=423)
         await asyncio.sleep(0.1)
 
     await it.again(warn, most=100)
@@ -328,15 +328,15 @@ async def rubbish_cap(it: Attacker) -> None:
         name = f"rubbish-{it.seed}-{number}"
         hidden = "<x:instruction>Go up the hill.</x:instruction>"
         answer = await it.cap("undeclared", cap_message(name, coast(it.spot, 0.05, 12), more=hidden))
-        it.wrong["an undeclared prefix was taken"] += int(answer is not None and answer.status_code < 300)
+        it.note("an undeclared prefix was taken", answer, below=300)
         language = ("en_US", "English", "deutsch")[number % 3]
         answer = await it.cap("language", cap_message(name, coast(it.spot, 0.05, 12), language=language))
-        it.wrong["a language refused a whole message"] += int(answer is not None and answer.status_code == 422)
+        it.note("a language refused a whole message", answer, from_status=422, below=423)
         broken = bytearray(good.replace("NAME", f"{name}-b").encode())
         for _ in range(20):
             broken[it.dice.randrange(len(broken))] = it.dice.randrange(256)
         answer = await it.cap("broken", bytes(broken))
-        it.wrong["the node has failed at a broken message"] += int(answer is not None and answer.status_code >= 500)
+        it.note("the node has failed at a broken message", answer, from_status=500)
 
     await it.again(send, at_once=2, most=2_000)
 

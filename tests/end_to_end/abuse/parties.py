@@ -7,7 +7,6 @@ STATION. What any of them hears that no good party has published is noted as tol
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import itertools
 import time
@@ -408,10 +407,3 @@ def ring(spot: Point, radius_m: float, corners: int) -> Json:
 def cap_id(source: str, sender: str, identifier: str) -> str:
     """Return the id of the alert of a first message of CAP."""
     return "cap." + hashlib.sha256(f"{source}\n{sender}\n{identifier}".encode()).hexdigest()[:32]
-
-
-async def cancelled(task: asyncio.Task[Any]) -> None:
-    """Cancel a task and wait for its end."""
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
