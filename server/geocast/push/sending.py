@@ -309,7 +309,7 @@ class Sending:
         except Exception as error:
             logger.error("a push failed: %s", trace(error))
             answer = Answer(Outcome.REFUSED, "internal")
-        self._lane_of(device).end(answer.outcome, record.sub, self._clock.now().monotonic)
+        self._lane_of(device).end(answer.outcome, record.subject, self._clock.now().monotonic)
         self.outcomes[answer.outcome.value] += 1
         self.answered(endpoint.service, answer.status)
         return answer
@@ -412,9 +412,7 @@ class Sending:
             line = known.get(digest := self._alert_digest(alert_id))
             if line is None or (has_it and (line.number < alert.revision_number or line.state is State.MAYBE)):
                 state = State.SENT if has_it else State.MAYBE
-                lines.append(
-                    Line(device.device, digest, alert.revision_number, state, alert.expires_at, device.secret, 0)
-                )
+                lines.append(Line(device.device, digest, alert.revision_number, state, alert.ends_at, device.secret, 0))
         return lines
 
     def note_held(self, device: Device, holding: Iterable[str]) -> None:
@@ -439,7 +437,7 @@ class Sending:
 
     def _line_of(self, device: Device, alert: LiveAlert, number: int, state: State | None) -> Line:
         digest = self._alert_digest(alert.id)
-        return Line(device.digest, digest, number, state, alert.expires_at, device.record.secret, device.term)
+        return Line(device.digest, digest, number, state, alert.ends_at, device.record.secret, device.term)
 
     def _start(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from .. import languages
-from ..alert import SEVERITY_RANK, Entry
+from ..alert import SEVERITY_RANK, Entry, Untrusted
 from ..alertlog import Counts
 from ..cells import cell_place
 from ..clock import Clock, Now
@@ -34,6 +34,7 @@ from ..errors import StoreUnavailable, trace
 from ..frames import JSON, SIGNED, Wire
 from ..matching.filters import Filter
 from ..session import Place
+from ..tokens import Subject
 from .addresses import Services
 from .device_hub import DeviceHub
 from .devices import Device, Devices, Times
@@ -59,7 +60,7 @@ AGAIN_S = 1.0  # after the store was out of reach
 @dataclass(frozen=True, slots=True)
 class _Rights:
     may_test: bool
-    sub: str
+    subject: Subject
     deadline: float = float("inf")  # its lease ends elsewhere
     quals: frozenset[str] = frozenset()  # it is called to nothing
 
@@ -129,7 +130,7 @@ class Waking:
 
     # ---- the log, and time ---------------------------------------------------------------------------------------
 
-    def deliver(self, entry: Entry) -> None:
+    def deliver(self, entry: Entry | Untrusted) -> None:
         """Take an entry of the log."""
         self._ids = None
         self.hub.deliver(entry, self.sending.tick())
@@ -542,4 +543,4 @@ def _filter(record: Record) -> Filter:
 
 def _rights(record: Record, now: Now) -> _Rights:
     """Tests and exercises exist for it until its token ends (R6); all else, until its lease does."""
-    return _Rights(record.may_test and now.wall_ms < record.expires_at_ms, record.sub)
+    return _Rights(record.may_test and now.wall_ms < record.expires_at_ms, record.subject)
