@@ -181,7 +181,7 @@ def test_one_file_imports_h3():
 def test_those_import_shapely_that_draw_on_a_plane():
     """ARCHITECTURE.md: what is published, zones, what the feed draws, and where a publisher may publish."""
     users = {module for module in MODULES if "shapely" in imported(module)[1]}
-    assert users == {"outlines", "mosaic", "feed.drawing", "publishers.jurisdiction"}
+    assert users == {"outlines", "mosaic", "covering", "feed.drawing", "publishers.jurisdiction"}
 
 
 def test_one_file_imports_redis():

@@ -252,12 +252,17 @@ def test_islands_become_one_where_so_much_water_may_be_told():
     assert not held(rings_of([one]), 10.005, 0.02).any()
 
 
-def test_too_many_corners_are_not_joined(monkeypatch):
-    """CZ2: it would take long, and P12 refuses them all the same."""
-    given = [piece for n in range(4) for piece in pieces([square(10 + n * 0.01, 0, 0.01)])]
-    assert len(join(given)) == 1
-    monkeypatch.setattr(mosaic, "MAX_CORNERS", 10)
-    assert join(given) == given
+def test_simpler_piece_reaches_as_far_beyond_its_ring_as_corners_were_left_out():
+    """CZ2, HD3: pieces that are too much work to join are simplified first; a small one stays as it is."""
+    drawn = around(10, 50, 0.4, np.random.default_rng(5))
+    [piece] = pieces([drawn])
+    few = mosaic.simpler(piece, 1_000)
+    assert mosaic.work([few]) < mosaic.work([piece]) / 2
+    assert few.beyond_m == piece.beyond_m + 1_000
+    lng, lat = scattered(drawn, np.random.default_rng(6))
+    assert not (held(rings_of([piece]), lng, lat) & ~held(rings_of([few]), lng, lat)).any()
+    small = Piece(square(10, 50, 0.001), 0.0)
+    assert mosaic.simpler(small, 1_000) is small
 
 
 def test_a_whole_continent_has_no_common_plane_and_stays_apart():

@@ -6,11 +6,24 @@ import math
 import numpy as np
 import pytest
 import s2
+import shapely
 from cpu import cpu_limit
+from zigzags import coast, zigzag
 
+from geocast import outlines
 from geocast.alert import Polygon
 from geocast.cells import distance_m, unit_vectors
-from geocast.outlines import MAX_CORNERS, TOLERANCES_M, Outline, publish_polygons
+from geocast.outlines import (
+    MAX_COMPARED,
+    MAX_CORNERS,
+    TOLERANCES_M,
+    Outline,
+    corner_depths,
+    kept_corners,
+    publish_polygons,
+    split_edges,
+    split_rings,
+)
 from geocast.rings import Edges, Ring
 
 DALLAS = [(-96.81, 32.77), (-96.78, 32.77), (-96.78, 32.79), (-96.81, 32.79), (-96.81, 32.77)]
@@ -257,3 +270,84 @@ def test_the_corners_of_all_polygons_count():
     assert publish_polygons([half], 0) is not None
     assert publish_polygons([half, half], 0) is None
     assert publish_polygons([Outline(wavy(250, 0.02))] * 2, 0) is not None
+
+
+# ---- what the work is bounded by (HD3) ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ring", [wavy(2_400, 0.5), coast(7_000), coast(300, 2), DALLAS], ids=range(4))
+def test_coast_is_simplified_to_same_corners_as_by_geos(ring):
+    """B8, HD3: so a request that is repeated after an upgrade is published as it was."""
+    lng, lat = np.array(ring).T
+    depths = corner_depths(lng, lat, TOLERANCES_M[0])
+    for tolerance_m in TOLERANCES_M:
+        kept = np.flatnonzero(depths > tolerance_m / s2.EARTH_RADIUS_M)
+        assert kept.tolist() == kept_corners(lng, lat, tolerance_m).tolist()
+
+
+@pytest.mark.parametrize("ring", [zigzag(3_000, 1.0), zigzag(301, 0.2)], ids=["3000", "301"])
+def test_zigzag_is_simplified_in_few_levels_and_stays_covered(ring, monkeypatch):
+    """B8, HD3: Douglas and Peucker take as many levels as there are teeth."""
+    levels = []
+    from_line = outlines._from_line
+    monkeypatch.setattr(outlines, "_from_line", lambda *given: levels.append(len(given[0])) or from_line(*given))
+    depths = corner_depths(*np.array(ring).T, TOLERANCES_M[0])
+    assert sum(levels) < 60 * len(ring)
+    for tolerance_m in TOLERANCES_M:
+        kept = np.array(ring)[depths > tolerance_m / s2.EARTH_RADIUS_M].tolist()
+        polygon = Polygon(tuple(map(tuple, kept)), tolerance_m)
+        assert away_m(polygon, ring).max() <= tolerance_m * 1.001
+
+
+def test_ring_whose_crossings_would_take_too_long_to_find_is_not_looked_at(monkeypatch):
+    """HD3: what crosses itself is as good as a ring that does (CP22), and a publisher's is refused (P12)."""
+    assert Outline(zigzag(2_500)).compared <= MAX_COMPARED  # as many positions as A16 allows are always judged
+    monkeypatch.setattr(shapely, "is_valid", None)
+    tangled, filled = Outline(zigzag(5_000)), Outline(zigzag(5_000), may_cross=True)
+    assert (tangled.tangled, tangled.crosses) == (True, False)
+    assert (filled.tangled, filled.crosses) == (False, True)
+    assert publish_polygons([tangled], 5_000) is None
+    [polygon] = publish_polygons([filled], 5_000)
+    assert away_m(polygon, on_edges(zigzag(5_000), 3)).max() <= polygon.buffer_m
+
+
+def test_comparisons_of_coast_grow_with_its_corners_and_those_of_zigzag_with_their_square():
+    """HD3: so the bound refuses no coast."""
+    assert Outline(coast(7_000)).compared < MAX_COMPARED / 10
+    assert Outline(zigzag(2_000)).compared > 3.9 * Outline(zigzag(1_000)).compared
+
+
+def test_rings_are_split_together_as_each_alone():
+    """B7: whatever they are beside; `most` is of all of them."""
+    rings = [np.array(ring, float).T for ring in (DALLAS, box(-30, 32, 30, 49), box(170, -45, -170, -1), wavy(50, 3))]
+    together = split_rings([(ring[0], ring[1]) for ring in rings], 5_000)
+    for (lng, lat, beyond_m), ring in zip(together, rings, strict=True):
+        alone = split_edges(*ring)
+        assert (lng.tolist(), lat.tolist(), beyond_m) == (alone[0].tolist(), alone[1].tolist(), alone[2])
+    with pytest.raises(ValueError, match="fewer or shorter"):
+        split_rings([(ring[0], ring[1]) for ring in rings], 500)
+
+
+# ---- each ring has a tolerance of its own (HD10) ------------------------------------------------------------------
+
+
+def test_islet_beside_rough_coast_becomes_box_that_holds_it():
+    """HD10: simplified as the coast has to be, nothing would be left of it."""
+    islet = [(-89.0 + x / 2_000, 19.0 + y / 2_000) for x, y in ((0, 0), (3, 1), (4, 4), (1, 3), (0, 0))]
+    rings = [Outline(coast(2_000)), Outline(islet)]
+    coast_of, box_of = publish_polygons(rings, 1_000)
+    assert (len(box_of.ring) - 1, coast_of.buffer_m >= 200) == (4, True)
+    assert s2.depth_m(box_of.ring, np.array(islet)).min() > 0
+    assert publish_polygons(rings, 0) is None
+
+
+def test_ring_that_comes_to_cross_itself_at_every_tolerance_is_published():
+    """HD10, D4: what it winds around is covered all the same."""
+    ring = coast(3_000)
+    polygon = published(ring, 1_000)
+    assert away_m(polygon, on_edges(ring, 3)).max() <= polygon.buffer_m
+    places = s2.places(np.random.default_rng(3), (17.0, -88.0), 120_000, 4_000)
+    points = np.array(unit_vectors(places[:, 1], places[:, 0]))
+    inside = s2.depth_m(ring, places) > 0
+    assert inside.sum() > 500
+    assert Ring(polygon.ring, polygon.buffer_m).holds_all(points[:, inside], np.zeros(inside.sum())).all()

@@ -5,6 +5,7 @@ import math
 import pytest
 from fakes import DALLAS, NOON_MS, alert_request
 from test_publishing import Desk, slugs
+from zigzags import zigzag
 
 from geocast import outlines, policy
 from geocast.alert import Circle, Polygon
@@ -204,6 +205,13 @@ def test_the_rules_of_the_policy_are_judged_beside_broken_fields(desk):
     ]
 
 
+def test_ring_that_takes_too_long_to_judge_is_too_complex(desk):
+    """HD3, P12: 2,400 edges beside each other, split into two arcs each; it is said why."""
+    answer = desk.publish(category="flood", area=polygon([list(corner) for corner in zigzag(2_400, 0.28)]))
+    assert slugs(answer) == (422, "area-too-complex", [("area-too-complex", "/area")])
+    assert "turn back fewer times" in answer[1].violations[0].detail
+
+
 # ---- where the work is done ------------------------------------------------------------------------------------
 
 
@@ -219,7 +227,10 @@ class Aside:
 
 
 def test_requests_with_polygons_are_worked_on_aside():
-    """`publishing.Aside`: read, split and simplified; those with circles alone are not, and never wait for a thread."""
+    """`publishing.Aside`: read, split and simplified; those with circles alone are not, and never wait for a thread.
+
+    One that is refused is worked on twice: it is read, and what the policy has against it is found (HD3).
+    """
     desk, aside = Desk(), Aside()
     desk.publishing = Publishing(desk.log, rivers(simplify_m=2_000), desk.clock, aside=aside)
     assert desk.publish(category="flood", area=[CIRCLE])[0] == 201
@@ -228,14 +239,14 @@ def test_requests_with_polygons_are_worked_on_aside():
     for n, area in enumerate((polygon(wavy(700)), [CIRCLE, polygon(SQUARE)])):
         assert desk.publish(id=f"b-{n}", category="flood", area=area)[0] == 201
     assert slugs(desk.revise(2, alert_id="b-0", category="flood", area=polygon(SQUARE[:2])))[1] == "invalid-value"
-    assert aside.calls == 3
+    assert aside.calls == 4
 
 
 def test_what_has_been_worked_out_is_not_worked_out_again(monkeypatch):
     """B8: the policy and the answer ask for the same polygons."""
     request = parse_publication(alert_request(category="flood", area=polygon(wavy(700))))
     request.work_out(2_000)
-    monkeypatch.setattr(outlines, "kept_corners", None)
+    monkeypatch.setattr(outlines, "corner_depths", None)
     assert rivers(simplify_m=2_000).violations(request.claims(), NOON_MS) == []
     assert len(request.accept(rivers(simplify_m=2_000).categories["flood"].terms(), None).area) == 1
 

@@ -1,6 +1,8 @@
 """Work beside the loop (`run.threads`)."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -39,5 +41,63 @@ def test_so_many_work_at_a_time_and_the_others_wait():
         assert not begun.acquire(blocking=False)
         go.set()
         assert all(await asyncio.gather(*works))
+
+    asyncio.run(main())
+
+
+def test_process_ends_while_threads_still_work():
+    """HD3: a drain waits neither for work under way nor for work that waits for its turn: nobody would be answered."""
+    program = """
+import asyncio, threading
+from geocast.run.threads import THREADS, Threads
+
+def work():
+    begun.release()
+    threading.Event().wait()
+
+async def main():
+    aside = Threads()
+    works = [asyncio.ensure_future(aside(work)) for _ in range(3 * THREADS)]
+    await asyncio.to_thread(lambda: [begun.acquire() for _ in range(THREADS)])
+    print("drained", flush=True)
+
+begun = threading.Semaphore(0)
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "drained\n", "")
+
+
+def test_work_of_one_pool_does_not_wait_for_another():
+    """HD3: messages of CAP have threads of their own."""
+
+    async def main():
+        cap, polygons, go = Threads(), Threads(), threading.Event()
+        busy = [asyncio.ensure_future(cap(lambda: go.wait(60))) for _ in range(2 * THREADS)]
+        await asyncio.sleep(0)
+        assert await polygons(lambda: 7) == 7
+        assert not any(each.done() for each in busy)
+        go.set()
+        assert all(await asyncio.gather(*busy))
+
+    asyncio.run(main())
+
+
+def test_work_that_nobody_waits_for_any_more_is_not_begun():
+    """HD3: whoever asked has gone away while the work waited for its turn."""
+
+    async def main():
+        aside, begun, go, done = Threads(1), threading.Event(), threading.Event(), []
+        first = asyncio.ensure_future(aside(lambda: begun.set() or go.wait(60)))
+        await asyncio.to_thread(begun.wait)
+        first.cancel()
+        second = asyncio.ensure_future(aside(lambda: done.append(2)))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        second.cancel()
+        await asyncio.sleep(0)
+        go.set()
+        await aside(lambda: done.append(3))
+        assert done == [3]
 
     asyncio.run(main())

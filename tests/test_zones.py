@@ -4,12 +4,15 @@ import json
 import logging
 import math
 
+import numpy as np
 import pytest
+from test_mosaic import grid
 
 from geocast import zones
 from geocast.errors import ConfigError
+from geocast.mosaic import pieces, work
 from geocast.outlines import publish_polygons
-from geocast.zones import outlines, read_zones
+from geocast.zones import joined, outlines, read_zones
 
 SQUARE = [[10.0, 50.0], [10.2, 50.0], [10.2, 50.2], [10.0, 50.2], [10.0, 50.0]]
 
@@ -84,7 +87,7 @@ def test_an_area_is_placed_by_the_codes_of_one_list(tmp_path):
 def test_a_code_that_is_named_twice_counts_once(tmp_path):
     """CZ2."""
     found = read_zones([written(tmp_path, feature())]).find("EMMA_ID", "AT301")
-    assert len(outlines([*found, *found], 0)) == 1
+    assert len(joined([*found, *found], 0)) == 1
 
 
 # ---- what stops the start ------------------------------------------------------------------------------------
@@ -201,15 +204,24 @@ def test_a_file_as_large_as_real_ones(tmp_path, monkeypatch, caplog):
     assert f"zones {path}: 201 features read" in caplog.text
     kept = sum(piece.ring.shape[1] for n in range(200) for piece in found.find("EMMA_ID", f"X{n}"))
     assert kept < 200 * 1_000 * 2 / 3
-    [zone] = outlines(found.find("EMMA_ID", "X7"), 1_000)
-    assert publish_polygons([zone], 1_000) is not None
+    [zone] = joined(found.find("EMMA_ID", "X7"), 1_000)
+    assert publish_polygons(outlines([zone]), 1_000) is not None
 
 
 def test_an_archipelago_is_published_as_fewer_shapes(tmp_path):
     """CZ2: 400 islands 1 to 2 km apart are more than an alert may have; with the water between them they are one."""
     islands = [[coast(-20 + n % 20 * 0.02, 35 + n // 20 * 0.02, 0.005, 40)] for n in range(400)]
     found = read_zones([written(tmp_path, feature(kind="MultiPolygon", coordinates=islands))]).find("EMMA_ID", "AT301")
-    assert len(outlines(found, 0)) == zones.MAX_SHAPES + 1  # refused by P12
-    few = outlines(found, 2_000)
+    assert len(joined(found, 0)) == 400
+    few = joined(found, 2_000)
     assert len(few) == 1
-    assert publish_polygons(few, 2_000) is not None
+    assert publish_polygons(outlines(few), 2_000) is not None
+
+
+def test_zones_that_are_too_much_work_are_joined_after_they_were_simplified():
+    """CZ2, HD3: a hundred zones that touch; and if they are too many to be joined, all of them are still there."""
+    given = [piece for ring in grid(10, 10, np.random.default_rng(1)).values() for piece in pieces([ring])]
+    [one] = joined(given, 0)
+    [coarse] = joined(given, 0, work(given) * 3 // 4)
+    assert one.beyond_m < 500 < coarse.beyond_m
+    assert joined(given, 0, 100) == given

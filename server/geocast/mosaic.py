@@ -25,7 +25,8 @@ TOLERANCE_M = 100.0  # CZ1
 TIDY_M = 10.0  # what has been joined is simplified by so much: its corners are round
 SHORT_DEG = 0.01  # an edge that goes no farther in longitude and latitude is within 0.1 m of its arc
 MAX_EDGES = 1_000_000  # of a ring that comes in
-MAX_CORNERS = 100_000  # of pieces that are joined: it takes a second; a published area may have 500
+MAX_WORK = 25_000  # of pieces that are joined (`work`), which takes 0.25 s (HD3)
+WORK_OF_PIECE = 50  # as much as that of so many corners
 _TOO_WIDE = "must have every corner less than 60° from the middle of all"
 _QUARTER = 4  # edges that stand for a quarter of a circle
 _STRETCH = 1 / math.cos(SPREAD) ** 2  # by how much more than on the sphere a distance on the plane is, at most
@@ -45,6 +46,11 @@ class Piece(NamedTuple):
         """Unit vectors of its corners, (3, n + 1)."""
         lng, lat = self.ring
         return np.array(unit_vectors(lat, lng))
+
+    def radius_m(self) -> float:
+        """How far its farthest corner is from the middle of all, in metres."""
+        points = self.points()
+        return Plane(points[:, :-1]).spread(points) * EARTH_RADIUS_M
 
     def keeps_a18(self) -> bool:
         """Whether every corner is less than 60° from the middle of all."""
@@ -68,7 +74,7 @@ def pieces(rings: Sequence[Floats]) -> list[Piece]:
         beyond_m = max(beyond_m, stray_m + (0.0 if len(kept) == len(lng) else TOLERANCE_M))
     shapely = _shapely()
     outer, *holes = [shapely.linearrings(xy) for xy in corners]
-    found = [on.piece(part, beyond_m) for part in _solid(shapely.polygons(outer, holes=holes or None), beyond_m)]
+    found = [on.piece(part, beyond_m) for part in solid(shapely.polygons(outer, holes=holes or None), beyond_m)]
     if not all(piece.keeps_a18() for piece in found):
         raise ValueError(_TOO_WIDE)
     return found
@@ -80,14 +86,25 @@ def _split(ring: Floats) -> tuple[Floats, Floats, float]:
     return (lng, lat, 0.0) if (np.abs(np.diff(ring)) <= SHORT_DEG).all() else split_edges(lng, lat, MAX_EDGES)
 
 
+def work(given: Sequence[Piece]) -> int:
+    """Return how much work it is to join pieces, in corners."""
+    return sum(piece.ring.shape[1] + WORK_OF_PIECE for piece in given)
+
+
+def simpler(piece: Piece, tolerance_m: float) -> Piece:
+    """Return a piece with fewer corners, that reaches as far beyond its ring as makes up for it; or the same."""
+    lng, lat = piece.ring
+    kept = kept_corners(lng, lat, tolerance_m)
+    return Piece(piece.ring[:, kept], piece.beyond_m + tolerance_m) if 4 <= len(kept) < piece.ring.shape[1] else piece
+
+
 def join(given: Sequence[Piece], gap_m: float = 0.0) -> list[Piece]:
     """The same, with those in one that touch, or that are less than `gap_m` apart.
 
     Each was simplified by itself, so neighbours leave gaps between them, and overlap. So both sides are widened and
     narrowed again, which closes gaps, and bays that are as narrow. What is joined over a gap stays wider by half of it.
+    `given`: of no more than MAX_WORK.
     """
-    if sum(piece.ring.shape[1] for piece in given) > MAX_CORNERS:
-        return list(given)
     found: list[Piece] = []
     for near in _near(given, gap_m):
         on = _Metres([piece.points() for piece in near])
@@ -128,8 +145,8 @@ class _Metres:
                 continue
             # A little less than it was widened, for the circles have corners (Rule 1).
             whole = shapely.buffer(wider, -back_m * _INNER, quad_segs=_QUARTER)
-            for solid in _solid(whole, beyond_m):
-                yield _tidy(self.piece(solid, beyond_m))
+            for part in solid(whole, beyond_m):
+                yield _tidy(self.piece(part, beyond_m))
 
 
 def _tidy(piece: Piece) -> Piece:
@@ -163,7 +180,7 @@ def _near(given: Sequence[Piece], gap_m: float) -> Iterator[list[Piece]]:
             yield [given[each] for each in sorted(group)]
 
 
-def _solid(shape: Any, beyond_m: float) -> Iterator[Any]:
+def solid(shape: Any, beyond_m: float) -> Iterator[Any]:
     """Polygons without holes that make up this shape, but for holes that are covered anyway (Rule 2)."""
     shapely = _shapely()
     for part in shapely.get_parts(_valid(shape)):
@@ -182,7 +199,7 @@ def _solid(shape: Any, beyond_m: float) -> Iterator[Any]:
         left, bottom, right, top = shapely.bounds(whole)
         x = shapely.get_x(shapely.point_on_surface(shapely.polygons(holes[0])))
         for side in (shapely.box(left, bottom, x, top), shapely.box(x, bottom, right, top)):
-            yield from _solid(shapely.intersection(whole, side), beyond_m)
+            yield from solid(shapely.intersection(whole, side), beyond_m)
 
 
 def _valid(shape: Any) -> Any:

@@ -154,7 +154,7 @@ class Publishing:
     ) -> Outcome[Revision]:
         """Publish revision 1 of an alert; with `dry_run`, decide and store nothing."""
         request = await self._parsed(
-            lambda: self._worked_out(parse_publication(body, dry_run=dry_run)), body, publisher
+            lambda: self._worked_out(parse_publication(body, dry_run=dry_run), publisher), body, publisher
         )
         # Nearly always the id is new. So the append is tried first, which finds out, and a read of the log is saved. If
         # it fails, or the policy refuses, the decision is made in the order of the protocol, with the history at hand.
@@ -176,7 +176,10 @@ class Publishing:
     ) -> Outcome[Revision]:
         """Publish the next revision of an alert; with `dry_run`, decide and store nothing."""
         request = await self._parsed(
-            lambda: self._worked_out(parse_revision(body, alert_id, dry_run=dry_run)), body, publisher, alert_id
+            lambda: self._worked_out(parse_revision(body, alert_id, dry_run=dry_run), publisher),
+            body,
+            publisher,
+            alert_id,
         )
 
         def decide(history: Sequence[Entry | OtherKind]) -> Revision:
@@ -229,12 +232,17 @@ class Publishing:
         bounds = Bounds() if publisher is None else self.admit(publisher)
         try:
             return await self._aside(parse) if has_polygons(body) else parse()
-        except Invalid as invalid:
-            current = None
+        except Invalid as error:
+            invalid, current = error, None
             if alert_id is not None:
                 with suppress(LogUnavailable):  # a broken body is refused even if the log can't be read
                     current = _last_revision(await self._log.history(alert_id))
-            judged = self._violations(invalid, bounds, self._clock.now().wall_ms, current, first=alert_id is None)
+            now_ms = self._clock.now().wall_ms
+
+            def judge() -> list[Violation]:
+                return self._violations(invalid, bounds, now_ms, current, first=alert_id is None)
+
+            judged = await self._aside(judge) if has_polygons(body) else judge()
             raise Problem.of([*invalid.violations, *judged]) from None
 
     def _violations(
@@ -250,11 +258,12 @@ class Publishing:
         found = self._policy.violations(
             claims, now_ms, current, first=first, covered_km2=covered, max_radius_m=bounds.max_radius_m
         )
-        found += bounds.violations(claims, request.strays(bounds.holds))
+        found += bounds.violations(claims, request.strays(bounds))
         return sorted(found, key=lambda each: each.type in _HELD)
 
-    def _worked_out(self, request: Publication) -> Publication:
+    def _worked_out(self, request: Publication, publisher: Publisher) -> Publication:
         """The request, for which what takes long has been done."""
+        request.strays(self.admit(publisher))
         if category := self._policy.categories.get(request.category):
             request.work_out(category.simplify_m)
         return request

@@ -16,9 +16,9 @@ Rule 3  Two requests have the same content if the `Alert`s that they are accepte
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -155,9 +155,9 @@ class Publication:
             self.severity,
         )
 
-    def strays(self, holds: "Holds") -> "list[Stray]":
-        """The shapes of which a point is not where `holds` says that it may be (P22)."""
-        return [found for at, shape in self._shapes() if (found := stray(at, _points(shape), holds))]
+    def strays(self, where: "Where") -> "list[Stray]":
+        """The shapes that are not where they may be (P22)."""
+        return [found for at, shape in self._shapes() if (found := stray(at, _place(shape), where))]
 
     def _shapes(self) -> list[tuple[str, "RequestedCircle | Outline"]]:
         """Each shape with the JSON Pointer to it."""
@@ -187,30 +187,44 @@ class Claims:
     severity: Severity | None = None
 
 
-Points = Sequence[tuple[float, float]]  # latitude and longitude in degrees
-Holds = Callable[[float, float], bool]  # whether a point is where it may be
+Point = tuple[float, float]  # latitude and longitude in degrees
+
+
+class Where(Protocol):
+    """Where shapes may be."""
+
+    def holds(self, lat: float, lng: float) -> bool:
+        """Whether a point may be there."""
+        ...
+
+    def covers(self, corners: Sequence[Point]) -> bool:
+        """Whether a ring may be there, with all that it winds around; its edges are straight as A17 says."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Stray:
-    """A requested shape that has a point where none may be; the JSON Pointer to it, and nothing of where it is.
+    """A requested shape that is not where it may be; the JSON Pointer to it, and nothing of where it is.
 
-    `swapped`: it would have none with latitude and longitude exchanged.
+    `swapped`: its points may be there with latitude and longitude exchanged.
     """
 
     pointer: str
     swapped: bool
 
 
-def stray(pointer: str, points: Points, holds: Holds) -> Stray | None:
-    """A shape's centre, or its corners, judged by where they may be; None: all are there. Nothing of it is kept."""
-    if all(holds(lat, lng) for lat, lng in points):
-        return None
-    return Stray(pointer, all(holds(lng, lat) for lat, lng in points))
+def stray(pointer: str, place: Point | Sequence[Point] | Outline, where: Where) -> Stray | None:
+    """Judge the centre of a circle, or the corners of a ring; None: it may be there. Nothing of it is kept."""
+    points = place.corners if isinstance(place, Outline) else [place] if isinstance(place, tuple) else place
+    if isinstance(place, tuple):
+        fits = where.holds(*place)
+    else:
+        fits = place.judged(where.covers) if isinstance(place, Outline) else where.covers(points)
+    return None if fits else Stray(pointer, all(where.holds(lng, lat) for lat, lng in points))
 
 
-def _points(shape: RequestedCircle | Outline) -> Points:
-    return shape.corners if isinstance(shape, Outline) else [(shape.lat, shape.lng)]
+def _place(shape: RequestedCircle | Outline) -> Point | Outline:
+    return shape if isinstance(shape, Outline) else (shape.lat, shape.lng)
 
 
 @dataclass(frozen=True, slots=True)
@@ -437,11 +451,11 @@ class Invalid(GeocastError):  # noqa: N818 (the word of the protocol)
         area = usable(_AREA, self._area)
         return None if area is None else _publish(_requested_area(area), terms, current)
 
-    def strays(self, holds: Holds) -> list[Stray]:
-        """The shapes of which a point is not where `holds` says that it may be (P22); of those that are usable."""
+    def strays(self, where: Where) -> list[Stray]:
+        """The shapes that are not where they may be (P22); of those that are usable."""
         found = [(at, usable(_SHAPE, shape)) for at, shape in _shapes_of(self._area).items()]
-        points = [(at, _points(_requested(shape))) for at, shape in found if shape is not None]
-        return [each for at, of_shape in points if (each := stray(at, of_shape, holds))]
+        places = [(at, _place(_requested(shape))) for at, shape in found if shape is not None]
+        return [each for at, place in places if (each := stray(at, place, where))]
 
 
 # It stands for the approval that a dry run may leave out, so that all else is judged.

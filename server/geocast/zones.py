@@ -23,13 +23,14 @@ import numpy as np
 
 from .cells import Floats
 from .errors import ConfigError
-from .mosaic import Piece, join, pieces
+from .mosaic import MAX_WORK, Piece, join, pieces, simpler, work
 from .outlines import TOLERANCES_M, Outline, publish_polygons
 
 logger = logging.getLogger(__name__)
 
 MAX_SHAPES = 64  # P12: of the area of an alert from CAP
 MAX_NAME = 200  # characters of `code` and `value`
+WORK_TOLERANCES_M = (500, 1_000, 2_000, 5_000)  # by which pieces are simplified where it is too much work to join them
 PROGRESS_S = 5.0  # that pass between two lines about it
 
 
@@ -70,21 +71,27 @@ class Zones:
 NO_ZONES = Zones({})
 
 
-def outlines(given: Iterable[Piece], simplify_m: float) -> list[Outline]:
-    """The pieces of the zones of one block as outlines to be published: those in one that touch (CZ2).
+def joined(given: Iterable[Piece], simplify_m: float, most_work: int = MAX_WORK) -> list[Piece]:
+    """The pieces of the zones of one block: those in one that touch (CZ2).
 
     If they are too many for one area, so are those that are at most `simplify_m` apart, as islands are: by as little as
-    will do. Whether it does is judged by the policy (P12).
+    will do. If that won't do either, or would take more than `most_work`, they are still too many.
     """
     given = list({id(piece): piece for piece in given}.values())  # a code may be named twice
-    found = _joined(given, 0.0)
-    if len(found) == 1 or _fit(found, simplify_m):
+    for tolerance_m in (0, *WORK_TOLERANCES_M):
+        found = [simpler(piece, tolerance_m) for piece in given] if tolerance_m else given
+        if work(found) <= most_work:
+            break
+    else:
+        return given
+    given, found = found, join(found)
+    if _fit(found, simplify_m):
         return found
     gaps = [each for each in TOLERANCES_M if each <= simplify_m]
     low, high = 0, len(gaps)
     while low < high:
         middle = (low + high) // 2
-        tried = _joined(given, gaps[middle])
+        tried = join(given, gaps[middle])
         if _fit(tried, simplify_m):
             found, high = tried, middle
         else:
@@ -92,17 +99,17 @@ def outlines(given: Iterable[Piece], simplify_m: float) -> list[Outline]:
     return found
 
 
-def _joined(given: Sequence[Piece], gap_m: float) -> list[Outline]:
-    """As outlines: of too many no more than shows that they are. What rounding makes a line of is left out."""
+def _fit(found: Sequence[Piece], simplify_m: float) -> bool:
+    return len(found) <= MAX_SHAPES and publish_polygons(outlines(found), simplify_m) is not None
+
+
+def outlines(given: Iterable[Piece]) -> list[Outline]:
+    """Return pieces as outlines to be published, but for those that rounding makes a line of."""
     found = []
-    for ring, beyond_m in join(given, gap_m)[: MAX_SHAPES + 1]:
+    for ring, beyond_m in given:
         with contextlib.suppress(ValueError):  # all keep A18
             found.append(Outline.of_arcs(ring[0], ring[1], beyond_m))
     return found
-
-
-def _fit(found: Sequence[Outline], simplify_m: float) -> bool:
-    return len(found) <= MAX_SHAPES and publish_polygons(found, simplify_m) is not None
 
 
 # ---- files ---------------------------------------------------------------------------------------------------------

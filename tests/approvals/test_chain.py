@@ -395,6 +395,7 @@ def test_chain_that_was_not_read_while_nothing_was_asked_is_read_when_it_counts(
                 assert await log.append(entry)
             async with following(log) as (reader, peer):
                 judge.replace(POLICY, known())
+                await reader._judge_again()
                 assert await log.append(chain[2])
                 await until(lambda: reader._live.knows(chain[2]))
                 return peer.told()

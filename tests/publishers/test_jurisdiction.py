@@ -101,6 +101,75 @@ def test_at_a_pole_longitude_says_nothing():
         assert not wedge.holds(-90, lng)
 
 
+# ---- rings ---------------------------------------------------------------------------------------------------
+
+
+def ring_of(*corners):
+    """Corners as (latitude, longitude), of these (longitude, latitude)."""
+    return [(lat, lng) for lng, lat in corners]
+
+
+AROUND_HOLE = ring_of((-96.8, 32.2), (-96.2, 32.2), (-96.2, 32.8), (-96.8, 32.8))
+
+
+@pytest.mark.parametrize(
+    ("corners", "covered"),
+    [
+        (AROUND_HOLE, False),
+        (AROUND_HOLE[::-1], False),
+        (ring_of(*SQUARE[:-1]), False),
+        (ring_of((-96.95, 32.05), (-96.7, 32.05), (-96.7, 32.9)), True),
+        (ring_of((-96.95, 32.05), (-96.7, 32.05), (-96.7, 33.01)), False),
+        (ring_of((-97, 32), (-96, 32), (-96, 32.3)), True),  # along the border
+        (ring_of((-96.6, 32.4), (-96.4, 32.4), (-96.5, 32.3)), True),  # at the border of the hole
+        (ring_of((-96.9, 32.1), (-96.1, 32.9), (-96.9, 32.9), (-96.1, 32.1)), False),  # wings, across the hole
+        (ring_of((-96.9, 32.05), (-96.1, 32.35), (-96.9, 32.35), (-96.1, 32.05)), True),  # wings, below it
+        (ring_of((-96.45, 32.45), (-96.55, 32.45), (-96.5, 32.55)), False),  # in the hole
+    ],
+    ids=range(10),
+)
+def test_ring_is_covered_with_all_that_it_winds_around(corners, covered):
+    """P22, HD14: a ring around a hole is not, whose corners all lie in the jurisdiction."""
+    assert parsed(polygon(SQUARE, HOLE)).covers(corners) == covered
+
+
+def test_ring_may_lie_in_several_polygons_and_not_across_gap_between_them():
+    """P22, HD14: it is all of them together; four that leave a gap in their middle have a hole there."""
+    strips = [([0, 0], [3, 1]), ([0, 2], [3, 3]), ([0, 1], [1, 2]), ([2, 1], [3, 2])]
+    boxes = [[[w, s], [e, s], [e, n], [w, n], [w, s]] for (w, s), (e, n) in strips]
+    found = parsed(multi(*([each] for each in boxes)))
+    assert found.covers(ring_of((0.1, 0.1), (0.9, 0.1), (0.9, 2.9), (0.1, 2.9)))
+    assert not found.covers(ring_of((0.1, 0.1), (2.9, 0.1), (2.9, 2.9), (0.1, 2.9)))
+
+
+def test_ring_across_antimeridian_is_covered_from_both_sides():
+    """PG4, L6: by two polygons that meet there; not by one of them."""
+    west = [[170, -10], [180, -10], [180, 10], [170, 10], [170, -10]]
+    east = [[-180, -10], [-170, -10], [-170, 10], [-180, 10], [-180, -10]]
+    ring = ring_of((179, 0), (-179, 0), (-179, 5), (179, 5))
+    assert parsed(multi([west], [east])).covers(ring)
+    assert parsed(multi([west], [east])).covers(ring[::-1])
+    assert not parsed(polygon(west)).covers(ring)
+    assert parsed(polygon(west)).covers(ring_of((179, 0), (180, 0), (-180, 5), (179, 5)))
+    assert not parsed(multi([west], [east])).covers(ring_of((179, 0), (-169, 0), (-179, 5), (179, 5)))
+
+
+def test_ring_around_pole_is_covered_by_cap_and_not_by_band():
+    """PG4: all that it winds around counts, the pole too; and a corner at the pole is no line of the map."""
+    cap = parsed(polygon([[-180, 60], [180, 60], [180, 90], [-180, 90], [-180, 60]]))
+    band = parsed(polygon([[-180, 60], [180, 60], [180, 85], [-180, 85], [-180, 60]]))
+    ring = ring_of(*((lng, 70) for lng in range(0, 360, 30)))
+    ring = [(lat, lng if lng <= 180 else lng - 360) for lat, lng in ring]
+    assert cap.covers(ring)
+    assert cap.covers(ring[::-1])
+    assert not band.covers(ring)
+    wedge = ring_of((0, 70), (40, 70), (20, 90))
+    assert cap.covers(wedge)
+    assert not band.covers(wedge)
+    assert parsed(polygon([[-1, 60], [41, 60], [41, 90], [-1, 90], [-1, 60]])).covers(wedge)
+    assert not parsed(polygon([[1, 60], [41, 60], [41, 90], [1, 90], [1, 60]])).covers(wedge)
+
+
 @given(lat=st.floats(-90, 90), lng=st.floats(-180, 180))
 def test_a_point_is_told_as_by_arithmetic(lat, lng):
     """P22: a box with a hole, against comparisons of numbers."""

@@ -185,13 +185,24 @@ def test_a_point_is_passed_over_beside_a_zone():
     assert "zero-radius" not in answer.notes
 
 
-def test_zones_that_are_too_many_are_refused_like_polygons():
-    """P12: at the areas."""
-    far = {("UGC", str(n)): square(n * 2.0, 0, 0.1) for n in range(65)}
-    area = an_area(geocode=[code("UGC", str(n)) for n in range(65)])
-    assert Room(zones=Zones(far)).refused(a_message("m", 0, (), an_info(area))) == [
-        ("area-too-complex", "/alert/info/0/area")
-    ]
+def test_more_zones_than_an_alert_may_have_shapes_are_united():
+    """HD10: and a line between two of them holds nobody who is farther away than the buffer."""
+    far = {("UGC", str(n)): square(n * 1.0, 0, 0.1) for n in range(70)}
+    area = an_area(geocode=[code("UGC", str(n)) for n in range(70)])
+    answer = Room(zones=Zones(far)).taken(a_message("m", 0, (), an_info(area)))
+    assert "united" in answer.notes
+    shapes = one(answer).area
+    assert len(shapes) == 64
+    inside = [(n + x, y) for n in range(70) for x, y in ((1e-4, 1e-4), (0.0999, 0.0999), (0.05, 0.05))]
+    assert all(holding(shapes, lng, lat) for lng, lat in inside)
+    between = [(n + 0.5, y) for n in range(69) for y in (-0.01, 0.11)]
+    assert not any(holding(shapes, lng, lat) for lng, lat in between)
+
+
+def holding(shapes, lng, lat):
+    """Whether a place is in one of the polygons."""
+    place = tuple(float(each) for each in np.array(unit_vectors(np.array(lat), np.array(lng))))
+    return any(Ring(shape.ring, shape.buffer_m).holds(place, 0.0) for shape in shapes)
 
 
 def test_codes_are_not_named_but_their_lists_are(room):
@@ -245,14 +256,16 @@ def test_a_ring_of_41_000_corners_is_simplified():
     assert {"simplified", "ring-closed"} <= answer.notes
 
 
-def test_more_shapes_than_an_alert_may_have_are_refused(room):
-    """P12: 64."""
+def test_more_shapes_than_an_alert_may_have_are_united(room):
+    """P12, HD10: 64."""
     rings = [RING.replace("32.", f"{n}.") for n in range(65)]
     few = room.taken(a_message("m", 0, (), an_info(an_area(polygon=rings[:64]))))
-    assert len(one(few).area) == 64
-    assert room.refused(a_message("n", 0, (), an_info(an_area(polygon=rings)))) == [
-        ("area-too-complex", "/alert/info/0/area")
-    ]
+    assert (len(one(few).area), "united" in few.notes) == (64, False)
+    more = room.taken(a_message("n", 0, (), an_info(an_area(polygon=rings, circle=["-40,10 30", "-41,10 30"]))))
+    assert (len(one(more).area), "united" in more.notes) == (64, True)
+    for n in range(65):
+        assert holding(one(more).area, -96.75, n + 0.75)
+    assert holding(one(more).area, 10, -40.26)
 
 
 def test_polygons_need_a_category_that_takes_them(room):

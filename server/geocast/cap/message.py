@@ -7,7 +7,7 @@ restriction, altitude, ceiling. Pointers of violations count from 0, and no valu
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .. import languages, problems
 from ..clock import parse_time
@@ -39,6 +39,10 @@ _WEB = re.compile(r"https?://[!#-;=?-~]{1,990}", re.IGNORECASE | re.ASCII)  # a 
 _OLD_WORDS = {"Very Likely": "Likely"}
 
 _T = TypeVar("_T")
+
+
+class _TooMuch(Exception):  # noqa: N818 (what it says of the shapes)
+    """The shapes of a message are more work than they may be (rule HD3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +131,8 @@ class _Reader:
         self.violations: list[Violation] = []
         self._assume_offset = assume_offset
         self._notes: set[str] = set()
+        self._read: dict[str, Any] = {}  # shapes by their texts, for each language repeats them
+        self._work = 0
 
     # ---- what a message is made of ---------------------------------------------------------------------------
 
@@ -202,12 +208,27 @@ class _Reader:
             if not each.text.strip():
                 continue  # an empty element is none
             try:
-                shape, notes = parsed(each.text)
+                shape, notes = self._shape(each.text, parsed)
+            except _TooMuch:
+                detail = f"must be shapes of at most {shapes.MAX_WORK} corners in the whole message"
+                self._broken(problems.AREA_TOO_COMPLEX, f"{at}/{name}/{n}", detail)
+                return
             except ValueError as error:
                 self._broken(problems.INVALID_VALUE, f"{at}/{name}/{n}", str(error))
             else:
                 self._notes |= notes
                 yield shape
+
+    def _shape(self, text: str, parsed: Callable[[str], tuple[_T, frozenset[str]]]) -> tuple[_T, frozenset[str]]:
+        """Return what `parsed` makes of a text. Raises ValueError, _TooMuch where all are too much work (rule HD3)."""
+        key = parsed.__name__ + text
+        if key not in self._read:
+            self._work += shapes.work_of(text)
+            if self._work > shapes.MAX_WORK:
+                raise _TooMuch
+            self._read[key] = parsed(text)
+        found: tuple[_T, frozenset[str]] = self._read[key]
+        return found
 
     # ---- fields ----------------------------------------------------------------------------------------------
 

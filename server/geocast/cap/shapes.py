@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 _NUMBER = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _PAIR = re.compile(f"({_NUMBER}),({_NUMBER})", re.ASCII)
 _PLAIN = re.compile(_NUMBER, re.ASCII)
+MAX_WORK = 50_000  # of the shapes of one message (rule HD3): as many corners are read and placed in 0.5 s
+_WORK_OF_SHAPE = 20  # beside its corners
 MAX_DIGITS = 40  # of a number: more than any double has, and few enough to be quick
 
 
@@ -17,12 +19,27 @@ class CapCircle:
     lng: float = field(repr=False)
     radius_m: float
 
+    @property
+    def work(self) -> int:
+        """How much work it is, in corners."""
+        return _WORK_OF_SHAPE
+
 
 @dataclass(frozen=True, slots=True)
 class CapRing:
     """A polygon: its corners as (latitude, longitude) in degrees, the first one again at the end."""
 
     corners: tuple[tuple[float, float], ...] = field(repr=False)
+
+    @property
+    def work(self) -> int:
+        """How much work it is, in corners."""
+        return _WORK_OF_SHAPE + len(self.corners)
+
+
+def work_of(text: str) -> int:
+    """Return how much work the shape in a text is at most, before it is read."""
+    return _WORK_OF_SHAPE + len(text.split())
 
 
 def circle(text: str) -> tuple[CapCircle, frozenset[str]]:
@@ -55,7 +72,9 @@ def _place(text: str) -> tuple[float, float, bool]:
     found = _PAIR.fullmatch(text)
     if found is None:
         raise ValueError("must be of pairs lat,lng of plain decimals")
-    lat, lng = _number(found[1]), _number(found[2])
+    if len(text) > 2 * MAX_DIGITS:  # of plain decimals, as the pattern says
+        raise ValueError("must be of plain decimals")
+    lat, lng = float(found[1]), float(found[2])
     if not -90 <= lat <= 90:
         raise ValueError("must have latitudes of -90 to 90")
     if not -360 <= lng <= 360:

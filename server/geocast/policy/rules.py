@@ -279,6 +279,9 @@ def _polygons(claims: Claims, category: Category) -> Iterator[Violation]:
     if not category.polygons:
         for pointer, _ in claims.polygons:
             yield Violation(problems.SHAPE_NOT_ALLOWED, f"{pointer}/type", "must be a circle in this category")
+    elif any(outline.tangled for _, outline in claims.polygons):
+        detail = "must have rings that turn back fewer times: it takes too long to tell whether they cross themselves"
+        yield Violation(problems.AREA_TOO_COMPLEX, "/area", detail)
     elif publish_polygons([outline for _, outline in claims.polygons], category.simplify_m) is None:
         detail = f"must have at most {MAX_CORNERS} corners as published"
         if category.simplify_m:

@@ -46,11 +46,15 @@ class Bounds:
         """Whether a point (degrees) is where this publisher may publish. It is kept nowhere."""
         return self.jurisdiction is None or self.jurisdiction.holds(lat, lng)
 
+    def covers(self, corners: Sequence[tuple[float, float]]) -> bool:
+        """Whether a ring, its corners as latitude and longitude, is where this publisher may publish. Kept nowhere."""
+        return self.jurisdiction is None or self.jurisdiction.covers(corners)
+
     def violations(self, claims: Claims, strays: Sequence[Stray]) -> list[Violation]:
         """What is beyond the grant (P21) and outside of the jurisdiction (P22), in this order.
 
-        The radius is not here: the policy judges it, by the narrower of both bounds. `strays`: the shapes of which a
-        point is not where `holds` says. A claim that is unusable is not judged (P9).
+        The radius is not here: the policy judges it, by the narrower of both bounds. `strays`: the shapes that are not
+        where `holds` and `covers` say. A claim that is unusable is not judged (P9).
         """
         return [*self._beyond(claims), *map(_outside, strays)]
 

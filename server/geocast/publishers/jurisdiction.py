@@ -2,8 +2,12 @@
 
 That is another geometry than the one of alerts (`rings`): borders are drawn on maps, and a border along a parallel is
 to stay on it. So what holds a point is asked of shapely, on the plane of longitude and latitude.
+
+A ring is covered if all of its edges are, and it winds around no hole. So a ring around a hole is not covered, whose
+corners all are, and a ring may cross itself.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import Malformed
+from ..rings import winding
 from ..strict import load_json
 
+BORDER_DEG = 1e-7  # 1 cm: an edge along a border may be rounded to its other side
 GEOMETRIES = "Polygon, MultiPolygon, a Feature of one, or a FeatureCollection of those"
 
 
@@ -37,6 +43,23 @@ class Jurisdiction:
             if not shapely.is_valid(part):
                 raise ValueError(f"polygon {number}: its rings must not cross or touch along a line, holes lie inside")
         shapely.prepare(self._parts)
+        # Three times beside each other, so that a ring across the antimeridian lies in one piece of map.
+        turns = [shapely.transform(self._parts, lambda xy, by=by: xy + np.array([by, 0])) for by in (-360, 0, 360)]
+        self._map = shapely.buffer(shapely.union_all(np.concatenate(turns)), BORDER_DEG, quad_segs=1)
+        shapely.prepare(self._map)
+        holes = [hole for part in shapely.get_parts(self._map) for hole in shapely.get_rings(part)[1:]]
+        inside = shapely.point_on_surface([shapely.polygons(hole) for hole in holes])
+        self._holes = shapely.get_coordinates(inside).T.reshape(2, -1, 1)
+
+    def covers(self, corners: Sequence[tuple[float, float]]) -> bool:
+        """Whether a ring lies in it, borders included; its corners as latitude and longitude, edges as A17 has them."""
+        shapely = _shapely()
+        lat, lng = _unrolled(np.array(corners, float).T)
+        if not shapely.covers(self._map, shapely.linestrings(lng, lat)):
+            return False
+        x, y = self._holes
+        around = winding(x, y, np.array([lng[:-1], lat[:-1]]), np.array([lng[1:], lat[1:]]))
+        return not around.sum(axis=1, dtype=np.int32).any()
 
     def holds(self, lat: float, lng: float) -> bool:
         """Whether a point (degrees) is in it or on its border."""
@@ -45,6 +68,26 @@ class Jurisdiction:
             return bool(shapely.intersects(self._parts, shapely.linestrings([(-180, lat), (180, lat)])).any())
         meridians = (-180.0, 180.0) if abs(lng) == 180 else (lng,)  # one meridian, at both sides of the map (L6)
         return any(bool(shapely.intersects_xy(self._parts, each, lat).any()) for each in meridians)
+
+
+def _unrolled(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A ring, (2, n) of latitude and longitude, as a closed line on the map, where longitudes go on beyond 180°."""
+    lat, lng = np.append(corners, corners[:, :1], axis=1)
+    pole = np.abs(lat) == 90
+    if pole.any():  # A17: an edge to a pole runs along the meridian of its other end, so the pole is a line of the map
+        twice = np.repeat(np.arange(len(lat)), np.where(pole, 2, 1))
+        lat, at_pole = lat[twice], pole[twice]
+        first = np.append(True, twice[1:] != twice[:-1])
+        before, behind = np.roll(lng[:-1], 1)[twice % (len(lng) - 1)], np.roll(lng[:-1], -1)[twice % (len(lng) - 1)]
+        lng = np.where(at_pole, np.where(first, before, behind), lng[twice])
+    lng = np.unwrap(lng, period=360)
+    turns = round((lng[-1] - lng[0]) / 360)
+    if turns:  # it winds around a pole: the one on the side where its corners are
+        end = math.copysign(90.0, lat.mean())
+        lat, lng = np.append(lat, [end, end, lat[0]]), np.append(lng, [lng[-1], lng[0], lng[0]])
+    lng = lng - 360 * round((lng.min() + lng.max()) / 720)
+    found: NDArray[np.float64] = np.array([lat, lng])
+    return found
 
 
 def parse_jurisdiction(data: bytes) -> Jurisdiction:

@@ -153,7 +153,7 @@ class Registering:
                 return None
             record = replace(before.record, endpoint=asked.endpoint, p256dh=p256dh, auth=auth, small=False)
             is_same = record.endpoint == before.record.endpoint
-            return record if is_same else replace(record, vapid=self._vapid.public), until_ms
+            return record if is_same else replace(record, vapid=self._vapid.public, worked=False), until_ms
 
         changed = await self._waking.put(device.stored.device, change)
         return None if changed.came is None else {"until": format_time(until_ms)}
@@ -280,4 +280,4 @@ def _kept(record: Record, before: Record) -> Record:
     record = replace(record, secret=before.secret, topic_key=before.topic_key)
     if record.endpoint != before.endpoint:
         return record
-    return replace(record, vapid=before.vapid, small=before.small)
+    return replace(record, vapid=before.vapid, small=before.small, worked=before.worked)

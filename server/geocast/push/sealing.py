@@ -39,7 +39,7 @@ class Record:
     `p256dh` and `auth` are bytes, `vapid` is the public key of ours that its subscription is for. `cells` are H3 cells
     in hex. `expires_at_ms` is when its token ends, `issued_at_s` when that was made (None: it did not say), `kid` its
     key. `small`: its service takes no large bodies. `renewed`: it was told that its lease ends. `issuer` is the issuer
-    of its token (rule HD5); records of earlier releases have none.
+    of its token (rule HD5); records of earlier releases have none. `worked`: the host of its endpoint has taken a push.
     """
 
     id: str
@@ -62,6 +62,7 @@ class Record:
     small: bool = False
     renewed: bool = False
     issuer: str = ""
+    worked: bool = False
 
     @property
     def subject(self) -> Subject:

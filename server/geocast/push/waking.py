@@ -109,6 +109,7 @@ class Waking:
             chance,
             gone=lambda device: self.forget([device], "gone"),
             too_large=lambda device: self._rewrite(device, lambda record: replace(record, small=True)),
+            worked=lambda device: self._rewrite(device, lambda record: replace(record, worked=True)),
         )
         self.forgotten: Counter[str] = Counter()  # devices, by why
         self.set_aside = 0  # devices of the store that can't be used
@@ -336,6 +337,7 @@ class Waking:
             return None
         term = self._shards.terms[shard_of(stored.device)]
         device = Device(stored.device, record, endpoint, stored.endpoint, stored.until_ms, term, self.sending.take)
+        self.sending.join(device)
         now = self.sending.tick()
         device.row = self.hub.enter(
             device, _wire(record), _places(record), _filter(record), _rights(record, now), self._told(kept.lines), now
@@ -500,6 +502,7 @@ class Waking:
             if why is not None:
                 self.forgotten[why] += 1
             self.devices.remove(device)
+            self.sending.part(device)
             self.hub.leave(device.row)
             device.row = -1
 

@@ -141,7 +141,8 @@ def api_of(
         in_force.reviewers,
         reserves=in_force.sources is not None,
     )
-    taking = _taking_of(in_force, alert_log, clock, appended, threads)
+    # Messages of CAP have threads of their own, so that no polygon of a publisher waits for them (rule HD3).
+    taking = _taking_of(in_force, alert_log, clock, appended, Threads())
     calling = Calling(alert_log, in_force.policy, in_force.call_keys, clock, appended)
     api = Api(publishing, calling, alert_log, in_force.policy, in_force.tokens, clock, metrics, unready, taking)
     metrics.watch(in_force.metrics)

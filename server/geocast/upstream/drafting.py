@@ -11,20 +11,25 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from .. import problems
 from ..alert import MAX_TEXTS, NOTHING_CONFIRMED, Alert, Approval, Revision, Terms, Text
 from ..approvals.door import needed_of
 from ..cap.blocks import Block
 from ..cap.message import Area, Info, Message
-from ..cap.shapes import CapCircle, CapRing
+from ..cap.shapes import MAX_WORK, CapCircle, CapRing
 from ..cap.texts import cut
+from ..cells import Disc
+from ..covering import GRIDS, around, few
+from ..mosaic import MAX_WORK as MAX_JOINED
 from ..mosaic import Piece
-from ..outlines import Outline
+from ..outlines import MAX_COMPARED, MAX_PIECES, Outline, TooComplex, publish_polygons, smallest_circle, split_rings
 from ..policy import Category, Policy
 from ..problems import Problem, ProblemType, Violation
 from ..publishers.bounds import Bounds
-from ..requests import Claims, Publication, area_of
-from ..zones import MAX_SHAPES, NO_ZONES, Zones, outlines
+from ..requests import Claims, Publication, Stray, area_of, stray
+from ..zones import MAX_SHAPES, NO_ZONES, Zones, joined
 from .sources import Source
 
 MAX_TITLE, MAX_AREA_DESC = 140, 280
@@ -100,7 +105,10 @@ def drafts(
     So the id of the first block is known for as long as any other. `bounds`: what is granted to the source; `zones`:
     what codes of areas stand for. Raises Problem: 422, with every rule that is broken.
     """
-    drafter = _Drafter(message, source, policy, bounds, now_ms, zones)
+    if sum(shape.work for block in blocks for shape in block.shapes) > MAX_WORK:
+        detail = f"must have shapes of at most {MAX_WORK} corners, all alerts of the message together"
+        raise Problem.of([Violation(problems.AREA_TOO_COMPLEX, "/alert/info", detail)])
+    drafter = _Drafter(message, source, policy, bounds, now_ms, zones, len(blocks))
     found = [draft for block in blocks if (draft := drafter.draft(block)) is not None]
     if drafter.violations:
         raise Problem.of(drafter.violations)
@@ -117,8 +125,16 @@ class _Drafter:
     """Drafts the blocks of one message, and collects what is wrong with them."""
 
     def __init__(
-        self, message: Message, source: Source, policy: Policy, bounds: Bounds, now_ms: int, zones: Zones
+        self,
+        message: Message,
+        source: Source,
+        policy: Policy,
+        bounds: Bounds,
+        now_ms: int,
+        zones: Zones,
+        blocks: int,
     ) -> None:
+        """`blocks`: how many share the work that one message may be (rule HD3)."""
         self.violations: list[Violation] = []
         self._message = message
         self._source = source
@@ -126,6 +142,7 @@ class _Drafter:
         self._bounds = bounds
         self._now_ms = now_ms
         self._zones = zones
+        self._blocks = blocks
 
     def draft(self, block: Block) -> Draft | None:
         """The draft of a block; None if a rule is broken."""
@@ -135,7 +152,7 @@ class _Drafter:
             self._broken(problems.CATEGORY_NOT_ALERTABLE, f"{at}/event", "is claimed by no category of the policy")
             return None
         category, notes = self._policy.categories[key], set[str]()
-        placed = _Placed(block, at, category, self._zones)
+        placed = _Placed(block, at, category, self._zones, self._blocks)
         self.violations += placed.violations
         texts = tuple(self._texts(block, notes))
         request = self._request(block, key, category, placed, texts[0], notes)
@@ -199,13 +216,9 @@ class _Drafter:
             severity=request.severity,
         )
         bounds = self._bounds
-        strays = [
-            replace(each, pointer=placed.shapes[int(each.pointer.removeprefix("/area/"))][0])
-            for each in request.strays(bounds.holds)
-        ]
         found = self._policy.violations(claims, self._now_ms, max_radius_m=bounds.max_radius_m)
         unsigned = needed_of(self._policy, request.category)
-        for each in [*found, *bounds.violations(claims, strays), *unsigned]:
+        for each in [*found, *bounds.violations(claims, placed.strays(bounds)), *unsigned]:
             pointer = each.pointer.removesuffix("/type").removesuffix("/coordinates")
             yield replace(each, pointer=_POINTERS[pointer].format(at=at) if pointer in _POINTERS else pointer)
 
@@ -253,48 +266,132 @@ _UNSIMPLIFIED_M = 20.0  # B9: a buffer up to this makes up for edges that are no
 class _Placed:
     """The shapes of a block, as they are asked for; what was put right; and what is wrong (CP22 to CP24).
 
-    `shapes`: each with the pointer to its area: an outline, or latitude, longitude and radius in metres.
+    `shapes`: each with the pointer to its area: an outline, or latitude, longitude and radius in metres. They cover
+    what the message says, are at most MAX_SHAPES, and can be published, whatever the coast is like (rule HD10).
     """
 
-    def __init__(self, block: Block, at: str, category: Category, zones: Zones) -> None:
-        self.shapes: list[tuple[str, Outline | tuple[float, float, float]]] = []
+    def __init__(self, block: Block, at: str, category: Category, zones: Zones, blocks: int) -> None:
+        self.shapes: list[tuple[str, Outline | Disc]] = []
         self.notes: set[str] = set()
         self.violations: list[Violation] = []
+        self._at = f"{at}/area"
+        self._category = category
+        self._blocks = blocks
         areas = [(f"{at}/area/{n}", area) for n, area in enumerate(block.infos[0].areas)]
         shapes = _each_once(areas)
         points = [(where, each) for where, each in shapes if isinstance(each, CapCircle) and not each.radius_m]
-        others = [(where, each) for where, each in shapes if isinstance(each, CapRing) or each.radius_m]
-        by_code, self.left_out = _zones_of(areas, zones)
-        if not (shapes or by_code):
+        self._said = [(where, each) for where, each in shapes if isinstance(each, CapRing) or each.radius_m]
+        self._coded, self.left_out = _zones_of(areas, zones)
+        if not (shapes or self._coded):
             self.left_out = 0
         if self.left_out:
             self.notes.add("area-partial")
-        if (others or by_code) and points:
+        if (self._said or self._coded) and points:
             self.notes.add("point-passed-over")
-        if others or by_code:
-            self.shapes += [(f"{at}/area", each) for each in outlines(by_code, category.simplify_m)]
-            self._add(others)
+        if self._said or self._coded:
+            self._place()
         elif points and category.zero_radius_m is not None:
             self.notes.add("zero-radius")
-            self.shapes += [(where, (each.lat, each.lng, category.zero_radius_m)) for where, each in points]
+            self._said = [(where, CapCircle(each.lat, each.lng, category.zero_radius_m)) for where, each in points]
+            self._place()
         else:
             self.violations.append(Violation(problems.NO_AREA, f"{at}/area", _nowhere(areas)))
-        if len(self.shapes) > MAX_SHAPES:
-            detail = f"must have at most {MAX_SHAPES} shapes"
-            self.violations.append(Violation(problems.AREA_TOO_COMPLEX, f"{at}/area", detail))
 
-    def _add(self, shapes: list[tuple[str, CapCircle | CapRing]]) -> None:
-        for where, each in shapes[: MAX_SHAPES + 1]:
+    def strays(self, bounds: Bounds) -> list[Stray]:
+        """The shapes of the message, and the zones that it names, that are not where the source may publish (P22)."""
+        said = [
+            (where, list(each.corners) if isinstance(each, CapRing) else (each.lat, each.lng))
+            for where, each in self._said
+        ]
+        coded = [(self._at, [(lat, lng) for lng, lat in piece.ring.T.tolist()]) for piece in self._coded]
+        return [found for where, shape in [*coded, *said] if (found := stray(where, shape, bounds))]
+
+    def _place(self) -> None:
+        coded = joined(self._coded, self._category.simplify_m, MAX_JOINED // self._blocks)
+        shapes: list[tuple[str, Piece | Disc]] = [(self._at, piece) for piece in coded]
+        rings = self._split([(where, each) for where, each in self._said if isinstance(each, CapRing)])
+        for where, each in self._said:
             if isinstance(each, CapCircle):
-                self.shapes.append((where, (each.lat, each.lng, each.radius_m)))
+                shapes.append((where, (each.lat, each.lng, max(each.radius_m, self._category.min_radius_m))))
+            elif each in rings:
+                shapes.append((where, rings[each]))
+        if self.violations:
+            return
+        if len(shapes) > MAX_SHAPES or not self._publish(shapes):
+            self._unite(shapes)
+
+    def _split(self, said: Sequence[tuple[str, CapRing]]) -> dict[CapRing, Piece | Disc]:
+        """Return the rings with edges that are arcs, as pieces; those that are too small, as circles."""
+        found: dict[CapRing, Piece | Disc] = {}
+        small = {each: disc for _, each in said if (disc := smallest_circle(each.corners, self._category.min_radius_m))}
+        wide = [(where, each) for where, each in said if each not in small]
+        rings = [tuple(np.array(each.corners).T[::-1]) for _, each in wide]
+        most = sum(len(lng) for lng, _ in rings) + MAX_PIECES // self._blocks
+        try:
+            split = split_rings(rings, most) if rings else []
+        except ValueError:
+            split = []
+            for where, each in wide:  # which it was
+                try:
+                    split_rings([tuple(np.array(each.corners).T[::-1])], most)
+                except ValueError as error:
+                    self._broken(where, error)
+            if not self.violations:
+                detail = "must have fewer or shorter edges"
+                self.violations.append(Violation(problems.AREA_TOO_COMPLEX, self._at, detail))
+        found |= small
+        found |= {
+            each: Piece(np.array([lng, lat]), beyond_m)
+            for (_, each), (lng, lat, beyond_m) in zip(wide, split, strict=False)
+        }
+        return found
+
+    def _publish(self, shapes: Sequence[tuple[str, Piece | Disc]]) -> bool:
+        """Take the shapes as they are; return whether they can be published."""
+        most = MAX_COMPARED // 4 // self._blocks
+        for where, each in shapes:
+            if not isinstance(each, Piece):
+                self.shapes.append((where, each))
                 continue
             try:
-                outline = Outline([(lng, lat) for lat, lng in each.corners], may_cross=True)
+                lng, lat = each.ring
+                outline = Outline.of_arcs(lng, lat, each.beyond_m, most)
             except ValueError as error:
-                self.violations.append(Violation(problems.INVALID_VALUE, where, f"a polygon {error}"))
+                self._broken(where, error)
             else:
-                self.notes |= {"ring-crossed"} if outline.crosses else set()
-                self.shapes.append((where, outline))
+                self._add(where, outline)
+                if outline.compared <= most:
+                    most -= outline.compared
+                    self.notes |= {"ring-crossed"} if outline.crosses and where != self._at else set()
+        polygons = [each for _, each in self.shapes if isinstance(each, Outline)]
+        return bool(self.violations) or publish_polygons(polygons, self._category.simplify_m) is not None
+
+    def _unite(self, shapes: Sequence[tuple[str, Piece | Disc]]) -> None:
+        """Take fewer and coarser shapes that cover these (rule HD10)."""
+        discs = [(where, each) for where, each in shapes if not isinstance(each, Piece)]
+        pieces = [each for _, each in shapes if isinstance(each, Piece)]
+        if len(shapes) > MAX_SHAPES:
+            pieces, discs = [*pieces, *(around(each) for _, each in discs)], []
+        found = few(pieces, MAX_SHAPES - len(discs), GRIDS[min(self._blocks.bit_length() - 1, 2)])
+        if found is None:
+            detail = "must be shapes that can be published as fewer and simpler ones"
+            self.violations.append(Violation(problems.AREA_TOO_COMPLEX, self._at, detail))
+            return
+        widest_m = max([each[2] for _, each in discs] + [each.radius_m() for each in pieces])
+        self.notes.add("united")
+        self.shapes = list(discs)
+        for outline in found:
+            outline.radius_m = widest_m  # P7 judges what the message says
+            self._add(self._at, outline)
+
+    def _add(self, where: str, outline: Outline) -> None:
+        """Add an outline; if it is too small for the category, a circle that holds it."""
+        disc = smallest_circle(outline.corners, self._category.min_radius_m)
+        self.shapes.append((where, disc or outline))
+
+    def _broken(self, where: str, error: ValueError) -> None:
+        kind = problems.AREA_TOO_COMPLEX if isinstance(error, TooComplex) else problems.INVALID_VALUE
+        self.violations.append(Violation(kind, where, f"a polygon {error}"))
 
 
 def _zones_of(areas: list[tuple[str, Area]], zones: Zones) -> tuple[list[Piece], int]:
