@@ -9,6 +9,9 @@ DEMO_SECONDS ?= 45
 IMAGE  ?= geocast
 SOAK_EXAMPLES ?= 5000
 MINUTES ?= 30
+SECONDS ?= 60
+SEED ?= 1
+LOG ?= sqlite
 ON ?=
 # Most tests of whole processes wait: one more process than there are CPUs keeps these busy.
 AT_ONCE ?= $(shell echo $$(( $$(nproc) + 1 )))
@@ -16,7 +19,7 @@ SOAK_MINUTES ?= 5
 SITE ?= build/site
 export DEMO_SECONDS DEMO_FEED DEMO_FEED_FORMAT IMAGE TARGET BASE BUILDER BUILD_OPTIONS
 
-.PHONY: help install demo image test soak soak-faults check format bench bench-peers pictures asyncapi grafana docs dist sbom lock clean
+.PHONY: help install demo image test soak soak-faults soak-abuse check format bench bench-peers pictures asyncapi grafana docs dist sbom lock clean
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -76,6 +79,10 @@ soak: $(VENV)/.test  ## the model, the random walk, waves of clients, for long; 
 soak-faults: $(VENV)/.test  ## faults at random; MINUTES=30 for each set-up, or ON=sqlite, three_nodes, sentinels or push
 	@FAULT_SECONDS=$$(( $(MINUTES) * 60 )) \
 	  $(BIN)/python -X dev -m pytest --timeout 0 -s tests/end_to_end/test_nemesis.py tests/end_to_end/test_push_faults.py -k "$(ON)"
+
+soak-abuse: $(VENV)/.test  ## attacks beside good parties, who must not notice; SECONDS=60 for each, SEED=1, ON=open-calls, LOG=redis
+	@ABUSE_SECONDS=$(SECONDS) ABUSE_SEED=$(SEED) ABUSE_LOG=$(LOG) \
+	  $(BIN)/python -m pytest --timeout 0 -s --tb short tests/end_to_end/test_abuse.py -k "$(ON)"
 
 check: $(VENV)/.test  ## lint, format, types
 	@$(BIN)/ruff check .
