@@ -240,8 +240,8 @@ class Publishing:
             if publisher is None or not has_polygons(body):
                 return parse()
             return await self._aside(parse, publisher.subject)
-        except Invalid as error:
-            invalid, current = error, None
+        except Invalid as invalid:  # under this name alone: another would keep the frame alive by its own traceback
+            current = None
             if alert_id is not None:
                 with suppress(LogUnavailable):  # a broken body is refused even if the log can't be read
                     current = _last_revision(await self._log.history(alert_id))
