@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # what reads XML takes 0.2 s and 10 MB: many a node is sent n
 class Api:
     """What the api listener works on. `unready` gives the reasons why the node is not ready, if any.
 
+    `degraded` says how many calls have entries that no key opens: that makes no node unready (HD8).
     `taking` takes messages of CAP; None where none are taken.
     """
 
@@ -39,6 +40,7 @@ class Api:
     taking: "Taking | None" = None
     newer_keys: NewerKeys | None = None  # where keys are published at a URL
     draining: bool = False
+    degraded: Callable[[], int] = int
     requests: int = field(default=0, init=False)  # under way
     messages: int = field(default=0, init=False)  # of CAP, under way
 

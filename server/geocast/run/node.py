@@ -125,10 +125,12 @@ def api_of(
     metrics: Metrics,
     appended: Callable[[Entry | CallEntry], None],
     unready: Callable[[], list[str]],
+    degraded: Callable[[], int],
 ) -> Api:
     """What the api listener of this process works on; after a reload it goes by what is in force then.
 
-    `appended` is called with each entry that was appended; `unready` gives the reasons why the node is not ready.
+    `appended` is called with each entry that was appended; `unready` gives the reasons why the node is not ready, and
+    `degraded` how many calls have entries that no key opens.
     """
     threads = Threads()
     publishing = Publishing(
@@ -144,6 +146,7 @@ def api_of(
     taking = _taking_of(in_force, alert_log, clock, appended, threads)
     calling = Calling(alert_log, in_force.policy, in_force.call_keys, clock, appended)
     api = Api(publishing, calling, alert_log, in_force.policy, in_force.tokens, clock, metrics, unready, taking)
+    api.degraded = degraded
     metrics.watch(in_force.metrics)
     metrics.watch(in_force.trust.metrics)
 
@@ -208,7 +211,7 @@ async def run(settings: Settings, in_force: InForce, listeners: Listeners) -> No
 
         calls = calls_of(settings, in_force, alert_log, clock, metrics, appended)
         delivery = Delivery(settings, in_force.tokens, clock, alert_log, metrics, asked, newer_keys, calls)
-        api: Api = api_of(in_force, alert_log, clock, metrics, delivery.expect, delivery.unready)
+        api: Api = api_of(in_force, alert_log, clock, metrics, delivery.expect, delivery.unready, delivery.degraded)
         api.newer_keys = newer_keys
         in_force.watch(delivery.reloaded)
         async with (

@@ -138,6 +138,7 @@ async def _run_stream(part: Part, shared: _Shared) -> None:
                 while True:
                     look()
                     told = {"name": part.name, "pid": os.getpid(), "unready": delivery.unready()}
+                    told["degraded"] = delivery.degraded()
                     channel.send("api", msgpack.packb(told | {"metrics": export(metrics.registry)}))
                     await asyncio.sleep(REPORT_S)
 
@@ -174,7 +175,7 @@ class _ApiProcess:
         metrics = Metrics(self._reports.exports)
         metrics.watch(alert_log.metrics)
         metrics.watch(lambda: _metrics_of(self._reports))
-        self.api = api_of(in_force, alert_log, clock, metrics, self._appended, self._unready)
+        self.api = api_of(in_force, alert_log, clock, metrics, self._appended, self._unready, self._reports.degraded)
         self._part = part
         self._source = source_of(shared.settings, in_force, self._fetched, self._settled)
         if self._source:
