@@ -41,6 +41,7 @@ def said(status, body):
     [
         (200, '{"status": "ready"}', True, "ready"),
         (503, '{"status": "not ready", "reasons": ["draining", "no log"]}', False, "not ready: draining; no log"),
+        (200, '{"status": "ready", "degraded": ["calls: 2"]}', True, "ready: degraded: calls: 2"),
         (404, "not found", False, "not a node: HTTP status 404"),
         (200, "<html>", False, "not a node: HTTP status 200"),
         (200, "[" * 5_000, False, "not a node: HTTP status 200"),

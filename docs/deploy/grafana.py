@@ -323,7 +323,7 @@ ROWS: dict[str, list[Panel]] = {
         Panel(
             "Can't be opened",
             "Entries of calls that no key opens: one is missing here, or somebody else writes into the log.",
-            [grown("geocast_call_unsealed_failed_total")],
+            [grown("geocast_call_unsealed_failed_total", "entries"), each("geocast_calls_degraded", "calls")],
             wrong=1,
             span=12,
         ),

@@ -18,6 +18,7 @@ is out of date, because its number was taken meanwhile, the decision is made aga
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from . import failpoints, problems
@@ -245,14 +246,15 @@ class Publishing:
             if alert_id is not None:
                 with suppress(LogUnavailable):  # a broken body is refused even if the log can't be read
                     current = _last_revision(await self._log.history(alert_id))
-            now_ms = self._clock.now().wall_ms
-
-            def judge() -> list[Violation]:
-                return self._violations(invalid, bounds, now_ms, current, first=alert_id is None)
-
             subject = None if publisher is None else publisher.subject
-            judged = await self._aside(judge, subject) if has_polygons(body) else judge()
+            judge = self._aside if has_polygons(body) else at_once
+            judged = await judge(self._judging(invalid, bounds, current, first=alert_id is None), subject)
             raise Problem.of([*invalid.violations, *judged]) from None
+
+    def _judging(
+        self, request: Invalid, bounds: Bounds, current: Revision | None, *, first: bool
+    ) -> Callable[[], list[Violation]]:
+        return partial(self._violations, request, bounds, self._clock.now().wall_ms, current, first=first)
 
     def _violations(
         self, request: Publication | Invalid, bounds: Bounds, now_ms: int, current: Revision | None, *, first: bool

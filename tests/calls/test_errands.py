@@ -449,8 +449,8 @@ def test_a_claim_that_the_log_has_lost_for_good_is_made_anew():
     run(main)
 
 
-def test_what_does_not_open_makes_the_node_unready_until_it_does():
-    """RZ5: it says so at `/readyz`, without the id of the call."""
+def test_an_entry_that_no_key_opens_is_counted_named_and_opened_when_the_key_is_there(caplog):
+    """HD8, RZ5: by the id of its call, its number and its position."""
 
     async def main():
         world = World()
@@ -459,12 +459,18 @@ def test_what_does_not_open_makes_the_node_unready_until_it_does():
             entry = world.quarters[0].entry(world.quarters[0].opening(), PLACE, keys=other)
             await world.log.append(entry)
             errands = world.errands[0]
-            await until(errands.unready)
-            assert errands.unready() == ["--call-keys: entries of 1 calls can't be opened"]
+            await until(errands.degraded)
+            assert (errands.degraded(), errands.board.failed) == (1, 1)
+            errands.read(dataclasses.replace(entry, id="c-2\nforged", sealed=b"x"), 7)
+            first, second = (record.getMessage() for record in caplog.records)
+            assert first.startswith("call c-1: entry 1, at position ")
+            assert second.startswith("call with an id of another form: entry 1, at position 7 of the log")
             world.keys = other
             errands.adopt()
             assert phone.told() == ["c-1/1"]
-            assert errands.unready() == []
+            assert errands.degraded() == 1
+            world.clock.advance(MAX_LIFE_S)
+            assert errands.degraded() == 0
 
     run(main)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import re
 import signal
 import sqlite3
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -428,22 +431,56 @@ def kinds(node: Node, call_id: str) -> str:
     return " ".join(msgpack.unpackb(row[0])["kind"] for row in rows)
 
 
-def test_a_node_without_the_key_says_so_until_it_has_it(tmp_path: Path) -> None:
-    """RZ5: at a reload what did not open is tried again."""
-    with quick_node(tmp_path) as node:
-        opened(node)
-        good = (tmp_path / "call-keys.jwks").read_text()
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_node_without_the_key_stays_ready_and_goes_on_with_all_else(tmp_path: Path, workers: str) -> None:
+    """HD8, RZ5: also with rubbish in the log; at a reload what did not open is tried again."""
+    with quick_node(tmp_path, "--workers", workers) as node:
+        call_id = opened(node)
+        rubbish(node, call_id, "rubbish")
+        lacked = json.loads((tmp_path / "call-keys.jwks").read_text())["keys"]
         (tmp_path / "call-keys.jwks").unlink()
-        make_call_key(tmp_path)
+        newer = make_call_key(tmp_path)["keys"]
         node.kill()
         node.launch()
-        wait_until(lambda: node.api_status() == 503, "it is there")
-        reasons = ["--call-keys: entries of 1 calls can't be opened"]
-        wait_until(lambda: node.api.get("/readyz").json()["reasons"] == reasons, "it says why it is not ready")
+        wait_until(node._ready, "it is there, and a proxy sends it requests")
+        degraded = ["calls: 2 with entries that no key of --call-keys opens"]
+        wait_until(lambda: degraded_of(node) == degraded, "it says what does not work")
+        assert node.api_status() == 200
+        said = "call {}: entry 1, at position {} of the log, set aside"
+        assert {said.format(call_id, 1), said.format("rubbish", 2)} <= set(
+            re.findall(r"call \S+: .* aside", node.output())
+        )
+        node.publish(alert((48.0, 11.0)))
+        assert state(node, opened(node))["state"] == "ringing"
+        answer = node.post_once(
+            f"/v1/calls/{call_id}/end", {"reason": "x"}, node.keys.token(sub="cad-3", scope=DISPATCH_SCOPE)
+        )
+        assert (answer.status_code, answer.json()["type"]) == (503, "/problems/log-unavailable")
         with Responder(node, "r-1") as responder:
-            (tmp_path / "call-keys.jwks").write_text(good)
+            ring = responder.batch[0] if responder.batch else responder.hears("call")
+            assert ring["call"]["id"] != call_id
+            (tmp_path / "call-keys.jwks").write_text(json.dumps({"keys": newer + lacked}))
             assert node.process
             node.process.send_signal(signal.SIGHUP)
-            responder.hears("call")
-        wait_until(lambda: node.api_status() == 200, "it is ready")
+            assert responder.hears("call")["call"]["id"] == call_id
+        degraded = ["calls: 1 with entries that no key of --call-keys opens"]
+        wait_until(lambda: degraded_of(node) == degraded, "what was opened is not counted any more")
         assert "geocast_call_unsealed_failed_total 0.0" not in node.api.get("/metrics").text
+
+
+def degraded_of(node: Node) -> list[str]:
+    """What does not work, though the node is ready."""
+    return node.api.get("/readyz").json().get("degraded", [])
+
+
+def rubbish(node: Node, call_id: str, other_id: str) -> None:
+    """Write an entry into the log that is as that one, under another id, with a seal that is none."""
+    entry = {"kind": "call", "id": other_id, "revision": 1, "ends_at": 0, "plain": b"x", "sealed": b"x" * 40}
+    with contextlib.closing(sqlite3.connect(node.log_file)) as database, database:
+        ends_at = database.execute("SELECT ends_at FROM entry WHERE id = ?", (call_id,)).fetchone()[0]
+        payload = msgpack.packb(entry | {"ends_at": ends_at})
+        checksum = zlib.crc32(payload, zlib.crc32(f"{other_id} 1".encode()))
+        database.execute(
+            "INSERT INTO entry (id, revision, ends_at, payload, checksum) VALUES (?, 1, ?, ?, ?)",
+            (other_id, ends_at, payload, checksum),
+        )

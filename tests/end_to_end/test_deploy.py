@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import csv
 import re
 import shutil
+import socket
 import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ import httpx
 import pytest
 import redis
 from end_to_end.alerts import Json, alert, cancel_body, ground, place
+from end_to_end.dispatcher import DISPATCH_SCOPE, call, calling_node, make_call_key
 from end_to_end.issuer import BY_SECRET, Issuer, options
 from end_to_end.keys import PHONE_SCOPE, Keys, bearer
 from end_to_end.node import ORIGIN, Node
@@ -278,6 +281,34 @@ def pair(tmp_path: Path, keys: Keys) -> Iterator[tuple[RedisServer, list[Node]]]
             home.mkdir()
             nodes.append(stack.enter_context(Node(home, keys, "--drain-s", "2", log=server.url)))
         yield server, nodes
+
+
+def test_a_call_that_no_key_opens_takes_no_node_from_haproxy(
+    certificate: Certificate, keys: Keys, tmp_path: Path
+) -> None:
+    """HD8: all its health checks find the node well, so alerts are published as ever."""
+    program(HAProxy.name)
+    with calling_node(tmp_path, keys) as node:
+        assert node.post("/v1/calls", call(), keys.token(sub="cad-3", scope=DISPATCH_SCOPE)).status_code == 201
+        (tmp_path / "call-keys.jwks").unlink()
+        make_call_key(tmp_path)
+        node.restart()
+        wait_until(lambda: "degraded" in node.api.get("/readyz").json(), "the entry is set aside")
+        with HAProxy(tmp_path, certificate, [node, node]) as proxy:
+            for backend in ("api", "stream_ready"):
+                wait_until(lambda backend=backend: checks(tmp_path, backend) == ["L7OK"] * 2, f"{backend} is well")  # type: ignore[misc]
+            asyncio.run(post(proxy, node, "/v1/alerts", alert(ground())))
+
+
+def checks(home: Path, backend: str) -> list[str]:
+    """What HAProxy's health checks of its first two nodes have found."""
+    with socket.socket(socket.AF_UNIX) as asked, contextlib.suppress(OSError):
+        asked.connect(str(home / "admin.sock"))
+        asked.sendall(b"show stat\n")
+        table = b"".join(iter(lambda: asked.recv(65536), b"")).decode().lstrip("# ").splitlines()
+        rows = [row for row in csv.DictReader(table) if row["pxname"] == backend]
+        return [row["check_status"] for row in rows if row["svname"] in ("node1", "node2")]
+    return []
 
 
 @needs_redis
@@ -635,7 +666,7 @@ def check_rules_ask_for_what_is_there(node: Node) -> None:
     # There with keys at a URL only.
     wanted -= {"geocast_key_fetches_total", "geocast_keys_fetched_timestamp_seconds"}
     # There with keys of calls only (test_calls.py has them).
-    wanted -= {"geocast_calls_unanswered", "geocast_call_unsealed_failed_total"}
+    wanted -= {"geocast_calls_unanswered", "geocast_calls_degraded", "geocast_call_unsealed_failed_total"}
     wait_until(
         lambda: wanted <= set(re.findall(r"^geocast_\w+", node.api.get("/metrics").text, re.MULTILINE)),
         f"all of {sorted(wanted)}",

@@ -47,6 +47,7 @@ def _said(body: bytes) -> str | None:
     """An answer of /healthz or /readyz in a line; None if it is not one."""
     try:
         said = json.loads(body)
-        return ": ".join([str(said["status"]), *filter(None, ["; ".join(map(str, said.get("reasons", ())))])])
+        why = [*said.get("reasons", ()), *(f"degraded: {each}" for each in said.get("degraded", ()))]
+        return ": ".join([str(said["status"]), *filter(None, ["; ".join(map(str, why))])])
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return None

@@ -49,6 +49,7 @@ class Places:
 class Api:
     """What the api listener works on. `unready` gives the reasons why the node is not ready, if any.
 
+    `degraded` says how many calls have entries that no key opens: that makes no node unready (HD8).
     `taking` takes messages of CAP; None where none are taken.
     """
 
@@ -64,6 +65,7 @@ class Api:
     newer_keys: NewerKeys | None = None  # where keys are published at a URL
     places: Places = field(default_factory=Places)
     drain: Drain = field(default_factory=Drain)
+    degraded: Callable[[], int] = int  # calls with entries that no key opens
     requests: int = field(default=0, init=False)  # under way
 
     def adopt(

@@ -164,10 +164,13 @@ def _add_operations(app: FastAPI, api: Api) -> None:
 
     @app.get("/readyz", **documents.READY)
     async def readyz() -> Response:
+        calls = api.degraded()
+        text = f"calls: {calls} with entries that no key of --call-keys opens"
+        degraded = {"degraded": [text]} if calls else {}
         reasons = api.unready()
         if reasons:
-            return JSONResponse({"status": "not ready", "reasons": reasons}, 503)
-        return JSONResponse({"status": "ready"})
+            return JSONResponse({"status": "not ready", "reasons": reasons, **degraded}, 503)
+        return JSONResponse({"status": "ready", **degraded})
 
     api.metrics.watch(lambda: [gauge("ready", "1 if /readyz says 200", not api.unready())])
     for kind in ("alert", "revision", "cancel"):

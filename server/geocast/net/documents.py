@@ -219,10 +219,11 @@ class HealthOut(BaseModel):
 
 
 class ReadyOut(BaseModel):
-    """Whether the node is ready, and if not, why."""
+    """Whether the node is ready, and if not, why; and what does not work though it is."""
 
     status: Literal["ready", "not ready"]
     reasons: list[str] = []
+    degraded: list[str] = []
 
 
 class ProblemTypeOut(BaseModel):

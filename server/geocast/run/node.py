@@ -127,11 +127,13 @@ def api_of(
     appended: Callable[[Entry | CallEntry], None],
     unready: Callable[[], list[str]],
     share: float,
+    degraded: Callable[[], int],
 ) -> Api:
     """What the api listener of this process works on; after a reload it goes by what is in force then.
 
     `appended` is called with each entry that was appended; `unready` gives the reasons why the node is not ready;
-    `share` is the part of each bounded thing that one subject may take (rule HD6).
+    `share` is the part of each bounded thing that one subject may take (rule HD6); `degraded` says how many calls have
+    entries that no key opens (rule HD8).
     """
     threads = Threads(share)
     publishing = Publishing(
@@ -150,6 +152,7 @@ def api_of(
     calling = Calling(alert_log, in_force.policy, in_force.call_keys, clock, appended, openers=openers)
     api = Api(publishing, calling, alert_log, in_force.policy, in_force.tokens, clock, metrics, unready, taking)
     api.places = Places(share)
+    api.degraded = degraded
     metrics.watch(in_force.metrics)
     metrics.watch(in_force.trust.metrics)
 
@@ -214,7 +217,8 @@ async def run(settings: Settings, in_force: InForce, listeners: Listeners) -> No
 
         calls = calls_of(settings, in_force, alert_log, clock, metrics, appended)
         delivery = Delivery(settings, in_force.tokens, clock, alert_log, metrics, asked, newer_keys, calls)
-        api: Api = api_of(in_force, alert_log, clock, metrics, delivery.expect, delivery.unready, settings.share)
+        expect, unready, degraded = delivery.expect, delivery.unready, delivery.degraded
+        api: Api = api_of(in_force, alert_log, clock, metrics, expect, unready, settings.share, degraded)
         api.newer_keys = newer_keys
         in_force.watch(delivery.reloaded)
         async with (

@@ -206,6 +206,10 @@ class Reports:
             reasons += [f"{name}: {reason}" for reason in self._last[name]["unready"]]
         return reasons
 
+    def degraded(self) -> int:
+        """Return how many calls have entries that no key opens, in the process that has read most of them (HD8)."""
+        return max((report.get("degraded", 0) for report in self._last.values()), default=0)
+
     def missing(self) -> list[str]:
         """The names of those that do not report."""
         now = time.monotonic()

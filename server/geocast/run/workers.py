@@ -139,6 +139,7 @@ async def _run_stream(part: Part, shared: _Shared) -> None:
                 while True:
                     look()
                     told = {"name": part.name, "pid": os.getpid(), "unready": delivery.unready()}
+                    told["degraded"] = delivery.degraded()
                     channel.send("api", msgpack.packb(told | {"metrics": export(metrics.registry)}))
                     await asyncio.sleep(REPORT_S)
 
@@ -175,7 +176,8 @@ class _ApiProcess:
         metrics = Metrics(self._reports.exports)
         metrics.watch(alert_log.metrics)
         metrics.watch(lambda: _metrics_of(self._reports))
-        self.api = api_of(in_force, alert_log, clock, metrics, self._appended, self._unready, shared.settings.share)
+        asked = (self._appended, self._unready, shared.settings.share, self._reports.degraded)
+        self.api = api_of(in_force, alert_log, clock, metrics, *asked)
         self._part = part
         self._source = source_of(shared.settings, in_force, self._fetched, self._settled)
         if self._source:
