@@ -216,7 +216,8 @@ class _Group:
         shape = shapely.transform(shape, lambda xy: xy * size_m + low)
         # Between two places that are marked an edge may pass through a corner of another square.
         beyond_m = self._beyond_m + size_m * _SAMPLE
-        return [self._part(each, size_m, beyond_m) for each in solid(shape, beyond_m + size_m)]
+        found = list(islice(solid(shape, beyond_m + size_m), MOST_BRIDGED + 1))
+        return [self._part(each, size_m, beyond_m) for each in found] if len(found) <= MOST_BRIDGED else None
 
     def _part(self, shape: Any, size_m: float, beyond_m: float) -> Piece:
         x, y = _shapely().get_coordinates(shape).T / EARTH_RADIUS_M
