@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from bench import areas as areas_module
 from bench import calls as calls_module
 from bench import fanout as fanout_module
 from bench import frames as frames_module
@@ -43,6 +44,7 @@ BENCHES: dict[str, Bench] = {
         match_module,
         growth_module,
         shapes_module,
+        areas_module,
         idle_module,
         ingest_module,
         readers_module,
@@ -208,6 +210,10 @@ _command(
     "shapes",
     click.option("--alerts", type=click.IntRange(10, 20_000), default=2_000, help="That are live."),
     click.option("--rounds", type=click.IntRange(1, 100), default=7, help="Of visits, moves and so on."),
+)
+_command(
+    "areas",
+    click.option("--rounds", type=click.IntRange(1, 100), default=3, help="Of each message and request."),
 )
 _command(
     "idle",

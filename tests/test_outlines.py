@@ -8,8 +8,8 @@ import pytest
 import s2
 import shapely
 from cpu import cpu_limit
-from zigzags import coast, zigzag
 
+from bench.hard_rings import coast, zigzag
 from geocast import outlines
 from geocast.alert import Polygon
 from geocast.cells import distance_m, unit_vectors

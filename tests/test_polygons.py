@@ -5,8 +5,8 @@ import math
 import pytest
 from fakes import DALLAS, NOON_MS, alert_request
 from test_publishing import Desk, slugs
-from zigzags import zigzag
 
+from bench.hard_rings import zigzag
 from geocast import outlines, policy
 from geocast.alert import Circle, Polygon
 from geocast.alertlog import codec, sqlite

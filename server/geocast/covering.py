@@ -113,13 +113,21 @@ def _nearest(given: Sequence[Piece]) -> Iterator[tuple[int, int]]:
     middles /= np.linalg.norm(middles, axis=0)
     pairs = zip(points, middles.T, strict=True)
     spreads = np.array([float(angle_between(each, middle.reshape(3, 1)).max()) for each, middle in pairs])
-    gaps = angle_between(middles[:, :, np.newaxis], middles[:, np.newaxis]) - spreads - spreads[:, np.newaxis]
+    # Prim's tree: each piece in turn, the one with the smallest gap to those before it.
+    gap, nearest, left = np.full(len(given), np.inf), np.zeros(len(given), np.intp), np.ones(len(given), np.bool_)
+    links, new = [], 0
+    for _ in range(len(given) - 1):
+        left[new] = False
+        gaps = angle_between(middles, middles[:, new : new + 1]) - spreads - spreads[new]
+        closer = gaps < gap
+        gap[closer], nearest[closer] = gaps[closer], new
+        new = int(np.where(left, gap, np.inf).argmin())
+        links.append((float(gap[new]), int(nearest[new]), new))
     of = list(range(len(given)))  # the group that each piece is in by now
-    for pair in np.argsort(gaps, axis=None).tolist():
-        one, other = (of[n] for n in divmod(pair, len(given)))
-        if one != other:
-            of = [one if each == other else each for each in of]
-            yield one, other
+    for _, start, end in sorted(links):
+        one, other = of[start], of[end]
+        of = [one if each == other else each for each in of]
+        yield one, other
 
 
 def _bridge(one: Piece, other: Piece) -> Piece:
@@ -208,7 +216,8 @@ class _Group:
         shape = shapely.transform(shape, lambda xy: xy * size_m + low)
         # Between two places that are marked an edge may pass through a corner of another square.
         beyond_m = self._beyond_m + size_m * _SAMPLE
-        return [self._part(each, size_m, beyond_m) for each in solid(shape, beyond_m + size_m)]
+        found = list(islice(solid(shape, beyond_m + size_m), MOST_BRIDGED + 1))
+        return [self._part(each, size_m, beyond_m) for each in found] if len(found) <= MOST_BRIDGED else None
 
     def _part(self, shape: Any, size_m: float, beyond_m: float) -> Piece:
         x, y = _shapely().get_coordinates(shape).T / EARTH_RADIUS_M

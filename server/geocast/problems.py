@@ -101,7 +101,7 @@ AREA_TOO_COMPLEX = ProblemType(
     422,
     "Area too complex",
     "The published area must have at most 500 corners. Draw it with fewer, or have the policy allow to simplify it "
-    "(`simplify_m`).",
+    "(`simplify_m`). An area is refused, too, if the work on it would take too long.",
 )
 NOT_GRANTED = ProblemType(
     "not-granted",

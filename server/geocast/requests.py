@@ -191,7 +191,7 @@ Point = tuple[float, float]  # latitude and longitude in degrees
 
 
 class Where(Protocol):
-    """Where shapes may be."""
+    """Says where shapes may be, for one publisher."""
 
     def holds(self, lat: float, lng: float) -> bool:
         """Whether a point may be there."""

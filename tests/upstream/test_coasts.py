@@ -11,8 +11,8 @@ from real_data import DATA
 from test_mosaic import grid
 from upstream.issuer import PUBLIC_WARNING, Room, a_message, an_area, an_info, code
 from upstream.test_corpus import UTC, a_room
-from zigzags import coast, said, zigzag
 
+from bench.hard_rings import coast, said, zigzag
 from geocast.alert import Circle, Polygon
 from geocast.cap.shapes import MAX_WORK
 from geocast.cells import distance_m, unit_vectors

@@ -1,0 +1,43 @@
+"""Rings that are hard work: coasts with thousands of corners, and zigzags that make naive geometry quadratic.
+
+The tests of areas use them, too.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+Ring = list[tuple[float, float]]  # longitude and latitude, the last corner equal to the first
+
+
+def closed(points: Any) -> Ring:
+    """Return a ring of these corners, an array of rows of longitude and latitude."""
+    corners = [(float(lng), float(lat)) for lng, lat in np.asarray(points).tolist()]
+    return [*corners, corners[0]]
+
+
+def coast(corners: int, seed: int = 1, lat: float = 17.0, lng: float = -88.0, radius_deg: float = 0.8) -> Ring:
+    """Return an island with bays of all sizes that does not cross itself."""
+    dice = np.random.default_rng(seed)
+    turn = np.arange(corners) * 2 * math.pi / corners
+    far = 1 + sum(0.35 / 2**n * np.sin(3 * 2**n * turn + dice.uniform(0, 6)) for n in range(1, 9))
+    far = (far + dice.normal(size=corners) * 0.002) * radius_deg
+    return closed(np.column_stack([lng + far * np.cos(turn), lat + far * np.sin(turn)]).round(6))
+
+
+def zigzag(corners: int, size_deg: float = 0.05, lng: float = 10.0, lat: float = 40.0) -> Ring:
+    """Return a saw whose teeth lie across the map, so that the boxes of its edges overlap; it does not cross itself."""
+    teeth = corners - 3
+    along = np.linspace(0, 0.2 * size_deg, teeth)
+    across = np.where(np.arange(teeth) % 2, size_deg, 0.001 * size_deg)
+    back = size_deg * np.array([[-0.01, 0.25], [-0.02, -0.02], [0.0, -0.02]])
+    points = np.vstack([np.column_stack([across, along]), back])
+    turned = np.column_stack([points[:, 0] - points[:, 1], points[:, 0] + points[:, 1]]) / math.sqrt(2)
+    return closed(turned + np.array([lng, lat]))
+
+
+def said(ring: Sequence[tuple[float, float]]) -> str:
+    """Return the ring as CAP has it."""
+    return " ".join(f"{lat:.6f},{lng:.6f}" for lng, lat in ring)
