@@ -33,16 +33,20 @@ def collection(features: Iterable[bytes]) -> bytes:
 
 
 def geometry(area: Iterable[Shape]) -> dict[str, Any] | None:
-    """The shapes as one geometry; None if there is none that can be drawn (section 3.2 allows it)."""
-    polygons = [rings for shape in area for rings in _drawn(shape)]
+    """Return the shapes as one geometry; None if there is none that can be drawn (section 3.2 allows it).
+
+    The shapes share the positions that an alert may have (rule HD4).
+    """
+    shapes = tuple(area)
+    polygons = [rings for shape in shapes for rings in _drawn(shape, drawing.MOST_POSITIONS // len(shapes))]
     if len(polygons) == 1:
         return {"type": "Polygon", "coordinates": polygons[0]}
     return {"type": "MultiPolygon", "coordinates": polygons} if polygons else None
 
 
-def _drawn(shape: Shape) -> list[drawing.Rings]:
+def _drawn(shape: Shape, most: int) -> list[drawing.Rings]:
     if isinstance(shape, Circle):
-        return drawing.of_circle(shape.lat, shape.lng, shape.radius_m)
+        return drawing.of_circle(shape.lat, shape.lng, shape.radius_m, most)
     if isinstance(shape, Polygon):
-        return drawing.of_ring(shape.ring)
+        return drawing.of_ring(shape.ring, most)
     return []
