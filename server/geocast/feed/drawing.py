@@ -115,7 +115,7 @@ def _unrolled(corners: Floats, points: Floats, most: int) -> Floats | None:
     """
     pieces = np.ones(len(corners) - 1, np.intp)
     todo = np.arange(len(pieces))
-    split = {}  # by edge
+    split: dict[int, Floats] = {}  # what an arc has between its corners, by its number
     count = 1
     while True:
         if pieces.sum() > most:

@@ -7,21 +7,22 @@ from typing import Any
 from ..alert import Circle, Polygon, Revision, Shape
 from ..frames import alert_map, texts_of
 from . import drawing
+from .joining import joined
 
 MEDIA_TYPE = "application/geo+json"
 
 
-def feature(revision: Revision) -> bytes:
-    """One alert. Its properties are what a subscriber is sent, exact `area` included; the geometry is for drawing.
+def feature(revision: Revision, *, plain: bool = False) -> bytes:
+    """Return one alert. Its properties are what a subscriber is sent, `area` included; the geometry is for drawing.
 
-    Of an official warning there are `texts` besides, in all languages.
+    An official warning has `texts` besides, in all languages. With `plain`, there is no geometry.
     """
     texts = texts_of(revision)
     properties = alert_map(revision) | ({"texts": texts} if texts else {})
     members = {
         "type": "Feature",
         "id": revision.id,
-        "geometry": geometry(revision.alert.area),
+        "geometry": None if plain else geometry(revision.alert.area),
         "properties": properties,
     }
     return json.dumps(members, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
@@ -29,7 +30,7 @@ def feature(revision: Revision) -> bytes:
 
 def collection(features: Iterable[bytes]) -> bytes:
     """The features as one document."""
-    return b'{"type":"FeatureCollection","features":[' + b",\n".join(features) + b"]}"
+    return joined(b'{"type":"FeatureCollection","features":[', b",\n", features, b"]}")
 
 
 def geometry(area: Iterable[Shape]) -> dict[str, Any] | None:
