@@ -13,6 +13,7 @@ import click
 
 from bench import calls as calls_module
 from bench import fanout as fanout_module
+from bench import feed as feed_module
 from bench import frames as frames_module
 from bench import growth as growth_module
 from bench import idle as idle_module
@@ -43,6 +44,7 @@ BENCHES: dict[str, Bench] = {
         match_module,
         growth_module,
         shapes_module,
+        feed_module,
         idle_module,
         ingest_module,
         readers_module,
@@ -208,6 +210,11 @@ _command(
     "shapes",
     click.option("--alerts", type=click.IntRange(10, 20_000), default=2_000, help="That are live."),
     click.option("--rounds", type=click.IntRange(1, 100), default=7, help="Of visits, moves and so on."),
+)
+_command(
+    "feed",
+    click.option("--alerts", type=click.IntRange(10, 20_000), default=1_000, help="That become live at once."),
+    click.option("--reads-s", type=_seconds, default=0.5, help="Between two reads of both documents."),
 )
 _command(
     "idle",
