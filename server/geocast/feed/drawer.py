@@ -23,9 +23,11 @@ from .picture import Picture, Subject
 
 logger = logging.getLogger(__name__)
 
-PATIENCE_S = 10.0  # for one subject; it takes 0.1 s
+START_S = 60.0  # until the drawer is ready; it takes 1 s of CPU
+PATIENCE_S = 20.0  # for one subject; it takes 0.1 s of CPU
 NICENESS = 10  # of the drawer: the node comes first where there is one core
 _SIZE = struct.Struct(">I")
+_READY = b"."
 _PROGRAM = "from geocast.feed.drawer import main; main()"
 
 
@@ -42,25 +44,22 @@ class Drawer:
         """
         for each in (subject, subject, replace(subject, plain=True)):
             try:
+                process = await self._running()
                 async with asyncio.timeout(PATIENCE_S):
-                    return await self._asked(each)
+                    return await _asked(process, each)
             except (OSError, EOFError) as error:  # it has ended, or takes too long
                 logger.error("the feed's drawer failed at an alert: %s", trace(error))
                 await self.aclose()
         raise OSError("the feed's drawer ends whatever it is asked")
 
-    async def _asked(self, subject: Subject) -> Picture:
+    async def _running(self) -> asyncio.subprocess.Process:
         process = self._process
         if process is None:
             process = self._process = await _started()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        asked = pickle.dumps(subject, pickle.HIGHEST_PROTOCOL)
-        process.stdin.write(_SIZE.pack(len(asked)) + asked)
-        await process.stdin.drain()
-        [size] = _SIZE.unpack(await process.stdout.readexactly(_SIZE.size))
-        picture: Picture = pickle.loads(await process.stdout.readexactly(size))  # noqa: S301 (our own process)
-        return picture
+            assert process.stdout is not None
+            async with asyncio.timeout(START_S):
+                await process.stdout.readexactly(len(_READY))
+        return process
 
     async def aclose(self) -> None:
         """End the drawer. It is started again if it is asked again."""
@@ -81,6 +80,17 @@ async def _started() -> asyncio.subprocess.Process:
     )
 
 
+async def _asked(process: asyncio.subprocess.Process, subject: Subject) -> Picture:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    asked = pickle.dumps(subject, pickle.HIGHEST_PROTOCOL)
+    process.stdin.write(_SIZE.pack(len(asked)) + asked)
+    await process.stdin.drain()
+    [size] = _SIZE.unpack(await process.stdout.readexactly(_SIZE.size))
+    picture: Picture = pickle.loads(await process.stdout.readexactly(size))  # noqa: S301 (our own process)
+    return picture
+
+
 def main() -> None:
     """Run as the drawer, until stdin ends."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -91,6 +101,8 @@ def main() -> None:
 
 def serve(asked: BinaryIO, answers: BinaryIO) -> None:
     """Draw each subject that is asked for. A subject that can't be drawn is drawn without a geometry."""
+    answers.write(_READY)
+    answers.flush()
     while head := asked.read(_SIZE.size):
         subject: Subject = pickle.loads(asked.read(*_SIZE.unpack(head)))  # noqa: S301 (the node itself)
         try:
