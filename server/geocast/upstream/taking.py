@@ -257,7 +257,7 @@ class Steps:
         self._source = source
         self._policy = policy
         self._now_ms = now_ms
-        self._approval = Approval(source.approver, reading.message.sent)
+        self._approval = Approval(source.approver, max(reading.message.sent, decision.called_off))
         self.revisions = [*self._published(), *self._revised()]
         self._last_ms = max(map(self._last, [*self.revisions, *(each for each, _ in decision.told)]), default=0)
         self.cancels = [self._cancel(each) for each in decision.cancel]
@@ -336,7 +336,7 @@ class Steps:
         )
 
     def _tombstone(self, alert_id: str) -> Cancel:
-        ends_at = min(max(self._reading.message.sent + TOMBSTONE_MS, self._last_ms, self._decision.until), MAX_MS)
+        ends_at = min(max(self._approval.approved_at + TOMBSTONE_MS, self._last_ms, self._decision.until), MAX_MS)
         approval, name, into = self._approval, self._source.name, self._decision.into
         return Cancel(alert_id, 1, TOMBSTONE_REASON, approval, name, self._now_ms, ends_at, into=into)
 
