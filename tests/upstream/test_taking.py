@@ -25,7 +25,7 @@ from geocast.alert import Cancel, Revision, is_id
 from geocast.alertlog import RETENTION_MS
 from geocast.alertlog.memory import MemoryLog
 from geocast.errors import LogUnavailable
-from geocast.upstream import naming
+from geocast.upstream import deciding, naming
 from geocast.upstream.sources import Source
 
 
@@ -651,6 +651,31 @@ def test_blocks_that_were_not_published_before_a_cancel_are_not_published_after_
     assert room.outcomes(a_cancel("c", 1, ["m"])) == ["cancelled"]
     assert room.outcomes(a_message("m", 0, (), *two_blocks())) == ["repeated"]
     assert room.live() == {}
+
+
+def published_and_cancelled(room, count):
+    """So many messages of one name, each published as new and then cancelled."""
+    for n in range(count):
+        assert room.outcomes(a_message("m", n / 10), a_cancel("m", n / 10 + 0.05, ["m"])) == ["published", "cancelled"]
+
+
+def test_a_name_with_many_messages_is_read_in_few_rounds(room, monkeypatch):
+    """HD14: decisions grow with the logarithm of the messages of one name."""
+    published_and_cancelled(room, 40)
+    asked = []
+    decide = deciding.decide
+    monkeypatch.setattr(deciding, "decide", lambda *about: asked.append(1) or decide(*about))
+    assert room.taken(a_message("m", 10)).alerts[0].id == f"{id_of('m')}:41"
+    assert len(asked) <= 8
+
+
+def test_a_name_can_not_be_published_as_new_without_end(room, monkeypatch):
+    """HD14: and the last of its alerts can be cancelled all the same."""
+    monkeypatch.setattr(deciding, "MAX_GENERATIONS", 3)
+    published_and_cancelled(room, 2)
+    assert room.outcomes(a_message("m", 1)) == ["published"]
+    assert room.outcomes(a_cancel("m", 2, ["m"])) == ["cancelled"]
+    assert room.refused(a_message("m", 3)) == "rate-limited"
 
 
 def test_what_comes_late_ends_what_it_stood_in_the_place_of(room):

@@ -40,6 +40,8 @@ from ..problems import Problem, Violation
 from . import naming
 
 MAX_REACHED = 1_000  # ids that are gone through from what one message names
+MAX_GENERATIONS = 500  # messages of one name that were published as new and are not forgotten yet (HD14)
+FULL_RETRY_S = 3_600
 
 PUBLISHED, UPDATED, REPLACED, CANCELLED = "published", "updated", "replaced", "cancelled"
 REPEATED, SUPERSEDED, NOTED, IGNORED = "repeated", "superseded", "noted", "ignored"
@@ -335,10 +337,12 @@ class _Walk:
         return tuple(self._free(each) for each in sorted(self._named) if any(self._generations(each)))
 
     def _free(self, base: str) -> str:
-        number = 1
-        while self._records[naming.generation(base, number)]:
-            number += 1
-        return naming.generation(base, number)
+        taken = set(self._generations(base))
+        for number in range(1, MAX_GENERATIONS + 1):
+            if (alert_id := naming.generation(base, number)) not in taken:
+                return alert_id
+        detail = f"{MAX_GENERATIONS} messages of this name were published as new within a day"
+        raise Problem(problems.RATE_LIMITED, detail, headers={"Retry-After": str(FULL_RETRY_S)})
 
     def cancelled_into(self, first_id: str) -> Iterator[Cancel]:
         """The cancels that this message has made: of what it stands in the place of."""
@@ -350,8 +354,8 @@ class _Walk:
 
     def _reach(self, base: str) -> bool:
         """Go through all that messages of this name became. Whether anything is known of it."""
-        generations = list(self._generations(base))
-        todo = list(generations)
+        todo = list(self._generations(base))
+        generations = set(todo)
         while todo and len(self._reached) < MAX_REACHED:
             first_id = todo.pop()
             if first_id not in self._reached:
@@ -361,14 +365,16 @@ class _Walk:
 
     def _generations(self, base: str) -> Iterator[str]:
         """The ids of this name at which something is. The first may have been forgotten before the second."""
-        number = 1
-        while True:
+        for number in range(1, MAX_GENERATIONS + 1):
             alert_id = naming.generation(base, number)
             if self._records[alert_id]:
                 yield alert_id
             elif number > 1:
+                if alert_id in self._records.missing:
+                    # Read ahead, twice as far each time: one by one, the work would grow with the square (HD14).
+                    for each in range(number + 1, min(2 * number - 1, MAX_GENERATIONS + 1)):
+                        self._records[naming.generation(base, each)]
                 return
-            number += 1
 
     def _look_at(self, first_id: str, *, of_name: bool) -> Iterator[str]:
         """Take in the blocks of a message. The ids of first blocks of what they went into."""

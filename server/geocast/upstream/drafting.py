@@ -20,7 +20,8 @@ from ..cap.shapes import CapCircle, CapRing
 from ..cap.texts import cut
 from ..mosaic import Piece
 from ..outlines import Outline
-from ..policy import Category, Policy
+from ..policy import SKEW_MS, Category, Policy
+from ..policy.ages import IN_THE_FUTURE
 from ..problems import Problem, ProblemType, Violation
 from ..publishers.bounds import Bounds
 from ..requests import Claims, Publication, area_of
@@ -133,6 +134,8 @@ class _Drafter:
         key = self._policy.category_of(block.infos)
         if key is None:
             self._broken(problems.CATEGORY_NOT_ALERTABLE, f"{at}/event", "is claimed by no category of the policy")
+            if self._message.sent > self._now_ms + SKEW_MS:  # P5 needs no category (HD14)
+                self._broken(problems.NOT_YET, "/alert/sent", IN_THE_FUTURE)
             return None
         category, notes = self._policy.categories[key], set[str]()
         placed = _Placed(block, at, category, self._zones)

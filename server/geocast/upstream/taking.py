@@ -161,9 +161,10 @@ class Taking:
             found = deciding.decide(reading.letter, records, now_ms, reading.blocks, may_follow)
             if found is not None:
                 return found
-            wanted = list(records.missing)[:READS_AT_ONCE]
-            for alert_id, history in zip(wanted, await asyncio.gather(*map(self._log.history, wanted)), strict=True):
-                records.put(alert_id, history)
+            while wanted := list(records.missing)[:READS_AT_ONCE]:
+                histories = await asyncio.gather(*map(self._log.history, wanted))
+                for alert_id, history in zip(wanted, histories, strict=True):
+                    records.put(alert_id, history)
 
     async def _took(self, entries: Sequence[Entry], done: list[Entry]) -> bool:
         """Append what is not there yet, in order. False if somebody else was faster: then it is decided anew."""
