@@ -243,7 +243,7 @@ class _Nobody:
     """A connection that keeps nothing."""
 
     descriptor = -1
-    may_test, deadline, sub, quals = False, math.inf, None, frozenset[str]()
+    may_test, deadline, subject, quals = False, math.inf, None, frozenset[str]()
 
     def write(self, data: bytes) -> None:
         """Drop it."""

@@ -108,7 +108,7 @@ class Phone:
         self, service: "PushService", asleep: bool = False, on_told: Callable[[Message], object] | None = None
     ) -> None:
         self.name = secrets.token_urlsafe(24)
-        self._keys = Subscription(f"https://{HOST}:{service.port}/push/{self.name}")
+        self._keys = Subscription(f"https://{service.name}:{service.port}/push/{self.name}")
         self._on_told = on_told
         self.asleep = asleep
         self.kept: dict[str, Push] = {}  # by Topic, while it sleeps
@@ -184,6 +184,7 @@ class PushService:
     under_way: int = 0
     most_under_way: int = 0
     port: int = 0
+    name: str = HOST  # the host of its endpoints
 
     phone_type = Phone
 
@@ -300,7 +301,7 @@ class PushService:
             claims = _signed_claims(parts["t"], parts["k"])
         except (KeyError, ValueError, InvalidSignature):
             return False
-        is_ours = scheme == "vapid" and claims.get("aud") == f"https://{HOST}:{self.port}"
+        is_ours = scheme == "vapid" and claims.get("aud") == f"https://{self.name}:{self.port}"
         is_known = str(claims.get("sub", "")).startswith(("mailto:", "https:"))
         return is_ours and is_known and 0 < claims.get("exp", 0) - time.time() <= A_DAY_S
 

@@ -16,6 +16,7 @@ from schemas import check_server_message
 from geocast.alert import Alert, Approval, Cancel, Circle, Revision, Terms, Text
 from geocast.clock import Now, format_time, parse_time
 from geocast.closing import Close
+from geocast.tokens import Subject
 
 NOON_MS = parse_time("2026-01-31T12:00:00Z")  # when a FakeClock starts
 HOUR_MS = 3_600_000
@@ -92,6 +93,12 @@ class FakeRights:
     deadline: float = float("inf")
     sub: str | None = None
     quals: frozenset[str] = frozenset()
+    issuer: str = ""
+
+    @property
+    def subject(self) -> Subject | None:
+        """The subject of the token."""
+        return None if self.sub is None else Subject(self.issuer, self.sub)
 
 
 def messages(data: bytes) -> list[dict[str, Any]]:

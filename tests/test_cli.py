@@ -432,6 +432,16 @@ def test_a_qualification_takes_the_key_and_the_token(geocast, tmp_path, piped):
     assert "qual" not in geocast("token", "--check", GEOCAST_TOKEN=plain).out
 
 
+def test_issuer_of_a_key_is_written_and_named(geocast, tmp_path, piped):
+    """HD5: `keygen --issuer` writes it, and `token --check` and `check` name it."""
+    assert geocast("keygen", "--issuer", "https://a.example", "--kid", "k").status == 0
+    assert load_keys(tmp_path / "keys.jwks")["k"].issuer == "https://a.example"
+    token = geocast("token", "--sub", "r-1", "--scope", "alerts:receive").out.strip()
+    outcome = geocast("token", "--check", GEOCAST_TOKEN=token)
+    assert re.findall(r"^issuer +(.*)$", outcome.out, re.MULTILINE) == ['"https://a.example"']
+    assert 'keys: k (EdDSA, of "https://a.example")' in geocast("check", "--keys", "keys.jwks").out
+
+
 @pytest.mark.parametrize("command", ["keygen", "token"])
 @pytest.mark.parametrize("quals", ["", "cpr,", "CPR", "a-b", "x" * 33, ",".join(f"q{n}" for n in range(17))])
 def test_what_is_no_qualification_is_told_in_one_line(geocast, tmp_path, command, quals):
@@ -497,6 +507,9 @@ def test_a_day_later_the_last_key_is_the_first(geocast, tmp_path):
         (["--call", "--reviewer", "r-1"], "--call has no --reviewer and no --public"),
         (["--call", "--quals", "cpr"], "--quals is for keys that sign tokens"),
         (["--reviewer", "r-1", "--quals", "cpr"], "--quals is for keys that sign tokens"),
+        (["--call", "--issuer", "a"], "--issuer is for keys that sign tokens"),
+        (["--reviewer", "r-1", "--issuer", "a"], "--issuer is for keys that sign tokens"),
+        (["--issuer", ""], "--issuer: expected the issuer's name, a text of 1 to 256 characters"),
         (["--rotate"], "--rotate is for --call"),
     ],
     ids=str,

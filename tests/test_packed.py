@@ -44,6 +44,12 @@ def test_an_official_warning_comes_back_with_all_its_languages():
         assert unpack("a-1", pack(revision)) == revision
 
 
+def test_issuer_of_a_publisher_comes_back():
+    """HD5: it says whose the alert is."""
+    revision = replace(a_revision("a-1", 3), issuer="https://desks.example")
+    assert unpack("a-1", pack(revision)) == revision
+
+
 def test_a_proof_comes_back():
     """F9: it is sent, with the revision that it proves."""
     revision = proved(a_revision("a-1", 3), "r-1", "r-2")

@@ -342,6 +342,16 @@ def test_another_publishers_alert_is_not_ones_own(desk):
     assert refused(desk.cancel(3, OTHER)) == (403, "not-yours")
 
 
+def test_alert_of_an_equal_sub_of_another_issuer_is_not_ones_own(desk):
+    """HD5: not with a `manages` that revised it in between either; a manager of any issuer may."""
+    other = Publisher("desk", issuer="https://other.example")
+    desk.publish()
+    assert refused(desk.revise(2, other)) == refused(desk.cancel(2, other)) == (403, "not-yours")
+    desk.revise(2, Publisher("desk", manages=True, issuer="https://other.example"))
+    assert refused(desk.revise(3, other)) == refused(desk.cancel(3, other)) == (403, "not-yours")
+    desk.cancel(3)
+
+
 def test_a_manager_may_revise_and_cancel_the_alerts_of_others(desk):
     """Section 4: scope `alerts:manage`; section 2: `source` is the `sub` of the publisher of this revision."""
     desk.publish()

@@ -601,7 +601,7 @@ def test_a_welcome_names_the_qualifications_that_count():
     [welcome] = talk.say(first)
     assert welcome["quals"] == ["cpr", "medic"]
     assert welcome["retry"] == {"min_ms": 200, "max_ms": 3_000}
-    assert (talk.audience.rights.sub, talk.audience.rights.quals) == ("phone", {"cpr", "medic"})
+    assert (talk.audience.rights.subject, talk.audience.rights.quals) == (("", "phone"), {"cpr", "medic"})
     talk, first = qualified("triage")
     [welcome] = talk.say(first)
     assert "quals" not in welcome

@@ -229,6 +229,57 @@ def test_a_qualification_that_its_key_loses_takes_the_token_with_it():
     assert not any(map(tokens.stands, proofs))
 
 
+# ---- issuers -------------------------------------------------------------------------------------------------
+
+
+def of_issuer(issuer, jwk=PUBLIC):
+    """A key that says whose it is."""
+    return Key(jwk | {"iss": issuer})
+
+
+def test_subject_of_a_token_is_the_issuer_of_its_key_and_its_sub():
+    """HD5: a claim `iss` says nothing; keys without `iss` belong to the key set itself."""
+    keys = {"k1": of_issuer("https://a.example"), "k2": Key(OTHER_PUBLIC)}
+    assert Tokens(keys).check(encoded(iss="https://b.example"), NOON).subject == ("https://a.example", "desk-7")
+    assert Tokens(keys).check(encoded(OTHER_PRIVATE, iss="https://a.example"), NOON).subject == ("", "desk-7")
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "a"), ("a", "b"), ("a", None)])
+def test_token_of_a_key_that_changes_its_issuer_does_not_stand(before, after):
+    """HD5, BA3: whoever has the token shows it anew, and is another subject then."""
+    keys = [Key(PUBLIC) if name is None else of_issuer(name) for name in (before, after)]
+    tokens = Tokens({"k1": keys[0]})
+    proof = tokens.check(encoded(), NOON, again=True).proof
+    tokens.replace({"k1": keys[1]}, {})
+    assert not tokens.stands(proof)
+    assert tokens.check(encoded(), NOON, again=True).subject == (after or "", "desk-7")
+    tokens.replace({"k1": of_issuer(after) if after else Key(PUBLIC)}, {})
+    assert tokens.stands(tokens.check(encoded(), NOON).proof)
+
+
+def test_revocation_of_a_sub_counts_for_all_issuers():
+    """HD5, BA3: the file of --revoked names no issuer."""
+    keys = {"k1": of_issuer("a"), "k2": of_issuer("b", OTHER_PUBLIC)}
+    tokens = Tokens(keys, {"desk-7": NOON_S + 60})
+    assert tokens.check(encoded(iat=NOON_S), NOON) is tokens.check(encoded(OTHER_PRIVATE, iat=NOON_S), NOON) is None
+
+
+@pytest.mark.parametrize("member", ["", 7, None, ["a"], "\ud800", "x" * 257])
+def test_key_with_a_malformed_issuer_stops_the_start(member):
+    """HD5: a key whose issuer can't be told is not taken for one of the set itself, at a URL neither."""
+    keys = json.dumps({"keys": [OTHER_PUBLIC, PUBLIC | {"iss": member}]}).encode()
+    with pytest.raises(ConfigError, match=r"^keys set: key 2: iss: expected the issuer's name, a text of 1 to 256"):
+        parse_keys(keys, "set")
+    assert list(parse_keys(published(keys, "url"), "url")) == ["k2"]
+
+
+def test_issuers_of_published_keys_are_kept():
+    """HD5, T8: a set at a URL may name issuers, as a file may."""
+    keys = json.dumps({"keys": [PUBLIC | {"iss": "a"}, OTHER_PUBLIC]}).encode()
+    found = parse_keys(published(keys, "url"), "url")
+    assert {kid: key.issuer for kid, key in found.items()} == {"k1": "a", "k2": ""}
+
+
 # ---- bad tokens ----------------------------------------------------------------------------------------------
 
 

@@ -328,9 +328,14 @@ class Queue:
             "threat": "community",
             "occurred_at": format_time(occurred_at),
             "area": [_shape(form)],
-            **({} if self.policy.approvals(form["category"]) else {"approval": _approval(by, now_ms)}),
+            **({} if self._is_signed(item, form["category"]) else {"approval": _approval(by, now_ms)}),
             **_confirm(form.get("confirm")),
         }
+
+    def _is_signed(self, item: Item, category: str, *, of_cancel: bool = False) -> bool:
+        """Return whether reviewers have to sign: any category that the alert has had may ask for it (HD1)."""
+        had = {each.form["category"] for each in item.history if each.form and "category" in each.form}
+        return any(self.policy.approvals(each, of_cancel=of_cancel) for each in had | {category})
 
     def approve(self, item: Item, version: int, form: Form, by: str, now_ms: int) -> bool:
         """Decide to publish it, or to revise it when it is live; False when this very decision was taken before."""
@@ -381,7 +386,7 @@ class Queue:
         if not is_confirmed and (troubles := list(_text_troubles({"reason": reason}, confirmed_kinds(confirm)))):
             raise NotAllowed(troubles)
         body: dict[str, Any] = {"revision": item.revision + 1, "reason": reason}
-        if not self.policy.approvals((item.form or {}).get("category", item.category), of_cancel=True):
+        if not self._is_signed(item, (item.form or {}).get("category", item.category), of_cancel=True):
             body["approval"] = _approval(by, now_ms)
         return body | _confirm(confirm)
 

@@ -366,7 +366,7 @@ ROWS: dict[str, list[Panel]] = {
         ),
         Panel(
             "Lanes",
-            "0 while a service takes nothing. Its phones wait; those of others don't.",
+            "Which part of a service's phones have a host that takes pushes. The others wait.",
             [("min by (service) (geocast_push_lane_open{})", "{{service}}")],
             wrong=1,
             below=True,

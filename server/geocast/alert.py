@@ -7,7 +7,7 @@ Times are in milliseconds since 1970 (UTC), angles in degrees, lengths in metres
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 SEVERITIES = ("minor", "moderate", "severe", "extreme")  # the words of CAP 1.2, <severity>; in ascending order
@@ -211,7 +211,8 @@ class Origin:
 class Revision:
     """An accepted revision, as the log holds it: the alert, the revision's number, who published it and when.
 
-    `origin`: of an alert from CAP, the message that made this revision.
+    `origin`: of an alert from CAP, the message that made this revision. `issuer`: that of the publisher's token, which
+    with `source` says whose the alert is (rule HD5). It is sent to nobody.
     """
 
     alert: Alert
@@ -221,6 +222,7 @@ class Revision:
     terms: Terms
     origin: Origin | None = None
     proof: Proof | None = None
+    issuer: str = ""
 
     @property
     def id(self) -> str:
@@ -260,6 +262,7 @@ class Cancel:
     confirm: Confirm = NOTHING_CONFIRMED
     into: str = ""
     proof: Proof | None = None
+    issuer: str = ""  # as of a revision
 
     @property
     def is_tombstone(self) -> bool:
@@ -271,7 +274,8 @@ class Cancel:
         if not isinstance(other, Cancel):
             return False
         if self.proof is None or other.proof is None:
-            return self == replace(other, source=self.source, cancelled_at=self.cancelled_at, ends_at=self.ends_at)
+            who = replace(other, source=self.source, issuer=self.issuer)
+            return self == replace(who, cancelled_at=self.cancelled_at, ends_at=self.ends_at)
         return self.revision == other.revision and self.proof.same_form(other.proof)
 
 
@@ -295,5 +299,9 @@ class OtherKind:
 class Untrusted(OtherKind):
     """An entry that this process does not believe, since it is not approved as it would have to be (NC3).
 
-    As of an entry of another kind its number is taken, and nothing else of it is there. Unlike one it is not put back.
+    Its number is taken, as that of an entry of another kind is, and it is sent to nobody. Unlike one it is not put
+    back. `said` is what it says, if it has its own form or none. By that it counts in its chain (HD1), and can be taken
+    back (HD7).
     """
+
+    said: Entry | None = field(default=None, compare=False, repr=False)

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from prometheus_client.core import Metric
 
 from . import closing, config
-from .alert import Cancel, Entry, Revision
+from .alert import Cancel, Entry, Revision, Untrusted
 from .alertlog import AlertLog, Counts
 from .calls.entries import CallEntry
 from .calls.errands import Errands
@@ -242,7 +242,7 @@ class Delivery:
             return
         self._expected_until = self._clock.now().monotonic + EXPECTED_S
 
-    def _apply(self, entry: Entry) -> None:
+    def _apply(self, entry: Entry | Untrusted) -> None:
         self._expected_until = float("-inf")
         self._hub.deliver(entry, self._clock.now())
         self._pump.wake()

@@ -23,13 +23,15 @@ _UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
 class Explained(NamedTuple):
     """What a token says of itself, true or not, and why it would be refused; there is no reason if it is good.
 
-    `quals`: each qualification that it claims, and why it does not count; None if it does.
+    `quals`: each qualification that it claims, and why it does not count; None if it does. `issuer`: that of the key
+    that it names (rule HD5); empty if the key has no `iss` or is not known.
     """
 
     header: Mapping[str, Any]
     claims: Mapping[str, Any]
     refusals: Sequence[str]
     quals: Mapping[str, str | None]
+    issuer: str = ""
 
 
 def explain(token: str, keys: Mapping[str, Key], revoked: Mapping[str, float], now: Now) -> Explained:
@@ -43,7 +45,9 @@ def explain(token: str, keys: Mapping[str, Key], revoked: Mapping[str, float], n
     refusals += _of_revocation(claims, revoked)
     if not refusals and Tokens(keys, revoked).check(token, now) is None:
         refusals.append("a claim is not of the type that RFC 7519 gives it")
-    return Explained(header, claims, refusals, _quals(header, claims, keys, now.wall_ms))
+    key = keys.get(str(header.get("kid")))
+    quals = _quals(claims, key, now.wall_ms)
+    return Explained(header, claims, refusals, quals, "" if key is None else key.issuer)
 
 
 def in_words(seconds: float) -> str:
@@ -104,11 +108,9 @@ def _of_revocation(claims: Mapping[str, Any], revoked: Mapping[str, float]) -> I
         yield f"tokens of its sub are revoked before {format_time(int(before * 1000))}, and {when} (BA3)"
 
 
-def _quals(
-    header: Mapping[str, Any], claims: Mapping[str, Any], keys: Mapping[str, Key], now_ms: int
-) -> dict[str, str | None]:
+def _quals(claims: Mapping[str, Any], key: Key | None, now_ms: int) -> dict[str, str | None]:
     """Each qualification that is claimed, and why it does not count."""
-    claimed, key = claims.get("quals"), keys.get(str(header.get("kid")))
+    claimed = claims.get("quals")
     if not are_quals(claimed):
         return {}
     expires_at = claims.get("exp")

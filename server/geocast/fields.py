@@ -8,6 +8,7 @@ can check before they send. Tests hold the two against each other.
 import re
 from collections.abc import Sequence
 from typing import Annotated, TypeVar
+from unicodedata import category
 
 from pydantic import (
     AfterValidator,
@@ -31,22 +32,24 @@ MAX_INTEGER = 2**31 - 1  # L4
 
 _T = TypeVar("_T")
 
-# A lone surrogate can't be encoded in UTF-8, and would fail only when it is sent. pydantic lets it pass in a str that
-# has no pattern.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-_CONTROL_BUT_NEWLINE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+# A lone surrogate can't be encoded in UTF-8, and would fail only when it is sent. Private-use and unassigned characters
+# have no meaning that a reader or the text guard could know. pydantic accepts all of them in a str without a pattern.
+_REFUSED_CATEGORIES = frozenset({"Cc", "Cs", "Co", "Cn"})
+
+
+def _refuse_unreadable(text: str, allowed: str, exception: str) -> str:
+    if not text.isprintable() and any(category(each) in _REFUSED_CATEGORIES for each in text if each not in allowed):
+        expected = "must hold no control character{exception}, no private-use, unassigned or lone surrogate character"
+        raise PydanticCustomError("text", expected, {"exception": exception})
+    return text
 
 
 def _no_control(text: str) -> str:
-    if _CONTROL.search(text):
-        raise PydanticCustomError("text", "must hold no control character and no lone surrogate")
-    return text
+    return _refuse_unreadable(text, "", "")
 
 
 def _no_control_but_newline(text: str) -> str:
-    if _CONTROL_BUT_NEWLINE.search(text):
-        raise PydanticCustomError("text", "must hold no control character but line feed, and no lone surrogate")
-    return text
+    return _refuse_unreadable(text, "\n", " but line feed")
 
 
 def _not_blank(text: str) -> str:
@@ -89,14 +92,15 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-# The patterns of the schemas, in the regular expressions of ECMA 262. The code above decides.
-_PLAIN = "[^\\u0000-\\u001f\\u007f-\\u009f]"
+# The patterns of the schemas, in the regular expressions of ECMA 262. They name no unassigned character. The code above
+# decides.
+_PLAIN = "[^\\u0000-\\u001f\\u007f-\\u009f\\ue000-\\uf8ff]"
 # The part of ECMA's white space that is not a control character. The pattern of a headline begins with it, so that
 # there is only one way to split a text between this and the rest. With two ways, a text that does not match would take
 # time in proportion to the square of its length.
 _BLANK = "[ \\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]"
-_NOT_BLANK = f"^{_BLANK}*[^\\s\\u0000-\\u001f\\u007f-\\u009f]{_PLAIN}*$"
-_LINES = "^[^\\u0000-\\u0009\\u000b-\\u001f\\u007f-\\u009f]*$"
+_NOT_BLANK = f"^{_BLANK}*[^\\s\\u0000-\\u001f\\u007f-\\u009f\\ue000-\\uf8ff]{_PLAIN}*$"
+_LINES = "^[^\\u0000-\\u0009\\u000b-\\u001f\\u007f-\\u009f\\ue000-\\uf8ff]*$"
 _CLOCK = "([01][0-9]|2[0-3]):[0-5][0-9]"
 _TIME_PATTERN = (
     "^(19[7-9][0-9]|[2-9][0-9]{3})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from .alert import Entry
+from .alert import Entry, OtherKind, Untrusted
 from .alertlog import HEARTBEAT_S, AlertLog, Counts, Positioned
 from .calls.entries import CallEntry
 from .clock import Clock
@@ -20,6 +20,9 @@ DEAF_S = 3 * HEARTBEAT_S  # if the log has given nothing for so long, not even a
 RETRY_S = 0.25  # between attempts to read a log that could not be read
 APPLY_AT_ONCE = 64  # entries that are applied before the loop may look at its sockets …
 APPLY_S = 0.004  # … and for how long: a polygon of 500 corners takes 0.3 ms (HD4)
+JUDGE_AT_ONCE = 8  # live alerts that are judged again before that: two signatures take 0.2 ms
+
+Followed = Entry | CallEntry | Untrusted
 
 
 class LogKeeper:
@@ -70,12 +73,13 @@ class LogReader:
         alert_log: AlertLog,
         clock: Clock,
         live: LiveAlerts,
-        apply: Callable[[Entry], None],
+        apply: Callable[[Entry | Untrusted], None],
         keeper: LogKeeper,
         calls: Callable[[CallEntry], None] = lambda _: None,
     ) -> None:
         """`apply` takes each entry of an alert, so that `live` knows of it, and `calls` each of a call, as often as it
-        is read; `keeper` is told when the log can't be read.
+        is read; `keeper` is told when the log can't be read. What is live is judged again from memory as soon as the
+        judge of the log changes, whatever the log does (HD17).
         """
         self.caught_up = asyncio.Event()
         self.position = 0
@@ -89,6 +93,8 @@ class LogReader:
         self._left_out_until = 0  # what ended before this, in ms since 1970, was left out when the log was read
         self._judged_by = alert_log.judge.version
         live.judge = alert_log.judge
+        self._judge_changed = asyncio.Event()
+        alert_log.judge.watch(self._judge_changed.set)
         self._heard = time.monotonic()  # when the log last gave something, in seconds of the monotonic clock
 
     def unready(self) -> list[str]:
@@ -99,14 +105,35 @@ class LogReader:
     async def read_for_ever(self) -> None:
         """Apply every entry of the log, for ever. What ended before this began is left out."""
         self._left_out_until = self._clock.now().wall_ms
+        judging = asyncio.get_running_loop().create_task(self._judge_live_for_ever())
+        try:
+            while True:
+                try:
+                    await self._read()
+                except LogUnavailable as error:
+                    self._keeper.failed("read", error)
+                except Exception as error:
+                    logger.error("the log reader failed: %s", trace(error))
+                await asyncio.sleep(RETRY_S)
+        finally:
+            judging.cancel()
+
+    async def _judge_live_for_ever(self) -> None:
+        """Judge what is live again each time that the judge has changed (HD17)."""
         while True:
+            await self._judge_changed.wait()
+            self._judge_changed.clear()
             try:
-                await self._read()
-            except LogUnavailable as error:
-                self._keeper.failed("read", error)
+                await self._judge_live()
             except Exception as error:
-                logger.error("the log reader failed: %s", trace(error))
-            await asyncio.sleep(RETRY_S)
+                logger.error("judging the live alerts again failed: %s", trace(error))
+
+    async def _judge_live(self) -> None:
+        """Judge what is live again, from memory; the loop gets its turns meanwhile."""
+        for number, alert in enumerate(list(self._live), start=1):
+            self._live.judge_again(alert)
+            if number % JUDGE_AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     async def _read(self) -> None:
         batches = self._log.follow(self.position, self._left_out_until)
@@ -122,20 +149,37 @@ class LogReader:
 
     async def _apply_all(self, batch: Sequence[Positioned]) -> None:
         """Apply what was read, and let the loop look at its sockets now and then, between alerts (LogF4)."""
+        histories = await self._histories([entry for _, entry in batch])
         turn = _Turn()
         for (position, entry), (_, following) in zip(batch, [*batch[1:], (0, None)], strict=True):
             self.position = position
-            self._apply(entry)
+            self._apply(entry, histories.get(entry.id, ()))
             if turn.is_over() and (following is None or following.id != entry.id):
                 await asyncio.sleep(0)
                 turn = _Turn()
 
-    def _apply(self, entry: Entry | CallEntry) -> None:
+    async def _histories(self, entries: Sequence[Followed]) -> dict[str, Sequence[Entry | OtherKind]]:
+        """Read the histories of those alerts of which earlier entries are unknown here and were not given (HD1)."""
+        found: dict[str, Sequence[Entry | OtherKind]] = {}
+        last: dict[str, int] = {}
+        for entry in entries:
+            if isinstance(entry, CallEntry):
+                continue
+            given = 0 < entry.revision - 1 <= last.get(entry.id, 0)
+            if not given and entry.id not in found and self._live.lacks_chain(entry):
+                found[entry.id] = await self._log.history(entry.id)
+            last[entry.id] = entry.revision
+        return found
+
+    def _apply(self, entry: Followed, history: Sequence[Entry | OtherKind]) -> None:
+        """Apply one entry. `history`: of its alert, if it had to be read."""
         self.applied += 1
         if isinstance(entry, CallEntry):
             self._take_call(entry)
-        else:
-            self._take(entry)
+            return
+        if history:
+            self._live.learn(entry, history)
+        self._take(entry)
 
     async def _make_up_for_a_clock_ahead(self) -> None:
         """Read the log again if the wall clock says that what was left out of it has not ended after all.
@@ -157,15 +201,12 @@ class LogReader:
         if self._log.judge.version == self._judged_by:
             return
         self._judged_by = self._log.judge.version
-        for number, alert in enumerate(list(self._live), start=1):
-            self._live.judge_again(alert)
-            if number % APPLY_AT_ONCE == 0:
-                await asyncio.sleep(0)
+        await self._judge_live()
         await self._apply_chains(await self._chains(self._clock.now().wall_ms))
 
-    async def _chains(self, ended_before_ms: int) -> list[list[Entry | CallEntry]]:
+    async def _chains(self, ended_before_ms: int) -> list[list[Followed]]:
         """All that the log has, alert by alert and call by call, but for what ended before this time."""
-        chains: dict[str, list[Entry | CallEntry]] = {}
+        chains: dict[str, list[Followed]] = {}
         batches = self._log.follow(0, ended_before_ms)
         async with contextlib.aclosing(batches):
             async for batch in batches:
@@ -175,12 +216,16 @@ class LogReader:
                     chains.setdefault(entry.id, []).append(entry)
         return list(chains.values())
 
-    async def _apply_chains(self, chains: Sequence[Sequence[Entry | CallEntry]]) -> None:
+    async def _apply_chains(self, chains: Sequence[Sequence[Followed]]) -> None:
         """Apply what was read once more; the loop gets its turns meanwhile, between alerts."""
         turn = _Turn()
         for chain in chains:
+            history: Sequence[Entry | OtherKind] = ()
+            if self._log.judge.asks and not isinstance(chain[0], CallEntry):
+                is_whole = [entry.revision for entry in chain] == list(range(1, len(chain) + 1))
+                history = chain if is_whole else await self._log.history(chain[0].id)
             for entry in chain:
-                self._apply(entry)
+                self._apply(entry, history)
             if turn.is_over():
                 await asyncio.sleep(0)
                 turn = _Turn()

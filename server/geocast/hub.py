@@ -39,7 +39,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import closing, failpoints
-from .alert import EXTREME, Entry
+from .alert import EXTREME, Entry, Untrusted
 from .alertlog import Counts
 from .calls.board import Board
 from .calls.entries import SeatState
@@ -374,7 +374,7 @@ class Hub:
 
     # ---- fan-out -------------------------------------------------------------------------------------------------
 
-    def deliver(self, entry: Entry, now: Now) -> None:
+    def deliver(self, entry: Entry | Untrusted, now: Now) -> None:
         """Take an entry of the log. From now on late joiners get it; `turn` sends it to the sessions that are here."""
         alert = self.live.apply(entry, now)
         self._ground(now)

@@ -32,6 +32,13 @@ Rule 6  A cancel may stand in the log before what it cancels: a process that kno
         and the alert is a cancelled one from its first moment here. There are at most MAX_EARLY of these.
 Rule 7  What is believed no longer (LogJ1) is *withdrawn*: as if the wall clock had ended it, until it is believed again
         or a later entry comes. A cancel that was believed stays, for its recipients have been told.
+Rule 8  How many approvals an entry needs is decided by the chain in front of it (HD1). So the chain of each live alert
+        is kept with it, as the kinds of its revisions; whoever reads the log makes up what this process lacks
+        (`lacks_chain`, `learn`).
+Rule 9  A revision that was never believed here may have been sent by a process that believed it. So its alert is kept,
+        withdrawn, and in no index: nobody is sent it, and whoever holds it is sent its cancel (HD7). There are at most
+        MAX_UNBELIEVED of these.
+Rule 10 Nothing follows a cancel that is believed, whatever its number (HD9).
 """
 
 from collections import deque
@@ -42,8 +49,9 @@ from sys import intern
 import numpy as np
 from numpy.typing import NDArray
 
-from .alert import SEVERITY_RANK, Cancel, Entry, Revision
-from .alertlog import Believing, Counts, Judge
+from .alert import SEVERITY_RANK, Cancel, Entry, OtherKind, Revision, Untrusted
+from .alertlog import RETENTION_MS, Believing, Counts, Judge
+from .alertlog.chain import NO_KINDS, UNKNOWN, Chain, Kinds
 from .cells import Vector
 from .clock import Now
 from .matching.shapes import NONE, Filed, ShapeIndex
@@ -60,6 +68,7 @@ GONE_S = 86_400.0  # how long it is remembered at least that an alert was let go
 MAX_GONE = 100_000  # … unless more than so many were; about 100 bytes each
 GONE_PARTS = 32
 MAX_EARLY = 10_000
+MAX_UNBELIEVED = 10_000
 CLAIM_S = 30.0  # how long a claim to hold an unknown alert is remembered
 MAX_CLAIMS = 100_000
 
@@ -67,12 +76,13 @@ MAX_CLAIMS = 100_000
 class _Shared:
     """What all alerts of a process have in common."""
 
-    __slots__ = ("acks", "counted", "departures", "doubted", "withheld")
+    __slots__ = ("acks", "counted", "departures", "doubted", "unbelieved", "withheld")
 
     def __init__(self, capacity: int) -> None:
         self.departures = Departures(capacity)
         self.withheld: set[LiveAlert] = set()  # those that somebody was not sent because of the wall clock (Rule 3)
         self.doubted: set[LiveAlert] = set()  # Rule 4
+        self.unbelieved: set[LiveAlert] = set()  # Rule 9
         self.counted: set[LiveAlert] = set()  # those with a `sent` or an `acked`
         self.acks = 0  # acknowledgements counted since the start
 
@@ -91,8 +101,10 @@ class LiveAlert:
         "_told",
         "acked",
         "area",
+        "behind",
         "cancel",
         "category",
+        "chain",
         "deadline",
         "expires_at",
         "frames",
@@ -114,6 +126,8 @@ class LiveAlert:
         self._shared = shared
         self._told: Told | None = None  # until somebody is told
         self.cancel: Cancel | None = None
+        self.chain = Chain()  # Rule 8: all entries that this process knows of, those that are set aside too
+        self.behind: Kinds = NO_KINDS  # … and the kinds of what is in front of the current revision
         self.sent = self.acked = 0  # since `take_counts` last took them
         self.restricted = revision.alert.status != "actual"
         self._become(revision, now)
@@ -159,6 +173,16 @@ class LiveAlert:
         return self in self._shared.doubted
 
     @property
+    def ends_at(self) -> int:
+        """When its last revision says that it ends, in ms since 1970, also while it is withdrawn."""
+        return self.withdrawn or self.expires_at
+
+    @property
+    def unbelieved(self) -> bool:
+        """Whether none of its revisions was ever believed here (Rule 9)."""
+        return self in self._shared.unbelieved
+
+    @property
     def gone(self) -> bool:
         """Whether it has been let go, which is for good (Rule 3)."""
         return self.deadline == float("-inf")
@@ -180,6 +204,7 @@ class LiveAlert:
 
     def restore(self) -> None:
         """It is believed, perhaps again: the next sweep sends it to those who are owed it."""
+        self._shared.unbelieved.discard(self)
         if self.withdrawn:
             self.expires_at, self.withdrawn = self.withdrawn, 0
 
@@ -200,7 +225,8 @@ class LiveAlert:
 
     def revise(self, revision: Revision, now: Now) -> None:
         """Take the next revision. Nobody has it yet, but for sessions that said so when this process was behind."""
-        steps = min(2 * (revision.revision - self.revision_number), 8)  # bits; numbers may be missing after a restart
+        newer = max(0, revision.revision - self.revision_number)  # 0 where the last one was never believed (Rule 9)
+        steps = min(2 * newer, 8)  # bits; numbers may be missing after a restart
         self.restore()
         # What is added to its end is added to its deadline: the wall clock may have been set in between.
         self.deadline += (revision.ends_at - self.expires_at) / 1000
@@ -310,6 +336,11 @@ class LiveAlert:
             self.acked += 1
 
 
+def _is_news(revision: Revision, alert: LiveAlert) -> bool:
+    """Return whether a revision is newer than what is known, or the first one to be believed (Rule 9)."""
+    return alert.unbelieved or revision.revision > alert.number
+
+
 class _Ends:
     """When alerts end: a heap of deadlines. One that has been put off is found out when its old time comes."""
 
@@ -382,6 +413,7 @@ class LiveAlerts:
         self._gone = _Gone()
         self.judge: Judge = Believing()
         self._early: dict[str, Cancel] = {}  # Rule 6, by id
+        self._learnt: dict[str, Chain] = {}  # Rule 8, by id: for the next entry that is applied
         self.behind = False  # the last `expire` may have left some that had ended
         self._arrivals = 0
         self._slack_s = float("-inf")  # no deadline that is made of a wall clock is later than its end and so much
@@ -391,7 +423,7 @@ class LiveAlerts:
         self._counts: dict[str, Counts] = {}  # of alerts that have ended since `take_counts` was last called
 
     def __len__(self) -> int:
-        return len(self._alerts)
+        return len(self._alerts) - len(self._shared.unbelieved)
 
     def __iter__(self) -> Iterator[LiveAlert]:
         return iter(self._alerts.values())
@@ -406,7 +438,17 @@ class LiveAlerts:
         alert = self._alerts.get(entry.id)
         return alert is not None and entry.revision <= alert.number
 
-    def apply(self, entry: Entry, now: Now) -> LiveAlert | None:
+    def lacks_chain(self, entry: Entry | Untrusted) -> bool:
+        """Return whether entries in front of this one are unknown here, so that `learn` has to be called (Rule 8)."""
+        alert = self._alerts.get(entry.id)
+        chain = Chain() if alert is None else alert.chain
+        return self.judge.asks and (entry.revision > chain.last + 1 or chain.kinds >= UNKNOWN)
+
+    def learn(self, entry: Entry | Untrusted, history: Iterable[Entry | OtherKind]) -> None:
+        """Take from the history of its alert what is in front of an entry that is about to be applied (Rule 8)."""
+        self._learnt = {entry.id: Chain.of(each for each in history if each.revision < entry.revision)}
+
+    def apply(self, entry: Entry | Untrusted, now: Now) -> LiveAlert | None:
         """Take an entry of the log. Returns the alert if that changed what is current, else None.
 
         Nothing changes if the entry is not newer than what is known, or if the alert has ended. After a restart the
@@ -415,38 +457,75 @@ class LiveAlerts:
         changes nothing yet (Rule 6), and a tombstone never does.
         """
         alert = self._alerts.get(entry.id)
-        if alert is not None and entry.revision <= alert.number:
+        chain = self._learnt.pop(entry.id, Chain() if alert is None else alert.chain)
+        behind = chain.before(entry.revision)
+        if alert is not None:
+            alert.chain = max(alert.chain, chain.then(entry), key=lambda each: each.last)
+        if isinstance(entry, Untrusted):
+            self._keep_unbelieved(alert, entry, chain, now)
             return None
-        if alert is not None and alert.cancel is not None and isinstance(entry, Revision):
-            return None  # the log refuses this; where an entry of another kind stands between, it can't be sure
         if isinstance(entry, Cancel):
-            if alert is None:
-                if not entry.is_tombstone:
-                    self._keep_early(entry)
-                return None
-            if not self._is_over(entry, alert):
-                return None
-            self._call_off(alert, entry)
-        else:
-            alert = self._revise(alert, entry, now)
-            early = self._early.pop(entry.id, None) if alert is not None else None
-            if (
-                alert is not None
-                and early is not None
-                and early.revision > alert.number
-                and self._is_over(early, alert)
-            ):
-                self._call_off(alert, early)
+            return self._cancel(alert, entry, behind, now)
+        if alert is not None and (alert.cancel is not None or not _is_news(entry, alert)):
+            return None
+        if self.judge.asks and not self.judge.follows(entry, behind):
+            self._keep_unbelieved(alert, Untrusted(entry.id, entry.revision, entry.ends_at, entry), chain, now)
+            return None
+        alert = self._revise(alert, entry, now)
+        if alert is not None:
+            alert.chain = max(alert.chain, chain.then(entry), key=lambda each: each.last)
+            alert.behind = behind
+            self._end_early(alert, now)
         return None if alert is None or alert.ended(now) else alert
 
-    def _is_over(self, cancel: Cancel, alert: LiveAlert) -> bool:
+    def _end_early(self, alert: LiveAlert, now: Now) -> None:
+        """Call off an alert whose cancel came before it (Rules 6 and 10)."""
+        early = self._early.get(alert.id)
+        if early is None:
+            return
+        is_older = now.wall_ms - early.ends_at > RETENTION_MS  # then it is another alert's, whose id is used again
+        if is_older or self._is_over(early, alert, alert.chain.before(early.revision)):
+            del self._early[alert.id]
+            if not is_older:
+                self._call_off(alert, early)
+
+    def _cancel(self, alert: LiveAlert | None, cancel: Cancel, behind: Kinds, now: Now) -> LiveAlert | None:
+        if alert is None:
+            if not cancel.is_tombstone:
+                self._keep_early(cancel)
+            return None
+        if cancel.revision <= alert.number or not self._is_over(cancel, alert, behind):
+            return None
+        self._call_off(alert, cancel)
+        return None if alert.ended(now) else alert
+
+    def _keep_unbelieved(self, alert: LiveAlert | None, entry: Untrusted, chain: Chain, now: Now) -> None:
+        """Keep an alert of which no revision is believed, for whoever holds it (Rule 9)."""
+        said, unbelieved = entry.said, self._shared.unbelieved
+        if not isinstance(said, Revision) or now.wall_ms >= said.ends_at:
+            return
+        if alert is None and len(unbelieved) < MAX_UNBELIEVED and said.revision > self._gone.last(said.id):
+            self._arrivals += 1
+            alert = LiveAlert(said, now, self._arrivals, self._shared)
+            alert.chain = chain.then(entry)
+            self._alerts[alert.id] = alert
+        elif alert is not None and alert.unbelieved and said.revision > alert.number:
+            alert.revise(said, now)
+        else:
+            return
+        alert.behind = chain.before(entry.revision)
+        self._ends.put(alert)
+        alert.withdraw()
+        unbelieved.add(alert)
+
+    def _is_over(self, cancel: Cancel, alert: LiveAlert, behind: Kinds) -> bool:
         """Whether a cancel is believed to end this alert (LogJ1)."""
-        return not self.judge.asks or self.judge.ends(cancel, alert.revision)
+        return not self.judge.asks or self.judge.ends(cancel, alert.revision, behind)
 
     def judge_again(self, alert: LiveAlert) -> None:
         """Withdraw an alert that is believed no longer, restore one that is (Rule 7)."""
-        if alert.cancel is None:
-            (alert.restore if self.judge.stands(alert.revision) else alert.withdraw)()
+        if alert.cancel is None and not alert.unbelieved:
+            (alert.restore if self.judge.stands(alert.revision, alert.behind) else alert.withdraw)()
 
     def _call_off(self, alert: LiveAlert, cancel: Cancel) -> None:
         self._leave(alert)
@@ -468,6 +547,8 @@ class LiveAlerts:
             alert = LiveAlert(revision, now, self._arrivals, self._shared)
             self._alerts[alert.id] = alert
             self._ends.put(alert)
+        elif alert.unbelieved and revision == alert.revision:
+            alert.restore()  # whoever holds it has what is current
         else:
             self._leave(alert)
             before = alert.deadline
@@ -519,6 +600,7 @@ class LiveAlerts:
             self._leave(alert)
             self._shared.withheld.discard(alert)
             self._shared.doubted.discard(alert)
+            self._shared.unbelieved.discard(alert)
             if alert in self._shared.counted:
                 self._take_counts_of(alert, self._counts)
                 self._shared.counted.discard(alert)
@@ -536,7 +618,7 @@ class LiveAlerts:
         # By Rule 4 deadlines of doubted ones may be any. Those of others are their ends by a clock that was right
         # enough, so nearly all of these alerts have ended by both, or by none.
         until = now.wall_ms / 1000 + self._slack_s + 0.001
-        maybe = self._ends.until(until) | self._shared.doubted
+        maybe = (self._ends.until(until) | self._shared.doubted) - self._shared.unbelieved
         return sum(now.wall_ms >= alert.expires_at and now.monotonic < alert.deadline for alert in maybe)
 
     def holding(self, place: Vector, reach_m: float) -> list[LiveAlert]:

@@ -35,7 +35,7 @@ def pack(revision: Revision) -> bytes:
     alert, terms = revision.alert, revision.terms
     packed: bytes = msgpack.packb(
         (
-            (revision.revision, revision.source, revision.issued_at),
+            (revision.revision, revision.source, revision.issued_at, revision.issuer),
             (alert.category, alert.headline, alert.description, alert.severity, alert.status),
             (alert.occurred_at, alert.expires_at),
             [_plain(shape) for shape in alert.area],
@@ -53,7 +53,7 @@ def pack(revision: Revision) -> bytes:
 def unpack(alert_id: str, data: bytes) -> Revision:
     """The revision that was packed."""
     head, words, times, area, approval, terms, confirm, *more = msgpack.unpackb(data, strict_map_key=False)
-    number, source, issued_at = head
+    number, source, issued_at, issuer = head
     category, headline, description, severity, status = words
     occurred_at, expires_at = times
     area_km2, kinds = confirm
@@ -75,7 +75,7 @@ def unpack(alert_id: str, data: bytes) -> Revision:
         *others,
     )
     made_of = None if origin is None else Origin(*origin)
-    return Revision(alert, number, source, issued_at, Terms(*terms), made_of, _proof(proof))
+    return Revision(alert, number, source, issued_at, Terms(*terms), made_of, _proof(proof), issuer)
 
 
 def _proof(plain: Any) -> Proof | None:

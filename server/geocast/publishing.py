@@ -21,8 +21,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
 
 from . import failpoints, problems
-from .alert import Cancel, Entry, OtherKind, Proof, Revision
+from .alert import Cancel, Entry, OtherKind, Proof, Revision, Untrusted
 from .alertlog import AlertLog, codec
+from .alertlog.chain import NO_KINDS, Chain, Kinds
 from .approvals.door import Door
 from .approvals.reviewers import NO_REVIEWERS, Reviewers
 from .clock import Clock
@@ -55,10 +56,18 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Publisher:
-    """Who asks: the `sub` of the token, and whether its scopes allow to revise and cancel others' alerts."""
+    """Who asks: the `sub` and the issuer of the token, by which an alert is theirs (rule HD5).
+
+    `manages`: whether the token's scopes allow to revise and cancel others' alerts.
+    """
 
     sub: str
     manages: bool = False
+    issuer: str = ""
+
+    def owns(self, first: Entry) -> bool:
+        """Return whether the alert with this first entry is the publisher's to revise and cancel."""
+        return self.manages or (first.issuer, first.source) == (self.issuer, self.sub)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +142,8 @@ class Publishing:
 
     def admit(self, publisher: Publisher) -> Bounds:
         """What a publisher is granted. Raises Problem (403) if it may not publish or revise at all (PG1)."""
-        return granted(self._publishers, publisher.sub, "The token's sub is not among the publishers of this node.")
+        tables = None if self._publishers is None else self._publishers.by(publisher.issuer)
+        return granted(tables, publisher.sub, "The token's sub is not among the publishers of this node.")
 
     def break_glass(self, entry: Entry) -> list[str]:
         """The `kid`s of keys for whoever is alone by which this entry was approved."""
@@ -170,19 +180,23 @@ class Publishing:
         )
 
         def decide(history: Sequence[Entry | OtherKind]) -> Revision:
-            return self._accept(request, publisher, self._current(history, request.revision, publisher))
+            current = self._current(history, request.revision, publisher)
+            return self._accept(request, publisher, current, Chain.of(history).kinds)
 
         return await self._decide(request, _repeats_revision, decide, dry_run=dry_run)
 
     async def cancel(
         self, alert_id: str, body: Mapping[str, Any], publisher: Publisher, *, dry_run: bool = False
     ) -> Outcome[Cancel]:
-        """Cancel an alert: the cancel takes the number behind its last entry. With `dry_run`, store nothing."""
+        """Cancel an alert: the cancel takes the number behind its last entry. With `dry_run`, store nothing.
+
+        What this process does not believe can be cancelled too, since others may have been told of it (HD7).
+        """
         request = await self._parsed(lambda: parse_cancellation(body, alert_id, dry_run=dry_run), body)
 
         def decide(history: Sequence[Entry | OtherKind]) -> Cancel:
-            current = self._current(history, request.revision, publisher)
             now = self._clock.now().wall_ms
+            current = self._current(_as_shown(history, now), request.revision, publisher)
             violations = self._policy.cancel_violations(request.claims(), current.alert.occurred_at, now)
             entry = Cancel(
                 alert_id,
@@ -193,8 +207,9 @@ class Publishing:
                 now,
                 current.ends_at,
                 request.confirm.in_order(),
+                issuer=publisher.issuer,
             )
-            return self._approved(entry, request.approval, current, now, violations)
+            return self._approved(entry, request.approval, current, now, violations, Chain.of(history).kinds)
 
         return await self._decide(request, _repeats_cancel, decide, dry_run=dry_run)
 
@@ -268,9 +283,11 @@ class Publishing:
 
     def _to_sign(self, entry: _E, history: Sequence[Entry | OtherKind]) -> Outcome[_E]:
         """The answer to a dry run."""
-        alert = entry if isinstance(entry, Revision) else _last_revision(history)
+        before = [each for each in history if each.revision < entry.revision]
+        alert = entry if isinstance(entry, Revision) else _last_revision(_as_shown(before, self._clock.now().wall_ms))
         category = "" if alert is None else alert.alert.category
-        return Outcome(entry, False, self._door.form(entry, category), self._door.needed(entry, category))
+        needed = self._door.needed(entry, Chain.of(before).kinds)
+        return Outcome(entry, False, self._door.form(entry, category), needed)
 
     async def _append(self, entry: Entry) -> bool:
         """Store `entry` if its number is the next one, and tell whoever follows. Raises Problem (429, PG2)."""
@@ -280,7 +297,7 @@ class Publishing:
         finally:
             # What is not known to be stored does not count: a desk that tries again while the log is away may go on.
             if not stored and counted_s is not None:
-                self._rates.give_back((entry.source, False), counted_s)
+                self._rates.give_back((entry.issuer, entry.source, False), counted_s)
         if stored:
             failpoints.hit("after-append")
             self._appended(entry)
@@ -294,8 +311,8 @@ class Publishing:
         if self._publishers is None or isinstance(entry, Cancel):
             return None
         now_s = self._clock.now().monotonic
-        rates = DRY_RUNS if dry_run else self._publishers.rates(entry.source)
-        self._rates.claim((entry.source, dry_run), rates, now_s)
+        rates = DRY_RUNS if dry_run else self._publishers.by(entry.issuer).rates(entry.source)
+        self._rates.claim((entry.issuer, entry.source, dry_run), rates, now_s)
         return now_s
 
     def _current(self, history: Sequence[Entry | OtherKind], number: int, publisher: Publisher) -> Revision:
@@ -307,7 +324,7 @@ class Publishing:
         if current is None:
             raise Problem(problems.UNKNOWN_ALERT)
         known = [entry for entry in history if not isinstance(entry, OtherKind)]
-        if known[0].source != publisher.sub and not publisher.manages:
+        if not publisher.owns(known[0]):
             raise Problem(problems.NOT_YOURS)
         cancelled = any(isinstance(entry, Cancel) for entry in known)
         if cancelled or current.ends_at <= self._clock.now().wall_ms:
@@ -316,8 +333,13 @@ class Publishing:
             raise Problem(problems.REVISION_CONFLICT, extra={"current": history[-1].revision})
         return current
 
-    def _accept(self, request: Publication, publisher: Publisher, current: Revision | None) -> Revision:
-        """The revision that `request` becomes, or the 422 with every rule that it breaks."""
+    def _accept(
+        self, request: Publication, publisher: Publisher, current: Revision | None, behind: Kinds = NO_KINDS
+    ) -> Revision:
+        """The revision that `request` becomes, or the 422 with every rule that it breaks.
+
+        `behind`: the kinds of all revisions before it (HD1).
+        """
         now = self._clock.now().wall_ms
         violations = self._violations(request, self.admit(publisher), now, current, first=current is None)
         if current is not None:
@@ -329,20 +351,29 @@ class Publishing:
         if category is None:
             raise Problem.of(violations)
         terms = self._policy.terms(category, current)
-        entry = Revision(request.accept(terms, current), request.revision, publisher.sub, now, terms)
-        return fitting(self._approved(entry, request.approval, entry, now, violations))
+        entry = Revision(
+            request.accept(terms, current), request.revision, publisher.sub, now, terms, issuer=publisher.issuer
+        )
+        return fitting(self._approved(entry, request.approval, entry, now, violations, behind))
 
     def _approved(
-        self, entry: _E, approved: Approved, alert: Revision, now_ms: int, violations: Sequence[Violation]
+        self,
+        entry: _E,
+        approved: Approved,
+        alert: Revision,
+        now_ms: int,
+        violations: Sequence[Violation],
+        behind: Kinds,
     ) -> _E:
         """The entry with its proof, if it has one; or the 422 with these violations, and what is wrong with that.
 
-        `alert`: what a cancel calls off; of a revision itself. What is not approved is a dry run.
+        `alert`: what a cancel calls off; of a revision itself. `behind`: the kinds of all revisions before the entry.
+        What is not approved is a dry run.
         """
         proof = approved if isinstance(approved, Proof) else None
         if approved is not None:
             fits = not violations
-            violations = [*violations, *self._door.violations(entry, proof, alert, now_ms, fits=fits)]
+            violations = [*violations, *self._door.violations(entry, proof, alert, now_ms, behind, fits=fits)]
         if violations:
             raise Problem.of(violations)
         return entry if proof is None else self._door.proved(entry, proof)
@@ -383,6 +414,14 @@ def _changed(request: Publication, current: Revision) -> list[Violation]:
     if request.occurred_at != current.alert.occurred_at:
         found.append(Violation(problems.OCCURRED_AT_CHANGED, "/occurred_at", "must stay as it was in revision 1"))
     return found
+
+
+def _as_shown(history: Sequence[Entry | OtherKind], now_ms: int) -> Sequence[Entry | OtherKind]:
+    """Return the history as whoever believes the alert has it, if nothing of it is live here (HD7)."""
+    current = _last_revision(history)
+    if current is not None and now_ms < current.ends_at:
+        return history
+    return [each.said if isinstance(each, Untrusted) and isinstance(each.said, Revision) else each for each in history]
 
 
 def _last_revision(history: Sequence[Entry | OtherKind]) -> Revision | None:

@@ -5,7 +5,7 @@
     hello        welcome             close 4400
     move         close 4400          new places, ok
     filter       close 4400          new filter, ok
-    token        close 4400          new grant, ok; of another `sub`: close 4401
+    token        close 4400          new grant, ok; of another subject: close 4401
     ack          close 4400          counted, no answer
     accept       close 4400          task or standdown, when the log has it; no `ref`
     decline      close 4400          noted; standdown, if a seat was given back
@@ -45,7 +45,7 @@ from .fields import Id, Latitude, Longitude, RevisionNumber, StrictModel, broken
 from .frames import Wire
 from .matching.filters import Filter
 from .scopes import RECEIVE, TEST
-from .tokens import Grant, Proof, Tokens
+from .tokens import Grant, Proof, Subject, Tokens
 
 HEARTBEAT_S = 25  # if --heartbeat-s says nothing else
 RETRY_MIN_MS, RETRY_MAX_MS = 1_000, 30_000
@@ -160,8 +160,8 @@ class Rights(Protocol):
         ...
 
     @property
-    def sub(self) -> str | None:
-        """Whose it is; None without a token."""
+    def subject(self) -> Subject | None:
+        """The subject of its token; None without a token."""
         ...
 
     @property
@@ -287,7 +287,7 @@ class FilterBy(Answered):
 
 
 class Refresh(Answered):
-    """A fresh token of the same `sub`."""
+    """A fresh token of the same issuer and `sub`."""
 
     token: str
 
@@ -350,10 +350,10 @@ class _Refused(Exception):  # noqa: N818
 
 
 class _Rights:
-    __slots__ = ("deadline", "may_test", "quals", "sub")
+    __slots__ = ("deadline", "may_test", "quals", "subject")
 
     def __init__(self, grant: Grant | None, now: Now) -> None:
-        self.sub = None if grant is None else grant.sub
+        self.subject = None if grant is None else grant.subject
         self.quals = frozenset[str]() if grant is None else grant.quals
         self.may_test = grant is not None and TEST in grant.scopes
         self.deadline = float("inf") if grant is None else now.deadline(grant.expires_at)
@@ -373,7 +373,7 @@ class Session:
         self.row = -1
         self._audience = audience
         self._tokens = tokens
-        self._proof: Proof | None = None  # of the last token; a later one has to have the same `sub` (M4)
+        self._proof: Proof | None = None  # of the last token; a later one has to have the same subject (M4, HD5)
 
     def may_stay(self) -> bool:
         """Whether its token, if it has one, stands by the keys and revocations that are in force now (BA3)."""
@@ -455,7 +455,7 @@ class Session:
     def _grant(self, token: str, now: Now) -> Grant:
         """What the token grants. From now on this token alone counts (T6). Raises SessionClosed."""
         grant = self._tokens.check(token, now)
-        if grant is None or (self._proof is not None and self._proof.sub != grant.sub):
+        if grant is None or (self._proof is not None and self._proof.subject != grant.subject):
             raise SessionClosed(closing.BAD_TOKEN, unknown_key=not self._tokens.knows_key_of(token))
         if RECEIVE not in grant.scopes:
             raise SessionClosed(closing.NOT_ALLOWED)

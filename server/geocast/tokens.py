@@ -24,6 +24,8 @@ from .jwks import keys_of
 from .scopes import QUALS_FORM, are_quals
 
 AUDIENCE = "geocast"
+MAX_ISSUER = 256  # characters of an issuer's name, which stands in entries of the log
+ISSUER_FORM = f"the issuer's name, a text of 1 to {MAX_ISSUER} characters"
 MAX_TOKEN_BYTES = 4096
 MIN_BITS = "256 bits at least, and 2048 of RSA"
 ALGORITHMS = ("EdDSA", "Ed25519", "ES256", "ES384", "RS256", "PS256", "HS256")
@@ -58,17 +60,19 @@ class Key(PyJWK):
         """Raise what PyJWK raises, and ValueError if the member `quals` or `iss` is not valid."""
         super().__init__(dict(jwk), algorithm)
         issuer = jwk.get("iss", "")
-        if not isinstance(issuer, str) or ("iss" in jwk and not is_sub(issuer)):
-            raise ValueError("expected a text that is not empty")
-        self.issuer = issuer
+        if "iss" in jwk and not is_issuer(issuer):
+            raise ValueError(f"expected {ISSUER_FORM}")
+        self.issuer: str = issuer
         quals = jwk.get("quals", [])
         if "quals" in jwk and not are_quals(quals):
             raise ValueError(f"expected {QUALS_FORM}")
         self.quals = frozenset[str](quals)
 
     def is_same(self, other: "Key") -> bool:
-        """Whether it is the same key, whatever it may grant."""
-        return self is other or (self.algorithm_name == other.algorithm_name and bool(self.key == other.key))
+        """Return whether `other` is the same key of the same issuer, whatever it may grant (rule HD5)."""
+        return self is other or (
+            self.algorithm_name == other.algorithm_name and self.issuer == other.issuer and bool(self.key == other.key)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,11 @@ class Proof(NamedTuple):
     key: Key
     issued_at: float | None
     quals: frozenset[str] = frozenset()
+
+    @property
+    def subject(self) -> Subject:
+        """The issuer and the `sub` (rule HD5)."""
+        return Subject(self.key.issuer, self.sub)
 
 
 class Tokens:
@@ -210,6 +219,11 @@ def is_sub(value: object) -> TypeGuard[str]:
         return False
 
 
+def is_issuer(value: object) -> TypeGuard[str]:
+    """Return whether a value may name the issuer of a key (rule HD5)."""
+    return is_sub(value) and len(value) <= MAX_ISSUER
+
+
 def is_date(value: object) -> TypeGuard[float]:
     """A NumericDate (RFC 7519, section 2) that a clock can reach."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 253_402_300_799
@@ -276,8 +290,8 @@ def _key(jwk: Mapping[str, Any], where: object) -> Key:
         raise ConfigError(f"keys {where}: is a private key; the server takes public ones only")
     if "quals" in jwk and not are_quals(jwk["quals"]):
         raise ConfigError(f"keys {where}: quals: expected a list of {QUALS_FORM}")
-    if "iss" in jwk and not is_sub(jwk["iss"]):
-        raise ConfigError(f"keys {where}: iss: expected the issuer's name, a text that is not empty")
+    if "iss" in jwk and not is_issuer(jwk["iss"]):
+        raise ConfigError(f"keys {where}: iss: expected {ISSUER_FORM}")
     try:
         key = _public_key(jwk, algorithm)
         key.Algorithm.prepare_key(key.key)  # whether it is of the algorithm's curve

@@ -99,6 +99,14 @@ def test_an_entry_that_is_not_from_cap_has_the_bytes_that_it_always_had():
         assert not msgpack.unpackb(codec.encode(entry)).keys() & {"origin", "into"}
 
 
+@pytest.mark.parametrize("entry", [a_revision(), a_cancel("a-1", 2)], ids=["revision", "cancel"])
+def test_issuer_of_a_publisher_comes_back_and_is_left_out_if_empty(entry):
+    """HD5, LogG5: entries of earlier releases, and those of the key set itself, have no such member."""
+    assert "issuer" not in msgpack.unpackb(codec.encode(entry))
+    named = replace(entry, issuer="https://desks.example")
+    assert codec.decode(codec.encode(named), entry.id, entry.revision, NOON_MS) == named
+
+
 @pytest.mark.parametrize("coordinates", [[], [[]], [[[0, 0], [1, 1], [0, 0]]], [[[0, 0], [9, 0], [9, 9], [0, 0]]] * 2])
 def test_a_polygon_as_this_release_never_writes_is_another_shape(coordinates):
     """LogG3: one with holes, say. It holds no place, and is sent as it came."""

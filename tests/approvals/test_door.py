@@ -39,9 +39,9 @@ class Desk:
         """From now on these are in force."""
         self.publishing = Publishing(self.log, in_force, self.clock, reviewers=reviewers)
 
-    def send(self, what="alert", *, sub="desk", dry_run=False, **changes):
+    def send(self, what="alert", *, sub="desk", issuer="", dry_run=False, **changes):
         """(status, outcome), or (status, [(slug, pointer, members)]) of a problem."""
-        who = Publisher(sub, manages=True)
+        who = Publisher(sub, manages=True, issuer=issuer)
         if what == "cancel":
             body = {"revision": 2, "reason": "over", "approval": BY_WORD} | changes
             body = {name: value for name, value in body.items() if value is not ...}
@@ -298,6 +298,14 @@ def test_persons_are_counted(names, have):
     desk = Desk(a_policy(approvals=2))
     assert desk.approved(*names) == (422, [("approvals-needed", "/approval", {"needed": 2, "have": have})])
     assert desk.approved(*names, "r-3", "glass")[0] == 201
+
+
+def test_reviewer_whose_sub_is_the_publishers_is_not_counted_whatever_the_issuer(desk):
+    """AP5, HD5: stricter than the pair; and the issuer survives the form, which does not sign it."""
+    assert desk.approved("desk", issuer="a") == (422, [("approvals-needed", "/approval", {"needed": 1, "have": 0})])
+    status, outcome = desk.approved("r-1", issuer="a")
+    assert (status, outcome.entry.source, outcome.entry.issuer) == (201, "desk", "a")
+    assert desk.approved("r-1", what="cancel", issuer="a")[1].entry.issuer == "a"
 
 
 def test_what_is_confirmed_takes_two(desk):

@@ -207,7 +207,7 @@ def test_its_number_stays_taken(place):
             return await all_of(log), [third, over]
 
     followed, added = asyncio.run(main())
-    assert followed == [GOOD, *added]
+    assert [entry for entry in followed if not isinstance(entry, Untrusted)] == [GOOD, *added]
 
 
 @on_each

@@ -59,10 +59,10 @@ class Quarter:
 
     # ---- responders ----------------------------------------------------------------------------------------------
 
-    def join(self, metres=0, sub="r-1", quals=("cpr",), *, may_test=False, holding=None, here=True, wire=0):
+    def join(self, metres=0, sub="r-1", quals=("cpr",), *, may_test=False, holding=None, here=True, wire=0, issuer=""):
         """A new session, on duty so many metres north; its row is what it is known by."""
         row, self._rows = self._rows, self._rows + 1
-        self.board.grant(row, FakeRights(may_test, sub=sub, quals=frozenset(quals)))
+        self.board.grant(row, FakeRights(may_test, sub=sub, quals=frozenset(quals), issuer=issuer))
         self.board.move(row, self.place(metres) if here else None)
         self.board.hold(row, holding or {}, self.clock.now())
         return Phone(self, row, wire)

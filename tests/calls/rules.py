@@ -113,7 +113,9 @@ def due(call, link, calls, now_s):
     if call.ended_s is not None:
         told = (rung and call.id not in link.declined) or call.id in link.held  # RJ7
         return ("standdown", "over") if told and stood != "over" else None
-    if link.sub in call.seats:  # RJ6
+    if link.sub in call.seats:  # RJ6, HD5
+        if not link.quals & QUALS:
+            return None
         wanted = max(call.seats[link.sub], call.content)
         return ("task", wanted) if task < wanted else None
     if task:

@@ -10,7 +10,7 @@ from fakes import NOON_MS, FakeRights
 from geocast.alertlog import Counts
 from geocast.calls.aeds import Aed, Aeds
 from geocast.calls.board import CLAIM_S, REPORT_S, UNANSWERED_S, Accept, GiveBack, Progress, Restore
-from geocast.calls.entries import ExactPlace, Near
+from geocast.calls.entries import ExactPlace, Near, Person
 from geocast.calls.responders import Responders
 from geocast.frames import MSGPACK
 
@@ -179,7 +179,7 @@ def test_one_write_for_all_that_a_session_is_owed(quarter):
 
 
 def test_a_task_is_sent_when_the_claim_is_read(quarter):
-    """RV1, RJ6, M22: to every session of who holds the seat, with a qualification or not, and to nobody else."""
+    """RV1, RJ6, M22, HD5: to every session of who holds the seat whose own token qualifies, and to nobody else."""
     phone, tablet, plain = quarter.join(), quarter.join(5_000), quarter.join(0, quals=(), here=False)
     other = quarter.join(0, "r-2")
     quarter.open()
@@ -187,14 +187,14 @@ def test_a_task_is_sent_when_the_claim_is_read(quarter):
     assert isinstance(errand, Accept)
     assert phone.told() == ["c-1/1"]
     claiming = quarter.board.claiming(errand, quarter.clock.now())
-    assert claiming == ("c-1", "r-1", frozenset({"cpr"}), False, quarter.place(0), False, 240)
+    assert claiming == ("c-1", Person("r-1"), frozenset({"cpr"}), False, quarter.place(0), False, 240)
     quarter.board.answered(errand, None, quarter.clock.now())
     quarter.run()
     assert phone.told() == []
     quarter.claim("r-1")
-    assert phone.told() == tablet.told() == plain.told() == ["c-1:2 seat 1"]
+    assert phone.told() == tablet.told() == ["c-1:2 seat 1"]
     assert other.told() == ["c-1/1"]
-    assert quarter.join(0, quals=(), here=False).told() == ["c-1:2 seat 1"]
+    assert plain.told() == quarter.join(0, quals=(), here=False).told() == []
 
 
 def test_what_a_task_says(quarter):
@@ -312,7 +312,7 @@ def test_who_gives_a_seat_back_is_answered_when_the_log_has_it(quarter):
     quarter.open()
     quarter.claim("r-1")
     phone.told(), tablet.told()
-    assert phone.decline() == [GiveBack("c-1", "r-1", NOON_MS)]
+    assert phone.decline() == [GiveBack("c-1", Person("r-1"), NOON_MS)]
     assert phone.told() == []
     quarter.release("r-1")
     quarter.widen()
@@ -326,7 +326,7 @@ def test_a_claim_is_given_back_if_it_was_declined_meanwhile(quarter):
     [errand] = phone.accept()
     assert phone.decline() == []
     quarter.board.answered(errand, None, quarter.clock.now())
-    assert quarter.asked[-1] == GiveBack("c-1", "r-1")
+    assert quarter.asked[-1] == GiveBack("c-1", Person("r-1"))
 
 
 def test_a_claim_that_stands_is_given_back_if_it_was_declined_before_it_was_read(quarter):
@@ -335,7 +335,7 @@ def test_a_claim_that_stands_is_given_back_if_it_was_declined_before_it_was_read
     quarter.open()
     [errand] = phone.accept()
     quarter.board.answered(errand, None, quarter.clock.now())
-    assert phone.decline() == [GiveBack("c-1", "r-1")]
+    assert phone.decline() == [GiveBack("c-1", Person("r-1"))]
 
 
 def test_who_goes_after_all_keeps_the_seat(quarter):
@@ -346,7 +346,7 @@ def test_who_goes_after_all_keeps_the_seat(quarter):
     phone.decline()
     phone.accept()
     quarter.board.answered(errand, None, quarter.clock.now())
-    assert GiveBack("c-1", "r-1") not in quarter.asked
+    assert GiveBack("c-1", Person("r-1")) not in quarter.asked
 
 
 def test_a_session_has_one_claim_under_way(quarter):
@@ -466,7 +466,7 @@ def test_reports_come_from_seats_and_once_in_five_seconds(quarter):
 
     for who in (phone, phone, other):
         report(who)
-    assert quarter.asked == [Progress("c-1", "r-1", "arrived")]
+    assert quarter.asked == [Progress("c-1", Person("r-1"), "arrived")]
     quarter.clock.advance(REPORT_S)
     report(phone)
     assert len(quarter.asked) == 2
@@ -738,7 +738,7 @@ def test_a_session_without_a_qualification_costs_its_sub_in_one_dict():
     tracemalloc.stop()
     assert taken / len(subs) < 200
     assert all(responders.find(row) is None for row in range(len(subs)))
-    assert list(responders.rows_of(["r-7"])) == [7]
+    assert list(responders.rows_of([Person("r-7")])) == [7]
 
 
 def test_the_sessions_of_one_person_are_found_however_many_there_are():
@@ -747,17 +747,17 @@ def test_the_sessions_of_one_person_are_found_however_many_there_are():
     for row in range(3):
         responders.grant(row, FakeRights(sub="r-1"))
     responders.grant(3, FakeRights(sub="r-2"))
-    assert sorted(responders.rows_of(["r-1", "r-2", "r-3"])) == [0, 1, 2, 3]
+    assert sorted(responders.rows_of([Person("r-1"), Person("r-2"), Person("r-3")])) == [0, 1, 2, 3]
     responders.grant(1, FakeRights(sub="r-2"))
     responders.leave(0)
-    assert sorted(responders.rows_of(["r-1"])) == [2]
-    assert sorted(responders.rows_of(["r-2"])) == [1, 3]
+    assert sorted(responders.rows_of([Person("r-1")])) == [2]
+    assert sorted(responders.rows_of([Person("r-2")])) == [1, 3]
     responders.leave(2)
     responders.grant(2, FakeRights(sub="r-1"))
-    assert list(responders.rows_of(["r-1"])) == [2]
+    assert list(responders.rows_of([Person("r-1")])) == [2]
     for row in (1, 2, 3):
         responders.leave(row)
-    assert list(responders.rows_of(["r-1", "r-2"])) == []
+    assert list(responders.rows_of([Person("r-1"), Person("r-2")])) == []
 
 
 def test_who_has_left_is_forgotten(quarter):
@@ -795,7 +795,7 @@ def test_a_claim_that_the_log_has_lost_is_held_on(quarter):
     assert phone.accept() == []
     assert phone.told() == ["c-1:2 seat 1"]
     assert quarter.asked == [Restore("c-1")]
-    assert [seat.sub for seat in quarter.board.lost("c-1")] == ["r-1"]
+    assert [seat.person.sub for seat in quarter.board.lost("c-1")] == ["r-1"]
     quarter.take(dataclasses.replace(lost, revision=3, sealed_as=2))
     assert quarter.board.lost("c-1") == []
     assert phone.told() == ["c-1:3 seat 0"]
@@ -924,3 +924,58 @@ def test_what_is_measured(quarter):
     assert quarter.board.unanswered(quarter.clock.now()) == 0
     quarter.clock.advance(UNANSWERED_S)
     assert quarter.board.unanswered(quarter.clock.now()) == 1
+
+
+def test_seat_of_one_issuer_is_nothing_to_an_equal_sub_of_another(quarter):
+    """HD5: it is rung while a seat is free, and gives back, reports and is held off by nothing of the other's."""
+    phone, other = quarter.join(), quarter.join(issuer="https://other.example")
+    quarter.open()
+    quarter.claim("r-1")
+    assert (phone.told(), other.told()) == (["c-1/1", "c-1:2 seat 1"], ["c-1/1"])
+    assert other.decline() == []
+    quarter.board.report(other.row, "c-1", "arrived", quarter.clock.now())
+    assert quarter.asked == []
+    quarter.open("c-2")
+    assert (phone.told(), other.told()) == ([], ["c-2/1"])
+    quarter.end("c-1")
+    assert (phone.told(), other.told()) == (["-c-1 over"], [])
+
+
+def test_session_that_loses_its_qualification_is_sent_no_task_and_may_still_give_back(quarter):
+    """HD5: it was told where to go, so it hears of the end and can decline; new content is not for it."""
+    phone, plain = quarter.join(), quarter.join(quals=(), here=False)
+    quarter.open()
+    quarter.claim("r-1")
+    assert phone.told()[-1] == "c-1:2 seat 1"
+    phone.token(quals=())
+    quarter.open(replaces=1)
+    assert phone.told() == plain.told() == []
+    assert plain.decline() == []
+    assert phone.decline() == [GiveBack("c-1", Person("r-1"), NOON_MS)]
+    quarter.end("c-1")
+    assert (phone.told(), plain.told()) == (["-c-1 over"], [])
+
+
+@pytest.mark.parametrize("is_again", [True, False], ids=["a repeated accept", "a claim that the log takes"])
+def test_accept_is_answered_with_over_if_the_qualification_is_lost_before_the_task(quarter, is_again):
+    """HD5, RJ9: no accept stays without an answer, and the next one is answered, too."""
+    phone = quarter.join()
+    quarter.open()
+    if is_again:
+        quarter.claim("r-1")
+        phone.told()
+        quarter.slow.add(phone.row)
+        assert phone.accept() == []
+    else:
+        [errand] = phone.accept()
+        phone.told()
+    quarter.board.grant(phone.row, FakeRights(sub="r-1"))
+    if not is_again:
+        quarter.claim("r-1")
+        assert quarter.board.answered(errand, None, quarter.clock.now())
+    quarter.slow.clear()
+    phone.settle()
+    assert phone.told() == ["-c-1 over"]
+    assert phone.accept() == []
+    phone.settle()
+    assert phone.told() == ["-c-1 over"]

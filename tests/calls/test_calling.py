@@ -70,7 +70,7 @@ class Room:
         return await self.calling.end(ID, {"reason": reason}, dispatcher)
 
     async def claim(self, sub="r-1", **changes):
-        claiming = Claiming(ID, sub, frozenset({"medic"}), False, HERE, False)
+        claiming = Claiming(ID, Person(sub), frozenset({"medic"}), False, HERE, False)
         return await self.calling.claim(claiming._replace(**changes))
 
     async def kinds(self, call_id=ID):
@@ -407,7 +407,7 @@ async def test_the_state_of_a_call(room):
     await room.claim("r-51c0")
     await room.claim("r-7a19", eta_s=240)
     room.clock.advance(30)
-    await room.calling.report(ID, "r-51c0", "arrived")
+    await room.calling.report(ID, Person("r-51c0"), "arrived")
     found = await room.calling.state(ID, DESK)
     call = found.pop("call")
     assert found == {
@@ -446,7 +446,7 @@ async def test_whoever_was_told_where_it_is_is_shown_for_good(room):
     await room.claim("r-51c0")
     assert "left" not in await room.calling.state(ID, DESK)
     room.clock.advance(1)
-    await room.calling.release(ID, "r-51c0")
+    await room.calling.release(ID, Person("r-51c0"))
     await room.claim("r-7a19")
     await room.end()
     found = await room.calling.state(ID, DESK)
@@ -531,7 +531,7 @@ async def test_the_lowest_free_seat_is_taken_with_its_role(room):
         (3, "cpr", None),
         (4, "cpr", None),
     ]
-    await room.calling.release(ID, "r-1")
+    await room.calling.release(ID, Person("r-1"))
     assert await room.claim("r-9") is None
     assert [(seat.number, seat.aed) for seat in (await room.call()).seats.values()][-1] == (2, "node/1")
 
@@ -557,7 +557,8 @@ async def test_a_responder_has_one_seat(room):
     await room.open()
     for number in range(4):
         await room.claim(f"r-{number}")
-    assert await room.claim("r-0", here=None, quals=frozenset(), held_off=True) is None
+    assert await room.claim("r-0", here=None, held_off=True) is None
+    assert await room.claim("r-0", quals=frozenset({"cpr"})) == "over"  # HD5: this token does not count for a home
     assert (await room.kinds()).count("claim") == 4
 
 
@@ -587,9 +588,9 @@ async def test_who_comes_too_late_is_told_full(room):
         await room.claim(f"r-{number}")
     assert await room.claim("r-9", here=None) == "full"
     assert await room.claim("r-9", held_off=True) == "held-off"
-    await room.calling.release(ID, "r-2")
+    await room.calling.release(ID, Person("r-2"))
     assert await room.claim("r-9") is None
-    assert (await room.call()).seats["r-9"].number == 3
+    assert (await room.call()).seats[Person("r-9")].number == 3
 
 
 async def test_a_call_that_is_over_gives_no_seat(room):
@@ -610,15 +611,15 @@ async def test_a_seat_is_given_back_once(room):
     """RV5: by who holds it. What is not held is not given back, and nothing follows the end."""
     await room.open()
     await room.claim()
-    await room.calling.release(ID, "r-2")
+    await room.calling.release(ID, Person("r-2"))
     with pytest.raises(LogUnavailable, match="not in the log any more"):
-        await room.calling.release("cad-9", "r-1")
-    await room.calling.release(ID, "r-1")
-    await room.calling.release(ID, "r-1")
+        await room.calling.release("cad-9", Person("r-1"))
+    await room.calling.release(ID, Person("r-1"))
+    await room.calling.release(ID, Person("r-1"))
     assert await room.kinds() == ["call", "claim", "release"]
     await room.claim()
     await room.end()
-    await room.calling.release(ID, "r-1")
+    await room.calling.release(ID, Person("r-1"))
     assert (await room.kinds())[-1] == "end"
 
 
@@ -627,11 +628,11 @@ async def test_who_only_comes_and_goes_gets_no_seat_any_more(room):
     await room.open()
     for number in range(MOST_RETURNS):
         assert await room.claim("r-1") is None
-        await room.calling.release(ID, "r-1")
+        await room.calling.release(ID, Person("r-1"))
         assert await room.claim("r-2" if number % 2 else "r-3") is None
     assert await room.claim("r-1") == "held-off"
     assert (await room.kinds()).count("release") == MOST_RETURNS
-    await room.calling.release(ID, "r-2")
+    await room.calling.release(ID, Person("r-2"))
     assert await room.claim("r-2") is None
 
 
@@ -639,15 +640,15 @@ async def test_reports_count_every_five_seconds(room):
     """M20: from a seat alone; what is nothing new is dropped, and what comes within 5 s of the last."""
     await room.open()
     await room.claim()
-    await room.calling.report(ID, "r-2", "arrived")
-    await room.calling.report(ID, "r-1", "going")
-    await room.calling.report(ID, "r-1", "aed")
+    await room.calling.report(ID, Person("r-2"), "arrived")
+    await room.calling.report(ID, Person("r-1"), "going")
+    await room.calling.report(ID, Person("r-1"), "aed")
     room.clock.advance(4.9)
-    await room.calling.report(ID, "r-1", "arrived")
-    assert (await room.call()).seats["r-1"].state == "aed"
+    await room.calling.report(ID, Person("r-1"), "arrived")
+    assert (await room.call()).seats[Person("r-1")].state == "aed"
     room.clock.advance(0.1)
-    await room.calling.report(ID, "r-1", "arrived")
-    await room.calling.report(ID, "r-1", "arrived")
+    await room.calling.report(ID, Person("r-1"), "arrived")
+    await room.calling.report(ID, Person("r-1"), "arrived")
     assert await room.kinds() == ["call", "claim", "report", "report"]
 
 
@@ -673,17 +674,17 @@ async def test_a_lost_claim_is_put_back(room):
     """RV7: under the next number, with its seat; where that is taken, as seat 0. Once, and not behind the end."""
     await room.open()
     await room.claim("r-1")
-    lost = dataclasses.replace((await room.call()).seats["r-1"], sub="r-0")
+    lost = dataclasses.replace((await room.call()).seats[Person("r-1")], person=Person("r-0"))
     await room.calling.restore(ID, lost)
     await room.calling.restore(ID, lost)
     seats = (await room.call()).seats
-    assert (seats["r-1"].number, seats["r-0"].number, seats["r-0"].claim) == (1, 0, 3)
-    assert seats["r-0"].accepted_at == lost.accepted_at
-    await room.calling.release(ID, "r-1")
-    await room.calling.restore(ID, dataclasses.replace(lost, sub="r-5"))
-    assert (await room.call()).seats["r-5"].number == 1
+    assert (seats[Person("r-1")].number, seats[Person("r-0")].number, seats[Person("r-0")].claim) == (1, 0, 3)
+    assert seats[Person("r-0")].accepted_at == lost.accepted_at
+    await room.calling.release(ID, Person("r-1"))
+    await room.calling.restore(ID, dataclasses.replace(lost, person=Person("r-5")))
+    assert (await room.call()).seats[Person("r-5")].number == 1
     await room.end()
-    await room.calling.restore(ID, dataclasses.replace(lost, sub="r-6"))
+    await room.calling.restore(ID, dataclasses.replace(lost, person=Person("r-6")))
     assert (await room.kinds())[-1] == "end"
 
 
@@ -698,7 +699,7 @@ async def test_a_node_that_lacks_a_key_gives_no_seat():
     assert await newer.claim("r-1") is None
     with pytest.raises(LogUnavailable):
         await room.claim("r-2")
-    for asked in (room.calling.release(ID, "r-2"), room.calling.widen(ID, 1)):
+    for asked in (room.calling.release(ID, Person("r-2")), room.calling.widen(ID, 1)):
         with pytest.raises(LogUnavailable):
             await asked
     room.calling = room.calling.under(POLICY, CallKeys({"a": bytes(32), "b": b"b" * 32}))
@@ -731,7 +732,7 @@ async def test_a_copied_claim_counts_once(room):
     await room.open()
     await room.claim()
     claim = (await room.log.history(ID))[-1]
-    await room.calling.release(ID, "r-1")
+    await room.calling.release(ID, Person("r-1"))
     assert await room.log.append(dataclasses.replace(claim, revision=4, sealed_as=2))
     assert (await room.call()).seats == {}
     assert opened(KEYS, claim).secret == Person("r-1")
@@ -769,7 +770,7 @@ async def test_of_many_accepts_as_many_succeed_as_there_are_seats(rooms):
     answers = await asyncio.gather(*(answered(rooms[n % 3].claim, sub) for n, sub in enumerate(subs)))
     call = await answered(rooms[1].call)
     assert sorted(seat.number for seat in call.seats.values()) == [1, 2, 3, 4]
-    assert {sub for sub, answer in zip(subs, answers, strict=True) if answer is None} == set(call.seats)
+    assert {Person(sub) for sub, answer in zip(subs, answers, strict=True) if answer is None} == set(call.seats)
     assert set(answers) == {None, "full"}
 
 

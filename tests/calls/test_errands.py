@@ -535,7 +535,7 @@ def test_nothing_is_asked_of_a_log_that_has_lost_a_call_for_longer_than_a_call_l
 
     async def main():
         world = World()
-        world.errands[0]._take(GiveBack("c-9", "r-1"))
+        world.errands[0]._take(GiveBack("c-9", Person("r-1")))
         await settled()
         assert world.errands[0]._given_back
         world.clock.advance(MAX_LIFE_S)

@@ -88,7 +88,7 @@ def test_a_wider_ring_and_a_claim_make_no_revision():
     assert (state.revision, state.content, state.number) == (1, 1, 3)
     assert (state.ring_m, state.reach_m) == (300, 510.0)
     assert state.free_seat == 2
-    assert state.seats["r-1"].claim == 3
+    assert state.seats[Person("r-1")].claim == 3
 
 
 def test_the_ring_never_narrows_and_stays_at_new_content():
@@ -109,14 +109,14 @@ def test_a_seat_given_back_makes_a_full_call_ring_again_under_a_new_revision():
 def test_who_has_given_a_seat_back_is_known():
     """RZ8: they were told where it is. Whoever has taken one again is among the seats."""
     once = chain(OPEN, claim("r-1", 1), release("r-1", 1), release("r-2", 2))
-    assert once.left == {"r-1": Left(6, 7)}
+    assert once.left == {Person("r-1"): Left(6, 7)}
     assert chain(OPEN, claim("r-1", 1), release("r-1", 1), claim("r-1", 1)).left == {}
 
 
 def test_a_claim_that_was_put_back_stands_as_seat_0():
     """RV7."""
     state = chain(OPEN, claim("r-1", 1), claim("r-2", 2), claim("r-3", 2))
-    assert {sub: seat.number for sub, seat in state.seats.items()} == {"r-1": 1, "r-2": 2, "r-3": 0}
+    assert {person.sub: seat.number for person, seat in state.seats.items()} == {"r-1": 1, "r-2": 2, "r-3": 0}
     after = chain(OPEN, claim("r-1", 1), claim("r-2", 2), claim("r-3", 2), release("r-3", 0))
     assert (after.full, after.revision) == (True, 1)
 
@@ -142,7 +142,7 @@ def test_when_the_place_is_deleted_the_end_tells_the_rest():
     """RZ4."""
     state = chain(claim("r-1", 1), (Ending(None, 9, opening()), Reason()), first=2)
     assert (state.opening, state.entry, state.number) == (opening(), None, 3)
-    assert list(state.seats) == ["r-1"]
+    assert list(state.seats) == [Person("r-1")]
     assert chain(claim("r-1", 1), first=2) is None
 
 

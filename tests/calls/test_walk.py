@@ -108,7 +108,8 @@ class Calls(RuleBasedStateMachine):
             if told[2] == "end":
                 holders = self.known[process][told[0]].seats
                 for own, link in self.links.values():
-                    link.held |= {told[0]} if own == process and link.sub in holders else set()
+                    if own == process and link.sub in holders and link.quals & rules.QUALS:  # HD5
+                        link.held.add(told[0])
             self.quarters[process].board.take(entry, self.clock.now())
         self.send(process)
 

@@ -202,18 +202,19 @@ def forgeries(genuine: Revision, bribed: Reviewer) -> list[list[Entry]]:
 
 
 def _behind(first: Revision, ends_at: int) -> list[Entry]:
-    """A revision that reaches longer, and a cancel."""
+    """A revision that reaches longer, one in a category that asks for nothing (HD1), and a cancel."""
     revision = replace(first, revision=2, alert=replace(first.alert, headline="Run", expires_at=ends_at))
+    eased = replace(revision, revision=3, alert=replace(revision.alert, category="burglary"))
     cancel = Cancel(
         id=first.id,
-        revision=3,
+        revision=4,
         reason="All is well",
         approval=first.alert.approval,
         source=first.source,
         cancelled_at=first.issued_at,
         ends_at=ends_at,
     )
-    return [revision, cancel]
+    return [revision, eased, cancel]
 
 
 def set_aside(node: Node) -> Counter[str]:

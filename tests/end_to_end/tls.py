@@ -21,10 +21,11 @@ class Certificate(NamedTuple):
     pem: Path
 
 
-def make_certificate(home: Path) -> Certificate:
-    """For localhost and 127.0.0.1, good for an hour."""
+def make_certificate(home: Path, *names: str) -> Certificate:
+    """Make a certificate for localhost, 127.0.0.1 and these names, good for an hour."""
     key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
     hosts: list[x509.GeneralName] = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    hosts += [x509.DNSName(each) for each in names]
     now = dt.datetime.now(dt.UTC)
     signed = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())

@@ -6,6 +6,7 @@ import pytest
 from fakes import FakeClock, a_cancel, a_revision
 from feed_subjects import Deadly, Endless, Impossible
 
+from geocast.alertlog import Believing
 from geocast.feed import atom, cap
 from geocast.feed import drawer as drawer_module
 from geocast.feed.drawer import Drawer
@@ -109,6 +110,31 @@ def test_tests_are_not_drawn():
         assert studio.gallery.pictures.keys() == {"a"}
 
     run(scenario)
+
+
+def test_a_revision_that_is_not_believed_is_not_drawn():
+    """HD4, HD1: another one, which is believed, may come under its number."""
+
+    async def scenario(studio):
+        studio.live.judge = Sceptic()
+        studio.reads(a_revision("a", headline="forged"))
+        await studio.let_draw(1)
+        assert studio.gallery.pictures == {}
+        studio.reads(a_revision("a"))
+        await studio.let_draw(1)
+        assert b"forged" not in studio.gallery.pictures["a"].feature
+
+    run(scenario)
+
+
+class Sceptic(Believing):
+    """Believes all but one headline."""
+
+    asks = True
+
+    def follows(self, entry, behind):
+        """Whether a revision is believed."""
+        return entry.alert.headline != "forged"
 
 
 def test_a_gallery_is_complete_when_all_that_was_live_at_the_start_is_drawn():

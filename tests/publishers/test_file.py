@@ -63,6 +63,21 @@ def test_without_a_star_there_are_no_others(folder):
     assert found.of("*") is None
 
 
+def test_tables_without_an_issuer_cover_tokens_of_the_key_set_alone(folder):
+    """HD5, PG1: a named issuer has tables of its own, `*` included, or may not publish."""
+    found = loaded(
+        folder,
+        '[publishers.desk]\nper_minute = 1\n[publishers."*"]\n'
+        '[issuers."https://a".publishers.desk]\nper_minute = 2\ncategories = ["arson"]\n',
+    )
+    assert found.by("").rates("desk")[0] == Rate(1, 60)
+    assert found.by("https://a").rates("desk")[0] == Rate(2, 60)
+    assert found.by("https://a").of("other") is found.by("https://b").of("desk") is None
+    assert found.of("other") == Bounds()
+    assert found.summary().endswith('"https://a": 1 by name, 0 with a jurisdiction; all others may not publish')
+    assert len(found.warnings({})) == 1
+
+
 def test_rates_that_are_left_out_are_thirty_and_three_hundred(folder):
     """PG2; those of its own table alone bind whoever asks for them by name."""
     found = loaded(folder, WHOLE + '[publishers."cap-nws"]\nper_hour = 9\n')
@@ -101,10 +116,16 @@ TABLE = "[publishers.desk]\n"
         (b"\xff", "not TOML"),
         ("[publishers.desk", "not TOML"),
         (b"a = " + b"[" * 5000, "not TOML"),
-        ("", 'takes tables [publishers."SUB"], at least one'),
-        ("[publishers]", 'takes tables [publishers."SUB"], at least one'),
+        ("", 'takes tables [publishers."SUB"] and'),
+        ("[publishers]", 'takes tables [publishers."SUB"] and'),
         ("publishers = 3", 'takes tables [publishers."SUB"]'),
         (TABLE + "[others]", "and nothing else"),
+        ("issuers = 3\n" + TABLE, "and nothing else"),
+        (TABLE + "[issuers.a]", "and nothing else"),
+        (TABLE + "[issuers.a.others]", "and nothing else"),
+        (TABLE + "[issuers.a.publishers]", "and nothing else"),
+        (TABLE + '[issuers."".publishers.b]', "and nothing else"),
+        ("[issuers.a.publishers.b]\nper_minute = 0", '"a"."b".per_minute: '),
         ('[publishers."a b"]', "table 1: its name can be nobody's sub"),
         ("[publishers]\ndesk = 3", '"desk".table: '),
         (TABLE + "categorys = ['a']", '"desk".categorys: is no key of a publisher; did you mean categories?'),
@@ -125,7 +146,7 @@ TABLE = "[publishers.desk]\n"
         (TABLE + "jurisdiction = 'austin.geojson'", "publishers.toml: austin.geojson: No such file"),
         (b"#" * (MAX_BYTES + 1), "must have at most 1,048,576 bytes"),
     ],
-    ids=range(26),
+    ids=range(32),
 )
 def test_what_cannot_be_used_is_told_in_one_line(folder, text, said):
     """K1: fail closed, and name the key."""
@@ -148,6 +169,21 @@ def test_a_category_that_is_not_in_the_policy_is_warned_of(folder):
     found = loaded(folder, WHOLE)
     assert found.warnings({"robbery": ...}) == ["publishers: arson: not in the policy, so nobody may publish it"]
     assert found.warnings({"robbery": ..., "arson": ...}) == []
+
+
+def test_check_warns_of_issuers_that_no_table_covers(geocast, tmp_path, folder):
+    """HD5, PG1: an `iss` that is written into the key set takes its tokens out of the tables without an issuer."""
+    path = written(folder, '[publishers."*"]\n')
+    for name in ("https://a", "https://b"):
+        assert geocast("keygen", "--issuer", name, "--private", f"{name[-1]}.jwk").status == 0
+    options = ["check", "--keys", "keys.jwks", "--log", "memory:", "--publishers", str(path)]
+    out = geocast(*options).out
+    for name in ("https://a", "https://b"):
+        assert f'publishers: no table covers tokens of the issuer "{name}", so they may not publish' in out
+    path.write_text('[issuers."https://a".publishers."*"]\n[issuers."https://b".publishers.desk]\n')
+    assert "no table covers" not in geocast(*options).out
+    assert geocast("keygen", "--private", "c.jwk").status == 0
+    assert "publishers: no table covers tokens of keys without iss, so they may not publish" in geocast(*options).out
 
 
 def test_check_says_what_would_be_in_force(geocast, tmp_path, folder):

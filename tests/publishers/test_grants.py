@@ -104,6 +104,16 @@ def test_whom_no_table_covers_may_not_publish_or_revise_and_may_cancel(tmp_path)
     assert status(node.cancel("a", 2, MANAGER)) == 201
 
 
+def test_equal_subs_of_two_issuers_have_tables_and_rates_of_their_own(tmp_path):
+    """HD5, PG1, PG2: an issuer that the file does not name may not publish, whatever `*` says of the key set's own."""
+    tables = '[publishers.desk]\nper_minute = 1\n[publishers."*"]\n[issuers.a.publishers.desk]\nper_minute = 1'
+    node = Node(tmp_path, tables)
+    of_a, of_b = (Publisher("desk", issuer=issuer) for issuer in ("a", "b"))
+    assert [status(node.publish(who)) for who in (DESK, of_a)] == [201, 201]
+    assert [status(node.publish(who)) for who in (DESK, of_a)] == [(429, "rate-limited")] * 2
+    assert status(node.publish(of_b)) == status(node.publish(of_b, dry_run=True)) == (403, "insufficient-scope")
+
+
 def test_without_a_file_all_publishers_are_alike(tmp_path):
     """Without `--publishers` nothing of the page holds, rates included."""
     node = Node(tmp_path, "[publishers.desk]\nper_minute = 1")

@@ -5,6 +5,7 @@ import contextlib
 import gc
 import socket
 import ssl
+import threading
 
 import pytest
 from end_to_end.times import wait_until
@@ -13,8 +14,9 @@ from fakes import FakeClock
 from push_service import HANG, LONG_HEAD, RESET, PushService
 
 from geocast.clock import format_time
+from geocast.push import http_ringer
 from geocast.push.addresses import Endpoint
-from geocast.push.http_ringer import HttpRinger
+from geocast.push.http_ringer import HttpRinger, _Names
 from geocast.push.lanes import Outcome
 from geocast.push.ringer import Push
 
@@ -53,7 +55,8 @@ def ring(service, *, host="localhost", private=("localhost",), times=1, within_s
         (413, Outcome.LARGE, "413"),
         (403, Outcome.REFUSED, "403"),
         ((307, {"Location": "https://localhost/"}), Outcome.REFUSED, "307"),
-        (503, Outcome.FAILED, "503"),
+        (503, Outcome.BUSY, "503"),
+        (507, Outcome.FAILED, "507"),
         (RESET, Outcome.MAYBE, "broken"),
         (LONG_HEAD, Outcome.MAYBE, "broken"),
     ],
@@ -118,7 +121,7 @@ def test_the_service_leaves_nothing_to_the_tests_behind_it(certificate):
 def test_a_certificate_that_is_not_good_ends_it_before_anything_is_sent(service):
     """WPO4: nor is one for another name."""
     [answer] = ring(service, trusted=False)
-    assert (answer.outcome, answer.status) == (Outcome.FAILED, "no connection")
+    assert (answer.outcome, answer.status) == (Outcome.AWAY, "no connection")
     assert service.statuses == {}
 
 
@@ -131,7 +134,7 @@ def test_no_connection_goes_to_an_address_of_the_inside(service, monkeypatch, ad
     resolved = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **more: resolved(address, *rest, **more))
     [answer] = ring(service, host="fcm.googleapis.com")
-    assert (answer.outcome, answer.status) == (Outcome.FAILED, "no connection")
+    assert (answer.outcome, answer.status) == (Outcome.AWAY, "no connection")
     assert (service.connections, service.statuses) == (0, {})
 
 
@@ -147,7 +150,7 @@ def test_of_several_addresses_only_the_global_ones_are_tried(service, monkeypatc
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_more: both)
     monkeypatch.setattr(asyncio.selector_events.BaseSelectorEventLoop, "sock_connect", connects)
     [answer] = ring(service, host="fcm.googleapis.com")
-    assert answer.outcome is Outcome.FAILED
+    assert answer.outcome is Outcome.AWAY
     assert set(tried) == {"192.0.9.1"}
     assert service.connections == 0
 
@@ -170,3 +173,97 @@ def test_a_service_is_told_what_it_has_to_know_and_nothing_else(service):
     ring(service)
     wanted = {"Host", "Authorization", "Content-Encoding", "TTL", "Urgency", "Topic", "Content-Length"}
     assert service.headers == wanted
+
+
+# ---- names -----------------------------------------------------------------------------------------------------------
+
+
+class Resolver:
+    """A resolver in the system's place: names with `stuck` wait for the test, and those in `gone` do not exist."""
+
+    def __init__(self, monkeypatch):
+        self.asked, self.gone = [], set()
+        self.release = threading.Event()
+        monkeypatch.setattr(socket, "getaddrinfo", self._resolve)
+
+    def _resolve(self, host, port, **_more):
+        self.asked.append(host)
+        if host.startswith("stuck"):
+            self.release.wait()
+        if host in self.gone:
+            raise socket.gaierror(socket.EAI_NONAME, "no such name")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.9.1", port))]
+
+
+@pytest.fixture
+def resolver(monkeypatch):
+    """A resolver of which nothing is left under way."""
+    resolver = Resolver(monkeypatch)
+    yield resolver
+    resolver.release.set()
+
+
+def test_lookups_that_never_end_hold_up_no_other_name(resolver):
+    """More of them than a pool of threads has; beyond a bound they fail at once (rules HD2, HD14)."""
+
+    async def main():
+        names = _Names(())
+        stuck = [asyncio.ensure_future(names.addresses(f"stuck-{n}", 443)) for n in range(http_ringer.LOOKUPS - 1)]
+        assert await names.addresses("good.example", 443) == ["192.0.9.1"]
+        stuck.append(asyncio.ensure_future(names.addresses("stuck-last", 443)))
+        await asyncio.sleep(0)
+        with pytest.raises(OSError, match="too many names"):
+            await names.addresses("other.example", 443)
+        assert await names.addresses("good.example", 443) == ["192.0.9.1"]
+        resolver.release.set()
+        assert set(map(tuple, await asyncio.gather(*stuck))) == {("192.0.9.1",)}
+        assert await names.addresses("other.example", 443) == ["192.0.9.1"]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("fault", ["stuck", "gone"])
+def test_addresses_of_before_are_used_when_a_name_can_not_be_looked_up_again(resolver, monkeypatch, fault):
+    """A name service that is away for a while keeps nobody from a host that is there (rule HD2)."""
+    monkeypatch.setattr(http_ringer, "NAMES_S", 0.0)
+    monkeypatch.setattr(http_ringer, "REFRESH_S", 0.01)
+
+    async def main():
+        names = _Names(())
+        resolver.release.set()
+        assert await names.addresses("stuck-later", 443) == ["192.0.9.1"]
+        resolver.release.clear()
+        if fault == "gone":
+            resolver.gone.add("stuck-later")
+            resolver.release.set()
+        assert await names.addresses("stuck-later", 443) == ["192.0.9.1"]
+        assert resolver.asked == ["stuck-later"] * 2
+
+    asyncio.run(main())
+
+
+def test_name_that_does_not_exist_is_looked_up_again_each_time(resolver):
+    """It may exist by then."""
+
+    async def main():
+        names = _Names(())
+        resolver.gone.add("new.example")
+        with pytest.raises(socket.gaierror):
+            await names.addresses("new.example", 443)
+        resolver.gone.clear()
+        assert await names.addresses("new.example", 443) == ["192.0.9.1"]
+
+    asyncio.run(main())
+
+
+def test_names_that_are_kept_are_bounded(resolver, monkeypatch):
+    """The oldest is forgotten first (rule HD14)."""
+    monkeypatch.setattr(http_ringer, "NAMES", 3)
+
+    async def main():
+        names = _Names(())
+        for number in range(10):
+            await names.addresses(f"{number}.example", 443)
+        assert [host for host, _ in names._names] == ["7.example", "8.example", "9.example"]
+
+    asyncio.run(main())

@@ -3,29 +3,48 @@
 import pytest
 
 from geocast.push import lanes
-from geocast.push.lanes import AT_MOST, BAD, GOOD, Lane, Outcome, outcome_of, wait_s
+from geocast.push.lanes import (
+    AT_MOST,
+    BAD,
+    FIRST,
+    GOOD,
+    IDLE_S,
+    OWNERS,
+    UNKNOWN,
+    Lane,
+    Outcome,
+    Slots,
+    outcome_of,
+    wait_s,
+)
 
-BUSY, FAILED, MAYBE, SENT, REFUSED = Outcome.BUSY, Outcome.FAILED, Outcome.MAYBE, Outcome.SENT, Outcome.REFUSED
+BUSY, FAILED, AWAY, MAYBE = Outcome.BUSY, Outcome.FAILED, Outcome.AWAY, Outcome.MAYBE
+SENT, REFUSED, LONG_S = Outcome.SENT, Outcome.REFUSED, 3_600.0
 
 
-def have(lane, outcome, device, now_s=0.0):
-    """A request with that outcome."""
+def have(lane, outcome, owner, now_s=0.0, **more):
+    """Have a request end with that outcome."""
     lane.start()
-    lane.end(outcome, device, now_s)
+    lane.end(outcome, owner, now_s, **more)
 
 
-def fail(lane, now_s, outcome=FAILED):
-    """As many bad answers as it takes, of as many devices."""
-    for device in range(BAD):
-        have(lane, outcome, device, now_s)
+def fail(lane, now_s, outcome=AWAY):
+    """Have the fewest requests fail that halve a lane, of as many owners."""
+    for owner in range(BAD):
+        have(lane, outcome, owner, now_s)
 
 
 def closed():
-    """A lane that was closed at 7 s."""
-    lane = Lane("push.example")
+    """Return a lane that was closed at 7 s."""
+    lane = Lane("push.example", "push.example")
     for second in range(8):
         fail(lane, float(second))
     return lane
+
+
+def a_lane(**more):
+    """Return a new lane."""
+    return Lane("push.example", "*.example", **more)
 
 
 @pytest.mark.parametrize(
@@ -35,8 +54,8 @@ def closed():
         *((status, Outcome.GONE) for status in (404, 410)),
         (413, Outcome.LARGE),
         *((status, REFUSED) for status in (301, 302, 307, 308, 400, 401, 403, 405, 418)),
-        (429, BUSY),
-        *((status, FAILED) for status in (500, 502, 503, 504)),
+        *((status, BUSY) for status in (429, 503)),
+        *((status, FAILED) for status in (500, 502, 504, 507)),
     ],
 )
 def test_what_an_answer_means(status, outcome):
@@ -46,44 +65,84 @@ def test_what_an_answer_means(status, outcome):
 
 def test_a_device_waits_longer_each_time_up_to_five_minutes():
     """2, 4, 8 … 300 s, each ± 50 %."""
-    grown = [wait_s(FAILED, failures, None, 0.5) for failures in range(1, 11)]
+    grown = [wait_s(FAILED, failures, None, LONG_S, 0.5) for failures in range(1, 11)]
     assert grown == [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
-    assert wait_s(MAYBE, 3, None, 0.0) == 4.0
-    assert wait_s(BUSY, 3, None, 1.0) == 12.0
-    assert wait_s(FAILED, 10_000, None, 1.0) == 450.0
+    assert wait_s(MAYBE, 3, None, LONG_S, 0.0) == 4.0
+    assert wait_s(BUSY, 3, None, LONG_S, 1.0) == 12.0
+    assert wait_s(FAILED, 10_000, None, LONG_S, 1.0) == 450.0
 
 
-@pytest.mark.parametrize(("said", "waits"), [(0.0, 1.0), (30.0, 30.0), (86_400.0, 600.0)])
-def test_a_device_waits_as_long_as_a_busy_service_says(said, waits):
-    """429: Retry-After, 1 to 600 s."""
-    assert wait_s(BUSY, 7, said, 0.5) == waits
+@pytest.mark.parametrize("outcome", [BUSY, FAILED])
+@pytest.mark.parametrize(
+    ("said", "left_s", "waits"),
+    [
+        (0.0, LONG_S, 1.0),
+        (30.0, LONG_S, 30.0),
+        (86_400.0, LONG_S, 600.0),
+        (300.0, 65.0, 60.0),
+        (300.0, 3.0, 1.0),
+        (float("-inf"), 60.0, 1.0),
+    ],
+)
+def test_device_waits_as_long_as_retry_after_says_within_the_life_of_the_alert(outcome, said, left_s, waits):
+    """429 and every 5xx: 1 to 600 s, and one try more before the alert ends (rule HD19)."""
+    assert wait_s(outcome, 7, said, left_s, 0.5) == waits
 
 
 def test_what_is_refused_waits_an_hour():
     """Never forgotten for it: our clock may be wrong."""
-    assert wait_s(REFUSED, 1, 5.0, 0.0) == 3600.0
+    assert wait_s(REFUSED, 1, 5.0, LONG_S, 0.0) == 3600.0
 
 
 def test_what_was_sent_or_too_large_waits_for_nothing():
     """413: at once again, smaller."""
-    assert wait_s(SENT, 0, None, 0.5) == wait_s(Outcome.LARGE, 1, None, 0.5) == 0.0
+    assert wait_s(SENT, 0, None, LONG_S, 0.5) == wait_s(Outcome.LARGE, 1, None, LONG_S, 0.5) == 0.0
 
 
-def test_a_lane_has_room_for_so_many():
-    """WPO2: 200 requests of a service."""
-    lane = Lane("push.example")
-    for _ in range(AT_MOST):
-        assert lane.has_room(0.0)
-        lane.start()
-    assert not lane.has_room(0.0)
+def test_lane_starts_with_few_requests_and_grows_with_each_push_that_is_taken_soon():
+    """A host that hangs or is slow takes few slots; after a while without a push it starts again (rule HD2)."""
+    lane = a_lane()
+    assert lane.free(0.0) == FIRST
+    have(lane, SENT, "slow", took_s=lanes.QUICK_S + 1)
+    assert lane.free(0.0) == FIRST
+    for owner in range(2 * AT_MOST):
+        have(lane, SENT, owner)
+    assert lane.free(IDLE_S) == AT_MOST
+    assert lane.free(IDLE_S + 0.1) == FIRST
+    lane.start()
+    assert lane.free(IDLE_S + 0.1) == FIRST - 1
     lane.withdraw()
-    assert lane.has_room(0.0)
+    assert lane.free(IDLE_S + 0.1) == FIRST
 
 
-@pytest.mark.parametrize("outcome", [BUSY, FAILED, MAYBE])
+def test_host_that_never_took_a_push_has_few_requests_until_it_takes_one():
+    """No answer of it closes its lane (rule HD2)."""
+    lane = a_lane(named=False)
+    for owner in range(10 * BAD):
+        have(lane, AWAY, owner, float(owner), served=False)
+    assert (lane.known, lane.width, lane.free(0.0)) == (False, AT_MOST, UNKNOWN)
+    have(lane, SENT, "first")
+    assert (lane.known, lane.free(0.0)) == (True, FIRST + 1)
+
+
+def test_slots_are_given_to_each_owner_up_to_a_bound():
+    """So no owner takes all of them (rule HD2)."""
+    slots = Slots(3, of_one=2)
+    for _ in range(2):
+        assert slots.allows("one")
+        slots.start("one")
+    assert not slots.allows("one")
+    slots.start("other")
+    assert slots.free() == 0
+    slots.end("one")
+    assert slots.allows("one")
+    assert (slots.free(), slots.under_way) == (1, 2)
+
+
+@pytest.mark.parametrize("outcome", [BUSY, AWAY, MAYBE])
 def test_five_bad_answers_in_a_row_halve_a_lane_once_a_second(outcome):
     """WPO2."""
-    lane = Lane("push.example")
+    lane = a_lane()
     fail(lane, 0.0, outcome)
     assert lane.width == AT_MOST // 2
     fail(lane, 0.9, outcome)
@@ -92,35 +151,40 @@ def test_five_bad_answers_in_a_row_halve_a_lane_once_a_second(outcome):
     assert lane.width == AT_MOST // 4
 
 
-def test_five_bad_answers_among_a_hundred_halve_it_too():
-    """WPO2: and those that are longer ago count no more."""
-    lane = Lane("push.example")
-    for device in range(BAD - 1):
-        have(lane, FAILED, device)
-        have(lane, SENT, device)
+def test_lane_is_halved_when_most_of_the_last_owners_have_failures_and_not_before():
+    """However often the others fail: the latest answer of each of the last owners counts (rules WPO2, HD2)."""
+    lane = a_lane()
+    for owner in range(OWNERS // 2):
+        have(lane, SENT, f"good-{owner}")
+    for again in range(3):
+        for owner in range(OWNERS // 2):
+            have(lane, AWAY, f"bad-{owner}", float(again))
     assert lane.width == AT_MOST
-    for device in range(lanes.WINDOW):
-        have(lane, SENT, device)
-    have(lane, FAILED, "late")
-    assert lane.width == AT_MOST
-    for device in range(BAD - 1):
-        have(lane, SENT, device)
-        have(lane, FAILED, device)
+    have(lane, AWAY, "one more")
     assert lane.width == AT_MOST // 2
 
 
-def test_one_device_that_provokes_bad_answers_does_nothing():
-    """WPO2: nor do a few."""
-    lane = Lane("push.example")
+def test_one_owner_that_provokes_bad_answers_does_nothing():
+    """Nor do a few (rule WPO2)."""
+    lane = a_lane()
     for number in range(10 * BAD):
-        have(lane, FAILED, number % (BAD - 1), float(number))
+        have(lane, AWAY, number % (BAD - 1), float(number))
     assert lane.width == AT_MOST
 
 
-@pytest.mark.parametrize("outcome", [REFUSED, Outcome.GONE, Outcome.LARGE])
-def test_a_refusal_is_no_failure_of_the_service(outcome):
-    """WPO2: the last three rows of the table only."""
-    lane = Lane("push.example")
+@pytest.mark.parametrize("outcome", [BUSY, AWAY, MAYBE])
+def test_failures_of_devices_whose_last_push_was_not_taken_do_not_count(outcome):
+    """They may concern the endpoint alone (rule HD2)."""
+    lane = a_lane()
+    for owner in range(50):
+        have(lane, outcome, owner, float(owner), served=False)
+    assert lane.width == AT_MOST
+
+
+@pytest.mark.parametrize("outcome", [REFUSED, FAILED, Outcome.GONE, Outcome.LARGE])
+def test_answer_that_concerns_the_endpoint_is_no_failure_of_the_host(outcome):
+    """Refusals, 404, 410, 413, 500, 507 (rules WPO2, HD2)."""
+    lane = a_lane()
     for device in range(50):
         have(lane, outcome, device, float(device))
     assert lane.width == AT_MOST
@@ -128,7 +192,7 @@ def test_a_refusal_is_no_failure_of_the_service(outcome):
 
 def test_a_hundred_successes_widen_a_lane_by_one_up_to_its_width():
     """WPO2: in a row, or between failures too few to count."""
-    lane = Lane("push.example")
+    lane = a_lane()
     fail(lane, 0.0)
     for device in range(GOOD):
         assert lane.width == AT_MOST // 2
@@ -151,11 +215,11 @@ def test_a_closed_lane_is_tried_by_one_request_at_a_time_and_ever_more_rarely():
         waits.append(now_s - began)
         lane.start()
         assert not lane.has_room(now_s)
-        lane.end(FAILED, "any", now_s)
+        lane.end(AWAY, "any", now_s)
     assert waits == [1, 2, 4, 8, 16, 30, 30, 30]
 
 
-@pytest.mark.parametrize("outcome", [SENT, Outcome.GONE, REFUSED])
+@pytest.mark.parametrize("outcome", [SENT, Outcome.GONE, REFUSED, FAILED])
 def test_whatever_answers_opens_a_closed_lane_by_one(outcome):
     """WPO2: the service is back."""
     lane = closed()
@@ -165,7 +229,7 @@ def test_whatever_answers_opens_a_closed_lane_by_one(outcome):
 
 def test_what_was_under_way_when_a_lane_closed_does_not_put_the_next_look_off():
     """WPO2: a hundred late failures are not a hundred looks."""
-    lane = Lane("push.example")
+    lane = a_lane()
     for _ in range(50):
         lane.start()
     for second in range(8):
@@ -174,3 +238,10 @@ def test_what_was_under_way_when_a_lane_closed_does_not_put_the_next_look_off():
         lane.end(MAYBE, device, 7.5)
     assert not lane.has_room(7.9)
     assert lane.has_room(8.0)
+
+
+def test_closed_lane_is_tried_first_for_a_device_whose_last_push_was_taken():
+    """If none asks for a while, any device may look: a phone that is new has to be told as well (rule HD2)."""
+    lane = closed()
+    assert (lane.has_room(8.0, served=True), lane.has_room(8.0, served=False)) == (True, False)
+    assert lane.has_room(8.0 + lanes.GRACE_S, served=False)

@@ -40,8 +40,8 @@ from geocast.push.webpush import Vapid, make_vapid_key, parse_vapid
 EXAMPLES, STEPS = 300, 40
 TURNS = 60  # of the loop, until nothing more happens by itself
 NAMES = ["one", "two", "three"]
-HOSTS = ["a.example", "b.example"]
-SERVICES = parse_services(",".join(HOSTS))
+HOSTS = ["a.example", "other.b.example"]  # one that is known from the start, and one that has to prove itself
+SERVICES = parse_services("a.example,*.b.example")
 VAPID = parse_vapid(json.dumps({"keys": [make_vapid_key("x")]}).encode(), "file")
 PHONES = {name: ec.generate_private_key(ec.SECP256R1()) for name in NAMES}
 AUTH = bytes(16)

@@ -180,10 +180,35 @@ def test_a_connection_that_has_waited_for_long_is_ended(certificate, monkeypatch
         connections._tidy()
         for _ in range(50):
             await asyncio.sleep(0)
-        assert not connections._everyone
+        assert not connections.everyone
 
     service = Service(certificate, answer, CREATED)
     assert (service.ask(2, tidy), service.connections) == ([201, 201], 2)
+
+
+def test_connections_that_wait_are_bounded_and_a_host_without_any_is_forgotten(certificate, monkeypatch):
+    """The one that has waited longest ends (rule HD14)."""
+    monkeypatch.setattr(post, "MAX_KEPT", 2)
+
+    async def main():
+        service = Service(certificate, *[CREATED] * 3)
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(certificate.crt, certificate.key)
+        async with await asyncio.start_server(service._serve, "127.0.0.1", 0, ssl=tls) as server:
+            port = server.sockets[0].getsockname()[1]
+            connections = Connections(ssl.create_default_context(cafile=certificate.crt))
+            made = [await connections.connect("localhost", port, "127.0.0.1") for _ in range(3)]
+            for connection in made:
+                until = asyncio.get_running_loop().time() + 20
+                await connection.exchange(request("localhost", "/", {}, b"abc"), until)
+                for _ in range(50):
+                    await asyncio.sleep(0)
+            assert connections.everyone == set(made[1:])
+            assert [connections.kept("localhost", port) for _ in range(3)] == [made[2], made[1], None]
+            assert connections._kept == {}
+            connections.close()
+
+    asyncio.run(main())
 
 
 def test_tls_that_writes_to_a_connection_which_has_ended_is_no_error(certificate, caplog):

@@ -221,6 +221,30 @@ async def test_all_devices_of_an_owner_are_forgotten_at_once(listener):
 
 
 @with_listener()
+async def test_devices_of_equal_subs_of_two_issuers_are_apart(listener):
+    """HD5, WPR1, WPR7: none is read, replaced or forgotten by the other, and rates are counted apart."""
+    named = json.dumps({"keys": [key | {"iss": "a"} for key in KEYS.jwks()["keys"]]}).encode()
+    await listener.put()
+    plain = listener.calls.tokens
+    of_a = Tokens(parse_keys(named, "keys"))
+    listener.calls.tokens = of_a
+    assert (await listener.ask("GET", f"/v1/devices/{ID}")).status_code == 404
+    assert (await listener.ask("DELETE", f"/v1/devices/{ID}")).status_code == 204
+    assert (await listener.ask("DELETE", "/v1/devices")).status_code == 204
+    for number in range(20):
+        answer = await listener.put(subscribed(endpoint="https://push.example/a"))
+        assert answer.status_code == (200 if number else 201)
+    assert (await listener.put()).status_code == 429
+    assert [each.record.subject for each in listener.waking.devices] == [("", "somebody"), ("a", "somebody")]
+    listener.calls.tokens = plain
+    assert (await listener.put()).status_code == 200
+    assert (await listener.ask("DELETE", "/v1/devices")).status_code == 204
+    assert [each.record.subject for each in listener.waking.devices] == [("a", "somebody")]
+    listener.calls.tokens = of_a
+    assert (await listener.ask("GET", f"/v1/devices/{ID}")).status_code == 200
+
+
+@with_listener()
 async def test_of_two_registrations_at_once_one_is_the_first(listener):
     """WPR1: one device, one secret that counts."""
     answers = await asyncio.gather(*(listener.put() for _ in range(5)))

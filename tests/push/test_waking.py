@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import json
+from collections import Counter
 
 import http_ece
 import pytest
@@ -17,11 +18,11 @@ from geocast.push.addresses import parse_services
 from geocast.push.devices import RENEW_MS
 from geocast.push.devicestore import Line, State, StoredDevice
 from geocast.push.devicestore.memory import MemoryDevices
-from geocast.push.lanes import Outcome
+from geocast.push.lanes import AT_MOST, FIRST, LAST_TRY_S, UNKNOWN, Outcome
 from geocast.push.recording import Recorder
 from geocast.push.ringer import Answer
 from geocast.push.sealing import Keyring, Record
-from geocast.push.sending import SLOTS
+from geocast.push.sending import MARKS, OF_ONE, SLOTS, SPARE_SLOTS
 from geocast.push.shards import StaticShards
 from geocast.push.waking import Waking
 from geocast.push.webpush import Vapid, make_vapid_key, parse_vapid
@@ -49,14 +50,28 @@ class Notes:
     def __init__(self):
         self.pushes, self.waits = [], []
         self.outcome = Outcome.SENT
+        self.under_way = Counter()  # by host
+        self.retry_after_s = None
+        self.dead = None  # endpoints with this word in them are not reached
 
     async def ring(self, push, within_s):
         """Keep it."""
         self.pushes.append(push)
+        self.under_way[push.endpoint.host] += 1
         if self.outcome is None:
             self.waits.append(asyncio.get_running_loop().create_future())
             await self.waits[-1]
-        return Answer(self.outcome, self.outcome.value)
+        self.under_way[push.endpoint.host] -= 1
+        if self.dead is not None and self.dead in push.endpoint.url:
+            return Answer(Outcome.AWAY, "no connection")
+        return Answer(self.outcome, self.outcome.value, self.retry_after_s)
+
+    def answer_all(self, outcome):
+        """End all requests that are under way, and all that begin from now on."""
+        self.outcome = outcome
+        for wait in self.waits:
+            if not wait.done():
+                wait.set_result(None)
 
     def told(self):
         """What the pushes say."""
@@ -84,7 +99,8 @@ class Away(MemoryDevices):
 class Process:
     """A process with one device, in Dallas, and time that stands still."""
 
-    def __init__(self):
+    def __init__(self, services="push.example"):
+        self.services = parse_services(services)
         self.clock = FakeClock()
         self.ringer = Notes()
         self.store = Away()
@@ -95,7 +111,7 @@ class Process:
         """Another one, on the same store."""
         vapid = Vapid(VAPID, "mailto:a@b.example")
         return Waking(
-            1_000, self.store, StaticShards(), self.ringer, Keyring([bytes(32)]), parse_services("push.example"), vapid,
+            1_000, self.store, StaticShards(), self.ringer, Keyring([bytes(32)]), self.services, vapid,
             self.clock, chance=lambda: 0.5, stands=lambda record: self.standing.get(record.sub, True),
         )  # fmt: skip
 
@@ -108,7 +124,8 @@ class Process:
             "proofs": False, "may_test": False, "issued_at_s": None, "expires_at_ms": NOON_MS + LEASE_MS, "kid": "k",
         }  # fmt: skip
         record, until_ms = Record(**(given | fields)), self.clock.wall_ms + LEASE_MS
-        done = await self.waking.put(self.waking.records.digest_of(name, name), lambda _before: (record, until_ms))
+        digest = self.waking.records.digest_of(record.sub, record.id)
+        done = await self.waking.put(digest, lambda _before: (record, until_ms))
         await turns()
         return done.live
 
@@ -266,13 +283,21 @@ async def test_the_most_severe_of_what_a_device_is_owed_goes_first():
 
 @with_loop
 async def test_so_many_requests_are_under_way_and_the_most_urgent_waits_for_one_of_them():
-    """WPO1, WPO2: 200 of a service."""
+    """32 to a host that has taken nothing for a while, and then up to 200 (rules WPO1, WPO2)."""
     process = Process()
-    process.ringer.outcome = None
     for number in range(300):
         await process.register(f"device-{number}")
-    await process.reads(a_revision(severity="minor"))
-    assert process.waking.sending.under_way == len(process.ringer.pushes) == 200 < SLOTS
+    process.ringer.outcome = None
+    await process.reads(a_revision("first", severity="minor"))
+    assert process.waking.sending.under_way == len(process.ringer.pushes) == FIRST
+    assert process.waking.sending.waiting() == 300 - FIRST
+    process.ringer.answer_all(Outcome.SENT)
+    await turns()
+    await turns()
+    assert len(process.ringer.pushes) == 300
+    process.ringer.outcome = None
+    await process.reads(a_revision("second", severity="minor"))
+    assert process.waking.sending.under_way == AT_MOST < SLOTS
     assert process.waking.sending.waiting() == 100
 
 
@@ -463,3 +488,149 @@ async def test_what_an_old_endpoint_has_answered_holds_no_new_one_up():
     [device] = process.waking.devices
     assert device.endpoint.url.endswith("/new")
     assert len(process.ringer.pushes) == 2
+
+
+@pytest.mark.parametrize("outcome", [Outcome.BUSY, Outcome.FAILED])
+@pytest.mark.parametrize(("lasts_s", "waits_s"), [(3_600, 120), (60, 60 - LAST_TRY_S)])
+@with_loop
+async def test_device_is_not_pushed_to_before_retry_after_has_passed(outcome, lasts_s, waits_s):
+    """429 and every 5xx; if the alert ends earlier, there is one more try before its end (rule HD19)."""
+    process = Process()
+    await process.register()
+    process.ringer.outcome, process.ringer.retry_after_s = outcome, 120.0
+    await process.reads(a_revision(expires_at=NOON_MS + lasts_s * 1000))
+    process.ringer.outcome = Outcome.SENT
+    await process.passes(waits_s - 1)
+    assert len(process.ringer.pushes) == 1
+    await process.passes(1)
+    assert len(process.ringer.pushes) == 2
+
+
+# ---- hosts -----------------------------------------------------------------------------------------------------------
+
+
+def at(host, name):
+    """Return an endpoint at a host under `*.example`."""
+    return f"https://{host}.example/{name}"
+
+
+@with_loop
+async def test_hosts_that_never_took_a_push_take_spare_slots_and_none_of_a_known_host():
+    """However many there are; and when they answer, each of their devices has been told (rule HD2)."""
+    process = Process("good.example,*.example")
+    for number in range(3 * SPARE_SLOTS):
+        await process.register(f"other-{number}", endpoint=at(f"host-{number % 40}", number))
+    await process.register("good", endpoint=at("good", "x"))
+    process.ringer.outcome = None
+    for number in range(3):
+        await process.reads(a_revision(f"alert-{number}"))
+        assert sum(process.ringer.under_way.values()) <= SPARE_SLOTS + 1
+        assert max(process.ringer.under_way.values()) <= UNKNOWN
+    assert process.ringer.under_way["good.example"] == 1
+    process.ringer.answer_all(Outcome.SENT)
+    for _ in range(20):
+        await turns()
+    assert len(process.ringer.pushes) == 3 * (3 * SPARE_SLOTS + 1)
+
+
+@with_loop
+async def test_devices_of_one_owner_take_few_slots_and_are_all_told():
+    """Whoever has many devices at hosts that hang leaves the slots to others (rule HD2)."""
+    process = Process()
+    for number in range(8):
+        await process.register(f"device-{number}", sub="owner")
+    process.ringer.outcome = None
+    await process.reads(a_revision())
+    assert process.waking.sending.under_way == 2 * OF_ONE
+    process.ringer.answer_all(Outcome.SENT)
+    await turns()
+    await process.passes(1)
+    assert len(process.ringer.pushes) == 8
+
+
+@with_loop
+async def test_host_that_took_a_push_is_known_after_a_restart_and_few_records_say_so():
+    """Its phones need not wait until it has proved itself again (rule HD2)."""
+    process = Process("*.example")
+    for number in range(4 * MARKS):
+        await process.register(f"device-{number}", endpoint=at("good", number))
+    await process.register("stranger", endpoint=at("other", "x"), cells=())
+    await process.reads(a_revision("first"))
+    process.waking = process.again()
+    await process.waking.take(StaticShards().terms)
+    lanes = process.waking.sending.lanes
+    assert {host: lane.known for host, lane in lanes.items()} == {"good.example": True, "other.example": False}
+    assert sum(device.record.worked for device in process.waking.devices) == lanes["good.example"].marked == MARKS
+
+
+@with_loop
+async def test_device_that_moves_to_another_host_takes_no_good_name_with_it():
+    """What is stored of its old endpoint's host is not said of the new one (rule HD2)."""
+    process = Process("*.example")
+    await process.register(endpoint=at("good", "x"))
+    await process.reads(a_revision("first"))
+    await process.register(endpoint=at("other", "x"))
+    assert {host: lane.known for host, lane in process.waking.sending.lanes.items()} == {"other.example": False}
+    [device] = process.waking.devices
+    assert not device.record.worked
+    assert not device.served
+
+
+@with_loop
+async def test_hosts_without_devices_are_forgotten():
+    """Whoever registers at one host after the other leaves nothing behind (rule HD14)."""
+    process = Process("*.example")
+    for number in range(20):
+        await process.register(endpoint=at(f"host-{number}", "x"))
+        await process.reads(a_revision(f"alert-{number}"))
+    assert list(process.waking.sending.lanes) == ["host-19.example"]
+    await process.waking.forget(list(process.waking.devices), "asked")
+    assert process.waking.sending.lanes == {}
+
+
+@with_loop
+async def test_closed_host_is_found_back_by_devices_it_served_however_many_others_wait():
+    """Endpoints that never worked keep it from nobody (rule HD2)."""
+    process = Process()
+    process.ringer.dead = "dead"
+    for number in range(20):
+        await process.register(f"good-{number}")
+    await process.reads(a_revision("first"))
+    for number in range(60):
+        await process.register(f"dead-{number}")
+    [lane] = process.waking.sending.lanes.values()
+    lane.width = 1  # as after seven halvings
+    process.ringer.dead = ""
+    await process.reads(a_revision("second"))
+    await turns()
+    assert not lane.is_open
+    process.ringer.dead = "dead"
+    for _ in range(10):
+        await process.passes(3)
+    assert lane.is_open
+    for _ in range(4):
+        await process.passes(10)
+    told = Counter(message["alert"]["id"] for message in process.ringer.told() if message["type"] == "alert")
+    assert told["second"] >= 20
+    assert all(device.failures == 0 for device in process.waking.devices if "good" in device.owner.sub)
+
+
+@with_loop
+async def test_closed_host_is_found_back_when_none_of_its_devices_was_served_last():
+    """A phone that is new is told as well (rule HD2)."""
+    process = Process()
+    process.ringer.dead = ""
+    for number in range(20):
+        await process.register(f"new-{number}")
+    [lane] = process.waking.sending.lanes.values()
+    lane.width = 1
+    for owner in range(5):
+        lane.start()
+        lane.end(Outcome.AWAY, owner, process.clock.now().monotonic)
+    process.waking.sending._closed.add(lane)
+    process.ringer.dead = None
+    await process.reads(a_revision())
+    assert process.ringer.pushes == []
+    for _ in range(10):
+        await process.passes(3)
+    assert len(process.ringer.pushes) == 20

@@ -140,3 +140,16 @@ def test_a_file_without_private_keys_is_refused(data):
     """K1: one line, which repeats nothing of the file."""
     with pytest.raises(ConfigError, match=r"^vapid FILE: [^{]*$"):
         parse_vapid(data, "FILE")
+
+
+def test_headers_that_are_kept_for_services_are_bounded(monkeypatch):
+    """The oldest goes first, and is made again when it is used (rule HD14)."""
+    monkeypatch.setattr(webpush, "MAX_HEADERS", 2)
+    vapid = Vapid(parse_vapid(keys("one"), "file"), "mailto:ops@city.example")
+    first = vapid.header(vapid.public, "https://1.example", 1_000)
+    for number in range(2, 6):
+        vapid.header(vapid.public, f"https://{number}.example", 1_000)
+        assert len(vapid._headers) == 2
+    last = vapid.header(vapid.public, "https://5.example", 1_000)
+    assert vapid.header(vapid.public, "https://5.example", 1_001) == last
+    assert vapid.header(vapid.public, "https://1.example", 1_001) != first

@@ -1,11 +1,12 @@
 """What a message is published as: shapes, times, texts, and the rules of the policy (CP21 to CP25)."""
 
+import asyncio
 import math
 
 import numpy as np
 import pytest
 from fakes import NOON_MS
-from upstream.issuer import DAY_MS, MINUTE_MS, RING, Room, a_message, an_area, an_info, code, time
+from upstream.issuer import DAY_MS, MINUTE_MS, RING, Room, a_cancel, a_message, an_area, an_info, code, time
 
 from geocast import policy
 from geocast.alert import Circle, Polygon
@@ -298,6 +299,22 @@ def test_a_message_can_not_be_signed():
     categories = {key: each.model_copy(update={"approvals": 1}) for key, each in SMALL.categories.items()}
     room = Room(in_force=SMALL.model_copy(update={"categories": categories, "audience": "x"}))
     assert room.refused(a_message("m", 0, (), an_info())) == [("approvals-needed", "/alert/info/0/event")]
+
+
+@pytest.mark.parametrize("asks", ["approvals", "cancel_approvals"])
+def test_message_about_an_alert_that_asks_for_signatures_is_refused(asks):
+    """HD1: what was published before the policy asked for them, in whatever category its successor would be."""
+    log = Room().log
+    Room(log, in_force=SMALL).taken(a_message("m", 0, (), an_info()))
+    [before] = asyncio.run(log.live(NOON_MS)).revisions
+    categories = {**SMALL.categories, before.alert.category: SMALL.categories[before.alert.category].model_copy()}
+    categories[before.alert.category] = categories[before.alert.category].model_copy(update={asks: 1})
+    room = Room(log, in_force=SMALL.model_copy(update={"categories": categories, "audience": "x"}))
+    eased = a_message("n", 1, ("m",), an_info(an_area(circle="32.7,-96.8 1"), event="Fire"))
+    over = a_cancel("n", 1, ("m",))
+    refused = room.refused(over if asks == "cancel_approvals" else eased)
+    assert [slug for slug, _ in refused] == ["approvals-needed"]
+    assert room.history(before.id) == [before]
 
 
 def test_an_unknown_severity_is_the_categorys(room):

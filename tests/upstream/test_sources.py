@@ -28,6 +28,14 @@ def parsed(text):
     return sources.parse(text.encode(), Path("s.toml"))
 
 
+def test_source_that_names_an_issuer_is_found_by_that_issuers_tokens_alone():
+    """HD5, CP1: its secret counts as before."""
+    found = parsed(GOOD.replace("[sources.belize-met]", '[sources.belize-met]\nissuer = "https://met.example"'))
+    belize = found.named("belize-met", "https://met.example")
+    assert belize is found.of_secret(SECRET)
+    assert found.named("belize-met") is found.named("belize-met", "https://other.example") is None
+
+
 def test_a_source_is_found_by_name_and_by_secret():
     """CP1."""
     found = parsed(GOOD)
@@ -36,6 +44,7 @@ def test_a_source_is_found_by_name_and_by_secret():
     assert found.of_secret(SECRET) is belize
     assert (belize.approver, belize.assume_offset) == ("NMS Belize", "-06:00")
     assert found.named("nobody") is None
+    assert found.named("belize-met", "https://met.example") is None
     assert found == parsed(GOOD)
     assert found != parsed(GOOD.replace("Belize", "Belice"))
 

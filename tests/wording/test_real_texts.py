@@ -17,6 +17,22 @@ from real_data import DATA, dispatch
 from geocast.wording import Guard
 
 SEED = 20311
+BLOCKS = [
+    "{n}-block of {s}",
+    "the {n} block of {s}",
+    "{n} BLK {s}",
+    "the {n}-{m} block of {s}",
+    "the {n} and {m} blocks of {s}",
+]
+CROSSINGS = [
+    "{s} and {t}",
+    "{s} at {t}",
+    "{s}/{t}",
+    "{s} & {t}",
+    "the corner of {s} and {t}",
+    "where {s} meets {t}",
+    "{s} near {t}",
+]
 SENTENCES = ["Fire at {}.", "Smoke reported, {}", "Shots fired near {} avoid the area", "{}: building on fire"]
 
 
@@ -40,6 +56,7 @@ class Corpus:
         self.blocks = [place for place in places if "Block" in place]
         names = [block.split(" of ")[1] for block in self.blocks]
         names += [name for block, name in streets if block and "/" not in name]
+        self.streets = names
         written = [*names, *(name.title() for name in names)]
         self.numbered = [f"{self._random.randint(1, 9999)} {name}" for name in written]
         crossings = [name for name in crossings if "&" in name]
@@ -74,6 +91,16 @@ class Corpus:
         sentences = {" ".join(part.split()) for part in parts}
         return headlines - {None}, {sentence for sentence in sentences if len(sentence) > 15}
 
+    def drawn(self, forms):
+        """Places in these forms, on real streets that have a suffix, some of them as people abbreviate it."""
+        suffix = re.compile(r" (ST|AVE|RD|LN|BLVD|STREET|ROAD)$", re.IGNORECASE)
+        streets = sorted({name.title() for name in self.streets if suffix.search(name)})
+        streets += [f"{street}." for street in streets]
+        for form in forms * 40:
+            s, t = self._random.sample(streets, 2)
+            n, m = sorted(self._random.sample(range(1, 140), 2))
+            yield form.format(s=s, t=t, n=n * 100, m=m * 100)
+
     def found(self, kind, words):
         """The share of these that is found, each in a sentence."""
         told = [self._random.choice(SENTENCES).format(each) for each in words]
@@ -94,6 +121,12 @@ def test_real_places_and_units_are_found(what, kind, at_least, corpus):
     words = getattr(corpus, what)
     assert len(words) > 80
     assert corpus.found(kind, words) >= at_least
+
+
+@pytest.mark.parametrize(("forms", "at_least"), [(BLOCKS, 0.98), (CROSSINGS, 0.95)], ids=["blocks", "crossings"])
+def test_blocks_and_crossings_are_found_however_people_write_them(forms, at_least, corpus):
+    """Rules TX5 and HD13: hyphenated, in ranges, abbreviated with a full stop, joined by a word."""
+    assert corpus.found("address", list(corpus.drawn(forms))) >= at_least
 
 
 @pytest.mark.parametrize(("what", "at_most"), [("headlines", 0.005), ("sentences", 0.01)])

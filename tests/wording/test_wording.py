@@ -3,7 +3,9 @@
 import re
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
+from geocast.fields import Headline
 from geocast.wording import KINDS, Finding, Guard
 
 FOUND = {
@@ -44,6 +46,32 @@ FOUND = {
         "12 Ma\u0337in Street",
         "123 Martin Luther King Jr. Blvd",
         "100 J.F.K. Blvd",
+        "300-block of Guerrero St",
+        "1200-blk of Elm Ave",
+        "300\u2011block of Guerrero St",
+        "the 300 and 400 blocks of Elm Ave",
+        "300th block of Elm Ave",
+        "three hundred block of Elm Ave",
+        "unit block of Elm Ave",
+        "block 300 of Elm Ave",
+        "300 Bl\u00f6ck of Elm Ave",
+        "5th and Main",
+        "Main and 5th",
+        "Guerrero at 18th",
+        "Pine Rd. and Oak St.",
+        "away from Pine Road and Oak Street",
+        "Main Street and Elm",
+        "Pine Rd near Oak St",
+        "where Pine Rd meets Oak St",
+        "Pine Rd just north of Oak St",
+        "Pine Rd, at Oak St",
+        "crossing of Oak and Main",
+        "١٢٠٤ Main Street",
+        "१२०४ Main Street",
+        "❶❷ Main Street",
+        "⑴⑵ Main Street",
+        "12\ufff904\ufffb Main Street",
+        "12\ufffc04 Main Street",
     ],
     "units": [
         "4 units",
@@ -54,6 +82,17 @@ FOUND = {
         "Truck No. 7",
         "E12",
         "RS1",
+        "E-12",
+        "Engine-12",
+        "Engines 12 and 14",
+        "Engine Company No. 5",
+        "Task Forces 8 and 9",
+        "three ladder trucks",
+        "twenty-five firefighters",
+        "two large red fire trucks",
+        "dozens of police officers",
+        "six sheriff's deputies",
+        "two SWAT teams",
     ],
     "phone": [
         "(415) 555-2671",
@@ -69,7 +108,18 @@ FOUND = {
         "415-555-2671 415-555-2672",
     ],
     "contact": ["ana@example.org", "https://example.org/x?y", "www.example.org", "city.example.gov", "@cityalerts"],
-    "name": ["Mr Smith", "Mrs. A. Lopez", "Dr. Ana Lopez", "resident Ana Lopez", "Officer Jane Doe"],
+    "name": [
+        "Mr Smith",
+        "Mrs. A. Lopez",
+        "Dr. Ana Lopez",
+        "resident Ana Lopez",
+        "Officer Jane Doe",
+        "Officer Johnson",
+        "OFFICER JANE DOE",
+        "MR SMITH",
+        "SGT KOWALCZYK",
+        "Deputy Kowalczyk",
+    ],
     "coordinates": [
         "32.7767, -96.797",
         "32.7767 N 96.797 W",
@@ -78,6 +128,8 @@ FOUND = {
         "32.7767\n-96.797",
         "N32.7767 W96.797",
         "lat 32.7767, lng -96.797",
+        "(32.7767) (-96.797)",
+        "[32.7767] | [-96.797]",
         '{"lat":32.7767,"lng":-96.797}',
         "8928308280fffff",
         "8928308280\U000e0020fffff",
@@ -102,6 +154,16 @@ SAYABLE = [
     "POLICE ACTIVITY IN THE AREA. STAY INSIDE.",
     "The suspect is in custody.",
     "Suspect In Custody",
+    "Officer Involved Shooting Under Investigation Downtown",
+    "OFFICER INVOLVED SHOOTING. AVOID DOWNTOWN.",
+    "Officers and Deputies are in the area.",
+    "Stay out of the 10-block area downtown",
+    "The park is 5 blocks away",
+    "Avoid Main Street and stay inside.",
+    "Avoid Main Street on May 5th and Monday",
+    "Avoid Main Street. Police are in the area.",
+    "Two lanes and the crews' parking are closed",
+    "M-25 and I-35 are closed",
     "Main Dr is closed",
     "Gas leak at the school",
     "Fire & Rescue asks you to stay inside",
@@ -125,6 +187,13 @@ def test_what_gives_somebody_away_is_found(kind, words, sentence):
 def test_what_people_have_to_be_told_is_no_finding(text):
     """TX3: streets to avoid, roads that are closed, how strong and how far."""
     assert Guard().find(text) == []
+
+
+@pytest.mark.parametrize("character", ["\ue000", "\U0010fffd", "\u0378", "\uffff", "\x1b"])
+def test_text_with_a_character_nobody_can_read_is_refused(character):
+    """Rules L2 and HD13: private-use, unassigned and control characters could hide anything from the text guard."""
+    with pytest.raises(ValidationError, match="must hold no control character, no private-use, unassigned"):
+        TypeAdapter(Headline).validate_python(f"Fire at 12{character}04 Main Street")
 
 
 def test_every_kind_is_tried():

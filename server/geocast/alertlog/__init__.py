@@ -59,8 +59,10 @@ Other releases share the log while nodes are upgraded (protocol, G4)
 
 Not everybody who can write to a log is believed (docs/approvals.md, NC1 to NC7)
     LogJ1   Each entry that is read is given on as the log's `judge` has it. One that it does not believe is
-            `Untrusted`: like an entry of another kind it has a position and a number, and is in `history` alone. A
-            cancel that does not end the alert it stands behind is one, too; in `follow` whoever applies it judges that.
+            `Untrusted`: like an entry of another kind it has a position and a number, and `live` passes it over. A
+            revision or a cancel that has too few approvals for the alert behind which it stands is one, too (HD1). So
+            is what stands behind a cancel that is believed (HD9). In `follow` whoever applies the entries judges both,
+            and is given those `Untrusted` that say what they are, for they count.
     LogJ2   `append` believes all that is there: behind an entry that is not believed the next one takes the next
             number, and nothing follows a cancel.
     LogJ3   What is not believed is not put back.
@@ -85,12 +87,13 @@ Calls (docs/calls.md) are kept in the same log, and share the alerts' ids
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeGuard
 
 from prometheus_client.core import Metric
 
 from ..alert import Cancel, Entry, OtherKind, Revision, Untrusted
 from ..calls.entries import CallEntry, Ending, body_of
+from .chain import Chain, Kinds
 
 RETENTION_MS = 24 * 3_600_000
 PLACE_MS = 600_000  # LogC4
@@ -106,7 +109,7 @@ class Positioned(NamedTuple):
     """An entry and where it stands in the log."""
 
     position: int
-    entry: Entry | CallEntry
+    entry: Entry | CallEntry | Untrusted
 
 
 class Cursor(NamedTuple):
@@ -155,7 +158,11 @@ class Judge(Protocol):
 
     @property
     def asks(self) -> bool:
-        """Whether any cancel may not be believed because of the alert that it stands behind."""
+        """Whether any entry may not be believed because of the alert that it stands behind."""
+        ...
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Have `changed` called each time that `version` is another one."""
         ...
 
     def judged(self, entry: Entry, stands_under: tuple[str, int], place: str) -> Entry | Untrusted:
@@ -165,28 +172,41 @@ class Judge(Protocol):
         """
         ...
 
-    def ends(self, cancel: Cancel, alert: Revision | None) -> bool:
-        """Whether a cancel that was `judged` ends the alert of this revision; None: that is not known."""
+    def follows(self, revision: Revision, behind: Kinds) -> bool:
+        """Return whether a revision that was `judged` is believed behind revisions of these kinds (HD1)."""
         ...
 
-    def stands(self, revision: Revision) -> bool:
-        """Whether a revision that was believed still is."""
+    def ends(self, cancel: Cancel, alert: Revision | None, behind: Kinds) -> bool:
+        """Return whether a cancel that was `judged` is believed behind revisions of these kinds (HD1).
+
+        `alert`: the last revision that is believed; None if there is none.
+        """
+        ...
+
+    def stands(self, revision: Revision, behind: Kinds) -> bool:
+        """Return whether a live revision that was believed still is. What stays, `judged` and `follows` believe too."""
         ...
 
 
 class Believing:
-    """Believes everything: for logs that nobody else writes."""
+    """Believes everything that is in its place: for logs that nobody else writes."""
 
     version: int = 0
     asks: bool = False
 
-    def judged(self, entry: Entry, stands_under: tuple[str, int], place: str) -> Entry | Untrusted:  # noqa: ARG002
-        return entry
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Nothing ever changes."""
 
-    def ends(self, cancel: Cancel, alert: Revision | None) -> bool:  # noqa: ARG002
+    def judged(self, entry: Entry, stands_under: tuple[str, int], place: str) -> Entry | Untrusted:  # noqa: ARG002
+        return entry if (entry.id, entry.revision) == stands_under else Untrusted(*stands_under, entry.ends_at)
+
+    def follows(self, revision: Revision, behind: Kinds) -> bool:  # noqa: ARG002
         return True
 
-    def stands(self, revision: Revision) -> bool:  # noqa: ARG002
+    def ends(self, cancel: Cancel, alert: Revision | None, behind: Kinds) -> bool:  # noqa: ARG002
+        return True
+
+    def stands(self, revision: Revision, behind: Kinds) -> bool:  # noqa: ARG002
         return True
 
 
@@ -241,7 +261,8 @@ class AlertLog(Protocol):
         Of those that are there when this begins, the ones that ended before `ended_before_ms` are left out. Whoever
         finds that the clock by which it asked was ahead may call it again with an earlier time.
 
-        Entries of other kinds are passed over (LogG1), but of those of calls none is left out (LogC1).
+        Entries of other kinds are passed over (LogG1), but of those of calls none is left out (LogC1). An entry that is
+        not believed is given if it says what it is (LogJ1).
         """
         ...
 
@@ -283,6 +304,13 @@ def follows(entry: Entry | CallEntry, newest_first: Iterable[Entry | OtherKind])
     return isinstance(last, CallEntry) == isinstance(entry, CallEntry) and not is_last(last)
 
 
+def is_followed(entry: Entry | OtherKind | None) -> TypeGuard[Entry | CallEntry | Untrusted]:
+    """Return whether `follow` gives this entry."""
+    if isinstance(entry, Untrusted):
+        return isinstance(entry.said, Revision)
+    return isinstance(entry, Revision | Cancel | CallEntry)
+
+
 def is_last(entry: Entry | OtherKind) -> bool:
     """Whether nothing follows this entry."""
     return isinstance(entry, Cancel) or (isinstance(entry, CallEntry) and entry.kind == "end")
@@ -298,21 +326,36 @@ def ended_at(end: CallEntry) -> int:
 
 
 def vouched(chain: Sequence[Entry | OtherKind | None], judge: Judge) -> list[Entry | OtherKind | None]:
-    """The entries of one alert in order, each of which was judged, without the cancels that don't end it (LogJ1)."""
+    """Return the entries of one alert in order, with those that are not believed behind the others set aside (LogJ1).
+
+    Each entry of `chain` was judged by itself. None stands for one that can't be read.
+    """
     found: list[Entry | OtherKind | None] = []
-    alert: Revision | None = None
+    before, alert, over = Chain(), None, False
     for entry in chain:
-        if isinstance(entry, Cancel) and judge.asks and not judge.ends(entry, alert):
-            found.append(Untrusted(entry.id, entry.revision, entry.ends_at))
-            continue
-        alert = entry if isinstance(entry, Revision) else alert
-        found.append(entry)
+        if isinstance(entry, Revision | Cancel):
+            behind = before.before(entry.revision)
+            if over or (judge.asks and not _is_believed(entry, alert, behind, judge)):
+                found.append(Untrusted(entry.id, entry.revision, entry.ends_at, entry))
+            else:
+                found.append(entry)
+                alert = entry if isinstance(entry, Revision) else alert
+                over = isinstance(entry, Cancel)
+        else:
+            found.append(entry)
+        before = before.then(entry)
     return found
 
 
+def _is_believed(entry: Entry, alert: Revision | None, behind: Kinds, judge: Judge) -> bool:
+    if isinstance(entry, Cancel):
+        return judge.ends(entry, alert, behind)
+    return judge.follows(entry, behind)
+
+
 def is_doubtful(entry: Entry | OtherKind | None, judge: Judge) -> bool:
-    """Whether more of its alert has to be read to tell whether that is live."""
-    return isinstance(entry, Untrusted) or (judge.asks and isinstance(entry, Cancel))
+    """Return whether more of its alert has to be read to tell whether the alert is live."""
+    return isinstance(entry, Untrusted) or (judge.asks and isinstance(entry, Revision | Cancel) and entry.revision > 1)
 
 
 def current(newest_first: Iterable[Entry | OtherKind | None]) -> Revision | None:

@@ -140,6 +140,7 @@ def _revision(entry: Revision) -> dict[str, Any]:
         **_origin(entry.origin),
         **_warned(alert),
         **_proof(entry.proof),
+        **_issuer(entry),
     }
 
 
@@ -211,6 +212,7 @@ def _to_revision(fields: dict[str, Any]) -> Revision:
         ),
         _to_origin(fields.get("origin")),
         _to_proof(fields),
+        _text(fields.get("issuer") or ""),
     )
 
 
@@ -293,6 +295,11 @@ def _to_proof(fields: Mapping[str, Any]) -> Proof | None:
     return Proof(_text(members["form"]), signatures)
 
 
+def _issuer(entry: Entry) -> dict[str, Any]:
+    """Return the member with the publisher's issuer; none for the key set itself, as in earlier releases (rule HD5)."""
+    return {"issuer": entry.issuer} if entry.issuer else {}
+
+
 def _cancel(entry: Cancel) -> dict[str, Any]:
     into = {"into": entry.into} if entry.into else {}  # else the same bytes as ever
     return {
@@ -307,6 +314,7 @@ def _cancel(entry: Cancel) -> dict[str, Any]:
         **_confirm(entry.confirm),
         **into,
         **_proof(entry.proof),
+        **_issuer(entry),
     }
 
 
@@ -322,6 +330,7 @@ def _to_cancel(fields: dict[str, Any]) -> Cancel:
         confirm=_to_confirm(fields),
         into=_text(fields.get("into") or ""),
         proof=_to_proof(fields),
+        issuer=_text(fields.get("issuer") or ""),
     )
 
 

@@ -28,6 +28,7 @@ from . import (
     current,
     ended_at,
     follows,
+    is_followed,
     is_last,
     page,
     vouched,
@@ -133,8 +134,8 @@ class MemoryLog:
             ]
             for start in range(0, len(wanted), BATCH):
                 judged = ((p.position, self._judged(p.entry)) for p in wanted[start : start + BATCH])
-                if believed := [Positioned(at, each) for at, each in judged if isinstance(each, _FOLLOWED)]:
-                    yield believed
+                if followed := [Positioned(at, each) for at, each in judged if is_followed(each)]:
+                    yield followed
             after = behind[-1].position if behind else after
             if not behind or after >= self._last:  # the last may have been purged
                 yield ()

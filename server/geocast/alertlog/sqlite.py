@@ -43,7 +43,7 @@ from typing import Any, TypeVar
 from prometheus_client.core import Metric
 
 from .. import failpoints
-from ..alert import Cancel, Entry, OtherKind, Revision
+from ..alert import Entry, OtherKind
 from ..calls.entries import KINDS, CallEntry
 from ..clock import Now
 from ..errors import ConfigError, LogUnavailable, trace
@@ -66,6 +66,7 @@ from . import (
     ended_at,
     follows,
     is_doubtful,
+    is_followed,
     page,
     sqlite_file,
     vouched,
@@ -362,8 +363,8 @@ class SqliteLog:
             if rows:
                 after = rows[-1][0]
                 found = [(row[0], entry) for row, entry in self._readable(rows)]
-                if known := [Positioned(p, e) for p, e in found if isinstance(e, Revision | Cancel | CallEntry)]:
-                    yield known
+                if followed := [Positioned(p, e) for p, e in found if is_followed(e)]:
+                    yield followed
             at_end = not full
             if at_end:
                 yield ()
@@ -527,7 +528,7 @@ def _insert(db: sqlite3.Connection, entry: Entry | CallEntry) -> bool:
     query = f"SELECT {COLUMNS} FROM entry WHERE id = ? ORDER BY revision DESC"
     with contextlib.closing(db.execute(query, (entry.id,))) as rows:
         try:
-            if not follows(entry, map(_read, rows)):
+            if not follows(entry, map(_standing, rows)):
                 return False
         except ValueError:  # set aside: nobody knows what it said, so nothing may follow it
             return False
@@ -574,6 +575,14 @@ def _read(row: _Row) -> Entry | OtherKind:
     if not isinstance(payload, bytes) or codec.checksum(alert_id, revision, payload) != checksum:
         raise ValueError("checksum differs")
     return codec.decode(payload, alert_id, revision, ends_at)
+
+
+def _standing(row: _Row) -> Entry | OtherKind:
+    """Return the entry in a row. Of one that belongs elsewhere only the number counts (HD15). Raises ValueError."""
+    entry = _read(row)
+    _, alert_id, revision, ends_at, *_ = row
+    is_in_place = (entry.id, entry.revision) == (alert_id, revision)
+    return entry if is_in_place else OtherKind(alert_id, revision, ends_at)
 
 
 def _unavailable(error: sqlite3.Error) -> LogUnavailable:

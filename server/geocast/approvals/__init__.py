@@ -9,6 +9,7 @@
 form        an entry -> the text that is signed, and back
 signatures  detached JWS with Ed25519: made, and checked
 reviewers   whose keys count: a file
+asked       how many have to sign, by the policy and the whole chain of the alert
 door        what is asked of an approval when a request comes
 trust       which entries of the log a process believes
 """

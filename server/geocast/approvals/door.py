@@ -4,6 +4,7 @@ Rule 1  What is stored is what the form says, once it is seen to say what the re
         believe what stands beside it, and nothing of the exact place goes further (B5).
 Rule 2  Nothing that is wrong is passed over: a signature that does not verify refuses the request (AP3).
 Rule 3  Persons are counted, not signatures; the publisher is none of them (AP5).
+Rule 4  How many are needed is decided by all revisions of the alert, not by the last one (HD1).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,11 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from .. import problems
-from ..alert import NOTHING_CONFIRMED, Approval, Cancel, Entry, Proof, Revision, Signature
+from ..alert import Approval, Entry, Proof, Revision, Signature
+from ..alertlog.chain import NO_KINDS, Kinds
 from ..clock import parse_time
-from ..policy import SKEW_MS, Category, Policy
+from ..policy import SKEW_MS, Policy
 from ..problems import Violation
 from . import form
+from .asked import asked, max_age_s
 from .reviewers import Reviewers, out_of_envelopes
 from .signatures import header_of, verifies
 
@@ -33,11 +36,9 @@ class Door:
     policy: Policy
     reviewers: Reviewers
 
-    def needed(self, entry: Entry, category: str) -> int:
-        """How many reviewers an entry needs; `category`: that of the alert."""
-        if isinstance(entry, Cancel):
-            return self.policy.cancel_approvals(category)
-        return self.policy.approvals(category, confirmed=entry.alert.confirm != NOTHING_CONFIRMED)
+    def needed(self, entry: Entry, behind: Kinds) -> int:
+        """Return how many reviewers an entry needs behind revisions of these kinds (HD1)."""
+        return asked(self.policy, entry, behind)
 
     def form(self, entry: Entry, category: str) -> str | None:
         """What reviewers are to sign (step 1); None where the policy names no audience."""
@@ -51,19 +52,27 @@ class Door:
         return out_of_envelopes(kids, self.reviewers)
 
     def violations(
-        self, entry: Entry, approved: Proof | None, alert: Revision, now_ms: int, *, fits: bool = True
+        self,
+        entry: Entry,
+        approved: Proof | None,
+        alert: Revision,
+        now_ms: int,
+        behind: Kinds = NO_KINDS,
+        *,
+        fits: bool = True,
     ) -> list[Violation]:
         """What is wrong with the approval of the entry that a request comes to; None: it was approved by word (A11).
 
-        `alert`: the revision that a cancel follows; of a revision itself. `fits`: whether the request breaks no other
-        rule, so that it is known what it comes to.
+        `alert`: the revision that a cancel follows; of a revision itself. `behind`: the kinds of the revisions before
+        the entry. `fits`: whether the request breaks no other rule, so that it is known what it comes to.
         """
-        category = self.policy.categories.get(alert.alert.category)
-        needed = self.needed(entry, alert.alert.category)
+        needed = self.needed(entry, behind)
         if approved is None:
             return [_too_few(needed, 0)] if needed else []
         found = list(self._differs(entry, approved, alert.alert.category)) if fits else []
-        wrong = list(self._wrong_signatures(approved, alert.alert.occurred_at, category, now_ms))
+        wrong = list(
+            self._wrong_signatures(approved, alert.alert.occurred_at, max_age_s(self.policy, entry, behind), now_ms)
+        )
         if wrong:
             return [*found, *wrong]
         persons = {self.reviewers[header_of(each.protected).kid].sub for each in approved.signatures}
@@ -95,12 +104,11 @@ class Door:
             yield _not_approved("/approval/form", f"says something else than the request comes to: {name}")
 
     def _wrong_signatures(
-        self, proof: Proof, occurred_at: int, category: Category | None, now_ms: int
+        self, proof: Proof, occurred_at: int, oldest_s: int | None, now_ms: int
     ) -> Iterator[Violation]:
-        """AP3, AP4: each signature that is not good, and why."""
-        max_age_s = None if category is None else category.approval_max_age_s
+        """Name each signature that is not good or, with `oldest_s`, too old, and why (AP3, AP4)."""
         for n, signature in enumerate(proof.signatures):
-            detail = self._wrong(signature, proof.form) or _untimely(signature, occurred_at, max_age_s, now_ms)
+            detail = self._wrong(signature, proof.form) or _untimely(signature, occurred_at, oldest_s, now_ms)
             if detail:
                 yield _not_approved(f"/approval/signatures/{n}", detail)
 
@@ -115,15 +123,15 @@ class Door:
         return None if verifies(signature, text, reviewer.key) else "does not verify by the key that it names"
 
 
-def _untimely(signature: Signature, occurred_at: int, max_age_s: int | None, now_ms: int) -> str | None:
+def _untimely(signature: Signature, occurred_at: int, oldest_s: int | None, now_ms: int) -> str | None:
     """AP4: why a signature is too old or too new, if it is."""
     issued_at, now_s = header_of(signature.protected).issued_at, now_ms // 1000
     if issued_at < occurred_at // 1000:
         return "was made before occurred_at"
     if issued_at > now_s + SKEW_MS // 1000:
         return "was made in the future (60 s of skew allowed)"
-    if max_age_s is not None and now_s - issued_at > max_age_s:
-        return f"was made more than {max_age_s} s ago"
+    if oldest_s is not None and now_s - issued_at > oldest_s:
+        return f"was made more than {oldest_s} s ago"
     return None
 
 
@@ -139,6 +147,12 @@ def _too_few(needed: int, have: int) -> Violation:
 def needed_of(policy: Policy, category: str) -> list[Violation]:
     """What is wrong with an alert that can't be signed, such as one from CAP: it is taken where nothing is asked."""
     needed = policy.approvals(category)
+    return [_too_few(needed, 0)] if needed else []
+
+
+def unsigned(policy: Policy, entry: Entry, behind: Kinds) -> list[Violation]:
+    """Return what is wrong with an entry that can't be signed, behind revisions of these kinds (HD1)."""
+    needed = asked(policy, entry, behind)
     return [_too_few(needed, 0)] if needed else []
 
 

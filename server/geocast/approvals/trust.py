@@ -3,32 +3,37 @@
 Rule 1  An entry with a proof is what its form says, and nothing beside it counts (NC1).
 Rule 2  It is judged by what is in force in *this* process, wherever it is read; what is wrong with it, or goes wrong in
         finding that out, makes it `Untrusted`: its number is taken, and nothing else of it is there (NC3 to NC5).
-Rule 3  How many reviewers a cancel takes is told by the alert that it stands behind. So it is judged twice: by itself
-        where it is read, and by `ends` where it meets that alert, which may be later.
+Rule 3  How many reviewers an entry takes is decided by the chain in front of it (HD1). So an entry is judged twice: by
+        itself where it is read, and by `follows` or `ends` where its chain is known, which may be later.
 Rule 4  A signature is checked once: who has signed a form is remembered by a digest of both, and forgotten when the
         keys change (NC6).
+Rule 5  What is live when more approvals are asked for stays, unless a key of it was taken out (NC7). This process
+        remembers which entries these are, so that the api believes what the stream shows (HD7).
 """
 
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from prometheus_client.core import Metric
 
-from ..alert import MAX_SIGNATURES, NOTHING_CONFIRMED, Cancel, Entry, Proof, Revision, Untrusted
+from ..alert import MAX_SIGNATURES, Cancel, Entry, Proof, Revision, Untrusted
+from ..alertlog import codec
+from ..alertlog.chain import NO_KINDS, Kinds, kinds_of
 from ..errors import trace
 from ..metrics import counters
 from ..policy import Policy
 from . import form
+from .asked import asked
 from .reviewers import Reviewers, Signed, who_signed
 
 logger = logging.getLogger(__name__)
 
 REASONS = ("unsigned", "signature", "unknown-key", "too-few", "other-place")
 MANY = 1_000  # more than can sign
-REMEMBERED = 65_536  # verdicts, places that were told of, and places of cancels
+REMEMBERED = 65_536  # verdicts, places that were told of, places of entries, and entries that stay (Rule 5)
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -49,7 +54,13 @@ class Trust:
         self._signed: dict[bytes, Signed | None] = {}  # by digest; None: a signature does not verify
         self._most: dict[bytes, int] = {}  # how many had signed by the keys of any time
         self._told: dict[str, None] = {}  # places of which it was said
-        self._places: dict[tuple[str, int], str] = {}  # of cancels, by id and number
+        self._places: dict[tuple[str, int], str] = {}  # of entries that are judged twice, by id and number
+        self._kept: dict[tuple[str, int], bytes] = {}  # digests of what stays by Rule 5, by id and number
+        self._watchers: list[Callable[[], None]] = []
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Have `changed` called each time that something else is in force."""
+        self._watchers.append(changed)
 
     def replace(self, policy: Policy, reviewers: Reviewers) -> None:
         """Have these in force from now on."""
@@ -61,7 +72,10 @@ class Trust:
                 _remember(self._most, digest, max(self._most.get(digest, 0), len(signed.persons)))
         self._policy, self._reviewers = policy, reviewers
         self._signed = {}
-        self.version += had or self.asks or bool(reviewers)
+        if had or self.asks or reviewers:
+            self.version += 1
+            for changed in self._watchers:
+                changed()
 
     @property
     def asks(self) -> bool:
@@ -71,56 +85,54 @@ class Trust:
     def judged(self, entry: Entry, stands_under: tuple[str, int], place: str) -> Entry | Untrusted:
         """The entry that was read at a place of the log, as its form says it (NC1), or that it is not believed (NC2).
 
-        `stands_under`: the id and the number under which the log has it.
-
-        Of a cancel it is not judged how many have approved it: `ends` does that.
+        `stands_under`: the id and the number under which the log has it. Only what the entry asks for by itself is
+        judged, and of a cancel not even that: `follows` and `ends` do the rest.
         """
+        said: Entry | None = None
         try:
-            if (entry.id, entry.revision) != stands_under and (self.asks or entry.proof is not None):
+            if (entry.id, entry.revision) != stands_under:
                 raise _Failed("other-place")
-            if entry.proof is not None:
-                return self._proved(entry, entry.proof, place)
-            if isinstance(entry, Revision) and self._policy.approvals(entry.alert.category):
-                raise _Failed("unsigned")
-            if isinstance(entry, Cancel) and self.asks:
-                _remember(self._places, (entry.id, entry.revision), place)
-            return entry
+            said = entry if entry.proof is None else self._said(entry, entry.proof)
+            if self.asks and (isinstance(said, Cancel) or said.revision > 1):
+                _remember(self._places, stands_under, place)
+            if isinstance(said, Revision):
+                self._check(said, NO_KINDS, said.alert.occurred_at)
+            elif said.proof is not None and self._who(said.proof) is None:
+                raise _Failed("signature")
+            return said
         except _Failed as failed:
-            return self._set_aside(stands_under, entry.ends_at, place, str(failed))
+            return self._set_aside(stands_under, entry.ends_at, place, str(failed), said)
         except Exception as error:  # NC5
             logger.error("checking an entry failed: %s", trace(error))
             return self._set_aside(stands_under, entry.ends_at, place, "signature")
 
-    def ends(self, cancel: Cancel, alert: Revision | None) -> bool:
-        """Whether a cancel that was `judged` ends the alert whose current revision this is; None: it is not known."""
+    def follows(self, revision: Revision, behind: Kinds) -> bool:
+        """Return whether a revision that was `judged` is believed behind revisions of these kinds (HD1)."""
+        if behind <= kinds_of(revision):
+            return True  # `judged` has asked for as much
+        return self._is_good(revision, behind, revision.alert.occurred_at)
+
+    def ends(self, cancel: Cancel, alert: Revision | None, behind: Kinds) -> bool:
+        """Return whether a cancel that was `judged` is believed behind revisions of these kinds (HD1).
+
+        `alert`: the last revision that is believed; None if there is none.
+        """
         if cancel.is_tombstone and alert is None:
             return True
-        needed = self._policy.cancel_approvals(None if alert is None else alert.alert.category)
-        place = self._places.get((cancel.id, cancel.revision), "?")
-        try:
-            if cancel.proof is not None:
-                self._approved(cancel, cancel.proof, needed, 0 if alert is None else alert.alert.occurred_at)
-            elif needed:
-                raise _Failed("unsigned")
-        except _Failed as failed:
-            self._set_aside((cancel.id, cancel.revision), cancel.ends_at, place, str(failed))
-            return False
-        return True
+        return self._is_good(cancel, behind, 0 if alert is None else alert.alert.occurred_at)
 
-    def stands(self, revision: Revision) -> bool:
-        """Whether what was believed is to be believed still, by the keys as they are now (NC3).
+    def stands(self, revision: Revision, behind: Kinds) -> bool:
+        """Return whether a live revision that was believed still is, by the keys as they are now (NC3).
 
-        That more are asked for than then takes nothing away from it (NC7).
+        That more approvals are asked for than then takes nothing away from it (NC7). The api believes it, too (HD7).
         """
-        if revision.proof is None:
-            return True
-        signed = self._who(revision.proof)
-        if signed is None:
-            return False
-        if len(signed.persons) >= self._most.get(_digest(revision.proof), MANY):
-            return True
-        have = len(signed.persons - {revision.source})
-        return have >= self._needed(revision)
+        try:
+            self._check(revision, behind, revision.alert.occurred_at)
+        except _Failed:
+            if not self._has_all(revision):
+                return False
+            _remember(self._kept, (revision.id, revision.revision), _fingerprint(revision))
+        return True
 
     def metrics(self) -> Iterator[Metric]:
         """What it has not believed, for Prometheus."""
@@ -129,11 +141,8 @@ class Trust:
 
     # ---- the pieces ------------------------------------------------------------------------------------------
 
-    def _needed(self, revision: Revision) -> int:
-        confirmed = revision.alert.confirm != NOTHING_CONFIRMED
-        return self._policy.approvals(revision.alert.category, confirmed=confirmed)
-
-    def _proved(self, entry: Entry, proof: Proof, place: str) -> Entry:
+    def _said(self, entry: Entry, proof: Proof) -> Entry:
+        """The entry as its form says it. Raises _Failed if the form is none, or another entry's."""
         try:
             read = form.read(proof.form)
         except ValueError:
@@ -144,20 +153,40 @@ class Trust:
             raise _Failed("other-place") from None
         if self._policy.audience not in (None, read.audience):
             raise _Failed("other-place")
-        if isinstance(said, Revision):
-            self._approved(said, proof, self._needed(said), said.alert.occurred_at)
-        elif self._who(proof) is None:
-            raise _Failed("signature")
-        else:
-            _remember(self._places, (entry.id, entry.revision), place)
         return said
 
-    def _approved(self, entry: Entry, proof: Proof, needed: int, occurred_at: int) -> None:
-        signed = self._who(proof)
+    def _is_good(self, entry: Entry, behind: Kinds, occurred_at: int) -> bool:
+        try:
+            self._check(entry, behind, occurred_at)
+        except _Failed as failed:
+            under = (entry.id, entry.revision)
+            self._set_aside(under, entry.ends_at, self._places.get(under, "?"), str(failed))
+            return False
+        return True
+
+    def _check(self, entry: Entry, behind: Kinds, occurred_at: int) -> None:
+        """Raise _Failed if too few have approved an entry behind revisions of these kinds, unless it stays (Rule 5)."""
+        needed = asked(self._policy, entry, behind)
+        if entry.proof is None:
+            if needed and not self._is_kept(entry):
+                raise _Failed("unsigned")
+            return
+        signed = self._who(entry.proof)
         if signed is None or signed.since < occurred_at // 1000:
             raise _Failed("signature")
-        if len(signed.persons - {entry.source}) < needed:
+        if len(signed.persons - {entry.source}) < needed and not self._is_kept(entry):
             raise _Failed("unknown-key" if signed.unknown else "too-few")
+
+    def _is_kept(self, entry: Entry) -> bool:
+        kept = self._kept.get((entry.id, entry.revision))
+        return kept is not None and kept == _fingerprint(entry) and self._has_all(entry)
+
+    def _has_all(self, entry: Entry) -> bool:
+        """Return whether no key by which an entry was believed has been taken out since."""
+        if entry.proof is None:
+            return True
+        signed = self._who(entry.proof)
+        return signed is not None and len(signed.persons) >= self._most.get(_digest(entry.proof), MANY)
 
     def _who(self, proof: Proof) -> Signed | None:
         """Who has signed; None if a signature by a known key does not verify."""
@@ -169,12 +198,18 @@ class Trust:
     def _checked(self, proof: Proof) -> Signed | None:
         return who_signed(proof, self._reviewers) if 1 <= len(proof.signatures) <= MAX_SIGNATURES else None
 
-    def _set_aside(self, stands_under: tuple[str, int], ends_at: int, place: str, reason: str) -> Untrusted:
+    def _set_aside(
+        self, stands_under: tuple[str, int], ends_at: int, place: str, reason: str, said: Entry | None = None
+    ) -> Untrusted:
         if place not in self._told:
             _remember(self._told, place, None)
             self.untrusted[reason] += 1
             logger.error("log: entry at %s set aside, it is not approved: %s", place, reason)
-        return Untrusted(*stands_under, ends_at)
+        return Untrusted(*stands_under, ends_at, said)
+
+
+def _fingerprint(entry: Entry) -> bytes:
+    return hashlib.sha256(codec.encode(entry)).digest() if entry.proof is None else _digest(entry.proof)
 
 
 def _digest(proof: Proof) -> bytes:

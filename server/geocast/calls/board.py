@@ -20,6 +20,8 @@ Rule 4  When the end was read, or either clock has ended a call, nothing is said
         to its recipients and holders, once and before it expires, and as the answer to an `accept`.
 Rule 5  The exact place is opened while a task is written, and not kept (RZ2). No responder's place leaves the board
         (RZ7), but in a claim, while this process judges it.
+Rule 6  A seat belongs to a person, by issuer and `sub`. A session may act for that person's seat, and is sent the task,
+        only if a qualification of its own token counts for the call (HD5).
 """
 
 import contextlib
@@ -35,7 +37,7 @@ from ..clock import Now
 from ..matching.areas import NONE, AreaIndex
 from .aeds import NO_AEDS, Aeds
 from .claiming import Claiming, Here, Reason, Refusal, is_near, is_wanted, may_see, refusal
-from .entries import CallEntry, SeatState
+from .entries import CallEntry, Person, SeatState
 from .live_call import LiveCall, Open, Outline, Told
 from .messages import in_each_format, standdown_message, task_message, task_revision
 from .responders import Claimed, Responder, Responders, Rights
@@ -63,18 +65,18 @@ class Accept(NamedTuple):
 
 
 class GiveBack(NamedTuple):
-    """Release the seat of a call that this `sub` holds, if it is the one that was accepted then (ms; None: any)."""
+    """Release the seat of a call that this person holds, if it is the one that was accepted then (ms; None: any)."""
 
     call_id: str
-    sub: str
+    person: Person
     accepted_at: int | None = None
 
 
 class Progress(NamedTuple):
-    """Report how far this `sub` is."""
+    """Report how far this person is."""
 
     call_id: str
-    sub: str
+    person: Person
     state: SeatState
 
 
@@ -116,8 +118,8 @@ class Board:
         self._returning: deque[tuple[float, Responder]] = deque()  # those with something unknown, and until when
         self._near: AreaIndex[LiveCall] = AreaIndex(ROOM)  # of those that ring
         self._widening: set[LiveCall] = set()  # those that have a free seat, and a ring that is not in force yet
-        self._seated: dict[str, set[LiveCall]] = {}  # `sub` -> the calls, not ended, of which it holds a seat
-        self._resting: dict[str, float] = {}  # `sub` -> until when it is held off (RQ7), on the monotonic clock
+        self._seated: dict[Person, set[LiveCall]] = {}  # the calls, not ended, of which each holds a seat
+        self._resting: dict[Person, float] = {}  # until when each is held off (RQ7), on the monotonic clock
         # Rows that may be owed something, and of which calls.
         self._noted: OrderedDict[int, set[LiveCall]] = OrderedDict()
         self._counts: dict[str, Counts] = {}  # of calls that have ended, since they were last taken
@@ -160,7 +162,7 @@ class Board:
         told = self._told(call, responder)
         told.rung = max(told.rung, held)
         told.over = state.end is not None
-        if responder.sub in call.former and call.seat_of(responder.sub) is None:
+        if responder.person in call.former and call.seat_of(responder.person) is None:
             told.task = held  # perhaps it was: who has given a seat back on another connection has to hear of it
 
     # ---- what sessions say ---------------------------------------------------------------------------------------
@@ -189,11 +191,20 @@ class Board:
         state = call.state
         if state is None or self._is_over(call, now) or not may_see(state, responder.may_test):
             return False
-        return call.seat_of(responder.sub) is not None
+        return is_wanted(state, responder.quals) and call.seat_of(responder.person) is not None
+
+    def _own_seat(self, responder: Responder, call: LiveCall) -> Seat | None:
+        """Return the seat that a session may give back or report on, which is its person's (Rule 6).
+
+        A session that was sent the task may do so after its qualification has lapsed, too.
+        """
+        told = call.told.get(responder.row, _NOTHING)
+        may = told.task > 0 or (call.state is not None and is_wanted(call.state, responder.quals))
+        return call.seat_of(responder.person) if may else None
 
     def _refusal(self, responder: Responder, call_id: str, eta_s: int | None, now: Now) -> Refusal | None:
         """Why a claim can be refused without the log; None if the log has to be asked (RV4)."""
-        if responder.sub is None or not responder.quals:
+        if responder.person is None or not responder.quals:
             return "over"
         call = self._calls.get(call_id)
         if call is None or call.state is None:
@@ -214,18 +225,18 @@ class Board:
             if call.outline.over:
                 return
             call.note_declined(self._told(call, responder))
-            seat = call.seat_of(responder.sub)
-        if responder.sub is not None and (seat is not None or is_claimed):
-            self._ask(GiveBack(call_id, responder.sub, None if seat is None else seat.accepted_at))
+            seat = self._own_seat(responder, call)
+        if responder.person is not None and (seat is not None or is_claimed):
+            self._ask(GiveBack(call_id, responder.person, None if seat is None else seat.accepted_at))
 
     def report(self, row: int, call_id: str, state: SeatState, now: Now) -> None:
         """The session says how far it is (M20). It counts from who holds a seat, and once in REPORT_S."""
         responder, call = self._responders.find(row), self._calls.get(call_id)
-        if responder is None or responder.sub is None or call is None or self._is_over(call, now):
+        if responder is None or responder.person is None or call is None or self._is_over(call, now):
             return
-        if call.seat_of(responder.sub) is not None and now.monotonic >= responder.reported + REPORT_S:
+        if self._own_seat(responder, call) is not None and now.monotonic >= responder.reported + REPORT_S:
             responder.reported = now.monotonic
-            self._ask(Progress(call_id, responder.sub, state))
+            self._ask(Progress(call_id, responder.person, state))
 
     def acknowledge(self, row: int, call_id: str, revision: int) -> None:
         """The session says that it has shown this revision of a call."""
@@ -246,8 +257,8 @@ class Board:
         What was read meanwhile may be newer. False: the session was rung, so the claim is to be judged anew.
         """
         responder, claimed = errand
-        if reason is None and claimed.given_back and responder.sub is not None:
-            self._ask(GiveBack(claimed.call_id, responder.sub))
+        if reason is None and claimed.given_back and responder.person is not None:
+            self._ask(GiveBack(claimed.call_id, responder.person))
         if responder.gone or responder.claimed is not claimed:
             return True
         if reason is None:
@@ -270,10 +281,10 @@ class Board:
             errand.responder.claimed = None
 
     def _claiming(self, responder: Responder, call_id: str, eta_s: int | None, now: Now) -> Claiming:
-        sub = responder.sub or ""
+        person = responder.person or _NOBODY
         here = responder.here if responder.on_duty else None
-        held_off = self._is_held_off(sub, now)
-        return Claiming(call_id, sub, responder.quals, responder.may_test, here, held_off, eta_s)
+        held_off = self._is_held_off(person, now)
+        return Claiming(call_id, person, responder.quals, responder.may_test, here, held_off, eta_s)
 
     def _refuse(self, responder: Responder, call_id: str, reason: Refusal) -> None:
         responder.refused[call_id] = reason
@@ -352,7 +363,7 @@ class Board:
         if rung and not before.revision:
             call.last_of_first = rung[-1]
         claims = after.claims if new else after.claims ^ before.claims
-        for row in self._responders.rows_of({sub for sub, _ in claims}):
+        for row in self._responders.rows_of({person for person, _ in claims}):
             self._note(row, call, first=True)
         self._file_ring(call, state)
 
@@ -366,11 +377,13 @@ class Board:
             self._note(row, call)
         rest_s = state.opening.terms.rest_s
         until = now.monotonic + min(rest_s, (end.at - now.wall_ms) / 1000 + rest_s)
-        for sub in call.holders() if call.is_actual else ():
-            self._resting[sub] = max(self._resting.get(sub, 0.0), until)
+        for person in call.holders() if call.is_actual else ():
+            self._resting[person] = max(self._resting.get(person, 0.0), until)
         for row in self._responders.rows_of(call.holders()):
-            self._told(call, self._responders.get(row)).over = True
-            self._note(row, call, first=True)
+            responder = self._responders.find(row)
+            if responder is not None and is_wanted(state, responder.quals):
+                self._told(call, responder).over = True
+                self._note(row, call, first=True)
 
     def _meet(self, call: LiveCall, state: CallState, now: Now) -> None:
         """A call has become known: those who say that they hold it are told what they lack (R5e)."""
@@ -382,14 +395,14 @@ class Board:
 
     def _keep_seated(self, call: LiveCall, before: Outline, after: Outline) -> None:
         """Keep in mind who holds a seat of a call that has not ended in the log (RQ7)."""
-        held, holds = ({sub for sub, _ in each.claims} for each in (before, after))
-        for sub in held if after.over else held - holds:
-            calls = self._seated.get(sub, set())
+        held, holds = ({person for person, _ in each.claims} for each in (before, after))
+        for person in held if after.over else held - holds:
+            calls = self._seated.get(person, set())
             calls.discard(call)
             if not calls:
-                self._seated.pop(sub, None)
-        for sub in set() if after.over else holds - held:
-            self._seated.setdefault(sub, set()).add(call)
+                self._seated.pop(person, None)
+        for person in set() if after.over else holds - held:
+            self._seated.setdefault(person, set()).add(call)
 
     def _file_ring(self, call: LiveCall, state: CallState) -> None:
         """Have the ring in the index while the call is open and has a free seat, and only then."""
@@ -426,7 +439,7 @@ class Board:
         responder = self._responders.find(row)
         if calls is None:
             self._noted.pop(row, None)
-            calls = self._candidates(responder, self._responders.sub_of(row))
+            calls = self._candidates(responder, self._responders.person_of(row))
         if responder is None and not calls:
             return []
         responder = self._responders.get(row)
@@ -445,9 +458,9 @@ class Board:
                 self._observe("first_ring", max(0, now.wall_ms - call.state.opening.issued_at) / 1000)
         return [each.frames[wire] for each in sorted(said, key=lambda each: each.order)]
 
-    def _candidates(self, responder: Responder | None, sub: str | None) -> set[LiveCall]:
+    def _candidates(self, responder: Responder | None, person: Person | None) -> set[LiveCall]:
         """The calls of which a session may be owed something."""
-        calls = set(self._seated.get(sub, ())) if sub is not None else set()
+        calls = set(self._seated.get(person, ())) if person is not None else set()
         if responder is not None:
             calls |= responder.calls
             if responder.on_duty:
@@ -464,7 +477,9 @@ class Board:
             return None
         if state.end is not None:
             return self._stand_down(call, responder, told, "over") if told.over else None
-        seat = call.seat_of(responder.sub)
+        seat = call.seat_of(responder.person)
+        if seat is not None and not is_wanted(state, responder.quals):
+            return self._not_qualified(responder, call, told)
         if seat is not None:
             wanted = told.again or told.task < task_revision(state, seat)
             return self._task(responder, call, state, seat, now) if wanted else None
@@ -488,7 +503,7 @@ class Board:
             responder.on_duty
             and responder.here is not None
             and is_wanted(state, responder.quals)
-            and not self._is_held_off(responder.sub, now)
+            and not self._is_held_off(responder.person, now)
             and is_near(state, responder.here)
         )
 
@@ -507,6 +522,15 @@ class Board:
             if seat.claim == call.first_claim:
                 self._observe("first_seat", max(0, now.wall_ms - call.opened_at) / 1000)
         return _Said(TASK, in_each_format(task_message(state, seat, place_of(opened), self._aeds)))
+
+    def _not_qualified(self, responder: Responder, call: LiveCall, told: Told) -> "_Said | None":
+        """Return `over` if the session waits for an answer, and nothing else: its person holds a seat (Rule 6)."""
+        claimed = responder.claimed
+        waits = claimed is not None and claimed.call_id == call.id
+        if not (waits or told.again):
+            return None
+        responder.claimed = None if waits else claimed
+        return self._stand_down(call, responder, told, "over")
 
     def _stand_down(self, call: LiveCall, responder: Responder, told: Told, reason: Reason) -> "_Said":
         """Take back what the session was told, for this reason."""
@@ -533,11 +557,11 @@ class Board:
             responder.calls.add(call)
         return found
 
-    def _is_held_off(self, sub: str | None, now: Now) -> bool:
+    def _is_held_off(self, person: Person | None, now: Now) -> bool:
         """Whether somebody holds a seat of an open call that is no drill, or has held one not long ago (RQ7)."""
-        if sub is None or self._resting.get(sub, 0.0) > now.monotonic:
-            return sub is not None
-        return any(call.is_actual for call in self._seated.get(sub, ()))
+        if person is None or self._resting.get(person, 0.0) > now.monotonic:
+            return person is not None
+        return any(call.is_actual for call in self._seated.get(person, ()))
 
     @staticmethod
     def _clock_ended(responder: Responder, call: LiveCall) -> bool:
@@ -564,8 +588,8 @@ class Board:
         self._look_at = now.monotonic + LOOK_S
         while self._returning and self._returning[0][0] <= now.monotonic:
             self._returning.popleft()[1].unknown.clear()
-        for sub in [sub for sub, until in self._resting.items() if until <= now.monotonic]:
-            del self._resting[sub]
+        for person in [person for person, until in self._resting.items() if until <= now.monotonic]:
+            del self._resting[person]
         for call in list(self._calls.values()):
             is_known = call.state is not None and call.state.end is None and now.monotonic < call.deadline + KEPT_S
             if call.expired_for_sure(now) and not is_known:
@@ -662,6 +686,7 @@ class _Said(NamedTuple):
 
 
 _NOTHING = Told()  # of whom nothing was told; never written to
+_NOBODY = Person("")  # a session without a token
 
 
 def _ring(call: CallState) -> Circle:

@@ -13,7 +13,8 @@ Rule 1  What does not open is as good as not there, but for its number: nobody i
         has written rubbish behind it. A seat is given only where the whole chain opens, for it may be taken (RV2).
 Rule 2  The exact place is opened to compare it with a repeated request, and to choose a defibrillator. Nothing that is
         returned, raised or counted here has it (RZ2, RZ4).
-Rule 3  A call is its opener's: `source` stays theirs in all its contents. Who sent other content is in `by`.
+Rule 3  A call is its opener's, by issuer and `sub` (HD5): `source` stays theirs in all its contents. Who sent other
+        content is in `by`.
 """
 
 import asyncio
@@ -30,7 +31,7 @@ from ..policy.ages import Lasting
 from ..problems import Problem, Violation
 from ..requests import Claims, Invalid
 from .aeds import NO_AEDS, Aeds, fetch_of
-from .claiming import Claiming, Refusal, refusal
+from .claiming import Claiming, Refusal, is_wanted, refusal
 from .entries import (
     Body,
     CallEntry,
@@ -64,10 +65,11 @@ REPORT_MS = 5_000  # between two reports of a seat that count (M20)
 
 
 class Dispatcher(NamedTuple):
-    """Who asks: the `sub` of the token, and whether its scopes allow to read and end others' calls."""
+    """Who asks: the `sub` and the issuer of the token, and whether its scopes allow to read and end others' calls."""
 
     sub: str
     manages: bool = False
+    issuer: str = ""
 
 
 class CallOutcome(NamedTuple):
@@ -160,7 +162,7 @@ class Calling:
             for known, ended, _ in chain.entries:
                 if isinstance(ended, Ending):
                     return CallOutcome(end_answer(known, ended), created=False)
-            ending = Ending(dispatcher.sub, self._now_ms(), call.opening)
+            ending = Ending(dispatcher.sub, self._now_ms(), call.opening, dispatcher.issuer)
             if entry := await self._append_next(chain, call, ending, reason):
                 return CallOutcome(end_answer(entry, ending), created=True)
         raise _overtaken()
@@ -192,39 +194,39 @@ class Calling:
             if chain is None or call is None:
                 return "over"
             now = self._clock.now()
-            if claiming.sub in call.seats and is_open(call, now):
+            if claiming.person in call.seats and is_open(call, now) and is_wanted(call, claiming.quals):
                 return None
-            held_off = claiming.held_off or _returned(chain, claiming.sub) >= MOST_RETURNS
+            held_off = claiming.held_off or _returned(chain, claiming.person) >= MOST_RETURNS
             if (refused := refusal(call, claiming._replace(held_off=held_off), now)) is not None:
                 return refused
             seat = self._seat(chain, call, claiming, now)
-            if await self._append_next(chain, call, seat, Person(claiming.sub)):
+            if await self._append_next(chain, call, seat, claiming.person):
                 return None
         raise _overtaken()
 
-    async def release(self, call_id: str, sub: str, accepted_at: int | None = None) -> None:
-        """Give a seat back (RV5). Nothing happens if this `sub` holds none, or the call is over.
+    async def release(self, call_id: str, person: Person, accepted_at: int | None = None) -> None:
+        """Give a seat back (RV5). Nothing happens if this person holds none, or the call is over.
 
-        `accepted_at`: when it was accepted, in ms since 1970: one that this `sub` has taken since stays. Raises
+        `accepted_at`: when it was accepted, in ms since 1970: one that this person has taken since stays. Raises
         LogUnavailable where the log lacks the call: it is put back.
         """
 
         def decide(call: CallState, now: Now) -> tuple[Body, Secret] | None:
-            seat = call.seats.get(sub)
+            seat = call.seats.get(person)
             if seat is None or accepted_at not in (None, seat.accepted_at):
                 return None
-            return Release(seat.number, now.wall_ms), Person(sub)
+            return Release(seat.number, now.wall_ms), person
 
         await self._go_on(call_id, decide)
 
-    async def report(self, call_id: str, sub: str, state: SeatState) -> None:
+    async def report(self, call_id: str, person: Person, state: SeatState) -> None:
         """Note how far the holder of a seat is (M20). What is nothing new is dropped, and what comes within 5 s."""
 
         def decide(call: CallState, now: Now) -> tuple[Body, Secret] | None:
-            seat = call.seats.get(sub)
+            seat = call.seats.get(person)
             if seat is None or not _is_news(seat, state, now):
                 return None
-            return Report(seat.number, state, now.wall_ms), Person(sub)
+            return Report(seat.number, state, now.wall_ms), person
 
         await self._go_on(call_id, decide)
 
@@ -254,11 +256,11 @@ class Calling:
         """Put a claim back that was read and that the log has lost (RV7): with its seat, or with 0 if that is taken."""
 
         def decide(call: CallState, _now: Now) -> tuple[Body, Secret] | None:
-            if seat.sub in call.seats:
+            if seat.person in call.seats:
                 return None
             taken = seat.number in {each.number for each in call.seats.values()}
             claim = Claim(0 if taken else seat.number, seat.role, seat.accepted_at, seat.eta_s, seat.aed)
-            return claim, Person(seat.sub)
+            return claim, seat.person
 
         await self._go_on(call_id, decide)
 
@@ -369,7 +371,9 @@ class Calling:
         if violations:
             raise Problem.of(violations)
         terms = self._policy.calls[request.category].terms(request.place.kind) if call is None else call.opening.terms
-        source = dispatcher.sub if call is None else call.opening.source
+        mine = (dispatcher.issuer, dispatcher.sub)
+        issuer, source = mine if call is None else (call.opening.issuer, call.opening.source)
+        by_issuer, by = ("", None) if mine == (issuer, source) else mine
         return Opening(
             category=request.category,
             headline=self._rung(request.headline, terms),
@@ -381,7 +385,9 @@ class Calling:
             near=request.near(terms.location_resolution, None if call is None else call.opening.near),
             terms=terms,
             replaces=request.replaces,
-            by=None if dispatcher.sub == source else dispatcher.sub,
+            by=by,
+            issuer=issuer,
+            by_issuer=by_issuer,
         )
 
     def _rung(self, headline: str, terms: CallTerms) -> str:
@@ -428,7 +434,9 @@ class Calling:
 
 
 def _is_theirs(call: CallState, dispatcher: Dispatcher) -> bool:
-    return dispatcher.manages or call.opening.source == dispatcher.sub
+    """Return whether a dispatcher may see and change a call: its opener (rule HD5), or whoever manages all."""
+    opener = call.opening.issuer, call.opening.source
+    return dispatcher.manages or opener == (dispatcher.issuer, dispatcher.sub)
 
 
 def _place(chain: Chain, call: CallState) -> ExactPlace | None:
@@ -438,9 +446,9 @@ def _place(chain: Chain, call: CallState) -> ExactPlace | None:
     return place if isinstance(place, ExactPlace) else None
 
 
-def _returned(chain: Chain, sub: str) -> int:
+def _returned(chain: Chain, person: Person) -> int:
     """How many seats of the call somebody has given back (RV5)."""
-    return sum(isinstance(body, Release) and secret == Person(sub) for _, body, secret in chain.entries)
+    return sum(isinstance(body, Release) and secret == person for _, body, secret in chain.entries)
 
 
 def _kind(chain: Chain, call: CallState) -> str | None:

@@ -4,6 +4,7 @@ from typing import Literal, NamedTuple, get_args
 
 from ..cells import limit_chord2, unit_vector
 from ..clock import Now
+from .entries import Person
 from .state import CallState
 
 Refusal = Literal["over", "held-off", "full", "far"]
@@ -21,7 +22,7 @@ class Claiming(NamedTuple):
     """
 
     call_id: str
-    sub: str
+    person: Person
     quals: frozenset[str]
     may_test: bool
     here: Here | None

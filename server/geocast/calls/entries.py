@@ -71,8 +71,9 @@ class CallTerms:
 class Opening:
     """Of a `call`: its content, but for the place.
 
-    `source` is who has opened the call, and `by` who has sent this content, if that is somebody else. `replaces`: the
-    number of the content before it; 0 of the first.
+    `source` is who has opened the call, and `by` who has sent this content, if that is somebody else. `issuer` and
+    `by_issuer` are the issuers of their tokens (rule HD5). `replaces`: the number of the content before it; 0 of the
+    first.
     """
 
     category: str
@@ -86,6 +87,8 @@ class Opening:
     terms: CallTerms
     replaces: int = 0
     by: str | None = None
+    issuer: str = ""
+    by_issuer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,7 @@ class Ending:
     source: str | None
     at: int
     call: Opening
+    issuer: str = ""
 
 
 Body = Opening | Widening | Claim | Release | Report | Ending
@@ -156,9 +160,13 @@ class ExactPlace:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """The `sub` of a responder."""
+    """A responder: the `sub` of the token, and its issuer (rule HD5).
+
+    Entries of releases without rule HD5 have no `issuer`. They belong to the key set itself, whose name is empty.
+    """
 
     sub: str
+    issuer: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from ..metrics import Metrics, counter, counters, gauge
 from .aeds import NO_AEDS, Aeds
 from .board import Accept, Board, Errand, GiveBack, Progress, Restore
 from .claiming import REASONS, Claiming, Refusal
-from .entries import CallEntry, SeatState
+from .entries import CallEntry, Person, SeatState
 from .live_call import MAX_LIFE_S, LiveCall
 from .opening import opened
 from .sealing import CallKeys
@@ -56,11 +56,11 @@ class Deciding(Protocol):
         """Give a seat to a responder; None: it has one."""
         ...
 
-    async def release(self, call_id: str, sub: str, accepted_at: int | None) -> None:
-        """Give back the seat that this `sub` holds, if it is the one that was accepted then (None: any)."""
+    async def release(self, call_id: str, person: Person, accepted_at: int | None) -> None:
+        """Give back the seat that this person holds, if it is the one that was accepted then (None: any)."""
         ...
 
-    async def report(self, call_id: str, sub: str, state: SeatState) -> None:
+    async def report(self, call_id: str, person: Person, state: SeatState) -> None:
         """Note how far the holder of a seat is."""
         ...
 
@@ -107,7 +107,7 @@ class Errands:
         self._clock = clock
         self._under_way: set[asyncio.Task[None]] = set()
         self._given_back: set[GiveBack] = set()  # seats that are being given back
-        self._reports: dict[tuple[str, str], SeatState] = {}  # not stored yet, by call and `sub`: the last of each
+        self._reports: dict[tuple[str, Person], SeatState] = {}  # not stored yet, by call and person: the last of each
         self._looked_at: set[str] = set()  # calls of which it is being decided whether to widen or to end them
         self._stirred = asyncio.Event()
         self._end_at = 0.0
@@ -189,15 +189,15 @@ class Errands:
         match errand:
             case Accept():
                 self._begin(self._claim(errand))
-            case GiveBack(call_id, sub, accepted_at) if errand not in self._given_back:
+            case GiveBack(call_id, person, accepted_at) if errand not in self._given_back:
                 self._given_back.add(errand)
-                give_back = self._until_done(call_id, lambda: self._calling.release(call_id, sub, accepted_at))
+                give_back = self._until_done(call_id, lambda: self._calling.release(call_id, person, accepted_at))
                 self._begin(give_back).add_done_callback(lambda _: self._given_back.discard(errand))
             case Restore(call_id):
                 self._begin(self._restore(call_id))
-            case Progress(call_id, sub, state):
-                self._reports[call_id, sub] = state
-                self._begin(self._report(call_id, sub))
+            case Progress(call_id, person, state):
+                self._reports[call_id, person] = state
+                self._begin(self._report(call_id, person))
 
     async def _claim(self, errand: Accept) -> None:
         """Have a claim judged by the log (Rule 1), and the session told."""
@@ -221,21 +221,21 @@ class Errands:
                 self.wake()
                 return
 
-    async def _report(self, call_id: str, sub: str) -> None:
+    async def _report(self, call_id: str, person: Person) -> None:
         """Store the last of somebody's reports: those that it has overtaken would keep it from counting (M20)."""
 
         async def store() -> None:
-            state = self._reports.pop((call_id, sub), None)
+            state = self._reports.pop((call_id, person), None)
             if state is None:
                 return  # another errand has stored it
             try:
-                await self._calling.report(call_id, sub, state)
+                await self._calling.report(call_id, person, state)
             except LogUnavailable:
-                self._reports.setdefault((call_id, sub), state)
+                self._reports.setdefault((call_id, person), state)
                 raise
 
         if not await self._until_done(call_id, store):
-            self._reports.pop((call_id, sub), None)
+            self._reports.pop((call_id, person), None)
 
     async def _restore(self, call_id: str) -> None:
         """Put claims back that the log has lost and has not put back by itself (RV7)."""

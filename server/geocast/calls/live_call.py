@@ -57,7 +57,7 @@ class Outline(NamedTuple):
     ring: int = -1
     full: bool = False
     over: bool = False
-    claims: frozenset[tuple[str, int]] = frozenset()  # `sub` and number of the claim
+    claims: frozenset[tuple[Person, int]] = frozenset()  # who holds a seat, and the number of the claim
 
 
 class LiveCall:
@@ -70,8 +70,8 @@ class LiveCall:
         self.first_claim = 0  # the number of the first claim that was read
         self.state: CallState | None = None  # while no content of it opens
         self.told: dict[int, Told] = {}  # by row
-        self.former: set[str] = set()  # who has given a seat back
-        self.lost: dict[str, Seat] = {}  # Rule 3
+        self.former: set[Person] = set()  # who has given a seat back
+        self.lost: dict[Person, Seat] = {}  # Rule 3
         self.outline = Outline()  # what decides who is told something
         self.aside: set[int] = set()  # numbers of entries that do not open
         self.filed = NONE  # by which the board's index knows its ring; NONE: it rings for nobody
@@ -126,7 +126,7 @@ class LiveCall:
         self.state = fold(opened)
         if self.state is not None:
             self.state.number = max(self._chain)
-            self.lost = {sub: seat for sub, seat in held.items() if sub not in self.state.seats}
+            self.lost = {person: seat for person, seat in held.items() if person not in self.state.seats}
         for each in opened:
             self._note(each)
 
@@ -140,14 +140,14 @@ class LiveCall:
         if isinstance(opened.body, Claim):
             self.first_claim = self.first_claim or opened.entry.revision
         if isinstance(opened.secret, Person):
-            sub = opened.secret.sub
+            person = opened.secret
             if isinstance(opened.body, Release):
-                self.former.add(sub)
-                if sub in self.lost and self.lost[sub].claim < opened.entry.revision:
-                    del self.lost[sub]
-            elif self.state is not None and sub in self.state.seats:
-                self.former.discard(sub)
-                self.lost.pop(sub, None)
+                self.former.add(person)
+                if person in self.lost and self.lost[person].claim < opened.entry.revision:
+                    del self.lost[person]
+            elif self.state is not None and person in self.state.seats:
+                self.former.discard(person)
+                self.lost.pop(person, None)
 
     def _settle(self, now: Now) -> None:
         state, content_before = self.state, self.outline.content
@@ -155,7 +155,7 @@ class LiveCall:
         self.outline = Outline()
         if state is None:
             return
-        claims = frozenset((sub, seat.claim) for sub, seat in self.holders().items())
+        claims = frozenset((person, seat.claim) for person, seat in self.holders().items())
         over = state.end is not None
         self.outline = Outline(state.content, state.revision, state.ring, state.full, over, claims)
         opening = state.opening
@@ -174,8 +174,8 @@ class LiveCall:
 
     # ---- what it comes to ----------------------------------------------------------------------------------------
 
-    def holders(self) -> dict[str, Seat]:
-        """Who holds a seat, by `sub`, lost ones included (Rule 3)."""
+    def holders(self) -> dict[Person, Seat]:
+        """Who holds a seat, lost ones included (Rule 3)."""
         return self.lost | self.state.seats if self.state is not None else {}
 
     @property
@@ -183,11 +183,11 @@ class LiveCall:
         """Whether it is neither a test nor an exercise: those hold nobody off (RQ7)."""
         return self.state is not None and self.state.opening.status == "actual"
 
-    def seat_of(self, sub: str | None) -> Seat | None:
+    def seat_of(self, person: Person | None) -> Seat | None:
         """The seat that somebody holds."""
-        if sub is None or self.state is None:
+        if person is None or self.state is None:
             return None
-        return self.state.seats.get(sub) or self.lost.get(sub)
+        return self.state.seats.get(person) or self.lost.get(person)
 
     def expired(self, now: Now) -> bool:
         """Whether either clock has ended it (Rule 2)."""

@@ -1,6 +1,6 @@
 """The sessions that calls concern: whose they are, who is on duty, and where.
 
-Rule 1  A session without a qualification is one entry of one dict, by its `sub`, until it says where it is, holds a
+Rule 1  A session without a qualification is one entry of one dict, by its person, until it says where it is, holds a
         call or answers one, or is told of one (RJ6, RJ9).
 Rule 2  Where a session is stays here (RZ7), and is in the index while it is on duty, and only then (RQ4).
 """
@@ -13,7 +13,9 @@ import numpy as np
 from ..alert import Circle
 from ..cells import Vector
 from ..matching.index import PlaceIndex
+from ..tokens import Subject
 from .claiming import MAX_REACH_M, Here, Reason, Refusal
+from .entries import Person
 from .live_call import LiveCall
 
 ROOM = 1 << 12  # places for which address space is taken at the start
@@ -28,8 +30,8 @@ class Rights(Protocol):
         ...
 
     @property
-    def sub(self) -> str | None:
-        """Whose it is; None without a token."""
+    def subject(self) -> Subject | None:
+        """The subject of its token; None without a token."""
         ...
 
     @property
@@ -56,12 +58,13 @@ class Responder:
     """A session that calls concern."""
 
     __slots__ = (
-        "calls", "claimed", "gone", "here", "may_test", "quals", "refused", "reported", "row", "slot", "sub", "unknown",
+        "calls", "claimed", "gone", "here", "may_test", "person", "quals", "refused", "reported", "row", "slot",
+        "unknown",
     )  # fmt: skip
 
-    def __init__(self, row: int, sub: str | None) -> None:
+    def __init__(self, row: int, person: Person | None) -> None:
         self.row = row
-        self.sub = sub
+        self.person = person  # None without a token
         self.quals: frozenset[str] = frozenset()
         self.may_test = False
         self.here: Here | None = None
@@ -80,12 +83,12 @@ class Responder:
 
 
 class Responders:
-    """All sessions with a token, by row and by `sub`, and those that calls concern."""
+    """All sessions with a token, by row and by person, and those that calls concern."""
 
     def __init__(self, capacity: int) -> None:
         """`capacity`: how many rows there are."""
-        self._subs: list[str | None] = [None] * capacity  # by row
-        self._rows: dict[str, int | set[int]] = {}  # by `sub`: the row, or the rows if there are several
+        self._persons: list[Person | None] = [None] * capacity  # by row
+        self._rows: dict[Person, int | set[int]] = {}  # by person: the row, or the rows if there are several
         self._known: dict[int, Responder] = {}  # by row
         self._here = PlaceIndex(ROOM)  # of those on duty
 
@@ -102,27 +105,28 @@ class Responders:
         """The session, as one that calls concern from now on."""
         found = self._known.get(row)
         if found is None:
-            found = self._known[row] = Responder(row, self._subs[row])
+            found = self._known[row] = Responder(row, self._persons[row])
         return found
 
-    def sub_of(self, row: int) -> str | None:
+    def person_of(self, row: int) -> Person | None:
         """Whose session it is; None without a token."""
-        return self._subs[row]
+        return self._persons[row]
 
-    def rows_of(self, subs: Iterable[str]) -> Iterator[int]:
+    def rows_of(self, persons: Iterable[Person]) -> Iterator[int]:
         """The rows of all sessions of these people."""
-        for sub in subs:
-            rows = self._rows.get(sub, ())
+        for person in persons:
+            rows = self._rows.get(person, ())
             yield from (rows,) if isinstance(rows, int) else rows
 
     def grant(self, row: int, rights: Rights) -> None:
         """The session has this token now."""
-        self._name(row, rights.sub)
+        subject = rights.subject
+        self._name(row, None if subject is None else Person(subject.sub, subject.issuer))
         found = self._known.get(row)
         if found is None and (rights.quals or rights.may_test):
             found = self.get(row)
         if found is not None:
-            found.sub, found.quals, found.may_test = rights.sub, rights.quals, rights.may_test
+            found.person, found.quals, found.may_test = self._persons[row], rights.quals, rights.may_test
             self._file(found)
 
     def move(self, row: int, here: Here | None) -> None:
@@ -151,28 +155,28 @@ class Responders:
         """Where a session on duty is, on the unit sphere, and its reach in metres."""
         return self._here.place(responder.slot)
 
-    def _name(self, row: int, sub: str | None) -> None:
+    def _name(self, row: int, person: Person | None) -> None:
         """The session is this person's."""
-        old = self._subs[row]
-        if old == sub:
+        old = self._persons[row]
+        if old == person:
             return
         if old is not None:
             self._forget(old, row)
-        self._subs[row] = sub
-        if sub is not None:
-            rows = self._rows.setdefault(sub, row)
+        self._persons[row] = person
+        if person is not None:
+            rows = self._rows.setdefault(person, row)
             if isinstance(rows, set):
                 rows.add(row)
             elif rows != row:
-                self._rows[sub] = {rows, row}
+                self._rows[person] = {rows, row}
 
-    def _forget(self, sub: str, row: int) -> None:
+    def _forget(self, person: Person, row: int) -> None:
         """The session is no more this person's."""
-        rows = self._rows[sub]
+        rows = self._rows[person]
         if isinstance(rows, set) and len(rows) > 1:
             rows.discard(row)
         else:
-            del self._rows[sub]
+            del self._rows[person]
 
     def _file(self, responder: Responder) -> None:
         """Have its place in the index if it is on duty (Rule 2)."""

@@ -45,8 +45,8 @@ def state_map(call: CallState, counts: Counts, now: Now) -> dict[str, Any]:
     }
     # They were told where it is (RZ8).
     left = [
-        {"responder": sub, "accepted_at": format_time(each.accepted_at), "left_at": format_time(each.at)}
-        for sub, each in call.left.items()
+        {"responder": person.sub, "accepted_at": format_time(each.accepted_at), "left_at": format_time(each.at)}
+        for person, each in call.left.items()
     ]
     return shown | {"left": left} if left else shown
 
@@ -73,7 +73,7 @@ def _seat_map(seat: Seat) -> dict[str, Any]:
     found = {
         "seat": seat.number,
         "role": seat.role,
-        "responder": seat.sub,
+        "responder": seat.person.sub,
         "state": seat.state,
         "accepted_at": format_time(seat.accepted_at),
         "changed_at": None if seat.changed_at is None else format_time(seat.changed_at),

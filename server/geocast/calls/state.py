@@ -50,7 +50,7 @@ class Seat:
 
     number: int
     role: Role
-    sub: str
+    person: Person
     claim: int
     accepted_at: int
     eta_s: int | None = None
@@ -81,8 +81,8 @@ class CallState:
     content: int
     revision: int
     ring: int = 0
-    seats: dict[str, Seat] = field(default_factory=dict)  # by the `sub` of who holds it
-    left: dict[str, Left] = field(default_factory=dict)  # by the `sub` of who has given one back, and holds none now
+    seats: dict[Person, Seat] = field(default_factory=dict)  # by who holds it
+    left: dict[Person, Left] = field(default_factory=dict)  # by who has given one back, and holds none now
     end: Ending | None = None
     claims: set[bytes] = field(default_factory=set)  # their seals (Rule 4)
 
@@ -122,25 +122,25 @@ class CallState:
                 self.ring = max(self.ring, min(ring, len(self.opening.terms.rings_m) - 1))
             case Claim() if isinstance(secret, Person) and entry.sealed not in self.claims:
                 self.claims.add(entry.sealed)
-                if secret.sub not in self.seats:  # RV3
-                    self._seat(entry, body, secret.sub)
+                if secret not in self.seats:  # RV3
+                    self._seat(entry, body, secret)
             case Release() if isinstance(secret, Person):
                 was_full = self.full
-                if (seat := self.seats.pop(secret.sub, None)) is not None:
-                    self.left[secret.sub] = Left(seat.accepted_at, body.at)
+                if (seat := self.seats.pop(secret, None)) is not None:
+                    self.left[secret] = Left(seat.accepted_at, body.at)
                 if was_full and not self.full:
                     self.revision = entry.revision
-            case Report() if isinstance(secret, Person) and secret.sub in self.seats:
-                held = self.seats[secret.sub]
-                self.seats[secret.sub] = replace(held, state=body.state, changed_at=body.at)
+            case Report() if isinstance(secret, Person) and secret in self.seats:
+                held = self.seats[secret]
+                self.seats[secret] = replace(held, state=body.state, changed_at=body.at)
             case Ending():
                 self.end = body
 
-    def _seat(self, entry: CallEntry, claim: Claim, sub: str) -> None:
+    def _seat(self, entry: CallEntry, claim: Claim, person: Person) -> None:
         taken = claim.seat in {seat.number for seat in self.seats.values()}
-        self.left.pop(sub, None)
+        self.left.pop(person, None)
         number = 0 if taken or not 1 <= claim.seat <= len(self.opening.terms.seats) else claim.seat
-        self.seats[sub] = Seat(number, claim.role, sub, entry.revision, claim.at, claim.eta_s, claim.aed)
+        self.seats[person] = Seat(number, claim.role, person, entry.revision, claim.at, claim.eta_s, claim.aed)
 
 
 def opened_call(first: Opened) -> CallState | None:

@@ -1,8 +1,9 @@
 """Texts of a message, tidied and cut to length (CP21)."""
 
 import re
+from unicodedata import category
 
-_CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # all but the line feed
+_DROPPED = frozenset({"Cc", "Cs", "Co", "Cn"})  # control, lone surrogate, private use, unassigned (rules L2, HD13)
 _LINE_END = re.compile("\r\n?|[\x85\u2028\u2029]")
 _EMPTY_LINES = re.compile("\n{3,}")
 _SENTENCE_END = re.compile("""[.!?。！？।]["'”’)\\]]?(?=\\s|$)|[。！？।]""")
@@ -11,7 +12,8 @@ CUT = "…"
 
 def tidy(text: str) -> str:
     """The text in lines without blanks at their ends, and no more than one empty line between two others."""
-    text = _CONTROL.sub("", _LINE_END.sub("\n", text).replace("\t", " "))
+    text = _LINE_END.sub("\n", text).replace("\t", " ")
+    text = "".join(each for each in text if each.isprintable() or each == "\n" or category(each) not in _DROPPED)
     return _EMPTY_LINES.sub("\n\n", "\n".join(line.strip() for line in text.split("\n"))).strip()
 
 

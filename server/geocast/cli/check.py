@@ -4,6 +4,7 @@ Nothing is started, made or changed: it can be run beside a node, with the setti
 """
 
 import contextlib
+import json
 import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -142,7 +143,11 @@ def _keys(where: Path | KeyUrl | None) -> str | None:
         return None
     from ..net.key_server import keys_at
 
-    return ", ".join(f"{kid} ({key.algorithm_name})" for kid, key in keys_at(where).items())
+    return ", ".join(f"{kid} ({key.algorithm_name}{_of(key.issuer)})" for kid, key in keys_at(where).items())
+
+
+def _of(issuer: str) -> str:
+    return f", of {json.dumps(issuer)}" if issuer else ""
 
 
 def _revoked(path: Path | None) -> str | None:
@@ -164,6 +169,7 @@ def _policy(path: Path | None) -> str:
 
 
 def _publishers(settings: Settings) -> str | None:
+    from ..net.key_server import keys_at
     from ..policy import load
     from ..publishers.file import load_publishers
 
@@ -173,6 +179,12 @@ def _publishers(settings: Settings) -> str | None:
     warnings: list[str] = []
     with contextlib.suppress(ConfigError):  # of the policy, which is told by itself
         warnings = found.warnings(load(settings.policy).categories)
+    with contextlib.suppress(ConfigError, LogUnavailable):  # of the keys, which are told by themselves
+        keys = {} if settings.keys is None else keys_at(settings.keys)
+        for issuer in sorted({key.issuer for key in keys.values()}):
+            if not found.by(issuer).tables:
+                whose = f"the issuer {json.dumps(issuer)}" if issuer else "keys without iss"
+                warnings.append(f"publishers: no table covers tokens of {whose}, so they may not publish")
     return "; warning: ".join([found.summary(), *warnings])
 
 

@@ -25,6 +25,7 @@ KEPT_CALL_KEYS = 3  # by --rotate, beside the new one: of today, and of the two 
 @click.option(
     "--quals", type=QualsType(), help="What tokens by the key may qualify for, as cpr,medic; nothing if left out."
 )
+@click.option("--issuer", metavar="NAME", help="Whose key it is: equal subs of two issuers are two subjects.")
 @click.option("--call", is_flag=True, help="Make a key that calls are sealed by, for --call-keys.")
 @click.option("--rotate", is_flag=True, help="With --call, once a day: the last key seals from now on, old ones go.")
 @click.option("--push", "of_store", type=click.Path(path_type=Path), help="Make a key for --push-keys, in this file.")
@@ -48,6 +49,7 @@ def command(
     reviewer: str | None,
     break_glass: bool,
     quals: tuple[str, ...] | None,
+    issuer: str | None,
     call: bool,
     rotate: bool,
     of_store: Path | None,
@@ -67,11 +69,11 @@ def command(
     front.
     """
     if of_store is not None or vapid is not None:
-        if any((reviewer, break_glass, quals, call, rotate, private_path, public_path)):
+        if any((reviewer, break_glass, quals, issuer, call, rotate, private_path, public_path)):
             raise click.UsageError("--push and --vapid go with --kid alone", click.get_current_context())
         _make_push_keys(of_store, vapid, kid)
         return
-    from ..tokens import make_key
+    from ..tokens import ISSUER_FORM, is_issuer, make_key
 
     for is_given, others, problem in (
         (break_glass, reviewer is None, "--break-glass is for --reviewer NAME"),
@@ -81,6 +83,12 @@ def command(
             call or reviewer is not None,
             "--quals is for keys that sign tokens, and so not for --call or --reviewer",
         ),
+        (
+            issuer is not None,
+            call or reviewer is not None,
+            "--issuer is for keys that sign tokens, and so not for --call or --reviewer",
+        ),
+        (issuer is not None, not is_issuer(issuer), f"--issuer: expected {ISSUER_FORM}"),
         (
             call,
             reviewer is not None or public_path is not None,
@@ -93,7 +101,7 @@ def command(
         _add_call_key(private_path or Path("call-keys.jwks"), kid, rotate=rotate)
         return
     private, public = make_key(kid)
-    shown: dict[str, Any] = public | ({"quals": list(quals)} if quals else {})
+    shown: dict[str, Any] = public | ({"quals": list(quals)} if quals else {}) | ({"iss": issuer} if issuer else {})
     if reviewer is not None:
         of_reviewer = {"sub": reviewer, "alg": "Ed25519"}
         private |= of_reviewer

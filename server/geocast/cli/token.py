@@ -135,9 +135,11 @@ def _rows(found: "Explained", now_ms: int) -> Iterator[tuple[str, str]]:
     """What a token says, in rows. Nothing of it is proved yet, so it is shown as JSON: it may be anything."""
     from ..tokens import is_date
 
-    header, claims, _, quals = found
+    header, claims, _, quals, issuer = found
     if header:
         yield "key", f"{json.dumps(header.get('kid'))}, {json.dumps(header.get('alg'))}"
+    if issuer:
+        yield "issuer", json.dumps(issuer)
     if "sub" in claims:
         yield "sub", json.dumps(claims["sub"])
     scope = claims.get("scope", "")

@@ -71,9 +71,9 @@ class Gallery:
                 self.pictures[alert_id] = picture
 
     def _find(self, alert_id: str) -> LiveAlert | None:
-        """Return the alert if it is known and public (PF1)."""
+        """Return the alert if it is known, public (PF1), and was believed: what was not may change under its number."""
         alert = self._live.find(alert_id, self._clock.now())
-        return None if alert is None or alert.restricted else alert
+        return None if alert is None or alert.restricted or alert.unbelieved else alert
 
     def _is_old(self, alert: LiveAlert) -> bool:
         picture = self.pictures.get(alert.id)

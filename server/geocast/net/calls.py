@@ -125,7 +125,7 @@ def _add_alerts(app: FastAPI, api: Api) -> None:
         if not revisions:
             raise Problem(problems.UNKNOWN_ALERT)
         answer = {"state": state(history, api.clock.now().wall_ms), "alert": alert_map(revisions[-1])}
-        if MANAGE in grant.scopes or revisions[0].source == grant.sub:
+        if MANAGE in grant.scopes or (revisions[0].issuer, revisions[0].source) == grant.subject:
             counts = await api.alert_log.counts(alert_id)
             answer["delivery"] = exact(counts) if AUDIT in grant.scopes else rounded(counts)
         return JSONResponse(answer)

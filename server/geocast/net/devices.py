@@ -77,13 +77,13 @@ def make_app(calls: Calls) -> ASGIApp:
         return JSONResponse(done.answer, 201 if done.is_new else 200)
 
     async def show(request: Request) -> Response:
-        device = await calls.taking().find(request.path_params["device_id"], granted(request, RECEIVE).sub)
+        device = await calls.taking().find(request.path_params["device_id"], granted(request, RECEIVE).subject)
         if device is None:
             raise Problem(problems.NOT_FOUND)
         return JSONResponse(calls.taking().shown(device))
 
     async def forget(request: Request) -> Response:
-        await calls.taking().forget(request.path_params.get("device_id"), granted(request, RECEIVE).sub)
+        await calls.taking().forget(request.path_params.get("device_id"), granted(request, RECEIVE).subject)
         return Response(status_code=204)
 
     async def readdress(request: Request) -> Response:

@@ -54,7 +54,7 @@ def _dispatching(request: Request) -> Dispatcher:
     """Who asks. Raises Problem: 403 without the scope, 422 for a query."""
     publisher = publishing_as(request, DISPATCH)
     without_query(request)
-    return Dispatcher(publisher.sub, publisher.manages)
+    return Dispatcher(publisher.sub, publisher.manages, publisher.issuer)
 
 
 def _written(api: Api, outcome: CallOutcome, kind: str) -> Response:

@@ -19,7 +19,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import problems
-from ..alert import Entry, Revision
+from ..alert import Entry, Revision, Untrusted
 from ..alertlog import AlertLog
 from ..clock import Clock
 from ..config import Settings
@@ -76,9 +76,10 @@ class Feed:
         """Call categories as this policy does, in messages that are not written yet: one that is out stays as it is."""
         self._issuer = cap.Issuer(self._issuer.sender, policy.cap_categories())
 
-    def _apply(self, entry: Entry) -> None:
-        self.live.apply(entry, self._clock.now())
-        self.gallery.want(entry.id)
+    def _apply(self, entry: Entry | Untrusted) -> None:
+        if not isinstance(entry, Untrusted):  # it would be kept for those who hold it, and nobody holds it of the feed
+            self.live.apply(entry, self._clock.now())
+            self.gallery.want(entry.id)
 
     async def _drawn(self, alert: LiveAlert) -> Picture:
         return await self._draw(Subject(alert.revision, alert.cancel, self._site, self._issuer))

@@ -131,15 +131,18 @@ def publishing_as(request: Request, *scopes: str) -> Publisher:
         raise Problem(
             problems.INSUFFICIENT_SCOPE, "The token's sub can't be shown as a source: it must match the grammar of id"
         )
-    return Publisher(grant.sub, MANAGE in grant.scopes)
+    return Publisher(grant.sub, MANAGE in grant.scopes, grant.issuer)
 
 
 def source_of(request: Request, sources: "Sources") -> "Source":
     """The source that a message of CAP comes from (CP1). Raises Problem (403)."""
     found: Source | None = request.scope.get("cap_source")
-    found = found or sources.named(granted(request, PUBLISH).sub)
     if found is None:
-        raise Problem(problems.INSUFFICIENT_SCOPE, "The token's sub is not the name of a source of messages of CAP.")
+        grant = granted(request, PUBLISH)
+        found = sources.named(grant.sub, grant.issuer)
+    if found is None:
+        detail = "The token's sub is not the name of a source of messages of CAP, or is another issuer's."
+        raise Problem(problems.INSUFFICIENT_SCOPE, detail)
     return found
 
 

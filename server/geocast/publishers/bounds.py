@@ -4,8 +4,9 @@ Everything here is a pure function of what is asked. It knows nothing of tokens,
 in another way asks the same tables under a name of its own.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from .. import problems
@@ -75,9 +76,17 @@ def _outside(stray: Stray) -> Violation:
 
 @dataclass(frozen=True)
 class Publishers:
-    """The tables, by the `sub` that they cover; ALL_OTHERS covers whoever has none of its own."""
+    """The tables of one issuer, by the `sub` that they cover; ALL_OTHERS covers every other `sub` of that issuer.
+
+    The file's own tables are for tokens of the key set itself. `issuers` has those of each named issuer (rule HD5).
+    """
 
     tables: Mapping[str, Bounds]
+    issuers: Mapping[str, "Publishers"] = field(default_factory=dict)
+
+    def by(self, issuer: str) -> "Publishers":
+        """Return the tables for tokens of an issuer: none if the file does not name it, so nobody may publish."""
+        return self.issuers.get(issuer, NO_TABLES) if issuer else self
 
     def of(self, sub: str) -> Bounds | None:
         """The table that covers a publisher; None: it may not publish (PG1)."""
@@ -98,13 +107,18 @@ class Publishers:
         named = len(self.tables.keys() - {ALL_OTHERS})
         others = "by a table of their own" if ALL_OTHERS in self.tables else "may not publish"
         bounded = sum(bounds.jurisdiction is not None for bounds in self.tables.values())
-        return f"{named} by name, {bounded} with a jurisdiction; all others {others}"
+        own = f"{named} by name, {bounded} with a jurisdiction; all others {others}"
+        return "; ".join([own, *(f"of {json.dumps(name)}: {each.summary()}" for name, each in self.issuers.items())])
 
     def warnings(self, categories: Mapping[str, object]) -> list[str]:
         """What an operator should know, in sentences. `categories`: those of the policy."""
-        named = {each for bounds in self.tables.values() for each in bounds.categories or ()}
+        tables = [bounds for each in (self, *self.issuers.values()) for bounds in each.tables.values()]
+        named = {each for bounds in tables for each in bounds.categories or ()}
         unknown = sorted(named - categories.keys())
         return [f"publishers: {', '.join(unknown)}: not in the policy, so nobody may publish it"] if unknown else []
+
+
+NO_TABLES = Publishers({})
 
 
 def granted(publishers: Publishers | None, name: str, refusal: str) -> Bounds:

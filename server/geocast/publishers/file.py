@@ -60,20 +60,24 @@ def parse_publishers(read: bytes, path: Path | None) -> Publishers:
     """The publishers in what `read_publishers` gave. Raises ConfigError, with all that is wrong in the TOML."""
     text, maps = msgpack.unpackb(read)
     tables = _tables(text, path)
-    parsed: dict[str, _Table] = {}
+    parsed: dict[tuple[str, str], _Table] = {}
     wrong: list[str] = []
-    for number, (sub, keys) in enumerate(tables.items(), start=1):
+    for number, ((issuer, sub), keys) in enumerate(tables.items(), start=1):
         if sub != ALL_OTHERS and not is_id(sub):
             wrong.append(f"table {number}: its name can be nobody's sub: it must match the grammar of id, or be *")
             continue
         try:
-            parsed[sub] = _Table.model_validate(keys)
+            parsed[issuer, sub] = _Table.model_validate(keys)
         except ValidationError as error:
-            wrong += [f'"{sub}".{each}' for each in _problems(error)]
+            where = f'"{issuer}"."{sub}"' if issuer else f'"{sub}"'
+            wrong += [f"{where}.{each}" for each in _problems(error)]
     if wrong:
         raise ConfigError(*(f"publishers {path}: {each}" for each in wrong))
     drawn = {name: _jurisdiction(data, name, path) for name, data in maps.items()}
-    return Publishers({sub: _bounds(table, drawn) for sub, table in parsed.items()})
+    found: dict[str, dict[str, Bounds]] = {"": {}}
+    for (issuer, sub), table in parsed.items():
+        found.setdefault(issuer, {})[sub] = _bounds(table, drawn)
+    return Publishers(found.pop(""), {issuer: Publishers(bounds) for issuer, bounds in found.items()})
 
 
 def _bounds(table: _Table, drawn: Mapping[str, Jurisdiction]) -> Bounds:
@@ -100,19 +104,31 @@ def _read(path: Path, file: Path, left: int) -> tuple[bytes, int]:
     return data, left - len(data)
 
 
-def _tables(text: bytes, path: Path | None) -> dict[str, Any]:
-    """The tables of the file, unchecked. Raises ConfigError."""
+def _tables(text: bytes, path: Path | None) -> dict[tuple[str, str], Any]:
+    """The tables of the file, unchecked, by issuer and `sub` (rule HD5). Raises ConfigError."""
     try:
         found = tomllib.loads(text.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"publishers {path}: not TOML: {error}") from None
-    tables = found.pop("publishers", None)
-    if found or not isinstance(tables, dict) or not tables:
-        raise ConfigError(f'publishers {path}: takes tables [publishers."SUB"], at least one, and nothing else')
-    return tables
+    issuers = found.pop("issuers", {})
+    sections: dict[str, Any] = {"": found} if found else {}
+    sections |= issuers if isinstance(issuers, dict) and "" not in issuers else {"": issuers}  # which is no section
+    by_issuer = {issuer: _section(each) for issuer, each in sections.items()}
+    if not by_issuer or not all(by_issuer.values()):
+        takes = '[publishers."SUB"] and [issuers."ISSUER".publishers."SUB"], at least one, and nothing else'
+        raise ConfigError(f"publishers {path}: takes tables {takes}")
+    return {(issuer, sub): table for issuer, tables in by_issuer.items() for sub, table in tables.items()}
 
 
-def _named(tables: Mapping[str, Any]) -> Iterator[str]:
+def _section(section: object) -> dict[str, Any]:
+    """Return the tables in a section that has nothing but `publishers`; none if it is anything else."""
+    match section:
+        case {"publishers": dict(tables), **others} if not others:
+            return tables
+    return {}
+
+
+def _named(tables: Mapping[Any, Any]) -> Iterator[str]:
     """The files that the tables name as they may; what else they name is refused when they are parsed."""
     for table in tables.values():
         try:

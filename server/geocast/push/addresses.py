@@ -44,6 +44,7 @@ class Endpoint(NamedTuple):
     host: str
     port: int
     service: str  # the entry of the list that allows it
+    named: bool = True  # the entry names this very host, and not all that are under a name
 
     @property
     def authority(self) -> str:
@@ -83,7 +84,7 @@ class Services:
             return None
         for service in self._services:
             if service.has(host, port):
-                return Endpoint(url, host, port, service.entry)
+                return Endpoint(url, host, port, service.entry, not service.wild)
         return None
 
 

@@ -8,10 +8,11 @@ from itertools import count
 
 from ..closing import Close
 from ..live import LiveAlert
+from ..tokens import Subject
 from .addresses import Endpoint
 from .device_hub import Urgency
 from .devicestore import Known, shard_of
-from .lanes import Lane
+from .lanes import Gate, Lane, Slots
 from .messages import Message
 from .sealing import Record
 
@@ -48,13 +49,17 @@ class Device:
         "endpoint",
         "endpoint_digest",
         "failures",
+        "gate",
         "lane",
         "looked_at_ms",
+        "marked",
         "owed",
         "paused",
+        "place",
         "record",
         "resumes_at",
         "row",
+        "served",
         "taken",
         "term",
         "until_ms",
@@ -82,10 +87,14 @@ class Device:
         self.term = term
         self.taken = taken
         self.row = -1  # in the hub; -1 when it is forgotten, or another process has it
+        self.lane: Lane  # of the host of its endpoint; from `Sending.join` on
+        self.served = False  # the last push to its endpoint was taken
+        self.marked = False  # its stored record says that its host has taken a push
         self.busy = False  # a request is under way …
-        self.lane: Lane | None = None  # … which has its place in this lane
+        self.place: tuple[Lane, Slots]  # … which has its place in these
         self.owed: Owed | None = None  # … and tells of this, if it tells of an alert
-        self.waits: Urgency | None = None  # for a slot in its lane, and for how urgent a thing
+        self.waits: Urgency | None = None  # for a place, and for how urgent a thing …
+        self.gate: Gate | None = None  # … of this
         self.paused = False  # after a failure …
         self.resumes_at = 0.0  # … until then, by the monotonic clock
         self.failures = 0  # in a row
@@ -95,6 +104,11 @@ class Device:
     def lease_due_ms(self) -> int:
         """When something is due for its lease: `renew`, and after that its end (WPR9)."""
         return self.until_ms if self.record.renewed else self.until_ms - RENEW_MS
+
+    @property
+    def owner(self) -> Subject:
+        """The subject whose device it is: bounds are for each owner (rule HD5)."""
+        return self.record.subject
 
     @property
     def shard(self) -> int:

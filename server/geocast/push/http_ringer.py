@@ -6,8 +6,10 @@ kept. Its name is resolved here, and a connection goes to an address that was lo
 """
 
 import asyncio
+import contextlib
 import socket
 import ssl
+import threading
 from collections.abc import Collection
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -20,7 +22,9 @@ from .post import Connection, Connections, request
 from .ringer import Answer, Push
 
 PATIENCE_S = 10.0  # for an answer, the connection included
-NAMES_S = 60.0  # for how long the addresses of a name are kept
+NAMES_S = 60.0  # after which a name is looked up again, the next time that it is used
+STALE_S, REFRESH_S = 3_600.0, 1.0  # addresses up to this age are used when a new lookup takes longer than this
+NAMES, LOOKUPS = 1_024, 64  # names that are kept, and looked up at once
 
 
 class HttpRinger:
@@ -29,7 +33,8 @@ class HttpRinger:
     def __init__(self, clock: Clock, private: Collection[str] = (), tls: ssl.SSLContext | None = None) -> None:
         """`private`: hosts that may be on one's own network; `tls`: whose certificates are good, or the system's."""
         self._clock = clock
-        self._names = _Names(frozenset(private))
+        self._names = _Names(frozenset(private))  # of hosts that are known
+        self._other_names = _Names(frozenset(private))  # their name services may be anybody's (rule HD2)
         self._connections = Connections(tls or ssl.create_default_context())
         self._loop: asyncio.AbstractEventLoop  # from `__aenter__` on: to ask for it takes a system call each time
 
@@ -48,11 +53,11 @@ class HttpRinger:
         try:
             if connection is None:
                 async with asyncio.timeout_at(until):
-                    connection = await self._connect(endpoint)
+                    connection = await self._connect(endpoint, self._names if push.is_known else self._other_names)
         except TimeoutError:
-            return Answer(Outcome.FAILED, "no answer")
+            return Answer(Outcome.AWAY, "no answer")
         except OSError:  # TLS included
-            return Answer(Outcome.FAILED, "no connection")
+            return Answer(Outcome.AWAY, "no connection")
         try:
             head = await connection.exchange(_request(push), until)
         except TimeoutError:
@@ -62,10 +67,10 @@ class HttpRinger:
         failpoints.hit("push-answered")
         return Answer(outcome_of(head.status), str(head.status), self._retry_after_s(head.retry_after))
 
-    async def _connect(self, endpoint: Endpoint) -> Connection:
+    async def _connect(self, endpoint: Endpoint, names: "_Names") -> Connection:
         """A new connection, to the first address of the host that takes it. Raises OSError."""
         failed = OSError("no address that may be connected to")
-        addresses = await self._names.addresses(endpoint.host, endpoint.port)
+        addresses = await names.addresses(endpoint.host, endpoint.port)
         for address in addresses:
             try:
                 async with asyncio.timeout(PATIENCE_S / len(addresses)):  # one that is silent leaves the others time
@@ -98,23 +103,74 @@ def _request(push: Push) -> bytes:
     return request(endpoint.authority, endpoint.target, fields, push.body)
 
 
+class _Name:
+    """What is known of a name: the addresses that were found last, and the lookup that is under way."""
+
+    def __init__(self) -> None:
+        self.addresses: list[str] | None = None
+        self.found_at = 0.0  # by the loop's clock
+        self.lookup: asyncio.Future[list[str]] | None = None
+
+
 class _Names:
-    """The addresses of names, by the system's resolver, without those that may not be connected to."""
+    """The addresses of names, by the system's resolver, without those that may not be connected to.
+
+    A resolver may take half a minute for one name. So each lookup has a thread of its own, LOOKUPS are under way at
+    most, and nobody waits for long while there are addresses from an earlier lookup.
+    """
 
     def __init__(self, private: Collection[str]) -> None:
         self._private = private
-        self._asked: dict[tuple[str, int], tuple[float, asyncio.Task[list[str]]]] = {}
+        self._names: dict[tuple[str, int], _Name] = {}
+        self._lookups = 0
 
     async def addresses(self, host: str, port: int) -> list[str]:
-        """All that may be connected to, asked for anew after NAMES_S. Raises OSError if the name has none at all."""
+        """Return all that may be connected to. Raises OSError if the name can't be looked up."""
         now = asyncio.get_running_loop().time()
-        until, task = self._asked.get((host, port), (now, None))
-        if task is None or now >= until or (task.done() and (task.cancelled() or task.exception() is not None)):
-            task = asyncio.get_running_loop().create_task(self._resolve(host, port))
-            self._asked[host, port] = now + NAMES_S, task
-        return await asyncio.shield(task)  # many wait for it, and one of them may give up
+        name = self._names.get((host, port))
+        if name is None:
+            if len(self._names) >= NAMES:
+                del self._names[next(key for key, each in self._names.items() if each.lookup is None)]
+            name = self._names[host, port] = _Name()
+        age_s = now - name.found_at
+        usable = name.addresses if age_s < STALE_S else None
+        if usable is not None and age_s < NAMES_S:
+            return usable
+        if name.lookup is None and self._lookups < LOOKUPS:
+            name.lookup = self._look_up(name, host, port)
+        lookup = name.lookup
+        if lookup is not None:  # many wait for it, and one of them may give up
+            await asyncio.wait([lookup], timeout=None if usable is None else REFRESH_S)
+            if lookup.done() and (usable is None or lookup.exception() is None):
+                return lookup.result()
+        if usable is None:
+            raise OSError("too many names are looked up")
+        return usable
 
-    async def _resolve(self, host: str, port: int) -> list[str]:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        addresses = dict.fromkeys(str(where[0]) for _, _, _, _, where in found)
-        return allowed_addresses(host, addresses, self._private)
+    def _look_up(self, name: _Name, host: str, port: int) -> asyncio.Future[list[str]]:
+        self._lookups += 1
+        loop = asyncio.get_running_loop()
+        lookup: asyncio.Future[list[str]] = loop.create_future()
+        lookup.add_done_callback(lambda _: lookup.exception())  # it may be that nobody waits for it any more
+
+        def done(found: list[str] | OSError) -> None:
+            self._lookups -= 1
+            name.lookup = None
+            if isinstance(found, OSError):
+                lookup.set_exception(found)
+                return
+            name.addresses, name.found_at = allowed_addresses(host, found, self._private), loop.time()
+            lookup.set_result(name.addresses)
+
+        def resolve() -> None:
+            found: list[str] | OSError
+            try:
+                every = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                found = list(dict.fromkeys(str(where[0]) for _, _, _, _, where in every))
+            except (OSError, UnicodeError) as error:
+                found = error if isinstance(error, OSError) else OSError("not a name")
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(done, found)
+
+        threading.Thread(target=resolve, daemon=True).start()  # a daemon: the end of the process waits for none
+        return lookup

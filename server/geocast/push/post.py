@@ -17,6 +17,7 @@ import httptools
 MAX_HEAD_BYTES = 16_384  # of an answer, with those that come before it (1xx)
 MAX_REST_BYTES = 32_768  # that are passed over behind it: a body, and what is around its chunks
 KEPT_S, TIDY_S = 55.0, 5.0  # for how long a connection without a request is kept; how often that is looked at
+MAX_KEPT = 1_024  # connections without a request; beyond it the one that has waited longest ends
 
 
 class Head(NamedTuple):
@@ -36,10 +37,10 @@ def request(authority: str, target: str, fields: Mapping[str, str], body: bytes)
 class Connection(asyncio.Protocol):
     """A connection to a service."""
 
-    def __init__(self, kept: "dict[Connection, float]", everyone: "set[Connection]") -> None:
-        """`kept`: where it waits for the next request, with the time since when; `everyone`: where it is while open."""
-        self._kept = kept
-        self._everyone = everyone
+    def __init__(self, where: tuple[str, int], connections: "Connections") -> None:
+        """`where` is the host and the port; `connections` has it while it is open."""
+        self.where = where
+        self._connections = connections
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport  # from `connection_made` on
         self._parser: httptools.HttpResponseParser | None = None  # while an answer and its body are to come
@@ -70,7 +71,7 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """End it at once, whatever is under way."""
         self._parser = None
-        self._kept.pop(self, None)
+        self._connections.take(self)
         self._transport.abort()
 
     def is_slow(self, now: float) -> bool:
@@ -81,7 +82,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._everyone.add(self)
+        self._connections.everyone.add(self)
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -100,8 +101,8 @@ class Connection(asyncio.Protocol):
             self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._kept.pop(self, None)
-        self._everyone.discard(self)
+        self._connections.take(self)
+        self._connections.everyone.discard(self)
         self._fail(exc if isinstance(exc, OSError) else ConnectionResetError())
 
     def _pass_over(self, data: bytes) -> None:
@@ -155,7 +156,7 @@ class Connection(asyncio.Protocol):
         """Keep the connection: all of the answer has come."""
         if self._answer is None and self._parser is not None:
             self._parser = None
-            self._kept[self] = self._loop.time()
+            self._connections.keep(self)
 
 
 def pass_over_late_writes(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
@@ -174,14 +175,34 @@ class Connections:
 
     def __init__(self, tls: ssl.SSLContext) -> None:
         self._tls = tls
-        self._kept: dict[tuple[str, int], dict[Connection, float]] = {}
-        self._everyone: set[Connection] = set()
+        self.everyone: set[Connection] = set()  # that are open
+        self._waiting: dict[Connection, float] = {}  # for a request, since when; who has waited longest is the first
+        self._kept: dict[tuple[str, int], dict[Connection, None]] = {}  # the same, by host and port
         self._tidying: asyncio.TimerHandle | None = None
 
     def kept(self, host: str, port: int) -> Connection | None:
         """A connection that waits for a request, of which it is the caller's, if there is one; the last to come."""
         kept = self._kept.get((host, port))
-        return kept.popitem()[0] if kept else None
+        if not kept:
+            return None
+        connection = next(reversed(kept))
+        self.take(connection)
+        return connection
+
+    def keep(self, connection: Connection) -> None:
+        """Keep a connection for the next request."""
+        self._waiting[connection] = asyncio.get_running_loop().time()
+        self._kept.setdefault(connection.where, {})[connection] = None
+        if len(self._waiting) > MAX_KEPT:
+            next(iter(self._waiting)).abort()
+
+    def take(self, connection: Connection) -> None:
+        """Have a connection wait for a request no more, if it does."""
+        if self._waiting.pop(connection, None) is not None:
+            kept = self._kept[connection.where]
+            del kept[connection]
+            if not kept:
+                del self._kept[connection.where]
 
     async def connect(self, host: str, port: int, address: str) -> Connection:
         """A new connection to this address, whose certificate is good for the host. Raises OSError."""
@@ -189,9 +210,8 @@ class Connections:
         if self._tidying is None:
             loop.set_exception_handler(pass_over_late_writes)
             self._tidying = loop.call_later(TIDY_S, self._tidy)
-        kept = self._kept.setdefault((host, port), {})
         _, connection = await loop.create_connection(
-            lambda: Connection(kept, self._everyone), address, port, ssl=self._tls, server_hostname=host
+            lambda: Connection((host, port), self), address, port, ssl=self._tls, server_hostname=host
         )
         return connection
 
@@ -199,16 +219,15 @@ class Connections:
         """End all of them at once, whatever is under way."""
         if self._tidying is not None:
             self._tidying.cancel()
-        for connection in list(self._everyone):
+        for connection in list(self.everyone):
             connection.abort()
 
     def _tidy(self) -> None:
         """End those that have waited for too long, for a request or for the rest of an answer."""
         loop = asyncio.get_running_loop()
-        for connection in [each for each in self._everyone if each.is_slow(loop.time())]:
+        for connection in [each for each in self.everyone if each.is_slow(loop.time())]:
             connection.abort()
-        for kept in self._kept.values():
-            for connection, since in list(kept.items()):
-                if loop.time() - since >= KEPT_S - TIDY_S:
-                    connection.abort()
+        for connection, since in list(self._waiting.items()):
+            if loop.time() - since >= KEPT_S - TIDY_S:
+                connection.abort()
         self._tidying = loop.call_later(TIDY_S, self._tidy)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from ..errors import StoreUnavailable
+from ..tokens import Subject
 from . import devicestore
 from .devicestore import Came, DeviceStore, Known, Limits, Line, Put, StoredDevice
 from .recording import Recorder
@@ -37,9 +38,9 @@ class Records:
         self._recorder = recorder
         self._keyring = keyring
 
-    def digest_of(self, sub: str, device_id: str) -> bytes:
+    def digest_of(self, owner: Subject, device_id: str) -> bytes:
         """By which a device is known: of two owners two devices, whatever they call them."""
-        return self._keyring.digest("device", sub, device_id)
+        return self._keyring.digest("device", owner.sub, device_id, *_issuer_of(owner))
 
     async def find(self, device: bytes) -> Kept | None:
         """The device with this digest; None also if no key opens it. Raises StoreUnavailable."""
@@ -51,9 +52,9 @@ class Records:
         stored = await self._store.knowing(secret)
         return None if stored is None else self._opened(stored, ())
 
-    async def owned(self, sub: str) -> Sequence[Known]:
+    async def owned(self, owner: Subject) -> Sequence[Known]:
         """All devices of one owner. Raises StoreUnavailable."""
-        return [each.known for each in await self._store.owned(self._keyring.digest("owner", sub))]
+        return [each.known for each in await self._store.owned(self._owner_digest(owner))]
 
     async def change(
         self,
@@ -89,10 +90,10 @@ class Records:
 
     def sealed(self, record: Record, until_ms: int) -> StoredDevice:
         """A device as the store has it."""
-        digest = self.digest_of(record.sub, record.id)
+        digest = self.digest_of(record.subject, record.id)
         return StoredDevice(
             digest,
-            self._keyring.digest("owner", record.sub),
+            self._owner_digest(record.subject),
             self._keyring.digest("endpoint", record.endpoint),
             record.secret,
             until_ms,
@@ -107,9 +108,17 @@ class Records:
             return {}
         return told
 
+    def _owner_digest(self, owner: Subject) -> bytes:
+        return self._keyring.digest("owner", owner.sub, *_issuer_of(owner))
+
     def _opened(self, stored: StoredDevice, lines: Sequence[Line]) -> Kept | None:
         try:
             record, _ = self._keyring.open(stored.sealed, stored.device, stored.until_ms)
         except ValueError:
             return None
         return Kept(stored, record, lines)
+
+
+def _issuer_of(owner: Subject) -> tuple[str, ...]:
+    """Return what a digest has of the issuer: nothing if it is empty, as in digests of earlier releases (rule HD5)."""
+    return (owner.issuer,) if owner.issuer else ()

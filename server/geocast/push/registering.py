@@ -24,7 +24,7 @@ from ..publishers.bounds import Rate
 from ..publishers.rates import Rates
 from ..scopes import TEST
 from ..session import MAX_HOLDING, MAX_PLACES, Categories, Languages
-from ..tokens import Grant
+from ..tokens import Grant, Subject
 from .addresses import Services
 from .devices import RENEW_MS, digest_of_secret, new_secret
 from .devicestore import Came, Known, Limits
@@ -34,8 +34,8 @@ from .waking import Waking
 from .webpush import AUTH_BYTES, Vapid, decoded, point
 
 COARSEST_CELL, FINEST_CELL = 5, 9  # resolutions of H3
-MAX_DEVICES = 8  # of one `sub`
-RATES = (Rate(20, 60), Rate(60, 3600))  # registrations of one `sub`
+MAX_DEVICES = 8  # of one subject (HD5)
+RATES = (Rate(20, 60), Rate(60, 3600))  # registrations of one subject
 MAX_LEASE_DAYS = 30
 _DAY_MS = 86_400_000
 _TOPIC_KEY_BYTES = 32
@@ -123,7 +123,7 @@ class Registering:
         """Register a device, or replace its registration. Raises Problem, in the order that the module tells."""
         asked = self._read(Registration, body)
         now = self._clock.now()
-        self._rates.claim(grant.sub, RATES, now.monotonic)
+        self._rates.claim(grant.subject, RATES, now.monotonic)
         until_ms = self._until(asked.subscription, now.wall_ms + self._terms.lease_days * _DAY_MS)
         secret = new_secret()
         new = _record(device_id, asked, grant, self._vapid.public, digest_of_secret(secret))
@@ -133,7 +133,7 @@ class Registering:
         def change(before: Kept | None) -> tuple[Record, int]:
             return (new if before is None else _kept(new, before.record)), until_ms
 
-        digest = self._waking.records.digest_of(grant.sub, device_id)
+        digest = self._waking.records.digest_of(grant.subject, device_id)
         changed = await self._waking.put(digest, change, self._limits, asked.holding)
         if changed.came is not Came.STORED:
             raise Problem(problems.TOO_MANY_DEVICES if changed.came is Came.TOO_MANY else problems.FULL)
@@ -144,7 +144,7 @@ class Registering:
     async def readdress(self, device: Kept, body: Mapping[str, Any]) -> dict[str, Any] | None:
         """Give a device another subscription; its lease stays. None: it was forgotten meanwhile. Raises Problem."""
         asked = self._read(Readdressing, body).subscription
-        self._rates.claim(device.record.sub, RATES, self._clock.now().monotonic)
+        self._rates.claim(device.record.subject, RATES, self._clock.now().monotonic)
         p256dh, auth = decoded(asked.keys.p256dh), decoded(asked.keys.auth)
         until_ms = self._until(asked, device.stored.until_ms)
 
@@ -153,7 +153,7 @@ class Registering:
                 return None
             record = replace(before.record, endpoint=asked.endpoint, p256dh=p256dh, auth=auth, small=False)
             is_same = record.endpoint == before.record.endpoint
-            return record if is_same else replace(record, vapid=self._vapid.public), until_ms
+            return record if is_same else replace(record, vapid=self._vapid.public, worked=False), until_ms
 
         changed = await self._waking.put(device.stored.device, change)
         return None if changed.came is None else {"until": format_time(until_ms)}
@@ -163,23 +163,23 @@ class Registering:
         if _ID.fullmatch(device_id) is None:
             raise Problem(problems.NOT_FOUND)
 
-    async def find(self, device_id: str, sub: str) -> Kept | None:
+    async def find(self, device_id: str, owner: Subject) -> Kept | None:
         """A device by its owner. Raises Problem (404), and StoreUnavailable."""
         self.check(device_id)
-        return await self._waking.records.find(self._waking.records.digest_of(sub, device_id))
+        return await self._waking.records.find(self._waking.records.digest_of(owner, device_id))
 
     async def knowing(self, device_id: str, secret: str) -> Kept | None:
         """The device with this id whose secret this is. Raises StoreUnavailable."""
         device = await self._waking.records.knowing(digest_of_secret(secret))
         return device if device is not None and device.record.id == device_id else None
 
-    async def forget(self, device_id: str | None, sub: str) -> None:
+    async def forget(self, device_id: str | None, owner: Subject) -> None:
         """Forget one device of an owner, or all; it is fine if there is none. Raises Problem and StoreUnavailable."""
         devices: Sequence[Known]
         if device_id is None:
-            devices = await self._waking.records.owned(sub)
+            devices = await self._waking.records.owned(owner)
         else:
-            found = await self.find(device_id, sub)
+            found = await self.find(device_id, owner)
             devices = [] if found is None else [found.stored.known]
         await self._waking.forget_asked(devices)
 
@@ -271,6 +271,7 @@ def _record(device_id: str, asked: Registration, grant: Grant, vapid: str, secre
         issued_at_s=grant.proof.issued_at,
         expires_at_ms=grant.expires_at,
         kid=str(grant.proof.key.key_id),
+        issuer=grant.issuer,
     )
 
 
@@ -279,4 +280,4 @@ def _kept(record: Record, before: Record) -> Record:
     record = replace(record, secret=before.secret, topic_key=before.topic_key)
     if record.endpoint != before.endpoint:
         return record
-    return replace(record, vapid=before.vapid, small=before.small)
+    return replace(record, vapid=before.vapid, small=before.small, worked=before.worked)

@@ -15,6 +15,7 @@ class Push(NamedTuple):
     urgency: str
     topic: str
     authorization: str
+    is_known: bool = True  # its host has taken a push, or is one that the operator has named
 
 
 class Answer(NamedTuple):

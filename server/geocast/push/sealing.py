@@ -23,11 +23,12 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ..alert import Severity
 from ..jwks import make_sealing_key, sealing_keys_of
+from ..tokens import Subject
 
 NONCE_BYTES = 12
 DIGEST_BYTES = 16
 PADDED_BYTES = 2_048
-_ALIKE = {"vapid", "categories", "min_severity", "languages", "kid"}  # of most devices
+_ALIKE = {"vapid", "categories", "min_severity", "languages", "kid", "issuer"}  # of most devices
 _MARK_BYTES = 4  # by which a sealed record says which key it is
 
 
@@ -37,7 +38,8 @@ class Record:
 
     `p256dh` and `auth` are bytes, `vapid` is the public key of ours that its subscription is for. `cells` are H3 cells
     in hex. `expires_at_ms` is when its token ends, `issued_at_s` when that was made (None: it did not say), `kid` its
-    key. `small`: its service takes no large bodies. `renewed`: it was told that its lease ends.
+    key. `small`: its service takes no large bodies. `renewed`: it was told that its lease ends. `issuer` is the issuer
+    of its token (rule HD5); records of earlier releases have none. `worked`: the host of its endpoint has taken a push.
     """
 
     id: str
@@ -59,6 +61,13 @@ class Record:
     kid: str
     small: bool = False
     renewed: bool = False
+    issuer: str = ""
+    worked: bool = False
+
+    @property
+    def subject(self) -> Subject:
+        """The owner of the device (rule HD5)."""
+        return Subject(self.issuer, self.sub)
 
     def packed(self) -> bytes:
         """As bytes, from which `unpacked` makes it again."""

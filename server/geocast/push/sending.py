@@ -1,5 +1,5 @@
-"""What goes out, when, and what becomes of it: the hub's turns, the lanes of the services, requests and their answers
-(WPO1 to WPO3).
+"""What goes out, when, and what becomes of it: the hub's turns, the lanes of the hosts, requests and their answers
+(WPO1 to WPO3, HD2).
 
     the hub writes to a device ──> sorted out: one message is under way, or the device waits; the rest is untold
         ──> noted that it may be sent ──> encrypted, sent ──> answered ──> the device is told what it is owed by then
@@ -10,12 +10,15 @@ Rule 1  One request is under way for a device. Its row is slow meanwhile, and wh
 Rule 2  What the hub has written, and does not go out now, is untold at once, before the hub does anything else. So what
         is noted as told is what was sent, is under way, or may have been sent.
 Rule 3  The hub is turned only while there is a free slot, of SLOTS. A device whose lane is full or closed waits without
-        a slot, and is taken by the most urgent thing that it is owed: so a service that hangs holds up no other one,
-        and an extreme alert waits for a slot and for nothing else.
+        a slot, and is taken by the most urgent thing that it is owed: so a host that hangs holds up no other one,
+        and an extreme alert waits for a slot and for nothing else. A device at a host that never took a push takes one
+        of SPARE_SLOTS instead, and so does the request of an owner who has OF_ONE under way already (rule HD2).
 Rule 4  Of what a device is owed the most severe goes first, and of one severity a cancel.
 Rule 5  A request is sent only if, when all before it is done, its entry is still current, has not ended, and has a
         whole second left (E1); it is not waited for beyond the alert's end.
-Rule 6  Nothing begins for a device whose shard may be another process's by now (shards.py): it waits until it is sure.
+Rule 6  A device waits in the queue of one gate: its lane, or the slots. When a request ends, as many devices as its
+        gates have places for come to the queue of SLOTS, from which each turn takes the most urgent.
+Rule 7  Nothing begins for a device whose shard may be another process's by now (shards.py): it waits until it is sure.
 
 All of it is one thread: between two awaits nothing else changes the hub.
 """
@@ -26,7 +29,7 @@ import functools
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 
 from .. import failpoints
@@ -34,11 +37,11 @@ from ..clock import Clock, Now
 from ..errors import trace
 from ..live import CURRENT, RECIPIENT, LiveAlert
 from . import messages
-from .addresses import Services
+from .addresses import Endpoint, Services
 from .device_hub import DeviceHub, Urgency
 from .devices import Device, Owed, Times
 from .devicestore import Line, State, StoredDevice
-from .lanes import Lane, Outcome, wait_s
+from .lanes import Gate, Lane, Outcome, Slots, wait_s
 from .messages import BODY_BYTES, SMALL_BODY_BYTES
 from .recording import Recorder
 from .ringer import Answer, Push, Ringer
@@ -48,7 +51,10 @@ from .webpush import Vapid, encrypt
 
 logger = logging.getLogger(__name__)
 
-SLOTS = 256  # requests under way in a process
+SLOTS, SPARE_SLOTS = 256, 64  # requests under way in a process: to hosts that have taken pushes; to others
+OF_ONE = 2  # slots of either kind for the devices of one owner
+MARKS = 5  # devices of a host whose stored records say that it has taken a push
+LOOKED_THROUGH = 1_000  # devices that wait for a closed host, to find one that may look whether it is back
 TURN_S = 0.001  # when turning has taken so long, the loop gets its turn
 LATE_S = 1.0  # a device that is owed something with no whole second left waits for so long
 
@@ -69,18 +75,20 @@ class Sending:
         chance: Callable[[], float],
         gone: Callable[[Device], Awaitable[None]],
         too_large: Callable[[Device], Awaitable[None]],
+        worked: Callable[[Device], Awaitable[None]],
     ) -> None:
-        """`gone` is called with a device whose service says so, `too_large` with one whose service takes small bodies.
+        """`gone` is called with a device whose service says so, `too_large` with one whose service takes small bodies,
+        and `worked` with one that is to be marked in the store: its host has taken a push.
 
         `took` (set it) is called with how long after the acceptance of its entry, in seconds, each push was taken;
         `answered` with the service and the status of each answer.
         """
-        self.lanes = {entry: Lane(entry) for entry in services.entries}
+        self.lanes: dict[str, Lane] = {}  # by host and port; of those hosts that devices of this process have
+        self.entries = services.entries
         self.outcomes: Counter[str] = Counter()  # of requests
         self.pushed: Counter[str] = Counter()  # (device, revision) pairs that were taken, by alert; not stored yet (H7)
         self.took: Callable[[float], None] = lambda _seconds: None
         self.answered: Callable[[str, str], None] = lambda _service, _status: None
-        self.under_way = 0
         self.idle = asyncio.Event()  # nothing is under way
         self.idle.set()
         self._hub = hub
@@ -93,16 +101,67 @@ class Sending:
         self._chance = chance
         self._gone = gone
         self._too_large = too_large
+        self._worked = worked
         self._now = clock.now()  # of what the hub is doing
         self._written: list[tuple[Device, list[Owed]]] = []  # by the hub, not sorted out yet
         self._next: list[Device] = []  # whose messages go out with the next slice
-        self._waiting: dict[str, list[tuple[Urgency, int, Device]]] = {entry: [] for entry in services.entries}
+        self._slots, self._spare = Slots(SLOTS, OF_ONE), Slots(SPARE_SLOTS, OF_ONE)
+        self._closed: set[Lane] = set()
         self._order = count()
         self._pauses = Times()
         self._tasks: set[asyncio.Task[None]] = set()
         self._scheduled = False
         self._ending = False
         self._freed = asyncio.Event()  # set when a request has ended
+
+    # ---- hosts ---------------------------------------------------------------------------------------------------
+
+    @property
+    def under_way(self) -> int:
+        """How many requests are under way."""
+        return self._slots.under_way + self._spare.under_way
+
+    def join(self, device: Device) -> None:
+        """Count a device, which is new here, at the host of its endpoint."""
+        endpoint = device.endpoint
+        lane = self.lanes.get(endpoint.authority)
+        if lane is None:
+            lane = self.lanes[endpoint.authority] = Lane(endpoint.authority, endpoint.service, named=endpoint.named)
+        lane.devices += 1
+        device.lane, device.served = lane, device.record.worked
+        if device.record.worked:
+            self._mark(device)
+
+    def part(self, device: Device) -> None:
+        """Count a device at its host no more. A host without devices is forgotten."""
+        lane = device.lane
+        lane.devices -= 1
+        lane.marked -= device.marked
+        device.marked = False
+        if not lane.devices and self.lanes.get(lane.host) is lane:
+            del self.lanes[lane.host]
+            self._closed.discard(lane)
+
+    def moved(self, device: Device) -> None:
+        """Count a device at the host of its endpoint, which is another endpoint now; it may wait for that one."""
+        self.part(device)
+        self.join(device)
+        if device.waits is not None:
+            self._put(self._slots, device.waits, device)
+
+    def _mark(self, device: Device) -> None:
+        """The host of a device has taken a push, by the device's record."""
+        device.marked, device.lane.marked = True, device.lane.marked + 1
+        device.lane.known = True
+
+    def open_shares(self) -> dict[str, float]:
+        """Return for each entry of the list which part of its devices have a host that takes pushes."""
+        devices, behind_open = Counter[str](), Counter[str]()
+        for lane in self.lanes.values():
+            if lane.known:
+                devices[lane.service] += lane.devices
+                behind_open[lane.service] += lane.devices if lane.is_open else 0
+        return {each: behind_open[each] / devices[each] if devices[each] else 1.0 for each in self.entries}
 
     # ---- who is sent what ----------------------------------------------------------------------------------------
 
@@ -112,8 +171,10 @@ class Sending:
         return self._now
 
     def resume(self) -> None:
-        """Have those go on whose pause is over."""
+        """Have those go on whose pause is over, and have closed hosts looked at."""
         now = self.tick()
+        for lane in list(self._closed):
+            self._look(lane, now)
         for device in self._pauses.take(now.monotonic):
             if device.paused and device.resumes_at <= now.monotonic:
                 device.paused = False
@@ -132,12 +193,6 @@ class Sending:
         if not device.busy and not device.paused and device.waits is None:
             self.recovered(device)
         self.wake()
-
-    def moved(self, device: Device) -> None:
-        """A device has another endpoint: it waits for another lane, maybe."""
-        if device.waits is not None:
-            how, device.waits = device.waits, None
-            self._wait(device, how)
 
     def end(self) -> None:
         """Begin no more requests. `idle` is set when those that are under way have come to an end."""
@@ -162,7 +217,7 @@ class Sending:
         now = self._now = self._clock.now()
         until = now.monotonic + TURN_S
         try:
-            while self.under_way < SLOTS and not self._ending:
+            while self._slots.free() > 0 and not self._ending:
                 if not self._step(now):
                     break
                 now = self._now = self._clock.now()
@@ -177,15 +232,19 @@ class Sending:
 
     def _step(self, now: Now) -> bool:
         """Have the most urgent thing done that can be (Rule 3); False if there is none."""
-        flight, device = self._hub.most_urgent(), self._first_waiting(now)
-        if flight is not None and (device is None or device.waits is None or flight <= device.waits):
-            self._hub.turn(now, SLOTS - self.under_way)
-        elif device is not None:
+        flight, first = self._hub.most_urgent(), self._first_waiting()
+        if flight is not None and (first is None or flight <= first):
+            self._hub.turn(now, self._slots.free())
+            self._sort_out()
+        elif first is not None:
+            device = self._next_waiting()
             device.waits = None
-            self._hub.recovered(device.row, now)
+            self.recovered(device)
+            if not device.busy:  # its place is another one's
+                self._admit(device.lane)
+                self._admit(self._spare)
         else:
             return False
-        self._sort_out()
         return True
 
     def take(self, device: Device, data: bytes) -> None:
@@ -208,7 +267,7 @@ class Sending:
                 device.owed = first
                 self._next.append(device)
             elif not self._shards.may_send(device.shard):
-                self._pause(device, LATE_S)  # Rule 6
+                self._pause(device, LATE_S)  # Rule 7
             elif not device.busy and not device.paused:
                 self._wait(device, first.urgency)
             for owed in found:
@@ -217,44 +276,87 @@ class Sending:
 
     def _takes_off(self, device: Device) -> bool:
         """Take a slot and a place in its lane for a device, if it is free and there are both."""
-        lane = self.lanes[device.endpoint.service]
-        is_free = not device.busy and not device.paused and not self._ending
-        if (
-            not is_free
-            or not self._shards.may_send(device.shard)
-            or self.under_way >= SLOTS
-            or not lane.has_room(self._now.monotonic)
-        ):
+        if device.busy or device.paused or self._ending or not self._shards.may_send(device.shard):
             return False
-        lane.start()
-        self.under_way += 1
+        gate, may_go = self._gate(device)
+        if not may_go:
+            return False
+        assert isinstance(gate, Slots)
+        device.lane.start()
+        gate.start(device.owner)
         self.idle.clear()
         self._hub.slowed(device.row, self._now)
         if device.waits is not None:
             self._hub.lost(device.row)  # what it has waited for is not in flight any more
-        device.lane, device.busy, device.waits = lane, True, None
+        device.place, device.busy, device.waits = (device.lane, gate), True, None
         return True
 
-    def _wait(self, device: Device, how: Urgency) -> None:
-        if device.waits is None or how < device.waits:
-            device.waits = how
-            heappush(self._waiting[device.endpoint.service], (how, next(self._order), device))
+    def _gate(self, device: Device) -> tuple[Gate, bool]:
+        """Return the slots that the device's request may take, and True; or what it lacks a place of, and False."""
+        lane, owner = device.lane, device.owner
+        if not lane.has_room(self._now.monotonic, served=device.served):
+            return lane, False
+        slots = self._slots if lane.known and self._slots.allows(owner) else self._spare
+        return slots, slots.free() > 0 and slots.allows(owner)
 
-    def _first_waiting(self, now: Now) -> Device | None:
-        """The most urgent of the devices that wait and whose lanes have room."""
-        first: Device | None = None
-        for entry, heap in self._waiting.items():
-            while heap and not _waits_so(heap[0][2], heap[0][0], entry):
-                heappop(heap)
-            if heap and self.lanes[entry].has_room(now.monotonic):
-                device = heap[0][2]
-                if first is None or first.waits is None or heap[0][0] < first.waits:
-                    first = device
-        return first
+    def _wait(self, device: Device, how: Urgency) -> None:
+        """Have a device wait for the place that it lacks."""
+        gate, _ = self._gate(device)
+        if device.waits is not None:
+            how = min(how, device.waits)
+        if gate is self._spare and not self._spare.allows(device.owner):
+            self._pause(device, LATE_S)  # it waits for its owner's own devices, and holds up nobody behind it
+        elif device.waits is None or how < device.waits or device.gate is not gate:
+            self._put(gate, how, device)
+
+    def _put(self, gate: Gate, how: Urgency, device: Device) -> None:
+        device.waits, device.gate = how, gate
+        heappush(gate.waiting, (how, next(self._order), device, None))
+
+    def _admit(self, gate: Gate) -> None:
+        """Have as many of the devices that wait at a gate tried as there are places (Rule 6)."""
+        count = gate.free(self._now.monotonic) - gate.coming if gate.waiting else 0
+        while count > 0 and gate.waiting:
+            how, order, device, _ = heappop(gate.waiting)
+            if _waits_so(device, how, gate):
+                device.gate = self._slots
+                gate.coming += 1
+                count -= 1
+                heappush(self._slots.waiting, (how, order, device, gate))
+
+    def _look(self, lane: Lane, now: Now) -> None:
+        """Have a device tried at a closed host if it is time, one whose last push was taken if any is found."""
+        if lane.is_open:
+            self._closed.discard(lane)
+        elif lane.has_room(now.monotonic):
+            waiting = [each for each in lane.waiting[:LOOKED_THROUGH] if _waits_so(each[2], each[0], lane)]
+            if not waiting:
+                lane.waiting = [each for each in lane.waiting if _waits_so(each[2], each[0], lane)]
+                heapify(lane.waiting)
+                return
+            how, _, device, _ = min(waiting, key=lambda each: (not each[2].served, each))
+            if lane.has_room(now.monotonic, served=device.served):
+                self._put(self._slots, how, device)
+
+    def _first_waiting(self) -> Urgency | None:
+        """Return how urgent the first of those is that are to be tried."""
+        heap = self._slots.waiting
+        while heap and not _waits_so(heap[0][2], heap[0][0], self._slots):
+            self._next_waiting()
+        return heap[0][0] if heap else None
+
+    def _next_waiting(self) -> Device:
+        """Take the first of those that are to be tried out of their queue."""
+        device: Device
+        _, _, device, gate = heappop(self._slots.waiting)
+        if gate is not None:
+            gate.coming -= 1
+        return device
 
     def waiting(self) -> int:
-        """How many devices wait for their lanes."""
-        return sum(_waits_so(device, how, entry) for entry, heap in self._waiting.items() for how, _, device in heap)
+        """Return how many devices wait for their hosts, or for a slot."""
+        gates: list[Gate] = [self._slots, self._spare, *self.lanes.values()]
+        return sum(_waits_so(device, how, gate) for gate in gates for how, _, device, _ in gate.waiting)
 
     def recovered(self, device: Device) -> None:
         """Work out what the device is owed now, and have it sent."""
@@ -276,12 +378,13 @@ class Sending:
 
     async def _ring(self, device: Device, owed: Owed) -> None:
         now = self._clock.now()
-        alert = owed.alert
+        alert, (lane, _) = owed.alert, device.place
         is_current = device.row >= 0 and owed.message.number == alert.number and not alert.ended(now)
         ttl_s = messages.ttl_s(alert.expires_at, now.wall_ms)
-        if not is_current or ttl_s < 1 or not self._shards.may_send(device.shard):  # Rules 5 and 6
-            self._lane_of(device).withdraw()
-            self._noted(device, owed, None, pause_s=LATE_S if is_current else 0.0)
+        is_sure = self._shards.may_send(device.shard) and ttl_s >= 1
+        if not is_current or not is_sure or lane is not device.lane:  # Rules 5 and 7; or it has moved to another host
+            lane.withdraw()
+            self._noted(device, owed, None, pause_s=LATE_S if is_current and not is_sure else 0.0)
             return
         record = device.record
         size = SMALL_BODY_BYTES if record.small else BODY_BYTES
@@ -292,7 +395,7 @@ class Sending:
             self.took(max(0, self._clock.now().wall_ms - accepted_ms) / 1000)
             if not owed.message.is_cancel:
                 self.pushed[alert.id] += 1
-        pause_s = self._pause_s(device, answer, record)
+        pause_s = self._pause_s(device, answer, record, ttl_s)
         self._noted(device, owed, answer.outcome, pause_s)
         await self._consequences(device, record, answer.outcome)
 
@@ -304,17 +407,37 @@ class Sending:
         try:
             body = encrypt(text(), record.p256dh, record.auth, SMALL_BODY_BYTES if record.small else BODY_BYTES)
             authorization = self._vapid.header(record.vapid, endpoint.origin, now.wall_ms // 1000)
-            push = Push(endpoint, body, ttl_s, how, messages.topic(record.topic_key, topic), authorization)
+            tag = messages.topic(record.topic_key, topic)
+            push = Push(endpoint, body, ttl_s, how, tag, authorization, device.place[0].known)
             answer = await self._ringer.ring(push, ttl_s)
         except Exception as error:
             logger.error("a push failed: %s", trace(error))
             answer = Answer(Outcome.REFUSED, "internal")
-        self._lane_of(device).end(answer.outcome, record.sub, self._clock.now().monotonic)
+        self._note_answer(device, endpoint, answer.outcome, now)
         self.outcomes[answer.outcome.value] += 1
         self.answered(endpoint.service, answer.status)
         return answer
 
-    def _pause_s(self, device: Device, answer: Answer, record: Record) -> float:
+    def _note_answer(self, device: Device, endpoint: Endpoint, outcome: Outcome, began: Now) -> None:
+        """Note what came of a request for its lane, and for the device if it has still that endpoint."""
+        lane, now = device.place[0], self._clock.now().monotonic
+        was_known, is_same = lane.known, endpoint is device.endpoint
+        served, took_s = device.served and is_same, now - began.monotonic
+        lane.end(outcome, device.owner, now, served=served, took_s=took_s)
+        if is_same and outcome is not Outcome.LARGE:
+            device.served = outcome is Outcome.SENT
+        if not lane.is_open and self.lanes.get(lane.host) is lane:
+            self._closed.add(lane)
+        if lane.known and not was_known:  # those of its devices that wait for a spare slot do not need one any more
+            waiting, self._spare.waiting = self._spare.waiting, []
+            for entry in waiting:
+                if not _waits_so(entry[2], entry[0], self._spare):
+                    continue
+                gate: Gate = lane if entry[2].lane is lane else self._spare
+                entry[2].gate = gate
+                heappush(gate.waiting, entry)
+
+    def _pause_s(self, device: Device, answer: Answer, record: Record, left_s: float) -> float:
         """For how long a device waits after an answer to what it was sent by this record."""
         if device.record.endpoint != record.endpoint:
             return 0.0  # it failed where it is no more
@@ -322,7 +445,7 @@ class Sending:
         if outcome is Outcome.LARGE and device.record.small:
             outcome = Outcome.REFUSED  # it is as small as it can be
         device.failures = 0 if outcome in (Outcome.SENT, Outcome.LARGE) else device.failures + 1
-        return wait_s(outcome, device.failures, answer.retry_after_s, self._chance())
+        return wait_s(outcome, device.failures, answer.retry_after_s, left_s, self._chance())
 
     def _noted(self, device: Device, owed: Owed, outcome: Outcome | None, pause_s: float) -> None:
         """Note what came of a message; None: it was not sent. Then the device goes on, after a pause."""
@@ -343,7 +466,10 @@ class Sending:
         """The request of a device is over."""
         self._now = self._clock.now()
         device.busy = False
-        self.under_way -= 1
+        lane, slots = device.place
+        slots.end(device.owner)
+        self._admit(lane)
+        self._admit(self._spare)
         if self.under_way == 0:
             self.idle.set()
         self._freed.set()
@@ -366,7 +492,11 @@ class Sending:
         """What an answer says of the device itself."""
         if device.row < 0 or device.record.endpoint != record.endpoint:
             return
-        if outcome is Outcome.GONE:
+        lane = device.lane
+        if outcome is Outcome.SENT and not lane.named and lane.marked < MARKS and not device.marked:
+            self._mark(device)
+            await self._worked(device)
+        elif outcome is Outcome.GONE:
             await self._gone(device)
         elif outcome is Outcome.LARGE and not record.small:
             await self._too_large(device)
@@ -385,14 +515,9 @@ class Sending:
         text = functools.partial(messages.renewal, until_ms, now.wall_ms)
         ttl_s = messages.ttl_s(until_ms, now.wall_ms)
         answer = await self._rung(device, messages.RENEW, text, ttl_s, messages.URGENCIES[0], now)
-        self._free(device, self._pause_s(device, answer, record))
+        self._free(device, self._pause_s(device, answer, record, ttl_s))
         await came(answer.outcome is Outcome.SENT)
         await self._consequences(device, record, answer.outcome)
-
-    def _lane_of(self, device: Device) -> Lane:
-        """The lane that the request of a device has its place in; its endpoint may be another by now."""
-        assert device.lane is not None
-        return device.lane
 
     def lines_of(self, device: Device) -> list[Line]:
         """All that a device was told, or maybe, as it is known here."""
@@ -412,9 +537,7 @@ class Sending:
             line = known.get(digest := self._alert_digest(alert_id))
             if line is None or (has_it and (line.number < alert.revision_number or line.state is State.MAYBE)):
                 state = State.SENT if has_it else State.MAYBE
-                lines.append(
-                    Line(device.device, digest, alert.revision_number, state, alert.expires_at, device.secret, 0)
-                )
+                lines.append(Line(device.device, digest, alert.revision_number, state, alert.ends_at, device.secret, 0))
         return lines
 
     def note_held(self, device: Device, holding: Iterable[str]) -> None:
@@ -439,7 +562,7 @@ class Sending:
 
     def _line_of(self, device: Device, alert: LiveAlert, number: int, state: State | None) -> Line:
         digest = self._alert_digest(alert.id)
-        return Line(device.digest, digest, number, state, alert.expires_at, device.record.secret, device.term)
+        return Line(device.digest, digest, number, state, alert.ends_at, device.record.secret, device.term)
 
     def _start(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -447,6 +570,6 @@ class Sending:
         task.add_done_callback(self._tasks.discard)
 
 
-def _waits_so(device: Device, how: Urgency, service: str) -> bool:
-    """Whether a device still waits as it did when this was put into the heap of a service."""
-    return device.row >= 0 and device.waits == how and device.endpoint.service == service
+def _waits_so(device: Device, how: Urgency, gate: Gate) -> bool:
+    """Return whether a device still waits as it did when it was put into the queue of a gate."""
+    return device.row >= 0 and device.waits == how and device.gate is gate

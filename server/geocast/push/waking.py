@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from .. import languages
-from ..alert import SEVERITY_RANK, Entry
+from ..alert import SEVERITY_RANK, Entry, Untrusted
 from ..alertlog import Counts
 from ..cells import cell_place
 from ..clock import Clock, Now
@@ -34,6 +34,7 @@ from ..errors import StoreUnavailable, trace
 from ..frames import JSON, SIGNED, Wire
 from ..matching.filters import Filter
 from ..session import Place
+from ..tokens import Subject
 from .addresses import Services
 from .device_hub import DeviceHub
 from .devices import Device, Devices, Times
@@ -59,7 +60,7 @@ AGAIN_S = 1.0  # after the store was out of reach
 @dataclass(frozen=True, slots=True)
 class _Rights:
     may_test: bool
-    sub: str
+    subject: Subject
     deadline: float = float("inf")  # its lease ends elsewhere
     quals: frozenset[str] = frozenset()  # it is called to nothing
 
@@ -108,6 +109,7 @@ class Waking:
             chance,
             gone=lambda device: self.forget([device], "gone"),
             too_large=lambda device: self._rewrite(device, lambda record: replace(record, small=True)),
+            worked=lambda device: self._rewrite(device, lambda record: replace(record, worked=True)),
         )
         self.forgotten: Counter[str] = Counter()  # devices, by why
         self.set_aside = 0  # devices of the store that can't be used
@@ -129,7 +131,7 @@ class Waking:
 
     # ---- the log, and time ---------------------------------------------------------------------------------------
 
-    def deliver(self, entry: Entry) -> None:
+    def deliver(self, entry: Entry | Untrusted) -> None:
         """Take an entry of the log."""
         self._ids = None
         self.hub.deliver(entry, self.sending.tick())
@@ -335,6 +337,7 @@ class Waking:
             return None
         term = self._shards.terms[shard_of(stored.device)]
         device = Device(stored.device, record, endpoint, stored.endpoint, stored.until_ms, term, self.sending.take)
+        self.sending.join(device)
         now = self.sending.tick()
         device.row = self.hub.enter(
             device, _wire(record), _places(record), _filter(record), _rights(record, now), self._told(kept.lines), now
@@ -499,6 +502,7 @@ class Waking:
             if why is not None:
                 self.forgotten[why] += 1
             self.devices.remove(device)
+            self.sending.part(device)
             self.hub.leave(device.row)
             device.row = -1
 
@@ -542,4 +546,4 @@ def _filter(record: Record) -> Filter:
 
 def _rights(record: Record, now: Now) -> _Rights:
     """Tests and exercises exist for it until its token ends (R6); all else, until its lease does."""
-    return _Rights(record.may_test and now.wall_ms < record.expires_at_ms, record.sub)
+    return _Rights(record.may_test and now.wall_ms < record.expires_at_ms, record.subject)

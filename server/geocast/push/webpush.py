@@ -38,6 +38,7 @@ _RECORD_BYTES = 4096  # what the header says a record may have; there is one, wh
 
 TOKEN_S = 12 * 3600  # for how long a token of VAPID is good; RFC 8292 allows twice as much
 RENEW_S = 3600  # … and how old one is at most when it is used
+MAX_HEADERS = 1_024  # that are kept, of 2 KiB; beyond it the oldest goes, and is made again when it is used
 _BASE64URL = re.compile("[A-Za-z0-9_-]*=*")
 _CURVE = SECP256R1()
 
@@ -123,7 +124,7 @@ class Vapid:
         self._keys = {key.public: key for key in keys}
         self._contact = contact
         self.public = keys[0].public
-        self._headers: dict[tuple[str, str], tuple[int, str]] = {}  # (key, origin) -> made at, header
+        self._headers: dict[tuple[str, str], tuple[int, str]] = {}  # (key, origin) -> made at, header; oldest first
 
     def has(self, public: str) -> bool:
         """Whether this key is among ours: what was subscribed with another is lost."""
@@ -139,6 +140,9 @@ class Vapid:
             claims = {"aud": origin, "exp": now_s + TOKEN_S, "sub": self._contact}
             token = jwt.encode(claims, self._keys[public].private, "ES256")
             header = f"vapid t={token},k={public}"
+            self._headers.pop((public, origin), None)
+            if len(self._headers) >= MAX_HEADERS:
+                del self._headers[next(iter(self._headers))]
             self._headers[public, origin] = now_s, header
         return header
 

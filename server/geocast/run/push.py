@@ -328,7 +328,7 @@ def _metrics_of(waking: Waking, shards: Shards) -> Iterator[Metric]:
     yield gauge("push_under_way", "Requests to push services under way", waking.sending.under_way)
     yield gauge("push_waiting", "Devices that wait for their push service", waking.sending.waiting())
     yield counters("push", "Pushes, by what came of them", "outcome", waking.sending.outcomes.items())
-    lanes = [(lane.service, float(lane.is_open)) for lane in waking.sending.lanes.values()]
-    yield gauges("push_lane_open", "1 if a push service takes pushes, as far as is known", "service", lanes)
+    text = "Which part of the phones of a push service have a host that takes pushes, as far as is known"
+    yield gauges("push_lane_open", text, "service", waking.sending.open_shares().items())
     yield counter("push_unrecorded", "Lines that were not in the store when they should have been", recorder.unrecorded)
     yield counters("push_forgotten", "Devices that were forgotten, by why", "why", waking.forgotten.items())

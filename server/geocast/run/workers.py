@@ -36,13 +36,14 @@ from dataclasses import dataclass
 import msgpack
 from prometheus_client.core import Metric
 
-from ..alert import Entry
+from ..alert import Entry, Untrusted
 from ..alertlog import AlertLog
 from ..calls.entries import CallEntry
 from ..clock import SystemClock
 from ..config import KeyUrl, Listeners, Settings
 from ..delivery import FLUSH_S, Delivery, background
-from ..following import LogKeeper
+from ..following import LogKeeper, LogReader
+from ..live import LiveAlerts
 from ..metrics import Metrics, counter, export, gauge
 from ..net.calls import serving
 from ..net.newer_keys import NewerKeys
@@ -191,7 +192,10 @@ class _ApiProcess:
         """Serve on these sockets for as long as the block runs."""
         api = self.api
         fetching = [self._source.run()] if self._source else []
-        upkeep = background(self._watch_log(), self._look_for_ever(), purge_for_ever(self._keeper), *fetching)
+        following = [self._follow_for_ever()] if self._settings.reviewers is not None else []
+        upkeep = background(
+            self._watch_log(), self._look_for_ever(), purge_for_ever(self._keeper), *fetching, *following
+        )
         public = serving_feed(
             self._settings, self._in_force, listeners.get("--feed"), api.alert_log, api.clock, self._keeper, api.metrics
         )
@@ -228,6 +232,20 @@ class _ApiProcess:
         while True:
             await self._keeper.store({})
             await asyncio.sleep(FLUSH_S)
+
+    async def _follow_for_ever(self) -> None:
+        """Know what is live, so that the api believes what stays on the streams when more has to be approved (HD7)."""
+        live, clock = LiveAlerts(1), self.api.clock
+
+        def apply(entry: Entry | Untrusted) -> None:
+            if (alert := live.apply(entry, clock.now())) is not None:
+                alert.pack()
+
+        reader = LogReader(self.api.alert_log, clock, live, apply, self._keeper)
+        async with background(reader.read_for_ever()):
+            while True:
+                live.expire(clock.now())
+                await asyncio.sleep(0 if live.behind else REPORT_S)
 
     async def _look_for_ever(self) -> None:
         while True:

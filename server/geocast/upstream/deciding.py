@@ -36,6 +36,7 @@ from dataclasses import dataclass
 
 from .. import problems
 from ..alert import Cancel, Entry, OtherKind, Revision
+from ..alertlog.chain import Chain, Kinds
 from ..problems import Problem, Violation
 from . import naming
 
@@ -88,11 +89,15 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An alert that a message leads to: its last revision, the number of its last entry, and its cancel, if any."""
+    """An alert that a message leads to: its last revision, the number of its last entry, and its cancel, if any.
+
+    `kinds`: those of all its revisions, by which it is decided how many have to approve the next entry (HD1).
+    """
 
     revision: Revision
     number: int
     cancel: Cancel | None
+    kinds: Kinds
 
     @property
     def id(self) -> str:
@@ -402,7 +407,7 @@ class _Walk:
             return False
         last = revisions[-1]
         cancel = next((each for each in history if isinstance(each, Cancel)), None)
-        self._found[last.id] = Found(last, history[-1].revision, cancel)
+        self._found[last.id] = Found(last, history[-1].revision, cancel, Chain.of(history).kinds)
         name = self.letter.sender, self.letter.identifier
         for before, each in zip([None, *revisions], revisions, strict=False):
             if each.origin is not None and (each.origin.sender, each.origin.identifier) == name:

@@ -36,7 +36,8 @@ _NAME = re.compile(ID_PATTERN)
 class Source:
     """A source, and what it may do. `name` is the `source` of its alerts, `approver` who vouches that they may go out.
 
-    `assume_offset`: of times that have none; None: such times are refused.
+    `assume_offset`: of times that have none; None: such times are refused. `issuer`: whose tokens are the source's
+    (rule HD5); empty: those of the key set itself.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Source:
     senders: frozenset[str]
     secret_sha256: bytes | None = field(repr=False)
     assume_offset: str | None
+    issuer: str = ""
 
     def speaks_for(self, sender: str) -> bool:
         """Whether a message of this sender may come from here (CP1). Senders are compared literally."""
@@ -69,9 +71,10 @@ class Sources:
         """Their names, in the order of the file."""
         return tuple(self._by_name)
 
-    def named(self, sub: str) -> Source | None:
-        """The source of this name: the `sub` of its tokens."""
-        return self._by_name.get(sub)
+    def named(self, sub: str, issuer: str = "") -> Source | None:
+        """Return the source whose tokens have this `sub` and this issuer (rule HD5)."""
+        found = self._by_name.get(sub)
+        return found if found is not None and found.issuer == issuer else None
 
     def of_secret(self, secret: str) -> Source | None:
         """The source that has this secret. How long it takes tells nothing of the secrets there are."""
@@ -111,6 +114,7 @@ class _Keys(BaseModel):
     senders: Annotated[list[Annotated[str, AfterValidator(_sender)]], Field(min_length=1, max_length=1000)]
     secret_sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None = None
     assume_offset: Annotated[str, AfterValidator(_offset)] | None = None
+    issuer: Annotated[str, Field(min_length=1)] | None = None
 
 
 class _File(BaseModel):
@@ -146,7 +150,7 @@ def parse(data: bytes, path: Path | None) -> Sources:
 
 def _source(name: str, keys: _Keys) -> Source:
     secret = None if keys.secret_sha256 is None else bytes.fromhex(keys.secret_sha256)
-    return Source(name, keys.approver, frozenset(keys.senders), secret, keys.assume_offset)
+    return Source(name, keys.approver, frozenset(keys.senders), secret, keys.assume_offset, keys.issuer or "")
 
 
 def _wrong_together(sources: Mapping[str, _Keys]) -> list[str]:

@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from .. import failpoints, problems
 from ..alert import Approval, Cancel, Entry, Origin, Revision
 from ..alertlog import AlertLog
+from ..alertlog.chain import NO_KINDS
+from ..approvals.door import unsigned
 from ..cap import blocks as cap_blocks
 from ..cap import message as cap_message
 from ..cap.message import Message
@@ -23,7 +25,7 @@ from ..cap.texts import cut
 from ..clock import MAX_MS, Clock
 from ..errors import LogUnavailable
 from ..policy import Policy
-from ..problems import Problem
+from ..problems import Problem, Violation
 from ..publishers.bounds import Bounds, Publishers, granted
 from ..publishers.rates import Rates
 from ..publishing import ATTEMPTS, Aside, at_once, fitting
@@ -138,6 +140,8 @@ class Taking:
             if said is None or all(_is_tombstone(entry) for entry in done):
                 said = decision
             steps = Steps(reading, decision, source, self._policy, now_ms)
+            if needed := steps.unsigned():
+                raise Problem.of(needed)
             if steps.revisions and not counted and not dry_run:
                 self._count(source)
                 counted = True
@@ -269,6 +273,15 @@ class Steps:
         """All of them, in the order in which they are appended."""
         return [*self.revisions, *self.cancels, *self.tombstones]
 
+    def unsigned(self) -> list[Violation]:
+        """Return what is wrong with the first entry that reviewers would have to sign: no message can be (HD1)."""
+        behind = {found.id: found.kinds for found in (self._decision.revise, *self._decision.cancel) if found}
+        entries: list[Entry] = [*self.revisions, *self.cancels]
+        for entry in entries:
+            if found := unsigned(self._policy, entry, behind.get(entry.id, NO_KINDS)):
+                return found
+        return []
+
     def answer(self, said: Decision, done: Sequence[Entry]) -> Answer:
         """What is answered. `said`: the decision by which this request began to store; `done`: what it has stored."""
         decision, reading = self._decision, self._reading
@@ -321,7 +334,11 @@ class Steps:
         draft = found[block - 1]
         terms = draft.terms(self._policy, current)
         alert = draft.accept(alert_id, terms, current)
-        return fitting(Revision(alert, number, self._source.name, self._now_ms, terms, self._reading.origin))
+        return fitting(
+            Revision(
+                alert, number, self._source.name, self._now_ms, terms, self._reading.origin, issuer=self._source.issuer
+            )
+        )
 
     def _cancel(self, found: Found) -> Cancel:
         into = self._decision.into
@@ -334,12 +351,14 @@ class Steps:
             self._now_ms,
             max(found.revision.ends_at, self._last_ms, self._decision.until),
             into=into,
+            issuer=self._source.issuer,
         )
 
     def _tombstone(self, alert_id: str) -> Cancel:
         ends_at = min(max(self._approval.approved_at + TOMBSTONE_MS, self._last_ms, self._decision.until), MAX_MS)
-        approval, name, into = self._approval, self._source.name, self._decision.into
-        return Cancel(alert_id, 1, TOMBSTONE_REASON, approval, name, self._now_ms, ends_at, into=into)
+        approval, source, into = self._approval, self._source, self._decision.into
+        said = TOMBSTONE_REASON, approval, source.name, self._now_ms, ends_at
+        return Cancel(alert_id, 1, *said, into=into, issuer=source.issuer)
 
     def _reason(self) -> str:
         """Why the issuer says it is over, in its first language (LA4)."""

@@ -2,24 +2,27 @@
 
 from collections.abc import Iterator
 
-from .tokens import Text, Tokens
+from .tokens import Text, Token, Tokens
 from .words import words
 
 _W = words("crews")
 _COUNTS, _PEOPLE, _SERVICES, _VEHICLES = _W["counts"], _W["people"], _W["services"], _W["vehicles"]
-_UNITS, _CODES, _MEASURES = _W["units"], _W["codes"], _W["measures"]
+_UNITS, _UNIT_FILLS, _CODES, _MEASURES, _STOPS = _W["units"], _W["unit_fills"], _W["codes"], _W["measures"], _W["stops"]
+_HYPHENED = _CODES - {"a", "b", "c", "d", "m", "p", "u", "x"}  # not A-10, B-12, C-4, M-25
+_GROUPS = (("strike", "team"), ("task", "force"))
 _MAX_COUNT = 3  # digits of how many
 _MAX_NUMBER = 4  # digits of a unit's number
+_MOST_BETWEEN = 5  # tokens between a count and what is counted: two large red fire trucks
 
 
 def units(text: Text) -> Iterator[tuple[int, int]]:
-    """Where units or their number stand: start and end in the folded text."""
+    """Yield where units or their number are: start and end in the folded text."""
     tokens = text.tokens
     for at, token in enumerate(tokens):
         end = None
         if token.lower in _COUNTS or (token.number and not token.letters and token.digits <= _MAX_COUNT):
             end = _count(tokens, at)
-        elif token.lower in _UNITS:
+        elif _is_unit(token) or (token.lower, tokens.at(at + 1).lower.removesuffix("s")) in _GROUPS:
             end = _named(tokens, at)
         if end is None and token.lower in _CODES and token.text.isupper():
             end = _code(tokens, at)
@@ -28,28 +31,41 @@ def units(text: Text) -> Iterator[tuple[int, int]]:
 
 
 def _count(tokens: Tokens, at: int) -> int | None:
-    """ "4 units", "three fire engines", "two police cars"."""
-    for end in range(at + 1, min(at + 4, len(tokens))):
-        word = tokens[end].lower
-        if word in _PEOPLE or (word in _VEHICLES and tokens[end - 1].lower in _SERVICES):
+    """Return behind which token "4 units", "three fire engines" or "two police cars" ends."""
+    service = False
+    for end in range(at + 1, min(at + 1 + _MOST_BETWEEN, len(tokens))):
+        token = tokens[end]
+        if token.lower in _PEOPLE or (service and token.lower in _VEHICLES):
             return end + 1
-        if not tokens[end].word:
+        if not (token.word or token.text == "-" or token.digits) or token.lower in _STOPS:
             return None
+        service = service or token.lower in _SERVICES
     return None
 
 
+def _is_unit(token: Token) -> bool:
+    return token.lower in _UNITS or token.lower.removesuffix("s") in _UNITS
+
+
+def _leads_to_a_number(token: Token) -> bool:
+    return token.lower.removesuffix("s") in _UNIT_FILLS or _is_unit(token)
+
+
 def _named(tokens: Tokens, at: int) -> int | None:
-    """ "Engine 12", "Engine No. 12"."""
-    at += 1
-    while tokens.at(at).text in "#." or tokens.at(at).lower in ("no", "number", "company"):
-        at += 1
-    number = tokens.at(at)
-    named = number.number and number.digits <= _MAX_NUMBER and tokens.at(at + 1).lower not in _MEASURES
-    return at + 1 if named else None
+    """Return behind which token "Engine 12", "Engine No. 12" or "Ladders 3 and 4" ends."""
+    end = at + 1
+    while end <= at + _MOST_BETWEEN and _leads_to_a_number(tokens.at(end)):
+        end += 1
+    number = tokens.at(end)
+    named = number.number and number.digits <= _MAX_NUMBER and tokens.at(end + 1).lower not in _MEASURES
+    return end + 1 if named else None
 
 
 def _code(tokens: Tokens, at: int) -> int | None:
-    """ "E12", "RS1": letters and a number, in one."""
-    number = tokens.at(at + 1)
-    joined = number.start == tokens[at].end and number.digits and not number.letters
-    return at + 2 if joined and number.digits <= _MAX_NUMBER else None
+    """Return behind which token "E12", "RS1" or "E-12" ends: letters and a number, with nothing or a hyphen between."""
+    hyphen = tokens.at(at + 1)
+    joined = hyphen.text == "-" and hyphen.start == tokens[at].end and tokens[at].lower in _HYPHENED
+    at += 1 + joined
+    number = tokens.at(at)
+    joined = number.start == tokens[at - 1].end and number.digits > 0 and not number.letters
+    return at + 1 if joined and number.digits <= _MAX_NUMBER else None

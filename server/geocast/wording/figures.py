@@ -8,7 +8,7 @@ from .tokens import Text
 
 _DECIMAL = r"[0-9]{1,3}\.[0-9]{3,12}"
 _PAIR = re.compile(
-    rf"(?<![\d.])[+-]?{_DECIMAL}\s?°?\s?[NSns]?\s?[,;/ ]\s?[EWew]?\s?[+-]?{_DECIMAL}\s?°?\s?[EWew]?(?![\d.])"
+    rf"(?<![\d.])[+-]?{_DECIMAL}\s?°?\s?[NSns]?[,;/| ()\[\]]{{1,6}}[EWew]?\s?[+-]?{_DECIMAL}\s?°?\s?[EWew]?(?![\d.])"
 )
 _NAMED = re.compile(rf"(?i)(?<![a-z])(?:lat|latitude|lng|lon|longitude)[\"']?\s?[:=]?\s?[+-]?{_DECIMAL}")
 _DEGREES = re.compile(rf"(?<![\d.]){_DECIMAL}\s?°")

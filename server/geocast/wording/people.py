@@ -1,37 +1,55 @@
 """Names: a title or a role, and capitalised words behind it. A bare name is not found."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from .tokens import Text, Token, Tokens
+from .tokens import Text, Token, Tokens, is_titled
 from .words import words
 
 _W = words("people")
-_TITLES, _ROLES = _W["titles"], _W["roles"]
-_FUNCTION = words("streets")["function"]
+_TITLES, _NEVER_WORDS, _RANKS, _ROLES = _W["titles"], _W["never_words"], _W["ranks"], _W["roles"]
+_NOT_NAMES, _GIVEN, _FAMILY = _W["not_names"], _W["given"], _W["family"]
+_STREETS = words("streets")
+_FUNCTION = _STREETS["function"]
+_NO_NAMES = _FUNCTION | _NOT_NAMES | words("crews")["units"] | _STREETS["months"] | _STREETS["weekdays"]
 _LONGEST = 3  # words of a name
 
 
 def names(text: Text) -> Iterator[tuple[int, int]]:
-    """Where names stand, their titles included: start and end in the folded text."""
+    """Yield where names are, their titles included: start and end in the folded text.
+
+    Where every word is in capitals, or begins with one, a capital letter says nothing: then a title that is no word
+    ("SGT") or a common name ("OFFICER JANE DOE") is needed.
+    """
     tokens = text.tokens
-    titled = _is_titled(tokens)
+    titled = is_titled(tokens)
     for at, token in enumerate(tokens):
         end = None
-        if token.lower in _TITLES or (token.lower == "dr" and not _ends_a_street(tokens, at)):
+        if token.lower in _TITLES | _RANKS or (token.lower == "dr" and not _ends_a_street(tokens, at)):
             end = _name(tokens, at + 1, at_least=1)
-        elif token.lower in _ROLES and not titled:
+        elif token.lower in _ROLES:
             end = _name(tokens, at + 1, at_least=2)
-        if end is not None and not token.text.isupper():
+        if end is not None and (token.lower in _sure(titled, token) or _is_common(tokens[at + 1 : end])):
             yield token.start, tokens[end - 1].end
 
 
+def _sure(titled: bool, token: Token) -> frozenset[str]:
+    """Return the words behind which any capitalised word is a name, in a text or a word like this."""
+    if token.text.isupper():
+        return _NEVER_WORDS
+    return _TITLES | {"dr"} if titled else _TITLES | {"dr"} | _RANKS | _ROLES
+
+
+def _is_common(name: Sequence[Token]) -> bool:
+    return any(token.lower in _FAMILY or token.lower in _GIVEN for token in name)
+
+
 def _ends_a_street(tokens: Tokens, at: int) -> bool:
-    """Whether "Dr" is a drive and no doctor."""
+    """Return whether "Dr" is a drive and no doctor."""
     return at > 0 and (tokens[at - 1].capital or tokens[at - 1].ordinal)
 
 
 def _name(tokens: Tokens, at: int, *, at_least: int) -> int | None:
-    """Behind which token a name of at least so many capitalised words ends that begins at `at`."""
+    """Return behind which token a name of at least so many capitalised words ends that begins at `at`."""
     at += tokens.at(at).text == "."
     end, found = at, 0
     while found < _LONGEST and _may_be_a_name(tokens.at(end)):
@@ -41,12 +59,4 @@ def _name(tokens: Tokens, at: int, *, at_least: int) -> int | None:
 
 
 def _may_be_a_name(token: Token) -> bool:
-    if len(token.text) == 1:
-        return token.capital  # an initial
-    return token.capital and token.lower not in _FUNCTION and not token.text.isupper()
-
-
-def _is_titled(tokens: Tokens) -> bool:
-    """Whether all longer words begin with capitals, as in headlines: then a capital says nothing."""
-    longer = [token for token in tokens if token.word and len(token.text) > 3]
-    return len(longer) > 3 and all(token.capital for token in longer)
+    return token.capital and (len(token.text) == 1 or token.lower not in _NO_NAMES)

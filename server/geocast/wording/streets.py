@@ -5,7 +5,7 @@ A street's name alone is none: people have to be told which one to avoid (TX3).
 
 from collections.abc import Iterator, Sequence
 
-from .tokens import Text, Token, Tokens
+from .tokens import Text, Token, Tokens, is_titled
 from .words import words
 
 _W = words("streets")
@@ -13,43 +13,69 @@ _SUFFIXES, _COMMON, _NAMED, _PREFIXES = _W["suffixes"], _W["common"], _W["named"
 _ROUTES, _DIRECTIONS, _FUNCTION = _W["routes"], _W["directions"], _W["function"]
 _APARTMENTS, _CORNERS = _W["apartments"], _W["corners"]
 _ENDS = _SUFFIXES | _W["ramps"]
-_CROSSINGS = frozenset(["&", "/", "@", "and", "at"])
+_BLOCKS, _BLOCK_LEADS, _BLOCK_FILLS, _BLOCK_SIZES = (_W[f"block{each}"] for each in ("s", "_leads", "_fills", "_sizes"))
+_SIGNS = frozenset(["&", "/", "@", "+"])
+_JOINS, _BEHIND_JOINS, _NOT_STREETS = _W["joins"], _W["behind_joins"], _W["not_streets"]
+_BARE_JOINS, _PLAIN = _W["bare_joins"], _W["plain"]
+_DATES = _W["months"] | _W["weekdays"]
 _LONGEST = 4  # words of a name before its suffix
 _MAX_DIGITS = 6  # of a house number
+_MOST_FILLS = 5  # tokens between the number and the word "block", and on each side of a join
 
 Span = tuple[int, int]  # of tokens, the end excluded
 
 
 def addresses(text: Text) -> Iterator[tuple[int, int]]:
-    """Where addresses stand: start and end in the folded text."""
+    """Yield where addresses are: start and end in the folded text."""
     tokens = text.tokens
+    titled = is_titled(tokens)
     for at in range(len(tokens)):
-        if (span := _address(tokens, at)) is not None:
+        if (span := _address(tokens, at, titled)) is not None:
             yield tokens[span[0]].start, tokens[span[1] - 1].end
 
 
-def _address(tokens: Tokens, at: int) -> Span | None:
+def _address(tokens: Tokens, at: int, titled: bool) -> Span | None:
     token, end = tokens[at], None
     if token.digits:
-        end = _numbered(tokens, at)
-    elif token.lower in _CROSSINGS:
-        return _crossing(tokens, at)
+        end = _block(tokens, at) or _numbered(tokens, at)
+    elif token.text in _SIGNS:
+        return _crossing_by_sign(tokens, at)
+    elif token.lower in _CORNERS and (corner := _corner(tokens, at)):
+        end = corner
+    elif token.lower in _JOINS and at:
+        return _crossing_in_prose(tokens, at, titled)
+    elif token.lower in _BLOCK_LEADS:
+        end = _word_block(tokens, at + 1)
     elif token.lower in _APARTMENTS:
         end = _apartment(tokens, at)
-    elif token.lower in _CORNERS:
-        end = _corner(tokens, at)
+    elif token.lower in _BLOCKS and len(tokens.at(at + 1).text) > 1 and _is_house(tokens.at(at + 1)):
+        end = at + 2  # block 300 of a street
     return None if end is None else (at, end)
 
 
+def _block(tokens: Tokens, at: int) -> int | None:
+    """Return behind which token "300 block" ends, or "300-block", "the 300 and 400 blocks"; a size is no address."""
+    if tokens[at].digits > _MAX_DIGITS or _is_fraction(tokens, at):
+        return None
+    end = at + 1
+    while end <= at + _MOST_FILLS and (tokens.at(end).digits or tokens.at(end).lower in _BLOCK_FILLS):
+        end += 1
+    several = tokens.at(end).lower.endswith("s") and len(tokens[at].text) < 3  # "5 blocks away"
+    return None if several else _word_block(tokens, end)
+
+
+def _word_block(tokens: Tokens, at: int) -> int | None:
+    """Return behind which token the word "block" ends at `at`, which may follow a hyphen, if it is no size."""
+    at += tokens.at(at).text == "-"
+    sized = tokens.at(at + 1).lower in _BLOCK_SIZES
+    return at + 1 if tokens.at(at).lower in _BLOCKS and not sized else None
+
+
 def _numbered(tokens: Tokens, at: int) -> int | None:
-    """Behind which token an address ends that begins with a house number, or with a block, at `at`."""
+    """Return behind which token an address ends that begins with a house number at `at`."""
     if not _is_house(tokens[at]) or _is_fraction(tokens, at):
         return None
     name = at + 1
-    if tokens.at(name).lower in ("block", "blk"):
-        return name + 1
-    if tokens.at(name).lower == "hundred" and tokens.at(name + 1).lower == "block":
-        return name + 2
     if tokens.at(name).text == "-" and _is_house(tokens.at(name + 1)):
         name += 2  # 12-14
     return _street(tokens, name)
@@ -115,13 +141,9 @@ def _corner(tokens: Tokens, at: int) -> int | None:
     return at + 3 if tokens.at(at + 1).lower == "of" and named else None
 
 
-def _crossing(tokens: Tokens, at: int) -> Span | None:
-    """The crossing whose sign or word stands at `at`: a street before it, and one behind."""
+def _crossing_by_sign(tokens: Tokens, at: int) -> Span | None:
+    """Return the crossing whose sign is at `at`: a street before the sign and one behind; one may be a bare name."""
     before, end = _street_before(tokens, at), _street(tokens, at + 1)
-    word = tokens[at].lower
-    if word in ("and", "at"):  # in prose both have to be streets in full, and no stretch between two of them
-        stretch = before and word == "and" and tokens[before - 1].lower in ("between", "from")
-        return None if before is None or end is None or stretch else (before, end)
     if before is not None:
         short = tokens.at(at + 1).capital or tokens.at(at + 1).ordinal  # 5th & Main
         return (before, end or at + 2) if end or short else None
@@ -130,11 +152,59 @@ def _crossing(tokens: Tokens, at: int) -> Span | None:
     return (at - 1, end) if end is not None and at and tokens[at - 1].capital else None
 
 
+def _crossing_in_prose(tokens: Tokens, at: int, titled: bool) -> Span | None:
+    """Return the crossing whose word ("and", "at", "near", "meets") is at `at`.
+
+    Both streets have a suffix or a number, or one of them has and the other is a bare name (5th and Main). "Elm Street
+    between 5th Street and 7th Street" is a stretch of one street, and no crossing.
+    """
+    word, first, last = tokens[at].lower, at, at + 1
+    if first > 1 and (tokens[first - 1].lower == "just" or (tokens[first - 1].text == "," and word != "and")):
+        first -= 1
+    while last - at < _MOST_FILLS and tokens.at(last).lower in _BEHIND_JOINS:
+        last += 1
+    before, end = _street_before(tokens, first), _street(tokens, last)
+    if before and word == "and" and tokens[before - 1].lower == "between":
+        return None
+    if before is not None and end is not None:
+        return (before, end) if tokens[last].capital or tokens[last].digits else None
+    if before is not None and word in _BARE_JOINS:
+        sure = tokens[first - 1].ordinal or _is_sure(tokens, before, first, titled)
+        return (before, at + 2) if sure and _is_bare(tokens, at + 1) and not _is_date(tokens, before) else None
+    if not at or word not in _BARE_JOINS or not _is_bare(tokens, at - 1):
+        return None
+    if tokens.at(at + 1).ordinal and tokens.at(at + 2).lower not in _DATES:
+        return at - 1, end or at + 2  # Main and 5th
+    if word in ("meets", "crosses") and _is_bare(tokens, at + 1):
+        return at - 1, end or at + 2
+    inside = at > 1 and tokens[at - 2].text not in ".!?:" and word != "at"
+    return (at - 1, end) if end is not None and inside and _is_sure(tokens, last, end, titled) else None
+
+
+def _is_sure(tokens: Tokens, start: int, end: int, titled: bool) -> bool:
+    """Return whether what ends before `end` is a street so surely that a bare name beside it is another."""
+    suffix = {token.lower for token in tokens[start:end]} & _SUFFIXES
+    return bool(suffix - _COMMON) or (not titled and bool(suffix & _PLAIN))
+
+
+def _is_bare(tokens: Tokens, at: int) -> bool:
+    """Return whether the token may be the name of a street without its suffix."""
+    token = tokens.at(at)
+    return token.capital and token.lower not in _NOT_STREETS and token.lower not in _FUNCTION | _DATES
+
+
+def _is_date(tokens: Tokens, at: int) -> bool:
+    """Return whether the ordinal at `at` belongs to a month: May 5th, the 5th of May."""
+    return tokens[at].ordinal and at > 0 and tokens[at - 1].lower in _DATES
+
+
 def _street_before(tokens: Tokens, at: int) -> int | None:
     """The first token of the street that ends before `at`; of its name the last word will do."""
     last = at - 1
     while last > 0 and tokens[last].lower in _DIRECTIONS:
         last -= 1
+    if last > 0 and tokens[last].text == "." and tokens[last - 1].lower in _SUFFIXES:
+        last -= 1  # Pine Rd.
     if last < 0:
         return None
     token, before = tokens[last], tokens[max(last - 1, 0)]

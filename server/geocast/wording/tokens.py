@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
-# What shows nothing (Unicode's Default_Ignorable_Code_Point: joiners, marks of direction, variation selectors, tags),
-# and the blank of Braille, which looks like one and is none.
+# Characters that a reader does not see and whose category is not Cf: Unicode's Default_Ignorable_Code_Point, the object
+# replacement character, and the Braille blank, which looks like a space.
 _INVISIBLE = re.compile(
-    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
-    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufffc\U000e0000-\U000e0fff]"
 )
 _DASHES = frozenset("\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d")
 _LONGEST_FOLD = 4  # characters for one: some ligatures would become eighteen
@@ -72,18 +71,29 @@ class Tokens(tuple[Token, ...]):
         return self[place] if place < len(self) else END
 
 
+def is_titled(tokens: Tokens) -> bool:
+    """Return whether all longer words begin with capitals, as in headlines: then a capital letter says nothing."""
+    longer = [token for token in tokens if token.word and len(token.text) > 3]
+    return len(longer) > 3 and all(token.capital for token in longer)
+
+
 def fold(text: str) -> Text:
-    """The text by NFKC, without what is invisible; dashes and blanks are plain ones."""
+    """Return the text by NFKC, without invisible characters, with plain dashes, blanks and digits (rule HD13)."""
     if text.isascii():
         return Text(text.replace("\n", " "), range(len(text)))
     characters: list[str] = []
     origin: list[int] = []
     for at, character in enumerate(text):
-        if not _INVISIBLE.match(character) and not (characters and _is_borne(characters, character)):
+        if not _is_invisible(character) and not (characters and _is_borne(characters, character)):
             plain = _plain(character)
             characters += plain
             origin += [at] * len(plain)
     return Text("".join(characters), origin)
+
+
+def _is_invisible(character: str) -> bool:
+    """Return whether a reader does not see the character: a joiner, a mark of direction, an annotation, a filler."""
+    return unicodedata.category(character) == "Cf" or _INVISIBLE.match(character) is not None
 
 
 def _plain(character: str) -> str:
@@ -91,8 +101,18 @@ def _plain(character: str) -> str:
         return "-"
     if character.isspace():
         return " "
+    if (number := _number(character)) is not None:
+        return number
     folded = unicodedata.normalize("NFKC", character)
     return folded if len(folded) <= _LONGEST_FOLD else character
+
+
+def _number(character: str) -> str | None:
+    """Return the whole number that a digit of any script stands for, or a number in a circle, in ASCII digits."""
+    if unicodedata.category(character) not in ("Nd", "No"):
+        return None
+    value = unicodedata.numeric(character, 0.5)
+    return str(int(value)) if value == int(value) and value < 100 else None
 
 
 def _is_borne(characters: list[str], mark: str) -> bool:
@@ -108,9 +128,21 @@ def _is_borne(characters: list[str], mark: str) -> bool:
     return len(composed) == 1 or characters[-1].isascii()
 
 
+def _letters(word: str) -> str:
+    """Return the word in small letters without the marks on Latin letters: "Blöck" is looked up as "block"."""
+    if word.isascii():
+        return word.lower()
+    parts = unicodedata.normalize("NFKD", word)
+    return "".join(each for at, each in enumerate(parts) if not (at and _is_mark_on_latin(parts, at))).lower()
+
+
+def _is_mark_on_latin(parts: str, at: int) -> bool:
+    return unicodedata.category(parts[at]) == "Mn" and parts[:at].rstrip(parts[at])[-1:].isascii()
+
+
 def _token(match: "re.Match[str]") -> Token:
     text = match[0]
-    lower = text.lower()
+    lower = _letters(text)
     start, end = match.span()
     if match["number"] is not None:
         letters = match["letters"].lower()

@@ -66,6 +66,18 @@ def test_where_it_is_signed_nobody_approves_by_word():
     assert queue.body(item, other, "ann", NOW)["approval"]["reviewer"] == "ann"
 
 
+def test_alert_that_was_signed_once_is_signed_in_every_later_category():
+    """The node asks for what any revision of the alert asked for (HD1), and so does the desk."""
+    queue, item = live()
+    eased = asked(queue, item, category="burglary")
+    assert "approval" not in eased.body
+    assert not queue.sign(item, item.version, eased, signature("ann"))
+    assert queue.sign(item, item.version, eased, signature("ben"))
+    accept(item, {**ANSWER, "revision": 2})
+    assert item.form["category"] == "burglary"
+    assert "approval" not in queue.to_cancel(item, item.version, "It is over", True, "ann", NOW)
+
+
 def test_it_is_sent_with_the_last_signature_that_it_needs():
     """The very request, the very form, and both signatures in their order."""
     queue, item = one()

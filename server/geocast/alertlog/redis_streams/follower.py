@@ -6,11 +6,11 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...alert import Cancel, Revision, Untrusted
-from ...calls.entries import KINDS, CallEntry
+from ...alert import Untrusted
+from ...calls.entries import KINDS
 from ...clock import MAX_MS
 from ...errors import LogUnavailable
-from .. import BATCH, BATCH_BYTES, HEARTBEAT_S, Positioned
+from .. import BATCH, BATCH_BYTES, HEARTBEAT_S, Positioned, is_followed
 from .connection import ANSWER_S, Primary, Reader
 from .heart import SECTIONS, admit
 from .history import History, Reading, Rewound
@@ -163,7 +163,7 @@ class _Follower:
         stored, entry = readable
         if not isinstance(entry, Untrusted):
             self._source.keep(stored)
-        return Positioned(position, entry) if isinstance(entry, Revision | Cancel | CallEntry) else None
+        return Positioned(position, entry) if is_followed(entry) else None
 
     def _check_hearing(self) -> None:
         """Raise Deaf if what Redis has accepted did not come, Rewound if it comes in another stream."""

@@ -100,6 +100,12 @@ class Known:
         now_ms = min(time.time_ns() // 1_000_000, self._history.top[0])
         self._alerts = {i: alert for i, alert in self._alerts.items() if not alert.ended(now_ms, now)}
 
+    def before(self, stored: Stored) -> Chain:
+        """Return the entries of an alert that are known in front of this one, in order."""
+        alert = self._alerts.get(stored.id)
+        entries = {} if alert is None else alert.entries
+        return [entries[number] for number in sorted(entries) if number < stored.revision]
+
     def chains(self) -> list[Chain]:
         """The entries of each alert, in order."""
         return [[alert.entries[number] for number in sorted(alert.entries)] for alert in self._alerts.values()]
@@ -193,7 +199,7 @@ class Mender:
                 kind, ends_at, payload = theirs
                 with contextlib.suppress(ValueError):
                     there = stored._replace(kind=kind.decode(), ends_at=int(ends_at), payload=payload)
-                    if self._believed([there]):
+                    if there in self._believed([*self._known.before(there), there]):
                         self._known.replace(there)
 
     async def _append_again(self, stored: Stored, last: int, last_kind: bytes) -> bool:

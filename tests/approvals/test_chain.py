@@ -1,0 +1,403 @@
+"""All revisions of an alert decide how many reviewers an entry needs (HD1), and taking back stays possible (HD7)."""
+
+import asyncio
+import contextlib
+import dataclasses
+import itertools
+
+import pytest
+from approvals.forgeries import GOOD, POLICY, stored
+from approvals.test_door import Desk
+from approvals.test_trust import all_of, on_each, opened, place, put, redis, told, trust  # noqa: F401 (fixtures)
+from fakes import NOON_MS, a_cancel, a_revision
+from hub.town import Town
+from reviewers import AUDIENCE, known, proved
+
+from geocast import live
+from geocast.alert import Confirm, OtherKind, Untrusted
+from geocast.alertlog.chain import Chain
+from geocast.alertlog.memory import MemoryLog
+from geocast.approvals.asked import asked, max_age_s
+from geocast.approvals.door import unsigned
+from geocast.approvals.trust import Trust
+from geocast.following import LogKeeper, LogReader
+from geocast.policy import Policy
+
+# Each category asks for another number of approvals, and of its cancels too.
+MIXED = Policy.model_validate(
+    {
+        "name": "mixed",
+        "audience": AUDIENCE,
+        "categories": {
+            "robbery": {"title": "Robbery", "approvals": 2, "cancel_approvals": 1, "approval_max_age_s": 60},
+            "flood": {"title": "Flood", "approvals": 1, "cancel_approvals": 2},
+            "arson": {"title": "Arson"},
+        },
+    }
+)
+NONE = Policy.model_validate({"name": "p", "categories": {"robbery": {"title": "R"}, "arson": {"title": "A"}}})
+FALSE_ALARM = a_revision("a-1", 2, category="arson", headline="False alarm. You may go back in.")
+
+
+def few(needed, have=0):
+    """The refusal for too few approvals."""
+    return 422, [("approvals-needed", "/approval", {"needed": needed, "have": have})]
+
+
+def mixed_desk():
+    """A desk under MIXED, which has published a robbery that two have signed."""
+    desk = Desk(MIXED)
+    assert desk.approved("r-1", "r-2")[0] == 201
+    return desk
+
+
+# ---- at the door ---------------------------------------------------------------------------------------------------
+
+
+def test_revision_into_another_category_needs_what_the_alert_needed():
+    desk = mixed_desk()
+    assert desk.send("revision", category="arson") == few(2)
+    assert desk.approved("r-1", what="revision", category="arson") == few(2, 1)
+    assert desk.approved("r-1", "r-2", what="revision", category="arson")[0] == 201
+    assert desk.send("revision", revision=3, category="arson") == few(2)
+
+
+def test_cancel_needs_the_most_that_any_revision_asks_for_a_cancel():
+    desk = mixed_desk()
+    assert desk.approved("r-1", "r-2", what="revision", category="flood")[0] == 201
+    assert desk.approved("r-1", "r-2", what="revision", revision=3, category="arson")[0] == 201
+    assert desk.send("cancel", revision=4) == few(2)
+    assert desk.approved("r-1", what="cancel", revision=4) == few(2, 1)
+    assert desk.approved("r-1", "r-2", what="cancel", revision=4)[0] == 201
+
+
+def test_dry_run_says_how_many_the_chain_asks_for():
+    desk = mixed_desk()
+    revised = {"what": "revision", "category": "arson"}
+    assert desk.send(dry_run=True, approval=..., **revised)[1].approvals == 2
+    approval = desk.signed("r-1", "r-2", **revised)
+    assert desk.send(approval=approval, **revised)[0] == 201
+    assert desk.send("cancel", dry_run=True, approval=..., revision=3)[1].approvals == 1
+    repeated = desk.send(dry_run=True, approval=approval, **revised)
+    assert (repeated[0], repeated[1].approvals) == (200, 2)
+
+
+def test_confirmed_revision_keeps_the_number_of_its_successors():
+    """What is confirmed in one revision of a flood takes two, and then any later one does."""
+    desk = Desk(MIXED)
+    held = {"headline": "Mr Smith is on the run", "confirm": {"text": ["name"]}}
+    assert desk.approved("r-1", "r-2", category="flood", **held)[0] == 201
+    assert desk.approved("r-1", what="revision", category="flood", headline="Found") == few(2, 1)
+
+
+def test_signature_is_as_fresh_as_the_strictest_category_of_the_chain_asks():
+    desk = mixed_desk()
+    revised = {"what": "revision", "category": "arson"}
+    approval = desk.signed("r-1", "r-2", **revised)
+    desk.clock.advance(61)
+    status, found = desk.send(approval=approval, **revised)
+    assert (status, [slug for slug, *_ in found]) == (422, ["not-approved", "not-approved"])
+
+
+def test_revision_behind_a_cancel_is_refused():
+    """HD9: over HTTP."""
+    desk = mixed_desk()
+    assert desk.approved("r-1", what="cancel")[0] == 201
+    assert desk.send("revision", revision=3)[0] == 410
+
+
+@pytest.mark.parametrize("category", ["robbery", "flood", "arson"])
+def test_every_property_that_decides_is_in_the_kind_of_a_revision(category):
+    """Neither status, severity nor any other member changes how many are asked: only category and `confirm` do."""
+    plain = a_revision(category=category)
+    others = [{"status": "test"}, {"severity": "minor"}, {"headline": "x"}, {"description": "x"}]
+    for change in others:
+        changed = dataclasses.replace(plain, alert=dataclasses.replace(plain.alert, **change))
+        assert asked(MIXED, changed, Chain().kinds) == asked(MIXED, plain, Chain().kinds)
+
+
+def test_entry_that_cannot_be_signed_is_judged_by_its_chain():
+    """A message of CAP carries no form."""
+    behind = Chain.of([GOOD]).kinds
+    assert [each.slug for each in unsigned(MIXED, FALSE_ALARM, behind)] == ["approvals-needed"]
+    assert [each.slug for each in unsigned(MIXED, a_cancel(), behind)] == ["approvals-needed"]
+    assert unsigned(MIXED, FALSE_ALARM, Chain().kinds) == []
+
+
+# ---- the chain -----------------------------------------------------------------------------------------------------
+
+
+def test_chain_that_is_not_whole_asks_for_the_most():
+    arson = a_revision("a-1", 1, category="arson")
+    for entries in ([None], [arson, None], [a_revision("a-1", 3, category="arson")]):
+        chain = Chain.of(entries)
+        assert asked(MIXED, a_revision("a-1", chain.last + 1, category="arson"), chain.kinds) == 2
+        assert asked(MIXED, a_cancel("a-1", chain.last + 1), chain.kinds) == 2
+        assert max_age_s(MIXED, a_cancel("a-1", 9), chain.kinds) in (None, 900)
+    assert asked(MIXED, a_revision("a-1", 4, category="arson"), Chain.of([arson]).before(4)) == 2
+    whole = Chain.of([arson, OtherKind("a-1", 2, 0), Untrusted("a-1", 3, 0)])
+    assert asked(MIXED, a_revision("a-1", 4, category="arson"), whole.before(4)) == 0
+
+
+def test_chain_counts_what_is_set_aside_by_what_it_says():
+    chain = Chain.of([a_revision("a-1", category="arson"), Untrusted("a-1", 2, 0, a_revision("a-1", 2))])
+    assert asked(MIXED, a_revision("a-1", 3, category="arson"), chain.kinds) == 2
+
+
+# ---- in the log ----------------------------------------------------------------------------------------------------
+
+
+SIGNED_ARSON = proved(FALSE_ALARM, "r-1", "r-2")
+BYPASSES = {
+    "a revision": [FALSE_ALARM],
+    "a revision that one has signed": [proved(FALSE_ALARM, "r-1")],
+    "a revision and a cancel": [FALSE_ALARM, a_cancel("a-1", 3)],
+    "a cancel behind a good revision": [SIGNED_ARSON, a_cancel("a-1", 3)],
+    "a revision behind what was set aside": [a_revision("a-1", 2), a_revision("a-1", 3, category="arson")],
+    "a revision far ahead": [a_revision("a-1", 7, category="arson")],
+}
+
+
+@on_each
+@pytest.mark.parametrize("name", BYPASSES)
+def test_category_that_asks_for_nothing_does_not_pass_approvals(place, name):  # noqa: F811
+    """A writer to the log without a key, on a node that was there before him and on one that starts later."""
+    forged = BYPASSES[name]
+    good = [GOOD, *(entry for entry in forged if entry is SIGNED_ARSON)]
+    numbers = [f"a-1/{entry.revision}" for entry in good]
+
+    async def main():
+        async with opened(place) as writer, opened(place, trust()) as log:
+            assert await writer.append(GOOD)
+            async with following(log) as (reader, peer):
+                seen = peer.told()
+                for entry in forged:
+                    await put(writer, place, stored(entry))
+                await until(lambda: reader.applied > len(forged))
+                assert seen + peer.told() == ["welcome", *numbers]
+            await check(log)
+        async with opened(place, trust()) as log:
+            async with following(log) as (_, peer):
+                assert peer.told() == ["welcome", numbers[-1]]
+            await check(log)
+
+    async def check(log):
+        believed = [each for each in await log.history("a-1") if not isinstance(each, OtherKind)]
+        assert (list((await log.live(NOON_MS)).revisions), believed) == (good[-1:], good)
+        assert sum(log.judge.untrusted.values()) == len(forged) - (len(good) - 1)
+
+    asyncio.run(main())
+
+
+@contextlib.asynccontextmanager
+async def following(log):
+    """A process that follows the log and has caught up, and a subscriber of it."""
+    town = Town()
+    peer = town.join()
+
+    def deliver(entry):
+        town.deliver(entry)
+        town.run()
+
+    reader = LogReader(log, town.clock, town.hub.live, town.deliver, LogKeeper(log, town.clock))
+    reading = asyncio.create_task(reader.read_for_ever())
+    try:
+        await asyncio.wait_for(reader.caught_up.wait(), 60)
+        town.run()
+        reader._take = deliver
+        yield reader, peer
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+
+
+async def until(holds):
+    """Return when it holds."""
+    async with asyncio.timeout(30):
+        while not holds():  # noqa: ASYNC110 (it is asked of many things)
+            await asyncio.sleep(0.005)
+
+
+@on_each
+def test_early_revision_that_had_ended_when_a_process_starts_counts(place):  # noqa: F811
+    """The robbery ended by its own time; its revision, signed by two, lives; and an unsigned arson of three entries."""
+    short = proved(a_revision(expires_at=NOON_MS - 1), "r-1", "r-2")
+    longer = proved(a_revision("a-1", 2, category="arson"), "r-1", "r-2")
+    unsigned_ones = [a_revision("c", n, category="arson", expires_at=NOON_MS + n - 2) for n in (1, 2, 3)]
+
+    async def main():
+        async with opened(place) as log:
+            for entry in (short, longer, *unsigned_ones):
+                assert await log.append(entry)
+            await put(log, place, stored(a_revision("a-1", 3, category="arson", headline="Go back in")))
+        async with opened(place, trust()) as log, following(log) as (_, peer):
+            return peer.told(), await log.live(NOON_MS)
+
+    seen, page = asyncio.run(main())
+    assert seen == ["welcome", "a-1/2", "c/3"]
+    assert set(page.revisions) == {longer, unsigned_ones[2]}
+
+
+def test_cancel_that_comes_early_is_judged_by_the_whole_chain():
+    """Rule 6 of the live alerts: no part of the chain is enough."""
+    arson = a_revision("a-1", category="arson")
+    robbery = proved(a_revision("a-1", 2), "r-1", "r-2")
+    assert told([a_cancel("a-1", 3), arson, robbery], trust())[-1] == "a-1/2"
+    assert told([a_cancel("c", 2), a_revision("c", category="arson")], trust()) == ["welcome"]
+
+
+def test_revision_behind_a_cancel_is_not_shown_though_the_cancel_came_alone():
+    """HD9: in the log, on a process that does not know what was cancelled."""
+    later = a_revision("c", 3, category="arson")
+    assert told([a_cancel("c", 2), later], Trust(NONE, {})) == ["welcome"]
+
+    async def main():
+        log = MemoryLog(Trust(NONE, {}))
+        for entry in (a_revision("c", category="arson"), a_cancel("c"), later):
+            log.take(entry)
+        return await log.history("c")
+
+    assert isinstance(asyncio.run(main())[-1], Untrusted)
+
+
+def test_all_ways_through_a_chain_come_to_the_same_number():
+    """At the door, in the history of the log, and entry by entry in a process that was there: one number."""
+    kinds = [("robbery", ()), ("flood", ()), ("flood", ("name",)), ("arson", ())]
+    for chosen in itertools.product(kinds, repeat=3):
+        chain = [
+            a_revision("a-1", n, category=category, confirm=Confirm(text=text))
+            for n, (category, text) in enumerate(chosen, start=1)
+        ]
+        by_steps = Chain()
+        for entry in chain:
+            expected = max(
+                MIXED.approvals(each.alert.category, confirmed=bool(each.alert.confirm.text))
+                for each in chain[: entry.revision]
+            )
+            assert asked(MIXED, entry, by_steps.before(entry.revision)) == expected
+            by_steps = by_steps.then(entry)
+        assert by_steps == Chain.of(chain)
+        assert asked(MIXED, a_cancel("a-1", 4), by_steps.kinds) == max(
+            MIXED.cancel_approvals(each.alert.category) for each in chain
+        )
+
+
+# ---- a row that was copied -----------------------------------------------------------------------------------------
+
+
+@on_each
+@pytest.mark.parametrize("in_force", [POLICY, NONE], ids=["asks", "asks nothing"])
+@pytest.mark.parametrize("whose", ["its own", "another alert's"])
+def test_entry_copied_to_the_next_number_is_set_aside_and_the_alert_goes_on(place, in_force, whose):  # noqa: F811
+    """HD15: it is counted, and revisions and a cancel may follow it."""
+    copy = stored(GOOD if whose == "its own" else a_revision("c", 2, category="arson"), ("a-1", 2))
+    rest = [proved(a_revision("a-1", 3, headline="Still on"), "r-1", "r-2"), proved(a_cancel("a-1", 4), "r-1")]
+
+    async def main():
+        judge = Trust(in_force, known())
+        async with opened(place, judge) as log:
+            assert await log.append(GOOD)
+            await put(log, place, copy)
+            assert await log.append(rest[0])
+            assert list((await log.live(NOON_MS)).revisions) == [rest[0]]
+            assert await log.append(rest[1])
+            history = await log.history("a-1")
+            async with following(log) as (_, peer):
+                assert peer.told() == ["welcome"]
+            return history, +judge.untrusted
+
+    history, counted = asyncio.run(main())
+    assert history == [GOOD, Untrusted("a-1", 2, copy.ends_at), *rest]
+    assert counted == {"other-place": 1}
+
+
+# ---- what is not believed here, and may have been elsewhere ----------------------------------------------------------
+
+
+def a_town(in_force, *reviewers):
+    """A town whose judge has these reviewers, and the judge."""
+    town, judge = Town(), Trust(in_force, known(*reviewers))
+    town.hub.live.judge = judge
+    return town, judge
+
+
+def read(town, judge, entry):
+    """Take an entry as the log gives it."""
+    town.publish(judge.judged(entry, (entry.id, entry.revision), f"{entry.id}/{entry.revision}"))
+
+
+def test_whoever_holds_what_is_not_believed_here_is_sent_its_cancel_and_nobody_else_anything():
+    """HD7: another process has sent it, under another policy or with another key."""
+    town, judge = a_town(POLICY)
+    read(town, judge, a_revision())
+    holder, newcomer = town.join(holding={"a-1": 1}), town.join()
+    assert (holder.told(), newcomer.told()) == (["welcome"], ["welcome"])
+    assert len(town.hub.live) == town.hub.live.withheld(town.clock.now()) == 0
+    read(town, judge, a_cancel("a-1", 2))
+    assert (holder.told(), newcomer.told()) == ([], [])
+    read(town, judge, proved(a_cancel("a-1", 3), "r-1"))
+    assert (holder.told(), newcomer.told()) == (["-a-1/3"], [])
+
+
+def test_what_comes_to_be_believed_is_sent_to_whoever_lacks_it():
+    """NC3: the key comes late. Whoever holds it is not sent it again."""
+    town, judge = a_town(POLICY, "r-1")
+    read(town, judge, GOOD)
+    holder, newcomer = town.join(holding={"a-1": 1}), town.join()
+    judge.replace(POLICY, known())
+    read(town, judge, GOOD)
+    town.sweep()
+    town.run()
+    assert (holder.told(), newcomer.told()) == (["welcome"], ["welcome", "a-1/1"])
+    assert len(town.hub.live) == 1
+
+
+def test_what_is_believed_takes_the_place_of_a_later_forgery():
+    """Whoever wrote a revision first, what reviewers have signed is sent under its own number."""
+    town, judge = a_town(POLICY)
+    for forged in (a_revision(headline="Run"), a_revision("a-1", 2, headline="Run")):
+        read(town, judge, forged)
+    peer = town.join()
+    read(town, judge, GOOD)
+    assert peer.told() == ["welcome", "a-1/1"]
+
+
+def test_a_bounded_number_of_alerts_is_kept_that_are_not_believed(monkeypatch):
+    monkeypatch.setattr(live, "MAX_UNBELIEVED", 3)
+    town, judge = a_town(POLICY)
+    for number in range(5):
+        read(town, judge, a_revision(f"b-{number}"))
+    assert (len(list(town.hub.live)), len(town.hub.live)) == (3, 0)
+    town.clock.advance(86_400)
+    town.sweep()
+    read(town, judge, a_revision("c", occurred_at=town.clock.wall_ms, expires_at=town.clock.wall_ms + 60_000))
+    assert [alert.id for alert in town.hub.live] == ["c"]
+
+
+def test_cancel_that_came_early_for_a_forgotten_alert_does_not_end_a_new_one_of_its_id():
+    town, judge = a_town(NONE)
+    read(town, judge, a_cancel("a-1", 2))
+    town.clock.advance(2 * 86_400)
+    now_ms = town.clock.wall_ms
+    read(town, judge, a_revision(occurred_at=now_ms, issued_at=now_ms, expires_at=now_ms + 60_000))
+    assert town.join().told() == ["welcome", "a-1/1"]
+
+
+@on_each
+def test_chain_that_was_not_read_while_nothing_was_asked_is_read_when_it_counts(place):  # noqa: F811
+    """HD1: the first revision had ended when this process started; then a policy asks in another category."""
+    chain = [a_revision("c", n, category="arson", expires_at=NOON_MS + n - 2) for n in (1, 2, 3)]
+    judge = Trust(NONE, {})
+
+    async def main():
+        async with opened(place, judge) as log:
+            for entry in chain[:2]:
+                assert await log.append(entry)
+            async with following(log) as (reader, peer):
+                judge.replace(POLICY, known())
+                await reader._judge_again()
+                assert await log.append(chain[2])
+                await until(lambda: reader._live.knows(chain[2]))
+                return peer.told()
+
+    assert asyncio.run(main()) == ["welcome", "c/3"]
