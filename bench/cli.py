@@ -14,6 +14,7 @@ import click
 from bench import areas as areas_module
 from bench import calls as calls_module
 from bench import fanout as fanout_module
+from bench import feed as feed_module
 from bench import frames as frames_module
 from bench import growth as growth_module
 from bench import idle as idle_module
@@ -45,6 +46,7 @@ BENCHES: dict[str, Bench] = {
         growth_module,
         shapes_module,
         areas_module,
+        feed_module,
         idle_module,
         ingest_module,
         readers_module,
@@ -214,6 +216,11 @@ _command(
 _command(
     "areas",
     click.option("--rounds", type=click.IntRange(1, 100), default=3, help="Of each message and request."),
+)
+_command(
+    "feed",
+    click.option("--alerts", type=click.IntRange(10, 20_000), default=1_000, help="That become live at once."),
+    click.option("--reads-s", type=_seconds, default=0.5, help="Between two reads of both documents."),
 )
 _command(
     "idle",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from pathlib import Path
 
 import pytest
 from fakes import HOUR_MS, NOON_MS, a_revision
@@ -284,6 +285,14 @@ def test_a_detail_names_limits_and_not_what_was_sent():
     claims = dataclasses.replace(FINE, radii=(("/area/radius_m", 33.3),), occurred_at=NOON_MS - 7_777_777)
     details = [violation.detail for violation in BUILT_IN.violations(claims, NOON_MS)]
     assert details == ["must be at most 3600 s ago", "must be 100 to 20000 m"]
+
+
+def test_limits_are_written_in_digits():
+    """HD14: not as 3e+06."""
+    warnings = policy.load(Path("builtin:public-warning"))
+    claims = dataclasses.replace(FINE, category="tsunami", radii=(("/area/radius_m", 9e6),))
+    details = [each.detail for each in warnings.violations(claims, NOON_MS) if each.pointer == "/area/radius_m"]
+    assert details == ["must be 100 to 3000000 m"]
 
 
 # ---- all of them, and none that can't be judged -----------------------------------------------------------------

@@ -41,13 +41,32 @@ def told(path):
 # ---- what is there -------------------------------------------------------------------------------------------
 
 
-def test_a_code_is_compared_literally(tmp_path):
-    """CZ1: the name of the list and the value."""
+def test_a_value_is_compared_literally(tmp_path):
+    """CZ1: and the list that it is of has to be the same."""
     found = read_zones([written(tmp_path, feature())])
     assert len(found) == 1
     assert len(found.find("EMMA_ID", "AT301")) == 1
-    for name, value in (("emma_id", "AT301"), ("EMMA_ID", "at301"), ("EMMA_ID", "AT3"), ("NUTS3", "AT301")):
+    for name, value in (("EMMA_ID", "at301"), ("EMMA_ID", "AT3"), ("NUTS3", "AT301"), ("EMMA ID", "AT301")):
         assert not found.find(name, value)
+
+
+@pytest.mark.parametrize("name", ["EMMA_ID", "emma_id", "EMMA-ID", "EmmaId"])
+def test_the_name_of_a_list_is_compared_without_case_and_dashes(tmp_path, name):
+    """HD12: in files and in messages."""
+    for spelled in ("EMMA_ID", "emma-id"):
+        found = read_zones([written(tmp_path, feature(spelled))])
+        assert len(found.find(name, "AT301")) == 1
+        assert found.place([(name, "AT301"), ("Emma_Id", "AT999")])[1] is False, "one list, of which a code is unknown"
+        assert found.summary().startswith(f"1 of {spelled}")
+
+
+def test_a_zone_across_the_antimeridian_is_wrapped(tmp_path):
+    """HD12: sets of the US reach ±180.01°."""
+    ring = [[179.5, 51.0], [180.01, 51.0], [180.01, 51.5], [179.5, 51.5], [179.5, 51.0]]
+    [piece] = read_zones([written(tmp_path, feature(coordinates=[ring]))]).find("EMMA_ID", "AT301")
+    [west, east] = sorted({round(abs(lng), 2) for lng in piece.ring[0].tolist()})
+    assert (west, east) == (179.5, 179.99)
+    assert len(piece.ring[0]) == 5
 
 
 def test_files_and_features_add_up(tmp_path):
@@ -112,7 +131,7 @@ def test_a_code_that_is_named_twice_counts_once(tmp_path):
         ({"coordinates": [[[10, 50], 11, [10, 51], [10, 50]]]}, "its polygon must have positions of two numbers"),
         (
             {"coordinates": [[[10, 50], [10, 91], [11, 50], [10, 50]]]},
-            "its polygon must have longitudes of -180 to 180",
+            "its polygon must have longitudes of -360 to 360",
         ),
         ({"coordinates": [[[10, 50], [1e999, 51], [11, 50], [10, 50]]]}, "is not JSON (line 1)"),
         ({"coordinates": [[[-90, 0], [90, 0], [0, 50], [-90, 0]]]}, "its polygon must have no edge that spans 180°"),

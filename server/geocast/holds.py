@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from . import problems
 from .alert import Circle, Confirm, Polygon, Shape
 from .cells import circle_area_m2
-from .problems import Violation
+from .problems import Violation, digits
 from .rings import Ring
 from .wording import KINDS, NEVER, Finding, Guard
 
@@ -41,7 +41,7 @@ def unconfirmed_area(area_km2: float, hold_km2: float | None, confirm: Confirm) 
             detail = "must be left out: this area is not held, so there is nothing to confirm"
             yield Violation(problems.INVALID_VALUE, "/confirm/area_km2", detail)
     elif confirmed_km2 is None or area_km2 > confirmed_km2:
-        detail = f"covers {area_km2:.1f} km2; more than {hold_km2:g} has to be confirmed"
+        detail = f"covers {area_km2:.1f} km2; more than {digits(hold_km2)} has to be confirmed"
         if confirmed_km2 is not None:
             detail += ", and less than it covers is"
         yield Violation(problems.AREA_UNCONFIRMED, "/area", detail, {"kind": AREA, "area_km2": area_km2})

@@ -403,9 +403,10 @@ class _Gone:
 class LiveAlerts:
     """All live alerts of a process, and those that were cancelled and have not expired (Rule 2)."""
 
-    def __init__(self, capacity: int) -> None:
-        """`capacity`: how many rows there are."""
+    def __init__(self, capacity: int, *, places: bool = True) -> None:
+        """`capacity`: how many rows there are; `places`: whether `holding` will be asked."""
         self._shared = _Shared(capacity)
+        self._places = places
         self._alerts: dict[str, LiveAlert] = {}
         self._areas: ShapeIndex[LiveAlert] = ShapeIndex()
         self._ends = _Ends()
@@ -554,7 +555,8 @@ class LiveAlerts:
             alert.revise(revision, now)
             if alert.deadline < before:
                 self._ends.put(alert)
-        alert.area = self._areas.add(alert, revision.alert.shapes)
+        if self._places:
+            alert.area = self._areas.add(alert, revision.alert.shapes)
         if not alert.ended(now):
             self._trust(alert, now)
         return alert

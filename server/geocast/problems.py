@@ -10,6 +10,8 @@ from typing import Any
 
 from .errors import GeocastError
 
+MAX_ERRORS = 100  # that an answer lists; it says how many there are beyond that (rule HD14)
+
 
 @dataclass(frozen=True, slots=True)
 class ProblemType:
@@ -420,6 +422,11 @@ ALL = (
 BY_SLUG = {each.slug: each for each in ALL}
 
 
+def digits(number: float) -> str:
+    """Return a number for a sentence, without an exponent: 3000000, 250.5."""
+    return f"{number:.15g}"
+
+
 @dataclass(frozen=True, slots=True)
 class Violation:
     """One broken rule: problem type, JSON Pointer (RFC 6901) to the field, and a sentence for people.
@@ -479,6 +486,8 @@ class Problem(GeocastError):  # noqa: N818
         if self.violations:
             body["errors"] = [
                 {"type": f"/problems/{v.slug}", "pointer": v.pointer, "detail": v.detail, **v.members}
-                for v in self.violations
+                for v in self.violations[:MAX_ERRORS]
             ]
+        if len(self.violations) > MAX_ERRORS:
+            body["errors_total"] = len(self.violations)
         return body

@@ -34,19 +34,28 @@ WORK_TOLERANCES_M = (500, 1_000, 2_000, 5_000)  # by which pieces are simplified
 PROGRESS_S = 5.0  # that pass between two lines about it
 
 
+def folded(name: str) -> str:
+    """Return the name of a list of codes as names are compared: without case, "-" and "_" (rule HD12)."""
+    return name.casefold().replace("-", "").replace("_", "")
+
+
 class Zones:
-    """Zones by `code` and `value`, which are compared literally."""
+    """Zones by `code`, compared as `folded`, and `value`, compared literally."""
 
     def __init__(self, by_name: Mapping[tuple[str, str], Sequence[Piece]]) -> None:
         """`by_name`: the pieces that a zone is made of."""
-        self._by_name = by_name
+        self._by_name: dict[tuple[str, str], list[Piece]] = {}
+        self._spelled: dict[str, str] = {}  # names of lists as they were first spelled
+        for (name, value), found in by_name.items():
+            self._spelled.setdefault(folded(name), name)
+            self._by_name.setdefault((folded(name), value), []).extend(found)
 
     def __len__(self) -> int:
         return len(self._by_name)
 
     def find(self, name: str, value: str) -> Sequence[Piece]:
         """The pieces that the zone of this code is made of; none if it is not known."""
-        return self._by_name.get((name, value), ())
+        return self._by_name.get((folded(name), value), ())
 
     def place(self, codes: Iterable[tuple[str, str]]) -> tuple[list[Piece], bool]:
         """What an area is made of that has these codes, and whether that is all of it.
@@ -58,12 +67,12 @@ class Zones:
         for name, value in codes:
             zone = self.find(name, value)
             found += zone
-            whole[name] = whole.get(name, True) and bool(zone)
+            whole[folded(name)] = whole.get(folded(name), True) and bool(zone)
         return found, any(whole.values())
 
     def summary(self) -> str:
         """How many there are, in words."""
-        lists = sorted(Counter(name for name, _ in self._by_name).items())
+        lists = sorted(Counter(self._spelled[name] for name, _ in self._by_name).items())
         corners = sum(piece.ring.shape[1] - 1 for found in self._by_name.values() for piece in found)
         return f"{', '.join(f'{count:,} of {name}' for name, count in lists)}; {corners:,} corners"
 
@@ -185,8 +194,9 @@ def _ring(positions: Any) -> Floats:
             raise ValueError("must have positions of two numbers")
         positions = [each[:2] for each in positions]  # RFC 7946: a height may follow
     ring = np.array(positions, float).T
-    if not ((np.abs(ring[0]) <= 180) & (np.abs(ring[1]) <= 90)).all():
-        raise ValueError("must have longitudes of -180 to 180 and latitudes of -90 to 90, the longitude first")
+    if not ((np.abs(ring[0]) <= 360) & (np.abs(ring[1]) <= 90)).all():
+        raise ValueError("must have longitudes of -360 to 360 and latitudes of -90 to 90, the longitude first")
+    ring[0] = np.where(np.abs(ring[0]) > 180, (ring[0] + 180) % 360 - 180, ring[0])  # as in messages (CP22, HD12)
     if (ring[:, 0] != ring[:, -1]).any():
         raise ValueError("must end each ring where it begins")
     if len({*zip(*ring.tolist(), strict=True)}) < 3:

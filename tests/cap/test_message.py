@@ -64,6 +64,21 @@ def test_a_message_is_read():
     assert len(info.areas[0].circles) == len(info.areas[0].rings) == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "language", "notes"),
+    [
+        ("en_US", "en-US", set()),
+        ("zh_Hant-TW", "zh-Hant-TW", set()),
+        ("English", "und", {"language-unknown"}),
+        ("en-US, fr", "und", {"language-unknown"}),
+    ],
+)
+def test_a_language_that_can_not_be_read_is_undetermined(text, language, notes):
+    """HD12: a warning is not refused for it."""
+    found = message.read(a_message(an_info(language=text)))
+    assert (found.infos[0].language, found.notes - {"unsigned"}) == (language, notes)
+
+
 def test_the_headline_is_the_event_where_there_is_none():
     """CAP asks for no headline."""
     assert message.read(a_message()).infos[0].headline == "Flood"

@@ -50,6 +50,29 @@ def test_any_doctype_is_refused_where_it_stands(doctype, use):
     assert refusal(f"{doctype}<alert>{use}</alert>".encode()) == "the document must have no DOCTYPE"
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<p:a/>",
+        b"<a><b/><p:b>dropped</p:b></a>",
+        b'<a p:x="1"/>',
+        b'<a xmlns:p="urn:1"><b xmlns:p=""/></a>',
+        b'<a xmlns:p="urn:1"/><!-- --><?p:q r?>',
+        b'<a xmlns:p="urn:1" xmlns:q="urn:1" p:x="1" q:x="2"/>',
+        b'<a xmlns:xml="urn:1"/>',
+        b'<a xmlns:p="urn:1"><p:b:c/></a>',
+    ],
+)
+def test_what_is_not_namespace_well_formed_is_refused(body):
+    """HD11: nothing under an undeclared prefix is dropped without a word."""
+    assert refusal(body) == "the document is not namespace-well-formed XML (line 1)"
+
+
+def test_namespaces_that_are_no_addresses_are_read():
+    """CP4: the specification only discourages them."""
+    assert parse(b'<a xmlns="relative" xmlns:q="a b"/>').namespace == "relative"
+
+
 def test_depth_is_bounded():
     """CP3: 32 elements in one another, and ten thousand are refused as 33 are."""
     for depth in (MAX_DEPTH + 1, 10_000):

@@ -150,6 +150,20 @@ def test_a_message_with_much_audio_comes_through(warned: Node, chunked: bool):
     warned.assert_no_surprise()
 
 
+def test_a_bad_message_of_a_megabyte_is_answered_and_logged_in_few_words(warned: Node):
+    """HD14: 100 of the broken rules, and how many there are; ten of them in the log."""
+    infos = 9_000
+    body = Issuer().message("m-1").decode()
+    body = re.sub("<info>.*</info>", "<info><severity>x</severity><sent/></info>" * infos, body, flags=re.DOTALL)
+    assert len(body) > 350_000
+    answer = warned.api.post("/v1/cap", content=body.encode(), headers=BY_SECRET)
+    assert (answer.status_code, len(answer.json()["errors"]), len(answer.content) < 30_000) == (422, 100, True)
+    assert answer.json()["errors_total"] >= 2 * infos
+    [line] = [each for each in warned.output().splitlines() if "is refused" in each]
+    assert len(line) < 1_000
+    assert line.endswith(f"and {answer.json()['errors_total'] - 10} more")
+
+
 def test_another_source_is_let_in_without_a_restart(warned: Node):
     """BA2: SIGHUP; and a file that is no good changes nothing."""
     other = SECRET.upper()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import httpx
 import pytest
 from end_to_end.alerts import alert, ground, revision_of
 from end_to_end.keys import Keys
-from end_to_end.node import Node
+from end_to_end.node import Node, is_running
 from end_to_end.times import wait_until
 from end_to_end.wire import PATIENCE
 from lxml import etree
@@ -79,12 +81,24 @@ def test_a_test_is_told_to_nobody(node: Node) -> None:
 def test_who_has_it_already_is_told_so(node: Node) -> None:
     """PF2: a tag, 304 without a body, HEAD; from any origin (PF3)."""
     for path in ("/v1/alerts.geojson", "/v1/feed.atom"):
-        whole = settled(node, path)
-        head = feed(node).head(path)
+        settled(node, path)
+        whole, head = whole_and_head(node, path)
         assert (head.content, head.headers["content-length"]) == (b"", str(len(whole.content)))
         assert whole.headers["access-control-allow-origin"] == "*"
         assert whole.headers["x-content-type-options"] == "nosniff"
         assert "must-revalidate" in whole.headers["cache-control"]
+
+
+def whole_and_head(node: Node, path: str) -> tuple[httpx.Response, httpx.Response]:
+    """A body, and the answer to HEAD while it was the same."""
+    found: list[httpx.Response] = []
+
+    def both() -> bool:
+        found[:] = [feed(node).get(path), feed(node).head(path)]
+        return found[0].headers["etag"] == found[1].headers["etag"]
+
+    wait_until(both, "nothing has changed in between")
+    return found[0], found[1]
 
 
 def settled(node: Node, path: str) -> httpx.Response:
@@ -152,6 +166,65 @@ def test_the_feed_goes_on_after_a_restart(keys: Keys, tmp_path: Path) -> None:
             "told",
         )
         assert found.status_code in (200, 503)
+
+
+def drawers(node: Node) -> list[int]:
+    """The processes that draw for this node: children of it, or of its api process."""
+    below = [pid for child in node.children() for pid in (child, *children_of(child))]
+    return [pid for pid in below if b"geocast.feed.drawer" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def children_of(pid: int) -> list[int]:
+    """The children of a process."""
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_requests_are_answered_while_nothing_is_drawn(node: Node) -> None:
+    """HD4: a request never draws; a revision that is not drawn leaves what was drawn before, and an end is obeyed."""
+    first, ended = alert(ground()), alert(ground())
+    node.publish(first)
+    node.publish(ended)
+    wait_until(lambda: {first["id"], ended["id"]} <= set(told(node)), "both are told")
+    [drawer] = drawers(node)
+    wait_until(lambda: "Alert" in feed(node).get(f"/v1/cap/{first['id']}.xml").text, "it is written")
+    os.kill(drawer, signal.SIGSTOP)
+    try:
+        late = node.publish(alert(ground()))
+        node.revise(revision_of(first, 2))
+        node.cancel(ended["id"], 2)
+        wait_until(lambda: ended["id"] not in told(node), "what was cancelled is not live any more")
+        assert first["id"] in told(node)
+        assert late["id"] not in told(node)
+        assert feed(node).get("/v1/feed.atom").status_code == 200
+        assert "Alert" in feed(node).get(f"/v1/cap/{first['id']}.xml").text
+        assert feed(node).get(f"/v1/cap/{late['id']}.xml").status_code == 404
+    finally:
+        os.kill(drawer, signal.SIGCONT)
+    wait_until(lambda: late["id"] in told(node), "it is told once it is drawn")
+    wait_until(lambda: "Update" in feed(node).get(f"/v1/cap/{first['id']}.xml").text, "the revision is told")
+
+
+def test_a_drawer_that_was_killed_is_started_again(node: Node) -> None:
+    """HD4: what is published next is drawn all the same, whole."""
+    node.publish(alert(ground()))
+    wait_until(lambda: bool(drawers(node)), "there is a drawer")
+    os.kill(drawers(node)[0], signal.SIGKILL)
+    body = node.publish(alert(ground()))
+    wait_until(lambda: body["id"] in told(node), "it is told")
+    [found] = [each for each in feed(node).get("/v1/alerts.geojson").json()["features"] if each["id"] == body["id"]]
+    assert found["geometry"]["type"] == "Polygon"
+
+
+def test_the_drawer_ends_with_its_node(keys: Keys, tmp_path: Path) -> None:
+    """HD4: also when the node is killed."""
+    [port] = free_ports(1)
+    options = ("--feed", f"127.0.0.1:{port}", "--feed-url", f"http://127.0.0.1:{port}", *FEED)
+    with Node(tmp_path, keys, *options) as node:
+        node.publish(alert(ground()))
+        wait_until(lambda: bool(drawers(node)), "there is a drawer")
+        [drawer] = drawers(node)
+        os.kill(node.process.pid, signal.SIGKILL)  # type: ignore[union-attr]
+        wait_until(lambda: not is_running(drawer), "the drawer has ended")
 
 
 def test_a_category_is_called_as_the_policy_says(keys: Keys, tmp_path: Path) -> None:

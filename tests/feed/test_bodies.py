@@ -6,10 +6,17 @@ import json
 import pytest
 from fakes import NOON_MS, FakeClock, a_cancel, a_revision
 
-from geocast.feed import atom, bodies
+from geocast.feed import atom, bodies, cap
+from geocast.feed.gallery import Gallery
+from geocast.feed.picture import Subject
 from geocast.live import LiveAlerts
 
 SITE = atom.Site("https://alerts.example", "alerts@city.example")
+
+
+async def drawn(alert):
+    """The picture of an alert, at once."""
+    return Subject(alert.revision, alert.cancel, SITE, cap.Issuer("alerts@city.example", {})).draw()
 
 
 class Stage:
@@ -18,13 +25,15 @@ class Stage:
     def __init__(self):
         self.clock = FakeClock()
         self.live = LiveAlerts(1)
-        self.geojson = bodies.features(self.live, self.clock)
-        self.atom = bodies.entries(self.live, self.clock, SITE)
+        self.gallery = Gallery(self.live, self.clock, drawn)
+        self.geojson = bodies.features(self.gallery, self.live, self.clock)
+        self.atom = bodies.entries(self.gallery, self.live, self.clock, SITE)
 
     def reads(self, *entries):
-        """These come in."""
+        """These come in, and are drawn."""
         for entry in entries:
             self.live.apply(entry, self.clock.now())
+            asyncio.run(self.gallery._draw_one(entry.id))
 
     def body(self, kept):
         """The body of this kind now."""

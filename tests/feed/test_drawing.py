@@ -7,8 +7,9 @@ import pytest
 import shapely
 from cpu import cpu_limit
 
+from geocast.alert import Polygon
 from geocast.cells import EARTH_RADIUS_M, distance_m
-from geocast.feed import drawing
+from geocast.feed import drawing, geojson
 
 DRAWN_M = 25.0  # lines within 10 m of arcs, and six decimals
 
@@ -117,6 +118,38 @@ def test_a_ring_that_crosses_itself_again_and_again_is_drawn_at_once():
     with cpu_limit(5):
         drawn = on_map(drawing.of_ring(star(499)))
     assert drawn.contains(shapely.Point(10, 50))
+
+
+ROUGH = [  # rings that would take more than 100 positions: (name, ring)
+    ("wide", [(10 + 20 * math.cos(k / 6), 45 + 10 * math.sin(k / 6)) for k in range(37)]),
+    ("across 180°", [(179, 50), (-179, 50), (-170, 60), (179, 60)]),
+    ("near a pole", [(k * 40, 89.5 - (k % 2)) for k in range(9)]),
+    ("along a pole", [(-100, 89.99), (60, 89.99), (70, 60), (-110, 60)]),
+]
+
+
+@pytest.mark.parametrize(("name", "ring"), ROUGH, ids=[name for name, _ in ROUGH])
+def test_a_ring_beyond_its_positions_is_drawn_as_a_box_around_it(name, ring):
+    """HD4: what is drawn has a bound, and is never smaller than the area."""
+    closed = [*ring, ring[0]]
+    whole, box = on_map(drawing.of_ring(closed)), on_map(drawing.of_ring(closed, 24))
+    assert shapely.get_num_coordinates(box) <= 10
+    assert shapely.get_num_coordinates(whole) > 24
+    assert box.buffer(1e-3).contains(whole)
+    assert (box.bounds[0] >= -180, box.bounds[2] <= 180) == (True, True)
+
+
+def test_no_ring_takes_more_than_its_positions():
+    """HD4: neither 500 arcs across 60°, nor lines that cross each other at every place."""
+    wide = [(10 + 40 * (k % 2) + k / 250, 30 + 40 * (k // 2 % 2)) for k in range(500)]
+    assert shapely.get_num_coordinates(on_map(drawing.of_ring([*wide, wide[0]]))) <= drawing.MOST_POSITIONS
+
+
+def test_an_area_of_many_shapes_shares_its_positions():
+    """HD4: 64 triangles, each of which would take hundreds."""
+    triangle = ((0.0, 0.0), (30.0, 0.0), (15.0, 40.0), (0.0, 0.0))
+    drawn = geojson.geometry([Polygon(triangle)] * 64)
+    assert sum(len(ring) for rings in drawn["coordinates"] for ring in rings) <= drawing.MOST_POSITIONS
 
 
 def test_a_ring_around_nothing_is_not_drawn():

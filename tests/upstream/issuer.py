@@ -117,7 +117,11 @@ class Room:
 
     def outcomes(self, *bodies):
         """The outcome of each message."""
-        return [self.taken(body).outcome for body in bodies]
+
+        async def taken():
+            return [(await self.taking.take(body, None, self.source)).outcome for body in bodies]
+
+        return asyncio.run(taken())
 
     def refused(self, body, **how):
         """Why it was refused: slug and pointer of each broken rule, or slug alone."""

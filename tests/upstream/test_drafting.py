@@ -111,6 +111,13 @@ def test_times_are_judged_by_when_it_was_sent(room):
     ]
 
 
+def test_a_time_in_the_future_is_named_where_no_category_is_known(room):
+    """HD14, P5: which needs no category."""
+    room.clock.wall_ms = NOON_MS
+    body = a_message("m", 2, (), an_info(event="A parade", category="Other"))
+    assert room.refused(body) == [("category-not-alertable", "/alert/info/0/event"), ("not-yet", "/alert/sent")]
+
+
 # ---- shapes ------------------------------------------------------------------------------------------------------
 
 

@@ -25,7 +25,7 @@ from geocast.alert import Cancel, Revision, is_id
 from geocast.alertlog import RETENTION_MS
 from geocast.alertlog.memory import MemoryLog
 from geocast.errors import LogUnavailable
-from geocast.upstream import naming
+from geocast.upstream import deciding, naming
 from geocast.upstream.sources import Source
 
 
@@ -566,6 +566,116 @@ def test_all_messages_may_have_one_name(order):
     assert room.live() == {}
     room.outcomes(*(ONE_NAME[n] for n in order))
     assert room.live() == {}
+
+
+NAMES = ["m", "u", "v", "w"]
+STYLES = {
+    "the first": lambda n: NAMES[:1],
+    "the one before": lambda n: NAMES[n - 1 : n],
+    "all": lambda n: NAMES[:n],
+    "the second": lambda n: NAMES[min(n - 1, 1) :][:1],
+}
+
+
+def a_chain(updates, cancel, cancel_at):
+    """Four messages that name each other in these ways; the one at `cancel_at` is a cancel."""
+    made = [a_message("m", 0, (), named("m"))]
+    for n in range(1, len(NAMES)):
+        if n == cancel_at:
+            made.append(a_cancel(NAMES[n], n, STYLES[cancel](n)))
+        else:
+            made.append(a_message(NAMES[n], n, STYLES[updates](n), named(NAMES[n])))
+    return made
+
+
+@pytest.mark.parametrize(("cancel", "cancel_at"), [*((cancel, 3) for cancel in STYLES), ("the first", 2)])
+@pytest.mark.parametrize("updates", STYLES)
+def test_a_chain_comes_to_the_same_in_every_order(updates, cancel, cancel_at):
+    """HD9: whichever messages an update and a cancel name."""
+    chain = a_chain(updates, cancel, cancel_at)
+    in_order = Room()
+    in_order.outcomes(*chain)
+    expected = list(in_order.live().values())
+    assert expected == ([] if cancel_at == 3 else ["w"])
+    for order in itertools.permutations(chain):
+        room = Room()
+        room.outcomes(*order)
+        assert list(room.live().values()) == expected, [body[60:90] for body in order]
+
+
+def test_messages_that_come_again_after_a_whole_chain_change_nothing():
+    """HD9, CP10: in any order."""
+    chain = a_chain("the first", "the first", 3)
+    for order in itertools.permutations(chain):
+        room = Room()
+        room.outcomes(*chain, *order)
+        assert room.live() == {}
+
+
+@pytest.mark.parametrize("between", [[], [a_message("u", 1, ["m"])]])
+def test_an_update_that_is_older_than_a_cancel_of_its_chain_is_superseded(room, between):
+    """HD9: the cancel names only the first message, as some issuers do."""
+    room.outcomes(a_message("m"), *between, a_cancel("c", 5, ["m"]))
+    late = a_message("v", 2, ["m"])
+    assert room.outcomes(late, late) == ["superseded", "superseded"]
+    assert room.outcomes(a_message("w", 3, ["v"])) == ["superseded"], (
+        "what goes on from it is older than the cancel too"
+    )
+    assert room.live() == {}
+    assert room.taken(a_message("x", 6, ["m"])).outcome == "published", "what is newer than the cancel is not"
+
+
+def test_a_cancel_of_what_has_expired_supersedes_older_updates(room):
+    """HD9: a cancel is remembered though there was nothing left to cancel, and once."""
+    room.taken(a_message("m", 0, (), an_info(expires=time(21))))
+    room.clock.advance(120)
+    cancel = a_cancel("c", 5, ["m"])
+    assert room.outcomes(cancel) == ["ignored"]
+    assert room.taken(cancel).stored == ()
+    assert room.outcomes(a_message("u", 2, ["m"])) == ["superseded"]
+
+
+def test_an_update_that_names_a_live_alert_goes_on_with_it_whatever_else_was_cancelled(room):
+    """HD9, CP11: nobody in the area of the live alert is missed."""
+    room.outcomes(a_message("m"), a_message("n"), a_cancel("c", 5, ["n"]))
+    assert room.outcomes(a_message("u", 2, ["m", "n"])) == ["updated"]
+
+
+def test_blocks_that_were_not_published_before_a_cancel_are_not_published_after_it():
+    """HD9, CP20: the node died between two blocks, and the cancel came before the message came again."""
+    log = Dying(1)
+    room = Room(log)
+    with pytest.raises(LogUnavailable):
+        room.taken(a_message("m", 0, (), *two_blocks()))
+    log.left = -1
+    assert room.outcomes(a_cancel("c", 1, ["m"])) == ["cancelled"]
+    assert room.outcomes(a_message("m", 0, (), *two_blocks())) == ["repeated"]
+    assert room.live() == {}
+
+
+def published_and_cancelled(room, count):
+    """So many messages of one name, each published as new and then cancelled."""
+    for n in range(count):
+        assert room.outcomes(a_message("m", n / 10), a_cancel("m", n / 10 + 0.05, ["m"])) == ["published", "cancelled"]
+
+
+def test_a_name_with_many_messages_is_read_in_few_rounds(room, monkeypatch):
+    """HD14: decisions grow with the logarithm of the messages of one name."""
+    published_and_cancelled(room, 40)
+    asked = []
+    decide = deciding.decide
+    monkeypatch.setattr(deciding, "decide", lambda *about: asked.append(1) or decide(*about))
+    assert room.taken(a_message("m", 10)).alerts[0].id == f"{id_of('m')}:41"
+    assert len(asked) <= 8
+
+
+def test_a_name_can_not_be_published_as_new_without_end(room, monkeypatch):
+    """HD14: and the last of its alerts can be cancelled all the same."""
+    monkeypatch.setattr(deciding, "MAX_GENERATIONS", 3)
+    published_and_cancelled(room, 2)
+    assert room.outcomes(a_message("m", 1)) == ["published"]
+    assert room.outcomes(a_cancel("m", 2, ["m"])) == ["cancelled"]
+    assert room.refused(a_message("m", 3)) == "rate-limited"
 
 
 def test_what_comes_late_ends_what_it_stood_in_the_place_of(room):

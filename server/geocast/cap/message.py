@@ -30,6 +30,7 @@ CERTAINTIES = ("Observed", "Likely", "Possible", "Unlikely", "Unknown")
 MAX_REFERENCES = 100
 MAX_NAME = 512  # characters of an identifier or a sender
 DEFAULT_LANGUAGE = "en-US"
+UNKNOWN_LANGUAGE = "und"  # of RFC 5646: undetermined
 
 _NAME = re.compile(r"[^\s,<&]{1,512}")
 _NO_OFFSET = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}(?:\.[0-9]{1,9})?", re.ASCII)
@@ -178,7 +179,7 @@ class _Reader:
         onset, effective = self._time(element, at, "onset"), self._time(element, at, "effective")
         web = _first(element, "web").strip()
         return Info(
-            language=self._language(element, at),
+            language=self._language(element),
             event=event,
             categories=tuple(texts.one_line(each.text) for each in element.all("category")),
             codes=_codes(element, "eventCode"),
@@ -253,11 +254,13 @@ class _Reader:
             self._broken(problems.MISSING_FIELD, f"{at}/{name}", "is needed")
         return ""
 
-    def _language(self, element: Element, at: str) -> str:
-        text = _first(element, "language").strip() or DEFAULT_LANGUAGE
-        if not _LANGUAGE.fullmatch(text):
-            self._broken(problems.INVALID_VALUE, f"{at}/language", "must be a language tag such as en-US (RFC 5646)")
-        return text
+    def _language(self, element: Element) -> str:
+        """Return a tag of RFC 5646, UNKNOWN_LANGUAGE for what can't be read as one (rule HD12)."""
+        text = _first(element, "language").strip().replace("_", "-") or DEFAULT_LANGUAGE
+        if _LANGUAGE.fullmatch(text):
+            return text
+        self._notes.add("language-unknown")
+        return UNKNOWN_LANGUAGE
 
     def _time(self, element: Element, at: str, name: str, *, needed: bool = False) -> int | None:
         text = _first(element, name).strip()

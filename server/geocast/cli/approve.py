@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ConfigError
+from ..problems import digits
 
 if TYPE_CHECKING:
     from ..approvals.form import Form
@@ -118,10 +119,10 @@ def _shape(members: dict[str, Any]) -> str:
     shape = to_shape(members)
     if shape.to_map() == members:
         if isinstance(shape, Circle):
-            return f"circle of {shape.radius_m:g} m around {shape.lat:.6f}, {shape.lng:.6f}"
+            return f"circle of {digits(shape.radius_m)} m around {shape.lat:.6f}, {shape.lng:.6f}"
         if isinstance(shape, Polygon):
             corners = " ".join(f"{lat:.5f},{lng:.5f}" for lng, lat in shape.ring)
-            return f"polygon, {shape.buffer_m:g} m beyond {corners}"
+            return f"polygon, {digits(shape.buffer_m)} m beyond {corners}"
     return _plain(members)
 
 

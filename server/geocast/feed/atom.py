@@ -9,6 +9,7 @@ from lxml import etree
 from ..alert import Cancel, Revision
 from ..clock import format_time
 from . import cap
+from .joining import joined
 
 NAMESPACE = "http://www.w3.org/2005/Atom"
 MEDIA_TYPE = "application/atom+xml"
@@ -54,7 +55,7 @@ def feed(entries: Iterable[bytes], updated_ms: int, site: Site) -> bytes:
     etree.SubElement(root, "link", rel="self", type=MEDIA_TYPE, href=link)
     head: bytes = etree.tostring(root, encoding="UTF-8", xml_declaration=True)
     # Entries were made one by one, and are kept: so the end tag is put behind them.
-    return head.removesuffix(b"</feed>") + b"\n".join(entries) + b"</feed>\n"
+    return joined(head.removesuffix(b"</feed>"), b"\n", entries, b"</feed>\n")
 
 
 def _add(parent: etree._Element, name: str, text: str) -> None:

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from xml.sax.saxutils import escape
 
 from lxml import etree
 
@@ -30,29 +31,39 @@ class Issuer:
 
 
 def message(revisions: Sequence[Revision], cancel: Cancel | None, issuer: Issuer) -> bytes:
-    """The message for the last of these revisions, or for the cancel that follows it. There is at least one."""
-    current = revisions[-1]
+    """Return the message for the last of these revisions, or for the cancel that follows it. There is at least one."""
+    earlier = revisions[:-1] if cancel is None else revisions
+    return complete(draft(revisions[-1], cancel, issuer), earlier, issuer.sender)
+
+
+def draft(current: Revision, cancel: Cancel | None, issuer: Issuer) -> bytes:
+    """Return the message but for what earlier revisions decide, which `complete` adds."""
     alert = etree.Element("alert", nsmap={None: NAMESPACE})
     number, at = (current.revision, current.issued_at) if cancel is None else (cancel.revision, cancel.cancelled_at)
-    earlier = revisions[:-1] if cancel is None else revisions
-    kind = "Cancel" if cancel is not None else "Update" if earlier else "Alert"
     _add(alert, "identifier", _identifier(current.id, number))
     _add(alert, "sender", issuer.sender)
     _add(alert, "sent", _time(at))
     _add(alert, "status", current.alert.status.capitalize())
-    _add(alert, "msgType", kind)
+    etree.SubElement(alert, "msgType").text = None if cancel is None else "Cancel"
     _add(alert, "source", current.source)
     _add(alert, "scope", "Public")
     if cancel is not None:
         _add(alert, "note", cancel.reason)
-    if earlier:
-        told = (f"{issuer.sender},{_identifier(each.id, each.revision)},{_time(each.issued_at)}" for each in earlier)
-        _add(alert, "references", " ".join(told))
+    etree.SubElement(alert, "references")
     # A cancel has one language, that of its reason (LA4).
     for text in [*current.alert.texts[: 1 if cancel is not None else None]] or [_only_text(current)]:
         _add_info(alert, current, text, cancel, issuer)
     document: bytes = etree.tostring(alert, encoding="UTF-8", xml_declaration=True)
     return document
+
+
+def complete(drafted: bytes, earlier: Sequence[Revision], sender: str) -> bytes:
+    """Return the drafted message with its type and its references to these revisions."""
+    # No text can hold these two elements: its "<" is written as "&lt;".
+    told = (f"{sender},{_identifier(each.id, each.revision)},{_time(each.issued_at)}" for each in earlier)
+    references = f"<references>{escape(' '.join(told))}</references>" if earlier else ""
+    kind = f"<msgType>{'Update' if earlier else 'Alert'}</msgType>"
+    return drafted.replace(b"<msgType/>", kind.encode(), 1).replace(b"<references/>", references.encode(), 1)
 
 
 def _only_text(revision: Revision) -> Text:

@@ -19,6 +19,7 @@ CORNERS = 64  # of a circle
 OFF_M = 10.0  # how far a line may be from its arc
 MOST_PIECES = 1024  # of an arc: those beside a pole never come close enough
 MOST_CROSSINGS = 1_000  # of a ring with itself: to take it apart there takes 30 ms, and time grows with the square
+MOST_POSITIONS = 5_000  # of the shapes of one alert together: beyond it each is drawn as a box around it (HD4)
 DECIMALS = 6  # 0.1 m
 _WORLD = [[-180.0, -90.0], [180.0, -90.0], [180.0, 90.0], [-180.0, 90.0], [-180.0, -90.0]]
 # A circle of this radius has its corners on the other half of the sphere, and goes for the whole of it.
@@ -27,12 +28,12 @@ _WHOLE_M = math.pi / 2 * EARTH_RADIUS_M * 0.98
 Rings = list[list[list[float]]]  # of a polygon of GeoJSON: corners as [longitude, latitude]
 
 
-def of_circle(lat: float, lng: float, radius_m: float) -> list[Rings]:
-    """Polygons that cover the circle: 64 corners around it, each side touching it."""
+def of_circle(lat: float, lng: float, radius_m: float, most: int = MOST_POSITIONS) -> list[Rings]:
+    """Return polygons that cover the circle: 64 corners around it, each side touching it. `most`: as of `of_ring`."""
     if radius_m >= _WHOLE_M:
         return [[_WORLD]]
     angle = math.atan(math.tan(radius_m / EARTH_RADIUS_M) / math.cos(math.pi / CORNERS))
-    return of_ring(_around(lat, lng, angle))
+    return of_ring(_around(lat, lng, angle), most)
 
 
 def _around(lat: float, lng: float, angle: float) -> list[tuple[float, float]]:
@@ -48,68 +49,108 @@ def _around(lat: float, lng: float, angle: float) -> list[tuple[float, float]]:
     return [*corners, corners[0]]
 
 
-def of_ring(ring: Sequence[tuple[float, float]]) -> list[Rings]:
-    """Polygons of the map for a ring of arcs, its corners as (longitude, latitude), counter-clockwise and closed."""
-    flat = _unrolled(ring)
+def of_ring(ring: Sequence[tuple[float, float]], most: int = MOST_POSITIONS) -> list[Rings]:
+    """Return polygons of the map for a ring of arcs.
+
+    The ring's corners are (longitude, latitude), counter-clockwise and closed. A ring that would take more than `most`
+    positions is drawn as a box around it (rule HD4).
+    """
+    corners = np.array(ring)
+    points = np.array(unit_vectors(corners[:, 1], corners[:, 0]))
+    flat = _unrolled(corners, points, most)
+    if flat is None:
+        return [_rings(part) for part in _cut(_box(points))]
     turn = round((flat[-1, 0] - flat[0, 0]) / 360)
     if turn:  # eastward around the north pole, westward around the south pole: the inside is on the left
         pole = 90.0 * turn
         flat = np.vstack([flat, [flat[-1, 0], pole], [flat[0, 0], pole], flat[:1]])
-    return [_rings(part) for part in _cut(_filled(flat))]
+    try:
+        return [_rings(part) for part in _cut(_filled(flat))]
+    except shapely.GEOSException:
+        return [_rings(part) for part in _cut(_box(points))]
+
+
+def _box(points: Floats) -> shapely.Polygon:
+    """Return the box of the map around the smallest cap that is centred between these points and covers them."""
+    x, y, z = points.sum(axis=1).tolist()
+    lng, lat = math.atan2(y, x), math.atan2(z, math.hypot(x, y))
+    centre = np.array(unit_vector(math.degrees(lat), math.degrees(lng)))[:, None]
+    angle = float(angle_between(centre, points).max()) + OFF_M / EARTH_RADIUS_M
+    if angle >= math.pi / 2:
+        return shapely.box(-180, -90, 180, 90)
+    south, north = max(lat - angle, -math.pi / 2), min(lat + angle, math.pi / 2)
+    if abs(lat) + angle >= math.pi / 2:  # a pole is in it, and every longitude
+        lng, wide = 0.0, math.pi
+    else:
+        wide = math.asin(math.sin(angle) / math.cos(lat))
+    return shapely.box(*map(math.degrees, (lng - wide, south, lng + wide, north)))
 
 
 def _filled(flat: Floats) -> shapely.Geometry:
-    """What a ring of the map winds around, without crossings (D4); what is around it if there are very many."""
+    """Return what a ring of the map winds around, without crossings (D4); its hull if there are very many."""
     shape = shapely.Polygon(flat)
     if shape.is_valid:
         return shape
-    lines = shapely.linestrings(np.stack([flat[:-1], flat[1:]], axis=1))
-    # Each pair is found twice, each line with itself and with its neighbours.
-    meet = len(shapely.STRtree(lines).query(lines, "intersects")[0]) - 3 * len(lines)
-    if meet > 2 * MOST_CROSSINGS:
+    if _crosses_much(shapely.linestrings(np.stack([flat[:-1], flat[1:]], axis=1))):
         return shape.convex_hull
     return shapely.make_valid(shape, method="structure", keep_collapsed=False)
 
 
-def _unrolled(ring: Sequence[tuple[float, float]]) -> Floats:
-    """The ring as lines: corners as rows of longitude, without a jump, and latitude."""
-    corners = np.array(ring)
-    corners[:, 0] = np.unwrap(corners[:, 0], period=360)
-    points = np.array(unit_vectors(corners[:, 1], corners[:, 0]))
-    lng, lat = _degrees(points[:, :-1] + points[:, 1:])  # the middle of each arc
-    between_lng, between_lat = ((corners[:-1] + corners[1:]) / 2).T
-    off = _distances(between_lng, between_lat, lng, lat)
-    if off.max() <= OFF_M:
-        return corners
-    found: list[tuple[float, float]] = []
-    for start, end, far in zip(ring, ring[1:], off > OFF_M, strict=False):
-        found += _split(start, end)[:-1] if far else [start]
-    whole = np.array([*found, ring[-1]])
-    whole[:, 0] = np.unwrap(whole[:, 0], period=360)
-    return whole
+def _crosses_much(lines: NDArray[np.object_]) -> bool:
+    """Return whether the lines of a ring meet more than MOST_CROSSINGS times; each line meets its neighbours."""
+    tree = shapely.STRtree(lines)
+    left = 2 * MOST_CROSSINGS + 3 * len(lines)  # each pair is found twice, each line with itself and its neighbours
+    for start in range(0, len(lines), 100):  # a few at a time: of 5,000 lines all may meet all
+        left -= len(tree.query(lines[start : start + 100], "intersects")[0])
+        if left < 0:
+            return True
+    return False
 
 
-def _split(start: tuple[float, float], end: tuple[float, float]) -> list[tuple[float, float]]:
-    """The arc in the fewest pieces, doubling, whose straight lines are within OFF_M of it."""
-    pieces = 1
+def _unrolled(corners: Floats, points: Floats, most: int) -> Floats | None:
+    """Return the ring as lines within OFF_M of its arcs: rows of longitude, without a jump, and latitude.
+
+    `points` are the unit vectors of `corners`, as columns. None if there would be more than `most` lines. Each arc is
+    split evenly, into 1, 2, 4 … pieces, and MOST_PIECES at most.
+    """
+    pieces = np.ones(len(corners) - 1, np.intp)
+    todo = np.arange(len(pieces))
+    split: dict[int, Floats] = {}  # what an arc has between its corners, by its number
+    count = 1
     while True:
-        lng, lat = _along(start, end, 2 * pieces + 1)
+        if pieces.sum() > most:
+            return None
+        lng, lat = _along(corners[todo], points[:, todo], points[:, todo + 1], 2 * count + 1)
         lng = np.unwrap(lng, period=360)
-        off = _distances((lng[:-2:2] + lng[2::2]) / 2, (lat[:-2:2] + lat[2::2]) / 2, lng[1::2], lat[1::2])
-        if pieces >= MOST_PIECES or off.max() <= OFF_M:
-            found = list(zip(lng[::2].tolist(), lat[::2].tolist(), strict=True))
-            return [start, *found[1:-1], end]
-        pieces *= 2
+        off = _distances(
+            (lng[:, :-2:2] + lng[:, 2::2]) / 2, (lat[:, :-2:2] + lat[:, 2::2]) / 2, lng[:, 1::2], lat[:, 1::2]
+        )
+        far = off.max(axis=1) > OFF_M if count < MOST_PIECES else np.zeros(len(todo), bool)
+        if count > 1:
+            inner = np.stack([lng[:, 2:-2:2], lat[:, 2:-2:2]], axis=2)
+            split |= {int(edge): inner[row] for row, edge in enumerate(todo) if not far[row]}
+        todo = todo[far]
+        if not len(todo):
+            break
+        count *= 2
+        pieces[todo] = count
+    parts = [
+        part for edge in range(len(pieces)) for part in (corners[edge : edge + 1], split.get(edge)) if part is not None
+    ]
+    flat = np.vstack([*parts, corners[-1:]])
+    flat[:, 0] = np.unwrap(flat[:, 0], period=360)
+    return flat
 
 
-def _along(start: tuple[float, float], end: tuple[float, float], count: int) -> tuple[Floats, Floats]:
-    """So many points of the arc, evenly: longitudes and latitudes."""
-    a, b = np.array(unit_vector(start[1], start[0])), np.array(unit_vector(end[1], end[0]))
-    angle = 2 * math.atan2(math.dist(a, b), math.dist(a, -b))
-    if angle < 1e-12:
-        return np.full(count, start[0]), np.full(count, start[1])
-    share = np.linspace(0, 1, count)[:, None]
-    return _degrees(((np.sin((1 - share) * angle) * a + np.sin(share * angle) * b) / math.sin(angle)).T)
+def _along(corners: Floats, starts: Floats, ends: Floats, count: int) -> tuple[Floats, Floats]:
+    """Return `count` evenly spaced points of each arc: longitudes and latitudes, a row for each arc."""
+    angle = 2 * np.arctan2(np.linalg.norm(starts - ends, axis=0), np.linalg.norm(starts + ends, axis=0))
+    share = np.linspace(0, 1, count)
+    still = angle < 1e-12
+    sine = np.where(still, 1.0, np.sin(angle))[:, None]
+    before, after = np.sin(np.outer(angle, 1 - share)) / sine, np.sin(np.outer(angle, share)) / sine
+    lng, lat = _degrees(starts[:, :, None] * before + ends[:, :, None] * after)
+    return np.where(still[:, None], corners[:, :1], lng), np.where(still[:, None], corners[:, 1:], lat)
 
 
 def _degrees(points: NDArray[np.float64]) -> tuple[Floats, Floats]:

@@ -7,21 +7,22 @@ from typing import Any
 from ..alert import Circle, Polygon, Revision, Shape
 from ..frames import alert_map, texts_of
 from . import drawing
+from .joining import joined
 
 MEDIA_TYPE = "application/geo+json"
 
 
-def feature(revision: Revision) -> bytes:
-    """One alert. Its properties are what a subscriber is sent, exact `area` included; the geometry is for drawing.
+def feature(revision: Revision, *, plain: bool = False) -> bytes:
+    """Return one alert. Its properties are what a subscriber is sent, `area` included; the geometry is for drawing.
 
-    Of an official warning there are `texts` besides, in all languages.
+    An official warning has `texts` besides, in all languages. With `plain`, there is no geometry.
     """
     texts = texts_of(revision)
     properties = alert_map(revision) | ({"texts": texts} if texts else {})
     members = {
         "type": "Feature",
         "id": revision.id,
-        "geometry": geometry(revision.alert.area),
+        "geometry": None if plain else geometry(revision.alert.area),
         "properties": properties,
     }
     return json.dumps(members, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
@@ -29,20 +30,24 @@ def feature(revision: Revision) -> bytes:
 
 def collection(features: Iterable[bytes]) -> bytes:
     """The features as one document."""
-    return b'{"type":"FeatureCollection","features":[' + b",\n".join(features) + b"]}"
+    return joined(b'{"type":"FeatureCollection","features":[', b",\n", features, b"]}")
 
 
 def geometry(area: Iterable[Shape]) -> dict[str, Any] | None:
-    """The shapes as one geometry; None if there is none that can be drawn (section 3.2 allows it)."""
-    polygons = [rings for shape in area for rings in _drawn(shape)]
+    """Return the shapes as one geometry; None if there is none that can be drawn (section 3.2 allows it).
+
+    The shapes share the positions that an alert may have (rule HD4).
+    """
+    shapes = tuple(area)
+    polygons = [rings for shape in shapes for rings in _drawn(shape, drawing.MOST_POSITIONS // len(shapes))]
     if len(polygons) == 1:
         return {"type": "Polygon", "coordinates": polygons[0]}
     return {"type": "MultiPolygon", "coordinates": polygons} if polygons else None
 
 
-def _drawn(shape: Shape) -> list[drawing.Rings]:
+def _drawn(shape: Shape, most: int) -> list[drawing.Rings]:
     if isinstance(shape, Circle):
-        return drawing.of_circle(shape.lat, shape.lng, shape.radius_m)
+        return drawing.of_circle(shape.lat, shape.lng, shape.radius_m, most)
     if isinstance(shape, Polygon):
-        return drawing.of_ring(shape.ring)
+        return drawing.of_ring(shape.ring, most)
     return []

@@ -21,6 +21,7 @@ from .guard import CAP_PATH, cap_of, is_dry_run, source_of
 
 logger = logging.getLogger(__name__)
 
+MAX_NAMED = 10  # broken rules in a line of the log
 REFUSED, FAILED = "refused", "failed"  # outcomes of messages that were not taken, beside those that were
 
 
@@ -111,6 +112,7 @@ def _ids(name: str, ids: Iterable[str]) -> list[str]:
 
 
 def _why(problem: Problem) -> str:
-    """Each rule that was broken, and where."""
-    where = [f"{each.slug} at {each.pointer}" for each in problem.violations]
-    return ", ".join(where) or problem.slug
+    """Return the first rules that were broken, where, and how many there are beside them (rule HD14)."""
+    where = [f"{each.slug} at {each.pointer}" for each in problem.violations[:MAX_NAMED]]
+    more = len(problem.violations) - len(where)
+    return ", ".join([*where, *([f"and {more} more"] if more else [])]) or problem.slug

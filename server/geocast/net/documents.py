@@ -202,13 +202,17 @@ class ViolationOut(BaseModel):
 
 
 class ProblemOut(BaseModel):
-    """A problem (RFC 9457). A 422 has `errors`, a revision conflict has `current`."""
+    """A problem (RFC 9457). A 422 has `errors`, a revision conflict has `current`.
+
+    `errors_total`: how many errors there are, if not all of them are listed.
+    """
 
     type: str
     title: str
     status: int
     detail: str
     errors: list[ViolationOut] = []
+    errors_total: int = 0
     current: int = 0
 
 

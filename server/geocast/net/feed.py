@@ -1,13 +1,13 @@
 """The listener of the public feed: read-only, without a token, and nothing on it but three documents (PF1 to PF3).
 
-It follows the log for itself, and serves from memory. So it goes on while the log is away, and no request of a stranger
-gets to the log but the first for a CAP message.
+It follows the log for itself, and serves from memory what was drawn (HD4). So it goes on while the log is away, and no
+request of a stranger gets to the log but the first for a CAP message.
 """
 
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
 from prometheus_client.core import Metric
@@ -26,6 +26,8 @@ from ..config import Settings
 from ..errors import LogUnavailable, trace
 from ..feed import atom, bodies, cap, geojson
 from ..feed.bodies import Body, Kept
+from ..feed.gallery import Gallery
+from ..feed.picture import Picture, Subject
 from ..following import LogKeeper, LogReader
 from ..live import LiveAlert, LiveAlerts
 from ..metrics import counters, gauge
@@ -42,18 +44,29 @@ _EVERYWHERE = {"Access-Control-Allow-Origin": "*", "X-Content-Type-Options": "no
 
 
 class Feed:
-    """What the feed tells: the live alerts, as three kinds of documents."""
+    """What the feed tells: the live alerts, as three kinds of documents. They are drawn elsewhere (HD4)."""
 
     def __init__(
-        self, settings: Settings, policy: Policy, alert_log: AlertLog, clock: Clock, keeper: LogKeeper
+        self,
+        settings: Settings,
+        policy: Policy,
+        alert_log: AlertLog,
+        clock: Clock,
+        keeper: LogKeeper,
+        draw: Callable[[Subject], Awaitable[Picture]],
     ) -> None:
-        """`settings` have a `feed_url` and a `feed_sender`; `keeper` is told when the log can't be read."""
-        self.live = LiveAlerts(1)
+        """`settings` have a `feed_url` and a `feed_sender`; `keeper` is told when the log can't be read.
+
+        `draw` raises OSError if it can't now.
+        """
+        self.live = LiveAlerts(1, places=False)
         self.reader = LogReader(alert_log, clock, self.live, self._apply, keeper)
         self.answers: Counter[int] = Counter()  # by status
-        site = atom.Site(settings.feed_url.rstrip("/"), settings.feed_sender)
-        self.geojson = bodies.features(self.live, clock)
-        self.atom = bodies.entries(self.live, clock, site)
+        self._site = atom.Site(settings.feed_url.rstrip("/"), settings.feed_sender)
+        self._draw = draw
+        self.gallery = Gallery(self.live, clock, self._drawn)
+        self.geojson = bodies.features(self.gallery, self.live, clock)
+        self.atom = bodies.entries(self.gallery, self.live, clock, self._site)
         self._issuer = cap.Issuer(settings.feed_sender, policy.cap_categories())
         self._log = alert_log
         self._clock = clock
@@ -66,6 +79,15 @@ class Feed:
     def _apply(self, entry: Entry | Untrusted) -> None:
         if not isinstance(entry, Untrusted):  # it would be kept for those who hold it, and nobody holds it of the feed
             self.live.apply(entry, self._clock.now())
+            self.gallery.want(entry.id)
+
+    async def _drawn(self, alert: LiveAlert) -> Picture:
+        return await self._draw(Subject(alert.revision, alert.cancel, self._site, self._issuer))
+
+    async def note_the_start(self) -> None:
+        """Have the feed served when all that the log had is drawn."""
+        await self.reader.caught_up.wait()
+        self.gallery.started()
 
     async def sweep_for_ever(self) -> None:
         """Let go of what has ended."""
@@ -74,32 +96,33 @@ class Feed:
             try:
                 now = self._clock.now()
                 self.live.expire(now)
-                self._messages = {i: m for i, m in self._messages.items() if self.live.find(i, now) is not None}
+                self.gallery.forget()
+                self._messages = {i: m for i, m in self._messages.items() if i in self.gallery.pictures}
             except Exception as error:
                 logger.error("a sweep of the feed failed: %s", trace(error))
 
     async def message(self, alert_id: str) -> Body:
-        """The CAP message of an alert that the feed has. Raises Problem, LogUnavailable."""
-        alert = self._shown(alert_id)
+        """Return the CAP message of an alert that the feed has. Raises Problem, LogUnavailable."""
+        alert, picture = self._shown(alert_id)
         number, kept = self._messages.get(alert_id, (0, None))
-        if kept is None or number != alert.number:
-            kept = await self._written(alert)
-            self._messages[alert_id] = alert.number, kept
+        if kept is None or number != picture.number:
+            kept = await self._written(alert, picture)
+            self._messages[alert_id] = picture.number, kept
             self._shown(alert_id)  # it may have ended meanwhile
         return kept
 
-    def _shown(self, alert_id: str) -> LiveAlert:
+    def _shown(self, alert_id: str) -> tuple[LiveAlert, Picture]:
         now = self._clock.now()
-        alert = self.live.find(alert_id, now)
-        if alert is None or alert.ended(now) or not bodies.is_public(alert):
+        alert, picture = self.live.find(alert_id, now), self.gallery.pictures.get(alert_id)
+        if picture is None or not bodies.is_shown(alert, picture, now):
             raise Problem(problems.NOT_FOUND)
-        return alert
+        return alert, picture
 
-    async def _written(self, alert: LiveAlert) -> Body:
+    async def _written(self, alert: LiveAlert, picture: Picture) -> Body:
         history = await self._log.history(alert.id)
-        told = [entry for entry in history if isinstance(entry, Revision) and entry.revision <= alert.number]
-        content = cap.message(told or [alert.revision], alert.cancel, self._issuer)
-        return bodies.of_one(content, alert, self._clock.now())
+        earlier = [each for each in history if isinstance(each, Revision) and each.revision < picture.number]
+        content = cap.complete(picture.message, earlier, self._site.sender)
+        return bodies.of_one(content, picture, alert, self._clock.now())
 
     def metrics(self) -> Iterator[Metric]:
         """What was answered, for Prometheus."""
@@ -137,7 +160,7 @@ def make_app(feed: Feed, clock: Clock) -> ASGIApp:
 
 @dataclass(slots=True)
 class _Bounds:
-    """What comes before any route: how many requests at once, no query, whether the log was read; headers of all."""
+    """What comes before any route: how many requests at once, no query, whether all is drawn; headers of all."""
 
     app: ASGIApp
     feed: Feed
@@ -168,7 +191,7 @@ class _Bounds:
             found = Problem(problems.TOO_MANY_REQUESTS, headers=retry)
         elif scope["query_string"]:
             found = Problem(problems.BAD_REQUEST, "The feed takes no query.")
-        elif not self.feed.reader.caught_up.is_set():
+        elif not self.feed.gallery.complete.is_set():
             found = Problem(problems.LOG_UNAVAILABLE, headers=retry)
         else:
             return None

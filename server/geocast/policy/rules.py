@@ -19,7 +19,7 @@ from ..alert import ID_PATTERN, Revision, Terms
 from ..cells import circle_area_m2
 from ..holds import unconfirmed_area, unconfirmed_texts
 from ..outlines import MAX_CORNERS, publish_polygons
-from ..problems import Violation
+from ..problems import Violation, digits
 from ..requests import Claims
 from ..wording import BUILT_IN_REGION, KINDS, Guard, is_region
 from .ages import ALERTS, CALLS, IN_THE_FUTURE, SKEW_MS, Lasting, broken_ages
@@ -261,9 +261,11 @@ def _radii(claims: Claims, category: Category, granted_m: float | None) -> Itera
     least_m, most_m = category.min_radius_m, category.max_radius_m
     if granted_m is not None:
         most_m = min(most_m, granted_m)
-    bounds = f"must be {least_m:g} to {most_m:g} m"
+    bounds = f"must be {digits(least_m)} to {digits(most_m)} m"
     if least_m > most_m:
-        bounds = f"must be at most {most_m:g} m for this publisher, and in this category at least {least_m:g} m"
+        bounds = (
+            f"must be at most {digits(most_m)} m for this publisher, and in this category at least {digits(least_m)} m"
+        )
     for pointer, radius_m in claims.radii:
         if not least_m <= radius_m <= most_m:
             yield Violation(problems.RADIUS_OUT_OF_RANGE, pointer, bounds)

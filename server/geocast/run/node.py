@@ -109,13 +109,21 @@ async def serving_feed(
     if listener is None:
         yield
         return
-    from ..net.feed import MAX_CONNECTIONS, Feed, make_app  # what draws and writes XML takes 0.2 s and 30 MB
+    from ..feed.drawer import Drawer
+    from ..net.feed import MAX_CONNECTIONS, Feed, make_app  # what writes XML takes 0.1 s and 10 MB
 
-    feed = Feed(settings, in_force.policy, alert_log, clock, keeper)
+    drawer = Drawer()
+    feed = Feed(settings, in_force.policy, alert_log, clock, keeper, drawer)
     in_force.watch(lambda: feed.adopt(in_force.policy))
     metrics.watch(feed.metrics)
-    upkeep = background(feed.reader.read_for_ever(), feed.sweep_for_ever())
-    async with upkeep, serve(make_app(feed, clock), listener, metrics, MAX_CONNECTIONS):
+    upkeep = background(
+        feed.reader.read_for_ever(), feed.note_the_start(), feed.gallery.draw_for_ever(), feed.sweep_for_ever()
+    )
+    async with (
+        contextlib.aclosing(drawer),
+        upkeep,
+        serve(make_app(feed, clock), listener, metrics, MAX_CONNECTIONS),
+    ):
         yield
 
 

@@ -8,6 +8,7 @@
     nothing                                                    CP16   published           noted
     live alerts, the current message of which is named         CP17   updated, replaced   cancelled
     ended alerts only                                          CP18   published           ignored
+        … and a cancel of one, sent after this one              HD9   superseded          ignored
     live alerts, the current message of none is named;         CP19
         the newest of those was sent before this one                  updated, replaced   cancelled
         … when this one was                                           published           superseded
@@ -22,6 +23,11 @@ Rule 2  Whoever writes first to an id decides who was first. A message that refe
 Rule 3  What stands in the place of something is found by going on from its cancel (`into`), and from a tombstone. It
         ends no sooner than that, so it is not forgotten before.
 
+Rule 4  A chain is called off by a cancel that goes into nothing (`into` is ""), of an alert or as a tombstone. What is
+        older than that cancel is superseded (HD9), in whatever order messages come: so a message that is superseded
+        for it leaves a tombstone of that time at its own name, for what may refer to that name alone; and a message
+        that links a live alert to an older chain that was called off since, cancels that alert.
+
 It is told by `Records` what it has to be shown, so it waits for nothing and knows no log.
 """
 
@@ -35,6 +41,8 @@ from ..problems import Problem, Violation
 from . import naming
 
 MAX_REACHED = 1_000  # ids that are gone through from what one message names
+MAX_GENERATIONS = 500  # messages of one name that were published as new and are not forgotten yet (HD14)
+FULL_RETRY_S = 3_600
 
 PUBLISHED, UPDATED, REPLACED, CANCELLED = "published", "updated", "replaced", "cancelled"
 REPEATED, SUPERSEDED, NOTED, IGNORED = "repeated", "superseded", "noted", "ignored"
@@ -120,7 +128,8 @@ class Decision:
     `publish`: numbers of the blocks that are published as new, under `first_id` and beside it. Or `revise`: the alert
     that gets a revision. Then `cancel`: the alerts that are cancelled; then `tombstones`: ids. `into`: where these two
     go; they last until `until` at least. Of a message that was known `told` has its revisions, each with the one before
-    it, and `cancelled` the cancels that it has made already.
+    it, and `cancelled` the cancels that it has made already. `called_off`: the cancels and tombstones say that they are
+    by a message that was sent then, if that is later than this message.
     """
 
     outcome: str
@@ -134,6 +143,7 @@ class Decision:
     until: int = 0
     told: tuple[tuple[Revision, Revision | None], ...] = ()
     cancelled: tuple[Cancel, ...] = ()
+    called_off: int = 0
 
 
 def decide(
@@ -159,9 +169,13 @@ def decide(
     if letter.cancels:
         return _cancelling(walk, late, about)
     if late:
-        return Decision(SUPERSEDED)
+        newest = max(walk.live(), key=lambda each: each.sent)
+        return Decision(SUPERSEDED, tombstones=walk.not_known(), into=newest.id, until=newest.revision.ends_at)
     if about:
         return _going_on(walk, about, blocks, may_follow)
+    if walk.is_called_off:
+        tombstones = (walk.free_id(), *walk.unknown)
+        return Decision(SUPERSEDED, tombstones=tombstones, called_off=walk.called_off)
     return _as_new(walk, PUBLISHED, (), blocks)
 
 
@@ -180,7 +194,17 @@ def _as_new(walk: "_Walk", outcome: str, instead_of: Iterable[Found], blocks: in
 def _too_late(walk: "_Walk") -> Decision:
     """CP13: what it stood in the place of is over, for what came instead of it, or called it off, may not name that."""
     into, until = walk.instead()
-    return Decision(SUPERSEDED, cancel=tuple(walk.named_before()), tombstones=walk.unknown, into=into, until=until)
+    if not walk.is_called_off:
+        return Decision(SUPERSEDED, cancel=tuple(walk.before()), tombstones=walk.unknown, into=into, until=until)
+    cancel = tuple(each for each in walk.live() if each.sent < walk.called_off)
+    return Decision(
+        SUPERSEDED,
+        cancel=cancel,
+        tombstones=walk.unknown,
+        into="" if cancel else into,
+        until=until,
+        called_off=walk.called_off,
+    )
 
 
 def _going_on(walk: "_Walk", about: list[Found], blocks: int, may_follow: Callable[[Revision], bool]) -> Decision:
@@ -188,8 +212,7 @@ def _going_on(walk: "_Walk", about: list[Found], blocks: int, may_follow: Callab
     one = about[0]
     if len(about) > 1 or one.blocks > 1 or blocks > 1 or not may_follow(one.revision):
         return _as_new(walk, REPLACED, about, blocks)
-    own = () if walk.knows_name else (walk.letter.base,)
-    return Decision(UPDATED, revise=one, tombstones=(*own, *walk.unknown), into=one.id)
+    return Decision(UPDATED, revise=one, tombstones=walk.not_known(), into=one.id)
 
 
 def _cancelling(walk: "_Walk", late: bool, about: list[Found]) -> Decision:
@@ -198,7 +221,9 @@ def _cancelling(walk: "_Walk", late: bool, about: list[Found]) -> Decision:
     if late or walk.live():
         return Decision(SUPERSEDED)
     if walk.knows_something:
-        return Decision(IGNORED, why="ended", tombstones=walk.unknown)
+        # What ended by itself has no cancel that older messages would find (HD9).
+        marks = () if walk.called_off >= walk.letter.sent else walk.free_ids_of_named()
+        return Decision(IGNORED, why="ended", tombstones=(*marks, *walk.unknown))
     return Decision(NOTED, tombstones=(*((walk.letter.base,) if walk.letter.names_itself else ()), *walk.unknown))
 
 
@@ -207,7 +232,7 @@ def _again(walk: "_Walk") -> Decision:
     [first_id, *_] = walk.mine_first
     told = tuple(walk.mine[alert_id] for alert_id in sorted(walk.mine))
     origin = told[0][0].origin
-    blocks = 1 if origin is None else origin.blocks
+    blocks = 0 if walk.is_called_off else 1 if origin is None else origin.blocks
     # What was sent later has come since, and may stand in the place of what this message made.
     about = [each for each in walk.about()[1] if each.sent <= walk.letter.sent]
     return Decision(
@@ -215,7 +240,7 @@ def _again(walk: "_Walk") -> Decision:
         first_id=first_id,
         publish=tuple(n for n in range(1, blocks + 1) if naming.block(first_id, n) not in walk.mine),
         cancel=tuple(about),
-        tombstones=(*(() if walk.knows_name else (walk.letter.base,)), *walk.unknown),
+        tombstones=walk.not_known(),
         into=first_id,
         told=told,
         cancelled=tuple(walk.cancelled_into(first_id)),
@@ -234,7 +259,9 @@ class _Walk:
         self._found: dict[str, Found] = {}
         self._reached: set[str] = set()
         self._sent_of_name: list[int] = []
+        self.called_off = -1  # when the latest message was sent that called off something that was found; -1 for none
         self.knows_name = self._reach(letter.base)
+        self._own = set(self._found)
         self._named: set[str] = set()
         unknown: dict[str, None] = {}
         self.knows_something = self.knows_name
@@ -246,6 +273,10 @@ class _Walk:
                 unknown |= dict.fromkeys(readings)
         unknown.pop(letter.base, None)
         self.unknown = tuple(unknown)
+
+    def not_known(self) -> tuple[str, ...]:
+        """Return the ids for the message's own name, if nothing is known of it, and for references of that kind."""
+        return self.unknown if self.knows_name else (self.letter.base, *self.unknown)
 
     # ---- what it leads to ----------------------------------------------------------------------------------------
 
@@ -276,9 +307,13 @@ class _Walk:
         own = alert.name == self.letter.base
         return alert.sent < self.letter.sent if own else alert.name in self._named
 
-    def named_before(self) -> list[Found]:
-        """The live alerts whose current message is named, and was sent earlier."""
-        return [each for each in self.live() if each.name in self._named and each.sent < self.letter.sent]
+    def before(self) -> list[Found]:
+        """Return what the message stood in the place of: as `about`, but for what stands in its own place now."""
+        others = [each for each in self.live() if each.id not in self._own]
+        named = [each for each in others if each.name in self._named]
+        if named or all(each.sent < self.letter.sent for each in others):
+            return [each for each in named or others if each.sent < self.letter.sent]
+        return []
 
     def instead(self) -> tuple[str, int]:
         """The id of what stands in the place of this message, "" for nothing; and until when that is known."""
@@ -289,16 +324,30 @@ class _Walk:
         into = first.into if isinstance(first, Cancel) else first.id
         return into, max(each.ends_at for each in heads[-1])
 
+    @property
+    def is_called_off(self) -> bool:
+        """Whether something that was found was called off by a later message (HD9)."""
+        return self.letter.sent < self.called_off
+
     def latest_of_name(self) -> int:
         """When the latest message of this name was sent, or one that ended it or left a tombstone; -1 for none."""
         return max(self._sent_of_name, default=-1)
 
     def free_id(self) -> str:
         """The id under which this message is published as new: nothing is there yet."""
-        number = 1
-        while self._records[naming.generation(self.letter.base, number)]:
-            number += 1
-        return naming.generation(self.letter.base, number)
+        return self._free(self.letter.base)
+
+    def free_ids_of_named(self) -> tuple[str, ...]:
+        """An id for each known name that the message refers to, under which nothing is yet."""
+        return tuple(self._free(each) for each in sorted(self._named) if any(self._generations(each)))
+
+    def _free(self, base: str) -> str:
+        taken = set(self._generations(base))
+        for number in range(1, MAX_GENERATIONS + 1):
+            if (alert_id := naming.generation(base, number)) not in taken:
+                return alert_id
+        detail = f"{MAX_GENERATIONS} messages of this name were published as new within a day"
+        raise Problem(problems.RATE_LIMITED, detail, headers={"Retry-After": str(FULL_RETRY_S)})
 
     def cancelled_into(self, first_id: str) -> Iterator[Cancel]:
         """The cancels that this message has made: of what it stands in the place of."""
@@ -310,8 +359,8 @@ class _Walk:
 
     def _reach(self, base: str) -> bool:
         """Go through all that messages of this name became. Whether anything is known of it."""
-        generations = list(self._generations(base))
-        todo = list(generations)
+        todo = list(self._generations(base))
+        generations = set(todo)
         while todo and len(self._reached) < MAX_REACHED:
             first_id = todo.pop()
             if first_id not in self._reached:
@@ -321,27 +370,35 @@ class _Walk:
 
     def _generations(self, base: str) -> Iterator[str]:
         """The ids of this name at which something is. The first may have been forgotten before the second."""
-        number = 1
-        while True:
+        for number in range(1, MAX_GENERATIONS + 1):
             alert_id = naming.generation(base, number)
             if self._records[alert_id]:
                 yield alert_id
             elif number > 1:
+                if alert_id in self._records.missing:
+                    # Read ahead, twice as far each time: one by one, the work would grow with the square (HD14).
+                    for each in range(number + 1, min(2 * number - 1, MAX_GENERATIONS + 1)):
+                        self._records[naming.generation(base, each)]
                 return
-            number += 1
 
     def _look_at(self, first_id: str, *, of_name: bool) -> Iterator[str]:
         """Take in the blocks of a message. The ids of first blocks of what they went into."""
         head = self._records[first_id]
+        self._note_cancel(head)
         if of_name:
             self._sent_of_name += [each.approval.approved_at for each in head if isinstance(each, Cancel)]
         origin = next((each.origin for each in head if isinstance(each, Revision)), None)
         for number in range(1, 1 + (1 if origin is None else origin.blocks)):
             history = self._records[naming.block(first_id, number)]
+            self._note_cancel(history)
             made_by_this = self._take(history, first_id)
             cancel = next((each for each in history if isinstance(each, Cancel)), None)
             if cancel is not None and cancel.into and not made_by_this:
                 yield cancel.into
+
+    def _note_cancel(self, history: Sequence[Entry | OtherKind]) -> None:
+        sent = (each.approval.approved_at for each in history if isinstance(each, Cancel) and not each.into)
+        self.called_off = max(self.called_off, *sent, -1)
 
     def _take(self, history: Sequence[Entry | OtherKind], first_id: str) -> bool:
         """Take in one alert. Whether this message has made a revision of it."""

@@ -25,7 +25,8 @@ from ..covering import GRIDS, around, few
 from ..mosaic import MAX_WORK as MAX_JOINED
 from ..mosaic import Piece
 from ..outlines import MAX_COMPARED, MAX_PIECES, Outline, TooComplex, publish_polygons, smallest_circle, split_rings
-from ..policy import Category, Policy
+from ..policy import SKEW_MS, Category, Policy
+from ..policy.ages import IN_THE_FUTURE
 from ..problems import Problem, ProblemType, Violation
 from ..publishers.bounds import Bounds
 from ..requests import Claims, Publication, Stray, area_of, stray
@@ -150,6 +151,8 @@ class _Drafter:
         key = self._policy.category_of(block.infos)
         if key is None:
             self._broken(problems.CATEGORY_NOT_ALERTABLE, f"{at}/event", "is claimed by no category of the policy")
+            if self._message.sent > self._now_ms + SKEW_MS:  # P5 needs no category (HD14)
+                self._broken(problems.NOT_YET, "/alert/sent", IN_THE_FUTURE)
             return None
         category, notes = self._policy.categories[key], set[str]()
         placed = _Placed(block, at, category, self._zones, self._blocks)

@@ -167,9 +167,10 @@ class Taking:
             found = deciding.decide(reading.letter, records, now_ms, reading.blocks, may_follow)
             if found is not None:
                 return found
-            wanted = list(records.missing)[:READS_AT_ONCE]
-            for alert_id, history in zip(wanted, await asyncio.gather(*map(self._log.history, wanted)), strict=True):
-                records.put(alert_id, history)
+            while wanted := list(records.missing)[:READS_AT_ONCE]:
+                histories = await asyncio.gather(*map(self._log.history, wanted))
+                for alert_id, history in zip(wanted, histories, strict=True):
+                    records.put(alert_id, history)
 
     async def _took(self, entries: Sequence[Entry], done: list[Entry]) -> bool:
         """Append what is not there yet, in order. False if somebody else was faster: then it is decided anew."""
@@ -263,7 +264,7 @@ class Steps:
         self._source = source
         self._policy = policy
         self._now_ms = now_ms
-        self._approval = Approval(source.approver, reading.message.sent)
+        self._approval = Approval(source.approver, max(reading.message.sent, decision.called_off))
         self.revisions = [*self._published(), *self._revised()]
         self._last_ms = max(map(self._last, [*self.revisions, *(each for each, _ in decision.told)]), default=0)
         self.cancels = [self._cancel(each) for each in decision.cancel]
@@ -356,7 +357,7 @@ class Steps:
         )
 
     def _tombstone(self, alert_id: str) -> Cancel:
-        ends_at = min(max(self._reading.message.sent + TOMBSTONE_MS, self._last_ms, self._decision.until), MAX_MS)
+        ends_at = min(max(self._approval.approved_at + TOMBSTONE_MS, self._last_ms, self._decision.until), MAX_MS)
         approval, source, into = self._approval, self._source, self._decision.into
         said = TOMBSTONE_REASON, approval, source.name, self._now_ms, ends_at
         return Cancel(alert_id, 1, *said, into=into, issuer=source.issuer)

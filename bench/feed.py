@@ -1,0 +1,168 @@
+"""`feed`: how long the public feed holds up its process while many polygons become live, and while it is read.
+
+The feed of a node, with its drawer, on a loop of its own: alerts of 500 corners are appended to the log at once, 20 km
+and 40° across. Meanwhile a timer asks every millisecond for its turn, and a reader for both documents.
+
+Measures: the longest that the timer waited beyond its millisecond, and the most CPU that the loop's thread took in one
+turn (the wait has other programs of the machine in it; a row without any alert shows how much); the longest answer;
+until all alerts were told.
+"""
+
+import asyncio
+import json
+import math
+import random
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import uvloop
+
+from bench import screen
+from bench.growth import alert_of
+from bench.results import Result, Table, number
+from bench.runs import Bench, Place
+from geocast.alert import Polygon, Revision
+from geocast.alertlog.memory import MemoryLog
+from geocast.clock import SystemClock
+from geocast.config import Settings
+from geocast.delivery import background
+from geocast.feed.drawer import Drawer
+from geocast.following import LogKeeper
+from geocast.net.feed import Feed
+from geocast.policy import Policy
+
+CORNERS = 500
+LIFE_MS = 3_600_000
+TICK_S = 0.001
+KINDS = {"nothing": 0.0, "20 km across": 0.1, "40° across": 20.0}  # how far its corners are from its middle, in degrees
+PATIENCE_S = 600.0
+
+
+def _alerts(kind: str, count: int) -> list[Revision]:
+    """Rings around 45° N, each corner a little nearer to the middle or farther."""
+    dice, far, ends_at = random.Random(count), KINDS[kind], time.time_ns() // 1_000_000 + LIFE_MS
+    found = []
+    for at in range(count):
+        ring = []
+        for turn in (k * 2 * math.pi / CORNERS for k in range(CORNERS)):
+            out = far * dice.uniform(0.8, 1.0)
+            ring.append((round(10 + out * math.cos(turn), 6), round(45 + out * math.sin(turn), 6)))
+        found.append(alert_of(f"feed-{at:07d}", [Polygon((*ring, ring[0]))], ends_at))
+    return found
+
+
+async def _again(awaited: Callable[[], Awaitable[object]], found: list[tuple[float, float]]) -> None:
+    """Await this again and again; note how long it took, and how much CPU this thread, in ms."""
+    while True:
+        start, cpu = time.perf_counter(), time.thread_time()
+        await awaited()
+        found.append(((time.perf_counter() - start) * 1000, (time.thread_time() - cpu) * 1000))
+
+
+async def _measured(kind: str, count: int, reads_s: float) -> dict[str, Any]:
+    clock, log = SystemClock(), MemoryLog()
+    settings = cast(Settings, SimpleNamespace(feed_url="https://alerts.example", feed_sender="bench@example"))
+    policy = cast(Policy, SimpleNamespace(cap_categories=dict))
+    revisions = _alerts(kind, count if KINDS[kind] else 0)
+    drawer, turns, answers = Drawer(), list[tuple[float, float]](), list[tuple[float, float]]()
+    feed = Feed(settings, policy, log, clock, LogKeeper(log, clock), drawer)
+
+    async def read() -> None:
+        await asyncio.gather(feed.geojson.body(), feed.atom.body())
+        await asyncio.sleep(reads_s)
+
+    async with (
+        aclosing(drawer),
+        background(feed.reader.read_for_ever(), feed.note_the_start(), feed.gallery.draw_for_ever()),
+    ):
+        await log.append(alert_of("first", [Polygon(((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0)))], 2**45))
+        await asyncio.wait_for(feed.gallery.complete.wait(), PATIENCE_S)
+        await _until(lambda: len(feed.gallery.pictures) == 1)
+        async with background(_again(lambda: asyncio.sleep(TICK_S), turns), _again(read, answers)):
+            start = time.perf_counter()
+            for at, each in enumerate(revisions):
+                await log.append(each)
+                if at % 20 == 0:
+                    await asyncio.sleep(0)  # the log in memory is written to without waiting for anything
+            await _until(lambda: len(feed.gallery.pictures) > len(revisions))
+            drawn_s = time.perf_counter() - start
+            await asyncio.sleep(3)
+        body = await feed.geojson.body()
+    assert len(json.loads(body.content)["features"]) == len(revisions) + 1
+    return {
+        "stall_ms": [each - 1000 * TICK_S for each, _ in turns],
+        "cpu_ms": max(cpu for _, cpu in turns),
+        "answer_ms": [each - 1000 * reads_s for each, _ in answers],
+        "drawn_s": drawn_s,
+        "bytes": len(body.content),
+    }
+
+
+async def _until(done: Callable[[], bool]) -> None:
+    for _ in range(round(PATIENCE_S * 100)):
+        if done():
+            return
+        await asyncio.sleep(0.01)
+    raise TimeoutError
+
+
+def measure(_place: Place, alerts: int, reads_s: float) -> dict[str, Any]:
+    """Each kind of polygon in turn."""
+    found: dict[str, Any] = {}
+    with screen.progress("kinds", len(KINDS)) as show:
+        for done, kind in enumerate(KINDS, start=1):
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                found[kind] = runner.run(_measured(kind, alerts, reads_s))
+            show(done)
+    return {"kinds": found}
+
+
+def table(result: Result) -> Table:
+    """One row for each kind."""
+    rows = [
+        [
+            kind,
+            number(max(it["stall_ms"])),
+            number(it["cpu_ms"]),
+            number(float(np.percentile(it["stall_ms"], 99))),
+            number(max(it["answer_ms"])),
+            number(it["drawn_s"]),
+            f"{it['bytes'] / 2**20:.1f} MiB",
+        ]
+        for kind, it in result.found["kinds"].items()
+    ]
+    columns = (
+        "",
+        "longest stall ms (≤ 20)",
+        "most CPU ms",
+        "p99 ms",
+        "longest answer ms",
+        "all drawn after s",
+        "GeoJSON",
+    )
+    return Table(f"feed: {result.parameters['alerts']:,} polygons of {CORNERS} corners become live", columns, rows)
+
+
+def plot(result: Result, figure: Any) -> None:
+    """How long the timer waited, over the run."""
+    axes = figure.subplots()
+    for kind, it in result.found["kinds"].items():
+        axes.plot(it["stall_ms"], label=kind)
+    axes.set(xlabel="turn of the timer", ylabel="late, ms")
+    axes.legend()
+    figure.suptitle(table(result).title)
+
+
+BENCH = Bench(
+    "feed",
+    "how long the public feed holds up its process while many polygons become live.",
+    measure,
+    table,
+    plot,
+    {"alerts": 200, "reads_s": 0.5},
+    own_server=False,
+)
