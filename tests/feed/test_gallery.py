@@ -13,6 +13,7 @@ from geocast.feed.drawer import Drawer
 from geocast.feed.gallery import Gallery
 from geocast.feed.picture import Subject
 from geocast.live import LiveAlerts
+from geocast.net import feed as net_feed
 
 SITE = atom.Site("https://alerts.example", "alerts@city.example")
 ISSUER = cap.Issuer("alerts@city.example", {})
@@ -195,3 +196,8 @@ def test_a_picture_is_the_same_from_the_drawer():
     """PF1, PF4, PF5."""
     subjects = [Subject(a_revision(), None, SITE, ISSUER), Subject(a_revision(), a_cancel(), SITE, ISSUER)]
     assert drawn(*subjects) == [each.draw() for each in subjects]
+
+
+def test_every_connection_of_the_feed_may_have_a_request_under_way():
+    """HD6: so connections that read nothing, which give way at the door, can't use up the requests of others."""
+    assert net_feed.MAX_CONNECTIONS <= net_feed.MAX_REQUESTS

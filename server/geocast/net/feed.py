@@ -38,7 +38,9 @@ from .answers import RETRY_AFTER_S, as_problem, problem_document, unless_known
 logger = logging.getLogger(__name__)
 
 MAX_REQUESTS = 500  # under way at once; one more is told 429
-MAX_CONNECTIONS = MAX_REQUESTS + 500
+# A connection has one request under way. The door lets connections that do not read give way to new ones, so strangers
+# that read nothing can't hold all requests (rule HD6).
+MAX_CONNECTIONS = MAX_REQUESTS
 SWEEP_S = 1.0  # between looks for alerts that have ended
 _EVERYWHERE = {"Access-Control-Allow-Origin": "*", "X-Content-Type-Options": "nosniff"}
 
