@@ -54,8 +54,7 @@ def few(given: Sequence[Piece], most: int, finest: int = GRIDS[0]) -> list[Outli
 
     `finest`: squares along a side of the finest grid that is tried. Return None if a piece is too wide for any grid.
     """
-    if most < len(given) <= MOST_BRIDGED:
-        outlines = [_outline(piece) for piece in given]
+    if most < len(given) <= MOST_BRIDGED and (outlines := _outlines(given)):
         for tolerance_m in (0, *TOLERANCES_M):
             if sum(each.left(tolerance_m) for each in outlines) <= FEW * MAX_CORNERS:
                 found = _bridged([(each, each.own_ring(tolerance_m)) for each in outlines], tolerance_m, most)
@@ -63,8 +62,7 @@ def few(given: Sequence[Piece], most: int, finest: int = GRIDS[0]) -> list[Outli
                     return found
     found = _united(given, most, [each for each in GRIDS if FINE <= each <= finest])
     if found is None and most < len(given) <= MOST_BOXED:
-        outlines = [_outline(piece) for piece in _boxed(given, (MAX_CORNERS + 2 * most) // 6)]
-        found = _bridged([(each, each.own_ring(0)) for each in outlines], 0, most)
+        found = _bridged_as_they_are(_boxed(given, (MAX_CORNERS + 2 * most) // 6), most)
     return found or _united(given, most, [each for each in GRIDS if each < FINE])
 
 
@@ -84,11 +82,13 @@ def _bridged(pairs: Sequence[tuple[Outline, Corners]], tolerance_m: float, most:
     groups = dict(enumerate(given))
     for one, other in islice(_nearest(given), bridges):
         groups[one] = _bridge(groups[one], groups.pop(other))
-    try:
-        found = [_outline(piece) for piece in groups.values()]
-    except ValueError:
-        return None  # A18
-    return found if publish_polygons(found, 0) is not None else None
+    found = _outlines(list(groups.values()))
+    return found if found and publish_polygons(found, 0) is not None else None
+
+
+def _bridged_as_they_are(given: Sequence[Piece], most: int) -> list[Outline] | None:
+    outlines = _outlines(given)
+    return outlines and _bridged([(each, each.own_ring(0)) for each in outlines], 0, most)
 
 
 def _boxed(given: Sequence[Piece], most: int) -> list[Piece]:
@@ -109,8 +109,7 @@ def _nearest(given: Sequence[Piece]) -> Iterator[tuple[int, int]]:
     A group has the number of one of its pieces.
     """
     points = [piece.points() for piece in given]
-    middles = np.array([each[:, :-1].sum(axis=1) for each in points]).T
-    middles /= np.linalg.norm(middles, axis=0)
+    middles = _directions(np.array([each[:, :-1].sum(axis=1) for each in points]).T)
     pairs = zip(points, middles.T, strict=True)
     spreads = np.array([float(angle_between(each, middle.reshape(3, 1)).max()) for each, middle in pairs])
     # Prim's tree: each piece in turn, the one with the smallest gap to those before it.
@@ -160,8 +159,7 @@ def _united(given: Sequence[Piece], most: int, grids: Sequence[int]) -> list[Out
                 break
             parts += drawn
         else:
-            outlines = [_outline(part) for part in parts]
-            found = _bridged([(each, each.own_ring(0)) for each in outlines], 0, most)
+            found = _bridged_as_they_are(parts, most)
             if found is not None:
                 return found
     return None
@@ -175,8 +173,7 @@ def _groups(given: Sequence[Piece]) -> "Iterator[_Group]":
     start, end = np.delete(points, last, axis=1), np.delete(points, last - sizes, axis=1)
     ring: Ints = np.repeat(np.arange(len(given)), sizes)
     first = np.cumsum(sizes) - sizes
-    middles = np.add.reduceat(start, first, axis=1)
-    middles /= np.linalg.norm(middles, axis=0)
+    middles = _directions(np.add.reduceat(start, first, axis=1))
     spreads = np.maximum.reduceat(angle_between(start, middles[:, ring]), first)
     beyond_m = np.array([each.beyond_m for each in given])
     left = np.ones(len(given), np.bool_)
@@ -273,9 +270,23 @@ def _steps(marked: Any) -> int:
     return int((four % 2).sum())
 
 
+def _outlines(given: Sequence[Piece]) -> list[Outline] | None:
+    """Return pieces as outlines; None if one breaks A18, or is a line."""
+    try:
+        return [_outline(piece) for piece in given]
+    except ValueError:
+        return None
+
+
 def _outline(piece: Piece) -> Outline:
     lng, lat = piece.ring
     return Outline.of_arcs(lng, lat, piece.beyond_m)
+
+
+def _directions(sums: Floats) -> Floats:
+    length = np.linalg.norm(sums, axis=0)
+    found: Floats = sums / np.where(length > 0, length, 1.0)
+    return found
 
 
 def _degrees(points: Floats) -> Floats:
