@@ -9,6 +9,8 @@ _W = words("crews")
 _COUNTS, _PEOPLE, _SERVICES, _VEHICLES = _W["counts"], _W["people"], _W["services"], _W["vehicles"]
 _UNITS, _UNIT_FILLS, _CODES, _MEASURES, _STOPS = _W["units"], _W["unit_fills"], _W["codes"], _W["measures"], _W["stops"]
 _HYPHENED = _CODES - {"a", "b", "c", "d", "m", "p", "u", "x"}  # not A-10, B-12, C-4, M-25
+_SINGLE, _MONTHS = _W["single"], words("streets")["months"]
+_ROADS = frozenset({"a", "b", "m"})  # the M25
 _GROUPS = (("strike", "team"), ("task", "force"))
 _MAX_COUNT = 3  # digits of how many
 _MAX_NUMBER = 4  # digits of a unit's number
@@ -20,14 +22,37 @@ def units(text: Text) -> Iterator[tuple[int, int]]:
     tokens = text.tokens
     for at, token in enumerate(tokens):
         end = None
-        if token.lower in _COUNTS or (token.number and not token.letters and token.digits <= _MAX_COUNT):
+        before = tokens[at - 1].lower if at else ""
+        if token.lower in ("one", "single", "1"):
+            end = _one(tokens, at) or _count(tokens, at)
+        elif token.lower in _COUNTS or (_is_number(token) and before not in _MONTHS):
             end = _count(tokens, at)
         elif _is_unit(token) or (token.lower, tokens.at(at + 1).lower.removesuffix("s")) in _GROUPS:
             end = _named(tokens, at)
-        if end is None and token.lower in _CODES and token.text.isupper():
+        if (
+            end is None
+            and token.lower in _CODES
+            and token.text.isupper()
+            and not (before == "the" and token.lower in _ROADS)
+        ):
             end = _code(tokens, at)
         if end is not None:
             yield token.start, tokens[end - 1].end
+
+
+def _is_number(token: Token) -> bool:
+    return token.number and token.letters in ("", "x") and token.digits <= _MAX_COUNT
+
+
+def _one(tokens: Tokens, at: int) -> int | None:
+    """Return behind which token "one ladder truck" ends; "one firefighter was hurt" says nothing of who was sent."""
+    for end in range(at + 1, min(at + 4, len(tokens))):
+        token = tokens[end]
+        if token.lower in _SINGLE and tokens.at(end + 1).lower not in _SINGLE | _VEHICLES | _PEOPLE:
+            return end + 1
+        if not token.word or token.lower in _STOPS:
+            return None
+    return None
 
 
 def _count(tokens: Tokens, at: int) -> int | None:
@@ -37,7 +62,7 @@ def _count(tokens: Tokens, at: int) -> int | None:
         token = tokens[end]
         if token.lower in _PEOPLE or (service and token.lower in _VEHICLES):
             return end + 1
-        if not (token.word or token.text == "-" or token.digits) or token.lower in _STOPS:
+        if not (token.word or token.text in "-+" or token.digits) or token.lower in _STOPS:
             return None
         service = service or token.lower in _SERVICES
     return None
