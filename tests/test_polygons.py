@@ -221,7 +221,7 @@ class Aside:
     def __init__(self):
         self.calls = 0
 
-    async def __call__(self, work):
+    async def __call__(self, work, _subject):
         self.calls += 1
         return work()
 
