@@ -15,7 +15,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell has what it runs in the background ignore Ctrl-C, and so would the processes that tests end by it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-if seed := os.environ.get("GEOCAST_SLOW_FSYNC"):
+if seed := os.environ.pop("GEOCAST_SLOW_FSYNC", None):  # no setting of a node
     slow_the_disk(seed)
 
 # The same examples at each run, but of a soak, and no limit of time: a busy machine is no error of what is tested.

@@ -841,11 +841,11 @@ def test_what_does_not_open_is_set_aside_and_tried_again(quarter):
     quarter.read(quarter.opening(), PLACE, keys=other)
     quarter.open("c-2")
     assert phone.told() == ["c-2/1"]
-    assert (quarter.board.failed, quarter.board.sealed(quarter.clock.now())) == (1, 1)
+    assert (quarter.board.failed, quarter.board.degraded(quarter.clock.now())) == (1, 1)
     quarter.board.adopt(opener(other), quarter.clock.now())
     quarter.run()
     assert phone.told() == ["c-1/1"]
-    assert quarter.board.sealed(quarter.clock.now()) == 0
+    assert quarter.board.degraded(quarter.clock.now()) == 0
 
 
 def test_a_place_that_opens_no_more_is_told_when_it_does(quarter):
