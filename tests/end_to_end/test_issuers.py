@@ -76,7 +76,7 @@ class Heard(Session):
 
 def posted(node: Node, path: str, body: Json, sub: str = "cad-3") -> Json:
     """Post as a dispatcher of the chamber; the answer, which is 201."""
-    answer = node.insist(path, body, node.keys.token(sub=sub, scope=DISPATCH_SCOPE))
+    answer = node.post(path, body, node.keys.token(sub=sub, scope=DISPATCH_SCOPE))
     assert answer.status_code == 201, answer.text
     return answer.json()
 
@@ -167,7 +167,7 @@ def test_alert_and_call_of_one_issuer_are_not_an_equal_subs_of_another(tmp_path:
     calling_others = keys.of_app(sub="cad-3", scope=DISPATCH_SCOPE)
     body, asked = alert(ground()), call()
     with calling(tmp_path, keys) as node:
-        assert node.insist("/v1/alerts", body, theirs).status_code == 201
+        assert node.post("/v1/alerts", body, theirs).status_code == 201
         path = f"/v1/alerts/{body['id']}"
         assert node.get(path, others).json()["alert"]["source"] == "desk"
         for other in (f"{path}/revisions", revision_of(body, 2)), (f"{path}/cancel", cancel_body(2)):
