@@ -209,6 +209,7 @@ def test_a_drawer_that_was_killed_is_started_again(node: Node) -> None:
     node.publish(alert(ground()))
     wait_until(lambda: bool(drawers(node)), "there is a drawer")
     os.kill(drawers(node)[0], signal.SIGKILL)
+    wait_until(lambda: not drawers(node), "the node has noticed its end")
     body = node.publish(alert(ground()))
     wait_until(lambda: body["id"] in told(node), "it is told")
     [found] = [each for each in feed(node).get("/v1/alerts.geojson").json()["features"] if each["id"] == body["id"]]

@@ -47,12 +47,14 @@ class Drawer:
                 process = await self._running()
                 async with asyncio.timeout(PATIENCE_S):
                     return await _asked(process, each)
-            except (OSError, EOFError) as error:  # it has ended, or takes too long
+            except (OSError, EOFError, RuntimeError) as error:  # it has ended (uvloop: RuntimeError), or takes too long
                 logger.error("the feed's drawer failed at an alert: %s", trace(error))
                 await self.aclose()
         raise OSError("the feed's drawer ends whatever it is asked")
 
     async def _running(self) -> asyncio.subprocess.Process:
+        if self._process is not None and self._process.returncode is not None:
+            await self.aclose()  # it has ended since it was last asked
         process = self._process
         if process is None:
             process = self._process = await _started()
