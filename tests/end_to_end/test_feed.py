@@ -206,8 +206,8 @@ def test_requests_are_answered_while_nothing_is_drawn(node: Node) -> None:
 
 def test_a_drawer_that_was_killed_is_started_again(node: Node) -> None:
     """HD4: what is published next is drawn all the same, whole."""
-    node.publish(alert(ground()))
-    wait_until(lambda: bool(drawers(node)), "there is a drawer")
+    first = node.publish(alert(ground()))
+    wait_until(lambda: first["id"] in told(node), "it is told, and the drawer has nothing more to draw")
     os.kill(drawers(node)[0], signal.SIGKILL)
     wait_until(lambda: not drawers(node), "the node has noticed its end")
     body = node.publish(alert(ground()))
