@@ -151,7 +151,7 @@ def test_the_built_in_policy_of_public_warnings():
     assert zero == {"earthquake": 100_000, "volcano": 30_000, "wildfire": 5_000}
     for each in PUBLIC_WARNING.categories.values():
         assert (each.max_radius_m, each.max_age_s, each.default_age_s) == (3_000_000, 604_800, 86_400)
-        assert (each.polygons, each.simplify_m, each.unknown_severity) == (True, 1_000, "moderate")
+        assert (each.polygons, each.simplify_m, each.unknown_severity) == (True, 5_000, "moderate")
         assert each.cap
         assert each.cap_category or any(claim.startswith("category:") for claim in each.cap)
     assert PUBLIC_WARNING.cap.ignore == ["SAME:RWT", "SAME:RMT", "SAME:NPT", "SAME:DMO"]

@@ -27,7 +27,7 @@ ELSEWHERE = frozenset(
         # of `geocast push`
         *("LISTEN", "DEVICES", "PUSH_KEYS", "VAPID", "CONTACT", "PUSH_SERVICES", "PUSH_PRIVATE", "FINEST_CELL"),
         *("LEASE_DAYS", "MAX_DEVICES", "PUSH_CA"),
-        *("FAILPOINT", "SOAK_EXAMPLES", "SOAK_STEPS", "SOAK_SEED", "SOAK_MINUTES"),
+        *("FAILPOINT", "SLOW_FSYNC", "SOAK_EXAMPLES", "SOAK_STEPS", "SOAK_SEED", "SOAK_MINUTES"),
     )
 )
 # Kubernetes sets these in every pod beside a Service that is called `geocast` or `geocast-…`.
