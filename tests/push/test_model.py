@@ -94,7 +94,7 @@ class Process:
         self.shards = ByHandShards()
         self.store = machine.store.other()
         self.ringer = ByHand(machine.rung)
-        self.late = []  # (answer, item) of requests of shards that it has lost
+        self.late = []  # (client, answer, item) of requests of shards that it has lost
         self.pushed = Counter()  # revisions that services took, by alert, and that are not stored in the log yet
         self.waking = Waking(
             8, self.store, self.shards, self.ringer, machine.keyring, SERVICES, Vapid(VAPID, "mailto:a@b.example"),
@@ -515,19 +515,26 @@ class PushesOfTwo(Pushes):
         for client, item, _, answer in late:
             holder.ringer.under_way.remove((client, item, _, answer))
             self.answered(client, item, Outcome.MAYBE)
-            holder.late.append((answer, item))
+            holder.late.append((client, answer, item))
         self.know_what_is_stored(names)
         self.take(other, [shard])
 
     @rule(data=st.data(), outcome=st.sampled_from(OUTCOMES))
     def answer_late(self, data, outcome):
-        """What was under way when a shard was lost is answered: the store refuses what would be noted of it."""
+        """What was under way when a shard was lost is answered: the store refuses what would be noted of it.
+
+        An endpoint that is gone is gone, whoever is told so: its device is forgotten, unless it has registered again.
+        """
         late = [(each, request) for each in self.processes for request in each.late]
         if late:
-            process, (answer, item) = data.draw(st.sampled_from(late))
-            process.late.remove((answer, item))
+            process, (client, answer, item) = data.draw(st.sampled_from(late))
+            process.late.remove((client, answer, item))
             self.note_taken(process, None, item, outcome)
             self.run(lambda: answer.set_result(Answer(outcome, outcome.value)))
+            for name in [name for name in self.clients if self.digest_of(name) not in self.store._memory.devices]:
+                assert outcome is Outcome.GONE
+                assert self.clients[name] is client
+                self.forget_client(name)
 
     @rule()
     def notice(self):
