@@ -26,6 +26,7 @@ Rule 3  One request at a time looks whether a closed host is back: first after a
 This module does no I/O: the time is passed in, in seconds of the monotonic clock, and so is chance.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Hashable
 from enum import Enum
 from typing import Any
@@ -83,7 +84,7 @@ def wait_s(outcome: Outcome, failures: int, retry_after_s: float | None, left_s:
     return grown * (0.5 + chance)
 
 
-class Gate:
+class Gate(ABC):
     """Something of which each request takes a place, and the devices that wait for one."""
 
     __slots__ = ("coming", "under_way", "waiting")
@@ -93,9 +94,9 @@ class Gate:
         self.waiting: list[Any] = []  # a heap, which belongs to `sending`
         self.coming = 0  # devices that waited here, and are about to be tried
 
+    @abstractmethod
     def free(self, _now_s: float) -> int:
         """Return how many more requests may be sent now."""
-        raise NotImplementedError
 
 
 class Slots(Gate):
