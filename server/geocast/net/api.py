@@ -65,7 +65,7 @@ class Api:
     newer_keys: NewerKeys | None = None  # where keys are published at a URL
     places: Places = field(default_factory=Places)
     drain: Drain = field(default_factory=Drain)
-    degraded: Callable[[], int] = int  # calls with entries that no key opens
+    degraded: Callable[[], int] = int
     requests: int = field(default=0, init=False)  # under way
 
     def adopt(

@@ -194,7 +194,7 @@ def _crossing_in_prose(tokens: Tokens, at: int, titled: bool) -> Span | None:
     while last - at < _MOST_FILLS and tokens.at(last).lower in _BEHIND_JOINS:
         last += 1
     before, end = _street_before(tokens, first), _street(tokens, last)
-    if before is not None and word == "and" and before and tokens[before - 1].lower == "between":
+    if before and word == "and" and tokens[before - 1].lower == "between":
         return None
     if before is not None and end is not None:
         roads = word == "and" and _route(tokens, before) is not None and _route(tokens, last) is not None
