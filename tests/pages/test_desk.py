@@ -290,6 +290,24 @@ def test_a_polygon_is_drawn_dragged_and_published(
     assert len(corners(drawing)) == 4  # and can be revised
 
 
+def test_a_drag_during_which_the_page_is_resized_adds_no_corner(drawing: Shown) -> None:
+    """The map then forgets where the button went down, and takes the end of the drag for a press."""
+    press_map(drawing, *QUAD)
+    may_approve(drawing)
+    drawing.page.locator(".handle-corner >> nth=1").hover()
+    box = drawing.box(".handle-corner >> nth=1")
+    drawing.page.mouse.down()
+    drawing.page.mouse.move(box["x"] + 20, box["y"] - 5, steps=2)
+    size = drawing.page.viewport_size
+    assert size
+    height = drawing.box("#map")["height"]
+    drawing.page.set_viewport_size({"width": size["width"], "height": size["height"] - 60})
+    wait_until(lambda: drawing.box("#map")["height"] != height or None, "the map has its new size")
+    drawing.page.mouse.move(box["x"] + 40, box["y"] - 10, steps=2)
+    drawing.page.mouse.up()
+    assert len(corners(drawing)) == 4
+
+
 def test_a_polygon_is_edited_with_the_keyboard(drawing: Shown) -> None:
     """Arrow keys move a corner, Delete takes it away, Enter between two adds one."""
     page = drawing.page

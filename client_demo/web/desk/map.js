@@ -23,6 +23,7 @@ const PALETTE = ["land", "grid", "accent", "text", "text-muted"];
 const SOURCES = ["grid", "others", "others-beyond", "beyond", "published", "cell", "requested"];
 const STEP_PX = { fine: 4, coarse: 40 }; // of the arrow keys
 const LEAST_PX = 32; // across: a smaller circle shows nobody where it is
+const DRAG_PX = 3; // a press that moves farther drags
 const ROUNDED = { "line-join": "round", "line-cap": "round" };
 const ROUND = 5; // digits of a degree: a metre
 
@@ -74,7 +75,8 @@ class CircleMap extends BaseMap {
     this._edge.on("drag", () => this._resize(distanceM(this._circle, this._edge.getLngLat())));
     this._outline = new Outline(this.map, (...options) => this._handle(...options), (ring) => this._redrawn(ring));
     // Until something is placed, a press on the map places it; each press is a corner more of a polygon.
-    this.map.on("click", ({ lngLat }) => this._pressed(lngLat));
+    this.map.getContainer().addEventListener("pointerdown", (event) => (this._down = event), { capture: true });
+    this.map.on("click", ({ lngLat, originalEvent }) => this._wasDrag(originalEvent) || this._pressed(lngLat));
     this.map.on("idle", moved); // all that is to be seen has been drawn
   }
 
@@ -198,6 +200,12 @@ class CircleMap extends BaseMap {
       }
     });
     return new Marker({ element, draggable: true });
+  }
+
+  /** Whether a click ends a drag. The map itself forgets where a press began when it is resized or moved meanwhile. */
+  _wasDrag({ clientX, clientY }) {
+    const { target, clientX: fromX, clientY: fromY } = this._down;
+    return target.closest(".handle") !== null || Math.hypot(clientX - fromX, clientY - fromY) > DRAG_PX;
   }
 
   _pressed(lngLat) {

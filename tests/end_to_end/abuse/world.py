@@ -188,7 +188,7 @@ class World:
             quiet = await self._quiet(quiet_s) if quiet_s else Tally()
             attacked = await self._under(attack, seconds / turns, verdict)
             verdict.rounds.append(Round(quiet, attacked))
-            verdict.wrong["the good parties did nothing meanwhile"] += int(not attacked.took["ping"])
+            verdict.wrong["the good parties did nothing meanwhile"] += int(not attacked.took)
             progress(f"{attack.name}: turn {number + 1}: quiet: {quiet.summary()}")
             progress(f"{attack.name}: turn {number + 1}: under attack: {attacked.summary()}")
         verdict.after = await self._quiet(0)
