@@ -108,7 +108,7 @@ def test_a_large_area_is_held(desk):
     assert slugs(answer) == (422, "area-unconfirmed", [("area-unconfirmed", "/area")])
     [(_, detail, members)] = details(answer)
     assert detail == f"covers {members['area_km2']} km2; more than 2000 has to be confirmed"
-    assert members == {"kind": "area", "area_km2": pytest.approx(2 * 1_280, abs=40)}
+    assert members == {"kind": "area", "area_km2": pytest.approx(2 * 1_280, abs=40), "hold_area_km2": 2000}
     assert not desk.history()
 
 
@@ -158,7 +158,7 @@ def test_a_polygon_is_held_by_what_it_covers():
     desk = Desk(in_force=a_policy(polygons=True, hold_area_km2=10))
     polygon = {"type": "Polygon", "coordinates": [[list(corner) for corner in SQUARE]]}
     held = desk.publish(area=[polygon] * 3)
-    assert details(held)[0][2] == {"kind": "area", "area_km2": pytest.approx(18.8, abs=0.3)}
+    assert details(held)[0][2] == {"kind": "area", "area_km2": pytest.approx(18.8, abs=0.3), "hold_area_km2": 10}
     assert desk.publish(area=[polygon] * 3, confirm={"area_km2": 100})[0] == 201
 
 
@@ -169,21 +169,25 @@ def test_words_that_give_somebody_away_are_held(desk):
     """P24, H9: which kind, and where; the words are not repeated. Every place is listed."""
     answer = desk.publish(headline="Fire at 1204 Main Street", description="Engine 12 and 4 units\nat 88 Alder Rd.")
     assert details(answer) == [
-        ("/headline", "reads like a street address (characters 9 to 24)", {"kind": "address", "start": 8, "end": 24}),
+        (
+            "/headline",
+            "reads like a street address (characters 9 to 24)",
+            {"kind": "address", "start": 8, "end": 24, "confirmable": True},
+        ),
         (
             "/description",
             "reads like units that were sent, or how many (characters 1 to 9)",
-            {"kind": "units", "start": 0, "end": 9},
+            {"kind": "units", "start": 0, "end": 9, "confirmable": True},
         ),
         (
             "/description",
             "reads like units that were sent, or how many (characters 15 to 21)",
-            {"kind": "units", "start": 14, "end": 21},
+            {"kind": "units", "start": 14, "end": 21, "confirmable": True},
         ),
         (
             "/description",
             "reads like a street address (characters 26 to 36)",
-            {"kind": "address", "start": 25, "end": 36},
+            {"kind": "address", "start": 25, "end": 36, "confirmable": True},
         ),
     ]
     assert slugs(answer)[:2] == (422, "text-unconfirmed")

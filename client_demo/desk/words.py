@@ -28,12 +28,15 @@ _POINTERS = (  # a JSON Pointer's beginning -> the field
     (re.compile(r"/area"), "place"),
     (re.compile(r"/(headline|description|category|severity|reason)$"), r"\1"),
 )
-# Numbers in a node's sentences. Each is tried from its beginning only, so that a long one takes time by its length.
-_BOUNDS = re.compile(r"(?<![\d.])([\d.]++) to ([\d.]++) m")
-_READS_LIKE = re.compile(r"reads like ([^(]{1,80}) \(")
-_COVERS = re.compile(r"covers (\d{1,12}(?:\.\d)?) km2")
-_AT_MOST = re.compile(r"must be at most ([a-z]{1,16})\b")
-_SECONDS = re.compile(r"(?<!\d)(\d++) s")
+_READS_LIKE = {  # the kinds of words that a node doesn't publish (protocol, P24)
+    "address": "a street address",
+    "units": "units that were sent, or how many",
+    "phone": "a telephone number",
+    "contact": "an e-mail address, a link or a handle",
+    "name": "a person's name",
+    "coordinates": "coordinates",
+    "document": "the number of a document or a card",
+}
 _SENTENCES = {
     "category-not-alertable": "This category is never alerted.",
     "not-community": "This concerns only one person or household. Alerts are for the community.",
@@ -79,13 +82,10 @@ def troubles(refusal: Refused) -> list[Trouble]:
 
 
 def _troubles(problem: Mapping[str, Any]) -> Iterator[Trouble]:
-    slug = str(problem.get("type", "")).removeprefix("/problems/")
-    for error in problem.get("errors") or ([problem] if slug else []):
+    for error in problem.get("errors") or ([problem] if "type" in problem else []):
         slug = str(error.get("type", "")).removeprefix("/problems/")
-        pointer = str(error.get("pointer", ""))
-        field = _field(pointer)
-        detail = str(error.get("detail") or error.get("title") or slug)
-        yield Trouble(field, _sentence(slug, field, detail, pointer), slug, _held(error))
+        field = _field(str(error.get("pointer", "")))
+        yield Trouble(field, _sentence(slug, field, error), slug, _held(error))
 
 
 def _held(error: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -102,34 +102,44 @@ def _field(pointer: str) -> str:
     return ""
 
 
-def _sentence(slug: str, field: str, detail: str, pointer: str) -> str:
-    if slug == "radius-out-of-range" and (bounds := _BOUNDS.search(detail)):
-        lower, upper = (f"{float(bound):,.0f}" for bound in bounds.groups())
-        if field == "corners":
-            return f"From its middle to its farthest corner it must be {lower} to {upper} m in this category."
-        return f"The radius must be {lower} to {upper} m for this category."
-    if slug == "text-unconfirmed" and (what := _READS_LIKE.match(detail)):
-        if "can't be confirmed" in detail:
-            return f"This reads like {what[1]}, which is never published. Reword it."
-        return f"This reads like {what[1]}. Reword it, or confirm it below."
-    if slug == "area-unconfirmed" and (covers := _COVERS.match(detail)):
-        return f"This covers {float(covers[1]):,.0f} km². Look at it again; if that is meant, confirm it below."
-    if slug == "not-granted" and field in _NOT_GRANTED:
-        most = _AT_MOST.match(detail) if field == "severity" else None
-        return _NOT_GRANTED[field] + (f" {most[1].capitalize()} is the most." if most else "")
-    if slug == "outside-jurisdiction" and "exchanged" in detail:
-        return f"{_SENTENCES[slug]} With latitude and longitude exchanged it would be inside: look at them again."
-    if slug == "rate-limited" and (wait := _SECONDS.search(detail)):
-        return f"{_SENTENCES[slug]} Try again in {span(int(wait[1]))}; cancels are never held up."
-    if slug == "not-approved" and pointer.startswith("/approval/"):
-        return _NOT_SIGNED[pointer.startswith("/approval/signatures")]
-    if slug == "stale" and (age := _SECONDS.search(detail)):
-        return f"This happened more than {span(int(age[1]))} ago. Alerts are for what is happening now."
-    if slug == "category-not-alertable" and field == "category" and "never" not in detail:
-        return "Choose a category: the policy lists what may be alerted."
+def _sentence(slug: str, field: str, error: Mapping[str, Any]) -> str:
+    """Return a sentence for a reviewer, made from the members of a violation (protocol, H8a), not from its text."""
+    if sentence := _particular(slug, field, error):
+        return sentence
     if slug in ("invalid-value", "missing-field") and field in _RULES:
         return _RULES[field]
+    detail = str(error.get("detail") or error.get("title") or slug)
     return _SENTENCES.get(slug) or detail[:1].upper() + detail[1:].rstrip(".") + "."
+
+
+def _particular(slug: str, field: str, error: Mapping[str, Any]) -> str:
+    """Return the sentence that needs more than the problem type; "" if there is none, or the node says too little."""
+    match slug, error:
+        case "radius-out-of-range", {"min_radius_m": int() | float() as least, "max_radius_m": int() | float() as most}:
+            bounds = f"{least:,.0f} to {most:,.0f} m"
+            if field == "corners":
+                return f"From its middle to its farthest corner it must be {bounds} in this category."
+            return f"The radius must be {bounds} for this category."
+        case "text-unconfirmed", {"kind": str() as kind, "confirmable": bool() as confirmable} if kind in _READS_LIKE:
+            if confirmable:
+                return f"This reads like {_READS_LIKE[kind]}. Reword it, or confirm it below."
+            return f"This reads like {_READS_LIKE[kind]}, which is never published. Reword it."
+        case "area-unconfirmed", {"area_km2": int() | float() as covers}:
+            return f"This covers {covers:,.0f} km². Look at it again; if that is meant, confirm it below."
+        case "not-granted", _ if field in _NOT_GRANTED:
+            severity = str(error.get("max_severity", "")).capitalize()
+            return _NOT_GRANTED[field] + (f" {severity} is the most." if severity else "")
+        case "outside-jurisdiction", {"swapped": True}:
+            return f"{_SENTENCES[slug]} With latitude and longitude exchanged it would be inside: look at them again."
+        case "rate-limited", {"retry_after_s": int() as wait_s}:
+            return f"{_SENTENCES[slug]} Try again in {span(wait_s)}; cancels are never held up."
+        case "not-approved", {"pointer": str() as pointer} if pointer.startswith("/approval/"):
+            return _NOT_SIGNED[pointer.startswith("/approval/signatures")]
+        case "stale", {"max_age_s": int() as age_s}:
+            return f"This happened more than {span(age_s)} ago. Alerts are for what is happening now."
+        case "category-not-alertable", {"never": False}:
+            return "Choose a category: the policy lists what may be alerted."
+    return ""
 
 
 def span(seconds: int) -> str:

@@ -44,7 +44,8 @@ def unconfirmed_area(area_km2: float, hold_km2: float | None, confirm: Confirm) 
         detail = f"covers {area_km2:.1f} km2; more than {digits(hold_km2)} has to be confirmed"
         if confirmed_km2 is not None:
             detail += ", and less than it covers is"
-        yield Violation(problems.AREA_UNCONFIRMED, "/area", detail, {"kind": AREA, "area_km2": area_km2})
+        members = {"kind": AREA, "area_km2": area_km2, "hold_area_km2": hold_km2}
+        yield Violation(problems.AREA_UNCONFIRMED, "/area", detail, members)
 
 
 def unconfirmed_texts(guard: Guard | None, texts: Texts, confirm: Confirm) -> Iterator[Violation]:
@@ -63,5 +64,6 @@ def unconfirmed_texts(guard: Guard | None, texts: Texts, confirm: Confirm) -> It
 
 def _unconfirmed(pointer: str, found: Finding) -> Violation:
     where = f"characters {found.start + 1} to {found.end}"
-    detail = f"reads like {KINDS[found.kind]} ({where})" + (", which can't be confirmed" if found.kind in NEVER else "")
-    return Violation(problems.TEXT_UNCONFIRMED, pointer, detail, found._asdict())
+    confirmable = found.kind not in NEVER
+    detail = f"reads like {KINDS[found.kind]} ({where})" + ("" if confirmable else ", which can't be confirmed")
+    return Violation(problems.TEXT_UNCONFIRMED, pointer, detail, {**found._asdict(), "confirmable": confirmable})

@@ -470,6 +470,11 @@ class Problem(GeocastError):  # noqa: N818
         return self.type.slug
 
     @classmethod
+    def later(cls, kind: ProblemType, retry_after_s: int, detail: str = "") -> "Problem":
+        """Return a problem that ends by itself: the header Retry-After and a member say in how many seconds."""
+        return cls(kind, detail, (), {"retry_after_s": retry_after_s}, {"Retry-After": str(retry_after_s)})
+
+    @classmethod
     def of(cls, violations: Sequence[Violation]) -> "Problem":
         """The 422 that lists every violation; its type is the first one's."""
         return cls(violations[0].type, violations[0].detail, violations)

@@ -58,8 +58,7 @@ class Shares:
                 del self._taken[subject]
 
     def _refusal(self, detail: str) -> Problem:
-        headers = {"Retry-After": str(self._retry_after_s)}
-        return Problem(problems.TOO_MANY_REQUESTS, f"{detail} Nothing was stored.", headers=headers)
+        return Problem.later(problems.TOO_MANY_REQUESTS, self._retry_after_s, f"{detail} Nothing was stored.")
 
 
 class Turns:

@@ -157,6 +157,32 @@ def test_each_thing_beyond_the_grant_is_named(tmp_path):
     ]
 
 
+def test_limits_are_members_of_each_violation(tmp_path):
+    """H8a: a program needs no text. The names are those of the table in the protocol."""
+    changes = {"occurred_at": format_time(NOON_MS - 2 * 3_600_000), "headline": "Fire at 1200 Main Street"}
+    node = Node(tmp_path, BOUNDED + "\n[publishers.fire]\nper_minute = 1", FLOODS)
+    found = node.publish(category="flood", severity="severe", area=[CIRCLE, AUSTIN], **changes)[1].violations
+    by_place = {(each.slug, each.pointer): dict(each.members) for each in found}
+    flood = FLOODS.categories["flood"]
+    assert by_place == {
+        ("stale", "/occurred_at"): {"max_age_s": flood.max_age_s},
+        ("radius-out-of-range", "/area/0/radius_m"): {"min_radius_m": flood.min_radius_m, "max_radius_m": 500},
+        ("radius-out-of-range", "/area/1/radius_m"): {"min_radius_m": flood.min_radius_m, "max_radius_m": 500},
+        ("not-granted", "/category"): {"allowed": ["arson", "robbery"]},
+        ("not-granted", "/status"): {"allowed": ["exercise", "test"]},
+        ("not-granted", "/severity"): {"max_severity": "moderate"},
+        ("outside-jurisdiction", "/area/1"): {"swapped": False},
+        ("expiry-out-of-range", "/expires_at"): {"min_life_s": 0, "max_age_s": flood.max_age_s},
+        ("area-unconfirmed", "/area"): {"kind": "area", "area_km2": 8.1, "hold_area_km2": 1},
+        ("text-unconfirmed", "/headline"): {"kind": "address", "start": 8, "end": 24, "confirmable": True},
+    }
+    fire = Publisher("fire")
+    assert node.publish(fire, category="robbery")[1].violations[0].members == {"never": False}
+    assert status(node.publish(fire, category="flood", confirm={"area_km2": 4})) == 201
+    refused = node.publish(fire, category="flood", confirm={"area_km2": 4})[1]
+    assert refused.body()["retry_after_s"] == int(refused.headers["Retry-After"]) == 60
+
+
 def test_they_stand_between_the_rules_of_the_policy(tmp_path):
     """P9, H8: P2, P4, P6, P7, P21, P22, P23, P24, and section 2 before all of them."""
     hold = Policy.model_validate(
@@ -214,9 +240,11 @@ def test_a_grant_below_the_category_leaves_no_radius(tmp_path):
 def test_a_hint_is_given_only_where_it_is_true(tmp_path, lat, lng, hint):
     """P22: a point that is outside either way is not called swapped."""
     node = Node(tmp_path, '[publishers.desk]\njurisdiction = "dallas.geojson"')
-    [(slug, pointer, detail)] = broken(node.publish(area={"type": "circle", "lat": lat, "lng": lng, "radius_m": 800}))
+    answer = node.publish(area={"type": "circle", "lat": lat, "lng": lng, "radius_m": 800})
+    [(slug, pointer, detail)] = broken(answer)
     assert (slug, pointer) == ("outside-jurisdiction", "/area")
     assert ("exchanged" in detail) == hint
+    assert answer[1].violations[0].members == {"swapped": hint}
 
 
 def test_swapped_coordinates_are_told(tmp_path):
@@ -228,7 +256,9 @@ def test_swapped_coordinates_are_told(tmp_path):
         json.dumps({"type": "Polygon", "coordinates": [[[16, 48], [17, 48], [17, 49], [16, 49], [16, 48]]]})
     )
     node.reload('[publishers.desk]\njurisdiction = "dallas.geojson"')
-    [(_, _, detail)] = broken(node.publish(area={"type": "circle", "lat": 16.37, "lng": 48.2, "radius_m": 800}))
+    answer = node.publish(area={"type": "circle", "lat": 16.37, "lng": 48.2, "radius_m": 800})
+    [(_, _, detail)] = broken(answer)
+    assert answer[1].violations[0].members == {"swapped": True}
     assert detail == "must lie in the jurisdiction of this publisher; it would with lat and lng exchanged"
     assert "16.37" not in detail
 

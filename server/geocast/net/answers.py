@@ -125,7 +125,7 @@ def as_problem(error: Exception) -> Problem:
         case Problem():
             return error
         case LogUnavailable():
-            return Problem(problems.LOG_UNAVAILABLE, headers={"Retry-After": str(RETRY_AFTER_S)})
+            return Problem.later(problems.LOG_UNAVAILABLE, RETRY_AFTER_S)
         case HTTPException(status_code=405):
             return Problem(problems.METHOD_NOT_ALLOWED)
         case HTTPException(status_code=404):

@@ -65,7 +65,7 @@ class Calls:
     def taking(self) -> Registering:
         """What takes registrations. Raises Problem (503) before it can."""
         if self.registering is None:
-            raise Problem(problems.STORE_UNAVAILABLE, headers=_later())
+            raise Problem.later(problems.STORE_UNAVAILABLE, RETRY_AFTER_S)
         return self.registering
 
 
@@ -143,17 +143,13 @@ def make_metrics_app(unready: Callable[[], list[str]], of: Metrics) -> ASGIApp:
 
 def _problem_of(error: Exception) -> Problem:
     if isinstance(error, StoreUnavailable):
-        return Problem(problems.STORE_UNAVAILABLE, headers=_later())
+        return Problem.later(problems.STORE_UNAVAILABLE, RETRY_AFTER_S)
     return as_problem(error)
 
 
 def _refused(calls: Calls, problem: Problem) -> Response:
     calls.metrics.refused.labels(problem.slug).inc()
     return problem_document(problem)
-
-
-def _later() -> dict[str, str]:
-    return {"Retry-After": str(RETRY_AFTER_S)}
 
 
 @dataclass(slots=True)
@@ -191,7 +187,7 @@ class _Gate:
             if not self.calls.drain.begun:
                 raise
             if not started:  # as on the api listener
-                await _refused(self.calls, Problem(problems.DRAINING, headers=_later()))(scope, receive, noted)
+                await _refused(self.calls, Problem.later(problems.DRAINING, RETRY_AFTER_S))(scope, receive, noted)
         except Exception as error:
             logger.error("a request failed: %s", trace(error))
             if not started:
@@ -202,7 +198,7 @@ class _Gate:
         subject: Hashable = STRANGERS
         try:
             if self.calls.drain.begun:
-                raise Problem(problems.DRAINING, headers=_later())
+                raise Problem.later(problems.DRAINING, RETRY_AFTER_S)
             if scope["query_string"]:
                 raise Problem(problems.BAD_REQUEST, "Nothing here takes a query.")
             if origin is not None and origin not in self.calls.origins:

@@ -184,10 +184,9 @@ class LiveOut(BaseModel):
 
 
 class ViolationOut(BaseModel):
-    """One broken rule: its problem type, a JSON Pointer to the field, and a sentence.
+    """One broken rule: its problem type, a JSON Pointer to the field, a sentence, and members for programs.
 
-    Of what is held there is its `kind`: of an area how much it covers; of words from where to where they stand, in
-    characters from 0, the end excluded. Where more have to approve there is how many, and how many have.
+    Which members a type has, the protocol says (rule H8a). `start` and `end` count characters from 0, the end excluded.
     """
 
     type: str
@@ -197,12 +196,23 @@ class ViolationOut(BaseModel):
     area_km2: float = 0.0
     start: int = 0
     end: int = 0
+    hold_area_km2: float = 0.0
+    confirmable: bool = False
     needed: int = 0
     have: int = 0
+    min_radius_m: float = 0.0
+    max_radius_m: float = 0.0
+    max_age_s: int = 0
+    min_life_s: int = 0
+    max_corners: int = 0
+    never: bool = False
+    allowed: list[str] = []
+    max_severity: Severity = "minor"
+    swapped: bool = False
 
 
 class ProblemOut(BaseModel):
-    """A problem (RFC 9457). A 422 has `errors`, a revision conflict has `current`.
+    """A problem (RFC 9457). A 422 has `errors`, a revision conflict `current`, a 429 and a 503 `retry_after_s`.
 
     `errors_total`: how many errors there are, if not all of them are listed.
     """
@@ -214,6 +224,7 @@ class ProblemOut(BaseModel):
     errors: list[ViolationOut] = []
     errors_total: int = 0
     current: int = 0
+    retry_after_s: int = 0
 
 
 class HealthOut(BaseModel):

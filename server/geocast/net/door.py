@@ -40,6 +40,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from .. import config, problems
 from ..metrics import Metrics
 from ..problems import Problem, ProblemType
+from .answers import RETRY_AFTER_S
 
 MAX_HEAD_BYTES = 32 * 1024  # of a request: its line and its fields
 HEAD_S = 10.0  # from the accept, or from the first byte of a later head, until the head is complete
@@ -86,14 +87,14 @@ class Door:
     def refusal(self, why: ProblemType) -> bytes:
         """A problem as the whole answer to what is no request."""
         self._metrics.refused.labels(why.slug).inc()
-        problem = Problem(why)
+        problem = Problem.later(why, RETRY_AFTER_S) if why.status == 503 else Problem(why)
         body = json.dumps(problem.body()).encode()
         head = [
             f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}",
             "Content-Type: application/problem+json",
             f"Content-Length: {len(body)}",
             "Connection: close",
-            *(["Retry-After: 1"] if problem.status == 503 else []),
+            *(f"{name}: {value}" for name, value in problem.headers.items()),
         ]
         return "\r\n".join([*head, "", ""]).encode() + body
 

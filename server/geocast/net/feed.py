@@ -188,13 +188,12 @@ class _Bounds:
             self.requests -= 1
 
     def _refused(self, scope: Scope) -> Response | None:
-        retry = {"Retry-After": str(RETRY_AFTER_S)}
         if self.requests > MAX_REQUESTS:
-            found = Problem(problems.TOO_MANY_REQUESTS, headers=retry)
+            found = Problem.later(problems.TOO_MANY_REQUESTS, RETRY_AFTER_S)
         elif scope["query_string"]:
             found = Problem(problems.BAD_REQUEST, "The feed takes no query.")
         elif not self.feed.gallery.complete.is_set():
-            found = Problem(problems.LOG_UNAVAILABLE, headers=retry)
+            found = Problem.later(problems.LOG_UNAVAILABLE, RETRY_AFTER_S)
         else:
             return None
         return problem_document(found)

@@ -195,7 +195,7 @@ def page_asked(request: Request) -> tuple[Cursor | None, int]:
 
 
 def _draining() -> Problem:
-    return Problem(problems.DRAINING, headers={"Retry-After": str(RETRY_AFTER_S)})
+    return Problem.later(problems.DRAINING, RETRY_AFTER_S)
 
 
 def unauthorized() -> Problem:

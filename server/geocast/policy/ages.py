@@ -76,7 +76,8 @@ def broken_ages(
 
 def _stale(claims: Claims, lasting: Lasting, now_ms: int) -> Iterator[Violation]:
     if claims.occurred_at is not None and now_ms - claims.occurred_at > lasting.max_age_ms:
-        yield Violation(problems.STALE, "/occurred_at", f"must be at most {lasting.max_age_s} s ago")
+        detail, limits = f"must be at most {lasting.max_age_s} s ago", {"max_age_s": lasting.max_age_s}
+        yield Violation(problems.STALE, "/occurred_at", detail, limits)
 
 
 def _expiry(claims: Claims, lasting: Lasting, now_ms: int, ends_at: int | None, words: Words) -> Iterator[Violation]:
@@ -96,7 +97,7 @@ def _expiry(claims: Claims, lasting: Lasting, now_ms: int, ends_at: int | None, 
         detail = f"must not be earlier than the current revision's: {words.early}"
     else:
         return
-    yield Violation(problems.EXPIRY_OUT_OF_RANGE, "/expires_at", detail)
+    yield Violation(problems.EXPIRY_OUT_OF_RANGE, "/expires_at", detail, _limits(lasting))
 
 
 def _no_expiry(
@@ -122,4 +123,9 @@ def _no_expiry(
         detail = f"must be at most {last} s ago, for an alert has to live for {lasting.min_life_s} s"
     else:
         detail = f"must be less than {lasting.max_age_s} s ago, or {words.one} would end at once"
-    yield Violation(problems.EXPIRY_OUT_OF_RANGE, "/occurred_at" if first else "/category", detail)
+    yield Violation(problems.EXPIRY_OUT_OF_RANGE, "/occurred_at" if first else "/category", detail, _limits(lasting))
+
+
+def _limits(lasting: Lasting) -> dict[str, int]:
+    """Return the limits of an expiry, in seconds, as members of a violation (rule H8a)."""
+    return {"min_life_s": lasting.min_life_s, "max_age_s": lasting.max_age_s}

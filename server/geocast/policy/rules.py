@@ -245,8 +245,9 @@ class Policy(BaseModel):
         return unconfirmed_texts(self.guard, claims.texts, claims.confirm) if claims.confirm is not None else iter(())
 
     def _not_alertable(self, key: str) -> Violation:
-        known = f"{key} is never alerted" if key in self.never else "is not a category of the policy"
-        return Violation(problems.CATEGORY_NOT_ALERTABLE, "/category", known)
+        never = key in self.never
+        known = f"{key} is never alerted" if never else "is not a category of the policy"
+        return Violation(problems.CATEGORY_NOT_ALERTABLE, "/category", known, {"never": never})
 
 
 def _lets_slip(category: Category) -> bool:
@@ -266,13 +267,14 @@ def _radii(claims: Claims, category: Category, granted_m: float | None) -> Itera
         bounds = (
             f"must be at most {digits(most_m)} m for this publisher, and in this category at least {digits(least_m)} m"
         )
+    limits = {"min_radius_m": least_m, "max_radius_m": most_m}
     for pointer, radius_m in claims.radii:
         if not least_m <= radius_m <= most_m:
-            yield Violation(problems.RADIUS_OUT_OF_RANGE, pointer, bounds)
+            yield Violation(problems.RADIUS_OUT_OF_RANGE, pointer, bounds, limits)
     for pointer, outline in claims.polygons:
         if not least_m <= outline.radius_m <= most_m:
             detail = f"{bounds} from its middle to a corner"
-            yield Violation(problems.RADIUS_OUT_OF_RANGE, f"{pointer}/coordinates", detail)
+            yield Violation(problems.RADIUS_OUT_OF_RANGE, f"{pointer}/coordinates", detail, limits)
 
 
 def _polygons(claims: Claims, category: Category) -> Iterator[Violation]:
@@ -288,7 +290,7 @@ def _polygons(claims: Claims, category: Category) -> Iterator[Violation]:
         detail = f"must have at most {MAX_CORNERS} corners as published"
         if category.simplify_m:
             detail += f", simplified by up to {category.simplify_m} m"
-        yield Violation(problems.AREA_TOO_COMPLEX, "/area", detail)
+        yield Violation(problems.AREA_TOO_COMPLEX, "/area", detail, {"max_corners": MAX_CORNERS})
 
 
 def _area(claims: Claims, category: Category, covered_km2: float | None) -> Iterator[Violation]:

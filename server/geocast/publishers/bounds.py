@@ -7,7 +7,7 @@ in another way asks the same tables under a name of its own.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .. import problems
 from ..alert import SEVERITY_RANK, Severity, Status
@@ -60,22 +60,24 @@ class Bounds:
 
     def _beyond(self, claims: Claims) -> Iterator[Violation]:
         if self.categories is not None and claims.category is not None and claims.category not in self.categories:
-            yield _not_granted("/category", f"must be one of these: {', '.join(sorted(self.categories))}")
+            categories = sorted(self.categories)
+            yield _not_granted("/category", f"must be one of these: {', '.join(categories)}", allowed=categories)
         if self.statuses is not None and claims.status is not None and claims.status not in self.statuses:
-            yield _not_granted("/status", f"must be {' or '.join(sorted(self.statuses))}")
+            statuses = sorted(self.statuses)
+            yield _not_granted("/status", f"must be {' or '.join(statuses)}", allowed=statuses)
         if claims.severity is not None and SEVERITY_RANK[claims.severity] > SEVERITY_RANK[self.max_severity]:
-            yield _not_granted("/severity", f"must be at most {self.max_severity}")
+            yield _not_granted("/severity", f"must be at most {self.max_severity}", max_severity=self.max_severity)
 
 
-def _not_granted(pointer: str, must: str) -> Violation:
-    return Violation(problems.NOT_GRANTED, pointer, f"{must}; no more is granted to this publisher")
+def _not_granted(pointer: str, must: str, **limits: Any) -> Violation:
+    return Violation(problems.NOT_GRANTED, pointer, f"{must}; no more is granted to this publisher", limits)
 
 
 def _outside(stray: Stray) -> Violation:
     detail = "must lie in the jurisdiction of this publisher"
     if stray.swapped:
         detail += "; it would with lat and lng exchanged"
-    return Violation(problems.OUTSIDE_JURISDICTION, stray.pointer, detail)
+    return Violation(problems.OUTSIDE_JURISDICTION, stray.pointer, detail, {"swapped": stray.swapped})
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,9 @@ class Rates:
         """Count one in. Raises Problem (429), which says for how many seconds none may be."""
         if wait_s := self.take(key, rates, now_s):
             after_s = math.ceil(wait_s)
-            detail = f"The next one may be in {after_s} s. Nothing was stored."
-            raise Problem(problems.RATE_LIMITED, detail, headers={"Retry-After": str(after_s)})
+            raise Problem.later(
+                problems.RATE_LIMITED, after_s, f"The next one may be in {after_s} s. Nothing was stored."
+            )
 
     def give_back(self, key: Hashable, taken_s: float) -> None:
         """Count one out again that was counted in then, and came to nothing."""

@@ -347,7 +347,7 @@ class _Walk:
             if (alert_id := naming.generation(base, number)) not in taken:
                 return alert_id
         detail = f"{MAX_GENERATIONS} messages of this name were published as new within a day"
-        raise Problem(problems.RATE_LIMITED, detail, headers={"Retry-After": str(FULL_RETRY_S)})
+        raise Problem.later(problems.RATE_LIMITED, FULL_RETRY_S, detail)
 
     def cancelled_into(self, first_id: str) -> Iterator[Cancel]:
         """The cancels that this message has made: of what it stands in the place of."""
