@@ -128,7 +128,7 @@ def test_a_session_that_has_ended_is_sent_nothing(node: Node, join: Join, keys: 
 class Waiting:
     """Connections that are kept waiting at the same time, so that the slow tests are slow only once."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, kept_alive: list[Session]) -> None:
         self.node = node
         self.began = time.monotonic()
         self.no_headers = [Wire(node.stream_port) for _ in range(2)]
@@ -139,6 +139,7 @@ class Waiting:
         self.no_hello[1].send(TEXT, b'{"type":"hello",', fin=False)
         self.answering, self.silent = node.join(), node.join()
         self.silent.wire.answer_pings = False
+        kept_alive.append(self.answering)  # at once: to publish so much may take a busy machine a minute
         self.unread = unread_session(node)
         self.published = list(publish_more_than_a_connection_takes(node, self.unread.places[0]))
         self.dripping = Wire(node.stream_port)
@@ -178,8 +179,9 @@ def publish_more_than_a_connection_takes(node: Node, where: Json) -> Iterator[st
 @pytest.fixture(scope="module")
 def waiting(node: Node) -> Iterator[Waiting]:
     """Those who wait."""
-    waiting = Waiting(node)
-    with kept_alive([waiting.answering]):  # it is not read before its turn
+    not_read: list[Session] = []  # before their turn
+    with kept_alive(not_read):
+        waiting = Waiting(node, not_read)
         yield waiting
     waiting.close()
 
