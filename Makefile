@@ -104,7 +104,7 @@ pictures: $(VENV)/.test $(WEB)  ## renew the pictures in docs/images from a demo
 	@PYTHONPATH=.:tests $(BIN)/python -m pages.pictures
 
 asyncapi: $(VENV)/.runtime  ## renew docs/asyncapi.json
-	@$(BIN)/python -m geocast.net.asyncapi > docs/asyncapi.json
+	@$(BIN)/python -m geocast.api.asyncapi > docs/asyncapi.json
 
 grafana: $(VENV)/.test  ## renew docs/deploy/grafana.json
 	@$(BIN)/python docs/deploy/grafana.py > docs/deploy/grafana.json

@@ -21,10 +21,10 @@ from bench.runs import Bench, Place
 from geocast import policy
 from geocast.alertlog.memory import MemoryLog
 from geocast.clock import SystemClock, format_time
-from geocast.problems import Problem
-from geocast.publishing import Publisher, Publishing
-from geocast.upstream.sources import Source, Sources
-from geocast.upstream.taking import Taking
+from geocast.ingest.cap.service import Taking
+from geocast.ingest.cap.sources import Source, Sources
+from geocast.ingest.publish import Publisher, Publishing
+from geocast.model.problems import Problem
 
 LIMIT_S = 1.0  # HD3
 _SOURCE = Source("met", "the bench", frozenset({"*"}), None, None)

@@ -36,8 +36,8 @@ from bench.places import CENTRE, Places
 from bench.results import Result, Table, number
 from bench.rounds import Audience, gather, ms_since
 from bench.runs import Bench, Place
-from geocast.calls.entries import CallEntry
 from geocast.calls.sealing import make_call_key, parse_call_keys
+from geocast.model.call import CallEntry
 
 QUALS = ("cpr",)
 RINGS_M = (100, 300, 500, 750, 1_000, 1_500)  # as if nothing is said

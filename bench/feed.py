@@ -25,15 +25,15 @@ from bench import screen
 from bench.growth import alert_of
 from bench.results import Result, Table, number
 from bench.runs import Bench, Place
-from geocast.alert import Polygon, Revision
 from geocast.alertlog.memory import MemoryLog
 from geocast.clock import SystemClock
 from geocast.config import Settings
-from geocast.delivery import background
 from geocast.feed.drawer import Drawer
-from geocast.following import LogKeeper
-from geocast.net.feed import Feed
+from geocast.feed.routes import Feed
+from geocast.model.alert import Polygon, Revision
 from geocast.policy import Policy
+from geocast.stream.log_reader import LogKeeper
+from geocast.stream.server import background
 
 CORNERS = 500
 LIFE_MS = 3_600_000

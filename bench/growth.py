@@ -34,14 +34,14 @@ from bench.places import CENTRE
 from bench.results import Result, Table, number
 from bench.rounds import gather
 from bench.runs import Bench, Place
-from geocast.alert import Alert, Approval, Circle, KnownShape, Revision, Terms
 from geocast.alertlog import AlertLog, codec
 from geocast.alertlog.redis_streams import RedisStreamsLog
 from geocast.alertlog.sqlite import SqliteLog
 from geocast.clock import Now, SystemClock
-from geocast.frames import JSON
-from geocast.hub import Hub
 from geocast.matching.filters import EVERYTHING
+from geocast.model.alert import Alert, Approval, Circle, KnownShape, Revision, Terms
+from geocast.stream.hub import Hub
+from geocast.wire.frames import JSON
 
 NEAR = 10  # alerts that hold the place of the session that is looked at
 CROWD, CROWD_M = 1_000, 2_000_000.0

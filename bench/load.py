@@ -33,7 +33,7 @@ from bench import places, screen
 from bench.clients.websocket import SUBPROTOCOL
 from bench.results import Result, Table, number
 from bench.runs import Bench, Place
-from geocast.cells import distance_m
+from geocast.geometry.sphere import distance_m
 
 LONGEST_US = 120_000_000
 JOIN_S = 60.0  # after the ramp-up

@@ -1,8 +1,8 @@
 """`match`: who is inside a circle or a polygon, among places spread as the world's people are.
 
-Measures: geocast.matching.index.PlaceIndex, which the server matches with, against GEOSEARCH of a real Redis on the
-same points and a brute force in numpy over columns; inserts, moves and removals; the longest that any call took. In the
-same run every answer of the index is compared with the brute force's: both go by the same formula, so they have to be
+Measures: geocast.matching.place_index.PlaceIndex, which the server matches with, against GEOSEARCH of a real Redis on
+the same points and a brute force in numpy over columns; inserts, moves and removals; the longest that any call took. In
+the same run every answer of the index is compared with the brute force's: both go by the same formula, so they have to be
 equal. Polygons of 250 corners are matched among these places and among as many in one region, and beside each of them
 the circle around it.
 
@@ -24,10 +24,10 @@ from bench.peers.redis import EARTH_RADIUS_M as REDIS_RADIUS_M
 from bench.peers.redis import Redis
 from bench.results import Result, Table, number
 from bench.runs import Bench, Place
-from geocast.alert import Circle, Polygon
-from geocast.cells import EARTH_RADIUS_M, chord2, limit_chord2, unit_vector, unit_vectors
-from geocast.matching.index import PlaceIndex
-from geocast.rings import Ring
+from geocast.geometry.sphere import EARTH_RADIUS_M, chord2, limit_chord2, unit_vector, unit_vectors
+from geocast.geometry.spherical_polygon import Ring
+from geocast.matching.place_index import PlaceIndex
+from geocast.model.alert import Circle, Polygon
 
 RADII_M = (100.0, 1_000.0, 10_000.0, 50_000.0, 100_000.0, 500_000.0)
 POLYGONS_M = (100_000.0, 2_000_000.0)  # among places by population

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geocast.cells import EARTH_RADIUS_M, distance_m
+from geocast.geometry.sphere import EARTH_RADIUS_M, distance_m
 
 CENTRE = (32.7767, -96.7970)
 ELSEWHERE = (51.5074, -0.1278)  # far outside any circle around CENTRE

@@ -28,9 +28,9 @@ from bench.peers.base import alert_id
 from bench.places import CENTRE
 from bench.results import Result, Table, number
 from bench.runs import Bench, Place
-from geocast.alert import Alert, Approval, Circle, Revision, Terms
 from geocast.alertlog import BATCH, HEARTBEAT_S
 from geocast.alertlog.redis_streams import RedisStreamsLog
+from geocast.model.alert import Alert, Approval, Circle, Revision, Terms
 
 PATIENCE_S = 30.0
 STREAM = b"{geocast}:stream"

@@ -22,7 +22,7 @@ from bench.growth import DOINGS, NEAR, RADIUS_M, Doings, Filled, alert_of, far_a
 from bench.places import CENTRE
 from bench.results import Result, Table, number
 from bench.runs import Bench, Place
-from geocast.alert import Circle, KnownShape, Polygon, Revision
+from geocast.model.alert import Circle, KnownShape, Polygon, Revision
 
 EACH = 8
 CORNERS = 62

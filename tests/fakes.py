@@ -13,10 +13,10 @@ from typing import Any
 import msgpack
 from schemas import check_server_message
 
-from geocast.alert import Alert, Approval, Cancel, Circle, Revision, Terms, Text
+from geocast.auth.tokens import Subject
 from geocast.clock import Now, format_time, parse_time
-from geocast.closing import Close
-from geocast.tokens import Subject
+from geocast.model.alert import Alert, Approval, Cancel, Circle, Revision, Terms, Text
+from geocast.model.close_codes import Close
 
 NOON_MS = parse_time("2026-01-31T12:00:00Z")  # when a FakeClock starts
 HOUR_MS = 3_600_000

@@ -3,9 +3,9 @@
 import dataclasses
 import json
 
-from geocast.alert import Proof
 from geocast.approvals import form, reviewers, signatures
-from geocast.tokens import make_key
+from geocast.auth.tokens import make_key
+from geocast.model.alert import Proof
 
 AUDIENCE = "alerts.harbour.example"
 

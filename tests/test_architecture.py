@@ -174,7 +174,7 @@ def test_the_core_is_the_core(module):
 
 
 def test_one_file_imports_h3():
-    """`geocast.cells`: the only file that imports h3."""
+    """`geocast.geometry.sphere`: the only file that imports h3."""
     assert {module for module in MODULES if "h3" in imported(module)[1]} == {"cells"}
 
 
@@ -315,7 +315,7 @@ def test_the_web_library_imports_nothing_from_outside_of_its_folder():
 
 @pytest.mark.parametrize("name", ["RequestedCircle", "Publication"])
 def test_nothing_downstream_can_take_a_requested_circle(name):
-    """`geocast.requests`, Rule 1; protocol, B4: only the published circle goes any further."""
+    """`geocast.wire.requests`, Rule 1; protocol, B4: only the published circle goes any further."""
     users = set()
     for module, path in MODULES.items():
         for node in ast.walk(tree(path)):
@@ -341,18 +341,18 @@ def test_nothing_but_what_is_sealed_takes_the_place_of_a_call_that_was_asked_for
 
 
 def test_nobody_who_delivers_can_reach_a_request():
-    """`geocast.requests`, Rule 1: neither the log, nor matching, nor a session imports what it is made of."""
+    """`geocast.wire.requests`, Rule 1: neither the log, nor matching, nor a session imports what it is made of."""
     assert "requests" not in reachable("delivery", "hub", *(module for module in MODULES if "alertlog" in module))
 
 
 def test_an_alert_is_plain_data():
-    """`geocast.alert`: it is made by those who have validated, and imports nothing of them."""
+    """`geocast.model.alert`: it is made by those who have validated, and imports nothing of them."""
     assert imported("alert")[0] == set()
     assert "pydantic" not in imported("alert")[1]
 
 
 def test_only_a_request_is_published_as_a_circle():
-    """`geocast.requests`, Rule 1: where a requested circle becomes a published one; and the place of a call (RZ6)."""
+    """`geocast.wire.requests`, Rule 1: a requested circle becomes a published one there; and RZ6."""
     users = {
         module
         for module, path in MODULES.items()

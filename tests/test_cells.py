@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geocast.cells import (
+from geocast.geometry.sphere import (
     EARTH_RADIUS_M,
     HALF_CIRCUMFERENCE_M,
     cell_from_string,

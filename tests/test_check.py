@@ -17,8 +17,8 @@ from redis_server import RedisServer, missing
 
 from geocast import cli
 from geocast.alertlog.sqlite_file import opened
+from geocast.auth.tokens import make_key, sign
 from geocast.cli.check import without_secrets
-from geocast.tokens import make_key, sign
 
 
 def table(outcome):

@@ -20,12 +20,12 @@ from command import Outcome
 from ports import a_free_port
 
 from geocast import __version__, cli
+from geocast.auth.scopes import SCOPES
+from geocast.auth.tokens import Grant, Tokens, load_keys, make_key
 from geocast.calls.sealing import load_call_keys, make_call_key
 from geocast.cli import environment, serve
 from geocast.clock import Now
 from geocast.push.sealing import make_push_key
-from geocast.scopes import SCOPES
-from geocast.tokens import Grant, Tokens, load_keys, make_key
 
 
 @pytest.fixture

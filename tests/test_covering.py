@@ -5,12 +5,12 @@ import pytest
 import s2
 
 from bench.hard_rings import closed, coast
-from geocast import covering
-from geocast.cells import unit_vectors
-from geocast.covering import around, few
-from geocast.mosaic import Piece
-from geocast.outlines import MAX_CORNERS, publish_polygons, split_edges
-from geocast.rings import Ring
+from geocast.geometry import coarse_cover
+from geocast.geometry.coarse_cover import around, few
+from geocast.geometry.polygon_union import Piece
+from geocast.geometry.published_polygon import MAX_CORNERS, publish_polygons, split_edges
+from geocast.geometry.sphere import unit_vectors
+from geocast.geometry.spherical_polygon import Ring
 
 MOST = 64
 
@@ -103,9 +103,9 @@ def test_what_is_wider_than_a18_allows_is_not_covered():
 def test_work_is_bounded_before_it_is_done(monkeypatch):
     """HD3: a grid that rings would pass too often is not drawn, and the next has half as many squares."""
     drawn = []
-    marked = covering._marked
+    marked = coarse_cover._marked
     monkeypatch.setattr(
-        covering, "_marked", lambda *given: drawn.append((given[3], marked(*given) is None)) or marked(*given)
+        coarse_cover, "_marked", lambda *given: drawn.append((given[3], marked(*given) is None)) or marked(*given)
     )
     turn = np.arange(20_000) * 2 * np.pi / 20_000
     far = 0.05 + 0.95 * (np.arange(20_000) % 2)

@@ -6,13 +6,13 @@ import logging
 import pytest
 from fakes import HOUR_MS, NOON_MS, FakeClock, a_cancel, a_revision
 
-from geocast import live
 from geocast.alertlog.memory import MemoryLog
+from geocast.auth.tokens import Tokens
 from geocast.clock import STEP_S
 from geocast.config import Address, Settings
-from geocast.delivery import EXPECTED_S, REST_S, TICK_S, Delivery
 from geocast.metrics import Metrics
-from geocast.tokens import Tokens
+from geocast.stream import live_alerts
+from geocast.stream.server import EXPECTED_S, REST_S, TICK_S, Delivery
 
 
 class Reading:
@@ -111,7 +111,7 @@ def test_what_comes_while_a_clock_is_ahead_is_there_when_it_is_right():
             assert reading.live() == {"more/1", *(f"a-{n}/1" for n in range(5))}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(live, "MAX_DOUBTED", 2)
+        patch.setattr(live_alerts, "MAX_DOUBTED", 2)
         run(main)
 
 
@@ -170,7 +170,7 @@ def test_a_clock_that_is_set_is_told_and_counted(caplog):
 
 def test_a_process_that_rests_sweeps_seldom_unless_alerts_that_have_ended_are_left(monkeypatch):
     """Rule 5 of `live`: so many at a sweep; at two sweeps a second 100,000 would stay for minutes."""
-    monkeypatch.setattr(live, "AT_ONCE", 2)
+    monkeypatch.setattr(live_alerts, "AT_ONCE", 2)
 
     async def main():
         spent = [a_revision(f"a-{n}", expires_at=NOON_MS + 1000) for n in range(3)]

@@ -14,7 +14,8 @@ from pathlib import Path
 import click
 import pytest
 
-from geocast import cli, closing, problems
+from geocast import cli
+from geocast.model import close_codes, problems
 from geocast.policy import CallCategory, Category
 from geocast.policy.cap import Cap, CapTexts
 
@@ -133,19 +134,19 @@ def test_the_close_codes_are_those_of_the_code():
     """Section 5, close codes: code, reason and what a client does, in this order."""
     table = [row for row in rows(section(document("protocol.md"), "Close codes")) if row[0].isdigit()]
     assert [tuple(row) for row in table] == [
-        (str(close.code), close.reason, close.reconnect.value) for close in closing.ALL
+        (str(close.code), close.reason, close.reconnect.value) for close in close_codes.ALL
     ]
 
 
 def test_every_way_to_close_is_in_the_list():
-    """`geocast.closing`: every way a session ends is a named value, and in ALL."""
-    named = {value for value in vars(closing).values() if isinstance(value, closing.Close)}
-    assert named == set(closing.ALL)
-    assert len({close.code for close in closing.ALL}) == len(closing.ALL)
+    """`geocast.model.close_codes`: every way a session ends is a named value, and in ALL."""
+    named = {value for value in vars(close_codes).values() if isinstance(value, close_codes.Close)}
+    assert named == set(close_codes.ALL)
+    assert len({close.code for close in close_codes.ALL}) == len(close_codes.ALL)
 
 
 def test_every_problem_type_is_in_the_list():
-    """`geocast.problems`: every type is a named value, called as it is on the wire, and in ALL."""
+    """`geocast.model.problems`: every type is a named value, called as it is on the wire, and in ALL."""
     named = {name: value for name, value in vars(problems).items() if isinstance(value, problems.ProblemType)}
     assert set(named.values()) == set(problems.ALL)
     assert all(name == value.slug.upper().replace("-", "_") for name, value in named.items())

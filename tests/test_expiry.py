@@ -9,14 +9,14 @@ import pytest
 from fakes import DALLAS, HOUR_MS, NOON_MS, FakeClock, FakePeer, a_cancel, a_revision, messages
 from schemas import check_client_message
 
-from geocast import closing
-from geocast import hub as hubs
+from geocast.auth.scopes import RECEIVE, TEST
+from geocast.auth.tokens import Key, Tokens, sign
 from geocast.clock import Now
-from geocast.delivery import Pump
-from geocast.frames import JSON, MSGPACK
-from geocast.scopes import RECEIVE, TEST
-from geocast.session import HEARTBEAT_S, Session
-from geocast.tokens import Key, Tokens, sign
+from geocast.model import close_codes
+from geocast.stream import hub as hubs
+from geocast.stream.server import Pump
+from geocast.stream.session import HEARTBEAT_S, Session
+from geocast.wire.frames import JSON, MSGPACK
 
 LIFE_S = 10.0  # of an alert
 END_MS = NOON_MS + round(LIFE_S * 1000)
@@ -352,7 +352,7 @@ def test_a_session_ends_at_the_first_sweep_after_its_token_and_not_before(hours,
     assert phone.closed is None
     stage.clock.advance(0.001)
     stage.sweep()
-    assert phone.closed is closing.BAD_TOKEN
+    assert phone.closed is close_codes.BAD_TOKEN
 
 
 def test_a_fresh_token_takes_the_place_of_the_old_deadline_earlier_or_later(stage):
@@ -362,13 +362,13 @@ def test_a_fresh_token_takes_the_place_of_the_old_deadline_earlier_or_later(stag
     earlier.says("token", token=a_token(stage.clock, life_s=10))
     stage.clock.advance(15)
     stage.sweep()
-    assert (later.closed, earlier.closed) == (None, closing.BAD_TOKEN)
+    assert (later.closed, earlier.closed) == (None, close_codes.BAD_TOKEN)
     stage.clock.advance(24)
     stage.sweep()
     assert later.closed is None
     stage.clock.advance(1)
     stage.sweep()
-    assert later.closed is closing.BAD_TOKEN
+    assert later.closed is close_codes.BAD_TOKEN
 
 
 @pytest.mark.parametrize("hours", [0, 1, -1])

@@ -5,9 +5,9 @@ import pytest
 from fakes import NOON_MS
 from jwt import PyJWK
 
+from geocast.auth.token_report import explain, in_words
+from geocast.auth.tokens import AUDIENCE, Key, make_key
 from geocast.clock import Now
-from geocast.explained import explain, in_words
-from geocast.tokens import AUDIENCE, Key, make_key
 
 NOON = Now(NOON_MS, 1000.0)
 NOON_S = NOON_MS // 1000

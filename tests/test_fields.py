@@ -9,7 +9,7 @@ from fakes import DALLAS, alert_request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geocast.requests import AlertRequest, Invalid, parse_publication
+from geocast.wire.requests import AlertRequest, Invalid, parse_publication
 
 CIRCLE = {"type": "circle", "lat": DALLAS[0], "lng": DALLAS[1], "radius_m": 800}
 APPROVAL = {"reviewer": "desk-7", "approved_at": "2026-01-31T11:59:00Z"}

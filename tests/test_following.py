@@ -6,8 +6,8 @@ from alertlog.chains import EXPIRES_MS, a_call, a_claim, an_end
 from fakes import NOON_MS, FakeClock, a_cancel, a_revision
 
 from geocast.alertlog.memory import MemoryLog
-from geocast.following import LogKeeper, LogReader
-from geocast.live import LiveAlerts
+from geocast.stream.live_alerts import LiveAlerts
+from geocast.stream.log_reader import LogKeeper, LogReader
 
 ALERT = [a_revision(), a_cancel()]
 CALL = [a_call(), a_claim(2), an_end(3)]

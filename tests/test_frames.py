@@ -15,9 +15,9 @@ from websockets.protocol import OPEN
 from websockets.uri import parse_uri
 
 from client_demo.python.verify import Verifier
-from geocast import frames
-from geocast.alert import Approval, Circle, Polygon, Text
-from geocast.frames import JSON, MSGPACK, PING, SIGNED, WIRES, alert_map, encode
+from geocast.model.alert import Approval, Circle, Polygon, Text
+from geocast.wire import frames
+from geocast.wire.frames import JSON, MSGPACK, PING, SIGNED, WIRES, alert_map, encode
 
 
 def received(data):

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from test_publishing import Desk, a_policy, slugs
 
 from geocast import policy
-from geocast.alert import NOTHING_CONFIRMED, Circle, Confirm, OtherShape, Polygon
 from geocast.alertlog import codec
-from geocast.cells import EARTH_RADIUS_M
 from geocast.errors import ConfigError
-from geocast.holds import covered_km2
-from geocast.packed import pack, unpack
+from geocast.geometry.sphere import EARTH_RADIUS_M
+from geocast.model.alert import NOTHING_CONFIRMED, Circle, Confirm, OtherShape, Polygon
 from geocast.policy import Policy
-from geocast.requests import Confirmable
-from geocast.wording import KINDS, NEVER
+from geocast.policy.confirmation import covered_km2
+from geocast.policy.pii import KINDS, NEVER
+from geocast.stream.compact_revision import pack, unpack
+from geocast.wire.requests import Confirmable
 
 CIRCLE = {"type": "circle", "lat": DALLAS[0], "lng": DALLAS[1], "radius_m": 20_000}
 TWO = [CIRCLE, CIRCLE]  # 2 x 1,280 km²
@@ -258,7 +258,7 @@ def test_a_repeat_is_answered_whatever_is_held_by_now(desk):
 
 def test_nothing_is_stored_that_could_not_be_judged(desk, monkeypatch):
     """TX4: the error goes up, to be answered with 500, and nothing is sent."""
-    monkeypatch.setattr("geocast.wording.Guard.find", lambda self, text: 1 / 0)
+    monkeypatch.setattr("geocast.policy.pii.Guard.find", lambda self, text: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         desk.publish()
     assert not desk.history()

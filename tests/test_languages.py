@@ -2,7 +2,7 @@
 
 import pytest
 
-from geocast.languages import choice, understood
+from geocast.model.languages import choice, understood
 
 CANADA = ("en-CA", "fr-CA")
 ALPS = ("it-IT", "de-AT", "de-DE", "de")

@@ -1,17 +1,17 @@
 """The live alerts of a node: what is current, who was told what, and when it ends.
 
-Rules are those of `geocast.live` (Rule 1, Rule 2) and of the protocol's section 5, "Who is sent what" (R1 to R8).
+Rules are those of `geocast.stream.live_alerts` (Rule 1, Rule 2) and of section 5 of the protocol (R1 to R8).
 """
 
 import numpy as np
 import pytest
 from fakes import DALLAS, NOON_MS, FakeClock, a_cancel, a_revision
 
-from geocast import live
-from geocast.alert import Circle
 from geocast.alertlog import Counts
-from geocast.cells import unit_vector
-from geocast.live import ACKED, CLAIM_S, CURRENT, RECIPIENT, SENT, LiveAlerts
+from geocast.geometry.sphere import unit_vector
+from geocast.model.alert import Circle
+from geocast.stream import live_alerts
+from geocast.stream.live_alerts import ACKED, CLAIM_S, CURRENT, RECIPIENT, SENT, LiveAlerts
 
 CAPACITY = 8
 ENDS_MS = a_revision().ends_at
@@ -100,7 +100,7 @@ def test_a_cancel_that_comes_before_its_alert_calls_it_off_from_the_first_moment
 
 def test_cancels_that_come_before_their_alerts_are_bounded(alerts, clock, monkeypatch):
     """Rule 6: of too many the latest are kept."""
-    monkeypatch.setattr(live, "MAX_EARLY", 2)
+    monkeypatch.setattr(live_alerts, "MAX_EARLY", 2)
     for name in ("a", "b", "c"):
         alerts.apply(a_cancel(name), clock.now())
     called_off = [alerts.apply(a_revision(name), clock.now()).cancel is not None for name in ("a", "b", "c")]
@@ -109,7 +109,7 @@ def test_cancels_that_come_before_their_alerts_are_bounded(alerts, clock, monkey
 
 def test_a_tombstone_tells_nobody_and_takes_no_room(alerts, clock, monkeypatch):
     """CP13: it cancels nothing, so it pushes none out that may stand before its alert."""
-    monkeypatch.setattr(live, "MAX_EARLY", 1)
+    monkeypatch.setattr(live_alerts, "MAX_EARLY", 1)
     alerts.apply(a_cancel("a"), clock.now())
     assert alerts.apply(a_cancel("b", 1, into="c"), clock.now()) is None
     assert len(alerts) == 0
@@ -191,8 +191,8 @@ def test_what_was_let_go_comes_back_with_a_newer_revision(alerts, clock):
 
 def test_what_was_let_go_is_remembered_for_a_day_and_within_bounds(clock, monkeypatch):
     """LogR1: for as long as the log can give it again."""
-    monkeypatch.setattr(live, "MAX_GONE", 2)
-    monkeypatch.setattr(live, "GONE_PARTS", 1)
+    monkeypatch.setattr(live_alerts, "MAX_GONE", 2)
+    monkeypatch.setattr(live_alerts, "GONE_PARTS", 1)
     alerts = LiveAlerts(CAPACITY)
     ids = [f"a-{n}" for n in range(5)]
     for alert_id in ids:
@@ -200,7 +200,7 @@ def test_what_was_let_go_is_remembered_for_a_day_and_within_bounds(clock, monkey
     clock.advance(HALF_HOUR_S)
     alerts.expire(clock.now())
     assert [alerts._gone.last(alert_id) for alert_id in ids] == [0, 0, 1, 1, 1]
-    clock.advance(live.GONE_S - 1)
+    clock.advance(live_alerts.GONE_S - 1)
     assert [alerts._gone.last(alert_id) for alert_id in ids] == [0, 0, 1, 1, 1]
 
 
@@ -258,7 +258,7 @@ def test_what_had_ended_when_it_was_learnt_of_gets_a_deadline_when_the_clock_is_
 
 def test_of_what_had_ended_few_are_kept_and_the_rest_is_known_to_be_missing(alerts, clock, monkeypatch):
     """Rule 4: memory for each of them; `missed_until` says when the log has to be read again."""
-    monkeypatch.setattr(live, "MAX_DOUBTED", 2)
+    monkeypatch.setattr(live_alerts, "MAX_DOUBTED", 2)
     clock.wall_ms = ENDS_MS + 1000
     for n in range(4):
         alerts.apply(a_revision(f"a-{n}", expires_at=ENDS_MS + n), clock.now())
@@ -316,7 +316,7 @@ def test_only_what_has_ended_goes(alerts, clock):
 
 def test_of_those_that_end_together_some_are_let_go_at_a_time(alerts, clock, monkeypatch):
     """Rule 5: they have all ended, and each is let go once, the counts of all kept."""
-    monkeypatch.setattr(live, "AT_ONCE", 3)
+    monkeypatch.setattr(live_alerts, "AT_ONCE", 3)
     found = [alerts.apply(a_revision(f"a-{n}"), clock.now()) for n in range(7)]
     for alert in found:
         alert.mark_sent_to(1)
@@ -603,7 +603,7 @@ def test_a_later_claim_from_the_same_row_has_its_own_30_s(alerts, clock):
 
 def test_claims_are_bounded(alerts, clock, monkeypatch):
     """R5: remembered, bounded."""
-    monkeypatch.setattr(live, "MAX_CLAIMS", 2)
+    monkeypatch.setattr(live_alerts, "MAX_CLAIMS", 2)
     for row in range(4):
         alerts.remember_claim("a-1", row, 0, 1, clock.now())
     assert [row for row, _, _ in alerts.take_claims("a-1")] == [0, 1]

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule, run_state_machine_as_test
 from test_model import CENTRES, EXAMPLES, STEPS, TURNS, Geocast, beyond
 
-from geocast import hub as hubs
-from geocast.alert import Circle
+from geocast.model.alert import Circle
+from geocast.stream import hub as hubs
 
 ABROAD = (-33.9, 18.4)
 DAYS_MS = 10 * 86_400_000

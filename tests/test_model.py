@@ -30,15 +30,15 @@ from model import EARTH_RADIUS_M, SEVERITIES, Client, Item, Polygon, Rules, have
 from reviewers import proved
 from schemas import check_client_message, check_server_message
 
-from geocast import alert as shapes
-from geocast import hub as hubs
-from geocast.alert import Circle
+from geocast.auth.scopes import RECEIVE, TEST
+from geocast.auth.tokens import Key, Tokens, sign
 from geocast.clock import format_time
-from geocast.closing import SessionClosed
-from geocast.frames import SIGNED, WIRES
-from geocast.scopes import RECEIVE, TEST
-from geocast.session import Session
-from geocast.tokens import Key, Tokens, sign
+from geocast.model import alert as shapes
+from geocast.model.alert import Circle
+from geocast.model.close_codes import SessionClosed
+from geocast.stream import hub as hubs
+from geocast.stream.session import Session
+from geocast.wire.frames import SIGNED, WIRES
 
 SOAK = "GEOCAST_SOAK_EXAMPLES" in os.environ
 EXAMPLES = int(os.environ.get("GEOCAST_SOAK_EXAMPLES", "400"))

@@ -6,11 +6,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from geocast import mosaic
-from geocast.cells import EARTH_RADIUS_M, unit_vectors
-from geocast.mosaic import Piece, join, pieces
-from geocast.outlines import Outline, publish_polygons
-from geocast.rings import Ring
+from geocast.geometry import polygon_union
+from geocast.geometry.polygon_union import Piece, join, pieces
+from geocast.geometry.published_polygon import Outline, publish_polygons
+from geocast.geometry.sphere import EARTH_RADIUS_M, unit_vectors
+from geocast.geometry.spherical_polygon import Ring
 
 FARTHEST_M = 250  # beyond a zone that anybody is told: 100 m of simplifying, 110 or 120 m of buffer, and the joining
 WIDE_M = 400  # of holes that stay
@@ -106,7 +106,7 @@ def test_corners_are_left_out():
     drawn = around(10, 50, 0.02, np.random.default_rng(4), steps=2_000)
     [piece] = pieces([drawn])
     assert piece.ring.shape[1] < drawn.shape[1] / 10
-    assert piece.beyond_m == mosaic.TOLERANCE_M
+    assert piece.beyond_m == polygon_union.TOLERANCE_M
 
 
 def test_short_edges_are_their_own_arcs():
@@ -256,13 +256,13 @@ def test_simpler_piece_reaches_as_far_beyond_its_ring_as_corners_were_left_out()
     """CZ2, HD3: pieces that are too much work to join are simplified first; a small one stays as it is."""
     drawn = around(10, 50, 0.4, np.random.default_rng(5))
     [piece] = pieces([drawn])
-    few = mosaic.simpler(piece, 1_000)
-    assert mosaic.work([few]) < mosaic.work([piece]) / 2
+    few = polygon_union.simpler(piece, 1_000)
+    assert polygon_union.work([few]) < polygon_union.work([piece]) / 2
     assert few.beyond_m == piece.beyond_m + 1_000
     lng, lat = scattered(drawn, np.random.default_rng(6))
     assert not (held(rings_of([piece]), lng, lat) & ~held(rings_of([few]), lng, lat)).any()
     small = Piece(square(10, 50, 0.001), 0.0)
-    assert mosaic.simpler(small, 1_000) is small
+    assert polygon_union.simpler(small, 1_000) is small
 
 
 def test_a_whole_continent_has_no_common_plane_and_stays_apart():

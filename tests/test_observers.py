@@ -1,7 +1,7 @@
 """What somebody who sees all that is published can work out of it about the address behind it.
 
-The attacker knows the rules, as they are in `geocast.cells`, the requested radii, and how the circles of a request lie
-to each other; of corrections, how far from the address they are at most. Each attack asks for which places exactly the
+The attacker knows the rules, as they are in `geocast.geometry.sphere`, the requested radii, and how the circles of a request
+lie to each other; of corrections, how far from the address they are at most. Each attack asks for which places exactly the
 same would have been published. It is tried on the rules of now and on those before B11 and B12, which put each circle
 into the cell that it lies in, and it has to succeed on those: an attack that fails on both shows nothing.
 """
@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from fakes import DALLAS
 
-from geocast.alert import Circle
-from geocast.cells import EARTH_RADIUS_M, cell_of, publish_area, publish_circle
-from geocast.matching.index import PlaceIndex
+from geocast.geometry.sphere import EARTH_RADIUS_M, cell_of, publish_area, publish_circle
+from geocast.matching.place_index import PlaceIndex
+from geocast.model.alert import Circle
 
 RESOLUTION, RADIUS_M = 9, 800.0
 METRE = math.degrees(1 / EARTH_RADIUS_M)  # of latitude

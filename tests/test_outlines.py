@@ -10,10 +10,8 @@ import shapely
 from cpu import cpu_limit
 
 from bench.hard_rings import coast, zigzag
-from geocast import outlines
-from geocast.alert import Polygon
-from geocast.cells import distance_m, unit_vectors
-from geocast.outlines import (
+from geocast.geometry import published_polygon
+from geocast.geometry.published_polygon import (
     MAX_COMPARED,
     MAX_CORNERS,
     TOLERANCES_M,
@@ -24,7 +22,9 @@ from geocast.outlines import (
     split_edges,
     split_rings,
 )
-from geocast.rings import Edges, Ring
+from geocast.geometry.sphere import distance_m, unit_vectors
+from geocast.geometry.spherical_polygon import Edges, Ring
+from geocast.model.alert import Polygon
 
 DALLAS = [(-96.81, 32.77), (-96.78, 32.77), (-96.78, 32.79), (-96.81, 32.79), (-96.81, 32.77)]
 
@@ -289,8 +289,10 @@ def test_coast_is_simplified_to_same_corners_as_by_geos(ring):
 def test_zigzag_is_simplified_in_few_levels_and_stays_covered(ring, monkeypatch):
     """B8, HD3: Douglas and Peucker take as many levels as there are teeth."""
     levels = []
-    from_line = outlines._from_line
-    monkeypatch.setattr(outlines, "_from_line", lambda *given: levels.append(len(given[0])) or from_line(*given))
+    from_line = published_polygon._from_line
+    monkeypatch.setattr(
+        published_polygon, "_from_line", lambda *given: levels.append(len(given[0])) or from_line(*given)
+    )
     depths = corner_depths(*np.array(ring).T, TOLERANCES_M[0])
     assert sum(levels) < 60 * len(ring)
     for tolerance_m in TOLERANCES_M:

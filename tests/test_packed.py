@@ -6,8 +6,8 @@ import pytest
 from fakes import a_revision, a_warning
 from reviewers import proved
 
-from geocast.alert import Circle, Origin, OtherShape, Polygon
-from geocast.packed import pack, unpack
+from geocast.model.alert import Circle, Origin, OtherShape, Polygon
+from geocast.stream.compact_revision import pack, unpack
 
 AREAS = {
     "one": (Circle(32.7767, -96.797, 800.0),),

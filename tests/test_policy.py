@@ -8,10 +8,10 @@ import pytest
 from fakes import HOUR_MS, NOON_MS, a_revision
 
 from geocast import policy
-from geocast.alert import Terms
 from geocast.errors import ConfigError
+from geocast.model.alert import Terms
 from geocast.policy import SKEW_MS, Policy
-from geocast.requests import Claims
+from geocast.wire.requests import Claims
 
 AGE_MS = 600_000
 FINE = Claims("robbery", "community", NOON_MS - AGE_MS, None, NOON_MS - 1_000, (("/area/radius_m", 800.0),))

@@ -7,16 +7,17 @@ from fakes import DALLAS, NOON_MS, alert_request
 from test_publishing import Desk, slugs
 
 from bench.hard_rings import zigzag
-from geocast import outlines, policy
-from geocast.alert import Circle, Polygon
+from geocast import policy
 from geocast.alertlog import codec, sqlite
-from geocast.cells import publish_circle
 from geocast.clock import format_time
 from geocast.errors import Malformed
+from geocast.geometry import published_polygon
+from geocast.geometry.sphere import publish_circle
+from geocast.ingest.publish import Publishing
+from geocast.model.alert import Circle, Polygon
 from geocast.policy import Policy
-from geocast.publishing import Publishing
-from geocast.requests import Invalid, parse_publication
-from geocast.strict import load_json
+from geocast.wire.requests import Invalid, parse_publication
+from geocast.wire.strict_json import load_json
 
 SQUARE = [[-96.81, 32.77], [-96.78, 32.77], [-96.78, 32.79], [-96.81, 32.79], [-96.81, 32.77]]
 CIRCLE = {"type": "circle", "lat": DALLAS[0], "lng": DALLAS[1], "radius_m": 800}
@@ -246,7 +247,7 @@ def test_what_has_been_worked_out_is_not_worked_out_again(monkeypatch):
     """B8: the policy and the answer ask for the same polygons."""
     request = parse_publication(alert_request(category="flood", area=polygon(wavy(700))))
     request.work_out(2_000)
-    monkeypatch.setattr(outlines, "corner_depths", None)
+    monkeypatch.setattr(published_polygon, "corner_depths", None)
     assert rivers(simplify_m=2_000).violations(request.claims(), NOON_MS) == []
     assert len(request.accept(rivers(simplify_m=2_000).categories["flood"].terms(), None).area) == 1
 

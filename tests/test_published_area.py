@@ -10,9 +10,9 @@ from fakes import DALLAS, HOUR_MS, NOON_MS, alert_request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geocast.alert import Revision, Terms
-from geocast.cells import cell_of, cell_place, distance_m, publish_area, publish_circle
-from geocast.requests import parse_publication
+from geocast.geometry.sphere import cell_of, cell_place, distance_m, publish_area, publish_circle
+from geocast.model.alert import Revision, Terms
+from geocast.wire.requests import parse_publication
 
 CM = 0.01
 RADIUS_M = 800.0

@@ -7,14 +7,14 @@ import pytest
 from fakes import DALLAS, HOUR_MS, NOON_MS, FakeClock, a_cancel, a_revision, a_warning, alert_request
 
 from geocast import policy
-from geocast.alert import Cancel, Circle, OtherKind, Revision, Terms
 from geocast.alertlog.memory import MemoryLog
-from geocast.cells import publish_circle
 from geocast.clock import format_time
 from geocast.errors import LogUnavailable
+from geocast.geometry.sphere import publish_circle
+from geocast.ingest.publish import ATTEMPTS, Publisher, Publishing, fitting
+from geocast.model.alert import Cancel, Circle, OtherKind, Revision, Terms
+from geocast.model.problems import Problem
 from geocast.policy import Policy
-from geocast.problems import Problem
-from geocast.publishing import ATTEMPTS, Publisher, Publishing, fitting
 
 DESK, OTHER, MANAGER = Publisher("desk"), Publisher("other"), Publisher("boss", manages=True)
 APPROVAL = {"reviewer": "desk-7", "approved_at": format_time(NOON_MS)}

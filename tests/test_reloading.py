@@ -11,16 +11,16 @@ from fakes import NOON_MS
 from flipping import flipped
 from jwt.algorithms import OKPAlgorithm
 
-from geocast.calls.entries import CallEntry
+from geocast.auth.revocations import parse_revoked
+from geocast.auth.tokens import make_key
 from geocast.calls.sealing import make_call_key
 from geocast.clock import Now
 from geocast.config import Address, Settings
 from geocast.errors import ConfigError
 from geocast.metrics import Metrics
-from geocast.revoked import parse_revoked
+from geocast.model.call import CallEntry
 from geocast.run.in_force import InForce
 from geocast.run.reloading import Board
-from geocast.tokens import make_key
 
 NOON = Now(NOON_MS, 0.0)
 NOON_S = NOON_MS // 1000

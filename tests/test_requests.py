@@ -11,10 +11,10 @@ from fakes import DALLAS, HOUR_MS, NOON_MS, alert_request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geocast.alert import Alert, Approval, Circle, Confirm, Revision, Terms
-from geocast.cells import cell_of, cell_place, distance_m
-from geocast.fields import MAX_INTEGER
-from geocast.requests import Claims, Invalid, parse_cancellation, parse_publication, parse_revision
+from geocast.geometry.sphere import cell_of, cell_place, distance_m
+from geocast.model.alert import Alert, Approval, Circle, Confirm, Revision, Terms
+from geocast.wire.fields import MAX_INTEGER
+from geocast.wire.requests import Claims, Invalid, parse_cancellation, parse_publication, parse_revision
 
 TERMS = Terms("Robbery", HOUR_MS, 9)
 CIRCLE = {"type": "circle", "lat": DALLAS[0], "lng": DALLAS[1], "radius_m": 800}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import s2
 
-from geocast.cells import distance_m, unit_vector, unit_vectors
-from geocast.rings import Edges, Ring
+from geocast.geometry.sphere import distance_m, unit_vector, unit_vectors
+from geocast.geometry.spherical_polygon import Edges, Ring
 
 CM = 0.01
 SIZES_M = (100.0, 1_000.0, 30_000.0, 800_000.0, 3_000_000.0)

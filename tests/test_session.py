@@ -7,14 +7,14 @@ import pytest
 from fakes import DALLAS, NOON_MS, FakeClock, FakePeer
 from schemas import check_client_message, check_server_message
 
-from geocast import closing
-from geocast.cells import cell_from_string, cell_place
-from geocast.closing import SessionClosed
-from geocast.frames import JSON, MSGPACK
+from geocast.auth.scopes import RECEIVE, SCOPES, TEST
+from geocast.auth.tokens import Key, Tokens, make_key, sign
+from geocast.geometry.sphere import cell_from_string, cell_place
 from geocast.matching.filters import EVERYTHING, Filter
-from geocast.scopes import RECEIVE, SCOPES, TEST
-from geocast.session import MAX_REF, Session
-from geocast.tokens import Key, Tokens, make_key, sign
+from geocast.model import close_codes
+from geocast.model.close_codes import SessionClosed
+from geocast.stream.session import MAX_REF, Session
+from geocast.wire.frames import JSON, MSGPACK
 
 PRIVATE, PUBLIC = make_key("k1")
 KEYS = {"k1": Key(PUBLIC, "EdDSA")}
@@ -97,7 +97,7 @@ class Talk:
         try:
             self.session.receive(message.encode() if isinstance(message, str) else message, self.clock.now())
         except SessionClosed as ended:
-            if isinstance(said, dict) and ended.close in (closing.BAD_TOKEN, closing.NOT_ALLOWED):
+            if isinstance(said, dict) and ended.close in (close_codes.BAD_TOKEN, close_codes.NOT_ALLOWED):
                 check_client_message(said)
             return ended.close
         answers = self.audience.sent[before:]
@@ -359,10 +359,10 @@ def test_an_unknown_field_may_be_called_what_a_union_calls_its_kinds(talk, name)
 
 # ---- mistakes, in the order of the protocol's table -------------------------------------------------------------
 
-BAD_TOKEN, MALFORMED, NOT_ALLOWED = closing.BAD_TOKEN, closing.MALFORMED, closing.NOT_ALLOWED
+BAD_TOKEN, MALFORMED, NOT_ALLOWED = close_codes.BAD_TOKEN, close_codes.MALFORMED, close_codes.NOT_ALLOWED
 FIRST = [
     # what is said first, and whether a token is required -> how it ends (None: it is welcome)
-    (b'{"type":"hello","places":"\xff"}', False, closing.BAD_UTF8),
+    (b'{"type":"hello","places":"\xff"}', False, close_codes.BAD_UTF8),
     ('{"type":"hello","places":[],}', False, MALFORMED),
     ('{"type":"hello","places":[],"places":[]}', False, MALFORMED),
     ('{"type":"hello","places":[{"lat":NaN,"lng":0}]}', False, MALFORMED),
@@ -442,7 +442,7 @@ def test_a_first_message_that_is_no_good_hello_ends_the_session(message, require
 
 LATER = [
     # what is said later -> how it ends, or the code of the error
-    (b'{"type":"\xff"}', closing.BAD_UTF8),
+    (b'{"type":"\xff"}', close_codes.BAD_UTF8),
     ('{"type":"ping"', MALFORMED),
     ('{"type":"ping","type":"ping"}', MALFORMED),
     ('"ping"', MALFORMED),

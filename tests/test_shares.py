@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geocast.problems import Problem
-from geocast.shares import Shares, Turns
+from geocast.model.problems import Problem
+from geocast.policy.shares import Shares, Turns
 
 
 @given(

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from geocast.problems import Problem
+from geocast.model.problems import Problem
 from geocast.run.threads import MAX_WORKS, THREADS, Threads
 
 

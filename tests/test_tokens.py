@@ -15,11 +15,9 @@ from flipping import respelled
 from jwt import PyJWK, PyJWS
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from geocast.clock import Now
-from geocast.errors import ConfigError
-from geocast.explained import explain
-from geocast.scopes import SCOPES
-from geocast.tokens import (
+from geocast.auth.scopes import SCOPES
+from geocast.auth.token_report import explain
+from geocast.auth.tokens import (
     AUDIENCE,
     MAX_TOKEN_BYTES,
     Grant,
@@ -31,6 +29,8 @@ from geocast.tokens import (
     published,
     sign,
 )
+from geocast.clock import Now
+from geocast.errors import ConfigError
 
 NOON = Now(NOON_MS, 1000.0)
 NOON_S = NOON_MS // 1000

@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from geocast.told import MANY, Departures, Told
+from geocast.stream.delivery_flags import MANY, Departures, Told
 
 CAPACITY = 64  # rows: up to 8 are few
 ROW = st.integers(0, CAPACITY - 1)

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from client_demo.conformance import make_vectors
-from geocast import closing
-from geocast.alert import Circle, Polygon
-from geocast.cells import cell_from_string, cell_place, chord2, limit_chord2, unit_vector, unit_vectors
-from geocast.closing import Reconnect
-from geocast.matching.index import PlaceIndex
-from geocast.matching.shapes import ShapeIndex
+from geocast.geometry.sphere import cell_from_string, cell_place, chord2, limit_chord2, unit_vector, unit_vectors
+from geocast.matching.alert_index import ShapeIndex
+from geocast.matching.place_index import PlaceIndex
+from geocast.model import close_codes
+from geocast.model.alert import Circle, Polygon
+from geocast.model.close_codes import Reconnect
 
 VECTORS = Path(make_vectors.__file__).with_name("vectors")
 
@@ -87,7 +87,7 @@ AFTER_CLOSE = {
 }
 
 
-@pytest.mark.parametrize("close", closing.ALL, ids=lambda close: str(close.code))
+@pytest.mark.parametrize("close", close_codes.ALL, ids=lambda close: str(close.code))
 def test_the_server_agrees_what_its_close_codes_mean(close):
     """W1 to W7: each code that a node closes with has its vector."""
     first = [case["steps"][1] for case in vectors("reconnect")["cases"] if case["steps"][1].get("closed") == close.code]

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from test_mosaic import grid
 
-from geocast import zones
 from geocast.errors import ConfigError
-from geocast.mosaic import pieces, work
-from geocast.outlines import publish_polygons
-from geocast.zones import joined, outlines, read_zones
+from geocast.geometry.polygon_union import pieces, work
+from geocast.geometry.published_polygon import publish_polygons
+from geocast.ingest.cap import zones
+from geocast.ingest.cap.zones import joined, outlines, read_zones
 
 SQUARE = [[10.0, 50.0], [10.2, 50.0], [10.2, 50.2], [10.0, 50.2], [10.0, 50.0]]
 

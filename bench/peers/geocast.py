@@ -23,7 +23,7 @@ from bench.clients.http import Poster
 from bench.clients.websocket import PATH, SUBPROTOCOL, Joining, Made, handshake, masked
 from bench.peers.base import Payload, System, alert_id, next_number
 from bench.places import CENTRE, Places, offset
-from geocast.tokens import AUDIENCE, make_key
+from geocast.auth.tokens import AUDIENCE, make_key
 
 LIFETIME_S = 3600
 RADIUS_M = 15_000.0

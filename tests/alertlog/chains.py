@@ -4,7 +4,7 @@ import os
 
 from fakes import NOON_MS
 
-from geocast.calls.entries import (
+from geocast.model.call import (
     CallEntry,
     CallTerms,
     Claim,

@@ -15,8 +15,8 @@ from alertlog.chains import EXPIRES_MS, a_call, a_claim, a_release, a_report, a_
 from alertlog.later import MULTIPOLYGON, a_tombstone, of_another_kind, with_area, with_members
 from fakes import NOON_MS, a_cancel, a_revision, a_warning
 
-from geocast.alert import OtherKind
 from geocast.alertlog import LOOKS, PAGE, PLACE_MS, RETENTION_MS, Counts, Cursor, codec, under_revision
+from geocast.model.alert import OtherKind
 
 ENDS_MS = a_revision().ends_at
 PATIENCE_S = 30  # how long a test waits for what has to come

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import msgpack
 from fakes import NOON_MS, a_cancel, a_revision
 
-from geocast.alert import Entry
 from geocast.alertlog import codec
+from geocast.model.alert import Entry
 
 ENDS_MS = NOON_MS + 1_800_000
 MULTIPOLYGON = {

@@ -8,10 +8,10 @@ from alertlog.chains import EXPIRES_MS, a_call, a_claim, an_end
 from fakes import NOON_MS, FakeClock, a_cancel, a_revision, a_text, a_warning
 from reviewers import proved
 
-from geocast import frames
-from geocast.alert import Origin, OtherShape, Polygon, Revision, Terms, Text
 from geocast.alertlog import codec
-from geocast.live import LiveAlerts
+from geocast.model.alert import Origin, OtherShape, Polygon, Revision, Terms, Text
+from geocast.stream.live_alerts import LiveAlerts
+from geocast.wire import frames
 
 OLDER_MEMBERS = {
     *("kind", "id", "revision", "source", "issued_at", "terms", "category", "headline", "description"),

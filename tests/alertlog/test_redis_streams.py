@@ -35,7 +35,7 @@ from geocast.alertlog.redis_streams.stored import Stored  # noqa: E402
 from geocast.alertlog.witness import Witness  # noqa: E402
 from geocast.clock import SystemClock  # noqa: E402
 from geocast.errors import ConfigError, LogUnavailable  # noqa: E402
-from geocast.live import LiveAlerts  # noqa: E402
+from geocast.stream.live_alerts import LiveAlerts  # noqa: E402
 
 pytestmark = [needs_redis, pytest.mark.timeout(120)]
 

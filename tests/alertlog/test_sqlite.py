@@ -29,7 +29,7 @@ from geocast.alertlog import PLACE_MS, RETENTION_MS, Counts, Cursor, codec, sqli
 from geocast.alertlog.sqlite import SqliteLog  # noqa: E402
 from geocast.alertlog.witness import Witness  # noqa: E402
 from geocast.errors import ConfigError, LogUnavailable  # noqa: E402
-from geocast.publishing import Publisher, Publishing  # noqa: E402
+from geocast.ingest.publish import Publisher, Publishing  # noqa: E402
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -1222,7 +1222,7 @@ from pathlib import Path
 from fakes import FakeClock, alert_request
 from geocast import policy
 from geocast.alertlog.sqlite import SqliteLog
-from geocast.publishing import Publisher, Publishing
+from geocast.ingest.publish import Publisher, Publishing
 
 async def main():
     log = SqliteLog(Path(sys.argv[1]))

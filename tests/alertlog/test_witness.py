@@ -6,8 +6,8 @@ import pytest
 from alertlog.chains import OPENING, a_call, a_call_entry, a_claim, an_end
 from fakes import HOUR_MS, NOON_MS, FakeClock, a_cancel, a_revision
 
-from geocast.alert import Approval, OtherKind
 from geocast.alertlog.witness import PROVE_S, Witness
+from geocast.model.alert import Approval, OtherKind
 
 DAY_MS = 24 * HOUR_MS
 

@@ -13,9 +13,9 @@ from fakes import NOON_MS, a_cancel, a_revision
 from flipping import respelled
 from reviewers import PAIRS, STRANGER, proved, signed_by
 
-from geocast.alert import Confirm, Proof, Signature
 from geocast.alertlog import codec
 from geocast.approvals import form, signatures
+from geocast.model.alert import Confirm, Proof, Signature
 from geocast.policy import Policy
 
 POLICY = Policy.model_validate(

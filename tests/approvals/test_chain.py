@@ -13,15 +13,15 @@ from fakes import NOON_MS, a_cancel, a_revision
 from hub.town import Town
 from reviewers import AUDIENCE, known, proved
 
-from geocast import live
-from geocast.alert import Confirm, OtherKind, Untrusted
 from geocast.alertlog.chain import Chain
 from geocast.alertlog.memory import MemoryLog
 from geocast.approvals.asked import asked, max_age_s
 from geocast.approvals.door import unsigned
 from geocast.approvals.trust import Trust
-from geocast.following import LogKeeper, LogReader
+from geocast.model.alert import Confirm, OtherKind, Untrusted
 from geocast.policy import Policy
+from geocast.stream import live_alerts
+from geocast.stream.log_reader import LogKeeper, LogReader
 
 # Each category asks for another number of approvals, and of its cancels too.
 MIXED = Policy.model_validate(
@@ -363,7 +363,7 @@ def test_what_is_believed_takes_the_place_of_a_later_forgery():
 
 
 def test_a_bounded_number_of_alerts_is_kept_that_are_not_believed(monkeypatch):
-    monkeypatch.setattr(live, "MAX_UNBELIEVED", 3)
+    monkeypatch.setattr(live_alerts, "MAX_UNBELIEVED", 3)
     town, judge = a_town(POLICY)
     for number in range(5):
         read(town, judge, a_revision(f"b-{number}"))

@@ -12,14 +12,14 @@ from fakes import a_revision
 from ports import a_free_port
 from reviewers import AUDIENCE, PAIRS, jwks
 
-from geocast.alert import Signature
 from geocast.approvals import form
 from geocast.approvals.reviewers import load_reviewers
 from geocast.approvals.signatures import header_of, verifies
+from geocast.auth.tokens import make_key
 from geocast.config import Address, Settings
 from geocast.errors import ConfigError
+from geocast.model.alert import Signature
 from geocast.run.in_force import InForce
-from geocast.tokens import make_key
 
 FORM = form.text_of(form.form_of(a_revision(description="First\nsecond"), AUDIENCE, ""))
 ASKS = 'name = "p"\naudience = "x"\n[categories]\nspill = { title = "Spill", approvals = 1 }\n'

@@ -8,13 +8,13 @@ import pytest
 from fakes import NOON_MS, FakeClock, alert_request
 from reviewers import AUDIENCE, known, signed_by
 
-from geocast.alert import Confirm, OtherKind
 from geocast.alertlog.memory import MemoryLog
 from geocast.approvals.door import needed_of
 from geocast.clock import format_time
+from geocast.ingest.publish import Publisher, Publishing
+from geocast.model.alert import Confirm, OtherKind
+from geocast.model.problems import Problem
 from geocast.policy import Policy
-from geocast.problems import Problem
-from geocast.publishing import Publisher, Publishing
 
 NOON_S = NOON_MS // 1000
 BY_WORD = {"reviewer": "desk-7", "approved_at": format_time(NOON_MS)}

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reviewers import AUDIENCE, proved
 
-from geocast import frames
-from geocast.alert import MAX_FORM_BYTES, Approval, Circle, Confirm, Origin, OtherShape, Polygon, Terms
 from geocast.approvals import form
+from geocast.model.alert import MAX_FORM_BYTES, Approval, Circle, Confirm, Origin, OtherShape, Polygon, Terms
+from geocast.wire import frames
 
 CONFIRMED = Confirm(3000.5, ("address", "name"))
 POLYGON = Polygon(((-96.8, 32.7), (-96.7, 32.7), (-96.7, 32.8), (-96.8, 32.7)), 60.0)

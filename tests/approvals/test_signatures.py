@@ -12,9 +12,9 @@ from jwt.algorithms import OKPAlgorithm
 from jwt.api_jws import PyJWS
 from reviewers import PAIRS, known, signed_by
 
-from geocast.alert import Signature
 from geocast.approvals.signatures import Header, encoded, header_of, sign, verifies
 from geocast.errors import ConfigError
+from geocast.model.alert import Signature
 
 AT_S = 1_935_403_145
 FORM = '{"v":1,"headline":"Räuber"}'

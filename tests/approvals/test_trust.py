@@ -16,7 +16,6 @@ from hub.town import Town
 from redis_server import RedisServer, missing
 from reviewers import known, proved
 
-from geocast.alert import Cancel, OtherKind, Revision, Untrusted
 from geocast.alertlog import Believing, codec
 from geocast.alertlog.memory import MemoryLog
 from geocast.alertlog.redis_streams import RedisStreamsLog
@@ -25,10 +24,11 @@ from geocast.alertlog.sqlite import SqliteLog
 from geocast.approvals import form
 from geocast.approvals.trust import REASONS, Trust
 from geocast.clock import SystemClock
-from geocast.following import LogKeeper, LogReader
+from geocast.ingest.publish import Publisher, Publishing
+from geocast.model.alert import Cancel, OtherKind, Revision, Untrusted
+from geocast.model.problems import Problem
 from geocast.policy import Policy
-from geocast.problems import Problem
-from geocast.publishing import Publisher, Publishing
+from geocast.stream.log_reader import LogKeeper, LogReader
 
 BACKENDS = ("sqlite", "redis")
 

@@ -16,7 +16,7 @@ from bench.cli import BENCHES, cli
 from bench.clients.websocket import masked, unmasked
 from bench.peers.base import Payload, alert_id
 from bench.results import BEGIN, END, Result, Table, between_markers, number, parameters_of
-from geocast.cells import distance_m
+from geocast.geometry.sphere import distance_m
 
 
 def test_a_summary_has_percentiles_and_the_greatest():

@@ -7,7 +7,10 @@ from fakes import NOON_MS, FakeClock, FakeRights, messages
 
 from geocast.calls.aeds import NO_AEDS
 from geocast.calls.board import Board
-from geocast.calls.entries import (
+from geocast.calls.opening import opened, sealed
+from geocast.calls.sealing import make_call_key, parse_call_keys
+from geocast.clock import format_time
+from geocast.model.call import (
     CallTerms,
     Claim,
     Ending,
@@ -21,9 +24,6 @@ from geocast.calls.entries import (
     Report,
     Widening,
 )
-from geocast.calls.opening import opened, sealed
-from geocast.calls.sealing import make_call_key, parse_call_keys
-from geocast.clock import format_time
 
 NEAR = Near(47.678, 8.83, 210.0)
 PLACE = ExactPlace(47.6780089, 8.8311129, "residence", "Dorfstrasse 4, Ossingen", "Door code 4711")

@@ -10,9 +10,9 @@ from fakes import NOON_MS, FakeRights
 from geocast.alertlog import Counts
 from geocast.calls.aeds import Aed, Aeds
 from geocast.calls.board import CLAIM_S, REPORT_S, UNANSWERED_S, Accept, GiveBack, Progress, Restore
-from geocast.calls.entries import ExactPlace, Near, Person
 from geocast.calls.responders import Responders
-from geocast.frames import MSGPACK
+from geocast.model.call import ExactPlace, Near, Person
+from geocast.wire.frames import MSGPACK
 
 
 @pytest.fixture
@@ -861,7 +861,7 @@ def test_a_place_that_opens_no_more_is_told_when_it_does(quarter):
 
 
 def _claim_parts(sub):
-    from geocast.calls.entries import Claim, Person
+    from geocast.model.call import Claim, Person
 
     return Claim(1, "cpr", NOON_MS), Person(sub)
 

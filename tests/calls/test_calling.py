@@ -10,7 +10,6 @@ from fakes import HOUR_MS, NOON_MS, FakeClock, a_revision, call_request
 from redis_server import RedisServer, needs_redis
 
 from geocast import policy
-from geocast.alert import OtherKind
 from geocast.alertlog import Counts
 from geocast.alertlog.memory import MemoryLog
 from geocast.alertlog.redis_streams import RedisStreamsLog
@@ -18,13 +17,14 @@ from geocast.alertlog.sqlite import SqliteLog
 from geocast.calls.aeds import Aed, Aeds
 from geocast.calls.calling import ATTEMPTS, MOST_RETURNS, Calling, Dispatcher
 from geocast.calls.claiming import Claiming
-from geocast.calls.entries import Claim, Ending, Opening, Person, Widening, body_of
 from geocast.calls.openers import MAX_OPEN_CALLS
 from geocast.calls.opening import opened, opened_chain, sealed
 from geocast.calls.sealing import NO_CALL_KEYS, CallKeys
 from geocast.clock import format_time
 from geocast.errors import LogUnavailable
-from geocast.problems import Problem
+from geocast.model.alert import OtherKind
+from geocast.model.call import Claim, Ending, Opening, Person, Widening, body_of
+from geocast.model.problems import Problem
 
 CALLS = """
 name = "x"

@@ -14,11 +14,11 @@ from geocast.alertlog.memory import MemoryLog
 from geocast.calls import errands as module
 from geocast.calls.board import GiveBack
 from geocast.calls.calling import Calling
-from geocast.calls.entries import Claim, Nothing, Person, Widening, body_of
 from geocast.calls.errands import Errands
 from geocast.calls.live_call import MAX_LIFE_S
 from geocast.errors import LogUnavailable
 from geocast.metrics import Metrics
+from geocast.model.call import Claim, Nothing, Person, Widening, body_of
 
 LOOKS = 2_000  # turns of the loop that a test waits for something at most
 

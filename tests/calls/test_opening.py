@@ -4,10 +4,10 @@ import dataclasses
 
 from fakes import NOON_MS, a_revision
 
-from geocast.alert import OtherKind
-from geocast.calls.entries import CallTerms, Claim, ExactPlace, Near, Nothing, Opening, Person, Release, Widening
 from geocast.calls.opening import opened, opened_chain, sealed
 from geocast.calls.sealing import CallKeys
+from geocast.model.alert import OtherKind
+from geocast.model.call import CallTerms, Claim, ExactPlace, Near, Nothing, Opening, Person, Release, Widening
 
 KEYS, OTHERS = CallKeys({"a": bytes(32)}), CallKeys({"b": b"b" * 32})
 TERMS = CallTerms("Cardiac arrest", ["cpr"], [100, 300], 7, ["cpr", "aed"], 30, 3600, 800, 9)

@@ -6,10 +6,10 @@ import math
 import pytest
 from fakes import NOON_MS, call_request
 
-from geocast import cells
-from geocast.calls.entries import ExactPlace, Near
 from geocast.calls.request import EndRequest, parse_call, parse_content, parse_end
-from geocast.requests import Invalid
+from geocast.geometry import sphere
+from geocast.model.call import ExactPlace, Near
+from geocast.wire.requests import Invalid
 
 
 def place(**changes):
@@ -173,16 +173,16 @@ def test_the_circle_is_that_of_the_cell():
     """RZ6: 210 m at resolution 9, round the cell's centre, which holds the whole cell."""
     found = near(47.6780089, 8.8311129)
     assert found == Near(47.67825933515865, 8.830423174775438, 210.0)
-    cell = cells.cell_of(47.6780089, 8.8311129, 9)
-    assert cells.cell_place(cell)[2] <= found.radius_m
+    cell = sphere.cell_of(47.6780089, 8.8311129, 9)
+    assert sphere.cell_place(cell)[2] <= found.radius_m
 
 
 def test_all_of_a_cell_is_shown_alike():
     """RZ6, B1, RZ8: from wherever in the cell; so of a place no more can be learned than its cell."""
-    lat, lng, reach_m = cells.cell_place(cells.cell_of(47.6780089, 8.8311129, 9))
+    lat, lng, reach_m = sphere.cell_place(sphere.cell_of(47.6780089, 8.8311129, 9))
     step = reach_m / 111_000 / 4
     spots = [(lat + n * step, lng + m * step) for n, m in itertools.product(range(-4, 5), repeat=2)]
-    inside = [spot for spot in spots if cells.cell_of(*spot, 9) == cells.cell_of(lat, lng, 9)]
+    inside = [spot for spot in spots if sphere.cell_of(*spot, 9) == sphere.cell_of(lat, lng, 9)]
     assert len(inside) > 20
     assert {near(*spot) for spot in inside} == {near(lat, lng)}
 

@@ -6,8 +6,8 @@ import random
 import pytest
 
 from geocast.calls.claiming import is_near
-from geocast.calls.entries import CallEntry, ExactPlace, Near, Nothing, Opening, Widening
 from geocast.calls.state import Opened, opened_call
+from geocast.model.call import CallEntry, ExactPlace, Near, Nothing, Opening, Widening
 from geocast.policy.calls import CallCategory
 
 TERMS = CallCategory(title="Cardiac arrest", quals=["cpr"]).terms("public")

@@ -8,10 +8,10 @@ from flipping import flipped
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geocast.calls.entries import KINDS, MOVED, CallEntry
+from geocast.auth.jwks import MAX_SEALING_KEYS
 from geocast.calls.sealing import NO_CALL_KEYS, CallKeys, CantOpen, make_call_key, parse_call_keys
 from geocast.errors import ConfigError
-from geocast.jwks import MAX_SEALING_KEYS
+from geocast.model.call import KINDS, MOVED, CallEntry
 
 ONE, TWO = make_call_key("one"), make_call_key("two")
 SECRET = b"Dorfstrasse 4, door code 4711"

@@ -3,7 +3,8 @@
 import msgpack
 import pytest
 
-from geocast.calls.entries import (
+from geocast.calls.state import Left, Opened, fold
+from geocast.model.call import (
     KINDS,
     CallEntry,
     CallTerms,
@@ -23,7 +24,6 @@ from geocast.calls.entries import (
     packed,
     secret_of,
 )
-from geocast.calls.state import Left, Opened, fold
 
 TERMS = CallTerms("Cardiac arrest", ["cpr"], [100, 300, 500], 7, ["cpr", "aed"], 30, 3600, 800, 9)
 NEAR = Near(47.678, 8.83, 210.0)

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from geocast.calls.entries import Claim, Ending, Near, Nothing, Person, Reason, Release, Widening
+from geocast.model.call import Claim, Ending, Near, Nothing, Person, Reason, Release, Widening
 
 IDS = ("c-1", "c-2")
 SUBS = ("r-1", "r-2", "r-3")

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 from real_data import cap
 
-from geocast.cap import blocks, message
-from geocast.cap.message import Code, Reference
-from geocast.problems import Problem
+from geocast.ingest.cap import language_groups, message
+from geocast.ingest.cap.message import Code, Reference
+from geocast.model.problems import Problem
 
 CAP = "urn:oasis:names:tc:emergency:cap:1.2"
 SENT_MS = 1_556_712_000_000
@@ -189,7 +189,7 @@ RING, OTHER = "1,2 3,4 5,6 1,2", "1,2 3,4 7,6 1,2"
 
 def languages(*infos):
     """The languages of each block."""
-    return [[info.language for info in block.infos] for block in blocks.of(message.read(a_message(*infos)))]
+    return [[info.language for info in block.infos] for block in language_groups.of(message.read(a_message(*infos)))]
 
 
 def test_infos_that_differ_by_language_alone_are_one_block():
@@ -212,7 +212,7 @@ def test_another_event_in_the_same_language_is_another_block():
         an_info(an_area(polygon=RING), event=event, language=language)
         for event, language in (("Wind", "en"), ("Rain", "en"), ("Vent", "fr"), ("Pluie", "fr"), ("Rain", "en"))
     ]
-    found = blocks.of(message.read(a_message(*infos)))
+    found = language_groups.of(message.read(a_message(*infos)))
     assert [[info.event for info in block.infos] for block in found] == [["Wind", "Vent"], ["Rain", "Pluie"]]
 
 
@@ -235,8 +235,8 @@ def test_there_are_eight_blocks_at_most():
 def test_an_all_clear_says_nothing_else():
     """CP15: each info says so."""
     clear, other = an_info(responseType="AllClear"), an_info(responseType="Shelter")
-    assert blocks.is_all_clear(message.read(a_message(clear, clear)))
-    assert not blocks.is_all_clear(message.read(a_message(clear, other)))
+    assert language_groups.is_all_clear(message.read(a_message(clear, clear)))
+    assert not language_groups.is_all_clear(message.read(a_message(clear, other)))
 
 
 # ---- real messages -------------------------------------------------------------------------------------------
@@ -256,7 +256,7 @@ REAL = {
 @pytest.mark.parametrize("name", REAL)
 def test_real_messages_have_these_blocks_and_shapes(name):
     """CP14, CP22: languages of each block, and how many shapes it has."""
-    found = blocks.of(message.read(cap(name).read_bytes()))
+    found = language_groups.of(message.read(cap(name).read_bytes()))
     assert [([info.language for info in block.infos], len(block.shapes)) for block in found] == REAL[name]
 
 

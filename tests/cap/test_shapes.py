@@ -2,7 +2,7 @@
 
 import pytest
 
-from geocast.cap.shapes import CapCircle, CapRing, circle, polygon
+from geocast.ingest.cap.shapes import CapCircle, CapRing, circle, polygon
 
 
 def test_a_circle_is_in_kilometres():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from geocast.cap.texts import cut, one_line, tidy
+from geocast.ingest.cap.texts import cut, one_line, tidy
 
 
 def test_lines_are_tidied():

@@ -2,9 +2,9 @@
 
 import pytest
 
-from geocast.cap import xml
-from geocast.cap.xml import MAX_ATTRIBUTES, MAX_DEPTH, parse
-from geocast.problems import Problem
+from geocast.ingest.cap import xml
+from geocast.ingest.cap.xml import MAX_ATTRIBUTES, MAX_DEPTH, parse
+from geocast.model.problems import Problem
 
 DOCTYPES = {
     "a name alone": "<!DOCTYPE alert>",

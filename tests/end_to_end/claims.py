@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from geocast.alertlog import AlertLog
-from geocast.calls.entries import CallEntry, Claim, Person
 from geocast.calls.opening import opened
 from geocast.calls.sealing import CallKeys
+from geocast.model.call import CallEntry, Claim, Person
 
 
 async def put_back(open_log: Callable[[], AlertLog], keys: CallKeys, call_ids: Iterable[str]) -> set[tuple[str, str]]:

@@ -28,10 +28,10 @@ from end_to_end.node import Node
 from end_to_end.proofs import AUDIENCE, Reviewer
 from end_to_end.times import stamp
 
-from geocast.alert import Cancel, Entry, OtherKind, Proof, Revision, Signature
 from geocast.alertlog import AlertLog
 from geocast.calls.sealing import CallKeys, parse_call_keys
 from geocast.errors import LogUnavailable
+from geocast.model.alert import Cancel, Entry, OtherKind, Proof, Revision, Signature
 
 CATEGORY = "hostage"
 POLICY = f"""

@@ -31,10 +31,10 @@ from end_to_end.wire import PATIENCE
 from redis_server import RedisServer, needs_redis
 from wall_clock import needs_wall_clock
 
-from geocast.alert import Entry
 from geocast.alertlog.sqlite import SqliteLog
-from geocast.calls.entries import CallEntry
 from geocast.calls.sealing import NO_CALL_KEYS, CantOpen, load_call_keys
+from geocast.model.alert import Entry
+from geocast.model.call import CallEntry
 
 SPOT = (41.8739154237, -87.6391748261)
 CORRECTED = (41.8739954731, -87.6391648377)

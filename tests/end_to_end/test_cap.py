@@ -22,7 +22,7 @@ from real_data import DATA, cap
 from redis_server import needs_redis
 from upstream.issuer import code, element, moved
 
-from geocast.problems import Problem
+from geocast.model.problems import Problem
 
 Join = Callable[..., Session]
 

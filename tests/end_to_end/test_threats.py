@@ -18,8 +18,8 @@ from end_to_end.subscriber import Session
 from end_to_end.wire import Closed
 from ports import free_ports
 
-from geocast.alert import Entry
 from geocast.alertlog.sqlite import SqliteLog
+from geocast.model.alert import Entry
 
 Join = Callable[..., Session]
 OPEN = {"/healthz", "/readyz", "/problems/{slug}", "/metrics"}

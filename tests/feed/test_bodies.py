@@ -9,7 +9,7 @@ from fakes import NOON_MS, FakeClock, a_cancel, a_revision
 from geocast.feed import atom, bodies, cap
 from geocast.feed.gallery import Gallery
 from geocast.feed.picture import Subject
-from geocast.live import LiveAlerts
+from geocast.stream.live_alerts import LiveAlerts
 
 SITE = atom.Site("https://alerts.example", "alerts@city.example")
 

@@ -9,9 +9,9 @@ import pytest
 from fakes import NOON_MS, a_cancel, a_revision, a_warning
 from lxml import etree
 
-from geocast.alert import Circle, Origin, Polygon
 from geocast.feed import atom, cap, geojson
-from geocast.frames import alert_map
+from geocast.model.alert import Circle, Origin, Polygon
+from geocast.wire.frames import alert_map
 
 ISSUER = cap.Issuer("alerts@city.example", {"robbery": "Security"})
 SITE = atom.Site("https://alerts.example/feed", "alerts@city.example")

@@ -7,9 +7,9 @@ import pytest
 import shapely
 from cpu import cpu_limit
 
-from geocast.alert import Polygon
-from geocast.cells import EARTH_RADIUS_M, distance_m
 from geocast.feed import drawing, geojson
+from geocast.geometry.sphere import EARTH_RADIUS_M, distance_m
+from geocast.model.alert import Polygon
 
 DRAWN_M = 25.0  # lines within 10 m of arcs, and six decimals
 

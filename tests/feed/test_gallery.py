@@ -9,11 +9,11 @@ from feed_subjects import Deadly, Endless, Impossible
 from geocast.alertlog import Believing
 from geocast.feed import atom, cap
 from geocast.feed import drawer as drawer_module
+from geocast.feed import routes as net_feed
 from geocast.feed.drawer import Drawer
 from geocast.feed.gallery import Gallery
 from geocast.feed.picture import Subject
-from geocast.live import LiveAlerts
-from geocast.net import feed as net_feed
+from geocast.stream.live_alerts import LiveAlerts
 
 SITE = atom.Site("https://alerts.example", "alerts@city.example")
 ISSUER = cap.Issuer("alerts@city.example", {})

@@ -3,7 +3,7 @@
 import pytest
 from hub.town import Town
 
-from geocast import hub
+from geocast.stream import hub
 
 
 @pytest.fixture

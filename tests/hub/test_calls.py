@@ -5,9 +5,9 @@ from calls.quarter import NEAR, Quarter
 from fakes import FakeRights, a_cancel, a_revision
 from hub.town import Town
 
-from geocast.alert import EXTREME, Circle
-from geocast.hub import Hub
 from geocast.matching.filters import Filter
+from geocast.model.alert import EXTREME, Circle
+from geocast.stream.hub import Hub
 
 AREA = (Circle(NEAR.lat, NEAR.lng, 5_000.0),)
 HERE = (NEAR.lat, NEAR.lng, 0.0)

@@ -4,8 +4,8 @@ import pytest
 from fakes import a_cancel, a_revision
 from hub.town import FAR_AWAY
 
-from geocast import hub
-from geocast.frames import MSGPACK, encode
+from geocast.stream import hub
+from geocast.wire.frames import MSGPACK, encode
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import pytest
 from fakes import DALLAS, a_cancel, a_revision
 from hub.town import HALF_HOUR_S
 
-from geocast.alert import Circle
 from geocast.alertlog import Counts
+from geocast.model.alert import Circle
 
 
 def test_a_revision_that_is_superseded_before_it_is_written_is_not_sent(town):

@@ -4,9 +4,9 @@ import pytest
 from fakes import a_cancel, a_revision, messages
 from hub.town import FAR_AWAY, HALF_HOUR_S
 
-from geocast.alert import Circle
 from geocast.alertlog import Counts
 from geocast.matching.filters import Filter
+from geocast.model.alert import Circle
 
 
 def test_what_is_live_follows_the_welcome_in_the_same_write(town):

@@ -5,10 +5,10 @@ import itertools
 import pytest
 from fakes import DALLAS, a_cancel, a_revision, a_warning
 
-from geocast import hub
-from geocast.alert import Circle
-from geocast.frames import MSGPACK, encode
 from geocast.matching.filters import Filter
+from geocast.model.alert import Circle
+from geocast.stream import hub
+from geocast.wire.frames import MSGPACK, encode
 
 WARNING = a_warning("en-CA", "fr-CA", "iu")
 

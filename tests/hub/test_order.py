@@ -4,8 +4,8 @@ import pytest
 from fakes import DALLAS, a_cancel, a_revision
 from hub.town import FAR_AWAY, METRE, Town
 
-from geocast import hub
-from geocast.alert import Circle
+from geocast.model.alert import Circle
+from geocast.stream import hub
 
 # ---- order ---------------------------------------------------------------------------------------------------
 

@@ -7,8 +7,8 @@ import pytest
 from fakes import DALLAS, a_cancel, a_revision
 from hub.town import METRE
 
-from geocast.alert import Circle, Polygon
-from geocast.frames import MSGPACK, encode
+from geocast.model.alert import Circle, Polygon
+from geocast.wire.frames import MSGPACK, encode
 
 
 def polygon(south_m, north_m, buffer_m=0.0):

@@ -6,8 +6,8 @@ import msgpack
 from fakes import DALLAS, a_cancel, a_revision
 from hub.town import FAR_AWAY
 
-from geocast.alert import Circle, OtherShape
-from geocast.frames import MSGPACK, encode
+from geocast.model.alert import Circle, OtherShape
+from geocast.wire.frames import MSGPACK, encode
 
 MULTIPOLYGON = {"type": "MultiPolygon", "coordinates": [[[[-97.0, 32.0], [-96.0, 32.0], [-96.5, 33.0], [-97.0, 32.0]]]]}
 HERE = Circle(*DALLAS, 1000.0)

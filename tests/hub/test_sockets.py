@@ -8,9 +8,9 @@ import pytest
 from fakes import FakePeer, a_revision, a_warning
 from hub.town import Town
 
-from geocast import hub
-from geocast.frames import JSON, MSGPACK, encode
 from geocast.matching.filters import Filter
+from geocast.stream import hub
+from geocast.wire.frames import JSON, MSGPACK, encode
 
 
 class Sockets:

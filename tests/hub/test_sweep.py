@@ -4,9 +4,10 @@ import pytest
 from fakes import DALLAS, FakeRights, a_revision
 from hub.town import HALF_HOUR_S, METRE, Town
 
-from geocast import closing, hub
-from geocast.alert import Circle
-from geocast.frames import PING
+from geocast.model import close_codes
+from geocast.model.alert import Circle
+from geocast.stream import hub
+from geocast.wire.frames import PING
 
 
 def test_a_session_ends_with_its_token(town):
@@ -19,7 +20,7 @@ def test_a_session_ends_with_its_token(town):
     town.hub.regrant(renewed.row, FakeRights(deadline=deadline + 60))
     town.clock.advance(0.1)
     town.sweep()
-    assert ending.closed is closing.BAD_TOKEN
+    assert ending.closed is close_codes.BAD_TOKEN
     assert renewed.closed is None
 
 
@@ -36,7 +37,7 @@ def test_a_session_that_is_slow_for_30_s_without_a_break_is_closed(town):
     assert slow.closed is None
     town.clock.advance(0.1)
     town.sweep()
-    assert slow.closed is closing.SLOW
+    assert slow.closed is close_codes.SLOW
     assert pausing.closed is None
 
 

@@ -1,16 +1,16 @@
 """Who is told: those inside, the recipients of earlier revisions, and nobody else; and what is counted of them.
 
-Rules are those of `geocast.hub` (Rule 1 to Rule 5) and of the protocol's section 5, "Who is sent what" (R1 to R8).
+Rules are those of `geocast.stream.hub` (Rule 1 to Rule 5) and of section 5 of the protocol (R1 to R8).
 `test_model.py` covers the same ground at random; here each case can be read.
 """
 
 from fakes import DALLAS, FakeRights, a_cancel, a_revision
 from hub.town import FAR_AWAY, HALF_HOUR_S
 
-from geocast.alert import EXTREME, Circle
 from geocast.alertlog import Counts
-from geocast.frames import JSON, MSGPACK, WIRES
 from geocast.matching.filters import Filter
+from geocast.model.alert import EXTREME, Circle
+from geocast.wire.frames import JSON, MSGPACK, WIRES
 
 # ---- who -----------------------------------------------------------------------------------------------------
 

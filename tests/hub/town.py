@@ -4,9 +4,9 @@ import itertools
 
 from fakes import DALLAS, FakeClock, FakePeer, FakeRights, messages
 
-from geocast.frames import JSON
-from geocast.hub import Hub
 from geocast.matching.filters import EVERYTHING
+from geocast.stream.hub import Hub
+from geocast.wire.frames import JSON
 
 METRE = 1 / 111_195  # in degrees of latitude
 HALF_HOUR_S = 1800

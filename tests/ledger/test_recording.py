@@ -8,11 +8,11 @@ from alertlog.later import of_another_kind
 from fakes import a_cancel, a_revision
 from reviewers import PAIRS, known, proved
 
-from geocast.alert import OtherKind, Proof, Signature
 from geocast.alertlog import codec
 from geocast.alertlog.observing import Sight
 from geocast.approvals.signatures import sign
 from geocast.ledger.recording import Known, Recorder, salted
+from geocast.model.alert import OtherKind, Proof, Signature
 
 
 def sight(item, position=1, epoch=0, payload=None, **changes):

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from model import haversine_m
 
-from geocast.alert import Circle
-from geocast.cells import unit_vector
-from geocast.matching.areas import FEW, NONE, RADII_M, AreaIndex
+from geocast.geometry.sphere import unit_vector
+from geocast.matching.circle_index import FEW, NONE, RADII_M, AreaIndex
+from geocast.model.alert import Circle
 
 CM = 0.01
 EARTH_RADIUS_M = 6_371_007.180918475

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from geocast.alert import EXTREME, SEVERITIES, SEVERITY_RANK
 from geocast.matching.filters import EVERYTHING, Filter, Filters
+from geocast.model.alert import EXTREME, SEVERITIES, SEVERITY_RANK
 
 CATEGORIES = ["robbery", "arson", "hostage", "unheard_of"]
 

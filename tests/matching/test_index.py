@@ -10,10 +10,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from geocast.alert import Circle
-from geocast.cells import cell_place, unit_vector
+from geocast.geometry.sphere import cell_place, unit_vector
 from geocast.matching.columns import Column
-from geocast.matching.index import NO_BALL, PAGE_SIZE, PlaceIndex, nearest_first
+from geocast.matching.place_index import NO_BALL, PAGE_SIZE, PlaceIndex, nearest_first
+from geocast.model.alert import Circle
 
 CM = 0.01
 RADIUS_OF_EARTH_M = 6_371_007.180918475

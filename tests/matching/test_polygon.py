@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import s2
 
-from geocast.alert import Circle, Polygon
-from geocast.cells import distance_m, unit_vectors
-from geocast.matching import index as indexes
-from geocast.matching import polygon as judges
-from geocast.matching.index import PlaceIndex
-from geocast.matching.shapes import ShapeIndex
-from geocast.rings import Ring
+from geocast.geometry.sphere import distance_m, unit_vectors
+from geocast.geometry.spherical_polygon import Ring
+from geocast.matching import place_index as indexes
+from geocast.matching import polygons as judges
+from geocast.matching.alert_index import ShapeIndex
+from geocast.matching.place_index import PlaceIndex
+from geocast.model.alert import Circle, Polygon
 
 SIZES_M = (50.0, 2_000.0, 60_000.0, 1_500_000.0)
 

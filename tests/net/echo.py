@@ -10,11 +10,11 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
-from geocast import closing
 from geocast.clock import Now
-from geocast.closing import SessionClosed
-from geocast.frames import Wire
-from geocast.net.websocket import Connection, Stream
+from geocast.model import close_codes
+from geocast.model.close_codes import SessionClosed
+from geocast.stream.connection import Connection, Stream
+from geocast.wire.frames import Wire
 
 NAME = "Sec-WebSocket-Protocol"
 
@@ -33,7 +33,7 @@ class Echo:
             try:
                 payload.decode()
             except UnicodeDecodeError:
-                raise SessionClosed(closing.BAD_UTF8) from None
+                raise SessionClosed(close_codes.BAD_UTF8) from None
         self.peer.write(Frame(self.wire.opcode, payload).serialize(mask=False))
 
 

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 from fakes import FakeClock
 from websockets.frames import Frame, Opcode
 
-from geocast.closing import Close
-from geocast.hub import Hub
-from geocast.net.websocket import Connection, Stream
-from geocast.tokens import Tokens
+from geocast.auth.tokens import Tokens
+from geocast.model.close_codes import Close
+from geocast.stream.connection import Connection, Stream
+from geocast.stream.hub import Hub
 
 DESCRIPTOR = 7
 HEADERS = {

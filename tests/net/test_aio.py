@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from geocast.net import aio
-from geocast.net.aio import Sender, open_sender
+from geocast.stream import bulk_send
+from geocast.stream.bulk_send import Sender, open_sender
 
 FRAME = bytes(range(256)) * 2
 
@@ -89,16 +89,16 @@ def test_a_frame_that_has_room_for_a_part_is_sent_in_part(sender):
 
 def test_a_signal_that_comes_in_between_changes_nothing(sender, pairs, monkeypatch):
     """Rule 1: all results are waited for."""
-    real, interrupted = aio._syscall, []
+    real, interrupted = bulk_send._syscall, []
 
     def interrupt(number, *arguments):
         if number == sender._getevents and len(interrupted) < 3:
             interrupted.append(number)
-            aio.ctypes.set_errno(errno.EINTR)
+            bulk_send.ctypes.set_errno(errno.EINTR)
             return -1
         return real(number, *arguments)
 
-    monkeypatch.setattr(aio, "_syscall", interrupt)
+    monkeypatch.setattr(bulk_send, "_syscall", interrupt)
     assert sender.send(numbers(pairs), FRAME).tolist() == [len(FRAME)] * 20
     assert len(interrupted) == 3
 
@@ -106,7 +106,7 @@ def test_a_signal_that_comes_in_between_changes_nothing(sender, pairs, monkeypat
 def test_results_may_come_a_few_at_a_time_and_in_any_order(sender, pairs, monkeypatch):
     """Each belongs to its request, not to its turn."""
     pairs[3][1].close()
-    real = aio._syscall
+    real = bulk_send._syscall
 
     def dawdle(number, context, least, most, events, _):
         if number != sender._getevents:
@@ -115,22 +115,22 @@ def test_results_may_come_a_few_at_a_time_and_in_any_order(sender, pairs, monkey
         sender._events[:got] = sender._events[:got][::-1].copy()
         return got
 
-    monkeypatch.setattr(aio, "_syscall", dawdle)
+    monkeypatch.setattr(bulk_send, "_syscall", dawdle)
     sent = sender.send(numbers(pairs), FRAME).tolist()
     assert sent == [len(FRAME)] * 3 + [-errno.EPIPE] + [len(FRAME)] * 16
 
 
 def test_requests_that_the_kernel_does_not_take_are_not_sent_later(sender, pairs, monkeypatch):
     """Rule 2: what goes by the transport must not go twice."""
-    real = aio._syscall
+    real = bulk_send._syscall
 
     def refuse(*_):
-        aio.ctypes.set_errno(errno.ENOMEM)
+        bulk_send.ctypes.set_errno(errno.ENOMEM)
         return -1
 
-    monkeypatch.setattr(aio, "_syscall", refuse)
+    monkeypatch.setattr(bulk_send, "_syscall", refuse)
     assert sender.send(numbers(pairs), FRAME).tolist() == [-errno.ENOMEM] * 20
-    monkeypatch.setattr(aio, "_syscall", real)
+    monkeypatch.setattr(bulk_send, "_syscall", real)
     assert sender.send(numbers(pairs[:2]), b"later").tolist() == [5, 5]
     assert [there.recv(10_000) for _, there in pairs[:2]] == [b"later"] * 2
     assert all(_is_empty(there) for _, there in pairs)
@@ -161,15 +161,15 @@ def test_where_a_call_is_refused_there_is_none_and_the_remedy_is_named(
     sender, monkeypatch, caplog, call, number, remedy
 ):
     """A container that forbids AIO, or a machine that is out of it, is no reason not to start."""
-    real, refused, before = aio._syscall, getattr(sender, call), _contexts()
+    real, refused, before = bulk_send._syscall, getattr(sender, call), _contexts()
 
     def refuse(asked, *arguments):
         if asked == refused:
-            aio.ctypes.set_errno(number)
+            bulk_send.ctypes.set_errno(number)
             return -1
         return real(asked, *arguments)
 
-    monkeypatch.setattr(aio, "_syscall", refuse)
+    monkeypatch.setattr(bulk_send, "_syscall", refuse)
     assert open_sender() is None
     [said] = caplog.records
     assert said.levelno == logging.WARNING
@@ -179,8 +179,8 @@ def test_where_a_call_is_refused_there_is_none_and_the_remedy_is_named(
 
 def test_on_another_architecture_there_is_none(monkeypatch, caplog):
     """The numbers of the calls are not known there: no call is tried."""
-    monkeypatch.setattr(aio.platform, "machine", lambda: "pdp11")
-    monkeypatch.setattr(aio, "_syscall", None)
+    monkeypatch.setattr(bulk_send.platform, "machine", lambda: "pdp11")
+    monkeypatch.setattr(bulk_send, "_syscall", None)
     assert open_sender() is None
     assert "not known on this platform" in caplog.text
 

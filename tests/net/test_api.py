@@ -9,14 +9,14 @@ from fakes import NOON_MS, FakeClock, a_cancel, a_revision, a_warning
 from geocast import policy
 from geocast.alertlog import Counts
 from geocast.alertlog.memory import MemoryLog
+from geocast.api import middleware
+from geocast.api.context import MAX_REQUESTS, Api
+from geocast.api.routes_alerts import make_app, make_metrics_app
+from geocast.auth.tokens import Key, Tokens, make_key, sign
 from geocast.calls.calling import Calling
 from geocast.calls.sealing import NO_CALL_KEYS
+from geocast.ingest.publish import Publishing
 from geocast.metrics import Metrics
-from geocast.net import guard
-from geocast.net.api import MAX_REQUESTS, Api
-from geocast.net.calls import make_app, make_metrics_app
-from geocast.publishing import Publishing
-from geocast.tokens import Key, Tokens, make_key, sign
 
 PRIVATE, PUBLIC = make_key("k")
 TOKENS = Tokens({"k": Key(PUBLIC, "EdDSA")})
@@ -115,7 +115,7 @@ def test_a_listener_of_the_metrics_has_the_metrics_alone():
 
 def test_a_body_that_comes_too_late_is_no_mistake_in_it(monkeypatch):
     """BA1a: 408, so that whoever published sends it again; as malformed JSON it would be given up."""
-    monkeypatch.setattr(guard, "BODY_S", 0)
+    monkeypatch.setattr(middleware, "BODY_S", 0)
 
     async def begun():
         yield b'{"id": '

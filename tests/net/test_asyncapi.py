@@ -9,8 +9,9 @@ from jsonschema_rs import Draft7Validator, Draft202012Validator
 from jsonschema_rs import meta as metaschema
 from schemas import ASYNCAPI, FROM_CLIENTS, FROM_SERVERS, asyncapi, message_validator
 
-from geocast import closing, session
-from geocast.net import asyncapi as module
+from geocast.api import asyncapi as module
+from geocast.model import close_codes
+from geocast.stream import session
 
 MESSAGES = asyncapi()["components"]["messages"]
 SCHEMAS = asyncapi()["components"]["schemas"]
@@ -83,7 +84,7 @@ def test_each_question_has_its_answers():
 def test_the_close_codes_are_those_of_the_code():
     """Section 5, close codes."""
     assert asyncapi()["channels"]["stream"]["x-close-codes"] == [
-        {"code": close.code, "reason": close.reason, "reconnect": close.reconnect.value} for close in closing.ALL
+        {"code": close.code, "reason": close.reason, "reconnect": close.reconnect.value} for close in close_codes.ALL
     ]
 
 

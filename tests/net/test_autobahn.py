@@ -11,11 +11,11 @@ import pytest
 import uvloop
 from net.echo import Echo, EchoStream
 
+from geocast.auth.tokens import Tokens
 from geocast.clock import SystemClock
-from geocast.frames import JSON, MSGPACK
-from geocast.hub import Hub
-from geocast.net import websocket
-from geocast.tokens import Tokens
+from geocast.stream import connection
+from geocast.stream.hub import Hub
+from geocast.wire.frames import JSON, MSGPACK
 
 AT_A_TIME = 8
 FRAMING = [f"{group}.*" for group in (1, 2, 3, 4, 5, 6, 7, 10)]
@@ -34,7 +34,7 @@ async def _verdicts(wire, cases, exclude):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         servers = await stream.listen(listener)
         try:
-            url = f"ws://127.0.0.1:{listener.getsockname()[1]}{websocket.PATH}"
+            url = f"ws://127.0.0.1:{listener.getsockname()[1]}{connection.PATH}"
             results = await kosoku.run_fuzzingclient(url, cases, exclude, concurrency=AT_A_TIME)
         except kosoku.FailureError as failed:
             results = failed.results
@@ -48,7 +48,7 @@ async def _verdicts(wire, cases, exclude):
 @pytest.fixture
 def verdicts(monkeypatch):
     """`verdicts(wire, cases, exclude)`: what Autobahn says of each case."""
-    monkeypatch.setattr(websocket, "Session", Echo)
+    monkeypatch.setattr(connection, "Session", Echo)
 
     def judge(wire, cases, exclude=()):
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -71,8 +71,8 @@ def test_frames_are_as_rfc_6455_wants_them(verdicts):
 
 def test_messages_of_megabytes_are_read_in_whatever_pieces_they_come(verdicts, monkeypatch):
     """The cases on sizes, up to 16 MiB and in up to 65,536 fragments: what a node has bounds for (F6, F7) is let in."""
-    monkeypatch.setattr(websocket, "MAX_HELLO_BYTES", 1 << 24)
-    monkeypatch.setattr(websocket, "BURST", 1_000_000)
+    monkeypatch.setattr(connection, "MAX_HELLO_BYTES", 1 << 24)
+    monkeypatch.setattr(connection, "BURST", 1_000_000)
     found = verdicts(JSON, LARGE) | verdicts(MSGPACK, LARGE_BINARY)
     assert len(found) == 54
     assert not failures(found)

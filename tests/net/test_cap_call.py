@@ -11,17 +11,17 @@ from fakes import NOON_MS, FakeClock
 from upstream.issuer import MINUTE_MS, PUBLIC_WARNING, SENDER, a_cancel, a_message, an_info, time
 
 from geocast.alertlog.memory import MemoryLog
+from geocast.api import middleware
+from geocast.api.context import MAX_CAP, Api
+from geocast.api.routes_alerts import make_app
+from geocast.auth.tokens import Key, Tokens, make_key, sign
 from geocast.calls.calling import Calling
 from geocast.calls.sealing import NO_CALL_KEYS
 from geocast.errors import LogUnavailable
+from geocast.ingest.cap.service import Taking
+from geocast.ingest.cap.sources import parse
+from geocast.ingest.publish import Publishing
 from geocast.metrics import Metrics
-from geocast.net import guard
-from geocast.net.api import MAX_CAP, Api
-from geocast.net.calls import make_app
-from geocast.publishing import Publishing
-from geocast.tokens import Key, Tokens, make_key, sign
-from geocast.upstream.sources import parse
-from geocast.upstream.taking import Taking
 
 PRIVATE, PUBLIC = make_key("k")
 TOKENS = Tokens({"k": Key(PUBLIC, "EdDSA")})
@@ -173,9 +173,9 @@ def test_others_are_not(kind):
 
 def test_two_mib_are_taken_and_no_more():
     """CP2: real ones carry hundreds of kilobytes of audio."""
-    audio = "A" * (guard.MAX_CAP_BYTES - len(a_message("m", 0, (), an_info(resource=""))))
+    audio = "A" * (middleware.MAX_CAP_BYTES - len(a_message("m", 0, (), an_info(resource=""))))
     whole = a_message("m", 0, (), an_info(resource=audio))
-    assert len(whole) == guard.MAX_CAP_BYTES
+    assert len(whole) == middleware.MAX_CAP_BYTES
     assert Node().post(whole).status_code == 201
     assert Node().post(whole + b" ").status_code == 413
 
@@ -226,7 +226,7 @@ def test_the_order_of_decisions():
     node = Node()
     other = {"sender": "x@y"}
     steps = [
-        (b"x" * (guard.MAX_CAP_BYTES + 1), {"Content-Type": "text/plain"}, "too-large"),
+        (b"x" * (middleware.MAX_CAP_BYTES + 1), {"Content-Type": "text/plain"}, "too-large"),
         (b"x", {"Content-Type": "text/plain"}, "unsupported-media-type"),
         (a_message("m", status="Draft", scope=None, **other), XML, "missing-field"),
         (

@@ -1,6 +1,6 @@
 """A connection after its handshake: fragments, control frames, pauses and the end, one event at a time.
 
-Rules are those of `geocast.net.websocket` (Rule 1 to Rule 4); sections are those of RFC 6455.
+Rules are those of `geocast.stream.connection` (Rule 1 to Rule 4); sections are those of RFC 6455.
 """
 
 import json
@@ -13,8 +13,8 @@ from websockets.frames import Opcode
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
-from geocast import closing
-from geocast.net.websocket import (
+from geocast.model import close_codes
+from geocast.stream.connection import (
     BURST,
     FRAGMENT_COST,
     LINGER_S,
@@ -24,7 +24,7 @@ from geocast.net.websocket import (
     control_answer,
     retire,
 )
-from geocast.session import Session
+from geocast.stream.session import Session
 
 PING_MESSAGE = json.dumps({"type": "ping"}).encode()
 
@@ -86,19 +86,19 @@ def test_the_parser_lives_only_while_it_has_work():
 @pytest.mark.parametrize(
     ("said", "close"),
     [
-        ([frame(CONT, PING_MESSAGE)], closing.PROTOCOL_ERROR),
-        ([frame(TEXT, b"{", fin=False), frame(TEXT, b"}")], closing.PROTOCOL_ERROR),
-        ([b"\x81\x02{}"], closing.PROTOCOL_ERROR),  # not masked
-        ([bytes([0xC1]) + frame(TEXT, PING_MESSAGE)[1:]], closing.PROTOCOL_ERROR),  # a reserved bit
-        ([bytes([0x83]) + frame(TEXT, PING_MESSAGE)[1:]], closing.PROTOCOL_ERROR),  # a reserved opcode
-        ([frame(Opcode.BINARY, PING_MESSAGE)], closing.WRONG_FRAME_TYPE),
-        ([b"\x81\xfe\x40\x01"], closing.TOO_LONG),  # 16 KiB and one byte: its head is enough
-        ([b"\x81\xff" + b"\x7f" + b"\xff" * 7], closing.TOO_LONG),
-        ([frame(TEXT, b" " * 9000, fin=False), frame(CONT, b" " * 9000)], closing.TOO_LONG),
-        ([frame(TEXT, b"[")], closing.MALFORMED),
-        ([frame(TEXT, b'{"type":"ping","ref":"\xff"}')], closing.BAD_UTF8),
-        ([frame(TEXT, json.dumps(HELLO).encode())], closing.MALFORMED),
-        ([frame(Opcode.CLOSE, b"\x03")], closing.PROTOCOL_ERROR),
+        ([frame(CONT, PING_MESSAGE)], close_codes.PROTOCOL_ERROR),
+        ([frame(TEXT, b"{", fin=False), frame(TEXT, b"}")], close_codes.PROTOCOL_ERROR),
+        ([b"\x81\x02{}"], close_codes.PROTOCOL_ERROR),  # not masked
+        ([bytes([0xC1]) + frame(TEXT, PING_MESSAGE)[1:]], close_codes.PROTOCOL_ERROR),  # a reserved bit
+        ([bytes([0x83]) + frame(TEXT, PING_MESSAGE)[1:]], close_codes.PROTOCOL_ERROR),  # a reserved opcode
+        ([frame(Opcode.BINARY, PING_MESSAGE)], close_codes.WRONG_FRAME_TYPE),
+        ([b"\x81\xfe\x40\x01"], close_codes.TOO_LONG),  # 16 KiB and one byte: its head is enough
+        ([b"\x81\xff" + b"\x7f" + b"\xff" * 7], close_codes.TOO_LONG),
+        ([frame(TEXT, b" " * 9000, fin=False), frame(CONT, b" " * 9000)], close_codes.TOO_LONG),
+        ([frame(TEXT, b"[")], close_codes.MALFORMED),
+        ([frame(TEXT, b'{"type":"ping","ref":"\xff"}')], close_codes.BAD_UTF8),
+        ([frame(TEXT, json.dumps(HELLO).encode())], close_codes.MALFORMED),
+        ([frame(Opcode.CLOSE, b"\x03")], close_codes.PROTOCOL_ERROR),
     ],
 )
 def test_what_is_broken_ends_the_session_with_its_code(said, close):
@@ -118,14 +118,14 @@ def test_a_hello_may_be_longer_than_what_follows_it():
     line.say(frame(TEXT, json.dumps(HELLO).encode().ljust(MAX_HELLO_BYTES)))
     assert line.told() == ["welcome"]
     line.say(frame(TEXT, PING_MESSAGE.ljust(MAX_MESSAGE_BYTES + 1)))
-    assert line.hear() == [close_frame(closing.TOO_LONG)]
+    assert line.hear() == [close_frame(close_codes.TOO_LONG)]
 
 
 def test_a_hello_has_a_bound_too():
     """Before `hello` as after it, the head of a frame that is too long is enough."""
     line = opened()
     line.say(b"\x81\xff" + (MAX_HELLO_BYTES + 1).to_bytes(8, "big"))
-    assert line.hear() == [close_frame(closing.TOO_LONG)]
+    assert line.hear() == [close_frame(close_codes.TOO_LONG)]
 
 
 def test_a_session_that_fails_is_ended_and_said_by_its_class_alone(monkeypatch, caplog):
@@ -138,7 +138,7 @@ def test_a_session_that_fails_is_ended_and_said_by_its_class_alone(monkeypatch, 
     monkeypatch.setattr(Session, "receive", fail)
     with caplog.at_level(logging.ERROR):
         line.say(frame(TEXT, PING_MESSAGE))
-    assert line.hear() == [close_frame(closing.INTERNAL)]
+    assert line.hear() == [close_frame(close_codes.INTERNAL)]
     assert "ZeroDivisionError" in caplog.text
     assert str(DALLAS[0]) not in caplog.text
 
@@ -209,7 +209,7 @@ def test_messages_have_a_rate():
     line.say(frame(Opcode.PONG) * 5)
     assert line.hear() == []
     line.say(frame(Opcode.PONG))
-    assert line.hear() == [close_frame(closing.TOO_MANY)]
+    assert line.hear() == [close_frame(close_codes.TOO_MANY)]
 
 
 def test_fragments_cost_less_than_messages():
@@ -221,7 +221,7 @@ def test_fragments_cost_less_than_messages():
     line.say(frame(CONT, PING_MESSAGE[1:]))
     assert line.told() == ["pong"]
     line.say(frame(TEXT, b" ", fin=False) + blank * int(BURST / FRAGMENT_COST))
-    assert line.hear() == [close_frame(closing.TOO_MANY)]
+    assert line.hear() == [close_frame(close_codes.TOO_MANY)]
 
 
 def test_empty_fragments_are_messages_and_are_not_kept():
@@ -232,7 +232,7 @@ def test_empty_fragments_are_messages_and_are_not_kept():
     line.say(frame(CONT, PING_MESSAGE))
     assert line.told() == ["pong"]
     line.say(frame(TEXT, b"", fin=False) + frame(CONT, b"", fin=False) * (BURST // 2))
-    assert line.hear() == [close_frame(closing.TOO_MANY)]
+    assert line.hear() == [close_frame(close_codes.TOO_MANY)]
 
 
 # ---- pauses --------------------------------------------------------------------------------------------------
@@ -301,9 +301,9 @@ def test_a_slow_session_is_closed_like_any_other():
     line = joined()
     line.transport.full = True
     line.say(frame(Opcode.PING))
-    line.connection.close(closing.SLOW)
+    line.connection.close(close_codes.SLOW)
     assert line.transport.reading
-    assert line.hear()[-1] == close_frame(closing.SLOW)
+    assert line.hear()[-1] == close_frame(close_codes.SLOW)
     line.drain()
     line.say(frame(Opcode.PING))
     assert line.hear() == []
@@ -315,10 +315,10 @@ def test_a_slow_session_is_closed_like_any_other():
 def test_after_the_close_frame_nothing_is_read_or_written():
     """Rule 4: what the peer still sends is thrown away; a second reason is not the reason."""
     line = joined()
-    line.connection.close(closing.DRAINING)
-    line.connection.close(closing.SLOW)
+    line.connection.close(close_codes.DRAINING)
+    line.connection.close(close_codes.SLOW)
     line.say(frame(TEXT, PING_MESSAGE))
-    assert line.hear() == [close_frame(closing.DRAINING)]
+    assert line.hear() == [close_frame(close_codes.DRAINING)]
     assert line.stream.closes == {1012: 1}
     assert len(line.stream.hub) == 0
 
@@ -328,7 +328,7 @@ def test_a_peer_that_does_not_close_is_dropped():
     stays = joined()
     goes = joined(stays.stream)
     for line in (stays, goes):
-        line.connection.close(closing.GOING_AWAY)
+        line.connection.close(close_codes.GOING_AWAY)
     goes.lose()
     stays.pass_time(LINGER_S - 0.1)
     assert not stays.transport.aborted

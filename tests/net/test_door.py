@@ -12,8 +12,8 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
+from geocast.api.http_server import HEAD_S, IDLE_S, LINGER_S, MAX_AHEAD_BYTES, REST_S, UNREAD_S, Connection, Door
 from geocast.metrics import Metrics
-from geocast.net.door import HEAD_S, IDLE_S, LINGER_S, MAX_AHEAD_BYTES, REST_S, UNREAD_S, Connection, Door
 
 HEAD = b"GET / HTTP/1.1\r\nHost: node\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: node\r\nContent-Length: 10\r\n\r\n"

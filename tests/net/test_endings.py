@@ -23,28 +23,29 @@ from end_to_end.keys import Keys
 from end_to_end.wire import Wire, request_bytes
 from fakes import FakeClock
 
-from geocast import closing, policy
+from geocast import policy
 from geocast.alertlog.memory import MemoryLog
+from geocast.api.context import Api
+from geocast.api.routes_alerts import serving
+from geocast.auth.tokens import Key, Tokens
 from geocast.calls.calling import Calling
 from geocast.calls.sealing import NO_CALL_KEYS
 from geocast.clock import SystemClock
-from geocast.delivery import FREEZE_EVERY, THAW_S, Collector
-from geocast.hub import SILENCE_S, SLOW_S, Hub
+from geocast.ingest.publish import Publishing
 from geocast.metrics import Metrics
-from geocast.net import websocket
-from geocast.net.api import Api
-from geocast.net.calls import serving
-from geocast.net.websocket import HEADERS_S, HELLO_S, LINGER_S, SPARE, Stream
-from geocast.publishing import Publishing
-from geocast.session import HEARTBEAT_S
-from geocast.tokens import Key, Tokens
+from geocast.model import close_codes
+from geocast.stream import connection
+from geocast.stream.connection import HEADERS_S, HELLO_S, LINGER_S, SPARE, Stream
+from geocast.stream.hub import SILENCE_S, SLOW_S, Hub
+from geocast.stream.server import FREEZE_EVERY, THAW_S, Collector
+from geocast.stream.session import HEARTBEAT_S
 
 CLIENTS = 8
 KEYS = Keys()
 JWKS = {key["kid"]: Key(key) for key in KEYS.jwks()["keys"]}
 ORDINARY = (types.GeneratorType, types.FrameType, types.TracebackType, types.MethodType)
 """What a cycle consists of, beside the classes of the packages that serve a connection."""
-PACKAGES = ("geocast.net.", "geocast.session", "websockets.", "uvloop.", "uvicorn.", "h11.", "starlette.", "fastapi.")
+PACKAGES = ("geocast.api.", "geocast.stream.", "websockets.", "uvloop.", "uvicorn.", "h11.", "starlette.", "fastapi.")
 
 
 def come_since() -> Counter[str]:
@@ -224,7 +225,7 @@ def test_sessions_with_unsent_bytes_leave_nothing(how):
         assert len(listener.stream.slow) == CLIENTS
         if how == "drained":
             for peer in listener.hub.peers():
-                peer.close(closing.DRAINING)
+                peer.close(close_codes.DRAINING)
             await listener.pass_time(LINGER_S)
         elif how == "slow":
             await listener.pass_time(SLOW_S, LINGER_S)
@@ -241,8 +242,8 @@ def test_a_session_that_fails_leaves_nothing(monkeypatch):
     def fail(*_):
         raise KeyError("what nobody expected")
 
-    monkeypatch.setattr(websocket.Session, "receive", fail)
-    expected = closing.INTERNAL.code
+    monkeypatch.setattr(connection.Session, "receive", fail)
+    expected = close_codes.INTERNAL.code
 
     async def scenario(_listener, door, act):
         codes = await act(lambda: [ENDINGS["no hello"][1](door) for _ in range(CLIENTS)])

@@ -6,10 +6,10 @@ Statuses are those of the protocol's section 5, "Connecting"; `test_stream_refus
 import pytest
 from net.line import HELLO, Line, a_stream, close_frame, joined, opened, request
 
-from geocast import closing
-from geocast.frames import WIRES
-from geocast.net import websocket
-from geocast.net.websocket import HEADERS_S, HELLO_S, LINGER_S, MAX_HEADERS_BYTES, RETRY_AFTER_S, SPARE
+from geocast.model import close_codes
+from geocast.stream import connection
+from geocast.stream.connection import HEADERS_S, HELLO_S, LINGER_S, MAX_HEADERS_BYTES, RETRY_AFTER_S, SPARE
+from geocast.wire.frames import WIRES
 
 # ---- answered ------------------------------------------------------------------------------------------------
 
@@ -209,7 +209,7 @@ def test_newcomers_push_out_the_oldest_that_has_not_said_hello():
     assert silent.transport.aborted
     silent.lose()
     Line(stream)
-    assert upgraded.hear() == [close_frame(closing.OVERLOADED)]
+    assert upgraded.hear() == [close_frame(close_codes.OVERLOADED)]
     assert not settled.transport.closed
     assert len(stream.unsaid) == 2
 
@@ -239,7 +239,7 @@ def test_hello_has_to_come_in_time():
     line.pass_time(HELLO_S - 0.1)
     assert line.hear() == []
     line.pass_time(0.1)
-    assert line.hear() == [close_frame(closing.NO_HELLO)]
+    assert line.hear() == [close_frame(close_codes.NO_HELLO)]
     assert line.stream.closes == {4408: 1}
 
 
@@ -253,4 +253,4 @@ def test_who_has_said_hello_has_no_deadline_of_these():
 
 def test_the_parser_never_logs():
     """The library would log headers, and at DEBUG each frame, with tokens and places."""
-    assert not websocket._SILENT.isEnabledFor(50)
+    assert not connection._SILENT.isEnabledFor(50)

@@ -10,11 +10,11 @@ from end_to_end.key_server import KeyServer
 from end_to_end.tls import make_certificate
 from ports import a_free_port
 
+from geocast.auth import jwks_client
+from geocast.auth.jwks_client import MAX_ANSWER_BYTES, fetch_keys
+from geocast.auth.tokens import make_key, parse_keys
 from geocast.config import parse_key_url
 from geocast.errors import ConfigError
-from geocast.net import key_server
-from geocast.net.key_server import MAX_ANSWER_BYTES, fetch_keys
-from geocast.tokens import make_key, parse_keys
 
 PUBLIC = make_key("k")[1]
 SET = {"keys": [PUBLIC]}
@@ -126,7 +126,7 @@ def test_nobody_there_is_told_so(trusted, certificate):
 @pytest.mark.parametrize("ways", [{"drips": True}, {"slow_s": 60.0}], ids=["drips", "says nothing"])
 def test_a_server_that_takes_too_long_is_left(trusted, certificate, monkeypatch, ways):
     """T8: the time is for all of it; bytes that come now and then win none."""
-    monkeypatch.setattr(key_server, "FETCH_S", 0.3)
+    monkeypatch.setattr(jwks_client, "FETCH_S", 0.3)
     server = KeyServer(SET)
     for name, value in ways.items():
         setattr(server, name, value)
@@ -135,7 +135,7 @@ def test_a_server_that_takes_too_long_is_left(trusted, certificate, monkeypatch,
 
 def test_a_port_that_takes_connections_and_does_nothing_is_left(trusted, monkeypatch):
     """T8: not even the handshake of TLS may take longer."""
-    monkeypatch.setattr(key_server, "FETCH_S", 0.3)
+    monkeypatch.setattr(jwks_client, "FETCH_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(ConfigError, match=r"within 0\.3 s"):
         asyncio.run(fetch_keys(parse_key_url(f"https://127.0.0.1:{silent.getsockname()[1]}/")))
     assert threading.active_count() == 1, "nothing is left behind that a fork would not survive"

@@ -10,11 +10,11 @@ from flipping import respelled
 from jwt.algorithms import OKPAlgorithm
 from net.line import TEXT, Line, a_stream, close_frame, frame, opened
 
-from geocast import closing
-from geocast.net import newer_keys
-from geocast.net.newer_keys import MAX_WAITING, NewerKeys
-from geocast.net.websocket import HELLO_S
-from geocast.tokens import Key, make_key
+from geocast.auth import jwks_refresh
+from geocast.auth.jwks_refresh import MAX_WAITING, NewerKeys
+from geocast.auth.tokens import Key, make_key
+from geocast.model import close_codes
+from geocast.stream.connection import HELLO_S
 
 PAIRS = {kid: make_key(kid) for kid in ("old", "new")}
 KEYS = {kid: Key(public, "EdDSA") for kid, (_, public) in PAIRS.items()}
@@ -97,7 +97,7 @@ def test_without_a_newer_key_it_is_4401(stream, waiting):
     line = opened(stream)
     hello(line, "new")
     waiting.settle()
-    assert line.hear() == [close_frame(closing.BAD_TOKEN)]
+    assert line.hear() == [close_frame(close_codes.BAD_TOKEN)]
     assert waiting.those == []
     assert stream.held == {}
 
@@ -109,7 +109,7 @@ def test_who_is_one_too_many_is_refused_at_once(stream, waiting):
     hello(first, "new")
     hello(second, "new")
     assert first.hear() == []
-    assert second.hear() == [close_frame(closing.BAD_TOKEN)]
+    assert second.hear() == [close_frame(close_codes.BAD_TOKEN)]
 
 
 def test_a_token_of_a_known_key_does_not_wait(stream, waiting):
@@ -118,7 +118,7 @@ def test_a_token_of_a_known_key_does_not_wait(stream, waiting):
     hello(good, "old")
     assert good.told() == ["welcome"]
     broken.tell({"type": "hello", "token": respelled(token("old")), "places": []})
-    assert broken.hear() == [close_frame(closing.BAD_TOKEN)]
+    assert broken.hear() == [close_frame(close_codes.BAD_TOKEN)]
     assert waiting.those == []
 
 
@@ -141,7 +141,7 @@ def test_who_has_left_meanwhile_is_forgotten(stream, waiting):
     hello(late, "new")
     lost.lose()
     late.pass_time(HELLO_S)
-    assert late.hear() == [close_frame(closing.NO_HELLO)]
+    assert late.hear() == [close_frame(close_codes.NO_HELLO)]
     stream.tokens.replace(KEYS, {})
     waiting.settle()
     assert late.hear() == []
@@ -159,7 +159,7 @@ def test_a_slow_one_that_recovers_is_still_not_read(stream, waiting):
     line.drain()
     assert not line.transport.reading
     waiting.settle()
-    assert line.hear()[-1] == close_frame(closing.BAD_TOKEN)
+    assert line.hear()[-1] == close_frame(close_codes.BAD_TOKEN)
 
 
 # ---- the wait itself -----------------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ def test_all_wait_for_one_fetch():
 
 def test_a_wait_that_nobody_settles_ends_by_itself(monkeypatch):
     """T8: after WAIT_S."""
-    monkeypatch.setattr(newer_keys, "WAIT_S", 0.01)
+    monkeypatch.setattr(jwks_refresh, "WAIT_S", 0.01)
 
     async def scene():
         await NewerKeys(lambda: None).waited()

@@ -10,10 +10,11 @@ from fakes import NOON_MS, FakeClock
 from jsonschema_rs import Draft202012Validator
 from net.test_api import api_on
 
-from geocast import closing, policy
+from geocast import policy
 from geocast.alertlog.memory import MemoryLog
-from geocast.net import asyncapi, examples, stream_html
-from geocast.net.calls import make_app
+from geocast.api import asyncapi, examples, stream_html
+from geocast.api.routes_alerts import make_app
+from geocast.model import close_codes
 from geocast.policy import Category, Policy
 
 SHOWN = (
@@ -173,7 +174,7 @@ def test_the_page_of_the_stream_has_all_messages_fields_and_close_codes():
     assert set(re.findall(r'href="#(\w+)"', page)) <= set(sections)
     fields = {name for schema in found["schemas"].values() for name in schema["properties"]}
     assert all(f"<code>{name}</code>" in page for name in fields)
-    assert all(f"<th scope=row>{close.code}</th>" in page for close in closing.ALL)
+    assert all(f"<th scope=row>{close.code}</th>" in page for close in close_codes.ALL)
 
 
 def test_the_page_of_the_stream_is_plain():

@@ -9,7 +9,7 @@ from geocast import policy
 from geocast.errors import ConfigError
 from geocast.policy import SKEW_MS, Policy
 from geocast.policy.ages import Lasting
-from geocast.requests import Claims
+from geocast.wire.requests import Claims
 
 ALERTS = 'name = "x"\n[categories]\nflood = { title = "Flood" }\n'
 LEAST = '[calls.arrest]\ntitle = "Cardiac arrest"\nquals = ["cpr", "medic"]\n'

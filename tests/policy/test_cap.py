@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import real_data
 
-from geocast.cap import blocks, message
-from geocast.cap.message import Code, Info
+from geocast.ingest.cap import language_groups, message
+from geocast.ingest.cap.message import Code, Info
 from geocast.policy import Policy, load
 
 PUBLIC_WARNING = load(Path("builtin:public-warning"))
@@ -204,7 +204,7 @@ REAL = {
 @pytest.mark.parametrize("name", REAL)
 def test_real_messages_belong_where_people_would_look_for_them(name):
     """P17: messages of many agencies."""
-    found = blocks.of(message.read(real_data.cap(name).read_bytes(), assume_offset="+00:00"))
+    found = language_groups.of(message.read(real_data.cap(name).read_bytes(), assume_offset="+00:00"))
     assert [PUBLIC_WARNING.category_of(block.infos) for block in found] == [REAL[name]]
     assert not any(PUBLIC_WARNING.ignores(block.infos) for block in found)
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from geocast.errors import ConfigError
-from geocast.publishers.bounds import Bounds, Rate
-from geocast.publishers.file import MAX_BYTES, load_publishers, parse_publishers, read_publishers
+from geocast.policy.publishers.bounds import Bounds, Rate
+from geocast.policy.publishers.file import MAX_BYTES, load_publishers, parse_publishers, read_publishers
 
 SQUARE = {"type": "Polygon", "coordinates": [[[-97, 32], [-96, 32], [-96, 33], [-97, 33], [-97, 32]]]}
 WHOLE = """

@@ -10,11 +10,11 @@ from geocast import policy
 from geocast.alertlog.memory import MemoryLog
 from geocast.clock import format_time
 from geocast.errors import LogUnavailable
+from geocast.ingest.publish import Publisher, Publishing
+from geocast.model.problems import Problem
 from geocast.policy import Policy
-from geocast.problems import Problem
-from geocast.publishers.bounds import DRY_PER_MINUTE
-from geocast.publishers.file import load_publishers
-from geocast.publishing import Publisher, Publishing
+from geocast.policy.publishers.bounds import DRY_PER_MINUTE
+from geocast.policy.publishers.file import load_publishers
 
 DESK, OTHER, MANAGER = Publisher("desk"), Publisher("other"), Publisher("boss", manages=True)
 AROUND_DALLAS = [[-97, 32], [-96, 32], [-96, 33], [-97, 33], [-97, 32]]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geocast.publishers.jurisdiction import parse_jurisdiction
+from geocast.policy.publishers.jurisdiction import parse_jurisdiction
 
 SQUARE = [[-97, 32], [-96, 32], [-96, 33], [-97, 33], [-97, 32]]
 HOLE = [[-96.6, 32.4], [-96.6, 32.6], [-96.4, 32.6], [-96.4, 32.4], [-96.6, 32.4]]

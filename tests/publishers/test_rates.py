@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geocast.publishers.bounds import Rate
-from geocast.publishers.rates import Rates
+from geocast.policy.publishers.bounds import Rate
+from geocast.policy.publishers.rates import Rates
 
 RATES = (Rate(3, 60), Rate(5, 3600))
 

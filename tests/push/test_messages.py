@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 from fakes import NOON_MS, a_cancel, a_revision
 
-from geocast import frames
-from geocast.alert import Proof
+from geocast.model.alert import Proof
 from geocast.push import messages
 from geocast.push.messages import messages_of, plaintext, topic, ttl_s
 from geocast.push.webpush import room
+from geocast.wire import frames
 
 JSON, SIGNED = frames.JSON.number, frames.SIGNED[0].number
 

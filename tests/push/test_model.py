@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from model import SEVERITIES, Client, Item, Rules
 
-from geocast.alert import Circle
 from geocast.alertlog import Counts
-from geocast.cells import cell_of, cell_place
+from geocast.geometry.sphere import cell_of, cell_place
+from geocast.model.alert import Circle
 from geocast.push import recording, waking
 from geocast.push.addresses import parse_services
 from geocast.push.devicestore import SHARDS, State, shard_of

@@ -11,21 +11,21 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from end_to_end.keys import Keys, bearer
 from fakes import DALLAS, FakeClock
 
-from geocast.cells import cell_of
+from geocast.auth.tokens import Tokens, parse_keys
 from geocast.clock import format_time
 from geocast.errors import StoreUnavailable
+from geocast.geometry.sphere import cell_of
 from geocast.metrics import Metrics
-from geocast.net.devices import Calls, make_app
 from geocast.push.addresses import parse_services
 from geocast.push.devicestore.memory import MemoryDevices
 from geocast.push.lanes import Outcome
 from geocast.push.registering import MAX_DEVICES, Registering, Terms
 from geocast.push.ringer import Answer
+from geocast.push.routes import Calls, make_app
 from geocast.push.sealing import Keyring
 from geocast.push.shards import StaticShards
 from geocast.push.waking import Waking
 from geocast.push.webpush import Vapid, encoded, make_vapid_key, parse_vapid
-from geocast.tokens import Tokens, parse_keys
 
 KEYS = Keys()
 ORIGIN = "https://app.example"

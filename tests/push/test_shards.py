@@ -6,11 +6,11 @@ import pytest
 from fakes import a_cancel, a_revision
 from push.test_waking import Process, turns, with_loop
 
+from geocast.auth.tokens import Subject
 from geocast.errors import StoreUnavailable
 from geocast.push.devicestore import SHARDS, State, shard_of
 from geocast.push.lanes import Outcome
 from geocast.push.shards import StaticShards
-from geocast.tokens import Subject
 
 EVERY = range(SHARDS)
 

@@ -13,8 +13,9 @@ from fakes import DALLAS, NOON_MS, FakeClock, a_cancel, a_revision
 from flipping import flipped
 
 from geocast.alertlog import Counts
-from geocast.cells import cell_of
+from geocast.auth.tokens import Subject
 from geocast.errors import StoreUnavailable
+from geocast.geometry.sphere import cell_of
 from geocast.push.addresses import parse_services
 from geocast.push.devices import RENEW_MS
 from geocast.push.devicestore import Line, State, StoredDevice
@@ -27,7 +28,6 @@ from geocast.push.sending import MARKS, OF_ONE, SLOTS, SPARE_SLOTS
 from geocast.push.shards import StaticShards
 from geocast.push.waking import Waking
 from geocast.push.webpush import Vapid, make_vapid_key, parse_vapid
-from geocast.tokens import Subject
 
 VAPID = parse_vapid(json.dumps({"keys": [make_vapid_key("x")]}).encode(), "file")
 KEY = ec.generate_private_key(ec.SECP256R1())

@@ -11,14 +11,14 @@ from pathlib import Path
 from fakes import NOON_MS, FakeClock
 
 from geocast import policy
-from geocast.alert import Cancel
 from geocast.alertlog.memory import MemoryLog
-from geocast.cap import message as cap_message
 from geocast.clock import format_time
-from geocast.problems import Problem
-from geocast.upstream.sources import Source, Sources
-from geocast.upstream.taking import Taking
-from geocast.zones import NO_ZONES
+from geocast.ingest.cap import message as cap_message
+from geocast.ingest.cap.service import Taking
+from geocast.ingest.cap.sources import Source, Sources
+from geocast.ingest.cap.zones import NO_ZONES
+from geocast.model.alert import Cancel
+from geocast.model.problems import Problem
 
 CAP = "urn:oasis:names:tc:emergency:cap:1.2"
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000

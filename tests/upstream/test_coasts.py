@@ -13,15 +13,15 @@ from upstream.issuer import PUBLIC_WARNING, Room, a_message, an_area, an_info, c
 from upstream.test_corpus import UTC, a_room
 
 from bench.hard_rings import coast, said, zigzag
-from geocast.alert import Circle, Polygon
-from geocast.cap.shapes import MAX_WORK
-from geocast.cells import distance_m, unit_vectors
-from geocast.mosaic import pieces
-from geocast.problems import Problem
-from geocast.publishers.bounds import Bounds, Publishers
-from geocast.publishers.jurisdiction import parse_jurisdiction
-from geocast.rings import Ring
-from geocast.zones import MAX_SHAPES, Zones
+from geocast.geometry.polygon_union import pieces
+from geocast.geometry.sphere import distance_m, unit_vectors
+from geocast.geometry.spherical_polygon import Ring
+from geocast.ingest.cap.shapes import MAX_WORK
+from geocast.ingest.cap.zones import MAX_SHAPES, Zones
+from geocast.model.alert import Circle, Polygon
+from geocast.model.problems import Problem
+from geocast.policy.publishers.bounds import Bounds, Publishers
+from geocast.policy.publishers.jurisdiction import parse_jurisdiction
 
 ABOUT_SHAPES = {"area-too-complex", "radius-out-of-range", "shape-not-allowed"}
 

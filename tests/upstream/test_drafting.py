@@ -9,12 +9,12 @@ from fakes import NOON_MS
 from upstream.issuer import DAY_MS, MINUTE_MS, RING, Room, a_cancel, a_message, an_area, an_info, code, time
 
 from geocast import policy
-from geocast.alert import Circle, Polygon
-from geocast.cells import unit_vectors
-from geocast.mosaic import pieces
-from geocast.problems import Problem
-from geocast.rings import Ring
-from geocast.zones import Zones
+from geocast.geometry.polygon_union import pieces
+from geocast.geometry.sphere import unit_vectors
+from geocast.geometry.spherical_polygon import Ring
+from geocast.ingest.cap.zones import Zones
+from geocast.model.alert import Circle, Polygon
+from geocast.model.problems import Problem
 
 SMALL = policy.parse(
     b"""

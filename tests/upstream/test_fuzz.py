@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from upstream.issuer import CAP, MINUTE_MS, RING, Room, a_message, an_info, element, time
 
-from geocast.alert import Cancel, Revision
-from geocast.frames import encode
-from geocast.problems import Problem
-from geocast.upstream.deciding import OUTCOMES
+from geocast.ingest.cap.decision import OUTCOMES
+from geocast.model.alert import Cancel, Revision
+from geocast.model.problems import Problem
+from geocast.wire.frames import encode
 
 bounded = settings(max_examples=300, deadline=None, derandomize=True, database=None)
 

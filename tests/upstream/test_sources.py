@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from geocast.errors import ConfigError
-from geocast.upstream import sources
+from geocast.ingest.cap import sources
 
 SECRET = "s" * 32
 HASH = hashlib.sha256(SECRET.encode()).hexdigest()

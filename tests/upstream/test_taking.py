@@ -21,12 +21,12 @@ from upstream.issuer import (
 )
 
 from geocast import policy
-from geocast.alert import Cancel, Revision, is_id
 from geocast.alertlog import RETENTION_MS
 from geocast.alertlog.memory import MemoryLog
 from geocast.errors import LogUnavailable
-from geocast.upstream import deciding, naming
-from geocast.upstream.sources import Source
+from geocast.ingest.cap import decision, ids
+from geocast.ingest.cap.sources import Source
+from geocast.model.alert import Cancel, Revision, is_id
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def room():
 
 def id_of(identifier, sender=SENDER):
     """The id for messages of this name."""
-    return naming.base("met", sender, identifier)
+    return ids.base("met", sender, identifier)
 
 
 def named(headline, **fields):
@@ -663,15 +663,15 @@ def test_a_name_with_many_messages_is_read_in_few_rounds(room, monkeypatch):
     """HD14: decisions grow with the logarithm of the messages of one name."""
     published_and_cancelled(room, 40)
     asked = []
-    decide = deciding.decide
-    monkeypatch.setattr(deciding, "decide", lambda *about: asked.append(1) or decide(*about))
+    decide = decision.decide
+    monkeypatch.setattr(decision, "decide", lambda *about: asked.append(1) or decide(*about))
     assert room.taken(a_message("m", 10)).alerts[0].id == f"{id_of('m')}:41"
     assert len(asked) <= 8
 
 
 def test_a_name_can_not_be_published_as_new_without_end(room, monkeypatch):
     """HD14: and the last of its alerts can be cancelled all the same."""
-    monkeypatch.setattr(deciding, "MAX_GENERATIONS", 3)
+    monkeypatch.setattr(decision, "MAX_GENERATIONS", 3)
     published_and_cancelled(room, 2)
     assert room.outcomes(a_message("m", 1)) == ["published"]
     assert room.outcomes(a_cancel("m", 2, ["m"])) == ["cancelled"]
@@ -782,4 +782,4 @@ def test_ids_follow_the_grammar_of_ids(room):
     for entry in room.taken(a_message("m", 0, (), *two_blocks())).stored:
         assert isinstance(entry, Revision)
         assert is_id(entry.id)
-    assert is_id(naming.block(naming.generation(id_of("m"), 12), 8))
+    assert is_id(ids.block(ids.generation(id_of("m"), 12), 8))

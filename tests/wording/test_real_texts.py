@@ -14,7 +14,7 @@ import time
 import pytest
 from real_data import DATA, dispatch
 
-from geocast.wording import Guard
+from geocast.policy.pii import Guard
 
 SEED = 20311
 BLOCKS = [

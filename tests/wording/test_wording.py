@@ -5,8 +5,8 @@ import re
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from geocast.fields import Headline
-from geocast.wording import KINDS, Finding, Guard
+from geocast.policy.pii import KINDS, Finding, Guard
+from geocast.wire.fields import Headline
 
 FOUND = {
     "address": [

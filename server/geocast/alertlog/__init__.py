@@ -91,8 +91,8 @@ from typing import Any, NamedTuple, Protocol, TypeGuard
 
 from prometheus_client.core import Metric
 
-from ..alert import Cancel, Entry, OtherKind, Revision, Untrusted
-from ..calls.entries import CallEntry, Ending, body_of
+from ..model.alert import Cancel, Entry, OtherKind, Revision, Untrusted
+from ..model.call import CallEntry, Ending, body_of
 from .chain import Chain, Kinds
 
 RETENTION_MS = 24 * 3_600_000

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-from ..alert import NOTHING_CONFIRMED, Entry, OtherKind, Revision, Untrusted
+from ..model.alert import NOTHING_CONFIRMED, Entry, OtherKind, Revision, Untrusted
 
 Kinds = frozenset[tuple[str, bool]]  # of revisions: category, and whether something is confirmed
 NO_KINDS: Kinds = frozenset()

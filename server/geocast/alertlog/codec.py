@@ -12,7 +12,9 @@ from typing import Any, cast
 
 import msgpack
 
-from ..alert import (
+from ..clock import MAX_MS
+from ..model import call as calls
+from ..model.alert import (
     FINEST_RESOLUTION,
     NOTHING_CONFIRMED,
     SEVERITY_RANK,
@@ -36,9 +38,7 @@ from ..alert import (
     Text,
     Urgency,
 )
-from ..calls import entries as calls
-from ..calls.entries import CallEntry
-from ..clock import MAX_MS
+from ..model.call import CallEntry
 
 KINDS = ("revision", "cancel", *calls.KINDS)  # those that this release knows
 ENDINGS = ("cancel", "end")  # nothing follows one of these

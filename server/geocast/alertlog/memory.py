@@ -10,8 +10,8 @@ from contextlib import suppress
 
 from prometheus_client.core import Metric
 
-from ..alert import Cancel, Entry, OtherKind, Revision
-from ..calls.entries import CallEntry
+from ..model.alert import Cancel, Entry, OtherKind, Revision
+from ..model.call import CallEntry
 from . import (
     BATCH,
     HEARTBEAT_S,

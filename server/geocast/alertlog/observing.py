@@ -13,7 +13,7 @@ less, so that nothing has to be written for it:
 from collections.abc import AsyncGenerator, Sequence
 from typing import NamedTuple, Protocol
 
-from ..alert import Entry, OtherKind
+from ..model.alert import Entry, OtherKind
 
 
 class Sight(NamedTuple):

@@ -43,10 +43,10 @@ from typing import Any, TypeVar
 from prometheus_client.core import Metric
 
 from .. import failpoints
-from ..alert import Entry, OtherKind
-from ..calls.entries import KINDS, CallEntry
 from ..clock import Now
 from ..errors import ConfigError, LogUnavailable, trace
+from ..model.alert import Entry, OtherKind
+from ..model.call import KINDS, CallEntry
 from . import (
     BATCH,
     BATCH_BYTES,

@@ -17,9 +17,9 @@ nothing.
 
 from collections.abc import Iterable
 
-from ..alert import Entry, OtherKind, Revision
-from ..calls.entries import CallEntry, Ending, Opening, body_of
 from ..clock import Now
+from ..model.alert import Entry, OtherKind, Revision
+from ..model.call import CallEntry, Ending, Opening, body_of
 
 NEWEST = 16  # entries that are asked: some may be of other kinds, or can't be read
 PROVE_S = 3600.0  # for a wrong clock to be set right

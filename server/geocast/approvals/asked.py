@@ -4,8 +4,8 @@ It is decided here alone, by the policy in force and the chain of the alert: at 
 reads the log.
 """
 
-from ..alert import Cancel, Entry
 from ..alertlog.chain import Kinds, kinds_of
+from ..model.alert import Cancel, Entry
 from ..policy import Policy
 
 

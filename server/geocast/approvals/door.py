@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from .. import problems
-from ..alert import Approval, Entry, Proof, Revision, Signature
 from ..alertlog.chain import NO_KINDS, Kinds
 from ..clock import parse_time
+from ..model import problems
+from ..model.alert import Approval, Entry, Proof, Revision, Signature
+from ..model.problems import Violation
 from ..policy import SKEW_MS, Policy
-from ..problems import Violation
 from . import form
 from .asked import asked, max_age_s
 from .reviewers import Reviewers, out_of_envelopes

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ..alert import (
+from ..alertlog.codec import to_shape
+from ..clock import format_time, parse_time
+from ..model.alert import (
     FINEST_RESOLUTION,
     MAX_FORM_BYTES,
     SEVERITY_RANK,
@@ -21,10 +23,8 @@ from ..alert import (
     Revision,
     Shape,
 )
-from ..alertlog.codec import to_shape
-from ..clock import format_time, parse_time
-from ..frames import alert_map
-from ..strict import load_json
+from ..wire.frames import alert_map
+from ..wire.strict_json import load_json
 
 VERSION = 1
 _NOBODY = Approval("", 0)

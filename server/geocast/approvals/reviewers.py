@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from ..alert import Proof, is_id
+from ..auth.jwks import keys_of
 from ..errors import ConfigError
-from ..jwks import keys_of
+from ..model.alert import Proof, is_id
 from ..policy import Policy
 from .signatures import ALGORITHM, decoded, header_of, verifies
 

@@ -15,9 +15,9 @@ from typing import NamedTuple
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from ..alert import Signature
 from ..errors import ConfigError
-from ..strict import load_json
+from ..model.alert import Signature
+from ..wire.strict_json import load_json
 
 ALGORITHM = "Ed25519"
 TYPE = "geocast-approval"

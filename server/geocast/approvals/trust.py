@@ -19,11 +19,11 @@ from typing import TypeVar
 
 from prometheus_client.core import Metric
 
-from ..alert import MAX_SIGNATURES, Cancel, Entry, Proof, Revision, Untrusted
 from ..alertlog import codec
 from ..alertlog.chain import NO_KINDS, Kinds, kinds_of
 from ..errors import trace
 from ..metrics import counters
+from ..model.alert import MAX_SIGNATURES, Cancel, Entry, Proof, Revision, Untrusted
 from ..policy import Policy
 from . import form
 from .asked import asked

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from ..cells import chord2, distance_m, limit_chord2, unit_vector, unit_vectors
 from ..errors import ConfigError
+from ..geometry.sphere import chord2, distance_m, limit_chord2, unit_vector, unit_vectors
 
 logger = logging.getLogger(__name__)
 

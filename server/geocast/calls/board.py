@@ -31,13 +31,13 @@ from math import inf
 from random import random
 from typing import Literal, NamedTuple
 
-from ..alert import Circle
 from ..alertlog import Counts
 from ..clock import Now
-from ..matching.areas import NONE, AreaIndex
+from ..matching.circle_index import NONE, AreaIndex
+from ..model.alert import Circle
+from ..model.call import CallEntry, Person, SeatState
 from .aeds import NO_AEDS, Aeds
 from .claiming import Claiming, Here, Reason, Refusal, is_near, is_wanted, may_see, refusal
-from .entries import CallEntry, Person, SeatState
 from .live_call import LiveCall, Open, Outline, Told
 from .messages import in_each_format, standdown_message, task_message, task_revision
 from .responders import Claimed, Responder, Responders, Rights

@@ -22,18 +22,13 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from .. import failpoints, problems
+from .. import failpoints
 from ..alertlog import AlertLog
+from ..auth.tokens import Subject
 from ..clock import Clock, Now
 from ..errors import LogUnavailable
-from ..policy import Policy
-from ..policy.ages import Lasting
-from ..problems import Problem, Violation
-from ..requests import Claims, Invalid
-from ..tokens import Subject
-from .aeds import NO_AEDS, Aeds, fetch_of
-from .claiming import Claiming, Refusal, is_wanted, refusal
-from .entries import (
+from ..model import problems
+from ..model.call import (
     Body,
     CallEntry,
     CallTerms,
@@ -51,6 +46,12 @@ from .entries import (
     Secret,
     Widening,
 )
+from ..model.problems import Problem, Violation
+from ..policy import Policy
+from ..policy.ages import Lasting
+from ..wire.requests import Claims, Invalid
+from .aeds import NO_AEDS, Aeds, fetch_of
+from .claiming import Claiming, Refusal, is_wanted, refusal
 from .openers import Openers
 from .opening import Chain, opened_chain, sealed
 from .request import RequestedCall, parse_call, parse_content, parse_end

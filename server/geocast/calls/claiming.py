@@ -2,9 +2,9 @@
 
 from typing import Literal, NamedTuple, get_args
 
-from ..cells import limit_chord2, unit_vector
 from ..clock import Now
-from .entries import Person
+from ..geometry.sphere import limit_chord2, unit_vector
+from ..model.call import Person
 from .state import CallState
 
 Refusal = Literal["over", "held-off", "full", "far"]

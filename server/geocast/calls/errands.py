@@ -22,15 +22,15 @@ from typing import Any, Protocol
 
 from prometheus_client.core import Metric
 
-from ..alert import is_id
 from ..alertlog import AlertLog, Counts
 from ..clock import Clock
 from ..errors import LogUnavailable, trace
 from ..metrics import Metrics, counter, counters, gauge
+from ..model.alert import is_id
+from ..model.call import CallEntry, Person, SeatState
 from .aeds import NO_AEDS, Aeds
 from .board import Accept, Board, Errand, GiveBack, Progress, Restore
 from .claiming import REASONS, Claiming, Refusal
-from .entries import CallEntry, Person, SeatState
 from .live_call import MAX_LIFE_S, LiveCall
 from .opening import opened
 from .sealing import CallKeys

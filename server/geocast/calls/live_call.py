@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 from ..alertlog import Counts, under_revision
 from ..clock import Now
-from ..matching.areas import NONE
+from ..matching.circle_index import NONE
+from ..model.call import CallEntry, Claim, Person, Release
 from .claiming import Reason
-from .entries import CallEntry, Claim, Person, Release
 from .messages import call_message, in_each_format, standdown_message
 from .state import CallState, Opened, Seat, fold
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..clock import format_time
-from ..frames import FORMATS
+from ..model.call import ExactPlace
+from ..wire.frames import FORMATS
 from .aeds import Aeds
 from .claiming import Reason
-from .entries import ExactPlace
 from .state import CallState, Seat
 
 

@@ -9,10 +9,10 @@ import asyncio
 from collections.abc import Hashable
 
 from ..alertlog import AlertLog
+from ..auth.tokens import Subject
 from ..config import SHARE
-from ..shares import Shares
-from ..tokens import Subject
-from .entries import CallEntry, Opening, body_of
+from ..model.call import CallEntry, Opening, body_of
+from ..policy.shares import Shares
 
 MAX_OPEN_CALLS = 1_000
 RETRY_AFTER_S = 5  # one of so many open calls may be over by then

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from ..alert import Cancel, OtherKind, Revision
-from .entries import Body, CallEntry, Opening, Secret, body_of, kind_of, packed, secret_of
+from ..model.alert import Cancel, OtherKind, Revision
+from ..model.call import Body, CallEntry, Opening, Secret, body_of, kind_of, packed, secret_of
 from .sealing import CallKeys, CantOpen
 from .state import CallState, Opened, fold
 

@@ -16,9 +16,10 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from ..alert import Status, is_id
-from ..cells import publish_area
-from ..fields import (
+from ..geometry.sphere import publish_area
+from ..model.alert import Status, is_id
+from ..model.call import ExactPlace, Near, PlaceKind
+from ..wire.fields import (
     Headline,
     Id,
     Latitude,
@@ -31,8 +32,7 @@ from ..fields import (
     broken_fields,
     usable,
 )
-from ..requests import ID_MISMATCH, TIME, Claims, Invalid, Reason
-from .entries import ExactPlace, Near, PlaceKind
+from ..wire.requests import ID_MISMATCH, TIME, Claims, Invalid, Reason
 
 _Model = TypeVar("_Model", bound=StrictModel)
 

@@ -10,12 +10,12 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from ..alert import Circle
-from ..cells import Vector
-from ..matching.index import PlaceIndex
-from ..tokens import Subject
+from ..auth.tokens import Subject
+from ..geometry.sphere import Vector
+from ..matching.place_index import PlaceIndex
+from ..model.alert import Circle
+from ..model.call import Person
 from .claiming import MAX_REACH_M, Here, Reason, Refusal
-from .entries import Person
 from .live_call import LiveCall
 
 ROOM = 1 << 12  # places for which address space is taken at the start

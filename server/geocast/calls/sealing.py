@@ -18,9 +18,9 @@ import msgpack
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from ..auth.jwks import make_sealing_key, sealing_keys_of
 from ..errors import ConfigError, GeocastError
-from ..jwks import make_sealing_key, sealing_keys_of
-from .entries import MOVED, CallEntry, Kind
+from ..model.call import MOVED, CallEntry, Kind
 
 NONCE_BYTES = 12  # random, so a key is good for 2^32 entries (NIST SP 800-38D, 8.3); it seals for a day
 TAG_BYTES = 16

@@ -4,7 +4,7 @@ from typing import Any
 
 from ..alertlog import Counts
 from ..clock import Now, format_time
-from .entries import CallEntry, Ending, Near, Opening
+from ..model.call import CallEntry, Ending, Near, Opening
 from .messages import call_map
 from .state import CallState, Seat
 

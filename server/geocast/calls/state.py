@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from .entries import (
+from ..model.call import (
     Body,
     CallEntry,
     Claim,

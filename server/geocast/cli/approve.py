@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ConfigError
-from ..problems import digits
+from ..model.problems import digits
 
 if TYPE_CHECKING:
     from ..approvals.form import Form
@@ -113,8 +113,8 @@ def _shown(read: "Form") -> Iterator[str]:
 
 def _shape(members: dict[str, Any]) -> str:
     """A shape in a line; one that has anything else in it than is known of shapes, as it stands in the form."""
-    from ..alert import Circle, Polygon
     from ..alertlog.codec import to_shape
+    from ..model.alert import Circle, Polygon
 
     shape = to_shape(members)
     if shape.to_map() == members:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from ..cap.blocks import Block
-    from ..cap.message import Message
+    from ..ingest.cap.language_groups import Block
+    from ..ingest.cap.message import Message
 
 BROKEN = 1  # the exit status if a file has something wrong with it
 MOST = 2 * 1024 * 1024  # bytes of a message; real ones carry 600 KB of audio
@@ -37,9 +37,9 @@ def command(files: tuple[Path, ...], assume_offset: str | None) -> int:
 
 def _told(path: Path, assume_offset: str | None) -> int:
     """Say what one file has in it. The exit status."""
-    from ..cap import blocks, message
     from ..errors import ConfigError
-    from ..problems import Problem
+    from ..ingest.cap import language_groups, message
+    from ..model.problems import Problem
 
     try:
         with path.open("rb") as file:
@@ -51,7 +51,7 @@ def _told(path: Path, assume_offset: str | None) -> int:
         return BROKEN
     try:
         found = message.read(body, assume_offset=assume_offset)
-        parts = blocks.of(found)
+        parts = language_groups.of(found)
     except Problem as problem:
         for each in problem.violations:
             where = f" at {each.pointer}" if each.pointer else ""
@@ -85,7 +85,7 @@ def _block(block: Block) -> Iterator[str]:
 
 def _where(block: Block) -> str:
     """How many shapes, and codes of whose lists."""
-    from ..cap.shapes import CapRing
+    from ..ingest.cap.shapes import CapRing
 
     rings = [shape for shape in block.shapes if isinstance(shape, CapRing)]
     circles = len(block.shapes) - len(rings)

@@ -141,7 +141,7 @@ def _looks(settings: Settings) -> Iterator[tuple[str, Callable[[], str | None]]]
 def _keys(where: Path | KeyUrl | None) -> str | None:
     if where is None:
         return None
-    from ..net.key_server import keys_at
+    from ..auth.jwks_client import keys_at
 
     return ", ".join(f"{kid} ({key.algorithm_name}{_of(key.issuer)})" for kid, key in keys_at(where).items())
 
@@ -151,7 +151,7 @@ def _of(issuer: str) -> str:
 
 
 def _revoked(path: Path | None) -> str | None:
-    from ..revoked import load_revoked
+    from ..auth.revocations import load_revoked
 
     return f"tokens of {len(load_revoked(path))} subs" if path else None
 
@@ -169,9 +169,9 @@ def _policy(path: Path | None) -> str:
 
 
 def _publishers(settings: Settings) -> str | None:
-    from ..net.key_server import keys_at
+    from ..auth.jwks_client import keys_at
     from ..policy import load
-    from ..publishers.file import load_publishers
+    from ..policy.publishers.file import load_publishers
 
     found = load_publishers(settings.publishers)
     if found is None:
@@ -191,14 +191,14 @@ def _publishers(settings: Settings) -> str | None:
 def _sources(path: Path | None) -> str | None:
     if path is None:
         return None
-    from ..upstream.sources import load
+    from ..ingest.cap.sources import load
 
     return ", ".join(load(path).names)
 
 
 def _reviewers(settings: Settings) -> str | None:
     from ..approvals.reviewers import NO_REVIEWERS, load_reviewers, refuse_misfits
-    from ..net.key_server import keys_at
+    from ..auth.jwks_client import keys_at
     from ..policy import load
 
     found = load_reviewers(settings.reviewers) if settings.reviewers else NO_REVIEWERS
@@ -239,7 +239,7 @@ def _aeds(path: Path | None) -> str | None:
 def _zones(paths: Sequence[Path]) -> str | None:
     if not paths:
         return None
-    from ..zones import read_zones
+    from ..ingest.cap.zones import read_zones
 
     return read_zones(paths).summary()
 

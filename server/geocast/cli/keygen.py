@@ -73,7 +73,7 @@ def command(
             raise click.UsageError("--push and --vapid go with --kid alone", click.get_current_context())
         _make_push_keys(of_store, vapid, kid)
         return
-    from ..tokens import ISSUER_FORM, is_issuer, make_key
+    from ..auth.tokens import ISSUER_FORM, is_issuer, make_key
 
     for is_given, others, problem in (
         (break_glass, reviewer is None, "--break-glass is for --reviewer NAME"),
@@ -165,7 +165,7 @@ def _public_keys(path: Path, *, of_reviewers: bool) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     from ..approvals.reviewers import load_reviewers
-    from ..tokens import load_keys
+    from ..auth.tokens import load_keys
 
     (load_reviewers if of_reviewers else load_keys)(path)  # raises ConfigError if anything is wrong with the file
     keys: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))["keys"]

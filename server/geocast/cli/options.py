@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 import click
 
+from ..auth.scopes import QUALS_FORM, are_quals
 from ..config import SHARE, Address, Settings, parse_address, parse_key_url
 from ..errors import ConfigError
-from ..scopes import QUALS_FORM, are_quals
 from . import environment
 from .environment import PREFIX
 from .journal import FORMATS

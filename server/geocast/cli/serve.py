@@ -12,9 +12,9 @@ from typing import Any
 
 import click
 
+from ..auth.scopes import SCOPES
 from ..config import Settings, listening
 from ..errors import ConfigError
-from ..scopes import SCOPES
 from . import journal
 from .options import node_options, settings_of, unknown_variables
 
@@ -64,7 +64,7 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
 
 def _dev_keys() -> bytes:
     """The JWKS for --dev; its key's private half signs one token that may do everything, and is forgotten."""
-    from ..tokens import make_key, sign
+    from ..auth.tokens import make_key, sign
 
     private, public = make_key("dev")
     click.echo(f"GEOCAST_TOKEN={sign(private, 'dev', SCOPES, int(time.time()), DEV_TOKEN_S)}")

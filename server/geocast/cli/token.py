@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..auth.scopes import SCOPES
 from ..config import KeyUrl
 from ..errors import ConfigError, did_you_mean
-from ..scopes import SCOPES
 from .options import KeysType, QualsType
 
 if TYPE_CHECKING:
-    from ..explained import Explained
+    from ..auth.token_report import Explained
 
 MOST = 65_536  # bytes of standard input that are read
 REFUSED = 1  # the exit status of --check for a token that a node would refuse
@@ -80,7 +80,7 @@ def command(
         if not given:
             parameter = next(each for each in context.command.params if each.name == name)
             raise click.MissingParameter(ctx=context, param=parameter)
-    from ..tokens import MAX_QUALIFIED_S, sign
+    from ..auth.tokens import MAX_QUALIFIED_S, sign
 
     if quals and expires_in_s > MAX_QUALIFIED_S:
         raise click.UsageError(f"--quals count in a token of a day at most: --expires-in-s {MAX_QUALIFIED_S}", context)
@@ -115,10 +115,10 @@ def _token() -> str:
 
 def _check(token: str, keys: Path | KeyUrl, revoked: Path | None) -> int:
     """Say what a token is worth; 0, or REFUSED."""
+    from ..auth.jwks_client import keys_at
+    from ..auth.revocations import load_revoked
+    from ..auth.token_report import explain
     from ..clock import SystemClock
-    from ..explained import explain
-    from ..net.key_server import keys_at
-    from ..revoked import load_revoked
 
     now = SystemClock().now()
     found = explain(token, keys_at(keys), load_revoked(revoked), now)
@@ -133,7 +133,7 @@ def _check(token: str, keys: Path | KeyUrl, revoked: Path | None) -> int:
 
 def _rows(found: "Explained", now_ms: int) -> Iterator[tuple[str, str]]:
     """What a token says, in rows. Nothing of it is proved yet, so it is shown as JSON: it may be anything."""
-    from ..tokens import is_date
+    from ..auth.tokens import is_date
 
     header, claims, _, quals, issuer = found
     if header:
@@ -155,7 +155,7 @@ def _rows(found: "Explained", now_ms: int) -> Iterator[tuple[str, str]]:
 
 
 def _time(seconds: float, now_ms: int) -> str:
+    from ..auth.token_report import in_words
     from ..clock import format_time
-    from ..explained import in_words
 
     return f"{format_time(int(seconds * 1000))}, {in_words(seconds - now_ms / 1000)}"

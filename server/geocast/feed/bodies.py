@@ -14,7 +14,7 @@ from email.utils import formatdate
 from typing import TypeGuard
 
 from ..clock import Clock, Now
-from ..live import LiveAlert, LiveAlerts
+from ..stream.live_alerts import LiveAlert, LiveAlerts
 from . import atom, geojson
 from .gallery import Gallery
 from .picture import Picture

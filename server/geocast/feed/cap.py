@@ -12,8 +12,8 @@ from xml.sax.saxutils import escape
 
 from lxml import etree
 
-from ..alert import Cancel, Circle, KnownShape, Polygon, Revision, Text
 from ..clock import format_time
+from ..model.alert import Cancel, Circle, KnownShape, Polygon, Revision, Text
 
 NAMESPACE = "urn:oasis:names:tc:emergency:cap:1.2"
 MEDIA_TYPE = "application/cap+xml"

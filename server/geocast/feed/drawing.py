@@ -12,8 +12,8 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from ..cells import EARTH_RADIUS_M, Floats, unit_vector, unit_vectors
-from ..rings import angle_between
+from ..geometry.sphere import EARTH_RADIUS_M, Floats, unit_vector, unit_vectors
+from ..geometry.spherical_polygon import angle_between
 
 CORNERS = 64  # of a circle
 OFF_M = 10.0  # how far a line may be from its arc

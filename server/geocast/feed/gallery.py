@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from ..clock import Clock
 from ..errors import trace
-from ..live import LiveAlert, LiveAlerts
+from ..stream.live_alerts import LiveAlert, LiveAlerts
 from .picture import Picture
 
 logger = logging.getLogger(__name__)

@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from ..alert import Circle, Polygon, Revision, Shape
-from ..frames import alert_map, texts_of
+from ..model.alert import Circle, Polygon, Revision, Shape
+from ..wire.frames import alert_map, texts_of
 from . import drawing
 from .joining import joined
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..alert import Cancel, Revision
+from ..model.alert import Cancel, Revision
 from . import atom, cap, geojson
 
 

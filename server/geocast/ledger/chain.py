@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..errors import Malformed
-from ..strict import load_json
+from ..wire.strict_json import load_json
 
 HASH = re.compile("[0-9a-f]{64}")
 _HEAD = re.compile("([0-9]{1,15}):([0-9a-f]{64})")

@@ -14,12 +14,12 @@ from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from ..alert import MAX_SIGNATURES, Cancel, OtherKind, Proof, Revision, is_id
 from ..alertlog.observing import Sight
 from ..approvals import form
 from ..approvals.reviewers import NO_REVIEWERS, Reviewers, is_kid, out_of_envelopes, who_signed
 from ..approvals.signatures import header_of
 from ..clock import format_time
+from ..model.alert import MAX_SIGNATURES, Cancel, OtherKind, Proof, Revision, is_id
 
 SALT_BYTES = 16
 _WORD = re.compile("[a-z0-9_]{1,64}")  # the grammar of a category

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..alert import Signature
 from ..approvals.reviewers import Reviewers
 from ..approvals.signatures import verifies
+from ..model.alert import Signature
 from . import chain
 from .chain import Head
 from .folder import CHAIN, CONTENT, data_of, days, is_being_written, lines

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..alert import EXTREME
+from ..model.alert import EXTREME
 
 
 class Filter(NamedTuple):

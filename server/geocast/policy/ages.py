@@ -7,9 +7,9 @@ in ms since 1970.
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from .. import problems
-from ..problems import Violation
-from ..requests import Claims
+from ..model import problems
+from ..model.problems import Violation
+from ..wire.requests import Claims
 
 SKEW_MS = 60_000  # how far a publisher's clock may be ahead; P5 and the "not in the future" of P3 alone allow it (P8)
 IN_THE_FUTURE = "must not be in the future (60 s of skew allowed)"

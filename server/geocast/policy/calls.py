@@ -9,9 +9,9 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, Field
 from pydantic_core import PydanticCustomError
 
-from ..alert import FINEST_RESOLUTION
-from ..calls.entries import CallTerms, PlaceKind, Role
-from ..scopes import MAX_QUALS
+from ..auth.scopes import MAX_QUALS
+from ..model.alert import FINEST_RESOLUTION
+from ..model.call import CallTerms, PlaceKind, Role
 from .ages import Lasting
 from .cap import STRICT
 from .category import Title

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 if TYPE_CHECKING:
-    from ..cap.message import Info  # which has lxml read: many a node is never sent a message of CAP
+    from ..ingest.cap.message import Info  # which has lxml read: many a node is never sent a message of CAP
 
 STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)  # of every table of a policy
 

@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, model_validator
 
-from ..alert import FINEST_RESOLUTION, Revision, Severity, Terms
-from ..outlines import TOLERANCES_M
-from ..requests import MAX_AREA_KM2
+from ..geometry.published_polygon import TOLERANCES_M
+from ..model.alert import FINEST_RESOLUTION, Revision, Severity, Terms
+from ..wire.requests import MAX_AREA_KM2
 from .ages import Lasting
 from .cap import CATEGORY, STRICT, CapCategory, Claims
 

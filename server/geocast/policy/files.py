@@ -70,7 +70,7 @@ def parse(data: bytes | None, path: Path | None) -> Policy:
 def _built_in(name: str) -> bytes:
     if name not in BUILT_IN:
         raise ConfigError(f"policy {PREFIX}{name}: is not built in; {' and '.join(BUILT_IN)} are")
-    return resources.files("geocast").joinpath("policies", f"{name}.toml").read_bytes()
+    return resources.files("geocast").joinpath("policy", "builtin", f"{name}.toml").read_bytes()
 
 
 # ---- [defaults] (P16) ----------------------------------------------------------------------------------------------

@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from .. import problems
-from ..alert import ID_PATTERN, Revision, Terms
-from ..cells import circle_area_m2
-from ..holds import unconfirmed_area, unconfirmed_texts
-from ..outlines import MAX_CORNERS, publish_polygons
-from ..problems import Violation, digits
-from ..requests import Claims
-from ..wording import BUILT_IN_REGION, KINDS, Guard, is_region
+from ..geometry.published_polygon import MAX_CORNERS, publish_polygons
+from ..geometry.sphere import circle_area_m2
+from ..model import problems
+from ..model.alert import ID_PATTERN, Revision, Terms
+from ..model.problems import Violation, digits
+from ..wire.requests import Claims
 from .ages import ALERTS, CALLS, IN_THE_FUTURE, SKEW_MS, Lasting, broken_ages
 from .calls import CallCategory
 from .cap import STRICT, Cap, Claimed
 from .category import Category, Title
+from .confirmation import unconfirmed_area, unconfirmed_texts
+from .pii import BUILT_IN_REGION, KINDS, Guard, is_region
 
 if TYPE_CHECKING:
-    from ..cap.message import Info
+    from ..ingest.cap.message import Info
 
 MAX_PATTERN, MAX_PATTERNS = 200, 50  # characters of a pattern of the policy's own; patterns of a kind
 SLIP = 1_000  # a kilometre typed for a metre, or the other way round

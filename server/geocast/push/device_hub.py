@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..clock import Now
-from ..closing import Close
-from ..frames import Wire
-from ..hub import Hub
-from ..live import LiveAlert
 from ..matching.filters import Filter
-from ..session import Place, Rights
+from ..model.close_codes import Close
+from ..stream.hub import Hub
+from ..stream.live_alerts import LiveAlert
+from ..stream.session import Place, Rights
+from ..wire.frames import Wire
 
 Urgency = tuple[int, bool]  # in which order things are sent, the least first: minus the severity's rank, no cancel
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 from itertools import count
 
-from ..closing import Close
-from ..live import LiveAlert
-from ..tokens import Subject
+from ..auth.tokens import Subject
+from ..model.close_codes import Close
+from ..stream.live_alerts import LiveAlert
 from .addresses import Endpoint
 from .device_hub import Urgency
 from .devicestore import Known, shard_of

@@ -7,8 +7,8 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
+from ..auth.tokens import Subject
 from ..errors import StoreUnavailable
-from ..tokens import Subject
 from . import devicestore
 from .devicestore import Came, DeviceStore, Known, Limits, Line, Put, StoredDevice
 from .recording import Recorder

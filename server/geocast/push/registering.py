@@ -14,17 +14,17 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError
 
-from .. import problems
-from ..alert import Severity
-from ..cells import cell_from_string
+from ..auth.scopes import TEST
+from ..auth.tokens import Grant, Subject
 from ..clock import Clock, format_time
-from ..fields import Id, RevisionNumber, StrictModel, broken_fields
-from ..problems import Problem, Violation
-from ..publishers.bounds import Rate
-from ..publishers.rates import Rates
-from ..scopes import TEST
-from ..session import MAX_HOLDING, MAX_PLACES, Categories, Languages
-from ..tokens import Grant, Subject
+from ..geometry.sphere import cell_from_string
+from ..model import problems
+from ..model.alert import Severity
+from ..model.problems import Problem, Violation
+from ..policy.publishers.bounds import Rate
+from ..policy.publishers.rates import Rates
+from ..stream.session import MAX_HOLDING, MAX_PLACES, Categories, Languages
+from ..wire.fields import Id, RevisionNumber, StrictModel, broken_fields
 from .addresses import Services
 from .devices import RENEW_MS, digest_of_secret, new_secret
 from .devicestore import Came, Known, Limits

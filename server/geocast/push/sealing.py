@@ -21,9 +21,9 @@ import msgpack
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from ..alert import Severity
-from ..jwks import make_sealing_key, sealing_keys_of
-from ..tokens import Subject
+from ..auth.jwks import make_sealing_key, sealing_keys_of
+from ..auth.tokens import Subject
+from ..model.alert import Severity
 
 NONCE_BYTES = 12
 DIGEST_BYTES = 16

@@ -35,7 +35,7 @@ from itertools import count
 from .. import failpoints
 from ..clock import Clock, Now
 from ..errors import trace
-from ..live import CURRENT, RECIPIENT, LiveAlert
+from ..stream.live_alerts import CURRENT, RECIPIENT, LiveAlert
 from . import messages
 from .addresses import Endpoint, Services
 from .device_hub import DeviceHub, Urgency

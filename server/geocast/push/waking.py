@@ -25,16 +25,16 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator,
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from .. import languages
-from ..alert import SEVERITY_RANK, Entry, Untrusted
 from ..alertlog import Counts
-from ..cells import cell_place
+from ..auth.tokens import Subject
 from ..clock import Clock, Now
 from ..errors import StoreUnavailable, trace
-from ..frames import JSON, SIGNED, Wire
+from ..geometry.sphere import cell_place
 from ..matching.filters import Filter
-from ..session import Place
-from ..tokens import Subject
+from ..model import languages
+from ..model.alert import SEVERITY_RANK, Entry, Untrusted
+from ..stream.session import Place
+from ..wire.frames import JSON, SIGNED, Wire
 from .addresses import Services
 from .device_hub import DeviceHub
 from .devices import Device, Devices, Times

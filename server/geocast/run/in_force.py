@@ -27,21 +27,21 @@ from prometheus_client.core import Metric
 from .. import policy
 from ..approvals.reviewers import NO_REVIEWERS, Reviewers, parse_reviewers, refuse_misfits
 from ..approvals.trust import Trust
+from ..auth.jwks_client import fetch_keys
+from ..auth.revocations import parse_revoked
+from ..auth.tokens import Key, Tokens, parse_keys
 from ..calls.aeds import NO_AEDS, read_aeds
 from ..calls.sealing import NO_CALL_KEYS, NONCE_BYTES, CallKeys, parse_call_keys, refuse_unsealed
 from ..config import KeyUrl, Settings
 from ..errors import ConfigError, trace
 from ..metrics import counters, gauge, gauges
-from ..net.key_server import fetch_keys
 from ..policy import Policy
-from ..publishers.bounds import Publishers
-from ..publishers.file import parse_publishers, read_publishers
-from ..revoked import parse_revoked
-from ..tokens import Key, Tokens, parse_keys
+from ..policy.publishers.bounds import Publishers
+from ..policy.publishers.file import parse_publishers, read_publishers
 
 if TYPE_CHECKING:
-    from ..upstream.sources import Sources
-    from ..zones import Zones
+    from ..ingest.cap.sources import Sources
+    from ..ingest.cap.zones import Zones
 
 logger = logging.getLogger(__name__)
 
@@ -259,7 +259,7 @@ def _changed(before: object, after: object) -> str:
 
 
 def _zones(paths: Sequence[Path]) -> "Zones":
-    from ..zones import NO_ZONES, read_zones
+    from ..ingest.cap.zones import NO_ZONES, read_zones
 
     if not paths:
         return NO_ZONES
@@ -270,7 +270,7 @@ def _zones(paths: Sequence[Path]) -> "Zones":
 
 
 def _sources(text: bytes, path: Path | None) -> "Sources":
-    from ..upstream.sources import parse  # it knows how names are written in XML, and so is dear to import
+    from ..ingest.cap.sources import parse  # it knows how names are written in XML, and so is dear to import
 
     return parse(text, path)
 

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator
 
 from prometheus_client.core import Metric
 
+from ..auth.jwks_client import fetch_keys
+from ..auth.jwks_refresh import NewerKeys
 from ..config import KeyUrl, Settings
 from ..errors import ConfigError, trace
 from ..metrics import counters, gauge
-from ..net.key_server import fetch_keys
-from ..net.newer_keys import NewerKeys
 from .in_force import InForce
 
 logger = logging.getLogger(__name__)

@@ -12,32 +12,32 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..alert import Entry
 from ..alertlog import AlertLog, Judge
 from ..alertlog.memory import MemoryLog
 from ..alertlog.sqlite import SqliteLog
+from ..api.context import Api, Places
+from ..api.http_server import serve
+from ..api.routes_alerts import serving
 from ..calls.calling import Calling
-from ..calls.entries import CallEntry
 from ..calls.errands import Errands
 from ..calls.openers import Openers
 from ..calls.sealing import CallKeys
 from ..clock import Clock, SystemClock
 from ..config import REDIS_SCHEMES, Listeners, Settings
-from ..delivery import Delivery, MakeErrands, background
 from ..errors import ConfigError
-from ..following import PURGE_S, LogKeeper
+from ..ingest.publish import Aside, Publishing
 from ..metrics import Metrics
-from ..net.api import Api, Places
-from ..net.calls import serving
-from ..net.door import serve
-from ..publishing import Aside, Publishing
+from ..model.alert import Entry
+from ..model.call import CallEntry
+from ..stream.log_reader import PURGE_S, LogKeeper
+from ..stream.server import Delivery, MakeErrands, background
 from .in_force import InForce
 from .key_source import source_of
 from .reloading import reloading
 from .threads import Threads
 
 if TYPE_CHECKING:
-    from ..upstream.taking import Taking
+    from ..ingest.cap.service import Taking
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ async def serving_feed(
         yield
         return
     from ..feed.drawer import Drawer
-    from ..net.feed import MAX_CONNECTIONS, Feed, make_app  # what writes XML takes 0.1 s and 10 MB
+    from ..feed.routes import MAX_CONNECTIONS, Feed, make_app  # what writes XML takes 0.1 s and 10 MB
 
     drawer = Drawer()
     feed = Feed(settings, in_force.policy, alert_log, clock, keeper, drawer)
@@ -197,7 +197,7 @@ def _taking_of(
     """What takes messages of CAP in this process; None without `--cap-sources`."""
     if in_force.sources is None:
         return None
-    from ..upstream.taking import Taking  # what reads XML takes 0.2 s and 10 MB
+    from ..ingest.cap.service import Taking  # what reads XML takes 0.2 s and 10 MB
 
     return Taking(
         alert_log, in_force.policy, in_force.sources, clock, appended, aside, in_force.publishers, in_force.zones

@@ -21,15 +21,13 @@ from typing import Any
 from prometheus_client import Counter, Histogram
 from prometheus_client.core import Metric
 
+from ..api.http_server import serve
+from ..auth.jwks_refresh import NewerKeys
+from ..auth.tokens import Proof, Tokens
 from ..clock import Clock, SystemClock
 from ..config import REDIS_SCHEMES, Settings, bind, bind_shared
-from ..delivery import FLUSH_S, Collector, background
 from ..errors import StoreUnavailable, trace
-from ..following import LogKeeper, LogReader
 from ..metrics import Metrics, counter, counters, gauge, gauges
-from ..net.devices import Calls, make_app, make_metrics_app, requests_of
-from ..net.door import serve
-from ..net.newer_keys import NewerKeys
 from ..push.addresses import Services, parse_services
 from ..push.devicestore import DeviceStore
 from ..push.devicestore.memory import MemoryDevices
@@ -37,12 +35,14 @@ from ..push.devicestore.sqlite import SqliteDevices
 from ..push.http_ringer import HttpRinger
 from ..push.leases import LeasedShards
 from ..push.registering import Registering, Terms
+from ..push.routes import Calls, make_app, make_metrics_app, requests_of
 from ..push.sealing import Keyring, Record, parse_push_keys
 from ..push.settings import PushSettings, read, trusted
 from ..push.shards import Shards, StaticShards
 from ..push.waking import Waking
 from ..push.webpush import Vapid, parse_vapid
-from ..tokens import Proof, Tokens
+from ..stream.log_reader import LogKeeper, LogReader
+from ..stream.server import FLUSH_S, Collector, background
 from .in_force import InForce
 from .key_source import KeySource, source_of
 from .node import Stop, opened_log

@@ -19,13 +19,13 @@ from pathlib import Path
 import msgpack
 from prometheus_client.core import Metric
 
+from ..auth.jwks_refresh import NewerKeys
 from ..config import KeyUrl
-from ..delivery import background
 from ..metrics import Metrics, counter, export, gauge
-from ..net.devices import Calls
-from ..net.newer_keys import NewerKeys
 from ..push.devicestore.sqlite import SqliteDevices, locked
+from ..push.routes import Calls
 from ..push.shards import StaticShards
+from ..stream.server import background
 from .channel import Channel
 from .key_source import source_of
 from .node import Stop, open_log, opened_log

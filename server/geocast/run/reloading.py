@@ -11,7 +11,7 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-from ..delivery import background
+from ..stream.server import background
 from .in_force import InForce
 from .key_source import KeySource
 

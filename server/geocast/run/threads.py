@@ -12,7 +12,7 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from ..config import SHARE
-from ..shares import Turns
+from ..policy.shares import Turns
 
 THREADS = 4  # at work at a time; with more, each would only wait for its turn of the interpreter
 MAX_WORKS = 64  # at work, or waiting for a thread

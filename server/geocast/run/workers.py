@@ -36,17 +36,17 @@ from dataclasses import dataclass
 import msgpack
 from prometheus_client.core import Metric
 
-from ..alert import Entry, Untrusted
 from ..alertlog import AlertLog
-from ..calls.entries import CallEntry
+from ..api.routes_alerts import serving
+from ..auth.jwks_refresh import NewerKeys
 from ..clock import SystemClock
 from ..config import KeyUrl, Listeners, Settings
-from ..delivery import FLUSH_S, Delivery, background
-from ..following import LogKeeper, LogReader
-from ..live import LiveAlerts
 from ..metrics import Metrics, counter, export, gauge
-from ..net.calls import serving
-from ..net.newer_keys import NewerKeys
+from ..model.alert import Entry, Untrusted
+from ..model.call import CallEntry
+from ..stream.live_alerts import LiveAlerts
+from ..stream.log_reader import LogKeeper, LogReader
+from ..stream.server import FLUSH_S, Delivery, background
 from .channel import Channel
 from .in_force import InForce
 from .key_source import source_of

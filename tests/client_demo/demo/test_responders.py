@@ -10,10 +10,10 @@ from client_demo.demo.processes import POLICY
 from client_demo.demo.responders import SORTS, responders
 from client_demo.desk.feeds import SAMPLE
 from client_demo.python.wire import WIRES
+from geocast.auth.tokens import Tokens, make_key, parse_keys
 from geocast.calls.aeds import read_aeds
 from geocast.clock import Now
 from geocast.policy.files import load
-from geocast.tokens import Tokens, make_key, parse_keys
 
 HOME = (32.79147, -96.79863)
 

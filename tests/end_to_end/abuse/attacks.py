@@ -148,7 +148,7 @@ async def rubbish_call(it: Attacker) -> None:
     """Write entries of calls into the log that no key opens."""
     from geocast.alertlog.redis_streams import RedisStreamsLog
     from geocast.alertlog.sqlite import SqliteLog
-    from geocast.calls.entries import CallEntry
+    from geocast.model.call import CallEntry
 
     url = it.target.log
     log = SqliteLog(Path(url.removeprefix("sqlite:"))) if url.startswith("sqlite") else RedisStreamsLog(url)

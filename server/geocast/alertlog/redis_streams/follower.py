@@ -6,10 +6,10 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...alert import Untrusted
-from ...calls.entries import KINDS
 from ...clock import MAX_MS
 from ...errors import LogUnavailable
+from ...model.alert import Untrusted
+from ...model.call import KINDS
 from .. import BATCH, BATCH_BYTES, HEARTBEAT_S, Positioned, is_followed
 from .connection import ANSWER_S, Primary, Reader
 from .heart import SECTIONS, admit

@@ -5,11 +5,11 @@ from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 
 from prometheus_client.core import Metric
 
-from ...alert import Cancel, Entry, OtherKind
-from ...calls.entries import CallEntry
 from ...clock import Now
 from ...errors import ConfigError, LogUnavailable
 from ...metrics import counter, gauge
+from ...model.alert import Cancel, Entry, OtherKind
+from ...model.call import CallEntry
 from .. import (
     PAGE,
     PLACE_MS,

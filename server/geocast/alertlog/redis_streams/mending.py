@@ -7,9 +7,9 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 
-from ...alert import Untrusted
-from ...calls.entries import MOVED, CallEntry, Claim, Release, body_of
 from ...errors import LogUnavailable, trace
+from ...model.alert import Untrusted
+from ...model.call import MOVED, CallEntry, Claim, Release, body_of
 from .. import codec, vouched
 from .counting import Counting
 from .history import History

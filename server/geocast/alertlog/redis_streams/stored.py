@@ -4,8 +4,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ...alert import Entry, OtherKind
-from ...calls.entries import CallEntry
+from ...model.alert import Entry, OtherKind
+from ...model.call import CallEntry
 from .. import Judge, codec, ended_at
 
 logger = logging.getLogger(__name__)

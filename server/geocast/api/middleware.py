@@ -1,0 +1,260 @@
+"""What comes in at the api listener: before any route, and what each route asks of a request.
+
+    Guard: 503 draining, 401, 429 ──> route: 403 scope, 422 query ──> body: 413, 408, 415, 400
+
+Bodies are read raw, since a framework's own parser takes NaN and duplicate keys.
+
+A request has its place once its token is known (rule HD6). Requests without a token take none: those for public pages
+read no body, those that are refused are answered at once, and `newer_keys` bounds those that wait for a key. How many
+connections strangers may have is the door's affair.
+"""
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Any
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..alertlog import PAGE, Cursor
+from ..auth.scopes import MANAGE, PUBLISH
+from ..auth.tokens import Grant
+from ..errors import Malformed, trace
+from ..ingest.publish import Publisher
+from ..model import problems
+from ..model.alert import ID_PATTERN, is_id
+from ..model.problems import Problem, Violation
+from ..wire.strict_json import load_json
+from .context import Api
+from .drain import Drain
+from .responses import RETRY_AFTER_S, problem_answer
+
+if TYPE_CHECKING:  # what reads XML takes 0.2 s and 10 MB: many a node is sent no message of CAP
+    from ..ingest.cap.sources import Source, Sources
+
+logger = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 64 * 1024
+BODY_S = 10.0  # in which a whole body has to arrive
+CAP_PATH = "/v1/cap"
+MAX_CAP_BYTES = 2 * 1024 * 1024  # CP2: real ones carry 600 KB of audio
+CAP_TYPES = ("application/xml", "text/xml", "application/cap+xml")
+_CHARSET = re.compile(r"""charset\s*=\s*"?([A-Za-z0-9._-]{1,40})"?\s*(;|$)""", re.IGNORECASE)
+PUBLIC = frozenset({"/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/asyncapi.json", "/docs"})
+PUBLIC_UNDER = ("/problems/", "/docs/")
+CURSOR_PATTERN = f"([0-9]{{1,15}})-({ID_PATTERN})"  # ms since 1970 and an id; no client has to know
+_CURSOR = re.compile(CURSOR_PATTERN)
+_LIMIT = re.compile("[1-9][0-9]{0,3}")
+
+
+class Guard:
+    """What comes before any route: whether we are going away, who is asking, how many requests of theirs at once."""
+
+    def __init__(self, app: ASGIApp, api: Api) -> None:
+        self._app = app
+        self._api = api
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request. Whatever fails in it leaves here as a problem, and in no other form."""
+        if scope["type"] != "http":
+            return
+        started = False
+
+        async def observed(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        self._api.requests += 1
+        scope["drain"] = self._api.drain
+        try:
+            if _is_public(scope["path"]):
+                await self._app(scope, receive, observed)
+            else:
+                with self._api.places.requests.place(await self._subject(scope)):
+                    await self._app(scope, receive, observed)
+        except Problem as refused:
+            await problem_answer(self._api, refused)(scope, receive, send)
+        except asyncio.CancelledError:
+            if not self._api.drain.begun:
+                raise
+            if not started:  # the server can't wait any longer, and whether the request was carried out is unknown
+                await problem_answer(self._api, _draining())(scope, receive, send)
+        except Exception as error:
+            logger.error("a request failed: %s", trace(error))
+            if not started:
+                await problem_answer(self._api, Problem(problems.INTERNAL))(scope, receive, send)
+        finally:
+            self._api.requests -= 1
+
+    async def _subject(self, scope: Scope) -> Hashable:
+        """Note in `scope` who is asking, and return by whom the request is counted. Raise Problem: 503, 401."""
+        if self._api.drain.begun:
+            raise _draining()
+        if source := self._by_secret(scope):
+            scope["cap_source"] = source
+            return source.name
+        token, tokens = bearer(scope), self._api.tokens
+        if self._api.newer_keys is not None and not tokens.knows_key_of(token):
+            await self._api.newer_keys.waited()
+        grant = tokens.check(token, self._api.clock.now(), again=True)
+        if grant is None:
+            raise unauthorized()
+        scope["grant"] = grant
+        return grant.subject
+
+    def _by_secret(self, scope: Scope) -> "Source | None":
+        """The source that a request to take a message of CAP names by its secret; a token counts before it (CP1)."""
+        headers = [(name, value) for name, value in scope["headers"] if name in (b"authorization", b"cap-webhook-auth")]
+        if scope["path"] != CAP_PATH or self._api.taking is None or len(headers) != 1:
+            return None
+        [(name, value)] = headers
+        return self._api.taking.sources.of_secret(value.decode("latin-1")) if name == b"cap-webhook-auth" else None
+
+
+def _is_public(path: str) -> bool:
+    return path in PUBLIC or path.startswith(PUBLIC_UNDER)
+
+
+def bearer(scope: Scope) -> str:
+    """The bearer token of a request (RFC 6750); empty if there is not exactly one."""
+    values = [value for name, value in scope["headers"] if name == b"authorization"]
+    kind, _, token = values[0].decode("latin-1").partition(" ") if len(values) == 1 else ("", "", "")
+    return token.strip() if kind.lower() == "bearer" else ""
+
+
+# ---- what a route asks of a request ---------------------------------------------------------------------------------
+
+
+def granted(request: Request, *scopes: str) -> Grant:
+    """The caller's grant, if it holds one of `scopes`. Raises Problem (403) if not."""
+    grant: Grant = request.scope["grant"]
+    if not grant.scopes & set(scopes):
+        raise Problem(problems.INSUFFICIENT_SCOPE, f"The token lacks the scope {' or '.join(scopes)}.")
+    return grant
+
+
+def publishing_as(request: Request, *scopes: str) -> Publisher:
+    """Who publishes, if the caller holds one of `scopes` and can be shown as a source (T5)."""
+    grant = granted(request, *scopes)
+    if not is_id(grant.sub):
+        raise Problem(
+            problems.INSUFFICIENT_SCOPE, "The token's sub can't be shown as a source: it must match the grammar of id"
+        )
+    return Publisher(grant.sub, MANAGE in grant.scopes, grant.issuer)
+
+
+def source_of(request: Request, sources: "Sources") -> "Source":
+    """The source that a message of CAP comes from (CP1). Raises Problem (403)."""
+    found: Source | None = request.scope.get("cap_source")
+    if found is None:
+        grant = granted(request, PUBLISH)
+        found = sources.named(grant.sub, grant.issuer)
+    if found is None:
+        detail = "The token's sub is not the name of a source of messages of CAP, or is another issuer's."
+        raise Problem(problems.INSUFFICIENT_SCOPE, detail)
+    return found
+
+
+def is_dry_run(request: Request) -> bool:
+    """Whether the query asks for a dry run; nothing else may be asked there."""
+    parameters = list(request.query_params.multi_items())
+    match parameters:
+        case []:
+            return False
+        case [("dry_run", ("true" | "false") as value)]:
+            return value == "true"
+    wrong = "the only query parameter is dry_run, true or false, once"
+    raise Problem.of([Violation(problems.INVALID_VALUE, "", wrong)])
+
+
+def without_query(request: Request) -> None:
+    """Raises Problem (422) if anything is asked in the query."""
+    if request.query_params:
+        raise Problem.of([Violation(problems.INVALID_VALUE, "", "no query parameter is taken here")])
+
+
+def page_asked(request: Request) -> tuple[Cursor | None, int]:
+    """Behind which place in the order of `AlertLog.live`, and how many alerts at most (H14). Raises Problem: 422."""
+    parameters = list(request.query_params.multi_items())
+    given = dict(parameters)
+    cursor, limit = _CURSOR.fullmatch(given.get("after", "")), _LIMIT.fullmatch(given.get("limit", str(PAGE)))
+    wrong = []
+    if len(given) < len(parameters) or not given.keys() <= {"after", "limit"}:
+        wrong.append("the only query parameters are after and limit, once each")
+    if "after" in given and cursor is None:
+        wrong.append("the query parameter after must be as a Link has it")
+    if limit is None or int(limit[0]) > PAGE:
+        wrong.append(f"the query parameter limit must be an integer from 1 to {PAGE}")
+    if wrong or limit is None:
+        raise Problem.of([Violation(problems.INVALID_VALUE, "", each) for each in wrong])
+    return Cursor(int(cursor[1]), cursor[2]) if cursor else None, int(limit[0])
+
+
+def _draining() -> Problem:
+    return Problem.later(problems.DRAINING, RETRY_AFTER_S)
+
+
+def unauthorized() -> Problem:
+    """The refusal of who has no token that is good."""
+    return Problem(problems.UNAUTHORIZED, headers={"WWW-Authenticate": 'Bearer realm="geocast"'})
+
+
+async def body_of(request: Request, most: int = MAX_BODY_BYTES) -> dict[str, Any]:
+    """The request's body as one strict JSON object. Raises Problem: 413, 408, 415, 400, in this order."""
+    data = await _received(request, most)
+    if _media_type(request) != "application/json":
+        raise Problem(problems.UNSUPPORTED_MEDIA_TYPE, "The body must be sent as application/json.")
+    try:
+        return load_json(data)
+    except (Malformed, UnicodeDecodeError):
+        raise Problem(problems.MALFORMED_JSON) from None
+
+
+async def cap_of(request: Request, take_place: Callable[[], None]) -> tuple[bytes, str | None]:
+    """The request's body, if it is sent as XML, and its charset, if that is said. Raises Problem: 413, 408, 429, 415.
+
+    `take_place` is called when the body is there, or is larger than an ordinary body may be: a body that does not come
+    holds no place of others (rule HD3).
+    """
+    data = await _received(request, MAX_CAP_BYTES, take_place)
+    if _media_type(request) not in CAP_TYPES:
+        raise Problem(problems.UNSUPPORTED_MEDIA_TYPE)
+    charset = _CHARSET.search(request.headers["Content-Type"])
+    return data, charset[1] if charset else None
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
+async def _received(request: Request, most: int, take_place: Callable[[], None] | None = None) -> bytes:
+    """The whole body, of at most so many bytes. Raises Problem: 413, 408, 503, and what `take_place` raises."""
+    drain: Drain = request.scope["drain"]
+    chunks, size = [], 0
+    try:
+        async with drain.waiting(BODY_S):
+            if int(request.headers.get("Content-Length", "0")) > most:
+                raise _too_large(most)
+            async for chunk in request.stream():
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > most:
+                    raise _too_large(most)
+                if take_place is not None and size > MAX_BODY_BYTES:
+                    take_place()
+                    take_place = None
+    except (TimeoutError, ClientDisconnect):
+        if drain.begun:
+            raise _draining() from None
+        raise Problem(problems.REQUEST_TIMEOUT, f"The body did not arrive within {BODY_S:g} s.") from None
+    if take_place is not None:
+        take_place()
+    return b"".join(chunks)
+
+
+def _too_large(most: int) -> Problem:
+    return Problem(problems.TOO_LARGE, f"A body may have {most // 1024:,} KiB here at most.")

@@ -1,0 +1,89 @@
+"""What the api listener shows without a token: two pages for people, the files that they load, and the documents.
+
+All is sent from memory, a slice at a time: so who does not read it holds a slice, and no descriptor. A browser asks
+each time whether its copy is still good (ETag). A page may load and run what is from here, and nothing else.
+"""
+
+import functools
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+
+from fastapi import FastAPI, Request, Response
+from starlette.responses import RedirectResponse
+
+from ..model import problems
+from ..model.problems import Problem
+from .responses import unless_known
+
+_OURS, _SWAGGER_UI = "geocast.api", "fastapi_offline"  # packages with a folder `static`
+_FILES = {
+    "calls.html": (_OURS, "text/html"),
+    "calls.js": (_OURS, "text/javascript"),
+    "pages.css": (_OURS, "text/css"),
+    "icon.svg": (_OURS, "image/svg+xml"),
+    "swagger-ui-bundle.js": (_SWAGGER_UI, "text/javascript"),
+    "swagger-ui.css": (_SWAGGER_UI, "text/css"),
+}
+_HEADERS = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+        "img-src 'self' data:; "  # Swagger UI's style sheet brings its icons with it
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Something as it is sent, and the tag by which a browser asks for it again."""
+
+    content: bytes
+    media_type: str
+    tag: str
+
+    @classmethod
+    def of(cls, content: bytes, media_type: str) -> "Shown":
+        """This content, under a tag that no other has."""
+        return cls(content, media_type, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
+
+    def answer(self, request: Request) -> Response:
+        """200 with the content, or 304 to who has it already."""
+        return unless_known(request, self.content, {**_HEADERS, "ETag": self.tag}, self.media_type)
+
+
+def add_pages(app: FastAPI, made: Mapping[str, Callable[[], Shown]]) -> None:
+    """Add the page of the calls with its files, the way to it from `/`, and what is `made`, by path."""
+
+    @app.get("/", include_in_schema=False)
+    async def start() -> Response:
+        return RedirectResponse("/docs")
+
+    @app.get("/docs", include_in_schema=False)
+    async def calls(request: Request) -> Response:
+        return _file("calls.html").answer(request)
+
+    for path, make in made.items():
+        _add_made(app, path, make)
+
+    @app.get("/docs/{name}", include_in_schema=False)
+    async def file(request: Request, name: str) -> Response:
+        if name not in _FILES:
+            raise Problem(problems.NOT_FOUND)
+        return _file(name).answer(request)
+
+
+def _add_made(app: FastAPI, path: str, make: Callable[[], Shown]) -> None:
+    @app.get(path, include_in_schema=False)
+    async def show(request: Request) -> Response:
+        return make().answer(request)
+
+
+@functools.cache
+def _file(name: str) -> Shown:
+    package, media_type = _FILES[name]
+    return Shown.of(resources.files(package).joinpath("static", name).read_bytes(), media_type)

@@ -1,0 +1,171 @@
+"""What the api listener answers, and what it does not tell (protocol, section 4, "What an answer means")."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+from fastapi import Response
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, StreamingResponse
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
+
+from .. import failpoints
+from ..alertlog import Counts, Cursor, Page
+from ..clock import format_time
+from ..errors import LogUnavailable
+from ..ingest.publish import Outcome
+from ..model import problems
+from ..model.alert import Cancel, Entry, OtherKind, Revision
+from ..model.problems import Problem
+from ..policy.confirmation import covered_km2
+from ..wire.frames import alert_map
+from .context import Api
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER_S = 1
+SLICE_BYTES = 64 * 1024
+RENDERED = 100  # alerts of a page that are written in one go
+LEAST_COUNT = 20  # sessions of one's own that it takes to see another one in a rounded count
+_DRY = ("id", "expires_at", "area")
+
+
+def accepted(entry: Entry) -> dict[str, Any]:
+    """What a publisher is told of an entry that is in the log."""
+    if isinstance(entry, Cancel):
+        return {"id": entry.id, "revision": entry.revision, "cancelled_at": format_time(entry.cancelled_at)}
+    return {
+        "id": entry.id,
+        "revision": entry.revision,
+        "issued_at": format_time(entry.issued_at),
+        "expires_at": format_time(entry.alert.expires_at),
+        "area": [shape.to_map() for shape in entry.alert.area],
+    }
+
+
+def dry(outcome: Outcome[Any]) -> Response:
+    """200 to a dry run: what would come of it, and what reviewers are to sign."""
+    answer = {name: value for name, value in accepted(outcome.entry).items() if name in _DRY}
+    if outcome.form is not None:
+        answer["form"] = outcome.form
+    answer["approvals"] = outcome.approvals
+    if isinstance(outcome.entry, Revision):
+        answer["reach"] = {"area_km2": covered_km2(outcome.entry.alert.area)}
+    return JSONResponse(answer)
+
+
+def written(api: Api, outcome: Outcome[Any], kind: str) -> Response:
+    """201, or 200 to a repeat."""
+    if not outcome.created:
+        return JSONResponse(accepted(outcome.entry))
+    api.metrics.accepted.labels(kind).inc()
+    for kid in api.publishing.break_glass(outcome.entry):
+        api.metrics.break_glass.inc()
+        logger.warning("break glass: an entry (%s) was approved with key %s", kind, kid)
+    return stored(accepted(outcome.entry), f"/v1/alerts/{outcome.entry.id}")
+
+
+def stored(answer: dict[str, Any], where: str) -> Response:
+    """201: it is on stable storage, and there it can be asked for."""
+    return _Accepted(answer, 201, {"Location": where})
+
+
+class _Accepted(JSONResponse):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super().__call__(scope, receive, send)
+        failpoints.hit("after-201")
+
+
+async def listed(page: Page, limit: int) -> Response:
+    """200 with a page of the live alerts, and a link to the next one (H14). The loop gets its turns meanwhile."""
+    pieces = []
+    for start in range(0, len(page.revisions), RENDERED):
+        maps = [alert_map(revision) for revision in page.revisions[start : start + RENDERED]]
+        pieces.append(json.dumps(maps, ensure_ascii=False, separators=(",", ":"))[1:-1])
+        await asyncio.sleep(0)
+    headers = {"Link": f'<{_next(page.after, limit)}>; rel="next"'} if page.after is not None else {}
+    return Response(f'{{"alerts":[{",".join(pieces)}]}}', headers=headers, media_type="application/json")
+
+
+def _next(after: Cursor, limit: int) -> str:
+    return "/v1/alerts?" + urlencode({"after": f"{after.ends_at}-{after.id}", "limit": limit})
+
+
+def state(history: Sequence[Entry | OtherKind], now_ms: int) -> str:
+    """`live`, `cancelled` or `expired`; an alert that is both of these is cancelled."""
+    if any(isinstance(entry, Cancel) for entry in history):
+        return "cancelled"
+    last = [entry for entry in history if isinstance(entry, Revision)][-1]
+    return "live" if now_ms < last.ends_at else "expired"
+
+
+def exact(counts: Counts) -> dict[str, Any]:
+    """Counts of an alert as they are (H12)."""
+    return {"sent": counts.sent, "acked": counts.acked, "pushed": counts.pushed}
+
+
+def rounded(counts: Counts) -> dict[str, Any]:
+    """Counts that don't tell of a person, however small the alert, or short (H11)."""
+    return {name: _down(number) for name, number in exact(counts).items()} | {"rounded": True}
+
+
+def _down(number: int) -> int:
+    """A count down to its two leading digits, and to tens at least; 0 below LEAST_COUNT."""
+    unit = max(10, 10 ** (len(str(number)) - 2))
+    return number // unit * unit if number >= LEAST_COUNT else 0
+
+
+def as_problem(error: Exception) -> Problem:
+    """The problem as which an error is answered: its own, or `internal` if nobody has foreseen it."""
+    match error:
+        case Problem():
+            return error
+        case LogUnavailable():
+            return Problem.later(problems.LOG_UNAVAILABLE, RETRY_AFTER_S)
+        case HTTPException(status_code=405):
+            return Problem(problems.METHOD_NOT_ALLOWED)
+        case HTTPException(status_code=404):
+            return Problem(problems.NOT_FOUND)
+    return Problem(problems.INTERNAL)
+
+
+def allowed(routes: Sequence[BaseRoute], path: str) -> str:
+    """All methods of a path (RFC 9110, 15.5.6); Starlette names those of the first route only."""
+    found = [route for route in routes if isinstance(route, Route) and route.path_regex.match(path)]
+    return ", ".join(sorted({method for route in found for method in route.methods or ()}))
+
+
+def problem_answer(api: Api, problem: Problem) -> Response:
+    """The answer that is a problem document. It is counted by its type."""
+    api.metrics.refused.labels(problem.slug).inc()
+    for kind in {each.members["kind"] for each in problem.violations if "kind" in each.members}:
+        api.metrics.held.labels(kind).inc()
+    return problem_document(problem)
+
+
+def problem_document(problem: Problem) -> Response:
+    """The answer that is a problem document (RFC 9457)."""
+    return JSONResponse(problem.body(), problem.status, problem.headers, "application/problem+json")
+
+
+def unless_known(request: Request, content: bytes, headers: dict[str, str], media_type: str) -> Response:
+    """200 with the content, or 304 to who has it already (RFC 9110, 13.1.2). `headers` has its `ETag`."""
+    tags = [tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")]
+    if headers["ETag"] in tags or tags == ["*"]:
+        return Response(status_code=304, headers=headers)
+    return in_slices(content, headers, media_type)
+
+
+def in_slices(content: bytes, headers: Mapping[str, str], media_type: str) -> Response:
+    """200 with the content, from memory, a slice at a time: so who does not read it holds a slice."""
+
+    async def slices() -> AsyncIterator[bytes]:
+        for start in range(0, len(content), SLICE_BYTES):
+            yield content[start : start + SLICE_BYTES]
+
+    return StreamingResponse(slices(), 200, {**headers, "Content-Length": str(len(content))}, media_type)

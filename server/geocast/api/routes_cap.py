@@ -1,0 +1,118 @@
+"""`POST /v1/cap`: one message of CAP, as its issuer sends it (docs/cap.md)."""
+
+import contextlib
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from starlette.responses import JSONResponse
+
+from ..errors import LogUnavailable
+from ..ingest.cap.decision import OUTCOMES
+from ..ingest.cap.service import CHANGES, Answer, Taking
+from ..ingest.cap.sources import Sources
+from ..model.alert import Cancel, Entry
+from ..model.problems import Problem
+from . import openapi
+from .context import Api
+from .middleware import CAP_PATH, cap_of, is_dry_run, source_of
+from .responses import accepted
+
+logger = logging.getLogger(__name__)
+
+MAX_NAMED = 10  # broken rules in a line of the log
+REFUSED, FAILED = "refused", "failed"  # outcomes of messages that were not taken, beside those that were
+
+
+def add_cap(app: FastAPI, api: Api) -> None:
+    """Have the application take messages of CAP, as its node does."""
+    _show(api, _taking(api).sources)
+
+    @app.post(CAP_PATH, **openapi.CAP)
+    async def cap(request: Request) -> Response:
+        taking = _taking(api)
+        source, dry_run = source_of(request, taking.sources), is_dry_run(request)
+        outcome = FAILED
+        try:
+            with contextlib.ExitStack() as held:
+                body, charset = await cap_of(
+                    request, lambda: held.enter_context(api.places.messages.place(source.name))
+                )
+                answer = await taking.take(body, charset, source, dry_run=dry_run)
+            outcome = answer.outcome
+        except Problem as problem:
+            outcome = REFUSED
+            logger.warning("cap: a message of %s is refused: %s", source.name, _why(problem))
+            raise
+        except LogUnavailable as error:
+            logger.warning("cap: what becomes of a message of %s is not known: %s", source.name, error)
+            raise
+        finally:
+            if not dry_run:
+                api.metrics.cap_messages.labels(source.name, outcome).inc()
+        for entry in answer.stored:
+            _count(api, entry)
+        logger.info("cap: a message of %s%s: %s", source.name, " (dry run)" if dry_run else "", _said(answer))
+        created = answer.outcome in CHANGES and not dry_run
+        return JSONResponse(_body(answer, dry_run=dry_run), 201 if created else 200)
+
+
+def _taking(api: Api) -> Taking:
+    assert api.taking is not None, "where messages of CAP are taken, that stays so"
+    return api.taking
+
+
+def _show(api: Api, sources: Sources) -> None:
+    """Have each source and outcome counted as 0: Prometheus can't see an increase of what was not there before."""
+    for name in sources.names:
+        for outcome in (*OUTCOMES, REFUSED, FAILED):
+            api.metrics.cap_messages.labels(name, outcome)
+
+
+def _count(api: Api, entry: Entry) -> None:
+    if not isinstance(entry, Cancel):
+        api.metrics.accepted.labels("alert" if entry.revision == 1 else "revision").inc()
+    elif not entry.is_tombstone:
+        api.metrics.accepted.labels("cancel").inc()
+
+
+def _body(answer: Answer, *, dry_run: bool) -> dict[str, Any]:
+    left_out = ("revision", "issued_at") if dry_run else ()
+    alerts = [accepted(revision) for revision in answer.alerts]
+    body: dict[str, Any] = {"outcome": answer.outcome}
+    if answer.why:
+        body["why"] = answer.why
+    body["alerts"] = [{name: value for name, value in each.items() if name not in left_out} for each in alerts]
+    body["cancelled"] = [{"id": each.id, "revision": each.revision} for each in answer.cancelled]
+    body["notes"] = sorted(answer.notes)
+    if answer.areas_left_out:
+        body["areas_left_out"] = answer.areas_left_out
+    return body
+
+
+# ---- what the operator is told -----------------------------------------------------------------------------------
+
+
+def _said(answer: Answer) -> str:
+    """A line of words of ours, numbers and ids: nothing of what the message says."""
+    return " ".join(
+        [
+            answer.outcome + (f" ({answer.why})" if answer.why else ""),
+            *_ids("alerts", (f"{each.id}/{each.revision}" for each in answer.alerts)),
+            *_ids("cancelled", (each.id for each in answer.cancelled)),
+            *_ids("notes", sorted(answer.notes)),
+        ]
+    )
+
+
+def _ids(name: str, ids: Iterable[str]) -> list[str]:
+    listed = ",".join(ids)
+    return [f"{name}={listed}"] if listed else []
+
+
+def _why(problem: Problem) -> str:
+    """Return the first rules that were broken, where, and how many there are beside them (rule HD14)."""
+    where = [f"{each.slug} at {each.pointer}" for each in problem.violations[:MAX_NAMED]]
+    more = len(problem.violations) - len(where)
+    return ", ".join([*where, *([f"and {more} more"] if more else [])]) or problem.slug

@@ -1,0 +1,56 @@
+"""Sets of keys as JSON (RFC 7517): the list in them, and those of keys that seal. What any other key has to be says
+whoever reads it.
+"""
+
+import base64
+import json
+import re
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import ConfigError
+
+A256GCM = "A256GCM"  # RFC 7518, section 5.3
+SEALING_KEY_BYTES = 32
+MAX_SEALING_KEYS = 16
+
+_SEALING_KEY = re.compile(r"[A-Za-z0-9_-]{43}")  # 32 bytes in base64url without padding (RFC 7518, 6.4.1)
+
+
+def keys_of(data: bytes, what: str) -> list[Mapping[str, Any]]:
+    """The members of each key of a JWK set. Raises ConfigError, which begins with `what`: the option and its file."""
+    try:
+        keys = json.loads(data.decode())["keys"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        keys = None
+    if not isinstance(keys, list) or not all(isinstance(jwk, dict) for jwk in keys):
+        raise ConfigError(f"{what}: not a JWK set (an object with a list of keys)")
+    return keys
+
+
+def sealing_keys_of(data: bytes, what: str, made_by: str) -> dict[str, bytes]:
+    """The keys of a JWK set of 1 to 16 `oct` keys with the `alg` A256GCM: `kid` -> 32 bytes, in their order.
+
+    Raises ConfigError, which begins with `what`, says that the command `made_by` makes such keys, and repeats none.
+    """
+    found: dict[str, bytes] = {}
+    for number, jwk in enumerate(keys_of(data, what), start=1):
+        where = f"{what}: key {number}"
+        kid, key = jwk.get("kid"), jwk.get("k")
+        if not isinstance(kid, str) or not kid or kid in found:
+            raise ConfigError(f"{where}: needs a kid of its own")
+        if jwk.get("kty") != "oct" or jwk.get("alg") != A256GCM:
+            raise ConfigError(f"{where}: expected kty oct and alg {A256GCM} ({made_by} makes such keys)")
+        if not isinstance(key, str) or not _SEALING_KEY.fullmatch(key):
+            raise ConfigError(f"{where}: k: expected {SEALING_KEY_BYTES} bytes in base64url without padding")
+        found[kid] = base64.urlsafe_b64decode(key + "=")
+    if not 1 <= len(found) <= MAX_SEALING_KEYS:
+        raise ConfigError(f"{what}: holds {len(found)} keys; expected 1 to {MAX_SEALING_KEYS}")
+    return found
+
+
+def make_sealing_key(kid: str) -> dict[str, str]:
+    """A new key that seals, as a JWK: it is a secret."""
+    key = base64.urlsafe_b64encode(secrets.token_bytes(SEALING_KEY_BYTES)).decode().rstrip("=")
+    return {"kty": "oct", "k": key, "kid": kid, "alg": A256GCM}

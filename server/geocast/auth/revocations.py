@@ -1,0 +1,47 @@
+"""Whose tokens are good no more: the file of `--revoked` (protocol, BA3).
+
+    [sub]
+    "phone-1" = 2031-05-01T12:00:00Z
+
+A token of that `sub` that was issued before that time, or does not say when, is no good. The file is TOML. An error
+never repeats a `sub`: it may name a person.
+"""
+
+import datetime as dt
+import re
+import tomllib
+from pathlib import Path
+
+from ..errors import ConfigError
+
+_WHERE = re.compile(r"\((at [^()]*)\)$")  # of the messages of tomllib, the part that repeats nothing of the file
+
+
+def load_revoked(path: Path | None) -> dict[str, float]:
+    """`sub` -> the time before which its tokens are no good, of the file at `path`, if any. Raises ConfigError."""
+    try:
+        return {} if path is None else parse_revoked(path.read_bytes(), path)
+    except OSError as error:
+        raise ConfigError(f"revoked {path}: {error.strerror}") from None
+
+
+def parse_revoked(data: bytes, source: object) -> dict[str, float]:
+    """`sub` -> the time before which its tokens are no good, in s since 1970. Raises ConfigError."""
+    try:
+        table = tomllib.loads(data.decode())
+    except tomllib.TOMLDecodeError as error:
+        where = _WHERE.search(str(error))
+        raise ConfigError(f"revoked {source}: not TOML{': ' + where[1] if where else ''}") from None
+    except (UnicodeDecodeError, RecursionError):
+        raise ConfigError(f"revoked {source}: not TOML") from None
+    subs = table.pop("sub", {})
+    if table or not isinstance(subs, dict):
+        raise ConfigError(f"revoked {source}: takes one table, [sub], and nothing else")
+    return {sub: _time(sub, at, number, source) for number, (sub, at) in enumerate(subs.items(), start=1)}
+
+
+def _time(sub: str, at: object, number: int, source: object) -> float:
+    if not sub or not isinstance(at, dt.datetime) or at.tzinfo is None:
+        wanted = '"SUB" = a time with its offset, such as 2031-05-01T12:00:00Z, without quotes'
+        raise ConfigError(f"revoked {source}: entry {number} of [sub]: expected {wanted}")
+    return at.timestamp()

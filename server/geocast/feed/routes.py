@@ -1,0 +1,203 @@
+"""The listener of the public feed: read-only, without a token, and nothing on it but three documents (PF1 to PF3).
+
+It follows the log for itself, and serves from memory what was drawn (HD4). So it goes on while the log is away, and no
+request of a stranger gets to the log but the first for a CAP message.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+
+from prometheus_client.core import Metric
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..alertlog import AlertLog
+from ..api.responses import RETRY_AFTER_S, as_problem, problem_document, unless_known
+from ..clock import Clock
+from ..config import Settings
+from ..errors import LogUnavailable, trace
+from ..metrics import counters, gauge
+from ..model import problems
+from ..model.alert import Entry, Revision, Untrusted
+from ..model.problems import Problem
+from ..policy import Policy
+from ..stream.live_alerts import LiveAlert, LiveAlerts
+from ..stream.log_reader import LogKeeper, LogReader
+from . import atom, bodies, cap, geojson
+from .bodies import Body, Kept
+from .gallery import Gallery
+from .picture import Picture, Subject
+
+logger = logging.getLogger(__name__)
+
+MAX_REQUESTS = 500  # under way at once; one more is told 429
+# A connection has one request under way. The door lets connections that do not read give way to new ones, so strangers
+# that read nothing can't hold all requests (rule HD6).
+MAX_CONNECTIONS = MAX_REQUESTS
+SWEEP_S = 1.0  # between looks for alerts that have ended
+_EVERYWHERE = {"Access-Control-Allow-Origin": "*", "X-Content-Type-Options": "nosniff"}
+
+
+class Feed:
+    """What the feed tells: the live alerts, as three kinds of documents. They are drawn elsewhere (HD4)."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        policy: Policy,
+        alert_log: AlertLog,
+        clock: Clock,
+        keeper: LogKeeper,
+        draw: Callable[[Subject], Awaitable[Picture]],
+    ) -> None:
+        """`settings` have a `feed_url` and a `feed_sender`; `keeper` is told when the log can't be read.
+
+        `draw` raises OSError if it can't now.
+        """
+        self.live = LiveAlerts(1, places=False)
+        self.reader = LogReader(alert_log, clock, self.live, self._apply, keeper)
+        self.answers: Counter[int] = Counter()  # by status
+        self._site = atom.Site(settings.feed_url.rstrip("/"), settings.feed_sender)
+        self._draw = draw
+        self.gallery = Gallery(self.live, clock, self._drawn)
+        self.geojson = bodies.features(self.gallery, self.live, clock)
+        self.atom = bodies.entries(self.gallery, self.live, clock, self._site)
+        self._issuer = cap.Issuer(settings.feed_sender, policy.cap_categories())
+        self._log = alert_log
+        self._clock = clock
+        self._messages: dict[str, tuple[int, Body]] = {}  # CAP messages by id, and which number each is of
+
+    def adopt(self, policy: Policy) -> None:
+        """Call categories as this policy does, in messages that are not written yet: one that is out stays as it is."""
+        self._issuer = cap.Issuer(self._issuer.sender, policy.cap_categories())
+
+    def _apply(self, entry: Entry | Untrusted) -> None:
+        if not isinstance(entry, Untrusted):  # it would be kept for those who hold it, and nobody holds it of the feed
+            self.live.apply(entry, self._clock.now())
+            self.gallery.want(entry.id)
+
+    async def _drawn(self, alert: LiveAlert) -> Picture:
+        return await self._draw(Subject(alert.revision, alert.cancel, self._site, self._issuer))
+
+    async def note_the_start(self) -> None:
+        """Have the feed served when all that the log had is drawn."""
+        await self.reader.caught_up.wait()
+        self.gallery.started()
+
+    async def sweep_for_ever(self) -> None:
+        """Let go of what has ended."""
+        while True:
+            await asyncio.sleep(0 if self.live.behind else SWEEP_S)
+            try:
+                now = self._clock.now()
+                self.live.expire(now)
+                self.gallery.forget()
+                self._messages = {i: m for i, m in self._messages.items() if i in self.gallery.pictures}
+            except Exception as error:
+                logger.error("a sweep of the feed failed: %s", trace(error))
+
+    async def message(self, alert_id: str) -> Body:
+        """Return the CAP message of an alert that the feed has. Raises Problem, LogUnavailable."""
+        alert, picture = self._shown(alert_id)
+        number, kept = self._messages.get(alert_id, (0, None))
+        if kept is None or number != picture.number:
+            kept = await self._written(alert, picture)
+            self._messages[alert_id] = picture.number, kept
+            self._shown(alert_id)  # it may have ended meanwhile
+        return kept
+
+    def _shown(self, alert_id: str) -> tuple[LiveAlert, Picture]:
+        now = self._clock.now()
+        alert, picture = self.live.find(alert_id, now), self.gallery.pictures.get(alert_id)
+        if picture is None or not bodies.is_shown(alert, picture, now):
+            raise Problem(problems.NOT_FOUND)
+        return alert, picture
+
+    async def _written(self, alert: LiveAlert, picture: Picture) -> Body:
+        history = await self._log.history(alert.id)
+        earlier = [each for each in history if isinstance(each, Revision) and each.revision < picture.number]
+        content = cap.complete(picture.message, earlier, self._site.sender)
+        return bodies.of_one(content, picture, alert, self._clock.now())
+
+    def metrics(self) -> Iterator[Metric]:
+        """What was answered, for Prometheus."""
+        yield gauge("feed_alerts", "Alerts that the public feed has, cancelled ones included", len(self.live))
+        answers = [(str(status), number) for status, number in sorted(self.answers.items())]
+        yield counters("feed_answers", "Answers of the public feed", "status", answers)
+
+
+def make_app(feed: Feed, clock: Clock) -> ASGIApp:
+    """The ASGI application of the feed."""
+
+    def route(path: str, kept: Kept, media_type: str) -> Route:
+        async def answer(request: Request) -> Response:
+            return _answer(request, await kept.body(), media_type, clock)
+
+        return Route(path, answer)
+
+    async def message(request: Request) -> Response:
+        return _answer(request, await feed.message(request.path_params["alert_id"]), cap.MEDIA_TYPE, clock)
+
+    async def problem(_: Request, error: Exception) -> Response:
+        return problem_document(as_problem(error))
+
+    app = Starlette(
+        routes=[
+            route("/v1/alerts.geojson", feed.geojson, geojson.MEDIA_TYPE),
+            route("/v1/feed.atom", feed.atom, atom.MEDIA_TYPE),
+            Route("/v1/cap/{alert_id}.xml", message),
+        ],
+        exception_handlers=dict.fromkeys((Problem, LogUnavailable, HTTPException, Exception), problem),
+    )
+    app.router.redirect_slashes = False  # nothing is sent elsewhere, least of all to a `Host` that a stranger names
+    return _Bounds(app, feed)
+
+
+@dataclass(slots=True)
+class _Bounds:
+    """What comes before any route: how many requests at once, no query, whether all is drawn; headers of all."""
+
+    app: ASGIApp
+    feed: Feed
+    requests: int = 0  # under way
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+
+        async def noted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self.feed.answers[message["status"]] += 1
+                message["headers"] += [(k.lower().encode(), v.encode()) for k, v in _EVERYWHERE.items()]
+            await send(message)
+
+        self.requests += 1
+        try:
+            refused = self._refused(scope)
+            await (self.app if refused is None else refused)(scope, receive, noted)
+        except Exception as error:  # Starlette has answered 500, if it still could
+            logger.error("a request of the feed failed: %s", trace(error))
+        finally:
+            self.requests -= 1
+
+    def _refused(self, scope: Scope) -> Response | None:
+        if self.requests > MAX_REQUESTS:
+            found = Problem.later(problems.TOO_MANY_REQUESTS, RETRY_AFTER_S)
+        elif scope["query_string"]:
+            found = Problem(problems.BAD_REQUEST, "The feed takes no query.")
+        elif not self.feed.gallery.complete.is_set():
+            found = Problem.later(problems.LOG_UNAVAILABLE, RETRY_AFTER_S)
+        else:
+            return None
+        return problem_document(found)
+
+
+def _answer(request: Request, body: Body, media_type: str, clock: Clock) -> Response:
+    return unless_known(request, body.content, body.headers(clock.now()), media_type)

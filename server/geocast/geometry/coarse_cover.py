@@ -1,0 +1,301 @@
+"""Few shapes that cover many, or rough ones: the last resort for an official warning (rule HD10).
+
+    pieces ── few ──> outlines that can be published as they are
+               │  bridged: where there are only too many of them
+               │  united: where they have too many corners
+               └  boxed, and bridged: where they are too many and far from each other
+
+**Bridged**: two shapes become one ring, by a line from one to the other and back. Nothing winds around such a line, so
+the shape holds what both held, and the strip along the line that its `buffer_m` makes.
+
+**United**: all rings that fit on one plane are drawn on a grid of squares there. A square is marked if a ring passes
+through it or winds around its middle. What is marked becomes polygons without holes. The finest grid is taken that
+gives few enough; GRIDS has the numbers of squares along a side.
+
+Rule 1  What comes out covers what went in, each ring with all that is within its `beyond_m`.
+Rule 2  The work goes by the number of corners and squares, and not by how often rings cross or turn (rule HD3).
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from .polygon_union import Piece, solid
+from .published_polygon import FEW, MAX_CORNERS, TOLERANCES_M, Corners, Ints, Outline, box_around, publish_polygons
+from .sphere import EARTH_RADIUS_M, Disc, Floats, unit_vectors
+from .spherical_polygon import SPREAD, Plane, angle_between
+
+GRIDS = (256, 128, 64, 32, 16, 8, 4, 2, 1)
+WIDE = math.radians(45)  # from the middle of a plane: up to there a distance on it is at most twice that on the sphere
+LEAST_M = 100.0  # a square is not smaller
+MAX_MARKS = 300_000  # places where rings pass through the squares and rows of a grid: 0.1 s
+MAX_STEPS = 8 * MAX_CORNERS  # corners of what is marked; most go when steps become slopes
+FINE = 64  # squares along a side: coarser grids come behind boxes
+MOST_BOXED = 600
+MOST_BRIDGED = 125  # of three corners, and two more for each bridge, there are not more in MAX_CORNERS
+SIDES = 16  # of the polygon around a circle
+_SAMPLE = 0.5  # squares from one place on an edge to the next that is marked
+
+
+def around(disc: Disc) -> Piece:
+    """Return a polygon around a circle."""
+    lat, lng, radius_m = disc
+    plane = Plane(np.array(unit_vectors(np.array([lat]), np.array([lng]))))
+    far = math.tan(min(radius_m / EARTH_RADIUS_M, WIDE)) / math.cos(math.pi / SIDES)
+    turns = np.append(np.arange(SIDES), 0) * (2 * math.pi / SIDES)
+    return Piece(_degrees(plane.from_plane(far * np.cos(turns), far * np.sin(turns))), 0.0)
+
+
+def few(given: Sequence[Piece], most: int, finest: int = GRIDS[0]) -> list[Outline] | None:
+    """Return outlines that cover all pieces: `most` of them at most, which can be published as they are.
+
+    `finest`: squares along a side of the finest grid that is tried. Return None if a piece is too wide for any grid.
+    """
+    if most < len(given) <= MOST_BRIDGED and (outlines := _outlines(given)):
+        for tolerance_m in (0, *TOLERANCES_M):
+            if sum(each.left(tolerance_m) for each in outlines) <= FEW * MAX_CORNERS:
+                found = _bridged([(each, each.own_ring(tolerance_m)) for each in outlines], tolerance_m, most)
+                if found is not None:
+                    return found
+    found = _united(given, most, [each for each in GRIDS if FINE <= each <= finest])
+    if found is None and most < len(given) <= MOST_BOXED:
+        found = _bridged_as_they_are(_boxed(given, (MAX_CORNERS + 2 * most) // 6), most)
+    return found or _united(given, most, [each for each in GRIDS if each < FINE])
+
+
+# ---- bridged -------------------------------------------------------------------------------------------------------
+
+
+def _bridged(pairs: Sequence[tuple[Outline, Corners]], tolerance_m: float, most: int) -> list[Outline] | None:
+    """Return outlines, each simplified to the ring beside it, as at most so many.
+
+    Return None if that would take too many corners, or too wide a shape. A ring that crosses itself is replaced by a
+    box: rings that are bridged must all turn in one direction, or what two of them wind around might be lost.
+    """
+    bridges = max(len(pairs) - most, 0)
+    if len(pairs) > MOST_BRIDGED or sum(len(ring) for _, ring in pairs) + 2 * bridges > MAX_CORNERS:
+        return None
+    given = [_simple(each, ring, tolerance_m) for each, ring in pairs]
+    groups = dict(enumerate(given))
+    for one, other in islice(_nearest(given), bridges):
+        groups[one] = _bridge(groups[one], groups.pop(other))
+    found = _outlines(list(groups.values()))
+    return found if found and publish_polygons(found, 0) is not None else None
+
+
+def _bridged_as_they_are(given: Sequence[Piece], most: int) -> list[Outline] | None:
+    outlines = _outlines(given)
+    return outlines and _bridged([(each, each.own_ring(0)) for each in outlines], 0, most)
+
+
+def _boxed(given: Sequence[Piece], most: int) -> list[Piece]:
+    """Return boxes, at most so many, around pieces that are near to each other."""
+    groups = {n: [piece] for n, piece in enumerate(given)}
+    for one, other in islice(_nearest(given), max(len(given) - most, 0)):
+        groups[one] += groups.pop(other)
+    found = []
+    for group in groups.values():
+        lng, lat = box_around(*np.hstack([piece.ring for piece in group]))
+        found.append(Piece(np.array([lng, lat]), max(piece.beyond_m for piece in group)))
+    return found
+
+
+def _nearest(given: Sequence[Piece]) -> Iterator[tuple[int, int]]:
+    """Yield which two groups of pieces to make one, the first of the two, those that are nearest to each other first.
+
+    A group has the number of one of its pieces.
+    """
+    points = [piece.points() for piece in given]
+    middles = _directions(np.array([each[:, :-1].sum(axis=1) for each in points]).T)
+    pairs = zip(points, middles.T, strict=True)
+    spreads = np.array([float(angle_between(each, middle.reshape(3, 1)).max()) for each, middle in pairs])
+    # Prim's tree: each piece in turn, the one with the smallest gap to those before it.
+    gap, nearest, left = np.full(len(given), np.inf), np.zeros(len(given), np.intp), np.ones(len(given), np.bool_)
+    links, new = [], 0
+    for _ in range(len(given) - 1):
+        left[new] = False
+        gaps = angle_between(middles, middles[:, new : new + 1]) - spreads - spreads[new]
+        closer = gaps < gap
+        gap[closer], nearest[closer] = gaps[closer], new
+        new = int(np.where(left, gap, np.inf).argmin())
+        links.append((float(gap[new]), int(nearest[new]), new))
+    of = list(range(len(given)))  # the group that each piece is in by now
+    for _, start, end in sorted(links):
+        one, other = of[start], of[end]
+        of = [one if each == other else each for each in of]
+        yield one, other
+
+
+def _bridge(one: Piece, other: Piece) -> Piece:
+    """Return one ring of two, with a line there and back between the corners that are nearest to each other."""
+    a, b = one.points()[:, :-1], other.points()[:, :-1]
+    at, to = np.unravel_index(int((a.T @ b).argmax()), (a.shape[1], b.shape[1]))
+    ours, theirs = one.ring, other.ring
+    ring = np.hstack([ours[:, : at + 1], theirs[:, to:-1], theirs[:, : to + 1], ours[:, at:]])
+    return Piece(ring, max(one.beyond_m, other.beyond_m))
+
+
+def _simple(outline: Outline, ring: Corners, tolerance_m: float) -> Piece:
+    """Return a piece for an outline, counter-clockwise: its ring, or a box if that crosses itself."""
+    polygon = outline.published(ring, tolerance_m)
+    corners = polygon.ring if ring.simple else zip(*box_around(ring.lng, ring.lat), strict=True)
+    return Piece(np.array(list(corners)).T, polygon.buffer_m)
+
+
+# ---- united --------------------------------------------------------------------------------------------------------
+
+
+def _united(given: Sequence[Piece], most: int, grids: Sequence[int]) -> list[Outline] | None:
+    """Return outlines that cover all pieces, as `few` does, by the first of some grids that gives few enough."""
+    groups = list(_groups(given))
+    for squares in grids:
+        parts: list[Piece] = []
+        for group in groups:
+            drawn = group.parts(squares)
+            if drawn is None or len(parts) + len(drawn) > MOST_BRIDGED:
+                break
+            parts += drawn
+        else:
+            found = _bridged_as_they_are(parts, most)
+            if found is not None:
+                return found
+    return None
+
+
+def _groups(given: Sequence[Piece]) -> "Iterator[_Group]":
+    """Yield the pieces, in groups of those that are on one plane."""
+    sizes = np.array([piece.ring.shape[1] - 1 for piece in given])
+    points = Piece(np.hstack([piece.ring for piece in given]), 0.0).points()
+    last = np.cumsum(sizes + 1) - 1
+    start, end = np.delete(points, last, axis=1), np.delete(points, last - sizes, axis=1)
+    ring: Ints = np.repeat(np.arange(len(given)), sizes)
+    first = np.cumsum(sizes) - sizes
+    middles = _directions(np.add.reduceat(start, first, axis=1))
+    spreads = np.maximum.reduceat(angle_between(start, middles[:, ring]), first)
+    beyond_m = np.array([each.beyond_m for each in given])
+    left = np.ones(len(given), np.bool_)
+    while left.any():
+        n = int(left.argmax())
+        near = left & (angle_between(middles, middles[:, n : n + 1]) + spreads < WIDE)
+        near[n] = True
+        left &= ~near
+        those = near[ring]
+        yield _Group(start[:, those], end[:, those], ring[those], float(beyond_m[near].max()))
+
+
+class _Group:
+    """Edges on one plane, in metres."""
+
+    def __init__(self, start: Floats, end: Floats, ring: Ints, beyond_m: float) -> None:
+        """`start`, `end`: unit vectors, (3, n). `ring`: the number of the ring that each edge belongs to."""
+        self._beyond_m = beyond_m
+        self._plane = Plane(start)
+        self._fits = self._plane.spread(start) < SPREAD
+        self._start, self._end = (np.array(self._plane.to_plane(*each)) * EARTH_RADIUS_M for each in (start, end))
+        self._ring = ring
+
+    def parts(self, squares: int) -> list[Piece] | None:
+        """Return pieces that hold what a grid of so many squares along a side has marked; None if it has too much."""
+        if not self._fits:
+            return None
+        low, high = self._start.min(axis=1), self._start.max(axis=1)
+        size_m = max(float((high - low).max()) / squares, LEAST_M)
+        start, end = ((each - low[:, np.newaxis]) / size_m for each in (self._start, self._end))
+        marked = _marked(start, end, self._ring, squares)
+        if marked is None or _steps(marked) > MAX_STEPS:
+            return None
+        row, column = np.nonzero(marked)
+        shapely = _shapely()
+        shape = shapely.coverage_union_all(shapely.box(column, row, column + 1, row + 1))
+        shape = shapely.transform(shape, lambda xy: xy * size_m + low)
+        # Between two places that are marked an edge may pass through a corner of another square.
+        beyond_m = self._beyond_m + size_m * _SAMPLE
+        found = list(islice(solid(shape, beyond_m + size_m), MOST_BRIDGED + 1))
+        return [self._part(each, size_m, beyond_m) for each in found] if len(found) <= MOST_BRIDGED else None
+
+    def _part(self, shape: Any, size_m: float, beyond_m: float) -> Piece:
+        x, y = _shapely().get_coordinates(shape).T / EARTH_RADIUS_M
+        whole = Piece(_degrees(self._plane.from_plane(x, y)), beyond_m)
+        ring = _outline(whole).ring(size_m)  # steps become slopes
+        if not 3 <= len(ring) < len(x) - 1 or not ring.simple:
+            return whole
+        return Piece(np.array([ring.lng, ring.lat]), beyond_m + size_m)
+
+
+def _marked(start: Floats, end: Floats, ring: Ints, squares: int) -> Any:
+    """Return which squares of a grid, [row, column], edges pass through or rings wind around; None: it takes too long.
+
+    `start`, `end`: of edges, (2, n), in squares. `ring`: the number of the ring that each belongs to.
+    """
+    samples = np.ceil(np.abs(end - start).max(axis=0) / _SAMPLE).astype(np.intp) + 1
+    bottom = np.ceil(np.minimum(start[1], end[1]) - 0.5).astype(np.intp)  # the first row whose middle an edge passes
+    rows = np.ceil(np.maximum(start[1], end[1]) - 0.5).astype(np.intp) - bottom
+    if samples.sum() + rows.sum() > MAX_MARKS:
+        return None
+    found = np.zeros((squares, squares), np.bool_)
+    edge, at = _counted(samples)
+    share = at / np.maximum(samples - 1, 1)[edge]
+    column, row = (start[:, edge] + share * (end - start)[:, edge]).astype(np.intp).clip(0, squares - 1)
+    found[row, column] = True
+    # Where edges pass the middle of a row, by ring, row and place. From one to the next the ring winds as often as all
+    # that were passed say; behind the last of a ring in a row that is 0.
+    edge, at = _counted(rows)
+    row = bottom[edge] + at
+    share = (row + 0.5 - start[1, edge]) / (end - start)[1, edge]
+    x = start[0, edge] + share * (end - start)[0, edge]
+    order = np.lexsort((x, ring[edge] * squares + row))
+    row, turn = row[order], np.where(end[1] > start[1], 1, -1)[edge[order]]
+    column = np.ceil(x[order] - 0.5).astype(np.intp).clip(0, squares)  # the first whose middle lies behind it
+    inside = np.flatnonzero(np.cumsum(turn))
+    change = np.zeros((squares, squares + 1), np.intp)
+    np.add.at(change, (row[inside], column[inside]), 1)
+    np.add.at(change, (row[inside], column[inside + 1]), -1)
+    found |= np.cumsum(change, axis=1)[:, :-1] > 0
+    return found
+
+
+def _counted(counts: Ints) -> tuple[Ints, Ints]:
+    """Return for each of so many of each: which it belongs to, and its number there."""
+    which = np.repeat(np.arange(len(counts)), counts)
+    return which, np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
+def _steps(marked: Any) -> int:
+    """Return how many corners the outlines of the marked squares have: where one or three of four squares meet."""
+    wide = np.pad(marked, 1).astype(np.int8)
+    four = wide[1:, 1:] + wide[1:, :-1] + wide[:-1, 1:] + wide[:-1, :-1]
+    return int((four % 2).sum())
+
+
+def _outlines(given: Sequence[Piece]) -> list[Outline] | None:
+    """Return pieces as outlines; None if one breaks A18, or is a line."""
+    try:
+        return [_outline(piece) for piece in given]
+    except ValueError:
+        return None
+
+
+def _outline(piece: Piece) -> Outline:
+    lng, lat = piece.ring
+    return Outline.of_arcs(lng, lat, piece.beyond_m)
+
+
+def _directions(sums: Floats) -> Floats:
+    length = np.linalg.norm(sums, axis=0)
+    found: Floats = sums / np.where(length > 0, length, 1.0)
+    return found
+
+
+def _degrees(points: Floats) -> Floats:
+    x, y, z = points
+    return np.degrees([np.arctan2(y, x), np.arctan2(z, np.hypot(x, y))])
+
+
+def _shapely() -> Any:
+    """The library, which takes 3 MB and 0.1 s: few nodes ever need it here."""
+    import shapely
+
+    return shapely

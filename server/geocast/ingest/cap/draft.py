@@ -1,0 +1,437 @@
+"""What a message is published as: its category, its shapes, its times, its texts (CP21 to CP25).
+
+    Block ── category (P13) ── shapes ── times ── texts ──> Draft ── accept(id, current) ──> Alert, as published
+                 │               │         │
+                 └───────────────┴─────────┴── what breaks a rule of the policy, of all blocks together ──> 422
+
+Here the exact place of a message ends, as that of a publisher's does in `requests`.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ...approvals.door import needed_of
+from ...geometry.coarse_cover import GRIDS, around, few
+from ...geometry.polygon_union import MAX_WORK as MAX_JOINED
+from ...geometry.polygon_union import Piece
+from ...geometry.published_polygon import (
+    MAX_COMPARED,
+    MAX_PIECES,
+    Outline,
+    TooComplex,
+    publish_polygons,
+    smallest_circle,
+    split_rings,
+)
+from ...geometry.sphere import Disc
+from ...model import problems
+from ...model.alert import MAX_TEXTS, NOTHING_CONFIRMED, Alert, Approval, Revision, Terms, Text
+from ...model.problems import Problem, ProblemType, Violation
+from ...policy import SKEW_MS, Category, Policy
+from ...policy.ages import IN_THE_FUTURE
+from ...policy.publishers.bounds import Bounds
+from ...wire.requests import Claims, Publication, Stray, area_of, stray
+from .language_groups import Block
+from .message import Area, Info, Message
+from .shapes import MAX_WORK, CapCircle, CapRing
+from .sources import Source
+from .texts import cut
+from .zones import MAX_SHAPES, NO_ZONES, Zones, joined
+
+MAX_TITLE, MAX_AREA_DESC = 140, 280
+MAX_NAMED = 5  # lists of codes that a refusal names
+_NAMEABLE = re.compile(r"[A-Za-z0-9_:. -]{1,60}")
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """One block as it would be published. What takes long has been done.
+
+    `last_ms`: the latest end that an alert of its category may have that begins with this message. `areas_left_out`:
+    how many areas could not be placed.
+    """
+
+    request: Publication
+    category: Category
+    texts: tuple[Text, ...]
+    info: Info
+    notes: frozenset[str]
+    areas_left_out: int
+
+    @property
+    def expires_at(self) -> int:
+        """When it ends, in ms since 1970."""
+        return self.request.expires_at or 0
+
+    @property
+    def last_ms(self) -> int:
+        """The latest that an alert may end which begins with this message, in ms since 1970."""
+        return self.request.occurred_at + self.category.lasting.max_age_ms
+
+    def may_follow(self, current: Revision) -> bool:
+        """Whether it may be the next revision of an alert, of which the current one is given (CP17: status and P6)."""
+        alert = current.alert
+        latest = alert.occurred_at + self.category.lasting.max_age_ms
+        return alert.status == self.request.status and current.ends_at <= self.expires_at <= latest
+
+    def terms(self, policy: Policy, current: Revision | None) -> Terms:
+        """What of the policy goes into it."""
+        return replace(policy.terms(self.category, current), title=self.texts[0].title)
+
+    def accept(self, alert_id: str, terms: Terms, current: Revision | None) -> Alert:
+        """The alert under this id; `current`: the revision that it follows."""
+        alert = self.request.accept(terms, current)
+        return replace(
+            alert,
+            id=alert_id,
+            occurred_at=alert.occurred_at if current is None else current.alert.occurred_at,
+            texts=self.texts,
+            urgency=self.info.urgency,  # type: ignore[arg-type]  # one of the words
+            certainty=self.info.certainty,  # type: ignore[arg-type]
+            onset_at=self._onset_at(),
+            web=self.info.web,
+        )
+
+    def _onset_at(self) -> int | None:
+        begins_at = self.info.begins_at
+        return begins_at if begins_at is not None and begins_at > self.request.occurred_at else None
+
+
+def drafts(
+    message: Message,
+    blocks: Sequence[Block],
+    source: Source,
+    policy: Policy,
+    bounds: Bounds,
+    now_ms: int,
+    zones: Zones = NO_ZONES,
+) -> list[Draft]:
+    """What these blocks of a message would be published as, those that end last first.
+
+    So the id of the first block is known for as long as any other. `bounds`: what is granted to the source; `zones`:
+    what codes of areas stand for. Raises Problem: 422, with every rule that is broken.
+    """
+    if sum(shape.work for block in blocks for shape in block.shapes) > MAX_WORK:
+        detail = f"must have shapes of at most {MAX_WORK} corners, all alerts of the message together"
+        raise Problem.of([Violation(problems.AREA_TOO_COMPLEX, "/alert/info", detail)])
+    drafter = _Drafter(message, source, policy, bounds, now_ms, zones, len(blocks))
+    found = [draft for block in blocks if (draft := drafter.draft(block)) is not None]
+    if drafter.violations:
+        raise Problem.of(drafter.violations)
+    return sorted(found, key=lambda draft: -draft.expires_at)
+
+
+def has_ended(block: Block, now_ms: int) -> bool:
+    """Whether the issuer says that it is over by now."""
+    expires_at = block.infos[0].expires_at
+    return expires_at is not None and expires_at <= now_ms
+
+
+class _Drafter:
+    """Drafts the blocks of one message, and collects what is wrong with them."""
+
+    def __init__(
+        self,
+        message: Message,
+        source: Source,
+        policy: Policy,
+        bounds: Bounds,
+        now_ms: int,
+        zones: Zones,
+        blocks: int,
+    ) -> None:
+        """`blocks`: how many share the work that one message may be (rule HD3)."""
+        self.violations: list[Violation] = []
+        self._message = message
+        self._source = source
+        self._policy = policy
+        self._bounds = bounds
+        self._now_ms = now_ms
+        self._zones = zones
+        self._blocks = blocks
+
+    def draft(self, block: Block) -> Draft | None:
+        """The draft of a block; None if a rule is broken."""
+        at = f"/alert/info/{block.at}"
+        key = self._policy.category_of(block.infos)
+        if key is None:
+            self._broken(problems.CATEGORY_NOT_ALERTABLE, f"{at}/event", "is claimed by no category of the policy")
+            if self._message.sent > self._now_ms + SKEW_MS:  # P5 needs no category (HD14)
+                self._broken(problems.NOT_YET, "/alert/sent", IN_THE_FUTURE)
+            return None
+        category, notes = self._policy.categories[key], set[str]()
+        placed = _Placed(block, at, category, self._zones, self._blocks)
+        self.violations += placed.violations
+        texts = tuple(self._texts(block, notes))
+        request = self._request(block, key, category, placed, texts[0], notes)
+        broken = [*self._judged(request, placed, at)] if not placed.violations else []
+        if broken or placed.violations:
+            self.violations += broken
+            return None
+        request.work_out(category.simplify_m)
+        published = request.published(category.terms(None), None) or ()
+        if any(getattr(shape, "buffer_m", 0) > _UNSIMPLIFIED_M for shape in published):
+            notes.add("simplified")
+        return Draft(request, category, texts, block.infos[0], frozenset(notes | placed.notes), placed.left_out)
+
+    def _request(
+        self, block: Block, key: str, category: Category, placed: "_Placed", text: Text, notes: set[str]
+    ) -> Publication:
+        message, info = self._message, block.infos[0]
+        if info.severity is None:
+            notes.add("severity-default")
+        return Publication(
+            id="",
+            category=key,
+            headline=text.headline,
+            description=text.description,
+            severity=info.severity or category.unknown_severity,  # type: ignore[arg-type]  # one of the words
+            status=message.status.lower(),  # type: ignore[arg-type]  # the others are ignored (CP9)
+            threat="community",
+            occurred_at=message.sent,
+            expires_at=self._expires_at(info, category, notes),
+            area=area_of(shape for _, shape in placed.shapes),
+            approval=Approval(self._source.approver, message.sent),
+            revision=1,
+            one_shape=False,
+            confirm=NOTHING_CONFIRMED,
+        )
+
+    def _expires_at(self, info: Info, category: Category, notes: set[str]) -> int:
+        if info.expires_at is None:
+            notes.add("expiry-default")
+            return self._message.sent + category.lasting.default_age_ms
+        latest = self._message.sent + category.lasting.max_age_ms
+        if info.expires_at > latest:
+            notes.add("expiry-cut")
+        return min(info.expires_at, latest)
+
+    def _judged(self, request: Publication, placed: "_Placed", at: str) -> Iterator[Violation]:
+        """The rules of the policy that it breaks, pointing into the message (CP25)."""
+        circles = tuple((where, each[2]) for where, each in placed.shapes if not isinstance(each, Outline))
+        outlines = tuple((where, each) for where, each in placed.shapes if isinstance(each, Outline))
+        # That somebody has confirmed a large area, or words, no message can say: so neither is judged.
+        claims = Claims(
+            request.category,
+            "community",
+            request.occurred_at,
+            request.expires_at,
+            None,
+            circles,
+            outlines,
+            confirm=None,
+            status=request.status,
+            severity=request.severity,
+        )
+        bounds = self._bounds
+        found = self._policy.violations(claims, self._now_ms, max_radius_m=bounds.max_radius_m)
+        unsigned = needed_of(self._policy, request.category)
+        for each in [*found, *bounds.violations(claims, placed.strays(bounds)), *unsigned]:
+            pointer = each.pointer.removesuffix("/type").removesuffix("/coordinates")
+            yield replace(each, pointer=_POINTERS[pointer].format(at=at) if pointer in _POINTERS else pointer)
+
+    # ---- texts -----------------------------------------------------------------------------------------------------
+
+    def _texts(self, block: Block, notes: set[str]) -> Iterator[Text]:
+        limits = self._policy.cap.texts
+
+        def short(text: str, limit: int) -> str:
+            found = cut(text, limit)
+            if found != text:
+                notes.add("text-cut")
+            return found
+
+        if len(block.infos) > MAX_TEXTS:
+            notes.add("text-cut")
+        for info in block.infos[:MAX_TEXTS]:
+            places = "; ".join(dict.fromkeys(area.description for area in info.areas if area.description))
+            yield Text(
+                language=info.language,
+                title=short(info.event, MAX_TITLE),
+                headline=short(info.headline, limits.headline),
+                description=short(info.description, limits.description) or None,
+                instruction=short(info.instruction, limits.instruction) or None,
+                area_desc=short(places, MAX_AREA_DESC) or None,
+            )
+
+    def _broken(self, kind: ProblemType, pointer: str, detail: str) -> None:
+        self.violations.append(Violation(kind, pointer, detail))
+
+
+# Where a message has what a rule of the policy points to.
+_POINTERS = {
+    "/occurred_at": "/alert/sent",
+    "/status": "/alert/status",
+    "/expires_at": "{at}/expires",
+    "/category": "{at}/event",
+    "/severity": "{at}/severity",
+    "/area": "{at}/area",
+    "/approval": "{at}/event",  # its category asks for it
+}
+_UNSIMPLIFIED_M = 20.0  # B9: a buffer up to this makes up for edges that are no arcs
+
+
+class _Placed:
+    """The shapes of a block, as they are asked for; what was put right; and what is wrong (CP22 to CP24).
+
+    `shapes`: each with the pointer to its area: an outline, or latitude, longitude and radius in metres. They cover
+    what the message says, are at most MAX_SHAPES, and can be published, whatever the coast is like (rule HD10).
+    """
+
+    def __init__(self, block: Block, at: str, category: Category, zones: Zones, blocks: int) -> None:
+        self.shapes: list[tuple[str, Outline | Disc]] = []
+        self.notes: set[str] = set()
+        self.violations: list[Violation] = []
+        self._at = f"{at}/area"
+        self._category = category
+        self._blocks = blocks
+        areas = [(f"{at}/area/{n}", area) for n, area in enumerate(block.infos[0].areas)]
+        shapes = _each_once(areas)
+        points = [(where, each) for where, each in shapes if isinstance(each, CapCircle) and not each.radius_m]
+        self._said = [(where, each) for where, each in shapes if isinstance(each, CapRing) or each.radius_m]
+        self._coded, self.left_out = _zones_of(areas, zones)
+        if not (shapes or self._coded):
+            self.left_out = 0
+        if self.left_out:
+            self.notes.add("area-partial")
+        if (self._said or self._coded) and points:
+            self.notes.add("point-passed-over")
+        if self._said or self._coded:
+            self._place()
+        elif points and category.zero_radius_m is not None:
+            self.notes.add("zero-radius")
+            self._said = [(where, CapCircle(each.lat, each.lng, category.zero_radius_m)) for where, each in points]
+            self._place()
+        else:
+            self.violations.append(Violation(problems.NO_AREA, f"{at}/area", _nowhere(areas)))
+
+    def strays(self, bounds: Bounds) -> list[Stray]:
+        """The shapes of the message, and the zones that it names, that are not where the source may publish (P22)."""
+        said = [
+            (where, list(each.corners) if isinstance(each, CapRing) else (each.lat, each.lng))
+            for where, each in self._said
+        ]
+        coded = [(self._at, [(lat, lng) for lng, lat in piece.ring.T.tolist()]) for piece in self._coded]
+        return [found for where, shape in [*coded, *said] if (found := stray(where, shape, bounds))]
+
+    def _place(self) -> None:
+        coded = joined(self._coded, self._category.simplify_m, MAX_JOINED // self._blocks)
+        shapes: list[tuple[str, Piece | Disc]] = [(self._at, piece) for piece in coded]
+        rings = self._split([(where, each) for where, each in self._said if isinstance(each, CapRing)])
+        for where, each in self._said:
+            if isinstance(each, CapCircle):
+                shapes.append((where, (each.lat, each.lng, max(each.radius_m, self._category.min_radius_m))))
+            elif each in rings:
+                shapes.append((where, rings[each]))
+        if self.violations:
+            return
+        if len(shapes) > MAX_SHAPES or not self._publish(shapes):
+            self._unite(shapes)
+
+    def _split(self, said: Sequence[tuple[str, CapRing]]) -> dict[CapRing, Piece | Disc]:
+        """Return the rings with edges that are arcs, as pieces; those that are too small, as circles."""
+        found: dict[CapRing, Piece | Disc] = {}
+        small = {each: disc for _, each in said if (disc := smallest_circle(each.corners, self._category.min_radius_m))}
+        wide = [(where, each) for where, each in said if each not in small]
+        rings = [tuple(np.array(each.corners).T[::-1]) for _, each in wide]
+        most = sum(len(lng) for lng, _ in rings) + MAX_PIECES // self._blocks
+        try:
+            split = split_rings(rings, most) if rings else []
+        except ValueError:
+            split = []
+            for where, each in wide:  # which it was
+                try:
+                    split_rings([tuple(np.array(each.corners).T[::-1])], most)
+                except ValueError as error:
+                    self._broken(where, error)
+            if not self.violations:
+                detail = "must have fewer or shorter edges"
+                self.violations.append(Violation(problems.AREA_TOO_COMPLEX, self._at, detail))
+        found |= small
+        found |= {
+            each: Piece(np.array([lng, lat]), beyond_m)
+            for (_, each), (lng, lat, beyond_m) in zip(wide, split, strict=False)
+        }
+        return found
+
+    def _publish(self, shapes: Sequence[tuple[str, Piece | Disc]]) -> bool:
+        """Take the shapes as they are; return whether they can be published."""
+        most = MAX_COMPARED // 4 // self._blocks
+        for where, each in shapes:
+            if not isinstance(each, Piece):
+                self.shapes.append((where, each))
+                continue
+            try:
+                lng, lat = each.ring
+                outline = Outline.of_arcs(lng, lat, each.beyond_m, most)
+            except ValueError as error:
+                self._broken(where, error)
+            else:
+                self._add(where, outline)
+                if outline.compared <= most:
+                    most -= outline.compared
+                    self.notes |= {"ring-crossed"} if outline.crosses and where != self._at else set()
+        polygons = [each for _, each in self.shapes if isinstance(each, Outline)]
+        return bool(self.violations) or publish_polygons(polygons, self._category.simplify_m) is not None
+
+    def _unite(self, shapes: Sequence[tuple[str, Piece | Disc]]) -> None:
+        """Take fewer and coarser shapes that cover these (rule HD10)."""
+        discs = [(where, each) for where, each in shapes if not isinstance(each, Piece)]
+        pieces = [each for _, each in shapes if isinstance(each, Piece)]
+        if len(shapes) > MAX_SHAPES:
+            pieces, discs = [*pieces, *(around(each) for _, each in discs)], []
+        found = few(pieces, MAX_SHAPES - len(discs), GRIDS[min(self._blocks.bit_length() - 1, 2)])
+        if found is None:
+            detail = "must be shapes that can be published as fewer and simpler ones"
+            self.violations.append(Violation(problems.AREA_TOO_COMPLEX, self._at, detail))
+            return
+        widest_m = max([each[2] for _, each in discs] + [each.radius_m() for each in pieces])
+        self.notes.add("united")
+        self.shapes = list(discs)
+        for outline in found:
+            outline.radius_m = widest_m  # P7 judges what the message says
+            self._add(self._at, outline)
+
+    def _add(self, where: str, outline: Outline) -> None:
+        """Add an outline; if it is too small for the category, a circle that holds it."""
+        disc = smallest_circle(outline.corners, self._category.min_radius_m)
+        self.shapes.append((where, disc or outline))
+
+    def _broken(self, where: str, error: ValueError) -> None:
+        kind = problems.AREA_TOO_COMPLEX if isinstance(error, TooComplex) else problems.INVALID_VALUE
+        self.violations.append(Violation(kind, where, f"a polygon {error}"))
+
+
+def _zones_of(areas: list[tuple[str, Area]], zones: Zones) -> tuple[list[Piece], int]:
+    """The zones of the areas that have codes and no shape (a point is none); how many areas can't be placed wholly."""
+    found: list[Piece] = []
+    left_out = 0
+    for _, area in areas:
+        if not area.rings and not any(circle.radius_m for circle in area.circles):
+            pieces, whole = zones.place((code.name, code.value) for code in area.codes)
+            found += pieces
+            left_out += not whole and not area.circles
+    return found, left_out
+
+
+def _each_once(areas: list[tuple[str, Area]]) -> list[tuple[str, CapCircle | CapRing]]:
+    """Each shape once, with the pointer to the first area that has it."""
+    found: dict[CapCircle | CapRing, str] = {}
+    for where, area in areas:
+        for ring in area.rings:
+            found.setdefault(ring, where)
+        for circle in area.circles:
+            found.setdefault(circle, where)
+    return [(where, shape) for shape, where in found.items()]
+
+
+def _nowhere(areas: list[tuple[str, Area]]) -> str:
+    """Why a block is nowhere, by the lists that its codes are of; no code is named (CP24)."""
+    names = sorted({code.name for _, area in areas for code in area.codes if _NAMEABLE.fullmatch(code.name)})
+    if not any(area.codes for _, area in areas):
+        return "must have a polygon, or a circle with a radius"
+    named = f" ({', '.join(names[:MAX_NAMED])})" if names else ""
+    return f"must have a polygon, or a circle with a radius: codes{named} can't be placed"

@@ -1,0 +1,305 @@
+"""A CAP message: what stands in it, by the words of CAP, each field checked (CP4 to CP6, CP22, CP23).
+
+What geocast has no use for is not kept: contact, senderName, audience, parameter, resource, incidents, code, addresses,
+restriction, altitude, ceiling. Pointers of violations count from 0, and no value is repeated (H9).
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from ...clock import parse_time
+from ...model import languages, problems
+from ...model.problems import Problem, ProblemType, Violation
+from . import shapes, texts
+from .shapes import CapCircle, CapRing
+from .xml import Element, parse
+
+NAMESPACES = {
+    "urn:oasis:names:tc:emergency:cap:1.2": "1.2",
+    "urn:oasis:names:tc:emergency:cap:1.1": "1.1",
+    "http://www.incident.com/cap/1.0": "1.0",
+}
+STATUSES = ("Actual", "Exercise", "System", "Test", "Draft")
+TYPES = ("Alert", "Update", "Cancel", "Ack", "Error")
+SCOPES = ("Public", "Restricted", "Private")
+SEVERITIES = ("Extreme", "Severe", "Moderate", "Minor", "Unknown")
+URGENCIES = ("Immediate", "Expected", "Future", "Past", "Unknown")
+CERTAINTIES = ("Observed", "Likely", "Possible", "Unlikely", "Unknown")
+MAX_REFERENCES = 100
+MAX_NAME = 512  # characters of an identifier or a sender
+DEFAULT_LANGUAGE = "en-US"
+UNKNOWN_LANGUAGE = "und"  # of RFC 5646: undetermined
+
+_NAME = re.compile(r"[^\s,<&]{1,512}")
+_NO_OFFSET = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}(?:\.[0-9]{1,9})?", re.ASCII)
+_LANGUAGE = re.compile(languages.PATTERN)
+_WEB = re.compile(r"https?://[!#-;=?-~]{1,990}", re.IGNORECASE | re.ASCII)  # a URL is ASCII (RFC 3986)
+# CAP 1.0 has a word that later versions have not.
+_OLD_WORDS = {"Very Likely": "Likely"}
+
+_T = TypeVar("_T")
+
+
+class _TooMuch(Exception):  # noqa: N818 (what it says of the shapes)
+    """The shapes of a message are more work than they may be (rule HD3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A code of an event or of an area: `name` says whose list it is from (CAP's valueName)."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Another message, by what names it. (The time that stands there, too, is often wrong: CP11.)"""
+
+    sender: str
+    identifier: str
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """Where: shapes, or codes, or both. Coordinates are shown by no `repr`."""
+
+    description: str
+    circles: tuple[CapCircle, ...]
+    rings: tuple[CapRing, ...]
+    codes: tuple[Code, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """What is said in one language. Times in ms since 1970; None where nothing was said."""
+
+    language: str
+    event: str
+    categories: tuple[str, ...]
+    codes: tuple[Code, ...]
+    severity: str | None  # lower case; None for Unknown, too
+    urgency: str
+    certainty: str
+    begins_at: int | None  # `onset`, else `effective`
+    expires_at: int | None
+    response_types: tuple[str, ...]
+    headline: str
+    description: str
+    instruction: str
+    web: str | None
+    areas: tuple[Area, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message. `sent` in ms since 1970; `notes`: what was put right while it was read."""
+
+    version: str
+    identifier: str
+    sender: str
+    sent: int
+    status: str
+    type: str
+    scope: str
+    note: str
+    references: tuple[Reference, ...]
+    infos: tuple[Info, ...]
+    notes: frozenset[str] = field(default=frozenset())
+
+
+def read(body: bytes, charset: str | None = None, assume_offset: str | None = None) -> Message:
+    """The message in `body`; `charset`: of Content-Type; `assume_offset`: of times that have none, as "+00:00".
+
+    Raises Problem: 400 `malformed-xml`, 422 `not-cap`, or 422 with each field that is missing or invalid.
+    """
+    root = parse(body, charset)
+    if root.name != "alert" or root.namespace not in NAMESPACES:
+        raise Problem.of([Violation(problems.NOT_CAP, "", problems.NOT_CAP.explanation)])
+    reader = _Reader(assume_offset)
+    message = reader.message(root)
+    if reader.violations:
+        raise Problem.of(reader.violations)
+    return message
+
+
+class _Reader:
+    """Reads elements, and collects what is wrong with them."""
+
+    def __init__(self, assume_offset: str | None) -> None:
+        self.violations: list[Violation] = []
+        self._assume_offset = assume_offset
+        self._notes: set[str] = set()
+        self._read: dict[str, Any] = {}  # shapes by their texts, for each language repeats them
+        self._work = 0
+
+    # ---- what a message is made of ---------------------------------------------------------------------------
+
+    def message(self, root: Element) -> Message:
+        version = NAMESPACES[root.namespace]
+        if version != "1.2":
+            self._notes.add(f"cap-{version}")
+        if not any(child.name == "Signature" for child in root.children):
+            self._notes.add("unsigned")
+        kind = self._word(root, "/alert", "msgType", TYPES, needed=True)
+        infos = list(enumerate(root.all("info")))
+        if kind in ("Alert", "Update") and not infos:
+            self._broken(problems.MISSING_FIELD, "/alert/info", "is needed")
+        said = [self._info(element, f"/alert/info/{n}", needed=kind in ("Alert", "Update")) for n, element in infos]
+        return Message(
+            version=version,
+            identifier=self._name(root, "identifier"),
+            sender=self._name(root, "sender"),
+            sent=self._time(root, "/alert", "sent", needed=True) or 0,
+            status=self._word(root, "/alert", "status", STATUSES, needed=True),
+            type=kind,
+            scope=self._word(root, "/alert", "scope", SCOPES, needed=True),
+            note=texts.one_line(_first(root, "note")),
+            references=self._references(root),
+            infos=tuple(said),
+            notes=frozenset(self._notes),
+        )
+
+    def _references(self, root: Element) -> tuple[Reference, ...]:
+        parts = " ".join(element.text for element in root.all("references")).split()
+        named = [part.split(",") for part in parts]
+        if len(parts) > MAX_REFERENCES or not all(len(n) == 3 and all(map(_NAME.fullmatch, n)) for n in named):
+            detail = f"must be at most {MAX_REFERENCES} of the form sender,identifier,sent"
+            self._broken(problems.INVALID_VALUE, "/alert/references", detail)
+            return ()
+        return tuple(Reference(sender, identifier) for sender, identifier, _ in named)
+
+    def _info(self, element: Element, at: str, *, needed: bool) -> Info:
+        event = texts.one_line(_first(element, "event"))
+        if needed and not event:
+            self._broken(problems.MISSING_FIELD, f"{at}/event", "is needed")
+        severity = self._word(element, at, "severity", SEVERITIES).lower()
+        onset, effective = self._time(element, at, "onset"), self._time(element, at, "effective")
+        web = _first(element, "web").strip()
+        return Info(
+            language=self._language(element),
+            event=event,
+            categories=tuple(texts.one_line(each.text) for each in element.all("category")),
+            codes=_codes(element, "eventCode"),
+            severity=None if severity in ("unknown", "") else severity,
+            urgency=self._word(element, at, "urgency", URGENCIES).lower() or "unknown",
+            certainty=self._word(element, at, "certainty", CERTAINTIES).lower() or "unknown",
+            begins_at=effective if onset is None else onset,
+            expires_at=self._time(element, at, "expires"),
+            response_types=tuple(texts.one_line(each.text) for each in element.all("responseType")),
+            headline=texts.one_line(_first(element, "headline")) or event,
+            description=texts.tidy(_first(element, "description")),
+            instruction=texts.tidy(_first(element, "instruction")),
+            web=web if _WEB.fullmatch(web) else None,
+            areas=tuple(self._area(area, f"{at}/area/{n}") for n, area in enumerate(element.all("area"))),
+        )
+
+    def _area(self, element: Element, at: str) -> Area:
+        circles = self._shapes(element, at, "circle", shapes.circle)
+        rings = self._shapes(element, at, "polygon", shapes.polygon)
+        description = texts.one_line(_first(element, "areaDesc"))
+        return Area(description, tuple(circles), tuple(rings), _codes(element, "geocode"))
+
+    def _shapes(
+        self, element: Element, at: str, name: str, parsed: Callable[[str], tuple[_T, frozenset[str]]]
+    ) -> Iterator[_T]:
+        for n, each in enumerate(element.all(name)):
+            if not each.text.strip():
+                continue  # an empty element is none
+            try:
+                shape, notes = self._shape(each.text, parsed)
+            except _TooMuch:
+                detail = f"must be shapes of at most {shapes.MAX_WORK} corners in the whole message"
+                self._broken(problems.AREA_TOO_COMPLEX, f"{at}/{name}/{n}", detail)
+                return
+            except ValueError as error:
+                self._broken(problems.INVALID_VALUE, f"{at}/{name}/{n}", str(error))
+            else:
+                self._notes |= notes
+                yield shape
+
+    def _shape(self, text: str, parsed: Callable[[str], tuple[_T, frozenset[str]]]) -> tuple[_T, frozenset[str]]:
+        """Return what `parsed` makes of a text. Raises ValueError, _TooMuch where all are too much work (rule HD3)."""
+        key = parsed.__name__ + text
+        if key not in self._read:
+            self._work += shapes.work_of(text)
+            if self._work > shapes.MAX_WORK:
+                raise _TooMuch
+            self._read[key] = parsed(text)
+        found: tuple[_T, frozenset[str]] = self._read[key]
+        return found
+
+    # ---- fields ----------------------------------------------------------------------------------------------
+
+    def _name(self, root: Element, name: str) -> str:
+        text = _first(root, name).strip()
+        if not text:
+            self._broken(problems.MISSING_FIELD, f"/alert/{name}", "is needed")
+        elif not _NAME.fullmatch(text):
+            detail = f"must be 1 to {MAX_NAME} characters without white space, comma, < and &"
+            self._broken(problems.INVALID_VALUE, f"/alert/{name}", detail)
+        return text
+
+    def _word(self, element: Element, at: str, name: str, words: Sequence[str], *, needed: bool = False) -> str:
+        """One of the words; "" if the element is not there, or is none of them."""
+        text = texts.one_line(_first(element, name))
+        text = _OLD_WORDS.get(text, text)
+        if text in words:
+            return text
+        if text:
+            self._broken(problems.INVALID_VALUE, f"{at}/{name}", f"must be one of {', '.join(words)}")
+        elif needed:
+            self._broken(problems.MISSING_FIELD, f"{at}/{name}", "is needed")
+        return ""
+
+    def _language(self, element: Element) -> str:
+        """Return a tag of RFC 5646, UNKNOWN_LANGUAGE for what can't be read as one (rule HD12)."""
+        text = _first(element, "language").strip().replace("_", "-") or DEFAULT_LANGUAGE
+        if _LANGUAGE.fullmatch(text):
+            return text
+        self._notes.add("language-unknown")
+        return UNKNOWN_LANGUAGE
+
+    def _time(self, element: Element, at: str, name: str, *, needed: bool = False) -> int | None:
+        text = _first(element, name).strip()
+        if not text:
+            if needed:
+                self._broken(problems.MISSING_FIELD, f"{at}/{name}", "is needed")
+            return None
+        if _NO_OFFSET.fullmatch(text) and self._assume_offset is not None:
+            self._notes.add("offset-assumed")
+            text += self._assume_offset
+        try:
+            return parse_time(text)
+        except ValueError:
+            detail = "must be a time with an offset, such as 2026-01-31T12:00:00-00:00"
+            self._broken(problems.INVALID_VALUE, f"{at}/{name}", detail)
+            return None
+
+    def _broken(self, kind: ProblemType, pointer: str, detail: str) -> None:
+        self.violations.append(Violation(kind, pointer, detail))
+
+
+def is_name(text: str) -> bool:
+    """Whether it can be an `identifier` or a `sender` (CP5)."""
+    return _NAME.fullmatch(text) is not None
+
+
+def _first(element: Element, name: str) -> str:
+    """The text of the first child of this name; "" if there is none."""
+    return next((child.text for child in element.all(name)), "")
+
+
+def _codes(element: Element, name: str) -> tuple[Code, ...]:
+    return tuple(code for child in element.all(name) if (code := _code(child)) is not None)
+
+
+def _code(element: Element) -> Code | None:
+    """`valueName` and `value`; in CAP 1.0 a text "name=value"."""
+    if not element.children:
+        name, _, value = element.text.strip().partition("=")
+    else:
+        name, value = (_first(element, part).strip() for part in ("valueName", "value"))
+    return Code(name, value) if name and value else None

@@ -1,0 +1,390 @@
+"""One message of CAP, from its bytes to its answer (rules CP1 to CP25, but for HTTP).
+
+bytes ── read, in a thread: 400, 422, 403 ──> Reading
+  │
+  v
+what the log knows of it <─────────────────────────────┐
+  │  ignored (CP9), repeated (CP10), 422 of the policy │ somebody else was faster
+  v                                                    │
+the steps of the decision, one after another ──────────┘ ──> Answer
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from ... import failpoints
+from ...alertlog import AlertLog
+from ...alertlog.chain import NO_KINDS
+from ...approvals.door import unsigned
+from ...clock import MAX_MS, Clock
+from ...errors import LogUnavailable
+from ...model import problems
+from ...model.alert import Approval, Cancel, Entry, Origin, Revision
+from ...model.problems import Problem, Violation
+from ...policy import Policy
+from ...policy.publishers.bounds import Bounds, Publishers, granted
+from ...policy.publishers.rates import Rates
+from ..publish import ATTEMPTS, Aside, at_once, fitting
+from . import ids
+from . import language_groups as cap_blocks
+from . import message as cap_message
+from .decision import (
+    CANCELLED,
+    IGNORED,
+    PUBLISHED,
+    REPEATED,
+    REPLACED,
+    UPDATED,
+    Decision,
+    Found,
+    Letter,
+    Records,
+    decide,
+)
+from .draft import Draft, drafts, has_ended
+from .message import Message
+from .sources import Source, Sources
+from .texts import cut
+from .zones import NO_ZONES, Zones
+
+MAX_REASON = 280
+REPLACED_REASON = "Replaced by a newer message."
+CANCEL_REASON = "Cancelled by the issuer."
+TOMBSTONE_REASON = "Referred to by a newer message."
+TOMBSTONE_MS = 24 * 3_600_000  # how long one lasts at least from when its message was sent (CP13)
+READS_AT_ONCE = 32  # histories that are asked for together
+_BY_TIME = (problems.STALE, problems.EXPIRY_OUT_OF_RANGE)  # what breaks these rules did not always
+CHANGES = (PUBLISHED, UPDATED, REPLACED, CANCELLED)  # outcomes that are answered with 201
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a message. `stored`: what this very request has put into the log, tombstones included."""
+
+    outcome: str
+    why: str = ""
+    alerts: tuple[Revision, ...] = ()
+    cancelled: tuple[Cancel, ...] = ()
+    notes: frozenset[str] = frozenset()
+    areas_left_out: int = 0
+    stored: tuple[Entry, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A message that was read. `drafts`: what it would be published as, or why it may not be; none if nothing is to be.
+
+    `ignored`: why it is not to be published, "" if it may be. `blocks`: of how many alerts it is the message.
+    """
+
+    message: Message
+    letter: Letter
+    drafts: Sequence[Draft] | Problem = ()
+    ignored: str = ""
+    ended: bool = False
+    blocks: int = 0
+
+    @property
+    def origin(self) -> Origin:
+        """What its alerts say they were made of."""
+        return Origin(self.message.sender, self.message.identifier, self.blocks)
+
+
+class Taking:
+    """Takes messages of CAP, under a policy, from sources, into a log."""
+
+    def __init__(
+        self,
+        alert_log: AlertLog,
+        policy: Policy,
+        sources: Sources,
+        clock: Clock,
+        appended: Callable[[Entry], None] = lambda _entry: None,
+        aside: Aside = at_once,
+        publishers: Publishers | None = None,
+        zones: Zones = NO_ZONES,
+    ) -> None:
+        """`appended` is called with each entry that was appended.
+
+        `aside` does what takes milliseconds, where it holds nobody up. `publishers`: what each may do, sources by their
+        names; None: all that the policy allows. `zones`: what codes of areas stand for.
+        """
+        self.sources = sources
+        self._log = alert_log
+        self._policy = policy
+        self._clock = clock
+        self._appended = appended
+        self._aside = aside
+        self._publishers = publishers
+        self._zones = zones
+        self._rates = Rates()
+
+    def under(self, policy: Policy, sources: Sources, publishers: Publishers | None = None) -> "Taking":
+        """The same under another policy, from other sources, by other grants. What is under way goes on as it began."""
+        after = Taking(self._log, policy, sources, self._clock, self._appended, self._aside, publishers, self._zones)
+        after._rates = self._rates
+        return after
+
+    def admit(self, source: Source) -> Bounds:
+        """What a source is granted. Raises Problem (403) if it may not publish at all (PG1)."""
+        return granted(self._publishers, source.name, "The source is not among the publishers of this node.")
+
+    async def take(self, body: bytes, charset: str | None, source: Source, *, dry_run: bool = False) -> Answer:
+        """Take the message in `body`; with `dry_run`, decide and store nothing.
+
+        Raises Problem if it is refused, and LogUnavailable if the outcome is unknown.
+        """
+        now_ms, bounds = self._clock.now().wall_ms, self.admit(source)
+        reading = await self._aside(
+            lambda: read(body, charset, source, self._policy, bounds, now_ms, self._zones), source.name
+        )
+        if reading.ignored:
+            return Answer(IGNORED, reading.ignored, notes=reading.message.notes)
+        done: list[Entry] = []
+        counted = False
+        said: Decision | None = None  # the decision that is told of
+        for _ in range(ATTEMPTS):
+            now_ms = self._clock.now().wall_ms
+            decision = await self._decided(reading, now_ms)
+            if decision.outcome != REPEATED and reading.ended:
+                return Answer(IGNORED, "expired", notes=reading.message.notes)
+            if isinstance(reading.drafts, Problem) and (decision.outcome != REPEATED or decision.publish):
+                raise reading.drafts
+            # Where somebody was faster at a later step, what was done before is what is told.
+            if said is None or all(_is_tombstone(entry) for entry in done):
+                said = decision
+            steps = Steps(reading, decision, source, self._policy, now_ms)
+            if needed := steps.unsigned():
+                raise Problem.of(needed)
+            if steps.revisions and not counted and not dry_run:
+                self._count(source)
+                counted = True
+            if dry_run or await self._took(steps.entries, done):
+                return steps.answer(said, done)
+        raise LogUnavailable("what this message is about is being written by others, or can't be read")
+
+    def _count(self, source: Source) -> None:
+        """Count a message that is about to publish. Raises Problem (429): its source's own table has a rate (PG2)."""
+        rates = () if self._publishers is None else self._publishers.own_rates(source.name)
+        if rates:
+            self._rates.claim((source.name, False), rates, self._clock.now().monotonic)
+
+    async def _decided(self, reading: Reading, now_ms: int) -> Decision:
+        records = Records()
+
+        def may_follow(current: Revision) -> bool:
+            return not isinstance(reading.drafts, Problem) and reading.drafts[0].may_follow(current)
+
+        while True:
+            found = decide(reading.letter, records, now_ms, reading.blocks, may_follow)
+            if found is not None:
+                return found
+            while wanted := list(records.missing)[:READS_AT_ONCE]:
+                histories = await asyncio.gather(*map(self._log.history, wanted))
+                for alert_id, history in zip(wanted, histories, strict=True):
+                    records.put(alert_id, history)
+
+    async def _took(self, entries: Sequence[Entry], done: list[Entry]) -> bool:
+        """Append what is not there yet, in order. False if somebody else was faster: then it is decided anew."""
+        for entry in entries:
+            if _is_tombstone(entry):
+                failpoints.hit("before-tombstone")
+            if not await self._log.append(entry):
+                return False
+            done.append(entry)
+            failpoints.hit("after-append")
+            self._appended(entry)
+        return True
+
+
+def _is_tombstone(entry: Entry) -> bool:
+    return isinstance(entry, Cancel) and entry.is_tombstone
+
+
+def read(
+    body: bytes,
+    charset: str | None,
+    source: Source,
+    policy: Policy,
+    bounds: Bounds,
+    now_ms: int,
+    zones: Zones = NO_ZONES,
+) -> Reading:
+    """What is in a message, and what it would be published as. Raises Problem: 400, 422, 403."""
+    message = cap_message.read(body, charset, source.assume_offset)
+    publishes = message.type in ("Alert", "Update")
+    blocks = cap_blocks.of(message) if publishes else []
+    if not source.speaks_for(message.sender):
+        raise Problem(problems.SENDER_NOT_ALLOWED)
+    ended = bool(blocks) and all(has_ended(block, now_ms) for block in blocks)
+    over = publishes and (cap_blocks.is_all_clear(message) or ended)
+    reading = Reading(message, _letter(message, source, cancels=message.type == "Cancel" or over))
+    if why := _ignored(message):
+        return replace(reading, ignored=why)
+    if publishes and not over:
+        left = [block for block in blocks if not has_ended(block, now_ms) and not policy.ignores(block.infos)]
+        if not left:
+            return replace(reading, ignored="event")
+        try:
+            found: Sequence[Draft] | Problem = drafts(message, left, source, policy, bounds, now_ms, zones)
+        except Problem as problem:
+            found = problem
+        return replace(reading, drafts=found, blocks=len(left))
+    return replace(reading, ended=ended and message.type == "Alert")
+
+
+def _ignored(message: Message) -> str:
+    """Why it is right not to publish a message; "" if it is not (CP9)."""
+    if message.status in ("System", "Draft"):
+        return "status"
+    if message.type in ("Ack", "Error"):
+        return "type"
+    if message.scope != "Public":
+        return "scope"
+    return "all-clear" if message.type == "Alert" and cap_blocks.is_all_clear(message) else ""
+
+
+def _letter(message: Message, source: Source, *, cancels: bool) -> Letter:
+    own = ids.base(source.name, message.sender, message.identifier)
+    references, names_itself = [], False
+    for each in message.references:
+        # Real messages name the sender by another name than its own.
+        readings = [ids.base(source.name, sender, each.identifier) for sender in (each.sender, message.sender)]
+        if readings[0] != own:
+            references.append(tuple(dict.fromkeys(readings)))
+        else:
+            names_itself = True
+    needed = message.type in ("Update", "Cancel") and not message.references
+    return Letter(
+        message.sender,
+        message.identifier,
+        message.sent,
+        own,
+        tuple(references),
+        names_itself=names_itself,
+        cancels=cancels,
+        needs_references=needed,
+    )
+
+
+class Steps:
+    """What a decision comes to: the entries to append, in order, and what is answered."""
+
+    def __init__(self, reading: Reading, decision: Decision, source: Source, policy: Policy, now_ms: int) -> None:
+        self._reading = reading
+        self._decision = decision
+        self._source = source
+        self._policy = policy
+        self._now_ms = now_ms
+        self._approval = Approval(source.approver, max(reading.message.sent, decision.called_off))
+        self.revisions = [*self._published(), *self._revised()]
+        self._last_ms = max(map(self._last, [*self.revisions, *(each for each, _ in decision.told)]), default=0)
+        self.cancels = [self._cancel(each) for each in decision.cancel]
+        self.tombstones = [self._tombstone(each) for each in decision.tombstones]
+
+    @property
+    def entries(self) -> list[Entry]:
+        """All of them, in the order in which they are appended."""
+        return [*self.revisions, *self.cancels, *self.tombstones]
+
+    def unsigned(self) -> list[Violation]:
+        """Return what is wrong with the first entry that reviewers would have to sign: no message can be (HD1)."""
+        behind = {found.id: found.kinds for found in (self._decision.revise, *self._decision.cancel) if found}
+        entries: list[Entry] = [*self.revisions, *self.cancels]
+        for entry in entries:
+            if found := unsigned(self._policy, entry, behind.get(entry.id, NO_KINDS)):
+                return found
+        return []
+
+    def answer(self, said: Decision, done: Sequence[Entry]) -> Answer:
+        """What is answered. `said`: the decision by which this request began to store; `done`: what it has stored."""
+        decision, reading = self._decision, self._reading
+        revisions = {each.id: each for each, _ in decision.told}
+        revisions |= {each.id: each for each in (*done, *self.revisions) if isinstance(each, Revision)}
+        cancels = {each.id: each for each in (*decision.cancelled, *done, *self.cancels) if isinstance(each, Cancel)}
+        cancelled = tuple(each for each in cancels.values() if not each.is_tombstone)
+        found = () if isinstance(reading.drafts, Problem) else reading.drafts
+        notes = reading.message.notes.union(*(draft.notes for draft in found))
+        if self._differs():
+            notes |= {"differs"}
+        return Answer(
+            REPLACED if said.outcome == PUBLISHED and cancelled else said.outcome,
+            said.why,
+            tuple(revisions[alert_id] for alert_id in sorted(revisions)),
+            cancelled,
+            notes,
+            sum(draft.areas_left_out for draft in found),
+            tuple(done),
+        )
+
+    def _differs(self) -> bool:
+        """Whether a message that was known comes to something else by now (CP10)."""
+        told, found = self._decision.told, self._reading.drafts
+        if isinstance(found, Problem):
+            return bool(told) and any(each.type not in _BY_TIME for each in found.violations)
+        # Of several alerts some may have ended since, and are not drafted any more: those that end last come first.
+        return any(
+            draft.accept(each.id, each.terms, before) != each.alert
+            for draft, (each, before) in zip(found, told, strict=False)
+        )
+
+    # ---- entries ---------------------------------------------------------------------------------------------------
+
+    def _published(self) -> Iterator[Revision]:
+        found = self._reading.drafts
+        for number in self._decision.publish:
+            if not isinstance(found, Problem) and number > len(found):
+                return  # it has ended since
+            yield self._revision(number, ids.block(self._decision.first_id, number), 1, None)
+
+    def _revised(self) -> Iterator[Revision]:
+        if (current := self._decision.revise) is not None:
+            yield self._revision(1, current.id, current.number + 1, current.revision)
+
+    def _revision(self, block: int, alert_id: str, number: int, current: Revision | None) -> Revision:
+        found = self._reading.drafts
+        if isinstance(found, Problem):
+            raise found
+        draft = found[block - 1]
+        terms = draft.terms(self._policy, current)
+        alert = draft.accept(alert_id, terms, current)
+        return fitting(
+            Revision(
+                alert, number, self._source.name, self._now_ms, terms, self._reading.origin, issuer=self._source.issuer
+            )
+        )
+
+    def _cancel(self, found: Found) -> Cancel:
+        into = self._decision.into
+        return Cancel(
+            found.id,
+            found.number + 1,
+            REPLACED_REASON if into else self._reason(),
+            self._approval,
+            self._source.name,
+            self._now_ms,
+            max(found.revision.ends_at, self._last_ms, self._decision.until),
+            into=into,
+            issuer=self._source.issuer,
+        )
+
+    def _tombstone(self, alert_id: str) -> Cancel:
+        ends_at = min(max(self._approval.approved_at + TOMBSTONE_MS, self._last_ms, self._decision.until), MAX_MS)
+        approval, source, into = self._approval, self._source, self._decision.into
+        said = TOMBSTONE_REASON, approval, source.name, self._now_ms, ends_at
+        return Cancel(alert_id, 1, *said, into=into, issuer=source.issuer)
+
+    def _reason(self) -> str:
+        """Why the issuer says it is over, in its first language (LA4)."""
+        if not self._reading.letter.cancels:
+            return CANCEL_REASON  # by another message: this one came late
+        first = next(iter(self._reading.message.infos), None)
+        headline = first.headline if first is not None and first.headline != first.event else ""
+        return cut(headline or self._reading.message.note or CANCEL_REASON, MAX_REASON)
+
+    def _last(self, revision: Revision) -> int:
+        """The latest that the alert of a revision may end, as far as the policy of now can tell."""
+        category = self._policy.categories.get(revision.alert.category)
+        latest = 0 if category is None else revision.alert.occurred_at + category.lasting.max_age_ms
+        return max(revision.ends_at, latest)

@@ -1,0 +1,173 @@
+"""Who may send messages of CAP here, and for whom: the file of `--cap-sources` (TOML).
+
+    [sources.belize-met]
+    approver      = "NMS Belize: CAP Composer's approval workflow"
+    senders       = ["drudon@nms.gov.bz"]
+    secret_sha256 = "9f86d0…"
+    assume_offset = "+00:00"
+
+An error never repeats a value of the file.
+"""
+
+import hashlib
+import hmac
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
+
+from ...clock import parse_time
+from ...errors import ConfigError, did_you_mean
+from ...model.alert import ID_PATTERN
+from .message import is_name
+
+ANY = "*"  # among `senders`: whoever; for an aggregator
+MIN_SECRET = 32  # characters of a secret
+MAX_SECRET = 255  # CAP Composer's limit for its header
+_NAME = re.compile(ID_PATTERN)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A source, and what it may do. `name` is the `source` of its alerts, `approver` who vouches that they may go out.
+
+    `assume_offset`: of times that have none; None: such times are refused. `issuer`: whose tokens are the source's
+    (rule HD5); empty: those of the key set itself.
+    """
+
+    name: str
+    approver: str
+    senders: frozenset[str]
+    secret_sha256: bytes | None = field(repr=False)
+    assume_offset: str | None
+    issuer: str = ""
+
+    def speaks_for(self, sender: str) -> bool:
+        """Whether a message of this sender may come from here (CP1). Senders are compared literally."""
+        return sender in self.senders or ANY in self.senders
+
+
+class Sources:
+    """All sources that are in force. Equal if they are the same."""
+
+    def __init__(self, by_name: Mapping[str, Source]) -> None:
+        self._by_name = dict(by_name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sources) and self._by_name == other._by_name
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Their names, in the order of the file."""
+        return tuple(self._by_name)
+
+    def named(self, sub: str, issuer: str = "") -> Source | None:
+        """Return the source whose tokens have this `sub` and this issuer (rule HD5)."""
+        found = self._by_name.get(sub)
+        return found if found is not None and found.issuer == issuer else None
+
+    def of_secret(self, secret: str) -> Source | None:
+        """The source that has this secret. How long it takes tells nothing of the secrets there are."""
+        if not MIN_SECRET <= len(secret) <= MAX_SECRET:
+            return None
+        digest = hashlib.sha256(secret.encode("latin-1", "replace")).digest()
+        found = None
+        for source in self._by_name.values():
+            if hmac.compare_digest(digest, source.secret_sha256 or b""):
+                found = source
+        return found
+
+
+# ---- the file ------------------------------------------------------------------------------------------------------
+
+
+def _sender(text: str) -> str:
+    if text != ANY and not is_name(text):
+        raise PydanticCustomError("sender", 'must be a <sender> without blanks, commas, "<" and "&", or "*"')
+    return text
+
+
+def _offset(text: str) -> str:
+    try:
+        parse_time(f"2000-01-01T00:00:00{text}")
+    except ValueError:
+        raise PydanticCustomError("offset", "must be an offset such as +00:00") from None
+    return text
+
+
+class _Keys(BaseModel):
+    """The keys of a source."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    approver: Annotated[str, Field(min_length=1, max_length=128)]
+    senders: Annotated[list[Annotated[str, AfterValidator(_sender)]], Field(min_length=1, max_length=1000)]
+    secret_sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None = None
+    assume_offset: Annotated[str, AfterValidator(_offset)] | None = None
+    issuer: Annotated[str, Field(min_length=1)] | None = None
+
+
+class _File(BaseModel):
+    """The file."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    sources: Annotated[dict[str, _Keys], Field(min_length=1, max_length=1000)]
+
+
+def load(path: Path) -> Sources:
+    """The sources in the file at `path`. Raises ConfigError, in one line for each thing that is wrong."""
+    try:
+        return parse(path.read_bytes(), path)
+    except OSError as error:
+        raise ConfigError(f"cap-sources {path}: {error.strerror}") from None
+
+
+def parse(data: bytes, path: Path | None) -> Sources:
+    """The sources in the TOML that was read at `path`. Raises ConfigError, as `load` does."""
+    try:
+        read = _File.model_validate(tomllib.loads(data.decode()))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        where = re.search(r"\((at [^()]*)\)$", str(error)) if isinstance(error, tomllib.TOMLDecodeError) else None
+        raise ConfigError(f"cap-sources {path}: not TOML{f': {where[1]}' if where else ''}") from None
+    except ValidationError as error:
+        found = sorted(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
+        raise ConfigError(*(f"cap-sources {path}: {_problem(each)}" for each in found)) from None
+    if wrong := list(_wrong_together(read.sources)):
+        raise ConfigError(*(f"cap-sources {path}: {each}" for each in wrong))
+    return Sources({name: _source(name, keys) for name, keys in read.sources.items()})
+
+
+def _source(name: str, keys: _Keys) -> Source:
+    secret = None if keys.secret_sha256 is None else bytes.fromhex(keys.secret_sha256)
+    return Source(name, keys.approver, frozenset(keys.senders), secret, keys.assume_offset, keys.issuer or "")
+
+
+def _wrong_together(sources: Mapping[str, _Keys]) -> list[str]:
+    wrong = [
+        f"sources: entry {number}: its name must match the grammar of an id: letters, digits and . _ : -"
+        for number, name in enumerate(sources, start=1)
+        if not _NAME.fullmatch(name)
+    ]
+    secrets = [keys.secret_sha256.lower() for keys in sources.values() if keys.secret_sha256 is not None]
+    if len(set(secrets)) < len(secrets):
+        wrong.append("two sources have the same secret_sha256")
+    return wrong
+
+
+def _problem(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        known = _Keys.model_fields if error["loc"][0] == "sources" else _File.model_fields
+        return f"{where}: is no key of a source{did_you_mean(str(error['loc'][-1]), known)}"
+    return f"{where}: {error['msg']}"

@@ -1,0 +1,449 @@
+"""What a publisher may do: the order of decisions of the protocol's section 4, without HTTP.
+
+Everything is decided by the log, not by what this node has read of it so far (H6). If an append shows that a decision
+is out of date, because its number was taken meanwhile, the decision is made again:
+
+    parse (section 2) ── broken ──> 422, with what section 3 says of the rest
+      │
+      v
+    history of the id <──────────────────────────────┐
+      │  same (id, revision), same content: 200      │ number taken
+      │  404, 403, 410, 409                          │
+      │  section 3, and what is granted: 422         │
+      │  too often: 429                              │
+      v                                              │
+    append ──────────────────────────────────────────┘ ── stored ──> 201
+"""
+
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar
+
+from .. import failpoints
+from ..alertlog import AlertLog, codec
+from ..alertlog.chain import NO_KINDS, Chain, Kinds
+from ..approvals.door import Door
+from ..approvals.reviewers import NO_REVIEWERS, Reviewers
+from ..auth.tokens import Subject
+from ..clock import Clock
+from ..errors import LogUnavailable
+from ..model import problems
+from ..model.alert import Cancel, Entry, OtherKind, Proof, Revision, Untrusted
+from ..model.problems import Problem, Violation
+from ..policy import Policy
+from ..policy.confirmation import covered_km2
+from ..policy.publishers.bounds import DRY_RUNS, Bounds, Publishers, granted
+from ..policy.publishers.rates import Rates
+from ..wire.requests import (
+    Approved,
+    Cancellation,
+    Invalid,
+    Publication,
+    has_polygons,
+    parse_cancellation,
+    parse_publication,
+    parse_revision,
+    said_by,
+)
+
+_HELD = (problems.AREA_UNCONFIRMED, problems.TEXT_UNCONFIRMED)  # P23 and P24 stand behind P21 and P22 (H8)
+RESERVED = "cap."  # what the ids of alerts from CAP begin with
+ATTEMPTS = 20  # decisions on one request; each but the last was overtaken by another writer of the same alert
+
+_E = TypeVar("_E", bound=Entry)
+_R = TypeVar("_R", bound=Publication | Cancellation)
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Publisher:
+    """Who asks: the `sub` and the issuer of the token, by which an alert is theirs (rule HD5).
+
+    `manages`: whether the token's scopes allow to revise and cancel others' alerts.
+    """
+
+    sub: str
+    manages: bool = False
+    issuer: str = ""
+
+    @property
+    def subject(self) -> Subject:
+        """The issuer and the `sub`: what shares are counted by (rule HD6)."""
+        return Subject(self.issuer, self.sub)
+
+    def owns(self, first: Entry) -> bool:
+        """Return whether the alert with this first entry is the publisher's to revise and cancel."""
+        return self.manages or (first.issuer, first.source) == (self.issuer, self.sub)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[_E]):
+    """The entry that answers a request. `created`: this request has made it (201), and not an earlier one (200).
+
+    Of a dry run: the `form` that reviewers are to sign, and how many `approvals` it takes. There is no form where the
+    policy names no audience.
+    """
+
+    entry: _E
+    created: bool
+    form: str | None = None
+    approvals: int = 0
+
+
+class Aside(Protocol):
+    """Does work that takes milliseconds where it holds nobody up: in a thread, say. It raises what the work raises."""
+
+    def __call__(self, work: Callable[[], _T], subject: Hashable, /) -> Awaitable[_T]:
+        """Return what the work returns. `subject` is for whom it is done, and may have a share only (rule HD6)."""
+        ...
+
+
+async def at_once(work: Callable[[], _T], _subject: Hashable, /) -> _T:
+    """Do the work here and now, for whom nobody waits."""
+    return work()
+
+
+class Publishing:
+    """The calls that write to the log.
+
+    All of them raise Problem when the request is refused, and LogUnavailable when the outcome is unknown.
+    """
+
+    def __init__(
+        self,
+        alert_log: AlertLog,
+        policy: Policy,
+        clock: Clock,
+        appended: Callable[[Entry], None] = lambda _entry: None,
+        aside: Aside = at_once,
+        publishers: Publishers | None = None,
+        reviewers: Reviewers = NO_REVIEWERS,
+        *,
+        reserves: bool = False,
+    ) -> None:
+        """`appended` is called with each entry that was appended, to nudge those who follow the log in other processes.
+
+        `aside` does what takes milliseconds, where it holds nobody up. `publishers`: what each of them may do; None:
+        all that the policy allows, as often as they like. `reviewers`: whose signatures count. `reserves`: ids of
+        alerts from CAP are not for publishers to choose or to revise.
+        """
+        self._door = Door(policy, reviewers)
+        self._log = alert_log
+        self._appended = appended
+        self._aside = aside
+        self._policy = policy
+        self._clock = clock
+        self._publishers = publishers
+        self._reserves = reserves
+        self._rates = Rates()
+
+    def under(
+        self, policy: Policy, publishers: Publishers | None = None, reviewers: Reviewers = NO_REVIEWERS
+    ) -> "Publishing":
+        """The same calls under other rules. Calls of this one that are under way keep theirs."""
+        given = (self._log, policy, self._clock, self._appended, self._aside, publishers, reviewers)
+        after = Publishing(*given, reserves=self._reserves)
+        after._rates = self._rates
+        return after
+
+    def admit(self, publisher: Publisher) -> Bounds:
+        """What a publisher is granted. Raises Problem (403) if it may not publish or revise at all (PG1)."""
+        tables = None if self._publishers is None else self._publishers.by(publisher.issuer)
+        return granted(tables, publisher.sub, "The token's sub is not among the publishers of this node.")
+
+    def break_glass(self, entry: Entry) -> list[str]:
+        """The `kid`s of keys for whoever is alone by which this entry was approved."""
+        return self._door.break_glass(entry)
+
+    async def publish(
+        self, body: Mapping[str, Any], publisher: Publisher, *, dry_run: bool = False
+    ) -> Outcome[Revision]:
+        """Publish revision 1 of an alert; with `dry_run`, decide and store nothing."""
+        request = await self._parsed(
+            lambda: self._worked_out(parse_publication(body, dry_run=dry_run), publisher), body, publisher
+        )
+        # Nearly always the id is new. So the append is tried first, which finds out, and a read of the log is saved. If
+        # it fails, or the policy refuses, the decision is made in the order of the protocol, with the history at hand.
+        if not dry_run:
+            with suppress(Problem):
+                entry = self._accept(request, publisher, None)
+                if await self._append(entry):
+                    return Outcome(entry, created=True)
+
+        def decide(history: Sequence[Entry | OtherKind]) -> Revision:
+            if history:
+                raise Problem(problems.ID_CONFLICT)
+            return self._accept(request, publisher, None)
+
+        return await self._decide(request, _repeats_revision, decide, dry_run=dry_run)
+
+    async def revise(
+        self, alert_id: str, body: Mapping[str, Any], publisher: Publisher, *, dry_run: bool = False
+    ) -> Outcome[Revision]:
+        """Publish the next revision of an alert; with `dry_run`, decide and store nothing."""
+        request = await self._parsed(
+            lambda: self._worked_out(parse_revision(body, alert_id, dry_run=dry_run), publisher),
+            body,
+            publisher,
+            alert_id,
+        )
+
+        def decide(history: Sequence[Entry | OtherKind]) -> Revision:
+            current = self._current(history, request.revision, publisher)
+            return self._accept(request, publisher, current, Chain.of(history).kinds)
+
+        return await self._decide(request, _repeats_revision, decide, dry_run=dry_run)
+
+    async def cancel(
+        self, alert_id: str, body: Mapping[str, Any], publisher: Publisher, *, dry_run: bool = False
+    ) -> Outcome[Cancel]:
+        """Cancel an alert: the cancel takes the number behind its last entry. With `dry_run`, store nothing.
+
+        What this process does not believe can be cancelled too, since others may have been told of it (HD7).
+        """
+        request = await self._parsed(lambda: parse_cancellation(body, alert_id, dry_run=dry_run), body)
+
+        def decide(history: Sequence[Entry | OtherKind]) -> Cancel:
+            now = self._clock.now().wall_ms
+            current = self._current(_as_shown(history, now), request.revision, publisher)
+            violations = self._policy.cancel_violations(request.claims(), current.alert.occurred_at, now)
+            entry = Cancel(
+                alert_id,
+                request.revision,
+                request.reason,
+                said_by(request.approval),
+                publisher.sub,
+                now,
+                current.ends_at,
+                request.confirm.in_order(),
+                issuer=publisher.issuer,
+            )
+            return self._approved(entry, request.approval, current, now, violations, Chain.of(history).kinds)
+
+        return await self._decide(request, _repeats_cancel, decide, dry_run=dry_run)
+
+    # ---- the pieces --------------------------------------------------------------------------------------------
+
+    async def _parsed(
+        self,
+        parse: Callable[[], _R],
+        body: Mapping[str, Any],
+        publisher: Publisher | None = None,
+        alert_id: str | None = None,
+    ) -> _R:
+        """What `parse` gives, or the 422 with every rule of section 2 and 3 that the body breaks.
+
+        `publisher`: whose grants it is judged by; None for a cancel, which is bound by none.
+        """
+        bounds = Bounds() if publisher is None else self.admit(publisher)
+        try:
+            if publisher is None or not has_polygons(body):
+                return parse()
+            return await self._aside(parse, publisher.subject)
+        except Invalid as invalid:  # under this name alone: another would keep the frame alive by its own traceback
+            current = None
+            if alert_id is not None:
+                with suppress(LogUnavailable):  # a broken body is refused even if the log can't be read
+                    current = _last_revision(await self._log.history(alert_id))
+            subject = None if publisher is None else publisher.subject
+            judge = self._aside if has_polygons(body) else at_once
+            judged = await judge(self._judging(invalid, bounds, current, first=alert_id is None), subject)
+            raise Problem.of([*invalid.violations, *judged]) from None
+
+    def _judging(
+        self, request: Invalid, bounds: Bounds, current: Revision | None, *, first: bool
+    ) -> Callable[[], list[Violation]]:
+        return partial(self._violations, request, bounds, self._clock.now().wall_ms, current, first=first)
+
+    def _violations(
+        self, request: Publication | Invalid, bounds: Bounds, now_ms: int, current: Revision | None, *, first: bool
+    ) -> list[Violation]:
+        """What the policy and the publisher's grant have against a request, however broken the rest of it is."""
+        claims, area = request.claims(), None
+        category = self._policy.categories.get(claims.category or "")
+        # Of a revision that follows nobody knows what, it can't be told what would be published.
+        if category is not None and category.hold_area_km2 is not None and (first or current is not None):
+            area = request.published(self._policy.terms(category, current), current)
+        covered = None if area is None else covered_km2(area)
+        found = self._policy.violations(
+            claims, now_ms, current, first=first, covered_km2=covered, max_radius_m=bounds.max_radius_m
+        )
+        found += bounds.violations(claims, request.strays(bounds))
+        return sorted(found, key=lambda each: each.type in _HELD)
+
+    def _worked_out(self, request: Publication, publisher: Publisher) -> Publication:
+        """The request, for which what takes long has been done."""
+        request.strays(self.admit(publisher))
+        if category := self._policy.categories.get(request.category):
+            request.work_out(category.simplify_m)
+        return request
+
+    async def _decide(
+        self,
+        request: _R,
+        repeats: Callable[[_R, Entry | OtherKind, Revision | None], bool],
+        decide: Callable[[Sequence[Entry | OtherKind]], _E],
+        *,
+        dry_run: bool = False,
+    ) -> Outcome[_E]:
+        for _ in range(ATTEMPTS):
+            history = await self._log.history(request.id)
+            for n, entry in enumerate(history):
+                if entry.revision == request.revision and repeats(request, entry, _last_revision(history[:n])):
+                    repeated: Any = entry  # `repeats` saw to the type
+                    return self._to_sign(repeated, history) if dry_run else Outcome(repeated, created=False)
+            entry = decide(history)
+            if dry_run:
+                self._count(entry, dry_run=True)
+                return self._to_sign(entry, history)
+            if await self._append(entry):
+                return Outcome(entry, created=True)
+        raise LogUnavailable("this alert is being written by others, or its last entry can't be read")
+
+    def _to_sign(self, entry: _E, history: Sequence[Entry | OtherKind]) -> Outcome[_E]:
+        """The answer to a dry run."""
+        before = [each for each in history if each.revision < entry.revision]
+        alert = entry if isinstance(entry, Revision) else _last_revision(_as_shown(before, self._clock.now().wall_ms))
+        category = "" if alert is None else alert.alert.category
+        needed = self._door.needed(entry, Chain.of(before).kinds)
+        return Outcome(entry, False, self._door.form(entry, category), needed)
+
+    async def _append(self, entry: Entry) -> bool:
+        """Store `entry` if its number is the next one, and tell whoever follows. Raises Problem (429, PG2)."""
+        stored, counted_s = False, self._count(entry)
+        try:
+            stored = await self._log.append(entry)
+        finally:
+            # What is not known to be stored does not count: a desk that tries again while the log is away may go on.
+            if not stored and counted_s is not None:
+                self._rates.give_back((entry.issuer, entry.source, False), counted_s)
+        if stored:
+            failpoints.hit("after-append")
+            self._appended(entry)
+        return stored
+
+    def _count(self, entry: Entry, *, dry_run: bool = False) -> float | None:
+        """Count what is about to be stored, or would be, and say when; None: it is not limited.
+
+        Raises Problem (429, PG2).
+        """
+        if self._publishers is None or isinstance(entry, Cancel):
+            return None
+        now_s = self._clock.now().monotonic
+        rates = DRY_RUNS if dry_run else self._publishers.by(entry.issuer).rates(entry.source)
+        self._rates.claim((entry.issuer, entry.source, dry_run), rates, now_s)
+        return now_s
+
+    def _current(self, history: Sequence[Entry | OtherKind], number: int, publisher: Publisher) -> Revision:
+        """The revision that entry `number` would follow, or why it can't be followed.
+
+        Entries of kinds that a later release writes count by their numbers alone (LogG4).
+        """
+        current = _last_revision(history)
+        if current is None:
+            raise Problem(problems.UNKNOWN_ALERT)
+        known = [entry for entry in history if not isinstance(entry, OtherKind)]
+        if not publisher.owns(known[0]):
+            raise Problem(problems.NOT_YOURS)
+        cancelled = any(isinstance(entry, Cancel) for entry in known)
+        if cancelled or current.ends_at <= self._clock.now().wall_ms:
+            raise Problem(problems.ALERT_ENDED)
+        if number != history[-1].revision + 1:
+            raise Problem(problems.REVISION_CONFLICT, extra={"current": history[-1].revision})
+        return current
+
+    def _accept(
+        self, request: Publication, publisher: Publisher, current: Revision | None, behind: Kinds = NO_KINDS
+    ) -> Revision:
+        """The revision that `request` becomes, or the 422 with every rule that it breaks.
+
+        `behind`: the kinds of all revisions before it (HD1).
+        """
+        now = self._clock.now().wall_ms
+        violations = self._violations(request, self.admit(publisher), now, current, first=current is None)
+        if current is not None:
+            violations = [*_changed(request, current), *violations]
+        if self._reserves and request.id.startswith(RESERVED):
+            detail = f"must not begin with {RESERVED}: such alerts come from messages of CAP"
+            violations = [Violation(problems.INVALID_VALUE, "/id", detail), *violations]
+        category = self._policy.categories.get(request.category)
+        if category is None:
+            raise Problem.of(violations)
+        terms = self._policy.terms(category, current)
+        entry = Revision(
+            request.accept(terms, current), request.revision, publisher.sub, now, terms, issuer=publisher.issuer
+        )
+        return fitting(self._approved(entry, request.approval, entry, now, violations, behind))
+
+    def _approved(
+        self,
+        entry: _E,
+        approved: Approved,
+        alert: Revision,
+        now_ms: int,
+        violations: Sequence[Violation],
+        behind: Kinds,
+    ) -> _E:
+        """The entry with its proof, if it has one; or the 422 with these violations, and what is wrong with that.
+
+        `alert`: what a cancel calls off; of a revision itself. `behind`: the kinds of all revisions before the entry.
+        What is not approved is a dry run.
+        """
+        proof = approved if isinstance(approved, Proof) else None
+        if approved is not None:
+            fits = not violations
+            violations = [*violations, *self._door.violations(entry, proof, alert, now_ms, behind, fits=fits)]
+        if violations:
+            raise Problem.of(violations)
+        return entry if proof is None else self._door.proved(entry, proof)
+
+
+def fitting(entry: _E) -> _E:
+    """The entry, if a log can have it (F8). Raises Problem: 413."""
+    if not codec.fits(entry):
+        detail = f"takes more than {codec.MAX_ENTRY_BYTES // 1024} KiB with all its languages"
+        raise Problem(problems.TOO_LARGE, detail)
+    return entry
+
+
+def _repeats_revision(request: Publication, entry: Entry | OtherKind, current: Revision | None) -> bool:
+    # What is not a threat to the community is never accepted (P2), so it can't repeat what was.
+    if not isinstance(entry, Revision) or request.threat != "community":
+        return False
+    if isinstance(request.approval, Proof):
+        return entry.proof is not None and entry.proof.same_form(request.approval)
+    # The request is accepted once more, by the terms of then and behind the revision that was current then. So neither
+    # a policy that has changed since nor a later revision makes a conflict of a repeated request.
+    return entry.same_content(replace(entry, alert=request.accept(entry.terms, current), proof=None))
+
+
+def _repeats_cancel(request: Cancellation, entry: Entry | OtherKind, _current: Revision | None) -> bool:
+    if not isinstance(entry, Cancel):
+        return False
+    if isinstance(request.approval, Proof):
+        return entry.proof is not None and entry.proof.same_form(request.approval)
+    approval, confirm = said_by(request.approval), request.confirm.in_order()
+    return entry.same_content(replace(entry, reason=request.reason, approval=approval, confirm=confirm, proof=None))
+
+
+def _changed(request: Publication, current: Revision) -> list[Violation]:
+    found = []
+    if request.status != current.alert.status:
+        found.append(Violation(problems.STATUS_CHANGED, "/status", "must stay as it was in revision 1"))
+    if request.occurred_at != current.alert.occurred_at:
+        found.append(Violation(problems.OCCURRED_AT_CHANGED, "/occurred_at", "must stay as it was in revision 1"))
+    return found
+
+
+def _as_shown(history: Sequence[Entry | OtherKind], now_ms: int) -> Sequence[Entry | OtherKind]:
+    """Return the history as whoever believes the alert has it, if nothing of it is live here (HD7)."""
+    current = _last_revision(history)
+    if current is not None and now_ms < current.ends_at:
+        return history
+    return [each.said if isinstance(each, Untrusted) and isinstance(each.said, Revision) else each for each in history]
+
+
+def _last_revision(history: Sequence[Entry | OtherKind]) -> Revision | None:
+    return next((entry for entry in reversed(history) if isinstance(entry, Revision)), None)

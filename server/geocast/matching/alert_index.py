@@ -1,0 +1,48 @@
+"""Which live areas hold a place, whatever their shapes: circles by `areas` alone, polygons by their bounding circles
+first and then exactly (`rings`).
+"""
+
+from collections.abc import Sequence
+from typing import Generic, TypeAlias, TypeVar
+
+from ..geometry.sphere import Vector
+from ..geometry.spherical_polygon import Ring
+from ..model.alert import Circle, KnownShape, Polygon
+from .circle_index import NONE, AreaIndex
+
+T = TypeVar("T")
+# By what an area is discarded: the number of its circles; where it has polygons, each of theirs stands behind it.
+Filed: TypeAlias = "int | tuple[int, ...]"
+ROOM = 1 << 12  # polygons for which address space is taken at the start
+
+
+class ShapeIndex(Generic[T]):
+    """Areas, each of which stands for something: `holding` says for what those stand that a place is inside of."""
+
+    def __init__(self) -> None:
+        self._circles: AreaIndex[T] = AreaIndex()
+        self._rings: AreaIndex[tuple[T, Ring]] = AreaIndex(ROOM)
+
+    def add(self, item: T, area: Sequence[KnownShape]) -> Filed:
+        """File an area for `item`. Returns that by which it is discarded."""
+        circles = self._circles.add(item, [shape for shape in area if isinstance(shape, Circle)])
+        rings = [Ring(shape.ring, shape.buffer_m) for shape in area if isinstance(shape, Polygon)]
+        return (circles, *(self._rings.add((item, ring), [ring]) for ring in rings)) if rings else circles
+
+    def discard(self, filed: Filed) -> None:
+        """Forget the area that was filed so."""
+        circles, *rings = (filed,) if isinstance(filed, int) else filed
+        self._circles.discard(circles)
+        for ring in rings:
+            self._rings.discard(ring)
+
+    def holding(self, place: Vector, reach_m: float) -> list[T]:
+        """What has the place within `reach_m` of its area; that may be in the list once for each of its polygons."""
+        found = self._circles.holding(place, reach_m)
+        if len(self._rings):
+            near = self._rings.holding(place, reach_m)
+            found += [item for item, ring in near if ring.holds(place, reach_m)]
+        return found
+
+
+__all__ = ["NONE", "Filed", "ShapeIndex"]

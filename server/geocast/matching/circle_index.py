@@ -1,0 +1,205 @@
+"""Which live areas hold a place: cubes -> candidates -> exact.
+
+An area is filed by the circles around it: a circle by itself, any other shape by its bounding circle. Space is cut into
+cubes, on eight levels from 1 km to more than the whole earth, each four times as wide as the one below. A circle lies
+in the cube of its centre, on the first level whose cubes are at least four times as wide as its radius. To ask for a
+place is to look, on each level that is in use, into the few cubes that its circles may be in: nearly always one to
+eight.
+
+Rule 1  The cubes are of the space around the unit sphere, not of its surface. So there is no case for a pole, the
+        antimeridian or a pentagon: who is at most `d` metres away on the sphere is at most `d / R` away in each of x, y
+        and z.
+Rule 2  The exact test alone decides, by the formula of `cells`, Rule 1. For a shape that is no circle it says that its
+        bounding circle holds the place, and who asks has to ask the shape.
+Rule 3  What a question costs depends on what lies near, not on how many areas there are.
+"""
+
+import math
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Generic, Protocol, TypeAlias, TypeVar
+
+import numpy as np
+
+from ..geometry.sphere import EARTH_RADIUS_M, Vector, chord2, limit_chord2, unit_vector
+from .columns import Column
+
+# Widths of the cubes, by level: 1 km, 4 km, … and one that the sphere fits in eight of.
+WIDTHS_M = tuple(1024.0 * 4**level for level in range(8))
+# The greatest radius on each level but the last, which takes all greater ones.
+RADII_M = tuple(width_m / 4 for width_m in WIDTHS_M[:-1])
+NONE = -1  # the number of an area without a circle
+ROOM = 1 << 17  # circles for which address space is taken at the start: 4 MiB; each that comes takes 40 bytes of memory
+FEW = 24  # candidates up to which one after the other is faster than numpy
+# The arithmetic of cubes is off by some 1e-16 on the unit sphere. This much is added, so that none is left out.
+ROUNDING = 1e-12
+# Cubes are numbered from the centre of the earth, to both sides; a cube's key has its three numbers as digits.
+_BASE = 1 << 20
+
+T = TypeVar("T")
+# The circles of a cube. Nearly every cube holds one, and an array of one would be three times as large.
+Slots: TypeAlias = "int | array[int]"
+
+
+class Bounded(Protocol):
+    """A shape, as far as the index knows it: the circle around it, in degrees and metres."""
+
+    @property
+    def lat(self) -> float:
+        """The latitude of the circle's centre."""
+        ...
+
+    @property
+    def lng(self) -> float:
+        """The longitude of the circle's centre."""
+        ...
+
+    @property
+    def radius_m(self) -> float:
+        """The radius of the circle, in metres."""
+        ...
+
+
+class AreaIndex(Generic[T]):
+    """Areas, each of which stands for something: `holding` says for what those stand that a place is inside of."""
+
+    def __init__(self, room: int = ROOM) -> None:
+        """`room`: circles for which address space is taken in advance. More may come, at the price of a copy."""
+        self._levels = [_Level(width_m) for width_m in WIDTHS_M]
+        # By slot, of a circle: x, y, z and radius; its place in its cube's array; the next slot of the same area.
+        self._circles, self._at, self._next = Column("d", room, 4), Column("i", room), Column("i", room)
+        self._items: list[T | None] = []
+        self._free: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._items) - len(self._free)
+
+    def add(self, item: T, area: Sequence[Bounded]) -> int:
+        """File an area for `item`. Returns its number, by which it is discarded; NONE if there is no circle."""
+        number = NONE
+        for shape in area:
+            slot = self._new_slot()
+            self._items[slot] = item
+            place = unit_vector(shape.lat, shape.lng)
+            self._circles.view[slot] = (*place, shape.radius_m)
+            self._level(shape.radius_m).put(slot, place, shape.radius_m, self._at.items)
+            self._next.items[slot], number = number, slot
+        return number
+
+    def discard(self, number: int) -> None:
+        """Forget the area of this number."""
+        while number != NONE:
+            *place, radius_m = self._circles.items[4 * number : 4 * number + 4].tolist()
+            self._level(radius_m).take(number, (place[0], place[1], place[2]), self._at.items)
+            self._items[number] = None
+            self._free.append(number)
+            number = self._next.items[number]
+
+    def holding(self, place: Vector, reach_m: float) -> list[T]:
+        """What has the place within `reach_m` of its area, each once."""
+        found: dict[T, None] = {}
+        for level in self._levels:
+            if level.cubes:
+                few: list[int] = []
+                for slots in level.near(place, reach_m):
+                    if isinstance(slots, int):
+                        few.append(slots)
+                    elif len(slots) <= FEW:
+                        few += slots
+                    else:
+                        found.update(self._of_many(slots, place, reach_m))
+                found.update(self._of_few(few, place, reach_m))
+        return list(found)
+
+    def _of_few(self, slots: Iterable[int], place: Vector, reach_m: float) -> Iterator[tuple[T, None]]:
+        circles = self._circles.items
+        for slot in slots:
+            x, y, z, radius_m = circles[4 * slot : 4 * slot + 4].tolist()
+            off_x, off_y, off_z = x - place[0], y - place[1], z - place[2]
+            squared = off_x * off_x + off_y * off_y + off_z * off_z
+            limit_m = radius_m + reach_m
+            # A chord is shorter than its arc: most are outside by that already, without a sine.
+            if squared <= (limit_m / EARTH_RADIUS_M + ROUNDING) ** 2 and squared <= limit_chord2(limit_m):
+                yield self._item(slot)
+
+    def _of_many(self, slots: "array[int]", place: Vector, reach_m: float) -> Iterator[tuple[T, None]]:
+        numbers = np.array(slots)
+        x, y, z, radius_m = self._circles.view[numbers].T
+        inside = chord2(x, y, z, place) <= limit_chord2(radius_m + reach_m)
+        yield from map(self._item, numbers[inside].tolist())
+
+    def _item(self, slot: int) -> tuple[T, None]:
+        item = self._items[slot]
+        assert item is not None, "a cube holds a circle that was discarded"
+        return item, None
+
+    def _level(self, radius_m: float) -> "_Level":
+        return self._levels[bisect_left(RADII_M, radius_m)]
+
+    def _new_slot(self) -> int:
+        if self._free:
+            return self._free.pop()
+        slot = len(self._items)
+        if slot == len(self._at):
+            for column in (self._circles, self._at, self._next):
+                column.grow()
+        self._items.append(None)
+        return slot
+
+
+class _Level:
+    """The cubes of one width that hold a circle's centre, by their keys."""
+
+    __slots__ = ("cubes", "greatest_m", "width")
+
+    def __init__(self, width_m: float) -> None:
+        self.width = width_m / EARTH_RADIUS_M
+        self.cubes: dict[int, Slots] = {}
+        self.greatest_m = 0.0  # of all radii that there were since it was empty, so never too small
+
+    def put(self, slot: int, place: Vector, radius_m: float, at: memoryview) -> None:
+        """Put a circle into its cube, and write down where."""
+        key = self._key(place)
+        held = self.cubes.get(key)
+        self.greatest_m = max(self.greatest_m, radius_m) if self.cubes else radius_m
+        if held is None:
+            self.cubes[key] = slot
+            return
+        if isinstance(held, int):
+            at[held] = 0
+            held = self.cubes[key] = array("i", [held])
+        at[slot] = len(held)
+        held.append(slot)
+
+    def take(self, slot: int, place: Vector, at: memoryview) -> None:
+        """Take a circle out; the last one of its cube takes its place."""
+        key = self._key(place)
+        held = self.cubes[key]
+        if not isinstance(held, int) and len(held) > 1:
+            last = held.pop()
+            if last != slot:
+                held[at[slot]] = last
+                at[last] = at[slot]
+        else:
+            del self.cubes[key]
+
+    def near(self, place: Vector, reach_m: float) -> Iterable[Slots]:
+        """The circles that may hold the place, by cubes."""
+        reach = (self.greatest_m + reach_m) / EARTH_RADIUS_M + ROUNDING
+        width, cubes = self.width, self.cubes
+        low = [math.floor((each - reach) / width) for each in place]
+        high = [math.floor((each + reach) / width) + 1 for each in place]
+        if (high[0] - low[0]) * (high[1] - low[1]) * (high[2] - low[2]) >= len(cubes):
+            return list(cubes.values())
+        return [
+            cubes[key]
+            for x in range(low[0], high[0])
+            for y in range(low[1], high[1])
+            for key in range((x * _BASE + y) * _BASE + low[2], (x * _BASE + y) * _BASE + high[2])
+            if key in cubes
+        ]
+
+    def _key(self, place: Vector) -> int:
+        x, y, z = (math.floor(each / self.width) for each in place)
+        return (x * _BASE + y) * _BASE + z

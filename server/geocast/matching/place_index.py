@@ -1,0 +1,401 @@
+"""Which sessions an area concerns: cover -> pages -> candidates -> exact.
+
+Every place has a slot, which stays, and lies in a page, which may change. Pages are like the leaves of a
+B-tree: each holds the places of one range of keys, and is split in two when it is full. A place's key is its
+H3 cell, so the places of a page are neighbours. To match a circle is
+
+    cover        the cells where a place inside may be, as ranges of keys
+    pages        those that have such keys and whose ball the circle touches (a ball: all places of a page, each
+                 with its reach)
+    candidates   every place of these pages
+    exact        of the candidates, those that are inside by the squared chord
+
+Both cover and ball are needed. A page whose keys lie in two large cells may have a ball as wide as a country; the
+cover keeps it away. And the cover of a small circle takes in a whole city; the balls keep away the rest of the city.
+
+Rule 1  Cover and ball may take in too much, never too little. A ball's radius is, in chords of the unit sphere,
+        at least |place - centre| + reach for each of its places. As the chord of a sum is at most the sum of
+        the chords, a circle that concerns a place touches its ball: at the poles, across the antimeridian and
+        around pentagons too. A ball grows when a place is written, and is fitted when its page is filled anew.
+Rule 2  The exact test alone decides, on the coordinates that a place has now (`cells`, Rule 1).
+Rule 3  A position that holds no place is all NaN. Such a position is inside nothing, and keeps no trace of where
+        somebody was.
+Rule 4  No call but `match` does more than a page's worth of work, however many places there are: nothing is
+        rebuilt, and nothing is copied in order to grow (but see `Column`). So no `move` ever holds the loop up.
+Rule 5  Places with a great reach have pages of their own. In a page with others, one of them would widen the ball
+        for all, and nearly every circle would touch it.
+"""
+
+import math
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..geometry.sphere import (
+    EARTH_RADIUS_M,
+    Floats,
+    Vector,
+    cell_of,
+    chord2,
+    chord2_to_m,
+    cover,
+    limit_chord2,
+    unit_vector,
+)
+from ..geometry.spherical_polygon import Ring
+from ..model.alert import Circle, KnownShape, Polygon
+from .circle_index import Bounded
+from .columns import Column
+from .polygons import Judge
+
+Ints: TypeAlias = NDArray[np.int32]
+
+PAGE_SIZE = 256  # places; `bench match` is about as fast with 128 and with 512
+# A cell of this resolution is 130 m wide: fine enough to spread the crowd in a stadium over several pages. H3 takes as
+# long for any other resolution.
+KEY_RESOLUTION = 10
+# A reach from which on a place counts as great (Rule 5): about the width of a page in a city. Bit 63 of an H3 cell is
+# always 0, so keys that have it set sort behind all others.
+GREAT_REACH_M = 256.0
+GREAT_REACH_KEY = 1 << 63
+# Pages whose places are measured at a time: 512 KiB of coordinates, which stay in the processor's second-level cache.
+PAGES_AT_A_TIME = 64
+# Pages up to which those of a polygon are not sorted: to ask all their places takes no longer (`bench match`).
+FEW_PAGES = 128
+# Places for which address space is taken at the start: 95 MB of addresses. Memory is taken by each place that comes, 72
+# bytes.
+ROOM = 1 << 20
+# The arithmetic of balls is off by some 1e-16 on the unit sphere. This much is added, so that no ball is too small.
+ROUNDING = 1e-12
+# The ball of a page that has had no place yet. Its radius is so far below zero that no circle touches it.
+NO_BALL = (0.0, 0.0, 0.0, -9.0)
+
+X, Y, Z, REACH = range(4)
+_NOBODY: tuple[Ints, Floats] = np.empty(0, np.int32), np.empty(0)
+
+
+class PlaceIndex:
+    """The places of a node's sessions.
+
+    `room` is the number of places for which address space is taken in advance. More may come, at the price of a copy.
+    `page_size` is for tests: small pages split and merge often.
+    """
+
+    def __init__(self, room: int = ROOM, page_size: int = PAGE_SIZE) -> None:
+        self._size = page_size
+        self._greatest_reach_m = 0.0  # of all places that there ever were, so never too small
+
+        # By slot: the session's row, the key, and the position, which is page * size + offset.
+        self._rows, self._keys, self._positions = Column("i", room), Column("Q", room), Column("q", room)
+        self._slots_made = 0
+        self._free_slots: list[int] = []
+
+        # By page: the places (x, y, z and reach of each, side by side for numpy), their slots, and the ball
+        # (x, y, z, radius). A page's places lie at its first `count` offsets.
+        pages = 1 + 2 * room // page_size  # a page is about 0.7 full, as the leaves of a B-tree are
+        self._places, self._slots = Column("d", pages, 4, page_size), Column("i", pages, page_size)
+        self._balls = Column("d", pages, 4)
+        self._counts: list[int] = []
+        self._free_pages: list[int] = []
+
+        # The pages in use, in the order of their keys. A page holds keys from its own low one up to the next page's low
+        # one. Both ends are included, since more places than a page takes may have the same key.
+        self._lows = [0]
+        self._order = array("i", [self._new_page()])
+
+    def __len__(self) -> int:
+        return self._slots_made - len(self._free_slots)
+
+    # ---- places come, move and go --------------------------------------------------------------------------
+
+    def add(self, row: int, lat: float, lng: float, reach_m: float) -> int:
+        """Take in a place of the session in `row`: degrees, and its reach in metres.
+
+        Returns the place's slot, by which it is moved and removed.
+        """
+        slot = self._free_slots.pop() if self._free_slots else self._new_slot()
+        self._rows.items[slot] = row
+        self._put_in(slot, _key(lat, lng, reach_m), unit_vector(lat, lng), reach_m)
+        return slot
+
+    def move(self, slot: int, lat: float, lng: float, reach_m: float) -> None:
+        """The place is now here (degrees, and its reach in metres).
+
+        While its key stays within the range of its page, which is what happens to people on foot, only the coordinates
+        are written: 3 µs (`bench match`, "move near").
+        """
+        key, position = _key(lat, lng, reach_m), self._positions.items[slot]
+        point = unit_vector(lat, lng)
+        assert position >= 0, "no such place"
+        if key == self._keys.items[slot] or self._order[self._find(key)] == position // self._size:
+            self._keys.items[slot] = key
+            self._write(position, point, reach_m)
+        else:
+            self._take_out(slot)
+            self._put_in(slot, key, point, reach_m)
+
+    def remove(self, slot: int) -> None:
+        """Forget the place, coordinates and all (Rule 3). Its slot will be another place's."""
+        self._take_out(slot)
+        self._positions.items[slot], self._keys.items[slot] = -1, 0
+        self._free_slots.append(slot)
+
+    def place(self, slot: int) -> tuple[Vector, float]:
+        """Where the place is, on the unit sphere, and its reach in metres."""
+        places, at, size = self._places.items, self._first_of(self._positions.items[slot]), self._size
+        return (places[at], places[at + size], places[at + 2 * size]), places[at + 3 * size]
+
+    # ---- matching ------------------------------------------------------------------------------------------
+
+    def match(self, area: Sequence[KnownShape]) -> tuple[Ints, Floats]:
+        """The rows with a place inside the area, ascending and distinct, and how far away each is.
+
+        That is the distance, in metres, from the nearest centre of a shape to a place of the row inside it.
+        """
+        found = [part for shape in area for part in self._inside(shape) if len(part[0])]
+        if not found:  # as nearly always where many alerts are live, in each process
+            return _NOBODY
+        slots = np.concatenate([slots for slots, _ in found])
+        chords2 = np.concatenate([chords2 for _, chords2 in found])
+        rows, chords2 = _nearest_of_each(self._rows.view[slots], chords2)
+        return rows, chord2_to_m(chords2)
+
+    def _inside(self, shape: KnownShape) -> list[tuple[Ints, Floats]]:
+        """Slot and squared chord of each place inside, in parts."""
+        return self._inside_circle(shape) if isinstance(shape, Circle) else self._inside_polygon(shape)
+
+    def _inside_polygon(self, polygon: Polygon) -> list[tuple[Ints, Floats]]:
+        ring = Ring(polygon.ring, polygon.buffer_m)
+        pages = self._pages_near(ring, ring.centre)
+        judge = Judge(ring)
+        few = len(pages) <= FEW_PAGES
+        inside, unsure = (pages[:0], np.arange(len(pages))) if few else judge.sort(self._balls.view[pages])
+        limit = limit_chord2(ring.radius_m + self._greatest_reach_m)
+        parts = []
+        for sure, which in ((True, inside), (False, unsure)):
+            for start in range(0, len(which), PAGES_AT_A_TIME):
+                some = which[start : start + PAGES_AT_A_TIME]
+                places = self._places.view[pages[some]]
+                chords2 = chord2(places[:, X], places[:, Y], places[:, Z], ring.centre)
+                page, offset = np.nonzero(chords2 <= limit)
+                if not sure:
+                    points = np.ascontiguousarray(places[page, :, offset].T)
+                    those = judge.inside(points[:REACH], points[REACH])
+                    page, offset = page[those], offset[those]
+                parts.append((self._slots.view[pages[some][page], offset], chords2[page, offset]))
+        return parts
+
+    def _inside_circle(self, circle: Circle) -> list[tuple[Ints, Floats]]:
+        centre = unit_vector(circle.lat, circle.lng)
+        pages = self._pages_near(circle, centre)
+        return [
+            self._inside_pages(pages[start : start + PAGES_AT_A_TIME], centre, circle.radius_m)
+            for start in range(0, len(pages), PAGES_AT_A_TIME)
+        ]
+
+    def _pages_near(self, circle: Bounded, centre: Vector) -> Ints:
+        """The pages that may hold a place inside: their keys are in the cover, and the circle touches their ball."""
+        reach_m = self._greatest_reach_m
+        pages = self._pages_in(cover(circle.lat, circle.lng, circle.radius_m + reach_m, KEY_RESOLUTION))
+        x, y, z, radius = self._balls.view[pages].T
+        chord = math.sqrt(limit_chord2(circle.radius_m)) + ROUNDING
+        near: Ints = pages[np.sqrt(chord2(x, y, z, centre)) <= radius + chord]
+        return near
+
+    def _pages_in(self, key_ranges: Sequence[tuple[int, int]]) -> Ints:
+        """The pages that may hold keys in these ranges, or such keys of a great reach. Each page once; at least one."""
+        order: Ints = np.array(self._order)
+        parts, end = [], 0
+        for great in (0, GREAT_REACH_KEY) if self._greatest_reach_m >= GREAT_REACH_M else (0,):
+            for first, last in key_ranges:
+                start = max(end, bisect_left(self._lows, first | great) - 1)
+                end = max(end, bisect_right(self._lows, last | great))
+                if start < end:
+                    parts.append(order[start:end])
+        return np.concatenate(parts)
+
+    def _inside_pages(self, pages: Ints, centre: Vector, radius_m: float) -> tuple[Ints, Floats]:
+        """Slot and squared chord of each place in some pages that is inside (Rule 2).
+
+        First the greatest reach of all is allowed to every place, in one comparison. Of those that pass, the ones that
+        are inside without any reach are sure. Only for the rest does each place's own reach have to be looked up.
+        """
+        places = self._places.view[pages]
+        all_chords2 = chord2(places[:, X], places[:, Y], places[:, Z], centre).ravel()
+        at = np.flatnonzero(all_chords2 <= limit_chord2(radius_m + self._greatest_reach_m))
+        if len(at) == 0:  # as of nearly all pages that a small circle touches; the rest takes as long as all up to here
+            return _NOBODY
+        chords2 = all_chords2[at]
+        inside = chords2 <= limit_chord2(radius_m)
+        unsure = np.flatnonzero(~inside)  # few; the sine in their limits costs more than all the rest
+        page, offset = np.divmod(at[unsure], self._size)
+        inside[unsure] = chords2[unsure] <= limit_chord2(radius_m + places[page, REACH, offset])
+        return self._slots.view[pages].ravel()[at[inside]], chords2[inside]
+
+    # ---- one place and its page ----------------------------------------------------------------------------
+
+    def _find(self, key: int) -> int:
+        """The place in the order (an index into `_order`) of the page that takes a place with this key."""
+        return bisect_right(self._lows, key) - 1
+
+    def _put_in(self, slot: int, key: int, point: Vector, reach_m: float) -> None:
+        """Give the place a position, at the end of its page."""
+        at = self._find(key)
+        if self._counts[self._order[at]] == self._size:
+            self._split(at)
+            at = self._find(key)
+        page = self._order[at]
+        position = page * self._size + self._counts[page]
+        self._counts[page] += 1
+        self._slots.items[position] = slot
+        self._keys.items[slot] = key
+        self._positions.items[slot] = position
+        self._write(position, point, reach_m)
+
+    def _take_out(self, slot: int) -> None:
+        """Empty the place's position. The last place of the page moves there, so that a page has no gaps."""
+        position = self._positions.items[slot]
+        assert position >= 0, "no such place"
+        page = position // self._size
+        count = self._counts[page] - 1
+        last = page * self._size + count
+        places, at, end = self._places.items, self._first_of(position), self._first_of(last)
+        for _ in (X, Y, Z, REACH):
+            places[at], places[end] = places[end], math.nan
+            at, end = at + self._size, end + self._size
+        moved = self._slots.items[position] = self._slots.items[last]
+        self._positions.items[moved] = position
+        self._counts[page] = count
+        if 4 * count <= self._size and count % max(1, self._size // 8) == 0:
+            self._merge(page, self._keys.items[slot])
+
+    def _write(self, position: int, point: Vector, reach_m: float) -> None:
+        """Write where the place is, and widen the ball of its page if it doesn't take the place in (Rule 1)."""
+        x, y, z = point
+        places, at, size = self._places.items, self._first_of(position), self._size
+        places[at] = x
+        places[at + size] = y
+        places[at + 2 * size] = z
+        places[at + 3 * size] = reach_m
+        if reach_m > self._greatest_reach_m:
+            self._greatest_reach_m = reach_m
+        balls, ball = self._balls.items, position // size * 4
+        if balls[ball + 3] < 0:  # the first place of the page: it is the ball
+            balls[ball], balls[ball + 1], balls[ball + 2], balls[ball + 3] = x, y, z, 0.0
+        radius = math.dist(point, balls[ball : ball + 3]) + reach_m / EARTH_RADIUS_M
+        if radius > balls[ball + 3]:
+            balls[ball + 3] = radius
+
+    def _first_of(self, position: int) -> int:
+        """The index into `places.items` of a position's x. Its y, z and reach follow, each a page's size further."""
+        return position + position // self._size * 3 * self._size
+
+    # ---- whole pages ---------------------------------------------------------------------------------------
+
+    def _split(self, at: int) -> None:
+        """Split a full page: the half of its places that has the greater keys goes to a new page behind it."""
+        page, new = self._order[at], self._new_page()
+        places, slots = self._places.view[page].copy(), self._slots.view[page].copy()
+        keys = self._keys.view[slots]
+        by_key = np.argsort(keys)
+        lower, upper = np.array_split(by_key, 2)
+        self._fill(page, places[:, lower], slots[lower])
+        self._fill(new, places[:, upper], slots[upper])
+        self._lows.insert(at + 1, int(keys[upper[0]]))
+        self._order.insert(at + 1, new)
+
+    def _merge(self, page: int, key: int) -> None:
+        """Join a page that has become rather empty with a neighbour, if the two leave half a page free.
+
+        `key` is any key that the page may hold. If very many places have that key, several pages in a row may hold it;
+        so the page is looked for from the first of them on.
+        """
+        at = self._order.index(page, max(0, bisect_left(self._lows, key) - 1))
+        for left in (at, at - 1):
+            if 0 <= left < len(self._order) - 1 and self._fit(left):
+                self._join(left)
+                return
+
+    def _fit(self, left: int) -> bool:
+        return sum(self._counts[page] for page in self._order[left : left + 2]) <= self._size // 2
+
+    def _join(self, left: int) -> None:
+        """Move all places of the page behind `left` into the page at `left`, and free the former."""
+        page, emptied = self._order[left], self._order[left + 1]
+        pages = [(each, self._counts[each]) for each in (page, emptied)]
+        places = np.concatenate([self._places.view[each, :, :count] for each, count in pages], axis=1)
+        slots = np.concatenate([self._slots.view[each, :count] for each, count in pages])
+        self._fill(page, places, slots)
+        self._fill(emptied, places[:, :0], slots[:0])
+        del self._lows[left + 1], self._order[left + 1]
+        self._free_pages.append(emptied)
+
+    def _fill(self, page: int, places: Floats, slots: Ints) -> None:
+        """Make these places the page's only ones, and fit its ball to them."""
+        count = len(slots)
+        self._places.view[page, :, :count] = places
+        self._places.view[page, :, count:] = math.nan
+        self._slots.view[page, :count] = slots
+        self._positions.view[slots] = page * self._size + np.arange(count)
+        self._counts[page] = count
+        self._balls.view[page] = _ball(places) if count else NO_BALL
+
+    def _new_page(self) -> int:
+        """The number of an empty page, which the caller puts into the order."""
+        if self._free_pages:
+            return self._free_pages.pop()
+        page = len(self._counts)
+        if page == len(self._balls):
+            for column in (self._places, self._slots, self._balls):
+                column.grow()
+        self._places.view[page] = math.nan
+        self._balls.view[page] = NO_BALL
+        self._counts.append(0)
+        return page
+
+    def _new_slot(self) -> int:
+        slot = self._slots_made
+        if slot == len(self._rows):
+            for column in (self._rows, self._keys, self._positions):
+                column.grow()
+        self._slots_made += 1
+        return slot
+
+
+def nearest_first(rows: Ints, distances: Floats, count: int) -> Ints:
+    """The `count` nearest rows in order of distance, then the others in the order in which they came.
+
+    `distances` may be in any unit. To sort all rows would not help anybody: the order by distance is a random order of
+    the sockets in memory, in which a send costs a quarter more (ADR 6), and those at the end would wait longer.
+    """
+    nearest = np.argpartition(distances, count - 1)[:count] if 0 < count < len(rows) else np.arange(len(rows))
+    nearest = nearest[np.argsort(distances[nearest], kind="stable")][: max(0, count)]
+    return np.concatenate([rows[nearest], np.delete(rows, nearest)])
+
+
+def _key(lat: float, lng: float, reach_m: float) -> int:
+    cell = cell_of(lat, lng, KEY_RESOLUTION)
+    return cell if reach_m < GREAT_REACH_M else cell | GREAT_REACH_KEY
+
+
+def _ball(places: Floats) -> tuple[float, float, float, float]:
+    """Centre and radius of a ball that takes in places (rows x, y, z, reach in metres) with their reach (Rule 1)."""
+    x, y, z = (float(axis.mean()) for axis in places[:REACH])
+    radius = np.sqrt(chord2(places[X], places[Y], places[Z], (x, y, z))) + places[REACH] / EARTH_RADIUS_M
+    return x, y, z, float(radius.max())
+
+
+def _nearest_of_each(rows: Ints, chords2: Floats) -> tuple[Ints, Floats]:
+    """Each row once, ascending, with the least of its squared chords."""
+    if len(rows) < 2:
+        return rows, chords2
+    by_row = np.argsort(rows)
+    rows, chords2 = rows[by_row], chords2[by_row]
+    new = np.ones(len(rows), np.bool_)
+    np.not_equal(rows[1:], rows[:-1], out=new[1:])
+    first = np.flatnonzero(new)
+    return rows[first], np.minimum.reduceat(chords2, first) if len(first) else chords2

@@ -1,1 +1,0 @@
-"""Where sockets are: the api listener (HTTP) and the stream listener (WebSocket)."""

@@ -1,0 +1,69 @@
+"""What is held until a person confirms it: areas that are large, and words that give somebody away (P23, P24, A21).
+
+Both are what a slip looks like: a kilometre typed for a metre, a line pasted from the dispatcher's record. Nothing here
+repeats a word of what it judges (H9).
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+
+from ..geometry.sphere import circle_area_m2
+from ..geometry.spherical_polygon import Ring
+from ..model import problems
+from ..model.alert import Circle, Confirm, Polygon, Shape
+from ..model.problems import Violation, digits
+from .pii import KINDS, NEVER, Finding, Guard
+
+AREA = "area"  # what a violation of P23 has for a kind, beside the kinds of words
+
+Texts = Sequence[tuple[str, str | None]]  # each text with the JSON Pointer to it; None: it can't be judged
+
+
+def covered_km2(area: Iterable[Shape]) -> float:
+    """How much the shapes cover, in km², rounded up to one decimal; what they share counts for each (P23)."""
+    return math.ceil(sum(map(_area_m2, area)) / 100_000) / 10
+
+
+def _area_m2(shape: Shape) -> float:
+    match shape:
+        case Circle():
+            return circle_area_m2(shape.radius_m)
+        case Polygon():
+            return Ring(shape.ring, shape.buffer_m).area_m2()
+    return 0.0
+
+
+def unconfirmed_area(area_km2: float, hold_km2: float | None, confirm: Confirm) -> Iterator[Violation]:
+    """P23 of an area that covers so much, where more than `hold_km2` is held; None: nothing is. And A21 of it."""
+    confirmed_km2 = confirm.area_km2
+    if hold_km2 is None or area_km2 <= hold_km2:
+        if confirmed_km2 is not None:
+            detail = "must be left out: this area is not held, so there is nothing to confirm"
+            yield Violation(problems.INVALID_VALUE, "/confirm/area_km2", detail)
+    elif confirmed_km2 is None or area_km2 > confirmed_km2:
+        detail = f"covers {area_km2:.1f} km2; more than {digits(hold_km2)} has to be confirmed"
+        if confirmed_km2 is not None:
+            detail += ", and less than it covers is"
+        members = {"kind": AREA, "area_km2": area_km2, "hold_area_km2": hold_km2}
+        yield Violation(problems.AREA_UNCONFIRMED, "/area", detail, members)
+
+
+def unconfirmed_texts(guard: Guard | None, texts: Texts, confirm: Confirm) -> Iterator[Violation]:
+    """P24 of the texts, and A21 of them. Without a guard nothing is found."""
+    found = [(at, each) for at, text in texts if guard and text is not None for each in guard.find(text)]
+    if all(text is not None for _, text in texts):
+        kinds = {each.kind for _, each in found}
+        for n, kind in enumerate(confirm.text):
+            if kind not in kinds:
+                detail = "must be left out: no text reads like this, so there is nothing to confirm"
+                yield Violation(problems.INVALID_VALUE, f"/confirm/text/{n}", detail)
+    for at, each in found:
+        if each.kind in NEVER or each.kind not in confirm.text:
+            yield _unconfirmed(at, each)
+
+
+def _unconfirmed(pointer: str, found: Finding) -> Violation:
+    where = f"characters {found.start + 1} to {found.end}"
+    confirmable = found.kind not in NEVER
+    detail = f"reads like {KINDS[found.kind]} ({where})" + ("" if confirmable else ", which can't be confirmed")
+    return Violation(problems.TEXT_UNCONFIRMED, pointer, detail, {**found._asdict(), "confirmable": confirmable})

@@ -1,0 +1,152 @@
+"""Where a publisher may publish: polygons of a map, whose edges are straight in longitude and latitude (RFC 7946).
+
+That is another geometry than the one of alerts (`rings`): borders are drawn on maps, and a border along a parallel is
+to stay on it. So what holds a point is asked of shapely, on the plane of longitude and latitude.
+
+A ring is covered if all of its edges are, and it winds around no hole. So a ring around a hole is not covered, whose
+corners all are, and a ring may cross itself.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import Malformed
+from ...geometry.spherical_polygon import winding
+from ...wire.strict_json import load_json
+
+BORDER_DEG = 1e-7  # 1 cm: an edge along a border may be rounded to its other side
+GEOMETRIES = "Polygon, MultiPolygon, a Feature of one, or a FeatureCollection of those"
+
+
+def _shapely() -> Any:
+    """The library, which takes 3 MB and 0.1 s: most nodes have no jurisdiction."""
+    import shapely
+
+    return shapely
+
+
+class Jurisdiction:
+    """The union of some polygons, borders included."""
+
+    def __init__(self, polygons: Sequence[Sequence[NDArray[np.float64]]]) -> None:
+        """`polygons`: the rings of each, the outer first; a ring has rows of longitude and latitude, closed.
+
+        Raises ValueError, which names the polygon by its number.
+        """
+        shapely = _shapely()
+        self._parts = np.array([shapely.Polygon(rings[0], rings[1:]) for rings in polygons])
+        for number, part in enumerate(self._parts, start=1):
+            if not shapely.is_valid(part):
+                raise ValueError(f"polygon {number}: its rings must not cross or touch along a line, holes lie inside")
+        shapely.prepare(self._parts)
+        # Three times beside each other, so that a ring across the antimeridian lies in one piece of map.
+        turns = [shapely.transform(self._parts, lambda xy, by=by: xy + np.array([by, 0])) for by in (-360, 0, 360)]
+        self._map = shapely.buffer(shapely.union_all(np.concatenate(turns)), BORDER_DEG, quad_segs=1)
+        shapely.prepare(self._map)
+        holes = [hole for part in shapely.get_parts(self._map) for hole in shapely.get_rings(part)[1:]]
+        inside = shapely.point_on_surface([shapely.polygons(hole) for hole in holes])
+        self._holes = shapely.get_coordinates(inside).T.reshape(2, -1, 1)
+
+    def covers(self, corners: Sequence[tuple[float, float]]) -> bool:
+        """Whether a ring lies in it, borders included; its corners as latitude and longitude, edges as A17 has them."""
+        shapely = _shapely()
+        lat, lng = _unrolled(np.array(corners, float).T)
+        if not shapely.covers(self._map, shapely.linestrings(lng, lat)):
+            return False
+        x, y = self._holes
+        around = winding(x, y, np.array([lng[:-1], lat[:-1]]), np.array([lng[1:], lat[1:]]))
+        return not around.sum(axis=1, dtype=np.int32).any()
+
+    def holds(self, lat: float, lng: float) -> bool:
+        """Whether a point (degrees) is in it or on its border."""
+        shapely = _shapely()
+        if abs(lat) == 90:  # a pole has every longitude, so it is a line of this map
+            return bool(shapely.intersects(self._parts, shapely.linestrings([(-180, lat), (180, lat)])).any())
+        meridians = (-180.0, 180.0) if abs(lng) == 180 else (lng,)  # one meridian, at both sides of the map (L6)
+        return any(bool(shapely.intersects_xy(self._parts, each, lat).any()) for each in meridians)
+
+
+def _unrolled(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A ring, (2, n) of latitude and longitude, as a closed line on the map, where longitudes go on beyond 180°."""
+    lat, lng = np.append(corners, corners[:, :1], axis=1)
+    pole = np.abs(lat) == 90
+    if pole.any():  # A17: an edge to a pole runs along the meridian of its other end, so the pole is a line of the map
+        twice = np.repeat(np.arange(len(lat)), np.where(pole, 2, 1))
+        lat, at_pole = lat[twice], pole[twice]
+        first = np.append(True, twice[1:] != twice[:-1])
+        before, behind = np.roll(lng[:-1], 1)[twice % (len(lng) - 1)], np.roll(lng[:-1], -1)[twice % (len(lng) - 1)]
+        lng = np.where(at_pole, np.where(first, before, behind), lng[twice])
+    lng = np.unwrap(lng, period=360)
+    turns = round((lng[-1] - lng[0]) / 360)
+    if turns:  # it winds around a pole: the one on the side where its corners are
+        end = math.copysign(90.0, lat.mean())
+        lat, lng = np.append(lat, [end, end, lat[0]]), np.append(lng, [lng[-1], lng[0], lng[0]])
+    lng = lng - 360 * round((lng.min() + lng.max()) / 720)
+    found: NDArray[np.float64] = np.array([lat, lng])
+    return found
+
+
+def parse_jurisdiction(data: bytes) -> Jurisdiction:
+    """The jurisdiction in GeoJSON. Raises ValueError, in a sentence that repeats nothing of what is there."""
+    try:
+        document = load_json(data)
+    except (Malformed, UnicodeDecodeError):
+        raise ValueError("not strict JSON of one object") from None
+    _check_reference(document.get("crs"))
+    polygons = [polygon for geometry in _geometries(document) for polygon in _polygons(geometry)]
+    if not polygons:
+        raise ValueError("holds no polygon")
+    return Jurisdiction([_rings(polygon, number) for number, polygon in enumerate(polygons, start=1)])
+
+
+def _check_reference(crs: object) -> None:
+    """Refuse other coordinates than longitude and latitude, as GeoJSON before RFC 7946 could have."""
+    if crs is not None and "CRS84" not in str(crs):
+        raise ValueError("crs: must be left out: RFC 7946 knows longitude and latitude of WGS 84 only (OGC:CRS84)")
+
+
+def _geometries(document: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+    features = [document]
+    if document.get("type") == "FeatureCollection":
+        listed = document.get("features")
+        features = listed if isinstance(listed, list) else []
+    for feature in features:
+        is_feature = isinstance(feature, dict) and feature.get("type") == "Feature"
+        geometry = feature.get("geometry") if is_feature else feature
+        if not isinstance(geometry, dict) or geometry.get("type") not in ("Polygon", "MultiPolygon"):
+            raise ValueError(f"must be a {GEOMETRIES}")
+        yield geometry
+
+
+def _polygons(geometry: Mapping[str, Any]) -> list[Any]:
+    coordinates = geometry.get("coordinates")
+    polygons = [coordinates] if geometry["type"] == "Polygon" else coordinates
+    if not isinstance(polygons, list):
+        raise ValueError("coordinates: must be lists of positions, as the type of the geometry has them")
+    return polygons
+
+
+def _rings(polygon: object, number: int) -> list[NDArray[np.float64]]:
+    if not isinstance(polygon, list) or not polygon or not all(isinstance(ring, list) for ring in polygon):
+        raise ValueError(f"polygon {number}: must be a list of one or more rings")
+    return [_ring(ring, number) for ring in polygon]
+
+
+def _ring(ring: list[Any], number: int) -> NDArray[np.float64]:
+    if len(ring) < 4 or not all(map(_is_position, ring)):
+        raise ValueError(f"polygon {number}: must have 4 or more positions in each ring, [longitude, latitude]")
+    found = np.array([(each[0], each[1]) for each in ring], float)
+    if not (np.abs(found) <= (180, 90)).all():
+        raise ValueError(f"polygon {number}: must have longitudes from -180 to 180, latitudes from -90 to 90")
+    if (found[0] != found[-1]).any():
+        raise ValueError(f"polygon {number}: must have rings that end with the position that they begin with")
+    return found
+
+
+def _is_position(value: object) -> bool:
+    """Two numbers, and perhaps a height, which says nothing here."""
+    return isinstance(value, list) and 2 <= len(value) <= 3 and all(type(each) in (int, float) for each in value)

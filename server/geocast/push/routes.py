@@ -1,0 +1,243 @@
+"""The listener of `geocast push`: registrations of devices, over HTTP (docs/push.md).
+
+    door (the connection) ──> Gate: 503, 403 origin, 401, 429 ──> a call, here ──> push.registering
+
+The application behind it is nothing but the table of the calls. Bodies are read as the api listener reads them.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Hashable
+from dataclasses import dataclass, field
+
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..api.drain import Drain
+from ..api.middleware import bearer, body_of, granted, unauthorized
+from ..api.responses import RETRY_AFTER_S, allowed, as_problem, problem_document
+from ..auth.jwks_refresh import NewerKeys
+from ..auth.scopes import RECEIVE
+from ..auth.tokens import Tokens
+from ..clock import Clock
+from ..config import SHARE
+from ..errors import StoreUnavailable, trace
+from ..metrics import CONTENT_TYPE, Metrics
+from ..model import problems
+from ..model.problems import Problem
+from ..policy.shares import Shares
+from .records import Kept
+from .registering import Registering
+
+logger = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 16 * 1024
+MAX_REQUESTS = 500  # under way at once
+STRANGERS = None  # as whom requests are counted until it is known who is asking
+PREFLIGHT_S = 600  # for how long a browser may remember what it was allowed
+OFFER = "/v1/push"
+
+
+def requests_of(share: float) -> Shares:
+    """The places of requests, of which one subject may take this share (rule HD6)."""
+    return Shares("requests under way", MAX_REQUESTS, share)
+
+
+@dataclass(slots=True)
+class Calls:
+    """What the listener works on. `registering` is None until the devices are read; `unready` says why that is."""
+
+    tokens: Tokens
+    clock: Clock
+    metrics: Metrics
+    origins: Collection[str]
+    unready: Callable[[], list[str]]
+    registering: Registering | None = None
+    newer_keys: NewerKeys | None = None  # where keys are published at a URL
+    drain: Drain = field(default_factory=Drain)
+    requests: Shares = field(default_factory=lambda: requests_of(SHARE))
+
+    def taking(self) -> Registering:
+        """What takes registrations. Raises Problem (503) before it can."""
+        if self.registering is None:
+            raise Problem.later(problems.STORE_UNAVAILABLE, RETRY_AFTER_S)
+        return self.registering
+
+
+def make_app(calls: Calls) -> ASGIApp:
+    """The ASGI application of the listener."""
+
+    async def offer(_: Request) -> Response:
+        return JSONResponse(calls.taking().offer())
+
+    async def register(request: Request) -> Response:
+        grant = granted(request, RECEIVE)
+        device_id = request.path_params["device_id"]
+        calls.taking().check(device_id)  # 404 comes before the body
+        body = await body_of(request, MAX_BODY_BYTES)
+        if grant.proof is None or not calls.tokens.stands(grant.proof):  # a body may take longer than a reload (BA3)
+            raise unauthorized()
+        done = await calls.taking().put(device_id, body, grant)
+        return JSONResponse(done.answer, 201 if done.is_new else 200)
+
+    async def show(request: Request) -> Response:
+        device = await calls.taking().find(request.path_params["device_id"], granted(request, RECEIVE).subject)
+        if device is None:
+            raise Problem(problems.NOT_FOUND)
+        return JSONResponse(calls.taking().shown(device))
+
+    async def forget(request: Request) -> Response:
+        await calls.taking().forget(request.path_params.get("device_id"), granted(request, RECEIVE).subject)
+        return Response(status_code=204)
+
+    async def readdress(request: Request) -> Response:
+        device: Kept = request.scope["device"]
+        answer = await calls.taking().readdress(device, await body_of(request, MAX_BODY_BYTES))
+        if answer is None:
+            raise unauthorized()
+        return JSONResponse(answer)
+
+    async def problem(request: Request, error: Exception) -> Response:
+        found = _problem_of(error)
+        if found.type is problems.METHOD_NOT_ALLOWED:
+            found.headers["Allow"] = allowed(app.routes, request.url.path)
+        return _refused(calls, found)
+
+    app = Starlette(
+        routes=[
+            Route(OFFER, offer),
+            Route("/v1/devices", forget, methods=["DELETE"]),
+            Route("/v1/devices/{device_id}", register, methods=["PUT"]),
+            Route("/v1/devices/{device_id}", forget, methods=["DELETE"]),
+            Route("/v1/devices/{device_id}", show),
+            Route("/v1/devices/{device_id}/subscription", readdress, methods=["PUT"]),
+        ],
+        exception_handlers=dict.fromkeys((Problem, StoreUnavailable, HTTPException, Exception), problem),
+    )
+    app.router.redirect_slashes = False
+    return _Gate(app, calls)
+
+
+def make_metrics_app(unready: Callable[[], list[str]], of: Metrics) -> ASGIApp:
+    """The ASGI application of `--metrics`: metrics, and whether we live and are ready."""
+
+    async def healthz(_: Request) -> Response:
+        return JSONResponse({"status": "alive"})
+
+    async def readyz(_: Request) -> Response:
+        reasons = unready()
+        return JSONResponse(
+            {"status": "not ready", "reasons": reasons} if reasons else {"status": "ready"}, 503 if reasons else 200
+        )
+
+    async def metrics(_: Request) -> Response:
+        return Response(of.render(), media_type=CONTENT_TYPE)
+
+    return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)])
+
+
+def _problem_of(error: Exception) -> Problem:
+    if isinstance(error, StoreUnavailable):
+        return Problem.later(problems.STORE_UNAVAILABLE, RETRY_AFTER_S)
+    return as_problem(error)
+
+
+def _refused(calls: Calls, problem: Problem) -> Response:
+    calls.metrics.refused.labels(problem.slug).inc()
+    return problem_document(problem)
+
+
+@dataclass(slots=True)
+class _Gate:
+    """What comes before any route: how many at once, whether we are going away, from which page, and who is asking."""
+
+    app: ASGIApp
+    calls: Calls
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        scope["drain"] = self.calls.drain
+        headers = Headers(scope=scope)
+        origin = headers.get("origin")
+        may_read = origin is not None and origin in self.calls.origins
+        started = False
+
+        async def noted(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                if may_read:
+                    message["headers"] += _shared_with(str(origin))
+            await send(message)
+
+        try:
+            with self.calls.requests.place(STRANGERS):
+                answer, subject = await self._answer(scope, headers, origin)
+            with self.calls.requests.place(subject):
+                await answer(scope, receive, noted)
+        except Problem as problem:
+            await _refused(self.calls, problem)(scope, receive, noted)
+        except asyncio.CancelledError:
+            if not self.calls.drain.begun:
+                raise
+            if not started:  # as on the api listener
+                await _refused(self.calls, Problem.later(problems.DRAINING, RETRY_AFTER_S))(scope, receive, noted)
+        except Exception as error:
+            logger.error("a request failed: %s", trace(error))
+            if not started:
+                await _refused(self.calls, Problem(problems.INTERNAL))(scope, receive, noted)
+
+    async def _answer(self, scope: Scope, headers: Headers, origin: str | None) -> tuple[ASGIApp, Hashable]:
+        """Return what answers, and by whom the request is counted (rule HD6)."""
+        subject: Hashable = STRANGERS
+        try:
+            if self.calls.drain.begun:
+                raise Problem.later(problems.DRAINING, RETRY_AFTER_S)
+            if scope["query_string"]:
+                raise Problem(problems.BAD_REQUEST, "Nothing here takes a query.")
+            if origin is not None and origin not in self.calls.origins:
+                raise Problem(problems.INSUFFICIENT_SCOPE, "Pages of this origin may not register devices (--origins).")
+            if scope["method"] == "OPTIONS" and origin is not None and "access-control-request-method" in headers:
+                return _preflight(), subject
+            if scope["path"] != OFFER:
+                subject = await self._admit(scope)
+        except (Problem, StoreUnavailable) as error:
+            return _refused(self.calls, _problem_of(error)), subject
+        return self.app, subject
+
+    async def _admit(self, scope: Scope) -> Hashable:
+        """Note in `scope` who is asking, and return it. Raise Problem (401) and StoreUnavailable."""
+        calls, token = self.calls, bearer(scope)
+        device_id, _, rest = scope["path"].removeprefix("/v1/devices/").partition("/")
+        if rest == "subscription":
+            device = scope["device"] = await calls.taking().knowing(device_id, token)
+            if device is None:
+                raise unauthorized()
+            return device.stored.device
+        if calls.newer_keys is not None and not calls.tokens.knows_key_of(token):
+            await calls.newer_keys.waited()
+        grant = scope["grant"] = calls.tokens.check(token, calls.clock.now(), again=True)
+        if grant is None:
+            raise unauthorized()
+        return grant.subject
+
+
+def _shared_with(origin: str) -> list[tuple[bytes, bytes]]:
+    return [(b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"Origin")]
+
+
+def _preflight() -> Response:
+    return Response(
+        status_code=204,
+        headers={
+            "Access-Control-Allow-Methods": "GET, PUT, DELETE",
+            "Access-Control-Allow-Headers": "Authorization, Content-Type",
+            "Access-Control-Max-Age": str(PREFLIGHT_S),
+        },
+    )

@@ -1,0 +1,502 @@
+"""One subscriber's conversation: it takes messages in, and tells the hub what they mean. It has no socket and no clock.
+
+    message      before `hello`      after it
+    ---------    ----------------    ------------------------------------------------
+    hello        welcome             close 4400
+    move         close 4400          new places, ok
+    filter       close 4400          new filter, ok
+    token        close 4400          new grant, ok; of another subject: close 4401
+    ack          close 4400          counted, no answer
+    accept       close 4400          task or standdown, when the log has it; no `ref`
+    decline      close 4400          noted; standdown, if a seat was given back
+    report       close 4400          noted, no answer
+    ping         close 4400          pong
+    other        close 4400          error unknown-type
+
+Mistakes are found in the protocol's order, shape before token. A message is validated as a whole before anything of it
+is applied, so one that is refused changes nothing.
+"""
+
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainValidator,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticCustomError
+
+from ..auth.scopes import RECEIVE, TEST
+from ..auth.tokens import Grant, Proof, Subject, Tokens
+from ..clock import Now, format_time
+from ..errors import Malformed
+from ..geometry.sphere import cell_from_string, cell_place
+from ..matching.filters import Filter
+from ..model import close_codes, languages
+from ..model.alert import SEVERITY_RANK, Severity
+from ..model.call import SeatState
+from ..model.close_codes import Close, SessionClosed
+from ..wire.fields import Id, Latitude, Longitude, RevisionNumber, StrictModel, broken_fields
+from ..wire.frames import Wire
+
+HEARTBEAT_S = 25  # if --heartbeat-s says nothing else
+RETRY_MIN_MS, RETRY_MAX_MS = 1_000, 30_000
+RESPONDERS_MIN_MS, RESPONDERS_MAX_MS = 200, 3_000  # RQ8
+MAX_ETA_S = 7_200
+MAX_REF = 2**53 - 1  # the greatest integer that a JavaScript client can count to
+MAX_PLACES, MAX_CATEGORIES, MAX_HOLDING = 8, 64, 256  # of one session
+
+Place = tuple[float, float, float]  # latitude and longitude in degrees, reach in metres
+
+
+class Peer(Protocol):
+    """A session's connection, as the hub and the session see it."""
+
+    @property
+    def write(self) -> Callable[[bytes], None]:
+        """Hands whole frames to the transport, which sends them or keeps them; it never blocks.
+
+        A transport that has died and has not said so yet may raise RuntimeError.
+        """
+        ...
+
+    @property
+    def descriptor(self) -> int:
+        """The number of its socket, for sends to many at once; -1 if it has none."""
+        ...
+
+    def close(self, close: Close) -> None:
+        """End the session with this close frame. The connection calls the hub's `leave` before this returns."""
+        ...
+
+    def abort(self) -> None:
+        """Drop the connection without a word. It calls the hub's `leave` before this returns."""
+        ...
+
+
+class Audience(Protocol):
+    """What a session asks of the hub. `row` is the session's number there, from `enter` on."""
+
+    heartbeat_s: int  # W8
+
+    def enter(
+        self,
+        peer: Peer,
+        wire: Wire,
+        places: list[Place],
+        wanted: Filter,
+        rights: "Rights",
+        holding: Mapping[str, int],
+        now: Now,
+        here: int | None = None,
+    ) -> int:
+        """Take in a session, whose first `settle` has to follow. Returns its row.
+
+        `places`: degrees and metres; `holding`: the revision that the client says it has of each alert, by id; `here`:
+        at which of the places the subscriber is now, if it says so (RQ4).
+        """
+        ...
+
+    def move(self, row: int, places: list[Place], here: int | None = None) -> None:
+        """The session's places are these now; `here` as for `enter`."""
+        ...
+
+    def refilter(self, row: int, wanted: Filter) -> None:
+        """The session's filter is this now."""
+        ...
+
+    def filter_of(self, row: int) -> Filter:
+        """The filter that the session has now."""
+        ...
+
+    def regrant(self, row: int, rights: "Rights") -> None:
+        """The session has a new token, with these rights."""
+        ...
+
+    def acknowledge(self, row: int, alert_id: str, revision: int, now: Now) -> None:
+        """The session says that it has shown this revision."""
+        ...
+
+    def accept(self, row: int, call_id: str, eta_s: int | None, now: Now) -> None:
+        """The session says that it is going to where a call is from, and when it will be there."""
+        ...
+
+    def decline(self, row: int, call_id: str, now: Now) -> None:
+        """The session says that it is not going, or not any more."""
+        ...
+
+    def report(self, row: int, call_id: str, state: SeatState, now: Now) -> None:
+        """The session says how far it is."""
+        ...
+
+    def settle(self, row: int, reply: dict[str, Any], now: Now) -> None:
+        """Send `reply`, with `live` in it, and directly behind it the `live` messages that the session is owed."""
+        ...
+
+    def reply(self, row: int, message: Mapping[str, Any], now: Now) -> None:
+        """Send one message to the session."""
+        ...
+
+
+class Rights(Protocol):
+    """What a session may see, until when, and whose it is."""
+
+    @property
+    def may_test(self) -> bool:
+        """Whether alerts of the status `test` and `exercise` exist for it (R6)."""
+        ...
+
+    @property
+    def deadline(self) -> float:
+        """When its token expires, in seconds of the monotonic clock; infinite without a token."""
+        ...
+
+    @property
+    def subject(self) -> Subject | None:
+        """The subject of its token; None without a token."""
+        ...
+
+    @property
+    def quals(self) -> frozenset[str]:
+        """The qualifications that count (RQ1 to RQ3)."""
+        ...
+
+
+# ---- the messages ------------------------------------------------------------------------------------------------
+
+
+def _known_cell(text: str) -> str:
+    if cell_from_string(text) is None:
+        raise PydanticCustomError("cell", "must be a valid H3 cell of resolution 7 to 15, in lower-case hex")
+    return text
+
+
+def _ref(ref: object) -> str | int:
+    if isinstance(ref, str) and 1 <= len(ref) <= 64 and _is_encodable(ref):
+        return ref
+    if isinstance(ref, int) and not isinstance(ref, bool) and 0 <= ref <= MAX_REF:
+        return ref
+    raise PydanticCustomError("ref", "must be a string of 1 to 64 characters or an integer from 0 to 2^53 - 1")
+
+
+def _is_encodable(text: str) -> bool:
+    """Whether it holds no lone surrogate, which could not be sent back."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+class PointPlace(StrictModel):
+    """A point, in degrees, and how far off it may be, in metres."""
+
+    lat: Latitude
+    lng: Longitude
+    accuracy_m: Annotated[float, Field(ge=0, le=2000, allow_inf_nan=False)] = 0.0
+    here: bool = False
+
+    def place(self) -> Place:
+        """The point, with the accuracy as its reach."""
+        return self.lat, self.lng, self.accuracy_m
+
+
+# A schema can tell the mode and the resolution of a cell. Not every number that matches is one; `_known_cell` decides.
+_CELL_SCHEMA = {"type": "string", "pattern": "^8[7-9a-f][0-9a-f]{13}$", "examples": ["8926cb19c93ffff"]}
+
+
+class CellPlace(StrictModel):
+    """An H3 cell, for those who don't want to tell more."""
+
+    cell: Annotated[str, AfterValidator(_known_cell), WithJsonSchema(_CELL_SCHEMA)]
+    here: bool = False
+
+    def place(self) -> Place:
+        """The cell's centre; its reach goes to the farthest corner."""
+        cell = cell_from_string(self.cell)
+        assert cell is not None
+        return cell_place(cell)
+
+
+AnyPlace = Annotated[
+    Annotated[PointPlace, Tag("a point")] | Annotated[CellPlace, Tag("a cell")],
+    Discriminator(lambda value: "a cell" if isinstance(value, dict) and "cell" in value else "a point"),
+]
+
+
+def _one_here(places: list[PointPlace | CellPlace]) -> list[PointPlace | CellPlace]:
+    if sum(place.here for place in places) > 1:
+        raise PydanticCustomError("here", "at most one place may be the one where the subscriber is now (`here`)")
+    return places
+
+
+Places = Annotated[list[AnyPlace], Field(max_length=MAX_PLACES), AfterValidator(_one_here)]
+Languages = Annotated[
+    list[Annotated[str, Field(pattern=languages.PATTERN, examples=["de-AT"])]], Field(max_length=languages.MAX_WANTED)
+]
+Categories = Annotated[list[Annotated[str, Field(pattern="^[a-z0-9_]{1,64}$")]], Field(max_length=MAX_CATEGORIES)]
+_RefSchema = Annotated[str, Field(min_length=1, max_length=64)] | Annotated[int, Field(ge=0, le=MAX_REF)]
+Ref = Annotated[str | int, PlainValidator(_ref, json_schema_input_type=_RefSchema)]
+
+
+class Message(StrictModel):
+    """A message of a client, without its `type`. The default of a field stands for "left out", whatever it is."""
+
+
+class Answered(Message):
+    """A message that may carry a `ref`, which its answer repeats (F3)."""
+
+    ref: Ref = 0
+
+    def answer(self, kind: str) -> dict[str, Any]:
+        """The answer's `type`, and its `ref` if the message had one."""
+        return {"type": kind, "ref": self.ref} if "ref" in self.model_fields_set else {"type": kind}
+
+
+class Hello(Message):
+    """The first message, and once."""
+
+    token: str = ""
+    places: Places
+    holding: Annotated[dict[Id, RevisionNumber], Field(max_length=MAX_HOLDING)] = {}  # noqa: RUF012 (pydantic copies it)
+    categories: Categories = []  # noqa: RUF012
+    min_severity: Severity = "minor"
+    languages: Languages = []  # noqa: RUF012
+
+
+class Move(Answered):
+    """The whole list of places."""
+
+    places: Places
+
+
+class FilterBy(Answered):
+    """What is left out stays as it is; null clears it. One of the three is needed."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": [name]} for name in ("categories", "min_severity", "languages")]}
+    )
+
+    categories: Categories | None = None
+    min_severity: Severity | None = None
+    languages: Languages | None = None
+
+
+class Refresh(Answered):
+    """A fresh token of the same issuer and `sub`."""
+
+    token: str
+
+
+class Ack(Message):
+    """This revision has been shown."""
+
+    id: Id
+    revision: RevisionNumber
+
+
+class Accept(Message):
+    """I am going. `eta_s`: in how many seconds I will be there. The answer is `task` or `standdown`."""
+
+    id: Id
+    eta_s: Annotated[int, Field(ge=0, le=MAX_ETA_S)] = 0
+
+
+class Decline(Message):
+    """I am not going, or not any more: a seat that I hold is free again."""
+
+    id: Id
+
+
+class Progress(Message):
+    """How far I am: I have a defibrillator, or I have arrived."""
+
+    id: Id
+    state: Literal["aed", "arrived"]
+
+
+class Ping(Answered):
+    """For browsers, which can't see the pings of the WebSocket."""
+
+
+MESSAGES: dict[str, type[Message]] = {
+    "hello": Hello,
+    "move": Move,
+    "filter": FilterBy,
+    "token": Refresh,
+    "ack": Ack,
+    "accept": Accept,
+    "decline": Decline,
+    "report": Progress,
+    "ping": Ping,
+}
+_REF: TypeAdapter[str | int] = TypeAdapter(Ref)
+
+
+class _Refused(Exception):  # noqa: N818
+    """A message gets an `error` for an answer and changes nothing (X6, X7)."""
+
+    def __init__(self, code: Literal["unknown-type", "bad-field"], detail: str) -> None:
+        super().__init__(code)
+        self.code = code
+        self.detail = detail
+
+
+# ---- the conversation --------------------------------------------------------------------------------------------
+
+
+class _Rights:
+    __slots__ = ("deadline", "may_test", "quals", "subject")
+
+    def __init__(self, grant: Grant | None, now: Now) -> None:
+        self.subject = None if grant is None else grant.subject
+        self.quals = frozenset[str]() if grant is None else grant.quals
+        self.may_test = grant is not None and TEST in grant.scopes
+        self.deadline = float("inf") if grant is None else now.deadline(grant.expires_at)
+
+
+class Session:
+    """One subscriber's conversation over one connection, from the handshake to its end.
+
+    `row` is -1 until `hello` has been taken, and again once the connection has left the hub.
+    """
+
+    __slots__ = ("_audience", "_peer", "_proof", "_tokens", "row", "wire")
+
+    def __init__(self, peer: Peer, wire: Wire, audience: Audience, tokens: Tokens) -> None:
+        self._peer = peer
+        self.wire = wire
+        self.row = -1
+        self._audience = audience
+        self._tokens = tokens
+        self._proof: Proof | None = None  # of the last token; a later one has to have the same subject (M4, HD5)
+
+    def may_stay(self) -> bool:
+        """Whether its token, if it has one, stands by the keys and revocations that are in force now (BA3)."""
+        return self._proof is None or self._tokens.stands(self._proof)
+
+    def receive(self, payload: bytes, now: Now) -> None:
+        """Take the payload of one message. Raises SessionClosed for the mistakes that end a session (X2 to X5)."""
+        try:
+            fields = self.wire.loads(payload)
+        except UnicodeDecodeError:
+            raise SessionClosed(close_codes.BAD_UTF8) from None
+        except Malformed:
+            raise SessionClosed(close_codes.MALFORMED) from None
+        kind = fields.pop("type", None)
+        if not isinstance(kind, str) or (kind == "hello") == (self.row >= 0):
+            raise SessionClosed(close_codes.MALFORMED)
+        try:
+            self._take(_parse(kind, fields), now)
+        except _Refused as refused:
+            if kind == "hello":
+                raise SessionClosed(close_codes.MALFORMED) from None
+            error = {"type": "error", "code": refused.code, "detail": refused.detail}
+            self._audience.reply(self.row, error | _ref_of(fields), now)
+
+    def _take(self, message: Message, now: Now) -> None:
+        match message:
+            case Hello():
+                self._hello(message, now)
+            case Move():
+                self._audience.move(self.row, [p.place() for p in message.places], _here(message.places))
+                self._audience.settle(self.row, message.answer("ok"), now)
+            case FilterBy():
+                self._audience.refilter(self.row, _changed(self._audience.filter_of(self.row), message))
+                self._audience.settle(self.row, message.answer("ok"), now)
+            case Refresh():
+                self._audience.regrant(self.row, _Rights(self._grant(message.token, now), now))
+                self._audience.settle(self.row, message.answer("ok"), now)
+            case Ack():
+                self._audience.acknowledge(self.row, message.id, message.revision, now)
+            case Accept():
+                eta_s = message.eta_s if "eta_s" in message.model_fields_set else None
+                self._audience.accept(self.row, message.id, eta_s, now)
+            case Decline():
+                self._audience.decline(self.row, message.id, now)
+            case Progress():
+                self._audience.report(self.row, message.id, message.state, now)
+            case Ping():
+                self._audience.reply(self.row, message.answer("pong") | {"now": format_time(now.wall_ms)}, now)
+
+    def _hello(self, hello: Hello, now: Now) -> None:
+        given = hello.model_fields_set
+        grant = None
+        if "token" in given or self._tokens.required:
+            grant = self._grant(hello.token, now)
+        wanted = Filter(
+            frozenset(hello.categories) if "categories" in given else None,
+            SEVERITY_RANK[hello.min_severity],
+            languages.understood(hello.languages),
+        )
+        places = [p.place() for p in hello.places]
+        self.row = self._audience.enter(
+            self._peer, self.wire, places, wanted, _Rights(grant, now), hello.holding, now, _here(hello.places)
+        )
+        welcome = {
+            "type": "welcome",
+            "session": secrets.token_urlsafe(12),
+            "now": format_time(now.wall_ms),
+            "heartbeat_s": self._audience.heartbeat_s,
+            "retry": {"min_ms": RETRY_MIN_MS, "max_ms": RETRY_MAX_MS},
+            "languages": list(wanted.languages),
+        }
+        if grant is not None and grant.quals:
+            welcome["quals"] = sorted(grant.quals)
+            welcome["retry"] = {"min_ms": RESPONDERS_MIN_MS, "max_ms": RESPONDERS_MAX_MS}
+        if grant is not None:
+            welcome["token_expires_at"] = format_time(grant.expires_at)
+        self._audience.settle(self.row, welcome, now)
+
+    def _grant(self, token: str, now: Now) -> Grant:
+        """What the token grants. From now on this token alone counts (T6). Raises SessionClosed."""
+        grant = self._tokens.check(token, now)
+        if grant is None or (self._proof is not None and self._proof.subject != grant.subject):
+            raise SessionClosed(close_codes.BAD_TOKEN, unknown_key=not self._tokens.knows_key_of(token))
+        if RECEIVE not in grant.scopes:
+            raise SessionClosed(close_codes.NOT_ALLOWED)
+        self._proof = grant.proof
+        return grant
+
+
+def _here(places: list[PointPlace | CellPlace]) -> int | None:
+    """Which of the places is the one where the subscriber is now."""
+    return next((number for number, place in enumerate(places) if place.here), None)
+
+
+def _parse(kind: str, fields: dict[str, Any]) -> Message:
+    model = MESSAGES.get(kind)
+    if model is None:
+        raise _Refused("unknown-type", "this type of message is not known")
+    try:
+        message = model.model_validate(fields)
+    except ValidationError as error:
+        first = broken_fields(error)[0]
+        raise _Refused("bad-field", f"{first.pointer or '/'}: {first.detail}") from None
+    if isinstance(message, FilterBy) and not message.model_fields_set - {"ref"}:
+        raise _Refused("bad-field", "/: categories, min_severity or languages is needed")
+    return message
+
+
+def _ref_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The `ref` of a refused message, if it has one that is well-formed and so can be repeated."""
+    try:
+        return {"ref": _REF.validate_python(fields["ref"])}
+    except (KeyError, ValidationError):
+        return {}
+
+
+def _changed(old: Filter, by: FilterBy) -> Filter:
+    given = by.model_fields_set
+    categories, min_rank, tags = old
+    if "categories" in given:
+        categories = None if by.categories is None else frozenset(by.categories)
+    if "min_severity" in given:
+        min_rank = 0 if by.min_severity is None else SEVERITY_RANK[by.min_severity]
+    if "languages" in given:
+        tags = languages.understood(by.languages or ())
+    return Filter(categories, min_rank, tags)
