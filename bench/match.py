@@ -1,10 +1,10 @@
 """`match`: who is inside a circle or a polygon, among places spread as the world's people are.
 
 Measures: geocast.matching.place_index.PlaceIndex, which the server matches with, against GEOSEARCH of a real Redis on
-the same points and a brute force in numpy over columns; inserts, moves and removals; the longest that any call took. In
-the same run every answer of the index is compared with the brute force's: both go by the same formula, so they have to be
-equal. Polygons of 250 corners are matched among these places and among as many in one region, and beside each of them
-the circle around it.
+the same points and a brute force in numpy over columns; inserts, moves and removals; the longest that any call took.
+In the same run every answer of the index is compared with the brute force's: both go by the same formula, so they
+must be equal. Polygons of 250 corners are matched among these places and among as many in one region, and beside each
+of them the circle around it.
 
 Redis: the time inside the server (INFO latencystats), which leaves out the socket and the client, and beside it the
 whole call as a client sees it. Redis keeps 52 bits of each point (0.6 m) and has a sphere of its own, to which radii

@@ -18,6 +18,7 @@ MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
+MOST_PACKAGES, MOST_ARROWS = 25, 140
 ENTRY_POINTS = {"__init__", "__main__"}  # the package itself, which has a docstring and a version; and `-m geocast`
 IO = {
     "asyncio",
@@ -61,10 +62,10 @@ def imported(module):
 
 
 def drawing_under(heading):
-    """A drawing of ARCHITECTURE.md: one set of names for each line, the highest first. net/calls is "net.calls"."""
+    """A drawing of ARCHITECTURE.md: one set of names for each line, the highest first."""
     text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
     [drawing] = re.findall(rf"^## {heading}\n+```\n(.*?)```", text, re.DOTALL | re.MULTILINE)
-    return [set(line.replace("/", ".").split()) for line in drawing.splitlines() if line.strip()]
+    return [set(line.split()) for line in drawing.splitlines() if line.strip()]
 
 
 def layers():
@@ -72,22 +73,19 @@ def layers():
     return drawing_under("Imports go down only")
 
 
-def drawn(module, drawing):
-    """The name under which the drawing has a module: a package stands for what is in it."""
-    names = set().union(*drawing)
-    if module in names:
-        return module
-    if module in (
-        "net.documents",
-        "net.examples",
-        "net.asyncapi",
-        "net.stream_html",
-        "net.cap_call",
-        "net.dispatch",
-        "net.call_documents",
-    ):  # what listeners say of themselves; and calls that have a module of their own
-        return "net.calls"
+def package_of(module):
+    """The package at the top of the server that a module is in, or the module itself if it is in none."""
     return module.split(".")[0]
+
+
+def arrows():
+    """Each pair of packages of which the first one imports the second one."""
+    pairs = {
+        (package_of(module), package_of(other))
+        for module in MODULES.keys() - ENTRY_POINTS
+        for other in imported(module)[0] - {"__init__"}
+    }
+    return {(one, other) for one, other in pairs if one != other}
 
 
 @cache
@@ -105,24 +103,28 @@ def reachable(*modules):
 # ---- layers --------------------------------------------------------------------------------------------------
 
 
-def test_every_module_has_its_place_in_the_drawing():
-    """ARCHITECTURE.md, "Imports go down only": no module is left out, and none is drawn that is not there."""
+def test_every_package_is_drawn_once():
+    """ARCHITECTURE.md, "Imports go down only": no package is left out, and none is drawn that does not exist."""
     drawing = layers()
     names = set().union(*drawing)
-    assert sum(map(len, drawing)) == len(names), "a module is drawn twice"
-    there = {drawn(module, drawing) for module in MODULES} - ENTRY_POINTS - {"net"}
-    assert there == names
+    assert sum(map(len, drawing)) == len(names), "a package is drawn twice"
+    assert {package_of(module) for module in MODULES.keys() - ENTRY_POINTS} == names
 
 
-@pytest.mark.parametrize("module", sorted(MODULES.keys() - ENTRY_POINTS))
-def test_imports_go_down_only(module):
-    """ARCHITECTURE.md: a module imports from lines below its own, and from its own package."""
-    drawing = layers()
-    heights = {name: height for height, line in enumerate(reversed(drawing)) for name in line}
-    own = drawn(module, drawing)
-    for other in imported(module)[0] - {"__init__"}:
-        name = drawn(other, drawing)
-        assert name == own or heights[name] < heights[own], f"{module} imports {other}"
+def test_packages_import_from_lines_below_their_own():
+    """ARCHITECTURE.md, "Imports go down only"."""
+    heights = {name: height for height, line in enumerate(reversed(layers())) for name in line}
+    assert [(one, other) for one, other in sorted(arrows()) if heights[other] >= heights[one]] == []
+
+
+def test_packages_and_imports_between_them_are_as_many_as_architecture_says():
+    """ARCHITECTURE.md: at most 25 packages and 140 arrows; the document says how many there are."""
+    rooms = {package_of(module) for module in MODULES.keys() - ENTRY_POINTS}
+    print(f"packages: {len(rooms)}, arrows: {len(arrows())}")
+    assert len(rooms) <= MOST_PACKAGES
+    assert len(arrows()) <= MOST_ARROWS
+    told = f"{len(rooms)} packages and files, and {len(arrows())} arrows between them"
+    assert told in " ".join((ROOT / "ARCHITECTURE.md").read_text("utf-8").split())
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
@@ -139,9 +141,9 @@ def test_the_package_itself_imports_nothing():
 # ---- what the core may know ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", sorted(reachable("hub", "publishing", "session")))
+@pytest.mark.parametrize("module", sorted(reachable("stream.hub", "stream.session", "ingest.publish")))
 def test_the_core_knows_no_loop_and_no_socket(module):
-    """ARCHITECTURE.md: `hub`, and all that it imports, know no asyncio and no socket; `publishing` neither.
+    """ARCHITECTURE.md: `stream.hub`, and all that it imports, know no asyncio and no socket; `ingest.publish` neither.
 
     (`config` binds the sockets that are passed down; nothing of the core imports it.)
     """
@@ -151,37 +153,43 @@ def test_the_core_knows_no_loop_and_no_socket(module):
 @pytest.mark.parametrize(
     "module",
     [
-        "alert",
-        "fields",
-        "requests",
+        "model.alert",
+        "wire.fields",
+        "wire.requests",
         "policy",
-        "holds",
-        "cells",
-        "matching.index",
-        "matching.areas",
-        "live",
-        "frames",
+        "policy.confirmation",
+        "geometry.sphere",
+        "matching.place_index",
+        "matching.circle_index",
+        "stream.live_alerts",
+        "wire.frames",
         "matching.filters",
-        "tokens",
-        "session",
-        "hub",
-        "publishing",
+        "auth.tokens",
+        "stream.session",
+        "stream.hub",
+        "ingest.publish",
     ],
 )
 def test_the_core_is_the_core(module):
     """ARCHITECTURE.md: these are among what the test before this one looks at."""
-    assert module in reachable("hub", "publishing", "session")
+    assert module in reachable("stream.hub", "stream.session", "ingest.publish")
 
 
 def test_one_file_imports_h3():
     """`geocast.geometry.sphere`: the only file that imports h3."""
-    assert {module for module in MODULES if "h3" in imported(module)[1]} == {"cells"}
+    assert {module for module in MODULES if "h3" in imported(module)[1]} == {"geometry.sphere"}
 
 
 def test_those_import_shapely_that_draw_on_a_plane():
     """ARCHITECTURE.md: what is published, zones, what the feed draws, and where a publisher may publish."""
     users = {module for module in MODULES if "shapely" in imported(module)[1]}
-    assert users == {"outlines", "mosaic", "covering", "feed.drawing", "publishers.jurisdiction"}
+    assert users == {
+        "geometry.published_polygon",
+        "geometry.polygon_union",
+        "geometry.coarse_cover",
+        "feed.drawing",
+        "policy.publishers.jurisdiction",
+    }
 
 
 def test_one_file_imports_redis():
@@ -196,11 +204,11 @@ def test_only_the_composition_root_knows_a_backend(backend):
 
 
 @pytest.mark.parametrize("library", ["fastapi", "starlette", "uvicorn", "websockets"])
-def test_frameworks_stay_in_net(library):
-    """ARCHITECTURE.md: sockets are in `net/`. (`frames` takes websockets' frame format, and no connection of it.)"""
+def test_frameworks_stay_where_sockets_are(library):
+    """`wire.frames` takes the frame format of websockets, and no connection of it."""
     users = {module for module in MODULES if library in imported(module)[1]}
-    ours = {module for module in MODULES if module.startswith("net.")}
-    allowed = {"websockets": {"frames", "net.websocket"}}.get(library, ours)
+    http = {module for module in MODULES if module.startswith("api.")} | {"feed.routes", "push.routes"}
+    allowed = {"websockets": {"wire.frames", "stream.connection"}}.get(library, http)
     assert users <= allowed
 
 
@@ -324,8 +332,8 @@ def test_nothing_downstream_can_take_a_requested_circle(name):
                 names |= set(re.findall(r"^\w+$", node.value))  # an annotation in quotes
             if name in names:
                 users.add(module)
-    assert "requests" in users
-    assert users <= {"requests", "publishing", "upstream.drafting"}
+    assert "wire.requests" in users
+    assert users <= {"wire.requests", "ingest.publish", "ingest.cap.draft"}
 
 
 def test_nothing_but_what_is_sealed_takes_the_place_of_a_call_that_was_asked_for():
@@ -342,13 +350,15 @@ def test_nothing_but_what_is_sealed_takes_the_place_of_a_call_that_was_asked_for
 
 def test_nobody_who_delivers_can_reach_a_request():
     """`geocast.wire.requests`, Rule 1: neither the log, nor matching, nor a session imports what it is made of."""
-    assert "requests" not in reachable("delivery", "hub", *(module for module in MODULES if "alertlog" in module))
+    assert "wire.requests" not in reachable(
+        "stream.server", "stream.hub", *(module for module in MODULES if "alertlog" in module)
+    )
 
 
 def test_an_alert_is_plain_data():
     """`geocast.model.alert`: it is made by those who have validated, and imports nothing of them."""
-    assert imported("alert")[0] == set()
-    assert "pydantic" not in imported("alert")[1]
+    assert imported("model.alert")[0] == set()
+    assert "pydantic" not in imported("model.alert")[1]
 
 
 def test_only_a_request_is_published_as_a_circle():
@@ -360,7 +370,7 @@ def test_only_a_request_is_published_as_a_circle():
         if {"publish_circle", "publish_area"}
         & {getattr(node, "id", None), getattr(node, "attr", None), getattr(node, "name", None)}
     }
-    assert users == {"requests", "calls.request", "cells"}
+    assert users == {"wire.requests", "calls.request", "geometry.sphere"}
 
 
 ENOUGH_WORDS = 5  # of a docstring

@@ -68,7 +68,7 @@ def test_rings_that_turn_in_both_directions_do_not_cancel_each_other():
 
 
 def test_hole_between_rings_is_not_filled():
-    """Rule 2 of `mosaic`: nobody is told in the middle of a wreath of zigzags."""
+    """Rule 2 of `polygon_union`: nobody is told in the middle of a wreath of zigzags."""
     turn = np.arange(5_000) * 2 * np.pi / 5_000
     out, back = 1.0 + 0.1 * (np.arange(5_000) % 2), 0.8 - 0.1 * (np.arange(5_000) % 2)
     wreath = np.vstack(

@@ -1,9 +1,10 @@
 """What somebody who sees all that is published can work out of it about the address behind it.
 
-The attacker knows the rules, as they are in `geocast.geometry.sphere`, the requested radii, and how the circles of a request
-lie to each other; of corrections, how far from the address they are at most. Each attack asks for which places exactly the
-same would have been published. It is tried on the rules of now and on those before B11 and B12, which put each circle
-into the cell that it lies in, and it has to succeed on those: an attack that fails on both shows nothing.
+The attacker knows the rules, as they are in `geocast.geometry.sphere`, the requested radii, and how the circles of a
+request lie to each other; of corrections, how far from the address they are at most. Each attack asks for which
+places exactly the same would have been published. It is tried on the rules of now and on those before B11 and B12,
+which put each circle into the cell that it lies in, and it has to succeed on those: an attack that fails on both
+shows nothing.
 """
 
 import math

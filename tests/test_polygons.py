@@ -228,7 +228,7 @@ class Aside:
 
 
 def test_requests_with_polygons_are_worked_on_aside():
-    """`publishing.Aside`: read, split and simplified; those with circles alone are not, and never wait for a thread.
+    """`publish.Aside`: read, split and simplified; those with circles alone are not, and never wait for a thread.
 
     One that is refused is worked on twice: it is read, and what the policy has against it is found (HD3).
     """

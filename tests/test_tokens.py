@@ -55,7 +55,7 @@ def segment(value):
 
 
 def check(token, now=NOON):
-    """What the token grants. If that is nothing, there is a reason that can be told, and only then (`explained`)."""
+    """What the token grants. If that is nothing, there is a reason that can be told, and only then (`token_report`)."""
     grant = TOKENS.check(token, now)
     assert bool(explain(token, KEYS, {}, now).refusals) == (grant is None)
     return grant

@@ -1,4 +1,4 @@
-"""calls/entries.py and calls/state.py: what a chain is made of, and what it comes to."""
+"""model/call.py and calls/state.py: what a chain is made of, and what it comes to."""
 
 import msgpack
 import pytest

@@ -194,7 +194,7 @@ def test_a_clock_that_is_set_back_keeps_nothing_alive(keys: Keys, tmp_path: Path
         asked_at = time.time()
         alert_id = node.publish(alert(here, expires_at=stamp(seconds=8)))["id"]
         join(node, place(here)).listen(alert_id, 1)
-        learnt_s = time.time() - asked_at  # the node can't know how late it has learnt of the alert (live.py, Rule 4)
+        learnt_s = time.time() - asked_at  # the node cannot know this delay (`live_alerts`, Rule 4)
         set_clock(node, -2 * HOURS)
         wait_until(lambda: time.time() > asked_at + 8 + learnt_s + 0.1, "the alert has ended")
         assert join(node, place(here)).batch == []

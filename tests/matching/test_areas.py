@@ -69,7 +69,7 @@ class World:
 def test_a_place_two_centimetres_off_an_edge_is_on_its_side_of_it(centre):
     """Each radius and reach, all around: at the poles, across the antimeridian, at the pentagons' corners.
 
-    Beyond a quarter of the way round a chord tells distances less well; near the antipode to 20 cm (`cells`).
+    Beyond a quarter of the way round a chord tells distances less well; near the antipode to 20 cm (`sphere`).
     """
     for radius in RADII[:-2]:
         world = World()

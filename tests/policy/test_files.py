@@ -35,7 +35,7 @@ def test_a_built_in_policy_is_named_where_a_file_would_be():
 
 def test_what_is_not_built_in_is_told(tmp_path):
     """K1: and nothing is looked for outside of the package."""
-    for name in ("builtin:weather", "builtin:", "builtin:../policies/neighbourhood", f"builtin:{tmp_path}"):
+    for name in ("builtin:weather", "builtin:", "builtin:../builtin/neighbourhood", f"builtin:{tmp_path}"):
         with pytest.raises(ConfigError, match=r"is not built in; neighbourhood and public-warning are$"):
             policy.load(Path(name))
 

@@ -1,8 +1,8 @@
 """The document in which the stream describes itself: AsyncAPI 3.0, beside the api's OpenAPI.
 
-The schemas of clients' messages are made of the models that `session.py` validates with, so that the document can't
-differ from the code. They are closed: a client sends nothing that is not named (G3). The schemas of the server's
-messages are open, because the protocol grows (G1). `python -m geocast.api.asyncapi` prints the document.
+The schemas of clients' messages are made of the models that `stream/session.py` validates with, so that the document
+can't differ from the code. They are closed: a client sends nothing that is not named (G3). The schemas of the
+server's messages are open, because the protocol grows (G1). `python -m geocast.api.asyncapi` prints the document.
 
 The docstrings of the models stand in the document as descriptions.
 """

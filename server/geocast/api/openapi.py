@@ -1,6 +1,6 @@
-"""The OpenAPI document: what it says of each call that `net/calls.py` serves.
+"""The OpenAPI document: what it says of each call that `api/routes_alerts.py` serves.
 
-The schemas of request bodies are made of the models that `requests.py` validates with, so that the document can't
+The schemas of request bodies are made of the models that `wire/requests.py` validates with, so that the document can't
 differ from the code. FastAPI knows nothing of these bodies, since they are read raw; so they are added here. The models
 `…Out` describe answers and are never instantiated. Their docstrings stand in the document as descriptions.
 """

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of the calls that `net/dispatch.py` serves, as `documents.py` does of the others."""
+"""What the OpenAPI document says of the calls that `routes_calls.py` serves, as `openapi.py` does of the others."""
 
 from typing import Annotated, Literal
 

@@ -118,7 +118,7 @@ class Tokens:
     def __init__(
         self, keys: Mapping[str, Key], revoked: Mapping[str, float] | None = None, *, required: bool = True
     ) -> None:
-        """`revoked`: `sub` -> the time, in s since 1970, before which its tokens are no good (`revoked.py`)."""
+        """`revoked`: `sub` -> the time, in s since 1970, before which its tokens are no good (`revocations`)."""
         self.required = required
         self.keys: Mapping[str, Key] = {}
         self.replace(keys, revoked or {})

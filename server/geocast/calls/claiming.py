@@ -54,7 +54,7 @@ def may_see(call: CallState, may_test: bool) -> bool:
 
 
 def is_near(call: CallState, here: Here) -> bool:
-    """Whether a place is within the ring in force (D2), by the formula of `cells`, Rule 1."""
+    """Whether a place is within the ring in force (D2), by the formula of `sphere`, Rule 1."""
     lat, lng, reach_m = here
     near = call.opening.near
     centre, point = unit_vector(near.lat, near.lng), unit_vector(lat, lng)

@@ -106,7 +106,7 @@ class RequestedCall:
 
 
 def parse_call(body: Mapping[str, Any]) -> RequestedCall:
-    """The request to open a call in `body`, which `strict.load_json` has read. Raises Invalid."""
+    """The request to open a call in `body`, which `strict_json.load_json` has read. Raises Invalid."""
     return _requested(_validate(CallRequest, body))
 
 

@@ -1,7 +1,7 @@
 """The public feed: all live alerts, for whoever asks (protocol rules PF1 to PF5).
 
     log ── reader ──> live alerts ── gallery <── a Picture of each ── drawer, a process
-                                       └──> bodies, each made at most once a second ──> net/feed
+                                       └──> bodies, each made at most once a second ──> routes
 
 drawing   shapes on the sphere -> rings on a map
 geojson   all live alerts, as features

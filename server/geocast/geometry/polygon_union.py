@@ -3,8 +3,8 @@
     rings of a GeoJSON polygon ── pieces ──> Piece, Piece, …        at the start of a node
     pieces of the zones of a block ── join ──> fewer Pieces         when a message comes
 
-All of it is done on the plane of `rings`, in metres, where an arc is a straight line; shapely, which is asked there,
-knows nothing of the sphere. A distance on that plane is never shorter than on the sphere.
+All of it is done on the plane of `spherical_polygon`, in metres, where an arc is a straight line; shapely, which is
+asked there, knows nothing of the sphere. A distance on that plane is never shorter than on the sphere.
 
 Rule 1  What comes out covers what went in, each piece being taken with all that is within `beyond_m` of its ring.
 Rule 2  Nobody is told who is far from all zones: a hole is not filled, the polygon is cut through it instead. But for

@@ -6,8 +6,8 @@
                  Polygons    with few enough corners, and with a buffer that makes up for what was left out
 
 An edge that comes in is a straight line in longitude and latitude, as GIS means it. One that goes out is an arc of a
-great circle, which is what `rings` can decide by. What tells lines on a plane (do they cross, what of them can be left
-out) is asked of shapely on the plane of `rings`, where an arc is a straight line.
+great circle, which is what `spherical_polygon` can decide by. What tells lines on a plane (do they cross, what of
+them can be left out) is asked of shapely on the plane of `spherical_polygon`, where an arc is a straight line.
 
 Angles are in degrees at the door and nowhere else.
 

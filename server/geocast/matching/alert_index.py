@@ -1,5 +1,5 @@
 """Which live areas hold a place, whatever their shapes: circles by `areas` alone, polygons by their bounding circles
-first and then exactly (`rings`).
+first and then exactly (`spherical_polygon`).
 """
 
 from collections.abc import Sequence

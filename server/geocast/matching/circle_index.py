@@ -9,7 +9,7 @@ eight.
 Rule 1  The cubes are of the space around the unit sphere, not of its surface. So there is no case for a pole, the
         antimeridian or a pentagon: who is at most `d` metres away on the sphere is at most `d / R` away in each of x, y
         and z.
-Rule 2  The exact test alone decides, by the formula of `cells`, Rule 1. For a shape that is no circle it says that its
+Rule 2  The exact test alone decides, by the formula of `sphere`, Rule 1. For a shape that is no circle it says that its
         bounding circle holds the place, and who asks has to ask the shape.
 Rule 3  What a question costs depends on what lies near, not on how many areas there are.
 """

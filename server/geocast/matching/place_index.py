@@ -17,7 +17,7 @@ Rule 1  Cover and ball may take in too much, never too little. A ball's radius i
         at least |place - centre| + reach for each of its places. As the chord of a sum is at most the sum of
         the chords, a circle that concerns a place touches its ball: at the poles, across the antimeridian and
         around pentagons too. A ball grows when a place is written, and is fitted when its page is filled anew.
-Rule 2  The exact test alone decides, on the coordinates that a place has now (`cells`, Rule 1).
+Rule 2  The exact test alone decides, on the coordinates that a place has now (`sphere`, Rule 1).
 Rule 3  A position that holds no place is all NaN. Such a position is inside nothing, and keeps no trace of where
         somebody was.
 Rule 4  No call but `match` does more than a page's worth of work, however many places there are: nothing is

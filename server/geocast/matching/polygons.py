@@ -2,9 +2,9 @@
 
 Rule 1  A page whose ball no edge comes near (with the polygon's buffer) lies inside or outside as a whole, and its
         ball's centre tells which. Most pages of a large polygon are such.
-Rule 2  The places of all other pages are asked one by one, by the formulas of `rings`. An edge that makes no
-        difference to a place is left out: of winding, those that do not lie at its height on the ring's plane; of the
-        distance, those whose box on the plane is farther away. That changes no answer.
+Rule 2  The places of all other pages are asked one by one, by the formulas of `spherical_polygon`. An edge that makes
+        no difference to a place is left out: of winding, those that do not lie at its height on the ring's plane; of
+        the distance, those whose box on the plane is farther away. That changes no answer.
 Rule 3  What is in question at a time is bounded (PAIRS), so it takes little memory however long a ring is.
 """
 

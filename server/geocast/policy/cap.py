@@ -9,13 +9,10 @@ A **claim** is a text of one of three kinds, the first that fits deciding:
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import Annotated, Literal, Protocol, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
-
-if TYPE_CHECKING:
-    from ..ingest.cap.message import Info  # which has lxml read: many a node is never sent a message of CAP
 
 STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)  # of every table of a policy
 
@@ -27,6 +24,34 @@ EVENT, CATEGORY = "event:", "category:"
 MAX_CLAIM, MAX_CLAIMS = 200, 200  # characters of a claim; claims of a category
 
 _CLAIM = re.compile(r"[^\s:]([^\x00-\x1f]*[^\s:])?:\S([^\x00-\x1f]*\S)?")
+
+
+class Code(Protocol):
+    """A code of an event: the name of the list that it is from, and the code itself."""
+
+    @property
+    def name(self) -> str:
+        """The name of the list (valueName in CAP)."""
+
+    @property
+    def value(self) -> str:
+        """The code, as its list has it."""
+
+
+class Event(Protocol):
+    """An event as an `info` element of a CAP message tells it, in one language: what a policy asks it for."""
+
+    @property
+    def event(self) -> str:
+        """The type of the event, in words."""
+
+    @property
+    def codes(self) -> Sequence[Code]:
+        """The codes of the event, from any lists."""
+
+    @property
+    def categories(self) -> Sequence[str]:
+        """The categories of CAP that the event has."""
 
 
 def _claim(text: str) -> str:
@@ -75,7 +100,7 @@ class Claimed:
                     raise ValueError(f"{claim} is claimed twice, by {self._by[claim][1]} and by {name}")
                 self._by[claim] = n, name
 
-    def by(self, infos: "Sequence[Info]") -> str | None:
+    def by(self, infos: Sequence[Event]) -> str | None:
         """Who claims an event, in whatever language it is told; None if nobody does.
 
         Codes count before events, and those before CAP's categories; of several the list that was named first.
@@ -91,14 +116,14 @@ def _folded(claim: str) -> str:
     return claim.casefold() if claim.startswith(EVENT) else claim
 
 
-def _codes(info: "Info") -> Iterator[str]:
+def _codes(info: Event) -> Iterator[str]:
     names = (f"{code.name}:{code.value}" for code in info.codes)
     return (name for name in names if not name.startswith((EVENT, CATEGORY)))
 
 
-def _events(info: "Info") -> Iterator[str]:
+def _events(info: Event) -> Iterator[str]:
     yield _folded(EVENT + info.event)
 
 
-def _categories(info: "Info") -> Iterator[str]:
+def _categories(info: Event) -> Iterator[str]:
     return (CATEGORY + each for each in info.categories)

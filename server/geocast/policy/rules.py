@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -22,13 +22,10 @@ from ..model.problems import Violation, digits
 from ..wire.requests import Claims
 from .ages import ALERTS, CALLS, IN_THE_FUTURE, SKEW_MS, Lasting, broken_ages
 from .calls import CallCategory
-from .cap import STRICT, Cap, Claimed
+from .cap import STRICT, Cap, Claimed, Event
 from .category import Category, Title
 from .confirmation import unconfirmed_area, unconfirmed_texts
 from .pii import BUILT_IN_REGION, KINDS, Guard, is_region
-
-if TYPE_CHECKING:
-    from ..ingest.cap.message import Info
 
 MAX_PATTERN, MAX_PATTERNS = 200, 50  # characters of a pattern of the policy's own; patterns of a kind
 SLIP = 1_000  # a kilometre typed for a metre, or the other way round
@@ -105,11 +102,11 @@ class Policy(BaseModel):
         patterns = {kind: tuple(map(re.compile, written)) for kind, written in self.text_patterns.items()}
         return Guard(self.text_region, tuple(self.text_allow), patterns)
 
-    def ignores(self, infos: "Sequence[Info]") -> bool:
+    def ignores(self, infos: Sequence[Event]) -> bool:
         """Whether this event, told in one language or several, is not to be published and no error either (CP9)."""
         return self._ignored.by(infos) is not None
 
-    def category_of(self, infos: "Sequence[Info]") -> str | None:
+    def category_of(self, infos: Sequence[Event]) -> str | None:
         """The key of the category that this event of CAP belongs to, told in one language or several (P13)."""
         return self._claimed.by(infos)
 

@@ -16,7 +16,7 @@ Rule 4  When we end a connection it *lingers*: a close frame (or a refusal) is w
         kernel would answer bytes that nobody has read with a reset, which may overtake the close frame.
 Rule 5  What has ended leaves no reference cycle: a connection and its session let go of each other, and a parser is
         retired before it is dropped. So all of it is freed at once, and the garbage collector, which would find
-        nothing here, may be kept from looking (delivery.py).
+        nothing here, may be kept from looking (stream/server.py).
 """
 
 import asyncio

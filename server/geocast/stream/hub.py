@@ -9,10 +9,10 @@ of 64 bits. Three ideas carry everything:
     write. So no alert is held back in order to be sent together with another, and yet a row that is owed three alerts
     gets one write; and an extreme alert overtakes the rest of a minor one at the next slice. One write is done for each
     session. Everything else is done for each slice.
-3.  What a session is owed can always be computed anew from `told` (live.py), its places and its filter: `settle`
-    does so after hello, move, filter and token, `recovered` when a slow client has taken all. There is no queue per
-    session: a slow client is a late joiner. Neither looks at more than the alerts that hold one of its places, those
-    in flight, and those that were noted for its row when a flight passed it over (`_miss`).
+3.  What a session is owed can always be computed anew from `told` (stream/live_alerts.py), its places and its filter:
+    `settle` does so after hello, move, filter and token, `recovered` when a slow client has taken all. There is no
+    queue per session: a slow client is a late joiner. Neither looks at more than the alerts that hold one of its
+    places, those in flight, and those that were noted for its row when a flight passed it over (`_miss`).
 
 Rule 1  A flight is for the current revision (or the cancel) of an alert. A newer entry grounds it at once, and so
         does the alert's end: its bit leaves `alive`, and what is owed but not alive is not sent.

@@ -1,6 +1,7 @@
 """The live alerts of this process: what is current, who was told, and when it ends.
 
-For each live alert and session that was told of it there is one byte (told.py). Its bits, the lowest first:
+For each live alert and session that was told of it there is one byte (stream/delivery_flags.py). Its bits, the lowest
+first:
 
     RECIPIENT  some revision was sent on this connection, or the client says that it holds one
     CURRENT    it has the current revision, so there is nothing more to send

@@ -101,7 +101,7 @@ class Collector:
     """Keeps the garbage collector from looking at sessions again and again: 15,000 took it 22 ms, in a fan-out too.
 
     What is alive is frozen, which is to say that the collector passes it over. Sessions can be: they leave no cycles
-    (net/websocket.py, Rule 5), so they are freed all the same when they end. So can live alerts. Whatever else is
+    (stream/connection.py, Rule 5), so they are freed all the same when they end. So can live alerts. Whatever else is
     frozen and becomes a cycle later is found when everything is thawed, once in THAW_S.
 
     Always collect before freezing: what is garbage when it is frozen stays until the thaw.

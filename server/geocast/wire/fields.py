@@ -1,8 +1,8 @@
 """The fields that come in, by HTTP and by WebSocket: what each may be, and what is said of one that is broken.
 
-The models that are made of these fields are in `requests` (what publishers send) and in `session` (what subscribers
-send). A field is checked twice over: by the code, which decides, and by a pattern of its JSON Schema, by which others
-can check before they send. Tests hold the two against each other.
+The models that are made of these fields are in `requests` (what publishers send) and in `stream.session` (what
+subscribers send). A field is checked twice over: by the code, which decides, and by a pattern of its JSON Schema, by
+which others can check before they send. Tests hold the two against each other.
 """
 
 import re

@@ -343,7 +343,7 @@ def _once_each(kinds: list[str]) -> list[str]:
     return kinds
 
 
-# Those of `wording.KINDS` that can be confirmed.
+# Those of `policy/pii.KINDS` that can be confirmed.
 Confirmable = Literal["address", "units", "phone", "contact", "name"]
 
 
@@ -463,7 +463,7 @@ _NOT_SAID = {"reviewer": "-", "approved_at": "1970-01-01T00:00:00Z"}
 
 
 def parse_publication(body: Mapping[str, Any], *, dry_run: bool = False) -> Publication:
-    """The request to publish revision 1 in `body`, which `strict.load_json` has read. Raises Invalid.
+    """The request to publish revision 1 in `body`, which `strict_json.load_json` has read. Raises Invalid.
 
     With `dry_run` it need not be approved.
     """

@@ -1,7 +1,7 @@
 """Where a publisher may publish: polygons of a map, whose edges are straight in longitude and latitude (RFC 7946).
 
-That is another geometry than the one of alerts (`rings`): borders are drawn on maps, and a border along a parallel is
-to stay on it. So what holds a point is asked of shapely, on the plane of longitude and latitude.
+That is another geometry than the one of alerts (`spherical_polygon`): borders are drawn on maps, and a border along a
+parallel is to stay on it. So what holds a point is asked of shapely, on the plane of longitude and latitude.
 
 A ring is covered if all of its edges are, and it winds around no hole. So a ring around a hole is not covered, whose
 corners all are, and a ring may cross itself.
