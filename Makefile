@@ -74,15 +74,15 @@ test: $(VENV)/.test $(WEB)  ## all tests, AT_ONCE=3 files at a time; installs wh
 soak: $(VENV)/.test  ## the model, the random walk, waves of clients, for long; SOAK_EXAMPLES=5000 SOAK_MINUTES=5
 	@GEOCAST_SOAK_EXAMPLES=$(SOAK_EXAMPLES) GEOCAST_SOAK_STEPS=100 GEOCAST_SOAK_MINUTES=$(SOAK_MINUTES) \
 	  $(BIN)/python -X dev -m pytest --timeout 0 -s \
-	  tests/test_model.py tests/end_to_end/test_random_walk.py tests/end_to_end/test_waves.py
+	  tests/test_model.py tests/end_to_end/stream/test_random_walk.py tests/end_to_end/stream/test_waves.py
 
 soak-faults: $(VENV)/.test  ## faults at random; MINUTES=30 for each set-up, or ON=sqlite, three_nodes, sentinels or push
 	@FAULT_SECONDS=$$(( $(MINUTES) * 60 )) \
-	  $(BIN)/python -X dev -m pytest --timeout 0 -s tests/end_to_end/test_nemesis.py tests/end_to_end/test_push_faults.py -k "$(ON)"
+	  $(BIN)/python -X dev -m pytest --timeout 0 -s tests/end_to_end/faults/test_nemesis.py tests/end_to_end/faults/test_push_faults.py -k "$(ON)"
 
 soak-abuse: $(VENV)/.test  ## attacks beside good parties, who must not notice; SECONDS=60 for each, SEED=1, ON=open-calls, LOG=redis
 	@ABUSE_SECONDS=$(SECONDS) ABUSE_SEED=$(SEED) ABUSE_LOG=$(LOG) \
-	  $(BIN)/python -m pytest --timeout 0 -s --tb short tests/end_to_end/test_abuse.py -k "$(ON)"
+	  $(BIN)/python -m pytest --timeout 0 -s --tb short tests/end_to_end/faults/test_abuse.py -k "$(ON)"
 
 check: $(VENV)/.test  ## lint, format, types
 	@$(BIN)/ruff check .

@@ -5,9 +5,9 @@ import signal
 import sys
 
 import pytest
-from command import Outcome
 from hypothesis import HealthCheck, settings
-from preloaded import slow_the_disk
+from support.command import Outcome
+from support.preloaded import slow_the_disk
 
 from geocast import cli
 

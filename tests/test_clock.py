@@ -3,9 +3,9 @@
 import datetime as dt
 
 import pytest
-from fakes import NOON_MS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.fakes import NOON_MS
 
 from geocast.clock import MAX_MS, Now, SystemClock, format_time, parse_time
 

@@ -6,7 +6,7 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 
 import pytest
-from ports import a_free_port
+from support.ports import a_free_port
 
 from geocast.config import (
     Address,

@@ -15,7 +15,6 @@ from dataclasses import replace
 
 import h3.api.basic_int as h3
 import pytest
-from fakes import DALLAS, HOUR_MS, FakeClock, FakePeer, a_cancel, a_revision, a_text, messages
 from hypothesis import HealthCheck, note, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -26,9 +25,10 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from model import EARTH_RADIUS_M, SEVERITIES, Client, Item, Polygon, Rules, haversine_m
-from reviewers import proved
-from schemas import check_client_message, check_server_message
+from support.fakes import DALLAS, HOUR_MS, FakeClock, FakePeer, a_cancel, a_revision, a_text, messages
+from support.model import EARTH_RADIUS_M, SEVERITIES, Client, Item, Polygon, Rules, haversine_m
+from support.reviewers import proved
+from support.schemas import check_client_message, check_server_message
 
 from geocast.auth.scopes import RECEIVE, TEST
 from geocast.auth.tokens import Key, Tokens, sign

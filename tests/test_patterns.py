@@ -16,7 +16,7 @@ from re import _constants as op
 from re import _parser
 
 import pytest
-from cpu import cpu_limit
+from support.cpu import cpu_limit
 
 ROOT = Path(__file__).resolve().parents[1]
 SHORT, LONG = 1_000, 200_000  # characters: to find a pattern's worst texts, and to judge by

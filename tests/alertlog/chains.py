@@ -2,7 +2,7 @@
 
 import os
 
-from fakes import NOON_MS
+from support.fakes import NOON_MS
 
 from geocast.model.call import (
     CallEntry,

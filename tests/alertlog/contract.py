@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 from alertlog.chains import EXPIRES_MS, a_call, a_claim, a_release, a_report, a_widening, an_end
 from alertlog.later import MULTIPOLYGON, a_tombstone, of_another_kind, with_area, with_members
-from fakes import NOON_MS, a_cancel, a_revision, a_warning
+from support.fakes import NOON_MS, a_cancel, a_revision, a_warning
 
 from geocast.alertlog import LOOKS, PAGE, PLACE_MS, RETENTION_MS, Counts, Cursor, codec, under_revision
 from geocast.model.alert import OtherKind

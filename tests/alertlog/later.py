@@ -7,7 +7,7 @@ from this release's own bytes.
 from typing import Any, NamedTuple
 
 import msgpack
-from fakes import NOON_MS, a_cancel, a_revision
+from support.fakes import NOON_MS, a_cancel, a_revision
 
 from geocast.alertlog import codec
 from geocast.model.alert import Entry

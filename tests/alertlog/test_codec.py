@@ -5,8 +5,8 @@ from dataclasses import replace
 import msgpack
 import pytest
 from alertlog.chains import EXPIRES_MS, a_call, a_claim, an_end
-from fakes import NOON_MS, FakeClock, a_cancel, a_revision, a_text, a_warning
-from reviewers import proved
+from support.fakes import NOON_MS, FakeClock, a_cancel, a_revision, a_text, a_warning
+from support.reviewers import proved
 
 from geocast.alertlog import codec
 from geocast.model.alert import Origin, OtherShape, Polygon, Revision, Terms, Text

@@ -19,10 +19,10 @@ pytest.register_assert_rewrite("alertlog.contract")
 from alertlog.chains import a_call, a_claim, a_release, a_widening, an_end  # noqa: E402
 from alertlog.contract import PATIENCE_S, DurableContract, entries, live, read, read_on  # noqa: E402 (asserts come first)
 from alertlog.later import MULTIPOLYGON, a_tombstone, of_another_kind, with_area, with_members  # noqa: E402
-from fakes import a_cancel, a_revision  # noqa: E402
-from ports import a_free_port  # noqa: E402
-from redis_server import RedisServer, needs_redis, sentinel_url, trio, wait_until  # noqa: E402
-from wall_clock import WallClock, needs_wall_clock  # noqa: E402
+from support.fakes import a_cancel, a_revision  # noqa: E402
+from support.ports import a_free_port  # noqa: E402
+from support.redis_server import RedisServer, needs_redis, sentinel_url, trio, wait_until  # noqa: E402
+from support.wall_clock import WallClock, needs_wall_clock  # noqa: E402
 
 from geocast.alertlog import BATCH_BYTES, PLACE_MS, RETENTION_MS, Counts, codec  # noqa: E402
 from geocast.alertlog.redis_streams import RedisStreamsLog, appender, counting, heart, target  # noqa: E402

@@ -22,7 +22,7 @@ pytest.register_assert_rewrite("alertlog.contract")
 from alertlog.chains import a_call, a_claim, an_end  # noqa: E402
 from alertlog.contract import PATIENCE_S, DurableContract, entries, live, read, read_on  # noqa: E402 (asserts come first)
 from alertlog.later import MULTIPOLYGON, of_another_kind, with_area, with_members  # noqa: E402
-from fakes import NOON_MS, FakeClock, a_cancel, a_revision, alert_request  # noqa: E402
+from support.fakes import NOON_MS, FakeClock, a_cancel, a_revision, alert_request  # noqa: E402
 
 from geocast import policy  # noqa: E402
 from geocast.alertlog import PLACE_MS, RETENTION_MS, Counts, Cursor, codec, sqlite, sqlite_file, written  # noqa: E402

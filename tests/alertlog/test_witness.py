@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 from alertlog.chains import OPENING, a_call, a_call_entry, a_claim, an_end
-from fakes import HOUR_MS, NOON_MS, FakeClock, a_cancel, a_revision
+from support.fakes import HOUR_MS, NOON_MS, FakeClock, a_cancel, a_revision
 
 from geocast.alertlog.witness import PROVE_S, Witness
 from geocast.model.alert import Approval, OtherKind

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import msgpack
 from alertlog.later import Later
-from fakes import NOON_MS, a_cancel, a_revision
-from flipping import respelled
-from reviewers import PAIRS, STRANGER, proved, signed_by
+from support.fakes import NOON_MS, a_cancel, a_revision
+from support.flipping import respelled
+from support.reviewers import PAIRS, STRANGER, proved, signed_by
 
 from geocast.alertlog import codec
 from geocast.approvals import form, signatures

@@ -9,9 +9,9 @@ import pytest
 from approvals.forgeries import GOOD, POLICY, stored
 from approvals.test_door import Desk
 from approvals.test_trust import all_of, on_each, opened, place, put, redis, told, trust  # noqa: F401 (fixtures)
-from fakes import NOON_MS, a_cancel, a_revision
-from hub.town import Town
-from reviewers import AUDIENCE, known, proved
+from stream.hub.town import Town
+from support.fakes import NOON_MS, a_cancel, a_revision
+from support.reviewers import AUDIENCE, known, proved
 
 from geocast.alertlog.chain import Chain
 from geocast.alertlog.memory import MemoryLog

@@ -8,9 +8,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from fakes import a_revision
-from ports import a_free_port
-from reviewers import AUDIENCE, PAIRS, jwks
+from support.fakes import a_revision
+from support.ports import a_free_port
+from support.reviewers import AUDIENCE, PAIRS, jwks
 
 from geocast.approvals import form
 from geocast.approvals.reviewers import load_reviewers

@@ -5,8 +5,8 @@ import json
 from dataclasses import replace
 
 import pytest
-from fakes import NOON_MS, FakeClock, alert_request
-from reviewers import AUDIENCE, known, signed_by
+from support.fakes import NOON_MS, FakeClock, alert_request
+from support.reviewers import AUDIENCE, known, signed_by
 
 from geocast.alertlog.memory import MemoryLog
 from geocast.approvals.door import needed_of

@@ -4,10 +4,10 @@ import dataclasses
 import json
 
 import pytest
-from fakes import HOUR_MS, a_cancel, a_revision, a_text
 from hypothesis import given
 from hypothesis import strategies as st
-from reviewers import AUDIENCE, proved
+from support.fakes import HOUR_MS, a_cancel, a_revision, a_text
+from support.reviewers import AUDIENCE, proved
 
 from geocast.approvals import form
 from geocast.model.alert import MAX_FORM_BYTES, Approval, Circle, Confirm, Origin, OtherShape, Polygon, Terms

@@ -4,7 +4,7 @@ import json
 
 import jwt
 import pytest
-from reviewers import PAIRS, jwks, known
+from support.reviewers import PAIRS, jwks, known
 
 from geocast import policy
 from geocast.approvals.reviewers import load_reviewers, parse_reviewers, refuse_misfits

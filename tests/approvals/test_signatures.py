@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jwt.algorithms import OKPAlgorithm
 from jwt.api_jws import PyJWS
-from reviewers import PAIRS, known, signed_by
+from support.reviewers import PAIRS, known, signed_by
 
 from geocast.approvals.signatures import Header, encoded, header_of, sign, verifies
 from geocast.errors import ConfigError

@@ -11,10 +11,10 @@ import msgpack
 import pytest
 from alertlog.later import Later
 from approvals.forgeries import AT_S, FORGERIES, GOOD, NEW, NEXT, OVER, POLICY, stored
-from fakes import HOUR_MS, NOON_MS, FakeClock, a_cancel, a_revision, alert_request
-from hub.town import Town
-from redis_server import RedisServer, missing
-from reviewers import known, proved
+from stream.hub.town import Town
+from support.fakes import HOUR_MS, NOON_MS, FakeClock, a_cancel, a_revision, alert_request
+from support.redis_server import RedisServer, missing
+from support.reviewers import known, proved
 
 from geocast.alertlog import Believing, codec
 from geocast.alertlog.memory import MemoryLog

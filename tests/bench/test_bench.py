@@ -9,7 +9,7 @@ from click.testing import CliRunner
 pytest.importorskip("hdrh", reason="needs requirements/bench.txt")
 pytest.importorskip("matplotlib", reason="needs requirements/bench.txt")
 
-from redis_server import needs_redis
+from support.redis_server import needs_redis
 
 from bench import calls, machine, places, push, stats
 from bench.cli import BENCHES, cli

@@ -3,7 +3,7 @@
 import functools
 import json
 
-from fakes import NOON_MS, FakeClock, FakeRights, messages
+from support.fakes import NOON_MS, FakeClock, FakeRights, messages
 
 from geocast.calls.aeds import NO_AEDS
 from geocast.calls.board import Board

@@ -7,7 +7,7 @@ import random
 
 import msgpack
 import pytest
-import real_data
+from support import real_data
 
 from geocast.calls import aeds
 from geocast.calls.aeds import NO_AEDS, Aed, Aeds, fetch_of, read_aeds

@@ -5,7 +5,7 @@ import tracemalloc
 
 import pytest
 from calls.quarter import NEAR, NOON, PLACE, TERMS, Quarter, new_keys, opener
-from fakes import NOON_MS, FakeRights
+from support.fakes import NOON_MS, FakeRights
 
 from geocast.alertlog import Counts
 from geocast.calls.aeds import Aed, Aeds

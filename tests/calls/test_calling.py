@@ -6,8 +6,8 @@ import dataclasses
 import json
 
 import pytest
-from fakes import HOUR_MS, NOON_MS, FakeClock, a_revision, call_request
-from redis_server import RedisServer, needs_redis
+from support.fakes import HOUR_MS, NOON_MS, FakeClock, a_revision, call_request
+from support.redis_server import RedisServer, needs_redis
 
 from geocast import policy
 from geocast.alertlog import Counts

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 from calls.quarter import HALF_HOUR_MS, PLACE, TERMS, Quarter, new_keys
-from fakes import NOON_MS, FakeClock
+from support.fakes import NOON_MS, FakeClock
 
 from geocast import policy
 from geocast.alertlog import Counts

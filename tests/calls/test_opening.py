@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from fakes import NOON_MS, a_revision
+from support.fakes import NOON_MS, a_revision
 
 from geocast.calls.opening import opened, opened_chain, sealed
 from geocast.calls.sealing import CallKeys

@@ -4,7 +4,7 @@ import itertools
 import math
 
 import pytest
-from fakes import NOON_MS, call_request
+from support.fakes import NOON_MS, call_request
 
 from geocast.calls.request import EndRequest, parse_call, parse_content, parse_end
 from geocast.geometry import sphere

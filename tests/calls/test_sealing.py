@@ -4,9 +4,9 @@ import dataclasses
 import json
 
 import pytest
-from flipping import flipped
 from hypothesis import given
 from hypothesis import strategies as st
+from support.flipping import flipped
 
 from geocast.auth.jwks import MAX_SEALING_KEYS
 from geocast.calls.sealing import NO_CALL_KEYS, CallKeys, CantOpen, make_call_key, parse_call_keys
@@ -120,7 +120,7 @@ def test_a_key_is_new_each_time():
 
 
 def test_keys_that_cannot_be_used_are_told_by_their_file():
-    """RZ5, K1: fail closed. What each has to be is in tests/test_jwks.py."""
+    """RZ5, K1: fail closed. What each has to be is in tests/auth/test_jwks.py."""
     said = r"^call-keys c\.jwks: key 1: expected kty oct and alg A256GCM \(geocast keygen --call makes such keys\)$"
     with pytest.raises(ConfigError, match=said):
         parse_call_keys(json.dumps({"keys": [ONE | {"alg": "HS256"}]}).encode(), "c.jwks")

@@ -2,10 +2,10 @@
 
 from calls import rules
 from calls.quarter import METRE, NEAR, PLACE, TERMS, Quarter
-from fakes import FakeClock, FakeRights
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from support.fakes import FakeClock, FakeRights
 
 from geocast.model.call import Claim, Ending, Near, Nothing, Person, Reason, Release, Widening
 

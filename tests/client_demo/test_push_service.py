@@ -7,7 +7,7 @@ import time
 
 import httpx
 import pytest
-from end_to_end.wire import PATIENCE
+from end_to_end.kit.wire import PATIENCE
 
 from client_demo.push_service import PushService, make_certificate
 from geocast.push.webpush import Vapid, decoded, encrypt, make_vapid_key, parse_vapid

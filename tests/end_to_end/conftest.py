@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from end_to_end.dispatcher import ONE_RING, calling_node
-from end_to_end.keys import Keys
-from end_to_end.node import ORIGIN, Node
-from end_to_end.subscriber import Session
-from end_to_end.tls import Certificate, make_certificate
-from push_service import PushService
+from end_to_end.kit.dispatcher import ONE_RING, calling_node
+from end_to_end.kit.keys import Keys
+from end_to_end.kit.node import ORIGIN, Node
+from end_to_end.kit.subscriber import Session
+from end_to_end.kit.tls import Certificate, make_certificate
+from support.push_service import PushService
 
 
 @pytest.fixture(scope="session")

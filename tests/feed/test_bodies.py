@@ -4,7 +4,7 @@ import asyncio
 import json
 
 import pytest
-from fakes import NOON_MS, FakeClock, a_cancel, a_revision
+from support.fakes import NOON_MS, FakeClock, a_cancel, a_revision
 
 from geocast.feed import atom, bodies, cap
 from geocast.feed.gallery import Gallery

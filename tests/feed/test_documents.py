@@ -6,8 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from fakes import NOON_MS, a_cancel, a_revision, a_warning
 from lxml import etree
+from support.fakes import NOON_MS, a_cancel, a_revision, a_warning
 
 from geocast.feed import atom, cap, geojson
 from geocast.model.alert import Circle, Origin, Polygon

@@ -5,7 +5,7 @@ import random
 
 import pytest
 import shapely
-from cpu import cpu_limit
+from support.cpu import cpu_limit
 
 from geocast.feed import drawing, geojson
 from geocast.geometry.sphere import EARTH_RADIUS_M, distance_m

@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
-from fakes import FakeClock, a_cancel, a_revision
-from feed_subjects import Deadly, Endless, Impossible
+from support.fakes import FakeClock, a_cancel, a_revision
+from support.feed_subjects import Deadly, Endless, Impossible
 
 from geocast.alertlog import Believing
 from geocast.feed import atom, cap

@@ -5,9 +5,9 @@ import json
 import shutil
 
 import pytest
-from fakes import NOON_MS, FakeClock, a_cancel, a_revision
-from flipping import respelled
-from reviewers import PAIRS, known, proved
+from support.fakes import NOON_MS, FakeClock, a_cancel, a_revision
+from support.flipping import respelled
+from support.reviewers import PAIRS, known, proved
 
 from geocast.alertlog import codec
 from geocast.alertlog.observing import Sight

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import redis as library
-from fakes import a_cancel, a_revision
-from redis_server import RedisServer, needs_redis
+from support.fakes import a_cancel, a_revision
+from support.redis_server import RedisServer, needs_redis
 
 from geocast.alertlog import codec
 from geocast.alertlog.redis_streams import RedisStreamsLog, observer

@@ -5,8 +5,8 @@ import json
 
 import pytest
 from alertlog.later import of_another_kind
-from fakes import a_cancel, a_revision
-from reviewers import PAIRS, known, proved
+from support.fakes import a_cancel, a_revision
+from support.reviewers import PAIRS, known, proved
 
 from geocast.alertlog import codec
 from geocast.alertlog.observing import Sight

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from end_to_end.node import clean_environment
-from end_to_end.times import wait_until
-from end_to_end.wire import PATIENCE
+from end_to_end.kit.node import clean_environment
+from end_to_end.kit.times import wait_until
+from end_to_end.kit.wire import PATIENCE
 from playwright.sync_api import Browser, FloatRect, Page, Playwright, sync_playwright
 
 ROOT = Path(__file__).parents[2]

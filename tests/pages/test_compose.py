@@ -18,17 +18,17 @@ from typing import Any
 
 import httpx
 import pytest
-from end_to_end.alerts import alert, ground
-from end_to_end.keys import bearer
-from end_to_end.node import clean_environment
-from end_to_end.push import cell
-from end_to_end.times import wait_until
-from end_to_end.tls import Certificate, make_certificate
-from end_to_end.wire import PATIENCE
+from end_to_end.kit.alerts import alert, ground
+from end_to_end.kit.keys import bearer
+from end_to_end.kit.node import clean_environment
+from end_to_end.kit.push import cell
+from end_to_end.kit.times import wait_until
+from end_to_end.kit.tls import Certificate, make_certificate
+from end_to_end.kit.wire import PATIENCE
 from pages.conftest import Shown
-from ports import free_ports
-from push_service import PushService
-from redis_server import needs_redis
+from support.ports import free_ports
+from support.push_service import PushService
+from support.redis_server import needs_redis
 
 ROOT = Path(__file__).resolve().parents[2]
 MADE = ("private/private.jwk", "node/keys.jwks", "node/log.url", "push/push.jwks", "push/vapid.jwks")

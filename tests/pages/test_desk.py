@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from end_to_end.alerts import ground, place
 from end_to_end.conftest import join, keys  # noqa: F401 (fixtures)
-from end_to_end.desk import DeskProcess, row, write_feed
-from end_to_end.keys import Keys
-from end_to_end.node import Node
-from end_to_end.subscriber import Session
-from end_to_end.times import wait_until
+from end_to_end.kit.alerts import ground, place
+from end_to_end.kit.desk import DeskProcess, row, write_feed
+from end_to_end.kit.keys import Keys
+from end_to_end.kit.node import Node
+from end_to_end.kit.subscriber import Session
+from end_to_end.kit.times import wait_until
 from pages.conftest import PHONE, Shown
 from playwright.sync_api import Response, Route
-from real_data import dispatch
+from support.real_data import dispatch
 
 from client_demo.desk import feeds
 

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from end_to_end.alerts import Json
-from end_to_end.desk import row, write_feed
-from end_to_end.dispatcher import DISPATCH_SCOPE, calling_node
-from end_to_end.keys import Keys, bearer
-from end_to_end.node import Node
-from end_to_end.responder import Responder, here, north_of
-from end_to_end.times import wait_until
+from end_to_end.kit.alerts import Json
+from end_to_end.kit.desk import row, write_feed
+from end_to_end.kit.dispatcher import DISPATCH_SCOPE, calling_node
+from end_to_end.kit.keys import Keys, bearer
+from end_to_end.kit.node import Node
+from end_to_end.kit.responder import Responder, here, north_of
+from end_to_end.kit.times import wait_until
 from pages.conftest import PHONE, Served, Shown
-from real_data import dispatch
+from support.real_data import dispatch
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
 RECORDS, CALLS, TITLE, COUNTS = "#records", "#calls", "#title", "#counts"

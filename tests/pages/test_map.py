@@ -14,19 +14,19 @@ from typing import Any
 
 import httpx
 import pytest
-from end_to_end import warnings_of_cap
-from end_to_end.alerts import Json, alert, cancel_body
 from end_to_end.conftest import keys  # noqa: F401 (a fixture)
-from end_to_end.keys import Keys
-from end_to_end.node import Node
-from end_to_end.push import Push, cell
-from end_to_end.times import stamp, wait_until
-from end_to_end.tls import make_certificate
-from end_to_end.wire import PATIENCE
+from end_to_end.kit import warnings_of_cap
+from end_to_end.kit.alerts import Json, alert, cancel_body
+from end_to_end.kit.keys import Keys
+from end_to_end.kit.node import Node
+from end_to_end.kit.push import Push, cell
+from end_to_end.kit.times import stamp, wait_until
+from end_to_end.kit.tls import make_certificate
+from end_to_end.kit.wire import PATIENCE
 from pages.conftest import PHONE, Served, Shown
 from PIL import Image
-from ports import free_ports
-from push_service import PushService
+from support.ports import free_ports
+from support.push_service import PushService
 
 from client_demo.python.geo import distance_m, offset
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
 import pytest
-from end_to_end.keys import DESK_SCOPE, Keys
-from end_to_end.node import Node
+from end_to_end.kit.keys import DESK_SCOPE, Keys
+from end_to_end.kit.node import Node
 from pages.conftest import PHONE, Shown
 
 Show = Callable[..., Shown]

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from end_to_end.alerts import Json, new_id
-from end_to_end.dispatcher import PLACE, Dispatcher, call, calling_node
-from end_to_end.keys import PHONE_SCOPE, Keys
-from end_to_end.node import Node
-from end_to_end.responder import A_DAY_S, Responder, here
-from end_to_end.times import wait_until
+from end_to_end.kit.alerts import Json, new_id
+from end_to_end.kit.dispatcher import PLACE, Dispatcher, call, calling_node
+from end_to_end.kit.keys import PHONE_SCOPE, Keys
+from end_to_end.kit.node import Node
+from end_to_end.kit.responder import A_DAY_S, Responder, here
+from end_to_end.kit.times import wait_until
 from pages.conftest import PHONE, Served, Shown
-from ports import free_ports
+from support.ports import free_ports
 
 HOME = (47.6765, 8.8280)  # 270 m from the middle of the ring of PLACE
 HALL = (47.6772, 8.8300)

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from end_to_end.alerts import Json, alert, circle, ground, place, revision_of
-from end_to_end.keys import Keys
-from end_to_end.node import Node
-from end_to_end.push import Push, cell
-from end_to_end.times import stamp, wait_until
-from end_to_end.tls import Certificate, make_certificate
+from end_to_end.kit.alerts import Json, alert, circle, ground, place, revision_of
+from end_to_end.kit.keys import Keys
+from end_to_end.kit.node import Node
+from end_to_end.kit.push import Push, cell
+from end_to_end.kit.times import stamp, wait_until
+from end_to_end.kit.tls import Certificate, make_certificate
 from pages.conftest import Shown
-from push_service import PushService
+from support.push_service import PushService
 
 WEB = Path(__file__).parents[2] / "client_demo" / "web"
 HOME = (32.7767, -96.797)

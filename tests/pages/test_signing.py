@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from end_to_end.alerts import Json, ground, place
 from end_to_end.conftest import keys  # noqa: F401 (fixture)
-from end_to_end.desk import DeskProcess, row, write_feed
-from end_to_end.keys import PHONE_SCOPE, Keys
-from end_to_end.node import Node
-from end_to_end.proofs import AUDIENCE, Reviewer
-from end_to_end.times import wait_until
-from end_to_end.wire import PATIENCE
+from end_to_end.kit.alerts import Json, ground, place
+from end_to_end.kit.desk import DeskProcess, row, write_feed
+from end_to_end.kit.keys import PHONE_SCOPE, Keys
+from end_to_end.kit.node import Node
+from end_to_end.kit.proofs import AUDIENCE, Reviewer
+from end_to_end.kit.times import wait_until
+from end_to_end.kit.wire import PATIENCE
 from pages.conftest import Shown
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol

@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from fakes import HOUR_MS, NOON_MS
+from support.fakes import HOUR_MS, NOON_MS
 
 from geocast import policy
 from geocast.errors import ConfigError

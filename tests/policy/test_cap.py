@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import real_data
+from support import real_data
 
 from geocast.ingest.cap import language_groups, message
 from geocast.ingest.cap.message import Code, Info

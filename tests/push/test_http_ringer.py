@@ -8,10 +8,10 @@ import ssl
 import threading
 
 import pytest
-from end_to_end.times import wait_until
-from end_to_end.tls import make_certificate
-from fakes import FakeClock
-from push_service import HANG, LONG_HEAD, RESET, PushService
+from end_to_end.kit.times import wait_until
+from end_to_end.kit.tls import make_certificate
+from support.fakes import FakeClock
+from support.push_service import HANG, LONG_HEAD, RESET, PushService
 
 from geocast.clock import format_time
 from geocast.push import http_ringer

@@ -6,9 +6,9 @@ import inspect
 import uuid
 
 import pytest
-from fakes import FakeClock
-from redis_server import RedisServer, needs_redis
-from wall_clock import WallClock, needs_wall_clock
+from support.fakes import FakeClock
+from support.redis_server import RedisServer, needs_redis
+from support.wall_clock import WallClock, needs_wall_clock
 
 from geocast.clock import SystemClock
 from geocast.errors import StoreUnavailable

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from fakes import NOON_MS, a_cancel, a_revision
+from support.fakes import NOON_MS, a_cancel, a_revision
 
 from geocast.model.alert import Proof
 from geocast.push import messages

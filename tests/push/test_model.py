@@ -1,4 +1,4 @@
-"""Devices against the model of the rules, by random steps (WPM1): `tests/model.py` says who is owed what.
+"""Devices against the model of the rules, by random steps (WPM1): `tests/support/model.py` says who is owed what.
 
 Whatever goes out to a push service is held against the model at that moment; what came of it is the machine's choice.
 When all has come to rest, nobody is owed anything. A process may be killed at any step, and begins again with what was
@@ -18,11 +18,11 @@ import http_ece
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from fakes import DALLAS, HOUR_MS, NOON_MS, FakeClock, a_cancel, a_revision
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
-from model import SEVERITIES, Client, Item, Rules
+from support.fakes import DALLAS, HOUR_MS, NOON_MS, FakeClock, a_cancel, a_revision
+from support.model import SEVERITIES, Client, Item, Rules
 
 from geocast.alertlog import Counts
 from geocast.geometry.sphere import cell_of, cell_place

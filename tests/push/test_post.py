@@ -5,7 +5,7 @@ import contextlib
 import ssl
 
 import pytest
-from end_to_end.tls import make_certificate
+from end_to_end.kit.tls import make_certificate
 
 from geocast.push import post
 from geocast.push.post import MAX_HEAD_BYTES, MAX_REST_BYTES, Connections, request

@@ -8,8 +8,8 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from end_to_end.keys import Keys, bearer
-from fakes import DALLAS, FakeClock
+from end_to_end.kit.keys import Keys, bearer
+from support.fakes import DALLAS, FakeClock
 
 from geocast.auth.tokens import Tokens, parse_keys
 from geocast.clock import format_time

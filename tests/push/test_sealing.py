@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from flipping import flipped
+from support.flipping import flipped
 
 from geocast.errors import ConfigError
 from geocast.push import sealing
@@ -130,7 +130,7 @@ def test_what_a_later_release_has_put_into_a_record_is_passed_over():
 
 
 def test_a_file_without_such_keys_is_refused():
-    """WPS1, K1: as that of calls is (tests/test_jwks.py), by the name of its option."""
+    """WPS1, K1: as that of calls is (tests/auth/test_jwks.py), by the name of its option."""
     bad = json.dumps({"keys": [make_push_key("x") | {"k": "c2hvcnQ"}]}).encode()
     with pytest.raises(ConfigError, match=r"^push-keys FILE: key 1: k: expected 32 bytes in base64url"):
         parse_push_keys(bad, "FILE")

@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
-from fakes import a_cancel, a_revision
 from push.test_waking import Process, turns, with_loop
+from support.fakes import a_cancel, a_revision
 
 from geocast.auth.tokens import Subject
 from geocast.errors import StoreUnavailable

@@ -9,8 +9,8 @@ import http_ece
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from fakes import DALLAS, NOON_MS, FakeClock, a_cancel, a_revision
-from flipping import flipped
+from support.fakes import DALLAS, NOON_MS, FakeClock, a_cancel, a_revision
+from support.flipping import flipped
 
 from geocast.alertlog import Counts
 from geocast.auth.tokens import Subject

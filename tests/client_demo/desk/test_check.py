@@ -6,7 +6,7 @@ from io import StringIO
 
 import pytest
 from click.testing import CliRunner
-from real_data import dispatch
+from support.real_data import dispatch
 
 from client_demo.desk.check import report
 from client_demo.desk.feed_format import ADDRESS, CASE, UNITS

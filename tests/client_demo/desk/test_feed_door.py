@@ -7,7 +7,7 @@ import threading
 
 import httpx
 import pytest
-from cpu import cpu_limit
+from support.cpu import cpu_limit
 
 from client_demo.desk import source
 from client_demo.desk.feed_format import FeedError

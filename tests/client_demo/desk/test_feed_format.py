@@ -7,10 +7,10 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from cpu import cpu_limit
 from hypothesis import given
 from hypothesis import strategies as st
-from real_data import dispatch
+from support.cpu import cpu_limit
+from support.real_data import dispatch
 
 from client_demo.desk.feed_format import (
     ADDRESS,

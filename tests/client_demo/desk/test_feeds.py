@@ -5,7 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from real_data import dispatch as real
+from support.real_data import dispatch as real
 
 from client_demo.desk.feed_format import FeedError, Incident
 from client_demo.desk.feeds import SAMPLE, read_feed

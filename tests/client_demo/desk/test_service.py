@@ -7,7 +7,7 @@ import json
 
 import httpx
 import pytest
-from cpu import cpu_limit
+from support.cpu import cpu_limit
 
 from client_demo.desk.door import Room
 from client_demo.desk.feeds import SAMPLE, feed_text, read_records

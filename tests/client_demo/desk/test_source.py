@@ -4,7 +4,7 @@ import asyncio
 
 import httpx
 import pytest
-from real_data import dispatch
+from support.real_data import dispatch
 
 from client_demo.desk import source
 from client_demo.desk.feed_format import FeedError

@@ -3,8 +3,8 @@
 import csv
 
 import pytest
-from cpu import cpu_limit
-from real_data import dispatch as real
+from support.cpu import cpu_limit
+from support.real_data import dispatch as real
 
 from client_demo.desk.feed_format import ADDRESS, CASE, PHONE, PLACE, UNITS
 from client_demo.desk.feeds import SAMPLE, feed_text, read_records

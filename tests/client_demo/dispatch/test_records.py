@@ -4,7 +4,7 @@ import csv
 import io
 
 import pytest
-from real_data import dispatch
+from support.real_data import dispatch
 
 from client_demo.desk.feeds import feed_text, read_records
 from client_demo.dispatch.records import MOST_RECORDS, calls_for_help

@@ -6,7 +6,7 @@ import json
 from http import HTTPStatus
 
 import pytest
-from fake_nodes import FAR, GUARD_S, HOME, FakeNode, alert, quick, scenario
+from support.fake_nodes import FAR, GUARD_S, HOME, FakeNode, alert, quick, scenario
 
 from client_demo.conformance import approval_vectors as proofs
 from client_demo.python.client import Client, ClientError, RequestRefused, token_expiry_ms

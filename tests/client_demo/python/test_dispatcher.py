@@ -4,7 +4,7 @@ import json
 
 import httpx
 import pytest
-from fake_nodes import FakeApi, answer
+from support.fake_nodes import FakeApi, answer
 
 from client_demo.python.dispatcher import Dispatcher
 from client_demo.python.publisher import Refused

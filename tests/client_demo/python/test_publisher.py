@@ -6,7 +6,7 @@ from email.utils import format_datetime
 
 import httpx
 import pytest
-from fake_nodes import FakeApi, answer
+from support.fake_nodes import FakeApi, answer
 
 from client_demo.python.publisher import Refused, Unanswered, retry_after_s
 

@@ -5,7 +5,7 @@ import contextlib
 import json
 
 import pytest
-from fake_nodes import FakeNode, alert, quick, scenario
+from support.fake_nodes import FakeNode, alert, quick, scenario
 from websockets.exceptions import ConnectionClosed
 
 from client_demo.python.calls import CallKind

@@ -6,7 +6,7 @@ import http_ece
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from flipping import flipped
+from support.flipping import flipped
 
 from client_demo.python.subscription import Subscription
 from geocast.push.webpush import decoded, encrypt

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 from click.testing import CliRunner
-from fake_nodes import FakeNode, scenario
+from support.fake_nodes import FakeNode, scenario
 
 from client_demo.python.calls import CallChange, CallKind
 from client_demo.python.times import format_time, wall_ms

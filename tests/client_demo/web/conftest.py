@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from end_to_end.alerts import Json
 from end_to_end.conftest import keys, node, own_node  # noqa: F401 (fixtures)
-from end_to_end.keys import PHONE_SCOPE
-from end_to_end.node import Node
-from end_to_end.times import wait_until
+from end_to_end.kit.alerts import Json
+from end_to_end.kit.keys import PHONE_SCOPE
+from end_to_end.kit.node import Node
+from end_to_end.kit.times import wait_until
 
 HERE = Path(__file__).parent
 WEB = HERE.parents[2] / "client_demo" / "web"

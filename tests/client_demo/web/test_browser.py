@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from end_to_end.alerts import alert, place, revision_of
-from end_to_end.dispatcher import call
-from end_to_end.keys import Keys
-from end_to_end.node import Node
-from end_to_end.responders import dispatch_token, responder_token, responding_node
-from end_to_end.times import wait_until
+from end_to_end.kit.alerts import alert, place, revision_of
+from end_to_end.kit.dispatcher import call
+from end_to_end.kit.keys import Keys
+from end_to_end.kit.node import Node
+from end_to_end.kit.responders import dispatch_token, responder_token, responding_node
+from end_to_end.kit.times import wait_until
 
 ROOT = Path(__file__).parents[3]
 LIBRARY = ROOT / "client_demo" / "web" / "geocast"

@@ -1,14 +1,14 @@
-"""The web client that verifies, behind a relay that lies (C11 to C15) as end_to_end/relay_lies.py has it."""
+"""The web client that verifies, behind a relay that lies (C11 to C15) as end_to_end/kit/relay_lies.py has it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from end_to_end.alerts import Json, ground, place
-from end_to_end.keys import Keys
-from end_to_end.proofs import AUDIENCE, signing_node
-from end_to_end.relay import Relay
-from end_to_end.relay_lies import lies_about, more_lies
+from end_to_end.kit.alerts import Json, ground, place
+from end_to_end.kit.keys import Keys
+from end_to_end.kit.proofs import AUDIENCE, signing_node
+from end_to_end.kit.relay import Relay
+from end_to_end.kit.relay_lies import lies_about, more_lies
 
 SAID = ("id", "revision", "headline", "expires_at", "area", "severity", "source")
 

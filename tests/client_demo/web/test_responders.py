@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from end_to_end.alerts import Json, ground, new_id, place
-from end_to_end.node import Node
-from end_to_end.responders import dispatch_token, responder_token, responding_node
-from end_to_end.times import stamp, wait_until
+from end_to_end.kit.alerts import Json, ground, new_id, place
+from end_to_end.kit.node import Node
+from end_to_end.kit.responders import dispatch_token, responder_token, responding_node
+from end_to_end.kit.times import stamp, wait_until
 
 from client_demo.python.calls import CallChange, CallKind
 from client_demo.python.client import Client

@@ -8,12 +8,12 @@ import time
 
 import h3
 import pytest
-from end_to_end.alerts import alert, circle, ground, place, revision_of
-from end_to_end.earth import beyond, cell_reach
-from end_to_end.keys import EVERY_SCOPE, PHONE_SCOPE, Keys
-from end_to_end.node import Node
-from end_to_end.times import moment, now, wait_until
-from wall_clock import needs_wall_clock
+from end_to_end.kit.alerts import alert, circle, ground, place, revision_of
+from end_to_end.kit.earth import beyond, cell_reach
+from end_to_end.kit.keys import EVERY_SCOPE, PHONE_SCOPE, Keys
+from end_to_end.kit.node import Node
+from end_to_end.kit.times import moment, now, wait_until
+from support.wall_clock import needs_wall_clock
 
 HOSTILE = "<img src=x onerror=alert(1)> </script> \u202egnp.exe {{7*7}} ${x}"
 

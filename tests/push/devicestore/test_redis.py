@@ -25,7 +25,7 @@ from push.devicestore.contract import (  # noqa: E402 (asserts come first)
     line,
     put,
 )
-from redis_server import RedisServer, needs_redis, sentinel_url, trio  # noqa: E402
+from support.redis_server import RedisServer, needs_redis, sentinel_url, trio  # noqa: E402
 
 from geocast.errors import ConfigError, StoreUnavailable  # noqa: E402
 from geocast.push.devicestore import Came, Change, shard_of  # noqa: E402

@@ -1,0 +1,196 @@
+"""What the api listener shows without a token: pages, documents, and the examples in them."""
+
+import asyncio
+import re
+from functools import cache
+
+import httpx
+import pytest
+from api.test_api import api_on
+from jsonschema_rs import Draft202012Validator
+from support.fakes import NOON_MS, FakeClock
+
+from geocast import policy
+from geocast.alertlog.memory import MemoryLog
+from geocast.api import asyncapi, examples, stream_html
+from geocast.api.routes_alerts import make_app
+from geocast.model import close_codes
+from geocast.policy import Category, Policy
+
+SHOWN = (
+    "/docs",
+    "/docs/stream",
+    "/docs/calls.js",
+    "/docs/pages.css",
+    "/docs/icon.svg",
+    "/docs/swagger-ui.css",
+    "/openapi.json",
+    "/v1/asyncapi.json",
+)
+
+
+CLOCK = FakeClock()
+
+
+@cache
+def app(clock):
+    """The listener, at this clock."""
+    return make_app(api_on(MemoryLog(), clock))
+
+
+def shown(path, clock=CLOCK, **headers):
+    """The answer to a stranger."""
+
+    async def answer():
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app(clock)), base_url="http://node") as client:
+            return await client.get(path, headers=headers)
+
+    return asyncio.run(answer())
+
+
+def test_who_opens_the_listener_in_a_browser_is_led_to_the_page():
+    """Section 4: no token is asked for at `/`."""
+    answer = shown("/")
+    assert (answer.status_code, answer.headers["location"]) == (307, "/docs")
+
+
+@pytest.mark.parametrize("path", SHOWN)
+def test_what_has_not_changed_is_not_sent_again(path):
+    """RFC 9110, 13.1.2: an ETag, and 304 to who names it, in a list or as a weak one too."""
+    first = shown(path)
+    tag = first.headers["etag"]
+    assert first.status_code == 200
+    assert len(first.content) == int(first.headers["content-length"])
+    for again in (tag, f"W/{tag}", f'"other", {tag}'):
+        answer = shown(path, **{"If-None-Match": again})
+        assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", tag)
+    assert shown(path, **{"If-None-Match": '"other"'}).status_code == 200
+
+
+@pytest.mark.parametrize("path", SHOWN)
+def test_a_page_may_load_nothing_from_elsewhere(path):
+    """No source but the node itself, no script or style within the page, and no frame around it."""
+    policy_of_content = shown(path).headers["content-security-policy"]
+    assert policy_of_content.startswith("default-src 'none'; ")
+    sources = {word for word in re.split(r"[; ]+", policy_of_content) if not word.endswith(("-src", "-uri", "-action"))}
+    assert sources == {"'none'", "'self'", "data:", "frame-ancestors"}
+
+
+def test_no_other_file_is_there():
+    """Neither of the folder that the files lie in, nor of one above."""
+    for name in ("calls", "examples.py", "..%2Fpages.py", "favicon.png", "redoc.standalone.js"):
+        assert shown(f"/docs/{name}").status_code in (401, 404)
+
+
+# ---- examples --------------------------------------------------------------------------------------------------------
+
+
+def document(clock=CLOCK):
+    """The OpenAPI document."""
+    return shown("/openapi.json", clock).json()
+
+
+def examples_in(found):
+    """Each example of a document with the schema that it is an example of."""
+    for path in found["paths"].values():
+        for call in path.values():
+            for part in (call.get("requestBody", {}), *call["responses"].values()):
+                for media in part.get("content", {}).values():
+                    for example in [
+                        *media.get("examples", {}).values(),
+                        *([{"value": media["example"]}] if "example" in media else []),
+                    ]:
+                        yield media["schema"], example["value"]
+
+
+def test_every_example_is_as_its_schema_says():
+    """Of bodies and of answers, problems too."""
+    found = document()
+    values = list(examples_in(found))
+    assert len(values) > 40
+    for schema, value in values:
+        Draft202012Validator({**schema, "components": found["components"]}).validate(value)
+
+
+def test_the_examples_are_of_this_minute():
+    """The same for a minute, so that to send one twice is a repeat (H3); then new ones, with an id of their own."""
+    clock = FakeClock()
+    first = document(clock)
+    clock.advance(59)
+    assert document(clock) == first
+    clock.advance(1)
+    later = document(clock)
+    times = [set(re.findall(r"2\d{3}-\d\d-\d\dT\d\d:\d\d", str(list(examples_in(each))))) for each in (first, later)]
+    assert not times[0] & times[1]
+
+
+def test_the_examples_are_of_the_policy_in_force():
+    """From when another one is adopted."""
+    api = api_on(MemoryLog(), FakeClock())
+    transport = httpx.ASGITransport(make_app(api))
+
+    async def category():
+        async with httpx.AsyncClient(transport=transport, base_url="http://node") as client:
+            found = (await client.get("/openapi.json")).json()["paths"]["/v1/alerts"]["post"]["requestBody"]
+            return found["content"]["application/json"]["examples"]["what is needed"]["value"]["category"]
+
+    assert asyncio.run(category()) == "burglary"
+    api.adopt(Policy(name="own", categories={"gale": Category(title="Gale")}))
+    assert asyncio.run(category()) == "gale"
+
+
+def test_an_example_is_in_a_category_of_the_policy():
+    """The one that leaves the most time to send it, with a radius that it allows."""
+    categories = {
+        "short": Category(title="Short", max_age_s=600),
+        "long": Category(title="Long", max_age_s=7_200, min_radius_m=2_000, max_radius_m=3_000),
+        "hardly": Category(title="Hardly", max_age_s=9_000, min_life_s=8_000),
+    }
+    found = examples.examples(Policy(name="own", categories=categories), NOON_MS)
+    for example in found["AlertRequest"].values():
+        assert example["value"]["category"] == "long"
+        area = example["value"]["area"]
+        for circle in area if isinstance(area, list) else [area]:
+            assert circle["radius_m"] == 2_000
+    assert found["Policy"]["one category"]["value"]["categories"].keys() == {"long"}
+
+
+def test_an_example_alarms_nobody():
+    """R6: whoever is not to be told of tests is not told of it."""
+    found = examples.examples(policy.load(None), NOON_MS)
+    bodies = [each["value"] for name in ("AlertRequest", "RevisionRequest") for each in found[name].values()]
+    assert {body["status"] for body in bodies} == {"test"}
+
+
+# ---- the page of the stream ------------------------------------------------------------------------------------------
+
+
+def test_the_page_of_the_stream_has_all_messages_fields_and_close_codes():
+    """What the document names; and each link within the page leads somewhere."""
+    page, found = stream_html.page(asyncapi.document()), asyncapi.document()["components"]
+    sections = re.findall(r'<section id="(\w+)">', page)
+    assert len(sections) == len(set(sections))
+    assert set(sections) >= found["messages"].keys()
+    assert set(re.findall(r'href="#(\w+)"', page)) <= set(sections)
+    fields = {name for schema in found["schemas"].values() for name in schema["properties"]}
+    assert all(f"<code>{name}</code>" in page for name in fields)
+    assert all(f"<th scope=row>{close.code}</th>" in page for close in close_codes.ALL)
+
+
+def test_the_page_of_the_stream_is_plain():
+    """It runs nothing, no markup of a description is left as it was written, and none is taken for HTML."""
+    page = stream_html.page(asyncapi.document())
+    assert "<script" not in page
+    assert not re.search(r"\*\*|`", page)
+    document = asyncapi.document()
+    document["info"]["description"] = "<b>1 < 2</b>\n\n- **a** & `<b>`\n"
+    assert "<p>&lt;b&gt;1 &lt; 2&lt;/b&gt;</p>" in stream_html.page(document)
+    assert "<li><strong>a</strong> &amp; <code>&lt;b&gt;</code></li>" in stream_html.page(document)
+
+
+def test_the_pages_lead_to_each_other():
+    """From the calls to the stream and back; each says which one it is."""
+    for path in ("/docs", "/docs/stream"):
+        text = shown(path).text
+        assert [link for link in ("/docs", "/docs/stream") if f'<a href="{link}"' in text] == ["/docs", "/docs/stream"]
+        assert f'<a href="{path}" aria-current="page">' in text

@@ -1,0 +1,116 @@
+"""What a token says, and each reason for a refusal. That it agrees with `tokens` is seen in the tests of that."""
+
+import jwt
+import pytest
+from jwt import PyJWK
+from support.fakes import NOON_MS
+
+from geocast.auth.token_report import explain, in_words
+from geocast.auth.tokens import AUDIENCE, Key, make_key
+from geocast.clock import Now
+
+NOON = Now(NOON_MS, 1000.0)
+NOON_S = NOON_MS // 1000
+PRIVATE, PUBLIC = make_key("k1")
+STRANGER, _ = make_key("k1")
+KEYS = {"k1": Key(PUBLIC, "EdDSA")}
+CLAIMS = {"aud": AUDIENCE, "sub": "desk-7", "exp": NOON_S + 60, "iat": NOON_S - 60, "scope": "alerts:publish"}
+
+
+def refusals(key=PRIVATE, kid="k1", revoked=None, **changes):
+    """Why a token with these claims changed (`...` leaves one out) is refused."""
+    claims = {name: value for name, value in (CLAIMS | changes).items() if value is not ...}
+    header = {} if kid is None else {"kid": kid}
+    return explain(jwt.encode(claims, PyJWK(key, "EdDSA"), "EdDSA", header), KEYS, revoked or {}, NOON).refusals
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"kid": None}, "its header has no kid, "),
+        ({"kid": "k9"}, 'its kid "k9" is none of the keys: "k1"'),
+        ({"key": STRANGER}, 'its signature is not by key "k1"'),
+        ({"aud": ...}, 'it has no aud: "geocast" is needed'),
+        ({"aud": "other"}, 'its aud is another: "geocast" is needed'),
+        ({"sub": ...}, "it has no sub, "),
+        ({"sub": "r-\ud800"}, "it has no sub, "),
+        ({"exp": ...}, "it has no exp, "),
+        ({"exp": NOON_S - 180}, "it expired 3 minutes ago, at 2"),
+        ({"exp": NOON_S}, "it expired 0 seconds ago, at "),
+        ({"nbf": NOON_S + 7200}, "it is not good before 2"),
+        ({"scope": ["alerts:publish"]}, "its scope is not a text of scopes"),
+        ({"revoked": {"desk-7": NOON_S}}, "tokens of its sub are revoked before 2"),
+        ({"revoked": {"desk-7": NOON_S}, "iat": ...}, "it does not say when it was issued"),
+        ({"quals": ["CPR"]}, "its quals are not a list of 1 to 16 texts of a-z"),
+        ({"quals": None}, "its quals are not a list of 1 to 16 texts of a-z"),
+        ({"jti": 7}, "a claim is not of the type"),
+    ],
+)
+def test_a_refusal_has_its_reason(changes, expected):
+    """T1 to T3 and BA3: one reason, which says what was expected."""
+    [told] = refusals(**changes)
+    assert expected in told
+
+
+def test_all_reasons_are_told():
+    """And not the first only."""
+    assert len(refusals(key=STRANGER, aud=..., sub="", exp=NOON_S - 1, nbf=NOON_S + 1, scope=1)) == 6
+
+
+@pytest.mark.parametrize("changes", [{}, {"revoked": {"desk-7": NOON_S - 60}}, {"aud": ["x", AUDIENCE]}], ids=str)
+def test_a_good_token_has_none(changes):
+    """T3: as a node judges it."""
+    assert refusals(**changes) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, {"cpr": None, "medic": "its key may not grant it (RQ3)"}),
+        ({"kid": "k9"}, dict.fromkeys(["cpr", "medic"], "its key may not grant it (RQ3)")),
+        ({"iat": ...}, dict.fromkeys(["cpr", "medic"], "the token does not end within 24 hours of its iat (RQ2)")),
+        (
+            {"exp": NOON_S + 86_341},
+            dict.fromkeys(["cpr", "medic"], "the token does not end within 24 hours of its iat (RQ2)"),
+        ),
+        ({"exp": "soon"}, dict.fromkeys(["cpr", "medic"], "the token does not end within 24 hours of its iat (RQ2)")),
+        ({"quals": ["CPR"]}, {}),
+        ({"quals": ...}, {}),
+    ],
+    ids=str,
+)
+def test_each_qualification_counts_or_has_its_reason(changes, told):
+    """RQ2, RQ3: the token may be good all the same."""
+    claims = {
+        name: value for name, value in (CLAIMS | {"quals": ["cpr", "medic"]} | changes).items() if value is not ...
+    }
+    token = jwt.encode(claims, PyJWK(PRIVATE, "EdDSA"), "EdDSA", {"kid": claims.pop("kid", "k1")})
+    assert explain(token, {"k1": Key(PUBLIC | {"quals": ["cpr"]})}, {}, NOON).quals == told
+
+
+def test_an_algorithm_that_is_not_the_keys_is_told():
+    """T2: the algorithm is the one that the key states."""
+    token = jwt.encode(CLAIMS, "s" * 32, "HS256", {"kid": "k1"})
+    assert explain(token, KEYS, {}, NOON).refusals == ['its alg is "HS256", and key "k1" is for EdDSA (T2)']
+
+
+@pytest.mark.parametrize("token", ["", "x", "a.b.c", "é.é.é", "." * 5000, "eyJhbGciOiJub25lIn0..", "\udcff"])
+def test_what_is_no_token_is_told(token):
+    """T1: whatever it is, it has a reason and no traceback."""
+    assert explain(token, KEYS, {}, NOON).refusals
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (3599, "in 59 minutes"),
+        (90, "in 90 seconds"),
+        (-1, "1 second ago"),
+        (86_400, "in 24 hours"),
+        (-3 * 86_400, "3 days ago"),
+        (0, "0 seconds ago"),
+    ],
+)
+def test_times_are_told_in_words(seconds, words):
+    """In the largest unit of which there are two."""
+    assert in_words(seconds) == words

@@ -1,0 +1,652 @@
+"""The command line: what can't work is one line and exit status 2; keys and tokens (section 7).
+
+Most tests call `main` in this process. What starts and serves is tested in `end_to_end/`.
+"""
+
+import io
+import json
+import os
+import re
+import socket
+import stat
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from support.command import Outcome
+from support.ports import a_free_port
+
+from geocast import __version__, cli
+from geocast.auth.scopes import SCOPES
+from geocast.auth.tokens import Grant, Tokens, load_keys, make_key
+from geocast.calls.sealing import load_call_keys, make_call_key
+from geocast.cli import environment, serve
+from geocast.clock import Now
+from geocast.push.sealing import make_push_key
+
+
+@pytest.fixture
+def taken():
+    """An address that another has."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as other:
+        yield "{}:{}".format(*other.getsockname())
+
+
+@pytest.fixture
+def free():
+    """An address that nobody has."""
+    return f"127.0.0.1:{a_free_port()}"
+
+
+# ---- serve, refused ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "no keys: give --keys FILE"),
+        (["--dev", "--stream", "0.0.0.0:8765"], "--stream 0.0.0.0:8765 is not a loopback address"),
+        (["--dev", "--api", "10.0.0.1:8766"], "--api 10.0.0.1:8766 is not a loopback address"),
+        (["--dev", "--api", "[::]:8766"], "--api [::]:8766 is not a loopback address"),
+        (["--stream", "8765"], "expected HOST:PORT, such as"),
+        (["--api", "127.0.0.1:http"], "expected HOST:PORT, such as"),
+        (["--api", "127.0.0.1:0"], "expected HOST:PORT, such as"),
+        (["--keys", "nowhere.jwks"], "keys nowhere.jwks: No such file or directory"),
+        (["--keys", "."], "keys .: Is a directory"),
+        (["--keys", "broken"], "keys broken: not a JWK set"),
+        (["--workers", "0"], "0 is not in the range"),
+        (["--workers", "many"], "'many' is not a valid integer"),
+        (["--dev", "--workers", "2", "--log", "memory:"], "--log memory: is for one process"),
+        (["--drain-s", "-1"], "-1.0 is not in the range"),
+        (["--drain-s", "nan"], "expected a number of seconds from 0 to 3600"),
+        (["--drain-s", "inf"], "inf is not in the range"),
+        (["--drain-s", "-inf"], "-inf is not in the range"),
+        (["--share", "0"], "0.0 is not in the range 0<x<=1"),
+        (["--share", "1.5"], "1.5 is not in the range 0<x<=1"),
+        (["--share", "nan"], "expected a number from 0 to 1"),
+        (["--share", "a quarter"], "'a quarter' is not a valid float"),
+        (["--keys", "deep"], "keys deep: not a JWK set"),
+        (["--max-sessions", "0"], "0 is not in the range"),
+        (["--log-level", "loud"], "'loud' is not one of"),
+        (["--tls"], "No such option"),
+        (["extra"], "unexpected extra argument"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_served_is_refused_in_one_line(geocast, tmp_path, monkeypatch, arguments, expected):
+    """K1: one clear line and exit status 2, never a traceback."""
+    monkeypatch.setattr(serve, "_dev_keys", lambda: make_key("dev")[1])  # prints nothing
+    (tmp_path / "broken").write_text("[]")
+    (tmp_path / "deep").write_text("[" * 100_000)
+    outcome = geocast("serve", *arguments)
+    assert outcome.is_one_line_error, outcome.err
+    assert expected in outcome.err
+    if "Invalid value" in outcome.err:
+        assert f"'{arguments[0]}'" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--log", "postgres:x"], "--log: expected memory:, sqlite:PATH, or a URL of Redis"),
+        (["--log", "sqlite:"], "--log: expected memory:, sqlite:PATH, or a URL of Redis"),
+        (["--log", "sqlite:nowhere/geocast.db"], "log nowhere/geocast.db: No such file or directory"),
+        (["--log", "sqlite::memory:"], "--log: SQLite's own :memory: can't be shared"),
+        (["--log", "sqlite:."], "log .: "),
+        (["--policy", "nowhere.toml"], "policy nowhere.toml: No such file or directory"),
+        (["--policy", "broken"], "policy broken: not TOML"),
+        (["--policy", "deep"], "policy deep: not TOML"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_what_is_found_out_later_is_refused_in_one_line_too(geocast, tmp_path, keys, arguments, expected, workers):
+    """K1: with one process or several, before any of them serves."""
+    (tmp_path / "broken").write_text("[")
+    (tmp_path / "deep").write_text("name = " + "[" * 100_000)
+    ports = [argument for option in ("--api", "--stream") for argument in (option, f"127.0.0.1:{a_free_port()}")]
+    outcome = geocast("serve", "--keys", "keys.jwks", *ports, "--workers", workers, *arguments)
+    assert outcome.is_one_line_error, outcome.err
+    assert expected in outcome.err
+
+
+@pytest.mark.parametrize("option", ["--stream", "--api"])
+def test_a_port_that_is_taken_is_refused_in_one_line(geocast, keys, free, taken, option):
+    """K1: a port that is taken."""
+    other = {"--stream": "--api", "--api": "--stream"}[option]
+    outcome = geocast("serve", "--keys", "keys.jwks", "--log", "memory:", option, taken, other, free)
+    assert outcome.is_one_line_error, outcome.err
+    assert f"{option} {taken}: Address already in use" in outcome.err
+
+
+def test_two_listeners_cannot_share_a_port(geocast, keys, free):
+    """K1: a port that is taken, if by ourselves."""
+    outcome = geocast("serve", "--keys", "keys.jwks", "--log", "memory:", "--stream", free, "--api", free)
+    assert outcome.is_one_line_error, outcome.err
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64], ids=["dots", "too long"])
+def test_a_host_that_is_no_name_is_refused_in_one_line(geocast, keys, host):
+    """K1: never a traceback."""
+    outcome = geocast("serve", "--keys", "keys.jwks", "--log", "memory:", "--api", f"{host}:8766")
+    assert outcome.is_one_line_error, outcome.err
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("GEOCAST_STREAM", "8765", "expected HOST:PORT"),
+        ("GEOCAST_API", "8765", "expected HOST:PORT"),
+        ("GEOCAST_KEYS", "nowhere.jwks", "keys nowhere.jwks: "),
+        ("GEOCAST_WORKERS", "0", "0 is not in the range"),
+        ("GEOCAST_DEV", "perhaps", "'perhaps' is not a valid boolean"),
+        ("GEOCAST_DRAIN_S", "x", "'x' is not a valid float"),
+        ("GEOCAST_MAX_SESSIONS", "-5", "-5 is not in the range"),
+        ("GEOCAST_LOG_LEVEL", "loud", "'loud' is not one of"),
+    ],
+)
+def test_an_option_may_come_from_the_environment(geocast, name, value, expected):
+    """Section 7: each option also an environment variable."""
+    outcome = geocast("serve", **{name: value})
+    assert outcome.is_one_line_error, outcome.err
+    assert expected in outcome.err
+
+
+def test_an_option_wins_over_the_environment(geocast):
+    """Section 7: what is said last, on the command line, counts."""
+    outcome = geocast("serve", "--keys", "here.jwks", GEOCAST_KEYS="there.jwks")
+    assert "keys here.jwks: " in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("GEOCAST_ORIGIN", "GEOCAST_ORIGIN in the environment is no setting; did you mean GEOCAST_ORIGINS?"),
+        ("GEOCAST_WORKER_COUNT", "did you mean GEOCAST_WORKERS?"),
+        ("GEOCAST_QQQQ", "GEOCAST_QQQQ in the environment is no setting\n"),
+        ("GEOCAST_PORTS", "GEOCAST_PORTS in the environment is no setting"),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_refused_and_the_nearest_named(geocast, name, expected):
+    """K1: one that is misspelt would be passed over in silence; what it held is not repeated."""
+    outcome = geocast("serve", "--dev", **{name: "hidden"})
+    assert outcome.is_one_line_error, outcome.err
+    assert expected in outcome.err
+    assert "hidden" not in outcome.err
+
+
+def test_variables_of_others_are_let_through(geocast):
+    """What the project's other programs read, and what Kubernetes sets beside a Service that is called geocast."""
+    links = ("SERVICE_HOST", "SERVICE_PORT_API", "PORT", "PORT_8765_TCP", "PORT_8765_TCP_ADDR", "API_SERVICE_HOST")
+    others = {*environment.ELSEWHERE, *(f"GEOCAST_{link}" for link in links), "GEOCASTLE", "MY_GEOCAST_THING"}
+    outcome = geocast("serve", **dict.fromkeys(others, "x"))
+    assert "no keys: " in outcome.err
+
+
+def test_every_variable_of_the_project_is_known():
+    """`cli.environment`: who uses a new one, in whichever program, has it listed."""
+    root = Path(__file__).parents[2]
+    files = [root / "Makefile", *(file for top in ("server", "client_demo", "bench") for file in sources(root / top))]
+    used = {name for file in files for name in re.findall(r"\bGEOCAST_[A-Z][A-Z_]*\b", file.read_text("utf-8"))}
+    used |= {
+        name
+        for file in sources(root / "tests")
+        for name in re.findall(r"environ\S*?\W(GEOCAST_[A-Z_]+)", file.read_text("utf-8"))
+    }
+    settings = {option.envvar for name in ("serve", "push") for option in cli.cli.commands[name].params}
+    assert settings | environment.ELSEWHERE == used | settings
+
+
+def sources(top):
+    """The programs in a folder."""
+    found = (path for kind in ("*.py", "*.sh", "*.mjs", "*.js") for path in top.rglob(kind))
+    return [path for path in found if "node_modules" not in path.parts]
+
+
+# ---- what it says of itself ----------------------------------------------------------------------------------
+
+
+def test_the_processes_of_a_node_are_not_those_that_wake_phones(monkeypatch):
+    """docs/settings.md: they may share an environment, and with a Redis `geocast push` has no workers."""
+    command = cli.cli.commands["push"]
+    given = ["--push-keys", "p", "--vapid", "v", "--contact", "mailto:a@b.example", "--keys", "k"]
+    monkeypatch.setenv("GEOCAST_WORKERS", "8")
+    assert command.make_context("push", list(given)).params["workers"] == 1
+    monkeypatch.setenv("GEOCAST_PUSH_WORKERS", "4")
+    assert command.make_context("push", list(given)).params["workers"] == 4
+
+
+def test_help_lists_every_option_with_its_variable_and_default(geocast):
+    """Section 7: `--help` lists them."""
+    outcome = geocast("serve", "--help")
+    assert outcome.status == 0
+    said = " ".join(outcome.out.split())
+    for option in cli.cli.commands["serve"].params:
+        assert option.opts[0] in said
+        assert f"env var: {option.envvar}" in said
+        if isinstance(option.default, str) and option.default:
+            assert option.default in said
+
+
+def test_the_version_is_the_packages(geocast):
+    """Section 7."""
+    outcome = geocast("--version")
+    assert (outcome.status, outcome.out) == (0, f"geocast, version {__version__}\n")
+
+
+@pytest.mark.parametrize("arguments", [["shrug"], ["--shrug"]])
+def test_an_unknown_command_is_refused_in_one_line(geocast, arguments):
+    """K1."""
+    assert geocast(*arguments).is_one_line_error
+
+
+def test_who_says_nothing_is_helped(geocast):
+    """`geocast` alone: what the commands are, a line each, and no error."""
+    outcome = geocast()
+    assert (outcome.status, outcome.err) == (0, "")
+    lines = outcome.out.splitlines()
+    for name in cli.cli.commands:
+        assert any(line.startswith(f"  {name} ") for line in lines)
+    assert outcome.out == geocast("--help").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["serve", "--port", "8"], r"No such option '--port'\. Try 'geocast serve --help' for help\.$"),
+        (["serve", "--polcy", "2"], r"Did you mean '--policy'\? Try 'geocast serve --help' for help\.$"),
+        (["server"], r"Did you mean 'serve'\? Try 'geocast --help' for help\.$"),
+        (["token", "--sub", "x"], r"Try 'geocast token --help' for help\.$"),
+    ],
+    ids=str,
+)
+def test_who_is_refused_learns_where_there_is_help(geocast, arguments, expected):
+    """K1: the one line keeps the hint, and what was probably meant."""
+    outcome = geocast(*arguments)
+    assert outcome.is_one_line_error, outcome.err
+    assert re.search(expected, outcome.err)
+
+
+@pytest.mark.parametrize("arguments", [["token", "--check"], ["serve", "--log"], ["check", "--dev"]], ids=str)
+def test_what_nobody_asked_for_is_not_repeated(geocast, arguments):
+    """K1: it may be a token, or a URL with a password (with a bracket in it); the hint says what was expected."""
+    outcome = geocast(*arguments, "memory:", "redis://:se)cret@localhost", "se(cret")
+    assert outcome.is_one_line_error, outcome.err
+    assert "cret" not in outcome.err
+    assert f"Got unexpected extra arguments. Try 'geocast {arguments[0]} --help' for help." in outcome.err
+
+
+HEAVY = {
+    *("asyncio", "cryptography", "fastapi", "h3", "jwt", "msgpack", "numpy", "prometheus_client", "pydantic"),
+    *("redis", "sqlite3", "ssl", "starlette", "uvicorn", "uvloop", "websockets"),
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [
+        (["--version"], {}),
+        (["--help"], {}),
+        (["serve", "--help"], {}),
+        (["serve", "--port", "8"], {}),
+        ([], {"_GEOCAST_COMPLETE": "bash_complete", "COMP_WORDS": "geocast serve --lo", "COMP_CWORD": "2"}),
+        ([], {"_GEOCAST_COMPLETE": "zsh_source"}),
+    ],
+    ids=str,
+)
+def test_help_and_completion_import_nothing_heavy(arguments, environment):
+    """A key press is answered at once: what a node takes is imported by who runs one."""
+    program = "import atexit, sys\natexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
+    program += f"sys.argv = {['geocast', *arguments]}\nfrom geocast.cli import main\nmain()"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=os.environ | environment, check=False
+    )
+    assert done.stdout or done.returncode == 2
+    assert not HEAVY & set(done.stderr.splitlines()[-1].split())
+
+
+def test_the_module_is_the_command():
+    """K1: `python -m geocast`, in a process of its own, with nothing but the line on standard error."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GEOCAST_")}
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-m", "geocast", "serve"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert Outcome(done.returncode, done.stdout, done.stderr).is_one_line_error, done.stderr
+
+
+# ---- keygen and token ----------------------------------------------------------------------------------------
+
+
+def test_a_token_that_is_signed_is_one_that_a_node_takes(geocast, tmp_path, keys):
+    """K2: `keygen` makes a pair, `token` signs with it."""
+    before = int(time.time())
+    scopes = [argument for scope in SCOPES for argument in ("--scope", scope)]
+    outcome = geocast("token", "--sub", "desk-7", *scopes, "--expires-in-s", 60)
+    assert (outcome.status, outcome.err) == (0, "")
+    tokens = Tokens(load_keys(tmp_path / "keys.jwks"))
+    grant = tokens.check(outcome.out.strip(), Now(before * 1000, 0.0))
+    assert isinstance(grant, Grant)
+    assert (grant.sub, grant.scopes) == ("desk-7", frozenset(SCOPES))
+    assert before + 60 <= grant.expires_at // 1000 <= int(time.time()) + 60
+
+
+def test_only_its_owner_reads_a_private_key(tmp_path, keys):
+    """K2: a private JWK, and a public JWKS without it."""
+    assert stat.S_IMODE((tmp_path / "private.jwk").stat().st_mode) == 0o600
+    private = json.loads((tmp_path / "private.jwk").read_text())
+    assert private["d"]
+    assert private["d"] not in (tmp_path / "keys.jwks").read_text()
+
+
+def test_a_private_key_is_never_overwritten(geocast, tmp_path, keys):
+    """K2: one line, exit status 2, and both files as they were."""
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    outcome = geocast("keygen")
+    assert outcome.is_one_line_error
+    assert "private.jwk exists, and a private key is never overwritten" in outcome.err
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_new_key_is_added_to_those_that_are_there(geocast, tmp_path, keys):
+    """K2: old tokens stay good."""
+    old = geocast("token", "--sub", "phone", "--scope", "alerts:receive").out.strip()
+    assert geocast("keygen", "--private", "new.jwk", "--kid", "new").status == 0
+    new = geocast("token", "--key", "new.jwk", "--sub", "phone", "--scope", "alerts:receive").out.strip()
+    tokens = Tokens(load_keys(tmp_path / "keys.jwks"))
+    now = Now(int(time.time() * 1000), 0.0)
+    assert tokens.check(old, now) is not None
+    assert tokens.check(new, now) is not None
+    assert "new" in load_keys(tmp_path / "keys.jwks")
+
+
+def test_a_kid_is_not_used_twice(geocast, tmp_path):
+    """T2: the key is chosen by `kid` alone, so no two have the same; nothing is written."""
+    assert geocast("keygen", "--kid", "k").status == 0
+    outcome = geocast("keygen", "--kid", "k", "--private", "other.jwk")
+    assert outcome.is_one_line_error
+    assert not (tmp_path / "other.jwk").exists()
+
+
+@pytest.mark.parametrize("option", ["--private", "--public"])
+def test_a_pair_is_written_whole_or_not_at_all(geocast, tmp_path, option):
+    """K2: if one of the files can't be written there is none, and a key set that was there is as it was."""
+    assert geocast("keygen", "--private", "first.jwk").status == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert geocast("keygen", option, "nowhere/file").is_one_line_error
+    assert geocast("keygen", option, ".").is_one_line_error
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_key_set_keeps_its_place_and_its_rights(geocast, tmp_path):
+    """K2: it may be read by another user, and lie elsewhere."""
+    real = tmp_path / "elsewhere.jwks"
+    (tmp_path / "keys.jwks").symlink_to(real)
+    assert geocast("keygen").status == 0
+    real.chmod(0o640)
+    assert geocast("keygen", "--private", "new.jwk").status == 0
+    assert (tmp_path / "keys.jwks").is_symlink()
+    assert stat.S_IMODE(real.stat().st_mode) == 0o640
+    assert len(load_keys(real)) == 2
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"keys": [{}]}', '{"keys": ["x"]}'])
+def test_a_public_file_that_is_no_key_set_is_left_alone(geocast, tmp_path, text):
+    """K2: it is somebody's, and nothing is written."""
+    (tmp_path / "keys.jwks").write_text(text)
+    assert geocast("keygen").is_one_line_error
+    assert (tmp_path / "keys.jwks").read_text() == text
+    assert not (tmp_path / "private.jwk").exists()
+
+
+@pytest.mark.parametrize("option", ["--private", "--public"])
+def test_a_folder_that_is_not_there_is_told_in_one_line(geocast, tmp_path, option):
+    """K1."""
+    outcome = geocast("keygen", option, "nowhere/file")
+    assert outcome.is_one_line_error
+    assert "nowhere/file" in outcome.err
+    assert "No such file or directory" in outcome.err
+
+
+# ---- qualifications, and keys of calls -----------------------------------------------------------------------
+
+
+def test_a_qualification_takes_the_key_and_the_token(geocast, tmp_path, piped):
+    """RQ2, RQ3: `keygen --quals` lets a key grant them, `token --quals` claims them; `--check` says what counts."""
+    assert geocast("keygen", "--quals", "cpr, medic,cpr", "--kid", "k").status == 0
+    assert json.loads((tmp_path / "keys.jwks").read_text())["keys"][0]["quals"] == ["cpr", "medic"]
+    assert load_keys(tmp_path / "keys.jwks")["k"].quals == {"cpr", "medic"}
+    receive = ("token", "--sub", "r-1", "--scope", "alerts:receive")
+    token = geocast(*receive, "--quals", "medic,pilot", "--expires-in-s", 86_400).out.strip()
+    now = Now(int(time.time() * 1000), 0.0)
+    assert Tokens(load_keys(tmp_path / "keys.jwks")).check(token, now).quals == {"medic"}
+    outcome = geocast("token", "--check", GEOCAST_TOKEN=token)
+    assert outcome.status == 0
+    assert re.findall(r"^qual +(.*)$", outcome.out, re.MULTILINE) == [
+        "medic",
+        "pilot does not count: its key may not grant it (RQ3)",
+    ]
+    plain = geocast(*receive).out.strip()
+    assert "qual" not in geocast("token", "--check", GEOCAST_TOKEN=plain).out
+
+
+def test_issuer_of_a_key_is_written_and_named(geocast, tmp_path, piped):
+    """HD5: `keygen --issuer` writes it, and `token --check` and `check` name it."""
+    assert geocast("keygen", "--issuer", "https://a.example", "--kid", "k").status == 0
+    assert load_keys(tmp_path / "keys.jwks")["k"].issuer == "https://a.example"
+    token = geocast("token", "--sub", "r-1", "--scope", "alerts:receive").out.strip()
+    outcome = geocast("token", "--check", GEOCAST_TOKEN=token)
+    assert re.findall(r"^issuer +(.*)$", outcome.out, re.MULTILINE) == ['"https://a.example"']
+    assert 'keys: k (EdDSA, of "https://a.example")' in geocast("check", "--keys", "keys.jwks").out
+
+
+@pytest.mark.parametrize("command", ["keygen", "token"])
+@pytest.mark.parametrize("quals", ["", "cpr,", "CPR", "a-b", "x" * 33, ",".join(f"q{n}" for n in range(17))])
+def test_what_is_no_qualification_is_told_in_one_line(geocast, tmp_path, command, quals):
+    """RQ1, K1: what is expected, and nothing is written."""
+    outcome = geocast(command, "--quals", quals)
+    assert outcome.is_one_line_error
+    assert "'--quals': expected 1 to 16 texts of a-z, 0-9 and _" in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_token_that_qualifies_lasts_a_day_at_most(geocast, keys):
+    """RQ2: one that lasts longer would qualify nobody, so none is made."""
+    outcome = geocast("token", "--sub", "r-1", "--scope", "alerts:receive", "--quals", "cpr", "--expires-in-s", 86_401)
+    assert outcome.is_one_line_error
+    assert "--expires-in-s 86400" in outcome.err
+
+
+def kids(path):
+    """The kids of the keys in a set of call keys, in order."""
+    return list(load_call_keys(path).kids)
+
+
+def test_a_key_for_calls_is_a_secret_of_its_owner(geocast, tmp_path):
+    """RZ5: made where there is none; the next is the last, so that it seals nothing yet. The file keeps its rights."""
+    path = tmp_path / "call-keys.jwks"
+    outcome = geocast("keygen", "--call", "--kid", "a")
+    assert (outcome.status, outcome.err) == (0, "")
+    assert outcome.out == "call keys: call-keys.jwks\nseals: a\nnew: a\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.chmod(0o640)
+    assert geocast("keygen", "--call", "--kid", "b").out == "call keys: call-keys.jwks\nseals: a\nnew: b\n"
+    assert kids(path) == ["a", "b"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert [each.name for each in tmp_path.iterdir()] == ["call-keys.jwks"]
+    assert not any(key["k"] in outcome.out for key in json.loads(path.read_text())["keys"])
+
+
+def test_a_day_later_the_last_key_is_the_first(geocast, tmp_path):
+    """RZ5: last in every node's file before it is first in any; a key opens for two days after it has sealed."""
+    path, seen = tmp_path / "c.jwks", []
+    for day in range(6):
+        assert geocast("keygen", "--call", "--rotate", "--private", "c.jwks", "--kid", f"k{day}").status == 0
+        seen.append(kids(path))
+    assert seen == [
+        ["k0"],
+        ["k0", "k1"],
+        ["k1", "k0", "k2"],
+        ["k2", "k1", "k0", "k3"],
+        ["k3", "k2", "k1", "k4"],
+        ["k4", "k3", "k2", "k5"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--call", "--kid", "a"], "key 2: needs a kid of its own"),
+        (["--call", "--private", "."], "call-keys .: Is a directory"),
+        (["--call", "--private", "keys.jwks"], "call-keys keys.jwks: key 1: expected kty oct"),
+        (["--call", "--private", "nowhere/file"], "nowhere/file: No such file or directory"),
+        (["--call", "--private", "full"], "holds 17 keys; expected 1 to 16"),
+        (["--call", "--public", "p"], "--call has no --reviewer and no --public"),
+        (["--call", "--reviewer", "r-1"], "--call has no --reviewer and no --public"),
+        (["--call", "--quals", "cpr"], "--quals is for keys that sign tokens"),
+        (["--reviewer", "r-1", "--quals", "cpr"], "--quals is for keys that sign tokens"),
+        (["--call", "--issuer", "a"], "--issuer is for keys that sign tokens"),
+        (["--reviewer", "r-1", "--issuer", "a"], "--issuer is for keys that sign tokens"),
+        (["--issuer", ""], "--issuer: expected the issuer's name, a text of 1 to 256 characters"),
+        (["--rotate"], "--rotate is for --call"),
+    ],
+    ids=str,
+)
+def test_a_key_for_calls_that_cannot_be_made_is_told_in_one_line(geocast, tmp_path, keys, arguments, expected):
+    """K1, RZ5: nothing is written."""
+    assert geocast("keygen", "--call", "--kid", "a").status == 0
+    (tmp_path / "full").write_text(json.dumps({"keys": [make_call_key() for _ in range(16)]}))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    outcome = geocast("keygen", *arguments)
+    assert outcome.is_one_line_error, outcome.err
+    assert expected in outcome.err
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--push", "p.jwks", "--kid", "a"], "push-keys p.jwks, as it would be: key 2: needs a kid of its own"),
+        (["--push", "full"], "push-keys full, as it would be: holds 17 keys; expected 1 to 16"),
+        (["--push", "keys.jwks"], "push-keys keys.jwks: key 1: expected kty oct"),
+        (["--push", "."], "geocast: error: .: Is a directory"),
+        (["--push", "nowhere/file"], "nowhere/file: No such file or directory"),
+    ],
+    ids=str,
+)
+def test_a_key_for_devices_that_cannot_be_made_is_told_in_one_line(geocast, tmp_path, keys, arguments, expected):
+    """K1, WPS1: nothing is written."""
+    assert geocast("keygen", "--push", "p.jwks", "--kid", "a").status == 0
+    (tmp_path / "full").write_text(json.dumps({"keys": [make_push_key(str(n)) for n in range(16)]}))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    outcome = geocast("keygen", *arguments)
+    assert outcome.is_one_line_error, outcome.err
+    assert expected in outcome.err
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+# ---- tokens that can't be signed -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--scope", "alerts:receive"], "Missing option '--sub'"),
+        (["--sub", "x"], "Missing option '--scope'"),
+        (["--sub", "x", "--scope", "alerts:all"], "'alerts:all' is not one of"),
+        (["--sub", "x", "--scope", "alerts:receive", "--expires-in-s", "0"], "'--expires-in-s': 0"),
+        (["--sub", "x", "--scope", "alerts:receive", "--key", "nowhere"], "nowhere: No such file or directory"),
+        (["--sub", "x", "--scope", "alerts:receive", "--key", "."], ".: Is a directory"),
+        (["--sub", "x", "--scope", "alerts:receive", "--key", "broken"], "broken: not a JWK"),
+        (["--sub", "x", "--scope", "alerts:receive", "--key", "deep"], "deep: not a JWK"),
+        (["--sub", "x", "--scope", "alerts:receive", "--key", "keys.jwks"], "the key can't sign"),
+        (["--sub", "x", "--scope", "alerts:receive", "--key", "list"], "the key can't sign"),
+    ],
+    ids=str,
+)
+def test_a_token_that_cannot_be_signed_is_told_in_one_line(geocast, tmp_path, keys, arguments, expected):
+    """K1."""
+    (tmp_path / "broken").write_bytes(b"\xff{")
+    (tmp_path / "list").write_text("[]")
+    (tmp_path / "deep").write_text("[" * 100_000)
+    outcome = geocast("token", *arguments)
+    assert outcome.is_one_line_error, outcome.err
+    assert expected in outcome.err
+
+
+# ---- token --check -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def piped(monkeypatch):
+    """`piped(bytes)`: what comes in on standard input."""
+
+    def pipe(data):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+    pipe(b"")
+    return pipe
+
+
+def test_a_token_is_checked_from_standard_input_or_the_environment(geocast, keys, piped):
+    """What it grants and until when, never the token itself; what is piped in wins."""
+    token = geocast("token", "--sub", "desk-7", "--scope", "alerts:publish").out.strip()
+    by_environment = geocast("token", "--check", GEOCAST_TOKEN=token)
+    piped(f"{token}\n".encode())
+    by_pipe = geocast("token", "--check", GEOCAST_TOKEN="another")
+    said = [re.sub(r"(?<=Z), .*", "", outcome.out) for outcome in (by_environment, by_pipe)]  # not how long that is
+    assert said[0] == said[1]
+    for outcome in (by_environment, by_pipe):
+        assert (outcome.status, outcome.err) == (0, "")
+        assert re.search(r'^sub +"desk-7"$', outcome.out, re.MULTILINE)
+        assert re.search(r"^scope +alerts:publish$", outcome.out, re.MULTILINE)
+        assert re.search(r"^expires +2.+Z, in (59|60) minutes$", outcome.out, re.MULTILINE)
+        assert token not in outcome.out
+
+
+def test_a_token_that_would_be_refused_has_its_reasons(geocast, tmp_path, keys, piped):
+    """1, and a line for each; the claims are shown all the same."""
+    assert geocast("keygen", "--private", "b.jwk", "--public", "b.jwks", "--kid", "other").status == 0
+    token = geocast("token", "--sub", "desk-7", "--scope", "alerts:publish").out
+    piped(token.encode())
+    outcome = geocast("token", "--check", "--keys", "b.jwks")
+    assert outcome.status == 1
+    assert re.fullmatch(r'geocast: refused: its kid "\w+" is none of the keys: "other" \(T2\)\n', outcome.err)
+    assert '"desk-7"' in outcome.out
+    (tmp_path / "revoked.toml").write_text("[sub]\ndesk-7 = 2099-01-01T00:00:00Z\n")
+    piped(token.encode())
+    outcome = geocast("token", "--check", "--revoked", "revoked.toml")
+    assert (outcome.status, outcome.err.count("\n")) == (1, 1)
+    assert "are revoked before 2099-01-01T00:00:00.000Z, and it was issued before that" in outcome.err
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe\x00", b"x.y.z", b"." * 70_000])
+def test_what_is_no_token_is_told_without_repeating_it(geocast, keys, piped, data):
+    """K1: no traceback, whatever comes in."""
+    piped(data)
+    outcome = geocast("token", "--check")
+    assert (outcome.status, outcome.out, outcome.err.count("\n")) == (1, "", 1)
+    assert "x.y.z" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "no token to check: give it on standard input, or in GEOCAST_TOKEN"),
+        (["--keys", "nowhere"], "No such file"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_checked_is_told_in_one_line(geocast, keys, piped, arguments, expected):
+    """K1: 2, as for any mistake of the caller's."""
+    if arguments:
+        piped(b"x")
+    outcome = geocast("token", "--check", *arguments)
+    assert outcome.is_one_line_error, outcome.err
+    assert expected in outcome.err

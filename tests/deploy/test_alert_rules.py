@@ -1,0 +1,269 @@
+"""docs/deploy/geocast.rules.yml: Prometheus takes the rules, and each fires when it should and at no other time.
+
+`promtool test rules` runs two healthy nodes for half an hour, and then one case for each alert in which a few series
+are others. (That the metrics they ask for exist is proved in end_to_end/deploy/test_deploy.py, on real nodes.)
+"""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+RULES = Path(__file__).resolve().parents[2] / "docs" / "deploy" / "geocast.rules.yml"
+NAMES = re.findall(r"- alert: (\w+)", RULES.read_text("utf-8"))
+
+pytestmark = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (prometheus)")
+
+MINUTES = 32
+BREAKS = 16  # the minute in which something goes wrong
+STEPS = 2 * MINUTES  # at 30 s
+
+
+def steady(value):
+    """A gauge that stays what it is."""
+    return f"{value}x{STEPS}"
+
+
+def rising(by):
+    """A counter that goes up by so much every 30 s."""
+    return f"0+{by}x{STEPS}"
+
+
+def then(before, after, by=0, rises=0):
+    """A series that is `before` (and rises), and from minute BREAKS on `after` (and goes up by `by`)."""
+    head = 2 * BREAKS - 1
+    return f"{before}+{rises}x{head} {after}+{by}x{STEPS - head}"
+
+
+def of_node(name, **labels):
+    """A series of a node."""
+    labels = {"job": "geocast"} | labels
+    return f"{name}{{{','.join(f'{key}={json.dumps(value)}' for key, value in labels.items())}}}"
+
+
+def a(name, **labels):
+    """A series of the first of the two nodes."""
+    return of_node(name, instance="a", **labels)
+
+
+def of_push(name, **labels):
+    """A series of the process that wakes phones."""
+    return of_node(name, job="geocast-push", instance="p", **labels)
+
+
+def healthy():
+    """Half an hour of two nodes with a thousand sessions each."""
+    series = {}
+    for instance in ("a", "b"):
+        for name, values in {
+            "up": steady(1),
+            "geocast_ready": steady(1),
+            "geocast_stream_processes_missing": steady(0),
+            "geocast_stream_restarts_total": steady(0),
+            "process_start_time_seconds": steady(1),
+            "geocast_log_silence_seconds": steady(0.5),
+            "geocast_log_epoch": steady(7),
+            "geocast_log_sequence": rising(1),
+            "geocast_log_applied_total": rising(1),
+            "geocast_log_quarantined_total": steady(0),
+            "geocast_break_glass_total": steady(0),
+            "geocast_log_rewinds_total": steady(0),
+            "geocast_log_put_back_total": steady(0),
+            "geocast_log_conflicts_total": steady(0),
+            "geocast_redis_memory_bytes": steady(100),
+            "geocast_redis_max_memory_bytes": steady(1000),
+            "geocast_redis_replicas": steady(2),
+            "geocast_publish_to_last_write_seconds_count": rising(1),
+            "geocast_oldest_flight_seconds": steady(0),
+            "geocast_loop_lag_seconds_count": rising(600),
+            "geocast_clock_steps_total": steady(0),
+            "geocast_calls_unanswered": steady(0),
+            "geocast_calls_degraded": steady(0),
+            "geocast_call_unsealed_failed_total": steady(0),
+            "geocast_sessions": steady(1000),
+            "geocast_connections": steady(1000),
+            "geocast_capacity": steady(2000),
+            "geocast_slow_sessions": steady(5),
+            "geocast_sends_total": rising(400),
+        }.items():
+            series[of_node(name, instance=instance)] = values
+        series[of_node("geocast_accepted_total", instance=instance, kind="alert")] = rising(0.5)
+        series[of_node("geocast_reloads_total", instance=instance, result="failed")] = steady(0)
+        series[of_node("geocast_key_fetches_total", instance=instance, result="failed")] = steady(0)
+        series[of_node("geocast_keys_fetched_timestamp_seconds", instance=instance)] = f"0+30x{STEPS}"
+        series[of_node("geocast_log_untrusted_total", instance=instance, reason="unsigned")] = steady(0)
+        for file in ("keys", "revoked", "policy"):
+            series[of_node("geocast_settings_digest", instance=instance, file=file)] = steady(123456789012345)
+        for slug in ("internal", "log-unavailable", "unauthorized", "insufficient-scope"):
+            series[of_node("geocast_refused_total", instance=instance, type=slug)] = steady(0)
+        for le in ("0.5", "2", "5", "+Inf"):
+            series[of_node("geocast_publish_to_last_write_seconds_bucket", instance=instance, le=le)] = rising(1)
+        series[of_node("geocast_loop_lag_seconds_bucket", instance=instance, le="0.1")] = rising(599)
+        series[of_node("geocast_closes_total", instance=instance, code="4401")] = rising(1)
+    for name, labels, values in (
+        ("up", {}, steady(1)),
+        ("geocast_push_ready", {}, steady(1)),
+        ("geocast_push_shards", {}, steady(64)),
+        ("geocast_push_total", {"outcome": "sent"}, rising(100)),
+        ("geocast_push_total", {"outcome": "refused"}, steady(0)),
+        ("geocast_push_lane_open", {"service": "push.example"}, steady(1)),
+        ("geocast_push_unrecorded_total", {}, steady(0)),
+        ("geocast_push_set_aside", {}, steady(0)),
+        ("process_start_time_seconds", {}, steady(1)),
+        ("geocast_push_restarts_total", {}, steady(0)),
+    ):
+        series[of_push(name, **labels)] = values
+    series['node_timex_offset_seconds{instance="a"}'] = steady(0.001)
+    series['node_timex_sync_status{instance="a"}'] = steady(1)
+    series['probe_ssl_earliest_cert_expiry{job="geocast-tls",instance="a"}'] = steady(9_000_000)
+    return series
+
+
+def both(name, values, **labels):
+    """The same of both nodes."""
+    return {of_node(name, instance=instance, **labels): values for instance in ("a", "b")}
+
+
+def slower():
+    """Every alert takes between 2 and 5 s on the first node."""
+    name = "geocast_publish_to_last_write_seconds_bucket"
+    stuck = then(0, 2 * BREAKS, rises=1)
+    return {a(name, le=le): stuck for le in ("0.5", "2")}
+
+
+# What differs from two healthy nodes, and which alerts fire beside the one that it is named for.
+CASES = {
+    "GeocastDown": ({a("up"): then(1, 0)}, ()),
+    "GeocastNoNodeReady": (both("geocast_ready", then(1, 0)), ("GeocastNotReady",)),
+    "GeocastNotReady": ({a("geocast_ready"): then(1, 0)}, ()),
+    "GeocastStreamProcessMissing": ({a("geocast_stream_processes_missing"): then(0, 1)}, ()),
+    "GeocastRestarting": ({a("geocast_stream_restarts_total"): then(0, 1, by=0.2)}, ()),
+    "GeocastInternalErrors": ({a("geocast_refused_total", type="internal"): then(0, 1)}, ()),
+    "GeocastReloadFailed": ({a("geocast_reloads_total", result="failed"): then(0, 1)}, ()),
+    "GeocastUntrusted": ({a("geocast_log_untrusted_total", reason="unsigned"): then(0, 1)}, ()),
+    "GeocastBreakGlass": ({a("geocast_break_glass_total"): then(0, 1)}, ()),
+    "GeocastKeysStale": (
+        {
+            a("geocast_key_fetches_total", result="failed"): then(0, 1, by=1),
+            a("geocast_keys_fetched_timestamp_seconds"): f"0x{STEPS}",
+        },
+        (),
+    ),
+    "GeocastSettingsDiffer": ({a("geocast_settings_digest", file="keys"): steady(123456789012346)}, ()),
+    "GeocastLogWritesFail": ({a("geocast_refused_total", type="log-unavailable"): then(0, 1, by=1)}, ()),
+    "GeocastDeaf": ({a("geocast_log_silence_seconds"): then(0.5, 1, by=30)}, ()),
+    "GeocastBehind": ({a("geocast_log_sequence"): then(0, 2 * BREAKS, rises=1)}, ()),
+    "GeocastHistoriesDiffer": ({a("geocast_log_epoch"): then(7, 8)}, ()),
+    "GeocastNothingApplied": ({a("geocast_log_applied_total"): then(0, 2 * BREAKS, rises=1)}, ()),
+    "GeocastQuarantined": ({a("geocast_log_quarantined_total"): then(0, 1)}, ()),
+    "GeocastHistoryRewound": ({a("geocast_log_rewinds_total"): then(0, 1)}, ()),
+    "GeocastPutBack": ({a("geocast_log_put_back_total"): then(0, 3)}, ()),
+    "GeocastConflicts": ({a("geocast_log_conflicts_total"): then(0, 1)}, ()),
+    "GeocastRedisMemory": (both("geocast_redis_memory_bytes", then(100, 850)), ()),
+    "GeocastRedisReplicas": (both("geocast_redis_replicas", then(2, 0)), ()),
+    "GeocastDeliverySlow": (slower(), ()),
+    "GeocastFanOutStuck": ({a("geocast_oldest_flight_seconds"): then(0, 1, by=30)}, ()),
+    "GeocastLoopLag": (
+        {a("geocast_loop_lag_seconds_bucket", le="0.1"): then(0, 599 * 2 * BREAKS, by=400, rises=599)},
+        (),
+    ),
+    "GeocastSlowSessions": ({a("geocast_slow_sessions"): then(5, 60)}, ()),
+    "GeocastNobodyTold": (both("geocast_sends_total", steady(0)), ()),
+    "GeocastSessionsGone": (both("geocast_sessions", then(1000, 400)), ()),
+    "GeocastNearlyFull": ({a("geocast_connections"): then(1000, 1700)}, ()),
+    "GeocastHandshakesRefused": ({a("geocast_handshakes_refused_total", status="503"): then(0, 40, by=60)}, ()),
+    "GeocastTokensRefused": (both("geocast_closes_total", then(0, 100, by=40), code="4401"), ()),
+    "GeocastPublishersRefused": ({a("geocast_refused_total", type="unauthorized"): then(0, 1, by=1)}, ()),
+    "GeocastCallUnanswered": ({a("geocast_calls_unanswered"): then(0, 1)}, ()),
+    "GeocastCallsDegraded": ({a("geocast_calls_degraded"): then(0, 1)}, ()),
+    "GeocastCallsSealed": ({a("geocast_call_unsealed_failed_total"): then(0, 1)}, ()),
+    "GeocastClockSet": ({a("geocast_clock_steps_total"): then(0, 1)}, ()),
+    "GeocastPushNotReady": ({of_push("geocast_push_ready"): then(1, 0)}, ()),
+    "GeocastPushShards": ({of_push("geocast_push_shards"): then(64, 32)}, ()),
+    "GeocastPushRefused": ({of_push("geocast_push_total", outcome="refused"): then(0, 1, by=2)}, ()),
+    "GeocastPushLaneClosed": ({of_push("geocast_push_lane_open", service="push.example"): then(1, 0)}, ()),
+    "GeocastPushSetAside": ({of_push("geocast_push_set_aside"): then(0, 1)}, ()),
+    "GeocastPushUnrecorded": ({of_push("geocast_push_unrecorded_total"): then(0, 1, by=1)}, ()),
+    "GeocastClockOff": ({'node_timex_sync_status{instance="a"}': then(1, 0)}, ()),
+    "GeocastCertificateEnds": (
+        {'probe_ssl_earliest_cert_expiry{job="geocast-tls",instance="a"}': steady(10 * 86_400)},
+        (),
+    ),
+}
+
+
+def firing(at_minutes, names):
+    """That at this minute exactly these alerts fire."""
+    samples = [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in names]
+    expr = 'sum by (alertname) (ALERTS{alertstate="firing"}) > bool 0'
+    return [{"expr": expr, "eval_time": f"{at_minutes}m", "exp_samples": samples}]
+
+
+def promtool(*arguments):
+    """Run it."""
+    return subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False)
+
+
+def check(tmp_path, series, at_minutes, names):
+    """Have promtool say whether those alerts fire."""
+    case = {
+        "interval": "30s",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": firing(at_minutes, ["GeocastWatchdog", *names]),
+    }
+    path = tmp_path / "case.yml"
+    path.write_text(json.dumps({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": [case]}))
+    done = promtool("test", "rules", str(path))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_promtool_takes_the_rules():
+    """`promtool check rules`."""
+    done = promtool("check", "rules", str(RULES))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_has_a_case():
+    """So that no alert is there that never fires."""
+    assert set(CASES) == set(NAMES) - {"GeocastWatchdog"}
+
+
+def test_every_alert_is_in_operations():
+    """docs/operations.md, "What to watch": with what to do; and how many there are is said right."""
+    text = (RULES.parents[1] / "operations.md").read_text("utf-8")
+    assert [name for name in NAMES if f"`{name}`" not in text] == []
+    assert f"{len(NAMES)} rules" in text
+
+
+def test_nothing_fires_while_all_is_well(tmp_path):
+    """But for the one that always does."""
+    check(tmp_path, healthy(), MINUTES, [])
+
+
+@pytest.mark.parametrize("name", ["process_start_time_seconds", "geocast_push_restarts_total"])
+def test_a_push_process_that_dies_again_and_again_is_told_of(tmp_path, name):
+    """Alone, or one of several: its rule is that of the nodes."""
+    check(tmp_path, healthy() | {of_push(name): then(1, 2, by=1)}, MINUTES, ["GeocastRestarting"])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_alert_fires(name, tmp_path):
+    """And nothing else, 15 minutes after something went wrong (or 5, where a longer look would see it no more)."""
+    changed, beside = CASES[name]
+    series = healthy()
+    new = changed.keys() - series.keys()
+    assert all("handshakes_refused" in each for each in new), f"a healthy node has no {new}"
+    at_minutes = BREAKS + (5 if name == "GeocastSessionsGone" else 14)
+    check(tmp_path, series | changed, at_minutes, [name, *beside])
+
+
+def test_a_node_without_sessions_and_alerts_is_well(tmp_path):
+    """A quiet night."""
+    quiet = {name: steady(0) for name in healthy() if re.match(r"geocast_(accepted|sends|sessions|connections)", name)}
+    quiet |= {
+        name: steady(5) for name in healthy() if re.match(r"geocast_log_(applied|seq)|geocast_publish_to_last", name)
+    }
+    check(tmp_path, healthy() | quiet, MINUTES, [])

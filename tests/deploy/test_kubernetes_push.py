@@ -1,0 +1,158 @@
+"""docs/deploy/kubernetes/push: as by `kubectl apply -k`, valid by Kubernetes' own schemas, at one with itself and with
+the nodes beside it.
+
+Where there is no kubectl the files are read as they are, as in test_kubernetes.py.
+"""
+
+import ipaddress
+import shutil
+
+import pytest
+import yaml
+from deploy.test_kubernetes import FOLDER as NODES
+from deploy.test_kubernetes import RELEASES, SPARE_S, assert_valid, command, named, rendered, variables_of
+
+from geocast.cli import cli
+from geocast.push.addresses import DEFAULT_SERVICES, is_global
+from geocast.push.settings import PushSettings
+
+FOLDER = NODES / "push"
+LABELS = {"app.kubernetes.io/name": "geocast-push"}
+KEYS = {"keys.jwks", "push.jwks", "vapid.jwks"}  # that the operator brings
+
+
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory):
+    """What would be applied, (kind, name) -> object, with keys like those that an operator brings."""
+    folder = shutil.copytree(FOLDER, tmp_path_factory.mktemp("kubernetes") / "push")
+    private = folder.parent / "private.jwk"
+    for options in (
+        ("--private", private, "--public", folder / "keys.jwks"),
+        ("--push", folder / "push.jwks", "--vapid", folder / "vapid.jwks"),
+    ):
+        with pytest.raises(SystemExit, match="0"):
+            command("keygen", *options)
+    return rendered(folder)
+
+
+@pytest.fixture
+def pod(objects):
+    """The pods' spec."""
+    return named(objects, "Deployment")["spec"]["template"]["spec"]
+
+
+@pytest.fixture
+def container(pod):
+    """The only container of a pod."""
+    [container] = pod["containers"]
+    return container
+
+
+def variables():
+    """The lines of settings.env and redis.env."""
+    return variables_of(FOLDER / "settings.env", FOLDER / "redis.env")
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_every_object_is_valid_for_kubernetes(objects, release):
+    """Strictly: a field that is not known is an error, not a thing that does nothing."""
+    kinds = {kind for kind, _ in objects}
+    assert {"Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy", "ServiceMonitor"} <= kinds
+    assert_valid(objects, release)
+
+
+def test_every_file_of_the_folder_is_used():
+    """And none is asked for that is not there, but the keys."""
+    kustomization = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
+    generators = kustomization["configMapGenerator"] + kustomization["secretGenerator"]
+    generated = [name for each in generators for name in [*each.get("envs", ()), *each.get("files", ())]]
+    there = {path.name for path in FOLDER.iterdir()}
+    assert there | KEYS == {"kustomization.yaml", *kustomization["resources"], *generated}
+    assert not there & KEYS
+
+
+def test_the_settings_are_those_of_geocast_push(pod, container):
+    """Each variable is one of its own, the files are mounted where they say, and all of it is no mistake."""
+    given = {each["name"]: each.get("value") for each in container["env"]}
+    files = {name: value for name, value in given.items() if value is not None}
+    [mount] = container["volumeMounts"]
+    items = pod["volumes"][0]["secret"]["items"]
+    assert {each["path"] for each in items} == {each["key"] for each in items} == KEYS
+    assert set(files.values()) == {f"{mount['mountPath']}/{name}" for name in KEYS}
+    known = {option.envvar: option for option in cli.commands["push"].params}
+    values = variables() | files
+    assert values.keys() <= known.keys()
+    assert container["args"] == ["push"]
+    arguments = [f"{known[name].opts[0]}={value}" for name, value in values.items()]
+    options = cli.commands["push"].make_context("push", arguments).params
+    left = ("log_level", "log_format", "push_services", "push_private")
+    settings = PushSettings(**{name: value for name, value in options.items() if name not in left})
+    assert list(settings.problems()) == []
+    nodes = (NODES / "log.env").read_text()
+    assert f"GEOCAST_LOG={values['GEOCAST_LOG']}\n" in nodes, "it follows the log of the nodes"
+
+
+def test_a_pod_is_ended_when_it_has_drained_and_not_before(pod, container):
+    """After it has left the service: preStop, and the drain."""
+    [_, first_s] = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert pod["terminationGracePeriodSeconds"] >= float(first_s) + float(variables()["GEOCAST_DRAIN_S"]) + SPARE_S
+    probe = container["readinessProbe"]
+    assert float(first_s) > probe["periodSeconds"] * probe["failureThreshold"]
+    assert {container[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "liveness")} == {"/healthz"}
+    assert probe["httpGet"] == {"path": "/readyz", "port": "metrics"}
+
+
+def test_a_pod_has_no_rights(pod, container):
+    """As a node's has none."""
+    nodes = yaml.safe_load((NODES / "deployment.yaml").read_text())["spec"]["template"]["spec"]
+    assert pod["securityContext"] == nodes["securityContext"]
+    assert container["securityContext"] == nodes["containers"][0]["securityContext"]
+    assert (pod["automountServiceAccountToken"], pod["enableServiceLinks"]) == (False, False)
+
+
+def test_everything_finds_these_pods_and_not_the_nodes(objects, container):
+    """Selectors, ports by name; and nothing of the nodes finds these pods."""
+    ports = {each["name"]: each["containerPort"] for each in container["ports"]}
+    assert ports == {"push": 8767, "metrics": int(variables()["GEOCAST_METRICS"].rpartition(":")[2])}
+    for service in (each for (kind, _), each in objects.items() if kind == "Service"):
+        assert service["spec"]["selector"] == LABELS
+        for port in service["spec"]["ports"]:
+            assert (port["port"], port["targetPort"]) == (ports[port["name"]], port["name"])
+    for kind, selector in (
+        ("Deployment", "selector"),
+        ("PodDisruptionBudget", "selector"),
+        ("NetworkPolicy", "podSelector"),
+    ):
+        assert named(objects, kind)["spec"][selector] == {"matchLabels": LABELS}
+    monitor = named(objects, "ServiceMonitor")["spec"]
+    metrics = objects["Service", "geocast-push-metrics"]["metadata"]["labels"]
+    assert monitor["selector"]["matchLabels"].items() <= metrics.items()
+    if any(kind == "Secret" for kind, _ in objects):
+        assert metrics[monitor["jobLabel"]] == "geocast-push", "which is the job that the rules ask for"
+
+
+def test_of_what_is_private_names_and_redis_are_in_reach_and_nothing_else(objects):
+    """WPO4, by the network too: addresses that `geocast push` would not connect to are no way out."""
+    policy = named(objects, "NetworkPolicy")["spec"]
+    assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
+    dns, redis, out = policy["egress"]
+    assert {port["port"] for port in dns["ports"]} == {53}
+    assert {port["port"] for port in redis["ports"]} == {6379, 26379}
+    assert [port["port"] for port in out["ports"]] == [443]
+    assert ":" not in DEFAULT_SERVICES, "all of them are at 443"
+    four, six = (each["ipBlock"] for each in out["to"])
+    excepted = [ipaddress.ip_network(net) for net in four["except"]]
+    for net in excepted:
+        assert not is_global(str(net[1]))
+    for inside in (
+        "10.1.2.3",
+        "127.0.0.1",
+        "169.254.169.254",
+        "172.31.0.1",
+        "192.168.1.1",
+        "100.100.100.200",
+        "0.0.0.0",
+    ):
+        assert any(ipaddress.ip_address(inside) in net for net in excepted)
+    for inside in ("::1", "fd00::1", "fe80::1", "64:ff9b::7f00:1"):
+        assert ipaddress.ip_address(inside) not in ipaddress.ip_network(six["cidr"])

@@ -1,0 +1,54 @@
+"""docs/calls.md, "A first call": typed into a shell as it stands there, it does what the page says."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from end_to_end.deploy.test_readme import PORTS, ROOT, Shell, blocks, is_ready
+from end_to_end.kit.times import wait_until
+
+LISTEN = """
+import json, os, sys
+from websockets.sync.client import connect
+
+with connect("ws://127.0.0.1:PORT/v1/stream", subprotocols=["geocast.v1.json"], compression=None) as socket:
+    socket.send(sys.argv[1])
+    for message in socket:
+        print(message, flush=True)
+        if json.loads(message)["type"] == "call":
+            socket.send(sys.argv[2])
+"""
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    """A shell in an empty folder."""
+    (tmp_path / "town").mkdir()
+    shell = Shell(tmp_path / "town", tmp_path / "said.txt")
+    yield shell
+    shell.end()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+def test_the_first_call_goes_as_the_page_says(shell: Shell, tmp_path: Path) -> None:
+    """M18, M21, M22, M23, RQ3: keys, a node, a responder who accepts, and what the dispatcher sees of it."""
+    begin, listen, open_call, end = blocks("A first call", "sh", "docs/calls.md")
+    [hello] = re.findall(r"-x '(.*)'$", listen.strip(), re.DOTALL)
+    [accept] = re.findall(r'`(\{"type":"accept".*?\})`', (ROOT / "docs" / "calls.md").read_text("utf-8"))
+    (tmp_path / "listen.py").write_text(LISTEN.replace("PORT", str(PORTS[8765])))
+    shell.type(begin)
+    wait_until(lambda: is_ready(PORTS[8766]), "the node is ready")
+    shell.type(f"python -u {tmp_path / 'listen.py'} '{hello}' '{accept}' &")
+    wait_until(lambda: '"welcome"' in shell.said(), "the responder is welcomed")
+    shell.type(open_call)
+    wait_until(lambda: '"type":"task"' in shell.said(), "who accepts is told where")
+    assert '"radius_m":210.0' in shell.said()
+    assert "Door code 4711" in shell.said()
+    shell.type(end)
+    wait_until(lambda: '"reason":"over"' in shell.said(), "the responder is stood down")
+    assert '"responder":"r-51c0"' in shell.said().replace(" ", "")
+    wait_until(lambda: '"ended_at"' in shell.said(), "the call has ended")

@@ -1,0 +1,133 @@
+"""Calls from real dispatch records, and real defibrillators: what responders of a real node are told (RI1 to RI3)."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from end_to_end.kit.alerts import Json
+from end_to_end.kit.dispatcher import DISPATCH_SCOPE, call, calling_node
+from end_to_end.kit.earth import Point, beyond, distance
+from end_to_end.kit.keys import PHONE_SCOPE, Keys
+from end_to_end.kit.node import Node
+from end_to_end.kit.subscriber import Session
+from support.real_data import aed, dispatch
+
+from client_demo.desk.feeds import feed_text, read_records
+from client_demo.dispatch.records import calls_for_help
+
+SESSIONS, PLACES = 2, 100  # each says 200 things: 300 may come at once
+WITHIN_M = 800  # `aed_m`, where the policy does not say
+POLICY = """
+name = "real"
+[categories]
+burglary = { title = "Burglary" }
+[calls.cardiac_arrest]
+title = "Cardiac arrest: CPR needed"
+quals = ["cpr"]
+rings_m = [3000]
+seats = ["aed", "cpr"]
+rest_s = 0
+"""
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    """A node that has the defibrillators of Switzerland."""
+    started = calling_node(tmp_path, Keys(quals=["cpr"]), "--aeds", str(aed("switzerland_osm_aed")))
+    (tmp_path / "policy.toml").write_text(POLICY)
+    with started as node:
+        yield node
+        node.assert_no_surprise()
+
+
+@contextmanager
+def on_duty(node: Node) -> Iterator[Session]:
+    """Somebody who may be asked for help."""
+    now = int(time.time())
+    with Session(node) as session:
+        session.hello(token=node.keys.token(sub="r-1", quals=["cpr"], iat=now, exp=now + 3_600, scope=PHONE_SCOPE))
+        yield session
+
+
+def posted(node: Node, path: str, body: Json) -> None:
+    """POST as the dispatcher, which must work."""
+    answer = node.post(path, body, node.keys.token(sub="cad-3", scope=DISPATCH_SCOPE))
+    assert answer.status_code == 201, answer.text
+
+
+def task_of(node: Node, responder: Session, patient: Point, start: Point, address: str | None = None) -> Json:
+    """What a responder who starts from there is told of a call for this patient; then the call ends."""
+    responder.move({"lat": start[0], "lng": start[1], "here": True})
+    where = {"lat": patient[0], "lng": patient[1], "kind": "public"} | ({"address": address} if address else {})
+    body = call(place=where)
+    posted(node, "/v1/calls", body)
+    rung = responder.take()
+    assert rung["type"] == "call"
+    assert rung["call"]["id"] == body["id"]
+    responder.say({"type": "accept", "id": body["id"]})
+    task = responder.take()
+    assert task["type"] == "task"
+    assert task["place"] == where
+    posted(node, f"/v1/calls/{body['id']}/end", {"reason": "The crew is there."})
+    assert responder.take() == {"type": "standdown", "id": body["id"], "reason": "over"}
+    return task
+
+
+def usable() -> dict[str, tuple[Point, Json]]:
+    """The defibrillators that anybody may use, by the words of the contract alone: each with its spot and its tags."""
+    elements = json.loads(aed("switzerland_osm_aed").read_bytes())["elements"]
+    found = {f"{each['type']}/{each['id']}": ((each["lat"], each["lon"]), each["tags"]) for each in elements}
+    return {name: each for name, each in found.items() if each[1].get("access") not in ("no", "private")}
+
+
+def test_the_nearest_defibrillators_are_those_of_a_brute_force(node: Node):
+    """RI2, RI3: three at most, nearest first, for 200 places in Switzerland; and who starts there fetches the best."""
+    known, dice = usable(), random.Random(15)
+    told: list[int] = []
+    for _ in range(SESSIONS):
+        with on_duty(node) as responder:
+            told += [at_some_place(node, responder, known, dice) for _ in range(PLACES)]
+    assert {told.count(number) > 0 for number in range(4)} == {True}, "some have none near, and some have three"
+
+
+def at_some_place(node: Node, responder: Session, known: dict[str, tuple[Point, Json]], dice: random.Random) -> int:
+    """A call at some place, and whether the task has the defibrillators that it should. Returns how many."""
+    patient = beyond(dice.choice(list(known.values()))[0], dice.uniform(0, 360), dice.uniform(0, 1_200))
+    start = beyond(patient, dice.uniform(0, 360), dice.uniform(0, 2_000))
+    away = {name: distance(patient, spot) for name, (spot, _) in known.items()}
+    nearest = sorted((name for name in away if away[name] <= WITHIN_M), key=away.__getitem__)[:3]
+    task = task_of(node, responder, patient, start)
+    assert [each["id"] for each in task["aeds"]] == nearest
+    for each in task["aeds"]:
+        (lat, lng), tags = known[each["id"]]
+        assert (each["lat"], each["lng"], each["open"]) == (lat, lng, tags.get("opening_hours") == "24/7" or None)
+        assert each.keys() <= {"id", "lat", "lng", "where", "level", "indoor", "open", "code"}
+    way = {name: distance(start, known[name][0]) + away[name] for name in nearest}
+    assert task["role"] == ("aed" if nearest else "cpr")
+    assert task.get("fetch") == (nearest.index(min(way, key=way.__getitem__)) if nearest else None)
+    return len(nearest)
+
+
+def test_real_cardiac_arrests_become_calls_but_one_that_has_no_location(node: Node):
+    """RI2, RV5: in Pennsylvania no defibrillator of Switzerland is near, so nobody is sent for one."""
+    path = dispatch("montgomery_pa_911.csv")
+    records = calls_for_help(read_records(path.name, feed_text(path)), ["cardiac_arrest"])
+    assert len(records) == 12
+    [nowhere] = [record for record in records if record.obstacle]
+    assert nowhere.address.startswith("NO LOCATION")
+    assert nowhere.lat is not None, "it has coordinates, and they mean nothing"
+    with on_duty(node) as responder:
+        for record in records:
+            if record is nowhere:
+                continue
+            assert record.lat is not None
+            assert record.lng is not None
+            patient = (record.lat, record.lng)
+            task = task_of(node, responder, patient, beyond(patient, 45, 400), record.address)
+            assert (task["seat"], task["role"], task["aeds"]) == (1, "cpr", [])

@@ -1,0 +1,247 @@
+"""docs/deploy/grafana.json: what its generator makes, and each of its queries has something to show.
+
+A real Prometheus scrapes a real node and a real `geocast push`, and is asked what Grafana would ask it. Grafana itself
+is not needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import math
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import httpx
+import pytest
+from end_to_end.kit.alerts import alert, ground, new_id, place, revision_of
+from end_to_end.kit.dispatcher import Dispatcher, call_at, calling_node
+from end_to_end.kit.keys import Keys
+from end_to_end.kit.node import Node
+from end_to_end.kit.push import Push, cell
+from end_to_end.kit.responder import Responder, here
+from end_to_end.kit.subscriber import Session
+from end_to_end.kit.times import wait_until
+from end_to_end.kit.tls import Certificate
+from end_to_end.kit.wire import Closed, Wire
+from support.ports import free_ports
+from support.push_service import PushService
+from support.redis_server import RedisServer, needs_redis
+
+ROOT = Path(__file__).resolve().parents[3]
+DEPLOY = ROOT / "docs" / "deploy"
+DASHBOARD = json.loads((DEPLOY / "grafana.json").read_text("utf-8"))
+PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+QUERIES = {f"{panel['title']} {target['refId']}": target["expr"] for panel in PANELS for target in panel["targets"]}
+TEXT = " ".join(QUERIES.values())
+
+
+@pytest.fixture(scope="module")
+def generator() -> ModuleType:
+    """docs/deploy/grafana.py."""
+    spec = importlib.util.spec_from_file_location("grafana", DEPLOY / "grafana.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["grafana"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_file_is_what_the_generator_makes(generator: ModuleType) -> None:
+    """`make grafana`, and a change in the JSON alone does not last."""
+    assert (DEPLOY / "grafana.json").read_text("utf-8") == generator.build()
+
+
+def test_every_metric_is_on_a_panel_or_named_as_left_out(generator: ModuleType) -> None:
+    """Those of docs/behaviour.md; none is shown that is not there."""
+    table = (ROOT / "docs" / "behaviour.md").read_text("utf-8").partition("\n## Metrics\n")[2].partition("\n## ")[0]
+    documented = set(re.findall(r"^\| (.*?) \|", table, re.MULTILINE))
+    names = {name for cell in documented for name in re.findall(r"`(geocast_\w+)", cell)}
+    shown = {re.sub(r"(?<=_seconds)_bucket$", "", name) for name in re.findall(r"\bgeocast_\w+", TEXT)}
+    assert shown | set(generator.LEFT_OUT) == names
+    assert not shown & set(generator.LEFT_OUT)
+    assert {"process_cpu_seconds_total", "process_resident_memory_bytes", "process_start_time_seconds"} <= set(
+        re.findall(r"\bprocess_\w+", TEXT)
+    )
+
+
+def test_panels_lie_beside_each_other() -> None:
+    """None on another, none beyond the 24 columns, each with a number of its own and a word on what it says."""
+    cells = [
+        (x, y)
+        for panel in DASHBOARD["panels"]
+        for x in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
+        for y in range(panel["gridPos"]["y"], panel["gridPos"]["y"] + panel["gridPos"]["h"])
+    ]
+    assert len(cells) == len(set(cells))
+    assert max(x for x, _ in cells) == 23
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
+    assert all(panel["description"].endswith((".", "<type>.")) for panel in PANELS)
+
+
+# ---- asked of a real Prometheus
+
+
+class Prometheus:
+    """One that scrapes a node and what wakes its phones every second, as jobs "geocast" and "geocast-push"."""
+
+    def __init__(self, home: Path, node: Node, push: Push) -> None:
+        (self.port,) = free_ports(1)
+        jobs = {"geocast": node.api_port, "geocast-push": push.metrics_port}
+        config = {
+            "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
+            "scrape_configs": [
+                {"job_name": name, "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]}
+                for name, port in jobs.items()
+            ],
+        }
+        file = home / "prometheus.yml"
+        file.write_text(json.dumps(config))  # which is YAML, too
+        self.command = [
+            "prometheus",
+            f"--config.file={file}",
+            f"--storage.tsdb.path={home / 'data'}",
+            f"--web.listen-address=127.0.0.1:{self.port}",
+            "--log.level=warn",
+        ]
+        self.output = home / "prometheus.txt"
+
+    def __enter__(self) -> Prometheus:
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(self.command, stdout=output, stderr=subprocess.STDOUT)
+        self.api = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", trust_env=False, timeout=20)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.api.close()
+        self.process.kill()
+        self.process.wait(20)
+
+    def ready(self) -> bool:
+        """Whether it answers."""
+        assert self.process.poll() is None, self.output.read_text()
+        with contextlib.suppress(httpx.TransportError):
+            return self.api.get("/-/ready").status_code == 200
+        return False
+
+    def ask(self, expression: str) -> list[dict[str, Any]]:
+        """What it finds now."""
+        answer = self.api.post("/api/v1/query", data={"query": expression}).json()
+        assert answer["status"] == "success", (expression, answer)
+        return answer["data"]["result"]
+
+    def has(self, expression: str) -> bool:
+        """Whether it finds a number."""
+        return any(not math.isnan(float(sample["value"][1])) for sample in self.ask(expression))
+
+
+def as_asked(expression: str) -> str:
+    """A query with values for Grafana's variables."""
+    for name, value in {
+        "$job": "geocast",
+        "$instance": ".+",
+        "$push": "geocast-push",
+        "$__rate_interval": "1m",
+    }.items():
+        expression = expression.replace(name, value)
+    assert "$" not in expression
+    return expression
+
+
+@dataclass
+class Busy:
+    """A node with stream processes and a log in Redis, and what wakes its phones; a subscriber, and a dispatcher."""
+
+    node: Node
+    push: Push
+    service: PushService
+    session: Session
+    dispatcher: Dispatcher
+
+
+@pytest.fixture
+def busy(certificate: Certificate, tmp_path: Path) -> Iterator[Busy]:
+    """All of it, ended when the test is over."""
+    home = tmp_path / "node"
+    home.mkdir()
+    with contextlib.ExitStack() as stack:
+        enter = stack.enter_context
+        log = enter(RedisServer(tmp_path / "redis")).url
+        node = enter(calling_node(home, Keys(quals=["cpr"]), "--workers", "2", log=log))
+        service = enter(PushService(certificate))
+        push = enter(Push(node, service, log=log))
+        session = enter(node.join(place(ground())))
+        yield Busy(node, push, service, session, enter(Dispatcher(node)))
+
+
+def one_of_each(node: Node, session: Session) -> None:
+    """The life of an alert, an acknowledgement, a refusal, a bad handshake, a bad token."""
+    spot = session.places[0]["lat"], session.places[0]["lng"]
+    body = alert(spot)
+    node.publish(body)
+    session.listen(body["id"], 1)
+    session.ack(body["id"], 1)
+    node.revise(revision_of(body, 2))
+    node.cancel(body["id"], 3)
+    assert node.post("/v1/alerts", {}).status_code == 422
+    with Wire(node.stream_port) as wire:
+        assert wire.upgrade("another").status == 400
+    with pytest.raises(Closed, match="4401"):
+        node.join(place(ground()), token="bad")
+
+
+def one_call(busy: Busy) -> None:
+    """A call for help, which somebody accepts who has not been called before, and its end."""
+    call_id, spot = new_id("call"), ground()
+    with Responder(busy.node, call_id, here(spot)) as responder:
+        busy.dispatcher.post("", call_at(spot, call_id))
+        responder.take("call")
+        responder.say("accept", id=call_id)
+        responder.take("task")
+        busy.dispatcher.post(f"/{call_id}/end", {"reason": "The crew is there."})
+        responder.take("standdown")
+
+
+def one_push(busy: Busy) -> None:
+    """A phone that is told and then is gone, and one that may not register."""
+    spot, phone = ground(), busy.service.phone()
+    busy.push.register(phone, cell(spot))
+    busy.node.publish(alert(spot))
+    busy.service.until(lambda: len(phone.told) == 1)
+    phone.answers = [410]
+    busy.node.publish(alert(spot))
+    assert busy.push.put("too-short", {}).status_code == 404
+
+
+@needs_redis
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed (requirements/system.sh)")
+def test_each_query_finds_something_where_there_is_something_to_do(busy: Busy, tmp_path: Path) -> None:
+    """All of them within the first scrapes; so each metric and label that they ask for is there."""
+    wanted = dict(QUERIES)
+    with Prometheus(tmp_path, busy.node, busy.push) as prometheus:
+        wait_until(prometheus.ready, "Prometheus answers")
+
+        def all_found() -> bool:
+            one_of_each(busy.node, busy.session)
+            one_call(busy)
+            one_push(busy)
+            for name in [name for name, expression in wanted.items() if prometheus.has(as_asked(expression))]:
+                del wanted[name]
+            return not wanted
+
+        with contextlib.suppress(AssertionError):
+            wait_until(all_found, "every query finds something")
+        assert not wanted
+        seen = "geocast_sessions == 1"
+        wait_until(lambda: prometheus.ask(seen), "the subscriber alone is there when the responders have gone")
+        firing = DASHBOARD["annotations"]["list"][0]["expr"]
+        assert prometheus.ask(firing) == [], "no rules are loaded; but Prometheus understands it"

@@ -1,0 +1,123 @@
+"""The README's first steps, typed into a shell as they stand there: they do what it says, and leave a clean tree."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from end_to_end.kit.node import BIN, clean_environment
+from end_to_end.kit.times import wait_until
+from end_to_end.kit.wire import PATIENCE
+from support.ports import free_ports
+from support.redis_server import missing
+
+ROOT = Path(__file__).parents[3]
+PORTS = dict(zip((8765, 8766, 8775, 8776, 6379), free_ports(5), strict=True))
+
+
+def blocks(heading: str, language: str, document: str = "README.md") -> list[str]:
+    """The blocks of code under a heading of a document, for ports that are free."""
+    text = re.search(rf"^## {heading}\n(.*?)^## ", (ROOT / document).read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert text
+    found: list[str] = re.findall(rf"^```{language}\n(.*?)^```", text[1], re.MULTILINE | re.DOTALL)
+    return [moved(block) for block in found]
+
+
+def moved(block: str) -> str:
+    """The same block for ports that are free; where it relies on a default, that is said."""
+    block = block.replace("redis-server ", "redis-server --port 6379 ")
+    block = block.replace("redis://127.0.0.1", "redis://127.0.0.1:6379")
+    block = block.replace("geocast serve ", "geocast serve --stream 127.0.0.1:8765 --api 127.0.0.1:8766 ")
+    for documented, free in PORTS.items():
+        block = block.replace(str(documented), str(free))
+    return block
+
+
+class Shell:
+    """A bash that somebody types into."""
+
+    def __init__(self, folder: Path, output: Path) -> None:
+        self._output = output
+        environment = clean_environment(PATH=f"{BIN}:{os.environ['PATH']}")
+        with output.open("wb") as file:
+            self._bash = subprocess.Popen(
+                ["bash"],
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
+
+    def type(self, text: str) -> None:
+        """Give it some lines."""
+        assert self._bash.stdin
+        self._bash.stdin.write(f"{text}\n".encode())
+        self._bash.stdin.flush()
+
+    def said(self) -> str:
+        """All that it and what it started have said."""
+        return self._output.read_text(errors="replace")
+
+    def end(self) -> None:
+        """End it, and all that it has started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._bash.pid, signal.SIGKILL)
+        self._bash.communicate()
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    """A shell in a repository with the project's .gitignore."""
+    folder = tmp_path / "geocast"
+    folder.mkdir()
+    shutil.copy(ROOT / ".gitignore", folder)
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@example.com"]
+    for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "x"]):
+        subprocess.run([*git, *arguments], cwd=folder, check=True)
+    shell = Shell(folder, tmp_path / "said.txt")
+    yield shell
+    shell.end()
+    status = subprocess.run(["git", "status", "--porcelain"], cwd=folder, capture_output=True, text=True, check=True)
+    assert status.stdout == ""
+
+
+def is_ready(port: int) -> bool:
+    """Whether a node answers there, and is ready."""
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(f"http://127.0.0.1:{port}/readyz", trust_env=False, timeout=PATIENCE).status_code == 200
+    return False
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+@pytest.mark.skipif(bool(missing()), reason=missing() or "")
+def test_the_first_steps_do_what_the_readme_says(shell: Shell):
+    """A subscriber is told once; the same again is 200; two nodes on a Redis; and `git status` has nothing to tell."""
+    begin, _, publish = blocks("A first alert", "sh")
+    [listen] = blocks("A first alert", "python")
+    publish = publish.replace("curl -sS", r"curl -sS -o /dev/null -w '\nstatus %{http_code}\n'")
+    shell.type(begin.partition("\n")[2])  # `make install` has been done
+    wait_until(lambda: is_ready(PORTS[8766]), "the node is ready")
+    shell.type(f"python -u - <<'END' &\n{listen}END")
+    wait_until(lambda: '"welcome"' in shell.said(), "the subscriber is welcomed")
+    shell.type(publish)
+    wait_until(lambda: "status 201" in shell.said(), "the alert is accepted")
+    shell.type(publish)
+    wait_until(lambda: "status 200" in shell.said(), "the same again is no new alert")
+    wait_until(lambda: '"type":"alert"' in shell.said(), "the subscriber is told")
+    shell.type(blocks("Two nodes on this machine", "sh", "docs/operations.md")[0])
+    for port in (8766, 8776):
+        wait_until(lambda port=port: is_ready(PORTS[port]), "both nodes are ready")  # type: ignore[misc]
+    shell.type(publish.replace(str(PORTS[8766]), str(PORTS[8776])))
+    wait_until(lambda: shell.said().count("status 201") == 2, "the second node accepts")
+    assert shell.said().count('"type":"alert"') == 1
+    assert "geocast: error" not in shell.said()

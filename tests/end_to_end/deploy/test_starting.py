@@ -1,0 +1,379 @@
+"""Starting: what works from the command line alone, and what is refused with one clear line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from end_to_end.kit.alerts import Json, alert, circle, ground, place
+from end_to_end.kit.keys import EVERY_SCOPE, PHONE_SCOPE, Keys
+from end_to_end.kit.node import BIN, ORIGIN, Node, clean_environment
+from end_to_end.kit.subscriber import Session
+from end_to_end.kit.times import wait_until
+from end_to_end.kit.wire import PATIENCE, Wire
+from support.ports import free_ports
+
+Join = Callable[..., Session]
+JWT = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+")
+POLICY = """
+name = "our own"
+[categories.robbery]
+title = "A title of our own"
+"""
+OPTIONS = ("stream", "api", "log", "keys", "policy", "origins", "workers", "dev")
+
+
+def geocast(home: Path, *arguments: object, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run `geocast` until it ends by itself."""
+    return subprocess.run(
+        [BIN / "geocast", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env=clean_environment(**settings),
+        cwd=home,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+
+
+# -- refusals
+
+Case = tuple[list[str], str]
+"""Options to `geocast serve`, and a word that the refusal must contain."""
+
+
+@pytest.fixture
+def files(tmp_path: Path, keys: Keys) -> Path:
+    """A directory with key files and policies, good and bad."""
+    jwks = keys.jwks()
+    no_alg = [{name: value for name, value in key.items() if name != "alg"} for key in jwks["keys"]]
+    no_kid = [{name: value for name, value in key.items() if name != "kid"} for key in jwks["keys"]]
+    contents = {
+        "keys.json": json.dumps(jwks),
+        "no-alg.json": json.dumps({"keys": no_alg}),
+        "no-alg-second.json": json.dumps({"keys": [jwks["keys"][0], no_alg[1]]}),
+        "no-kid.json": json.dumps({"keys": no_kid}),
+        "alg-none.json": json.dumps({"keys": [jwks["keys"][0] | {"alg": "none"}]}),
+        "no-json.json": "{keys",
+        "no-jwks.json": json.dumps(["x"]),
+        "no-toml.toml": "categories = [",
+        "bad-radius.toml": f'{POLICY}min_radius_m = "wide"\n',
+        "surprise.toml": f"{POLICY}surprise_field = 1\n",
+        "empty.toml": "",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_text(content)
+    return tmp_path
+
+
+GOOD_KEYS = ["--keys", "keys.json"]
+REFUSALS: dict[str, Case] = {
+    "no keys": ([], "keys"),
+    "a key file that is missing": (["--keys", "missing.json"], "missing.json"),
+    "a key file that is a directory": (["--keys", "."], "keys"),
+    "a key without alg": (["--keys", "no-alg.json"], "alg"),
+    "a second key without alg": (["--keys", "no-alg-second.json"], "alg"),
+    "a key without kid": (["--keys", "no-kid.json"], "kid"),
+    "alg none": (["--keys", "alg-none.json"], "alg"),
+    "keys that are no JSON": (["--keys", "no-json.json"], "no-json.json"),
+    "keys that are no JWKS": (["--keys", "no-jwks.json"], "no-jwks.json"),
+    "a policy that is missing": ([*GOOD_KEYS, "--policy", "missing.toml"], "missing.toml"),
+    "a policy that is no TOML": ([*GOOD_KEYS, "--policy", "no-toml.toml"], "no-toml.toml"),
+    "a policy with a bad radius": ([*GOOD_KEYS, "--policy", "bad-radius.toml"], "min_radius_m"),
+    "a policy with a surprise": ([*GOOD_KEYS, "--policy", "surprise.toml"], "surprise_field"),
+    "an empty policy": ([*GOOD_KEYS, "--policy", "empty.toml"], "empty.toml"),
+    "a log in a directory that is missing": ([*GOOD_KEYS, "--log", "sqlite:nowhere/geocast.db"], "nowhere"),
+    "a log of an unknown kind": ([*GOOD_KEYS, "--log", "postgres://x"], "--log"),
+    "the world without keys": (["--stream", "0.0.0.0:{free}"], "keys"),
+    "the world's api without keys": (["--api", "0.0.0.0:{free}"], "keys"),
+    "the world in dev mode": (["--dev", "--stream", "0.0.0.0:{free}"], "loopback"),
+    "the world's api in dev mode": (["--dev", "--api", "0.0.0.0:{free}"], "loopback"),
+    "all of IPv6 in dev mode": (["--dev", "--api", "[::]:{free}"], "loopback"),
+    "a name in dev mode": (["--dev", "--stream", "geocast.example:{free}"], ""),
+    "a taken port": ([*GOOD_KEYS, "--stream", "127.0.0.1:{taken}"], "{taken}"),
+    "a taken port of the api": ([*GOOD_KEYS, "--api", "127.0.0.1:{taken}"], "{taken}"),
+    "a port that is no number": ([*GOOD_KEYS, "--api", "127.0.0.1:http"], "api"),
+    "a port beyond": ([*GOOD_KEYS, "--api", "127.0.0.1:70000"], "api"),
+    "no port": ([*GOOD_KEYS, "--api", "127.0.0.1"], "api"),
+}
+
+
+@pytest.fixture
+def ports() -> Iterator[dict[str, int]]:
+    """A port that is free and one that is taken."""
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as holder:
+        yield {"free": free_ports(1)[0], "taken": holder.getsockname()[1]}
+
+
+@pytest.mark.parametrize("case", REFUSALS.values(), ids=REFUSALS.keys())
+def test_what_cannot_be_served_is_refused_in_one_line(files: Path, ports: dict[str, int], case: Case):
+    """Section 7: one clear line and exit status 2, never a traceback."""
+    options, word = case
+    stream, api = free_ports(2)
+    defaults = ["--stream", f"127.0.0.1:{stream}", "--api", f"127.0.0.1:{api}"]
+    ended = geocast(files, "serve", *defaults, *(option.format(**ports) for option in options))
+    assert ended.returncode == 2, ended
+    assert "Traceback" not in ended.stdout + ended.stderr
+    lines = [line for line in ended.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, ended.stderr
+    assert word.format(**ports) in lines[0]
+
+
+def test_a_second_node_on_the_same_ports_is_refused_and_the_first_serves_on(node: Node, keys: Keys):
+    """Section 7: a port that is taken."""
+    ended = geocast(node.home, "serve", *node.options)
+    assert ended.returncode == 2
+    assert len(ended.stderr.strip().splitlines()) == 1
+    node.assert_serving()
+
+
+def test_help_lists_every_option_and_its_variable(tmp_path: Path):
+    """Section 7: each option is also an environment variable."""
+    listed = geocast(tmp_path, "serve", "--help").stdout
+    missing = [name for name in OPTIONS if f"--{name}" not in listed or f"GEOCAST_{name.upper()}" not in listed]
+    assert missing == []
+
+
+# -- what works
+
+
+def test_options_may_come_from_the_environment(tmp_path: Path, keys: Keys, join: Join):
+    """Section 7: `GEOCAST_STREAM` and so on."""
+    node = Node(tmp_path, keys)
+    pairs = zip(node.options[::2], node.options[1::2], strict=True)
+    node.settings = {f"GEOCAST_{name[2:].upper()}": value for name, value in pairs}
+    node.options = []
+    with node:
+        spot = ground()
+        session = join(node, place(spot))
+        session.listen(node.publish(alert(spot))["id"], 1)
+
+
+def test_health_tells_a_node_that_is_alive_from_one_that_is_ready(tmp_path: Path, node: Node):
+    """Section 7: what waits for its Redis must not be restarted for that, and gets no newcomers."""
+    well = geocast(tmp_path, "health", "--ready", "--api", f"127.0.0.1:{node.api_port}")
+    assert (well.returncode, well.stdout, well.stderr) == (0, "geocast: ready\n", "")
+    waiting = Node(tmp_path, node.keys, log=f"redis://127.0.0.1:{free_ports(1)[0]}")
+    waiting.launch()
+    try:
+        where = {"GEOCAST_API": f"127.0.0.1:{waiting.api_port}"}
+        wait_until(lambda: geocast(tmp_path, "health", **where).returncode == 0, "it is alive")
+        unready = geocast(tmp_path, "health", "--ready", **where)
+        assert (unready.returncode, unready.stdout) == (1, "")
+        assert unready.stderr.startswith("geocast: not ready: ")
+    finally:
+        waiting.kill()
+
+
+def test_dev_mode_beyond_loopback_is_told_by_a_warning(tmp_path: Path):
+    """T7: with consent, and never in silence."""
+    exposed = Node(tmp_path, None, "--allow-exposed-dev", GEOCAST_DEV="1")
+    exposed.options[1] = f"0.0.0.0:{exposed.stream_port}"
+    with exposed:
+        warning = f"WARNING geocast.cli.serve: --dev beyond loopback (--stream 0.0.0.0:{exposed.stream_port})"
+        assert warning in exposed.output()
+
+
+def test_the_operator_chooses_the_heartbeat(tmp_path: Path, keys: Keys, join: Join):
+    """W8: from 25 to 55 s, and `welcome` says it."""
+    for refused in ("24", "56", "nan"):
+        ended = geocast(tmp_path, "serve", "--dev", "--heartbeat-s", refused)
+        assert ended.returncode == 2
+        assert "--heartbeat-s" in ended.stderr
+    with Node(tmp_path, keys, "--heartbeat-s", "40") as node:
+        assert join(node, place(ground())).welcome["heartbeat_s"] == 40
+
+
+def test_a_log_in_memory_forgets_and_serves(tmp_path: Path, keys: Keys, join: Join):
+    """Section 7, `--log memory:`."""
+    with Node(tmp_path, keys, log="memory:") as node:
+        spot = ground()
+        body = alert(spot)
+        node.publish(body)
+        join(node, place(spot)).listen(body["id"], 1)
+        node.restart()
+        assert node.get(f"/v1/alerts/{body['id']}").status_code == 404
+
+
+def test_keys_and_tokens_made_on_the_command_line_work(tmp_path: Path, join: Join):
+    """Section 7: `geocast keygen` and `geocast token` are all that a trial needs."""
+    made = geocast(tmp_path, "keygen", "--private", "desk.jwk", "--public", "desk.jwks")
+    assert made.returncode == 0, made.stderr
+    jwks = json.loads((tmp_path / "desk.jwks").read_text())
+    assert all("d" not in key and key["alg"] == "EdDSA" and key["kid"] for key in jwks["keys"])
+    assert (tmp_path / "desk.jwk").stat().st_mode & 0o077 == 0, "a private key is private"
+    desk = command_line_token(tmp_path, "desk-one", "alerts:publish")
+    phone = command_line_token(tmp_path, "phone", "alerts:receive")
+    node = Node(tmp_path)
+    node.options[node.options.index("--keys") + 1] = str(tmp_path / "desk.jwks")
+    node.desk = desk
+    with node:
+        spot = ground()
+        session = join(node, place(spot), token=phone)
+        session.listen(node.publish(alert(spot))["id"], 1)
+        assert node.post("/v1/alerts", alert(spot), phone).status_code == 403
+
+
+def command_line_token(home: Path, sub: str, scope: str) -> str:
+    """A token signed by `geocast token`."""
+    made = geocast(home, "token", "--key", "desk.jwk", "--sub", sub, "--scope", scope)
+    assert made.returncode == 0, made.stderr
+    assert JWT.fullmatch(made.stdout.strip())
+    return made.stdout.strip()
+
+
+@pytest.fixture
+def dev_node(tmp_path: Path) -> Iterator[Node]:
+    """A node in dev mode, without keys; its desk uses the token that it printed."""
+    node = Node(tmp_path, None, "--dev")
+    at = node.options.index("--keys")
+    del node.options[at : at + 2]
+    with node:
+        node.desk = JWT.search(node.output())[0]
+        yield node
+
+
+def test_in_dev_mode_anyone_may_receive_and_the_printed_token_may_publish(dev_node: Node, join: Join):
+    """Section 6: but no test alerts without a token; the printed one has all scopes."""
+    spot = ground()
+    anyone = join(dev_node, place(spot), token=None)
+    tester = join(dev_node, place(spot), token=dev_node.desk)
+    test, actual = alert(spot, status="test"), alert(spot)
+    dev_node.publish(test)
+    dev_node.publish(actual)
+    tester.listen(test["id"], 1)
+    anyone.listen(actual["id"], 1)
+    anyone.move(place(spot))
+    assert anyone.everything() == [(actual["id"], 1)]
+    assert "token_expires_at" not in anyone.welcome
+
+
+def test_in_dev_mode_a_bad_token_is_still_bad(dev_node: Node, keys: Keys):
+    """Section 6: optional for subscribers, not unchecked; and nobody publishes without one."""
+    with Session(dev_node) as session:
+        session.say({"type": "hello", "places": [], "token": keys.token(scope=EVERY_SCOPE)})
+        assert session.wire.close_code() == 4401
+    assert dev_node.post("/v1/alerts", alert(ground()), keys.token()).status_code == 401
+    assert dev_node.api.post("/v1/alerts", json=alert(ground())).status_code == 401
+
+
+ORIGINS = [
+    ("http://localhost:3000", 101),
+    ("http://127.0.0.1", 101),
+    ("http://[::1]:8080", 101),
+    (ORIGIN, 403),
+    ("null", 403),
+    ("http://localhost.evil.example", 403),
+    ("http://127.0.0.1.evil.example", 403),
+]
+
+
+def test_in_dev_mode_any_loopback_origin_is_allowed(dev_node: Node):
+    """Section 7, `--origins`: and no other."""
+    for origin, status in ORIGINS:
+        with Wire(dev_node.stream_port) as wire:
+            assert wire.upgrade("geocast.v1.json", Origin=origin).status == status, origin
+
+
+LINE = {"time", "level", "logger", "pid", "message"}
+
+
+def lines_of(node: Node) -> list[Json]:
+    """What a node has written on standard error, each line read as JSON."""
+    lines = [json.loads(line) for line in node.output().splitlines()]
+    assert all(line.keys() >= LINE for line in lines)
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"]) for line in lines)
+    return lines
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_every_line_is_json_if_that_is_asked_for(tmp_path: Path, keys: Keys, workers: str):
+    """`--log-format json`: at the start, of a process that dies, of a drain; of libraries too, at every level."""
+    options = ("--log-format", "json", "--log-level", "debug", "--workers", workers)
+    with Node(tmp_path, keys, *options) as node:
+        with node.join(place(ground())), socket.create_connection(("127.0.0.1", node.api_port)) as stranger:
+            stranger.sendall(b"this is no HTTP\r\n\r\n")
+            node.get("/v1/alerts")
+        for pid in node.children()[-1:]:
+            os.kill(pid, signal.SIGKILL)
+            wait_until(lambda: "starting another" in node.output(), "it is replaced")
+        wait_until(node._ready, "/readyz is 200")
+        assert node.terminate() == 0
+        lines = lines_of(node)
+    assert any("ready" in line["message"] for line in lines)
+    assert len({line["pid"] for line in lines}) >= int(workers)
+    assert all(line["level"] in ("DEBUG", "INFO", "WARNING", "ERROR") for line in lines)
+
+
+def test_what_cannot_be_served_is_json_too(tmp_path: Path, keys: Keys):
+    """`--log-format json`: once it is known that JSON is asked for, a refusal is such a line too; exit status 2."""
+    ended = geocast(tmp_path, "serve", "--log-format", "json")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert json.loads(ended.stderr)["message"].startswith("no keys: ")
+    (tmp_path / "keys.json").write_text(json.dumps(keys.jwks()))
+    log = f"sqlite:{tmp_path / 'nowhere' / 'geocast.db'}"
+    ended = geocast(tmp_path, "serve", "--keys", "keys.json", "--log", log, GEOCAST_LOG_FORMAT="json")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "No such file or directory" in json.loads(ended.stderr)["message"]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_who_was_never_ready_does_not_say_so(tmp_path: Path, keys: Keys, workers: str):
+    """Section 7: SIGTERM while a log out of reach is waited for. It ends at once, and no line says "ready"."""
+    node = Node(tmp_path, keys, "--workers", workers, log=f"redis://127.0.0.1:{free_ports(1)[0]}")
+    node.launch()
+    try:
+        wait_until(lambda: node.output().count("can't be reached; going on trying") >= int(workers), "it waits")
+        assert node.terminate() == 0
+    finally:
+        node.kill()
+    assert "ready" not in node.output()
+
+
+def test_without_origins_no_browser_is_allowed(own_node: Node):
+    """Section 5: 403 for an `Origin` that is not on the list; no `Origin` is allowed."""
+    for origin, status in (("http://localhost", 403), (ORIGIN, 403), (None, 101)):
+        with Wire(own_node.stream_port) as wire:
+            assert wire.upgrade("geocast.v1.json", Origin=origin).status == status
+
+
+def test_another_policy_is_in_force_when_it_is_given(tmp_path: Path, keys: Keys, join: Join):
+    """Section 3: policy is data; what it does not list is refused."""
+    bounds = "min_radius_m = 10\nmax_radius_m = 500000\nmax_age_s = 60\nlocation_resolution = 7\n"
+    (tmp_path / "policy.toml").write_text(POLICY + bounds)
+    with Node(tmp_path, keys, "--policy", str(tmp_path / "policy.toml")) as node:
+        spot = ground()
+        session = join(node, place(spot), scope=PHONE_SCOPE)
+        assert node.post("/v1/alerts", alert(spot)).json()["type"] == "/problems/category-not-alertable"
+        body: Json = alert(spot, category="robbery", area=circle(spot, 10))
+        body["occurred_at"] = body["approval"]["approved_at"]
+        node.publish(body)
+        session.listen(body["id"], 1)
+        assert session.received[0]["alert"]["title"] == "A title of our own"
+
+
+def test_another_policy_leaves_live_alerts_alive(tmp_path: Path, keys: Keys, join: Join):
+    """Section 3: a later policy refuses new requests only."""
+    (tmp_path / "policy.toml").write_text(POLICY)
+    with Node(tmp_path, keys) as node:
+        spot = ground()
+        body = alert(spot)
+        node.publish(body)
+        node.kill()
+        node.options += ["--policy", str(tmp_path / "policy.toml")]
+        node.start()
+        late = join(node, place(spot))
+        late.listen(body["id"], 1)
+        assert node.post("/v1/alerts", alert(spot)).status_code == 422
+        assert node.post("/v1/alerts", body).status_code == 200
+        node.cancel(body["id"], 2)
+        late.listen(body["id"], "cancel")

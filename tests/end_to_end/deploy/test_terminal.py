@@ -1,0 +1,229 @@
+"""The commands of `python -m client_demo` that listen, walk and publish, as processes on a real node."""
+
+import contextlib
+import itertools
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from end_to_end.kit.alerts import alert, circle, ground
+from end_to_end.kit.keys import PHONE_SCOPE
+from end_to_end.kit.node import BIN, Node, clean_environment
+from end_to_end.kit.proofs import signing_node
+from end_to_end.kit.times import wait_until
+from end_to_end.kit.wire import PATIENCE
+
+from client_demo.python.geo import offset
+from client_demo.python.times import wall_ms
+from client_demo.terminal import publish, signing
+from client_demo.terminal.cli import main
+
+ROOT = Path(__file__).parents[3]
+
+
+def command(node, *arguments):
+    url = f"ws://127.0.0.1:{node.stream_port}/v1/stream"
+    return [sys.executable, "-m", "client_demo", arguments[0], "--url", url, *arguments[1:]]
+
+
+def environment(node):
+    token = node.keys.token(sub="phone", scope=PHONE_SCOPE)
+    return clean_environment(GEOCAST_TOKEN=token, PYTHONUNBUFFERED="1", TERM="xterm", COLUMNS="120")
+
+
+def output(node, *arguments):
+    """All that a command prints until it ends well."""
+    done = subprocess.run(
+        command(node, *arguments),
+        cwd=ROOT,
+        env=environment(node),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_one_short_connection_takes_what_is_new_and_acknowledges_it(node, tmp_path):
+    """What the file remembers is not told again; its cancel is, and then it is forgotten."""
+    spot = ground()
+    body = alert(spot, headline="Keep away")
+    node.publish(body)
+    once = ("listen", "--once", "--held", str(tmp_path / "held.json"), "--lat", str(spot[0]), "--lng", str(spot[1]))
+    first = output(node, *once)
+    assert "new" in first
+    assert "Keep away" in first
+    node.wait_for_counts(body["id"], sent=1, acked=1)
+    assert "Keep away" not in output(node, *once)
+    node.cancel(body["id"], 2)
+    assert "cancelled" in output(node, *once)
+    assert "Keep away" not in output(node, *once)
+    assert node.state(body["id"])["delivery"] == {"sent": 1, "acked": 1, "pushed": 0}
+
+
+def test_who_walks_is_told_on_walking_in_and_sees_it_end_on_walking_out(node):
+    """A straight line through a circle that takes seconds to cross."""
+    spot = ground()
+    node.publish(alert(spot, headline="In the middle", area=circle(spot, 3000)))
+    west, east = (offset(*spot, 0, metres) for metres in (-4000, 4000))
+    line = [f"--{name}={lat},{lng}" for name, (lat, lng) in (("from", west), ("to", east))]
+    told = output(node, "walk", *line, "--speed", "1000", "--every", "0.2")
+    lines = [line for line in told.splitlines() if "In the middle" in line]
+    assert [line[:14].strip() for line in lines] == ["new", "no longer here"]
+    assert re.search(r"walked ([\d,]+) of \1 m", told)
+
+
+def test_in_a_terminal_there_is_a_table_of_what_is_held(node):
+    """It comes with the alert, says where and how long, and goes with Ctrl-C."""
+    spot = ground()
+    node.publish(alert(spot, headline="On the screen"))
+    ours, theirs = pty.openpty()
+    os.set_blocking(ours, False)
+    process = subprocess.Popen(
+        command(node, "listen", "--lat", str(spot[0]), "--lng", str(spot[1])),
+        cwd=ROOT,
+        env=environment(node),
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+    )
+    seen = bytearray()
+
+    def screen():
+        with contextlib.suppress(BlockingIOError):
+            seen.extend(os.read(ours, 65536))
+        return seen.decode(errors="replace")
+
+    try:
+        wait_until(lambda: screen().count("On the screen") >= 2, "a line and a table")
+        wait_until(lambda: "min" in screen() and "inside" in screen() and "where" in screen(), "the table")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 130
+        assert process.stderr.read() == b"stopped\n"
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+        os.close(ours)
+        os.close(theirs)
+
+
+def at_the_api(node, *arguments):
+    """Run a command of a publisher: its exit status, and all that it printed."""
+    line = [sys.executable, "-m", "client_demo", arguments[0], "--api", str(node.api.base_url), *arguments[1:]]
+    done = subprocess.run(
+        line,
+        cwd=ROOT,
+        env=clean_environment(GEOCAST_TOKEN=node.desk),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+HOLDS = """
+name = "careful"
+[categories]
+burglary = { title = "Burglary", hold_area_km2 = 100 }
+"""
+
+
+@pytest.fixture
+def careful(keys, tmp_path):
+    """A node that holds what covers more than 100 km2."""
+    (tmp_path / "policy.toml").write_text(HOLDS)
+    with Node(tmp_path, keys, "--policy", str(tmp_path / "policy.toml")) as node:
+        yield node
+
+
+def test_what_the_node_holds_is_published_when_it_is_confirmed(careful):
+    """A21, P23, P24: by the area in km2 and by the kinds of words; a cancel's words, too."""
+    node = careful
+    lat, lng = map(str, ground())
+    told = ("--category", "burglary", "--severity", "minor", "--headline", "Stay away from 1200 Elm Street.")
+    publish = ("publish", "--id", "held-in-a-terminal", *told, "--lat", lat, "--lng", lng, "--radius", "20000")
+    text = ("--confirm-text", "address")
+    held, said = at_the_api(node, *publish)
+    assert held != 0
+    assert "more than 100 has to be confirmed" in said
+    assert "reads like a street address" in said
+    assert at_the_api(node, *publish, "--confirm-area", "3000")[0] != 0
+    assert at_the_api(node, *publish, *text)[0] != 0
+    assert at_the_api(node, *publish, *text, "--confirm-area", "3000")[0] == 0
+    cancel = ("cancel", "held-in-a-terminal", "--reason", "All clear at 1200 Elm Street.")
+    assert at_the_api(node, *cancel)[0] != 0
+    assert at_the_api(node, *cancel, *text)[0] == 0
+
+
+def test_what_happens_now_is_approved_after_it(node, monkeypatch):
+    """P3: even where each look at the clock finds it later."""
+    clock = itertools.count(wall_ms() - 10_000, 1_000)
+    for module in (publish, signing):
+        monkeypatch.setattr(module, "wall_ms", lambda: next(clock))
+    told = ("--category", "fire_structure", "--severity", "minor", "--headline", "Stay away.", "--radius", "500")
+    spot = ("--lat", "32.7", "--lng", "-96.8")
+    line = ("publish", "--api", str(node.api.base_url), *told, *spot)
+    result = CliRunner(env={"GEOCAST_TOKEN": node.desk}).invoke(main, line)
+    assert result.exit_code == 0, result.output
+
+
+@pytest.fixture
+def desk(keys, tmp_path):
+    """A desk whose burglaries two have to sign; their keys are in files, as the reviewers have them."""
+    with signing_node(keys, tmp_path) as desk:
+        for person in desk.people:
+            (tmp_path / f"{person.sub}.jwk").write_text(json.dumps(person.private()))
+        yield desk
+
+
+def approve(home, form, person):
+    """A reviewer's `geocast approve` of a form in a file: the file with the signature, as an argument."""
+    file = home / f"{form.stem}.{person.sub}.json"
+    line = [BIN / "geocast", "approve", "--yes", "--key", str(home / f"{person.sub}.jwk")]
+    with form.open("rb") as shown, file.open("wb") as signature:
+        subprocess.run(line, stdin=shown, stdout=signature, stderr=subprocess.DEVNULL, timeout=60, check=True)
+    return ["--signature", str(file)]
+
+
+def test_what_reviewers_have_signed_is_published_revised_and_cancelled(desk, tmp_path):
+    """AP, steps 1 to 3: the same line twice; the form's id, number and times are those of the first."""
+    node, (ann, ben, *_) = desk.node, desk.people
+    lat, lng = map(str, ground())
+    where = ("--lat", lat, "--lng", lng, "--radius", "500")
+    burglary = ("publish", "--category", "burglary", "--severity", "minor", "--headline", "Stay away", *where)
+
+    def signed(line, form, *people, needed):
+        status, said = at_the_api(node, *line, "--form", str(form))
+        assert status == 0, said
+        assert f"{needed} of the reviewers have to sign it" in said
+        again, refusal = at_the_api(node, *line, "--form", str(form))
+        assert (again, "exists" in refusal) == (2, True)
+        signatures = [each for person in people for each in approve(tmp_path, form, person)]
+        return at_the_api(node, *line, "--form", str(form), *signatures)
+
+    status, said = signed(burglary, tmp_path / "alone.json", ann, needed=2)
+    assert status == 1
+    assert "/approval: " in said
+    status, said = signed(burglary, tmp_path / "new.json", ann, ben, needed=2)
+    assert status == 0, said
+    alert_id = json.loads((tmp_path / "new.json").read_text())["id"]
+    assert node.live() == {alert_id}
+    revise = ("revise", alert_id, "--headline", "Stay far away", *where)
+    status, said = signed(revise, tmp_path / "next.json", ben, ann, needed=2)
+    assert status == 0, said
+    assert node.state(alert_id)["alert"]["headline"] == "Stay far away"
+    cancel = ("cancel", alert_id, "--reason", "It is over.")
+    status, said = signed(cancel, tmp_path / "over.json", ben, needed=1)
+    assert status == 0, said
+    assert node.state(alert_id)["state"] == "cancelled"

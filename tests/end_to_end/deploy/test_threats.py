@@ -1,0 +1,182 @@
+"""docs/threats.md, row by row: what somebody can do with what he holds, and what he can't, on a real node."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from end_to_end.kit.alerts import Json, alert, cancel_body, circle, ground, place, revision_of
+from end_to_end.kit.keys import DESK_SCOPE, EVERY_SCOPE, PHONE_SCOPE, Keys
+from end_to_end.kit.node import Node
+from end_to_end.kit.subscriber import Session
+from end_to_end.kit.wire import Closed
+from support.ports import free_ports
+
+from geocast.alertlog.sqlite import SqliteLog
+from geocast.model.alert import Entry
+
+Join = Callable[..., Session]
+OPEN = {"/healthz", "/readyz", "/problems/{slug}", "/metrics"}
+
+
+@pytest.fixture(scope="module")
+def guarded(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A node whose metrics are where publishers don't reach them."""
+    [port] = free_ports(1)
+    with Node(tmp_path_factory.mktemp("threats"), keys, "--metrics", f"127.0.0.1:{port}") as node:
+        yield node
+
+
+def calls(node: Node) -> Iterator[tuple[str, str]]:
+    """Every call of the api that is not for everybody, aimed at one id."""
+    for path, operations in node.api.get("/openapi.json").json()["paths"].items():
+        for method in operations if path not in OPEN else ():
+            yield method, path.format(alert_id="some-alert", call_id="some-call")
+
+
+def statuses(node: Node, token: str | None) -> set[int]:
+    """What all those calls answer to a token, or to none."""
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    asked = list(calls(node))
+    assert len(asked) >= 6
+    return {node.api.request(method, path, headers=headers, json={}).status_code for method, path in asked}
+
+
+def posted(node: Node, desk: str, body: Json) -> list[int]:
+    """The statuses of a revision and a cancel of an alert, by some desk."""
+    path = f"/v1/alerts/{body['id']}"
+    return [
+        node.post(f"{path}/revisions", revision_of(body, 2), desk).status_code,
+        node.post(f"{path}/cancel", cancel_body(2), desk).status_code,
+    ]
+
+
+# -- who only reaches the listeners
+
+
+def test_who_has_no_token_reads_and_writes_nothing(guarded: Node):
+    """TH1: neither on the api nor on the stream."""
+    guarded.publish(alert(ground()))
+    assert statuses(guarded, None) == {401}
+    with Session(guarded) as session:
+        session.say({"type": "hello", "places": []})
+        with pytest.raises(Closed) as closed:
+            session.take()
+    assert closed.value.code == 4401
+
+
+# -- subscribers
+
+
+def test_a_subscribers_token_learns_every_live_alert_as_published(guarded: Node, join: Join):
+    """TH2: places are not checked, so whoever goes everywhere is told everything; but no test, and no count."""
+    spots = [ground() for _ in range(3)]
+    told = [guarded.publish(alert(spot)) for spot in spots]
+    secret = guarded.publish(alert(spots[0], status="test"))
+    session = join(guarded)
+    for spot in spots:
+        session.move(place(spot))
+    assert [shown["alert"]["id"] for shown in session.received] == [each["id"] for each in told]
+    assert [shown["alert"]["area"] for shown in session.received] == [each["area"] for each in told]
+    assert secret["id"] not in {each for each, _ in session.everything()}
+    assert statuses(guarded, guarded.keys.token(sub="phone", scope=PHONE_SCOPE)) == {403}
+
+
+def test_subscribers_can_lie_about_where_they_are_and_what_they_saw(guarded: Node, join: Join):
+    """TH2: counts are of connections; but nobody acknowledges what was not sent to him, or twice."""
+    spot = ground()
+    body = alert(spot)
+    guarded.publish(body)
+    first, other = join(guarded, place(spot)), join(guarded, place(ground()))
+    for session in (first, first, other):
+        session.ack(body["id"], 1)
+        session.move(*session.places)
+    guarded.wait_for_counts(body["id"], sent=1, acked=1)
+
+
+# -- publishers
+
+
+def test_a_publishers_token_touches_no_alert_of_another(guarded: Node):
+    """TH4: it reads all live ones, and may publish what is not true, under its own name."""
+    other = guarded.keys.token(sub="desk-two", scope=DESK_SCOPE)
+    body = alert(ground())
+    guarded.publish(body)
+    assert posted(guarded, other, body) == [403, 403]
+    read = guarded.get(f"/v1/alerts/{body['id']}", other).json()
+    assert read["alert"]["headline"] == body["headline"]
+    assert "delivery" not in read
+    assert guarded.get("/metrics", other).status_code == 404
+    mine = guarded.publish(alert(ground(), headline="Nothing of this is true"), other)
+    assert guarded.state(mine["id"])["alert"]["source"] == "desk-two"
+
+
+def test_who_may_manage_ends_any_alert(guarded: Node):
+    """TH5: and can't publish one."""
+    manager = guarded.keys.token(sub="operator", scope="alerts:manage")
+    body = alert(ground())
+    guarded.publish(body)
+    assert guarded.post("/v1/alerts", alert(ground()), manager).status_code == 403
+    assert posted(guarded, manager, body) == [201, 409]
+    assert guarded.post(f"/v1/alerts/{body['id']}/cancel", cancel_body(3), manager).status_code == 201
+
+
+def test_the_key_that_signs_tokens_is_everybody(guarded: Node):
+    """TH6: any publisher, any scope, without anybody's doing."""
+    body = alert(ground())
+    guarded.publish(body)
+    forged = guarded.keys.token(sub="desk-one", scope=EVERY_SCOPE)
+    assert guarded.get(f"/v1/alerts/{body['id']}", forged).json()["delivery"] == {"sent": 0, "acked": 0, "pushed": 0}
+    assert posted(guarded, forged, body) == [201, 409]
+
+
+# -- the log
+
+
+async def _written(path: Path, change: Callable[[Entry], Entry], alert_id: str) -> None:
+    log = SqliteLog(path)
+    await log.start()
+    try:
+        [known, *_] = await log.history(alert_id)
+        await log.append(change(known))
+    finally:
+        await log.stop()
+
+
+def rogue(node: Node, alert_id: str, **changes: Any) -> None:
+    """Write an entry of one's own into the log beside an alert's, past every check of the door."""
+
+    def change(entry: Any) -> Entry:
+        return dataclasses.replace(entry, alert=dataclasses.replace(entry.alert, **changes))
+
+    asyncio.run(_written(node.log_file, change, alert_id))
+
+
+def test_who_writes_to_the_log_can_publish_past_the_door(own_node: Node, join: Join):
+    """TH7: what nobody has approved is sent, as long as the policy asks for no signatures."""
+    spot = ground()
+    body = alert(spot)
+    session = join(own_node, place(spot))
+    own_node.publish(body)
+    session.listen(body["id"], 1)
+    rogue(own_node, body["id"], id="rogue", headline="Written behind everybody's back")
+    session.listen("rogue", 1)
+
+
+def test_who_writes_to_the_log_can_withhold(own_node: Node, join: Join):
+    """TH7: an alert that is taken out of the file is gone when the node starts anew; those who hold it keep it."""
+    spot = ground()
+    body = alert(spot, area=circle(spot))
+    own_node.publish(body)
+    own_node.kill()
+    with closing(sqlite3.connect(own_node.log_file)) as db, db:
+        db.execute("DELETE FROM entry")
+    own_node.start()
+    assert own_node.get(f"/v1/alerts/{body['id']}").status_code == 404
+    assert join(own_node, place(spot), holding={body["id"]: 1}).batch == []

@@ -1,0 +1,76 @@
+"""The push services of the campaign: one process behind many names, of which the attackers choose bad endpoints.
+
+`geocast push` allows `*.push.test`. Names under it that begin with "up" are this machine's; there are no others. A C
+compiler makes the library that says so to the process; without one, good and bad endpoints are all at `localhost`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import subprocess
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from end_to_end.kit.alerts import Json
+from support.wall_clock import COMPILER
+
+from client_demo import push_service
+from client_demo.push_service import Certificate, Phone
+from client_demo.python.subscription import Subscription
+
+ZONE = "push.test"
+GOOD_HOST = f"up.{ZONE}" if COMPILER else "localhost"
+RETRY_AFTER_S = 3
+HANG_S = 60  # longer than anybody waits for an answer
+
+
+@functools.cache
+def library() -> dict[str, str]:
+    """Return the environment in which names under ZONE resolve."""
+    if not COMPILER:
+        return {}
+    made = Path(tempfile.mkdtemp(prefix="geocast-names-")) / "names.so"
+    source = Path(__file__).with_name("names.c")
+    subprocess.run([COMPILER, "-shared", "-fPIC", "-O2", "-Wall", "-o", made, source, "-ldl"], check=True)
+    return {"LD_PRELOAD": str(made)}
+
+
+class PushServices(push_service.PushService):
+    """The service, which answers bad endpoints as their path says: `/push/evil-507-…` by 507, `evil-0-…` not at all."""
+
+    def __init__(self, certificate: Certificate) -> None:
+        super().__init__(certificate)
+        self.phones_by_name: dict[int, Phone] = {}
+        self.came: dict[str, list[float]] = defaultdict(list)
+        """When each bad endpoint was pushed to."""
+
+    @property
+    def entry(self) -> str:
+        """The entry of `--push-services`."""
+        return f"*.{ZONE}:{self.port}" if COMPILER else f"localhost:{self.port}"
+
+    def add(self, number: int, told: Callable[[int, Json], object]) -> None:
+        """Add a good phone, which has `told` called in the service's thread."""
+        phone = self.phone(on_told=lambda message: told(number, dict(message)))
+        phone._keys = Subscription(f"https://{GOOD_HOST}:{self.port}/push/{phone.name}")
+        self.phones_by_name[number] = phone
+
+    def knows(self, authorization: str) -> bool:
+        """Return whether VAPID is there; other tests check what it says."""
+        return authorization.startswith("vapid ")
+
+    async def _answer(self, request: Any) -> Any:
+        name = request.match_info["name"]
+        if not name.startswith("evil-"):
+            return await super()._answer(request)
+        await request.read()
+        self.came[name].append(time.monotonic())
+        status = int(name.split("-")[1])
+        if not status:
+            await asyncio.sleep(HANG_S)
+        return self._said(status, {"Retry-After": str(RETRY_AFTER_S)} if status >= 500 else None)

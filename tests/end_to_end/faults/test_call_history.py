@@ -1,0 +1,214 @@
+"""The checker of calls itself: a good history passes, and each doctored one is caught, by its words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from end_to_end.kit.alerts import Json, place
+from end_to_end.kit.call_history import Asked, CallFinal, CallHistory, CallVisit, Heard, Said, Terms
+from end_to_end.kit.earth import beyond, published
+
+TOWN = (47.678, 8.831)
+HERE, AWAY = place(TOWN, here=True), place(beyond(TOWN, 90, 3_000), here=True)
+PLACE = {"lat": 47.6780089, "lng": 8.8311129, "kind": "residence", "address": "Dorfstrasse 4"}
+OTHER = PLACE | {"address": "Dorfstrasse 5"}
+NEAR = published(PLACE["lat"], PLACE["lng"], 0)
+MEDIC, FIRST_AIDER = frozenset({"medic"}), frozenset({"cpr"})
+START, LATER, END = 1_000.0, 1_100.0, 5_000.0
+
+
+def ring(revision: int = 1) -> Json:
+    """The message `call`, as far as it is looked at."""
+    return {"type": "call", "call": {"id": "c", "revision": revision, "near": NEAR}}
+
+
+def task(revision: int = 2, seat: int = 1, where: Json = PLACE) -> Json:
+    """The message `task`."""
+    return {"type": "task", "id": "c", "revision": revision, "seat": seat, "place": where}
+
+
+def standdown(reason: str) -> Json:
+    """The message `standdown`."""
+    return {"type": "standdown", "id": "c", "reason": reason}
+
+
+class Story(CallHistory):
+    """A call with one seat at a home. Ann has it; Bob, who has accepted too, was stood down; and there is Eve."""
+
+    def __init__(self) -> None:
+        super().__init__(Terms({"public": MEDIC | FIRST_AIDER, "residence": MEDIC}, (100, 500), 1))
+        self.call: Asked = self.open("c", PLACE, NEAR, END)
+        self.call.opened, self.call.waits = True, False
+        self.ann, self.bob, self.eve = (self.person(name) for name in ("ann", "bob", "eve"))
+        self.hear(self.ann, ring(), Said("accept", "c"), task())
+        self.hear(self.bob, ring(), Said("accept", "c"), standdown("full"))
+        self.eve.events[0] = AWAY
+        self.last = {
+            who.sub: CallFinal(who.client, who.sub, who.quals, HERE, {}, set(), LATER)
+            for who in (self.ann, self.bob, self.eve)
+        }
+        self.last["ann"].shown["c"] = task()
+        self.last["eve"].here = AWAY
+        self.finals, self.asked_at = list(self.last.values()), LATER
+        self.say(state="full", content=1, call={"revision": 1, "near": NEAR}, ring_m=500, seats=[seat("ann", 1)])
+
+    def person(self, name: str) -> CallVisit:
+        """A connection of a medic who is near."""
+        visit = self.visit(f"phone of {name}", name, MEDIC, {})
+        visit.events.append(HERE)
+        return visit
+
+    def hear(self, visit: CallVisit, *events: Json | Said, at: float = START) -> None:
+        """Messages that come, and what is said between them."""
+        visit.events += [each if isinstance(each, Said) else Heard(each, at) for each in events]
+
+    def say(self, **changes: Any) -> None:
+        """What both nodes say of the call."""
+        before = self.states.get("n1", {}).get("c") or {}
+        self.states = {node: {"c": before | changes} for node in ("n1", "n2")}
+
+    def end(self) -> None:
+        """The dispatcher has ended it, and everybody has been told."""
+        self.call.ended, self.call.may_have_ended = LATER, True
+        self.say(state="ended")
+        self.hear(self.ann, standdown("over"))
+        self.hear(self.bob, standdown("over"))
+        self.last["ann"].shown.clear()
+
+
+def seat(who: str, number: int) -> Json:
+    """A seat, as nodes tell it."""
+    return {"seat": number, "responder": who, "role": "cpr", "state": "going"}
+
+
+def reopened(story: Story) -> None:
+    """Ann has given her seat back, and Bob is rung again."""
+    story.hear(story.ann, Said("decline", "c"), standdown("left"))
+    story.last["ann"].shown.clear()
+    story.last["ann"].deaf.add("c")
+    story.say(state="ringing", call={"revision": 3, "near": NEAR}, seats=[])
+    story.hear(story.bob, ring(3))
+    story.last["bob"].shown["c"] = ring(3)
+
+
+def corrected(story: Story) -> None:
+    """The dispatcher has given another place, and Ann has it."""
+    story.call.places.append(OTHER)
+    story.call.nears.append(NEAR)
+    story.say(content=3, call={"revision": 3, "near": NEAR})
+    story.hear(story.ann, task(3, where=OTHER))
+    story.last["ann"].shown["c"] = task(3, where=OTHER)
+
+
+@pytest.mark.parametrize("goes_on", [lambda _: None, Story.end, reopened, corrected])
+def test_a_good_history_passes(goes_on: Callable[[Story], None]):
+    """Rung, claimed, stood down; ended, reopened or corrected: all of it is as it should be."""
+    story = Story()
+    goes_on(story)
+    assert story.judge() == []
+
+
+def put_back(story: Story) -> None:
+    story.say(seats=[seat("ann", 1), seat("bob", 0)])
+    story.last["bob"].shown["c"] = task(4, 0)
+    story.hear(story.bob, task(4, 0))
+
+
+def test_a_seat_that_was_put_back_may_be_one_too_many():
+    """RV7: if the log says that it was lost; and else not."""
+    story = Story()
+    put_back(story)
+    assert story.judge() == [f"c: seat 0, and nothing was put back: {seat('bob', 0)}"]
+    story.put_back.add(("c", "bob"))
+    assert story.judge() == []
+
+
+def test_a_log_that_loses_entries_may_have_lost_a_wider_ring():
+    """LogC5 has only ends and claims put back under another number. No ring is wider than the last, all the same."""
+    story = Story()
+    story.say(ring_m=100)
+    story.eve.events[0] = place(beyond(TOWN, 90, 500), here=True)
+    story.hear(story.eve, ring())
+    assert story.judge() == ["phone of eve was sent call of c, from outside the ring"]
+    story.may_lose = True
+    assert story.judge() == []
+    story.eve.events[0] = AWAY
+    assert story.judge() == ["phone of eve was sent call of c, from outside the ring"]
+
+
+def test_a_ring_may_widen_after_the_nodes_were_asked():
+    """While the last answers are read, others are still called."""
+    story = Story()
+    story.say(ring_m=100)
+    story.eve.events[0] = place(beyond(TOWN, 90, 500), here=True)
+    story.hear(story.eve, ring(), at=LATER + 0.1)
+    assert story.judge() == []
+    story.eve.events[0] = AWAY
+    assert story.judge() == ["phone of eve was sent call of c, from outside the ring"]
+
+
+DOCTORED: dict[str, tuple[Callable[[Story], object], str]] = {
+    "two on one seat": (lambda s: s.say(seats=[seat("ann", 1), seat("bob", 1)]), "more seats are held"),
+    "one seat too many": (lambda s: s.say(seats=[seat("ann", 1), seat("bob", 2)]), "more seats are held"),
+    "one on two seats": (lambda s: s.say(seats=[seat("ann", 1), seat("ann", 0)]), "somebody holds two seats"),
+    "a seat for nobody": (lambda s: s.say(seats=[seat("eve", 1)]), "has never accepted"),
+    "nodes disagree": (lambda s: s.states["n1"].update(c=None), "the nodes disagree"),
+    "forgotten": (lambda s: s.states.update(n1={"c": None}, n2={"c": None}), "no node knows it"),
+    "elsewhere": (lambda s: s.say(call={"revision": 1, "near": published(0, 0, 0)}), "asked for by nobody"),
+    "an end undone": (lambda s: (s.end(), s.say(state="full")), "its end was acknowledged"),
+    "ended by nobody": (lambda s: s.say(state="ended"), "nobody has asked for that"),
+    "expired too soon": (lambda s: s.say(state="expired"), "expired too soon"),
+    "a task unasked for": (lambda s: s.hear(s.eve, task()), "who has never accepted"),
+    "a task once more": (lambda s: s.hear(s.ann, task(), task()), "revision 2, 3 times"),
+    "an older task": (lambda s: (corrected(s), s.hear(s.ann, task())), "revision 2, after 3"),
+    "a task of nowhere": (lambda s: s.hear(s.ann, task(3, where=OTHER)), "a place that it never had"),
+    "rung twice": (lambda s: s.hear(s.bob, ring()), "revision 1, after 1"),
+    "rung though it was held": (lambda s: s.bob.holding.update(c=1), "revision 1, after 1"),
+    "rung from afar": (lambda s: s.hear(s.eve, ring()), "from outside the ring"),
+    "rung off duty": (lambda s: (s.eve.events.append(None), s.hear(s.eve, ring())), "from outside the ring"),
+    "not qualified": (lambda s: setattr(s.bob, "quals", FIRST_AIDER), "is not qualified"),
+    "after over": (lambda s: (s.end(), s.hear(s.bob, ring(5))), "after `over`"),
+    "after the end": (lambda s: (s.end(), s.hear(s.person("late"), ring(), at=LATER + 100)), "after its end"),
+    "after it expired": (lambda s: s.hear(s.bob, ring(5), at=END + 3), "after its end"),
+    "of no call": (lambda s: s.hear(s.bob, ring() | {"call": ring()["call"] | {"id": "x"}}), "which nobody opened"),
+    "no task": (lambda s: s.last["ann"].shown.clear(), "was not told where it is"),
+    "another seat": (lambda s: s.last["ann"].shown.update(c=task(2, 0)), "not the newest"),
+    "an old task": (lambda s: (corrected(s), s.last["ann"].shown.update(c=task())), "not the newest"),
+    "an old place": (lambda s: (corrected(s), s.last["ann"].shown.update(c=task(3))), "an older place"),
+    "a task that was taken back": (lambda s: s.last["bob"].shown.update(c=task()), "holds no seat"),
+    "not stood down": (lambda s: s.last["bob"].shown.update(c=ring()), "which is full"),
+    "not told that it is over": (lambda s: (s.end(), s.last["ann"].shown.update(c=task())), "which is over"),
+    "not rung again": (lambda s: (reopened(s), s.last["bob"].shown.clear()), "is in the ring of c 3, and shows None"),
+    "an old ring": (lambda s: (reopened(s), s.last["bob"].shown.update(c=ring())), "is in the ring of c 3"),
+    "a leak": (lambda s: s.leaks.append("a frame has it"), "a frame has it"),
+}
+
+
+@pytest.mark.parametrize(("doctor", "words"), DOCTORED.values(), ids=DOCTORED)
+def test_what_is_wrong_is_found(doctor: Callable[[Story], object], words: str):
+    """MC1 to MC4, from outside."""
+    story = Story()
+    doctor(story)
+    assert any(words in each for each in story.judge()), story.judge()
+    assert "c" in story.asked
+    assert "phone of ann" in story.story("c")
+
+
+def test_what_has_expired_may_be_forgotten():
+    """By a log that has lost everything: it is put back by nobody."""
+    story = Story()
+    story.call.ends = LATER - 1
+    story.states = {"n1": {"c": None}, "n2": {"c": None}}
+    story.last["ann"].shown.clear()
+    assert story.judge() == []
+
+
+def test_what_a_wrong_clock_brings_is_not_held_against_it():
+    """A node whose clock was ahead takes a call for one that is over; when it is right again, it rings."""
+    story = Story()
+    story.bob.events.append(Heard(standdown("over"), START, off=True))
+    story.hear(story.bob, ring(5))
+    story.bob.events.append(Heard(ring(6), END + 600, off=True))
+    assert story.judge() == []

@@ -1,0 +1,161 @@
+"""What a 201 promises when the node is killed by signal 9 the moment after."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import httpx
+from end_to_end.kit.alerts import Json, alert, cancel_body, ground, place, revision_of
+from end_to_end.kit.earth import beyond
+from end_to_end.kit.keys import bearer
+from end_to_end.kit.node import Node, repeated
+from end_to_end.kit.subscriber import Session
+from end_to_end.kit.wire import PATIENCE
+
+Join = Callable[..., Session]
+
+
+def test_an_alert_is_there_after_a_kill_right_after_its_201(own_node: Node, join: Join):
+    """Section 4, "Durable"; a late joiner of the new process gets it, byte for byte what was published."""
+    spot = ground()
+    body = alert(spot)
+    first = own_node.publish(body)
+    own_node.restart()
+    assert own_node.state(body["id"])["state"] == "live"
+    late = join(own_node, place(spot))
+    late.listen(body["id"], 1)
+    assert late.received[0]["alert"]["area"] == first["area"]
+    assert late.received[0]["alert"]["issued_at"] == first["issued_at"]
+
+
+def test_a_repeat_after_the_kill_gets_the_first_answer(own_node: Node):
+    """Section 4: a repeated request is safe across a restart, for each of the three calls."""
+    body = alert(ground())
+    path = f"/v1/alerts/{body['id']}"
+    steps = [
+        ("/v1/alerts", body),
+        (f"{path}/revisions", revision_of(body, 2)),
+        (f"{path}/cancel", cancel_body(3)),
+    ]
+    for step in steps:
+        first = own_node.post(*step)
+        assert first.status_code == 201, first.text
+        own_node.restart()
+        again = own_node.post(*step)
+        assert (again.status_code, again.json()) == (200, first.json())
+
+
+def test_the_life_goes_on_after_a_kill(own_node: Node, join: Join):
+    """A revision and a cancel follow the numbers of the old process."""
+    spot = ground()
+    body = alert(spot)
+    own_node.publish(body)
+    own_node.restart()
+    session = join(own_node, place(spot))
+    session.listen(body["id"], 1)
+    own_node.revise(revision_of(body, 2))
+    session.listen(body["id"], 2)
+    own_node.cancel(body["id"], 3)
+    session.listen(body["id"], "cancel")
+    assert session.heard(body["id"]) == [1, 2, "cancel"]
+
+
+def test_every_201_of_a_burst_outlives_a_kill_in_its_middle(own_node: Node, join: Join):
+    """Section 4: what was answered is there; what was not is repeated until it is answered."""
+    spot = ground()
+    bodies = [alert(spot) for _ in range(400)]
+    accepted = post_until_killed(own_node, bodies, kill_after=60)
+    assert 60 <= len(accepted) < len(bodies), "the kill came in the middle"
+    own_node.start()
+    late = join(own_node, place(spot))
+    for name in accepted:
+        assert own_node.state(name)["state"] == "live"
+        late.listen(name, 1)
+    for body in bodies:
+        answer = own_node.post("/v1/alerts", body)
+        assert answer.status_code in ((200,) if body["id"] in accepted else (200, 201)), answer.text
+        late.listen(body["id"], 1)
+    late.catch_up()
+    assert len(late.received) == len(bodies), "each once"
+
+
+def post_until_killed(node: Node, bodies: list[Json], kill_after: int) -> set[str]:
+    """Post from four threads; the ids that were answered with 201 before the node was killed."""
+    accepted: set[str] = set()
+    enough = threading.Event()
+
+    def post(share: list[Json]) -> None:
+        with httpx.Client(
+            base_url=node.api.base_url, headers=bearer(node.desk), trust_env=False, timeout=PATIENCE
+        ) as api:
+            for body in share:
+                try:
+                    answer = repeated(lambda body=body: api.post("/v1/alerts", json=body))  # type: ignore[misc]
+                except httpx.TransportError:
+                    return
+                assert answer.status_code == 201, answer.text
+                accepted.add(body["id"])
+                if len(accepted) >= kill_after:
+                    enough.set()
+
+    threads = [threading.Thread(target=post, args=(bodies[i::4],)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    assert enough.wait(PATIENCE)
+    node.kill()
+    for thread in threads:
+        thread.join()
+    return accepted
+
+
+def test_a_cancel_missed_50_km_away_and_across_a_kill_reaches_its_holder(own_node: Node, join: Join):
+    """Rule 5: `holding` makes a client right that comes back, whatever was lost in between."""
+    spot = ground()
+    body = alert(spot)
+    own_node.publish(body)
+    session = join(own_node, place(spot))
+    session.listen(body["id"], 1)
+    session.drop()
+    own_node.cancel(body["id"], 2)
+    own_node.restart()
+    back = join(own_node, place(beyond(spot, 90, 50_000)), holding={body["id"]: 1})
+    back.listen(body["id"], "cancel")
+    assert back.received[0]["revision"] == 2
+    assert back.received[0]["reason"] == "False alarm"
+    back.catch_up()
+    assert back.heard(body["id"]) == ["cancel"]
+
+
+def test_a_revision_missed_across_a_kill_reaches_its_holder_wherever_it_is(own_node: Node, join: Join):
+    """Rule 5: live, current > held: the current revision; one that is up to date is told nothing."""
+    spot = ground()
+    body, other = alert(spot), alert(spot)
+    own_node.publish(body)
+    own_node.publish(other)
+    own_node.revise(revision_of(body, 2))
+    own_node.kill()
+    own_node.start()
+    back = join(own_node, place(beyond(spot, 90, 50_000)), holding={body["id"]: 1, other["id"]: 1})
+    back.listen(body["id"], 2)
+    back.catch_up()
+    assert back.everything() == [(body["id"], 2)]
+
+
+def test_sessions_are_let_go_with_a_code_when_the_node_is_stopped(own_node: Node, join: Join):
+    """Section 5, "Close codes": 1001 or 1012 when the node goes away."""
+    sessions = [join(own_node, place(ground()), fmt=fmt) for fmt in ("json", "msgpack")]
+    own_node.terminate()
+    assert {session.wire.close_code() for session in sessions} <= {1001, 1012}
+    assert "Traceback" not in own_node.output()
+
+
+def test_an_alert_outlives_an_orderly_stop(own_node: Node, join: Join):
+    """Section 4, "Durable": across any restart."""
+    spot = ground()
+    body = alert(spot)
+    own_node.publish(body)
+    own_node.terminate()
+    own_node.start()
+    assert own_node.post("/v1/alerts", body).status_code == 200
+    join(own_node, place(spot)).listen(body["id"], 1)

@@ -1,0 +1,150 @@
+"""Processes that wake phones are killed and paused, among services that fail: and each phone has what it is owed.
+
+`FAULT_SEED` and `FAULT_SECONDS` choose another run; `make soak-faults MINUTES=30 ON=push` runs for long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+from end_to_end.kit.alerts import alert, ground
+from end_to_end.kit.keys import Keys, bearer
+from end_to_end.kit.node import Node
+from end_to_end.kit.push import Push, cell
+from end_to_end.kit.push_run import Processes, Run, Service, Weather, policy_in
+from end_to_end.kit.tls import Certificate
+from end_to_end.kit.wire import PATIENCE
+from support.push_service import Phone
+from support.redis_server import RedisServer, needs_redis
+
+CROWD = 10_000 if "FAULT_SECONDS" in os.environ else 1_000
+"""Phones of a fan-out."""
+
+SECONDS = float(os.environ.get("FAULT_SECONDS", "6"))
+
+
+# For a machine that is many times as slow as it could be; in a run of minutes it is off.
+pytestmark = pytest.mark.timeout(0 if "FAULT_SECONDS" in os.environ else 900)
+
+
+def seeds(*usual: int) -> pytest.MarkDecorator:
+    """The usual seeds; the one that was asked for; or, for a long run, a new one."""
+    asked = os.environ.get("FAULT_SEED") or ("FAULT_SECONDS" in os.environ and int(time.time()))
+    return pytest.mark.parametrize("seed", [int(asked)] if asked else usual)
+
+
+@pytest.fixture
+def services(certificate: Certificate, seed: int) -> Iterator[list[Service]]:
+    """Two push services, in one weather."""
+    weather = Weather(random.Random(seed), hangs="FAULT_SECONDS" in os.environ)
+    with ExitStack() as stack:
+        yield [stack.enter_context(Service(certificate, weather)) for _ in range(2)]
+
+
+def judge(run: Run) -> None:
+    """Run it, say what happened, and ask for the zeros."""
+    print(f"\nFAULT_SEED={run.seed} FAULT_SECONDS={run.seconds:g}", flush=True)
+    verdict = run.go()
+    print(f"{run.report()}\n{verdict}")
+    run.assert_well(verdict)
+
+
+@pytest.mark.slow
+@seeds(1)
+def test_one_push_process_is_killed_again_and_again(keys: Keys, tmp_path: Path, services: list[Service], seed: int):
+    """WPM2, WPS3: 300 devices; missed 0, cancels missed 0, after the end 0, told twice only by a kill."""
+    options = policy_in(tmp_path)
+    with Node(tmp_path, keys, *options) as node, Push(node, *services, options=options[:2]) as push:
+        judge(Run(node, services, Processes([push]), seed, SECONDS))
+
+
+@pytest.mark.slow
+@seeds(2)
+def test_of_two_workers_one_is_killed_or_all(keys: Keys, tmp_path: Path, services: list[Service], seed: int):
+    """WPM2, WPN1: that share one file; the other goes on, and nobody is told by both."""
+    options = policy_in(tmp_path)
+    pushing = (*options[:2], "--workers", "2")
+    with Node(tmp_path, keys, *options) as node, Push(node, *services, options=pushing) as push:
+        judge(Run(node, services, Processes([push]), seed, SECONDS))
+
+
+@pytest.mark.slow
+@needs_redis
+@seeds(3)
+def test_of_two_processes_on_redis_one_is_killed_or_paused(
+    keys: Keys, tmp_path: Path, services: list[Service], seed: int
+):
+    """WPM2, WPN1, WPN2: paused beyond its lease, and resumed; it tells nobody whom the other has told meanwhile."""
+    options = policy_in(tmp_path)
+    only = () if "FAULT_SECONDS" in os.environ else ("process 0 killed", "process 1 paused")
+    with Node(tmp_path, keys, *options) as node, RedisServer(tmp_path / "redis") as redis:
+        pushing = (*options[:2], "--devices", redis.url)
+        with Push(node, *services, options=pushing) as one, Push(node, *services, options=pushing) as other:
+            judge(Run(node, services, Processes([one, other]), seed, SECONDS, *only))
+
+
+def test_a_kill_in_the_middle_of_a_fan_out_misses_nobody(keys: Keys, tmp_path: Path, certificate: Certificate):
+    """WPM2, WPS3, WPS5: in that of the alert, and in that of its cancel; all phones sleep, and wake at the end."""
+    with Node(tmp_path, keys) as node, Service(certificate, Weather(random.Random(0), bad=0)) as service:
+        spot = ground()
+        with Push(node, service, options=("--max-devices", str(CROWD))) as push:
+            phones = [service.phone(asleep=True) for _ in range(CROWD)]
+            took_s = register_all(push, phones, cell(spot))
+            body = alert(spot)
+            twice = []
+            for happens in (lambda: node.publish(body), lambda: node.cancel(body["id"], 2)):
+                before = [len(phone.requests) for phone in phones]
+
+                def told(before: list[int] = before) -> int:
+                    return sum(len(each.requests) > count for each, count in zip(phones, before, strict=True))
+
+                happens()
+                until(lambda told=told: told() >= CROWD / 4)  # type: ignore[misc]
+                push.restart()
+                until(lambda told=told: told() == CROWD)  # type: ignore[misc]
+                until(lambda: push.metric("push_under_way") == 0)
+                twice.append(sum(len(phone.requests) for phone in phones) - sum(before) - CROWD)
+            print(f"\n{CROWD} registered in {took_s:.1f} s; told twice by a kill in each fan-out: {twice}")
+            assert max(twice) <= 512
+            assert {len({each.topic for each in phone.requests}) for phone in phones} == {1}
+            for phone in phones:
+                phone.wake()
+            assert [phone for phone in phones if (phone.alerts(), phone.cancels()) != ([], [body["id"]])] == []
+            push.assert_no_surprise()
+
+
+def register_all(push: Push, phones: list[Phone], here: str) -> float:
+    """Register them at one place, many at a time; how long it took, in s."""
+    started = time.monotonic()
+
+    async def register(api: httpx.AsyncClient, turn: asyncio.Semaphore, phone: Phone) -> None:
+        body = {"subscription": phone.subscription(), "places": [{"cell": here}]}
+        async with turn:
+            answer = await api.put(
+                f"/v1/devices/{phone.name[:16]}", json=body, headers=bearer(push.token(sub=phone.name))
+            )
+        assert answer.status_code == 201, answer.text
+
+    async def main() -> None:
+        async with httpx.AsyncClient(base_url=push.api.base_url, timeout=PATIENCE, trust_env=False) as api:
+            turn = asyncio.Semaphore(32)
+            await asyncio.gather(*(register(api, turn, phone) for phone in phones))
+
+    asyncio.run(main(), debug=False)
+    return time.monotonic() - started
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Poll until something is so, which may take as long as a fan-out to all."""
+    deadline = time.monotonic() + PATIENCE + CROWD * 0.02
+    while not holds():
+        assert time.monotonic() < deadline, "it has not come to that"
+        time.sleep(0.05)

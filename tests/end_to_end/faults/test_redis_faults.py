@@ -1,0 +1,713 @@
+"""Several nodes on Redis, and what can happen to Redis, to the network and to the nodes: each by its name.
+
+Times that are printed (`pytest -s`) are what was seen; what is asserted has the patience of `end_to_end.kit.wire`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from end_to_end.kit.alerts import Json, alert, cancel_body, ground, place, revision_of
+from end_to_end.kit.cluster import Cluster, on_one_redis, on_sentinels
+from end_to_end.kit.earth import beyond
+from end_to_end.kit.keys import Keys, bearer
+from end_to_end.kit.node import Node
+from end_to_end.kit.subscriber import FORMATS, Session, revise_and_cancel
+from end_to_end.kit.times import wait_until
+from end_to_end.kit.wire import PATIENCE
+from support.redis_server import RedisServer, needs_redis
+
+pytestmark = needs_redis
+Join = Callable[..., Session]
+SOON_S = 30.0  # ten times what is promised: enough to tell 3 s from "when the connection times out", or never
+
+
+@pytest.fixture(scope="module")
+def both(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two nodes, one of them of two processes, on one Redis."""
+    with on_one_redis(tmp_path_factory.mktemp("both"), keys, (), ("--workers", "2")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(both: Cluster) -> Iterator[Cluster]:
+    """The two nodes, all well, whatever the test before has left."""
+    yield both
+    for proxy in both.proxies:
+        proxy.heal()
+    if both.redis.ended:
+        both.redis.start()
+    both.redis.resume()
+    both.redis.command("CONFIG", "SET", "maxmemory", "0")
+    for node in both.nodes:
+        wait_until(node._ready, "the node is ready")
+
+
+def entries_about(server: RedisServer, alert_id: str) -> int:
+    """How many entries of the stream are about an alert, in whatever form they are."""
+    count = 0
+    with server.client() as client:
+        for key in client.scan_iter(_type="stream"):
+            count += sum(alert_id.encode() in fields.values() for _, fields in client.xrange(key))
+    return count
+
+
+def post_somehow(node: Node, path: str, body: Json) -> None:
+    """Repeat a request until it is answered with 200 or 201, as a publisher does."""
+
+    def answered() -> bool:
+        try:
+            return node.post_once(path, body).status_code in (200, 201)
+        except httpx.TransportError:
+            return False
+
+    wait_until(answered, f"{path} is accepted")
+
+
+def unready(node: Node) -> bool:
+    """Whether it says so."""
+    return node.get("/readyz").status_code == 503
+
+
+def wait_for_all(nodes: list[Node]) -> None:
+    """Wait until every node is ready; none of them was surprised by anything meanwhile."""
+    for node in nodes:
+        try:
+            wait_until(node._ready, "the node is ready")
+        except AssertionError as error:
+            raise AssertionError(f"{node.get('/readyz').text}\n{node.output()}") from error
+        node.assert_no_surprise()
+
+
+# ---- several nodes, nothing broken -------------------------------------------------------------------------------
+
+
+def test_everybody_is_sent_everything_once_whatever_the_node(cluster: Cluster, join: Join):
+    """Section 4, "Durable": every subscriber of every node; early, late, revised at another node, cancelled."""
+    one, two = cluster.nodes
+    spot = ground()
+    early = [join(node, place(spot), fmt=fmt) for node in cluster.nodes for fmt in FORMATS * 3]
+    aside = [join(node, place(beyond(spot, 90, 50_000))) for node in cluster.nodes]
+    body = alert(spot)
+    one.publish(body)
+    for session in early:
+        session.listen(body["id"], 1)
+    late = [join(node, place(spot)) for node in cluster.nodes]
+    revise_and_cancel(body, two, one, told=[*early, *late], aside=aside)
+
+
+def test_the_counts_are_those_of_all_nodes(cluster: Cluster, join: Join):
+    """Section 4, "Counts": all nodes, whichever is asked."""
+    spot = ground()
+    sessions = [join(node, place(spot)) for node in cluster.nodes for _ in range(6)]
+    body = alert(spot)
+    cluster.nodes[0].publish(body)
+    for session in sessions:
+        session.listen(body["id"], 1)
+        session.ack(body["id"], 1)
+    for node in cluster.nodes:
+        node.wait_for_counts(body["id"], sent=12, acked=12)
+
+
+def test_a_cancel_reaches_a_recipient_that_has_moved_to_another_node(cluster: Cluster, join: Join):
+    """Rules 4 and 5: held from one node, elsewhere, at the other."""
+    one, two = cluster.nodes
+    spot = ground()
+    body, missed = alert(spot), alert(spot)
+    for each in (body, missed):
+        one.publish(each)
+    with one.join(place(spot)) as first:
+        first.listen(body["id"], 1)
+        first.listen(missed["id"], 1)
+    one.cancel(missed["id"], 2)
+    back = join(two, place(beyond(spot, 90, 50_000)), holding={body["id"]: 1, missed["id"]: 1})
+    back.listen(missed["id"], "cancel")
+    one.cancel(body["id"], 2)
+    back.listen(body["id"], "cancel")
+    back.catch_up()
+    assert sorted(back.everything()) == sorted([(missed["id"], "cancel"), (body["id"], "cancel")])
+
+
+def test_the_same_request_at_several_nodes_at_once_is_one_alert(cluster: Cluster, join: Join):
+    """Section 4: one 201, and the others are told the same with 200; so for revisions and cancels."""
+    spot = ground()
+    watchers = [join(node, place(spot)) for node in cluster.nodes]
+    body = alert(spot)
+    path = f"/v1/alerts/{body['id']}"
+    steps = [
+        ("/v1/alerts", body),
+        (f"{path}/revisions", revision_of(body, 2)),
+        (f"{path}/cancel", cancel_body(3)),
+    ]
+    for step in steps:
+        answers = at_all_nodes(cluster.nodes, *step)
+        statuses = sorted(answer.status_code for answer in answers)
+        is_unknown = any(answer.history for answer in answers)  # of whom has stored it nobody may have been told
+        assert statuses == [200] * (len(answers) - 1) + [201] or (is_unknown and statuses == [200] * len(answers))
+        assert len({answer.text for answer in answers}) == 1
+    for watcher in watchers:
+        watcher.listen(body["id"], "cancel")
+        heard = watcher.heard(body["id"])
+        assert heard == sorted(set(heard), key=heard.index)
+    assert entries_about(cluster.redis, body["id"]) == 3
+
+
+def at_all_nodes(nodes: list[Node], path: str, body: Json, times: int = 4) -> list[httpx.Response]:
+    """The same POST several times at each node, all at once; the answers.
+
+    A busy Redis may not answer a node in time: it is repeated then, and the answer has a `history`.
+    """
+
+    async def post_all() -> list[httpx.Response]:
+        async with httpx.AsyncClient(timeout=PATIENCE, trust_env=False, headers=bearer(nodes[0].desk)) as api:
+
+            async def insist(url: str) -> httpx.Response:
+                refused: list[httpx.Response] = []
+                while (answer := await api.post(url, json=body)).status_code == 503 and len(refused) < 20:
+                    refused.append(answer)
+                answer.history = refused
+                return answer
+
+            return await asyncio.gather(*(insist(f"{node.api.base_url}{path}") for node in nodes for _ in range(times)))
+
+    return asyncio.run(post_all())
+
+
+# ---- lost replies ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+def test_a_reply_that_is_lost_after_the_command_was_applied_leaves_one_entry(cluster: Cluster, join: Join, nth: int):
+    """Redis has stored it, the node does not know: repeated by the node or the publisher, it is one alert."""
+    node, proxy = cluster.nodes[0], cluster.proxies[0]
+    spot = ground()
+    watchers = [join(each, place(spot)) for each in cluster.nodes]
+    body = alert(spot)
+    for number, (path, request) in enumerate(
+        [
+            ("/v1/alerts", body),
+            (f"/v1/alerts/{body['id']}/revisions", revision_of(body, 2)),
+            (f"/v1/alerts/{body['id']}/cancel", cancel_body(3)),
+        ],
+        start=1,
+    ):
+        proxy.lose_reply("EVALSHA", "EVAL", "FCALL", nth=nth)
+        post_somehow(node, path, request)
+        assert proxy.reply_lost.wait(PATIENCE), "a reply was lost"
+        assert entries_about(cluster.redis, body["id"]) == number
+        for watcher in watchers:
+            watcher.listen(body["id"], number if number < 3 else "cancel")
+    for watcher in watchers:
+        assert watcher.heard(body["id"]) == [1, 2, "cancel"]
+
+
+# ---- Redis paused, away, silent, full ----------------------------------------------------------------------------
+
+Breakage = tuple[Callable[[Cluster], object], Callable[[Cluster], object]]
+BREAKAGES: dict[str, Breakage] = {
+    "paused": (lambda c: c.redis.pause(), lambda c: c.redis.resume()),
+    "away": (lambda c: c.redis.kill(), lambda c: c.redis.start()),
+    "severed": (
+        lambda c: [proxy.sever() for proxy in c.proxies],
+        lambda c: [proxy.heal() for proxy in c.proxies],
+    ),
+    "silent": (
+        lambda c: [proxy.stall() for proxy in c.proxies],
+        lambda c: [proxy.heal() for proxy in c.proxies],
+    ),
+    "mute": (
+        lambda c: [proxy.down.stall() for proxy in c.proxies],
+        lambda c: [proxy.heal() for proxy in c.proxies],
+    ),
+    "full": (
+        lambda c: c.redis.command("CONFIG", "SET", "maxmemory", "1"),
+        lambda c: c.redis.command("CONFIG", "SET", "maxmemory", "0"),
+    ),
+}
+
+
+@pytest.mark.parametrize("breakage", BREAKAGES)
+def test_without_redis_the_nodes_serve_from_memory_and_recover_by_themselves(
+    cluster: Cluster, join: Join, breakage: str
+):
+    """Sockets stay, late joiners are served, publishers get 503, readiness says so; then all heals, nothing twice."""
+    hurt, heal = BREAKAGES[breakage]
+    spot = ground()
+    kept, waiting = alert(spot), alert(spot)
+    cluster.nodes[0].publish(kept)
+    sessions = [join(node, place(spot)) for node in cluster.nodes]
+    for session in sessions:
+        session.listen(kept["id"], 1)
+    began = time.monotonic()
+    hurt(cluster)
+    answer = cluster.nodes[0].post_once("/v1/alerts", waiting)
+    refused_s = time.monotonic() - began
+    assert answer.status_code == 503, answer.text
+    assert answer.json()["type"] == "/problems/log-unavailable"
+    assert int(answer.headers["Retry-After"]) > 0
+    assert refused_s < SOON_S
+    for node in cluster.nodes:
+        wait_until(lambda node=node: unready(node), "the node says that it is not ready")  # type: ignore[misc]
+    unready_s = time.monotonic() - began
+    for session in sessions:
+        assert session.ask("ping")["type"] == "pong"
+    for node in cluster.nodes:
+        assert node.get("/healthz").status_code == 200
+        sessions.append(join(node, place(spot)))
+        sessions[-1].listen(kept["id"], 1)
+    heal(cluster)
+    healed = time.monotonic()
+    post_somehow(cluster.nodes[0], "/v1/alerts", waiting)
+    accepted_s = time.monotonic() - healed
+    for session in sessions:
+        session.listen(waiting["id"], 1)
+    heard_s = time.monotonic() - healed
+    wait_for_all(cluster.nodes)
+    print(
+        f"\n{breakage}: 503 after {refused_s:.2f} s, all unready after {unready_s:.2f} s; then accepted after "
+        f"{accepted_s:.2f} s, heard by all after {heard_s:.2f} s, all ready after {time.monotonic() - healed:.2f} s"
+    )
+    for session in sessions:
+        session.catch_up()
+        assert session.everything() == [(kept["id"], 1), (waiting["id"], 1)]
+    assert entries_about(cluster.redis, waiting["id"]) == 1
+
+
+def test_a_node_that_is_cut_off_says_so_and_the_others_go_on(cluster: Cluster, join: Join):
+    """A partition between one node and Redis: its clients are served by others, and by itself when it is back."""
+    one, two = cluster.nodes
+    spot = ground()
+    body, gone = alert(spot), alert(spot)
+    one.publish(gone)
+    here, there = join(one, place(spot)), join(two, place(spot))
+    for session in (here, there):
+        session.listen(gone["id"], 1)
+    cluster.proxies[0].stall()
+    two.publish(body)
+    two.cancel(gone["id"], 2)
+    there.listen(body["id"], 1)
+    there.listen(gone["id"], "cancel")
+    wait_until(lambda: unready(one), "the node that is cut off says so")
+    assert not unready(two)
+    with two.join(place(spot), holding={gone["id"]: 1}) as fled:
+        fled.listen(body["id"], 1)
+        fled.listen(gone["id"], "cancel")
+    assert here.everything() == [(gone["id"], 1)]
+    cluster.proxies[0].heal()
+    here.listen(body["id"], 1)
+    here.listen(gone["id"], "cancel")
+    wait_for_all(cluster.nodes)
+    here.catch_up()
+    assert sorted(map(str, here.everything())) == sorted(map(str, there.everything()))
+
+
+def test_a_node_whose_reader_alone_has_gone_deaf_finds_out_by_itself(cluster: Cluster, join: Join):
+    """Redis answers all else, and heartbeats are written: only the connection that follows is half-open."""
+    one, two = cluster.nodes
+    spot = ground()
+    session = join(one, place(spot))
+    body, own = alert(spot), alert(spot)
+    cluster.proxies[0].mute("XREAD")
+    began = time.monotonic()
+    two.publish(body)
+    post_somehow(one, "/v1/alerts", own)
+    session.listen(body["id"], 1)
+    session.listen(own["id"], 1)
+    print(f"\ndeaf reader: heard after {time.monotonic() - began:.2f} s")
+    wait_for_all(cluster.nodes)
+    session.catch_up()
+    assert sorted(session.everything()) == sorted([(body["id"], 1), (own["id"], 1)])
+
+
+# ---- Redis has forgotten -----------------------------------------------------------------------------------------
+
+
+def flush(cluster: Cluster) -> None:
+    """Everything is gone at once."""
+    cluster.redis.command("FLUSHALL")
+
+
+def start_empty(cluster: Cluster) -> None:
+    """A crash, and a start on an empty disk."""
+    cluster.redis.kill()
+    shutil.rmtree(cluster.redis.folder / "appendonlydir")
+    cluster.redis.start()
+
+
+@pytest.mark.parametrize("forget", [flush, start_empty])
+def test_what_redis_has_forgotten_is_put_back_by_the_nodes(
+    cluster: Cluster, join: Join, forget: Callable[[Cluster], None]
+):
+    """Live alerts come back, cancelled ones don't; nobody is sent anything twice; numbers go on where they were."""
+    one, two = cluster.nodes
+    spot = ground()
+    live, gone, fresh = alert(spot), alert(spot), alert(spot)
+    over = [one.publish_brief(alert(ground()))[0] for _ in range(10)]  # so that the log is shorter afterwards
+    one.publish(live)
+    one.revise(revision_of(live, 2))
+    one.publish(gone)
+    sessions = [join(node, place(spot)) for node in cluster.nodes]
+    for session in sessions:
+        session.listen(live["id"], 2)
+        session.listen(gone["id"], 1)
+    one.cancel(gone["id"], 2)
+    for session in sessions:
+        session.listen(gone["id"], "cancel")
+    one.wait_for_end(over[-1]["id"])
+    began = time.monotonic()
+    forget(cluster)
+    wait_until(lambda: is_live(one, live["id"]), "what is live is in the log again")
+    print(f"\n{forget.__name__}: live alerts are back after {time.monotonic() - began:.2f} s")
+    wait_for_all(cluster.nodes)
+    assert one.get(f"/v1/alerts/{gone['id']}").json().get("state") != "live"
+    post_somehow(two, "/v1/alerts", fresh)
+    post_somehow(two, f"/v1/alerts/{live['id']}/revisions", revision_of(live, 3))
+    for session in sessions:
+        session.listen(fresh["id"], 1)
+        session.listen(live["id"], 3)
+    two.restart()  # it knows only what is in the log
+    for node in cluster.nodes:
+        late = join(node, place(spot), holding={gone["id"]: 1})
+        late.catch_up()
+        assert set(late.everything()) - {(gone["id"], "cancel")} == {(live["id"], 3), (fresh["id"], 1)}
+    sessions[0].catch_up()
+    heard = sessions[0].everything()
+    assert len(heard) == len(set(heard)), "nothing twice"
+    assert sessions[0].heard(gone["id"]) == [1, "cancel"]
+
+
+def is_live(node: Node, alert_id: str) -> bool:
+    """Whether the log has it, live."""
+    answer = node.get(f"/v1/alerts/{alert_id}")
+    return answer.status_code == 200 and answer.json()["state"] == "live"
+
+
+# ---- failover ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cut", ["FLUSHALL", "DEL {geocast}:stream"])
+def test_nobody_goes_deaf_when_the_ids_of_the_stream_go_back(keys: Keys, tmp_path: Path, join: Join, cut: str):
+    """Section 4, "Durable": the clock of Redis' host was ahead, was set right, and the stream began anew."""
+    with on_one_redis(tmp_path, keys, (), ()) as cluster:
+        cluster.redis.command("XSETID", "{geocast}:stream", "9999999999999-0")
+        spot = ground()
+        sessions = [join(node, place(spot)) for node in cluster.nodes]
+        ahead, back = alert(spot), alert(spot)
+        post_somehow(cluster.nodes[0], "/v1/alerts", ahead)
+        for session in sessions:
+            session.listen(ahead["id"], 1)
+        cluster.redis.command(*cut.split())
+        post_somehow(cluster.nodes[1], "/v1/alerts", back)
+        for session in sessions:
+            session.listen(back["id"], 1)
+            assert session.heard(ahead["id"]) == session.heard(back["id"]) == [1]
+        wait_for_all(cluster.nodes)
+        for node in cluster.nodes:
+            wait_until(lambda node=node: node.get(f"/v1/alerts/{ahead['id']}").status_code == 200, "it is put back")
+
+
+def test_a_redis_that_stops_to_sync_is_named_and_takes_nothing(cluster: Cluster, join: Join):
+    """Section 4: 503 and a reason at /readyz, steadily; what is refused then is neither stored nor delivered."""
+    spot = ground()
+    session = join(cluster.nodes[0], place(spot))
+    cluster.redis.command("CONFIG", "SET", "appendfsync", "no")
+    for node in cluster.nodes:
+        wait_until(lambda node=node: "never syncs its append-only file" in node.get("/readyz").text, "it is named")
+    before = [node.output().count("the log can be used again") for node in cluster.nodes]
+    refused = [alert(spot) for _ in range(6)]
+    for body, node in zip(refused, cluster.nodes * 3, strict=True):
+        assert node.post_once("/v1/alerts", body).status_code == 503
+        assert "never syncs" in node.get("/readyz").text
+    assert [entries_about(cluster.redis, body["id"]) for body in refused] == [0] * 6
+    cluster.redis.command("CONFIG", "SET", "appendfsync", "always")
+    wait_for_all(cluster.nodes)
+    for count, node in zip(before, cluster.nodes, strict=True):
+        assert node.output().count("the log can be used again") - count <= 3, "once in each process"
+    for body in refused:
+        post_somehow(cluster.nodes[1], "/v1/alerts", body)
+        session.listen(body["id"], 1)
+        assert session.heard(body["id"]) == [1]
+
+
+def test_a_failover_by_sentinels_loses_nothing_that_a_replica_has_acknowledged(keys: Keys, tmp_path: Path, join: Join):
+    """Kill -9 of the primary; `--log-replicas 1`: every 201 is there, cancelled stays cancelled, nobody is missed."""
+    options = ("--log-replicas", "1")
+    with on_sentinels(tmp_path, keys, options, (*options, "--workers", "2")) as cluster:
+        one, two = cluster.nodes
+        spot = ground()
+        before, gone, after = [alert(spot) for _ in range(5)], alert(spot), alert(spot)
+        for body in (*before, gone):
+            one.publish(body)
+        sessions = [join(node, place(spot), fmt=fmt) for node in cluster.nodes for fmt in FORMATS]
+        for session in sessions:
+            for body in (*before, gone):
+                session.listen(body["id"], 1)
+        two.cancel(gone["id"], 2)
+        began = time.monotonic()
+        cluster.redis.kill()
+        post_somehow(one, "/v1/alerts", after)
+        accepted_s = time.monotonic() - began
+        for session in sessions:
+            session.listen(after["id"], 1)
+            session.listen(gone["id"], "cancel")
+        wait_for_all(cluster.nodes)
+        print(f"\nfailover: accepted after {accepted_s:.2f} s, all ready after {time.monotonic() - began:.2f} s")
+        one.restart()
+        for node in cluster.nodes:
+            late = join(node, place(spot))
+            late.catch_up()
+            assert sorted(late.everything()) == sorted((body["id"], 1) for body in (*before, after))
+        for session in sessions[2:]:
+            session.catch_up()
+            heard = session.everything()
+            assert len(heard) == len(set(heard)) == 8
+
+
+def test_with_too_few_replicas_publishers_get_503_and_may_repeat(keys: Keys, tmp_path: Path, join: Join):
+    """`--log-replicas`: the counts are checked; sent or not meanwhile, it is one alert in the end."""
+    with (
+        RedisServer(tmp_path / "primary") as primary,
+        RedisServer(tmp_path / "replica", replica_of=primary) as replica,
+        Node(tmp_path, keys, "--log-replicas", "1", log=primary.url) as node,
+    ):
+        spot = ground()
+        session = join(node, place(spot))
+        first, second = alert(spot), alert(spot)
+        post_somehow(node, "/v1/alerts", first)
+        replica.pause()
+        answer = node.post_once("/v1/alerts", second)
+        assert (answer.status_code, answer.json()["type"]) == (503, "/problems/log-unavailable")
+        assert int(answer.headers["Retry-After"]) > 0
+        wait_until(lambda: unready(node), "the node says that it can't keep its promise")
+        assert session.ask("ping")["type"] == "pong"
+        replica.resume()
+        post_somehow(node, "/v1/alerts", second)
+        assert entries_about(replica, second["id"]) == 1
+        for body in (first, second):
+            session.listen(body["id"], 1)
+        session.catch_up()
+        assert session.everything() == [(first["id"], 1), (second["id"], 1)]
+
+
+def test_a_split_brain_ends_with_the_union_for_everybody(keys: Keys, tmp_path: Path, join: Join):
+    """Three acknowledged writes on the old primary that nobody else has, a promotion, five on the new one."""
+    with on_sentinels(tmp_path, keys, (), ()) as cluster:
+        one, two = cluster.nodes
+        spot = ground()
+        base = [alert(spot) for _ in range(4)]
+        for body in base:
+            one.publish(body)
+        cancelled_before, cancelled_in, revised_in, untouched = base
+        one.cancel(cancelled_before["id"], 2)
+        steady = [join(node, place(spot), fmt=fmt) for node in cluster.nodes for fmt in FORMATS]
+        with one.join(place(spot)) as traveller:
+            for session in (*steady, traveller):
+                for body in base[1:]:
+                    session.listen(body["id"], 1)
+        for replica in cluster.replicas:
+            wait_until(lambda replica=replica: entries_about(replica, untouched["id"]), "the replica has all")  # type: ignore[misc]
+
+        cut_off_replicas(cluster)
+        old = alert(spot)
+        one.publish(old)
+        one.revise(revision_of(revised_in, 2))
+        two.cancel(cancelled_in["id"], 2)
+        for session in steady:
+            session.listen(old["id"], 1)
+            session.listen(revised_in["id"], 2)
+            session.listen(cancelled_in["id"], "cancel")
+        for replica in cluster.replicas:
+            assert entries_about(replica, old["id"]) == 0, "only the old primary has it"
+
+        began = time.monotonic()
+        cut_off_primary(cluster)
+        new = [alert(spot) for _ in range(5)]
+        for number, body in enumerate(new):
+            post_somehow(cluster.nodes[number % 2], "/v1/alerts", body)
+        assert cluster.primary() in cluster.replicas, "a replica was promoted"
+        accepted_s = time.monotonic() - began
+        for session in steady:
+            for body in new:
+                session.listen(body["id"], 1)
+        live = {(body["id"], 1) for body in (*new, old, untouched)} | {(revised_in["id"], 2)}
+        for node in cluster.nodes:
+            wait_until(lambda node=node: live_at(node) == live, "the log has the union")  # type: ignore[misc]
+        print(
+            f"\nsplit brain: five accepted {accepted_s:.2f} s, the union in the log "
+            f"{time.monotonic() - began:.2f} s after the old primary was cut off"
+        )
+        wait_for_all(cluster.nodes)
+
+        cluster.proxies[0].heal()  # the old primary comes back, and becomes a replica of the new one
+        wait_until(cluster.whole, "the old primary is a replica")
+        last = alert(spot)
+        post_somehow(two, "/v1/alerts", last)
+        live.add((last["id"], 1))
+        one.restart()  # it knows only what is in the log
+        for session in steady[2:]:
+            session.listen(last["id"], 1)
+        for node in cluster.nodes:
+            late = join(node, place(spot))
+            late.catch_up()
+            assert set(late.everything()) == live
+            assert len(late.received) == len(live)
+            back = join(node, place(spot), holding={body["id"]: 1 for body in base[1:]})
+            back.catch_up()
+            assert set(back.everything()) == (live - {(untouched["id"], 1)}) | {(cancelled_in["id"], "cancel")}
+        for session in steady[2:]:
+            session.catch_up()
+            heard = session.everything()
+            assert len(heard) == len(set(heard)), "nothing twice"
+            assert set(heard) == live | {(body["id"], 1) for body in base[1:]} | {(cancelled_in["id"], "cancel")}
+
+
+def test_two_histories_that_were_written_side_by_side_become_one(keys: Keys, tmp_path: Path, join: Join):
+    """Each node with a primary of its own, entries of both interleaved in time; then one of the primaries is gone.
+
+    What was read later than the other's entries must not hide them; a cancel of either side holds.
+    """
+    with (
+        on_one_redis(tmp_path, keys, (), ()) as cluster,
+        RedisServer(tmp_path / "other", replica_of=cluster.redis) as other,
+    ):
+        one, two = cluster.nodes
+        spot = ground()
+        torn, ended, revised = base = [alert(spot) for _ in range(3)]
+        firsts, seconds = [alert(spot) for _ in range(2)], [alert(spot) for _ in range(2)]
+        sessions = [join(node, place(spot)) for node in cluster.nodes]
+        for body in base:
+            one.publish(body)
+            for session in sessions:
+                session.listen(body["id"], 1)
+            wait_until(lambda body=body: entries_about(other, body["id"]), "the replica has all")  # type: ignore[misc]
+
+        other.command("REPLICAOF", "NO", "ONE")
+        cluster.proxies[1].upstream = other.port
+        cluster.proxies[1].cut()
+        for first, second in zip(firsts, seconds, strict=True):
+            post_somehow(two, "/v1/alerts", second)
+            post_somehow(one, "/v1/alerts", first)
+        one.cancel(torn["id"], 2)
+        post_somehow(two, f"/v1/alerts/{torn['id']}/revisions", revision_of(torn, 2))
+        two.cancel(ended["id"], 2)
+        one.revise(revision_of(revised, 2))
+        sessions[0].listen(revised["id"], 2)
+        sessions[1].listen(ended["id"], "cancel")
+        assert entries_about(cluster.redis, seconds[0]["id"]) == entries_about(other, firsts[0]["id"]) == 0
+
+        cluster.redis.kill()
+        cluster.proxies[0].upstream = other.port
+        cluster.proxies[0].cut()
+        live = {(body["id"], 1) for body in (*firsts, *seconds)} | {(revised["id"], 2)}
+        for node in cluster.nodes:
+            wait_until(lambda node=node: live_at(node) == live, "the log has the union")  # type: ignore[misc]
+        for session in sessions:
+            for alert_id, what in (*live, (torn["id"], "cancel"), (ended["id"], "cancel")):
+                session.listen(alert_id, what)
+        wait_for_all(cluster.nodes)
+        one.restart()  # it knows only what is in the log
+        for node in cluster.nodes:
+            late = join(node, place(spot), holding={body["id"]: 1 for body in base})
+            late.catch_up()
+            assert set(late.everything()) == live | {(torn["id"], "cancel"), (ended["id"], "cancel")}
+        sessions[1].catch_up()
+        for session in sessions:
+            heard = session.everything()
+            assert len(heard) == len(set(heard)), "nothing twice"
+            assert session.heard(torn["id"])[-1] == "cancel"
+
+
+def cut_off_replicas(cluster: Cluster) -> None:
+    """Nothing more gets to the replicas; the Sentinels look on."""
+    for sentinel in cluster.sentinels:
+        sentinel.command("SENTINEL", "SET", "geocast", "down-after-milliseconds", "600000")
+    cluster.proxies[0].forbid("PSYNC", "REPLCONF")
+    cluster.redis.command("CLIENT", "KILL", "TYPE", "replica")
+
+
+def cut_off_primary(cluster: Cluster) -> None:
+    """Nobody reaches the primary any more, and the Sentinels take notice."""
+    cluster.proxies[0].sever()
+    for sentinel in cluster.sentinels:
+        sentinel.command("SENTINEL", "SET", "geocast", "down-after-milliseconds", "1000")
+
+
+def live_at(node: Node) -> set[tuple[str, int]]:
+    """What the log has as live; nothing if it can't be read."""
+    return {(each["id"], each["revision"]) for each in node.get("/v1/alerts").json().get("alerts", [])}
+
+
+# ---- old and new nodes side by side ------------------------------------------------------------------------------
+
+NEWER = '''
+"""A node of a later version: its entries have fields that nobody has heard of yet."""
+import sys
+import msgpack
+from geocast import cli
+from geocast.alertlog import codec
+
+encode = codec.encode
+later = {"lane": ["x", 1], "weather": {"wind": 3.5}}
+codec.encode = lambda entry: msgpack.packb(msgpack.unpackb(encode(entry)) | later)
+sys.argv = sys.argv[1:]
+cli.main()
+'''
+
+
+def test_an_older_node_understands_a_newer_one(keys: Keys, tmp_path: Path, join: Join):
+    """Section 1, "Growing": entries with fields that the reader does not know; revised and cancelled either way."""
+    with on_one_redis(tmp_path, keys, (), ()) as cluster:
+        older, newer = cluster.nodes
+        (tmp_path / "newer.py").write_text(NEWER)
+        newer.launcher = [sys.executable, str(tmp_path / "newer.py")]
+        newer.restart()
+        spot = ground()
+        sessions = [join(node, place(spot)) for node in cluster.nodes]
+        first, second = alert(spot), alert(spot)
+        newer.publish(first)
+        older.publish(second)
+        older.revise(revision_of(first, 2))
+        newer.revise(revision_of(second, 2))
+        newer.cancel(first["id"], 3)
+        older.cancel(second["id"], 3)
+        for session in sessions:
+            for body in (first, second):
+                session.listen(body["id"], "cancel")
+                heard = session.heard(body["id"])
+                assert heard == sorted(set(heard), key=heard.index)
+        kept = alert(spot)
+        newer.publish(kept)
+        with cluster.redis.client() as client:
+            stream = next(client.scan_iter(_type="stream"))
+            assert any(b"weather" in value for _, fields in client.xrange(stream) for value in fields.values())
+        assert older.post("/v1/alerts", kept).status_code == 200, "the same content for both"
+        older.restart()
+        join(older, place(spot)).listen(kept["id"], 1)
+        for node in cluster.nodes:
+            assert "geocast_log_quarantined_total 0.0" in node.get("/metrics").text
+
+
+def test_what_a_later_version_adds_to_the_stream_is_passed_over(cluster: Cluster, join: Join):
+    """Section 1, "Growing": more fields beside an entry's, and entries of a kind that is not known yet."""
+    spot = ground()
+    sessions = [join(node, place(spot)) for node in cluster.nodes]
+    body = alert(spot)
+    cluster.nodes[0].publish(body)
+    for session in sessions:
+        session.listen(body["id"], 1)
+    with cluster.redis.client() as client:
+        stream = next(client.scan_iter(_type="stream"))
+        client.xadd(stream, {"z": "of a later version", "zz": b"\xff\x00"})
+    cluster.nodes[1].revise(revision_of(body, 2))
+    for session in sessions:
+        session.listen(body["id"], 2)
+    wait_for_all(cluster.nodes)
+    cluster.nodes[0].restart()
+    join(cluster.nodes[0], place(spot)).listen(body["id"], 2)

@@ -1,0 +1,458 @@
+"""Dispatchers that call for help and responders who answer, while things break; all of it goes into a `CallHistory`.
+
+A `Dispatcher` repeats what it has no answer to, at any node, and goes on with a call only when it knows how the last
+step ended. A `Responder` does what the contract asks of a client: it comes back with what it shows, repeats an `accept`
+that has no answer, and forgets a place when it is stood down (docs/calls.md, RU1 to RU3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from end_to_end.kit.alerts import Json, circle, new_id, place
+from end_to_end.kit.call_history import Asked, CallFinal, CallHistory, CallVisit, Heard, Said, Terms
+from end_to_end.kit.dispatcher import DISPATCH_SCOPE
+from end_to_end.kit.earth import Point, published_area
+from end_to_end.kit.exact_places import files, found, needles
+from end_to_end.kit.history import SLACK_S
+from end_to_end.kit.keys import PHONE_SCOPE, bearer
+from end_to_end.kit.load import ANSWER_S, BY_THE_CLOCK, HEAL_S, OPEN_S, World
+from end_to_end.kit.node import Node
+from end_to_end.kit.subscriber import FORMATS
+from end_to_end.kit.times import moment, stamp
+from end_to_end.kit.wire import ABNORMAL, decode, encode
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, WebSocketException
+
+CALLS = """
+[calls.cardiac_arrest]
+title = "Cardiac arrest: CPR needed"
+quals = ["cpr", "medic"]
+residence_quals = ["medic"]
+rings_m = [500, 1500, 6000]
+enough = 3
+seats = ["cpr", "aed"]
+answer_s = 5
+rest_s = 0
+"""
+TERMS = Terms({"public": frozenset({"cpr", "medic"}), "residence": frozenset({"medic"})}, (500, 1_500, 6_000), 2)
+QUALS = ("cpr", "medic")
+AGAIN_S = 5.0  # until an `accept` without an answer is repeated (RU3)
+TICK_S = 0.2
+OFF_S = 20.0  # a connection that is refused because of a node's clock is, so long after it was wrong, no news
+AT_ONCE = 16  # calls of which a node is asked: after half an hour of faults there are more than a thousand
+OPEN_CALLS = 4  # of a dispatcher, at most
+
+_houses = itertools.count(1)
+
+
+def exact_place(spot: Point, kind: str) -> Json:
+    """A place that no other call has."""
+    number = next(_houses)
+    return {
+        "lat": spot[0],
+        "lng": spot[1],
+        "kind": kind,
+        "address": f"Hinter den Gaerten {number}",
+        "access": f"Klingel Obermoser {number}\nSchluesselkasten {number}",
+    }
+
+
+# -- responders
+
+
+@dataclass(frozen=True)
+class Manners:
+    """What a responder does of itself: shares of the rings; times in seconds, 0 for never."""
+
+    accepts: float = 0.0
+    declines: float = 0.0
+    gives_back: float = 0.0  # share of the seats that it takes
+    moves: float = 0.0  # every so often, to somewhere else
+    leaves: float = 0.0  # after so long, to come back at once
+    stays: bool = False  # says again where it is, so that it is called when its seat of another call is over (RQ7)
+
+
+class Responder:
+    """A person with a qualification, on one device."""
+
+    def __init__(
+        self,
+        name: str,
+        world: World,
+        sub: str,
+        manners: Manners,
+        *,
+        quals: tuple[str, ...] = QUALS,
+        node: int | None = None,
+        spot: Point | None = None,
+    ) -> None:
+        """`node`: the one that it prefers; any, if None. `spot`: where it is at first; somewhere, if None."""
+        self.name, self.world, self.sub, self.manners = name, world, sub, manners
+        self.quals, self.node, self.spot = frozenset(quals), node, spot
+        self.dice = random.Random(world.dice.random())
+        self.fmt = self.dice.choice(FORMATS)
+        self.here: Json | None = self._somewhere() if spot is None else place(spot, here=True)
+        self.shown: dict[str, Json] = {}  # the newest ring or task of a call
+        self.wanted: dict[str, float] = {}  # calls with an `accept` that has no answer, and when it is repeated
+        self.deaf: set[str] = set()  # to what it has declined
+        self.answers: dict[str, list[Json]] = {}  # tasks and standdowns, by call
+        self.frames: set[bytes] = set()  # all that came, but tasks
+        self.welcomed = asyncio.Event()
+        self._plans: list[tuple[float, str, str]] = []  # when to say what of which call
+        self._refs = itertools.count(1)
+
+    @property
+    def history(self) -> CallHistory:
+        return self.world.history.calls
+
+    def want(self, call_id: str) -> None:
+        """Have it accept, as soon as it can."""
+        self.wanted[call_id] = 0.0
+
+    def settle_down(self) -> None:
+        """Accept nothing more, and stay connected."""
+        self.manners = Manners(stays=True)
+        self._plans.clear()
+
+    def final(self) -> CallFinal:
+        """What it shows now."""
+        self._forget()
+        return CallFinal(self.name, self.sub, self.quals, self.here, dict(self.shown), set(self.deaf), time.time())
+
+    async def live(self) -> None:
+        """Connect, listen, leave or lose the connection, come back."""
+        while True:
+            node = self.world.nodes[self.node] if self.node is not None else self.dice.choice(self.world.nodes)
+            try:
+                await self._visit(node)
+            except ConnectionClosed as closed:
+                code = str(closed.rcvd.code if closed.rcvd else ABNORMAL)
+                self.world.ends[f"{code} by a wrong clock" if node.was_off(OFF_S) else code] += 1
+            except (OSError, TimeoutError, WebSocketException) as error:
+                self.world.ends[type(error).__name__] += 1
+            self.welcomed.clear()
+            await asyncio.sleep(self.dice.uniform(0.05, 0.5))
+
+    def _somewhere(self) -> Json | None:
+        if self.dice.random() < 0.1:
+            return None
+        return place(self.world.somewhere(), here=True, accuracy_m=self.dice.choice((0, 50, 800)))
+
+    def _forget(self) -> None:
+        def over(message: Json) -> bool:
+            return moment(message.get("call", message)["expires_at"]).timestamp() <= time.time()
+
+        self.shown = {call_id: message for call_id, message in self.shown.items() if not over(message)}
+
+    async def _visit(self, node: Node) -> None:
+        async with connect(
+            f"ws://127.0.0.1:{node.stream_port}/v1/stream",
+            subprotocols=[f"geocast.v1.{self.fmt}"],  # type: ignore[list-item]
+            compression=None,
+            ping_interval=None,
+            open_timeout=OPEN_S,
+            close_timeout=1,
+            proxy=None,
+        ) as socket:
+            self._forget()
+            holding = {call_id: message.get("call", message)["revision"] for call_id, message in self.shown.items()}
+            now = int(time.time())
+            token = node.keys.token(sub=self.sub, iat=now, exp=now + 3_600, scope=PHONE_SCOPE, quals=sorted(self.quals))
+            await self._say(socket, type="hello", token=token, places=_places(self.here), holding=holding)
+            visit = self.history.visit(self.name, self.sub, self.quals, holding)
+            visit.events.append(self.here)
+            async with asyncio.timeout(OPEN_S):
+                welcome = self._read(await socket.recv())
+            assert welcome["type"] == "welcome", welcome
+            if frozenset(welcome.get("quals", ())) != self.quals:
+                assert node.was_off(OFF_S), f"{self.name}: its qualifications do not count: {welcome}"
+                return
+            self.wanted = dict.fromkeys(self.wanted, 0.0)
+            self.welcomed.set()
+            await self._listen(socket, visit, node)
+
+    async def _listen(self, socket: ClientConnection, visit: CallVisit, node: Node) -> None:
+        going: dict[int, Json | None] = {}
+        started = moved = time.monotonic()
+        while True:
+            await self._do_what_is_due(socket, visit)
+            if self.manners.leaves and time.monotonic() > started + self.manners.leaves:
+                return
+            if not going and self._moves(time.monotonic() - moved):
+                moved, ref = time.monotonic(), next(self._refs)
+                going[ref] = self.here if self.manners.stays else self._somewhere()
+                await self._say(socket, type="move", ref=ref, places=_places(going[ref]))
+            try:
+                async with asyncio.timeout(TICK_S):
+                    message = self._read(await socket.recv())
+            except TimeoutError:
+                continue
+            if message["type"] == "ok":
+                self.here = going.pop(message["ref"])
+                visit.events.append(self.here)
+            elif message["type"] in ("call", "task", "standdown"):
+                late_s = self.world.late_s()
+                visit.events.append(Heard(message, time.time(), node.was_off(SLACK_S + late_s), late_s))
+                self._take(message)
+            else:
+                assert message["type"] in ("alert", "cancel"), message
+
+    def _moves(self, since_s: float) -> bool:
+        """Whether it is to say where it is, so long after it did."""
+        every = self.manners.moves * self.dice.uniform(0.5, 1.5)
+        return since_s > 0.5 if self.manners.stays else 0 < every < since_s
+
+    def _take(self, message: Json) -> None:
+        if message["type"] == "call":
+            self._take_ring(message)
+            return
+        call_id = message["id"]
+        self.answers.setdefault(call_id, []).append(message)
+        self.wanted.pop(call_id, None)
+        if message["type"] == "task":
+            self.shown[call_id] = message
+            if self.dice.random() < self.manners.gives_back:
+                self._plan(self.dice.uniform(0.5, 4), "decline", call_id)
+            elif self.manners.accepts:
+                self._plan(self.dice.uniform(0.2, 2), "report", call_id)
+        elif message["reason"] not in ("far", "held-off"):  # it is asked for still, only not to take a seat now
+            self.shown.pop(call_id, None)
+            if message["reason"] == "left":  # on another device, perhaps: it was rung on this one already
+                self.deaf.add(call_id)
+
+    def _take_ring(self, message: Json) -> None:
+        call_id = message["call"]["id"]
+        if call_id in self.deaf:
+            return
+        self.shown[call_id] = message
+        does = self.dice.random()
+        if does < self.manners.accepts:
+            self._plan(self.dice.uniform(0, 1), "accept", call_id)
+        elif does < self.manners.accepts + self.manners.declines:
+            self._plan(self.dice.uniform(0, 1), "decline", call_id)
+
+    def _plan(self, after_s: float, what: str, call_id: str) -> None:
+        self._plans.append((time.monotonic() + after_s, what, call_id))
+
+    async def _do_what_is_due(self, socket: ClientConnection, visit: CallVisit) -> None:
+        now = time.monotonic()
+        due = [plan for plan in self._plans if plan[0] <= now]
+        self._plans = [plan for plan in self._plans if plan[0] > now]
+        for _, what, call_id in due:
+            if what == "accept":
+                self.want(call_id)
+            elif what == "report":
+                await self._say(socket, type="report", id=call_id, state="arrived")
+            else:
+                self.deaf.add(call_id)
+                self.wanted.pop(call_id, None)
+                self.shown.pop(call_id, None)
+                visit.events.append(Said("decline", call_id))
+                await self._say(socket, type="decline", id=call_id)
+        for call_id, at in list(self.wanted.items()):
+            if at <= now:
+                self.wanted[call_id] = now + AGAIN_S
+                visit.events.append(Said("accept", call_id))
+                await self._say(socket, type="accept", id=call_id, eta_s=240)
+
+    async def _say(self, socket: ClientConnection, **message: Any) -> None:
+        await socket.send(encode(self.fmt, message), text=self.fmt == "json")
+
+    def _read(self, frame: str | bytes) -> Json:
+        data = frame.encode() if isinstance(frame, str) else frame
+        message = decode(self.fmt, data)
+        if message["type"] != "task":
+            self.frames.add(data)
+        return message
+
+
+def _places(here: Json | None) -> list[Json]:
+    return [] if here is None else [here]
+
+
+# -- dispatchers
+
+
+@dataclass
+class Kept:
+    """A call of a dispatcher: its newest body, the number of its content, and what was asked for last."""
+
+    asked: Asked
+    body: Json
+    path: str
+    request: Json
+    content: int = 1
+    waits: bool = True
+
+
+@dataclass
+class Dispatcher:
+    """Opens calls, corrects and ends them; the only one who writes them."""
+
+    world: World
+    calls: dict[str, Kept] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.dice = random.Random(self.world.dice.random())
+        later = int(time.time()) + 30 * 86_400  # for nodes whose clock is days ahead, too
+        token = self.world.nodes[0].keys.token(sub="cad-3", scope=DISPATCH_SCOPE, exp=later)
+        self.api = httpx.AsyncClient(timeout=ANSWER_S, trust_env=False, headers=bearer(token))
+        self.answers: list[bytes] = []  # to what it has asked for
+        self.reads: list[bytes] = []  # how its calls stand
+
+    async def work(self) -> None:
+        """One step after the other."""
+        while True:
+            await self.world.open.wait()
+            await self.step()
+            await asyncio.sleep(self.dice.uniform(0.1, 0.6))
+
+    async def step(self) -> None:
+        """Repeat what has no answer, or do something new."""
+        live = [kept for kept in self.calls.values() if not kept.waits and self._is_open(kept)]
+        waiting = [kept for kept in self.calls.values() if kept.waits]
+        if waiting and self.dice.random() < 0.5:
+            await self.ask(self.dice.choice(waiting))
+        elif live and self.dice.random() < len(live) / OPEN_CALLS:
+            await (self.end if self.dice.random() < 0.6 else self.correct)(self.dice.choice(live))
+        elif len(live) + len(waiting) < OPEN_CALLS:
+            await self.open()
+
+    @staticmethod
+    def _is_open(kept: Kept) -> bool:
+        return kept.asked.ended == float("inf") and kept.asked.ends > time.time() + 2 * SLACK_S
+
+    async def open(self, spot: Point | None = None, kind: str | None = None, *, lasts_s: float | None = None) -> Kept:
+        """A new call; one in ten expires within seconds."""
+        short = self.dice.random() < 0.1
+        lasts_s = lasts_s or (self.dice.uniform(4, 8) if short else 1_500)
+        where = exact_place(spot or self.world.somewhere(), kind or self.dice.choice(("public", "public", "residence")))
+        body = {
+            "id": new_id("help"),
+            "category": "cardiac_arrest",
+            "headline": "Adult, not breathing",
+            "occurred_at": stamp(seconds=-5),
+            "expires_at": stamp(seconds=lasts_s),
+            "place": where,
+        }
+        near = published_area([circle((where["lat"], where["lng"]), 0)])[0]
+        asked = self.world.history.calls.open(body["id"], where, near, moment(body["expires_at"]).timestamp())
+        kept = self.calls[body["id"]] = Kept(asked, body, "/v1/calls", body)
+        await self.ask(kept)
+        return kept
+
+    async def correct(self, kept: Kept) -> None:
+        """Another place, a little off."""
+        spot = self.world.somewhere()
+        kept.body = kept.body | {"place": exact_place(spot, kept.asked.kind)}
+        kept.asked.places.append(kept.body["place"])
+        kept.asked.nears.append(published_area([circle(spot, 0)], [kept.asked.nears[-1]])[0])
+        kept.path, kept.waits = f"/v1/calls/{kept.asked.id}/revisions", True
+        kept.request = kept.body | {"replaces": kept.content}
+        await self.ask(kept)
+
+    async def end(self, kept: Kept) -> None:
+        """The crew is there."""
+        kept.path, kept.waits = f"/v1/calls/{kept.asked.id}/end", True
+        kept.request = {"reason": "The crew is there."}
+        await self.ask(kept)
+
+    async def ask(self, kept: Kept) -> None:
+        """Send the request, now and then to two nodes at once, and take what is answered."""
+        asked, ends = kept.asked, kept.path.endswith("/end")
+        asked.waits = True
+        asked.may_have_ended |= ends
+        count = 2 if self.dice.random() < 0.15 else 1
+        nodes = self.dice.sample(self.world.nodes, min(count, len(self.world.nodes)))
+        answers = await asyncio.gather(*(self._post(node, kept) for node in nodes))
+        for node, answer in zip(nodes, answers, strict=True):
+            if answer is None or answer.status_code >= 500:
+                continue
+            if answer.status_code in (200, 201):
+                kept.waits = asked.waits = False
+                asked.opened = True
+                if ends:
+                    asked.ended = min(asked.ended, time.time())
+                else:
+                    kept.content = answer.json()["revision"]
+            elif answer.status_code in BY_THE_CLOCK and time.time() > asked.ends:  # it came too late
+                kept.waits = False
+            elif not (answer.status_code in BY_THE_CLOCK and node.was_off(ANSWER_S + SLACK_S)):
+                self.world.refusals.append(f"{asked.id} {kept.path}: {answer.status_code} {answer.text}")
+
+    async def _post(self, node: Node, kept: Kept) -> httpx.Response | None:
+        started = time.monotonic()
+        self.world.asking += 1
+        try:
+            answer = await self.api.post(f"{node.api.base_url}{kept.path}", json=kept.request)
+        except httpx.TransportError:
+            return None
+        finally:
+            self.world.asking -= 1
+        self.answers.append(answer.content)
+        took, status = time.monotonic() - started, answer.status_code
+        self.world.slowest[status] = max(took, self.world.slowest.get(status, 0.0))
+        return answer
+
+    async def repeat_until_answered(self) -> None:
+        """Repeat what has no answer."""
+        for kept in self.calls.values():
+            deadline = time.monotonic() + HEAL_S
+            while kept.waits:
+                await self.ask(kept)
+                assert time.monotonic() < deadline, f"no answer: {kept.asked}, {self.world.refusals[-1:]}"
+                await asyncio.sleep(0.2)
+
+    async def states(self) -> dict[str, dict[str, Json | None]]:
+        """What each node says of each call; of those that did not answer in time there is nothing."""
+        said: dict[str, dict[str, Json | None]] = {}
+        turns = asyncio.Semaphore(AT_ONCE)
+        for node in self.world.nodes:
+            name = str(node.api.base_url)
+            with contextlib.suppress(httpx.TransportError):
+                answers = await asyncio.gather(*(self._get(f"{name}/v1/calls/{each}", turns) for each in self.calls))
+                self.reads += [answer.content for answer in answers]
+                if all(answer.status_code in (200, 404) for answer in answers):
+                    maps = [answer.json() if answer.status_code == 200 else None for answer in answers]
+                    said[name] = dict(zip(self.calls, maps, strict=True))
+        return said
+
+    async def _get(self, url: str, turns: asyncio.Semaphore) -> httpx.Response:
+        async with turns:
+            return await self.api.get(url)
+
+
+async def read_calls(world: World, dispatchers: Sequence[Dispatcher], responders: Sequence[Responder]) -> bool:
+    """Ask every node how every call stands, and every responder what it shows; whether all nodes have answered."""
+    asked_at, finals = time.time(), [responder.final() for responder in responders]
+    states: dict[str, dict[str, Json | None]] = {str(node.api.base_url): {} for node in world.nodes}
+    for dispatcher in dispatchers:
+        said = await dispatcher.states()
+        if len(said) < len(world.nodes):
+            return False
+        for node, theirs in said.items():
+            states[node] |= theirs
+    history = world.history.calls
+    history.asked_at, history.finals, history.states = asked_at, finals, states
+    return True
+
+
+def leaks(history: CallHistory, responders: Sequence[Responder], folders: Sequence[Path]) -> list[str]:
+    """Frames with an exact place that are no `task`, and files with one."""
+    wanted = {needle for asked in history.asked.values() for where in asked.places for needle in needles(where)}
+    # All are sent the same bytes, so most of what came did so many times.
+    frames = b"\0".join(set().union(*(responder.frames for responder in responders)))
+    in_frames = [f"a frame that is no task has {needle!r}" for needle in found(frames, wanted)]
+    return in_frames + [
+        f"{path.name} has {needle!r}" for path, content in files(*folders) for needle in found(content, wanted)
+    ]

@@ -1,0 +1,475 @@
+"""Faults at random, by a seed: what can be broken, how and for how long; and a run from the first fault to the verdict.
+
+The seed decides which faults come, in which order and for how long, and what desks and clients do. The machine decides
+the rest: a seed replays a kind of weather, not a run to the microsecond.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from end_to_end.kit.call_load import QUALS, TERMS, Dispatcher, Manners, Responder, leaks, read_calls
+from end_to_end.kit.claims import put_back
+from end_to_end.kit.cluster import Cluster
+from end_to_end.kit.history import Outcome, Verdict
+from end_to_end.kit.load import HEAL_S, Desk, Habit, World, eventually
+from end_to_end.kit.node import Node
+from end_to_end.kit.proofs import Reviewer
+from end_to_end.kit.proxy import Proxy
+from end_to_end.kit.rogue import REASONS, Rogue, set_aside
+from support.redis_server import RedisServer
+
+from geocast.alertlog import AlertLog
+from geocast.calls.sealing import CallKeys
+from geocast.errors import LogUnavailable
+
+HOLD_S, GAP_S = (0.2, 4.0), (0.2, 1.5)
+DESKS, WATCHERS, OTHERS = 3, 3, 4
+DISPATCHERS, COUPLES, PEOPLE = 2, 2, 6  # of the responders some have two devices
+GUESTS = 4  # of each node, when all is well again: enough to be on each of its processes
+OURS_TO_BLAME = {"1002", "1003", "1007", "1009", "4400", "4401", "4403", "4408", "4429"}
+
+During = Callable[[], AbstractAsyncContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is done to a target while a block runs; never two things to one target. One for all (`None`) comes alone."""
+
+    name: str
+    target: object
+    during: During
+
+
+# -- what can be done
+
+
+def faults_of_node(node: Node, dice: random.Random) -> list[Fault]:
+    """Kill -9 of the whole node, or of one of its processes; SIGSTOP; SIGTERM, as in a rolling restart; its clock."""
+    name = f"node {node.home.name}"
+
+    @asynccontextmanager
+    async def killed() -> AsyncIterator[None]:
+        node.kill()
+        yield
+        node.launch()
+
+    @asynccontextmanager
+    async def paused() -> AsyncIterator[None]:
+        node.signal(signal.SIGSTOP)
+        yield
+        node.signal(signal.SIGCONT)
+
+    @asynccontextmanager
+    async def drained() -> AsyncIterator[None]:
+        await asyncio.to_thread(node.terminate)
+        yield
+        node.launch()
+
+    @asynccontextmanager
+    async def one_killed() -> AsyncIterator[None]:
+        with contextlib.suppress(IndexError, ProcessLookupError):  # it may be about to start others
+            os.kill(dice.choice(node.children()), signal.SIGKILL)
+        yield
+
+    faults = [
+        Fault(f"{name} killed", node, killed),
+        Fault(f"{name} paused", node, paused),
+        Fault(f"{name} drained", node, drained),
+    ]
+    if "--workers" in node.options:
+        faults.append(Fault(f"{name}: a process killed", node, one_killed))
+    return faults if node.clock is None else [*faults, *faults_of_clock(node, dice)]
+
+
+def faults_of_clock(node: Node, dice: random.Random) -> list[Fault]:
+    """Its wall clock is ahead or behind, by seconds, hours or days: for a while as it runs, or when it starts.
+
+    It comes alone, for the node that is started anew is another fault's target, too.
+    """
+    assert node.clock is not None
+    clock, name = node.clock, f"node {node.home.name}"
+
+    def off_s() -> float:
+        return dice.choice((-1, 1)) * dice.choice((dice.uniform(2, 40), dice.uniform(1, 5) * 3_600, 2 * 86_400.0))
+
+    def fault(what: str, restarts: bool, off: Callable[[], float]) -> Fault:
+        @asynccontextmanager
+        async def during() -> AsyncIterator[None]:
+            if restarts:
+                node.kill()
+            clock.set(off())
+            if restarts:
+                node.launch()
+            yield
+            clock.set(0.0)
+
+        return Fault(f"the clock of {name} {what}", node, during)
+
+    return [
+        fault("wrong", False, off_s),
+        fault("ahead for a moment", False, lambda: abs(off_s())),
+        fault("wrong at its start", True, off_s),
+    ]
+
+
+def faults_of_proxy(name: str, proxy: Proxy, dice: random.Random) -> list[Fault]:
+    """A partition, half-open connections, latency, and connections that break."""
+
+    def fault(what: str, hurt: Callable[[], object]) -> Fault:
+        @asynccontextmanager
+        async def during() -> AsyncIterator[None]:
+            hurt()
+            yield
+            proxy.heal()
+
+        return Fault(f"{name} {what}", proxy, during)
+
+    return [
+        fault("severed", proxy.sever),
+        fault("silent", proxy.stall),
+        fault("silent towards the node", proxy.down.stall),
+        fault("silent towards Redis", proxy.up.stall),
+        fault("slow", lambda: proxy.slow(dice.uniform(0.02, 0.4))),
+        fault("cut", proxy.cut),
+        fault("mutes the reader", lambda: proxy.mute("XREAD")),
+        fault("loses a reply", lambda: proxy.lose_reply("EVAL", "EVALSHA", nth=dice.randint(1, 5))),
+    ]
+
+
+def faults_of_redis(server: RedisServer, dice: random.Random) -> list[Fault]:
+    """Kill -9 with a start on the same file, and SIGSTOP; its wall clock is wrong for a while."""
+
+    @asynccontextmanager
+    async def killed() -> AsyncIterator[None]:
+        server.kill()
+        yield
+        await asyncio.to_thread(server.start)
+
+    @asynccontextmanager
+    async def paused() -> AsyncIterator[None]:
+        server.pause()
+        yield
+        server.resume()
+
+    @asynccontextmanager
+    async def wrong() -> AsyncIterator[None]:
+        assert server.clock is not None
+        server.clock.set(dice.choice((-1, 1)) * dice.choice((20.0, 7_200.0, 10 * 86_400.0)))
+        yield
+        server.clock.set(0.0)
+
+    name = server.folder.name
+    faults = [Fault(f"{name} killed", server, killed), Fault(f"{name} paused", server, paused)]
+    return faults if server.clock is None else [*faults, Fault(f"the clock of {name} wrong", server, wrong)]
+
+
+def failovers(cluster: Cluster) -> list[Fault]:
+    """Kill -9, or SIGSTOP, of whatever is the primary, until another one is; the old one comes back as its replica."""
+
+    def fault(what: str, hurt: Callable[[RedisServer], None], heal: Callable[[RedisServer], None]) -> Fault:
+        @asynccontextmanager
+        async def during() -> AsyncIterator[None]:
+            await _until(cluster.whole, "all servers follow the primary")
+            old = cluster.primary()
+            assert old is not None
+            hurt(old)
+            await _until(lambda: cluster.has_left(old), "another primary")
+            yield
+            await asyncio.to_thread(heal, old)
+            await _until(cluster.whole, "all servers follow the new primary")
+
+        return Fault(f"the primary {what}, failover", None, during)
+
+    return [
+        fault("killed", RedisServer.kill, RedisServer.start),
+        fault("paused", RedisServer.pause, RedisServer.resume),
+    ]
+
+
+def rogue_writes(rogue: Rogue, target: object) -> Fault:
+    """A rogue writes into the log what no reviewers have signed. `target`: what has to work for that."""
+
+    @asynccontextmanager
+    async def during() -> AsyncIterator[None]:
+        await rogue.visit()
+        yield
+
+    return Fault("a rogue writes to the log", target, during)
+
+
+async def _until(holds: Callable[[], bool], what: str) -> None:
+    """Poll what blocks for a moment."""
+
+    async def polled() -> bool:
+        return await asyncio.to_thread(holds)
+
+    assert await eventually(polled, HEAL_S) is not None, f"waited {HEAL_S:g} s in vain: {what}"
+
+
+# -- the run
+
+
+@dataclass
+class Run:
+    """Nodes, faults, a seed and a time; `go` runs it and gives the verdict.
+
+    `reviewers`: whose signatures the nodes ask for in the rogue's category; `open_log`: how he gets at the log.
+    `call_keys`: by which calls are sealed. `may_lose`: the log may lose what it has acknowledged.
+    """
+
+    nodes: Sequence[Node]
+    faults: list[Fault]
+    seed: int
+    seconds: float
+    reviewers: list[Reviewer]
+    open_log: Callable[[], AlertLog]
+    call_keys: CallKeys
+    may_lose: bool = False
+    done: list[str] = field(default_factory=list)
+    figures: dict[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.dice = random.Random(self.seed)
+        self.world = World(list(self.nodes), random.Random(self.dice.random()))
+        self.bell = Desk(self.world)
+        self.rogue = Rogue(self.world, self.reviewers, self.open_log)
+        self.responders: list[Responder] = []
+        self.dispatchers: list[Dispatcher] = []
+        self.world.history.calls.terms, self.world.history.calls.may_lose = TERMS, self.may_lose
+
+    async def go(self) -> Verdict:
+        """Desks and clients at work, faults among them; then everything healed, and the verdict."""
+        world = self.world
+        try:
+            for index in range(len(self.nodes)):
+                for number in range(WATCHERS):
+                    world.add_phone(f"watcher {index}.{number}", Habit(node=index))
+            for number in range(OTHERS):
+                world.add_phone(f"walker {number}", Habit(moves=1.0))
+                world.add_phone(f"visitor {number}", Habit(leaves=2.0))
+                world.add_phone(f"sleeper {number}", Habit(sleeps=True))
+            for number in range(DESKS):
+                world.add_desk(f"desk {number}")
+            self._call_for_help()
+            await self._torment()
+            return await self._settle()
+        finally:
+            await world.stop()
+            for who in (*world.desks, *self.dispatchers, self.bell, self.rogue.desk):
+                await who.api.aclose()
+
+    def _call_for_help(self) -> None:
+        for number in range(DISPATCHERS):
+            self.dispatchers.append(Dispatcher(self.world))
+            self.world.start(f"dispatcher {number}", self.dispatchers[-1].work())
+        for number in range(COUPLES + PEOPLE):
+            for device in range(1 + (number < COUPLES)):
+                habit = self.dice.choice(({"moves": 1.5}, {"leaves": 3.0}, {}))
+                manners = Manners(accepts=0.5, declines=0.2, gives_back=0.4, **habit)
+                quals = QUALS if number % 3 else QUALS[:1]
+                self._add_responder(f"responder {number}.{device}", f"r-{number}", manners, quals=quals)
+
+    def _add_responder(self, name: str, sub: str, manners: Manners, **more: Any) -> None:
+        self.responders.append(Responder(name, self.world, sub, manners, **more))
+        self.world.start(name, self.responders[-1].live())
+
+    async def _torment(self) -> None:
+        """Faults as the dice have them; the rogue once in any case, and early, so that others meet what he wrote."""
+        started, due = time.monotonic(), self.dice.uniform(0, self.seconds / 3)
+        while (at := time.monotonic() - started) < self.seconds or not self.rogue.visits:
+            self.world.assert_well()
+            overdue = at >= due and not self.rogue.visits
+            chosen = [rogue_writes(self.rogue, None)] if overdue else self._choose()
+            hold, gap = self.dice.uniform(*HOLD_S), self.dice.uniform(*GAP_S)
+            self.done.append(f"{at:6.1f} s: {' and '.join(fault.name for fault in chosen)} for {hold:.1f} s")
+            async with contextlib.AsyncExitStack() as stack:
+                for fault in chosen:
+                    await stack.enter_async_context(fault.during())
+                await asyncio.sleep(hold)
+            await asyncio.sleep(gap)
+
+    def _choose(self) -> list[Fault]:
+        targets = list(dict.fromkeys(fault.target for fault in self.faults))
+        first, second = (
+            self.dice.choice([fault for fault in self.faults if fault.target is target])
+            for target in self.dice.choices(targets, k=2)
+        )
+        alone = first.target is None or second.target in (None, first.target) or self.dice.random() < 0.5
+        return [first] if alone else [first, second]
+
+    async def _settle(self) -> Verdict:
+        world, history = self.world, self.world.history
+        ready = await self._wait(world.all_ready, "all nodes are ready")
+        await world.stop(*(f"desk {number}" for number in range(DESKS)))
+        await world.stop(*(f"dispatcher {number}" for number in range(DISPATCHERS)))
+        for desk in world.desks:
+            await desk.repeat_until_answered(unknown=0.5)
+        for dispatcher in self.dispatchers:
+            await dispatcher.repeat_until_answered()
+        await self.bell.ring()
+        for client in (*world.phones, *self.responders):
+            client.settle_down()
+        self._welcome("guest")
+        caught_up = await eventually(self._is_caught_up, HEAL_S)
+        set_aside_after = await self._defy_the_rogue()
+        newcomers = len(history.visits)
+        self._welcome("late guest")
+        served = await eventually(self._is_caught_up, HEAL_S)
+        for visit in history.visits[newcomers:]:
+            visit.settled = True
+        history.calls.leaks = leaks(history.calls, self.responders, [node.home for node in self.nodes])
+        verdict = history.judge()
+        self.figures |= {"ready after s": ready, "all have all after s": caught_up, "late guests too after s": served}
+        self.figures["a rogue's set aside after s"] = set_aside_after
+        return verdict
+
+    async def _defy_the_rogue(self) -> float:
+        """He writes once more, when nothing else is broken: each node counts it, for each reason, and stays ready.
+
+        On a machine that is too busy a node is unready now and then by itself, but not each time that he writes.
+        """
+        stayed_ready = False
+
+        async def all_count_it() -> bool:
+            nonlocal stayed_ready
+            stayed_ready &= await self.world.all_ready()
+            now = [await asyncio.to_thread(set_aside, node) for node in self.nodes]
+            return all(new[reason] > old[reason] for old, new in zip(before, now, strict=True) for reason in REASONS)
+
+        for _ in range(3):
+            await self._wait(self.world.all_ready, "all nodes are ready")
+            before = [await asyncio.to_thread(set_aside, node) for node in self.nodes]
+            await self.rogue.visit()
+            stayed_ready = True
+            took = await self._wait(all_count_it, "every node has set aside what the rogue wrote")
+            if stayed_ready:
+                return took
+        raise AssertionError(f"a rogue makes a node unready\n{self.report()}")
+
+    def _welcome(self, kind: str) -> None:
+        for index in range(len(self.nodes)):
+            for number in range(GUESTS):
+                self.world.add_phone(f"{kind} {index}.{number}", Habit(node=index))
+            name = f"{kind} {index} who responds"
+            self._add_responder(name, name, Manners(stays=True), node=index, spot=self.world.town)
+
+    async def _is_caught_up(self) -> bool:
+        self.world.assert_well()
+        clients = (*self.world.phones, *self.responders)
+        if not await self.world.read_states() or not all(client.welcomed.is_set() for client in clients):
+            return False
+        self.world.read_phones()
+        if not await self._read_calls(self.responders):
+            return False
+        return bool(self.world.history.judge(finals_only=True))
+
+    async def _read_calls(self, responders: Sequence[Responder]) -> bool:
+        calls = self.world.history.calls
+        try:
+            calls.put_back = await put_back(self.open_log, self.call_keys, calls.asked)
+        except LogUnavailable:
+            return False
+        return await read_calls(self.world, self.dispatchers, responders)
+
+    # -- faults that need the run
+
+    def flush_of(self, server: RedisServer) -> Fault:
+        """Redis forgets everything, at a moment when every node knows all that was acknowledged.
+
+        What is acknowledged and flushed before any node has read it can't be put back by anybody.
+        """
+
+        @asynccontextmanager
+        async def flushed() -> AsyncIterator[None]:
+            self.world.open.clear()
+            await self._all_know_all()
+            await asyncio.to_thread(server.command, "FLUSHALL")
+            await self._wait(self._log_has_all, "what was flushed is back")
+            self.world.open.set()
+            yield
+
+        return Fault(f"{server.folder.name} flushed", None, flushed)
+
+    async def _all_know_all(self) -> None:
+        """Return when nothing is under way and every watcher has been sent all there is."""
+        world = self.world
+        await self._wait(world.all_ready, "all nodes are ready")
+
+        async def quiet() -> bool:
+            return not world.asking
+
+        await self._wait(quiet, "no request is under way")
+        bell = await self.bell.ring()
+
+        async def heard() -> bool:
+            return all(bell in phone.held for phone in world.phones if phone.habit.node is not None)
+
+        await self._wait(heard, "every watcher has heard the bell")
+
+    async def _wait(self, holds: Callable[[], Coroutine[Any, Any, bool]], what: str) -> float:
+        took = await eventually(holds, HEAL_S)
+        if took is None:
+            tails = [f"{node.get('/readyz').text}\n{node.output()[-4000:]}" for node in self.nodes]
+            wrong = str(self.world.history.judge(finals_only=True))
+            raise AssertionError("\n".join([f"waited {HEAL_S:g} s in vain: {what}", wrong, self.report(), *tails]))
+        return took
+
+    async def _log_has_all(self) -> bool:
+        self.world.history.finals = []
+        if not await self.world.read_states() or not await self._read_calls([]):
+            return False
+        verdict = self.world.history.judge(finals_only=True)
+        return not verdict.lost and not verdict.calls
+
+    # -- what to say of it
+
+    def report(self) -> str:
+        """What was done, and what came of it."""
+        history = self.world.history
+        outcomes = Counter(operation.outcome for operation in history.operations.values())
+        messages = sum(not isinstance(event, list) for visit in history.visits for event in visit.events)
+        counts = {outcome.value: outcomes[outcome] for outcome in Outcome}
+        return "\n".join(
+            [
+                f"operations {counts}, {len(history.visits)} visits, {messages} messages, {len(self.done)} faults",
+                f"calls: {self._calls()}",
+                f"a rogue wrote {self.rogue.written} entries in {self.rogue.visits} visits",
+                f"connections ended {dict(self.world.ends)}",
+                f"longest wait for a status { ({s: round(t, 2) for s, t in self.world.slowest.items()}) }",
+                f"{len(self.world.refusals)} refusals {self.world.refusals[:10]}",
+                f"{ {name: value and round(value, 2) for name, value in self.figures.items()} }",  # type: ignore[call-overload]
+                *self.done,
+            ]
+        )
+
+    def _calls(self) -> dict[str, int]:
+        """What was done about calls."""
+        calls = self.world.history.calls
+        heard = Counter(message["type"] for visit in calls.visits for message in visit.messages())
+        said = Counter(each.kind for visit in calls.visits for each in visit.said())
+        return {"asked for": len(calls.asked), "visits": len(calls.visits), **heard, **said}
+
+    def assert_well(self, verdict: Verdict) -> None:
+        """The zeros, and nothing that no fault explains."""
+        history, refusals = self.world.history, self.world.refusals
+        words = set(str(verdict).replace(":", " ").replace(",", " ").split())
+        stories = [history.story(each) for each in history.chains if each in words]
+        stories += [history.calls.story(each) for each in history.calls.asked if each in words]
+        outputs = [node.output()[-4000:] for node in self.nodes]
+        assert verdict, "\n".join([str(verdict), *stories[:5], self.report(), *outputs])
+        assert not OURS_TO_BLAME & self.world.ends.keys(), self.report()
+        assert 500 not in self.world.slowest, self.report()
+        assert not refusals, "\n".join([history.story(refusals[0].split()[0]), self.report(), *outputs])
+        for node in self.nodes:
+            node.assert_no_surprise()

@@ -1,0 +1,328 @@
+"""`geocast serve` as a process of its own, and its api as a desk uses it. Nothing of the server is imported here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+from end_to_end.kit.alerts import Json, alert, beacon_ground, cancel_body, circle, new_id, place
+from end_to_end.kit.keys import AUDITOR_SCOPE, DESK_SCOPE, Keys, bearer
+from end_to_end.kit.subscriber import Session
+from end_to_end.kit.times import stamp, wait_until
+from end_to_end.kit.wire import PATIENCE
+from support.ports import free_ports
+from support.schemas import ApiAnswers
+from support.wall_clock import WallClock
+
+BIN = Path(sys.executable).parent
+ORIGIN = "https://app.example"
+
+SURPRISE = re.compile(r"Traceback|ERROR .* failed: \w+$", re.MULTILINE)
+"""What a process writes about an error that its code does not foresee: Python's words, or its own."""
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there, and more than an exit status that nobody has asked for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def repeated(send: Callable[[], httpx.Response], first: httpx.Response | None = None) -> httpx.Response:
+    """Send a request until the answer is not that the log is out of reach, as the contract asks of publishers (H2).
+
+    `first`: the answer to an attempt that was made already. A 200 to a repetition counts as 201, because one of the
+    attempts without an answer has stored the entry.
+    """
+    answers = [first or send()]
+
+    def answered() -> bool:
+        if is_away(answers[-1]):
+            answers.append(send())
+        return not is_away(answers[-1])
+
+    wait_until(answered, f"{answers[0].request.url.path} is answered")
+    if len(answers) > 1 and answers[-1].status_code == 200:
+        answers[-1].status_code = 201
+    return answers[-1]
+
+
+def is_away(answer: httpx.Response) -> bool:
+    """Return whether a node answers that its log is out of reach, so that the outcome of the request is unknown."""
+    return answer.status_code == 503 and answer.json().get("type", "").endswith("/problems/log-unavailable")
+
+
+def clean_environment(**settings: str) -> dict[str, str]:
+    """This process's environment without settings of geocast, and with those given."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GEOCAST_")}
+    return kept | settings
+
+
+class Node:
+    """`geocast serve` as a process of its own, on loopback, with keys and a SQLite log in `home`."""
+
+    def __init__(self, home: Path, keys: Keys | None = None, *options: str, log: str | None = None, **settings: str):
+        self.keys = keys or Keys()
+        self.home = home
+        self.stream_port, self.api_port = free_ports(2)
+        self.output_file = home / "output.txt"
+        self.log_file = home / "geocast.db"
+        key_file = home / "keys.json"
+        key_file.write_text(json.dumps(self.keys.jwks()))
+        self.options = [
+            *("--stream", f"127.0.0.1:{self.stream_port}"),
+            *("--api", f"127.0.0.1:{self.api_port}"),
+            *("--log", log or f"sqlite:{self.log_file}"),
+            *("--keys", str(key_file)),
+            *options,
+        ]
+        self.settings = settings
+        self.clock: WallClock | None = None  # the machine's, unless it is given one of its own
+        self.launcher: list[str] = []
+        self.areas: dict[str, list[Json]] = {}
+        self.desk = self.keys.token(scope=DESK_SCOPE)
+        self.auditor = self.keys.token(sub="operator", scope=AUDITOR_SCOPE)
+        self.process: subprocess.Popen[bytes] | None = None
+        self._judged = 0
+
+    def __enter__(self) -> Node:
+        self.api = httpx.Client(base_url=f"http://127.0.0.1:{self.api_port}", timeout=PATIENCE, trust_env=False)
+        try:
+            self.start()
+            answers = ApiAnswers(self.api.get("/openapi.json").json())
+        except BaseException:
+            self.__exit__()
+            raise
+        self.api.event_hooks["response"].append(lambda response: check_answer(answers, response))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.api.close()
+        self.kill()
+
+    def start(self) -> None:
+        """Start the process and wait until it is ready."""
+        self.launch()
+        wait_until(self._ready, "/readyz is 200")
+
+    def launch(self) -> None:
+        """Start the process."""
+        with self.output_file.open("ab") as output:
+            self.process = subprocess.Popen(
+                [*self.launcher, BIN / "geocast", "serve", *self.options],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=clean_environment(**self.settings, **(self.clock.environment if self.clock else {})),
+                cwd=self.home,
+            )
+
+    def _ready(self) -> bool:
+        assert self.process
+        assert self.process.poll() is None, f"the node ended by itself:\n{self.output()}"
+        return self.api_status() == 200
+
+    def api_status(self) -> int | None:
+        """What `/readyz` answers; None if nobody does."""
+        try:
+            return self.api.get("/readyz").status_code
+        except httpx.TransportError:
+            return None
+
+    def own_clock(self) -> WallClock:
+        """Give it a wall clock of its own, before it starts."""
+        self.clock = WallClock(self.home / "wall-clock")
+        return self.clock
+
+    def behind_s(self, within_s: float) -> float:
+        """How far its wall clock was behind within that time, at most."""
+        return max(0.0, *(-ahead_s for ahead_s in self.clock.lately(within_s))) if self.clock else 0.0
+
+    def was_off(self, within_s: float) -> bool:
+        """Whether its wall clock was wrong within that time."""
+        return self.clock is not None and any(self.clock.lately(within_s))
+
+    def output(self) -> str:
+        """All that the process wrote to stdout and stderr."""
+        return self.output_file.read_text(errors="replace")
+
+    def kill(self) -> None:
+        """Signal 9 to all its processes, and wait until their ports are free: no last words."""
+        if self.process:
+            children = self.signal(signal.SIGKILL)
+            self.process.wait(PATIENCE)
+            wait_until(lambda: not any(map(is_running, children)), "all its processes have ended")
+
+    def signal(self, number: int) -> list[int]:
+        """A signal to all its processes, if there are any left; those that the first one has started."""
+        assert self.process
+        if self.process.poll() is not None:
+            return []
+        self.process.send_signal(signal.SIGSTOP)  # so that it starts no others meanwhile
+        children = self.children()
+        for pid in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        self.process.send_signal(number)
+        if number != signal.SIGSTOP:
+            self.process.send_signal(signal.SIGCONT)
+        return children
+
+    def children(self) -> list[int]:
+        """The processes that the first one has started, with `--workers`."""
+        assert self.process
+        with contextlib.suppress(FileNotFoundError):
+            pid = self.process.pid
+            return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return []
+
+    def terminate(self) -> int:
+        """SIGTERM, and the exit status."""
+        assert self.process
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE)
+
+    def restart(self) -> None:
+        """Kill it and start it again on the same log and ports."""
+        self.kill()
+        self.start()
+
+    # -- api
+
+    def live(self) -> set[str]:
+        """The ids of all live alerts, whatever number of pages they take."""
+        found: set[str] = set()
+        path = "/v1/alerts"
+        while path:
+            answer = self.get(path)
+            found |= {each["id"] for each in answer.json()["alerts"]}
+            path = answer.links.get("next", {}).get("url", "")
+        return found
+
+    def get(self, path: str, token: str | None = None) -> httpx.Response:
+        """GET with the desk's token, or another."""
+        return self.api.get(path, headers=bearer(token or self.desk))
+
+    def post(self, path: str, body: Any, token: str | None = None, **params: str) -> httpx.Response:
+        """POST a body as JSON with the desk's token, or another, and again while the log is out of reach (H2)."""
+        return repeated(lambda: self.post_once(path, body, token, **params))
+
+    def post_once(self, path: str, body: Any, token: str | None = None, **params: str) -> httpx.Response:
+        """POST a body as JSON, for tests of what a publisher is answered while the log is out of reach."""
+        return self.api.post(path, json=body, params=params, headers=bearer(token or self.desk))
+
+    def at_once(self, path: str, bodies: list[Json]) -> list[httpx.Response]:
+        """POST all bodies at the same time, each on a connection of its own."""
+
+        async def post_all() -> list[httpx.Response]:
+            limits = httpx.Limits(max_connections=len(bodies))
+            async with httpx.AsyncClient(
+                base_url=self.api.base_url, timeout=PATIENCE, limits=limits, trust_env=False
+            ) as api:
+                posts = [api.post(path, json=body, headers=bearer(self.desk)) for body in bodies]
+                return await asyncio.gather(*posts)
+
+        firsts = asyncio.run(post_all())
+        return [
+            repeated(lambda body=body: self.post_once(path, body), first)  # type: ignore[misc]
+            for body, first in zip(bodies, firsts, strict=True)
+        ]
+
+    def publish(self, body: Json, token: str | None = None) -> Json:
+        """Publish revision 1, which must work; its answer."""
+        return self._kept(self.post("/v1/alerts", body, token))
+
+    def publish_brief(self, body: Json, seconds: float = 1.0) -> tuple[Json, Json]:
+        """Publish an alert that is over so soon, or later where it would come too late; its body, and the answer."""
+        while True:
+            brief = body | {"expires_at": stamp(seconds=seconds)}
+            answer = self.post("/v1/alerts", brief)
+            if answer.status_code != 422 or seconds > PATIENCE:
+                return brief, self._kept(answer)
+            seconds *= 2
+
+    def revise(self, body: Json, token: str | None = None) -> Json:
+        """Publish the next revision, which must work; its answer."""
+        return self._kept(self.post(f"/v1/alerts/{body['id']}/revisions", body, token))
+
+    def cancel(self, alert_id: str, number: int, token: str | None = None) -> Json:
+        """Cancel, which must work; its answer."""
+        answer = self.post(f"/v1/alerts/{alert_id}/cancel", cancel_body(number), token)
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
+    def _kept(self, answer: httpx.Response) -> Json:
+        assert answer.status_code == 201, answer.text
+        body = answer.json()
+        self.areas[body["id"]] = body["area"]
+        return body
+
+    def state(self, alert_id: str, token: str | None = None) -> Json:
+        """`GET /v1/alerts/{id}` as the operator sees it, or whose token is given; it must work."""
+        answer = self.get(f"/v1/alerts/{alert_id}", token or self.auditor)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def wait_for_end(self, alert_id: str) -> None:
+        """Wait until the node says that an alert has expired."""
+        wait_until(lambda: self.state(alert_id)["state"] == "expired", f"{alert_id} expires")
+
+    def wait_for_counts(self, alert_id: str, **counts: int) -> None:
+        """Wait until the delivery counts, which may lag 5 s, are these; `pushed` is 0 if it is not given."""
+        wanted = {"pushed": 0, **counts}
+        wait_until(lambda: self.state(alert_id)["delivery"] == wanted, f"{alert_id} counts {wanted}")
+
+    # -- stream
+
+    def join(self, *places: Json, fmt: str = "json", **hello: Any) -> Session:
+        """A subscriber that has been welcomed."""
+        session = Session(self, fmt)
+        try:
+            session.hello(places, **hello)
+        except BaseException:
+            session.drop()
+            raise
+        return session
+
+    def settle(self) -> None:
+        """Wait until the node has read its log as far as a beacon that is published now.
+
+        A 201 does not wait for delivery. A beacon that has been delivered shows that every entry
+        before it has been read; what a session is owed of those is sent by its next `ok`.
+        """
+        spot = beacon_ground()
+        beacon = self.publish(alert(spot, id=new_id("beacon"), area=circle(spot, 100)))["id"]
+        with self.join(place(spot)) as watcher:
+            watcher.listen(beacon, 1)
+
+    def assert_serving(self) -> None:
+        """The node goes on serving: a good session still works, and nothing has crashed since last asked."""
+        assert self.process
+        assert self.process.poll() is None, self.output()
+        self.settle()
+        self.assert_no_surprise()
+
+    def assert_no_surprise(self) -> None:
+        """Nothing has come upon an error that its code does not foresee, since last asked."""
+        output = self.output()
+        since, self._judged = self._judged, len(output)
+        surprises = SURPRISE.search(output, since)
+        assert surprises is None, output[since:]
+
+
+def check_answer(answers: ApiAnswers, response: httpx.Response) -> None:
+    """Hold an answer of the api against its own OpenAPI document."""
+    media_type = response.headers.get("content-type", "").partition(";")[0]
+    request = response.request
+    answers.check(request.method, request.url.path, response.status_code, media_type, response.read())

@@ -1,0 +1,274 @@
+"""A TCP proxy that breaks in the ways networks do, while it runs.
+
+    with Proxy(redis_port) as proxy:
+        node = Node(home, log=f"redis://127.0.0.1:{proxy.port}")
+        proxy.down.stall()          # half-open: what the server says is accepted, and goes nowhere
+        proxy.heal()
+
+Two directions, `up` (to the server) and `down` (to the client), each with its own latency and stall. What was stalled
+is delivered, late, when the stall is over, as TCP does after a partition; `cut` throws it away with the connection.
+The proxy has a thread and a loop of its own; every method may be called from any thread, at any time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import threading
+from collections.abc import Coroutine
+from typing import Any
+
+from support.ports import free_ports
+
+CHUNK = 65_536
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s
+
+
+class Direction:
+    """One way through the proxy: how late bytes come, and whether they come at all."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.delay_s = 0.0
+        self._loop = loop
+        self.flowing = asyncio.Event()
+        self.flowing.set()
+
+    def stall(self) -> None:
+        """Accept bytes and deliver none, until `flow`."""
+        self._loop.call_soon_threadsafe(self.flowing.clear)
+
+    def flow(self) -> None:
+        """Deliver what waits, and what comes."""
+        self._loop.call_soon_threadsafe(self.flowing.set)
+
+
+class _Requests:
+    """The names of the commands in a stream of RESP requests (arrays of bulk strings), as they become complete."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+
+    def names(self, data: bytes) -> list[bytes]:
+        self._buffer += data
+        names: list[bytes] = []
+        while (found := self._first()) is not None:
+            name, size = found
+            names.append(name)
+            self._buffer = self._buffer[size:]
+        return names
+
+    def _first(self) -> tuple[bytes, int] | None:
+        """The name and the size in bytes of the first request, if all of it is there."""
+        try:
+            at = self._buffer.index(b"\r\n") + 2
+            parts = []
+            for _ in range(int(self._buffer[1 : at - 2])):
+                start = self._buffer.index(b"\r\n", at) + 2
+                size = int(self._buffer[at + 1 : start - 2])
+                parts.append(self._buffer[start : start + size])
+                at = start + size + 2
+        except ValueError:
+            return None
+        return (parts[0].upper(), at) if at <= len(self._buffer) else None
+
+
+class _Connection:
+    """One client's connection and the one that was made for it."""
+
+    def __init__(self, proxy: Proxy, client: socket.socket) -> None:
+        self.proxy, self.client = proxy, client
+        self.server = socket.socket()
+        self.requests = _Requests()
+        self.sent: set[bytes] = set()  # names of commands
+        self.mute = False  # what the server says on this connection is lost
+        self.swallows = False  # the next bytes of the server are lost, and the connection with them
+        self.resets = False  # it ends with RST
+        self.ending = False  # what is left to do must not be cancelled
+
+    async def run(self) -> None:
+        """Carry bytes until one side has ended and all that it said is delivered."""
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            for each in (self.client, self.server):
+                each.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(self.server, ("127.0.0.1", self.proxy.upstream))
+            for source, target, way in (
+                (self.client, self.server, self.proxy.up),
+                (self.server, self.client, self.proxy.down),
+            ):
+                waiting: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+                tasks.append(asyncio.ensure_future(self._accept(source, waiting, way)))
+                tasks.append(asyncio.ensure_future(self._deliver(waiting, target, way)))
+            await asyncio.wait(tasks[1::2], return_when=asyncio.FIRST_COMPLETED)
+        except OSError:
+            self.resets = True
+        finally:
+            self.ending = True
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for each in (self.client, self.server):
+                if self.resets:
+                    each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+                each.close()
+
+    async def _accept(self, source: socket.socket, waiting: asyncio.Queue[tuple[float, bytes]], way: Direction) -> None:
+        loop, data = asyncio.get_running_loop(), b"-"
+        while data:
+            try:
+                data = await loop.sock_recv(source, CHUNK)
+            except OSError:
+                data = b""
+            if way is self.proxy.up:
+                self._watch(data)
+                if self.sent & self.proxy.forbidden:
+                    data, self.resets = b"", True
+            elif self.swallows and data:
+                data, self.resets = b"", True
+                self.proxy.reply_lost.set()
+            waiting.put_nowait((loop.time(), data))
+
+    async def _deliver(
+        self, waiting: asyncio.Queue[tuple[float, bytes]], target: socket.socket, way: Direction
+    ) -> None:
+        loop, data = asyncio.get_running_loop(), b"-"
+        while data:
+            arrived, data = await waiting.get()
+            await asyncio.sleep(arrived + way.delay_s - loop.time())
+            await way.flowing.wait()
+            if not (self.mute and way is self.proxy.down):
+                await loop.sock_sendall(target, data)
+
+    def _watch(self, data: bytes) -> None:
+        for name in self.requests.names(data):
+            self.sent.add(name)
+            if self.proxy.wants_to_lose(name):
+                self.swallows = True
+
+
+class Proxy:
+    """See the module. `upstream` is a port on loopback, and may be changed: new connections go there."""
+
+    def __init__(self, upstream: int) -> None:
+        self.upstream, self.port = upstream, free_ports(1)[0]
+        self.reply_lost = threading.Event()
+        self.forbidden: frozenset[bytes] = frozenset()
+        self._names: frozenset[bytes] = frozenset()
+        self._countdown = 0
+        self._connections: dict[asyncio.Task[None], _Connection] = {}
+        self._listener: socket.socket | None = None
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_debug(False)  # what it costs to note where each task began would look like a slow network
+        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
+        self.up, self.down = Direction(self._loop), Direction(self._loop)
+
+    def __enter__(self) -> Proxy:
+        self._thread.start()
+        self.accept()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._call(self._stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    # -- faults
+
+    def slow(self, delay_s: float) -> None:
+        """Deliver everything so late, both ways."""
+        self.up.delay_s = self.down.delay_s = delay_s
+
+    def stall(self) -> None:
+        """Half-open, both ways."""
+        self.up.stall()
+        self.down.stall()
+
+    def cut(self) -> None:
+        """End all connections with RST; new ones are accepted."""
+        self._call(self._cut())
+
+    def refuse(self) -> None:
+        """Listen no more; what is connected stays."""
+        self._call(self._refuse())
+
+    def accept(self) -> None:
+        """Listen, on the same port as before."""
+        self._call(self._accept())
+
+    def sever(self) -> None:
+        """Refuse and cut: nobody comes through until `heal`."""
+        self.refuse()
+        self.cut()
+
+    def heal(self) -> None:
+        """Work as if nothing had been."""
+        self.forbidden = frozenset()
+        self.slow(0)
+        self.up.flow()
+        self.down.flow()
+        self.accept()
+
+    def lose_reply(self, *names: str, nth: int = 1) -> None:
+        """Let the n-th command of these names from now through, and cut the connection instead of its reply.
+
+        For clients that wait for each reply before they send the next command.
+        """
+        self.reply_lost.clear()
+        self._names, self._countdown = frozenset(name.upper().encode() for name in names), nth
+
+    def mute(self, name: str) -> None:
+        """Half-open for ever: connections on which this command was sent hear no more. New ones do."""
+        self._call(self._mute(name.upper().encode()))
+
+    def forbid(self, *names: str) -> None:
+        """Cut every connection on which one of these commands is sent from now, or has been, when it sends more."""
+        self.forbidden = frozenset(name.upper().encode() for name in names)
+
+    def wants_to_lose(self, name: bytes) -> bool:
+        """Whether the reply to this command, which is on its way to the server, is to be lost."""
+        if self._countdown and name in self._names:
+            self._countdown -= 1
+            return self._countdown == 0
+        return False
+
+    # -- in the thread
+
+    def _call(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
+
+    async def _accept(self) -> None:
+        if self._listener is None:
+            self._listener = socket.create_server(("127.0.0.1", self.port))
+            self._listener.setblocking(False)
+            self._loop.add_reader(self._listener, self._serve, self._listener)
+
+    async def _refuse(self) -> None:
+        if self._listener is not None:
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
+
+    def _serve(self, listener: socket.socket) -> None:
+        connection = _Connection(self, listener.accept()[0])
+        task = self._loop.create_task(connection.run())
+        self._connections[task] = connection
+        task.add_done_callback(self._connections.pop)
+
+    async def _cut(self) -> None:
+        await asyncio.sleep(0)  # a task that has not begun yet could not clean up
+        connections = dict(self._connections)
+        for task, connection in connections.items():
+            connection.resets = True
+            if not connection.ending:
+                task.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+
+    async def _mute(self, name: bytes) -> None:
+        for connection in self._connections.values():
+            connection.mute |= name in connection.sent
+
+    async def _stop(self) -> None:
+        await self._refuse()
+        await self._cut()

@@ -1,0 +1,163 @@
+"""`geocast push` as a process of its own, beside a node, and devices that register with it. Nothing of the server is
+imported here."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import h3
+import httpx
+from end_to_end.kit.alerts import Json
+from end_to_end.kit.earth import Point
+from end_to_end.kit.keys import PHONE_SCOPE, bearer
+from end_to_end.kit.node import BIN, SURPRISE, Node, clean_environment, free_ports
+from end_to_end.kit.times import wait_until
+from end_to_end.kit.wire import PATIENCE
+from support.push_service import Phone, PushService
+
+CONTACT = "mailto:ops@city.example"
+
+
+def cell(spot: Point, resolution: int = 9) -> str:
+    """The cell that a spot is in."""
+    found: str = h3.latlng_to_cell(*spot, resolution)
+    return found
+
+
+class Push:
+    """`geocast push` on the log of a node, with the services that it may push to; its files are in the node's home."""
+
+    def __init__(
+        self,
+        node: Node,
+        *services: PushService,
+        options: tuple[str, ...] = (),
+        devices: str = "devices.db",
+        log: str | None = None,
+        **settings: str,
+    ):
+        self.node = node
+        self.port, self.metrics_port = free_ports(2)
+        self.output_file = node.home / "push.txt"
+        self.devices_file = node.home / devices
+        run = ["keygen", "--push", "push.jwks", "--vapid", "vapid.jwks"]
+        if not (node.home / "push.jwks").exists():
+            subprocess.run([BIN / "geocast", *run], cwd=node.home, check=True, capture_output=True)
+        self.options = [
+            *("--listen", f"127.0.0.1:{self.port}", "--metrics", f"127.0.0.1:{self.metrics_port}"),
+            *("--log", log or f"sqlite:{node.log_file}", "--devices", f"sqlite:{self.devices_file}"),
+            *("--push-keys", "push.jwks", "--vapid", "vapid.jwks", "--contact", CONTACT, "--keys", "keys.json"),
+            *("--push-services", ",".join(f"localhost:{service.port}" for service in services)),
+            *("--push-private", "localhost", "--push-ca", str(services[0].certificate.crt)),
+            *options,
+        ]
+        self.settings = settings
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Push:
+        self.api = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=PATIENCE, trust_env=False)
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.api.close()
+        self.kill()
+
+    def start(self, **settings: str) -> None:
+        """Start the process and wait until it is ready."""
+        with self.output_file.open("ab") as output:
+            self.process = subprocess.Popen(
+                [BIN / "geocast", "push", *self.options],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=clean_environment(**self.settings, **settings),
+                cwd=self.node.home,
+            )
+        wait_until(self._ready, "/readyz is 200")
+
+    def _ready(self) -> bool:
+        assert self.process
+        if self.process.poll() == -signal.SIGKILL:
+            return True  # by a fail point
+        assert self.process.poll() is None, f"it ended by itself:\n{self.output()}"
+        with contextlib.suppress(httpx.TransportError):
+            return (
+                httpx.get(f"http://127.0.0.1:{self.metrics_port}/readyz", trust_env=False, timeout=PATIENCE).status_code
+                == 200
+            )
+        return False
+
+    def kill(self) -> None:
+        """Signal 9."""
+        if self.process:
+            self.process.kill()
+            self.process.wait(PATIENCE)
+
+    def dies(self) -> None:
+        """Wait until a fail point has killed it."""
+        assert self.process
+        assert self.process.wait(PATIENCE) == -signal.SIGKILL, self.output()
+
+    def restart(self) -> None:
+        """Kill it, and start it again on the same files."""
+        self.kill()
+        self.start()
+
+    def terminate(self) -> int:
+        """SIGTERM, and the exit status."""
+        assert self.process
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE)
+
+    def reload(self) -> None:
+        """SIGHUP."""
+        assert self.process
+        self.process.send_signal(signal.SIGHUP)
+
+    def output(self) -> str:
+        """All that the process wrote."""
+        return self.output_file.read_text(errors="replace")
+
+    def assert_no_surprise(self) -> None:
+        """Nothing has come upon an error that its code does not foresee."""
+        surprise = SURPRISE.search(self.output())
+        assert surprise is None, self.output()
+
+    # -- devices
+
+    def token(self, sub: str = "phone", scope: str = PHONE_SCOPE, **claims: Any) -> str:
+        """A subscriber's."""
+        return self.node.keys.token(sub=sub, scope=scope, **claims)
+
+    def put(self, device_id: str, body: Any, token: str | None = None) -> httpx.Response:
+        """PUT a registration."""
+        return self.api.put(f"/v1/devices/{device_id}", json=body, headers=bearer(token or self.token()))
+
+    def register(
+        self, phone: Phone, *cells: str, device_id: str | None = None, token: str | None = None, **more: Any
+    ) -> Json:
+        """Register a phone, which must work; the answer. Without a token its owner is its own."""
+        body = {"subscription": phone.subscription(), "places": [{"cell": each} for each in cells], **more}
+        answer = self.put(device_id or secrets.token_urlsafe(12), body, token or self.token(sub=phone.name))
+        assert answer.status_code in (200, 201), answer.text
+        return answer.json()
+
+    def metric(self, name: str) -> float:
+        """The value of a series of /metrics; 0 if it is not there."""
+        text = httpx.get(f"http://127.0.0.1:{self.metrics_port}/metrics", trust_env=False, timeout=PATIENCE).text
+        found = [line.rpartition(" ")[2] for line in text.splitlines() if line.startswith(f"geocast_{name} ")]
+        return float(found[0]) if found else 0.0
+
+    def files(self) -> list[Path]:
+        """All files of the store."""
+        return sorted(self.node.home.glob(f"{self.devices_file.name}*"))

@@ -1,0 +1,660 @@
+"""Devices, a desk, push services in bad weather, and processes that are killed and paused: by a seed, in one thread.
+
+The seed decides what the desk and the devices do, what services answer and which faults come; the machine decides what
+was under way just then. `push_history.py` has the verdict.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import h3
+import httpx
+from end_to_end.kit import warnings_of_cap
+from end_to_end.kit.alerts import SEVERITIES, Json, alert, cancel_body, circle, ground, new_id, revision_of
+from end_to_end.kit.earth import Point, beyond
+from end_to_end.kit.keys import PHONE_SCOPE, bearer
+from end_to_end.kit.node import Node, is_running
+from end_to_end.kit.push import Push
+from end_to_end.kit.push_history import Device, Fault, Item, PushHistory, Request, Saying, Verdict
+from end_to_end.kit.times import moment, stamp, wait_until
+from support.push_service import HANG, RESET, PushService
+
+from client_demo.push_service import Phone
+
+CATEGORIES = ("burglary", "robbery", "arson")
+LANGUAGES = ("en", "fr-CA", "es")
+TOWN_M = 5_000
+DEVICES = 300
+ROUNDS = 2  # in fine weather
+KNOWN_S = 5.0
+"""When all processes know what was published."""
+
+HEAL_S = 240.0
+"""Within which all has to come to rest, on a machine that may be twenty times as slow as it could be."""
+
+POLICY = "\n".join(
+    [
+        'name = "push"',
+        "[categories]",
+        *[f'{name} = {{ title = "{name}", polygons = true, min_radius_m = 10 }}' for name in CATEGORIES],
+        'flood = { title = "Flood", polygons = true, cap = ["event:flood", "category:Met"] }',
+    ]
+)
+
+
+def policy_in(home: Path) -> tuple[str, ...]:
+    """Options of a node that takes polygons, and warnings in several languages; a push process has the first two."""
+    more = warnings_of_cap.options(home)
+    (home / "policy.toml").write_text(POLICY)
+    return more
+
+
+FaultOf = tuple[str, Callable[[], AbstractContextManager[None]]]
+"""Its name, and what is done while a block runs."""
+
+
+# -- push services
+
+
+class Reader(Phone):
+    """A phone that reads no message twice, though it is asked for it again.
+
+    It reads by the client's own code, which is ten times as fast as http-ece.
+    """
+
+    def read(self, body: bytes) -> Any:
+        """Decrypt a message."""
+        known: dict[bytes, Any] = self.__dict__.setdefault("_known", {})
+        if body not in known:
+            known[body] = super().read(body)
+        return known[body]
+
+
+class Service(PushService):
+    """One that remembers what it was sent, whatever it said to it; `weather` says what that is."""
+
+    phone_type = Reader
+
+    def __init__(self, certificate: Any, weather: Weather) -> None:
+        super().__init__(certificate, always=self._says)
+        self.weather = weather
+        self.log: dict[str, list[tuple[Request, bytes]]] = {}
+        """By phone: what came, and its body. Its message is read later, in another thread."""
+        self._judged: dict[str, bool] = {}
+        self._now_asked = Request(0, 0)
+        self._now_body = b""
+
+    async def _answer(self, request: Any) -> Any:
+        body = self._now_body = await request.read()
+        seen = self._now_asked = Request(time.time(), int(request.headers["TTL"]))
+        self.log.setdefault(request.match_info["name"], []).append((seen, body))
+        response = await super()._answer(request)  # which asks `_says` before it waits for anything
+        seen.was_heard = request.transport is not None and not request.transport.is_closing()
+        return response
+
+    def _says(self, phone: Phone) -> Any:
+        answer = self.weather.answer(self, phone, self._now_body)
+        self._now_asked.answer = answer[0] if isinstance(answer, tuple) else answer
+        return answer
+
+    def knows(self, authorization: str) -> bool:
+        """As the other; but a token, which is good for an hour, is looked at once."""
+        if authorization not in self._judged:
+            self._judged[authorization] = super().knows(authorization)
+        return self._judged[authorization]
+
+
+@dataclass
+class Weather:
+    """What push services answer. A phone has at most BAD answers in a row, so that nobody waits for long."""
+
+    dice: random.Random
+    bad: float = 0.08
+    """How many of a hundred answers are bad, by 100; 0 when it is fine again."""
+    hangs: bool = True
+    """Whether no answer is one of those. Who gets none waits for 10 s."""
+    away: tuple[PushService | None, Any] = (None, None)
+    """A service that says this to everybody."""
+    in_a_row: Counter[str] = field(default_factory=Counter)
+    small: set[str] = field(default_factory=set)
+    """Phones whose service takes no large bodies."""
+    gone: set[str] = field(default_factory=set)
+    """Phones that have no subscription any more."""
+
+    BAD = 2
+    ANSWERS = ((429, {"Retry-After": "1"}), 429, 500, 503, RESET, RESET, HANG)
+
+    def answer(self, service: PushService, phone: Phone, body: bytes) -> Any:
+        """What a service says to a push."""
+        if phone.name in self.gone:
+            return 410
+        if phone.name in self.small and len(body) > 1_024:
+            return 413
+        if self.away[0] is service:
+            return self.away[1]
+        if self.in_a_row[phone.name] < self.BAD and self.dice.random() < self.bad:
+            self.in_a_row[phone.name] += 1
+            return self.dice.choice(self.ANSWERS if self.hangs else self.ANSWERS[:-1])
+        self.in_a_row[phone.name] = 0
+        return 201
+
+
+# -- processes
+
+
+@dataclass
+class Processes:
+    """The push processes, each a command of its own, perhaps with workers."""
+
+    all: Sequence[Push]
+    out: set[int] = field(default_factory=set)
+    """Those that are killed or paused: nobody sends them anything."""
+    unanswered: int = 0
+    """Requests that nobody answered: what came of them is not known."""
+
+    def call(self, dice: random.Random, method: str, path: str, token: str, body: Json | None = None) -> httpx.Response:
+        """A request to any process, until one has answered anything but that it can't serve now."""
+        answers: list[httpx.Response] = []
+
+        def answered() -> bool:
+            push = self.all[dice.choice([n for n in range(len(self.all)) if n not in self.out])]
+            with contextlib.suppress(httpx.TransportError):
+                answers.append(push.api.request(method, path, json=body, headers=bearer(token)))
+                return answers[-1].status_code != 503
+            self.unanswered += 1
+            return False
+
+        wait_until(answered, f"an answer to {method}")
+        return answers[-1]
+
+    def faults(self, dice: random.Random, lease_s: float) -> list[FaultOf]:
+        """What can be done to them. `lease_s`: for how long a pause has to last at least."""
+        found: list[FaultOf] = []
+        for number, push in enumerate(self.all):
+            found.append((f"process {number} killed", lambda n=number, p=push: self._killed(n, p)))
+            if "--workers" in push.options:
+                found.append((f"a worker of {number} killed", lambda p=push: self._worker_killed(p, dice)))
+            if len(self.all) > 1:
+                pause_s = lease_s + 3
+                found.append((f"process {number} paused", lambda n=number, p=push, s=pause_s: self._paused(n, p, s)))
+        return found
+
+    @contextmanager
+    def _killed(self, number: int, push: Push) -> Iterator[None]:
+        self.out.add(number)
+        kill(push)
+        yield
+        push.start()
+        self.out.discard(number)
+
+    @contextmanager
+    def _worker_killed(self, push: Push, dice: random.Random) -> Iterator[None]:
+        with contextlib.suppress(IndexError, ProcessLookupError):  # it may be about to start others
+            os.kill(dice.choice(children(push)), signal.SIGKILL)
+        yield
+
+    @contextmanager
+    def _paused(self, number: int, push: Push, seconds: float) -> Iterator[None]:
+        """Paused beyond its lease; the block has to take so long."""
+        assert push.process
+        self.out.add(number)
+        push.process.send_signal(signal.SIGSTOP)
+        until = time.monotonic() + seconds
+        try:
+            yield
+            time.sleep(max(0.0, until - time.monotonic()))
+        finally:
+            push.process.send_signal(signal.SIGCONT)
+        self.out.discard(number)
+
+
+def children(push: Push) -> list[int]:
+    """The processes that a push process has started."""
+    assert push.process
+    pid = push.process.pid
+    with contextlib.suppress(FileNotFoundError), open(f"/proc/{pid}/task/{pid}/children") as file:
+        return [int(child) for child in file.read().split()]
+    return []
+
+
+def kill(push: Push) -> None:
+    """Signal 9 to it and to all that it has started."""
+    assert push.process
+    push.process.send_signal(signal.SIGSTOP)  # so that it starts no others meanwhile
+    started = children(push)
+    push.kill()
+    for pid in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not any(map(is_running, started)), "all its processes have ended")
+
+
+# -- the run
+
+
+@dataclass(eq=False)
+class Handset:
+    """A phone of somebody: its device, its subscriptions (the last one counts), and how it is registered."""
+
+    device: Device
+    id: str
+    sub: str
+    service: Service
+    phones: list[Phone]
+    secret: str = ""
+    decoded: list[int] = field(default_factory=lambda: [0])
+    """How many requests of each phone were put into the device's story."""
+    asleep: bool = False
+
+
+class Run:
+    """One run; `go` gives the verdict."""
+
+    def __init__(self, node: Node, services: Sequence[Service], processes: Processes, seed: int, s: float, *only: str):
+        """`s`: for how many seconds things break at least; `only`: which of the faults, all if none is named."""
+        self.only = only
+        self.node, self.services, self.processes = node, services, processes
+        self.seed, self.seconds = seed, s
+        self.dice = random.Random(seed)
+        self.weather = services[0].weather
+        self.history = PushHistory()
+        self.town = ground()
+        self.handsets: list[Handset] = []
+        self.bodies: dict[str, Json] = {}
+        self.cap: dict[str, tuple[str, Point]] = {}
+        """Of warnings: the issuer's id of the last message, and where."""
+        self.steps: Counter[str] = Counter()
+        self.done: list[str] = []
+        self.figures: dict[str, float] = {}
+        self.numbers = itertools.count(1)
+        self.lease_s = 10.0
+
+    def go(self) -> Verdict:
+        """Everybody at work, faults among them; then fine weather, one more round, and the verdict."""
+        for _ in range(DEVICES):
+            self.register()
+        self._torment()
+        self.weather.bad = 0.0
+        self.figures["at rest after s"] = self._rest()
+        self.history.calm = time.time()
+        for _ in range(ROUNDS):
+            for step in (self.publish, self.publish, self.warn, self.revise, self.revise, self.cancel, self.move):
+                step()
+            self._widely("extreme")
+            self.figures["one more round after s"] = self._rest()
+        return self._verdict()
+
+    def _torment(self) -> None:
+        started, faults = time.monotonic(), self.processes.faults(self.dice, self.lease_s) + self._outages()
+        faults = [each for each in faults if each[0] in self.only] or faults
+        due = list(faults)  # each once, at first
+        self.dice.shuffle(due)
+        while due or time.monotonic() - started < self.seconds:
+            self._work(self.dice.randint(20, 40))
+            name, during = due.pop() if due else self.dice.choice(faults)
+            self._widely(self.dice.choice(SEVERITIES))  # so that something is under way just then
+            time.sleep(self.dice.uniform(0, 0.25))
+            fault = Fault(f"{name} at {time.monotonic() - started:.1f} s", time.time())
+            if not name.startswith("service"):
+                self.history.faults.append(fault)
+            with during():
+                self._work(self.dice.randint(10, 20))
+            fault.end = time.time()
+            self.done.append(fault.name)
+
+    def _outages(self) -> list[FaultOf]:
+        @contextmanager
+        def away(service: Service, answer: Any) -> Iterator[None]:
+            self.weather.away = service, answer
+            yield
+            self.weather.away = None, None
+
+        return [
+            ("service away", lambda: away(self.dice.choice(self.services), 503)),
+            ("service resets", lambda: away(self.dice.choice(self.services), RESET)),
+        ]
+
+    def _work(self, count: int) -> None:
+        """So many random steps."""
+        steps = [
+            *[self.publish] * 5,
+            *[self.warn] * 1,
+            *[self.revise] * 6,
+            *[self.cancel] * 2,
+            *[self.move] * 10,
+            *[self.sleep] * 6,
+            *[self.wake] * 5,
+            *[self.resubscribe] * 2,
+            *[self.delete] * 1,
+            *[self.uninstall] * 1,
+        ]
+        for _ in range(count):
+            step = self.dice.choice(steps)
+            self.steps[step.__name__] += 1
+            step()
+            time.sleep(self.dice.uniform(0, 0.02))
+
+    # -- what the desk does
+
+    def publish(self) -> None:
+        """A new alert somewhere in town; one in five ends within seconds."""
+        dice = self.dice
+        ends = stamp(seconds=dice.uniform(2, 6)) if dice.random() < 0.2 else None
+        self._publish(
+            alert(
+                self._somewhere(),
+                id=new_id("push"),
+                category=dice.choice(CATEGORIES),
+                severity=dice.choice(SEVERITIES),
+                status=dice.choice(("actual", "actual", "actual", "test", "exercise")),
+                area=self._area(),
+                expires_at=ends,
+            )
+        )
+
+    def _widely(self, severity: str) -> None:
+        """An alert to half of the town."""
+        spot = beyond(self.town, self.dice.uniform(0, 360), TOWN_M / 2)
+        self._publish(alert(spot, id=new_id("wide"), severity=severity, area=circle(spot, 0.6 * TOWN_M)))
+
+    def _publish(self, body: Json) -> None:
+        asked = time.time()
+        answer = self.node.post("/v1/alerts", body)
+        if answer.status_code == 422 and body.get("expires_at", "Z") < stamp():
+            return  # its end came first
+        assert answer.status_code == 201, answer.text
+        self.bodies[body["id"]] = body
+        self._accepted(body["id"], asked)
+
+    def _accepted(self, alert_id: str, asked: float) -> None:
+        known = time.time()
+        shown = self.node.state(alert_id)["alert"]
+        tags = shown.get("languages", [None])
+        text = {tag: _headline(tag) if tag else shown["headline"] for tag in tags}
+        self.history.publish(
+            Item(
+                *(alert_id, shown["revision"], moment(shown["expires_at"]).timestamp(), asked),
+                *(shown["area"], shown["severity"], shown["category"], shown["status"], text, known),
+            )
+        )
+
+    def warn(self) -> None:
+        """An official warning, in three languages."""
+        spot, identifier, asked = self._somewhere(), f"w{next(self.numbers)}", time.time()
+        answer = warnings_of_cap.send(self.node, warnings_of_cap.warning(identifier, spot, *LANGUAGES))
+        assert answer.status_code == 201, answer.text
+        [made] = answer.json()["alerts"]
+        self.cap[made["id"]] = identifier, spot
+        self._accepted(made["id"], asked)
+
+    def revise(self) -> None:
+        """The next revision of a live alert: another area, severity, category, or none of it."""
+        if (alert_id := self._some_live()) is None:
+            return
+        number, asked = self.history.chains[alert_id][-1].number + 1, time.time()
+        if alert_id in self.cap:
+            before, spot = self.cap[alert_id]
+            identifier = f"w{next(self.numbers)}"
+            refers = f"<references>{warnings_of_cap.SENDER},{before},2026-01-01T00:00:00Z</references>"
+            severity = self.dice.choice(("Minor", "Extreme"))
+            message = warnings_of_cap.warning(identifier, spot, *LANGUAGES, severity=severity)
+            message = message.replace("<msgType>Alert", "<msgType>Update").replace("</scope>", f"</scope>{refers}")
+            answer = warnings_of_cap.send(self.node, message)
+            assert answer.status_code == 201, answer.text
+            self.cap[alert_id] = identifier, spot
+            self._accepted(alert_id, asked)
+            return
+        changes = {
+            "area": self._area(),
+            "severity": self.dice.choice(SEVERITIES),
+            "category": self.dice.choice(CATEGORIES),
+        }
+        kept = {name: value for name, value in changes.items() if self.dice.random() < 0.5}
+        body = revision_of(self.bodies[alert_id], number, **kept)
+        answer = self.node.post(f"/v1/alerts/{alert_id}/revisions", body)
+        if answer.status_code != 410:
+            assert answer.status_code == 201, answer.text
+            self.bodies[alert_id] = {name: value for name, value in body.items() if name != "revision"}
+            self._accepted(alert_id, asked)
+
+    def cancel(self) -> None:
+        """A live alert is called off."""
+        if (alert_id := self._some_live()) is None:
+            return
+        newest, asked = self.history.chains[alert_id][-1], time.time()
+        if alert_id in self.cap:
+            before, _ = self.cap[alert_id]
+            answer = warnings_of_cap.send(self.node, warnings_of_cap.cancel(f"w{next(self.numbers)}", before))
+        else:
+            answer = self.node.post(f"/v1/alerts/{alert_id}/cancel", cancel_body(newest.number + 1))
+        if answer.status_code != 410:
+            assert answer.status_code == 201, answer.text
+            item = replace(newest, number=newest.number + 1, area=None, asked=asked, known=time.time())
+            self.history.publish(item)
+
+    def _some_live(self) -> str | None:
+        now = time.time()
+        live = [each for each, (*_, last) in self.history.chains.items() if not last.cancels and last.ends > now]
+        return self.dice.choice(live) if live else None
+
+    def _area(self) -> list[Json]:
+        return [self._shape() for _ in range(self.dice.choice((1, 1, 1, 2, 5)))]
+
+    def _shape(self) -> Json:
+        """A circle, or one time in four a polygon: around a spot, every corner at another distance."""
+        spot, size_m = self._somewhere(), self.dice.choice((150, 400, 1_000, 2_000))
+        if self.dice.random() < 3 / 4:
+            return circle(spot, size_m)
+        corners = self.dice.randrange(3, 9)
+        far = (size_m * self.dice.uniform(0.5, 1) for _ in range(corners))
+        ring = [list(beyond(spot, n * 360 / corners, metres)[::-1]) for n, metres in enumerate(far)]
+        return {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}
+
+    def _somewhere(self) -> Point:
+        return beyond(self.town, self.dice.uniform(0, 360), self.dice.uniform(0, TOWN_M))
+
+    # -- what devices do
+
+    def register(self) -> None:
+        """A new device."""
+        service, number = self.dice.choice(self.services), next(self.numbers)
+        device = Device(f"device {number}", may_test=self.dice.random() < 0.25)
+        handset = Handset(device, f"device-{number:012}", f"sub-{number}", service, [service.phone()])
+        if self.dice.random() < 0.1:
+            self.weather.small.add(handset.phones[0].name)
+        self.handsets.append(handset)
+        self.history.devices.append(device)
+        self._put(handset)
+
+    def move(self) -> None:
+        """A device says where it is now, what it wants, and perhaps what it holds."""
+        if handset := self._some():
+            self._put(handset)
+
+    def _put(self, handset: Handset) -> None:
+        dice, device = self.dice, handset.device
+        finest = [dice.choice((7, 8, 9, 9)) for _ in range(dice.choice((0, 1, 1, 1, 2, 8)))]
+        cells = tuple(h3.latlng_to_cell(*self._somewhere(), resolution) for resolution in finest)
+        said = Saying(
+            cells,
+            dice.sample(CATEGORIES, dice.randint(1, 3)) if dice.random() < 0.3 else None,
+            dice.choice(SEVERITIES) if dice.random() < 0.3 else "minor",
+            dice.sample(["en", "fr", "es", "de", "fr-CA"], dice.randint(0, 2)),
+            self._held(handset) if dice.random() < 0.5 else {},
+            time.time(),
+        )
+        body = {
+            "subscription": handset.phones[-1].subscription(),
+            "places": [{"cell": cell} for cell in said.cells],
+            "holding": said.holding,
+            "min_severity": said.min_severity,
+            "languages": said.languages,
+            **({"categories": said.categories} if said.categories is not None else {}),
+        }
+        unanswered = self.processes.unanswered
+        answer = self._call("PUT", handset, body=body)
+        if answer.status_code == 429 and device.said:
+            return
+        assert answer.status_code in (200, 201), answer.text
+        is_repeated = self.processes.unanswered > unanswered  # the first of them may have been taken
+        assert is_repeated or (answer.status_code == 201) == (not device.said), "who is new is told so"
+        handset.secret = answer.json().get("secret", handset.secret)
+        said.answered = time.time()
+        device.said.append(said)
+
+    def _held(self, handset: Handset) -> dict[str, int]:
+        """What it has read, of what goes on; and perhaps something that it was told on a connection."""
+        held: dict[str, int] = {}
+        for message in (each for phone in handset.phones for each in list(phone.told)):
+            if message["type"] == "alert":
+                held[message["alert"]["id"]] = message["alert"]["revision"]
+            elif message["type"] == "cancel":
+                held.pop(message["id"], None)
+        now, chains = time.time(), self.history.chains.values()
+        known = [last for *_, last in chains if last.known + KNOWN_S < now < last.ends and not last.cancels]
+        seen = [each for each in known if each.status == "actual" or handset.device.may_test]
+        if seen and self.dice.random() < 0.4:
+            other = self.dice.choice(seen)
+            held[other.id] = max(held.get(other.id, 0), self.dice.randint(1, other.number))
+        return held
+
+    def _call(self, method: str, handset: Handset, more: str = "", body: Json | None = None) -> httpx.Response:
+        scope = PHONE_SCOPE + " alerts:test" * handset.device.may_test
+        token = handset.secret if more else self.node.keys.token(sub=handset.sub, scope=scope)
+        return self.processes.call(self.dice, method, f"/v1/devices/{handset.id}{more}", token, body)
+
+    def resubscribe(self) -> None:
+        """A service worker has another endpoint, and says so by the secret."""
+        if (handset := self._some()) is None or not handset.secret:
+            return
+        phone = handset.service.phone(asleep=handset.asleep)
+        answer = self._call("PUT", handset, "/subscription", {"subscription": phone.subscription()})
+        assert answer.status_code in (200, 429), answer.text
+        if answer.status_code == 200:
+            handset.phones.append(phone)
+            handset.decoded.append(0)
+
+    def delete(self) -> None:
+        """A device is no more wanted; somebody else comes."""
+        if handset := self._some():
+            answer = self._call("DELETE", handset)
+            assert answer.status_code == 204, answer.text
+            handset.device.forgotten = time.time()
+            self.register()
+
+    def uninstall(self) -> None:
+        """The service says that it has no such phone any more; somebody else comes."""
+        if handset := self._some():
+            handset.device.is_gone = True
+            self.weather.gone.update(phone.name for phone in handset.phones)
+            self.register()
+
+    def sleep(self) -> None:
+        """A phone falls asleep."""
+        if handset := self._some():
+            self._turn(handset, asleep=True)
+
+    def wake(self) -> None:
+        """A phone wakes, and reads what its service has kept for it."""
+        if handset := self._some():
+            self._turn(handset, asleep=False)
+
+    @staticmethod
+    def _turn(handset: Handset, *, asleep: bool) -> None:
+        """In the thread of its service, which may be about to hand something to it."""
+        handset.asleep = asleep
+
+        async def turn() -> None:
+            for phone in handset.phones:
+                if asleep:
+                    phone.asleep = True
+                else:
+                    phone.wake()
+
+        asyncio.run_coroutine_threadsafe(turn(), handset.service.loop).result()
+
+    def _some(self) -> Handset | None:
+        there = [each for each in self.handsets if each.device.is_there]
+        return self.dice.choice(there) if there and len(self.processes.out) < len(self.processes.all) else None
+
+    # -- the verdict
+
+    def _rest(self) -> float:
+        """Wait until nothing is under way and nobody lacks anything; how long it took, in s."""
+        started = time.monotonic()
+        while True:
+            is_idle = all(self._idle(push) for push in self.processes.all)
+            verdict = self._judged()
+            if is_idle and not (verdict.missed or verdict.no_cancel):
+                return time.monotonic() - started
+            if time.monotonic() - started > HEAL_S:
+                self.assert_well(verdict)
+                raise AssertionError(f"not at rest after {HEAL_S:g} s: {self.report()}")
+            time.sleep(0.5)
+
+    @staticmethod
+    def _idle(push: Push) -> bool:
+        return push.metric("push_under_way") + push.metric("push_waiting") == 0
+
+    def _judged(self) -> Verdict:
+        for handset in self.handsets:
+            for number, phone in enumerate(handset.phones):
+                new = handset.service.log.get(phone.name, [])[handset.decoded[number] :]
+                for request, body in new:
+                    request.read(phone.read(body))
+                    handset.device.requests.append(request)
+                handset.decoded[number] += len(new)
+        return self.history.judge(time.time())
+
+    def _verdict(self) -> Verdict:
+        for handset in self.handsets:
+            self._turn(handset, asleep=False)
+            handset.device.read = [message for phone in handset.phones for message in phone.told]
+        verdict = self._judged()
+        self.history.judge_phones(time.time(), verdict)
+        return verdict
+
+    def report(self) -> str:
+        """What was done, and what came of it."""
+        history = self.history
+        requests = [each for device in history.devices for each in device.requests]
+        answers = Counter(each.answer for each in requests)
+        there, entries = sum(each.is_there for each in history.devices), sum(map(len, history.chains.values()))
+        lines = [
+            f"{len(history.devices)} devices, {there} of them there; {entries} entries of {len(history.chains)} alerts",
+            f"{len(requests)} requests: {dict(answers)}; steps {dict(self.steps)}",
+            f"{ {name: round(value, 2) for name, value in self.figures.items()} }",
+        ]
+        return "\n".join([*lines, *self.done])
+
+    def assert_well(self, verdict: Verdict) -> None:
+        """The zeros, and nothing that no fault explains."""
+        history = self.history
+        wrong = str(verdict)
+        names = [device.name for device in history.devices if f" {device.name} " in wrong]
+        outputs = [push.output()[-3_000:] for push in self.processes.all]
+        assert verdict, "\n".join([str(verdict), *map(history.story, names[:4]), self.report(), *outputs])
+        for service in self.services:
+            assert service.wrong == []
+        for push in self.processes.all:
+            push.assert_no_surprise()
+        there = sum(device.is_there for device in history.devices)
+        registered = sum(push.metric("push_devices") for push in self.processes.all)
+        assert there <= registered <= there + len(self.weather.gone), self.report()
+
+
+def _headline(tag: str) -> str:
+    return f"The river rises ({tag})"

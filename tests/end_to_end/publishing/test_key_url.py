@@ -1,0 +1,214 @@
+"""Keys at a URL: rotated, withdrawn, and a server that goes away, serves rubbish, or is slow.
+
+By real HTTPS with an authority of the test's own, with one process and with several.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from end_to_end.deploy.test_reload import Reloading
+from end_to_end.deploy.test_starting import geocast
+from end_to_end.kit.alerts import Json, ground, place
+from end_to_end.kit.key_server import KeyServer
+from end_to_end.kit.keys import PHONE_SCOPE, Keys
+from end_to_end.kit.node import Node
+from end_to_end.kit.subscriber import Session
+from end_to_end.kit.times import wait_until
+from end_to_end.kit.tls import Certificate
+from support.ports import free_ports
+
+Join = Callable[..., Session]
+CROWD = 8  # sessions, so that some are on each process
+
+
+class Published(Reloading):
+    """A node whose keys are at a URL."""
+
+    def __init__(self, node: Node, server: KeyServer) -> None:
+        super().__init__(node)
+        self.server = server
+
+    def of_old(self) -> Json:
+        """The old key, as it is published."""
+        return {"keys": [self.old.jwks()["keys"][0]]}
+
+    def of_both(self) -> Json:
+        """Both keys, and one that is for something else."""
+        other = {"kty": "RSA", "kid": "enc", "alg": "RSA-OAEP", "use": "enc", "n": "x", "e": "AQAB"}
+        return {"keys": [*self.of_old()["keys"], other, *self.only_new()["keys"]]}
+
+    def publish(self, keys: Any, result: str = "ok") -> None:
+        """Have other keys published, and the node told to look (SIGHUP); wait for the result."""
+        self.server.keys = keys
+        self.fetch(result)
+
+    def fetch(self, result: str = "ok") -> None:
+        """SIGHUP, and wait for the result of the fetch."""
+        name = f'key_fetches_total{{result="{result}"}}'
+        before = self.metric(name)
+        self.hang_up()
+        wait_until(lambda: self.metric(name) > before, f"a fetch is {result}")
+
+
+def starting(home: Path, certificate: Certificate, url: str, *options: str) -> Node:
+    """A node with keys at that URL, which is not started yet."""
+    return Node(home, Keys(), "--keys", url, *options, SSL_CERT_FILE=str(certificate.crt))
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["one process", "two workers"])
+def running(
+    request: pytest.FixtureRequest, certificate: Certificate, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Published]:
+    """The node, and the server of its keys, which is fetched from when somebody asks for it."""
+    server = KeyServer(None)
+    with server.serving(certificate) as url:
+        home = tmp_path_factory.mktemp("keys")
+        node = starting(home, certificate, url, "--workers", str(request.param), "--keys-refresh-s", "3600")
+        server.keys = {"keys": [node.keys.jwks()["keys"][0]]}
+        with node:
+            yield Published(node, server)
+
+
+@pytest.fixture
+def site(running: Published) -> Published:
+    """The node with the old key in force."""
+    running.publish(running.of_old())
+    wait_until(lambda: running.status(running.new_token()) == 401, "the new key is not in force")
+    return running
+
+
+def test_unknown_keys_are_waited_for_when_they_are_published(running: Published, join: Join):
+    """T8: the first token of a new key is good at once, at the api and on the stream; nobody has told the node."""
+    site, asked = running, running.server.asked
+    site.server.keys = site.of_both()
+    site.server.slow_s = 0.3
+    sessions = [Session(site.node) for _ in range(CROWD)]
+    for session in sessions:
+        session.say({"type": "hello", "token": site.phone(), "places": [place(ground())]})
+        session.say({"type": "ping", "ref": 1})
+    assert site.status(site.new_token()) == 200
+    for session in sessions:
+        with session:
+            assert session.take()["type"] == "welcome"
+            assert session.take()["type"] == "pong"
+    assert site.server.asked == asked + 1, "all have waited for one fetch"
+    site.server.slow_s = 0.0
+    strangers = Keys()
+    stranger = strangers.signed(strangers.claims(), kid="nobody's")
+    assert site.status(stranger) == 401
+    for _ in range(CROWD):
+        with Session(site.node) as refused:
+            refused.say({"type": "hello", "token": stranger, "places": []})
+            assert refused.wire.close_code() == 4401
+    assert site.server.asked == asked + 1, "strangers can't have it fetched again and again"
+
+
+def test_a_key_that_is_withdrawn_ends_its_sessions(site: Published, join: Join):
+    """BA3: 4401; all others stay."""
+    site.publish(site.of_both())
+    wait_until(lambda: site.status(site.new_token()) == 200, "the new key is in force")
+    leaving = [join(site.node) for _ in range(CROWD)]
+    staying = [join(site.node, token=site.phone()) for _ in range(CROWD)]
+    site.publish(site.only_new())
+    for session in leaving:
+        assert session.wire.close_code() == 4401
+    wait_until(lambda: site.status(site.old.token()) == 401, "the old key is not in force")
+    for session in staying:
+        assert session.ask("ping")["type"] == "pong"
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [b"<html>", {"keys": []}, b" " * 300_000, {"keys": [{"kty": "oct", "kid": "ed", "alg": "HS256", "k": "x" * 64}]}],
+    ids=["no JSON", "no keys", "too long", "a secret"],
+)
+def test_the_last_good_set_is_kept(site: Published, join: Join, rubbish: Any):
+    """T8: and one line says so."""
+    session, since = join(site.node), len(site.node.output())
+    site.publish(rubbish, "failed")
+    site.fetch("failed")
+    assert site.status(site.old.token()) == 200
+    assert session.ask("ping")["type"] == "pong"
+    assert site.node.output()[since:].count("the keys in force stay, for they can't be fetched: keys https://") == 1
+    site.publish(site.of_old())
+    wait_until(lambda: "the keys can be fetched again" in site.node.output()[since:], "a line says so")
+
+
+def test_the_files_are_read_anew_when_the_keys_cannot_be(site: Published):
+    """BA2: they are apart. A server of keys that is down keeps no policy from coming into force."""
+    site.server.status = 503
+    try:
+        site.reload()
+        site.fetch("failed")
+    finally:
+        site.server.status = 200
+
+
+def test_a_key_is_withdrawn_though_nobody_says_so(tmp_path: Path, certificate: Certificate, join: Join):
+    """BA3: within `--keys-refresh-s` and a second; and the server may have been away meanwhile."""
+    server, [port] = KeyServer(None), free_ports(1)
+    url = f"https://localhost:{port}/realms/x/certs?tenant=1"
+    node = starting(tmp_path, certificate, url, "--keys-refresh-s", "1", "--workers", "2")
+    site = Published(node, server)
+    server.keys = site.of_both()
+    with contextlib.ExitStack() as running:
+        with server.serving(certificate, port):
+            running.enter_context(node)
+        staying, leaving = join(node, token=site.phone()), join(node)
+        wait_until(lambda: site.metric('key_fetches_total{result="failed"}') > 0, "it is away")
+        server.keys = site.only_new()
+        with server.serving(certificate, port):
+            assert leaving.wire.close_code() == 4401
+        assert staying.ask("ping")["type"] == "pong"
+
+
+# -- refused
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_without_keys_it_does_not_start(tmp_path: Path, certificate: Certificate, workers: str):
+    """K1: fail closed; one line and exit status 2."""
+    server = KeyServer({"keys": []})
+    with server.serving(certificate) as url:
+        ended = geocast(tmp_path, "serve", "--keys", url, "--workers", workers, SSL_CERT_FILE=str(certificate.crt))
+        unknown = geocast(tmp_path, "serve", "--keys", url, "--workers", workers)
+    away = geocast(tmp_path, "serve", "--keys", url, "--workers", workers, SSL_CERT_FILE=str(certificate.crt))
+    for outcome, said in (ended, "holds no key"), (unknown, "its certificate is not good"), (away, "can't be reached"):
+        assert outcome.returncode == 2
+        assert outcome.stdout == ""
+        assert re.fullmatch(
+            rf"geocast: error: keys https://localhost:\d+/realms/x/certs: {said}[^\n]*\n", outcome.stderr
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--keys", "http://127.0.0.1:9/keys"], "give https://"),
+        (["--keys", "http://idp.example/keys", "--dev"], "give https://"),
+        (["--keys", "ftp://idp.example/keys"], "expected https://HOST/PATH"),
+        (["--keys", "https://user:secret@idp.example/keys"], "expected https://HOST/PATH"),
+    ],
+    ids=range(4),
+)
+def test_an_address_that_can_be_forged_is_refused(tmp_path: Path, options: list[str], said: str):
+    """K1: nothing on the way to the keys may be able to change them."""
+    ended = geocast(tmp_path, "serve", *options)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert said in ended.stderr
+    assert "secret" not in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_plain_http_will_do_on_loopback_with_dev(tmp_path: Path, join: Join):
+    """K1: to try it on this machine."""
+    keys = Keys()
+    server = KeyServer({"keys": [keys.jwks()["keys"][0]]})
+    with server.serving(None) as url, Node(tmp_path, keys, "--dev", "--keys", url) as node:
+        join(node, token=keys.token(sub="phone", scope=PHONE_SCOPE))

@@ -1,0 +1,300 @@
+"""`geocast ledger` as processes of its own: beside a node, killed in the middle, ended in order, verified."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from end_to_end.kit.alerts import alert, ground, revision_of
+from end_to_end.kit.keys import Keys
+from end_to_end.kit.node import BIN, Node, clean_environment
+from end_to_end.kit.times import wait_until
+from end_to_end.kit.wire import PATIENCE
+from support.redis_server import RedisServer, missing
+from support.reviewers import AUDIENCE, PAIRS, jwks, signed_by
+
+LEDGER_PAGE = Path(__file__).resolve().parents[3] / "docs" / "ledger.md"
+
+
+class Writer:
+    """`geocast ledger write`."""
+
+    def __init__(self, folder: Path, log: str) -> None:
+        self.folder, self.log = folder, log
+        self.errors = folder.with_suffix(".errors")
+        self.output = folder.with_suffix(".output")
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it; it has the log by the environment, where no other user sees the password."""
+        with self.errors.open("ab") as errors, self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [BIN / "geocast", "ledger", "write", self.folder],
+                env=clean_environment(GEOCAST_LOG=self.log),
+                stdout=output,
+                stderr=errors,
+            )
+
+    def run(self) -> None:
+        """Start it, and wait until it has written that it was started."""
+        before = len(self.records())
+        self.start()
+        wait_until(lambda: len(self.records()) > before, "it is started")
+
+    def kill(self) -> None:
+        """Signal 9."""
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    def end(self) -> str:
+        """SIGTERM; what it says last."""
+        assert self.process
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(PATIENCE) == 0, self.errors.read_text()
+        return self.output.read_text().strip()
+
+    def records(self) -> list[dict[str, Any]]:
+        """The whole lines that it has written."""
+        found: list[dict[str, Any]] = []
+        for path in sorted(self.folder.glob("????-??-??.jsonl")):
+            found += [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+        return found
+
+    def keys(self) -> list[tuple[str, str, int]]:
+        """What each record about an entry is of."""
+        return [(each["what"], each["id"], each["revision"]) for each in self.records() if "position" in each]
+
+    def ask(self, *arguments: str) -> tuple[int, str]:
+        """`geocast ledger COMMAND DIR …`: its exit status, and its first line."""
+        command, *options = arguments
+        done = subprocess.run(
+            [BIN / "geocast", "ledger", command, self.folder, *options],
+            env=clean_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, (done.stdout or done.stderr).partition("\n")[0]
+
+
+@pytest.fixture(scope="module", params=["sqlite", "redis"])
+def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Node, str]]:
+    """A node, and what the ledger is told of its log."""
+    home = tmp_path_factory.mktemp("ledger")
+    if request.param == "sqlite":
+        with Node(home, Keys()) as node:
+            yield node, f"sqlite:{node.log_file}"
+        return
+    if why := missing():
+        pytest.skip(why)
+    with RedisServer(home / "redis") as server:
+        [line] = re.findall(r"^ACL SETUSER (.*)$", LEDGER_PAGE.read_text("utf-8"), re.MULTILINE)
+        server.command("ACL", "SETUSER", *line.replace(">PASSWORD", ">secret").split())
+        with Node(home, Keys(), log=server.url) as node:
+            yield node, f"redis://ledger:secret@127.0.0.1:{server.port}/0"
+
+
+@pytest.fixture
+def writer(node: tuple[Node, str], tmp_path: Path) -> Iterator[Writer]:
+    """A ledger that is not written yet."""
+    writer = Writer(tmp_path / "ledger", node[1])
+    yield writer
+    writer.kill()
+
+
+def publish(node: Node) -> list[tuple[str, str, int]]:
+    """An alert, its revision and its cancel; how the ledger names them."""
+    body = alert(ground())
+    node.publish(body)
+    node.revise(revision_of(body, 2))
+    node.cancel(body["id"], 3)
+    return [("alert", body["id"], 1), ("revision", body["id"], 2), ("cancel", body["id"], 3)]
+
+
+def test_what_is_published_is_in_the_ledger(node: tuple[Node, str], writer: Writer):
+    """LE1 to LE6: what was there before it was started, and what comes while it runs."""
+    expected = publish(node[0])
+    writer.run()
+    wait_until(lambda: set(expected) <= set(writer.keys()), "the ledger has what was there")
+    expected += publish(node[0])
+    wait_until(lambda: set(expected) <= set(writer.keys()), "the ledger has what comes")
+    assert writer.ask("verify")[0] == 0
+    head = writer.end()
+    assert writer.ask("head") == (0, head)
+    count = len(writer.records())
+    assert writer.ask("verify", "--head", head) == (0, f"ok: {count} records, head {head}")
+    text = "".join(path.read_text() for path in writer.folder.glob("????-??-??.jsonl"))
+    assert not any(word in text for word in ("Burglary nearby", "desk-lead", "radius_m"))
+    assert [each["n"] for each in writer.records()] == list(range(1, count + 1))
+
+
+def test_two_ledgers_are_two_witnesses_of_the_same(node: tuple[Node, str], tmp_path: Path):
+    """LE7."""
+    writers = [Writer(tmp_path / name, node[1]) for name in ("one", "two")]
+    try:
+        for writer in writers:
+            writer.run()
+        expected = publish(node[0])
+        for writer in writers:
+            wait_until(lambda writer=writer: set(expected) <= set(writer.keys()), "both have it")
+        one, two = (
+            {(r["id"], r["revision"], str(r.get("approvals"))) for r in w.records() if "id" in r} for w in writers
+        )
+        assert one == two
+        assert writers[0].end() != writers[1].end()
+    finally:
+        for writer in writers:
+            writer.kill()
+
+
+def test_killed_again_and_again_it_has_each_entry_once(node: tuple[Node, str], writer: Writer):
+    """LE1, LE2: kill -9 at whatever moment, in the middle of a line or between two files."""
+    expected, moments = [], random.Random(7)
+    for _ in range(8):
+        bodies = [alert(ground()) for _ in range(20)]
+        expected += [("alert", body["id"], 1) for body in bodies]
+        writer.run()
+        killing = threading.Timer(moments.uniform(0, 0.2), writer.kill)  # while it writes what is published now
+        killing.start()
+        assert {each.status_code for each in node[0].at_once("/v1/alerts", bodies)} == {201}
+        killing.join()
+    writer.run()
+    wait_until(lambda: set(expected) <= set(writer.keys()), "all of it is there")
+    head = writer.end()
+    keys = writer.keys()
+    assert len(keys) == len(set(keys))
+    assert writer.ask("verify", "--head", head)[0] == 0
+
+
+def test_whoever_changes_a_line_is_found(node: tuple[Node, str], writer: Writer):
+    """LE6: exit status 1, and the line; a start refuses, with 2."""
+    expected = publish(node[0])
+    writer.run()
+    wait_until(lambda: set(expected) <= set(writer.keys()), "it has it")
+    writer.end()
+    days = writer.folder.glob("????-??-??.jsonl")  # two of them, around midnight
+    path = next(day for day in days if '"severity":"moderate"' in day.read_text())
+    path.write_text(path.read_text().replace('"severity":"moderate"', '"severity":"minor"', 1))
+    status, line = writer.ask("verify")
+    assert status == 1
+    assert re.match(rf"{re.escape(str(path))}:\d+: does not have the hash of the line before", line)
+    writer.start()
+    assert writer.process
+    assert writer.process.wait(PATIENCE) == 2
+    assert "geocast: error: " in writer.errors.read_text()
+    assert "secret" not in writer.errors.read_text()
+
+
+def test_a_log_that_is_not_there_is_waited_for(tmp_path: Path):
+    """Obs3: the line says so once, and the ledger ends in order all the same."""
+    writer = Writer(tmp_path / "ledger", f"sqlite:{tmp_path / 'nowhere.db'}")
+    writer.start()
+    try:
+        wait_until(lambda: "the log can't be read: there is no file yet" in writer.errors.read_text(), "it says so")
+        assert writer.end().startswith("1:")
+    finally:
+        writer.kill()
+    assert not (tmp_path / "nowhere.db").exists()
+
+
+POLICY = f"""
+name = "signed"
+audience = "{AUDIENCE}"
+[categories]
+burglary = {{ title = "Burglary", approvals = 2 }}
+"""
+
+
+def signed(node: Node, path: str, body: dict[str, Any], *names: str) -> dict[str, Any]:
+    """A request as it is sent: with the form of its dry run, and the signatures of these reviewers."""
+    body = {name: value for name, value in body.items() if name != "approval"}
+    answer = node.post(path, body, dry_run="true")
+    assert answer.status_code == 200, answer.text
+    form = answer.json()["form"]
+    signatures = [asdict(each) for each in signed_by(form, *names, at_s=int(time.time()))]
+    return body | {"approval": {"form": form, "signatures": signatures}}
+
+
+def test_who_has_signed_is_in_the_chain_and_the_signatures_are_beside_it(tmp_path: Path):
+    """LE3, LE6: anybody who has the reviewers' public keys can check them, long after the log has forgotten."""
+    (tmp_path / "policy.toml").write_text(POLICY)
+    (tmp_path / "reviewers.jwks").write_bytes(jwks("r-1", "r-2"))
+    options = ("--policy", "policy.toml", "--reviewers", "reviewers.jwks")
+    with Node(tmp_path, Keys(), *options) as node:
+        body = alert(ground())
+        assert node.post("/v1/alerts", signed(node, "/v1/alerts", body, "r-1", "r-2")).status_code == 201
+        path = f"/v1/alerts/{body['id']}/cancel"
+        assert node.post(path, signed(node, path, {"revision": 2, "reason": "Over"}, "r-2")).status_code == 201
+        writer = Writer(tmp_path / "ledger", f"sqlite:{node.log_file}")
+        writer.run()
+        try:
+            wait_until(lambda: len(writer.keys()) == 2, "both are in the ledger")
+            writer.end()
+        finally:
+            writer.kill()
+    kids = {name: PAIRS[name][0]["kid"] for name in ("r-1", "r-2")}
+    said = [[kid for kid, _ in each["approvals"]] for each in writer.records() if "approvals" in each]
+    assert said == [[kids["r-1"], kids["r-2"]], [kids["r-2"]]]
+    reviewers = str(tmp_path / "reviewers.jwks")
+    assert writer.ask("verify", "--reviewers", reviewers)[0] == 0
+    [beside] = writer.folder.glob("*.content.jsonl")
+    beside.write_text(beside.read_text().replace("Burglary nearby", "Nothing nearby", 1))
+    status, line = writer.ask("verify", "--reviewers", reviewers)
+    assert (status, line.partition(": ")[2]) == (1, "is not what record 2 was written for")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["write", "x"], "--log"),
+        (["write", "x", "--log", "memory:"], "--log: expected sqlite:PATH, or a URL of Redis"),
+        (["write", "x", "--log", "redis://10.0.0.1:6379"], "needs TLS (rediss) or a password"),
+        (["head", "nowhere"], "is no folder that can be read"),
+        (["verify", "nowhere"], "is no folder that can be read"),
+        (["verify", ".", "--head", "12"], "expected N:HASH"),
+        (["verify", ".", "--reviewers", "nowhere.jwks"], "reviewers nowhere.jwks: "),
+        (["write", "x", "--log", "sqlite:x.db", "--reviewers", "nowhere.jwks"], "reviewers nowhere.jwks: "),
+    ],
+    ids=range(8),
+)
+def test_what_cannot_be_is_refused_in_one_line(tmp_path: Path, arguments: list[str], said: str):
+    """K1."""
+    done = subprocess.run(
+        [BIN / "geocast", "ledger", *arguments],
+        env=clean_environment(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_who_may_not_write_to_the_folder_is_told(tmp_path: Path):
+    """K1: exit status 1, for it may pass."""
+    if os.geteuid() == 0:
+        pytest.skip("root may write anywhere")
+    folder = tmp_path / "ledger"
+    folder.mkdir(mode=0o500)
+    done = subprocess.run(
+        [BIN / "geocast", "ledger", "write", folder, "--log", f"sqlite:{tmp_path / 'log.db'}"],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1

@@ -1,0 +1,172 @@
+"""Phones that sleep, woken by several processes that share their devices in a Redis (docs/push.md, "Several
+processes")."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+from end_to_end.kit.alerts import alert, ground, revision_of
+from end_to_end.kit.node import Node
+from end_to_end.kit.push import Push, cell
+from end_to_end.kit.times import wait_until
+from end_to_end.kit.tls import Certificate
+from support.push_service import Phone, PushService
+from support.redis_server import RedisServer, needs_redis
+
+pytestmark = [needs_redis, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis."""
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def service(certificate: Certificate) -> Iterator[PushService]:
+    """A push service, which finds nothing wrong with what it is sent."""
+    with PushService(certificate) as service:
+        yield service
+    assert service.wrong == []
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A node."""
+    with Node(tmp_path_factory.mktemp("node")) as node:
+        yield node
+
+
+@pytest.fixture(scope="module")
+def processes(node: Node, service: PushService, redis: RedisServer) -> Iterator[tuple[Push, Push]]:
+    """Two processes."""
+    options = ("--devices", redis.url)
+    with Push(node, service, options=options) as one, Push(node, service, options=options) as other:
+        yield one, other
+        one.assert_no_surprise()
+
+
+@pytest.fixture
+def pair(processes: tuple[Push, Push]) -> tuple[Push, Push]:
+    """Two processes that run, each with half of the shards."""
+    for push in processes:
+        if push.process is None or push.process.poll() is not None:
+            push.start()
+    share_evenly(processes)
+    return processes
+
+
+def share_evenly(pair: tuple[Push, Push]) -> None:
+    """Wait until each has half of the shards."""
+    wait_until(lambda: [each.metric("push_shards") for each in pair] == [32, 32], "each has half")
+
+
+def registered(service: PushService, pair: tuple[Push, Push], place: str, number: int) -> list[Phone]:
+    """Phones, by one process and the other in turn."""
+    phones = [service.phone() for _ in range(number)]
+    for at, phone in enumerate(phones):
+        pair[at % 2].register(phone, place, device_id=phone.name)
+    return phones
+
+
+def test_any_process_takes_a_device_and_one_tells_it(node: Node, pair: tuple[Push, Push], service: PushService):
+    """WPN1, WPN2: each once, whoever registered it; one that moves by the other process is a recipient all the same."""
+    spot, other_spot = ground(), ground()
+    phones = registered(service, pair, cell(spot), 40)
+    body = alert(spot)
+    node.publish(body)
+    service.until(lambda: all(phone.told for phone in phones))
+    for at, phone in enumerate(phones):
+        pair[1 - at % 2].register(phone, cell(other_spot), device_id=phone.name)
+    node.revise(revision_of(body, 2))
+    node.cancel(body["id"], 3)
+    service.until(lambda: all(phone.cancels() for phone in phones))
+    assert all(phone.alerts().count((body["id"], 1)) == 1 for phone in phones)
+    assert all(phone.cancels() == [body["id"]] for phone in phones)
+
+
+def test_when_one_is_killed_the_other_tells_its_devices(node: Node, pair: tuple[Push, Push], service: PushService):
+    """WPN2: what they lack, and the cancel."""
+    spot = ground()
+    phones = registered(service, pair, cell(spot), 40)
+    first, second = alert(spot), alert(spot)
+    node.publish(first)
+    service.until(lambda: all(phone.told for phone in phones))
+    pair[1].kill()
+    node.publish(second)
+    node.cancel(first["id"], 2)
+    service.until(lambda: all((second["id"], 1) in phone.alerts() and phone.cancels() for phone in phones))
+    wait_until(lambda: pair[0].metric("push_shards") == 64, "it has all shards")
+
+
+def test_one_that_was_paused_beyond_its_lease_sends_nothing_more(
+    node: Node, pair: tuple[Push, Push], service: PushService
+):
+    """WPN1: the other tells its devices; when it goes on it has lost them, and nobody is told twice."""
+    spot = ground()
+    phones = registered(service, pair, cell(spot), 40)
+    paused = pair[1].process
+    assert paused
+    paused.send_signal(signal.SIGSTOP)
+    body = alert(spot)
+    node.publish(body)
+    service.until(lambda: all(phone.told for phone in phones))
+    paused.send_signal(signal.SIGCONT)
+    share_evenly(pair)
+    node.cancel(body["id"], 2)
+    service.until(lambda: all(phone.cancels() for phone in phones))
+    assert all(phone.alerts() == [(body["id"], 1)] for phone in phones)
+
+
+def test_a_redis_that_has_lost_all_is_given_it_back(
+    node: Node, pair: tuple[Push, Push], service: PushService, redis: RedisServer
+):
+    """WPN2: by those who hold the shards; and what was told is there when they have been killed since."""
+
+    def keys(name: str) -> set[bytes]:
+        """Of the hashes that there are."""
+        with redis.client() as client:
+            return set(client.scan_iter(match=f"*:push:{name}:*"))
+
+    def stored() -> tuple[int, int]:
+        """How many devices, and how many lines of the alert of this test."""
+        with redis.client() as client:
+            of_both = keys("devices"), keys("told") - others
+            return sum(map(client.hlen, of_both[0])), sum(map(client.hlen, of_both[1]))
+
+    others = keys("told")
+    before, _ = stored()
+    spot = ground()
+    phones = registered(service, pair, cell(spot), 40)
+    body = alert(spot)
+    node.publish(body)
+    service.until(lambda: all(phone.told for phone in phones))
+    wait_until(lambda: stored() == (before + 40, 40), "all is noted")
+    redis.command("FLUSHALL")
+    wait_until(lambda: stored() == (before + 40, 40), "devices and lines are back")
+    for push in pair:
+        push.kill()
+    node.cancel(body["id"], 2)
+    pair[0].start()
+    service.until(lambda: all(phone.cancels() for phone in phones))
+    assert all(phone.alerts() == [(body["id"], 1)] for phone in phones)
+
+
+def test_without_redis_it_is_not_ready_and_takes_no_device(
+    node: Node, pair: tuple[Push, Push], service: PushService, redis: RedisServer
+):
+    """WPS4, WPN1: and it goes on by itself when Redis is back."""
+    spot, phone = ground(), service.phone()
+    redis.kill()
+    body = {"subscription": phone.subscription(), "places": [{"cell": cell(spot)}]}
+    answer = pair[0].put("a-device-of-somebody", body)
+    assert (answer.status_code, answer.json()["type"].rpartition("/")[2]) == (503, "store-unavailable")
+    wait_until(lambda: not pair[0]._ready(), "/readyz is 503")
+    redis.start()
+    wait_until(pair[0]._ready, "/readyz is 200")
+    pair[0].register(phone, cell(spot))
+    node.publish(alert(spot))
+    service.until(lambda: bool(phone.told))

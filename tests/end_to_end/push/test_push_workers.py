@@ -1,0 +1,212 @@
+"""Phones that are woken by several processes with one supervisor (`geocast push --workers`, docs/push.md)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from end_to_end.kit.alerts import alert, ground, revision_of
+from end_to_end.kit.keys import bearer
+from end_to_end.kit.node import BIN, Node, clean_environment, free_ports
+from end_to_end.kit.push import Push, cell
+from end_to_end.kit.times import stamp, wait_until
+from end_to_end.kit.wire import PATIENCE
+from support.push_service import HANG, Phone, PushService
+
+WORKERS = 2
+PHONES = 24  # so that each worker has some, but for once in 8,000,000 runs
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A node."""
+    with Node(tmp_path_factory.mktemp("node")) as node:
+        yield node
+
+
+@pytest.fixture
+def push(node: Node, service: PushService) -> Iterator[Push]:
+    """The processes, with a store of their own."""
+    for path in node.home.glob("devices.db*"):
+        path.unlink()
+    (node.home / "revoked.toml").write_text("[sub]\n")
+    options = ("--revoked", "revoked.toml", "--workers", str(WORKERS), "--drain-s", "1")
+    with Push(node, service, options=options) as push:
+        yield push
+        assert push.terminate() == 0  # a kill would leave the workers for a moment
+        push.assert_no_surprise()
+
+
+def ask(push: Push, method: str, path: str, token: str, **more: object) -> httpx.Response:
+    """One request, on a connection of its own: any of the processes may get it."""
+    url = f"http://127.0.0.1:{push.port}/v1/devices/{path}"
+    return httpx.request(method, url, headers=bearer(token), timeout=PATIENCE, trust_env=False, **more)  # type: ignore[arg-type]
+
+
+def register(push: Push, phone: Phone, spot: tuple[float, float], **more: object) -> httpx.Response:
+    """Register a phone by any of the processes; its id is its name, and so is its owner."""
+    body = {"subscription": phone.subscription(), "places": [{"cell": cell(spot)}], **more}
+    return ask(push, "PUT", device_id(phone), push.token(sub=phone.name), json=body)
+
+
+def device_id(phone: Phone) -> str:
+    """What a phone has drawn for itself."""
+    return f"device-of-{phone.name}".ljust(16, "-")
+
+
+def worker(push: Push, name: str) -> int:
+    """The pid of one of the processes."""
+    assert push.process
+    children = Path(f"/proc/{push.process.pid}/task/{push.process.pid}/children").read_text().split()
+    [found] = [int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text().strip() == name]
+    return found
+
+
+def shows(push: Push, *lines: str) -> bool:
+    """Whether /metrics has these lines."""
+    text = httpx.get(f"http://127.0.0.1:{push.metrics_port}/metrics", trust_env=False, timeout=PATIENCE).text
+    return set(lines) <= set(text.splitlines())
+
+
+def told(phones: list[Phone], alert_id: str, number: int) -> bool:
+    """Whether all phones have been told this revision."""
+    return all((alert_id, number) in phone.alerts() for phone in phones)
+
+
+def test_whoever_takes_a_registration_all_phones_are_told_once(node: Node, push: Push, service: PushService):
+    """WPN2, R1, R4: of an alert, its revision and its cancel, by the process that has the device."""
+    spot = ground()
+    phones = [service.phone() for _ in range(PHONES)]
+    assert {register(push, phone, spot).status_code for phone in phones} == {201}
+    wait_until(lambda: shows(push, f"geocast_push_devices {PHONES}.0"), "all devices are with a process that has them")
+    body = alert(spot)
+    node.publish(body)
+    service.until(lambda: told(phones, body["id"], 1))
+    node.revise(revision_of(body, 2))
+    service.until(lambda: told(phones, body["id"], 2))
+    node.cancel(body["id"], 3)
+    service.until(lambda: all(phone.cancels() == [body["id"]] for phone in phones))
+    assert {len(phone.requests) for phone in phones} == {3}
+
+
+def test_any_process_answers_for_every_device(node: Node, push: Push, service: PushService):
+    """WPN2, R8: GET, PUT again, another subscription by the secret, `live`, DELETE; each by whoever gets it."""
+    spot = ground()
+    body = alert(spot)
+    witnesses = [service.phone() for _ in range(PHONES)]
+    for phone in witnesses:
+        register(push, phone, spot)
+    wait_until(lambda: shows(push, f"geocast_push_devices {PHONES}.0"), "all devices are with a process that has them")
+    node.publish(body)
+    service.until(lambda: told(witnesses, body["id"], 1))  # every process has read the log as far as that
+    phones = [service.phone() for _ in range(8)]
+    for phone in phones:
+        token, path = push.token(sub=phone.name), device_id(phone)
+        first = register(push, phone, spot)
+        assert (first.status_code, first.json()["live"]) == (201, 1)
+        service.until(lambda phone=phone: phone.alerts() == [(body["id"], 1)])
+        answers = [ask(push, "GET", path, token) for _ in range(4)]
+        assert {answer.status_code for answer in answers} == {200}
+        again = register(push, phone, spot, holding={body["id"]: 1})
+        assert (again.status_code, again.json()["live"]) == (200, 0)
+        moved = {"subscription": phone.subscription()}
+        done = ask(push, "PUT", f"{path}/subscription", first.json()["secret"], json=moved)
+        assert (done.status_code, done.json()["until"]) == (200, again.json()["until"])
+        assert ask(push, "PUT", f"{path}/subscription", "wrong", json=moved).status_code == 401
+    for phone in phones[:4]:
+        assert ask(push, "DELETE", device_id(phone), push.token(sub=phone.name)).status_code == 204
+        assert {ask(push, "GET", device_id(phone), push.token(sub=phone.name)).status_code for _ in range(4)} == {404}
+    wait_until(lambda: shows(push, f"geocast_push_devices {PHONES + 4}.0"), "those who have them have forgotten them")
+    node.cancel(body["id"], 2)
+    service.until(lambda: all(phone.cancels() == [body["id"]] for phone in phones[4:]))
+    assert {len(phone.requests) for phone in phones[:4]} == {1}
+
+
+def test_limits_are_those_of_all_processes(push: Push, service: PushService):
+    """WPR6, WPR8: eight devices of one owner, and one registration of an endpoint, by whichever process."""
+    spot, token = ground(), push.token(sub="collector")
+    phones = [service.phone() for _ in range(9)]
+    bodies = [{"subscription": phone.subscription(), "places": [{"cell": cell(spot)}]} for phone in phones]
+    answers = [ask(push, "PUT", f"device-number-{n:04}", token, json=body) for n, body in enumerate(bodies)]
+    assert [answer.status_code for answer in answers] == [201] * 8 + [409]
+    taken_over = ask(push, "PUT", "device-elsewhere", push.token(sub="new-owner"), json=bodies[0])
+    assert taken_over.status_code == 201
+    assert ask(push, "GET", "device-number-0000", token).status_code == 404
+    wait_until(lambda: shows(push, "geocast_push_devices 8.0"), "the old one is forgotten where it was")
+
+
+def test_what_a_dead_process_owed_its_successor_sends(node: Node, push: Push, service: PushService):
+    """WPN1, WPS3: killed with requests under way; nobody misses the alert or its cancel, and the other goes on."""
+    spot = ground()
+    phones = [service.phone() for _ in range(PHONES)]
+    for phone in phones:
+        register(push, phone, spot)
+    wait_until(lambda: shows(push, f"geocast_push_devices {PHONES}.0"), "all devices are with a process that has them")
+    for phone in phones:
+        phone.answers = [HANG]
+    body = alert(spot)
+    node.publish(body)
+    service.until(lambda: service.under_way >= PHONES)
+    killed = worker(push, "push-1")
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: shows(push, "geocast_push_restarts_total 1.0", "geocast_push_ready 1.0"), "it is replaced")
+    assert worker(push, "push-1") != killed
+    service.until(lambda: told(phones, body["id"], 1), seconds=PATIENCE)
+    node.cancel(body["id"], 2)
+    service.until(lambda: all(phone.cancels() == [body["id"]] for phone in phones))
+
+
+def test_a_second_supervisor_is_refused_while_a_worker_lives(push: Push):
+    """K1: the workers have the lock of the file, too, so it is not free before the last of them has ended."""
+    port, metrics_port = free_ports(2)
+    others = [*push.options, "--listen", f"127.0.0.1:{port}", "--metrics", f"127.0.0.1:{metrics_port}"]
+    for options in (others, [*others, "--workers", "1"]):
+        done = subprocess.run(
+            [BIN / "geocast", "push", *options],
+            env=clean_environment(),
+            cwd=push.node.home,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+        )
+        assert done.returncode != 0
+        assert "another process has it" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_reload_is_told_to_all_and_a_drain_is_clean(node: Node, push: Push, service: PushService):
+    """BA2, WPR9: revoked devices are forgotten by every process; SIGTERM ends all of them, with 0."""
+    spot = ground()
+    phones = [service.phone() for _ in range(PHONES)]
+    for phone in phones:
+        register(push, phone, spot)
+    wait_until(lambda: shows(push, f"geocast_push_devices {PHONES}.0"), "all devices are with a process that has them")
+    revoked = [f'"{phone.name}" = {stamp(seconds=5)}\n' for phone in phones[1:]]
+    (node.home / "revoked.toml").write_text("[sub]\n" + "".join(revoked))
+    push.reload()
+    wait_until(lambda: shows(push, "geocast_push_devices 1.0"), "all have it in force")
+    assert shows(push, f'geocast_push_forgotten_total{{why="revoked"}} {PHONES - 1}.0')
+    assert push.terminate() == 0
+    push.start()
+
+
+def test_one_process_and_several_have_the_same_file(node: Node, push: Push, service: PushService):
+    """`--workers` may be changed: who is told what, and was, is in the file."""
+    spot, phone = ground(), service.phone()
+    register(push, phone, spot)
+    body = alert(spot)
+    node.publish(body)
+    service.until(lambda: phone.alerts() == [(body["id"], 1)])
+    for workers in ("1", "3"):
+        assert push.terminate() == 0
+        push.options += ["--workers", workers]
+        push.start()
+    node.cancel(body["id"], 2)
+    service.until(lambda: phone.cancels() == [body["id"]])
+    assert len(phone.requests) == 2

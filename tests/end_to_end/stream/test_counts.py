@@ -1,0 +1,64 @@
+"""What a publisher learns of who is there: nothing of a person, by however many alerts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+from end_to_end.kit.alerts import Json, alert, circle, ground, place
+from end_to_end.kit.earth import Point, beyond
+from end_to_end.kit.keys import Keys
+from end_to_end.kit.node import Node
+from end_to_end.kit.subscriber import Session
+from end_to_end.kit.wire import PATIENCE
+from support.ports import free_ports
+
+Join = Callable[..., Session]
+PROBES = 32
+
+
+@pytest.fixture(scope="module", params=[(), ("--workers", "2")], ids=["one process", "workers"])
+def node(request: pytest.FixtureRequest, keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A node whose metrics are elsewhere."""
+    [port] = free_ports(1)
+    home = tmp_path_factory.mktemp("counts")
+    with Node(home, keys, "--metrics", f"127.0.0.1:{port}", *request.param) as node:
+        node.metrics_url = f"http://127.0.0.1:{port}/metrics"
+        yield node
+
+
+def probe(node: Node, session: Session, around: list[Point]) -> list[Json]:
+    """Publish short alerts around these spots, and when they have ended, all that their publisher can read of them."""
+    bodies = [node.publish_brief(alert(spot, area=circle(spot, 100)), 2)[0] for spot in around]
+    for body in bodies:
+        node.wait_for_end(body["id"])
+    session.catch_up()
+    told = [len(session.heard(body["id"])) for body in bodies]
+    for body, sent in zip(bodies, told, strict=True):
+        node.wait_for_counts(body["id"], sent=sent, acked=0)
+    read = [node.state(body["id"], node.desk) for body in bodies]
+    assert all(state["alert"]["id"] == body["id"] for state, body in zip(read, bodies, strict=True))
+    return [{"told": sent, "delivery": state["delivery"]} for sent, state in zip(told, read, strict=True)]
+
+
+def test_short_alerts_tell_nothing_of_a_lone_subscriber(node: Node, join: Join):
+    """H11: whether somebody was inside makes no difference to any answer; it took 32 of them to find one to 0.5 m."""
+    spot = ground()
+    session = join(node, place(spot))
+    answers = probe(node, session, [beyond(spot, 90, 50.0 * step) for step in range(PROBES)])
+    assert {answer["told"] for answer in answers} == {0, 1}, "some were told and some were not"
+    nothing = {"sent": 0, "acked": 0, "pushed": 0, "rounded": True}
+    assert {str(answer["delivery"]) for answer in answers} == {str(nothing)}
+
+
+def test_the_metrics_are_where_they_were_asked_for_and_nowhere_else(node: Node):
+    """H13: `geocast_sends_total` of a quiet node is an exact count."""
+    scraped = httpx.get(node.metrics_url, trust_env=False, timeout=PATIENCE)
+    assert scraped.status_code == 200
+    assert "geocast_sends_total" in scraped.text
+    assert node.get("/metrics").status_code == 404
+    assert (
+        httpx.get(node.metrics_url.replace("/metrics", "/readyz"), trust_env=False, timeout=PATIENCE).status_code == 404
+    )
+    assert "/metrics" not in node.api.get("/openapi.json").json()["paths"]

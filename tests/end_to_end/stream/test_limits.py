@@ -1,0 +1,384 @@
+"""Limits: too many messages, too late, too long silent, too slow; and the end of a token."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import select
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from end_to_end.kit.alerts import Json, alert, circle, ground, place, revision_of
+from end_to_end.kit.earth import Point
+from end_to_end.kit.keys import PHONE_SCOPE, Keys
+from end_to_end.kit.node import Node
+from end_to_end.kit.subscriber import FORMATS, Session, kept_alive
+from end_to_end.kit.times import moment, wait_until
+from end_to_end.kit.wire import PATIENCE, PING, PONG, TEXT, Answer, Closed, Wire, encode, frame
+
+Join = Callable[..., Session]
+BURST = 300
+HEADERS_AND_HELLO_S = 10
+HEARTBEAT_S = 25
+SILENT_S = 60
+CONNECTION_MAX = 4_800_000
+"""Bytes: more than the kernel takes for a connection (4 MiB at most, by default) and one write."""
+EMOJI = "\U0001f30d"
+BULKY_FRAME = 6_000
+"""Bytes: the least that an alert with a thousand emoji and sixteen circles comes to."""
+
+
+# -- too many
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_a_burst_of_three_hundred_messages_is_fine(node: Node, join: Join, fmt: str):
+    """Section 5, "Messages": in bursts of 300; the `hello` is one of them."""
+    session = join(node, fmt=fmt)
+    for ref in range(BURST - 1):
+        session.say({"type": "ping", "ref": ref})
+    for ref in range(BURST - 1):
+        assert session.take()["ref"] == ref
+
+
+FLOODS = {
+    "pings": (TEXT, b'{"type":"ping"}'),
+    "moves": (TEXT, b'{"type":"move","places":[]}'),
+    "messages of no known type": (TEXT, b'{"type":"flood"}'),
+    "acks": (TEXT, b'{"type":"ack","id":"x","revision":1}'),
+    "WebSocket pings": (PING, b""),
+    "WebSocket pongs": (PONG, b""),
+}
+
+
+@pytest.mark.parametrize(("opcode", "payload"), FLOODS.values(), ids=FLOODS.keys())
+def test_beyond_the_burst_a_session_is_closed_with_4429(node: Node, join: Join, opcode: int, payload: bytes):
+    """Section 5: control frames included; others are not hindered."""
+    spot = ground()
+    other, session = join(node, place(spot)), join(node)
+    session.wire.sock.sendall(frame(opcode, payload) * (BURST + 100))
+    assert session.wire.close_code() == 4429
+    other.listen(node.publish(alert(spot))["id"], 1)
+
+
+# -- the end of a token
+
+
+def in_time(begin: Callable[[int], Any]) -> tuple[int, Any]:
+    """Begin something with a token that ends soon, or later where that is too soon: when it ends, and what came of it.
+
+    `begin` is called with the end, and is over before it; in s, as a token has it.
+    """
+    for seconds in (3, 12, 48):
+        expiry = int(time.time()) + seconds
+        with contextlib.suppress(Closed):
+            begun = begin(expiry)
+            if time.time() < expiry:
+                return expiry, begun
+    raise AssertionError("too slow for a token of 48 s")
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_a_session_ends_with_its_token(node: Node, join: Join, keys: Keys, fmt: str):
+    """Section 6: 4401, not before the token's expiry; `token_expires_at` tells of it."""
+    expiry, session = in_time(
+        lambda expiry: join(node, fmt=fmt, token=keys.token(sub="phone", scope=PHONE_SCOPE, exp=expiry))
+    )
+    assert moment(session.welcome["token_expires_at"]).timestamp() == expiry
+    assert session.wire.close_code() == 4401
+    assert time.time() >= expiry - 0.1
+
+
+def test_a_fresh_token_keeps_a_session(node: Node, join: Join, keys: Keys):
+    """Section 6: the last accepted token alone counts, whether it ends later or earlier."""
+    spot = ground()
+
+    def begin(expiry: int) -> list[Session]:
+        brief = keys.token(sub="phone", scope=PHONE_SCOPE, exp=expiry)
+        _, kept, cut = sessions = [join(node, place(spot), token=brief) for _ in range(3)]
+        kept.renew(PHONE_SCOPE)
+        cut.renew(PHONE_SCOPE)
+        assert cut.ask("token", token=brief)["type"] == "ok" or time.time() > expiry
+        return sessions
+
+    _, (ends, kept, cut) = in_time(begin)
+    assert ends.wire.close_code() == 4401
+    assert cut.wire.close_code() == 4401
+    kept.listen(node.publish(alert(spot))["id"], 1)
+
+
+def test_a_session_that_has_ended_is_sent_nothing(node: Node, join: Join, keys: Keys):
+    """Section 6: an alert after the end of a token goes to the others only."""
+    spot = ground()
+    _, session = in_time(
+        lambda expiry: join(node, place(spot), token=keys.token(sub="phone", scope=PHONE_SCOPE, exp=expiry))
+    )
+    assert session.wire.close_code() == 4401
+    node.publish(alert(spot))
+    assert session.wire.at_end()
+    assert session.received == []
+
+
+# -- too late, too silent, too slow
+
+
+class Waiting:
+    """Connections that are kept waiting at the same time, so that the slow tests are slow only once."""
+
+    def __init__(self, node: Node, kept_alive: list[Session]) -> None:
+        self.node = node
+        self.began = time.monotonic()
+        self.no_headers = [Wire(node.stream_port) for _ in range(2)]
+        self.no_headers[1].sock.sendall(b"GET /v1/stream HTTP/1.1\r\nHost: x\r\n")
+        self.no_hello = [Wire(node.stream_port) for _ in range(2)]
+        for wire in self.no_hello:
+            wire.upgrade("geocast.v1.json")
+        self.no_hello[1].send(TEXT, b'{"type":"hello",', fin=False)
+        self.answering, self.silent = node.join(), node.join()
+        self.silent.wire.answer_pings = False
+        kept_alive.append(self.answering)  # at once: to publish so much may take a busy machine a minute
+        self.unread = unread_session(node)
+        self.published = list(publish_more_than_a_connection_takes(node, self.unread.places[0]))
+        self.dripping = Wire(node.stream_port)
+        for wire in self.wires():
+            wire.sock.settimeout(2 * SILENT_S)
+
+    def wires(self) -> list[Wire]:
+        sessions = (self.answering, self.silent, self.unread)
+        return [*self.no_headers, *self.no_hello, self.dripping, *(session.wire for session in sessions)]
+
+    def waited(self) -> float:
+        return time.monotonic() - self.began
+
+    def close(self) -> None:
+        for wire in self.wires():
+            wire.sock.close()
+
+
+def unread_session(node: Node) -> Session:
+    """A subscriber with a small receive buffer, of whom nobody says that it reads."""
+    session = Session(node, receive_buffer=4_096)
+    session.hello([place(ground())])
+    return session
+
+
+def publish_more_than_a_connection_takes(node: Node, where: Json) -> Iterator[str]:
+    """Alerts of several kB each, for one place, fifty at a time; their ids."""
+    spot = (where["lat"], where["lng"])
+    area = [circle(spot, 800 + 10 * i) for i in range(16)]
+    for _ in range(0, CONNECTION_MAX, 50 * BULKY_FRAME):
+        bodies = [alert(spot, headline=EMOJI * 140, description=EMOJI * 1_000, area=area) for _ in range(50)]
+        answers = node.at_once("/v1/alerts", bodies)
+        assert {answer.status_code for answer in answers} == {201}
+        yield from [body["id"] for body in bodies]
+
+
+@pytest.fixture(scope="module")
+def waiting(node: Node) -> Iterator[Waiting]:
+    """Those who wait."""
+    not_read: list[Session] = []  # before their turn
+    with kept_alive(not_read):
+        waiting = Waiting(node, not_read)
+        yield waiting
+    waiting.close()
+
+
+@pytest.mark.slow
+def test_headers_have_to_come_in_time(waiting: Waiting):
+    """Section 5: complete 10 s after accept."""
+    for wire in waiting.no_headers:
+        assert wire.read_answer().status in (0, 408)
+    assert waiting.waited() >= HEADERS_AND_HELLO_S - 1
+
+
+@pytest.mark.slow
+def test_headers_that_drip_in_have_to_be_complete_in_time(waiting: Waiting):
+    """Section 5: complete 10 s after accept, however busy the line."""
+    began, sock = time.monotonic(), waiting.dripping.sock
+    while not select.select([sock], [], [], 0.5)[0]:
+        sock.sendall(b"G")
+        assert time.monotonic() - began < HEADERS_AND_HELLO_S + PATIENCE
+    assert waiting.dripping.read_answer().status in (0, 408)
+
+
+@pytest.mark.slow
+def test_hello_has_to_come_in_time(waiting: Waiting):
+    """Section 5: 10 s after the 101, else 4408; half a hello is none."""
+    for wire in waiting.no_hello:
+        assert wire.close_code() == 4408
+
+
+@pytest.mark.slow
+def test_a_quiet_connection_is_pinged(waiting: Waiting):
+    """Section 5: the server pings a connection to which nothing was written for `heartbeat_s`."""
+    assert waiting.answering.welcome["heartbeat_s"] == HEARTBEAT_S
+    got = waiting.answering.wire.recv()
+    assert got.opcode == PING
+    assert waiting.waited() >= HEARTBEAT_S - 1
+    waiting.answering.wire.send(PONG, got.payload)
+    assert waiting.answering.ask("ping")["type"] == "pong"
+
+
+@pytest.mark.slow
+def test_who_does_not_read_hinders_nobody_and_is_owed_only_what_still_holds(node: Node, join: Join):
+    """Section 3: when the connection has drained, what it is owed is judged anew, newest revision only.
+
+    Nearly all that fills it is there before: it may be full for 30 s, and a busy machine takes longer to publish that.
+    """
+    spot = ground()
+    reader = join(node, place(spot), fmt="msgpack")
+    names = []
+    for name in publish_more_than_a_connection_takes(node, place(spot)):
+        reader.listen(name, 1)  # at once: who does not read for long is taken for gone
+        names.append(name)
+    with Session(node, receive_buffer=4_096) as slow:
+        slow.places = [place(spot)]
+        slow.say({"type": "hello", "places": slow.places, "token": node.keys.token(sub="phone", scope=PHONE_SCOPE)})
+        assert slow.take()["live"] == len(names)
+        late = alert(spot)
+        node.publish(late)
+        names.append(late["id"])
+        reader.listen(late["id"], 1)
+        last = change_while_unread(node, spot)
+        reader.listen(last["revised"], 2)
+        for name in names:
+            slow.listen(name, 1)
+        slow.listen(last["revised"], 2)
+        slow.catch_up()
+        assert slow.heard(last["cancelled"]) == [], "never handed over, so neither the alert nor its cancel"
+        assert slow.heard(last["expired"]) == [], "nothing after its end"
+        assert slow.heard(last["revised"]) == [2]
+        assert len(slow.received) == len(names) + 1, "each once"
+        bulky = sorted(len(frame) for frame in slow.frames)[2:]  # but for the late one and the revised one
+        assert bulky[0] >= BULKY_FRAME, "it was as much as it should be"
+
+
+def change_while_unread(node: Node, spot: Point) -> dict[str, str]:
+    """One alert is cancelled, one revised, one expires; their ids."""
+    cancelled, revised = alert(spot), alert(spot)
+    for body in (cancelled, revised):
+        node.publish(body)
+    expired, _ = node.publish_brief(alert(spot), 2)
+    node.cancel(cancelled["id"], 2)
+    node.revise(revision_of(revised, 2))
+    node.wait_for_end(expired["id"])
+    return {"cancelled": cancelled["id"], "revised": revised["id"], "expired": expired["id"]}
+
+
+@pytest.mark.slow
+def test_a_connection_from_which_nothing_comes_is_aborted(waiting: Waiting):
+    """Section 5: no byte for 60 s."""
+    assert waiting.silent.wire.close_code() != 1000
+    assert waiting.waited() >= SILENT_S - 1
+
+
+@pytest.mark.slow
+def test_a_connection_that_does_not_drain_is_let_go(waiting: Waiting):
+    """Section 5: 4420 after 30 s, best effort: a client that doesn't read sees 1006."""
+    with pytest.raises(Closed) as closed:
+        waiting.unread.listen(waiting.published[-1], 1)
+    assert closed.value.code in (4420, 1006)
+
+
+def test_the_node_goes_on_serving_after_all_of_this(node: Node):
+    """A good alert still reaches a good session."""
+    node.assert_serving()
+
+
+def test_sockets_that_never_said_hello_keep_nobody_out(node: Node, join: Join):
+    """Section 5: three hundred of them, and a subscriber is welcome."""
+    wires = [Wire(node.stream_port) for _ in range(BURST)]
+    for wire in wires[::2]:
+        wire.upgrade("geocast.v1.json")
+    spot = ground()
+    session = join(node, place(spot))
+    session.listen(node.publish(alert(spot))["id"], 1)
+    for wire in wires:
+        wire.sock.close()
+
+
+def test_a_hello_that_drips_in_is_a_hello(node: Node, keys: Keys):
+    """Section 5: bytes may come one by one."""
+    hello = {"type": "hello", "places": [], "token": keys.token(sub="phone", scope=PHONE_SCOPE)}
+    with Wire(node.stream_port) as wire:
+        wire.upgrade("geocast.v1.json")
+        for byte in frame(TEXT, encode("json", hello)):
+            wire.sock.sendall(bytes([byte]))
+        assert b'"welcome"' in wire.recv_data().payload
+
+
+# -- too many at once
+
+DESCRIPTORS = 1_000
+
+
+@pytest.fixture
+def narrow(keys: Keys, tmp_path: Path) -> Iterator[Node]:
+    """A node that may open a thousand files and no more."""
+    node = Node(tmp_path, keys)
+    node.launcher = ["sh", "-c", f'ulimit -n {DESCRIPTORS}; exec "$0" "$@"']
+    with node:
+        yield node
+
+
+def test_of_those_who_never_say_hello_the_oldest_make_room(narrow: Node, join: Join):
+    """A crowd that says nothing holds a tenth of the descriptors, and a subscriber is welcome."""
+    with contextlib.ExitStack() as open_wires:
+        silent = [open_wires.enter_context(Wire(narrow.stream_port)) for _ in range(DESCRIPTORS // 5)]
+        gone: list[bool] = []
+
+        def have_gone() -> bool:
+            gone[:] = [bool(select.select([wire.sock], [], [], 0)[0]) for wire in silent]
+            return sum(gone) >= DESCRIPTORS // 10
+
+        wait_until(have_gone, "they make room")  # looked at before the others have been silent for too long
+        spot = ground()
+        session = join(narrow, place(spot))
+        session.listen(narrow.publish(alert(spot))["id"], 1)
+        half = len(gone) // 2
+        assert sum(gone[:half]) > sum(gone[half:]), "the oldest first, in the order in which they were accepted"
+
+
+def test_a_full_node_says_so_and_serves_those_it_has(narrow: Node, join: Join):
+    """Section 5, "Handshake": 503 with `Retry-After`; the api is not hindered; who leaves makes room."""
+    spot = ground()
+    sessions: list[Session] = []
+    with contextlib.ExitStack() as hung_up, kept_alive(sessions):
+        while (answer := attempt(narrow)).status == 101:
+            sessions.append(hung_up.enter_context(narrow.join(place(spot))))
+            assert len(sessions) < DESCRIPTORS
+        assert answer.status == 503
+        assert int(answer.headers["retry-after"]) >= 0
+        assert len(sessions) > DESCRIPTORS // 2
+        name = narrow.publish(alert(spot))["id"]
+        for session in sessions:
+            session.listen(name, 1)
+        assert sessions.pop().leave() == 1000
+        wait_until(lambda: attempt(narrow).status == 101, "there is room again")
+
+
+def test_without_a_descriptor_left_nobody_hangs_and_all_serves_again(own_node: Node, join: Join):
+    """Whoever takes the descriptors behind the node's back (EMFILE): it hangs up at once, and heals by itself."""
+    spot = ground()
+    session = join(own_node, place(spot))
+    assert own_node.process
+    descriptors = Path(f"/proc/{own_node.process.pid}/fd")
+    least = len(list(descriptors.iterdir()))
+    limits = resource.prlimit(own_node.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(own_node.process.pid, resource.RLIMIT_NOFILE, (least + 10, limits[1]))
+    with contextlib.ExitStack() as open_wires:
+        silent = [open_wires.enter_context(Wire(own_node.stream_port)) for _ in range(40)]
+        wait_until(lambda: len(select.select([wire.sock for wire in silent], [], [], 0)[0]) >= 20, "they are let go")
+    resource.prlimit(own_node.process.pid, resource.RLIMIT_NOFILE, limits)
+    name = own_node.publish(alert(spot))["id"]
+    session.listen(name, 1)
+    join(own_node, place(spot)).listen(name, 1)
+
+
+def attempt(node: Node) -> Answer:
+    """Knock, and go away again."""
+    with Wire(node.stream_port) as wire:
+        return wire.upgrade("geocast.v1.json")

@@ -1,0 +1,420 @@
+"""A thousand random steps against a model of the rules, with a kill and a restart in the middle.
+
+The model is the page "Who is sent what", written down once more from the reader's side: it says of each
+message whether it could be sent (soundness, at once), and of each session what it must have been sent
+(completeness, at a barrier). Its geometry is an own haversine, and S2, over the areas in the answers to the
+publisher. A failure names its seed; `WALK_SEED` and `WALK_STEPS` choose another walk.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+import os
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from end_to_end.kit.alerts import SEVERITIES, Json, alert, cancel_body, circle, ground, new_id, place, revision_of
+from end_to_end.kit.earth import Point, beyond, inside
+from end_to_end.kit.keys import EVERY_SCOPE, PHONE_SCOPE, Keys
+from end_to_end.kit.node import Node
+from end_to_end.kit.subscriber import FORMATS, Session, told
+from end_to_end.kit.times import moment, now, stamp
+
+SEED = int(os.environ.get("WALK_SEED", "20240611"))
+STEPS = int(os.environ.get("WALK_STEPS", "1000"))
+CATEGORIES = ("burglary", "robbery", "arson")
+TOWN_M = 4_000
+PHONES = 12
+TESTER = "alerts:receive alerts:test"
+A_MOMENT = dt.timedelta(seconds=1)
+"""What ends so soon may be sent or not: the node's reading of the clock decides."""
+
+
+@dataclass
+class Alert:
+    """One alert as published: the newest body, each revision's area and severity, and its end."""
+
+    body: Json
+    shown: dict[int, Json] = field(default_factory=dict)
+    cancelled: int | None = None
+
+    @property
+    def current(self) -> int:
+        return max(self.shown)
+
+    @property
+    def ends(self) -> Any:
+        return moment(self.shown[self.current]["expires_at"])
+
+    @property
+    def live(self) -> bool:
+        return self.cancelled is None and now() < self.ends
+
+    @property
+    def last(self) -> int:
+        return self.cancelled or self.current
+
+
+@dataclass
+class Phone:
+    """A client and what the rules know of it: all but `holds` is of this connection only."""
+
+    name: str
+    session: Session
+    scope: str
+    categories: list[str] | None = None
+    min_severity: str | None = None
+    newest: dict[str, int] = field(default_factory=dict)
+    """Alerts of which it is a recipient, with the revision it was sent or said it holds."""
+    over: set[str] = field(default_factory=set)
+    """Alerts of which it was sent the cancel."""
+    missed: set[str] = field(default_factory=set)
+    """Alerts of which something happened while it had no scope to see them: owed again only where they apply."""
+    read: int = 0
+    """How many of the session's messages the model has judged."""
+
+    def may_see(self, shown: Json) -> bool:
+        """Rule 6."""
+        return shown["status"] == "actual" or "alerts:test" in self.scope
+
+    def lets_pass(self, shown: Json) -> bool:
+        """Rule 7."""
+        if shown["severity"] == "extreme":
+            return True
+        if self.categories is not None and shown["category"] not in self.categories:
+            return False
+        rank = SEVERITIES.index
+        return self.min_severity is None or rank(shown["severity"]) <= rank(self.min_severity)
+
+    def applies(self, shown: Json) -> bool | None:
+        """Rule 1, but for the end; `None` within a centimetre of the edge."""
+        if not (self.may_see(shown) and self.lets_pass(shown)):
+            return False
+        return inside(self.session.places, shown["area"])
+
+
+class Walk:
+    """The walker: takes random steps at a node and holds what comes against the model."""
+
+    def __init__(self, node: Node, seed: int) -> None:
+        self.node, self.dice = node, random.Random(seed)
+        self.town = ground()
+        self.alerts: dict[str, Alert] = {}
+        self.phones: list[Phone] = []
+        self.held: list[tuple[str, Json, dict[str, int]]] = []
+        self.trace: list[str] = []
+        self.messages = 0
+        self.numbers = itertools.count(1)
+        self.steps = [
+            *[self.publish] * 12,
+            *[self.revise] * 16,
+            *[self.cancel] * 5,
+            *[self.move] * 30,
+            *[self.filter] * 10,
+            *[self.renew] * 5,
+            *[self.connect] * 6,
+            *[self.hang_up] * 4,
+            *[self.come_back] * 6,
+            *[self.check] * 4,
+        ]
+
+    # -- steps of the desk
+
+    def publish(self) -> None:
+        """A new alert somewhere in town; one in five ends within seconds."""
+        dice = self.dice
+        body = alert(
+            self.somewhere(),
+            id=new_id("walk"),
+            category=dice.choice(CATEGORIES),
+            severity=dice.choice(SEVERITIES),
+            status=dice.choice(("actual", "actual", "actual", "test", "exercise")),
+            area=self.area(),
+            expires_at=stamp(seconds=dice.uniform(1, 4)) if dice.random() < 0.2 else None,
+        )
+        answer = self.node.post("/v1/alerts", body)
+        if answer.status_code == 422 and body.get("expires_at", "Z") < stamp():
+            return  # its end came first
+        assert answer.status_code == 201, answer.text
+        self.alerts[body["id"]] = Alert(body)
+        self.accepted(body["id"], 1)
+
+    def revise(self) -> None:
+        """The next revision of a live alert: another area, severity, category, or none of it."""
+        if known := self.some_live():
+            changes = {
+                "area": self.area(),
+                "severity": self.dice.choice(SEVERITIES),
+                "category": self.dice.choice(CATEGORIES),
+            }
+            kept = {name: value for name, value in changes.items() if self.dice.random() < 0.5}
+            body = revision_of(known.body, known.current + 1, **kept)
+            answer = self.node.post(f"/v1/alerts/{body['id']}/revisions", body)
+            if self.went_through(known, answer):
+                known.body = {name: value for name, value in body.items() if name != "revision"}
+                self.accepted(body["id"], body["revision"])
+
+    def cancel(self) -> None:
+        """The end of a live alert."""
+        if known := self.some_live():
+            name, number = known.body["id"], known.current + 1
+            answer = self.node.post(f"/v1/alerts/{name}/cancel", cancel_body(number))
+            if self.went_through(known, answer):
+                known.cancelled = number
+                self.unseen(name)
+                self.trace.append(f"cancel {name} {number}")
+
+    def went_through(self, known: Alert, answer: Any) -> bool:
+        """201, or 410 for an alert whose end came in between."""
+        if answer.status_code == 410:
+            assert now() >= known.ends, answer.text
+            return False
+        assert answer.status_code == 201, answer.text
+        return True
+
+    def accepted(self, name: str, number: int) -> None:
+        shown = self.node.state(name)["alert"]
+        assert shown["revision"] == number
+        self.alerts[name].shown[number] = shown
+        self.unseen(name)
+        self.trace.append(f"revision {name} {number} {shown['severity']} {shown['status']}")
+
+    def unseen(self, name: str) -> None:
+        """Rule 6: something happens to an alert, and some who were told of it may not see it now."""
+        for phone in self.phones:
+            if name in phone.newest and not phone.may_see(self.alerts[name].shown[1]):
+                phone.missed.add(name)
+
+    def some_live(self) -> Alert | None:
+        live = [known for known in self.alerts.values() if known.live]
+        return self.dice.choice(live) if live else None
+
+    def area(self) -> list[Json]:
+        count = self.dice.choice((1, 1, 1, 2, 5))
+        return [self.shape() for _ in range(count)]
+
+    def shape(self) -> Json:
+        """A circle, or one time in three a polygon: around a spot, every other corner close to it."""
+        spot, size_m = self.somewhere(), self.dice.choice((150, 400, 1_000))
+        if self.dice.random() < 2 / 3:
+            return circle(spot, size_m)
+        corners = self.dice.randrange(3, 12)
+        far = (size_m * self.dice.uniform(0.5, 1) for _ in range(corners))
+        ring = [list(beyond(spot, n * 360 / corners, metres)[::-1]) for n, metres in enumerate(far)]
+        return {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}
+
+    def somewhere(self) -> Point:
+        return beyond(self.town, self.dice.uniform(0, 360), self.dice.uniform(0, TOWN_M))
+
+    # -- steps of the phones
+
+    def places(self) -> list[Json]:
+        dice = self.dice
+        count = dice.choice((0, 1, 1, 1, 2, 8))
+        return [place(self.somewhere(), accuracy_m=dice.choice((0, 0, 65, 500))) for _ in range(count)]
+
+    def some_phone(self) -> Phone | None:
+        return self.dice.choice(self.phones) if self.phones else None
+
+    def connect(self) -> None:
+        """A new phone, in either format, with or without a filter."""
+        if len(self.phones) < PHONES:
+            scope = self.dice.choice((PHONE_SCOPE, PHONE_SCOPE, TESTER))
+            self.welcome(scope, self.some_filter(), {})
+
+    def come_back(self) -> None:
+        """A phone that hung up returns to another place, with what it goes on showing."""
+        if self.held:
+            scope, filters, holding = self.held.pop(self.dice.randrange(len(self.held)))
+            self.welcome(scope, filters, holding)
+
+    def welcome(self, scope: str, filters: Json, holding: dict[str, int]) -> None:
+        fmt, places = self.dice.choice(FORMATS), self.places()
+        session = Session(self.node, fmt)
+        phone = Phone(
+            f"phone {next(self.numbers)}", session, scope, filters.get("categories"), filters.get("min_severity")
+        )
+        self.phones.append(phone)
+        phone.newest = {name: held for name, held in holding.items() if self.known_to(phone, name)}
+        self.trace.append(f"{phone.name} comes, holding {holding}")
+        extra = {"holding": holding} if holding else {}
+        token, since = self.node.keys.token(sub="phone", scope=scope), now()
+        session.hello(places, token=token, **filters, **extra)
+        self.judge(phone, since=since)
+
+    def known_to(self, phone: Phone, name: str) -> bool:
+        known = self.alerts[name]
+        return phone.may_see(known.shown[1])
+
+    def hang_up(self) -> None:
+        """A phone goes, and remembers what it shows."""
+        if phone := self.some_phone():
+            self.judge(phone)
+            self.phones.remove(phone)
+            if self.dice.random() < 0.5:
+                assert phone.session.leave() == 1000
+                self.judge(phone)
+            phone.session.drop()
+            self.remember(phone)
+
+    def remember(self, phone: Phone) -> None:
+        filters = {"categories": phone.categories, "min_severity": phone.min_severity}
+        holding = {
+            name: number
+            for name, number in phone.newest.items()
+            if name not in phone.over and now() < moment(self.alerts[name].shown[1]["expires_at"])
+        }
+        given = {name: value for name, value in filters.items() if value is not None}
+        self.held.append((phone.scope, given, holding))
+
+    def move(self) -> None:
+        """A phone goes elsewhere: all before the `ok` by the old places, all after it by the new."""
+        if phone := self.some_phone():
+            places = self.places()
+            self.asking(phone, "move", {"places": places}, lambda: setattr(phone.session, "places", places))
+
+    def filter(self) -> None:
+        """A phone changes its filter: absent stays, `null` clears."""
+        if phone := self.some_phone():
+            change = self.some_filter() or {self.dice.choice(("categories", "min_severity")): None}
+            self.asking(phone, "filter", change, lambda: vars(phone).update(change))
+
+    def renew(self) -> None:
+        """A phone sends a fresh token, perhaps of another scope."""
+        if phone := self.some_phone():
+            scope = self.dice.choice((PHONE_SCOPE, TESTER, EVERY_SCOPE))
+            token = self.node.keys.token(sub="phone", scope=scope)
+            self.asking(phone, "token", {"token": token}, lambda: setattr(phone, "scope", scope))
+
+    def some_filter(self) -> Json:
+        chosen: Json = {}
+        if self.dice.random() < 0.4:
+            chosen["categories"] = self.dice.sample(CATEGORIES, self.dice.randint(0, 3))
+        if self.dice.random() < 0.3:
+            chosen["min_severity"] = self.dice.choice(SEVERITIES)
+        return chosen
+
+    def asking(self, phone: Phone, kind: str, fields: Json, apply: Any) -> None:
+        self.trace.append(f"{phone.name} {kind} {fields if kind != 'token' else ''}")
+        asked = now()
+        answer = phone.session.ask(kind, **fields)
+        assert answer["type"] == "ok", answer
+        self.judge(phone, until=len(phone.session.received) - len(phone.session.batch))
+        apply()
+        self.judge(phone, since=asked)
+
+    # -- soundness
+
+    def judge(self, phone: Phone, until: int | None = None, since: dt.datetime | None = None) -> None:
+        """Hold what came, all of it written later than `since`, against the rules.
+
+        It is judged by the phone's present places, filter and scope, up to message number `until`.
+        """
+        for message in phone.session.received[phone.read : until]:
+            self.trace.append(f"{phone.name} gets {told(message)}")
+            assert since is None or self.alerts[told(message)[0]].ends > since, "nothing after its end"
+            self.judge_message(phone, message)
+            phone.read += 1
+            self.messages += 1
+
+    def judge_message(self, phone: Phone, message: Json) -> None:
+        name, what = told(message)
+        known = self.alerts[name]
+        assert name not in phone.over, "nothing after the cancel (rule 2)"
+        assert phone.may_see(known.shown[1]), "tests are for testers (rule 6)"
+        if what == "cancel":
+            assert message["revision"] == known.cancelled, "the cancel that was published"
+            assert name in phone.newest, "a cancel goes to recipients and nobody else (rule 4)"
+            phone.over.add(name)
+            return
+        shown = message["alert"]
+        assert shown == known.shown[what], "what was published"
+        earlier = phone.newest.get(name)
+        assert earlier is None or what > earlier, "rising, and once (rule 2)"
+        assert earlier is not None or phone.applies(shown) is not False, "it applied (rule 1)"
+        phone.newest[name] = what
+        phone.missed.discard(name)
+
+    # -- completeness
+
+    def check(self) -> None:
+        """A barrier for every phone: after it, each has all that the rules owe it."""
+        self.node.settle()
+        for phone in self.phones:
+            self.asking(phone, "move", {"places": phone.session.places}, lambda: None)
+        for phone in self.phones:
+            for name, what in self.owed(phone):
+                phone.session.listen(name, what)
+            self.judge(phone)
+
+    def owed(self, phone: Phone) -> list[tuple[str, int | str]]:
+        """What must have come by now, or be under way."""
+        owed: list[tuple[str, int | str]] = []
+        for name, known in self.alerts.items():
+            shown = known.shown[known.current]
+            told_of_it = name in phone.newest and name not in phone.over | phone.missed
+            recipient = told_of_it and phone.may_see(shown)
+            if now() + A_MOMENT >= known.ends:
+                continue
+            if known.cancelled is not None:
+                owed += [(name, "cancel")] if recipient else []
+            elif name in phone.over:
+                raise AssertionError(f"{name} is live, and {phone.name} was told that it is not")
+            elif phone.newest.get(name, 0) < known.current and (recipient or phone.applies(shown)):
+                owed.append((name, known.current))
+        return owed
+
+    # -- the whole
+
+    def kill(self) -> None:
+        """Signal 9 and a restart on the same log: every phone comes back with what it holds."""
+        self.check()
+        for phone in self.phones:
+            phone.session.drop()
+            self.remember(phone)
+        self.phones.clear()
+        self.offline_changes()
+        self.node.kill()
+        self.node.start()
+        self.trace.append("killed and started")
+        while self.held:
+            self.come_back()
+
+    def offline_changes(self) -> None:
+        for step in (self.revise, self.cancel, self.publish, self.cancel, self.revise):
+            step()
+
+    def close(self) -> None:
+        for phone in self.phones:
+            phone.session.drop()
+
+
+def with_polygons(home: Path) -> Path:
+    """A policy by which every category of the walk takes polygons, of any size that the walk draws."""
+    path = home / "polygons.toml"
+    lines = [f'{name} = {{ title = "{name}", polygons = true, min_radius_m = 10 }}' for name in CATEGORIES]
+    path.write_text("\n".join(['name = "walk"', "[categories]", *lines]))
+    return path
+
+
+@pytest.mark.slow
+def test_a_thousand_random_steps_show_exactly_what_the_rules_say(tmp_path: Path, keys: Keys):
+    """Section 5, "Who is sent what", rules 1 to 8, across a kill."""
+    with Node(tmp_path, keys, "--policy", str(with_polygons(tmp_path))) as node:
+        walk = Walk(node, SEED)
+        try:
+            for number in range(STEPS):
+                walk.dice.choice(walk.steps)()
+                if number == STEPS // 2:
+                    walk.kill()
+            walk.check()
+        except BaseException as problem:
+            problem.add_note(f"seed {SEED}, step {number}:\n" + "\n".join(walk.trace[-60:]))
+            raise
+        finally:
+            walk.close()
+        assert walk.messages > STEPS / 2, "a walk on which something happened"

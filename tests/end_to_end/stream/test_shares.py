@@ -1,0 +1,277 @@
+"""One token that takes all it can get, on a real node: it is told 429, and others are served (rules HD3, HD6, HD14).
+
+An attacker here has a good token, and as many connections as it takes. Strangers have no token.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import select
+import signal
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from end_to_end.kit.alerts import Json, alert, ground
+from end_to_end.kit.dispatcher import DISPATCH_SCOPE, call, calling_node
+from end_to_end.kit.earth import Point
+from end_to_end.kit.issuer import SOURCES, Issuer, options, post
+from end_to_end.kit.keys import DESK_SCOPE, PHONE_SCOPE, Keys, bearer
+from end_to_end.kit.node import Node
+from end_to_end.kit.push import Push, cell
+from end_to_end.kit.times import wait_until
+from end_to_end.kit.wire import PATIENCE
+from support.push_service import PushService
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+POLYGONS = """
+name = "rivers"
+[categories]
+flood = { title = "Flood", polygons = true, max_radius_m = 300_000, simplify_m = 1_000 }
+burglary = { title = "Burglary" }
+"""
+
+
+@pytest.fixture(scope="module")
+def node(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A node that takes polygons."""
+    home = tmp_path_factory.mktemp("node")
+    (home / "policy.toml").write_text(POLYGONS)
+    with Node(home, keys, "--policy", "policy.toml") as node:
+        yield node
+        node.assert_no_surprise()
+
+
+class Crowd:
+    """Connections of one attacker."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._opened = contextlib.ExitStack()
+        self.sockets: list[socket.socket] = []
+
+    def __enter__(self) -> Crowd:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._opened.close()
+
+    def say(self, count: int, data: bytes, receive_buffer: int = 0) -> list[socket.socket]:
+        """Open so many connections more, and say the same on each."""
+        more = []
+        for _ in range(count):
+            sock = self._opened.enter_context(socket.socket())
+            if receive_buffer:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            sock.settimeout(PATIENCE)
+            sock.connect(("127.0.0.1", self._port))
+            sock.sendall(data)
+            more.append(sock)
+        self.sockets += more
+        return more
+
+    def answered(self) -> list[socket.socket]:
+        """The connections on which something has come."""
+        poll = select.poll()
+        for sock in self.sockets:
+            poll.register(sock, select.POLLIN)
+        ready = {number for number, _ in poll.poll(0)}
+        return [sock for sock in self.sockets if sock.fileno() in ready]
+
+
+def head(method: str, path: str, token: str, **fields: str) -> bytes:
+    """The head of a request whose body does not come."""
+    lines = {"Host": "x", "Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    lines |= {name.replace("_", "-"): value for name, value in fields.items()}
+    return "\r\n".join([f"{method} {path} HTTP/1.1", *(f"{n}: {v}" for n, v in lines.items()), "", ""]).encode()
+
+
+def answer_of(sock: socket.socket) -> tuple[int, dict[str, str], Json]:
+    """The status, the fields and the problem of an answer."""
+    data = b""
+    while b"\r\n\r\n" not in (data := data.removeprefix(CONTINUE)):
+        data += sock.recv(65536) or pytest.fail("closed without an answer")
+    start, _, body = data.partition(b"\r\n\r\n")
+    status, *lines = start.decode("latin-1").split("\r\n")
+    fields = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+    while len(body) < int(fields["content-length"]):
+        body += sock.recv(65536)
+    return int(status.split()[1]), fields, json.loads(body)
+
+
+def assert_share_is_used(status: int, fields: Any, problem: Json) -> None:
+    """The answer says that a share is used, and when to come again."""
+    assert (status, problem["type"]) == (429, "/problems/too-many-requests")
+    assert int(fields["retry-after"]) > 0
+    assert "share" in problem["detail"]
+
+
+def polygon(spot: Point, corners: int = 400) -> Json:
+    """A star with many corners: working it out takes a thread some milliseconds."""
+    turns = [2 * math.pi * n / corners for n in range(corners)]
+    radii = [0.3 + 0.015 * (n % 2) for n in range(corners)]
+    ring = [[spot[1] + r * math.cos(t), spot[0] + r * math.sin(t)] for r, t in zip(radii, turns, strict=True)]
+    return {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}
+
+
+def at_once(count: int, ask: Any) -> list[httpx.Response]:
+    """The answers to so many requests, all of them sent before the first answer."""
+    with ThreadPoolExecutor(count) as threads:
+        return list(threads.map(lambda _: ask(), range(count)))
+
+
+# -- bodies
+
+
+def test_bodies_that_never_come_shut_out_their_own_subject_alone(keys: Keys, tmp_path: Path):
+    """HD6: beyond its share a token is told 429, and every alert of another is published."""
+    token = keys.token(sub="attacker", scope=DESK_SCOPE)
+    with Node(tmp_path, keys, "--share", "0.02") as node:
+        with Crowd(node.api_port) as crowd:
+            crowd.say(100, head("POST", "/v1/alerts", token, Content_Length="100"))
+            wait_until(lambda: len(crowd.answered()) >= 60, "all beyond the share are refused")
+            own = node.get("/v1/alerts", token)
+            assert_share_is_used(own.status_code, own.headers, own.json())
+            assert_share_is_used(*answer_of(crowd.answered()[0]))
+            statuses = Counter(node.post("/v1/alerts", alert(ground())).status_code for _ in range(30))
+            assert statuses == {201: 30}
+        wait_until(lambda: node.get("/v1/alerts", token).status_code == 200, "who hangs up has places again")
+        node.assert_no_surprise()
+
+
+def test_strangers_who_do_not_read_shut_out_nobody(keys: Keys, tmp_path: Path):
+    """HD6, BA1d: a connection without a token whose answers are not read gives way to a new one.
+
+    With few descriptors the node takes few connections: an eighth of them.
+    """
+    narrow = Node(tmp_path, keys)
+    narrow.launcher = ["sh", "-c", 'ulimit -n 400; exec "$0" "$@"']
+    url, ask = f"http://127.0.0.1:{narrow.api_port}", b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 60
+    with narrow, Crowd(narrow.api_port) as crowd:
+        crowd.say(400 // 8, ask, receive_buffer=2_048)
+        for _ in range(60):  # meanwhile the answers come to fill what the kernel holds of them
+            answer = httpx.post(
+                f"{url}/v1/alerts", json=alert(ground()), headers=bearer(narrow.desk), timeout=PATIENCE, trust_env=False
+            )
+            assert answer.status_code == 201, answer.text
+
+
+# -- dry runs and reads
+
+
+def test_polygon_dry_runs_of_one_subject_leave_room_for_others(node: Node):
+    """HD6: of 60 at once some are told 429, and the other subject's are worked out meanwhile."""
+    token = node.keys.token(sub="attacker", scope=DESK_SCOPE)
+    body = alert(ground(), category="flood", area=polygon(ground()))
+    with ThreadPoolExecutor(1) as attack:
+        flood = attack.submit(at_once, 60, lambda: node.post("/v1/alerts", body, token, dry_run="true"))
+        while not flood.done():
+            answer = node.post("/v1/alerts", body | {"id": "other"}, dry_run="true")
+            assert answer.status_code == 200, answer.text
+    statuses = Counter(answer.status_code for answer in flood.result())
+    assert statuses.keys() == {200, 429}
+    for answer in flood.result():
+        if answer.status_code == 429:
+            assert_share_is_used(answer.status_code, answer.headers, answer.json())
+
+
+def test_reads_of_one_subject_leave_room_for_others(node: Node):
+    """HD6: of 100 lists at once some are told 429, and the other subject's are answered."""
+    token = node.keys.token(sub="attacker", scope=DESK_SCOPE)
+    for answer in node.at_once("/v1/alerts", [alert(ground()) for _ in range(300)]):
+        assert answer.status_code == 201
+    with ThreadPoolExecutor(1) as attack:
+        flood = attack.submit(at_once, 100, lambda: node.get("/v1/alerts", token))
+        while not flood.done():
+            assert node.get("/v1/alerts").status_code == 200
+    statuses = Counter(answer.status_code for answer in flood.result())
+    assert statuses.keys() == {200, 429}
+
+
+# -- calls
+
+
+def test_dispatcher_with_share_of_open_calls_is_refused_on_each_run_and_others_are_not(keys: Keys, tmp_path: Path):
+    """HD6: open calls are counted in the log, so a restart forgets none; `--share` says how many there may be."""
+    attacker, other = (keys.token(sub=sub, scope=DISPATCH_SCOPE) for sub in ("attacker", "cad-3"))
+    with calling_node(tmp_path, keys, "--share", "0.02") as node:
+        bodies = [call() for _ in range(20)]
+        for body in bodies:
+            assert node.post("/v1/calls", body, attacker).status_code == 201
+        for _ in range(2):
+            refused = node.post("/v1/calls", call(), attacker)
+            assert_share_is_used(refused.status_code, refused.headers, refused.json())
+            assert node.post("/v1/calls", bodies[0], attacker).status_code == 200
+            assert node.post("/v1/calls", call(), other).status_code == 201
+            node.restart()
+        ended = node.post(f"/v1/calls/{bodies[0]['id']}/end", {"reason": "Over."}, attacker)
+        assert ended.status_code == 201
+        assert node.post("/v1/calls", call(), attacker).status_code == 201
+        node.assert_no_surprise()
+
+
+# -- CAP
+
+
+def test_messages_of_one_source_that_never_come_take_no_place_of_another(keys: Keys, tmp_path: Path):
+    """HD3: the source's own share is used by what has come of them; the other source's warnings are all published."""
+    with Node(tmp_path, keys, *options(tmp_path), "--share", "0.05") as node:
+        (tmp_path / "sources.toml").write_text(SOURCES + '[sources.hub]\napprover = "the hub"\nsenders = ["*"]\n')
+        node.restart()
+        token, issuer = keys.token(sub="hub", scope=DESK_SCOPE), Issuer()
+        slow = head("POST", "/v1/cap", token, Content_Type="application/xml", Content_Length=str(2**21))
+        with Crowd(node.api_port) as crowd:
+            crowd.say(60, slow)  # nothing of the body
+            crowd.say(6, slow + b" " * 100_000)  # enough of it to take a place
+            wait_until(lambda: len(crowd.answered()) >= 3, "those beyond the share are refused")
+            assert_share_is_used(*answer_of(crowd.answered()[0]))
+            for number in range(20):
+                assert post(node, issuer.message(f"m-{number}"))[0] == 201
+        node.assert_no_surprise()
+
+
+# -- devices
+
+
+def test_registrations_of_one_subject_that_never_come_shut_out_nobody(keys: Keys, tmp_path: Path, service: PushService):
+    """HD6: beyond its share a token is told 429, and another phone is registered. HD14: a drain answers the rest."""
+    with Node(tmp_path, keys) as node, Push(node, service, options=("--share", "0.02")) as push:
+        token = push.token(sub="attacker", scope=PHONE_SCOPE)
+        with Crowd(push.port) as crowd:
+            crowd.say(30, head("PUT", f"/v1/devices/{'d' * 16}", token, Content_Length="100"))
+            wait_until(lambda: len(crowd.answered()) >= 20, "those beyond the share are refused")
+            push.register(service.phone(), cell(ground()))
+            assert push.terminate() == 0
+            statuses = Counter(answer_of(sock)[0] for sock in crowd.sockets)
+            assert statuses == {429: 20, 503: 10}
+        push.assert_no_surprise()
+
+
+# -- the end of a node
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_bodies_under_way_at_drain_are_answered_and_nothing_is_printed(keys: Keys, tmp_path: Path, workers: str):
+    """HD14: 503 at once, and no traceback, however short the drain."""
+    with Node(tmp_path, keys, "--drain-s", "1", "--workers", workers) as node:
+        with Crowd(node.api_port) as crowd:
+            for body in ({"Content_Length": "100"}, {"Transfer_Encoding": "chunked"}):
+                crowd.say(40, head("POST", "/v1/alerts", node.desk, Expect="100-continue", **body))
+            wait_until(lambda: len(crowd.answered()) == 80, "the node waits for all bodies")
+            for sock in crowd.sockets[40:]:
+                sock.sendall(b"5\r\n{")
+            assert node.process
+            node.process.send_signal(signal.SIGTERM)
+            answers = [answer_of(sock) for sock in crowd.sockets]
+            assert {(status, problem["type"]) for status, _, problem in answers} == {(503, "/problems/draining")}
+            assert all(int(fields["retry-after"]) > 0 for _, fields, _ in answers)
+            assert node.process.wait(PATIENCE) == 0
+        assert "Cancel" not in node.output()
+        node.assert_no_surprise()

@@ -1,0 +1,132 @@
+"""Streams with proofs on a real node, to a stock client of the `websockets` library (S7, F9)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgpack
+import pytest
+from end_to_end.kit.alerts import Json, alert, ground, place
+from end_to_end.kit.earth import Point
+from end_to_end.kit.keys import PHONE_SCOPE, Keys
+from end_to_end.kit.proofs import AUDIENCE, Desk, signing_node
+from end_to_end.kit.wire import PATIENCE
+from support.schemas import check_server_message
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
+
+from client_demo.python import Verifier
+
+BOTH = ["geocast.v1.json.signed", "geocast.v1.json"]
+SIGNED = ["geocast.v1.json.signed", "geocast.v1.msgpack.signed"]
+
+
+@pytest.fixture(scope="module")
+def desk(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    """A desk whose burglaries are signed, and whose robberies are not."""
+    with signing_node(keys, tmp_path_factory.mktemp("signed")) as desk:
+        yield desk
+
+
+@pytest.fixture
+def here() -> Point:
+    """Where it happens."""
+    return ground()
+
+
+class Stock:
+    """A connection of the library's own client, with messages as maps; each is one that the document names."""
+
+    def __init__(self, desk: Desk, spot: Point, *protocols: str, **hello: Any) -> None:
+        url = f"ws://127.0.0.1:{desk.node.stream_port}/v1/stream"
+        offered = [Subprotocol(each) for each in protocols]
+        self._connecting = connect(url, subprotocols=offered, compression=None, proxy=None)
+        self.socket = self._connecting.__enter__()
+        self.is_text = "json" in str(self.socket.subprotocol)
+        token = desk.node.keys.token(sub="phone", scope=PHONE_SCOPE)
+        self.say(type="hello", token=token, places=[place(spot)], **hello)
+        self.welcome = self.take()
+        assert self.welcome["type"] == "welcome"
+
+    def close(self) -> None:
+        """Hang up."""
+        self._connecting.__exit__(None, None, None)
+
+    def say(self, **message: Any) -> None:
+        """Send one."""
+        self.socket.send(json.dumps(message) if self.is_text else msgpack.packb(message))
+
+    def take(self) -> Json:
+        """The next one."""
+        frame = self.socket.recv(PATIENCE)
+        assert isinstance(frame, str) == self.is_text
+        message = json.loads(frame) if self.is_text else msgpack.unpackb(frame)
+        check_server_message(message)
+        return message
+
+
+@pytest.fixture
+def join(desk: Desk, here: Point) -> Iterator[Callable[..., Stock]]:
+    """`join(*protocols, **hello)`: a client at the place, that hangs up when the test is over."""
+    joined: list[Stock] = []
+
+    def joining(*protocols: str, **hello: Any) -> Stock:
+        joined.append(Stock(desk, here, *protocols, **hello))
+        return joined[-1]
+
+    yield joining
+    for each in joined:
+        each.close()
+
+
+@pytest.mark.parametrize("protocol", SIGNED)
+def test_a_client_is_sent_what_was_signed_and_verifies_it(
+    desk: Desk, here: Point, join: Callable[..., Stock], protocol
+):
+    """F9, C12: alert, revision and cancel, in both formats; acknowledged as ever."""
+    phone = join(protocol)
+    verifier = Verifier(desk.reviewers, AUDIENCE, approvals=2, cancel_approvals=1)
+    first = desk.publish(here)
+    told = phone.take()
+    assert told.keys() == {"type", "alert", "proof"}
+    assert told["alert"].keys() == {"id", "revision", "issued_at"}
+    assert json.loads(told["proof"]["form"]) == first.form
+    shown = verifier.read(told)["alert"]
+    plain = desk.node.state(first.form["id"])["alert"]
+    assert shown | {"issued_at": plain["issued_at"]} == plain
+    phone.say(type="ack", id=first.form["id"], revision=1)
+    desk.node.wait_for_counts(first.form["id"], sent=1, acked=1)
+    second = desk.revise(first, headline="Two burglaries nearby")
+    assert verifier.read(phone.take())["alert"]["headline"] == "Two burglaries nearby"
+    desk.cancel(second, "The fire is out.")
+    over = phone.take()
+    assert over.keys() == {"type", "id", "revision", "cancelled_at", "proof"}
+    assert verifier.read(over)["reason"] == "The fire is out."
+
+
+def test_who_can_do_without_proofs_is_sent_all(desk: Desk, here: Point, join: Callable[..., Stock]):
+    """S7, F9: what nobody has signed comes as on the plain stream, and what was signed as that always did."""
+    either, plain = join(*BOTH), join("geocast.v1.json")
+    assert either.socket.subprotocol == BOTH[0]
+    signed = desk.publish(here)
+    bare = alert(here, category="robbery")
+    desk.node.publish(bare)
+    assert {"proof" in either.take(), "proof" in either.take()} == {True, False}
+    told = [plain.take() for _ in range(2)]
+    assert {message["alert"]["id"] for message in told} == {signed.form["id"], bare["id"]}
+    assert not any("proof" in message for message in told)
+
+
+def test_who_comes_late_or_back_is_sent_the_proof(desk: Desk, here: Point, join: Callable[..., Stock]):
+    """R3, R5: a late joiner, one that holds an older revision, and one that holds what was called off."""
+    first = desk.publish(here)
+    late = join(SIGNED[0])
+    assert (late.welcome["live"], json.loads(late.take()["proof"]["form"])) == (1, first.form)
+    second = desk.revise(first, headline="Two burglaries nearby")
+    back = join(SIGNED[0], holding={first.form["id"]: 1})
+    assert json.loads(back.take()["proof"]["form"]) == second.form
+    third = desk.cancel(second, "The fire is out.")
+    again = join(SIGNED[0], holding={first.form["id"]: 2})
+    assert json.loads(again.take()["proof"]["form"]) == third.form

@@ -1,0 +1,230 @@
+"""The published circles of a list and of a revision: they cover what was asked for, and give away as little as one."""
+
+import dataclasses
+import itertools
+import math
+
+import h3.api.basic_int as h3
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.fakes import DALLAS, HOUR_MS, NOON_MS, alert_request
+
+from geocast.geometry.sphere import cell_of, cell_place, distance_m, publish_area, publish_circle
+from geocast.model.alert import Revision, Terms
+from geocast.wire.requests import parse_publication
+
+CM = 0.01
+RADIUS_M = 800.0
+HOME = cell_of(*DALLAS, 9)
+PENTAGON = h3.get_pentagons(9)[3]
+# Where a formula about places goes wrong, if it does.
+CORNERS = [
+    DALLAS,
+    (90.0, 0.0),
+    (-90.0, 12.5),
+    (89.9999, -45.0),
+    (0.0, 180.0),
+    (-16.5, -179.9999),
+    (64.8, -147.7),
+    h3.cell_to_latlng(PENTAGON),
+]
+unhurried = settings(deadline=None, max_examples=100)
+places = st.sampled_from(CORNERS) | st.tuples(st.floats(-90, 90), st.floats(-180, 180))
+bearings = st.floats(0, 2 * math.pi)
+offsets = st.lists(st.tuples(bearings, st.floats(0, 3_000), st.floats(1, 20_000)), min_size=1, max_size=15)
+
+
+def at(place, bearing, way_m):
+    """The point that far from another, by the usual formula on a sphere (E. Williams, "Aviation Formulary")."""
+    lat, lng, angle = math.radians(place[0]), math.radians(place[1]), way_m / 6_371_007.180918475
+    to = math.asin(math.sin(lat) * math.cos(angle) + math.cos(lat) * math.sin(angle) * math.cos(bearing))
+    east = math.sin(bearing) * math.sin(angle) * math.cos(lat)
+    aside = lng + math.atan2(east, math.cos(angle) - math.sin(lat) * math.sin(to))
+    return math.degrees(to), (math.degrees(aside) + 180) % 360 - 180
+
+
+def discs(place, around):
+    """A circle at a place and others around it."""
+    return [(*place, RADIUS_M), *((*at(place, bearing, way_m), radius) for bearing, way_m, radius in around)]
+
+
+def published(place, *held):
+    """The one circle that is published for one at a place, behind the revision that has `held`."""
+    [disc] = publish_area([(*place, RADIUS_M)], 9, held)
+    return disc
+
+
+def ring_m(cell):
+    """How far the centre of a cell is from the farthest corner of its neighbours."""
+    centre = h3.cell_to_latlng(cell)
+    return max(distance_m(*centre, *corner) for each in h3.grid_disk(cell, 1) for corner in h3.cell_to_boundary(each))
+
+
+def covers(area, requested):
+    """Whether each published circle holds the requested one that it stands for."""
+    return all(
+        distance_m(lat, lng, *outer[:2]) + radius_m <= outer[2] + CM
+        for (lat, lng, radius_m), outer in zip(requested, area, strict=True)
+    )
+
+
+# ---- one circle ----------------------------------------------------------------------------------------------
+
+
+@unhurried
+@given(places, st.floats(1, 20_000), st.sampled_from([5, 7, 9, 11]))
+def test_one_circle_is_published_as_ever(place, radius_m, resolution):
+    """B1, B2: B11 and B12 are about revisions and lists."""
+    assert publish_area([(*place, radius_m)], resolution) == [publish_circle(*place, radius_m, resolution)]
+
+
+# ---- a revision ----------------------------------------------------------------------------------------------
+
+
+def test_a_corrected_centre_in_the_same_cell_changes_nothing():
+    """B3, B11."""
+    first = published(DALLAS)
+    assert published(h3.cell_to_latlng(HOME), first) == first
+
+
+@pytest.mark.parametrize("neighbour", sorted(h3.grid_ring(HOME, 1)))
+def test_a_corrected_centre_in_a_neighbour_keeps_the_published_one(neighbour):
+    """B11: and the way to the farthest point of all neighbours stands for `r`, the same in each of them."""
+    first = published(DALLAS)
+    second = published(h3.cell_to_latlng(neighbour), first)
+    assert second == (*first[:2], 10 * math.ceil((RADIUS_M + ring_m(HOME)) / 10))
+    assert published(h3.cell_to_latlng(neighbour), second) == second
+
+
+def test_a_centre_that_comes_back_tells_nothing_of_it():
+    """B11: what is wide stays wide, or many corrections would tell how often each was outside."""
+    first = published(DALLAS)
+    wide = published(h3.cell_to_latlng(max(h3.grid_ring(HOME, 1))), first)
+    assert published(DALLAS, wide) == wide
+
+
+def test_another_radius_makes_what_was_wide_narrow_again():
+    """B2, B11: what is asked for is a different circle, and it is not made larger than it has to be."""
+    wide = published(h3.cell_to_latlng(max(h3.grid_ring(HOME, 1))), published(DALLAS))
+    assert publish_area([(*DALLAS, 500.0)], 9, [wide]) == [publish_circle(*DALLAS, 500.0, 9)]
+
+
+@pytest.mark.parametrize("farther", sorted(h3.grid_ring(HOME, 2)))
+def test_a_centre_beyond_the_neighbours_is_published_anew(farther):
+    """B11: from the cell that it lies in."""
+    place = h3.cell_to_latlng(farther)
+    assert published(place, published(DALLAS)) == publish_circle(*place, RADIUS_M, 9)
+
+
+def test_a_pentagon_has_five_neighbours():
+    """B11, where the grid is odd."""
+    first = publish_circle(*h3.cell_to_latlng(PENTAGON), RADIUS_M, 9)
+    near = set(h3.grid_ring(PENTAGON, 1))
+    assert len(near) == 5
+    assert {published(h3.cell_to_latlng(cell), first)[:2] for cell in near} == {first[:2]}
+
+
+@unhurried
+@given(places, st.lists(st.tuples(bearings, st.floats(0, 600), st.floats(1, 20_000)), max_size=6))
+def test_each_revision_covers_what_it_asks_for(place, steps):
+    """B2, B11: wherever the centre goes; B3: and what is asked for again is published again."""
+    held = ()
+    for bearing, way_m, radius_m in steps:
+        place = at(place, bearing, way_m)
+        requested = [(*place, radius_m)]
+        area = publish_area(requested, 9, held)
+        assert covers(area, requested)
+        assert publish_area(requested, 9, area) == area
+        held = area
+
+
+@unhurried
+@given(places, offsets, offsets)
+def test_each_revision_of_a_list_covers_what_it_asks_for(place, around, later):
+    """B2, B11, B12: with more circles, fewer, or others."""
+    held = publish_area(discs(place, around), 9)
+    requested = discs(at(place, *later[0][:2]), later)
+    area = publish_area(requested, 9, held)
+    assert covers(area, requested)
+    assert publish_area(requested, 9, area) == area
+
+
+# ---- a list --------------------------------------------------------------------------------------------------
+
+
+@unhurried
+@given(places, offsets, st.sampled_from([0, 2, 5, 7, 9, 11]))
+def test_a_list_covers_what_it_asks_for(place, around, resolution):
+    """B2, B12: at the poles, across the antimeridian and around pentagons too."""
+    requested = discs(place, around)
+    area = publish_area(requested, resolution)
+    assert covers(area, requested)
+    assert {radius % 10 for _, _, radius in area} == {0}
+    assert area[0] == publish_circle(*place, RADIUS_M, resolution)
+
+
+def test_a_list_by_hand():
+    """B12: the others go the way of the first; then the centre of their cell; and r₁ + r."""
+    lat, lng = 0.0, 10.0  # on the equator a rotation that goes east is one of longitudes
+    cell = cell_of(lat, lng, 9)
+    centre, (_, _, reach) = h3.cell_to_latlng(cell), cell_place(cell)
+    lat = centre[0]
+    [first, second] = publish_area([(lat, lng, 800.0), (lat, lng + 0.01, 500.0)], 9)
+    moved = h3.latlng_to_cell(lat, centre[1] + 0.01, 9)
+    assert first == (*centre, 10 * math.ceil((800 + reach) / 10))
+    assert second == (*h3.cell_to_latlng(moved), 10 * math.ceil((500 + reach + cell_place(moved)[2]) / 10))
+
+
+def test_sixteen_circles_at_one_place_are_two():
+    """B12: all but the first are alike."""
+    first, *others = publish_area([(*DALLAS, RADIUS_M)] * 16, 9)
+    assert len(set(others)) == 1
+    assert others[0][:2] == first[:2]
+
+
+@unhurried
+@given(st.integers(0, 15), st.sampled_from([(90.0, 0.0, 90.0, 77.0), (10.0, 180.0, 10.0, -180.0)]), offsets)
+def test_a_place_that_is_written_differently_is_published_alike(resolution, written, around):
+    """L6, B12: of a pole no longitude matters, and 180 and -180 are one, in the first circle and behind it."""
+    one, other = written[:2], written[2:]
+    rest = discs(DALLAS, around)
+    assert publish_area([(*one, 800.0), (*one, 700.0)], resolution) == publish_area(
+        [(*other, 800.0), (*other, 700.0)], resolution
+    )
+    assert publish_area([*rest, (*one, 5.0)], resolution) == publish_area([*rest, (*other, 5.0)], resolution)
+
+
+@unhurried
+@given(places, offsets, st.lists(st.tuples(bearings, st.floats(0, 100)), min_size=1, max_size=5))
+def test_a_list_that_is_corrected_as_a_whole_stays_where_it_was(place, around, steps):
+    """B11, B12: the centres of all its circles, however often the first goes to a neighbour and back."""
+    area = first = publish_area(discs(place, around), 9)
+    for bearing, way_m in steps:
+        area = publish_area(discs(at(place, bearing, way_m), around), 9, area)
+        assert area[0][:2] == first[0][:2]
+
+
+# ---- same content --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shapes", [1, 3])
+def test_what_was_accepted_by_older_rules_is_repeated_by_them(shapes):
+    """H5, B12: by the rules that the entry names, whatever the revision before it had."""
+    area = [{"type": "circle", "lat": DALLAS[0], "lng": DALLAS[1], "radius_m": 800 + n} for n in range(shapes)]
+    request = parse_publication(alert_request(area=area))
+    older = Terms("Robbery", HOUR_MS, 9, rules=1)
+    near = parse_publication(alert_request(area=[area[0] | {"lat": DALLAS[0] + 0.003}])).accept(older, None)
+    before = Revision(near, 1, "desk", NOON_MS, older)
+    alone = request.accept(older, None)
+    assert request.accept(older, before) == alone
+    assert [(c.lat, c.lng, c.radius_m) for c in alone.area] == [
+        publish_circle(*DALLAS, 800.0 + n, 9) for n in range(shapes)
+    ]
+    assert request.accept(dataclasses.replace(older, rules=2), before) != alone
+
+
+def test_every_pair_of_neighbours_is_one():
+    """B11: whether two cells are neighbours does not depend on which of them is asked."""
+    for one, other in itertools.product(h3.grid_disk(PENTAGON, 2), repeat=2):
+        assert (one in h3.grid_disk(other, 1)) == (other in h3.grid_disk(one, 1))

@@ -1,0 +1,355 @@
+"""What a polygon is published as (docs/areas.md, A16 to A19 and B7 to B9)."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import shapely
+from support import s2
+from support.cpu import cpu_limit
+
+from bench.hard_rings import coast, zigzag
+from geocast.geometry import published_polygon
+from geocast.geometry.published_polygon import (
+    MAX_COMPARED,
+    MAX_CORNERS,
+    TOLERANCES_M,
+    Outline,
+    corner_depths,
+    kept_corners,
+    publish_polygons,
+    split_edges,
+    split_rings,
+)
+from geocast.geometry.sphere import distance_m, unit_vectors
+from geocast.geometry.spherical_polygon import Edges, Ring
+from geocast.model.alert import Polygon
+
+DALLAS = [(-96.81, 32.77), (-96.78, 32.77), (-96.78, 32.79), (-96.81, 32.79), (-96.81, 32.77)]
+
+
+def box(west, south, east, north):
+    """Four corners and the first again."""
+    return [(west, south), (east, south), (east, north), (west, north), (west, south)]
+
+
+def wavy(corners, radius_deg, lat=33.0, lng=-97.0, waves=40, height=0.2):
+    """A ring that is no star, with as many corners."""
+    angles = np.arange(corners) * 2 * math.pi / corners
+    far = radius_deg * (1 + height * np.sin(waves * angles))
+    points = np.column_stack([lng + far * np.cos(angles), lat + far * np.sin(angles)]).round(6)
+    return [tuple(point) for point in [*points.tolist(), points[0].tolist()]]
+
+
+def published(positions, simplify_m=0):
+    """The polygon that is published for this ring alone."""
+    [polygon] = publish_polygons([Outline(positions)], simplify_m)
+    return polygon
+
+
+def on_edges(positions, count=40):
+    """Points on the edges of A17: straight lines in longitude and latitude, the short way round, evenly."""
+    for (lng, lat), (to_lng, to_lat) in itertools.pairwise(positions):
+        over = (to_lng - lng + 180) % 360 - 180
+        for n in range(count):
+            yield (lng + over * n / count + 180) % 360 - 180, lat + (to_lat - lat) * n / count
+
+
+def away_m(polygon, points):
+    """How far each of these points is from the polygon's ring."""
+    points = np.array(list(points))
+    corners = np.array(polygon.ring).T
+    x = np.array(unit_vectors(corners[1], corners[0]))
+    edges = Edges(x[:, :-1, None], x[:, 1:, None])
+    return edges.apart(*np.array(unit_vectors(points[:, 1], points[:, 0]))[:, None]).min(axis=0) * s2.EARTH_RADIUS_M
+
+
+# ---- which rings are taken -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ring", "why"),
+    [
+        ([(0, 0), (1, 1), (0, 0), (0, 0)], "three positions"),  # A16
+        ([(0, 0), (1e-8, 0), (1e-8, 1e-8), (0, 0)], "three positions"),  # A16, behind the rounding
+        ([(180, 10), (-180, 10), (180, 11), (180, 10)], "three positions"),  # A16: places, however they are written
+        ([(-90, 0), (90, 0), (0, 50), (-90, 0)], "spans 180°"),  # A17
+        ([(-80, -60), (80, -60), (80, 60), (-80, 60), (-80, -60)], "less than 60°"),  # A18
+        ([(0, 0), (120, 0), (-120, 0), (0, 0)], "less than 60°"),  # A18: round the equator
+        ([(0, 0), (1, 1), (1, 0), (0, 1), (0, 0)], "cross or touch"),  # A19: a bow-tie
+        ([(0, 0), (2, 0), (1, 1), (1, -1e-6), (0, 1), (0, 0)], "cross or touch"),  # A19: a corner over an edge
+        ([(0, 0), (1, 1), (2, 2), (1, 1), (0, 0)], "cross or touch"),  # A19: there and back
+        ([(0, 0), (2, 0), (1, 1), (2, 2), (0, 2), (1, 1), (0, 0)], "cross or touch"),  # A19: twice at a corner
+        ([(50 * (n % 2), n / 50) for n in range(2_000)] + [(0, 0)], "fewer or shorter"),  # B7
+    ],
+)
+def test_what_is_no_ring_is_refused(ring, why):
+    """A16, A17, A18, A19, and B7's bound of the work."""
+    with pytest.raises(ValueError, match=why):
+        Outline(ring)
+
+
+@pytest.mark.parametrize(
+    ("ring", "inside", "outside"),
+    [
+        (DALLAS, (-96.8, 32.78), (-96.8, 32.7905)),
+        (box(170, -20, -170, 20), (180, 0), (160, 0)),
+        ([(0, 80), (90, 80), (180, 80), (-90, 80), (0, 80)], (45, 80.0001), (45, 79.99)),
+        ([(0, -80), (-90, -80), (180, -80), (90, -80), (0, -80)], (77, -90), (77, -79.9)),
+        ([(0, 80), (90, 80), (90, 90), (0, 90), (0, 80)], (45, 89), (-45, 89)),
+        ([(0, 60), (40, 60), (20, 90), (0, 60)], (30, 89.9), (50, 89.9)),
+        (box(-119, 31, -1, 60), (-60, 59.99), (-60, 60.1)),
+    ],
+    ids=["Dallas", "antimeridian", "north pole", "south pole", "a quarter to the pole", "to the pole", "wide"],
+)
+def test_a_ring_may_lie_anywhere(ring, inside, outside):
+    """A16, A17: over the antimeridian, round a pole, up to one; either direction; arcs are where the edges were."""
+    for each in (ring, ring[::-1]):
+        polygon = published(each, 5_000)
+        held = Ring(polygon.ring, polygon.buffer_m)
+        points = np.array([inside, outside], float).T
+        assert held.holds_all(np.array(unit_vectors(points[1], points[0])), np.zeros(2)).tolist() == [True, False]
+
+
+def star(points, lat=50.0, lng=10.0, radius_deg=0.05):
+    """A ring that goes from each point of a circle to nearly the opposite one: all edges cross; `points` is odd."""
+    turns = np.arange(points + 1) * (points // 2) * 2 * math.pi / points
+    return list(
+        zip((lng + radius_deg * np.cos(turns)).round(6), (lat + radius_deg * np.sin(turns)).round(6), strict=True)
+    )
+
+
+def test_a_ring_that_crosses_itself_a_thousand_times_takes_no_time():
+    """CP22: what it costs goes by its corners. Noding 10,000 crossings would take minutes."""
+    with cpu_limit(5):
+        assert Outline(star(141), may_cross=True).crosses
+
+
+SQUARE = [(0, 0), (1, 0), (1, 1), (0, 1)]
+QUARTERS = [(1, 1), (-1, 1), (-1, -1), (1, -1)]
+
+
+@pytest.mark.parametrize("size", [1e-4, 1, 20])
+@pytest.mark.parametrize(
+    "ring",
+    [
+        [(0, 0), (1, 1), (1, 0), (0, 1)],  # wings as large on both sides
+        [(0, 0), (1, 1), (0, 1), (1, 0)],
+        [(x * a, y * b) for a, b in QUARTERS for x, y in SQUARE],  # turned against their neighbours
+        [*SQUARE, (0, 0), (0, -2)],  # on a stalk
+    ],
+)
+def test_what_crosses_itself_and_winds_around_something_may(ring, size):
+    """CP22: whichever way it turns where."""
+    ring = [(20 + size * x, 10 + size * y) for x, y in [*ring, ring[0]]]
+    assert Outline(ring, may_cross=True).crosses
+
+
+@pytest.mark.parametrize("size", [1e-4, 1, 20])
+@pytest.mark.parametrize(
+    "ring",
+    [
+        [(0, 0), (1, 1), (2, 0), (1, 1)],
+        [*SQUARE, (0, 0), *SQUARE[:0:-1]],
+    ],
+)
+def test_what_goes_there_and_back_is_no_area(ring, size):
+    """CP22: it winds around nothing."""
+    ring = [(20 + size * x, 10 + size * y) for x, y in [*ring, ring[0]]]
+    with pytest.raises(ValueError, match="must have an area"):
+        Outline(ring, may_cross=True)
+
+
+# ---- how they are published ----------------------------------------------------------------------------------
+
+
+def test_a_ring_of_short_edges_is_published_as_it_came():
+    """B7, B9: no corner more, no buffer."""
+    assert published(DALLAS) == Polygon(tuple(DALLAS), 0.0)
+
+
+def test_the_same_ring_in_the_other_direction_is_turned():
+    """B7: counter-clockwise, so that RFC 7946 (3.1.6) is kept too."""
+    assert published(DALLAS[::-1]) == Polygon(tuple(DALLAS[::-1][::-1]), 0.0)
+
+
+def test_positions_are_rounded_and_repeated_ones_are_dropped():
+    """B7: to 6 decimals; -0 is 0; a pole has longitude 0, and 180 stands for -180."""
+    ring = [(-0.0, 0.0), (0.00000049, 0.0), (1.0000004, 0.0), (1.0, 0.5), (1.0, 0.5), (-0.0, 0.0)]
+    assert published(ring).ring == ((0.0, 0.0), (1.0, 0.0), (1.0, 0.5), (0.0, 0.0))
+    corners = published([(-180, 0), (-179.9, 0), (-179.9, 0.1), (-180, 0)]).ring
+    assert str(corners) == "((180.0, 0.0), (-179.9, 0.0), (-179.9, 0.1), (180.0, 0.0))"
+    assert (0.0, 90.0) in published([(0, 89.99), (40, 89.99), (30, 90), (0, 89.99)]).ring
+
+
+@pytest.mark.parametrize(
+    "ring", [box(-30, 32, 30, 49), box(170, -45, -170, -1), box(-3, 80, 40, 85), box(10, 10, 11, 50)]
+)
+def test_long_edges_are_split_until_they_are_arcs(ring):
+    """B7: no point of a requested edge is more than 10 m from the ring, and one piece fewer would not do."""
+    polygon = published(ring)
+    assert away_m(polygon, on_edges(ring, 400)).max() <= 10.1  # rounding
+    assert polygon.buffer_m == (20.0 if len(polygon.ring) > len(ring) else 0.0)
+    for start, end in itertools.pairwise(ring):
+        edge = [corner for corner in polygon.ring if corner in set(polygon.ring) and _between(corner, start, end)]
+        pieces = max(1, len(edge) + 1)
+        if pieces > 1:
+            assert _stray_m(start, end, pieces) <= 10.01
+            assert _stray_m(start, end, pieces - 1) > 9.99
+
+
+def _between(corner, start, end):
+    """Whether a corner lies on an edge, but for its ends; these edges run along a meridian or a parallel."""
+    (lng, lat), over = corner, (end[0] - start[0] + 180) % 360 - 180
+    if over == 0:
+        return lng == start[0] and min(start[1], end[1]) < lat < max(start[1], end[1])
+    share = ((lng - start[0] + 180) % 360 - 180) / over
+    return lat == start[1] and 1e-9 < share < 1 - 1e-9
+
+
+def _stray_m(start, end, pieces):
+    """How far the pieces of an edge are from their arcs: their middles, on a parallel."""
+    (lng, lat), over = start, ((end[0] - start[0] + 180) % 360 - 180) / pieces
+    if over == 0:
+        return 0.0
+    # The middle of the arc from (0, lat) to (over, lat) lies at atan(tan(lat) / cos(over / 2)).
+    top = math.degrees(math.atan(math.tan(math.radians(lat)) / math.cos(math.radians(over / 2))))
+    return distance_m(lat, lng, top, lng)
+
+
+def test_an_edge_that_is_nearly_its_arc_needs_no_buffer():
+    """B9: up to 0.1 m; from there on up to 10 m it is not split, and has a buffer of 20 m."""
+    assert published(box(9.0, 45.0, 9.02, 45.01)).buffer_m == 0.0
+    bent = published(box(9.0, 45.0, 9.2, 45.1))
+    assert (len(bent.ring), bent.buffer_m) == (5, 20.0)
+
+
+@pytest.mark.parametrize(("radius_deg", "simplify_m"), [(0.02, 100), (0.5, 1_000), (2.0, 5_000)])
+def test_simplified_it_still_covers_what_was_asked_for(radius_deg, simplify_m):
+    """B8, B9: at most 500 corners, by the first tolerance that does it; places inside the one are inside the other."""
+    ring = wavy(2_400, radius_deg)
+    assert publish_polygons([Outline(ring)], 0) is None
+    polygon = published(ring, simplify_m)
+    assert len(polygon.ring) - 1 <= MAX_CORNERS
+    tolerance_m = polygon.buffer_m - 10 - 10 * (polygon.buffer_m % 100 == 20)
+    assert tolerance_m in TOLERANCES_M
+    finer = [each for each in TOLERANCES_M if each < tolerance_m]
+    assert publish_polygons([Outline(ring)], finer[-1] if finer else 0) is None
+    places = s2.places(np.random.default_rng(1), (33.0, -97.0), radius_deg * 111_195, 4_000)
+    points = np.array(unit_vectors(places[:, 1], places[:, 0]))
+    asked = Ring(ring, 0.0).holds_all(points, np.zeros(len(places)))
+    held = Ring(polygon.ring, polygon.buffer_m).holds_all(points, np.zeros(len(places)))
+    assert asked.sum() > 500
+    assert not (asked & ~held).any()
+
+
+def test_no_corner_that_sticks_out_is_lost():
+    """B8: not the first one either, which a closed ring may lose."""
+    ring = wavy(2_400, 0.5)
+    first = ring[0]
+    ring[0] = ring[-1] = (first[0] + 0.2, first[1])
+    polygon = published(ring, 1_000)
+    assert away_m(polygon, on_edges(ring, 3)).max() <= polygon.buffer_m
+
+
+def test_a_tolerance_by_which_the_ring_would_touch_itself_is_passed_over():
+    """B8: of two combs that lie 30 m apart none is published crossed."""
+    teeth = [(n / 1_000, 0.0004 + 0.0003 * (n % 2)) for n in range(800)]
+    ring = [(0.0, 0.0), (0.8, 0.0), *teeth[::-1], (0.0, 0.0)]
+    for simplify_m in (0, 50, 100, 5_000):
+        found = publish_polygons([Outline(ring)], simplify_m)
+        if found is not None:
+            Outline(found[0].ring)  # raises for one that crosses itself
+    assert publish_polygons([Outline(ring)], 0) is None
+
+
+def test_the_corners_of_all_polygons_count():
+    """P12: together they have at most 500."""
+    half = Outline(wavy(251, 0.02))
+    assert publish_polygons([half], 0) is not None
+    assert publish_polygons([half, half], 0) is None
+    assert publish_polygons([Outline(wavy(250, 0.02))] * 2, 0) is not None
+
+
+# ---- what the work is bounded by (HD3) ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ring", [wavy(2_400, 0.5), coast(7_000), coast(300, 2), DALLAS], ids=range(4))
+def test_coast_is_simplified_to_same_corners_as_by_geos(ring):
+    """B8, HD3: so a request that is repeated after an upgrade is published as it was."""
+    lng, lat = np.array(ring).T
+    depths = corner_depths(lng, lat, TOLERANCES_M[0])
+    for tolerance_m in TOLERANCES_M:
+        kept = np.flatnonzero(depths > tolerance_m / s2.EARTH_RADIUS_M)
+        assert kept.tolist() == kept_corners(lng, lat, tolerance_m).tolist()
+
+
+@pytest.mark.parametrize("ring", [zigzag(3_000, 1.0), zigzag(301, 0.2)], ids=["3000", "301"])
+def test_zigzag_is_simplified_in_few_levels_and_stays_covered(ring, monkeypatch):
+    """B8, HD3: Douglas and Peucker take as many levels as there are teeth."""
+    levels = []
+    from_line = published_polygon._from_line
+    monkeypatch.setattr(
+        published_polygon, "_from_line", lambda *given: levels.append(len(given[0])) or from_line(*given)
+    )
+    depths = corner_depths(*np.array(ring).T, TOLERANCES_M[0])
+    assert sum(levels) < 60 * len(ring)
+    for tolerance_m in TOLERANCES_M:
+        kept = np.array(ring)[depths > tolerance_m / s2.EARTH_RADIUS_M].tolist()
+        polygon = Polygon(tuple(map(tuple, kept)), tolerance_m)
+        assert away_m(polygon, ring).max() <= tolerance_m * 1.001
+
+
+def test_ring_whose_crossings_would_take_too_long_to_find_is_not_looked_at(monkeypatch):
+    """HD3: what crosses itself is as good as a ring that does (CP22), and a publisher's is refused (P12)."""
+    assert Outline(zigzag(2_500)).compared <= MAX_COMPARED  # as many positions as A16 allows are always judged
+    monkeypatch.setattr(shapely, "is_valid", None)
+    tangled, filled = Outline(zigzag(5_000)), Outline(zigzag(5_000), may_cross=True)
+    assert (tangled.tangled, tangled.crosses) == (True, False)
+    assert (filled.tangled, filled.crosses) == (False, True)
+    assert publish_polygons([tangled], 5_000) is None
+    [polygon] = publish_polygons([filled], 5_000)
+    assert away_m(polygon, on_edges(zigzag(5_000), 3)).max() <= polygon.buffer_m
+
+
+def test_comparisons_of_coast_grow_with_its_corners_and_those_of_zigzag_with_their_square():
+    """HD3: so the bound refuses no coast."""
+    assert Outline(coast(7_000)).compared < MAX_COMPARED / 10
+    assert Outline(zigzag(2_000)).compared > 3.9 * Outline(zigzag(1_000)).compared
+
+
+def test_rings_are_split_together_as_each_alone():
+    """B7: whatever they are beside; `most` is of all of them."""
+    rings = [np.array(ring, float).T for ring in (DALLAS, box(-30, 32, 30, 49), box(170, -45, -170, -1), wavy(50, 3))]
+    together = split_rings([(ring[0], ring[1]) for ring in rings], 5_000)
+    for (lng, lat, beyond_m), ring in zip(together, rings, strict=True):
+        alone = split_edges(*ring)
+        assert (lng.tolist(), lat.tolist(), beyond_m) == (alone[0].tolist(), alone[1].tolist(), alone[2])
+    with pytest.raises(ValueError, match="fewer or shorter"):
+        split_rings([(ring[0], ring[1]) for ring in rings], 500)
+
+
+# ---- each ring has a tolerance of its own (HD10) ------------------------------------------------------------------
+
+
+def test_islet_beside_rough_coast_becomes_box_that_holds_it():
+    """HD10: simplified as the coast has to be, nothing would be left of it."""
+    islet = [(-89.0 + x / 2_000, 19.0 + y / 2_000) for x, y in ((0, 0), (3, 1), (4, 4), (1, 3), (0, 0))]
+    rings = [Outline(coast(2_000)), Outline(islet)]
+    coast_of, box_of = publish_polygons(rings, 1_000)
+    assert (len(box_of.ring) - 1, coast_of.buffer_m >= 200) == (4, True)
+    assert s2.depth_m(box_of.ring, np.array(islet)).min() > 0
+    assert publish_polygons(rings, 0) is None
+
+
+def test_ring_that_comes_to_cross_itself_at_every_tolerance_is_published():
+    """HD10, D4: what it winds around is covered all the same."""
+    ring = coast(3_000)
+    polygon = published(ring, 1_000)
+    assert away_m(polygon, on_edges(ring, 3)).max() <= polygon.buffer_m
+    places = s2.places(np.random.default_rng(3), (17.0, -88.0), 120_000, 4_000)
+    points = np.array(unit_vectors(places[:, 1], places[:, 0]))
+    inside = s2.depth_m(ring, places) > 0
+    assert inside.sum() > 500
+    assert Ring(polygon.ring, polygon.buffer_m).holds_all(points[:, inside], np.zeros(inside.sum())).all()

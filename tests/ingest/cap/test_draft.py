@@ -1,0 +1,371 @@
+"""What a message is published as: shapes, times, texts, and the rules of the policy (CP21 to CP25)."""
+
+import asyncio
+import math
+
+import numpy as np
+import pytest
+from ingest.cap.issuer import DAY_MS, MINUTE_MS, RING, Room, a_cancel, a_message, an_area, an_info, code, time
+from support.fakes import NOON_MS
+
+from geocast import policy
+from geocast.geometry.polygon_union import pieces
+from geocast.geometry.sphere import unit_vectors
+from geocast.geometry.spherical_polygon import Ring
+from geocast.ingest.cap.zones import Zones
+from geocast.model.alert import Circle, Polygon
+from geocast.model.problems import Problem
+
+SMALL = policy.parse(
+    b"""
+name = "small"
+[categories.flood]
+title = "Flood"
+cap = ["event:flood"]
+max_radius_m = 50000
+max_age_s = 7200
+default_age_s = 1800
+polygons = true
+zero_radius_m = 300
+[categories.fire]
+title = "Fire"
+cap = ["event:fire"]
+""",
+    None,
+)
+
+
+@pytest.fixture
+def room():
+    """Where messages are taken under a policy with narrow bounds."""
+    return Room(in_force=SMALL)
+
+
+def one(answer):
+    """The one alert of an answer."""
+    [revision] = answer.alerts
+    return revision.alert
+
+
+def test_every_field_of_a_block_has_its_place(room):
+    """docs/cap.md, what becomes of it."""
+    info = an_info(
+        an_area(areaDesc="The\n river"),
+        an_area(areaDesc="The lake", polygon=None, circle="32.9,-96.9 2"),
+        headline="High water",
+        description="It rises.\r\n\r\n\r\nFast.",
+        instruction="Go up.",
+        onset=time(30),
+        web="https://met.example/flood",
+        contact="Ana Lopez",
+        parameter=code("x", "y"),
+    )
+    alert = one(room.taken(a_message("m", 0, (), info, status="Exercise", note="n", source="s")))
+    assert (alert.category, alert.severity, alert.status) == ("flood", "severe", "exercise")
+    assert (alert.urgency, alert.certainty) == ("immediate", "observed")
+    assert (alert.occurred_at, alert.onset_at, alert.expires_at) == (
+        NOON_MS,
+        NOON_MS + 30 * MINUTE_MS,
+        NOON_MS + 60 * MINUTE_MS,
+    )
+    [text] = alert.texts
+    assert (text.language, text.title, text.headline, text.area_desc) == (
+        "en-US",
+        "Flood",
+        "High water",
+        "The river; The lake",
+    )
+    assert (text.description, text.instruction, alert.web) == (
+        "It rises.\n\nFast.",
+        "Go up.",
+        "https://met.example/flood",
+    )
+    assert (alert.headline, alert.description) == (text.headline, text.description)
+    assert [type(shape) for shape in alert.area] == [Polygon, Circle]
+
+
+def test_what_began_before_it_was_sent_has_no_onset(room):
+    """`onset`, else `effective`, if later than `sent`."""
+    assert one(room.taken(a_message("m", 0, (), an_info(onset=time(0))))).onset_at is None
+    assert one(room.taken(a_message("n", 0, (), an_info(effective=time(1))))).onset_at == NOON_MS + MINUTE_MS
+
+
+# ---- times -------------------------------------------------------------------------------------------------------
+
+
+def test_an_expiry_is_given_and_cut(room):
+    """`expires`: missing, the category's default from `sent`; beyond its longest, that."""
+    answer = room.taken(a_message("m", 0, (), an_info(expires=None)))
+    assert (one(answer).expires_at, "expiry-default" in answer.notes) == (NOON_MS + 30 * MINUTE_MS, True)
+    answer = room.taken(a_message("n", 0, (), an_info(expires=time(600))))
+    assert (one(answer).expires_at, "expiry-cut" in answer.notes) == (NOON_MS + 120 * MINUTE_MS, True)
+
+
+def test_times_are_judged_by_when_it_was_sent(room):
+    """P4, P5, P6."""
+    room.clock.wall_ms = NOON_MS
+    assert room.refused(a_message("m", 2)) == [("not-yet", "/alert/sent")]
+    assert room.refused(a_message("m", -121))[0] == ("stale", "/alert/sent")
+    assert room.refused(a_message("m", -40, (), an_info(expires=None))) == [
+        ("expiry-out-of-range", "/alert/info/0/expires")
+    ]
+
+
+def test_a_time_in_the_future_is_named_where_no_category_is_known(room):
+    """HD14, P5: which needs no category."""
+    room.clock.wall_ms = NOON_MS
+    body = a_message("m", 2, (), an_info(event="A parade", category="Other"))
+    assert room.refused(body) == [("category-not-alertable", "/alert/info/0/event"), ("not-yet", "/alert/sent")]
+
+
+# ---- shapes ------------------------------------------------------------------------------------------------------
+
+
+def test_shapes_of_all_areas_are_one_area(room):
+    """CP22: each once."""
+    info = an_info(an_area(), an_area(), an_area(polygon=[RING.replace("32", "33"), RING]))
+    assert len(one(room.taken(a_message("m", 0, (), info))).area) == 2
+
+
+def test_a_circle_is_in_kilometres_and_covers_what_was_asked_for(room):
+    """CP23, B1, B2."""
+    [circle] = one(room.taken(a_message("m", 0, (), an_info(an_area(circle="32.7,-96.8 1.5"))))).area
+    assert 1_500 < circle.radius_m < 1_750
+    assert room.refused(a_message("n", 0, (), an_info(an_area(circle="32.7,-96.8 25000")))) == [
+        ("radius-out-of-range", "/alert/info/0/area/0")
+    ]
+
+
+def test_a_point_is_an_area_only_where_the_policy_says_so(room):
+    """CP23: alone it is given a radius; beside another shape it is passed over; or it is nowhere."""
+    point = an_area(circle="32.7,-96.8 0")
+    answer = room.taken(a_message("m", 0, (), an_info(point)))
+    assert 300 < one(answer).area[0].radius_m < 600
+    assert "zero-radius" in answer.notes
+    answer = room.taken(a_message("n", 0, (), an_info(point, an_area())))
+    assert ("point-passed-over" in answer.notes, len(one(answer).area)) == (True, 1)
+    assert room.refused(a_message("o", 0, (), an_info(point, event="Fire"))) == [("no-area", "/alert/info/0/area")]
+
+
+def test_areas_of_codes_alone_are_left_out_and_counted(room):
+    """CP24: the others are published."""
+    coded = an_area(geocode=code("UGC", "TXC113"))
+    answer = room.taken(a_message("m", 0, (), an_info(coded, an_area(), coded)))
+    assert (answer.areas_left_out, "area-partial" in answer.notes) == (2, True)
+
+
+def square(lng, lat, size=0.2):
+    """The pieces of a zone that is a square from this corner, in degrees."""
+    return pieces([np.array([[lng, lng + size, lng + size, lng, lng], [lat, lat, lat + size, lat + size, lat]])])
+
+
+def test_areas_of_codes_are_looked_up_and_joined():
+    """CP24, CZ2: a polygon beside them stays a shape of its own; what is not known is left out and counted."""
+    room = Room(
+        zones=Zones({("UGC", "A"): square(10, 50), ("UGC", "B"): square(10.2, 50), ("UGC", "C"): square(30, 0)})
+    )
+    known, other = an_area(geocode=[code("UGC", "A"), code("UGC", "B")]), an_area(geocode=code("UGC", "C"))
+    unknown = an_area(geocode=code("UGC", "D"))
+    answer = room.taken(a_message("m", 0, (), an_info(known, unknown, an_area(), other)))
+    assert len(one(answer).area) == 4 - 1
+    assert answer.areas_left_out == 1
+    assert room.refused(a_message("n", 0, (), an_info(unknown))) == [("no-area", "/alert/info/0/area")]
+
+
+def test_an_area_that_is_known_in_part_is_published_and_counted():
+    """CP24: nobody inside is missed for what others are not told."""
+    room = Room(zones=Zones({("UGC", "A"): square(10, 50), ("FIPS6", "1"): square(10, 50)}))
+    half = an_area(geocode=[code("UGC", "A"), code("UGC", "X")])
+    assert room.taken(a_message("m", 0, (), an_info(half))).areas_left_out == 1
+    whole = an_area(geocode=[code("UGC", "A"), code("UGC", "X"), code("FIPS6", "1")])
+    assert room.taken(a_message("n", 0, (), an_info(whole))).areas_left_out == 0
+
+
+def test_a_point_is_passed_over_beside_a_zone():
+    """CP23, CP24: an issuer gives the middle of what it names by a code."""
+    room = Room(zones=Zones({("UGC", "A"): square(10, 50)}))
+    answer = room.taken(
+        a_message("m", 0, (), an_info(an_area(circle="50,10 0", geocode=code("UGC", "A")), event="Earthquake"))
+    )
+    assert [type(shape) for shape in one(answer).area] == [Polygon]
+    assert "point-passed-over" in answer.notes
+    assert "zero-radius" not in answer.notes
+
+
+def test_more_zones_than_an_alert_may_have_shapes_are_united():
+    """HD10: and a line between two of them holds nobody who is farther away than the buffer."""
+    far = {("UGC", str(n)): square(n * 1.0, 0, 0.1) for n in range(70)}
+    area = an_area(geocode=[code("UGC", str(n)) for n in range(70)])
+    answer = Room(zones=Zones(far)).taken(a_message("m", 0, (), an_info(area)))
+    assert "united" in answer.notes
+    shapes = one(answer).area
+    assert len(shapes) == 64
+    inside = [(n + x, y) for n in range(70) for x, y in ((1e-4, 1e-4), (0.0999, 0.0999), (0.05, 0.05))]
+    assert all(holding(shapes, lng, lat) for lng, lat in inside)
+    between = [(n + 0.5, y) for n in range(69) for y in (-0.01, 0.11)]
+    assert not any(holding(shapes, lng, lat) for lng, lat in between)
+
+
+def holding(shapes, lng, lat):
+    """Whether a place is in one of the polygons."""
+    place = tuple(float(each) for each in np.array(unit_vectors(np.array(lat), np.array(lng))))
+    return any(Ring(shape.ring, shape.buffer_m).holds(place, 0.0) for shape in shapes)
+
+
+def test_codes_are_not_named_but_their_lists_are(room):
+    """CP24, H9."""
+    area = an_area(geocode=[code("UGC", "TXC113"), code("<x/>?", "y"), code("p" * 61, "q")])
+    with pytest.raises(Problem) as caught:
+        room.taken(a_message("m", 0, (), an_info(area)))
+    [violation] = caught.value.violations
+    assert "(UGC)" in violation.detail
+    assert "TXC113" not in violation.detail
+
+
+def test_a_crossed_ring_is_filled(room):
+    """CP22, D4: both halves of a bow-tie are inside."""
+    answer = room.taken(a_message("m", 0, (), an_info(an_area(polygon="32.7,-96.8 32.8,-96.7 32.8,-96.8 32.7,-96.7"))))
+    assert {"ring-crossed", "ring-closed"} <= answer.notes
+    [shape] = one(answer).area
+    ring = Ring(shape.ring, shape.buffer_m)
+    places = np.array(unit_vectors(np.array([32.79, 32.71, 32.75, 32.75]), np.array([-96.75, -96.75, -96.79, -96.71])))
+    inside = ring.holds_all(places, np.zeros(4))
+    assert inside.tolist() == [True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    "ring",
+    [
+        "85,0 85,120 85,-120 85,0",  # around the north pole
+        "-85,0 -85,120 -85,-120 -85,0",
+        "10,179.9 10,180.085 11,180.085 11,179.9 10,179.9",  # across 180°, as real issuers write it
+        "10,179.9 10,-179.915 11,-179.915 11,179.9 10,179.9",
+    ],
+)
+def test_rings_around_poles_and_across_the_antimeridian(ring):
+    """CP22, A17."""
+    answer = Room().taken(a_message("m", 0, (), an_info(an_area(polygon=ring))))
+    assert answer.outcome == "published"
+    assert ("lng-wrapped" in answer.notes) == ("180.085" in ring)
+
+
+def test_a_ring_of_41_000_corners_is_simplified():
+    """B8, P12: to 500 at most, and its buffer makes up for it."""
+    corners = []
+    for n in range(41_000):
+        turn = n / 41_000 * 2 * math.pi
+        reach = 0.5 + 0.0005 * math.sin(600 * turn)
+        corners.append(f"{40 + reach * math.sin(turn):.5f},{-100 + reach * math.cos(turn):.5f}")
+    answer = Room().taken(a_message("m", 0, (), an_info(an_area(polygon=" ".join(corners)))))
+    [shape] = one(answer).area
+    assert len(shape.ring) <= 501
+    assert shape.buffer_m >= 60
+    assert {"simplified", "ring-closed"} <= answer.notes
+
+
+def test_more_shapes_than_an_alert_may_have_are_united(room):
+    """P12, HD10: 64."""
+    rings = [RING.replace("32.", f"{n}.") for n in range(65)]
+    few = room.taken(a_message("m", 0, (), an_info(an_area(polygon=rings[:64]))))
+    assert (len(one(few).area), "united" in few.notes) == (64, False)
+    more = room.taken(a_message("n", 0, (), an_info(an_area(polygon=rings, circle=["-40,10 30", "-41,10 30"]))))
+    assert (len(one(more).area), "united" in more.notes) == (64, True)
+    for n in range(65):
+        assert holding(one(more).area, -96.75, n + 0.75)
+    assert holding(one(more).area, 10, -40.26)
+
+
+def test_polygons_need_a_category_that_takes_them(room):
+    """P11: and the pointer names the area."""
+    assert room.refused(a_message("m", 0, (), an_info(event="Fire"))) == [("shape-not-allowed", "/alert/info/0/area/0")]
+
+
+def test_a_ring_that_is_as_wide_as_half_the_earth_is_refused():
+    """A18."""
+    wide = "0,0 0,100 60,50 -60,50 0,0"
+    assert Room().refused(a_message("m", 0, (), an_info(an_area(polygon=wide)))) == [
+        ("invalid-value", "/alert/info/0/area/0")
+    ]
+
+
+# ---- the policy --------------------------------------------------------------------------------------------------
+
+
+def test_every_broken_rule_of_every_block_is_listed(room):
+    """CP25: the message is refused as a whole."""
+    infos = an_info(event="Snow"), an_info(event="Fire", expires=time(90)), an_info()
+    assert room.refused(a_message("m", 0, (), *infos)) == [
+        ("category-not-alertable", "/alert/info/0/event"),
+        ("shape-not-allowed", "/alert/info/1/area/0"),
+    ]
+    assert room.live() == {}
+
+
+def test_no_words_and_no_area_are_held(room):
+    """CP25: a message can't confirm; P23 and P24 are not judged."""
+    info = an_info(headline="Call 555-0100, or Mr Smith at 12 Main Street")
+    assert room.taken(a_message("m", 0, (), info)).outcome == "published"
+
+
+def test_a_message_can_not_be_signed():
+    """AP7: so where the policy asks for reviewers it is refused."""
+    categories = {key: each.model_copy(update={"approvals": 1}) for key, each in SMALL.categories.items()}
+    room = Room(in_force=SMALL.model_copy(update={"categories": categories, "audience": "x"}))
+    assert room.refused(a_message("m", 0, (), an_info())) == [("approvals-needed", "/alert/info/0/event")]
+
+
+@pytest.mark.parametrize("asks", ["approvals", "cancel_approvals"])
+def test_message_about_an_alert_that_asks_for_signatures_is_refused(asks):
+    """HD1: what was published before the policy asked for them, in whatever category its successor would be."""
+    log = Room().log
+    Room(log, in_force=SMALL).taken(a_message("m", 0, (), an_info()))
+    [before] = asyncio.run(log.live(NOON_MS)).revisions
+    categories = {**SMALL.categories, before.alert.category: SMALL.categories[before.alert.category].model_copy()}
+    categories[before.alert.category] = categories[before.alert.category].model_copy(update={asks: 1})
+    room = Room(log, in_force=SMALL.model_copy(update={"categories": categories, "audience": "x"}))
+    eased = a_message("n", 1, ("m",), an_info(an_area(circle="32.7,-96.8 1"), event="Fire"))
+    over = a_cancel("n", 1, ("m",))
+    refused = room.refused(over if asks == "cancel_approvals" else eased)
+    assert [slug for slug, _ in refused] == ["approvals-needed"]
+    assert room.history(before.id) == [before]
+
+
+def test_an_unknown_severity_is_the_categorys(room):
+    """P14."""
+    for n, severity in enumerate(("Unknown", None)):
+        answer = room.taken(a_message(f"m-{n}", 0, (), an_info(severity=severity)))
+        assert (one(answer).severity, "severity-default" in answer.notes) == ("moderate", True)
+
+
+# ---- texts -------------------------------------------------------------------------------------------------------
+
+
+def test_long_texts_are_cut_and_it_is_said(room):
+    """CP21, P15."""
+    info = an_info(
+        an_area(areaDesc="place " * 60),
+        event="Flood",
+        headline="word " * 60,
+        description="Sentence. " * 300,
+        instruction="Go up. " * 300,
+    )
+    answer = room.taken(a_message("m", 0, (), info))
+    [text] = one(answer).texts
+    lengths = [len(each) for each in (text.headline, text.description, text.instruction, text.area_desc)]
+    assert all(length <= limit for length, limit in zip(lengths, (250, 2_000, 1_500, 280), strict=True))
+    assert "text-cut" in answer.notes
+
+
+def test_an_enveloped_signature_is_passed_over(room):
+    """CP4: unknown elements are; and it is noted that there is none where there is none."""
+    signature = '<Signature xmlns="http://www.w3.org/2000/09/xmldsig#"><SignedInfo/></Signature></alert>'
+    plain = room.taken(a_message("m"))
+    signed = room.taken(a_message("m").replace(b"</alert>", signature.encode()))
+    assert (plain.outcome, signed.outcome, signed.alerts) == ("published", "repeated", plain.alerts)
+    assert plain.notes - signed.notes == {"unsigned"}
+
+
+def test_a_day_is_as_long_as_an_alert_may_be_by_default():
+    """P17: `default_age_s` of the built-in policy."""
+    answer = Room().taken(a_message("m", 0, (), an_info(expires=None)))
+    assert one(answer).expires_at == NOON_MS + DAY_MS

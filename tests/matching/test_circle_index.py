@@ -1,0 +1,177 @@
+"""Which live areas hold a place, against brute force with an independent haversine."""
+
+import math
+import random
+
+import h3.api.basic_int as h3
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from support.model import haversine_m
+
+from geocast.geometry.sphere import unit_vector
+from geocast.matching.circle_index import FEW, NONE, RADII_M, AreaIndex
+from geocast.model.alert import Circle
+
+CM = 0.01
+EARTH_RADIUS_M = 6_371_007.180918475
+DALLAS = (32.7767, -96.797)
+CORNERS = [(90.0, 0.0), (-90.0, 0.0), (0.0, 180.0), (65.0, -180.0), (0.0, 0.0), (0.0, 90.0), DALLAS]
+PENTAGONS = [h3.cell_to_latlng(cell) for cell in h3.get_pentagons(9)]
+RADII = [10.0, 250.0, 256.0, 257.0, 1_000.0, 30_000.0, 500_000.0, 2_000_000.0, 10_000_000.0, 20_100_000.0]
+REACHES = [0.0, 5.0, 60.0, 2_000.0]
+
+
+def point_at(centre, bearing, distance_m):
+    """The point that many metres from the centre, in that direction (radians)."""
+    phi, delta = math.radians(centre[0]), distance_m / EARTH_RADIUS_M
+    sin_phi = math.sin(phi) * math.cos(delta) + math.cos(phi) * math.sin(delta) * math.cos(bearing)
+    east = math.sin(bearing) * math.sin(delta) * math.cos(phi)
+    theta = math.radians(centre[1]) + math.atan2(east, math.cos(delta) - math.sin(phi) * sin_phi)
+    return math.degrees(math.asin(max(-1.0, min(1.0, sin_phi)))), math.remainder(math.degrees(theta), 360)
+
+
+class World:
+    """An index and, beside it, what it ought to hold: number -> (name, circles)."""
+
+    def __init__(self, room=1):
+        self.index, self.areas, self.names = AreaIndex(room), {}, iter(range(10**9))
+
+    def add(self, *area):
+        name = next(self.names)
+        number = self.index.add(name, area)
+        assert number not in self.areas
+        self.areas[number] = (name, area)
+        return number
+
+    def discard(self, number):
+        self.index.discard(number)
+        del self.areas[number]
+
+    def check(self, place, reach=0.0):
+        """The index says what brute force says, but may say either within a centimetre of an edge."""
+        said = self.index.holding(unit_vector(*place), reach)
+        assert len(said) == len(set(said))
+        assert self.expected(place, reach - CM) <= set(said) <= self.expected(place, reach + CM)
+        assert len(self.index) == sum(len(area) for _, area in self.areas.values())
+        return len(said)
+
+    def expected(self, place, reach):
+        return {
+            name
+            for name, area in self.areas.values()
+            if any(haversine_m(*place, c.lat, c.lng) <= c.radius_m + reach for c in area)
+        }
+
+
+@pytest.mark.parametrize("centre", [*CORNERS, *PENTAGONS[:4]])
+def test_a_place_two_centimetres_off_an_edge_is_on_its_side_of_it(centre):
+    """Each radius and reach, all around: at the poles, across the antimeridian, at the pentagons' corners.
+
+    Beyond a quarter of the way round a chord tells distances less well; near the antipode to 20 cm (`sphere`).
+    """
+    for radius in RADII[:-2]:
+        world = World()
+        world.add(Circle(*centre, radius))
+        for reach in REACHES:
+            for step in range(12):
+                for off in (-0.02, 0.02):
+                    place = unit_vector(*point_at(centre, step / 6 * math.pi, radius + reach + off))
+                    assert bool(world.index.holding(place, reach)) == (off < 0)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_areas_of_all_sizes_around_one_place_are_judged_as_by_brute_force(seed):
+    """Where one cube holds a few circles, and where it holds hundreds."""
+    rng, world = random.Random(seed), World()
+    centre = [*CORNERS, *PENTAGONS][seed]
+    for _ in range(40 * FEW if seed == 3 else 300):
+        radius = rng.choice(RADII)
+        world.add(Circle(*point_at(centre, rng.uniform(0, 7), rng.expovariate(1) * radius), radius))
+    hits = 0
+    for _ in range(40):
+        place = point_at(centre, rng.uniform(0, 7), rng.expovariate(1) * rng.choice(RADII[:-3]))
+        hits += world.check(place, rng.choice(REACHES))
+    assert hits > 500
+
+
+def test_an_area_as_wide_as_the_earth_holds_every_place():
+    """Section 3: a circle may have a radius of 20,100 km."""
+    world = World()
+    world.add(Circle(*DALLAS, 20_100_000.0))
+    assert world.check((-DALLAS[0], DALLAS[1] + 180)) == world.check((90.0, 0.0)) == world.check(DALLAS) == 1
+
+
+def test_an_area_of_several_shapes_is_told_once_and_goes_as_a_whole():
+    """R1: inside any of them."""
+    world = World()
+    number = world.add(Circle(*DALLAS, 800.0), Circle(*DALLAS, 70_000.0), Circle(*DALLAS, 800.0), Circle(0, 0, 10.0))
+    other = world.add(Circle(*DALLAS, 800.0))
+    assert (world.check(DALLAS), world.check((0.0, 0.0))) == (2, 1)
+    world.discard(number)
+    assert (world.check(DALLAS), world.check((0.0, 0.0))) == (1, 0)
+    world.discard(other)
+    assert world.check(DALLAS) == 0
+
+
+def test_an_area_without_a_circle_holds_no_place():
+    """G4: a shape of a later release."""
+    index = AreaIndex[str](1)
+    assert index.add("a", ()) == NONE
+    index.discard(NONE)
+    assert len(index) == 0
+
+
+@pytest.mark.parametrize("reach", REACHES)
+def test_what_is_looked_at_is_what_lies_near(reach):
+    """Rule 3: as many candidates with 20,000 areas all over the world as with the ten that are near."""
+    rng, looked_at = random.Random(5), []
+    for others in (0, 20_000):
+        world = World()
+        for step in range(10):
+            world.add(Circle(*point_at(DALLAS, step, 300), 500.0))
+        for _ in range(others):
+            world.index.add(-1, (Circle(math.degrees(math.asin(rng.uniform(-1, 1))), rng.uniform(-180, 180), 500.0),))
+        cubes = [slots for level in world.index._levels for slots in level.near(unit_vector(*DALLAS), reach)]
+        looked_at.append(sum(1 if isinstance(slots, int) else len(slots) for slots in cubes))
+    assert 10 <= looked_at[0] <= looked_at[1] <= 15
+
+
+class Coming(RuleBasedStateMachine):
+    """Areas come and go in any order, in a few towns and of a few sizes: cubes fill, empty and are filled again."""
+
+    @initialize()
+    def begin(self):
+        self.world = World()
+
+    @rule(
+        town=st.sampled_from([*CORNERS, PENTAGONS[0]]),
+        off=st.floats(0, 3000),
+        radius=st.sampled_from([10.0, 300.0, RADII_M[0], 5_000.0, 3_000_000.0]),
+        times=st.sampled_from([1, 1, 2, FEW + 1]),
+    )
+    def come(self, town, off, radius, times):
+        for step in range(times):
+            self.world.add(Circle(*point_at(town, step, off), radius), Circle(*point_at(town, step, 2 * off), 10.0))
+
+    @precondition(lambda self: self.world.areas)
+    @rule(which=st.integers(0, 1000), times=st.sampled_from([1, 2, FEW]))
+    def go(self, which, times):
+        for _ in range(min(times, len(self.world.areas))):
+            self.world.discard(list(self.world.areas)[which % len(self.world.areas)])
+
+    @rule(town=st.sampled_from([*CORNERS, PENTAGONS[0]]), off=st.floats(0, 5000), reach=st.sampled_from(REACHES))
+    def ask(self, town, off, reach):
+        self.world.check(point_at(town, 2.0, off), reach)
+
+    @invariant()
+    def no_cube_is_empty(self):
+        if hasattr(self, "world"):
+            held = [slots for level in self.world.index._levels for slots in level.cubes.values()]
+            assert all(isinstance(slots, int) or len(slots) for slots in held)
+            assert sum(1 if isinstance(slots, int) else len(slots) for slots in held) == len(self.world.index)
+
+
+TestComing = Coming.TestCase
+TestComing.settings = settings(max_examples=60, stateful_step_count=30, deadline=None, derandomize=True, database=None)

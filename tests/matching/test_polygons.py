@@ -1,0 +1,114 @@
+"""The index and polygons: page by page it says what each place by itself is told (D4), and what S2 says."""
+
+import numpy as np
+import pytest
+from support import s2
+
+from geocast.geometry.sphere import distance_m, unit_vectors
+from geocast.geometry.spherical_polygon import Ring
+from geocast.matching import place_index as indexes
+from geocast.matching import polygons as judges
+from geocast.matching.alert_index import ShapeIndex
+from geocast.matching.place_index import PlaceIndex
+from geocast.model.alert import Circle, Polygon
+
+SIZES_M = (50.0, 2_000.0, 60_000.0, 1_500_000.0)
+
+
+@pytest.fixture(autouse=True, params=["as it is", "sorted, bit by bit"])
+def ways(request, monkeypatch):
+    """Pages are sorted however few there are, and few pairs are looked at in one go, as of very many places."""
+    if request.param != "as it is":
+        monkeypatch.setattr(indexes, "FEW_PAGES", 0)
+        monkeypatch.setattr(judges, "PAIRS", 64)
+
+
+def vectors(places):
+    """Unit vectors, (3, n)."""
+    return np.array(unit_vectors(places[:, 1], places[:, 0]))
+
+
+def town(dice, centre, size_m, count, page_size=32):
+    """An index with places (lng, lat) around a centre, some with a reach; and the places, and the reaches."""
+    places = np.vstack([s2.places(dice, centre, size_m, count), s2.places(dice, centre, 20_000_000.0, 50)])
+    reaches = dice.choice([0.0, 0.0, 20.0, 300.0], len(places))
+    index = PlaceIndex(page_size=page_size)
+    for row, ((lng, lat), reach) in enumerate(zip(places.tolist(), reaches.tolist(), strict=True)):
+        index.add(row, lat, lng, reach)
+    return index, places, reaches
+
+
+@pytest.mark.parametrize("buffer_m", [0.0, 20.0, 5_020.0])
+@pytest.mark.parametrize("size_m", SIZES_M)
+@pytest.mark.parametrize("centre", s2.CENTRES[::2])
+def test_the_index_says_what_the_ring_says_of_each_place(centre, size_m, buffer_m):
+    """D4: whole pages, pages near edges and places far away; with reaches and with none. S2 agrees."""
+    dice = np.random.default_rng(int(size_m + buffer_m))
+    index, places, reaches = town(dice, centre, size_m, 700)
+    corners = s2.a_ring(dice, centre, size_m, int(dice.integers(3, 150)))
+    polygon = Polygon(tuple(corners), buffer_m)
+    rows, distances = index.match([polygon])
+    assert rows.tolist() == np.flatnonzero(Ring(corners, buffer_m).holds_all(vectors(places), reaches)).tolist()
+    depth = s2.depth_m(corners, places) + buffer_m + reaches
+    sure = np.abs(depth) > 0.01
+    assert np.array_equal(np.isin(np.arange(len(places)), rows)[sure], depth[sure] > 0)
+    ring = Ring(corners, buffer_m)
+    for row, distance in list(zip(rows.tolist(), distances.tolist(), strict=True))[::40]:
+        assert distance == pytest.approx(distance_m(ring.lat, ring.lng, places[row][1], places[row][0]), abs=0.01)  # D6
+
+
+def test_a_crowd_in_one_spot_is_told():
+    """D4: a page that is smaller than any edge is near lies inside as a whole; one on an edge does in part."""
+    square = [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0), (0.0, 0.0)]
+    index = PlaceIndex(page_size=8)
+    spots = [(0.5, 0.5), (1.5, 0.5), (0.5, 0.9999), (0.5, 1.0005)]
+    for row in range(400):
+        lng, lat = spots[row % 4]
+        index.add(row, lat, lng, 0.0)
+    rows, _ = index.match([Polygon(tuple(square))])
+    assert rows.tolist() == [row for row in range(400) if row % 2 == 0]
+
+
+def test_places_that_were_removed_are_in_no_polygon():
+    """`index`, Rule 3: a position that holds no place is inside nothing."""
+    index = PlaceIndex(page_size=8)
+    slots = [index.add(row, 0.5, 0.5, 0.0) for row in range(20)]
+    for slot in slots[1:]:
+        index.remove(slot)
+    assert index.match([Polygon(((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 0.0)), 100.0)])[0].tolist() == [0]
+
+
+def test_an_empty_index_matches_nobody():
+    """However large the polygon is."""
+    assert len(PlaceIndex().match([Polygon(((-50.0, 0.0), (50.0, 0.0), (0.0, 40.0), (-50.0, 0.0)))])[0]) == 0
+
+
+def test_a_row_with_places_in_several_shapes_is_there_once():
+    """R2: with the least of its distances."""
+    index = PlaceIndex()
+    for lat in (0.5, 0.6, 10.0):
+        index.add(7, lat, 0.5, 0.0)
+    square = Polygon(((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0), (0.0, 0.0)))
+    rows, distances = index.match([square, Circle(10.0, 0.5, 100.0)])
+    assert (rows.tolist(), distances.tolist()) == ([7], [0.0])
+
+
+@pytest.mark.parametrize("size_m", SIZES_M)
+def test_a_place_is_told_which_areas_it_is_in(size_m):
+    """D4, R3: the same as the index of places says, area by area; what was discarded holds nothing."""
+    dice = np.random.default_rng(3)
+    areas, shapes = ShapeIndex(), {}
+    for name in range(60):
+        centre = s2.CENTRES[name % 3]
+        corners = s2.a_ring(dice, centre, size_m, 12)
+        circle = Circle(centre[0], centre[1], size_m / 10)
+        shapes[name] = (Polygon(tuple(corners), 20.0), circle)[: 1 + name % 2] if name % 5 else (circle,)
+        filed = areas.add(name, shapes[name])
+        if name % 7 == 0:
+            areas.discard(filed)
+            del shapes[name]
+    index, places, reaches = town(dice, s2.CENTRES[1], size_m, 100)
+    inside = {name: set(index.match(area)[0].tolist()) for name, area in shapes.items()}
+    found = {row: set(areas.holding(tuple(each), reaches[row])) for row, each in enumerate(vectors(places).T.tolist())}
+    assert any(found.values())
+    assert found == {row: {name for name, rows in inside.items() if row in rows} for row in found}

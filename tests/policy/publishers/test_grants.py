@@ -1,0 +1,405 @@
+"""What each publisher may do, judged together with the policy: the order of decisions, on a log in memory."""
+
+import asyncio
+import json
+
+import pytest
+from support.fakes import DALLAS, NOON_MS, FakeClock, alert_request
+
+from geocast import policy
+from geocast.alertlog.memory import MemoryLog
+from geocast.clock import format_time
+from geocast.errors import LogUnavailable
+from geocast.ingest.publish import Publisher, Publishing
+from geocast.model.problems import Problem
+from geocast.policy import Policy
+from geocast.policy.publishers.bounds import DRY_PER_MINUTE
+from geocast.policy.publishers.file import load_publishers
+
+DESK, OTHER, MANAGER = Publisher("desk"), Publisher("other"), Publisher("boss", manages=True)
+AROUND_DALLAS = [[-97, 32], [-96, 32], [-96, 33], [-97, 33], [-97, 32]]
+CIRCLE = {"type": "circle", "lat": DALLAS[0], "lng": DALLAS[1], "radius_m": 800}
+AUSTIN = {"type": "circle", "lat": 30.2672, "lng": -97.7431, "radius_m": 800}
+APPROVAL = {"reviewer": "desk-7", "approved_at": format_time(NOON_MS)}
+BUILT_IN = policy.load(None)
+FLOODS = Policy.model_validate(
+    {"name": "p", "categories": {"flood": {"title": "Flood", "polygons": True, "hold_area_km2": 1}}}
+)
+
+
+class Node:
+    """Publishing under a publishers' file; each call runs to its end."""
+
+    def __init__(self, folder, text, in_force=BUILT_IN, log=None):
+        (folder / "dallas.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [AROUND_DALLAS]}))
+        self._path = folder / "publishers.toml"
+        self.clock, self.log, self.numbers = FakeClock(), log or MemoryLog(), iter(range(100_000))
+        self._policy = in_force
+        self.publishing = Publishing(self.log, in_force, self.clock, publishers=self._publishers(text))
+
+    def _publishers(self, text):
+        self._path.write_text(text)
+        return load_publishers(self._path)
+
+    def reload(self, text):
+        """Have another file in force."""
+        self.publishing = self.publishing.under(self._policy, self._publishers(text))
+
+    def publish(self, who=DESK, *, dry_run=False, **changes):
+        """`POST /v1/alerts`, under a new id unless one is given."""
+        changes = {"id": f"a-{next(self.numbers)}"} | changes
+        return self._answer(self.publishing.publish(alert_request(**changes), who, dry_run=dry_run))
+
+    def revise(self, alert_id, number, who=DESK, *, dry_run=False, **changes):
+        """`POST /v1/alerts/{id}/revisions`."""
+        body = {"headline": f"Again, {number}"} | changes | {"id": ..., "revision": number}
+        return self._answer(self.publishing.revise(alert_id, alert_request(**body), who, dry_run=dry_run))
+
+    def cancel(self, alert_id, number, who=DESK):
+        """`POST /v1/alerts/{id}/cancel`."""
+        body = {"revision": number, "reason": "over", "approval": APPROVAL}
+        return self._answer(self.publishing.cancel(alert_id, body, who))
+
+    def _answer(self, call):
+        async def answered():
+            try:
+                outcome = await call
+            except Problem as problem:
+                return problem.status, problem
+            return 201 if outcome.created else 200, outcome.entry
+
+        return asyncio.run(answered())
+
+
+def status(answer):
+    """200, 201, or the status and slug of a problem."""
+    code, found = answer
+    return (code, found.slug) if isinstance(found, Problem) else code
+
+
+def broken(answer):
+    """The broken rules of a 422, in their order: slug, pointer, detail."""
+    code, problem = answer
+    assert code == 422
+    return [(each.slug, each.pointer, each.detail) for each in problem.violations]
+
+
+def kinds(answer):
+    """The same without the details."""
+    return [each[:2] for each in broken(answer)]
+
+
+# ---- PG1 -----------------------------------------------------------------------------------------------------
+
+
+def test_whom_no_table_covers_may_not_publish_or_revise_and_may_cancel(tmp_path):
+    """PG1: not by a dry run either; a cancel is bound by nothing."""
+    node = Node(tmp_path, "[publishers.desk]")
+    assert status(node.publish(id="a")) == 201
+    assert status(node.publish(OTHER)) == (403, "insufficient-scope")
+    assert status(node.publish(OTHER, dry_run=True)) == (403, "insufficient-scope")
+    assert status(node.revise("a", 2, MANAGER)) == (403, "insufficient-scope")
+    assert status(node.publish(OTHER, headline=3)) == (403, "insufficient-scope")
+    assert status(node.cancel("a", 2, OTHER)) == (403, "not-yours")
+    assert status(node.cancel("a", 2, MANAGER)) == 201
+
+
+def test_equal_subs_of_two_issuers_have_tables_and_rates_of_their_own(tmp_path):
+    """HD5, PG1, PG2: an issuer that the file does not name may not publish, whatever `*` says of the key set's own."""
+    tables = '[publishers.desk]\nper_minute = 1\n[publishers."*"]\n[issuers.a.publishers.desk]\nper_minute = 1'
+    node = Node(tmp_path, tables)
+    of_a, of_b = (Publisher("desk", issuer=issuer) for issuer in ("a", "b"))
+    assert [status(node.publish(who)) for who in (DESK, of_a)] == [201, 201]
+    assert [status(node.publish(who)) for who in (DESK, of_a)] == [(429, "rate-limited")] * 2
+    assert status(node.publish(of_b)) == status(node.publish(of_b, dry_run=True)) == (403, "insufficient-scope")
+
+
+def test_without_a_file_all_publishers_are_alike(tmp_path):
+    """Without `--publishers` nothing of the page holds, rates included."""
+    node = Node(tmp_path, "[publishers.desk]\nper_minute = 1")
+    node.publishing = Publishing(node.log, BUILT_IN, node.clock)
+    assert {status(node.publish(OTHER)) for _ in range(50)} == {201}
+    assert {status(node.publish(DESK)) for _ in range(50)} == {201}
+
+
+# ---- P21, P22 ------------------------------------------------------------------------------------------------
+
+BOUNDED = """
+[publishers.desk]
+categories = ["arson", "robbery"]
+statuses = ["exercise", "test"]
+max_severity = "moderate"
+max_radius_m = 500
+jurisdiction = "dallas.geojson"
+
+[publishers."*"]
+"""
+MORE = "no more is granted to this publisher"
+
+
+def test_what_is_within_the_grant_is_published(tmp_path):
+    """P21, P22."""
+    node = Node(tmp_path, BOUNDED)
+    area = CIRCLE | {"radius_m": 500}
+    assert status(node.publish(category="arson", status="test", severity="moderate", area=area)) == 201
+    assert status(node.publish(OTHER, severity="extreme", area=AUSTIN)) == 201
+
+
+def test_each_thing_beyond_the_grant_is_named(tmp_path):
+    """P21, P22, P9: in the order of their numbers, and the narrower bounds of the radius."""
+    answer = Node(tmp_path, BOUNDED).publish(category="shooting", severity="severe", area=AUSTIN)
+    assert broken(answer) == [
+        ("radius-out-of-range", "/area/radius_m", "must be 100 to 500 m"),
+        ("not-granted", "/category", f"must be one of these: arson, robbery; {MORE}"),
+        ("not-granted", "/status", f"must be exercise or test; {MORE}"),
+        ("not-granted", "/severity", f"must be at most moderate; {MORE}"),
+        ("outside-jurisdiction", "/area", "must lie in the jurisdiction of this publisher"),
+    ]
+
+
+def test_limits_are_members_of_each_violation(tmp_path):
+    """H8a: a program needs no text. The names are those of the table in the protocol."""
+    changes = {"occurred_at": format_time(NOON_MS - 2 * 3_600_000), "headline": "Fire at 1200 Main Street"}
+    node = Node(tmp_path, BOUNDED + "\n[publishers.fire]\nper_minute = 1", FLOODS)
+    found = node.publish(category="flood", severity="severe", area=[CIRCLE, AUSTIN], **changes)[1].violations
+    by_place = {(each.slug, each.pointer): dict(each.members) for each in found}
+    flood = FLOODS.categories["flood"]
+    assert by_place == {
+        ("stale", "/occurred_at"): {"max_age_s": flood.max_age_s},
+        ("radius-out-of-range", "/area/0/radius_m"): {"min_radius_m": flood.min_radius_m, "max_radius_m": 500},
+        ("radius-out-of-range", "/area/1/radius_m"): {"min_radius_m": flood.min_radius_m, "max_radius_m": 500},
+        ("not-granted", "/category"): {"allowed": ["arson", "robbery"]},
+        ("not-granted", "/status"): {"allowed": ["exercise", "test"]},
+        ("not-granted", "/severity"): {"max_severity": "moderate"},
+        ("outside-jurisdiction", "/area/1"): {"swapped": False},
+        ("expiry-out-of-range", "/expires_at"): {"min_life_s": 0, "max_age_s": flood.max_age_s},
+        ("area-unconfirmed", "/area"): {"kind": "area", "area_km2": 8.1, "hold_area_km2": 1},
+        ("text-unconfirmed", "/headline"): {"kind": "address", "start": 8, "end": 24, "confirmable": True},
+    }
+    fire = Publisher("fire")
+    assert node.publish(fire, category="robbery")[1].violations[0].members == {"never": False}
+    assert status(node.publish(fire, category="flood", confirm={"area_km2": 4})) == 201
+    refused = node.publish(fire, category="flood", confirm={"area_km2": 4})[1]
+    assert refused.body()["retry_after_s"] == int(refused.headers["Retry-After"]) == 60
+
+
+def test_they_stand_between_the_rules_of_the_policy(tmp_path):
+    """P9, H8: P2, P4, P6, P7, P21, P22, P23, P24, and section 2 before all of them."""
+    hold = Policy.model_validate(
+        {"name": "p", "categories": {"robbery": {"title": "Robbery", "hold_area_km2": 0.1, "max_radius_m": 600}}}
+    )
+    text = '[publishers.desk]\nstatuses = ["test"]\nmax_radius_m = 9000\njurisdiction = "dallas.geojson"'
+    node = Node(tmp_path, text, hold)
+    changes = {
+        "threat": "individual",
+        "occurred_at": format_time(NOON_MS - 2 * 3_600_000),
+        "area": [CIRCLE, AUSTIN],
+        "headline": "Fire at 1200 Main Street",
+    }
+    found = [
+        ("not-community", "/threat"),
+        ("stale", "/occurred_at"),
+        ("expiry-out-of-range", "/expires_at"),
+        ("radius-out-of-range", "/area/0/radius_m"),
+        ("radius-out-of-range", "/area/1/radius_m"),
+        ("not-granted", "/status"),
+        ("outside-jurisdiction", "/area/1"),
+        ("area-unconfirmed", "/area"),
+        ("text-unconfirmed", "/headline"),
+    ]
+    assert kinds(node.publish(**changes)) == found
+    assert kinds(node.publish(**changes, colour="red")) == [("unknown-field", "/colour"), *found]
+
+
+def test_a_broken_body_is_judged_as_far_as_it_can_be(tmp_path):
+    """P9: a status that was left out counts as actual; what can't be read is not judged."""
+    node = Node(tmp_path, BOUNDED)
+    area = [AUSTIN, CIRCLE | {"lat": "x"}, {"type": "square"}, 7]
+    assert kinds(node.publish(severity="grave", category=3, area=area))[-2:] == [
+        ("not-granted", "/status"),
+        ("outside-jurisdiction", "/area/0"),
+    ]
+    assert kinds(node.publish(status="draft", severity="minor", headline="")) == [
+        ("invalid-value", "/headline"),
+        ("invalid-value", "/status"),
+        ("radius-out-of-range", "/area/radius_m"),
+    ]
+
+
+def test_a_grant_below_the_category_leaves_no_radius(tmp_path):
+    """P21: it is said so, rather than bounds that nothing meets."""
+    node = Node(tmp_path, "[publishers.desk]\nmax_radius_m = 50")
+    detail = "must be at most 50 m for this publisher, and in this category at least 100 m"
+    assert broken(node.publish()) == [("radius-out-of-range", "/area/radius_m", detail)]
+
+
+@pytest.mark.parametrize(
+    ("lat", "lng", "hint"),
+    [(DALLAS[1] + 30, DALLAS[0], False), (-96.5 + 180, 32.5, False), (32.5, -97.2, False)],
+)
+def test_a_hint_is_given_only_where_it_is_true(tmp_path, lat, lng, hint):
+    """P22: a point that is outside either way is not called swapped."""
+    node = Node(tmp_path, '[publishers.desk]\njurisdiction = "dallas.geojson"')
+    answer = node.publish(area={"type": "circle", "lat": lat, "lng": lng, "radius_m": 800})
+    [(slug, pointer, detail)] = broken(answer)
+    assert (slug, pointer) == ("outside-jurisdiction", "/area")
+    assert ("exchanged" in detail) == hint
+    assert answer[1].violations[0].members == {"swapped": hint}
+
+
+def test_swapped_coordinates_are_told(tmp_path):
+    """P22: a jurisdiction whose longitudes are latitudes too."""
+    node = Node(
+        tmp_path, '[publishers.desk]\njurisdiction = "here.geojson"\n[publishers."*"]'.replace("here", "dallas")
+    )
+    (tmp_path / "dallas.geojson").write_text(
+        json.dumps({"type": "Polygon", "coordinates": [[[16, 48], [17, 48], [17, 49], [16, 49], [16, 48]]]})
+    )
+    node.reload('[publishers.desk]\njurisdiction = "dallas.geojson"')
+    answer = node.publish(area={"type": "circle", "lat": 16.37, "lng": 48.2, "radius_m": 800})
+    [(_, _, detail)] = broken(answer)
+    assert answer[1].violations[0].members == {"swapped": True}
+    assert detail == "must lie in the jurisdiction of this publisher; it would with lat and lng exchanged"
+    assert "16.37" not in detail
+
+
+def ring(*corners):
+    """A polygon of an area."""
+    return {"type": "Polygon", "coordinates": [[list(each) for each in (*corners, corners[0])]]}
+
+
+def test_every_corner_of_a_polygon_is_in_the_jurisdiction(tmp_path):
+    """P22: and P21 by the radius of P7; the corners that were asked for, at their own places."""
+    node = Node(tmp_path, '[publishers.desk]\njurisdiction = "dallas.geojson"\nmax_radius_m = 9000', FLOODS)
+    flood = {"category": "flood", "confirm": {"area_km2": 1000}}
+    inside, across = [(-96.8, 32.7), (-96.7, 32.7), (-96.7, 32.8)], [(-96.8, 32.95), (-96.7, 32.95), (-96.7, 33.01)]
+    assert status(node.publish(**flood, area=ring(*inside))) == 201
+    assert kinds(node.publish(**flood, area=[ring(*inside), ring(*across)])) == [("outside-jurisdiction", "/area/1")]
+    wide = [(-96.9, 32.6), (-96.7, 32.6), (-96.7, 32.8)]
+    assert broken(node.publish(**flood, area=ring(*wide))) == [
+        ("radius-out-of-range", "/area/coordinates", "must be 100 to 9000 m from its middle to a corner")
+    ]
+
+
+def test_a_revision_is_bound_by_the_grant_of_whoever_posts_it(tmp_path):
+    """PG3: `alerts:manage` widens nothing but whose alert it may be; and the other way round."""
+    node = Node(tmp_path, '[publishers.desk]\n[publishers.boss]\nmax_severity = "minor"\nstatuses = ["test"]')
+    assert status(node.publish(id="a", severity="severe")) == 201
+    refused = [("not-granted", "/status"), ("not-granted", "/severity")]
+    assert kinds(node.revise("a", 2, MANAGER, severity="severe")) == refused
+    assert kinds(node.revise("a", 2, MANAGER, severity="severe", dry_run=True)) == refused
+    assert status(node.revise("a", 2, severity="severe")) == 201
+
+
+def test_a_repeat_is_answered_whatever_the_grant_has_become(tmp_path):
+    """H3: step 6 comes before step 9; whom no table covers any more is refused before both (PG1)."""
+    node = Node(tmp_path, "[publishers.desk]")
+    assert status(node.publish(id="a")) == 201
+    node.reload('[publishers.desk]\nmax_severity = "minor"')
+    assert status(node.publish(id="a")) == 200
+    assert status(node.publish(id="b")) == (422, "not-granted")
+    node.reload("[publishers.other]")
+    assert status(node.publish(id="a")) == (403, "insufficient-scope")
+
+
+# ---- PG2 -----------------------------------------------------------------------------------------------------
+
+SLOW = "[publishers.desk]\nper_minute = 2\nper_hour = 3\n[publishers.boss]\n[publishers.other]"
+
+
+def test_alerts_and_revisions_are_limited_and_repeats_and_cancels_never(tmp_path):
+    """PG2: `Retry-After` to the second; the others' rates are their own."""
+    node = Node(tmp_path, SLOW)
+    assert status(node.publish(id="a")) == 201
+    node.clock.advance(10.5)
+    assert status(node.revise("a", 2)) == 201
+    for refused in (node.publish(id="b"), node.revise("a", 3)):
+        assert status(refused) == (429, "rate-limited")
+        assert refused[1].headers == {"Retry-After": "50"}
+    assert status(node.publish(id="a")) == 200
+    assert status(node.revise("a", 2)) == 200
+    assert status(node.publish(OTHER, id="c")) == 201
+    assert status(node.cancel("a", 3)) == 201
+    assert status(node.cancel("a", 3)) == 200
+    node.clock.advance(49.5)
+    assert status(node.publish(id="b")) == 201
+    node.clock.advance(60)
+    assert node.publish()[1].headers == {"Retry-After": "3480"}
+
+
+def test_what_is_refused_otherwise_does_not_count(tmp_path):
+    """PG2: it is decided last."""
+    node = Node(tmp_path, SLOW)
+    assert status(node.publish(id="a")) == 201
+    for _ in range(20):
+        assert status(node.publish(severity="grave"))[0] == 422
+        assert status(node.publish(threat="individual"))[0] == 422
+        assert status(node.publish(id="a", headline="Other"))[0] == 409
+        assert status(node.publish(id="a")) == 200
+        assert status(node.cancel("none", 2))[0] == 404
+    assert status(node.publish()) == 201
+    assert status(node.publish(threat="individual"))[0] == 422
+    assert status(node.publish(id="a", headline="Other"))[0] == 409
+    assert status(node.publish()) == (429, "rate-limited")
+
+
+def test_dry_runs_have_a_rate_of_their_own(tmp_path):
+    """PG2: 600 a minute, and neither counts for the other."""
+    node = Node(tmp_path, SLOW)
+    for _ in range(DRY_PER_MINUTE):
+        assert status(node.publish(dry_run=True)) == 200
+    assert status(node.publish(dry_run=True)) == (429, "rate-limited")
+    assert [status(node.publish()), status(node.publish())] == [201, 201]
+    node.clock.advance(60)
+    assert status(node.publish(dry_run=True)) == 200
+
+
+def test_a_reload_forgets_no_counts(tmp_path):
+    """PG2, BA2: and its rates hold at once."""
+    node = Node(tmp_path, SLOW)
+    assert status(node.publish()) == 201
+    node.reload("[publishers.desk]\nper_minute = 1")
+    assert status(node.publish()) == (429, "rate-limited")
+    node.reload(SLOW)
+    assert status(node.publish()) == 201
+
+
+class Interrupted(MemoryLog):
+    """A log that is out of reach for appends, and takes its time. Lies: it stores nothing meanwhile."""
+
+    away = False
+
+    async def append(self, entry):
+        await asyncio.sleep(0)
+        if self.away:
+            raise LogUnavailable("out of reach")
+        return await super().append(entry)
+
+
+def test_what_is_not_known_to_be_stored_does_not_count(tmp_path):
+    """PG2, H2: a desk that tries again while the log is away may go on when it is back."""
+    log = Interrupted()
+    node = Node(tmp_path, SLOW, log=log)
+    log.away = True
+    for _ in range(10):
+        with pytest.raises(LogUnavailable):
+            node.publish(id="a")
+    log.away = False
+    assert [status(node.publish(id="a")), status(node.publish()), status(node.publish())] == [
+        201,
+        201,
+        (429, "rate-limited"),
+    ]
+
+
+def test_requests_at_once_are_counted_before_they_are_stored(tmp_path):
+    """PG2: not two in the place of one, however slow the log is."""
+    node = Node(tmp_path, SLOW, log=Interrupted())
+
+    async def all_at_once():
+        calls = [node.publishing.publish(alert_request(id=f"b-{n}"), DESK) for n in range(20)]
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    answers = asyncio.run(all_at_once())
+    assert sum(not isinstance(each, Problem) for each in answers) == 2
+    assert {each.slug for each in answers if isinstance(each, Problem)} == {"rate-limited"}

@@ -1,0 +1,365 @@
+"""What is held until a person confirms it: areas and words (protocol, A21, P23, P24), and how much a shape covers."""
+
+import dataclasses
+import math
+
+import msgpack
+import numpy as np
+import pytest
+import spherely
+from hypothesis import given
+from hypothesis import strategies as st
+from ingest.test_publish import Desk, a_policy, slugs
+from support.fakes import DALLAS, a_cancel, a_revision
+
+from geocast import policy
+from geocast.alertlog import codec
+from geocast.errors import ConfigError
+from geocast.geometry.sphere import EARTH_RADIUS_M
+from geocast.model.alert import NOTHING_CONFIRMED, Circle, Confirm, OtherShape, Polygon
+from geocast.policy import Policy
+from geocast.policy.confirmation import covered_km2
+from geocast.policy.pii import KINDS, NEVER
+from geocast.stream.compact_revision import pack, unpack
+from geocast.wire.requests import Confirmable
+
+CIRCLE = {"type": "circle", "lat": DALLAS[0], "lng": DALLAS[1], "radius_m": 20_000}
+TWO = [CIRCLE, CIRCLE]  # 2 x 1,280 km²
+ADDRESS = "Fire at 1204 Main Street"
+SQUARE = ((-96.81, 32.77), (-96.78, 32.77), (-96.78, 32.79), (-96.81, 32.79), (-96.81, 32.77))
+
+
+@pytest.fixture
+def desk():
+    """A desk with an empty log and the built-in policy, which holds what covers more than 2,000 km²."""
+    return Desk()
+
+
+def details(answer):
+    """(pointer, detail, what there is for programs) of each broken rule."""
+    return [(each.pointer, each.detail, dict(each.members)) for each in answer[1].violations]
+
+
+def loaded(tmp_path, text):
+    """The policy in a file with this at its top, and one category."""
+    path = tmp_path / "policy.toml"
+    path.write_text(f'name = "p"\n{text}\n[categories]\nrobbery = {{ title = "R" }}\n', "utf-8")
+    return policy.load(path)
+
+
+# ---- how much a shape covers ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("radius_m", "km2"),
+    [(1_020.0, 3.3), (20_000.0, 1_256.7), (5_000_000.0, 74_590_492.6), (math.pi * EARTH_RADIUS_M, 510_065_621.8)],
+)
+def test_a_circle_covers_a_cap_of_the_sphere(radius_m, km2):
+    """P23: 2πR²(1 − cos(radius/R)), rounded up to one decimal; half the circumference is all there is."""
+    cap = 2 * math.pi * EARTH_RADIUS_M**2 * (1 - math.cos(radius_m / EARTH_RADIUS_M)) / 1e6
+    assert covered_km2([Circle(0.0, 0.0, radius_m)]) == pytest.approx(km2, abs=0.11)
+    assert 0 <= covered_km2([Circle(0.0, 0.0, radius_m)]) - cap < 0.11
+    assert covered_km2([Circle(0.0, 0.0, 2 * radius_m)]) <= 510_065_621.8
+
+
+def test_shapes_add_up():
+    """P23: overlaps count twice; of a shape that this release does not know nothing is known (G4)."""
+    circle = Circle(*DALLAS, 20_000.0)
+    assert covered_km2([circle, circle]) == pytest.approx(2 * 1_256.63, abs=0.1)
+    assert covered_km2([circle, OtherShape({"type": "ellipse"})]) == covered_km2([circle])
+    assert covered_km2([]) == 0
+
+
+@pytest.mark.parametrize(
+    "ring",
+    [
+        SQUARE,
+        ((179.0, -10.0), (-179.0, -10.0), (-179.0, 10.0), (179.0, 10.0), (179.0, -10.0)),
+        ((0.0, 60.0), (120.0, 60.0), (-120.0, 60.0), (0.0, 60.0)),
+        ((0.0, 0.0), (10.0, 0.0), (10.0, 10.0), (5.0, 1.0), (0.0, 10.0), (0.0, 0.0)),
+    ],
+    ids=["square", "antimeridian", "pole", "not convex"],
+)
+def test_a_polygon_covers_what_s2_says(ring):
+    """P23: what its ring encloses, on the sphere."""
+    expected = spherely.area(spherely.create_polygon(list(ring)), radius=EARTH_RADIUS_M) / 1e6
+    assert covered_km2([Polygon(ring)]) == pytest.approx(expected, abs=0.2)
+    assert covered_km2([Polygon(ring[::-1])]) == covered_km2([Polygon(ring)])
+
+
+@given(st.floats(10, 500_000), st.floats(10, 100_000))
+def test_a_strip_around_a_polygon_counts(radius_m, buffer_m):
+    """P23: a ring of many corners with a strip is nearly the circle that is wider by as much."""
+    turn = np.linspace(0, 2 * math.pi, 400, endpoint=False)
+    angle = radius_m / EARTH_RADIUS_M  # around the pole
+    ring = [(math.degrees(each) - 180, 90 - math.degrees(angle)) for each in turn]
+    both = Polygon((*ring, ring[0]), buffer_m)
+    assert covered_km2([both]) == pytest.approx(
+        covered_km2([Circle(90.0, 0.0, radius_m + buffer_m)]), rel=1e-3, abs=0.2
+    )
+
+
+# ---- areas ---------------------------------------------------------------------------------------------------
+
+
+def test_a_large_area_is_held(desk):
+    """P23: more than the category's `hold_area_km2`; the answer says how much, for people and for programs."""
+    answer = desk.publish(area=TWO)
+    assert slugs(answer) == (422, "area-unconfirmed", [("area-unconfirmed", "/area")])
+    [(_, detail, members)] = details(answer)
+    assert detail == f"covers {members['area_km2']} km2; more than 2000 has to be confirmed"
+    assert members == {"kind": "area", "area_km2": pytest.approx(2 * 1_280, abs=40), "hold_area_km2": 2000}
+    assert not desk.history()
+
+
+def test_a_person_confirms_how_much_it_covers(desk):
+    """P23, A21: at least as much as it covers; it is kept, and it is content (H5)."""
+    [(_, _, members)] = details(desk.publish(area=TWO))
+    covers = members["area_km2"]
+    low = desk.publish(area=TWO, confirm={"area_km2": covers - 0.1})
+    assert details(low)[0][1].endswith("has to be confirmed, and less than it covers is")
+    status, entry = desk.publish(area=TWO, confirm={"area_km2": covers})
+    assert (status, entry.alert.confirm) == (201, Confirm(covers))
+    assert desk.publish(area=TWO, confirm={"area_km2": covers})[0] == 200
+    assert slugs(desk.publish(area=TWO, confirm={"area_km2": covers + 1}))[:2] == (409, "id-conflict")
+    assert slugs(desk.publish(area=TWO))[:2] == (409, "id-conflict")
+
+
+def test_what_is_not_held_can_not_be_confirmed(desk):
+    """A21: it names what is held and no more, so a desk can't send it always."""
+    many = {"area_km2": 1e9, "text": ["name", "address"]}
+    assert slugs(desk.publish(confirm=many)) == (
+        422,
+        "invalid-value",
+        [
+            ("invalid-value", "/confirm/area_km2"),
+            ("invalid-value", "/confirm/text/0"),
+            ("invalid-value", "/confirm/text/1"),
+        ],
+    )
+    assert desk.publish(confirm={})[0] == 201
+    assert desk.publish()[0] == 200
+    desk.use(a_policy())
+    assert slugs(desk.publish(id="a-2", area=TWO, confirm={"area_km2": 1e9}))[2] == [
+        ("invalid-value", "/confirm/area_km2")
+    ]
+    assert desk.publish(id="a-2", area=TWO)[0] == 201
+
+
+def test_the_area_of_a_revision_is_that_which_would_be_published(desk):
+    """P23 with B11: behind the circles of the current revision."""
+    assert desk.publish()[0] == 201
+    assert slugs(desk.revise(area=TWO))[2] == [("area-unconfirmed", "/area")]
+    assert desk.revise(area=TWO, confirm={"area_km2": 3_000})[0] == 201
+
+
+def test_a_polygon_is_held_by_what_it_covers():
+    """P23: a polygon of 18.8 km² in a category that holds 10."""
+    desk = Desk(in_force=a_policy(polygons=True, hold_area_km2=10))
+    polygon = {"type": "Polygon", "coordinates": [[list(corner) for corner in SQUARE]]}
+    held = desk.publish(area=[polygon] * 3)
+    assert details(held)[0][2] == {"kind": "area", "area_km2": pytest.approx(18.8, abs=0.3), "hold_area_km2": 10}
+    assert desk.publish(area=[polygon] * 3, confirm={"area_km2": 100})[0] == 201
+
+
+# ---- words ---------------------------------------------------------------------------------------------------
+
+
+def test_words_that_give_somebody_away_are_held(desk):
+    """P24, H9: which kind, and where; the words are not repeated. Every place is listed."""
+    answer = desk.publish(headline="Fire at 1204 Main Street", description="Engine 12 and 4 units\nat 88 Alder Rd.")
+    assert details(answer) == [
+        (
+            "/headline",
+            "reads like a street address (characters 9 to 24)",
+            {"kind": "address", "start": 8, "end": 24, "confirmable": True},
+        ),
+        (
+            "/description",
+            "reads like units that were sent, or how many (characters 1 to 9)",
+            {"kind": "units", "start": 0, "end": 9, "confirmable": True},
+        ),
+        (
+            "/description",
+            "reads like units that were sent, or how many (characters 15 to 21)",
+            {"kind": "units", "start": 14, "end": 21, "confirmable": True},
+        ),
+        (
+            "/description",
+            "reads like a street address (characters 26 to 36)",
+            {"kind": "address", "start": 25, "end": 36, "confirmable": True},
+        ),
+    ]
+    assert slugs(answer)[:2] == (422, "text-unconfirmed")
+    assert not any(word in str(answer[1].body()) for word in ("1204", "Main", "Alder", "Engine"))
+
+
+def test_a_person_confirms_kinds_of_words(desk):
+    """P24, A21: every kind that is found, in any order; the order is no content."""
+    texts = {"headline": ADDRESS, "description": "Call (415) 555-2671."}
+    assert slugs(desk.publish(**texts, confirm={"text": ["address"]}))[2] == [("text-unconfirmed", "/description")]
+    status, entry = desk.publish(**texts, confirm={"text": ["phone", "address"]})
+    assert (status, entry.alert.confirm) == (201, Confirm(None, ("address", "phone")))
+    assert entry.alert.headline == ADDRESS
+    assert desk.publish(**texts, confirm={"text": ["address", "phone"]})[0] == 200
+
+
+@pytest.mark.parametrize(("words", "kind"), [("32.7767, -96.797", "coordinates"), ("123-45-6789", "document")])
+def test_some_words_can_not_be_confirmed(words, kind, desk):
+    """P24: coordinates and numbers of documents."""
+    [(_, detail, _)] = details(desk.publish(headline=f"See {words}"))
+    assert detail.endswith("which can't be confirmed")
+    answer = slugs(desk.publish(headline=f"See {words}", confirm={"text": [kind]}))
+    assert answer[2] == [("invalid-value", "/confirm/text/0")]
+
+
+def test_a_cancels_reason_is_judged(desk):
+    """P24, A21: it goes to everybody who had the alert."""
+    desk.publish()
+    assert slugs(desk.cancel(reason=ADDRESS))[2] == [("text-unconfirmed", "/reason")]
+    assert slugs(desk.cancel(reason="over", confirm={"area_km2": 5}))[2] == [("invalid-value", "/confirm/area_km2")]
+    status, entry = desk.cancel(reason=ADDRESS, confirm={"text": ["address"]})
+    assert (status, entry.confirm) == (201, Confirm(None, ("address",)))
+    assert desk.cancel(reason=ADDRESS, confirm={"text": ["address"]})[0] == 200
+    assert desk.cancel(reason=ADDRESS)[0] == 410
+
+
+def test_all_that_is_held_is_listed_with_all_that_is_broken(desk):
+    """P9, H8: in the order of the tables, what breaks section 2 first; and the rest beside a broken field."""
+    held = {"area": TWO, "headline": ADDRESS, "approval": {"reviewer": "desk-7", "approved_at": "2041-05-01T12:00:00Z"}}
+    found = [
+        ("not-approved", "/approval/approved_at"),
+        ("area-unconfirmed", "/area"),
+        ("text-unconfirmed", "/headline"),
+    ]
+    assert slugs(desk.publish(**held))[2] == found
+    assert slugs(desk.publish(**held, severity="bad"))[2] == [("invalid-value", "/severity"), *found]
+    wrong = desk.publish(**held, confirm={"text": ["name"]})
+    assert slugs(wrong)[2] == [("invalid-value", "/confirm/text/0"), *found]
+
+
+def test_what_can_not_be_read_is_not_judged(desk):
+    """P9: neither what it would confirm nor what is confirmed by it."""
+    assert slugs(desk.publish(headline=ADDRESS, confirm={"text": "address"}))[2] == [("invalid-value", "/confirm/text")]
+    assert slugs(desk.publish(headline="", confirm={"text": ["address"]}))[2] == [("invalid-value", "/headline")]
+    assert slugs(desk.cancel(reason=ADDRESS, approval=...))[2] == [
+        ("invalid-value", "/approval"),
+        ("text-unconfirmed", "/reason"),
+    ]
+
+
+def test_a_repeat_is_answered_whatever_is_held_by_now(desk):
+    """Section 4, order of decisions: step 6 comes before step 9."""
+    desk.use(a_policy())
+    assert desk.publish(area=TWO)[0] == 201
+    desk.use(a_policy(hold_area_km2=10))
+    assert desk.publish(area=TWO)[0] == 200
+
+
+def test_nothing_is_stored_that_could_not_be_judged(desk, monkeypatch):
+    """TX4: the error goes up, to be answered with 500, and nothing is sent."""
+    monkeypatch.setattr("geocast.policy.pii.Guard.find", lambda self, text: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        desk.publish()
+    assert not desk.history()
+
+
+@pytest.mark.parametrize(
+    ("confirm", "pointer"),
+    [
+        (None, "/confirm"),
+        ([], "/confirm"),
+        ({"area_km2": 0}, "/confirm/area_km2"),
+        ({"area_km2": True}, "/confirm/area_km2"),
+        ({"area_km2": 10**400}, "/confirm/area_km2"),
+        ({"text": []}, "/confirm/text"),
+        ({"text": ["name", "name"]}, "/confirm/text"),
+        ({"text": ["people"]}, "/confirm/text/0"),
+    ],
+    ids=str,
+)
+def test_a_confirm_has_its_form(confirm, pointer, desk):
+    """A21: a number above 0, each kind once, no kind that can't be confirmed."""
+    answer = slugs(desk.publish(confirm=confirm))
+    assert answer[2][0] == ("invalid-value", pointer)
+    assert slugs(desk.publish(confirm={"all": True}))[2] == [("unknown-field", "/confirm/all")]
+
+
+def test_the_kinds_that_can_be_confirmed_are_those_of_the_guard():
+    """A21, P24: two lists that say the same."""
+    assert set(Confirmable.__args__) == KINDS.keys() - NEVER
+
+
+# ---- what is kept --------------------------------------------------------------------------------------------
+
+
+def test_what_was_confirmed_is_kept_and_told_nobody():
+    """A21: in the log; without it an entry has the same bytes as ever."""
+    confirm = Confirm(20_512.0, ("address", "name"))
+    plain = a_revision()
+    entry = dataclasses.replace(plain, alert=dataclasses.replace(plain.alert, confirm=confirm))
+    cancel = dataclasses.replace(a_cancel(), confirm=confirm)
+    for each in (entry, cancel):
+        assert codec.decode(codec.encode(each), each.id, each.revision, each.ends_at) == each
+    assert unpack(entry.id, pack(entry)) == entry
+    for each in (plain, a_cancel()):
+        assert "confirm" not in msgpack.unpackb(codec.encode(each))
+        assert codec.decode(codec.encode(each), each.id, each.revision, each.ends_at) == each
+    later = msgpack.packb(msgpack.unpackb(codec.encode(entry)) | {"confirm": {"what": 1}})
+    assert codec.decode(later, entry.id, entry.revision, entry.ends_at).alert.confirm == NOTHING_CONFIRMED
+
+
+# ---- the policy ----------------------------------------------------------------------------------------------
+
+
+def test_a_policy_says_what_is_found(tmp_path):
+    """TX2: patterns of its own, literals that are no finding, the region of telephone numbers, or nothing at all."""
+    own = loaded(
+        tmp_path,
+        'text_region = "CH"\ntext_allow = ["www.city.example"]\ntext_patterns = { units = [\'\\bRTW \\d+\\b\', "x*"] }',
+    )
+    desk = Desk(in_force=own)
+    answer = desk.publish(headline="RTW 3, 044 668 18 00", description="See www.city.example")
+    assert [members["kind"] for _, _, members in details(answer)] == ["units", "phone"]
+    assert Desk(in_force=loaded(tmp_path, 'text = "off"')).publish(headline=ADDRESS)[0] == 201
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('text = "on"', "text: "),
+        ('text_region = "UK"', "text_region: is no region"),
+        ('text_region = "us"', "text_region: is no region"),
+        ('text_allow = [""]', "text_allow.0: "),
+        ("text_patterns = { units = ['a('] }", "text_patterns.units.0: is no regular expression: "),
+        ("text_patterns = { units = ['" + "a" * 201 + "'] }", "text_patterns.units.0: "),
+        ("text_patterns = { units = [" + "'a'," * 51 + "] }", "text_patterns.units: "),
+        ("text_patterns = { unit = ['a'] }", "text_patterns.unit"),
+    ],
+)
+def test_a_policy_that_could_not_be_judged_by_is_refused(tmp_path, text, key):
+    """TX2, K1: at the load, by the name of the key."""
+    with pytest.raises(ConfigError) as caught:
+        loaded(tmp_path, text)
+    assert key in str(caught.value)
+
+
+def test_the_built_in_policy_holds_two_thousand_square_kilometres():
+    """P23: in each category; its bounds are 200 apart, so a kilometre for a metre is refused by P7."""
+    built_in = policy.load(None)
+    assert {each.hold_area_km2 for each in built_in.categories.values()} == {2_000}
+    assert built_in.warnings() == []
+
+
+def test_bounds_that_let_a_slip_through_are_warned_of():
+    """Section 3: `max_radius_m` of 1,000 times `min_radius_m` or more."""
+    assert a_policy(min_radius_m=20, max_radius_m=19_999).warnings() == []
+    [warning] = a_policy(min_radius_m=20, max_radius_m=20_000).warnings()
+    assert warning.startswith("policy p: robbery: max_radius_m is 1000 times")
+
+
+def test_a_policy_is_the_same_after_it_was_used():
+    """BA2: a reload says whether it has changed."""
+    used, fresh = Policy.model_validate(a_policy().model_dump()), a_policy()
+    assert used.guard is not None
+    assert used == fresh

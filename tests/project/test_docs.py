@@ -1,0 +1,376 @@
+"""The documents say what the code does: settings, close codes, problem types, the rules that tests cite."""
+
+import ast
+import importlib
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import click
+import pytest
+
+from geocast import cli
+from geocast.model import close_codes, problems
+from geocast.policy import CallCategory, Category
+from geocast.policy.cap import Cap, CapTexts
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+PACKAGE = ROOT / "server" / "geocast"
+OPTIONS = [parameter for parameter in cli.cli.commands["serve"].params if isinstance(parameter, click.Option)]
+COMMANDS = [
+    (name, option)
+    for name, command in cli.cli.commands.items()
+    if name not in ("serve", "check")
+    for option in {
+        each.opts[0]: each
+        for each in [*command.params, *(p for sub in getattr(command, "commands", {}).values() for p in sub.params)]
+    }.values()
+    if isinstance(option, click.Option)
+]
+
+
+def document(name):
+    """The text of a document."""
+    path = DOCS / name
+    assert path.is_file(), f"docs/{name} is missing"
+    return path.read_text("utf-8")
+
+
+def section(text, heading):
+    """What stands under a heading, up to the next one of the same depth or above."""
+    [marks] = re.findall(rf"^(#+) {re.escape(heading)}$", text, re.MULTILINE)
+    _, _, rest = text.partition(f"{marks} {heading}\n")
+    return re.split(rf"^#{{1,{len(marks)}}} ", rest, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def rows(text):
+    """The rows of all tables in a text, cell by cell."""
+    lines = [line.strip() for line in text.splitlines()]
+    tables = [re.split(r"(?<!\\)\|", line[1:-1]) for line in lines if line.startswith("|") and line.endswith("|")]
+    return [[cell.strip() for cell in cells] for cells in tables if not set("".join(cells)) <= set("-: ")]
+
+
+# ---- docs/settings.md ----------------------------------------------------------------------------------------
+
+
+def row_of(option, heading):
+    """The row of docs/settings.md that begins with an option."""
+    found = [row for row in rows(section(document("settings.md"), heading)) if re.match(rf"`{option}[ `]", row[0])]
+    assert len(found) == 1, f"docs/settings.md has {len(found)} rows for {option}"
+    return found[0]
+
+
+def default_of(option):
+    """An option's default, if it is one that can be written down."""
+    plain = isinstance(option.default, str | int | float) and not isinstance(option.default, bool)
+    return option.default if plain else None
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.opts[0])
+def test_every_option_of_serve_is_documented(option):
+    """Section 7: each option with its environment variable and its default."""
+    row = row_of(option.opts[0], "`geocast serve`")
+    assert f"`{option.envvar}`" in row
+    if default := default_of(option):
+        assert any(f"`{default}`" in cell for cell in row[1:]), f"its default is {default}"
+
+
+def test_no_option_of_serve_is_documented_that_is_not_there():
+    """Section 7."""
+    options = {option.opts[0] for option in OPTIONS}
+    table = rows(section(document("settings.md"), "`geocast serve`"))
+    documented = {found[0] for row in table if (found := re.findall(r"^`(--[a-z-]+)", row[0]))}
+    assert documented == options
+    variables = set(re.findall(r"\bGEOCAST_[A-Z_]+", document("settings.md")))
+    others = {"GEOCAST_TOKEN", "GEOCAST_ORIGIN", "GEOCAST_PUSH_WORKERS"}
+    assert variables - others == {option.envvar for option in OPTIONS}
+
+
+@pytest.mark.parametrize(("command", "option"), COMMANDS, ids=lambda value: getattr(value, "name", value))
+def test_every_option_of_the_other_commands_is_documented(command, option):
+    """K2."""
+    row = row_of(option.opts[0], f"`geocast {command}`")
+    if default := default_of(option):
+        assert any(f"`{default}`" in cell for cell in row[1:]), f"its default is {default}"
+
+
+KEYS = {
+    name: field
+    for model in (CapTexts, Cap, CallCategory, Category)
+    for name, field in model.model_fields.items()
+    if name != "texts"
+}
+
+
+@pytest.mark.parametrize("name", sorted(KEYS))
+def test_every_key_of_a_policy_is_documented(name):
+    """Section 3: with its default."""
+    row = row_of(name, "`geocast serve`")
+    default = KEYS[name].default
+    if isinstance(default, int | float) and not isinstance(default, bool):
+        assert f"{default:,}" in row[2]
+
+
+def test_the_line_for_bash_completes():
+    """docs/settings.md, "Completion": sourced by bash as it stands there, it completes an option."""
+    [line] = re.findall(r"^(eval .*bash_source.*?) +#", section(document("settings.md"), "Completion"), re.MULTILINE)
+    asked = 'COMP_WORDS=(geocast serve --log-l); COMP_CWORD=2; _geocast_completion geocast; echo "${COMPREPLY[@]}"'
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    bash = ["bash", "-c", f"{line}; {asked}"]
+    done = subprocess.run(bash, capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.split() == ["--log-level"]
+
+
+# ---- docs/protocol.md ----------------------------------------------------------------------------------------
+
+
+def test_the_close_codes_are_those_of_the_code():
+    """Section 5, close codes: code, reason and what a client does, in this order."""
+    table = [row for row in rows(section(document("protocol.md"), "Close codes")) if row[0].isdigit()]
+    assert [tuple(row) for row in table] == [
+        (str(close.code), close.reason, close.reconnect.value) for close in close_codes.ALL
+    ]
+
+
+def test_every_way_to_close_is_in_the_list():
+    """`geocast.model.close_codes`: every way a session ends is a named value, and in ALL."""
+    named = {value for value in vars(close_codes).values() if isinstance(value, close_codes.Close)}
+    assert named == set(close_codes.ALL)
+    assert len({close.code for close in close_codes.ALL}) == len(close_codes.ALL)
+
+
+def test_every_problem_type_is_in_the_list():
+    """`geocast.model.problems`: every type is a named value, called as it is on the wire, and in ALL."""
+    named = {name: value for name, value in vars(problems).items() if isinstance(value, problems.ProblemType)}
+    assert set(named.values()) == set(problems.ALL)
+    assert all(name == value.slug.upper().replace("-", "_") for name, value in named.items())
+    assert len(problems.BY_SLUG) == len(problems.ALL)
+
+
+@pytest.mark.parametrize("slug", sorted(problems.BY_SLUG))
+def test_every_problem_type_is_documented(slug):
+    """H8: with its status."""
+    found = [row[0] for row in rows(section(document("protocol.md"), "Problems")) if f"`{slug}`" in row[1]]
+    assert found == [str(problems.BY_SLUG[slug].status)]
+
+
+def test_no_problem_type_is_documented_that_is_not_there():
+    """H8."""
+    table = [row for row in rows(section(document("protocol.md"), "Problems")) if row[0].isdigit()]
+    assert {slug for row in table for slug in re.findall(r"`([a-z-]+)`", row[1])} == set(problems.BY_SLUG)
+
+
+PROVED = (
+    "areas.md",
+    "calls.md",
+    "languages.md",
+    "publishers.md",
+    "approvals.md",
+    "ledger.md",
+    "privacy.md",
+    "threats.md",
+    "push.md",
+)  # their rules go on with those of protocol.md
+RULE = r"[A-Z]{1,3}\d+"
+
+
+def test_no_rule_has_two_ids():
+    """Section by section, a rule's id names one rule; other pages go on with the protocol's letters."""
+    ids = [row[0] for page in ("protocol.md", *PROVED) for row in rows(document(page)) if re.fullmatch(RULE, row[0])]
+    assert len(ids) > 50
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize(
+    "rule", [row[0] for page in PROVED for row in rows(document(page)) if re.fullmatch(RULE, row[0])]
+)
+def test_every_rule_of_these_pages_is_cited_by_a_test(rule):
+    """docs/areas.md and others: by its id, in the docstring of whatever proves it."""
+    assert rule in cited()
+
+
+@cache
+def cited():
+    """What the docstrings of all tests name, rules among it."""
+    tests = [path for path in (ROOT / "tests").rglob("test_*.py") if path.name != "test_docs.py"]
+    nodes = (node for path in tests for node in ast.walk(ast.parse(path.read_text("utf-8"))))
+    texts = (
+        ast.get_docstring(node) or "" for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+    return {word for text in texts for word in re.findall(r"\w+", text)}
+
+
+# ---- docs/behaviour.md ---------------------------------------------------------------------------------------
+
+
+def limits():
+    """The rows of the tables of limits: what, limit, where it stands in the code, and what is beyond it."""
+    found = [row for row in rows(section(document("behaviour.md"), "Limits")) if row[0] != "what"]
+    assert len(found) > 20
+    return found
+
+
+def quantities(text):
+    """The numbers in a text, as the code has them: "64 KiB" is 65536, "1/32" is 0.03125."""
+    for number, part, unit in re.findall(r"(\d[\d,]*(?:\.\d+)?)(?:/(\d+))?( KiB)?", text):
+        yield float(number.replace(",", "")) / float(part or 1) * (1024 if unit else 1)
+
+
+@pytest.mark.parametrize("row", limits(), ids=lambda row: row[0][:40])
+def test_a_limit_is_where_the_table_says_and_as_large(row):
+    """Each constant of the third column is in its module, and its value is in the row."""
+    names = re.findall(r"`([\w/]+)\.([A-Z_]+)`", row[2])
+    assert names, "a limit is the constant of a module"
+    assert len(names) == row[2].count("`") / 2
+    for module, name in names:
+        value = getattr(importlib.import_module(f"geocast.{module.replace('/', '.')}"), name)
+        assert float(value) in set(quantities(f"{row[1]} {row[3]}")), f"{name} is {value}"
+
+
+def names_of_metrics():
+    """All metrics that the code makes, as Prometheus shows them."""
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not (isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant)):
+                continue
+            kind, name = getattr(node.func, "id", ""), node.args[0].value
+            if kind in ("gauge", "gauges"):
+                found.add(f"geocast_{name}")
+            elif kind in ("counter", "counters"):
+                found.add(f"geocast_{name}_total")
+            elif kind in ("Counter", "Histogram"):
+                found.add(f"{name}_total" if kind == "Counter" else name)
+    assert len(found) > 30
+    return found
+
+
+def test_the_metrics_are_those_of_the_code():
+    """`geocast.metrics`: every metric has a row that says what it means, and none is documented that is not there."""
+    table = rows(section(document("behaviour.md"), "Metrics"))
+    documented = {name for row in table for name in re.findall(r"`(geocast_\w+)", row[0])}
+    assert documented == names_of_metrics()
+
+
+@pytest.mark.parametrize(
+    "path", [*sorted(DOCS.rglob("*.md")), *sorted(DOCS.rglob("*.yml"))], ids=lambda path: path.name
+)
+def test_no_metric_is_named_that_is_not_there(path):
+    """In prose and in the rules for Prometheus too; a histogram shows itself as three."""
+    named = set(re.findall(r"\bgeocast_[a-z_]+", path.read_text("utf-8")))
+    plain = {re.sub(r"(?<=_seconds)_(bucket|sum|count)$", "", name) for name in named}
+    assert plain <= names_of_metrics()
+
+
+# ---- ARCHITECTURE.md, README.md ------------------------------------------------------------------------------
+
+
+def layout():
+    """The files and folders that ARCHITECTURE.md's layout names, each with the folder at the margin above it."""
+    text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    [drawing] = re.findall(r"^## Layout\n+```\n(.*?)```", text, re.DOTALL | re.MULTILINE)
+    top = ""
+    for line in drawing.splitlines():
+        top = line.split()[0] if line[0] != " " else top
+        for name in re.findall(r"(?<![\w/.])[\w/*]+(?:\.(?:py|toml|lua|csv)\b|/(?!\w))", line):
+            yield top, name.removeprefix(top)
+
+
+@pytest.mark.parametrize(("top", "name"), sorted(set(layout())))
+def test_what_the_layout_names_is_there(top, name):
+    """ARCHITECTURE.md, "Layout": no file or folder that has moved."""
+    assert list((ROOT / top).rglob(name.strip("/"))) if name else (ROOT / top).is_dir()
+
+
+def test_every_module_of_the_server_is_in_the_layout():
+    """ARCHITECTURE.md, "Layout": but for packages' own files and entry points."""
+    named = {name.rpartition("/")[2] for top, name in layout() if top == "server/geocast/"}
+    modules = {path.name for path in PACKAGE.rglob("*.py")} - {"__init__.py", "__main__.py"}
+    assert modules <= named
+
+
+def test_the_commands_of_the_readme_are_those_of_the_makefile():
+    """README.md, "Development": each target that `make help` lists, and no other."""
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    targets = set(re.findall(r"^([a-z-]+): .*## ", makefile, re.MULTILINE)) - {"help"}
+    table = rows(section((ROOT / "README.md").read_text("utf-8"), "Development"))
+    assert {name for row in table for name in re.findall(r"`make ([a-z-]+)", row[0])} == targets
+
+
+MEASURED = {  # what README says in "How fast", and where bench/results has it
+    r"nearest 100 have an alert after (\S+) ms": ("fanout", lambda found: found["systems"]["geocast"]["nearest_ms"]),
+    r"and the last after (\S+) ms": ("fanout", lambda found: found["systems"]["geocast"]["last_ms"]),
+    r"(\S+) µs of CPU: as much": ("fanout", lambda found: found["systems"]["geocast"]["cpu_us"]),
+    r"the last has it after (\S+) s": ("many", lambda found: statistics.median(found["last_ms"]) / 1000),
+    r"One takes (\S+) KiB": ("many", lambda found: found["rss_bytes_per_session"] / 1024),
+    r"`ingest`: (\S+) alerts a second": ("ingest", lambda found: found["by_concurrency"]["1"]["alerts_per_s"]),
+    r"(\S+) from 256": ("ingest", lambda found: found["by_concurrency"]["256"]["alerts_per_s"]),
+}
+
+
+@pytest.mark.parametrize("pattern", MEASURED)
+def test_the_figures_of_the_readme_are_those_of_the_bench(pattern):
+    """README.md, "How fast": to within a tenth, so that a new round of the bench is told there too."""
+    name, figure = MEASURED[pattern]
+    text = " ".join(section((ROOT / "README.md").read_text("utf-8"), "How fast, how many, how mature").split())
+    [said] = re.findall(pattern, text)
+    found = json.loads((ROOT / "bench" / "results" / f"{name}.json").read_text("utf-8"))["found"]
+    assert float(said.replace(",", "")) == pytest.approx(figure(found), rel=0.1)
+
+
+# ---- all documents -------------------------------------------------------------------------------------------
+
+
+def test_no_change_is_told_twice():
+    """CHANGELOG.md: what is new has not been in the first release as well, and has one place there."""
+    changes = re.findall(r"^- .*(?:\n  .*)*", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    begin = [" ".join(change.split())[:60] for change in changes]
+    assert len(begin) > 80
+    assert sorted(begin) == sorted(set(begin))
+
+
+def documents():
+    """All documents of the project."""
+    folders = [ROOT / name for name in ("docs", "client_demo", "bench", "server", "tests")]
+    found = [path for folder in folders for path in folder.rglob("*.md") if "node_modules" not in path.parts]
+    return sorted([*ROOT.glob("*.md"), *found])
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path):
+    """A link to a file of the project leads to a file, one to a heading to a heading."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(path)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        file, _, heading = target.partition("#")
+        where = (path.parent / file).resolve() if file else path
+        assert where.exists(), f"{target} is not there"
+        if heading:
+            assert heading in headings(where), f"{target}: no such heading"
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_that_are_named_are_there(path):
+    """`folder/file.py` in a document is a file: from the top, from beside the document, or of the server."""
+    endings = "py|md|toml|lua|c|js|mjs|json|yml|conf|csv"
+    named = set(re.findall(rf"`([\w-]+(?:/[\w.-]+)*/[\w-]+\.(?:{endings}))`", prose(path)))
+    tops = (ROOT, path.parent, PACKAGE, ROOT / "client_demo")
+    missing = {name for name in named if not any((top / name).exists() for top in tops)}
+    assert not {name for name in missing if "NAME" not in name}
+
+
+def prose(path):
+    """A document without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", path.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def headings(path):
+    """The anchors of a document, as GitHub makes them of its headings."""
+    titles = re.findall(r"^#+ (.+)$", path.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}

@@ -1,0 +1,153 @@
+"""Calls on the hub: they come before the alerts, in the same write, and sessions they don't concern pay nothing."""
+
+import pytest
+from calls.quarter import NEAR, Quarter
+from stream.hub.town import Town
+from support.fakes import FakeRights, a_cancel, a_revision
+
+from geocast.matching.filters import Filter
+from geocast.model.alert import EXTREME, Circle
+from geocast.stream.hub import Hub
+
+AREA = (Circle(NEAR.lat, NEAR.lng, 5_000.0),)
+HERE = (NEAR.lat, NEAR.lng, 0.0)
+
+
+class Both(Town):
+    """A town whose hub has a board: that of a quarter, which is given calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.quarter = Quarter()
+        self.quarter.clock = self.clock
+        self.hub = Hub(64, self._landed, None, 25, self.quarter.board)
+        self.quarter.run = self.run
+
+    def responder(self, sub="r-1", quals=("cpr",), here=0, **how):
+        """A session on duty where calls are."""
+        return self.join(rights=FakeRights(sub=sub, quals=frozenset(quals)), places=[HERE], here=here, **how)
+
+    def go(self, peer, here):
+        """It says `move`, with or without a place that is `here`."""
+        self.hub.move(peer.row, [HERE], here)
+        self.hub.settle(peer.row, {"type": "ok"}, self.clock.now())
+
+
+@pytest.fixture
+def both():
+    """A town with calls."""
+    return Both()
+
+
+def kinds(peer):
+    """The types of the messages of each write, since it was joined."""
+    return peer.told_by_write()
+
+
+def test_a_call_is_sent_before_the_alerts_that_wait(both, small_slices):
+    """Section 13: a call goes before every alert, an extreme one too."""
+    crowd = [both.responder(f"r-{n}") for n in range(6)]
+    both.deliver(a_revision(area=AREA, severity="extreme"))
+    both.turn()
+    both.quarter.run = lambda: None
+    both.quarter.open()
+    for peer in crowd:
+        peer.take()
+    both.run()
+    late = [peer.told() for peer in crowd[2:]]
+    assert late == [["call", "a-1/1"]] * 4
+
+
+def test_what_comes_behind_hello_and_move_is_counted_in_live(both):
+    """RJ3, M17: calls first, then alerts; in one write."""
+    both.quarter.open()
+    both.publish(a_revision(area=AREA))
+    peer = both.responder(here=None)
+    both.go(peer, 0)
+    both.go(peer, None)
+    both.go(peer, 0)
+    assert kinds(peer) == [["welcome", "a-1/1"], ["ok", "call"], ["ok"], ["ok"]]
+    assert [message.get("live") for message in peer.take() if message["type"] == "ok"] == [1, 0, 0]
+    assert kinds(both.responder("r-2")) == [["welcome", "call", "a-1/1"]]
+
+
+def test_no_filter_holds_back_a_call(both):
+    """RQ6: going off duty does."""
+    peer = both.responder(wanted=Filter(frozenset({"flood"}), EXTREME))
+    both.quarter.open()
+    assert peer.told() == ["welcome", "call"]
+
+
+def test_a_token_goes_on_duty(both):
+    """RJ3, RJ6: after `token`, too."""
+    peer = both.responder(quals=())
+    both.quarter.open()
+    both.hub.regrant(peer.row, FakeRights(sub="r-1", quals=frozenset({"medic"})))
+    both.hub.settle(peer.row, {"type": "ok"}, both.clock.now())
+    assert kinds(peer)[-1] == ["ok", "call"]
+
+
+def test_a_slow_session_is_told_when_it_has_drained(both):
+    """Rule 3, E3: calls before alerts, in one write."""
+    peer = both.responder()
+    peer.full = True
+    both.publish(a_revision("a-0", area=AREA))
+    both.quarter.open()
+    both.publish(a_revision(area=AREA), a_cancel("a-0"))
+    peer.take()
+    peer.full = False
+    both.hub.recovered(peer.row, both.clock.now())
+    assert peer.told() == ["call", "-a-0/2", "a-1/1"]
+
+
+def test_a_transport_that_has_died_holds_nobody_up(both):
+    """It will say so at the loop's next turn."""
+    dead, alive = both.responder(), both.responder("r-2")
+    dead.broken = True
+    both.quarter.open()
+    assert alive.told()[-1] == "call"
+
+
+def test_an_accept_that_is_refused_here_is_answered_at_once(both):
+    """M18, M23."""
+    peer = both.responder()
+    both.quarter.open()
+    both.quarter.end()
+    peer.take()
+    both.hub.accept(peer.row, "c-1", None, both.clock.now())
+    assert peer.take() == [{"type": "standdown", "id": "c-1", "reason": "over"}]
+    both.hub.decline(peer.row, "c-1", both.clock.now())
+    both.hub.report(peer.row, "c-1", "arrived", both.clock.now())
+    assert peer.take() == []
+
+
+def test_without_calls_an_accept_is_for_nothing():
+    """M18, M23: a node that has no calls knows none."""
+    town = Town()
+    peer = town.join()
+    peer.take()
+    town.hub.accept(peer.row, "c-1", 5, town.clock.now())
+    town.hub.decline(peer.row, "c-1", town.clock.now())
+    town.hub.report(peer.row, "c-1", "aed", town.clock.now())
+    assert peer.take() == [{"type": "standdown", "id": "c-1", "reason": "over"}]
+
+
+def test_acks_of_calls_and_alerts_are_each_counted(both):
+    """M5: `ack` means shown, for a call too."""
+    peer = both.responder()
+    both.quarter.open()
+    both.publish(a_revision(area=AREA))
+    for name in ("c-1", "a-1", "c-1"):
+        both.hub.acknowledge(peer.row, name, 1, both.clock.now())
+    assert (both.quarter.board.acks, both.hub.live.acks) == (1, 1)
+
+
+def test_who_leaves_is_off_duty(both):
+    """RZ7, Rule 5: the row may be another's at once."""
+    peer = both.responder()
+    assert both.quarter.board.on_duty == 1
+    both.hub.leave(peer.row)
+    assert both.quarter.board.on_duty == 0
+    both.quarter.open()
+    both.sweep()
+    assert not both.hub.busy

@@ -1,0 +1,138 @@
+"""An alert in several languages: each is sent one, the one that it wants most (LA1 to LA4)."""
+
+import itertools
+
+import pytest
+from support.fakes import DALLAS, a_cancel, a_revision, a_warning
+
+from geocast.matching.filters import Filter
+from geocast.model.alert import Circle
+from geocast.stream import hub
+from geocast.wire.frames import MSGPACK, encode
+
+WARNING = a_warning("en-CA", "fr-CA", "iu")
+
+
+def wants(*tags, **others):
+    """A filter that wants these languages, in lower case."""
+    return Filter(languages=tags, **others)
+
+
+def languages(peer):
+    """The languages of the alerts that were sent since last asked: None of one that has none."""
+    told = [message["alert"] for message in peer.take() if message["type"] == "alert"]
+    assert all(alert.get("language") is None or f"in {alert['language']}" in alert["headline"] for alert in told)
+    return [alert.get("language") for alert in told]
+
+
+@pytest.fixture
+def encoded(monkeypatch):
+    """What the hub has had encoded, in order: id, number, and which text."""
+    found = []
+
+    def noting(entry, text=0):
+        found.append((entry.id, entry.revision, text))
+        return encode(entry, text)
+
+    monkeypatch.setattr(hub, "encode", noting)
+    return found
+
+
+def test_each_is_sent_the_language_that_it_wants_most(town, small_slices):
+    """LA1, LA3: by the fan-out, in both formats, and by a welcome the same."""
+    tags = ["en-CA", "fr-CA", "iu", "en-CA", "fr-CA"]
+    wanted = [wants(), wants("fr"), wants("es", "iu"), wants("es"), wants("fr-be", "en")]
+    early = [town.join(n, wanted=each, wire=MSGPACK) for n, each in enumerate(wanted)]
+    early += [town.join(n, wanted=each) for n, each in enumerate(wanted)]
+    town.publish(WARNING)
+    late = [town.join(wanted=each) for each in wanted]
+    assert list(itertools.chain(*map(languages, early + late))) == tags * 3
+
+
+def test_a_language_is_encoded_when_somebody_needs_it_and_once(town, encoded):
+    """LA4, ADR 1: for both formats at a time, whoever comes later."""
+    for wanted in (wants("fr"), wants("fr-ca"), wants("es", "fr")):
+        town.join(wanted=wanted)
+        town.join(wanted=wanted, wire=MSGPACK)
+    town.publish(WARNING)
+    town.join(wanted=wants("fr"))
+    assert encoded == [("a-1", 1, 1)]
+    town.join(wanted=wants("pt"))
+    assert encoded == [("a-1", 1, 1), ("a-1", 1, 0)]
+
+
+def test_an_alert_without_languages_or_with_one_is_the_same_for_everybody(town, encoded):
+    """LA1: one frame for each format, whatever is wanted."""
+    peers = [town.join(wanted=wants("fr")), town.join(), town.join(wanted=wants("en", "iu"))]
+    town.publish(a_revision("a"))
+    town.publish(a_warning("iu", alert_id="b"))
+    assert encoded == [("a", 1, 0), ("b", 1, 0)]
+    assert [languages(peer) for peer in peers] == [[None, "iu"]] * 3
+
+
+def test_a_cancel_has_one_language(town, encoded):
+    """LA4: its reason was written in one, and everybody who was told is told it."""
+    peers = [town.join(wanted=wants("fr")), town.join(wanted=wants("iu"))]
+    town.publish(WARNING)
+    town.publish(a_cancel(reason="Fini"))
+    assert [peer.take()[-1]["reason"] for peer in peers] == ["Fini"] * 2
+    assert encoded == [("a-1", 1, 1), ("a-1", 1, 2), ("a-1", 2, 0)]
+
+
+def test_another_wish_counts_for_what_is_sent_from_then_on(town, small_slices):
+    """LA2, R2: what was sent is not sent again; what is under way is sent by the new wish."""
+    peers = [town.join(metres, wanted=wants("fr")) for metres in range(6)]
+    town.deliver(WARNING)
+    town.turn()
+    first, *_, last = peers
+    for peer in (first, last):
+        town.refilter(peer, wants("iu"))
+    town.run()
+    assert [languages(peer) for peer in peers] == [["fr-CA"]] * 5 + [["iu"]]
+    town.publish(a_warning("en-CA", "fr-CA", "iu", revision=2))
+    assert [languages(peer) for peer in peers] == [["iu"], *[["fr-CA"]] * 4, ["iu"]]
+
+
+def test_a_revision_may_have_other_languages(town):
+    """LA3: each is judged by its own."""
+    peer = town.join(wanted=wants("fr", "iu"))
+    town.publish(WARNING)
+    town.publish(a_warning("en-CA", "iu", revision=2))
+    town.publish(a_revision(revision=3))
+    assert languages(peer) == ["fr-CA", "iu", None]
+
+
+def test_several_alerts_in_several_languages_go_in_one_write(town):
+    """LA3: each in the language of it that is wanted, cut by nobody."""
+    wanted = [wants(), wants("fr"), wants("de", "fr"), wants("it")]
+    peers = [town.join(metres, wanted=each) for metres, each in enumerate(wanted * 2)]
+    for peer in peers:
+        peer.take()
+        peer.writes.clear()
+        peer._taken = 0
+    town.deliver(
+        a_warning("en", "fr", alert_id="a"), a_revision("b"), a_warning("de", "it", "fr", alert_id="c"),
+        a_warning("es", alert_id="d", area=(Circle(*DALLAS, 900.0),)),
+    )  # fmt: skip
+    town.run()
+    told = [{message["alert"]["id"]: message["alert"].get("language") for message in peer.take()} for peer in peers]
+    common = {"b": None, "d": "es"}
+    assert (
+        told
+        == [
+            {"a": "en", "c": "de"} | common,
+            {"a": "fr", "c": "fr"} | common,
+            {"a": "fr", "c": "de"} | common,
+            {"a": "en", "c": "it"} | common,
+        ]
+        * 2
+    )
+
+
+def test_a_slow_client_is_sent_its_language_when_it_has_read_all(town):
+    """Rule 3, LA3."""
+    peer = town.join(wanted=wants("fr"))
+    town.hub.slowed(peer.row, town.clock.now())
+    town.publish(WARNING)
+    town.hub.recovered(peer.row, town.clock.now())
+    assert languages(peer) == ["fr-CA"]

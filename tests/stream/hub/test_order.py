@@ -1,0 +1,164 @@
+"""In which order, and in how many writes: the nearest first, the most severe first, all that a row is owed at once."""
+
+import pytest
+from stream.hub.town import FAR_AWAY, METRE, Town
+from support.fakes import DALLAS, a_cancel, a_revision
+
+from geocast.model.alert import Circle
+from geocast.stream import hub
+
+# ---- order ---------------------------------------------------------------------------------------------------
+
+
+def test_the_nearest_are_written_first(town):
+    """Hub, NEAREST: the nearest go first, in order of distance."""
+    metres = [700, 3, 250, 999, 0, 41, 40]
+    peers = {town.join(distance).name: distance for distance in metres}
+    town.order.clear()
+    town.publish(a_revision())
+    assert [peers[name] for name in town.order] == sorted(metres)
+
+
+def test_only_so_many_are_sorted(town, monkeypatch):
+    """Hub, NEAREST: the others come behind the nearest, in any order."""
+    monkeypatch.setattr(hub, "NEAREST", 3)
+    peers = town.crowd(10)
+    town.publish(a_revision(area=(Circle(DALLAS[0] + 9 * METRE, DALLAS[1], 1000.0),)))
+    assert town.order[:3] == [peers[n].name for n in (9, 8, 7)]
+    assert sorted(town.order) == [peer.name for peer in peers]
+
+
+def test_an_extreme_alert_overtakes_the_rest_of_a_minor_one(town, small_slices):
+    """Hub, idea 2: it overtakes at the next slice."""
+    peers = town.crowd(6)
+    town.deliver(a_revision("minor", severity="minor"))
+    town.turn()
+    town.deliver(a_revision("extreme", severity="extreme"))
+    town.run()
+    assert town.landed == ["extreme/1", "minor/1"]
+    assert [peer.told_by_write()[1:] for peer in peers] == [[["minor/1"], ["extreme/1"]]] * 2 + [
+        [["extreme/1", "minor/1"]]
+    ] * 4
+
+
+def test_a_less_severe_alert_waits_for_its_turn(town, small_slices):
+    """Hub, idea 2: the most severe flight first, of two of the same severity the earlier one."""
+    town.crowd(6)
+    town.deliver(a_revision("b", severity="severe"))
+    town.turn()
+    town.deliver(a_revision("d", severity="minor"), a_revision("c", severity="severe"))
+    town.run()
+    assert town.landed == ["b/1", "c/1", "d/1"]
+
+
+def test_of_the_same_severity_a_cancel_goes_first(town, small_slices):
+    """Hub, Flight: a cancel first; between ids there is no order that anybody could rely on (R2)."""
+    town.crowd(4)
+    town.publish(a_revision("old"))
+    town.landed.clear()
+    town.deliver(a_revision("new"), a_cancel("old"))
+    town.run()
+    assert town.landed == ["old/2", "new/1"]
+
+
+def test_two_alerts_that_are_owed_are_one_write(town, small_slices):
+    """Hub, idea 2: a row that is owed several alerts gets one write."""
+    peers = town.crowd(6)
+    town.deliver(a_revision("a-1"), a_revision("a-2"), a_revision("a-3", severity="minor"))
+    town.run()
+    assert peers[-1].told_by_write() == [["welcome"], ["a-1/1", "a-2/1", "a-3/1"]]
+    for peer in peers:
+        assert sorted(peer.told()) == ["a-1/1", "a-2/1", "a-3/1"]
+    assert town.hub.sends == 18
+
+
+def test_rows_of_one_slice_may_owe_different_alerts(town, small_slices):
+    """Hub, idea 2: each is sent all that it is owed, and nothing else."""
+    peers = town.crowd(6)
+    town.deliver(a_revision("a"))
+    town.turn()
+    town.deliver(a_revision("b", severity="minor", area=(Circle(*DALLAS, 2.5),)))
+    town.turn()
+    assert [peer.told() for peer in peers] == [["a/1"], ["a/1"], ["a/1", "b/1"], ["a/1"], [], []]
+    town.run()
+    assert [peer.told() for peer in peers] == [["b/1"], ["b/1"], [], [], ["a/1"], ["a/1"]]
+
+
+def test_an_extreme_alert_is_not_kept_waiting_by_what_was_superseded(town):
+    """Hub, idea 2: a waiting flight whose alert has changed since hides nobody behind it."""
+    town.crowd(1)
+    town.deliver(
+        a_revision("r", severity="extreme"),
+        a_revision("a", severity="extreme"),
+        a_revision("s", severity="severe"),
+        a_revision("c", severity="extreme"),
+        a_revision("a", 2, severity="minor"),
+    )
+    town.run()
+    assert town.landed == ["r/1", "c/1", "s/1", "a/2"]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5])
+def test_a_flight_has_landed_when_all_its_rows_were_looked_at(town, small_slices, rows):
+    """Hub: `landed` is told of each flight that has been through all its rows, once."""
+    town.crowd(rows)
+    town.deliver(a_revision())
+    turns = 1 + sum(1 for _ in iter(town.turn, False))
+    assert turns == (rows + 1) // 2
+    assert town.landed == ["a-1/1"]
+    assert not town.turn()
+
+
+def test_an_alert_that_concerns_nobody_lands_too(town):
+    """Hub: there is nothing more to do, and its time is known."""
+    town.join(FAR_AWAY)
+    town.deliver(a_revision())
+    town.clock.advance(0.5)
+    assert town.hub.oldest_flight(town.clock.now()) == 0.5
+    town.run()
+    assert town.landed == ["a-1/1"]
+    assert town.hub.oldest_flight(town.clock.now()) == 0.0
+
+
+def test_an_alert_lands_at_once_where_no_session_is(town):
+    """Hub: so a process that reads a long log at its start leaves nothing to do; who comes later is told."""
+    town.hub.leave(town.join().row)
+    town.deliver(a_revision(), a_revision("a-2"), a_cancel("a-2"))
+    assert town.landed == ["a-1/1", "a-2/1", "a-2/2"]
+    assert not town.hub.busy
+    assert town.join().told() == ["welcome", "a-1/1"]
+
+
+# ---- more than 64 at once ------------------------------------------------------------------------------------
+
+
+def test_more_alerts_than_bits_may_be_under_way(town, small_slices):
+    """Hub, FLIGHTS: those that find no bit wait; each session gets each alert once."""
+    peers = town.crowd(64)
+    for n in range(150):
+        town.deliver(a_revision(f"a-{n}", severity="minor"))
+        town.turn()
+    town.run()
+    expected = sorted(f"a-{n}/1" for n in range(150))
+    for peer in peers:
+        assert sorted(peer.told()) == expected
+    assert len(town.landed) == 150
+    assert town.hub.sends == 64 * 150
+
+
+def test_bits_are_kept_for_extreme_alerts(monkeypatch):
+    """Hub, FLIGHTS_BELOW_EXTREME: however many others wait, an extreme alert goes at the next slice."""
+    monkeypatch.setattr(hub, "SLICE", 1)
+    town = Town(100)
+    peers = town.crowd(100)
+    for n in range(70):
+        town.deliver(a_revision(f"a-{n}", severity="severe"))
+        town.turn()
+    town.deliver(a_revision("extreme", severity="extreme"))
+    town.turn()
+    assert peers[0].told_by_write()[-1][0] == "extreme/1"
+    town.run()
+    for peer in peers:
+        told = peer.told()
+        assert len(told) == len(set(told))
+    assert town.hub.sends == 71 * 100

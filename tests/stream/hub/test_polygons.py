@@ -1,0 +1,95 @@
+"""Polygons in a town: who is told when they come, who comes later, who moves, what follows (docs/areas.md, D4)."""
+
+import json
+
+import msgpack
+import pytest
+from stream.hub.town import METRE
+from support.fakes import DALLAS, a_cancel, a_revision
+
+from geocast.model.alert import Circle, Polygon
+from geocast.wire.frames import MSGPACK, encode
+
+
+def polygon(south_m, north_m, buffer_m=0.0):
+    """A band around the meridian of the town, from so far north of it to so far."""
+    south, north = DALLAS[0] + south_m * METRE, DALLAS[0] + north_m * METRE
+    west, east = DALLAS[1] - 0.01, DALLAS[1] + 0.01
+    return Polygon(((west, south), (east, south), (east, north), (west, north), (west, south)), buffer_m)
+
+
+def of_shapes(*shapes, **changes):
+    """A revision of these shapes."""
+    return a_revision(area=shapes, **changes)
+
+
+NEAR = polygon(-100, 500)
+
+
+def test_those_inside_are_told_and_nobody_else(town):
+    """D4, R1: in both formats; the bounding circle is much larger than the polygon, and decides nothing."""
+    inside, in_circle, other = town.join(499), town.join(700), town.join(-99, wire=MSGPACK)
+    entry = of_shapes(NEAR)
+    town.publish(entry)
+    assert [peer.writes[1:] for peer in (inside, in_circle, other)] == [[encode(entry)[0]], [], [encode(entry)[1]]]
+    for frame, loads in zip(encode(entry), (json.loads, msgpack.unpackb), strict=False):
+        assert loads(frame[4:])["alert"]["area"] == [NEAR.to_map()]
+
+
+@pytest.mark.parametrize(("metres", "told"), [(0, True), (499, True), (505, True), (520.5, False), (900, False)])
+def test_whoever_comes_later_is_judged_alike(town, metres, told):
+    """D4, R3: the buffer of 20 m counts, and nothing beyond it."""
+    town.publish(of_shapes(polygon(-100, 500, 20.0)))
+    assert town.join(metres).told() == (["welcome", "a-1/1"] if told else ["welcome"])
+
+
+def test_the_reach_of_a_place_counts(town):
+    """D4: from the ring on."""
+    town.publish(of_shapes(NEAR))
+    far, near = (town.join(places=[town.place(700, reach)]) for reach in (199.0, 201.0))
+    assert (far.told(), near.told()) == (["welcome"], ["welcome", "a-1/1"])
+
+
+def test_who_walks_in_is_told_once(town):
+    """R3: and not again on the way back."""
+    walker = town.join(900)
+    town.publish(of_shapes(NEAR))
+    for metres in (600, 400, 600, 400):
+        town.move(walker, metres)
+    assert walker.told() == ["welcome", "ok", "ok", "a-1/1", "ok", "ok"]
+
+
+def test_a_revision_may_have_another_outline(town):
+    """R1, R4: those in the new one are told, those who had the old one too; the cancel goes to all of them."""
+    first, second = town.join(0), town.join(2_000)
+    town.publish(of_shapes(NEAR))
+    town.publish(of_shapes(polygon(1_900, 2_100), revision=2))
+    late, later = town.join(0), town.join(2_000)
+    town.publish(a_cancel(revision=3))
+    assert first.told() == ["welcome", "a-1/1", "a-1/2", "-a-1/3"]
+    assert second.told() == ["welcome", "a-1/2", "-a-1/3"]
+    assert (late.told(), later.told()) == (["welcome"], ["welcome", "a-1/2", "-a-1/3"])
+
+
+def test_one_that_is_held_is_put_right(town):
+    """R5: whoever holds an alert with a polygon gets its next revision, wherever it is."""
+    town.publish(of_shapes(NEAR), of_shapes(NEAR, revision=2))
+    assert town.join(5_000, holding={"a-1": 1}).told() == ["welcome", "a-1/2"]
+
+
+def test_circles_and_polygons_of_one_area_are_one_area(town):
+    """R2: who is in several shapes is told once; each shape counts."""
+    area = (NEAR, polygon(400, 600), Circle(DALLAS[0] + 2_000 * METRE, DALLAS[1], 50.0))
+    both, one, circle, none = (town.join(metres) for metres in (450, 550, 2_000, 1_000))
+    town.publish(of_shapes(*area))
+    assert [peer.told() for peer in (both, one, circle, none)] == [["welcome", "a-1/1"]] * 3 + [["welcome"]]
+    assert [town.join(metres).told()[1:] for metres in (450, 550, 2_000, 1_000)] == [["a-1/1"]] * 3 + [[]]
+
+
+def test_what_has_ended_holds_nobody(town):
+    """E1: an expired polygon is in no index."""
+    town.publish(of_shapes(NEAR))
+    town.clock.advance(3_600)
+    town.sweep()
+    assert town.join(0).told() == ["welcome"]
+    assert town.hub.live.holding((1.0, 0.0, 0.0), 20_000_000.0) == []

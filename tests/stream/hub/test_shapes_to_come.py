@@ -1,0 +1,51 @@
+"""Shapes that a later release publishes: nobody is inside of them, and they are sent as they came (LogG3)."""
+
+import json
+
+import msgpack
+from stream.hub.town import FAR_AWAY
+from support.fakes import DALLAS, a_cancel, a_revision
+
+from geocast.model.alert import Circle, OtherShape
+from geocast.wire.frames import MSGPACK, encode
+
+MULTIPOLYGON = {"type": "MultiPolygon", "coordinates": [[[[-97.0, 32.0], [-96.0, 32.0], [-96.5, 33.0], [-97.0, 32.0]]]]}
+HERE = Circle(*DALLAS, 1000.0)
+
+
+def of_shapes(*shapes, **changes):
+    """A revision of these shapes."""
+    return a_revision(area=shapes, **changes)
+
+
+def test_an_unknown_shape_matches_nobody_and_its_alert_is_still_held(town):
+    """LogG3: not who is there when it comes, nor who comes later; who says that it holds it is a recipient."""
+    inside, holder = town.join(0), town.join(0, holding={"a-1": 1})
+    town.publish(of_shapes(OtherShape(MULTIPOLYGON)))
+    town.move(inside, 10)
+    late = town.join(0)
+    town.publish(of_shapes(OtherShape(MULTIPOLYGON), revision=2))
+    assert inside.told() == ["welcome", "ok"]
+    assert late.told() == ["welcome"]
+    assert holder.writes[1:] == [encode(of_shapes(OtherShape(MULTIPOLYGON), revision=2))[0]]
+
+
+def test_shapes_that_are_known_match_beside_one_that_is_not(town):
+    """LogG3: those inside a circle are sent all of the area, in either format, as it came; others nothing."""
+    entry = of_shapes(OtherShape(MULTIPOLYGON), HERE)
+    inside, other, far = town.join(0), town.join(0, wire=MSGPACK), town.join(FAR_AWAY)
+    town.publish(entry)
+    assert [peer.writes[1:] for peer in (inside, other, far)] == [[encode(entry)[0]], [encode(entry)[1]], []]
+    for frame, loads in zip(encode(entry), (json.loads, msgpack.unpackb), strict=False):
+        assert loads(frame[4:])["alert"]["area"] == [MULTIPOLYGON, HERE.to_map()]
+
+
+def test_whoever_was_told_is_told_when_the_shape_becomes_one_that_is_not_known(town):
+    """R1, R4: nobody is left with an old revision."""
+    peer = town.join(0)
+    town.publish(of_shapes(HERE))
+    assert peer.told() == ["welcome", "a-1/1"]
+    entry = of_shapes(OtherShape(MULTIPOLYGON), revision=2)
+    town.publish(entry)
+    town.publish(a_cancel(revision=3))
+    assert peer.writes[2:] == [encode(entry)[0], encode(a_cancel(revision=3))[0]]

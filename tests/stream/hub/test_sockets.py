@@ -1,0 +1,102 @@
+"""A frame for many sockets in one call, and the rest by their transports."""
+
+import errno
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from stream.hub.town import Town
+from support.fakes import FakePeer, a_revision, a_warning
+
+from geocast.matching.filters import Filter
+from geocast.stream import hub
+from geocast.wire.frames import JSON, MSGPACK, encode
+
+
+class Sockets:
+    """Stands in for the kernel: takes a frame for many descriptors, and sends to each what it has room for."""
+
+    def __init__(self):
+        self.room = {}  # descriptor -> bytes, or a negative errno; all of it if left out
+        self.calls = []
+
+    def send(self, descriptors, data):
+        self.calls.append((descriptors.tolist(), data))
+        return np.array([self.room.get(each, len(data)) for each in descriptors.tolist()], np.int32)
+
+
+@pytest.fixture
+def sockets():
+    return Sockets()
+
+
+def a_crowd_with_sockets(sockets, count, wires=(JSON,)):
+    town = Town(send=sockets.send)
+    crowd = []
+    for metres in range(count):
+        with patched_descriptor(100 + metres):
+            crowd.append(town.join(metres, wire=wires[metres % len(wires)]))
+    for peer in crowd:
+        peer.take()
+    return town, crowd
+
+
+@contextmanager
+def patched_descriptor(number):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FakePeer, "descriptor", number)
+        yield
+
+
+def test_a_slice_is_one_call_for_each_wire_format(sockets):
+    """A turn sends a frame to all of its rows at once."""
+    town, crowd = a_crowd_with_sockets(sockets, 5, (JSON, MSGPACK))
+    town.publish(a_revision("a"))
+    frames = town.hub.live.find("a", town.clock.now()).frames[0]
+    assert sockets.calls == [([100, 102, 104], frames[JSON.number]), ([101, 103], frames[MSGPACK.number])]
+    assert [peer.take() for peer in crowd] == [[]] * 5  # nothing is left to the transports
+    assert town.hub.sends == 5
+
+
+def test_a_slice_is_one_call_for_each_language_and_wire_format(sockets):
+    """LA4: of those that are in use among its rows."""
+    town, crowd = a_crowd_with_sockets(sockets, 6, (JSON, JSON, MSGPACK))
+    for metres, peer in enumerate(crowd):
+        town.refilter(peer, Filter(None, 0, ("fr",) if metres < 3 else ("de", "en")))
+    town.publish(a_warning("en", "fr", "it"))
+    english, french = (encode(a_warning("en", "fr", "it"), text) for text in (0, 1))
+    assert sorted(sockets.calls) == [
+        ([100, 101], french[JSON.number]),
+        ([102], french[MSGPACK.number]),
+        ([103, 104], english[JSON.number]),
+        ([105], english[MSGPACK.number]),
+    ]
+
+
+def test_what_was_not_sent_whole_is_left_to_the_transport(sockets):
+    """Nobody inside is missed because the kernel took a part, or nothing."""
+    town, crowd = a_crowd_with_sockets(sockets, 4)
+    sockets.room = {101: 10, 102: -errno.EAGAIN}
+    town.publish(a_revision("a"))
+    frame = town.hub.live.find("a", town.clock.now()).frames[0][JSON.number]
+    assert [peer.writes[1:] for peer in crowd] == [[], [frame[10:]], [frame], []]
+
+
+def test_a_slow_session_and_one_that_has_left_are_not_sent_to(sockets):
+    """Rule 3; and a descriptor may be another's once its session has left."""
+    town, crowd = a_crowd_with_sockets(sockets, 4)
+    town.hub.slowed(crowd[1].row, town.clock.now())
+    town.hub.leave(crowd[2].row)
+    town.publish(a_revision("a"))
+    assert [descriptors for descriptors, _ in sockets.calls] == [[100, 103]]
+
+
+def test_beyond_the_nearest_sockets_are_sent_to_in_the_order_of_their_age(sockets, monkeypatch):
+    """ADR 6: the order in which the kernel made them."""
+    monkeypatch.setattr(hub, "NEAREST", 2)
+    town = Town(send=sockets.send)
+    for metres, descriptor in enumerate([108, 107, 105, 106, 104, 103]):
+        with patched_descriptor(descriptor):
+            town.join(metres)
+    town.publish(a_revision("a"))
+    assert sockets.calls[0][0] == [108, 107, 103, 104, 105, 106]

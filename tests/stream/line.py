@@ -1,0 +1,220 @@
+"""A connection of the stream on a transport without a socket, and a client at its other end.
+
+FakeTransport   what the loop gives a connection, around no socket
+Line            one connection, its transport, and what a client says and hears over it
+"""
+
+import json
+from types import SimpleNamespace
+
+from support.fakes import FakeClock
+from websockets.frames import Frame, Opcode
+
+from geocast.auth.tokens import Tokens
+from geocast.model.close_codes import Close
+from geocast.stream.connection import Connection, Stream
+from geocast.stream.hub import Hub
+
+DESCRIPTOR = 7
+HEADERS = {
+    "Host": "geocast.example",
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Protocol": "geocast.v1.json",
+}
+TEXT, CONT = Opcode.TEXT, Opcode.CONT
+
+
+class FakeTransport:
+    """What the loop gives a connection.
+
+    Purpose: to see what is written, when reading stops and how it ends, one event at a time. Lies: the kernel takes
+    all or, while `full`, nothing, where a real one takes a part; what is unsent at `close` is dropped, where a real
+    one goes on sending it; `connection_lost` comes only when the test says so, where the loop says it at its next turn.
+    """
+
+    def __init__(self) -> None:
+        self.connection: Connection | None = None
+        self.written = bytearray()
+        self.unsent = 0
+        self.full = False
+        self.reading = True
+        self.ended = False  # the end of the stream was written
+        self.closed = False
+        self.aborted = False
+
+    def write(self, data: bytes) -> None:
+        """Keep `data`; while the kernel is full, say so from within, as a transport does above its high-water mark."""
+        assert not self.ended, "written behind the end of the stream"
+        self.written += data
+        if self.full:
+            first, self.unsent = self.unsent == 0, self.unsent + len(data)
+            if first:
+                self.connection.pause_writing()
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        """A connection has nothing unsent, or it is slow: the mark is 0."""
+        assert high == 0
+
+    def get_write_buffer_size(self) -> int:
+        """What the kernel did not take."""
+        return self.unsent
+
+    def get_extra_info(self, name: str) -> SimpleNamespace:
+        """A socket that has a number and nothing else."""
+        assert name == "socket"
+        return SimpleNamespace(fileno=lambda: DESCRIPTOR)
+
+    def pause_reading(self) -> None:
+        """Nothing more comes."""
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        """What the client says comes again."""
+        self.reading = True
+
+    def can_write_eof(self) -> bool:
+        """TCP can."""
+        return True
+
+    def write_eof(self) -> None:
+        """The end of the stream, behind all that was written."""
+        self.ended = True
+
+    def is_closing(self) -> bool:
+        """Whether the connection has ended it."""
+        return self.closed
+
+    def close(self) -> None:
+        """End it."""
+        self.closed = True
+
+    def abort(self) -> None:
+        """End it at once."""
+        self.closed = self.aborted = True
+
+
+class Line:
+    """One connection from accept to its end, a client at its other end, and the node's stream around it."""
+
+    def __init__(self, stream: Stream | None = None, **options) -> None:
+        self.stream = stream or a_stream(**options)
+        self.clock = self.stream.clock
+        self.transport = FakeTransport()
+        self.transport.connection = self.connection = Connection(self.stream)
+        self._waiting = b""  # what the client has said while nothing was read
+        self._heard = 0
+        self.connection.connection_made(self.transport)
+
+    # ---- the client's side
+
+    def say(self, data: bytes) -> None:
+        """Bytes come; they wait in the kernel while the connection does not read."""
+        assert not self.transport.closed, "nothing comes over a transport that was closed"
+        self._waiting += data
+        if self.transport.reading:
+            waiting, self._waiting = self._waiting, b""
+            self.connection.data_received(waiting)
+
+    def ask(self, start: str = "GET /v1/stream HTTP/1.1", **headers: str | None) -> None:
+        """A request for a handshake; `Sec_WebSocket_Key="…"` changes a header, None leaves it out."""
+        self.say(request(start, **headers))
+
+    def tell(self, message: dict) -> None:
+        """One message, in one frame."""
+        self.say(frame(TEXT, json.dumps(message).encode()))
+
+    def hear(self) -> list[tuple[int, bytes]]:
+        """The frames written since this was last asked: opcode and payload."""
+        new = bytes(self.transport.written[self._heard :])
+        self._heard = len(self.transport.written)
+        return frames_in(new)
+
+    def told(self) -> list[str]:
+        """The types of the messages written since this was last asked."""
+        return [json.loads(payload)["type"] for opcode, payload in self.hear() if opcode == TEXT]
+
+    def answer(self) -> tuple[int, dict[str, str], str]:
+        """The HTTP answer: status, headers in small letters, text."""
+        head, _, text = bytes(self.transport.written).decode("latin-1").partition("\r\n\r\n")
+        self._heard = len(self.transport.written) if not head.startswith("HTTP/1.1 101") else len(head) + 4
+        first, *lines = head.split("\r\n")
+        headers = dict(line.split(": ", 1) for line in lines)
+        return int(first.split()[1]), {name.lower(): value for name, value in headers.items()}, text
+
+    # ---- the loop's side
+
+    def drain(self) -> None:
+        """The kernel takes what was unsent, and then what the client has said meanwhile is read."""
+        self.transport.full, self.transport.unsent = False, 0
+        self.connection.resume_writing()
+        if self.transport.reading and self._waiting:
+            self.say(b"")
+
+    def lose(self) -> None:
+        """The peer has closed, or the transport was: the loop's last word."""
+        self.transport.closed = True
+        self.connection.connection_lost(None)
+
+    def pass_time(self, seconds: float) -> None:
+        """Time passes, and the node sweeps."""
+        self.clock.advance(seconds)
+        self.stream.sweep()
+
+
+def a_stream(*, capacity: int = 8, unsaid: int = 8, **options) -> Stream:
+    """A node's stream with a hub and a clock that stands still; no token is needed."""
+    return Stream(Hub(capacity), Tokens({}, required=False), FakeClock(), capacity=capacity, unsaid=unsaid, **options)
+
+
+def opened(stream: Stream | None = None, **options) -> Line:
+    """A line that has been answered 101."""
+    line = Line(stream, **options)
+    line.ask()
+    assert line.answer()[0] == 101
+    return line
+
+
+def joined(stream: Stream | None = None, **options) -> Line:
+    """A line whose client has been welcomed."""
+    line = opened(stream, **options)
+    line.tell(HELLO)
+    assert line.told() == ["welcome"]
+    return line
+
+
+HELLO = {"type": "hello", "places": []}
+
+
+def request(start: str = "GET /v1/stream HTTP/1.1", **headers: str | None) -> bytes:
+    """A request for a handshake, good but for what is changed."""
+    changed = {name.replace("_", "-"): value for name, value in headers.items()}
+    lines = [f"{name}: {value}" for name, value in (HEADERS | changed).items() if value is not None]
+    return "\r\n".join([start, *lines, "", ""]).encode()
+
+
+def frame(opcode: Opcode, payload: bytes = b"", *, fin: bool = True) -> bytes:
+    """A client's frame, masked."""
+    return Frame(opcode, payload, fin=fin).serialize(mask=True)
+
+
+def close_frame(close: Close) -> tuple[int, bytes]:
+    """What `Line.hear` has of a close frame."""
+    return 0x8, close.code.to_bytes(2, "big") + close.reason.encode()
+
+
+def frames_in(data: bytes) -> list[tuple[int, bytes]]:
+    """Whole, unmasked frames (RFC 6455, 5.2) as opcode and payload; what is cut off fails."""
+    found = []
+    while data:
+        assert data[0] & 0xF0 == 0x80, "the last of its message, no reserved bits"
+        size, start = data[1], 2
+        if size >= 126:
+            start = 4 if size == 126 else 10
+            size = int.from_bytes(data[2:start], "big")
+        assert len(data) >= start + size, "cut off"
+        found.append((data[0] & 0x0F, data[start : start + size]))
+        data = data[start + size :]
+    return found

@@ -1,0 +1,61 @@
+"""A revision in few bytes is the revision."""
+
+from dataclasses import replace
+
+import pytest
+from support.fakes import a_revision, a_warning
+from support.reviewers import proved
+
+from geocast.model.alert import Circle, Origin, OtherShape, Polygon
+from geocast.stream.compact_revision import pack, unpack
+
+AREAS = {
+    "one": (Circle(32.7767, -96.797, 800.0),),
+    "none": (),
+    "polygons": (
+        Polygon(((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 0.0)), 20.0),
+        Polygon(((-180.0, 0.5), (1.0, 0.0), (1.0, 1.0), (5.0, 1.0), (-180.0, 0.5))),
+    ),
+    "others": (
+        OtherShape({"type": "polygon", "coordinates": [[[0.5, 1], [2, 3]]], "7": None}),
+        Circle(-90.0, 180.0, 20_100_000.0),
+        OtherShape({"type": "cells", "cells": ["8926cb19c93ffff"], 7: b"x"}),
+    ),
+}
+
+
+@pytest.mark.parametrize("area", AREAS)
+@pytest.mark.parametrize("description", [None, "", "Naïve\n\U0001f6a8"])
+def test_what_is_packed_comes_back(area, description):
+    """Every member of it: it may be sent yet, matched, or stand beside a later revision."""
+    revision = a_revision("a-1", 2**31 - 1, area=AREAS[area], description=description, status="exercise")
+    assert unpack("a-1", pack(revision)) == revision
+
+
+def test_the_message_that_it_was_made_of_comes_back():
+    """An alert from CAP: the feed tells of it."""
+    revision = replace(a_revision(), origin=Origin("met@example.org", "m-1", 3))
+    assert unpack("a-1", pack(revision)) == revision
+
+
+def test_an_official_warning_comes_back_with_all_its_languages():
+    """LA1: and one that has no languages, but a part of the rest."""
+    for revision in (a_warning("en", "fr", "es"), a_warning(texts=(), urgency=None), a_warning(onset_at=0, web=None)):
+        assert unpack("a-1", pack(revision)) == revision
+
+
+def test_issuer_of_a_publisher_comes_back():
+    """HD5: it says whose the alert is."""
+    revision = replace(a_revision("a-1", 3), issuer="https://desks.example")
+    assert unpack("a-1", pack(revision)) == revision
+
+
+def test_a_proof_comes_back():
+    """F9: it is sent, with the revision that it proves."""
+    revision = proved(a_revision("a-1", 3), "r-1", "r-2")
+    assert unpack("a-1", pack(revision)) == revision
+
+
+def test_it_takes_a_third_of_what_the_objects_take():
+    """Most of it is text."""
+    assert len(pack(a_revision(description="x" * 200))) < 450

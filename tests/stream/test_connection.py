@@ -1,0 +1,373 @@
+"""A connection after its handshake: fragments, control frames, pauses and the end, one event at a time.
+
+Rules are those of `geocast.stream.connection` (Rule 1 to Rule 4); sections are those of RFC 6455.
+"""
+
+import json
+import logging
+
+import pytest
+from stream.line import CONT, DESCRIPTOR, HELLO, TEXT, Line, close_frame, frame, joined, opened
+from support.fakes import DALLAS, a_revision
+from websockets.frames import Opcode
+from websockets.protocol import OPEN
+from websockets.server import ServerProtocol
+
+from geocast.model import close_codes
+from geocast.stream.connection import (
+    BURST,
+    FRAGMENT_COST,
+    LINGER_S,
+    MAX_HELLO_BYTES,
+    MAX_MESSAGE_BYTES,
+    RATE_PER_S,
+    control_answer,
+    retire,
+)
+from geocast.stream.session import Session
+
+PING_MESSAGE = json.dumps({"type": "ping"}).encode()
+
+
+# ---- messages and fragments ----------------------------------------------------------------------------------
+
+
+def test_a_message_may_come_byte_by_byte():
+    """Rule 2: the parser is fed whole frames; what is incomplete waits."""
+    line = joined()
+    for byte in frame(TEXT, PING_MESSAGE):
+        assert line.hear() == []
+        line.say(bytes([byte]))
+    assert line.told() == ["pong"]
+
+
+def test_several_messages_may_come_at_once():
+    """Each is answered, in order; a part of the next waits."""
+    line = joined()
+    ping = frame(TEXT, PING_MESSAGE)
+    line.say(ping * 3 + ping[:5])
+    assert line.told() == ["pong"] * 3
+    line.say(ping[5:])
+    assert line.told() == ["pong"]
+
+
+@pytest.mark.parametrize("size", [125, 126, 127, 4096, MAX_MESSAGE_BYTES])
+def test_a_payload_of_any_length_that_is_allowed(size):
+    """RFC 6455, 5.2: the length has three forms."""
+    line = joined()
+    line.say(frame(TEXT, PING_MESSAGE.ljust(size)))
+    assert line.told() == ["pong"]
+
+
+def test_a_message_may_come_in_fragments_with_a_ping_between_them():
+    """5.4: control frames may stand in the middle of a fragmented message."""
+    line = joined()
+    line.say(frame(TEXT, PING_MESSAGE[:5], fin=False))
+    line.say(frame(CONT, b"", fin=False))
+    line.say(frame(Opcode.PING, b"are you there"))
+    assert line.hear() == [(Opcode.PONG, b"are you there")]
+    line.say(frame(CONT, PING_MESSAGE[5:]))
+    assert line.told() == ["pong"]
+
+
+def test_the_parser_lives_only_while_it_has_work():
+    """Rule 2: there is none at a frame boundary, and the same one through all fragments of a message."""
+    line = joined()
+    assert line.connection._parser is None
+    line.say(frame(TEXT, PING_MESSAGE[:5], fin=False))
+    parser = line.connection._parser
+    assert parser is not None
+    line.say(frame(CONT, PING_MESSAGE[5:9], fin=False))
+    assert line.connection._parser is parser
+    line.say(frame(CONT, PING_MESSAGE[9:]))
+    assert line.connection._parser is None
+
+
+@pytest.mark.parametrize(
+    ("said", "close"),
+    [
+        ([frame(CONT, PING_MESSAGE)], close_codes.PROTOCOL_ERROR),
+        ([frame(TEXT, b"{", fin=False), frame(TEXT, b"}")], close_codes.PROTOCOL_ERROR),
+        ([b"\x81\x02{}"], close_codes.PROTOCOL_ERROR),  # not masked
+        ([bytes([0xC1]) + frame(TEXT, PING_MESSAGE)[1:]], close_codes.PROTOCOL_ERROR),  # a reserved bit
+        ([bytes([0x83]) + frame(TEXT, PING_MESSAGE)[1:]], close_codes.PROTOCOL_ERROR),  # a reserved opcode
+        ([frame(Opcode.BINARY, PING_MESSAGE)], close_codes.WRONG_FRAME_TYPE),
+        ([b"\x81\xfe\x40\x01"], close_codes.TOO_LONG),  # 16 KiB and one byte: its head is enough
+        ([b"\x81\xff" + b"\x7f" + b"\xff" * 7], close_codes.TOO_LONG),
+        ([frame(TEXT, b" " * 9000, fin=False), frame(CONT, b" " * 9000)], close_codes.TOO_LONG),
+        ([frame(TEXT, b"[")], close_codes.MALFORMED),
+        ([frame(TEXT, b'{"type":"ping","ref":"\xff"}')], close_codes.BAD_UTF8),
+        ([frame(TEXT, json.dumps(HELLO).encode())], close_codes.MALFORMED),
+        ([frame(Opcode.CLOSE, b"\x03")], close_codes.PROTOCOL_ERROR),
+    ],
+)
+def test_what_is_broken_ends_the_session_with_its_code(said, close):
+    """Section "Close codes": one close frame, then the end of the stream; the hub has forgotten the session."""
+    line = joined()
+    for data in said:
+        line.say(data)
+    assert line.hear() == [close_frame(close)]
+    assert line.transport.ended
+    assert line.stream.closes == {close.code: 1}
+    assert len(line.stream.hub) == 0
+
+
+def test_a_hello_may_be_longer_than_what_follows_it():
+    """64 KiB for `hello`, which may bring all that is held; 16 KiB for every other message."""
+    line = opened()
+    line.say(frame(TEXT, json.dumps(HELLO).encode().ljust(MAX_HELLO_BYTES)))
+    assert line.told() == ["welcome"]
+    line.say(frame(TEXT, PING_MESSAGE.ljust(MAX_MESSAGE_BYTES + 1)))
+    assert line.hear() == [close_frame(close_codes.TOO_LONG)]
+
+
+def test_a_hello_has_a_bound_too():
+    """Before `hello` as after it, the head of a frame that is too long is enough."""
+    line = opened()
+    line.say(b"\x81\xff" + (MAX_HELLO_BYTES + 1).to_bytes(8, "big"))
+    assert line.hear() == [close_frame(close_codes.TOO_LONG)]
+
+
+def test_a_session_that_fails_is_ended_and_said_by_its_class_alone(monkeypatch, caplog):
+    """1011; what was said, and the error's own words, stay out of the log."""
+    line, place = joined(), f"{DALLAS[0]}, {DALLAS[1]}"
+
+    def fail(_session, _payload, _now):
+        raise ZeroDivisionError(place)
+
+    monkeypatch.setattr(Session, "receive", fail)
+    with caplog.at_level(logging.ERROR):
+        line.say(frame(TEXT, PING_MESSAGE))
+    assert line.hear() == [close_frame(close_codes.INTERNAL)]
+    assert "ZeroDivisionError" in caplog.text
+    assert str(DALLAS[0]) not in caplog.text
+
+
+# ---- control frames ------------------------------------------------------------------------------------------
+
+
+def test_a_ping_is_answered_with_what_it_carried():
+    """5.5.3: application data identical to that of the ping."""
+    line = joined()
+    line.say(frame(Opcode.PING, b"x" * 125) + frame(Opcode.PING))
+    assert line.hear() == [(Opcode.PONG, b"x" * 125), (Opcode.PONG, b"")]
+
+
+def test_what_is_answered_without_the_parser_is_what_the_parser_answers():
+    """5.5.2 and 5.5.3: every first byte, every length of a control frame and beyond, with a mask and without."""
+    for first in range(256):
+        for size in (0, 1, 3, 4, 125):
+            for mask in (b"", b"\0\0\0\0", b"\x01\xff\x80\x7e"):
+                data = bytes((first, size | (0x80 if mask else 0))) + mask + bytes(range(size))
+                answer = control_answer(data)
+                if answer is not None:
+                    assert answer == answer_of_the_parser(data)
+                elif mask and first in (0x89, 0x8A):
+                    pytest.fail(f"left to the parser: {data!r}")
+    for first in (0x89, 0x8A):
+        assert control_answer(bytes((first, 0x80 | 126, 0, 126)) + bytes(4 + 126)) is None
+
+
+def answer_of_the_parser(data):
+    """What websockets answers to a frame."""
+    parser = ServerProtocol(state=OPEN)
+    parser.receive_data(data)
+    assert parser.parser_exc is None
+    answer = b"".join(parser.data_to_send())
+    retire(parser)
+    return answer
+
+
+def test_a_pong_is_a_sign_of_life_and_nothing_else():
+    """W8: whatever comes counts; without it, 60 s of silence end the connection."""
+    line = joined()
+    silent = joined(line.stream)
+    line.pass_time(50)
+    line.say(frame(Opcode.PONG))
+    line.hear()
+    line.pass_time(10)
+    assert silent.transport.aborted
+    assert not line.transport.closed
+
+
+def test_a_client_that_closes_is_echoed():
+    """5.5.1: its code comes back; then the end of the stream, and nothing that follows is read."""
+    line = joined()
+    line.say(frame(Opcode.CLOSE, b"\x03\xe8bye") + frame(TEXT, PING_MESSAGE))
+    assert line.hear() == [(Opcode.CLOSE, b"\x03\xe8bye")]
+    assert line.transport.ended
+    assert line.stream.closes == {}
+    assert len(line.stream.hub) == 0
+
+
+def test_messages_have_a_rate():
+    """4429: BURST at once, then RATE_PER_S; control frames count like any other."""
+    line = joined()
+    line.say(frame(Opcode.PONG) * (BURST - 2) + frame(TEXT, PING_MESSAGE))
+    assert line.told() == ["pong"]
+    line.pass_time(5 / RATE_PER_S)
+    line.say(frame(Opcode.PONG) * 5)
+    assert line.hear() == []
+    line.say(frame(Opcode.PONG))
+    assert line.hear() == [close_frame(close_codes.TOO_MANY)]
+
+
+def test_fragments_cost_less_than_messages():
+    """FRAGMENT_COST: a message may come in many, and yet nobody may send them without end."""
+    line = joined()
+    line.say(frame(TEXT, PING_MESSAGE[:1], fin=False))
+    blank = frame(CONT, b" ", fin=False)
+    line.say(blank * (BURST * 2))
+    line.say(frame(CONT, PING_MESSAGE[1:]))
+    assert line.told() == ["pong"]
+    line.say(frame(TEXT, b" ", fin=False) + blank * int(BURST / FRAGMENT_COST))
+    assert line.hear() == [close_frame(close_codes.TOO_MANY)]
+
+
+def test_empty_fragments_are_messages_and_are_not_kept():
+    """F7: nobody may send them without end, and however many there are, there is nothing to hold."""
+    line = joined()
+    line.say(frame(TEXT, b"", fin=False) + frame(CONT, b"", fin=False) * (BURST // 2))
+    assert len(line.connection._parts) == 1
+    line.say(frame(CONT, PING_MESSAGE))
+    assert line.told() == ["pong"]
+    line.say(frame(TEXT, b"", fin=False) + frame(CONT, b"", fin=False) * (BURST // 2))
+    assert line.hear() == [close_frame(close_codes.TOO_MANY)]
+
+
+# ---- pauses --------------------------------------------------------------------------------------------------
+
+
+def test_a_connection_with_unsent_bytes_is_not_read():
+    """Rule 3: what had come already waits, and so does what the kernel holds; then all is answered in order."""
+    line = joined()
+    line.transport.full = True
+    third = frame(Opcode.PING, b"3")
+    line.say(frame(Opcode.PING, b"1") + frame(Opcode.PING, b"2") + third[:4])
+    assert line.hear() == [(Opcode.PONG, b"1")]
+    assert not line.transport.reading
+    assert line.stream.hub.slow() == 1
+    assert line.stream.unsent_bytes() == line.transport.unsent > 0
+    line.say(third[4:])
+    assert line.hear() == []
+    line.drain()
+    assert line.hear() == [(Opcode.PONG, b"2"), (Opcode.PONG, b"3")]
+    assert line.stream.hub.slow() == 0
+    assert line.transport.reading
+
+
+def test_what_is_owed_is_sent_before_what_waited_is_read():
+    """Rule 3: the hub sends what it owes once all is sent; if that does not go out, reading waits again."""
+    line = opened()
+    line.tell(HELLO | {"places": [{"lat": DALLAS[0], "lng": DALLAS[1]}]})
+    line.hear()
+    line.transport.full = True
+    line.say(frame(Opcode.PING, b"1") + frame(TEXT, PING_MESSAGE))
+    now = line.clock.now()
+    line.stream.hub.deliver(a_revision(), now)
+    while line.stream.hub.turn(now):
+        pass
+    assert line.hear() == [(Opcode.PONG, b"1")]
+    line.transport.unsent = 0  # all went out, and the kernel is full again at once
+    line.connection.resume_writing()
+    assert line.told() == ["alert"]
+    assert not line.transport.reading
+    line.drain()
+    assert line.told() == ["pong"]
+
+
+def test_a_flood_of_pings_ends_where_its_sender_does_not_read():
+    """Rule 3: one pong is unsent, and no other is made."""
+    line = joined()
+    line.transport.full = True
+    line.say(frame(Opcode.PING) * 100)
+    line.say(frame(Opcode.PING) * 100)
+    assert len(line.hear()) == 1
+
+
+def test_a_welcome_that_does_not_go_out_pauses_the_new_session():
+    """Rule 3: the hub learns of it though the row is given out in the middle of that very write."""
+    line = opened()
+    line.transport.full = True
+    line.tell(HELLO)
+    assert not line.transport.reading
+    line.drain()
+    assert line.told() == ["welcome"]
+    assert line.stream.hub.slow() == 0
+
+
+def test_a_slow_session_is_closed_like_any_other():
+    """4420: after its close frame it is read again, so that its end is noticed; a late resume changes nothing."""
+    line = joined()
+    line.transport.full = True
+    line.say(frame(Opcode.PING))
+    line.connection.close(close_codes.SLOW)
+    assert line.transport.reading
+    assert line.hear()[-1] == close_frame(close_codes.SLOW)
+    line.drain()
+    line.say(frame(Opcode.PING))
+    assert line.hear() == []
+
+
+# ---- the end -------------------------------------------------------------------------------------------------
+
+
+def test_after_the_close_frame_nothing_is_read_or_written():
+    """Rule 4: what the peer still sends is thrown away; a second reason is not the reason."""
+    line = joined()
+    line.connection.close(close_codes.DRAINING)
+    line.connection.close(close_codes.SLOW)
+    line.say(frame(TEXT, PING_MESSAGE))
+    assert line.hear() == [close_frame(close_codes.DRAINING)]
+    assert line.stream.closes == {1012: 1}
+    assert len(line.stream.hub) == 0
+
+
+def test_a_peer_that_does_not_close_is_dropped():
+    """Rule 4: LINGER_S after the close frame; one that closes is gone before."""
+    stays = joined()
+    goes = joined(stays.stream)
+    for line in (stays, goes):
+        line.connection.close(close_codes.GOING_AWAY)
+    goes.lose()
+    stays.pass_time(LINGER_S - 0.1)
+    assert not stays.transport.aborted
+    stays.pass_time(0.1)
+    assert stays.transport.aborted
+    assert not goes.transport.aborted
+
+
+@pytest.mark.parametrize("state", [Line, opened, joined])
+def test_a_connection_that_is_lost_leaves_nothing_behind(state):
+    """Whatever it was doing: no list of the stream has it, no row, no bytes."""
+    line = state()
+    line.transport.full = True
+    line.say(b"G" if state is Line else frame(Opcode.PING)[:3])
+    line.lose()
+    stream = line.stream
+    assert [len(held) for held in (stream.all, stream.unsaid, stream.slow, stream.lingering)] == [0] * 4
+    assert len(stream.hub) == 0
+    assert line.connection._unread == b""
+    line.pass_time(100)
+    assert not line.transport.aborted
+
+
+def test_a_connection_that_is_aborted_is_forgotten_by_the_hub_at_once():
+    """The loop says `connection_lost` later; until then nobody writes to it."""
+    line = joined()
+    line.stream.abort_all()
+    assert line.transport.aborted
+    assert len(line.stream.hub) == 0
+    assert line.stream.connections == 1
+    line.lose()
+    assert line.stream.connections == 0
+
+
+def test_the_end_of_the_peers_stream_lets_the_transport_close():
+    """asyncio: a false value from `eof_received` closes the transport. There is no half-open session."""
+    assert not joined().connection.eof_received()
+
+
+def test_a_connection_has_the_number_of_its_socket():
+    """For sends to many at once."""
+    assert joined().connection.descriptor == DESCRIPTOR

@@ -1,0 +1,396 @@
+"""What has ended leaves nothing behind, however it ended, with the garbage collector switched off (Rule 5).
+
+Real sockets and the real `Stream` in this process; the clients are in a thread.
+"""
+
+import asyncio
+import contextlib
+import gc
+import json
+import socket
+import time
+import types
+import weakref
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
+
+import pytest
+import uvloop
+from end_to_end.kit.alerts import alert, ground
+from end_to_end.kit.endings import ENDINGS, Door
+from end_to_end.kit.keys import Keys
+from end_to_end.kit.wire import Wire, request_bytes
+from support.fakes import FakeClock
+
+from geocast import policy
+from geocast.alertlog.memory import MemoryLog
+from geocast.api.context import Api
+from geocast.api.routes_alerts import serving
+from geocast.auth.tokens import Key, Tokens
+from geocast.calls.calling import Calling
+from geocast.calls.sealing import NO_CALL_KEYS
+from geocast.clock import SystemClock
+from geocast.ingest.publish import Publishing
+from geocast.metrics import Metrics
+from geocast.model import close_codes
+from geocast.stream import connection
+from geocast.stream.connection import HEADERS_S, HELLO_S, LINGER_S, SPARE, Stream
+from geocast.stream.hub import SILENCE_S, SLOW_S, Hub
+from geocast.stream.server import FREEZE_EVERY, THAW_S, Collector
+from geocast.stream.session import HEARTBEAT_S
+
+CLIENTS = 8
+KEYS = Keys()
+JWKS = {key["kid"]: Key(key) for key in KEYS.jwks()["keys"]}
+ORDINARY = (types.GeneratorType, types.FrameType, types.TracebackType, types.MethodType)
+"""What a cycle consists of, beside the classes of the packages that serve a connection."""
+PACKAGES = ("geocast.api.", "geocast.stream.", "websockets.", "uvloop.", "uvicorn.", "h11.", "starlette.", "fastapi.")
+
+
+def come_since() -> Counter[str]:
+    """What there is, and is not frozen, of all that a connection is made of, by class."""
+    found: Counter[str] = Counter()
+    for thing in gc.get_objects():
+        kind = type(thing)
+        if kind in ORDINARY or str(kind.__module__).startswith(PACKAGES):
+            found[f"{kind.__module__}.{kind.__qualname__}"] += 1
+    return found
+
+
+def left_by_each() -> Counter[str]:
+    """Of that, what is as many as there were clients."""
+    return Counter({kind: number for kind, number in come_since().items() if number >= CLIENTS})
+
+
+class Listener:
+    """A stream listener; its clients act in a thread, its clock stands still."""
+
+    def __init__(self, capacity: int, unsaid: int) -> None:
+        self.clock = FakeClock(time.time_ns() // 1_000_000)
+        self.hub = Hub(capacity)
+        self.stream = Stream(self.hub, Tokens(JWKS), self.clock, capacity=capacity, unsaid=unsaid)
+
+    async def until(self, holds) -> None:
+        """Let the loop turn until something is so: a bound on failure, never waited for on a good run."""
+        async with asyncio.timeout(20):
+            while not holds():  # noqa: ASYNC110 (it is asked of many things)
+                await asyncio.sleep(0.001)
+
+    async def pass_time(self, *steps_s: float) -> None:
+        """Let time pass, and sweep."""
+        for step_s in steps_s:
+            self.clock.advance(step_s)
+            self.stream.sweep()
+            await asyncio.sleep(0)
+
+    async def ends(self) -> None:
+        """Wait until all connections are over and the loop has dropped them."""
+        await self.until(lambda: not self.stream.connections)
+        self.stream.sweep()
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+
+def leaves(scenario, capacity=100, unsaid=50) -> Counter[str]:
+    """What a second run of a scenario leaves behind, after the first has warmed everything up.
+
+    `scenario(listener, door, act)`: `act(work)` runs `work` in the clients' thread.
+    """
+
+    async def main() -> Counter[str]:
+        listener = Listener(capacity, unsaid)
+        with socket.create_server(("127.0.0.1", 0)) as sock, ThreadPoolExecutor(1) as thread:
+            door = Door(sock.getsockname()[1], KEYS)
+            servers = await listener.stream.listen(sock)
+
+            async def act(work):
+                return await asyncio.get_running_loop().run_in_executor(thread, work)
+
+            try:
+                await scenario(listener, door, act)
+                await listener.ends()
+                gc.freeze()  # what is there so far
+                await scenario(listener, door, act)
+                await listener.ends()
+                left = left_by_each()
+            finally:
+                listener.stream.abort_all()
+                for server in servers:
+                    server.close()
+        return left
+
+    with switched_off(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main())
+
+
+@contextlib.contextmanager
+def switched_off():
+    """The garbage collector does nothing of itself, and has frozen nothing afterwards."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+def test_what_a_client_ends_or_has_ended_is_gone(name):
+    """Each refusal, each close code and each way to hang up."""
+    expected, ending = ENDINGS[name]
+
+    async def scenario(_listener, door, act):
+        assert await act(lambda: [ending(door) for _ in range(CLIENTS)]) == [expected] * CLIENTS
+
+    assert leaves(scenario) == {}
+
+
+# ---- what the node ends of itself ----------------------------------------------------------------------------------
+
+
+async def open_and_wait(listener, act, connect, count=CLIENTS):
+    """Connections that all exist at once."""
+    wires = await act(lambda: [connect() for _ in range(count)])
+    await listener.until(lambda: listener.stream.connections == count)
+    return wires
+
+
+def hang_up(wires):
+    """The clients have gone."""
+    for wire in wires:
+        wire.sock.close()
+
+
+def half_open(door):
+    """A connection that has begun to ask."""
+    wire = Wire(door.port)
+    wire.sock.sendall(b"GET /v1/str")
+    return wire
+
+
+def test_time_outs_leave_nothing():
+    """No headers, no hello, no answer to a close frame, and a session that has fallen silent."""
+
+    async def scenario(listener, door, act):
+        for connect, time_s in (
+            (lambda: half_open(door), [HEADERS_S]),
+            (door.upgraded, [HELLO_S, LINGER_S]),
+            (door.welcomed, [HEARTBEAT_S + SILENCE_S]),
+        ):
+            wires = await open_and_wait(listener, act, connect)
+            await listener.pass_time(*time_s)
+            await listener.ends()
+            hang_up(wires)
+
+    assert leaves(scenario) == {}
+
+
+def test_whoever_makes_room_leaves_nothing():
+    """The oldest that have not said hello, at either stage, in favour of newer ones."""
+
+    async def scenario(listener, door, act):
+        for connect in (lambda: half_open(door), door.upgraded):
+            wires = await act(lambda connect=connect: [connect() for _ in range(2 * CLIENTS)])
+            await listener.until(lambda: len(listener.stream.unsaid) == CLIENTS)
+            await listener.pass_time(LINGER_S, HEADERS_S, LINGER_S)
+            await listener.ends()
+            hang_up(wires)
+
+    assert leaves(scenario, unsaid=CLIENTS) == {}
+
+
+def test_a_full_node_keeps_nothing_of_those_whom_it_turns_away():
+    """503, and beyond that no answer at all."""
+
+    async def scenario(listener, door, act):
+        inside = await open_and_wait(listener, act, door.welcomed, 2)
+        over = await act(lambda: [Wire(door.port) for _ in range(SPARE + CLIENTS)])
+        await listener.until(lambda: listener.stream.connections <= 2 + SPARE)
+        answers = await act(lambda: [wire.upgrade("geocast.v1.json").status for wire in over[:CLIENTS]])
+        assert answers == [503] * CLIENTS
+        hang_up([*over, *inside])
+
+    assert leaves(scenario, capacity=2, unsaid=1000) == {}
+
+
+@pytest.mark.parametrize("how", ["drained", "slow", "aborted", "reset"])
+def test_sessions_with_unsent_bytes_leave_nothing(how):
+    """Whoever doesn't read is closed, or dropped with all that was to be sent."""
+
+    async def scenario(listener, door, act):
+        wires = await open_and_wait(listener, act, door.welcomed)
+        for peer in listener.hub.peers():
+            peer.write(bytes(8_000_000))
+        assert len(listener.stream.slow) == CLIENTS
+        if how == "drained":
+            for peer in listener.hub.peers():
+                peer.close(close_codes.DRAINING)
+            await listener.pass_time(LINGER_S)
+        elif how == "slow":
+            await listener.pass_time(SLOW_S, LINGER_S)
+        elif how == "aborted":
+            listener.stream.abort_all()
+        hang_up(wires)
+
+    assert leaves(scenario) == {}
+
+
+def test_a_session_that_fails_leaves_nothing(monkeypatch):
+    """1011: an error that the code does not foresee, with its traceback."""
+
+    def fail(*_):
+        raise KeyError("what nobody expected")
+
+    monkeypatch.setattr(connection.Session, "receive", fail)
+    expected = close_codes.INTERNAL.code
+
+    async def scenario(_listener, door, act):
+        codes = await act(lambda: [ENDINGS["no hello"][1](door) for _ in range(CLIENTS)])
+        assert codes == [expected] * CLIENTS
+
+    assert leaves(scenario) == {}
+
+
+# ---- the api listener ----------------------------------------------------------------------------------------------
+
+ALERT = json.dumps(alert(ground())).encode()
+LONG = b"x" * 70_000
+BROKEN = {
+    "line noise": b"\x00\x01\r\n\r\n",
+    "half a request": b"GET /healthz HT",
+    "headers without an end": b"GET / HTTP/1.1\r\nX: " + LONG,
+    "two lengths": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "an upgrade": b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+    "half a body": request_bytes("POST", "/v1/alerts", {"Host": "x", "Content-Length": "9"}) + b"{",
+}
+CALLS = {
+    # what it is -> the status, the method, the path, the body
+    "a public page": (200, "GET", "/healthz", b""),
+    "an alert that is known": (201, "POST", "/v1/alerts", ALERT),
+    "no JSON": (400, "POST", "/v1/alerts", b"{"),
+    "no token": (401, "GET", "/v1/policy", None),
+    "nothing there": (404, "GET", "/nowhere", b""),
+    "another method": (405, "DELETE", "/v1/policy", b""),
+    "too large": (413, "POST", "/v1/alerts", LONG),
+    "broken fields": (422, "POST", "/v1/alerts", b"{}"),
+}
+
+
+@pytest.mark.parametrize("name", [*CALLS, *BROKEN])
+def test_the_api_listener_keeps_nothing_of_a_connection(name):
+    """Neither of what it has served nor of what it has refused, broken off or never got to see the end of."""
+
+    def call(port):
+        if name in BROKEN:
+            with Wire(port) as wire, contextlib.suppress(ConnectionError):
+                wire.sock.sendall(BROKEN[name])
+                wire.sock.shutdown(socket.SHUT_WR)
+                wire.read_answer()
+            return
+        status, method, path, body = CALLS[name]
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {KEYS.token()}"}
+        with contextlib.closing(HTTPConnection("127.0.0.1", port, timeout=20)) as api:
+            api.request(method, path, body, {} if body is None else headers)
+            assert api.getresponse().status in (status, 200)
+
+    async def main():
+        log, in_force, clock, metrics = MemoryLog(), policy.load(None), SystemClock(), Metrics()
+        publishing = Publishing(log, in_force, clock)
+        api = Api(
+            publishing, Calling(log, in_force, NO_CALL_KEYS, clock), log, in_force, Tokens(JWKS), clock, metrics, list
+        )
+        with socket.create_server(("127.0.0.1", 0)) as sock, ThreadPoolExecutor(1) as thread:
+            port = sock.getsockname()[1]
+            async with serving(api, sock, None):
+                for run in range(2):
+                    for _ in range(CLIENTS):
+                        await asyncio.get_running_loop().run_in_executor(thread, call, port)
+                    if run == 0:
+                        await asyncio.sleep(0)
+                        gc.freeze()
+                with contextlib.suppress(TimeoutError):  # the last connections may be about to close
+                    async with asyncio.timeout(20):
+                        while left := left_by_each():  # noqa: ASYNC110 (it is asked of many things)
+                            await asyncio.sleep(0.01)
+                return left
+
+    with switched_off(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(main()) == {}
+
+
+# ---- freezing ------------------------------------------------------------------------------------------------------
+
+
+class Knot:
+    """A cycle."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_what_is_garbage_is_not_frozen():
+    """It would stay for ever."""
+    with switched_off():
+        collector = Collector(FakeClock())
+        collector.start()
+        knot = weakref.ref(Knot())
+        collector.look(FREEZE_EVERY - 1, idle=True)
+        assert knot() is not None
+        assert gc.get_freeze_count() > 0
+        collector.look(FREEZE_EVERY, idle=False)
+        assert knot() is None
+
+
+def test_sessions_that_come_are_frozen_a_few_hundred_at_a_time():
+    """No collection looks at them again, for as long as they stay or come and go in the same number."""
+    with switched_off():
+        collector = Collector(FakeClock())
+        collector.start()
+        crowd = [Knot() for _ in range(1000)]
+        collector.look(FREEZE_EVERY, idle=False)
+        assert not any(type(thing) is Knot for thing in gc.get_objects())
+        late = Knot()
+        collector.look(2 * FREEZE_EVERY - 1, idle=False)
+        assert any(thing is late for thing in gc.get_objects())
+        collector.look(2 * FREEZE_EVERY, idle=False)
+        assert not any(thing is late for thing in gc.get_objects())
+        del crowd
+
+
+def test_what_becomes_garbage_later_is_found_at_the_thaw_when_nothing_is_being_sent():
+    """Once in a long while, and not in a fan-out."""
+    with switched_off():
+        clock = FakeClock()
+        collector = Collector(clock)
+        frozen = Knot()
+        knot = weakref.ref(frozen)
+        collector.start()
+        del frozen
+        gc.collect()
+        clock.advance(THAW_S - 1)
+        collector.look(0, idle=True)
+        clock.advance(1)
+        collector.look(0, idle=False)
+        assert knot() is not None
+        collector.look(0, idle=True)
+        assert knot() is None
+
+
+def test_what_a_process_shares_is_not_copied_by_a_thaw_before_it_has_sessions():
+    """run/forking.py: a process was frozen before it was forked; a thaw writes to everything."""
+    with switched_off():
+        clock = FakeClock()
+        collector = Collector(clock)
+        gc.freeze()
+        collector.start()
+        shared = gc.get_freeze_count()
+        clock.advance(THAW_S)
+        collector.look(FREEZE_EVERY - 1, idle=True)
+        assert gc.get_freeze_count() == shared
+        collector.look(FREEZE_EVERY, idle=True)
+        crowd = [Knot() for _ in range(10)]
+        clock.advance(THAW_S)
+        collector.look(FREEZE_EVERY, idle=True)
+        assert not any(type(thing) is Knot for thing in gc.get_objects())
+        del crowd

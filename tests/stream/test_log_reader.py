@@ -1,0 +1,71 @@
+"""How a process reads the log: what it is given of alerts, and what of calls."""
+
+import asyncio
+
+from alertlog.chains import EXPIRES_MS, a_call, a_claim, an_end
+from support.fakes import NOON_MS, FakeClock, a_cancel, a_revision
+
+from geocast.alertlog.memory import MemoryLog
+from geocast.stream.live_alerts import LiveAlerts
+from geocast.stream.log_reader import LogKeeper, LogReader
+
+ALERT = [a_revision(), a_cancel()]
+CALL = [a_call(), a_claim(2), an_end(3)]
+
+
+def read(clock, *entries, **calls):
+    """A reader of a log with these entries, and the list of those of alerts that it applies."""
+    log, live, alerts = MemoryLog(), LiveAlerts(1), []
+
+    def apply(entry):
+        alerts.append(entry)
+        live.apply(entry, clock.now())
+
+    reader = LogReader(log, clock, live, apply, LogKeeper(log, clock), **calls)
+    for entry in entries:
+        log.take(entry)
+    return reader, alerts
+
+
+def run(reader, *then):
+    """Read to the end; then do these things one after the other, with a look at the clock behind each."""
+
+    async def main():
+        reading = asyncio.create_task(reader.read_for_ever())
+        await asyncio.wait_for(reader.caught_up.wait(), 60)
+        for step in then:
+            step()
+            await reader._make_up_for_a_clock_ahead()
+        reading.cancel()
+
+    asyncio.run(main())
+
+
+def test_entries_of_calls_are_given_to_who_wants_them():
+    """LogC1: each once, in order, and nothing of an alert."""
+    calls = []
+    reader, alerts = read(FakeClock(), CALL[0], ALERT[0], *CALL[1:], ALERT[1], calls=calls.append)
+    run(reader)
+    assert calls == CALL
+    assert alerts == ALERT
+    assert (reader.applied, reader.position) == (5, 5)
+
+
+def test_who_wants_no_calls_passes_over_them():
+    """LogC1: the public feed is one."""
+    reader, alerts = read(FakeClock(), CALL[0], ALERT[0], *CALL[1:], ALERT[1])
+    run(reader)
+    assert alerts == ALERT
+
+
+def test_a_call_that_was_taken_for_expired_is_given_again_when_the_clock_is_set_right():
+    """`LogReader`: a wall clock that was ahead when the log was read ends nothing for good."""
+    clock, calls = FakeClock(wall_ms=EXPIRES_MS + 1), []
+    reader, _ = read(clock, *CALL[:2], calls=calls.append)
+
+    def set_right():
+        assert calls == CALL[:2]
+        clock.wall_ms = NOON_MS
+
+    run(reader, set_right)
+    assert calls == CALL[:2] * 2

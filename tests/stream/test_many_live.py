@@ -1,0 +1,90 @@
+"""The random steps of test_model while hundreds of other alerts are live, next door, abroad, or cancelled at the spot.
+
+The model knows nothing of those, for no rule lets any of them come to a phone: they lie where no phone ever is, or had
+no recipient when they were cancelled.
+"""
+
+import test_model
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import precondition, rule, run_state_machine_as_test
+from support.fakes import DALLAS, NOON_MS, a_cancel, a_revision
+from test_model import CENTRES, EXAMPLES, STEPS, TURNS, Geocast, beyond
+
+from geocast.model.alert import Circle
+from geocast.stream import hub as hubs
+
+ABROAD = (-33.9, 18.4)
+DAYS_MS = 10 * 86_400_000
+FAR_M = 9_000  # phones are at most 5 km from a centre, with a reach of 2 km; the others' circles are 300 m
+
+
+def others():
+    """Entries of other alerts. Most of them outlive the test; some end in its course."""
+    found = []
+    for at in range(240):
+        centre = (*CENTRES, ABROAD)[at % 4]
+        circle = Circle(*beyond(*centre, 37 * at % 360, FAR_M + at), 300.0 if at % 3 else 10.0)
+        ends_at = NOON_MS + (1000 * at if at % 5 == 0 else DAYS_MS)
+        found.append(a_revision(f"other-{at}", area=(circle,), expires_at=ends_at))
+    for at in range(40):
+        area = (Circle(*DALLAS, 1000.0), Circle(*ABROAD, 2_000_000.0))
+        found.append(a_revision(f"over-{at}", area=area, expires_at=NOON_MS + DAYS_MS))
+        found.append(a_cancel(f"over-{at}", ends_at=NOON_MS + DAYS_MS))
+    return found
+
+
+class Crowded(Geocast):
+    """The same desk, node, phones and model, in a world that is full of alerts."""
+
+    def start(self, read):
+        super().start(0)
+        for other in others():
+            self.hub.deliver(other, self.now)
+        for _ in range(read):
+            self.read()
+
+    @precondition(lambda self: self.has_news())
+    @rule(which=st.integers(0, 239), again=st.booleans(), turns=TURNS.filter(lambda turns: turns is not None))
+    def elsewhere(self, which, again, turns):
+        """Something happens that concerns nobody: a revision of one of the others, and its cancel."""
+        circle = Circle(*beyond(*ABROAD, which, 20_000), 500.0)
+        number = len(self.trace) + 2
+        self.hub.deliver(
+            a_revision(f"other-{which}", number, area=(circle,), expires_at=NOON_MS + DAYS_MS, issued_at=self.true_ms),
+            self.now,
+        )
+        if again:
+            self.hub.deliver(a_cancel(f"other-{which}", number + 1, ends_at=NOON_MS + DAYS_MS), self.now)
+        self.quiet = False
+        self.turn_often(turns)
+        self.trace.notes("node", "something happens elsewhere")
+        self.seen = len(self.trace)
+
+
+def test_whatever_happens_among_many_alerts_everyone_is_sent_what_the_rules_say(monkeypatch):
+    """Section 5, "Who is sent what", rules 1 to 8."""
+    for name, number in {"SLICE": 1, "NEAREST": 2, "FLIGHTS": 3, "FLIGHTS_BELOW_EXTREME": 2}.items():
+        monkeypatch.setattr(hubs, name, number)
+    run_state_machine_as_test(
+        Crowded,
+        settings=settings(
+            max_examples=EXAMPLES // 4,
+            stateful_step_count=STEPS,
+            derandomize=not test_model.SOAK,
+            database=None,
+            deadline=None,
+            print_blob=True,
+            report_multiple_bugs=False,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def test_none_of_the_others_concerns_a_place_where_a_phone_may_be():
+    """What the model leaves out."""
+    for _, (*where, reach) in test_model.PLACES:
+        for other in others():
+            for circle in other.alert.circles if other.id.startswith("other") else ():
+                gap_m = test_model.haversine_m(*where, circle.lat, circle.lng) - circle.radius_m - reach
+                assert gap_m > 100

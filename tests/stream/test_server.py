@@ -1,0 +1,220 @@
+"""The stream side of a process: what it reads of the log when the wall clock is wrong, and what it says of clocks."""
+
+import asyncio
+import logging
+
+import pytest
+from support.fakes import HOUR_MS, NOON_MS, FakeClock, a_cancel, a_revision
+
+from geocast.alertlog.memory import MemoryLog
+from geocast.auth.tokens import Tokens
+from geocast.clock import STEP_S
+from geocast.config import Address, Settings
+from geocast.metrics import Metrics
+from geocast.stream import live_alerts
+from geocast.stream.server import EXPECTED_S, REST_S, TICK_S, Delivery
+
+
+class Reading:
+    """A delivery that follows a log in memory, by a clock of the test's."""
+
+    def __init__(self, *there):
+        self.clock, self.log, self.there = FakeClock(), MemoryLog(), there
+
+    async def __aenter__(self):
+        for entry in self.there:
+            await self.log.append(entry)
+        settings = Settings(Address("127.0.0.1", 1), Address("127.0.0.1", 2), "memory:", max_sessions=4)
+        self.metrics = Metrics()
+        self.delivery = Delivery(settings, Tokens({}, required=False), self.clock, self.log, self.metrics)
+        self._task = asyncio.ensure_future(self.delivery._reader.read_for_ever())
+        await self.delivery._reader.caught_up.wait()
+        return self
+
+    async def __aexit__(self, *_):
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    def live(self):
+        """The ids and numbers of what it takes for live."""
+        return {f"{a.id}/{a.number}" for a in self.delivery._hub.live if not a.ended(self.clock.now())}
+
+    async def reads(self, entry):
+        """Something is appended, and it has read it, and done what it does behind that."""
+        await self.log.append(entry)
+        for _ in range(30):  # turns of the loop, no time
+            await asyncio.sleep(0)
+        assert self.delivery._reader.position == await self.log.tail()
+
+
+def run(main):
+    asyncio.run(asyncio.wait_for(main(), 30))
+
+
+LONG = {"expires_at": NOON_MS + 3 * HOUR_MS}
+MORE = a_revision("more", **LONG)
+
+
+def test_what_a_clock_ahead_left_out_at_the_start_comes_back_when_it_is_right():
+    """R1, R3: in order, cancels and revisions included, and what has truly ended does not."""
+
+    async def main():
+        there = [
+            a_revision("over", expires_at=NOON_MS - 1),
+            a_revision("short", expires_at=NOON_MS + 1000),
+            a_revision("revised"),
+            a_revision("cancelled"),
+            a_revision("revised", 2),
+            a_cancel("cancelled"),
+            a_revision("long", **LONG),
+        ]
+        reading = Reading(*there)
+        reading.clock.wall_ms += 2 * HOUR_MS
+        async with reading:
+            assert reading.live() == {"long/1"}
+            reading.clock.wall_ms -= 2 * HOUR_MS
+            await reading.reads(MORE)
+            assert reading.live() == {"short/1", "revised/2", "cancelled/2", "long/1", "more/1"}
+
+    run(main)
+
+
+def test_a_deadline_made_by_a_clock_ahead_at_the_start_is_put_right():
+    """R3: what lived all the same ends when it should, and not as much earlier as the clock was ahead."""
+
+    async def main():
+        reading = Reading(a_revision("left-out"), a_revision("long", **LONG))
+        reading.clock.wall_ms += 2 * HOUR_MS
+        async with reading:
+            reading.clock.wall_ms -= 2 * HOUR_MS
+            await reading.reads(MORE)
+            reading.clock.advance(3 * 3600 - 1)
+            assert reading.live() == {"long/1", "more/1"}
+            reading.clock.advance(1)
+            assert reading.live() == set()
+
+    run(main)
+
+
+def test_what_comes_while_a_clock_is_ahead_is_there_when_it_is_right():
+    """R1: from the first moment on, and though there are more of them than are kept in memory."""
+
+    async def main():
+        reading = Reading()
+        reading.clock.wall_ms += 2 * HOUR_MS
+        async with reading:
+            for n in range(5):
+                await reading.reads(a_revision(f"a-{n}"))
+            assert reading.live() == set()
+            reading.clock.wall_ms -= 2 * HOUR_MS
+            await reading.reads(MORE)
+            assert reading.live() == {"more/1", *(f"a-{n}/1" for n in range(5))}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(live_alerts, "MAX_DOUBTED", 2)
+        run(main)
+
+
+def test_what_was_given_and_has_ended_is_not_given_again():
+    """E1: a clock that is set back before the start keeps nothing alive that this process knew."""
+
+    async def main():
+        reading = Reading(a_revision(), a_revision(revision=2, expires_at=NOON_MS + 2_000_000))
+        reading.clock.wall_ms = NOON_MS + 1_900_000
+        async with reading:
+            assert reading.live() == {"a-1/2"}
+            reading.clock.advance(100)
+            reading.delivery._hub.sweep(reading.clock.now())
+            reading.clock.wall_ms = NOON_MS
+            await reading.reads(MORE)
+            assert reading.live() == {"more/1"}
+
+    run(main)
+
+
+def test_what_has_ended_here_is_not_live_again_when_the_log_is_read_anew_and_the_clock_goes_back():
+    """E1: as after a failover of Redis, which begins a new epoch; found by the nemesis."""
+
+    async def main():
+        async with Reading(a_revision()) as reading:
+            reading.clock.advance(2_000)
+            reading.delivery._hub.sweep(reading.clock.now())
+            await reading.delivery._reader._apply_all([(1, a_revision())])
+            reading.clock.wall_ms -= 48 * HOUR_MS
+            reading.delivery._hub.sweep(reading.clock.now())
+            assert reading.live() == set()
+
+    run(main)
+
+
+def test_a_clock_that_is_set_is_told_and_counted(caplog):
+    """One line, and a figure for whoever watches."""
+    caplog.set_level(logging.WARNING)
+
+    async def main():
+        async with Reading(a_revision()) as reading:
+            for step_ms in (0, STEP_S * 999, 2 * HOUR_MS, -2 * HOUR_MS):
+                reading.clock.advance(0.05)
+                reading.clock.wall_ms += step_ms
+                reading.delivery._watch_the_clock()
+            shown = reading.metrics.render().decode()
+            assert "geocast_clock_steps_total 2.0" in shown
+            assert "geocast_withheld_alerts 0.0" in shown
+
+    run(main)
+    assert [record.getMessage().partition(";")[0] for record in caplog.records] == [
+        "the wall clock was set forward by 7200.0 s",
+        "the wall clock was set back by 7200.0 s",
+    ]
+
+
+def test_a_process_that_rests_sweeps_seldom_unless_alerts_that_have_ended_are_left(monkeypatch):
+    """Rule 5 of `live`: so many at a sweep; at two sweeps a second 100,000 would stay for minutes."""
+    monkeypatch.setattr(live_alerts, "AT_ONCE", 2)
+
+    async def main():
+        spent = [a_revision(f"a-{n}", expires_at=NOON_MS + 1000) for n in range(3)]
+        async with Reading(*spent) as node:
+            delivery = node.delivery
+            await delivery._pump.idle.wait()
+            assert delivery._pause_s() == REST_S
+            node.clock.advance(2)
+            delivery._stream.sweep()
+            assert delivery._pause_s() == TICK_S
+            delivery._stream.sweep()
+            assert delivery._pause_s() == REST_S
+
+    run(main)
+
+
+def test_slices_are_small_from_an_append_until_its_entry_is_read():
+    """It may be more urgent than what is being sent. An entry that does not come is not waited for."""
+
+    async def main():
+        async with Reading() as reading:
+            expect, is_hurried = reading.delivery.expect, reading.delivery._pump._asked
+            assert not is_hurried()
+            expect()
+            assert is_hurried()
+            await reading.reads(MORE)
+            assert not is_hurried()
+            expect()
+            reading.clock.advance(EXPECTED_S)
+            assert not is_hurried()
+
+    run(main)
+
+
+def test_slices_are_not_small_for_an_entry_that_was_read_before_its_publisher_knew():
+    """So it is with SQLite; small slices would slow down the fan-out of the very alert that was waited for."""
+
+    async def main():
+        async with Reading() as reading:
+            expect, is_hurried = reading.delivery.expect, reading.delivery._pump._asked
+            await reading.reads(MORE)
+            expect(MORE)
+            assert not is_hurried()
+            expect(a_revision("more", 2, **LONG))
+            assert is_hurried()
+
+    run(main)

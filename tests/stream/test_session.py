@@ -1,0 +1,673 @@
+"""One subscriber's conversation, without socket and hub: section 5, "Messages" and its table of mistakes."""
+
+import json
+
+import msgpack
+import pytest
+from support.fakes import DALLAS, NOON_MS, FakeClock, FakePeer
+from support.schemas import check_client_message, check_server_message
+
+from geocast.auth.scopes import RECEIVE, SCOPES, TEST
+from geocast.auth.tokens import Key, Tokens, make_key, sign
+from geocast.geometry.sphere import cell_from_string, cell_place
+from geocast.matching.filters import EVERYTHING, Filter
+from geocast.model import close_codes
+from geocast.model.close_codes import SessionClosed
+from geocast.stream.session import MAX_REF, Session
+from geocast.wire.frames import JSON, MSGPACK
+
+PRIVATE, PUBLIC = make_key("k1")
+KEYS = {"k1": Key(PUBLIC, "EdDSA")}
+PLACE = {"lat": DALLAS[0], "lng": DALLAS[1]}
+CELL = "89446c3a5afffff"  # of resolution 9, in Dallas
+HOUR_S = 3600
+
+
+class FakeAudience:
+    """The hub, as a session sees it.
+
+    Purpose: to see what a session asks for, in which order. Lies: it has one row, 5; nobody is owed anything.
+    """
+
+    def __init__(self):
+        self.heartbeat_s = 25
+        self.calls = []
+        self.sent = []
+        self.filter = EVERYTHING
+
+    def enter(self, peer, wire, places, wanted, rights, holding, now, here=None):
+        self.calls.append(("enter", places, wanted, dict(holding)))
+        self.here = here
+        self.rights, self.filter = rights, wanted
+        return 5
+
+    def move(self, row, places, here=None):
+        self.calls.append(("move", row, places))
+        self.here = here
+
+    def refilter(self, row, wanted):
+        self.calls.append(("refilter", row, wanted))
+        self.filter = wanted
+
+    def filter_of(self, row):
+        return self.filter
+
+    def regrant(self, row, rights):
+        self.calls.append(("regrant", row))
+        self.rights = rights
+
+    def acknowledge(self, row, alert_id, revision, now):
+        self.calls.append(("acknowledge", row, alert_id, revision))
+
+    def accept(self, row, call_id, eta_s, now):
+        self.calls.append(("accept", row, call_id, eta_s))
+
+    def decline(self, row, call_id, now):
+        self.calls.append(("decline", row, call_id))
+
+    def report(self, row, call_id, state, now):
+        self.calls.append(("report", row, call_id, state))
+
+    def settle(self, row, reply, now):
+        self.calls.append(("settle", row, reply["type"]))
+        self.sent.append(reply | {"live": 0})
+
+    def reply(self, row, message, now):
+        self.calls.append(("reply", row, message["type"]))
+        self.sent.append(dict(message))
+
+
+class Talk:
+    """A session with everything around it."""
+
+    def __init__(self, wire=JSON, required=False):
+        self.clock = FakeClock()
+        self.audience = FakeAudience()
+        self.session = Session(FakePeer(), wire, self.audience, Tokens(KEYS, required=required))
+
+    def say(self, message):
+        """Say one message (a dict, or the raw payload). What was answered, or the close that ended it.
+
+        What was answered is checked against its schema, and what was said too unless its form was refused.
+        """
+        said = message
+        if isinstance(message, dict):
+            message = (json.dumps if self.session.wire is JSON else msgpack.packb)(message)
+        before = len(self.audience.sent)
+        try:
+            self.session.receive(message.encode() if isinstance(message, str) else message, self.clock.now())
+        except SessionClosed as ended:
+            if isinstance(said, dict) and ended.close in (close_codes.BAD_TOKEN, close_codes.NOT_ALLOWED):
+                check_client_message(said)
+            return ended.close
+        answers = self.audience.sent[before:]
+        for answer in answers:
+            check_server_message(answer)
+        if isinstance(said, dict) and not any(answer["type"] == "error" for answer in answers):
+            check_client_message(said)
+        return answers
+
+
+def hello(**fields):
+    """A hello."""
+    return {"type": "hello", "places": [], **fields}
+
+
+def token(sub="phone", scopes=(RECEIVE,), lifetime_s=HOUR_S, key=PRIVATE):
+    """A token, made at noon."""
+    return sign(key, sub, scopes, NOON_MS // 1000, lifetime_s)
+
+
+@pytest.fixture
+def talk():
+    """A session that has said hello, where no token is needed."""
+    talk = Talk()
+    talk.say(hello())
+    talk.audience.calls.clear()
+    return talk
+
+
+# ---- hello ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wire", [JSON, MSGPACK], ids=["json", "msgpack"])
+def test_a_hello_is_welcomed(wire):
+    """Section 5, messages: `welcome` with session, now, live, heartbeat_s and retry."""
+    talk = Talk(wire)
+    [welcome] = talk.say(hello(places=[PLACE]))
+    assert isinstance(welcome.pop("session"), str)
+    assert welcome == {
+        "type": "welcome",
+        "now": "2026-01-31T12:00:00.000Z",
+        "live": 0,
+        "heartbeat_s": 25,
+        "retry": {"min_ms": 1_000, "max_ms": 30_000},
+        "languages": [],
+    }
+    assert talk.session.row == 5
+
+
+def test_a_session_is_called_something_else_each_time():
+    """Section 5, messages: `session` is opaque."""
+    names = {Talk().say(hello())[0]["session"] for _ in range(20)}
+    assert len(names) == 20
+
+
+def test_a_hello_brings_places_filter_and_what_is_held():
+    """Section 5, messages: places, holding, categories, min_severity; all are there before `welcome`."""
+    talk = Talk()
+    talk.say(hello(places=[PLACE], holding={"a-1": 2}, categories=["arson", "arson"], min_severity="severe"))
+    assert talk.audience.calls == [
+        ("enter", [(*DALLAS, 0.0)], Filter(frozenset({"arson"}), 2), {"a-1": 2}),
+        ("settle", 5, "welcome"),
+    ]
+
+
+def test_a_hello_without_a_filter_wants_everything():
+    """Section 5, messages: an optional filter."""
+    talk = Talk()
+    talk.say(hello())
+    assert talk.audience.calls[0] == ("enter", [], EVERYTHING, {})
+
+
+def test_a_hello_brings_languages_and_the_welcome_has_them_as_understood():
+    """LA2: the most wanted first, each once, whatever their case."""
+    talk = Talk()
+    [welcome] = talk.say(hello(languages=["de-AT", "EN", "de-at", "zh-Hant-TW", "en"]))
+    assert welcome["languages"] == ["de-at", "en", "zh-hant-tw"]
+    assert talk.audience.filter == Filter(None, 0, ("de-at", "en", "zh-hant-tw"))
+    assert Talk(MSGPACK).say(hello(languages=[]))[0]["languages"] == []
+
+
+def test_no_categories_at_all_is_a_filter_too():
+    """Section 5, messages: 0 to 64 categories; of none, only `extreme` comes through."""
+    talk = Talk()
+    talk.say(hello(categories=[]))
+    assert talk.audience.filter == Filter(frozenset(), 0)
+
+
+def test_a_token_that_is_needed_opens_the_session():
+    """Section 5, messages: `token` where required; `welcome` says until when."""
+    talk = Talk(required=True)
+    [welcome] = talk.say(hello(token=token()))
+    assert welcome["token_expires_at"] == "2026-01-31T13:00:00.000Z"
+    assert talk.audience.rights.deadline == talk.clock.monotonic + HOUR_S
+    assert not talk.audience.rights.may_test
+
+
+def test_test_alerts_are_for_tokens_that_say_so():
+    """R6; section 6: without a token no test alerts, in --dev neither."""
+    talk = Talk()
+    talk.say(hello(token=token(scopes=(RECEIVE, TEST))))
+    assert talk.audience.rights.may_test
+    talk = Talk()
+    talk.say(hello())
+    assert not talk.audience.rights.may_test
+    assert talk.audience.rights.deadline == float("inf")
+
+
+# ---- places --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        (PLACE, (*DALLAS, 0.0)),
+        (PLACE | {"accuracy_m": 25}, (*DALLAS, 25.0)),
+        (PLACE | {"accuracy_m": 0}, (*DALLAS, 0.0)),
+        (PLACE | {"accuracy_m": 2000.0}, (*DALLAS, 2000.0)),
+        ({"lat": 90, "lng": -180}, (90.0, -180.0, 0.0)),
+        ({"lat": -90, "lng": 180}, (-90.0, 180.0, 0.0)),
+        ({"cell": CELL}, cell_place(cell_from_string(CELL))),
+        ({"cell": "87446c3a5ffffff"}, cell_place(cell_from_string("87446c3a5ffffff"))),
+    ],
+    ids=str,
+)
+def test_a_place_is_a_point_with_a_reach_or_a_cell(talk, place, expected):
+    """Section 5, messages: `accuracy_m` 0 to 2,000; or a cell of resolution 7 to 15."""
+    assert talk.say({"type": "move", "places": [place]}) == [{"type": "ok", "live": 0}]
+    assert talk.audience.calls == [("move", 5, [expected]), ("settle", 5, "ok")]
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        {},
+        {"lat": 1},
+        {"lng": 1},
+        {"lat": 90.1, "lng": 0},
+        {"lat": 0, "lng": -180.1},
+        {"lat": "1", "lng": 0},
+        {"lat": True, "lng": 0},
+        {"lat": None, "lng": 0},
+        PLACE | {"accuracy_m": -1},
+        PLACE | {"accuracy_m": 2000.1},
+        PLACE | {"accuracy_m": True},
+        PLACE | {"accuracy_m": None},
+        PLACE | {"name": "home"},
+        PLACE | {"cell": CELL},
+        {"cell": CELL, "accuracy_m": 5},
+        {"cell": CELL.upper()},
+        {"cell": "0" + CELL},
+        {"cell": CELL[:-1]},
+        {"cell": "86446c3a7ffffff"},
+        {"cell": "fffffffffffffff"},
+        {"cell": int(CELL, 16)},
+        {"cell": None},
+        [32.7, -96.8],
+        "home",
+        None,
+        5,
+    ],
+    ids=str,
+)
+def test_what_is_no_place_is_refused(talk, place):
+    """X7: `bad-field`, and nothing of the message is applied."""
+    for places in ([place], [PLACE, place]):
+        [error] = talk.say({"type": "move", "places": places})
+        assert (error["type"], error["code"]) == ("error", "bad-field")
+    assert [call[0] for call in talk.audience.calls] == ["reply", "reply"]
+
+
+def test_a_session_has_8_places_at_most(talk):
+    """Section 5, messages: 0 to 8 places, the whole list."""
+    assert talk.say({"type": "move", "places": []})[0]["type"] == "ok"
+    assert talk.say({"type": "move", "places": [PLACE] * 8})[0]["type"] == "ok"
+    assert talk.say({"type": "move", "places": [PLACE] * 9})[0]["code"] == "bad-field"
+
+
+# ---- filter, token, ack, ping --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"categories": ["arson"]}, Filter(frozenset({"arson"}), 2, ("sv",))),
+        ({"categories": []}, Filter(frozenset(), 2, ("sv",))),
+        ({"categories": None}, Filter(None, 2, ("sv",))),
+        ({"min_severity": "extreme"}, Filter(frozenset({"robbery"}), 3, ("sv",))),
+        ({"min_severity": "minor"}, Filter(frozenset({"robbery"}), 0, ("sv",))),
+        ({"min_severity": None}, Filter(frozenset({"robbery"}), 0, ("sv",))),
+        ({"categories": None, "min_severity": None, "languages": None}, EVERYTHING),
+        ({"categories": ["x" * 64] * 64, "min_severity": "moderate"}, Filter(frozenset({"x" * 64}), 1, ("sv",))),
+        ({"languages": ["fr-CA", "en"]}, Filter(frozenset({"robbery"}), 2, ("fr-ca", "en"))),
+        ({"languages": []}, Filter(frozenset({"robbery"}), 2)),
+        ({"languages": None}, Filter(frozenset({"robbery"}), 2)),
+    ],
+    ids=["some", "none", "all", "extreme", "minor", "any", "clear", "both", "languages", "none wanted", "any language"],
+)
+def test_in_a_filter_what_is_absent_stays_and_null_clears(talk, fields, expected):
+    """Section 5, messages, LA2: absent stays, `null` clears."""
+    talk.audience.filter = Filter(frozenset({"robbery"}), 2, ("sv",))
+    assert talk.say({"type": "filter", **fields}) == [{"type": "ok", "live": 0}]
+    assert talk.audience.calls == [("refilter", 5, expected), ("settle", 5, "ok")]
+
+
+def test_a_fresh_token_of_the_same_sub_counts_from_now_on():
+    """Section 5, messages: a fresh one for the same `sub`; section 6: the last accepted one alone counts."""
+    talk = Talk(required=True)
+    talk.say(hello(token=token()))
+    talk.audience.calls.clear()
+    fresh = token(scopes=(RECEIVE, TEST), lifetime_s=2 * HOUR_S)
+    assert talk.say({"type": "token", "token": fresh, "ref": 1}) == [{"type": "ok", "ref": 1, "live": 0}]
+    assert talk.audience.calls == [("regrant", 5), ("settle", 5, "ok")]
+    assert talk.audience.rights.may_test
+    assert talk.audience.rights.deadline == talk.clock.monotonic + 2 * HOUR_S
+
+
+def test_an_ack_has_no_answer(talk):
+    """Section 5, messages: `ack` has id and revision, and no answer."""
+    assert talk.say({"type": "ack", "id": "a-1", "revision": 2}) == []
+    assert talk.audience.calls == [("acknowledge", 5, "a-1", 2)]
+
+
+def test_a_ping_is_answered_with_the_time(talk):
+    """Section 5, messages: `pong` with now, and ref if given."""
+    talk.clock.advance(1.5)
+    assert talk.say({"type": "ping"}) == [{"type": "pong", "now": "2026-01-31T12:00:01.500Z"}]
+    assert talk.say({"type": "ping", "ref": "x"}) == [{"type": "pong", "now": "2026-01-31T12:00:01.500Z", "ref": "x"}]
+
+
+@pytest.mark.parametrize("ref", ["x", "x" * 64, "é😀", 0, 1, MAX_REF])
+@pytest.mark.parametrize(
+    "message", [{"type": "ping"}, {"type": "move", "places": []}, {"type": "filter", "categories": []}]
+)
+def test_a_ref_comes_back_unchanged(talk, message, ref):
+    """Section 5, messages: a string of 1 to 64 characters or an integer 0 … 2^53-1."""
+    [answer] = talk.say(message | {"ref": ref})
+    assert answer["ref"] == ref
+    assert type(answer["ref"]) is type(ref)
+
+
+@pytest.mark.parametrize("ref", ["", "x" * 65, -1, MAX_REF + 1, 1.0, True, None, [], {}, "\ud800"])
+def test_a_ref_that_is_none_is_refused_and_not_repeated(talk, ref):
+    """F3, X7: `bad-field`, with `ref` if given and one."""
+    [error] = talk.say(json.dumps({"type": "ping", "ref": ref}))
+    assert error["code"] == "bad-field"
+    assert "ref" not in error
+
+
+@pytest.mark.parametrize("name", ["a point", "a cell", "one shape"])
+def test_an_unknown_field_may_be_called_what_a_union_calls_its_kinds(talk, name):
+    """X7: `bad-field`, as for any other, and the session goes on."""
+    [error] = talk.say({"type": "ping", name: 1})
+    assert (error["code"], error["detail"]) == ("bad-field", "/: is not a field of this object")
+    [error] = talk.say({"type": "move", "places": [PLACE | {name: 1}]})
+    assert error["detail"] == "/places/0: is not a field of this object"
+    assert talk.say({"type": "ping"})[0]["type"] == "pong"
+
+
+# ---- mistakes, in the order of the protocol's table -------------------------------------------------------------
+
+BAD_TOKEN, MALFORMED, NOT_ALLOWED = close_codes.BAD_TOKEN, close_codes.MALFORMED, close_codes.NOT_ALLOWED
+FIRST = [
+    # what is said first, and whether a token is required -> how it ends (None: it is welcome)
+    (b'{"type":"hello","places":"\xff"}', False, close_codes.BAD_UTF8),
+    ('{"type":"hello","places":[],}', False, MALFORMED),
+    ('{"type":"hello","places":[],"places":[]}', False, MALFORMED),
+    ('{"type":"hello","places":[{"lat":NaN,"lng":0}]}', False, MALFORMED),
+    ("[]", False, MALFORMED),
+    ("{}", False, MALFORMED),
+    ({"places": []}, False, MALFORMED),
+    ({"type": 1, "places": []}, False, MALFORMED),
+    ({"type": None}, False, MALFORMED),
+    ({"type": "move", "places": []}, False, MALFORMED),
+    ({"type": "ping"}, False, MALFORMED),
+    ({"type": "shrug"}, False, MALFORMED),
+    ({"type": "Hello", "places": []}, False, MALFORMED),
+    ({"type": "hello"}, False, MALFORMED),
+    (hello(places=None), False, MALFORMED),
+    (hello(places=[PLACE] * 9), False, MALFORMED),
+    (hello(places=[{"lat": 91, "lng": 0}]), False, MALFORMED),
+    (hello(ref=1), False, MALFORMED),
+    (hello(extra=1), False, MALFORMED),
+    (hello(token=None), False, MALFORMED),
+    (hello(token=5), False, MALFORMED),
+    (hello(holding=None), False, MALFORMED),
+    (hello(holding=[]), False, MALFORMED),
+    (hello(holding={"a-1": 0}), False, MALFORMED),
+    (hello(holding={"a-1": 1.0}), False, MALFORMED),
+    (hello(holding={"a-1": 2**31}), False, MALFORMED),
+    (hello(holding={"a 1": 1}), False, MALFORMED),
+    (hello(holding={"": 1}), False, MALFORMED),
+    (hello(holding={f"a-{n}": 1 for n in range(257)}), False, MALFORMED),
+    (hello(holding={f"a-{n}": 1 for n in range(256)}), False, None),
+    (hello(categories=None), False, MALFORMED),
+    (hello(categories=["Arson"]), False, MALFORMED),
+    (hello(categories=[""]), False, MALFORMED),
+    (hello(categories=["x" * 65]), False, MALFORMED),
+    (hello(categories=["x"] * 65), False, MALFORMED),
+    (hello(categories="arson"), False, MALFORMED),
+    (hello(min_severity=None), False, MALFORMED),
+    (hello(min_severity="high"), False, MALFORMED),
+    (hello(languages=None), False, MALFORMED),
+    (hello(languages="en"), False, MALFORMED),
+    (hello(languages=["en_US"]), False, MALFORMED),
+    (hello(languages=["en\n"]), False, MALFORMED),
+    (hello(languages=["en"] * 9), False, MALFORMED),
+    (hello(languages=["abc-abcdefgh-abcdefgh-abcdefgh"] * 8), False, None),
+    (hello(), True, BAD_TOKEN),
+    (hello(token=""), True, BAD_TOKEN),
+    (hello(token=""), False, BAD_TOKEN),
+    (hello(token="x.y.z"), False, BAD_TOKEN),
+    (hello(token=token(lifetime_s=-1)), True, BAD_TOKEN),
+    (hello(token=token(lifetime_s=0)), True, BAD_TOKEN),
+    (hello(token=token(key=make_key("k1")[0])), True, BAD_TOKEN),
+    (hello(token=token(key=make_key("k9")[0])), True, BAD_TOKEN),
+    (hello(token=token(scopes=("alerts:publish",))), True, NOT_ALLOWED),
+    (hello(token=token(scopes=("alerts:publish",))), False, NOT_ALLOWED),
+    (hello(token=token(scopes=(TEST,))), True, NOT_ALLOWED),
+    (hello(token=token(scopes=())), True, NOT_ALLOWED),
+    # shape is checked before the token
+    (hello(token="x", places=[{}]), True, MALFORMED),
+    (hello(token=token(scopes=()), extra=1), True, MALFORMED),
+    # an expired token without the scope is expired
+    (hello(token=token(scopes=(), lifetime_s=-1)), True, BAD_TOKEN),
+    (hello(token=token(scopes=SCOPES)), True, None),
+]
+
+
+@pytest.mark.parametrize(("message", "required", "expected"), FIRST, ids=range(len(FIRST)))
+def test_a_first_message_that_is_no_good_hello_ends_the_session(message, required, expected):
+    """X1 to X5: the first that fits; shape is checked before the token."""
+    talk = Talk(required=required)
+    answer = talk.say(message)
+    if expected is None:
+        assert answer[0]["type"] == "welcome"
+    else:
+        assert answer is expected
+        assert talk.audience.calls == []
+        assert talk.session.row == -1
+
+
+LATER = [
+    # what is said later -> how it ends, or the code of the error
+    (b'{"type":"\xff"}', close_codes.BAD_UTF8),
+    ('{"type":"ping"', MALFORMED),
+    ('{"type":"ping","type":"ping"}', MALFORMED),
+    ('"ping"', MALFORMED),
+    ("{}", MALFORMED),
+    ({"type": ["ping"]}, MALFORMED),
+    (hello(), MALFORMED),
+    (hello(places=5), MALFORMED),
+    ({"type": "shrug"}, "unknown-type"),
+    ({"type": ""}, "unknown-type"),
+    ({"type": "PING"}, "unknown-type"),
+    ({"type": "welcome"}, "unknown-type"),
+    ({"type": "move"}, "bad-field"),
+    ({"type": "move", "places": {}}, "bad-field"),
+    ({"type": "move", "places": [], "extra": 1}, "bad-field"),
+    ({"type": "move", "places": [], "holding": {}}, "bad-field"),
+    ({"type": "filter"}, "bad-field"),
+    ({"type": "filter", "ref": 1}, "bad-field"),
+    ({"type": "filter", "categories": "arson"}, "bad-field"),
+    ({"type": "filter", "categories": [1]}, "bad-field"),
+    ({"type": "filter", "min_severity": "high"}, "bad-field"),
+    ({"type": "filter", "languages": "en"}, "bad-field"),
+    ({"type": "filter", "languages": ["e"]}, "bad-field"),
+    ({"type": "filter", "languages": ["en"] * 9}, "bad-field"),
+    ({"type": "token"}, "bad-field"),
+    ({"type": "token", "token": None}, "bad-field"),
+    ({"type": "token", "token": token(), "extra": 1}, "bad-field"),
+    ({"type": "token", "token": "x"}, BAD_TOKEN),
+    ({"type": "token", "token": ""}, BAD_TOKEN),
+    ({"type": "token", "token": token(lifetime_s=-1)}, BAD_TOKEN),
+    ({"type": "token", "token": token(sub="somebody else")}, BAD_TOKEN),
+    ({"type": "token", "token": token(sub="somebody else", scopes=())}, BAD_TOKEN),
+    ({"type": "token", "token": token(scopes=(TEST,))}, NOT_ALLOWED),
+    ({"type": "ack"}, "bad-field"),
+    ({"type": "ack", "id": "a-1"}, "bad-field"),
+    ({"type": "ack", "id": "a-1", "revision": 0}, "bad-field"),
+    ({"type": "ack", "id": "a-1", "revision": 1.0}, "bad-field"),
+    ({"type": "ack", "id": "a 1", "revision": 1}, "bad-field"),
+    ({"type": "ack", "id": "a-1", "revision": 1, "ref": 1}, "bad-field"),
+    ({"type": "ping", "now": 1}, "bad-field"),
+]
+
+
+@pytest.mark.parametrize(("message", "expected"), LATER, ids=range(len(LATER)))
+def test_a_later_mistake_ends_the_session_or_is_told_of(message, expected):
+    """X1 to X7: the first that fits; after an `error` the session goes on, and nothing was applied."""
+    talk = Talk(required=True)
+    talk.say(hello(token=token()))
+    talk.audience.calls.clear()
+    answer = talk.say(message)
+    if isinstance(expected, str):
+        assert [(m["type"], m["code"]) for m in answer] == [("error", expected)]
+        assert talk.audience.calls == [("reply", 5, "error")]
+    else:
+        assert answer is expected
+        assert talk.audience.calls == []
+
+
+@pytest.mark.parametrize(
+    "message", [{"type": "shrug", "places": 1}, {"type": "move", "ref2": 1}, {"type": "ack"}], ids=str
+)
+def test_an_error_repeats_the_ref(talk, message):
+    """Section 5, messages: `error` has `ref` if given."""
+    assert talk.say(message | {"ref": "r-1"})[0]["ref"] == "r-1"
+    assert "ref" not in talk.say(message)[0]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"type": "31.4159265"},
+        {"type": "move", "places": [{"lat": 31.4159265, "lng": 314.159265}]},
+        {"type": "move", "places": [{"cell": "31.4159265"}]},
+        {"type": "move", "places": [PLACE | {"31.4159265": 1}]},
+        {"type": "ack", "id": "31.4159265 ", "revision": 1},
+        {"type": "filter", "categories": ["31.4159265"]},
+        {"type": "token", "token": ["31.4159265"]},
+    ],
+    ids=str,
+)
+def test_no_error_repeats_what_was_sent(talk, message):
+    """Section 5, messages: `detail` is for people; places and tokens are repeated nowhere."""
+    [error] = talk.say(message)
+    assert "1415" not in json.dumps(error)
+
+
+@pytest.mark.parametrize("field", ["token", "holding", "categories"])
+def test_a_lone_surrogate_is_a_bad_field(field):
+    """Section 5, messages: JSON as strict as in section 2."""
+    value = {"token": "\ud800", "holding": {"\ud800": 1}, "categories": ["\ud800"]}[field]
+    assert Talk().say(json.dumps(hello(**{field: value}))) in (MALFORMED, BAD_TOKEN)
+
+
+def test_an_error_names_the_field(talk):
+    """Section 5, messages: `detail`, for people."""
+    [error] = talk.say({"type": "move", "places": [PLACE, {"lat": 1, "lng": "x"}]})
+    assert "/places/1/lng" in error["detail"]
+
+
+def test_once_a_sub_is_known_another_is_refused_even_after_a_hello_without_a_token():
+    """X4: in `token` another `sub` too; the first token of a session decides."""
+    talk = Talk()
+    talk.say(hello())
+    assert talk.say({"type": "token", "token": token("one")})[0]["type"] == "ok"
+    assert talk.say({"type": "token", "token": token("two")}) is BAD_TOKEN
+
+
+def test_a_refused_token_changes_nothing():
+    """Section 6: the last accepted token alone counts."""
+    talk = Talk()
+    talk.say(hello(token=token()))
+    rights = talk.audience.rights
+    talk.say({"type": "token", "token": token(scopes=(TEST,), lifetime_s=9 * HOUR_S)})
+    assert talk.audience.rights is rights
+
+
+def test_numbers_of_messagepack_may_be_any_int_or_float():
+    """Section 5, messages: where a number is expected any int or float will do, where an integer only an int."""
+    talk = Talk(MSGPACK)
+    as_float_32 = b"\x82\xa4type\xa4move\xa6places\x91\x82\xa3lat\xca\x42\x02\x00\x00\xa3lng\xd0\xf0"
+    talk.say(hello())
+    assert talk.say(as_float_32) == [{"type": "ok", "live": 0}]
+    assert talk.audience.calls[-2] == ("move", 5, [(32.5, -16.0, 0.0)])
+    assert talk.say({"type": "ack", "id": "a-1", "revision": 1.0})[0]["code"] == "bad-field"
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xc1", b"\x90", b"\x80", b"\x81\xa4type\xc4\x04ping", b"\x81\xc4\x04type\xa4ping", b""]
+)
+def test_what_is_no_strict_messagepack_ends_the_session(data):
+    """X2: not strict MessagePack, not a map, no string `type`: 4400."""
+    talk = Talk(MSGPACK)
+    talk.say(hello())
+    assert talk.say(data) is MALFORMED
+
+
+def test_bad_utf8_in_messagepack_is_malformed():
+    """X1: 1007 is for text frames; in a binary frame it is no strict MessagePack."""
+    assert Talk(MSGPACK).say(b"\x81\xa4type\xa1\xff") is MALFORMED
+
+
+# ---- calls ---------------------------------------------------------------------------------------------------
+
+
+def qualified(*quals, key_may=("cpr", "medic"), sub="phone"):
+    """A session whose key may grant these qualifications, and a hello with a token that claims those."""
+    talk = Talk()
+    talk.session = Session(
+        FakePeer(), JSON, talk.audience, Tokens({"k1": Key(PUBLIC | {"quals": list(key_may)}, "EdDSA")})
+    )
+    return talk, hello(token=sign(PRIVATE, sub, (RECEIVE,), NOON_MS // 1000, HOUR_S, quals), places=[PLACE])
+
+
+def test_a_welcome_names_the_qualifications_that_count():
+    """RQ3, RQ8: those that the key may grant; and who has one is back in seconds."""
+    talk, first = qualified("medic", "cpr", "triage")
+    [welcome] = talk.say(first)
+    assert welcome["quals"] == ["cpr", "medic"]
+    assert welcome["retry"] == {"min_ms": 200, "max_ms": 3_000}
+    assert (talk.audience.rights.subject, talk.audience.rights.quals) == (("", "phone"), {"cpr", "medic"})
+    talk, first = qualified("triage")
+    [welcome] = talk.say(first)
+    assert "quals" not in welcome
+    assert welcome["retry"]["max_ms"] == 30_000
+
+
+@pytest.mark.parametrize("place", [PLACE, PLACE | {"accuracy_m": 5}, {"cell": CELL}], ids=str)
+def test_one_place_may_be_where_the_subscriber_is(place):
+    """RQ4, M8: it goes on being a place like any other; `false` is as if it was left out."""
+    talk = Talk()
+    talk.say(hello(places=[PLACE, place | {"here": True}, PLACE | {"here": False}]))
+    assert talk.audience.here == 1
+    assert len(talk.audience.calls[0][1]) == 3
+    talk.say({"type": "move", "places": [place]})
+    assert talk.audience.here is None
+    talk.say({"type": "move", "places": [place | {"here": True}]})
+    assert talk.audience.here == 0
+
+
+def test_two_places_can_not_both_be_here(talk):
+    """RQ4: `bad-field`, and nothing of the message is applied."""
+    here = PLACE | {"here": True}
+    [error] = talk.say({"type": "move", "places": [here, here], "ref": 3})
+    assert (error["code"], error["ref"]) == ("bad-field", 3)
+    assert error["detail"].startswith("/places: at most one place")
+    assert ("move", 5) not in [call[:2] for call in talk.audience.calls]
+
+
+@pytest.mark.parametrize(
+    ("message", "asked"),
+    [
+        ({"type": "accept", "id": "c-1"}, ("accept", 5, "c-1", None)),
+        ({"type": "accept", "id": "c-1", "eta_s": 0}, ("accept", 5, "c-1", 0)),
+        ({"type": "accept", "id": "c-1", "eta_s": 7_200}, ("accept", 5, "c-1", 7_200)),
+        ({"type": "decline", "id": "c-1"}, ("decline", 5, "c-1")),
+        ({"type": "report", "id": "c-1", "state": "aed"}, ("report", 5, "c-1", "aed")),
+        ({"type": "report", "id": "c-1", "state": "arrived"}, ("report", 5, "c-1", "arrived")),
+    ],
+    ids=str,
+)
+def test_what_responders_say(talk, message, asked):
+    """M18, M19, M20: the answer, if there is one, comes from the hub."""
+    assert talk.say(message) == []
+    assert talk.audience.calls == [asked]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"type": "accept"},
+        {"type": "accept", "id": "c-1", "ref": 1},
+        {"type": "accept", "id": "c-1", "eta_s": -1},
+        {"type": "accept", "id": "c-1", "eta_s": 7_201},
+        {"type": "accept", "id": "c-1", "eta_s": 1.5},
+        {"type": "accept", "id": "c-1", "eta_s": True},
+        {"type": "accept", "id": "c-1", "eta_s": None},
+        {"type": "decline", "id": "no id"},
+        {"type": "report", "id": "c-1"},
+        {"type": "report", "id": "c-1", "state": "going"},
+        {"type": "move", "places": [PLACE | {"here": 1}]},
+        {"type": "move", "places": [{"here": True}]},
+    ],
+    ids=str,
+)
+def test_what_responders_say_wrong_is_a_bad_field(talk, message):
+    """X7, M18 to M20, RQ4."""
+    [error] = talk.say(message)
+    assert error["code"] == "bad-field"
+    assert talk.audience.calls == [("reply", 5, "error")]

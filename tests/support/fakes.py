@@ -1,0 +1,221 @@
+"""What stands in for clocks, connections and requests in the tests. Each fake confesses where it lies.
+
+FakeClock    a clock that moves only when it is told to
+FakePeer     a subscriber's connection: keeps what is written, and does what it is told to with it
+FakeRights   what a token grants, without a token
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+from support.schemas import check_server_message
+
+from geocast.auth.tokens import Subject
+from geocast.clock import Now, format_time, parse_time
+from geocast.model.alert import Alert, Approval, Cancel, Circle, Revision, Terms, Text
+from geocast.model.close_codes import Close
+
+NOON_MS = parse_time("2026-01-31T12:00:00Z")  # when a FakeClock starts
+HOUR_MS = 3_600_000
+DALLAS = (32.7767, -96.797)
+
+
+class FakeClock:
+    """A clock that stands still.
+
+    Purpose: the time is part of a test's input. Lies: two readings are equal; real ones of one slice may not be.
+    """
+
+    def __init__(self, wall_ms: int = NOON_MS, monotonic: float = 1000.0) -> None:
+        self.wall_ms = wall_ms
+        self.monotonic = monotonic
+
+    def now(self) -> Now:
+        """Read both clocks."""
+        return Now(self.wall_ms, self.monotonic)
+
+    def advance(self, seconds: float) -> Now:
+        """Let time pass on both clocks. (To set one of them alone, assign to it.)"""
+        self.wall_ms += round(seconds * 1000)
+        self.monotonic += seconds
+        return self.now()
+
+
+class FakePeer:
+    """A subscriber's connection.
+
+    Purpose: to see what is written, in which writes, and how a session ends. Lies: bytes arrive at once and whole;
+    `close` and `abort` only take note, while a real connection goes on to tell the hub by `leave`; one that is `full`
+    says so through `on_slow` from inside `write`, as a transport does, but takes any number of bytes.
+    """
+
+    def __init__(self, on_slow: Callable[[], None] = lambda: None) -> None:
+        self.writes: list[bytes] = []
+        self.closed: Close | None = None
+        self.aborted = False
+        self.full = False  # nothing more leaves the transport
+        self.broken = False  # the transport has died and has not said so yet
+        self._on_slow = on_slow
+        self._taken = 0
+
+    descriptor = -1
+
+    def write(self, data: bytes) -> None:
+        """Keep `data`."""
+        if self.broken:
+            raise RuntimeError("the transport is closed")
+        self.writes.append(data)
+        if self.full:
+            self._on_slow()
+
+    def close(self, close: Close) -> None:
+        """Take note, of the first reason only."""
+        self.closed = self.closed or close
+
+    def abort(self) -> None:
+        """Take note."""
+        self.aborted = True
+
+    def take(self) -> list[dict[str, Any]]:
+        """The messages written since this was last asked; a ping of the WebSocket is `{"type": "<ping>"}`."""
+        new, self._taken = self.writes[self._taken :], len(self.writes)
+        return [message for data in new for message in messages(data)]
+
+
+@dataclass
+class FakeRights:
+    """What a token grants. Lies: nobody checked one."""
+
+    may_test: bool = False
+    deadline: float = float("inf")
+    sub: str | None = None
+    quals: frozenset[str] = frozenset()
+    issuer: str = ""
+
+    @property
+    def subject(self) -> Subject | None:
+        """The subject of the token."""
+        return None if self.sub is None else Subject(self.issuer, self.sub)
+
+
+def messages(data: bytes) -> list[dict[str, Any]]:
+    """The messages in whole, unmasked frames (RFC 6455, 5.2), in either format."""
+    found = []
+    while data:
+        assert data[0] & 0x70 == 0, "reserved bits"
+        assert data[1] & 0x80 == 0, "masked"
+        size, start = data[1], 2
+        if size >= 126:
+            start = 4 if size == 126 else 10
+            size = int.from_bytes(data[2:start], "big")
+        payload, opcode = data[start : start + size], data[0]
+        assert len(payload) == size, "cut off"
+        message = {0x81: json.loads, 0x82: msgpack.unpackb, 0x89: lambda _: {"type": "<ping>"}}[opcode](payload)
+        if message["type"] in (
+            "alert",
+            "cancel",
+            "call",
+            "task",
+            "standdown",
+        ):  # the others may be a test's own stand-ins
+            check_server_message(message)
+        found.append(message)
+        data = data[start + size :]
+    return found
+
+
+def alert_request(**changes: Any) -> dict[str, Any]:
+    """The body of a `POST /v1/alerts` that is accepted at noon, with these fields changed; `...` leaves one out."""
+    body = {
+        "id": "a-1",
+        "category": "robbery",
+        "headline": "Robbery at a shop",
+        "description": "Two people on foot.\nAvoid the area.",
+        "severity": "severe",
+        "status": "actual",
+        "threat": "community",
+        "occurred_at": format_time(NOON_MS - 600_000),
+        "expires_at": format_time(NOON_MS + 1_800_000),
+        "area": {"type": "circle", "lat": DALLAS[0], "lng": DALLAS[1], "radius_m": 800},
+        "approval": {"reviewer": "desk-7", "approved_at": format_time(NOON_MS - 60_000)},
+    }
+    return {name: value for name, value in (body | changes).items() if value is not ...}
+
+
+def call_request(**changes: Any) -> dict[str, Any]:
+    """The body of a `POST /v1/calls` that is accepted at noon, with these fields changed; `...` leaves one out."""
+    body = {
+        "id": "cad-3.8f1c02aa",
+        "category": "cardiac_arrest",
+        "headline": "Adult, not breathing. Bystander does compressions.",
+        "status": "actual",
+        "occurred_at": format_time(NOON_MS - 60_000),
+        "expires_at": format_time(NOON_MS + 1_500_000),
+        "place": {
+            "lat": 47.6780089,
+            "lng": 8.8311129,
+            "kind": "residence",
+            "address": "Dorfstrasse 4, Ossingen",
+            "access": "Door code 4711.\n3rd floor, left.",
+        },
+    }
+    return {name: value for name, value in (body | changes).items() if value is not ...}
+
+
+def a_revision(
+    alert_id: str = "a-1",
+    revision: int = 1,
+    *,
+    area: tuple[Circle, ...] = (Circle(*DALLAS, 1000.0),),
+    source: str = "desk",
+    issued_at: int = NOON_MS,
+    terms: Terms = Terms("Robbery", HOUR_MS, 9),  # noqa: B008 (frozen)
+    **changes: Any,
+) -> Revision:
+    """An accepted revision that lives for half an hour from noon, with these fields of its alert changed."""
+    fields = {
+        "id": alert_id,
+        "category": "robbery",
+        "headline": f"Robbery, revision {revision}",
+        "description": None,
+        "severity": "severe",
+        "status": "actual",
+        "occurred_at": NOON_MS - 600_000,
+        "expires_at": NOON_MS + 1_800_000,
+        "area": area,
+        "approval": Approval("desk-7", NOON_MS - 60_000),
+    }
+    return Revision(Alert(**(fields | changes)), revision, source, issued_at, terms)
+
+
+def a_warning(*languages: str, alert_id: str = "a-1", revision: int = 1, **changes: Any) -> Revision:
+    """An official warning as `a_revision` makes one, in these languages (English and French, if none is named)."""
+    texts = tuple(a_text(language, f"revision {revision}") for language in languages or ("en-CA", "fr-CA"))
+    first = {"headline": texts[0].headline, "description": texts[0].description, "texts": texts}
+    more = {"urgency": "expected", "certainty": "likely", "onset_at": NOON_MS + 600_000, "web": "https://w.example/1"}
+    terms = Terms(texts[0].title, HOUR_MS, 9)
+    return a_revision(alert_id, revision, **({"terms": terms} | first | more | changes))
+
+
+def a_text(language: str, words: str = "") -> Text:
+    """A text in which every member names its language."""
+    members = {
+        name: f"{name} in {language} {words}".strip()
+        for name in ("title", "headline", "description", "instruction", "area_desc")
+    }
+    return Text(language, **members)
+
+
+def a_cancel(alert_id: str = "a-1", revision: int = 2, **changes: Any) -> Cancel:
+    """An accepted cancel of an alert such as `a_revision` makes."""
+    fields = {
+        "reason": "over",
+        "approval": Approval("desk-7", NOON_MS),
+        "source": "desk",
+        "cancelled_at": NOON_MS,
+        "ends_at": NOON_MS + 1_800_000,
+    }
+    return Cancel(alert_id, revision, **(fields | changes))

@@ -1,0 +1,35 @@
+"""Real data that is not part of the project: where it lies, and a skip with the reason where it doesn't."""
+
+from pathlib import Path
+
+import pytest
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+DISPATCH = DATA / "dispatch"
+
+
+def dispatch(name: str) -> Path:
+    """A file of real dispatch records."""
+    return _there("dispatch", name, "dispatch records")
+
+
+def cap(name: str) -> Path:
+    """A file with a real CAP message."""
+    return _there("cap", f"{name}.xml", "CAP messages")
+
+
+def nws(name: str) -> Path:
+    """A file of real alerts, as the weather service's own api has them."""
+    return _there("nws", f"{name}.json", "alerts of the weather service")
+
+
+def aed(name: str) -> Path:
+    """A file of real defibrillators."""
+    return _there("aed", f"{name}.json", "defibrillators")
+
+
+def _there(folder: str, name: str, what: str) -> Path:
+    path = DATA / folder / name
+    if not path.exists():
+        pytest.skip(f"the real {what} are not here: ../shared/data/{folder}/{name}")
+    return path
