@@ -11,27 +11,27 @@ from typing import Any
 
 import click
 
-from bench import areas as areas_module
-from bench import calls as calls_module
-from bench import fanout as fanout_module
-from bench import feed as feed_module
-from bench import frames as frames_module
-from bench import growth as growth_module
-from bench import idle as idle_module
-from bench import ingest as ingest_module
-from bench import load as load_module
-from bench import many as many_module
-from bench import match as match_module
-from bench import memory as memory_module
-from bench import push as push_module
-from bench import readers as readers_module
 from bench import results, screen
-from bench import shapes as shapes_module
-from bench import slow as slow_module
-from bench import storm as storm_module
-from bench import urgent as urgent_module
 from bench.rounds import peer_names
 from bench.runs import Bench
+from bench.scenarios import areas as areas_module
+from bench.scenarios import calls as calls_module
+from bench.scenarios import fanout as fanout_module
+from bench.scenarios import feed as feed_module
+from bench.scenarios import frames as frames_module
+from bench.scenarios import growth as growth_module
+from bench.scenarios import idle as idle_module
+from bench.scenarios import ingest as ingest_module
+from bench.scenarios import load as load_module
+from bench.scenarios import many as many_module
+from bench.scenarios import match as match_module
+from bench.scenarios import memory as memory_module
+from bench.scenarios import push as push_module
+from bench.scenarios import readers as readers_module
+from bench.scenarios import shapes as shapes_module
+from bench.scenarios import slow as slow_module
+from bench.scenarios import storm as storm_module
+from bench.scenarios import urgent as urgent_module
 
 BENCHES: dict[str, Bench] = {
     module.BENCH.name: module.BENCH
@@ -142,7 +142,7 @@ def _command(name: str, *options: Callable[[Any], Any]) -> None:
     def run(folder: Path, /, **parameters: Any) -> None:
         BENCHES[name].run(folder, **parameters)
 
-    about = (sys.modules[f"bench.{name}"].__doc__ or "").partition(": ")[2]
+    about = (sys.modules[f"bench.scenarios.{name}"].__doc__ or "").partition(": ")[2]
     run.__doc__ = about[:1].upper() + about[1:]
     for option in reversed(options):
         run = option(run)

@@ -46,7 +46,7 @@ from client_demo.python.times import parse_time, wall_ms
 from client_demo.web.server import missing
 
 from .call_verdict import Called, CallVerdict, Phone, judge_call
-from .calling import Call, arrests_of, where, write_aeds
+from .cardiac_arrest import Call, arrests_of, where, write_aeds
 from .live_map import FILES, MAP_PORT, LiveMap, View, by_revision, fan_out, live_map
 from .population import KINDS, Point, Simulated, city
 from .processes import CrowdProcess, Node, ProcessError, all_do

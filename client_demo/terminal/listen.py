@@ -379,7 +379,7 @@ def listen(
 def _sleep(screen: Screen, holdings: Holdings, url: str, port: int, ca: Path, options: dict[str, Any]) -> None:
     """Be a phone that sleeps."""
     try:
-        from .phone import SleepingPhone, certificate_at, start_clock
+        from .sleeping_phone import SleepingPhone, certificate_at, start_clock
     except ModuleNotFoundError as error:
         if error.name != "aiohttp":
             raise

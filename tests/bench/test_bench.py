@@ -11,11 +11,12 @@ pytest.importorskip("matplotlib", reason="needs requirements/bench.txt")
 
 from support.redis_server import needs_redis
 
-from bench import calls, machine, places, push, stats
+from bench import machine, places, stats
 from bench.cli import BENCHES, cli
 from bench.clients.websocket import masked, unmasked
 from bench.peers.base import Payload, alert_id
 from bench.results import BEGIN, END, Result, Table, between_markers, number, parameters_of
+from bench.scenarios import calls, push
 from geocast.geometry.sphere import distance_m
 
 

@@ -4,7 +4,7 @@ import json
 import time
 from collections import Counter
 
-from client_demo.demo.calling import ACCESS, AEDS_M, QUALS, arrests_of, needles, where, write_aeds
+from client_demo.demo.cardiac_arrest import ACCESS, AEDS_M, QUALS, arrests_of, needles, where, write_aeds
 from client_demo.demo.issuing import Issuer
 from client_demo.demo.processes import POLICY
 from client_demo.demo.responders import SORTS, responders

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from bench import places, screen
-from bench.growth import DOINGS, NEAR, RADIUS_M, Doings, Filled, alert_of, far_away
 from bench.places import CENTRE
 from bench.results import Result, Table, number
 from bench.runs import Bench, Place
+from bench.scenarios.growth import DOINGS, NEAR, RADIUS_M, Doings, Filled, alert_of, far_away
 from geocast.model.alert import Circle, KnownShape, Polygon, Revision
 
 EACH = 8

@@ -29,13 +29,13 @@ import numpy as np
 
 from bench import places, processes, screen, stats
 from bench.clients.phone import Phone, frame
-from bench.growth import BURST, GOAL_HELD_MS, GOAL_RATIO, VISITS, far_away, pongs_ms
 from bench.peers.base import alert_id, next_number
 from bench.peers.geocast import Geocast, GeocastOnRedis
 from bench.places import CENTRE, Places
 from bench.results import Result, Table, number
 from bench.rounds import Audience, gather, ms_since
 from bench.runs import Bench, Place
+from bench.scenarios.growth import BURST, GOAL_HELD_MS, GOAL_RATIO, VISITS, far_away, pongs_ms
 from geocast.calls.sealing import make_call_key, parse_call_keys
 from geocast.model.call import CallEntry
 

@@ -22,9 +22,9 @@ import numpy as np
 import uvloop
 
 from bench import screen
-from bench.growth import alert_of
 from bench.results import Result, Table, number
 from bench.runs import Bench, Place
+from bench.scenarios.growth import alert_of
 from geocast.alertlog.memory import MemoryLog
 from geocast.clock import SystemClock
 from geocast.config import Settings
