@@ -1196,7 +1196,7 @@ def test_no_requested_circle_is_in_the_file(path):
 APPENDING = """
 import asyncio, sys
 from pathlib import Path
-from fakes import a_revision
+from support.fakes import a_revision
 from geocast import failpoints
 from geocast.alertlog.sqlite import SqliteLog
 
@@ -1219,7 +1219,7 @@ asyncio.run(main())
 PUBLISHING = """
 import asyncio, sys
 from pathlib import Path
-from fakes import FakeClock, alert_request
+from support.fakes import FakeClock, alert_request
 from geocast import policy
 from geocast.alertlog.sqlite import SqliteLog
 from geocast.ingest.publish import Publisher, Publishing
