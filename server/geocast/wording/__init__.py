@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from . import crews, figures, people, streets
+from . import crews, crossings, figures, people, streets
 from .tokens import Text, fold
 
 KINDS = {
@@ -80,6 +80,7 @@ _FINDERS: tuple[tuple[str, Callable[[Text], Iterable[tuple[int, int]]]], ...] = 
     ("document", figures.documents),
     ("contact", figures.contacts),
     ("address", streets.addresses),
+    ("address", crossings.crossings),
     ("units", crews.units),
     ("name", people.names),
 )
