@@ -4,11 +4,11 @@ A street's suffix, number or order says that it is one ("Oak St", "US 75", "5th"
 beside such a street, or where the words around it say so ("the Elm/Oak intersection", "Elm and Oak Streets").
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from .streets import DATES, FUNCTION, SMALL, SUFFIXES, Span, is_ordinal, prefixed, route, street, street_before
-from .tokens import Text, Tokens, is_titled
+from .tokens import Text, Token, Tokens, is_titled
 from .words import words
 
 _W = words("streets")
@@ -18,6 +18,7 @@ _JOINS, _BARE_JOINS, _BEHIND_JOINS, _MEETINGS = _W["joins"], _W["bare_joins"], _
 _NOT_STREETS, _PLURALS, _ORDERED, _PARTICLES = _W["not_streets"], _W["plurals"], _W["ordered"], _W["particles"]
 _RELATIONS, _APART, _ROAD_TALK, _MOVES = _W["relations"], _W["apart"], _W["road_talk"], _W["moves"]
 _BETWEEN, _STRETCHES, _MEETS, _PLACES = _W["between"], _W["stretches"], _W["meets"], _W["places"]
+_WATERS = _W["waters"]
 _CROSS_STREETS = frozenset({"st", "street", "streets"})
 _CORNER_LEADS = _CORNERS | _ABBREVIATED | {"cross", "x"}
 _ANCHORS = {each: _W[f"anchors_{each}"] for each in ("of", "from", "to", "with")}
@@ -122,7 +123,9 @@ def _is_order(tokens: Tokens, start: int, end: int) -> bool:
     """Return whether ordinals say a date or an order: May 5th, the 5th of May, 7th and 8th graders."""
     before = tokens[start - 1].lower if start else ""
     both = before == "the" and is_ordinal(tokens[start]) and is_ordinal(tokens[end - 1])
-    return both or before in DATES or tokens.at(end).lower in DATES | _ORDERED
+    behind = tokens.at(end)
+    dated = behind.lower in DATES and behind.capital
+    return before in DATES or dated or behind.lower in _ORDERED or (both and behind.lower != "area")
 
 
 def _between(tokens: Tokens, at: int) -> Span | None:
@@ -131,7 +134,7 @@ def _between(tokens: Tokens, at: int) -> Span | None:
     before = street_before(tokens, behind)
     if before is None and tokens[behind - 1].lower in _STRETCHES:
         before = behind - 1
-    if before is None or not _is_named(tokens, at + 1) or _is_road_talk(tokens, at):
+    if before is None or not _is_named(tokens, at + 1) or route(tokens, before) or _is_road_talk(tokens, at):
         return None
     for join in range(at + 2, min(at + 3 + _LONGEST_NAME, len(tokens))):
         if tokens[join].lower in ("and", "&") and _is_named(tokens, join + 1):
@@ -150,9 +153,14 @@ def _where(tokens: Tokens, at: int) -> Span | None:
             return None
         if (last := _name(tokens, second)) is not None:
             sure = street_before(tokens, end) is not None or street_before(tokens, last) is not None
-            met = verb in _MEETS or tokens.at(last).lower in _MEETINGS
+            met = (verb in _MEETS or tokens.at(last).lower in _MEETINGS) and not _is_water(tokens[at:last])
             return (at + 1, last) if met or (sure and between.lower in _RELATIONS) else None
     return None
+
+
+def _is_water(name: Sequence[Token]) -> bool:
+    """Return whether a name is one of a river, or of a place like that."""
+    return any(token.lower in _WATERS for token in name)
 
 
 def _is_named(tokens: Tokens, at: int) -> bool:
@@ -163,14 +171,17 @@ def _is_named(tokens: Tokens, at: int) -> bool:
 def _name(tokens: Tokens, at: int) -> int | None:
     """Return behind which token a street or a bare name ends that begins at `at`."""
     at += tokens.at(at).text == "the"
-    if (end := street(tokens, at)) is not None:
+    if (end := prefixed(tokens, at) or route(tokens, at)) is not None:
         return end
     end = at
     while end < at + _LONGEST_NAME and (is_ordinal(tokens.at(end)) or _is_bare(tokens, end)):
         end += 1
-        if tokens.at(end).text in "-." and tokens.at(end + 1).word and tokens.at(end).end == tokens.at(end + 1).start:
+        joined = tokens.at(end).text in "-." and tokens.at(end).end == tokens.at(end + 1).start
+        if joined and tokens.at(end + 1).word:
             end += 1 + (tokens[end].text == "-" and not tokens.at(end + 1).capital)  # Stoke-on-Trent
-    return end if end > at else None
+    if end == at:
+        return street(tokens, at)
+    return end + (tokens.at(end).lower in SUFFIXES and not tokens.at(end).capital)
 
 
 def _corner(tokens: Tokens, at: int, *, titled: bool) -> int | None:
@@ -201,8 +212,8 @@ def _by_sign(tokens: Tokens, at: int) -> Span | None:
     elif at and tokens[at - 1].capital and (end is not None or is_ordinal(tokens.at(at + 1))):
         span = at - 1, end or at + 2  # Main & 5th
     met = (end is not None and _meets(tokens, end)) or (name is not None and _meets(tokens, name))
-    if span is not None and (met or tokens[at].text != "-"):
-        return None if _is_order(tokens, *span) else span
+    if span is not None and (met or (tokens[at].text != "-" and not _is_order(tokens, *span))):
+        return span
     if at == 0 or not _is_bare(tokens, at - 1):
         return None
     if name is not None and met:
@@ -230,6 +241,7 @@ def _by_word(tokens: Tokens, at: int, *, titled: bool) -> Span | None:
     if before is not None and end is not None:
         roads = word == "and" and route(tokens, before) is not None and route(tokens, last) is not None
         named = tokens[last].capital or tokens[end - 1].digits or tokens[last].digits or tokens[end - 1].lower in SMALL
+        named = named or prefixed(tokens, last) is not None
         return (before, end) if named and (not roads or _meets(tokens, end)) else None
     return _half(tokens, first, last, (before, end), titled=titled) if word in _BARE_JOINS else None
 
@@ -244,7 +256,7 @@ def _half(tokens: Tokens, first: int, last: int, ends: tuple[int | None, int | N
     ordinal = _is_sure_ordinal(tokens, last, titled=titled) and not tokens.at(last + 1).capital
     if before is not None and (bare_behind or ordinal) and not _is_order(tokens, before, last + 1):
         sure = _is_sure_ordinal(tokens, first - 1, titled=titled) or _is_sure(tokens, before, first, titled=titled)
-        if sure:
+        if sure or tokens[last - 1].lower == "x":
             return before, last + 1
     if (bare_before or before is not None) and (plural := _plural(tokens, last)) is not None:
         return (first - 1 if before is None else before), plural
@@ -255,8 +267,12 @@ def _half(tokens: Tokens, first: int, last: int, ends: tuple[int | None, int | N
     name = _name(tokens, last)
     if bare_behind and name is not None and (tokens[last - 1].lower in _MEETS or _meets(tokens, name)):
         return first - 1, end or name
-    inside = first > 1 and tokens[first - 2].text not in ".!?:" and tokens[last - 1].lower != "at"
-    return (first - 1, end) if end is not None and inside and _is_sure(tokens, last, end, titled=titled) else None
+    if end is None or first < 2 or tokens[first - 2].text in ".!?:":
+        return None
+    placed = tokens[first - 2].lower in _PLACES
+    joined = tokens[first].lower != "at" or tokens[first - 2].lower in ("of", "on")
+    sure = placed or tokens[first].lower == "x" or _is_sure(tokens, last, end, titled=titled)
+    return (first - 1, end) if joined and sure else None
 
 
 def _is_sure_ordinal(tokens: Tokens, at: int, *, titled: bool) -> bool:
@@ -286,7 +302,11 @@ def _is_sure(tokens: Tokens, start: int, end: int, *, titled: bool) -> bool:
 def _is_bare(tokens: Tokens, at: int) -> bool:
     """Return whether the token may be the name of a street without its suffix."""
     token = tokens.at(at)
-    return token.capital and token.lower not in _NOT_STREETS and token.lower not in FUNCTION | DATES | _MEETINGS
+    return (
+        token.capital
+        and token.lower not in _NOT_STREETS
+        and token.lower not in (FUNCTION - {"new"}) | DATES | _MEETINGS
+    )
 
 
 def _meets(tokens: Tokens, end: int) -> bool:

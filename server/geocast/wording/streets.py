@@ -19,7 +19,6 @@ SMALL = (SUFFIXES - _COMMON) | _W["plain"] | {"way"}  # they say a street even i
 _CAPITALISED = frozenset({"cl", "close", "parade"})  # they end a street's name with a capital letter only
 DATES = _W["months"] | _W["weekdays"]
 _IN_NAMES = frozenset({"first", "new"})  # First Avenue, New Street
-_SPANISH = _PREFIXES - _MISREAD - {"avenue"}
 _LONGEST = 5  # words of a name before its suffix
 _MAX_DIGITS = 6  # of a house number
 _MOST_FILLS = 5  # tokens between the number and the word "block", and on each side of a join
@@ -128,6 +127,8 @@ def street(tokens: Tokens, at: int) -> int | None:
         return at + 2
     if (end := prefixed(tokens, at) or route(tokens, at)) is not None:
         return end
+    if first.lower in _MISREAD and second.capital:
+        return at + 2
     words = 0
     for end in range(at, min(at + 2 * _LONGEST + 1, len(tokens))):  # a point may stand behind each word
         token = tokens[end]
@@ -142,20 +143,20 @@ def street(tokens: Tokens, at: int) -> int | None:
 
 def prefixed(tokens: Tokens, at: int) -> int | None:
     """Return behind which token a street ends whose kind comes first: Avenue B, Calle Ocho, Avenue of the Palms."""
-    token, end = tokens[at] if at < len(tokens) else tokens.at(at), at + 1
+    token, end = tokens.at(at), at + 1
     while end < at + _LONGEST and tokens.at(end).lower in _PARTICLES:
         end += 1
-    last = tokens.at(end)
-    if token.lower in _PREFIXES:
-        named = (
-            last.capital
-            or last.ordinal
-            or (token.lower in _SPANISH and (last.digits > 0 or (end > at + 1 and last.word)))
-        )
-        named = named or (token.lower == "avenue" and token.capital and last.digits > 0)
+    last, particles = tokens.at(end), end > at + 1
+    name = (last.capital and not _is_function(last)) or last.ordinal or last.digits > 0
+    if token.lower == "avenue":
+        suffix = at > 0 and tokens[at - 1].capital and not particles  # MAIN AVENUE NORTH
+        named = token.capital and name and (len(last.text) == 1 or last.digits > 0 or not suffix)
+    elif token.lower in _MISREAD | _PREFIXES_OF:
+        named = token.capital and particles and name and tokens.at(at + 1).lower in _PARTICLES
+        named = named and (token.lower in _MISREAD or tokens.at(at + 1).lower == "of")
     else:
-        named = token.capital and token.lower in _PREFIXES_OF and tokens.at(at + 1).lower == "of" and last.capital
-    return end + 1 if named and (token.capital or token.lower not in _MISREAD) else None
+        named = token.lower in _PREFIXES and (name or (particles and last.word))
+    return end + 1 if named else None
 
 
 def route(tokens: Tokens, at: int) -> int | None:
@@ -167,6 +168,10 @@ def route(tokens: Tokens, at: int) -> int | None:
         end = at + 2
     elif [token.text for token in tokens[at : at + 4]] == ["U", ".", "S", "."]:
         end = at + 4
+    elif (
+        at and tokens[at - 1].lower == "the" and first in ("a", "b", "m") and tokens[at].end == tokens.at(at + 1).start
+    ):
+        end = at + 1  # the A202
     else:
         return None
     end += tokens.at(end).text in "-."
@@ -177,6 +182,8 @@ def _is_name(before: Sequence[Token], suffix: Token) -> bool:
     """Whether what stands before a suffix is a name: capitalised where the suffix is a word of every day."""
     after = ["", *(token.text for token in before)]
     named = [token for token, last in zip(before, after, strict=False) if (token.word or token.digits) and last != "-"]
+    if [token.lower for token in named] == ["first"]:
+        return suffix.lower not in _COMMON or named[0].capital
     if not named or any(map(_is_function, named)) or (suffix.lower in _CAPITALISED and not suffix.capital):
         return False
     short = len(named) == 1 and suffix.lower not in _CAPITALISED
