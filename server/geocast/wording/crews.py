@@ -1,7 +1,7 @@
 """Units: how many were sent, and which.
 
 What was sent is a number of them, before ("two engines") or behind ("units on scene: 4"), or the name of one: a kind
-and its number ("Engine 12"), a code ("E12"), a call sign ("1-Adam-12"). Who is hurt, and what is a dwelling, is no unit.
+and its number ("Engine 12"), a code ("E12"), a call sign ("1-Adam-12"). Nobody who is hurt is one, and no dwelling.
 """
 
 from collections.abc import Iterator
@@ -15,9 +15,12 @@ _UNITS, _UNIT_FILLS, _CODES, _MEASURES, _STOPS = _W["units"], _W["unit_fills"], 
 _NUMBERS, _PHONETIC, _STATES, _BASES, _HARM = _W["numbers"], _W["phonetic"], _W["states"], _W["bases"], _W["harm"]
 _GROUPED, _MEMBERS, _DWELLINGS = _W["groups"], _W["members"], _W["dwellings"]
 _AGENCIES, _SENDS, _COMES = _W["agencies"], _W["sends"], _W["comes"]
+_COUNTED, _SPOKEN = _W["counted"], _NUMBERS | _PHONETIC
+_COUNTABLE = (_PEOPLE - {"police"}) | _COUNTED
 _BEFORE_CODES, _BEHIND_CODES = _W["before_codes"], _W["behind_codes"]
 _HYPHENED = _CODES - {"a", "b", "c", "d", "m", "p", "u", "x"}  # not A-10, B-12, C-4, M-25
 _SINGLE, _MONTHS = _W["single"], words("streets")["months"]
+_THINGS, _FEW = _PEOPLE | _VEHICLES, _SINGLE | _SERVICES | _UNITS
 _ROADS = frozenset({"a", "b", "m"})  # the M25
 _GROUPS = frozenset(
     {
@@ -51,10 +54,16 @@ def units(text: Text) -> Iterator[tuple[int, int]]:
 def _unit(tokens: Tokens, at: int) -> int | None:
     """Return behind which token a unit, or a number of them, ends that begins at `at`."""
     token, before = tokens[at], tokens[at - 1].lower if at else ""
-    end = _call_sign(tokens, at)
-    if end is None and (token.lower in _COUNTS or token.lower in ("one", "single") or _is_number(token)):
+    end = _call_sign(tokens, at) if token.digits or token.lower in _SPOKEN else None
+    joined = len(token.letters) == 1 and token.digits < _MAX_COUNT and tokens.at(at + 1).start == token.end
+    joined = (
+        joined and (at == 0 or tokens[at - 1].end < token.start) and tokens.at(at + 2).text != ":"
+    )  # no time, no virus
+    if joined and 0 < tokens.at(at + 1).digits <= _MAX_COUNT and tokens.at(at + 1).number:
+        return at + 2  # 7A23
+    if end is None and (token.lower in _COUNTS or token.lower in ("one", "single", "lone") or _is_number(token)):
         end = _grouped(tokens, at)
-        if end is None and token.lower in ("one", "single", "1"):
+        if end is None and token.lower in ("one", "single", "lone", "1"):
             end = _one(tokens, at)
         if end is None and before not in _MONTHS:
             end = _count(tokens, at)
@@ -62,7 +71,7 @@ def _unit(tokens: Tokens, at: int) -> int | None:
         end = _count(tokens, at)
     elif end is None and (_is_unit(token) or (token.lower, tokens.at(at + 1).lower.removesuffix("s")) in _GROUPS):
         end = _named(tokens, at)
-    if end is None and (token.lower in _PEOPLE - {"police"} or (token.lower in _VEHICLES and before in _SERVICES)):
+    if end is None and (token.lower in _COUNTABLE or (token.lower in _VEHICLES and before in _SERVICES)):
         end = _counted_behind(tokens, at)
     if end is None and token.text.isupper() and not (before == "the" and token.lower in _ROADS):
         end = _code(tokens, at)
@@ -101,9 +110,12 @@ def _is_number(token: Token) -> bool:
 
 def _one(tokens: Tokens, at: int) -> int | None:
     """Return behind which token "one ladder truck" ends; "one firefighter was hurt" says nothing of who was sent."""
+    alone = tokens[at].lower in ("single", "lone") or (at > 0 and tokens[at - 1].lower in ("just", "only"))
     for end in range(at + 1, min(at + 5, len(tokens))):
         token = tokens[end]
-        if token.lower in _SINGLE and tokens.at(end + 1).lower not in _SINGLE | _VEHICLES | _PEOPLE | {"company"}:
+        if alone and f"{token.lower}s".replace("ys", "ies") in _PEOPLE:
+            return None if _is_other(tokens, at, end + 1) else end + 1  # only one deputy
+        if token.lower in _SINGLE and tokens.at(end + 1).lower not in _SINGLE | _THINGS | {"company"}:
             return end + 1
         service = tokens[end - 1].lower in _SERVICES
         if service and (token.lower == "company" or f"{token.lower}s" in _VEHICLES):
@@ -119,12 +131,12 @@ def _count(tokens: Tokens, at: int, *, service: bool = False) -> int | None:
         thing = at + 1 + (tokens.at(at + 1).lower == "x")
         while tokens.at(thing).lower in _SERVICES and tokens.at(thing + 1).lower in _SERVICES | _SINGLE | _VEHICLES:
             thing += 1
-        if tokens.at(thing).lower in _SINGLE | _SERVICES | _UNITS:
+        if tokens.at(thing).lower in _FEW:
             return thing + 1  # 2x patrol
     for end in range(at + 1, min(at + 1 + _MOST_BETWEEN, len(tokens))):
         token = tokens[end]
         if token.lower in _PEOPLE or (service and token.lower in _VEHICLES):
-            last = end + 1 + (tokens.at(end + 1).lower in _PEOPLE | _VEHICLES)  # two police helicopters
+            last = end + 1 + (tokens.at(end + 1).lower in _THINGS)  # two police helicopters
             return None if _is_other(tokens, at, last) else last
         if token.lower in _VEHICLES and _are_sent(tokens, at, end + 1):
             return end + 1
@@ -144,7 +156,9 @@ def _is_other(tokens: Tokens, at: int, end: int) -> bool:
         return True
     if tokens[end - 1].lower != "units" or any(token.lower in _COMES | _AGENCIES for token in (*before, *behind)):
         return False
-    return tokens.at(end).lower == "of" or any(token.lower in _DWELLINGS for token in (*before, *behind))
+    return tokens.at(end).lower == "of" or any(
+        token.lower in _DWELLINGS for token in tokens[max(at - _NEAR, 0) : end + _NEAR]
+    )
 
 
 def _are_sent(tokens: Tokens, at: int, end: int) -> bool:
@@ -187,7 +201,8 @@ def _call_sign(tokens: Tokens, at: int) -> int | None:
     if _is_number(tokens[at]) or tokens[at].lower in _NUMBERS:
         letter += 1 + (tokens.at(at + 1).text == "-")
     number = letter + 1 + (tokens.at(letter + 1).text == "-")
-    sure = letter > at or (number == letter + 2 and tokens.at(letter).end == tokens.at(letter + 1).start)
+    joined = number == letter + 2 and tokens.at(letter).end == tokens.at(letter + 1).start
+    sure = letter > at or (tokens.at(number).digits > 1 and (joined or tokens.at(number + 1).lower in _STATES))
     named = tokens.at(letter).lower in _PHONETIC and tokens.at(letter).capital
     return number + 1 if sure and named and _is_number(tokens.at(number)) else None
 
@@ -218,7 +233,8 @@ def _spelled(tokens: Tokens, at: int, end: int) -> int | None:
     while last < end + 3 and (tokens.at(last).lower in _NUMBERS or tokens.at(last).text == "-"):
         last += 1
     behind = tokens.at(last)
-    counts = behind.lower in _MEASURES | _UNCOUNTED | _SINGLE or (behind.word and behind.lower.endswith("s"))
+    plural = behind.word and behind.lower.endswith("s") and len(behind.text) > 3
+    counts = behind.lower in _MEASURES | _UNCOUNTED | _SINGLE or plural
     sure = tokens[at].capital and tokens[end].capital and not tokens[end].text.isupper()
     return last if sure or not counts else None
 

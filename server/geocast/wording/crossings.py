@@ -7,7 +7,19 @@ beside such a street, or where the words around it say so ("the Elm/Oak intersec
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from .streets import DATES, FUNCTION, SMALL, SUFFIXES, Span, is_ordinal, prefixed, route, street, street_before
+from .streets import (
+    DATES,
+    FUNCTION,
+    SMALL,
+    SUFFIXES,
+    Span,
+    is_ordinal,
+    prefixed,
+    route,
+    street,
+    street_before,
+    suffixed_before,
+)
 from .tokens import Text, Token, Tokens, is_titled
 from .words import words
 
@@ -18,10 +30,13 @@ _JOINS, _BARE_JOINS, _BEHIND_JOINS, _MEETINGS = _W["joins"], _W["bare_joins"], _
 _NOT_STREETS, _PLURALS, _ORDERED, _PARTICLES = _W["not_streets"], _W["plurals"], _W["ordered"], _W["particles"]
 _RELATIONS, _APART, _ROAD_TALK, _MOVES = _W["relations"], _W["apart"], _W["road_talk"], _W["moves"]
 _BETWEEN, _STRETCHES, _MEETS, _PLACES = _W["between"], _W["stretches"], _W["meets"], _W["places"]
-_WATERS = _W["waters"]
+_WATERS, _QUARTERS = _W["waters"], _W["quarters"]
 _CROSS_STREETS = frozenset({"st", "street", "streets"})
+_LIMITS = _BETWEEN | {"from"}
+_NOT_BARE = _NOT_STREETS | (FUNCTION - {"new"}) | DATES | _MEETINGS
+_ABBREVIATIONS = SUFFIXES | _DIRECTIONS | {"dr", "jr", "sr", "mt", "ft"}
 _CORNER_LEADS = _CORNERS | _ABBREVIATED | {"cross", "x"}
-_ANCHORS = {each: _W[f"anchors_{each}"] for each in ("of", "from", "to", "with")}
+_ANCHORS = {each: _W[f"anchors_{each}"] for each in ("of", "to", "with")}
 _SIGNS = frozenset("&/@+")
 _LONGEST_NAME = 6  # tokens of a bare name: Martin Luther King
 _LONGEST_GAP = 12  # tokens between two streets that belong together
@@ -44,7 +59,7 @@ def _spans(tokens: Tokens, *, titled: bool) -> Iterator[Span]:
         span = None
         if token.text in _SIGNS or (token.text == "-" and at):
             span = _by_sign(tokens, at)
-        elif token.lower in _BETWEEN and at:
+        elif token.lower in _LIMITS and at:
             span = _between(tokens, at)
         elif token.lower in _CORNER_LEADS and (corner := _corner(tokens, at, titled=titled)):
             span = at, corner
@@ -69,7 +84,7 @@ def _streets(tokens: Tokens) -> list[Span]:
         elif (end := prefixed(tokens, at)) is not None:
             found.append((at, end))
         elif token.word or token.digits:
-            start = None if token.lower in _DIRECTIONS else street_before(tokens, at + 1)
+            start = None if token.lower in _DIRECTIONS else suffixed_before(tokens, at + 1)
             if start is not None and found and start < found[-1][1]:
                 found[-1] = found[-1][0], max(at + 1, found[-1][1])
             elif start is not None:
@@ -80,11 +95,7 @@ def _streets(tokens: Tokens) -> list[Span]:
 def _is_abbreviated(tokens: Tokens, at: int) -> bool:
     """Return whether the point at `at` stands behind an abbreviation: "Rd.", "St. Mary's", "J. Smith"."""
     before = tokens[at - 1] if at else tokens.at(len(tokens))
-    return (
-        before.capital
-        and len(before.text) < 5
-        and (len(before.text) == 1 or before.lower in SUFFIXES | _DIRECTIONS | {"dr", "jr", "sr", "mt", "ft"})
-    )
+    return before.capital and len(before.text) < 5 and (len(before.text) == 1 or before.lower in _ABBREVIATIONS)
 
 
 def _is_related(tokens: Tokens, first: Span, second: Span) -> bool:
@@ -98,14 +109,18 @@ def _is_related(tokens: Tokens, first: Span, second: Span) -> bool:
         return False
     if is_ordinal(tokens[second[1] - 1]) and _is_order(tokens, first[0], second[1]):
         return False
+    if {tokens[end - 1].lower, tokens[second[1] - 1].lower} <= _QUARTERS:
+        return False
     at = start - 1
     while at > end and (tokens[at].capital or tokens[at].text in ".:'" or tokens[at].lower in _PARTICLES):
-        if tokens[at].lower in _RELATIONS or tokens[at].lower in _ANCHORS:
+        if tokens[at].lower in _RELATIONS or tokens[at].lower in ("from", *_ANCHORS):
             break
         at -= 1
     word = tokens[at].lower
+    if word == "from":
+        return at > end + 1  # a block from; "from" alone begins a stretch
     if word in _ANCHORS:
-        return any(token.lower in _ANCHORS[word] for token in tokens[end:at])
+        return any(token.lower in _ANCHORS[word] for token in tokens[end - 1 : at])
     return word in _RELATIONS and not (word in _MOVES and _is_road_talk(tokens, at))
 
 
@@ -129,15 +144,16 @@ def _is_order(tokens: Tokens, start: int, end: int) -> bool:
 
 
 def _between(tokens: Tokens, at: int) -> Span | None:
-    """Return the stretch "Elm Street between 5th and 7th"; the limits of a closed road are no finding."""
+    """Return the stretch "Elm Street between 5th and 7th", or "from 5th to 7th", if it is no closed road."""
     behind = at - (tokens[at - 1].text in ",(")
     before = street_before(tokens, behind)
     if before is None and tokens[behind - 1].lower in _STRETCHES:
         before = behind - 1
     if before is None or not _is_named(tokens, at + 1) or route(tokens, before) or _is_road_talk(tokens, at):
         return None
+    joins = ("to",) if tokens[at].lower == "from" else ("and", "&")
     for join in range(at + 2, min(at + 3 + _LONGEST_NAME, len(tokens))):
-        if tokens[join].lower in ("and", "&") and _is_named(tokens, join + 1):
+        if tokens[join].lower in joins and _is_named(tokens, join + 1):
             return before, street(tokens, join + 1) or join + 2
     return None
 
@@ -171,6 +187,8 @@ def _is_named(tokens: Tokens, at: int) -> bool:
 def _name(tokens: Tokens, at: int) -> int | None:
     """Return behind which token a street or a bare name ends that begins at `at`."""
     at += tokens.at(at).text == "the"
+    if tokens.at(at).lower in _DIRECTIONS and tokens.at(at + 1).text == ".":
+        at += 2
     if (end := prefixed(tokens, at) or route(tokens, at)) is not None:
         return end
     end = at
@@ -181,7 +199,7 @@ def _name(tokens: Tokens, at: int) -> int | None:
             end += 1 + (tokens[end].text == "-" and not tokens.at(end + 1).capital)  # Stoke-on-Trent
     if end == at:
         return street(tokens, at)
-    return end + (tokens.at(end).lower in SUFFIXES and not tokens.at(end).capital)
+    return end + (tokens.at(end).lower in SUFFIXES - _MEETINGS and not tokens.at(end).capital)
 
 
 def _corner(tokens: Tokens, at: int, *, titled: bool) -> int | None:
@@ -190,10 +208,11 @@ def _corner(tokens: Tokens, at: int, *, titled: bool) -> int | None:
     if word in ("cross", "x"):
         name += tokens.at(name).text == "-"
         of = tokens.at(name).lower in _CROSS_STREETS and (word == "cross" or name > at + 1)
+        of = of or (word == "cross" and tokens.at(name).text == ":" and not (at and tokens[at - 1].lower == "red"))
         name += of
     else:
         of = tokens.at(name).lower in (_CORNERS_OF if word != "crossing" else ("of", "with"))
-    while name < at + _MOST_FILLS and tokens.at(name).lower in ("the", *_CORNERS_OF):
+    while name < at + _MOST_FILLS and tokens.at(name).lower in ("the", "is", "are", *_CORNERS_OF):
         name += 1
     name += tokens.at(name).text == "." and word in _ABBREVIATED
     end = _name(tokens, name)
@@ -212,7 +231,8 @@ def _by_sign(tokens: Tokens, at: int) -> Span | None:
     elif at and tokens[at - 1].capital and (end is not None or is_ordinal(tokens.at(at + 1))):
         span = at - 1, end or at + 2  # Main & 5th
     met = (end is not None and _meets(tokens, end)) or (name is not None and _meets(tokens, name))
-    if span is not None and (met or (tokens[at].text != "-" and not _is_order(tokens, *span))):
+    full = before is not None and end is not None and not is_ordinal(tokens[at - 1]) and not tokens[at - 1].digits
+    if span is not None and (met or ((full or tokens[at].text != "-") and not _is_order(tokens, *span))):
         return span
     if at == 0 or not _is_bare(tokens, at - 1):
         return None
@@ -242,8 +262,15 @@ def _by_word(tokens: Tokens, at: int, *, titled: bool) -> Span | None:
         roads = word == "and" and route(tokens, before) is not None and route(tokens, last) is not None
         named = tokens[last].capital or tokens[end - 1].digits or tokens[last].digits or tokens[end - 1].lower in SMALL
         named = named or prefixed(tokens, last) is not None
+        quarters = word == "and" and {tokens[first - 1].lower, tokens[end - 1].lower} <= _QUARTERS
+        if quarters and not _meets(tokens, end):
+            return None
         return (before, end) if named and (not roads or _meets(tokens, end)) else None
-    return _half(tokens, first, last, (before, end), titled=titled) if word in _BARE_JOINS else None
+    if word in _BARE_JOINS:
+        return _half(tokens, first, last, (before, end), titled=titled)
+    placed = first > 1 and tokens[first - 2].lower in _PLACES and _is_bare(tokens, first - 1)
+    near = placed and _is_sure_ordinal(tokens, last, titled=titled) and not _is_order(tokens, first - 1, last + 1)
+    return (first - 1, last + 1) if near else None  # at Elm near 5th
 
 
 def _half(tokens: Tokens, first: int, last: int, ends: tuple[int | None, int | None], *, titled: bool) -> Span | None:
@@ -256,7 +283,9 @@ def _half(tokens: Tokens, first: int, last: int, ends: tuple[int | None, int | N
     ordinal = _is_sure_ordinal(tokens, last, titled=titled) and not tokens.at(last + 1).capital
     if before is not None and (bare_behind or ordinal) and not _is_order(tokens, before, last + 1):
         sure = _is_sure_ordinal(tokens, first - 1, titled=titled) or _is_sure(tokens, before, first, titled=titled)
-        if sure or tokens[last - 1].lower == "x":
+        placed = before > 0 and tokens[before - 1].lower in _PLACES and tokens[first].lower == "and"
+        placed = placed and tokens[first - 1].lower not in _QUARTERS  # at FM 1960 and Elm
+        if sure or placed or tokens[last - 1].lower == "x":
             return before, last + 1
     if (bare_before or before is not None) and (plural := _plural(tokens, last)) is not None:
         return (first - 1 if before is None else before), plural
@@ -265,14 +294,24 @@ def _half(tokens: Tokens, first: int, last: int, ends: tuple[int | None, int | N
     if (ordinal or tokens.at(last).ordinal) and not _is_order(tokens, first, last + 1):
         return first - 1, end or last + 1  # Main and 5th
     name = _name(tokens, last)
-    if bare_behind and name is not None and (tokens[last - 1].lower in _MEETS or _meets(tokens, name)):
-        return first - 1, end or name
+    if bare_behind and name is not None and not _is_water(tokens[first - 1 : name]):
+        crossed = tokens[last - 1].lower in _MEETS or tokens[last - 1].text == "x"
+        if crossed or _meets(tokens, name):
+            return first - 1, end or name
+    if name is not None and first > 1 and _is_directed(tokens, first - 1) and _is_directed(tokens, name - 1):
+        return first - 1, name  # N. Clark and W. Division
     if end is None or first < 2 or tokens[first - 2].text in ".!?:":
         return None
-    placed = tokens[first - 2].lower in _PLACES
+    placed = tokens[first - 2].lower in _PLACES and tokens[end - 1].lower not in _QUARTERS
     joined = tokens[first].lower != "at" or tokens[first - 2].lower in ("of", "on")
     sure = placed or tokens[first].lower == "x" or _is_sure(tokens, last, end, titled=titled)
     return (first - 1, end) if joined and sure else None
+
+
+def _is_directed(tokens: Tokens, at: int) -> bool:
+    """Return whether a letter for a direction stands before the name at `at`: N. Clark."""
+    letter = tokens[at - 1 - (tokens[at - 1].text == "." and at > 1)] if at else tokens[at]
+    return _is_bare(tokens, at) and len(letter.text) < 3 and letter.capital and letter.lower in _DIRECTIONS
 
 
 def _is_sure_ordinal(tokens: Tokens, at: int, *, titled: bool) -> bool:
@@ -311,4 +350,6 @@ def _is_bare(tokens: Tokens, at: int) -> bool:
 
 def _meets(tokens: Tokens, end: int) -> bool:
     """Return whether a word behind two names says that both are streets: the Oak St.-Main St. intersection."""
-    return tokens.at(end + (tokens.at(end).text == ".")).lower in _MEETINGS
+    end += tokens.at(end).text in ".,("
+    end += tokens.at(end).lower in _DIRECTIONS
+    return tokens.at(end).lower in _MEETINGS or (not tokens[end - 1].capital and tokens[end - 1].lower in _MEETINGS)

@@ -19,7 +19,12 @@ SMALL = (SUFFIXES - _COMMON) | _W["plain"] | {"way"}  # they say a street even i
 _CAPITALISED = frozenset({"cl", "close", "parade"})  # they end a street's name with a capital letter only
 DATES = _W["months"] | _W["weekdays"]
 _IN_NAMES = frozenset({"first", "new"})  # First Avenue, New Street
+_RANGES = frozenset({"-", "to", "through", "thru", "and"})
+_POINTED, _NOT_PLAIN = SUFFIXES | _DIRECTIONS, FUNCTION | SUFFIXES | _PREFIXES | DATES
+_KINDS = _PREFIXES | _PREFIXES_OF
+_FILLS, _ORDERS = _BLOCK_FILLS | _DIRECTIONS, _ORDINALS | {"last"}
 _LONGEST = 5  # words of a name before its suffix
+_FEWEST_OF_HOUSE = 4  # digits that a street has no longer for a name
 _MAX_DIGITS = 6  # of a house number
 _MOST_FILLS = 5  # tokens between the number and the word "block", and on each side of a join
 
@@ -43,8 +48,10 @@ def _address(tokens: Tokens, at: int) -> int | None:
         end = _word_block(tokens, at + 1)
     elif token.lower in _APARTMENTS:
         end = _apartment(tokens, at)
+    elif token.lower in _ORDERS and tokens.at(at + 1).lower in _BLOCKS and tokens.at(at + 2).lower == "of":
+        end = _of_street(tokens, at + 2) or None  # the last block of Elm Street
     elif token.lower in _BLOCKS:
-        end = _block_number(tokens, at + 1 + (tokens.at(at + 1).text == ":"))
+        end = _block_number(tokens, at + 1 + (tokens.at(at + 1).lower in (":", "#", "no", "number")))
     return end
 
 
@@ -54,12 +61,18 @@ def _block(tokens: Tokens, at: int) -> int | None:
         return None
     if tokens[at].letters == "s" and tokens[at].digits > 2 and tokens.at(at + 1).lower == "of":
         return _of_street(tokens, at + 1) or None  # the 600s of Main Street
+    if tokens[at].digits > 2 and [token.lower for token in tokens[at + 1 : at + 4]] == ["'", "s", "of"]:
+        return _of_street(tokens, at + 3) or None
+    if tokens[at].digits > 2 and tokens.at(at + 1).lower in _RANGES and tokens.at(at + 2).digits > 2:
+        on = tokens.at(at + 3).lower in ("on", "of", "along") and _of_street(tokens, at + 3)
+        if on:
+            return on  # 1400 to 1450 on Elm Street
     if tokens[at].letters in _BLOCKS or (tokens[at].letters == "xx" and tokens.at(at + 1).capital):
         return _of_street(tokens, at + 1) or at + 1  # 300BLK, 27XX
     if tokens.at(at + 1).text == "-" and tokens[at].text.endswith("00") and _is_end_of_block(tokens, at):
         return at + 3  # 300-399 Elm
     end = at + 1
-    while end <= at + _MOST_FILLS and (tokens.at(end).digits or tokens.at(end).lower in _BLOCK_FILLS):
+    while end <= at + _MOST_FILLS and (tokens.at(end).digits or tokens.at(end).lower in _FILLS):
         end += 1
     several = tokens.at(end).lower.endswith("s") and len(tokens[at].text) < 3  # "5 blocks away"
     return None if several else _word_block(tokens, end)
@@ -129,6 +142,8 @@ def street(tokens: Tokens, at: int) -> int | None:
         return end
     if first.lower in _MISREAD and second.capital:
         return at + 2
+    if first.number and first.digits < _FEWEST_OF_HOUSE and second.capital and second.lower in SUFFIXES:
+        return at + 2  # SW 8 ST
     words = 0
     for end in range(at, min(at + 2 * _LONGEST + 1, len(tokens))):  # a point may stand behind each word
         token = tokens[end]
@@ -144,6 +159,8 @@ def street(tokens: Tokens, at: int) -> int | None:
 def prefixed(tokens: Tokens, at: int) -> int | None:
     """Return behind which token a street ends whose kind comes first: Avenue B, Calle Ocho, Avenue of the Palms."""
     token, end = tokens.at(at), at + 1
+    if token.lower not in _KINDS:
+        return None
     while end < at + _LONGEST and tokens.at(end).lower in _PARTICLES:
         end += 1
     last, particles = tokens.at(end), end > at + 1
@@ -156,7 +173,15 @@ def prefixed(tokens: Tokens, at: int) -> int | None:
         named = named and (token.lower in _MISREAD or tokens.at(at + 1).lower == "of")
     else:
         named = token.lower in _PREFIXES and (name or (particles and last.word))
+        while (
+            named and last.capital and not last.text.isupper() and end < at + _LONGEST and _is_plain(tokens.at(end + 1))
+        ):
+            end += 1  # Avenida Cesar Chavez
     return end + 1 if named else None
+
+
+def _is_plain(token: Token) -> bool:
+    return token.capital and token.lower not in _NOT_PLAIN
 
 
 def route(tokens: Tokens, at: int) -> int | None:
@@ -209,11 +234,19 @@ def _apartment(tokens: Tokens, at: int) -> int | None:
 
 def _is_point(tokens: Tokens, at: int) -> bool:
     """Return whether the token is the full stop of an abbreviated suffix or direction: Pine Rd., Main St. W."""
-    return tokens[at].text == "." and tokens[at - 1].lower in SUFFIXES | _DIRECTIONS
+    return tokens[at].text == "." and tokens[at - 1].lower in _POINTED
 
 
 def street_before(tokens: Tokens, at: int) -> int | None:
     """Return the first token of the street that ends before `at`; of its name the last word will do."""
+    if (start := suffixed_before(tokens, at)) is not None:
+        return start
+    starts = (start for start in range(max(at - 1 - _LONGEST, 0), at - 1) if tokens[start].lower in _KINDS)
+    return next((start for start in starts if prefixed(tokens, start) == at), None)
+
+
+def suffixed_before(tokens: Tokens, at: int) -> int | None:
+    """Return the same for a street whose kind does not come first."""
     last = at - 1
     while last > 0 and (tokens[last].lower in _DIRECTIONS or _is_point(tokens, last)):
         last -= 1
@@ -229,7 +262,8 @@ def street_before(tokens: Tokens, at: int) -> int | None:
     if last and token.lower in _ENDS:
         if last > 1 and before.digits and tokens[last - 2].lower in _ROUTES:
             return last - 2
-        named = before.capital or before.ordinal or (before.word and token.lower in SMALL)
+        numbered = before.number and before.digits < _FEWEST_OF_HOUSE and token.capital  # SW 8 ST
+        named = numbered or before.capital or before.ordinal or (before.word and token.lower in SMALL)
         if named and _is_name([before], token):
             return last - 1
-    return next((start for start in range(max(last - _LONGEST, 0), last) if prefixed(tokens, start) == last + 1), None)
+    return None
