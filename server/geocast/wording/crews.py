@@ -22,6 +22,7 @@ _HYPHENED = _CODES - {"a", "b", "c", "d", "m", "p", "u", "x"}  # not A-10, B-12,
 _SINGLE, _MONTHS = _W["single"], words("streets")["months"]
 _THINGS, _FEW = _PEOPLE | _VEHICLES, _SINGLE | _SERVICES | _UNITS
 _ROADS = frozenset({"a", "b", "m"})  # the M25
+_CODE_LISTS = _CODES | {",", "and", "or", "to", "through"}
 _GROUPS = frozenset(
     {
         ("strike", "team"),
@@ -32,6 +33,7 @@ _GROUPS = frozenset(
         ("mobile", "command"),
     }
 )
+_ONES = frozenset({"one", "single", "lone", "1", "additional", "another", "extra"})
 _UNCOUNTED = frozenset({"people", "children", "men", "women"})  # rescue two people
 _LISTED = frozenset({",", "and", "&", "/", "+", "plus"})
 _MAX_COUNT = 3  # digits of how many
@@ -63,7 +65,7 @@ def _unit(tokens: Tokens, at: int) -> int | None:
         return at + 2  # 7A23
     if end is None and (token.lower in _COUNTS or token.lower in ("one", "single", "lone") or _is_number(token)):
         end = _grouped(tokens, at)
-        if end is None and token.lower in ("one", "single", "lone", "1"):
+        if end is None and token.lower in _ONES:
             end = _one(tokens, at)
         if end is None and before not in _MONTHS:
             end = _count(tokens, at)
@@ -242,8 +244,7 @@ def _spelled(tokens: Tokens, at: int, end: int) -> int | None:
 def _code(tokens: Tokens, at: int, hyphened: frozenset[str] = _HYPHENED) -> int | None:
     """Return behind which token "E12", "RS1" or "E-12" ends: letters and a number, with nothing or a hyphen between."""
     letters, hyphen = tokens[at], tokens.at(at + 1)
-    before = tokens[at - 1].lower if at else ""
-    if letters.lower not in _CODES or not letters.text.isupper() or before in _BEFORE_CODES:
+    if letters.lower not in _CODES or not letters.text.isupper() or _is_labelled(tokens, at):
         return None
     end = at + 1 + (hyphen.text == "-" and hyphen.start == letters.end and letters.lower in hyphened)
     number, behind = tokens.at(end), tokens.at(end + 1)
@@ -252,3 +253,15 @@ def _code(tokens: Tokens, at: int, hyphened: frozenset[str] = _HYPHENED) -> int 
     decimal = decimal and tokens.at(end + 2).digits > 0
     other = decimal or behind.lower in _BEHIND_CODES
     return end + 1 if joined and number.digits <= _MAX_NUMBER and not other else None
+
+
+def _is_labelled(tokens: Tokens, at: int) -> bool:
+    """Return whether a word before a code or a list of them says what else it is: Gate B12, zones A1 and B2."""
+    if at > 0 and tokens[at - 1].text == "-" and tokens[at - 1].end == tokens[at].start:
+        return at > 1 and tokens[at - 2].word and tokens[at - 2].end == tokens[at - 1].start  # zone SFO-E12
+    first = at
+    while (
+        first > at - _MOST_LISTED and first > 1 and (tokens[first - 1].digits or tokens[first - 1].lower in _CODE_LISTS)
+    ):
+        first -= 1
+    return first > 0 and tokens[first - 1].lower.removesuffix("s") in _BEFORE_CODES

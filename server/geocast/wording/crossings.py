@@ -32,10 +32,11 @@ _RELATIONS, _APART, _ROAD_TALK, _MOVES = _W["relations"], _W["apart"], _W["road_
 _BETWEEN, _STRETCHES, _MEETS, _PLACES = _W["between"], _W["stretches"], _W["meets"], _W["places"]
 _WATERS, _QUARTERS = _W["waters"], _W["quarters"]
 _CROSS_STREETS = frozenset({"st", "street", "streets"})
+_CROSSES = frozenset({"cross", "x", "xst"})
 _LIMITS = _BETWEEN | {"from"}
 _NOT_BARE = _NOT_STREETS | (FUNCTION - {"new"}) | DATES | _MEETINGS
 _ABBREVIATIONS = SUFFIXES | _DIRECTIONS | {"dr", "jr", "sr", "mt", "ft"}
-_CORNER_LEADS = _CORNERS | _ABBREVIATED | {"cross", "x"}
+_CORNER_LEADS = _CORNERS | _ABBREVIATED | _CROSSES
 _ANCHORS = {each: _W[f"anchors_{each}"] for each in ("of", "to", "with")}
 _SIGNS = frozenset("&/@+")
 _LONGEST_NAME = 6  # tokens of a bare name: Martin Luther King
@@ -168,9 +169,9 @@ def _where(tokens: Tokens, at: int) -> Span | None:
         if not between.word or between.lower in _APART - {"and"} or (between.capital and between.lower not in _JOINS):
             return None
         if (last := _name(tokens, second)) is not None:
-            sure = street_before(tokens, end) is not None or street_before(tokens, last) is not None
+            streets = [street_before(tokens, each) is not None for each in (end, last)]
             met = (verb in _MEETS or tokens.at(last).lower in _MEETINGS) and not _is_water(tokens[at:last])
-            return (at + 1, last) if met or (sure and between.lower in _RELATIONS) else None
+            return (at + 1, last) if met or all(streets) or (any(streets) and between.lower in _RELATIONS) else None
     return None
 
 
@@ -205,17 +206,19 @@ def _name(tokens: Tokens, at: int) -> int | None:
 def _corner(tokens: Tokens, at: int, *, titled: bool) -> int | None:
     """Return behind which token "corner of Elm" or "cross street: Elm" ends, with the second street behind it."""
     word, name = tokens[at].lower, at + 1
-    if word in ("cross", "x"):
+    if word in _CROSSES:
         name += tokens.at(name).text == "-"
-        of = tokens.at(name).lower in _CROSS_STREETS and (word == "cross" or name > at + 1)
+        of = word == "xst" or (tokens.at(name).lower in _CROSS_STREETS and (word == "cross" or name > at + 1))
         of = of or (word == "cross" and tokens.at(name).text == ":" and not (at and tokens[at - 1].lower == "red"))
-        name += of
+        name += of and word != "xst"
     else:
         of = tokens.at(name).lower in (_CORNERS_OF if word != "crossing" else ("of", "with"))
     while name < at + _MOST_FILLS and tokens.at(name).lower in ("the", "is", "are", *_CORNERS_OF):
         name += 1
     name += tokens.at(name).text == "." and word in _ABBREVIATED
     end = _name(tokens, name)
+    if end is None and of and tokens.at(name + 1).lower in ("and", "&") and tokens.at(name + 2).lower not in FUNCTION:
+        return name + 3 if tokens.at(name).word and tokens[name].lower not in FUNCTION else None  # of oak and elm
     if end is None or not (of or word in _ABBREVIATED or (word in _CORNERS and not tokens[at].capital and not titled)):
         return None
     second = _name(tokens, end + 1) if tokens.at(end).lower in ("and", "&", "/", "at", "@", "with") else None
@@ -227,7 +230,7 @@ def _by_sign(tokens: Tokens, at: int) -> Span | None:
     before, end, name = street_before(tokens, at), street(tokens, at + 1), _name(tokens, at + 1)
     span = None
     if before is not None and name is not None:
-        span = before, end or at + 2  # 5th & Main
+        span = before, end or (at + 2 if tokens[name - 1].text.isupper() else name)  # 5th & Main
     elif at and tokens[at - 1].capital and (end is not None or is_ordinal(tokens.at(at + 1))):
         span = at - 1, end or at + 2  # Main & 5th
     met = (end is not None and _meets(tokens, end)) or (name is not None and _meets(tokens, name))
@@ -255,6 +258,8 @@ def _by_word(tokens: Tokens, at: int, *, titled: bool) -> Span | None:
         first -= 1
     while last - at < _MOST_FILLS and tokens.at(last).lower in _BEHIND_JOINS:
         last += 1
+    if word in _DIRECTIONS and tokens.at(at + 1).lower == "to":
+        return None  # the way
     before, end = street_before(tokens, first), street(tokens, last)
     if word == "and" and any(token.lower in _BETWEEN for token in tokens[max(first - _MOST_FILLS, 0) : first]):
         return None  # the limits of a stretch
