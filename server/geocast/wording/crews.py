@@ -38,7 +38,7 @@ _UNCOUNTED = frozenset({"people", "children", "men", "women"})  # rescue two peo
 _LISTED = frozenset({",", "and", "&", "/", "+", "plus"})
 _MAX_COUNT = 3  # digits of how many
 _MAX_NUMBER = 4  # digits of a unit's number
-_MOST_BETWEEN = 5  # tokens between a count and what is counted: two large red fire trucks
+_MOST_BETWEEN = 7  # tokens between a count and what is counted: two large search-and-rescue teams
 _MOST_LISTED = 12  # units of one list
 _NEAR = 8  # tokens of the same sentence that are looked at, on each side
 

@@ -32,6 +32,7 @@ _RELATIONS, _APART, _ROAD_TALK, _MOVES = _W["relations"], _W["apart"], _W["road_
 _BETWEEN, _STRETCHES, _MEETS, _PLACES = _W["between"], _W["stretches"], _W["meets"], _W["places"]
 _WATERS, _QUARTERS = _W["waters"], _W["quarters"]
 _CROSS_STREETS = frozenset({"st", "street", "streets"})
+_AT = frozenset({"at", "near", "on"})
 _CROSSES = frozenset({"cross", "x", "xst"})
 _LIMITS = _BETWEEN | {"from"}
 _NOT_BARE = _NOT_STREETS | (FUNCTION - {"new"}) | DATES | _MEETINGS
@@ -141,7 +142,7 @@ def _is_order(tokens: Tokens, start: int, end: int) -> bool:
     both = before == "the" and is_ordinal(tokens[start]) and is_ordinal(tokens[end - 1])
     behind = tokens.at(end)
     dated = behind.lower in DATES and behind.capital
-    return before in DATES or dated or behind.lower in _ORDERED or (both and behind.lower != "area")
+    return before in DATES or dated or behind.lower in _ORDERED or (both and behind.lower not in _MEETINGS | {"area"})
 
 
 def _between(tokens: Tokens, at: int) -> Span | None:
@@ -237,12 +238,15 @@ def _by_sign(tokens: Tokens, at: int) -> Span | None:
     full = before is not None and end is not None and not is_ordinal(tokens[at - 1]) and not tokens[at - 1].digits
     if span is not None and (met or ((full or tokens[at].text != "-") and not _is_order(tokens, *span))):
         return span
-    if at == 0 or not _is_bare(tokens, at - 1):
+    bare = _name_before(tokens, at)
+    if bare == at:
         return None
-    if name is not None and met:
-        return at - 1, name
+    spaced = tokens[at - 1].end < tokens[at].start and tokens[at].end < tokens.at(at + 1).start
+    placed = tokens[at].text == "@" or (bare > 0 and tokens[bare - 1].lower in _AT and tokens[at].text in "/+")
+    if name is not None and (met or (spaced and placed)):
+        return bare, name
     plural = _plural(tokens, at + 1)
-    return None if plural is None else (at - 1, plural)
+    return None if plural is None else (bare, plural)
 
 
 def _by_word(tokens: Tokens, at: int, *, titled: bool) -> Span | None:
@@ -284,7 +288,11 @@ def _half(tokens: Tokens, first: int, last: int, ends: tuple[int | None, int | N
     Its words of joining are from `first` on, and before `last`; `ends` are where a street begins and where one ends.
     """
     before, end = ends
-    bare_before, bare_behind = first > 0 and _is_bare(tokens, first - 1), _is_bare(tokens, last)
+    bare, bare_behind = _name_before(tokens, first), _is_bare(tokens, last)
+    if tokens[first - 1].ordinal and first > 1 and tokens[first - 2].lower in ("at", "near"):
+        bare_behind = bare_behind or (tokens.at(last).word and tokens[last].lower not in FUNCTION)  # at 3rd and pike
+    bare_before = bare < first
+    lead = tokens[bare - 1].lower if bare else ""
     ordinal = _is_sure_ordinal(tokens, last, titled=titled) and not tokens.at(last + 1).capital
     if before is not None and (bare_behind or ordinal) and not _is_order(tokens, before, last + 1):
         sure = _is_sure_ordinal(tokens, first - 1, titled=titled) or _is_sure(tokens, before, first, titled=titled)
@@ -293,24 +301,35 @@ def _half(tokens: Tokens, first: int, last: int, ends: tuple[int | None, int | N
         if sure or placed or tokens[last - 1].lower == "x":
             return before, last + 1
     if (bare_before or before is not None) and (plural := _plural(tokens, last)) is not None:
-        return (first - 1 if before is None else before), plural
+        return (bare if before is None else before), plural
     if not bare_before or before is not None:
         return None
     if (ordinal or tokens.at(last).ordinal) and not _is_order(tokens, first, last + 1):
-        return first - 1, end or last + 1  # Main and 5th
+        return bare, end or last + 1  # Main and 5th
     name = _name(tokens, last)
-    if bare_behind and name is not None and not _is_water(tokens[first - 1 : name]):
+    if bare_behind and name is not None and not _is_water(tokens[bare:name]):
         crossed = tokens[last - 1].lower in _MEETS or tokens[last - 1].text == "x"
         if crossed or _meets(tokens, name):
-            return first - 1, end or name
+            return bare, end or name
     if name is not None and first > 1 and _is_directed(tokens, first - 1) and _is_directed(tokens, name - 1):
-        return first - 1, name  # N. Clark and W. Division
-    if end is None or first < 2 or tokens[first - 2].text in ".!?:":
+        return bare, name  # N. Clark and W. Division
+    if end is None or not bare or lead in ".!?:":
         return None
-    placed = tokens[first - 2].lower in _PLACES and tokens[end - 1].lower not in _QUARTERS
-    joined = tokens[first].lower != "at" or tokens[first - 2].lower in ("of", "on")
+    placed = lead in _PLACES and tokens[end - 1].lower not in _QUARTERS
+    joined = tokens[first].lower != "at" or lead in ("of", "on")
     sure = placed or tokens[first].lower == "x" or _is_sure(tokens, last, end, titled=titled)
-    return (first - 1, end) if joined and sure else None
+    return (bare, end) if joined and sure else None
+
+
+def _name_before(tokens: Tokens, at: int) -> int:
+    """Return the first token of the bare name that ends before `at`, or `at`; in capitals its last word will do."""
+    last = at - 2 if at > 1 and tokens[at - 1].text == "." and tokens[at - 2].lower in ("jr", "sr") else at - 1
+    if last < 0 or not _is_bare(tokens, last):
+        return at
+    start = last
+    while not tokens[last].text.isupper() and start > max(last - _LONGEST_NAME, 0) and _is_bare(tokens, start - 1):
+        start -= 1
+    return start
 
 
 def _is_directed(tokens: Tokens, at: int) -> bool:

@@ -263,7 +263,9 @@ def suffixed_before(tokens: Tokens, at: int) -> int | None:
         if last > 1 and before.digits and tokens[last - 2].lower in _ROUTES:
             return last - 2
         numbered = before.number and before.digits < _FEWEST_OF_HOUSE and token.capital  # SW 8 ST
-        named = numbered or before.capital or before.ordinal or (before.word and token.lower in SMALL)
+        named = (
+            numbered or before.capital or before.ordinal or (before.word and not token.capital and token.lower in SMALL)
+        )
         if named and _is_name([before], token):
             return last - 1
     return None
