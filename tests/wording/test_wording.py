@@ -277,6 +277,9 @@ MET = [
     "{}, X-ST {}",
     "{} (cross street: {})",
     "on {} as it approached {}",
+    "down {} and crashed at {}",
+    "at {} on {}",
+    "on {} at or near {}",
     "{} ({})",
 ]
 TWO_NAMES = {
@@ -351,7 +354,14 @@ NO_UNITS = {
         "the M60 bus",
     ],
     "who is hurt": ["Two firefighters were treated for heat", "Three officers hurt", "killed two deputies"],
-    "other things": ["Two cars were towed", "Rescue two people", "Alpha-1 strain", "2026-01-02T10:00", "H5N1"],
+    "other things": [
+        "Two cars were towed",
+        "Rescue two people",
+        "Officers arrested three people in two cars",
+        "Alpha-1 strain",
+        "2026-01-02T10:00",
+        "H5N1",
+    ],
 }
 NO_PLACES = [
     "Elm Street is closed between Oak Avenue and Pine Road.",
@@ -360,6 +370,7 @@ NO_PLACES = [
     "Avoid Elm Street; take Oak Avenue.",
     "Take Elm Street north to Oak Avenue.",
     "I-25 between Chugwater and Wheatland is icy.",
+    "I-80 west of Highway 50 is icy, and so is Highway 50 at Echo Summit.",
     "Block 12 customers have no power.",
     "Where Mill Creek meets Elk River, water is high.",
     "The 7th and 8th grades go home at noon.",
@@ -412,10 +423,16 @@ def test_what_only_looks_like_a_unit_or_a_place_is_no_finding(text):
         ("Fire in the 300 block of Elm Street.", "300 block of Elm Street"),
         ("Engines 3 and 36 are here.", "Engines 3 and 36"),
         ("Here are two police helicopters.", "two police helicopters"),
-        ("We sent two engines, four trucks and a battalion chief.", "two engines, four trucks and a battalion chief"),
     ],
 )
-def test_a_finding_covers_the_whole_place_or_list(text, whole):
+def test_a_finding_covers_the_whole_place_or_number(text, whole):
     """HD13: what is cut out by a finding leaves nothing behind."""
     [found] = Guard().find(text)
     assert text[found.start : found.end] == whole
+
+
+def test_each_unit_of_a_list_is_found():
+    """HD13: also where one alone ("four trucks", "a chief") says nothing of who was sent."""
+    text = "We sent two engines, four trucks and a battalion chief."
+    found = [text[found.start : found.end] for found in Guard().find(text)]
+    assert found == ["two engines", "four trucks", "a battalion chief"]

@@ -2,7 +2,7 @@
 
     text ── tokens.fold, tokens.split ──> tokens ── one finder for each kind ──> findings
 
-It is a belt behind a human review: a spelled-out number and a bare name are not found. English is built in; a policy
+It is a belt behind a human review: a house number in words and a bare name are not found. English is built in; a policy
 adds patterns for other languages, and literals that are no finding.
 
 Finders walk over tokens and ask sets of words. No pattern here nests a repetition in another, so the time is in

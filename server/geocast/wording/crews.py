@@ -47,10 +47,10 @@ def units(text: Text) -> Iterator[tuple[int, int]]:
     """Yield where units or their number are: start and end in the folded text."""
     tokens = text.tokens
     behind = 0
-    for at, token in enumerate(tokens):
+    for at in range(len(tokens)):
         if at >= behind and (end := _unit(tokens, at)) is not None:
-            behind = _list(tokens, end)
-            yield token.start, tokens[behind - 1].end
+            for first, behind in _list(tokens, at, end):
+                yield tokens[first].start, tokens[behind - 1].end
 
 
 def _unit(tokens: Tokens, at: int) -> int | None:
@@ -80,19 +80,22 @@ def _unit(tokens: Tokens, at: int) -> int | None:
     return end
 
 
-def _list(tokens: Tokens, end: int) -> int:
-    """Return behind which token a list of units ends: Engines 3 and 36, two engines, four trucks and a chief."""
+def _list(tokens: Tokens, start: int, end: int) -> list[tuple[int, int]]:
+    """Return the units of a list: two engines, four trucks and a chief; a bare number belongs to the one before it."""
+    found = [(start, end)]
     for _ in range(_MOST_LISTED):
         at = end
         while at < end + 2 and tokens.at(at).lower in _LISTED:
             at += 1
-        if at == end or at >= len(tokens):
-            return end
-        more = _more(tokens, at, tokens[end - 1])
+        more = _more(tokens, at, tokens[end - 1]) if end < at < len(tokens) else None
         if more is None:
-            return end
+            break
+        if tokens[more - 1].number and more == at + 1:
+            found[-1] = found[-1][0], more  # Engines 3 and 36
+        else:
+            found.append((at, more))
         end = more
-    return end
+    return found
 
 
 def _more(tokens: Tokens, at: int, last: Token) -> int | None:
@@ -167,8 +170,13 @@ def _are_sent(tokens: Tokens, at: int, end: int) -> bool:
     """Return whether these cars are some of the police's or the like: officers in six cars, two cars are on the way."""
     if any(token.lower in _COMES for token in tokens[end : end + 4]):
         return True
-    before = tokens[max(at - _NEAR, 0) : at]
-    return bool(before) and before[-1].lower in _SENDS and any(token.lower in _AGENCIES for token in before)
+    before = tokens[max(at - _NEAR // 2, 0) : at]
+    return (
+        bool(before)
+        and tokens.at(end).lower != "of"
+        and before[-1].lower in _SENDS
+        and any(token.lower in _AGENCIES for token in before)
+    )
 
 
 def _grouped(tokens: Tokens, at: int) -> int | None:

@@ -39,7 +39,7 @@ _NOT_BARE = _NOT_STREETS | (FUNCTION - {"new"}) | DATES | _MEETINGS
 _ABBREVIATIONS = SUFFIXES | _DIRECTIONS | {"dr", "jr", "sr", "mt", "ft"}
 _CORNER_LEADS = _CORNERS | _ABBREVIATED | _CROSSES
 _ANCHORS = {each: _W[f"anchors_{each}"] for each in ("of", "to", "with")}
-_SIGNS = frozenset("&/@+")
+_SIGNS = frozenset("&/\\@+")
 _LONGEST_NAME = 6  # tokens of a bare name: Martin Luther King
 _LONGEST_GAP = 12  # tokens between two streets that belong together
 _MOST_FILLS = 5  # tokens between a joining word and the second street
@@ -115,19 +115,25 @@ def _is_related(tokens: Tokens, first: Span, second: Span) -> bool:
         return False
     at = start - 1
     while at > end and (tokens[at].capital or tokens[at].text in ".:'" or tokens[at].lower in _PARTICLES):
-        if tokens[at].lower in _RELATIONS or tokens[at].lower in ("from", *_ANCHORS):
+        if tokens[at].lower in _RELATIONS or tokens[at].lower in ("from", "on", *_ANCHORS):
             break
         at -= 1
     word = tokens[at].lower
-    if word == "from":
-        return at > end + 1  # a block from; "from" alone begins a stretch
+    if word == "on" and at == end:
+        return not any(token.lower in DATES for token in tokens[end:start])  # the bus stop at Oak Avenue on Elm Street
+    if word == "from":  # a block from; "from" alone may begin a stretch
+        return at > end + 1 or (tokens.at(second[1]).lower != "to" and not _is_road_talk(tokens, at))
+    if at <= end + 1 and word == "of" and route(tokens, first[0]) is not None and route(tokens, second[0]) is not None:
+        return False  # I-80 west of Highway 50
     if word in _ANCHORS:
         return any(token.lower in _ANCHORS[word] for token in tokens[end - 1 : at])
     return word in _RELATIONS and not (word in _MOVES and _is_road_talk(tokens, at))
 
 
 def _parts(tokens: Tokens, at: int) -> bool:
-    token = tokens[at]
+    token, behind = tokens[at], tokens.at(at + 1)
+    if token.lower == "and" and (behind.lower.endswith("ed") or behind.lower in ("hit", "ran", "struck", "was")):
+        return False  # the car went down Elm Street and crashed at Oak Avenue
     return token.text in ";!?" or (token.text == "." and not _is_abbreviated(tokens, at)) or token.lower in _APART
 
 
@@ -268,7 +274,11 @@ def _by_word(tokens: Tokens, at: int, *, titled: bool) -> Span | None:
     if word == "and" and any(token.lower in _BETWEEN for token in tokens[max(first - _MOST_FILLS, 0) : first]):
         return None  # the limits of a stretch
     if before is not None and end is not None:
-        roads = word == "and" and route(tokens, before) is not None and route(tokens, last) is not None
+        roads = (
+            (word == "and" or word in _DIRECTIONS)
+            and route(tokens, before) is not None
+            and route(tokens, last) is not None
+        )
         named = tokens[last].capital or tokens[end - 1].digits or tokens[last].digits or tokens[end - 1].lower in SMALL
         named = named or prefixed(tokens, last) is not None
         quarters = word == "and" and {tokens[first - 1].lower, tokens[end - 1].lower} <= _QUARTERS
@@ -358,6 +368,8 @@ def _plural(tokens: Tokens, at: int) -> int | None:
 
 def _is_sure(tokens: Tokens, start: int, end: int, *, titled: bool) -> bool:
     """Return whether what ends before `end` is a street so surely that a bare name beside it is another."""
+    if route(tokens, start) is not None:
+        return False  # Highway 50 at Echo Summit
     suffix = {token.lower for token in tokens[start:end]} & SUFFIXES
     return bool(suffix - _COMMON) or (not titled and bool(suffix & _PLAIN))
 
