@@ -253,3 +253,186 @@ def test_a_policy_adds_patterns_to_a_kind():
     """TX2: for other languages, and codes of units."""
     guard = Guard(patterns={"units": (re.compile(r"\bRTW \d+\b"),), "address": (re.compile(r"\w+straße \d+"),)})
     assert [found.kind for found in guard.find("RTW 3 in die Dorfstraße 4")] == ["units", "address"]
+
+
+STREETS = [
+    ("Elm Street", "Oak Avenue"),
+    ("New York Avenue", "St. Paul Street"),
+    ("Calle de la Luz", "Avenida Cesar Chavez"),
+    ("W. 5th St.", "South First Ave."),
+    ("Broadway", "US 75"),
+    ("ELM ST", "S FIRST AVE"),
+    ("elm st", "oak ave"),
+]
+MET = [
+    "where {} dead-ends at {}",
+    "where {} turns into {}",
+    "turned from {} onto {}",
+    "on {}, half a block south of {}",
+    "on {} two doors down from {}",
+    "on {} over by {}",
+    "on {} in front of a shop at {}",
+    "on {} across the street from {}",
+    "at {}'s intersection with {}",
+    "{}, X-ST {}",
+    "{} (cross street: {})",
+    "on {} as it approached {}",
+    "down {} and crashed at {}",
+    "at {} on {}",
+    "on {} at or near {}",
+    "{} ({})",
+]
+TWO_NAMES = {
+    "plural": ["Oak & Elm Sts.", "Martin Luther King Jr. and Oak Streets", "Oak/Elm streets"],
+    "a word for the meeting": [
+        "the Oak/Elm intersection",
+        "the Van Ness-Cesar Chavez junction",
+        "Elm, at the junction with Oak",
+        "the intersection of oak and elm",
+        "cnr. Oak and Elm",
+        "where Oak meets Elm",
+        "Cross streets are Elm and Oak",
+    ],
+    "an ordinal": [
+        "at Twentieth and Elm",
+        "at Elm & Third",
+        "the 58th-and-First corner",
+        "at 5th and 10th",
+        "at 3rd and pike",
+    ],
+    "letters for directions": ["N. Clark and W. Division", "SW 8 ST / SW 27 AVE"],
+    "a stretch": [
+        "shots on Oak Street between 5th and 7th",
+        "shots on Oak Street between Elm and Pine streets",
+        "a fire on Oak Street from Elm Avenue to Pine Avenue",
+        "the block of Oak Lane between Elm Street and Pine Street",
+    ],
+}
+BLOCKS = [
+    "BLOCK: 300 LOCATION: ELM ST",
+    "1200BLK VANCE DR",
+    "300 B/O ELM",
+    "800-899 Camino Real",
+    "69xx Grand Concourse",
+    "block number 300 of Elm Street",
+    "1400 to 1450 on Elm Street",
+    "the 1400's of Elm Street",
+    "the last block of Elm Street",
+    "the 1400 north block of Elm Street",
+]
+UNITS = {
+    "the number behind": [
+        "Units dispatched: 5",
+        "UNITS ON SCENE (4)",
+        "engines x3",
+        "No. of officers: 12",
+        "Personnel: 42",
+    ],
+    "a number and x": ["2x patrol", "1x ambulance", "3 x ladder trucks"],
+    "a spelled number": ["Engine Fifteen", "Medic Forty-Seven", "Unit eight worked", "Air One"],
+    "a call sign": ["Three-Adam-39", "1 Lincoln 20", "Adam-12", "Sam 14 en route", "7A23"],
+    "in the air": ["Copter 3", "Air Attack 42", "Life Flight 2", "Chopper 2"],
+    "a group": ["a seven-unit response", "a 12-person crew", "a 20-officer detail"],
+    "cars of an agency": ["Officers arrived in six cars", "Police have three cars there", "Two cars are on the way"],
+    "bases": ["crews from three towns", "officers from four departments"],
+    "a list": ["E-40 and M-25", "E7/T3/M2"],
+    "alone": ["a lone deputy", "only one officer"],
+    "nicknames": ["Four black-and-whites", "six search-and-rescue teams", "Trooper 118", "Badge 4412"],
+}
+NO_UNITS = {
+    "dwellings and goods": [
+        "Eight units in the complex have no water",
+        "200 units of blood",
+        "Two air conditioning units burned",
+    ],
+    "measures": ["An M4.1 earthquake", "PM2.5 levels", "PM10 levels are high", "E85 fuel"],
+    "cars and places": [
+        "a black BMW X5",
+        "Gate B12",
+        "Leave zones A1, B2 and C3",
+        "Zone SFO-E12 must leave",
+        "the M60 bus",
+    ],
+    "who is hurt": ["Two firefighters were treated for heat", "Three officers hurt", "killed two deputies"],
+    "other things": [
+        "Two cars were towed",
+        "Rescue two people",
+        "Officers arrested three people in two cars",
+        "Alpha-1 strain",
+        "2026-01-02T10:00",
+        "H5N1",
+    ],
+}
+NO_PLACES = [
+    "Elm Street is closed between Oak Avenue and Pine Road.",
+    "Elm Street is closed from Oak Avenue to Pine Road.",
+    "Traffic on Elm Street is diverted onto Oak Avenue.",
+    "Avoid Elm Street; take Oak Avenue.",
+    "Take Elm Street north to Oak Avenue.",
+    "I-25 between Chugwater and Wheatland is icy.",
+    "I-80 west of Highway 50 is icy, and so is Highway 50 at Echo Summit.",
+    "Block 12 customers have no power.",
+    "Where Mill Creek meets Elk River, water is high.",
+    "The 7th and 8th grades go home at noon.",
+    "The first and third floors are closed.",
+    "First and foremost, stay calm.",
+    "Boil water in Oak Park and Pine Hills.",
+    "NWS El Paso Tx/Santa Teresa NM",
+]
+
+
+def grouped(groups):
+    """Return each text of the groups, with the name of its group as the test's."""
+    return [pytest.param(text, id=f"{group}: {text}") for group, texts in groups.items() for text in texts]
+
+
+def kinds(text):
+    """Return which kinds of findings there are in the text."""
+    return {found.kind for found in Guard().find(text)}
+
+
+@pytest.mark.parametrize("streets", STREETS, ids=" and ".join)
+@pytest.mark.parametrize("form", MET)
+def test_two_streets_that_any_words_of_place_join_are_a_crossing(form, streets):
+    """HD13: whatever the words between them are, the last of them says that one is near the other."""
+    assert "address" in kinds(f"A car burns {form.format(*streets)} now.")
+
+
+@pytest.mark.parametrize("text", [*grouped(TWO_NAMES), *BLOCKS])
+def test_bare_names_with_a_sign_of_a_street_and_blocks_in_any_form_are_addresses(text):
+    """HD13."""
+    assert "address" in kinds(f"Trouble: {text}, stay inside.")
+
+
+@pytest.mark.parametrize("text", grouped(UNITS))
+def test_units_in_any_form_are_found(text):
+    """HD13: numbers before and behind, in digits and words, call signs and lists."""
+    assert "units" in kinds(f"{text} now.")
+
+
+@pytest.mark.parametrize("text", [*grouped(NO_UNITS), *NO_PLACES])
+def test_what_only_looks_like_a_unit_or_a_place_is_no_finding(text):
+    """TX3: what is measured or for rent, who is hurt, which way to go."""
+    assert kinds(text) == set()
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("Fire at Elm Street and Oak Avenue.", "Elm Street and Oak Avenue"),
+        ("Fire in the 300 block of Elm Street.", "300 block of Elm Street"),
+        ("Engines 3 and 36 are here.", "Engines 3 and 36"),
+        ("Here are two police helicopters.", "two police helicopters"),
+    ],
+)
+def test_a_finding_covers_the_whole_place_or_number(text, whole):
+    """HD13: what is cut out by a finding leaves nothing behind."""
+    [found] = Guard().find(text)
+    assert text[found.start : found.end] == whole
+
+
+def test_each_unit_of_a_list_is_found():
+    """HD13: also where one alone ("four trucks", "a chief") says nothing of who was sent."""
+    text = "We sent two engines, four trucks and a battalion chief."
+    found = [text[found.start : found.end] for found in Guard().find(text)]
+    assert found == ["two engines", "four trucks", "a battalion chief"]

@@ -153,6 +153,11 @@ WORST = [
     "A St and ",
     "\ufdfa",
     "E1 ",
+    "Elm Street near ",
+    "Elm St from 5th to ",
+    "where A ",
+    "4 units, ",
+    "Adam-",
 ]
 
 

@@ -2,7 +2,7 @@
 
     text ── tokens.fold, tokens.split ──> tokens ── one finder for each kind ──> findings
 
-It is a belt behind a human review: a spelled-out number and a bare name are not found. English is built in; a policy
+It is a belt behind a human review: a house number in words and a bare name are not found. English is built in; a policy
 adds patterns for other languages, and literals that are no finding.
 
 Finders walk over tokens and ask sets of words. No pattern here nests a repetition in another, so the time is in
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from . import addresses, names, patterns, units
+from . import addresses, crossings, names, patterns, units
 from .tokens import Text, fold
 
 KINDS = {
@@ -80,6 +80,7 @@ _FINDERS: tuple[tuple[str, Callable[[Text], Iterable[tuple[int, int]]]], ...] = 
     ("document", patterns.documents),
     ("contact", patterns.contacts),
     ("address", addresses.addresses),
+    ("address", crossings.crossings),
     ("units", units.units),
     ("name", names.names),
 )

@@ -1,4 +1,8 @@
-"""Units: how many were sent, and which."""
+"""Units: how many were sent, and which.
+
+What was sent is a number of them, before ("two engines") or behind ("units on scene: 4"), or the name of one: a kind
+and its number ("Engine 12"), a code ("E12"), a call sign ("1-Adam-12"). Nobody who is hurt is one, and no dwelling.
+"""
 
 from collections.abc import Iterator
 
@@ -8,36 +12,101 @@ from .words import words
 _W = words("crews")
 _COUNTS, _PEOPLE, _SERVICES, _VEHICLES = _W["counts"], _W["people"], _W["services"], _W["vehicles"]
 _UNITS, _UNIT_FILLS, _CODES, _MEASURES, _STOPS = _W["units"], _W["unit_fills"], _W["codes"], _W["measures"], _W["stops"]
+_NUMBERS, _PHONETIC, _STATES, _BASES, _HARM = _W["numbers"], _W["phonetic"], _W["states"], _W["bases"], _W["harm"]
+_GROUPED, _MEMBERS, _DWELLINGS = _W["groups"], _W["members"], _W["dwellings"]
+_AGENCIES, _SENDS, _COMES = _W["agencies"], _W["sends"], _W["comes"]
+_COUNTED, _SPOKEN = _W["counted"], _NUMBERS | _PHONETIC
+_COUNTABLE = (_PEOPLE - {"police"}) | _COUNTED
+_BEFORE_CODES, _BEHIND_CODES = _W["before_codes"], _W["behind_codes"]
 _HYPHENED = _CODES - {"a", "b", "c", "d", "m", "p", "u", "x"}  # not A-10, B-12, C-4, M-25
 _SINGLE, _MONTHS = _W["single"], words("streets")["months"]
+_THINGS, _FEW = _PEOPLE | _VEHICLES, _SINGLE | _SERVICES | _UNITS
 _ROADS = frozenset({"a", "b", "m"})  # the M25
-_GROUPS = (("strike", "team"), ("task", "force"))
+_CODE_LISTS = _CODES | {",", "and", "or", "to", "through"}
+_GROUPS = frozenset(
+    {
+        ("strike", "team"),
+        ("task", "force"),
+        ("life", "flight"),
+        ("intensive", "care"),
+        ("haz", "mat"),
+        ("mobile", "command"),
+    }
+)
+_ONES = frozenset({"one", "single", "lone", "1", "additional", "another", "extra"})
+_UNCOUNTED = frozenset({"people", "children", "men", "women"})  # rescue two people
+_LISTED = frozenset({",", "and", "&", "/", "+", "plus"})
 _MAX_COUNT = 3  # digits of how many
 _MAX_NUMBER = 4  # digits of a unit's number
-_MOST_BETWEEN = 5  # tokens between a count and what is counted: two large red fire trucks
+_MOST_BETWEEN = 7  # tokens between a count and what is counted: two large search-and-rescue teams
+_MOST_LISTED = 12  # units of one list
+_NEAR = 8  # tokens of the same sentence that are looked at, on each side
 
 
 def units(text: Text) -> Iterator[tuple[int, int]]:
     """Yield where units or their number are: start and end in the folded text."""
     tokens = text.tokens
-    for at, token in enumerate(tokens):
-        end = None
-        before = tokens[at - 1].lower if at else ""
-        if token.lower in ("one", "single", "1"):
-            end = _one(tokens, at) or _count(tokens, at)
-        elif token.lower in _COUNTS or (_is_number(token) and before not in _MONTHS):
+    behind = 0
+    for at in range(len(tokens)):
+        if at >= behind and (end := _unit(tokens, at)) is not None:
+            for first, behind in _list(tokens, at, end):
+                yield tokens[first].start, tokens[behind - 1].end
+
+
+def _unit(tokens: Tokens, at: int) -> int | None:
+    """Return behind which token a unit, or a number of them, ends that begins at `at`."""
+    token, before = tokens[at], tokens[at - 1].lower if at else ""
+    end = _call_sign(tokens, at) if token.digits or token.lower in _SPOKEN else None
+    joined = len(token.letters) == 1 and token.digits < _MAX_COUNT and tokens.at(at + 1).start == token.end
+    joined = (
+        joined and (at == 0 or tokens[at - 1].end < token.start) and tokens.at(at + 2).text != ":"
+    )  # no time, no virus
+    if joined and 0 < tokens.at(at + 1).digits <= _MAX_COUNT and tokens.at(at + 1).number:
+        return at + 2  # 7A23
+    if end is None and (token.lower in _COUNTS or token.lower in ("one", "single", "lone") or _is_number(token)):
+        end = _grouped(tokens, at)
+        if end is None and token.lower in _ONES:
+            end = _one(tokens, at)
+        if end is None and before not in _MONTHS:
             end = _count(tokens, at)
-        elif _is_unit(token) or (token.lower, tokens.at(at + 1).lower.removesuffix("s")) in _GROUPS:
-            end = _named(tokens, at)
-        if (
-            end is None
-            and token.lower in _CODES
-            and token.text.isupper()
-            and not (before == "the" and token.lower in _ROADS)
-        ):
-            end = _code(tokens, at)
-        if end is not None:
-            yield token.start, tokens[end - 1].end
+    elif end is None and token.lower == "available" and before == "all":
+        end = _count(tokens, at)
+    elif end is None and (_is_unit(token) or (token.lower, tokens.at(at + 1).lower.removesuffix("s")) in _GROUPS):
+        end = _named(tokens, at)
+    if end is None and (token.lower in _COUNTABLE or (token.lower in _VEHICLES and before in _SERVICES)):
+        end = _counted_behind(tokens, at)
+    if end is None and token.text.isupper() and not (before == "the" and token.lower in _ROADS):
+        end = _code(tokens, at)
+    return end
+
+
+def _list(tokens: Tokens, start: int, end: int) -> list[tuple[int, int]]:
+    """Return the units of a list: two engines, four trucks and a chief; a bare number belongs to the one before it."""
+    found = [(start, end)]
+    for _ in range(_MOST_LISTED):
+        at = end
+        while at < end + 2 and tokens.at(at).lower in _LISTED:
+            at += 1
+        more = _more(tokens, at, tokens[end - 1]) if end < at < len(tokens) else None
+        if more is None:
+            break
+        if tokens[more - 1].number and more == at + 1:
+            found[-1] = found[-1][0], more  # Engines 3 and 36
+        else:
+            found.append((at, more))
+        end = more
+    return found
+
+
+def _more(tokens: Tokens, at: int, last: Token) -> int | None:
+    """Return behind which token the next unit of a list ends, of which less has to be said."""
+    token = tokens[at]
+    if token.lower in _COUNTS or _is_number(token):
+        bare = last.number and token.number and not (tokens.at(at + 1).word and tokens.at(at + 1).lower in _MEASURES)
+        return _count(tokens, at, service=True) or (at + 1 if bare and not tokens.at(at + 1).capital else None)
+    if token.lower in ("a", "an", "one"):
+        return _one(tokens, at)
+    return _code(tokens, at, hyphened=_CODES) or _unit(tokens, at)
 
 
 def _is_number(token: Token) -> bool:
@@ -46,26 +115,106 @@ def _is_number(token: Token) -> bool:
 
 def _one(tokens: Tokens, at: int) -> int | None:
     """Return behind which token "one ladder truck" ends; "one firefighter was hurt" says nothing of who was sent."""
-    for end in range(at + 1, min(at + 4, len(tokens))):
+    alone = tokens[at].lower in ("single", "lone") or (at > 0 and tokens[at - 1].lower in ("just", "only"))
+    for end in range(at + 1, min(at + 5, len(tokens))):
         token = tokens[end]
-        if token.lower in _SINGLE and tokens.at(end + 1).lower not in _SINGLE | _VEHICLES | _PEOPLE:
+        if alone and f"{token.lower}s".replace("ys", "ies") in _PEOPLE:
+            return None if _is_other(tokens, at, end + 1) else end + 1  # only one deputy
+        if token.lower in _SINGLE and tokens.at(end + 1).lower not in _SINGLE | _THINGS | {"company"}:
             return end + 1
-        if not token.word or token.lower in _STOPS:
+        service = tokens[end - 1].lower in _SERVICES
+        if service and (token.lower == "company" or f"{token.lower}s" in _VEHICLES):
+            return end + 1
+        if not (token.word or token.text == "-") or token.lower in _STOPS:
             return None
     return None
 
 
-def _count(tokens: Tokens, at: int) -> int | None:
+def _count(tokens: Tokens, at: int, *, service: bool = False) -> int | None:
     """Return behind which token "4 units", "three fire engines" or "two police cars" ends."""
-    service = False
+    if tokens[at].letters == "x" or tokens.at(at + 1).lower == "x":
+        thing = at + 1 + (tokens.at(at + 1).lower == "x")
+        while tokens.at(thing).lower in _SERVICES and tokens.at(thing + 1).lower in _SERVICES | _SINGLE | _VEHICLES:
+            thing += 1
+        if tokens.at(thing).lower in _FEW:
+            return thing + 1  # 2x patrol
     for end in range(at + 1, min(at + 1 + _MOST_BETWEEN, len(tokens))):
         token = tokens[end]
         if token.lower in _PEOPLE or (service and token.lower in _VEHICLES):
+            last = end + 1 + (tokens.at(end + 1).lower in _THINGS)  # two police helicopters
+            return None if _is_other(tokens, at, last) else last
+        if token.lower in _VEHICLES and _are_sent(tokens, at, end + 1):
             return end + 1
-        if not (token.word or token.text in "-+" or token.digits) or token.lower in _STOPS:
+        if token.lower in _BASES and at > 1 and tokens[at - 1].lower == "from" and tokens[at - 2].lower in _PEOPLE:
+            return end + 1
+        joined = token.lower == "and" and tokens[end - 1].text == "-"  # search-and-rescue teams
+        if not (token.word or token.text in "-+" or token.digits) or (token.lower in _STOPS and not joined):
             return None
         service = service or token.lower in _SERVICES
     return None
+
+
+def _is_other(tokens: Tokens, at: int, end: int) -> bool:
+    """Return whether those that are counted are hurt, or are dwellings or goods."""
+    before, behind = tokens[max(at - _NEAR, 0) : at], tokens[end : end + _NEAR]
+    if any(token.lower in _HARM for token in (*before[-2:], *behind[:3])):
+        return True
+    if tokens[end - 1].lower != "units" or any(token.lower in _COMES | _AGENCIES for token in (*before, *behind)):
+        return False
+    return tokens.at(end).lower == "of" or any(
+        token.lower in _DWELLINGS for token in tokens[max(at - _NEAR, 0) : end + _NEAR]
+    )
+
+
+def _are_sent(tokens: Tokens, at: int, end: int) -> bool:
+    """Return whether these cars are some of the police's or the like: officers in six cars, two cars are on the way."""
+    if any(token.lower in _COMES for token in tokens[end : end + 4]):
+        return True
+    before = tokens[max(at - _NEAR // 2, 0) : at]
+    return (
+        bool(before)
+        and tokens.at(end).lower != "of"
+        and before[-1].lower in _SENDS
+        and any(token.lower in _AGENCIES for token in before)
+    )
+
+
+def _grouped(tokens: Tokens, at: int) -> int | None:
+    """Return behind which token "three-engine response" or "12-person crew" ends."""
+    member = at + 1
+    while member < at + 4 and (tokens.at(member).text == "-" or tokens.at(member).lower in _NUMBERS):
+        member += 1
+    if member == at + 1 or tokens.at(member).lower not in _MEMBERS:
+        return None
+    ends = (end for end in range(member + 1, member + 4) if tokens.at(end).lower in _GROUPED)
+    return next((end + 1 for end in ends), None)
+
+
+def _counted_behind(tokens: Tokens, at: int) -> int | None:
+    """Return behind which token "units on scene: 4", "engines (3)" or "officers x3" ends."""
+    end = at + 1
+    while end < at + _MOST_BETWEEN and tokens.at(end).lower in _STATES:
+        end += 1
+    sign = tokens.at(end).text in ":(=-#" or tokens[end - 1].lower == "x"
+    end += sign and tokens.at(end).text in ":(=-#"
+    number = tokens.at(end)
+    if any(token.lower in _HARM for token in tokens[end + 1 : end + 3]) or tokens.at(end + 1).text == ":":
+        return None
+    if sign and (_is_number(number) or (number.lower in _NUMBERS and not tokens.at(end + 1).word)):
+        return end + 1 + (tokens.at(end + 1).text == ")")
+    return end + 1 if number.text[0] == "x" and number.text[1:].isdigit() else None
+
+
+def _call_sign(tokens: Tokens, at: int) -> int | None:
+    """Return behind which token "1-Adam-12", "Three Lincoln 40" or "Adam-12" ends."""
+    letter = at
+    if _is_number(tokens[at]) or tokens[at].lower in _NUMBERS:
+        letter += 1 + (tokens.at(at + 1).text == "-")
+    number = letter + 1 + (tokens.at(letter + 1).text == "-")
+    joined = number == letter + 2 and tokens.at(letter).end == tokens.at(letter + 1).start
+    sure = letter > at or (tokens.at(number).digits > 1 and (joined or tokens.at(number + 1).lower in _STATES))
+    named = tokens.at(letter).lower in _PHONETIC and tokens.at(letter).capital
+    return number + 1 if sure and named and _is_number(tokens.at(number)) else None
 
 
 def _is_unit(token: Token) -> bool:
@@ -77,20 +226,50 @@ def _leads_to_a_number(token: Token) -> bool:
 
 
 def _named(tokens: Tokens, at: int) -> int | None:
-    """Return behind which token "Engine 12", "Engine No. 12" or "Ladders 3 and 4" ends."""
+    """Return behind which token "Engine 12", "Engine No. 12", "Engine Twelve" or "Ladders 3 and 4" ends."""
     end = at + 1
     while end <= at + _MOST_BETWEEN and _leads_to_a_number(tokens.at(end)):
         end += 1
     number = tokens.at(end)
+    if number.lower in _NUMBERS:
+        return _spelled(tokens, at, end)
     named = number.number and number.digits <= _MAX_NUMBER and tokens.at(end + 1).lower not in _MEASURES
     return end + 1 if named else None
 
 
-def _code(tokens: Tokens, at: int) -> int | None:
+def _spelled(tokens: Tokens, at: int, end: int) -> int | None:
+    """Return behind which token the number of a unit ends that is spelled out from `end` on: Engine Forty-Two."""
+    last = end
+    while last < end + 3 and (tokens.at(last).lower in _NUMBERS or tokens.at(last).text == "-"):
+        last += 1
+    behind = tokens.at(last)
+    plural = behind.word and behind.lower.endswith("s") and len(behind.text) > 3
+    counts = behind.lower in _MEASURES | _UNCOUNTED | _SINGLE or plural
+    sure = tokens[at].capital and tokens[end].capital and not tokens[end].text.isupper()
+    return last if sure or not counts else None
+
+
+def _code(tokens: Tokens, at: int, hyphened: frozenset[str] = _HYPHENED) -> int | None:
     """Return behind which token "E12", "RS1" or "E-12" ends: letters and a number, with nothing or a hyphen between."""
-    hyphen = tokens.at(at + 1)
-    joined = hyphen.text == "-" and hyphen.start == tokens[at].end and tokens[at].lower in _HYPHENED
-    at += 1 + joined
-    number = tokens.at(at)
-    joined = number.start == tokens[at - 1].end and number.digits > 0 and not number.letters
-    return at + 1 if joined and number.digits <= _MAX_NUMBER else None
+    letters, hyphen = tokens[at], tokens.at(at + 1)
+    if letters.lower not in _CODES or not letters.text.isupper() or _is_labelled(tokens, at):
+        return None
+    end = at + 1 + (hyphen.text == "-" and hyphen.start == letters.end and letters.lower in hyphened)
+    number, behind = tokens.at(end), tokens.at(end + 1)
+    joined = number.start == tokens[end - 1].end and number.digits > 0 and not number.letters
+    decimal = behind.text == "." and behind.start == number.end and tokens.at(end + 2).start == behind.end  # M4.1
+    decimal = decimal and tokens.at(end + 2).digits > 0
+    other = decimal or behind.lower in _BEHIND_CODES
+    return end + 1 if joined and number.digits <= _MAX_NUMBER and not other else None
+
+
+def _is_labelled(tokens: Tokens, at: int) -> bool:
+    """Return whether a word before a code or a list of them says what else it is: Gate B12, zones A1 and B2."""
+    if at > 0 and tokens[at - 1].text == "-" and tokens[at - 1].end == tokens[at].start:
+        return at > 1 and tokens[at - 2].word and tokens[at - 2].end == tokens[at - 1].start  # zone SFO-E12
+    first = at
+    while (
+        first > at - _MOST_LISTED and first > 1 and (tokens[first - 1].digits or tokens[first - 1].lower in _CODE_LISTS)
+    ):
+        first -= 1
+    return first > 0 and tokens[first - 1].lower.removesuffix("s") in _BEFORE_CODES

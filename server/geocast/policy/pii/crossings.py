@@ -1,0 +1,391 @@
+"""Crossings: two streets, and what says that they meet or that one is near the other (TX3, HD13).
+
+A street's suffix, number or order says that it is one ("Oak St", "US 75", "5th"). A bare name ("Elm") is a street only
+beside such a street, or where the words around it say so ("the Elm/Oak intersection", "Elm and Oak Streets").
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from .addresses import (
+    DATES,
+    FUNCTION,
+    SMALL,
+    SUFFIXES,
+    Span,
+    is_ordinal,
+    prefixed,
+    route,
+    street,
+    street_before,
+    suffixed_before,
+)
+from .tokens import Text, Token, Tokens, is_titled
+from .words import words
+
+_W = words("streets")
+_COMMON, _PLAIN, _DIRECTIONS = _W["common"], _W["plain"], _W["directions"]
+_CORNERS, _CORNERS_OF, _ABBREVIATED = _W["corners"], _W["corners_of"], _W["abbreviated_corners"]
+_JOINS, _BARE_JOINS, _BEHIND_JOINS, _MEETINGS = _W["joins"], _W["bare_joins"], _W["behind_joins"], _W["meetings"]
+_NOT_STREETS, _PLURALS, _ORDERED, _PARTICLES = _W["not_streets"], _W["plurals"], _W["ordered"], _W["particles"]
+_RELATIONS, _APART, _ROAD_TALK, _MOVES = _W["relations"], _W["apart"], _W["road_talk"], _W["moves"]
+_BETWEEN, _STRETCHES, _MEETS, _PLACES = _W["between"], _W["stretches"], _W["meets"], _W["places"]
+_WATERS, _QUARTERS = _W["waters"], _W["quarters"]
+_CROSS_STREETS = frozenset({"st", "street", "streets"})
+_AT = frozenset({"at", "near", "on"})
+_CROSSES = frozenset({"cross", "x", "xst"})
+_LIMITS = _BETWEEN | {"from"}
+_NOT_BARE = _NOT_STREETS | (FUNCTION - {"new"}) | DATES | _MEETINGS
+_ABBREVIATIONS = SUFFIXES | _DIRECTIONS | {"dr", "jr", "sr", "mt", "ft"}
+_CORNER_LEADS = _CORNERS | _ABBREVIATED | _CROSSES
+_ANCHORS = {each: _W[f"anchors_{each}"] for each in ("of", "to", "with")}
+_SIGNS = frozenset("&/\\@+")
+_LONGEST_NAME = 6  # tokens of a bare name: Martin Luther King
+_LONGEST_GAP = 12  # tokens between two streets that belong together
+_MOST_FILLS = 5  # tokens between a joining word and the second street
+_SENTENCE = 25  # tokens of the same sentence that are looked at, on each side
+
+
+def crossings(text: Text) -> Iterator[tuple[int, int]]:
+    """Yield where crossings are: start and end in the folded text."""
+    for start, end in _spans(text.tokens, titled=is_titled(text.tokens)):
+        yield text.tokens[start].start, text.tokens[end - 1].end
+
+
+def _spans(tokens: Tokens, *, titled: bool) -> Iterator[Span]:
+    """Yield which tokens are crossings. `titled`: whether a capital letter says nothing."""
+    yield from (
+        (first[0], second[1]) for first, second in pairwise(_streets(tokens)) if _is_related(tokens, first, second)
+    )
+    for at, token in enumerate(tokens):
+        span = None
+        if token.text in _SIGNS or (token.text == "-" and at):
+            span = _by_sign(tokens, at)
+        elif token.lower in _LIMITS and at:
+            span = _between(tokens, at)
+        elif token.lower in _CORNER_LEADS and (corner := _corner(tokens, at, titled=titled)):
+            span = at, corner
+        elif token.lower in _JOINS and at:
+            span = _by_word(tokens, at, titled=titled)
+        elif token.lower == "where":
+            span = _where(tokens, at)
+        if span is not None:
+            yield span
+
+
+def _streets(tokens: Tokens) -> list[Span]:
+    """Return the streets of the text that a suffix, a number, an order or their form gives away, in their order."""
+    found: list[Span] = []
+    for at, token in enumerate(tokens):
+        if (
+            found
+            and found[-1][1] == at
+            and (token.lower in _DIRECTIONS or (token.text == "." and _is_abbreviated(tokens, at)))
+        ):
+            found[-1] = found[-1][0], at + 1
+        elif (end := prefixed(tokens, at)) is not None:
+            found.append((at, end))
+        elif token.word or token.digits:
+            start = None if token.lower in _DIRECTIONS else suffixed_before(tokens, at + 1)
+            if start is not None and found and start < found[-1][1]:
+                found[-1] = found[-1][0], max(at + 1, found[-1][1])
+            elif start is not None:
+                found.append((start, at + 1))
+    return found
+
+
+def _is_abbreviated(tokens: Tokens, at: int) -> bool:
+    """Return whether the point at `at` stands behind an abbreviation: "Rd.", "St. Mary's", "J. Smith"."""
+    before = tokens[at - 1] if at else tokens.at(len(tokens))
+    return before.capital and len(before.text) < 5 and (len(before.text) == 1 or before.lower in _ABBREVIATIONS)
+
+
+def _is_related(tokens: Tokens, first: Span, second: Span) -> bool:
+    """Return whether the words between two streets say that they meet, or that one is near the other.
+
+    The last of these words decides ("in front of the bank *at* Oak Street"). A word for a closed road or of another
+    clause parts the streets, and the end of a sentence does.
+    """
+    end, start = first[1], second[0]
+    if not 0 < start - end <= _LONGEST_GAP or any(_parts(tokens, at) for at in range(end, start)):
+        return False
+    if is_ordinal(tokens[second[1] - 1]) and _is_order(tokens, first[0], second[1]):
+        return False
+    if {tokens[end - 1].lower, tokens[second[1] - 1].lower} <= _QUARTERS:
+        return False
+    at = start - 1
+    while at > end and (tokens[at].capital or tokens[at].text in ".:'" or tokens[at].lower in _PARTICLES):
+        if tokens[at].lower in _RELATIONS or tokens[at].lower in ("from", "on", *_ANCHORS):
+            break
+        at -= 1
+    word = tokens[at].lower
+    if word == "on" and at == end:
+        return not any(token.lower in DATES for token in tokens[end:start])  # the bus stop at Oak Avenue on Elm Street
+    if word == "from":  # a block from; "from" alone may begin a stretch
+        return at > end + 1 or (tokens.at(second[1]).lower != "to" and not _is_road_talk(tokens, at))
+    if at <= end + 1 and word == "of" and route(tokens, first[0]) is not None and route(tokens, second[0]) is not None:
+        return False  # I-80 west of Highway 50
+    if word in _ANCHORS:
+        return any(token.lower in _ANCHORS[word] for token in tokens[end - 1 : at])
+    return word in _RELATIONS and not (word in _MOVES and _is_road_talk(tokens, at))
+
+
+def _parts(tokens: Tokens, at: int) -> bool:
+    token, behind = tokens[at], tokens.at(at + 1)
+    if token.lower == "and" and (behind.lower.endswith("ed") or behind.lower in ("hit", "ran", "struck", "was")):
+        return False  # the car went down Elm Street and crashed at Oak Avenue
+    return token.text in ";!?" or (token.text == "." and not _is_abbreviated(tokens, at)) or token.lower in _APART
+
+
+def _is_road_talk(tokens: Tokens, at: int) -> bool:
+    """Return whether the sentence tells people where to drive or stay: then streets are limits, and no place."""
+    return any(token.lower in _ROAD_TALK for token in tokens[max(at - _SENTENCE, 0) : at + _SENTENCE])
+
+
+def _is_order(tokens: Tokens, start: int, end: int) -> bool:
+    """Return whether ordinals say a date or an order: May 5th, the 5th of May, 7th and 8th graders."""
+    before = tokens[start - 1].lower if start else ""
+    both = before == "the" and is_ordinal(tokens[start]) and is_ordinal(tokens[end - 1])
+    behind = tokens.at(end)
+    dated = behind.lower in DATES and behind.capital
+    return before in DATES or dated or behind.lower in _ORDERED or (both and behind.lower not in _MEETINGS | {"area"})
+
+
+def _between(tokens: Tokens, at: int) -> Span | None:
+    """Return the stretch "Elm Street between 5th and 7th", or "from 5th to 7th", if it is no closed road."""
+    behind = at - (tokens[at - 1].text in ",(")
+    before = street_before(tokens, behind)
+    if before is None and tokens[behind - 1].lower in _STRETCHES:
+        before = behind - 1
+    if before is None or not _is_named(tokens, at + 1) or route(tokens, before) or _is_road_talk(tokens, at):
+        return None
+    joins = ("to",) if tokens[at].lower == "from" else ("and", "&")
+    for join in range(at + 2, min(at + 3 + _LONGEST_NAME, len(tokens))):
+        if tokens[join].lower in joins and _is_named(tokens, join + 1):
+            return before, street(tokens, join + 1) or join + 2
+    return None
+
+
+def _where(tokens: Tokens, at: int) -> Span | None:
+    """Return the crossing "where Elm ends at Oak Street": names, with a street among them or a word for a meeting."""
+    end = _name(tokens, at + 1)
+    if end is None:
+        return None
+    for second in range(end + 1, min(end + _MOST_FILLS, len(tokens))):
+        verb, between = tokens[end].lower, tokens[second - 1]
+        if not between.word or between.lower in _APART - {"and"} or (between.capital and between.lower not in _JOINS):
+            return None
+        if (last := _name(tokens, second)) is not None:
+            streets = [street_before(tokens, each) is not None for each in (end, last)]
+            met = (verb in _MEETS or tokens.at(last).lower in _MEETINGS) and not _is_water(tokens[at:last])
+            return (at + 1, last) if met or all(streets) or (any(streets) and between.lower in _RELATIONS) else None
+    return None
+
+
+def _is_water(name: Sequence[Token]) -> bool:
+    """Return whether a name is one of a river, or of a place like that."""
+    return any(token.lower in _WATERS for token in name)
+
+
+def _is_named(tokens: Tokens, at: int) -> bool:
+    """Return whether a name or a street begins at `at`."""
+    return tokens.at(at).capital or tokens.at(at).ordinal or street(tokens, at) is not None
+
+
+def _name(tokens: Tokens, at: int) -> int | None:
+    """Return behind which token a street or a bare name ends that begins at `at`."""
+    at += tokens.at(at).text == "the"
+    if tokens.at(at).lower in _DIRECTIONS and tokens.at(at + 1).text == ".":
+        at += 2
+    if (end := prefixed(tokens, at) or route(tokens, at)) is not None:
+        return end
+    end = at
+    while end < at + _LONGEST_NAME and (is_ordinal(tokens.at(end)) or _is_bare(tokens, end)):
+        end += 1
+        joined = tokens.at(end).text in "-." and tokens.at(end).end == tokens.at(end + 1).start
+        if joined and tokens.at(end + 1).word:
+            end += 1 + (tokens[end].text == "-" and not tokens.at(end + 1).capital)  # Stoke-on-Trent
+    if end == at:
+        return street(tokens, at)
+    return end + (tokens.at(end).lower in SUFFIXES - _MEETINGS and not tokens.at(end).capital)
+
+
+def _corner(tokens: Tokens, at: int, *, titled: bool) -> int | None:
+    """Return behind which token "corner of Elm" or "cross street: Elm" ends, with the second street behind it."""
+    word, name = tokens[at].lower, at + 1
+    if word in _CROSSES:
+        name += tokens.at(name).text == "-"
+        of = word == "xst" or (tokens.at(name).lower in _CROSS_STREETS and (word == "cross" or name > at + 1))
+        of = of or (word == "cross" and tokens.at(name).text == ":" and not (at and tokens[at - 1].lower == "red"))
+        name += of and word != "xst"
+    else:
+        of = tokens.at(name).lower in (_CORNERS_OF if word != "crossing" else ("of", "with"))
+    while name < at + _MOST_FILLS and tokens.at(name).lower in ("the", "is", "are", *_CORNERS_OF):
+        name += 1
+    name += tokens.at(name).text == "." and word in _ABBREVIATED
+    end = _name(tokens, name)
+    if end is None and of and tokens.at(name + 1).lower in ("and", "&") and tokens.at(name + 2).lower not in FUNCTION:
+        return name + 3 if tokens.at(name).word and tokens[name].lower not in FUNCTION else None  # of oak and elm
+    if end is None or not (of or word in _ABBREVIATED or (word in _CORNERS and not tokens[at].capital and not titled)):
+        return None
+    second = _name(tokens, end + 1) if tokens.at(end).lower in ("and", "&", "/", "at", "@", "with") else None
+    return second or (end if of else None)
+
+
+def _by_sign(tokens: Tokens, at: int) -> Span | None:
+    """Return the crossing whose sign is at `at`: a street before the sign and one behind; one may be a bare name."""
+    before, end, name = street_before(tokens, at), street(tokens, at + 1), _name(tokens, at + 1)
+    span = None
+    if before is not None and name is not None:
+        span = before, end or (at + 2 if tokens[name - 1].text.isupper() else name)  # 5th & Main
+    elif at and tokens[at - 1].capital and (end is not None or is_ordinal(tokens.at(at + 1))):
+        span = at - 1, end or at + 2  # Main & 5th
+    met = (end is not None and _meets(tokens, end)) or (name is not None and _meets(tokens, name))
+    full = before is not None and end is not None and not is_ordinal(tokens[at - 1]) and not tokens[at - 1].digits
+    if span is not None and (met or ((full or tokens[at].text != "-") and not _is_order(tokens, *span))):
+        return span
+    bare = _name_before(tokens, at)
+    if bare == at:
+        return None
+    spaced = tokens[at - 1].end < tokens[at].start and tokens[at].end < tokens.at(at + 1).start
+    placed = tokens[at].text == "@" or (bare > 0 and tokens[bare - 1].lower in _AT and tokens[at].text in "/+")
+    if name is not None and (met or (spaced and placed)):
+        return bare, name
+    plural = _plural(tokens, at + 1)
+    return None if plural is None else (bare, plural)
+
+
+def _by_word(tokens: Tokens, at: int, *, titled: bool) -> Span | None:
+    """Return the crossing whose word ("and", "at", "near", "meets") is at `at`.
+
+    Both streets have a suffix or a number, or one of them has and the other is a bare name (5th and Main). "I-35 and
+    US 290" is no crossing: these are roads that are closed.
+    """
+    word, first, last = tokens[at].lower, at, at + 1
+    if first > 1 and (
+        tokens[first - 1].lower in ("(", "-", "just") or (tokens[first - 1].text == "," and word != "and")
+    ):
+        first -= 1
+    while last - at < _MOST_FILLS and tokens.at(last).lower in _BEHIND_JOINS:
+        last += 1
+    if word in _DIRECTIONS and tokens.at(at + 1).lower == "to":
+        return None  # the way
+    before, end = street_before(tokens, first), street(tokens, last)
+    if word == "and" and any(token.lower in _BETWEEN for token in tokens[max(first - _MOST_FILLS, 0) : first]):
+        return None  # the limits of a stretch
+    if before is not None and end is not None:
+        roads = (
+            (word == "and" or word in _DIRECTIONS)
+            and route(tokens, before) is not None
+            and route(tokens, last) is not None
+        )
+        named = tokens[last].capital or tokens[end - 1].digits or tokens[last].digits or tokens[end - 1].lower in SMALL
+        named = named or prefixed(tokens, last) is not None
+        quarters = word == "and" and {tokens[first - 1].lower, tokens[end - 1].lower} <= _QUARTERS
+        if quarters and not _meets(tokens, end):
+            return None
+        return (before, end) if named and (not roads or _meets(tokens, end)) else None
+    if word in _BARE_JOINS:
+        return _half(tokens, first, last, (before, end), titled=titled)
+    placed = first > 1 and tokens[first - 2].lower in _PLACES and _is_bare(tokens, first - 1)
+    near = placed and _is_sure_ordinal(tokens, last, titled=titled) and not _is_order(tokens, first - 1, last + 1)
+    return (first - 1, last + 1) if near else None  # at Elm near 5th
+
+
+def _half(tokens: Tokens, first: int, last: int, ends: tuple[int | None, int | None], *, titled: bool) -> Span | None:
+    """Return the crossing of which one street or none is more than a bare name, if that is sure enough.
+
+    Its words of joining are from `first` on, and before `last`; `ends` are where a street begins and where one ends.
+    """
+    before, end = ends
+    bare, bare_behind = _name_before(tokens, first), _is_bare(tokens, last)
+    if tokens[first - 1].ordinal and first > 1 and tokens[first - 2].lower in ("at", "near"):
+        bare_behind = bare_behind or (tokens.at(last).word and tokens[last].lower not in FUNCTION)  # at 3rd and pike
+    bare_before = bare < first
+    lead = tokens[bare - 1].lower if bare else ""
+    ordinal = _is_sure_ordinal(tokens, last, titled=titled) and not tokens.at(last + 1).capital
+    if before is not None and (bare_behind or ordinal) and not _is_order(tokens, before, last + 1):
+        sure = _is_sure_ordinal(tokens, first - 1, titled=titled) or _is_sure(tokens, before, first, titled=titled)
+        placed = before > 0 and tokens[before - 1].lower in _PLACES and tokens[first].lower == "and"
+        placed = placed and tokens[first - 1].lower not in _QUARTERS  # at FM 1960 and Elm
+        if sure or placed or tokens[last - 1].lower == "x":
+            return before, last + 1
+    if (bare_before or before is not None) and (plural := _plural(tokens, last)) is not None:
+        return (bare if before is None else before), plural
+    if not bare_before or before is not None:
+        return None
+    if (ordinal or tokens.at(last).ordinal) and not _is_order(tokens, first, last + 1):
+        return bare, end or last + 1  # Main and 5th
+    name = _name(tokens, last)
+    if bare_behind and name is not None and not _is_water(tokens[bare:name]):
+        crossed = tokens[last - 1].lower in _MEETS or tokens[last - 1].text == "x"
+        if crossed or _meets(tokens, name):
+            return bare, end or name
+    if name is not None and first > 1 and _is_directed(tokens, first - 1) and _is_directed(tokens, name - 1):
+        return bare, name  # N. Clark and W. Division
+    if end is None or not bare or lead in ".!?:":
+        return None
+    placed = lead in _PLACES and tokens[end - 1].lower not in _QUARTERS
+    joined = tokens[first].lower != "at" or lead in ("of", "on")
+    sure = placed or tokens[first].lower == "x" or _is_sure(tokens, last, end, titled=titled)
+    return (bare, end) if joined and sure else None
+
+
+def _name_before(tokens: Tokens, at: int) -> int:
+    """Return the first token of the bare name that ends before `at`, or `at`; in capitals its last word will do."""
+    last = at - 2 if at > 1 and tokens[at - 1].text == "." and tokens[at - 2].lower in ("jr", "sr") else at - 1
+    if last < 0 or not _is_bare(tokens, last):
+        return at
+    start = last
+    while not tokens[last].text.isupper() and start > max(last - _LONGEST_NAME, 0) and _is_bare(tokens, start - 1):
+        start -= 1
+    return start
+
+
+def _is_directed(tokens: Tokens, at: int) -> bool:
+    """Return whether a letter for a direction stands before the name at `at`: N. Clark."""
+    letter = tokens[at - 1 - (tokens[at - 1].text == "." and at > 1)] if at else tokens[at]
+    return _is_bare(tokens, at) and len(letter.text) < 3 and letter.capital and letter.lower in _DIRECTIONS
+
+
+def _is_sure_ordinal(tokens: Tokens, at: int, *, titled: bool) -> bool:
+    """Return whether the token is an ordinal; where every word is a capital one, a spelled one must follow "at"."""
+    token = tokens.at(at)
+    placed = at > 0 and tokens[at - 1].lower in _PLACES
+    return token.ordinal or (is_ordinal(token) and (placed or not (titled or token.text.isupper())))
+
+
+def _plural(tokens: Tokens, at: int) -> int | None:
+    """Return behind which token "Pine Streets" ends that begins at `at`."""
+    for end in range(at, min(at + _LONGEST_NAME, len(tokens))):
+        token = tokens[end]
+        if end > at and token.lower in _PLURALS:
+            return end + 1
+        if not (token.capital or token.ordinal or token.text in ".-" or token.lower in _PARTICLES):
+            return None
+    return None
+
+
+def _is_sure(tokens: Tokens, start: int, end: int, *, titled: bool) -> bool:
+    """Return whether what ends before `end` is a street so surely that a bare name beside it is another."""
+    if route(tokens, start) is not None:
+        return False  # Highway 50 at Echo Summit
+    suffix = {token.lower for token in tokens[start:end]} & SUFFIXES
+    return bool(suffix - _COMMON) or (not titled and bool(suffix & _PLAIN))
+
+
+def _is_bare(tokens: Tokens, at: int) -> bool:
+    """Return whether the token may be the name of a street without its suffix."""
+    token = tokens.at(at)
+    return (
+        token.capital
+        and token.lower not in _NOT_STREETS
+        and token.lower not in (FUNCTION - {"new"}) | DATES | _MEETINGS
+    )
+
+
+def _meets(tokens: Tokens, end: int) -> bool:
+    """Return whether a word behind two names says that both are streets: the Oak St.-Main St. intersection."""
+    end += tokens.at(end).text in ".,("
+    end += tokens.at(end).lower in _DIRECTIONS
+    return tokens.at(end).lower in _MEETINGS or (not tokens[end - 1].capital and tokens[end - 1].lower in _MEETINGS)
