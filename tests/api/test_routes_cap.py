@@ -307,7 +307,7 @@ def test_the_operator_is_told_in_numbers_and_lines(caplog):
     assert 'geocast_cap_messages_total{outcome="refused",source="met"} 1.0' in text
     assert 'geocast_cap_messages_total{outcome="noted",source="hub"} 0.0' in text
     assert 'geocast_accepted_total{kind="alert"} 1.0' in text
-    lines = [record.getMessage() for record in caplog.records if record.name.endswith("cap_call")]
+    lines = [record.getMessage() for record in caplog.records if record.name.endswith("routes_cap")]
     assert len(lines) == 3
     assert lines[0].startswith("cap: a message of met: published alerts=cap.")
     assert lines[1] == "cap: a message of met is refused: missing-field at /alert/scope"

@@ -55,6 +55,7 @@ def mixed_desk():
 
 
 def test_revision_into_another_category_needs_what_the_alert_needed():
+    """HD1: a revision cannot escape the category that the alert began with."""
     desk = mixed_desk()
     assert desk.send("revision", category="arson") == few(2)
     assert desk.approved("r-1", what="revision", category="arson") == few(2, 1)
@@ -63,6 +64,7 @@ def test_revision_into_another_category_needs_what_the_alert_needed():
 
 
 def test_cancel_needs_the_most_that_any_revision_asks_for_a_cancel():
+    """HD1: a cancel is asked for as many signatures as the strictest revision."""
     desk = mixed_desk()
     assert desk.approved("r-1", "r-2", what="revision", category="flood")[0] == 201
     assert desk.approved("r-1", "r-2", what="revision", revision=3, category="arson")[0] == 201
@@ -72,6 +74,7 @@ def test_cancel_needs_the_most_that_any_revision_asks_for_a_cancel():
 
 
 def test_dry_run_says_how_many_the_chain_asks_for():
+    """HD1: a dry run tells the number that the door will ask for."""
     desk = mixed_desk()
     revised = {"what": "revision", "category": "arson"}
     assert desk.send(dry_run=True, approval=..., **revised)[1].approvals == 2
@@ -91,6 +94,7 @@ def test_confirmed_revision_keeps_the_number_of_its_successors():
 
 
 def test_signature_is_as_fresh_as_the_strictest_category_of_the_chain_asks():
+    """HD1: the shortest age of a signature in the chain counts."""
     desk = mixed_desk()
     revised = {"what": "revision", "category": "arson"}
     approval = desk.signed("r-1", "r-2", **revised)
@@ -128,6 +132,7 @@ def test_entry_that_cannot_be_signed_is_judged_by_its_chain():
 
 
 def test_chain_that_is_not_whole_asks_for_the_most():
+    """HD1: where entries are missing, the number is the greatest of the policy."""
     arson = a_revision("a-1", 1, category="arson")
     for entries in ([None], [arson, None], [a_revision("a-1", 3, category="arson")]):
         chain = Chain.of(entries)
@@ -140,6 +145,7 @@ def test_chain_that_is_not_whole_asks_for_the_most():
 
 
 def test_chain_counts_what_is_set_aside_by_what_it_says():
+    """HD1: an entry that is not believed still counts by its category."""
     chain = Chain.of([a_revision("a-1", category="arson"), Untrusted("a-1", 2, 0, a_revision("a-1", 2))])
     assert asked(MIXED, a_revision("a-1", 3, category="arson"), chain.kinds) == 2
 
@@ -363,6 +369,7 @@ def test_what_is_believed_takes_the_place_of_a_later_forgery():
 
 
 def test_a_bounded_number_of_alerts_is_kept_that_are_not_believed(monkeypatch):
+    """NC3: memory for alerts that are not believed is bounded."""
     monkeypatch.setattr(live_alerts, "MAX_UNBELIEVED", 3)
     town, judge = a_town(POLICY)
     for number in range(5):
@@ -375,6 +382,7 @@ def test_a_bounded_number_of_alerts_is_kept_that_are_not_believed(monkeypatch):
 
 
 def test_cancel_that_came_early_for_a_forgotten_alert_does_not_end_a_new_one_of_its_id():
+    """HD9: what is forgotten has no cancel either."""
     town, judge = a_town(NONE)
     read(town, judge, a_cancel("a-1", 2))
     town.clock.advance(2 * 86_400)

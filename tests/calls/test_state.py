@@ -65,6 +65,7 @@ OPEN = (opening(), PLACE)
 
 
 def test_all_kinds_are_read_as_they_were_written():
+    """Each kind of entry is packed and read back unchanged."""
     assert list(dict.fromkeys(kind_of(body) for body, _ in BODIES)) == list(KINDS)
     for body, secret in BODIES:
         entry = CallEntry("c", 1, 99, kind_of(body), packed(body), b"?")
@@ -73,17 +74,20 @@ def test_all_kinds_are_read_as_they_were_written():
 
 
 def test_members_of_later_releases_are_passed_over():
+    """G4: a body with members that this release does not know is read."""
     more = msgpack.packb({**msgpack.unpackb(packed(Widening(2, 5))), "later": {"a": [1]}})
     assert body_of(CallEntry("c", 2, 99, "widen", more, b"?")) == Widening(2, 5)
 
 
 @pytest.mark.parametrize("plain", [b"", b"\xc1", msgpack.packb([1]), msgpack.packb({"ring": "x", "at": 5})])
 def test_what_is_no_body_is_a_value_error_that_repeats_nothing_of_it(plain):
+    """H9: the error names a type and no value."""
     with pytest.raises(ValueError, match=r"^not a body or a secret: \w+$"):
         body_of(CallEntry("c", 2, 99, "widen", plain, b"?"))
 
 
 def test_a_wider_ring_and_a_claim_make_no_revision():
+    """Only new content makes a revision of a call."""
     state = chain(OPEN, (Widening(1, 5), Nothing()), claim("r-1", 1))
     assert (state.revision, state.content, state.number) == (1, 1, 3)
     assert (state.ring_m, state.reach_m) == (300, 510.0)
@@ -92,6 +96,7 @@ def test_a_wider_ring_and_a_claim_make_no_revision():
 
 
 def test_the_ring_never_narrows_and_stays_at_new_content():
+    """The radius of a call only grows."""
     state = chain(OPEN, (Widening(2, 5), Nothing()), (Widening(1, 6), Nothing()), (opening("Corrected", 1), PLACE))
     assert (state.ring_m, state.content, state.revision) == (500, 4, 4)
     assert state.opening.headline == "Corrected"
@@ -128,11 +133,13 @@ def test_a_sub_holds_one_seat_at_most():
 
 
 def test_reports_are_of_who_holds_a_seat():
+    """A report of somebody without a seat is ignored."""
     state = chain(OPEN, claim("r-1", 1), (Report(1, "arrived", 8), Person("r-1")), (Report(2, "aed", 9), Person("r-9")))
     assert [(seat.state, seat.changed_at) for seat in state.seats.values()] == [("arrived", 8)]
 
 
 def test_nothing_follows_an_end():
+    """Entries behind the end of a call change nothing."""
     state = chain(OPEN, (Ending("cad-3", 9, opening()), Reason("over")), claim("r-1", 1), (opening("more"), PLACE))
     assert state.end.source == "cad-3"
     assert (state.seats, state.opening.headline) == ({}, "Adult")
