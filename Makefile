@@ -16,10 +16,11 @@ ON ?=
 # Most tests of whole processes wait: one more process than there are CPUs keeps these busy.
 AT_ONCE ?= $(shell echo $$(( $$(nproc) + 1 )))
 SOAK_MINUTES ?= 5
+UNIT_TESTS := $(addprefix tests/,alertlog api approvals auth calls cli feed geometry ingest ledger matching model policy push run stream wire)
 SITE ?= build/site
 export DEMO_SECONDS DEMO_FEED DEMO_FEED_FORMAT IMAGE TARGET BASE BUILDER BUILD_OPTIONS
 
-.PHONY: help install demo image test soak soak-faults soak-abuse check format bench bench-peers pictures asyncapi grafana docs dist sbom lock clean
+.PHONY: help install demo image test quick soak soak-faults soak-abuse check format bench bench-peers pictures asyncapi grafana docs dist sbom lock clean
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -71,10 +72,14 @@ test: $(VENV)/.test $(WEB)  ## all tests, AT_ONCE=3 files at a time; installs wh
 	@$(BIN)/python -X dev -m pytest --dist loadfile --no-loadscope-reorder \
 	  --tx "$(AT_ONCE)*popen//python=$(BIN)/python -X dev"
 
+quick: $(VENV)/.test  ## unit tests of the server, a minute: what takes long, and what needs a Redis, is left to `test`
+	@$(BIN)/python -m pytest -q --hypothesis-profile quick -m "not slow" --ignore-glob "*redis*" $(UNIT_TESTS) \
+	  --dist loadfile --no-loadscope-reorder --tx "$(AT_ONCE)*popen//python=$(BIN)/python"
+
 soak: $(VENV)/.test  ## the model, the random walk, waves of clients, for long; SOAK_EXAMPLES=5000 SOAK_MINUTES=5
 	@GEOCAST_SOAK_EXAMPLES=$(SOAK_EXAMPLES) GEOCAST_SOAK_STEPS=100 GEOCAST_SOAK_MINUTES=$(SOAK_MINUTES) \
 	  $(BIN)/python -X dev -m pytest --timeout 0 -s \
-	  tests/test_model.py tests/end_to_end/stream/test_random_walk.py tests/end_to_end/stream/test_waves.py
+	  tests/test_model.py tests/push/test_model.py tests/end_to_end/stream/test_random_walk.py tests/end_to_end/stream/test_waves.py
 
 soak-faults: $(VENV)/.test  ## faults at random; MINUTES=30 for each set-up, or ON=sqlite, three_nodes, sentinels or push
 	@FAULT_SECONDS=$$(( $(MINUTES) * 60 )) \

@@ -218,6 +218,7 @@ async def test_what_the_policy_refuses(room, changes, expected):
     assert await room.log.history(ID) == ()
 
 
+@pytest.mark.slow
 async def test_so_many_calls_may_be_open(room):
     """docs/calls.md, Limits: 1,000. One more is told 429, repeats are not, and when one is over there is room again."""
     for number in range(MAX_OPEN_CALLS):

@@ -182,6 +182,7 @@ def drawn(*subjects):
     return asyncio.run(scenario())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Deadly, Endless, Impossible])
 def test_an_alert_that_nothing_comes_of_is_shown_without_a_geometry(kind, monkeypatch):
     """HD4: it is in the feed all the same, with its exact area, and so is the next one."""

@@ -12,6 +12,8 @@ from geocast.geometry.published_polygon import MAX_CORNERS, publish_polygons, sp
 from geocast.geometry.sphere import unit_vectors
 from geocast.geometry.spherical_polygon import Ring
 
+pytestmark = pytest.mark.slow
+
 MOST = 64
 
 

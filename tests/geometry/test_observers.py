@@ -18,6 +18,8 @@ from geocast.geometry.sphere import EARTH_RADIUS_M, cell_of, publish_area, publi
 from geocast.matching.place_index import PlaceIndex
 from geocast.model.alert import Circle
 
+pytestmark = pytest.mark.slow
+
 RESOLUTION, RADIUS_M = 9, 800.0
 METRE = math.degrees(1 / EARTH_RADIUS_M)  # of latitude
 PLACES = [DALLAS, (64.8378, -147.7164), (-33.8688, 151.2093)]

@@ -144,6 +144,7 @@ def near_edge(ring, lng, lat):
     return (edges.apart(*places[:, :, np.newaxis]) * EARTH_RADIUS_M).min(axis=1) <= FARTHEST_M
 
 
+@pytest.mark.slow
 def test_many_holes_are_cut_through():
     """CZ1: lakes, in rows."""
     holes = [square(10 + x / 10, 50 + y / 10, 0.05) for x in range(1, 9) for y in range(1, 9)]
@@ -205,6 +206,7 @@ def grid(columns, rows, rng, size=0.3, left=10.0, bottom=50.0):
     return zones
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("left", "bottom"), [(10, 50), (179.5, -20), (40, 85)])
 def test_neighbours_become_one(left, bottom):
     """CZ2: though each was simplified by itself."""

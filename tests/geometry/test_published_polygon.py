@@ -285,6 +285,7 @@ def test_coast_is_simplified_to_same_corners_as_by_geos(ring):
         assert kept.tolist() == kept_corners(lng, lat, tolerance_m).tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ring", [zigzag(3_000, 1.0), zigzag(301, 0.2)], ids=["3000", "301"])
 def test_zigzag_is_simplified_in_few_levels_and_stays_covered(ring, monkeypatch):
     """B8, HD3: Douglas and Peucker take as many levels as there are teeth."""

@@ -37,7 +37,9 @@ from geocast.push.sealing import Keyring, Record
 from geocast.push.waking import Waking
 from geocast.push.webpush import Vapid, make_vapid_key, parse_vapid
 
-EXAMPLES, STEPS = 300, 40
+pytestmark = pytest.mark.slow
+
+EXAMPLES, STEPS = int(os.environ.get("GEOCAST_SOAK_EXAMPLES", "120")), 40
 TURNS = 60  # of the loop, until nothing more happens by itself
 NAMES = ["one", "two", "three"]
 HOSTS = ["a.example", "other.b.example"]  # one that is known from the start, and one that has to prove itself

@@ -4,6 +4,7 @@ The model knows nothing of those, for no rule lets any of them come to a phone: 
 no recipient when they were cancelled.
 """
 
+import pytest
 import test_model
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -13,6 +14,8 @@ from test_model import CENTRES, EXAMPLES, STEPS, TURNS, Geocast, beyond
 
 from geocast.model.alert import Circle
 from geocast.stream import hub as hubs
+
+pytestmark = pytest.mark.slow
 
 ABROAD = (-33.9, 18.4)
 DAYS_MS = 10 * 86_400_000

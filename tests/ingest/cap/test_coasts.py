@@ -23,6 +23,8 @@ from geocast.model.problems import Problem
 from geocast.policy.publishers.bounds import Bounds, Publishers
 from geocast.policy.publishers.jurisdiction import parse_jurisdiction
 
+pytestmark = pytest.mark.slow
+
 ABOUT_SHAPES = {"area-too-complex", "radius-out-of-range", "shape-not-allowed"}
 
 

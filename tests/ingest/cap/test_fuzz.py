@@ -3,6 +3,7 @@
 What hypothesis makes is bounded, and the same at each run.
 """
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ingest.cap.issuer import CAP, MINUTE_MS, RING, Room, a_message, an_info, element, time
@@ -12,6 +13,8 @@ from geocast.ingest.cap.decision import OUTCOMES
 from geocast.model.alert import Cancel, Revision
 from geocast.model.problems import Problem
 from geocast.wire.frames import encode
+
+pytestmark = pytest.mark.slow
 
 bounded = settings(max_examples=300, deadline=None, derandomize=True, database=None)
 

@@ -209,6 +209,7 @@ def coast(lng, lat, radius, corners):
     return [*ring, ring[0]]
 
 
+@pytest.mark.slow
 def test_a_file_as_large_as_real_ones(tmp_path, monkeypatch, caplog):
     """CZ1: 200 zones of 1,000 positions and an archipelago; it says how far it is, and keeps little."""
     at = [(x * 1.0, 35 + y * 1.0) for x in range(20) for y in range(10)]
@@ -227,6 +228,7 @@ def test_a_file_as_large_as_real_ones(tmp_path, monkeypatch, caplog):
     assert publish_polygons(outlines([zone]), 1_000) is not None
 
 
+@pytest.mark.slow
 def test_an_archipelago_is_published_as_fewer_shapes(tmp_path):
     """CZ2: 400 islands 1 to 2 km apart are more than an alert may have; with the water between them they are one."""
     islands = [[coast(-20 + n % 20 * 0.02, 35 + n // 20 * 0.02, 0.005, 40)] for n in range(400)]
