@@ -6,11 +6,13 @@ import logging
 import pytest
 from support.fakes import HOUR_MS, NOON_MS, FakeClock, a_cancel, a_revision
 
+from geocast.alertlog import Believing
 from geocast.alertlog.memory import MemoryLog
 from geocast.auth.tokens import Tokens
 from geocast.clock import STEP_S
 from geocast.config import Address, Settings
 from geocast.metrics import Metrics
+from geocast.model.alert import Untrusted
 from geocast.stream import live_alerts
 from geocast.stream.server import EXPECTED_S, REST_S, TICK_S, Delivery
 
@@ -112,6 +114,49 @@ def test_what_comes_while_a_clock_is_ahead_is_there_when_it_is_right():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(live_alerts, "MAX_DOUBTED", 2)
+        run(main)
+
+
+def test_alert_that_ends_last_of_those_left_out_is_there_when_the_clock_is_right():
+    """Rule 4 of the live alerts: `missed_until` is the end of an alert that was not taken, and includes it."""
+
+    async def main():
+        async with Reading() as reading:
+            reading.clock.wall_ms += 2 * HOUR_MS
+            for alert_id in ("taken", "missed"):
+                await reading.reads(a_revision(alert_id))
+            reading.clock.wall_ms -= 2 * HOUR_MS
+            await reading.reads(MORE)
+            assert reading.live() == {"taken/1", "missed/1", "more/1"}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(live_alerts, "MAX_DOUBTED", 1)
+        run(main)
+
+
+class OnlyFirst(Believing):
+    """Believes first revisions and nothing else."""
+
+    def judged(self, entry, stands_under, place):
+        return entry if entry.revision == 1 else Untrusted(*stands_under, entry.ends_at, entry)
+
+
+def test_alert_left_out_comes_back_whatever_somebody_has_written_behind_it():
+    """LogJ1: an entry that is not believed, and ends late, hides no alert of its chain; found by the nemesis."""
+
+    async def main():
+        reading = Reading()
+        reading.log.judge = OnlyFirst()
+        async with reading:
+            reading.clock.wall_ms += 2 * HOUR_MS
+            for entry in (a_revision("taken"), a_revision("missed"), a_revision("missed", 2, **LONG)):
+                await reading.reads(entry)
+            reading.clock.wall_ms -= 2 * HOUR_MS
+            await reading.reads(MORE)
+            assert reading.live() == {"taken/1", "missed/1", "more/1"}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(live_alerts, "MAX_DOUBTED", 1)
         run(main)
 
 

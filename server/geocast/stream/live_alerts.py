@@ -221,8 +221,8 @@ class LiveAlert:
         return self.deadline != before
 
     def correct(self, now: Now) -> None:
-        """The wall clock was ahead and has been set right: a deadline that was made of it was too early."""
-        self.deadline = max(self.deadline, min(self.latest, now.deadline(self.expires_at)))
+        """Put off a deadline that was too early, for it was made of a wall clock that was ahead."""
+        self.deadline = max(self.deadline, min(self.latest, now.deadline(self.ends_at)))
 
     def revise(self, revision: Revision, now: Now) -> None:
         """Take the next revision. Nobody has it yet, but for sessions that said so when this process was behind."""

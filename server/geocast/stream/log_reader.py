@@ -184,7 +184,9 @@ class LogReader:
     async def _make_up_for_a_clock_ahead(self) -> None:
         """Read the log again if the wall clock says that what was left out of it has not ended after all.
 
-        An alert is judged by its last entry: what was given before and has ended since does not begin anew.
+        Apply each chain of which any entry may have been left out. The last entry alone does not tell: it may be one
+        that is not believed, which names any end. An alert that was given before and has ended since does not begin
+        again (Rule 3 of the live alerts).
         """
         now = self._clock.now()
         until = max(self._left_out_until, self._live.missed_until)
@@ -194,7 +196,7 @@ class LogReader:
         chains = await self._chains(now.wall_ms)
         self._left_out_until = now.wall_ms
         self._live.correct(now)
-        await self._apply_chains([chain for chain in chains if chain[-1].ends_at < until])
+        await self._apply_chains([chain for chain in chains if any(entry.ends_at <= until for entry in chain)])
 
     async def _judge_again(self) -> None:
         """Judge what is live, and what was not believed when it was read, if that may come out otherwise now (NC3)."""
