@@ -31,7 +31,7 @@ from support.reviewers import proved
 from support.schemas import check_client_message, check_server_message
 
 from geocast.auth.scopes import RECEIVE, TEST
-from geocast.auth.tokens import Key, Tokens, sign
+from geocast.auth.tokens import Key, TokenVerifier, sign
 from geocast.clock import format_time
 from geocast.model import alert as shapes
 from geocast.model.alert import Circle
@@ -143,7 +143,7 @@ def _plain(what: object) -> str:
 # ---- the people --------------------------------------------------------------------------------------------------
 
 KEY = {"kty": "oct", "kid": "k", "alg": "HS256", "k": "c2VjcmV0" * 8}
-TOKENS = Tokens({"k": Key(KEY, "HS256")})
+TOKENS = TokenVerifier({"k": Key(KEY, "HS256")})
 IDS = tuple("abcdef")
 MISTAKES = {
     "a wrong move": {"type": "move", "places": [{"lat": 91, "lng": 0}]},

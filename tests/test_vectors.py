@@ -9,7 +9,7 @@ import pytest
 
 from client_demo.conformance import make_vectors
 from geocast.geometry.sphere import cell_from_string, cell_place, chord2, limit_chord2, unit_vector, unit_vectors
-from geocast.matching.alert_index import ShapeIndex
+from geocast.matching.alert_index import AlertIndex
 from geocast.matching.place_index import PlaceIndex
 from geocast.model import close_codes
 from geocast.model.alert import Circle, Polygon
@@ -61,7 +61,7 @@ def test_the_server_agrees_who_is_inside(case):
 @pytest.mark.parametrize("case", cases("polygons"))
 def test_the_server_agrees_who_is_inside_a_polygon(case):
     """D4, D5: and the index of what is live, by which late joiners are judged."""
-    areas: ShapeIndex = ShapeIndex()
+    areas: AlertIndex = AlertIndex()
     shapes = [
         Circle(shape["lat"], shape["lng"], shape["radius_m"])
         if shape["type"] == "circle"

@@ -23,8 +23,8 @@ from bench.peers.geocast import Geocast
 from bench.peers.push_service import HOST, PushServices
 from bench.places import Places
 from geocast.push.devicestore.sqlite import SqliteDevices
-from geocast.push.recording import Recorder
-from geocast.push.records import Records
+from geocast.push.recording import DeliveryJournal
+from geocast.push.records import DeviceRepository
 from geocast.push.sealing import Record, make_push_key, parse_push_keys
 from geocast.push.shards import StaticShards
 from geocast.push.webpush import make_vapid_key, parse_vapid
@@ -60,7 +60,7 @@ class Population:
         public = parse_vapid(self.vapid.read_bytes(), self.vapid)[0].public
         store = SqliteDevices(path)
         await store.start()
-        records = Records(store, Recorder(store, StaticShards()), keyring)
+        records = DeviceRepository(store, DeliveryJournal(store, StaticShards()), keyring)
         for at in range(self.size):
             where = places.to_map(at)
             cell = h3.latlng_to_cell(where["lat"], where["lng"], CELL)

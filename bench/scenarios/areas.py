@@ -21,13 +21,13 @@ from bench.runs import Bench, Place
 from geocast import policy
 from geocast.alertlog.memory import MemoryLog
 from geocast.clock import SystemClock, format_time
-from geocast.ingest.cap.service import Taking
-from geocast.ingest.cap.sources import Source, Sources
+from geocast.ingest.cap.service import CapIngest
+from geocast.ingest.cap.sources import CapSource, CapSources
 from geocast.ingest.publish import Publisher, Publishing
 from geocast.model.problems import Problem
 
 LIMIT_S = 1.0  # HD3
-_SOURCE = Source("met", "the bench", frozenset({"*"}), None, None)
+_SOURCE = CapSource("met", "the bench", frozenset({"*"}), None, None)
 _POLICY = policy.load(Path("builtin:public-warning"))
 
 
@@ -103,7 +103,7 @@ def _message(rings: list[Ring]) -> Callable[[], str]:
         f"<certainty>Observed</certainty><expires>{expires}</expires><area><areaDesc>x</areaDesc>{polygons}</area>"
         "</info></alert>"
     ).encode()
-    taking = Taking(MemoryLog(), _POLICY, Sources({"met": _SOURCE}), SystemClock())
+    taking = CapIngest(MemoryLog(), _POLICY, CapSources({"met": _SOURCE}), SystemClock())
     return lambda: asyncio.run(taking.take(body, None, _SOURCE, dry_run=True)).outcome
 
 

@@ -32,7 +32,7 @@ from geocast.feed.drawer import Drawer
 from geocast.feed.routes import Feed
 from geocast.model.alert import Polygon, Revision
 from geocast.policy import Policy
-from geocast.stream.log_reader import LogKeeper
+from geocast.stream.log_reader import LogHealth
 from geocast.stream.server import background
 
 CORNERS = 500
@@ -69,7 +69,7 @@ async def _measured(kind: str, count: int, reads_s: float) -> dict[str, Any]:
     policy = cast(Policy, SimpleNamespace(cap_categories=dict))
     revisions = _alerts(kind, count if KINDS[kind] else 0)
     drawer, turns, answers = Drawer(), list[tuple[float, float]](), list[tuple[float, float]]()
-    feed = Feed(settings, policy, log, clock, LogKeeper(log, clock), drawer)
+    feed = Feed(settings, policy, log, clock, LogHealth(log, clock), drawer)
 
     async def read() -> None:
         await asyncio.gather(feed.geojson.body(), feed.atom.body())

@@ -39,7 +39,7 @@ from geocast.alertlog.redis_streams import RedisStreamsLog
 from geocast.alertlog.sqlite import SqliteLog
 from geocast.clock import Now, SystemClock
 from geocast.matching.filters import EVERYTHING
-from geocast.model.alert import Alert, Approval, Circle, KnownShape, Revision, Terms
+from geocast.model.alert import AcceptedTerms, Alert, Approval, Circle, KnownShape, Revision
 from geocast.stream.hub import Hub
 from geocast.wire.frames import JSON
 
@@ -73,7 +73,7 @@ def alert_of(name: str, area: Sequence[KnownShape], ends_at: int) -> Revision:
         area=tuple(area),
         approval=Approval("bench", now_ms),
     )
-    return Revision(alert, 1, "desk", now_ms, Terms("Robbery", 3_600_000, 9))
+    return Revision(alert, 1, "desk", now_ms, AcceptedTerms("Robbery", 3_600_000, 9))
 
 
 def _alerts(count: int, ends_at: int, first: int = 0) -> list[Revision]:

@@ -25,7 +25,7 @@ from bench.peers.redis import Redis
 from bench.results import Result, Table, number
 from bench.runs import Bench, Place
 from geocast.geometry.sphere import EARTH_RADIUS_M, chord2, limit_chord2, unit_vector, unit_vectors
-from geocast.geometry.spherical_polygon import Ring
+from geocast.geometry.spherical_polygon import SphericalPolygon
 from geocast.matching.place_index import PlaceIndex
 from geocast.model.alert import Circle, Polygon
 
@@ -156,7 +156,7 @@ def _polygons(index: PlaceIndex, lat: Any, lng: Any, sizes_m: Sequence[float], q
     dice = np.random.default_rng(SEED)
     for size_m in sizes_m:
         polygons = [polygon(dice, lat[at], lng[at], size_m) for at in dice.integers(0, len(lat), queries)]
-        rings = [Ring(each.ring, each.buffer_m) for each in polygons]
+        rings = [SphericalPolygon(each.ring, each.buffer_m) for each in polygons]
         circles = [Circle(ring.lat, ring.lng, ring.radius_m) for ring in rings]
         ours, ours_us, circle_us = _by_turns(index, polygons, circles)
         wrong = sum(not np.array_equal(rows, _each_asked(ring, points)) for rows, ring in zip(ours, rings, strict=True))
@@ -195,7 +195,7 @@ def polygon(dice: Any, lat: float, lng: float, size_m: float) -> Polygon:
     return Polygon((*corners, corners[0]), 20.0 if size_m > 10_000 else 0.0)
 
 
-def _each_asked(ring: Ring, points: Any) -> Any:
+def _each_asked(ring: SphericalPolygon, points: Any) -> Any:
     """Every place that the circle around the ring holds, one by one."""
     near = np.flatnonzero(chord2(points[0], points[1], points[2], ring.centre) <= limit_chord2(ring.radius_m))
     parts = np.array_split(near, max(1, len(near) // 1_000))

@@ -30,7 +30,7 @@ from bench.results import Result, Table, number
 from bench.runs import Bench, Place
 from geocast.alertlog import BATCH, HEARTBEAT_S
 from geocast.alertlog.redis_streams import RedisStreamsLog
-from geocast.model.alert import Alert, Approval, Circle, Revision, Terms
+from geocast.model.alert import AcceptedTerms, Alert, Approval, Circle, Revision
 
 PATIENCE_S = 30.0
 STREAM = b"{geocast}:stream"
@@ -47,7 +47,7 @@ def _alert(at: int) -> Revision:
     text = "Keep windows and doors closed and stay away from the smoke. " * 3
     alert = Alert(alert_id(at), "fire_structure", "Building on fire. Stay away.", text, "severe", "test", now_ms,
                   now_ms + LIFETIME_MS, area, approval)  # fmt: skip
-    return Revision(alert, 1, "desk", now_ms, Terms("Structure fire", LIFETIME_MS, 9))
+    return Revision(alert, 1, "desk", now_ms, AcceptedTerms("Structure fire", LIFETIME_MS, 9))
 
 
 def _append(url: str, count: int, pipe: Connection) -> None:

@@ -9,7 +9,7 @@ from support.fakes import NOON_MS, FakeClock, a_cancel, a_revision, a_text, a_wa
 from support.reviewers import proved
 
 from geocast.alertlog import codec
-from geocast.model.alert import Origin, OtherShape, Polygon, Revision, Terms, Text
+from geocast.model.alert import AcceptedTerms, AlertText, Origin, OtherShape, Polygon, Revision
 from geocast.stream.live_alerts import LiveAlerts
 from geocast.wire import frames
 
@@ -64,7 +64,7 @@ def test_an_entry_is_one_that_can_be_sent_or_none(fields):
 )
 def test_a_polygon_comes_back(polygon):
     """B7, B9: number by number, with its buffer or none; and the terms that it was simplified by (B8)."""
-    entry = a_revision(area=(polygon,), terms=Terms("Flood", 3_600_000, 9, simplify_m=500))
+    entry = a_revision(area=(polygon,), terms=AcceptedTerms("Flood", 3_600_000, 9, simplify_m=500))
     assert codec.decode(codec.encode(entry), "a-1", 1, NOON_MS) == entry
     assert ("buffer_m" in polygon.to_map()) == (polygon.buffer_m > 0)
 
@@ -120,7 +120,7 @@ def test_an_official_warning_comes_back_with_all_its_languages():
     """LogA4: every member of every text, and what else no publisher can send."""
     for entry in (
         a_warning("en", "fr", "es-US", "zh-Hant-TW"),
-        a_warning("en", description=None, texts=(Text("en", "Flood", "revision 1"),), headline="revision 1"),
+        a_warning("en", description=None, texts=(AlertText("en", "Flood", "revision 1"),), headline="revision 1"),
         a_warning(urgency=None, web=None),
         a_warning(texts=(), onset_at=None, certainty=None),
     ):

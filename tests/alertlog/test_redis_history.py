@@ -2,7 +2,7 @@
 
 import pytest
 
-from geocast.alertlog.redis_streams.history import History, Reading, Rewound, floor_after
+from geocast.alertlog.redis_streams.history import History, ReadPosition, Rewound, floor_after
 from geocast.alertlog.redis_streams.stored import ZERO, position_of
 
 A, B = ("process a", "history a"), ("process b", "history a")
@@ -21,7 +21,7 @@ def a_history(epoch=EPOCH, seq=5, server=A, tops=((100, 0), (200, 0))):
 
 def a_reading(history, seq=5, place=(200, 0), server=A):
     """A follower that has read all that there is, up to a heartbeat."""
-    reading = Reading(position_of(history.epoch, seq), 0, server, history.server)
+    reading = ReadPosition(position_of(history.epoch, seq), 0, server, history.server)
     reading.begin(history.epoch, seq, history.top)
     reading.place, reading.last = place, (199, 0)
     return reading
@@ -89,7 +89,7 @@ def test_a_follower_goes_on_where_one_before_has_stopped():
     history = a_history(seq=8)
     before = a_reading(history, seq=5)
     assert before.fits(EPOCH, 8)
-    reading = Reading(before.position, 0, A, A)
+    reading = ReadPosition(before.position, 0, A, A)
     reading.go_on_from(before)
     assert (reading.epoch, reading.seq, reading.place, reading.top) == (EPOCH, 5, (200, 0), (200, 0))
     with pytest.raises(Rewound):
@@ -99,7 +99,7 @@ def test_a_follower_goes_on_where_one_before_has_stopped():
 def test_on_another_server_a_follower_goes_on_behind_its_last_entry():
     """Row 6: for a heartbeat may not have come there."""
     before = a_reading(a_history())
-    reading = Reading(before.position, 0, B, B)
+    reading = ReadPosition(before.position, 0, B, B)
     reading.go_on_from(before)
     assert reading.place == reading.top == before.last
 
@@ -162,7 +162,7 @@ def test_a_gap_or_another_epoch_is_noticed(epoch, seq, is_beat):
 def test_while_it_catches_up_there_may_be_gaps():
     """Row 9: purging leaves them, and entries that were put back are of earlier epochs no more."""
     history = a_history(seq=9)
-    reading = Reading(0, 0, A, A)
+    reading = ReadPosition(0, 0, A, A)
     reading.begin(EPOCH, 9, (200, 0))
     for seq in (2, 5, 9):
         assert reading.take((190 + seq, 0), EPOCH - 1, seq, is_beat=False) == position_of(EPOCH, seq)
@@ -172,7 +172,7 @@ def test_while_it_catches_up_there_may_be_gaps():
 
 def test_what_had_ended_is_passed_over_only_while_it_catches_up():
     """`AlertLog.follow`: what comes later comes whole, for the clock by which it had ended may be wrong."""
-    reading = Reading(0, 1000, A, A)
+    reading = ReadPosition(0, 1000, A, A)
     reading.begin(EPOCH, 2, (200, 0))
     for place, ends_at, wanted in [((199, 0), 999, False), ((200, 0), 1000, True), ((201, 0), 999, True)]:
         seq = 3 if place > reading.top else 2
@@ -181,7 +181,7 @@ def test_what_had_ended_is_passed_over_only_while_it_catches_up():
 
 def test_what_was_given_is_not_given_again():
     """LogF1: each once."""
-    reading = Reading(position_of(EPOCH, 2), 0, A, A)
+    reading = ReadPosition(position_of(EPOCH, 2), 0, A, A)
     reading.begin(EPOCH, 3, (200, 0))
     assert not reading.wants(reading.take((199, 0), EPOCH, 2, is_beat=False), 0)
     assert reading.wants(reading.take((200, 0), EPOCH, 3, is_beat=False), 0)
@@ -210,7 +210,7 @@ def test_who_has_come_as_far_as_the_heartbeat_before_the_last_is_not_deaf():
 def test_who_has_not_come_to_where_the_stream_ended_when_it_began_is_deaf():
     """Row 7: it reads another stream than the one whose end it was told."""
     history = a_history()
-    reading = Reading(0, 0, A, A)
+    reading = ReadPosition(0, 0, A, A)
     reading.begin(EPOCH, 5, (200, 0))
     assert reading.is_deaf(history)
 

@@ -32,7 +32,7 @@ from geocast.alertlog.redis_streams import log as redis_log  # noqa: E402
 from geocast.alertlog.redis_streams import writer as redis_writer  # noqa: E402
 from geocast.alertlog.redis_streams.connection import Primary, Reader  # noqa: E402
 from geocast.alertlog.redis_streams.stored import Stored  # noqa: E402
-from geocast.alertlog.witness import Witness  # noqa: E402
+from geocast.alertlog.witness import TrustedTime  # noqa: E402
 from geocast.clock import SystemClock  # noqa: E402
 from geocast.errors import ConfigError, LogUnavailable  # noqa: E402
 from geocast.stream.live_alerts import LiveAlerts  # noqa: E402
@@ -57,7 +57,7 @@ def server(tmp_path):
 @pytest.fixture
 def time_passes_for_all(monkeypatch):
     """What the log bears witness to is any time: what counts is the clock that a test passes to `purge`."""
-    monkeypatch.setattr(Witness, "at_least", lambda _witness, _newest, now: now.wall_ms)
+    monkeypatch.setattr(TrustedTime, "at_least", lambda _witness, _newest, now: now.wall_ms)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from support.fakes import NOON_MS, FakeClock, a_cancel, a_revision, alert_reques
 from geocast import policy  # noqa: E402
 from geocast.alertlog import PLACE_MS, RETENTION_MS, Counts, Cursor, codec, sqlite, sqlite_file, written  # noqa: E402
 from geocast.alertlog.sqlite import SqliteLog  # noqa: E402
-from geocast.alertlog.witness import Witness  # noqa: E402
+from geocast.alertlog.witness import TrustedTime  # noqa: E402
 from geocast.errors import ConfigError, LogUnavailable  # noqa: E402
 from geocast.ingest.publish import Publisher, Publishing  # noqa: E402
 
@@ -40,7 +40,7 @@ ENDS_MS = a_revision().ends_at
 def _time_passes_for_all(request, monkeypatch):
     """The entries of most tests bear witness to any time: what counts is the clock that a test passes to `purge`."""
     if "witness" not in request.function.__name__:
-        monkeypatch.setattr(Witness, "at_least", lambda _witness, _newest, now: now.wall_ms)
+        monkeypatch.setattr(TrustedTime, "at_least", lambda _witness, _newest, now: now.wall_ms)
 
 
 TESTS = Path(__file__).resolve().parents[1]

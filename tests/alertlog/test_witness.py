@@ -6,7 +6,7 @@ import pytest
 from alertlog.chains import OPENING, a_call, a_call_entry, a_claim, an_end
 from support.fakes import HOUR_MS, NOON_MS, FakeClock, a_cancel, a_revision
 
-from geocast.alertlog.witness import PROVE_S, Witness
+from geocast.alertlog.witness import PROVE_S, TrustedTime
 from geocast.model.alert import Approval, OtherKind
 
 DAY_MS = 24 * HOUR_MS
@@ -25,8 +25,8 @@ def clock():
 
 def test_an_empty_log_bears_no_witness(clock):
     """There is nothing to forget in it."""
-    assert Witness().at_least([], clock.now()) == 0
-    assert Witness().at_least([None, OtherKind("x", 1, NOON_MS)], clock.now()) == 0
+    assert TrustedTime().at_least([], clock.now()) == 0
+    assert TrustedTime().at_least([None, OtherKind("x", 1, NOON_MS)], clock.now()) == 0
 
 
 @pytest.mark.parametrize("kind", ["revision", "cancel"])
@@ -36,7 +36,7 @@ def test_it_is_later_than_what_node_and_desk_agree_on(clock, kind, ahead):
     times = (NOON_MS + DAY_MS, NOON_MS) if ahead == "node" else (NOON_MS, NOON_MS + DAY_MS)
     told = a_cancel(cancelled_at=times[0], approval=Approval("d", times[1])) if kind == "cancel" else entry(*times)
     clock.wall_ms += 7 * DAY_MS
-    assert Witness().at_least([told], clock.now()) == NOON_MS
+    assert TrustedTime().at_least([told], clock.now()) == NOON_MS
 
 
 def test_calls_tell_of_two_clocks_too(clock):
@@ -44,14 +44,14 @@ def test_calls_tell_of_two_clocks_too(clock):
     clock.wall_ms += 7 * DAY_MS
     ahead = dataclasses.replace(OPENING, issued_at=NOON_MS + 9 * DAY_MS)
     for told in (a_call(), a_call_entry(ahead, 1), an_end(at=NOON_MS + 9 * DAY_MS)):
-        assert Witness().at_least([told], clock.now()) == OPENING.occurred_at
+        assert TrustedTime().at_least([told], clock.now()) == OPENING.occurred_at
     odd = dataclasses.replace(a_call(), plain=b"\xc1")
-    assert Witness().at_least([a_claim(), odd], clock.now()) == 0
+    assert TrustedTime().at_least([a_claim(), odd], clock.now()) == 0
 
 
 def test_time_goes_on_by_the_monotonic_clock(clock):
     """Whatever the wall clock does, and never beyond it."""
-    witness, there = Witness(), [entry(NOON_MS)]
+    witness, there = TrustedTime(), [entry(NOON_MS)]
     assert witness.at_least(there, clock.now()) == NOON_MS
     clock.advance(3600)
     clock.wall_ms += 7 * DAY_MS
@@ -62,7 +62,7 @@ def test_time_goes_on_by_the_monotonic_clock(clock):
 
 def test_a_newer_entry_counts_when_the_clock_has_stood_by_it(clock):
     """Where nothing was published for three days before the start."""
-    witness = Witness()
+    witness = TrustedTime()
     clock.wall_ms += 3 * DAY_MS
     assert witness.at_least([entry(NOON_MS)], clock.now()) == NOON_MS
     there = [entry(clock.wall_ms), entry(NOON_MS)]
@@ -75,7 +75,7 @@ def test_a_newer_entry_counts_when_the_clock_has_stood_by_it(clock):
 
 def test_what_a_machine_ahead_has_published_does_not_count(clock):
     """Node and desk on one machine, two days ahead for ten minutes, and again the day after."""
-    witness = Witness()
+    witness = TrustedTime()
     witness.at_least([entry(NOON_MS)], clock.now())
     for _ in range(2):
         clock.wall_ms += 2 * DAY_MS

@@ -10,24 +10,24 @@ from geocast import policy
 from geocast.alertlog import Counts
 from geocast.alertlog.memory import MemoryLog
 from geocast.api import middleware
-from geocast.api.context import MAX_REQUESTS, Api
+from geocast.api.context import MAX_REQUESTS, ApiContext
 from geocast.api.routes_alerts import make_app, make_metrics_app
-from geocast.auth.tokens import Key, Tokens, make_key, sign
-from geocast.calls.calling import Calling
+from geocast.auth.tokens import Key, TokenVerifier, make_key, sign
+from geocast.calls.calling import CallService
 from geocast.calls.sealing import NO_CALL_KEYS
 from geocast.ingest.publish import Publishing
 from geocast.metrics import Metrics
 
 PRIVATE, PUBLIC = make_key("k")
-TOKENS = Tokens({"k": Key(PUBLIC, "EdDSA")})
+TOKENS = TokenVerifier({"k": Key(PUBLIC, "EdDSA")})
 OWN = a_revision()
 
 
 def api_on(log, clock):
     """What the calls work on, with this log and this clock."""
     in_force = policy.load(None)
-    publishing, calling = Publishing(log, in_force, clock), Calling(log, in_force, NO_CALL_KEYS, clock)
-    return Api(publishing, calling, log, in_force, TOKENS, clock, Metrics(), list)
+    publishing, calling = Publishing(log, in_force, clock), CallService(log, in_force, NO_CALL_KEYS, clock)
+    return ApiContext(publishing, calling, log, in_force, TOKENS, clock, Metrics(), list)
 
 
 def asked(counts, *scopes, sub=OWN.source, path=f"/v1/alerts/{OWN.id}", app=make_app, stored=(OWN,)):

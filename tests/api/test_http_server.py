@@ -12,7 +12,16 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from geocast.api.http_server import HEAD_S, IDLE_S, LINGER_S, MAX_AHEAD_BYTES, REST_S, UNREAD_S, Connection, Door
+from geocast.api.http_server import (
+    HEAD_S,
+    IDLE_S,
+    LINGER_S,
+    MAX_AHEAD_BYTES,
+    REST_S,
+    UNREAD_S,
+    HttpConnection,
+    HttpListener,
+)
 from geocast.metrics import Metrics
 
 HEAD = b"GET / HTTP/1.1\r\nHost: node\r\n"
@@ -113,7 +122,7 @@ class Listener:
             self._answer, ws="none", interface="asgi3", proxy_headers=False, lifespan="off", log_config=None
         )
         self._state = ServerState()
-        self._door = Door(Metrics(), capacity)
+        self._door = HttpListener(Metrics(), capacity)
 
     async def _answer(self, scope, receive, send):
         self.asked.append(scope["path"])
@@ -123,7 +132,7 @@ class Listener:
 
     def connect(self):
         """A new connection, and its transport."""
-        connection = Connection(
+        connection = HttpConnection(
             self._door, config=self._config, server_state=self._state, app_state={}, _loop=self.clock
         )
         transport = PaperTransport()

@@ -12,19 +12,19 @@ from support.fakes import NOON_MS, FakeClock
 
 from geocast.alertlog.memory import MemoryLog
 from geocast.api import middleware
-from geocast.api.context import MAX_CAP, Api
+from geocast.api.context import MAX_CAP, ApiContext
 from geocast.api.routes_alerts import make_app
-from geocast.auth.tokens import Key, Tokens, make_key, sign
-from geocast.calls.calling import Calling
+from geocast.auth.tokens import Key, TokenVerifier, make_key, sign
+from geocast.calls.calling import CallService
 from geocast.calls.sealing import NO_CALL_KEYS
 from geocast.errors import LogUnavailable
-from geocast.ingest.cap.service import Taking
+from geocast.ingest.cap.service import CapIngest
 from geocast.ingest.cap.sources import parse
 from geocast.ingest.publish import Publishing
 from geocast.metrics import Metrics
 
 PRIVATE, PUBLIC = make_key("k")
-TOKENS = Tokens({"k": Key(PUBLIC, "EdDSA")})
+TOKENS = TokenVerifier({"k": Key(PUBLIC, "EdDSA")})
 SECRET = "a secret of at least 32 characters"
 SOURCES = parse(
     f"""
@@ -57,9 +57,9 @@ class Node:
         clock = FakeClock(NOON_MS + 20 * MINUTE_MS)
         reserves = sources is not None
         publishing = Publishing(self.log, PUBLIC_WARNING, clock, reserves=reserves)
-        self.api = Api(
+        self.api = ApiContext(
             publishing,
-            Calling(self.log, PUBLIC_WARNING, NO_CALL_KEYS, clock),
+            CallService(self.log, PUBLIC_WARNING, NO_CALL_KEYS, clock),
             self.log,
             PUBLIC_WARNING,
             TOKENS,
@@ -68,7 +68,7 @@ class Node:
             list,
         )
         if sources is not None:
-            self.api.taking = Taking(self.log, PUBLIC_WARNING, sources, clock)
+            self.api.taking = CapIngest(self.log, PUBLIC_WARNING, sources, clock)
 
     def asked(self, *requests):
         """The answers to requests: each a body and its headers, and a query."""

@@ -15,7 +15,7 @@ from support.reviewers import PAIRS, STRANGER, proved, signed_by
 
 from geocast.alertlog import codec
 from geocast.approvals import form, signatures
-from geocast.model.alert import Confirm, Proof, Signature
+from geocast.model.alert import ApprovalProof, Confirm, Signature
 from geocast.policy import Policy
 
 POLICY = Policy.model_validate(
@@ -48,12 +48,12 @@ def retold(**changes):
     """What was signed, and then changed: the form says something else."""
     members = json.loads(proved(NEW, "r-1", "r-2").proof.form) | changes
     signed = proved(NEW, "r-1", "r-2").proof.signatures
-    return stored(replace(NEW, proof=Proof(form.text_of(members), signed)))
+    return stored(replace(NEW, proof=ApprovalProof(form.text_of(members), signed)))
 
 
 def as_signed(text, entry=NEW):
     """A text that two reviewers have signed, however strange it is."""
-    return stored(replace(entry, proof=Proof(text, signed_by(text, "r-1", "r-2", at_s=AT_S))))
+    return stored(replace(entry, proof=ApprovalProof(text, signed_by(text, "r-1", "r-2", at_s=AT_S))))
 
 
 def with_form(entry=NEW, **changes):
@@ -73,7 +73,7 @@ def with_header(**changes):
         key = signatures.Ed25519PrivateKey.from_private_bytes(signatures.decoded(private["d"]))
         data = f"{protected}.{signatures.encoded(text.encode())}".encode()
         signed.append(Signature(protected, signatures.encoded(key.sign(data))))
-    return stored(replace(NEW, proof=Proof(text, tuple(signed))))
+    return stored(replace(NEW, proof=ApprovalProof(text, tuple(signed))))
 
 
 def with_signatures(change, entry=NEW):

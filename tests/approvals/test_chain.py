@@ -17,11 +17,11 @@ from geocast.alertlog.chain import Chain
 from geocast.alertlog.memory import MemoryLog
 from geocast.approvals.asked import asked, max_age_s
 from geocast.approvals.door import unsigned
-from geocast.approvals.trust import Trust
+from geocast.approvals.trust import ApprovalVerifier
 from geocast.model.alert import Confirm, OtherKind, Untrusted
 from geocast.policy import Policy
 from geocast.stream import live_alerts
-from geocast.stream.log_reader import LogKeeper, LogReader
+from geocast.stream.log_reader import LogHealth, LogReader
 
 # Each category asks for another number of approvals, and of its cancels too.
 MIXED = Policy.model_validate(
@@ -205,7 +205,7 @@ async def following(log):
         town.deliver(entry)
         town.run()
 
-    reader = LogReader(log, town.clock, town.hub.live, town.deliver, LogKeeper(log, town.clock))
+    reader = LogReader(log, town.clock, town.hub.live, town.deliver, LogHealth(log, town.clock))
     reading = asyncio.create_task(reader.read_for_ever())
     try:
         await asyncio.wait_for(reader.caught_up.wait(), 60)
@@ -255,10 +255,10 @@ def test_cancel_that_comes_early_is_judged_by_the_whole_chain():
 def test_revision_behind_a_cancel_is_not_shown_though_the_cancel_came_alone():
     """HD9: in the log, on a process that does not know what was cancelled."""
     later = a_revision("c", 3, category="arson")
-    assert told([a_cancel("c", 2), later], Trust(NONE, {})) == ["welcome"]
+    assert told([a_cancel("c", 2), later], ApprovalVerifier(NONE, {})) == ["welcome"]
 
     async def main():
-        log = MemoryLog(Trust(NONE, {}))
+        log = MemoryLog(ApprovalVerifier(NONE, {}))
         for entry in (a_revision("c", category="arson"), a_cancel("c"), later):
             log.take(entry)
         return await log.history("c")
@@ -300,7 +300,7 @@ def test_entry_copied_to_the_next_number_is_set_aside_and_the_alert_goes_on(plac
     rest = [proved(a_revision("a-1", 3, headline="Still on"), "r-1", "r-2"), proved(a_cancel("a-1", 4), "r-1")]
 
     async def main():
-        judge = Trust(in_force, known())
+        judge = ApprovalVerifier(in_force, known())
         async with opened(place, judge) as log:
             assert await log.append(GOOD)
             await put(log, place, copy)
@@ -322,7 +322,7 @@ def test_entry_copied_to_the_next_number_is_set_aside_and_the_alert_goes_on(plac
 
 def a_town(in_force, *reviewers):
     """A town whose judge has these reviewers, and the judge."""
-    town, judge = Town(), Trust(in_force, known(*reviewers))
+    town, judge = Town(), ApprovalVerifier(in_force, known(*reviewers))
     town.hub.live.judge = judge
     return town, judge
 
@@ -395,7 +395,7 @@ def test_cancel_that_came_early_for_a_forgotten_alert_does_not_end_a_new_one_of_
 def test_chain_that_was_not_read_while_nothing_was_asked_is_read_when_it_counts(place):  # noqa: F811
     """HD1: the first revision had ended when this process started; then a policy asks in another category."""
     chain = [a_revision("c", n, category="arson", expires_at=NOON_MS + n - 2) for n in (1, 2, 3)]
-    judge = Trust(NONE, {})
+    judge = ApprovalVerifier(NONE, {})
 
     async def main():
         async with opened(place, judge) as log:

@@ -19,7 +19,7 @@ from geocast.auth.tokens import make_key
 from geocast.config import Address, Settings
 from geocast.errors import ConfigError
 from geocast.model.alert import Signature
-from geocast.run.in_force import InForce
+from geocast.run.in_force import RuntimeConfig
 
 FORM = form.text_of(form.form_of(a_revision(description="First\nsecond"), AUDIENCE, ""))
 ASKS = 'name = "p"\naudience = "x"\n[categories]\nspill = { title = "Spill", approvals = 1 }\n'
@@ -174,7 +174,7 @@ def files(tmp_path):
 
 def test_reviewers_are_read_anew(files):
     """BA2: with all else, in all processes."""
-    first, second = InForce(files.settings), InForce(files.settings)
+    first, second = RuntimeConfig(files.settings), RuntimeConfig(files.settings)
     (files.home / "reviewers").write_bytes(jwks("r-2", "r-3"))
     handed = []
     first.reload(handed.append)
@@ -186,14 +186,14 @@ def test_reviewers_are_read_anew(files):
 @pytest.mark.parametrize("content", [b"\xff", b"{}", b'{"keys": []}', None])
 def test_a_file_that_can_not_be_read_leaves_the_old_set(files, content, caplog):
     """NC5: at a reload; at the start it is no start."""
-    found = InForce(files.settings)
+    found = RuntimeConfig(files.settings)
     path = files.home / "reviewers"
     path.unlink() if content is None else path.write_bytes(content)
     found.reload()
     assert {each.sub for each in found.reviewers.values()} == {"r-1"}
     assert caplog.records[-1].getMessage().startswith("reload failed, all stays as it was: reviewers ")
     with pytest.raises(ConfigError, match=r"^reviewers "):
-        InForce(files.settings)
+        RuntimeConfig(files.settings)
 
 
 @pytest.mark.parametrize("at_start", [True, False])
@@ -202,10 +202,10 @@ def test_a_policy_that_asks_needs_reviewers(files, at_start):
     alone = replace(files.settings, reviewers=None)
     if at_start:
         with pytest.raises(ConfigError, match="no reviewers"):
-            InForce(alone)
+            RuntimeConfig(alone)
     else:
         (files.home / "policy").write_text(ASKS.replace("approvals = 1", "approvals = 0"))
-        found = InForce(alone)
+        found = RuntimeConfig(alone)
         (files.home / "policy").write_text(ASKS)
         found.reload()
         assert not found.policy.asks_for_approvals
@@ -216,4 +216,4 @@ def test_a_key_that_signs_tokens_does_not_approve(files):
     public = {name: value for name, value in PAIRS["r-1"][1].items() if name != "sub"} | {"kid": "t", "alg": "EdDSA"}
     (files.home / "keys").write_text(json.dumps({"keys": [public]}))
     with pytest.raises(ConfigError, match="both"):
-        InForce(files.settings)
+        RuntimeConfig(files.settings)

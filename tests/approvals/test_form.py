@@ -10,7 +10,7 @@ from support.fakes import HOUR_MS, a_cancel, a_revision, a_text
 from support.reviewers import AUDIENCE, proved
 
 from geocast.approvals import form
-from geocast.model.alert import MAX_FORM_BYTES, Approval, Circle, Confirm, Origin, OtherShape, Polygon, Terms
+from geocast.model.alert import MAX_FORM_BYTES, AcceptedTerms, Approval, Circle, Confirm, Origin, OtherShape, Polygon
 from geocast.wire import frames
 
 CONFIRMED = Confirm(3000.5, ("address", "name"))
@@ -19,7 +19,7 @@ ALERTS = {
     "plain": a_revision(),
     "full": a_revision(
         "desk-7.e3b0c442", 7, area=(Circle(32.77651106192115, -96.79535520104106, 1020.0), POLYGON),
-        description="Line\n“two”", confirm=CONFIRMED, status="exercise", terms=Terms("Räuber", HOUR_MS, 8),
+        description="Line\n“two”", confirm=CONFIRMED, status="exercise", terms=AcceptedTerms("Räuber", HOUR_MS, 8),
     ),
     "later": a_revision(area=(OtherShape({"type": "cells", "cells": ["8926cb19c93ffff"]}),)),
 }  # fmt: skip

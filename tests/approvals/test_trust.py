@@ -16,19 +16,19 @@ from support.fakes import HOUR_MS, NOON_MS, FakeClock, a_cancel, a_revision, ale
 from support.redis_server import RedisServer, missing
 from support.reviewers import known, proved
 
-from geocast.alertlog import Believing, codec
+from geocast.alertlog import TrustAll, codec
 from geocast.alertlog.memory import MemoryLog
 from geocast.alertlog.redis_streams import RedisStreamsLog
 from geocast.alertlog.redis_streams.stored import Stored
 from geocast.alertlog.sqlite import SqliteLog
 from geocast.approvals import form
-from geocast.approvals.trust import REASONS, Trust
+from geocast.approvals.trust import REASONS, ApprovalVerifier
 from geocast.clock import SystemClock
 from geocast.ingest.publish import Publisher, Publishing
 from geocast.model.alert import Cancel, OtherKind, Revision, Untrusted
 from geocast.model.problems import Problem
 from geocast.policy import Policy
-from geocast.stream.log_reader import LogKeeper, LogReader
+from geocast.stream.log_reader import LogHealth, LogReader
 
 BACKENDS = ("sqlite", "redis")
 
@@ -98,7 +98,7 @@ def told(entries, judge):
 
 def trust(*names):
     """The judge of a node with these reviewers; all, if none is named."""
-    return Trust(POLICY, known(*names))
+    return ApprovalVerifier(POLICY, known(*names))
 
 
 async def written(place, *laters):
@@ -242,7 +242,7 @@ def test_a_category_that_is_unknown_asks_for_the_most():
 
 def test_a_node_that_asks_for_nothing_believes_what_others_have_signed():
     """NC7: while nodes are reloaded, one after the other; but not another alert's proof."""
-    alone = Trust(Policy.model_validate({"name": "p", "categories": {"robbery": {"title": "Robbery"}}}), {})
+    alone = ApprovalVerifier(Policy.model_validate({"name": "p", "categories": {"robbery": {"title": "Robbery"}}}), {})
     assert alone.judged(GOOD, ("a-1", 1), "1") == GOOD
     assert alone.judged(NEW, ("b", 1), "2") == NEW
     assert isinstance(alone.judged(dataclasses.replace(NEW, proof=GOOD.proof), ("b", 1), "3"), Untrusted)
@@ -289,8 +289,8 @@ def test_what_goes_wrong_in_checking_counts_as_failed(monkeypatch):
 def test_a_signature_is_checked_once(monkeypatch):
     """NC6: in a process, however often the entry is read; anew when the keys have changed."""
     checked, judge = [], trust()
-    check = Trust._checked
-    monkeypatch.setattr(Trust, "_checked", lambda self, proof: checked.append(1) or check(self, proof))
+    check = ApprovalVerifier._checked
+    monkeypatch.setattr(ApprovalVerifier, "_checked", lambda self, proof: checked.append(1) or check(self, proof))
     for _ in range(3):
         assert judge.judged(GOOD, ("a-1", 1), "1") == GOOD
     assert len(checked) == 1
@@ -304,10 +304,10 @@ def test_a_signature_is_checked_once(monkeypatch):
 
 def after_reload(before, after, *entries, policies=(POLICY, POLICY)):
     """What a subscriber is told before a reload of the reviewers, and what after it; and one who comes then."""
-    judge = Trust(policies[0], known(*before))
+    judge = ApprovalVerifier(policies[0], known(*before))
     town, log = Town(), MemoryLog(judge)
     peer = town.join()
-    reader = LogReader(log, town.clock, town.hub.live, town.deliver, LogKeeper(log, town.clock))
+    reader = LogReader(log, town.clock, town.hub.live, town.deliver, LogHealth(log, town.clock))
     said = []
 
     async def main():
@@ -357,7 +357,7 @@ def test_what_is_live_stays_when_more_are_asked_for():
 
 def test_what_was_withdrawn_comes_back_and_to_nobody_twice():
     """NC3, R2: the key was taken out by mistake. And a later entry that is good goes to all who were told."""
-    judge, town = Trust(FEW, known("r-1")), Town()
+    judge, town = ApprovalVerifier(FEW, known("r-1")), Town()
     town.hub.live.judge = judge
     early = town.join()
     town.publish(judge.judged(proved(a_revision(), "r-1"), ("a-1", 1), "1"))
@@ -435,7 +435,7 @@ def test_an_entry_of_which_bytes_were_flipped_says_the_same_or_nothing(kind, see
     """NC1, NC5: whatever is changed, nobody is told anything that was not signed."""
     chance, entry, judge = random.Random(seed), ENTRIES[kind], trust()
     whole = codec.encode(entry)
-    expected = told([GOOD, entry], Believing())
+    expected = told([GOOD, entry], TrustAll())
     for _ in range(250):
         data = bytearray(whole)
         for _ in range(chance.choice((1, 1, 1, 2, 8))):

@@ -22,7 +22,7 @@ from geocast.auth.tokens import (
     MAX_TOKEN_BYTES,
     Grant,
     Key,
-    Tokens,
+    TokenVerifier,
     load_keys,
     make_key,
     parse_keys,
@@ -38,7 +38,7 @@ PRIVATE, PUBLIC = make_key("k1")
 OTHER_PRIVATE, OTHER_PUBLIC = make_key("k2")
 SHARED = {"kty": "oct", "k": base64.urlsafe_b64encode(b"s" * 32).decode().rstrip("="), "kid": "dev", "alg": "HS256"}
 KEYS = {key["kid"]: Key(key, key["alg"]) for key in (PUBLIC, OTHER_PUBLIC, SHARED)}
-TOKENS = Tokens(KEYS)
+TOKENS = TokenVerifier(KEYS)
 CLAIMS = {"aud": AUDIENCE, "sub": "desk-7", "exp": NOON_S + 60, "scope": "alerts:publish alerts:receive"}
 
 
@@ -123,7 +123,7 @@ MEDICS = {"k1": Key(PUBLIC | {"quals": ["cpr", "medic"]}), "k2": Key(OTHER_PUBLI
 
 def quals(token, keys=MEDICS):
     """The qualifications that count, by keys that may grant some."""
-    return Tokens(keys).check(token, NOON).quals
+    return TokenVerifier(keys).check(token, NOON).quals
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_what_sign_makes_qualifies():
 
 def test_a_qualification_that_its_key_loses_takes_the_token_with_it():
     """RQ3, BA3: who was granted it shows a token anew, and has what is left. Nobody else notices anything."""
-    tokens = Tokens(MEDICS)
+    tokens = TokenVerifier(MEDICS)
     claims = ({"quals": ["cpr"]}, {"quals": ["medic"]}, {"quals": ["pilot"]}, {})
     proofs = [tokens.check(encoded(**FRESH, **each), NOON).proof for each in claims]
     tokens.replace({"k1": Key(PUBLIC | {"quals": ["cpr", "pilot"]})}, {})
@@ -241,15 +241,15 @@ def of_issuer(issuer, jwk=PUBLIC):
 def test_subject_of_a_token_is_the_issuer_of_its_key_and_its_sub():
     """HD5: a claim `iss` says nothing; keys without `iss` belong to the key set itself."""
     keys = {"k1": of_issuer("https://a.example"), "k2": Key(OTHER_PUBLIC)}
-    assert Tokens(keys).check(encoded(iss="https://b.example"), NOON).subject == ("https://a.example", "desk-7")
-    assert Tokens(keys).check(encoded(OTHER_PRIVATE, iss="https://a.example"), NOON).subject == ("", "desk-7")
+    assert TokenVerifier(keys).check(encoded(iss="https://b.example"), NOON).subject == ("https://a.example", "desk-7")
+    assert TokenVerifier(keys).check(encoded(OTHER_PRIVATE, iss="https://a.example"), NOON).subject == ("", "desk-7")
 
 
 @pytest.mark.parametrize(("before", "after"), [(None, "a"), ("a", "b"), ("a", None)])
 def test_token_of_a_key_that_changes_its_issuer_does_not_stand(before, after):
     """HD5, BA3: whoever has the token shows it anew, and is another subject then."""
     keys = [Key(PUBLIC) if name is None else of_issuer(name) for name in (before, after)]
-    tokens = Tokens({"k1": keys[0]})
+    tokens = TokenVerifier({"k1": keys[0]})
     proof = tokens.check(encoded(), NOON, again=True).proof
     tokens.replace({"k1": keys[1]}, {})
     assert not tokens.stands(proof)
@@ -261,7 +261,7 @@ def test_token_of_a_key_that_changes_its_issuer_does_not_stand(before, after):
 def test_revocation_of_a_sub_counts_for_all_issuers():
     """HD5, BA3: the file of --revoked names no issuer."""
     keys = {"k1": of_issuer("a"), "k2": of_issuer("b", OTHER_PUBLIC)}
-    tokens = Tokens(keys, {"desk-7": NOON_S + 60})
+    tokens = TokenVerifier(keys, {"desk-7": NOON_S + 60})
     assert tokens.check(encoded(iat=NOON_S), NOON) is tokens.check(encoded(OTHER_PRIVATE, iat=NOON_S), NOON) is None
 
 
@@ -438,8 +438,8 @@ def test_a_jwks_file_holds_public_keys_by_kid(tmp_path):
     """T1: a JWKS file of public keys."""
     keys = load_keys(jwks(tmp_path, {"keys": [PUBLIC, OTHER_PUBLIC, SHARED]}))
     assert set(keys) == {"k1", "k2", "dev"}
-    assert Tokens(keys).check(encoded(), NOON)
-    assert Tokens(keys).check(encoded(SHARED), NOON)
+    assert TokenVerifier(keys).check(encoded(), NOON)
+    assert TokenVerifier(keys).check(encoded(SHARED), NOON)
 
 
 @pytest.mark.parametrize("algorithm", ["ES256", "RS256", "PS256"])
@@ -450,7 +450,7 @@ def test_keys_of_other_algorithms_are_taken(tmp_path, algorithm):
     else:
         private, to_jwk = generate_rsa_key(65537, 2048), RSAAlgorithm.to_jwk
     public = to_jwk(private.public_key(), as_dict=True) | {"kid": "k", "alg": algorithm}
-    tokens = Tokens(load_keys(jwks(tmp_path, {"keys": [public]})))
+    tokens = TokenVerifier(load_keys(jwks(tmp_path, {"keys": [public]})))
     assert tokens.check(jwt.encode(CLAIMS, private, algorithm, {"kid": "k"}), NOON)
     other = {"ES256": "HS256", "RS256": "PS256", "PS256": "RS256"}[algorithm]
     signing = b"s" * 32 if other == "HS256" else private
@@ -468,9 +468,9 @@ def test_ed25519_has_two_names_and_a_key_has_one_of_them(tmp_path, name):
         for said in ("EdDSA", "Ed25519"):
             payload = json.dumps(CLAIMS).encode()
             token = library.encode(payload, PyJWK(PRIVATE, "EdDSA").key, said, {"kid": "k1"})
-            assert (Tokens(keys).check(token, NOON) is not None) == (said == name)
+            assert (TokenVerifier(keys).check(token, NOON) is not None) == (said == name)
             assert bool(explain(token, keys, {}, NOON).refusals) == (said != name)
-            assert Tokens(keys).check(respelled(token), NOON) is None
+            assert TokenVerifier(keys).check(respelled(token), NOON) is None
 
 
 @pytest.mark.parametrize(

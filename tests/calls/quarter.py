@@ -6,7 +6,7 @@ import json
 from support.fakes import NOON_MS, FakeClock, FakeRights, messages
 
 from geocast.calls.aeds import NO_AEDS
-from geocast.calls.board import Board
+from geocast.calls.board import CallHub
 from geocast.calls.opening import opened, sealed
 from geocast.calls.sealing import make_call_key, parse_call_keys
 from geocast.clock import format_time
@@ -53,7 +53,7 @@ class Quarter:
         self.keys = keys or new_keys()
         self.asked, self.took, self.order = [], [], []
         self.numbers = {}
-        self.board = Board(64, opener(self.keys), self.asked.append, aeds, lambda *took: self.took.append(took))
+        self.board = CallHub(64, opener(self.keys), self.asked.append, aeds, lambda *took: self.took.append(took))
         self.slow = set()
         self._rows = 0
 

@@ -9,7 +9,15 @@ from support.fakes import NOON_MS, FakeRights
 
 from geocast.alertlog import Counts
 from geocast.calls.aeds import Aed, Aeds
-from geocast.calls.board import CLAIM_S, REPORT_S, UNANSWERED_S, Accept, GiveBack, Progress, Restore
+from geocast.calls.board import (
+    CLAIM_S,
+    REPORT_S,
+    UNANSWERED_S,
+    AcceptRequest,
+    ReleaseRequest,
+    ReportRequest,
+    RestoreRequest,
+)
 from geocast.calls.responders import Responders
 from geocast.model.call import ExactPlace, Near, Person
 from geocast.wire.frames import MSGPACK
@@ -184,7 +192,7 @@ def test_a_task_is_sent_when_the_claim_is_read(quarter):
     other = quarter.join(0, "r-2")
     quarter.open()
     [errand] = phone.accept(eta_s=240)
-    assert isinstance(errand, Accept)
+    assert isinstance(errand, AcceptRequest)
     assert phone.told() == ["c-1/1"]
     claiming = quarter.board.claiming(errand, quarter.clock.now())
     assert claiming == ("c-1", Person("r-1"), frozenset({"cpr"}), False, quarter.place(0), False, 240)
@@ -312,7 +320,7 @@ def test_who_gives_a_seat_back_is_answered_when_the_log_has_it(quarter):
     quarter.open()
     quarter.claim("r-1")
     phone.told(), tablet.told()
-    assert phone.decline() == [GiveBack("c-1", Person("r-1"), NOON_MS)]
+    assert phone.decline() == [ReleaseRequest("c-1", Person("r-1"), NOON_MS)]
     assert phone.told() == []
     quarter.release("r-1")
     quarter.widen()
@@ -326,7 +334,7 @@ def test_a_claim_is_given_back_if_it_was_declined_meanwhile(quarter):
     [errand] = phone.accept()
     assert phone.decline() == []
     quarter.board.answered(errand, None, quarter.clock.now())
-    assert quarter.asked[-1] == GiveBack("c-1", Person("r-1"))
+    assert quarter.asked[-1] == ReleaseRequest("c-1", Person("r-1"))
 
 
 def test_a_claim_that_stands_is_given_back_if_it_was_declined_before_it_was_read(quarter):
@@ -335,7 +343,7 @@ def test_a_claim_that_stands_is_given_back_if_it_was_declined_before_it_was_read
     quarter.open()
     [errand] = phone.accept()
     quarter.board.answered(errand, None, quarter.clock.now())
-    assert phone.decline() == [GiveBack("c-1", Person("r-1"))]
+    assert phone.decline() == [ReleaseRequest("c-1", Person("r-1"))]
 
 
 def test_who_goes_after_all_keeps_the_seat(quarter):
@@ -346,7 +354,7 @@ def test_who_goes_after_all_keeps_the_seat(quarter):
     phone.decline()
     phone.accept()
     quarter.board.answered(errand, None, quarter.clock.now())
-    assert GiveBack("c-1", Person("r-1")) not in quarter.asked
+    assert ReleaseRequest("c-1", Person("r-1")) not in quarter.asked
 
 
 def test_a_session_has_one_claim_under_way(quarter):
@@ -466,7 +474,7 @@ def test_reports_come_from_seats_and_once_in_five_seconds(quarter):
 
     for who in (phone, phone, other):
         report(who)
-    assert quarter.asked == [Progress("c-1", Person("r-1"), "arrived")]
+    assert quarter.asked == [ReportRequest("c-1", Person("r-1"), "arrived")]
     quarter.clock.advance(REPORT_S)
     report(phone)
     assert len(quarter.asked) == 2
@@ -824,7 +832,7 @@ def test_a_claim_that_the_log_has_lost_is_held_on(quarter):
     assert other.told() == ["c-1/1", "c-1:2 seat 1"]
     assert phone.accept() == []
     assert phone.told() == ["c-1:2 seat 1"]
-    assert quarter.asked == [Restore("c-1")]
+    assert quarter.asked == [RestoreRequest("c-1")]
     assert [seat.person.sub for seat in quarter.board.lost("c-1")] == ["r-1"]
     quarter.take(dataclasses.replace(lost, revision=3, sealed_as=2))
     assert quarter.board.lost("c-1") == []
@@ -995,7 +1003,7 @@ def test_session_that_loses_its_qualification_is_sent_no_task_and_may_still_give
     quarter.open(replaces=1)
     assert phone.told() == plain.told() == []
     assert plain.decline() == []
-    assert phone.decline() == [GiveBack("c-1", Person("r-1"), NOON_MS)]
+    assert phone.decline() == [ReleaseRequest("c-1", Person("r-1"), NOON_MS)]
     quarter.end("c-1")
     assert (phone.told(), plain.told()) == (["-c-1 over"], [])
 

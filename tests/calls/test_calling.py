@@ -15,8 +15,8 @@ from geocast.alertlog.memory import MemoryLog
 from geocast.alertlog.redis_streams import RedisStreamsLog
 from geocast.alertlog.sqlite import SqliteLog
 from geocast.calls.aeds import Aed, Aeds
-from geocast.calls.calling import ATTEMPTS, MOST_RETURNS, Calling, Dispatcher
-from geocast.calls.claiming import Claiming
+from geocast.calls.calling import ATTEMPTS, MOST_RETURNS, CallService, Dispatcher
+from geocast.calls.claiming import SeatRequest
 from geocast.calls.openers import MAX_OPEN_CALLS
 from geocast.calls.opening import opened, opened_chain, sealed
 from geocast.calls.sealing import NO_CALL_KEYS, CallKeys
@@ -59,7 +59,7 @@ class Room:
         self.log = alert_log or MemoryLog()
         self.clock = FakeClock()
         self.appended = []
-        self.calling = Calling(self.log, in_force, keys, self.clock, self.appended.append, aeds)
+        self.calling = CallService(self.log, in_force, keys, self.clock, self.appended.append, aeds)
 
     async def open(self, dispatcher=DESK, **changes):
         return await self.calling.open(call_request(**changes), dispatcher)
@@ -71,7 +71,7 @@ class Room:
         return await self.calling.end(ID, {"reason": reason}, dispatcher)
 
     async def claim(self, sub="r-1", **changes):
-        claiming = Claiming(ID, Person(sub), frozenset({"medic"}), False, HERE, False)
+        claiming = SeatRequest(ID, Person(sub), frozenset({"medic"}), False, HERE, False)
         return await self.calling.claim(claiming._replace(**changes))
 
     async def kinds(self, call_id=ID):
@@ -237,7 +237,7 @@ async def test_dispatcher_with_share_of_open_calls_is_refused_and_others_are_ser
     greedy = Dispatcher("greedy")
     for number in range(MAX_OPEN_CALLS // 4):
         await room.open(id=f"c-{number}", dispatcher=greedy)
-    other_node = Calling(room.log, POLICY, KEYS, room.clock)
+    other_node = CallService(room.log, POLICY, KEYS, room.clock)
     for calling in (room.calling, other_node):
         problem = await refused(calling.open(call_request(id="more"), greedy))
         assert (problem.status, problem.slug, problem.headers["Retry-After"]) == (429, "too-many-requests", "5")

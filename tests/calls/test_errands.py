@@ -12,9 +12,9 @@ from geocast import policy
 from geocast.alertlog import Counts
 from geocast.alertlog.memory import MemoryLog
 from geocast.calls import errands as module
-from geocast.calls.board import GiveBack
-from geocast.calls.calling import Calling
-from geocast.calls.errands import Errands
+from geocast.calls.board import ReleaseRequest
+from geocast.calls.calling import CallService
+from geocast.calls.errands import CallWorker
 from geocast.calls.live_call import MAX_LIFE_S
 from geocast.errors import LogUnavailable
 from geocast.metrics import Metrics
@@ -78,12 +78,12 @@ class World:
         self.errands = [self._errands(quarter) for quarter in self.quarters]
 
     def _errands(self, quarter):
-        errands = Errands(64, self._in_force, self.log, self._store, self.clock, Metrics())
+        errands = CallWorker(64, self._in_force, self.log, self._store, self.clock, Metrics())
         quarter.board, errands.wake = errands.board, quarter.run
         return errands
 
     def _in_force(self):
-        return Calling(self.log, policy.parse(None, None), self.keys, self.clock), self.keys
+        return CallService(self.log, policy.parse(None, None), self.keys, self.clock), self.keys
 
     async def _store(self, counts):
         try:
@@ -541,7 +541,7 @@ def test_nothing_is_asked_of_a_log_that_has_lost_a_call_for_longer_than_a_call_l
 
     async def main():
         world = World()
-        world.errands[0]._take(GiveBack("c-9", Person("r-1")))
+        world.errands[0]._take(ReleaseRequest("c-9", Person("r-1")))
         await settled()
         assert world.errands[0]._given_back
         world.clock.advance(MAX_LIFE_S)

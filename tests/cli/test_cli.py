@@ -21,7 +21,7 @@ from support.ports import a_free_port
 
 from geocast import __version__, cli
 from geocast.auth.scopes import SCOPES
-from geocast.auth.tokens import Grant, Tokens, load_keys, make_key
+from geocast.auth.tokens import Grant, TokenVerifier, load_keys, make_key
 from geocast.calls.sealing import load_call_keys, make_call_key
 from geocast.cli import environment, serve
 from geocast.clock import Now
@@ -330,7 +330,7 @@ def test_a_token_that_is_signed_is_one_that_a_node_takes(geocast, tmp_path, keys
     scopes = [argument for scope in SCOPES for argument in ("--scope", scope)]
     outcome = geocast("token", "--sub", "desk-7", *scopes, "--expires-in-s", 60)
     assert (outcome.status, outcome.err) == (0, "")
-    tokens = Tokens(load_keys(tmp_path / "keys.jwks"))
+    tokens = TokenVerifier(load_keys(tmp_path / "keys.jwks"))
     grant = tokens.check(outcome.out.strip(), Now(before * 1000, 0.0))
     assert isinstance(grant, Grant)
     assert (grant.sub, grant.scopes) == ("desk-7", frozenset(SCOPES))
@@ -359,7 +359,7 @@ def test_a_new_key_is_added_to_those_that_are_there(geocast, tmp_path, keys):
     old = geocast("token", "--sub", "phone", "--scope", "alerts:receive").out.strip()
     assert geocast("keygen", "--private", "new.jwk", "--kid", "new").status == 0
     new = geocast("token", "--key", "new.jwk", "--sub", "phone", "--scope", "alerts:receive").out.strip()
-    tokens = Tokens(load_keys(tmp_path / "keys.jwks"))
+    tokens = TokenVerifier(load_keys(tmp_path / "keys.jwks"))
     now = Now(int(time.time() * 1000), 0.0)
     assert tokens.check(old, now) is not None
     assert tokens.check(new, now) is not None
@@ -425,7 +425,7 @@ def test_a_qualification_takes_the_key_and_the_token(geocast, tmp_path, piped):
     receive = ("token", "--sub", "r-1", "--scope", "alerts:receive")
     token = geocast(*receive, "--quals", "medic,pilot", "--expires-in-s", 86_400).out.strip()
     now = Now(int(time.time() * 1000), 0.0)
-    assert Tokens(load_keys(tmp_path / "keys.jwks")).check(token, now).quals == {"medic"}
+    assert TokenVerifier(load_keys(tmp_path / "keys.jwks")).check(token, now).quals == {"medic"}
     outcome = geocast("token", "--check", GEOCAST_TOKEN=token)
     assert outcome.status == 0
     assert re.findall(r"^qual +(.*)$", outcome.out, re.MULTILINE) == [

@@ -8,7 +8,7 @@ from support.fakes import NOON_MS, FakeClock, a_cancel, a_revision
 
 from geocast.feed import atom, bodies, cap
 from geocast.feed.gallery import Gallery
-from geocast.feed.picture import Subject
+from geocast.feed.picture import PictureRequest
 from geocast.stream.live_alerts import LiveAlerts
 
 SITE = atom.Site("https://alerts.example", "alerts@city.example")
@@ -16,7 +16,7 @@ SITE = atom.Site("https://alerts.example", "alerts@city.example")
 
 async def drawn(alert):
     """The picture of an alert, at once."""
-    return Subject(alert.revision, alert.cancel, SITE, cap.Issuer("alerts@city.example", {})).draw()
+    return PictureRequest(alert.revision, alert.cancel, SITE, cap.Issuer("alerts@city.example", {})).draw()
 
 
 class Stage:

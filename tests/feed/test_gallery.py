@@ -6,13 +6,13 @@ import pytest
 from support.fakes import FakeClock, a_cancel, a_revision
 from support.feed_subjects import Deadly, Endless, Impossible
 
-from geocast.alertlog import Believing
+from geocast.alertlog import TrustAll
 from geocast.feed import atom, cap
 from geocast.feed import drawer as drawer_module
 from geocast.feed import routes as net_feed
 from geocast.feed.drawer import Drawer
 from geocast.feed.gallery import Gallery
-from geocast.feed.picture import Subject
+from geocast.feed.picture import PictureRequest
 from geocast.stream.live_alerts import LiveAlerts
 
 SITE = atom.Site("https://alerts.example", "alerts@city.example")
@@ -35,7 +35,7 @@ class Studio:
         if self.errors:
             raise self.errors.pop()
         self.drawn.append((alert.id, alert.number))
-        return Subject(alert.revision, alert.cancel, SITE, ISSUER).draw()
+        return PictureRequest(alert.revision, alert.cancel, SITE, ISSUER).draw()
 
     def reads(self, *entries):
         """These come in."""
@@ -128,7 +128,7 @@ def test_a_revision_that_is_not_believed_is_not_drawn():
     run(scenario)
 
 
-class Sceptic(Believing):
+class Sceptic(TrustAll):
     """Believes all but one headline."""
 
     asks = True
@@ -187,7 +187,9 @@ def drawn(*subjects):
 def test_an_alert_that_nothing_comes_of_is_shown_without_a_geometry(kind, monkeypatch):
     """HD4: it is in the feed all the same, with its exact area, and so is the next one."""
     monkeypatch.setattr(drawer_module, "PATIENCE_S", 3.0)
-    bad, good = drawn(kind(a_revision("bad"), None, SITE, ISSUER), Subject(a_revision("good"), None, SITE, ISSUER))
+    bad, good = drawn(
+        kind(a_revision("bad"), None, SITE, ISSUER), PictureRequest(a_revision("good"), None, SITE, ISSUER)
+    )
     assert b'"geometry":null' in bad.feature
     assert b'"area"' in bad.feature
     assert b'"geometry":{"type":"Polygon"' in good.feature
@@ -195,7 +197,10 @@ def test_an_alert_that_nothing_comes_of_is_shown_without_a_geometry(kind, monkey
 
 def test_a_picture_is_the_same_from_the_drawer():
     """PF1, PF4, PF5."""
-    subjects = [Subject(a_revision(), None, SITE, ISSUER), Subject(a_revision(), a_cancel(), SITE, ISSUER)]
+    subjects = [
+        PictureRequest(a_revision(), None, SITE, ISSUER),
+        PictureRequest(a_revision(), a_cancel(), SITE, ISSUER),
+    ]
     assert drawn(*subjects) == [each.draw() for each in subjects]
 
 

@@ -10,7 +10,7 @@ from geocast.geometry.coarse_cover import around, few
 from geocast.geometry.polygon_union import Piece
 from geocast.geometry.published_polygon import MAX_CORNERS, publish_polygons, split_edges
 from geocast.geometry.sphere import unit_vectors
-from geocast.geometry.spherical_polygon import Ring
+from geocast.geometry.spherical_polygon import SphericalPolygon
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +28,7 @@ def published(given):
     polygons = publish_polygons(few(given, MOST), 0)
     assert len(polygons) <= MOST
     assert sum(len(polygon.ring) - 1 for polygon in polygons) <= MAX_CORNERS
-    return [Ring(polygon.ring, polygon.buffer_m) for polygon in polygons]
+    return [SphericalPolygon(polygon.ring, polygon.buffer_m) for polygon in polygons]
 
 
 def held(rings, points):
@@ -40,7 +40,7 @@ def places_in(given, dice, count=30):
     """Corners of pieces, and places inside of them or as far beyond their rings as they reach, (3, n)."""
     found = []
     for each in given:
-        ring = Ring(each.ring.T.tolist(), each.beyond_m)
+        ring = SphericalPolygon(each.ring.T.tolist(), each.beyond_m)
         near = s2.places(dice, (ring.lat, ring.lng), ring.radius_m, count)
         points = np.array(unit_vectors(near[:, 1], near[:, 0]))
         found += [each.points(), points[:, ring.holds_all(points, np.zeros(count))]]

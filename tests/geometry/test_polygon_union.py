@@ -8,9 +8,9 @@ import pytest
 
 from geocast.geometry import polygon_union
 from geocast.geometry.polygon_union import Piece, join, pieces
-from geocast.geometry.published_polygon import Outline, publish_polygons
+from geocast.geometry.published_polygon import RequestedPolygon, publish_polygons
 from geocast.geometry.sphere import EARTH_RADIUS_M, unit_vectors
-from geocast.geometry.spherical_polygon import Ring
+from geocast.geometry.spherical_polygon import SphericalPolygon
 
 FARTHEST_M = 250  # beyond a zone that anybody is told: 100 m of simplifying, 110 or 120 m of buffer, and the joining
 WIDE_M = 400  # of holes that stay
@@ -51,9 +51,9 @@ def square(lng, lat, size):
 
 def rings_of(given):
     """What pieces are published as."""
-    outlines = [Outline.of_arcs(piece.ring[0], piece.ring[1], piece.beyond_m) for piece in given]
+    outlines = [RequestedPolygon.of_arcs(piece.ring[0], piece.ring[1], piece.beyond_m) for piece in given]
     published = [publish_polygons([outline], 5_000) for outline in outlines]
-    return [Ring(polygon.ring, polygon.buffer_m) for [polygon] in published]
+    return [SphericalPolygon(polygon.ring, polygon.buffer_m) for [polygon] in published]
 
 
 def held(rings, lng, lat):
@@ -72,14 +72,14 @@ def scattered(ring, rng, count=4_000):
 
 def exact(ring):
     """A ring as it was drawn, with short edges."""
-    return Outline(list(zip(*wrapped(ring).tolist(), strict=True))).ring(0)
+    return RequestedPolygon(list(zip(*wrapped(ring).tolist(), strict=True))).ring(0)
 
 
 def judge(drawn, found, rng):
     """That what was found covers what was drawn, and reaches little farther; there are places of both kinds."""
     lng, lat = scattered(np.hstack(drawn), rng)
-    originals = [Ring(exact(ring).positions(), 0.0) for ring in drawn]
-    wider = [Ring(exact(ring).positions(), FARTHEST_M) for ring in drawn]
+    originals = [SphericalPolygon(exact(ring).positions(), 0.0) for ring in drawn]
+    wider = [SphericalPolygon(exact(ring).positions(), FARTHEST_M) for ring in drawn]
     inside, near, told = held(originals, lng, lat), held(wider, lng, lat), held(rings_of(found), lng, lat)
     assert inside.any()
     assert (~near).any()
@@ -128,11 +128,11 @@ def test_nobody_is_told_in_a_hole():
     rings = rings_of(pieces([outer, hole]))
     assert not held(rings, 10, 50).any()
     lng, lat = scattered(outer, np.random.default_rng(4))
-    there = held([Ring(exact(outer).positions(), 0.0)], lng, lat) & ~held(
-        [Ring(exact(hole).positions(), 0.0)], lng, lat
+    there = held([SphericalPolygon(exact(outer).positions(), 0.0)], lng, lat) & ~held(
+        [SphericalPolygon(exact(hole).positions(), 0.0)], lng, lat
     )
     assert held(rings, lng[there], lat[there]).all()
-    deep = held([Ring(exact(hole).positions(), 0.0)], lng, lat) & ~near_edge(hole, lng, lat)
+    deep = held([SphericalPolygon(exact(hole).positions(), 0.0)], lng, lat) & ~near_edge(hole, lng, lat)
     assert deep.any()
     assert not held(rings, lng[deep], lat[deep]).any()
 
@@ -140,7 +140,7 @@ def test_nobody_is_told_in_a_hole():
 def near_edge(ring, lng, lat):
     """Which places are within FARTHEST_M of a ring, on either side."""
     places = np.array(unit_vectors(lat, lng))
-    edges = Ring(exact(ring).positions(), 0.0).edges()
+    edges = SphericalPolygon(exact(ring).positions(), 0.0).edges()
     return (edges.apart(*places[:, :, np.newaxis]) * EARTH_RADIUS_M).min(axis=1) <= FARTHEST_M
 
 
@@ -226,11 +226,11 @@ def test_the_middle_of_nine_is_left_out():
     assert 2 <= len(found) < len(zones)
     rings = rings_of(found)
     lng, lat = scattered(middle, rng)
-    deep = held([Ring(exact(middle).positions(), 0.0)], lng, lat) & ~near_edge(middle, lng, lat)
+    deep = held([SphericalPolygon(exact(middle).positions(), 0.0)], lng, lat) & ~near_edge(middle, lng, lat)
     assert deep.any()
     assert not held(rings, lng[deep], lat[deep]).any()
     for ring in zones.values():
-        inside = held([Ring(exact(ring).positions(), 0.0)], lng, lat)
+        inside = held([SphericalPolygon(exact(ring).positions(), 0.0)], lng, lat)
         assert held(rings, lng[inside], lat[inside]).all()
 
 

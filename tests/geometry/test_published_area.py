@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.fakes import DALLAS, HOUR_MS, NOON_MS, alert_request
 
 from geocast.geometry.sphere import cell_of, cell_place, distance_m, publish_area, publish_circle
-from geocast.model.alert import Revision, Terms
+from geocast.model.alert import AcceptedTerms, Revision
 from geocast.wire.requests import parse_publication
 
 CM = 0.01
@@ -213,7 +213,7 @@ def test_what_was_accepted_by_older_rules_is_repeated_by_them(shapes):
     """H5, B12: by the rules that the entry names, whatever the revision before it had."""
     area = [{"type": "circle", "lat": DALLAS[0], "lng": DALLAS[1], "radius_m": 800 + n} for n in range(shapes)]
     request = parse_publication(alert_request(area=area))
-    older = Terms("Robbery", HOUR_MS, 9, rules=1)
+    older = AcceptedTerms("Robbery", HOUR_MS, 9, rules=1)
     near = parse_publication(alert_request(area=[area[0] | {"lat": DALLAS[0] + 0.003}])).accept(older, None)
     before = Revision(near, 1, "desk", NOON_MS, older)
     alone = request.accept(older, None)

@@ -15,7 +15,7 @@ from geocast.geometry.published_polygon import (
     MAX_COMPARED,
     MAX_CORNERS,
     TOLERANCES_M,
-    Outline,
+    RequestedPolygon,
     corner_depths,
     kept_corners,
     publish_polygons,
@@ -23,7 +23,7 @@ from geocast.geometry.published_polygon import (
     split_rings,
 )
 from geocast.geometry.sphere import distance_m, unit_vectors
-from geocast.geometry.spherical_polygon import Edges, Ring
+from geocast.geometry.spherical_polygon import Edges, SphericalPolygon
 from geocast.model.alert import Polygon
 
 DALLAS = [(-96.81, 32.77), (-96.78, 32.77), (-96.78, 32.79), (-96.81, 32.79), (-96.81, 32.77)]
@@ -44,7 +44,7 @@ def wavy(corners, radius_deg, lat=33.0, lng=-97.0, waves=40, height=0.2):
 
 def published(positions, simplify_m=0):
     """The polygon that is published for this ring alone."""
-    [polygon] = publish_polygons([Outline(positions)], simplify_m)
+    [polygon] = publish_polygons([RequestedPolygon(positions)], simplify_m)
     return polygon
 
 
@@ -87,7 +87,7 @@ def away_m(polygon, points):
 def test_what_is_no_ring_is_refused(ring, why):
     """A16, A17, A18, A19, and B7's bound of the work."""
     with pytest.raises(ValueError, match=why):
-        Outline(ring)
+        RequestedPolygon(ring)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_ring_may_lie_anywhere(ring, inside, outside):
     """A16, A17: over the antimeridian, round a pole, up to one; either direction; arcs are where the edges were."""
     for each in (ring, ring[::-1]):
         polygon = published(each, 5_000)
-        held = Ring(polygon.ring, polygon.buffer_m)
+        held = SphericalPolygon(polygon.ring, polygon.buffer_m)
         points = np.array([inside, outside], float).T
         assert held.holds_all(np.array(unit_vectors(points[1], points[0])), np.zeros(2)).tolist() == [True, False]
 
@@ -123,7 +123,7 @@ def star(points, lat=50.0, lng=10.0, radius_deg=0.05):
 def test_a_ring_that_crosses_itself_a_thousand_times_takes_no_time():
     """CP22: what it costs goes by its corners. Noding 10,000 crossings would take minutes."""
     with cpu_limit(5):
-        assert Outline(star(141), may_cross=True).crosses
+        assert RequestedPolygon(star(141), may_cross=True).crosses
 
 
 SQUARE = [(0, 0), (1, 0), (1, 1), (0, 1)]
@@ -143,7 +143,7 @@ QUARTERS = [(1, 1), (-1, 1), (-1, -1), (1, -1)]
 def test_what_crosses_itself_and_winds_around_something_may(ring, size):
     """CP22: whichever way it turns where."""
     ring = [(20 + size * x, 10 + size * y) for x, y in [*ring, ring[0]]]
-    assert Outline(ring, may_cross=True).crosses
+    assert RequestedPolygon(ring, may_cross=True).crosses
 
 
 @pytest.mark.parametrize("size", [1e-4, 1, 20])
@@ -158,7 +158,7 @@ def test_what_goes_there_and_back_is_no_area(ring, size):
     """CP22: it winds around nothing."""
     ring = [(20 + size * x, 10 + size * y) for x, y in [*ring, ring[0]]]
     with pytest.raises(ValueError, match="must have an area"):
-        Outline(ring, may_cross=True)
+        RequestedPolygon(ring, may_cross=True)
 
 
 # ---- how they are published ----------------------------------------------------------------------------------
@@ -229,17 +229,17 @@ def test_an_edge_that_is_nearly_its_arc_needs_no_buffer():
 def test_simplified_it_still_covers_what_was_asked_for(radius_deg, simplify_m):
     """B8, B9: at most 500 corners, by the first tolerance that does it; places inside the one are inside the other."""
     ring = wavy(2_400, radius_deg)
-    assert publish_polygons([Outline(ring)], 0) is None
+    assert publish_polygons([RequestedPolygon(ring)], 0) is None
     polygon = published(ring, simplify_m)
     assert len(polygon.ring) - 1 <= MAX_CORNERS
     tolerance_m = polygon.buffer_m - 10 - 10 * (polygon.buffer_m % 100 == 20)
     assert tolerance_m in TOLERANCES_M
     finer = [each for each in TOLERANCES_M if each < tolerance_m]
-    assert publish_polygons([Outline(ring)], finer[-1] if finer else 0) is None
+    assert publish_polygons([RequestedPolygon(ring)], finer[-1] if finer else 0) is None
     places = s2.places(np.random.default_rng(1), (33.0, -97.0), radius_deg * 111_195, 4_000)
     points = np.array(unit_vectors(places[:, 1], places[:, 0]))
-    asked = Ring(ring, 0.0).holds_all(points, np.zeros(len(places)))
-    held = Ring(polygon.ring, polygon.buffer_m).holds_all(points, np.zeros(len(places)))
+    asked = SphericalPolygon(ring, 0.0).holds_all(points, np.zeros(len(places)))
+    held = SphericalPolygon(polygon.ring, polygon.buffer_m).holds_all(points, np.zeros(len(places)))
     assert asked.sum() > 500
     assert not (asked & ~held).any()
 
@@ -258,18 +258,18 @@ def test_a_tolerance_by_which_the_ring_would_touch_itself_is_passed_over():
     teeth = [(n / 1_000, 0.0004 + 0.0003 * (n % 2)) for n in range(800)]
     ring = [(0.0, 0.0), (0.8, 0.0), *teeth[::-1], (0.0, 0.0)]
     for simplify_m in (0, 50, 100, 5_000):
-        found = publish_polygons([Outline(ring)], simplify_m)
+        found = publish_polygons([RequestedPolygon(ring)], simplify_m)
         if found is not None:
-            Outline(found[0].ring)  # raises for one that crosses itself
-    assert publish_polygons([Outline(ring)], 0) is None
+            RequestedPolygon(found[0].ring)  # raises for one that crosses itself
+    assert publish_polygons([RequestedPolygon(ring)], 0) is None
 
 
 def test_the_corners_of_all_polygons_count():
     """P12: together they have at most 500."""
-    half = Outline(wavy(251, 0.02))
+    half = RequestedPolygon(wavy(251, 0.02))
     assert publish_polygons([half], 0) is not None
     assert publish_polygons([half, half], 0) is None
-    assert publish_polygons([Outline(wavy(250, 0.02))] * 2, 0) is not None
+    assert publish_polygons([RequestedPolygon(wavy(250, 0.02))] * 2, 0) is not None
 
 
 # ---- what the work is bounded by (HD3) ---------------------------------------------------------------------------
@@ -304,9 +304,9 @@ def test_zigzag_is_simplified_in_few_levels_and_stays_covered(ring, monkeypatch)
 
 def test_ring_whose_crossings_would_take_too_long_to_find_is_not_looked_at(monkeypatch):
     """HD3: what crosses itself is as good as a ring that does (CP22), and a publisher's is refused (P12)."""
-    assert Outline(zigzag(2_500)).compared <= MAX_COMPARED  # as many positions as A16 allows are always judged
+    assert RequestedPolygon(zigzag(2_500)).compared <= MAX_COMPARED  # as many positions as A16 allows are always judged
     monkeypatch.setattr(shapely, "is_valid", None)
-    tangled, filled = Outline(zigzag(5_000)), Outline(zigzag(5_000), may_cross=True)
+    tangled, filled = RequestedPolygon(zigzag(5_000)), RequestedPolygon(zigzag(5_000), may_cross=True)
     assert (tangled.tangled, tangled.crosses) == (True, False)
     assert (filled.tangled, filled.crosses) == (False, True)
     assert publish_polygons([tangled], 5_000) is None
@@ -316,8 +316,8 @@ def test_ring_whose_crossings_would_take_too_long_to_find_is_not_looked_at(monke
 
 def test_comparisons_of_coast_grow_with_its_corners_and_those_of_zigzag_with_their_square():
     """HD3: so the bound refuses no coast."""
-    assert Outline(coast(7_000)).compared < MAX_COMPARED / 10
-    assert Outline(zigzag(2_000)).compared > 3.9 * Outline(zigzag(1_000)).compared
+    assert RequestedPolygon(coast(7_000)).compared < MAX_COMPARED / 10
+    assert RequestedPolygon(zigzag(2_000)).compared > 3.9 * RequestedPolygon(zigzag(1_000)).compared
 
 
 def test_rings_are_split_together_as_each_alone():
@@ -337,7 +337,7 @@ def test_rings_are_split_together_as_each_alone():
 def test_islet_beside_rough_coast_becomes_box_that_holds_it():
     """HD10: simplified as the coast has to be, nothing would be left of it."""
     islet = [(-89.0 + x / 2_000, 19.0 + y / 2_000) for x, y in ((0, 0), (3, 1), (4, 4), (1, 3), (0, 0))]
-    rings = [Outline(coast(2_000)), Outline(islet)]
+    rings = [RequestedPolygon(coast(2_000)), RequestedPolygon(islet)]
     coast_of, box_of = publish_polygons(rings, 1_000)
     assert (len(box_of.ring) - 1, coast_of.buffer_m >= 200) == (4, True)
     assert s2.depth_m(box_of.ring, np.array(islet)).min() > 0
@@ -353,4 +353,4 @@ def test_ring_that_comes_to_cross_itself_at_every_tolerance_is_published():
     points = np.array(unit_vectors(places[:, 1], places[:, 0]))
     inside = s2.depth_m(ring, places) > 0
     assert inside.sum() > 500
-    assert Ring(polygon.ring, polygon.buffer_m).holds_all(points[:, inside], np.zeros(inside.sum())).all()
+    assert SphericalPolygon(polygon.ring, polygon.buffer_m).holds_all(points[:, inside], np.zeros(inside.sum())).all()

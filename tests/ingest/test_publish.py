@@ -12,7 +12,7 @@ from geocast.clock import format_time
 from geocast.errors import LogUnavailable
 from geocast.geometry.sphere import publish_circle
 from geocast.ingest.publish import ATTEMPTS, Publisher, Publishing, fitting
-from geocast.model.alert import Cancel, Circle, OtherKind, Revision, Terms
+from geocast.model.alert import AcceptedTerms, Cancel, Circle, OtherKind, Revision
 from geocast.model.problems import Problem
 from geocast.policy import Policy
 
@@ -143,7 +143,7 @@ def test_what_is_published_is_in_the_log(desk):
     assert desk.history() == (entry,)
     assert isinstance(entry, Revision)
     assert (entry.revision, entry.source, entry.issued_at) == (1, "desk", NOON_MS)
-    assert entry.terms == Terms("Robbery", HOUR_MS, 9)
+    assert entry.terms == AcceptedTerms("Robbery", HOUR_MS, 9)
     assert entry.alert.area == (Circle(*publish_circle(*DALLAS, 800, 9)),)
     assert desk.appended == 1
 
@@ -469,8 +469,8 @@ def test_all_revisions_are_published_with_the_resolution_of_the_first(desk):
     desk.use(a_policy(location_resolution=10))
     _, third = desk.revise(3, headline="x")
     assert first.alert.area == second.alert.area == third.alert.area == (Circle(*publish_circle(*DALLAS, 800, 8)),)
-    assert second.terms == Terms("Arson", 7_200_000, 8)
-    assert third.terms == Terms("Robbery", HOUR_MS, 8)
+    assert second.terms == AcceptedTerms("Arson", 7_200_000, 8)
+    assert third.terms == AcceptedTerms("Robbery", HOUR_MS, 8)
 
 
 def test_a_log_that_says_otherwise_makes_no_revision_finer_than_the_policy_has_any(desk):

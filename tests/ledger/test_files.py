@@ -10,11 +10,11 @@ from support.flipping import respelled
 from support.reviewers import PAIRS, known, proved
 
 from geocast.alertlog import codec
-from geocast.alertlog.observing import Sight
+from geocast.alertlog.observing import RawEntry
 from geocast.errors import ConfigError
 from geocast.ledger import chain
 from geocast.ledger.folder import Ledger, head
-from geocast.ledger.recording import Recorder
+from geocast.ledger.recording import LedgerRecorder
 from geocast.ledger.verifying import Misfit, verify
 
 DAY_S = 86_400
@@ -33,14 +33,14 @@ DAY = "2026-01-31"
 def sights(entries, first=1):
     """Entries as they stand in a log."""
     return [
-        Sight(0, n, each.id, each.revision, codec.encode(each), each) for n, each in enumerate(entries, start=first)
+        RawEntry(0, n, each.id, each.revision, codec.encode(each), each) for n, each in enumerate(entries, start=first)
     ]
 
 
 def fill(folder, entries=ENTRIES, clock=None, *, first=1):
     """Write a ledger, or go on with it; its head."""
     with Ledger(folder, clock or FakeClock()) as ledger:
-        recorder = Recorder(ledger.write, ledger.known)
+        recorder = LedgerRecorder(ledger.write, ledger.known)
         ledger.write({"what": "started"})
         for each in sights(entries, first):
             recorder.take(each)
@@ -246,14 +246,14 @@ def test_old_days_may_be_deleted_from_the_beginning(folder):
     found = verify(folder, head(folder))
     assert (found.records, found.first) == (4, 5)
     with pytest.raises(Misfit, match="it begins at record 5: record 2 is not there any more"):
-        verify(folder, chain.Head(2, "0" * 64))
+        verify(folder, chain.ChainHead(2, "0" * 64))
 
 
 def test_the_head_before_the_first_record_that_is_left_is_known_by_its_hash(folder):
     """LE5, LE6: that of a ledger without a record, too."""
     assert verify(folder, chain.NOTHING).records == 8
     with pytest.raises(Misfit, match=r"2026-01-31\.jsonl:1: follows another record"):
-        verify(folder, chain.Head(0, "1" * 64))
+        verify(folder, chain.ChainHead(0, "1" * 64))
     before = chain.head_of(lines(folder / "2026-01-31.jsonl")[-1][:-1])
     for name in ("2026-01-31.jsonl", "2026-01-31.content.jsonl"):
         (folder / name).unlink()

@@ -15,9 +15,9 @@ from support.redis_server import RedisServer, needs_redis
 
 from geocast.alertlog import codec
 from geocast.alertlog.redis_streams import RedisStreamsLog, observer
-from geocast.alertlog.redis_streams.observer import RedisObserver
+from geocast.alertlog.redis_streams.observer import RedisTail
 from geocast.alertlog.sqlite import SqliteLog
-from geocast.alertlog.sqlite_observer import SqliteObserver
+from geocast.alertlog.sqlite_observer import SqliteTail
 from geocast.errors import ConfigError, LogUnavailable
 
 ENTRIES = [a_revision(), a_revision("b-1"), a_revision(revision=2), a_cancel(revision=3)]
@@ -72,7 +72,7 @@ def test_the_entries_of_a_file_come_in_order_and_those_to_come(path):
         async with opened(SqliteLog(path)) as log:
             for entry in ENTRIES[:2]:
                 assert await log.append(entry)
-            reading = SqliteObserver(path)
+            reading = SqliteTail(path)
             await reading.start()
             first = asyncio.create_task(seen(reading, 4))
             await asyncio.sleep(0)
@@ -92,7 +92,7 @@ def test_a_file_is_waited_for(path):
     """Obs3: and nothing is made where there is none."""
 
     async def go():
-        reading = SqliteObserver(path)
+        reading = SqliteTail(path)
         await reading.start()
         with pytest.raises(LogUnavailable, match="there is no file yet"):
             await seen(reading, 1)
@@ -107,12 +107,12 @@ def test_a_file_is_waited_for(path):
 def test_somebody_elses_file_is_refused(path):
     """K1."""
     path.write_bytes(b"")
-    asyncio.run(SqliteObserver(path).start())
+    asyncio.run(SqliteTail(path).start())
     with sqlite3.connect(path) as db:
         db.execute("CREATE TABLE other (a)")
     db.close()
     with pytest.raises(ConfigError, match=r"geocast\.db: is no alert log"):
-        asyncio.run(SqliteObserver(path).start())
+        asyncio.run(SqliteTail(path).start())
 
 
 def test_an_entry_that_cannot_be_read_comes_as_that(path):
@@ -123,7 +123,7 @@ def test_an_entry_that_cannot_be_read_comes_as_that(path):
             for entry in ENTRIES:
                 await log.append(entry)
             await log._write(lambda db: db.execute("UPDATE entry SET payload = x'00' WHERE position = 2").close())
-            found = await seen(SqliteObserver(path), 4)
+            found = await seen(SqliteTail(path), 4)
             assert [each.entry is None for each in found] == [False, True, False, False]
             assert (found[1].id, found[1].payload) == ("b-1", b"\0")
 
@@ -136,7 +136,7 @@ def test_a_file_that_was_replaced_is_read_anew(path):
     async def go():
         async with opened(SqliteLog(path)) as log:
             await log.append(ENTRIES[0])
-            reading = SqliteObserver(path)
+            reading = SqliteTail(path)
             async with aclosing(reading.follow()) as batches:
                 assert keys(await anext(batches)) == [("a-1", 1)]
                 for suffix in ("", "-wal", "-shm"):
@@ -155,7 +155,7 @@ def test_nothing_is_written_to_the_file(path):
 
     async def go():
         async with opened(SqliteLog(path)):
-            db = SqliteObserver(path)._open()
+            db = SqliteTail(path)._open()
             with pytest.raises(sqlite3.OperationalError, match="readonly"):
                 db.execute("DELETE FROM entry")
             db.close()
@@ -192,7 +192,7 @@ def test_the_entries_of_a_stream_come_in_order_and_those_to_come(server, reader)
         async with opened(RedisStreamsLog(server.url)) as log:
             for entry in ENTRIES[:2]:
                 assert await log.append(entry)
-            reading = RedisObserver(reader)
+            reading = RedisTail(reader)
             await reading.start()
             batches = reading.follow()
             found = await seen(reading, 2, batches)
@@ -234,7 +234,7 @@ def test_the_user_of_the_documents_may_do_no_more(reader, command):
 def test_a_wrong_password_is_told_at_the_start(reader):
     """K1: without it."""
     with pytest.raises(ConfigError, match="it refuses the user, the password") as caught:
-        asyncio.run(RedisObserver(reader.replace("secret", "wrong-one")).start())
+        asyncio.run(RedisTail(reader.replace("secret", "wrong-one")).start())
     assert "wrong-one" not in str(caught.value)
 
 
@@ -244,7 +244,7 @@ def test_a_rewound_history_comes_in_its_new_epoch(server, reader):
     entry = a_revision("lost-1", expires_at=int(time.time() * 1000) + 3_600_000)
 
     async def go():
-        reading = RedisObserver(reader)
+        reading = RedisTail(reader)
         async with opened(RedisStreamsLog(server.url)) as log:
             assert await log.append(entry)
             [first] = await seen(reading, 1)
@@ -263,7 +263,7 @@ def test_silence_is_told_from_deafness(server, reader, monkeypatch):
     monkeypatch.setattr(observer, "SILENCE_S", 1.5)
 
     async def go():
-        reading = RedisObserver(reader)
+        reading = RedisTail(reader)
         with pytest.raises(LogUnavailable, match="no heartbeat of any node comes"):
             await seen(reading, 1)
         async with opened(RedisStreamsLog(server.url)) as log:
@@ -279,7 +279,7 @@ def test_a_server_that_was_away_is_read_on(server, reader):
     """Obs3: from where it was, if the log has that still."""
 
     async def go():
-        reading = RedisObserver(reader)
+        reading = RedisTail(reader)
         async with opened(RedisStreamsLog(server.url)) as log:
             assert await log.append(ENTRIES[0])
             assert len(await seen(reading, 1)) == 1

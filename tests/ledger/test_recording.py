@@ -9,15 +9,15 @@ from support.fakes import a_cancel, a_revision
 from support.reviewers import PAIRS, known, proved
 
 from geocast.alertlog import codec
-from geocast.alertlog.observing import Sight
+from geocast.alertlog.observing import RawEntry
 from geocast.approvals.signatures import sign
-from geocast.ledger.recording import Known, Recorder, salted
-from geocast.model.alert import OtherKind, Proof, Signature
+from geocast.ledger.recording import LedgerRecorder, RecordedEntries, salted
+from geocast.model.alert import ApprovalProof, OtherKind, Signature
 
 
 def sight(item, position=1, epoch=0, payload=None, **changes):
     """An entry as it stands in the log, or otherwise."""
-    found = Sight(epoch, position, item.id, item.revision, payload or codec.encode(item), item)
+    found = RawEntry(epoch, position, item.id, item.revision, payload or codec.encode(item), item)
     return found._replace(**changes)
 
 
@@ -26,7 +26,7 @@ class Book:
 
     def __init__(self, reviewers=None):
         self.records, self.kept = [], []
-        self.recorder = Recorder(self._write, Known(), reviewers)
+        self.recorder = LedgerRecorder(self._write, RecordedEntries(), reviewers)
 
     def _write(self, members, kept):
         self.records.append(members)
@@ -152,7 +152,7 @@ def test_a_text_for_the_name_of_a_key_does_not_reach_the_chain(kid):
     """LE4: not beside a signature that is good, either."""
     entry, private = proved(a_revision(), "r-1"), PAIRS["r-2"][0] | {"kid": kid}
     more = sign(entry.proof.form, private, 1_800_000_000)
-    entry = dataclasses.replace(entry, proof=Proof(entry.proof.form, (*entry.proof.signatures, more)))
+    entry = dataclasses.replace(entry, proof=ApprovalProof(entry.proof.form, (*entry.proof.signatures, more)))
     for book in (Book(), Book(known("r-1", "r-2"))):
         [record] = book.take(sight(entry))
         assert record["what"] == "alert"
@@ -164,7 +164,7 @@ def test_a_text_for_the_name_of_a_key_does_not_reach_the_chain(kid):
 def test_signatures_that_no_door_takes_so_many_of_are_untrusted(book, number):
     """LE2, AP1: 1 to 8, as nodes have it (NC3)."""
     entry = proved(a_revision(), "r-1")
-    entry = dataclasses.replace(entry, proof=Proof(entry.proof.form, entry.proof.signatures * number))
+    entry = dataclasses.replace(entry, proof=ApprovalProof(entry.proof.form, entry.proof.signatures * number))
     [record] = book.take(sight(entry))
     assert (record["what"], record["reason"]) == ("untrusted", "signature")
 

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from support.model import haversine_m
 
 from geocast.geometry.sphere import unit_vector
-from geocast.matching.circle_index import FEW, NONE, RADII_M, AreaIndex
+from geocast.matching.circle_index import FEW, NONE, RADII_M, CircleIndex
 from geocast.model.alert import Circle
 
 CM = 0.01
@@ -36,7 +36,7 @@ class World:
     """An index and, beside it, what it ought to hold: number -> (name, circles)."""
 
     def __init__(self, room=1):
-        self.index, self.areas, self.names = AreaIndex(room), {}, iter(range(10**9))
+        self.index, self.areas, self.names = CircleIndex(room), {}, iter(range(10**9))
 
     def add(self, *area):
         name = next(self.names)
@@ -117,7 +117,7 @@ def test_an_area_of_several_shapes_is_told_once_and_goes_as_a_whole():
 
 def test_an_area_without_a_circle_holds_no_place():
     """G4: a shape of a later release."""
-    index = AreaIndex[str](1)
+    index = CircleIndex[str](1)
     assert index.add("a", ()) == NONE
     index.discard(NONE)
     assert len(index) == 0

@@ -5,10 +5,10 @@ import pytest
 from support import s2
 
 from geocast.geometry.sphere import distance_m, unit_vectors
-from geocast.geometry.spherical_polygon import Ring
+from geocast.geometry.spherical_polygon import SphericalPolygon
 from geocast.matching import place_index as indexes
 from geocast.matching import polygons as judges
-from geocast.matching.alert_index import ShapeIndex
+from geocast.matching.alert_index import AlertIndex
 from geocast.matching.place_index import PlaceIndex
 from geocast.model.alert import Circle, Polygon
 
@@ -48,11 +48,14 @@ def test_the_index_says_what_the_ring_says_of_each_place(centre, size_m, buffer_
     corners = s2.a_ring(dice, centre, size_m, int(dice.integers(3, 150)))
     polygon = Polygon(tuple(corners), buffer_m)
     rows, distances = index.match([polygon])
-    assert rows.tolist() == np.flatnonzero(Ring(corners, buffer_m).holds_all(vectors(places), reaches)).tolist()
+    assert (
+        rows.tolist()
+        == np.flatnonzero(SphericalPolygon(corners, buffer_m).holds_all(vectors(places), reaches)).tolist()
+    )
     depth = s2.depth_m(corners, places) + buffer_m + reaches
     sure = np.abs(depth) > 0.01
     assert np.array_equal(np.isin(np.arange(len(places)), rows)[sure], depth[sure] > 0)
-    ring = Ring(corners, buffer_m)
+    ring = SphericalPolygon(corners, buffer_m)
     for row, distance in list(zip(rows.tolist(), distances.tolist(), strict=True))[::40]:
         assert distance == pytest.approx(distance_m(ring.lat, ring.lng, places[row][1], places[row][0]), abs=0.01)  # D6
 
@@ -97,7 +100,7 @@ def test_a_row_with_places_in_several_shapes_is_there_once():
 def test_a_place_is_told_which_areas_it_is_in(size_m):
     """D4, R3: the same as the index of places says, area by area; what was discarded holds nothing."""
     dice = np.random.default_rng(3)
-    areas, shapes = ShapeIndex(), {}
+    areas, shapes = AlertIndex(), {}
     for name in range(60):
         centre = s2.CENTRES[name % 3]
         corners = s2.a_ring(dice, centre, size_m, 12)

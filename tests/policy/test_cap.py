@@ -8,7 +8,7 @@ import pytest
 from support import real_data
 
 from geocast.ingest.cap import language_groups, message
-from geocast.ingest.cap.message import Code, Info
+from geocast.ingest.cap.message import CapCode, Info
 from geocast.policy import Policy, load
 
 PUBLIC_WARNING = load(Path("builtin:public-warning"))
@@ -16,7 +16,7 @@ TORNADO = Info(
     language="en-US",
     event="Tornado Warning",
     categories=("Met",),
-    codes=(Code("SAME", "TOR"),),
+    codes=(CapCode("SAME", "TOR"),),
     severity="extreme",
     urgency="immediate",
     certainty="observed",
@@ -86,7 +86,7 @@ def test_a_code_counts_before_the_event_and_that_before_caps_category(claims, ex
 
 def test_of_several_that_claim_alike_the_first_in_the_file_counts():
     """P13: an event may have several codes and several categories."""
-    info = replace(TORNADO, codes=(Code("SAME", "SVR"), Code("SAME", "TOR")), categories=("Fire", "Met"))
+    info = replace(TORNADO, codes=(CapCode("SAME", "SVR"), CapCode("SAME", "TOR")), categories=("Fire", "Met"))
     assert claiming(a=["SAME:TOR"], b=["SAME:SVR"]).category_of([info]) == "a"
     assert claiming(b=["SAME:SVR"], a=["SAME:TOR"]).category_of([info]) == "b"
     assert claiming(a=["category:Met"], b=["category:Fire"]).category_of([info]) == "a"
@@ -94,14 +94,14 @@ def test_of_several_that_claim_alike_the_first_in_the_file_counts():
 
 def test_a_code_is_compared_whole_colons_included():
     """P13: names of lists have colons in them."""
-    info = replace(TORNADO, codes=(Code("profile:CAP-CP:Event:0.4", "tornado"),))
+    info = replace(TORNADO, codes=(CapCode("profile:CAP-CP:Event:0.4", "tornado"),))
     assert claiming(a=["profile:CAP-CP:Event:0.4:tornado"]).category_of([info]) == "a"
     assert claiming(a=["profile:CAP-CP:Event:1.0:tornado"]).category_of([info]) is None
 
 
 def test_no_code_passes_for_an_event_or_a_category():
     """P13: a list may be called anything; `event:` and `category:` are no names of lists."""
-    info = replace(TORNADO, event="x", categories=(), codes=(Code("event", "tornado"), Code("category", "Met")))
+    info = replace(TORNADO, event="x", categories=(), codes=(CapCode("event", "tornado"), CapCode("category", "Met")))
     assert claiming(a=["event:tornado"], b=["category:Met"]).category_of([info]) is None
 
 
@@ -162,12 +162,12 @@ def test_the_built_in_policy_of_public_warnings():
 @pytest.mark.parametrize("code", ["RWT", "RMT", "NPT", "DMO"])
 def test_tests_of_the_weather_radio_are_ignored(code):
     """P17: they come as Actual."""
-    assert PUBLIC_WARNING.ignores([replace(TORNADO, event="Required Weekly Test", codes=(Code("SAME", code),))])
+    assert PUBLIC_WARNING.ignores([replace(TORNADO, event="Required Weekly Test", codes=(CapCode("SAME", code),))])
 
 
 def test_the_code_for_what_has_no_code_says_nothing():
     """P13: the NWS puts `SAME:NWS` where no code of SAME fits; the event is told by its name then."""
-    info = replace(TORNADO, event="Gale Warning", codes=(Code("SAME", "NWS"),))
+    info = replace(TORNADO, event="Gale Warning", codes=(CapCode("SAME", "NWS"),))
     assert PUBLIC_WARNING.category_of([info]) == "marine"
     assert PUBLIC_WARNING.category_of([replace(info, event="Something new")]) == "weather"
 

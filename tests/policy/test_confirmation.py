@@ -258,7 +258,7 @@ def test_a_repeat_is_answered_whatever_is_held_by_now(desk):
 
 def test_nothing_is_stored_that_could_not_be_judged(desk, monkeypatch):
     """TX4: the error goes up, to be answered with 500, and nothing is sent."""
-    monkeypatch.setattr("geocast.policy.pii.Guard.find", lambda self, text: 1 / 0)
+    monkeypatch.setattr("geocast.policy.pii.PiiDetector.find", lambda self, text: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         desk.publish()
     assert not desk.history()

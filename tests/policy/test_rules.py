@@ -9,7 +9,7 @@ from support.fakes import HOUR_MS, NOON_MS, a_revision
 
 from geocast import policy
 from geocast.errors import ConfigError
-from geocast.model.alert import Terms
+from geocast.model.alert import AcceptedTerms
 from geocast.policy import SKEW_MS, Policy
 from geocast.wire.requests import Claims
 
@@ -74,7 +74,7 @@ def test_each_built_in_category_has_the_default_bounds(category):
     )
     assert found.title
     assert "_" not in found.title
-    assert found.terms() == Terms(found.title, HOUR_MS, 9)
+    assert found.terms() == AcceptedTerms(found.title, HOUR_MS, 9)
 
 
 @pytest.mark.parametrize(
@@ -393,7 +393,7 @@ def test_a_policy_is_a_toml_file(tmp_path):
         tmp_path, 'name = "river"\n[categories.flood]\ntitle = "Flood"\nmax_age_s = 86400\n[never]\nrain = "Rain"'
     )
     assert found.name == "river"
-    assert found.categories["flood"].terms() == Terms("Flood", 86_400_000, 9)
+    assert found.categories["flood"].terms() == AcceptedTerms("Flood", 86_400_000, 9)
     assert found.never == {"rain": "Rain"}
 
 

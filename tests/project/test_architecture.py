@@ -136,6 +136,16 @@ def test_nobody_imports_in_a_circle(module):
     assert not any(module in reachable(other) for other in imported(module)[0])
 
 
+def test_no_two_public_classes_share_a_name():
+    """A name in a message, a test or a search leads to one class."""
+    found = {}
+    for module, path in MODULES.items():
+        for node in tree(path).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(module)
+    assert {name: modules for name, modules in found.items() if len(modules) > 1} == {}
+
+
 def test_the_package_itself_imports_nothing():
     """`import geocast` costs nothing, and every module may import the version."""
     assert imported("__init__") == (set(), set())

@@ -16,8 +16,8 @@ from support.push_service import HANG, LONG_HEAD, RESET, PushService
 from geocast.clock import format_time
 from geocast.push import http_ringer
 from geocast.push.addresses import Endpoint
-from geocast.push.http_ringer import HttpRinger, _Names
-from geocast.push.lanes import Outcome
+from geocast.push.http_ringer import HttpPushClient, _Names
+from geocast.push.lanes import PushOutcome
 from geocast.push.ringer import Push
 
 
@@ -42,7 +42,7 @@ def ring(service, *, host="localhost", private=("localhost",), times=1, within_s
         tls = ssl.create_default_context(cafile=service.certificate.crt if trusted else None)
         url = phone.endpoint.replace("localhost", host)
         push = Push(Endpoint(url, host, service.port, host), bytes(3_000), 60, "high", "t" * 32, "")
-        async with HttpRinger(FakeClock(), private, tls) as ringer:
+        async with HttpPushClient(FakeClock(), private, tls) as ringer:
             return [await ringer.ring(push, within_s) for _ in range(times)]
 
     return asyncio.run(main())
@@ -51,14 +51,14 @@ def ring(service, *, host="localhost", private=("localhost",), times=1, within_s
 @pytest.mark.parametrize(
     ("said", "outcome", "status"),
     [
-        (404, Outcome.GONE, "404"),
-        (413, Outcome.LARGE, "413"),
-        (403, Outcome.REFUSED, "403"),
-        ((307, {"Location": "https://localhost/"}), Outcome.REFUSED, "307"),
-        (503, Outcome.BUSY, "503"),
-        (507, Outcome.FAILED, "507"),
-        (RESET, Outcome.MAYBE, "broken"),
-        (LONG_HEAD, Outcome.MAYBE, "broken"),
+        (404, PushOutcome.GONE, "404"),
+        (413, PushOutcome.LARGE, "413"),
+        (403, PushOutcome.REFUSED, "403"),
+        ((307, {"Location": "https://localhost/"}), PushOutcome.REFUSED, "307"),
+        (503, PushOutcome.BUSY, "503"),
+        (507, PushOutcome.FAILED, "507"),
+        (RESET, PushOutcome.MAYBE, "broken"),
+        (LONG_HEAD, PushOutcome.MAYBE, "broken"),
     ],
 )
 def test_what_an_answer_comes_to(service, said, outcome, status):
@@ -72,7 +72,7 @@ def test_no_answer_in_time_may_have_been_sent(service):
     """WPO2: within what is left of the alert's life (E1)."""
     service.always = HANG
     [answer] = ring(service, within_s=0.3)
-    assert (answer.outcome, answer.status) == (Outcome.MAYBE, "no answer")
+    assert (answer.outcome, answer.status) == (PushOutcome.MAYBE, "no answer")
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_no_answer_in_time_may_have_been_sent(service):
 def test_retry_after_is_read_as_seconds_or_as_a_date(text, seconds):
     """RFC 9110, 10.2.3; what can't be read is as if it were not there."""
     text = text(5) if callable(text) else text
-    assert HttpRinger(FakeClock())._retry_after_s(text) == seconds
+    assert HttpPushClient(FakeClock())._retry_after_s(text) == seconds
 
 
 def test_a_connection_is_kept_for_the_next_push(service):
@@ -121,7 +121,7 @@ def test_the_service_leaves_nothing_to_the_tests_behind_it(certificate):
 def test_a_certificate_that_is_not_good_ends_it_before_anything_is_sent(service):
     """WPO4: nor is one for another name."""
     [answer] = ring(service, trusted=False)
-    assert (answer.outcome, answer.status) == (Outcome.AWAY, "no connection")
+    assert (answer.outcome, answer.status) == (PushOutcome.AWAY, "no connection")
     assert service.statuses == {}
 
 
@@ -134,7 +134,7 @@ def test_no_connection_goes_to_an_address_of_the_inside(service, monkeypatch, ad
     resolved = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **more: resolved(address, *rest, **more))
     [answer] = ring(service, host="fcm.googleapis.com")
-    assert (answer.outcome, answer.status) == (Outcome.AWAY, "no connection")
+    assert (answer.outcome, answer.status) == (PushOutcome.AWAY, "no connection")
     assert (service.connections, service.statuses) == (0, {})
 
 
@@ -150,7 +150,7 @@ def test_of_several_addresses_only_the_global_ones_are_tried(service, monkeypatc
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_more: both)
     monkeypatch.setattr(asyncio.selector_events.BaseSelectorEventLoop, "sock_connect", connects)
     [answer] = ring(service, host="fcm.googleapis.com")
-    assert answer.outcome is Outcome.AWAY
+    assert answer.outcome is PushOutcome.AWAY
     assert set(tried) == {"192.0.9.1"}
     assert service.connections == 0
 

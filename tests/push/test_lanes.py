@@ -11,15 +11,15 @@ from geocast.push.lanes import (
     IDLE_S,
     OWNERS,
     UNKNOWN,
-    Lane,
-    Outcome,
+    PushOutcome,
+    ServiceLimit,
     Slots,
     outcome_of,
     wait_s,
 )
 
-BUSY, FAILED, AWAY, MAYBE = Outcome.BUSY, Outcome.FAILED, Outcome.AWAY, Outcome.MAYBE
-SENT, REFUSED, LONG_S = Outcome.SENT, Outcome.REFUSED, 3_600.0
+BUSY, FAILED, AWAY, MAYBE = PushOutcome.BUSY, PushOutcome.FAILED, PushOutcome.AWAY, PushOutcome.MAYBE
+SENT, REFUSED, LONG_S = PushOutcome.SENT, PushOutcome.REFUSED, 3_600.0
 
 
 def have(lane, outcome, owner, now_s=0.0, **more):
@@ -36,7 +36,7 @@ def fail(lane, now_s, outcome=AWAY):
 
 def closed():
     """Return a lane that was closed at 7 s."""
-    lane = Lane("push.example", "push.example")
+    lane = ServiceLimit("push.example", "push.example")
     for second in range(8):
         fail(lane, float(second))
     return lane
@@ -44,15 +44,15 @@ def closed():
 
 def a_lane(**more):
     """Return a new lane."""
-    return Lane("push.example", "*.example", **more)
+    return ServiceLimit("push.example", "*.example", **more)
 
 
 @pytest.mark.parametrize(
     ("status", "outcome"),
     [
         *((status, SENT) for status in (200, 201, 202, 204)),
-        *((status, Outcome.GONE) for status in (404, 410)),
-        (413, Outcome.LARGE),
+        *((status, PushOutcome.GONE) for status in (404, 410)),
+        (413, PushOutcome.LARGE),
         *((status, REFUSED) for status in (301, 302, 307, 308, 400, 401, 403, 405, 418)),
         *((status, BUSY) for status in (429, 503)),
         *((status, FAILED) for status in (500, 502, 504, 507)),
@@ -96,7 +96,7 @@ def test_what_is_refused_waits_an_hour():
 
 def test_what_was_sent_or_too_large_waits_for_nothing():
     """413: at once again, smaller."""
-    assert wait_s(SENT, 0, None, LONG_S, 0.5) == wait_s(Outcome.LARGE, 1, None, LONG_S, 0.5) == 0.0
+    assert wait_s(SENT, 0, None, LONG_S, 0.5) == wait_s(PushOutcome.LARGE, 1, None, LONG_S, 0.5) == 0.0
 
 
 def test_lane_starts_with_few_requests_and_grows_with_each_push_that_is_taken_soon():
@@ -181,7 +181,7 @@ def test_failures_of_devices_whose_last_push_was_not_taken_do_not_count(outcome)
     assert lane.width == AT_MOST
 
 
-@pytest.mark.parametrize("outcome", [REFUSED, FAILED, Outcome.GONE, Outcome.LARGE])
+@pytest.mark.parametrize("outcome", [REFUSED, FAILED, PushOutcome.GONE, PushOutcome.LARGE])
 def test_answer_that_concerns_the_endpoint_is_no_failure_of_the_host(outcome):
     """Refusals, 404, 410, 413, 500, 507 (rules WPO2, HD2)."""
     lane = a_lane()
@@ -219,7 +219,7 @@ def test_a_closed_lane_is_tried_by_one_request_at_a_time_and_ever_more_rarely():
     assert waits == [1, 2, 4, 8, 16, 30, 30, 30]
 
 
-@pytest.mark.parametrize("outcome", [SENT, Outcome.GONE, REFUSED, FAILED])
+@pytest.mark.parametrize("outcome", [SENT, PushOutcome.GONE, REFUSED, FAILED])
 def test_whatever_answers_opens_a_closed_lane_by_one(outcome):
     """WPO2: the service is back."""
     lane = closed()

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from support.fakes import NOON_MS, a_cancel, a_revision
 
-from geocast.model.alert import Proof
+from geocast.model.alert import ApprovalProof
 from geocast.push import messages
 from geocast.push.messages import messages_of, plaintext, topic, ttl_s
 from geocast.push.webpush import room
@@ -78,7 +78,7 @@ def test_for_a_small_body_a_reason_is_shortened():
 
 def test_what_is_proved_and_does_not_fit_is_to_be_fetched():
     """WPT1, C13: cut, it would prove nothing; so no word of it is sent."""
-    entry = replace(long_alert(), proof=Proof("form" * 900, ()))
+    entry = replace(long_alert(), proof=ApprovalProof("form" * 900, ()))
     message = told(entry, wire=SIGNED)
     assert message == {"type": "fetch", "now": message["now"]}
 

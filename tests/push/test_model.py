@@ -31,10 +31,10 @@ from geocast.push import recording, waking
 from geocast.push.addresses import parse_services
 from geocast.push.devicestore import SHARDS, State, shard_of
 from geocast.push.devicestore.memory import MemoryDevices
-from geocast.push.lanes import AT_MOST, Outcome
-from geocast.push.ringer import Answer
+from geocast.push.lanes import AT_MOST, PushOutcome
+from geocast.push.ringer import PushResponse
 from geocast.push.sealing import Keyring, Record
-from geocast.push.waking import Waking
+from geocast.push.waking import DeviceManager
 from geocast.push.webpush import Vapid, make_vapid_key, parse_vapid
 
 pytestmark = pytest.mark.slow
@@ -49,7 +49,7 @@ PHONES = {name: ec.generate_private_key(ec.SECP256R1()) for name in NAMES}
 AUTH = bytes(16)
 CELLS = [f"{cell_of(DALLAS[0], DALLAS[1] + east, resolution):x}" for east in (0, 0.03, 0.06) for resolution in (9, 7)]
 CIRCLES = [(DALLAS[0], DALLAS[1] + east, radius) for east in (0, 0.03) for radius in (600.0, 3_500.0)]
-OUTCOMES = [*[Outcome.SENT] * 4, *Outcome]
+OUTCOMES = [*[PushOutcome.SENT] * 4, *PushOutcome]
 
 
 class ByHand:
@@ -98,7 +98,7 @@ class Process:
         self.ringer = ByHand(machine.rung)
         self.late = []  # (client, answer, item) of requests of shards that it has lost
         self.pushed = Counter()  # revisions that services took, by alert, and that are not stored in the log yet
-        self.waking = Waking(
+        self.waking = DeviceManager(
             8, self.store, self.shards, self.ringer, machine.keyring, SERVICES, Vapid(VAPID, "mailto:a@b.example"),
             machine.clock, chance=lambda: 0.5,
         )  # fmt: skip
@@ -215,10 +215,10 @@ class Pushes(RuleBasedStateMachine):
 
     def answered(self, client, item, outcome):
         """What a request came to, for the model."""
-        if outcome is Outcome.MAYBE:
+        if outcome is PushOutcome.MAYBE:
             client.recipient_of.add(item.id)
             client.told.add(item.id)
-        if outcome is not Outcome.SENT:
+        if outcome is not PushOutcome.SENT:
             return
         if item.cancels:
             client.recipient_of.discard(item.id)
@@ -244,15 +244,15 @@ class Pushes(RuleBasedStateMachine):
         client, item, url, answer = request
         self.note_taken(process, client, item, outcome)
         [name] = [name for name, each in self.clients.items() if each is client] or [None]  # forgotten meanwhile
-        if outcome is Outcome.GONE and name is not None and self.waking_device(name).record.endpoint == url:
+        if outcome is PushOutcome.GONE and name is not None and self.waking_device(name).record.endpoint == url:
             self.forget_client(name)  # what is gone is not an endpoint that it has no more
         elif name is not None:
             self.answered(client, item, outcome)
-        self.run(lambda: answer.set_result(Answer(outcome, outcome.value, retry_after)))
+        self.run(lambda: answer.set_result(PushResponse(outcome, outcome.value, retry_after)))
 
     def note_taken(self, process, client, item, outcome):
         """A service took a push, maybe."""
-        if outcome is Outcome.SENT and not item.cancels:
+        if outcome is PushOutcome.SENT and not item.cancels:
             self.taken.append((client, item.id, item.number))
             process.pushed[item.id] += 1
 
@@ -442,7 +442,7 @@ class Pushes(RuleBasedStateMachine):
         """All requests are answered, all waits are over: then nobody is owed anything, but what has just ended."""
         for _ in range(200):
             if self.under_way:
-                self.give(0, Outcome.SENT)
+                self.give(0, PushOutcome.SENT)
             elif any(self.waking_device(name).paused for name in self.clients) or any(
                 not lane.is_open for each in self.processes for lane in each.waking.sending.lanes.values()
             ):
@@ -496,7 +496,7 @@ class PushesOfTwo(Pushes):
         holder.shards.unsure.add(shard)
         for number in reversed(range(len(self.under_way))):
             if self.under_way[number][0] is holder:
-                self.give(number, Outcome.SENT)
+                self.give(number, PushOutcome.SENT)
         self.let_go(holder, [shard])
         self.know_what_is_stored([each for each in self.clients if shard_of(self.digest_of(each)) == shard])
         self.take(other, [shard])
@@ -516,7 +516,7 @@ class PushesOfTwo(Pushes):
         late = [request for request in holder.ringer.under_way if request[0] in map(self.clients.get, names)]
         for client, item, _, answer in late:
             holder.ringer.under_way.remove((client, item, _, answer))
-            self.answered(client, item, Outcome.MAYBE)
+            self.answered(client, item, PushOutcome.MAYBE)
             holder.late.append((client, answer, item))
         self.know_what_is_stored(names)
         self.take(other, [shard])
@@ -532,9 +532,9 @@ class PushesOfTwo(Pushes):
             process, (client, answer, item) = data.draw(st.sampled_from(late))
             process.late.remove((client, answer, item))
             self.note_taken(process, None, item, outcome)
-            self.run(lambda: answer.set_result(Answer(outcome, outcome.value)))
+            self.run(lambda: answer.set_result(PushResponse(outcome, outcome.value)))
             for name in [name for name in self.clients if self.digest_of(name) not in self.store._memory.devices]:
-                assert outcome is Outcome.GONE
+                assert outcome is PushOutcome.GONE
                 assert self.clients[name] is client
                 self.forget_client(name)
 

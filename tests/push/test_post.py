@@ -8,7 +8,7 @@ import pytest
 from end_to_end.kit.tls import make_certificate
 
 from geocast.push import post
-from geocast.push.post import MAX_HEAD_BYTES, MAX_REST_BYTES, Connections, request
+from geocast.push.post import MAX_HEAD_BYTES, MAX_REST_BYTES, ServiceConnections, request
 
 CREATED = b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n"
 TOO_MUCH = MAX_HEAD_BYTES + MAX_REST_BYTES
@@ -56,7 +56,7 @@ class Service:
         tls.load_cert_chain(self.certificate.crt, self.certificate.key)
         async with await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls) as server:
             port = server.sockets[0].getsockname()[1]
-            connections = Connections(ssl.create_default_context(cafile=self.certificate.crt))
+            connections = ServiceConnections(ssl.create_default_context(cafile=self.certificate.crt))
             found = []
             for _ in range(times):
                 connection = connections.kept("localhost", port)
@@ -161,7 +161,7 @@ def test_who_gives_up_ends_the_connection(certificate):
         tls.load_cert_chain(certificate.crt, certificate.key)
         async with await asyncio.start_server(service._serve, "127.0.0.1", 0, ssl=tls) as server:
             port = server.sockets[0].getsockname()[1]
-            connections = Connections(ssl.create_default_context(cafile=certificate.crt))
+            connections = ServiceConnections(ssl.create_default_context(cafile=certificate.crt))
             connection = await connections.connect("localhost", port, "127.0.0.1")
             with pytest.raises(TimeoutError):
                 await connection.exchange(request("localhost", "/", {}, b"abc"), asyncio.get_running_loop().time())
@@ -196,7 +196,7 @@ def test_connections_that_wait_are_bounded_and_a_host_without_any_is_forgotten(c
         tls.load_cert_chain(certificate.crt, certificate.key)
         async with await asyncio.start_server(service._serve, "127.0.0.1", 0, ssl=tls) as server:
             port = server.sockets[0].getsockname()[1]
-            connections = Connections(ssl.create_default_context(cafile=certificate.crt))
+            connections = ServiceConnections(ssl.create_default_context(cafile=certificate.crt))
             made = [await connections.connect("localhost", port, "127.0.0.1") for _ in range(3)]
             for connection in made:
                 until = asyncio.get_running_loop().time() + 20

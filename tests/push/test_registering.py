@@ -11,20 +11,20 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from end_to_end.kit.keys import Keys, bearer
 from support.fakes import DALLAS, FakeClock
 
-from geocast.auth.tokens import Tokens, parse_keys
+from geocast.auth.tokens import TokenVerifier, parse_keys
 from geocast.clock import format_time
 from geocast.errors import StoreUnavailable
 from geocast.geometry.sphere import cell_of
 from geocast.metrics import Metrics
 from geocast.push.addresses import parse_services
 from geocast.push.devicestore.memory import MemoryDevices
-from geocast.push.lanes import Outcome
-from geocast.push.registering import MAX_DEVICES, Registering, Terms
-from geocast.push.ringer import Answer
-from geocast.push.routes import Calls, make_app
+from geocast.push.lanes import PushOutcome
+from geocast.push.registering import MAX_DEVICES, Registering, RegistrationTerms
+from geocast.push.ringer import PushResponse
+from geocast.push.routes import DevicesContext, make_app
 from geocast.push.sealing import Keyring
 from geocast.push.shards import StaticShards
-from geocast.push.waking import Waking
+from geocast.push.waking import DeviceManager
 from geocast.push.webpush import Vapid, encoded, make_vapid_key, parse_vapid
 
 KEYS = Keys()
@@ -60,7 +60,7 @@ class Takes:
 
     async def ring(self, push, within_s):
         """At once."""
-        return Answer(Outcome.SENT, "201")
+        return PushResponse(PushOutcome.SENT, "201")
 
 
 class Listener:
@@ -71,15 +71,15 @@ class Listener:
         vapid = Vapid(parse_vapid(json.dumps({"keys": [make_vapid_key("x")]}).encode(), "file"), "mailto:a@b.example")
         self.clock = FakeClock(wall_ms=int(time.time() * 1000))
         self.store = store or MemoryDevices()
-        waking = Waking(
+        waking = DeviceManager(
             max_devices + 1, self.store, StaticShards(), Takes(), Keyring([bytes(32)]), services, vapid, self.clock
         )
         self.vapid = vapid.public
         self.keys = parse_keys(json.dumps(KEYS.jwks()).encode(), "keys")
-        tokens = Tokens(self.keys)
-        self.calls = Calls(tokens, self.clock, Metrics(), [ORIGIN], list)
+        tokens = TokenVerifier(self.keys)
+        self.calls = DevicesContext(tokens, self.clock, Metrics(), [ORIGIN], list)
         self.calls.registering = Registering(
-            waking, vapid, Terms(services, max_devices=max_devices, **terms), self.clock
+            waking, vapid, RegistrationTerms(services, max_devices=max_devices, **terms), self.clock
         )
         self.waking = waking
         self.app = make_app(self.calls)
@@ -226,7 +226,7 @@ async def test_devices_of_equal_subs_of_two_issuers_are_apart(listener):
     named = json.dumps({"keys": [key | {"iss": "a"} for key in KEYS.jwks()["keys"]]}).encode()
     await listener.put()
     plain = listener.calls.tokens
-    of_a = Tokens(parse_keys(named, "keys"))
+    of_a = TokenVerifier(parse_keys(named, "keys"))
     listener.calls.tokens = of_a
     assert (await listener.ask("GET", f"/v1/devices/{ID}")).status_code == 404
     assert (await listener.ask("DELETE", f"/v1/devices/{ID}")).status_code == 204

@@ -9,7 +9,7 @@ from support.fakes import a_cancel, a_revision
 from geocast.auth.tokens import Subject
 from geocast.errors import StoreUnavailable
 from geocast.push.devicestore import SHARDS, State, shard_of
-from geocast.push.lanes import Outcome
+from geocast.push.lanes import PushOutcome
 from geocast.push.shards import StaticShards
 
 EVERY = range(SHARDS)
@@ -60,7 +60,7 @@ async def test_what_is_answered_while_a_shard_is_let_go_is_noted():
     await process.register()
     letting_go = await letting_go_of_what_is_under_way(process)
     assert not letting_go.done()
-    process.ringer.outcome = Outcome.SENT
+    process.ringer.outcome = PushOutcome.SENT
     [answer] = process.ringer.waits
     answer.set_result(None)
     await letting_go
@@ -77,7 +77,7 @@ async def test_what_was_not_answered_is_maybe_sent_for_who_has_the_shard_next(mo
     await process.reads(a_revision())
     await process.waking.let_go(EVERY)
     assert lines(process) == [(1, State.MAYBE)]
-    process.ringer.outcome = Outcome.SENT
+    process.ringer.outcome = PushOutcome.SENT
     await process.waking.take(StaticShards().terms)
     await process.reads(a_cancel())
     assert [message["type"] for message in process.ringer.told()] == ["alert", "cancel"]
@@ -134,7 +134,7 @@ async def test_who_registers_while_a_shard_is_let_go_of_is_not_left_behind():
     letting_go = await letting_go_of_what_is_under_way(process)
     await process.register()
     assert len(process.waking.devices) == 1
-    process.ringer.outcome = Outcome.SENT
+    process.ringer.outcome = PushOutcome.SENT
     for answer in process.ringer.waits:
         answer.set_result(None)
     await letting_go

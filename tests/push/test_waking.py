@@ -18,15 +18,15 @@ from geocast.errors import StoreUnavailable
 from geocast.geometry.sphere import cell_of
 from geocast.push.addresses import parse_services
 from geocast.push.devices import RENEW_MS
-from geocast.push.devicestore import Line, State, StoredDevice
+from geocast.push.devicestore import DeliveryRecord, State, StoredDevice
 from geocast.push.devicestore.memory import MemoryDevices
-from geocast.push.lanes import AT_MOST, FIRST, LAST_TRY_S, UNKNOWN, Outcome
-from geocast.push.recording import Recorder
-from geocast.push.ringer import Answer
+from geocast.push.lanes import AT_MOST, FIRST, LAST_TRY_S, UNKNOWN, PushOutcome
+from geocast.push.recording import DeliveryJournal
+from geocast.push.ringer import PushResponse
 from geocast.push.sealing import Keyring, Record
 from geocast.push.sending import MARKS, OF_ONE, SLOTS, SPARE_SLOTS
 from geocast.push.shards import StaticShards
-from geocast.push.waking import Waking
+from geocast.push.waking import DeviceManager
 from geocast.push.webpush import Vapid, make_vapid_key, parse_vapid
 
 VAPID = parse_vapid(json.dumps({"keys": [make_vapid_key("x")]}).encode(), "file")
@@ -51,7 +51,7 @@ class Notes:
 
     def __init__(self):
         self.pushes, self.waits = [], []
-        self.outcome = Outcome.SENT
+        self.outcome = PushOutcome.SENT
         self.under_way = Counter()  # by host
         self.retry_after_s = None
         self.dead = None  # endpoints with this word in them are not reached
@@ -65,8 +65,8 @@ class Notes:
             await self.waits[-1]
         self.under_way[push.endpoint.host] -= 1
         if self.dead is not None and self.dead in push.endpoint.url:
-            return Answer(Outcome.AWAY, "no connection")
-        return Answer(self.outcome, self.outcome.value, self.retry_after_s)
+            return PushResponse(PushOutcome.AWAY, "no connection")
+        return PushResponse(self.outcome, self.outcome.value, self.retry_after_s)
 
     def answer_all(self, outcome):
         """End all requests that are under way, and all that begin from now on."""
@@ -112,7 +112,7 @@ class Process:
     def again(self):
         """Another one, on the same store."""
         vapid = Vapid(VAPID, "mailto:a@b.example")
-        return Waking(
+        return DeviceManager(
             1_000, self.store, StaticShards(), self.ringer, Keyring([bytes(32)]), self.services, vapid,
             self.clock, chance=lambda: 0.5, stands=lambda record: self.standing.get(record.sub, True),
         )  # fmt: skip
@@ -184,9 +184,9 @@ async def test_a_renewal_that_was_not_taken_is_pushed_again():
     """WPR9: in a minute, or when the device is not busy any more."""
     process = Process()
     await process.register()
-    process.ringer.outcome = Outcome.BUSY
+    process.ringer.outcome = PushOutcome.BUSY
     await process.passes((LEASE_MS - RENEW_MS) / 1000)
-    process.ringer.outcome = Outcome.SENT
+    process.ringer.outcome = PushOutcome.SENT
     for _ in range(3):
         await process.passes(60)
     assert [message["type"] for message in process.ringer.told()] == ["renew", "renew"]
@@ -272,9 +272,9 @@ async def test_the_most_severe_of_what_a_device_is_owed_goes_first():
     process = Process()
     await process.register()
     await process.reads(a_revision("off", severity="severe"))
-    process.ringer.outcome = Outcome.BUSY
+    process.ringer.outcome = PushOutcome.BUSY
     await process.reads(a_revision("first", severity="minor"))
-    process.ringer.outcome = Outcome.SENT
+    process.ringer.outcome = PushOutcome.SENT
     await process.reads(a_revision("severe", severity="severe"))
     await process.reads(a_revision("extreme", severity="extreme"))
     await process.reads(a_cancel("off"))
@@ -293,7 +293,7 @@ async def test_so_many_requests_are_under_way_and_the_most_urgent_waits_for_one_
     await process.reads(a_revision("first", severity="minor"))
     assert process.waking.sending.under_way == len(process.ringer.pushes) == FIRST
     assert process.waking.sending.waiting() == 300 - FIRST
-    process.ringer.answer_all(Outcome.SENT)
+    process.ringer.answer_all(PushOutcome.SENT)
     await turns()
     await turns()
     assert len(process.ringer.pushes) == 300
@@ -313,7 +313,7 @@ async def test_it_is_noted_that_something_may_be_sent_before_it_is_sent():
     [told] = process.store._memory.lines.values()
     assert [(line.number, line.state) for line in told.values()] == [(1, State.MAYBE)]
     process.waking.sending.end()
-    process.ringer.outcome = Outcome.SENT
+    process.ringer.outcome = PushOutcome.SENT
     process.waking = process.again()
     await process.reads(a_revision())
     await process.waking.take(StaticShards().terms)  # WPS5: the log first
@@ -355,10 +355,10 @@ async def test_what_services_took_is_counted_once_and_nothing_else():
         return True
 
     await process.register()
-    process.ringer.outcome = Outcome.REFUSED
+    process.ringer.outcome = PushOutcome.REFUSED
     await process.reads(a_revision("b", severity="minor"))
     await process.waking.store_counts(there)
-    process.ringer.outcome = Outcome.SENT
+    process.ringer.outcome = PushOutcome.SENT
     await process.passes(3_601)
     await process.reads(a_revision("a", expires_at=NOON_MS + 7_200_000))
     await process.waking.store_counts(away)
@@ -417,11 +417,11 @@ async def test_of_what_is_noted_of_one_device_and_alert_the_newest_counts():
     """WPS2: in one transaction."""
     store = MemoryDevices()
     await store.put(StoredDevice(b"d", b"o", b"e", b"s", 9, b""), None)
-    recorder = Recorder(store, StaticShards())
-    recorder.after(Line(b"d", b"a", 1, State.MAYBE, 5, b"s"))
-    recorder.after(Line(b"d", b"a", 1, State.SENT, 5, b"s"))
+    recorder = DeliveryJournal(store, StaticShards())
+    recorder.after(DeliveryRecord(b"d", b"a", 1, State.MAYBE, 5, b"s"))
+    recorder.after(DeliveryRecord(b"d", b"a", 1, State.SENT, 5, b"s"))
     await recorder.flush()
-    assert (await store.find(b"d"))[1] == [Line(b"d", b"a", 1, State.SENT, 5, b"s")]
+    assert (await store.find(b"d"))[1] == [DeliveryRecord(b"d", b"a", 1, State.SENT, 5, b"s")]
 
 
 @with_loop
@@ -429,16 +429,16 @@ async def test_a_device_with_another_endpoint_waits_for_nothing_that_the_old_one
     """WPO2: it is owed nothing when it registers, and told at once of what comes then; an old wait ends no new one."""
     process = Process()
     await process.register()
-    process.ringer.outcome = Outcome.REFUSED
+    process.ringer.outcome = PushOutcome.REFUSED
     await process.reads(a_revision("first", expires_at=NOON_MS + 60_000))
     await process.passes(60)  # it is over
-    process.ringer.outcome = Outcome.SENT
+    process.ringer.outcome = PushOutcome.SENT
     assert await process.register(endpoint="https://push.example/elsewhere") == 0
     more = {"issued_at": process.clock.wall_ms, "expires_at": process.clock.wall_ms + 7_200_000}
     await process.reads(a_revision("second", **more))
     assert len(process.ringer.pushes) == 2
     await process.passes(3_000)
-    process.ringer.outcome = Outcome.REFUSED
+    process.ringer.outcome = PushOutcome.REFUSED
     await process.reads(a_revision("third", **more))
     await process.passes(600)  # the first hour is over, the second is not
     assert len(process.ringer.pushes) == 3
@@ -470,7 +470,7 @@ async def test_more_devices_than_there_may_be_are_left_in_the_store():
     services = parse_services("push.example")
     keyring = Keyring([bytes(32)])
     shards = StaticShards()
-    process.waking = Waking(2, process.store, shards, process.ringer, keyring, services, vapid, process.clock)
+    process.waking = DeviceManager(2, process.store, shards, process.ringer, keyring, services, vapid, process.clock)
     await process.waking.take(StaticShards().terms)
     assert (len(process.waking.devices), process.waking.set_aside) == (2, 1)
     assert len(process.store._memory.devices) == 3
@@ -484,7 +484,7 @@ async def test_what_an_old_endpoint_has_answered_holds_no_new_one_up():
     process.ringer.outcome = None
     await process.reads(a_revision(severity="minor"))
     await process.register(endpoint="https://push.example/new")
-    process.ringer.outcome = Outcome.REFUSED
+    process.ringer.outcome = PushOutcome.REFUSED
     process.ringer.waits[0].set_result(None)
     await turns()
     [device] = process.waking.devices
@@ -492,7 +492,7 @@ async def test_what_an_old_endpoint_has_answered_holds_no_new_one_up():
     assert len(process.ringer.pushes) == 2
 
 
-@pytest.mark.parametrize("outcome", [Outcome.BUSY, Outcome.FAILED])
+@pytest.mark.parametrize("outcome", [PushOutcome.BUSY, PushOutcome.FAILED])
 @pytest.mark.parametrize(("lasts_s", "waits_s"), [(3_600, 120), (60, 60 - LAST_TRY_S)])
 @with_loop
 async def test_device_is_not_pushed_to_before_retry_after_has_passed(outcome, lasts_s, waits_s):
@@ -501,7 +501,7 @@ async def test_device_is_not_pushed_to_before_retry_after_has_passed(outcome, la
     await process.register()
     process.ringer.outcome, process.ringer.retry_after_s = outcome, 120.0
     await process.reads(a_revision(expires_at=NOON_MS + lasts_s * 1000))
-    process.ringer.outcome = Outcome.SENT
+    process.ringer.outcome = PushOutcome.SENT
     await process.passes(waits_s - 1)
     assert len(process.ringer.pushes) == 1
     await process.passes(1)
@@ -529,7 +529,7 @@ async def test_hosts_that_never_took_a_push_take_spare_slots_and_none_of_a_known
         assert sum(process.ringer.under_way.values()) <= SPARE_SLOTS + 1
         assert max(process.ringer.under_way.values()) <= UNKNOWN
     assert process.ringer.under_way["good.example"] == 1
-    process.ringer.answer_all(Outcome.SENT)
+    process.ringer.answer_all(PushOutcome.SENT)
     for _ in range(20):
         await turns()
     assert len(process.ringer.pushes) == 3 * (3 * SPARE_SLOTS + 1)
@@ -544,7 +544,7 @@ async def test_devices_of_one_owner_take_few_slots_and_are_all_told():
     process.ringer.outcome = None
     await process.reads(a_revision())
     assert process.waking.sending.under_way == 2 * OF_ONE
-    process.ringer.answer_all(Outcome.SENT)
+    process.ringer.answer_all(PushOutcome.SENT)
     await turns()
     await process.passes(1)
     assert len(process.ringer.pushes) == 8
@@ -628,7 +628,7 @@ async def test_closed_host_is_found_back_when_none_of_its_devices_was_served_las
     lane.width = 1
     for owner in range(5):
         lane.start()
-        lane.end(Outcome.AWAY, owner, process.clock.now().monotonic)
+        lane.end(PushOutcome.AWAY, owner, process.clock.now().monotonic)
     process.waking.sending._closed.add(lane)
     process.ringer.dead = None
     await process.reads(a_revision())

@@ -19,8 +19,8 @@ from geocast.config import Address, Settings
 from geocast.errors import ConfigError
 from geocast.metrics import Metrics
 from geocast.model.call import CallEntry
-from geocast.run.in_force import InForce
-from geocast.run.reloading import Board
+from geocast.run.in_force import RuntimeConfig
+from geocast.run.reloading import ReloadMailbox
 
 NOON = Now(NOON_MS, 0.0)
 NOON_S = NOON_MS // 1000
@@ -82,7 +82,7 @@ def shown(found):
 
 def test_all_is_put_in_force_at_once(files):
     """BA2: who watches is told when everything is there."""
-    found, seen = InForce(files.settings), []
+    found, seen = RuntimeConfig(files.settings), []
     found.watch(lambda: seen.append(state(found, files)))
     files.write("b", title="Other")
     assert state(found, files) == ([True, False], "Spill")
@@ -94,7 +94,7 @@ def test_all_is_put_in_force_at_once(files):
 @pytest.mark.parametrize("content", [b"\xff", b"{", None], ids=["no text", "cut off", "gone"])
 def test_all_or_none(files, caplog, broken, content):
     """BA2: one file that can't be used, and nothing of the others is taken; one line; the counter."""
-    found, seen = InForce(files.settings), []
+    found, seen = RuntimeConfig(files.settings), []
     found.watch(lambda: seen.append(1))
     files.write("b", title="Other", revoked="[sub]\nphone = 2026-01-31T12:00:00Z")
     path = files.home / broken
@@ -112,7 +112,7 @@ def test_all_or_none(files, caplog, broken, content):
 
 def test_what_others_cannot_be_handed_is_not_put_in_force(files, caplog):
     """BA2: no process has what the others have not; a full disk is a reload that failed."""
-    found = InForce(files.settings)
+    found = RuntimeConfig(files.settings)
     files.write("b")
 
     def full(_packed):
@@ -125,7 +125,7 @@ def test_what_others_cannot_be_handed_is_not_put_in_force(files, caplog):
 
 def test_an_error_that_nobody_foresaw_ends_nothing(files, caplog):
     """BA2: it is a reload that failed; its own words are not logged."""
-    found = InForce(files.settings)
+    found = RuntimeConfig(files.settings)
 
     surprises = [ValueError("of a " + "secret")]
 
@@ -144,7 +144,7 @@ def test_an_error_that_nobody_foresaw_ends_nothing(files, caplog):
 def test_a_reload_says_what_has_changed_in_numbers(files, caplog):
     """BA2: never a key, never a `sub`."""
     caplog.set_level("INFO")
-    found = InForce(files.settings)
+    found = RuntimeConfig(files.settings)
     files.write("a", "b", revoked='[sub]\n"phone-1" = 2026-01-31T12:00:00Z')
     found.reload()
     files.write("b", title="Other")
@@ -161,8 +161,8 @@ def test_a_reload_says_what_has_changed_in_numbers(files, caplog):
 
 def test_another_process_takes_what_the_first_has_read(files, tmp_path):
     """BA2: not the files, which may have changed since; results and all."""
-    first, second = InForce(files.settings), InForce(files.settings)
-    board, folder = Board(tmp_path), Board(tmp_path)
+    first, second = RuntimeConfig(files.settings), RuntimeConfig(files.settings)
+    board, folder = ReloadMailbox(tmp_path), ReloadMailbox(tmp_path)
     folder.look(second.take)  # there is nothing yet
     files.write("b", title="Other")
     first.reload(board.write)
@@ -182,16 +182,16 @@ def test_the_same_files_have_the_same_digest(files):
     def digests(found):
         return [line for line in shown(found).splitlines() if line.startswith("geocast_settings_digest{")]
 
-    assert digests(InForce(files.settings)) == digests(InForce(files.settings))
-    before = digests(InForce(files.settings))
+    assert digests(RuntimeConfig(files.settings)) == digests(RuntimeConfig(files.settings))
+    before = digests(RuntimeConfig(files.settings))
     files.write("b")
-    changed = set(before) ^ set(digests(InForce(files.settings)))
+    changed = set(before) ^ set(digests(RuntimeConfig(files.settings)))
     assert {line.partition("}")[0] for line in changed} == {'geocast_settings_digest{file="keys"'}
 
 
 def test_a_key_that_stays_is_the_same_to_those_who_hold_it(files):
     """BA3: its session stays, though the set was read anew; that of another key of the same name does not."""
-    found = InForce(files.settings)
+    found = RuntimeConfig(files.settings)
     proof = found.tokens.check(files.token("a"), NOON).proof
     files.write("a", "b")
     found.reload()
@@ -204,7 +204,7 @@ def test_a_key_that_stays_is_the_same_to_those_who_hold_it(files):
 
 def test_a_token_that_was_seen_before_is_judged_anew(files):
     """BA2: at the api a signature is checked once, and a reload forgets that."""
-    found = InForce(files.settings)
+    found = RuntimeConfig(files.settings)
     token = files.token("a")
     assert found.tokens.check(token, NOON, again=True)
     files.write("b")
@@ -221,7 +221,7 @@ def test_the_keys_of_calls_are_in_force_with_the_rest(files, tmp_path):
     path = tmp_path / "call-keys"
     path.write_text(json.dumps({"keys": [one]}))
     settings = replace(files.settings, call_keys=path)
-    first, second, board = InForce(settings), InForce(settings), Board(tmp_path)
+    first, second, board = RuntimeConfig(settings), RuntimeConfig(settings), ReloadMailbox(tmp_path)
     assert first.call_keys.kids == ("one",)
     path.write_text(json.dumps({"keys": [two, one]}))
     first.reload(board.write)
@@ -229,14 +229,14 @@ def test_the_keys_of_calls_are_in_force_with_the_rest(files, tmp_path):
     assert first.call_keys.kids == second.call_keys.kids == ("two", "one")
     sealed = first.call_keys.seal("a", 1, "end", b"", b"secret")
     assert second.call_keys.open(CallEntry("a", 1, 0, "end", b"", sealed)) == b"secret"
-    assert not InForce(files.settings).call_keys
+    assert not RuntimeConfig(files.settings).call_keys
 
 
 def test_what_processes_hand_each_other_gives_no_key_away(files, tmp_path):
     """RZ5: it stays on the disk where a node is killed, and would outlive the file of keys."""
     path, key = tmp_path / "call-keys", make_call_key("one")
     path.write_text(json.dumps({"keys": [key]}))
-    found, handed = InForce(replace(files.settings, call_keys=path)), []
+    found, handed = RuntimeConfig(replace(files.settings, call_keys=path)), []
     found.reload(handed.append)
     found.reload(handed.append)
     assert len(set(handed)) == 2
@@ -250,7 +250,7 @@ def test_call_keys_that_cannot_be_used_change_nothing(files, tmp_path, caplog, c
     """BA2, RZ5, K1: none of the files is taken; the old keys stay, and no line has a key."""
     path, key = tmp_path / "call-keys", make_call_key("one")
     path.write_text(json.dumps({"keys": [key]}))
-    found = InForce(replace(files.settings, call_keys=path))
+    found = RuntimeConfig(replace(files.settings, call_keys=path))
     files.write("b", title="Other")
     path.unlink() if content is None else path.write_bytes(content)
     found.reload()
@@ -259,21 +259,21 @@ def test_call_keys_that_cannot_be_used_change_nothing(files, tmp_path, caplog, c
     assert record.getMessage().startswith(f"reload failed, all stays as it was: call-keys {path}: ")
     assert key["k"] not in caplog.text
     with pytest.raises(ConfigError, match=r"^call-keys "):
-        InForce(replace(files.settings, call_keys=path))
+        RuntimeConfig(replace(files.settings, call_keys=path))
 
 
 def test_a_policy_with_calls_needs_keys_to_seal_them(files, tmp_path, caplog):
     """RZ5, K1, BA2: without them a node does not start, and a reload takes nothing."""
     path, policy = tmp_path / "call-keys", files.settings.policy
     path.write_text(json.dumps({"keys": [make_call_key()]}))
-    found = InForce(files.settings)
+    found = RuntimeConfig(files.settings)
     policy.write_text(POLICY.format("Other") + '[calls.arrest]\ntitle = "Arrest"\nquals = ["cpr"]\n')
     found.reload()
     assert not found.policy.calls
     assert "the policy has [calls], and there is no key" in caplog.text
     with pytest.raises(ConfigError, match=r"^the policy has \[calls\], and there is no key"):
-        InForce(files.settings)
-    assert set(InForce(replace(files.settings, call_keys=path)).policy.calls) == {"arrest"}
+        RuntimeConfig(files.settings)
+    assert set(RuntimeConfig(replace(files.settings, call_keys=path)).policy.calls) == {"arrest"}
 
 
 # ---- revoked tokens ------------------------------------------------------------------------------------------
@@ -286,7 +286,7 @@ def test_a_policy_with_calls_needs_keys_to_seal_them(files, tmp_path, caplog):
 def test_a_token_that_was_issued_before_is_no_good(files, iat, good):
     """BA3: neither is one that does not say when."""
     files.write("a", revoked="[sub]\nphone = 2026-01-31T12:00:00Z\n")
-    tokens = InForce(files.settings).tokens
+    tokens = RuntimeConfig(files.settings).tokens
     claims = {} if iat is None else {"iat": iat}
     assert (tokens.check(files.token("a", **claims), NOON) is not None) == good
     assert tokens.check(files.token("a", **claims, sub="other"), NOON)
@@ -328,8 +328,8 @@ def test_a_file_of_revoked_tokens_that_cannot_be_used_is_told_in_one_line(text, 
 
 def test_a_file_that_is_written_again_under_the_same_number_is_seen(tmp_path, files):
     """Board: the kernel may give a new file the inode of one that is gone."""
-    first, second = InForce(files.settings), InForce(files.settings)
-    board, reader = Board(tmp_path), Board(tmp_path)
+    first, second = RuntimeConfig(files.settings), RuntimeConfig(files.settings)
+    board, reader = ReloadMailbox(tmp_path), ReloadMailbox(tmp_path)
     for number in range(5):
         files.write("a", title=f"Title {number}")
         first.reload(board.write)

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from support.fakes import FakeClock
 from websockets.frames import Frame, Opcode
 
-from geocast.auth.tokens import Tokens
+from geocast.auth.tokens import TokenVerifier
 from geocast.model.close_codes import Close
 from geocast.stream.connection import Connection, Stream
 from geocast.stream.hub import Hub
@@ -166,7 +166,9 @@ class Line:
 
 def a_stream(*, capacity: int = 8, unsaid: int = 8, **options) -> Stream:
     """A node's stream with a hub and a clock that stands still; no token is needed."""
-    return Stream(Hub(capacity), Tokens({}, required=False), FakeClock(), capacity=capacity, unsaid=unsaid, **options)
+    return Stream(
+        Hub(capacity), TokenVerifier({}, required=False), FakeClock(), capacity=capacity, unsaid=unsaid, **options
+    )
 
 
 def opened(stream: Stream | None = None, **options) -> Line:

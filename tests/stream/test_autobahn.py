@@ -11,7 +11,7 @@ import pytest
 import uvloop
 from stream.echo import Echo, EchoStream
 
-from geocast.auth.tokens import Tokens
+from geocast.auth.tokens import TokenVerifier
 from geocast.clock import SystemClock
 from geocast.stream import connection
 from geocast.stream.hub import Hub
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 
 async def _verdicts(wire, cases, exclude):
-    stream = EchoStream(Hub(AT_A_TIME), Tokens({}, required=False), SystemClock(), capacity=64, unsaid=64)
+    stream = EchoStream(Hub(AT_A_TIME), TokenVerifier({}, required=False), SystemClock(), capacity=64, unsaid=64)
     stream.subprotocol = wire.subprotocol
     with socket.create_server(("127.0.0.1", 0)) as listener:
         servers = await stream.listen(listener)

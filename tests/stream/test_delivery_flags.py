@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from geocast.stream.delivery_flags import MANY, Departures, Told
+from geocast.stream.delivery_flags import MANY, DeliveryFlags, Departures
 
 CAPACITY = 64  # rows: up to 8 are few
 ROW = st.integers(0, CAPACITY - 1)
@@ -25,7 +25,7 @@ class Telling(RuleBasedStateMachine):
     @initialize()
     def begin(self):
         self.departures = Departures(CAPACITY)
-        self.alerts = [(Told(self.departures), {}) for _ in range(2)]
+        self.alerts = [(DeliveryFlags(self.departures), {}) for _ in range(2)]
 
     @rule(which=st.integers(0, 1), row=ROW, flags=BYTE)
     def put(self, which, row, flags):
@@ -97,7 +97,7 @@ TestTelling.settings = settings(
 def test_a_session_that_was_told_takes_at_most_eight_bytes():
     """Where few were told and where all were; and where nobody was, nothing."""
     for count in (0, 1, 100, 2_500, 2_501, 20_000):
-        told = Told(Departures(20_000))
+        told = DeliveryFlags(Departures(20_000))
         told.add_to_all(rows(range(count)), 1)
         assert len(told.having(1, 1)) == count
         assert told.nbytes <= MANY * count
@@ -107,7 +107,7 @@ def test_a_session_that_was_told_takes_at_most_eight_bytes():
 def test_what_was_told_to_those_who_have_left_is_of_nobody_who_comes_later(count):
     """Rule 1: the next session in the row is another."""
     departures = Departures(20_000)
-    told = Told(departures)
+    told = DeliveryFlags(departures)
     told.add_to_all(rows(range(count)), 7)
     departures.note(rows([0, 2]))
     told.put(2, 1)
@@ -118,7 +118,7 @@ def test_what_was_told_to_those_who_have_left_is_of_nobody_who_comes_later(count
 
 def test_rows_are_handed_out_as_copies():
     """What grows in place must not be looked at from outside: Python refuses to grow it then."""
-    told = Told(Departures(20_000))
+    told = DeliveryFlags(Departures(20_000))
     told.put(5, 3)
     found, flags = told.having(1, 1), told.of_all(rows([5]))
     told.put(4, 3)

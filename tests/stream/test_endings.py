@@ -25,10 +25,10 @@ from support.fakes import FakeClock
 
 from geocast import policy
 from geocast.alertlog.memory import MemoryLog
-from geocast.api.context import Api
+from geocast.api.context import ApiContext
 from geocast.api.routes_alerts import serving
-from geocast.auth.tokens import Key, Tokens
-from geocast.calls.calling import Calling
+from geocast.auth.tokens import Key, TokenVerifier
+from geocast.calls.calling import CallService
 from geocast.calls.sealing import NO_CALL_KEYS
 from geocast.clock import SystemClock
 from geocast.ingest.publish import Publishing
@@ -37,7 +37,7 @@ from geocast.model import close_codes
 from geocast.stream import connection
 from geocast.stream.connection import HEADERS_S, HELLO_S, LINGER_S, SPARE, Stream
 from geocast.stream.hub import SILENCE_S, SLOW_S, Hub
-from geocast.stream.server import FREEZE_EVERY, THAW_S, Collector
+from geocast.stream.server import FREEZE_EVERY, THAW_S, GcFreezer
 from geocast.stream.session import HEARTBEAT_S
 
 CLIENTS = 8
@@ -69,7 +69,7 @@ class Listener:
     def __init__(self, capacity: int, unsaid: int) -> None:
         self.clock = FakeClock(time.time_ns() // 1_000_000)
         self.hub = Hub(capacity)
-        self.stream = Stream(self.hub, Tokens(JWKS), self.clock, capacity=capacity, unsaid=unsaid)
+        self.stream = Stream(self.hub, TokenVerifier(JWKS), self.clock, capacity=capacity, unsaid=unsaid)
 
     async def until(self, holds) -> None:
         """Let the loop turn until something is so: a bound on failure, never waited for on a good run."""
@@ -297,8 +297,15 @@ def test_the_api_listener_keeps_nothing_of_a_connection(name):
     async def main():
         log, in_force, clock, metrics = MemoryLog(), policy.load(None), SystemClock(), Metrics()
         publishing = Publishing(log, in_force, clock)
-        api = Api(
-            publishing, Calling(log, in_force, NO_CALL_KEYS, clock), log, in_force, Tokens(JWKS), clock, metrics, list
+        api = ApiContext(
+            publishing,
+            CallService(log, in_force, NO_CALL_KEYS, clock),
+            log,
+            in_force,
+            TokenVerifier(JWKS),
+            clock,
+            metrics,
+            list,
         )
         with socket.create_server(("127.0.0.1", 0)) as sock, ThreadPoolExecutor(1) as thread:
             port = sock.getsockname()[1]
@@ -332,7 +339,7 @@ class Knot:
 def test_what_is_garbage_is_not_frozen():
     """It would stay for ever."""
     with switched_off():
-        collector = Collector(FakeClock())
+        collector = GcFreezer(FakeClock())
         collector.start()
         knot = weakref.ref(Knot())
         collector.look(FREEZE_EVERY - 1, idle=True)
@@ -345,7 +352,7 @@ def test_what_is_garbage_is_not_frozen():
 def test_sessions_that_come_are_frozen_a_few_hundred_at_a_time():
     """No collection looks at them again, for as long as they stay or come and go in the same number."""
     with switched_off():
-        collector = Collector(FakeClock())
+        collector = GcFreezer(FakeClock())
         collector.start()
         crowd = [Knot() for _ in range(1000)]
         collector.look(FREEZE_EVERY, idle=False)
@@ -362,7 +369,7 @@ def test_what_becomes_garbage_later_is_found_at_the_thaw_when_nothing_is_being_s
     """Once in a long while, and not in a fan-out."""
     with switched_off():
         clock = FakeClock()
-        collector = Collector(clock)
+        collector = GcFreezer(clock)
         frozen = Knot()
         knot = weakref.ref(frozen)
         collector.start()
@@ -381,7 +388,7 @@ def test_what_a_process_shares_is_not_copied_by_a_thaw_before_it_has_sessions():
     """run/forking.py: a process was frozen before it was forked; a thaw writes to everything."""
     with switched_off():
         clock = FakeClock()
-        collector = Collector(clock)
+        collector = GcFreezer(clock)
         gc.freeze()
         collector.start()
         shared = gc.get_freeze_count()

@@ -10,7 +10,7 @@ from support.fakes import DALLAS, HOUR_MS, NOON_MS, FakeClock, FakePeer, a_cance
 from support.schemas import check_client_message
 
 from geocast.auth.scopes import RECEIVE, TEST
-from geocast.auth.tokens import Key, Tokens, sign
+from geocast.auth.tokens import Key, TokenVerifier, sign
 from geocast.clock import Now
 from geocast.model import close_codes
 from geocast.stream import hub as hubs
@@ -30,7 +30,7 @@ class Phone(FakePeer):
     def __init__(self, stage, wire):
         super().__init__(lambda: stage.hub.slowed(self.session.row, stage.clock.now()))
         self.stage = stage
-        self.session = Session(self, wire, stage.hub, Tokens({"k": Key(KEY, "HS256")}, required=False))
+        self.session = Session(self, wire, stage.hub, TokenVerifier({"k": Key(KEY, "HS256")}, required=False))
 
     def says(self, kind, **fields):
         check_client_message({"type": kind, **fields})

@@ -7,7 +7,7 @@ from support.fakes import NOON_MS, FakeClock, a_cancel, a_revision
 
 from geocast.alertlog.memory import MemoryLog
 from geocast.stream.live_alerts import LiveAlerts
-from geocast.stream.log_reader import LogKeeper, LogReader
+from geocast.stream.log_reader import LogHealth, LogReader
 
 ALERT = [a_revision(), a_cancel()]
 CALL = [a_call(), a_claim(2), an_end(3)]
@@ -21,7 +21,7 @@ def read(clock, *entries, **calls):
         alerts.append(entry)
         live.apply(entry, clock.now())
 
-    reader = LogReader(log, clock, live, apply, LogKeeper(log, clock), **calls)
+    reader = LogReader(log, clock, live, apply, LogHealth(log, clock), **calls)
     for entry in entries:
         log.take(entry)
     return reader, alerts

@@ -6,15 +6,15 @@ import logging
 import pytest
 from support.fakes import HOUR_MS, NOON_MS, FakeClock, a_cancel, a_revision
 
-from geocast.alertlog import Believing
+from geocast.alertlog import TrustAll
 from geocast.alertlog.memory import MemoryLog
-from geocast.auth.tokens import Tokens
+from geocast.auth.tokens import TokenVerifier
 from geocast.clock import STEP_S
 from geocast.config import Address, Settings
 from geocast.metrics import Metrics
 from geocast.model.alert import Untrusted
 from geocast.stream import live_alerts
-from geocast.stream.server import EXPECTED_S, REST_S, TICK_S, Delivery
+from geocast.stream.server import EXPECTED_S, REST_S, TICK_S, StreamServer
 
 
 class Reading:
@@ -28,7 +28,7 @@ class Reading:
             await self.log.append(entry)
         settings = Settings(Address("127.0.0.1", 1), Address("127.0.0.1", 2), "memory:", max_sessions=4)
         self.metrics = Metrics()
-        self.delivery = Delivery(settings, Tokens({}, required=False), self.clock, self.log, self.metrics)
+        self.delivery = StreamServer(settings, TokenVerifier({}, required=False), self.clock, self.log, self.metrics)
         self._task = asyncio.ensure_future(self.delivery._reader.read_for_ever())
         await self.delivery._reader.caught_up.wait()
         return self
@@ -134,7 +134,7 @@ def test_alert_that_ends_last_of_those_left_out_is_there_when_the_clock_is_right
         run(main)
 
 
-class OnlyFirst(Believing):
+class OnlyFirst(TrustAll):
     """Believes first revisions and nothing else."""
 
     def judged(self, entry, stands_under, place):

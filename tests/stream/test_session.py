@@ -8,7 +8,7 @@ from support.fakes import DALLAS, NOON_MS, FakeClock, FakePeer
 from support.schemas import check_client_message, check_server_message
 
 from geocast.auth.scopes import RECEIVE, SCOPES, TEST
-from geocast.auth.tokens import Key, Tokens, make_key, sign
+from geocast.auth.tokens import Key, TokenVerifier, make_key, sign
 from geocast.geometry.sphere import cell_from_string, cell_place
 from geocast.matching.filters import EVERYTHING, Filter
 from geocast.model import close_codes
@@ -83,7 +83,7 @@ class Talk:
     def __init__(self, wire=JSON, required=False):
         self.clock = FakeClock()
         self.audience = FakeAudience()
-        self.session = Session(FakePeer(), wire, self.audience, Tokens(KEYS, required=required))
+        self.session = Session(FakePeer(), wire, self.audience, TokenVerifier(KEYS, required=required))
 
     def say(self, message):
         """Say one message (a dict, or the raw payload). What was answered, or the close that ended it.
@@ -590,7 +590,7 @@ def qualified(*quals, key_may=("cpr", "medic"), sub="phone"):
     """A session whose key may grant these qualifications, and a hello with a token that claims those."""
     talk = Talk()
     talk.session = Session(
-        FakePeer(), JSON, talk.audience, Tokens({"k1": Key(PUBLIC | {"quals": list(key_may)}, "EdDSA")})
+        FakePeer(), JSON, talk.audience, TokenVerifier({"k1": Key(PUBLIC | {"quals": list(key_may)}, "EdDSA")})
     )
     return talk, hello(token=sign(PRIVATE, sub, (RECEIVE,), NOON_MS // 1000, HOUR_S, quals), places=[PLACE])
 

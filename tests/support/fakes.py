@@ -15,7 +15,7 @@ from support.schemas import check_server_message
 
 from geocast.auth.tokens import Subject
 from geocast.clock import Now, format_time, parse_time
-from geocast.model.alert import Alert, Approval, Cancel, Circle, Revision, Terms, Text
+from geocast.model.alert import AcceptedTerms, Alert, AlertText, Approval, Cancel, Circle, Revision
 from geocast.model.close_codes import Close
 
 NOON_MS = parse_time("2026-01-31T12:00:00Z")  # when a FakeClock starts
@@ -172,7 +172,7 @@ def a_revision(
     area: tuple[Circle, ...] = (Circle(*DALLAS, 1000.0),),
     source: str = "desk",
     issued_at: int = NOON_MS,
-    terms: Terms = Terms("Robbery", HOUR_MS, 9),  # noqa: B008 (frozen)
+    terms: AcceptedTerms = AcceptedTerms("Robbery", HOUR_MS, 9),  # noqa: B008 (frozen)
     **changes: Any,
 ) -> Revision:
     """An accepted revision that lives for half an hour from noon, with these fields of its alert changed."""
@@ -196,17 +196,17 @@ def a_warning(*languages: str, alert_id: str = "a-1", revision: int = 1, **chang
     texts = tuple(a_text(language, f"revision {revision}") for language in languages or ("en-CA", "fr-CA"))
     first = {"headline": texts[0].headline, "description": texts[0].description, "texts": texts}
     more = {"urgency": "expected", "certainty": "likely", "onset_at": NOON_MS + 600_000, "web": "https://w.example/1"}
-    terms = Terms(texts[0].title, HOUR_MS, 9)
+    terms = AcceptedTerms(texts[0].title, HOUR_MS, 9)
     return a_revision(alert_id, revision, **({"terms": terms} | first | more | changes))
 
 
-def a_text(language: str, words: str = "") -> Text:
+def a_text(language: str, words: str = "") -> AlertText:
     """A text in which every member names its language."""
     members = {
         name: f"{name} in {language} {words}".strip()
         for name in ("title", "headline", "description", "instruction", "area_desc")
     }
-    return Text(language, **members)
+    return AlertText(language, **members)
 
 
 def a_cancel(alert_id: str = "a-1", revision: int = 2, **changes: Any) -> Cancel:

@@ -7,33 +7,33 @@ import os
 import time
 from dataclasses import dataclass
 
-from geocast.feed.picture import Picture, Subject
+from geocast.feed.picture import Picture, PictureRequest
 
 
 @dataclass(frozen=True, slots=True)
-class Deadly(Subject):
+class Deadly(PictureRequest):
     """A subject that ends the process that draws it, unless it is drawn without a geometry."""
 
     def draw(self) -> Picture:
         """End, or draw."""
-        return Subject.draw(self) if self.plain else os._exit(1)
+        return PictureRequest.draw(self) if self.plain else os._exit(1)
 
 
 @dataclass(frozen=True, slots=True)
-class Endless(Subject):
+class Endless(PictureRequest):
     """A subject that is never drawn, unless without a geometry."""
 
     def draw(self) -> Picture:
         """Wait, or draw."""
         if not self.plain:
             time.sleep(60)
-        return Subject.draw(self)
+        return PictureRequest.draw(self)
 
 
 @dataclass(frozen=True, slots=True)
-class Impossible(Subject):
+class Impossible(PictureRequest):
     """A subject that raises, unless it is drawn without a geometry."""
 
     def draw(self) -> Picture:
         """Raise, or draw."""
-        return Subject.draw(self) if self.plain else 1 / 0
+        return PictureRequest.draw(self) if self.plain else 1 / 0

@@ -5,7 +5,7 @@ import json
 
 from geocast.approvals import form, reviewers, signatures
 from geocast.auth.tokens import make_key
-from geocast.model.alert import Proof
+from geocast.model.alert import ApprovalProof
 
 AUDIENCE = "alerts.harbour.example"
 
@@ -48,4 +48,4 @@ def proved(entry, *names, at_s=None, category="robbery", audience=AUDIENCE, **ch
     members = form.form_of(entry, audience, category) | changes
     text = form.text_of({name: value for name, value in members.items() if value is not ...})
     signed_at = (entry.alert.occurred_at + 60_000) // 1000 if hasattr(entry, "alert") else entry.cancelled_at // 1000
-    return dataclasses.replace(entry, proof=Proof(text, signed_by(text, *names, at_s=at_s or signed_at)))
+    return dataclasses.replace(entry, proof=ApprovalProof(text, signed_by(text, *names, at_s=at_s or signed_at)))

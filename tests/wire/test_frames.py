@@ -15,7 +15,7 @@ from websockets.protocol import OPEN
 from websockets.uri import parse_uri
 
 from client_demo.python.verify import Verifier
-from geocast.model.alert import Approval, Circle, Polygon, Text
+from geocast.model.alert import AlertText, Approval, Circle, Polygon
 from geocast.wire import frames
 from geocast.wire.frames import JSON, MSGPACK, PING, SIGNED, WIRES, alert_map, encode
 
@@ -76,7 +76,9 @@ def test_an_official_warning_has_what_no_publisher_can_send():
 
 def test_what_an_official_warning_lacks_is_left_out():
     """A22, F2: never null."""
-    bare = a_warning("en", texts=(Text("en", "Flood", "Water"),), urgency=None, certainty=None, onset_at=None, web=None)
+    bare = a_warning(
+        "en", texts=(AlertText("en", "Flood", "Water"),), urgency=None, certainty=None, onset_at=None, web=None
+    )
     assert alert_map(bare).keys() - alert_map(a_revision()).keys() == {"language", "languages"}
 
 
@@ -244,7 +246,7 @@ def test_encoding_takes_no_time_and_no_connection():
 def test_no_frame_of_an_official_warning_is_larger_than_48_kib(corners):
     """F8, P15: the longest texts, in letters of four bytes; 500 corners, or 64 shapes; the longest names."""
     wave, tag = "\U0001f30a", "abc-abcdefgh-abcdefgh-abcdefg"
-    texts = tuple(Text(f"{tag}{n}", *(wave * size for size in (140, 300, 4_000, 2_000, 280))) for n in range(8))
+    texts = tuple(AlertText(f"{tag}{n}", *(wave * size for size in (140, 300, 4_000, 2_000, 280))) for n in range(8))
     area = [Polygon(((-179.123456, -89.123456),) * (n + 1), 5_010.0) for n in corners]
     area += [Circle(-89.12345611192115, -179.12345552104106, 20_015_086.0)] * (64 - len(area) if len(area) > 1 else 0)
     longest = a_warning(

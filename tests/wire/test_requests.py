@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from support.fakes import DALLAS, HOUR_MS, NOON_MS, alert_request
 
 from geocast.geometry.sphere import cell_of, cell_place, distance_m
-from geocast.model.alert import Alert, Approval, Circle, Confirm, Revision, Terms
+from geocast.model.alert import AcceptedTerms, Alert, Approval, Circle, Confirm, Revision
 from geocast.wire.fields import MAX_INTEGER
 from geocast.wire.requests import Claims, Invalid, parse_cancellation, parse_publication, parse_revision
 
-TERMS = Terms("Robbery", HOUR_MS, 9)
+TERMS = AcceptedTerms("Robbery", HOUR_MS, 9)
 CIRCLE = {"type": "circle", "lat": DALLAS[0], "lng": DALLAS[1], "radius_m": 800}
 APPROVAL = {"reviewer": "desk-7", "approved_at": "2026-01-31T11:59:00Z"}
 CANCEL = {"revision": 2, "reason": "over", "approval": APPROVAL}
@@ -214,7 +214,7 @@ def test_radii_are_pointed_to_as_they_were_sent():
 def test_the_published_circle_is_reproducible(place, resolution):
     """B1, B2: the cell's centre, and 10 * ceil((radius_m + r) / 10)."""
     lat, lng = place
-    [circle] = accepted(Terms("Robbery", HOUR_MS, resolution), area=CIRCLE | {"lat": lat, "lng": lng}).area
+    [circle] = accepted(AcceptedTerms("Robbery", HOUR_MS, resolution), area=CIRCLE | {"lat": lat, "lng": lng}).area
     centre_lat, centre_lng, reach_m = cell_place(cell_of(lat, lng, resolution))
     assert circle == Circle(centre_lat, centre_lng, 10.0 * math.ceil((800 + reach_m) / 10))
     assert distance_m(lat, lng, circle.lat, circle.lng) + 800 <= circle.radius_m + 0.01
@@ -239,7 +239,7 @@ def test_moving_within_the_cell_is_the_same_content():
 def test_the_published_circle_contains_the_requested_one(lat, lng, radius_m, resolution):
     """B2: always."""
     area = CIRCLE | {"lat": lat, "lng": lng, "radius_m": radius_m}
-    [circle] = accepted(Terms("Robbery", HOUR_MS, resolution), area=area).area
+    [circle] = accepted(AcceptedTerms("Robbery", HOUR_MS, resolution), area=area).area
     assert distance_m(lat, lng, circle.lat, circle.lng) + radius_m <= circle.radius_m + 0.01
     assert circle.radius_m % 10 == 0
 
@@ -281,7 +281,7 @@ def test_the_requested_centre_is_not_in_anything_that_goes_on():
         assert not any(exact in text for text in texts for exact in ("32.7767123", "96.7970987"))
     assert "777.77" not in repr(reachable(revision))
     assert {type(item) for item in reachable(revision)} <= {
-        Revision, Alert, Approval, Circle, Confirm, Terms, tuple, str, int, float, type(None),
+        Revision, Alert, Approval, Circle, Confirm, AcceptedTerms, tuple, str, int, float, type(None),
     }  # fmt: skip
 
 

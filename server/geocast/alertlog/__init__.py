@@ -159,7 +159,7 @@ def under_revision(call_id: str, revision: int) -> str:
     return call_id if revision == 1 else f"{call_id}/{revision}"
 
 
-class Judge(Protocol):
+class EntryVerifier(Protocol):
     """Decides which entries are believed (LogJ1 to LogJ3). What it is asked again it may answer otherwise."""
 
     version: int  # another one when it may
@@ -196,7 +196,7 @@ class Judge(Protocol):
         ...
 
 
-class Believing:
+class TrustAll:
     """Believes everything that is in its place: for logs that nobody else writes."""
 
     version: int = 0
@@ -221,7 +221,7 @@ class Believing:
 class AlertLog(Protocol):
     """The port; the rules are in the module's docstring. Every method may raise LogUnavailable."""
 
-    judge: Judge  # by which it reads (LogJ1)
+    judge: EntryVerifier  # by which it reads (LogJ1)
 
     @property
     def quarantined(self) -> int:
@@ -336,7 +336,7 @@ def ended_at(end: CallEntry) -> int:
     return body.at if isinstance(body, Ending) else end.ends_at
 
 
-def vouched(chain: Sequence[Entry | OtherKind | None], judge: Judge) -> list[Entry | OtherKind | None]:
+def vouched(chain: Sequence[Entry | OtherKind | None], judge: EntryVerifier) -> list[Entry | OtherKind | None]:
     """Return the entries of one alert in order, with those that are not believed behind the others set aside (LogJ1).
 
     Each entry of `chain` was judged by itself. None stands for one that can't be read.
@@ -358,13 +358,13 @@ def vouched(chain: Sequence[Entry | OtherKind | None], judge: Judge) -> list[Ent
     return found
 
 
-def _is_believed(entry: Entry, alert: Revision | None, behind: Kinds, judge: Judge) -> bool:
+def _is_believed(entry: Entry, alert: Revision | None, behind: Kinds, judge: EntryVerifier) -> bool:
     if isinstance(entry, Cancel):
         return judge.ends(entry, alert, behind)
     return judge.follows(entry, behind)
 
 
-def is_doubtful(entry: Entry | OtherKind | None, judge: Judge) -> bool:
+def is_doubtful(entry: Entry | OtherKind | None, judge: EntryVerifier) -> bool:
     """Return whether more of its alert has to be read to tell whether the alert is live."""
     return isinstance(entry, Untrusted) or (judge.asks and isinstance(entry, Revision | Cancel) and entry.revision > 1)
 

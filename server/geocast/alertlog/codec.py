@@ -18,8 +18,11 @@ from ..model.alert import (
     FINEST_RESOLUTION,
     NOTHING_CONFIRMED,
     SEVERITY_RANK,
+    AcceptedTerms,
     Alert,
+    AlertText,
     Approval,
+    ApprovalProof,
     Cancel,
     Certainty,
     Circle,
@@ -29,13 +32,10 @@ from ..model.alert import (
     OtherKind,
     OtherShape,
     Polygon,
-    Proof,
     Revision,
     Shape,
     Signature,
     Status,
-    Terms,
-    Text,
     Urgency,
 )
 from ..model.call import CallEntry
@@ -156,7 +156,7 @@ def _warned(alert: Alert) -> dict[str, Any]:
     return _given(members)
 
 
-def _text_map(text: Text, *, first: bool) -> dict[str, Any]:
+def _text_map(text: AlertText, *, first: bool) -> dict[str, Any]:
     """A text; the headline and description of the first stand where releases look that know no texts."""
     members = {
         "language": text.language,
@@ -173,7 +173,7 @@ def _given(members: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in members.items() if value is not None}
 
 
-def _terms(terms: Terms) -> list[Any]:
+def _terms(terms: AcceptedTerms) -> list[Any]:
     found = [terms.title, terms.default_age_ms, terms.location_resolution]
     return [*found, terms.simplify_m] if terms.simplify_m else found  # else the same bytes as ever
 
@@ -203,7 +203,7 @@ def _to_revision(fields: dict[str, Any]) -> Revision:
         _integer(fields["revision"]),
         _text(fields["source"]),
         _time(fields["issued_at"]),
-        Terms(
+        AcceptedTerms(
             _text(title),
             _integer(default_age_ms),
             _resolution(location_resolution),
@@ -216,15 +216,15 @@ def _to_revision(fields: dict[str, Any]) -> Revision:
     )
 
 
-def _to_texts(fields: Mapping[str, Any]) -> tuple[Text, ...]:
+def _to_texts(fields: Mapping[str, Any]) -> tuple[AlertText, ...]:
     """The texts; of the first the headline and the description are those of the entry."""
     found = fields.get("texts", ())
     first = {"headline": fields["headline"], "description": fields["description"]}
     return tuple(_to_text({**members, **(first if n == 0 else {})}) for n, members in enumerate(found))
 
 
-def _to_text(members: Mapping[str, Any]) -> Text:
-    return Text(
+def _to_text(members: Mapping[str, Any]) -> AlertText:
+    return AlertText(
         language=_text(members["language"]),
         title=_text(members["title"]),
         headline=_text(members["headline"]),
@@ -279,7 +279,7 @@ def _to_origin(elements: Sequence[Any] | None) -> Origin | None:
     return Origin(_text(sender), _text(identifier), _integer(blocks))
 
 
-def _proof(proof: Proof | None) -> dict[str, Any]:
+def _proof(proof: ApprovalProof | None) -> dict[str, Any]:
     """The member of an entry with it. What is beside it stays as older releases know it (NC7)."""
     if proof is None:
         return {}
@@ -287,12 +287,12 @@ def _proof(proof: Proof | None) -> dict[str, Any]:
     return {"proof": {"form": proof.form, "signatures": signatures}}
 
 
-def _to_proof(fields: Mapping[str, Any]) -> Proof | None:
+def _to_proof(fields: Mapping[str, Any]) -> ApprovalProof | None:
     members = fields.get("proof")
     if members is None:
         return None
     signatures = tuple(Signature(_text(protected), _text(mac)) for protected, mac, *_ in members["signatures"])
-    return Proof(_text(members["form"]), signatures)
+    return ApprovalProof(_text(members["form"]), signatures)
 
 
 def _issuer(entry: Entry) -> dict[str, Any]:

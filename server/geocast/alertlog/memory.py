@@ -18,13 +18,13 @@ from . import (
     PAGE,
     PLACE_MS,
     RETENTION_MS,
-    Believing,
     Counts,
     Cursor,
-    Judge,
+    EntryVerifier,
     Page,
     Positioned,
     Seen,
+    TrustAll,
     current,
     ended_at,
     follows,
@@ -40,8 +40,8 @@ _FOLLOWED = (Revision, Cancel, CallEntry)
 class MemoryLog:
     """A log that is gone when its process ends. The module tells which rules it keeps."""
 
-    def __init__(self, judge: Judge | None = None) -> None:
-        self.judge = judge or Believing()
+    def __init__(self, judge: EntryVerifier | None = None) -> None:
+        self.judge = judge or TrustAll()
         self.quarantined = 0
         self._entries: list[Positioned] = []
         self._history: dict[str, list[Entry | OtherKind]] = {}

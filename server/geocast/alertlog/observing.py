@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 from ..model.alert import Entry, OtherKind
 
 
-class Sight(NamedTuple):
+class RawEntry(NamedTuple):
     """An entry as it stands in the log.
 
     `epoch` rises when the log's history was rewound; 0 where a log has none. `entry` is None if it can't be read.
@@ -30,7 +30,7 @@ class Sight(NamedTuple):
     entry: Entry | OtherKind | None
 
 
-class Observer(Protocol):
+class LogTail(Protocol):
     """The port; its rules are in the module's docstring."""
 
     async def start(self) -> None:
@@ -44,6 +44,6 @@ class Observer(Protocol):
         """Let go of what is open."""
         ...
 
-    def follow(self) -> AsyncGenerator[Sequence[Sight], None]:
+    def follow(self) -> AsyncGenerator[Sequence[RawEntry], None]:
         """The entries that are there, and those to come (Obs1 to Obs3)."""
         ...

@@ -54,13 +54,13 @@ from . import (
     PAGE,
     PLACE_MS,
     RETENTION_MS,
-    Believing,
     Counts,
     Cursor,
-    Judge,
+    EntryVerifier,
     Page,
     Positioned,
     Seen,
+    TrustAll,
     codec,
     current,
     ended_at,
@@ -72,8 +72,8 @@ from . import (
     vouched,
 )
 from .sqlite_file import COLUMNS, is_of_kind
-from .witness import NEWEST, Witness
-from .written import Written
+from .witness import NEWEST, TrustedTime
+from .written import FileWatch
 
 logger = logging.getLogger(__name__)
 
@@ -118,14 +118,14 @@ _Row = tuple[int, str, int, int, bytes, int]
 class SqliteLog:
     """A log in one SQLite file. The module tells how it keeps the rules of the port."""
 
-    def __init__(self, path: Path, *, max_pages: int | None = None, judge: Judge | None = None) -> None:
+    def __init__(self, path: Path, *, max_pages: int | None = None, judge: EntryVerifier | None = None) -> None:
         """`max_pages` caps the size of the file, in pages: a disk that fills up, for tests."""
-        self.judge = judge or Believing()
+        self.judge = judge or TrustAll()
         self.quarantined = 0
         self._path = path
         self._max_pages = max_pages
         self._bad_rows: set[int] = set()
-        self._witness = Witness()
+        self._witness = TrustedTime()
         self._queue: list[tuple[Entry | CallEntry, asyncio.Future[bool]]] = []
         self._committer: asyncio.Task[None] | None = None
         self._appended = asyncio.Event()  # replaced by a new one at each commit of ours
@@ -136,7 +136,7 @@ class SqliteLog:
         self._identity: sqlite_file.Identity = ()  # of the files that are open
         self._opening: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
-        self._written: Written | None = None  # of the write-ahead log
+        self._written: FileWatch | None = None  # of the write-ahead log
         self._busy_until = 0.0  # the monotonic time up to which another process may be committing
         self._writer: sqlite3.Connection  # these three are there when there is no problem
         self._reader: sqlite3.Connection
@@ -458,9 +458,9 @@ def _write_ahead_log(path: Path) -> Path:
     return file.with_name(f"{file.name}-wal")
 
 
-def _watched(path: Path, told: Callable[[], None]) -> Written | None:
+def _watched(path: Path, told: Callable[[], None]) -> FileWatch | None:
     try:
-        return Written(path, told)
+        return FileWatch(path, told)
     except OSError as error:
         logger.info("log %s: the kernel tells of no writes (%s), so we look all the time", path, error.strerror)
         return None

@@ -13,14 +13,14 @@ from typing import Any
 
 from ..errors import ConfigError, LogUnavailable
 from . import BATCH, codec, sqlite_file
-from .observing import Sight
+from .observing import RawEntry
 from .sqlite_file import APPLICATION_ID, COLUMNS
 
 LOOK_S = 0.25  # between looks for new entries
 _NEXT = f"SELECT {COLUMNS} FROM entry WHERE position > ? ORDER BY position LIMIT {BATCH}"
 
 
-class SqliteObserver:
+class SqliteTail:
     """Reads the entries of a log in a file."""
 
     def __init__(self, path: Path) -> None:
@@ -35,7 +35,7 @@ class SqliteObserver:
     async def stop(self) -> None:
         """Nothing is held between two calls of `follow`."""
 
-    async def follow(self) -> AsyncGenerator[Sequence[Sight], None]:
+    async def follow(self) -> AsyncGenerator[Sequence[RawEntry], None]:
         """The entries from the first on, and those to come."""
         with contextlib.closing(self._open()) as db:
             opened, after = sqlite_file.identity(self._path)[0], 0
@@ -78,11 +78,11 @@ def _ask(db: sqlite3.Connection, query: str, *values: int) -> list[Any]:
         raise LogUnavailable(str(error)) from None
 
 
-def _sight(position: int, alert_id: str, revision: int, ends_at: int, payload: bytes, checksum: int) -> Sight:
+def _sight(position: int, alert_id: str, revision: int, ends_at: int, payload: bytes, checksum: int) -> RawEntry:
     try:
         if codec.checksum(alert_id, revision, payload) != checksum:
             raise ValueError("checksum differs")
         entry = codec.decode(payload, alert_id, revision, ends_at)
     except ValueError:
-        return Sight(0, position, alert_id, revision, payload, None)
-    return Sight(0, position, alert_id, revision, payload, entry)
+        return RawEntry(0, position, alert_id, revision, payload, None)
+    return RawEntry(0, position, alert_id, revision, payload, entry)

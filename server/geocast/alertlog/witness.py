@@ -25,7 +25,7 @@ NEWEST = 16  # entries that are asked: some may be of other kinds, or can't be r
 PROVE_S = 3600.0  # for a wrong clock to be set right
 
 
-class Witness:
+class TrustedTime:
     """Knows how late it is at least, by what the log itself has told."""
 
     def __init__(self) -> None:

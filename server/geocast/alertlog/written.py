@@ -16,7 +16,7 @@ _IN_MODIFY = 0x2
 _EVENTS_BYTES = 65_536  # of events that are read at once; they are thrown away
 
 
-class Written:
+class FileWatch:
     """Watches one file, for one event loop: after `listen`, calls `told` once if it was written to since `told`."""
 
     def __init__(self, path: Path, told: Callable[[], None]) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from ..alertlog import AlertLog
 from ..approvals.reviewers import NO_REVIEWERS, Reviewers
 from ..auth.jwks_refresh import NewerKeys
-from ..auth.tokens import Tokens
-from ..calls.calling import Calling
+from ..auth.tokens import TokenVerifier
+from ..calls.calling import CallService
 from ..calls.sealing import NO_CALL_KEYS, CallKeys
 from ..clock import Clock
 from ..config import SHARE
@@ -21,8 +21,8 @@ from ..policy.shares import Shares, Turns
 from .drain import Drain
 
 if TYPE_CHECKING:  # what reads XML takes 0.2 s and 10 MB: many a node is sent no message of CAP
-    from ..ingest.cap.service import Taking
-    from ..ingest.cap.sources import Sources
+    from ..ingest.cap.service import CapIngest
+    from ..ingest.cap.sources import CapSources
 
 MAX_REQUESTS = 2_000  # requests of token holders and sources under way at once
 MAX_READS, READS_AT_ONCE = 128, 4  # reads of alerts and calls: under way at once, and at work
@@ -46,7 +46,7 @@ class Places:
 
 
 @dataclass(slots=True)
-class Api:
+class ApiContext:
     """What the api listener works on. `unready` gives the reasons why the node is not ready, if any.
 
     `degraded` says how many calls have entries that no key opens: that makes no node unready (HD8).
@@ -54,14 +54,14 @@ class Api:
     """
 
     publishing: Publishing
-    calling: Calling
+    calling: CallService
     alert_log: AlertLog
     policy: Policy
-    tokens: Tokens
+    tokens: TokenVerifier
     clock: Clock
     metrics: Metrics
     unready: Callable[[], list[str]]
-    taking: "Taking | None" = None
+    taking: "CapIngest | None" = None
     newer_keys: NewerKeys | None = None  # where keys are published at a URL
     places: Places = field(default_factory=Places)
     drain: Drain = field(default_factory=Drain)
@@ -72,7 +72,7 @@ class Api:
         self,
         policy: Policy,
         publishers: Publishers | None = None,
-        sources: "Sources | None" = None,
+        sources: "CapSources | None" = None,
         reviewers: Reviewers = NO_REVIEWERS,
         call_keys: CallKeys = NO_CALL_KEYS,
     ) -> None:

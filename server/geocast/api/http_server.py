@@ -58,7 +58,7 @@ _BY_HINT = {each.status: each for each in (problems.TOO_LARGE, problems.HEAD_TOO
 logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg != "Invalid HTTP request received.")
 
 
-class Door:
+class HttpListener:
     """The connections of one listener."""
 
     def __init__(self, metrics: Metrics, capacity: int) -> None:
@@ -66,8 +66,10 @@ class Door:
         self._metrics = metrics
         self._capacity = capacity
         self._all = 0
-        self.waiting: dict[Connection, None] = {}  # those without a request under way; who has waited longest is first
-        self.unread: dict[Connection, None] = {}  # those with unsent bytes of an answer; the oldest is first
+        self.waiting: dict[
+            HttpConnection, None
+        ] = {}  # those without a request under way; who has waited longest is first
+        self.unread: dict[HttpConnection, None] = {}  # those with unsent bytes of an answer; the oldest is first
 
     def arrived(self) -> bool:
         """Count a new connection in (Rule 3). False: there is no room."""
@@ -79,7 +81,7 @@ class Door:
             oldest.give_way()
         return True
 
-    def left(self, connection: "Connection") -> None:
+    def left(self, connection: "HttpConnection") -> None:
         """Take a connection out that has ended."""
         self._all -= 1
         self.waiting.pop(connection, None)
@@ -140,10 +142,10 @@ def _checked(request: h11.Request) -> h11.Request:
     )
 
 
-class Connection(H11Protocol):
+class HttpConnection(H11Protocol):
     """One connection of the api listener."""
 
-    def __init__(self, door: Door, **uvicorns: Any) -> None:
+    def __init__(self, door: HttpListener, **uvicorns: Any) -> None:
         """`uvicorns`: what uvicorn gives to each of its connections."""
         super().__init__(**uvicorns)
         self.conn = _Requests(h11.SERVER, MAX_HEAD_BYTES - 1)  # it takes one more than it is told
@@ -319,10 +321,10 @@ async def serve(
 ) -> AsyncIterator[None]:
     """Serve `app` on a bound socket for as long as the block runs. `capacity`: connections that it takes at most."""
     room = config.api_connections_for(config.raise_descriptor_limit())
-    door = Door(metrics, min(capacity, room))
+    door = HttpListener(metrics, min(capacity, room))
     settings = uvicorn.Config(
         app,
-        http=cast(type[asyncio.Protocol], functools.partial(Connection, door)),
+        http=cast(type[asyncio.Protocol], functools.partial(HttpConnection, door)),
         ws="none",
         lifespan="off",
         interface="asgi3",

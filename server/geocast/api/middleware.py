@@ -28,12 +28,12 @@ from ..model import problems
 from ..model.alert import ID_PATTERN, is_id
 from ..model.problems import Problem, Violation
 from ..wire.strict_json import load_json
-from .context import Api
+from .context import ApiContext
 from .drain import Drain
 from .responses import RETRY_AFTER_S, problem_answer
 
 if TYPE_CHECKING:  # what reads XML takes 0.2 s and 10 MB: many a node is sent no message of CAP
-    from ..ingest.cap.sources import Source, Sources
+    from ..ingest.cap.sources import CapSource, CapSources
 
 logger = logging.getLogger(__name__)
 
@@ -50,10 +50,10 @@ _CURSOR = re.compile(CURSOR_PATTERN)
 _LIMIT = re.compile("[1-9][0-9]{0,3}")
 
 
-class Guard:
+class Middleware:
     """What comes before any route: whether we are going away, who is asking, how many requests of theirs at once."""
 
-    def __init__(self, app: ASGIApp, api: Api) -> None:
+    def __init__(self, app: ASGIApp, api: ApiContext) -> None:
         self._app = app
         self._api = api
 
@@ -106,7 +106,7 @@ class Guard:
         scope["grant"] = grant
         return grant.subject
 
-    def _by_secret(self, scope: Scope) -> "Source | None":
+    def _by_secret(self, scope: Scope) -> "CapSource | None":
         """The source that a request to take a message of CAP names by its secret; a token counts before it (CP1)."""
         headers = [(name, value) for name, value in scope["headers"] if name in (b"authorization", b"cap-webhook-auth")]
         if scope["path"] != CAP_PATH or self._api.taking is None or len(headers) != 1:
@@ -147,9 +147,9 @@ def publishing_as(request: Request, *scopes: str) -> Publisher:
     return Publisher(grant.sub, MANAGE in grant.scopes, grant.issuer)
 
 
-def source_of(request: Request, sources: "Sources") -> "Source":
+def source_of(request: Request, sources: "CapSources") -> "CapSource":
     """The source that a message of CAP comes from (CP1). Raises Problem (403)."""
-    found: Source | None = request.scope.get("cap_source")
+    found: CapSource | None = request.scope.get("cap_source")
     if found is None:
         grant = granted(request, PUBLISH)
         found = sources.named(grant.sub, grant.issuer)

@@ -18,13 +18,13 @@ from .. import failpoints
 from ..alertlog import Counts, Cursor, Page
 from ..clock import format_time
 from ..errors import LogUnavailable
-from ..ingest.publish import Outcome
+from ..ingest.publish import PublishOutcome
 from ..model import problems
 from ..model.alert import Cancel, Entry, OtherKind, Revision
 from ..model.problems import Problem
 from ..policy.confirmation import covered_km2
 from ..wire.frames import alert_map
-from .context import Api
+from .context import ApiContext
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def accepted(entry: Entry) -> dict[str, Any]:
     }
 
 
-def dry(outcome: Outcome[Any]) -> Response:
+def dry(outcome: PublishOutcome[Any]) -> Response:
     """200 to a dry run: what would come of it, and what reviewers are to sign."""
     answer = {name: value for name, value in accepted(outcome.entry).items() if name in _DRY}
     if outcome.form is not None:
@@ -59,7 +59,7 @@ def dry(outcome: Outcome[Any]) -> Response:
     return JSONResponse(answer)
 
 
-def written(api: Api, outcome: Outcome[Any], kind: str) -> Response:
+def written(api: ApiContext, outcome: PublishOutcome[Any], kind: str) -> Response:
     """201, or 200 to a repeat."""
     if not outcome.created:
         return JSONResponse(accepted(outcome.entry))
@@ -140,7 +140,7 @@ def allowed(routes: Sequence[BaseRoute], path: str) -> str:
     return ", ".join(sorted({method for route in found for method in route.methods or ()}))
 
 
-def problem_answer(api: Api, problem: Problem) -> Response:
+def problem_answer(api: ApiContext, problem: Problem) -> Response:
     """The answer that is a problem document. It is counted by its type."""
     api.metrics.refused.labels(problem.slug).inc()
     for kind in {each.members["kind"] for each in problem.violations if "kind" in each.members}:

@@ -29,10 +29,10 @@ from ..policy.confirmation import AREA
 from ..policy.pii import KINDS
 from ..wire.frames import alert_map
 from . import asyncapi, openapi, openapi_calls, stream_html
-from .context import Api
+from .context import ApiContext
 from .examples import STEP_MS
 from .http_server import serve
-from .middleware import Guard, body_of, granted, is_dry_run, page_asked, publishing_as
+from .middleware import Middleware, body_of, granted, is_dry_run, page_asked, publishing_as
 from .pages import Shown, add_pages
 from .responses import allowed, as_problem, dry, exact, listed, problem_answer, rounded, state, written
 from .routes_calls import add_dispatch
@@ -40,7 +40,7 @@ from .routes_calls import add_dispatch
 MAX_SCRAPERS = 16  # connections to the listener of --metrics
 
 
-def make_app(api: Api, *, with_metrics: bool = True) -> ASGIApp:
+def make_app(api: ApiContext, *, with_metrics: bool = True) -> ASGIApp:
     """The ASGI application of the api listener. `with_metrics`: whether /metrics is here."""
     app = FastAPI(
         title="geocast",
@@ -61,7 +61,7 @@ def make_app(api: Api, *, with_metrics: bool = True) -> ASGIApp:
     return _guarded(app, api)
 
 
-def make_metrics_app(api: Api) -> ASGIApp:
+def make_metrics_app(api: ApiContext) -> ASGIApp:
     """The ASGI application of `--metrics`: nothing but the metrics (H13)."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     _add_metrics(app, api)
@@ -69,7 +69,9 @@ def make_metrics_app(api: Api) -> ASGIApp:
 
 
 @contextlib.asynccontextmanager
-async def serving(api: Api, listener: socket.socket, metrics_listener: socket.socket | None) -> AsyncIterator[None]:
+async def serving(
+    api: ApiContext, listener: socket.socket, metrics_listener: socket.socket | None
+) -> AsyncIterator[None]:
     """Serve the api on its socket for as long as the block runs; the metrics there too, or on a socket of their own."""
     async with contextlib.AsyncExitStack() as both:
         await both.enter_async_context(
@@ -80,7 +82,7 @@ async def serving(api: Api, listener: socket.socket, metrics_listener: socket.so
         yield
 
 
-def _guarded(app: FastAPI, api: Api) -> ASGIApp:
+def _guarded(app: FastAPI, api: ApiContext) -> ASGIApp:
     """The application, answering with problems only, behind its guard."""
 
     async def problem(request: Request, error: Exception) -> Response:
@@ -91,10 +93,10 @@ def _guarded(app: FastAPI, api: Api) -> ASGIApp:
 
     for kind in (Problem, LogUnavailable, HTTPException, Exception):
         app.add_exception_handler(kind, problem)
-    return Guard(app, api)
+    return Middleware(app, api)
 
 
-def _add_alerts(app: FastAPI, api: Api) -> None:
+def _add_alerts(app: FastAPI, api: ApiContext) -> None:
     @app.post("/v1/alerts", **openapi.PUBLISH)
     async def publish(request: Request) -> Response:
         publisher = publishing_as(request, PUBLISH)
@@ -151,14 +153,14 @@ def _add_alerts(app: FastAPI, api: Api) -> None:
         return JSONResponse(api.policy.model_dump(exclude_none=True))
 
 
-def _add_cap(app: FastAPI, api: Api) -> None:
+def _add_cap(app: FastAPI, api: ApiContext) -> None:
     if api.taking is not None:
         from .routes_cap import add_cap  # what reads XML takes 0.2 s and 10 MB: many a node is sent no message of CAP
 
         add_cap(app, api)
 
 
-def _add_operations(app: FastAPI, api: Api) -> None:
+def _add_operations(app: FastAPI, api: ApiContext) -> None:
     @app.get("/healthz", **openapi.HEALTH)
     async def healthz() -> Response:
         return JSONResponse({"status": "alive"})
@@ -189,13 +191,13 @@ def _add_operations(app: FastAPI, api: Api) -> None:
         return JSONResponse(found.to_map())
 
 
-def _add_metrics(app: FastAPI, api: Api) -> None:
+def _add_metrics(app: FastAPI, api: ApiContext) -> None:
     @app.get("/metrics", **openapi.METRICS)
     async def metrics() -> Response:
         return Response(api.metrics.render(), media_type=CONTENT_TYPE)
 
 
-def _add_documents(app: FastAPI, api: Api) -> None:
+def _add_documents(app: FastAPI, api: ApiContext) -> None:
     """Each document is made when it has changed: that takes 3 ms, and anybody may ask for it without a token."""
     made: tuple[Policy, int, Shown] | None = None
 

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse
 from ..auth.scopes import DISPATCH
 from ..calls.calling import CallOutcome, Dispatcher
 from . import openapi_calls as documents
-from .context import Api
+from .context import ApiContext
 from .middleware import body_of, publishing_as, without_query
 from .responses import stored
 
@@ -19,7 +19,7 @@ CONTENT, END = "content", "end"
 KINDS = ("call", CONTENT, END)
 
 
-def add_dispatch(app: FastAPI, api: Api) -> None:
+def add_dispatch(app: FastAPI, api: ApiContext) -> None:
     """Add the calls about calls to the api listener. Where the policy has no calls, none can be opened (RO1)."""
     for kind in KINDS:
         api.metrics.calls_accepted.labels(kind)  # makes it 0: Prometheus can't see an increase of what was not there
@@ -61,7 +61,7 @@ def _dispatching(request: Request) -> Dispatcher:
     return Dispatcher(publisher.sub, publisher.manages, publisher.issuer)
 
 
-def _written(api: Api, outcome: CallOutcome, kind: str) -> Response:
+def _written(api: ApiContext, outcome: CallOutcome, kind: str) -> Response:
     """201, or 200 to a repeat."""
     answer: dict[str, Any] = outcome.answer
     if not outcome.created:

@@ -10,12 +10,12 @@ from starlette.responses import JSONResponse
 
 from ..errors import LogUnavailable
 from ..ingest.cap.decision import OUTCOMES
-from ..ingest.cap.service import CHANGES, Answer, Taking
-from ..ingest.cap.sources import Sources
+from ..ingest.cap.service import CHANGES, CapIngest, CapOutcome
+from ..ingest.cap.sources import CapSources
 from ..model.alert import Cancel, Entry
 from ..model.problems import Problem
 from . import openapi
-from .context import Api
+from .context import ApiContext
 from .middleware import CAP_PATH, cap_of, is_dry_run, source_of
 from .responses import accepted
 
@@ -25,7 +25,7 @@ MAX_NAMED = 10  # broken rules in a line of the log
 REFUSED, FAILED = "refused", "failed"  # outcomes of messages that were not taken, beside those that were
 
 
-def add_cap(app: FastAPI, api: Api) -> None:
+def add_cap(app: FastAPI, api: ApiContext) -> None:
     """Have the application take messages of CAP, as its node does."""
     _show(api, _taking(api).sources)
 
@@ -58,26 +58,26 @@ def add_cap(app: FastAPI, api: Api) -> None:
         return JSONResponse(_body(answer, dry_run=dry_run), 201 if created else 200)
 
 
-def _taking(api: Api) -> Taking:
+def _taking(api: ApiContext) -> CapIngest:
     assert api.taking is not None, "where messages of CAP are taken, that stays so"
     return api.taking
 
 
-def _show(api: Api, sources: Sources) -> None:
+def _show(api: ApiContext, sources: CapSources) -> None:
     """Have each source and outcome counted as 0: Prometheus can't see an increase of what was not there before."""
     for name in sources.names:
         for outcome in (*OUTCOMES, REFUSED, FAILED):
             api.metrics.cap_messages.labels(name, outcome)
 
 
-def _count(api: Api, entry: Entry) -> None:
+def _count(api: ApiContext, entry: Entry) -> None:
     if not isinstance(entry, Cancel):
         api.metrics.accepted.labels("alert" if entry.revision == 1 else "revision").inc()
     elif not entry.is_tombstone:
         api.metrics.accepted.labels("cancel").inc()
 
 
-def _body(answer: Answer, *, dry_run: bool) -> dict[str, Any]:
+def _body(answer: CapOutcome, *, dry_run: bool) -> dict[str, Any]:
     left_out = ("revision", "issued_at") if dry_run else ()
     alerts = [accepted(revision) for revision in answer.alerts]
     body: dict[str, Any] = {"outcome": answer.outcome}
@@ -94,7 +94,7 @@ def _body(answer: Answer, *, dry_run: bool) -> dict[str, Any]:
 # ---- what the operator is told -----------------------------------------------------------------------------------
 
 
-def _said(answer: Answer) -> str:
+def _said(answer: CapOutcome) -> str:
     """A line of words of ours, numbers and ids: nothing of what the message says."""
     return " ".join(
         [

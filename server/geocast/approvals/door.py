@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from ..alertlog.chain import NO_KINDS, Kinds
 from ..clock import parse_time
 from ..model import problems
-from ..model.alert import Approval, Entry, Proof, Revision, Signature
+from ..model.alert import Approval, ApprovalProof, Entry, Revision, Signature
 from ..model.problems import Violation
 from ..policy import SKEW_MS, Policy
 from . import form
@@ -30,7 +30,7 @@ _MAY_BE_LOWER = ("revision", "expires_at")  # in a cancel (AP8)
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class ApprovalCheck:
     """What is asked of approvals by a policy, and whose signatures count."""
 
     policy: Policy
@@ -54,7 +54,7 @@ class Door:
     def violations(
         self,
         entry: Entry,
-        approved: Proof | None,
+        approved: ApprovalProof | None,
         alert: Revision,
         now_ms: int,
         behind: Kinds = NO_KINDS,
@@ -79,7 +79,7 @@ class Door:
         have = len(persons - {entry.source})
         return [*found, *([_too_few(needed, have)] if have < needed else [])]
 
-    def proved(self, entry: _E, proof: Proof) -> _E:
+    def proved(self, entry: _E, proof: ApprovalProof) -> _E:
         """The entry as its form says it, with its proof (Rule 1). `violations` has found nothing wrong with it."""
         header = header_of(proof.signatures[0].protected)
         approval = Approval(self.reviewers[header.kid].sub, header.issued_at * 1000)  # NC7
@@ -90,7 +90,7 @@ class Door:
         approved: _E = replace(said, proof=proof, **by)
         return approved
 
-    def _differs(self, entry: Entry, proof: Proof, category: str) -> Iterator[Violation]:
+    def _differs(self, entry: Entry, proof: ApprovalProof, category: str) -> Iterator[Violation]:
         """AP2: whether the form says what the request comes to."""
         audience = self.policy.audience
         try:
@@ -104,7 +104,7 @@ class Door:
             yield _not_approved("/approval/form", f"says something else than the request comes to: {name}")
 
     def _wrong_signatures(
-        self, proof: Proof, occurred_at: int, oldest_s: int | None, now_ms: int
+        self, proof: ApprovalProof, occurred_at: int, oldest_s: int | None, now_ms: int
     ) -> Iterator[Violation]:
         """Name each signature that is not good or, with `oldest_s`, too old, and why (AP3, AP4)."""
         for n, signature in enumerate(proof.signatures):

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from ..auth.jwks import keys_of
 from ..errors import ConfigError
-from ..model.alert import Proof, is_id
+from ..model.alert import ApprovalProof, is_id
 from ..policy import Policy
 from .signatures import ALGORITHM, decoded, header_of, verifies
 
@@ -50,7 +50,7 @@ def is_kid(text: str) -> bool:
     return _KID.fullmatch(text) is not None
 
 
-def who_signed(proof: Proof, reviewers: Reviewers) -> Signed | None:
+def who_signed(proof: ApprovalProof, reviewers: Reviewers) -> Signed | None:
     """Who of the reviewers has signed a form; None if a header is none, or a signature by a known key is not good."""
     persons, unknown, since = set(), False, 2**63
     for signature in proof.signatures:

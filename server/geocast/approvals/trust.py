@@ -23,7 +23,7 @@ from ..alertlog import codec
 from ..alertlog.chain import NO_KINDS, Kinds, kinds_of
 from ..errors import trace
 from ..metrics import counters
-from ..model.alert import MAX_SIGNATURES, Cancel, Entry, Proof, Revision, Untrusted
+from ..model.alert import MAX_SIGNATURES, ApprovalProof, Cancel, Entry, Revision, Untrusted
 from ..policy import Policy
 from . import form
 from .asked import asked
@@ -43,7 +43,7 @@ class _Failed(Exception):  # noqa: N818
     """An entry is not to be believed; its text is one of REASONS."""
 
 
-class Trust:
+class ApprovalVerifier:
     """Judges what is read from the log, by the policy and the reviewers in force. It stays the same object."""
 
     def __init__(self, policy: Policy, reviewers: Reviewers) -> None:
@@ -141,7 +141,7 @@ class Trust:
 
     # ---- the pieces ------------------------------------------------------------------------------------------
 
-    def _said(self, entry: Entry, proof: Proof) -> Entry:
+    def _said(self, entry: Entry, proof: ApprovalProof) -> Entry:
         """The entry as its form says it. Raises _Failed if the form is none, or another entry's."""
         try:
             read = form.read(proof.form)
@@ -188,14 +188,14 @@ class Trust:
         signed = self._who(entry.proof)
         return signed is not None and len(signed.persons) >= self._most.get(_digest(entry.proof), MANY)
 
-    def _who(self, proof: Proof) -> Signed | None:
+    def _who(self, proof: ApprovalProof) -> Signed | None:
         """Who has signed; None if a signature by a known key does not verify."""
         digest = _digest(proof)
         if digest not in self._signed:
             _remember(self._signed, digest, self._checked(proof))
         return self._signed[digest]
 
-    def _checked(self, proof: Proof) -> Signed | None:
+    def _checked(self, proof: ApprovalProof) -> Signed | None:
         return who_signed(proof, self._reviewers) if 1 <= len(proof.signatures) <= MAX_SIGNATURES else None
 
     def _set_aside(
@@ -212,7 +212,7 @@ def _fingerprint(entry: Entry) -> bytes:
     return hashlib.sha256(codec.encode(entry)).digest() if entry.proof is None else _digest(entry.proof)
 
 
-def _digest(proof: Proof) -> bytes:
+def _digest(proof: ApprovalProof) -> bytes:
     found = hashlib.sha256(proof.form.encode("utf-8", "surrogatepass"))
     for each in proof.signatures:
         found.update(f"\0{each.protected}.{each.signature}".encode("utf-8", "surrogatepass"))

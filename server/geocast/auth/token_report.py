@@ -12,7 +12,7 @@ from jwt.exceptions import InvalidSignatureError, PyJWTError
 
 from ..clock import Now, format_time
 from .scopes import QUALS_FORM, are_quals
-from .tokens import AUDIENCE, MAX_TOKEN_BYTES, Key, Tokens, is_date, is_fresh, is_sub
+from .tokens import AUDIENCE, MAX_TOKEN_BYTES, Key, TokenVerifier, is_date, is_fresh, is_sub
 
 _NO_JWT = "it is no JWT: three parts in base64url with dots between them, of which the first two are JSON objects"
 _UNCHECKED: Any = {"verify_signature": False}
@@ -20,7 +20,7 @@ _SIGNATURE_ONLY: Any = {"verify_aud": False, "verify_exp": False, "verify_nbf": 
 _UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
 
 
-class Explained(NamedTuple):
+class TokenReport(NamedTuple):
     """What a token says of itself, true or not, and why it would be refused; there is no reason if it is good.
 
     `quals`: each qualification that it claims, and why it does not count; None if it does. `issuer`: that of the key
@@ -34,20 +34,20 @@ class Explained(NamedTuple):
     issuer: str = ""
 
 
-def explain(token: str, keys: Mapping[str, Key], revoked: Mapping[str, float], now: Now) -> Explained:
+def explain(token: str, keys: Mapping[str, Key], revoked: Mapping[str, float], now: Now) -> TokenReport:
     """What `token` says, judged as a node with these keys and revocations judges it at `now`."""
     try:
         parts = jwt.decode_complete(token, options=_UNCHECKED)
     except (PyJWTError, KeyError, TypeError, ValueError, RecursionError, OverflowError):
-        return Explained({}, {}, [_NO_JWT], {})
+        return TokenReport({}, {}, [_NO_JWT], {})
     header, claims = parts["header"], parts["payload"]
     refusals = [*_of_form(token), *_of_key(token, header, keys), *_of_claims(claims, now.wall_ms)]
     refusals += _of_revocation(claims, revoked)
-    if not refusals and Tokens(keys, revoked).check(token, now) is None:
+    if not refusals and TokenVerifier(keys, revoked).check(token, now) is None:
         refusals.append("a claim is not of the type that RFC 7519 gives it")
     key = keys.get(str(header.get("kid")))
     quals = _quals(claims, key, now.wall_ms)
-    return Explained(header, claims, refusals, quals, "" if key is None else key.issuer)
+    return TokenReport(header, claims, refusals, quals, "" if key is None else key.issuer)
 
 
 def in_words(seconds: float) -> str:

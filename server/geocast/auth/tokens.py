@@ -86,7 +86,7 @@ class Grant:
     scopes: frozenset[str]
     expires_at: int
     quals: frozenset[str] = frozenset()
-    proof: "Proof | None" = field(default=None, compare=False)
+    proof: "TokenProof | None" = field(default=None, compare=False)
     issuer: str = ""
 
     @property
@@ -95,7 +95,7 @@ class Grant:
         return Subject(self.issuer, self.sub)
 
 
-class Proof(NamedTuple):
+class TokenProof(NamedTuple):
     """What a token is good by, beside its time: the key that signed it, and when (s since 1970; None: it is not said).
 
     And the qualifications that the key has granted by it.
@@ -112,7 +112,7 @@ class Proof(NamedTuple):
         return Subject(self.key.issuer, self.sub)
 
 
-class Tokens:
+class TokenVerifier:
     """Checks tokens against the keys in force, by their `kid`. `required`: whether a subscriber has to have a token."""
 
     def __init__(
@@ -129,7 +129,7 @@ class Tokens:
         self._revoked = dict(revoked)
         self._claims_once = functools.lru_cache(_SEEN_AGAIN)(self._claims)
 
-    def stands(self, proof: Proof) -> bool:
+    def stands(self, proof: TokenProof) -> bool:
         """Whether a token that was good is good still, by the keys and revocations in force; its time is not judged.
 
         It is not if it has granted a qualification that its key may not grant any more: a fresh look at it tells
@@ -199,7 +199,7 @@ def _grant(key: Key, claims: Mapping[str, Any], now_ms: int) -> Grant | None:
     issued_at = claims.get("iat")
     fresh = is_fresh(issued_at, exp, now_ms / 1000)
     quals = key.quals.intersection(claims.get("quals", ())) if fresh else frozenset[str]()
-    proof = Proof(sub, key, float(issued_at) if is_date(issued_at) else None, quals)
+    proof = TokenProof(sub, key, float(issued_at) if is_date(issued_at) else None, quals)
     return Grant(sub, frozenset(scope.split(" ")), int(exp * 1000), quals, proof, key.issuer)
 
 

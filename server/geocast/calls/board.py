@@ -33,14 +33,14 @@ from typing import Literal, NamedTuple
 
 from ..alertlog import Counts
 from ..clock import Now
-from ..matching.circle_index import NONE, AreaIndex
+from ..matching.circle_index import NONE, CircleIndex
 from ..model.alert import Circle
 from ..model.call import CallEntry, Person, SeatState
 from .aeds import NO_AEDS, Aeds
-from .claiming import Claiming, Here, Reason, Refusal, is_near, is_wanted, may_see, refusal
-from .live_call import LiveCall, Open, Outline, Told
+from .claiming import Here, Reason, Refusal, SeatRequest, is_near, is_wanted, may_see, refusal
+from .live_call import CallDelivery, CallSummary, LiveCall, Open
 from .messages import in_each_format, standdown_message, task_message, task_revision
-from .responders import Claimed, Responder, Responders, Rights
+from .responders import PendingAccept, Responder, ResponderRights, Responders
 from .state import CallState, Seat, place_of
 
 CLAIM_S = 30.0  # how long a session's word is kept that it holds a call that is unknown here (R5e)
@@ -57,14 +57,14 @@ ROOM = 1 << 10  # rings for which address space is taken at the start
 # ---- errands: what is to be done in the log ------------------------------------------------------------------------
 
 
-class Accept(NamedTuple):
+class AcceptRequest(NamedTuple):
     """Claim a seat for this session: by `claiming`, and then tell by `answered`."""
 
     responder: Responder
-    claimed: Claimed
+    claimed: PendingAccept
 
 
-class GiveBack(NamedTuple):
+class ReleaseRequest(NamedTuple):
     """Release the seat of a call that this person holds, if it is the one that was accepted then (ms; None: any)."""
 
     call_id: str
@@ -72,7 +72,7 @@ class GiveBack(NamedTuple):
     accepted_at: int | None = None
 
 
-class Progress(NamedTuple):
+class ReportRequest(NamedTuple):
     """Report how far this person is."""
 
     call_id: str
@@ -80,16 +80,16 @@ class Progress(NamedTuple):
     state: SeatState
 
 
-class Restore(NamedTuple):
+class RestoreRequest(NamedTuple):
     """The log has lost claims of this call that were read: `lost` says which seats, as long as they are not back."""
 
     call_id: str
 
 
-Errand = Accept | GiveBack | Progress | Restore
+Errand = AcceptRequest | ReleaseRequest | ReportRequest | RestoreRequest
 
 
-class Board:
+class CallHub:
     """The calls of this process, and its responders. The module tells how it works."""
 
     def __init__(
@@ -116,7 +116,7 @@ class Board:
         self._calls: dict[str, LiveCall] = {}
         self._responders = Responders(capacity)
         self._returning: deque[tuple[float, Responder]] = deque()  # those with something unknown, and until when
-        self._near: AreaIndex[LiveCall] = AreaIndex(ROOM)  # of those that ring
+        self._near: CircleIndex[LiveCall] = CircleIndex(ROOM)  # of those that ring
         self._widening: set[LiveCall] = set()  # those that have a free seat, and a ring that is not in force yet
         self._seated: dict[Person, set[LiveCall]] = {}  # the calls, not ended, of which each holds a seat
         self._resting: dict[Person, float] = {}  # until when each is held off (RQ7), on the monotonic clock
@@ -128,7 +128,7 @@ class Board:
 
     # ---- sessions ------------------------------------------------------------------------------------------------
 
-    def grant(self, row: int, rights: Rights) -> None:
+    def grant(self, row: int, rights: ResponderRights) -> None:
         """The session has this token now."""
         self._responders.grant(row, rights)
 
@@ -182,8 +182,8 @@ class Board:
         elif reason := self._refusal(responder, call_id, eta_s, now):
             self._refuse(responder, call_id, reason)
         elif responder.claimed is None or responder.claimed.stands:  # one at a time (RV4); the client repeats others
-            responder.claimed = Claimed(call_id, eta_s, now.monotonic)
-            self._ask(Accept(responder, responder.claimed))
+            responder.claimed = PendingAccept(call_id, eta_s, now.monotonic)
+            self._ask(AcceptRequest(responder, responder.claimed))
         elif responder.claimed.call_id == call_id:
             responder.claimed.given_back = False
             responder.claimed.heard = None  # this one, too, is to be answered
@@ -229,7 +229,7 @@ class Board:
             call.note_declined(self._told(call, responder))
             seat = self._own_seat(responder, call)
         if responder.person is not None and (seat is not None or is_claimed):
-            self._ask(GiveBack(call_id, responder.person, None if seat is None else seat.accepted_at))
+            self._ask(ReleaseRequest(call_id, responder.person, None if seat is None else seat.accepted_at))
 
     def report(self, row: int, call_id: str, state: SeatState, now: Now) -> None:
         """The session says how far it is (M20). It counts from who holds a seat, and once in REPORT_S."""
@@ -238,7 +238,7 @@ class Board:
             return
         if self._own_seat(responder, call) is not None and now.monotonic >= responder.reported + REPORT_S:
             responder.reported = now.monotonic
-            self._ask(Progress(call_id, responder.person, state))
+            self._ask(ReportRequest(call_id, responder.person, state))
 
     def acknowledge(self, row: int, call_id: str, revision: int) -> None:
         """The session says that it has shown this revision of a call."""
@@ -246,21 +246,21 @@ class Board:
         if call is not None and row in call.told:
             self.acks += call.note_ack(call.told[row], revision)
 
-    def claiming(self, errand: Accept, now: Now) -> Claiming | None:
+    def claiming(self, errand: AcceptRequest, now: Now) -> SeatRequest | None:
         """The claim as it is now; None if nobody waits for it any more: the session is gone, or was answered."""
         responder, claimed = errand
         if responder.gone or responder.claimed is not claimed:
             return None
         return self._claiming(responder, claimed.call_id, claimed.eta_s, now)
 
-    def answered(self, errand: Accept, reason: Refusal | None, now: Now) -> bool:
+    def answered(self, errand: AcceptRequest, reason: Refusal | None, now: Now) -> bool:
         """The log has judged the claim: refused, or (None) it stands there, and is told when it is read (RV1).
 
         What was read meanwhile may be newer. False: the session was rung, so the claim is to be judged anew.
         """
         responder, claimed = errand
         if reason is None and claimed.given_back and responder.person is not None:
-            self._ask(GiveBack(claimed.call_id, responder.person))
+            self._ask(ReleaseRequest(claimed.call_id, responder.person))
         if responder.gone or responder.claimed is not claimed:
             return True
         if reason is None:
@@ -277,16 +277,16 @@ class Board:
             self._refuse(responder, claimed.call_id, reason)
         return True
 
-    def give_up(self, errand: Accept) -> None:
+    def give_up(self, errand: AcceptRequest) -> None:
         """The claim could not be judged, for a reason that is a mistake of ours: the client may repeat it."""
         if errand.responder.claimed is errand.claimed:
             errand.responder.claimed = None
 
-    def _claiming(self, responder: Responder, call_id: str, eta_s: int | None, now: Now) -> Claiming:
+    def _claiming(self, responder: Responder, call_id: str, eta_s: int | None, now: Now) -> SeatRequest:
         person = responder.person or _NOBODY
         here = responder.here if responder.on_duty else None
         held_off = self._is_held_off(person, now)
-        return Claiming(call_id, person, responder.quals, responder.may_test, here, held_off, eta_s)
+        return SeatRequest(call_id, person, responder.quals, responder.may_test, here, held_off, eta_s)
 
     def _refuse(self, responder: Responder, call_id: str, reason: Refusal) -> None:
         responder.refused[call_id] = reason
@@ -316,7 +316,7 @@ class Board:
         with self._changing(call, now):
             call.take(entry, self._open, now)
         if call.lost.keys() - held:
-            self._ask(Restore(call.id))
+            self._ask(RestoreRequest(call.id))
 
     def lost(self, call_id: str) -> list[Seat]:
         """The seats that were read and that the log has lost (RV7)."""
@@ -339,7 +339,7 @@ class Board:
         if call.state is not None and call.outline != before:
             self._changed(call, call.state, before, now)
 
-    def _changed(self, call: LiveCall, state: CallState, before: Outline, now: Now) -> None:
+    def _changed(self, call: LiveCall, state: CallState, before: CallSummary, now: Now) -> None:
         after = call.outline
         self._keep_seated(call, before, after)
         if not before.revision:
@@ -353,7 +353,7 @@ class Board:
             call.begin_revision()
         self._note_concerned(call, state, before, after)
 
-    def _note_concerned(self, call: LiveCall, state: CallState, before: Outline, after: Outline) -> None:
+    def _note_concerned(self, call: LiveCall, state: CallState, before: CallSummary, after: CallSummary) -> None:
         """Note whom a call that is not over may concern now, by what has changed of it (Rule 2)."""
         new = after.content != before.content
         rung: list[int] = []
@@ -395,7 +395,7 @@ class Board:
                 self._claim(responder, call, state, held, now)
                 self._note(responder.row, call)
 
-    def _keep_seated(self, call: LiveCall, before: Outline, after: Outline) -> None:
+    def _keep_seated(self, call: LiveCall, before: CallSummary, after: CallSummary) -> None:
         """Keep in mind who holds a seat of a call that has not ended in the log (RQ7)."""
         held, holds = ({person for person, _ in each.claims} for each in (before, after))
         for person in held if after.over else held - holds:
@@ -526,7 +526,7 @@ class Board:
                 self._observe("first_seat", max(0, now.wall_ms - call.opened_at) / 1000)
         return _Said(TASK, in_each_format(task_message(state, seat, place_of(opened), self._aeds)))
 
-    def _not_qualified(self, responder: Responder, call: LiveCall, told: Told) -> "_Said | None":
+    def _not_qualified(self, responder: Responder, call: LiveCall, told: CallDelivery) -> "_Said | None":
         """Return `over` if the session waits for an answer, and nothing else: its person holds a seat (Rule 6)."""
         claimed = responder.claimed
         waits = claimed is not None and claimed.call_id == call.id
@@ -535,7 +535,7 @@ class Board:
         responder.claimed = None if waits else claimed
         return self._stand_down(call, responder, told, "over")
 
-    def _stand_down(self, call: LiveCall, responder: Responder, told: Told, reason: Reason) -> "_Said":
+    def _stand_down(self, call: LiveCall, responder: Responder, told: CallDelivery, reason: Reason) -> "_Said":
         """Take back what the session was told, for this reason."""
         told.over = told.again = False
         told.full = reason == "full"
@@ -552,11 +552,11 @@ class Board:
         if responder.claimed is not None and responder.claimed.call_id == call.id:
             responder.claimed.heard = what
 
-    def _told(self, call: LiveCall, responder: Responder) -> Told:
+    def _told(self, call: LiveCall, responder: Responder) -> CallDelivery:
         """What the session was told of a call, to be written to."""
         found = call.told.get(responder.row)
         if found is None:
-            found = call.told[responder.row] = Told()
+            found = call.told[responder.row] = CallDelivery()
             responder.calls.add(call)
         return found
 
@@ -599,14 +599,14 @@ class Board:
                 self._drop(call)
             elif call.withheld and not call.expired(now) and call.state is not None:
                 call.withheld = False
-                self._note_concerned(call, call.state, Outline(), call.outline)
+                self._note_concerned(call, call.state, CallSummary(), call.outline)
 
     def _drop(self, call: LiveCall) -> None:
         """Forget a call: both clocks have ended it, and the log, or it is so old that the log has forgotten it."""
         del self._calls[call.id]
         self._near.discard(call.filed)
         self._widening.discard(call)
-        self._keep_seated(call, call.outline, Outline(over=True))
+        self._keep_seated(call, call.outline, CallSummary(over=True))
         for row in call.told:
             self._responders.get(row).calls.discard(call)
         for calls in self._noted.values():
@@ -641,7 +641,7 @@ class Board:
         call = self._calls.get(call_id)
         return call is None or not self._is_over(call, now)
 
-    def has_open(self, claiming: Claiming, now: Now) -> bool:
+    def has_open(self, claiming: SeatRequest, now: Now) -> bool:
         """Whether the call is known here, and not over for who claims a seat of it."""
         call = self._calls.get(claiming.call_id)
         if call is None or call.state is None or self._is_over(call, now):
@@ -686,7 +686,7 @@ class _Said(NamedTuple):
     frames: tuple[bytes, ...]
 
 
-_NOTHING = Told()  # of whom nothing was told; never written to
+_NOTHING = CallDelivery()  # of whom nothing was told; never written to
 _NOBODY = Person("")  # a session without a token
 
 

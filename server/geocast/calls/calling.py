@@ -51,9 +51,9 @@ from ..policy import Policy
 from ..policy.ages import Lasting
 from ..wire.requests import Claims, Invalid
 from .aeds import NO_AEDS, Aeds, fetch_of
-from .claiming import Claiming, Refusal, is_wanted, refusal
+from .claiming import Refusal, SeatRequest, is_wanted, refusal
 from .openers import Openers
-from .opening import Chain, opened_chain, sealed
+from .opening import DecryptedChain, opened_chain, sealed
 from .request import RequestedCall, parse_call, parse_content, parse_end
 from .sealing import CallKeys
 from .shown import content_answer, end_answer, is_open, state_map
@@ -85,7 +85,7 @@ class CallOutcome(NamedTuple):
     created: bool
 
 
-class Calling:
+class CallService:
     """The decisions about calls: what the api is asked for, and what the responders of this process want.
 
     What the api is asked for raises Problem when it is refused. All of it raises LogUnavailable when the outcome is
@@ -114,10 +114,10 @@ class Calling:
         self._aeds = aeds
         self._openers = openers or Openers(alert_log)
 
-    def under(self, policy: Policy, keys: CallKeys, aeds: Aeds | None = None) -> "Calling":
+    def under(self, policy: Policy, keys: CallKeys, aeds: Aeds | None = None) -> "CallService":
         """The same under another policy and other keys. What is under way goes on by those of this one."""
         given = self._aeds if aeds is None else aeds
-        return Calling(self._log, policy, keys, self._clock, self._appended, given, self._openers)
+        return CallService(self._log, policy, keys, self._clock, self._appended, given, self._openers)
 
     # ---- what a dispatcher asks for ------------------------------------------------------------------------------
 
@@ -194,7 +194,7 @@ class Calling:
 
     # ---- what responders and clocks ask for ----------------------------------------------------------------------
 
-    async def claim(self, claiming: Claiming) -> Refusal | None:
+    async def claim(self, claiming: SeatRequest) -> Refusal | None:
         """Give a seat to a responder (RV2 to RV5). None: a claim of theirs is in the log, a new one or an older one."""
         for _ in range(ATTEMPTS):
             chain = await self._whole(claiming.call_id)
@@ -288,23 +288,23 @@ class Calling:
 
     # ---- a chain -------------------------------------------------------------------------------------------------
 
-    async def _chain(self, call_id: str) -> Chain | None:
+    async def _chain(self, call_id: str) -> DecryptedChain | None:
         return opened_chain(self._keys, await self._log.history(call_id))
 
-    async def _whole(self, call_id: str) -> Chain | None:
+    async def _whole(self, call_id: str) -> DecryptedChain | None:
         """A chain by which a seat may be given (Rule 1). Raises LogUnavailable if part of it does not open."""
         chain = await self._chain(call_id)
         if chain is not None and not chain.whole:
             raise LogUnavailable("entries of this call do not open here")
         return chain
 
-    async def _going_on(self, call_id: str) -> tuple[Chain | None, CallState | None, Now]:
+    async def _going_on(self, call_id: str) -> tuple[DecryptedChain | None, CallState | None, Now]:
         """A chain and its call, if that is open now; and the time at which that was so."""
         chain, now = await self._whole(call_id), self._clock.now()
         call = chain.call if chain is not None else None
         return chain, call if call is not None and is_open(call, now) else None, now
 
-    def _theirs(self, chain: Chain | None, dispatcher: Dispatcher) -> tuple[Chain, CallState]:
+    def _theirs(self, chain: DecryptedChain | None, dispatcher: Dispatcher) -> tuple[DecryptedChain, CallState]:
         """The call, if this dispatcher may see it. Raises Problem: 404, 403."""
         if chain is None:
             raise Problem(problems.UNKNOWN_CALL)
@@ -314,14 +314,16 @@ class Calling:
             raise Problem(problems.NOT_YOURS)
         return chain, chain.call
 
-    def _current(self, chain: Chain | None, dispatcher: Dispatcher) -> tuple[Chain, CallState]:
+    def _current(self, chain: DecryptedChain | None, dispatcher: Dispatcher) -> tuple[DecryptedChain, CallState]:
         """The call, if it is open and this dispatcher may change it. Raises Problem: 404, 403, 410."""
         chain, call = self._theirs(chain, dispatcher)
         if not is_open(call, self._clock.now()):
             raise Problem(problems.CALL_ENDED)
         return chain, call
 
-    async def _append_next(self, chain: Chain, call: CallState, body: Body, secret: Secret) -> CallEntry | None:
+    async def _append_next(
+        self, chain: DecryptedChain, call: CallState, body: Body, secret: Secret
+    ) -> CallEntry | None:
         return await self._append(call.id, chain.number + 1, call.opening.expires_at, body, secret)
 
     async def _append(self, call_id: str, number: int, ends_at: int, body: Body, secret: Secret) -> CallEntry | None:
@@ -337,7 +339,7 @@ class Calling:
 
     # ---- contents ------------------------------------------------------------------------------------------------
 
-    def _opened_before(self, request: RequestedCall, chain: Chain | None) -> CallOutcome:
+    def _opened_before(self, request: RequestedCall, chain: DecryptedChain | None) -> CallOutcome:
         """The answer to who opens a call under an id that is taken."""
         if chain is None:
             raise Problem(problems.ID_CONFLICT)
@@ -416,7 +418,7 @@ class Calling:
 
     # ---- seats ---------------------------------------------------------------------------------------------------
 
-    def _seat(self, chain: Chain, call: CallState, claiming: Claiming, now: Now) -> Claim:
+    def _seat(self, chain: DecryptedChain, call: CallState, claiming: SeatRequest, now: Now) -> Claim:
         """The claim to the lowest free seat, with what it is to do (RV5)."""
         number = call.free_seat
         assert number is not None, "a call that is full was refused"
@@ -424,7 +426,7 @@ class Calling:
         aed = self._to_fetch(chain, call, claiming) if role == "aed" else None
         return Claim(number, "cpr" if aed is None else role, now.wall_ms, claiming.eta_s, aed)
 
-    def _to_fetch(self, chain: Chain, call: CallState, claiming: Claiming) -> str | None:
+    def _to_fetch(self, chain: DecryptedChain, call: CallState, claiming: SeatRequest) -> str | None:
         """The id of the defibrillator that is the least way round, and that nobody else fetches (RI1, RI2)."""
         place = _place(chain, call)
         if place is None or claiming.here is None:
@@ -447,19 +449,19 @@ def _is_theirs(call: CallState, dispatcher: Dispatcher) -> bool:
     return dispatcher.manages or opener == (dispatcher.issuer, dispatcher.sub)
 
 
-def _place(chain: Chain, call: CallState) -> ExactPlace | None:
+def _place(chain: DecryptedChain, call: CallState) -> ExactPlace | None:
     """The exact place of the current content; None if it has been deleted."""
     found = (each.secret for each in chain.entries if each.entry.revision == call.content)
     place = next(found, None)
     return place if isinstance(place, ExactPlace) else None
 
 
-def _returned(chain: Chain, person: Person) -> int:
+def _returned(chain: DecryptedChain, person: Person) -> int:
     """How many seats of the call somebody has given back (RV5)."""
     return sum(isinstance(body, Release) and secret == person for _, body, secret in chain.entries)
 
 
-def _kind(chain: Chain, call: CallState) -> str | None:
+def _kind(chain: DecryptedChain, call: CallState) -> str | None:
     place = _place(chain, call)
     return None if place is None else place.kind
 

@@ -15,7 +15,7 @@ MAX_REACH_M = 500.0  # RQ5: of how far off a place may be, what counts for calls
 Here = tuple[float, float, float]  # where a responder is: latitude and longitude in degrees, reach in metres
 
 
-class Claiming(NamedTuple):
+class SeatRequest(NamedTuple):
     """A claim to a seat: who makes it, by which qualifications that count, from where (None: off duty).
 
     `held_off`: by RQ7, because of another call. `eta_s`: in how many seconds the responder says to be there.
@@ -30,7 +30,7 @@ class Claiming(NamedTuple):
     eta_s: int | None = None
 
 
-def refusal(call: CallState | None, claiming: Claiming, now: Now) -> Refusal | None:
+def refusal(call: CallState | None, claiming: SeatRequest, now: Now) -> Refusal | None:
     """The first reason why this responder, who holds no seat of the call, can't have one (RV4); None if it can."""
     if call is None or call.end is not None or now.wall_ms >= call.opening.expires_at:
         return "over"

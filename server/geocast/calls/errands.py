@@ -29,8 +29,8 @@ from ..metrics import Metrics, counter, counters, gauge
 from ..model.alert import is_id
 from ..model.call import CallEntry, Person, SeatState
 from .aeds import NO_AEDS, Aeds
-from .board import Accept, Board, Errand, GiveBack, Progress, Restore
-from .claiming import REASONS, Claiming, Refusal
+from .board import AcceptRequest, CallHub, Errand, ReleaseRequest, ReportRequest, RestoreRequest
+from .claiming import REASONS, Refusal, SeatRequest
 from .live_call import MAX_LIFE_S, LiveCall
 from .opening import opened
 from .sealing import CallKeys
@@ -49,13 +49,13 @@ ROLES = ("cpr", "aed")
 ANSWERS = ("accept", "decline")
 
 
-class Deciding(Protocol):
+class CallDecisions(Protocol):
     """What decides by the log, and appends: `calling.Calling`. All of it may raise LogUnavailable.
 
     (That one knows what dispatchers send, exact places among it, and so no module that delivers may know it.)
     """
 
-    async def claim(self, claiming: Claiming) -> Refusal | None:
+    async def claim(self, claiming: SeatRequest) -> Refusal | None:
         """Give a seat to a responder; None: it has one."""
         ...
 
@@ -80,13 +80,13 @@ class Deciding(Protocol):
         ...
 
 
-class Errands:
+class CallWorker:
     """A board, and what it takes to have done what it asks for."""
 
     def __init__(
         self,
         capacity: int,
-        in_force: Callable[[], tuple[Deciding, CallKeys]],
+        in_force: Callable[[], tuple[CallDecisions, CallKeys]],
         alert_log: AlertLog,
         store: Callable[[Mapping[str, Counts]], Awaitable[bool]],
         clock: Clock,
@@ -100,7 +100,7 @@ class Errands:
         self._in_force = in_force
         self._calling, keys = in_force()
         took = {"first_ring": metrics.call_first_ring, "accept": metrics.call_accept, "first_seat": metrics.call_seat}
-        self.board = Board(
+        self.board = CallHub(
             capacity, partial(opened, keys), self._take, aeds, lambda what, seconds: took[what].observe(seconds)
         )
         self.wake: Callable[[], None] = lambda: None  # called when somebody may be owed something
@@ -109,7 +109,7 @@ class Errands:
         self._store_counts = store
         self._clock = clock
         self._under_way: set[asyncio.Task[None]] = set()
-        self._given_back: set[GiveBack] = set()  # seats that are being given back
+        self._given_back: set[ReleaseRequest] = set()  # seats that are being given back
         self._reports: dict[tuple[str, Person], SeatState] = {}  # not stored yet, by call and person: the last of each
         self._looked_at: set[str] = set()  # calls of which it is being decided whether to widen or to end them
         self._stirred = asyncio.Event()
@@ -194,19 +194,19 @@ class Errands:
 
     def _take(self, errand: Errand) -> None:
         match errand:
-            case Accept():
+            case AcceptRequest():
                 self._begin(self._claim(errand))
-            case GiveBack(call_id, person, accepted_at) if errand not in self._given_back:
+            case ReleaseRequest(call_id, person, accepted_at) if errand not in self._given_back:
                 self._given_back.add(errand)
                 give_back = self._until_done(call_id, lambda: self._calling.release(call_id, person, accepted_at))
                 self._begin(give_back).add_done_callback(lambda _: self._given_back.discard(errand))
-            case Restore(call_id):
+            case RestoreRequest(call_id):
                 self._begin(self._restore(call_id))
-            case Progress(call_id, person, state):
+            case ReportRequest(call_id, person, state):
                 self._reports[call_id, person] = state
                 self._begin(self._report(call_id, person))
 
-    async def _claim(self, errand: Accept) -> None:
+    async def _claim(self, errand: AcceptRequest) -> None:
         """Have a claim judged by the log (Rule 1), and the session told."""
         pause_s = RETRY_S
         while (claiming := self.board.claiming(errand, self._clock.now())) is not None:

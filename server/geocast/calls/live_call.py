@@ -31,7 +31,7 @@ Open = Callable[[CallEntry], Opened | None]  # None: it does not open
 
 
 @dataclass(slots=True)
-class Told:
+class CallDelivery:
     """What one session was told of a call on its connection, or says that it holds.
 
     `rung`: the newest revision of the ring, 0 if there was none, and then it is no recipient. `task`: the revision of
@@ -51,7 +51,7 @@ class Told:
     unacked: list[int] = field(default_factory=list)  # revisions that were sent and not acknowledged
 
 
-class Outline(NamedTuple):
+class CallSummary(NamedTuple):
     """What of a call decides who is told something: two of them tell what an entry has changed."""
 
     content: int = 0
@@ -71,10 +71,10 @@ class LiveCall:
         self.opened_at = 0  # when its first content that was read was issued, in ms since 1970
         self.first_claim = 0  # the number of the first claim that was read
         self.state: CallState | None = None  # while no content of it opens
-        self.told: dict[int, Told] = {}  # by row
+        self.told: dict[int, CallDelivery] = {}  # by row
         self.former: dict[Person, int] = {}  # who has given a seat back, and the number of the entry that says so
         self.lost: dict[Person, Seat] = {}  # Rule 3
-        self.outline = Outline()  # what decides who is told something
+        self.outline = CallSummary()  # what decides who is told something
         self.aside: set[int] = set()  # numbers of entries that do not open
         self.filed = NONE  # by which the board's index knows its ring; NONE: it rings for nobody
         self.ring_at = now.monotonic  # when the ring in force was read
@@ -152,12 +152,12 @@ class LiveCall:
     def _settle(self, now: Now) -> None:
         state, content_before = self.state, self.outline.content
         self._frames = ()
-        self.outline = Outline()
+        self.outline = CallSummary()
         if state is None:
             return
         claims = frozenset((person, seat.claim) for person, seat in self.holders().items())
         over = state.end is not None
-        self.outline = Outline(state.content, state.revision, state.ring, state.full, over, claims)
+        self.outline = CallSummary(state.content, state.revision, state.ring, state.full, over, claims)
         opening = state.opening
         self.opened_at = self.opened_at or opening.issued_at
         latest = now.monotonic + (opening.expires_at - opening.issued_at) / 1000
@@ -239,14 +239,14 @@ class LiveCall:
         """The call has a new revision, under which nobody was called yet."""
         self.called = 0
 
-    def note_rung(self, told: Told, revision: int) -> None:
+    def note_rung(self, told: CallDelivery, revision: int) -> None:
         """The ring was handed to the session's transport."""
         told.rung, told.called, told.full, told.unsure = revision, revision, False, False
         told.unacked = [*told.unacked, revision][-ACKS_KEPT:]
         self.called += 1
         self._count(Counts(sent=1), revision)
 
-    def note_ack(self, told: Told, revision: int) -> bool:
+    def note_ack(self, told: CallDelivery, revision: int) -> bool:
         """Count that a revision was shown, if it was sent on this connection and is not counted yet (M5)."""
         if revision not in told.unacked:
             return False
@@ -254,7 +254,7 @@ class LiveCall:
         self._count(Counts(acked=1))
         return True
 
-    def note_declined(self, told: Told) -> None:
+    def note_declined(self, told: CallDelivery) -> None:
         """The session has declined it: it counts as called no more (RN2)."""
         if self.state is not None and told.called == self.state.revision:
             self.called -= 1

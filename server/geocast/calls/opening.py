@@ -9,7 +9,7 @@ from .sealing import CallKeys, CantOpen
 from .state import CallState, Opened, fold
 
 
-class Chain(NamedTuple):
+class DecryptedChain(NamedTuple):
     """A call's chain as far as it opens.
 
     `number` is that of its last entry, and `whole` says whether all of it opens. `call` is what it comes to; None if
@@ -40,7 +40,7 @@ def opened(keys: CallKeys, entry: CallEntry) -> Opened | None:
         return None
 
 
-def opened_chain(keys: CallKeys, history: Sequence[Revision | Cancel | OtherKind]) -> Chain | None:
+def opened_chain(keys: CallKeys, history: Sequence[Revision | Cancel | OtherKind]) -> DecryptedChain | None:
     """The chain of a call; None if there is no entry of one.
 
     What is there twice counts once: an entry may be copied by whoever can write to the log.
@@ -52,4 +52,4 @@ def opened_chain(keys: CallKeys, history: Sequence[Revision | Cancel | OtherKind
     if not entries:
         return None
     found = [each for entry in entries.values() if (each := opened(keys, entry)) is not None]
-    return Chain(found, history[-1].revision, len(found) == len(entries), fold(found))
+    return DecryptedChain(found, history[-1].revision, len(found) == len(entries), fold(found))

@@ -21,7 +21,7 @@ from .live_call import LiveCall
 ROOM = 1 << 12  # places for which address space is taken at the start
 
 
-class Rights(Protocol):
+class ResponderRights(Protocol):
     """What a session's token says of it."""
 
     @property
@@ -40,7 +40,7 @@ class Rights(Protocol):
         ...
 
 
-class Claimed:
+class PendingAccept:
     """An `accept` that waits for the log. `since`: the monotonic time at which it was read."""
 
     __slots__ = ("call_id", "eta_s", "given_back", "heard", "since", "stands")
@@ -70,7 +70,7 @@ class Responder:
         self.here: Here | None = None
         self.slot = -1  # of its place in the index, while it is on duty
         self.calls: set[LiveCall] = set()  # of which it was told something
-        self.claimed: Claimed | None = None
+        self.claimed: PendingAccept | None = None
         self.refused: dict[str, Refusal] = {}  # answers to its accepts that are to be sent, by id
         self.unknown: dict[str, int] = {}  # what it says it holds, and is not known here
         self.reported = float("-inf")  # when a report of it last counted, on the monotonic clock
@@ -118,7 +118,7 @@ class Responders:
             rows = self._rows.get(person, ())
             yield from (rows,) if isinstance(rows, int) else rows
 
-    def grant(self, row: int, rights: Rights) -> None:
+    def grant(self, row: int, rights: ResponderRights) -> None:
         """The session has this token now."""
         subject = rights.subject
         self._name(row, None if subject is None else Person(subject.sub, subject.issuer))

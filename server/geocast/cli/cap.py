@@ -11,7 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from ..ingest.cap.language_groups import Block
-    from ..ingest.cap.message import Message
+    from ..ingest.cap.message import CapMessage
 
 BROKEN = 1  # the exit status if a file has something wrong with it
 MOST = 2 * 1024 * 1024  # bytes of a message; real ones carry 600 KB of audio
@@ -64,7 +64,7 @@ def _told(path: Path, assume_offset: str | None) -> int:
     return 0
 
 
-def _head(found: Message) -> Iterator[str]:
+def _head(found: CapMessage) -> Iterator[str]:
     from ..clock import format_time
 
     notes = "".join(f", {note}" for note in sorted(found.notes) if not note.startswith("cap-"))

@@ -44,7 +44,7 @@ def _serve(settings: Settings) -> None:
         logger.warning("%s", exposed)
     from ..run import in_force, node, workers
 
-    found = in_force.InForce(settings, _dev_keys() if settings.keys is None else b"")
+    found = in_force.RuntimeConfig(settings, _dev_keys() if settings.keys is None else b"")
     with listening(settings) as listeners:
         if settings.workers == 1:
             _run(node.run(settings, found, listeners))

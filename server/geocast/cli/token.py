@@ -16,7 +16,7 @@ from ..errors import ConfigError, did_you_mean
 from .options import KeysType, QualsType
 
 if TYPE_CHECKING:
-    from ..auth.token_report import Explained
+    from ..auth.token_report import TokenReport
 
 MOST = 65_536  # bytes of standard input that are read
 REFUSED = 1  # the exit status of --check for a token that a node would refuse
@@ -131,7 +131,7 @@ def _check(token: str, keys: Path | KeyUrl, revoked: Path | None) -> int:
     return REFUSED if found.refusals else 0
 
 
-def _rows(found: "Explained", now_ms: int) -> Iterator[tuple[str, str]]:
+def _rows(found: "TokenReport", now_ms: int) -> Iterator[tuple[str, str]]:
     """What a token says, in rows. Nothing of it is proved yet, so it is shown as JSON: it may be anything."""
     from ..auth.tokens import is_date
 

@@ -47,7 +47,7 @@ class Body:
         }
 
 
-class Kept:
+class CachedBody:
     """A kind of body. `part` gives what a picture is in it, and `whole` puts the parts together."""
 
     def __init__(
@@ -118,19 +118,19 @@ def _tag(content: bytes) -> str:
     return f'"{hashlib.sha256(content).hexdigest()[:32]}"'
 
 
-def features(gallery: Gallery, live: LiveAlerts, clock: Clock) -> Kept:
+def features(gallery: Gallery, live: LiveAlerts, clock: Clock) -> CachedBody:
     """All live alerts as GeoJSON."""
 
     def part(picture: Picture, alert: LiveAlert) -> bytes:
         return b"" if alert.cancel is not None else picture.feature
 
-    return Kept(gallery, live, clock, part, lambda parts, _: geojson.collection(parts))
+    return CachedBody(gallery, live, clock, part, lambda parts, _: geojson.collection(parts))
 
 
-def entries(gallery: Gallery, live: LiveAlerts, clock: Clock, site: atom.Site) -> Kept:
+def entries(gallery: Gallery, live: LiveAlerts, clock: Clock, site: atom.Site) -> CachedBody:
     """All live alerts, and cancels until their alerts would have ended, as Atom."""
 
     def part(picture: Picture, _: LiveAlert) -> bytes:
         return picture.entry
 
-    return Kept(gallery, live, clock, part, lambda parts, newest_ms: atom.feed(parts, newest_ms, site))
+    return CachedBody(gallery, live, clock, part, lambda parts, newest_ms: atom.feed(parts, newest_ms, site))

@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 from lxml import etree
 
 from ..clock import format_time
-from ..model.alert import Cancel, Circle, KnownShape, Polygon, Revision, Text
+from ..model.alert import AlertText, Cancel, Circle, KnownShape, Polygon, Revision
 
 NAMESPACE = "urn:oasis:names:tc:emergency:cap:1.2"
 MEDIA_TYPE = "application/cap+xml"
@@ -66,13 +66,15 @@ def complete(drafted: bytes, earlier: Sequence[Revision], sender: str) -> bytes:
     return drafted.replace(b"<msgType/>", kind.encode(), 1).replace(b"<references/>", references.encode(), 1)
 
 
-def _only_text(revision: Revision) -> Text:
+def _only_text(revision: Revision) -> AlertText:
     """What an alert says that is the same for everybody."""
     alert = revision.alert
-    return Text("", revision.terms.title, alert.headline, alert.description)
+    return AlertText("", revision.terms.title, alert.headline, alert.description)
 
 
-def _add_info(parent: etree._Element, revision: Revision, text: Text, cancel: Cancel | None, issuer: Issuer) -> None:
+def _add_info(
+    parent: etree._Element, revision: Revision, text: AlertText, cancel: Cancel | None, issuer: Issuer
+) -> None:
     alert = revision.alert
     info = etree.SubElement(parent, "info")
     _add_if(info, "language", text.language)

@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import BinaryIO
 
 from ..errors import trace
-from .picture import Picture, Subject
+from .picture import Picture, PictureRequest
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Drawer:
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
 
-    async def __call__(self, subject: Subject) -> Picture:
+    async def __call__(self, subject: PictureRequest) -> Picture:
         """Return the subject's picture. Raises OSError if the drawer can't be started, or ends at everything.
 
         If the drawer fails twice at a subject, the picture has no geometry.
@@ -82,7 +82,7 @@ async def _started() -> asyncio.subprocess.Process:
     )
 
 
-async def _asked(process: asyncio.subprocess.Process, subject: Subject) -> Picture:
+async def _asked(process: asyncio.subprocess.Process, subject: PictureRequest) -> Picture:
     assert process.stdin is not None
     assert process.stdout is not None
     asked = pickle.dumps(subject, pickle.HIGHEST_PROTOCOL)
@@ -106,7 +106,7 @@ def serve(asked: BinaryIO, answers: BinaryIO) -> None:
     answers.write(_READY)
     answers.flush()
     while head := asked.read(_SIZE.size):
-        subject: Subject = pickle.loads(asked.read(*_SIZE.unpack(head)))  # noqa: S301 (the node itself)
+        subject: PictureRequest = pickle.loads(asked.read(*_SIZE.unpack(head)))  # noqa: S301 (the node itself)
         try:
             picture = subject.draw()
         except Exception as error:

@@ -22,7 +22,7 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class PictureRequest:
     """What is drawn: the last revision of an alert, its cancel if there is one, and who says it.
 
     `plain`: without a geometry, because nothing came of it with one.

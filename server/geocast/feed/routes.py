@@ -29,11 +29,11 @@ from ..model.alert import Entry, Revision, Untrusted
 from ..model.problems import Problem
 from ..policy import Policy
 from ..stream.live_alerts import LiveAlert, LiveAlerts
-from ..stream.log_reader import LogKeeper, LogReader
+from ..stream.log_reader import LogHealth, LogReader
 from . import atom, bodies, cap, geojson
-from .bodies import Body, Kept
+from .bodies import Body, CachedBody
 from .gallery import Gallery
-from .picture import Picture, Subject
+from .picture import Picture, PictureRequest
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +54,8 @@ class Feed:
         policy: Policy,
         alert_log: AlertLog,
         clock: Clock,
-        keeper: LogKeeper,
-        draw: Callable[[Subject], Awaitable[Picture]],
+        keeper: LogHealth,
+        draw: Callable[[PictureRequest], Awaitable[Picture]],
     ) -> None:
         """`settings` have a `feed_url` and a `feed_sender`; `keeper` is told when the log can't be read.
 
@@ -84,7 +84,7 @@ class Feed:
             self.gallery.want(entry.id)
 
     async def _drawn(self, alert: LiveAlert) -> Picture:
-        return await self._draw(Subject(alert.revision, alert.cancel, self._site, self._issuer))
+        return await self._draw(PictureRequest(alert.revision, alert.cancel, self._site, self._issuer))
 
     async def note_the_start(self) -> None:
         """Have the feed served when all that the log had is drawn."""
@@ -136,7 +136,7 @@ class Feed:
 def make_app(feed: Feed, clock: Clock) -> ASGIApp:
     """The ASGI application of the feed."""
 
-    def route(path: str, kept: Kept, media_type: str) -> Route:
+    def route(path: str, kept: CachedBody, media_type: str) -> Route:
         async def answer(request: Request) -> Response:
             return _answer(request, await kept.body(), media_type, clock)
 

@@ -24,7 +24,16 @@ from typing import Any
 import numpy as np
 
 from .polygon_union import Piece, solid
-from .published_polygon import FEW, MAX_CORNERS, TOLERANCES_M, Corners, Ints, Outline, box_around, publish_polygons
+from .published_polygon import (
+    FEW,
+    MAX_CORNERS,
+    TOLERANCES_M,
+    Corners,
+    Ints,
+    RequestedPolygon,
+    box_around,
+    publish_polygons,
+)
 from .sphere import EARTH_RADIUS_M, Disc, Floats, unit_vectors
 from .spherical_polygon import SPREAD, Plane, angle_between
 
@@ -49,7 +58,7 @@ def around(disc: Disc) -> Piece:
     return Piece(_degrees(plane.from_plane(far * np.cos(turns), far * np.sin(turns))), 0.0)
 
 
-def few(given: Sequence[Piece], most: int, finest: int = GRIDS[0]) -> list[Outline] | None:
+def few(given: Sequence[Piece], most: int, finest: int = GRIDS[0]) -> list[RequestedPolygon] | None:
     """Return outlines that cover all pieces: `most` of them at most, which can be published as they are.
 
     `finest`: squares along a side of the finest grid that is tried. Return None if a piece is too wide for any grid.
@@ -69,7 +78,9 @@ def few(given: Sequence[Piece], most: int, finest: int = GRIDS[0]) -> list[Outli
 # ---- bridged -------------------------------------------------------------------------------------------------------
 
 
-def _bridged(pairs: Sequence[tuple[Outline, Corners]], tolerance_m: float, most: int) -> list[Outline] | None:
+def _bridged(
+    pairs: Sequence[tuple[RequestedPolygon, Corners]], tolerance_m: float, most: int
+) -> list[RequestedPolygon] | None:
     """Return outlines, each simplified to the ring beside it, as at most so many.
 
     Return None if that would take too many corners, or too wide a shape. A ring that crosses itself is replaced by a
@@ -86,7 +97,7 @@ def _bridged(pairs: Sequence[tuple[Outline, Corners]], tolerance_m: float, most:
     return found if found and publish_polygons(found, 0) is not None else None
 
 
-def _bridged_as_they_are(given: Sequence[Piece], most: int) -> list[Outline] | None:
+def _bridged_as_they_are(given: Sequence[Piece], most: int) -> list[RequestedPolygon] | None:
     outlines = _outlines(given)
     return outlines and _bridged([(each, each.own_ring(0)) for each in outlines], 0, most)
 
@@ -138,7 +149,7 @@ def _bridge(one: Piece, other: Piece) -> Piece:
     return Piece(ring, max(one.beyond_m, other.beyond_m))
 
 
-def _simple(outline: Outline, ring: Corners, tolerance_m: float) -> Piece:
+def _simple(outline: RequestedPolygon, ring: Corners, tolerance_m: float) -> Piece:
     """Return a piece for an outline, counter-clockwise: its ring, or a box if that crosses itself."""
     polygon = outline.published(ring, tolerance_m)
     corners = polygon.ring if ring.simple else zip(*box_around(ring.lng, ring.lat), strict=True)
@@ -148,7 +159,7 @@ def _simple(outline: Outline, ring: Corners, tolerance_m: float) -> Piece:
 # ---- united --------------------------------------------------------------------------------------------------------
 
 
-def _united(given: Sequence[Piece], most: int, grids: Sequence[int]) -> list[Outline] | None:
+def _united(given: Sequence[Piece], most: int, grids: Sequence[int]) -> list[RequestedPolygon] | None:
     """Return outlines that cover all pieces, as `few` does, by the first of some grids that gives few enough."""
     groups = list(_groups(given))
     for squares in grids:
@@ -270,7 +281,7 @@ def _steps(marked: Any) -> int:
     return int((four % 2).sum())
 
 
-def _outlines(given: Sequence[Piece]) -> list[Outline] | None:
+def _outlines(given: Sequence[Piece]) -> list[RequestedPolygon] | None:
     """Return pieces as outlines; None if one breaks A18, or is a line."""
     try:
         return [_outline(piece) for piece in given]
@@ -278,9 +289,9 @@ def _outlines(given: Sequence[Piece]) -> list[Outline] | None:
         return None
 
 
-def _outline(piece: Piece) -> Outline:
+def _outline(piece: Piece) -> RequestedPolygon:
     lng, lat = piece.ring
-    return Outline.of_arcs(lng, lat, piece.beyond_m)
+    return RequestedPolygon.of_arcs(lng, lat, piece.beyond_m)
 
 
 def _directions(sums: Floats) -> Floats:

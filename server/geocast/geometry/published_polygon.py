@@ -51,7 +51,7 @@ class TooComplex(ValueError):  # noqa: N818 (what it says of a ring)
     """The work on a ring would take longer than it may (rule HD3)."""
 
 
-class Outline:
+class RequestedPolygon:
     """A polygon that was asked for: its corners, its ring, split, and how far it is from its centre to the farthest."""
 
     __slots__ = (
@@ -81,14 +81,16 @@ class Outline:
         self._be(*split_edges(lng, lat, most), may_cross=may_cross)
 
     @classmethod
-    def of_arcs(cls, lng: Floats, lat: Floats, beyond_m: float, most_compared: int = MAX_COMPARED) -> "Outline":
+    def of_arcs(
+        cls, lng: Floats, lat: Floats, beyond_m: float, most_compared: int = MAX_COMPARED
+    ) -> "RequestedPolygon":
         """One whose edges are arcs already, and that reaches so far beyond its ring. It may cross itself.
 
         `most_compared`: it is taken to cross itself if more comparisons are needed to tell. Raises ValueError (A18).
         """
-        outline: Outline = cls.__new__(cls)
+        outline: RequestedPolygon = cls.__new__(cls)
         outline.corners = list(zip(lat[:-1].tolist(), lng[:-1].tolist(), strict=True))
-        Outline._be(outline, lng, lat, beyond_m, may_cross=True, most_compared=most_compared)
+        RequestedPolygon._be(outline, lng, lat, beyond_m, may_cross=True, most_compared=most_compared)
         return outline
 
     def _be(
@@ -157,7 +159,7 @@ class Outline:
         return Polygon(ring.positions(), 10.0 * math.ceil((beyond_m + 1) / 10) if beyond_m else 0.0)
 
 
-def publish_polygons(outlines: Sequence[Outline], simplify_m: float) -> tuple[Polygon, ...] | None:
+def publish_polygons(outlines: Sequence[RequestedPolygon], simplify_m: float) -> tuple[Polygon, ...] | None:
     """The published polygons of an area, simplified by as little as will do, and by `simplify_m` at most.
 
     First all rings are simplified alike, such that none crosses itself. If no tolerance allows that, each ring is
@@ -180,7 +182,7 @@ def publish_polygons(outlines: Sequence[Outline], simplify_m: float) -> tuple[Po
     return None
 
 
-def _number(pairs: "Sequence[tuple[Outline, Corners]]") -> int:
+def _number(pairs: "Sequence[tuple[RequestedPolygon, Corners]]") -> int:
     return sum(len(ring) for _, ring in pairs)
 
 

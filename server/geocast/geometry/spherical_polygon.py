@@ -72,7 +72,7 @@ class Plane:
         return 2 * math.asin(min(math.sqrt(farthest) / 2, 1.0))
 
 
-class Ring:
+class SphericalPolygon:
     """A ring ready to be asked: `lat`, `lng` and `radius_m` are of a circle around all that is inside of it."""
 
     __slots__ = ("buffer_m", "corners", "lat", "lng", "plane", "radius_m", "xy")

@@ -24,13 +24,13 @@ from typing import Any, Generic, Protocol, TypeVar
 from .. import failpoints
 from ..alertlog import AlertLog, codec
 from ..alertlog.chain import NO_KINDS, Chain, Kinds
-from ..approvals.door import Door
+from ..approvals.door import ApprovalCheck
 from ..approvals.reviewers import NO_REVIEWERS, Reviewers
 from ..auth.tokens import Subject
 from ..clock import Clock
 from ..errors import LogUnavailable
 from ..model import problems
-from ..model.alert import Cancel, Entry, OtherKind, Proof, Revision, Untrusted
+from ..model.alert import ApprovalProof, Cancel, Entry, OtherKind, Revision, Untrusted
 from ..model.problems import Problem, Violation
 from ..policy import Policy
 from ..policy.confirmation import covered_km2
@@ -79,7 +79,7 @@ class Publisher:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome(Generic[_E]):
+class PublishOutcome(Generic[_E]):
     """The entry that answers a request. `created`: this request has made it (201), and not an earlier one (200).
 
     Of a dry run: the `form` that reviewers are to sign, and how many `approvals` it takes. There is no form where the
@@ -92,7 +92,7 @@ class Outcome(Generic[_E]):
     approvals: int = 0
 
 
-class Aside(Protocol):
+class RunInThread(Protocol):
     """Does work that takes milliseconds where it holds nobody up: in a thread, say. It raises what the work raises."""
 
     def __call__(self, work: Callable[[], _T], subject: Hashable, /) -> Awaitable[_T]:
@@ -117,7 +117,7 @@ class Publishing:
         policy: Policy,
         clock: Clock,
         appended: Callable[[Entry], None] = lambda _entry: None,
-        aside: Aside = at_once,
+        aside: RunInThread = at_once,
         publishers: Publishers | None = None,
         reviewers: Reviewers = NO_REVIEWERS,
         *,
@@ -129,7 +129,7 @@ class Publishing:
         all that the policy allows, as often as they like. `reviewers`: whose signatures count. `reserves`: ids of
         alerts from CAP are not for publishers to choose or to revise.
         """
-        self._door = Door(policy, reviewers)
+        self._door = ApprovalCheck(policy, reviewers)
         self._log = alert_log
         self._appended = appended
         self._aside = aside
@@ -159,7 +159,7 @@ class Publishing:
 
     async def publish(
         self, body: Mapping[str, Any], publisher: Publisher, *, dry_run: bool = False
-    ) -> Outcome[Revision]:
+    ) -> PublishOutcome[Revision]:
         """Publish revision 1 of an alert; with `dry_run`, decide and store nothing."""
         request = await self._parsed(
             lambda: self._worked_out(parse_publication(body, dry_run=dry_run), publisher), body, publisher
@@ -170,7 +170,7 @@ class Publishing:
             with suppress(Problem):
                 entry = self._accept(request, publisher, None)
                 if await self._append(entry):
-                    return Outcome(entry, created=True)
+                    return PublishOutcome(entry, created=True)
 
         def decide(history: Sequence[Entry | OtherKind]) -> Revision:
             if history:
@@ -181,7 +181,7 @@ class Publishing:
 
     async def revise(
         self, alert_id: str, body: Mapping[str, Any], publisher: Publisher, *, dry_run: bool = False
-    ) -> Outcome[Revision]:
+    ) -> PublishOutcome[Revision]:
         """Publish the next revision of an alert; with `dry_run`, decide and store nothing."""
         request = await self._parsed(
             lambda: self._worked_out(parse_revision(body, alert_id, dry_run=dry_run), publisher),
@@ -198,7 +198,7 @@ class Publishing:
 
     async def cancel(
         self, alert_id: str, body: Mapping[str, Any], publisher: Publisher, *, dry_run: bool = False
-    ) -> Outcome[Cancel]:
+    ) -> PublishOutcome[Cancel]:
         """Cancel an alert: the cancel takes the number behind its last entry. With `dry_run`, store nothing.
 
         What this process does not believe can be cancelled too, since others may have been told of it (HD7).
@@ -287,28 +287,28 @@ class Publishing:
         decide: Callable[[Sequence[Entry | OtherKind]], _E],
         *,
         dry_run: bool = False,
-    ) -> Outcome[_E]:
+    ) -> PublishOutcome[_E]:
         for _ in range(ATTEMPTS):
             history = await self._log.history(request.id)
             for n, entry in enumerate(history):
                 if entry.revision == request.revision and repeats(request, entry, _last_revision(history[:n])):
                     repeated: Any = entry  # `repeats` saw to the type
-                    return self._to_sign(repeated, history) if dry_run else Outcome(repeated, created=False)
+                    return self._to_sign(repeated, history) if dry_run else PublishOutcome(repeated, created=False)
             entry = decide(history)
             if dry_run:
                 self._count(entry, dry_run=True)
                 return self._to_sign(entry, history)
             if await self._append(entry):
-                return Outcome(entry, created=True)
+                return PublishOutcome(entry, created=True)
         raise LogUnavailable("this alert is being written by others, or its last entry can't be read")
 
-    def _to_sign(self, entry: _E, history: Sequence[Entry | OtherKind]) -> Outcome[_E]:
+    def _to_sign(self, entry: _E, history: Sequence[Entry | OtherKind]) -> PublishOutcome[_E]:
         """The answer to a dry run."""
         before = [each for each in history if each.revision < entry.revision]
         alert = entry if isinstance(entry, Revision) else _last_revision(_as_shown(before, self._clock.now().wall_ms))
         category = "" if alert is None else alert.alert.category
         needed = self._door.needed(entry, Chain.of(before).kinds)
-        return Outcome(entry, False, self._door.form(entry, category), needed)
+        return PublishOutcome(entry, False, self._door.form(entry, category), needed)
 
     async def _append(self, entry: Entry) -> bool:
         """Store `entry` if its number is the next one, and tell whoever follows. Raises Problem (429, PG2)."""
@@ -391,7 +391,7 @@ class Publishing:
         `alert`: what a cancel calls off; of a revision itself. `behind`: the kinds of all revisions before the entry.
         What is not approved is a dry run.
         """
-        proof = approved if isinstance(approved, Proof) else None
+        proof = approved if isinstance(approved, ApprovalProof) else None
         if approved is not None:
             fits = not violations
             violations = [*violations, *self._door.violations(entry, proof, alert, now_ms, behind, fits=fits)]
@@ -412,7 +412,7 @@ def _repeats_revision(request: Publication, entry: Entry | OtherKind, current: R
     # What is not a threat to the community is never accepted (P2), so it can't repeat what was.
     if not isinstance(entry, Revision) or request.threat != "community":
         return False
-    if isinstance(request.approval, Proof):
+    if isinstance(request.approval, ApprovalProof):
         return entry.proof is not None and entry.proof.same_form(request.approval)
     # The request is accepted once more, by the terms of then and behind the revision that was current then. So neither
     # a policy that has changed since nor a later revision makes a conflict of a repeated request.
@@ -422,7 +422,7 @@ def _repeats_revision(request: Publication, entry: Entry | OtherKind, current: R
 def _repeats_cancel(request: Cancellation, entry: Entry | OtherKind, _current: Revision | None) -> bool:
     if not isinstance(entry, Cancel):
         return False
-    if isinstance(request.approval, Proof):
+    if isinstance(request.approval, ApprovalProof):
         return entry.proof is not None and entry.proof.same_form(request.approval)
     approval, confirm = said_by(request.approval), request.confirm.in_order()
     return entry.same_content(replace(entry, reason=request.reason, approval=approval, confirm=confirm, proof=None))

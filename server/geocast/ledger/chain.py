@@ -13,7 +13,7 @@ HASH = re.compile("[0-9a-f]{64}")
 _HEAD = re.compile("([0-9]{1,15}):([0-9a-f]{64})")
 
 
-class Head(NamedTuple):
+class ChainHead(NamedTuple):
     """The last record: its number, and the SHA-256 of its line in hex."""
 
     n: int
@@ -23,7 +23,7 @@ class Head(NamedTuple):
         return f"{self.n}:{self.hash}"
 
 
-NOTHING = Head(0, "0" * 64)  # the head of a ledger without a record
+NOTHING = ChainHead(0, "0" * 64)  # the head of a ledger without a record
 
 
 def written(members: Mapping[str, Any]) -> bytes:
@@ -31,7 +31,7 @@ def written(members: Mapping[str, Any]) -> bytes:
     return json.dumps(members, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
-def behind(head: Head, members: Mapping[str, Any]) -> bytes:
+def behind(head: ChainHead, members: Mapping[str, Any]) -> bytes:
     """The line of a record that follows the head."""
     return written({"n": head.n + 1, "prev": head.hash, **members})
 
@@ -52,31 +52,31 @@ def read(line: bytes) -> dict[str, Any]:
     return members
 
 
-def head_of(line: bytes) -> Head:
+def head_of(line: bytes) -> ChainHead:
     """The head of a ledger that ends with this line. Raises ValueError."""
-    return Head(read(line)["n"], digest(line))
+    return ChainHead(read(line)["n"], digest(line))
 
 
-def follow(head: Head | None, line: bytes) -> tuple[dict[str, Any], Head]:
+def follow(head: ChainHead | None, line: bytes) -> tuple[dict[str, Any], ChainHead]:
     """The members of the line behind `head`, and the new head. Raises ValueError if it does not follow.
 
     `head`: None for a line before which nothing is left.
     """
     members = read(line)
     if head is None:
-        head = Head(members["n"] - 1, str(members.get("prev")))
+        head = ChainHead(members["n"] - 1, str(members.get("prev")))
         if not HASH.fullmatch(head.hash) or (head.n == 0 and head != NOTHING):
             raise ValueError("has no hash of a line before")
     if members["n"] != head.n + 1:
         raise ValueError(f"has the number {members['n']}, and {head.n + 1} comes next")
     if members.get("prev") != head.hash:
         raise ValueError("does not have the hash of the line before: that one, or this, was changed")
-    return members, Head(members["n"], digest(line))
+    return members, ChainHead(members["n"], digest(line))
 
 
-def parse_head(text: str) -> Head:
+def parse_head(text: str) -> ChainHead:
     """A head as `geocast ledger head` prints it. Raises ValueError."""
     found = _HEAD.fullmatch(text.strip())
     if found is None:
         raise ValueError("expected N:HASH, as geocast ledger head prints it")
-    return Head(int(found[1]), found[2])
+    return ChainHead(int(found[1]), found[2])

@@ -21,8 +21,8 @@ from typing import Any
 from ..clock import Clock, format_time
 from ..errors import ConfigError
 from . import chain
-from .chain import NOTHING, Head
-from .recording import Known, Members
+from .chain import NOTHING, ChainHead
+from .recording import Members, RecordedEntries
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def data_of(kept: Members) -> bytes:
         raise ValueError("keeps no content") from None
 
 
-def head(folder: Path) -> Head:
+def head(folder: Path) -> ChainHead:
     """The head of a ledger, by its last whole line. Raises ValueError and OSError."""
     for day in reversed(days(folder)):
         whole = [line for _, line in lines(folder / f"{day}{CHAIN}") if line.endswith(b"\n")]
@@ -79,7 +79,7 @@ class Ledger:
     def __init__(self, folder: Path, clock: Clock) -> None:
         """The folder is made if there is none."""
         self.head = NOTHING
-        self.known = Known()
+        self.known = RecordedEntries()
         self._folder, self._clock = folder, clock
         self._day = ""  # of the last file (Rule 4)
         self._stack = contextlib.ExitStack()
@@ -153,7 +153,7 @@ class Ledger:
     def _recall(self) -> None:
         """Learn what the last days have, and see that it fits (Rule 2)."""
         since = format_time(max(0, self._clock.now().wall_ms - KNOWN_DAYS * DAY_MS))[:10]
-        at: Head | None = None
+        at: ChainHead | None = None
         for day in (each for each in days(self._folder) if each >= since):
             path = self._folder / f"{day}{CHAIN}"
             contents = self._contents(self._folder / f"{day}{CONTENT}")

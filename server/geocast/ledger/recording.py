@@ -14,12 +14,12 @@ from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from ..alertlog.observing import Sight
+from ..alertlog.observing import RawEntry
 from ..approvals import form
 from ..approvals.reviewers import NO_REVIEWERS, Reviewers, is_kid, out_of_envelopes, who_signed
 from ..approvals.signatures import header_of
 from ..clock import format_time
-from ..model.alert import MAX_SIGNATURES, Cancel, OtherKind, Proof, Revision, is_id
+from ..model.alert import MAX_SIGNATURES, ApprovalProof, Cancel, OtherKind, Revision, is_id
 
 SALT_BYTES = 16
 _WORD = re.compile("[a-z0-9_]{1,64}")  # the grammar of a category
@@ -31,7 +31,7 @@ class Content(NamedTuple):
     """What was approved or published, by itself: a form with its signatures, or the bytes of an entry without."""
 
     data: bytes
-    proof: Proof | None
+    proof: ApprovalProof | None
 
     def sealed(self) -> tuple[str, Members]:
         """The hash of a random salt and this, and what has to be kept to tell that it fits (LE3)."""
@@ -58,11 +58,11 @@ def approvals(pairs: Iterable[tuple[str, str]]) -> list[list[Any]]:
     return [[kid if is_kid(kid) else "?", issued_at] for kid, issued_at in headers]
 
 
-def _pairs(proof: Proof) -> list[tuple[str, str]]:
+def _pairs(proof: ApprovalProof) -> list[tuple[str, str]]:
     return [(each.protected, each.signature) for each in proof.signatures]
 
 
-def record_of(sight: Sight, reviewers: Reviewers | None = None) -> tuple[Members, Content] | None:
+def record_of(sight: RawEntry, reviewers: Reviewers | None = None) -> tuple[Members, Content] | None:
     """What is written of an entry; None for those that are not written: tombstones, and entries of other kinds.
 
     Without `reviewers` signatures are not checked.
@@ -94,7 +94,7 @@ def record_of(sight: Sight, reviewers: Reviewers | None = None) -> tuple[Members
     return {"what": what, **_named(sight), **members, "approvals": signed, **_broken(signed, reviewers)}, content
 
 
-def _why_not(proof: Proof, reviewers: Reviewers) -> str:
+def _why_not(proof: ApprovalProof, reviewers: Reviewers) -> str:
     """Why nobody among the reviewers has signed a form; empty if somebody has. (The policy says how many it takes.)"""
     signed = who_signed(proof, reviewers)
     if signed is None:
@@ -124,15 +124,15 @@ def _cancel(entry: Cancel) -> tuple[str, Members]:
     return "cancel", {"source": entry.source, "cancelled_at": format_time(entry.cancelled_at)}
 
 
-def _untrusted(sight: Sight, reason: str) -> Members:
+def _untrusted(sight: RawEntry, reason: str) -> Members:
     return {"what": "untrusted", **_named(sight), "reason": reason}
 
 
-def _named(sight: Sight) -> Members:
+def _named(sight: RawEntry) -> Members:
     return ({"id": name} if (name := name_of(sight)) else {}) | {"revision": sight.revision}
 
 
-def name_of(sight: Sight) -> str:
+def name_of(sight: RawEntry) -> str:
     """The id, if it can be one (Rule 2); else nothing."""
     return sight.id if is_id(sight.id) else ""
 
@@ -143,19 +143,19 @@ def _may_be_written(members: Mapping[str, str]) -> bool:
     return is_id(members["source"]) and all(_WORD.fullmatch(word) for word in words)
 
 
-class Known:
+class RecordedEntries:
     """The entries that a ledger has (Rule 3), of as far back as a log may give again."""
 
     def __init__(self) -> None:
         self._digests: dict[tuple[str, int], set[bytes | None]] = {}
         self._last: tuple[int, int] = (0, 0)  # epoch and position, the highest
 
-    def has(self, sight: Sight, content: Content) -> bool:
+    def has(self, sight: RawEntry, content: Content) -> bool:
         """Whether it was written. Where the content was forgotten, its number tells."""
         digests = self._digests.get((name_of(sight), sight.revision), set())
         return None in digests or _digest(content.data) in digests
 
-    def is_rewound(self, sight: Sight, *, is_new: bool) -> bool:
+    def is_rewound(self, sight: RawEntry, *, is_new: bool) -> bool:
         """Whether an entry shows that the log began a new history: by its epoch, or a new one by its position."""
         epoch, position = self._last
         if sight.epoch:
@@ -175,18 +175,21 @@ def _digest(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-class Recorder:
+class LedgerRecorder:
     """Writes what is seen, each entry once."""
 
     def __init__(
-        self, write: Callable[[Members, Members | None], None], known: Known, reviewers: Reviewers | None = None
+        self,
+        write: Callable[[Members, Members | None], None],
+        known: RecordedEntries,
+        reviewers: Reviewers | None = None,
     ) -> None:
         """`write` takes a record, and what is kept beside it; `reviewers`: whose signatures are good."""
         self._write = write
         self._known = known
         self._reviewers = reviewers
 
-    def take(self, sight: Sight) -> bool:
+    def take(self, sight: RawEntry) -> bool:
         """Write what there is to write of an entry; whether it is one that can't be trusted, and new."""
         found = record_of(sight, self._reviewers)
         is_new = found is not None and not self._known.has(sight, found[1])

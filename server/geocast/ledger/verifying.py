@@ -7,7 +7,7 @@ from ..approvals.reviewers import Reviewers
 from ..approvals.signatures import verifies
 from ..model.alert import Signature
 from . import chain
-from .chain import Head
+from .chain import ChainHead
 from .folder import CHAIN, CONTENT, data_of, days, is_being_written, lines
 from .recording import Members, approvals, salted
 
@@ -23,10 +23,10 @@ class Verified(NamedTuple):
     contents: int
     signatures: int
     first: int
-    head: Head
+    head: ChainHead
 
 
-def verify(folder: Path, head: Head | None = None, reviewers: Reviewers | None = None) -> Verified:
+def verify(folder: Path, head: ChainHead | None = None, reviewers: Reviewers | None = None) -> Verified:
     """Look at all of it. Raises Misfit and OSError.
 
     `head`: one that was kept elsewhere, and has to be in it. Without `reviewers` signatures are not checked.
@@ -42,9 +42,9 @@ def verify(folder: Path, head: Head | None = None, reviewers: Reviewers | None =
 class _Looked:
     """What has been looked at so far."""
 
-    def __init__(self, folder: Path, wanted: Head | None, reviewers: Reviewers | None) -> None:
+    def __init__(self, folder: Path, wanted: ChainHead | None, reviewers: Reviewers | None) -> None:
         self._folder, self._wanted, self._reviewers = folder, wanted, reviewers
-        self._head: Head | None = None
+        self._head: ChainHead | None = None
         self._first = self._records = self._contents = self._signatures = 0
 
     def at_day(self, day: str, *, at_end: bool) -> None:
@@ -78,7 +78,7 @@ class _Looked:
             raise Misfit(f"{path}:{number}: {error}") from None
         self._first = self._first or members["n"]
         self._records += 1
-        wanted, before = self._wanted, Head(members["n"] - 1, members["prev"])
+        wanted, before = self._wanted, ChainHead(members["n"] - 1, members["prev"])
         if wanted is not None and wanted.n == members["n"] and wanted != self._head:
             raise Misfit(f"{path}:{number}: is another record than the one whose hash was kept elsewhere")
         if wanted is not None and wanted.n == before.n and wanted != before:

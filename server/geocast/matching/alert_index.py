@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Generic, TypeAlias, TypeVar
 
 from ..geometry.sphere import Vector
-from ..geometry.spherical_polygon import Ring
+from ..geometry.spherical_polygon import SphericalPolygon
 from ..model.alert import Circle, KnownShape, Polygon
-from .circle_index import NONE, AreaIndex
+from .circle_index import NONE, CircleIndex
 
 T = TypeVar("T")
 # By what an area is discarded: the number of its circles; where it has polygons, each of theirs stands behind it.
@@ -16,17 +16,17 @@ Filed: TypeAlias = "int | tuple[int, ...]"
 ROOM = 1 << 12  # polygons for which address space is taken at the start
 
 
-class ShapeIndex(Generic[T]):
+class AlertIndex(Generic[T]):
     """Areas, each of which stands for something: `holding` says for what those stand that a place is inside of."""
 
     def __init__(self) -> None:
-        self._circles: AreaIndex[T] = AreaIndex()
-        self._rings: AreaIndex[tuple[T, Ring]] = AreaIndex(ROOM)
+        self._circles: CircleIndex[T] = CircleIndex()
+        self._rings: CircleIndex[tuple[T, SphericalPolygon]] = CircleIndex(ROOM)
 
     def add(self, item: T, area: Sequence[KnownShape]) -> Filed:
         """File an area for `item`. Returns that by which it is discarded."""
         circles = self._circles.add(item, [shape for shape in area if isinstance(shape, Circle)])
-        rings = [Ring(shape.ring, shape.buffer_m) for shape in area if isinstance(shape, Polygon)]
+        rings = [SphericalPolygon(shape.ring, shape.buffer_m) for shape in area if isinstance(shape, Polygon)]
         return (circles, *(self._rings.add((item, ring), [ring]) for ring in rings)) if rings else circles
 
     def discard(self, filed: Filed) -> None:
@@ -45,4 +45,4 @@ class ShapeIndex(Generic[T]):
         return found
 
 
-__all__ = ["NONE", "Filed", "ShapeIndex"]
+__all__ = ["NONE", "AlertIndex", "Filed"]

@@ -61,7 +61,7 @@ class Bounded(Protocol):
         ...
 
 
-class AreaIndex(Generic[T]):
+class CircleIndex(Generic[T]):
     """Areas, each of which stands for something: `holding` says for what those stand that a place is inside of."""
 
     def __init__(self, room: int = ROOM) -> None:

@@ -46,11 +46,11 @@ from ..geometry.sphere import (
     limit_chord2,
     unit_vector,
 )
-from ..geometry.spherical_polygon import Ring
+from ..geometry.spherical_polygon import SphericalPolygon
 from ..model.alert import Circle, KnownShape, Polygon
 from .circle_index import Bounded
 from .columns import Column
-from .polygons import Judge
+from .polygons import PolygonMatcher
 
 Ints: TypeAlias = NDArray[np.int32]
 
@@ -169,9 +169,9 @@ class PlaceIndex:
         return self._inside_circle(shape) if isinstance(shape, Circle) else self._inside_polygon(shape)
 
     def _inside_polygon(self, polygon: Polygon) -> list[tuple[Ints, Floats]]:
-        ring = Ring(polygon.ring, polygon.buffer_m)
+        ring = SphericalPolygon(polygon.ring, polygon.buffer_m)
         pages = self._pages_near(ring, ring.centre)
-        judge = Judge(ring)
+        judge = PolygonMatcher(ring)
         few = len(pages) <= FEW_PAGES
         inside, unsure = (pages[:0], np.arange(len(pages))) if few else judge.sort(self._balls.view[pages])
         limit = limit_chord2(ring.radius_m + self._greatest_reach_m)

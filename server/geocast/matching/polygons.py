@@ -22,7 +22,7 @@ from ..geometry.spherical_polygon import (
     Bools,
     Edges,
     Ints,
-    Ring,
+    SphericalPolygon,
     angle_of,
     boxes,
     margins,
@@ -35,10 +35,10 @@ PAIRS = 1 << 16  # of a place and an edge that are looked at in one go: 512 KiB 
 RUN = 16  # edges whose common box is looked at before their own
 
 
-class Judge:
+class PolygonMatcher:
     """A ring that many places are held against. Points are columns x, y, z."""
 
-    def __init__(self, ring: Ring) -> None:
+    def __init__(self, ring: SphericalPolygon) -> None:
         self._ring = ring
         self._ends = np.concatenate([ring.xy[:, :-1], ring.xy[:, 1:]])  # of each edge: x and y of both ends
         self._low, self._high = boxes(ring.xy)

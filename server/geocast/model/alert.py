@@ -102,7 +102,7 @@ class Signature:
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class ApprovalProof:
     """That an entry was approved: the form, which says by value what it is, and who has signed that very text (AP)."""
 
     form: str
@@ -112,7 +112,7 @@ class Proof:
         """As it is sent, to the node and to clients."""
         return {"form": self.form, "signatures": [each.to_map() for each in self.signatures]}
 
-    def same_form(self, other: "Proof") -> bool:
+    def same_form(self, other: "ApprovalProof") -> bool:
         """Whether both forms say the same by value (AP8). Both have been read before: each is strict JSON."""
         return self.form == other.form or bool(json.loads(self.form) == json.loads(other.form))
 
@@ -133,7 +133,7 @@ NOTHING_CONFIRMED = Confirm()
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class AcceptedTerms:
     """What of the policy went into an accepted alert, and by which rules its circles were published.
 
     The terms are kept with each revision, so that a request which is repeated after the policy has changed is judged by
@@ -148,7 +148,7 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class AlertText:
     """What an alert says in one language, which is a tag of RFC 5646 as the issuer wrote it ("de-AT")."""
 
     language: str
@@ -178,7 +178,7 @@ class Alert:
     area: tuple[Shape, ...]
     approval: Approval
     confirm: Confirm = NOTHING_CONFIRMED
-    texts: tuple[Text, ...] = ()  # up to MAX_TEXTS, each in another language
+    texts: tuple[AlertText, ...] = ()  # up to MAX_TEXTS, each in another language
     urgency: Urgency | None = None
     certainty: Certainty | None = None
     onset_at: int | None = None  # when what it warns of is expected to begin
@@ -219,9 +219,9 @@ class Revision:
     revision: int
     source: str
     issued_at: int
-    terms: Terms
+    terms: AcceptedTerms
     origin: Origin | None = None
-    proof: Proof | None = None
+    proof: ApprovalProof | None = None
     issuer: str = ""
 
     @property
@@ -261,7 +261,7 @@ class Cancel:
     ends_at: int
     confirm: Confirm = NOTHING_CONFIRMED
     into: str = ""
-    proof: Proof | None = None
+    proof: ApprovalProof | None = None
     issuer: str = ""  # as of a revision
 
     @property

@@ -26,7 +26,7 @@ MAX_CLAIM, MAX_CLAIMS = 200, 200  # characters of a claim; claims of a category
 _CLAIM = re.compile(r"[^\s:]([^\x00-\x1f]*[^\s:])?:\S([^\x00-\x1f]*\S)?")
 
 
-class Code(Protocol):
+class EventCode(Protocol):
     """A code of an event: the name of the list that it is from, and the code itself."""
 
     @property
@@ -46,7 +46,7 @@ class Event(Protocol):
         """The type of the event, in words."""
 
     @property
-    def codes(self) -> Sequence[Code]:
+    def codes(self) -> Sequence[EventCode]:
         """The codes of the event, from any lists."""
 
     @property
@@ -88,7 +88,7 @@ class Cap(BaseModel):
     texts: CapTexts = CapTexts()
 
 
-class Claimed:
+class EventMapping:
     """Lists of claims, by the name of who claims: who has an event?"""
 
     def __init__(self, lists: Iterable[tuple[str, Sequence[str]]]) -> None:

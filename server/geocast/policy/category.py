@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, model_validator
 
 from ..geometry.published_polygon import TOLERANCES_M
-from ..model.alert import FINEST_RESOLUTION, Revision, Severity, Terms
+from ..model.alert import FINEST_RESOLUTION, AcceptedTerms, Revision, Severity
 from ..wire.requests import MAX_AREA_KM2
 from .ages import Lasting
 from .cap import CATEGORY, STRICT, CapCategory, Claims
@@ -88,10 +88,10 @@ class Category(BaseModel):
         claimed = (claim.removeprefix(CATEGORY) for claim in self.cap if claim.startswith(CATEGORY))
         return next(claimed, self.cap_category)
 
-    def terms(self, current: Revision | None = None) -> Terms:
+    def terms(self, current: Revision | None = None) -> AcceptedTerms:
         """The part of this category that goes into an accepted alert and is kept with it.
 
         `current`: the revision that it follows, whose resolution is kept (B1).
         """
         resolution = self.location_resolution if current is None else current.terms.location_resolution
-        return Terms(self.title, self.lasting.default_age_ms, resolution, simplify_m=self.simplify_m)
+        return AcceptedTerms(self.title, self.lasting.default_age_ms, resolution, simplify_m=self.simplify_m)

@@ -8,11 +8,11 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from ..geometry.sphere import circle_area_m2
-from ..geometry.spherical_polygon import Ring
+from ..geometry.spherical_polygon import SphericalPolygon
 from ..model import problems
 from ..model.alert import Circle, Confirm, Polygon, Shape
 from ..model.problems import Violation, digits
-from .pii import KINDS, NEVER, Finding, Guard
+from .pii import KINDS, NEVER, Finding, PiiDetector
 
 AREA = "area"  # what a violation of P23 has for a kind, beside the kinds of words
 
@@ -29,7 +29,7 @@ def _area_m2(shape: Shape) -> float:
         case Circle():
             return circle_area_m2(shape.radius_m)
         case Polygon():
-            return Ring(shape.ring, shape.buffer_m).area_m2()
+            return SphericalPolygon(shape.ring, shape.buffer_m).area_m2()
     return 0.0
 
 
@@ -48,7 +48,7 @@ def unconfirmed_area(area_km2: float, hold_km2: float | None, confirm: Confirm) 
         yield Violation(problems.AREA_UNCONFIRMED, "/area", detail, members)
 
 
-def unconfirmed_texts(guard: Guard | None, texts: Texts, confirm: Confirm) -> Iterator[Violation]:
+def unconfirmed_texts(guard: PiiDetector | None, texts: Texts, confirm: Confirm) -> Iterator[Violation]:
     """P24 of the texts, and A21 of them. Without a guard nothing is found."""
     found = [(at, each) for at, text in texts if guard and text is not None for each in guard.find(text)]
     if all(text is not None for _, text in texts):

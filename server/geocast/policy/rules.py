@@ -17,15 +17,15 @@ from pydantic_core import PydanticCustomError
 from ..geometry.published_polygon import MAX_CORNERS, publish_polygons
 from ..geometry.sphere import circle_area_m2
 from ..model import problems
-from ..model.alert import ID_PATTERN, Revision, Terms
+from ..model.alert import ID_PATTERN, AcceptedTerms, Revision
 from ..model.problems import Violation, digits
 from ..wire.requests import Claims
 from .ages import ALERTS, CALLS, IN_THE_FUTURE, SKEW_MS, Lasting, broken_ages
 from .calls import CallCategory
-from .cap import STRICT, Cap, Claimed, Event
+from .cap import STRICT, Cap, Event, EventMapping
 from .category import Category, Title
 from .confirmation import unconfirmed_area, unconfirmed_texts
-from .pii import BUILT_IN_REGION, KINDS, Guard, is_region
+from .pii import BUILT_IN_REGION, KINDS, PiiDetector, is_region
 
 MAX_PATTERN, MAX_PATTERNS = 200, 50  # characters of a pattern of the policy's own; patterns of a kind
 SLIP = 1_000  # a kilometre typed for a metre, or the other way round
@@ -91,16 +91,16 @@ class Policy(BaseModel):
 
     @model_validator(mode="after")
     def _claimed_once(self) -> "Policy":
-        Claimed([("cap.ignore", self.cap.ignore), *self._claims()])
+        EventMapping([("cap.ignore", self.cap.ignore), *self._claims()])
         return self
 
     @cached_property
-    def guard(self) -> Guard | None:
+    def guard(self) -> PiiDetector | None:
         """What reads texts (P24); None if nothing does."""
         if self.text == "off":
             return None
         patterns = {kind: tuple(map(re.compile, written)) for kind, written in self.text_patterns.items()}
-        return Guard(self.text_region, tuple(self.text_allow), patterns)
+        return PiiDetector(self.text_region, tuple(self.text_allow), patterns)
 
     def ignores(self, infos: Sequence[Event]) -> bool:
         """Whether this event, told in one language or several, is not to be published and no error either (CP9)."""
@@ -111,12 +111,12 @@ class Policy(BaseModel):
         return self._claimed.by(infos)
 
     @cached_property
-    def _ignored(self) -> Claimed:
-        return Claimed([("cap.ignore", self.cap.ignore)])
+    def _ignored(self) -> EventMapping:
+        return EventMapping([("cap.ignore", self.cap.ignore)])
 
     @cached_property
-    def _claimed(self) -> Claimed:
-        return Claimed(self._claims())
+    def _claimed(self) -> EventMapping:
+        return EventMapping(self._claims())
 
     def _claims(self) -> list[tuple[str, list[str]]]:
         return [(key, category.cap) for key, category in self.categories.items()]
@@ -141,7 +141,7 @@ class Policy(BaseModel):
         every = (each.cancel_approvals for each in self.categories.values())
         return max(every) if category is None else category.cancel_approvals
 
-    def terms(self, category: Category, current: Revision | None) -> Terms:
+    def terms(self, category: Category, current: Revision | None) -> AcceptedTerms:
         """What of a category of this policy goes into a revision that follows `current`.
 
         Its resolution is that of `current` (B1), which came out of the log: none is finer than this policy has any, so

@@ -11,9 +11,9 @@ from ..model.close_codes import Close
 from ..stream.live_alerts import LiveAlert
 from .addresses import Endpoint
 from .device_hub import Urgency
-from .devicestore import Known, shard_of
-from .lanes import Gate, Lane, Slots
-from .messages import Message
+from .devicestore import RegistrationKey, shard_of
+from .lanes import Gate, ServiceLimit, Slots
+from .messages import PushMessage
 from .sealing import Record
 
 SECRET_BYTES = 24
@@ -28,7 +28,7 @@ class Owed:
 
     __slots__ = ("alert", "held", "message", "recipient")
 
-    def __init__(self, alert: LiveAlert, message: Message, recipient: bool) -> None:
+    def __init__(self, alert: LiveAlert, message: PushMessage, recipient: bool) -> None:
         self.alert = alert
         self.message = message
         self.recipient = recipient
@@ -87,11 +87,11 @@ class Device:
         self.term = term
         self.taken = taken
         self.row = -1  # in the hub; -1 when it is forgotten, or another process has it
-        self.lane: Lane  # of the host of its endpoint; from `Sending.join` on
+        self.lane: ServiceLimit  # of the host of its endpoint; from `PushScheduler.join` on
         self.served = False  # the last push to its endpoint was taken
         self.marked = False  # its stored record says that its host has taken a push
         self.busy = False  # a request is under way …
-        self.place: tuple[Lane, Slots]  # … which has its place in these
+        self.place: tuple[ServiceLimit, Slots]  # … which has its place in these
         self.owed: Owed | None = None  # … and tells of this, if it tells of an alert
         self.waits: Urgency | None = None  # for a place, and for how urgent a thing …
         self.gate: Gate | None = None  # … of this
@@ -116,9 +116,9 @@ class Device:
         return shard_of(self.digest)
 
     @property
-    def known(self) -> Known:
+    def known(self) -> RegistrationKey:
         """What it is known by."""
-        return Known(self.digest, self.record.secret, self.endpoint_digest, self.until_ms)
+        return RegistrationKey(self.digest, self.record.secret, self.endpoint_digest, self.until_ms)
 
     def write(self, data: bytes) -> None:
         """Take what the hub writes to it."""

@@ -17,9 +17,9 @@ from types import TracebackType
 from .. import failpoints
 from ..clock import Clock
 from .addresses import Endpoint, allowed_addresses
-from .lanes import Outcome, outcome_of
-from .post import Connection, Connections, request
-from .ringer import Answer, Push
+from .lanes import PushOutcome, outcome_of
+from .post import ServiceConnection, ServiceConnections, request
+from .ringer import Push, PushResponse
 
 PATIENCE_S = 10.0  # for an answer, the connection included
 NAMES_S = 60.0  # after which a name is looked up again, the next time that it is used
@@ -27,7 +27,7 @@ STALE_S, REFRESH_S = 3_600.0, 1.0  # addresses up to this age are used when a ne
 NAMES, LOOKUPS = 1_024, 64  # names that are kept, and looked up at once
 
 
-class HttpRinger:
+class HttpPushClient:
     """Sends pushes to the services of the internet. It is open for as long as the block runs."""
 
     def __init__(self, clock: Clock, private: Collection[str] = (), tls: ssl.SSLContext | None = None) -> None:
@@ -35,10 +35,10 @@ class HttpRinger:
         self._clock = clock
         self._names = _Names(frozenset(private))  # of hosts that are known
         self._other_names = _Names(frozenset(private))  # their name services may be anybody's (rule HD2)
-        self._connections = Connections(tls or ssl.create_default_context())
+        self._connections = ServiceConnections(tls or ssl.create_default_context())
         self._loop: asyncio.AbstractEventLoop  # from `__aenter__` on: to ask for it takes a system call each time
 
-    async def __aenter__(self) -> "HttpRinger":
+    async def __aenter__(self) -> "HttpPushClient":
         self._loop = asyncio.get_running_loop()
         return self
 
@@ -47,7 +47,7 @@ class HttpRinger:
     ) -> None:
         self._connections.close()
 
-    async def ring(self, push: Push, within_s: float) -> Answer:
+    async def ring(self, push: Push, within_s: float) -> PushResponse:
         endpoint, until = push.endpoint, self._loop.time() + min(PATIENCE_S, within_s)
         connection = self._connections.kept(endpoint.host, endpoint.port)
         try:
@@ -55,19 +55,19 @@ class HttpRinger:
                 async with asyncio.timeout_at(until):
                     connection = await self._connect(endpoint, self._names if push.is_known else self._other_names)
         except TimeoutError:
-            return Answer(Outcome.AWAY, "no answer")
+            return PushResponse(PushOutcome.AWAY, "no answer")
         except OSError:  # TLS included
-            return Answer(Outcome.AWAY, "no connection")
+            return PushResponse(PushOutcome.AWAY, "no connection")
         try:
             head = await connection.exchange(_request(push), until)
         except TimeoutError:
-            return Answer(Outcome.MAYBE, "no answer")
+            return PushResponse(PushOutcome.MAYBE, "no answer")
         except (OSError, ValueError):  # the connection ended, or what came is no HTTP
-            return Answer(Outcome.MAYBE, "broken")
+            return PushResponse(PushOutcome.MAYBE, "broken")
         failpoints.hit("push-answered")
-        return Answer(outcome_of(head.status), str(head.status), self._retry_after_s(head.retry_after))
+        return PushResponse(outcome_of(head.status), str(head.status), self._retry_after_s(head.retry_after))
 
-    async def _connect(self, endpoint: Endpoint, names: "_Names") -> Connection:
+    async def _connect(self, endpoint: Endpoint, names: "_Names") -> ServiceConnection:
         """A new connection, to the first address of the host that takes it. Raises OSError."""
         failed = OSError("no address that may be connected to")
         addresses = await names.addresses(endpoint.host, endpoint.port)

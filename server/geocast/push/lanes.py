@@ -44,7 +44,7 @@ MAX_RETRY_AFTER_S = 600.0
 LAST_TRY_S = 5.0  # before the end of an alert, no `Retry-After` is waited for any longer
 
 
-class Outcome(Enum):
+class PushOutcome(Enum):
     """What came of a request. The table tells which answer is which."""
 
     SENT = "sent"
@@ -57,28 +57,34 @@ class Outcome(Enum):
     MAYBE = "maybe"
 
 
-OF_THE_SERVICE = frozenset({Outcome.BUSY, Outcome.AWAY, Outcome.MAYBE})
+OF_THE_SERVICE = frozenset({PushOutcome.BUSY, PushOutcome.AWAY, PushOutcome.MAYBE})
 
 
-def outcome_of(status: int) -> Outcome:
+def outcome_of(status: int) -> PushOutcome:
     """Return the outcome of an answer with this status."""
     if 200 <= status < 300:
-        return Outcome.SENT
-    named = {404: Outcome.GONE, 410: Outcome.GONE, 413: Outcome.LARGE, 429: Outcome.BUSY, 503: Outcome.BUSY}
-    return named.get(status, Outcome.FAILED if status >= 500 else Outcome.REFUSED)
+        return PushOutcome.SENT
+    named = {
+        404: PushOutcome.GONE,
+        410: PushOutcome.GONE,
+        413: PushOutcome.LARGE,
+        429: PushOutcome.BUSY,
+        503: PushOutcome.BUSY,
+    }
+    return named.get(status, PushOutcome.FAILED if status >= 500 else PushOutcome.REFUSED)
 
 
-def wait_s(outcome: Outcome, failures: int, retry_after_s: float | None, left_s: float, chance: float) -> float:
+def wait_s(outcome: PushOutcome, failures: int, retry_after_s: float | None, left_s: float, chance: float) -> float:
     """Return for how many seconds a device waits after an outcome.
 
     `failures` is how many there have been in a row, this one included. `left_s` is what is left of the alert's life: a
     `Retry-After` beyond it ends LAST_TRY_S before it (rule HD19). The caller draws `chance` from 0 to 1.
     """
-    if outcome in (Outcome.SENT, Outcome.LARGE):
+    if outcome in (PushOutcome.SENT, PushOutcome.LARGE):
         return 0.0
-    if outcome is Outcome.REFUSED:
+    if outcome is PushOutcome.REFUSED:
         return REFUSED_WAIT_S
-    if outcome in (Outcome.BUSY, Outcome.FAILED) and retry_after_s is not None:
+    if outcome in (PushOutcome.BUSY, PushOutcome.FAILED) and retry_after_s is not None:
         return max(1.0, min(retry_after_s, MAX_RETRY_AFTER_S, left_s - LAST_TRY_S))
     grown = min(FIRST_WAIT_S * 2.0 ** min(failures - 1, 16), LAST_WAIT_S)
     return grown * (0.5 + chance)
@@ -131,7 +137,7 @@ class Slots(Gate):
             self._of[owner] = left
 
 
-class Lane(Gate):
+class ServiceLimit(Gate):
     """The requests to one host."""
 
     __slots__ = (
@@ -194,10 +200,12 @@ class Lane(Gate):
         """A request was not sent after all."""
         self.under_way -= 1
 
-    def end(self, outcome: Outcome, owner: Hashable, now_s: float, *, served: bool = True, took_s: float = 0.0) -> None:
+    def end(
+        self, outcome: PushOutcome, owner: Hashable, now_s: float, *, served: bool = True, took_s: float = 0.0
+    ) -> None:
         """Note what came of a request to a device of this owner, and how long that took."""
         self.under_way -= 1
-        is_taken = outcome is Outcome.SENT
+        is_taken = outcome is PushOutcome.SENT
         if is_taken:
             self._taken_at, self.known = now_s, True
             if took_s <= QUICK_S and self._pace < AT_MOST:

@@ -23,7 +23,7 @@ _CUT = ("id", "revision", "category", "title", "headline", "severity", "status",
 _KEPT = 4_096  # payloads that are kept parsed: those of as many alerts, languages and formats
 
 
-class Message(NamedTuple):
+class PushMessage(NamedTuple):
     """A message of the stream: which entry of the log it tells of, and its JSON."""
 
     id: str
@@ -32,7 +32,7 @@ class Message(NamedTuple):
     payload: bytes
 
 
-def messages_of(written: bytes) -> list[Message]:
+def messages_of(written: bytes) -> list[PushMessage]:
     """The messages in what the hub has written to a peer: unmasked, unfragmented text frames (RFC 6455, 5.2).
 
     Others than alerts and cancels are passed over.
@@ -50,13 +50,13 @@ def messages_of(written: bytes) -> list[Message]:
 
 
 @functools.lru_cache(_KEPT)
-def _parsed(payload: bytes) -> Message | None:
+def _parsed(payload: bytes) -> PushMessage | None:
     message = json.loads(payload)
     told = {"alert": message.get("alert"), "cancel": message}.get(message.get("type"))
-    return None if told is None else Message(told["id"], told["revision"], told is message, payload)
+    return None if told is None else PushMessage(told["id"], told["revision"], told is message, payload)
 
 
-def plaintext(message: Message, now_ms: int, body_bytes: int = BODY_BYTES) -> bytes:
+def plaintext(message: PushMessage, now_ms: int, body_bytes: int = BODY_BYTES) -> bytes:
     """What a push of this message says, for a body of so many bytes: all of it, or cut, or that it can be fetched."""
     now = b'"now":"' + format_time(now_ms).encode() + b'",'
     whole = b"{" + now + message.payload[1:]
@@ -70,7 +70,7 @@ def renewal(until_ms: int, now_ms: int) -> bytes:
     return _json({"type": RENEW, "now": format_time(now_ms), "until": format_time(until_ms)})
 
 
-def _cut(message: Message, now: str, most: int) -> bytes:
+def _cut(message: PushMessage, now: str, most: int) -> bytes:
     """The message in fewer words (WPT1). What carries a proof can't be cut, for then it would prove nothing (C13)."""
     whole = json.loads(message.payload)
     if "proof" in whole:

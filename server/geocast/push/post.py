@@ -20,7 +20,7 @@ KEPT_S, TIDY_S = 55.0, 5.0  # for how long a connection without a request is kep
 MAX_KEPT = 1_024  # connections without a request; beyond it the one that has waited longest ends
 
 
-class Head(NamedTuple):
+class ResponseHead(NamedTuple):
     """What counts in the head of an answer."""
 
     status: int
@@ -34,27 +34,27 @@ def request(authority: str, target: str, fields: Mapping[str, str], body: bytes)
     return head.encode("ascii") + body
 
 
-class Connection(asyncio.Protocol):
+class ServiceConnection(asyncio.Protocol):
     """A connection to a service."""
 
-    def __init__(self, where: tuple[str, int], connections: "Connections") -> None:
+    def __init__(self, where: tuple[str, int], connections: "ServiceConnections") -> None:
         """`where` is the host and the port; `connections` has it while it is open."""
         self.where = where
         self._connections = connections
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport  # from `connection_made` on
         self._parser: httptools.HttpResponseParser | None = None  # while an answer and its body are to come
-        self._answer: asyncio.Future[Head] | None = None  # while its head is
+        self._answer: asyncio.Future[ResponseHead] | None = None  # while its head is
         self._retry_after: str | None = None
         self._head_at = 0.0  # when the head had come, by the loop's clock
         self._head_left = self._rest_left = 0  # bytes that may come
 
-    async def exchange(self, data: bytes, until: float) -> Head:
+    async def exchange(self, data: bytes, until: float) -> ResponseHead:
         """Send a request, and wait for its answer, no longer than until then, by the loop's clock.
 
         Raises TimeoutError; OSError if the connection ends; ValueError if what comes is no HTTP. It may have been sent.
         """
-        answer: asyncio.Future[Head] = self._loop.create_future()
+        answer: asyncio.Future[ResponseHead] = self._loop.create_future()
         self._answer = answer
         self._parser = httptools.HttpResponseParser(self)
         self._head_left, self._rest_left = MAX_HEAD_BYTES, MAX_REST_BYTES
@@ -148,7 +148,7 @@ class Connection(asyncio.Protocol):
         self._head_at = self._loop.time()
         answer, self._answer = self._answer, None
         if answer is not None and not answer.done():
-            answer.set_result(Head(status, self._retry_after))
+            answer.set_result(ResponseHead(status, self._retry_after))
         if not self._parser.should_keep_alive():
             self.abort()
 
@@ -170,17 +170,19 @@ def pass_over_late_writes(loop: asyncio.AbstractEventLoop, context: dict[str, ob
         loop.default_exception_handler(context)
 
 
-class Connections:
+class ServiceConnections:
     """Those to all services. They belong to one loop."""
 
     def __init__(self, tls: ssl.SSLContext) -> None:
         self._tls = tls
-        self.everyone: set[Connection] = set()  # that are open
-        self._waiting: dict[Connection, float] = {}  # for a request, since when; who has waited longest is the first
-        self._kept: dict[tuple[str, int], dict[Connection, None]] = {}  # the same, by host and port
+        self.everyone: set[ServiceConnection] = set()  # that are open
+        self._waiting: dict[
+            ServiceConnection, float
+        ] = {}  # for a request, since when; who has waited longest is the first
+        self._kept: dict[tuple[str, int], dict[ServiceConnection, None]] = {}  # the same, by host and port
         self._tidying: asyncio.TimerHandle | None = None
 
-    def kept(self, host: str, port: int) -> Connection | None:
+    def kept(self, host: str, port: int) -> ServiceConnection | None:
         """A connection that waits for a request, of which it is the caller's, if there is one; the last to come."""
         kept = self._kept.get((host, port))
         if not kept:
@@ -189,14 +191,14 @@ class Connections:
         self.take(connection)
         return connection
 
-    def keep(self, connection: Connection) -> None:
+    def keep(self, connection: ServiceConnection) -> None:
         """Keep a connection for the next request."""
         self._waiting[connection] = asyncio.get_running_loop().time()
         self._kept.setdefault(connection.where, {})[connection] = None
         if len(self._waiting) > MAX_KEPT:
             next(iter(self._waiting)).abort()
 
-    def take(self, connection: Connection) -> None:
+    def take(self, connection: ServiceConnection) -> None:
         """Have a connection wait for a request no more, if it does."""
         if self._waiting.pop(connection, None) is not None:
             kept = self._kept[connection.where]
@@ -204,14 +206,14 @@ class Connections:
             if not kept:
                 del self._kept[connection.where]
 
-    async def connect(self, host: str, port: int, address: str) -> Connection:
+    async def connect(self, host: str, port: int, address: str) -> ServiceConnection:
         """A new connection to this address, whose certificate is good for the host. Raises OSError."""
         loop = asyncio.get_running_loop()
         if self._tidying is None:
             loop.set_exception_handler(pass_over_late_writes)
             self._tidying = loop.call_later(TIDY_S, self._tidy)
         _, connection = await loop.create_connection(
-            lambda: Connection((host, port), self), address, port, ssl=self._tls, server_hostname=host
+            lambda: ServiceConnection((host, port), self), address, port, ssl=self._tls, server_hostname=host
         )
         return connection
 

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Collection, Sequence
 from typing import TypeVar
 
 from ..errors import StoreUnavailable
-from .devicestore import DeviceStore, Known, Limits, Line, Put, StoredDevice, shard_of
+from .devicestore import DeliveryRecord, DeviceStore, Limits, Put, RegistrationKey, StoredDevice, shard_of
 from .shards import Shards
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ SETTLE_S = 0.05
 _T = TypeVar("_T")
 
 
-class Recorder:
+class DeliveryJournal:
     """Writes to the store. `error` says why it could not last time."""
 
     def __init__(self, store: DeviceStore, shards: Shards) -> None:
@@ -34,23 +34,25 @@ class Recorder:
         self.unrecorded = 0  # lines that were not in the store when they should have been
         self._store = store
         self._shards = shards
-        self._lines: dict[tuple[bytes, bytes], Line] = {}  # to be written, by device and alert; the newest counts
+        self._lines: dict[
+            tuple[bytes, bytes], DeliveryRecord
+        ] = {}  # to be written, by device and alert; the newest counts
         self._turn = asyncio.Lock()  # Rule 1
         self._timer: asyncio.TimerHandle | None = None
         self._flushing: asyncio.Task[None] | None = None
 
-    async def before(self, lines: Sequence[Line]) -> None:
+    async def before(self, lines: Sequence[DeliveryRecord]) -> None:
         """Note that these may be sent. When this returns it is on stable storage, unless the store is away."""
         self._add(lines)
         await self.flush()
 
-    def after(self, line: Line) -> None:
+    def after(self, line: DeliveryRecord) -> None:
         """Note what has come of one, soon (Rule 2)."""
         self._add([line])
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(SETTLE_S, self._flush_now)
 
-    def _add(self, lines: Sequence[Line]) -> None:
+    def _add(self, lines: Sequence[DeliveryRecord]) -> None:
         self._lines.update({(line.device, line.alert): line for line in lines})
 
     def _flush_now(self) -> None:
@@ -87,17 +89,17 @@ class Recorder:
         *,
         limits: Limits | None,
         note: bytes,
-        lines: Sequence[Line],
+        lines: Sequence[DeliveryRecord],
     ) -> Put:
         """Put a device, as the store has it. Raises StoreUnavailable."""
         return await self._written(self._store.put(device, was, limits=limits, note=note, lines=lines))
 
-    async def rename(self, was: StoredDevice, device: StoredDevice, lines: Sequence[Line]) -> None:
+    async def rename(self, was: StoredDevice, device: StoredDevice, lines: Sequence[DeliveryRecord]) -> None:
         """Store a device and what it was told by another digest, and forget the old one. Raises StoreUnavailable."""
         await self._written(self._store.put(device, None, lines=lines))
         await self.forget([was.known])
 
-    async def forget(self, devices: Collection[Known]) -> None:
+    async def forget(self, devices: Collection[RegistrationKey]) -> None:
         """Forget devices, as the store does. Raises StoreUnavailable."""
         await self._written(self._store.forget(devices))
 

@@ -10,29 +10,31 @@ from typing import NamedTuple
 from ..auth.tokens import Subject
 from ..errors import StoreUnavailable
 from . import devicestore
-from .devicestore import Came, DeviceStore, Known, Limits, Line, Put, StoredDevice
-from .recording import Recorder
+from .devicestore import DeliveryRecord, DeviceStore, Limits, Put, PutResult, RegistrationKey, StoredDevice
+from .recording import DeliveryJournal
 from .sealing import Keyring, Record
 
 TRIES = 20  # of a change, before the store counts as away
 
 
-class Kept(NamedTuple):
+class OpenedDevice(NamedTuple):
     """A device of the store, opened. `lines`: what it was told."""
 
     stored: StoredDevice
     record: Record
-    lines: Sequence[Line]
+    lines: Sequence[DeliveryRecord]
 
 
-Change = Callable[[Kept | None], tuple[Record, int] | None]  # what becomes of it: a record, and until when
-Held = Callable[[StoredDevice, Sequence[Line]], Sequence[Line]]  # what a device holds, by what it was told
+Change = Callable[[OpenedDevice | None], tuple[Record, int] | None]  # what becomes of it: a record, and until when
+Held = Callable[
+    [StoredDevice, Sequence[DeliveryRecord]], Sequence[DeliveryRecord]
+]  # what a device holds, by what it was told
 
 
-class Records:
+class DeviceRepository:
     """The devices of the store, for who has its keys."""
 
-    def __init__(self, store: DeviceStore, recorder: Recorder, keyring: Keyring) -> None:
+    def __init__(self, store: DeviceStore, recorder: DeliveryJournal, keyring: Keyring) -> None:
         """What is written goes by the recorder, which knows whether the store can be written."""
         self._store = store
         self._recorder = recorder
@@ -42,17 +44,17 @@ class Records:
         """By which a device is known: of two owners two devices, whatever they call them."""
         return self._keyring.digest("device", owner.sub, device_id, *_issuer_of(owner))
 
-    async def find(self, device: bytes) -> Kept | None:
+    async def find(self, device: bytes) -> OpenedDevice | None:
         """The device with this digest; None also if no key opens it. Raises StoreUnavailable."""
         found = await self._store.find(device)
         return None if found is None else self._opened(*found)
 
-    async def knowing(self, secret: bytes) -> Kept | None:
+    async def knowing(self, secret: bytes) -> OpenedDevice | None:
         """The device whose secret has this SHA-256. Raises StoreUnavailable."""
         stored = await self._store.knowing(secret)
         return None if stored is None else self._opened(stored, ())
 
-    async def owned(self, owner: Subject) -> Sequence[Known]:
+    async def owned(self, owner: Subject) -> Sequence[RegistrationKey]:
         """All devices of one owner. Raises StoreUnavailable."""
         return [each.known for each in await self._store.owned(self._owner_digest(owner))]
 
@@ -63,7 +65,7 @@ class Records:
         limits: Limits | None = None,
         holding: Mapping[str, int] | None = None,
         held: Held = lambda _stored, _lines: (),
-    ) -> tuple[Put | None, Kept | None]:
+    ) -> tuple[Put | None, OpenedDevice | None]:
         """Put what `change` makes of a device, a record and a lease; what came of it, and what was there.
 
         `change` is given None where there is none, and may return None: then nothing is put. It is asked again when
@@ -80,11 +82,11 @@ class Records:
             stored = self.sealed(*made)
             was, told = (None, ()) if found is None else found
             put = await self._recorder.put(stored, was, limits=limits, note=note, lines=held(stored, told))
-            if put.came is not Came.CHANGED:
+            if put.came is not PutResult.CHANGED:
                 return put, before
         raise StoreUnavailable("others change the device again and again")
 
-    async def forget(self, devices: Collection[Known]) -> None:
+    async def forget(self, devices: Collection[RegistrationKey]) -> None:
         """Forget devices, as far as they are what is known. Raises StoreUnavailable."""
         await self._recorder.forget(devices)
 
@@ -111,12 +113,12 @@ class Records:
     def _owner_digest(self, owner: Subject) -> bytes:
         return self._keyring.digest("owner", owner.sub, *_issuer_of(owner))
 
-    def _opened(self, stored: StoredDevice, lines: Sequence[Line]) -> Kept | None:
+    def _opened(self, stored: StoredDevice, lines: Sequence[DeliveryRecord]) -> OpenedDevice | None:
         try:
             record, _ = self._keyring.open(stored.sealed, stored.device, stored.until_ms)
         except ValueError:
             return None
-        return Kept(stored, record, lines)
+        return OpenedDevice(stored, record, lines)
 
 
 def _issuer_of(owner: Subject) -> tuple[str, ...]:

@@ -27,10 +27,10 @@ from ..stream.session import MAX_HOLDING, MAX_PLACES, Categories, Languages
 from ..wire.fields import Id, RevisionNumber, StrictModel, broken_fields
 from .addresses import Services
 from .devices import RENEW_MS, digest_of_secret, new_secret
-from .devicestore import Came, Known, Limits
-from .records import Kept
+from .devicestore import Limits, PutResult, RegistrationKey
+from .records import OpenedDevice
 from .sealing import Record
-from .waking import Waking
+from .waking import DeviceManager
 from .webpush import AUTH_BYTES, Vapid, decoded, point
 
 COARSEST_CELL, FINEST_CELL = 5, 9  # resolutions of H3
@@ -84,7 +84,7 @@ class Readdressing(StrictModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class RegistrationTerms:
     """What the operator allows. `finest_cell`: a resolution; `lease_days`; `max_devices`: of all owners."""
 
     services: Services
@@ -103,7 +103,7 @@ class Registered(NamedTuple):
 class Registering:
     """Takes registrations, and tells a device's owner what is stored."""
 
-    def __init__(self, waking: Waking, vapid: Vapid, terms: Terms, clock: Clock) -> None:
+    def __init__(self, waking: DeviceManager, vapid: Vapid, terms: RegistrationTerms, clock: Clock) -> None:
         self._waking = waking
         self._vapid = vapid
         self._terms = terms
@@ -130,25 +130,25 @@ class Registering:
         if until_ms - now.wall_ms <= RENEW_MS:  # it would be told so at once, and again whenever it answers to that
             new = replace(new, renewed=True)
 
-        def change(before: Kept | None) -> tuple[Record, int]:
+        def change(before: OpenedDevice | None) -> tuple[Record, int]:
             return (new if before is None else _kept(new, before.record)), until_ms
 
         digest = self._waking.records.digest_of(grant.subject, device_id)
         changed = await self._waking.put(digest, change, self._limits, asked.holding)
-        if changed.came is not Came.STORED:
-            raise Problem(problems.TOO_MANY_DEVICES if changed.came is Came.TOO_MANY else problems.FULL)
+        if changed.came is not PutResult.STORED:
+            raise Problem(problems.TOO_MANY_DEVICES if changed.came is PutResult.TOO_MANY else problems.FULL)
         answer = {"id": device_id, "until": format_time(until_ms), "live": changed.live}
         is_new = changed.before is None
         return Registered(answer | {"secret": secret} if is_new else answer, is_new)
 
-    async def readdress(self, device: Kept, body: Mapping[str, Any]) -> dict[str, Any] | None:
+    async def readdress(self, device: OpenedDevice, body: Mapping[str, Any]) -> dict[str, Any] | None:
         """Give a device another subscription; its lease stays. None: it was forgotten meanwhile. Raises Problem."""
         asked = self._read(Readdressing, body).subscription
         self._rates.claim(device.record.subject, RATES, self._clock.now().monotonic)
         p256dh, auth = decoded(asked.keys.p256dh), decoded(asked.keys.auth)
         until_ms = self._until(asked, device.stored.until_ms)
 
-        def change(before: Kept | None) -> tuple[Record, int] | None:
+        def change(before: OpenedDevice | None) -> tuple[Record, int] | None:
             if before is None or before.stored.secret != device.stored.secret:
                 return None
             record = replace(before.record, endpoint=asked.endpoint, p256dh=p256dh, auth=auth, small=False)
@@ -163,19 +163,19 @@ class Registering:
         if _ID.fullmatch(device_id) is None:
             raise Problem(problems.NOT_FOUND)
 
-    async def find(self, device_id: str, owner: Subject) -> Kept | None:
+    async def find(self, device_id: str, owner: Subject) -> OpenedDevice | None:
         """A device by its owner. Raises Problem (404), and StoreUnavailable."""
         self.check(device_id)
         return await self._waking.records.find(self._waking.records.digest_of(owner, device_id))
 
-    async def knowing(self, device_id: str, secret: str) -> Kept | None:
+    async def knowing(self, device_id: str, secret: str) -> OpenedDevice | None:
         """The device with this id whose secret this is. Raises StoreUnavailable."""
         device = await self._waking.records.knowing(digest_of_secret(secret))
         return device if device is not None and device.record.id == device_id else None
 
     async def forget(self, device_id: str | None, owner: Subject) -> None:
         """Forget one device of an owner, or all; it is fine if there is none. Raises Problem and StoreUnavailable."""
-        devices: Sequence[Known]
+        devices: Sequence[RegistrationKey]
         if device_id is None:
             devices = await self._waking.records.owned(owner)
         else:
@@ -183,7 +183,7 @@ class Registering:
             devices = [] if found is None else [found.stored.known]
         await self._waking.forget_asked(devices)
 
-    def shown(self, device: Kept) -> dict[str, Any]:
+    def shown(self, device: OpenedDevice) -> dict[str, Any]:
         """What is stored of a device, for its owner: no key, no secret, and of its endpoint the host alone."""
         record = device.record
         return {

@@ -3,7 +3,7 @@
 from typing import NamedTuple, Protocol
 
 from .addresses import Endpoint
-from .lanes import Outcome
+from .lanes import PushOutcome
 
 
 class Push(NamedTuple):
@@ -18,17 +18,17 @@ class Push(NamedTuple):
     is_known: bool = True  # its host has taken a push, or is one that the operator has named
 
 
-class Answer(NamedTuple):
+class PushResponse(NamedTuple):
     """What came of it. `status` is that of HTTP, or what went wrong in a word, as metrics have it."""
 
-    outcome: Outcome
+    outcome: PushOutcome
     status: str
     retry_after_s: float | None = None
 
 
-class Ringer(Protocol):
+class PushClient(Protocol):
     """Sends pushes. It never raises for what a service does, or fails to do."""
 
-    async def ring(self, push: Push, within_s: float) -> Answer:
+    async def ring(self, push: Push, within_s: float) -> PushResponse:
         """Send one, and wait for its answer, no longer than that."""
         ...

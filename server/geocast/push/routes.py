@@ -23,7 +23,7 @@ from ..api.middleware import bearer, body_of, granted, unauthorized
 from ..api.responses import RETRY_AFTER_S, allowed, as_problem, problem_document
 from ..auth.jwks_refresh import NewerKeys
 from ..auth.scopes import RECEIVE
-from ..auth.tokens import Tokens
+from ..auth.tokens import TokenVerifier
 from ..clock import Clock
 from ..config import SHARE
 from ..errors import StoreUnavailable, trace
@@ -31,7 +31,7 @@ from ..metrics import CONTENT_TYPE, Metrics
 from ..model import problems
 from ..model.problems import Problem
 from ..policy.shares import Shares
-from .records import Kept
+from .records import OpenedDevice
 from .registering import Registering
 
 logger = logging.getLogger(__name__)
@@ -49,10 +49,10 @@ def requests_of(share: float) -> Shares:
 
 
 @dataclass(slots=True)
-class Calls:
+class DevicesContext:
     """What the listener works on. `registering` is None until the devices are read; `unready` says why that is."""
 
-    tokens: Tokens
+    tokens: TokenVerifier
     clock: Clock
     metrics: Metrics
     origins: Collection[str]
@@ -69,7 +69,7 @@ class Calls:
         return self.registering
 
 
-def make_app(calls: Calls) -> ASGIApp:
+def make_app(calls: DevicesContext) -> ASGIApp:
     """The ASGI application of the listener."""
 
     async def offer(_: Request) -> Response:
@@ -96,7 +96,7 @@ def make_app(calls: Calls) -> ASGIApp:
         return Response(status_code=204)
 
     async def readdress(request: Request) -> Response:
-        device: Kept = request.scope["device"]
+        device: OpenedDevice = request.scope["device"]
         answer = await calls.taking().readdress(device, await body_of(request, MAX_BODY_BYTES))
         if answer is None:
             raise unauthorized()
@@ -147,7 +147,7 @@ def _problem_of(error: Exception) -> Problem:
     return as_problem(error)
 
 
-def _refused(calls: Calls, problem: Problem) -> Response:
+def _refused(calls: DevicesContext, problem: Problem) -> Response:
     calls.metrics.refused.labels(problem.slug).inc()
     return problem_document(problem)
 
@@ -157,7 +157,7 @@ class _Gate:
     """What comes before any route: how many at once, whether we are going away, from which page, and who is asking."""
 
     app: ASGIApp
-    calls: Calls
+    calls: DevicesContext
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -40,11 +40,11 @@ from . import messages
 from .addresses import Endpoint, Services
 from .device_hub import DeviceHub, Urgency
 from .devices import Device, Owed, Times
-from .devicestore import Line, State, StoredDevice
-from .lanes import Gate, Lane, Outcome, Slots, wait_s
+from .devicestore import DeliveryRecord, State, StoredDevice
+from .lanes import Gate, PushOutcome, ServiceLimit, Slots, wait_s
 from .messages import BODY_BYTES, SMALL_BODY_BYTES
-from .recording import Recorder
-from .ringer import Answer, Push, Ringer
+from .recording import DeliveryJournal
+from .ringer import Push, PushClient, PushResponse
 from .sealing import Keyring, Record
 from .shards import Shards
 from .webpush import Vapid, encrypt
@@ -59,14 +59,14 @@ TURN_S = 0.001  # when turning has taken so long, the loop gets its turn
 LATE_S = 1.0  # a device that is owed something with no whole second left waits for so long
 
 
-class Sending:
+class PushScheduler:
     """All that is on its way to the devices of a hub. The module tells how it works."""
 
     def __init__(
         self,
         hub: DeviceHub,
-        recorder: Recorder,
-        ringer: Ringer,
+        recorder: DeliveryJournal,
+        ringer: PushClient,
         keyring: Keyring,
         shards: Shards,
         services: Services,
@@ -83,7 +83,7 @@ class Sending:
         `took` (set it) is called with how long after the acceptance of its entry, in seconds, each push was taken;
         `answered` with the service and the status of each answer.
         """
-        self.lanes: dict[str, Lane] = {}  # by host and port; of those hosts that devices of this process have
+        self.lanes: dict[str, ServiceLimit] = {}  # by host and port; of those hosts that devices of this process have
         self.entries = services.entries
         self.outcomes: Counter[str] = Counter()  # of requests
         self.pushed: Counter[str] = Counter()  # (device, revision) pairs that were taken, by alert; not stored yet (H7)
@@ -106,7 +106,7 @@ class Sending:
         self._written: list[tuple[Device, list[Owed]]] = []  # by the hub, not sorted out yet
         self._next: list[Device] = []  # whose messages go out with the next slice
         self._slots, self._spare = Slots(SLOTS, OF_ONE), Slots(SPARE_SLOTS, OF_ONE)
-        self._closed: set[Lane] = set()
+        self._closed: set[ServiceLimit] = set()
         self._order = count()
         self._pauses = Times()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -126,7 +126,9 @@ class Sending:
         endpoint = device.endpoint
         lane = self.lanes.get(endpoint.authority)
         if lane is None:
-            lane = self.lanes[endpoint.authority] = Lane(endpoint.authority, endpoint.service, named=endpoint.named)
+            lane = self.lanes[endpoint.authority] = ServiceLimit(
+                endpoint.authority, endpoint.service, named=endpoint.named
+            )
         lane.devices += 1
         device.lane, device.served = lane, device.record.worked
         if device.record.worked:
@@ -324,7 +326,7 @@ class Sending:
                 count -= 1
                 heappush(self._slots.waiting, (how, order, device, gate))
 
-    def _look(self, lane: Lane, now: Now) -> None:
+    def _look(self, lane: ServiceLimit, now: Now) -> None:
         """Have a device tried at a closed host if it is time, one whose last push was taken if any is found."""
         if lane.is_open:
             self._closed.discard(lane)
@@ -390,7 +392,7 @@ class Sending:
         size = SMALL_BODY_BYTES if record.small else BODY_BYTES
         text = functools.partial(messages.plaintext, owed.message, now.wall_ms, size)
         answer = await self._rung(device, alert.id, text, ttl_s, messages.URGENCIES[alert.rank], now)
-        if answer.outcome is Outcome.SENT:
+        if answer.outcome is PushOutcome.SENT:
             accepted_ms = alert.revision.issued_at if alert.cancel is None else alert.cancel.cancelled_at
             self.took(max(0, self._clock.now().wall_ms - accepted_ms) / 1000)
             if not owed.message.is_cancel:
@@ -401,7 +403,7 @@ class Sending:
 
     async def _rung(
         self, device: Device, topic: str, text: Callable[[], bytes], ttl_s: int, how: str, now: Now
-    ) -> Answer:
+    ) -> PushResponse:
         """The answer to a push of this text to a device; it is counted. It never raises, so no slot is lost."""
         record, endpoint = device.record, device.endpoint
         try:
@@ -412,20 +414,20 @@ class Sending:
             answer = await self._ringer.ring(push, ttl_s)
         except Exception as error:
             logger.error("a push failed: %s", trace(error))
-            answer = Answer(Outcome.REFUSED, "internal")
+            answer = PushResponse(PushOutcome.REFUSED, "internal")
         self._note_answer(device, endpoint, answer.outcome, now)
         self.outcomes[answer.outcome.value] += 1
         self.answered(endpoint.service, answer.status)
         return answer
 
-    def _note_answer(self, device: Device, endpoint: Endpoint, outcome: Outcome, began: Now) -> None:
+    def _note_answer(self, device: Device, endpoint: Endpoint, outcome: PushOutcome, began: Now) -> None:
         """Note what came of a request for its lane, and for the device if it has still that endpoint."""
         lane, now = device.place[0], self._clock.now().monotonic
         was_known, is_same = lane.known, endpoint is device.endpoint
         served, took_s = device.served and is_same, now - began.monotonic
         lane.end(outcome, device.owner, now, served=served, took_s=took_s)
-        if is_same and outcome is not Outcome.LARGE:
-            device.served = outcome is Outcome.SENT
+        if is_same and outcome is not PushOutcome.LARGE:
+            device.served = outcome is PushOutcome.SENT
         if not lane.is_open and self.lanes.get(lane.host) is lane:
             self._closed.add(lane)
         if lane.known and not was_known:  # those of its devices that wait for a spare slot do not need one any more
@@ -437,26 +439,26 @@ class Sending:
                 entry[2].gate = gate
                 heappush(gate.waiting, entry)
 
-    def _pause_s(self, device: Device, answer: Answer, record: Record, left_s: float) -> float:
+    def _pause_s(self, device: Device, answer: PushResponse, record: Record, left_s: float) -> float:
         """For how long a device waits after an answer to what it was sent by this record."""
         if device.record.endpoint != record.endpoint:
             return 0.0  # it failed where it is no more
         outcome = answer.outcome
-        if outcome is Outcome.LARGE and device.record.small:
-            outcome = Outcome.REFUSED  # it is as small as it can be
-        device.failures = 0 if outcome in (Outcome.SENT, Outcome.LARGE) else device.failures + 1
+        if outcome is PushOutcome.LARGE and device.record.small:
+            outcome = PushOutcome.REFUSED  # it is as small as it can be
+        device.failures = 0 if outcome in (PushOutcome.SENT, PushOutcome.LARGE) else device.failures + 1
         return wait_s(outcome, device.failures, answer.retry_after_s, left_s, self._chance())
 
-    def _noted(self, device: Device, owed: Owed, outcome: Outcome | None, pause_s: float) -> None:
+    def _noted(self, device: Device, owed: Owed, outcome: PushOutcome | None, pause_s: float) -> None:
         """Note what came of a message; None: it was not sent. Then the device goes on, after a pause."""
         device.owed = None
         number, is_here = owed.message.number, device.row >= 0
-        if outcome is Outcome.SENT:
+        if outcome is PushOutcome.SENT:
             self._recorder.after(self._line(device, owed, None if owed.message.is_cancel else State.SENT))
             if is_here and owed.message.is_cancel:  # it may have said meanwhile that it holds what is called off
                 self._hub.untell(device.row, owed.alert, number, recipient=False)
         else:
-            recipient = owed.recipient or outcome is Outcome.MAYBE
+            recipient = owed.recipient or outcome is PushOutcome.MAYBE
             if is_here and not owed.held:
                 self._hub.untell(device.row, owed.alert, number, recipient=recipient)
             self._recorder.after(self._line(device, owed, State.MAYBE if recipient else None))
@@ -488,17 +490,17 @@ class Sending:
             device.paused, device.resumes_at = True, self._now.monotonic + seconds
             self._pauses.put(device.resumes_at, device)
 
-    async def _consequences(self, device: Device, record: Record, outcome: Outcome) -> None:
+    async def _consequences(self, device: Device, record: Record, outcome: PushOutcome) -> None:
         """What an answer says of the device itself."""
         if device.row < 0 or device.record.endpoint != record.endpoint:
             return
         lane = device.lane
-        if outcome is Outcome.SENT and not lane.named and lane.marked < MARKS and not device.marked:
+        if outcome is PushOutcome.SENT and not lane.named and lane.marked < MARKS and not device.marked:
             self._mark(device)
             await self._worked(device)
-        elif outcome is Outcome.GONE:
+        elif outcome is PushOutcome.GONE:
             await self._gone(device)
-        elif outcome is Outcome.LARGE and not record.small:
+        elif outcome is PushOutcome.LARGE and not record.small:
             await self._too_large(device)
 
     def renew(self, device: Device, now: Now, until_ms: int, came: Callable[[bool], Awaitable[None]]) -> bool:
@@ -516,14 +518,16 @@ class Sending:
         ttl_s = messages.ttl_s(until_ms, now.wall_ms)
         answer = await self._rung(device, messages.RENEW, text, ttl_s, messages.URGENCIES[0], now)
         self._free(device, self._pause_s(device, answer, record, ttl_s))
-        await came(answer.outcome is Outcome.SENT)
+        await came(answer.outcome is PushOutcome.SENT)
         await self._consequences(device, record, answer.outcome)
 
-    def lines_of(self, device: Device) -> list[Line]:
+    def lines_of(self, device: Device) -> list[DeliveryRecord]:
         """All that a device was told, or maybe, as it is known here."""
         return [line for alert in self._hub.live if (line := self._known(device, alert)) is not None]
 
-    def held(self, holding: Mapping[str, int], device: StoredDevice, told: Sequence[Line]) -> list[Line]:
+    def held(
+        self, holding: Mapping[str, int], device: StoredDevice, told: Sequence[DeliveryRecord]
+    ) -> list[DeliveryRecord]:
         """What a device that is to be stored holds, where its lines do not say so: it is a recipient, whoever has its
         shard, and dies (R5, WPR10).
         """
@@ -537,7 +541,9 @@ class Sending:
             line = known.get(digest := self._alert_digest(alert_id))
             if line is None or (has_it and (line.number < alert.revision_number or line.state is State.MAYBE)):
                 state = State.SENT if has_it else State.MAYBE
-                lines.append(Line(device.device, digest, alert.revision_number, state, alert.ends_at, device.secret, 0))
+                lines.append(
+                    DeliveryRecord(device.device, digest, alert.revision_number, state, alert.ends_at, device.secret, 0)
+                )
         return lines
 
     def note_held(self, device: Device, holding: Iterable[str]) -> None:
@@ -548,7 +554,7 @@ class Sending:
             if line is not None:
                 self._recorder.after(line)
 
-    def _known(self, device: Device, alert: LiveAlert) -> Line | None:
+    def _known(self, device: Device, alert: LiveAlert) -> DeliveryRecord | None:
         told = alert.told(device.row)
         if not told & RECIPIENT:
             return None
@@ -557,12 +563,12 @@ class Sending:
         state = State.SENT if has_it else State.MAYBE
         return self._line_of(device, alert, alert.revision_number, state)
 
-    def _line(self, device: Device, owed: Owed, state: State | None) -> Line:
+    def _line(self, device: Device, owed: Owed, state: State | None) -> DeliveryRecord:
         return self._line_of(device, owed.alert, owed.message.number, state)
 
-    def _line_of(self, device: Device, alert: LiveAlert, number: int, state: State | None) -> Line:
+    def _line_of(self, device: Device, alert: LiveAlert, number: int, state: State | None) -> DeliveryRecord:
         digest = self._alert_digest(alert.id)
-        return Line(device.digest, digest, number, state, alert.ends_at, device.record.secret, device.term)
+        return DeliveryRecord(device.digest, digest, number, state, alert.ends_at, device.record.secret, device.term)
 
     def _start(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -38,12 +38,22 @@ from ..wire.frames import JSON, SIGNED, Wire
 from .addresses import Services
 from .device_hub import DeviceHub
 from .devices import Device, Devices, Times
-from .devicestore import Came, DeviceStore, Found, Known, Limits, Line, State, StoredDevice, shard_of
-from .recording import Recorder
-from .records import Change, Kept, Records
-from .ringer import Ringer
+from .devicestore import (
+    DeliveryRecord,
+    DeviceStore,
+    Found,
+    Limits,
+    PutResult,
+    RegistrationKey,
+    State,
+    StoredDevice,
+    shard_of,
+)
+from .recording import DeliveryJournal
+from .records import Change, DeviceRepository, OpenedDevice
+from .ringer import PushClient
 from .sealing import Keyring, Record
-from .sending import Sending
+from .sending import PushScheduler
 from .shards import Shards
 from .webpush import Vapid
 
@@ -68,12 +78,12 @@ class _Rights:
 class Changed(NamedTuple):
     """What came of a change; None: nothing was to be put. What was there before, and how many pushes follow."""
 
-    came: Came | None
-    before: Kept | None
+    came: PutResult | None
+    before: OpenedDevice | None
     live: int
 
 
-class Waking:
+class DeviceManager:
     """The devices of this process. The module tells how it works; `sending` has what is on its way to them."""
 
     def __init__(
@@ -81,7 +91,7 @@ class Waking:
         capacity: int,
         store: DeviceStore,
         shards: Shards,
-        ringer: Ringer,
+        ringer: PushClient,
         keyring: Keyring,
         services: Services,
         vapid: Vapid,
@@ -95,9 +105,9 @@ class Waking:
         """
         self.hub = DeviceHub(capacity + 1)  # and one that is only asked for
         self.devices = Devices()
-        self.recorder = Recorder(store, shards)
-        self.records = Records(store, self.recorder, keyring)
-        self.sending = Sending(
+        self.recorder = DeliveryJournal(store, shards)
+        self.records = DeviceRepository(store, self.recorder, keyring)
+        self.sending = PushScheduler(
             self.hub,
             self.recorder,
             ringer,
@@ -123,7 +133,7 @@ class Waking:
         self._clock = clock
         self._stands = stands
         self._leases, self._tests = Times(), Times()
-        self._to_forget: set[Known] = set()  # that the store would not forget yet
+        self._to_forget: set[RegistrationKey] = set()  # that the store would not forget yet
         self._unsure: set[bytes] = set()  # devices of which the store may have what is not in force here
         self._turn = asyncio.Lock()  # Rule 2
         self._reading: set[bytes] | None = None  # what was read while shards are loaded
@@ -208,7 +218,7 @@ class Waking:
         device.record = rewrite(device.record)
         known = device.known
 
-        def change(kept: Kept | None) -> tuple[Record, int] | None:
+        def change(kept: OpenedDevice | None) -> tuple[Record, int] | None:
             if kept is None or kept.stored.known != known:
                 return None  # it is another one by now
             return rewrite(kept.record), known.until_ms
@@ -261,7 +271,7 @@ class Waking:
             await self.recorder.rename(stored, renamed, renamed_lines)
             again.add(renamed.device)
             return
-        self._enter(Kept(stored, record, lines), {})
+        self._enter(OpenedDevice(stored, record, lines), {})
 
     async def let_go(self, shards: Collection[int]) -> None:
         """Have the devices of these shards no more. What is under way gets some time to be answered and noted."""
@@ -306,7 +316,7 @@ class Waking:
         told |= {alert_id: max(held, told.get(alert_id, 0)) for alert_id, held in holding.items()}
         return self.hub.count_owed(_wire(record), _places(record), _filter(record), _rights(record, now), told, now)
 
-    def _apply(self, digest: bytes, kept: Kept | None, holding: Mapping[str, int]) -> int | None:
+    def _apply(self, digest: bytes, kept: OpenedDevice | None, holding: Mapping[str, int]) -> int | None:
         device = self.devices.find(digest)
         if device is not None and (kept is None or kept.record.secret != device.record.secret):
             self._leave(device)  # forgotten; it may be back already
@@ -325,7 +335,7 @@ class Waking:
             self._change(device, kept, holding)
         return None if device is None else self.sending.settle(device)
 
-    def _enter(self, kept: Kept, holding: Mapping[str, int]) -> Device | None:
+    def _enter(self, kept: OpenedDevice, holding: Mapping[str, int]) -> Device | None:
         """Take a device in; what it is owed is to be sent. None: it can't be used, or is over."""
         stored, record = kept.stored, kept.record
         endpoint = self._services.allowed(record.endpoint)
@@ -348,7 +358,7 @@ class Waking:
         self._watch(device)
         return device
 
-    def _told(self, lines: Iterable[Line]) -> dict[str, int]:
+    def _told(self, lines: Iterable[DeliveryRecord]) -> dict[str, int]:
         """What a device was told, as what it holds; 0: it is a recipient, and lacks what is current."""
         ids = self._known_ids()[0]
         found = {ids[line.alert]: line for line in lines if line.alert in ids}
@@ -362,7 +372,7 @@ class Waking:
             ]
         return self._ids
 
-    def _change(self, device: Device, kept: Kept, holding: Mapping[str, int]) -> None:
+    def _change(self, device: Device, kept: OpenedDevice, holding: Mapping[str, int]) -> None:
         before, record, now = device.record, kept.record, self.sending.tick()
         device.record, device.until_ms = record, kept.stored.until_ms
         if record.proofs != before.proofs:
@@ -389,13 +399,13 @@ class Waking:
     ) -> Changed:
         """Change what the store has of a device, and have that in force, here or elsewhere. Raises StoreUnavailable.
 
-        It is as `Records.change` says; `holding`: what the device says that it holds.
+        It is as `DeviceRepository.change` says; `holding`: what the device says that it holds.
         """
         held = functools.partial(self.sending.held, holding or {})
         changing = {digest}
         with self._in_force_later(changing):
             put, before = await self.records.change(digest, change, limits, holding, held)
-            if put is None or put.came is not Came.STORED:
+            if put is None or put.came is not PutResult.STORED:
                 return Changed(None if put is None else put.came, before, 0)
             changing.update(put.replaced)
             for each in put.replaced:  # WPR8
@@ -406,7 +416,7 @@ class Waking:
             live = await self.count_owed(digest, holding or {})
         return Changed(put.came, before, live)
 
-    async def forget_asked(self, devices: Sequence[Known]) -> None:
+    async def forget_asked(self, devices: Sequence[RegistrationKey]) -> None:
         """Forget devices of the store, wherever they are (WPN2). Raises StoreUnavailable."""
         with self._in_force_later({known.device for known in devices}):
             await self.records.forget(devices)
@@ -488,7 +498,7 @@ class Waking:
             self._leave(device, why)
         await self._forget_in_store(known)
 
-    async def _forget_in_store(self, devices: Collection[Known]) -> None:
+    async def _forget_in_store(self, devices: Collection[RegistrationKey]) -> None:
         self._to_forget.update(devices)
         gone = list(self._to_forget)
         if gone:

@@ -26,10 +26,10 @@ from prometheus_client.core import Metric
 
 from .. import policy
 from ..approvals.reviewers import NO_REVIEWERS, Reviewers, parse_reviewers, refuse_misfits
-from ..approvals.trust import Trust
+from ..approvals.trust import ApprovalVerifier
 from ..auth.jwks_client import fetch_keys
 from ..auth.revocations import parse_revoked
-from ..auth.tokens import Key, Tokens, parse_keys
+from ..auth.tokens import Key, TokenVerifier, parse_keys
 from ..calls.aeds import NO_AEDS, read_aeds
 from ..calls.sealing import NO_CALL_KEYS, NONCE_BYTES, CallKeys, parse_call_keys, refuse_unsealed
 from ..config import KeyUrl, Settings
@@ -40,7 +40,7 @@ from ..policy.publishers.bounds import Publishers
 from ..policy.publishers.file import parse_publishers, read_publishers
 
 if TYPE_CHECKING:
-    from ..ingest.cap.sources import Sources
+    from ..ingest.cap.sources import CapSources
     from ..ingest.cap.zones import Zones
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ DIGEST_BYTES = 6  # of a SHA-256: a float, which a metric is, holds every intege
 _BETWEEN = AESGCM(AESGCM.generate_key(256))
 
 
-class Texts(NamedTuple):
+class RawConfig(NamedTuple):
     """What was read, before it is parsed. None: there is no such file.
 
     Then nothing is revoked, the policy is built in, publishers are all alike, no messages of CAP are taken,
@@ -70,19 +70,19 @@ class Texts(NamedTuple):
     call_keys: bytes | None = None
 
 
-class Parsed(NamedTuple):
+class ParsedConfig(NamedTuple):
     """The same, ready to be put in force."""
 
     keys: Mapping[str, Key]
     revoked: Mapping[str, float]
     policy: Policy
     publishers: Publishers | None
-    sources: "Sources | None"
+    sources: "CapSources | None"
     reviewers: Reviewers
     call_keys: CallKeys
 
 
-class InForce:
+class RuntimeConfig:
     """What is in force in this process. `tokens` and `trust` stay the same; all else is another after a reload."""
 
     def __init__(self, settings: Settings, keys: bytes = b"", *, opens_calls: bool = True) -> None:
@@ -100,10 +100,10 @@ class InForce:
         self._read_at = time.time()
         self._texts = self._read(keys)
         self._parsed_now = self._parsed(self._texts)
-        self.tokens = Tokens(self._parsed_now.keys, self._parsed_now.revoked, required=settings.keys is not None)
+        self.tokens = TokenVerifier(self._parsed_now.keys, self._parsed_now.revoked, required=settings.keys is not None)
         self.zones = _zones(settings.cap_zones)  # read at the start only: they take seconds
         self.aeds = NO_AEDS if settings.aeds is None else read_aeds(settings.aeds)  # RI4: and so are these
-        self.trust = Trust(self._parsed_now.policy, self._parsed_now.reviewers)
+        self.trust = ApprovalVerifier(self._parsed_now.policy, self._parsed_now.reviewers)
         self._warn()
 
     def watch(self, changed: Callable[[], None]) -> None:
@@ -149,7 +149,7 @@ class InForce:
         return self._parsed_now.publishers
 
     @property
-    def sources(self) -> "Sources | None":
+    def sources(self) -> "CapSources | None":
         """Who may send messages of CAP; None: nobody, and there is nowhere to send them."""
         return self._parsed_now.sources
 
@@ -172,7 +172,7 @@ class InForce:
         """Have the same in force as the process that has shared this (Rule 2)."""
         nonce, sealed = packed[:NONCE_BYTES], packed[NONCE_BYTES:]
         texts, self._results, self._read_at = msgpack.unpackb(_BETWEEN.decrypt(nonce, sealed, None))
-        self._put_in_force(Texts(*texts), self._parsed(Texts(*texts)))
+        self._put_in_force(RawConfig(*texts), self._parsed(RawConfig(*texts)))
 
     def metrics(self) -> Iterator[Metric]:
         """Of what is in force, for Prometheus. One process of a node shows them."""
@@ -194,10 +194,10 @@ class InForce:
 
     # ---- the pieces ------------------------------------------------------------------------------------------
 
-    def _read(self, keys: bytes) -> Texts:
+    def _read(self, keys: bytes) -> RawConfig:
         """What the files hold. `keys`: those of no file."""
         settings, read = self._settings, _read("keys", self._file)
-        return Texts(
+        return RawConfig(
             keys if read is None else read,
             _read("revoked", settings.revoked),
             policy.read(settings.policy),
@@ -208,16 +208,16 @@ class InForce:
         )
 
     def _handed_on(
-        self, texts: Texts, results: Mapping[str, int], read_at: float, share: Callable[[bytes], None]
+        self, texts: RawConfig, results: Mapping[str, int], read_at: float, share: Callable[[bytes], None]
     ) -> str:
         """Parse it, share it, and only then put it in force here. Returns what has changed, in numbers."""
         parsed = self._parsed(texts)
         share(_packed(texts, results, read_at))
         return self._put_in_force(texts, parsed)
 
-    def _parsed(self, texts: Texts) -> Parsed:
+    def _parsed(self, texts: RawConfig) -> ParsedConfig:
         settings = self._settings
-        parsed = Parsed(
+        parsed = ParsedConfig(
             parse_keys(texts.keys, settings.keys),
             {} if texts.revoked is None else parse_revoked(texts.revoked, settings.revoked),
             policy.parse(texts.policy, settings.policy),
@@ -231,7 +231,7 @@ class InForce:
             refuse_unsealed(parsed.call_keys, parsed.policy.calls)
         return parsed
 
-    def _put_in_force(self, texts: Texts, parsed: Parsed) -> str:
+    def _put_in_force(self, texts: RawConfig, parsed: ParsedConfig) -> str:
         """Returns what has changed, in numbers."""
         before, had, had_keys = self._texts, self._parsed_now, self.tokens.keys
         if texts != before:
@@ -269,7 +269,7 @@ def _zones(paths: Sequence[Path]) -> "Zones":
     return zones
 
 
-def _sources(text: bytes, path: Path | None) -> "Sources":
+def _sources(text: bytes, path: Path | None) -> "CapSources":
     from ..ingest.cap.sources import parse  # it knows how names are written in XML, and so is dear to import
 
     return parse(text, path)
@@ -280,7 +280,7 @@ def _said(error: Exception) -> str:
     return str(error) if isinstance(error, ConfigError | OSError) else trace(error)
 
 
-def _packed(texts: Texts, results: Mapping[str, int], read_at: float) -> bytes:
+def _packed(texts: RawConfig, results: Mapping[str, int], read_at: float) -> bytes:
     nonce = os.urandom(NONCE_BYTES)
     return nonce + _BETWEEN.encrypt(nonce, msgpack.packb((texts, results, read_at)), None)
 

@@ -20,7 +20,7 @@ from ..auth.jwks_refresh import NewerKeys
 from ..config import KeyUrl, Settings
 from ..errors import ConfigError, trace
 from ..metrics import counters, gauge
-from .in_force import InForce
+from .in_force import RuntimeConfig
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ class KeySource:
 
 def source_of(
     settings: Settings,
-    in_force: InForce,
+    in_force: RuntimeConfig,
     changed: Callable[[bytes], None],
     settled: Callable[[], None] = lambda: None,
 ) -> KeySource | None:

@@ -7,29 +7,29 @@ import signal
 from pathlib import Path
 
 from .. import __version__
-from ..alertlog.observing import Observer
-from ..alertlog.sqlite_observer import SqliteObserver
+from ..alertlog.observing import LogTail
+from ..alertlog.sqlite_observer import SqliteTail
 from ..approvals.reviewers import Reviewers
 from ..clock import SystemClock
 from ..config import REDIS_SCHEMES
 from ..errors import ConfigError, LogUnavailable
 from ..ledger.folder import Ledger
-from ..ledger.recording import Recorder
+from ..ledger.recording import LedgerRecorder
 
 logger = logging.getLogger(__name__)
 
 AGAIN_S = 1.0  # after the log was out of reach
 
 
-def observer_of(log: str) -> Observer:
+def observer_of(log: str) -> LogTail:
     """What reads the log that `--log` names. Raises ConfigError."""
     scheme, _, rest = log.partition(":")
     if scheme in REDIS_SCHEMES:
-        from ..alertlog.redis_streams.observer import RedisObserver
+        from ..alertlog.redis_streams.observer import RedisTail
 
-        return RedisObserver(log)
+        return RedisTail(log)
     if scheme == "sqlite" and rest:
-        return SqliteObserver(Path(rest))
+        return SqliteTail(Path(rest))
     raise ConfigError("--log: expected sqlite:PATH, or a URL of Redis (redis://HOST:PORT)")
 
 
@@ -47,7 +47,7 @@ async def write(log: str, folder: Path, reviewers: Reviewers | None) -> str:
         with Ledger(folder, SystemClock()) as ledger:
             ledger.write({"what": "started", "version": __version__})
             logger.info("following; head %s", ledger.head)
-            following = asyncio.ensure_future(_follow(observer, Recorder(ledger.write, ledger.known, reviewers)))
+            following = asyncio.ensure_future(_follow(observer, LedgerRecorder(ledger.write, ledger.known, reviewers)))
             stopping = asyncio.ensure_future(stop.wait())
             await asyncio.wait([following, stopping], return_when=asyncio.FIRST_COMPLETED)
             for task in (following, stopping):
@@ -59,7 +59,7 @@ async def write(log: str, folder: Path, reviewers: Reviewers | None) -> str:
         await observer.stop()
 
 
-async def _follow(observer: Observer, recorder: Recorder) -> None:
+async def _follow(observer: LogTail, recorder: LedgerRecorder) -> None:
     """Write all that comes, for ever. What is written of an entry is written whole, for nothing is awaited in it."""
     trouble = ""
     while True:

@@ -12,37 +12,37 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..alertlog import AlertLog, Judge
+from ..alertlog import AlertLog, EntryVerifier
 from ..alertlog.memory import MemoryLog
 from ..alertlog.sqlite import SqliteLog
-from ..api.context import Api, Places
+from ..api.context import ApiContext, Places
 from ..api.http_server import serve
 from ..api.routes_alerts import serving
-from ..calls.calling import Calling
-from ..calls.errands import Errands
+from ..calls.calling import CallService
+from ..calls.errands import CallWorker
 from ..calls.openers import Openers
 from ..calls.sealing import CallKeys
 from ..clock import Clock, SystemClock
 from ..config import REDIS_SCHEMES, Listeners, Settings
 from ..errors import ConfigError
-from ..ingest.publish import Aside, Publishing
+from ..ingest.publish import Publishing, RunInThread
 from ..metrics import Metrics
 from ..model.alert import Entry
 from ..model.call import CallEntry
-from ..stream.log_reader import PURGE_S, LogKeeper
-from ..stream.server import Delivery, MakeErrands, background
-from .in_force import InForce
+from ..stream.log_reader import PURGE_S, LogHealth
+from ..stream.server import MakeErrands, StreamServer, background
+from .in_force import RuntimeConfig
 from .key_source import source_of
 from .reloading import reloading
 from .threads import Threads
 
 if TYPE_CHECKING:
-    from ..ingest.cap.service import Taking
+    from ..ingest.cap.service import CapIngest
 
 logger = logging.getLogger(__name__)
 
 
-def open_log(settings: Settings, judge: Judge | None = None) -> AlertLog:
+def open_log(settings: Settings, judge: EntryVerifier | None = None) -> AlertLog:
     """The log that `--log` names, of which what `judge` believes is read; all, without one. Raises ConfigError."""
     scheme, colon, rest = settings.log.partition(":")
     if scheme in REDIS_SCHEMES:
@@ -61,7 +61,7 @@ def open_log(settings: Settings, judge: Judge | None = None) -> AlertLog:
 
 
 @contextlib.asynccontextmanager
-async def opened_log(settings: Settings, judge: Judge | None = None) -> AsyncIterator[AlertLog]:
+async def opened_log(settings: Settings, judge: EntryVerifier | None = None) -> AsyncIterator[AlertLog]:
     """The log that `--log` names, open for as long as the block runs. Raises ConfigError."""
     alert_log = open_log(settings, judge)
     await alert_log.start()
@@ -88,7 +88,7 @@ class Stop:
         self.asked.set()
 
 
-async def purge_for_ever(keeper: LogKeeper) -> None:
+async def purge_for_ever(keeper: LogHealth) -> None:
     """Have the log forget old alerts every PURGE_S, the first time at once. One process of a node does it."""
     while True:
         await keeper.purge()
@@ -98,11 +98,11 @@ async def purge_for_ever(keeper: LogKeeper) -> None:
 @contextlib.asynccontextmanager
 async def serving_feed(
     settings: Settings,
-    in_force: InForce,
+    in_force: RuntimeConfig,
     listener: socket.socket | None,
     alert_log: AlertLog,
     clock: Clock,
-    keeper: LogKeeper,
+    keeper: LogHealth,
     metrics: Metrics,
 ) -> AsyncIterator[None]:
     """Serve the public feed on its socket for as long as the block runs; nothing, if it has none."""
@@ -128,7 +128,7 @@ async def serving_feed(
 
 
 def api_of(
-    in_force: InForce,
+    in_force: RuntimeConfig,
     alert_log: AlertLog,
     clock: Clock,
     metrics: Metrics,
@@ -136,7 +136,7 @@ def api_of(
     unready: Callable[[], list[str]],
     share: float,
     degraded: Callable[[], int],
-) -> Api:
+) -> ApiContext:
     """What the api listener of this process works on; after a reload it goes by what is in force then.
 
     `appended` is called with each entry that was appended; `unready` gives the reasons why the node is not ready;
@@ -157,8 +157,8 @@ def api_of(
     # Messages of CAP have threads of their own, so that no polygon of a publisher waits for them (rule HD3).
     taking = _taking_of(in_force, alert_log, clock, appended, Threads(share))
     openers = Openers(alert_log, share)
-    calling = Calling(alert_log, in_force.policy, in_force.call_keys, clock, appended, openers=openers)
-    api = Api(publishing, calling, alert_log, in_force.policy, in_force.tokens, clock, metrics, unready, taking)
+    calling = CallService(alert_log, in_force.policy, in_force.call_keys, clock, appended, openers=openers)
+    api = ApiContext(publishing, calling, alert_log, in_force.policy, in_force.tokens, clock, metrics, unready, taking)
     api.places = Places(share)
     api.degraded = degraded
     metrics.watch(in_force.metrics)
@@ -174,7 +174,7 @@ def api_of(
 
 def calls_of(
     settings: Settings,
-    in_force: InForce,
+    in_force: RuntimeConfig,
     alert_log: AlertLog,
     clock: Clock,
     metrics: Metrics,
@@ -184,27 +184,27 @@ def calls_of(
     if settings.call_keys is None:
         return None
 
-    def now() -> tuple[Calling, CallKeys]:
+    def now() -> tuple[CallService, CallKeys]:
         keys = in_force.call_keys
-        return Calling(alert_log, in_force.policy, keys, clock, appended, in_force.aeds), keys
+        return CallService(alert_log, in_force.policy, keys, clock, appended, in_force.aeds), keys
 
-    return lambda capacity, store: Errands(capacity, now, alert_log, store, clock, metrics, in_force.aeds)
+    return lambda capacity, store: CallWorker(capacity, now, alert_log, store, clock, metrics, in_force.aeds)
 
 
 def _taking_of(
-    in_force: InForce, alert_log: AlertLog, clock: Clock, appended: Callable[[Entry], None], aside: Aside
-) -> "Taking | None":
+    in_force: RuntimeConfig, alert_log: AlertLog, clock: Clock, appended: Callable[[Entry], None], aside: RunInThread
+) -> "CapIngest | None":
     """What takes messages of CAP in this process; None without `--cap-sources`."""
     if in_force.sources is None:
         return None
-    from ..ingest.cap.service import Taking  # what reads XML takes 0.2 s and 10 MB
+    from ..ingest.cap.service import CapIngest  # what reads XML takes 0.2 s and 10 MB
 
-    return Taking(
+    return CapIngest(
         alert_log, in_force.policy, in_force.sources, clock, appended, aside, in_force.publishers, in_force.zones
     )
 
 
-async def run(settings: Settings, in_force: InForce, listeners: Listeners) -> None:
+async def run(settings: Settings, in_force: RuntimeConfig, listeners: Listeners) -> None:
     """Run a node on listening sockets until it is told to stop. Raises ConfigError if it can't be as configured."""
     clock = SystemClock()
     stop = Stop()
@@ -224,9 +224,9 @@ async def run(settings: Settings, in_force: InForce, listeners: Listeners) -> No
             delivery.expect(entry)
 
         calls = calls_of(settings, in_force, alert_log, clock, metrics, appended)
-        delivery = Delivery(settings, in_force.tokens, clock, alert_log, metrics, asked, newer_keys, calls)
+        delivery = StreamServer(settings, in_force.tokens, clock, alert_log, metrics, asked, newer_keys, calls)
         expect, unready, degraded = delivery.expect, delivery.unready, delivery.degraded
-        api: Api = api_of(in_force, alert_log, clock, metrics, expect, unready, settings.share, degraded)
+        api: ApiContext = api_of(in_force, alert_log, clock, metrics, expect, unready, settings.share, degraded)
         api.newer_keys = newer_keys
         in_force.watch(delivery.reloaded)
         async with (

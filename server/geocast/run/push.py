@@ -23,7 +23,7 @@ from prometheus_client.core import Metric
 
 from ..api.http_server import serve
 from ..auth.jwks_refresh import NewerKeys
-from ..auth.tokens import Proof, Tokens
+from ..auth.tokens import TokenProof, TokenVerifier
 from ..clock import Clock, SystemClock
 from ..config import REDIS_SCHEMES, Settings, bind, bind_shared
 from ..errors import StoreUnavailable, trace
@@ -32,18 +32,18 @@ from ..push.addresses import Services, parse_services
 from ..push.devicestore import DeviceStore
 from ..push.devicestore.memory import MemoryDevices
 from ..push.devicestore.sqlite import SqliteDevices
-from ..push.http_ringer import HttpRinger
+from ..push.http_ringer import HttpPushClient
 from ..push.leases import LeasedShards
-from ..push.registering import Registering, Terms
-from ..push.routes import Calls, make_app, make_metrics_app, requests_of
+from ..push.registering import Registering, RegistrationTerms
+from ..push.routes import DevicesContext, make_app, make_metrics_app, requests_of
 from ..push.sealing import Keyring, Record, parse_push_keys
 from ..push.settings import PushSettings, read, trusted
 from ..push.shards import Shards, StaticShards
-from ..push.waking import Waking
+from ..push.waking import DeviceManager
 from ..push.webpush import Vapid, parse_vapid
-from ..stream.log_reader import LogKeeper, LogReader
-from ..stream.server import FLUSH_S, Collector, background
-from .in_force import InForce
+from ..stream.log_reader import LogHealth, LogReader
+from ..stream.server import FLUSH_S, GcFreezer, background
+from .in_force import RuntimeConfig
 from .key_source import KeySource, source_of
 from .node import Stop, opened_log
 from .reloading import reloading
@@ -59,7 +59,7 @@ _TOOK_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class PushContext:
     """What it takes, read once: the same for all processes that one supervisor has."""
 
     settings: PushSettings
@@ -68,17 +68,17 @@ class Means:
     keyring: Keyring
     vapid: Vapid
     tls: ssl.SSLContext
-    in_force: InForce
+    in_force: RuntimeConfig
 
 
-def read_means(settings: PushSettings) -> Means:
+def read_means(settings: PushSettings) -> PushContext:
     """Read keys, and what is in force. Raises ConfigError for files that can't be used."""
     settings.check()
     keyring = parse_push_keys(read("--push-keys", settings.push_keys), settings.push_keys)
     vapid = Vapid(parse_vapid(read("--vapid", settings.vapid), settings.vapid), settings.contact)
     tls, node = trusted(settings.push_ca), settings.as_node()
-    return Means(
-        settings, node, parse_services(settings.services), keyring, vapid, tls, InForce(node, opens_calls=False)
+    return PushContext(
+        settings, node, parse_services(settings.services), keyring, vapid, tls, RuntimeConfig(node, opens_calls=False)
     )
 
 
@@ -93,7 +93,7 @@ def open_devices(settings: PushSettings, clock: Clock) -> tuple[DeviceStore, Sha
     return MemoryDevices() if scheme == "memory" else SqliteDevices(Path(rest)), StaticShards()
 
 
-async def run_alone(means: Means, listener: socket.socket, metrics_listener: socket.socket | None) -> None:
+async def run_alone(means: PushContext, listener: socket.socket, metrics_listener: socket.socket | None) -> None:
     """Run in one process until SIGTERM or SIGINT. Raises ConfigError."""
     in_force, metrics = means.in_force, Metrics()
     source = source_of(means.node, in_force, in_force.take_keys)
@@ -103,7 +103,7 @@ async def run_alone(means: Means, listener: socket.socket, metrics_listener: soc
     metrics.watch(lambda: comparable(in_force))
 
     @contextlib.asynccontextmanager
-    async def beside(calls: Calls) -> AsyncIterator[None]:
+    async def beside(calls: DevicesContext) -> AsyncIterator[None]:
         metrics.watch(lambda: [gauge("push_ready", "1 if /readyz says 200", not calls.unready())])
         async with serving_metrics(calls.unready, metrics, metrics_listener), background(*_of(source)):
             yield
@@ -120,7 +120,7 @@ def _of(source: KeySource | None) -> list[Coroutine[Any, Any, None]]:
 class PushProcess:
     """A process that wakes phones, put together."""
 
-    def __init__(self, means: Means, metrics: Metrics, newer: NewerKeys | None) -> None:
+    def __init__(self, means: PushContext, metrics: Metrics, newer: NewerKeys | None) -> None:
         """`newer`: what fetches keys, if they are at a URL."""
         self._means = means
         self._metrics = metrics
@@ -132,16 +132,16 @@ class PushProcess:
         stop: Stop,
         devices: DeviceStore,
         shards: Shards,
-        beside: Callable[[Calls], contextlib.AbstractAsyncContextManager[None]],
+        beside: Callable[[DevicesContext], contextlib.AbstractAsyncContextManager[None]],
     ) -> None:
         """Run until told to stop. `beside` is kept open as long as the listener is. Raises ConfigError."""
         clock, in_force, settings = SystemClock(), self._means.in_force, self._means.settings
         async with contextlib.AsyncExitStack() as opened:
             alert_log = await opened.enter_async_context(opened_log(self._means.node, in_force.trust))
             store = await opened.enter_async_context(_opened(devices))
-            ringer = await opened.enter_async_context(HttpRinger(clock, settings.private, self._means.tls))
+            ringer = await opened.enter_async_context(HttpPushClient(clock, settings.private, self._means.tls))
             waking = self._waking(store, shards, ringer, clock)
-            keeper = LogKeeper(alert_log, clock)
+            keeper = LogHealth(alert_log, clock)
             reader = LogReader(alert_log, clock, waking.hub.live, waking.deliver, keeper)
             calls = self._calls(waking, shards, keeper, reader, clock)
             calls.newer_keys = self._newer
@@ -152,8 +152,10 @@ class PushProcess:
             await opened.enter_async_context(background(reader.read_for_ever(), _store_counts_for_ever(waking, keeper)))
             await _first_of(reader.caught_up, stop.asked)
             if not stop.asked.is_set():
-                collector = Collector(clock)
-                terms = Terms(self._means.services, settings.finest_cell, settings.lease_days, settings.max_devices)
+                collector = GcFreezer(clock)
+                terms = RegistrationTerms(
+                    self._means.services, settings.finest_cell, settings.lease_days, settings.max_devices
+                )
                 calls.registering = Registering(waking, self._means.vapid, terms, clock)
                 upkeep = (
                     shards.hold(waking),
@@ -174,7 +176,7 @@ class PushProcess:
             await self._drain(waking, keeper, stop.hurry)
             await shards.stop()
 
-    async def _drain(self, waking: Waking, keeper: LogKeeper, hurry: asyncio.Event) -> None:
+    async def _drain(self, waking: DeviceManager, keeper: LogHealth, hurry: asyncio.Event) -> None:
         logger.info("draining: %d pushes are under way", waking.sending.under_way)
         waking.sending.end()
         with contextlib.suppress(TimeoutError):
@@ -183,7 +185,7 @@ class PushProcess:
         await waking.write_out()
         await waking.store_counts(keeper.store)
 
-    def _waking(self, store: DeviceStore, shards: Shards, ringer: HttpRinger, clock: Clock) -> Waking:
+    def _waking(self, store: DeviceStore, shards: Shards, ringer: HttpPushClient, clock: Clock) -> DeviceManager:
         registry = self._metrics.registry
         took = Histogram(
             "geocast_push_seconds",
@@ -196,7 +198,7 @@ class PushProcess:
             "geocast_push_refused", "Requests that got a problem for an answer", ["type"], registry=registry
         )
         answers = Counter("geocast_push_answers", "Answers of push services", ["service", "status"], registry=registry)
-        waking = Waking(
+        waking = DeviceManager(
             self._means.settings.max_devices,
             store,
             shards,
@@ -213,7 +215,9 @@ class PushProcess:
         self._metrics.watch(lambda: _metrics_of(waking, shards))
         return waking
 
-    def _calls(self, waking: Waking, shards: Shards, keeper: LogKeeper, reader: LogReader, clock: Clock) -> Calls:
+    def _calls(
+        self, waking: DeviceManager, shards: Shards, keeper: LogHealth, reader: LogReader, clock: Clock
+    ) -> DevicesContext:
         def unready() -> list[str]:
             reasons = ["draining"] if calls.drain.begun else []
             if not waking.has_taken.is_set():
@@ -223,7 +227,7 @@ class PushProcess:
             return reasons + keeper.unready() + reader.unready()
 
         means = self._means
-        calls = Calls(means.in_force.tokens, clock, self._metrics, means.settings.origins, unready)
+        calls = DevicesContext(means.in_force.tokens, clock, self._metrics, means.settings.origins, unready)
         calls.requests = requests_of(means.settings.share)
         return calls
 
@@ -266,7 +270,7 @@ async def _opened(store: DeviceStore) -> AsyncIterator[DeviceStore]:
         await store.stop()
 
 
-async def _sweep(waking: Waking, collector: Collector, arrivals: Callable[[], int]) -> None:
+async def _sweep(waking: DeviceManager, collector: GcFreezer, arrivals: Callable[[], int]) -> None:
     while True:
         try:
             await waking.sweep()
@@ -276,14 +280,14 @@ async def _sweep(waking: Waking, collector: Collector, arrivals: Callable[[], in
         await asyncio.sleep(SWEEP_S)
 
 
-async def _store_counts_for_ever(waking: Waking, keeper: LogKeeper) -> None:
+async def _store_counts_for_ever(waking: DeviceManager, keeper: LogHealth) -> None:
     """Store what push services took; and find out whether a log that could not be read is back."""
     while True:
         await asyncio.sleep(FLUSH_S)
         await waking.store_counts(keeper.store)
 
 
-async def _purge(waking: Waking, store: DeviceStore, shards: Shards, clock: Clock) -> None:
+async def _purge(waking: DeviceManager, store: DeviceStore, shards: Shards, clock: Clock) -> None:
     """Have the store forget what was told of alerts that are over."""
     while True:
         with contextlib.suppress(StoreUnavailable):
@@ -291,7 +295,7 @@ async def _purge(waking: Waking, store: DeviceStore, shards: Shards, clock: Cloc
         await asyncio.sleep(PURGE_S)
 
 
-async def _recheck(waking: Waking, reloaded: asyncio.Event) -> None:
+async def _recheck(waking: DeviceManager, reloaded: asyncio.Event) -> None:
     """Forget the devices whose tokens are good no more, after each reload (WPR9)."""
     while True:
         await reloaded.wait()
@@ -302,9 +306,9 @@ async def _recheck(waking: Waking, reloaded: asyncio.Event) -> None:
             logger.error("tokens could not be judged anew: %s", trace(error))
 
 
-def _stands(tokens: Tokens, record: Record) -> bool | None:
+def _stands(tokens: TokenVerifier, record: Record) -> bool | None:
     key = tokens.keys.get(record.kid)
-    return None if key is None else tokens.stands(Proof(record.sub, key, record.issued_at_s))
+    return None if key is None else tokens.stands(TokenProof(record.sub, key, record.issued_at_s))
 
 
 async def _first_of(*events: asyncio.Event) -> None:
@@ -316,12 +320,12 @@ async def _first_of(*events: asyncio.Event) -> None:
             wait.cancel()
 
 
-def comparable(in_force: InForce) -> Iterator[Metric]:
+def comparable(in_force: RuntimeConfig) -> Iterator[Metric]:
     """What is in force, but for the digests: a node has files that this process has not, and rules compare them all."""
     return (metric for metric in in_force.metrics() if metric.name != "geocast_settings_digest")
 
 
-def _metrics_of(waking: Waking, shards: Shards) -> Iterator[Metric]:
+def _metrics_of(waking: DeviceManager, shards: Shards) -> Iterator[Metric]:
     recorder = waking.recorder
     yield gauge("push_devices", "Devices that are registered, and are this process's", len(waking.devices))
     yield gauge("push_shards", "Shards of the devices that are this process's, of 64", len(shards.terms))

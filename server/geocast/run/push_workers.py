@@ -23,22 +23,22 @@ from ..auth.jwks_refresh import NewerKeys
 from ..config import KeyUrl
 from ..metrics import Metrics, counter, export, gauge
 from ..push.devicestore.sqlite import SqliteDevices, locked
-from ..push.routes import Calls
+from ..push.routes import DevicesContext
 from ..push.shards import StaticShards
 from ..stream.server import background
 from .channel import Channel
 from .key_source import source_of
 from .node import Stop, open_log, opened_log
-from .push import Means, PushProcess, comparable, serving_metrics
+from .push import PushContext, PushProcess, comparable, serving_metrics
 from .supervising import (
     ASK,
     FETCH,
     LOOK,
     REPORT_S,
     SETTLED,
-    Part,
     Reports,
     Run,
+    WorkerSpec,
     check,
     keep_alive,
     leave_fetched,
@@ -48,7 +48,7 @@ from .supervising import (
 FRONT = "front"
 
 
-def supervise(means: Means, listeners: Sequence[socket.socket], metrics: socket.socket | None, run: Run) -> None:
+def supervise(means: PushContext, listeners: Sequence[socket.socket], metrics: socket.socket | None, run: Run) -> None:
     """Run all processes until told to stop. Raises ConfigError before anything is started."""
     path = Path(means.settings.devices.partition(":")[2])
     names = [f"push-{number}" for number in range(len(listeners))]
@@ -63,7 +63,7 @@ def supervise(means: Means, listeners: Sequence[socket.socket], metrics: socket.
         keep_alive(mains, sockets, means.in_force, means.settings.drain_s, run, [lock.fileno()])
 
 
-async def _look(means: Means, path: Path) -> None:
+async def _look(means: PushContext, path: Path) -> None:
     store = SqliteDevices(path, alone=False)
     await store.start()
     await store.stop()
@@ -71,7 +71,7 @@ async def _look(means: Means, path: Path) -> None:
         pass
 
 
-async def _run_push(part: Part, means: Means, store: SqliteDevices, number: int) -> None:
+async def _run_push(part: WorkerSpec, means: PushContext, store: SqliteDevices, number: int) -> None:
     stop, metrics, in_force = Stop(), Metrics(), means.in_force
     newer = NewerKeys(lambda: channel.send(FRONT, ASK)) if isinstance(means.settings.keys, KeyUrl) else None
     if newer is not None:
@@ -92,7 +92,7 @@ async def _run_push(part: Part, means: Means, store: SqliteDevices, number: int)
             await asyncio.sleep(REPORT_S)
 
     @contextlib.asynccontextmanager
-    async def beside(calls: Calls) -> AsyncIterator[None]:
+    async def beside(calls: DevicesContext) -> AsyncIterator[None]:
         async with background(report(calls.unready)):
             yield
 
@@ -102,7 +102,7 @@ async def _run_push(part: Part, means: Means, store: SqliteDevices, number: int)
         await process.run(part.listeners["--listen"], stop, store, shards, beside)
 
 
-async def _run_front(part: Part, means: Means, names: Sequence[str]) -> None:
+async def _run_front(part: WorkerSpec, means: PushContext, names: Sequence[str]) -> None:
     stop, in_force, is_draining = Stop(), means.in_force, False
     reports = Reports(names)
     metrics = Metrics(reports.exports)

@@ -12,12 +12,12 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from ..stream.server import background
-from .in_force import InForce
+from .in_force import RuntimeConfig
 from .key_source import KeySource
 
 
 @contextlib.asynccontextmanager
-async def reloading(in_force: InForce, source: KeySource | None) -> AsyncIterator[None]:
+async def reloading(in_force: RuntimeConfig, source: KeySource | None) -> AsyncIterator[None]:
     """Reload at each SIGHUP for as long as the block runs, and fetch what is fetched. Several at once are one.
 
     Before it the caller has blocked the signal, so one that comes too early waits. After it, it is ignored.
@@ -45,7 +45,7 @@ async def reloading(in_force: InForce, source: KeySource | None) -> AsyncIterato
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
 
 
-class Board:
+class ReloadMailbox:
     """A file by which one process hands something to others: whole, and the latest that was left there."""
 
     def __init__(self, folder: Path, name: str = "in-force") -> None:

@@ -21,9 +21,9 @@ from ..errors import ConfigError, trace
 from ..metrics import Export, lasting, merged
 from .channel import tell
 from .forking import WAITED_FOR, fork
-from .in_force import InForce
+from .in_force import RuntimeConfig
 from .node import Stop
-from .reloading import Board
+from .reloading import ReloadMailbox
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ GRACE_S = 10.0  # what a process has beyond the drain before it is killed
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class WorkerSpec:
     """Which of the processes this is, and what the supervisor hands to it."""
 
     name: str  # "api", or "stream-0" and so on
@@ -63,7 +63,7 @@ class Part:
 class Process:
     """A process that the supervisor keeps alive: when it ends, another is started in its place."""
 
-    def __init__(self, part: Part, work: Callable[[], None]) -> None:
+    def __init__(self, part: WorkerSpec, work: Callable[[], None]) -> None:
         self.part = part
         self.pid: int | None = None  # while it runs
         self.start_at = 0.0  # while it does not: the monotonic time to start it at
@@ -149,12 +149,12 @@ class Supervisor:
 class Reloader:
     """Has the supervisor, and after it all other processes, have in force what is read anew (Rule 8)."""
 
-    def __init__(self, folder: Path, names: Sequence[str], in_force: InForce) -> None:
+    def __init__(self, folder: Path, names: Sequence[str], in_force: RuntimeConfig) -> None:
         self._folder = folder
         self._names = names
         self._in_force = in_force
-        self._board = Board(folder)
-        self._fetched = Board(folder, FETCHED)
+        self._board = ReloadMailbox(folder)
+        self._fetched = ReloadMailbox(folder, FETCHED)
 
     def reload(self) -> None:
         """Read the files anew, and have keys at a URL fetched."""
@@ -221,9 +221,9 @@ class Reports:
 
 
 def keep_alive(
-    mains: Mapping[str, Callable[[Part], Coroutine[Any, Any, None]]],
+    mains: Mapping[str, Callable[[WorkerSpec], Coroutine[Any, Any, None]]],
     listeners: Sequence[Mapping[str, socket.socket]],
-    in_force: InForce,
+    in_force: RuntimeConfig,
     drain_s: float,
     run: Run,
     files: Sequence[int] = (),
@@ -236,7 +236,7 @@ def keep_alive(
     with tempfile.TemporaryDirectory(prefix="geocast-") as folder:
         processes: list[Process] = []
         for (name, main), sockets in zip(mains.items(), listeners, strict=True):
-            part = Part(name, sockets, Path(folder), os.getpid(), files if processes else ())
+            part = WorkerSpec(name, sockets, Path(folder), os.getpid(), files if processes else ())
             processes.append(Process(part, lambda main=main, part=part: run(main(part))))  # type: ignore[misc]
         supervisor = Supervisor(processes, Reloader(Path(folder), list(mains), in_force))
         supervisor.run()
@@ -267,9 +267,9 @@ def check(name: str, look: Callable[[], Coroutine[Any, Any, None]], run: Run) ->
         raise ConfigError(problem or f"{name}: opening it ended with status {status}")
 
 
-def looker(part: Part, in_force: InForce, stop: Stop) -> Callable[[], None]:
+def looker(part: WorkerSpec, in_force: RuntimeConfig, stop: Stop) -> Callable[[], None]:
     """What looks at the board, in a process that is not the supervisor (Rule 8)."""
-    board = Board(part.folder)
+    board = ReloadMailbox(part.folder)
 
     def look() -> None:
         try:
@@ -281,8 +281,8 @@ def looker(part: Part, in_force: InForce, stop: Stop) -> Callable[[], None]:
     return look
 
 
-def leave_fetched(part: Part, keys: bytes) -> None:
+def leave_fetched(part: WorkerSpec, keys: bytes) -> None:
     """Hand keys that the front has fetched to the supervisor (Rule 8)."""
-    Board(part.folder, FETCHED).write(keys)
+    ReloadMailbox(part.folder, FETCHED).write(keys)
     if os.getppid() == part.supervisor:  # else it has died, and so shall we
         os.kill(part.supervisor, signal.SIGUSR1)

@@ -45,10 +45,10 @@ from ..metrics import Metrics, counter, export, gauge
 from ..model.alert import Entry, Untrusted
 from ..model.call import CallEntry
 from ..stream.live_alerts import LiveAlerts
-from ..stream.log_reader import LogKeeper, LogReader
-from ..stream.server import FLUSH_S, Delivery, background
+from ..stream.log_reader import LogHealth, LogReader
+from ..stream.server import FLUSH_S, StreamServer, background
 from .channel import Channel
-from .in_force import InForce
+from .in_force import RuntimeConfig
 from .key_source import source_of
 from .node import Stop, api_of, calls_of, open_log, opened_log, purge_for_ever, serving_feed
 from .supervising import (
@@ -57,9 +57,9 @@ from .supervising import (
     LOOK,
     REPORT_S,
     SETTLED,
-    Part,
     Reports,
     Run,
+    WorkerSpec,
     check,
     keep_alive,
     leave_fetched,
@@ -74,10 +74,10 @@ class _Shared:
     """What all processes of a node have from their supervisor: read once, so that no two can differ."""
 
     settings: Settings
-    in_force: InForce
+    in_force: RuntimeConfig
 
 
-def supervise(settings: Settings, in_force: InForce, listeners: Listeners, run: Run) -> None:
+def supervise(settings: Settings, in_force: RuntimeConfig, listeners: Listeners, run: Run) -> None:
     """Run all processes of a node until told to stop. Raises ConfigError before anything is started."""
     shared = _Shared(settings, in_force)
     open_log(settings)  # imports what it takes
@@ -103,7 +103,7 @@ def _names(settings: Settings) -> list[str]:
 # ---- a stream process --------------------------------------------------------------------------------------------
 
 
-async def _run_stream(part: Part, shared: _Shared) -> None:
+async def _run_stream(part: WorkerSpec, shared: _Shared) -> None:
     stop = Stop()
     metrics = Metrics()
     async with opened_log(shared.settings, shared.in_force.trust) as alert_log:
@@ -118,7 +118,9 @@ async def _run_stream(part: Part, shared: _Shared) -> None:
                     channel.send(name, b"")
 
         calls = calls_of(shared.settings, in_force, alert_log, clock, metrics, appended)
-        delivery = Delivery(shared.settings, in_force.tokens, clock, alert_log, metrics, newer_keys=newer, calls=calls)
+        delivery = StreamServer(
+            shared.settings, in_force.tokens, clock, alert_log, metrics, newer_keys=newer, calls=calls
+        )
         in_force.watch(delivery.reloaded)
         if newer:
             shared.in_force.watch(newer.settle)
@@ -152,7 +154,7 @@ async def _run_stream(part: Part, shared: _Shared) -> None:
 # ---- the api process ---------------------------------------------------------------------------------------------
 
 
-async def _run_api(part: Part, shared: _Shared) -> None:
+async def _run_api(part: WorkerSpec, shared: _Shared) -> None:
     stop = Stop()
     async with opened_log(shared.settings, shared.in_force.trust) as alert_log:
         with contextlib.closing(_ApiProcess(part, shared, alert_log, looker(part, shared.in_force, stop))) as process:
@@ -165,13 +167,13 @@ async def _run_api(part: Part, shared: _Shared) -> None:
 class _ApiProcess:
     """The api listener of a node whose sessions are elsewhere."""
 
-    def __init__(self, part: Part, shared: _Shared, alert_log: AlertLog, look: Callable[[], None]) -> None:
+    def __init__(self, part: WorkerSpec, shared: _Shared, alert_log: AlertLog, look: Callable[[], None]) -> None:
         clock, in_force = SystemClock(), shared.in_force
         self._look = look
         self._settings, self._in_force = shared.settings, in_force
         self._names = _names(shared.settings)
         self._reports = Reports(self._names)
-        self._keeper = LogKeeper(alert_log, clock)
+        self._keeper = LogHealth(alert_log, clock)
         self._channel = Channel(part.folder, part.name, self._received)
         metrics = Metrics(self._reports.exports)
         metrics.watch(alert_log.metrics)

@@ -39,7 +39,7 @@ from websockets.protocol import OPEN, State
 from websockets.server import ServerProtocol
 
 from ..auth.jwks_refresh import NewerKeys
-from ..auth.tokens import Tokens
+from ..auth.tokens import TokenVerifier
 from ..clock import Clock
 from ..config import BACKLOG
 from ..errors import trace
@@ -87,7 +87,7 @@ class Stream:
     def __init__(
         self,
         hub: Hub,
-        tokens: Tokens,
+        tokens: TokenVerifier,
         clock: Clock,
         *,
         capacity: int,

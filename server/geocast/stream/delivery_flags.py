@@ -41,7 +41,7 @@ class Departures:
         self.of_row[rows] = self.count
 
 
-class Told:
+class DeliveryFlags:
     """The flags of one alert, by row."""
 
     __slots__ = ("_ahead", "_column", "_departures", "_flags", "_rows", "_seen")

@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 
 from .. import failpoints
 from ..alertlog import Counts
-from ..calls.board import Board
+from ..calls.board import CallHub
 from ..calls.messages import standdown_message
 from ..clock import Now
 from ..matching.filters import Filter, Filters
@@ -107,7 +107,7 @@ class Hub:
         landed: Callable[[Flight], None] = lambda _flight: None,
         send: SendToMany | None = None,
         heartbeat_s: int = HEARTBEAT_S,
-        board: Board | None = None,
+        board: CallHub | None = None,
     ) -> None:
         """`capacity`: how many sessions there may be at once; `board`: who is told what of calls, if there are any.
 
@@ -361,7 +361,7 @@ class Hub:
         """All that the session is owed of calls now, as frames."""
         return [] if self._board is None else self._board.frames(row, int(self._wire[row]), now)
 
-    def _send_calls(self, board: Board, count: int, now: Now) -> None:
+    def _send_calls(self, board: CallHub, count: int, now: Now) -> None:
         """Send the next rows what they are owed of calls (Rule 6); slow ones nothing (Rule 3)."""
         for row, calls in board.take_noted(count):
             if self._ready[row] and not self._slow[row]:

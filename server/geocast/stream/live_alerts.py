@@ -50,14 +50,14 @@ from sys import intern
 import numpy as np
 from numpy.typing import NDArray
 
-from ..alertlog import RETENTION_MS, Believing, Counts, Judge
+from ..alertlog import RETENTION_MS, Counts, EntryVerifier, TrustAll
 from ..alertlog.chain import NO_KINDS, UNKNOWN, Chain, Kinds
 from ..clock import Now
 from ..geometry.sphere import Vector
-from ..matching.alert_index import NONE, Filed, ShapeIndex
+from ..matching.alert_index import NONE, AlertIndex, Filed
 from ..model.alert import SEVERITY_RANK, Cancel, Entry, OtherKind, Revision, Untrusted
 from .compact_revision import pack, unpack
-from .delivery_flags import Departures, Rows, Told
+from .delivery_flags import DeliveryFlags, Departures, Rows
 
 RECIPIENT, CURRENT, SENT, ACKED = 1, 2, 4, 8
 _GENERATIONS = 3  # revisions whose SENT and ACKED are kept: the current one and two before
@@ -125,7 +125,7 @@ class LiveAlert:
         self.order = order  # of arrival, among the alerts of this process
         self.area: Filed = NONE  # by which the index of areas knows it
         self._shared = shared
-        self._told: Told | None = None  # until somebody is told
+        self._told: DeliveryFlags | None = None  # until somebody is told
         self.cancel: Cancel | None = None
         self.chain = Chain()  # Rule 8: all entries that this process knows of, those that are set aside too
         self.behind: Kinds = NO_KINDS  # … and the kinds of what is in front of the current revision
@@ -270,9 +270,9 @@ class LiveAlert:
         """What is current is about to be sent to these rows, in slices."""
         self._tell().expect(rows)
 
-    def _tell(self) -> Told:
+    def _tell(self) -> DeliveryFlags:
         if self._told is None:
-            self._told = Told(self._shared.departures)
+            self._told = DeliveryFlags(self._shared.departures)
         return self._told
 
     def claim(self, row: int, held: int) -> None:
@@ -281,7 +281,7 @@ class LiveAlert:
         told.put(row, told.of(row) | RECIPIENT)
         self._hold(told, row, held)
 
-    def _hold(self, told: Told, row: int, held: int) -> None:
+    def _hold(self, told: DeliveryFlags, row: int, held: int) -> None:
         if held >= self.revision_number:
             told.put(row, told.of(row) | CURRENT)
         if held > self.revision_number:
@@ -409,10 +409,10 @@ class LiveAlerts:
         self._shared = _Shared(capacity)
         self._places = places
         self._alerts: dict[str, LiveAlert] = {}
-        self._areas: ShapeIndex[LiveAlert] = ShapeIndex()
+        self._areas: AlertIndex[LiveAlert] = AlertIndex()
         self._ends = _Ends()
         self._gone = _Gone()
-        self.judge: Judge = Believing()
+        self.judge: EntryVerifier = TrustAll()
         self._early: dict[str, Cancel] = {}  # Rule 6, by id
         self._learnt: dict[str, Chain] = {}  # Rule 8, by id: for the next entry that is applied
         self.behind = False  # the last `expire` may have left some that had ended

@@ -25,7 +25,7 @@ JUDGE_AT_ONCE = 8  # live alerts that are judged again before that: two signatur
 Followed = Entry | CallEntry | Untrusted
 
 
-class LogKeeper:
+class LogHealth:
     """Knows whether the log can be used, stores delivery counts in it, and has it forget old alerts."""
 
     def __init__(self, alert_log: AlertLog, clock: Clock) -> None:
@@ -74,7 +74,7 @@ class LogReader:
         clock: Clock,
         live: LiveAlerts,
         apply: Callable[[Entry | Untrusted], None],
-        keeper: LogKeeper,
+        keeper: LogHealth,
         calls: Callable[[CallEntry], None] = lambda _: None,
     ) -> None:
         """`apply` takes each entry of an alert, so that `live` knows of it, and `calls` each of a call, as often as it

@@ -19,8 +19,8 @@ from prometheus_client.core import Metric
 from .. import config
 from ..alertlog import AlertLog, Counts
 from ..auth.jwks_refresh import NewerKeys
-from ..auth.tokens import Tokens
-from ..calls.errands import Errands
+from ..auth.tokens import TokenVerifier
+from ..calls.errands import CallWorker
 from ..clock import Clock, StepWatch
 from ..config import Settings
 from ..errors import trace
@@ -31,7 +31,7 @@ from ..model.call import CallEntry
 from .bulk_send import open_sender
 from .connection import Connection, Stream
 from .hub import LOOK_S, Flight, Hub
-from .log_reader import LogKeeper, LogReader
+from .log_reader import LogHealth, LogReader
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ FREEZE_EVERY = 500  # connections and entries that have come: to collect what is
 THAW_S = 3600.0  # between collections of everything, which take 22 ms for 15,000 sessions
 
 
-MakeErrands = Callable[[int, Callable[[Mapping[str, Counts]], Awaitable[bool]]], Errands]
+MakeErrands = Callable[[int, Callable[[Mapping[str, Counts]], Awaitable[bool]]], CallWorker]
 
 
 class Pump:
@@ -97,7 +97,7 @@ class Pump:
             self.idle.set()
 
 
-class Collector:
+class GcFreezer:
     """Keeps the garbage collector from looking at sessions again and again: 15,000 took it 22 ms, in a fan-out too.
 
     What is alive is frozen, which is to say that the collector passes it over. Sessions can be: they leave no cycles
@@ -144,13 +144,13 @@ def _collect_and_freeze() -> None:
     gc.freeze()
 
 
-class Delivery:
+class StreamServer:
     """The stream side of a process: its hub, its connections and its reader of the log. See the module."""
 
     def __init__(
         self,
         settings: Settings,
-        tokens: Tokens,
+        tokens: TokenVerifier,
         clock: Clock,
         alert_log: AlertLog,
         metrics: Metrics,
@@ -163,7 +163,7 @@ class Delivery:
         `calls` makes what calls for help need, given the number of sessions and what stores counts; None: there are
         none.
         """
-        self.keeper = LogKeeper(alert_log, clock)
+        self.keeper = LogHealth(alert_log, clock)
         self._settings = settings
         self._clock = clock
         self._log = alert_log
@@ -192,7 +192,7 @@ class Delivery:
         self._reloaded = asyncio.Event()
         self._reader = LogReader(alert_log, clock, self._hub.live, self._apply, self.keeper, self._apply_call)
         self._steps = StepWatch(clock.now())
-        self._collector = Collector(clock)
+        self._collector = GcFreezer(clock)
         metrics.watch(self._read_metrics)
         if self._errands is not None:
             self._errands.wake = self._pump.wake

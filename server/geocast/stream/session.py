@@ -35,7 +35,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from ..auth.scopes import RECEIVE, TEST
-from ..auth.tokens import Grant, Proof, Subject, Tokens
+from ..auth.tokens import Grant, Subject, TokenProof, TokenVerifier
 from ..clock import Now, format_time
 from ..errors import Malformed
 from ..geometry.sphere import cell_from_string, cell_place
@@ -367,13 +367,13 @@ class Session:
 
     __slots__ = ("_audience", "_peer", "_proof", "_tokens", "row", "wire")
 
-    def __init__(self, peer: Peer, wire: Wire, audience: Audience, tokens: Tokens) -> None:
+    def __init__(self, peer: Peer, wire: Wire, audience: Audience, tokens: TokenVerifier) -> None:
         self._peer = peer
         self.wire = wire
         self.row = -1
         self._audience = audience
         self._tokens = tokens
-        self._proof: Proof | None = None  # of the last token; a later one has to have the same subject (M4, HD5)
+        self._proof: TokenProof | None = None  # of the last token; a later one has to have the same subject (M4, HD5)
 
     def may_stay(self) -> bool:
         """Whether its token, if it has one, stands by the keys and revocations that are in force now (BA3)."""

@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from ..clock import parse_time
-from ..geometry.published_polygon import MAX_POSITIONS, Outline
+from ..geometry.published_polygon import MAX_POSITIONS, RequestedPolygon
 from ..model import problems
 from ..model.alert import ID_PATTERN
 from ..model.problems import Violation
@@ -65,9 +65,9 @@ def _time(value: object) -> int:
         raise PydanticCustomError("time", "must be a time such as 2026-01-31T12:00:00Z") from None
 
 
-def _ring(value: object) -> Outline:
+def _ring(value: object) -> RequestedPolygon:
     try:
-        return Outline(_positions(value))
+        return RequestedPolygon(_positions(value))
     except ValueError as error:
         raise PydanticCustomError("ring", "{why}", {"why": str(error)}) from None
 
@@ -142,7 +142,7 @@ RING_SCHEMA = {
     "items": {"type": "array", "minItems": 4, "maxItems": MAX_POSITIONS, "items": _POSITION},
     "examples": [[[[-96.81, 32.77], [-96.78, 32.77], [-96.78, 32.79], [-96.81, 32.79], [-96.81, 32.77]]]],
 }
-Ring = Annotated[Outline, PlainValidator(_ring, json_schema_input_type=list), WithJsonSchema(RING_SCHEMA)]
+Ring = Annotated[RequestedPolygon, PlainValidator(_ring, json_schema_input_type=list), WithJsonSchema(RING_SCHEMA)]
 
 
 class StrictModel(BaseModel):

@@ -16,7 +16,7 @@ import msgpack
 from websockets.frames import Frame, Opcode
 
 from ..clock import format_time
-from ..model.alert import Cancel, Entry, Proof, Revision, Text
+from ..model.alert import AlertText, ApprovalProof, Cancel, Entry, Revision
 from .strict_json import load_json, load_msgpack
 
 
@@ -101,7 +101,7 @@ def _plain_words(revision: Revision) -> dict[str, Any]:
     return {"title": revision.terms.title, "headline": alert.headline, "description": alert.description}
 
 
-def _words(text: Text) -> dict[str, Any]:
+def _words(text: AlertText) -> dict[str, Any]:
     return {
         "title": text.title,
         "headline": text.headline,
@@ -130,7 +130,7 @@ def _in_each_format(message: Mapping[str, Any]) -> tuple[bytes, ...]:
     return tuple(wire.frame(message) for wire in FORMATS)
 
 
-def _proved(message: Mapping[str, Any], proof: Proof) -> dict[str, Any]:
+def _proved(message: Mapping[str, Any], proof: ApprovalProof) -> dict[str, Any]:
     """An `alert` or `cancel` with its proof: beside that stands what the form doesn't say, and what it belongs to."""
     beside = {name: value for name, value in message.items() if name != "reason"}
     if "alert" in message:

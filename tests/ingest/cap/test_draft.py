@@ -11,7 +11,7 @@ from support.fakes import NOON_MS
 from geocast import policy
 from geocast.geometry.polygon_union import pieces
 from geocast.geometry.sphere import unit_vectors
-from geocast.geometry.spherical_polygon import Ring
+from geocast.geometry.spherical_polygon import SphericalPolygon
 from geocast.ingest.cap.zones import Zones
 from geocast.model.alert import Circle, Polygon
 from geocast.model.problems import Problem
@@ -209,7 +209,7 @@ def test_more_zones_than_an_alert_may_have_shapes_are_united():
 def holding(shapes, lng, lat):
     """Whether a place is in one of the polygons."""
     place = tuple(float(each) for each in np.array(unit_vectors(np.array(lat), np.array(lng))))
-    return any(Ring(shape.ring, shape.buffer_m).holds(place, 0.0) for shape in shapes)
+    return any(SphericalPolygon(shape.ring, shape.buffer_m).holds(place, 0.0) for shape in shapes)
 
 
 def test_codes_are_not_named_but_their_lists_are(room):
@@ -227,7 +227,7 @@ def test_a_crossed_ring_is_filled(room):
     answer = room.taken(a_message("m", 0, (), an_info(an_area(polygon="32.7,-96.8 32.8,-96.7 32.8,-96.8 32.7,-96.7"))))
     assert {"ring-crossed", "ring-closed"} <= answer.notes
     [shape] = one(answer).area
-    ring = Ring(shape.ring, shape.buffer_m)
+    ring = SphericalPolygon(shape.ring, shape.buffer_m)
     places = np.array(unit_vectors(np.array([32.79, 32.71, 32.75, 32.75]), np.array([-96.75, -96.75, -96.79, -96.71])))
     inside = ring.holds_all(places, np.zeros(4))
     assert inside.tolist() == [True, True, False, False]

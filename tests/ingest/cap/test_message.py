@@ -6,7 +6,7 @@ import pytest
 from support.real_data import cap
 
 from geocast.ingest.cap import language_groups, message
-from geocast.ingest.cap.message import Code, Reference
+from geocast.ingest.cap.message import CapCode, Reference
 from geocast.model.problems import Problem
 
 CAP = "urn:oasis:names:tc:emergency:cap:1.2"
@@ -60,7 +60,7 @@ def test_a_message_is_read():
     assert (found.notes, found.note) == ({"unsigned"}, "n")
     [info] = found.infos
     assert (info.language, info.severity, info.urgency, info.begins_at) == ("en-US", "severe", "unknown", SENT_MS)
-    assert (info.headline, info.web, info.areas[0].codes) == ("H", "https://example.org/", (Code("UGC", "X"),))
+    assert (info.headline, info.web, info.areas[0].codes) == ("H", "https://example.org/", (CapCode("UGC", "X"),))
     assert len(info.areas[0].circles) == len(info.areas[0].rings) == 1
 
 
@@ -91,7 +91,7 @@ def test_older_versions_are_read_and_named(version):
     body = a_message(an_info(eventCode="SAME=TOR", certainty="Very Likely"), namespace=namespace)
     found = message.read(body)
     assert found.notes == {"unsigned", f"cap-{version}"}
-    assert (found.infos[0].codes, found.infos[0].certainty) == ((Code("SAME", "TOR"),), "likely")
+    assert (found.infos[0].codes, found.infos[0].certainty) == ((CapCode("SAME", "TOR"),), "likely")
 
 
 @pytest.mark.parametrize(

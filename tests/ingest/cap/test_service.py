@@ -25,7 +25,7 @@ from geocast.alertlog import RETENTION_MS
 from geocast.alertlog.memory import MemoryLog
 from geocast.errors import LogUnavailable
 from geocast.ingest.cap import decision, ids
-from geocast.ingest.cap.sources import Source
+from geocast.ingest.cap.sources import CapSource
 from geocast.model.alert import Cancel, Revision, is_id
 
 
@@ -97,7 +97,7 @@ def test_an_alert_is_published_under_the_id_of_its_name(room):
 def test_sources_do_not_meet(room):
     """A source can neither touch nor forestall an alert of another, whatever it says its sender is."""
     room.taken(a_message("m-1"))
-    other = Room(room.log, room.clock, Source("other", "somebody", frozenset({"*"}), None, None))
+    other = Room(room.log, room.clock, CapSource("other", "somebody", frozenset({"*"}), None, None))
     assert other.taken(a_message("m-1")).outcome == "published"
     assert other.taken(a_cancel("c", 1, ["m-1"])).outcome == "cancelled"
     assert list(room.live()) == [id_of("m-1")]

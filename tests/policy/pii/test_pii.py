@@ -5,7 +5,7 @@ import re
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from geocast.policy.pii import KINDS, Finding, Guard
+from geocast.policy.pii import KINDS, Finding, PiiDetector
 from geocast.wire.fields import Headline
 
 FOUND = {
@@ -202,13 +202,13 @@ SAYABLE = [
 @pytest.mark.parametrize("sentence", ["{}", "Trouble near {} now, stay inside.", "({})"])
 def test_what_gives_somebody_away_is_found(kind, words, sentence):
     """P24: as its kind, wherever it stands."""
-    assert kind in {found.kind for found in Guard().find(sentence.format(words))}
+    assert kind in {found.kind for found in PiiDetector().find(sentence.format(words))}
 
 
 @pytest.mark.parametrize("text", SAYABLE)
 def test_what_people_have_to_be_told_is_no_finding(text):
     """TX3: streets to avoid, roads that are closed, how strong and how far."""
-    assert Guard().find(text) == []
+    assert PiiDetector().find(text) == []
 
 
 @pytest.mark.parametrize("character", ["\ue000", "\U0010fffd", "\u0378", "\uffff", "\x1b"])
@@ -226,32 +226,32 @@ def test_every_kind_is_tried():
 def test_a_finding_says_where_it_stands_in_the_text_as_it_was_sent():
     """P24: so the desk can mark it, though folding moves characters."""
     text = "ﬃ\u200b\u200b at １２ Main St!"
-    [found] = Guard().find(text)
+    [found] = PiiDetector().find(text)
     assert (found.kind, text[found.start : found.end]) == ("address", "１２ Main St")
 
 
 def test_of_findings_that_overlap_the_whole_is_told_once():
     """P24: in the order of the text, and what can't be confirmed comes first."""
-    assert Guard().find("12 Oak St & 3rd Ave, E12") == [Finding("address", 0, 19), Finding("units", 21, 24)]
-    assert [found.kind for found in Guard().find("see 32.7767,-96.7970 now")] == ["coordinates"]
+    assert PiiDetector().find("12 Oak St & 3rd Ave, E12") == [Finding("address", 0, 19), Finding("units", 21, 24)]
+    assert [found.kind for found in PiiDetector().find("see 32.7767,-96.7970 now")] == ["coordinates"]
 
 
 @pytest.mark.parametrize("allowed", ["www.city.example", "WWW.CITY.EXAMPLE/alerts"])
 def test_what_the_policy_allows_is_no_finding(allowed):
     """TX2: literals, in any case; what is longer than what is allowed is found."""
-    assert Guard(allowed=(allowed,)).find("See www.city.example for shelters.") == []
-    assert Guard(allowed=("www.city.example",)).find("See www.city.example.evil.org")
+    assert PiiDetector(allowed=(allowed,)).find("See www.city.example for shelters.") == []
+    assert PiiDetector(allowed=("www.city.example",)).find("See www.city.example.evil.org")
 
 
 def test_numbers_are_those_of_the_region():
     """P24: `text_region`."""
-    assert Guard(region="CH").find("Ring 044 668 18 00") == [Finding("phone", 5, 18)]
-    assert Guard(region="US").find("Ring 044 668 18 00") == []
+    assert PiiDetector(region="CH").find("Ring 044 668 18 00") == [Finding("phone", 5, 18)]
+    assert PiiDetector(region="US").find("Ring 044 668 18 00") == []
 
 
 def test_a_policy_adds_patterns_to_a_kind():
     """TX2: for other languages, and codes of units."""
-    guard = Guard(patterns={"units": (re.compile(r"\bRTW \d+\b"),), "address": (re.compile(r"\w+straße \d+"),)})
+    guard = PiiDetector(patterns={"units": (re.compile(r"\bRTW \d+\b"),), "address": (re.compile(r"\w+straße \d+"),)})
     assert [found.kind for found in guard.find("RTW 3 in die Dorfstraße 4")] == ["units", "address"]
 
 
@@ -388,7 +388,7 @@ def grouped(groups):
 
 def kinds(text):
     """Return which kinds of findings there are in the text."""
-    return {found.kind for found in Guard().find(text)}
+    return {found.kind for found in PiiDetector().find(text)}
 
 
 @pytest.mark.parametrize("streets", STREETS, ids=" and ".join)
@@ -427,12 +427,12 @@ def test_what_only_looks_like_a_unit_or_a_place_is_no_finding(text):
 )
 def test_a_finding_covers_the_whole_place_or_number(text, whole):
     """HD13: what is cut out by a finding leaves nothing behind."""
-    [found] = Guard().find(text)
+    [found] = PiiDetector().find(text)
     assert text[found.start : found.end] == whole
 
 
 def test_each_unit_of_a_list_is_found():
     """HD13: also where one alone ("four trucks", "a chief") says nothing of who was sent."""
     text = "We sent two engines, four trucks and a battalion chief."
-    found = [text[found.start : found.end] for found in Guard().find(text)]
+    found = [text[found.start : found.end] for found in PiiDetector().find(text)]
     assert found == ["two engines", "four trucks", "a battalion chief"]

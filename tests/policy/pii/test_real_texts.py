@@ -14,7 +14,7 @@ import time
 import pytest
 from support.real_data import DATA, dispatch
 
-from geocast.policy.pii import Guard
+from geocast.policy.pii import PiiDetector
 
 SEED = 20311
 BLOCKS = [
@@ -104,7 +104,7 @@ class Corpus:
     def found(self, kind, words):
         """The share of these that is found, each in a sentence."""
         told = [self._random.choice(SENTENCES).format(each) for each in words]
-        return sum(any(found.kind == kind for found in Guard().find(text)) for text in told) / len(told)
+        return sum(any(found.kind == kind for found in PiiDetector().find(text)) for text in told) / len(told)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_blocks_and_crossings_are_found_however_people_write_them(forms, at_leas
 def test_real_warnings_are_sayable(what, at_most, corpus):
     """TX5: links and official numbers apart."""
     texts = getattr(corpus, what)
-    held = [text for text in texts if {found.kind for found in Guard().find(text)} - {"contact", "phone"}]
+    held = [text for text in texts if {found.kind for found in PiiDetector().find(text)} - {"contact", "phone"}]
     assert len(texts) > 80
     assert len(held) / len(texts) <= at_most
 
@@ -165,7 +165,7 @@ WORST = [
 def test_the_worst_text_takes_no_more_than_a_long_one_should(part):
     """TX4: in CPU time of this thread, with much to spare: a pattern that backtracks takes seconds."""
     text = (part * 1000)[:1000]
-    guard = Guard()
+    guard = PiiDetector()
     guard.find(text)
     began = time.thread_time()
     guard.find(text)

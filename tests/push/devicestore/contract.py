@@ -7,7 +7,17 @@ import abc
 import asyncio
 import hashlib
 
-from geocast.push.devicestore import SHARDS, Came, Change, Limits, Line, Put, State, StoredDevice, shard_of
+from geocast.push.devicestore import (
+    SHARDS,
+    Change,
+    DeliveryRecord,
+    Limits,
+    Put,
+    PutResult,
+    State,
+    StoredDevice,
+    shard_of,
+)
 
 FAR_MS = 2_000_000_000_000
 PATIENCE = 60
@@ -29,7 +39,7 @@ def device(name, endpoint=None, until_ms=FAR_MS, sealed=b"sealed", owner="somebo
 def line(name, alert, number=1, state=State.SENT, ends_at_ms=FAR_MS, secret=None, term=0):
     """What a device was told."""
     known_by = digest(secret or f"secret-{name}")
-    return Line(digest(name), digest(alert), number, state, ends_at_ms, known_by, term)
+    return DeliveryRecord(digest(name), digest(alert), number, state, ends_at_ms, known_by, term)
 
 
 def known(name, **more):
@@ -61,7 +71,7 @@ async def assert_has(store, *expected):
 async def put(store, *devices):
     """Devices that are new."""
     for each in devices:
-        assert await store.put(each, None) == Put(Came.STORED)
+        assert await store.put(each, None) == Put(PutResult.STORED)
 
 
 def with_store(test):
@@ -108,7 +118,7 @@ class Contract(abc.ABC):
         await put(store, a)
         await store.note([line("a", "x")])
         again = device("a", endpoint="elsewhere", until_ms=FAR_MS + 1, sealed=b"other")
-        assert await store.put(again, a) == Put(Came.STORED)
+        assert await store.put(again, a) == Put(PutResult.STORED)
         await assert_has(store, (again, line("a", "x")))
 
     @with_store
@@ -124,7 +134,7 @@ class Contract(abc.ABC):
         told = line("a", "x", secret="new")
         await store.note([told, line("a", "x", state=None)])
         await assert_has(store, (new, told))
-        assert await store.put(newer, new) == Put(Came.STORED)
+        assert await store.put(newer, new) == Put(PutResult.STORED)
         await assert_has(store, (newer,))
 
     @with_store
@@ -133,7 +143,7 @@ class Contract(abc.ABC):
         a, b = device("a", endpoint="one"), device("b", endpoint="one")
         await put(store, a)
         await store.note([line("a", "x")])
-        assert await store.put(b, None) == Put(Came.STORED, (a.device,))
+        assert await store.put(b, None) == Put(PutResult.STORED, (a.device,))
         await assert_has(store, (b,))
         moved = device("b", endpoint="two")
         await store.put(moved, b)
@@ -144,12 +154,12 @@ class Contract(abc.ABC):
     async def test_what_was_read_before_another_wrote_is_not_put(self, store):
         """DevS2: CHANGED, whatever it was that changed."""
         a, newer = device("a"), device("a", sealed=b"newer")
-        assert await store.put(newer, a) == Put(Came.CHANGED)
+        assert await store.put(newer, a) == Put(PutResult.CHANGED)
         await assert_has(store)
         await put(store, a)
-        assert await store.put(newer, None) == Put(Came.CHANGED)
+        assert await store.put(newer, None) == Put(PutResult.CHANGED)
         await store.put(newer, a)
-        assert await store.put(device("a", sealed=b"of old", endpoint="else"), a) == Put(Came.CHANGED)
+        assert await store.put(device("a", sealed=b"of old", endpoint="else"), a) == Put(PutResult.CHANGED)
         await assert_has(store, (newer,))
 
     @with_store
@@ -158,22 +168,24 @@ class Contract(abc.ABC):
         limits = Limits(owned=2, devices=3)
         a, b, c = device("a"), device("b"), device("c")
         for each in (a, b):
-            assert (await store.put(each, None, limits=limits)).came is Came.STORED
-        assert await store.put(c, None, limits=limits) == Put(Came.TOO_MANY)
-        assert (await store.put(device("a", sealed=b"2"), a, limits=limits)).came is Came.STORED
+            assert (await store.put(each, None, limits=limits)).came is PutResult.STORED
+        assert await store.put(c, None, limits=limits) == Put(PutResult.TOO_MANY)
+        assert (await store.put(device("a", sealed=b"2"), a, limits=limits)).came is PutResult.STORED
         in_place = device("c", endpoint="at-b")
-        assert await store.put(in_place, None, limits=limits) == Put(Came.STORED, (b.device,))
+        assert await store.put(in_place, None, limits=limits) == Put(PutResult.STORED, (b.device,))
         other = device("d", owner="other")
-        assert (await store.put(other, None, limits=limits)).came is Came.STORED
-        assert await store.put(device("e", owner="other"), None, limits=limits) == Put(Came.FULL)
-        assert (await store.put(device("e", owner="other", endpoint="at-d"), None, limits=limits)).came is Came.STORED
+        assert (await store.put(other, None, limits=limits)).came is PutResult.STORED
+        assert await store.put(device("e", owner="other"), None, limits=limits) == Put(PutResult.FULL)
+        assert (
+            await store.put(device("e", owner="other", endpoint="at-d"), None, limits=limits)
+        ).came is PutResult.STORED
         assert set(await all_of(store)) == {digest(name) for name in "ace"}
 
     @with_store
     async def test_a_device_may_come_with_what_it_was_told(self, store):
         """DevS1: as one whose digest is another now, with another key."""
         told = line("a", "x", 2, State.MAYBE)
-        assert await store.put(device("a"), None, lines=[told]) == Put(Came.STORED)
+        assert await store.put(device("a"), None, lines=[told]) == Put(PutResult.STORED)
         await assert_has(store, (device("a"), told))
 
     @with_store

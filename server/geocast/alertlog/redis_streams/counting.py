@@ -12,7 +12,7 @@ KEPT_MS = 9 * 86_400_000  # the longest life of an alert is a week, and a day of
 MAX_COUNTED = 10_000  # alerts whose counts are kept in memory
 
 
-class Counting:
+class DeliveryCounts:
     """The sums of this process, and what writes them."""
 
     def __init__(self, primary: Primary, keys: str) -> None:

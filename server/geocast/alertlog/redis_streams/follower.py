@@ -13,8 +13,8 @@ from ...model.call import KINDS
 from .. import BATCH, BATCH_BYTES, HEARTBEAT_S, Positioned, is_followed
 from .connection import ANSWER_S, Primary, Reader
 from .heart import SECTIONS, admit
-from .history import History, Reading, Rewound
-from .stored import ZERO, Aside, Fields, Id, Stored, parse_id, text_of
+from .history import History, ReadPosition, Rewound
+from .stored import ZERO, Fields, Id, Quarantine, Stored, parse_id, text_of
 from .writer import Writer
 
 # Entries that one XREAD asks for, at most: of the largest there are they come to BATCH_BYTES, which a line of 20 Mbit/s
@@ -27,13 +27,13 @@ class Deaf(LogUnavailable):
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class FollowedStream:
     """What all followers read, and whom they tell."""
 
     stream: str  # the key of the stream
     writer: Writer
     history: History
-    aside: Aside
+    aside: Quarantine
     keep: Callable[[Stored], None]  # this is told of each entry that is read and has not ended
     volatile: bool
 
@@ -41,12 +41,12 @@ class Source:
 class Following:
     """All who follow: what is known of how that goes, and where the one before has stopped."""
 
-    def __init__(self, primary: Primary, source: Source) -> None:
+    def __init__(self, primary: Primary, source: FollowedStream) -> None:
         self.deaf: str | None = None  # why what is read is not what is written
         self.heard: float | None = None  # the monotonic time when something was read last, heartbeats included
         self._primary = primary
         self._source = source
-        self._left: Reading | None = None  # how far who followed last has read
+        self._left: ReadPosition | None = None  # how far who followed last has read
 
     async def follow(self, after: int, ended_before_ms: int) -> AsyncGenerator[Sequence[Positioned], None]:
         """The entries behind position `after`, and those to come (LogF1 to LogF4). Raises LogUnavailable."""
@@ -82,17 +82,17 @@ class Following:
 
 
 class _Follower:
-    """One reader of the stream: what it asks of Redis, and whether it missed anything (`Reading` decides)."""
+    """One reader of the stream: what it asks of Redis, and whether it missed anything (`ReadPosition` decides)."""
 
-    def __init__(self, source: Source, reader: Reader, position: int, ended_before_ms: int) -> None:
-        self.reading = Reading(position, ended_before_ms, others=source.history.server)
+    def __init__(self, source: FollowedStream, reader: Reader, position: int, ended_before_ms: int) -> None:
+        self.reading = ReadPosition(position, ended_before_ms, others=source.history.server)
         self.heard: float | None = None
         self._source = source
         self._reader = reader
         self._block_ms = 0  # how long the next read may wait for something to come
         self._more = False  # the next entry belongs to the same chain
 
-    async def begin(self, before: Reading | None, *, rewound: bool = False) -> None:
+    async def begin(self, before: ReadPosition | None, *, rewound: bool = False) -> None:
         """Go on where `before` stopped, or from the start if there was none or history was rewound since."""
         source, reading = self._source, self.reading
         reading.server = admit(await self._reader.ask("INFO", *SECTIONS), volatile=source.volatile)
@@ -105,7 +105,7 @@ class _Follower:
                 epoch, seq, top = await source.writer.new_epoch(epoch, floor)
         reading.begin(epoch, seq, top)
 
-    async def _has(self, before: Reading) -> bool:
+    async def _has(self, before: ReadPosition) -> bool:
         """Whether the last entry that was read is in the log of this server."""
         if before.last == ZERO:
             return True

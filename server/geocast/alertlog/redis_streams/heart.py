@@ -47,7 +47,7 @@ def refuse_never_syncing(mode: str, *, volatile: bool = False) -> None:
         raise Unfit("it never syncs its append-only file: set appendfsync always (or everysec)")
 
 
-class Heart:
+class Heartbeat:
     """Writes a heartbeat a second, and knows why the log can't be used, if it can't."""
 
     def __init__(

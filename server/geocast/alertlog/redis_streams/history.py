@@ -81,7 +81,7 @@ class History:
 
 
 @dataclass(slots=True)
-class Reading:
+class ReadPosition:
     """How far one follower has read. A copy of it is what the next one goes on from."""
 
     position: int  # the position of the last entry that was given
@@ -102,7 +102,7 @@ class Reading:
         """Whether a log that is so long may have all that was read (not 5, 6)."""
         return epoch == self.epoch and seq >= self.seq
 
-    def go_on_from(self, before: "Reading") -> None:
+    def go_on_from(self, before: "ReadPosition") -> None:
         """The log has all that `before` has read. Ids are the same on another server, but for those of heartbeats."""
         self.epoch, self.seq, self.last = before.epoch, before.seq, before.last
         self.place = self.top = before.place if self.server == before.server else before.last

@@ -14,28 +14,28 @@ from .. import (
     PAGE,
     PLACE_MS,
     RETENTION_MS,
-    Believing,
     Counts,
     Cursor,
-    Judge,
+    EntryVerifier,
     Page,
     Positioned,
     Seen,
+    TrustAll,
     current,
     is_doubtful,
     page,
     vouched,
 )
-from ..witness import NEWEST, Witness
+from ..witness import NEWEST, TrustedTime
 from . import scripts, target
 from .appender import Appender
 from .connection import Primary, Unfit
-from .counting import KEPT_MS, Counting
-from .follower import Following, Source
-from .heart import Heart
+from .counting import KEPT_MS, DeliveryCounts
+from .follower import FollowedStream, Following
+from .heart import Heartbeat
 from .history import History
-from .mending import Known, Mender
-from .stored import ZERO, Aside, Fields, Id, Stored, parse_id, position_of
+from .mending import Repairer, StoredEntries
+from .stored import ZERO, Fields, Id, Quarantine, Stored, parse_id, position_of
 from .writer import Writer
 
 PURGE_BATCH = 500  # alerts forgotten by one script
@@ -47,7 +47,9 @@ _Raw = list[tuple[bytes, list[bytes]]]  # the same as Redis tells it
 class RedisStreamsLog:
     """A log in a Redis stream. The package tells how it keeps the rules of the port."""
 
-    def __init__(self, url: str, *, replicas: int = 0, volatile: bool = False, judge: Judge | None = None) -> None:
+    def __init__(
+        self, url: str, *, replicas: int = 0, volatile: bool = False, judge: EntryVerifier | None = None
+    ) -> None:
         """`replicas`: on how many an entry has to be; `volatile`: a server without append-only file will do.
 
         `judge`: which entries are believed; all, if there is none.
@@ -59,19 +61,19 @@ class RedisStreamsLog:
         self._keys = f"{{{where.prefix}}}:"
         self._stream = f"{self._keys}stream"
         self._primary = Primary(where)
-        self.judge = judge or Believing()
-        self._aside = Aside(self._name, self.judge)
+        self.judge = judge or TrustAll()
+        self._aside = Quarantine(self._name, self.judge)
         self._history = History()
-        self._known = Known(self._history)
-        self._witness = Witness()
+        self._known = StoredEntries(self._history)
+        self._witness = TrustedTime()
         self._writer = Writer(self._primary, self._keys, self._history, replicas=replicas, volatile=volatile)
         self._appender = Appender(self._writer, lambda: self._heart.problem, self._known.keep)
-        self._counting = Counting(self._primary, self._keys)
-        self._mender = Mender(self._name, self._writer, self._known, self._counting, self._stored, self._aside)
-        self._heart = Heart(
+        self._counting = DeliveryCounts(self._primary, self._keys)
+        self._mender = Repairer(self._name, self._writer, self._known, self._counting, self._stored, self._aside)
+        self._heart = Heartbeat(
             self._primary, self._writer, self._history, self._beaten, replicas=replicas, volatile=volatile
         )
-        source = Source(self._stream, self._writer, self._history, self._aside, self._known.keep, volatile)
+        source = FollowedStream(self._stream, self._writer, self._history, self._aside, self._known.keep, volatile)
         self._following = Following(self._primary, source)
 
     @property

@@ -11,9 +11,9 @@ from ...errors import LogUnavailable, trace
 from ...model.alert import Untrusted
 from ...model.call import MOVED, CallEntry, Claim, Release, body_of
 from .. import codec, vouched
-from .counting import Counting
+from .counting import DeliveryCounts
 from .history import History
-from .stored import Aside, Stored
+from .stored import Quarantine, Stored
 from .writer import Writer
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class _Alert:
         return last_ms <= now_ms or now - self._learnt >= LONGEST_LIFE_S
 
 
-class Known:
+class StoredEntries:
     """The entries of alerts that have not ended, as they are stored (Rule 2).
 
     Whether an alert has ended is not left to one clock. Ours may be ahead for a moment. So may that of Redis, and then
@@ -111,17 +111,17 @@ class Known:
         return [[alert.entries[number] for number in sorted(alert.entries)] for alert in self._alerts.values()]
 
 
-class Mender:
+class Repairer:
     """Puts back what is known; begun again, it starts over."""
 
     def __init__(
         self,
         name: str,
         writer: Writer,
-        known: Known,
-        counting: Counting,
+        known: StoredEntries,
+        counting: DeliveryCounts,
         chain_of: Callable[[str], Awaitable[Chain]],
-        aside: Aside,
+        aside: Quarantine,
     ) -> None:
         """`name`: of the log, for what is said; `chain_of`: what the log has under an id, as far as it can be read.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...errors import ConfigError, LogUnavailable
 from .. import BATCH, HEARTBEAT_S
-from ..observing import Sight
+from ..observing import RawEntry
 from . import target
 from .connection import ANSWER_S, Primary, Reader, Unfit
 from .stored import ZERO, Fields, Id, Stored, parse_id, text_of
@@ -19,7 +19,7 @@ from .stored import ZERO, Fields, Id, Stored, parse_id, text_of
 SILENCE_S = 10 * HEARTBEAT_S
 
 
-class RedisObserver:
+class RedisTail:
     """Reads the entries of a log in Redis."""
 
     def __init__(self, url: str) -> None:
@@ -47,7 +47,7 @@ class RedisObserver:
         """Close what is left open."""
         await self._primary.close()
 
-    async def follow(self) -> AsyncGenerator[Sequence[Sight], None]:
+    async def follow(self) -> AsyncGenerator[Sequence[RawEntry], None]:
         """The entries, from where it has been if the log has that still, else from the first on; and those to come."""
         reader = await self._primary.reader()
         try:
@@ -80,7 +80,7 @@ class RedisObserver:
         return answer[0][1] if answer else ()
 
 
-def _sight(fields: Fields) -> Sight | None:
+def _sight(fields: Fields) -> RawEntry | None:
     """What stands in an entry of the stream; None if it has no place in the log."""
     try:
         epoch, seq = int(fields[b"e"]), int(fields[b"n"])
@@ -90,5 +90,5 @@ def _sight(fields: Fields) -> Sight | None:
     try:
         entry = Stored.read(fields).entry()
     except ValueError:
-        return Sight(epoch, seq, alert_id, revision, payload, None)
-    return Sight(epoch, seq, alert_id, revision, payload, entry)
+        return RawEntry(epoch, seq, alert_id, revision, payload, None)
+    return RawEntry(epoch, seq, alert_id, revision, payload, entry)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from ...model.alert import Entry, OtherKind
 from ...model.call import CallEntry
-from .. import Judge, codec, ended_at
+from .. import EntryVerifier, codec, ended_at
 
 logger = logging.getLogger(__name__)
 
@@ -81,10 +81,10 @@ class Stored(NamedTuple):
         return *self, checksum, token, int(more), ended_at(entry) if isinstance(entry, CallEntry) else ""
 
 
-class Aside:
+class Quarantine:
     """What can't be read, which is named and counted once (LogR2)."""
 
-    def __init__(self, name: str, judge: Judge) -> None:
+    def __init__(self, name: str, judge: EntryVerifier) -> None:
         """`name`: of the log, for the line that says so; `judge`: which entries are believed."""
         self.judge = judge
         self._name = name

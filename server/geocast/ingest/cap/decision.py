@@ -28,7 +28,7 @@ Rule 4  A chain is called off by a cancel that goes into nothing (`into` is ""),
         for it leaves a tombstone of that time at its own name, for what may refer to that name alone; and a message
         that links a live alert to an older chain that was called off since, cancels that alert.
 
-It is told by `Records` what it has to be shown, so it waits for nothing and knows no log.
+It is told by `HistoryReader` what it has to be shown, so it waits for nothing and knows no log.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -49,7 +49,7 @@ REPEATED, SUPERSEDED, NOTED, IGNORED = "repeated", "superseded", "noted", "ignor
 OUTCOMES = (PUBLISHED, UPDATED, REPLACED, CANCELLED, REPEATED, SUPERSEDED, NOTED, IGNORED)
 
 
-class Records:
+class HistoryReader:
     """What the log has under ids, as far as it was read. What is asked for and was not read is `missing`."""
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class Records:
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class MessageFacts:
     """What of a message decides which alerts it is about.
 
     `base`: the id for its name. `references`: for each but those to its own name the ids for its readings, the likelier
@@ -147,7 +147,7 @@ class Decision:
 
 
 def decide(
-    letter: Letter, records: Records, now_ms: int, blocks: int, may_follow: Callable[[Revision], bool]
+    letter: MessageFacts, records: HistoryReader, now_ms: int, blocks: int, may_follow: Callable[[Revision], bool]
 ) -> Decision | None:
     """What becomes of a message; None if `records` lack something: read what is missing there, and ask again.
 
@@ -250,7 +250,7 @@ def _again(walk: "_Walk") -> Decision:
 class _Walk:
     """What is found in the log from the names in a message."""
 
-    def __init__(self, letter: Letter, records: Records, now_ms: int) -> None:
+    def __init__(self, letter: MessageFacts, records: HistoryReader, now_ms: int) -> None:
         self.letter = letter
         self.mine: dict[str, tuple[Revision, Revision | None]] = {}  # by id: what this message has made, and its like
         self.mine_first: list[str] = []  # the ids of first blocks of these

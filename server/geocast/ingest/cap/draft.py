@@ -20,7 +20,7 @@ from ...geometry.polygon_union import Piece
 from ...geometry.published_polygon import (
     MAX_COMPARED,
     MAX_PIECES,
-    Outline,
+    RequestedPolygon,
     TooComplex,
     publish_polygons,
     smallest_circle,
@@ -28,16 +28,16 @@ from ...geometry.published_polygon import (
 )
 from ...geometry.sphere import Disc
 from ...model import problems
-from ...model.alert import MAX_TEXTS, NOTHING_CONFIRMED, Alert, Approval, Revision, Terms, Text
+from ...model.alert import MAX_TEXTS, NOTHING_CONFIRMED, AcceptedTerms, Alert, AlertText, Approval, Revision
 from ...model.problems import Problem, ProblemType, Violation
 from ...policy import SKEW_MS, Category, Policy
 from ...policy.ages import IN_THE_FUTURE
 from ...policy.publishers.bounds import Bounds
 from ...wire.requests import Claims, Publication, Stray, area_of, stray
 from .language_groups import Block
-from .message import Area, Info, Message
+from .message import Area, CapMessage, Info
 from .shapes import MAX_WORK, CapCircle, CapRing
-from .sources import Source
+from .sources import CapSource
 from .texts import cut
 from .zones import MAX_SHAPES, NO_ZONES, Zones, joined
 
@@ -56,7 +56,7 @@ class Draft:
 
     request: Publication
     category: Category
-    texts: tuple[Text, ...]
+    texts: tuple[AlertText, ...]
     info: Info
     notes: frozenset[str]
     areas_left_out: int
@@ -77,11 +77,11 @@ class Draft:
         latest = alert.occurred_at + self.category.lasting.max_age_ms
         return alert.status == self.request.status and current.ends_at <= self.expires_at <= latest
 
-    def terms(self, policy: Policy, current: Revision | None) -> Terms:
+    def terms(self, policy: Policy, current: Revision | None) -> AcceptedTerms:
         """What of the policy goes into it."""
         return replace(policy.terms(self.category, current), title=self.texts[0].title)
 
-    def accept(self, alert_id: str, terms: Terms, current: Revision | None) -> Alert:
+    def accept(self, alert_id: str, terms: AcceptedTerms, current: Revision | None) -> Alert:
         """The alert under this id; `current`: the revision that it follows."""
         alert = self.request.accept(terms, current)
         return replace(
@@ -101,9 +101,9 @@ class Draft:
 
 
 def drafts(
-    message: Message,
+    message: CapMessage,
     blocks: Sequence[Block],
-    source: Source,
+    source: CapSource,
     policy: Policy,
     bounds: Bounds,
     now_ms: int,
@@ -135,8 +135,8 @@ class _Drafter:
 
     def __init__(
         self,
-        message: Message,
-        source: Source,
+        message: CapMessage,
+        source: CapSource,
         policy: Policy,
         bounds: Bounds,
         now_ms: int,
@@ -178,7 +178,7 @@ class _Drafter:
         return Draft(request, category, texts, block.infos[0], frozenset(notes | placed.notes), placed.left_out)
 
     def _request(
-        self, block: Block, key: str, category: Category, placed: "_Placed", text: Text, notes: set[str]
+        self, block: Block, key: str, category: Category, placed: "_Placed", text: AlertText, notes: set[str]
     ) -> Publication:
         message, info = self._message, block.infos[0]
         if info.severity is None:
@@ -211,8 +211,8 @@ class _Drafter:
 
     def _judged(self, request: Publication, placed: "_Placed", at: str) -> Iterator[Violation]:
         """The rules of the policy that it breaks, pointing into the message (CP25)."""
-        circles = tuple((where, each[2]) for where, each in placed.shapes if not isinstance(each, Outline))
-        outlines = tuple((where, each) for where, each in placed.shapes if isinstance(each, Outline))
+        circles = tuple((where, each[2]) for where, each in placed.shapes if not isinstance(each, RequestedPolygon))
+        outlines = tuple((where, each) for where, each in placed.shapes if isinstance(each, RequestedPolygon))
         # That somebody has confirmed a large area, or words, no message can say: so neither is judged.
         claims = Claims(
             request.category,
@@ -235,7 +235,7 @@ class _Drafter:
 
     # ---- texts -----------------------------------------------------------------------------------------------------
 
-    def _texts(self, block: Block, notes: set[str]) -> Iterator[Text]:
+    def _texts(self, block: Block, notes: set[str]) -> Iterator[AlertText]:
         limits = self._policy.cap.texts
 
         def short(text: str, limit: int) -> str:
@@ -248,7 +248,7 @@ class _Drafter:
             notes.add("text-cut")
         for info in block.infos[:MAX_TEXTS]:
             places = "; ".join(dict.fromkeys(area.description for area in info.areas if area.description))
-            yield Text(
+            yield AlertText(
                 language=info.language,
                 title=short(info.event, MAX_TITLE),
                 headline=short(info.headline, limits.headline),
@@ -282,7 +282,7 @@ class _Placed:
     """
 
     def __init__(self, block: Block, at: str, category: Category, zones: Zones, blocks: int) -> None:
-        self.shapes: list[tuple[str, Outline | Disc]] = []
+        self.shapes: list[tuple[str, RequestedPolygon | Disc]] = []
         self.notes: set[str] = set()
         self.violations: list[Violation] = []
         self._at = f"{at}/area"
@@ -366,7 +366,7 @@ class _Placed:
                 continue
             try:
                 lng, lat = each.ring
-                outline = Outline.of_arcs(lng, lat, each.beyond_m, most)
+                outline = RequestedPolygon.of_arcs(lng, lat, each.beyond_m, most)
             except ValueError as error:
                 self._broken(where, error)
             else:
@@ -374,7 +374,7 @@ class _Placed:
                 if outline.compared <= most:
                     most -= outline.compared
                     self.notes |= {"ring-crossed"} if outline.crosses and where != self._at else set()
-        polygons = [each for _, each in self.shapes if isinstance(each, Outline)]
+        polygons = [each for _, each in self.shapes if isinstance(each, RequestedPolygon)]
         return bool(self.violations) or publish_polygons(polygons, self._category.simplify_m) is not None
 
     def _unite(self, shapes: Sequence[tuple[str, Piece | Disc]]) -> None:
@@ -395,7 +395,7 @@ class _Placed:
             outline.radius_m = widest_m  # P7 judges what the message says
             self._add(self._at, outline)
 
-    def _add(self, where: str, outline: Outline) -> None:
+    def _add(self, where: str, outline: RequestedPolygon) -> None:
         """Add an outline; if it is too small for the category, a circle that holds it."""
         disc = smallest_circle(outline.corners, self._category.min_radius_m)
         self.shapes.append((where, disc or outline))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ...model import problems
 from ...model.problems import Problem, Violation
-from .message import Info, Message
+from .message import CapMessage, Info
 from .shapes import CapCircle, CapRing
 
 MAX_BLOCKS = 8
@@ -24,7 +24,7 @@ class Block:
         return _shapes(self.infos[0])
 
 
-def of(message: Message) -> list[Block]:
+def of(message: CapMessage) -> list[Block]:
     """The blocks of a message, in its order. Raises Problem if there are more than MAX_BLOCKS."""
     found: list[tuple[object, int, dict[str, Info]]] = []
     for n, info in enumerate(message.infos):
@@ -41,7 +41,7 @@ def of(message: Message) -> list[Block]:
     return [Block(tuple(by_language.values()), n) for _, n, by_language in found]
 
 
-def is_all_clear(message: Message) -> bool:
+def is_all_clear(message: CapMessage) -> bool:
     """Whether the message says that it is over, and nothing else (CP15)."""
     return bool(message.infos) and all(ALL_CLEAR in info.response_types for info in message.infos)
 

@@ -47,7 +47,7 @@ class _TooMuch(Exception):  # noqa: N818 (what it says of the shapes)
 
 
 @dataclass(frozen=True, slots=True)
-class Code:
+class CapCode:
     """A code of an event or of an area: `name` says whose list it is from (CAP's valueName)."""
 
     name: str
@@ -69,7 +69,7 @@ class Area:
     description: str
     circles: tuple[CapCircle, ...]
     rings: tuple[CapRing, ...]
-    codes: tuple[Code, ...]
+    codes: tuple[CapCode, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Info:
     language: str
     event: str
     categories: tuple[str, ...]
-    codes: tuple[Code, ...]
+    codes: tuple[CapCode, ...]
     severity: str | None  # lower case; None for Unknown, too
     urgency: str
     certainty: str
@@ -94,7 +94,7 @@ class Info:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class CapMessage:
     """One message. `sent` in ms since 1970; `notes`: what was put right while it was read."""
 
     version: str
@@ -110,7 +110,7 @@ class Message:
     notes: frozenset[str] = field(default=frozenset())
 
 
-def read(body: bytes, charset: str | None = None, assume_offset: str | None = None) -> Message:
+def read(body: bytes, charset: str | None = None, assume_offset: str | None = None) -> CapMessage:
     """The message in `body`; `charset`: of Content-Type; `assume_offset`: of times that have none, as "+00:00".
 
     Raises Problem: 400 `malformed-xml`, 422 `not-cap`, or 422 with each field that is missing or invalid.
@@ -137,7 +137,7 @@ class _Reader:
 
     # ---- what a message is made of ---------------------------------------------------------------------------
 
-    def message(self, root: Element) -> Message:
+    def message(self, root: Element) -> CapMessage:
         version = NAMESPACES[root.namespace]
         if version != "1.2":
             self._notes.add(f"cap-{version}")
@@ -148,7 +148,7 @@ class _Reader:
         if kind in ("Alert", "Update") and not infos:
             self._broken(problems.MISSING_FIELD, "/alert/info", "is needed")
         said = [self._info(element, f"/alert/info/{n}", needed=kind in ("Alert", "Update")) for n, element in infos]
-        return Message(
+        return CapMessage(
             version=version,
             identifier=self._name(root, "identifier"),
             sender=self._name(root, "sender"),
@@ -292,14 +292,14 @@ def _first(element: Element, name: str) -> str:
     return next((child.text for child in element.all(name)), "")
 
 
-def _codes(element: Element, name: str) -> tuple[Code, ...]:
+def _codes(element: Element, name: str) -> tuple[CapCode, ...]:
     return tuple(code for child in element.all(name) if (code := _code(child)) is not None)
 
 
-def _code(element: Element) -> Code | None:
+def _code(element: Element) -> CapCode | None:
     """`valueName` and `value`; in CAP 1.0 a text "name=value"."""
     if not element.children:
         name, _, value = element.text.strip().partition("=")
     else:
         name, value = (_first(element, part).strip() for part in ("valueName", "value"))
-    return Code(name, value) if name and value else None
+    return CapCode(name, value) if name and value else None

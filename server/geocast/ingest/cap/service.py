@@ -25,7 +25,7 @@ from ...model.problems import Problem, Violation
 from ...policy import Policy
 from ...policy.publishers.bounds import Bounds, Publishers, granted
 from ...policy.publishers.rates import Rates
-from ..publish import ATTEMPTS, Aside, at_once, fitting
+from ..publish import ATTEMPTS, RunInThread, at_once, fitting
 from . import ids
 from . import language_groups as cap_blocks
 from . import message as cap_message
@@ -38,13 +38,13 @@ from .decision import (
     UPDATED,
     Decision,
     Found,
-    Letter,
-    Records,
+    HistoryReader,
+    MessageFacts,
     decide,
 )
 from .draft import Draft, drafts, has_ended
-from .message import Message
-from .sources import Source, Sources
+from .message import CapMessage
+from .sources import CapSource, CapSources
 from .texts import cut
 from .zones import NO_ZONES, Zones
 
@@ -59,7 +59,7 @@ CHANGES = (PUBLISHED, UPDATED, REPLACED, CANCELLED)  # outcomes that are answere
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CapOutcome:
     """What became of a message. `stored`: what this very request has put into the log, tombstones included."""
 
     outcome: str
@@ -72,14 +72,14 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class MessageReading:
     """A message that was read. `drafts`: what it would be published as, or why it may not be; none if nothing is to be.
 
     `ignored`: why it is not to be published, "" if it may be. `blocks`: of how many alerts it is the message.
     """
 
-    message: Message
-    letter: Letter
+    message: CapMessage
+    letter: MessageFacts
     drafts: Sequence[Draft] | Problem = ()
     ignored: str = ""
     ended: bool = False
@@ -91,17 +91,17 @@ class Reading:
         return Origin(self.message.sender, self.message.identifier, self.blocks)
 
 
-class Taking:
+class CapIngest:
     """Takes messages of CAP, under a policy, from sources, into a log."""
 
     def __init__(
         self,
         alert_log: AlertLog,
         policy: Policy,
-        sources: Sources,
+        sources: CapSources,
         clock: Clock,
         appended: Callable[[Entry], None] = lambda _entry: None,
-        aside: Aside = at_once,
+        aside: RunInThread = at_once,
         publishers: Publishers | None = None,
         zones: Zones = NO_ZONES,
     ) -> None:
@@ -120,17 +120,17 @@ class Taking:
         self._zones = zones
         self._rates = Rates()
 
-    def under(self, policy: Policy, sources: Sources, publishers: Publishers | None = None) -> "Taking":
+    def under(self, policy: Policy, sources: CapSources, publishers: Publishers | None = None) -> "CapIngest":
         """The same under another policy, from other sources, by other grants. What is under way goes on as it began."""
-        after = Taking(self._log, policy, sources, self._clock, self._appended, self._aside, publishers, self._zones)
+        after = CapIngest(self._log, policy, sources, self._clock, self._appended, self._aside, publishers, self._zones)
         after._rates = self._rates
         return after
 
-    def admit(self, source: Source) -> Bounds:
+    def admit(self, source: CapSource) -> Bounds:
         """What a source is granted. Raises Problem (403) if it may not publish at all (PG1)."""
         return granted(self._publishers, source.name, "The source is not among the publishers of this node.")
 
-    async def take(self, body: bytes, charset: str | None, source: Source, *, dry_run: bool = False) -> Answer:
+    async def take(self, body: bytes, charset: str | None, source: CapSource, *, dry_run: bool = False) -> CapOutcome:
         """Take the message in `body`; with `dry_run`, decide and store nothing.
 
         Raises Problem if it is refused, and LogUnavailable if the outcome is unknown.
@@ -140,7 +140,7 @@ class Taking:
             lambda: read(body, charset, source, self._policy, bounds, now_ms, self._zones), source.name
         )
         if reading.ignored:
-            return Answer(IGNORED, reading.ignored, notes=reading.message.notes)
+            return CapOutcome(IGNORED, reading.ignored, notes=reading.message.notes)
         done: list[Entry] = []
         counted = False
         said: Decision | None = None  # the decision that is told of
@@ -148,13 +148,13 @@ class Taking:
             now_ms = self._clock.now().wall_ms
             decision = await self._decided(reading, now_ms)
             if decision.outcome != REPEATED and reading.ended:
-                return Answer(IGNORED, "expired", notes=reading.message.notes)
+                return CapOutcome(IGNORED, "expired", notes=reading.message.notes)
             if isinstance(reading.drafts, Problem) and (decision.outcome != REPEATED or decision.publish):
                 raise reading.drafts
             # Where somebody was faster at a later step, what was done before is what is told.
             if said is None or all(_is_tombstone(entry) for entry in done):
                 said = decision
-            steps = Steps(reading, decision, source, self._policy, now_ms)
+            steps = PlannedEntries(reading, decision, source, self._policy, now_ms)
             if needed := steps.unsigned():
                 raise Problem.of(needed)
             if steps.revisions and not counted and not dry_run:
@@ -164,14 +164,14 @@ class Taking:
                 return steps.answer(said, done)
         raise LogUnavailable("what this message is about is being written by others, or can't be read")
 
-    def _count(self, source: Source) -> None:
+    def _count(self, source: CapSource) -> None:
         """Count a message that is about to publish. Raises Problem (429): its source's own table has a rate (PG2)."""
         rates = () if self._publishers is None else self._publishers.own_rates(source.name)
         if rates:
             self._rates.claim((source.name, False), rates, self._clock.now().monotonic)
 
-    async def _decided(self, reading: Reading, now_ms: int) -> Decision:
-        records = Records()
+    async def _decided(self, reading: MessageReading, now_ms: int) -> Decision:
+        records = HistoryReader()
 
         def may_follow(current: Revision) -> bool:
             return not isinstance(reading.drafts, Problem) and reading.drafts[0].may_follow(current)
@@ -205,12 +205,12 @@ def _is_tombstone(entry: Entry) -> bool:
 def read(
     body: bytes,
     charset: str | None,
-    source: Source,
+    source: CapSource,
     policy: Policy,
     bounds: Bounds,
     now_ms: int,
     zones: Zones = NO_ZONES,
-) -> Reading:
+) -> MessageReading:
     """What is in a message, and what it would be published as. Raises Problem: 400, 422, 403."""
     message = cap_message.read(body, charset, source.assume_offset)
     publishes = message.type in ("Alert", "Update")
@@ -219,7 +219,7 @@ def read(
         raise Problem(problems.SENDER_NOT_ALLOWED)
     ended = bool(blocks) and all(has_ended(block, now_ms) for block in blocks)
     over = publishes and (cap_blocks.is_all_clear(message) or ended)
-    reading = Reading(message, _letter(message, source, cancels=message.type == "Cancel" or over))
+    reading = MessageReading(message, _letter(message, source, cancels=message.type == "Cancel" or over))
     if why := _ignored(message):
         return replace(reading, ignored=why)
     if publishes and not over:
@@ -234,7 +234,7 @@ def read(
     return replace(reading, ended=ended and message.type == "Alert")
 
 
-def _ignored(message: Message) -> str:
+def _ignored(message: CapMessage) -> str:
     """Why it is right not to publish a message; "" if it is not (CP9)."""
     if message.status in ("System", "Draft"):
         return "status"
@@ -245,7 +245,7 @@ def _ignored(message: Message) -> str:
     return "all-clear" if message.type == "Alert" and cap_blocks.is_all_clear(message) else ""
 
 
-def _letter(message: Message, source: Source, *, cancels: bool) -> Letter:
+def _letter(message: CapMessage, source: CapSource, *, cancels: bool) -> MessageFacts:
     own = ids.base(source.name, message.sender, message.identifier)
     references, names_itself = [], False
     for each in message.references:
@@ -256,7 +256,7 @@ def _letter(message: Message, source: Source, *, cancels: bool) -> Letter:
         else:
             names_itself = True
     needed = message.type in ("Update", "Cancel") and not message.references
-    return Letter(
+    return MessageFacts(
         message.sender,
         message.identifier,
         message.sent,
@@ -268,10 +268,12 @@ def _letter(message: Message, source: Source, *, cancels: bool) -> Letter:
     )
 
 
-class Steps:
+class PlannedEntries:
     """What a decision comes to: the entries to append, in order, and what is answered."""
 
-    def __init__(self, reading: Reading, decision: Decision, source: Source, policy: Policy, now_ms: int) -> None:
+    def __init__(
+        self, reading: MessageReading, decision: Decision, source: CapSource, policy: Policy, now_ms: int
+    ) -> None:
         self._reading = reading
         self._decision = decision
         self._source = source
@@ -297,7 +299,7 @@ class Steps:
                 return found
         return []
 
-    def answer(self, said: Decision, done: Sequence[Entry]) -> Answer:
+    def answer(self, said: Decision, done: Sequence[Entry]) -> CapOutcome:
         """What is answered. `said`: the decision by which this request began to store; `done`: what it has stored."""
         decision, reading = self._decision, self._reading
         revisions = {each.id: each for each, _ in decision.told}
@@ -308,7 +310,7 @@ class Steps:
         notes = reading.message.notes.union(*(draft.notes for draft in found))
         if self._differs():
             notes |= {"differs"}
-        return Answer(
+        return CapOutcome(
             REPLACED if said.outcome == PUBLISHED and cancelled else said.outcome,
             said.why,
             tuple(revisions[alert_id] for alert_id in sorted(revisions)),

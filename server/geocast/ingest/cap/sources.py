@@ -33,7 +33,7 @@ _NAME = re.compile(ID_PATTERN)
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class CapSource:
     """A source, and what it may do. `name` is the `source` of its alerts, `approver` who vouches that they may go out.
 
     `assume_offset`: of times that have none; None: such times are refused. `issuer`: whose tokens are the source's
@@ -52,14 +52,14 @@ class Source:
         return sender in self.senders or ANY in self.senders
 
 
-class Sources:
+class CapSources:
     """All sources that are in force. Equal if they are the same."""
 
-    def __init__(self, by_name: Mapping[str, Source]) -> None:
+    def __init__(self, by_name: Mapping[str, CapSource]) -> None:
         self._by_name = dict(by_name)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sources) and self._by_name == other._by_name
+        return isinstance(other, CapSources) and self._by_name == other._by_name
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -71,12 +71,12 @@ class Sources:
         """Their names, in the order of the file."""
         return tuple(self._by_name)
 
-    def named(self, sub: str, issuer: str = "") -> Source | None:
+    def named(self, sub: str, issuer: str = "") -> CapSource | None:
         """Return the source whose tokens have this `sub` and this issuer (rule HD5)."""
         found = self._by_name.get(sub)
         return found if found is not None and found.issuer == issuer else None
 
-    def of_secret(self, secret: str) -> Source | None:
+    def of_secret(self, secret: str) -> CapSource | None:
         """The source that has this secret. How long it takes tells nothing of the secrets there are."""
         if not MIN_SECRET <= len(secret) <= MAX_SECRET:
             return None
@@ -125,7 +125,7 @@ class _File(BaseModel):
     sources: Annotated[dict[str, _Keys], Field(min_length=1, max_length=1000)]
 
 
-def load(path: Path) -> Sources:
+def load(path: Path) -> CapSources:
     """The sources in the file at `path`. Raises ConfigError, in one line for each thing that is wrong."""
     try:
         return parse(path.read_bytes(), path)
@@ -133,7 +133,7 @@ def load(path: Path) -> Sources:
         raise ConfigError(f"cap-sources {path}: {error.strerror}") from None
 
 
-def parse(data: bytes, path: Path | None) -> Sources:
+def parse(data: bytes, path: Path | None) -> CapSources:
     """The sources in the TOML that was read at `path`. Raises ConfigError, as `load` does."""
     try:
         read = _File.model_validate(tomllib.loads(data.decode()))
@@ -145,12 +145,12 @@ def parse(data: bytes, path: Path | None) -> Sources:
         raise ConfigError(*(f"cap-sources {path}: {_problem(each)}" for each in found)) from None
     if wrong := list(_wrong_together(read.sources)):
         raise ConfigError(*(f"cap-sources {path}: {each}" for each in wrong))
-    return Sources({name: _source(name, keys) for name, keys in read.sources.items()})
+    return CapSources({name: _source(name, keys) for name, keys in read.sources.items()})
 
 
-def _source(name: str, keys: _Keys) -> Source:
+def _source(name: str, keys: _Keys) -> CapSource:
     secret = None if keys.secret_sha256 is None else bytes.fromhex(keys.secret_sha256)
-    return Source(name, keys.approver, frozenset(keys.senders), secret, keys.assume_offset, keys.issuer or "")
+    return CapSource(name, keys.approver, frozenset(keys.senders), secret, keys.assume_offset, keys.issuer or "")
 
 
 def _wrong_together(sources: Mapping[str, _Keys]) -> list[str]:

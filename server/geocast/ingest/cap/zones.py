@@ -23,7 +23,7 @@ import numpy as np
 
 from ...errors import ConfigError
 from ...geometry.polygon_union import MAX_WORK, Piece, join, pieces, simpler, work
-from ...geometry.published_polygon import TOLERANCES_M, Outline, publish_polygons
+from ...geometry.published_polygon import TOLERANCES_M, RequestedPolygon, publish_polygons
 from ...geometry.sphere import Floats
 
 logger = logging.getLogger(__name__)
@@ -112,12 +112,12 @@ def _fit(found: Sequence[Piece], simplify_m: float) -> bool:
     return len(found) <= MAX_SHAPES and publish_polygons(outlines(found), simplify_m) is not None
 
 
-def outlines(given: Iterable[Piece]) -> list[Outline]:
+def outlines(given: Iterable[Piece]) -> list[RequestedPolygon]:
     """Return pieces as outlines to be published, but for those that rounding makes a line of."""
     found = []
     for ring, beyond_m in given:
         with contextlib.suppress(ValueError):  # all keep A18
-            found.append(Outline.of_arcs(ring[0], ring[1], beyond_m))
+            found.append(RequestedPolygon.of_arcs(ring[0], ring[1], beyond_m))
     return found
 
 

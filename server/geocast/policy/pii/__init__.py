@@ -16,7 +16,7 @@ from functools import partial
 from typing import NamedTuple
 
 from . import addresses, crossings, names, patterns, units
-from .tokens import Text, fold
+from .tokens import FoldedText, fold
 
 KINDS = {
     "address": "a street address",
@@ -40,7 +40,7 @@ class Finding(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Guard:
+class PiiDetector:
     """Reads texts. `region`: where numbers without a country code are from (ISO 3166); `allowed`: no finding."""
 
     region: str = BUILT_IN_REGION
@@ -58,14 +58,14 @@ class Guard:
         ]
         return _disjoint(spans)
 
-    def _finders(self) -> Iterable[tuple[str, Callable[[Text], Iterable[tuple[int, int]]]]]:
+    def _finders(self) -> Iterable[tuple[str, Callable[[FoldedText], Iterable[tuple[int, int]]]]]:
         yield from _FINDERS
         yield "phone", lambda text: patterns.phones(text, self.region)
         for kind, further in (self.patterns or {}).items():
             for pattern in further:
                 yield kind, partial(patterns.matches, pattern)
 
-    def _may_be(self, text: Text, start: int, end: int) -> bool:
+    def _may_be(self, text: FoldedText, start: int, end: int) -> bool:
         found = text.folded[start:end].casefold()
         return any(found in allowed.casefold() for allowed in self.allowed)
 
@@ -75,7 +75,7 @@ def is_region(code: str) -> bool:
     return code == BUILT_IN_REGION or patterns.knows_region(code)
 
 
-_FINDERS: tuple[tuple[str, Callable[[Text], Iterable[tuple[int, int]]]], ...] = (
+_FINDERS: tuple[tuple[str, Callable[[FoldedText], Iterable[tuple[int, int]]]], ...] = (
     ("coordinates", patterns.coordinates),
     ("document", patterns.documents),
     ("contact", patterns.contacts),

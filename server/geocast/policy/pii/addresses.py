@@ -5,7 +5,7 @@ A street's name alone is none: people have to be told which one to avoid (TX3).
 
 from collections.abc import Iterator, Sequence
 
-from .tokens import Text, Token, Tokens
+from .tokens import FoldedText, Token, TokenList
 from .words import words
 
 _W = words("streets")
@@ -31,7 +31,7 @@ _MOST_FILLS = 5  # tokens between the number and the word "block", and on each s
 Span = tuple[int, int]  # of tokens, the end excluded
 
 
-def addresses(text: Text) -> Iterator[tuple[int, int]]:
+def addresses(text: FoldedText) -> Iterator[tuple[int, int]]:
     """Yield where addresses are: start and end in the folded text."""
     tokens = text.tokens
     for at, token in enumerate(tokens):
@@ -39,7 +39,7 @@ def addresses(text: Text) -> Iterator[tuple[int, int]]:
             yield token.start, tokens[end - 1].end
 
 
-def _address(tokens: Tokens, at: int) -> int | None:
+def _address(tokens: TokenList, at: int) -> int | None:
     """Return behind which token an address ends that begins at `at`."""
     token, end = tokens[at], None
     if token.digits:
@@ -55,7 +55,7 @@ def _address(tokens: Tokens, at: int) -> int | None:
     return end
 
 
-def _block(tokens: Tokens, at: int) -> int | None:
+def _block(tokens: TokenList, at: int) -> int | None:
     """Return behind which token "300 block" ends, or "300-block", "the 300 and 400 blocks"; a size is no address."""
     if tokens[at].digits > _MAX_DIGITS or _is_fraction(tokens, at):
         return None
@@ -78,7 +78,7 @@ def _block(tokens: Tokens, at: int) -> int | None:
     return None if several else _word_block(tokens, end)
 
 
-def _word_block(tokens: Tokens, at: int) -> int | None:
+def _word_block(tokens: TokenList, at: int) -> int | None:
     """Return behind which token the word "block" ends at `at`, which may follow a hyphen, if it is no size."""
     at += tokens.at(at).text == "-"
     sized = tokens.at(at + 1).lower in _BLOCK_SIZES
@@ -89,7 +89,7 @@ def _word_block(tokens: Tokens, at: int) -> int | None:
     return _of_street(tokens, at + 1) or at + 1
 
 
-def _of_street(tokens: Tokens, at: int) -> int:
+def _of_street(tokens: TokenList, at: int) -> int:
     """Return behind which token the name of a street ends behind a block, with "of" or without; 0 if none follows."""
     at += tokens.at(at).text == "."
     of = tokens.at(at).lower in ("of", "on", "along")
@@ -97,12 +97,12 @@ def _of_street(tokens: Tokens, at: int) -> int:
     return street(tokens, at + of) or (at + 2 if of and named else 0)
 
 
-def _is_end_of_block(tokens: Tokens, at: int) -> bool:
+def _is_end_of_block(tokens: TokenList, at: int) -> bool:
     """Return whether the last number of the block is behind the first one and a hyphen, and a name behind it."""
     return tokens.at(at + 2).text == tokens[at].text[:-2] + "99" and tokens.at(at + 3).capital
 
 
-def _block_number(tokens: Tokens, at: int) -> int | None:
+def _block_number(tokens: TokenList, at: int) -> int | None:
     """Return behind which token "block 300" ends; "Block 12" without a street is a part of a plan or a network."""
     number = tokens.at(at)
     if not number.number or not _is_house(number) or len(number.text) < 2:
@@ -110,7 +110,7 @@ def _block_number(tokens: Tokens, at: int) -> int | None:
     return _of_street(tokens, at + 1) or (at + 1 if number.digits > 2 else None)
 
 
-def _numbered(tokens: Tokens, at: int) -> int | None:
+def _numbered(tokens: TokenList, at: int) -> int | None:
     """Return behind which token an address ends that begins with a house number at `at`."""
     if not _is_house(tokens[at]) or _is_fraction(tokens, at):
         return None
@@ -124,12 +124,12 @@ def _is_house(token: Token) -> bool:
     return token.number and token.digits <= _MAX_DIGITS and (len(token.letters) <= 1 or token.letters == "xx")  # 27XX
 
 
-def _is_fraction(tokens: Tokens, at: int) -> bool:
+def _is_fraction(tokens: TokenList, at: int) -> bool:
     """Whether it belongs to what stands just before it: $5, 1.5, 10:30, #7."""
     return at > 0 and tokens[at - 1].text in "$.,:#" and tokens[at - 1].end == tokens[at].start
 
 
-def street(tokens: Tokens, at: int) -> int | None:
+def street(tokens: TokenList, at: int) -> int | None:
     """Return behind which token the name of a street ends that begins at `at`."""
     while tokens.at(at).lower in _DIRECTIONS and tokens.at(at + 1).lower not in ("\n", *SUFFIXES):
         at += 2 if tokens.at(at + 1).text == "." else 1
@@ -156,7 +156,7 @@ def street(tokens: Tokens, at: int) -> int | None:
     return None
 
 
-def prefixed(tokens: Tokens, at: int) -> int | None:
+def prefixed(tokens: TokenList, at: int) -> int | None:
     """Return behind which token a street ends whose kind comes first: Avenue B, Calle Ocho, Avenue of the Palms."""
     token, end = tokens.at(at), at + 1
     if token.lower not in _KINDS:
@@ -184,7 +184,7 @@ def _is_plain(token: Token) -> bool:
     return token.capital and token.lower not in _NOT_PLAIN
 
 
-def route(tokens: Tokens, at: int) -> int | None:
+def route(tokens: TokenList, at: int) -> int | None:
     """Return behind which token a numbered road ends that begins at `at`: US 422, I-76, U.S. 422, County Road 12."""
     first, second = tokens.at(at).lower, tokens.at(at + 1).lower
     if first in _ROUTES:
@@ -224,7 +224,7 @@ def is_ordinal(token: Token) -> bool:
     return token.ordinal or (token.capital and token.lower in _ORDINALS)
 
 
-def _apartment(tokens: Tokens, at: int) -> int | None:
+def _apartment(tokens: TokenList, at: int) -> int | None:
     at += 1
     while tokens.at(at).text in ".#":
         at += 1
@@ -232,12 +232,12 @@ def _apartment(tokens: Tokens, at: int) -> int | None:
     return at + 1 if token.digits or (token.capital and len(token.text) == 1) else None
 
 
-def _is_point(tokens: Tokens, at: int) -> bool:
+def _is_point(tokens: TokenList, at: int) -> bool:
     """Return whether the token is the full stop of an abbreviated suffix or direction: Pine Rd., Main St. W."""
     return tokens[at].text == "." and tokens[at - 1].lower in _POINTED
 
 
-def street_before(tokens: Tokens, at: int) -> int | None:
+def street_before(tokens: TokenList, at: int) -> int | None:
     """Return the first token of the street that ends before `at`; of its name the last word will do."""
     if (start := suffixed_before(tokens, at)) is not None:
         return start
@@ -245,7 +245,7 @@ def street_before(tokens: Tokens, at: int) -> int | None:
     return next((start for start in starts if prefixed(tokens, start) == at), None)
 
 
-def suffixed_before(tokens: Tokens, at: int) -> int | None:
+def suffixed_before(tokens: TokenList, at: int) -> int | None:
     """Return the same for a street whose kind does not come first."""
     last = at - 1
     while last > 0 and (tokens[last].lower in _DIRECTIONS or _is_point(tokens, last)):

@@ -20,7 +20,7 @@ from .addresses import (
     street_before,
     suffixed_before,
 )
-from .tokens import Text, Token, Tokens, is_titled
+from .tokens import FoldedText, Token, TokenList, is_titled
 from .words import words
 
 _W = words("streets")
@@ -46,13 +46,13 @@ _MOST_FILLS = 5  # tokens between a joining word and the second street
 _SENTENCE = 25  # tokens of the same sentence that are looked at, on each side
 
 
-def crossings(text: Text) -> Iterator[tuple[int, int]]:
+def crossings(text: FoldedText) -> Iterator[tuple[int, int]]:
     """Yield where crossings are: start and end in the folded text."""
     for start, end in _spans(text.tokens, titled=is_titled(text.tokens)):
         yield text.tokens[start].start, text.tokens[end - 1].end
 
 
-def _spans(tokens: Tokens, *, titled: bool) -> Iterator[Span]:
+def _spans(tokens: TokenList, *, titled: bool) -> Iterator[Span]:
     """Yield which tokens are crossings. `titled`: whether a capital letter says nothing."""
     yield from (
         (first[0], second[1]) for first, second in pairwise(_streets(tokens)) if _is_related(tokens, first, second)
@@ -73,7 +73,7 @@ def _spans(tokens: Tokens, *, titled: bool) -> Iterator[Span]:
             yield span
 
 
-def _streets(tokens: Tokens) -> list[Span]:
+def _streets(tokens: TokenList) -> list[Span]:
     """Return the streets of the text that a suffix, a number, an order or their form gives away, in their order."""
     found: list[Span] = []
     for at, token in enumerate(tokens):
@@ -94,13 +94,13 @@ def _streets(tokens: Tokens) -> list[Span]:
     return found
 
 
-def _is_abbreviated(tokens: Tokens, at: int) -> bool:
+def _is_abbreviated(tokens: TokenList, at: int) -> bool:
     """Return whether the point at `at` stands behind an abbreviation: "Rd.", "St. Mary's", "J. Smith"."""
     before = tokens[at - 1] if at else tokens.at(len(tokens))
     return before.capital and len(before.text) < 5 and (len(before.text) == 1 or before.lower in _ABBREVIATIONS)
 
 
-def _is_related(tokens: Tokens, first: Span, second: Span) -> bool:
+def _is_related(tokens: TokenList, first: Span, second: Span) -> bool:
     """Return whether the words between two streets say that they meet, or that one is near the other.
 
     The last of these words decides ("in front of the bank *at* Oak Street"). A word for a closed road or of another
@@ -130,19 +130,19 @@ def _is_related(tokens: Tokens, first: Span, second: Span) -> bool:
     return word in _RELATIONS and not (word in _MOVES and _is_road_talk(tokens, at))
 
 
-def _parts(tokens: Tokens, at: int) -> bool:
+def _parts(tokens: TokenList, at: int) -> bool:
     token, behind = tokens[at], tokens.at(at + 1)
     if token.lower == "and" and (behind.lower.endswith("ed") or behind.lower in ("hit", "ran", "struck", "was")):
         return False  # the car went down Elm Street and crashed at Oak Avenue
     return token.text in ";!?" or (token.text == "." and not _is_abbreviated(tokens, at)) or token.lower in _APART
 
 
-def _is_road_talk(tokens: Tokens, at: int) -> bool:
+def _is_road_talk(tokens: TokenList, at: int) -> bool:
     """Return whether the sentence tells people where to drive or stay: then streets are limits, and no place."""
     return any(token.lower in _ROAD_TALK for token in tokens[max(at - _SENTENCE, 0) : at + _SENTENCE])
 
 
-def _is_order(tokens: Tokens, start: int, end: int) -> bool:
+def _is_order(tokens: TokenList, start: int, end: int) -> bool:
     """Return whether ordinals say a date or an order: May 5th, the 5th of May, 7th and 8th graders."""
     before = tokens[start - 1].lower if start else ""
     both = before == "the" and is_ordinal(tokens[start]) and is_ordinal(tokens[end - 1])
@@ -151,7 +151,7 @@ def _is_order(tokens: Tokens, start: int, end: int) -> bool:
     return before in DATES or dated or behind.lower in _ORDERED or (both and behind.lower not in _MEETINGS | {"area"})
 
 
-def _between(tokens: Tokens, at: int) -> Span | None:
+def _between(tokens: TokenList, at: int) -> Span | None:
     """Return the stretch "Elm Street between 5th and 7th", or "from 5th to 7th", if it is no closed road."""
     behind = at - (tokens[at - 1].text in ",(")
     before = street_before(tokens, behind)
@@ -166,7 +166,7 @@ def _between(tokens: Tokens, at: int) -> Span | None:
     return None
 
 
-def _where(tokens: Tokens, at: int) -> Span | None:
+def _where(tokens: TokenList, at: int) -> Span | None:
     """Return the crossing "where Elm ends at Oak Street": names, with a street among them or a word for a meeting."""
     end = _name(tokens, at + 1)
     if end is None:
@@ -187,12 +187,12 @@ def _is_water(name: Sequence[Token]) -> bool:
     return any(token.lower in _WATERS for token in name)
 
 
-def _is_named(tokens: Tokens, at: int) -> bool:
+def _is_named(tokens: TokenList, at: int) -> bool:
     """Return whether a name or a street begins at `at`."""
     return tokens.at(at).capital or tokens.at(at).ordinal or street(tokens, at) is not None
 
 
-def _name(tokens: Tokens, at: int) -> int | None:
+def _name(tokens: TokenList, at: int) -> int | None:
     """Return behind which token a street or a bare name ends that begins at `at`."""
     at += tokens.at(at).text == "the"
     if tokens.at(at).lower in _DIRECTIONS and tokens.at(at + 1).text == ".":
@@ -210,7 +210,7 @@ def _name(tokens: Tokens, at: int) -> int | None:
     return end + (tokens.at(end).lower in SUFFIXES - _MEETINGS and not tokens.at(end).capital)
 
 
-def _corner(tokens: Tokens, at: int, *, titled: bool) -> int | None:
+def _corner(tokens: TokenList, at: int, *, titled: bool) -> int | None:
     """Return behind which token "corner of Elm" or "cross street: Elm" ends, with the second street behind it."""
     word, name = tokens[at].lower, at + 1
     if word in _CROSSES:
@@ -232,7 +232,7 @@ def _corner(tokens: Tokens, at: int, *, titled: bool) -> int | None:
     return second or (end if of else None)
 
 
-def _by_sign(tokens: Tokens, at: int) -> Span | None:
+def _by_sign(tokens: TokenList, at: int) -> Span | None:
     """Return the crossing whose sign is at `at`: a street before the sign and one behind; one may be a bare name."""
     before, end, name = street_before(tokens, at), street(tokens, at + 1), _name(tokens, at + 1)
     span = None
@@ -255,7 +255,7 @@ def _by_sign(tokens: Tokens, at: int) -> Span | None:
     return None if plural is None else (bare, plural)
 
 
-def _by_word(tokens: Tokens, at: int, *, titled: bool) -> Span | None:
+def _by_word(tokens: TokenList, at: int, *, titled: bool) -> Span | None:
     """Return the crossing whose word ("and", "at", "near", "meets") is at `at`.
 
     Both streets have a suffix or a number, or one of them has and the other is a bare name (5th and Main). "I-35 and
@@ -292,7 +292,9 @@ def _by_word(tokens: Tokens, at: int, *, titled: bool) -> Span | None:
     return (first - 1, last + 1) if near else None  # at Elm near 5th
 
 
-def _half(tokens: Tokens, first: int, last: int, ends: tuple[int | None, int | None], *, titled: bool) -> Span | None:
+def _half(
+    tokens: TokenList, first: int, last: int, ends: tuple[int | None, int | None], *, titled: bool
+) -> Span | None:
     """Return the crossing of which one street or none is more than a bare name, if that is sure enough.
 
     Its words of joining are from `first` on, and before `last`; `ends` are where a street begins and where one ends.
@@ -331,7 +333,7 @@ def _half(tokens: Tokens, first: int, last: int, ends: tuple[int | None, int | N
     return (bare, end) if joined and sure else None
 
 
-def _name_before(tokens: Tokens, at: int) -> int:
+def _name_before(tokens: TokenList, at: int) -> int:
     """Return the first token of the bare name that ends before `at`, or `at`; in capitals its last word will do."""
     last = at - 2 if at > 1 and tokens[at - 1].text == "." and tokens[at - 2].lower in ("jr", "sr") else at - 1
     if last < 0 or not _is_bare(tokens, last):
@@ -342,20 +344,20 @@ def _name_before(tokens: Tokens, at: int) -> int:
     return start
 
 
-def _is_directed(tokens: Tokens, at: int) -> bool:
+def _is_directed(tokens: TokenList, at: int) -> bool:
     """Return whether a letter for a direction stands before the name at `at`: N. Clark."""
     letter = tokens[at - 1 - (tokens[at - 1].text == "." and at > 1)] if at else tokens[at]
     return _is_bare(tokens, at) and len(letter.text) < 3 and letter.capital and letter.lower in _DIRECTIONS
 
 
-def _is_sure_ordinal(tokens: Tokens, at: int, *, titled: bool) -> bool:
+def _is_sure_ordinal(tokens: TokenList, at: int, *, titled: bool) -> bool:
     """Return whether the token is an ordinal; where every word is a capital one, a spelled one must follow "at"."""
     token = tokens.at(at)
     placed = at > 0 and tokens[at - 1].lower in _PLACES
     return token.ordinal or (is_ordinal(token) and (placed or not (titled or token.text.isupper())))
 
 
-def _plural(tokens: Tokens, at: int) -> int | None:
+def _plural(tokens: TokenList, at: int) -> int | None:
     """Return behind which token "Pine Streets" ends that begins at `at`."""
     for end in range(at, min(at + _LONGEST_NAME, len(tokens))):
         token = tokens[end]
@@ -366,7 +368,7 @@ def _plural(tokens: Tokens, at: int) -> int | None:
     return None
 
 
-def _is_sure(tokens: Tokens, start: int, end: int, *, titled: bool) -> bool:
+def _is_sure(tokens: TokenList, start: int, end: int, *, titled: bool) -> bool:
     """Return whether what ends before `end` is a street so surely that a bare name beside it is another."""
     if route(tokens, start) is not None:
         return False  # Highway 50 at Echo Summit
@@ -374,7 +376,7 @@ def _is_sure(tokens: Tokens, start: int, end: int, *, titled: bool) -> bool:
     return bool(suffix - _COMMON) or (not titled and bool(suffix & _PLAIN))
 
 
-def _is_bare(tokens: Tokens, at: int) -> bool:
+def _is_bare(tokens: TokenList, at: int) -> bool:
     """Return whether the token may be the name of a street without its suffix."""
     token = tokens.at(at)
     return (
@@ -384,7 +386,7 @@ def _is_bare(tokens: Tokens, at: int) -> bool:
     )
 
 
-def _meets(tokens: Tokens, end: int) -> bool:
+def _meets(tokens: TokenList, end: int) -> bool:
     """Return whether a word behind two names says that both are streets: the Oak St.-Main St. intersection."""
     end += tokens.at(end).text in ".,("
     end += tokens.at(end).lower in _DIRECTIONS

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from .tokens import Text, Token, Tokens, is_titled
+from .tokens import FoldedText, Token, TokenList, is_titled
 from .words import words
 
 _W = words("people")
@@ -14,7 +14,7 @@ _NO_NAMES = _FUNCTION | _NOT_NAMES | words("crews")["units"] | _STREETS["months"
 _LONGEST = 3  # words of a name
 
 
-def names(text: Text) -> Iterator[tuple[int, int]]:
+def names(text: FoldedText) -> Iterator[tuple[int, int]]:
     """Yield where names are, their titles included: start and end in the folded text.
 
     Where every word is in capitals, or begins with one, a capital letter says nothing: then a title that is no word
@@ -43,12 +43,12 @@ def _is_common(name: Sequence[Token]) -> bool:
     return any(token.lower in _FAMILY or token.lower in _GIVEN for token in name)
 
 
-def _ends_a_street(tokens: Tokens, at: int) -> bool:
+def _ends_a_street(tokens: TokenList, at: int) -> bool:
     """Return whether "Dr" is a drive and no doctor."""
     return at > 0 and (tokens[at - 1].capital or tokens[at - 1].ordinal)
 
 
-def _name(tokens: Tokens, at: int, *, at_least: int) -> int | None:
+def _name(tokens: TokenList, at: int, *, at_least: int) -> int | None:
     """Return behind which token a name of at least so many capitalised words ends that begins at `at`."""
     at += tokens.at(at).text == "."
     end, found = at, 0

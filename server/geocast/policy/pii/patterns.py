@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 
-from .tokens import Text
+from .tokens import FoldedText
 
 _DECIMAL = r"[0-9]{1,3}\.[0-9]{3,12}"
 _PAIR = re.compile(
@@ -34,17 +34,17 @@ _MAX_NUMBERS = 16  # of one text that are looked up, and as many parts of them a
 _MAX_PARTS = 8
 
 
-def matches(pattern: re.Pattern[str], text: Text) -> Iterator[tuple[int, int]]:
+def matches(pattern: re.Pattern[str], text: FoldedText) -> Iterator[tuple[int, int]]:
     """Where the pattern matches something."""
     return (match.span() for match in pattern.finditer(text.folded) if match[0])
 
 
-def coordinates(text: Text) -> Iterator[tuple[int, int]]:
+def coordinates(text: FoldedText) -> Iterator[tuple[int, int]]:
     """Decimal or sexagesimal degrees to about 100 m, and H3 cells."""
     return (match.span() for pattern in _COORDINATES for match in pattern.finditer(text.folded))
 
 
-def documents(text: Text) -> Iterator[tuple[int, int]]:
+def documents(text: FoldedText) -> Iterator[tuple[int, int]]:
     """Numbers of the US social security, and of payment cards (ISO/IEC 7812-1, annex B: the Luhn formula)."""
     yield from (match.span() for match in _SOCIAL.finditer(text.folded))
     for match in _CARD.finditer(text.folded):
@@ -52,7 +52,7 @@ def documents(text: Text) -> Iterator[tuple[int, int]]:
             yield match.span()
 
 
-def contacts(text: Text) -> Iterator[tuple[int, int]]:
+def contacts(text: FoldedText) -> Iterator[tuple[int, int]]:
     """E-mail addresses, links, names of hosts, handles."""
     return (match.span() for pattern in _CONTACTS for match in pattern.finditer(text.folded))
 
@@ -64,7 +64,7 @@ def knows_region(code: str) -> bool:
     return code in phonenumbers.SUPPORTED_REGIONS
 
 
-def phones(text: Text, region: str) -> Iterator[tuple[int, int]]:
+def phones(text: FoldedText, region: str) -> Iterator[tuple[int, int]]:
     """Numbers that are valid in the region, or international."""
     left = []
     for match in islice(_TELEPHONE.finditer(text.folded), _MAX_NUMBERS):

@@ -49,19 +49,19 @@ END = Token("\n", "\n", 0, 0, 0, "", False, False)  # stands for what is behind 
 
 
 @dataclass(frozen=True)
-class Text:
+class FoldedText:
     """A folded text: `origin[i]` is the place in the original of its character i."""
 
     folded: str
     origin: Sequence[int] = field(repr=False)
 
     @cached_property
-    def tokens(self) -> "Tokens":
+    def tokens(self) -> "TokenList":
         """Its tokens, in their order."""
-        return Tokens(_token(match) for match in _TOKEN.finditer(self.folded))
+        return TokenList(_token(match) for match in _TOKEN.finditer(self.folded))
 
 
-class Tokens(tuple[Token, ...]):
+class TokenList(tuple[Token, ...]):
     """The tokens of a text. Behind the last one there are any number of ENDs."""
 
     __slots__ = ()
@@ -71,16 +71,16 @@ class Tokens(tuple[Token, ...]):
         return self[place] if place < len(self) else END
 
 
-def is_titled(tokens: Tokens) -> bool:
+def is_titled(tokens: TokenList) -> bool:
     """Return whether all longer words begin with capitals, as in headlines: then a capital letter says nothing."""
     longer = [token for token in tokens if token.word and len(token.text) > 3]
     return len(longer) > 3 and all(token.capital for token in longer)
 
 
-def fold(text: str) -> Text:
+def fold(text: str) -> FoldedText:
     """Return the text by NFKC, without invisible characters, with plain dashes, blanks and digits (rule HD13)."""
     if text.isascii():
-        return Text(text.replace("\n", " "), range(len(text)))
+        return FoldedText(text.replace("\n", " "), range(len(text)))
     characters: list[str] = []
     origin: list[int] = []
     for at, character in enumerate(text):
@@ -88,7 +88,7 @@ def fold(text: str) -> Text:
             plain = _plain(character)
             characters += plain
             origin += [at] * len(plain)
-    return Text("".join(characters), origin)
+    return FoldedText("".join(characters), origin)
 
 
 def _is_invisible(character: str) -> bool:

@@ -6,7 +6,7 @@ and its number ("Engine 12"), a code ("E12"), a call sign ("1-Adam-12"). Nobody 
 
 from collections.abc import Iterator
 
-from .tokens import Text, Token, Tokens
+from .tokens import FoldedText, Token, TokenList
 from .words import words
 
 _W = words("crews")
@@ -43,7 +43,7 @@ _MOST_LISTED = 12  # units of one list
 _NEAR = 8  # tokens of the same sentence that are looked at, on each side
 
 
-def units(text: Text) -> Iterator[tuple[int, int]]:
+def units(text: FoldedText) -> Iterator[tuple[int, int]]:
     """Yield where units or their number are: start and end in the folded text."""
     tokens = text.tokens
     behind = 0
@@ -53,7 +53,7 @@ def units(text: Text) -> Iterator[tuple[int, int]]:
                 yield tokens[first].start, tokens[behind - 1].end
 
 
-def _unit(tokens: Tokens, at: int) -> int | None:
+def _unit(tokens: TokenList, at: int) -> int | None:
     """Return behind which token a unit, or a number of them, ends that begins at `at`."""
     token, before = tokens[at], tokens[at - 1].lower if at else ""
     end = _call_sign(tokens, at) if token.digits or token.lower in _SPOKEN else None
@@ -80,7 +80,7 @@ def _unit(tokens: Tokens, at: int) -> int | None:
     return end
 
 
-def _list(tokens: Tokens, start: int, end: int) -> list[tuple[int, int]]:
+def _list(tokens: TokenList, start: int, end: int) -> list[tuple[int, int]]:
     """Return the units of a list: two engines, four trucks and a chief; a bare number belongs to the one before it."""
     found = [(start, end)]
     for _ in range(_MOST_LISTED):
@@ -98,7 +98,7 @@ def _list(tokens: Tokens, start: int, end: int) -> list[tuple[int, int]]:
     return found
 
 
-def _more(tokens: Tokens, at: int, last: Token) -> int | None:
+def _more(tokens: TokenList, at: int, last: Token) -> int | None:
     """Return behind which token the next unit of a list ends, of which less has to be said."""
     token = tokens[at]
     if token.lower in _COUNTS or _is_number(token):
@@ -113,7 +113,7 @@ def _is_number(token: Token) -> bool:
     return token.number and token.letters in ("", "x") and token.digits <= _MAX_COUNT
 
 
-def _one(tokens: Tokens, at: int) -> int | None:
+def _one(tokens: TokenList, at: int) -> int | None:
     """Return behind which token "one ladder truck" ends; "one firefighter was hurt" says nothing of who was sent."""
     alone = tokens[at].lower in ("single", "lone") or (at > 0 and tokens[at - 1].lower in ("just", "only"))
     for end in range(at + 1, min(at + 5, len(tokens))):
@@ -130,7 +130,7 @@ def _one(tokens: Tokens, at: int) -> int | None:
     return None
 
 
-def _count(tokens: Tokens, at: int, *, service: bool = False) -> int | None:
+def _count(tokens: TokenList, at: int, *, service: bool = False) -> int | None:
     """Return behind which token "4 units", "three fire engines" or "two police cars" ends."""
     if tokens[at].letters == "x" or tokens.at(at + 1).lower == "x":
         thing = at + 1 + (tokens.at(at + 1).lower == "x")
@@ -154,7 +154,7 @@ def _count(tokens: Tokens, at: int, *, service: bool = False) -> int | None:
     return None
 
 
-def _is_other(tokens: Tokens, at: int, end: int) -> bool:
+def _is_other(tokens: TokenList, at: int, end: int) -> bool:
     """Return whether those that are counted are hurt, or are dwellings or goods."""
     before, behind = tokens[max(at - _NEAR, 0) : at], tokens[end : end + _NEAR]
     if any(token.lower in _HARM for token in (*before[-2:], *behind[:3])):
@@ -166,7 +166,7 @@ def _is_other(tokens: Tokens, at: int, end: int) -> bool:
     )
 
 
-def _are_sent(tokens: Tokens, at: int, end: int) -> bool:
+def _are_sent(tokens: TokenList, at: int, end: int) -> bool:
     """Return whether these cars are some of the police's or the like: officers in six cars, two cars are on the way."""
     if any(token.lower in _COMES for token in tokens[end : end + 4]):
         return True
@@ -179,7 +179,7 @@ def _are_sent(tokens: Tokens, at: int, end: int) -> bool:
     )
 
 
-def _grouped(tokens: Tokens, at: int) -> int | None:
+def _grouped(tokens: TokenList, at: int) -> int | None:
     """Return behind which token "three-engine response" or "12-person crew" ends."""
     member = at + 1
     while member < at + 4 and (tokens.at(member).text == "-" or tokens.at(member).lower in _NUMBERS):
@@ -190,7 +190,7 @@ def _grouped(tokens: Tokens, at: int) -> int | None:
     return next((end + 1 for end in ends), None)
 
 
-def _counted_behind(tokens: Tokens, at: int) -> int | None:
+def _counted_behind(tokens: TokenList, at: int) -> int | None:
     """Return behind which token "units on scene: 4", "engines (3)" or "officers x3" ends."""
     end = at + 1
     while end < at + _MOST_BETWEEN and tokens.at(end).lower in _STATES:
@@ -205,7 +205,7 @@ def _counted_behind(tokens: Tokens, at: int) -> int | None:
     return end + 1 if number.text[0] == "x" and number.text[1:].isdigit() else None
 
 
-def _call_sign(tokens: Tokens, at: int) -> int | None:
+def _call_sign(tokens: TokenList, at: int) -> int | None:
     """Return behind which token "1-Adam-12", "Three Lincoln 40" or "Adam-12" ends."""
     letter = at
     if _is_number(tokens[at]) or tokens[at].lower in _NUMBERS:
@@ -225,7 +225,7 @@ def _leads_to_a_number(token: Token) -> bool:
     return token.lower.removesuffix("s") in _UNIT_FILLS or _is_unit(token)
 
 
-def _named(tokens: Tokens, at: int) -> int | None:
+def _named(tokens: TokenList, at: int) -> int | None:
     """Return behind which token "Engine 12", "Engine No. 12", "Engine Twelve" or "Ladders 3 and 4" ends."""
     end = at + 1
     while end <= at + _MOST_BETWEEN and _leads_to_a_number(tokens.at(end)):
@@ -237,7 +237,7 @@ def _named(tokens: Tokens, at: int) -> int | None:
     return end + 1 if named else None
 
 
-def _spelled(tokens: Tokens, at: int, end: int) -> int | None:
+def _spelled(tokens: TokenList, at: int, end: int) -> int | None:
     """Return behind which token the number of a unit ends that is spelled out from `end` on: Engine Forty-Two."""
     last = end
     while last < end + 3 and (tokens.at(last).lower in _NUMBERS or tokens.at(last).text == "-"):
@@ -249,7 +249,7 @@ def _spelled(tokens: Tokens, at: int, end: int) -> int | None:
     return last if sure or not counts else None
 
 
-def _code(tokens: Tokens, at: int, hyphened: frozenset[str] = _HYPHENED) -> int | None:
+def _code(tokens: TokenList, at: int, hyphened: frozenset[str] = _HYPHENED) -> int | None:
     """Return behind which token "E12", "RS1" or "E-12" ends: letters and a number, with nothing or a hyphen between."""
     letters, hyphen = tokens[at], tokens.at(at + 1)
     if letters.lower not in _CODES or not letters.text.isupper() or _is_labelled(tokens, at):
@@ -263,7 +263,7 @@ def _code(tokens: Tokens, at: int, hyphened: frozenset[str] = _HYPHENED) -> int 
     return end + 1 if joined and number.digits <= _MAX_NUMBER and not other else None
 
 
-def _is_labelled(tokens: Tokens, at: int) -> bool:
+def _is_labelled(tokens: TokenList, at: int) -> bool:
     """Return whether a word before a code or a list of them says what else it is: Gate B12, zones A1 and B2."""
     if at > 0 and tokens[at - 1].text == "-" and tokens[at - 1].end == tokens[at].start:
         return at > 1 and tokens[at - 2].word and tokens[at - 2].end == tokens[at - 1].start  # zone SFO-E12

@@ -45,7 +45,7 @@ def shard_of(device: bytes) -> int:
     return device[0] % SHARDS
 
 
-class Known(NamedTuple):
+class RegistrationKey(NamedTuple):
     """Which registration of a device, at which endpoint, until when. `secret` is the SHA-256 of its secret."""
 
     device: bytes
@@ -65,9 +65,9 @@ class StoredDevice(NamedTuple):
     sealed: bytes
 
     @property
-    def known(self) -> Known:
+    def known(self) -> RegistrationKey:
         """What it is known by when it is to be forgotten."""
-        return Known(self.device, self.secret, self.endpoint, self.until_ms)
+        return RegistrationKey(self.device, self.secret, self.endpoint, self.until_ms)
 
 
 class State(IntEnum):
@@ -81,7 +81,7 @@ class State(IntEnum):
     SENT = 2
 
 
-class Line(NamedTuple):
+class DeliveryRecord(NamedTuple):
     """What one device was told of one alert: the number of the entry. `ends_at_ms`: of the alert, as it was then."""
 
     device: bytes
@@ -93,7 +93,7 @@ class Line(NamedTuple):
     term: int = 0  # in which it was told; lines that are read have none
 
 
-class Came(Enum):
+class PutResult(Enum):
     """What came of a `put`."""
 
     STORED = "stored"
@@ -105,7 +105,7 @@ class Came(Enum):
 class Put(NamedTuple):
     """What came of it, and the devices that had its endpoint and are forgotten."""
 
-    came: Came
+    came: PutResult
     replaced: tuple[bytes, ...] = ()
 
 
@@ -123,7 +123,7 @@ class Change(NamedTuple):
     note: bytes
 
 
-Found = tuple[StoredDevice, Sequence[Line]]
+Found = tuple[StoredDevice, Sequence[DeliveryRecord]]
 
 
 class DeviceStore(Protocol):
@@ -162,7 +162,7 @@ class DeviceStore(Protocol):
         *,
         limits: Limits | None = None,
         note: bytes = b"",
-        lines: Sequence[Line] = (),
+        lines: Sequence[DeliveryRecord] = (),
     ) -> Put:
         """Store a device (DevS1, DevS2). `was`: what the caller has read of it, None that there was none.
 
@@ -170,11 +170,11 @@ class DeviceStore(Protocol):
         """
         ...
 
-    async def forget(self, devices: Collection[Known]) -> None:
+    async def forget(self, devices: Collection[RegistrationKey]) -> None:
         """Forget devices, as far as they are what is known (DevS3)."""
         ...
 
-    async def note(self, lines: Sequence[Line]) -> Collection[int]:
+    async def note(self, lines: Sequence[DeliveryRecord]) -> Collection[int]:
         """Write what devices were told (DevS5, DevS6); the shards whose lines are refused (DevS7)."""
         ...
 

@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
-from . import Came, Change, Found, Known, Limits, Line, Put, StoredDevice, shard_of
+from . import Change, DeliveryRecord, Found, Limits, Put, PutResult, RegistrationKey, StoredDevice, shard_of
 
 KEPT = 1_000  # changes, for those who follow
 
@@ -14,7 +14,7 @@ class _Memory:
 
     def __init__(self) -> None:
         self.devices: dict[bytes, StoredDevice] = {}
-        self.lines: dict[bytes, dict[bytes, Line]] = {}  # by device, by alert
+        self.lines: dict[bytes, dict[bytes, DeliveryRecord]] = {}  # by device, by alert
         self.terms: dict[int, int] = {}  # the newest of each shard, if there was one (DevS7)
         self.changes: deque[tuple[int, Change]] = deque(maxlen=KEPT)  # by whom
         self.changed = 0  # how many there were
@@ -68,19 +68,19 @@ class MemoryDevices:
         *,
         limits: Limits | None = None,
         note: bytes = b"",
-        lines: Sequence[Line] = (),
+        lines: Sequence[DeliveryRecord] = (),
     ) -> Put:
         devices = self._memory.devices
         before = devices.get(device.device)
         if before != was:
-            return Put(Came.CHANGED)
+            return Put(PutResult.CHANGED)
         others = [each for each in devices.values() if each.device != device.device]
         replaced = [each.device for each in others if each.endpoint == device.endpoint]
         if limits is not None and before is None:
             if sum(each.owner == device.owner for each in others if each.device not in replaced) >= limits.owned:
-                return Put(Came.TOO_MANY)
+                return Put(PutResult.TOO_MANY)
             if len(others) - len(replaced) >= limits.devices:
-                return Put(Came.FULL)
+                return Put(PutResult.FULL)
         for each in replaced:
             self._remove(each)
         if before is not None and before.secret != device.secret:
@@ -89,9 +89,9 @@ class MemoryDevices:
         told = self._memory.lines.setdefault(device.device, {})
         told.update({line.alert: line for line in lines})
         self._tell(Change(device.device, note))
-        return Put(Came.STORED, tuple(replaced))
+        return Put(PutResult.STORED, tuple(replaced))
 
-    async def forget(self, devices: Collection[Known]) -> None:
+    async def forget(self, devices: Collection[RegistrationKey]) -> None:
         for known in devices:
             stored = self._memory.devices.get(known.device)
             if stored is not None and stored.known == known:
@@ -101,7 +101,7 @@ class MemoryDevices:
         del self._memory.devices[device], self._memory.lines[device]
         self._tell(Change(device, b""))
 
-    async def note(self, lines: Sequence[Line]) -> Collection[int]:
+    async def note(self, lines: Sequence[DeliveryRecord]) -> Collection[int]:
         refused = set()
         for line in lines:
             shard = shard_of(line.device)

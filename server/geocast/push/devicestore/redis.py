@@ -32,7 +32,7 @@ from ...alertlog.redis_streams.heart import SECTIONS, admit, ask_sync_mode, refu
 from ...alertlog.redis_streams.writer import run_durably
 from ...errors import ConfigError, LogUnavailable, StoreUnavailable
 from ..leases import LEASE_S, Leased
-from . import Came, Change, Found, Known, Limits, Line, Put, State, StoredDevice, shard_of
+from . import Change, DeliveryRecord, Found, Limits, Put, PutResult, RegistrationKey, State, StoredDevice, shard_of
 
 BATCH = 200  # devices that one HSCAN asks for: some 0.4 MB
 FOLLOWED = 1_000  # changes that one XREAD asks for
@@ -137,23 +137,23 @@ class RedisDevices:
         *,
         limits: Limits | None = None,
         note: bytes = b"",
-        lines: Sequence[Line] = (),
+        lines: Sequence[DeliveryRecord] = (),
     ) -> Put:
         """Store a device (DevS1, DevS2)."""
         before = b"" if was is None else _value(was)
         told = [part for line in lines for part in (line.alert, _told(line), line.ends_at_ms)]
         arguments = (device.device, _value(device), before, note, *(limits or (_ANY, _ANY)), *told)
         came, replaced = await self._write(_PUT, self._writer, *arguments)
-        return Put(Came(came.decode()), tuple(replaced))
+        return Put(PutResult(came.decode()), tuple(replaced))
 
-    async def forget(self, devices: Collection[Known]) -> None:
+    async def forget(self, devices: Collection[RegistrationKey]) -> None:
         """Forget devices, as far as they are what is known (DevS3)."""
         if devices:
             await self._write(_FORGET, self._writer, *[part for each in devices for part in each])
 
     # ---- what they were told -----------------------------------------------------------------------------------
 
-    async def note(self, lines: Sequence[Line]) -> Collection[int]:
+    async def note(self, lines: Sequence[DeliveryRecord]) -> Collection[int]:
         """Write what devices were told (DevS5, DevS6); the shards whose lines are refused (DevS7)."""
         parts = [
             part
@@ -329,16 +329,16 @@ def _device(device: bytes, value: bytes) -> StoredDevice:
     return StoredDevice(device, *msgpack.unpackb(value, raw=True))
 
 
-def _told(line: Line) -> bytes:
+def _told(line: DeliveryRecord) -> bytes:
     """A line as it is stored; nothing, if it is to be taken away."""
     value: bytes = b"" if line.state is None else msgpack.packb((line.number, int(line.state), line.ends_at_ms))
     return value
 
 
-def _lines(device: StoredDevice, told: Mapping[bytes, bytes]) -> list[Line]:
+def _lines(device: StoredDevice, told: Mapping[bytes, bytes]) -> list[DeliveryRecord]:
     """What a device was told: alert -> a line as it is stored."""
     found = []
     for alert, value in told.items():
         number, state, ends_at_ms = msgpack.unpackb(value)
-        found.append(Line(device.device, alert, number, State(state), ends_at_ms, device.secret))
+        found.append(DeliveryRecord(device.device, alert, number, State(state), ends_at_ms, device.secret))
     return found

@@ -24,7 +24,7 @@ from typing import IO, TypeVar
 
 from ... import failpoints
 from ...errors import ConfigError, StoreUnavailable
-from . import Came, Change, Found, Known, Limits, Line, Put, State, StoredDevice, shard_of
+from . import Change, DeliveryRecord, Found, Limits, Put, PutResult, RegistrationKey, State, StoredDevice, shard_of
 
 APPLICATION_ID = 0x67637064  # "gcpd"
 VERSION = 1
@@ -144,12 +144,12 @@ class SqliteDevices:
         *,
         limits: Limits | None = None,
         note: bytes = b"",
-        lines: Sequence[Line] = (),
+        lines: Sequence[DeliveryRecord] = (),
     ) -> Put:
         def work(db: sqlite3.Connection) -> Put:
             before = _devices(db, "device = ?", device.device)
             if before != ([] if was is None else [was]):
-                return Put(Came.CHANGED)
+                return Put(PutResult.CHANGED)
             others = _devices(db, "endpoint = ? AND device <> ?", device.endpoint, device.device)
             replaced = [each.known for each in others]
             if was is None and limits is not None and (came := _beyond(db, device, limits, len(replaced))) is not None:
@@ -159,14 +159,14 @@ class SqliteDevices:
             for line in lines:
                 db.execute(_NOTE, line[:6])
             self._tell(db, [*((each, b"") for each in gone), (device.device, note)])
-            return Put(Came.STORED, tuple(each.device for each in replaced))
+            return Put(PutResult.STORED, tuple(each.device for each in replaced))
 
         return await self._write(work)
 
-    async def forget(self, devices: Collection[Known]) -> None:
+    async def forget(self, devices: Collection[RegistrationKey]) -> None:
         await self._write(lambda db: self._tell(db, [(device, b"") for device in _forget(db, devices)]))
 
-    async def note(self, lines: Sequence[Line]) -> Collection[int]:
+    async def note(self, lines: Sequence[DeliveryRecord]) -> Collection[int]:
         def work(db: sqlite3.Connection) -> None:
             for line in lines:
                 db.execute(_UNNOTE if line.state is None else _NOTE, line[:6])
@@ -301,19 +301,19 @@ def _begin(db: sqlite3.Connection) -> None:
         db.execute(f"PRAGMA busy_timeout = {_BUSY_S * 1000:.0f}")
 
 
-def _beyond(db: sqlite3.Connection, device: StoredDevice, limits: Limits, replaced: int) -> Came | None:
+def _beyond(db: sqlite3.Connection, device: StoredDevice, limits: Limits, replaced: int) -> PutResult | None:
     """Which of the limits a new device is beyond, that takes the place of so many others."""
     owned = "SELECT count(*) FROM device WHERE owner = ? AND endpoint <> ?"
     if db.execute(owned, (device.owner, device.endpoint)).fetchone()[0] >= limits.owned:
-        return Came.TOO_MANY
+        return PutResult.TOO_MANY
     # No more can be there than the greatest number of a row, which is known at once; all others have to be counted.
     for how_many in ("coalesce(max(rowid), 0)", "count(*)"):
         if db.execute(f"SELECT {how_many} FROM device").fetchone()[0] - replaced < limits.devices:  # noqa: S608
             return None
-    return Came.FULL
+    return PutResult.FULL
 
 
-def _forget(db: sqlite3.Connection, devices: Collection[Known]) -> list[bytes]:
+def _forget(db: sqlite3.Connection, devices: Collection[RegistrationKey]) -> list[bytes]:
     """Forget devices, if they are as they are known; which were."""
     gone = [device for known in devices for (device,) in db.execute(_FORGET, known)]
     db.executemany("DELETE FROM told WHERE device = ?", [(device,) for device in gone])
@@ -324,13 +324,13 @@ def _devices(db: sqlite3.Connection, which: str, *values: bytes) -> list[StoredD
     return [StoredDevice(*row) for row in db.execute(_DEVICE + which, values)]
 
 
-def _lines(db: sqlite3.Connection, device: StoredDevice) -> list[Line]:
+def _lines(db: sqlite3.Connection, device: StoredDevice) -> list[DeliveryRecord]:
     return [_line(row, device.secret) for row in db.execute(_TOLD + "device = ?", (device.device,))]
 
 
-def _line(row: tuple[bytes, bytes, int, int, int], secret: bytes) -> Line:
+def _line(row: tuple[bytes, bytes, int, int, int], secret: bytes) -> DeliveryRecord:
     device, alert, number, state, ends_at_ms = row
-    return Line(device, alert, number, State(state), ends_at_ms, secret)
+    return DeliveryRecord(device, alert, number, State(state), ends_at_ms, secret)
 
 
 def _batch(db: sqlite3.Connection, after: bytes, shards: Collection[int]) -> list[Found]:
@@ -338,7 +338,7 @@ def _batch(db: sqlite3.Connection, after: bytes, shards: Collection[int]) -> lis
     first = [bytes([each]) for each in range(256) if shard_of(bytes([each])) in shards]
     ordered = f"{_DEVICE}device > ? AND substr(device, 1, 1) IN ({_marks(first)}) ORDER BY device LIMIT ?"
     devices = [StoredDevice(*row) for row in db.execute(ordered, (after, *first, BATCH))]
-    found = {each.device: (each, list[Line]()) for each in devices}
+    found = {each.device: (each, list[DeliveryRecord]()) for each in devices}
     if devices:
         for row in db.execute(_TOLD + "device > ? AND device <= ?", (after, devices[-1].device)):
             if row[0] in found:
