@@ -10,7 +10,7 @@ from end_to_end.kit.dispatcher import DISPATCH_SCOPE
 from end_to_end.kit.keys import DESK_SCOPE
 from end_to_end.kit.node import BIN, Node, clean_environment
 
-HOOKS = Path(__file__).with_name("schemathesis_hooks.py")
+HOOKS = Path(__file__).parents[1] / "kit" / "schemathesis_hooks.py"
 # A good request may be refused by the policy, a known id (409) or an ended alert (410). The hooks judge the 422s.
 CONFIG = """
 [checks]
