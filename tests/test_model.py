@@ -41,7 +41,7 @@ from geocast.stream.session import Session
 from geocast.wire.frames import SIGNED, WIRES
 
 SOAK = "GEOCAST_SOAK_EXAMPLES" in os.environ
-EXAMPLES = int(os.environ.get("GEOCAST_SOAK_EXAMPLES", "400"))
+EXAMPLES = int(os.environ.get("GEOCAST_SOAK_EXAMPLES", "250"))
 SEED = int(os.environ.get("GEOCAST_SOAK_SEED", random.randrange(2**32)))
 STEPS = int(os.environ.get("GEOCAST_SOAK_STEPS", "50"))
 ROWS = 6  # of the hub: each is used again and again
