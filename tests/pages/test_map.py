@@ -31,6 +31,7 @@ from support.push_service import PushService
 from client_demo.python.geo import distance_m, offset
 
 HOME = (32.7767, -96.797)
+INSIDE_M = 750  # of the middle of an alert that `publish` makes: inside of its circle
 AFFECTING, ELSEWHERE, STATUS = "#affecting", "#elsewhere", "#status"
 
 pytestmark = pytest.mark.skipif(
@@ -111,6 +112,18 @@ def online(shown: Shown) -> Shown:
     return shown
 
 
+def press_until(shown: Shown, key: str, is_there: Callable[[float, float], bool]) -> None:
+    """Move the marker by a key until the place that the page tells is there, and no farther."""
+    shown.page.locator("#you").focus()
+    for _ in range(12):
+        before = shown.text("#place")
+        shown.page.keyboard.press(key)
+        wait_until(lambda: shown.text("#place") != before, "the marker has moved")  # noqa: B023 (called at once)
+        if is_there(*map(float, shown.text("#place").split(", "))):
+            return
+    raise AssertionError(f"the marker went past it, to {shown.text('#place')}")
+
+
 def middle(shown: Shown, selector: str) -> tuple[float, float]:
     """Where something is on the screen."""
     box = shown.box(selector)
@@ -156,15 +169,9 @@ def test_the_arrow_keys_move_the_marker_into_a_circle_and_out_again(url, show, p
     publish(east_m=2500, headline="Two kilometres east")
     shown = online(show(url))
     shown.has(ELSEWHERE, "Burglary")
-    shown.page.locator("#you").focus()
-    before = shown.text("#place")
-    for _ in range(12):
-        shown.page.keyboard.press("Shift+ArrowRight")
-        shown.page.wait_for_timeout(150)
-        if "Two kilometres east" in shown.text(AFFECTING):
-            break
+    middle_at = offset(*HOME, 0, 2500)
+    press_until(shown, "Shift+ArrowRight", lambda lat, lng: distance_m(*middle_at, lat, lng) < INSIDE_M)
     shown.has(AFFECTING, "Two kilometres east")
-    assert shown.text("#place") != before
     assert shown.page.evaluate("document.activeElement.id") == "you"
     for _ in range(12):
         shown.page.keyboard.press("Shift+ArrowLeft")
@@ -201,12 +208,7 @@ def test_a_polygon_is_drawn_and_felt_to_its_edge(url, show, publish):
     shown.has(ELSEWHERE, "Burglary")
     assert "Along the river" not in shown.text(AFFECTING)
     wait_until(lambda: shown.page.locator(".chip").count() == 1, "it is on the map")
-    shown.page.locator("#you").focus()
-    for _ in range(12):
-        shown.page.keyboard.press("Shift+ArrowDown")
-        shown.page.wait_for_timeout(150)
-        if "Along the river" in shown.text(AFFECTING):
-            break
+    press_until(shown, "Shift+ArrowDown", lambda lat, _: 1_550 < distance_m(*HOME, lat, HOME[1]) < 2_950)
     shown.has(AFFECTING, "Along the river")
     shown.picture("map-polygon")
 
