@@ -73,7 +73,7 @@ test: $(VENV)/.test $(WEB)  ## all tests, AT_ONCE=3 files at a time; installs wh
 	  --tx "$(AT_ONCE)*popen//python=$(BIN)/python -X dev"
 
 quick: $(VENV)/.test  ## unit tests of the server, a minute: what takes long, and what needs a Redis, is left to `test`
-	@$(BIN)/python -m pytest -q --hypothesis-profile quick -m "not slow" --ignore-glob "*redis*" $(UNIT_TESTS) \
+	@$(BIN)/python -m pytest -q -p no:schemathesis --hypothesis-profile quick -m "not slow" --ignore-glob "*redis*" $(UNIT_TESTS) \
 	  --dist loadfile --no-loadscope-reorder --tx "$(AT_ONCE)*popen//python=$(BIN)/python"
 
 soak: $(VENV)/.test  ## the model, the random walk, waves of clients, for long; SOAK_EXAMPLES=5000 SOAK_MINUTES=5

@@ -413,7 +413,7 @@ class AnyLife(RuleBasedStateMachine):
         return sorted(self.world.places)[pick % len(self.world.places)]
 
 
-TestAnyLife = AnyLife.TestCase
+TestAnyLife = pytest.mark.slow(AnyLife.TestCase)
 TestAnyLife.settings = settings(deadline=None, max_examples=60, stateful_step_count=40)
 
 

@@ -328,6 +328,7 @@ async def test_a_store_that_was_away_is_left_to_its_holders_first(world):
     assert len(one.held) == SHARDS
 
 
+@pytest.mark.slow
 @with_world
 async def test_by_themselves_they_find_one_another(world):
     """`hold`: with the machine's clock, as in a process."""

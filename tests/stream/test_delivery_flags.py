@@ -88,7 +88,7 @@ class Telling(RuleBasedStateMachine):
         assert told.ahead == {key[0]: held for key, held in expected.items() if not isinstance(key, int)}
 
 
-TestTelling = Telling.TestCase
+TestTelling = pytest.mark.slow(Telling.TestCase)
 TestTelling.settings = settings(
     max_examples=150, stateful_step_count=40, deadline=None, derandomize=True, database=None
 )

@@ -192,6 +192,7 @@ def test_a_point_is_passed_over_beside_a_zone():
     assert "zero-radius" not in answer.notes
 
 
+@pytest.mark.slow
 def test_more_zones_than_an_alert_may_have_shapes_are_united():
     """HD10: and a line between two of them holds nobody who is farther away than the buffer."""
     far = {("UGC", str(n)): square(n * 1.0, 0, 0.1) for n in range(70)}
