@@ -308,6 +308,15 @@ def test_a_drag_during_which_the_page_is_resized_adds_no_corner(drawing: Shown) 
     assert len(corners(drawing)) == 4
 
 
+def test_a_click_without_a_press_adds_a_corner(drawing: Shown) -> None:
+    """What helps people to press may send the click alone."""
+    box = drawing.box("#map")
+    for x, y in QUAD[:3]:
+        at = {"clientX": box["x"] + x * box["width"], "clientY": box["y"] + y * box["height"], "bubbles": True}
+        drawing.page.dispatch_event("#map canvas", "click", at)
+    assert len(corners(drawing)) == 3
+
+
 def test_a_polygon_is_edited_with_the_keyboard(drawing: Shown) -> None:
     """Arrow keys move a corner, Delete takes it away, Enter between two adds one."""
     page = drawing.page

@@ -75,6 +75,7 @@ class CircleMap extends BaseMap {
     this._edge.on("drag", () => this._resize(distanceM(this._circle, this._edge.getLngLat())));
     this._outline = new Outline(this.map, (...options) => this._handle(...options), (ring) => this._redrawn(ring));
     // Until something is placed, a press on the map places it; each press is a corner more of a polygon.
+    this._down = null; // how the last press on the map began, until its click
     this.map.getContainer().addEventListener("pointerdown", (event) => (this._down = event), { capture: true });
     this.map.on("click", ({ lngLat, originalEvent }) => this._wasDrag(originalEvent) || this._pressed(lngLat));
     this.map.on("idle", moved); // all that is to be seen has been drawn
@@ -202,10 +203,14 @@ class CircleMap extends BaseMap {
     return new Marker({ element, draggable: true });
   }
 
-  /** Whether a click ends a drag. The map itself forgets where a press began when it is resized or moved meanwhile. */
+  /**
+   * Whether a click ends a drag. The map itself forgets where a press began when it is resized or moved meanwhile. What
+   * helps people to press (a screen reader, say) may click without having pressed.
+   */
   _wasDrag({ clientX, clientY }) {
-    const { target, clientX: fromX, clientY: fromY } = this._down;
-    return target.closest(".handle") !== null || Math.hypot(clientX - fromX, clientY - fromY) > DRAG_PX;
+    const down = this._down;
+    this._down = null;
+    return down !== null && (down.target.closest(".handle") !== null || Math.hypot(clientX - down.clientX, clientY - down.clientY) > DRAG_PX);
   }
 
   _pressed(lngLat) {
