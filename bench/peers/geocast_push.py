@@ -22,10 +22,10 @@ from bench import processes
 from bench.peers.geocast import Geocast
 from bench.peers.push_service import HOST, PushServices
 from bench.places import Places
+from geocast.push.delivery_journal import DeliveryJournal
+from geocast.push.device_repository import DeviceRepository
 from geocast.push.devicestore.sqlite import SqliteDevices
-from geocast.push.recording import DeliveryJournal
-from geocast.push.records import DeviceRepository
-from geocast.push.sealing import Record, make_push_key, parse_push_keys
+from geocast.push.encryption import Record, make_push_key, parse_push_keys
 from geocast.push.shards import StaticShards
 from geocast.push.webpush import make_vapid_key, parse_vapid
 

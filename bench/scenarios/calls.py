@@ -36,7 +36,7 @@ from bench.results import Result, Table, number
 from bench.rounds import Audience, gather, ms_since
 from bench.runs import Bench, Place
 from bench.scenarios.growth import BURST, GOAL_HELD_MS, GOAL_RATIO, VISITS, far_away, pongs_ms
-from geocast.calls.sealing import make_call_key, parse_call_keys
+from geocast.calls.encryption import make_call_key, parse_call_keys
 from geocast.model.call import CallEntry
 
 QUALS = ("cpr",)

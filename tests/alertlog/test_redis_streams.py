@@ -25,14 +25,14 @@ from support.redis_server import RedisServer, needs_redis, sentinel_url, trio, w
 from support.wall_clock import WallClock, needs_wall_clock  # noqa: E402
 
 from geocast.alertlog import BATCH_BYTES, PLACE_MS, RETENTION_MS, Counts, codec  # noqa: E402
-from geocast.alertlog.redis_streams import RedisStreamsLog, appender, counting, heart, target  # noqa: E402
+from geocast.alertlog.redis_streams import RedisStreamsLog, appender, delivery_counts, heartbeat, target  # noqa: E402
 from geocast.alertlog.redis_streams import connection as redis_connection  # noqa: E402
 from geocast.alertlog.redis_streams import follower as redis_follower  # noqa: E402
 from geocast.alertlog.redis_streams import log as redis_log  # noqa: E402
 from geocast.alertlog.redis_streams import writer as redis_writer  # noqa: E402
 from geocast.alertlog.redis_streams.connection import Primary, Reader  # noqa: E402
 from geocast.alertlog.redis_streams.stored import Stored  # noqa: E402
-from geocast.alertlog.witness import TrustedTime  # noqa: E402
+from geocast.alertlog.trusted_time import TrustedTime  # noqa: E402
 from geocast.clock import SystemClock  # noqa: E402
 from geocast.errors import ConfigError, LogUnavailable  # noqa: E402
 from geocast.stream.live_alerts import LiveAlerts  # noqa: E402
@@ -66,7 +66,7 @@ def patient(monkeypatch):
     monkeypatch.setattr(appender, "APPEND_S", PATIENCE_S)
     monkeypatch.setattr(redis_writer, "SYNC_S", PATIENCE_S)
     monkeypatch.setattr(redis_follower, "ANSWER_S", PATIENCE_S)
-    monkeypatch.setattr(heart, "INFO_S", PATIENCE_S)
+    monkeypatch.setattr(heartbeat, "INFO_S", PATIENCE_S)
     monkeypatch.setattr(redis_connection, "CONNECT_S", PATIENCE_S)
     for asks in (Reader.ask, Primary.call, Primary.pipe, redis_writer.Writer._durably):
         monkeypatch.setitem(asks.__kwdefaults__, "within_s", PATIENCE_S)
@@ -1414,7 +1414,7 @@ def test_counts_of_other_releases_are_read(server):
 
 def test_counts_of_many_alerts_do_not_stay_in_memory(shared, monkeypatch):
     """`MAX_COUNTED`: sums go on under another name."""
-    monkeypatch.setattr(counting, "MAX_COUNTED", 3)
+    monkeypatch.setattr(delivery_counts, "MAX_COUNTED", 3)
 
     async def main():
         async with opened(f"{shared.url}?prefix=many") as log:

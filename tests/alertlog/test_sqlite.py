@@ -25,9 +25,9 @@ from alertlog.later import MULTIPOLYGON, of_another_kind, with_area, with_member
 from support.fakes import NOON_MS, FakeClock, a_cancel, a_revision, alert_request  # noqa: E402
 
 from geocast import policy  # noqa: E402
-from geocast.alertlog import PLACE_MS, RETENTION_MS, Counts, Cursor, codec, sqlite, sqlite_file, written  # noqa: E402
+from geocast.alertlog import PLACE_MS, RETENTION_MS, Counts, Cursor, codec, inotify, sqlite, sqlite_file  # noqa: E402
 from geocast.alertlog.sqlite import SqliteLog  # noqa: E402
-from geocast.alertlog.witness import TrustedTime  # noqa: E402
+from geocast.alertlog.trusted_time import TrustedTime  # noqa: E402
 from geocast.errors import ConfigError, LogUnavailable  # noqa: E402
 from geocast.ingest.publish import Publisher, Publishing  # noqa: E402
 
@@ -222,14 +222,14 @@ def test_a_follower_that_has_nothing_to_do_sleeps_until_the_kernel_tells_of_a_wr
 def test_without_a_word_of_the_kernel_a_follower_looks_again_and_again(path, monkeypatch, call):
     """LogF2: a user may have no watch left, and a sandbox no inotify."""
     monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
-    made = written._call
+    made = inotify._call
 
     def fails(name, *arguments):
         if name == call:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         return made(name, *arguments)
 
-    monkeypatch.setattr(written, "_call", fails)
+    monkeypatch.setattr(inotify, "_call", fails)
 
     async def main():
         async with Opened(path, 2) as (one, other), aclosing(other.follow(0)) as follower:

@@ -13,8 +13,8 @@ from geocast.api import middleware
 from geocast.api.context import MAX_REQUESTS, ApiContext
 from geocast.api.routes_alerts import make_app, make_metrics_app
 from geocast.auth.tokens import Key, TokenVerifier, make_key, sign
-from geocast.calls.calling import CallService
-from geocast.calls.sealing import NO_CALL_KEYS
+from geocast.calls.encryption import NO_CALL_KEYS
+from geocast.calls.service import CallService
 from geocast.ingest.publish import Publishing
 from geocast.metrics import Metrics
 

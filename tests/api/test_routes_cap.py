@@ -15,8 +15,8 @@ from geocast.api import middleware
 from geocast.api.context import MAX_CAP, ApiContext
 from geocast.api.routes_alerts import make_app
 from geocast.auth.tokens import Key, TokenVerifier, make_key, sign
-from geocast.calls.calling import CallService
-from geocast.calls.sealing import NO_CALL_KEYS
+from geocast.calls.encryption import NO_CALL_KEYS
+from geocast.calls.service import CallService
 from geocast.errors import LogUnavailable
 from geocast.ingest.cap.service import CapIngest
 from geocast.ingest.cap.sources import parse

@@ -7,8 +7,8 @@ import itertools
 
 import pytest
 from approvals.forgeries import GOOD, POLICY, stored
-from approvals.test_door import Desk
-from approvals.test_trust import all_of, on_each, opened, place, put, redis, told, trust  # noqa: F401 (fixtures)
+from approvals.test_request_check import Desk
+from approvals.test_verifier import all_of, on_each, opened, place, put, redis, told, trust  # noqa: F401 (fixtures)
 from stream.hub.town import Town
 from support.fakes import NOON_MS, a_cancel, a_revision
 from support.reviewers import AUDIENCE, known, proved
@@ -16,8 +16,8 @@ from support.reviewers import AUDIENCE, known, proved
 from geocast.alertlog.chain import Chain
 from geocast.alertlog.memory import MemoryLog
 from geocast.approvals.asked import asked, max_age_s
-from geocast.approvals.door import unsigned
-from geocast.approvals.trust import ApprovalVerifier
+from geocast.approvals.request_check import unsigned
+from geocast.approvals.verifier import ApprovalVerifier
 from geocast.model.alert import Confirm, OtherKind, Untrusted
 from geocast.policy import Policy
 from geocast.stream import live_alerts

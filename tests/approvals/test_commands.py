@@ -19,7 +19,7 @@ from geocast.auth.tokens import make_key
 from geocast.config import Address, Settings
 from geocast.errors import ConfigError
 from geocast.model.alert import Signature
-from geocast.run.in_force import RuntimeConfig
+from geocast.run.runtime_config import RuntimeConfig
 
 FORM = form.text_of(form.form_of(a_revision(description="First\nsecond"), AUDIENCE, ""))
 ASKS = 'name = "p"\naudience = "x"\n[categories]\nspill = { title = "Spill", approvals = 1 }\n'

@@ -6,9 +6,9 @@ import json
 from support.fakes import NOON_MS, FakeClock, FakeRights, messages
 
 from geocast.calls.aeds import NO_AEDS
-from geocast.calls.board import CallHub
-from geocast.calls.opening import opened, sealed
-from geocast.calls.sealing import make_call_key, parse_call_keys
+from geocast.calls.decrypted_chain import opened, sealed
+from geocast.calls.encryption import make_call_key, parse_call_keys
+from geocast.calls.hub import CallHub
 from geocast.clock import format_time
 from geocast.model.call import (
     CallTerms,

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from geocast.calls.claiming import is_near
+from geocast.calls.seat_request import is_near
 from geocast.calls.state import Opened, opened_call
 from geocast.model.call import CallEntry, ExactPlace, Near, Nothing, Opening, Widening
 from geocast.policy.calls import CallCategory

@@ -22,10 +22,10 @@ from support.ports import a_free_port
 from geocast import __version__, cli
 from geocast.auth.scopes import SCOPES
 from geocast.auth.tokens import Grant, TokenVerifier, load_keys, make_key
-from geocast.calls.sealing import load_call_keys, make_call_key
+from geocast.calls.encryption import load_call_keys, make_call_key
 from geocast.cli import environment, serve
 from geocast.clock import Now
-from geocast.push.sealing import make_push_key
+from geocast.push.encryption import make_push_key
 
 
 @pytest.fixture

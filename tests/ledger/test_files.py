@@ -10,10 +10,10 @@ from support.flipping import respelled
 from support.reviewers import PAIRS, known, proved
 
 from geocast.alertlog import codec
-from geocast.alertlog.observing import RawEntry
+from geocast.alertlog.tail import RawEntry
 from geocast.errors import ConfigError
 from geocast.ledger import chain
-from geocast.ledger.folder import Ledger, head
+from geocast.ledger.files import Ledger, head
 from geocast.ledger.recording import LedgerRecorder
 from geocast.ledger.verifying import Misfit, verify
 

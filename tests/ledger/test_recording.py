@@ -9,7 +9,7 @@ from support.fakes import a_cancel, a_revision
 from support.reviewers import PAIRS, known, proved
 
 from geocast.alertlog import codec
-from geocast.alertlog.observing import RawEntry
+from geocast.alertlog.tail import RawEntry
 from geocast.approvals.signatures import sign
 from geocast.ledger.recording import LedgerRecorder, RecordedEntries, salted
 from geocast.model.alert import ApprovalProof, OtherKind, Signature

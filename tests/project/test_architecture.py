@@ -200,7 +200,7 @@ def test_those_import_shapely_that_draw_on_a_plane():
         "geometry.published_polygon",
         "geometry.polygon_union",
         "geometry.coarse_cover",
-        "feed.drawing",
+        "feed.map_polygons",
         "policy.publishers.jurisdiction",
     }
 
@@ -358,7 +358,7 @@ def test_nothing_but_what_is_sealed_takes_the_place_of_a_call_that_was_asked_for
         if "RequestedCall" in {getattr(node, "id", None), getattr(node, "attr", None), getattr(node, "name", None)}
     }
     assert "calls.request" in users
-    assert users <= {"calls.request", "calls.calling"}
+    assert users <= {"calls.request", "calls.service"}
 
 
 def test_nobody_who_delivers_can_reach_a_request():

@@ -27,14 +27,14 @@ from support.model import SEVERITIES, Client, Item, Rules
 from geocast.alertlog import Counts
 from geocast.geometry.sphere import cell_of, cell_place
 from geocast.model.alert import Circle
-from geocast.push import recording, waking
+from geocast.push import delivery_journal, device_manager
 from geocast.push.addresses import parse_services
+from geocast.push.client import PushResponse
+from geocast.push.device_manager import DeviceManager
 from geocast.push.devicestore import SHARDS, State, shard_of
 from geocast.push.devicestore.memory import MemoryDevices
-from geocast.push.lanes import AT_MOST, PushOutcome
-from geocast.push.ringer import PushResponse
-from geocast.push.sealing import Keyring, Record
-from geocast.push.waking import DeviceManager
+from geocast.push.encryption import Keyring, Record
+from geocast.push.service_limits import AT_MOST, PushOutcome
 from geocast.push.webpush import Vapid, make_vapid_key, parse_vapid
 
 pytestmark = pytest.mark.slow
@@ -554,8 +554,10 @@ def test_devices_are_told_what_the_model_owes_them(machine, settle_s, monkeypatc
 
     What has come of a push is noted at once, or with the next one: what is in between would be by the machine's clock.
     """
-    monkeypatch.setattr(recording, "SETTLE_S", settle_s)
-    monkeypatch.setattr(waking, "LET_GO_S", 0)  # who lets go waits for no answer: the model gives those that come
+    monkeypatch.setattr(delivery_journal, "SETTLE_S", settle_s)
+    monkeypatch.setattr(
+        device_manager, "LET_GO_S", 0
+    )  # who lets go waits for no answer: the model gives those that come
     assert len(NAMES) < AT_MOST
     run_state_machine_as_test(
         machine,

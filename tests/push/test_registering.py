@@ -17,14 +17,14 @@ from geocast.errors import StoreUnavailable
 from geocast.geometry.sphere import cell_of
 from geocast.metrics import Metrics
 from geocast.push.addresses import parse_services
+from geocast.push.client import PushResponse
+from geocast.push.device_manager import DeviceManager
 from geocast.push.devicestore.memory import MemoryDevices
-from geocast.push.lanes import PushOutcome
+from geocast.push.encryption import Keyring
 from geocast.push.registering import MAX_DEVICES, Registering, RegistrationTerms
-from geocast.push.ringer import PushResponse
 from geocast.push.routes import DevicesContext, make_app
-from geocast.push.sealing import Keyring
+from geocast.push.service_limits import PushOutcome
 from geocast.push.shards import StaticShards
-from geocast.push.waking import DeviceManager
 from geocast.push.webpush import Vapid, encoded, make_vapid_key, parse_vapid
 
 KEYS = Keys()

@@ -3,13 +3,13 @@
 import asyncio
 
 import pytest
-from push.test_waking import Process, turns, with_loop
+from push.test_device_manager import Process, turns, with_loop
 from support.fakes import a_cancel, a_revision
 
 from geocast.auth.tokens import Subject
 from geocast.errors import StoreUnavailable
 from geocast.push.devicestore import SHARDS, State, shard_of
-from geocast.push.lanes import PushOutcome
+from geocast.push.service_limits import PushOutcome
 from geocast.push.shards import StaticShards
 
 EVERY = range(SHARDS)
@@ -70,7 +70,7 @@ async def test_what_is_answered_while_a_shard_is_let_go_is_noted():
 @with_loop
 async def test_what_was_not_answered_is_maybe_sent_for_who_has_the_shard_next(monkeypatch):
     """WPN1, WPS3: that is what was noted before it was sent."""
-    monkeypatch.setattr("geocast.push.waking.LET_GO_S", 0.0)
+    monkeypatch.setattr("geocast.push.device_manager.LET_GO_S", 0.0)
     process = Process()
     await process.register()
     process.ringer.outcome = None

@@ -28,8 +28,8 @@ from geocast.alertlog.memory import MemoryLog
 from geocast.api.context import ApiContext
 from geocast.api.routes_alerts import serving
 from geocast.auth.tokens import Key, TokenVerifier
-from geocast.calls.calling import CallService
-from geocast.calls.sealing import NO_CALL_KEYS
+from geocast.calls.encryption import NO_CALL_KEYS
+from geocast.calls.service import CallService
 from geocast.clock import SystemClock
 from geocast.ingest.publish import Publishing
 from geocast.metrics import Metrics

@@ -11,11 +11,11 @@ LogA4   Readers see what is committed, and a WAL commit is visible only after it
 LogF1   Positions are AUTOINCREMENT row ids, given out inside the write transaction: they rise in the order of
         commits and are never used twice.
 LogF2   An append of this process wakes the followers at once. One of another process is noticed by
-        `PRAGMA data_version`: the kernel tells of a write to the write-ahead log (`written.py`), and from then on the
+        `PRAGMA data_version`: the kernel tells of a write to the write-ahead log (`inotify.py`), and from then on the
         version is asked for every POLL_S, until it has changed or BUSY_S are over. Where the kernel can't tell, it is
         asked for all the time.
 LogL2   An index on (ends_at, id) gives the order of LogL1, and where in it a page begins.
-LogR1   Neither the wall clock nor what the file bears witness to says that it is too early (`witness.py`).
+LogR1   Neither the wall clock nor what the file bears witness to says that it is too early (`trusted_time.py`).
 LogR2   Each row has a CRC-32. A row that fails it, or that is no entry, is set aside in place: skipped, named by its
         position in a log line, and counted. A file that SQLite can't read any more is renamed, and every row that can
         still be read goes into a new one (`sqlite_file`).
@@ -71,9 +71,9 @@ from . import (
     sqlite_file,
     vouched,
 )
+from .inotify import FileWatch
 from .sqlite_file import COLUMNS, is_of_kind
-from .witness import NEWEST, TrustedTime
-from .written import FileWatch
+from .trusted_time import NEWEST, TrustedTime
 
 logger = logging.getLogger(__name__)
 

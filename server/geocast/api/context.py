@@ -9,8 +9,8 @@ from ..alertlog import AlertLog
 from ..approvals.reviewers import NO_REVIEWERS, Reviewers
 from ..auth.jwks_refresh import NewerKeys
 from ..auth.tokens import TokenVerifier
-from ..calls.calling import CallService
-from ..calls.sealing import NO_CALL_KEYS, CallKeys
+from ..calls.encryption import NO_CALL_KEYS, CallKeys
+from ..calls.service import CallService
 from ..clock import Clock
 from ..config import SHARE
 from ..ingest.publish import Publishing

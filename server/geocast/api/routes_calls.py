@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.responses import JSONResponse
 
 from ..auth.scopes import DISPATCH
-from ..calls.calling import CallOutcome, Dispatcher
+from ..calls.service import CallOutcome, Dispatcher
 from . import openapi_calls as documents
 from .context import ApiContext
 from .middleware import body_of, publishing_as, without_query

@@ -1,15 +1,15 @@
-"""Calls for help: qualified people near are rung, ring by ring, and who takes a seat learns the exact place.
+"""Calls for help: notify qualified people nearby, wave by wave, and give the exact place to those who take a seat.
 
-entries   what a call's chain in the log is made of: what everybody may read, and what is sealed
-sealing   the secrets, sealed and opened, and the keys that do it
-state     what a chain comes to: which content, which ring, who holds which seat, whether it is over
-opening   entries with both of their parts, and a chain as far as it opens
-request   what a dispatcher sends, and the circle that is shown of it
-calling   the order of decisions: what a dispatcher may do, and who gets a seat
-shown     what a dispatcher is answered, and how a call stands
-aeds      defibrillators of a map: which are near, and which one a responder fetches
-claiming  may this responder have a seat?
-messages  what responders are told: the ring, the task, that they may stand down
-live_call, responders, board   what is live in one process: calls, who is on duty, who is told what
-errands   what these want done in the log, and what time brings about
+request          what a dispatcher sends, and the circle that is published of it
+state            what a chain of entries comes to: its content, its radius, who has which seat, whether it is over
+encryption       the secrets of a call, encrypted and decrypted, and the keys for it
+decrypted_chain  the chain of a call, as far as it can be decrypted
+service          what a dispatcher may do with a call, and who gets a seat
+dispatcher_view  what a dispatcher is answered
+aeds             defibrillators of a map: which are near, and which one a responder fetches
+seat_request     whether this responder may have a seat
+messages         what responders are sent: the call, the task, that they may stand down
+live_call, responders, hub   what lives in one process: calls, responders on duty, who is sent what
+worker           what these append to the log, and what is due at a time
+openers          when a dispatcher may open another call
 """

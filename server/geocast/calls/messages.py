@@ -7,7 +7,7 @@ from ..clock import format_time
 from ..model.call import ExactPlace
 from ..wire.frames import FORMATS
 from .aeds import Aeds
-from .claiming import Reason
+from .seat_request import Reason
 from .state import CallState, Seat
 
 

@@ -70,8 +70,8 @@ class Left(NamedTuple):
 class CallState:
     """A call, as far as its chain has been read.
 
-    `number` is that of the last entry; `content` that of the newest content, which `opening` tells and `entry` holds
-    with its place sealed (None of a call that ended long ago: RZ4). `ring` is an index of `rings_m`.
+    `number` is that of the last entry; `content` that of the newest content, decrypted by `decrypted_chain`; `entry`
+    holds it with its place encrypted (None for a call that ended long ago: RZ4). `ring` is an index of `rings_m`.
     """
 
     id: str

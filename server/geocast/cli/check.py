@@ -212,7 +212,7 @@ def _reviewers(settings: Settings) -> str | None:
 
 
 def _call_keys(settings: Settings) -> str | None:
-    from ..calls.sealing import NO_CALL_KEYS, load_call_keys, refuse_unsealed
+    from ..calls.encryption import NO_CALL_KEYS, load_call_keys, refuse_unsealed
     from ..policy import load
 
     path, categories = settings.call_keys, set[str]()

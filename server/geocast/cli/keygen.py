@@ -121,7 +121,7 @@ def _add_call_key(path: Path, kid: str | None, *, rotate: bool) -> None:
 
     `rotate`: the one that was the last seals from now on, and of those that have sealed a few are kept.
     """
-    from ..calls.sealing import load_call_keys, make_call_key, parse_call_keys
+    from ..calls.encryption import load_call_keys, make_call_key, parse_call_keys
 
     keys: list[dict[str, str]] = []
     if path.exists():
@@ -137,10 +137,10 @@ def _add_call_key(path: Path, kid: str | None, *, rotate: bool) -> None:
 
 def _make_push_keys(of_store: Path | None, vapid: Path | None, kid: str | None) -> None:
     """Keys for `geocast push`: the newest first, which is the one that seals, or that new subscriptions use."""
-    from ..push import sealing, webpush
+    from ..push import encryption, webpush
 
     for path, make, parse in (
-        (of_store, sealing.make_push_key, sealing.parse_push_keys),
+        (of_store, encryption.make_push_key, encryption.parse_push_keys),
         (vapid, webpush.make_vapid_key, webpush.parse_vapid),
     ):
         if path is not None:

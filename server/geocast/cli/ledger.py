@@ -49,7 +49,7 @@ def write(folder: Path, log: str, reviewers: Path | None) -> int:
 @_FOLDER
 def head(folder: Path) -> None:
     """Print the head, N:HASH: keep it elsewhere, for by it one can see that the end was cut off."""
-    from ..ledger import folder as files
+    from ..ledger import files
 
     _there(folder)
     try:

@@ -42,9 +42,9 @@ def command(log_level: str, log_format: str, **options: Any) -> None:
 def _serve(settings: Settings) -> None:
     if exposed := settings.exposed_dev():
         logger.warning("%s", exposed)
-    from ..run import in_force, node, workers
+    from ..run import node, runtime_config, workers
 
-    found = in_force.RuntimeConfig(settings, _dev_keys() if settings.keys is None else b"")
+    found = runtime_config.RuntimeConfig(settings, _dev_keys() if settings.keys is None else b"")
     with listening(settings) as listeners:
         if settings.workers == 1:
             _run(node.run(settings, found, listeners))

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..model.alert import Circle, Polygon, Revision, Shape
 from ..wire.frames import alert_map, texts_of
-from . import drawing
+from . import map_polygons
 from .joining import joined
 
 MEDIA_TYPE = "application/geo+json"
@@ -39,15 +39,15 @@ def geometry(area: Iterable[Shape]) -> dict[str, Any] | None:
     The shapes share the positions that an alert may have (rule HD4).
     """
     shapes = tuple(area)
-    polygons = [rings for shape in shapes for rings in _drawn(shape, drawing.MOST_POSITIONS // len(shapes))]
+    polygons = [rings for shape in shapes for rings in _drawn(shape, map_polygons.MOST_POSITIONS // len(shapes))]
     if len(polygons) == 1:
         return {"type": "Polygon", "coordinates": polygons[0]}
     return {"type": "MultiPolygon", "coordinates": polygons} if polygons else None
 
 
-def _drawn(shape: Shape, most: int) -> list[drawing.Rings]:
+def _drawn(shape: Shape, most: int) -> list[map_polygons.Rings]:
     if isinstance(shape, Circle):
-        return drawing.of_circle(shape.lat, shape.lng, shape.radius_m, most)
+        return map_polygons.of_circle(shape.lat, shape.lng, shape.radius_m, most)
     if isinstance(shape, Polygon):
-        return drawing.of_ring(shape.ring, most)
+        return map_polygons.of_ring(shape.ring, most)
     return []

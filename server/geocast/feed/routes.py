@@ -30,8 +30,8 @@ from ..model.problems import Problem
 from ..policy import Policy
 from ..stream.live_alerts import LiveAlert, LiveAlerts
 from ..stream.log_reader import LogHealth, LogReader
-from . import atom, bodies, cap, geojson
-from .bodies import Body, CachedBody
+from . import atom, cache, cap, geojson
+from .cache import Body, CachedBody
 from .gallery import Gallery
 from .picture import Picture, PictureRequest
 
@@ -67,8 +67,8 @@ class Feed:
         self._site = atom.Site(settings.feed_url.rstrip("/"), settings.feed_sender)
         self._draw = draw
         self.gallery = Gallery(self.live, clock, self._drawn)
-        self.geojson = bodies.features(self.gallery, self.live, clock)
-        self.atom = bodies.entries(self.gallery, self.live, clock, self._site)
+        self.geojson = cache.features(self.gallery, self.live, clock)
+        self.atom = cache.entries(self.gallery, self.live, clock, self._site)
         self._issuer = cap.Issuer(settings.feed_sender, policy.cap_categories())
         self._log = alert_log
         self._clock = clock
@@ -116,7 +116,7 @@ class Feed:
     def _shown(self, alert_id: str) -> tuple[LiveAlert, Picture]:
         now = self._clock.now()
         alert, picture = self.live.find(alert_id, now), self.gallery.pictures.get(alert_id)
-        if picture is None or not bodies.is_shown(alert, picture, now):
+        if picture is None or not cache.is_shown(alert, picture, now):
             raise Problem(problems.NOT_FOUND)
         return alert, picture
 
@@ -124,7 +124,7 @@ class Feed:
         history = await self._log.history(alert.id)
         earlier = [each for each in history if isinstance(each, Revision) and each.revision < picture.number]
         content = cap.complete(picture.message, earlier, self._site.sender)
-        return bodies.of_one(content, picture, alert, self._clock.now())
+        return cache.of_one(content, picture, alert, self._clock.now())
 
     def metrics(self) -> Iterator[Metric]:
         """What was answered, for Prometheus."""

@@ -24,7 +24,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from .. import failpoints
 from ..alertlog import AlertLog, codec
 from ..alertlog.chain import NO_KINDS, Chain, Kinds
-from ..approvals.door import ApprovalCheck
+from ..approvals.request_check import ApprovalCheck
 from ..approvals.reviewers import NO_REVIEWERS, Reviewers
 from ..auth.tokens import Subject
 from ..clock import Clock

@@ -14,7 +14,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from ..alertlog.observing import RawEntry
+from ..alertlog.tail import RawEntry
 from ..approvals import form
 from ..approvals.reviewers import NO_REVIEWERS, Reviewers, is_kid, out_of_envelopes, who_signed
 from ..approvals.signatures import header_of

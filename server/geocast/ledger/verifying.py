@@ -8,7 +8,7 @@ from ..approvals.signatures import verifies
 from ..model.alert import Signature
 from . import chain
 from .chain import ChainHead
-from .folder import CHAIN, CONTENT, data_of, days, is_being_written, lines
+from .files import CHAIN, CONTENT, data_of, days, is_being_written, lines
 from .recording import Members, approvals, salted
 
 

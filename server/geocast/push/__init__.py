@@ -3,4 +3,16 @@
 A device is a row of the hub, as a session is, and its push endpoint is its transport. One request is under way for a
 device at a time, and its row is paused meanwhile. So a push that fails is a slow client: it is told the newest that it
 is owed, and there is no queue of retries.
+
+routes, registering   HTTP: a device is registered, changed and removed
+device_manager        the devices of this process, from the store to the hub
+device_hub, devices   devices as rows of a hub
+scheduler             which device is sent something next
+client, http_client, http1   how a push request is made
+messages, webpush, encryption   what is sent: the payload, RFC 8291, the stored form
+service_limits        how fast each push service is asked
+delivery_journal      what a device was sent, written down before and after
+device_repository, devicestore   where devices are kept
+leases, shards        which process has which devices
+addresses, settings   where a push may go; the options of `geocast push`
 """

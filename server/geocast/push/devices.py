@@ -12,9 +12,9 @@ from ..stream.live_alerts import LiveAlert
 from .addresses import Endpoint
 from .device_hub import Urgency
 from .devicestore import RegistrationKey, shard_of
-from .lanes import Gate, ServiceLimit, Slots
+from .encryption import Record
 from .messages import PushMessage
-from .sealing import Record
+from .service_limits import Gate, ServiceLimit, Slots
 
 SECRET_BYTES = 24
 RENEW_MS = 3 * 86_400_000  # before its lease ends a device is told so

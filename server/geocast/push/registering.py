@@ -26,11 +26,11 @@ from ..policy.publishers.rates import Rates
 from ..stream.session import MAX_HOLDING, MAX_PLACES, Categories, Languages
 from ..wire.fields import Id, RevisionNumber, StrictModel, broken_fields
 from .addresses import Services
+from .device_manager import DeviceManager
+from .device_repository import OpenedDevice
 from .devices import RENEW_MS, digest_of_secret, new_secret
 from .devicestore import Limits, PutResult, RegistrationKey
-from .records import OpenedDevice
-from .sealing import Record
-from .waking import DeviceManager
+from .encryption import Record
 from .webpush import AUTH_BYTES, Vapid, decoded, point
 
 COARSEST_CELL, FINEST_CELL = 5, 9  # resolutions of H3

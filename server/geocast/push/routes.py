@@ -31,7 +31,7 @@ from ..metrics import CONTENT_TYPE, Metrics
 from ..model import problems
 from ..model.problems import Problem
 from ..policy.shares import Shares
-from .records import OpenedDevice
+from .device_repository import OpenedDevice
 from .registering import Registering
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from ..auth.jwks_refresh import NewerKeys
 from ..config import KeyUrl, Settings
 from ..errors import ConfigError, trace
 from ..metrics import counters, gauge
-from .in_force import RuntimeConfig
+from .runtime_config import RuntimeConfig
 
 logger = logging.getLogger(__name__)
 

@@ -7,13 +7,13 @@ import signal
 from pathlib import Path
 
 from .. import __version__
-from ..alertlog.observing import LogTail
-from ..alertlog.sqlite_observer import SqliteTail
+from ..alertlog.sqlite_tail import SqliteTail
+from ..alertlog.tail import LogTail
 from ..approvals.reviewers import Reviewers
 from ..clock import SystemClock
 from ..config import REDIS_SCHEMES
 from ..errors import ConfigError, LogUnavailable
-from ..ledger.folder import Ledger
+from ..ledger.files import Ledger
 from ..ledger.recording import LedgerRecorder
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ def observer_of(log: str) -> LogTail:
     """What reads the log that `--log` names. Raises ConfigError."""
     scheme, _, rest = log.partition(":")
     if scheme in REDIS_SCHEMES:
-        from ..alertlog.redis_streams.observer import RedisTail
+        from ..alertlog.redis_streams.tail import RedisTail
 
         return RedisTail(log)
     if scheme == "sqlite" and rest:

@@ -18,10 +18,10 @@ from ..alertlog.sqlite import SqliteLog
 from ..api.context import ApiContext, Places
 from ..api.http_server import serve
 from ..api.routes_alerts import serving
-from ..calls.calling import CallService
-from ..calls.errands import CallWorker
+from ..calls.encryption import CallKeys
 from ..calls.openers import Openers
-from ..calls.sealing import CallKeys
+from ..calls.service import CallService
+from ..calls.worker import CallWorker
 from ..clock import Clock, SystemClock
 from ..config import REDIS_SCHEMES, Listeners, Settings
 from ..errors import ConfigError
@@ -31,9 +31,9 @@ from ..model.alert import Entry
 from ..model.call import CallEntry
 from ..stream.log_reader import PURGE_S, LogHealth
 from ..stream.server import MakeErrands, StreamServer, background
-from .in_force import RuntimeConfig
 from .key_source import source_of
-from .reloading import reloading
+from .reload_mailbox import reloading
+from .runtime_config import RuntimeConfig
 from .threads import Threads
 
 if TYPE_CHECKING:

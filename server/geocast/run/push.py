@@ -29,24 +29,24 @@ from ..config import REDIS_SCHEMES, Settings, bind, bind_shared
 from ..errors import StoreUnavailable, trace
 from ..metrics import Metrics, counter, counters, gauge, gauges
 from ..push.addresses import Services, parse_services
+from ..push.device_manager import DeviceManager
 from ..push.devicestore import DeviceStore
 from ..push.devicestore.memory import MemoryDevices
 from ..push.devicestore.sqlite import SqliteDevices
-from ..push.http_ringer import HttpPushClient
+from ..push.encryption import Keyring, Record, parse_push_keys
+from ..push.http_client import HttpPushClient
 from ..push.leases import LeasedShards
 from ..push.registering import Registering, RegistrationTerms
 from ..push.routes import DevicesContext, make_app, make_metrics_app, requests_of
-from ..push.sealing import Keyring, Record, parse_push_keys
 from ..push.settings import PushSettings, read, trusted
 from ..push.shards import Shards, StaticShards
-from ..push.waking import DeviceManager
 from ..push.webpush import Vapid, parse_vapid
 from ..stream.log_reader import LogHealth, LogReader
 from ..stream.server import FLUSH_S, GcFreezer, background
-from .in_force import RuntimeConfig
 from .key_source import KeySource, source_of
 from .node import Stop, opened_log
-from .reloading import reloading
+from .reload_mailbox import reloading
+from .runtime_config import RuntimeConfig
 
 logger = logging.getLogger(__name__)
 

@@ -21,9 +21,9 @@ from ..errors import ConfigError, trace
 from ..metrics import Export, lasting, merged
 from .channel import tell
 from .forking import WAITED_FOR, fork
-from .in_force import RuntimeConfig
 from .node import Stop
-from .reloading import ReloadMailbox
+from .reload_mailbox import ReloadMailbox
+from .runtime_config import RuntimeConfig
 
 logger = logging.getLogger(__name__)
 

@@ -19,10 +19,10 @@ Rule 6  Drain: the api process says "not ready", the stream processes drain side
 Rule 7  Only the supervisor tells the others to end, each once, and once more for them to hurry. So they are in sessions
         of their own: Ctrl-C in a terminal is told to all processes of its session.
 Rule 8  The supervisor alone reads keys, revoked tokens, policy and publishers, at the start and at each SIGHUP, and
-        what it has read is what the others have in force (`reloading.py`). A process that can't take it ends, and its
-        replacement has it. Where keys are at a URL the api process fetches them, for it has a loop, and hands them to
-        the supervisor: it leaves them in a file, and says so by SIGUSR1. Processes that are shown an unknown key ask it
-        to.
+        what it has read is what the others have in force (`reload_mailbox.py`). A process that can't take it ends, and
+        its replacement has it. Where keys are at a URL the api process fetches them, for it has a loop, and hands them
+        to the supervisor: it leaves them in a file, and says so by SIGUSR1. Processes that are shown an unknown key ask
+        it to.
 """
 
 import asyncio
@@ -48,9 +48,9 @@ from ..stream.live_alerts import LiveAlerts
 from ..stream.log_reader import LogHealth, LogReader
 from ..stream.server import FLUSH_S, StreamServer, background
 from .channel import Channel
-from .in_force import RuntimeConfig
 from .key_source import source_of
 from .node import Stop, api_of, calls_of, open_log, opened_log, purge_for_ever, serving_feed
+from .runtime_config import RuntimeConfig
 from .supervising import (
     ASK,
     FETCH,

@@ -23,7 +23,7 @@ Rule 3  A slow row (its transport has unsent bytes) is sent nothing. What it is 
 Rule 4  `settle` clears what the row was owed and sends what it is owed now, behind its reply and in the same write:
         what comes before `ok` was judged by the old places, filter and token; what comes after, by the new.
 Rule 5  A row that is given back is used again only when `told` counts no more for it (`sweep`).
-Rule 6  Where there are calls, the board (calls/board.py) says who is owed something of them. It is written before the
+Rule 6  Where there are calls, the board (calls/hub.py) says who is owed something of them. It is written before the
         flights, and in `settle` and `recovered` before the alerts. Without a board nothing of this is done.
 
 The hub knows no clock, no socket and no asyncio. The time is passed in; a transport is its `write` and the number of
@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 
 from .. import failpoints
 from ..alertlog import Counts
-from ..calls.board import CallHub
+from ..calls.hub import CallHub
 from ..calls.messages import standdown_message
 from ..clock import Now
 from ..matching.filters import Filter, Filters

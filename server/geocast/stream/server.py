@@ -20,7 +20,7 @@ from .. import config
 from ..alertlog import AlertLog, Counts
 from ..auth.jwks_refresh import NewerKeys
 from ..auth.tokens import TokenVerifier
-from ..calls.errands import CallWorker
+from ..calls.worker import CallWorker
 from ..clock import Clock, StepWatch
 from ..config import Settings
 from ..errors import trace

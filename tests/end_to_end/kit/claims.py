@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from geocast.alertlog import AlertLog
-from geocast.calls.opening import opened
-from geocast.calls.sealing import CallKeys
+from geocast.calls.decrypted_chain import opened
+from geocast.calls.encryption import CallKeys
 from geocast.model.call import CallEntry, Claim, Person
 
 

@@ -30,7 +30,7 @@ from end_to_end.kit.rogue import REASONS, Rogue, set_aside
 from support.redis_server import RedisServer
 
 from geocast.alertlog import AlertLog
-from geocast.calls.sealing import CallKeys
+from geocast.calls.encryption import CallKeys
 from geocast.errors import LogUnavailable
 
 HOLD_S, GAP_S = (0.2, 4.0), (0.2, 1.5)

@@ -29,7 +29,7 @@ from end_to_end.kit.proofs import AUDIENCE, Reviewer
 from end_to_end.kit.times import stamp
 
 from geocast.alertlog import AlertLog
-from geocast.calls.sealing import CallKeys, parse_call_keys
+from geocast.calls.encryption import CallKeys, parse_call_keys
 from geocast.errors import LogUnavailable
 from geocast.model.alert import ApprovalProof, Cancel, Entry, OtherKind, Revision, Signature
 

@@ -32,7 +32,7 @@ from support.redis_server import RedisServer, needs_redis
 from support.wall_clock import needs_wall_clock
 
 from geocast.alertlog.sqlite import SqliteLog
-from geocast.calls.sealing import NO_CALL_KEYS, CantOpen, load_call_keys
+from geocast.calls.encryption import NO_CALL_KEYS, CantOpen, load_call_keys
 from geocast.model.alert import Entry
 from geocast.model.call import CallEntry
 

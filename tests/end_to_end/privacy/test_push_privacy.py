@@ -30,7 +30,7 @@ from end_to_end.kit.wire import PATIENCE
 from support.flipping import flipped
 from support.push_service import PushService
 
-from geocast.push.sealing import parse_push_keys
+from geocast.push.encryption import parse_push_keys
 
 SUB = "phone-canary-5521"
 DEVICE = "device-canary-7734"

@@ -31,7 +31,7 @@ from geocast.errors import ConfigError, StoreUnavailable  # noqa: E402
 from geocast.push.devicestore import Change, PutResult, shard_of  # noqa: E402
 from geocast.push.devicestore import redis as redis_devices  # noqa: E402
 from geocast.push.devicestore.redis import RedisDevices  # noqa: E402
-from geocast.push.sealing import Keyring, Record  # noqa: E402
+from geocast.push.encryption import Keyring, Record  # noqa: E402
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 

@@ -40,11 +40,12 @@ Rule 4  Who knows the end of a call lets go of its `call` entries, which hold a 
 
 The parts. Each owns its state, and they import one another one way, as ARCHITECTURE.md draws it:
 
-    log         the port                            heart       heartbeats: whether Redis can keep the log
-    follower    reads the stream                    mending     Rule 2 to Rule 4; the entries that are known
-    appender    the queue of appends                counting    delivery counts
-    writer      scripts whose writes are durable    history     Rule 1: state and decisions, without I/O
-    stored      entries and ids in the stream       connection  the only file that imports redis;  target, scripts
+    log         the port                            heartbeat        whether Redis can keep the log
+    follower    reads the stream                    repair           Rule 2 to Rule 4; the entries that are known
+    appender    the queue of appends                delivery_counts  how many were sent each revision
+    writer      scripts whose writes are durable    history          Rule 1: state and decisions, without I/O
+    stored      entries and ids in the stream       connection       the only file that imports redis
+    tail        the stream, only read, for others   target, scripts  where Redis is; the scripts in lua/
 """
 
 from .log import RedisStreamsLog

@@ -12,7 +12,7 @@ from ...model.alert import Untrusted
 from ...model.call import KINDS
 from .. import BATCH, BATCH_BYTES, HEARTBEAT_S, Positioned, is_followed
 from .connection import ANSWER_S, Primary, Reader
-from .heart import SECTIONS, admit
+from .heartbeat import SECTIONS, admit
 from .history import History, ReadPosition, Rewound
 from .stored import ZERO, Fields, Id, Quarantine, Stored, parse_id, text_of
 from .writer import Writer

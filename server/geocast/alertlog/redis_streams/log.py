@@ -26,15 +26,15 @@ from .. import (
     page,
     vouched,
 )
-from ..witness import NEWEST, TrustedTime
+from ..trusted_time import NEWEST, TrustedTime
 from . import scripts, target
 from .appender import Appender
 from .connection import Primary, Unfit
-from .counting import KEPT_MS, DeliveryCounts
+from .delivery_counts import KEPT_MS, DeliveryCounts
 from .follower import FollowedStream, Following
-from .heart import Heartbeat
+from .heartbeat import Heartbeat
 from .history import History
-from .mending import Repairer, StoredEntries
+from .repair import Repairer, StoredEntries
 from .stored import ZERO, Fields, Id, Quarantine, Stored, parse_id, position_of
 from .writer import Writer
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ...approvals.door import needed_of
+from ...approvals.request_check import needed_of
 from ...geometry.coarse_cover import GRIDS, around, few
 from ...geometry.polygon_union import MAX_WORK as MAX_JOINED
 from ...geometry.polygon_union import Piece

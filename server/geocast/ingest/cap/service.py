@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from ... import failpoints
 from ...alertlog import AlertLog
 from ...alertlog.chain import NO_KINDS
-from ...approvals.door import unsigned
+from ...approvals.request_check import unsigned
 from ...clock import MAX_MS, Clock
 from ...errors import LogUnavailable
 from ...model import problems

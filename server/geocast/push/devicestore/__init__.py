@@ -2,7 +2,7 @@
 
 This module is the port, written as a spec; the modules beside it keep it, and one suite of tests runs on all of them
 (`tests/push/devicestore/contract.py`). A store sees digests and sealed bytes, and no endpoint, place or `sub`
-(sealing.py).
+(encryption.py).
 
 Devices
     DevS1   When `put` returns STORED the device is on stable storage, in the place of the one that had its digest, if

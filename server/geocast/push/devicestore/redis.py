@@ -28,7 +28,7 @@ import msgpack
 from ... import failpoints
 from ...alertlog.redis_streams import target
 from ...alertlog.redis_streams.connection import ANSWER_S, Primary, Reader, Unfit
-from ...alertlog.redis_streams.heart import SECTIONS, admit, ask_sync_mode, refuse_never_syncing
+from ...alertlog.redis_streams.heartbeat import SECTIONS, admit, ask_sync_mode, refuse_never_syncing
 from ...alertlog.redis_streams.writer import run_durably
 from ...errors import ConfigError, LogUnavailable, StoreUnavailable
 from ..leases import LEASE_S, Leased

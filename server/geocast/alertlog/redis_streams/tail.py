@@ -1,0 +1,94 @@
+"""A log in a Redis stream, only read (`alertlog/tail`): by a user that may do no more.
+
+Followers of a node write heartbeats, and know by those that they are not deaf. This one relies on the nodes': where
+none comes for SILENCE_S, nobody writes to the log, or what is read is not the one that is written. So it looks for the
+primary anew, and says so.
+"""
+
+import time
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+from ...errors import ConfigError, LogUnavailable
+from .. import BATCH, HEARTBEAT_S
+from ..tail import RawEntry
+from . import target
+from .connection import ANSWER_S, Primary, Reader, Unfit
+from .stored import ZERO, Fields, Id, Stored, parse_id, text_of
+
+SILENCE_S = 10 * HEARTBEAT_S
+
+
+class RedisTail:
+    """Reads the entries of a log in Redis."""
+
+    def __init__(self, url: str) -> None:
+        """`url`: as of `--log`. Raises ConfigError."""
+        where = target.parse(url)
+        self._name = str(where)
+        self._stream = f"{{{where.prefix}}}:stream"
+        self._primary = Primary(where)
+        self._last: tuple[Id, Fields] | None = None  # the last entry that was given, and where it stands
+
+    async def start(self) -> None:
+        """Look whether it may be read."""
+        try:
+            reader = await self._primary.reader()
+            try:
+                await reader.ask("XRANGE", self._stream, "-", "+", "COUNT", 1)
+            finally:
+                await reader.close()
+        except Unfit as error:
+            raise ConfigError(f"log {self._name}: {error}") from None
+        except LogUnavailable:
+            return  # it is waited for
+
+    async def stop(self) -> None:
+        """Close what is left open."""
+        await self._primary.close()
+
+    async def follow(self) -> AsyncGenerator[Sequence[RawEntry], None]:
+        """The entries, from where it has been if the log has that still, else from the first on; and those to come."""
+        reader = await self._primary.reader()
+        try:
+            place, heard = await self._begin(reader), time.monotonic()
+            while True:
+                raw = await self._read(reader, place)
+                if raw:
+                    place, heard = parse_id(raw[-1][0]), time.monotonic()
+                elif time.monotonic() - heard > SILENCE_S:
+                    raise LogUnavailable("no heartbeat of any node comes")
+                entries = [(parse_id(at), fields) for at, fields in raw if b"h" not in fields]
+                if entries:
+                    self._last = entries[-1]
+                yield [sight for at, fields in entries if (sight := _sight(fields)) is not None]
+        finally:
+            await reader.close()
+
+    async def _begin(self, reader: Reader) -> Id:
+        """Where to go on: behind the last entry, if it is there as it was. Then all that is new has a higher id."""
+        if self._last is None:
+            return ZERO
+        place, fields = self._last
+        found = await reader.ask("XRANGE", self._stream, text_of(place), text_of(place))
+        return place if found and found[0][1] == fields else ZERO
+
+    async def _read(self, reader: Reader, place: Id) -> Any:
+        block_ms = int(HEARTBEAT_S * 1000)
+        command = ("XREAD", "COUNT", BATCH, "BLOCK", block_ms, "STREAMS", self._stream, text_of(place))
+        answer = await reader.ask(*command, within_s=HEARTBEAT_S + ANSWER_S)
+        return answer[0][1] if answer else ()
+
+
+def _sight(fields: Fields) -> RawEntry | None:
+    """What stands in an entry of the stream; None if it has no place in the log."""
+    try:
+        epoch, seq = int(fields[b"e"]), int(fields[b"n"])
+        alert_id, revision, payload = fields[b"i"].decode(), int(fields[b"r"]), fields[b"p"]
+    except (KeyError, ValueError):
+        return None
+    try:
+        entry = Stored.read(fields).entry()
+    except ValueError:
+        return RawEntry(epoch, seq, alert_id, revision, payload, None)
+    return RawEntry(epoch, seq, alert_id, revision, payload, entry)

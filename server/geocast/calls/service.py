@@ -1,0 +1,498 @@
+"""What a dispatcher may do with a call, and who gets a seat: the order of decisions, without HTTP and without sessions.
+
+Everything is decided by the log, not by what this node has read of it so far (H6). Whatever is appended was judged by
+the whole chain before it; if its number was taken meanwhile, it is judged anew (RV2):
+
+    history of the id, opened <──────────────────────────┐
+      │  what was asked for is there already             │ number taken
+      │  what is against it                              │
+      v                                                  │
+    sealed, with the next number ── append ──────────────┘ ── stored
+
+Rule 1  What does not open is as good as not there, but for its number: nobody is refused to end a call because somebody
+        has written rubbish behind it. A seat is given only where the whole chain opens, for it may be taken (RV2).
+Rule 2  The exact place is opened to compare it with a repeated request, and to choose a defibrillator. Nothing that is
+        returned, raised or counted here has it (RZ2, RZ4).
+Rule 3  A call is its opener's, by issuer and `sub` (HD5): `source` stays theirs in all its contents. Who sent other
+        content is in `by`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from .. import failpoints
+from ..alertlog import AlertLog
+from ..auth.tokens import Subject
+from ..clock import Clock, Now
+from ..errors import LogUnavailable
+from ..model import problems
+from ..model.call import (
+    Body,
+    CallEntry,
+    CallTerms,
+    Claim,
+    Ending,
+    ExactPlace,
+    Nothing,
+    Opening,
+    Person,
+    Reason,
+    Release,
+    Report,
+    Role,
+    SeatState,
+    Secret,
+    Widening,
+)
+from ..model.problems import Problem, Violation
+from ..policy import Policy
+from ..policy.ages import Lasting
+from ..wire.requests import Claims, Invalid
+from .aeds import NO_AEDS, Aeds, fetch_of
+from .decrypted_chain import DecryptedChain, opened_chain, sealed
+from .dispatcher_view import content_answer, end_answer, is_open, state_map
+from .encryption import CallKeys
+from .openers import Openers
+from .request import RequestedCall, parse_call, parse_content, parse_end
+from .seat_request import Refusal, SeatRequest, is_wanted, refusal
+from .state import CallState, Seat
+
+RESERVED = "cap."  # what the ids of alerts from CAP begin with
+ATTEMPTS = 20  # decisions on one request; each but the last was overtaken by another writer of the same call
+MOST_RETURNS = 20  # seats of one call that somebody may give back, and then take another
+REPORT_MS = 5_000  # between two reports of a seat that count (M20)
+
+
+class Dispatcher(NamedTuple):
+    """Who asks: the `sub` and the issuer of the token, and whether its scopes allow to read and end others' calls."""
+
+    sub: str
+    manages: bool = False
+    issuer: str = ""
+
+    @property
+    def subject(self) -> Subject:
+        """The issuer and the `sub`: what open calls are counted by (rule HD6)."""
+        return Subject(self.issuer, self.sub)
+
+
+class CallOutcome(NamedTuple):
+    """What a dispatcher is answered. `created`: this request has made the entry (201), and not an earlier one (200)."""
+
+    answer: dict[str, Any]
+    created: bool
+
+
+class CallService:
+    """The decisions about calls: what the api is asked for, and what the responders of this process want.
+
+    What the api is asked for raises Problem when it is refused. All of it raises LogUnavailable when the outcome is
+    unknown, which includes that it can't be told here, because entries do not open.
+    """
+
+    def __init__(
+        self,
+        alert_log: AlertLog,
+        policy: Policy,
+        keys: CallKeys,
+        clock: Clock,
+        appended: Callable[[CallEntry], None] = lambda _entry: None,
+        aeds: Aeds = NO_AEDS,
+        openers: Openers | None = None,
+    ) -> None:
+        """`appended` is called with each entry that was appended, to nudge those who follow the log in other processes.
+
+        `aeds` are the defibrillators that can be fetched. `openers` counts the open calls of each dispatcher.
+        """
+        self._log = alert_log
+        self._policy = policy
+        self._keys = keys
+        self._clock = clock
+        self._appended = appended
+        self._aeds = aeds
+        self._openers = openers or Openers(alert_log)
+
+    def under(self, policy: Policy, keys: CallKeys, aeds: Aeds | None = None) -> "CallService":
+        """The same under another policy and other keys. What is under way goes on by those of this one."""
+        given = self._aeds if aeds is None else aeds
+        return CallService(self._log, policy, keys, self._clock, self._appended, given, self._openers)
+
+    # ---- what a dispatcher asks for ------------------------------------------------------------------------------
+
+    async def open(self, body: Mapping[str, Any], dispatcher: Dispatcher) -> CallOutcome:
+        """Open a call, unless the same one is open already."""
+        try:
+            request = parse_call(body)
+        except Invalid as invalid:
+            judged = self._policy.call_violations(invalid.claims(), self._now_ms())
+            raise Problem.of([*invalid.violations, *judged]) from None
+        for _ in range(ATTEMPTS):
+            history = await self._log.history(request.id)
+            if history:
+                return self._opened_before(request, opened_chain(self._keys, history))
+            opening = self._accepted(request, dispatcher)
+            own, of_all = await self._openers.count(dispatcher.subject, self._now_ms())
+            with self._openers.shares.place(dispatcher.subject, own, of_all):
+                entry = await self._append(request.id, 1, opening.expires_at, opening, request.place)
+            if entry:
+                return CallOutcome(content_answer(entry, opening, request.headline), created=True)
+        raise _overtaken()
+
+    async def revise(self, call_id: str, body: Mapping[str, Any], dispatcher: Dispatcher) -> CallOutcome:
+        """Give a call new content."""
+        try:
+            request = parse_content(body, call_id)
+        except Invalid as invalid:
+            raise Problem.of([*invalid.violations, *await self._judged(invalid, call_id, dispatcher)]) from None
+        for _ in range(ATTEMPTS):
+            chain = await self._chain(call_id)
+            for known, opening, place in chain.contents() if chain else ():
+                if opening.replaces == request.replaces and self._same(request, opening, place):
+                    return CallOutcome(content_answer(known, opening, request.headline), created=False)
+            chain, call = self._current(chain, dispatcher)
+            if request.replaces != call.content:
+                raise Problem(problems.REVISION_CONFLICT, extra={"current": call.content})
+            opening = self._accepted(request, dispatcher, call, _kind(chain, call))
+            if entry := await self._append(call_id, chain.number + 1, opening.expires_at, opening, request.place):
+                return CallOutcome(content_answer(entry, opening, request.headline), created=True)
+        raise _overtaken()
+
+    async def end(self, call_id: str, body: Mapping[str, Any], dispatcher: Dispatcher) -> CallOutcome:
+        """End a call; an expired one too, which so keeps its first end."""
+        try:
+            reason = Reason(parse_end(body))
+        except Invalid as invalid:
+            raise Problem.of(invalid.violations) from None
+        for _ in range(ATTEMPTS):
+            chain, call = self._theirs(await self._chain(call_id), dispatcher)
+            for known, ended, _ in chain.entries:
+                if isinstance(ended, Ending):
+                    return CallOutcome(end_answer(known, ended), created=False)
+            ending = Ending(dispatcher.sub, self._now_ms(), call.opening, dispatcher.issuer)
+            if entry := await self._append_next(chain, call, ending, reason):
+                return CallOutcome(end_answer(entry, ending), created=True)
+        raise _overtaken()
+
+    async def state(self, call_id: str, dispatcher: Dispatcher) -> dict[str, Any]:
+        """A call as its dispatcher sees it: how many were rung, who goes, and never where it is."""
+        _, call = self._theirs(await self._chain(call_id), dispatcher)
+        return await self._shown(call)
+
+    async def open_calls(self, dispatcher: Dispatcher) -> AsyncIterator[dict[str, Any]]:
+        """The open calls of a dispatcher, all if it manages, in the order in which they were opened.
+
+        There may be a thousand, so others are let go on between any two.
+        """
+        for call_id in await self._log.open_calls(self._now_ms()):
+            await asyncio.sleep(0)  # a log in memory answers at once
+            chain = await self._chain(call_id)
+            call = chain.call if chain is not None else None
+            if call is not None and _is_theirs(call, dispatcher) and is_open(call, self._clock.now()):
+                yield await self._shown(call)
+
+    # ---- what responders and clocks ask for ----------------------------------------------------------------------
+
+    async def claim(self, claiming: SeatRequest) -> Refusal | None:
+        """Give a seat to a responder (RV2 to RV5). None: a claim of theirs is in the log, a new one or an older one."""
+        for _ in range(ATTEMPTS):
+            chain = await self._whole(claiming.call_id)
+            call = chain.call if chain else None
+            if chain is None or call is None:
+                return "over"
+            now = self._clock.now()
+            if claiming.person in call.seats and is_open(call, now) and is_wanted(call, claiming.quals):
+                return None
+            held_off = claiming.held_off or _returned(chain, claiming.person) >= MOST_RETURNS
+            if (refused := refusal(call, claiming._replace(held_off=held_off), now)) is not None:
+                return refused
+            seat = self._seat(chain, call, claiming, now)
+            if await self._append_next(chain, call, seat, claiming.person):
+                return None
+        raise _overtaken()
+
+    async def release(self, call_id: str, person: Person, accepted_at: int | None = None) -> None:
+        """Give a seat back (RV5). Nothing happens if this person holds none, or the call is over.
+
+        `accepted_at`: when it was accepted, in ms since 1970: one that this person has taken since stays. Raises
+        LogUnavailable where the log lacks the call: it is put back.
+        """
+
+        def decide(call: CallState, now: Now) -> tuple[Body, Secret] | None:
+            seat = call.seats.get(person)
+            if seat is None or accepted_at not in (None, seat.accepted_at):
+                return None
+            return Release(seat.number, now.wall_ms), person
+
+        await self._go_on(call_id, decide)
+
+    async def report(self, call_id: str, person: Person, state: SeatState) -> None:
+        """Note how far the holder of a seat is (M20). What is nothing new is dropped, and what comes within 5 s."""
+
+        def decide(call: CallState, now: Now) -> tuple[Body, Secret] | None:
+            seat = call.seats.get(person)
+            if seat is None or not _is_news(seat, state, now):
+                return None
+            return Report(seat.number, state, now.wall_ms), person
+
+        await self._go_on(call_id, decide)
+
+    async def widen(self, call_id: str, ring: int) -> None:
+        """Have the ring with this index of `rings_m` in force, if it is the next one and a seat is free (RN2).
+
+        Whoever is overtaken by another entry lets it be: the other one may have widened it.
+        """
+        chain, call, now = await self._going_on(call_id)
+        if chain is None or call is None or call.full:
+            return
+        if ring == call.ring + 1 and ring < len(call.opening.terms.rings_m):
+            await self._append_next(chain, call, Widening(ring, now.wall_ms), Nothing())
+
+    async def expire(self, call_id: str) -> None:
+        """End a call that has expired, if nothing has ended it yet (RZ4). What it says of its expiry now counts."""
+        for _ in range(ATTEMPTS):
+            chain, now_ms = await self._chain(call_id), self._now_ms()
+            call = chain.call if chain else None
+            if chain is None or call is None or call.end is not None or now_ms < call.opening.expires_at:
+                return
+            if await self._append_next(chain, call, Ending(None, now_ms, call.opening), Reason()):
+                return
+        raise _overtaken()
+
+    async def restore(self, call_id: str, seat: Seat) -> None:
+        """Put a claim back that was read and that the log has lost (RV7): with its seat, or with 0 if that is taken."""
+
+        def decide(call: CallState, _now: Now) -> tuple[Body, Secret] | None:
+            if seat.person in call.seats:
+                return None
+            taken = seat.number in {each.number for each in call.seats.values()}
+            claim = Claim(0 if taken else seat.number, seat.role, seat.accepted_at, seat.eta_s, seat.aed)
+            return claim, seat.person
+
+        await self._go_on(call_id, decide)
+
+    async def _go_on(self, call_id: str, decide: Callable[[CallState, Now], tuple[Body, Secret] | None]) -> None:
+        """Append what is decided by an open call, anew each time its number is taken; nothing, if that is nothing.
+
+        Raises LogUnavailable where the log lacks the call: it is put back.
+        """
+        for _ in range(ATTEMPTS):
+            chain, call, now = await self._going_on(call_id)
+            if chain is None:
+                raise _lost()
+            parts = decide(call, now) if call is not None else None
+            if call is None or parts is None or await self._append_next(chain, call, *parts):
+                return
+        raise _overtaken()
+
+    # ---- a chain -------------------------------------------------------------------------------------------------
+
+    async def _chain(self, call_id: str) -> DecryptedChain | None:
+        return opened_chain(self._keys, await self._log.history(call_id))
+
+    async def _whole(self, call_id: str) -> DecryptedChain | None:
+        """A chain by which a seat may be given (Rule 1). Raises LogUnavailable if part of it does not open."""
+        chain = await self._chain(call_id)
+        if chain is not None and not chain.whole:
+            raise LogUnavailable("entries of this call do not open here")
+        return chain
+
+    async def _going_on(self, call_id: str) -> tuple[DecryptedChain | None, CallState | None, Now]:
+        """A chain and its call, if that is open now; and the time at which that was so."""
+        chain, now = await self._whole(call_id), self._clock.now()
+        call = chain.call if chain is not None else None
+        return chain, call if call is not None and is_open(call, now) else None, now
+
+    def _theirs(self, chain: DecryptedChain | None, dispatcher: Dispatcher) -> tuple[DecryptedChain, CallState]:
+        """The call, if this dispatcher may see it. Raises Problem: 404, 403."""
+        if chain is None:
+            raise Problem(problems.UNKNOWN_CALL)
+        if chain.call is None:
+            raise LogUnavailable("this call does not open here")
+        if not _is_theirs(chain.call, dispatcher):
+            raise Problem(problems.NOT_YOURS)
+        return chain, chain.call
+
+    def _current(self, chain: DecryptedChain | None, dispatcher: Dispatcher) -> tuple[DecryptedChain, CallState]:
+        """The call, if it is open and this dispatcher may change it. Raises Problem: 404, 403, 410."""
+        chain, call = self._theirs(chain, dispatcher)
+        if not is_open(call, self._clock.now()):
+            raise Problem(problems.CALL_ENDED)
+        return chain, call
+
+    async def _append_next(
+        self, chain: DecryptedChain, call: CallState, body: Body, secret: Secret
+    ) -> CallEntry | None:
+        return await self._append(call.id, chain.number + 1, call.opening.expires_at, body, secret)
+
+    async def _append(self, call_id: str, number: int, ends_at: int, body: Body, secret: Secret) -> CallEntry | None:
+        """Store an entry if its number is the next one, and tell whoever follows. None: it is another's."""
+        if not self._keys:
+            raise LogUnavailable("there is no key to seal with")
+        entry = sealed(self._keys, call_id, number, ends_at, body, secret)
+        if not await self._log.append(entry):
+            return None
+        failpoints.hit("after-append")
+        self._appended(entry)
+        return entry
+
+    # ---- contents ------------------------------------------------------------------------------------------------
+
+    def _opened_before(self, request: RequestedCall, chain: DecryptedChain | None) -> CallOutcome:
+        """The answer to who opens a call under an id that is taken."""
+        if chain is None:
+            raise Problem(problems.ID_CONFLICT)
+        for known, opening, place in chain.contents():
+            if known.revision == 1:
+                if not self._same(request, opening, place):
+                    raise Problem(problems.ID_CONFLICT)
+                return CallOutcome(content_answer(known, opening, request.headline), created=False)
+        if chain.call is not None and chain.call.end is not None:
+            raise Problem(problems.CALL_ENDED, "The call is over, and what it was about has been deleted.")
+        raise LogUnavailable("this call does not open here")
+
+    async def _judged(self, invalid: Invalid, call_id: str, dispatcher: Dispatcher) -> list[Violation]:
+        """What the policy has against a broken request for new content; nothing, where that can't be told."""
+        with suppress(Problem, LogUnavailable):
+            _, call = self._current(await self._chain(call_id), dispatcher)
+            return self._broken(invalid.claims(), call)
+        return []
+
+    def _broken(self, claims: Claims, call: CallState) -> list[Violation]:
+        lasts_s = call.opening.terms.max_age_s
+        return self._policy.call_violations(claims, self._now_ms(), Lasting(lasts_s, lasts_s), call.opening.expires_at)
+
+    def _accepted(
+        self, request: RequestedCall, dispatcher: Dispatcher, call: CallState | None = None, kind: str | None = None
+    ) -> Opening:
+        """The body of what `request` becomes, or the 422 with every rule that it breaks.
+
+        `call`: what it gives new content to; `kind`: that of its place.
+        """
+        now_ms = self._now_ms()
+        if call is None:
+            violations = self._policy.call_violations(request.claims(), now_ms)
+            if request.id.startswith(RESERVED):
+                detail = f"must not begin with {RESERVED}: such ids are of alerts that come from messages of CAP"
+                violations = [Violation(problems.INVALID_VALUE, "/id", detail), *violations]
+        else:
+            violations = [*_changed(request, call.opening, kind), *self._broken(request.claims(), call)]
+        if violations:
+            raise Problem.of(violations)
+        terms = self._policy.calls[request.category].terms(request.place.kind) if call is None else call.opening.terms
+        mine = (dispatcher.issuer, dispatcher.sub)
+        issuer, source = mine if call is None else (call.opening.issuer, call.opening.source)
+        by_issuer, by = ("", None) if mine == (issuer, source) else mine
+        return Opening(
+            category=request.category,
+            headline=self._rung(request.headline, terms),
+            status=request.status,
+            source=source,
+            occurred_at=request.occurred_at,
+            issued_at=now_ms,
+            expires_at=_expires_at(request, terms),
+            near=request.near(terms.location_resolution, None if call is None else call.opening.near),
+            terms=terms,
+            replaces=request.replaces,
+            by=by,
+            issuer=issuer,
+            by_issuer=by_issuer,
+        )
+
+    def _rung(self, headline: str, terms: CallTerms) -> str:
+        """The headline as it is rung (RY3): the title stands for one that reads like what gives somebody away."""
+        guard = self._policy.guard
+        return terms.title if guard is not None and guard.find(headline) else headline
+
+    def _same(self, request: RequestedCall, body: Opening, place: Secret) -> bool:
+        """Whether a request says the same as what is in the log (H5), by the policy of then (RO3)."""
+        return (
+            place == request.place
+            and body.category == request.category
+            and body.headline in (request.headline, self._rung(request.headline, body.terms))
+            and body.status == request.status
+            and body.occurred_at == request.occurred_at
+            and body.expires_at == _expires_at(request, body.terms)
+        )
+
+    # ---- seats ---------------------------------------------------------------------------------------------------
+
+    def _seat(self, chain: DecryptedChain, call: CallState, claiming: SeatRequest, now: Now) -> Claim:
+        """The claim to the lowest free seat, with what it is to do (RV5)."""
+        number = call.free_seat
+        assert number is not None, "a call that is full was refused"
+        role: Role = call.opening.terms.seats[number - 1]
+        aed = self._to_fetch(chain, call, claiming) if role == "aed" else None
+        return Claim(number, "cpr" if aed is None else role, now.wall_ms, claiming.eta_s, aed)
+
+    def _to_fetch(self, chain: DecryptedChain, call: CallState, claiming: SeatRequest) -> str | None:
+        """The id of the defibrillator that is the least way round, and that nobody else fetches (RI1, RI2)."""
+        place = _place(chain, call)
+        if place is None or claiming.here is None:
+            return None
+        near = self._aeds.near(place.lat, place.lng, call.opening.terms.aed_m)
+        taken = {seat.aed for seat in call.seats.values() if seat.aed is not None}
+        chosen = fetch_of(near, claiming.here[:2], (place.lat, place.lng), taken)
+        return None if chosen is None else near[chosen].id
+
+    async def _shown(self, call: CallState) -> dict[str, Any]:
+        return state_map(call, await self._log.counts(call.id), self._clock.now())
+
+    def _now_ms(self) -> int:
+        return self._clock.now().wall_ms
+
+
+def _is_theirs(call: CallState, dispatcher: Dispatcher) -> bool:
+    """Return whether a dispatcher may see and change a call: its opener (rule HD5), or whoever manages all."""
+    opener = call.opening.issuer, call.opening.source
+    return dispatcher.manages or opener == (dispatcher.issuer, dispatcher.sub)
+
+
+def _place(chain: DecryptedChain, call: CallState) -> ExactPlace | None:
+    """The exact place of the current content; None if it has been deleted."""
+    found = (each.secret for each in chain.entries if each.entry.revision == call.content)
+    place = next(found, None)
+    return place if isinstance(place, ExactPlace) else None
+
+
+def _returned(chain: DecryptedChain, person: Person) -> int:
+    """How many seats of the call somebody has given back (RV5)."""
+    return sum(isinstance(body, Release) and secret == person for _, body, secret in chain.entries)
+
+
+def _kind(chain: DecryptedChain, call: CallState) -> str | None:
+    place = _place(chain, call)
+    return None if place is None else place.kind
+
+
+def _expires_at(request: RequestedCall, terms: CallTerms) -> int:
+    return request.occurred_at + terms.max_age_s * 1000 if request.expires_at is None else request.expires_at
+
+
+def _changed(request: RequestedCall, opening: Opening, kind: str | None) -> list[Violation]:
+    """What must stay as it was, in the order of the fields' table."""
+    must = "must stay as it was when the call was opened"
+    found = []
+    if request.category != opening.category:
+        found.append(Violation(problems.CATEGORY_CHANGED, "/category", must))
+    if request.status != opening.status:
+        found.append(Violation(problems.STATUS_CHANGED, "/status", must))
+    if request.occurred_at != opening.occurred_at:
+        found.append(Violation(problems.OCCURRED_AT_CHANGED, "/occurred_at", must))
+    if request.place.kind != kind:
+        found.append(Violation(problems.KIND_CHANGED, "/place/kind", must))
+    return found
+
+
+def _is_news(seat: Seat, state: SeatState, now: Now) -> bool:
+    recent = seat.changed_at is not None and abs(now.wall_ms - seat.changed_at) < REPORT_MS
+    return seat.state != state and not recent
+
+
+def _lost() -> LogUnavailable:
+    return LogUnavailable("this call is not in the log any more: what was lost is put back")
+
+
+def _overtaken() -> LogUnavailable:
+    return LogUnavailable("this call is being written by others, or its last entry can't be read")

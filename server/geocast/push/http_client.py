@@ -1,0 +1,176 @@
+"""Pushes over HTTP/1.1, with connections that are kept (WPO4, WPO5).
+
+Nothing of a service is trusted: no redirect is followed, no cookie kept, no proxy of the environment used, no body
+kept. Its name is resolved here, and a connection goes to an address that was looked at (`addresses`). HTTP is spoken by
+`http1`, which does no more than this takes.
+"""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import Collection
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+
+from .. import failpoints
+from ..clock import Clock
+from .addresses import Endpoint, allowed_addresses
+from .client import Push, PushResponse
+from .http1 import ServiceConnection, ServiceConnections, request
+from .service_limits import PushOutcome, outcome_of
+
+PATIENCE_S = 10.0  # for an answer, the connection included
+NAMES_S = 60.0  # after which a name is looked up again, the next time that it is used
+STALE_S, REFRESH_S = 3_600.0, 1.0  # addresses up to this age are used when a new lookup takes longer than this
+NAMES, LOOKUPS = 1_024, 64  # names that are kept, and looked up at once
+
+
+class HttpPushClient:
+    """Sends pushes to the services of the internet. It is open for as long as the block runs."""
+
+    def __init__(self, clock: Clock, private: Collection[str] = (), tls: ssl.SSLContext | None = None) -> None:
+        """`private`: hosts that may be on one's own network; `tls`: whose certificates are good, or the system's."""
+        self._clock = clock
+        self._names = _Names(frozenset(private))  # of hosts that are known
+        self._other_names = _Names(frozenset(private))  # their name services may be anybody's (rule HD2)
+        self._connections = ServiceConnections(tls or ssl.create_default_context())
+        self._loop: asyncio.AbstractEventLoop  # from `__aenter__` on: to ask for it takes a system call each time
+
+    async def __aenter__(self) -> "HttpPushClient":
+        self._loop = asyncio.get_running_loop()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connections.close()
+
+    async def ring(self, push: Push, within_s: float) -> PushResponse:
+        endpoint, until = push.endpoint, self._loop.time() + min(PATIENCE_S, within_s)
+        connection = self._connections.kept(endpoint.host, endpoint.port)
+        try:
+            if connection is None:
+                async with asyncio.timeout_at(until):
+                    connection = await self._connect(endpoint, self._names if push.is_known else self._other_names)
+        except TimeoutError:
+            return PushResponse(PushOutcome.AWAY, "no answer")
+        except OSError:  # TLS included
+            return PushResponse(PushOutcome.AWAY, "no connection")
+        try:
+            head = await connection.exchange(_request(push), until)
+        except TimeoutError:
+            return PushResponse(PushOutcome.MAYBE, "no answer")
+        except (OSError, ValueError):  # the connection ended, or what came is no HTTP
+            return PushResponse(PushOutcome.MAYBE, "broken")
+        failpoints.hit("push-answered")
+        return PushResponse(outcome_of(head.status), str(head.status), self._retry_after_s(head.retry_after))
+
+    async def _connect(self, endpoint: Endpoint, names: "_Names") -> ServiceConnection:
+        """A new connection, to the first address of the host that takes it. Raises OSError."""
+        failed = OSError("no address that may be connected to")
+        addresses = await names.addresses(endpoint.host, endpoint.port)
+        for address in addresses:
+            try:
+                async with asyncio.timeout(PATIENCE_S / len(addresses)):  # one that is silent leaves the others time
+                    return await self._connections.connect(endpoint.host, endpoint.port, address)
+            except OSError as error:
+                failed = error
+        raise failed
+
+    def _retry_after_s(self, text: str | None) -> float | None:
+        """Retry-After in seconds (RFC 9110, 10.2.3), if there is one that can be read."""
+        if text is None:
+            return None
+        if text.isascii() and text.isdigit():
+            return float(text[:9])
+        try:
+            return parsedate_to_datetime(text).timestamp() - self._clock.now().wall_ms / 1000
+        except (TypeError, ValueError, OverflowError):
+            return None
+
+
+def _request(push: Push) -> bytes:
+    endpoint = push.endpoint
+    fields = {
+        "Authorization": push.authorization,
+        "Content-Encoding": "aes128gcm",
+        "TTL": str(push.ttl_s),
+        "Urgency": push.urgency,
+        "Topic": push.topic,
+    }
+    return request(endpoint.authority, endpoint.target, fields, push.body)
+
+
+class _Name:
+    """What is known of a name: the addresses that were found last, and the lookup that is under way."""
+
+    def __init__(self) -> None:
+        self.addresses: list[str] | None = None
+        self.found_at = 0.0  # by the loop's clock
+        self.lookup: asyncio.Future[list[str]] | None = None
+
+
+class _Names:
+    """The addresses of names, by the system's resolver, without those that may not be connected to.
+
+    A resolver may take half a minute for one name. So each lookup has a thread of its own, LOOKUPS are under way at
+    most, and nobody waits for long while there are addresses from an earlier lookup.
+    """
+
+    def __init__(self, private: Collection[str]) -> None:
+        self._private = private
+        self._names: dict[tuple[str, int], _Name] = {}
+        self._lookups = 0
+
+    async def addresses(self, host: str, port: int) -> list[str]:
+        """Return all that may be connected to. Raises OSError if the name can't be looked up."""
+        now = asyncio.get_running_loop().time()
+        name = self._names.get((host, port))
+        if name is None:
+            if len(self._names) >= NAMES:
+                del self._names[next(key for key, each in self._names.items() if each.lookup is None)]
+            name = self._names[host, port] = _Name()
+        age_s = now - name.found_at
+        usable = name.addresses if age_s < STALE_S else None
+        if usable is not None and age_s < NAMES_S:
+            return usable
+        if name.lookup is None and self._lookups < LOOKUPS:
+            name.lookup = self._look_up(name, host, port)
+        lookup = name.lookup
+        if lookup is not None:  # many wait for it, and one of them may give up
+            await asyncio.wait([lookup], timeout=None if usable is None else REFRESH_S)
+            if lookup.done() and (usable is None or lookup.exception() is None):
+                return lookup.result()
+        if usable is None:
+            raise OSError("too many names are looked up")
+        return usable
+
+    def _look_up(self, name: _Name, host: str, port: int) -> asyncio.Future[list[str]]:
+        self._lookups += 1
+        loop = asyncio.get_running_loop()
+        lookup: asyncio.Future[list[str]] = loop.create_future()
+        lookup.add_done_callback(lambda _: lookup.exception())  # it may be that nobody waits for it any more
+
+        def done(found: list[str] | OSError) -> None:
+            self._lookups -= 1
+            name.lookup = None
+            if isinstance(found, OSError):
+                lookup.set_exception(found)
+                return
+            name.addresses, name.found_at = allowed_addresses(host, found, self._private), loop.time()
+            lookup.set_result(name.addresses)
+
+        def resolve() -> None:
+            found: list[str] | OSError
+            try:
+                every = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                found = list(dict.fromkeys(str(where[0]) for _, _, _, _, where in every))
+            except (OSError, UnicodeError) as error:
+                found = error if isinstance(error, OSError) else OSError("not a name")
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(done, found)
+
+        threading.Thread(target=resolve, daemon=True).start()  # a daemon: the end of the process waits for none
+        return lookup

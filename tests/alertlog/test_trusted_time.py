@@ -1,0 +1,88 @@
+"""How late it is at least, by what a log bears witness to: no clock alone decides what is forgotten (LogR1)."""
+
+import dataclasses
+
+import pytest
+from alertlog.chains import OPENING, a_call, a_call_entry, a_claim, an_end
+from support.fakes import HOUR_MS, NOON_MS, FakeClock, a_cancel, a_revision
+
+from geocast.alertlog.trusted_time import PROVE_S, TrustedTime
+from geocast.model.alert import Approval, OtherKind
+
+DAY_MS = 24 * HOUR_MS
+
+
+def entry(accepted_ms, approved_ms=None):
+    """A revision that a node accepted, and a desk approved, then."""
+    approved = accepted_ms if approved_ms is None else approved_ms
+    return a_revision(issued_at=accepted_ms, approval=Approval("desk-7", approved))
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+def test_an_empty_log_bears_no_witness(clock):
+    """There is nothing to forget in it."""
+    assert TrustedTime().at_least([], clock.now()) == 0
+    assert TrustedTime().at_least([None, OtherKind("x", 1, NOON_MS)], clock.now()) == 0
+
+
+@pytest.mark.parametrize("kind", ["revision", "cancel"])
+@pytest.mark.parametrize("ahead", ["node", "desk"])
+def test_it_is_later_than_what_node_and_desk_agree_on(clock, kind, ahead):
+    """One of the two clocks may be ahead."""
+    times = (NOON_MS + DAY_MS, NOON_MS) if ahead == "node" else (NOON_MS, NOON_MS + DAY_MS)
+    told = a_cancel(cancelled_at=times[0], approval=Approval("d", times[1])) if kind == "cancel" else entry(*times)
+    clock.wall_ms += 7 * DAY_MS
+    assert TrustedTime().at_least([told], clock.now()) == NOON_MS
+
+
+def test_calls_tell_of_two_clocks_too(clock):
+    """The node's that took it, or ended it, and that of who dispatched it; a claim tells of one alone."""
+    clock.wall_ms += 7 * DAY_MS
+    ahead = dataclasses.replace(OPENING, issued_at=NOON_MS + 9 * DAY_MS)
+    for told in (a_call(), a_call_entry(ahead, 1), an_end(at=NOON_MS + 9 * DAY_MS)):
+        assert TrustedTime().at_least([told], clock.now()) == OPENING.occurred_at
+    odd = dataclasses.replace(a_call(), plain=b"\xc1")
+    assert TrustedTime().at_least([a_claim(), odd], clock.now()) == 0
+
+
+def test_time_goes_on_by_the_monotonic_clock(clock):
+    """Whatever the wall clock does, and never beyond it."""
+    witness, there = TrustedTime(), [entry(NOON_MS)]
+    assert witness.at_least(there, clock.now()) == NOON_MS
+    clock.advance(3600)
+    clock.wall_ms += 7 * DAY_MS
+    assert witness.at_least(there, clock.now()) == NOON_MS + HOUR_MS
+    clock.wall_ms = NOON_MS + 1
+    assert witness.at_least(there, clock.now()) == NOON_MS + 1
+
+
+def test_a_newer_entry_counts_when_the_clock_has_stood_by_it(clock):
+    """Where nothing was published for three days before the start."""
+    witness = TrustedTime()
+    clock.wall_ms += 3 * DAY_MS
+    assert witness.at_least([entry(NOON_MS)], clock.now()) == NOON_MS
+    there = [entry(clock.wall_ms), entry(NOON_MS)]
+    assert witness.at_least(there, clock.now()) == NOON_MS
+    clock.advance(PROVE_S - 1)
+    assert witness.at_least(there, clock.now()) == NOON_MS + (PROVE_S - 1) * 1000
+    clock.advance(1)
+    assert witness.at_least(there, clock.now()) == clock.wall_ms
+
+
+def test_what_a_machine_ahead_has_published_does_not_count(clock):
+    """Node and desk on one machine, two days ahead for ten minutes, and again the day after."""
+    witness = TrustedTime()
+    witness.at_least([entry(NOON_MS)], clock.now())
+    for _ in range(2):
+        clock.wall_ms += 2 * DAY_MS
+        there = [entry(clock.wall_ms)]
+        for _ in range(10):
+            true_ms = clock.advance(60).wall_ms - 2 * DAY_MS
+            assert witness.at_least(there, clock.now()) == true_ms
+        clock.wall_ms -= 2 * DAY_MS
+        for _ in range(24):
+            assert witness.at_least(there, clock.advance(3600)) == clock.wall_ms

@@ -1,0 +1,452 @@
+"""Approvals at the door: the flow of a desk, and each way in which it is refused, on a log in memory."""
+
+import asyncio
+import json
+from dataclasses import replace
+
+import pytest
+from support.fakes import NOON_MS, FakeClock, alert_request
+from support.reviewers import AUDIENCE, known, signed_by
+
+from geocast.alertlog.memory import MemoryLog
+from geocast.approvals.request_check import needed_of
+from geocast.clock import format_time
+from geocast.ingest.publish import Publisher, Publishing
+from geocast.model.alert import Confirm, OtherKind
+from geocast.model.problems import Problem
+from geocast.policy import Policy
+
+NOON_S = NOON_MS // 1000
+BY_WORD = {"reviewer": "desk-7", "approved_at": format_time(NOON_MS)}
+HELD = {"headline": "Mr Smith is on the run", "confirm": {"text": ["name"]}}
+
+
+def a_policy(audience=AUDIENCE, **robbery):
+    """One category that asks for approvals, one that asks for none, and one that is bounded otherwise."""
+    robbery = {"title": "Robbery", "approvals": 1} | robbery
+    categories = {"robbery": robbery, "arson": {"title": "Arson"}, "flood": {"title": "Flood", "polygons": True}}
+    return Policy.model_validate({"name": "p", "categories": categories} | ({"audience": audience} if audience else {}))
+
+
+class Desk:
+    """What a desk does: it asks for the form, has it signed, and publishes."""
+
+    def __init__(self, in_force=None, reviewers=None):
+        self.clock, self.log = FakeClock(), MemoryLog()
+        self.use(in_force or a_policy(), known() if reviewers is None else reviewers)
+
+    def use(self, in_force, reviewers):
+        """From now on these are in force."""
+        self.publishing = Publishing(self.log, in_force, self.clock, reviewers=reviewers)
+
+    def send(self, what="alert", *, sub="desk", issuer="", dry_run=False, **changes):
+        """(status, outcome), or (status, [(slug, pointer, members)]) of a problem."""
+        who = Publisher(sub, manages=True, issuer=issuer)
+        if what == "cancel":
+            body = {"revision": 2, "reason": "over", "approval": BY_WORD} | changes
+            body = {name: value for name, value in body.items() if value is not ...}
+            call = self.publishing.cancel("a-1", body, who, dry_run=dry_run)
+        elif what == "revision":
+            body = alert_request(**{"id": ..., "revision": 2, "headline": "Again"} | changes)
+            call = self.publishing.revise("a-1", body, who, dry_run=dry_run)
+        else:
+            call = self.publishing.publish(alert_request(**changes), who, dry_run=dry_run)
+        try:
+            outcome = asyncio.run(call)
+        except Problem as problem:
+            return problem.status, [(each.slug, each.pointer, each.members) for each in problem.violations]
+        return 201 if outcome.created else 200, outcome
+
+    def form(self, what="alert", **changes):
+        """The form of a request."""
+        status, outcome = self.send(what, dry_run=True, **{"approval": ...} | changes)
+        assert status == 200, outcome
+        return outcome.form
+
+    def signed(self, *names, what="alert", at_s=NOON_S, text=None, **changes):
+        """The approval of a request by these reviewers."""
+        text = self.form(what, **changes) if text is None else text
+        return {"form": text, "signatures": [each.to_map() for each in signed_by(text, *names, at_s=at_s)]}
+
+    def approved(self, *names, what="alert", **changes):
+        """Send it, approved by these reviewers."""
+        return self.send(what, approval=self.signed(*names, what=what, **changes), **changes)
+
+
+@pytest.fixture
+def desk():
+    """A desk where robberies take one reviewer."""
+    return Desk()
+
+
+def slugs(answer):
+    """Status, slugs and pointers of a refusal."""
+    status, found = answer
+    return status, [(slug, pointer) for slug, pointer, _ in found]
+
+
+NOT_THE_FORM = (422, [("not-approved", "/approval/form")])
+
+
+# ---- the flow ----------------------------------------------------------------------------------------------------
+
+
+def test_a_desk_asks_signs_and_publishes(desk):
+    """AP, steps 1 to 3: for an alert, a revision and a cancel; what is stored is what was signed, with its proof."""
+    status, outcome = desk.approved("r-1")
+    assert status == 201
+    assert outcome.entry.alert.approval.reviewer == "r-1"
+    assert outcome.entry.alert.approval.approved_at == NOON_MS
+    assert desk.approved("r-2", what="revision")[0] == 201
+    status, outcome = desk.approved("r-3", what="cancel", revision=3)
+    assert (status, outcome.entry.approval.reviewer) == (201, "r-3")
+    history = asyncio.run(desk.log.history("a-1"))
+    assert [json.loads(entry.proof.form)["revision"] for entry in history] == [1, 2, 3]
+
+
+def test_a_dry_run_stores_nothing_and_needs_no_approval(desk):
+    """AP, step 1: on all three; of a cancel too. It says how many have to approve, AP6 included."""
+    status, outcome = desk.send(dry_run=True, approval=...)
+    assert (status, outcome.approvals) == (200, 1)
+    assert json.loads(outcome.form)["id"] == "a-1"
+    assert desk.send(dry_run=True, approval=..., **HELD)[1].approvals == 2
+    assert desk.send(dry_run=True, approval=..., category="arson")[1].approvals == 0
+    assert asyncio.run(desk.log.history("a-1")) == ()
+    desk.approved("r-1")
+    status, outcome = desk.send("cancel", dry_run=True, approval=...)
+    assert (status, outcome.approvals, json.loads(outcome.form)["what"]) == (200, 1, "cancel")
+    assert len(asyncio.run(desk.log.history("a-1"))) == 1
+
+
+def test_an_approval_that_is_left_out_is_missing_where_it_counts(desk):
+    """A11: it may be left out of a dry run, and nowhere else."""
+    for what in ("alert", "revision", "cancel"):
+        assert slugs(desk.send(what, approval=...)) == (422, [("missing-field", "/approval")])
+
+
+def test_without_an_audience_there_is_no_form():
+    """AP: a policy that asks for nothing need not name its deployment; a form for another one is none here."""
+    desk = Desk(a_policy(audience=None, approvals=0), known())
+    status, outcome = desk.send(dry_run=True, approval=...)
+    assert (status, outcome.form, outcome.approvals) == (200, None, 0)
+    assert slugs(desk.send(approval=desk.signed("r-1", text=Desk().form()))) == NOT_THE_FORM
+
+
+# ---- AP1 to AP8 --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer"),
+    [
+        ({"form": 5}, "/approval/form"),
+        ({"form": "x"}, "/approval/form"),
+        ({"form": "[]"}, "/approval/form"),
+        ({"form": '{"v":1,"v":1}'}, "/approval/form"),
+        ({"form": '{"v":NaN}'}, "/approval/form"),
+        ({"form": "{}" + " " * 20 * 1024}, "/approval/form"),
+        ({"form": "é" * 11_000}, "/approval/form"),
+        ({"form": "\ud800"}, "/approval/form"),
+        ({"form": r'{"later":"\ud800"}'}, "/approval/form"),
+        ({"form": '{"later":1e309}'}, "/approval/form"),
+        ({"form": '{"later":' + "9" * 309 + "}"}, "/approval/form"),
+        ({"signatures": []}, "/approval/signatures"),
+        ({"signatures": {}}, "/approval/signatures"),
+        ({"signatures": [5]}, "/approval/signatures/0"),
+        ({"signatures": [{"protected": "e30", "signature": "x"}]}, "/approval/signatures/0/signature"),
+        ({"signatures": [{"protected": "=", "signature": "A" * 86}]}, "/approval/signatures/0/protected"),
+        ({"signatures": [{"protected": "e30", "signature": "A" * 86}] * 9}, "/approval/signatures"),
+    ],
+    ids=str,
+)
+def test_an_approval_of_another_shape_is_refused(desk, change, pointer):
+    """AP1: form and signatures are what they have to be, and not too much of them."""
+    assert slugs(desk.send(approval=desk.signed("r-1") | change)) == (422, [("invalid-value", pointer)])
+
+
+@pytest.mark.parametrize(
+    "number", ["1e309", "-1e309", "9" * 309, "-" + "9" * 5000], ids=["1e309", "-1e309", "309", "5000"]
+)
+def test_a_number_beyond_a_double_in_a_form_is_refused(desk, number):
+    """AP1, L2: wherever it stands, when the request comes and when it is a repeat."""
+    form = desk.form(**HELD)
+    for text in (form.replace('"confirm":{', f'"confirm":{{"area_km2":{number},'), form[:-1] + f',"later":{number}}}'):
+        approval = desk.signed("r-1", "r-2", text=text)
+        assert slugs(desk.send(approval=approval, **HELD)) == (422, [("invalid-value", "/approval/form")])
+    desk.send(approval=desk.signed("r-1", "r-2", text=form), **HELD)
+    assert slugs(desk.send(approval=approval, **HELD)) == (422, [("invalid-value", "/approval/form")])
+
+
+@pytest.mark.parametrize("part", ["form", "signatures"])
+def test_each_part_is_there_and_no_other(desk, part):
+    """AP1: an approval is by signatures or by word, never a mix."""
+    approval = desk.signed("r-1")
+    assert slugs(desk.send(approval={part: approval[part]})) == (
+        422,
+        [("missing-field", f"/approval/{'form' if part == 'signatures' else 'signatures'}")],
+    )
+    assert slugs(desk.send(approval=approval | BY_WORD))[1][0][0] == "unknown-field"
+    more = {"form": approval["form"], "signatures": [approval["signatures"][0] | {"x": 1}]}
+    assert slugs(desk.send(approval=more)) == (422, [("unknown-field", "/approval/signatures/0/x")])
+
+
+MOVED = [{"type": "circle", "lat": 32.8, "lng": -96.8, "radius_m": 1020.0}]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"v": 2}, {"what": "cancel"}, {"aud": "other"}, {"id": "a-2"}, {"revision": 2}, {"source": "other"},
+        {"category": "arson"}, {"title": "Theft"}, {"headline": "Other"}, {"description": ...}, {"severity": "minor"},
+        {"status": "test"}, {"occurred_at": format_time(NOON_MS)}, {"expires_at": format_time(NOON_MS + 1)},
+        {"expires_at": "soon"}, {"area": []}, {"area": MOVED}, {"area": MOVED * 2}, {"area": None},
+        {"location_resolution": 8}, {"location_resolution": 9.0}, {"confirm": {"text": ["name"]}}, {"later": 1},
+        {"location_resolution": ...}, {"title": ...}, {"aud": ...}, {"area": [{}]}, {"severity": True},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_form_that_says_something_else_is_refused(desk, change):
+    """AP2: by value, member by member; however many have signed it."""
+    members = {**json.loads(desk.form()), **change}
+    text = json.dumps({name: value for name, value in members.items() if value is not ...})
+    assert slugs(desk.send(approval=desk.signed("r-1", "r-2", "r-3", text=text))) == NOT_THE_FORM
+
+
+def test_what_differs_is_named_and_nothing_is_repeated(desk):
+    """AP2, H9."""
+    for change, named in (
+        ({"headline": "Secret", "severity": "minor"}, "headline"),
+        ({"secret": 1}, "a member too many"),
+    ):
+        text = json.dumps(json.loads(desk.form()) | change)
+        body = alert_request(approval=desk.signed("r-1", text=text))
+        with pytest.raises(Problem) as caught:
+            asyncio.run(desk.publishing.publish(body, Publisher("desk")))
+        assert caught.value.detail.endswith(named)
+        assert "ecret" not in str(caught.value.body())
+
+
+def test_the_order_and_the_spelling_of_a_form_are_free(desk):
+    """AP2: it is by value, and what was signed is what is kept, letter by letter."""
+    members = json.loads(desk.form())
+    members["expires_at"] = members["expires_at"].replace(".000Z", "+00:00")
+    text = json.dumps(dict(reversed(members.items())), indent=1)
+    status, outcome = desk.send(approval=desk.signed("r-1", text=text))
+    assert (status, outcome.entry.proof.form) == (201, text)
+
+
+@pytest.mark.parametrize(("by", "taken"), [(0.9e-9, True), (1.1e-9, False)])
+def test_a_centre_may_differ_by_what_machines_differ(desk, by, taken):
+    """AP2: by 1e-9 degrees; the form's is published."""
+    members = json.loads(desk.form())
+    members["area"][0]["lat"] += by
+    status, outcome = desk.send(approval=desk.signed("r-1", text=json.dumps(members)))
+    assert (status == 201) == taken
+    if taken:
+        assert outcome.entry.alert.area[0].lat == members["area"][0]["lat"]
+
+
+@pytest.mark.parametrize(("by", "taken"), [(1.9e-6, True), (2.1e-6, False)])
+def test_a_corner_may_differ_by_the_last_decimal(by, taken):
+    """AP2: of a polygon by 2e-6 degrees."""
+    ring = [[-96.81, 32.77], [-96.78, 32.77], [-96.78, 32.79], [-96.81, 32.77]]
+    flood = {"category": "flood", "area": {"type": "Polygon", "coordinates": [ring]}}
+    desk = Desk()
+    members = json.loads(desk.form(**flood))
+    members["area"][0]["coordinates"][0][1][0] += by
+    assert (desk.send(approval=desk.signed("r-1", text=json.dumps(members)), **flood)[0] == 201) == taken
+
+
+def test_one_bad_signature_refuses_the_request(desk):
+    """AP3: it is not passed over, however many are good."""
+    good = desk.signed("r-1", "r-2")
+    [stranger] = desk.signed("stranger")["signatures"]
+    other = desk.signed("r-3", text=good["form"] + " ")["signatures"][0]
+    for bad in (stranger, other, {"protected": "e30", "signature": "A" * 86}):
+        approval = good | {"signatures": [good["signatures"][0], bad, good["signatures"][1]]}
+        assert slugs(desk.send(approval=approval)) == (422, [("not-approved", "/approval/signatures/1")])
+
+
+@pytest.mark.parametrize(
+    ("at_s", "taken"),
+    [(-601, False), (-600, True), (60, True), (61, False)],
+)
+def test_a_signature_is_of_its_time(desk, at_s, taken):
+    """AP4: not before `occurred_at` (ten minutes ago here), at most 60 s ahead."""
+    answer = desk.send(approval=desk.signed("r-1", at_s=NOON_S + at_s))
+    assert answer[0] == 201 if taken else slugs(answer) == (422, [("not-approved", "/approval/signatures/0")])
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_signature_gets_old(late):
+    """AP4: `approval_max_age_s` after it was made; and a cancel's is not before the alert's incident."""
+    desk = Desk(a_policy(approval_max_age_s=60))
+    approval = desk.signed("r-1")
+    desk.clock.advance(61 if late else 60.9)
+    answer = desk.send(approval=approval)
+    assert slugs(answer) == (422, [("not-approved", "/approval/signatures/0")]) if late else answer[0] == 201
+    if not late:
+        approval = desk.signed("r-1", what="cancel", at_s=NOON_S - 601)
+        assert slugs(desk.send("cancel", approval=approval)) == (422, [("not-approved", "/approval/signatures/0")])
+
+
+@pytest.mark.parametrize(
+    ("names", "have"),
+    [(("r-1",), 1), (("r-1", "r-1"), 1), (("r-2", "r-2 at home"), 1), (("r-1", "desk"), 1), (("desk",), 0)],
+)
+def test_persons_are_counted(names, have):
+    """AP5: each once, by the `sub` of the key, and never the publisher."""
+    desk = Desk(a_policy(approvals=2))
+    assert desk.approved(*names) == (422, [("approvals-needed", "/approval", {"needed": 2, "have": have})])
+    assert desk.approved(*names, "r-3", "glass")[0] == 201
+
+
+def test_reviewer_whose_sub_is_the_publishers_is_not_counted_whatever_the_issuer(desk):
+    """AP5, HD5: stricter than the pair; and the issuer survives the form, which does not sign it."""
+    assert desk.approved("desk", issuer="a") == (422, [("approvals-needed", "/approval", {"needed": 1, "have": 0})])
+    status, outcome = desk.approved("r-1", issuer="a")
+    assert (status, outcome.entry.source, outcome.entry.issuer) == (201, "desk", "a")
+    assert desk.approved("r-1", what="cancel", issuer="a")[1].entry.issuer == "a"
+
+
+def test_what_is_confirmed_takes_two(desk):
+    """AP6: but not of a cancel, whose reason can be reworded."""
+    assert desk.approved("r-1", **HELD) == (422, [("approvals-needed", "/approval", {"needed": 2, "have": 1})])
+    assert desk.approved("r-1", "r-2", **HELD)[0] == 201
+    held = {"reason": "Mr Smith is found", "confirm": {"text": ["name"]}}
+    assert desk.approved("r-1", what="cancel", **held)[0] == 201
+
+
+def test_a_word_is_taken_where_nothing_is_asked(desk):
+    """AP7: and nowhere else; signatures where none are needed are checked all the same."""
+    few = [("approvals-needed", "/approval", {"needed": 1, "have": 0})]
+    assert desk.send() == (422, few)
+    assert desk.send(id="b", category="arson")[0] == 201
+    assert desk.approved("desk", id="c", category="arson")[0] == 201
+    approval = desk.signed("stranger", id="d", category="arson")
+    assert slugs(desk.send(id="d", category="arson", approval=approval))[1] == [
+        ("not-approved", "/approval/signatures/0")
+    ]
+    desk.approved("r-1")
+    assert desk.send("cancel") == (422, few)
+
+
+def test_all_that_is_wrong_is_told(desk):
+    """P9: what the policy has against it, and then what is wrong with the approval."""
+    late = {"expires_at": format_time(NOON_MS - 1)}
+    answer = desk.send(approval=desk.signed("r-1", "stranger"), **late)
+    assert slugs(answer)[1] == [("expiry-out-of-range", "/expires_at"), ("not-approved", "/approval/signatures/1")]
+    assert slugs(desk.send(**late))[1] == [("expiry-out-of-range", "/expires_at"), ("approvals-needed", "/approval")]
+
+
+def test_the_same_form_is_the_same_content(desk):
+    """AP8, H3: whose signatures, how many and how old; whatever policy and reviewers have become since."""
+    approval = desk.signed("r-1")
+    _, first = desk.send(approval=approval)
+    desk.clock.advance(86_400)
+    desk.use(a_policy(approvals=2, title="Other"), known("r-3"))
+    for names in (("r-1",), ("r-2", "r-3"), ("stranger",)):
+        again = desk.signed(*names, text=approval["form"])
+        status, outcome = desk.send(approval=again)
+        assert (status, outcome.entry) == (200, first.entry)
+
+
+def test_signed_and_unsigned_are_never_the_same():
+    """AP8, H5."""
+    desk = Desk(a_policy(approvals=0))
+    approval = desk.signed("r-1")
+    assert desk.send()[0] == 201
+    assert desk.send(approval=approval)[0] == 409
+    other = Desk(a_policy(approvals=0))
+    assert other.send(approval=approval)[0] == 201
+    assert other.send(approval={"reviewer": "r-1", "approved_at": format_time(NOON_MS)})[0] == 409
+
+
+def test_the_form_of_a_cancel_outlives_a_revision_in_between(desk):
+    """AP8: good for its number and every later one, and for an alert that ends later by then."""
+    desk.approved("r-1")
+    approval = desk.signed("r-2", what="cancel")
+    later = {"expires_at": format_time(NOON_MS + 2_400_000)}
+    assert desk.approved("r-1", what="revision", **later)[0] == 201
+    assert desk.send("cancel", approval=approval)[0] == 409
+    status, outcome = desk.send("cancel", approval=approval, revision=3)
+    assert (status, outcome.entry.revision, outcome.entry.ends_at) == (201, 3, NOON_MS + 2_400_000)
+    assert desk.send("cancel", approval=approval, revision=3)[0] == 200
+
+
+@pytest.mark.parametrize(
+    "change", [{"revision": 3}, {"revision": 0}, {"category": "arson"}, {"reason": "x"}, {"id": "b"}]
+)
+def test_the_form_of_a_cancel_says_what_is_asked(desk, change):
+    """AP2: by value, too; its category is that of the alert."""
+    desk.approved("r-1")
+    text = json.dumps(json.loads(desk.form("cancel")) | change)
+    assert slugs(desk.send("cancel", approval=desk.signed("r-1", text=text))) == NOT_THE_FORM
+
+
+def test_a_form_of_an_alert_is_good_once(desk):
+    """AP8: a signature is good for one number of one alert."""
+    approval = desk.signed("r-1")
+    assert desk.send(approval=approval)[0] == 201
+    same = {name: value for name, value in alert_request().items() if name in ("headline", "description")}
+    assert slugs(desk.send("revision", approval=approval, **same)) == NOT_THE_FORM
+    assert slugs(desk.send(approval=approval, id="b")) == NOT_THE_FORM
+
+
+def test_a_key_in_an_envelope_is_told(desk):
+    """Break glass: it counts like any other, and whoever asks is told that it was used."""
+    _, outcome = desk.approved("r-1")
+    assert desk.publishing.break_glass(outcome.entry) == []
+    _, outcome = desk.approved("glass", id="b")
+    assert len(desk.publishing.break_glass(outcome.entry)) == 1
+    assert desk.publishing.break_glass(replace(outcome.entry, proof=None)) == []
+
+
+def test_what_cannot_be_signed_is_taken_where_nothing_is_asked():
+    """A message of CAP carries no form."""
+    in_force = a_policy(approvals=2)
+    assert [each.slug for each in needed_of(in_force, "robbery")] == ["approvals-needed"]
+    assert needed_of(in_force, "arson") == []
+
+
+def test_an_entry_of_another_kind_is_no_repeat(desk):
+    """G4: its number is taken, whatever was signed for it."""
+    approval = desk.signed("r-1")
+    desk.log.take(OtherKind("a-1", 1, NOON_MS + 1_000_000))
+    assert desk.send(approval=approval)[0] == 409
+
+
+# ---- the policy --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keys", [{"approvals": 1}, {"approvals": 0, "cancel_approvals": 1}])
+def test_who_asks_names_the_deployment(keys):
+    """AP: so that what was signed for training is nothing in earnest."""
+    with pytest.raises(ValueError, match="audience"):
+        a_policy(audience=None, **keys)
+
+
+@pytest.mark.parametrize(
+    ("keys", "needed"),
+    [({"approvals": 2}, (2, 1)), ({"approvals": 0}, (0, 0)), ({"approvals": 1, "cancel_approvals": 0}, (1, 0))],
+)
+def test_a_cancel_takes_one_where_alerts_are_signed(keys, needed):
+    """`cancel_approvals`: taking back has to be quick. Of an unknown category the most is asked."""
+    in_force = a_policy(**keys)
+    assert (in_force.approvals("robbery"), in_force.cancel_approvals("robbery")) == needed
+    assert (in_force.approvals("unknown"), in_force.cancel_approvals(None)) == needed
+    assert (in_force.approvals("arson"), in_force.cancel_approvals("arson")) == (0, 0)
+    assert in_force.approvals("robbery", confirmed=True) == (2 if needed[0] else 0)
+
+
+@pytest.mark.parametrize("keys", [{"approvals": 3}, {"approvals": True}, {"approvals": [1]}, {"cancel_approvals": -1}])
+def test_no_other_number_of_approvals(keys):
+    """AP: 0, 1 or 2."""
+    with pytest.raises(ValueError, match="pprovals"):
+        a_policy(**keys)
+
+
+def test_confirm_is_signed(desk):
+    """A21, AP6: it is content."""
+    _, outcome = desk.approved("r-1", "r-2", **HELD)
+    assert outcome.entry.alert.confirm == Confirm(text=("name",))
+    assert json.loads(outcome.entry.proof.form)["confirm"] == {"text": ["name"]}

@@ -1,0 +1,551 @@
+"""What the board wants done in the log, done: claims, wider rings and ends, over processes that share one log."""
+
+import asyncio
+import contextlib
+import dataclasses
+
+import pytest
+from calls.quarter import HALF_HOUR_MS, PLACE, TERMS, Quarter, new_keys
+from support.fakes import NOON_MS, FakeClock
+
+from geocast import policy
+from geocast.alertlog import Counts
+from geocast.alertlog.memory import MemoryLog
+from geocast.calls import worker as module
+from geocast.calls.hub import ReleaseRequest
+from geocast.calls.live_call import MAX_LIFE_S
+from geocast.calls.service import CallService
+from geocast.calls.worker import CallWorker
+from geocast.errors import LogUnavailable
+from geocast.metrics import Metrics
+from geocast.model.call import Claim, Nothing, Person, Widening, body_of
+
+LOOKS = 2_000  # turns of the loop that a test waits for something at most
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    """Waits are turns of the loop: what is waited for comes by the test's clock."""
+    for name in ("TICK_S", "REST_S", "RETRY_S", "RETRY_MOST_S", "END_JITTER_S", "RESTORE_S"):
+        monkeypatch.setattr(module, name, 0.0)
+
+
+class SharedLog(MemoryLog):
+    """The log in memory, of several processes.
+
+    Purpose: it can be away, or lack all. Lies: what was asked of it while it was away was never done, unless it goes
+    with the answer to an append; a real one may have done it.
+    """
+
+    away = counts_away = goes = lost = False
+
+    async def append(self, entry):
+        """Store it, unless away."""
+        self._is_there()
+        stored = await super().append(entry)
+        if self.goes:
+            self.goes, self.away = False, True
+            self._is_there()
+        return stored
+
+    async def history(self, alert_id):
+        """All of a call, unless away."""
+        self._is_there()
+        return [] if self.lost else await super().history(alert_id)
+
+    async def counts(self, alert_id):
+        """What was counted, unless away."""
+        if self.away or self.counts_away:
+            raise LogUnavailable("away")
+        return await super().counts(alert_id)
+
+    async def add_counts(self, counts):
+        """Count, unless away."""
+        self._is_there()
+        await super().add_counts(counts)
+
+    def _is_there(self):
+        if self.away:
+            raise LogUnavailable("away")
+
+
+class World:
+    """Some processes, each with a quarter of its own, and the log and the clock that they share."""
+
+    def __init__(self, processes=1):
+        self.clock, self.keys, self.log = FakeClock(), new_keys(), SharedLog()
+        self.quarters = [Quarter(keys=self.keys, clock=self.clock) for _ in range(processes)]
+        self.errands = [self._errands(quarter) for quarter in self.quarters]
+
+    def _errands(self, quarter):
+        errands = CallWorker(64, self._in_force, self.log, self._store, self.clock, Metrics())
+        quarter.board, errands.wake = errands.board, quarter.run
+        return errands
+
+    def _in_force(self):
+        return CallService(self.log, policy.parse(None, None), self.keys, self.clock), self.keys
+
+    async def _store(self, counts):
+        try:
+            await self.log.add_counts(counts)
+        except LogUnavailable:
+            return False
+        return True
+
+    @contextlib.asynccontextmanager
+    async def running(self):
+        """All processes do their work."""
+        tasks = [asyncio.ensure_future(work) for each in self.errands for work in (each.run(), self._follow(each))]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _follow(self, errands):
+        async for batch in self.log.follow(0):
+            for _, entry in batch:
+                errands.read(entry)
+
+    async def append(self, body, secret, call_id="c-1"):
+        """Somebody else has appended this."""
+        number = len(await self.log.history(call_id)) + 1
+        assert await self.log.append(self.quarters[0].entry(body, secret, call_id, number))
+
+    async def open(self, call_id="c-1", **terms):
+        """A call is opened."""
+        await self.append(self.quarters[0].opening(dataclasses.replace(TERMS, **terms)), PLACE, call_id)
+
+    async def seated(self):
+        """A phone that has been rung, and has its task."""
+        phone = self.quarters[0].join()
+        await self.open()
+        await self.append(Claim(1, "cpr", NOON_MS), Person("r-1"))
+        await until(lambda: len(phone.sent) == 2)
+        return phone
+
+    async def kinds(self, call_id="c-1"):
+        """The kinds of the entries of a call."""
+        return [entry.kind for entry in await self.log.history(call_id)]
+
+
+async def until(condition):
+    """Wait until it is so."""
+    for _ in range(LOOKS):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it has not come")
+
+
+async def settled():
+    """Let everything happen that will."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+def run(main):
+    asyncio.run(asyncio.wait_for(main(), 30))
+
+
+def test_who_accepts_gets_the_seat_and_is_told_where_to_go():
+    """RV1, RV3: both devices of a person, on two processes, have the same task."""
+
+    async def main():
+        world = World(2)
+        async with world.running():
+            phone, tablet = world.quarters[0].join(), world.quarters[1].join(9_000)
+            await world.open()
+            await until(phone.told)
+            phone.accept(eta_s=60)
+            await until(lambda: tablet.sent)
+            assert phone.told() == tablet.told() == ["c-1:2 seat 1"]
+            assert body_of((await world.log.history("c-1"))[1]).eta_s == 60
+
+    run(main)
+
+
+def test_of_two_who_accept_the_last_seat_one_gets_it():
+    """RV2: on two processes, at once."""
+
+    async def main():
+        world = World(2)
+        async with world.running():
+            phones = [quarter.join(0, f"r-{n}") for n, quarter in enumerate(world.quarters)]
+            await world.open(seats=["cpr"])
+            for phone in phones:
+                await until(phone.told)
+            for phone in phones:
+                phone.accept()
+            for phone in phones:
+                await until(lambda phone=phone: len(phone.sent) == 2)
+            assert sorted(phone.told() for phone in phones) == [["-c-1 full"], ["c-1:2 seat 1"]]
+
+    run(main)
+
+
+def test_an_accept_waits_while_the_log_is_away():
+    """Section 12, RV4: it is tried again, and judged by what holds then."""
+
+    async def main():
+        world = World()
+        async with world.running():
+            stays, walks = world.quarters[0].join(), world.quarters[0].join(0, "r-2")
+            gone = world.quarters[0].join(0, "r-3")
+            await world.open()
+            await until(lambda: len(world.quarters[0].order) == 3)
+            world.log.away = True
+            for phone in (stays, walks, gone):
+                phone.accept()
+            await settled()
+            walks.move(5_000)
+            gone.leave()
+            world.log.away = False
+            await until(lambda: stays.told()[1:] or len(stays.sent) == 2)
+            await until(lambda: len(walks.sent) == 2)
+            assert walks.told() == ["c-1/1", "-c-1 far"]
+            assert await world.kinds() == ["call", "claim"]
+
+    run(main)
+
+
+def test_while_the_log_lacks_a_call_that_is_open_nobody_is_told_that_it_is_over():
+    """RV4, RV5, RV7: what it has lost is put back; an accept, and a seat given back, wait for that."""
+
+    async def main():
+        world = World()
+        async with world.running():
+            goes, waits = world.quarters[0].join(), world.quarters[0].join(0, "r-2")
+            await world.open()
+            await until(lambda: len(world.quarters[0].order) == 2)
+            goes.accept()
+            await until(lambda: len(goes.sent) == 2)
+            world.log.lost = True
+            waits.accept()
+            goes.decline()
+            await settled()
+            assert (waits.told(), goes.told()) == (["c-1/1"], ["c-1/1", "c-1:2 seat 1"])
+            world.log.lost = False
+            await until(lambda: len(waits.sent) == 2 and len(goes.sent) == 3)
+            assert goes.told() == ["-c-1 left"]
+            assert sorted(await world.kinds()) == ["call", "claim", "claim", "release"]
+
+    run(main)
+
+
+def test_an_accept_that_waits_is_answered_when_the_call_is_over():
+    """Section 12, RJ9: by the clocks, though the log is away."""
+
+    async def main():
+        world = World()
+        async with world.running():
+            phone = world.quarters[0].join()
+            await world.open()
+            await until(phone.told)
+            world.log.away = True
+            phone.accept()
+            await settled()
+            world.clock.advance(HALF_HOUR_MS / 1000)
+            await until(lambda: len(phone.sent) == 2)
+            assert phone.told() == ["-c-1 over"]
+
+    run(main)
+
+
+def test_a_seat_is_given_back_and_a_report_stored_when_the_log_is_there_again():
+    """M19, M20."""
+
+    async def main():
+        world = World()
+        async with world.running():
+            phone = await world.seated()
+            world.log.away = True
+            world.errands[0].board.report(phone.row, "c-1", "arrived", world.clock.now())
+            await settled()
+            world.log.away = False
+            await until(lambda: world.quarters[0].board._calls["c-1"].state.number == 3)
+            phone.decline()
+            await until(lambda: len(phone.sent) == 3)
+            assert phone.told()[2:] == ["-c-1 left"]
+            assert await world.kinds() == ["call", "claim", "report", "release"]
+
+    run(main)
+
+
+def test_of_reports_that_wait_for_the_log_the_last_one_is_stored():
+    """M20: else the one before would be, and the last would come too soon after it to count."""
+
+    async def main():
+        world = World()
+        async with world.running():
+            phone = world.quarters[0].join()
+            await world.open(rings_m=[100])
+            await until(phone.told)
+            phone.accept()
+            await until(phone.told)
+            world.log.away = True
+            for state in ("aed", "arrived"):
+                world.quarters[0].board.report(phone.row, "c-1", state, world.clock.now())
+                await settled()
+                world.clock.advance(6)
+            world.log.away = False
+            await settled()
+            assert await world.kinds() == ["call", "claim", "report"]
+            assert body_of((await world.log.history("c-1"))[2]).state == "arrived"
+            world.clock.advance(6)
+            world.quarters[0].board.report(phone.row, "c-1", "aed", world.clock.now())
+            await settled()
+            assert await world.kinds() == ["call", "claim", "report", "report"]
+
+    run(main)
+
+
+def test_a_seat_is_asked_back_once_however_often_it_is_declined():
+    """M19: while the log is away, too; and a seat that is taken anew is not given back by what was said before."""
+
+    async def main():
+        world = World()
+        async with world.running():
+            phone = await world.seated()
+            before = len(world.errands[0]._under_way)
+            world.log.away = True
+            for _ in range(100):
+                phone.decline()
+            assert len(world.errands[0]._under_way) <= before + 1
+            world.log.away = False
+            await until(lambda: len(phone.sent) == 3)
+            assert await world.kinds() == ["call", "claim", "release"]
+            phone.accept()
+            await until(lambda: len(phone.sent) == 4)
+            phone.decline()
+            await until(lambda: len(phone.sent) == 5)
+            assert await world.kinds() == ["call", "claim", "release", "claim", "release"]
+
+    run(main)
+
+
+def test_what_gave_one_seat_back_does_not_give_back_the_next():
+    """RV5: whether the release was stored is unknown, and when that can be asked its holder has accepted anew."""
+
+    async def main():
+        world = World()
+        async with world.running():
+            phone = await world.seated()
+            world.log.goes = True
+            phone.decline()
+            await until(lambda: len(phone.sent) == 3)
+            assert phone.told()[2:] == ["-c-1 left"]
+            again = world.quarters[0].entry(Claim(1, "cpr", NOON_MS + 1), Person("r-1"), number=4)
+            assert await MemoryLog.append(world.log, again)
+            await until(lambda: len(phone.sent) == 4)
+            world.log.away = False
+            await settled()
+            assert await world.kinds() == ["call", "claim", "release", "claim"]
+
+    run(main)
+
+
+async def rings(world):
+    """The rings that came into force, after the time in which each process would have tried one."""
+    world.clock.advance(0.35)
+    await settled()
+    return [body_of(entry).ring for entry in await world.log.history("c-1") if entry.kind == "widen"]
+
+
+def test_the_ring_widens_by_what_all_processes_have_called():
+    """RN2, RN3: no process has called enough, and both together have; one widens where they have not."""
+
+    async def main():
+        world = World(2)
+        async with world.running():
+            near = [quarter.join(0, f"r-{n}") for n, quarter in enumerate(world.quarters)]
+            await world.open(enough=2)
+            for phone in near:
+                await until(phone.told)
+            assert await rings(world) == []
+            near[0].decline()
+            assert await rings(world) == [1]
+            assert await rings(world) == [1, 2]
+            assert await rings(world) == [1, 2]
+
+    run(main)
+
+
+def test_where_the_count_can_not_be_read_a_process_goes_by_its_own():
+    """RN3: of two each has called one, of the two that are enough."""
+
+    async def main():
+        world = World(2)
+        async with world.running():
+            near = [quarter.join(0, f"r-{n}") for n, quarter in enumerate(world.quarters)]
+            await world.open(enough=2)
+            for phone in near:
+                await until(phone.told)
+            assert await rings(world) == []
+            world.log.counts_away = True
+            assert await rings(world) == [1]
+
+    run(main)
+
+
+def test_a_full_call_and_the_last_ring_do_not_widen():
+    """RN2: only while seats are free."""
+
+    async def main():
+        world = World()
+        async with world.running():
+            await world.open(seats=["cpr"])
+            await world.append(Claim(1, "cpr", NOON_MS), Person("r-1"))
+            assert await rings(world) == []
+            await world.open("c-2", rings_m=[100])
+            await world.append(Widening(0, NOON_MS), Nothing(), "c-2")
+            world.clock.advance(60)
+            await settled()
+            assert await world.kinds("c-2") == ["call", "widen"]
+
+    run(main)
+
+
+def test_a_call_that_expires_is_ended_once():
+    """RZ4: by one of all processes, without a source, and when both clocks say so."""
+
+    async def main():
+        world = World(3)
+        async with world.running():
+            await world.open(rings_m=[100])
+            await settled()
+            world.clock.wall_ms += HALF_HOUR_MS
+            await settled()
+            assert await world.kinds() == ["call"]
+            world.clock.wall_ms -= HALF_HOUR_MS
+            world.clock.advance(HALF_HOUR_MS / 1000)
+            await until(lambda: world.quarters[0].board._calls["c-1"].outline.over)
+            *_, end = await world.log.history("c-1")
+            assert await world.kinds() == ["call", "end"]
+            assert body_of(end).source is None
+
+    run(main)
+
+
+def test_a_claim_that_the_log_has_lost_for_good_is_made_anew():
+    """RV7: another had the number, and the seat, and has given it back; who was told where to go is not untold."""
+
+    async def main():
+        world = World(2)
+        async with world.running():
+            phone = world.quarters[0].join()
+            await world.open()
+            await until(phone.told)
+            lost = world.quarters[0].entry(Claim(1, "cpr", NOON_MS), Person("r-1"), number=2)
+            for errands in world.errands:
+                errands.read(lost)
+            await world.append(Claim(1, "cpr", NOON_MS), Person("r-2"))
+            await until(lambda: len(phone.sent) == 3)
+            assert phone.told() == ["c-1:2 seat 1", "c-1:3 seat 0"]
+            assert await world.kinds() == ["call", "claim", "claim"]
+            assert world.errands[0].board.lost("c-1") == []
+
+    run(main)
+
+
+def test_an_entry_that_no_key_opens_is_counted_named_and_opened_when_the_key_is_there(caplog):
+    """HD8, RZ5: by the id of its call, its number and its position."""
+
+    async def main():
+        world = World()
+        async with world.running():
+            phone, other = world.quarters[0].join(), new_keys("second")
+            entry = world.quarters[0].entry(world.quarters[0].opening(), PLACE, keys=other)
+            await world.log.append(entry)
+            errands = world.errands[0]
+            await until(errands.degraded)
+            assert (errands.degraded(), errands.board.failed) == (1, 1)
+            errands.read(dataclasses.replace(entry, id="c-2\nforged", sealed=b"x"), 7)
+            first, second = (record.getMessage() for record in caplog.records)
+            assert first.startswith("call c-1: entry 1, at position ")
+            assert second.startswith("call with an id of another form: entry 1, at position 7 of the log")
+            world.keys = other
+            errands.adopt()
+            assert phone.told() == ["c-1/1"]
+            assert errands.degraded() == 1
+            world.clock.advance(MAX_LIFE_S)
+            assert errands.degraded() == 0
+
+    run(main)
+
+
+def test_a_mistake_of_ours_ends_nothing_else(monkeypatch, caplog):
+    """An error in one errand is logged, without its words; the client's next try is a new one."""
+
+    async def main():
+        world = World()
+        async with world.running():
+            phone = world.quarters[0].join()
+            await world.open()
+            await until(phone.told)
+
+            async def failing(_):
+                raise RuntimeError(PLACE.address)
+
+            with monkeypatch.context() as patched:
+                patched.setattr(world.errands[0]._calling, "claim", failing)
+                phone.accept()
+                await until(lambda: "an errand of a call failed" in caplog.text)
+            assert "Dorfstrasse" not in caplog.text
+            phone.accept()
+            await until(lambda: len(phone.sent) == 2)
+            assert phone.told() == ["c-1:2 seat 1"]
+
+    run(main)
+
+
+def test_counts_are_kept_while_the_log_is_away():
+    """RN3, H7."""
+
+    async def main():
+        world = World()
+        async with world.running():
+            world.log.away = True
+            phone = world.quarters[0].join()
+            await MemoryLog.append(world.log, world.quarters[0].entry(world.quarters[0].opening(), PLACE))
+            await until(phone.told)
+            await settled()
+            world.log.away = False
+            await settled()
+            assert await world.log.counts("c-1") == Counts(sent=1)
+
+    run(main)
+
+
+def test_what_was_counted_last_is_stored_at_the_end(monkeypatch):
+    """H7: a process that drains has stored what its responders said before it goes."""
+    monkeypatch.setattr(module, "REST_S", 60.0)  # between two looks
+
+    async def main():
+        world = World()
+        async with world.running():
+            phone = world.quarters[0].join()
+            await world.open(rings_m=[100])
+            await until(phone.told)
+            await settled()
+            world.errands[0].board.acknowledge(phone.row, "c-1", 1)
+            phone.decline()
+        assert await world.log.counts("c-1") == Counts(1, 1, 1)
+
+    run(main)
+
+
+def test_nothing_is_asked_of_a_log_that_has_lost_a_call_for_longer_than_a_call_lasts():
+    """Errands, Rule 1: where this process does not know the call either, and so not when it is over."""
+
+    async def main():
+        world = World()
+        world.errands[0]._take(ReleaseRequest("c-9", Person("r-1")))
+        await settled()
+        assert world.errands[0]._given_back
+        world.clock.advance(MAX_LIFE_S)
+        await settled()
+        assert not world.errands[0]._given_back
+
+    run(main)

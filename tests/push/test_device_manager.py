@@ -1,0 +1,638 @@
+"""What time alone does to devices, how urgent a push is, and what is noted of it; the rest is in test_model.py."""
+
+import asyncio
+import functools
+import json
+from collections import Counter
+
+import http_ece
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from support.fakes import DALLAS, NOON_MS, FakeClock, a_cancel, a_revision
+from support.flipping import flipped
+
+from geocast.alertlog import Counts
+from geocast.auth.tokens import Subject
+from geocast.errors import StoreUnavailable
+from geocast.geometry.sphere import cell_of
+from geocast.push.addresses import parse_services
+from geocast.push.client import PushResponse
+from geocast.push.delivery_journal import DeliveryJournal
+from geocast.push.device_manager import DeviceManager
+from geocast.push.devices import RENEW_MS
+from geocast.push.devicestore import DeliveryRecord, State, StoredDevice
+from geocast.push.devicestore.memory import MemoryDevices
+from geocast.push.encryption import Keyring, Record
+from geocast.push.scheduler import MARKS, OF_ONE, SLOTS, SPARE_SLOTS
+from geocast.push.service_limits import AT_MOST, FIRST, LAST_TRY_S, UNKNOWN, PushOutcome
+from geocast.push.shards import StaticShards
+from geocast.push.webpush import Vapid, make_vapid_key, parse_vapid
+
+VAPID = parse_vapid(json.dumps({"keys": [make_vapid_key("x")]}).encode(), "file")
+KEY = ec.generate_private_key(ec.SECP256R1())
+PUBLIC = KEY.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+LEASE_MS = 30 * 86_400_000
+TURNS = 80
+
+
+def with_loop(test):
+    """Make a test of a coroutine."""
+
+    @functools.wraps(test)
+    def run(*args, **kwargs):
+        asyncio.run(test(*args, **kwargs))
+
+    return run
+
+
+class Notes:
+    """A ringer that keeps what it is given; `outcome` is what comes of it, None that nothing does yet."""
+
+    def __init__(self):
+        self.pushes, self.waits = [], []
+        self.outcome = PushOutcome.SENT
+        self.under_way = Counter()  # by host
+        self.retry_after_s = None
+        self.dead = None  # endpoints with this word in them are not reached
+
+    async def ring(self, push, within_s):
+        """Keep it."""
+        self.pushes.append(push)
+        self.under_way[push.endpoint.host] += 1
+        if self.outcome is None:
+            self.waits.append(asyncio.get_running_loop().create_future())
+            await self.waits[-1]
+        self.under_way[push.endpoint.host] -= 1
+        if self.dead is not None and self.dead in push.endpoint.url:
+            return PushResponse(PushOutcome.AWAY, "no connection")
+        return PushResponse(self.outcome, self.outcome.value, self.retry_after_s)
+
+    def answer_all(self, outcome):
+        """End all requests that are under way, and all that begin from now on."""
+        self.outcome = outcome
+        for wait in self.waits:
+            if not wait.done():
+                wait.set_result(None)
+
+    def told(self):
+        """What the pushes say."""
+        read = functools.partial(http_ece.decrypt, private_key=KEY, auth_secret=bytes(16), version="aes128gcm")
+        return [json.loads(read(push.body)) for push in self.pushes]
+
+
+class Away(MemoryDevices):
+    """A store that can be away."""
+
+    away = False
+
+    async def put(self, device, was, **more):
+        """It takes a turn of the loop."""
+        await asyncio.sleep(0)
+        return await super().put(device, was, **more)
+
+    async def note(self, lines):
+        """Unless it is away."""
+        if self.away:
+            raise StoreUnavailable("away")
+        return await super().note(lines)
+
+
+class Process:
+    """A process with one device, in Dallas, and time that stands still."""
+
+    def __init__(self, services="push.example"):
+        self.services = parse_services(services)
+        self.clock = FakeClock()
+        self.ringer = Notes()
+        self.store = Away()
+        self.standing = {}  # by `sub`: whether its token is good; None: its key is not known
+        self.waking = self.again()
+
+    def again(self):
+        """Another one, on the same store."""
+        vapid = Vapid(VAPID, "mailto:a@b.example")
+        return DeviceManager(
+            1_000, self.store, StaticShards(), self.ringer, Keyring([bytes(32)]), self.services, vapid,
+            self.clock, chance=lambda: 0.5, stands=lambda record: self.standing.get(record.sub, True),
+        )  # fmt: skip
+
+    async def register(self, name="device", **fields):
+        """A device."""
+        given = {
+            "id": name, "sub": name, "endpoint": f"https://push.example/{name}", "p256dh": PUBLIC, "auth": bytes(16),
+            "vapid": VAPID[0].public, "topic_key": bytes(32), "secret": name.encode(),
+            "cells": (f"{cell_of(*DALLAS, 9):x}",), "categories": None, "min_severity": "minor", "languages": (),
+            "proofs": False, "may_test": False, "issued_at_s": None, "expires_at_ms": NOON_MS + LEASE_MS, "kid": "k",
+        }  # fmt: skip
+        record, until_ms = Record(**(given | fields)), self.clock.wall_ms + LEASE_MS
+        digest = self.waking.records.digest_of(record.subject, record.id)
+        done = await self.waking.put(digest, lambda _before: (record, until_ms))
+        await turns()
+        return done.live
+
+    async def reads(self, entry):
+        """The log has something new."""
+        self.waking.deliver(entry)
+        await turns()
+
+    async def passes(self, seconds):
+        """Time."""
+        self.clock.advance(seconds)
+        await self.waking.sweep()
+        await turns()
+
+
+async def turns():
+    """Let the loop do all that it can do by itself."""
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("severity", "urgency"), [("extreme", "high"), ("severe", "high"), ("moderate", "normal"), ("minor", "low")]
+)
+@with_loop
+async def test_a_push_is_as_urgent_as_its_alert_and_so_is_its_cancel(severity, urgency):
+    """WPT4."""
+    process = Process()
+    await process.register()
+    await process.reads(a_revision(severity=severity))
+    await process.reads(a_cancel())
+    assert [push.urgency for push in process.ringer.pushes] == [urgency, urgency]
+
+
+@with_loop
+async def test_three_days_before_its_lease_ends_a_device_is_told_once():
+    """WPR9: `renew`, of low urgency; after a restart not again."""
+    process = Process()
+    await process.register()
+    await process.passes((LEASE_MS - RENEW_MS) / 1000 - 1)
+    assert process.ringer.pushes == []
+    await process.passes(1)
+    [message], [push] = process.ringer.told(), process.ringer.pushes
+    assert (message["type"], message["until"]) == ("renew", "2026-03-02T12:00:00.000Z")
+    assert (push.urgency, push.ttl_s) == ("low", RENEW_MS // 1000)
+    process.waking = process.again()
+    await process.waking.take(StaticShards().terms)
+    await process.passes(3_600)
+    assert len(process.ringer.pushes) == 1
+
+
+@with_loop
+async def test_a_renewal_that_was_not_taken_is_pushed_again():
+    """WPR9: in a minute, or when the device is not busy any more."""
+    process = Process()
+    await process.register()
+    process.ringer.outcome = PushOutcome.BUSY
+    await process.passes((LEASE_MS - RENEW_MS) / 1000)
+    process.ringer.outcome = PushOutcome.SENT
+    for _ in range(3):
+        await process.passes(60)
+    assert [message["type"] for message in process.ringer.told()] == ["renew", "renew"]
+
+
+@with_loop
+async def test_who_registers_every_day_is_told_once_and_is_looked_at_no_oftener():
+    """WPR9: it takes no more memory than who registers once."""
+    process = Process()
+    for day in range(5):
+        process.clock.advance(86_400)
+        await process.register()
+        assert len(process.waking._leases) == 1, day
+    await process.passes((LEASE_MS - RENEW_MS) / 1000 - 1)
+    assert process.ringer.pushes == []
+    await process.passes(1)
+    assert [message["type"] for message in process.ringer.told()] == ["renew"]
+    await process.passes(RENEW_MS / 1000 - 1)
+    assert len(process.waking.devices) == 1
+    await process.passes(1)
+    assert len(process.waking.devices) == 0
+
+
+@with_loop
+async def test_at_its_end_a_lease_is_over():
+    """WPR9: row, record, and what it was told."""
+    process = Process()
+    await process.register()
+    await process.passes(LEASE_MS / 1000 - 1)
+    assert len(process.waking.devices) == 1
+    await process.passes(1)
+    assert len(process.waking.devices) == len(process.waking.hub) == 0
+    assert process.store._memory.devices == process.store._memory.lines == {}
+    await process.reads(a_revision(issued_at=process.clock.wall_ms, expires_at=process.clock.wall_ms + 60_000))
+    assert len(process.ringer.pushes) == 1  # the renewal
+
+
+@pytest.mark.parametrize("is_here", [False, True])
+@with_loop
+async def test_what_another_process_took_before_a_revocation_is_forgotten_when_it_comes(is_here):
+    """WPR9, BA3: whoever has the shard has been through its devices by then."""
+    process = Process()
+    if is_here:
+        await process.register()
+    process.standing["device"] = False
+    await process.register()
+    await process.reads(a_revision("a"))
+    await process.passes(0.1)
+    assert process.ringer.pushes == []
+    assert len(process.waking.devices) == 0
+    assert process.waking.forgotten == {"revoked": 1}
+    assert await process.waking.records.owned(Subject("", "device")) == []
+
+
+@with_loop
+async def test_a_device_whose_key_another_process_knows_already_stays():
+    """WPR9: keys at a URL are fetched by one process after the other. After a reload that one counts."""
+    process = Process()
+    process.standing["device"] = None
+    await process.register()
+    await process.reads(a_revision("a"))
+    assert len(process.ringer.pushes) == 1
+    await process.waking.recheck()
+    assert len(process.waking.devices) == 0
+
+
+@with_loop
+async def test_tests_exist_for_a_device_until_its_token_ends():
+    """R6: all else, until its lease does."""
+    process = Process()
+    await process.register(may_test=True, expires_at_ms=NOON_MS + 60_000)
+    await process.reads(a_revision("test", status="test"))
+    await process.passes(60)
+    await process.reads(a_revision("test", 2, status="test"))
+    await process.reads(a_revision("real"))
+    told = [(each["alert"]["id"], each["alert"]["revision"]) for each in process.ringer.told()]
+    assert told == [("test", 1), ("real", 1)]
+
+
+@with_loop
+async def test_the_most_severe_of_what_a_device_is_owed_goes_first():
+    """WPO1: a cancel before an alert of its severity; behind what is under way."""
+    process = Process()
+    await process.register()
+    await process.reads(a_revision("off", severity="severe"))
+    process.ringer.outcome = PushOutcome.BUSY
+    await process.reads(a_revision("first", severity="minor"))
+    process.ringer.outcome = PushOutcome.SENT
+    await process.reads(a_revision("severe", severity="severe"))
+    await process.reads(a_revision("extreme", severity="extreme"))
+    await process.reads(a_cancel("off"))
+    await process.passes(2)
+    said = [message.get("id") or message["alert"]["id"] for message in process.ringer.told()]
+    assert said == ["off", "first", "extreme", "off", "severe", "first"]
+
+
+@with_loop
+async def test_so_many_requests_are_under_way_and_the_most_urgent_waits_for_one_of_them():
+    """32 to a host that has taken nothing for a while, and then up to 200 (rules WPO1, WPO2)."""
+    process = Process()
+    for number in range(300):
+        await process.register(f"device-{number}")
+    process.ringer.outcome = None
+    await process.reads(a_revision("first", severity="minor"))
+    assert process.waking.sending.under_way == len(process.ringer.pushes) == FIRST
+    assert process.waking.sending.waiting() == 300 - FIRST
+    process.ringer.answer_all(PushOutcome.SENT)
+    await turns()
+    await turns()
+    assert len(process.ringer.pushes) == 300
+    process.ringer.outcome = None
+    await process.reads(a_revision("second", severity="minor"))
+    assert process.waking.sending.under_way == AT_MOST < SLOTS
+    assert process.waking.sending.waiting() == 100
+
+
+@with_loop
+async def test_it_is_noted_that_something_may_be_sent_before_it_is_sent():
+    """WPS2: and afterwards what came of it."""
+    process = Process()
+    await process.register()
+    process.ringer.outcome = None
+    await process.reads(a_revision())
+    [told] = process.store._memory.lines.values()
+    assert [(line.number, line.state) for line in told.values()] == [(1, State.MAYBE)]
+    process.waking.sending.end()
+    process.ringer.outcome = PushOutcome.SENT
+    process.waking = process.again()
+    await process.reads(a_revision())
+    await process.waking.take(StaticShards().terms)  # WPS5: the log first
+    await turns()
+    await process.passes(1)
+    assert [(line.number, line.state) for line in told.values()] == [(1, State.SENT)]
+    assert len(process.ringer.pushes) == 2
+
+
+@with_loop
+async def test_a_store_that_is_away_holds_no_alert_up_and_has_it_when_it_is_back():
+    """WPS4."""
+    process = Process()
+    await process.register()
+    process.store.away = True
+    await process.reads(a_revision())
+    assert len(process.ringer.pushes) == 1
+    await process.passes(1)
+    assert process.waking.recorder.unrecorded > 0
+    assert process.waking.recorder.error == "away"
+    process.store.away = False
+    await process.passes(1)
+    [told] = process.store._memory.lines.values()
+    assert [(line.number, line.state) for line in told.values()] == [(1, State.SENT)]
+    assert process.waking.recorder.error is None
+
+
+@with_loop
+async def test_what_services_took_is_counted_once_and_nothing_else():
+    """H7: revisions, not cancels, and not what they did not take; a log that is away is given it again."""
+    process, counted = Process(), []
+
+    async def away(counts):
+        counted.append(counts)
+        return False
+
+    async def there(counts):
+        counted.append(counts)
+        return True
+
+    await process.register()
+    process.ringer.outcome = PushOutcome.REFUSED
+    await process.reads(a_revision("b", severity="minor"))
+    await process.waking.store_counts(there)
+    process.ringer.outcome = PushOutcome.SENT
+    await process.passes(3_601)
+    await process.reads(a_revision("a", expires_at=NOON_MS + 7_200_000))
+    await process.waking.store_counts(away)
+    await process.reads(a_revision("a", 2, expires_at=NOON_MS + 7_200_000))
+    await process.reads(a_cancel("a", 3, ends_at=NOON_MS + 7_200_000))
+    await process.waking.store_counts(there)
+    await process.waking.store_counts(there)
+    assert counted == [{}, {"a": Counts(pushed=1)}, {"a": Counts(pushed=2)}, {}]
+
+
+@with_loop
+async def test_what_is_counted_is_noted_before():
+    """H7, WPS2: so that what is sent again after a kill is not counted again."""
+    process = Process()
+    await process.register()
+    await process.reads(a_revision())
+    noted = []
+
+    async def store(counts):
+        [told] = process.store._memory.lines.values()
+        noted.extend(line.state for line in told.values())
+        return True
+
+    await process.waking.store_counts(store)
+    assert noted == [State.SENT]
+
+
+@with_loop
+async def test_a_record_that_no_key_opens_is_left_as_it_is_and_counted():
+    """WPS4: so is one whose service is not allowed any more."""
+    process = Process()
+    await process.register()
+    [device] = process.store._memory.devices.values()
+    process.store._memory.devices[device.device] = device._replace(sealed=flipped(device.sealed))
+    await process.store.put(device._replace(device=b"other", endpoint=b"elsewhere"), None)
+    process.waking = process.again()
+    await process.waking.take(StaticShards().terms)
+    assert (len(process.waking.devices), process.waking.set_aside) == (0, 2)
+    assert len(process.store._memory.devices) == 2
+
+
+@with_loop
+async def test_lines_of_what_is_over_may_go_and_no_others():
+    """`what_is_over`: by the digests of what is live."""
+    process = Process()
+    await process.register()
+    await process.reads(a_revision())
+    await process.passes(0)
+    digest = Keyring([bytes(32)]).digest
+    is_over = process.waking.what_is_over()
+    assert (is_over(digest("alert", "a-1")), is_over(digest("alert", "b"))) == (False, True)
+
+
+@with_loop
+async def test_of_what_is_noted_of_one_device_and_alert_the_newest_counts():
+    """WPS2: in one transaction."""
+    store = MemoryDevices()
+    await store.put(StoredDevice(b"d", b"o", b"e", b"s", 9, b""), None)
+    recorder = DeliveryJournal(store, StaticShards())
+    recorder.after(DeliveryRecord(b"d", b"a", 1, State.MAYBE, 5, b"s"))
+    recorder.after(DeliveryRecord(b"d", b"a", 1, State.SENT, 5, b"s"))
+    await recorder.flush()
+    assert (await store.find(b"d"))[1] == [DeliveryRecord(b"d", b"a", 1, State.SENT, 5, b"s")]
+
+
+@with_loop
+async def test_a_device_with_another_endpoint_waits_for_nothing_that_the_old_one_did():
+    """WPO2: it is owed nothing when it registers, and told at once of what comes then; an old wait ends no new one."""
+    process = Process()
+    await process.register()
+    process.ringer.outcome = PushOutcome.REFUSED
+    await process.reads(a_revision("first", expires_at=NOON_MS + 60_000))
+    await process.passes(60)  # it is over
+    process.ringer.outcome = PushOutcome.SENT
+    assert await process.register(endpoint="https://push.example/elsewhere") == 0
+    more = {"issued_at": process.clock.wall_ms, "expires_at": process.clock.wall_ms + 7_200_000}
+    await process.reads(a_revision("second", **more))
+    assert len(process.ringer.pushes) == 2
+    await process.passes(3_000)
+    process.ringer.outcome = PushOutcome.REFUSED
+    await process.reads(a_revision("third", **more))
+    await process.passes(600)  # the first hour is over, the second is not
+    assert len(process.ringer.pushes) == 3
+    await process.passes(3_000)
+    assert len(process.ringer.pushes) == 4
+
+
+@with_loop
+async def test_a_device_that_is_forgotten_while_it_registers_is_there_as_it_said_last():
+    """WPR9, WPR10: the store and the process have the same."""
+    process = Process()
+    await process.register()
+    [device] = process.waking.devices
+    forgetting = asyncio.ensure_future(process.waking.forget([device], "asked"))
+    await process.register(cells=())
+    await forgetting
+    [device] = process.waking.devices
+    assert device.record.cells == ()
+    assert list(process.store._memory.devices) == [device.digest]
+
+
+@with_loop
+async def test_more_devices_than_there_may_be_are_left_in_the_store():
+    """WPR10: `--max-devices` was lowered; nobody is forgotten for it."""
+    process = Process()
+    for number in range(3):
+        await process.register(f"device-{number}")
+    vapid = Vapid(VAPID, "mailto:a@b.example")
+    services = parse_services("push.example")
+    keyring = Keyring([bytes(32)])
+    shards = StaticShards()
+    process.waking = DeviceManager(2, process.store, shards, process.ringer, keyring, services, vapid, process.clock)
+    await process.waking.take(StaticShards().terms)
+    assert (len(process.waking.devices), process.waking.set_aside) == (2, 1)
+    assert len(process.store._memory.devices) == 3
+
+
+@with_loop
+async def test_what_an_old_endpoint_has_answered_holds_no_new_one_up():
+    """WPO2: it failed where it is no more."""
+    process = Process()
+    await process.register()
+    process.ringer.outcome = None
+    await process.reads(a_revision(severity="minor"))
+    await process.register(endpoint="https://push.example/new")
+    process.ringer.outcome = PushOutcome.REFUSED
+    process.ringer.waits[0].set_result(None)
+    await turns()
+    [device] = process.waking.devices
+    assert device.endpoint.url.endswith("/new")
+    assert len(process.ringer.pushes) == 2
+
+
+@pytest.mark.parametrize("outcome", [PushOutcome.BUSY, PushOutcome.FAILED])
+@pytest.mark.parametrize(("lasts_s", "waits_s"), [(3_600, 120), (60, 60 - LAST_TRY_S)])
+@with_loop
+async def test_device_is_not_pushed_to_before_retry_after_has_passed(outcome, lasts_s, waits_s):
+    """429 and every 5xx; if the alert ends earlier, there is one more try before its end (rule HD19)."""
+    process = Process()
+    await process.register()
+    process.ringer.outcome, process.ringer.retry_after_s = outcome, 120.0
+    await process.reads(a_revision(expires_at=NOON_MS + lasts_s * 1000))
+    process.ringer.outcome = PushOutcome.SENT
+    await process.passes(waits_s - 1)
+    assert len(process.ringer.pushes) == 1
+    await process.passes(1)
+    assert len(process.ringer.pushes) == 2
+
+
+# ---- hosts -----------------------------------------------------------------------------------------------------------
+
+
+def at(host, name):
+    """Return an endpoint at a host under `*.example`."""
+    return f"https://{host}.example/{name}"
+
+
+@with_loop
+async def test_hosts_that_never_took_a_push_take_spare_slots_and_none_of_a_known_host():
+    """However many there are; and when they answer, each of their devices has been told (rule HD2)."""
+    process = Process("good.example,*.example")
+    for number in range(3 * SPARE_SLOTS):
+        await process.register(f"other-{number}", endpoint=at(f"host-{number % 40}", number))
+    await process.register("good", endpoint=at("good", "x"))
+    process.ringer.outcome = None
+    for number in range(3):
+        await process.reads(a_revision(f"alert-{number}"))
+        assert sum(process.ringer.under_way.values()) <= SPARE_SLOTS + 1
+        assert max(process.ringer.under_way.values()) <= UNKNOWN
+    assert process.ringer.under_way["good.example"] == 1
+    process.ringer.answer_all(PushOutcome.SENT)
+    for _ in range(20):
+        await turns()
+    assert len(process.ringer.pushes) == 3 * (3 * SPARE_SLOTS + 1)
+
+
+@with_loop
+async def test_devices_of_one_owner_take_few_slots_and_are_all_told():
+    """Whoever has many devices at hosts that hang leaves the slots to others (rule HD2)."""
+    process = Process()
+    for number in range(8):
+        await process.register(f"device-{number}", sub="owner")
+    process.ringer.outcome = None
+    await process.reads(a_revision())
+    assert process.waking.sending.under_way == 2 * OF_ONE
+    process.ringer.answer_all(PushOutcome.SENT)
+    await turns()
+    await process.passes(1)
+    assert len(process.ringer.pushes) == 8
+
+
+@with_loop
+async def test_host_that_took_a_push_is_known_after_a_restart_and_few_records_say_so():
+    """Its phones need not wait until it has proved itself again (rule HD2)."""
+    process = Process("*.example")
+    for number in range(4 * MARKS):
+        await process.register(f"device-{number}", endpoint=at("good", number))
+    await process.register("stranger", endpoint=at("other", "x"), cells=())
+    await process.reads(a_revision("first"))
+    process.waking = process.again()
+    await process.waking.take(StaticShards().terms)
+    lanes = process.waking.sending.lanes
+    assert {host: lane.known for host, lane in lanes.items()} == {"good.example": True, "other.example": False}
+    assert sum(device.record.worked for device in process.waking.devices) == lanes["good.example"].marked == MARKS
+
+
+@with_loop
+async def test_device_that_moves_to_another_host_takes_no_good_name_with_it():
+    """What is stored of its old endpoint's host is not said of the new one (rule HD2)."""
+    process = Process("*.example")
+    await process.register(endpoint=at("good", "x"))
+    await process.reads(a_revision("first"))
+    await process.register(endpoint=at("other", "x"))
+    assert {host: lane.known for host, lane in process.waking.sending.lanes.items()} == {"other.example": False}
+    [device] = process.waking.devices
+    assert not device.record.worked
+    assert not device.served
+
+
+@with_loop
+async def test_hosts_without_devices_are_forgotten():
+    """Whoever registers at one host after the other leaves nothing behind (rule HD14)."""
+    process = Process("*.example")
+    for number in range(20):
+        await process.register(endpoint=at(f"host-{number}", "x"))
+        await process.reads(a_revision(f"alert-{number}"))
+    assert list(process.waking.sending.lanes) == ["host-19.example"]
+    await process.waking.forget(list(process.waking.devices), "asked")
+    assert process.waking.sending.lanes == {}
+
+
+@with_loop
+async def test_closed_host_is_found_back_by_devices_it_served_however_many_others_wait():
+    """Endpoints that never worked keep it from nobody (rule HD2)."""
+    process = Process()
+    process.ringer.dead = "dead"
+    for number in range(20):
+        await process.register(f"good-{number}")
+    await process.reads(a_revision("first"))
+    for number in range(60):
+        await process.register(f"dead-{number}")
+    [lane] = process.waking.sending.lanes.values()
+    lane.width = 1  # as after seven halvings
+    process.ringer.dead = ""
+    await process.reads(a_revision("second"))
+    await turns()
+    assert not lane.is_open
+    process.ringer.dead = "dead"
+    for _ in range(10):
+        await process.passes(3)
+    assert lane.is_open
+    for _ in range(4):
+        await process.passes(10)
+    told = Counter(message["alert"]["id"] for message in process.ringer.told() if message["type"] == "alert")
+    assert told["second"] >= 20
+    assert all(device.failures == 0 for device in process.waking.devices if "good" in device.owner.sub)
+
+
+@with_loop
+async def test_closed_host_is_found_back_when_none_of_its_devices_was_served_last():
+    """A phone that is new is told as well (rule HD2)."""
+    process = Process()
+    process.ringer.dead = ""
+    for number in range(20):
+        await process.register(f"new-{number}")
+    [lane] = process.waking.sending.lanes.values()
+    lane.width = 1
+    for owner in range(5):
+        lane.start()
+        lane.end(PushOutcome.AWAY, owner, process.clock.now().monotonic)
+    process.waking.sending._closed.add(lane)
+    process.ringer.dead = None
+    await process.reads(a_revision())
+    assert process.ringer.pushes == []
+    for _ in range(10):
+        await process.passes(3)
+    assert len(process.ringer.pushes) == 20

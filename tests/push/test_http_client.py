@@ -1,0 +1,269 @@
+"""Pushes over HTTP, to a service on loopback: what comes of each answer, and where no connection goes (WPM3, WPO4)."""
+
+import asyncio
+import contextlib
+import gc
+import socket
+import ssl
+import threading
+
+import pytest
+from end_to_end.kit.times import wait_until
+from end_to_end.kit.tls import make_certificate
+from support.fakes import FakeClock
+from support.push_service import HANG, LONG_HEAD, RESET, PushService
+
+from geocast.clock import format_time
+from geocast.push import http_client
+from geocast.push.addresses import Endpoint
+from geocast.push.client import Push
+from geocast.push.http_client import HttpPushClient, _Names
+from geocast.push.service_limits import PushOutcome
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """For localhost."""
+    return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture
+def service(certificate):
+    """A push service."""
+    with PushService(certificate) as service:
+        yield service
+
+
+def ring(service, *, host="localhost", private=("localhost",), times=1, within_s=5.0, trusted=True):
+    """What came of pushes to a phone of the service, by whatever name of its host."""
+    phone = service.phone(asleep=True)
+
+    async def main():
+        tls = ssl.create_default_context(cafile=service.certificate.crt if trusted else None)
+        url = phone.endpoint.replace("localhost", host)
+        push = Push(Endpoint(url, host, service.port, host), bytes(3_000), 60, "high", "t" * 32, "")
+        async with HttpPushClient(FakeClock(), private, tls) as ringer:
+            return [await ringer.ring(push, within_s) for _ in range(times)]
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("said", "outcome", "status"),
+    [
+        (404, PushOutcome.GONE, "404"),
+        (413, PushOutcome.LARGE, "413"),
+        (403, PushOutcome.REFUSED, "403"),
+        ((307, {"Location": "https://localhost/"}), PushOutcome.REFUSED, "307"),
+        (503, PushOutcome.BUSY, "503"),
+        (507, PushOutcome.FAILED, "507"),
+        (RESET, PushOutcome.MAYBE, "broken"),
+        (LONG_HEAD, PushOutcome.MAYBE, "broken"),
+    ],
+)
+def test_what_an_answer_comes_to(service, said, outcome, status):
+    """The table of section 4; a head of more than 16 KiB is none, and whether it was taken nobody knows."""
+    service.answers = [said]
+    [answer] = ring(service)
+    assert (answer.outcome, answer.status) == (outcome, status)
+
+
+def test_no_answer_in_time_may_have_been_sent(service):
+    """WPO2: within what is left of the alert's life (E1)."""
+    service.always = HANG
+    [answer] = ring(service, within_s=0.3)
+    assert (answer.outcome, answer.status) == (PushOutcome.MAYBE, "no answer")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("30", 30.0),
+        (format_time, None),
+        ("Sat, 31 Jan 2026 12:00:10 GMT", 10.0),
+        ("soon", None),
+        ("-1", None),
+        ("٣", None),
+        ("1" * 80, 111_111_111.0),
+    ],
+)
+def test_retry_after_is_read_as_seconds_or_as_a_date(text, seconds):
+    """RFC 9110, 10.2.3; what can't be read is as if it were not there."""
+    text = text(5) if callable(text) else text
+    assert HttpPushClient(FakeClock())._retry_after_s(text) == seconds
+
+
+def test_a_connection_is_kept_for_the_next_push(service):
+    """WPO5: three pushes, one connection."""
+    service.always = 204
+    assert [each.status for each in ring(service, times=3)] == ["204"] * 3
+    assert service.connections == 1
+
+
+def test_the_service_leaves_nothing_to_the_tests_behind_it(certificate):
+    """A request that hangs, a connection without any: what is let go of in a closed loop fails whoever runs then."""
+    tls = ssl.create_default_context(cafile=certificate.crt)
+
+    def serve(lines):
+        with PushService(certificate, always=HANG) as service:
+            path = service.phone().endpoint.partition(str(service.port))[2]
+            for said in ("", f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"):
+                line = socket.create_connection(("localhost", service.port))
+                line = lines.enter_context(tls.wrap_socket(line, server_hostname="localhost"))
+                line.sendall(said.encode())
+            wait_until(lambda: service.under_way == 1, "it hangs")
+
+    with contextlib.ExitStack() as lines:
+        serve(lines)
+        gc.collect()
+
+
+def test_a_certificate_that_is_not_good_ends_it_before_anything_is_sent(service):
+    """WPO4: nor is one for another name."""
+    [answer] = ring(service, trusted=False)
+    assert (answer.outcome, answer.status) == (PushOutcome.AWAY, "no connection")
+    assert service.statuses == {}
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1", "::1", "169.254.169.254", "10.0.0.1", "64:ff9b::7f00:1", "::ffff:127.0.0.1", "2002:7f00:1::"],
+)
+def test_no_connection_goes_to_an_address_of_the_inside(service, monkeypatch, address):
+    """WPM3: whatever a name resolves to. A name that may (`--push-private`) may, and no other."""
+    resolved = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **more: resolved(address, *rest, **more))
+    [answer] = ring(service, host="fcm.googleapis.com")
+    assert (answer.outcome, answer.status) == (PushOutcome.AWAY, "no connection")
+    assert (service.connections, service.statuses) == (0, {})
+
+
+def test_of_several_addresses_only_the_global_ones_are_tried(service, monkeypatch):
+    """WPM3: a name that resolves to a public and a private address; the public one refuses, and that is all."""
+    tried = []
+
+    async def connects(self, sock, address):
+        tried.append(address[0])
+        raise ConnectionRefusedError
+
+    both = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, service.port)) for each in ("192.0.9.1", "127.0.0.1")]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_more: both)
+    monkeypatch.setattr(asyncio.selector_events.BaseSelectorEventLoop, "sock_connect", connects)
+    [answer] = ring(service, host="fcm.googleapis.com")
+    assert answer.outcome is PushOutcome.AWAY
+    assert set(tried) == {"192.0.9.1"}
+    assert service.connections == 0
+
+
+def test_no_proxy_of_the_environment_is_used(service, monkeypatch):
+    """WPO4: a proxy would resolve names for itself."""
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        proxy.setblocking(False)
+        for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        ring(service)
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
+    assert service.connections == 1
+
+
+def test_a_service_is_told_what_it_has_to_know_and_nothing_else(service):
+    """WPP1: no name of a program, no cookie, no language."""
+    service.always = 204
+    ring(service)
+    wanted = {"Host", "Authorization", "Content-Encoding", "TTL", "Urgency", "Topic", "Content-Length"}
+    assert service.headers == wanted
+
+
+# ---- names -----------------------------------------------------------------------------------------------------------
+
+
+class Resolver:
+    """A resolver in the system's place: names with `stuck` wait for the test, and those in `gone` do not exist."""
+
+    def __init__(self, monkeypatch):
+        self.asked, self.gone = [], set()
+        self.release = threading.Event()
+        monkeypatch.setattr(socket, "getaddrinfo", self._resolve)
+
+    def _resolve(self, host, port, **_more):
+        self.asked.append(host)
+        if host.startswith("stuck"):
+            self.release.wait()
+        if host in self.gone:
+            raise socket.gaierror(socket.EAI_NONAME, "no such name")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.9.1", port))]
+
+
+@pytest.fixture
+def resolver(monkeypatch):
+    """A resolver of which nothing is left under way."""
+    resolver = Resolver(monkeypatch)
+    yield resolver
+    resolver.release.set()
+
+
+def test_lookups_that_never_end_hold_up_no_other_name(resolver):
+    """More of them than a pool of threads has; beyond a bound they fail at once (rules HD2, HD14)."""
+
+    async def main():
+        names = _Names(())
+        stuck = [asyncio.ensure_future(names.addresses(f"stuck-{n}", 443)) for n in range(http_client.LOOKUPS - 1)]
+        assert await names.addresses("good.example", 443) == ["192.0.9.1"]
+        stuck.append(asyncio.ensure_future(names.addresses("stuck-last", 443)))
+        await asyncio.sleep(0)
+        with pytest.raises(OSError, match="too many names"):
+            await names.addresses("other.example", 443)
+        assert await names.addresses("good.example", 443) == ["192.0.9.1"]
+        resolver.release.set()
+        assert set(map(tuple, await asyncio.gather(*stuck))) == {("192.0.9.1",)}
+        assert await names.addresses("other.example", 443) == ["192.0.9.1"]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("fault", ["stuck", "gone"])
+def test_addresses_of_before_are_used_when_a_name_can_not_be_looked_up_again(resolver, monkeypatch, fault):
+    """A name service that is away for a while keeps nobody from a host that is there (rule HD2)."""
+    monkeypatch.setattr(http_client, "NAMES_S", 0.0)
+    monkeypatch.setattr(http_client, "REFRESH_S", 0.01)
+
+    async def main():
+        names = _Names(())
+        resolver.release.set()
+        assert await names.addresses("stuck-later", 443) == ["192.0.9.1"]
+        resolver.release.clear()
+        if fault == "gone":
+            resolver.gone.add("stuck-later")
+            resolver.release.set()
+        assert await names.addresses("stuck-later", 443) == ["192.0.9.1"]
+        assert resolver.asked == ["stuck-later"] * 2
+
+    asyncio.run(main())
+
+
+def test_name_that_does_not_exist_is_looked_up_again_each_time(resolver):
+    """It may exist by then."""
+
+    async def main():
+        names = _Names(())
+        resolver.gone.add("new.example")
+        with pytest.raises(socket.gaierror):
+            await names.addresses("new.example", 443)
+        resolver.gone.clear()
+        assert await names.addresses("new.example", 443) == ["192.0.9.1"]
+
+    asyncio.run(main())
+
+
+def test_names_that_are_kept_are_bounded(resolver, monkeypatch):
+    """The oldest is forgotten first (rule HD14)."""
+    monkeypatch.setattr(http_client, "NAMES", 3)
+
+    async def main():
+        names = _Names(())
+        for number in range(10):
+            await names.addresses(f"{number}.example", 443)
+        assert [host for host, _ in names._names] == ["7.example", "8.example", "9.example"]
+
+    asyncio.run(main())

@@ -1,0 +1,247 @@
+"""How many requests a service is sent at once, and for how long a device waits (WPO2)."""
+
+import pytest
+
+from geocast.push import service_limits
+from geocast.push.service_limits import (
+    AT_MOST,
+    BAD,
+    FIRST,
+    GOOD,
+    IDLE_S,
+    OWNERS,
+    UNKNOWN,
+    PushOutcome,
+    ServiceLimit,
+    Slots,
+    outcome_of,
+    wait_s,
+)
+
+BUSY, FAILED, AWAY, MAYBE = PushOutcome.BUSY, PushOutcome.FAILED, PushOutcome.AWAY, PushOutcome.MAYBE
+SENT, REFUSED, LONG_S = PushOutcome.SENT, PushOutcome.REFUSED, 3_600.0
+
+
+def have(lane, outcome, owner, now_s=0.0, **more):
+    """Have a request end with that outcome."""
+    lane.start()
+    lane.end(outcome, owner, now_s, **more)
+
+
+def fail(lane, now_s, outcome=AWAY):
+    """Have the fewest requests fail that halve a lane, of as many owners."""
+    for owner in range(BAD):
+        have(lane, outcome, owner, now_s)
+
+
+def closed():
+    """Return a lane that was closed at 7 s."""
+    lane = ServiceLimit("push.example", "push.example")
+    for second in range(8):
+        fail(lane, float(second))
+    return lane
+
+
+def a_lane(**more):
+    """Return a new lane."""
+    return ServiceLimit("push.example", "*.example", **more)
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [
+        *((status, SENT) for status in (200, 201, 202, 204)),
+        *((status, PushOutcome.GONE) for status in (404, 410)),
+        (413, PushOutcome.LARGE),
+        *((status, REFUSED) for status in (301, 302, 307, 308, 400, 401, 403, 405, 418)),
+        *((status, BUSY) for status in (429, 503)),
+        *((status, FAILED) for status in (500, 502, 504, 507)),
+    ],
+)
+def test_what_an_answer_means(status, outcome):
+    """The table of section 4."""
+    assert outcome_of(status) is outcome
+
+
+def test_a_device_waits_longer_each_time_up_to_five_minutes():
+    """2, 4, 8 … 300 s, each ± 50 %."""
+    grown = [wait_s(FAILED, failures, None, LONG_S, 0.5) for failures in range(1, 11)]
+    assert grown == [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
+    assert wait_s(MAYBE, 3, None, LONG_S, 0.0) == 4.0
+    assert wait_s(BUSY, 3, None, LONG_S, 1.0) == 12.0
+    assert wait_s(FAILED, 10_000, None, LONG_S, 1.0) == 450.0
+
+
+@pytest.mark.parametrize("outcome", [BUSY, FAILED])
+@pytest.mark.parametrize(
+    ("said", "left_s", "waits"),
+    [
+        (0.0, LONG_S, 1.0),
+        (30.0, LONG_S, 30.0),
+        (86_400.0, LONG_S, 600.0),
+        (300.0, 65.0, 60.0),
+        (300.0, 3.0, 1.0),
+        (float("-inf"), 60.0, 1.0),
+    ],
+)
+def test_device_waits_as_long_as_retry_after_says_within_the_life_of_the_alert(outcome, said, left_s, waits):
+    """429 and every 5xx: 1 to 600 s, and one try more before the alert ends (rule HD19)."""
+    assert wait_s(outcome, 7, said, left_s, 0.5) == waits
+
+
+def test_what_is_refused_waits_an_hour():
+    """Never forgotten for it: our clock may be wrong."""
+    assert wait_s(REFUSED, 1, 5.0, LONG_S, 0.0) == 3600.0
+
+
+def test_what_was_sent_or_too_large_waits_for_nothing():
+    """413: at once again, smaller."""
+    assert wait_s(SENT, 0, None, LONG_S, 0.5) == wait_s(PushOutcome.LARGE, 1, None, LONG_S, 0.5) == 0.0
+
+
+def test_lane_starts_with_few_requests_and_grows_with_each_push_that_is_taken_soon():
+    """A host that hangs or is slow takes few slots; after a while without a push it starts again (rule HD2)."""
+    lane = a_lane()
+    assert lane.free(0.0) == FIRST
+    have(lane, SENT, "slow", took_s=service_limits.QUICK_S + 1)
+    assert lane.free(0.0) == FIRST
+    for owner in range(2 * AT_MOST):
+        have(lane, SENT, owner)
+    assert lane.free(IDLE_S) == AT_MOST
+    assert lane.free(IDLE_S + 0.1) == FIRST
+    lane.start()
+    assert lane.free(IDLE_S + 0.1) == FIRST - 1
+    lane.withdraw()
+    assert lane.free(IDLE_S + 0.1) == FIRST
+
+
+def test_host_that_never_took_a_push_has_few_requests_until_it_takes_one():
+    """No answer of it closes its lane (rule HD2)."""
+    lane = a_lane(named=False)
+    for owner in range(10 * BAD):
+        have(lane, AWAY, owner, float(owner), served=False)
+    assert (lane.known, lane.width, lane.free(0.0)) == (False, AT_MOST, UNKNOWN)
+    have(lane, SENT, "first")
+    assert (lane.known, lane.free(0.0)) == (True, FIRST + 1)
+
+
+def test_slots_are_given_to_each_owner_up_to_a_bound():
+    """So no owner takes all of them (rule HD2)."""
+    slots = Slots(3, of_one=2)
+    for _ in range(2):
+        assert slots.allows("one")
+        slots.start("one")
+    assert not slots.allows("one")
+    slots.start("other")
+    assert slots.free() == 0
+    slots.end("one")
+    assert slots.allows("one")
+    assert (slots.free(), slots.under_way) == (1, 2)
+
+
+@pytest.mark.parametrize("outcome", [BUSY, AWAY, MAYBE])
+def test_five_bad_answers_in_a_row_halve_a_lane_once_a_second(outcome):
+    """WPO2."""
+    lane = a_lane()
+    fail(lane, 0.0, outcome)
+    assert lane.width == AT_MOST // 2
+    fail(lane, 0.9, outcome)
+    assert lane.width == AT_MOST // 2
+    fail(lane, 1.0, outcome)
+    assert lane.width == AT_MOST // 4
+
+
+def test_lane_is_halved_when_most_of_the_last_owners_have_failures_and_not_before():
+    """However often the others fail: the latest answer of each of the last owners counts (rules WPO2, HD2)."""
+    lane = a_lane()
+    for owner in range(OWNERS // 2):
+        have(lane, SENT, f"good-{owner}")
+    for again in range(3):
+        for owner in range(OWNERS // 2):
+            have(lane, AWAY, f"bad-{owner}", float(again))
+    assert lane.width == AT_MOST
+    have(lane, AWAY, "one more")
+    assert lane.width == AT_MOST // 2
+
+
+def test_one_owner_that_provokes_bad_answers_does_nothing():
+    """Nor do a few (rule WPO2)."""
+    lane = a_lane()
+    for number in range(10 * BAD):
+        have(lane, AWAY, number % (BAD - 1), float(number))
+    assert lane.width == AT_MOST
+
+
+@pytest.mark.parametrize("outcome", [BUSY, AWAY, MAYBE])
+def test_failures_of_devices_whose_last_push_was_not_taken_do_not_count(outcome):
+    """They may concern the endpoint alone (rule HD2)."""
+    lane = a_lane()
+    for owner in range(50):
+        have(lane, outcome, owner, float(owner), served=False)
+    assert lane.width == AT_MOST
+
+
+@pytest.mark.parametrize("outcome", [REFUSED, FAILED, PushOutcome.GONE, PushOutcome.LARGE])
+def test_answer_that_concerns_the_endpoint_is_no_failure_of_the_host(outcome):
+    """Refusals, 404, 410, 413, 500, 507 (rules WPO2, HD2)."""
+    lane = a_lane()
+    for device in range(50):
+        have(lane, outcome, device, float(device))
+    assert lane.width == AT_MOST
+
+
+def test_a_hundred_successes_widen_a_lane_by_one_up_to_its_width():
+    """WPO2: in a row, or between failures too few to count."""
+    lane = a_lane()
+    fail(lane, 0.0)
+    for device in range(GOOD):
+        assert lane.width == AT_MOST // 2
+        have(lane, SENT, device)
+    assert lane.width == AT_MOST // 2 + 1
+    for device in range(GOOD * AT_MOST):
+        have(lane, SENT, device)
+    assert lane.width == AT_MOST
+
+
+def test_a_closed_lane_is_tried_by_one_request_at_a_time_and_ever_more_rarely():
+    """WPO2: after 1 s, then 2, 4 … 30 s."""
+    lane = closed()
+    assert not lane.is_open
+    now_s, waits = 7.0, []
+    for _ in range(8):
+        began = now_s
+        while not lane.has_room(now_s):
+            now_s += 0.5
+        waits.append(now_s - began)
+        lane.start()
+        assert not lane.has_room(now_s)
+        lane.end(AWAY, "any", now_s)
+    assert waits == [1, 2, 4, 8, 16, 30, 30, 30]
+
+
+@pytest.mark.parametrize("outcome", [SENT, PushOutcome.GONE, REFUSED, FAILED])
+def test_whatever_answers_opens_a_closed_lane_by_one(outcome):
+    """WPO2: the service is back."""
+    lane = closed()
+    have(lane, outcome, "any", 8.0)
+    assert (lane.is_open, lane.width) == (True, 1)
+
+
+def test_what_was_under_way_when_a_lane_closed_does_not_put_the_next_look_off():
+    """WPO2: a hundred late failures are not a hundred looks."""
+    lane = a_lane()
+    for _ in range(50):
+        lane.start()
+    for second in range(8):
+        fail(lane, float(second))
+    for device in range(50):
+        lane.end(MAYBE, device, 7.5)
+    assert not lane.has_room(7.9)
+    assert lane.has_room(8.0)
+
+
+def test_closed_lane_is_tried_first_for_a_device_whose_last_push_was_taken():
+    """If none asks for a while, any device may look: a phone that is new has to be told as well (rule HD2)."""
+    lane = closed()
+    assert (lane.has_room(8.0, served=True), lane.has_room(8.0, served=False)) == (True, False)
+    assert lane.has_room(8.0 + service_limits.GRACE_S, served=False)

@@ -1,0 +1,337 @@
+"""What may change while a node runs: read as one, put in force as one, and the same in all processes (BA2, BA3)."""
+
+import json
+import re
+from dataclasses import replace
+
+import jwt
+import pytest
+from cryptography.exceptions import InvalidTag
+from jwt.algorithms import OKPAlgorithm
+from support.fakes import NOON_MS
+from support.flipping import flipped
+
+from geocast.auth.revocations import parse_revoked
+from geocast.auth.tokens import make_key
+from geocast.calls.encryption import make_call_key
+from geocast.clock import Now
+from geocast.config import Address, Settings
+from geocast.errors import ConfigError
+from geocast.metrics import Metrics
+from geocast.model.call import CallEntry
+from geocast.run.reload_mailbox import ReloadMailbox
+from geocast.run.runtime_config import RuntimeConfig
+
+NOON = Now(NOON_MS, 0.0)
+NOON_S = NOON_MS // 1000
+LOOPBACK = Address("127.0.0.1", 8765)
+POLICY = """
+name = "ours"
+[categories]
+spill = {{ title = "{}" }}
+"""
+
+
+UNCHANGED = "; publishers unchanged; sources unchanged; reviewers' keys: 0 added, 0 removed, 0 in force"
+UNCHANGED += "; call keys unchanged"
+
+
+class Files:
+    """The three files of a node, and tokens by its keys."""
+
+    def __init__(self, home):
+        self.home = home
+        self.settings = Settings(
+            LOOPBACK, LOOPBACK, "memory:", keys=home / "keys", revoked=home / "revoked", policy=home / "policy"
+        )
+        self.pairs = {name: make_key(name) for name in ("a", "b")}
+        self.write("a")
+
+    def write(self, *kids, title="Spill", revoked=""):
+        """All three."""
+        (self.home / "keys").write_text(json.dumps({"keys": [self.pairs[kid][1] for kid in kids]}))
+        (self.home / "policy").write_text(POLICY.format(title))
+        (self.home / "revoked").write_text(revoked)
+
+    def token(self, kid, **claims):
+        """A token by one of the keys."""
+        claims = {"aud": "geocast", "sub": "phone", "exp": NOON_S + 60, "scope": "alerts:receive"} | claims
+        return jwt.encode(claims, OKPAlgorithm.from_jwk(self.pairs[kid][0]), "EdDSA", {"kid": kid})
+
+
+@pytest.fixture
+def files(tmp_path):
+    """The files, with the key `a`."""
+    return Files(tmp_path)
+
+
+def state(found, files):
+    """All that can be told apart of what is in force."""
+    tokens = [found.tokens.check(files.token(kid), NOON) is not None for kid in files.pairs]
+    return tokens, found.policy.categories["spill"].title
+
+
+def shown(found):
+    """Its metrics, as Prometheus is given them."""
+    metrics = Metrics()
+    metrics.watch(found.metrics)
+    return "\n".join(
+        line for line in metrics.render().decode().splitlines() if not re.search("process_|_created", line)
+    )
+
+
+def test_all_is_put_in_force_at_once(files):
+    """BA2: who watches is told when everything is there."""
+    found, seen = RuntimeConfig(files.settings), []
+    found.watch(lambda: seen.append(state(found, files)))
+    files.write("b", title="Other")
+    assert state(found, files) == ([True, False], "Spill")
+    found.reload()
+    assert seen == [state(found, files)] == [([False, True], "Other")]
+
+
+@pytest.mark.parametrize("broken", ["keys", "revoked", "policy"])
+@pytest.mark.parametrize("content", [b"\xff", b"{", None], ids=["no text", "cut off", "gone"])
+def test_all_or_none(files, caplog, broken, content):
+    """BA2: one file that can't be used, and nothing of the others is taken; one line; the counter."""
+    found, seen = RuntimeConfig(files.settings), []
+    found.watch(lambda: seen.append(1))
+    files.write("b", title="Other", revoked="[sub]\nphone = 2026-01-31T12:00:00Z")
+    path = files.home / broken
+    path.unlink() if content is None else path.write_bytes(content)
+    found.reload()
+    assert state(found, files) == ([True, False], "Spill")
+    assert seen == []
+    assert 'geocast_reloads_total{result="failed"} 1.0' in shown(found)
+    assert 'geocast_reloads_total{result="ok"} 0.0' in shown(found)
+    [record] = caplog.records
+    assert record.levelname == "ERROR"
+    assert record.getMessage().startswith(f"reload failed, all stays as it was: {broken} {path}: ")
+    assert "\n" not in record.getMessage()
+
+
+def test_what_others_cannot_be_handed_is_not_put_in_force(files, caplog):
+    """BA2: no process has what the others have not; a full disk is a reload that failed."""
+    found = RuntimeConfig(files.settings)
+    files.write("b")
+
+    def full(_packed):
+        raise OSError(28, "No space left on device")
+
+    found.reload(full)
+    assert state(found, files) == ([True, False], "Spill")
+    assert "No space left" in caplog.text
+
+
+def test_an_error_that_nobody_foresaw_ends_nothing(files, caplog):
+    """BA2: it is a reload that failed; its own words are not logged."""
+    found = RuntimeConfig(files.settings)
+
+    surprises = [ValueError("of a " + "secret")]
+
+    def share(_packed):
+        if surprises:
+            raise surprises.pop()
+
+    found.reload(share)
+    assert 'geocast_reloads_total{result="failed"} 1.0' in shown(found)
+    assert "ValueError" in caplog.text
+    assert "of a secret" not in caplog.text
+    found.reload(share)
+    assert 'geocast_reloads_total{result="ok"} 1.0' in shown(found)
+
+
+def test_a_reload_says_what_has_changed_in_numbers(files, caplog):
+    """BA2: never a key, never a `sub`."""
+    caplog.set_level("INFO")
+    found = RuntimeConfig(files.settings)
+    files.write("a", "b", revoked='[sub]\n"phone-1" = 2026-01-31T12:00:00Z')
+    found.reload()
+    files.write("b", title="Other")
+    found.reload()
+    found.reload()
+    said = [record.getMessage() for record in caplog.records]
+    assert all(line.endswith(UNCHANGED) for line in said)
+    assert [line.removesuffix(UNCHANGED) for line in said] == [
+        "reloaded: keys: 1 added, 0 removed, 2 in force; revocations: 1 added, 0 removed, 1 in force; policy unchanged",
+        "reloaded: keys: 0 added, 1 removed, 1 in force; revocations: 0 added, 1 removed, 0 in force; policy changed",
+        "reloaded: keys: 0 added, 0 removed, 1 in force; revocations: 0 added, 0 removed, 0 in force; policy unchanged",
+    ]
+
+
+def test_another_process_takes_what_the_first_has_read(files, tmp_path):
+    """BA2: not the files, which may have changed since; results and all."""
+    first, second = RuntimeConfig(files.settings), RuntimeConfig(files.settings)
+    board, folder = ReloadMailbox(tmp_path), ReloadMailbox(tmp_path)
+    folder.look(second.take)  # there is nothing yet
+    files.write("b", title="Other")
+    first.reload(board.write)
+    files.write("a", title='no" policy')
+    folder.look(second.take)
+    assert state(second, files) == state(first, files) == ([False, True], "Other")
+    first.reload(board.write)
+    folder.look(second.take)
+    assert state(second, files) == ([False, True], "Other")
+    assert shown(second) == shown(first)
+    assert 'geocast_reloads_total{result="failed"} 1.0' in shown(second)
+
+
+def test_the_same_files_have_the_same_digest(files):
+    """BA2: a number to compare nodes by."""
+
+    def digests(found):
+        return [line for line in shown(found).splitlines() if line.startswith("geocast_settings_digest{")]
+
+    assert digests(RuntimeConfig(files.settings)) == digests(RuntimeConfig(files.settings))
+    before = digests(RuntimeConfig(files.settings))
+    files.write("b")
+    changed = set(before) ^ set(digests(RuntimeConfig(files.settings)))
+    assert {line.partition("}")[0] for line in changed} == {'geocast_settings_digest{file="keys"'}
+
+
+def test_a_key_that_stays_is_the_same_to_those_who_hold_it(files):
+    """BA3: its session stays, though the set was read anew; that of another key of the same name does not."""
+    found = RuntimeConfig(files.settings)
+    proof = found.tokens.check(files.token("a"), NOON).proof
+    files.write("a", "b")
+    found.reload()
+    assert found.tokens.stands(proof)
+    files.pairs["a"] = make_key("a")
+    files.write("a", "b")
+    found.reload()
+    assert not found.tokens.stands(proof)
+
+
+def test_a_token_that_was_seen_before_is_judged_anew(files):
+    """BA2: at the api a signature is checked once, and a reload forgets that."""
+    found = RuntimeConfig(files.settings)
+    token = files.token("a")
+    assert found.tokens.check(token, NOON, again=True)
+    files.write("b")
+    found.reload()
+    assert found.tokens.check(token, NOON, again=True) is None
+
+
+# ---- call keys -----------------------------------------------------------------------------------------------
+
+
+def test_the_keys_of_calls_are_in_force_with_the_rest(files, tmp_path):
+    """BA2, RZ5: read anew, and handed on to the other processes; without the file there is none."""
+    one, two = make_call_key("one"), make_call_key("two")
+    path = tmp_path / "call-keys"
+    path.write_text(json.dumps({"keys": [one]}))
+    settings = replace(files.settings, call_keys=path)
+    first, second, board = RuntimeConfig(settings), RuntimeConfig(settings), ReloadMailbox(tmp_path)
+    assert first.call_keys.kids == ("one",)
+    path.write_text(json.dumps({"keys": [two, one]}))
+    first.reload(board.write)
+    board.look(second.take)
+    assert first.call_keys.kids == second.call_keys.kids == ("two", "one")
+    sealed = first.call_keys.seal("a", 1, "end", b"", b"secret")
+    assert second.call_keys.open(CallEntry("a", 1, 0, "end", b"", sealed)) == b"secret"
+    assert not RuntimeConfig(files.settings).call_keys
+
+
+def test_what_processes_hand_each_other_gives_no_key_away(files, tmp_path):
+    """RZ5: it stays on the disk where a node is killed, and would outlive the file of keys."""
+    path, key = tmp_path / "call-keys", make_call_key("one")
+    path.write_text(json.dumps({"keys": [key]}))
+    found, handed = RuntimeConfig(replace(files.settings, call_keys=path)), []
+    found.reload(handed.append)
+    found.reload(handed.append)
+    assert len(set(handed)) == 2
+    assert not any(word.encode() in each for each in handed for word in (key["k"], "call-keys", "Spill"))
+    with pytest.raises(InvalidTag):
+        found.take(flipped(handed[0]))
+
+
+@pytest.mark.parametrize("content", [b"\xff", b'{"keys": []}', None], ids=["no text", "empty", "gone"])
+def test_call_keys_that_cannot_be_used_change_nothing(files, tmp_path, caplog, content):
+    """BA2, RZ5, K1: none of the files is taken; the old keys stay, and no line has a key."""
+    path, key = tmp_path / "call-keys", make_call_key("one")
+    path.write_text(json.dumps({"keys": [key]}))
+    found = RuntimeConfig(replace(files.settings, call_keys=path))
+    files.write("b", title="Other")
+    path.unlink() if content is None else path.write_bytes(content)
+    found.reload()
+    assert (state(found, files), found.call_keys.kids) == (([True, False], "Spill"), ("one",))
+    [record] = caplog.records
+    assert record.getMessage().startswith(f"reload failed, all stays as it was: call-keys {path}: ")
+    assert key["k"] not in caplog.text
+    with pytest.raises(ConfigError, match=r"^call-keys "):
+        RuntimeConfig(replace(files.settings, call_keys=path))
+
+
+def test_a_policy_with_calls_needs_keys_to_seal_them(files, tmp_path, caplog):
+    """RZ5, K1, BA2: without them a node does not start, and a reload takes nothing."""
+    path, policy = tmp_path / "call-keys", files.settings.policy
+    path.write_text(json.dumps({"keys": [make_call_key()]}))
+    found = RuntimeConfig(files.settings)
+    policy.write_text(POLICY.format("Other") + '[calls.arrest]\ntitle = "Arrest"\nquals = ["cpr"]\n')
+    found.reload()
+    assert not found.policy.calls
+    assert "the policy has [calls], and there is no key" in caplog.text
+    with pytest.raises(ConfigError, match=r"^the policy has \[calls\], and there is no key"):
+        RuntimeConfig(files.settings)
+    assert set(RuntimeConfig(replace(files.settings, call_keys=path)).policy.calls) == {"arrest"}
+
+
+# ---- revoked tokens ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("iat", "good"),
+    [(NOON_S - 1, False), (NOON_S, True), (NOON_S + 1, True), (None, False), ("x", False), (True, False)],
+)
+def test_a_token_that_was_issued_before_is_no_good(files, iat, good):
+    """BA3: neither is one that does not say when."""
+    files.write("a", revoked="[sub]\nphone = 2026-01-31T12:00:00Z\n")
+    tokens = RuntimeConfig(files.settings).tokens
+    claims = {} if iat is None else {"iat": iat}
+    assert (tokens.check(files.token("a", **claims), NOON) is not None) == good
+    assert tokens.check(files.token("a", **claims, sub="other"), NOON)
+
+
+def test_times_may_have_any_offset():
+    """BA3: they are TOML's."""
+    text = b'[sub]\n"a b" = 2026-01-31T13:00:00.5+01:00\nc = 2026-01-31 12:00:00Z\n'
+    assert parse_revoked(text, "r") == {"a b": NOON_S + 0.5, "c": NOON_S}
+    assert parse_revoked(b"", "r") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"\xff", "not TOML"),
+        (b"[sub]\nsecret = ", "not TOML: at end of document"),
+        (b"[sub]\nsecret = nonsense", "not TOML: at line 2, column 10"),
+        (b"[sub]\nsecret = 2026-01-31T12:00:00Z\nsecret = 2026-01-31T12:00:00Z", "not TOML: at end of document"),
+        (b"[subs]\nsecret = 2026-01-31T12:00:00Z", "takes one table, [sub]"),
+        (b"sub = 5", "takes one table, [sub]"),
+        (b"[sub]\nsecret = 2026-01-31", "entry 1 of [sub]: expected"),
+        (b"[sub]\nsecret = 2026-01-31T12:00:00", "entry 1 of [sub]: expected"),
+        (b"[sub]\na = 2026-01-31T12:00:00Z\nsecret = 'now'", "entry 2 of [sub]: expected"),
+        (b'[sub]\n"" = 2026-01-31T12:00:00Z', "entry 1 of [sub]: expected"),
+        (b"a = " + b"[" * 5000, "not TOML"),
+    ],
+    ids=range(11),
+)
+def test_a_file_of_revoked_tokens_that_cannot_be_used_is_told_in_one_line(text, said):
+    """BA3; K1: fail closed. A `sub` is never repeated."""
+    with pytest.raises(ConfigError) as caught:
+        parse_revoked(text, "revoked.toml")
+    assert str(caught.value).startswith("revoked revoked.toml: ")
+    assert said in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_written_again_under_the_same_number_is_seen(tmp_path, files):
+    """Board: the kernel may give a new file the inode of one that is gone."""
+    first, second = RuntimeConfig(files.settings), RuntimeConfig(files.settings)
+    board, reader = ReloadMailbox(tmp_path), ReloadMailbox(tmp_path)
+    for number in range(5):
+        files.write("a", title=f"Title {number}")
+        first.reload(board.write)
+        reader.look(second.take)
+        assert second.policy == first.policy
