@@ -521,7 +521,7 @@ class Geocast(RuleBasedStateMachine):
         phone = _one_of(self.slow(), which)
         phone.full, phone.client.slow_since = again, None
         self.trace.notes(phone.name, "has read all")
-        self.hub.recovered(phone.session.row, self.now)
+        self.hub.on_drained(phone.session.row, self.now)
         self.misses_nothing(phone)
 
     @precondition(lambda self: len(self.phones) > 1)
@@ -582,7 +582,7 @@ class Geocast(RuleBasedStateMachine):
         self.trace.notes("node", f"{seconds} s later, at {_clock(self.true_ms)}")
         self.seen = len(self.trace)
         for phone in self.reading():
-            self.hub.heard(phone.session.row, self.now)
+            self.hub.note_read(phone.session.row, self.now)
 
     @precondition(has_news)
     @rule(seconds=WAITS_S, hours_off=HOURS_OFF, again=st.booleans())

@@ -69,7 +69,7 @@ def test_the_server_agrees_who_is_inside_a_polygon(case):
         for shape in case["area"]
     ]
     areas.add("it", shapes)
-    index = PlaceIndex(room=4)
+    index = PlaceIndex(capacity=4)
     held = []
     for lat, lng, reach_m in map(server_place, case["places"]):
         index.add(0, lat, lng, reach_m)

@@ -259,7 +259,7 @@ def _inside(count: int, cores: set[int], pipe: Connection) -> None:
     os.sched_setaffinity(0, cores)
     clock, hub, nobody = SystemClock(), Hub(20_000), _Nobody()
     row = hub.enter(nobody, JSON, [(*CENTRE, 10.0)], EVERYTHING, nobody, {}, clock.now())
-    hub.settle(row, {"type": "welcome"}, clock.now())
+    hub.reply_with_owed(row, {"type": "welcome"}, clock.now())
     entries = [codec.encode(alert) for alert in _alerts(count, time.time_ns() // 1_000_000 + 3_600_000)]
     before, start = processes.rss_bytes([os.getpid()]), time.process_time()
     for data in entries:
@@ -274,7 +274,7 @@ def _inside(count: int, cores: set[int], pipe: Connection) -> None:
     start = time.process_time()
     for _ in range(times):
         hub.slowed(row, clock.now())
-        hub.recovered(row, clock.now())
+        hub.on_drained(row, clock.now())
     found["recovered_us"] = (time.process_time() - start) / times * 1e6
     hub.leave(row)
     found["let_go_ms"] = _let_go_ms(hub, clock.now())

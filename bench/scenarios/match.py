@@ -199,7 +199,7 @@ def _each_asked(ring: SphericalPolygon, points: Any) -> Any:
     """Every place that the circle around the ring holds, one by one."""
     near = np.flatnonzero(chord2(points[0], points[1], points[2], ring.centre) <= limit_chord2(ring.radius_m))
     parts = np.array_split(near, max(1, len(near) // 1_000))
-    return np.concatenate([part[ring.holds_all(points[:, part], np.zeros(len(part)))] for part in parts])
+    return np.concatenate([part[ring.contains_all(points[:, part], np.zeros(len(part)))] for part in parts])
 
 
 # ---- changing ----------------------------------------------------------------------------------------------------

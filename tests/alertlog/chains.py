@@ -5,9 +5,9 @@ import os
 from support.fakes import NOON_MS
 
 from geocast.model.call import (
+    Acceptance,
     CallEntry,
     CallTerms,
-    Claim,
     Ending,
     Near,
     Opening,
@@ -50,7 +50,7 @@ def a_widening(number=2, call_id="c-1", **changes):
 
 def a_claim(number=2, seat=1, call_id="c-1", **changes):
     """A seat that is taken."""
-    return a_call_entry(Claim(seat, "cpr", NOON_MS), number, call_id, **changes)
+    return a_call_entry(Acceptance(seat, "cpr", NOON_MS), number, call_id, **changes)
 
 
 def a_release(number=3, seat=1, call_id="c-1", **changes):

@@ -856,7 +856,7 @@ def test_a_log_that_waits_may_be_stopped(path, monkeypatch):
 )
 def test_what_passes_is_told_from_what_an_operator_has_to_put_right(error, passes):
     """`sqlite_file`, Rule 2."""
-    assert type(sqlite_file.judged(error)) is (LogUnavailable if passes else ConfigError)
+    assert type(sqlite_file.reason_of(error)) is (LogUnavailable if passes else ConfigError)
 
 
 # ---- a file that is not there any more ---------------------------------------------------------------------------

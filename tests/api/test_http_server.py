@@ -122,7 +122,7 @@ class Listener:
             self._answer, ws="none", interface="asgi3", proxy_headers=False, lifespan="off", log_config=None
         )
         self._state = ServerState()
-        self._door = HttpListener(Metrics(), capacity)
+        self._approvals = HttpListener(Metrics(), capacity)
 
     async def _answer(self, scope, receive, send):
         self.asked.append(scope["path"])
@@ -133,7 +133,7 @@ class Listener:
     def connect(self):
         """A new connection, and its transport."""
         connection = HttpConnection(
-            self._door, config=self._config, server_state=self._state, app_state={}, _loop=self.clock
+            self._approvals, config=self._config, server_state=self._state, app_state={}, _loop=self.clock
         )
         transport = PaperTransport()
         connection.connection_made(transport)

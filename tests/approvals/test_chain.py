@@ -176,21 +176,21 @@ def test_category_that_asks_for_nothing_does_not_pass_approvals(place, name):  #
         async with opened(place) as writer, opened(place, trust()) as log:
             assert await writer.append(GOOD)
             async with following(log) as (reader, peer):
-                seen = peer.told()
+                seen = peer.received()
                 for entry in forged:
                     await put(writer, place, stored(entry))
                 await until(lambda: reader.applied > len(forged))
-                assert seen + peer.told() == ["welcome", *numbers]
+                assert seen + peer.received() == ["welcome", *numbers]
             await check(log)
         async with opened(place, trust()) as log:
             async with following(log) as (_, peer):
-                assert peer.told() == ["welcome", numbers[-1]]
+                assert peer.received() == ["welcome", numbers[-1]]
             await check(log)
 
     async def check(log):
         believed = [each for each in await log.history("a-1") if not isinstance(each, OtherKind)]
         assert (list((await log.live(NOON_MS)).revisions), believed) == (good[-1:], good)
-        assert sum(log.judge.untrusted.values()) == len(forged) - (len(good) - 1)
+        assert sum(log.verifier.untrusted.values()) == len(forged) - (len(good) - 1)
 
     asyncio.run(main())
 
@@ -237,7 +237,7 @@ def test_early_revision_that_had_ended_when_a_process_starts_counts(place):  # n
                 assert await log.append(entry)
             await put(log, place, stored(a_revision("a-1", 3, category="arson", headline="Go back in")))
         async with opened(place, trust()) as log, following(log) as (_, peer):
-            return peer.told(), await log.live(NOON_MS)
+            return peer.received(), await log.live(NOON_MS)
 
     seen, page = asyncio.run(main())
     assert seen == ["welcome", "a-1/2", "c/3"]
@@ -300,8 +300,8 @@ def test_entry_copied_to_the_next_number_is_set_aside_and_the_alert_goes_on(plac
     rest = [proved(a_revision("a-1", 3, headline="Still on"), "r-1", "r-2"), proved(a_cancel("a-1", 4), "r-1")]
 
     async def main():
-        judge = ApprovalVerifier(in_force, known())
-        async with opened(place, judge) as log:
+        verifier = ApprovalVerifier(in_force, known())
+        async with opened(place, verifier) as log:
             assert await log.append(GOOD)
             await put(log, place, copy)
             assert await log.append(rest[0])
@@ -309,8 +309,8 @@ def test_entry_copied_to_the_next_number_is_set_aside_and_the_alert_goes_on(plac
             assert await log.append(rest[1])
             history = await log.history("a-1")
             async with following(log) as (_, peer):
-                assert peer.told() == ["welcome"]
-            return history, +judge.untrusted
+                assert peer.received() == ["welcome"]
+            return history, +verifier.untrusted
 
     history, counted = asyncio.run(main())
     assert history == [GOOD, Untrusted("a-1", 2, copy.ends_at), *rest]
@@ -322,90 +322,90 @@ def test_entry_copied_to_the_next_number_is_set_aside_and_the_alert_goes_on(plac
 
 def a_town(in_force, *reviewers):
     """A town whose judge has these reviewers, and the judge."""
-    town, judge = Town(), ApprovalVerifier(in_force, known(*reviewers))
-    town.hub.live.judge = judge
-    return town, judge
+    town, verifier = Town(), ApprovalVerifier(in_force, known(*reviewers))
+    town.hub.live.verifier = verifier
+    return town, verifier
 
 
-def read(town, judge, entry):
+def read(town, verifier, entry):
     """Take an entry as the log gives it."""
-    town.publish(judge.judged(entry, (entry.id, entry.revision), f"{entry.id}/{entry.revision}"))
+    town.publish(verifier.verify(entry, (entry.id, entry.revision), f"{entry.id}/{entry.revision}"))
 
 
 def test_whoever_holds_what_is_not_believed_here_is_sent_its_cancel_and_nobody_else_anything():
     """HD7: another process has sent it, under another policy or with another key."""
-    town, judge = a_town(POLICY)
-    read(town, judge, a_revision())
+    town, verifier = a_town(POLICY)
+    read(town, verifier, a_revision())
     holder, newcomer = town.join(holding={"a-1": 1}), town.join()
-    assert (holder.told(), newcomer.told()) == (["welcome"], ["welcome"])
-    assert len(town.hub.live) == town.hub.live.withheld(town.clock.now()) == 0
-    read(town, judge, a_cancel("a-1", 2))
-    assert (holder.told(), newcomer.told()) == ([], [])
-    read(town, judge, proved(a_cancel("a-1", 3), "r-1"))
-    assert (holder.told(), newcomer.told()) == (["-a-1/3"], [])
+    assert (holder.received(), newcomer.received()) == (["welcome"], ["welcome"])
+    assert len(town.hub.live) == town.hub.live.suspended(town.clock.now()) == 0
+    read(town, verifier, a_cancel("a-1", 2))
+    assert (holder.received(), newcomer.received()) == ([], [])
+    read(town, verifier, proved(a_cancel("a-1", 3), "r-1"))
+    assert (holder.received(), newcomer.received()) == (["-a-1/3"], [])
 
 
 def test_what_comes_to_be_believed_is_sent_to_whoever_lacks_it():
     """NC3: the key comes late. Whoever holds it is not sent it again."""
-    town, judge = a_town(POLICY, "r-1")
-    read(town, judge, GOOD)
+    town, verifier = a_town(POLICY, "r-1")
+    read(town, verifier, GOOD)
     holder, newcomer = town.join(holding={"a-1": 1}), town.join()
-    judge.replace(POLICY, known())
-    read(town, judge, GOOD)
+    verifier.replace(POLICY, known())
+    read(town, verifier, GOOD)
     town.sweep()
     town.run()
-    assert (holder.told(), newcomer.told()) == (["welcome"], ["welcome", "a-1/1"])
+    assert (holder.received(), newcomer.received()) == (["welcome"], ["welcome", "a-1/1"])
     assert len(town.hub.live) == 1
 
 
 def test_what_is_believed_takes_the_place_of_a_later_forgery():
     """Whoever wrote a revision first, what reviewers have signed is sent under its own number."""
-    town, judge = a_town(POLICY)
+    town, verifier = a_town(POLICY)
     for forged in (a_revision(headline="Run"), a_revision("a-1", 2, headline="Run")):
-        read(town, judge, forged)
+        read(town, verifier, forged)
     peer = town.join()
-    read(town, judge, GOOD)
-    assert peer.told() == ["welcome", "a-1/1"]
+    read(town, verifier, GOOD)
+    assert peer.received() == ["welcome", "a-1/1"]
 
 
 def test_a_bounded_number_of_alerts_is_kept_that_are_not_believed(monkeypatch):
     """NC3: memory for alerts that are not believed is bounded."""
     monkeypatch.setattr(live_alerts, "MAX_UNBELIEVED", 3)
-    town, judge = a_town(POLICY)
+    town, verifier = a_town(POLICY)
     for number in range(5):
-        read(town, judge, a_revision(f"b-{number}"))
+        read(town, verifier, a_revision(f"b-{number}"))
     assert (len(list(town.hub.live)), len(town.hub.live)) == (3, 0)
     town.clock.advance(86_400)
     town.sweep()
-    read(town, judge, a_revision("c", occurred_at=town.clock.wall_ms, expires_at=town.clock.wall_ms + 60_000))
+    read(town, verifier, a_revision("c", occurred_at=town.clock.wall_ms, expires_at=town.clock.wall_ms + 60_000))
     assert [alert.id for alert in town.hub.live] == ["c"]
 
 
 def test_cancel_that_came_early_for_a_forgotten_alert_does_not_end_a_new_one_of_its_id():
     """HD9: what is forgotten has no cancel either."""
-    town, judge = a_town(NONE)
-    read(town, judge, a_cancel("a-1", 2))
+    town, verifier = a_town(NONE)
+    read(town, verifier, a_cancel("a-1", 2))
     town.clock.advance(2 * 86_400)
     now_ms = town.clock.wall_ms
-    read(town, judge, a_revision(occurred_at=now_ms, issued_at=now_ms, expires_at=now_ms + 60_000))
-    assert town.join().told() == ["welcome", "a-1/1"]
+    read(town, verifier, a_revision(occurred_at=now_ms, issued_at=now_ms, expires_at=now_ms + 60_000))
+    assert town.join().received() == ["welcome", "a-1/1"]
 
 
 @on_each
 def test_chain_that_was_not_read_while_nothing_was_asked_is_read_when_it_counts(place):  # noqa: F811
     """HD1: the first revision had ended when this process started; then a policy asks in another category."""
     chain = [a_revision("c", n, category="arson", expires_at=NOON_MS + n - 2) for n in (1, 2, 3)]
-    judge = ApprovalVerifier(NONE, {})
+    verifier = ApprovalVerifier(NONE, {})
 
     async def main():
-        async with opened(place, judge) as log:
+        async with opened(place, verifier) as log:
             for entry in chain[:2]:
                 assert await log.append(entry)
             async with following(log) as (reader, peer):
-                judge.replace(POLICY, known())
-                await reader._judge_again()
+                verifier.replace(POLICY, known())
+                await reader._verify_again()
                 assert await log.append(chain[2])
                 await until(lambda: reader._live.knows(chain[2]))
-                return peer.told()
+                return peer.received()
 
     assert asyncio.run(main()) == ["welcome", "c/3"]

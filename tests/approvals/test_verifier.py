@@ -54,9 +54,9 @@ on_each = pytest.mark.parametrize("place", BACKENDS, indirect=True)
 
 
 @contextlib.asynccontextmanager
-async def opened(place, judge=None):
+async def opened(place, verifier=None):
     """A log there."""
-    log = RedisStreamsLog(place, judge=judge) if isinstance(place, str) else SqliteLog(place, judge=judge)
+    log = RedisStreamsLog(place, verifier=verifier) if isinstance(place, str) else SqliteLog(place, verifier=verifier)
     await log.start()
     try:
         yield log
@@ -86,14 +86,14 @@ async def all_of(log):
     return None
 
 
-def told(entries, judge):
+def told(entries, verifier):
     """What a subscriber in the middle of it is told, by whom the entries are applied in this order."""
     town = Town()
-    town.hub.live.judge = judge
+    town.hub.live.verifier = verifier
     peer = town.join()
     for entry in entries:
         town.publish(entry)
-    return peer.told()
+    return peer.received()
 
 
 def trust(*names):
@@ -116,20 +116,20 @@ async def written(place, *laters):
 @pytest.mark.parametrize("name", FORGERIES)
 def test_a_forgery_is_never_sent(place, name):
     """NC2, NC3: not followed to a subscriber, not listed, not in the history; and the alert stays as it was."""
-    judge = trust()
+    verifier = trust()
 
     async def main():
         await written(place, FORGERIES[name]())
-        async with opened(place, judge) as log:
+        async with opened(place, verifier) as log:
             followed = await all_of(log)
             page = await log.live(NOON_MS)
             histories = [entry for alert_id in ("a-1", "b", "c") for entry in await log.history(alert_id)]
             return followed, page.revisions, [each for each in histories if not isinstance(each, OtherKind)]
 
     followed, live, histories = asyncio.run(main())
-    assert told(followed, judge) == ["welcome", "a-1/1"]
+    assert told(followed, verifier) == ["welcome", "a-1/1"]
     assert list(live) == histories == [GOOD]
-    assert sum(judge.untrusted.values()) == (0 if name.startswith("a proof such as") else 1)
+    assert sum(verifier.untrusted.values()) == (0 if name.startswith("a proof such as") else 1)
 
 
 def test_there_are_sixty_of_them():
@@ -155,12 +155,12 @@ def test_a_forgery_does_not_get_in_by_the_door(name):
 @on_each
 def test_what_was_signed_is_sent(place):
     """NC1: alert, revision and cancel; and a cancel under a higher number than its form has (AP8)."""
-    judge = trust()
+    verifier = trust()
     chain = [proved(NEXT, "r-1", "r-3"), proved(a_cancel("a-1", 2), "r-2")]
     chain[1] = dataclasses.replace(chain[1], revision=3)
 
     async def main():
-        async with opened(place, judge) as log:
+        async with opened(place, verifier) as log:
             for entry in (GOOD, *chain):
                 assert await log.append(entry)
             return await all_of(log), await log.history("a-1"), await log.live(NOON_MS)
@@ -168,8 +168,8 @@ def test_what_was_signed_is_sent(place):
     followed, history, live = asyncio.run(main())
     assert followed == list(history) == [GOOD, *chain]
     assert list(live.revisions) == []
-    assert told(followed, judge) == ["welcome", "a-1/1", "a-1/2", "-a-1/3"]
-    assert sum(judge.untrusted.values()) == 0
+    assert told(followed, verifier) == ["welcome", "a-1/1", "a-1/2", "-a-1/3"]
+    assert sum(verifier.untrusted.values()) == 0
 
 
 @on_each
@@ -177,11 +177,11 @@ def test_what_stands_beside_a_form_counts_for_nothing(place):
     """NC1: but for when it was issued."""
     signed = proved(NEW, "r-1", "r-2")
     beside = {"headline": "Run", "category": "arson", "area": [], "severity": "minor", "source": "x"}
-    judge = trust()
+    verifier = trust()
 
     async def main():
         await written(place, stored(signed, **beside, expires_at=NOON_MS + 1))
-        async with opened(place, judge) as log:
+        async with opened(place, verifier) as log:
             return (await all_of(log))[1], (await log.history("b"))[0], (await log.live(NOON_MS)).revisions[1]
 
     assert asyncio.run(main()) == (signed, signed, signed)
@@ -234,29 +234,29 @@ def test_a_cancel_is_judged_by_the_alert_behind_which_it_stands():
 
 def test_a_category_that_is_unknown_asks_for_the_most():
     """NC2: what was accepted under another policy."""
-    judge, entry = trust(), a_revision("u", category="unknown")
+    verifier, entry = trust(), a_revision("u", category="unknown")
     for names, believed in (((), False), (("r-1",), False), (("r-1", "r-2"), True)):
         signed = proved(entry, *names) if names else entry
-        assert isinstance(judge.judged(signed, ("u", 1), f"at {names}"), Revision) == believed
+        assert isinstance(verifier.verify(signed, ("u", 1), f"at {names}"), Revision) == believed
 
 
 def test_a_node_that_asks_for_nothing_believes_what_others_have_signed():
     """NC7: while nodes are reloaded, one after the other; but not another alert's proof."""
     alone = ApprovalVerifier(Policy.model_validate({"name": "p", "categories": {"robbery": {"title": "Robbery"}}}), {})
-    assert alone.judged(GOOD, ("a-1", 1), "1") == GOOD
-    assert alone.judged(NEW, ("b", 1), "2") == NEW
-    assert isinstance(alone.judged(dataclasses.replace(NEW, proof=GOOD.proof), ("b", 1), "3"), Untrusted)
+    assert alone.verify(GOOD, ("a-1", 1), "1") == GOOD
+    assert alone.verify(NEW, ("b", 1), "2") == NEW
+    assert isinstance(alone.verify(dataclasses.replace(NEW, proof=GOOD.proof), ("b", 1), "3"), Untrusted)
 
 
 def test_each_place_is_told_of_once(caplog):
     """NC3: a line with the position and the reason, and a counter; nothing of what it says."""
-    judge = trust()
+    verifier = trust()
     for _ in range(3):
-        judge.judged(NEW, ("b", 1), "position 7")
+        verifier.verify(NEW, ("b", 1), "position 7")
     assert [record.getMessage() for record in caplog.records] == [
         "log: entry at position 7 set aside, it is not approved: unsigned"
     ]
-    assert judge.untrusted == dict.fromkeys(REASONS, 0) | {"unsigned": 1}
+    assert verifier.untrusted == dict.fromkeys(REASONS, 0) | {"unsigned": 1}
 
 
 @pytest.mark.parametrize(
@@ -271,9 +271,9 @@ def test_each_place_is_told_of_once(caplog):
 )
 def test_the_reason_is_named(entry, reason):
     """NC3."""
-    judge = trust()
-    judge.judged(entry, ("b", 1), "1")
-    assert +judge.untrusted == {reason: 1}
+    verifier = trust()
+    verifier.verify(entry, ("b", 1), "1")
+    assert +verifier.untrusted == {reason: 1}
 
 
 def test_what_goes_wrong_in_checking_counts_as_failed(monkeypatch):
@@ -283,19 +283,19 @@ def test_what_goes_wrong_in_checking_counts_as_failed(monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr(form, "read", broken)
-    assert isinstance(trust().judged(GOOD, ("a-1", 1), "1"), Untrusted)
+    assert isinstance(trust().verify(GOOD, ("a-1", 1), "1"), Untrusted)
 
 
 def test_a_signature_is_checked_once(monkeypatch):
     """NC6: in a process, however often the entry is read; anew when the keys have changed."""
-    checked, judge = [], trust()
+    checked, verifier = [], trust()
     check = ApprovalVerifier._checked
     monkeypatch.setattr(ApprovalVerifier, "_checked", lambda self, proof: checked.append(1) or check(self, proof))
     for _ in range(3):
-        assert judge.judged(GOOD, ("a-1", 1), "1") == GOOD
+        assert verifier.verify(GOOD, ("a-1", 1), "1") == GOOD
     assert len(checked) == 1
-    judge.replace(POLICY, known("r-1", "r-2"))
-    assert judge.judged(GOOD, ("a-1", 1), "1") == GOOD
+    verifier.replace(POLICY, known("r-1", "r-2"))
+    assert verifier.verify(GOOD, ("a-1", 1), "1") == GOOD
     assert len(checked) == 2
 
 
@@ -304,8 +304,8 @@ def test_a_signature_is_checked_once(monkeypatch):
 
 def after_reload(before, after, *entries, policies=(POLICY, POLICY)):
     """What a subscriber is told before a reload of the reviewers, and what after it; and one who comes then."""
-    judge = ApprovalVerifier(policies[0], known(*before))
-    town, log = Town(), MemoryLog(judge)
+    verifier = ApprovalVerifier(policies[0], known(*before))
+    town, log = Town(), MemoryLog(verifier)
     peer = town.join()
     reader = LogReader(log, town.clock, town.hub.live, town.deliver, LogHealth(log, town.clock))
     said = []
@@ -314,18 +314,18 @@ def after_reload(before, after, *entries, policies=(POLICY, POLICY)):
         reading = asyncio.create_task(reader.read_for_ever())
         await asyncio.wait_for(reader.caught_up.wait(), 60)
         town.run()
-        said.append(peer.told())
-        judge.replace(policies[1], known(*after))
-        await reader._judge_again()
+        said.append(peer.received())
+        verifier.replace(policies[1], known(*after))
+        await reader._verify_again()
         town.sweep()
         town.run()
-        said.append(peer.told())
+        said.append(peer.received())
         reading.cancel()
 
     for entry in entries:
         log.take(entry)
     asyncio.run(main())
-    return *said, town.join().told()[1:]
+    return *said, town.join().received()[1:]
 
 
 FEW = Policy.model_validate(
@@ -357,29 +357,29 @@ def test_what_is_live_stays_when_more_are_asked_for():
 
 def test_what_was_withdrawn_comes_back_and_to_nobody_twice():
     """NC3, R2: the key was taken out by mistake. And a later entry that is good goes to all who were told."""
-    judge, town = ApprovalVerifier(FEW, known("r-1")), Town()
-    town.hub.live.judge = judge
+    verifier, town = ApprovalVerifier(FEW, known("r-1")), Town()
+    town.hub.live.verifier = verifier
     early = town.join()
-    town.publish(judge.judged(proved(a_revision(), "r-1"), ("a-1", 1), "1"))
+    town.publish(verifier.verify(proved(a_revision(), "r-1"), ("a-1", 1), "1"))
     [alert] = town.hub.live
-    judge.replace(FEW, known("r-2"))
-    town.hub.live.judge_again(alert)
+    verifier.replace(FEW, known("r-2"))
+    town.hub.live.verify_again(alert)
     late = town.join()
     town.sweep()
-    assert (early.told(), late.told()) == (["welcome", "a-1/1"], ["welcome"])
-    judge.replace(FEW, known("r-1"))
-    town.hub.live.judge_again(alert)
+    assert (early.received(), late.received()) == (["welcome", "a-1/1"], ["welcome"])
+    verifier.replace(FEW, known("r-1"))
+    town.hub.live.verify_again(alert)
     town.sweep()
     town.run()
-    assert (early.told(), late.told()) == ([], ["a-1/1"])
-    judge.replace(FEW, known("r-2"))
-    town.hub.live.judge_again(alert)
+    assert (early.received(), late.received()) == ([], ["a-1/1"])
+    verifier.replace(FEW, known("r-2"))
+    town.hub.live.verify_again(alert)
     town.publish(proved(NEXT, "r-2"))
-    assert (early.told(), late.told()) == (["a-1/2"], ["a-1/2"])
-    judge.replace(FEW, known("r-1"))
-    town.hub.live.judge_again(alert)
+    assert (early.received(), late.received()) == (["a-1/2"], ["a-1/2"])
+    verifier.replace(FEW, known("r-1"))
+    town.hub.live.verify_again(alert)
     town.publish(proved(a_cancel("a-1", 3), "r-1"))
-    assert (early.told(), late.told()) == (["-a-1/3"], ["-a-1/3"])
+    assert (early.received(), late.received()) == (["-a-1/3"], ["-a-1/3"])
 
 
 # ---- putting back --------------------------------------------------------------------------------------------------
@@ -433,7 +433,7 @@ BESIDE = {"issued_at", "cancelled_at", "approval"}  # what no form says, and nob
 @pytest.mark.parametrize("seed", range(8))
 def test_an_entry_of_which_bytes_were_flipped_says_the_same_or_nothing(kind, seed):
     """NC1, NC5: whatever is changed, nobody is told anything that was not signed."""
-    chance, entry, judge = random.Random(seed), ENTRIES[kind], trust()
+    chance, entry, verifier = random.Random(seed), ENTRIES[kind], trust()
     whole = codec.encode(entry)
     expected = told([GOOD, entry], TrustAll())
     for _ in range(250):
@@ -446,10 +446,10 @@ def test_an_entry_of_which_bytes_were_flipped_says_the_same_or_nothing(kind, see
             continue
         if isinstance(read, OtherKind):
             continue
-        believed = judge.judged(read, (entry.id, entry.revision), "here")
+        believed = verifier.verify(read, (entry.id, entry.revision), "here")
         if isinstance(believed, Untrusted):
             continue
-        seen = told([GOOD, believed], judge)
+        seen = told([GOOD, believed], verifier)
         if seen != expected:
             assert seen == ["welcome", "a-1/1"][: len(seen)]
             continue
@@ -463,7 +463,7 @@ def test_an_entry_of_which_bytes_were_flipped_says_the_same_or_nothing(kind, see
 def test_the_time_of_a_signature_is_whole_seconds():
     """AP4, NC2: one of the very second of the incident is good."""
     signed = proved(a_revision(occurred_at=NOON_MS + 999), "r-1", "r-2", at_s=AT_S)
-    assert trust().judged(signed, ("a-1", 1), "1") == signed
+    assert trust().verify(signed, ("a-1", 1), "1") == signed
 
 
 def test_the_stored_bytes_are_those_of_the_codec():

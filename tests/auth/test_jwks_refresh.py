@@ -78,7 +78,7 @@ def test_a_hello_waits_and_so_does_all_behind_it(stream, waiting):
     waiting.settle()
     assert line.transport.reading
     line.say(b"")
-    assert line.told() == ["welcome", "pong"]
+    assert line.received() == ["welcome", "pong"]
 
 
 def test_messages_of_one_read_wait_too(stream, waiting):
@@ -89,7 +89,7 @@ def test_messages_of_one_read_wait_too(stream, waiting):
     assert line.hear() == []
     stream.tokens.replace(KEYS, {})
     waiting.settle()
-    assert line.told() == ["welcome", "pong"]
+    assert line.received() == ["welcome", "pong"]
 
 
 def test_without_a_newer_key_it_is_4401(stream, waiting):
@@ -116,7 +116,7 @@ def test_a_token_of_a_known_key_does_not_wait(stream, waiting):
     """T8: neither a good one nor one that is broken."""
     good, broken = opened(stream), opened(stream)
     hello(good, "old")
-    assert good.told() == ["welcome"]
+    assert good.received() == ["welcome"]
     broken.tell({"type": "hello", "token": respelled(token("old")), "places": []})
     assert broken.hear() == [close_frame(close_codes.BAD_TOKEN)]
     assert waiting.those == []
@@ -131,7 +131,7 @@ def test_a_fresh_token_of_an_unknown_key_waits(stream, waiting):
     assert line.hear() == []
     stream.tokens.replace(KEYS, {})
     waiting.settle()
-    assert line.told() == ["ok"]
+    assert line.received() == ["ok"]
 
 
 def test_who_has_left_meanwhile_is_forgotten(stream, waiting):

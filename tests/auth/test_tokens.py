@@ -224,10 +224,10 @@ def test_a_qualification_that_its_key_loses_takes_the_token_with_it():
     claims = ({"quals": ["cpr"]}, {"quals": ["medic"]}, {"quals": ["pilot"]}, {})
     proofs = [tokens.check(encoded(**FRESH, **each), NOON).proof for each in claims]
     tokens.replace({"k1": Key(PUBLIC | {"quals": ["cpr", "pilot"]})}, {})
-    assert [tokens.stands(proof) for proof in proofs] == [True, False, True, True]
+    assert [tokens.still_valid(proof) for proof in proofs] == [True, False, True, True]
     assert tokens.check(encoded(**FRESH, quals=["cpr", "medic", "pilot"]), NOON).quals == {"cpr", "pilot"}
     tokens.replace({"k1": Key(OTHER_PUBLIC | {"kid": "k1", "quals": ["cpr", "medic"]})}, {})
-    assert not any(map(tokens.stands, proofs))
+    assert not any(map(tokens.still_valid, proofs))
 
 
 # ---- issuers -------------------------------------------------------------------------------------------------
@@ -252,10 +252,10 @@ def test_token_of_a_key_that_changes_its_issuer_does_not_stand(before, after):
     tokens = TokenVerifier({"k1": keys[0]})
     proof = tokens.check(encoded(), NOON, again=True).proof
     tokens.replace({"k1": keys[1]}, {})
-    assert not tokens.stands(proof)
+    assert not tokens.still_valid(proof)
     assert tokens.check(encoded(), NOON, again=True).subject == (after or "", "desk-7")
     tokens.replace({"k1": of_issuer(after) if after else Key(PUBLIC)}, {})
-    assert tokens.stands(tokens.check(encoded(), NOON).proof)
+    assert tokens.still_valid(tokens.check(encoded(), NOON).proof)
 
 
 def test_revocation_of_a_sub_counts_for_all_issuers():

@@ -11,8 +11,8 @@ from geocast.calls.encryption import make_call_key, parse_call_keys
 from geocast.calls.hub import CallHub
 from geocast.clock import format_time
 from geocast.model.call import (
+    Acceptance,
     CallTerms,
-    Claim,
     Ending,
     ExactPlace,
     Near,
@@ -53,7 +53,7 @@ class Quarter:
         self.keys = keys or new_keys()
         self.asked, self.took, self.order = [], [], []
         self.numbers = {}
-        self.board = CallHub(64, opener(self.keys), self.asked.append, aeds, lambda *took: self.took.append(took))
+        self.hub = CallHub(64, opener(self.keys), self.asked.append, aeds, lambda *took: self.took.append(took))
         self.slow = set()
         self._rows = 0
 
@@ -62,9 +62,9 @@ class Quarter:
     def join(self, metres=0, sub="r-1", quals=("cpr",), *, may_test=False, holding=None, here=True, wire=0, issuer=""):
         """A new session, on duty so many metres north; its row is what it is known by."""
         row, self._rows = self._rows, self._rows + 1
-        self.board.grant(row, FakeRights(may_test, sub=sub, quals=frozenset(quals), issuer=issuer))
-        self.board.move(row, self.place(metres) if here else None)
-        self.board.hold(row, holding or {}, self.clock.now())
+        self.hub.set_rights(row, FakeRights(may_test, sub=sub, quals=frozenset(quals), issuer=issuer))
+        self.hub.move(row, self.place(metres) if here else None)
+        self.hub.take_holding(row, holding or {}, self.clock.now())
         return Phone(self, row, wire)
 
     @staticmethod
@@ -89,7 +89,7 @@ class Quarter:
     def take(self, *entries):
         """The log gives these entries, and all is sent."""
         for entry in entries:
-            self.board.take(entry, self.clock.now())
+            self.hub.take(entry, self.clock.now())
         self.run()
 
     def opening(self, terms=TERMS, **changes):
@@ -116,9 +116,9 @@ class Quarter:
         """The ring widens."""
         return self.read(Widening(ring, self.clock.now().wall_ms), Nothing(), call_id)
 
-    def claim(self, sub, seat=1, role="cpr", call_id="c-1", aed=None, **how):
+    def accept(self, sub, seat=1, role="cpr", call_id="c-1", aed=None, **how):
         """Somebody has taken a seat."""
-        return self.read(Claim(seat, role, self.clock.now().wall_ms, None, aed), Person(sub), call_id, **how)
+        return self.read(Acceptance(seat, role, self.clock.now().wall_ms, None, aed), Person(sub), call_id, **how)
 
     def release(self, sub, seat=1, call_id="c-1"):
         """Somebody has given a seat back."""
@@ -137,10 +137,10 @@ class Quarter:
 
     def run(self, slice_=256):
         """Write to all rows that were noted, as the hub does."""
-        while self.board.busy:
-            for row, calls in self.board.take_noted(slice_):
+        while self.hub.busy:
+            for row, calls in self.hub.take_noted(slice_):
                 if row not in self.slow and row in Phone.of(self):
-                    Phone.of(self)[row].write(self.board.frames(row, Phone.of(self)[row].wire, self.clock.now(), calls))
+                    Phone.of(self)[row].write(self.hub.frames(row, Phone.of(self)[row].wire, self.clock.now(), calls))
 
 
 class Phone:
@@ -165,35 +165,35 @@ class Phone:
 
     def settle(self):
         """What the hub does after hello, move and token, and when the session has drained."""
-        self.write(self.quarter.board.frames(self.row, self.wire, self.quarter.clock.now()))
+        self.write(self.quarter.hub.frames(self.row, self.wire, self.quarter.clock.now()))
 
     def move(self, metres):
         """It is elsewhere now; None: off duty."""
-        self.quarter.board.move(self.row, None if metres is None else self.quarter.place(metres))
+        self.quarter.hub.move(self.row, None if metres is None else self.quarter.place(metres))
         self.settle()
 
     def token(self, sub="r-1", quals=("cpr",), *, may_test=False):
         """It has another token."""
-        self.quarter.board.grant(self.row, FakeRights(may_test, sub=sub, quals=frozenset(quals)))
+        self.quarter.hub.set_rights(self.row, FakeRights(may_test, sub=sub, quals=frozenset(quals)))
         self.settle()
 
     def accept(self, call_id="c-1", eta_s=None):
         """It says `accept`; what the log is asked for is returned."""
         before = len(self.quarter.asked)
-        self.quarter.board.accept(self.row, call_id, eta_s, self.quarter.clock.now())
+        self.quarter.hub.accept(self.row, call_id, eta_s, self.quarter.clock.now())
         self.quarter.run()
         return self.quarter.asked[before:]
 
     def decline(self, call_id="c-1"):
         """It says `decline`; what the log is asked for is returned."""
         before = len(self.quarter.asked)
-        self.quarter.board.decline(self.row, call_id)
+        self.quarter.hub.decline(self.row, call_id)
         self.quarter.run()
         return self.quarter.asked[before:]
 
     def leave(self):
         """The connection ends."""
-        self.quarter.board.leave(self.row)
+        self.quarter.hub.leave(self.row)
         del self.of(self.quarter)[self.row]
 
     def messages(self):
@@ -202,7 +202,7 @@ class Phone:
         self._seen = len(self.sent)
         return new
 
-    def told(self):
+    def received(self):
         """The same in short: "c-1/2" for a ring, "c-1:4 seat 2" for a task, "-c-1 full" for a standdown."""
         return [_short(message) for message in self.messages()]
 

@@ -69,7 +69,7 @@ class Link:
     declined: set = field(default_factory=set)
     held: set = field(default_factory=set)  # calls of which it held a seat when the end was read
 
-    def rung(self, call_id):
+    def notified(self, call_id):
         """The newest revision that it was rung, 0 without one."""
         return max((what for kind, what in self.sent.get(call_id, []) if kind == "call"), default=0)
 
@@ -86,7 +86,7 @@ class Link:
         return last[1] if last[0] == "standdown" else None
 
 
-def held_off(sub, calls, now_s):
+def busy(sub, calls, now_s):
     """RQ7."""
     held = [call for call in calls.values() if sub in call.seats and call.status == "actual"]
     return any(call.ended_s is None or now_s < call.ended_s + REST_S for call in held)
@@ -101,7 +101,7 @@ def rings_for(call, link, calls, now_s):
     return (
         far_m <= call.near[2] + RINGS_M[call.ring] + min(reach_m, 500)
         and call.id not in link.declined
-        and not held_off(link.sub, calls, now_s)
+        and not busy(link.sub, calls, now_s)
     )
 
 
@@ -109,7 +109,7 @@ def due(call, link, calls, now_s):
     """The message that the connection has to be sent about a call."""
     if call.status != "actual" and not link.may_test:  # R6
         return None
-    rung, task, stood = link.rung(call.id), link.task(call.id), link.stood_down(call.id)
+    rung, task, stood = link.notified(call.id), link.task(call.id), link.stood_down(call.id)
     if call.ended_s is not None:
         told = (rung and call.id not in link.declined) or call.id in link.held  # RJ7
         return ("standdown", "over") if told and stood != "over" else None

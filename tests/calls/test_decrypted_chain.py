@@ -7,7 +7,7 @@ from support.fakes import NOON_MS, a_revision
 from geocast.calls.decrypted_chain import opened, opened_chain, sealed
 from geocast.calls.encryption import CallKeys
 from geocast.model.alert import OtherKind
-from geocast.model.call import CallTerms, Claim, ExactPlace, Near, Nothing, Opening, Person, Release, Widening
+from geocast.model.call import Acceptance, CallTerms, ExactPlace, Near, Nothing, Opening, Person, Release, Widening
 
 KEYS, OTHERS = CallKeys({"a": bytes(32)}), CallKeys({"b": b"b" * 32})
 TERMS = CallTerms("Cardiac arrest", ["cpr"], [100, 300], 7, ["cpr", "aed"], 30, 3600, 800, 9)
@@ -20,7 +20,7 @@ def chain(*parts, keys=KEYS):
     return [sealed(keys, "c", number, NOON_MS, *each) for number, each in enumerate(parts, start=1)]
 
 
-CALLED = [(OPENING, PLACE), (Widening(1, 5), Nothing()), (Claim(1, "cpr", 6), Person("r-1"))]
+CALLED = [(OPENING, PLACE), (Widening(1, 5), Nothing()), (Acceptance(1, "cpr", 6), Person("r-1"))]
 
 
 def test_an_entry_is_opened_as_it_was_made():
@@ -41,7 +41,7 @@ def test_what_was_sealed_but_is_none_of_a_call_does_not_open():
 def test_a_whole_chain_says_what_the_call_comes_to():
     """docs/calls.md: content, ring and seats, and the number of its last entry."""
     found = opened_chain(KEYS, chain(*CALLED))
-    assert (found.number, found.whole, found.call.ring, list(found.call.seats)) == (3, True, 1, [Person("r-1")])
+    assert (found.number, found.whole, found.call.wave, list(found.call.seats)) == (3, True, 1, [Person("r-1")])
     assert [(entry.revision, body, place) for entry, body, place in found.contents()] == [(1, OPENING, PLACE)]
 
 
@@ -49,7 +49,7 @@ def test_a_chain_that_opens_in_part_says_so():
     """RZ5: its numbers are taken all the same; where nothing opens there is no call."""
     entries = [*chain(*CALLED)[:2], *chain(*CALLED, keys=OTHERS)[2:]]
     found = opened_chain(KEYS, entries)
-    assert (found.number, found.whole, found.call.ring, found.call.seats) == (3, False, 1, {})
+    assert (found.number, found.whole, found.call.wave, found.call.seats) == (3, False, 1, {})
     found = opened_chain(CallKeys({"c": b"c" * 32}), entries)
     assert (found.number, found.whole, found.call) == (3, False, None)
 

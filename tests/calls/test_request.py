@@ -141,7 +141,7 @@ def test_what_is_wrong_is_told_without_repeating_it():
     with pytest.raises(Invalid) as caught:
         parse_call(call_request(place=place(lat="77.123", kind="Marktgasse", access=["4711"]), patient="Marktgasse"))
     said = [f"{v.pointer} {v.detail}" for v in caught.value.violations] + [str(caught.value), repr(caught.value)]
-    said += [repr(caught.value.claims()), repr(parse_call(call_request()))]
+    said += [repr(caught.value.facts()), repr(parse_call(call_request()))]
     assert not [text for text in said for secret in secrets if secret in text]
 
 
@@ -149,7 +149,7 @@ def test_what_of_a_broken_call_can_still_be_judged():
     """P9: each field that is good by itself."""
     with pytest.raises(Invalid) as caught:
         parse_call(call_request(headline="", place=None))
-    claims = caught.value.claims()
+    claims = caught.value.facts()
     assert (claims.category, claims.occurred_at, claims.expires_at) == (
         "cardiac_arrest",
         NOON_MS - 60_000,
@@ -157,7 +157,7 @@ def test_what_of_a_broken_call_can_still_be_judged():
     )
     with pytest.raises(Invalid) as caught:
         parse_call(call_request(category=1, occurred_at=1, expires_at=1))
-    claims = caught.value.claims()
+    claims = caught.value.facts()
     assert (claims.category, claims.occurred_at, claims.expires_at, claims.takes_default) == (None, None, None, False)
 
 

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from geocast.calls.seat_request import is_near
-from geocast.calls.state import Opened, opened_call
+from geocast.calls.state import DecryptedEntry, first_state
 from geocast.model.call import CallEntry, ExactPlace, Near, Nothing, Opening, Widening
 from geocast.policy.calls import CallCategory
 
@@ -21,7 +21,7 @@ FARTHEST_M = 1_800.0  # beyond the last ring
 def opened(number, body, secret):
     """An entry with both its parts."""
     entry = CallEntry("c-1", number, 10, "widen" if isinstance(body, Widening) else "call", b"", b"x")
-    return Opened(entry, body, secret)
+    return DecryptedEntry(entry, body, secret)
 
 
 def town(dice, within_1_km):
@@ -53,9 +53,9 @@ def test_the_default_rings_call_about_ten_where_there_are_ten_or_a_hundred(withi
     dice = random.Random(within_1_km)
     counts = []
     for _ in range(TOWNS):
-        call = opened_call(opened(1, OPENING, ExactPlace(NEAR.lat, NEAR.lng, "public")))
+        call = first_state(opened(1, OPENING, ExactPlace(NEAR.lat, NEAR.lng, "public")))
         spots = town(dice, within_1_km)
         found = called(call, spots)
-        assert len(found) >= TERMS.enough or call.ring == len(TERMS.rings_m) - 1
+        assert len(found) >= TERMS.enough or call.wave == len(TERMS.rings_m) - 1
         counts.append(len(found))
     assert low < sum(counts) / TOWNS < high

@@ -23,7 +23,7 @@ from geocast.calls.service import ATTEMPTS, MOST_RETURNS, CallService, Dispatche
 from geocast.clock import format_time
 from geocast.errors import LogUnavailable
 from geocast.model.alert import OtherKind
-from geocast.model.call import Claim, Ending, Opening, Person, Widening, body_of
+from geocast.model.call import Acceptance, Ending, Opening, Person, Widening, body_of
 from geocast.model.problems import Problem
 
 CALLS = """
@@ -70,9 +70,9 @@ class Room:
     async def end(self, dispatcher=DESK, reason="The crew is there."):
         return await self.calling.end(ID, {"reason": reason}, dispatcher)
 
-    async def claim(self, sub="r-1", **changes):
-        claiming = SeatRequest(ID, Person(sub), frozenset({"medic"}), False, HERE, False)
-        return await self.calling.claim(claiming._replace(**changes))
+    async def accept(self, sub="r-1", **changes):
+        seat_request = SeatRequest(ID, Person(sub), frozenset({"medic"}), False, HERE, False)
+        return await self.calling.accept(seat_request._replace(**changes))
 
     async def kinds(self, call_id=ID):
         return [entry.kind for entry in await self.log.history(call_id)]
@@ -152,7 +152,7 @@ async def test_to_open_it_again_is_answered_as_at_first(room):
     room.clock.advance(60)
     place = call_request()["place"] | {"lat": 47.67800890, "lng": 8.83111290}
     assert await room.open(OTHER, place=place, occurred_at="2026-01-31T12:59:00+01:00") == (first.answer, False)
-    await room.claim()
+    await room.accept()
     await room.end()
     room.clock.advance(7_200)
     assert await room.open() == (first.answer, False)
@@ -266,14 +266,14 @@ async def test_a_call_gets_new_content(room):
     outcome = await room.revise(headline="Child, not breathing.", place=call_request()["place"] | {"lat": 47.7})
     assert (outcome.answer["revision"], outcome.created) == (3, True)
     call = await room.call()
-    assert (call.content, call.revision, call.ring, call.opening.headline) == (3, 3, 1, "Child, not breathing.")
+    assert (call.content, call.revision, call.wave, call.opening.headline) == (3, 3, 1, "Child, not breathing.")
     assert call.opening.near.lat == pytest.approx(47.7, abs=0.003)
 
 
 async def test_new_content_says_what_it_replaces(room):
     """docs/calls.md, The api: the number of the content now, whatever else has a number; else 409 with it."""
     await room.open()
-    await room.claim()
+    await room.accept()
     problem = await refused(room.revise(replaces=2))
     assert (problem.slug, problem.extra) == ("revision-conflict", {"current": 1})
     assert (await room.revise(headline="Second")).answer["revision"] == 3
@@ -320,10 +320,10 @@ async def test_a_policy_without_the_category_leaves_a_call_as_it_is():
     """RO3: its content may be corrected, and whoever goes may go, under the policy of then."""
     room = Room()
     await room.open()
-    room.calling = room.calling.under(policy.load(None), KEYS)
+    room.calling = room.calling.with_config(policy.load(None), KEYS)
     assert (await room.revise(headline="Second")).created
     assert (await room.call()).opening.terms == POLICY.calls["cardiac_arrest"].terms("residence")
-    assert await room.claim() is None
+    assert await room.accept() is None
     assert (await refused(room.open(id="cad-9"))).slug == "category-not-callable"
 
 
@@ -397,7 +397,7 @@ async def test_a_call_that_has_expired_is_over(room):
 async def test_an_end_repeats_what_is_not_sealed(room):
     """RZ4: so that the entries with the place may be deleted; then 410 for who opens it again, and the state stays."""
     await room.open()
-    await room.claim()
+    await room.accept()
     await room.end()
     before = await room.calling.state(ID, DESK)
     room.clock.advance(601)
@@ -422,8 +422,8 @@ async def test_the_state_of_a_call(room):
     await room.open()
     await room.calling.widen(ID, 1)
     await room.log.add_counts({ID: Counts(9, 6, 2)})
-    await room.claim("r-51c0")
-    await room.claim("r-7a19", eta_s=240)
+    await room.accept("r-51c0")
+    await room.accept("r-7a19", eta_s=240)
     room.clock.advance(30)
     await room.calling.report(ID, Person("r-51c0"), "arrived")
     found = await room.calling.state(ID, DESK)
@@ -461,11 +461,11 @@ async def test_the_state_of_a_call(room):
 async def test_whoever_was_told_where_it_is_is_shown_for_good(room):
     """RZ8: to take a seat and give it back at once hides nobody."""
     await room.open()
-    await room.claim("r-51c0")
+    await room.accept("r-51c0")
     assert "left" not in await room.calling.state(ID, DESK)
     room.clock.advance(1)
     await room.calling.release(ID, Person("r-51c0"))
-    await room.claim("r-7a19")
+    await room.accept("r-7a19")
     await room.end()
     found = await room.calling.state(ID, DESK)
     times = {"accepted_at": format_time(NOON_MS), "left_at": format_time(NOON_MS + 1000)}
@@ -477,7 +477,7 @@ async def test_a_full_call_is_shown_as_such(room):
     """RV6."""
     await room.open()
     for number in range(4):
-        assert await room.claim(f"r-{number}") is None
+        assert await room.accept(f"r-{number}") is None
     assert (await room.calling.state(ID, DESK))["state"] == "full"
 
 
@@ -524,7 +524,7 @@ async def test_no_answer_has_the_place_or_the_reason(room, caplog):
     """RZ2, RZ7: no call of the api gives a place back; neither is there a line of it, and in the log it is sealed."""
     caplog.set_level("DEBUG")
     answers = [await room.open(), await room.open(), await room.revise(headline="Second")]
-    await room.claim("r-1", eta_s=5)
+    await room.accept("r-1", eta_s=5)
     answers += [await room.calling.state(ID, DESK), *[each async for each in room.calling.open_calls(CHIEF)]]
     answers += [await room.end(reason="Mr Hofer is well."), await room.calling.state(ID, DESK)]
     conflict = await refused(room.open(headline="Other"))
@@ -541,7 +541,7 @@ async def test_the_lowest_free_seat_is_taken_with_its_role(room):
     """RV5: and `aed` becomes `cpr` where none can be fetched (RI1): the second has the only one."""
     await room.open()
     for number in range(4):
-        assert await room.claim(f"r-{number}") is None
+        assert await room.accept(f"r-{number}") is None
     seats = (await room.call()).seats
     assert [(seat.number, seat.role, seat.aed) for seat in seats.values()] == [
         (1, "cpr", None),
@@ -550,7 +550,7 @@ async def test_the_lowest_free_seat_is_taken_with_its_role(room):
         (4, "cpr", None),
     ]
     await room.calling.release(ID, Person("r-1"))
-    assert await room.claim("r-9") is None
+    assert await room.accept("r-9") is None
     assert [(seat.number, seat.aed) for seat in (await room.call()).seats.values()][-1] == (2, "node/1")
 
 
@@ -559,14 +559,14 @@ async def test_one_that_is_too_far_from_the_patient_is_not_fetched():
     far = Aed("node/2", 47.7, 8.83, None, None, None, True, None)
     room = Room(aeds=Aeds([far]))
     await room.open()
-    await room.claim("r-1")
-    await room.claim("r-2")
+    await room.accept("r-1")
+    await room.accept("r-2")
     assert [seat.role for seat in (await room.call()).seats.values()] == ["cpr", "cpr"]
     on_the_way, behind = far._replace(id="a", lat=47.6785, lng=8.8309), far._replace(id="b", lat=47.6770, lng=8.8320)
     room = Room(aeds=Aeds([behind, on_the_way]))
     await room.open()
-    await room.claim("r-1")
-    await room.claim("r-2", here=(47.6790, 8.8307, 0.0))
+    await room.accept("r-1")
+    await room.accept("r-2", here=(47.6790, 8.8307, 0.0))
     assert [seat.aed for seat in (await room.call()).seats.values()] == [None, "a"]
 
 
@@ -574,9 +574,9 @@ async def test_a_responder_has_one_seat(room):
     """RV3: a repeated accept is answered by the same, even from afar, off duty or when all seats are taken since."""
     await room.open()
     for number in range(4):
-        await room.claim(f"r-{number}")
-    assert await room.claim("r-0", here=None, held_off=True) is None
-    assert await room.claim("r-0", quals=frozenset({"cpr"})) == "over"  # HD5: this token does not count for a home
+        await room.accept(f"r-{number}")
+    assert await room.accept("r-0", here=None, busy=True) is None
+    assert await room.accept("r-0", quals=frozenset({"cpr"})) == "over"  # HD5: this token does not count for a home
     assert (await room.kinds()).count("claim") == 4
 
 
@@ -584,18 +584,18 @@ async def test_a_responder_has_one_seat(room):
     ("changes", "expected"),
     [
         ({"quals": frozenset({"cpr"})}, "over"),
-        ({"held_off": True}, "held-off"),
+        ({"busy": True}, "held-off"),
         ({"here": None}, "far"),
         ({"here": (47.69, 8.831, 0.0)}, "far"),
         ({"call_id": "cad-9"}, "over"),
-        ({"quals": frozenset(), "held_off": True, "here": None}, "over"),
-        ({"held_off": True, "here": None}, "held-off"),
+        ({"quals": frozenset(), "busy": True, "here": None}, "over"),
+        ({"busy": True, "here": None}, "held-off"),
     ],
 )
 async def test_who_gets_no_seat_is_told_the_first_reason(room, changes, expected):
     """RV4: no such qualification, held off, full, far, in this order; nothing is stored."""
     await room.open()
-    assert await room.claim(**changes) == expected
+    assert await room.accept(**changes) == expected
     assert await room.kinds() == ["call"]
 
 
@@ -603,39 +603,39 @@ async def test_who_comes_too_late_is_told_full(room):
     """RV4, RV6: `full` before `far`, `held-off` before it; and a seat that is given back can be taken."""
     await room.open()
     for number in range(4):
-        await room.claim(f"r-{number}")
-    assert await room.claim("r-9", here=None) == "full"
-    assert await room.claim("r-9", held_off=True) == "held-off"
+        await room.accept(f"r-{number}")
+    assert await room.accept("r-9", here=None) == "full"
+    assert await room.accept("r-9", busy=True) == "held-off"
     await room.calling.release(ID, Person("r-2"))
-    assert await room.claim("r-9") is None
+    assert await room.accept("r-9") is None
     assert (await room.call()).seats[Person("r-9")].number == 3
 
 
 async def test_a_call_that_is_over_gives_no_seat(room):
     """RV4, RJ9: ended or expired, to its holders too; a test is not there for who may not see it (R6)."""
     await room.open()
-    await room.claim("r-1")
+    await room.accept("r-1")
     await room.end()
-    assert (await room.claim("r-1"), await room.claim("r-2")) == ("over", "over")
+    assert (await room.accept("r-1"), await room.accept("r-2")) == ("over", "over")
     tests = Room()
     await tests.open(status="test")
-    assert await tests.claim() == "over"
-    assert await tests.claim(may_test=True) is None
+    assert await tests.accept() == "over"
+    assert await tests.accept(may_test=True) is None
     tests.clock.advance(1_500)
-    assert await tests.claim(may_test=True) == "over"
+    assert await tests.accept(may_test=True) == "over"
 
 
 async def test_a_seat_is_given_back_once(room):
     """RV5: by who holds it. What is not held is not given back, and nothing follows the end."""
     await room.open()
-    await room.claim()
+    await room.accept()
     await room.calling.release(ID, Person("r-2"))
     with pytest.raises(LogUnavailable, match="not in the log any more"):
         await room.calling.release("cad-9", Person("r-1"))
     await room.calling.release(ID, Person("r-1"))
     await room.calling.release(ID, Person("r-1"))
     assert await room.kinds() == ["call", "claim", "release"]
-    await room.claim()
+    await room.accept()
     await room.end()
     await room.calling.release(ID, Person("r-1"))
     assert (await room.kinds())[-1] == "end"
@@ -645,19 +645,19 @@ async def test_who_only_comes_and_goes_gets_no_seat_any_more(room):
     """RV5: each time is two entries of the log, and may ring everybody anew. Others' seats are not counted."""
     await room.open()
     for number in range(MOST_RETURNS):
-        assert await room.claim("r-1") is None
+        assert await room.accept("r-1") is None
         await room.calling.release(ID, Person("r-1"))
-        assert await room.claim("r-2" if number % 2 else "r-3") is None
-    assert await room.claim("r-1") == "held-off"
+        assert await room.accept("r-2" if number % 2 else "r-3") is None
+    assert await room.accept("r-1") == "held-off"
     assert (await room.kinds()).count("release") == MOST_RETURNS
     await room.calling.release(ID, Person("r-2"))
-    assert await room.claim("r-2") is None
+    assert await room.accept("r-2") is None
 
 
 async def test_reports_count_every_five_seconds(room):
     """M20: from a seat alone; what is nothing new is dropped, and what comes within 5 s of the last."""
     await room.open()
-    await room.claim()
+    await room.accept()
     await room.calling.report(ID, Person("r-2"), "arrived")
     await room.calling.report(ID, Person("r-1"), "going")
     await room.calling.report(ID, Person("r-1"), "aed")
@@ -676,13 +676,13 @@ async def test_the_ring_widens_one_by_one(room):
     for ring in (0, 2, 1, 1, 2, 3):
         await room.calling.widen(ID, ring)
     assert [entry.kind for entry in room.appended] == ["call", "widen", "widen"]
-    assert (await room.call()).ring_m == 500
+    assert (await room.call()).radius_m == 500
     full = Room()
     await full.open()
     for number in range(4):
-        await full.claim(f"r-{number}")
+        await full.accept(f"r-{number}")
     await full.calling.widen(ID, 1)
-    assert (await full.call()).ring == 0
+    assert (await full.call()).wave == 0
     await full.end()
     await full.calling.widen(ID, 1)
     assert (await full.kinds())[-1] == "end"
@@ -691,12 +691,12 @@ async def test_the_ring_widens_one_by_one(room):
 async def test_a_lost_claim_is_put_back(room):
     """RV7: under the next number, with its seat; where that is taken, as seat 0. Once, and not behind the end."""
     await room.open()
-    await room.claim("r-1")
+    await room.accept("r-1")
     lost = dataclasses.replace((await room.call()).seats[Person("r-1")], person=Person("r-0"))
     await room.calling.restore(ID, lost)
     await room.calling.restore(ID, lost)
     seats = (await room.call()).seats
-    assert (seats[Person("r-1")].number, seats[Person("r-0")].number, seats[Person("r-0")].claim) == (1, 0, 3)
+    assert (seats[Person("r-1")].number, seats[Person("r-0")].number, seats[Person("r-0")].entry_number) == (1, 0, 3)
     assert seats[Person("r-0")].accepted_at == lost.accepted_at
     await room.calling.release(ID, Person("r-1"))
     await room.calling.restore(ID, dataclasses.replace(lost, person=Person("r-5")))
@@ -714,21 +714,21 @@ async def test_a_node_that_lacks_a_key_gives_no_seat():
     room = Room()
     await room.open()
     newer = Room(room.log, CallKeys({"b": b"b" * 32, "a": bytes(32)}))
-    assert await newer.claim("r-1") is None
+    assert await newer.accept("r-1") is None
     with pytest.raises(LogUnavailable):
-        await room.claim("r-2")
+        await room.accept("r-2")
     for asked in (room.calling.release(ID, Person("r-2")), room.calling.widen(ID, 1)):
         with pytest.raises(LogUnavailable):
             await asked
-    room.calling = room.calling.under(POLICY, CallKeys({"a": bytes(32), "b": b"b" * 32}))
-    assert await room.claim("r-2") is None
+    room.calling = room.calling.with_config(POLICY, CallKeys({"a": bytes(32), "b": b"b" * 32}))
+    assert await room.accept("r-2") is None
     assert (await room.call()) is not None
 
 
 async def test_rubbish_in_the_chain_keeps_nobody_from_ending_it(room):
     """RZ3: who has the log and no key can forge nothing, and a dispatcher can end the call all the same."""
     await room.open()
-    forged = sealed(CallKeys({"x": b"x" * 32}), ID, 2, NOON_MS + HOUR_MS, Claim(1, "cpr", NOON_MS), Person("x"))
+    forged = sealed(CallKeys({"x": b"x" * 32}), ID, 2, NOON_MS + HOUR_MS, Acceptance(1, "cpr", NOON_MS), Person("x"))
     assert await room.log.append(forged)
     assert (await room.calling.state(ID, DESK))["seats"] == []
     assert (await room.end()).answer["revision"] == 3
@@ -748,7 +748,7 @@ async def test_a_call_of_which_nothing_opens_is_not_known_to_be_anybodys():
 async def test_a_copied_claim_counts_once(room):
     """RZ3, RV2: what whoever can write to the log may do with an entry is to copy it under a higher number."""
     await room.open()
-    await room.claim()
+    await room.accept()
     claim = (await room.log.history(ID))[-1]
     await room.calling.release(ID, Person("r-1"))
     assert await room.log.append(dataclasses.replace(claim, revision=4, sealed_as=2))
@@ -786,7 +786,7 @@ async def test_of_many_accepts_as_many_succeed_as_there_are_seats(rooms):
     """RV2, RV3: on three nodes at once, some twice; the first in the log's order, each with another seat."""
     await answered(rooms[0].open)
     subs = [f"r-{number % 20}" for number in range(60)]
-    answers = await asyncio.gather(*(answered(rooms[n % 3].claim, sub) for n, sub in enumerate(subs)))
+    answers = await asyncio.gather(*(answered(rooms[n % 3].accept, sub) for n, sub in enumerate(subs)))
     call = await answered(rooms[1].call)
     assert sorted(seat.number for seat in call.seats.values()) == [1, 2, 3, 4]
     assert {Person(sub) for sub, answer in zip(subs, answers, strict=True) if answer is None} == set(call.seats)
@@ -796,17 +796,17 @@ async def test_of_many_accepts_as_many_succeed_as_there_are_seats(rooms):
 async def test_accepts_and_the_rest_at_once(rooms):
     """RV2, LogA1: claims, releases, reports, rings, content and an end race; the chain is whole and has one end."""
     await answered(rooms[0].open)
-    first = await asyncio.gather(*(answered(rooms[n % 3].claim, f"r-{n}") for n in range(4)))
+    first = await asyncio.gather(*(answered(rooms[n % 3].accept, f"r-{n}") for n in range(4)))
     assert first == [None] * 4
     asked = [answered(rooms[n % 3].calling.release, ID, f"r-{n}") for n in range(2)]
     asked += [answered(rooms[n % 3].calling.report, ID, f"r-{n}", "arrived") for n in (2, 3)]
     asked += [answered(room.calling.widen, ID, 1) for room in rooms]
-    asked += [answered(rooms[n % 3].claim, f"r-{n}") for n in range(4, 8)]
+    asked += [answered(rooms[n % 3].accept, f"r-{n}") for n in range(4, 8)]
     asked += [answered(rooms[n].revise, headline=f"Content {n}") for n in range(3)]
     found = await asyncio.gather(*asked, return_exceptions=True)
     assert {each.slug for each in found if isinstance(each, Exception)} == {"revision-conflict"}
     ends = await asyncio.gather(
-        *(answered(room.end) for room in rooms), *(answered(room.claim, "r-9") for room in rooms)
+        *(answered(room.end) for room in rooms), *(answered(room.accept, "r-9") for room in rooms)
     )
     assert len({json.dumps(end.answer) for end in ends[:3]}) == 1
     assert sum(end.created for end in ends[:3]) <= 1
@@ -838,7 +838,7 @@ async def test_who_is_overtaken_for_ever_is_told_to_repeat(room, monkeypatch):
 
     monkeypatch.setattr(room.log, "append", taken)
     with pytest.raises(LogUnavailable):
-        await room.claim()
+        await room.accept()
     assert asked == ATTEMPTS
     await room.calling.widen(ID, 1)
     assert asked == ATTEMPTS + 1

@@ -3,12 +3,12 @@
 import msgpack
 import pytest
 
-from geocast.calls.state import Left, Opened, fold
+from geocast.calls.state import DecryptedEntry, Left, fold
 from geocast.model.call import (
     KINDS,
+    Acceptance,
     CallEntry,
     CallTerms,
-    Claim,
     Ending,
     ExactPlace,
     Near,
@@ -37,7 +37,7 @@ def opening(headline="Adult", replaces=0):
 BODIES = [
     (opening(), PLACE),
     (Widening(1, 5), Nothing()),
-    (Claim(1, "cpr", 6, 240, "node/1"), Person("r-1")),
+    (Acceptance(1, "cpr", 6, 240, "node/1"), Person("r-1")),
     (Release(1, 7), Person("r-1")),
     (Report(1, "arrived", 8), Person("r-1")),
     (Ending("cad-3", 9, opening()), Reason("The crew is there.")),
@@ -48,13 +48,13 @@ BODIES = [
 def chain(*parts, first=1):
     """The state that entries with these (body, secret) come to, numbered from `first`."""
     return fold(
-        Opened(CallEntry("c", n, 99, kind_of(body), packed(body), b"%d" % n), body, secret)
+        DecryptedEntry(CallEntry("c", n, 99, kind_of(body), packed(body), b"%d" % n), body, secret)
         for n, (body, secret) in enumerate(parts, start=first)
     )
 
 
 def claim(sub, seat, role="cpr"):
-    return Claim(seat, role, 6), Person(sub)
+    return Acceptance(seat, role, 6), Person(sub)
 
 
 def release(sub, seat):
@@ -90,15 +90,15 @@ def test_a_wider_ring_and_a_claim_make_no_revision():
     """Only new content makes a revision of a call."""
     state = chain(OPEN, (Widening(1, 5), Nothing()), claim("r-1", 1))
     assert (state.revision, state.content, state.number) == (1, 1, 3)
-    assert (state.ring_m, state.reach_m) == (300, 510.0)
+    assert (state.radius_m, state.reach_m) == (300, 510.0)
     assert state.free_seat == 2
-    assert state.seats[Person("r-1")].claim == 3
+    assert state.seats[Person("r-1")].entry_number == 3
 
 
 def test_the_ring_never_narrows_and_stays_at_new_content():
     """The radius of a call only grows."""
     state = chain(OPEN, (Widening(2, 5), Nothing()), (Widening(1, 6), Nothing()), (opening("Corrected", 1), PLACE))
-    assert (state.ring_m, state.content, state.revision) == (500, 4, 4)
+    assert (state.radius_m, state.content, state.revision) == (500, 4, 4)
     assert state.opening.headline == "Corrected"
 
 
@@ -129,7 +129,7 @@ def test_a_claim_that_was_put_back_stands_as_seat_0():
 def test_a_sub_holds_one_seat_at_most():
     """RV3."""
     state = chain(OPEN, claim("r-1", 1), claim("r-1", 2))
-    assert [(seat.number, seat.claim) for seat in state.seats.values()] == [(1, 2)]
+    assert [(seat.number, seat.entry_number) for seat in state.seats.values()] == [(1, 2)]
 
 
 def test_reports_are_of_who_holds_a_seat():
@@ -158,7 +158,7 @@ def test_a_claim_that_was_copied_behind_its_release_takes_no_seat():
     parts = [OPEN, claim("r-1", 1), release("r-1", 1), claim("r-1", 1)]
     seals = [b"open", b"claim", b"release", b"claim"]
     state = fold(
-        Opened(CallEntry("c", n, 99, kind_of(body), packed(body), seal), body, secret)
+        DecryptedEntry(CallEntry("c", n, 99, kind_of(body), packed(body), seal), body, secret)
         for n, ((body, secret), seal) in enumerate(zip(parts, seals, strict=True), start=1)
     )
     assert (state.seats, state.free_seat) == ({}, 1)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support.fakes import FakeClock, FakeRights
 
-from geocast.model.call import Claim, Ending, Near, Nothing, Person, Reason, Release, Widening
+from geocast.model.call import Acceptance, Ending, Near, Nothing, Person, Reason, Release, Widening
 
 IDS = ("c-1", "c-2")
 SUBS = ("r-1", "r-2", "r-3")
@@ -73,13 +73,13 @@ class Calls(RuleBasedStateMachine):
             self.append(call_id, "widen", call.ring + 1, Widening(call.ring + 1, 0), Nothing())
 
     @rule(call_id=ids, sub=subs)
-    def claim(self, call_id, sub):
+    def accept(self, call_id, sub):
         """Somebody takes the lowest free seat."""
         call = self._open(call_id)
         if call and not call.full and sub not in call.seats:
             taken = {self.numbers[call_id, other] for other in call.seats}
             number = self.numbers[call_id, sub] = min({1, 2} - taken)
-            self.append(call_id, "claim", sub, Claim(number, "cpr", 0), Person(sub))
+            self.append(call_id, "claim", sub, Acceptance(number, "cpr", 0), Person(sub))
 
     @rule(call_id=ids, sub=subs)
     def release(self, call_id, sub):
@@ -110,14 +110,14 @@ class Calls(RuleBasedStateMachine):
                 for own, link in self.links.values():
                     if own == process and link.sub in holders and link.quals & rules.QUALS:  # HD5
                         link.held.add(told[0])
-            self.quarters[process].board.take(entry, self.clock.now())
+            self.quarters[process].hub.take(entry, self.clock.now())
         self.send(process)
 
     @rule(process=processes)
     def read_again(self, process):
         """A new epoch of the log gives all once more."""
         for entry, *_ in self.log[: self.read[process]]:
-            self.quarters[process].board.take(entry, self.clock.now())
+            self.quarters[process].hub.take(entry, self.clock.now())
         self.send(process)
 
     # ---- connections -------------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ class Calls(RuleBasedStateMachine):
         phone = self.one(data)
         here = None if at is None else phone.quarter.place(at, reach_m)
         self.links[phone][1].here = here
-        phone.quarter.board.move(phone.row, here)
+        phone.quarter.hub.move(phone.row, here)
         self.settle(phone)
 
     @precondition(lambda self: self.links)
@@ -149,7 +149,7 @@ class Calls(RuleBasedStateMachine):
         phone = self.one(data)
         link = self.links[phone][1]
         link.quals, link.may_test = set(quals), may_test
-        phone.quarter.board.grant(phone.row, _rights(link))
+        phone.quarter.hub.set_rights(phone.row, _rights(link))
         self.settle(phone)
 
     @precondition(lambda self: self.links)
@@ -190,7 +190,7 @@ class Calls(RuleBasedStateMachine):
         if self.clock.monotonic < 2_000:
             self.clock.advance(seconds)
             for quarter in self.quarters:
-                quarter.board.sweep(self.clock.now())
+                quarter.hub.sweep(self.clock.now())
                 quarter.run()
 
     def one(self, data):
@@ -218,7 +218,7 @@ class Calls(RuleBasedStateMachine):
         process, link = self.links[phone]
         calls = self.known[process]
         for message in phone.messages():
-            told = _told(message)
+            told = _delivery(message)
             call = calls[told[0]]
             assert rules.due(call, link, calls, self.clock.monotonic) == told[1:], (told, link)
             link.sent.setdefault(call.id, []).append(told[1:])
@@ -228,7 +228,7 @@ class Calls(RuleBasedStateMachine):
         """MC2, MC3, MC4: who is not slow has all that is due; but whose rest has just ended waits (RQ7)."""
         for phone, (process, link) in self.links.items():
             calls, now_s = self.known[process], self.clock.monotonic
-            if rules.held_off(link.sub, calls, now_s):
+            if rules.busy(link.sub, calls, now_s):
                 self.excused |= {(phone, call_id) for call_id in calls}
             for call in calls.values() if phone.row not in phone.quarter.slow else ():
                 missing = rules.due(call, link, calls, now_s)
@@ -240,7 +240,7 @@ def _rights(link):
     return FakeRights(link.may_test, sub=link.sub, quals=frozenset(link.quals))
 
 
-def _told(message):
+def _delivery(message):
     match message["type"]:
         case "call":
             return message["call"]["id"], "call", message["call"]["revision"]

@@ -18,7 +18,7 @@ from geocast.calls.service import CallService
 from geocast.calls.worker import CallWorker
 from geocast.errors import LogUnavailable
 from geocast.metrics import Metrics
-from geocast.model.call import Claim, Nothing, Person, Widening, body_of
+from geocast.model.call import Acceptance, Nothing, Person, Widening, body_of
 
 LOOKS = 2_000  # turns of the loop that a test waits for something at most
 
@@ -79,7 +79,7 @@ class World:
 
     def _errands(self, quarter):
         errands = CallWorker(64, self._in_force, self.log, self._store, self.clock, Metrics())
-        quarter.board, errands.wake = errands.board, quarter.run
+        quarter.hub, errands.wake = errands.hub, quarter.run
         return errands
 
     def _in_force(self):
@@ -121,7 +121,7 @@ class World:
         """A phone that has been rung, and has its task."""
         phone = self.quarters[0].join()
         await self.open()
-        await self.append(Claim(1, "cpr", NOON_MS), Person("r-1"))
+        await self.append(Acceptance(1, "cpr", NOON_MS), Person("r-1"))
         await until(lambda: len(phone.sent) == 2)
         return phone
 
@@ -157,10 +157,10 @@ def test_who_accepts_gets_the_seat_and_is_told_where_to_go():
         async with world.running():
             phone, tablet = world.quarters[0].join(), world.quarters[1].join(9_000)
             await world.open()
-            await until(phone.told)
+            await until(phone.received)
             phone.accept(eta_s=60)
             await until(lambda: tablet.sent)
-            assert phone.told() == tablet.told() == ["c-1:2 seat 1"]
+            assert phone.received() == tablet.received() == ["c-1:2 seat 1"]
             assert body_of((await world.log.history("c-1"))[1]).eta_s == 60
 
     run(main)
@@ -175,12 +175,12 @@ def test_of_two_who_accept_the_last_seat_one_gets_it():
             phones = [quarter.join(0, f"r-{n}") for n, quarter in enumerate(world.quarters)]
             await world.open(seats=["cpr"])
             for phone in phones:
-                await until(phone.told)
+                await until(phone.received)
             for phone in phones:
                 phone.accept()
             for phone in phones:
                 await until(lambda phone=phone: len(phone.sent) == 2)
-            assert sorted(phone.told() for phone in phones) == [["-c-1 full"], ["c-1:2 seat 1"]]
+            assert sorted(phone.received() for phone in phones) == [["-c-1 full"], ["c-1:2 seat 1"]]
 
     run(main)
 
@@ -202,9 +202,9 @@ def test_an_accept_waits_while_the_log_is_away():
             walks.move(5_000)
             gone.leave()
             world.log.away = False
-            await until(lambda: stays.told()[1:] or len(stays.sent) == 2)
+            await until(lambda: stays.received()[1:] or len(stays.sent) == 2)
             await until(lambda: len(walks.sent) == 2)
-            assert walks.told() == ["c-1/1", "-c-1 far"]
+            assert walks.received() == ["c-1/1", "-c-1 far"]
             assert await world.kinds() == ["call", "claim"]
 
     run(main)
@@ -225,10 +225,10 @@ def test_while_the_log_lacks_a_call_that_is_open_nobody_is_told_that_it_is_over(
             waits.accept()
             goes.decline()
             await settled()
-            assert (waits.told(), goes.told()) == (["c-1/1"], ["c-1/1", "c-1:2 seat 1"])
+            assert (waits.received(), goes.received()) == (["c-1/1"], ["c-1/1", "c-1:2 seat 1"])
             world.log.lost = False
             await until(lambda: len(waits.sent) == 2 and len(goes.sent) == 3)
-            assert goes.told() == ["-c-1 left"]
+            assert goes.received() == ["-c-1 left"]
             assert sorted(await world.kinds()) == ["call", "claim", "claim", "release"]
 
     run(main)
@@ -242,13 +242,13 @@ def test_an_accept_that_waits_is_answered_when_the_call_is_over():
         async with world.running():
             phone = world.quarters[0].join()
             await world.open()
-            await until(phone.told)
+            await until(phone.received)
             world.log.away = True
             phone.accept()
             await settled()
             world.clock.advance(HALF_HOUR_MS / 1000)
             await until(lambda: len(phone.sent) == 2)
-            assert phone.told() == ["-c-1 over"]
+            assert phone.received() == ["-c-1 over"]
 
     run(main)
 
@@ -261,13 +261,13 @@ def test_a_seat_is_given_back_and_a_report_stored_when_the_log_is_there_again():
         async with world.running():
             phone = await world.seated()
             world.log.away = True
-            world.errands[0].board.report(phone.row, "c-1", "arrived", world.clock.now())
+            world.errands[0].hub.report(phone.row, "c-1", "arrived", world.clock.now())
             await settled()
             world.log.away = False
-            await until(lambda: world.quarters[0].board._calls["c-1"].state.number == 3)
+            await until(lambda: world.quarters[0].hub._calls["c-1"].state.number == 3)
             phone.decline()
             await until(lambda: len(phone.sent) == 3)
-            assert phone.told()[2:] == ["-c-1 left"]
+            assert phone.received()[2:] == ["-c-1 left"]
             assert await world.kinds() == ["call", "claim", "report", "release"]
 
     run(main)
@@ -281,12 +281,12 @@ def test_of_reports_that_wait_for_the_log_the_last_one_is_stored():
         async with world.running():
             phone = world.quarters[0].join()
             await world.open(rings_m=[100])
-            await until(phone.told)
+            await until(phone.received)
             phone.accept()
-            await until(phone.told)
+            await until(phone.received)
             world.log.away = True
             for state in ("aed", "arrived"):
-                world.quarters[0].board.report(phone.row, "c-1", state, world.clock.now())
+                world.quarters[0].hub.report(phone.row, "c-1", state, world.clock.now())
                 await settled()
                 world.clock.advance(6)
             world.log.away = False
@@ -294,7 +294,7 @@ def test_of_reports_that_wait_for_the_log_the_last_one_is_stored():
             assert await world.kinds() == ["call", "claim", "report"]
             assert body_of((await world.log.history("c-1"))[2]).state == "arrived"
             world.clock.advance(6)
-            world.quarters[0].board.report(phone.row, "c-1", "aed", world.clock.now())
+            world.quarters[0].hub.report(phone.row, "c-1", "aed", world.clock.now())
             await settled()
             assert await world.kinds() == ["call", "claim", "report", "report"]
 
@@ -335,8 +335,8 @@ def test_what_gave_one_seat_back_does_not_give_back_the_next():
             world.log.goes = True
             phone.decline()
             await until(lambda: len(phone.sent) == 3)
-            assert phone.told()[2:] == ["-c-1 left"]
-            again = world.quarters[0].entry(Claim(1, "cpr", NOON_MS + 1), Person("r-1"), number=4)
+            assert phone.received()[2:] == ["-c-1 left"]
+            again = world.quarters[0].entry(Acceptance(1, "cpr", NOON_MS + 1), Person("r-1"), number=4)
             assert await MemoryLog.append(world.log, again)
             await until(lambda: len(phone.sent) == 4)
             world.log.away = False
@@ -362,7 +362,7 @@ def test_the_ring_widens_by_what_all_processes_have_called():
             near = [quarter.join(0, f"r-{n}") for n, quarter in enumerate(world.quarters)]
             await world.open(enough=2)
             for phone in near:
-                await until(phone.told)
+                await until(phone.received)
             assert await rings(world) == []
             near[0].decline()
             assert await rings(world) == [1]
@@ -381,7 +381,7 @@ def test_where_the_count_can_not_be_read_a_process_goes_by_its_own():
             near = [quarter.join(0, f"r-{n}") for n, quarter in enumerate(world.quarters)]
             await world.open(enough=2)
             for phone in near:
-                await until(phone.told)
+                await until(phone.received)
             assert await rings(world) == []
             world.log.counts_away = True
             assert await rings(world) == [1]
@@ -396,7 +396,7 @@ def test_a_full_call_and_the_last_ring_do_not_widen():
         world = World()
         async with world.running():
             await world.open(seats=["cpr"])
-            await world.append(Claim(1, "cpr", NOON_MS), Person("r-1"))
+            await world.append(Acceptance(1, "cpr", NOON_MS), Person("r-1"))
             assert await rings(world) == []
             await world.open("c-2", rings_m=[100])
             await world.append(Widening(0, NOON_MS), Nothing(), "c-2")
@@ -420,7 +420,7 @@ def test_a_call_that_expires_is_ended_once():
             assert await world.kinds() == ["call"]
             world.clock.wall_ms -= HALF_HOUR_MS
             world.clock.advance(HALF_HOUR_MS / 1000)
-            await until(lambda: world.quarters[0].board._calls["c-1"].outline.over)
+            await until(lambda: world.quarters[0].hub._calls["c-1"].summary.over)
             *_, end = await world.log.history("c-1")
             assert await world.kinds() == ["call", "end"]
             assert body_of(end).source is None
@@ -436,15 +436,15 @@ def test_a_claim_that_the_log_has_lost_for_good_is_made_anew():
         async with world.running():
             phone = world.quarters[0].join()
             await world.open()
-            await until(phone.told)
-            lost = world.quarters[0].entry(Claim(1, "cpr", NOON_MS), Person("r-1"), number=2)
+            await until(phone.received)
+            lost = world.quarters[0].entry(Acceptance(1, "cpr", NOON_MS), Person("r-1"), number=2)
             for errands in world.errands:
                 errands.read(lost)
-            await world.append(Claim(1, "cpr", NOON_MS), Person("r-2"))
+            await world.append(Acceptance(1, "cpr", NOON_MS), Person("r-2"))
             await until(lambda: len(phone.sent) == 3)
-            assert phone.told() == ["c-1:2 seat 1", "c-1:3 seat 0"]
+            assert phone.received() == ["c-1:2 seat 1", "c-1:3 seat 0"]
             assert await world.kinds() == ["call", "claim", "claim"]
-            assert world.errands[0].board.lost("c-1") == []
+            assert world.errands[0].hub.lost("c-1") == []
 
     run(main)
 
@@ -460,14 +460,14 @@ def test_an_entry_that_no_key_opens_is_counted_named_and_opened_when_the_key_is_
             await world.log.append(entry)
             errands = world.errands[0]
             await until(errands.degraded)
-            assert (errands.degraded(), errands.board.failed) == (1, 1)
+            assert (errands.degraded(), errands.hub.failed) == (1, 1)
             errands.read(dataclasses.replace(entry, id="c-2\nforged", sealed=b"x"), 7)
             first, second = (record.getMessage() for record in caplog.records)
             assert first.startswith("call c-1: entry 1, at position ")
             assert second.startswith("call with an id of another form: entry 1, at position 7 of the log")
             world.keys = other
             errands.adopt()
-            assert phone.told() == ["c-1/1"]
+            assert phone.received() == ["c-1/1"]
             assert errands.degraded() == 1
             world.clock.advance(MAX_LIFE_S)
             assert errands.degraded() == 0
@@ -483,19 +483,19 @@ def test_a_mistake_of_ours_ends_nothing_else(monkeypatch, caplog):
         async with world.running():
             phone = world.quarters[0].join()
             await world.open()
-            await until(phone.told)
+            await until(phone.received)
 
             async def failing(_):
                 raise RuntimeError(PLACE.address)
 
             with monkeypatch.context() as patched:
-                patched.setattr(world.errands[0]._calling, "claim", failing)
+                patched.setattr(world.errands[0]._service, "accept", failing)
                 phone.accept()
                 await until(lambda: "an errand of a call failed" in caplog.text)
             assert "Dorfstrasse" not in caplog.text
             phone.accept()
             await until(lambda: len(phone.sent) == 2)
-            assert phone.told() == ["c-1:2 seat 1"]
+            assert phone.received() == ["c-1:2 seat 1"]
 
     run(main)
 
@@ -509,7 +509,7 @@ def test_counts_are_kept_while_the_log_is_away():
             world.log.away = True
             phone = world.quarters[0].join()
             await MemoryLog.append(world.log, world.quarters[0].entry(world.quarters[0].opening(), PLACE))
-            await until(phone.told)
+            await until(phone.received)
             await settled()
             world.log.away = False
             await settled()
@@ -527,9 +527,9 @@ def test_what_was_counted_last_is_stored_at_the_end(monkeypatch):
         async with world.running():
             phone = world.quarters[0].join()
             await world.open(rings_m=[100])
-            await until(phone.told)
+            await until(phone.received)
             await settled()
-            world.errands[0].board.acknowledge(phone.row, "c-1", 1)
+            world.errands[0].hub.acknowledge(phone.row, "c-1", 1)
             phone.decline()
         assert await world.log.counts("c-1") == Counts(1, 1, 1)
 
@@ -541,11 +541,11 @@ def test_nothing_is_asked_of_a_log_that_has_lost_a_call_for_longer_than_a_call_l
 
     async def main():
         world = World()
-        world.errands[0]._take(ReleaseRequest("c-9", Person("r-1")))
+        world.errands[0]._handle(ReleaseRequest("c-9", Person("r-1")))
         await settled()
-        assert world.errands[0]._given_back
+        assert world.errands[0]._releasing
         world.clock.advance(MAX_LIFE_S)
         await settled()
-        assert not world.errands[0]._given_back
+        assert not world.errands[0]._releasing
 
     run(main)

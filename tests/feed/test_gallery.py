@@ -117,7 +117,7 @@ def test_a_revision_that_is_not_believed_is_not_drawn():
     """HD4, HD1: another one, which is believed, may come under its number."""
 
     async def scenario(studio):
-        studio.live.judge = Sceptic()
+        studio.live.verifier = Sceptic()
         studio.reads(a_revision("a", headline="forged"))
         await studio.let_draw(1)
         assert studio.gallery.pictures == {}
@@ -131,9 +131,9 @@ def test_a_revision_that_is_not_believed_is_not_drawn():
 class Sceptic(TrustAll):
     """Believes all but one headline."""
 
-    asks = True
+    needs_chain = True
 
-    def follows(self, entry, behind):
+    def verify_revision(self, entry, behind):
         """Whether a revision is believed."""
         return entry.alert.headline != "forged"
 

@@ -33,7 +33,7 @@ def published(given):
 
 def held(rings, points):
     """Which places, (3, n), are in any of the rings."""
-    return np.any([ring.holds_all(points, np.zeros(points.shape[1])) for ring in rings], axis=0)
+    return np.any([ring.contains_all(points, np.zeros(points.shape[1])) for ring in rings], axis=0)
 
 
 def places_in(given, dice, count=30):
@@ -43,7 +43,7 @@ def places_in(given, dice, count=30):
         ring = SphericalPolygon(each.ring.T.tolist(), each.beyond_m)
         near = s2.places(dice, (ring.lat, ring.lng), ring.radius_m, count)
         points = np.array(unit_vectors(near[:, 1], near[:, 0]))
-        found += [each.points(), points[:, ring.holds_all(points, np.zeros(count))]]
+        found += [each.points(), points[:, ring.contains_all(points, np.zeros(count))]]
     return np.hstack(found)
 
 

@@ -59,7 +59,7 @@ def rings_of(given):
 def held(rings, lng, lat):
     """Which places are inside any of the rings."""
     places = np.array(unit_vectors(np.atleast_1d(lat), np.atleast_1d(lng)))
-    return np.any([ring.holds_all(places, np.zeros(places.shape[1])) for ring in rings], axis=0)
+    return np.any([ring.contains_all(places, np.zeros(places.shape[1])) for ring in rings], axis=0)
 
 
 def scattered(ring, rng, count=4_000):

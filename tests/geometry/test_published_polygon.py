@@ -109,7 +109,7 @@ def test_a_ring_may_lie_anywhere(ring, inside, outside):
         polygon = published(each, 5_000)
         held = SphericalPolygon(polygon.ring, polygon.buffer_m)
         points = np.array([inside, outside], float).T
-        assert held.holds_all(np.array(unit_vectors(points[1], points[0])), np.zeros(2)).tolist() == [True, False]
+        assert held.contains_all(np.array(unit_vectors(points[1], points[0])), np.zeros(2)).tolist() == [True, False]
 
 
 def star(points, lat=50.0, lng=10.0, radius_deg=0.05):
@@ -238,8 +238,8 @@ def test_simplified_it_still_covers_what_was_asked_for(radius_deg, simplify_m):
     assert publish_polygons([RequestedPolygon(ring)], finer[-1] if finer else 0) is None
     places = s2.places(np.random.default_rng(1), (33.0, -97.0), radius_deg * 111_195, 4_000)
     points = np.array(unit_vectors(places[:, 1], places[:, 0]))
-    asked = SphericalPolygon(ring, 0.0).holds_all(points, np.zeros(len(places)))
-    held = SphericalPolygon(polygon.ring, polygon.buffer_m).holds_all(points, np.zeros(len(places)))
+    asked = SphericalPolygon(ring, 0.0).contains_all(points, np.zeros(len(places)))
+    held = SphericalPolygon(polygon.ring, polygon.buffer_m).contains_all(points, np.zeros(len(places)))
     assert asked.sum() > 500
     assert not (asked & ~held).any()
 
@@ -353,4 +353,6 @@ def test_ring_that_comes_to_cross_itself_at_every_tolerance_is_published():
     points = np.array(unit_vectors(places[:, 1], places[:, 0]))
     inside = s2.depth_m(ring, places) > 0
     assert inside.sum() > 500
-    assert SphericalPolygon(polygon.ring, polygon.buffer_m).holds_all(points[:, inside], np.zeros(inside.sum())).all()
+    assert (
+        SphericalPolygon(polygon.ring, polygon.buffer_m).contains_all(points[:, inside], np.zeros(inside.sum())).all()
+    )

@@ -21,7 +21,7 @@ def points_of(places):
 def check(ring, places, buffer_m, reach_m):
     """All agree with S2 but for those within a centimetre of the edge. How many that were, and how many are inside."""
     depth = s2.depth_m(ring, places) + buffer_m + reach_m
-    said = SphericalPolygon(ring, buffer_m).holds_all(points_of(places), np.full(len(places), reach_m))
+    said = SphericalPolygon(ring, buffer_m).contains_all(points_of(places), np.full(len(places), reach_m))
     sure = np.abs(depth) > CM
     assert np.array_equal(said[sure], depth[sure] > 0)
     return int(sure.sum()), int(said.sum())
@@ -54,22 +54,22 @@ def test_it_is_exact_to_a_centimetre_at_the_edge(centre, offset_m):
     corners = s2.around(centre, bearings, [5_000.0 + buffer_m + offset_m] * 4)
     to_edge = math.atan(math.tan(5_000 / s2.EARTH_RADIUS_M) * math.cos(math.pi / 4)) * s2.EARTH_RADIUS_M
     sides = s2.around(centre, bearings + math.pi / 4, [to_edge + buffer_m + offset_m] * 4)
-    held = SphericalPolygon(ring, buffer_m).holds_all(points_of(np.vstack([corners, sides])), np.zeros(8))
+    held = SphericalPolygon(ring, buffer_m).contains_all(points_of(np.vstack([corners, sides])), np.zeros(8))
     assert held.tolist() == [offset_m < 0] * 8
 
 
 def test_a_crossed_ring_is_filled():
     """D4: what is wound around twice is inside too; the log may hold such rings of a later release (Rule 3)."""
     star = [tuple(s2.around((45.0, 9.0), np.array([4 * math.pi * n / 5]), [9_000.0])[0]) for n in range(5)]
-    assert SphericalPolygon([*star, star[0]], 0.0).holds(unit_vector(45.0, 9.0), 0.0)
+    assert SphericalPolygon([*star, star[0]], 0.0).contains(unit_vector(45.0, 9.0), 0.0)
 
 
 def test_the_far_side_of_the_earth_is_outside():
     """D4: on the side away from -c, whichever way the ring is turned."""
     ring = [(-50.0, -50.0), (50.0, -50.0), (50.0, 50.0), (-50.0, 50.0), (-50.0, -50.0)]
     for each in (SphericalPolygon(ring, 0.0), SphericalPolygon(ring[::-1], 0.0)):
-        assert each.holds(unit_vector(1.0, 1.0), 0.0)
-        assert not each.holds(unit_vector(-1.0, -179.0), 2_000.0)
+        assert each.contains(unit_vector(1.0, 1.0), 0.0)
+        assert not each.contains(unit_vector(-1.0, -179.0), 2_000.0)
 
 
 def test_its_circle_holds_all_that_is_inside():
@@ -78,7 +78,7 @@ def test_its_circle_holds_all_that_is_inside():
     for centre in s2.CENTRES:
         ring = SphericalPolygon(s2.a_ring(dice, centre, 40_000.0, 30), 250.0)
         places = s2.places(dice, centre, 40_000.0, 500)
-        inside = places[ring.holds_all(points_of(places), np.zeros(len(places)))]
+        inside = places[ring.contains_all(points_of(places), np.zeros(len(places)))]
         assert len(inside) > 80
         assert all(distance_m(lat, lng, ring.lat, ring.lng) <= ring.radius_m for lng, lat in inside.tolist())
 
@@ -105,4 +105,4 @@ def test_what_is_no_ring_harms_nobody(ring):
     """Rule 3: an entry of the log may hold it. Some answer comes, without an error."""
     each = SphericalPolygon(ring, 20.0)
     assert math.isfinite(each.radius_m)
-    assert isinstance(each.holds(unit_vector(50.0, 50.0), 10.0), bool)
+    assert isinstance(each.contains(unit_vector(50.0, 50.0), 10.0), bool)

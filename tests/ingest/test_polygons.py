@@ -246,9 +246,9 @@ def test_requests_with_polygons_are_worked_on_aside():
 def test_what_has_been_worked_out_is_not_worked_out_again(monkeypatch):
     """B8: the policy and the answer ask for the same polygons."""
     request = parse_publication(alert_request(category="flood", area=polygon(wavy(700))))
-    request.work_out(2_000)
+    request.precompute(2_000)
     monkeypatch.setattr(published_polygon, "corner_depths", None)
-    assert rivers(simplify_m=2_000).violations(request.claims(), NOON_MS) == []
+    assert rivers(simplify_m=2_000).violations(request.facts(), NOON_MS) == []
     assert len(request.accept(rivers(simplify_m=2_000).categories["flood"].terms(), None).area) == 1
 
 
@@ -330,6 +330,6 @@ def test_a_default_that_is_over_is_refused_where_another_expiry_would_do():
 def test_a_requested_polygon_is_read_but_once():
     """A16: parsing gives the outline that is published."""
     request = parse_publication(alert_request(area=polygon(SQUARE)))
-    assert request.claims().polygons[0][0] == "/area"
+    assert request.facts().polygons[0][0] == "/area"
     with pytest.raises(Invalid):
         parse_publication(alert_request(area=[polygon(SQUARE)] * 17))

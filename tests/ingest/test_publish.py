@@ -11,7 +11,7 @@ from geocast.alertlog.memory import MemoryLog
 from geocast.clock import format_time
 from geocast.errors import LogUnavailable
 from geocast.geometry.sphere import publish_circle
-from geocast.ingest.publish import ATTEMPTS, Publisher, Publishing, fitting
+from geocast.ingest.publish import ATTEMPTS, Publisher, Publishing, check_size
 from geocast.model.alert import AcceptedTerms, Cancel, Circle, OtherKind, Revision
 from geocast.model.problems import Problem
 from geocast.policy import Policy
@@ -742,8 +742,8 @@ def test_a_request_that_is_always_overtaken_ends():
 
 def test_what_no_log_can_have_is_too_large():
     """F8: 413, and the answer says the limit; a publisher's fields never come to as much."""
-    assert fitting(a_warning("en", "fr")) == a_warning("en", "fr")
+    assert check_size(a_warning("en", "fr")) == a_warning("en", "fr")
     with pytest.raises(Problem) as refused:
-        fitting(a_revision(description="x" * 65_536))
+        check_size(a_revision(description="x" * 65_536))
     assert (refused.value.status, refused.value.slug) == (413, "too-large")
     assert "64 KiB" in refused.value.body()["detail"]

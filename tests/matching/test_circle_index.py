@@ -51,7 +51,7 @@ class World:
 
     def check(self, place, reach=0.0):
         """The index says what brute force says, but may say either within a centimetre of an edge."""
-        said = self.index.holding(unit_vector(*place), reach)
+        said = self.index.containing(unit_vector(*place), reach)
         assert len(said) == len(set(said))
         assert self.expected(place, reach - CM) <= set(said) <= self.expected(place, reach + CM)
         assert len(self.index) == sum(len(area) for _, area in self.areas.values())
@@ -78,7 +78,7 @@ def test_a_place_two_centimetres_off_an_edge_is_on_its_side_of_it(centre):
             for step in range(12):
                 for off in (-0.02, 0.02):
                     place = unit_vector(*point_at(centre, step / 6 * math.pi, radius + reach + off))
-                    assert bool(world.index.holding(place, reach)) == (off < 0)
+                    assert bool(world.index.containing(place, reach)) == (off < 0)
 
 
 @pytest.mark.parametrize("seed", range(6))

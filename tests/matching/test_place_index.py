@@ -29,7 +29,7 @@ class World:
     """An index and, beside it, what it ought to hold: slot -> (row, latitude, longitude, reach)."""
 
     def __init__(self, page_size=PAGE_SIZE):
-        self.index = PlaceIndex(room=4, page_size=page_size)
+        self.index = PlaceIndex(capacity=4, page_size=page_size)
         self.places = {}
 
     def add(self, row, lat, lng, reach=0.0):

@@ -50,7 +50,7 @@ def test_the_index_says_what_the_ring_says_of_each_place(centre, size_m, buffer_
     rows, distances = index.match([polygon])
     assert (
         rows.tolist()
-        == np.flatnonzero(SphericalPolygon(corners, buffer_m).holds_all(vectors(places), reaches)).tolist()
+        == np.flatnonzero(SphericalPolygon(corners, buffer_m).contains_all(vectors(places), reaches)).tolist()
     )
     depth = s2.depth_m(corners, places) + buffer_m + reaches
     sure = np.abs(depth) > 0.01
@@ -112,6 +112,8 @@ def test_a_place_is_told_which_areas_it_is_in(size_m):
             del shapes[name]
     index, places, reaches = town(dice, s2.CENTRES[1], size_m, 100)
     inside = {name: set(index.match(area)[0].tolist()) for name, area in shapes.items()}
-    found = {row: set(areas.holding(tuple(each), reaches[row])) for row, each in enumerate(vectors(places).T.tolist())}
+    found = {
+        row: set(areas.containing(tuple(each), reaches[row])) for row, each in enumerate(vectors(places).T.tolist())
+    }
     assert any(found.values())
     assert found == {row: {name for name, rows in inside.items() if row in rows} for row in found}

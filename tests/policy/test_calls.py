@@ -9,13 +9,13 @@ from geocast import policy
 from geocast.errors import ConfigError
 from geocast.policy import SKEW_MS, Policy
 from geocast.policy.ages import Lasting
-from geocast.wire.requests import Claims
+from geocast.wire.requests import PolicyFacts
 
 ALERTS = 'name = "x"\n[categories]\nflood = { title = "Flood" }\n'
 LEAST = '[calls.arrest]\ntitle = "Cardiac arrest"\nquals = ["cpr", "medic"]\n'
 IN_FORCE = policy.parse((ALERTS + LEAST + 'residence_quals = ["medic"]\n').encode(), None)
 AGE_MS = 600_000
-FINE = Claims("arrest", None, NOON_MS - AGE_MS, None, None, (), takes_default=True)
+FINE = PolicyFacts("arrest", None, NOON_MS - AGE_MS, None, None, (), takes_default=True)
 
 
 def told(text):

@@ -155,7 +155,7 @@ def test_the_built_in_policy_of_public_warnings():
         assert each.cap
         assert each.cap_category or any(claim.startswith("category:") for claim in each.cap)
     assert PUBLIC_WARNING.cap.ignore == ["SAME:RWT", "SAME:RMT", "SAME:NPT", "SAME:DMO"]
-    assert PUBLIC_WARNING.guard is None
+    assert PUBLIC_WARNING.pii is None
     assert PUBLIC_WARNING.warnings() == []
 
 

@@ -11,10 +11,10 @@ from geocast import policy
 from geocast.errors import ConfigError
 from geocast.model.alert import AcceptedTerms
 from geocast.policy import SKEW_MS, Policy
-from geocast.wire.requests import Claims
+from geocast.wire.requests import PolicyFacts
 
 AGE_MS = 600_000
-FINE = Claims("robbery", "community", NOON_MS - AGE_MS, None, NOON_MS - 1_000, (("/area/radius_m", 800.0),))
+FINE = PolicyFacts("robbery", "community", NOON_MS - AGE_MS, None, NOON_MS - 1_000, (("/area/radius_m", 800.0),))
 BUILT_IN = policy.load(None)
 TWELVE = {
     "burglary",

@@ -56,7 +56,7 @@ class Notes:
         self.retry_after_s = None
         self.dead = None  # endpoints with this word in them are not reached
 
-    async def ring(self, push, within_s):
+    async def send(self, push, within_s):
         """Keep it."""
         self.pushes.append(push)
         self.under_way[push.endpoint.host] += 1
@@ -75,7 +75,7 @@ class Notes:
             if not wait.done():
                 wait.set_result(None)
 
-    def told(self):
+    def received(self):
         """What the pushes say."""
         read = functools.partial(http_ece.decrypt, private_key=KEY, auth_secret=bytes(16), version="aes128gcm")
         return [json.loads(read(push.body)) for push in self.pushes]
@@ -104,7 +104,7 @@ class Process:
     def __init__(self, services="push.example"):
         self.services = parse_services(services)
         self.clock = FakeClock()
-        self.ringer = Notes()
+        self.client = Notes()
         self.store = Away()
         self.standing = {}  # by `sub`: whether its token is good; None: its key is not known
         self.waking = self.again()
@@ -113,7 +113,7 @@ class Process:
         """Another one, on the same store."""
         vapid = Vapid(VAPID, "mailto:a@b.example")
         return DeviceManager(
-            1_000, self.store, StaticShards(), self.ringer, Keyring([bytes(32)]), self.services, vapid,
+            1_000, self.store, StaticShards(), self.client, Keyring([bytes(32)]), self.services, vapid,
             self.clock, chance=lambda: 0.5, stands=lambda record: self.standing.get(record.sub, True),
         )  # fmt: skip
 
@@ -159,7 +159,7 @@ async def test_a_push_is_as_urgent_as_its_alert_and_so_is_its_cancel(severity, u
     await process.register()
     await process.reads(a_revision(severity=severity))
     await process.reads(a_cancel())
-    assert [push.urgency for push in process.ringer.pushes] == [urgency, urgency]
+    assert [push.urgency for push in process.client.pushes] == [urgency, urgency]
 
 
 @with_loop
@@ -168,15 +168,15 @@ async def test_three_days_before_its_lease_ends_a_device_is_told_once():
     process = Process()
     await process.register()
     await process.passes((LEASE_MS - RENEW_MS) / 1000 - 1)
-    assert process.ringer.pushes == []
+    assert process.client.pushes == []
     await process.passes(1)
-    [message], [push] = process.ringer.told(), process.ringer.pushes
+    [message], [push] = process.client.received(), process.client.pushes
     assert (message["type"], message["until"]) == ("renew", "2026-03-02T12:00:00.000Z")
     assert (push.urgency, push.ttl_s) == ("low", RENEW_MS // 1000)
     process.waking = process.again()
     await process.waking.take(StaticShards().terms)
     await process.passes(3_600)
-    assert len(process.ringer.pushes) == 1
+    assert len(process.client.pushes) == 1
 
 
 @with_loop
@@ -184,12 +184,12 @@ async def test_a_renewal_that_was_not_taken_is_pushed_again():
     """WPR9: in a minute, or when the device is not busy any more."""
     process = Process()
     await process.register()
-    process.ringer.outcome = PushOutcome.BUSY
+    process.client.outcome = PushOutcome.BUSY
     await process.passes((LEASE_MS - RENEW_MS) / 1000)
-    process.ringer.outcome = PushOutcome.SENT
+    process.client.outcome = PushOutcome.SENT
     for _ in range(3):
         await process.passes(60)
-    assert [message["type"] for message in process.ringer.told()] == ["renew", "renew"]
+    assert [message["type"] for message in process.client.received()] == ["renew", "renew"]
 
 
 @with_loop
@@ -201,9 +201,9 @@ async def test_who_registers_every_day_is_told_once_and_is_looked_at_no_oftener(
         await process.register()
         assert len(process.waking._leases) == 1, day
     await process.passes((LEASE_MS - RENEW_MS) / 1000 - 1)
-    assert process.ringer.pushes == []
+    assert process.client.pushes == []
     await process.passes(1)
-    assert [message["type"] for message in process.ringer.told()] == ["renew"]
+    assert [message["type"] for message in process.client.received()] == ["renew"]
     await process.passes(RENEW_MS / 1000 - 1)
     assert len(process.waking.devices) == 1
     await process.passes(1)
@@ -221,7 +221,7 @@ async def test_at_its_end_a_lease_is_over():
     assert len(process.waking.devices) == len(process.waking.hub) == 0
     assert process.store._memory.devices == process.store._memory.lines == {}
     await process.reads(a_revision(issued_at=process.clock.wall_ms, expires_at=process.clock.wall_ms + 60_000))
-    assert len(process.ringer.pushes) == 1  # the renewal
+    assert len(process.client.pushes) == 1  # the renewal
 
 
 @pytest.mark.parametrize("is_here", [False, True])
@@ -235,7 +235,7 @@ async def test_what_another_process_took_before_a_revocation_is_forgotten_when_i
     await process.register()
     await process.reads(a_revision("a"))
     await process.passes(0.1)
-    assert process.ringer.pushes == []
+    assert process.client.pushes == []
     assert len(process.waking.devices) == 0
     assert process.waking.forgotten == {"revoked": 1}
     assert await process.waking.records.owned(Subject("", "device")) == []
@@ -248,7 +248,7 @@ async def test_a_device_whose_key_another_process_knows_already_stays():
     process.standing["device"] = None
     await process.register()
     await process.reads(a_revision("a"))
-    assert len(process.ringer.pushes) == 1
+    assert len(process.client.pushes) == 1
     await process.waking.recheck()
     assert len(process.waking.devices) == 0
 
@@ -262,7 +262,7 @@ async def test_tests_exist_for_a_device_until_its_token_ends():
     await process.passes(60)
     await process.reads(a_revision("test", 2, status="test"))
     await process.reads(a_revision("real"))
-    told = [(each["alert"]["id"], each["alert"]["revision"]) for each in process.ringer.told()]
+    told = [(each["alert"]["id"], each["alert"]["revision"]) for each in process.client.received()]
     assert told == [("test", 1), ("real", 1)]
 
 
@@ -272,14 +272,14 @@ async def test_the_most_severe_of_what_a_device_is_owed_goes_first():
     process = Process()
     await process.register()
     await process.reads(a_revision("off", severity="severe"))
-    process.ringer.outcome = PushOutcome.BUSY
+    process.client.outcome = PushOutcome.BUSY
     await process.reads(a_revision("first", severity="minor"))
-    process.ringer.outcome = PushOutcome.SENT
+    process.client.outcome = PushOutcome.SENT
     await process.reads(a_revision("severe", severity="severe"))
     await process.reads(a_revision("extreme", severity="extreme"))
     await process.reads(a_cancel("off"))
     await process.passes(2)
-    said = [message.get("id") or message["alert"]["id"] for message in process.ringer.told()]
+    said = [message.get("id") or message["alert"]["id"] for message in process.client.received()]
     assert said == ["off", "first", "extreme", "off", "severe", "first"]
 
 
@@ -289,15 +289,15 @@ async def test_so_many_requests_are_under_way_and_the_most_urgent_waits_for_one_
     process = Process()
     for number in range(300):
         await process.register(f"device-{number}")
-    process.ringer.outcome = None
+    process.client.outcome = None
     await process.reads(a_revision("first", severity="minor"))
-    assert process.waking.sending.under_way == len(process.ringer.pushes) == FIRST
+    assert process.waking.sending.under_way == len(process.client.pushes) == FIRST
     assert process.waking.sending.waiting() == 300 - FIRST
-    process.ringer.answer_all(PushOutcome.SENT)
+    process.client.answer_all(PushOutcome.SENT)
     await turns()
     await turns()
-    assert len(process.ringer.pushes) == 300
-    process.ringer.outcome = None
+    assert len(process.client.pushes) == 300
+    process.client.outcome = None
     await process.reads(a_revision("second", severity="minor"))
     assert process.waking.sending.under_way == AT_MOST < SLOTS
     assert process.waking.sending.waiting() == 100
@@ -308,19 +308,19 @@ async def test_it_is_noted_that_something_may_be_sent_before_it_is_sent():
     """WPS2: and afterwards what came of it."""
     process = Process()
     await process.register()
-    process.ringer.outcome = None
+    process.client.outcome = None
     await process.reads(a_revision())
     [told] = process.store._memory.lines.values()
     assert [(line.number, line.state) for line in told.values()] == [(1, State.MAYBE)]
     process.waking.sending.end()
-    process.ringer.outcome = PushOutcome.SENT
+    process.client.outcome = PushOutcome.SENT
     process.waking = process.again()
     await process.reads(a_revision())
     await process.waking.take(StaticShards().terms)  # WPS5: the log first
     await turns()
     await process.passes(1)
     assert [(line.number, line.state) for line in told.values()] == [(1, State.SENT)]
-    assert len(process.ringer.pushes) == 2
+    assert len(process.client.pushes) == 2
 
 
 @with_loop
@@ -330,7 +330,7 @@ async def test_a_store_that_is_away_holds_no_alert_up_and_has_it_when_it_is_back
     await process.register()
     process.store.away = True
     await process.reads(a_revision())
-    assert len(process.ringer.pushes) == 1
+    assert len(process.client.pushes) == 1
     await process.passes(1)
     assert process.waking.recorder.unrecorded > 0
     assert process.waking.recorder.error == "away"
@@ -355,10 +355,10 @@ async def test_what_services_took_is_counted_once_and_nothing_else():
         return True
 
     await process.register()
-    process.ringer.outcome = PushOutcome.REFUSED
+    process.client.outcome = PushOutcome.REFUSED
     await process.reads(a_revision("b", severity="minor"))
     await process.waking.store_counts(there)
-    process.ringer.outcome = PushOutcome.SENT
+    process.client.outcome = PushOutcome.SENT
     await process.passes(3_601)
     await process.reads(a_revision("a", expires_at=NOON_MS + 7_200_000))
     await process.waking.store_counts(away)
@@ -429,21 +429,21 @@ async def test_a_device_with_another_endpoint_waits_for_nothing_that_the_old_one
     """WPO2: it is owed nothing when it registers, and told at once of what comes then; an old wait ends no new one."""
     process = Process()
     await process.register()
-    process.ringer.outcome = PushOutcome.REFUSED
+    process.client.outcome = PushOutcome.REFUSED
     await process.reads(a_revision("first", expires_at=NOON_MS + 60_000))
     await process.passes(60)  # it is over
-    process.ringer.outcome = PushOutcome.SENT
+    process.client.outcome = PushOutcome.SENT
     assert await process.register(endpoint="https://push.example/elsewhere") == 0
     more = {"issued_at": process.clock.wall_ms, "expires_at": process.clock.wall_ms + 7_200_000}
     await process.reads(a_revision("second", **more))
-    assert len(process.ringer.pushes) == 2
+    assert len(process.client.pushes) == 2
     await process.passes(3_000)
-    process.ringer.outcome = PushOutcome.REFUSED
+    process.client.outcome = PushOutcome.REFUSED
     await process.reads(a_revision("third", **more))
     await process.passes(600)  # the first hour is over, the second is not
-    assert len(process.ringer.pushes) == 3
+    assert len(process.client.pushes) == 3
     await process.passes(3_000)
-    assert len(process.ringer.pushes) == 4
+    assert len(process.client.pushes) == 4
 
 
 @with_loop
@@ -470,7 +470,7 @@ async def test_more_devices_than_there_may_be_are_left_in_the_store():
     services = parse_services("push.example")
     keyring = Keyring([bytes(32)])
     shards = StaticShards()
-    process.waking = DeviceManager(2, process.store, shards, process.ringer, keyring, services, vapid, process.clock)
+    process.waking = DeviceManager(2, process.store, shards, process.client, keyring, services, vapid, process.clock)
     await process.waking.take(StaticShards().terms)
     assert (len(process.waking.devices), process.waking.set_aside) == (2, 1)
     assert len(process.store._memory.devices) == 3
@@ -481,15 +481,15 @@ async def test_what_an_old_endpoint_has_answered_holds_no_new_one_up():
     """WPO2: it failed where it is no more."""
     process = Process()
     await process.register()
-    process.ringer.outcome = None
+    process.client.outcome = None
     await process.reads(a_revision(severity="minor"))
     await process.register(endpoint="https://push.example/new")
-    process.ringer.outcome = PushOutcome.REFUSED
-    process.ringer.waits[0].set_result(None)
+    process.client.outcome = PushOutcome.REFUSED
+    process.client.waits[0].set_result(None)
     await turns()
     [device] = process.waking.devices
     assert device.endpoint.url.endswith("/new")
-    assert len(process.ringer.pushes) == 2
+    assert len(process.client.pushes) == 2
 
 
 @pytest.mark.parametrize("outcome", [PushOutcome.BUSY, PushOutcome.FAILED])
@@ -499,13 +499,13 @@ async def test_device_is_not_pushed_to_before_retry_after_has_passed(outcome, la
     """429 and every 5xx; if the alert ends earlier, there is one more try before its end (rule HD19)."""
     process = Process()
     await process.register()
-    process.ringer.outcome, process.ringer.retry_after_s = outcome, 120.0
+    process.client.outcome, process.client.retry_after_s = outcome, 120.0
     await process.reads(a_revision(expires_at=NOON_MS + lasts_s * 1000))
-    process.ringer.outcome = PushOutcome.SENT
+    process.client.outcome = PushOutcome.SENT
     await process.passes(waits_s - 1)
-    assert len(process.ringer.pushes) == 1
+    assert len(process.client.pushes) == 1
     await process.passes(1)
-    assert len(process.ringer.pushes) == 2
+    assert len(process.client.pushes) == 2
 
 
 # ---- hosts -----------------------------------------------------------------------------------------------------------
@@ -523,16 +523,16 @@ async def test_hosts_that_never_took_a_push_take_spare_slots_and_none_of_a_known
     for number in range(3 * SPARE_SLOTS):
         await process.register(f"other-{number}", endpoint=at(f"host-{number % 40}", number))
     await process.register("good", endpoint=at("good", "x"))
-    process.ringer.outcome = None
+    process.client.outcome = None
     for number in range(3):
         await process.reads(a_revision(f"alert-{number}"))
-        assert sum(process.ringer.under_way.values()) <= SPARE_SLOTS + 1
-        assert max(process.ringer.under_way.values()) <= UNKNOWN
-    assert process.ringer.under_way["good.example"] == 1
-    process.ringer.answer_all(PushOutcome.SENT)
+        assert sum(process.client.under_way.values()) <= SPARE_SLOTS + 1
+        assert max(process.client.under_way.values()) <= UNKNOWN
+    assert process.client.under_way["good.example"] == 1
+    process.client.answer_all(PushOutcome.SENT)
     for _ in range(20):
         await turns()
-    assert len(process.ringer.pushes) == 3 * (3 * SPARE_SLOTS + 1)
+    assert len(process.client.pushes) == 3 * (3 * SPARE_SLOTS + 1)
 
 
 @with_loop
@@ -541,13 +541,13 @@ async def test_devices_of_one_owner_take_few_slots_and_are_all_told():
     process = Process()
     for number in range(8):
         await process.register(f"device-{number}", sub="owner")
-    process.ringer.outcome = None
+    process.client.outcome = None
     await process.reads(a_revision())
     assert process.waking.sending.under_way == 2 * OF_ONE
-    process.ringer.answer_all(PushOutcome.SENT)
+    process.client.answer_all(PushOutcome.SENT)
     await turns()
     await process.passes(1)
-    assert len(process.ringer.pushes) == 8
+    assert len(process.client.pushes) == 8
 
 
 @with_loop
@@ -594,7 +594,7 @@ async def test_hosts_without_devices_are_forgotten():
 async def test_closed_host_is_found_back_by_devices_it_served_however_many_others_wait():
     """Endpoints that never worked keep it from nobody (rule HD2)."""
     process = Process()
-    process.ringer.dead = "dead"
+    process.client.dead = "dead"
     for number in range(20):
         await process.register(f"good-{number}")
     await process.reads(a_revision("first"))
@@ -602,17 +602,17 @@ async def test_closed_host_is_found_back_by_devices_it_served_however_many_other
         await process.register(f"dead-{number}")
     [lane] = process.waking.sending.lanes.values()
     lane.width = 1  # as after seven halvings
-    process.ringer.dead = ""
+    process.client.dead = ""
     await process.reads(a_revision("second"))
     await turns()
     assert not lane.is_open
-    process.ringer.dead = "dead"
+    process.client.dead = "dead"
     for _ in range(10):
         await process.passes(3)
     assert lane.is_open
     for _ in range(4):
         await process.passes(10)
-    told = Counter(message["alert"]["id"] for message in process.ringer.told() if message["type"] == "alert")
+    told = Counter(message["alert"]["id"] for message in process.client.received() if message["type"] == "alert")
     assert told["second"] >= 20
     assert all(device.failures == 0 for device in process.waking.devices if "good" in device.owner.sub)
 
@@ -621,7 +621,7 @@ async def test_closed_host_is_found_back_by_devices_it_served_however_many_other
 async def test_closed_host_is_found_back_when_none_of_its_devices_was_served_last():
     """A phone that is new is told as well (rule HD2)."""
     process = Process()
-    process.ringer.dead = ""
+    process.client.dead = ""
     for number in range(20):
         await process.register(f"new-{number}")
     [lane] = process.waking.sending.lanes.values()
@@ -630,9 +630,9 @@ async def test_closed_host_is_found_back_when_none_of_its_devices_was_served_las
         lane.start()
         lane.end(PushOutcome.AWAY, owner, process.clock.now().monotonic)
     process.waking.sending._closed.add(lane)
-    process.ringer.dead = None
+    process.client.dead = None
     await process.reads(a_revision())
-    assert process.ringer.pushes == []
+    assert process.client.pushes == []
     for _ in range(10):
         await process.passes(3)
-    assert len(process.ringer.pushes) == 20
+    assert len(process.client.pushes) == 20

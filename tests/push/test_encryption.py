@@ -45,50 +45,50 @@ def test_what_most_devices_have_alike_is_in_memory_once():
 
 
 @pytest.fixture
-def ring():
+def keyring():
     """A store's key."""
     return parse_push_keys(a_file(1), "file")
 
 
 @pytest.mark.parametrize("record", [RECORD, replace(RECORD, categories=None, issued_at_s=None, small=True)])
-def test_a_record_that_is_opened_is_the_one_that_was_sealed(ring, record):
+def test_a_record_that_is_opened_is_the_one_that_was_sealed(keyring, record):
     """WPS1."""
-    assert ring.open(ring.seal(record, b"device", UNTIL_MS), b"device", UNTIL_MS) == (record, 0)
+    assert keyring.open(keyring.seal(record, b"device", UNTIL_MS), b"device", UNTIL_MS) == (record, 0)
 
 
-def test_nothing_of_a_record_can_be_read(ring):
+def test_nothing_of_a_record_can_be_read(keyring):
     """WPM4: no endpoint, cell, `sub` or key."""
-    sealed = ring.seal(RECORD, b"device", UNTIL_MS)
+    sealed = keyring.seal(RECORD, b"device", UNTIL_MS)
     for word in (RECORD.sub, RECORD.id, *RECORD.cells, "fcm.googleapis.com", "fire_structure"):
         assert word.encode() not in sealed
     assert RECORD.auth not in sealed
 
 
-def test_records_are_as_long_as_each_other(ring):
+def test_records_are_as_long_as_each_other(keyring):
     """WPP2: padded, so that a length tells of no place or filter; twice as long only for many categories."""
     many = replace(RECORD, cells=("8926cb19c93ffff",) * 8, endpoint="https://a.example/" + "x" * 982)
-    lengths = {len(ring.seal(record, b"device", UNTIL_MS)) for record in (RECORD, many, replace(RECORD, cells=()))}
+    lengths = {len(keyring.seal(record, b"device", UNTIL_MS)) for record in (RECORD, many, replace(RECORD, cells=()))}
     assert len(lengths) == 1
     wordy = replace(RECORD, categories=tuple(f"{number:064}" for number in range(64)))
-    assert ring.open(ring.seal(wordy, b"device", UNTIL_MS), b"device", UNTIL_MS) == (wordy, 0)
+    assert keyring.open(keyring.seal(wordy, b"device", UNTIL_MS), b"device", UNTIL_MS) == (wordy, 0)
 
 
 @pytest.mark.parametrize(("device", "until_ms"), [(b"other", UNTIL_MS), (b"device", UNTIL_MS + 1)])
-def test_a_record_is_good_for_its_device_and_its_lease_alone(ring, device, until_ms):
+def test_a_record_is_good_for_its_device_and_its_lease_alone(keyring, device, until_ms):
     """WPS1: whoever can write to the store can't swap two, or have one live on."""
     with pytest.raises(ValueError, match="no key opens it"):
-        ring.open(ring.seal(RECORD, b"device", UNTIL_MS), device, until_ms)
+        keyring.open(keyring.seal(RECORD, b"device", UNTIL_MS), device, until_ms)
 
 
-def test_a_record_that_was_changed_does_not_open(ring):
+def test_a_record_that_was_changed_does_not_open(keyring):
     """WPS4: in any byte."""
-    sealed = ring.seal(RECORD, b"device", UNTIL_MS)
+    sealed = keyring.seal(RECORD, b"device", UNTIL_MS)
     for at in (0, 5, 20, len(sealed) - 1):
         with pytest.raises(ValueError, match="no key opens it"):
-            ring.open(flipped(sealed, at), b"device", UNTIL_MS)
+            keyring.open(flipped(sealed, at), b"device", UNTIL_MS)
     for length in (0, 3, 10, 40):
         with pytest.raises(ValueError, match="no key opens it"):
-            ring.open(sealed[:length], b"device", UNTIL_MS)
+            keyring.open(sealed[:length], b"device", UNTIL_MS)
 
 
 def test_the_first_key_seals_and_all_open():

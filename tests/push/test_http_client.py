@@ -34,7 +34,7 @@ def service(certificate):
         yield service
 
 
-def ring(service, *, host="localhost", private=("localhost",), times=1, within_s=5.0, trusted=True):
+def send(service, *, host="localhost", private=("localhost",), times=1, within_s=5.0, trusted=True):
     """What came of pushes to a phone of the service, by whatever name of its host."""
     phone = service.phone(asleep=True)
 
@@ -42,8 +42,8 @@ def ring(service, *, host="localhost", private=("localhost",), times=1, within_s
         tls = ssl.create_default_context(cafile=service.certificate.crt if trusted else None)
         url = phone.endpoint.replace("localhost", host)
         push = Push(Endpoint(url, host, service.port, host), bytes(3_000), 60, "high", "t" * 32, "")
-        async with HttpPushClient(FakeClock(), private, tls) as ringer:
-            return [await ringer.ring(push, within_s) for _ in range(times)]
+        async with HttpPushClient(FakeClock(), private, tls) as client:
+            return [await client.send(push, within_s) for _ in range(times)]
 
     return asyncio.run(main())
 
@@ -64,14 +64,14 @@ def ring(service, *, host="localhost", private=("localhost",), times=1, within_s
 def test_what_an_answer_comes_to(service, said, outcome, status):
     """The table of section 4; a head of more than 16 KiB is none, and whether it was taken nobody knows."""
     service.answers = [said]
-    [answer] = ring(service)
+    [answer] = send(service)
     assert (answer.outcome, answer.status) == (outcome, status)
 
 
 def test_no_answer_in_time_may_have_been_sent(service):
     """WPO2: within what is left of the alert's life (E1)."""
     service.always = HANG
-    [answer] = ring(service, within_s=0.3)
+    [answer] = send(service, within_s=0.3)
     assert (answer.outcome, answer.status) == (PushOutcome.MAYBE, "no answer")
 
 
@@ -96,7 +96,7 @@ def test_retry_after_is_read_as_seconds_or_as_a_date(text, seconds):
 def test_a_connection_is_kept_for_the_next_push(service):
     """WPO5: three pushes, one connection."""
     service.always = 204
-    assert [each.status for each in ring(service, times=3)] == ["204"] * 3
+    assert [each.status for each in send(service, times=3)] == ["204"] * 3
     assert service.connections == 1
 
 
@@ -120,7 +120,7 @@ def test_the_service_leaves_nothing_to_the_tests_behind_it(certificate):
 
 def test_a_certificate_that_is_not_good_ends_it_before_anything_is_sent(service):
     """WPO4: nor is one for another name."""
-    [answer] = ring(service, trusted=False)
+    [answer] = send(service, trusted=False)
     assert (answer.outcome, answer.status) == (PushOutcome.AWAY, "no connection")
     assert service.statuses == {}
 
@@ -133,7 +133,7 @@ def test_no_connection_goes_to_an_address_of_the_inside(service, monkeypatch, ad
     """WPM3: whatever a name resolves to. A name that may (`--push-private`) may, and no other."""
     resolved = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **more: resolved(address, *rest, **more))
-    [answer] = ring(service, host="fcm.googleapis.com")
+    [answer] = send(service, host="fcm.googleapis.com")
     assert (answer.outcome, answer.status) == (PushOutcome.AWAY, "no connection")
     assert (service.connections, service.statuses) == (0, {})
 
@@ -149,7 +149,7 @@ def test_of_several_addresses_only_the_global_ones_are_tried(service, monkeypatc
     both = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, service.port)) for each in ("192.0.9.1", "127.0.0.1")]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_more: both)
     monkeypatch.setattr(asyncio.selector_events.BaseSelectorEventLoop, "sock_connect", connects)
-    [answer] = ring(service, host="fcm.googleapis.com")
+    [answer] = send(service, host="fcm.googleapis.com")
     assert answer.outcome is PushOutcome.AWAY
     assert set(tried) == {"192.0.9.1"}
     assert service.connections == 0
@@ -161,7 +161,7 @@ def test_no_proxy_of_the_environment_is_used(service, monkeypatch):
         proxy.setblocking(False)
         for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.getsockname()[1]}")
-        ring(service)
+        send(service)
         with pytest.raises(BlockingIOError):
             proxy.accept()
     assert service.connections == 1
@@ -170,7 +170,7 @@ def test_no_proxy_of_the_environment_is_used(service, monkeypatch):
 def test_a_service_is_told_what_it_has_to_know_and_nothing_else(service):
     """WPP1: no name of a program, no cookie, no language."""
     service.always = 204
-    ring(service)
+    send(service)
     wanted = {"Host", "Authorization", "Content-Encoding", "TTL", "Urgency", "Topic", "Content-Length"}
     assert service.headers == wanted
 

@@ -9,7 +9,7 @@ from support.fakes import NOON_MS, a_cancel, a_revision
 from geocast.model.alert import ApprovalProof
 from geocast.push import messages
 from geocast.push.messages import messages_of, plaintext, topic, ttl_s
-from geocast.push.webpush import room
+from geocast.push.webpush import max_plaintext
 from geocast.wire import frames
 
 JSON, SIGNED = frames.JSON.number, frames.SIGNED[0].number
@@ -24,7 +24,7 @@ def told(entry, body_bytes=messages.BODY_BYTES, wire=JSON):
     """What a push says of an entry."""
     [message] = messages_of(frames.encode(entry)[wire])
     text = plaintext(message, NOON_MS, body_bytes)
-    assert len(text) <= room(body_bytes)
+    assert len(text) <= max_plaintext(body_bytes)
     return json.loads(text)
 
 
@@ -65,7 +65,7 @@ def test_for_a_small_body_the_headline_is_shortened(letter):
     shown = message["alert"]["headline"]
     assert shown.startswith(letter * 40)
     longer = {**message, "alert": {**message["alert"], "headline": letter * len(shown) + "…"}}
-    fits = len(json.dumps(longer, ensure_ascii=False, separators=(",", ":")).encode()) <= room(1_024)
+    fits = len(json.dumps(longer, ensure_ascii=False, separators=(",", ":")).encode()) <= max_plaintext(1_024)
     assert shown == letter * 140 or (shown[-1] == "…" and not fits)
 
 

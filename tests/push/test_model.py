@@ -56,15 +56,15 @@ class ByHand:
     """A ringer whose answers come when the test says so, and say what it says."""
 
     def __init__(self, rung):
-        self._rung = rung
+        self._answered = rung
         self.under_way = []
         self.wrong = []
 
-    async def ring(self, push, within_s):
+    async def send(self, push, within_s):
         """Wait for the answer of the test."""
         answer = asyncio.get_running_loop().create_future()
         try:
-            self.under_way.append((*self._rung(push), push.endpoint.url, answer))
+            self.under_way.append((*self._answered(push), push.endpoint.url, answer))
         except AssertionError as error:  # it would be taken for what a service did
             self.wrong.append(error)
             raise
@@ -95,11 +95,11 @@ class Process:
     def __init__(self, machine):
         self.shards = ByHandShards()
         self.store = machine.store.other()
-        self.ringer = ByHand(machine.rung)
+        self.client = ByHand(machine.rung)
         self.late = []  # (client, answer, item) of requests of shards that it has lost
         self.pushed = Counter()  # revisions that services took, by alert, and that are not stored in the log yet
         self.waking = DeviceManager(
-            8, self.store, self.shards, self.ringer, machine.keyring, SERVICES, Vapid(VAPID, "mailto:a@b.example"),
+            8, self.store, self.shards, self.client, machine.keyring, SERVICES, Vapid(VAPID, "mailto:a@b.example"),
             machine.clock, chance=lambda: 0.5,
         )  # fmt: skip
 
@@ -159,13 +159,13 @@ class Pushes(RuleBasedStateMachine):
         """The process that has the newest term of a device's shard."""
         shard = shard_of(self.digest_of(name))
         newest = self.store._memory.terms[shard]
-        [holder] = [each for each in self.processes if each.shards.terms.get(shard) == newest]
-        return holder
+        [owner] = [each for each in self.processes if each.shards.terms.get(shard) == newest]
+        return owner
 
     @property
     def under_way(self):
         """All requests of which the model does not count already that they may have been sent."""
-        return [(each, *request) for each in self.processes for request in each.ringer.under_way]
+        return [(each, *request) for each in self.processes for request in each.client.under_way]
 
     # ---- the loop ------------------------------------------------------------------------------------------------
 
@@ -195,7 +195,7 @@ class Pushes(RuleBasedStateMachine):
     def assert_nothing_wrong(self):
         """Nothing went out that was not due, and all go on following."""
         for each in getattr(self, "processes", []):
-            assert each.ringer.wrong == []
+            assert each.client.wrong == []
             assert not each.following.done()
 
     # ---- what goes out -------------------------------------------------------------------------------------------
@@ -240,7 +240,7 @@ class Pushes(RuleBasedStateMachine):
     def give(self, number, outcome, retry_after=None):
         """Give the answer to one of the requests."""
         process, *request = self.under_way[number]
-        process.ringer.under_way.remove(tuple(request))
+        process.client.under_way.remove(tuple(request))
         client, item, url, answer = request
         self.note_taken(process, client, item, outcome)
         [name] = [name for name, each in self.clients.items() if each is client] or [None]  # forgotten meanwhile
@@ -490,14 +490,14 @@ class PushesOfTwo(Pushes):
     @rule(name=st.sampled_from(NAMES))
     def hand_over(self, name):
         """A process lets go of a shard, and the other one takes it (WPN1)."""
-        holder = self.holder_of(name)
-        [other] = [each for each in self.processes if each is not holder]
+        owner = self.holder_of(name)
+        [other] = [each for each in self.processes if each is not owner]
         shard = shard_of(self.digest_of(name))
-        holder.shards.unsure.add(shard)
+        owner.shards.unsure.add(shard)
         for number in reversed(range(len(self.under_way))):
-            if self.under_way[number][0] is holder:
+            if self.under_way[number][0] is owner:
                 self.give(number, PushOutcome.SENT)
-        self.let_go(holder, [shard])
+        self.let_go(owner, [shard])
         self.know_what_is_stored([each for each in self.clients if shard_of(self.digest_of(each)) == shard])
         self.take(other, [shard])
 
@@ -507,17 +507,17 @@ class PushesOfTwo(Pushes):
 
         It sends nothing more of it: its lease was not renewed. What was under way then was maybe sent.
         """
-        holder = self.holder_of(name)
-        [other] = [each for each in self.processes if each is not holder]
+        owner = self.holder_of(name)
+        [other] = [each for each in self.processes if each is not owner]
         shard = shard_of(self.digest_of(name))
         names = [each for each in self.clients if shard_of(self.digest_of(each)) == shard]
-        holder.shards.unsure.add(shard)
+        owner.shards.unsure.add(shard)
         self.was_lost = True
-        late = [request for request in holder.ringer.under_way if request[0] in map(self.clients.get, names)]
+        late = [request for request in owner.client.under_way if request[0] in map(self.clients.get, names)]
         for client, item, _, answer in late:
-            holder.ringer.under_way.remove((client, item, _, answer))
+            owner.client.under_way.remove((client, item, _, answer))
             self.answered(client, item, PushOutcome.MAYBE)
-            holder.late.append((client, answer, item))
+            owner.late.append((client, answer, item))
         self.know_what_is_stored(names)
         self.take(other, [shard])
 

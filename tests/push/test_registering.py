@@ -58,7 +58,7 @@ class FullStore(MemoryDevices):
 class Takes:
     """A ringer for which everything is taken."""
 
-    async def ring(self, push, within_s):
+    async def send(self, push, within_s):
         """At once."""
         return PushResponse(PushOutcome.SENT, "201")
 

@@ -23,7 +23,7 @@ def lines(process):
 
 async def letting_go_of_what_is_under_way(process):
     """A push that is not answered yet, and the task that lets go of all shards meanwhile."""
-    process.ringer.outcome = None
+    process.client.outcome = None
     await process.reads(a_revision())
     letting_go = asyncio.ensure_future(process.waking.let_go(EVERY))
     await turns()
@@ -47,10 +47,10 @@ async def test_nothing_more_is_sent_of_a_shard_that_is_let_go():
     await process.waking.let_go(EVERY)
     assert len(process.waking.devices) == len(process.waking.hub) == 0
     await process.reads(a_revision())
-    assert process.ringer.pushes == []
+    assert process.client.pushes == []
     await process.waking.take(StaticShards().terms)
     await turns()
-    assert len(process.ringer.pushes) == 1
+    assert len(process.client.pushes) == 1
 
 
 @with_loop
@@ -60,8 +60,8 @@ async def test_what_is_answered_while_a_shard_is_let_go_is_noted():
     await process.register()
     letting_go = await letting_go_of_what_is_under_way(process)
     assert not letting_go.done()
-    process.ringer.outcome = PushOutcome.SENT
-    [answer] = process.ringer.waits
+    process.client.outcome = PushOutcome.SENT
+    [answer] = process.client.waits
     answer.set_result(None)
     await letting_go
     assert lines(process) == [(1, State.SENT)]
@@ -73,14 +73,14 @@ async def test_what_was_not_answered_is_maybe_sent_for_who_has_the_shard_next(mo
     monkeypatch.setattr("geocast.push.device_manager.LET_GO_S", 0.0)
     process = Process()
     await process.register()
-    process.ringer.outcome = None
+    process.client.outcome = None
     await process.reads(a_revision())
     await process.waking.let_go(EVERY)
     assert lines(process) == [(1, State.MAYBE)]
-    process.ringer.outcome = PushOutcome.SENT
+    process.client.outcome = PushOutcome.SENT
     await process.waking.take(StaticShards().terms)
     await process.reads(a_cancel())
-    assert [message["type"] for message in process.ringer.told()] == ["alert", "cancel"]
+    assert [message["type"] for message in process.client.received()] == ["alert", "cancel"]
 
 
 @with_loop
@@ -134,8 +134,8 @@ async def test_who_registers_while_a_shard_is_let_go_of_is_not_left_behind():
     letting_go = await letting_go_of_what_is_under_way(process)
     await process.register()
     assert len(process.waking.devices) == 1
-    process.ringer.outcome = PushOutcome.SENT
-    for answer in process.ringer.waits:
+    process.client.outcome = PushOutcome.SENT
+    for answer in process.client.waits:
         answer.set_result(None)
     await letting_go
     assert len(process.waking.devices) == 0
@@ -159,7 +159,7 @@ async def test_what_the_store_has_done_without_saying_so_is_in_force_all_the_sam
     process.store.forget = forget
     await process.passes(1)
     await process.reads(a_revision())
-    assert process.ringer.pushes == []
+    assert process.client.pushes == []
 
 
 @with_loop
@@ -176,4 +176,4 @@ async def test_what_time_does_while_a_registration_is_stored_takes_nothing_of_it
 
     process.store.put = stored_in_a_while
     assert await process.register() == 1
-    assert len(process.ringer.pushes) == 1
+    assert len(process.client.pushes) == 1

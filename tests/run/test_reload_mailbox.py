@@ -162,14 +162,14 @@ def test_a_reload_says_what_has_changed_in_numbers(files, caplog):
 def test_another_process_takes_what_the_first_has_read(files, tmp_path):
     """BA2: not the files, which may have changed since; results and all."""
     first, second = RuntimeConfig(files.settings), RuntimeConfig(files.settings)
-    board, folder = ReloadMailbox(tmp_path), ReloadMailbox(tmp_path)
+    mailbox, folder = ReloadMailbox(tmp_path), ReloadMailbox(tmp_path)
     folder.look(second.take)  # there is nothing yet
     files.write("b", title="Other")
-    first.reload(board.write)
+    first.reload(mailbox.write)
     files.write("a", title='no" policy')
     folder.look(second.take)
     assert state(second, files) == state(first, files) == ([False, True], "Other")
-    first.reload(board.write)
+    first.reload(mailbox.write)
     folder.look(second.take)
     assert state(second, files) == ([False, True], "Other")
     assert shown(second) == shown(first)
@@ -195,11 +195,11 @@ def test_a_key_that_stays_is_the_same_to_those_who_hold_it(files):
     proof = found.tokens.check(files.token("a"), NOON).proof
     files.write("a", "b")
     found.reload()
-    assert found.tokens.stands(proof)
+    assert found.tokens.still_valid(proof)
     files.pairs["a"] = make_key("a")
     files.write("a", "b")
     found.reload()
-    assert not found.tokens.stands(proof)
+    assert not found.tokens.still_valid(proof)
 
 
 def test_a_token_that_was_seen_before_is_judged_anew(files):
@@ -221,11 +221,11 @@ def test_the_keys_of_calls_are_in_force_with_the_rest(files, tmp_path):
     path = tmp_path / "call-keys"
     path.write_text(json.dumps({"keys": [one]}))
     settings = replace(files.settings, call_keys=path)
-    first, second, board = RuntimeConfig(settings), RuntimeConfig(settings), ReloadMailbox(tmp_path)
+    first, second, mailbox = RuntimeConfig(settings), RuntimeConfig(settings), ReloadMailbox(tmp_path)
     assert first.call_keys.kids == ("one",)
     path.write_text(json.dumps({"keys": [two, one]}))
-    first.reload(board.write)
-    board.look(second.take)
+    first.reload(mailbox.write)
+    mailbox.look(second.take)
     assert first.call_keys.kids == second.call_keys.kids == ("two", "one")
     sealed = first.call_keys.seal("a", 1, "end", b"", b"secret")
     assert second.call_keys.open(CallEntry("a", 1, 0, "end", b"", sealed)) == b"secret"
@@ -329,9 +329,9 @@ def test_a_file_of_revoked_tokens_that_cannot_be_used_is_told_in_one_line(text, 
 def test_a_file_that_is_written_again_under_the_same_number_is_seen(tmp_path, files):
     """Board: the kernel may give a new file the inode of one that is gone."""
     first, second = RuntimeConfig(files.settings), RuntimeConfig(files.settings)
-    board, reader = ReloadMailbox(tmp_path), ReloadMailbox(tmp_path)
+    mailbox, reader = ReloadMailbox(tmp_path), ReloadMailbox(tmp_path)
     for number in range(5):
         files.write("a", title=f"Title {number}")
-        first.reload(board.write)
+        first.reload(mailbox.write)
         reader.look(second.take)
         assert second.policy == first.policy

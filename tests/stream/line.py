@@ -132,7 +132,7 @@ class Line:
         self._heard = len(self.transport.written)
         return frames_in(new)
 
-    def told(self) -> list[str]:
+    def received(self) -> list[str]:
         """The types of the messages written since this was last asked."""
         return [json.loads(payload)["type"] for opcode, payload in self.hear() if opcode == TEXT]
 
@@ -183,7 +183,7 @@ def joined(stream: Stream | None = None, **options) -> Line:
     """A line whose client has been welcomed."""
     line = opened(stream, **options)
     line.tell(HELLO)
-    assert line.told() == ["welcome"]
+    assert line.received() == ["welcome"]
     return line
 
 

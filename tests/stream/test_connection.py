@@ -38,7 +38,7 @@ def test_a_message_may_come_byte_by_byte():
     for byte in frame(TEXT, PING_MESSAGE):
         assert line.hear() == []
         line.say(bytes([byte]))
-    assert line.told() == ["pong"]
+    assert line.received() == ["pong"]
 
 
 def test_several_messages_may_come_at_once():
@@ -46,9 +46,9 @@ def test_several_messages_may_come_at_once():
     line = joined()
     ping = frame(TEXT, PING_MESSAGE)
     line.say(ping * 3 + ping[:5])
-    assert line.told() == ["pong"] * 3
+    assert line.received() == ["pong"] * 3
     line.say(ping[5:])
-    assert line.told() == ["pong"]
+    assert line.received() == ["pong"]
 
 
 @pytest.mark.parametrize("size", [125, 126, 127, 4096, MAX_MESSAGE_BYTES])
@@ -56,7 +56,7 @@ def test_a_payload_of_any_length_that_is_allowed(size):
     """RFC 6455, 5.2: the length has three forms."""
     line = joined()
     line.say(frame(TEXT, PING_MESSAGE.ljust(size)))
-    assert line.told() == ["pong"]
+    assert line.received() == ["pong"]
 
 
 def test_a_message_may_come_in_fragments_with_a_ping_between_them():
@@ -67,7 +67,7 @@ def test_a_message_may_come_in_fragments_with_a_ping_between_them():
     line.say(frame(Opcode.PING, b"are you there"))
     assert line.hear() == [(Opcode.PONG, b"are you there")]
     line.say(frame(CONT, PING_MESSAGE[5:]))
-    assert line.told() == ["pong"]
+    assert line.received() == ["pong"]
 
 
 def test_the_parser_lives_only_while_it_has_work():
@@ -116,7 +116,7 @@ def test_a_hello_may_be_longer_than_what_follows_it():
     """64 KiB for `hello`, which may bring all that is held; 16 KiB for every other message."""
     line = opened()
     line.say(frame(TEXT, json.dumps(HELLO).encode().ljust(MAX_HELLO_BYTES)))
-    assert line.told() == ["welcome"]
+    assert line.received() == ["welcome"]
     line.say(frame(TEXT, PING_MESSAGE.ljust(MAX_MESSAGE_BYTES + 1)))
     assert line.hear() == [close_frame(close_codes.TOO_LONG)]
 
@@ -204,7 +204,7 @@ def test_messages_have_a_rate():
     """4429: BURST at once, then RATE_PER_S; control frames count like any other."""
     line = joined()
     line.say(frame(Opcode.PONG) * (BURST - 2) + frame(TEXT, PING_MESSAGE))
-    assert line.told() == ["pong"]
+    assert line.received() == ["pong"]
     line.pass_time(5 / RATE_PER_S)
     line.say(frame(Opcode.PONG) * 5)
     assert line.hear() == []
@@ -219,7 +219,7 @@ def test_fragments_cost_less_than_messages():
     blank = frame(CONT, b" ", fin=False)
     line.say(blank * (BURST * 2))
     line.say(frame(CONT, PING_MESSAGE[1:]))
-    assert line.told() == ["pong"]
+    assert line.received() == ["pong"]
     line.say(frame(TEXT, b" ", fin=False) + blank * int(BURST / FRAGMENT_COST))
     assert line.hear() == [close_frame(close_codes.TOO_MANY)]
 
@@ -230,7 +230,7 @@ def test_empty_fragments_are_messages_and_are_not_kept():
     line.say(frame(TEXT, b"", fin=False) + frame(CONT, b"", fin=False) * (BURST // 2))
     assert len(line.connection._parts) == 1
     line.say(frame(CONT, PING_MESSAGE))
-    assert line.told() == ["pong"]
+    assert line.received() == ["pong"]
     line.say(frame(TEXT, b"", fin=False) + frame(CONT, b"", fin=False) * (BURST // 2))
     assert line.hear() == [close_frame(close_codes.TOO_MANY)]
 
@@ -270,10 +270,10 @@ def test_what_is_owed_is_sent_before_what_waited_is_read():
     assert line.hear() == [(Opcode.PONG, b"1")]
     line.transport.unsent = 0  # all went out, and the kernel is full again at once
     line.connection.resume_writing()
-    assert line.told() == ["alert"]
+    assert line.received() == ["alert"]
     assert not line.transport.reading
     line.drain()
-    assert line.told() == ["pong"]
+    assert line.received() == ["pong"]
 
 
 def test_a_flood_of_pings_ends_where_its_sender_does_not_read():
@@ -292,7 +292,7 @@ def test_a_welcome_that_does_not_go_out_pauses_the_new_session():
     line.tell(HELLO)
     assert not line.transport.reading
     line.drain()
-    assert line.told() == ["welcome"]
+    assert line.received() == ["welcome"]
     assert line.stream.hub.slow() == 0
 
 

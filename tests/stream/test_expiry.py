@@ -43,7 +43,7 @@ class Phone(FakePeer):
     def drain(self):
         """It has read all that was written."""
         self.full = False
-        self.stage.hub.recovered(self.session.row, self.stage.clock.now())
+        self.stage.hub.on_drained(self.session.row, self.stage.clock.now())
 
 
 class Stage:
@@ -75,7 +75,7 @@ class Stage:
     def sweep(self):
         self.hub.sweep(self.clock.now())
 
-    def told(self):
+    def received(self):
         """How many alerts and cancels were handed to transports, ever."""
         self.told_so_far = getattr(self, "told_so_far", 0) + sum(
             message["type"] in ("alert", "cancel") for phone in self.phones for message in phone.take()
@@ -269,10 +269,10 @@ def test_each_path_hands_over_a_frame_just_before_the_end(path, stage):
     """Section 3: the others of this file would prove nothing about a path that leads nowhere."""
     steps = path(stage)
     next(steps)
-    before = stage.told()
+    before = stage.received()
     stage.clock.advance(LIFE_S - 0.001)
     next(steps, None)
-    assert stage.told() > before
+    assert stage.received() > before
 
 
 @pytest.mark.parametrize("late_s", [0.0, 0.001, 5.0])
@@ -281,10 +281,10 @@ def test_no_path_hands_over_a_frame_at_the_end_or_later(path, late_s, stage):
     """Section 3: "Nothing is sent after `expires_at`, by no path"."""
     steps = path(stage)
     next(steps)
-    before = stage.told()
+    before = stage.received()
     stage.clock.advance(LIFE_S + late_s)
     next(steps, None)
-    assert stage.told() == before
+    assert stage.received() == before
 
 
 @pytest.mark.parametrize("path", KNOWN_IN_TIME, ids=by_name)
@@ -292,11 +292,11 @@ def test_no_path_hands_over_a_frame_at_the_end_though_the_wall_clock_was_set_bac
     """Section 3: the monotonic clock knows the end, from when the alert was read."""
     steps = path(stage)
     next(steps)
-    before = stage.told()
+    before = stage.received()
     stage.clock.wall_ms -= HOUR_MS
     stage.clock.advance(LIFE_S)
     next(steps, None)
-    assert stage.told() == before
+    assert stage.received() == before
 
 
 @pytest.mark.parametrize("path", KNOWN_IN_TIME + READ_TOO_LATE, ids=by_name)
@@ -305,10 +305,10 @@ def test_no_path_hands_over_a_frame_that_has_ended_by_the_wall_clock_alone(path,
     stage.clock.wall_ms -= HOUR_MS // 2
     steps = path(stage)
     next(steps)
-    before = stage.told()
+    before = stage.received()
     stage.clock.wall_ms = END_MS
     next(steps, None)
-    assert stage.told() == before
+    assert stage.received() == before
 
 
 def test_a_client_that_was_sent_the_first_of_two_alerts_is_not_sent_the_second_after_its_end(stage):
@@ -389,18 +389,18 @@ def test_a_blip_of_the_wall_clock_sends_nothing_and_then_each_gets_it_once(turns
     first = [stage.phone() for _ in range(3)]
     stage.reads_alert("before")
     stage.turns(turns)
-    before = stage.told()
+    before = stage.received()
     stage.clock.wall_ms += HOUR_MS
     stage.reads_alert("meanwhile")
     later = [stage.phone(), stage.phone(holding={"before": 1, "meanwhile": 1})]
     stage.sweep()
     stage.turns()
-    assert stage.told() == before
+    assert stage.received() == before
     stage.clock.wall_ms -= HOUR_MS
     stage.sweep()
     stage.turns()
     stage.phone()
-    assert stage.told() == 2 * (len(first) + 1) + 2
+    assert stage.received() == 2 * (len(first) + 1) + 2
     told = [[m["type"] for m in messages(b"".join(phone.writes))] for phone in later]
     assert told == [["welcome", "alert", "alert"], ["welcome"]]
 
@@ -417,7 +417,7 @@ def test_a_blip_between_two_sweeps_leaves_nobody_out(seen_by, stage):
     stage.clock.wall_ms -= HOUR_MS
     stage.sweep()
     stage.turns()
-    assert stage.told() == 2
+    assert stage.received() == 2
     assert [m["type"] for m in messages(b"".join(phone.writes))] == ["welcome", "alert"]
 
 
@@ -433,10 +433,10 @@ def test_a_revision_read_while_the_wall_clock_is_ahead_reaches_all_when_it_is_ri
     stage.clock.advance(LIFE_S + 4.999)
     stage.sweep()
     stage.turns()
-    assert stage.told() == 2
+    assert stage.received() == 2
     stage.clock.advance(0.001)
     stage.phone()
-    assert stage.told() == 2
+    assert stage.received() == 2
 
 
 @pytest.mark.parametrize("longer_s", [0, 5])
@@ -447,10 +447,10 @@ def test_a_revision_read_while_the_wall_clock_is_behind_ends_when_it_should(long
     stage.reads_alert(revision=2, expires_at=END_MS + longer_s * 1000)
     stage.clock.advance(LIFE_S + longer_s - 0.001)
     stage.phone()
-    assert stage.told() == 1
+    assert stage.received() == 1
     stage.clock.advance(0.001)
     stage.phone()
-    assert stage.told() == 1
+    assert stage.received() == 1
 
 
 def test_a_revision_that_prolongs_an_alert_that_has_just_ended_is_sent(stage):
@@ -477,7 +477,7 @@ def test_the_pump_looks_at_the_clock_for_every_slice(stage):
     """Section 3: "judged by a clock reading at most 5 ms old", in a fan-out that outlives its alert."""
     for _ in range(12):
         stage.phone()
-    stage.told()
+    stage.received()
     stage.clock = HastyClock()
     stage.hub.deliver(a_revision(expires_at=NOON_MS + 11), FakeClock().now())
 

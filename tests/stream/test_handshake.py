@@ -49,13 +49,13 @@ def test_a_client_need_not_wait_for_the_answer():
     whole = Line()
     whole.say(request() + _hello())
     assert whole.answer()[0] == 101
-    assert whole.told() == ["welcome"]
+    assert whole.received() == ["welcome"]
     split = Line()
     hello = _hello()
     split.say(request() + hello[:9])
     assert split.answer()[0] == 101
     split.say(hello[9:])
-    assert split.told() == ["welcome"]
+    assert split.received() == ["welcome"]
 
 
 def _hello():

@@ -11,7 +11,7 @@ from geocast.alertlog import Counts
 from geocast.geometry.sphere import unit_vector
 from geocast.model.alert import Circle
 from geocast.stream import live_alerts
-from geocast.stream.live_alerts import ACKED, CLAIM_S, CURRENT, RECIPIENT, SENT, LiveAlerts
+from geocast.stream.live_alerts import ACKED, CURRENT, HOLDING_S, RECIPIENT, SENT, LiveAlerts
 
 CAPACITY = 8
 ENDS_MS = a_revision().ends_at
@@ -37,7 +37,7 @@ def rows(*numbers):
 
 def concerned(alerts, place=DALLAS, reach_m=0.0):
     """The ids of the alerts whose area the place is inside of."""
-    return [alert.id for alert in alerts.holding(unit_vector(*place), reach_m)]
+    return [alert.id for alert in alerts.containing(unit_vector(*place), reach_m)]
 
 
 # ---- entries -------------------------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ def test_a_cancel_that_comes_before_its_alert_calls_it_off_from_the_first_moment
     assert concerned(alerts) == []
     assert alerts.apply(a_revision(revision=2), clock.now()) is None
     assert alerts.apply(a_cancel(revision=3), clock.now()) is None
-    alert.claim(0, 1)
+    alert.trust_holding(0, 1)
     assert alert.recipients().tolist() == [0]
 
 
@@ -211,11 +211,11 @@ def test_what_the_wall_clock_alone_has_ended_is_withheld(alerts, clock):
     clock.wall_ms = ENDS_MS
     assert alerts.expire(clock.now()) == []
     assert alerts.find("a-1", clock.now()) is alert
-    assert alert.told(1) == RECIPIENT | CURRENT | SENT
-    assert alerts.withheld(clock.now()) == 1
+    assert alert.flags(1) == RECIPIENT | CURRENT | SENT
+    assert alerts.suspended(clock.now()) == 1
     clock.monotonic += HALF_HOUR_S
     alerts.expire(clock.now())
-    assert (len(alerts), alerts.withheld(clock.now())) == (0, 0)
+    assert (len(alerts), alerts.suspended(clock.now())) == (0, 0)
     clock.wall_ms = NOON_MS
     assert alerts.expire(clock.now()) == []
 
@@ -348,11 +348,11 @@ def test_withheld_are_counted_though_the_clock_has_been_set_often(alerts, clock)
         clock.wall_ms = NOON_MS + off_ms
         alerts.apply(a_revision(f"a-{n}", expires_at=ENDS_MS + n), clock.now())
         alerts.expire(clock.now())
-    assert alerts.withheld(clock.now()) == 0
+    assert alerts.suspended(clock.now()) == 0
     clock.wall_ms = ENDS_MS + 2
-    assert alerts.withheld(clock.now()) == 3
+    assert alerts.suspended(clock.now()) == 3
     clock.wall_ms = NOON_MS
-    assert alerts.withheld(clock.now()) == 0
+    assert alerts.suspended(clock.now()) == 0
 
 
 # ---- which of them concern a place ---------------------------------------------------------------------------
@@ -403,7 +403,7 @@ def test_who_was_sent_a_revision_is_a_recipient_and_has_it(alerts, clock):
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1, 2))
     alert.mark_sent_to(3)
-    assert [alert.told(row) for row in range(5)] == [0] + [RECIPIENT | CURRENT | SENT] * 3 + [0]
+    assert [alert.flags(row) for row in range(5)] == [0] + [RECIPIENT | CURRENT | SENT] * 3 + [0]
     assert alert.recipients().tolist() == []
     alerts.apply(a_revision(revision=2), clock.now())
     assert alert.recipients().tolist() == [1, 2, 3]
@@ -442,12 +442,12 @@ def test_an_acknowledgement_counts_once_and_only_for_what_was_sent(alerts, clock
     """M5: counts once, and only for what was sent on this connection."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent_to(1)
-    alert.claim(2, 1)
+    alert.trust_holding(2, 1)
     for _ in range(3):
         for row in (0, 1, 2):
             alert.acknowledge(row, 1)
     assert (alert.sent, alert.acked) == (1, 1)
-    assert alert.told(1) & ACKED
+    assert alert.flags(1) & ACKED
 
 
 @pytest.mark.parametrize("number", [0, 2, 3, -1, 2**31 - 1])
@@ -515,7 +515,7 @@ def test_a_cancel_does_not_move_the_generations(alerts, clock):
 def test_who_holds_the_current_revision_is_sent_nothing(alerts, clock):
     """R5: current = held: nothing, and a recipient from now on."""
     alert = alerts.apply(a_revision(revision=2), clock.now())
-    alert.claim(1, 2)
+    alert.trust_holding(1, 2)
     assert alert.recipients().tolist() == []
     alerts.apply(a_revision(revision=3), clock.now())
     assert alert.recipients().tolist() == [1]
@@ -524,25 +524,25 @@ def test_who_holds_the_current_revision_is_sent_nothing(alerts, clock):
 def test_who_holds_an_older_revision_is_sent_the_current_one(alerts, clock):
     """R5: current > held: the current revision."""
     alert = alerts.apply(a_revision(revision=2), clock.now())
-    alert.claim(1, 1)
+    alert.trust_holding(1, 1)
     assert alert.recipients().tolist() == [1]
 
 
 def test_who_is_ahead_of_the_node_is_sent_nothing_until_it_has_caught_up(alerts, clock):
     """R5: current < held (node behind): nothing, and a recipient from now on."""
     alert = alerts.apply(a_revision(revision=1), clock.now())
-    alert.claim(1, 3)
+    alert.trust_holding(1, 3)
     assert alert.recipients().tolist() == []
     for number, recipients in [(2, []), (3, []), (4, [1]), (5, [1])]:
         alerts.apply(a_revision(revision=number), clock.now())
         assert alert.recipients().tolist() == recipients
-    assert alert._told.ahead == {}
+    assert alert._flags.ahead == {}
 
 
 def test_who_is_ahead_is_told_of_the_cancel(alerts, clock):
     """R4, R5: a recipient, wherever it is in the count."""
     alert = alerts.apply(a_revision(), clock.now())
-    alert.claim(1, 3)
+    alert.trust_holding(1, 3)
     alerts.apply(a_cancel(revision=4), clock.now())
     assert alert.recipients().tolist() == [1]
 
@@ -550,7 +550,7 @@ def test_who_is_ahead_is_told_of_the_cancel(alerts, clock):
 def test_claims_do_not_count_as_sent(alerts, clock):
     """H7: claims by `holding` don't count."""
     alert = alerts.apply(a_revision(), clock.now())
-    alert.claim(1, 1)
+    alert.trust_holding(1, 1)
     alert.acknowledge(1, 1)
     assert alerts.take_counts() == {}
 
@@ -563,11 +563,11 @@ def test_forgotten_rows_know_nothing(alerts, clock):
     for alert_id in ("a-1", "a-2"):
         alert = alerts.apply(a_revision(alert_id), clock.now())
         alert.mark_sent(rows(1, 2))
-        alert.claim(3, 9)
+        alert.trust_holding(3, 9)
     alerts.forget(rows(1, 3))
     for alert in alerts:
-        assert [alert.told(row) for row in range(4)] == [0, 0, RECIPIENT | CURRENT | SENT, 0]
-        assert alert._told.ahead == {}
+        assert [alert.flags(row) for row in range(4)] == [0, 0, RECIPIENT | CURRENT | SENT, 0]
+        assert alert._flags.ahead == {}
         alert.acknowledge(1, 1)
         assert alert.acked == 0
 
@@ -577,39 +577,39 @@ def test_forgotten_rows_know_nothing(alerts, clock):
 
 def test_a_claim_to_an_unknown_alert_is_remembered(alerts, clock):
     """R5: an unknown id is remembered for 30 s, in case the node is behind."""
-    alerts.remember_claim("a-1", 3, 7, 2, clock.now())
-    alerts.remember_claim("a-1", 4, 1, 5, clock.now())
-    alerts.drop_claims(clock.advance(CLAIM_S - 0.001))
-    assert sorted(alerts.take_claims("a-1")) == [(3, 7, 2), (4, 1, 5)]
-    assert list(alerts.take_claims("a-1")) == []
+    alerts.remember_holding("a-1", 3, 7, 2, clock.now())
+    alerts.remember_holding("a-1", 4, 1, 5, clock.now())
+    alerts.drop_holdings(clock.advance(HOLDING_S - 0.001))
+    assert sorted(alerts.take_holdings("a-1")) == [(3, 7, 2), (4, 1, 5)]
+    assert list(alerts.take_holdings("a-1")) == []
 
 
 def test_a_claim_is_forgotten_after_30_s(alerts, clock):
     """R5: remembered for 30 s."""
-    alerts.remember_claim("a-1", 3, 7, 2, clock.now())
-    alerts.remember_claim("a-2", 3, 7, 2, clock.advance(1))
-    alerts.drop_claims(clock.advance(CLAIM_S - 1))
-    assert list(alerts.take_claims("a-1")) == []
-    assert list(alerts.take_claims("a-2")) == [(3, 7, 2)]
+    alerts.remember_holding("a-1", 3, 7, 2, clock.now())
+    alerts.remember_holding("a-2", 3, 7, 2, clock.advance(1))
+    alerts.drop_holdings(clock.advance(HOLDING_S - 1))
+    assert list(alerts.take_holdings("a-1")) == []
+    assert list(alerts.take_holdings("a-2")) == [(3, 7, 2)]
 
 
 def test_a_later_claim_from_the_same_row_has_its_own_30_s(alerts, clock):
     """R5: a client that comes back at once may get the row that it had; its new claim is not the old one."""
-    alerts.remember_claim("a-1", 3, 7, 2, clock.now())
-    alerts.remember_claim("a-1", 3, 8, 2, clock.advance(20))
-    alerts.drop_claims(clock.advance(CLAIM_S - 20))
-    assert list(alerts.take_claims("a-1")) == [(3, 8, 2)]
+    alerts.remember_holding("a-1", 3, 7, 2, clock.now())
+    alerts.remember_holding("a-1", 3, 8, 2, clock.advance(20))
+    alerts.drop_holdings(clock.advance(HOLDING_S - 20))
+    assert list(alerts.take_holdings("a-1")) == [(3, 8, 2)]
 
 
 def test_claims_are_bounded(alerts, clock, monkeypatch):
     """R5: remembered, bounded."""
-    monkeypatch.setattr(live_alerts, "MAX_CLAIMS", 2)
+    monkeypatch.setattr(live_alerts, "MAX_HOLDINGS", 2)
     for row in range(4):
-        alerts.remember_claim("a-1", row, 0, 1, clock.now())
-    assert [row for row, _, _ in alerts.take_claims("a-1")] == [0, 1]
-    alerts.drop_claims(clock.advance(CLAIM_S))
-    alerts.remember_claim("a-1", 5, 0, 1, clock.now())
-    assert [row for row, _, _ in alerts.take_claims("a-1")] == [5]
+        alerts.remember_holding("a-1", row, 0, 1, clock.now())
+    assert [row for row, _, _ in alerts.take_holdings("a-1")] == [0, 1]
+    alerts.drop_holdings(clock.advance(HOLDING_S))
+    alerts.remember_holding("a-1", 5, 0, 1, clock.now())
+    assert [row for row, _, _ in alerts.take_holdings("a-1")] == [5]
 
 
 # ---- counts --------------------------------------------------------------------------------------------------
@@ -665,8 +665,8 @@ def test_what_was_not_sent_after_all_is_untold(alerts, clock):
     alert = alerts.apply(a_revision(), clock.now())
     for recipient, flags in ((False, 0), (True, RECIPIENT)):
         alert.mark_sent(rows(1))
-        alert.untell(1, 1, recipient=recipient)
-        assert alert.told(1) == flags
+        alert.retract(1, 1, recipient=recipient)
+        assert alert.flags(1) == flags
     assert alert.lacks(1)
 
 
@@ -675,11 +675,11 @@ def test_a_revision_that_was_superseded_before_it_was_untold_takes_nothing_of_th
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1, 2))
     alerts.apply(a_revision(revision=2), clock.now())
-    alert.claim(1, 2)
-    alert.untell(1, 1, recipient=True)
-    assert alert.told(1) & (RECIPIENT | CURRENT) == RECIPIENT | CURRENT
-    alert.untell(2, 1, recipient=False)
-    assert alert.told(2) & RECIPIENT == 0
+    alert.trust_holding(1, 2)
+    alert.retract(1, 1, recipient=True)
+    assert alert.flags(1) & (RECIPIENT | CURRENT) == RECIPIENT | CURRENT
+    alert.retract(2, 1, recipient=False)
+    assert alert.flags(2) & RECIPIENT == 0
 
 
 def test_a_cancel_that_was_not_sent_leaves_a_recipient(alerts, clock):
@@ -689,5 +689,5 @@ def test_a_cancel_that_was_not_sent_leaves_a_recipient(alerts, clock):
     alerts.apply(a_cancel(), clock.now())
     alert.mark_sent(rows(1))
     assert not alert.lacks(1)
-    alert.untell(1, 2, recipient=True)
+    alert.retract(1, 2, recipient=True)
     assert alert.lacks(1)

@@ -137,7 +137,7 @@ def test_alert_that_ends_last_of_those_left_out_is_there_when_the_clock_is_right
 class OnlyFirst(TrustAll):
     """Believes first revisions and nothing else."""
 
-    def judged(self, entry, stands_under, place):
+    def verify(self, entry, stands_under, place):
         return entry if entry.revision == 1 else Untrusted(*stands_under, entry.ends_at, entry)
 
 
@@ -146,7 +146,7 @@ def test_alert_left_out_comes_back_whatever_somebody_has_written_behind_it():
 
     async def main():
         reading = Reading()
-        reading.log.judge = OnlyFirst()
+        reading.log.verifier = OnlyFirst()
         async with reading:
             reading.clock.wall_ms += 2 * HOUR_MS
             for entry in (a_revision("taken"), a_revision("missed"), a_revision("missed", 2, **LONG)):

@@ -45,14 +45,14 @@ class FakeAudience:
         self.calls.append(("move", row, places))
         self.here = here
 
-    def refilter(self, row, wanted):
+    def set_filter(self, row, wanted):
         self.calls.append(("refilter", row, wanted))
         self.filter = wanted
 
     def filter_of(self, row):
         return self.filter
 
-    def regrant(self, row, rights):
+    def set_rights(self, row, rights):
         self.calls.append(("regrant", row))
         self.rights = rights
 
@@ -68,7 +68,7 @@ class FakeAudience:
     def report(self, row, call_id, state, now):
         self.calls.append(("report", row, call_id, state))
 
-    def settle(self, row, reply, now):
+    def reply_with_owed(self, row, reply, now):
         self.calls.append(("settle", row, reply["type"]))
         self.sent.append(reply | {"live": 0})
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 EARTH_RADIUS_M = 6_371_007.180918475  # section 2, "Distance"
 SEVERITIES = ("minor", "moderate", "severe", "extreme")
-CLAIM_S = 30.0  # rule 5: how long an unknown id is remembered
+HOLDING_S = 30.0  # rule 5: how long an unknown id is remembered
 SLOW_S = 30.0  # close code 4420
 ACKS_KEPT = 3  # revisions of an alert that can still be acknowledged: the current one and two before
 
@@ -238,7 +238,7 @@ class Rules:
         """Rule 5, the table; `due` does the rest."""
         alert = self.alerts.get(alert_id)
         if alert is None or alert.let_go(now):
-            client.claims[alert_id] = (held, now.monotonic + CLAIM_S)
+            client.claims[alert_id] = (held, now.monotonic + HOLDING_S)
         elif self.sees(client, alert):
             client.recipient_of.add(alert_id)
             client.has[alert_id] = held

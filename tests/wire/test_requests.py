@@ -14,7 +14,7 @@ from support.fakes import DALLAS, HOUR_MS, NOON_MS, alert_request
 from geocast.geometry.sphere import cell_of, cell_place, distance_m
 from geocast.model.alert import AcceptedTerms, Alert, Approval, Circle, Confirm, Revision
 from geocast.wire.fields import MAX_INTEGER
-from geocast.wire.requests import Claims, Invalid, parse_cancellation, parse_publication, parse_revision
+from geocast.wire.requests import Invalid, PolicyFacts, parse_cancellation, parse_publication, parse_revision
 
 TERMS = AcceptedTerms("Robbery", HOUR_MS, 9)
 CIRCLE = {"type": "circle", "lat": DALLAS[0], "lng": DALLAS[1], "radius_m": 800}
@@ -165,12 +165,12 @@ def claims_of(**changes):
     """What is usable of a broken publication."""
     with pytest.raises(Invalid) as caught:
         parse_publication(alert_request(**changes))
-    return caught.value.claims()
+    return caught.value.facts()
 
 
 def test_a_broken_body_leaves_what_can_be_judged():
     """Section 4, order of decisions: broken rules of section 3 are listed with broken fields."""
-    whole = parse_publication(alert_request()).claims()
+    whole = parse_publication(alert_request()).facts()
     assert claims_of(headline="") == replace(whole, texts=(("/headline", None), whole.texts[1]))
 
 
@@ -190,7 +190,7 @@ def test_what_is_unusable_is_not_judged():
         severity="Severe",
     )
     texts = (("/headline", None), ("/description", None))
-    assert claims == Claims(None, None, None, None, None, (("/area/2/radius_m", 5.0),), texts=texts, confirm=None)
+    assert claims == PolicyFacts(None, None, None, None, None, (("/area/2/radius_m", 5.0),), texts=texts, confirm=None)
 
 
 @pytest.mark.parametrize("area", [None, 5, "x", [], {}, [[]], {"radius_m": math.inf}, {"radius_m": True}])
@@ -202,8 +202,8 @@ def test_an_area_without_a_radius_leaves_none_to_judge(area):
 def test_radii_are_pointed_to_as_they_were_sent():
     """H8: the pointer has an index if `area` was sent as a list."""
     one, many = parse_publication(alert_request(area=CIRCLE)), parse_publication(alert_request(area=[CIRCLE] * 2))
-    assert one.claims().radii == (("/area/radius_m", 800.0),)
-    assert many.claims().radii == (("/area/0/radius_m", 800.0), ("/area/1/radius_m", 800.0))
+    assert one.facts().radii == (("/area/radius_m", 800.0),)
+    assert many.facts().radii == (("/area/0/radius_m", 800.0), ("/area/1/radius_m", 800.0))
 
 
 # ---- the published circle ------------------------------------------------------------------------------------
@@ -276,7 +276,7 @@ def test_the_requested_centre_is_not_in_anything_that_goes_on():
     body = alert_request(area=CIRCLE | {"lat": EXACT[0], "lng": EXACT[1], "radius_m": 777.77})
     request = parse_publication(body)
     revision = Revision(request.accept(TERMS, None), 1, "desk", NOON_MS, TERMS)
-    for kept in (revision, request.claims()):
+    for kept in (revision, request.facts()):
         texts = (repr(kept), str(kept), repr(pickle.dumps(kept)), repr(reachable(kept)))
         assert not any(exact in text for text in texts for exact in ("32.7767123", "96.7970987"))
     assert "777.77" not in repr(reachable(revision))

@@ -58,7 +58,7 @@ Other releases share the log while nodes are upgraded (protocol, G4)
             all else into tables, keys and columns with defaults, so that those who know nothing of them go on to write.
 
 Not everybody who can write to a log is believed (docs/approvals.md, NC1 to NC7)
-    LogJ1   Each entry that is read is given on as the log's `judge` has it. One that it does not believe is
+    LogJ1   Each entry that is read is given on as the log's `verifier` has it. One that it does not believe is
             `Untrusted`: like an entry of another kind it has a position and a number, and `live` passes it over. A
             revision or a cancel that has too few approvals for the alert behind which it stands is one, too (HD1). So
             is what stands behind a cancel that is believed (HD9). In `follow` whoever applies the entries judges both,
@@ -165,7 +165,7 @@ class EntryVerifier(Protocol):
     version: int  # another one when it may
 
     @property
-    def asks(self) -> bool:
+    def needs_chain(self) -> bool:
         """Whether any entry may not be believed because of the alert that it stands behind."""
         ...
 
@@ -173,26 +173,26 @@ class EntryVerifier(Protocol):
         """Have `changed` called each time that `version` is another one."""
         ...
 
-    def judged(self, entry: Entry, stands_under: tuple[str, int], place: str) -> Entry | Untrusted:
+    def verify(self, entry: Entry, stands_under: tuple[str, int], place: str) -> Entry | Untrusted:
         """The entry as it is to be read, or that it is not believed.
 
         `stands_under`: the id and the number under which the log has it; `place` says for people where that is.
         """
         ...
 
-    def follows(self, revision: Revision, behind: Kinds) -> bool:
-        """Return whether a revision that was `judged` is believed behind revisions of these kinds (HD1)."""
+    def verify_revision(self, revision: Revision, behind: Kinds) -> bool:
+        """Return whether a revision that passed `verify` is believed behind revisions of these kinds (HD1)."""
         ...
 
-    def ends(self, cancel: Cancel, alert: Revision | None, behind: Kinds) -> bool:
-        """Return whether a cancel that was `judged` is believed behind revisions of these kinds (HD1).
+    def verify_cancel(self, cancel: Cancel, alert: Revision | None, behind: Kinds) -> bool:
+        """Return whether a cancel that passed `verify` is believed behind revisions of these kinds (HD1).
 
         `alert`: the last revision that is believed; None if there is none.
         """
         ...
 
-    def stands(self, revision: Revision, behind: Kinds) -> bool:
-        """Return whether a live revision that was believed still is. What stays, `judged` and `follows` believe too."""
+    def still_valid(self, revision: Revision, behind: Kinds) -> bool:
+        """Return whether a live revision that was believed still is. `verify` and `verify_revision` believe it too."""
         ...
 
 
@@ -200,28 +200,28 @@ class TrustAll:
     """Believes everything that is in its place: for logs that nobody else writes."""
 
     version: int = 0
-    asks: bool = False
+    needs_chain: bool = False
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Nothing ever changes."""
 
-    def judged(self, entry: Entry, stands_under: tuple[str, int], place: str) -> Entry | Untrusted:  # noqa: ARG002
+    def verify(self, entry: Entry, stands_under: tuple[str, int], place: str) -> Entry | Untrusted:  # noqa: ARG002
         return entry if (entry.id, entry.revision) == stands_under else Untrusted(*stands_under, entry.ends_at)
 
-    def follows(self, revision: Revision, behind: Kinds) -> bool:  # noqa: ARG002
+    def verify_revision(self, revision: Revision, behind: Kinds) -> bool:  # noqa: ARG002
         return True
 
-    def ends(self, cancel: Cancel, alert: Revision | None, behind: Kinds) -> bool:  # noqa: ARG002
+    def verify_cancel(self, cancel: Cancel, alert: Revision | None, behind: Kinds) -> bool:  # noqa: ARG002
         return True
 
-    def stands(self, revision: Revision, behind: Kinds) -> bool:  # noqa: ARG002
+    def still_valid(self, revision: Revision, behind: Kinds) -> bool:  # noqa: ARG002
         return True
 
 
 class AlertLog(Protocol):
     """The port; the rules are in the module's docstring. Every method may raise LogUnavailable."""
 
-    judge: EntryVerifier  # by which it reads (LogJ1)
+    verifier: EntryVerifier  # by which it reads (LogJ1)
 
     @property
     def quarantined(self) -> int:
@@ -298,7 +298,7 @@ class AlertLog(Protocol):
         ...
 
 
-def follows(entry: Entry | CallEntry, newest_first: Iterable[Entry | OtherKind]) -> bool:
+def may_follow(entry: Entry | CallEntry, newest_first: Iterable[Entry | OtherKind]) -> bool:
     """Whether `entry` may come behind the entries of its chain (LogA1), which are given from the last one backwards.
 
     The number of the last one counts, and what the last that this release knows is: a cancel or an `end` (LogG2), and
@@ -336,7 +336,9 @@ def ended_at(end: CallEntry) -> int:
     return body.at if isinstance(body, Ending) else end.ends_at
 
 
-def vouched(chain: Sequence[Entry | OtherKind | None], judge: EntryVerifier) -> list[Entry | OtherKind | None]:
+def drop_unverified_cancels(
+    chain: Sequence[Entry | OtherKind | None], verifier: EntryVerifier
+) -> list[Entry | OtherKind | None]:
     """Return the entries of one alert in order, with those that are not believed behind the others set aside (LogJ1).
 
     Each entry of `chain` was judged by itself. None stands for one that can't be read.
@@ -346,7 +348,7 @@ def vouched(chain: Sequence[Entry | OtherKind | None], judge: EntryVerifier) -> 
     for entry in chain:
         if isinstance(entry, Revision | Cancel):
             behind = before.before(entry.revision)
-            if over or (judge.asks and not _is_believed(entry, alert, behind, judge)):
+            if over or (verifier.needs_chain and not _is_believed(entry, alert, behind, verifier)):
                 found.append(Untrusted(entry.id, entry.revision, entry.ends_at, entry))
             else:
                 found.append(entry)
@@ -358,15 +360,17 @@ def vouched(chain: Sequence[Entry | OtherKind | None], judge: EntryVerifier) -> 
     return found
 
 
-def _is_believed(entry: Entry, alert: Revision | None, behind: Kinds, judge: EntryVerifier) -> bool:
+def _is_believed(entry: Entry, alert: Revision | None, behind: Kinds, verifier: EntryVerifier) -> bool:
     if isinstance(entry, Cancel):
-        return judge.ends(entry, alert, behind)
-    return judge.follows(entry, behind)
+        return verifier.verify_cancel(entry, alert, behind)
+    return verifier.verify_revision(entry, behind)
 
 
-def is_doubtful(entry: Entry | OtherKind | None, judge: EntryVerifier) -> bool:
+def is_doubtful(entry: Entry | OtherKind | None, verifier: EntryVerifier) -> bool:
     """Return whether more of its alert has to be read to tell whether the alert is live."""
-    return isinstance(entry, Untrusted) or (judge.asks and isinstance(entry, Revision | Cancel) and entry.revision > 1)
+    return isinstance(entry, Untrusted) or (
+        verifier.needs_chain and isinstance(entry, Revision | Cancel) and entry.revision > 1
+    )
 
 
 def current(newest_first: Iterable[Entry | OtherKind | None]) -> Revision | None:

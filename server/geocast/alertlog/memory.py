@@ -26,12 +26,12 @@ from . import (
     Seen,
     TrustAll,
     current,
+    drop_unverified_cancels,
     ended_at,
-    follows,
     is_followed,
     is_last,
+    may_follow,
     page,
-    vouched,
 )
 
 _FOLLOWED = (Revision, Cancel, CallEntry)
@@ -40,8 +40,8 @@ _FOLLOWED = (Revision, Cancel, CallEntry)
 class MemoryLog:
     """A log that is gone when its process ends. The module tells which rules it keeps."""
 
-    def __init__(self, judge: EntryVerifier | None = None) -> None:
-        self.judge = judge or TrustAll()
+    def __init__(self, verifier: EntryVerifier | None = None) -> None:
+        self.verifier = verifier or TrustAll()
         self.quarantined = 0
         self._entries: list[Positioned] = []
         self._history: dict[str, list[Entry | OtherKind]] = {}
@@ -64,7 +64,7 @@ class MemoryLog:
 
     async def append(self, entry: Entry | CallEntry) -> bool:
         """Store `entry` if its number is the next one."""
-        if not follows(entry, reversed(self._history.get(entry.id, []))):
+        if not may_follow(entry, reversed(self._history.get(entry.id, []))):
             return False
         self.take(entry)
         return True
@@ -95,11 +95,13 @@ class MemoryLog:
         return tuple(entry for entry in self._chain(alert_id) if entry is not None)
 
     def _chain(self, alert_id: str) -> list[Entry | OtherKind | None]:
-        return vouched([self._judged(entry) for entry in self._history.get(alert_id, ())], self.judge)
+        return drop_unverified_cancels(
+            [self._verified(entry) for entry in self._history.get(alert_id, ())], self.verifier
+        )
 
-    def _judged(self, entry: Entry | OtherKind) -> Entry | OtherKind:
+    def _verified(self, entry: Entry | OtherKind) -> Entry | OtherKind:
         place = f"number {entry.revision} of its alert"
-        return entry if isinstance(entry, OtherKind) else self.judge.judged(entry, (entry.id, entry.revision), place)
+        return entry if isinstance(entry, OtherKind) else self.verifier.verify(entry, (entry.id, entry.revision), place)
 
     async def live(self, now_ms: int, after: Cursor | None = None, limit: int = PAGE) -> Page:
         """A page of the live alerts."""
@@ -133,7 +135,7 @@ class MemoryLog:
                 if each.position > there or each.entry.ends_at >= ended_before_ms or isinstance(each.entry, CallEntry)
             ]
             for start in range(0, len(wanted), BATCH):
-                judged = ((p.position, self._judged(p.entry)) for p in wanted[start : start + BATCH])
+                judged = ((p.position, self._verified(p.entry)) for p in wanted[start : start + BATCH])
                 if followed := [Positioned(at, each) for at, each in judged if is_followed(each)]:
                     yield followed
             after = behind[-1].position if behind else after

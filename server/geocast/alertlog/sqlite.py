@@ -63,13 +63,13 @@ from . import (
     TrustAll,
     codec,
     current,
+    drop_unverified_cancels,
     ended_at,
-    follows,
     is_doubtful,
     is_followed,
+    may_follow,
     page,
     sqlite_file,
-    vouched,
 )
 from .inotify import FileWatch
 from .sqlite_file import COLUMNS, is_of_kind
@@ -118,9 +118,9 @@ _Row = tuple[int, str, int, int, bytes, int]
 class SqliteLog:
     """A log in one SQLite file. The module tells how it keeps the rules of the port."""
 
-    def __init__(self, path: Path, *, max_pages: int | None = None, judge: EntryVerifier | None = None) -> None:
+    def __init__(self, path: Path, *, max_pages: int | None = None, verifier: EntryVerifier | None = None) -> None:
         """`max_pages` caps the size of the file, in pages: a disk that fills up, for tests."""
-        self.judge = judge or TrustAll()
+        self.verifier = verifier or TrustAll()
         self.quarantined = 0
         self._path = path
         self._max_pages = max_pages
@@ -192,7 +192,7 @@ class SqliteLog:
                 await self._in(self._writer_thread, lambda: _cap(writer, self._max_pages))
         except sqlite3.Error as error:
             await self._in(self._writer_thread, writer.close)
-            raise sqlite_file.judged(error) from None
+            raise sqlite_file.reason_of(error) from None
         self._writer, self._reader, self._watcher = writer, reader, watcher
         self._identity = sqlite_file.identity(self._path)
         self._written = _watched(_write_ahead_log(self._path), self._stirred)
@@ -307,7 +307,7 @@ class SqliteLog:
     async def history(self, alert_id: str) -> Sequence[Entry | OtherKind]:
         """All entries of one alert."""
         rows = await self._select(f"SELECT {COLUMNS} FROM entry WHERE id = ? ORDER BY revision", alert_id)
-        chain = vouched([entry for _, entry in self._readable(rows)], self.judge)
+        chain = drop_unverified_cancels([entry for _, entry in self._readable(rows)], self.verifier)
         return [entry for entry in chain if entry is not None]
 
     async def live(self, now_ms: int, after: Cursor | None = None, limit: int = PAGE) -> Page:
@@ -320,7 +320,7 @@ class SqliteLog:
         last_ones = [(row[0], entry) for row, entry in self._readable([row[:-1] for row in rows])]
         for at, (_, entry) in enumerate(last_ones):
             is_other = isinstance(entry, OtherKind) and not isinstance(entry, CallEntry)
-            if is_other or is_doubtful(entry, self.judge):
+            if is_other or is_doubtful(entry, self.verifier):
                 last_ones[at] = await self._below(cursors[at].id)
         return [
             Seen(cursor, position, current([entry]))
@@ -330,7 +330,7 @@ class SqliteLog:
     async def _below(self, alert_id: str) -> tuple[int, Entry | OtherKind | None]:
         """The last entry of this alert that is believed and of a kind that we know, and its position; 0 without one."""
         rows = await self._select(f"SELECT {COLUMNS} FROM entry WHERE id = ? ORDER BY revision", alert_id)
-        chain = vouched([entry for _, entry in self._readable(rows)], self.judge)
+        chain = drop_unverified_cancels([entry for _, entry in self._readable(rows)], self.verifier)
         found = [(row[0], entry) for row, entry in zip(rows, chain, strict=True) if not isinstance(entry, OtherKind)]
         return found[-1] if found else (0, None)
 
@@ -434,7 +434,7 @@ class SqliteLog:
                 if isinstance(entry, OtherKind):
                     yield row, entry
                 else:
-                    yield row, self.judge.judged(entry, (alert_id, number), f"position {position}")
+                    yield row, self.verifier.verify(entry, (alert_id, number), f"position {position}")
             except ValueError as error:
                 self._set_aside(row[0], error)
                 yield row, None
@@ -528,7 +528,7 @@ def _insert(db: sqlite3.Connection, entry: Entry | CallEntry) -> bool:
     query = f"SELECT {COLUMNS} FROM entry WHERE id = ? ORDER BY revision DESC"
     with contextlib.closing(db.execute(query, (entry.id,))) as rows:
         try:
-            if not follows(entry, map(_standing, rows)):
+            if not may_follow(entry, map(_standing, rows)):
                 return False
         except ValueError:  # set aside: nobody knows what it said, so nothing may follow it
             return False

@@ -109,7 +109,7 @@ def opened(path: Path) -> tuple[sqlite3.Connection, int]:
                 raise
             return db, lost
     except (OSError, ValueError, sqlite3.Error) as error:  # ValueError: a path without a file's name
-        raise judged(error) from None
+        raise reason_of(error) from None
 
 
 def examined(path: Path) -> str:
@@ -128,12 +128,12 @@ def examined(path: Path) -> str:
         return "a log that this release can use"
     except sqlite3.DatabaseError as error:
         if type(error) is not sqlite3.DatabaseError:
-            raise judged(error) from None
+            raise reason_of(error) from None
         if not _bears_the_mark(path) and not _remembered(path):
             raise ConfigError(_NO_LOG) from None
         raise LogUnavailable(_CORRUPT) from None
     except (OSError, ValueError) as error:
-        raise judged(error) from None
+        raise reason_of(error) from None
 
 
 def _refuse_what_cannot_be_written(path: Path) -> None:
@@ -161,7 +161,7 @@ def _examine_the_database(path: Path) -> None:
             raise sqlite3.DatabaseError("corrupt")
 
 
-def judged(error: Exception) -> ConfigError | LogUnavailable:
+def reason_of(error: Exception) -> ConfigError | LogUnavailable:
     """What `error`, of the system or of SQLite, comes to (Rule 2)."""
     # The messages of SQLite name conditions ("database or disk is full"), never values.
     reason = str(getattr(error, "strerror", None) or error)

@@ -78,7 +78,7 @@ class ApiContext:
     ) -> None:
         """Have these in force. Requests that are under way go on by those that they began with."""
         self.policy = policy
-        self.publishing = self.publishing.under(policy, publishers, reviewers)
-        self.calling = self.calling.under(policy, call_keys)
+        self.publishing = self.publishing.with_config(policy, publishers, reviewers)
+        self.calling = self.calling.with_config(policy, call_keys)
         if self.taking is not None and sources is not None:
-            self.taking = self.taking.under(policy, sources, publishers)
+            self.taking = self.taking.with_config(policy, sources, publishers)

@@ -145,12 +145,12 @@ def _checked(request: h11.Request) -> h11.Request:
 class HttpConnection(H11Protocol):
     """One connection of the api listener."""
 
-    def __init__(self, door: HttpListener, **uvicorns: Any) -> None:
+    def __init__(self, listener: HttpListener, **uvicorns: Any) -> None:
         """`uvicorns`: what uvicorn gives to each of its connections."""
         super().__init__(**uvicorns)
         self.conn = _Requests(h11.SERVER, MAX_HEAD_BYTES - 1)  # it takes one more than it is told
         self.timeout_keep_alive = IDLE_S
-        self._door = door
+        self._listener = listener
         self._ahead = b""  # Rule 2
         self._refused = False
         self._half = False  # the peer sends no more
@@ -162,16 +162,16 @@ class HttpConnection(H11Protocol):
         """A connection was accepted."""
         super().connection_made(cast(asyncio.Transport, transport))
         self.transport.set_write_buffer_limits(high=0)  # so that any unsent byte is told to `pause_writing`
-        if self._door.arrived():
+        if self._listener.arrived():
             self._await()
         else:
             self._refused = True
-            self.transport.write(self._door.refusal(problems.TOO_MANY_CONNECTIONS))
+            self.transport.write(self._listener.refusal(problems.TOO_MANY_CONNECTIONS))
             self.transport.close()  # a full node can't wait for each of them to close
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is over."""
-        self._door.left(self)
+        self._listener.left(self)
         for timer in (self._timer, self._unread):
             if timer is not None:
                 timer.cancel()
@@ -234,7 +234,7 @@ class HttpConnection(H11Protocol):
         self._refused = True
         self._ahead = b""
         if self._answered or not self.cycle.response_started:
-            self.transport.write(self._door.refusal(why))
+            self.transport.write(self._listener.refusal(why))
         if not self._answered:
             self.cycle.disconnected = True  # whatever it is about to answer is too late
             self.cycle.message_event.set()
@@ -259,9 +259,9 @@ class HttpConnection(H11Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._door.waiting.pop(self, None)
+        self._listener.waiting.pop(self, None)
         if awaited is not None and not self.transport.is_closing():
-            self._door.waiting[self] = None
+            self._listener.waiting[self] = None
             self._timer = self.loop.call_later(awaited[0], self._late)
 
     def _patience(self) -> float | None:
@@ -285,20 +285,20 @@ class HttpConnection(H11Protocol):
 
     def give_way(self) -> None:
         """End this connection to make room for a newer one (Rule 3)."""
-        self._door.waiting.pop(self, None)
-        self._door.unread.pop(self, None)
+        self._listener.waiting.pop(self, None)
+        self._listener.unread.pop(self, None)
         self.transport.abort()
 
     def pause_writing(self) -> None:
         """Bytes of an answer are unsent: the peer has UNREAD_S to take them."""
         super().pause_writing()
-        self._door.unread[self] = None
+        self._listener.unread[self] = None
         self._unread = self.loop.call_later(UNREAD_S, self.transport.abort)
 
     def resume_writing(self) -> None:
         """All bytes are sent: the peer has taken them in time."""
         super().resume_writing()
-        self._door.unread.pop(self, None)
+        self._listener.unread.pop(self, None)
         if self._unread is not None:
             self._unread.cancel()
             self._unread = None
@@ -317,14 +317,14 @@ class _Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def serve(
-    app: ASGIApp, listener: socket.socket, metrics: Metrics, capacity: int = config.MAX_API_CONNECTIONS
+    app: ASGIApp, bound: socket.socket, metrics: Metrics, capacity: int = config.MAX_API_CONNECTIONS
 ) -> AsyncIterator[None]:
     """Serve `app` on a bound socket for as long as the block runs. `capacity`: connections that it takes at most."""
     room = config.api_connections_for(config.raise_descriptor_limit())
-    door = HttpListener(metrics, min(capacity, room))
+    listener = HttpListener(metrics, min(capacity, room))
     settings = uvicorn.Config(
         app,
-        http=cast(type[asyncio.Protocol], functools.partial(HttpConnection, door)),
+        http=cast(type[asyncio.Protocol], functools.partial(HttpConnection, listener)),
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -335,7 +335,7 @@ async def serve(
         timeout_graceful_shutdown=5,
     )
     server = _Server(settings)
-    task: Awaitable[None] = asyncio.ensure_future(server.serve(sockets=[listener]))
+    task: Awaitable[None] = asyncio.ensure_future(server.serve(sockets=[bound]))
     try:
         yield
     finally:

@@ -100,7 +100,7 @@ def _add_alerts(app: FastAPI, api: ApiContext) -> None:
     @app.post("/v1/alerts", **openapi.PUBLISH)
     async def publish(request: Request) -> Response:
         publisher = publishing_as(request, PUBLISH)
-        api.publishing.admit(publisher)
+        api.publishing.check_publisher(publisher)
         dry_run = is_dry_run(request)
         body = await body_of(request)
         async with api.places.judging(publisher.subject, dry_run=dry_run):
@@ -110,7 +110,7 @@ def _add_alerts(app: FastAPI, api: ApiContext) -> None:
     @app.post("/v1/alerts/{alert_id}/revisions", **openapi.REVISE)
     async def revise(request: Request, alert_id: str) -> Response:
         publisher = publishing_as(request, PUBLISH, MANAGE)
-        api.publishing.admit(publisher)
+        api.publishing.check_publisher(publisher)
         dry_run = is_dry_run(request)
         body = await body_of(request)
         async with api.places.judging(publisher.subject, dry_run=dry_run):

@@ -3,8 +3,8 @@
 Rule 1  An entry with a proof is what its form says, and nothing beside it counts (NC1).
 Rule 2  It is judged by what is in force in *this* process, wherever it is read; what is wrong with it, or goes wrong in
         finding that out, makes it `Untrusted`: its number is taken, and nothing else of it is there (NC3 to NC5).
-Rule 3  How many reviewers an entry takes is decided by the chain in front of it (HD1). So an entry is judged twice: by
-        itself where it is read, and by `follows` or `ends` where its chain is known, which may be later.
+Rule 3  The chain in front of an entry decides how many reviewers it takes (HD1). So an entry is verified twice: alone
+        when it is read, and by `verify_revision` or `verify_cancel` when its chain is known, which may be later.
 Rule 4  A signature is checked once: who has signed a form is remembered by a digest of both, and forgotten when the
         keys change (NC6).
 Rule 5  What is live when more approvals are asked for stays, unless a key of it was taken out (NC7). This process
@@ -66,34 +66,34 @@ class ApprovalVerifier:
         """Have these in force from now on."""
         if (policy, reviewers) == (self._policy, self._reviewers):
             return
-        had = bool(self.asks or self._reviewers)
+        had = bool(self.needs_chain or self._reviewers)
         for digest, signed in self._signed.items():
             if signed is not None:
                 _remember(self._most, digest, max(self._most.get(digest, 0), len(signed.persons)))
         self._policy, self._reviewers = policy, reviewers
         self._signed = {}
-        if had or self.asks or reviewers:
+        if had or self.needs_chain or reviewers:
             self.version += 1
             for changed in self._watchers:
                 changed()
 
     @property
-    def asks(self) -> bool:
+    def needs_chain(self) -> bool:
         """Whether anything has to be approved at all."""
         return self._policy.asks_for_approvals
 
-    def judged(self, entry: Entry, stands_under: tuple[str, int], place: str) -> Entry | Untrusted:
+    def verify(self, entry: Entry, stands_under: tuple[str, int], place: str) -> Entry | Untrusted:
         """The entry that was read at a place of the log, as its form says it (NC1), or that it is not believed (NC2).
 
         `stands_under`: the id and the number under which the log has it. Only what the entry asks for by itself is
-        judged, and of a cancel not even that: `follows` and `ends` do the rest.
+        judged, and of a cancel not even that: `verify_revision` and `verify_cancel` do the rest.
         """
         said: Entry | None = None
         try:
             if (entry.id, entry.revision) != stands_under:
                 raise _Failed("other-place")
             said = entry if entry.proof is None else self._said(entry, entry.proof)
-            if self.asks and (isinstance(said, Cancel) or said.revision > 1):
+            if self.needs_chain and (isinstance(said, Cancel) or said.revision > 1):
                 _remember(self._places, stands_under, place)
             if isinstance(said, Revision):
                 self._check(said, NO_KINDS, said.alert.occurred_at)
@@ -106,14 +106,14 @@ class ApprovalVerifier:
             logger.error("checking an entry failed: %s", trace(error))
             return self._set_aside(stands_under, entry.ends_at, place, "signature")
 
-    def follows(self, revision: Revision, behind: Kinds) -> bool:
-        """Return whether a revision that was `judged` is believed behind revisions of these kinds (HD1)."""
+    def verify_revision(self, revision: Revision, behind: Kinds) -> bool:
+        """Return whether a revision that passed `verify` is believed behind revisions of these kinds (HD1)."""
         if behind <= kinds_of(revision):
-            return True  # `judged` has asked for as much
+            return True  # `verify` has asked for as much
         return self._is_good(revision, behind, revision.alert.occurred_at)
 
-    def ends(self, cancel: Cancel, alert: Revision | None, behind: Kinds) -> bool:
-        """Return whether a cancel that was `judged` is believed behind revisions of these kinds (HD1).
+    def verify_cancel(self, cancel: Cancel, alert: Revision | None, behind: Kinds) -> bool:
+        """Return whether a cancel that passed `verify` is believed behind revisions of these kinds (HD1).
 
         `alert`: the last revision that is believed; None if there is none.
         """
@@ -121,7 +121,7 @@ class ApprovalVerifier:
             return True
         return self._is_good(cancel, behind, 0 if alert is None else alert.alert.occurred_at)
 
-    def stands(self, revision: Revision, behind: Kinds) -> bool:
+    def still_valid(self, revision: Revision, behind: Kinds) -> bool:
         """Return whether a live revision that was believed still is, by the keys as they are now (NC3).
 
         That more approvals are asked for than then takes nothing away from it (NC7). The api believes it, too (HD7).

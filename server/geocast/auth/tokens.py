@@ -129,7 +129,7 @@ class TokenVerifier:
         self._revoked = dict(revoked)
         self._claims_once = functools.lru_cache(_SEEN_AGAIN)(self._claims)
 
-    def stands(self, proof: TokenProof) -> bool:
+    def still_valid(self, proof: TokenProof) -> bool:
         """Whether a token that was good is good still, by the keys and revocations in force; its time is not judged.
 
         It is not if it has granted a qualification that its key may not grant any more: a fresh look at it tells
@@ -162,7 +162,7 @@ class TokenVerifier:
         except (PyJWTError, KeyError, TypeError, ValueError, RecursionError, OverflowError):
             return None
         grant = _grant(key, claims, now.wall_ms)
-        return grant if grant is not None and grant.proof is not None and self.stands(grant.proof) else None
+        return grant if grant is not None and grant.proof is not None and self.still_valid(grant.proof) else None
 
     def _claims(self, token: str) -> tuple[Key, Mapping[str, Any]]:
         key = self.keys[_kid(token)]

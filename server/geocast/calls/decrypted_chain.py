@@ -6,7 +6,7 @@ from typing import NamedTuple
 from ..model.alert import Cancel, OtherKind, Revision
 from ..model.call import Body, CallEntry, Opening, Secret, body_of, kind_of, packed, secret_of
 from .encryption import CallKeys, CantOpen
-from .state import CallState, Opened, fold
+from .state import CallState, DecryptedEntry, fold
 
 
 class DecryptedChain(NamedTuple):
@@ -16,7 +16,7 @@ class DecryptedChain(NamedTuple):
     nothing that opens tells that.
     """
 
-    entries: list[Opened]
+    entries: list[DecryptedEntry]
     number: int
     whole: bool
     call: CallState | None
@@ -32,10 +32,10 @@ def sealed(keys: CallKeys, call_id: str, number: int, ends_at: int, body: Body, 
     return CallEntry(call_id, number, ends_at, kind, plain, keys.seal(call_id, number, kind, plain, packed(secret)))
 
 
-def opened(keys: CallKeys, entry: CallEntry) -> Opened | None:
+def opened(keys: CallKeys, entry: CallEntry) -> DecryptedEntry | None:
     """The entry with both of its parts; None if no key opens it, or what is in it is none of a call."""
     try:
-        return Opened(entry, body_of(entry), secret_of(entry.kind, keys.open(entry)))
+        return DecryptedEntry(entry, body_of(entry), secret_of(entry.kind, keys.open(entry)))
     except (CantOpen, ValueError):
         return None
 

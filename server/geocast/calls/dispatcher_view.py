@@ -37,7 +37,7 @@ def state_map(call: CallState, counts: Counts, now: Now) -> dict[str, Any]:
         "state": _word(call, now),
         "content": call.content,
         "call": call_map(call),
-        "ring_m": call.ring_m,
+        "ring_m": call.radius_m,
         "rung": counts.sent,
         "seen": counts.acked,
         "declined": counts.declined,
@@ -66,7 +66,7 @@ def _word(call: CallState, now: Now) -> str:
 
 def _in_order(seat: Seat) -> tuple[bool, int, int]:
     """By their numbers; those beyond the seats that there are come last (RV7)."""
-    return seat.number == 0, seat.number, seat.claim
+    return seat.number == 0, seat.number, seat.entry_number
 
 
 def _seat_map(seat: Seat) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Calls and responders are few, so nothing of this flies with the alerts: the hub asks the board when a session comes,
 moves or goes, and has it write before its own flights. Like the hub it knows no clock, no socket and no asyncio. What
-has to be done in the log it asks for by an `Errand`.
+has to be done in the log it asks for by an `LogRequest`.
 
     an entry is read                     take: the rows that it may concern are noted
     a turn of the pump                   take_noted, frames: what these rows are owed of these calls
@@ -10,8 +10,8 @@ has to be done in the log it asks for by an `Errand`.
     accept, decline, report              an errand, or an answer that is noted
 
 Rule 1  What a session is owed about a call is computed from the call's state and from what the session was told
-        (`_say`), at the moment it is written; a row that is noted is a hint where to look. So a slow session is a late
-        joiner, and nothing is sent twice: one (id, revision) once on a connection (RJ2, RJ6).
+        (`_next_message`), at the moment it is written; a noted row is a hint where to look. So a slow session is a
+        late joiner, and nothing is sent twice: one (id, revision) once on a connection (RJ2, RJ6).
 Rule 2  Rows of those who hold a seat, or have just lost one, go before those of all others; of those who are rung the
         nearest go first.
 Rule 3  A call rings for a session by RJ1, and by nothing else. A recipient is sent new content wherever it is (RJ5),
@@ -43,25 +43,25 @@ from .responders import PendingAccept, Responder, ResponderRights, Responders
 from .seat_request import Here, Reason, Refusal, SeatRequest, is_near, is_wanted, may_see, refusal
 from .state import CallState, Seat, place_of
 
-CLAIM_S = 30.0  # how long a session's word is kept that it holds a call that is unknown here (R5e)
+HOLDING_S = 30.0  # how long a session's word is kept that it holds a call that is unknown here (R5e)
 UNKNOWN_KEPT = 256  # … and of how many calls
 REPORT_S = 5.0  # between two reports of a session that count (M20)
 JITTER_S = 0.1  # RN2: so that of several processes one widens
 UNANSWERED_S = 60.0  # from when on a call is unanswered while nobody holds a seat
 KEPT_S = 86_400.0  # how long a call that has expired is known while its `end` does not come: the log forgets it then
-STANDDOWN, TASK, RING = range(3)  # the order of messages in one write (RJ3)
+STANDDOWN, TASK, CALL = range(3)  # the order of messages in one write (RJ3)
 LOOK_S = 0.2  # between looks at the times of all calls
-ROOM = 1 << 10  # rings for which address space is taken at the start
+INITIAL_CAPACITY = 1 << 10  # rings for which address space is taken at the start
 
 
 # ---- errands: what is to be done in the log ------------------------------------------------------------------------
 
 
 class AcceptRequest(NamedTuple):
-    """Claim a seat for this session: by `seat_request`, and then tell by `answered`."""
+    """Claim a seat for this session: by `seat_request`, and then tell by `on_answer`."""
 
     responder: Responder
-    claimed: PendingAccept
+    pending: PendingAccept
 
 
 class ReleaseRequest(NamedTuple):
@@ -86,7 +86,7 @@ class RestoreRequest(NamedTuple):
     call_id: str
 
 
-Errand = AcceptRequest | ReleaseRequest | ReportRequest | RestoreRequest
+LogRequest = AcceptRequest | ReleaseRequest | ReportRequest | RestoreRequest
 
 
 class CallHub:
@@ -96,7 +96,7 @@ class CallHub:
         self,
         capacity: int,
         open_: Open,
-        ask: Callable[[Errand], None],
+        ask: Callable[[LogRequest], None],
         aeds: Aeds = NO_AEDS,
         observe: Callable[[str, float], None] = lambda _what, _seconds: None,
     ) -> None:
@@ -116,7 +116,7 @@ class CallHub:
         self._calls: dict[str, LiveCall] = {}
         self._responders = Responders(capacity)
         self._returning: deque[tuple[float, Responder]] = deque()  # those with something unknown, and until when
-        self._near: CircleIndex[LiveCall] = CircleIndex(ROOM)  # of those that ring
+        self._near: CircleIndex[LiveCall] = CircleIndex(INITIAL_CAPACITY)  # of those that ring
         self._widening: set[LiveCall] = set()  # those that have a free seat, and a ring that is not in force yet
         self._seated: dict[Person, set[LiveCall]] = {}  # the calls, not ended, of which each holds a seat
         self._resting: dict[Person, float] = {}  # until when each is held off (RQ7), on the monotonic clock
@@ -128,24 +128,24 @@ class CallHub:
 
     # ---- sessions ------------------------------------------------------------------------------------------------
 
-    def grant(self, row: int, rights: ResponderRights) -> None:
+    def set_rights(self, row: int, rights: ResponderRights) -> None:
         """The session has this token now."""
-        self._responders.grant(row, rights)
+        self._responders.set_rights(row, rights)
 
     def move(self, row: int, here: Here | None) -> None:
         """The session is there now, by its own word; None: it does not say, and so is off duty (RQ4)."""
         self._responders.move(row, here)
 
-    def hold(self, row: int, holding: Mapping[str, int], now: Now) -> None:
+    def take_holding(self, row: int, holding: Mapping[str, int], now: Now) -> None:
         """The session has just come, and says which revisions of which calls it holds (RJ8)."""
         responder = self._responders.find(row)
         for call_id, held in holding.items():
             call = self._calls.get(call_id)
             if call is not None and call.state is not None:
-                self._claim(self._responders.get(row), call, call.state, held, now)
+                self._trust_holding(self._responders.get(row), call, call.state, held, now)
             elif responder is not None and responder.quals and len(responder.unknown) < UNKNOWN_KEPT:
                 if not responder.unknown:
-                    self._returning.append((now.monotonic + CLAIM_S, responder))
+                    self._returning.append((now.monotonic + HOLDING_S, responder))
                 responder.unknown[call_id] = held
 
     def leave(self, row: int) -> None:
@@ -155,16 +155,16 @@ class CallHub:
         for call in responder.calls if responder is not None else ():
             del call.told[row]
 
-    def _claim(self, responder: Responder, call: LiveCall, state: CallState, held: int, now: Now) -> None:
+    def _trust_holding(self, responder: Responder, call: LiveCall, state: CallState, held: int, now: Now) -> None:
         """Take a session's word that it holds a call, as the ring or as a task (R5); a clock may be wrong (Rule 4)."""
         if call.expired_for_sure(now) or not may_see(state, responder.may_test):
             return
-        told = self._told(call, responder)
-        told.rung = max(told.rung, held)
+        told = self._delivery(call, responder)
+        told.notified = max(told.notified, held)
         told.over = state.end is not None
-        if responder.person in call.former and call.seat_of(responder.person) is None:
+        if responder.person in call.released and call.seat_of(responder.person) is None:
             told.unsure = True
-            if call.first_claim <= held < call.former[responder.person]:
+            if call.first_acceptance <= held < call.released[responder.person]:
                 told.task = held  # perhaps it was: who has given a seat back on another connection has to hear of it
 
     # ---- what sessions say ---------------------------------------------------------------------------------------
@@ -177,16 +177,16 @@ class CallHub:
         if told is not None:
             told.declined = False
         if call is not None and self._has_task(responder, call, now):
-            self._told(call, responder).again = True  # RV3
+            self._delivery(call, responder).again = True  # RV3
             self._note(row, call, first=True)
         elif reason := self._refusal(responder, call_id, eta_s, now):
             self._refuse(responder, call_id, reason)
-        elif responder.claimed is None or responder.claimed.stands:  # one at a time (RV4); the client repeats others
-            responder.claimed = PendingAccept(call_id, eta_s, now.monotonic)
-            self._ask(AcceptRequest(responder, responder.claimed))
-        elif responder.claimed.call_id == call_id:
-            responder.claimed.given_back = False
-            responder.claimed.heard = None  # this one, too, is to be answered
+        elif responder.pending is None or responder.pending.in_log:  # one at a time (RV4); the client repeats others
+            responder.pending = PendingAccept(call_id, eta_s, now.monotonic)
+            self._ask(AcceptRequest(responder, responder.pending))
+        elif responder.pending.call_id == call_id:
+            responder.pending.withdrawn = False
+            responder.pending.last_sent = None  # this one, too, is to be answered
 
     def _has_task(self, responder: Responder, call: LiveCall, now: Now) -> bool:
         """Whether a session is to be told where to go."""
@@ -211,24 +211,24 @@ class CallHub:
         call = self._calls.get(call_id)
         if call is None or call.state is None:
             return None  # this process may be behind
-        claiming = self._claiming(responder, call_id, eta_s, now)
-        return "over" if self._is_over(call, now) else refusal(call.state, claiming, now)
+        seat_request = self._seat_request(responder, call_id, eta_s, now)
+        return "over" if self._is_over(call, now) else refusal(call.state, seat_request, now)
 
     def decline(self, row: int, call_id: str) -> None:
         """The session says that it is not going (M19), or not any more."""
         self.answers["decline"] += 1
         responder, call = self._responders.get(row), self._calls.get(call_id)
-        claimed, seat = responder.claimed, None
-        is_claimed = claimed is not None and claimed.call_id == call_id
-        if claimed is not None and is_claimed:
-            claimed.given_back = True  # when the log has answered
-            is_claimed = claimed.stands  # it has, and the seat was not read yet
+        pending, seat = responder.pending, None
+        is_pending = pending is not None and pending.call_id == call_id
+        if pending is not None and is_pending:
+            pending.withdrawn = True  # when the log has answered
+            is_pending = pending.in_log  # it has, and the seat was not read yet
         if call is not None and call.state is not None and may_see(call.state, responder.may_test):
-            if call.outline.over:
+            if call.summary.over:
                 return
-            call.note_declined(self._told(call, responder))
+            call.note_declined(self._delivery(call, responder))
             seat = self._own_seat(responder, call)
-        if responder.person is not None and (seat is not None or is_claimed):
+        if responder.person is not None and (seat is not None or is_pending):
             self._ask(ReleaseRequest(call_id, responder.person, None if seat is None else seat.accepted_at))
 
     def report(self, row: int, call_id: str, state: SeatState, now: Now) -> None:
@@ -246,47 +246,47 @@ class CallHub:
         if call is not None and row in call.told:
             self.acks += call.note_ack(call.told[row], revision)
 
-    def claiming(self, errand: AcceptRequest, now: Now) -> SeatRequest | None:
+    def seat_request(self, request: AcceptRequest, now: Now) -> SeatRequest | None:
         """The claim as it is now; None if nobody waits for it any more: the session is gone, or was answered."""
-        responder, claimed = errand
-        if responder.gone or responder.claimed is not claimed:
+        responder, pending = request
+        if responder.gone or responder.pending is not pending:
             return None
-        return self._claiming(responder, claimed.call_id, claimed.eta_s, now)
+        return self._seat_request(responder, pending.call_id, pending.eta_s, now)
 
-    def answered(self, errand: AcceptRequest, reason: Refusal | None, now: Now) -> bool:
+    def on_answer(self, request: AcceptRequest, reason: Refusal | None, now: Now) -> bool:
         """The log has judged the claim: refused, or (None) it stands there, and is told when it is read (RV1).
 
         What was read meanwhile may be newer. False: the session was rung, so the claim is to be judged anew.
         """
-        responder, claimed = errand
-        if reason is None and claimed.given_back and responder.person is not None:
-            self._ask(ReleaseRequest(claimed.call_id, responder.person))
-        if responder.gone or responder.claimed is not claimed:
+        responder, pending = request
+        if reason is None and pending.withdrawn and responder.person is not None:
+            self._ask(ReleaseRequest(pending.call_id, responder.person))
+        if responder.gone or responder.pending is not pending:
             return True
         if reason is None:
-            claimed.stands = True
+            pending.in_log = True
             return True
-        call = self._calls.get(claimed.call_id)
+        call = self._calls.get(pending.call_id)
         if call is not None and self._is_over(call, now):
             reason = "over"
-        elif claimed.heard == "call":
-            claimed.heard = None
+        elif pending.last_sent == "call":
+            pending.last_sent = None
             return False
-        responder.claimed = None
-        if claimed.heard != reason:
-            self._refuse(responder, claimed.call_id, reason)
+        responder.pending = None
+        if pending.last_sent != reason:
+            self._refuse(responder, pending.call_id, reason)
         return True
 
-    def give_up(self, errand: AcceptRequest) -> None:
+    def give_up(self, request: AcceptRequest) -> None:
         """The claim could not be judged, for a reason that is a mistake of ours: the client may repeat it."""
-        if errand.responder.claimed is errand.claimed:
-            errand.responder.claimed = None
+        if request.responder.pending is request.pending:
+            request.responder.pending = None
 
-    def _claiming(self, responder: Responder, call_id: str, eta_s: int | None, now: Now) -> SeatRequest:
+    def _seat_request(self, responder: Responder, call_id: str, eta_s: int | None, now: Now) -> SeatRequest:
         person = responder.person or _NOBODY
         here = responder.here if responder.on_duty else None
-        held_off = self._is_held_off(person, now)
-        return SeatRequest(call_id, person, responder.quals, responder.may_test, here, held_off, eta_s)
+        busy = self._is_busy(person, now)
+        return SeatRequest(call_id, person, responder.quals, responder.may_test, here, busy, eta_s)
 
     def _refuse(self, responder: Responder, call_id: str, reason: Refusal) -> None:
         responder.refused[call_id] = reason
@@ -295,8 +295,8 @@ class CallHub:
             call.told[responder.row].full = True  # so it is not told again
         if reason == "over" and call is not None and responder.row in call.told and self._clock_ended(responder, call):
             told = call.told[responder.row]
-            told.rung = told.task = 0  # it is told anew, should that clock have been wrong
-            call.withheld = True
+            told.notified = told.task = 0  # it is told anew, should that clock have been wrong
+            call.suspended = True
         self._noted.setdefault(responder.row, set())
         self._noted.move_to_end(responder.row, last=False)
 
@@ -326,29 +326,29 @@ class CallHub:
     def adopt(self, open_: Open, now: Now) -> None:
         """Other keys are in force: what did not open is tried again (RZ5)."""
         self._open = open_
-        for call in [each for each in self._calls.values() if each.aside]:
+        for call in [each for each in self._calls.values() if each.undecrypted]:
             with self._changing(call, now):
-                call.open_again(self._open, now)
+                call.decrypt_again(self._open, now)
 
     @contextlib.contextmanager
     def _changing(self, call: LiveCall, now: Now) -> Iterator[None]:
         """Around whatever changes a call: whom that may concern is noted, and what does not open is counted."""
-        before, aside = call.outline, set(call.aside)
+        before, aside = call.summary, set(call.undecrypted)
         yield
-        self.failed += len(call.aside - aside)
-        if call.state is not None and call.outline != before:
+        self.failed += len(call.undecrypted - aside)
+        if call.state is not None and call.summary != before:
             self._changed(call, call.state, before, now)
 
     def _changed(self, call: LiveCall, state: CallState, before: CallSummary, now: Now) -> None:
-        after = call.outline
-        self._keep_seated(call, before, after)
+        after = call.summary
+        self._update_seated(call, before, after)
         if not before.revision:
-            self._meet(call, state, now)
+            self._tell_returning(call, state, now)
         if after.over:
             self._finish(call, state, now)
             return
-        if after.ring != before.ring:
-            call.ring_at = now.monotonic + JITTER_S * random()  # noqa: S311 (nobody has to guess it)
+        if after.wave != before.wave:
+            call.wave_at = now.monotonic + JITTER_S * random()  # noqa: S311 (nobody has to guess it)
         if after.revision != before.revision:
             call.begin_revision()
         self._note_concerned(call, state, before, after)
@@ -356,26 +356,26 @@ class CallHub:
     def _note_concerned(self, call: LiveCall, state: CallState, before: CallSummary, after: CallSummary) -> None:
         """Note whom a call that is not over may concern now, by what has changed of it (Rule 2)."""
         new = after.content != before.content
-        rung: list[int] = []
-        if not after.full and (new or after.ring != before.ring or after.revision != before.revision):
-            rung = self._responders.within(_ring(state))
+        notified: list[int] = []
+        if not after.full and (new or after.wave != before.wave or after.revision != before.revision):
+            notified = self._responders.within(_circle(state))
         told = [*call.told] if new or (after.full and not before.full) else []
-        for row in dict.fromkeys([*rung, *told]):
+        for row in dict.fromkeys([*notified, *told]):
             self._note(row, call)
-        if rung and not before.revision:
-            call.last_of_first = rung[-1]
-        claims = after.claims if new else after.claims ^ before.claims
-        for row in self._responders.rows_of({person for person, _ in claims}):
+        if notified and not before.revision:
+            call.last_of_first_wave = notified[-1]
+        holders = after.holders if new else after.holders ^ before.holders
+        for row in self._responders.rows_of({person for person, _ in holders}):
             self._note(row, call, first=True)
-        self._file_ring(call, state)
+        self._update_index(call, state)
 
     def _finish(self, call: LiveCall, state: CallState, now: Now) -> None:
         """The end was read: recipients and holders are owed `over` (RJ7), and who held a seat rests (RQ7)."""
         end = state.end
         assert end is not None
-        self._file_ring(call, state)
+        self._update_index(call, state)
         for row, told in call.told.items():
-            told.over = told.task > 0 or (told.rung > 0 and not told.declined)
+            told.over = told.task > 0 or (told.notified > 0 and not told.declined)
             self._note(row, call)
         rest_s = state.opening.terms.rest_s
         until = now.monotonic + min(rest_s, (end.at - now.wall_ms) / 1000 + rest_s)
@@ -384,20 +384,20 @@ class CallHub:
         for row in self._responders.rows_of(call.holders()):
             responder = self._responders.find(row)
             if responder is not None and is_wanted(state, responder.quals):
-                self._told(call, responder).over = True
+                self._delivery(call, responder).over = True
                 self._note(row, call, first=True)
 
-    def _meet(self, call: LiveCall, state: CallState, now: Now) -> None:
+    def _tell_returning(self, call: LiveCall, state: CallState, now: Now) -> None:
         """A call has become known: those who say that they hold it are told what they lack (R5e)."""
         for _, responder in self._returning:
             held = responder.unknown.pop(call.id, None)
             if held is not None and not responder.gone:
-                self._claim(responder, call, state, held, now)
+                self._trust_holding(responder, call, state, held, now)
                 self._note(responder.row, call)
 
-    def _keep_seated(self, call: LiveCall, before: CallSummary, after: CallSummary) -> None:
+    def _update_seated(self, call: LiveCall, before: CallSummary, after: CallSummary) -> None:
         """Keep in mind who holds a seat of a call that has not ended in the log (RQ7)."""
-        held, holds = ({person for person, _ in each.claims} for each in (before, after))
+        held, holds = ({person for person, _ in each.holders} for each in (before, after))
         for person in held if after.over else held - holds:
             calls = self._seated.get(person, set())
             calls.discard(call)
@@ -406,12 +406,12 @@ class CallHub:
         for person in set() if after.over else holds - held:
             self._seated.setdefault(person, set()).add(call)
 
-    def _file_ring(self, call: LiveCall, state: CallState) -> None:
+    def _update_index(self, call: LiveCall, state: CallState) -> None:
         """Have the ring in the index while the call is open and has a free seat, and only then."""
-        self._near.discard(call.filed)
-        call.filed = NONE
+        self._near.discard(call.index_slot)
+        call.index_slot = NONE
         if state.end is None and not state.full:
-            call.filed = self._near.add(call, [_ring(state)])
+            call.index_slot = self._near.add(call, [_circle(state)])
         if call.widens_at(0) < inf:
             self._widening.add(call)
         else:
@@ -448,15 +448,15 @@ class CallHub:
         said = []
         for call_id, reason in responder.refused.items():
             self.standdowns[reason] += 1
-            said.append(_Said(STANDDOWN, in_each_format(standdown_message(call_id, reason))))
+            said.append(_Message(STANDDOWN, in_each_format(standdown_message(call_id, reason))))
         responder.refused.clear()
         for call in sorted(calls, key=lambda each: each.order):
-            while (message := self._say(responder, call, now)) is not None:
+            while (message := self._next_message(responder, call, now)) is not None:
                 said.append(message)
-                if message.order == RING:
+                if message.order == CALL:
                     break  # nothing is owed behind one
-            if call.last_of_first == row and call.state is not None:
-                call.last_of_first = -1
+            if call.last_of_first_wave == row and call.state is not None:
+                call.last_of_first_wave = -1
                 self._observe("first_ring", max(0, now.wall_ms - call.state.opening.issued_at) / 1000)
         return [each.frames[wire] for each in sorted(said, key=lambda each: each.order)]
 
@@ -466,16 +466,16 @@ class CallHub:
         if responder is not None:
             calls |= responder.calls
             if responder.on_duty:
-                calls.update(self._near.holding(*self._responders.point_of(responder)))
+                calls.update(self._near.containing(*self._responders.point_of(responder)))
         return calls
 
-    def _say(self, responder: Responder, call: LiveCall, now: Now) -> "_Said | None":
+    def _next_message(self, responder: Responder, call: LiveCall, now: Now) -> "_Message | None":
         """The next message that the session is owed about a call, which counts as sent; None if there is none."""
         state, told = call.state, call.told.get(responder.row, _NOTHING)
         if state is None or not may_see(state, responder.may_test):
             return None
         if call.expired(now):
-            call.withheld = True
+            call.suspended = True
             return None
         if state.end is not None:
             return self._stand_down(call, responder, told, "over") if told.over else None
@@ -489,70 +489,70 @@ class CallHub:
             return self._stand_down(call, responder, told, "left")
         if told.declined or not responder.quals:
             return None
-        if call.outline.full:
-            return self._stand_down(call, responder, told, "full") if told.rung and not told.full else None
-        corrected = 0 < told.rung < state.content and not told.full
-        lacks = told.rung < state.revision or told.unsure
-        if corrected or (lacks and self._rings_for(responder, state, now)):
-            call.note_rung(self._told(call, responder), state.revision)
+        if call.summary.full:
+            return self._stand_down(call, responder, told, "full") if told.notified and not told.full else None
+        corrected = 0 < told.notified < state.content and not told.full
+        lacks = told.notified < state.revision or told.unsure
+        if corrected or (lacks and self._is_notified(responder, state, now)):
+            call.note_notified(self._delivery(call, responder), state.revision)
             self.rings += 1
-            self._heard(responder, call, "call")
-            return _Said(RING, call.frames(state))
+            self._note_last_sent(responder, call, "call")
+            return _Message(CALL, call.frames(state))
         return None
 
-    def _rings_for(self, responder: Responder, state: CallState, now: Now) -> bool:
+    def _is_notified(self, responder: Responder, state: CallState, now: Now) -> bool:
         """Whether a call with a free seat, which it may see and has not declined, rings for a session (RJ1)."""
         return (
             responder.on_duty
             and responder.here is not None
             and is_wanted(state, responder.quals)
-            and not self._is_held_off(responder.person, now)
+            and not self._is_busy(responder.person, now)
             and is_near(state, responder.here)
         )
 
-    def _task(self, responder: Responder, call: LiveCall, state: CallState, seat: Seat, now: Now) -> "_Said | None":
+    def _task(self, responder: Responder, call: LiveCall, state: CallState, seat: Seat, now: Now) -> "_Message | None":
         """The task of who holds a seat. The place is in memory until the frame is made (RZ2)."""
         opened = None if state.entry is None else self._open(state.entry)
         if opened is None:
             return None  # of another key now: it is told when that is in force again (RZ5)
-        told = self._told(call, responder)
+        told = self._delivery(call, responder)
         told.task, told.again, told.full = task_revision(state, seat), False, False
-        claimed = responder.claimed
-        if claimed is not None and claimed.call_id == call.id:
-            responder.claimed = None
+        pending = responder.pending
+        if pending is not None and pending.call_id == call.id:
+            responder.pending = None
             self.seats[seat.role] += 1
-            self._observe("accept", now.monotonic - claimed.since)
-            if seat.claim == call.first_claim:
+            self._observe("accept", now.monotonic - pending.since)
+            if seat.entry_number == call.first_acceptance:
                 self._observe("first_seat", max(0, now.wall_ms - call.opened_at) / 1000)
-        return _Said(TASK, in_each_format(task_message(state, seat, place_of(opened), self._aeds)))
+        return _Message(TASK, in_each_format(task_message(state, seat, place_of(opened), self._aeds)))
 
-    def _not_qualified(self, responder: Responder, call: LiveCall, told: CallDelivery) -> "_Said | None":
+    def _not_qualified(self, responder: Responder, call: LiveCall, told: CallDelivery) -> "_Message | None":
         """Return `over` if the session waits for an answer, and nothing else: its person holds a seat (Rule 6)."""
-        claimed = responder.claimed
-        waits = claimed is not None and claimed.call_id == call.id
+        pending = responder.pending
+        waits = pending is not None and pending.call_id == call.id
         if not (waits or told.again):
             return None
-        responder.claimed = None if waits else claimed
+        responder.pending = None if waits else pending
         return self._stand_down(call, responder, told, "over")
 
-    def _stand_down(self, call: LiveCall, responder: Responder, told: CallDelivery, reason: Reason) -> "_Said":
+    def _stand_down(self, call: LiveCall, responder: Responder, told: CallDelivery, reason: Reason) -> "_Message":
         """Take back what the session was told, for this reason."""
         told.over = told.again = False
         told.full = reason == "full"
         told.task = 0
         if reason == "over":
-            told.rung = 0
+            told.notified = 0
         self.standdowns[reason] += 1
-        self._heard(responder, call, reason)
-        return _Said(STANDDOWN, call.standdown(reason))
+        self._note_last_sent(responder, call, reason)
+        return _Message(STANDDOWN, call.standdown(reason))
 
     @staticmethod
-    def _heard(responder: Responder, call: LiveCall, what: Reason | Literal["call"]) -> None:
+    def _note_last_sent(responder: Responder, call: LiveCall, what: Reason | Literal["call"]) -> None:
         """The session is told this of a call, of which it may wait for an answer."""
-        if responder.claimed is not None and responder.claimed.call_id == call.id:
-            responder.claimed.heard = what
+        if responder.pending is not None and responder.pending.call_id == call.id:
+            responder.pending.last_sent = what
 
-    def _told(self, call: LiveCall, responder: Responder) -> CallDelivery:
+    def _delivery(self, call: LiveCall, responder: Responder) -> CallDelivery:
         """What the session was told of a call, to be written to."""
         found = call.told.get(responder.row)
         if found is None:
@@ -560,7 +560,7 @@ class CallHub:
             responder.calls.add(call)
         return found
 
-    def _is_held_off(self, person: Person | None, now: Now) -> bool:
+    def _is_busy(self, person: Person | None, now: Now) -> bool:
         """Whether somebody holds a seat of an open call that is no drill, or has held one not long ago (RQ7)."""
         if person is None or self._resting.get(person, 0.0) > now.monotonic:
             return person is not None
@@ -580,7 +580,7 @@ class CallHub:
     @staticmethod
     def _is_over(call: LiveCall, now: Now) -> bool:
         """Whether it has ended in the log, or by either clock (Rule 4)."""
-        return call.outline.over or call.expired(now)
+        return call.summary.over or call.expired(now)
 
     # ---- upkeep --------------------------------------------------------------------------------------------------
 
@@ -597,23 +597,23 @@ class CallHub:
             is_known = call.state is not None and call.state.end is None and now.monotonic < call.deadline + KEPT_S
             if call.expired_for_sure(now) and not is_known:
                 self._drop(call)
-            elif call.withheld and not call.expired(now) and call.state is not None:
-                call.withheld = False
-                self._note_concerned(call, call.state, CallSummary(), call.outline)
+            elif call.suspended and not call.expired(now) and call.state is not None:
+                call.suspended = False
+                self._note_concerned(call, call.state, CallSummary(), call.summary)
 
     def _drop(self, call: LiveCall) -> None:
         """Forget a call: both clocks have ended it, and the log, or it is so old that the log has forgotten it."""
         del self._calls[call.id]
-        self._near.discard(call.filed)
+        self._near.discard(call.index_slot)
         self._widening.discard(call)
-        self._keep_seated(call, call.outline, CallSummary(over=True))
+        self._update_seated(call, call.summary, CallSummary(over=True))
         for row in call.told:
             self._responders.get(row).calls.discard(call)
         for calls in self._noted.values():
             calls.discard(call)
         self.put_back_counts(call.take_counts())
 
-    def unended(self, now: Now) -> list[str]:
+    def to_end(self, now: Now) -> list[str]:
         """The ids of calls that have ended for sure, and whose end is not in the log as far as it was read (RZ4).
 
         All nodes obey an end. So it is not for a node whose wall clock is ahead, and by which it has made a deadline,
@@ -622,31 +622,31 @@ class CallHub:
         calls = [each for each in self._calls.values() if each.state is not None and each.state.end is None]
         return [each.id for each in calls if each.expired_for_sure(now) and now.monotonic >= each.over_by]
 
-    def ringing(self, now: Now) -> list[LiveCall]:
+    def due_to_widen(self, now: Now) -> list[LiveCall]:
         """The calls for which the next ring may be due (RN2): by how many were called it is decided."""
         return [each for each in self._widening if each.widens_at(0) <= now.monotonic and not each.expired(now)]
 
-    def widens_in(self, now: Now) -> float:
+    def seconds_to_widening(self, now: Now) -> float:
         """In how many seconds the next ring may be due that was not looked at yet; infinite if none will be."""
         calls = (each for each in self._widening if not each.expired(now))
-        return min((max(each.widens_at(0), each.look_at) for each in calls), default=inf) - now.monotonic
+        return min((max(each.widens_at(0), each.check_at) for each in calls), default=inf) - now.monotonic
 
     @property
-    def rings_now(self) -> bool:
+    def may_widen(self) -> bool:
         """Whether any call may have to widen."""
         return bool(self._widening)
 
-    def waits_for(self, call_id: str, now: Now) -> bool:
+    def may_be_open(self, call_id: str, now: Now) -> bool:
         """Whether something may still be done about a call: it is not known to be over."""
         call = self._calls.get(call_id)
         return call is None or not self._is_over(call, now)
 
-    def has_open(self, claiming: SeatRequest, now: Now) -> bool:
+    def is_open_for(self, seat_request: SeatRequest, now: Now) -> bool:
         """Whether the call is known here, and not over for who claims a seat of it."""
-        call = self._calls.get(claiming.call_id)
+        call = self._calls.get(seat_request.call_id)
         if call is None or call.state is None or self._is_over(call, now):
             return False
-        return refusal(call.state, claiming, now) != "over"
+        return refusal(call.state, seat_request, now) != "over"
 
     def open_calls(self, now: Now) -> list[LiveCall]:
         """The calls that have not ended."""
@@ -659,7 +659,7 @@ class CallHub:
 
     def degraded(self, now: Now) -> int:
         """Return how many calls that have not expired have entries that no key opens (HD8)."""
-        return sum(bool(call.aside) and not call.expired(now) for call in self._calls.values())
+        return sum(bool(call.undecrypted) and not call.expired(now) for call in self._calls.values())
 
     @property
     def on_duty(self) -> int:
@@ -679,7 +679,7 @@ class CallHub:
             self._counts[name] = self._counts.get(name, Counts()).plus(more)
 
 
-class _Said(NamedTuple):
+class _Message(NamedTuple):
     """A message that is about to be written: where it stands among others, and its frames by the wire's number."""
 
     order: int
@@ -690,6 +690,6 @@ _NOTHING = CallDelivery()  # of whom nothing was told; never written to
 _NOBODY = Person("")  # a session without a token
 
 
-def _ring(call: CallState) -> Circle:
+def _circle(call: CallState) -> Circle:
     """The ring in force as a circle round the centre of `near` (RZ6)."""
     return Circle(call.opening.near.lat, call.opening.near.lng, call.reach_m)

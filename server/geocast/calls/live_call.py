@@ -18,28 +18,29 @@ from typing import NamedTuple
 from ..alertlog import Counts, under_revision
 from ..clock import Now
 from ..matching.circle_index import NONE
-from ..model.call import CallEntry, Claim, Person, Release
+from ..model.call import Acceptance, CallEntry, Person, Release
 from .messages import call_message, in_each_format, standdown_message
 from .seat_request import Reason
-from .state import CallState, Opened, Seat, fold
+from .state import CallState, DecryptedEntry, Seat, fold
 
 MAX_LIFE_S = 7_200.0  # that a policy can give a call; of one that can't be opened nothing else is known
 WIDEN_S = 0.2  # RN2: from one ring to the next, while fewer than `enough` were called
 ACKS_KEPT = 3  # revisions that can still be acknowledged, as of an alert (M5)
 
-Open = Callable[[CallEntry], Opened | None]  # None: it does not open
+Open = Callable[[CallEntry], DecryptedEntry | None]  # None: it does not open
 
 
 @dataclass(slots=True)
 class CallDelivery:
     """What one session was told of a call on its connection, or says that it holds.
 
-    `rung`: the newest revision of the ring, 0 if there was none, and then it is no recipient. `task`: the revision of
-    its task, 0 if it has none. `full`: it was stood down because the call was full, and has not been rung since.
+    `notified`: the newest revision of the call that it was sent; 0 if it was sent none, and then it is no recipient.
+    `task`: the revision of its task, 0 if it has none. `full`: it was stood down because the call was full, and has
+    not been notified since.
     `unsure`: what it holds may be the ring or the task of a seat that was given back, so the ring is sent again (HD18).
     """
 
-    rung: int = 0
+    notified: int = 0
     task: int = 0
     full: bool = False
     unsure: bool = False
@@ -56,10 +57,10 @@ class CallSummary(NamedTuple):
 
     content: int = 0
     revision: int = 0
-    ring: int = -1
+    wave: int = -1
     full: bool = False
     over: bool = False
-    claims: frozenset[tuple[Person, int]] = frozenset()  # who holds a seat, and the number of the claim
+    holders: frozenset[tuple[Person, int]] = frozenset()  # who holds a seat, and the number of the claim
 
 
 class LiveCall:
@@ -69,19 +70,19 @@ class LiveCall:
         self.id = first.id
         self.order = order  # of arrival, among the calls of this process
         self.opened_at = 0  # when its first content that was read was issued, in ms since 1970
-        self.first_claim = 0  # the number of the first claim that was read
+        self.first_acceptance = 0  # the number of the first claim that was read
         self.state: CallState | None = None  # while no content of it opens
         self.told: dict[int, CallDelivery] = {}  # by row
-        self.former: dict[Person, int] = {}  # who has given a seat back, and the number of the entry that says so
+        self.released: dict[Person, int] = {}  # who has given a seat back, and the number of the entry that says so
         self.lost: dict[Person, Seat] = {}  # Rule 3
-        self.outline = CallSummary()  # what decides who is told something
-        self.aside: set[int] = set()  # numbers of entries that do not open
-        self.filed = NONE  # by which the board's index knows its ring; NONE: it rings for nobody
-        self.ring_at = now.monotonic  # when the ring in force was read
+        self.summary = CallSummary()  # what decides who is told something
+        self.undecrypted: set[int] = set()  # numbers of entries that do not open
+        self.index_slot = NONE  # by which the board's index knows its ring; NONE: it rings for nobody
+        self.wave_at = now.monotonic  # when the ring in force was read
         self.called = 0  # under the current revision, and not declined, as far as this process has it
-        self.look_at = 0.0  # when it is to be looked at again whether to widen, on the monotonic clock
-        self.last_of_first = -1  # the last row of the first ring, until it was written to
-        self.withheld = False  # somebody was not told something because of the wall clock alone
+        self.check_at = 0.0  # when it is to be looked at again whether to widen, on the monotonic clock
+        self.last_of_first_wave = -1  # the last row of the first ring, until it was written to
+        self.suspended = False  # somebody was not told something because of the wall clock alone
         self._counts: dict[str, Counts] = {}  # since they were last taken, by the names under which they are stored
         self._frames: tuple[bytes, ...] = ()
         self._standdowns: dict[Reason, tuple[bytes, ...]] = {}
@@ -97,7 +98,7 @@ class LiveCall:
     def take(self, entry: CallEntry, open_: Open, now: Now) -> None:
         """Take in an entry. If its number was another's, the log has lost that one (Rule 3)."""
         known = self._chain.get(entry.revision)
-        if self.outline.over or any(entry.sealed == each.sealed for each in self._chain.values()):
+        if self.summary.over or any(entry.sealed == each.sealed for each in self._chain.values()):
             return  # known, or a copy: whoever can write to the log may have made one
         self._chain[entry.revision] = entry
         if known is None and self.state is not None and entry.revision == self.state.number + 1:
@@ -106,7 +107,7 @@ class LiveCall:
             self._fold(open_)
         self._settle(now)
 
-    def open_again(self, open_: Open, now: Now) -> None:
+    def decrypt_again(self, open_: Open, now: Now) -> None:
         """Other keys are in force: what did not open may open now (RZ5)."""
         self._fold(open_)
         self._settle(now)
@@ -122,7 +123,7 @@ class LiveCall:
     def _fold(self, open_: Open) -> None:
         held = self.holders()
         opened = [each for _, entry in sorted(self._chain.items()) if (each := self._opened(entry, open_))]
-        self.former.clear()
+        self.released.clear()
         self.state = fold(opened)
         if self.state is not None:
             self.state.number = max(self._chain)
@@ -130,34 +131,34 @@ class LiveCall:
         for each in opened:
             self._note(each)
 
-    def _opened(self, entry: CallEntry, open_: Open) -> Opened | None:
+    def _opened(self, entry: CallEntry, open_: Open) -> DecryptedEntry | None:
         opened = open_(entry)
-        (self.aside.add if opened is None else self.aside.discard)(entry.revision)
+        (self.undecrypted.add if opened is None else self.undecrypted.discard)(entry.revision)
         return opened
 
-    def _note(self, opened: Opened) -> None:
+    def _note(self, opened: DecryptedEntry) -> None:
         """Keep in mind what the state does not: who has given a seat back, and who has the lost one again."""
-        if isinstance(opened.body, Claim):
-            self.first_claim = self.first_claim or opened.entry.revision
+        if isinstance(opened.body, Acceptance):
+            self.first_acceptance = self.first_acceptance or opened.entry.revision
         if isinstance(opened.secret, Person):
             person = opened.secret
             if isinstance(opened.body, Release):
-                self.former[person] = opened.entry.revision
-                if person in self.lost and self.lost[person].claim < opened.entry.revision:
+                self.released[person] = opened.entry.revision
+                if person in self.lost and self.lost[person].entry_number < opened.entry.revision:
                     del self.lost[person]
             elif self.state is not None and person in self.state.seats:
-                self.former.pop(person, None)
+                self.released.pop(person, None)
                 self.lost.pop(person, None)
 
     def _settle(self, now: Now) -> None:
-        state, content_before = self.state, self.outline.content
+        state, content_before = self.state, self.summary.content
         self._frames = ()
-        self.outline = CallSummary()
+        self.summary = CallSummary()
         if state is None:
             return
-        claims = frozenset((person, seat.claim) for person, seat in self.holders().items())
+        holders = frozenset((person, seat.entry_number) for person, seat in self.holders().items())
         over = state.end is not None
-        self.outline = CallSummary(state.content, state.revision, state.ring, state.full, over, claims)
+        self.summary = CallSummary(state.content, state.revision, state.wave, state.full, over, holders)
         opening = state.opening
         self.opened_at = self.opened_at or opening.issued_at
         latest = now.monotonic + (opening.expires_at - opening.issued_at) / 1000
@@ -169,7 +170,7 @@ class LiveCall:
             self.over_by = latest
         if over:
             self._chain.clear()
-            self.aside.clear()
+            self.undecrypted.clear()
             state.entry = None
 
     # ---- what it comes to ----------------------------------------------------------------------------------------
@@ -216,22 +217,22 @@ class LiveCall:
         Infinite if it does not widen: it is full, or over, or the last ring is in force.
         """
         state = self.state
-        if state is None or state.end is not None or state.full or state.ring + 1 >= len(state.opening.terms.rings_m):
+        if state is None or state.end is not None or state.full or state.wave + 1 >= len(state.opening.terms.rings_m):
             return float("inf")
         terms = state.opening.terms
-        return self.ring_at + (WIDEN_S if called < terms.enough else terms.answer_s)
+        return self.wave_at + (WIDEN_S if called < terms.enough else terms.answer_s)
 
     def called_of(self, counts: Counts) -> int:
         """Return how many were called under the current revision and have not declined (HD16).
 
-        `counts`: what all processes have stored under `counted_now`.
+        `counts`: what all processes have stored under `count_name`.
         """
         return max(self.called, counts.sent - counts.declined)
 
     @property
-    def counted_now(self) -> str:
+    def count_name(self) -> str:
         """The name under which rings of the current revision are counted."""
-        return under_revision(self.id, self.outline.revision)
+        return under_revision(self.id, self.summary.revision)
 
     # ---- who was told what ---------------------------------------------------------------------------------------
 
@@ -239,9 +240,9 @@ class LiveCall:
         """The call has a new revision, under which nobody was called yet."""
         self.called = 0
 
-    def note_rung(self, told: CallDelivery, revision: int) -> None:
+    def note_notified(self, told: CallDelivery, revision: int) -> None:
         """The ring was handed to the session's transport."""
-        told.rung, told.called, told.full, told.unsure = revision, revision, False, False
+        told.notified, told.called, told.full, told.unsure = revision, revision, False, False
         told.unacked = [*told.unacked, revision][-ACKS_KEPT:]
         self.called += 1
         self._count(Counts(sent=1), revision)
@@ -259,9 +260,9 @@ class LiveCall:
         if self.state is not None and told.called == self.state.revision:
             self.called -= 1
             told.called = 0
-        if told.rung > told.refused:  # once for each ring: whoever accepts meanwhile may decline it again
-            told.refused = told.rung
-            self._count(Counts(declined=1), told.rung)
+        if told.notified > told.refused:  # once for each ring: whoever accepts meanwhile may decline it again
+            told.refused = told.notified
+            self._count(Counts(declined=1), told.notified)
         told.declined = True
 
     def _count(self, more: Counts, revision: int = 1) -> None:

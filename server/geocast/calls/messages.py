@@ -37,7 +37,7 @@ def call_message(call: CallState) -> dict[str, Any]:
 
 def task_revision(call: CallState, seat: Seat) -> int:
     """By which a task is told from an earlier one (M22): the number of its claim, or of newer content."""
-    return max(seat.claim, call.content)
+    return max(seat.entry_number, call.content)
 
 
 def task_message(call: CallState, seat: Seat, place: ExactPlace, aeds: Aeds) -> dict[str, Any]:

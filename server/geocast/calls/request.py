@@ -32,7 +32,7 @@ from ..wire.fields import (
     broken_fields,
     usable,
 )
-from ..wire.requests import ID_MISMATCH, TIME, Claims, Invalid, Reason
+from ..wire.requests import ID_MISMATCH, TIME, Invalid, PolicyFacts, Reason
 
 _Model = TypeVar("_Model", bound=StrictModel)
 
@@ -100,9 +100,9 @@ class RequestedCall:
         [disc] = publish_area([(self.place.lat, self.place.lng, 0.0)], resolution, before)
         return Near(*disc)
 
-    def claims(self) -> Claims:
+    def facts(self) -> PolicyFacts:
         """The part of the request that the policy judges."""
-        return _claims(self.category, self.occurred_at, self.expires_at, takes_default=self.expires_at is None)
+        return _facts(self.category, self.occurred_at, self.expires_at, takes_default=self.expires_at is None)
 
 
 def parse_call(body: Mapping[str, Any]) -> RequestedCall:
@@ -117,9 +117,9 @@ def parse_content(body: Mapping[str, Any], call_id: str) -> RequestedCall:
     try:
         model = _validate(ContentRequest, body)
     except Invalid as invalid:
-        raise Invalid([*mismatch, *invalid.violations], invalid.claims()) from None
+        raise Invalid([*mismatch, *invalid.violations], invalid.facts()) from None
     if mismatch:
-        raise Invalid(mismatch, _usable_claims(body))
+        raise Invalid(mismatch, _usable_facts(body))
     return _requested(model.model_copy(update={"id": call_id}))
 
 
@@ -132,7 +132,7 @@ def _validate(model: type[_Model], body: Mapping[str, Any]) -> _Model:
     try:
         return model.model_validate(body)
     except ValidationError as error:
-        raise Invalid(broken_fields(error), _usable_claims(body)) from None
+        raise Invalid(broken_fields(error), _usable_facts(body)) from None
 
 
 def _requested(model: CallRequest) -> RequestedCall:
@@ -155,10 +155,12 @@ def _requested(model: CallRequest) -> RequestedCall:
 _CATEGORY: TypeAdapter[str] = TypeAdapter(Text, config=ConfigDict(strict=True))
 
 
-def _usable_claims(body: Mapping[str, Any]) -> Claims:
+def _usable_facts(body: Mapping[str, Any]) -> PolicyFacts:
     category, occurred_at = usable(_CATEGORY, body.get("category")), usable(TIME, body.get("occurred_at"))
-    return _claims(category, occurred_at, usable(TIME, body.get("expires_at")), takes_default="expires_at" not in body)
+    return _facts(category, occurred_at, usable(TIME, body.get("expires_at")), takes_default="expires_at" not in body)
 
 
-def _claims(category: str | None, occurred_at: int | None, expires_at: int | None, *, takes_default: bool) -> Claims:
-    return Claims(category, None, occurred_at, expires_at, None, (), takes_default=takes_default)
+def _facts(
+    category: str | None, occurred_at: int | None, expires_at: int | None, *, takes_default: bool
+) -> PolicyFacts:
+    return PolicyFacts(category, None, occurred_at, expires_at, None, (), takes_default=takes_default)

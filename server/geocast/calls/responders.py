@@ -18,7 +18,7 @@ from ..model.call import Person
 from .live_call import LiveCall
 from .seat_request import MAX_REACH_M, Here, Reason, Refusal
 
-ROOM = 1 << 12  # places for which address space is taken at the start
+INITIAL_CAPACITY = 1 << 12  # places for which address space is taken at the start
 
 
 class ResponderRights(Protocol):
@@ -43,22 +43,22 @@ class ResponderRights(Protocol):
 class PendingAccept:
     """An `accept` that waits for the log. `since`: the monotonic time at which it was read."""
 
-    __slots__ = ("call_id", "eta_s", "given_back", "heard", "since", "stands")
+    __slots__ = ("call_id", "eta_s", "in_log", "last_sent", "since", "withdrawn")
 
     def __init__(self, call_id: str, eta_s: int | None, since: float) -> None:
         self.call_id = call_id
         self.eta_s = eta_s
         self.since = since
-        self.given_back = False  # it was declined meanwhile
-        self.stands = False  # the claim is in the log, but was not read yet
-        self.heard: Reason | Literal["call"] | None = None  # what the session was told of the call last, since then
+        self.withdrawn = False  # it was declined meanwhile
+        self.in_log = False  # the claim is in the log, but was not read yet
+        self.last_sent: Reason | Literal["call"] | None = None  # what the session was told of the call last, since then
 
 
 class Responder:
     """A session that calls concern."""
 
     __slots__ = (
-        "calls", "claimed", "gone", "here", "may_test", "person", "quals", "refused", "reported", "row", "slot",
+        "calls", "gone", "here", "may_test", "pending", "person", "quals", "refused", "reported", "row", "slot",
         "unknown",
     )  # fmt: skip
 
@@ -70,7 +70,7 @@ class Responder:
         self.here: Here | None = None
         self.slot = -1  # of its place in the index, while it is on duty
         self.calls: set[LiveCall] = set()  # of which it was told something
-        self.claimed: PendingAccept | None = None
+        self.pending: PendingAccept | None = None
         self.refused: dict[str, Refusal] = {}  # answers to its accepts that are to be sent, by id
         self.unknown: dict[str, int] = {}  # what it says it holds, and is not known here
         self.reported = float("-inf")  # when a report of it last counted, on the monotonic clock
@@ -90,7 +90,7 @@ class Responders:
         self._persons: list[Person | None] = [None] * capacity  # by row
         self._rows: dict[Person, int | set[int]] = {}  # by person: the row, or the rows if there are several
         self._known: dict[int, Responder] = {}  # by row
-        self._here = PlaceIndex(ROOM)  # of those on duty
+        self._here = PlaceIndex(INITIAL_CAPACITY)  # of those on duty
 
     @property
     def on_duty(self) -> int:
@@ -118,7 +118,7 @@ class Responders:
             rows = self._rows.get(person, ())
             yield from (rows,) if isinstance(rows, int) else rows
 
-    def grant(self, row: int, rights: ResponderRights) -> None:
+    def set_rights(self, row: int, rights: ResponderRights) -> None:
         """The session has this token now."""
         subject = rights.subject
         self._name(row, None if subject is None else Person(subject.sub, subject.issuer))

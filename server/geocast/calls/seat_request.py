@@ -18,7 +18,7 @@ Here = tuple[float, float, float]  # where a responder is: latitude and longitud
 class SeatRequest(NamedTuple):
     """A claim to a seat: who makes it, by which qualifications that count, from where (None: off duty).
 
-    `held_off`: by RQ7, because of another call. `eta_s`: in how many seconds the responder says to be there.
+    `busy`: by RQ7, because of another call. `eta_s`: in how many seconds the responder says to be there.
     """
 
     call_id: str
@@ -26,21 +26,21 @@ class SeatRequest(NamedTuple):
     quals: frozenset[str]
     may_test: bool
     here: Here | None
-    held_off: bool
+    busy: bool
     eta_s: int | None = None
 
 
-def refusal(call: CallState | None, claiming: SeatRequest, now: Now) -> Refusal | None:
+def refusal(call: CallState | None, seat_request: SeatRequest, now: Now) -> Refusal | None:
     """The first reason why this responder, who holds no seat of the call, can't have one (RV4); None if it can."""
     if call is None or call.end is not None or now.wall_ms >= call.opening.expires_at:
         return "over"
-    if not is_wanted(call, claiming.quals) or not may_see(call, claiming.may_test):
+    if not is_wanted(call, seat_request.quals) or not may_see(call, seat_request.may_test):
         return "over"
-    if claiming.held_off:
+    if seat_request.busy:
         return "held-off"
     if call.full:
         return "full"
-    return None if claiming.here is not None and is_near(call, claiming.here) else "far"
+    return None if seat_request.here is not None and is_near(call, seat_request.here) else "far"
 
 
 def is_wanted(call: CallState, quals: frozenset[str]) -> bool:

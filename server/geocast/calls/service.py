@@ -29,10 +29,10 @@ from ..clock import Clock, Now
 from ..errors import LogUnavailable
 from ..model import problems
 from ..model.call import (
+    Acceptance,
     Body,
     CallEntry,
     CallTerms,
-    Claim,
     Ending,
     ExactPlace,
     Nothing,
@@ -49,7 +49,7 @@ from ..model.call import (
 from ..model.problems import Problem, Violation
 from ..policy import Policy
 from ..policy.ages import Lasting
-from ..wire.requests import Claims, Invalid
+from ..wire.requests import Invalid, PolicyFacts
 from .aeds import NO_AEDS, Aeds, fetch_of
 from .decrypted_chain import DecryptedChain, opened_chain, sealed
 from .dispatcher_view import content_answer, end_answer, is_open, state_map
@@ -114,7 +114,7 @@ class CallService:
         self._aeds = aeds
         self._openers = openers or Openers(alert_log)
 
-    def under(self, policy: Policy, keys: CallKeys, aeds: Aeds | None = None) -> "CallService":
+    def with_config(self, policy: Policy, keys: CallKeys, aeds: Aeds | None = None) -> "CallService":
         """The same under another policy and other keys. What is under way goes on by those of this one."""
         given = self._aeds if aeds is None else aeds
         return CallService(self._log, policy, keys, self._clock, self._appended, given, self._openers)
@@ -126,13 +126,13 @@ class CallService:
         try:
             request = parse_call(body)
         except Invalid as invalid:
-            judged = self._policy.call_violations(invalid.claims(), self._now_ms())
+            judged = self._policy.call_violations(invalid.facts(), self._now_ms())
             raise Problem.of([*invalid.violations, *judged]) from None
         for _ in range(ATTEMPTS):
             history = await self._log.history(request.id)
             if history:
-                return self._opened_before(request, opened_chain(self._keys, history))
-            opening = self._accepted(request, dispatcher)
+                return self._repeated_opening(request, opened_chain(self._keys, history))
+            opening = self._opening(request, dispatcher)
             own, of_all = await self._openers.count(dispatcher.subject, self._now_ms())
             with self._openers.shares.place(dispatcher.subject, own, of_all):
                 entry = await self._append(request.id, 1, opening.expires_at, opening, request.place)
@@ -145,7 +145,9 @@ class CallService:
         try:
             request = parse_content(body, call_id)
         except Invalid as invalid:
-            raise Problem.of([*invalid.violations, *await self._judged(invalid, call_id, dispatcher)]) from None
+            raise Problem.of(
+                [*invalid.violations, *await self._policy_violations(invalid, call_id, dispatcher)]
+            ) from None
         for _ in range(ATTEMPTS):
             chain = await self._chain(call_id)
             for known, opening, place in chain.contents() if chain else ():
@@ -154,7 +156,7 @@ class CallService:
             chain, call = self._current(chain, dispatcher)
             if request.replaces != call.content:
                 raise Problem(problems.REVISION_CONFLICT, extra={"current": call.content})
-            opening = self._accepted(request, dispatcher, call, _kind(chain, call))
+            opening = self._opening(request, dispatcher, call, _kind(chain, call))
             if entry := await self._append(call_id, chain.number + 1, opening.expires_at, opening, request.place):
                 return CallOutcome(content_answer(entry, opening, request.headline), created=True)
         raise _overtaken()
@@ -166,7 +168,7 @@ class CallService:
         except Invalid as invalid:
             raise Problem.of(invalid.violations) from None
         for _ in range(ATTEMPTS):
-            chain, call = self._theirs(await self._chain(call_id), dispatcher)
+            chain, call = self._visible(await self._chain(call_id), dispatcher)
             for known, ended, _ in chain.entries:
                 if isinstance(ended, Ending):
                     return CallOutcome(end_answer(known, ended), created=False)
@@ -177,8 +179,8 @@ class CallService:
 
     async def state(self, call_id: str, dispatcher: Dispatcher) -> dict[str, Any]:
         """A call as its dispatcher sees it: how many were rung, who goes, and never where it is."""
-        _, call = self._theirs(await self._chain(call_id), dispatcher)
-        return await self._shown(call)
+        _, call = self._visible(await self._chain(call_id), dispatcher)
+        return await self._state_answer(call)
 
     async def open_calls(self, dispatcher: Dispatcher) -> AsyncIterator[dict[str, Any]]:
         """The open calls of a dispatcher, all if it manages, in the order in which they were opened.
@@ -190,25 +192,25 @@ class CallService:
             chain = await self._chain(call_id)
             call = chain.call if chain is not None else None
             if call is not None and _is_theirs(call, dispatcher) and is_open(call, self._clock.now()):
-                yield await self._shown(call)
+                yield await self._state_answer(call)
 
     # ---- what responders and clocks ask for ----------------------------------------------------------------------
 
-    async def claim(self, claiming: SeatRequest) -> Refusal | None:
+    async def accept(self, seat_request: SeatRequest) -> Refusal | None:
         """Give a seat to a responder (RV2 to RV5). None: a claim of theirs is in the log, a new one or an older one."""
         for _ in range(ATTEMPTS):
-            chain = await self._whole(claiming.call_id)
+            chain = await self._complete_chain(seat_request.call_id)
             call = chain.call if chain else None
             if chain is None or call is None:
                 return "over"
             now = self._clock.now()
-            if claiming.person in call.seats and is_open(call, now) and is_wanted(call, claiming.quals):
+            if seat_request.person in call.seats and is_open(call, now) and is_wanted(call, seat_request.quals):
                 return None
-            held_off = claiming.held_off or _returned(chain, claiming.person) >= MOST_RETURNS
-            if (refused := refusal(call, claiming._replace(held_off=held_off), now)) is not None:
+            busy = seat_request.busy or _seats_released(chain, seat_request.person) >= MOST_RETURNS
+            if (refused := refusal(call, seat_request._replace(busy=busy), now)) is not None:
                 return refused
-            seat = self._seat(chain, call, claiming, now)
-            if await self._append_next(chain, call, seat, claiming.person):
+            seat = self._seat(chain, call, seat_request, now)
+            if await self._append_next(chain, call, seat, seat_request.person):
                 return None
         raise _overtaken()
 
@@ -225,7 +227,7 @@ class CallService:
                 return None
             return Release(seat.number, now.wall_ms), person
 
-        await self._go_on(call_id, decide)
+        await self._append_decided(call_id, decide)
 
     async def report(self, call_id: str, person: Person, state: SeatState) -> None:
         """Note how far the holder of a seat is (M20). What is nothing new is dropped, and what comes within 5 s."""
@@ -236,17 +238,17 @@ class CallService:
                 return None
             return Report(seat.number, state, now.wall_ms), person
 
-        await self._go_on(call_id, decide)
+        await self._append_decided(call_id, decide)
 
     async def widen(self, call_id: str, ring: int) -> None:
         """Have the ring with this index of `rings_m` in force, if it is the next one and a seat is free (RN2).
 
         Whoever is overtaken by another entry lets it be: the other one may have widened it.
         """
-        chain, call, now = await self._going_on(call_id)
+        chain, call, now = await self._open_chain(call_id)
         if chain is None or call is None or call.full:
             return
-        if ring == call.ring + 1 and ring < len(call.opening.terms.rings_m):
+        if ring == call.wave + 1 and ring < len(call.opening.terms.rings_m):
             await self._append_next(chain, call, Widening(ring, now.wall_ms), Nothing())
 
     async def expire(self, call_id: str) -> None:
@@ -267,18 +269,20 @@ class CallService:
             if seat.person in call.seats:
                 return None
             taken = seat.number in {each.number for each in call.seats.values()}
-            claim = Claim(0 if taken else seat.number, seat.role, seat.accepted_at, seat.eta_s, seat.aed)
+            claim = Acceptance(0 if taken else seat.number, seat.role, seat.accepted_at, seat.eta_s, seat.aed)
             return claim, seat.person
 
-        await self._go_on(call_id, decide)
+        await self._append_decided(call_id, decide)
 
-    async def _go_on(self, call_id: str, decide: Callable[[CallState, Now], tuple[Body, Secret] | None]) -> None:
+    async def _append_decided(
+        self, call_id: str, decide: Callable[[CallState, Now], tuple[Body, Secret] | None]
+    ) -> None:
         """Append what is decided by an open call, anew each time its number is taken; nothing, if that is nothing.
 
         Raises LogUnavailable where the log lacks the call: it is put back.
         """
         for _ in range(ATTEMPTS):
-            chain, call, now = await self._going_on(call_id)
+            chain, call, now = await self._open_chain(call_id)
             if chain is None:
                 raise _lost()
             parts = decide(call, now) if call is not None else None
@@ -291,20 +295,20 @@ class CallService:
     async def _chain(self, call_id: str) -> DecryptedChain | None:
         return opened_chain(self._keys, await self._log.history(call_id))
 
-    async def _whole(self, call_id: str) -> DecryptedChain | None:
+    async def _complete_chain(self, call_id: str) -> DecryptedChain | None:
         """A chain by which a seat may be given (Rule 1). Raises LogUnavailable if part of it does not open."""
         chain = await self._chain(call_id)
         if chain is not None and not chain.whole:
             raise LogUnavailable("entries of this call do not open here")
         return chain
 
-    async def _going_on(self, call_id: str) -> tuple[DecryptedChain | None, CallState | None, Now]:
+    async def _open_chain(self, call_id: str) -> tuple[DecryptedChain | None, CallState | None, Now]:
         """A chain and its call, if that is open now; and the time at which that was so."""
-        chain, now = await self._whole(call_id), self._clock.now()
+        chain, now = await self._complete_chain(call_id), self._clock.now()
         call = chain.call if chain is not None else None
         return chain, call if call is not None and is_open(call, now) else None, now
 
-    def _theirs(self, chain: DecryptedChain | None, dispatcher: Dispatcher) -> tuple[DecryptedChain, CallState]:
+    def _visible(self, chain: DecryptedChain | None, dispatcher: Dispatcher) -> tuple[DecryptedChain, CallState]:
         """The call, if this dispatcher may see it. Raises Problem: 404, 403."""
         if chain is None:
             raise Problem(problems.UNKNOWN_CALL)
@@ -316,7 +320,7 @@ class CallService:
 
     def _current(self, chain: DecryptedChain | None, dispatcher: Dispatcher) -> tuple[DecryptedChain, CallState]:
         """The call, if it is open and this dispatcher may change it. Raises Problem: 404, 403, 410."""
-        chain, call = self._theirs(chain, dispatcher)
+        chain, call = self._visible(chain, dispatcher)
         if not is_open(call, self._clock.now()):
             raise Problem(problems.CALL_ENDED)
         return chain, call
@@ -339,7 +343,7 @@ class CallService:
 
     # ---- contents ------------------------------------------------------------------------------------------------
 
-    def _opened_before(self, request: RequestedCall, chain: DecryptedChain | None) -> CallOutcome:
+    def _repeated_opening(self, request: RequestedCall, chain: DecryptedChain | None) -> CallOutcome:
         """The answer to who opens a call under an id that is taken."""
         if chain is None:
             raise Problem(problems.ID_CONFLICT)
@@ -352,18 +356,18 @@ class CallService:
             raise Problem(problems.CALL_ENDED, "The call is over, and what it was about has been deleted.")
         raise LogUnavailable("this call does not open here")
 
-    async def _judged(self, invalid: Invalid, call_id: str, dispatcher: Dispatcher) -> list[Violation]:
+    async def _policy_violations(self, invalid: Invalid, call_id: str, dispatcher: Dispatcher) -> list[Violation]:
         """What the policy has against a broken request for new content; nothing, where that can't be told."""
         with suppress(Problem, LogUnavailable):
             _, call = self._current(await self._chain(call_id), dispatcher)
-            return self._broken(invalid.claims(), call)
+            return self._content_violations(invalid.facts(), call)
         return []
 
-    def _broken(self, claims: Claims, call: CallState) -> list[Violation]:
+    def _content_violations(self, facts: PolicyFacts, call: CallState) -> list[Violation]:
         lasts_s = call.opening.terms.max_age_s
-        return self._policy.call_violations(claims, self._now_ms(), Lasting(lasts_s, lasts_s), call.opening.expires_at)
+        return self._policy.call_violations(facts, self._now_ms(), Lasting(lasts_s, lasts_s), call.opening.expires_at)
 
-    def _accepted(
+    def _opening(
         self, request: RequestedCall, dispatcher: Dispatcher, call: CallState | None = None, kind: str | None = None
     ) -> Opening:
         """The body of what `request` becomes, or the 422 with every rule that it breaks.
@@ -372,12 +376,12 @@ class CallService:
         """
         now_ms = self._now_ms()
         if call is None:
-            violations = self._policy.call_violations(request.claims(), now_ms)
+            violations = self._policy.call_violations(request.facts(), now_ms)
             if request.id.startswith(RESERVED):
                 detail = f"must not begin with {RESERVED}: such ids are of alerts that come from messages of CAP"
                 violations = [Violation(problems.INVALID_VALUE, "/id", detail), *violations]
         else:
-            violations = [*_changed(request, call.opening, kind), *self._broken(request.claims(), call)]
+            violations = [*_changed(request, call.opening, kind), *self._content_violations(request.facts(), call)]
         if violations:
             raise Problem.of(violations)
         terms = self._policy.calls[request.category].terms(request.place.kind) if call is None else call.opening.terms
@@ -386,7 +390,7 @@ class CallService:
         by_issuer, by = ("", None) if mine == (issuer, source) else mine
         return Opening(
             category=request.category,
-            headline=self._rung(request.headline, terms),
+            headline=self._published_headline(request.headline, terms),
             status=request.status,
             source=source,
             occurred_at=request.occurred_at,
@@ -400,17 +404,17 @@ class CallService:
             by_issuer=by_issuer,
         )
 
-    def _rung(self, headline: str, terms: CallTerms) -> str:
+    def _published_headline(self, headline: str, terms: CallTerms) -> str:
         """The headline as it is rung (RY3): the title stands for one that reads like what gives somebody away."""
-        guard = self._policy.guard
-        return terms.title if guard is not None and guard.find(headline) else headline
+        pii = self._policy.pii
+        return terms.title if pii is not None and pii.find(headline) else headline
 
     def _same(self, request: RequestedCall, body: Opening, place: Secret) -> bool:
         """Whether a request says the same as what is in the log (H5), by the policy of then (RO3)."""
         return (
             place == request.place
             and body.category == request.category
-            and body.headline in (request.headline, self._rung(request.headline, body.terms))
+            and body.headline in (request.headline, self._published_headline(request.headline, body.terms))
             and body.status == request.status
             and body.occurred_at == request.occurred_at
             and body.expires_at == _expires_at(request, body.terms)
@@ -418,25 +422,25 @@ class CallService:
 
     # ---- seats ---------------------------------------------------------------------------------------------------
 
-    def _seat(self, chain: DecryptedChain, call: CallState, claiming: SeatRequest, now: Now) -> Claim:
+    def _seat(self, chain: DecryptedChain, call: CallState, seat_request: SeatRequest, now: Now) -> Acceptance:
         """The claim to the lowest free seat, with what it is to do (RV5)."""
         number = call.free_seat
         assert number is not None, "a call that is full was refused"
         role: Role = call.opening.terms.seats[number - 1]
-        aed = self._to_fetch(chain, call, claiming) if role == "aed" else None
-        return Claim(number, "cpr" if aed is None else role, now.wall_ms, claiming.eta_s, aed)
+        aed = self._aed_to_fetch(chain, call, seat_request) if role == "aed" else None
+        return Acceptance(number, "cpr" if aed is None else role, now.wall_ms, seat_request.eta_s, aed)
 
-    def _to_fetch(self, chain: DecryptedChain, call: CallState, claiming: SeatRequest) -> str | None:
+    def _aed_to_fetch(self, chain: DecryptedChain, call: CallState, seat_request: SeatRequest) -> str | None:
         """The id of the defibrillator that is the least way round, and that nobody else fetches (RI1, RI2)."""
         place = _place(chain, call)
-        if place is None or claiming.here is None:
+        if place is None or seat_request.here is None:
             return None
         near = self._aeds.near(place.lat, place.lng, call.opening.terms.aed_m)
         taken = {seat.aed for seat in call.seats.values() if seat.aed is not None}
-        chosen = fetch_of(near, claiming.here[:2], (place.lat, place.lng), taken)
+        chosen = fetch_of(near, seat_request.here[:2], (place.lat, place.lng), taken)
         return None if chosen is None else near[chosen].id
 
-    async def _shown(self, call: CallState) -> dict[str, Any]:
+    async def _state_answer(self, call: CallState) -> dict[str, Any]:
         return state_map(call, await self._log.counts(call.id), self._clock.now())
 
     def _now_ms(self) -> int:
@@ -456,7 +460,7 @@ def _place(chain: DecryptedChain, call: CallState) -> ExactPlace | None:
     return place if isinstance(place, ExactPlace) else None
 
 
-def _returned(chain: DecryptedChain, person: Person) -> int:
+def _seats_released(chain: DecryptedChain, person: Person) -> int:
     """How many seats of the call somebody has given back (RV5)."""
     return sum(isinstance(body, Release) and secret == person for _, body, secret in chain.entries)
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from ..model.call import (
+    Acceptance,
     Body,
     CallEntry,
-    Claim,
     Ending,
     ExactPlace,
     Opening,
@@ -33,7 +33,7 @@ from ..model.call import (
 )
 
 
-class Opened(NamedTuple):
+class DecryptedEntry(NamedTuple):
     """An entry with both of its parts."""
 
     entry: CallEntry
@@ -43,15 +43,16 @@ class Opened(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """A seat that somebody holds. `number` is 0 of one beyond those that there are (RV7); `claim`: the entry's number.
+    """A seat that somebody has. `number` is 0 for a seat beyond those that exist (RV7).
 
+    `entry_number` is the number of the entry that took it.
     Times are in ms since 1970; `changed_at` is that of the last report, if there was one.
     """
 
     number: int
     role: Role
     person: Person
-    claim: int
+    entry_number: int
     accepted_at: int
     eta_s: int | None = None
     aed: str | None = None
@@ -71,7 +72,7 @@ class CallState:
     """A call, as far as its chain has been read.
 
     `number` is that of the last entry; `content` that of the newest content, decrypted by `decrypted_chain`; `entry`
-    holds it with its place encrypted (None for a call that ended long ago: RZ4). `ring` is an index of `rings_m`.
+    holds it with its place encrypted (None for a call that ended long ago: RZ4). `wave` is an index of `rings_m`.
     """
 
     id: str
@@ -80,22 +81,22 @@ class CallState:
     number: int
     content: int
     revision: int
-    ring: int = 0
+    wave: int = 0
     seats: dict[Person, Seat] = field(default_factory=dict)  # by who holds it
     left: dict[Person, Left] = field(default_factory=dict)  # by who has given one back, and holds none now
     end: Ending | None = None
-    claims: set[bytes] = field(default_factory=set)  # their seals (Rule 4)
+    accepted_seals: set[bytes] = field(default_factory=set)  # their seals (Rule 4)
 
     @property
-    def ring_m(self) -> int:
+    def radius_m(self) -> int:
         """The ring in force, in metres from the place at most."""
         rings = self.opening.terms.rings_m
-        return rings[min(self.ring, len(rings) - 1)]
+        return rings[min(self.wave, len(rings) - 1)]
 
     @property
     def reach_m(self) -> float:
         """The radius of the ring in force round the centre of `near`, in metres."""
-        return self.opening.near.radius_m + self.ring_m
+        return self.opening.near.radius_m + self.radius_m
 
     @property
     def free_seat(self) -> int | None:
@@ -108,7 +109,7 @@ class CallState:
         """Whether no seat is free (RV6)."""
         return self.free_seat is None
 
-    def take(self, opened: Opened) -> None:
+    def take(self, opened: DecryptedEntry) -> None:
         """Take in the next entry of the chain."""
         entry, body, secret = opened
         self.number = max(self.number, entry.revision)
@@ -119,9 +120,9 @@ class CallState:
                 self.opening, self.entry = body, entry
                 self.content = self.revision = entry.revision
             case Widening(ring=ring):
-                self.ring = max(self.ring, min(ring, len(self.opening.terms.rings_m) - 1))
-            case Claim() if isinstance(secret, Person) and entry.sealed not in self.claims:
-                self.claims.add(entry.sealed)
+                self.wave = max(self.wave, min(ring, len(self.opening.terms.rings_m) - 1))
+            case Acceptance() if isinstance(secret, Person) and entry.sealed not in self.accepted_seals:
+                self.accepted_seals.add(entry.sealed)
                 if secret not in self.seats:  # RV3
                     self._seat(entry, body, secret)
             case Release() if isinstance(secret, Person):
@@ -136,14 +137,14 @@ class CallState:
             case Ending():
                 self.end = body
 
-    def _seat(self, entry: CallEntry, claim: Claim, person: Person) -> None:
+    def _seat(self, entry: CallEntry, claim: Acceptance, person: Person) -> None:
         taken = claim.seat in {seat.number for seat in self.seats.values()}
         self.left.pop(person, None)
         number = 0 if taken or not 1 <= claim.seat <= len(self.opening.terms.seats) else claim.seat
         self.seats[person] = Seat(number, claim.role, person, entry.revision, claim.at, claim.eta_s, claim.aed)
 
 
-def opened_call(first: Opened) -> CallState | None:
+def first_state(first: DecryptedEntry) -> CallState | None:
     """The call as its first entry has it: a `call`, or, where the place has been deleted, any; None if none tells."""
     entry, body, _ = first
     if isinstance(body, Opening):
@@ -154,7 +155,7 @@ def opened_call(first: Opened) -> CallState | None:
     return None
 
 
-def fold(chain: Iterable[Opened]) -> CallState | None:
+def fold(chain: Iterable[DecryptedEntry]) -> CallState | None:
     """What a whole chain, in order, comes to; None if nothing in it tells what the call is about.
 
     Where the entries with the place have been deleted, the end tells it. So it is looked for first.
@@ -164,7 +165,7 @@ def fold(chain: Iterable[Opened]) -> CallState | None:
     known = known or next((each for each in entries if isinstance(each.body, Ending)), None)
     if known is None:
         return None
-    state = opened_call(known)
+    state = first_state(known)
     assert state is not None
     end, state.end = state.end, None
     for each in entries:
@@ -174,7 +175,7 @@ def fold(chain: Iterable[Opened]) -> CallState | None:
     return state
 
 
-def place_of(opened: Opened) -> ExactPlace:
+def place_of(opened: DecryptedEntry) -> ExactPlace:
     """The place in a `call`. Raises ValueError if it is none."""
     if not isinstance(opened.secret, ExactPlace):
         raise ValueError("an entry without a place")

@@ -31,7 +31,7 @@ from ..model.call import CallEntry, Person, SeatState
 from .aeds import NO_AEDS, Aeds
 from .decrypted_chain import opened
 from .encryption import CallKeys
-from .hub import AcceptRequest, CallHub, Errand, ReleaseRequest, ReportRequest, RestoreRequest
+from .hub import AcceptRequest, CallHub, LogRequest, ReleaseRequest, ReportRequest, RestoreRequest
 from .live_call import MAX_LIFE_S, LiveCall
 from .seat_request import REASONS, Refusal, SeatRequest
 from .state import Seat
@@ -55,7 +55,7 @@ class CallDecisions(Protocol):
     (That one knows what dispatchers send, exact places among it, and so no module that delivers may know it.)
     """
 
-    async def claim(self, claiming: SeatRequest) -> Refusal | None:
+    async def accept(self, seat_request: SeatRequest) -> Refusal | None:
         """Give a seat to a responder; None: it has one."""
         ...
 
@@ -86,22 +86,22 @@ class CallWorker:
     def __init__(
         self,
         capacity: int,
-        in_force: Callable[[], tuple[CallDecisions, CallKeys]],
+        config: Callable[[], tuple[CallDecisions, CallKeys]],
         alert_log: AlertLog,
         store: Callable[[Mapping[str, Counts]], Awaitable[bool]],
         clock: Clock,
         metrics: Metrics,
         aeds: Aeds = NO_AEDS,
     ) -> None:
-        """`capacity`: how many sessions there may be; `in_force`: who decides now, and by which keys.
+        """`capacity`: how many sessions there may be; `config`: who decides now, and by which keys.
 
         `store` stores counts, and says whether it could.
         """
-        self._in_force = in_force
-        self._calling, keys = in_force()
+        self._config = config
+        self._service, keys = config()
         took = {"first_ring": metrics.call_first_ring, "accept": metrics.call_accept, "first_seat": metrics.call_seat}
-        self.board = CallHub(
-            capacity, partial(opened, keys), self._take, aeds, lambda what, seconds: took[what].observe(seconds)
+        self.hub = CallHub(
+            capacity, partial(opened, keys), self._handle, aeds, lambda what, seconds: took[what].observe(seconds)
         )
         self.wake: Callable[[], None] = lambda: None  # called when somebody may be owed something
         self.widenings = 0  # that this process has tried
@@ -109,7 +109,7 @@ class CallWorker:
         self._store_counts = store
         self._clock = clock
         self._under_way: set[asyncio.Task[None]] = set()
-        self._given_back: set[ReleaseRequest] = set()  # seats that are being given back
+        self._releasing: set[ReleaseRequest] = set()  # seats that are being given back
         self._reports: dict[tuple[str, Person], SeatState] = {}  # not stored yet, by call and person: the last of each
         self._looked_at: set[str] = set()  # calls of which it is being decided whether to widen or to end them
         self._stirred = asyncio.Event()
@@ -117,15 +117,15 @@ class CallWorker:
 
     def adopt(self) -> None:
         """Go by what is in force now. What did not open is tried again (RZ5)."""
-        self._calling, keys = self._in_force()
-        self.board.adopt(partial(opened, keys), self._clock.now())
+        self._service, keys = self._config()
+        self.hub.adopt(partial(opened, keys), self._clock.now())
         self.wake()
 
     def read(self, entry: CallEntry, position: int = 0) -> None:
         """Take an entry of the log, which has this position there."""
-        failed = self.board.failed
-        self.board.take(entry, self._clock.now())
-        if self.board.failed > failed:
+        failed = self.hub.failed
+        self.hub.take(entry, self._clock.now())
+        if self.hub.failed > failed:
             name = entry.id if is_id(entry.id) else "with an id of another form"
             text = "call %s: entry %d, at position %d of the log, set aside: no key of --call-keys opens it"
             logger.error(text, name, entry.revision, position)
@@ -141,8 +141,8 @@ class CallWorker:
                     self._look()
                 except Exception as error:
                     logger.error("a look at the calls failed: %s", trace(error))
-                if self.board.rings_now:
-                    await asyncio.sleep(min(TICK_S, max(0.0, self.board.widens_in(self._clock.now()))))
+                if self.hub.may_widen:
+                    await asyncio.sleep(min(TICK_S, max(0.0, self.hub.seconds_to_widening(self._clock.now()))))
                 else:
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._stirred.wait(), REST_S)
@@ -153,78 +153,78 @@ class CallWorker:
 
     def degraded(self) -> int:
         """Return how many calls have entries that no key opens, for `/readyz`, which stays 200 (Rule 5)."""
-        return self.board.degraded(self._clock.now())
+        return self.hub.degraded(self._clock.now())
 
     # ---- what time brings ----------------------------------------------------------------------------------------
 
     def _look(self) -> None:
         now = self._clock.now()
-        self._begin(self._store())
-        for call in self.board.ringing(now):
-            if call.look_at <= now.monotonic:
-                call.look_at = now.monotonic + CHECK_S
-                self._once(call.id, self._widen(call))
+        self._start(self._store())
+        for call in self.hub.due_to_widen(now):
+            if call.check_at <= now.monotonic:
+                call.check_at = now.monotonic + CHECK_S
+                self._start_once(call.id, self._widen(call))
         if now.monotonic >= self._end_at:
             self._end_at = now.monotonic + END_S
-            for call_id in self.board.unended(now):
-                self._once(call_id, self._expire(call_id))
+            for call_id in self.hub.to_end(now):
+                self._start_once(call_id, self._expire(call_id))
 
     async def _widen(self, call: LiveCall) -> None:
         """Have the next ring in force, if it is due by how many were called."""
         await self._store()
         try:
-            called = call.called_of(await self._log.counts(call.counted_now))
+            called = call.called_of(await self._log.counts(call.count_name))
         except LogUnavailable:
             called = call.called
         if call.state is not None and call.widens_at(called) <= self._clock.now().monotonic:
             self.widenings += 1
-            await self._calling.widen(call.id, call.state.ring + 1)
+            await self._service.widen(call.id, call.state.wave + 1)
 
     async def _expire(self, call_id: str) -> None:
         await asyncio.sleep(END_JITTER_S * random())  # noqa: S311 (so that of several processes one does it)
-        if call_id in self.board.unended(self._clock.now()):
-            await self._calling.expire(call_id)
+        if call_id in self.hub.to_end(self._clock.now()):
+            await self._service.expire(call_id)
 
     async def _store(self) -> None:
         """Add what was counted to what all processes have counted (RN3)."""
-        if (counts := self.board.take_counts()) and not await self._store_counts(counts):
-            self.board.put_back_counts(counts)
+        if (counts := self.hub.take_counts()) and not await self._store_counts(counts):
+            self.hub.put_back_counts(counts)
 
     # ---- errands -------------------------------------------------------------------------------------------------
 
-    def _take(self, errand: Errand) -> None:
-        match errand:
+    def _handle(self, request: LogRequest) -> None:
+        match request:
             case AcceptRequest():
-                self._begin(self._claim(errand))
-            case ReleaseRequest(call_id, person, accepted_at) if errand not in self._given_back:
-                self._given_back.add(errand)
-                give_back = self._until_done(call_id, lambda: self._calling.release(call_id, person, accepted_at))
-                self._begin(give_back).add_done_callback(lambda _: self._given_back.discard(errand))
+                self._start(self._accept(request))
+            case ReleaseRequest(call_id, person, accepted_at) if request not in self._releasing:
+                self._releasing.add(request)
+                give_back = self._retry(call_id, lambda: self._service.release(call_id, person, accepted_at))
+                self._start(give_back).add_done_callback(lambda _: self._releasing.discard(request))
             case RestoreRequest(call_id):
-                self._begin(self._restore(call_id))
+                self._start(self._restore(call_id))
             case ReportRequest(call_id, person, state):
                 self._reports[call_id, person] = state
-                self._begin(self._report(call_id, person))
+                self._start(self._report(call_id, person))
 
-    async def _claim(self, errand: AcceptRequest) -> None:
+    async def _accept(self, request: AcceptRequest) -> None:
         """Have a claim judged by the log (Rule 1), and the session told."""
         pause_s = RETRY_S
-        while (claiming := self.board.claiming(errand, self._clock.now())) is not None:
+        while (seat_request := self.hub.seat_request(request, self._clock.now())) is not None:
             try:
-                if self.board.waits_for(claiming.call_id, self._clock.now()):
-                    reason = await self._calling.claim(claiming)
+                if self.hub.may_be_open(seat_request.call_id, self._clock.now()):
+                    reason = await self._service.accept(seat_request)
                 else:
                     reason = "over"
-                if reason == "over" and self.board.has_open(claiming, self._clock.now()):
+                if reason == "over" and self.hub.is_open_for(seat_request, self._clock.now()):
                     raise LogUnavailable("it has lost the call, or has an end that was not read yet")
             except LogUnavailable:
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, RETRY_MOST_S)
                 continue
             except Exception:
-                self.board.give_up(errand)
+                self.hub.give_up(request)
                 raise
-            if self.board.answered(errand, reason, self._clock.now()):
+            if self.hub.on_answer(request, reason, self._clock.now()):
                 self.wake()
                 return
 
@@ -236,27 +236,27 @@ class CallWorker:
             if state is None:
                 return  # another errand has stored it
             try:
-                await self._calling.report(call_id, person, state)
+                await self._service.report(call_id, person, state)
             except LogUnavailable:
                 self._reports.setdefault((call_id, person), state)
                 raise
 
-        if not await self._until_done(call_id, store):
+        if not await self._retry(call_id, store):
             self._reports.pop((call_id, person), None)
 
     async def _restore(self, call_id: str) -> None:
         """Put claims back that the log has lost and has not put back by itself (RV7)."""
         await asyncio.sleep(RESTORE_S)
-        for seat in self.board.lost(call_id):
-            await self._until_done(call_id, partial(self._put_back, call_id, seat))
+        for seat in self.hub.lost(call_id):
+            await self._retry(call_id, partial(self._put_back, call_id, seat))
 
     async def _put_back(self, call_id: str, seat: Seat) -> None:
-        await self._calling.restore(call_id, seat)  # of what is in force now
+        await self._service.restore(call_id, seat)  # of what is in force now
 
-    async def _until_done(self, call_id: str, do: Callable[[], Awaitable[None]]) -> bool:
+    async def _retry(self, call_id: str, do: Callable[[], Awaitable[None]]) -> bool:
         """Try until it is done, or the call is over (Rule 1), of which this process may not know. Says which."""
         pause_s, until = RETRY_S, self._clock.now().monotonic + MAX_LIFE_S
-        while self.board.waits_for(call_id, self._clock.now()) and self._clock.now().monotonic < until:
+        while self.hub.may_be_open(call_id, self._clock.now()) and self._clock.now().monotonic < until:
             try:
                 await do()
                 return True
@@ -265,22 +265,22 @@ class CallWorker:
                 pause_s = min(2 * pause_s, RETRY_MOST_S)
         return False
 
-    def _once(self, call_id: str, work: Coroutine[Any, Any, None]) -> None:
+    def _start_once(self, call_id: str, work: Coroutine[Any, Any, None]) -> None:
         """Begin this, unless something of the kind is under way for the call."""
         if call_id in self._looked_at:
             work.close()
             return
         self._looked_at.add(call_id)
-        self._begin(work).add_done_callback(lambda _: self._looked_at.discard(call_id))
+        self._start(work).add_done_callback(lambda _: self._looked_at.discard(call_id))
 
-    def _begin(self, work: Coroutine[Any, Any, object]) -> "asyncio.Task[None]":
-        task = asyncio.ensure_future(self._guarded(work))
+    def _start(self, work: Coroutine[Any, Any, object]) -> "asyncio.Task[None]":
+        task = asyncio.ensure_future(self._log_errors(work))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
         return task
 
     @staticmethod
-    async def _guarded(work: Coroutine[Any, Any, object]) -> None:
+    async def _log_errors(work: Coroutine[Any, Any, object]) -> None:
         """Do it; that the log is away is no news, and what is a mistake of ours ends nothing else."""
         try:
             await work
@@ -293,18 +293,18 @@ class CallWorker:
 
     def metrics(self) -> Iterator[Metric]:
         """What is counted of calls, for Prometheus."""
-        board, now = self.board, self._clock.now()
-        yield gauge("responders_on_duty", "Sessions with a qualification that say where they are", board.on_duty)
-        yield gauge("calls_open", "Calls that have not ended", len(board.open_calls(now)))
-        yield gauge("calls_unanswered", "Calls open for a minute of which nobody holds a seat", board.unanswered(now))
-        yield counter("call_rings", "Rings handed to transports", board.rings)
+        hub, now = self.hub, self._clock.now()
+        yield gauge("responders_on_duty", "Sessions with a qualification that say where they are", hub.on_duty)
+        yield gauge("calls_open", "Calls that have not ended", len(hub.open_calls(now)))
+        yield gauge("calls_unanswered", "Calls open for a minute of which nobody holds a seat", hub.unanswered(now))
+        yield counter("call_rings", "Rings handed to transports", hub.rings)
         yield counter("call_widenings", "Times that this process has tried to widen a ring", self.widenings)
-        yield counters("call_answers", "What responders have said", "answer", _each(ANSWERS, board.answers))
-        yield counters("call_seats", "Accepts that were answered with a task", "role", _each(ROLES, board.seats))
-        yield counters("call_standdowns", "Standdowns sent", "reason", _each(REASONS, board.standdowns))
+        yield counters("call_answers", "What responders have said", "answer", _each(ANSWERS, hub.answers))
+        yield counters("call_seats", "Accepts that were answered with a task", "role", _each(ROLES, hub.seats))
+        yield counters("call_standdowns", "Standdowns sent", "reason", _each(REASONS, hub.standdowns))
         text = "Calls that have not expired and have entries that no key opens"
-        yield gauge("calls_degraded", text, board.degraded(now))
-        yield counter("call_unsealed_failed", "Entries of calls that could not be opened", board.failed)
+        yield gauge("calls_degraded", text, hub.degraded(now))
+        yield counter("call_unsealed_failed", "Entries of calls that could not be opened", hub.failed)
 
 
 def _each(names: Iterable[str], counted: Mapping[Any, int]) -> list[tuple[str, float]]:

@@ -114,7 +114,7 @@ class SphericalPolygon:
         """Its edges, as many as corners, for `apart`."""
         return Edges(self.corners[:, :-1], self.corners[:, 1:])
 
-    def holds(self, place: Vector, reach_m: float) -> bool:
+    def contains(self, place: Vector, reach_m: float) -> bool:
         """Whether a place, with its reach in metres, is inside."""
         x, y = self.plane.at(place)
         if winding(x, y, self.xy[:, :-1], self.xy[:, 1:]).sum(dtype=np.int32) != 0:
@@ -129,7 +129,7 @@ class SphericalPolygon:
         edges = Edges(self.corners[:, near], self.corners[:, near + 1])
         return bool((edges.apart(*place) <= allowed).any())
 
-    def holds_all(self, places: Floats, reach_m: Floats) -> Bools:
+    def contains_all(self, places: Floats, reach_m: Floats) -> Bools:
         """Which places, unit vectors (3, n), are inside. Each is held against each edge."""
         x, y = (each[:, np.newaxis] for each in self.plane.to_plane(*places))
         found: Bools = winding(x, y, self.xy[:, :-1], self.xy[:, 1:]).sum(axis=1, dtype=np.int32) != 0

@@ -41,14 +41,14 @@ from ..wire.requests import (
     Cancellation,
     Invalid,
     Publication,
+    approval_of,
     has_polygons,
     parse_cancellation,
     parse_publication,
     parse_revision,
-    said_by,
 )
 
-_HELD = (problems.AREA_UNCONFIRMED, problems.TEXT_UNCONFIRMED)  # P23 and P24 stand behind P21 and P22 (H8)
+_CONFIRMATIONS = (problems.AREA_UNCONFIRMED, problems.TEXT_UNCONFIRMED)  # P23 and P24 stand behind P21 and P22 (H8)
 RESERVED = "cap."  # what the ids of alerts from CAP begin with
 ATTEMPTS = 20  # decisions on one request; each but the last was overtaken by another writer of the same alert
 
@@ -129,7 +129,7 @@ class Publishing:
         all that the policy allows, as often as they like. `reviewers`: whose signatures count. `reserves`: ids of
         alerts from CAP are not for publishers to choose or to revise.
         """
-        self._door = ApprovalCheck(policy, reviewers)
+        self._approvals = ApprovalCheck(policy, reviewers)
         self._log = alert_log
         self._appended = appended
         self._aside = aside
@@ -139,7 +139,7 @@ class Publishing:
         self._reserves = reserves
         self._rates = Rates()
 
-    def under(
+    def with_config(
         self, policy: Policy, publishers: Publishers | None = None, reviewers: Reviewers = NO_REVIEWERS
     ) -> "Publishing":
         """The same calls under other rules. Calls of this one that are under way keep theirs."""
@@ -148,21 +148,21 @@ class Publishing:
         after._rates = self._rates
         return after
 
-    def admit(self, publisher: Publisher) -> Bounds:
+    def check_publisher(self, publisher: Publisher) -> Bounds:
         """What a publisher is granted. Raises Problem (403) if it may not publish or revise at all (PG1)."""
         tables = None if self._publishers is None else self._publishers.by(publisher.issuer)
         return granted(tables, publisher.sub, "The token's sub is not among the publishers of this node.")
 
     def break_glass(self, entry: Entry) -> list[str]:
         """The `kid`s of keys for whoever is alone by which this entry was approved."""
-        return self._door.break_glass(entry)
+        return self._approvals.break_glass(entry)
 
     async def publish(
         self, body: Mapping[str, Any], publisher: Publisher, *, dry_run: bool = False
     ) -> PublishOutcome[Revision]:
         """Publish revision 1 of an alert; with `dry_run`, decide and store nothing."""
         request = await self._parsed(
-            lambda: self._worked_out(parse_publication(body, dry_run=dry_run), publisher), body, publisher
+            lambda: self._precomputed(parse_publication(body, dry_run=dry_run), publisher), body, publisher
         )
         # Nearly always the id is new. So the append is tried first, which finds out, and a read of the log is saved. If
         # it fails, or the policy refuses, the decision is made in the order of the protocol, with the history at hand.
@@ -184,7 +184,7 @@ class Publishing:
     ) -> PublishOutcome[Revision]:
         """Publish the next revision of an alert; with `dry_run`, decide and store nothing."""
         request = await self._parsed(
-            lambda: self._worked_out(parse_revision(body, alert_id, dry_run=dry_run), publisher),
+            lambda: self._precomputed(parse_revision(body, alert_id, dry_run=dry_run), publisher),
             body,
             publisher,
             alert_id,
@@ -208,12 +208,12 @@ class Publishing:
         def decide(history: Sequence[Entry | OtherKind]) -> Cancel:
             now = self._clock.now().wall_ms
             current = self._current(_as_shown(history, now), request.revision, publisher)
-            violations = self._policy.cancel_violations(request.claims(), current.alert.occurred_at, now)
+            violations = self._policy.cancel_violations(request.facts(), current.alert.occurred_at, now)
             entry = Cancel(
                 alert_id,
                 request.revision,
                 request.reason,
-                said_by(request.approval),
+                approval_of(request.approval),
                 publisher.sub,
                 now,
                 current.ends_at,
@@ -237,7 +237,7 @@ class Publishing:
 
         `publisher`: whose grants it is judged by; None for a cancel, which is bound by none.
         """
-        bounds = Bounds() if publisher is None else self.admit(publisher)
+        bounds = Bounds() if publisher is None else self.check_publisher(publisher)
         try:
             if publisher is None or not has_polygons(body):
                 return parse()
@@ -249,10 +249,10 @@ class Publishing:
                     current = _last_revision(await self._log.history(alert_id))
             subject = None if publisher is None else publisher.subject
             judge = self._aside if has_polygons(body) else at_once
-            judged = await judge(self._judging(invalid, bounds, current, first=alert_id is None), subject)
+            judged = await judge(self._checking(invalid, bounds, current, first=alert_id is None), subject)
             raise Problem.of([*invalid.violations, *judged]) from None
 
-    def _judging(
+    def _checking(
         self, request: Invalid, bounds: Bounds, current: Revision | None, *, first: bool
     ) -> Callable[[], list[Violation]]:
         return partial(self._violations, request, bounds, self._clock.now().wall_ms, current, first=first)
@@ -261,23 +261,23 @@ class Publishing:
         self, request: Publication | Invalid, bounds: Bounds, now_ms: int, current: Revision | None, *, first: bool
     ) -> list[Violation]:
         """What the policy and the publisher's grant have against a request, however broken the rest of it is."""
-        claims, area = request.claims(), None
-        category = self._policy.categories.get(claims.category or "")
+        facts, area = request.facts(), None
+        category = self._policy.categories.get(facts.category or "")
         # Of a revision that follows nobody knows what, it can't be told what would be published.
         if category is not None and category.hold_area_km2 is not None and (first or current is not None):
             area = request.published(self._policy.terms(category, current), current)
         covered = None if area is None else covered_km2(area)
         found = self._policy.violations(
-            claims, now_ms, current, first=first, covered_km2=covered, max_radius_m=bounds.max_radius_m
+            facts, now_ms, current, first=first, covered_km2=covered, max_radius_m=bounds.max_radius_m
         )
-        found += bounds.violations(claims, request.strays(bounds))
-        return sorted(found, key=lambda each: each.type in _HELD)
+        found += bounds.violations(facts, request.outside_jurisdiction(bounds))
+        return sorted(found, key=lambda each: each.type in _CONFIRMATIONS)
 
-    def _worked_out(self, request: Publication, publisher: Publisher) -> Publication:
+    def _precomputed(self, request: Publication, publisher: Publisher) -> Publication:
         """The request, for which what takes long has been done."""
-        request.strays(self.admit(publisher))
+        request.outside_jurisdiction(self.check_publisher(publisher))
         if category := self._policy.categories.get(request.category):
-            request.work_out(category.simplify_m)
+            request.precompute(category.simplify_m)
         return request
 
     async def _decide(
@@ -307,8 +307,8 @@ class Publishing:
         before = [each for each in history if each.revision < entry.revision]
         alert = entry if isinstance(entry, Revision) else _last_revision(_as_shown(before, self._clock.now().wall_ms))
         category = "" if alert is None else alert.alert.category
-        needed = self._door.needed(entry, Chain.of(before).kinds)
-        return PublishOutcome(entry, False, self._door.form(entry, category), needed)
+        needed = self._approvals.needed(entry, Chain.of(before).kinds)
+        return PublishOutcome(entry, False, self._approvals.form(entry, category), needed)
 
     async def _append(self, entry: Entry) -> bool:
         """Store `entry` if its number is the next one, and tell whoever follows. Raises Problem (429, PG2)."""
@@ -362,7 +362,7 @@ class Publishing:
         `behind`: the kinds of all revisions before it (HD1).
         """
         now = self._clock.now().wall_ms
-        violations = self._violations(request, self.admit(publisher), now, current, first=current is None)
+        violations = self._violations(request, self.check_publisher(publisher), now, current, first=current is None)
         if current is not None:
             violations = [*_changed(request, current), *violations]
         if self._reserves and request.id.startswith(RESERVED):
@@ -375,7 +375,7 @@ class Publishing:
         entry = Revision(
             request.accept(terms, current), request.revision, publisher.sub, now, terms, issuer=publisher.issuer
         )
-        return fitting(self._approved(entry, request.approval, entry, now, violations, behind))
+        return check_size(self._approved(entry, request.approval, entry, now, violations, behind))
 
     def _approved(
         self,
@@ -394,13 +394,13 @@ class Publishing:
         proof = approved if isinstance(approved, ApprovalProof) else None
         if approved is not None:
             fits = not violations
-            violations = [*violations, *self._door.violations(entry, proof, alert, now_ms, behind, fits=fits)]
+            violations = [*violations, *self._approvals.violations(entry, proof, alert, now_ms, behind, fits=fits)]
         if violations:
             raise Problem.of(violations)
-        return entry if proof is None else self._door.proved(entry, proof)
+        return entry if proof is None else self._approvals.proved(entry, proof)
 
 
-def fitting(entry: _E) -> _E:
+def check_size(entry: _E) -> _E:
     """The entry, if a log can have it (F8). Raises Problem: 413."""
     if not codec.fits(entry):
         detail = f"takes more than {codec.MAX_ENTRY_BYTES // 1024} KiB with all its languages"
@@ -424,7 +424,7 @@ def _repeats_cancel(request: Cancellation, entry: Entry | OtherKind, _current: R
         return False
     if isinstance(request.approval, ApprovalProof):
         return entry.proof is not None and entry.proof.same_form(request.approval)
-    approval, confirm = said_by(request.approval), request.confirm.in_order()
+    approval, confirm = approval_of(request.approval), request.confirm.in_order()
     return entry.same_content(replace(entry, reason=request.reason, approval=approval, confirm=confirm, proof=None))
 
 

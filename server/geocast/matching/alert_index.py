@@ -13,15 +13,15 @@ from .circle_index import NONE, CircleIndex
 T = TypeVar("T")
 # By what an area is discarded: the number of its circles; where it has polygons, each of theirs stands behind it.
 Filed: TypeAlias = "int | tuple[int, ...]"
-ROOM = 1 << 12  # polygons for which address space is taken at the start
+INITIAL_CAPACITY = 1 << 12  # polygons for which address space is taken at the start
 
 
 class AlertIndex(Generic[T]):
-    """Areas, each of which stands for something: `holding` says for what those stand that a place is inside of."""
+    """Areas, each of which stands for something: `containing` says for what those stand that a place is inside of."""
 
     def __init__(self) -> None:
         self._circles: CircleIndex[T] = CircleIndex()
-        self._rings: CircleIndex[tuple[T, SphericalPolygon]] = CircleIndex(ROOM)
+        self._rings: CircleIndex[tuple[T, SphericalPolygon]] = CircleIndex(INITIAL_CAPACITY)
 
     def add(self, item: T, area: Sequence[KnownShape]) -> Filed:
         """File an area for `item`. Returns that by which it is discarded."""
@@ -36,12 +36,12 @@ class AlertIndex(Generic[T]):
         for ring in rings:
             self._rings.discard(ring)
 
-    def holding(self, place: Vector, reach_m: float) -> list[T]:
+    def containing(self, place: Vector, reach_m: float) -> list[T]:
         """What has the place within `reach_m` of its area; that may be in the list once for each of its polygons."""
-        found = self._circles.holding(place, reach_m)
+        found = self._circles.containing(place, reach_m)
         if len(self._rings):
-            near = self._rings.holding(place, reach_m)
-            found += [item for item, ring in near if ring.holds(place, reach_m)]
+            near = self._rings.containing(place, reach_m)
+            found += [item for item, ring in near if ring.contains(place, reach_m)]
         return found
 
 

@@ -30,7 +30,9 @@ WIDTHS_M = tuple(1024.0 * 4**level for level in range(8))
 # The greatest radius on each level but the last, which takes all greater ones.
 RADII_M = tuple(width_m / 4 for width_m in WIDTHS_M[:-1])
 NONE = -1  # the number of an area without a circle
-ROOM = 1 << 17  # circles for which address space is taken at the start: 4 MiB; each that comes takes 40 bytes of memory
+INITIAL_CAPACITY = (
+    1 << 17
+)  # circles for which address space is taken at the start: 4 MiB; each that comes takes 40 bytes of memory
 FEW = 24  # candidates up to which one after the other is faster than numpy
 # The arithmetic of cubes is off by some 1e-16 on the unit sphere. This much is added, so that none is left out.
 ROUNDING = 1e-12
@@ -62,13 +64,13 @@ class Bounded(Protocol):
 
 
 class CircleIndex(Generic[T]):
-    """Areas, each of which stands for something: `holding` says for what those stand that a place is inside of."""
+    """Areas, each of which stands for something: `containing` says for what those stand that a place is inside of."""
 
-    def __init__(self, room: int = ROOM) -> None:
-        """`room`: circles for which address space is taken in advance. More may come, at the price of a copy."""
+    def __init__(self, capacity: int = INITIAL_CAPACITY) -> None:
+        """`capacity`: circles for which address space is taken in advance. More may come, at the price of a copy."""
         self._levels = [_Level(width_m) for width_m in WIDTHS_M]
         # By slot, of a circle: x, y, z and radius; its place in its cube's array; the next slot of the same area.
-        self._circles, self._at, self._next = Column("d", room, 4), Column("i", room), Column("i", room)
+        self._circles, self._at, self._next = Column("d", capacity, 4), Column("i", capacity), Column("i", capacity)
         self._items: list[T | None] = []
         self._free: list[int] = []
 
@@ -96,7 +98,7 @@ class CircleIndex(Generic[T]):
             self._free.append(number)
             number = self._next.items[number]
 
-    def holding(self, place: Vector, reach_m: float) -> list[T]:
+    def containing(self, place: Vector, reach_m: float) -> list[T]:
         """What has the place within `reach_m` of its area, each once."""
         found: dict[T, None] = {}
         for level in self._levels:

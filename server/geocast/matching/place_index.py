@@ -68,7 +68,7 @@ PAGES_AT_A_TIME = 64
 FEW_PAGES = 128
 # Places for which address space is taken at the start: 95 MB of addresses. Memory is taken by each place that comes, 72
 # bytes.
-ROOM = 1 << 20
+INITIAL_CAPACITY = 1 << 20
 # The arithmetic of balls is off by some 1e-16 on the unit sphere. This much is added, so that no ball is too small.
 ROUNDING = 1e-12
 # The ball of a page that has had no place yet. Its radius is so far below zero that no circle touches it.
@@ -81,22 +81,22 @@ _NOBODY: tuple[Ints, Floats] = np.empty(0, np.int32), np.empty(0)
 class PlaceIndex:
     """The places of a node's sessions.
 
-    `room` is the number of places for which address space is taken in advance. More may come, at the price of a copy.
+    `capacity` is the number of places for which address space is reserved. More may come, at the price of a copy.
     `page_size` is for tests: small pages split and merge often.
     """
 
-    def __init__(self, room: int = ROOM, page_size: int = PAGE_SIZE) -> None:
+    def __init__(self, capacity: int = INITIAL_CAPACITY, page_size: int = PAGE_SIZE) -> None:
         self._size = page_size
         self._greatest_reach_m = 0.0  # of all places that there ever were, so never too small
 
         # By slot: the session's row, the key, and the position, which is page * size + offset.
-        self._rows, self._keys, self._positions = Column("i", room), Column("Q", room), Column("q", room)
+        self._rows, self._keys, self._positions = Column("i", capacity), Column("Q", capacity), Column("q", capacity)
         self._slots_made = 0
         self._free_slots: list[int] = []
 
         # By page: the places (x, y, z and reach of each, side by side for numpy), their slots, and the ball
         # (x, y, z, radius). A page's places lie at its first `count` offsets.
-        pages = 1 + 2 * room // page_size  # a page is about 0.7 full, as the leaves of a B-tree are
+        pages = 1 + 2 * capacity // page_size  # a page is about 0.7 full, as the leaves of a B-tree are
         self._places, self._slots = Column("d", pages, 4, page_size), Column("i", pages, page_size)
         self._balls = Column("d", pages, 4)
         self._counts: list[int] = []

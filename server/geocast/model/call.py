@@ -100,7 +100,7 @@ class Widening:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class Acceptance:
     """Of a `claim`: the seat that is taken (RV1), its role, and the id of the defibrillator to fetch, if any."""
 
     seat: int
@@ -137,7 +137,7 @@ class Ending:
     issuer: str = ""
 
 
-Body = Opening | Widening | Claim | Release | Report | Ending
+Body = Opening | Widening | Acceptance | Release | Report | Ending
 
 
 # ---- secrets -------------------------------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ Secret = ExactPlace | Person | Reason | Nothing
 _BODIES: Mapping[Kind, type[Body]] = {
     "call": Opening,
     "widen": Widening,
-    "claim": Claim,
+    "claim": Acceptance,
     "release": Release,
     "report": Report,
     "end": Ending,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ..model import problems
 from ..model.problems import Violation
-from ..wire.requests import Claims
+from ..wire.requests import PolicyFacts
 
 SKEW_MS = 60_000  # how far a publisher's clock may be ahead; P5 and the "not in the future" of P3 alone allow it (P8)
 IN_THE_FUTURE = "must not be in the future (60 s of skew allowed)"
@@ -54,44 +54,46 @@ CALLS = Words("calls", "the call", "to end a call early, end it")
 
 
 def broken_ages(
-    claims: Claims, lasting: Lasting | None, now_ms: int, ends_at: int | None, words: Words, *, first: bool
+    facts: PolicyFacts, lasting: Lasting | None, now_ms: int, ends_at: int | None, words: Words, *, first: bool
 ) -> Iterator[Violation]:
     """P4 to P6, in this order. `ends_at`: when that ends which this would follow, None if nothing or not known.
 
     `first`: it follows nothing. Without a `lasting` only P5 is judged.
     """
-    stale = list(_stale(claims, lasting, now_ms)) if lasting is not None and first else []
+    stale = list(_stale(facts, lasting, now_ms)) if lasting is not None and first else []
     yield from stale
-    if claims.occurred_at is not None and claims.occurred_at > now_ms + SKEW_MS:
+    if facts.occurred_at is not None and facts.occurred_at > now_ms + SKEW_MS:
         yield Violation(problems.NOT_YET, "/occurred_at", IN_THE_FUTURE)
     if lasting is None:
         return
     # An incident that is stale (P4) leaves no room for any expiry: that need not be said a second time.
-    none = [] if stale else list(_no_expiry(claims, lasting, now_ms, ends_at, words, first=first))
-    if none or (stale and claims.takes_default):
+    none = [] if stale else list(_no_expiry(facts, lasting, now_ms, ends_at, words, first=first))
+    if none or (stale and facts.takes_default):
         yield from none
     else:
-        yield from _expiry(claims, lasting, now_ms, ends_at, words)
+        yield from _expiry(facts, lasting, now_ms, ends_at, words)
 
 
-def _stale(claims: Claims, lasting: Lasting, now_ms: int) -> Iterator[Violation]:
-    if claims.occurred_at is not None and now_ms - claims.occurred_at > lasting.max_age_ms:
+def _stale(facts: PolicyFacts, lasting: Lasting, now_ms: int) -> Iterator[Violation]:
+    if facts.occurred_at is not None and now_ms - facts.occurred_at > lasting.max_age_ms:
         detail, limits = f"must be at most {lasting.max_age_s} s ago", {"max_age_s": lasting.max_age_s}
         yield Violation(problems.STALE, "/occurred_at", detail, limits)
 
 
-def _expiry(claims: Claims, lasting: Lasting, now_ms: int, ends_at: int | None, words: Words) -> Iterator[Violation]:
+def _expiry(
+    facts: PolicyFacts, lasting: Lasting, now_ms: int, ends_at: int | None, words: Words
+) -> Iterator[Violation]:
     """Judge the `expires_at` that was sent, or is taken (P6). The caller has seen that there is one that would do."""
-    if claims.occurred_at is None:
+    if facts.occurred_at is None:
         return
-    expires_at = claims.expires_at
+    expires_at = facts.expires_at
     if expires_at is None:
-        if not claims.takes_default or lasting.default_age_s == lasting.max_age_s:
+        if not facts.takes_default or lasting.default_age_s == lasting.max_age_s:
             return
-        expires_at = claims.occurred_at + lasting.default_age_ms
+        expires_at = facts.occurred_at + lasting.default_age_ms
     if expires_at < now_ms + lasting.min_life_ms:
         detail = f"must be at least {lasting.min_life_s} s ahead" if lasting.min_life_s else "must be in the future"
-    elif expires_at > claims.occurred_at + lasting.max_age_ms:
+    elif expires_at > facts.occurred_at + lasting.max_age_ms:
         detail = f"must be at most occurred_at + {lasting.max_age_s} s"
     elif ends_at is not None and expires_at < ends_at:
         detail = f"must not be earlier than the current revision's: {words.early}"
@@ -101,16 +103,16 @@ def _expiry(claims: Claims, lasting: Lasting, now_ms: int, ends_at: int | None, 
 
 
 def _no_expiry(
-    claims: Claims, lasting: Lasting, now_ms: int, ends_at: int | None, words: Words, *, first: bool
+    facts: PolicyFacts, lasting: Lasting, now_ms: int, ends_at: int | None, words: Words, *, first: bool
 ) -> Iterator[Violation]:
     """Find out whether no expiry would do: even the latest that the category allows, which is taken if none is sent.
 
     To change `expires_at` would not help then, so the violation does not point there. In revision 1 it points to
     `occurred_at`; a later revision has to keep that, so there it points to the category.
     """
-    if claims.occurred_at is None:
+    if facts.occurred_at is None:
         return
-    latest = claims.occurred_at + lasting.max_age_ms
+    latest = facts.occurred_at + lasting.max_age_ms
     ends = f"{words.many} of this category end at occurred_at + {lasting.max_age_s} s at the latest"
     if ends_at is not None and latest < ends_at:
         detail = f"{ends}, and the current revision ends later: choose one that lasts longer, or cancel"

@@ -21,9 +21,9 @@ CapCategory = Literal[
     "Geo", "Met", "Safety", "Security", "Rescue", "Fire", "Health", "Env", "Transport", "Infra", "CBRNE", "Other"
 ]
 EVENT, CATEGORY = "event:", "category:"
-MAX_CLAIM, MAX_CLAIMS = 200, 200  # characters of a claim; claims of a category
+MAX_MAPPING, MAX_MAPPINGS = 200, 200  # characters of a claim; claims of a category
 
-_CLAIM = re.compile(r"[^\s:]([^\x00-\x1f]*[^\s:])?:\S([^\x00-\x1f]*\S)?")
+_MAPPING = re.compile(r"[^\s:]([^\x00-\x1f]*[^\s:])?:\S([^\x00-\x1f]*\S)?")
 
 
 class EventCode(Protocol):
@@ -54,8 +54,8 @@ class Event(Protocol):
         """The categories of CAP that the event has."""
 
 
-def _claim(text: str) -> str:
-    if not _CLAIM.fullmatch(text):
+def _mapping(text: str) -> str:
+    if not _MAPPING.fullmatch(text):
         expected = "must be valueName:value of an event's code, event:EVENT or category:CATEGORY"
         raise PydanticCustomError("claim", expected)
     if text.startswith(CATEGORY) and text.removeprefix(CATEGORY) not in get_args(CapCategory):
@@ -64,8 +64,8 @@ def _claim(text: str) -> str:
     return text
 
 
-Claims = Annotated[
-    list[Annotated[str, Field(max_length=MAX_CLAIM), AfterValidator(_claim)]], Field(max_length=MAX_CLAIMS)
+Mappings = Annotated[
+    list[Annotated[str, Field(max_length=MAX_MAPPING), AfterValidator(_mapping)]], Field(max_length=MAX_MAPPINGS)
 ]
 
 
@@ -84,7 +84,7 @@ class Cap(BaseModel):
 
     model_config = STRICT
 
-    ignore: Claims = []
+    ignore: Mappings = []
     texts: CapTexts = CapTexts()
 
 
@@ -94,11 +94,11 @@ class EventMapping:
     def __init__(self, lists: Iterable[tuple[str, Sequence[str]]]) -> None:
         """Raises ValueError if a claim is there twice, for then one of the two would never count."""
         self._by: dict[str, tuple[int, str]] = {}
-        for n, (name, claims) in enumerate(lists):
-            for claim in map(_folded, claims):
-                if claim in self._by:
-                    raise ValueError(f"{claim} is claimed twice, by {self._by[claim][1]} and by {name}")
-                self._by[claim] = n, name
+        for n, (name, mappings) in enumerate(lists):
+            for mapping in map(_folded, mappings):
+                if mapping in self._by:
+                    raise ValueError(f"{mapping} is claimed twice, by {self._by[mapping][1]} and by {name}")
+                self._by[mapping] = n, name
 
     def by(self, infos: Sequence[Event]) -> str | None:
         """Who claims an event, in whatever language it is told; None if nobody does.
@@ -112,8 +112,8 @@ class EventMapping:
         return None
 
 
-def _folded(claim: str) -> str:
-    return claim.casefold() if claim.startswith(EVENT) else claim
+def _folded(mapping: str) -> str:
+    return mapping.casefold() if mapping.startswith(EVENT) else mapping
 
 
 def _codes(info: Event) -> Iterator[str]:

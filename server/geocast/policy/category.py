@@ -8,7 +8,7 @@ from ..geometry.published_polygon import TOLERANCES_M
 from ..model.alert import FINEST_RESOLUTION, AcceptedTerms, Revision, Severity
 from ..wire.requests import MAX_AREA_KM2
 from .ages import Lasting
-from .cap import CATEGORY, STRICT, CapCategory, Claims
+from .cap import CATEGORY, STRICT, CapCategory, Mappings
 
 MOST_AGE_S = 7 * 86_400  # a week
 MOST_RADIUS_M = 20_100_000
@@ -41,7 +41,7 @@ class Category(BaseModel):
     polygons: bool = False
     simplify_m: Annotated[int, Field(ge=0, le=TOLERANCES_M[-1])] = 0
     hold_area_km2: Annotated[float, Field(gt=0, le=MAX_AREA_KM2)] | None = None
-    cap: Claims = []
+    cap: Mappings = []
     cap_category: CapCategory | None = None
     zero_radius_m: _RadiusM | None = None
     unknown_severity: Severity = "moderate"

@@ -48,9 +48,9 @@ def unconfirmed_area(area_km2: float, hold_km2: float | None, confirm: Confirm) 
         yield Violation(problems.AREA_UNCONFIRMED, "/area", detail, members)
 
 
-def unconfirmed_texts(guard: PiiDetector | None, texts: Texts, confirm: Confirm) -> Iterator[Violation]:
+def unconfirmed_texts(pii: PiiDetector | None, texts: Texts, confirm: Confirm) -> Iterator[Violation]:
     """P24 of the texts, and A21 of them. Without a guard nothing is found."""
-    found = [(at, each) for at, text in texts if guard and text is not None for each in guard.find(text)]
+    found = [(at, each) for at, text in texts if pii and text is not None for each in pii.find(text)]
     if all(text is not None for _, text in texts):
         kinds = {each.kind for _, each in found}
         for n, kind in enumerate(confirm.text):

@@ -19,7 +19,7 @@ from ..geometry.sphere import circle_area_m2
 from ..model import problems
 from ..model.alert import ID_PATTERN, AcceptedTerms, Revision
 from ..model.problems import Violation, digits
-from ..wire.requests import Claims
+from ..wire.requests import PolicyFacts
 from .ages import ALERTS, CALLS, IN_THE_FUTURE, SKEW_MS, Lasting, broken_ages
 from .calls import CallCategory
 from .cap import STRICT, Cap, Event, EventMapping
@@ -90,12 +90,12 @@ class Policy(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _claimed_once(self) -> "Policy":
-        EventMapping([("cap.ignore", self.cap.ignore), *self._claims()])
+    def _mapped_once(self) -> "Policy":
+        EventMapping([("cap.ignore", self.cap.ignore), *self._facts()])
         return self
 
     @cached_property
-    def guard(self) -> PiiDetector | None:
+    def pii(self) -> PiiDetector | None:
         """What reads texts (P24); None if nothing does."""
         if self.text == "off":
             return None
@@ -108,17 +108,17 @@ class Policy(BaseModel):
 
     def category_of(self, infos: Sequence[Event]) -> str | None:
         """The key of the category that this event of CAP belongs to, told in one language or several (P13)."""
-        return self._claimed.by(infos)
+        return self._mapped.by(infos)
 
     @cached_property
     def _ignored(self) -> EventMapping:
         return EventMapping([("cap.ignore", self.cap.ignore)])
 
     @cached_property
-    def _claimed(self) -> EventMapping:
-        return EventMapping(self._claims())
+    def _mapped(self) -> EventMapping:
+        return EventMapping(self._facts())
 
-    def _claims(self) -> list[tuple[str, list[str]]]:
+    def _facts(self) -> list[tuple[str, list[str]]]:
         return [(key, category.cap) for key, category in self.categories.items()]
 
     @property
@@ -164,7 +164,7 @@ class Policy(BaseModel):
 
     def violations(
         self,
-        claims: Claims,
+        facts: PolicyFacts,
         now_ms: int,
         current: Revision | None = None,
         *,
@@ -172,23 +172,23 @@ class Policy(BaseModel):
         covered_km2: float | None = None,
         max_radius_m: float | None = None,
     ) -> list[Violation]:
-        """Every rule that `claims` break at `now_ms`, in the order of the protocol's table.
+        """Every rule that `facts` break at `now_ms`, in the order of the protocol's table.
 
         `first`: whether the request is for revision 1. If not, `current` is the revision that it would follow, or None
         if that is not known. `covered_km2`: how much the published area covers, or None if that is not known.
         `max_radius_m`: the radius that the publisher is granted (P21); None: whatever the category allows.
         A rule whose inputs are missing or unusable is not judged (P9).
         """
-        category = self.categories.get(claims.category) if claims.category is not None else None
+        category = self.categories.get(facts.category) if facts.category is not None else None
         found: list[Violation] = []
-        if claims.category is not None and category is None:
-            found.append(self._not_alertable(claims.category))
-        if claims.threat == "individual":
+        if facts.category is not None and category is None:
+            found.append(self._not_alertable(facts.category))
+        if facts.threat == "individual":
             detail = "must be community: an individual's is not alerted"
             found.append(Violation(problems.NOT_COMMUNITY, "/threat", detail))
-        found += self.approval_violations(claims.approved_at, claims.occurred_at, now_ms)
+        found += self.approval_violations(facts.approved_at, facts.occurred_at, now_ms)
         found += broken_ages(
-            claims,
+            facts,
             None if category is None else category.lasting,
             now_ms,
             None if current is None else current.ends_at,
@@ -197,17 +197,17 @@ class Policy(BaseModel):
         )
         if category is not None:
             found += [
-                *_radii(claims, category, max_radius_m),
-                *_polygons(claims, category),
-                *_area(claims, category, covered_km2),
+                *_radii(facts, category, max_radius_m),
+                *_polygons(facts, category),
+                *_area(facts, category, covered_km2),
             ]
-        return _in_order([*found, *self._texts(claims)])
+        return _in_order([*found, *self._texts(facts)])
 
-    def cancel_violations(self, claims: Claims, occurred_at: int | None, now_ms: int) -> list[Violation]:
+    def cancel_violations(self, facts: PolicyFacts, occurred_at: int | None, now_ms: int) -> list[Violation]:
         """Every rule that a cancel breaks at `now_ms`; `occurred_at` is the alert's, None if that is not known."""
-        approval = self.approval_violations(claims.approved_at, occurred_at, now_ms)
-        area = unconfirmed_area(0.0, None, claims.confirm) if claims.confirm is not None else ()
-        return _in_order([*approval, *area, *self._texts(claims)])
+        approval = self.approval_violations(facts.approved_at, occurred_at, now_ms)
+        area = unconfirmed_area(0.0, None, facts.confirm) if facts.confirm is not None else ()
+        return _in_order([*approval, *area, *self._texts(facts)])
 
     @staticmethod
     def approval_violations(approved_at: int | None, occurred_at: int | None, now_ms: int) -> list[Violation]:
@@ -223,23 +223,23 @@ class Policy(BaseModel):
         return [Violation(problems.NOT_APPROVED, "/approval/approved_at", detail)]
 
     def call_violations(
-        self, claims: Claims, now_ms: int, opened: Lasting | None = None, ends_at: int | None = None
+        self, facts: PolicyFacts, now_ms: int, opened: Lasting | None = None, ends_at: int | None = None
     ) -> list[Violation]:
         """RO1 and RO2 of a call at `now_ms`, as far as its claims can be judged (P9).
 
         Of new content: `opened` is how long a call lasts by the policy under which this one was opened (RO3), and
         `ends_at` when it ends so far.
         """
-        category = self.calls.get(claims.category) if claims.category is not None else None
+        category = self.calls.get(facts.category) if facts.category is not None else None
         lasting = opened if opened is not None else None if category is None else category.lasting
-        found = list(broken_ages(claims, lasting, now_ms, ends_at, CALLS, first=opened is None))
-        if claims.category is not None and category is None and opened is None:
+        found = list(broken_ages(facts, lasting, now_ms, ends_at, CALLS, first=opened is None))
+        if facts.category is not None and category is None and opened is None:
             detail = "is not among the calls of the policy"
             found.insert(0, Violation(problems.CATEGORY_NOT_CALLABLE, "/category", detail))
         return found
 
-    def _texts(self, claims: Claims) -> Iterator[Violation]:
-        return unconfirmed_texts(self.guard, claims.texts, claims.confirm) if claims.confirm is not None else iter(())
+    def _texts(self, facts: PolicyFacts) -> Iterator[Violation]:
+        return unconfirmed_texts(self.pii, facts.texts, facts.confirm) if facts.confirm is not None else iter(())
 
     def _not_alertable(self, key: str) -> Violation:
         never = key in self.never
@@ -254,7 +254,7 @@ def _lets_slip(category: Category) -> bool:
     return category.max_radius_m >= slip_m and held_km2 * 1e6 >= circle_area_m2(slip_m)
 
 
-def _radii(claims: Claims, category: Category, granted_m: float | None) -> Iterator[Violation]:
+def _radii(facts: PolicyFacts, category: Category, granted_m: float | None) -> Iterator[Violation]:
     """Judge each radius by the narrower of what the category allows (P7) and what the publisher is granted (P21)."""
     least_m, most_m = category.min_radius_m, category.max_radius_m
     if granted_m is not None:
@@ -265,34 +265,34 @@ def _radii(claims: Claims, category: Category, granted_m: float | None) -> Itera
             f"must be at most {digits(most_m)} m for this publisher, and in this category at least {digits(least_m)} m"
         )
     limits = {"min_radius_m": least_m, "max_radius_m": most_m}
-    for pointer, radius_m in claims.radii:
+    for pointer, radius_m in facts.radii:
         if not least_m <= radius_m <= most_m:
             yield Violation(problems.RADIUS_OUT_OF_RANGE, pointer, bounds, limits)
-    for pointer, outline in claims.polygons:
+    for pointer, outline in facts.polygons:
         if not least_m <= outline.radius_m <= most_m:
             detail = f"{bounds} from its middle to a corner"
             yield Violation(problems.RADIUS_OUT_OF_RANGE, f"{pointer}/coordinates", detail, limits)
 
 
-def _polygons(claims: Claims, category: Category) -> Iterator[Violation]:
-    if not claims.polygons:
+def _polygons(facts: PolicyFacts, category: Category) -> Iterator[Violation]:
+    if not facts.polygons:
         return
     if not category.polygons:
-        for pointer, _ in claims.polygons:
+        for pointer, _ in facts.polygons:
             yield Violation(problems.SHAPE_NOT_ALLOWED, f"{pointer}/type", "must be a circle in this category")
-    elif any(outline.tangled for _, outline in claims.polygons):
+    elif any(outline.tangled for _, outline in facts.polygons):
         detail = "must have rings that turn back fewer times: it takes too long to tell whether they cross themselves"
         yield Violation(problems.AREA_TOO_COMPLEX, "/area", detail)
-    elif publish_polygons([outline for _, outline in claims.polygons], category.simplify_m) is None:
+    elif publish_polygons([outline for _, outline in facts.polygons], category.simplify_m) is None:
         detail = f"must have at most {MAX_CORNERS} corners as published"
         if category.simplify_m:
             detail += f", simplified by up to {category.simplify_m} m"
         yield Violation(problems.AREA_TOO_COMPLEX, "/area", detail, {"max_corners": MAX_CORNERS})
 
 
-def _area(claims: Claims, category: Category, covered_km2: float | None) -> Iterator[Violation]:
-    if claims.confirm is not None and (covered_km2 is not None or category.hold_area_km2 is None):
-        yield from unconfirmed_area(covered_km2 or 0.0, category.hold_area_km2, claims.confirm)
+def _area(facts: PolicyFacts, category: Category, covered_km2: float | None) -> Iterator[Violation]:
+    if facts.confirm is not None and (covered_km2 is not None or category.hold_area_km2 is None):
+        yield from unconfirmed_area(covered_km2 or 0.0, category.hold_area_km2, facts.confirm)
 
 
 def _in_order(violations: list[Violation]) -> list[Violation]:

@@ -29,6 +29,6 @@ class PushResponse(NamedTuple):
 class PushClient(Protocol):
     """Sends pushes. It never raises for what a service does, or fails to do."""
 
-    async def ring(self, push: Push, within_s: float) -> PushResponse:
+    async def send(self, push: Push, within_s: float) -> PushResponse:
         """Send one, and wait for its answer, no longer than that."""
         ...

@@ -45,7 +45,7 @@ class DeviceHub(Hub):
         That is worked out only if something was passed over it meanwhile. To do so takes 20 µs (bench push).
         """
         if self._lost[row]:
-            self.recovered(row, now)
+            self.on_drained(row, now)
         else:
             self._slow[row] = False
 
@@ -63,21 +63,21 @@ class DeviceHub(Hub):
         if not alert.ended(now):
             self._launch(alert, now)
 
-    def untell(self, row: int, alert: LiveAlert, number: int, *, recipient: bool) -> None:
+    def retract(self, row: int, alert: LiveAlert, number: int, *, recipient: bool) -> None:
         """The entry with this number was not sent to the device after all, or only maybe.
 
         `recipient`: whether it is a recipient of the alert all the same, by an older revision, or because it may have
         been sent this one.
         """
         self._lost[row] = True
-        alert.untell(row, number, recipient=recipient)
+        alert.retract(row, number, recipient=recipient)
         if recipient:
             self._miss(row, alert)  # it may be owed it wherever its places are
 
     def hold(self, row: int, holding: Mapping[str, int], now: Now) -> None:
         """The device says that it holds these revisions (R5)."""
         for alert_id, held in holding.items():
-            self._claim(row, alert_id, held, now)
+            self._trust_holding(row, alert_id, held, now)
 
     def rewire(self, row: int, wire: Wire) -> None:
         """The device wants what is current with proofs now, or without."""

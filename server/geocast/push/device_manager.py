@@ -78,7 +78,7 @@ class _Rights:
 class Changed(NamedTuple):
     """What came of a change; None: nothing was to be put. What was there before, and how many pushes follow."""
 
-    came: PutResult | None
+    result: PutResult | None
     before: OpenedDevice | None
     live: int
 
@@ -91,7 +91,7 @@ class DeviceManager:
         capacity: int,
         store: DeviceStore,
         shards: Shards,
-        ringer: PushClient,
+        client: PushClient,
         keyring: Keyring,
         services: Services,
         vapid: Vapid,
@@ -110,7 +110,7 @@ class DeviceManager:
         self.sending = PushScheduler(
             self.hub,
             self.recorder,
-            ringer,
+            client,
             keyring,
             shards,
             services,
@@ -154,7 +154,7 @@ class DeviceManager:
         self.hub.take_counts()  # what it takes for sent is not what services have taken
         self.sending.resume()
         for device in self._tests.take(now.wall_ms):
-            self.hub.regrant(device.row, _rights(device.record, now))
+            self.hub.set_rights(device.row, _rights(device.record, now))
         over = self._look_at_leases(now)
         self.sending.wake()
         await self.forget(over, "lease")
@@ -203,14 +203,14 @@ class DeviceManager:
         """Tell a device that its lease ends soon, once; if it is busy, a minute later (WPR9)."""
         until_ms = device.until_ms
 
-        async def came(was_taken: bool) -> None:
+        async def note_renewal(was_taken: bool) -> None:
             if was_taken and device.row >= 0 and device.until_ms == until_ms:
                 await self._rewrite(device, lambda record: replace(record, renewed=True))
                 self._look_at(device, device.lease_due_ms)
             else:
                 self._look_at(device, now.wall_ms + RENEW_AGAIN_MS)
 
-        if not self.sending.renew(device, now, until_ms, came):
+        if not self.sending.renew(device, now, until_ms, note_renewal):
             self._look_at(device, now.wall_ms + RENEW_AGAIN_MS)
 
     async def _rewrite(self, device: Device, rewrite: Callable[[Record], Record]) -> None:
@@ -333,7 +333,7 @@ class DeviceManager:
             device = self._enter(kept, holding)
         else:
             self._change(device, kept, holding)
-        return None if device is None else self.sending.settle(device)
+        return None if device is None else self.sending.send_owed(device)
 
     def _enter(self, kept: OpenedDevice, holding: Mapping[str, int]) -> Device | None:
         """Take a device in; what it is owed is to be sent. None: it can't be used, or is over."""
@@ -378,8 +378,8 @@ class DeviceManager:
         if record.proofs != before.proofs:
             self.hub.rewire(device.row, _wire(record))
         self.hub.move(device.row, _places(record))
-        self.hub.refilter(device.row, _filter(record))
-        self.hub.regrant(device.row, _rights(record, now))
+        self.hub.set_filter(device.row, _filter(record))
+        self.hub.set_rights(device.row, _rights(record, now))
         self.hub.hold(device.row, holding, now)
         self.sending.note_held(device, holding)
         if device.owed is not None and (held := holding.get(device.owed.message.id)) is not None:
@@ -405,8 +405,8 @@ class DeviceManager:
         changing = {digest}
         with self._in_force_later(changing):
             put, before = await self.records.change(digest, change, limits, holding, held)
-            if put is None or put.came is not PutResult.STORED:
-                return Changed(None if put is None else put.came, before, 0)
+            if put is None or put.result is not PutResult.STORED:
+                return Changed(None if put is None else put.result, before, 0)
             changing.update(put.replaced)
             for each in put.replaced:  # WPR8
                 self.forgotten["replaced"] += 1
@@ -414,7 +414,7 @@ class DeviceManager:
             live = await self.read(digest, holding)
         if live is None:
             live = await self.count_owed(digest, holding or {})
-        return Changed(put.came, before, live)
+        return Changed(put.result, before, live)
 
     async def forget_asked(self, devices: Sequence[RegistrationKey]) -> None:
         """Forget devices of the store, wherever they are (WPN2). Raises StoreUnavailable."""

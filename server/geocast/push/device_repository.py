@@ -82,7 +82,7 @@ class DeviceRepository:
             stored = self.sealed(*made)
             was, told = (None, ()) if found is None else found
             put = await self._recorder.put(stored, was, limits=limits, note=note, lines=held(stored, told))
-            if put.came is not PutResult.CHANGED:
+            if put.result is not PutResult.CHANGED:
                 return put, before
         raise StoreUnavailable("others change the device again and again")
 

@@ -47,7 +47,7 @@ class HttpPushClient:
     ) -> None:
         self._connections.close()
 
-    async def ring(self, push: Push, within_s: float) -> PushResponse:
+    async def send(self, push: Push, within_s: float) -> PushResponse:
         endpoint, until = push.endpoint, self._loop.time() + min(PATIENCE_S, within_s)
         connection = self._connections.kept(endpoint.host, endpoint.port)
         try:

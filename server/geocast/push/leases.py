@@ -25,7 +25,7 @@ from typing import NamedTuple, Protocol
 
 from ..clock import Clock
 from ..errors import StoreUnavailable, trace
-from .shards import Holder
+from .shards import ShardOwner
 
 logger = logging.getLogger(__name__)
 
@@ -98,11 +98,11 @@ class LeasedShards:
         """A write of these was refused: they are somebody else's."""
         self._lose([shard for shard in shards if shard in self._leases])
 
-    async def hold(self, holder: Holder) -> None:
+    async def attach(self, owner: ShardOwner) -> None:
         """Take shards, keep them, and let go of them, for ever."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._renew_for_ever())
-            tasks.create_task(self._serve_for_ever(holder))
+            tasks.create_task(self._serve_for_ever(owner))
 
     async def stop(self) -> None:
         """Let others have what is held. The holder has ended, and all that it noted is stored."""
@@ -176,36 +176,36 @@ class LeasedShards:
 
     # ---- the holder ----------------------------------------------------------------------------------------------
 
-    async def _serve_for_ever(self, holder: Holder) -> None:
+    async def _serve_for_ever(self, owner: ShardOwner) -> None:
         while True:
             await self._news.wait()
             self._news.clear()
             try:
-                while await self.serve(holder):
+                while await self.serve(owner):
                     pass
             except StoreUnavailable:
                 continue  # the next renewal has it tried again
             except Exception as error:
                 logger.error("shards of devices could not be taken or let go of: %s", trace(error))
 
-    async def serve(self, holder: Holder) -> bool:
+    async def serve(self, owner: ShardOwner) -> bool:
         """Have the holder let go of what it must not have, or take what it has not; False if there is neither.
 
         Raises StoreUnavailable.
         """
         lost = [shard for shard, number in self._terms.items() if self._number(shard) != number]
         if lost:
-            await self._let_go(holder, lost)
+            await self._let_go(owner, lost)
             return True
         fresh = {shard: lease.number for shard, lease in self._leases.items() if shard not in self._terms}
         if fresh or not self._has_taken:
-            await self._take(holder, fresh)
+            await self._take(owner, fresh)
             self._has_taken = True
             return True
         if len(self._terms) <= self._share:
             return False
         shard = max(self._terms)
-        await self._let_go(holder, [shard])
+        await self._let_go(owner, [shard])
         await self._release(shard)
         return True
 
@@ -213,19 +213,19 @@ class LeasedShards:
         lease = self._leases.get(shard)
         return None if lease is None else lease.number
 
-    async def _take(self, holder: Holder, fresh: Mapping[int, int]) -> None:
+    async def _take(self, owner: ShardOwner, fresh: Mapping[int, int]) -> None:
         self._terms.update(fresh)
         try:
-            await holder.take(fresh)
+            await owner.take(fresh)
         except BaseException:  # then it has none of them
             for shard in fresh:
                 self._terms.pop(shard, None)
             raise
 
-    async def _let_go(self, holder: Holder, shards: Collection[int]) -> None:
+    async def _let_go(self, owner: ShardOwner, shards: Collection[int]) -> None:
         self._going.update(shards)
         try:
-            await holder.let_go(shards)
+            await owner.let_go(shards)
         finally:
             self._going.difference_update(shards)
         for shard in shards:

@@ -11,7 +11,7 @@ import json
 from typing import Any, NamedTuple
 
 from ..clock import format_time
-from .webpush import encoded, room
+from .webpush import encoded, max_plaintext
 
 BODY_BYTES = 3_000  # of every message (WPT2)
 SMALL_BODY_BYTES = 1_024  # for a device whose service has said 413 once
@@ -60,9 +60,9 @@ def plaintext(message: PushMessage, now_ms: int, body_bytes: int = BODY_BYTES) -
     """What a push of this message says, for a body of so many bytes: all of it, or cut, or that it can be fetched."""
     now = b'"now":"' + format_time(now_ms).encode() + b'",'
     whole = b"{" + now + message.payload[1:]
-    if len(whole) <= room(body_bytes):
+    if len(whole) <= max_plaintext(body_bytes):
         return whole
-    return _cut(message, format_time(now_ms), room(body_bytes))
+    return _cut(message, format_time(now_ms), max_plaintext(body_bytes))
 
 
 def renewal(until_ms: int, now_ms: int) -> bytes:

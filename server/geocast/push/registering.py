@@ -135,8 +135,8 @@ class Registering:
 
         digest = self._waking.records.digest_of(grant.subject, device_id)
         changed = await self._waking.put(digest, change, self._limits, asked.holding)
-        if changed.came is not PutResult.STORED:
-            raise Problem(problems.TOO_MANY_DEVICES if changed.came is PutResult.TOO_MANY else problems.FULL)
+        if changed.result is not PutResult.STORED:
+            raise Problem(problems.TOO_MANY_DEVICES if changed.result is PutResult.TOO_MANY else problems.FULL)
         answer = {"id": device_id, "until": format_time(until_ms), "live": changed.live}
         is_new = changed.before is None
         return Registered(answer | {"secret": secret} if is_new else answer, is_new)
@@ -156,7 +156,7 @@ class Registering:
             return record if is_same else replace(record, vapid=self._vapid.public, worked=False), until_ms
 
         changed = await self._waking.put(device.stored.device, change)
-        return None if changed.came is None else {"until": format_time(until_ms)}
+        return None if changed.result is None else {"until": format_time(until_ms)}
 
     def check(self, device_id: str) -> None:
         """Raises Problem (404) for what is no id (WPR1)."""

@@ -80,7 +80,9 @@ def make_app(calls: DevicesContext) -> ASGIApp:
         device_id = request.path_params["device_id"]
         calls.taking().check(device_id)  # 404 comes before the body
         body = await body_of(request, MAX_BODY_BYTES)
-        if grant.proof is None or not calls.tokens.stands(grant.proof):  # a body may take longer than a reload (BA3)
+        if grant.proof is None or not calls.tokens.still_valid(
+            grant.proof
+        ):  # a body may take longer than a reload (BA3)
             raise unauthorized()
         done = await calls.taking().put(device_id, body, grant)
         return JSONResponse(done.answer, 201 if done.is_new else 200)

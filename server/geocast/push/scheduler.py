@@ -66,7 +66,7 @@ class PushScheduler:
         self,
         hub: DeviceHub,
         recorder: DeliveryJournal,
-        ringer: PushClient,
+        client: PushClient,
         keyring: Keyring,
         shards: Shards,
         services: Services,
@@ -93,7 +93,7 @@ class PushScheduler:
         self.idle.set()
         self._hub = hub
         self._recorder = recorder
-        self._ringer = ringer
+        self._client = client
         self._alert_digest = functools.lru_cache(1_024)(functools.partial(keyring.digest, "alert"))
         self._shards = shards
         self._vapid = vapid
@@ -180,12 +180,12 @@ class PushScheduler:
         for device in self._pauses.take(now.monotonic):
             if device.paused and device.resumes_at <= now.monotonic:
                 device.paused = False
-                self.recovered(device)
+                self.on_drained(device)
 
-    def settle(self, device: Device) -> int:
+    def send_owed(self, device: Device) -> int:
         """Send a device what it is owed by what it is now; how many pushes that are (R8)."""
         reply: dict[str, int] = {}
-        self._hub.settle(device.row, reply, self.tick())
+        self._hub.reply_with_owed(device.row, reply, self.tick())
         self._sort_out()
         self.go_on(device)
         return reply["live"]
@@ -193,7 +193,7 @@ class PushScheduler:
     def go_on(self, device: Device) -> None:
         """A device that was paused for the endpoint that it had goes on with the one that it has."""
         if not device.busy and not device.paused and device.waits is None:
-            self.recovered(device)
+            self.on_drained(device)
         self.wake()
 
     def end(self) -> None:
@@ -241,7 +241,7 @@ class PushScheduler:
         elif first is not None:
             device = self._next_waiting()
             device.waits = None
-            self.recovered(device)
+            self.on_drained(device)
             if not device.busy:  # its place is another one's
                 self._admit(device.lane)
                 self._admit(self._spare)
@@ -255,7 +255,7 @@ class PushScheduler:
         for message in messages.messages_of(data):
             alert = self._hub.live.find(message.id, self._now)
             if alert is not None:
-                found.append(Owed(alert, message, bool(alert.told(device.row) & RECIPIENT)))
+                found.append(Owed(alert, message, bool(alert.flags(device.row) & RECIPIENT)))
         if found:
             self._written.append((device, found))
 
@@ -274,7 +274,7 @@ class PushScheduler:
                 self._wait(device, first.urgency)
             for owed in found:
                 if not goes or owed is not first:
-                    self._hub.untell(device.row, owed.alert, owed.message.number, recipient=owed.recipient)
+                    self._hub.retract(device.row, owed.alert, owed.message.number, recipient=owed.recipient)
 
     def _takes_off(self, device: Device) -> bool:
         """Take a slot and a place in its lane for a device, if it is free and there are both."""
@@ -360,9 +360,9 @@ class PushScheduler:
         gates: list[Gate] = [self._slots, self._spare, *self.lanes.values()]
         return sum(_waits_so(device, how, gate) for gate in gates for how, _, device, _ in gate.waiting)
 
-    def recovered(self, device: Device) -> None:
+    def on_drained(self, device: Device) -> None:
         """Work out what the device is owed now, and have it sent."""
-        self._hub.recovered(device.row, self._now)
+        self._hub.on_drained(device.row, self._now)
         self._sort_out()
 
     # ---- a request -----------------------------------------------------------------------------------------------
@@ -376,9 +376,9 @@ class PushScheduler:
             logger.error("what may be sent could not be noted: %s", trace(error))
         failpoints.hit("push-noted")
         for device, owed in going:
-            self._start(self._ring(device, owed))
+            self._start(self._request(device, owed))
 
-    async def _ring(self, device: Device, owed: Owed) -> None:
+    async def _request(self, device: Device, owed: Owed) -> None:
         now = self._clock.now()
         alert, (lane, _) = owed.alert, device.place
         is_current = device.row >= 0 and owed.message.number == alert.number and not alert.ended(now)
@@ -391,7 +391,7 @@ class PushScheduler:
         record = device.record
         size = SMALL_BODY_BYTES if record.small else BODY_BYTES
         text = functools.partial(messages.plaintext, owed.message, now.wall_ms, size)
-        answer = await self._rung(device, alert.id, text, ttl_s, messages.URGENCIES[alert.rank], now)
+        answer = await self._answered(device, alert.id, text, ttl_s, messages.URGENCIES[alert.rank], now)
         if answer.outcome is PushOutcome.SENT:
             accepted_ms = alert.revision.issued_at if alert.cancel is None else alert.cancel.cancelled_at
             self.took(max(0, self._clock.now().wall_ms - accepted_ms) / 1000)
@@ -401,7 +401,7 @@ class PushScheduler:
         self._noted(device, owed, answer.outcome, pause_s)
         await self._consequences(device, record, answer.outcome)
 
-    async def _rung(
+    async def _answered(
         self, device: Device, topic: str, text: Callable[[], bytes], ttl_s: int, how: str, now: Now
     ) -> PushResponse:
         """The answer to a push of this text to a device; it is counted. It never raises, so no slot is lost."""
@@ -411,7 +411,7 @@ class PushScheduler:
             authorization = self._vapid.header(record.vapid, endpoint.origin, now.wall_ms // 1000)
             tag = messages.topic(record.topic_key, topic)
             push = Push(endpoint, body, ttl_s, how, tag, authorization, device.place[0].known)
-            answer = await self._ringer.ring(push, ttl_s)
+            answer = await self._client.send(push, ttl_s)
         except Exception as error:
             logger.error("a push failed: %s", trace(error))
             answer = PushResponse(PushOutcome.REFUSED, "internal")
@@ -456,11 +456,11 @@ class PushScheduler:
         if outcome is PushOutcome.SENT:
             self._recorder.after(self._line(device, owed, None if owed.message.is_cancel else State.SENT))
             if is_here and owed.message.is_cancel:  # it may have said meanwhile that it holds what is called off
-                self._hub.untell(device.row, owed.alert, number, recipient=False)
+                self._hub.retract(device.row, owed.alert, number, recipient=False)
         else:
             recipient = owed.recipient or outcome is PushOutcome.MAYBE
             if is_here and not owed.held:
-                self._hub.untell(device.row, owed.alert, number, recipient=recipient)
+                self._hub.retract(device.row, owed.alert, number, recipient=recipient)
             self._recorder.after(self._line(device, owed, State.MAYBE if recipient else None))
         self._free(device, pause_s)
 
@@ -507,16 +507,16 @@ class PushScheduler:
         """Tell a device until when its lease lasts, if it is free; `came` is called with whether that was taken."""
         if device.waits is not None or not self._takes_off(device):
             return False
-        self._start(self._ring_renewal(device, now, until_ms, came))
+        self._start(self._request_renewal(device, now, until_ms, came))
         return True
 
-    async def _ring_renewal(
+    async def _request_renewal(
         self, device: Device, now: Now, until_ms: int, came: Callable[[bool], Awaitable[None]]
     ) -> None:
         record = device.record
         text = functools.partial(messages.renewal, until_ms, now.wall_ms)
         ttl_s = messages.ttl_s(until_ms, now.wall_ms)
-        answer = await self._rung(device, messages.RENEW, text, ttl_s, messages.URGENCIES[0], now)
+        answer = await self._answered(device, messages.RENEW, text, ttl_s, messages.URGENCIES[0], now)
         self._free(device, self._pause_s(device, answer, record, ttl_s))
         await came(answer.outcome is PushOutcome.SENT)
         await self._consequences(device, record, answer.outcome)
@@ -555,7 +555,7 @@ class PushScheduler:
                 self._recorder.after(line)
 
     def _known(self, device: Device, alert: LiveAlert) -> DeliveryRecord | None:
-        told = alert.told(device.row)
+        told = alert.flags(device.row)
         if not told & RECIPIENT:
             return None
         is_on_its_way = device.owed is not None and device.owed.alert is alert

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 AGAIN_S = 1.0  # after the store was out of reach
 
 
-class Holder(Protocol):
+class ShardOwner(Protocol):
     """Who has the devices of the shards that this process holds."""
 
     async def take(self, terms: Mapping[int, int]) -> None:
@@ -50,7 +50,7 @@ class Shards(Protocol):
         """The store has refused lines of these: they are lost. `may_send` says no from now on, `let_go` follows."""
         ...
 
-    async def hold(self, holder: Holder) -> None:
+    async def attach(self, owner: ShardOwner) -> None:
         """Take shards, keep them, and let go of them, for ever (Rule 3)."""
         ...
 
@@ -77,10 +77,10 @@ class StaticShards:
     def refused(self, shards: Collection[int]) -> None:
         """Nothing: no other process takes them."""
 
-    async def hold(self, holder: Holder) -> None:
+    async def attach(self, owner: ShardOwner) -> None:
         while True:
             try:
-                await holder.take(self._terms)
+                await owner.take(self._terms)
                 break
             except StoreUnavailable as error:
                 logger.error("the devices can't be loaded: %s; trying again", error)

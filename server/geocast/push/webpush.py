@@ -43,7 +43,7 @@ _BASE64URL = re.compile("[A-Za-z0-9_-]*=*")
 _CURVE = SECP256R1()
 
 
-def room(body_bytes: int) -> int:
+def max_plaintext(body_bytes: int) -> int:
     """The bytes of text that a body of so many bytes holds."""
     return body_bytes - _OVERHEAD
 
@@ -82,8 +82,8 @@ def encrypt(
     Each message has a key pair and a salt of its own, unless the caller gives them, as the RFC's examples do. Raises
     ValueError if the text is too long, or the key is no point.
     """
-    if len(plaintext) > room(body_bytes):
-        raise ValueError(f"{len(plaintext)} bytes of text, and {room(body_bytes)} fit")
+    if len(plaintext) > max_plaintext(body_bytes):
+        raise ValueError(f"{len(plaintext)} bytes of text, and {max_plaintext(body_bytes)} fit")
     sender = private or generate_private_key(_CURVE)
     salt = os.urandom(SALT_BYTES) if salt is None else salt
     own = _encoded_point(sender.public_key())
@@ -93,7 +93,7 @@ def encrypt(
     extracted = _hmac(salt, secret)
     key = _hmac(extracted, b"Content-Encoding: aes128gcm\0\1")[:16]
     nonce = _hmac(extracted, b"Content-Encoding: nonce\0\1")[:12]
-    padded = plaintext + b"\2" + bytes(room(body_bytes) - len(plaintext))
+    padded = plaintext + b"\2" + bytes(max_plaintext(body_bytes) - len(plaintext))
     header = salt + _RECORD_BYTES.to_bytes(4, "big") + bytes([len(own)]) + own
     return header + AESGCM(key).encrypt(nonce, padded, None)
 

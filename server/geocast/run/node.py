@@ -42,28 +42,28 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def open_log(settings: Settings, judge: EntryVerifier | None = None) -> AlertLog:
-    """The log that `--log` names, of which what `judge` believes is read; all, without one. Raises ConfigError."""
+def open_log(settings: Settings, verifier: EntryVerifier | None = None) -> AlertLog:
+    """The log that `--log` names, of which what `verifier` believes is read; all, without one. Raises ConfigError."""
     scheme, colon, rest = settings.log.partition(":")
     if scheme in REDIS_SCHEMES:
         from ..alertlog.redis_streams import RedisStreamsLog  # the library takes 0.1 s and 10 MB
 
         return RedisStreamsLog(
-            settings.log, replicas=settings.log_replicas, volatile=settings.allow_volatile_log, judge=judge
+            settings.log, replicas=settings.log_replicas, volatile=settings.allow_volatile_log, verifier=verifier
         )
     if scheme == "memory" and colon and not rest:
-        return MemoryLog(judge)
+        return MemoryLog(verifier)
     if scheme == "sqlite" and str(Path(rest)) == ":memory:":
         raise ConfigError("--log: SQLite's own :memory: can't be shared by threads; give a file, or memory: for tests")
     if scheme == "sqlite" and rest:
-        return SqliteLog(Path(rest), judge=judge)
+        return SqliteLog(Path(rest), verifier=verifier)
     raise ConfigError("--log: expected memory:, sqlite:PATH, or a URL of Redis (redis://HOST:PORT)")
 
 
 @contextlib.asynccontextmanager
-async def opened_log(settings: Settings, judge: EntryVerifier | None = None) -> AsyncIterator[AlertLog]:
+async def opened_log(settings: Settings, verifier: EntryVerifier | None = None) -> AsyncIterator[AlertLog]:
     """The log that `--log` names, open for as long as the block runs. Raises ConfigError."""
-    alert_log = open_log(settings, judge)
+    alert_log = open_log(settings, verifier)
     await alert_log.start()
     try:
         yield alert_log

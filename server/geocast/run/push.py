@@ -139,8 +139,8 @@ class PushProcess:
         async with contextlib.AsyncExitStack() as opened:
             alert_log = await opened.enter_async_context(opened_log(self._means.node, in_force.trust))
             store = await opened.enter_async_context(_opened(devices))
-            ringer = await opened.enter_async_context(HttpPushClient(clock, settings.private, self._means.tls))
-            waking = self._waking(store, shards, ringer, clock)
+            client = await opened.enter_async_context(HttpPushClient(clock, settings.private, self._means.tls))
+            waking = self._waking(store, shards, client, clock)
             keeper = LogHealth(alert_log, clock)
             reader = LogReader(alert_log, clock, waking.hub.live, waking.deliver, keeper)
             calls = self._calls(waking, shards, keeper, reader, clock)
@@ -158,7 +158,7 @@ class PushProcess:
                 )
                 calls.registering = Registering(waking, self._means.vapid, terms, clock)
                 upkeep = (
-                    shards.hold(waking),
+                    shards.attach(waking),
                     waking.follow(),
                     _sweep(waking, collector, lambda: reader.applied + len(waking.devices)),
                     _purge(waking, store, shards, clock),
@@ -185,7 +185,7 @@ class PushProcess:
         await waking.write_out()
         await waking.store_counts(keeper.store)
 
-    def _waking(self, store: DeviceStore, shards: Shards, ringer: HttpPushClient, clock: Clock) -> DeviceManager:
+    def _waking(self, store: DeviceStore, shards: Shards, client: HttpPushClient, clock: Clock) -> DeviceManager:
         registry = self._metrics.registry
         took = Histogram(
             "geocast_push_seconds",
@@ -202,7 +202,7 @@ class PushProcess:
             self._means.settings.max_devices,
             store,
             shards,
-            ringer,
+            client,
             self._means.keyring,
             self._means.services,
             self._means.vapid,
@@ -308,7 +308,7 @@ async def _recheck(waking: DeviceManager, reloaded: asyncio.Event) -> None:
 
 def _stands(tokens: TokenVerifier, record: Record) -> bool | None:
     key = tokens.keys.get(record.kid)
-    return None if key is None else tokens.stands(TokenProof(record.sub, key, record.issued_at_s))
+    return None if key is None else tokens.still_valid(TokenProof(record.sub, key, record.issued_at_s))
 
 
 async def _first_of(*events: asyncio.Event) -> None:

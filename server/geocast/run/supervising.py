@@ -153,18 +153,18 @@ class Reloader:
         self._folder = folder
         self._names = names
         self._in_force = in_force
-        self._board = ReloadMailbox(folder)
+        self._mailbox = ReloadMailbox(folder)
         self._fetched = ReloadMailbox(folder, FETCHED)
 
     def reload(self) -> None:
         """Read the files anew, and have keys at a URL fetched."""
-        self._in_force.reload(self._board.write)
+        self._in_force.reload(self._mailbox.write)
         self._tell_all()
         tell(self._folder, self._names[0], FETCH)
 
     def take_fetched(self) -> None:
         """Take the keys that the front has fetched."""
-        self._fetched.look(lambda keys: self._in_force.take_keys(keys, self._board.write))
+        self._fetched.look(lambda keys: self._in_force.take_keys(keys, self._mailbox.write))
         self._tell_all()
 
     def _tell_all(self) -> None:
@@ -269,11 +269,11 @@ def check(name: str, look: Callable[[], Coroutine[Any, Any, None]], run: Run) ->
 
 def looker(part: WorkerSpec, in_force: RuntimeConfig, stop: Stop) -> Callable[[], None]:
     """What looks at the board, in a process that is not the supervisor (Rule 8)."""
-    board = ReloadMailbox(part.folder)
+    mailbox = ReloadMailbox(part.folder)
 
     def look() -> None:
         try:
-            board.look(in_force.take)
+            mailbox.look(in_force.take)
         except Exception as error:
             logger.error("%s can't take what was reloaded, so it ends: %s", part.name, trace(error))
             stop.ask()

@@ -140,7 +140,7 @@ class Stream:
             connection.abort()
         self.hub.sweep(now)
 
-    def hold(self, connection: "Connection", payload: bytes) -> bool:
+    def pause(self, connection: "Connection", payload: bytes) -> bool:
         """Whether `connection` may wait for newer keys with this message; it takes it again when that is settled."""
         if self._newer_keys is None or not self._newer_keys.wait(connection.take_again):
             return False
@@ -255,7 +255,7 @@ class Connection(asyncio.Protocol):
             self._handshake(data)
         else:
             if self._session.row >= 0:
-                self._stream.hub.heard(self._session.row, self._stream.clock.now())
+                self._stream.hub.note_read(self._session.row, self._stream.clock.now())
             self._read(self._unread + data if self._unread else data)
 
     def eof_received(self) -> None:
@@ -278,7 +278,7 @@ class Connection(asyncio.Protocol):
         if self in self._stream.lingering or self._transport.is_closing():
             return
         if self._session is not None and self._session.row >= 0:
-            self._stream.hub.recovered(self._session.row, self._stream.clock.now())
+            self._stream.hub.on_drained(self._session.row, self._stream.clock.now())
         if not self._slow and self not in self._stream.held:
             self._transport.resume_reading()
             if self._session is not None:
@@ -430,7 +430,7 @@ class Connection(asyncio.Protocol):
         try:
             session.receive(payload, self._stream.clock.now())
         except SessionClosed as ended:
-            if ended.unknown_key and not again and self._stream.hold(self, payload):
+            if ended.unknown_key and not again and self._stream.pause(self, payload):
                 self._transport.pause_reading()
                 return
             self.close(ended.close)

@@ -9,22 +9,22 @@ of 64 bits. Three ideas carry everything:
     write. So no alert is held back in order to be sent together with another, and yet a row that is owed three alerts
     gets one write; and an extreme alert overtakes the rest of a minor one at the next slice. One write is done for each
     session. Everything else is done for each slice.
-3.  What a session is owed can always be computed anew from `told` (stream/live_alerts.py), its places and its filter:
-    `settle` does so after hello, move, filter and token, `recovered` when a slow client has taken all. There is no
-    queue per session: a slow client is a late joiner. Neither looks at more than the alerts that hold one of its
+3.  What a session is owed can always be computed again from `flags` (stream/live_alerts.py), its places and its filter:
+    `reply_with_owed` does so after hello, move, filter and token, `on_drained` when a slow client has taken all. There
+    is no queue per session: a slow client is a late joiner. Neither looks at more than the alerts that hold one of its
     places, those in flight, and those that were noted for its row when a flight passed it over (`_miss`).
 
 Rule 1  A flight is for the current revision (or the cancel) of an alert. A newer entry grounds it at once, and so
         does the alert's end: its bit leaves `alive`, and what is owed but not alive is not sent.
 Rule 2  A row is marked as told in the same slice in which its frame is handed to its transport, not when it matches.
-        So between two slices `told` is exactly what was sent, whatever a session does then.
+        So between two slices `flags` are exactly what was sent, whatever a session does then.
 Rule 3  A slow row (its transport has unsent bytes) is sent nothing. What it is owed is cleared; when the transport has
-        sent all, `recovered` computes it anew.
-Rule 4  `settle` clears what the row was owed and sends what it is owed now, behind its reply and in the same write:
-        what comes before `ok` was judged by the old places, filter and token; what comes after, by the new.
-Rule 5  A row that is given back is used again only when `told` counts no more for it (`sweep`).
-Rule 6  Where there are calls, the board (calls/hub.py) says who is owed something of them. It is written before the
-        flights, and in `settle` and `recovered` before the alerts. Without a board nothing of this is done.
+        sent all, `on_drained` computes it anew.
+Rule 4  `reply_with_owed` clears what the row was owed and sends what it is owed now, behind its reply and in the same
+        write: what comes before `ok` was judged by the old places, filter and token; what comes after, by the new.
+Rule 5  A row that is given back is used again only when `flags` count no more for it (`sweep`).
+Rule 6  Where there are calls, the call hub (calls/hub.py) says who is owed something of them. It is written before the
+        flights, and in `reply_with_owed` and `on_drained` before the alerts. Without calls nothing of this is done.
 
 The hub knows no clock, no socket and no asyncio. The time is passed in; a transport is its `write` and the number of
 its socket. All calls come from one thread and none is interrupted by another: that is why Rules 2 and 4 are simple.
@@ -104,23 +104,23 @@ class Hub:
     def __init__(
         self,
         capacity: int,
-        landed: Callable[[Flight], None] = lambda _flight: None,
+        finished: Callable[[Flight], None] = lambda _flight: None,
         send: SendToMany | None = None,
         heartbeat_s: int = HEARTBEAT_S,
-        board: CallHub | None = None,
+        calls: CallHub | None = None,
     ) -> None:
-        """`capacity`: how many sessions there may be at once; `board`: who is told what of calls, if there are any.
+        """`capacity`: how many sessions there may be at once; `calls`: who is sent what of calls, if there are any.
 
-        `landed` is called with each flight that has been through all its rows, at its last slice. `send` sends a frame
-        to many sockets at once. What it doesn't send whole is left to the transports; without it, everything is. A
-        session is pinged when nothing was written to it for `heartbeat_s`, and told so.
+        `finished` is called with each flight that has been through all its rows, at its last slice. `send` sends one
+        frame to many sockets at once. What it doesn't send whole is left to the transports; without it, everything is.
+        A session is pinged when nothing was written to it for `heartbeat_s`, and told so.
         """
         self.live = LiveAlerts(capacity)
         self.heartbeat_s = heartbeat_s
         self.sends = 0  # frames of alerts and cancels handed to transports
-        self._landed = landed
+        self._finished = finished
         self._send = send
-        self._board = board
+        self._calls = calls
         self._index = PlaceIndex()
         self._filters = Filters()
 
@@ -165,7 +165,7 @@ class Hub:
     @property
     def busy(self) -> bool:
         """Whether there is anything for `turn` to do."""
-        return bool(self._flying or self._waiting) or (self._board is not None and self._board.busy)
+        return bool(self._flying or self._waiting) or (self._calls is not None and self._calls.busy)
 
     @property
     def places(self) -> int:
@@ -185,7 +185,7 @@ class Hub:
         now: Now,
         here: int | None = None,
     ) -> int:
-        """Take a session in. Its first `settle` has to follow, at the same `now`. Returns its row.
+        """Take a session in. Its first `reply_with_owed` has to follow, at the same `now`. Returns its row.
 
         `here`: at which of its places the subscriber is now, for calls; None: at none.
         """
@@ -201,13 +201,13 @@ class Hub:
         self._owed[row] = 0
         self._slow[row] = False
         self._last_read[row] = self._last_write[row] = self._last_ping[row] = now.monotonic
-        self.regrant(row, rights)
+        self.set_rights(row, rights)
         self._ready[row] = True
-        if self._board is not None:
-            self._board.move(row, None if here is None else places[here])
-            self._board.hold(row, holding, now)
+        if self._calls is not None:
+            self._calls.move(row, None if here is None else places[here])
+            self._calls.take_holding(row, holding, now)
         for alert_id, held in holding.items():
-            self._claim(row, alert_id, held, now)
+            self._trust_holding(row, alert_id, held, now)
         return row
 
     def leave(self, row: int) -> None:
@@ -219,8 +219,8 @@ class Hub:
         self._epoch[row] += 1
         self._peers[row], self._writes[row], self._descriptors[row] = None, _nowhere, -1
         self._missed.pop(row, None)
-        if self._board is not None:
-            self._board.leave(row)
+        if self._calls is not None:
+            self._calls.leave(row)
         self._filters.give_back(int(self._filter[row]))
         for slot in self._slots[row]:
             self._index.remove(slot)
@@ -236,10 +236,10 @@ class Hub:
             self._index.remove(slot)
         added = (self._index.add(row, *place) for place in places[len(old) :])
         self._slots[row] = (*old[: len(places)], *added)
-        if self._board is not None:
-            self._board.move(row, None if here is None else places[here])
+        if self._calls is not None:
+            self._calls.move(row, None if here is None else places[here])
 
-    def refilter(self, row: int, wanted: Filter) -> None:
+    def set_filter(self, row: int, wanted: Filter) -> None:
         """The session's filter is this now."""
         self._filters.give_back(int(self._filter[row]))
         self._filter[row] = self._filters.take(wanted)
@@ -248,14 +248,14 @@ class Hub:
         """The filter that the session has now."""
         return self._filters[int(self._filter[row])]
 
-    def regrant(self, row: int, rights: Rights) -> None:
+    def set_rights(self, row: int, rights: Rights) -> None:
         """The session has a new token: from now on it may see what these rights say, until they end."""
         self._may_test[row] = rights.may_test
         self._token_deadline[row] = rights.deadline
-        if self._board is not None:
-            self._board.grant(row, rights)
+        if self._calls is not None:
+            self._calls.set_rights(row, rights)
 
-    def heard(self, row: int, now: Now) -> None:
+    def note_read(self, row: int, now: Now) -> None:
         """Bytes came from the session."""
         self._last_read[row] = now.monotonic
 
@@ -264,7 +264,7 @@ class Hub:
         self._slow[row] = True
         self._slow_since[row] = now.monotonic
 
-    def recovered(self, row: int, now: Now) -> None:
+    def on_drained(self, row: int, now: Now) -> None:
         """The session's transport has sent all: send what the session is owed now (Rule 3)."""
         self._slow[row] = False
         self._last_read[row] = now.monotonic  # it was not read while it was slow, so its silence proves nothing
@@ -275,33 +275,33 @@ class Hub:
         alert = self.live.find(alert_id, now)
         if alert is not None and self._may_see(row, alert):
             alert.acknowledge(row, revision)
-        elif alert is None and self._board is not None:
-            self._board.acknowledge(row, alert_id, revision)
+        elif alert is None and self._calls is not None:
+            self._calls.acknowledge(row, alert_id, revision)
 
     def accept(self, row: int, call_id: str, eta_s: int | None, now: Now) -> None:
         """The session says that it is going to where a call is from (M18)."""
-        if self._board is None:
+        if self._calls is None:
             self.reply(row, standdown_message(call_id, "over"), now)
         else:
-            self._board.accept(row, call_id, eta_s, now)
+            self._calls.accept(row, call_id, eta_s, now)
             self._send_calls_to(row, self._calls_owed(row, now), now)
 
     def decline(self, row: int, call_id: str, now: Now) -> None:  # noqa: ARG002 (as for the others)
         """The session says that it is not going (M19)."""
-        if self._board is not None:
-            self._board.decline(row, call_id)
+        if self._calls is not None:
+            self._calls.decline(row, call_id)
 
     def report(self, row: int, call_id: str, state: SeatState, now: Now) -> None:
         """The session says how far it is (M20)."""
-        if self._board is not None:
-            self._board.report(row, call_id, state, now)
+        if self._calls is not None:
+            self._calls.report(row, call_id, state, now)
 
     def reply(self, row: int, message: Mapping[str, Any], now: Now) -> None:
         """Send one message to a session."""
         self._last_write[row] = now.monotonic
         self._writes[row](WIRES[self._wire[row]].frame(message))
 
-    def settle(self, row: int, reply: dict[str, Any], now: Now) -> None:
+    def reply_with_owed(self, row: int, reply: dict[str, Any], now: Now) -> None:
         """Send `reply`, with `live` in it, and in the same write all that the session is owed now (Rule 4)."""
         calls, owed = self._calls_owed(row, now), self._owed_now(row, now)
         reply["live"] = len(calls) + len(owed)
@@ -327,7 +327,7 @@ class Hub:
         for alert in behind:
             if not self._may_see(row, alert):
                 self._miss(row, alert)
-        near = {alert for slot in self._slots[row] for alert in self.live.holding(*self._index.place(slot))}
+        near = {alert for slot in self._slots[row] for alert in self.live.containing(*self._index.place(slot))}
         wanted = self.filter_of(row)
         owed = [
             alert
@@ -346,26 +346,26 @@ class Hub:
     def _may_see(self, row: int, alert: LiveAlert) -> bool:
         return not alert.restricted or bool(self._may_test[row])
 
-    def _claim(self, row: int, alert_id: str, held: int, now: Now) -> None:
+    def _trust_holding(self, row: int, alert_id: str, held: int, now: Now) -> None:
         """Take a session's word that it holds a revision (R5)."""
         alert = self.live.find(alert_id, now)
         if alert is None:
-            self.live.remember_claim(alert_id, row, int(self._epoch[row]), held, now)
+            self.live.remember_holding(alert_id, row, int(self._epoch[row]), held, now)
         elif self._may_see(row, alert):
-            alert.claim(row, held)
+            alert.trust_holding(row, held)
             self._miss(row, alert)
 
     # ---- calls ---------------------------------------------------------------------------------------------------
 
     def _calls_owed(self, row: int, now: Now) -> list[bytes]:
         """All that the session is owed of calls now, as frames."""
-        return [] if self._board is None else self._board.frames(row, int(self._wire[row]), now)
+        return [] if self._calls is None else self._calls.frames(row, int(self._wire[row]), now)
 
-    def _send_calls(self, board: CallHub, count: int, now: Now) -> None:
+    def _send_calls(self, call_hub: CallHub, count: int, now: Now) -> None:
         """Send the next rows what they are owed of calls (Rule 6); slow ones nothing (Rule 3)."""
-        for row, calls in board.take_noted(count):
+        for row, calls in call_hub.take_noted(count):
             if self._ready[row] and not self._slow[row]:
-                self._send_calls_to(row, board.frames(row, int(self._wire[row]), now, calls), now)
+                self._send_calls_to(row, call_hub.frames(row, int(self._wire[row]), now, calls), now)
 
     def _send_calls_to(self, row: int, frames: Sequence[bytes], now: Now) -> None:
         if frames:
@@ -378,7 +378,7 @@ class Hub:
     def deliver(self, entry: Entry | Untrusted, now: Now) -> None:
         """Take an entry of the log. From now on late joiners get it; `turn` sends it to the sessions that are here."""
         alert = self.live.apply(entry, now)
-        self._ground(now)
+        self._drop_stale(now)
         if alert is not None:
             self._launch(alert, now)
 
@@ -387,12 +387,12 @@ class Hub:
         self._orders += 1
         flight = Flight(alert, self._orders, now)
         if len(self._free) + len(self._given_back) == len(self._peers):  # as while a process reads the log at its start
-            self._landed(flight)
+            self._finished(flight)
             alert.pack()
             return
-        for row, epoch, held in self.live.take_claims(alert.id):
+        for row, epoch, held in self.live.take_holdings(alert.id):
             if epoch == self._epoch[row] and self._may_see(row, alert):
-                alert.claim(row, held)
+                alert.trust_holding(row, held)
         if alert in self._waits and self._waits[alert].number == alert.number:
             return  # its rows are looked for when it starts
         self._recall([flight for flight in self._flying if flight.alert is alert])  # that one left some of them out
@@ -405,11 +405,11 @@ class Hub:
         `rows`: how many of a flight's rows to look at, SLICE if it is left out.
         """
         size = SLICE if rows is None else rows
-        if self._board is not None and self._board.busy:
-            self._send_calls(self._board, min(size, CALLS_SLICE), now)
-            if self._board.busy:
+        if self._calls is not None and self._calls.busy:
+            self._send_calls(self._calls, min(size, CALLS_SLICE), now)
+            if self._calls.busy:
                 return True
-        self._ground(now)
+        self._drop_stale(now)
         self._start(now)
         if self._flying:
             flight = self._flying[0]
@@ -418,7 +418,7 @@ class Hub:
             flight.next += size
             if flight.next >= len(flight.rows):
                 self._end(flight)
-                self._landed(flight)
+                self._finished(flight)
                 flight.alert.pack()
             else:
                 failpoints.hit("in-fan-out")
@@ -468,7 +468,7 @@ class Hub:
         """Note what slow rows are owed as recipients. (What they are owed for their places is found by these.)"""
         for flight in self._flying:
             late = rows[words & flight.bit != 0]
-            for row in late[flight.alert.told_all(late) & RECIPIENT != 0].tolist():
+            for row in late[flight.alert.flags_of(late) & RECIPIENT != 0].tolist():
                 self._miss(row, flight.alert)
 
     def _write(self, rows: NDArray[Any], frame: bytes) -> None:
@@ -534,7 +534,7 @@ class Hub:
         if len(rows) == 0:
             return recipients
         passing = self._filters.passing(alert.category, alert.rank)
-        applies = passing[self._filter[rows]] & self._see(rows, alert) & (alert.told_all(rows) & CURRENT == 0)
+        applies = passing[self._filter[rows]] & self._visible(rows, alert) & (alert.flags_of(rows) & CURRENT == 0)
         rows, distance_m = rows[applies], distance_m[applies]
         by_age = np.argsort(self._descriptors[rows])
         rows = nearest_first(rows[by_age], distance_m[by_age], NEAREST)
@@ -545,15 +545,15 @@ class Hub:
     def _ready_recipients(self, rows: Rows, alert: LiveAlert) -> Rows:
         """Those that are there and may see the alert. Of those that may not it is noted that they lack it."""
         rows = rows[self._ready[rows]]
-        see = self._see(rows, alert)
+        see = self._visible(rows, alert)
         for row in rows[~see].tolist():
             self._miss(row, alert)
         return rows[see]
 
-    def _see(self, rows: Rows, alert: LiveAlert) -> NDArray[np.bool_]:
+    def _visible(self, rows: Rows, alert: LiveAlert) -> NDArray[np.bool_]:
         return self._may_test[rows] if alert.restricted else np.ones(len(rows), np.bool_)
 
-    def _ground(self, now: Now) -> None:
+    def _drop_stale(self, now: Now) -> None:
         """End the flights that carry what is superseded, cancelled or expired (Rule 1)."""
         self._recall([flight for flight in self._flying if not flight.current(now)])
 
@@ -577,10 +577,10 @@ class Hub:
         """
         for alert in self.live.expire(now):
             self._launch(alert, now)
-        self.live.drop_claims(now)
+        self.live.drop_holdings(now)
         self._clear_rows()
-        if self._board is not None:
-            self._board.sweep(now)
+        if self._calls is not None:
+            self._calls.sweep(now)
         if now.monotonic >= self._look_at:
             self._look_at = now.monotonic + LOOK_S
             self._look(now)
@@ -645,12 +645,12 @@ def _frames(alert: LiveAlert, text: int) -> tuple[bytes, ...]:
 
 def _is_owed(alert: LiveAlert, row: int, wanted: Filter) -> bool:
     """Whether the session at `row`, which is a recipient or has a place inside, has to be sent what is current."""
-    told = alert.told(row)
+    flags = alert.flags(row)
     if alert.cancel is not None:
-        return bool(told & RECIPIENT)
-    if told & CURRENT:
+        return bool(flags & RECIPIENT)
+    if flags & CURRENT:
         return False
-    return bool(told & RECIPIENT) or wanted.passes(alert.category, alert.rank)
+    return bool(flags & RECIPIENT) or wanted.passes(alert.category, alert.rank)
 
 
 def _nowhere(_data: bytes) -> None:

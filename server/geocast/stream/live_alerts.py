@@ -21,7 +21,7 @@ Rule 2  A cancelled alert is kept until the `expires_at` of its last revision, s
         it can be told.
 Rule 3  The monotonic clock is never set, so what it has ended is let go and stays out, though the log may give it
         again (a new epoch does) when the wall clock lets it live (`_Gone`). The wall clock may be set, and set right
-        again. So what it alone has ended is *withheld*: it is kept, `told` included, and when the wall
+        again. So what it alone has ended is *withheld*: it is kept, `flags` included, and when the wall
         clock lets it live after all, it is sent to those who are owed it, and to nobody twice.
 Rule 4  What had ended by the wall clock when this node learnt of it is withheld too, since that clock may be ahead.
         No deadline can be made of such a clock. So the deadline is the latest that can be right: an alert was
@@ -70,18 +70,18 @@ MAX_GONE = 100_000  # … unless more than so many were; about 100 bytes each
 GONE_PARTS = 32
 MAX_EARLY = 10_000
 MAX_UNBELIEVED = 10_000
-CLAIM_S = 30.0  # how long a claim to hold an unknown alert is remembered
-MAX_CLAIMS = 100_000
+HOLDING_S = 30.0  # how long a claim to hold an unknown alert is remembered
+MAX_HOLDINGS = 100_000
 
 
 class _Shared:
     """What all alerts of a process have in common."""
 
-    __slots__ = ("acks", "counted", "departures", "doubted", "unbelieved", "withheld")
+    __slots__ = ("acks", "counted", "departures", "doubted", "suspended", "unbelieved")
 
     def __init__(self, capacity: int) -> None:
         self.departures = Departures(capacity)
-        self.withheld: set[LiveAlert] = set()  # those that somebody was not sent because of the wall clock (Rule 3)
+        self.suspended: set[LiveAlert] = set()  # those that somebody was not sent because of the wall clock (Rule 3)
         self.doubted: set[LiveAlert] = set()  # Rule 4
         self.unbelieved: set[LiveAlert] = set()  # Rule 9
         self.counted: set[LiveAlert] = set()  # those with a `sent` or an `acked`
@@ -97,9 +97,9 @@ class LiveAlert:
     """
 
     __slots__ = (
+        "_flags",
         "_revision",
         "_shared",
-        "_told",
         "acked",
         "area",
         "behind",
@@ -125,7 +125,7 @@ class LiveAlert:
         self.order = order  # of arrival, among the alerts of this process
         self.area: Filed = NONE  # by which the index of areas knows it
         self._shared = shared
-        self._told: DeliveryFlags | None = None  # until somebody is told
+        self._flags: DeliveryFlags | None = None  # until somebody is told
         self.cancel: Cancel | None = None
         self.chain = Chain()  # Rule 8: all entries that this process knows of, those that are set aside too
         self.behind: Kinds = NO_KINDS  # … and the kinds of what is in front of the current revision
@@ -194,14 +194,14 @@ class LiveAlert:
             return True
         if now.wall_ms < self.expires_at:
             return False
-        self._shared.withheld.add(self)  # whoever asked has not been sent it
+        self._shared.suspended.add(self)  # whoever asked has not been sent it
         return True
 
     def withdraw(self) -> None:
         """Nothing of it may be sent until it is restored (Rule 7)."""
         if not self.withdrawn:
             self.withdrawn, self.expires_at = self.expires_at, 0
-            self._shared.withheld.add(self)
+            self._shared.suspended.add(self)
 
     def restore(self) -> None:
         """It is believed, perhaps again: the next sweep sends it to those who are owed it."""
@@ -234,10 +234,10 @@ class LiveAlert:
         self._become(revision, now)
         if self.doubted:
             self.deadline = self.latest
-        if self._told is not None:
-            self._told.shift(RECIPIENT, _SENT_AND_ACKED, steps)
-            for row, held in list(self._told.ahead.items()):
-                self._hold(self._told, row, held)
+        if self._flags is not None:
+            self._flags.shift(RECIPIENT, _SENT_AND_ACKED, steps)
+            for row, held in list(self._flags.ahead.items()):
+                self._mark_held(self._flags, row, held)
 
     def end_by(self, cancel: Cancel) -> None:
         """Take the cancel. When the alert ends is still what its last revision says (Rule 2)."""
@@ -248,80 +248,80 @@ class LiveAlert:
 
     # ---- who was told what ---------------------------------------------------------------------------------------
 
-    def told(self, row: int) -> int:
+    def flags(self, row: int) -> int:
         """The bits of one row."""
-        return 0 if self._told is None else self._told.of(row)
+        return 0 if self._flags is None else self._flags.of(row)
 
-    def told_all(self, rows: Rows) -> NDArray[np.uint8]:
+    def flags_of(self, rows: Rows) -> NDArray[np.uint8]:
         """The bits of each of these rows."""
-        return np.zeros(len(rows), np.uint8) if self._told is None else self._told.of_all(rows)
+        return np.zeros(len(rows), np.uint8) if self._flags is None else self._flags.of_all(rows)
 
     def lacks(self, row: int) -> bool:
         """Whether the session at `row` is a recipient that does not have what is current."""
         wanted = RECIPIENT if self.cancel is not None else RECIPIENT | CURRENT
-        return self.told(row) & wanted == RECIPIENT
+        return self.flags(row) & wanted == RECIPIENT
 
     def recipients(self) -> Rows:
         """The rows of recipients that don't have what is current; of a cancel, the rows of all recipients."""
         wanted = RECIPIENT if self.cancel is not None else RECIPIENT | CURRENT
-        return np.empty(0, np.int32) if self._told is None else self._told.having(RECIPIENT, wanted)
+        return np.empty(0, np.int32) if self._flags is None else self._flags.having(RECIPIENT, wanted)
 
     def expect(self, rows: Rows) -> None:
         """What is current is about to be sent to these rows, in slices."""
-        self._tell().expect(rows)
+        self._writable_flags().expect(rows)
 
-    def _tell(self) -> DeliveryFlags:
-        if self._told is None:
-            self._told = DeliveryFlags(self._shared.departures)
-        return self._told
+    def _writable_flags(self) -> DeliveryFlags:
+        if self._flags is None:
+            self._flags = DeliveryFlags(self._shared.departures)
+        return self._flags
 
-    def claim(self, row: int, held: int) -> None:
+    def trust_holding(self, row: int, held: int) -> None:
         """The session at `row` says that it holds revision `held`: from now on it is a recipient (R5)."""
-        told = self._tell()
-        told.put(row, told.of(row) | RECIPIENT)
-        self._hold(told, row, held)
+        flags = self._writable_flags()
+        flags.put(row, flags.of(row) | RECIPIENT)
+        self._mark_held(flags, row, held)
 
-    def _hold(self, told: DeliveryFlags, row: int, held: int) -> None:
+    def _mark_held(self, flags: DeliveryFlags, row: int, held: int) -> None:
         if held >= self.revision_number:
-            told.put(row, told.of(row) | CURRENT)
+            flags.put(row, flags.of(row) | CURRENT)
         if held > self.revision_number:
-            told.ahead[row] = held
+            flags.ahead[row] = held
         else:
-            told.ahead.pop(row, None)
+            flags.ahead.pop(row, None)
 
     def mark_sent(self, rows: Rows) -> None:
         """Note that what is current (revision or cancel) was handed to the transports of `rows`.
 
         Who was sent a cancel is no recipient any more, and cancels are not counted (H7).
         """
-        told = self._tell()
+        flags = self._writable_flags()
         if self.cancel is not None:
-            told.take_from_all(rows, RECIPIENT)
+            flags.take_from_all(rows, RECIPIENT)
         else:
-            told.add_to_all(rows, RECIPIENT | CURRENT | SENT)
+            flags.add_to_all(rows, RECIPIENT | CURRENT | SENT)
             self._shared.counted.add(self)
             self.sent += len(rows)
 
     def mark_sent_to(self, row: int) -> None:
         """`mark_sent` for one row, without numpy's cost for an array of one."""
-        told = self._tell()
+        flags = self._writable_flags()
         if self.cancel is not None:
-            told.put(row, told.of(row) & (0xFF ^ RECIPIENT))
+            flags.put(row, flags.of(row) & (0xFF ^ RECIPIENT))
         else:
-            told.put(row, told.of(row) | RECIPIENT | CURRENT | SENT)
+            flags.put(row, flags.of(row) | RECIPIENT | CURRENT | SENT)
             self._shared.counted.add(self)
             self.sent += 1
 
-    def untell(self, row: int, number: int, *, recipient: bool) -> None:
+    def retract(self, row: int, number: int, *, recipient: bool) -> None:
         """Take back what `mark_sent` has noted of an entry with this number: it was not sent, or only maybe.
 
         `recipient`: whether the session at `row` is one all the same.
         """
-        told = self._tell()
-        flags = told.of(row)
+        flags = self._writable_flags()
+        bits = flags.of(row)
         if number == self.revision_number:
-            flags &= 0xFF ^ (CURRENT | SENT)
-        told.put(row, flags | RECIPIENT if recipient else flags & (0xFF ^ RECIPIENT))
+            bits &= 0xFF ^ (CURRENT | SENT)
+        flags.put(row, bits | RECIPIENT if recipient else bits & (0xFF ^ RECIPIENT))
 
     def acknowledge(self, row: int, revision: int) -> None:
         """Count the acknowledgement of `revision` once, if it was sent on this connection."""
@@ -329,9 +329,9 @@ class LiveAlert:
         if not 0 <= back < _GENERATIONS:
             return
         sent, acked = SENT << 2 * back, ACKED << 2 * back
-        bits = self.told(row)
+        bits = self.flags(row)
         if bits & (sent | acked) == sent:
-            self._tell().put(row, bits | acked)
+            self._writable_flags().put(row, bits | acked)
             self._shared.counted.add(self)
             self._shared.acks += 1
             self.acked += 1
@@ -405,22 +405,22 @@ class LiveAlerts:
     """All live alerts of a process, and those that were cancelled and have not expired (Rule 2)."""
 
     def __init__(self, capacity: int, *, places: bool = True) -> None:
-        """`capacity`: how many rows there are; `places`: whether `holding` will be asked."""
+        """`capacity`: how many rows there are; `places`: whether `containing` will be asked."""
         self._shared = _Shared(capacity)
         self._places = places
         self._alerts: dict[str, LiveAlert] = {}
         self._areas: AlertIndex[LiveAlert] = AlertIndex()
         self._ends = _Ends()
         self._gone = _Gone()
-        self.judge: EntryVerifier = TrustAll()
+        self.verifier: EntryVerifier = TrustAll()
         self._early: dict[str, Cancel] = {}  # Rule 6, by id
         self._learnt: dict[str, Chain] = {}  # Rule 8, by id: for the next entry that is applied
         self.behind = False  # the last `expire` may have left some that had ended
         self._arrivals = 0
         self._slack_s = float("-inf")  # no deadline that is made of a wall clock is later than its end and so much
         self.missed_until = 0  # the latest end, in ms since 1970, of what was not taken (Rule 4)
-        self._claims: dict[str, dict[int, tuple[int, int]]] = {}  # unknown id -> row -> (epoch of the row, held)
-        self._claim_times: deque[tuple[float, str, int, int]] = deque()
+        self._holdings: dict[str, dict[int, tuple[int, int]]] = {}  # unknown id -> row -> (epoch of the row, held)
+        self._holding_times: deque[tuple[float, str, int, int]] = deque()
         self._counts: dict[str, Counts] = {}  # of alerts that have ended since `take_counts` was last called
 
     def __len__(self) -> int:
@@ -443,7 +443,7 @@ class LiveAlerts:
         """Return whether entries in front of this one are unknown here, so that `learn` has to be called (Rule 8)."""
         alert = self._alerts.get(entry.id)
         chain = Chain() if alert is None else alert.chain
-        return self.judge.asks and (entry.revision > chain.last + 1 or chain.kinds >= UNKNOWN)
+        return self.verifier.needs_chain and (entry.revision > chain.last + 1 or chain.kinds >= UNKNOWN)
 
     def learn(self, entry: Entry | Untrusted, history: Iterable[Entry | OtherKind]) -> None:
         """Take from the history of its alert what is in front of an entry that is about to be applied (Rule 8)."""
@@ -469,7 +469,7 @@ class LiveAlerts:
             return self._cancel(alert, entry, behind, now)
         if alert is not None and (alert.cancel is not None or not _is_news(entry, alert)):
             return None
-        if self.judge.asks and not self.judge.follows(entry, behind):
+        if self.verifier.needs_chain and not self.verifier.verify_revision(entry, behind):
             self._keep_unbelieved(alert, Untrusted(entry.id, entry.revision, entry.ends_at, entry), chain, now)
             return None
         alert = self._revise(alert, entry, now)
@@ -521,12 +521,12 @@ class LiveAlerts:
 
     def _is_over(self, cancel: Cancel, alert: LiveAlert, behind: Kinds) -> bool:
         """Whether a cancel is believed to end this alert (LogJ1)."""
-        return not self.judge.asks or self.judge.ends(cancel, alert.revision, behind)
+        return not self.verifier.needs_chain or self.verifier.verify_cancel(cancel, alert.revision, behind)
 
-    def judge_again(self, alert: LiveAlert) -> None:
+    def verify_again(self, alert: LiveAlert) -> None:
         """Withdraw an alert that is believed no longer, restore one that is (Rule 7)."""
         if alert.cancel is None and not alert.unbelieved:
-            (alert.restore if self.judge.stands(alert.revision, alert.behind) else alert.withdraw)()
+            (alert.restore if self.verifier.still_valid(alert.revision, alert.behind) else alert.withdraw)()
 
     def _call_off(self, alert: LiveAlert, cancel: Cancel) -> None:
         self._leave(alert)
@@ -587,11 +587,11 @@ class LiveAlerts:
         ended = self._ends.take(now, AT_ONCE)
         self.behind = len(ended) == AT_ONCE
         self._let_go(ended, now)
-        withheld = self._shared.withheld
-        back = [alert for alert in withheld if now.wall_ms < alert.expires_at and now.monotonic < alert.deadline]
+        suspended = self._shared.suspended
+        back = [alert for alert in suspended if now.wall_ms < alert.expires_at and now.monotonic < alert.deadline]
         for alert in back:
             self._trust(alert, now)
-        withheld.difference_update(back)
+        suspended.difference_update(back)
         return sorted(back, key=lambda alert: alert.order)
 
     def _let_go(self, ended: Iterable[LiveAlert], now: Now) -> None:
@@ -599,7 +599,7 @@ class LiveAlerts:
             del self._alerts[alert.id]
             self._gone.add(alert.id, alert.number, now)
             self._leave(alert)
-            self._shared.withheld.discard(alert)
+            self._shared.suspended.discard(alert)
             self._shared.doubted.discard(alert)
             self._shared.unbelieved.discard(alert)
             if alert in self._shared.counted:
@@ -614,7 +614,7 @@ class LiveAlerts:
         for alert in self:
             alert.correct(now)
 
-    def withheld(self, now: Now) -> int:
+    def suspended(self, now: Now) -> int:
         """How many there are that only the wall clock has ended."""
         # By Rule 4 deadlines of doubted ones may be any. Those of others are their ends by a clock that was right
         # enough, so nearly all of these alerts have ended by both, or by none.
@@ -622,9 +622,9 @@ class LiveAlerts:
         maybe = (self._ends.until(until) | self._shared.doubted) - self._shared.unbelieved
         return sum(now.wall_ms >= alert.expires_at and now.monotonic < alert.deadline for alert in maybe)
 
-    def holding(self, place: Vector, reach_m: float) -> list[LiveAlert]:
+    def containing(self, place: Vector, reach_m: float) -> list[LiveAlert]:
         """The alerts, not cancelled, that have the place inside their area. Some of them may have ended."""
-        return self._areas.holding(place, reach_m)
+        return self._areas.containing(place, reach_m)
 
     def forget(self, rows: Rows) -> None:
         """From now on nothing was told to `rows`, so that these rows can be other sessions'."""
@@ -632,28 +632,28 @@ class LiveAlerts:
 
     # ---- claims to hold what this node doesn't know (yet) ----------------------------------------------------------
 
-    def remember_claim(self, alert_id: str, row: int, epoch: int, held: int, now: Now) -> None:
+    def remember_holding(self, alert_id: str, row: int, epoch: int, held: int, now: Now) -> None:
         """Keep for CLAIM_S that the session at `row` says it holds an alert that is unknown here (R5e).
 
         `epoch` tells this session from others that have the row later. Beyond MAX_CLAIMS nothing is kept.
         """
-        if len(self._claim_times) < MAX_CLAIMS:
-            self._claims.setdefault(alert_id, {})[row] = (epoch, held)
-            self._claim_times.append((now.monotonic + CLAIM_S, alert_id, row, epoch))
+        if len(self._holding_times) < MAX_HOLDINGS:
+            self._holdings.setdefault(alert_id, {})[row] = (epoch, held)
+            self._holding_times.append((now.monotonic + HOLDING_S, alert_id, row, epoch))
 
-    def take_claims(self, alert_id: str) -> Iterable[tuple[int, int, int]]:
+    def take_holdings(self, alert_id: str) -> Iterable[tuple[int, int, int]]:
         """Take out and return the claims (row, epoch, held) to an alert that has become known."""
-        return [(row, epoch, held) for row, (epoch, held) in self._claims.pop(alert_id, {}).items()]
+        return [(row, epoch, held) for row, (epoch, held) in self._holdings.pop(alert_id, {}).items()]
 
-    def drop_claims(self, now: Now) -> None:
+    def drop_holdings(self, now: Now) -> None:
         """Forget claims that are older than CLAIM_S."""
-        while self._claim_times and self._claim_times[0][0] <= now.monotonic:
-            _, alert_id, row, epoch = self._claim_times.popleft()
-            if claims := self._claims.get(alert_id):
+        while self._holding_times and self._holding_times[0][0] <= now.monotonic:
+            _, alert_id, row, epoch = self._holding_times.popleft()
+            if claims := self._holdings.get(alert_id):
                 if row in claims and claims[row][0] == epoch:
                     del claims[row]
                 if not claims:
-                    del self._claims[alert_id]
+                    del self._holdings[alert_id]
 
     # ---- counts --------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ DEAF_S = 3 * HEARTBEAT_S  # if the log has given nothing for so long, not even a
 RETRY_S = 0.25  # between attempts to read a log that could not be read
 APPLY_AT_ONCE = 64  # entries that are applied before the loop may look at its sockets …
 APPLY_S = 0.004  # … and for how long: a polygon of 500 corners takes 0.3 ms (HD4)
-JUDGE_AT_ONCE = 8  # live alerts that are judged again before that: two signatures take 0.2 ms
+VERIFY_AT_ONCE = 8  # live alerts that are judged again before that: two signatures take 0.2 ms
 
 Followed = Entry | CallEntry | Untrusted
 
@@ -91,10 +91,10 @@ class LogReader:
         self._take_call = calls
         self._keeper = keeper
         self._left_out_until = 0  # what ended before this, in ms since 1970, was left out when the log was read
-        self._judged_by = alert_log.judge.version
-        live.judge = alert_log.judge
-        self._judge_changed = asyncio.Event()
-        alert_log.judge.watch(self._judge_changed.set)
+        self._verified_by = alert_log.verifier.version
+        live.verifier = alert_log.verifier
+        self._verifier_changed = asyncio.Event()
+        alert_log.verifier.watch(self._verifier_changed.set)
         self._heard = time.monotonic()  # when the log last gave something, in seconds of the monotonic clock
 
     def unready(self) -> list[str]:
@@ -105,7 +105,7 @@ class LogReader:
     async def read_for_ever(self) -> None:
         """Apply every entry of the log, for ever. What ended before this began is left out."""
         self._left_out_until = self._clock.now().wall_ms
-        judging = asyncio.get_running_loop().create_task(self._judge_live_for_ever())
+        verifying = asyncio.get_running_loop().create_task(self._verify_live_for_ever())
         try:
             while True:
                 try:
@@ -116,23 +116,23 @@ class LogReader:
                     logger.error("the log reader failed: %s", trace(error))
                 await asyncio.sleep(RETRY_S)
         finally:
-            judging.cancel()
+            verifying.cancel()
 
-    async def _judge_live_for_ever(self) -> None:
+    async def _verify_live_for_ever(self) -> None:
         """Judge what is live again each time that the judge has changed (HD17)."""
         while True:
-            await self._judge_changed.wait()
-            self._judge_changed.clear()
+            await self._verifier_changed.wait()
+            self._verifier_changed.clear()
             try:
-                await self._judge_live()
+                await self._verify_live()
             except Exception as error:
                 logger.error("judging the live alerts again failed: %s", trace(error))
 
-    async def _judge_live(self) -> None:
+    async def _verify_live(self) -> None:
         """Judge what is live again, from memory; the loop gets its turns meanwhile."""
         for number, alert in enumerate(list(self._live), start=1):
-            self._live.judge_again(alert)
-            if number % JUDGE_AT_ONCE == 0:
+            self._live.verify_again(alert)
+            if number % VERIFY_AT_ONCE == 0:
                 await asyncio.sleep(0)
 
     async def _read(self) -> None:
@@ -145,7 +145,7 @@ class LogReader:
                 else:
                     self.caught_up.set()
                 await self._make_up_for_a_clock_ahead()
-                await self._judge_again()
+                await self._verify_again()
 
     async def _apply_all(self, batch: Sequence[Positioned]) -> None:
         """Apply what was read, and let the loop look at its sockets now and then, between alerts (LogF4)."""
@@ -198,12 +198,12 @@ class LogReader:
         self._live.correct(now)
         await self._apply_chains([chain for chain in chains if any(entry.ends_at <= until for entry in chain)])
 
-    async def _judge_again(self) -> None:
+    async def _verify_again(self) -> None:
         """Judge what is live, and what was not believed when it was read, if that may come out otherwise now (NC3)."""
-        if self._log.judge.version == self._judged_by:
+        if self._log.verifier.version == self._verified_by:
             return
-        self._judged_by = self._log.judge.version
-        await self._judge_live()
+        self._verified_by = self._log.verifier.version
+        await self._verify_live()
         await self._apply_chains(await self._chains(self._clock.now().wall_ms))
 
     async def _chains(self, ended_before_ms: int) -> list[list[Followed]]:
@@ -223,7 +223,7 @@ class LogReader:
         turn = _Turn()
         for chain in chains:
             history: Sequence[Entry | OtherKind] = ()
-            if self._log.judge.asks and not isinstance(chain[0], CallEntry):
+            if self._log.verifier.needs_chain and not isinstance(chain[0], CallEntry):
                 is_whole = [entry.revision for entry in chain] == list(range(1, len(chain) + 1))
                 history = chain if is_whole else await self._log.history(chain[0].id)
             for entry in chain:

@@ -174,9 +174,9 @@ class StreamServer:
         self._sender = open_sender()
         self._capacity = capacity
         self._errands = None if calls is None else calls(capacity, self.keeper.store)
-        board = None if self._errands is None else self._errands.board
+        board = None if self._errands is None else self._errands.hub
         send = self._sender.send if self._sender else None
-        self._hub = Hub(capacity, self._landed, send, settings.heartbeat_s, board)
+        self._hub = Hub(capacity, self._finished, send, settings.heartbeat_s, board)
         self._expected_until = float("-inf")  # the monotonic time until which an entry is expected from the log
         self._pump = Pump(self._hub, clock, lambda: asked() or clock.now().monotonic < self._expected_until)
         self._stream = Stream(
@@ -314,10 +314,10 @@ class StreamServer:
                 "the wall clock was set %s by %.1f s; alerts that it has ended, and that are kept until it is sure: %d",
                 "forward" if step_s > 0 else "back",
                 abs(step_s),
-                self._hub.live.withheld(now),
+                self._hub.live.suspended(now),
             )
 
-    def _landed(self, flight: Flight) -> None:
+    def _finished(self, flight: Flight) -> None:
         now = self._clock.now()  # not the reading of the slice, which is older than the slice's writes
         alert = flight.alert
         accepted_ms = alert.revision.issued_at if alert.cancel is None else alert.cancel.cancelled_at
@@ -327,13 +327,13 @@ class StreamServer:
     def _read_metrics(self) -> Iterator[Metric]:
         hub, stream = self._hub, self._stream
         now = self._clock.now()
-        oldest_s, withheld = hub.oldest_flight(now), hub.live.withheld(now)
+        oldest_s, suspended = hub.oldest_flight(now), hub.live.suspended(now)
         yield gauge("sessions", "Sessions that have said hello", len(hub))
         yield gauge("connections", "Connections of the stream listener", stream.connections)
         yield gauge("capacity", "Connections that the stream listener takes", self._capacity)
         yield gauge("places", "Places of sessions", hub.places)
-        yield gauge("live_alerts", "Alerts that have not ended, cancelled ones included", len(hub.live) - withheld)
-        yield gauge("withheld_alerts", "Alerts that have ended by the wall clock, but may not have", withheld)
+        yield gauge("live_alerts", "Alerts that have not ended, cancelled ones included", len(hub.live) - suspended)
+        yield gauge("withheld_alerts", "Alerts that have ended by the wall clock, but may not have", suspended)
         yield counter("clock_steps", "Times that the wall clock was set", self._steps.steps)
         yield gauge("slow_sessions", "Sessions whose transport has unsent bytes", hub.slow())
         yield gauge("unsent_bytes", "Bytes that transports have not sent", stream.unsent_bytes())

@@ -98,7 +98,7 @@ class Audience(Protocol):
         now: Now,
         here: int | None = None,
     ) -> int:
-        """Take in a session, whose first `settle` has to follow. Returns its row.
+        """Take in a session, whose first `reply_with_owed` has to follow. Returns its row.
 
         `places`: degrees and metres; `holding`: the revision that the client says it has of each alert, by id; `here`:
         at which of the places the subscriber is now, if it says so (RQ4).
@@ -109,7 +109,7 @@ class Audience(Protocol):
         """The session's places are these now; `here` as for `enter`."""
         ...
 
-    def refilter(self, row: int, wanted: Filter) -> None:
+    def set_filter(self, row: int, wanted: Filter) -> None:
         """The session's filter is this now."""
         ...
 
@@ -117,7 +117,7 @@ class Audience(Protocol):
         """The filter that the session has now."""
         ...
 
-    def regrant(self, row: int, rights: "Rights") -> None:
+    def set_rights(self, row: int, rights: "Rights") -> None:
         """The session has a new token, with these rights."""
         ...
 
@@ -137,7 +137,7 @@ class Audience(Protocol):
         """The session says how far it is."""
         ...
 
-    def settle(self, row: int, reply: dict[str, Any], now: Now) -> None:
+    def reply_with_owed(self, row: int, reply: dict[str, Any], now: Now) -> None:
         """Send `reply`, with `live` in it, and directly behind it the `live` messages that the session is owed."""
         ...
 
@@ -377,7 +377,7 @@ class Session:
 
     def may_stay(self) -> bool:
         """Whether its token, if it has one, stands by the keys and revocations that are in force now (BA3)."""
-        return self._proof is None or self._tokens.stands(self._proof)
+        return self._proof is None or self._tokens.still_valid(self._proof)
 
     def receive(self, payload: bytes, now: Now) -> None:
         """Take the payload of one message. Raises SessionClosed for the mistakes that end a session (X2 to X5)."""
@@ -404,13 +404,13 @@ class Session:
                 self._hello(message, now)
             case Move():
                 self._audience.move(self.row, [p.place() for p in message.places], _here(message.places))
-                self._audience.settle(self.row, message.answer("ok"), now)
+                self._audience.reply_with_owed(self.row, message.answer("ok"), now)
             case FilterBy():
-                self._audience.refilter(self.row, _changed(self._audience.filter_of(self.row), message))
-                self._audience.settle(self.row, message.answer("ok"), now)
+                self._audience.set_filter(self.row, _changed(self._audience.filter_of(self.row), message))
+                self._audience.reply_with_owed(self.row, message.answer("ok"), now)
             case Refresh():
-                self._audience.regrant(self.row, _Rights(self._grant(message.token, now), now))
-                self._audience.settle(self.row, message.answer("ok"), now)
+                self._audience.set_rights(self.row, _Rights(self._grant(message.token, now), now))
+                self._audience.reply_with_owed(self.row, message.answer("ok"), now)
             case Ack():
                 self._audience.acknowledge(self.row, message.id, message.revision, now)
             case Accept():
@@ -450,7 +450,7 @@ class Session:
             welcome["retry"] = {"min_ms": RESPONDERS_MIN_MS, "max_ms": RESPONDERS_MAX_MS}
         if grant is not None:
             welcome["token_expires_at"] = format_time(grant.expires_at)
-        self._audience.settle(self.row, welcome, now)
+        self._audience.reply_with_owed(self.row, welcome, now)
 
     def _grant(self, token: str, now: Now) -> Grant:
         """What the token grants. From now on this token alone counts (T6). Raises SessionClosed."""

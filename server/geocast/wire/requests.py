@@ -126,7 +126,7 @@ class Publication:
             occurred_at=self.occurred_at,
             expires_at=self.occurred_at + terms.default_age_ms if self.expires_at is None else self.expires_at,
             area=self.published(terms, current) or (),
-            approval=said_by(self.approval),
+            approval=approval_of(self.approval),
             confirm=self.confirm.in_order(),
         )
 
@@ -134,13 +134,13 @@ class Publication:
         """The area as published; None if it would be too complex (P12)."""
         return _publish(self.area, terms, current)
 
-    def work_out(self, simplify_m: int) -> None:
+    def precompute(self, simplify_m: int) -> None:
         """Work out what its polygons are published as, which takes up to 40 ms; it is kept, and then takes none."""
         publish_polygons([shape for shape in self.area if isinstance(shape, RequestedPolygon)], simplify_m)
 
-    def claims(self) -> "Claims":
+    def facts(self) -> "PolicyFacts":
         """The part of the request that the policy judges."""
-        return Claims(
+        return PolicyFacts(
             self.category,
             self.threat,
             self.occurred_at,
@@ -159,9 +159,9 @@ class Publication:
             self.severity,
         )
 
-    def strays(self, where: "Where") -> "list[Stray]":
+    def outside_jurisdiction(self, where: "AllowedArea") -> "list[OutsideShape]":
         """The shapes that are not where they may be (P22)."""
-        return [found for at, shape in self._shapes() if (found := stray(at, _place(shape), where))]
+        return [found for at, shape in self._shapes() if (found := outside_shape(at, _place(shape), where))]
 
     def _shapes(self) -> list[tuple[str, "RequestedCircle | RequestedPolygon"]]:
         """Each shape with the JSON Pointer to it."""
@@ -169,7 +169,7 @@ class Publication:
 
 
 @dataclass(frozen=True, slots=True)
-class Claims:
+class PolicyFacts:
     """What a request claims and the policy judges. A claim is None where its field was left out or is unusable (P9).
 
     Times are in ms since 1970. `radii` are the requested radii of circles in metres, each with the JSON Pointer to it;
@@ -194,10 +194,10 @@ class Claims:
 Point = tuple[float, float]  # latitude and longitude in degrees
 
 
-class Where(Protocol):
+class AllowedArea(Protocol):
     """Says where shapes may be, for one publisher."""
 
-    def holds(self, lat: float, lng: float) -> bool:
+    def contains(self, lat: float, lng: float) -> bool:
         """Whether a point may be there."""
         ...
 
@@ -207,7 +207,7 @@ class Where(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Stray:
+class OutsideShape:
     """A requested shape that is not where it may be; the JSON Pointer to it, and nothing of where it is.
 
     `swapped`: its points may be there with latitude and longitude exchanged.
@@ -217,14 +217,16 @@ class Stray:
     swapped: bool
 
 
-def stray(pointer: str, place: Point | Sequence[Point] | RequestedPolygon, where: Where) -> Stray | None:
+def outside_shape(
+    pointer: str, place: Point | Sequence[Point] | RequestedPolygon, where: AllowedArea
+) -> OutsideShape | None:
     """Judge the centre of a circle, or the corners of a ring; None: it may be there. Nothing of it is kept."""
     points = place.corners if isinstance(place, RequestedPolygon) else [place] if isinstance(place, tuple) else place
     if isinstance(place, tuple):
-        fits = where.holds(*place)
+        fits = where.contains(*place)
     else:
         fits = place.judged(where.covers) if isinstance(place, RequestedPolygon) else where.covers(points)
-    return None if fits else Stray(pointer, all(where.holds(lng, lat) for lat, lng in points))
+    return None if fits else OutsideShape(pointer, all(where.contains(lng, lat) for lat, lng in points))
 
 
 def _place(shape: RequestedCircle | RequestedPolygon) -> Point | RequestedPolygon:
@@ -241,10 +243,10 @@ class Cancellation:
     approval: "Approved"
     confirm: Confirm
 
-    def claims(self) -> Claims:
+    def facts(self) -> PolicyFacts:
         """The part of the request that the policy judges: its approval and its words."""
         texts = (("/reason", self.reason),)
-        return Claims(None, None, None, None, _approved_at(self.approval), (), texts=texts, confirm=self.confirm)
+        return PolicyFacts(None, None, None, None, _approved_at(self.approval), (), texts=texts, confirm=self.confirm)
 
 
 Approved = (
@@ -252,7 +254,7 @@ Approved = (
 )  # how a request was approved: as A11 says, or with signatures; None: it was not said
 
 
-def said_by(approved: Approved) -> Approval:
+def approval_of(approved: Approved) -> Approval:
     """Who approved, as A11 has it. Of signatures that is known when they have been checked."""
     return approved if isinstance(approved, Approval) else Approval("", 0)
 
@@ -438,32 +440,32 @@ _Model = TypeVar("_Model", bound=StrictModel)
 
 
 class Invalid(GeocastError):  # noqa: N818 (the word of the protocol)
-    """A body breaks section 2. `violations` has each broken field, `claims()` what the policy can still judge.
+    """A body breaks section 2. `violations` has each broken field, `facts()` what the policy can still judge.
 
     So one answer lists everything that is wrong, and a desk need not try again and again.
     """
 
-    def __init__(self, violations: Sequence[Violation], claims: Claims, area: object = None) -> None:
+    def __init__(self, violations: Sequence[Violation], facts: PolicyFacts, area: object = None) -> None:
         """`area`: the field as it was sent."""
         super().__init__(violations[0].detail)
         self.violations = violations
-        self._claims = claims
+        self._facts = facts
         self._area = area
 
-    def claims(self) -> Claims:
+    def facts(self) -> PolicyFacts:
         """The part of the request that can be judged."""
-        return self._claims
+        return self._facts
 
     def published(self, terms: AcceptedTerms, current: Revision | None) -> tuple[Circle | Polygon, ...] | None:
         """The area as published; None if it is unusable, or would be too complex (P12)."""
         area = usable(_AREA, self._area)
         return None if area is None else _publish(_requested_area(area), terms, current)
 
-    def strays(self, where: Where) -> list[Stray]:
+    def outside_jurisdiction(self, where: AllowedArea) -> list[OutsideShape]:
         """The shapes that are not where they may be (P22); of those that are usable."""
         found = [(at, usable(_SHAPE, shape)) for at, shape in _shapes_of(self._area).items()]
         places = [(at, _place(_requested(shape))) for at, shape in found if shape is not None]
-        return [each for at, place in places if (each := stray(at, place, where))]
+        return [each for at, place in places if (each := outside_shape(at, place, where))]
 
 
 # It stands for the approval that a dry run may leave out, so that all else is judged.
@@ -483,7 +485,7 @@ def parse_revision(body: Mapping[str, Any], alert_id: str, *, dry_run: bool = Fa
     mismatch = "id" in body and isinstance(body["id"], str) and is_id(body["id"]) and body["id"] != alert_id
     if mismatch:
         violations = [ID_MISMATCH, *_broken(RevisionRequest, body, dry_run=dry_run)]
-        raise Invalid(violations, _usable_claims(body), body.get("area"))
+        raise Invalid(violations, _usable_facts(body), body.get("area"))
     model = _validate(RevisionRequest, body, dry_run=dry_run)
     return _publication(model.model_copy(update={"id": alert_id}), is_approved=_is_approved(body))
 
@@ -495,9 +497,9 @@ def parse_cancellation(body: Mapping[str, Any], alert_id: str, *, dry_run: bool 
     except Invalid as invalid:
         # Of section 3 only the rules about the approval (P3) and about words (P24) are for cancels too.
         texts = (("/reason", usable(_REASON, body.get("reason"))),)
-        approved_at, confirm = invalid.claims().approved_at, invalid.claims().confirm
-        claims = Claims(None, None, None, None, approved_at, (), texts=texts, confirm=confirm)
-        raise Invalid(invalid.violations, claims) from None
+        approved_at, confirm = invalid.facts().approved_at, invalid.facts().confirm
+        facts = PolicyFacts(None, None, None, None, approved_at, (), texts=texts, confirm=confirm)
+        raise Invalid(invalid.violations, facts) from None
     approved = _approved(model.approval) if _is_approved(body) else None
     return Cancellation(alert_id, model.revision, model.reason, approved, _confirm(model.confirm))
 
@@ -520,7 +522,7 @@ def _validate(model: type[_Model], body: Mapping[str, Any], *, dry_run: bool = F
     try:
         return model.model_validate({"approval": _NOT_SAID, **body} if dry_run else body)
     except ValidationError as error:
-        raise Invalid(broken_fields(error), _usable_claims(body), body.get("area")) from None
+        raise Invalid(broken_fields(error), _usable_facts(body), body.get("area")) from None
 
 
 def _broken(model: type[StrictModel], body: Mapping[str, Any], *, dry_run: bool) -> Sequence[Violation]:
@@ -596,7 +598,7 @@ _STATUS: TypeAdapter[Status] = TypeAdapter(Status)
 _SEVERITY: TypeAdapter[Severity] = TypeAdapter(Severity)
 
 
-def _usable_claims(body: Mapping[str, Any]) -> Claims:
+def _usable_facts(body: Mapping[str, Any]) -> PolicyFacts:
     """What the policy can judge of a body that is not valid as a whole: each field that is valid by itself."""
     approval = body.get("approval")
     shapes = _shapes_of(body.get("area"))
@@ -608,7 +610,7 @@ def _usable_claims(body: Mapping[str, Any]) -> Claims:
         ("/headline", usable(_HEADLINE, body.get("headline"))),
         ("/description", usable(_DESCRIPTION, body.get("description", ""))),
     )
-    return Claims(
+    return PolicyFacts(
         category=usable(_CATEGORY, body.get("category")),
         threat=threat if threat in ("community", "individual") else None,
         occurred_at=usable(TIME, body.get("occurred_at")),

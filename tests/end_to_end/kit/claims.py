@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from geocast.alertlog import AlertLog
 from geocast.calls.decrypted_chain import opened
 from geocast.calls.encryption import CallKeys
-from geocast.model.call import CallEntry, Claim, Person
+from geocast.model.call import Acceptance, CallEntry, Person
 
 
 async def put_back(open_log: Callable[[], AlertLog], keys: CallKeys, call_ids: Iterable[str]) -> set[tuple[str, str]]:
@@ -20,4 +20,6 @@ async def put_back(open_log: Callable[[], AlertLog], keys: CallKeys, call_ids: I
         await log.stop()
     moved = [each for history in histories for each in history if isinstance(each, CallEntry) and each.sealed_as]
     found = [each for entry in moved if (each := opened(keys, entry)) is not None]
-    return {(e.id, secret.sub) for e, body, secret in found if isinstance(body, Claim) and isinstance(secret, Person)}
+    return {
+        (e.id, secret.sub) for e, body, secret in found if isinstance(body, Acceptance) and isinstance(secret, Person)
+    }

@@ -51,7 +51,7 @@ def held(area, points):
             away = [distance_m(lat, lng, shape.lat, shape.lng) for lng, lat in points.tolist()]
             found |= np.array(away) <= shape.radius_m
         else:
-            found |= SphericalPolygon(shape.ring, shape.buffer_m).holds_all(places, np.zeros(len(points)))
+            found |= SphericalPolygon(shape.ring, shape.buffer_m).contains_all(places, np.zeros(len(points)))
     return found
 
 
@@ -226,8 +226,10 @@ def test_where_source_may_publish_is_judged_by_what_message_says():
     box = [[west, south], [east, south], [east, north], [west, north], [west, south]]
     bounds = Bounds(jurisdiction=parse_jurisdiction(json.dumps({"type": "Polygon", "coordinates": [box]}).encode()))
     room = Room()
-    room.taking = room.taking.under(PUBLIC_WARNING, room.taking.sources, Publishers({"met": bounds}))
+    room.taking = room.taking.with_config(PUBLIC_WARNING, room.taking.sources, Publishers({"met": bounds}))
     assert held(area_of(taken(*towns, room=room)), corners).all()
-    stray = coast(12, 1, south, west, 0.05)
-    body = a_message("n", 0, (), an_info(an_area(polygon=[said(ring) for ring in towns]), an_area(polygon=said(stray))))
+    outside_shape = coast(12, 1, south, west, 0.05)
+    body = a_message(
+        "n", 0, (), an_info(an_area(polygon=[said(ring) for ring in towns]), an_area(polygon=said(outside_shape)))
+    )
     assert room.refused(body) == [("outside-jurisdiction", "/alert/info/0/area/1")]

@@ -210,7 +210,7 @@ def test_more_zones_than_an_alert_may_have_shapes_are_united():
 def holding(shapes, lng, lat):
     """Whether a place is in one of the polygons."""
     place = tuple(float(each) for each in np.array(unit_vectors(np.array(lat), np.array(lng))))
-    return any(SphericalPolygon(shape.ring, shape.buffer_m).holds(place, 0.0) for shape in shapes)
+    return any(SphericalPolygon(shape.ring, shape.buffer_m).contains(place, 0.0) for shape in shapes)
 
 
 def test_codes_are_not_named_but_their_lists_are(room):
@@ -230,7 +230,7 @@ def test_a_crossed_ring_is_filled(room):
     [shape] = one(answer).area
     ring = SphericalPolygon(shape.ring, shape.buffer_m)
     places = np.array(unit_vectors(np.array([32.79, 32.71, 32.75, 32.75]), np.array([-96.75, -96.75, -96.79, -96.71])))
-    inside = ring.holds_all(places, np.zeros(4))
+    inside = ring.contains_all(places, np.zeros(4))
     assert inside.tolist() == [True, True, False, False]
 
 

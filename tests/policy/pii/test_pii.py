@@ -251,8 +251,8 @@ def test_numbers_are_those_of_the_region():
 
 def test_a_policy_adds_patterns_to_a_kind():
     """TX2: for other languages, and codes of units."""
-    guard = PiiDetector(patterns={"units": (re.compile(r"\bRTW \d+\b"),), "address": (re.compile(r"\w+straße \d+"),)})
-    assert [found.kind for found in guard.find("RTW 3 in die Dorfstraße 4")] == ["units", "address"]
+    pii = PiiDetector(patterns={"units": (re.compile(r"\bRTW \d+\b"),), "address": (re.compile(r"\w+straße \d+"),)})
+    assert [found.kind for found in pii.find("RTW 3 in die Dorfstraße 4")] == ["units", "address"]
 
 
 STREETS = [

@@ -49,10 +49,10 @@ def test_a_table_covers_its_sub_and_the_star_all_others(folder):
     own = found.of("desk-7")
     assert (own.categories, own.statuses) == ({"robbery", "arson"}, {"actual", "test"})
     assert (own.max_severity, own.max_radius_m) == ("severe", 5000)
-    assert own.holds(32.5, -96.5)
-    assert not own.holds(31.5, -96.5)
+    assert own.contains(32.5, -96.5)
+    assert not own.contains(31.5, -96.5)
     assert found.of("anybody") == Bounds(statuses=frozenset({"exercise"}))
-    assert found.of("anybody").holds(0, 0)
+    assert found.of("anybody").contains(0, 0)
 
 
 def test_without_a_star_there_are_no_others(folder):
@@ -101,7 +101,7 @@ def test_what_was_read_is_one_and_changes_with_a_jurisdiction(folder):
     read = read_publishers(path)
     assert read == read_publishers(path)
     (folder / "dallas.geojson").write_text(json.dumps({"type": "MultiPolygon", "coordinates": []}))
-    assert parse_publishers(read, path).of("desk-7").holds(32.5, -96.5)
+    assert parse_publishers(read, path).of("desk-7").contains(32.5, -96.5)
     assert read_publishers(path) != read
     with pytest.raises(ConfigError, match=r"publishers\.toml: dallas\.geojson: holds no polygon"):
         load_publishers(path)

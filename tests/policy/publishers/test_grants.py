@@ -43,7 +43,7 @@ class Node:
 
     def reload(self, text):
         """Have another file in force."""
-        self.publishing = self.publishing.under(self._policy, self._publishers(text))
+        self.publishing = self.publishing.with_config(self._policy, self._publishers(text))
 
     def publish(self, who=DESK, *, dry_run=False, **changes):
         """`POST /v1/alerts`, under a new id unless one is given."""

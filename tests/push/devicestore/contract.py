@@ -168,17 +168,17 @@ class Contract(abc.ABC):
         limits = Limits(owned=2, devices=3)
         a, b, c = device("a"), device("b"), device("c")
         for each in (a, b):
-            assert (await store.put(each, None, limits=limits)).came is PutResult.STORED
+            assert (await store.put(each, None, limits=limits)).result is PutResult.STORED
         assert await store.put(c, None, limits=limits) == Put(PutResult.TOO_MANY)
-        assert (await store.put(device("a", sealed=b"2"), a, limits=limits)).came is PutResult.STORED
+        assert (await store.put(device("a", sealed=b"2"), a, limits=limits)).result is PutResult.STORED
         in_place = device("c", endpoint="at-b")
         assert await store.put(in_place, None, limits=limits) == Put(PutResult.STORED, (b.device,))
         other = device("d", owner="other")
-        assert (await store.put(other, None, limits=limits)).came is PutResult.STORED
+        assert (await store.put(other, None, limits=limits)).result is PutResult.STORED
         assert await store.put(device("e", owner="other"), None, limits=limits) == Put(PutResult.FULL)
         assert (
             await store.put(device("e", owner="other", endpoint="at-d"), None, limits=limits)
-        ).came is PutResult.STORED
+        ).result is PutResult.STORED
         assert set(await all_of(store)) == {digest(name) for name in "ace"}
 
     @with_store

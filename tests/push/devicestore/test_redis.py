@@ -288,7 +288,7 @@ async def test_of_two_that_take_one_endpoint_at_once_one_has_it(shared):
         for number in range(20):
             pair = device(f"a{number}", endpoint=f"{number}"), device(f"b{number}", endpoint=f"{number}")
             done = await asyncio.gather(one.put(pair[0], None), other.put(pair[1], None))
-            assert [each.came for each in done] == [PutResult.STORED] * 2
+            assert [each.result for each in done] == [PutResult.STORED] * 2
             assert sorted(len(each.replaced) for each in done) == [0, 1]
         assert len(await all_of(one)) == 20
 
@@ -301,7 +301,7 @@ async def test_of_two_that_change_one_device_at_once_one_is_told_to_read_it_agai
         await put(one, device("a"))
         new = [device("a", sealed=sealed) for sealed in (b"1", b"2")]
         done = await asyncio.gather(one.put(new[0], device("a")), other.put(new[1], device("a")))
-        assert {each.came for each in done} == {PutResult.STORED, PutResult.CHANGED}
+        assert {each.result for each in done} == {PutResult.STORED, PutResult.CHANGED}
 
 
 @with_loop

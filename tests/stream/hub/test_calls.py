@@ -20,7 +20,7 @@ class Both(Town):
         super().__init__()
         self.quarter = Quarter()
         self.quarter.clock = self.clock
-        self.hub = Hub(64, self._landed, None, 25, self.quarter.board)
+        self.hub = Hub(64, self._finished, None, 25, self.quarter.hub)
         self.quarter.run = self.run
 
     def responder(self, sub="r-1", quals=("cpr",), here=0, **how):
@@ -30,7 +30,7 @@ class Both(Town):
     def go(self, peer, here):
         """It says `move`, with or without a place that is `here`."""
         self.hub.move(peer.row, [HERE], here)
-        self.hub.settle(peer.row, {"type": "ok"}, self.clock.now())
+        self.hub.reply_with_owed(peer.row, {"type": "ok"}, self.clock.now())
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_a_call_is_sent_before_the_alerts_that_wait(both, small_slices):
     for peer in crowd:
         peer.take()
     both.run()
-    late = [peer.told() for peer in crowd[2:]]
+    late = [peer.received() for peer in crowd[2:]]
     assert late == [["call", "a-1/1"]] * 4
 
 
@@ -75,15 +75,15 @@ def test_no_filter_holds_back_a_call(both):
     """RQ6: going off duty does."""
     peer = both.responder(wanted=Filter(frozenset({"flood"}), EXTREME))
     both.quarter.open()
-    assert peer.told() == ["welcome", "call"]
+    assert peer.received() == ["welcome", "call"]
 
 
 def test_a_token_goes_on_duty(both):
     """RJ3, RJ6: after `token`, too."""
     peer = both.responder(quals=())
     both.quarter.open()
-    both.hub.regrant(peer.row, FakeRights(sub="r-1", quals=frozenset({"medic"})))
-    both.hub.settle(peer.row, {"type": "ok"}, both.clock.now())
+    both.hub.set_rights(peer.row, FakeRights(sub="r-1", quals=frozenset({"medic"})))
+    both.hub.reply_with_owed(peer.row, {"type": "ok"}, both.clock.now())
     assert kinds(peer)[-1] == ["ok", "call"]
 
 
@@ -96,8 +96,8 @@ def test_a_slow_session_is_told_when_it_has_drained(both):
     both.publish(a_revision(area=AREA), a_cancel("a-0"))
     peer.take()
     peer.full = False
-    both.hub.recovered(peer.row, both.clock.now())
-    assert peer.told() == ["call", "-a-0/2", "a-1/1"]
+    both.hub.on_drained(peer.row, both.clock.now())
+    assert peer.received() == ["call", "-a-0/2", "a-1/1"]
 
 
 def test_a_transport_that_has_died_holds_nobody_up(both):
@@ -105,7 +105,7 @@ def test_a_transport_that_has_died_holds_nobody_up(both):
     dead, alive = both.responder(), both.responder("r-2")
     dead.broken = True
     both.quarter.open()
-    assert alive.told()[-1] == "call"
+    assert alive.received()[-1] == "call"
 
 
 def test_an_accept_that_is_refused_here_is_answered_at_once(both):
@@ -139,15 +139,15 @@ def test_acks_of_calls_and_alerts_are_each_counted(both):
     both.publish(a_revision(area=AREA))
     for name in ("c-1", "a-1", "c-1"):
         both.hub.acknowledge(peer.row, name, 1, both.clock.now())
-    assert (both.quarter.board.acks, both.hub.live.acks) == (1, 1)
+    assert (both.quarter.hub.acks, both.hub.live.acks) == (1, 1)
 
 
 def test_who_leaves_is_off_duty(both):
     """RZ7, Rule 5: the row may be another's at once."""
     peer = both.responder()
-    assert both.quarter.board.on_duty == 1
+    assert both.quarter.hub.on_duty == 1
     both.hub.leave(peer.row)
-    assert both.quarter.board.on_duty == 0
+    assert both.quarter.hub.on_duty == 0
     both.quarter.open()
     both.sweep()
     assert not both.hub.busy

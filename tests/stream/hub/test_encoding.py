@@ -38,11 +38,11 @@ def test_what_concerns_many_is_encoded_once(town, encoded, small_slices):
     town.publish(a_revision(revision=2))
     town.publish(a_cancel(revision=3))
     assert encoded == [a_revision(), a_revision(revision=2), a_cancel(revision=3)]
-    assert all(peer.told() == ["welcome", "a-1/1", "a-1/2", "-a-1/3"] for peer in crowd)
+    assert all(peer.received() == ["welcome", "a-1/1", "a-1/2", "-a-1/3"] for peer in crowd)
 
 
 def test_what_concerned_nobody_is_encoded_for_the_first_who_comes(town, encoded):
     """And not again for the second."""
     town.publish(a_revision())
-    assert [town.join(0).told() for _ in range(2)] == [["welcome", "a-1/1"]] * 2
+    assert [town.join(0).received() for _ in range(2)] == [["welcome", "a-1/1"]] * 2
     assert encoded == [a_revision()]

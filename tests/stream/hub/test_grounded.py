@@ -12,8 +12,8 @@ def test_a_revision_that_is_superseded_before_it_is_written_is_not_sent(town):
     """Rule 1, R2: and makes nobody a recipient."""
     peer = town.join(0)
     town.publish(a_revision(), a_revision(revision=2), a_revision(revision=3, area=(Circle(0.0, 0.0, 100.0),)))
-    assert peer.told() == ["welcome"]
-    assert town.landed == ["a-1/3"]
+    assert peer.received() == ["welcome"]
+    assert town.finished == ["a-1/3"]
 
 
 def test_a_flight_is_grounded_by_a_new_revision(town, small_slices):
@@ -22,8 +22,8 @@ def test_a_flight_is_grounded_by_a_new_revision(town, small_slices):
     town.deliver(a_revision())
     town.turn()
     town.publish(a_revision(revision=2))
-    assert [peer.told() for peer in peers] == [["a-1/1", "a-1/2"]] * 2 + [["a-1/2"]] * 4
-    assert town.landed == ["a-1/2"]
+    assert [peer.received() for peer in peers] == [["a-1/1", "a-1/2"]] * 2 + [["a-1/2"]] * 4
+    assert town.finished == ["a-1/2"]
     assert town.hub.take_counts() == {"a-1": Counts(8, 0)}
 
 
@@ -33,7 +33,7 @@ def test_a_flight_is_grounded_by_a_cancel(town, small_slices):
     town.deliver(a_revision())
     town.turn()
     town.publish(a_cancel())
-    assert [peer.told() for peer in peers] == [["a-1/1", "-a-1/2"]] * 2 + [[]] * 4
+    assert [peer.received() for peer in peers] == [["a-1/1", "-a-1/2"]] * 2 + [[]] * 4
 
 
 @pytest.mark.parametrize("which", ["wall", "monotonic"])
@@ -48,9 +48,9 @@ def test_a_flight_is_grounded_by_the_end(town, small_slices, which):
         town.clock.monotonic += HALF_HOUR_S
     town.run()
     town.move(peers[5], 1)
-    town.hub.recovered(peers[4].row, town.clock.now())
-    assert [peer.told() for peer in peers] == [["a-1/1"]] * 2 + [[]] * 3 + [["ok"]]
-    assert town.landed == []
+    town.hub.on_drained(peers[4].row, town.clock.now())
+    assert [peer.received() for peer in peers] == [["a-1/1"]] * 2 + [[]] * 3 + [["ok"]]
+    assert town.finished == []
 
 
 def test_what_has_ended_stays_ended_wherever_the_wall_clock_goes(town):
@@ -61,7 +61,7 @@ def test_what_has_ended_stays_ended_wherever_the_wall_clock_goes(town):
     town.sweep()
     town.clock.wall_ms -= HALF_HOUR_S * 1000
     town.run()
-    assert peer.told() == ["<ping>"]
+    assert peer.received() == ["<ping>"]
 
 
 def test_a_flight_that_left_somebody_out_begins_anew(town, small_slices):
@@ -74,8 +74,8 @@ def test_a_flight_that_left_somebody_out_begins_anew(town, small_slices):
     town.clock.wall_ms -= HALF_HOUR_S * 1000
     town.sweep()
     town.run()
-    assert [peer.told() for peer in peers] == [["a-1/1"]] * 6
-    assert late.told() == ["welcome", "a-1/1"]
+    assert [peer.received() for peer in peers] == [["a-1/1"]] * 6
+    assert late.received() == ["welcome", "a-1/1"]
 
 
 def test_what_ends_while_it_waits_is_not_sent(town, small_slices):
@@ -84,7 +84,7 @@ def test_what_ends_while_it_waits_is_not_sent(town, small_slices):
     town.deliver(a_revision("a"), a_revision("b", expires_at=a_revision().issued_at + 1000), a_revision("c"))
     town.clock.advance(1)
     town.run()
-    assert [sorted(peer.told()) for peer in peers] == [["a/1", "c/1"]] * 4
+    assert [sorted(peer.received()) for peer in peers] == [["a/1", "c/1"]] * 4
 
 
 def test_a_cancel_is_not_sent_after_the_end(town, small_slices):
@@ -95,7 +95,7 @@ def test_a_cancel_is_not_sent_after_the_end(town, small_slices):
     town.turn()
     town.clock.advance(HALF_HOUR_S)
     town.run()
-    assert [peer.told() for peer in peers] == [["a-1/1", "-a-1/2"]] * 2 + [["a-1/1"]] * 2
+    assert [peer.received() for peer in peers] == [["a-1/1", "-a-1/2"]] * 2 + [["a-1/1"]] * 2
 
 
 def test_a_bit_that_is_given_back_sends_nothing_old(town, small_slices):
@@ -105,7 +105,7 @@ def test_a_bit_that_is_given_back_sends_nothing_old(town, small_slices):
     town.turn()
     town.deliver(a_cancel("a"))
     town.publish(a_revision("b"))
-    assert [peer.told() for peer in peers] == [["a/1", "-a/2", "b/1"]] * 2 + [["b/1"]] * 2
+    assert [peer.received() for peer in peers] == [["a/1", "-a/2", "b/1"]] * 2 + [["b/1"]] * 2
 
 
 def test_a_bit_that_another_flight_takes_over_owes_nobody_anything(town, small_slices):
@@ -118,4 +118,6 @@ def test_a_bit_that_another_flight_takes_over_owes_nobody_anything(town, small_s
     town.turn()
     town.deliver(a_revision("c", severity="extreme"))
     town.run()
-    assert [peer.told() for peer in peers] == [["a/1", "-a/2", "b/1", "c/1"]] * 2 + [["c/1", "b/1"]] * 2 + [["c/1"]] * 2
+    assert [peer.received() for peer in peers] == [["a/1", "-a/2", "b/1", "c/1"]] * 2 + [["c/1", "b/1"]] * 2 + [
+        ["c/1"]
+    ] * 2

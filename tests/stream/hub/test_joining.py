@@ -44,7 +44,7 @@ def test_a_late_joiner_is_a_recipient_like_any_other(town):
     peer = town.join(0)
     town.publish(a_revision(revision=2))
     town.hub.acknowledge(peer.row, "a-1", 2, town.clock.now())
-    assert peer.told() == ["welcome", "a-1/1", "a-1/2"]
+    assert peer.received() == ["welcome", "a-1/1", "a-1/2"]
     assert town.hub.take_counts() == {"a-1": Counts(2, 1)}
 
 
@@ -61,10 +61,10 @@ def test_who_comes_back_is_told_the_difference(town, held, told, later):
     """R5: the table of what the node knows against what is held; a recipient from now on, wherever it is."""
     town.publish(a_revision(), a_revision(revision=2))
     peer = town.join(FAR_AWAY, holding={"a-1": held}, wanted=Filter(frozenset()))
-    assert peer.told() == told
+    assert peer.received() == told
     town.publish(a_revision(revision=3))
     town.publish(a_cancel(revision=4))
-    assert peer.told() == later
+    assert peer.received() == later
 
 
 def test_who_comes_back_after_the_end_is_told_nothing(town):
@@ -72,7 +72,7 @@ def test_who_comes_back_after_the_end_is_told_nothing(town):
     town.publish(a_revision())
     town.clock.advance(HALF_HOUR_S)
     peer = town.join(holding={"a-1": 1, "a-2": 1})
-    assert peer.told() == ["welcome"]
+    assert peer.received() == ["welcome"]
 
 
 def test_who_comes_back_after_a_cancel_is_told_once(town):
@@ -81,8 +81,8 @@ def test_who_comes_back_after_a_cancel_is_told_once(town):
     peer = town.join(holding={"a-1": 1})
     town.move(peer, 1)
     town.hub.slowed(peer.row, town.clock.now())
-    town.hub.recovered(peer.row, town.clock.now())
-    assert peer.told() == ["welcome", "-a-1/2", "ok"]
+    town.hub.on_drained(peer.row, town.clock.now())
+    assert peer.received() == ["welcome", "-a-1/2", "ok"]
 
 
 @pytest.mark.parametrize(("held", "told"), [(1, ["a-1/2"]), (2, []), (3, [])])
@@ -94,9 +94,9 @@ def test_an_unknown_id_is_judged_when_its_entry_comes(town, held, told):
     town.sweep()
     peer.take()
     town.publish(a_revision(revision=2))
-    assert peer.told() == told
+    assert peer.received() == told
     town.publish(a_cancel(revision=4))
-    assert peer.told() == ["-a-1/4"]
+    assert peer.received() == ["-a-1/4"]
 
 
 def test_a_claim_of_a_session_that_has_gone_is_not_the_next_ones(town):
@@ -107,7 +107,7 @@ def test_a_claim_of_a_session_that_has_gone_is_not_the_next_ones(town):
     next_one = town.join(FAR_AWAY)
     assert next_one.row == peer.row
     town.publish(a_revision(revision=2))
-    assert next_one.told() == ["welcome"]
+    assert next_one.received() == ["welcome"]
 
 
 def test_a_client_that_comes_back_twice_is_remembered_from_the_second_time(town):
@@ -121,4 +121,4 @@ def test_a_client_that_comes_back_twice_is_remembered_from_the_second_time(town)
     town.clock.advance(10)
     town.sweep()
     town.publish(a_revision(revision=2))
-    assert second.told() == ["welcome", "a-1/2"]
+    assert second.received() == ["welcome", "a-1/2"]

@@ -86,7 +86,7 @@ def test_another_wish_counts_for_what_is_sent_from_then_on(town, small_slices):
     town.turn()
     first, *_, last = peers
     for peer in (first, last):
-        town.refilter(peer, wants("iu"))
+        town.set_filter(peer, wants("iu"))
     town.run()
     assert [languages(peer) for peer in peers] == [["fr-CA"]] * 5 + [["iu"]]
     town.publish(a_warning("en-CA", "fr-CA", "iu", revision=2))
@@ -134,5 +134,5 @@ def test_a_slow_client_is_sent_its_language_when_it_has_read_all(town):
     peer = town.join(wanted=wants("fr"))
     town.hub.slowed(peer.row, town.clock.now())
     town.publish(WARNING)
-    town.hub.recovered(peer.row, town.clock.now())
+    town.hub.on_drained(peer.row, town.clock.now())
     assert languages(peer) == ["fr-CA"]

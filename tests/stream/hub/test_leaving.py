@@ -15,14 +15,14 @@ def test_a_row_is_used_again_only_after_what_it_was_told_is_forgotten():
     town.hub.leave(first.row)
     second = town.join(0)
     assert second.row == first.row
-    assert second.told() == ["welcome", "a-1/1"]
+    assert second.received() == ["welcome", "a-1/1"]
     town.hub.leave(second.row)
     town.sweep()
     third = town.join(FAR_AWAY)
     town.publish(a_revision(revision=2))
     town.publish(a_cancel(revision=3))
-    assert third.told() == ["welcome"]
-    assert first.told() == ["welcome", "a-1/1"]
+    assert third.received() == ["welcome"]
+    assert first.received() == ["welcome", "a-1/1"]
 
 
 def test_a_session_that_leaves_in_the_middle_of_a_flight_is_written_nothing(small_slices):
@@ -35,8 +35,8 @@ def test_a_session_that_leaves_in_the_middle_of_a_flight_is_written_nothing(smal
     far = town.join(FAR_AWAY)
     assert far.row == leaver.row
     town.run()
-    assert leaver.told() == []
-    assert far.told() == ["welcome"]
+    assert leaver.received() == []
+    assert far.received() == ["welcome"]
     assert town.hub.take_counts() == {"a-1": Counts(5, 0)}
 
 
@@ -50,7 +50,7 @@ def test_who_takes_a_row_in_the_middle_of_a_flight_is_told_once(small_slices):
     near = town.join(1)
     assert near.row == leaver.row
     town.run()
-    assert near.told() == ["welcome", "a-1/1"]
+    assert near.received() == ["welcome", "a-1/1"]
 
 
 def test_the_hub_counts_its_sessions_and_places(town):
@@ -65,7 +65,7 @@ def test_filters_that_come_and_go_take_no_memory(town):
     """M10: however many different ones there were, by leaving or by changing."""
     for n in range(100):
         peer = town.join(wanted=Filter(frozenset({f"c{n}"})))
-        town.refilter(peer, Filter(frozenset({f"d{n}"})))
+        town.set_filter(peer, Filter(frozenset({f"d{n}"})))
         town.hub.leave(peer.row)
         town.sweep()
     assert len(town.hub._filters.passing("robbery", 0)) <= 3
@@ -77,8 +77,8 @@ def test_a_write_that_fails_does_not_cost_the_others(town, small_slices):
     peers[0].broken = peers[3].broken = peers[5].broken = True
     town.publish(a_revision("a-1"), a_revision("a-2"))
     for n in (1, 2, 4):
-        assert sorted(peers[n].told()) == ["a-1/1", "a-2/1"]
-    assert len(town.landed) == 2
+        assert sorted(peers[n].received()) == ["a-1/1", "a-2/1"]
+    assert len(town.finished) == 2
     town.clock.advance(25)
     town.sweep()
-    assert [peers[n].told() for n in (1, 2, 4)] == [["<ping>"]] * 3
+    assert [peers[n].received() for n in (1, 2, 4)] == [["<ping>"]] * 3

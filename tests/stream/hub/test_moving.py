@@ -13,15 +13,15 @@ def test_walking_in_and_out_sends_nothing_twice(town):
     town.publish(a_revision())
     for metres in (0, FAR_AWAY, 5, FAR_AWAY, 6):
         town.move(peer, metres)
-    assert peer.told() == ["welcome", "ok", "a-1/1", "ok", "ok", "ok", "ok"]
+    assert peer.received() == ["welcome", "ok", "a-1/1", "ok", "ok", "ok", "ok"]
 
 
 def test_a_filter_that_is_opened_lets_in_what_is_live(town):
     """R3: after `filter`, every live alert that now applies."""
     peer = town.join(wanted=Filter(frozenset({"arson"})))
     town.publish(a_revision("a-1"), a_revision("a-2", category="arson"))
-    town.refilter(peer, EVERYTHING)
-    assert peer.told() == ["welcome", "a-2/1", "ok", "a-1/1"]
+    town.set_filter(peer, EVERYTHING)
+    assert peer.received() == ["welcome", "a-2/1", "ok", "a-1/1"]
     assert town.hub.filter_of(peer.row) == EVERYTHING
 
 
@@ -35,10 +35,10 @@ def test_ok_is_a_barrier_in_the_middle_of_a_fan_out(town, small_slices):
     town.move(stayer, 7)
     town.move(arriver, 3)
     town.run()
-    assert leaver.told() == ["ok"]
-    assert stayer.told() == ["ok", "a-1/1"]
-    assert arriver.told() == ["welcome", "ok", "a-1/1"]
-    assert [peer.told() for peer in peers[:4]] == [["a-1/1"]] * 4
+    assert leaver.received() == ["ok"]
+    assert stayer.received() == ["ok", "a-1/1"]
+    assert arriver.received() == ["welcome", "ok", "a-1/1"]
+    assert [peer.received() for peer in peers[:4]] == [["a-1/1"]] * 4
     assert town.hub.take_counts() == {"a-1": Counts(6, 0)}
 
 
@@ -51,12 +51,12 @@ def test_a_recipient_that_moves_while_a_new_revision_is_under_way_gets_it(town, 
     town.turn()
     town.move(walker, FAR_AWAY)
     town.run()
-    assert walker.told() == ["ok", "a-1/2"]
+    assert walker.received() == ["ok", "a-1/2"]
     town.deliver(a_cancel(revision=3))
     town.turn()
     town.move(walker, 0)
     town.run()
-    assert walker.told() == ["ok", "-a-1/3"]
+    assert walker.received() == ["ok", "-a-1/3"]
 
 
 def test_a_session_may_have_more_or_fewer_places_after_a_move(town):
@@ -68,4 +68,4 @@ def test_a_session_may_have_more_or_fewer_places_after_a_move(town):
         assert town.hub.places == count
     town.hub.move(peer.row, [town.place(FAR_AWAY), town.place(1)])
     town.publish(a_revision())
-    assert peer.told() == ["welcome", "a-1/1"]
+    assert peer.received() == ["welcome", "a-1/1"]

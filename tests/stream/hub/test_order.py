@@ -35,7 +35,7 @@ def test_an_extreme_alert_overtakes_the_rest_of_a_minor_one(town, small_slices):
     town.turn()
     town.deliver(a_revision("extreme", severity="extreme"))
     town.run()
-    assert town.landed == ["extreme/1", "minor/1"]
+    assert town.finished == ["extreme/1", "minor/1"]
     assert [peer.told_by_write()[1:] for peer in peers] == [[["minor/1"], ["extreme/1"]]] * 2 + [
         [["extreme/1", "minor/1"]]
     ] * 4
@@ -48,17 +48,17 @@ def test_a_less_severe_alert_waits_for_its_turn(town, small_slices):
     town.turn()
     town.deliver(a_revision("d", severity="minor"), a_revision("c", severity="severe"))
     town.run()
-    assert town.landed == ["b/1", "c/1", "d/1"]
+    assert town.finished == ["b/1", "c/1", "d/1"]
 
 
 def test_of_the_same_severity_a_cancel_goes_first(town, small_slices):
     """Hub, Flight: a cancel first; between ids there is no order that anybody could rely on (R2)."""
     town.crowd(4)
     town.publish(a_revision("old"))
-    town.landed.clear()
+    town.finished.clear()
     town.deliver(a_revision("new"), a_cancel("old"))
     town.run()
-    assert town.landed == ["old/2", "new/1"]
+    assert town.finished == ["old/2", "new/1"]
 
 
 def test_two_alerts_that_are_owed_are_one_write(town, small_slices):
@@ -68,7 +68,7 @@ def test_two_alerts_that_are_owed_are_one_write(town, small_slices):
     town.run()
     assert peers[-1].told_by_write() == [["welcome"], ["a-1/1", "a-2/1", "a-3/1"]]
     for peer in peers:
-        assert sorted(peer.told()) == ["a-1/1", "a-2/1", "a-3/1"]
+        assert sorted(peer.received()) == ["a-1/1", "a-2/1", "a-3/1"]
     assert town.hub.sends == 18
 
 
@@ -79,9 +79,9 @@ def test_rows_of_one_slice_may_owe_different_alerts(town, small_slices):
     town.turn()
     town.deliver(a_revision("b", severity="minor", area=(Circle(*DALLAS, 2.5),)))
     town.turn()
-    assert [peer.told() for peer in peers] == [["a/1"], ["a/1"], ["a/1", "b/1"], ["a/1"], [], []]
+    assert [peer.received() for peer in peers] == [["a/1"], ["a/1"], ["a/1", "b/1"], ["a/1"], [], []]
     town.run()
-    assert [peer.told() for peer in peers] == [["b/1"], ["b/1"], [], [], ["a/1"], ["a/1"]]
+    assert [peer.received() for peer in peers] == [["b/1"], ["b/1"], [], [], ["a/1"], ["a/1"]]
 
 
 def test_an_extreme_alert_is_not_kept_waiting_by_what_was_superseded(town):
@@ -95,17 +95,17 @@ def test_an_extreme_alert_is_not_kept_waiting_by_what_was_superseded(town):
         a_revision("a", 2, severity="minor"),
     )
     town.run()
-    assert town.landed == ["r/1", "c/1", "s/1", "a/2"]
+    assert town.finished == ["r/1", "c/1", "s/1", "a/2"]
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 5])
 def test_a_flight_has_landed_when_all_its_rows_were_looked_at(town, small_slices, rows):
-    """Hub: `landed` is told of each flight that has been through all its rows, once."""
+    """Hub: `finished` is told of each flight that has been through all its rows, once."""
     town.crowd(rows)
     town.deliver(a_revision())
     turns = 1 + sum(1 for _ in iter(town.turn, False))
     assert turns == (rows + 1) // 2
-    assert town.landed == ["a-1/1"]
+    assert town.finished == ["a-1/1"]
     assert not town.turn()
 
 
@@ -116,7 +116,7 @@ def test_an_alert_that_concerns_nobody_lands_too(town):
     town.clock.advance(0.5)
     assert town.hub.oldest_flight(town.clock.now()) == 0.5
     town.run()
-    assert town.landed == ["a-1/1"]
+    assert town.finished == ["a-1/1"]
     assert town.hub.oldest_flight(town.clock.now()) == 0.0
 
 
@@ -124,9 +124,9 @@ def test_an_alert_lands_at_once_where_no_session_is(town):
     """Hub: so a process that reads a long log at its start leaves nothing to do; who comes later is told."""
     town.hub.leave(town.join().row)
     town.deliver(a_revision(), a_revision("a-2"), a_cancel("a-2"))
-    assert town.landed == ["a-1/1", "a-2/1", "a-2/2"]
+    assert town.finished == ["a-1/1", "a-2/1", "a-2/2"]
     assert not town.hub.busy
-    assert town.join().told() == ["welcome", "a-1/1"]
+    assert town.join().received() == ["welcome", "a-1/1"]
 
 
 # ---- more than 64 at once ------------------------------------------------------------------------------------
@@ -141,8 +141,8 @@ def test_more_alerts_than_bits_may_be_under_way(town, small_slices):
     town.run()
     expected = sorted(f"a-{n}/1" for n in range(150))
     for peer in peers:
-        assert sorted(peer.told()) == expected
-    assert len(town.landed) == 150
+        assert sorted(peer.received()) == expected
+    assert len(town.finished) == 150
     assert town.hub.sends == 64 * 150
 
 
@@ -159,6 +159,6 @@ def test_bits_are_kept_for_extreme_alerts(monkeypatch):
     assert peers[0].told_by_write()[-1][0] == "extreme/1"
     town.run()
     for peer in peers:
-        told = peer.told()
+        told = peer.received()
         assert len(told) == len(set(told))
     assert town.hub.sends == 71 * 100

@@ -40,14 +40,14 @@ def test_those_inside_are_told_and_nobody_else(town):
 def test_whoever_comes_later_is_judged_alike(town, metres, told):
     """D4, R3: the buffer of 20 m counts, and nothing beyond it."""
     town.publish(of_shapes(polygon(-100, 500, 20.0)))
-    assert town.join(metres).told() == (["welcome", "a-1/1"] if told else ["welcome"])
+    assert town.join(metres).received() == (["welcome", "a-1/1"] if told else ["welcome"])
 
 
 def test_the_reach_of_a_place_counts(town):
     """D4: from the ring on."""
     town.publish(of_shapes(NEAR))
     far, near = (town.join(places=[town.place(700, reach)]) for reach in (199.0, 201.0))
-    assert (far.told(), near.told()) == (["welcome"], ["welcome", "a-1/1"])
+    assert (far.received(), near.received()) == (["welcome"], ["welcome", "a-1/1"])
 
 
 def test_who_walks_in_is_told_once(town):
@@ -56,7 +56,7 @@ def test_who_walks_in_is_told_once(town):
     town.publish(of_shapes(NEAR))
     for metres in (600, 400, 600, 400):
         town.move(walker, metres)
-    assert walker.told() == ["welcome", "ok", "ok", "a-1/1", "ok", "ok"]
+    assert walker.received() == ["welcome", "ok", "ok", "a-1/1", "ok", "ok"]
 
 
 def test_a_revision_may_have_another_outline(town):
@@ -66,15 +66,15 @@ def test_a_revision_may_have_another_outline(town):
     town.publish(of_shapes(polygon(1_900, 2_100), revision=2))
     late, later = town.join(0), town.join(2_000)
     town.publish(a_cancel(revision=3))
-    assert first.told() == ["welcome", "a-1/1", "a-1/2", "-a-1/3"]
-    assert second.told() == ["welcome", "a-1/2", "-a-1/3"]
-    assert (late.told(), later.told()) == (["welcome"], ["welcome", "a-1/2", "-a-1/3"])
+    assert first.received() == ["welcome", "a-1/1", "a-1/2", "-a-1/3"]
+    assert second.received() == ["welcome", "a-1/2", "-a-1/3"]
+    assert (late.received(), later.received()) == (["welcome"], ["welcome", "a-1/2", "-a-1/3"])
 
 
 def test_one_that_is_held_is_put_right(town):
     """R5: whoever holds an alert with a polygon gets its next revision, wherever it is."""
     town.publish(of_shapes(NEAR), of_shapes(NEAR, revision=2))
-    assert town.join(5_000, holding={"a-1": 1}).told() == ["welcome", "a-1/2"]
+    assert town.join(5_000, holding={"a-1": 1}).received() == ["welcome", "a-1/2"]
 
 
 def test_circles_and_polygons_of_one_area_are_one_area(town):
@@ -82,8 +82,8 @@ def test_circles_and_polygons_of_one_area_are_one_area(town):
     area = (NEAR, polygon(400, 600), Circle(DALLAS[0] + 2_000 * METRE, DALLAS[1], 50.0))
     both, one, circle, none = (town.join(metres) for metres in (450, 550, 2_000, 1_000))
     town.publish(of_shapes(*area))
-    assert [peer.told() for peer in (both, one, circle, none)] == [["welcome", "a-1/1"]] * 3 + [["welcome"]]
-    assert [town.join(metres).told()[1:] for metres in (450, 550, 2_000, 1_000)] == [["a-1/1"]] * 3 + [[]]
+    assert [peer.received() for peer in (both, one, circle, none)] == [["welcome", "a-1/1"]] * 3 + [["welcome"]]
+    assert [town.join(metres).received()[1:] for metres in (450, 550, 2_000, 1_000)] == [["a-1/1"]] * 3 + [[]]
 
 
 def test_what_has_ended_holds_nobody(town):
@@ -91,5 +91,5 @@ def test_what_has_ended_holds_nobody(town):
     town.publish(of_shapes(NEAR))
     town.clock.advance(3_600)
     town.sweep()
-    assert town.join(0).told() == ["welcome"]
-    assert town.hub.live.holding((1.0, 0.0, 0.0), 20_000_000.0) == []
+    assert town.join(0).received() == ["welcome"]
+    assert town.hub.live.containing((1.0, 0.0, 0.0), 20_000_000.0) == []

@@ -25,8 +25,8 @@ def test_an_unknown_shape_matches_nobody_and_its_alert_is_still_held(town):
     town.move(inside, 10)
     late = town.join(0)
     town.publish(of_shapes(OtherShape(MULTIPOLYGON), revision=2))
-    assert inside.told() == ["welcome", "ok"]
-    assert late.told() == ["welcome"]
+    assert inside.received() == ["welcome", "ok"]
+    assert late.received() == ["welcome"]
     assert holder.writes[1:] == [encode(of_shapes(OtherShape(MULTIPOLYGON), revision=2))[0]]
 
 
@@ -44,7 +44,7 @@ def test_whoever_was_told_is_told_when_the_shape_becomes_one_that_is_not_known(t
     """R1, R4: nobody is left with an old revision."""
     peer = town.join(0)
     town.publish(of_shapes(HERE))
-    assert peer.told() == ["welcome", "a-1/1"]
+    assert peer.received() == ["welcome", "a-1/1"]
     entry = of_shapes(OtherShape(MULTIPOLYGON), revision=2)
     town.publish(entry)
     town.publish(a_cancel(revision=3))

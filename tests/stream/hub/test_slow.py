@@ -10,11 +10,11 @@ def test_a_slow_session_is_sent_nothing_and_then_what_it_is_owed(town):
     town.hub.slowed(slow.row, town.clock.now())
     town.publish(a_revision(), a_revision("a-2", severity="extreme"))
     town.publish(a_revision(revision=2))
-    assert slow.told() == []
+    assert slow.received() == []
     assert town.hub.slow() == 1
-    town.hub.recovered(slow.row, town.clock.now())
+    town.hub.on_drained(slow.row, town.clock.now())
     assert slow.told_by_write()[1:] == [["a-2/1", "a-1/2"]]
-    assert sorted(other.told()) == ["a-1/1", "a-1/2", "a-2/1"]
+    assert sorted(other.received()) == ["a-1/1", "a-1/2", "a-2/1"]
     assert town.hub.slow() == 0
     town.run()
     assert len(slow.writes) == 2
@@ -26,11 +26,11 @@ def test_a_write_that_does_not_go_out_pauses_the_session(town, small_slices):
     slow.full = True
     town.publish(a_revision("a-1"))
     town.publish(a_revision("a-2"))
-    assert slow.told() == ["a-1/1"]
+    assert slow.received() == ["a-1/1"]
     slow.full = False
-    town.hub.recovered(slow.row, town.clock.now())
-    assert slow.told() == ["a-2/1"]
-    assert all(peer.told() == ["a-1/1", "a-2/1"] for peer in others)
+    town.hub.on_drained(slow.row, town.clock.now())
+    assert slow.received() == ["a-2/1"]
+    assert all(peer.received() == ["a-1/1", "a-2/1"] for peer in others)
 
 
 def test_a_session_that_is_still_slow_waits_again(town):
@@ -39,10 +39,10 @@ def test_a_session_that_is_still_slow_waits_again(town):
     slow.full = True
     town.publish(a_revision("a-1"))
     town.deliver(a_revision("a-2"))
-    town.hub.recovered(slow.row, town.clock.now())
-    assert slow.told() == ["a-1/1", "a-2/1"]
+    town.hub.on_drained(slow.row, town.clock.now())
+    assert slow.received() == ["a-1/1", "a-2/1"]
     town.publish(a_revision("a-3"))
-    assert slow.told() == []
+    assert slow.received() == []
     assert town.hub.slow() == 1
 
 
@@ -54,8 +54,8 @@ def test_what_ended_while_a_session_was_slow_is_not_sent(town):
     town.publish(a_revision("cancelled"), a_revision("short", expires_at=a_revision().issued_at + 1000))
     town.publish(a_cancel("cancelled"), a_cancel("known"))
     town.clock.advance(1)
-    town.hub.recovered(slow.row, town.clock.now())
-    assert slow.told() == ["known/1", "-known/2"]
+    town.hub.on_drained(slow.row, town.clock.now())
+    assert slow.received() == ["known/1", "-known/2"]
 
 
 def test_a_session_that_drains_in_the_middle_of_a_flight_is_told_once(town, small_slices):
@@ -64,9 +64,9 @@ def test_a_session_that_drains_in_the_middle_of_a_flight_is_told_once(town, smal
     town.hub.slowed(slow.row, town.clock.now())
     town.deliver(a_revision())
     town.turn()
-    town.hub.recovered(slow.row, town.clock.now())
+    town.hub.on_drained(slow.row, town.clock.now())
     town.run()
-    assert [peer.told() for peer in peers] == [["a-1/1"]] * 6
+    assert [peer.received() for peer in peers] == [["a-1/1"]] * 6
 
 
 def test_a_new_session_does_not_inherit_the_slowness_of_the_one_before(town):
@@ -78,7 +78,7 @@ def test_a_new_session_does_not_inherit_the_slowness_of_the_one_before(town):
     peer = town.join(0)
     assert peer.row == slow.row
     town.publish(a_revision())
-    assert peer.told() == ["welcome", "a-1/1"]
+    assert peer.received() == ["welcome", "a-1/1"]
     assert town.hub.slow() == 0
 
 
@@ -88,5 +88,5 @@ def test_a_session_is_owed_nothing_when_it_drains_elsewhere(town):
     town.hub.slowed(slow.row, town.clock.now())
     town.publish(a_revision())
     town.hub.move(slow.row, [town.place(FAR_AWAY)])
-    town.hub.recovered(slow.row, town.clock.now())
+    town.hub.on_drained(slow.row, town.clock.now())
     assert len(slow.writes) == 1

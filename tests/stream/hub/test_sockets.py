@@ -62,7 +62,7 @@ def test_a_slice_is_one_call_for_each_language_and_wire_format(sockets):
     """LA4: of those that are in use among its rows."""
     town, crowd = a_crowd_with_sockets(sockets, 6, (JSON, JSON, MSGPACK))
     for metres, peer in enumerate(crowd):
-        town.refilter(peer, Filter(None, 0, ("fr",) if metres < 3 else ("de", "en")))
+        town.set_filter(peer, Filter(None, 0, ("fr",) if metres < 3 else ("de", "en")))
     town.publish(a_warning("en", "fr", "it"))
     english, french = (encode(a_warning("en", "fr", "it"), text) for text in (0, 1))
     assert sorted(sockets.calls) == [

@@ -17,7 +17,7 @@ def test_a_session_ends_with_its_token(town):
     town.clock.advance(59.9)
     town.sweep()
     assert ending.closed is None
-    town.hub.regrant(renewed.row, FakeRights(deadline=deadline + 60))
+    town.hub.set_rights(renewed.row, FakeRights(deadline=deadline + 60))
     town.clock.advance(0.1)
     town.sweep()
     assert ending.closed is close_codes.BAD_TOKEN
@@ -30,7 +30,7 @@ def test_a_session_that_is_slow_for_30_s_without_a_break_is_closed(town):
     for peer in (slow, pausing):
         town.hub.slowed(peer.row, town.clock.now())
     town.clock.advance(20)
-    town.hub.recovered(pausing.row, town.clock.now())
+    town.hub.on_drained(pausing.row, town.clock.now())
     town.hub.slowed(pausing.row, town.clock.now())
     town.clock.advance(9.9)
     town.sweep()
@@ -45,12 +45,12 @@ def test_a_connection_from_which_nothing_came_for_60_s_is_dropped(town):
     """W8: the server aborts one from which no byte came for 60 s, unless it was not read."""
     silent, talking, slow = town.crowd(3)
     town.clock.advance(40)
-    town.hub.heard(talking.row, town.clock.now())
+    town.hub.note_read(talking.row, town.clock.now())
     town.hub.slowed(slow.row, town.clock.now())
     town.clock.advance(20)
     town.sweep()
     assert (silent.aborted, talking.aborted, slow.aborted) == (True, False, False)
-    town.hub.recovered(slow.row, town.clock.now())
+    town.hub.on_drained(slow.row, town.clock.now())
     town.clock.advance(59.9)
     town.sweep()
     assert (talking.aborted, slow.aborted) == (True, False)
@@ -68,10 +68,10 @@ def test_a_connection_to_which_nothing_was_written_is_pinged(town):
     town.hub.slowed(slow.row, town.clock.now())
     town.clock.advance(15)
     town.sweep()
-    assert [peer.told() for peer in (idle, told, replied, slow)] == [["<ping>"], ["a-1/1"], ["pong"], []]
+    assert [peer.received() for peer in (idle, told, replied, slow)] == [["<ping>"], ["a-1/1"], ["pong"], []]
     town.clock.advance(10)
     town.sweep()
-    assert [peer.told() for peer in (idle, told, replied, slow)] == [[], ["<ping>"], ["<ping>"], []]
+    assert [peer.received() for peer in (idle, told, replied, slow)] == [[], ["<ping>"], ["<ping>"], []]
 
 
 def test_whom_an_alert_is_on_its_way_to_is_not_pinged(town):
@@ -82,7 +82,7 @@ def test_whom_an_alert_is_on_its_way_to_is_not_pinged(town):
     assert town.hub.turn(town.clock.now(), 1)
     town.sweep()
     town.run()
-    assert [first.told(), second.told()] == [["a-1/1"]] * 2
+    assert [first.received(), second.received()] == [["a-1/1"]] * 2
 
 
 @pytest.mark.parametrize("heartbeat_s", [25, 40, 55])
@@ -92,10 +92,10 @@ def test_the_operator_chooses_the_heartbeat_and_the_other_limits_follow(heartbea
     (quiet,) = town.crowd(1)
     town.clock.advance(heartbeat_s - 0.1)
     town.sweep()
-    assert quiet.told() == []
+    assert quiet.received() == []
     town.clock.advance(0.1)
     town.sweep()
-    assert quiet.told() == ["<ping>"]
+    assert quiet.received() == ["<ping>"]
     town.clock.advance(34.9)
     town.sweep()
     assert not quiet.aborted
@@ -111,8 +111,8 @@ def test_a_client_that_only_listens_to_many_alerts_is_not_taken_for_dead(town):
         town.clock.advance(10)
         town.publish(a_revision(f"a-{n}"))
         town.sweep()
-        if "<ping>" in listener.told():
-            town.hub.heard(listener.row, town.clock.now())  # its pong
+        if "<ping>" in listener.received():
+            town.hub.note_read(listener.row, town.clock.now())  # its pong
     assert not listener.aborted
     assert sum(data == PING for data in listener.writes) == 2
 

@@ -24,7 +24,7 @@ class Subscriber(FakePeer):
         super().write(data)
         self.town.order.append(self.name)
 
-    def told(self):
+    def received(self):
         """What it was told since last asked: "a-1/2" for a revision, "-a-1/3" for a cancel, else the type."""
         return [_short(message) for message in self.take()]
 
@@ -44,21 +44,21 @@ class Town:
 
     def __init__(self, capacity=64, send=None, heartbeat_s=25):
         self.clock = FakeClock()
-        self.landed = []
-        self.hub = Hub(capacity, self._landed, send, heartbeat_s)
+        self.finished = []
+        self.hub = Hub(capacity, self._finished, send, heartbeat_s)
         self.order = []  # names, in the order of all writes
         self._names = itertools.count()
 
-    def _landed(self, flight):
-        self.landed.append(f"{flight.alert.id}/{flight.number}")
+    def _finished(self, flight):
+        self.finished.append(f"{flight.alert.id}/{flight.number}")
 
     def join(self, metres=0, *, wire=JSON, wanted=EVERYTHING, rights=None, holding=None, places=None, here=None):
-        """A new session. Its welcome is taken note of in `told`, as "welcome"."""
+        """A new session. Its welcome is taken note of in `received`, as "welcome"."""
         peer = Subscriber(self, next(self._names))
         places = [self.place(metres)] if places is None else places
         rights = rights or FakeRights()
         peer.row = self.hub.enter(peer, wire, places, wanted, rights, holding or {}, self.clock.now(), here)
-        self.hub.settle(peer.row, {"type": "welcome"}, self.clock.now())
+        self.hub.reply_with_owed(peer.row, {"type": "welcome"}, self.clock.now())
         return peer
 
     def crowd(self, count):
@@ -77,17 +77,17 @@ class Town:
     def move(self, peer, metres):
         """The session says `move`."""
         self.hub.move(peer.row, [self.place(metres)])
-        self.hub.settle(peer.row, {"type": "ok"}, self.clock.now())
+        self.hub.reply_with_owed(peer.row, {"type": "ok"}, self.clock.now())
 
-    def refilter(self, peer, wanted):
+    def set_filter(self, peer, wanted):
         """The session says `filter`."""
-        self.hub.refilter(peer.row, wanted)
-        self.hub.settle(peer.row, {"type": "ok"}, self.clock.now())
+        self.hub.set_filter(peer.row, wanted)
+        self.hub.reply_with_owed(peer.row, {"type": "ok"}, self.clock.now())
 
-    def regrant(self, peer, *, may_test):
+    def set_rights(self, peer, *, may_test):
         """The session says `token`."""
-        self.hub.regrant(peer.row, FakeRights(may_test))
-        self.hub.settle(peer.row, {"type": "ok"}, self.clock.now())
+        self.hub.set_rights(peer.row, FakeRights(may_test))
+        self.hub.reply_with_owed(peer.row, {"type": "ok"}, self.clock.now())
 
     def deliver(self, *entries):
         """The log gives these entries."""

@@ -22,9 +22,9 @@ from .. import (
     Seen,
     TrustAll,
     current,
+    drop_unverified_cancels,
     is_doubtful,
     page,
-    vouched,
 )
 from ..trusted_time import NEWEST, TrustedTime
 from . import scripts, target
@@ -48,11 +48,11 @@ class RedisStreamsLog:
     """A log in a Redis stream. The package tells how it keeps the rules of the port."""
 
     def __init__(
-        self, url: str, *, replicas: int = 0, volatile: bool = False, judge: EntryVerifier | None = None
+        self, url: str, *, replicas: int = 0, volatile: bool = False, verifier: EntryVerifier | None = None
     ) -> None:
         """`replicas`: on how many an entry has to be; `volatile`: a server without append-only file will do.
 
-        `judge`: which entries are believed; all, if there is none.
+        `verifier`: which entries are believed; all, if there is none.
 
         Raises ConfigError.
         """
@@ -61,8 +61,8 @@ class RedisStreamsLog:
         self._keys = f"{{{where.prefix}}}:"
         self._stream = f"{self._keys}stream"
         self._primary = Primary(where)
-        self.judge = judge or TrustAll()
-        self._aside = Quarantine(self._name, self.judge)
+        self.verifier = verifier or TrustAll()
+        self._aside = Quarantine(self._name, self.verifier)
         self._history = History()
         self._known = StoredEntries(self._history)
         self._witness = TrustedTime()
@@ -176,7 +176,11 @@ class RedisStreamsLog:
         epoch, durable, raw = await self._primary.call("EVAL", scripts.HISTORY, 1, self._keys, alert_id)
         chain, newest = self._chain(raw)
         await self._until_durable(newest, epoch, durable)
-        return [entry for entry in vouched([entry for _, entry in chain], self.judge) if entry is not None]
+        return [
+            entry
+            for entry in drop_unverified_cancels([entry for _, entry in chain], self.verifier)
+            if entry is not None
+        ]
 
     async def _stored(self, alert_id: str) -> list[Stored]:
         """The entries of one alert that can be read, as they are stored, durable or not."""
@@ -197,7 +201,7 @@ class RedisStreamsLog:
             for ends_at, alert_id, *raw in alerts:
                 chain, last = self._chain(raw)
                 newest = max(newest, last)
-                if any(is_doubtful(entry, self.judge) for _, entry in chain):
+                if any(is_doubtful(entry, self.verifier) for _, entry in chain):
                     chain = await self._believed(alert_id)
                 found.append(_seen(Cursor(int(ends_at), alert_id.decode()), chain))
             return found
@@ -210,7 +214,7 @@ class RedisStreamsLog:
         """All entries of an alert that are believed, from the last one backwards."""
         _, _, raw = await self._primary.call("EVAL", scripts.HISTORY, 1, self._keys, alert_id)
         chain, _ = self._chain(raw)
-        entries = vouched([entry for _, entry in chain], self.judge)
+        entries = drop_unverified_cancels([entry for _, entry in chain], self.verifier)
         return [(place, entry) for (place, _), entry in zip(chain, entries, strict=True)][::-1]
 
     async def open_calls(self, now_ms: int) -> Sequence[str]:

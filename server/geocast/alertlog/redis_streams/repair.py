@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from ...errors import LogUnavailable, trace
 from ...model.alert import Untrusted
-from ...model.call import MOVED, CallEntry, Claim, Release, body_of
-from .. import codec, vouched
+from ...model.call import MOVED, Acceptance, CallEntry, Release, body_of
+from .. import codec, drop_unverified_cancels
 from .delivery_counts import DeliveryCounts
 from .history import History
 from .stored import Quarantine, Stored
@@ -175,8 +175,10 @@ class Repairer:
 
     def _believed(self, chain: Chain) -> Chain:
         """Those entries of an alert that are believed now (LogJ3)."""
-        judge = self._aside.judge
-        entries = vouched([self._aside.believed(each, "what is to be put back") for each in chain], judge)
+        verifier = self._aside.verifier
+        entries = drop_unverified_cancels(
+            [self._aside.believed(each, "what is to be put back") for each in chain], verifier
+        )
         return [stored for stored, entry in zip(chain, entries, strict=True) if not isinstance(entry, Untrusted)]
 
     async def _put_back(self, chains: Sequence[Chain]) -> None:
@@ -236,7 +238,7 @@ def _given_back(chain: Chain) -> set[Stored]:
             entry = stored.entry()
             body = body_of(entry) if isinstance(entry, CallEntry) else None
             match body:
-                case Claim(seat=seat):
+                case Acceptance(seat=seat):
                     held[seat] = stored
                 case Release(seat=seat) if seat in held:
                     found.add(held.pop(seat))

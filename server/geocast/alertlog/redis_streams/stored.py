@@ -84,9 +84,9 @@ class Stored(NamedTuple):
 class Quarantine:
     """What can't be read, which is named and counted once (LogR2)."""
 
-    def __init__(self, name: str, judge: EntryVerifier) -> None:
-        """`name`: of the log, for the line that says so; `judge`: which entries are believed."""
-        self.judge = judge
+    def __init__(self, name: str, verifier: EntryVerifier) -> None:
+        """`name`: of the log, for the line that says so; `verifier`: which entries are believed."""
+        self.verifier = verifier
         self._name = name
         self._places: set[Id] = set()
 
@@ -105,7 +105,9 @@ class Quarantine:
     def believed(self, stored: Stored, place: str) -> Entry | OtherKind:
         """What an entry says, if it is believed. Raises ValueError if that can't be read."""
         entry = stored.entry()
-        return entry if isinstance(entry, OtherKind) else self.judge.judged(entry, (stored.id, stored.revision), place)
+        return (
+            entry if isinstance(entry, OtherKind) else self.verifier.verify(entry, (stored.id, stored.revision), place)
+        )
 
     def add(self, place: Id, error: ValueError) -> None:
         """What stands here can't be read, and why."""

@@ -33,7 +33,7 @@ from ...model.problems import Problem, ProblemType, Violation
 from ...policy import SKEW_MS, Category, Policy
 from ...policy.ages import IN_THE_FUTURE
 from ...policy.publishers.bounds import Bounds
-from ...wire.requests import Claims, Publication, Stray, area_of, stray
+from ...wire.requests import OutsideShape, PolicyFacts, Publication, area_of, outside_shape
 from .language_groups import Block
 from .message import Area, CapMessage, Info
 from .shapes import MAX_WORK, CapCircle, CapRing
@@ -171,7 +171,7 @@ class _Drafter:
         if broken or placed.violations:
             self.violations += broken
             return None
-        request.work_out(category.simplify_m)
+        request.precompute(category.simplify_m)
         published = request.published(category.terms(None), None) or ()
         if any(getattr(shape, "buffer_m", 0) > _UNSIMPLIFIED_M for shape in published):
             notes.add("simplified")
@@ -214,7 +214,7 @@ class _Drafter:
         circles = tuple((where, each[2]) for where, each in placed.shapes if not isinstance(each, RequestedPolygon))
         outlines = tuple((where, each) for where, each in placed.shapes if isinstance(each, RequestedPolygon))
         # That somebody has confirmed a large area, or words, no message can say: so neither is judged.
-        claims = Claims(
+        facts = PolicyFacts(
             request.category,
             "community",
             request.occurred_at,
@@ -227,9 +227,9 @@ class _Drafter:
             severity=request.severity,
         )
         bounds = self._bounds
-        found = self._policy.violations(claims, self._now_ms, max_radius_m=bounds.max_radius_m)
+        found = self._policy.violations(facts, self._now_ms, max_radius_m=bounds.max_radius_m)
         unsigned = needed_of(self._policy, request.category)
-        for each in [*found, *bounds.violations(claims, placed.strays(bounds)), *unsigned]:
+        for each in [*found, *bounds.violations(facts, placed.outside_jurisdiction(bounds)), *unsigned]:
             pointer = each.pointer.removesuffix("/type").removesuffix("/coordinates")
             yield replace(each, pointer=_POINTERS[pointer].format(at=at) if pointer in _POINTERS else pointer)
 
@@ -308,14 +308,14 @@ class _Placed:
         else:
             self.violations.append(Violation(problems.NO_AREA, f"{at}/area", _nowhere(areas)))
 
-    def strays(self, bounds: Bounds) -> list[Stray]:
+    def outside_jurisdiction(self, bounds: Bounds) -> list[OutsideShape]:
         """The shapes of the message, and the zones that it names, that are not where the source may publish (P22)."""
         said = [
             (where, list(each.corners) if isinstance(each, CapRing) else (each.lat, each.lng))
             for where, each in self._said
         ]
         coded = [(self._at, [(lat, lng) for lng, lat in piece.ring.T.tolist()]) for piece in self._coded]
-        return [found for where, shape in [*coded, *said] if (found := stray(where, shape, bounds))]
+        return [found for where, shape in [*coded, *said] if (found := outside_shape(where, shape, bounds))]
 
     def _place(self) -> None:
         coded = joined(self._coded, self._category.simplify_m, MAX_JOINED // self._blocks)

@@ -25,7 +25,7 @@ from ...model.problems import Problem, Violation
 from ...policy import Policy
 from ...policy.publishers.bounds import Bounds, Publishers, granted
 from ...policy.publishers.rates import Rates
-from ..publish import ATTEMPTS, RunInThread, at_once, fitting
+from ..publish import ATTEMPTS, RunInThread, at_once, check_size
 from . import ids
 from . import language_groups as cap_blocks
 from . import message as cap_message
@@ -120,7 +120,7 @@ class CapIngest:
         self._zones = zones
         self._rates = Rates()
 
-    def under(self, policy: Policy, sources: CapSources, publishers: Publishers | None = None) -> "CapIngest":
+    def with_config(self, policy: Policy, sources: CapSources, publishers: Publishers | None = None) -> "CapIngest":
         """The same under another policy, from other sources, by other grants. What is under way goes on as it began."""
         after = CapIngest(self._log, policy, sources, self._clock, self._appended, self._aside, publishers, self._zones)
         after._rates = self._rates
@@ -351,7 +351,7 @@ class PlannedEntries:
         draft = found[block - 1]
         terms = draft.terms(self._policy, current)
         alert = draft.accept(alert_id, terms, current)
-        return fitting(
+        return check_size(
             Revision(
                 alert, number, self._source.name, self._now_ms, terms, self._reading.origin, issuer=self._source.issuer
             )

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ...model import problems
 from ...model.alert import SEVERITY_RANK, Severity, Status
 from ...model.problems import Problem, Violation
-from ...wire.requests import Claims, Stray
+from ...wire.requests import OutsideShape, PolicyFacts
 from .jurisdiction import Jurisdiction
 
 ALL_OTHERS = "*"
@@ -42,30 +42,30 @@ class Bounds:
     per_minute: int | None = None
     per_hour: int | None = None
 
-    def holds(self, lat: float, lng: float) -> bool:
+    def contains(self, lat: float, lng: float) -> bool:
         """Whether a point (degrees) is where this publisher may publish. It is kept nowhere."""
-        return self.jurisdiction is None or self.jurisdiction.holds(lat, lng)
+        return self.jurisdiction is None or self.jurisdiction.contains(lat, lng)
 
     def covers(self, corners: Sequence[tuple[float, float]]) -> bool:
         """Whether a ring, its corners as latitude and longitude, is where this publisher may publish. Kept nowhere."""
         return self.jurisdiction is None or self.jurisdiction.covers(corners)
 
-    def violations(self, claims: Claims, strays: Sequence[Stray]) -> list[Violation]:
+    def violations(self, facts: PolicyFacts, outside_jurisdiction: Sequence[OutsideShape]) -> list[Violation]:
         """What is beyond the grant (P21) and outside of the jurisdiction (P22), in this order.
 
-        The radius is not here: the policy judges it, by the narrower of both bounds. `strays`: the shapes that are not
-        where `holds` and `covers` say. A claim that is unusable is not judged (P9).
+        The radius is not checked here: the policy checks it, by the narrower of both bounds. `outside_jurisdiction`:
+        the shapes that are not where `contains` and `covers` say. A claim that is unusable is not judged (P9).
         """
-        return [*self._beyond(claims), *map(_outside, strays)]
+        return [*self._beyond(facts), *map(_outside, outside_jurisdiction)]
 
-    def _beyond(self, claims: Claims) -> Iterator[Violation]:
-        if self.categories is not None and claims.category is not None and claims.category not in self.categories:
+    def _beyond(self, facts: PolicyFacts) -> Iterator[Violation]:
+        if self.categories is not None and facts.category is not None and facts.category not in self.categories:
             categories = sorted(self.categories)
             yield _not_granted("/category", f"must be one of these: {', '.join(categories)}", allowed=categories)
-        if self.statuses is not None and claims.status is not None and claims.status not in self.statuses:
+        if self.statuses is not None and facts.status is not None and facts.status not in self.statuses:
             statuses = sorted(self.statuses)
             yield _not_granted("/status", f"must be {' or '.join(statuses)}", allowed=statuses)
-        if claims.severity is not None and SEVERITY_RANK[claims.severity] > SEVERITY_RANK[self.max_severity]:
+        if facts.severity is not None and SEVERITY_RANK[facts.severity] > SEVERITY_RANK[self.max_severity]:
             yield _not_granted("/severity", f"must be at most {self.max_severity}", max_severity=self.max_severity)
 
 
@@ -73,11 +73,11 @@ def _not_granted(pointer: str, must: str, **limits: Any) -> Violation:
     return Violation(problems.NOT_GRANTED, pointer, f"{must}; no more is granted to this publisher", limits)
 
 
-def _outside(stray: Stray) -> Violation:
+def _outside(outside_shape: OutsideShape) -> Violation:
     detail = "must lie in the jurisdiction of this publisher"
-    if stray.swapped:
+    if outside_shape.swapped:
         detail += "; it would with lat and lng exchanged"
-    return Violation(problems.OUTSIDE_JURISDICTION, stray.pointer, detail, {"swapped": stray.swapped})
+    return Violation(problems.OUTSIDE_JURISDICTION, outside_shape.pointer, detail, {"swapped": outside_shape.swapped})
 
 
 @dataclass(frozen=True)

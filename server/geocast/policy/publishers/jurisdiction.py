@@ -61,7 +61,7 @@ class Jurisdiction:
         around = winding(x, y, np.array([lng[:-1], lat[:-1]]), np.array([lng[1:], lat[1:]]))
         return not around.sum(axis=1, dtype=np.int32).any()
 
-    def holds(self, lat: float, lng: float) -> bool:
+    def contains(self, lat: float, lng: float) -> bool:
         """Whether a point (degrees) is in it or on its border."""
         shapely = _shapely()
         if abs(lat) == 90:  # a pole has every longitude, so it is a line of this map

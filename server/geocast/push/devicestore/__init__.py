@@ -105,7 +105,7 @@ class PutResult(Enum):
 class Put(NamedTuple):
     """What came of it, and the devices that had its endpoint and are forgotten."""
 
-    came: PutResult
+    result: PutResult
     replaced: tuple[bytes, ...] = ()
 
 
