@@ -14,8 +14,8 @@ from geocast.config import Address, Settings
 from geocast.errors import LogUnavailable
 from geocast.metrics import Metrics
 from geocast.model.alert import Untrusted
-from geocast.stream import live_alerts, log_reader
-from geocast.stream.server import EXPECTED_S, REST_S, TICK_S, StreamServer
+from geocast.stream import live_alerts, log_reader, server
+from geocast.stream.server import EXPECTED_S, REST_S, TICK_S, StreamServer, background
 
 
 class Reading:
@@ -335,3 +335,25 @@ def test_slices_are_not_small_for_an_entry_that_was_read_before_its_publisher_kn
             assert is_hurried()
 
     run(main)
+
+
+def test_background_task_that_loses_a_cancellation_is_cancelled_again(monkeypatch):
+    """A node ends, though `asyncio.wait_for` in a library has lost the cancellation of one of its tasks."""
+    monkeypatch.setattr(server, "CANCEL_AGAIN_S", 0.0)
+    lost = []
+
+    async def loses_one():
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                if lost:
+                    raise
+                lost.append("one")
+
+    async def main():
+        async with background(loses_one()):
+            await asyncio.sleep(0)
+
+    run(main)
+    assert lost == ["one"]
