@@ -139,11 +139,6 @@ def refusal(status: int, detail: str) -> Response:
     return JSONResponse({"detail": detail}, status)
 
 
-def event(name: str, data: object) -> str:
-    """A server-sent event."""
-    return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
-
-
 def _value_of(cookies: str, name: str) -> str | None:
     """A cookie's value in a `Cookie` header. Ours has no quotes; the library's reader of quotes takes the square of
     their length in time."""

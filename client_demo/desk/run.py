@@ -10,7 +10,6 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from client_demo.python.link import first_to_end
 from client_demo.python.publisher import Publisher
@@ -83,18 +82,13 @@ async def open_desk(settings: Settings) -> AsyncIterator[OpenDesk]:
         office = Office(publisher, queue, store, room.changed, wall_ms)
         keys = store.keys(settings.reviewers)
         labels = {"status": settings.status, "style_url": settings.style_url}
-        app = application(Service(office, room, keys, labels, wall_ms).routes(), _content_policy(settings.style_url))
+        app = application(
+            Service(office, room, keys, labels, wall_ms).routes(), content_policy(style_url=settings.style_url)
+        )
         url = await cleanup.enter_async_context(serving(app, settings.port, settings.bind))
         working = asyncio.ensure_future(first_to_end(office.run(), feed(office.take, office.tell_feed)))
         cleanup.push_async_callback(_end, working)
         yield OpenDesk(url, {name: f"{url}/#key={key}" for name, key in keys.items()}, working)
-
-
-def _content_policy(style_url: str | None) -> str:
-    """Streets come from another server: its tiles, glyphs and pictures have to be allowed."""
-    parts = urlsplit(style_url or "")
-    origins = [f"{parts.scheme}://{parts.netloc}"] if parts.netloc else []
-    return content_policy(connect=origins, images=origins)
 
 
 async def _end(working: asyncio.Future[None]) -> None:

@@ -19,32 +19,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from client_demo.web.server import MAP_LIBRARIES, SHARED, WEB, beside, files
+from client_demo.web.server import event, event_stream, files, page_files
 
-from .door import Door, Room, body_of, event, refusal
+from .door import Door, Room, body_of, refusal
 from .office import Office
 from .queue import Conflict, Form, Item, NotAllowed, read_confirm, read_form, require_text
 from .signing import read_signature
 from .words import Trouble
 
 ANSWER_S = 3.0  # how long an answer waits for the node's
-PAGE = {
-    "/": WEB / "desk" / "desk.html",
-    **beside(
-        "desk/desk.css",
-        "desk/desk.js",
-        "desk/form.js",
-        "desk/list.js",
-        "desk/map.js",
-        "desk/outline.js",
-        "desk/signing.js",
-    ),
-    **SHARED,
-    **MAP_LIBRARIES,
-}
+PAGE = page_files("desk", "form", "list", "map", "outline", "signing")
 
 Json = dict[str, Any]
 Act = Callable[[Request, Item, str, Json], Awaitable[Response]]
@@ -87,9 +74,7 @@ class Service:
         name = self._door.who(request)
         if name is None:
             return refusal(401, "Sign in first.")
-        return StreamingResponse(
-            self._stream(name), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
-        )
+        return event_stream(self._stream(name))
 
     async def _stream(self, name: str) -> AsyncIterator[str]:
         with self._room.joined() as news:

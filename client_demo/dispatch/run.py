@@ -11,7 +11,6 @@ import secrets
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from client_demo.desk.door import Room
 from client_demo.desk.feed_format import FeedError, optional_format
@@ -70,18 +69,13 @@ async def open_dispatch(settings: Settings) -> AsyncIterator[OpenDesk]:
         )
         keys = {name: secrets.token_urlsafe(24) for name in settings.dispatchers}
         labels = {"feed": found.format.title, "style_url": settings.style_url}
-        app = application(Service(control, room, keys, labels, wall_ms).routes(), _content_policy(settings.style_url))
+        app = application(
+            Service(control, room, keys, labels, wall_ms).routes(), content_policy(style_url=settings.style_url)
+        )
         url = await cleanup.enter_async_context(serving(app, settings.port, settings.bind))
         working = asyncio.ensure_future(control.run())
         cleanup.push_async_callback(_end, working)
         yield OpenDesk(url, {name: f"{url}/#key={key}" for name, key in keys.items()}, working)
-
-
-def _content_policy(style_url: str | None) -> str:
-    """Streets come from another server: its tiles, glyphs and pictures have to be allowed."""
-    parts = urlsplit(style_url or "")
-    origins = [f"{parts.scheme}://{parts.netloc}"] if parts.netloc else []
-    return content_policy(connect=origins, images=origins)
 
 
 async def _end(working: asyncio.Future[None]) -> None:

@@ -14,22 +14,17 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from client_demo.desk.door import Door, Room, body_of, event, refusal
-from client_demo.web.server import MAP_LIBRARIES, SHARED, WEB, beside, files
+from client_demo.desk.door import Door, Room, body_of, refusal
+from client_demo.web.server import event, event_stream, files, page_files
 
 from .control import Case, Conflict, Control, Form, NotAllowed, read_form, read_text
 from .records import Record
 
 ANSWER_S = 3.0  # how long an answer waits for the node's
-PAGE = {
-    "/": WEB / "dispatch" / "dispatch.html",
-    **beside("dispatch/dispatch.css", "dispatch/dispatch.js", "dispatch/call.js", "dispatch/form.js"),
-    **SHARED,
-    **MAP_LIBRARIES,
-}
+PAGE = page_files("dispatch", "call", "form")
 
 Json = dict[str, Any]
 
@@ -65,8 +60,7 @@ class Service:
         name = self._door.who(request)
         if name is None:
             return refusal(401, "Sign in first.")
-        headers = {"Cache-Control": "no-store"}
-        return StreamingResponse(self._stream(name), media_type="text/event-stream", headers=headers)
+        return event_stream(self._stream(name))
 
     async def _stream(self, name: str) -> AsyncIterator[str]:
         with self._room.joined() as news:
