@@ -16,8 +16,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from .queue import Item
-
 MOST_BODY = 64 << 10
 TICK_S = 10.0
 
@@ -52,10 +50,10 @@ class Room:
     def __init__(self) -> None:
         self._pages: set[News] = set()
 
-    def changed(self, item: Item | None) -> None:
+    def changed(self, item_id: str = "") -> None:
         """Tell everybody."""
         for news in self._pages:
-            news.add(item.id if item else "")
+            news.add(item_id)
 
     @contextlib.contextmanager
     def joined(self) -> Iterator[News]:

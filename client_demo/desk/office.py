@@ -27,7 +27,7 @@ MOST_ASKED = 8  # forms of one item that were asked for and that somebody may be
 SILENT = "The node gives no answer. What was decided is kept and will be sent."
 CHANGED_ELSEWHERE = ("id-conflict", "revision-conflict", "alert-ended", "unknown-alert")
 
-Changed = Callable[[Item | None], None]  # an item, or the state of the desk as a whole
+Changed = Callable[[str], None]  # called with the id of an item, or with "" for the state of the desk as a whole
 
 
 class Office:
@@ -63,15 +63,15 @@ class Office:
         gone = set(self.queue.trim())
         for item in new:
             if item.id not in gone:
-                self._changed(item)
+                self._changed(item.id)
         if gone:
-            self._changed(None)
+            self._changed("")
 
     def tell_feed(self, title: str, trouble: str) -> None:
         """What the feed is, and what is wrong with it."""
         if (title, trouble) != (self.feed_title, self.feed_trouble):
             self.feed_title, self.feed_trouble = title, trouble
-            self._changed(None)
+            self._changed("")
 
     # ---- decisions -----------------------------------------------------------------------------------------
 
@@ -170,7 +170,7 @@ class Office:
     def _kept(self, item: Item) -> None:
         if not self._is_saved(item):
             item.troubles = [Trouble("", "The desk can't write to its disk: this will not outlive it.")]
-        self._changed(item)
+        self._changed(item.id)
 
     async def answered(self, item: Item, most_s: float) -> None:
         """Wait until what is pending is answered, but not too long."""
@@ -184,7 +184,7 @@ class Office:
             self._send(item)
         else:
             refuse(item, [Trouble("", "The desk can't write to its disk. Nothing was sent.")])
-        self._changed(item)
+        self._changed(item.id)
 
     def _is_saved(self, item: Item) -> bool:
         try:
@@ -204,7 +204,7 @@ class Office:
         finally:
             del self._tasks[item.id]
         self._is_saved(item)  # if not, a desk that is started again sends it once more, which changes nothing
-        self._changed(item)
+        self._changed(item.id)
 
     async def _attempt(self, item: Item, pending: Pending) -> None:
         try:
@@ -215,7 +215,7 @@ class Office:
             refuse(item, troubles(refusal))
         except Unanswered:
             item.waits = "The node has not answered yet. The same request is being repeated."
-            self._changed(item)
+            self._changed(item.id)
             await asyncio.sleep(AGAIN_S)
 
     def _call(self, alert_id: str, pending: Pending, *, dry_run: bool = False) -> Any:
@@ -253,7 +253,7 @@ class Office:
         if item.pending is None and observe(item, seen):
             if item.state != state:
                 self._is_saved(item)
-            self._changed(item)
+            self._changed(item.id)
 
     async def _watch_policy(self) -> None:
         while True:
@@ -269,7 +269,7 @@ class Office:
     def _tell_node(self, trouble: str) -> None:
         if trouble != self.trouble:
             self.trouble = trouble
-            self._changed(None)
+            self._changed("")
 
 
 def _is_complete(item: Item, form: Form) -> bool:

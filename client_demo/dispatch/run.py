@@ -64,7 +64,7 @@ async def open_dispatch(settings: Settings) -> AsyncIterator[OpenDesk]:
             categories,
             status=settings.status,
             retimes=settings.retimes,
-            changed=lambda: room.changed(None),
+            changed=room.changed,
             clock=wall_ms,
         )
         keys = {name: secrets.token_urlsafe(24) for name in settings.dispatchers}
