@@ -251,12 +251,12 @@ async def _serve_calls(
     except OSError:  # the port is taken
         url = await cleanup.enter_async_context(responder_page(view))
     try:
-        room = await cleanup.enter_async_context(open_dispatch(settings))
+        page = await cleanup.enter_async_context(open_dispatch(settings))
     except OSError:
-        room = await cleanup.enter_async_context(open_dispatch(replace(settings, port=0)))
+        page = await cleanup.enter_async_context(open_dispatch(replace(settings, port=0)))
     token = node.issuer.token("r-you", ["alerts:receive"], LIFE_S, ["cpr", "medic"])
     progress.say(f"responder's page, for you: {signed_in(url, token)}", "bold")
-    for name, link in room.links.items():
+    for name, link in page.links.items():
         progress.say(f"dispatch page, as {name}: {link}", "bold")
 
 

@@ -6,7 +6,7 @@
     before that  check (what the desk would make of a feed)
     text         strike (what must not be told: addresses, units, numbers), words (refusals in plain words)
     decisions    queue (who decided what, pure) -> store (SQLite) -> office (the node: publish, revise, cancel, counts)
-    the page     service (HTTP and server-sent events), door (who may come in) -> client_demo/web/desk/desk.html
+    the page     service (HTTP and server-sent events) -> client_demo/web/desk/desk.html
     together     run opens a desk, for the command line and for the demo
 
 triage, strike, words and queue do no I/O and have no clock of their own. The publisher's token stays in `office`: the

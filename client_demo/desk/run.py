@@ -14,9 +14,9 @@ from pathlib import Path
 from client_demo.python.link import first_to_end
 from client_demo.python.publisher import Publisher
 from client_demo.python.times import wall_ms
+from client_demo.staff_page.changes import OpenPages
 from client_demo.web.server import LOOPBACK, application, content_policy, serving
 
-from .door import Room
 from .feed_format import optional_format
 from .feeds import SAMPLE
 from .office import Office
@@ -77,13 +77,13 @@ async def open_desk(settings: Settings) -> AsyncIterator[OpenDesk]:
         publisher = await cleanup.enter_async_context(Publisher(settings.api_url, settings.token, patience_s=ATTEMPT_S))
         policy = Policy.from_map(await publisher.policy())
         store = cleanup.enter_context(contextlib.closing(Store(settings.state)))
-        room = Room()
+        pages = OpenPages()
         queue = Queue(policy, settings.status, store.items(wall_ms()))
-        office = Office(publisher, queue, store, room.changed, wall_ms)
+        office = Office(publisher, queue, store, pages.changed, wall_ms)
         keys = store.keys(settings.reviewers)
         labels = {"status": settings.status, "style_url": settings.style_url}
         app = application(
-            Service(office, room, keys, labels, wall_ms).routes(), content_policy(style_url=settings.style_url)
+            Service(office, pages, keys, labels, wall_ms).routes(), content_policy(style_url=settings.style_url)
         )
         url = await cleanup.enter_async_context(serving(app, settings.port, settings.bind))
         working = asyncio.ensure_future(first_to_end(office.run(), feed(office.take, office.tell_feed)))

@@ -11,7 +11,7 @@
     POST /api/items/{id}/withdraw       {version}                    let nobody sign it any more
     POST /api/items/{id}/dismiss, /reopen   {version}
 
-Rule 1  `door` says who is there, and keeps other sites' pages out.
+Rule 1  `staff_page.sign_in` says who is there, and keeps other sites' pages out.
 Rule 2  An answer is the item as it is then. 409: somebody else was first. 422: `troubles` say why not.
 """
 
@@ -22,9 +22,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from client_demo.staff_page.changes import OpenPages
+from client_demo.staff_page.sign_in import SignIn, error_response, read_body
 from client_demo.web.server import event, event_stream, files, page_files
 
-from .door import Door, Room, body_of, refusal
 from .office import Office
 from .queue import Conflict, Form, Item, NotAllowed, read_confirm, read_form, require_text
 from .signing import read_signature
@@ -41,10 +42,15 @@ class Service:
     """The routes. `keys`: reviewer -> key; `labels` says of the desk what the page shows."""
 
     def __init__(
-        self, office: Office, room: Room, keys: Mapping[str, str], labels: Mapping[str, Any], clock: Callable[[], int]
+        self,
+        office: Office,
+        pages: OpenPages,
+        keys: Mapping[str, str],
+        labels: Mapping[str, Any],
+        clock: Callable[[], int],
     ) -> None:
-        self._office, self._room, self._labels, self._clock = office, room, labels, clock
-        self._door = Door(keys, "desk")
+        self._office, self._pages, self._labels, self._clock = office, pages, labels, clock
+        self._sign_in = SignIn(keys, "desk")
 
     def routes(self) -> list[BaseRoute]:
         """All of them."""
@@ -60,7 +66,7 @@ class Service:
         }
         return [
             *files(PAGE),
-            *self._door.routes(),
+            *self._sign_in.routes(),
             Route("/api/events", self._events),
             *(
                 Route(f"/api/items/{{id}}/{name}", self._deciding(act), methods=["POST"], name=name)
@@ -71,16 +77,16 @@ class Service:
     # ---- what there is to see --------------------------------------------------------------------------------
 
     async def _events(self, request: Request) -> Response:
-        name = self._door.who(request)
+        name = self._sign_in.name_of(request)
         if name is None:
-            return refusal(401, "Sign in first.")
+            return error_response(401, "Sign in first.")
         return event_stream(self._stream(name))
 
     async def _stream(self, name: str) -> AsyncIterator[str]:
-        with self._room.joined() as news:
+        with self._pages.joined() as changes:
             yield event("all", {**self._desk(), "me": name, "items": [self._view(item) for item in self._office.queue]})
             while True:
-                ids = await news.next()
+                ids = await changes.next()
                 known = [item for each in ids if (item := self._office.queue.get(each))]
                 for item in known:
                     yield event("item", self._view(item))
@@ -137,19 +143,19 @@ class Service:
 
     def _deciding(self, act: Act) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
-            name = self._door.who(request)
+            name = self._sign_in.name_of(request)
             if name is None:
-                return refusal(401, "Sign in first.")
-            sent = await body_of(request)
+                return error_response(401, "Sign in first.")
+            sent = await read_body(request)
             if isinstance(sent, Response):
                 return sent
             item = self._office.queue.get(request.path_params["id"])
             if item is None:
-                return refusal(404, "This incident is no longer on the desk.")
+                return error_response(404, "This incident is no longer on the desk.")
             try:
                 return await act(request, item, name, sent)
             except ValueError as error:
-                return refusal(400, str(error))
+                return error_response(400, str(error))
             except Conflict as conflict:
                 return JSONResponse({"detail": str(conflict), "item": self._view(item)}, 409)
             except NotAllowed as not_allowed:

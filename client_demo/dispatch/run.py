@@ -1,8 +1,8 @@
 """Opens the dispatch page: node, records and page put together; for the command line, and for the demo.
 
-async with open_dispatch(Settings(api_url=…, token=…, feed=Path("calls.csv"))) as room:
-    print(room.links)  # dispatcher -> the address that signs them in
-    await room.working  # until something fails
+async with open_dispatch(Settings(api_url=…, token=…, feed=Path("calls.csv"))) as page:
+    print(page.links)  # dispatcher -> the address that signs them in
+    await page.working  # until something fails
 """
 
 import asyncio
@@ -12,12 +12,12 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from client_demo.desk.door import Room
 from client_demo.desk.feed_format import FeedError, optional_format
 from client_demo.desk.feeds import SAMPLE, feed_text, read_records
 from client_demo.desk.run import OpenDesk
 from client_demo.python.dispatcher import Dispatcher
 from client_demo.python.times import wall_ms
+from client_demo.staff_page.changes import OpenPages
 from client_demo.web.server import LOOPBACK, application, content_policy, serving
 
 from .control import Control
@@ -57,20 +57,20 @@ async def open_dispatch(settings: Settings) -> AsyncIterator[OpenDesk]:
         categories = (await dispatcher.policy()).get("calls") or {}
         if not categories:
             raise FeedError("the node's policy has no [calls]: nobody can be called")
-        room = Room()
+        pages = OpenPages()
         control = Control(
             dispatcher,
             calls_for_help(found, categories),
             categories,
             status=settings.status,
             retimes=settings.retimes,
-            changed=room.changed,
+            changed=pages.changed,
             clock=wall_ms,
         )
         keys = {name: secrets.token_urlsafe(24) for name in settings.dispatchers}
         labels = {"feed": found.format.title, "style_url": settings.style_url}
         app = application(
-            Service(control, room, keys, labels, wall_ms).routes(), content_policy(style_url=settings.style_url)
+            Service(control, pages, keys, labels, wall_ms).routes(), content_policy(style_url=settings.style_url)
         )
         url = await cleanup.enter_async_context(serving(app, settings.port, settings.bind))
         working = asyncio.ensure_future(control.run())

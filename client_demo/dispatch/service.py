@@ -17,7 +17,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from client_demo.desk.door import Door, Room, body_of, refusal
+from client_demo.staff_page.changes import OpenPages
+from client_demo.staff_page.sign_in import SignIn, error_response, read_body
 from client_demo.web.server import event, event_stream, files, page_files
 
 from .control import Case, Conflict, Control, Form, NotAllowed, read_form, read_text
@@ -35,19 +36,19 @@ class Service:
     def __init__(
         self,
         control: Control,
-        room: Room,
+        pages: OpenPages,
         keys: Mapping[str, str],
         labels: Mapping[str, Any],
         clock: Callable[[], int],
     ) -> None:
-        self._control, self._room, self._labels, self._clock = control, room, labels, clock
-        self._door = Door(keys, "dispatch")
+        self._control, self._pages, self._labels, self._clock = control, pages, labels, clock
+        self._sign_in = SignIn(keys, "dispatch")
 
     def routes(self) -> list[BaseRoute]:
         """All of them."""
         return [
             *files(PAGE),
-            *self._door.routes(),
+            *self._sign_in.routes(),
             Route("/api/events", self._events),
             Route("/api/open", self._open, methods=["POST"]),
             Route("/api/calls/{id}/correct", self._correct, methods=["POST"]),
@@ -57,16 +58,16 @@ class Service:
     # ---- what there is to see --------------------------------------------------------------------------------
 
     async def _events(self, request: Request) -> Response:
-        name = self._door.who(request)
+        name = self._sign_in.name_of(request)
         if name is None:
-            return refusal(401, "Sign in first.")
+            return error_response(401, "Sign in first.")
         return event_stream(self._stream(name))
 
     async def _stream(self, name: str) -> AsyncIterator[str]:
-        with self._room.joined() as news:
+        with self._pages.joined() as changes:
             yield event("all", self._all(name))
             while True:
-                changed = await news.next()
+                changed = await changes.next()
                 yield event("all", self._all(name)) if changed else event("tick", {"now": self._clock()})
 
     def _all(self, name: str) -> Json:
@@ -102,18 +103,18 @@ class Service:
         )
 
     async def _decided(self, request: Request, decide: Callable[[str, Json], Case]) -> Response:
-        name = self._door.who(request)
+        name = self._sign_in.name_of(request)
         if name is None:
-            return refusal(401, "Sign in first.")
-        sent = await body_of(request)
+            return error_response(401, "Sign in first.")
+        sent = await read_body(request)
         if isinstance(sent, Response):
             return sent
         try:
             case = decide(name, sent)
         except ValueError as error:
-            return refusal(400, str(error))
+            return error_response(400, str(error))
         except Conflict as conflict:
-            return refusal(409, str(conflict))
+            return error_response(409, str(conflict))
         except NotAllowed as not_allowed:
             return JSONResponse({"troubles": _told(not_allowed.troubles)}, 422)
         await self._control.answered(case, ANSWER_S)

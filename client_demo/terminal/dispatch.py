@@ -75,8 +75,8 @@ def dispatch(
 
 async def _serve(settings: Settings) -> None:
     console = make_console()
-    async with open_dispatch(settings) as room:
-        console.print(f"dispatch page: {room.url}, calls are: {settings.status}", markup=False, highlight=False)
-        for name, link in room.links.items():
+    async with open_dispatch(settings) as page:
+        console.print(f"dispatch page: {page.url}, calls are: {settings.status}", markup=False, highlight=False)
+        for name, link in page.links.items():
             console.print(f"  {name}: {link}", markup=False, highlight=False, soft_wrap=True)
-        await room.working
+        await page.working

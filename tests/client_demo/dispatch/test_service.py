@@ -7,11 +7,11 @@ import json
 import httpx
 import pytest
 
-from client_demo.desk.door import Room
 from client_demo.dispatch.control import Control
 from client_demo.dispatch.records import Record
 from client_demo.dispatch.service import Service
 from client_demo.python.dispatcher import Dispatcher
+from client_demo.staff_page.changes import OpenPages
 from client_demo.web.server import application, content_policy
 
 HOST = "127.0.0.1:8775"
@@ -86,7 +86,7 @@ class Page:
         self.api = Api()
         transport = httpx.MockTransport(self.api)
         dispatcher = Dispatcher("http://node", "t", patience_s=0, transport=transport)
-        room, self.changed = Room(), asyncio.Event()
+        pages, self.changed = OpenPages(), asyncio.Event()
         self.control = Control(
             dispatcher,
             records or [record()],
@@ -97,7 +97,9 @@ class Page:
             clock=lambda: NOW,
         )
         keys = {"ann": KEY, "ben": "the key of ben"}
-        self.app = application(Service(self.control, room, keys, {"feed": "f"}, lambda: NOW).routes(), content_policy())
+        self.app = application(
+            Service(self.control, pages, keys, {"feed": "f"}, lambda: NOW).routes(), content_policy()
+        )
 
     async def post(self, path, body, key=KEY, **headers):
         """One request; its answer."""

@@ -1,0 +1,5 @@
+"""What the review desk and the dispatch page share: pages where staff sign in with a key of their own.
+
+sign_in    who sends a request, and whether the request comes from the page itself
+changes    what an open page has to be told of
+"""
