@@ -30,11 +30,10 @@ from rich.console import Console
 from client_demo.console import alert_line
 from client_demo.desk.feed_format import FeedError, Incident, optional_format
 from client_demo.desk.feeds import SAMPLE, read_feed
-from client_demo.desk.run import DESK_PORT, OpenDesk, Settings, open_desk
+from client_demo.desk.run import DESK_PORT, DeskSettings, open_desk
 from client_demo.desk.triage import Case, Desk, Policy, Triage, varied
 from client_demo.dispatch.records import Record
-from client_demo.dispatch.run import DISPATCH_PORT, open_dispatch
-from client_demo.dispatch.run import Settings as DispatchSettings
+from client_demo.dispatch.run import DISPATCH_PORT, DispatchSettings, open_dispatch
 from client_demo.dispatch.service import PAGE as DISPATCH_PAGE
 from client_demo.python.client import Client
 from client_demo.python.dispatcher import Dispatcher
@@ -43,6 +42,7 @@ from client_demo.python.holdings import Change
 from client_demo.python.link import first_to_end
 from client_demo.python.publisher import Publisher, PublishError, Refused
 from client_demo.python.times import parse_time, wall_ms
+from client_demo.staff_page.run import OpenPage
 from client_demo.web.server import missing
 
 from .call_verdict import Called, CallVerdict, Phone, judge_call
@@ -261,9 +261,9 @@ async def _serve_calls(
 
 
 @contextlib.asynccontextmanager
-async def _serve_desk(node: Node, programme: Programme, folder: Path) -> AsyncIterator[OpenDesk]:
+async def _serve_desk(node: Node, programme: Programme, folder: Path) -> AsyncIterator[OpenPage]:
     """A review desk on the demo's feed: what is approved there reaches the map and the crowd."""
-    settings = Settings(
+    settings = DeskSettings(
         api_url=node.api_url,
         token=node.token,
         feed=str(programme.feed or SAMPLE),

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from client_demo.python.publisher import Answer, Publisher, PublishError, Refused, Unanswered
+from client_demo.staff_page.decisions import Conflict, NotAllowed, RequestTasks, Trouble
 
-from .queue import Conflict, Form, Item, NotAllowed, Pending, Queue, Sighting, accept, may_live, observe, refuse
+from .queue import Form, Item, Pending, Queue, Sighting, accept, may_live, observe, refuse
 from .signing import Signature, Signing
 from .store import Store, StoreError
 from .triage import Policy
-from .words import Trouble, troubles
+from .words import troubles
 
 log = logging.getLogger("client_demo")
 
@@ -39,7 +40,7 @@ class Office:
         self.queue = queue
         self._publisher, self._store, self._changed, self._clock = publisher, store, changed, clock
         self._asked: dict[str, dict[str, Signing]] = {}  # item -> form -> what was asked for and nobody has signed yet
-        self._tasks: dict[str, asyncio.Task[None]] = {}  # item -> what sends its pending request
+        self._requests = RequestTasks()
         self.trouble = ""  # with the node
         self.feed_title, self.feed_trouble = "", ""
 
@@ -51,9 +52,7 @@ class Office:
         try:
             await asyncio.gather(self._watch_alerts(), self._watch_policy())
         finally:
-            for task in self._tasks.values():
-                task.cancel()
-            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            await self._requests.cancel()
 
     # ---- the feed ------------------------------------------------------------------------------------------
 
@@ -173,9 +172,8 @@ class Office:
         self._changed(item.id)
 
     async def answered(self, item: Item, most_s: float) -> None:
-        """Wait until what is pending is answered, but not too long."""
-        if task := self._tasks.get(item.id):
-            await asyncio.wait([task], timeout=most_s)
+        """Wait until the item's pending request is answered, but at most `most_s` seconds."""
+        await self._requests.answered(item.id, most_s)
 
     # ---- sending -------------------------------------------------------------------------------------------
 
@@ -195,14 +193,11 @@ class Office:
         return True
 
     def _send(self, item: Item) -> None:
-        self._tasks[item.id] = asyncio.create_task(self._until_answered(item))
+        self._requests.start(item.id, lambda: self._until_answered(item))
 
     async def _until_answered(self, item: Item) -> None:
-        try:
-            while item.pending is not None:
-                await self._attempt(item, item.pending)
-        finally:
-            del self._tasks[item.id]
+        while item.pending is not None:
+            await self._attempt(item, item.pending)
         self._is_saved(item)  # if not, a desk that is started again sends it once more, which changes nothing
         self._changed(item.id)
 

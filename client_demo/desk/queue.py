@@ -28,13 +28,14 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from client_demo.python.times import format_time, parse_time
+from client_demo.staff_page.decisions import Conflict, NotAllowed, Trouble
 
 from .feed_format import ADDRESS, CASE, PHONE, UNITS, Incident
 from .feeds import Group, Records, is_near
 from .signing import Signature, Signing
 from .strike import Cell, Part, kept, questions, struck
 from .triage import Desk, Policy, Reason, Refusal
-from .words import Trouble, span
+from .words import span
 
 MOST_ITEMS = 500  # undecided ones; the oldest make room
 MOST_ROWS = 20  # shown of one incident
@@ -60,18 +61,6 @@ ARTICLES = {ADDRESS: "an address", UNITS: "units sent there", CASE: "a case numb
 LOCKED = (Reason.NEVER_ALERTED, Reason.INDIVIDUAL)
 
 Form = dict[str, Any]
-
-
-class Conflict(Exception):  # noqa: N818 (an answer)
-    """The item is not as the reviewer saw it. The text is one line for a person."""
-
-
-class NotAllowed(Exception):  # noqa: N818
-    """A decision that can't be taken; `troubles` say why."""
-
-    def __init__(self, troubles: list[Trouble]) -> None:
-        self.troubles = troubles
-        super().__init__("; ".join(trouble.text for trouble in troubles))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,35 +11,36 @@
     POST /api/items/{id}/withdraw       {version}                    let nobody sign it any more
     POST /api/items/{id}/dismiss, /reopen   {version}
 
-Rule 1  `staff_page.sign_in` says who is there, and keeps other sites' pages out.
-Rule 2  An answer is the item as it is then. 409: somebody else was first. 422: `troubles` say why not.
+An answer is the item as it is then, also where a decision is refused (`staff_page.service`).
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from client_demo.staff_page.changes import OpenPages
-from client_demo.staff_page.sign_in import SignIn, error_response, read_body
-from client_demo.web.server import event, event_stream, files, page_files
+from client_demo.staff_page.decisions import Conflict, NotAllowed
+from client_demo.staff_page.service import Decide, StaffService, refused, require_integer, require_object
+from client_demo.staff_page.sign_in import Json, SignIn, error_response
+from client_demo.web.server import page_files
 
 from .office import Office
-from .queue import Conflict, Form, Item, NotAllowed, read_confirm, read_form, require_text
+from .queue import Form, Item, read_confirm, read_form, require_text
 from .signing import read_signature
-from .words import Trouble
 
 ANSWER_S = 3.0  # how long an answer waits for the node's
 PAGE = page_files("desk", "form", "list", "map", "outline", "signing")
 
-Json = dict[str, Any]
-Act = Callable[[Request, Item, str, Json], Awaitable[Response]]
+# Carries out a decision about an item: (the item, who is signed in, what was sent) -> the response.
+Act = Callable[[Item, str, Json], Awaitable[Response]]
 
 
-class Service:
-    """The routes. `keys`: reviewer -> key; `labels` says of the desk what the page shows."""
+class DeskService(StaffService):
+    """The desk's routes. `keys`: reviewer -> key; `labels` are members of the desk that the page shows as they are."""
 
     def __init__(
         self,
@@ -49,11 +50,11 @@ class Service:
         labels: Mapping[str, Any],
         clock: Callable[[], int],
     ) -> None:
-        self._office, self._pages, self._labels, self._clock = office, pages, labels, clock
-        self._sign_in = SignIn(keys, "desk")
+        super().__init__(SignIn(keys, "desk"), pages, labels, clock)
+        self._office = office
 
     def routes(self) -> list[BaseRoute]:
-        """All of them."""
+        """Return all routes."""
         acts: dict[str, Act] = {
             "preview": self._preview,
             "approve": self._approve,
@@ -61,39 +62,25 @@ class Service:
             "ask": self._ask,
             "sign": self._sign,
             "withdraw": self._withdraw,
-            "dismiss": self._set_aside,
-            "reopen": self._set_aside,
+            "dismiss": partial(self._set_aside, "dismiss"),
+            "reopen": partial(self._set_aside, "reopen"),
         }
-        return [
-            *files(PAGE),
-            *self._sign_in.routes(),
-            Route("/api/events", self._events),
-            *(
-                Route(f"/api/items/{{id}}/{name}", self._deciding(act), methods=["POST"], name=name)
-                for name, act in acts.items()
-            ),
-        ]
+        return self.routes_of(PAGE, {f"/api/items/{{id}}/{name}": self._about_item(act) for name, act in acts.items()})
 
     # ---- what there is to see --------------------------------------------------------------------------------
 
-    async def _events(self, request: Request) -> Response:
-        name = self._sign_in.name_of(request)
-        if name is None:
-            return error_response(401, "Sign in first.")
-        return event_stream(self._stream(name))
+    def all_for(self, name: str) -> Json:
+        """Return the desk and all its items."""
+        return {**self._desk(), "me": name, "items": [self._view(item) for item in self._office.queue]}
 
-    async def _stream(self, name: str) -> AsyncIterator[str]:
-        with self._pages.joined() as changes:
-            yield event("all", {**self._desk(), "me": name, "items": [self._view(item) for item in self._office.queue]})
-            while True:
-                ids = await changes.next()
-                known = [item for each in ids if (item := self._office.queue.get(each))]
-                for item in known:
-                    yield event("item", self._view(item))
-                if len(known) < len(ids):  # the desk, or items that are gone
-                    yield event("desk", self._desk())
-                if not ids:
-                    yield event("tick", {"now": self._clock()})
+    def news_for(self, name: str, ids: set[str]) -> Iterator[tuple[str, Json]]:
+        """Return the changed items, and the desk where more than items has changed."""
+        del name
+        known = [item for each in ids if (item := self._office.queue.get(each))]
+        for item in known:
+            yield "item", self._view(item)
+        if len(known) < len(ids):  # the desk, or items that are gone
+            yield "desk", self._desk()
 
     def _desk(self) -> Json:
         office, policy = self._office, self._office.queue.policy
@@ -118,7 +105,7 @@ class Service:
             "pending": item.pending.what if item.pending else None,
             "signing": item.signing.shown() if item.signing else None,
             "waits": item.waits,
-            "troubles": _told(item.troubles),
+            "troubles": [trouble.to_map() for trouble in item.troubles],
             "nature": seen.nature,
             "category": item.category,
             "obstacle": item.obstacle,
@@ -141,93 +128,62 @@ class Service:
 
     # ---- what is done ----------------------------------------------------------------------------------------
 
-    def _deciding(self, act: Act) -> Callable[[Request], Awaitable[Response]]:
-        async def endpoint(request: Request) -> Response:
-            name = self._sign_in.name_of(request)
-            if name is None:
-                return error_response(401, "Sign in first.")
-            sent = await read_body(request)
-            if isinstance(sent, Response):
-                return sent
+    def _about_item(self, act: Act) -> Decide:
+        async def decide(request: Request, name: str, sent: Json) -> Response:
             item = self._office.queue.get(request.path_params["id"])
             if item is None:
                 return error_response(404, "This incident is no longer on the desk.")
             try:
-                return await act(request, item, name, sent)
-            except ValueError as error:
-                return error_response(400, str(error))
-            except Conflict as conflict:
-                return JSONResponse({"detail": str(conflict), "item": self._view(item)}, 409)
-            except NotAllowed as not_allowed:
-                return JSONResponse({"troubles": _told(not_allowed.troubles), "item": self._view(item)}, 422)
+                return await act(item, name, sent)
+            except (Conflict, NotAllowed) as error:
+                return refused(error, item=self._view(item))
 
-        return endpoint
+        return decide
 
-    async def _preview(self, request: Request, item: Item, name: str, sent: Json) -> Response:
-        del request
-        found = await self._office.preview(item, _form(sent), name)
-        return JSONResponse({**found, "troubles": _told(found["troubles"])})
+    async def _preview(self, item: Item, name: str, sent: Json) -> Response:
+        found = await self._office.preview(item, _form_in(sent), name)
+        return JSONResponse({**found, "troubles": [trouble.to_map() for trouble in found["troubles"]]})
 
-    async def _approve(self, request: Request, item: Item, name: str, sent: Json) -> Response:
-        del request
-        self._office.approve(item, _version(sent), _form(sent), name)
+    async def _approve(self, item: Item, name: str, sent: Json) -> Response:
+        self._office.approve(item, require_integer(sent, "version"), _form_in(sent), name)
         return await self._decided(item)
 
-    async def _cancel(self, request: Request, item: Item, name: str, sent: Json) -> Response:
-        del request
+    async def _cancel(self, item: Item, name: str, sent: Json) -> Response:
         reason = require_text("reason", sent.get("reason"))
         confirm = read_confirm(sent.get("confirm"))
-        self._office.cancel(item, _version(sent), reason, sent.get("confirmed") is True, name, confirm)
+        version, is_confirmed = require_integer(sent, "version"), sent.get("confirmed") is True
+        self._office.cancel(item, version, reason, is_confirmed, name, confirm)
         return await self._decided(item)
 
-    async def _ask(self, request: Request, item: Item, name: str, sent: Json) -> Response:
-        del request
+    async def _ask(self, item: Item, name: str, sent: Json) -> Response:
+        version = require_integer(sent, "version")
         if sent.get("what") == "cancel":
             reason = require_text("reason", sent.get("reason"))
             is_confirmed, confirm = sent.get("confirmed") is True, read_confirm(sent.get("confirm"))
-            asked = await self._office.ask_to_cancel(item, _version(sent), reason, is_confirmed, name, confirm)
+            asked = await self._office.ask_to_cancel(item, version, reason, is_confirmed, name, confirm)
         else:
-            asked = await self._office.ask_to_approve(item, _version(sent), _form(sent), name)
+            asked = await self._office.ask_to_approve(item, version, _form_in(sent), name)
         return JSONResponse({"signing": asked.shown() if asked else None})
 
-    async def _sign(self, request: Request, item: Item, name: str, sent: Json) -> Response:
-        del request
+    async def _sign(self, item: Item, name: str, sent: Json) -> Response:
         signature = read_signature(sent.get("signature"), name, self._clock())
-        self._office.sign(item, _version(sent), require_text("form", sent.get("form")), signature)
+        self._office.sign(item, require_integer(sent, "version"), require_text("form", sent.get("form")), signature)
         return await self._decided(item)
 
-    async def _withdraw(self, request: Request, item: Item, name: str, sent: Json) -> Response:
-        del request
-        self._office.withdraw(item, _version(sent), name)
+    async def _withdraw(self, item: Item, name: str, sent: Json) -> Response:
+        self._office.withdraw(item, require_integer(sent, "version"), name)
         return await self._decided(item)
 
-    async def _set_aside(self, request: Request, item: Item, name: str, sent: Json) -> Response:
-        self._office.set_aside(item, _version(sent), request.url.path.rpartition("/")[2], name)
+    async def _set_aside(self, what: str, item: Item, name: str, sent: Json) -> Response:
+        self._office.set_aside(item, require_integer(sent, "version"), what, name)
         return await self._decided(item)
 
     async def _decided(self, item: Item) -> Response:
         await self._office.answered(item, ANSWER_S)
         if item.troubles:
-            return JSONResponse({"troubles": _told(item.troubles), "item": self._view(item)}, 422)
+            return refused(NotAllowed(item.troubles), item=self._view(item))
         return JSONResponse({"item": self._view(item)})
 
 
-# ---- requests and answers ----------------------------------------------------------------------------------------
-
-
-def _form(sent: Json) -> Form:
-    form = sent.get("form")
-    if not isinstance(form, dict):
-        raise ValueError("form: an object is expected")
-    return read_form(form)
-
-
-def _version(sent: Json) -> int:
-    version = sent.get("version")
-    if not isinstance(version, int) or isinstance(version, bool):
-        raise ValueError("version: a number is expected")
-    return version
-
-
-def _told(troubles: list[Trouble]) -> list[Json]:
-    return [{"field": each.field, "text": each.text} | ({"held": each.held} if each.held else {}) for each in troubles]
+def _form_in(sent: Json) -> Form:
+    return read_form(require_object(sent, "form"))

@@ -19,6 +19,7 @@ from typing import Any
 from client_demo.python.dispatcher import Dispatcher
 from client_demo.python.publisher import Answer, PublishError, Refused, Unanswered
 from client_demo.python.times import format_time
+from client_demo.staff_page.decisions import Conflict, NotAllowed, RequestTasks, Trouble
 
 from .records import Record
 
@@ -34,18 +35,6 @@ MOST_TEXT = 1_000
 Form = dict[str, Any]
 
 
-class Conflict(Exception):  # noqa: N818 (an answer)
-    """It is not as the dispatcher saw it. The text is one line for a person."""
-
-
-class NotAllowed(Exception):  # noqa: N818
-    """What can't be done: (field of the form or "", text) for each reason."""
-
-    def __init__(self, troubles: Sequence[tuple[str, str]]) -> None:
-        self.troubles = list(troubles)
-        super().__init__("; ".join(text for _, text in troubles))
-
-
 @dataclass(slots=True)
 class Case:
     """A call: from which record, who decided what last, what is being sent, and how it stands by the node."""
@@ -58,7 +47,7 @@ class Case:
     pending: str = ""  # open, correct, end
     near: Mapping[str, Any] | None = None
     state: Answer | None = None
-    troubles: list[tuple[str, str]] = field(default_factory=list)
+    troubles: list[Trouble] = field(default_factory=list)
 
     @property
     def is_call(self) -> bool:
@@ -91,7 +80,7 @@ class Control:
         self.cases: dict[str, Case] = {}
         self.trouble = ""  # with the node
         self._dispatcher, self._changed, self._clock = dispatcher, changed, clock
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._requests = RequestTasks()
 
     # ---- decisions -----------------------------------------------------------------------------------------
 
@@ -104,10 +93,10 @@ class Control:
         if known is not None and known.is_call:
             raise Conflict(f"{known.by} was first: a call was opened from this record.")
         if record.obstacle:
-            raise NotAllowed([("", record.obstacle)])
+            raise NotAllowed([Trouble("", record.obstacle)])
         _require(form)
         if record.status is not None and form["status"] == "actual":
-            raise NotAllowed([("status", f"The record says {record.nature}: this can't be a call for real.")])
+            raise NotAllowed([Trouble("status", f"The record says {record.nature}: this can't be a call for real.")])
         case = known or Case(uuid.uuid4().hex, key, by)
         self.cases[case.id] = case
         at = self._clock() - RETIMED_BY_MS if self.retimes else record.recorded_at
@@ -132,7 +121,7 @@ class Control:
         """Have everybody stand down. Raises Conflict and NotAllowed."""
         case = self._open_case(call_id)
         if not reason.strip():
-            raise NotAllowed([("reason", "Say why: the crew is there, or nobody needs help.")])
+            raise NotAllowed([Trouble("reason", "Say why: the crew is there, or nobody needs help.")])
         self._begin(case, "end", case.form, {"reason": reason}, by)
         return case
 
@@ -145,23 +134,19 @@ class Control:
         return case
 
     async def answered(self, case: Case, most_s: float) -> None:
-        """Wait until what is pending is answered, but not too long."""
-        if task := self._tasks.get(case.id):
-            await asyncio.wait([task], timeout=most_s)
+        """Wait until the call's pending request is answered, but at most `most_s` seconds."""
+        await self._requests.answered(case.id, most_s)
 
     # ---- sending -------------------------------------------------------------------------------------------
 
     def _begin(self, case: Case, what: str, form: Form | None, body: dict[str, Any], by: str) -> None:
         case.pending, case.sent, case.by, case.troubles = what, body, by, []
-        self._tasks[case.id] = asyncio.create_task(self._until_answered(case, form))
+        self._requests.start(case.id, lambda: self._until_answered(case, form))
         self._changed()
 
     async def _until_answered(self, case: Case, form: Form | None) -> None:
-        try:
-            while case.pending:
-                await self._attempt(case, form)
-        finally:
-            del self._tasks[case.id]
+        while case.pending:
+            await self._attempt(case, form)
         self._changed()
 
     async def _attempt(self, case: Case, form: Form | None) -> None:
@@ -170,7 +155,7 @@ class Control:
             case.near, case.form = answer.get("near", case.near), form
             await self._look_at(case)
         except Refused as refusal:
-            case.troubles = list(troubles(refusal))
+            case.troubles = troubles(refusal)
         except Unanswered:
             self._tell_node(SILENT)
             await asyncio.sleep(AGAIN_S)
@@ -201,9 +186,7 @@ class Control:
                         await self._look_at(case)
                 await asyncio.sleep(LOOK_EVERY_S)
         finally:
-            for task in self._tasks.values():
-                task.cancel()
-            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            await self._requests.cancel()
 
     async def _find_open(self) -> None:
         """Calls of ours that are open and not known here: they were opened before a restart, or elsewhere."""
@@ -262,13 +245,13 @@ def _require(form: Form) -> None:
     """What the dispatcher has to say. Raises NotAllowed."""
     lacks = []
     if not form["headline"]:
-        lacks.append(("headline", "Say in a few words what has happened: no address, no name."))
+        lacks.append(Trouble("headline", "Say in a few words what has happened: no address, no name."))
     if form["kind"] not in KINDS:
-        lacks.append(("kind", "Is it a home or a public place? Who may be called depends on it."))
+        lacks.append(Trouble("kind", "Is it a home or a public place? Who may be called depends on it."))
     if form["status"] not in STATUSES:
-        lacks.append(("status", "Choose what it is: for real, an exercise or a test."))
+        lacks.append(Trouble("status", "Choose what it is: for real, an exercise or a test."))
     if form["lat"] is None or form["lng"] is None:
-        lacks.append(("place", "Say exactly where, in degrees, or drag the mark."))
+        lacks.append(Trouble("place", "Say exactly where, in degrees, or drag the mark."))
     if lacks:
         raise NotAllowed(lacks)
 
@@ -283,12 +266,12 @@ _FIELDS = {"/headline": "headline", "/place/kind": "kind", "/category": "categor
 _FIELDS |= {"/place/lat": "place", "/place/lng": "place", "/place/address": "address", "/place/access": "access"}
 
 
-def troubles(refusal: Refused) -> list[tuple[str, str]]:
+def troubles(refusal: Refused) -> list[Trouble]:
     """What the node refuses, each beside the field that it concerns."""
     errors = refusal.problem.get("errors")
     if not isinstance(errors, list) or not errors:
-        return [("", "; ".join(refusal.lines))]
+        return [Trouble("", "; ".join(refusal.lines))]
     return [
-        (_FIELDS.get(str(error.get("pointer", "")), ""), str(error.get("detail") or error.get("title") or "refused"))
+        Trouble(_FIELDS.get(str(error.get("pointer")), ""), str(error.get("detail") or error.get("title") or "refused"))
         for error in errors
     ]

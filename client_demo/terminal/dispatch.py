@@ -7,7 +7,7 @@ import click
 from client_demo.console import make_console
 from client_demo.desk.feed_format import FeedError
 from client_demo.desk.feeds import SAMPLE
-from client_demo.dispatch.run import DISPATCH_PORT, Settings, open_dispatch
+from client_demo.dispatch.run import DISPATCH_PORT, DispatchSettings, open_dispatch
 from client_demo.dispatch.service import PAGE
 from client_demo.web.server import missing
 
@@ -53,7 +53,7 @@ def dispatch(
     """
     if lacks := missing(PAGE):
         fail(f"there is no {lacks}: `make demo` gets it where npm can be reached")
-    settings = Settings(
+    settings = DispatchSettings(
         api_url=api,
         token=token,
         feed=feed,
@@ -73,7 +73,7 @@ def dispatch(
         fail(f"the page can't be served on port {port}: {error.strerror}", WRONG_INPUT)
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: DispatchSettings) -> None:
     console = make_console()
     async with open_dispatch(settings) as page:
         console.print(f"dispatch page: {page.url}, calls are: {settings.status}", markup=False, highlight=False)

@@ -8,7 +8,7 @@ import click
 from client_demo.console import make_console
 from client_demo.desk.feed_format import FeedError
 from client_demo.desk.feeds import SAMPLE
-from client_demo.desk.run import DESK_PORT, Settings, open_desk
+from client_demo.desk.run import DESK_PORT, DeskSettings, open_desk
 from client_demo.desk.service import PAGE
 from client_demo.desk.store import StoreError
 from client_demo.web.server import missing
@@ -51,7 +51,7 @@ def review(api: str, feed: str, status: str | None, is_as_recorded: bool, **opti
     is_replay = "://" not in feed and not is_as_recorded
     if lacks := missing(PAGE):
         fail(f"there is no {lacks}: `make demo` gets it where npm can be reached")
-    settings = Settings(
+    settings = DeskSettings(
         api_url=api,
         feed=feed,
         status=status or ("exercise" if is_replay else "actual"),
@@ -66,7 +66,7 @@ def review(api: str, feed: str, status: str | None, is_as_recorded: bool, **opti
         fail(f"the desk can't be served on port {settings.port}: {error.strerror}", WRONG_INPUT)
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: DeskSettings) -> None:
     console = make_console()
     async with open_desk(settings) as desk:
         console.print(f"review desk: {desk.url}, publishing as {settings.status}", markup=False, highlight=False)

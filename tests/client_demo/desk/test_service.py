@@ -12,7 +12,7 @@ from support.cpu import cpu_limit
 from client_demo.desk.feeds import SAMPLE, feed_text, read_records
 from client_demo.desk.office import Office
 from client_demo.desk.queue import Queue
-from client_demo.desk.service import Service
+from client_demo.desk.service import DeskService
 from client_demo.desk.source import as_recorded
 from client_demo.desk.store import Store
 from client_demo.desk.triage import Policy
@@ -38,7 +38,7 @@ class Page:
         publisher = Publisher("http://node", "t", transport=httpx.MockTransport(lambda _: httpx.Response(422, json={})))
         pages = OpenPages()
         office = Office(publisher, self.queue, store, pages.changed, lambda: NOW)
-        service = Service(office, pages, {"ann": KEY}, {"status": "exercise"}, lambda: NOW)
+        service = DeskService(office, pages, {"ann": KEY}, {"status": "exercise"}, lambda: NOW)
         self.app = application(service.routes(), content_policy())
 
     def send(self, method, path, *, signed=True, **more):

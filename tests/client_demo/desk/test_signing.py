@@ -7,11 +7,11 @@ from dataclasses import asdict
 import pytest
 
 from client_demo.desk.feeds import read_records
-from client_demo.desk.queue import Conflict, Item, Queue, accept, read_form, refuse, sighting
+from client_demo.desk.queue import Item, Queue, accept, read_form, refuse, sighting
 from client_demo.desk.signing import Signature, Signing, read_signature
 from client_demo.desk.triage import Policy
-from client_demo.desk.words import Trouble
 from client_demo.python.times import format_time
+from client_demo.staff_page.decisions import Conflict, Trouble
 
 NOW = 1_800_000_000_000
 FORM = '{"v":1,"what":"alert"}'

@@ -9,7 +9,7 @@ import pytest
 
 from client_demo.dispatch.control import Control
 from client_demo.dispatch.records import Record
-from client_demo.dispatch.service import Service
+from client_demo.dispatch.service import DispatchService
 from client_demo.python.dispatcher import Dispatcher
 from client_demo.staff_page.changes import OpenPages
 from client_demo.web.server import application, content_policy
@@ -98,7 +98,7 @@ class Page:
         )
         keys = {"ann": KEY, "ben": "the key of ben"}
         self.app = application(
-            Service(self.control, pages, keys, {"feed": "f"}, lambda: NOW).routes(), content_policy()
+            DispatchService(self.control, pages, keys, {"feed": "f"}, lambda: NOW).routes(), content_policy()
         )
 
     async def post(self, path, body, key=KEY, **headers):
