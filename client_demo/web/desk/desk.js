@@ -3,9 +3,9 @@
 import "/shared/trust.js";
 import { Detail } from "/desk/form.js";
 import { decided, List, listed, tabOf, TABS } from "/desk/list.js";
-import { Door } from "/shared/door.js";
 import { DRILLS, make } from "/shared/elements.js";
 import { Signing } from "/desk/signing.js";
+import { ServiceClient } from "/shared/service-client.js";
 import { themeButton } from "/shared/theme.js";
 
 const TICK_MS = 5000;
@@ -27,8 +27,8 @@ const openItem = () => (detail?.item ? items.get(detail.item.id) : undefined);
 
 // ---- the service -----------------------------------------------------------------------------------------------
 
-const door = new Door({
-  room: "desk",
+const service = new ServiceClient({
+  main: "desk",
   listen,
   silence: "The desk’s service gives no answer. Nothing is lost: try again, it is safe.",
   left: () => location.reload(),
@@ -40,7 +40,7 @@ function listen(on) {
     all.items.forEach((item) => items.set(item.id, item));
     takeDesk(all);
     begin(all);
-    door.connection("online", wasOnline ? "Connected again" : "Connected");
+    service.connection("online", wasOnline ? "Connected again" : "Connected");
     wasOnline = true;
   });
   on("item", takeItem);
@@ -92,9 +92,9 @@ function begin(all) {
   by("me").textContent = all.me;
   desk = { ...desk, me: all.me };
   list ??= new List(by("list"), open);
-  signing ??= new Signing({ post: door.post, me: () => desk.me });
+  signing ??= new Signing({ post: service.post, me: () => desk.me });
   detail ??= new Detail({
-    post: door.post,
+    post: service.post,
     desk: () => desk,
     now,
     styleUrl: all.style_url,
@@ -217,4 +217,4 @@ by("single-keys").checked = localStorage.getItem(KEYS) !== "off";
 by("single-keys").addEventListener("change", ({ target }) => localStorage.setItem(KEYS, target.checked ? "on" : "off"));
 document.addEventListener("keydown", pressed);
 setInterval(show, TICK_MS);
-door.open();
+service.open();

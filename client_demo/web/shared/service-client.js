@@ -1,18 +1,18 @@
-// A room that people sign in to, as its page sees the service behind it: the form for the key, requests, and events.
+// The page's side of the service behind it, where people sign in: the form for the key, requests, and events.
 //
-//   const door = new Door({ room: "desk", listen: (on) => on("all", take), silence: "…" });
-//   door.open(); // by the key in the address, which goes from there, or as who is signed in already
+//   const service = new ServiceClient({ main: "desk", listen: (on) => on("all", take), silence: "…" });
+//   service.open(); // by the key in the address, which goes from there, or as who is signed in already
 
 const ASK_MS = 20_000;
 const by = (id) => document.getElementById(id);
 
-export class Door {
+export class ServiceClient {
   /**
-   * `room` is the id of what is for those who are signed in. `listen(on)` says, by on(event, act), what is done with which
+   * `main` is the id of what is for those who are signed in. `listen(on)` says, by on(event, act), what is done with which
    * event. `silence` is said where the service gives no answer. `left` is called when somebody has signed out.
    */
-  constructor({ room, listen, silence, left = () => this._askForKey() }) {
-    this._room = room;
+  constructor({ main, listen, silence, left = () => this._askForKey() }) {
+    this._main = main;
     this._listen = listen;
     this._silence = silence;
     this._events = null;
@@ -77,7 +77,7 @@ export class Door {
 
   _askForKey() {
     this._events?.close();
-    by(this._room).hidden = true;
+    by(this._main).hidden = true;
     by("signed-in").hidden = true;
     by("sign-in").hidden = false;
     this.connection("connecting", "Not signed in");
