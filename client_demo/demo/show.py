@@ -23,7 +23,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 
@@ -77,6 +77,7 @@ NEIGHBOUR_M = 1500.0
 AFTERWARDS_S, AFTERWARDS_LIVE = 5.0, 12  # when the show goes on: between two acts; so many alerts are live at once
 
 Act = Callable[[], Coroutine[Any, Any, None]]
+Page = TypeVar("Page")
 
 
 class DemoError(Exception):
@@ -216,16 +217,24 @@ async def _phones_that_sleep(
 
 
 @contextlib.asynccontextmanager
-async def _serve_map(node: Node, programme: Programme, sleepers: "Sleepers | None") -> AsyncIterator[LiveMap]:
-    """On the port that was asked for, or where that is taken on any."""
-    push_url = None if sleepers is None else f"{sleepers.push.url}/v1"
-    view = View(node.stream_url, node.phone_token, style_url=programme.map_style, push_url=push_url)
+async def _on_port(
+    port: int, opening: Callable[[int], contextlib.AbstractAsyncContextManager[Page]]
+) -> AsyncIterator[Page]:
+    """Serve a page on this port or, where the port is taken, on any free one."""
     async with contextlib.AsyncExitStack() as cleanup:
         try:
-            shown = await cleanup.enter_async_context(live_map(node.api_url, node.token, view, programme.map_port))
+            page = await cleanup.enter_async_context(opening(port))
         except OSError:
-            shown = await cleanup.enter_async_context(live_map(node.api_url, node.token, view))
-        yield shown
+            page = await cleanup.enter_async_context(opening(0))
+        yield page
+
+
+def _serve_map(
+    node: Node, programme: Programme, sleepers: "Sleepers | None"
+) -> contextlib.AbstractAsyncContextManager[LiveMap]:
+    push_url = None if sleepers is None else f"{sleepers.push.url}/v1"
+    view = View(node.stream_url, node.phone_token, style_url=programme.map_style, push_url=push_url)
+    return _on_port(programme.map_port, partial(live_map, node.api_url, node.token, view))
 
 
 async def _serve_calls(
@@ -243,25 +252,18 @@ async def _serve_calls(
         feed=programme.feed or SAMPLE,
         feed_format=programme.feed_format,
         status="actual",
-        port=DISPATCH_PORT,
         style_url=programme.map_style,
     )
-    try:
-        url = await cleanup.enter_async_context(responder_page(view, RESPONDER_PORT))
-    except OSError:  # the port is taken
-        url = await cleanup.enter_async_context(responder_page(view))
-    try:
-        page = await cleanup.enter_async_context(open_dispatch(settings))
-    except OSError:
-        page = await cleanup.enter_async_context(open_dispatch(replace(settings, port=0)))
+    url = await cleanup.enter_async_context(_on_port(RESPONDER_PORT, partial(responder_page, view)))
+    opening = _on_port(DISPATCH_PORT, lambda port: open_dispatch(replace(settings, port=port)))
+    page = await cleanup.enter_async_context(opening)
     token = node.issuer.token("r-you", ["alerts:receive"], LIFE_S, ["cpr", "medic"])
     progress.say(f"responder's page, for you: {signed_in(url, token)}", "bold")
     for name, link in page.links.items():
         progress.say(f"dispatch page, as {name}: {link}", "bold")
 
 
-@contextlib.asynccontextmanager
-async def _serve_desk(node: Node, programme: Programme, folder: Path) -> AsyncIterator[OpenPage]:
+def _serve_desk(node: Node, programme: Programme, folder: Path) -> contextlib.AbstractAsyncContextManager[OpenPage]:
     """A review desk on the demo's feed: what is approved there reaches the map and the crowd."""
     settings = DeskSettings(
         api_url=node.api_url,
@@ -270,15 +272,9 @@ async def _serve_desk(node: Node, programme: Programme, folder: Path) -> AsyncIt
         feed_format=programme.feed_format,
         state=folder / "review.db",
         status="actual",
-        port=DESK_PORT,
         style_url=programme.map_style,
     )
-    async with contextlib.AsyncExitStack() as cleanup:
-        try:
-            desk = await cleanup.enter_async_context(open_desk(settings))
-        except OSError:  # the port is taken
-            desk = await cleanup.enter_async_context(open_desk(replace(settings, port=0)))
-        yield desk
+    return _on_port(DESK_PORT, lambda port: open_desk(replace(settings, port=port)))
 
 
 def _tell(progress: Progress, outcome: Outcome) -> None:
