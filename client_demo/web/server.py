@@ -50,6 +50,7 @@ _SHARED_PARTS = (
     "icon.svg",
     "service-client.js",
     "shapes.js",
+    "status.js",
     "theme.js",
     "trust.js",
 )

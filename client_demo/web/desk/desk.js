@@ -3,7 +3,7 @@
 import "/shared/trust.js";
 import { Detail } from "/desk/form.js";
 import { decided, List, listed, tabOf, TABS } from "/desk/list.js";
-import { DRILLS, make } from "/shared/elements.js";
+import { by, DRILLS, make } from "/shared/elements.js";
 import { Signing } from "/desk/signing.js";
 import { ServiceClient } from "/shared/service-client.js";
 import { themeButton } from "/shared/theme.js";
@@ -11,7 +11,6 @@ import { themeButton } from "/shared/theme.js";
 const TICK_MS = 5000;
 const KEYS = "desk-single-keys";
 
-const by = (id) => document.getElementById(id);
 const items = new Map();
 let desk = null;
 let tab = "decide";
@@ -29,6 +28,8 @@ const openItem = () => (detail?.item ? items.get(detail.item.id) : undefined);
 
 const service = new ServiceClient({
   main: "desk",
+  question: "Who is at the desk?",
+  hint: "Open the link that the desk’s service printed for you, or enter its key.",
   listen,
   silence: "The desk’s service gives no answer. Nothing is lost: try again, it is safe.",
   left: () => location.reload(),
@@ -63,8 +64,7 @@ function takeDesk(said) {
   by("status").textContent = DRILLS.get(said.status) ?? "";
   const trouble = [said.node.trouble, said.feed.trouble && `Feed: ${said.feed.trouble}`].filter(Boolean).join(" ");
   by("my-key").hidden = !said.signed;
-  by("warning").hidden = !trouble;
-  by("warning").textContent = trouble;
+  service.warn(trouble);
   show();
 }
 
@@ -87,9 +87,7 @@ function takeItem(item) {
 // ---- showing ---------------------------------------------------------------------------------------------------
 
 function begin(all) {
-  by("desk").hidden = false;
-  by("signed-in").hidden = false;
-  by("me").textContent = all.me;
+  service.signedIn(all.me);
   desk = { ...desk, me: all.me };
   list ??= new List(by("list"), open);
   signing ??= new Signing({ post: service.post, me: () => desk.me });

@@ -7,13 +7,12 @@ import "/shared/trust.js";
 import { countsOf, isOver, showState, wordOf } from "/dispatch/call.js";
 import * as form from "/dispatch/form.js";
 import { callMap } from "/shared/callmap.js";
-import { DRILLS, foreign, make } from "/shared/elements.js";
+import { by, DRILLS, foreign, make } from "/shared/elements.js";
 import { ServiceClient } from "/shared/service-client.js";
 import { themeButton } from "/shared/theme.js";
 
 const DEFAULT_HEADLINE = "Somebody does not breathe. CPR and a defibrillator are needed.";
 
-const by = (id) => document.getElementById(id);
 let all = null;
 let chosen = null; // {record: key} or {call: id}
 let isCorrecting = false;
@@ -22,6 +21,8 @@ let fitted = "";
 
 const service = new ServiceClient({
   main: "dispatch",
+  question: "Who is dispatching?",
+  hint: "Open the link that the service printed for you, or enter its key.",
   listen: (on) => on("all", take),
   silence: "The service gives no answer. Try again, it is safe: one record is one call.",
 });
@@ -34,12 +35,9 @@ const recordOf = (key) => all.records.find((record) => record.key === key);
 function take(news) {
   const before = all;
   all = news;
-  by("dispatch").hidden = false;
-  by("signed-in").hidden = false;
-  by("me").textContent = all.me;
+  service.signedIn(all.me);
   by("feed").textContent = all.feed;
-  by("warning").hidden = !all.trouble;
-  by("warning").textContent = all.trouble;
+  service.warn(all.trouble);
   service.connection("online", "Connected");
   map ??= callMap({ container: "map", styleUrl: all.style_url, dragged: (key, where) => key === "place" && movedTo(where) });
   lists();
