@@ -23,7 +23,7 @@ from websockets.typing import Subprotocol
 
 from client_demo.conformance.run import FAIL, NOT_APPLICABLE, PASS, play_alone, verdicts
 from client_demo.conformance.scenarios import DUTIES, NEVER_CODES, NOT_OBSERVABLE, SCENARIOS
-from client_demo.conformance.stage import Findings
+from client_demo.conformance.scripted_server import Findings
 from client_demo.python.calls import CallChange, CallKind, Calls
 from client_demo.python.client import Client, ClientError, Ending
 from client_demo.python.geo import Place
