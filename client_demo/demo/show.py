@@ -45,17 +45,17 @@ from client_demo.python.times import parse_time, wall_ms
 from client_demo.staff_page.run import OpenPage
 from client_demo.web.server import missing
 
-from .call_verdict import Called, CallVerdict, Phone, judge_call
+from .call_verdict import Called, CallVerdict, ResponderPhone, check_call
 from .cardiac_arrest import Call, arrests_of, where, write_aeds
 from .live_map import FILES, MAP_PORT, LiveMap, View, by_revision, fan_out, live_map
 from .population import KINDS, Point, Simulated, city
 from .processes import CrowdProcess, Node, ProcessError, all_do
 from .progress import Progress, verdict_table
-from .push_verdict import PushVerdict, Sleeper, judge_pushes
+from .push_verdict import PushVerdict, Sleeper, check_pushes
 from .responder_page import PAGE as RESPONDER_PAGE
 from .responder_page import RESPONDER_PORT, responder_page, signed_in
 from .responders import LIFE_S, RESPONDER, Responder, responders
-from .verdict import Event, Judge, Published, Row, percentile
+from .verdict import DeliveryCheck, Event, Published, Row, percentile
 
 if TYPE_CHECKING:  # it needs aiohttp
     from .sleepers import Sleepers
@@ -93,7 +93,7 @@ class Evidence:
     faults: list[str]
     end: int
     called: Called | None = None  # the call for help, if there was one,
-    phones: list[Phone] = field(default_factory=list)  # every phone that could have been called,
+    phones: list[ResponderPhone] = field(default_factory=list)  # every phone that could have been called,
     frames: int = 0  # and how many frames were searched for its place
     sleepers: list[Sleeper] | None = None  # phones that sleep, if there are any,
     ends_ms: dict[str, int] = field(default_factory=dict)  # when each alert ends,
@@ -188,7 +188,7 @@ async def _perform(
             with progress:
                 playing = show.play(incidents, programme.subscribers, ends_at)
                 await first_to_end(playing, *(each() for each in watch))
-                outcome = judge(await show.evidence())
+                outcome = outcome_of(await show.evidence())
             _tell(progress, outcome)
             if programme.stays and missing(FILES) is None:
                 desk = await cleanup.enter_async_context(_serve_desk(node, programme, Path(folder)))
@@ -602,27 +602,27 @@ class Show:
         more = faults + self._sleepers.faults
         return replace(found, faults=more, sleepers=woken, ends_ms=self._ends_ms, woke_ms=wall_ms())
 
-    def _phone(self, sub: str, events: Sequence[Event]) -> Phone:
+    def _phone(self, sub: str, events: Sequence[Event]) -> ResponderPhone:
         one = self._responders.get(sub)
         if one is None:
-            return Phone(sub, frozenset(), None, "", events)
-        return Phone(sub, one.counts, one.here, one.says, events)
+            return ResponderPhone(sub, frozenset(), None, "", events)
+        return ResponderPhone(sub, one.counts, one.here, one.says, events)
 
 
 # ---- 4: the verdict ----------------------------------------------------------------------------------------------
 
 
-def judge(evidence: Evidence) -> Outcome:
+def outcome_of(evidence: Evidence) -> Outcome:
     """Who had to be told, and who was."""
-    found = Judge(evidence.published, evidence.end)
+    found = DeliveryCheck(evidence.published, evidence.end)
     for steps, events in evidence.records:
         found.take(steps, events)
     alerts = len({item.id for item in evidence.published})
     called = evidence.called
-    call = None if called is None else judge_call(called, evidence.phones, evidence.frames)
+    call = None if called is None else check_call(called, evidence.phones, evidence.frames)
     push = None
     if evidence.sleepers is not None:
-        push = judge_pushes(evidence.published, evidence.ends_ms, evidence.sleepers, evidence.woke_ms)
+        push = check_pushes(evidence.published, evidence.ends_ms, evidence.sleepers, evidence.woke_ms)
     return Outcome(alerts, list(found.rows.values()), found.faults + evidence.faults, call, push)
 
 

@@ -16,9 +16,9 @@ from client_demo.python.times import wall_ms
 from client_demo.staff_page.changes import OpenPages
 from client_demo.staff_page.run import ATTEMPT_S, OpenPage, PageSettings, serve_page
 
+from .alert_control import AlertControl
 from .feed_format import optional_format
 from .feeds import SAMPLE
-from .office import Office
 from .queue import Queue
 from .service import DeskService
 from .source import open_feed
@@ -59,11 +59,11 @@ async def open_desk(settings: DeskSettings) -> AsyncIterator[OpenPage]:
         store = cleanup.enter_context(contextlib.closing(Store(settings.state)))
         pages = OpenPages()
         queue = Queue(policy, settings.status, store.items(wall_ms()))
-        office = Office(publisher, queue, store, pages.changed, wall_ms)
+        control = AlertControl(publisher, queue, store, pages.changed, wall_ms)
         keys = store.keys(settings.reviewers)
         labels = {"status": settings.status, "style_url": settings.style_url}
-        routes = DeskService(office, pages, keys, labels, wall_ms).routes()
+        routes = DeskService(control, pages, keys, labels, wall_ms).routes()
         opened = serve_page(
-            settings, routes, keys, lambda: first_to_end(office.run(), feed(office.take, office.tell_feed))
+            settings, routes, keys, lambda: first_to_end(control.run(), feed(control.take, control.tell_feed))
         )
         yield await cleanup.enter_async_context(opened)

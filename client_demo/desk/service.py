@@ -28,7 +28,7 @@ from client_demo.staff_page.service import Decide, StaffService, refused, requir
 from client_demo.staff_page.sign_in import Json, SignIn, error_response
 from client_demo.web.server import page_files
 
-from .office import Office
+from .alert_control import AlertControl
 from .queue import Form, Item, read_confirm, read_form, require_text
 from .signing import read_signature
 
@@ -44,14 +44,14 @@ class DeskService(StaffService):
 
     def __init__(
         self,
-        office: Office,
+        control: AlertControl,
         pages: OpenPages,
         keys: Mapping[str, str],
         labels: Mapping[str, Any],
         clock: Callable[[], int],
     ) -> None:
         super().__init__(SignIn(keys, "desk"), pages, labels, clock)
-        self._office = office
+        self._control = control
 
     def routes(self) -> list[BaseRoute]:
         """Return all routes."""
@@ -71,32 +71,32 @@ class DeskService(StaffService):
 
     def all_for(self, name: str) -> Json:
         """Return the desk and all its items."""
-        return {**self._desk(), "me": name, "items": [self._view(item) for item in self._office.queue]}
+        return {**self._desk(), "me": name, "items": [self._view(item) for item in self._control.queue]}
 
     def news_for(self, name: str, ids: set[str]) -> Iterator[tuple[str, Json]]:
         """Return the changed items, and the desk where more than items has changed."""
         del name
-        known = [item for each in ids if (item := self._office.queue.get(each))]
+        known = [item for each in ids if (item := self._control.queue.get(each))]
         for item in known:
             yield "item", self._view(item)
         if len(known) < len(ids):  # the desk, or items that are gone
             yield "desk", self._desk()
 
     def _desk(self) -> Json:
-        office, policy = self._office, self._office.queue.policy
+        control, policy = self._control, self._control.queue.policy
         return {
             **self._labels,
             "now": self._clock(),
-            "ids": [item.id for item in office.queue],
-            "feed": {"title": office.feed_title, "trouble": office.feed_trouble},
-            "node": {"trouble": office.trouble, "policy": policy.name},
+            "ids": [item.id for item in control.queue],
+            "feed": {"title": control.feed_title, "trouble": control.feed_trouble},
+            "node": {"trouble": control.trouble, "policy": policy.name},
             "signed": policy.is_signed,
             "categories": {key: dict(category) for key, category in policy.categories.items()},
-            "wordings": office.queue.wordings(),
+            "wordings": control.queue.wordings(),
         }
 
     def _view(self, item: Item) -> Json:
-        queue, seen = self._office.queue, item.sighting
+        queue, seen = self._control.queue, item.sighting
         incident = seen.incident
         return {
             "id": item.id,
@@ -130,7 +130,7 @@ class DeskService(StaffService):
 
     def _about_item(self, act: Act) -> Decide:
         async def decide(request: Request, name: str, sent: Json) -> Response:
-            item = self._office.queue.get(request.path_params["id"])
+            item = self._control.queue.get(request.path_params["id"])
             if item is None:
                 return error_response(404, "This incident is no longer on the desk.")
             try:
@@ -141,18 +141,18 @@ class DeskService(StaffService):
         return decide
 
     async def _preview(self, item: Item, name: str, sent: Json) -> Response:
-        found = await self._office.preview(item, _form_in(sent), name)
+        found = await self._control.preview(item, _form_in(sent), name)
         return JSONResponse({**found, "troubles": [trouble.to_map() for trouble in found["troubles"]]})
 
     async def _approve(self, item: Item, name: str, sent: Json) -> Response:
-        self._office.approve(item, require_integer(sent, "version"), _form_in(sent), name)
+        self._control.approve(item, require_integer(sent, "version"), _form_in(sent), name)
         return await self._decided(item)
 
     async def _cancel(self, item: Item, name: str, sent: Json) -> Response:
         reason = require_text("reason", sent.get("reason"))
         confirm = read_confirm(sent.get("confirm"))
         version, is_confirmed = require_integer(sent, "version"), sent.get("confirmed") is True
-        self._office.cancel(item, version, reason, is_confirmed, name, confirm)
+        self._control.cancel(item, version, reason, is_confirmed, name, confirm)
         return await self._decided(item)
 
     async def _ask(self, item: Item, name: str, sent: Json) -> Response:
@@ -160,26 +160,26 @@ class DeskService(StaffService):
         if sent.get("what") == "cancel":
             reason = require_text("reason", sent.get("reason"))
             is_confirmed, confirm = sent.get("confirmed") is True, read_confirm(sent.get("confirm"))
-            asked = await self._office.ask_to_cancel(item, version, reason, is_confirmed, name, confirm)
+            asked = await self._control.ask_to_cancel(item, version, reason, is_confirmed, name, confirm)
         else:
-            asked = await self._office.ask_to_approve(item, version, _form_in(sent), name)
+            asked = await self._control.ask_to_approve(item, version, _form_in(sent), name)
         return JSONResponse({"signing": asked.shown() if asked else None})
 
     async def _sign(self, item: Item, name: str, sent: Json) -> Response:
         signature = read_signature(sent.get("signature"), name, self._clock())
-        self._office.sign(item, require_integer(sent, "version"), require_text("form", sent.get("form")), signature)
+        self._control.sign(item, require_integer(sent, "version"), require_text("form", sent.get("form")), signature)
         return await self._decided(item)
 
     async def _withdraw(self, item: Item, name: str, sent: Json) -> Response:
-        self._office.withdraw(item, require_integer(sent, "version"), name)
+        self._control.withdraw(item, require_integer(sent, "version"), name)
         return await self._decided(item)
 
     async def _set_aside(self, what: str, item: Item, name: str, sent: Json) -> Response:
-        self._office.set_aside(item, require_integer(sent, "version"), what, name)
+        self._control.set_aside(item, require_integer(sent, "version"), what, name)
         return await self._decided(item)
 
     async def _decided(self, item: Item) -> Response:
-        await self._office.answered(item, ANSWER_S)
+        await self._control.answered(item, ANSWER_S)
         if item.troubles:
             return refused(NotAllowed(item.troubles), item=self._view(item))
         return JSONResponse({"item": self._view(item)})

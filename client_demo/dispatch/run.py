@@ -18,7 +18,7 @@ from client_demo.python.times import wall_ms
 from client_demo.staff_page.changes import OpenPages
 from client_demo.staff_page.run import ATTEMPT_S, OpenPage, PageSettings, serve_page
 
-from .control import Control
+from .call_control import CallControl
 from .records import calls_for_help
 from .service import DispatchService
 
@@ -47,7 +47,7 @@ async def open_dispatch(settings: DispatchSettings) -> AsyncIterator[OpenPage]:
         if not categories:
             raise FeedError("the node's policy has no [calls]: nobody can be called")
         pages = OpenPages()
-        control = Control(
+        control = CallControl(
             dispatcher,
             calls_for_help(found, categories),
             categories,

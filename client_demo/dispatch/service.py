@@ -23,7 +23,7 @@ from client_demo.staff_page.service import StaffService, refused, require_intege
 from client_demo.staff_page.sign_in import Json, SignIn
 from client_demo.web.server import page_files
 
-from .control import Case, Control, Form, read_form, read_text
+from .call_control import CallCase, CallControl, Form, read_form, read_text
 from .records import Record
 
 ANSWER_S = 3.0  # how long an answer waits for the node's
@@ -35,7 +35,7 @@ class DispatchService(StaffService):
 
     def __init__(
         self,
-        control: Control,
+        control: CallControl,
         pages: OpenPages,
         keys: Mapping[str, str],
         labels: Mapping[str, Any],
@@ -90,7 +90,7 @@ class DispatchService(StaffService):
         reason = read_text("reason", sent.get("reason"))
         return await self._decided(self._control.end(request.path_params["id"], reason, name))
 
-    async def _decided(self, case: Case) -> Response:
+    async def _decided(self, case: CallCase) -> Response:
         await self._control.answered(case, ANSWER_S)
         return refused(NotAllowed(case.troubles)) if case.troubles else JSONResponse({"call": _view(case)})
 
@@ -99,7 +99,7 @@ def _form_in(sent: Json) -> Form:
     return read_form(require_object(sent, "form"))
 
 
-def _shown(record: Record, case: Case | None) -> Json:
+def _shown(record: Record, case: CallCase | None) -> Json:
     return {
         "key": record.key,
         "nature": record.nature,
@@ -115,7 +115,7 @@ def _shown(record: Record, case: Case | None) -> Json:
     }
 
 
-def _view(case: Case) -> Json:
+def _view(case: CallCase) -> Json:
     return {
         "id": case.id,
         "record": case.record,

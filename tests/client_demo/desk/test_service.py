@@ -9,8 +9,8 @@ import httpx
 import pytest
 from support.cpu import cpu_limit
 
+from client_demo.desk.alert_control import AlertControl
 from client_demo.desk.feeds import SAMPLE, feed_text, read_records
-from client_demo.desk.office import Office
 from client_demo.desk.queue import Queue
 from client_demo.desk.service import DeskService
 from client_demo.desk.source import as_recorded
@@ -37,8 +37,8 @@ class Page:
         (self.item,) = (self.queue.take(seen) for seen in as_recorded(read_records("f", feed_text(SAMPLE)))[:1])
         publisher = Publisher("http://node", "t", transport=httpx.MockTransport(lambda _: httpx.Response(422, json={})))
         pages = OpenPages()
-        office = Office(publisher, self.queue, store, pages.changed, lambda: NOW)
-        service = DeskService(office, pages, {"ann": KEY}, {"status": "exercise"}, lambda: NOW)
+        control = AlertControl(publisher, self.queue, store, pages.changed, lambda: NOW)
+        service = DeskService(control, pages, {"ann": KEY}, {"status": "exercise"}, lambda: NOW)
         self.app = application(service.routes(), content_policy())
 
     def send(self, method, path, *, signed=True, **more):

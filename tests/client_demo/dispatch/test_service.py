@@ -7,7 +7,7 @@ import json
 import httpx
 import pytest
 
-from client_demo.dispatch.control import Control
+from client_demo.dispatch.call_control import CallControl
 from client_demo.dispatch.records import Record
 from client_demo.dispatch.service import DispatchService
 from client_demo.python.dispatcher import Dispatcher
@@ -87,7 +87,7 @@ class Page:
         transport = httpx.MockTransport(self.api)
         dispatcher = Dispatcher("http://node", "t", patience_s=0, transport=transport)
         pages, self.changed = OpenPages(), asyncio.Event()
-        self.control = Control(
+        self.control = CallControl(
             dispatcher,
             records or [record()],
             {"cardiac_arrest": {"title": "Cardiac arrest"}},
@@ -142,7 +142,7 @@ def test_a_record_becomes_one_call_and_who_comes_second_is_told_who_was_first():
 
 def test_a_request_without_an_answer_is_repeated_with_the_same_bytes(monkeypatch):
     """Rule 2 of control: lost answers make no second call."""
-    monkeypatch.setattr("client_demo.dispatch.control.AGAIN_S", 0)
+    monkeypatch.setattr("client_demo.dispatch.call_control.AGAIN_S", 0)
 
     async def tale():
         page = Page()

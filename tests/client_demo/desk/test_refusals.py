@@ -2,7 +2,7 @@
 
 import pytest
 
-from client_demo.desk.words import span, troubles
+from client_demo.desk.refusals import span, troubles
 from client_demo.python.publisher import Refused
 from client_demo.staff_page.decisions import Trouble
 

@@ -14,10 +14,10 @@ from client_demo.python.publisher import Answer, Publisher, PublishError, Refuse
 from client_demo.staff_page.decisions import Conflict, NotAllowed, RequestTasks, Trouble
 
 from .queue import Form, Item, Pending, Queue, Sighting, accept, may_live, observe, refuse
-from .signing import Signature, Signing
+from .refusals import troubles
+from .signing import Signature, SigningRequest
 from .store import Store, StoreError
 from .triage import Policy
-from .words import troubles
 
 log = logging.getLogger("client_demo")
 
@@ -31,7 +31,7 @@ CHANGED_ELSEWHERE = ("id-conflict", "revision-conflict", "alert-ended", "unknown
 Changed = Callable[[str], None]  # called with the id of an item, or with "" for the state of the desk as a whole
 
 
-class Office:
+class AlertControl:
     """Decisions, carried out. `changed` is called whenever the page has to show something else."""
 
     def __init__(
@@ -39,7 +39,8 @@ class Office:
     ) -> None:
         self.queue = queue
         self._publisher, self._store, self._changed, self._clock = publisher, store, changed, clock
-        self._asked: dict[str, dict[str, Signing]] = {}  # item -> form -> what was asked for and nobody has signed yet
+        # item -> form -> what was asked for and nobody has signed yet
+        self._asked: dict[str, dict[str, SigningRequest]] = {}
         self._requests = RequestTasks()
         self.trouble = ""  # with the node
         self.feed_title, self.feed_trouble = "", ""
@@ -113,20 +114,20 @@ class Office:
         if self.queue.cancel(item, version, reason, is_confirmed, by, self._clock(), confirm):
             self._begin(item)
 
-    async def ask_to_approve(self, item: Item, version: int, form: Form, by: str) -> Signing | None:
+    async def ask_to_approve(self, item: Item, version: int, form: Form, by: str) -> SigningRequest | None:
         """What reviewers are to sign for this; None if nobody has to. Raises Conflict and NotAllowed."""
         body = self.queue.to_approve(item, version, form, by, self._clock())
-        return await self._ask(item, Signing("revise" if item.revision else "publish", body, "", 0, form))
+        return await self._ask(item, SigningRequest("revise" if item.revision else "publish", body, "", 0, form))
 
     async def ask_to_cancel(
         self, item: Item, version: int, reason: str, is_confirmed: bool, by: str, confirm: Form | None = None
-    ) -> Signing | None:
+    ) -> SigningRequest | None:
         """The same for a cancel."""
         body = self.queue.to_cancel(item, version, reason, is_confirmed, by, self._clock(), confirm)
         draft = {"reason": reason} | {key: body[key] for key in ("confirm",) if key in body}
-        return await self._ask(item, Signing("cancel", body, "", 0, draft))
+        return await self._ask(item, SigningRequest("cancel", body, "", 0, draft))
 
-    async def _ask(self, item: Item, signing: Signing) -> Signing | None:
+    async def _ask(self, item: Item, signing: SigningRequest) -> SigningRequest | None:
         if "approval" in signing.body:
             return None
         try:

@@ -36,7 +36,7 @@ Form = dict[str, Any]
 
 
 @dataclass(slots=True)
-class Case:
+class CallCase:
     """A call: from which record, who decided what last, what is being sent, and how it stands by the node."""
 
     id: str
@@ -60,7 +60,7 @@ class Case:
         return self.state is not None and self.state["state"] in OVER
 
 
-class Control:
+class CallControl:
     """Decisions, carried out. `status` is that of calls from records that say nothing else; `retimes`: records count as
     having just happened. `changed` is called whenever the page has to show something else."""
 
@@ -77,14 +77,14 @@ class Control:
     ) -> None:
         self.records = {record.key: record for record in records}
         self.categories, self.status, self.retimes = categories, status, retimes
-        self.cases: dict[str, Case] = {}
+        self.cases: dict[str, CallCase] = {}
         self.trouble = ""  # with the node
         self._dispatcher, self._changed, self._clock = dispatcher, changed, clock
         self._requests = RequestTasks()
 
     # ---- decisions -----------------------------------------------------------------------------------------
 
-    def open(self, key: str, form: Form, by: str) -> Case:
+    def open(self, key: str, form: Form, by: str) -> CallCase:
         """Open a call from a record. Raises Conflict and NotAllowed."""
         record = self.records.get(key)
         if record is None:
@@ -97,7 +97,7 @@ class Control:
         _require(form)
         if record.status is not None and form["status"] == "actual":
             raise NotAllowed([Trouble("status", f"The record says {record.nature}: this can't be a call for real.")])
-        case = known or Case(uuid.uuid4().hex, key, by)
+        case = known or CallCase(uuid.uuid4().hex, key, by)
         self.cases[case.id] = case
         at = self._clock() - RETIMED_BY_MS if self.retimes else record.recorded_at
         assert at is not None, "else there is an obstacle"
@@ -105,7 +105,7 @@ class Control:
         self._begin(case, "open", form, body, by)
         return case
 
-    def correct(self, call_id: str, content: int, form: Form, by: str) -> Case:
+    def correct(self, call_id: str, content: int, form: Form, by: str) -> CallCase:
         """Say the place or the text anew. Raises Conflict and NotAllowed."""
         case = self._open_case(call_id)
         assert case.state is not None
@@ -117,7 +117,7 @@ class Control:
         self._begin(case, "correct", form, body, by)
         return case
 
-    def end(self, call_id: str, reason: str, by: str) -> Case:
+    def end(self, call_id: str, reason: str, by: str) -> CallCase:
         """Have everybody stand down. Raises Conflict and NotAllowed."""
         case = self._open_case(call_id)
         if not reason.strip():
@@ -125,7 +125,7 @@ class Control:
         self._begin(case, "end", case.form, {"reason": reason}, by)
         return case
 
-    def _open_case(self, call_id: str) -> Case:
+    def _open_case(self, call_id: str) -> CallCase:
         case = self.cases.get(call_id)
         if case is None or case.state is None or case.is_over:
             raise Conflict("This call is over.")
@@ -133,23 +133,23 @@ class Control:
             raise Conflict(f"{case.by} has just decided something about this call.")
         return case
 
-    async def answered(self, case: Case, most_s: float) -> None:
+    async def answered(self, case: CallCase, most_s: float) -> None:
         """Wait until the call's pending request is answered, but at most `most_s` seconds."""
         await self._requests.answered(case.id, most_s)
 
     # ---- sending -------------------------------------------------------------------------------------------
 
-    def _begin(self, case: Case, what: str, form: Form | None, body: dict[str, Any], by: str) -> None:
+    def _begin(self, case: CallCase, what: str, form: Form | None, body: dict[str, Any], by: str) -> None:
         case.pending, case.sent, case.by, case.troubles = what, body, by, []
         self._requests.start(case.id, lambda: self._until_answered(case, form))
         self._changed()
 
-    async def _until_answered(self, case: Case, form: Form | None) -> None:
+    async def _until_answered(self, case: CallCase, form: Form | None) -> None:
         while case.pending:
             await self._attempt(case, form)
         self._changed()
 
-    async def _attempt(self, case: Case, form: Form | None) -> None:
+    async def _attempt(self, case: CallCase, form: Form | None) -> None:
         try:
             answer = await self._call(case)
             case.near, case.form = answer.get("near", case.near), form
@@ -162,7 +162,7 @@ class Control:
             return
         case.pending, case.sent = "", {}
 
-    def _call(self, case: Case) -> Coroutine[Any, Any, Answer]:
+    def _call(self, case: CallCase) -> Coroutine[Any, Any, Answer]:
         body = case.sent
         match case.pending:
             case "open":
@@ -193,10 +193,10 @@ class Control:
         for state in await self._dispatcher.calls():
             call_id = state["call"]["id"]
             if call_id not in self.cases:
-                self.cases[call_id] = Case(call_id, None, "", near=state["call"]["near"], state=state)
+                self.cases[call_id] = CallCase(call_id, None, "", near=state["call"]["near"], state=state)
                 self._changed()
 
-    async def _look_at(self, case: Case) -> None:
+    async def _look_at(self, case: CallCase) -> None:
         try:
             state = await self._dispatcher.call_state(case.id)
         except Refused:
