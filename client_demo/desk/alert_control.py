@@ -1,6 +1,6 @@
-"""The desk's side of the node: sends what was decided until it is answered, and asks how the live alerts are doing.
+"""The desk's connection to the node: repeats each decision until the node answers, and follows the live alerts.
 
-The publisher's token is here and goes no further.
+Only this module has the publisher's token.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ Changed = Callable[[str], None]  # called with the id of an item, or with "" for
 
 
 class AlertControl:
-    """Decisions, carried out. `changed` is called whenever the page has to show something else."""
+    """Reviewers' decisions and their state at the node. `changed` is called whenever the page must be updated."""
 
     def __init__(
         self, publisher: Publisher, queue: Queue, store: Store, changed: Changed, clock: Callable[[], int]
@@ -46,7 +46,7 @@ class AlertControl:
         self.feed_title, self.feed_trouble = "", ""
 
     async def run(self) -> None:
-        """Go on with what was pending, and look after the live alerts, until cancelled."""
+        """Resume the pending requests and follow the live alerts, until cancelled."""
         for item in self.queue:
             if item.pending is not None:
                 self._send(item)
@@ -58,7 +58,7 @@ class AlertControl:
     # ---- the feed ------------------------------------------------------------------------------------------
 
     def take(self, sightings: Iterable[Sighting]) -> None:
-        """Lay these on the desk."""
+        """Add these incidents to the desk."""
         new = [item for seen in sightings if (item := self.queue.take(seen)) is not None]
         gone = set(self.queue.trim())
         for item in new:
@@ -68,7 +68,7 @@ class AlertControl:
             self._changed("")
 
     def tell_feed(self, title: str, trouble: str) -> None:
-        """What the feed is, and what is wrong with it."""
+        """Set the feed's title and its trouble, "" for none."""
         if (title, trouble) != (self.feed_title, self.feed_trouble):
             self.feed_title, self.feed_trouble = title, trouble
             self._changed("")
@@ -76,7 +76,7 @@ class AlertControl:
     # ---- decisions -----------------------------------------------------------------------------------------
 
     async def preview(self, item: Item, form: Form, by: str) -> dict[str, Any]:
-        """What would be published and what stands in the way: the desk's own troubles, then the node's."""
+        """Return what would be published, and the troubles that prevent it: the desk's own, then the node's."""
         now_ms = self._clock()
         refused: list[Trouble] = []
         answer: Answer = {}
@@ -103,26 +103,26 @@ class AlertControl:
         }
 
     def approve(self, item: Item, version: int, form: Form, by: str) -> None:
-        """Publish it, or revise it. Raises Conflict and NotAllowed."""
+        """Publish or revise the item's alert. Raises Conflict and NotAllowed."""
         if self.queue.approve(item, version, form, by, self._clock()):
             self._begin(item)
 
     def cancel(
         self, item: Item, version: int, reason: str, is_confirmed: bool, by: str, confirm: Form | None = None
     ) -> None:
-        """Cancel it. Raises Conflict and NotAllowed."""
+        """Cancel the item's alert. Raises Conflict and NotAllowed."""
         if self.queue.cancel(item, version, reason, is_confirmed, by, self._clock(), confirm):
             self._begin(item)
 
     async def ask_to_approve(self, item: Item, version: int, form: Form, by: str) -> SigningRequest | None:
-        """What reviewers are to sign for this; None if nobody has to. Raises Conflict and NotAllowed."""
+        """Return what reviewers have to sign to approve; None if nothing. Raises Conflict and NotAllowed."""
         body = self.queue.to_approve(item, version, form, by, self._clock())
         return await self._ask(item, SigningRequest("revise" if item.revision else "publish", body, "", 0, form))
 
     async def ask_to_cancel(
         self, item: Item, version: int, reason: str, is_confirmed: bool, by: str, confirm: Form | None = None
     ) -> SigningRequest | None:
-        """The same for a cancel."""
+        """Return what reviewers have to sign to cancel; None if nothing. Raises Conflict and NotAllowed."""
         body = self.queue.to_cancel(item, version, reason, is_confirmed, by, self._clock(), confirm)
         draft = {"reason": reason} | {key: body[key] for key in ("confirm",) if key in body}
         return await self._ask(item, SigningRequest("cancel", body, "", 0, draft))
@@ -146,7 +146,7 @@ class AlertControl:
         return signing
 
     def sign(self, item: Item, version: int, form: str, signature: Signature) -> None:
-        """Take a signature; with the last one that it needs, it is sent. Raises Conflict."""
+        """Add a signature; with the last one needed, send the request. Raises Conflict."""
         asked = item.signing if item.signing and item.signing.form == form else self._asked.get(item.id, {}).get(form)
         if asked is None:
             raise Conflict("What you have signed was not asked for, or a while ago. Look at it again.")
@@ -158,12 +158,12 @@ class AlertControl:
             self._asked.pop(item.id, None)
 
     def withdraw(self, item: Item, version: int, by: str) -> None:
-        """Let nobody sign it any more. Raises Conflict."""
+        """End the collection of signatures. Raises Conflict."""
         self.queue.withdraw(item, version, by, self._clock())
         self._kept(item)
 
     def set_aside(self, item: Item, version: int, what: str, by: str) -> None:
-        """Dismiss or reopen it. Raises Conflict."""
+        """Dismiss or reopen the item. Raises Conflict."""
         if self.queue.set_aside(item, version, what, by, self._clock()):
             self._kept(item)
 
@@ -224,7 +224,7 @@ class AlertControl:
                 return self._publisher.cancel(alert_id, pending.body, dry_run=dry_run)
 
     async def _catch_up(self, item: Item) -> None:
-        """Somebody else was at this alert: take it as the node has it."""
+        """Read the alert from the node, after somebody has changed it elsewhere."""
         with contextlib.suppress(PublishError):
             observe(item, await self._publisher.get(item.alert_id))
 
@@ -269,7 +269,7 @@ class AlertControl:
 
 
 def _is_complete(item: Item, form: Form) -> bool:
-    """Whether there is enough for the node to judge."""
+    """Return whether the form has enough for a dry run at the node."""
     ring = form["ring"]
     is_whole = None not in (form["lat"], form["lng"], form["radius_m"]) if ring is None else len(ring) > 2
     return is_whole and bool(form["category"]) and item.sighting.incident.occurred_at is not None

@@ -1,4 +1,4 @@
-"""Opens the desk: node, state, feed and page put together; for the command line, and for the demo.
+"""Start of the desk, for the command line and for the demo: connects the node, the stored state, the feed and the page.
 
 async with open_desk(DeskSettings(api_url=…, token=…, feed="calls.csv")) as desk:
     print(desk.links)  # reviewer -> the address that signs them in
@@ -30,7 +30,7 @@ DESK_PORT = 8770
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeskSettings(PageSettings):
-    """How the desk is to be opened. `feed` is a file or an address."""
+    """Settings of the desk. `feed` is a file or a URL."""
 
     feed: str = str(SAMPLE)
     state: Path = Path("review.db")

@@ -1,17 +1,17 @@
-"""The desk's page and what it talks to: JSON over HTTP, and one stream of events for each page that is open.
+"""HTTP service of the desk's page: JSON, and one stream of events for each page that is open.
 
-    POST /api/sign-in                  {key}                        who is at the desk; sets the cookie
+    POST /api/sign-in                  {key}                        signs a reviewer in; sets the cookie
     POST /api/sign-out
     GET  /api/events                   `all` first, then `item` and `desk` as they change; `tick` keeps it alive
     POST /api/items/{id}/preview       {form}                       what would be published, and what stands in the way
     POST /api/items/{id}/approve       {version, form}              publish, or revise what is live
     POST /api/items/{id}/cancel        {version, reason, confirmed, confirm}
-    POST /api/items/{id}/ask            {version, what, …}           what is to be signed for that (approve, cancel)
-    POST /api/items/{id}/sign           {version, form, signature}   sign it; with the last signature it is sent
-    POST /api/items/{id}/withdraw       {version}                    let nobody sign it any more
+    POST /api/items/{id}/ask            {version, what, …}           return what reviewers have to sign for a decision
+    POST /api/items/{id}/sign           {version, form, signature}   add a signature; with the last one it is sent
+    POST /api/items/{id}/withdraw       {version}                    end the collection of signatures
     POST /api/items/{id}/dismiss, /reopen   {version}
 
-An answer is the item as it is then, also where a decision is refused (`staff_page.service`).
+A response has the item as it is afterwards, also where the decision is refused (`staff_page.service`).
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -32,7 +32,7 @@ from .alert_control import AlertControl
 from .queue import Form, Item, read_confirm, read_form, require_text
 from .signing import read_signature
 
-ANSWER_S = 3.0  # how long an answer waits for the node's
+ANSWER_S = 3.0  # for which a response waits for the node's
 PAGE = page_files("desk", "form", "list", "map", "outline", "signing")
 
 # Carries out a decision about an item: (the item, who is signed in, what was sent) -> the response.
@@ -74,12 +74,12 @@ class DeskService(StaffService):
         return {**self._desk(), "me": name, "items": [self._view(item) for item in self._control.queue]}
 
     def news_for(self, name: str, ids: set[str]) -> Iterator[tuple[str, Json]]:
-        """Return the changed items, and the desk where more than items has changed."""
+        """Return the items that have changed, and the desk where it has changed or items are gone."""
         del name
         known = [item for each in ids if (item := self._control.queue.get(each))]
         for item in known:
             yield "item", self._view(item)
-        if len(known) < len(ids):  # the desk, or items that are gone
+        if len(known) < len(ids):
             yield "desk", self._desk()
 
     def _desk(self) -> Json:

@@ -1,12 +1,12 @@
-"""The dispatchers' side of the node: opens, corrects and ends calls, and asks how they stand.
+"""The dispatch page's connection to the node: opens, corrects and ends calls, and follows their state.
 
-Rule 1  A record becomes one call at most: its id is drawn once. Who comes second is told who was first.
-Rule 2  What was decided is sent until it is answered, the same bytes each time; meanwhile nothing else is decided.
-Rule 3  The exact place is in memory alone, for the dispatcher who corrects it (the node gives none back), and is
-        forgotten when the call is over.
-Rule 4  A correction names the content that it replaces, so that two dispatchers don't undo each other's.
+Rule 1  A record becomes at most one call: its id is drawn once. The second dispatcher is told who was first.
+Rule 2  A request is repeated with the same bytes until the node answers; meanwhile the call takes no other decision.
+Rule 3  The exact place is kept in memory only, for a dispatcher who corrects it (the node does not return it), and is
+        deleted when the call is over.
+Rule 4  A correction names the content that it replaces, so that two dispatchers don't undo each other's corrections.
 
-The dispatcher's token is here and goes no further.
+Only this module has the dispatcher's token.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ Form = dict[str, Any]
 
 @dataclass(slots=True)
 class CallCase:
-    """A call: from which record, who decided what last, what is being sent, and how it stands by the node."""
+    """A call: its record, the last decision and who made it, the pending request, and its state at the node."""
 
     id: str
     record: str | None
@@ -51,18 +51,21 @@ class CallCase:
 
     @property
     def is_call(self) -> bool:
-        """Whether the node has it, or is being asked for it: else it was refused, and the record is free."""
+        """Whether the node has the call or is being asked to open it. Otherwise the record is free."""
         return self.state is not None or bool(self.pending)
 
     @property
     def is_over(self) -> bool:
-        """Whether nobody is called any more."""
+        """Whether the call has ended."""
         return self.state is not None and self.state["state"] in OVER
 
 
 class CallControl:
-    """Decisions, carried out. `status` is that of calls from records that say nothing else; `retimes`: records count as
-    having just happened. `changed` is called whenever the page has to show something else."""
+    """Dispatchers' decisions and their state at the node.
+
+    `status` is that of calls from records without one; `retimes`: records count as having just happened. `changed` is
+    called whenever the page must show something new.
+    """
 
     def __init__(
         self,
@@ -106,7 +109,7 @@ class CallControl:
         return case
 
     def correct(self, call_id: str, content: int, form: Form, by: str) -> CallCase:
-        """Say the place or the text anew. Raises Conflict and NotAllowed."""
+        """Replace the place or the text of a call. Raises Conflict and NotAllowed."""
         case = self._open_case(call_id)
         assert case.state is not None
         if content != case.state["content"]:
@@ -118,7 +121,7 @@ class CallControl:
         return case
 
     def end(self, call_id: str, reason: str, by: str) -> CallCase:
-        """Have everybody stand down. Raises Conflict and NotAllowed."""
+        """End a call: everybody stands down. Raises Conflict and NotAllowed."""
         case = self._open_case(call_id)
         if not reason.strip():
             raise NotAllowed([Trouble("reason", "Say why: the crew is there, or nobody needs help.")])
@@ -176,7 +179,7 @@ class CallControl:
     # ---- looking -------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Look after the open calls, those of an earlier start too, until cancelled."""
+        """Follow the open calls, also those of an earlier run, until cancelled."""
         try:
             while True:
                 with contextlib.suppress(PublishError):
@@ -189,7 +192,7 @@ class CallControl:
             await self._requests.cancel()
 
     async def _find_open(self) -> None:
-        """Calls of ours that are open and not known here: they were opened before a restart, or elsewhere."""
+        """Add this organisation's open calls that are not known here: from before a restart, or opened elsewhere."""
         for state in await self._dispatcher.calls():
             call_id = state["call"]["id"]
             if call_id not in self.cases:
@@ -221,7 +224,7 @@ class CallControl:
 
 
 def read_form(sent: Mapping[str, Any]) -> Form:
-    """The form in a request of the page: texts, and numbers or None. Raises ValueError for others."""
+    """Return the form in a request of the page: texts, and numbers or None. Raises ValueError for other values."""
     form: Form = {}
     for name in ("category", "status", "headline", "kind", "address", "access"):
         form[name] = read_text(name, sent.get(name, ""))
@@ -235,14 +238,14 @@ def read_form(sent: Mapping[str, Any]) -> Form:
 
 
 def read_text(name: str, value: object) -> str:
-    """The value, if it is a text that can be sent. Raises ValueError: JSON can spell half a character, too."""
+    """Return this text without surrounding spaces. Raises ValueError for other values and for lone surrogates."""
     if isinstance(value, str) and len(value) <= MOST_TEXT and value.encode("utf-8", "replace").decode() == value:
         return value.strip()
     raise ValueError(f"{name}: a text of at most {MOST_TEXT} characters is expected")
 
 
 def _require(form: Form) -> None:
-    """What the dispatcher has to say. Raises NotAllowed."""
+    """Check that the dispatcher has filled in the form. Raises NotAllowed."""
     lacks = []
     if not form["headline"]:
         lacks.append(Trouble("headline", "Say in a few words what has happened: no address, no name."))
@@ -257,7 +260,7 @@ def _require(form: Form) -> None:
 
 
 def _said(form: Form) -> dict[str, Any]:
-    """The fields of a call that the form says."""
+    """Return the fields of a call that come from the form."""
     place = {name: form[name] for name in ("lat", "lng", "kind", "address", "access") if form[name] not in ("", None)}
     return {**{name: form[name] for name in ("category", "headline", "status")}, "place": place}
 
@@ -267,7 +270,7 @@ _FIELDS |= {"/place/lat": "place", "/place/lng": "place", "/place/address": "add
 
 
 def troubles(refusal: Refused) -> list[Trouble]:
-    """What the node refuses, each beside the field that it concerns."""
+    """Return the reasons of a refusal by the node, each with the field of the form that it concerns."""
     errors = refusal.problem.get("errors")
     if not isinstance(errors, list) or not errors:
         return [Trouble("", "; ".join(refusal.lines))]

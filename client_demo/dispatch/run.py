@@ -1,4 +1,4 @@
-"""Opens the dispatch page: node, records and page put together; for the command line, and for the demo.
+"""Start of the dispatch page, for the command line and for the demo: connects the node, the records and the page.
 
 async with open_dispatch(DispatchSettings(api_url=…, token=…, feed=Path("calls.csv"))) as page:
     print(page.links)  # dispatcher -> the address that signs them in
@@ -27,7 +27,7 @@ DISPATCH_PORT = 8775
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DispatchSettings(PageSettings):
-    """How the page is to be opened. `retimes`: the records count as having just happened, as in a replay."""
+    """Settings of the dispatch page. `retimes`: the records count as having just happened, as in a replay."""
 
     feed: Path = SAMPLE
     dispatchers: Sequence[str] = ("dispatch-1",)

@@ -1,13 +1,13 @@
-"""The dispatch page and what it talks to: JSON over HTTP, and a stream of events.
+"""HTTP service of the dispatch page: JSON, and one stream of events for each page that is open.
 
-    POST /api/sign-in                    {key}               who is there; sets the cookie
+    POST /api/sign-in                    {key}               signs a dispatcher in; sets the cookie
     POST /api/sign-out
     GET  /api/events                     `all`, whenever anything has changed; `tick` keeps it alive
     POST /api/open                       {record, form}      call responders
-    POST /api/calls/{id}/correct         {content, form}     say the place or the text anew
-    POST /api/calls/{id}/end             {reason}            have everybody stand down
+    POST /api/calls/{id}/correct         {content, form}     replace the place or the text
+    POST /api/calls/{id}/end             {reason}            end the call: everybody stands down
 
-An answer is what `all` has of the call then. `staff_page.service` says how a decision is refused.
+A response has the call as it is in `all` afterwards. `staff_page.service` says how a decision is refused.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +26,7 @@ from client_demo.web.server import page_files
 from .call_control import CallCase, CallControl, Form, read_form, read_text
 from .records import Record
 
-ANSWER_S = 3.0  # how long an answer waits for the node's
+ANSWER_S = 3.0  # for which a response waits for the node's
 PAGE = page_files("dispatch", "call", "form")
 
 

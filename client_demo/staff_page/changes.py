@@ -1,6 +1,6 @@
-"""The open pages, and what each of them has to be told of.
+"""The pages that are open, and what has changed since each of them was last told.
 
-Rule 2  An event is never queued: a page that is slow is sent the latest state of what has changed meanwhile.
+Rule 1  No event is queued: a slow page is sent the latest state of each item that has changed in the meantime.
 """
 
 import asyncio
@@ -11,19 +11,19 @@ TICK_S = 10.0
 
 
 class PageChanges:
-    """What one page has to be told of: the ids of items that have changed; "" is the desk itself."""
+    """The ids of the items that have changed since one page was last told; "" is the state of the whole page."""
 
     def __init__(self) -> None:
         self._ids: set[str] = set()
         self._event = asyncio.Event()
 
     def add(self, item_id: str) -> None:
-        """Something has changed."""
+        """Record that this item has changed."""
         self._ids.add(item_id)
         self._event.set()
 
     async def next(self) -> set[str]:
-        """What has changed since the last call; empty after TICK_S without anything."""
+        """Wait for a change; return all ids since the last call, or an empty set after TICK_S without a change."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(TICK_S):
                 await self._event.wait()
@@ -39,13 +39,13 @@ class OpenPages:
         self._pages: set[PageChanges] = set()
 
     def changed(self, item_id: str = "") -> None:
-        """Tell everybody."""
+        """Record for every open page that this item has changed."""
         for page in self._pages:
             page.add(item_id)
 
     @contextlib.contextmanager
     def joined(self) -> Iterator[PageChanges]:
-        """What changes while the block runs, from its beginning."""
+        """Collect the changes for one page while the block runs."""
         page = PageChanges()
         self._pages.add(page)
         try:

@@ -1,7 +1,7 @@
-"""The sign-in of a page for staff, and its requests: keys, cookies, JSON bodies.
+"""Sign-in of a page for staff, and its requests: keys, cookies, JSON bodies.
 
-Rule 1  Who is there is told by a key of their own, in a cookie that no script can read and no other site's page can
-        send. A request that changes something must come from the page's own origin.
+Rule 1  Everybody signs in with a key of their own. The key is in a cookie that no script can read and that no page of
+        another site can send. A request that changes something must come from the page's own origin.
 """
 
 import json
@@ -19,20 +19,20 @@ Json = dict[str, Any]
 
 
 class SignIn:
-    """Who may come in: `keys`, name -> key. `cookie` is the beginning of the cookie's name."""
+    """Check of who sends a request. `keys`: name -> key; `cookie` is the beginning of the cookie's name."""
 
     def __init__(self, keys: Mapping[str, str], cookie: str) -> None:
         self._keys, self._prefix = keys, cookie
 
     def routes(self) -> list[BaseRoute]:
-        """To sign in and out."""
+        """Return the routes to sign in and out."""
         return [
             Route("/api/sign-in", self._sign_in, methods=["POST"]),
             Route("/api/sign-out", self._sign_out, methods=["POST"]),
         ]
 
     def name_of(self, request: Request) -> str | None:
-        """Who has sent this; None for nobody who is known."""
+        """Return who has sent this request, or None if nobody is signed in."""
         return self._owner_of(_value_of(request.headers.get("cookie", ""), self._cookie(request)))
 
     async def _sign_in(self, request: Request) -> Response:
@@ -55,7 +55,7 @@ class SignIn:
         return answer
 
     def _owner_of(self, key: object) -> str | None:
-        """Whose key this is. JSON can spell half a character: such a text is nobody's key, and no reason to fail."""
+        """Return whose key this is, or None. A lone surrogate, which JSON can spell, is nobody's key and no error."""
         if not isinstance(key, str):
             return None
         said = key.encode("utf-8", "replace")
@@ -63,12 +63,12 @@ class SignIn:
         return found[0] if found else None
 
     def _cookie(self, request: Request) -> str:
-        """Cookies know no port: two desks on one machine need two names."""
+        """Return the cookie's name. A cookie is sent to all ports of a host, so two pages need two names."""
         return f"{self._prefix}_{request.url.port}"
 
 
 async def read_body(request: Request) -> Json | Response:
-    """The JSON object of a request from the page itself (Rule 1), or the refusal."""
+    """Return the JSON object in a request, or the response that refuses the request (Rule 1)."""
     host = request.headers.get("host", "")
     if request.headers.get("origin") not in (f"http://{host}", f"https://{host}"):  # letter by letter: nothing to parse
         return error_response(403, "This request does not come from the desk's own page.")
@@ -85,12 +85,14 @@ async def read_body(request: Request) -> Json | Response:
 
 
 def error_response(status: int, detail: str) -> Response:
-    """An answer that says no, and why."""
+    """Return the response to a request that is refused."""
     return JSONResponse({"detail": detail}, status)
 
 
 def _value_of(cookies: str, name: str) -> str | None:
-    """A cookie's value in a `Cookie` header. Ours has no quotes; the library's reader of quotes takes the square of
-    their length in time."""
+    """Return a cookie's value in a `Cookie` header.
+
+    Our values have no quotes, so this does not read quotes. Python's own parser needs time quadratic in their length.
+    """
     pairs = (part.strip().partition("=") for part in cookies.split(";"))
     return next((value for key, _, value in pairs if key == name), None)

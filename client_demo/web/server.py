@@ -35,7 +35,7 @@ MODULES = WEB / "node_modules"  # made by `npm ci`, from a lock
 
 
 def beside(*names: str) -> dict[str, Path]:
-    """Files of this folder, each under its own name as its path."""
+    """Return files of this folder, each by its own name as its path."""
     return {f"/{name}": WEB / name for name in names}
 
 
@@ -95,12 +95,12 @@ _HEADERS = {
 
 
 def missing(named: Mapping[str, Path]) -> str | None:
-    """The first of these files that is not there, as a path in the project; None when all are."""
+    """Return the first of these files that does not exist, as a path in the project; None if all exist."""
     return next((str(path.relative_to(WEB.parents[1])) for path in named.values() if not path.exists()), None)
 
 
 def files(named: Mapping[str, Path]) -> list[BaseRoute]:
-    """A route for each of these files. A browser asks each time whether its copy is still good (ETag)."""
+    """Return a route for each of these files. A browser asks each time whether its copy is still current (ETag)."""
     return [Route(url, _sender(path)) for url, path in named.items()]
 
 
@@ -156,7 +156,7 @@ def _origins(*urls: str | None) -> list[str]:
 
 
 def application(routes: Sequence[BaseRoute], policy: str) -> ASGIApp:
-    """These routes, for requests to this machine's own name, with the headers of Rule 2 on every answer."""
+    """Return an application with these routes, for requests to this machine's own name, with the headers of Rule 2."""
     trusted = Middleware(TrustedHostMiddleware, allowed_hosts=[LOOPBACK, "localhost"], www_redirect=False)
     return _with_headers(
         Starlette(routes=routes, middleware=[trusted]), {**_HEADERS, "Content-Security-Policy": policy}
@@ -176,7 +176,7 @@ def _with_headers(app: ASGIApp, headers: Mapping[str, str]) -> ASGIApp:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn inside a loop that is not its own: signals are the caller's affair."""
+    """A uvicorn server in a loop of the caller, who handles the signals."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -185,10 +185,7 @@ class _Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def serving(app: ASGIApp, port: int = 0, bind: str = LOOPBACK) -> AsyncIterator[str]:
-    """Serve for as long as the block runs; the page's address, which is this machine's wherever it listens.
-
-    A port of 0 is any free one. Raises OSError.
-    """
+    """Serve while the block runs; yield the page's address on this machine. Port 0 is any free port. Raises OSError."""
     with socket.create_server((bind, port)) as listener:
         config = uvicorn.Config(
             app,
