@@ -14,23 +14,13 @@ from client_demo.demo.show import SUBSCRIBERS, DemoError, Programme, run_demo
 from client_demo.python.link import ClientError
 
 from .call import call
-from .command import (
-    STREAM_URL,
-    WRONG_INPUT,
-    Command,
-    Number,
-    api_options,
-    bind_option,
-    fail,
-    require_installed,
-    run,
-    stopped,
-)
+from .command import STREAM_URL, WRONG_INPUT, Command, Number, api_options, fail, run, stopped
 from .conformance import conformance
 from .dispatch import dispatch
 from .feed_check import feed_check
 from .listen import listen, walk
 from .pager import pager
+from .pages import bind_option, require_installed
 from .publish import cancel, desk, publish, revise
 from .respond import respond
 from .review import review

@@ -3,18 +3,15 @@
 import asyncio
 import math
 import sys
-from collections.abc import Callable, Coroutine, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
 
-from client_demo.console import make_console, plain
+from client_demo.console import plain
 from client_demo.python.link import ClientError
 from client_demo.python.publisher import PublishError
-from client_demo.staff_page.run import OpenPage
-from client_demo.web.server import LOOPBACK, missing
 
 STREAM_URL = "ws://127.0.0.1:8765/v1/stream"
 API_URL = "http://127.0.0.1:8766"
@@ -59,42 +56,12 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
         stopped()
 
 
-def require_installed(page: Mapping[str, Path]) -> None:
-    """End the command if a file of this page is not installed."""
-    if lacks := missing(page):
-        fail(f"there is no {lacks}: `make demo` gets it where npm can be reached")
-
-
-async def keep_open(opening: AbstractAsyncContextManager[OpenPage], line: str) -> None:
-    """Serve a page for staff until it fails, after printing `line`, where {url} is its address, and all links."""
-    console = make_console()
-    async with opening as page:
-        console.print(line.replace("{url}", page.url), markup=False, highlight=False)
-        for name, link in page.links.items():
-            console.print(f"  {name}: {link}", markup=False, highlight=False, soft_wrap=True)
-        await page.working
-
-
 feed_format_option = click.option(
     "--feed-format",
     type=click.Path(path_type=Path),
     envvar="GEOCAST_FEED_FORMAT",
     show_envvar=True,
     help="A TOML file that describes the feed. Default: known feeds are told by their columns.",
-)
-
-
-bind_option = click.option(
-    "--bind",
-    default=LOOPBACK,
-    envvar="GEOCAST_PAGE_BIND",
-    show_envvar=True,
-    help="The address where the page is served: in a container 0.0.0.0. It answers only to this machine's own names.",
-)
-
-
-style_option = click.option(
-    "--style", "style_url", envvar="GEOCAST_MAP_STYLE", show_envvar=True, help="A map style, for streets."
 )
 
 

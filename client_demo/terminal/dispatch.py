@@ -5,30 +5,20 @@ from typing import Any
 
 import click
 
-from client_demo.desk.feed_format import FeedError
 from client_demo.desk.feeds import SAMPLE
 from client_demo.dispatch.run import DISPATCH_PORT, DispatchSettings, open_dispatch
 from client_demo.dispatch.service import PAGE
 
 from .call import dispatch_options
-from .command import (
-    WRONG_INPUT,
-    bind_option,
-    fail,
-    feed_format_option,
-    keep_open,
-    require_installed,
-    run,
-    style_option,
-)
+from .command import feed_format_option
+from .pages import listener_options, require_installed, serve_staff_page, style_option
 
 
 @click.command()
 @dispatch_options
 @click.argument("feed", default=str(SAMPLE), type=click.Path(dir_okay=False, path_type=Path))
 @feed_format_option
-@click.option("--port", default=DISPATCH_PORT, type=click.IntRange(0, 65_535), help="Of the page; 0: any.")
-@bind_option
+@listener_options(DISPATCH_PORT)
 @click.option(
     "--dispatcher",
     "dispatchers",
@@ -55,9 +45,5 @@ def dispatch(api: str, status: str | None, is_as_recorded: bool, **options: Any)
         retimes=not is_as_recorded,
         **options,
     )
-    try:
-        run(keep_open(open_dispatch(settings), f"dispatch page: {{url}}, calls are: {settings.status}"))
-    except FeedError as error:
-        fail(error, WRONG_INPUT)
-    except OSError as error:
-        fail(f"the page can't be served on port {settings.port}: {error.strerror}", WRONG_INPUT)
+    failure = f"the page can't be served on port {settings.port}"
+    serve_staff_page(open_dispatch(settings), "dispatch page", f"calls are: {settings.status}", failure)

@@ -7,7 +7,8 @@ import click
 from client_demo.demo.live_map import View
 from client_demo.demo.responder_page import PAGE, RESPONDER_PORT, responder_page, signed_in
 
-from .command import STREAM_URL, Number, bind_option, fail, require_installed, run, style_option
+from .command import STREAM_URL, Number, fail, run
+from .pages import listener_options, require_installed, style_option
 
 
 @click.command()
@@ -20,8 +21,7 @@ from .command import STREAM_URL, Number, bind_option, fail, require_installed, r
     show_envvar=True,
     help="A responder's token, for the link that is printed. Whoever has the link is told addresses in their name.",
 )
-@click.option("--port", default=RESPONDER_PORT, type=click.IntRange(0, 65_535), help="Of the page; 0: any.")
-@bind_option
+@listener_options(RESPONDER_PORT)
 @style_option
 def pager(
     url: str, lat: float | None, lng: float | None, page_token: str | None, port: int, bind: str, style_url: str | None

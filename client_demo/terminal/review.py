@@ -5,32 +5,19 @@ from typing import Any
 
 import click
 
-from client_demo.desk.feed_format import FeedError
 from client_demo.desk.feeds import SAMPLE
 from client_demo.desk.run import DESK_PORT, DeskSettings, open_desk
 from client_demo.desk.service import PAGE
-from client_demo.desk.store import StoreError
 
-from .command import (
-    WRONG_INPUT,
-    Number,
-    api_options,
-    bind_option,
-    fail,
-    feed_format_option,
-    keep_open,
-    require_installed,
-    run,
-    style_option,
-)
+from .command import Number, api_options, feed_format_option
+from .pages import listener_options, require_installed, serve_staff_page, style_option
 
 
 @click.command()
 @api_options
 @click.argument("feed", default=str(SAMPLE))
 @feed_format_option
-@click.option("--port", default=DESK_PORT, type=click.IntRange(0, 65_535), help="Of the page; 0: any.")
-@bind_option
+@listener_options(DESK_PORT)
 @click.option(
     "--reviewer",
     "reviewers",
@@ -66,9 +53,5 @@ def review(api: str, feed: str, status: str | None, is_as_recorded: bool, **opti
         is_as_recorded=is_as_recorded,
         **options,
     )
-    try:
-        run(keep_open(open_desk(settings), f"review desk: {{url}}, publishing as {settings.status}"))
-    except (FeedError, StoreError) as error:
-        fail(error, WRONG_INPUT)
-    except OSError as error:
-        fail(f"the desk can't be served on port {settings.port}: {error.strerror}", WRONG_INPUT)
+    failure = f"the desk can't be served on port {settings.port}"
+    serve_staff_page(open_desk(settings), "review desk", f"publishing as {settings.status}", failure)
