@@ -208,14 +208,14 @@ class OwnTime(Holdings):
 class Unbounded(Holdings):
     """Lists all that it holds."""
 
-    def holding(self, own, room=256):
+    def holding(self, own, limit=256):
         return {key: held.revision for key, held in self._held.items()}, []
 
 
 class FirstOnes(Holdings):
     """Keeps those that end first."""
 
-    def holding(self, own, room=256):
+    def holding(self, own, limit=256):
         first = sorted(self._held, key=lambda key: self._held[key].expires_at)[:256]
         return {key: self._held[key].revision for key in first}, []
 

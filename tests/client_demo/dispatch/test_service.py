@@ -129,7 +129,7 @@ def story(coroutine):
 
 
 def test_a_record_becomes_one_call_and_who_comes_second_is_told_who_was_first():
-    """Rule 1 of control."""
+    """Rule 1 of call_control."""
 
     async def tale():
         async with opened() as (page, call_id):
@@ -141,7 +141,7 @@ def test_a_record_becomes_one_call_and_who_comes_second_is_told_who_was_first():
 
 
 def test_a_request_without_an_answer_is_repeated_with_the_same_bytes(monkeypatch):
-    """Rule 2 of control: lost answers make no second call."""
+    """Rule 2 of call_control: lost answers make no second call."""
     monkeypatch.setattr("client_demo.dispatch.call_control.AGAIN_S", 0)
 
     async def tale():
@@ -156,7 +156,7 @@ def test_a_request_without_an_answer_is_repeated_with_the_same_bytes(monkeypatch
 
 
 def test_a_correction_says_the_whole_call_again_and_names_what_it_replaces():
-    """Rule 4 of control: and who has seen something older is told so."""
+    """Rule 4 of call_control: and who has seen something older is told so."""
 
     async def tale():
         async with opened() as (page, call_id):
@@ -277,7 +277,7 @@ def test_rubbish_gets_one_clear_refusal(path, body, status):
 
 
 def test_nobody_decides_without_a_key_or_from_another_sites_page():
-    """Rule 1 of the door."""
+    """Rule 1 of sign_in."""
 
     async def tale():
         page = Page()
