@@ -27,8 +27,8 @@ FUNCTIONS = ("compile", "search", "match", "fullmatch", "split", "findall", "fin
 # Modules that put patterns together: what they have compiled is looked at; and one that is made of values, of bad ones,
 # with the method that is called of it.
 MADE = {
-    "client_demo/desk/strike.py": (
-        lambda strike: strike._anywhere(["a", "aa", "a a", "a a a", "aaaa", "- -", "1" * 400]),
+    "client_demo/desk/redaction.py": (
+        lambda redaction: redaction._anywhere(["a", "aa", "a a", "a a a", "aaaa", "- -", "1" * 400]),
         "search",
     ),
     "client_demo/desk/feed_format.py": (
@@ -228,5 +228,5 @@ def test_a_slow_pattern_is_found(source):
 def test_all_of_them_are_looked_at():
     """So that a change of how they are found is not a change to none."""
     found = {where.partition(":")[0] for where, _, _ in ALL}
-    assert {"client_demo/desk/strike.py", "server/geocast/clock.py", "client_demo/web/geocast/options.js"} <= found
+    assert {"client_demo/desk/redaction.py", "server/geocast/clock.py", "client_demo/web/geocast/options.js"} <= found
     assert len(ALL) > 20

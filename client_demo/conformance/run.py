@@ -21,7 +21,7 @@ from rich.text import Text
 from client_demo.console import plain
 
 from .scenarios import DUTIES, NOT_OBSERVABLE, SCENARIOS, Scenario
-from .stage import PATH, TOKEN_PATH, Findings, Over, Stage
+from .scripted_server import PATH, TOKEN_PATH, Findings, Over, ScriptedServer
 
 END_S = 3.0  # for a client process to end
 JOBS = 6
@@ -41,12 +41,12 @@ class Verdict:
     details: tuple[str, ...]
 
 
-async def play(scenario: Scenario, stage: Stage) -> Findings:
-    """Play one scenario on a stage that is being served; what it has shown."""
+async def play(scenario: Scenario, server: ScriptedServer) -> Findings:
+    """Play one scenario on a server that is running; what it has shown."""
     findings = Findings()
-    stage.begin(findings)
+    server.begin(findings)
     try:
-        await scenario.play(stage)
+        await scenario.play(server)
     except Over as over:
         for duty in scenario.duties:
             if duty not in findings.wrong:
@@ -56,13 +56,13 @@ async def play(scenario: Scenario, stage: Stage) -> Findings:
 
 async def play_alone(scenario: Scenario, start: StartClient, host: str, wait_s: float) -> Findings:
     """Play one scenario to a client that is started for it."""
-    stage = Stage(wait_s)
+    server = ScriptedServer(wait_s)
     async with (
-        stage.serve(host, 0) as address,
+        server.serve(host, 0) as address,
         start(f"ws://{address}{PATH}", f"http://{address}{TOKEN_PATH}") as last_words,
     ):
-        findings = await play(scenario, stage)
-        if not stage.came and (words := last_words()):
+        findings = await play(scenario, server)
+        if not server.came and (words := last_words()):
             findings.unmet("handshake", f"the client's last words: {words}")
         return findings
 
@@ -134,14 +134,14 @@ def _verdict(duty: str, found: Sequence[Findings]) -> Verdict:
     return Verdict(duty, NOT_APPLICABLE, tuple(dict.fromkeys(f.unseen[duty] for f in found if duty in f.unseen)))
 
 
-def table(judged: Iterable[Verdict]) -> Table:
+def table(results: Iterable[Verdict]) -> Table:
     """For people."""
     shown = Table(box=None, pad_edge=False, header_style="bold underline")
     shown.add_column("duty", no_wrap=True)
     shown.add_column("rules", no_wrap=True)
     shown.add_column("verdict", no_wrap=True)
     shown.add_column("the client …")
-    for verdict in judged:
+    for verdict in results:
         rules, what = DUTIES[verdict.duty]
         text = Text(what)
         for detail in verdict.details:
@@ -150,7 +150,7 @@ def table(judged: Iterable[Verdict]) -> Table:
     return shown
 
 
-def as_json(judged: Iterable[Verdict], command: Sequence[str]) -> str:
+def as_json(results: Iterable[Verdict], command: Sequence[str]) -> str:
     """For programs."""
     duties: list[Mapping[str, Any]] = [
         {
@@ -160,7 +160,7 @@ def as_json(judged: Iterable[Verdict], command: Sequence[str]) -> str:
             "verdict": verdict.outcome,
             "details": list(verdict.details),
         }
-        for verdict in judged
+        for verdict in results
     ]
     passed = all(duty["verdict"] != FAIL for duty in duties)
     return json.dumps({"client": list(command), "passed": passed, "duties": duties}, indent=2, ensure_ascii=False)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from client_demo.python.wire import Message
 
-from .stage import MOMENT_S, Over, Stage, Talk
+from .scripted_server import MOMENT_S, Over, ScriptedServer, Talk
 
 
 class Duty(NamedTuple):
@@ -96,15 +96,15 @@ class Scenario:
 
     name: str
     duties: tuple[str, ...]
-    play: Callable[[Stage], Awaitable[None]]
+    play: Callable[[ScriptedServer], Awaitable[None]]
 
 
-async def _return(stage: Stage, talk: Talk, code: int, max_ms: int = 300) -> Talk:
+async def _return(server: ScriptedServer, talk: Talk, code: int, max_ms: int = 300) -> Talk:
     """Close with a code that means "within the window", and wait for the client. Raises Over if it stays away."""
     within_s = max_ms / 1000 + SLACK_S
-    back = await stage.back(await talk.close(code), within_s)
+    back = await server.back(await talk.close(code), within_s)
     if back is None:
-        stage.findings.unmet("window", f"did not come back within {within_s:g} s of a close with {code}")
+        server.findings.unmet("window", f"did not come back within {within_s:g} s of a close with {code}")
         raise Over("the client did not come back")
     return back
 
@@ -113,79 +113,79 @@ def _held(talk: Talk) -> dict[str, int]:
     return dict(talk.hello.get("holding", {}))
 
 
-async def basics(stage: Stage) -> None:
+async def basics(server: ScriptedServer) -> None:
     """Welcomed with a field that nobody knows, a message that nobody knows, a shape that nobody knows."""
-    talk = await stage.client()
+    talk = await server.client()
     await talk.welcome(mood="good")
     await talk.say({"type": "weather", "outlook": "sunny"})
     await talk.alert("strange", area=[{"type": "polygon", "points": [[1, 2], [3, 4], [5, 6]]}], colour="red")
-    found = stage.findings
+    found = server.findings
     if await talk.fence():
-        found.judge("unknown", talk.acks()["strange", 1] > 0, "did not show an alert whose shape it does not know")
-    found.judge("unknown", talk.is_open(), "ended the connection over something that it does not know")
+        found.check("unknown", talk.acks()["strange", 1] > 0, "did not show an alert whose shape it does not know")
+    found.check("unknown", talk.is_open(), "ended the connection over something that it does not know")
     await talk.cancel("never-heard-of", 3)
     await talk.alert("plain")
     await talk.fence()
-    found.judge("unknown-cancel", talk.is_open(), "ended the connection over a cancel of something unknown")
-    found.judge("pong", await talk.pings(5.0), "no pong came within 5 s")
-    held = _held(await _return(stage, talk, 1012))
-    found.judge("holding", held.get("plain") == 1, "`holding` lacks what was shown")
-    found.judge("unknown", held.get("strange") == 1, "did not keep an alert whose shape it does not know")
-    found.judge("unknown-cancel", "never-heard-of" not in held, "`holding` lists an id that was only cancelled")
+    found.check("unknown-cancel", talk.is_open(), "ended the connection over a cancel of something unknown")
+    found.check("pong", await talk.pings(5.0), "no pong came within 5 s")
+    held = _held(await _return(server, talk, 1012))
+    found.check("holding", held.get("plain") == 1, "`holding` lacks what was shown")
+    found.check("unknown", held.get("strange") == 1, "did not keep an alert whose shape it does not know")
+    found.check("unknown-cancel", "never-heard-of" not in held, "`holding` lists an id that was only cancelled")
 
 
-async def revisions(stage: Stage) -> None:
+async def revisions(server: ScriptedServer) -> None:
     """Revisions out of order and twice, and cancels."""
-    talk = await stage.client()
+    talk = await server.client()
     await talk.welcome()
     for alert_id, revision in (("a", 2), ("a", 1), ("a", 2), ("a", 10), ("a", 9), ("b", 1), ("c", 1)):
         await talk.alert(alert_id, revision)
     await talk.cancel("b", 2)
-    found = stage.findings
+    found = server.findings
     if await talk.fence():
         acks = talk.acks()
-        found.judge("revisions", not acks["a", 1] and not acks["a", 9], "showed a lower revision after a higher one")
-        found.judge("revisions", acks["a", 2] < 2, "showed the same revision twice")
-        found.judge("revisions", acks["a", 10] > 0, "did not show a higher revision")
-    held = _held(await _return(stage, talk, 1012))
-    found.judge("revisions", held.get("a") == 10, "does not hold the highest revision that came (10)")
-    found.judge("revisions", "b" not in held, "holds what was cancelled")
-    found.judge("holding", held.get("c") == 1, "`holding` lacks what was shown")
+        found.check("revisions", not acks["a", 1] and not acks["a", 9], "showed a lower revision after a higher one")
+        found.check("revisions", acks["a", 2] < 2, "showed the same revision twice")
+        found.check("revisions", acks["a", 10] > 0, "did not show a higher revision")
+    held = _held(await _return(server, talk, 1012))
+    found.check("revisions", held.get("a") == 10, "does not hold the highest revision that came (10)")
+    found.check("revisions", "b" not in held, "holds what was cancelled")
+    found.check("holding", held.get("c") == 1, "`holding` lacks what was shown")
 
 
-async def clock(stage: Stage) -> None:
+async def clock(server: ScriptedServer) -> None:
     """A server whose clock is an hour behind the client's, then one whose clock is an hour ahead."""
-    found = stage.findings
-    stage.skew_ms = -3_600_000
-    talk = await stage.client()
+    found = server.findings
+    server.skew_ms = -3_600_000
+    talk = await server.client()
     await talk.welcome()
     await talk.alert("half-an-hour", lasts_s=1800)
     await talk.alert("ended", lasts_s=-1)
     if is_shown := await talk.fence():
-        found.judge("clock", talk.acks()["half-an-hour", 1] > 0, "did not show what is live by the server's clock")
-        found.judge("expiry", talk.acks()["ended", 1] == 0, "showed an alert that ended before it came")
-    talk = await _return(stage, talk, 1012)
-    found.judge("clock", "half-an-hour" in _held(talk), "dropped what is live by the server's clock")
-    found.judge("expiry", "ended" not in _held(talk), "holds an alert that ended before it came")
-    stage.skew_ms = 3_600_000
+        found.check("clock", talk.acks()["half-an-hour", 1] > 0, "did not show what is live by the server's clock")
+        found.check("expiry", talk.acks()["ended", 1] == 0, "showed an alert that ended before it came")
+    talk = await _return(server, talk, 1012)
+    found.check("clock", "half-an-hour" in _held(talk), "dropped what is live by the server's clock")
+    found.check("expiry", "ended" not in _held(talk), "holds an alert that ended before it came")
+    server.skew_ms = 3_600_000
     await talk.welcome()
     await talk.alert("brief", lasts_s=1.5)
     await talk.alert("long")
     if await talk.fence() and not is_shown:
         found.unmet("clock", "did not show what is live by the server's clock, an hour behind")
     await asyncio.sleep(3.0)  # this is what is played: time passes, 2.5 s from `issued_at` to `expires_at` (C2a)
-    held = _held(await _return(stage, talk, 1012))
-    found.judge("holding", "long" in held, "`holding` lacks what was shown")
-    found.judge("expiry", "brief" not in held, "holds an alert after its end")
+    held = _held(await _return(server, talk, 1012))
+    found.check("holding", "long" in held, "`holding` lacks what was shown")
+    found.check("expiry", "brief" not in held, "holds an alert after its end")
 
 
-async def wrong_clock(stage: Stage) -> None:
+async def wrong_clock(server: ScriptedServer) -> None:
     """A server whose clock is an hour ahead, and is set right while the client is there."""
-    found, ahead_s, heartbeat_s = stage.findings, 3600, 1.0
-    stage.skew_ms = ahead_s * 1000
-    talk = await stage.client()
+    found, ahead_s, heartbeat_s = server.findings, 3600, 1.0
+    server.skew_ms = ahead_s * 1000
+    talk = await server.client()
     await talk.welcome(heartbeat_s=heartbeat_s)
-    issued_at, occurred_at = stage.now(-ahead_s - 1), stage.now(-ahead_s - 60)
+    issued_at, occurred_at = server.now(-ahead_s - 1), server.now(-ahead_s - 60)
     await talk.alert("lives", lasts_s=600 - ahead_s, issued_at=issued_at, occurred_at=occurred_at)
     if not await talk.fence():
         found.not_seen("wrong-clock", "the client acknowledges nothing")
@@ -193,32 +193,32 @@ async def wrong_clock(stage: Stage) -> None:
     if talk.acks()["lives", 1]:
         found.unmet("wrong-clock", "showed an alert that had ended by the server's clock")
         return
-    stage.skew_ms = 0
+    server.skew_ms = 0
     if await talk.heard(lambda message: message.get("id") == "lives", heartbeat_s + SLACK_S):
         found.met("wrong-clock")
     else:
         found.not_seen("wrong-clock", "did not show it when the clock was right: no must, but the person is told less")
 
 
-async def inside(stage: Stage) -> None:
+async def inside(server: ScriptedServer) -> None:
     """Alerts here, far away, and one that moves away and comes back."""
-    talk = await stage.client()
+    talk = await server.client()
     await talk.welcome()
     await talk.alert("here")
     await talk.alert("there", inside=False)
     await talk.alert("here")
     if not await talk.fence():
-        stage.findings.not_seen("inside", "the client acknowledges nothing")
+        server.findings.not_seen("inside", "the client acknowledges nothing")
         return
     acks = talk.acks()
-    stage.findings.judge("inside", acks["here", 1] > 0, "did not acknowledge an alert that it is inside of")
-    stage.findings.judge("inside", acks["here", 1] < 2, "acknowledged a revision twice")
-    stage.findings.judge("inside", acks["there", 1] == 0, "acknowledged an alert that it is outside of")
+    server.findings.check("inside", acks["here", 1] > 0, "did not acknowledge an alert that it is inside of")
+    server.findings.check("inside", acks["here", 1] < 2, "acknowledged a revision twice")
+    server.findings.check("inside", acks["there", 1] == 0, "acknowledged an alert that it is outside of")
 
 
-async def polygons(stage: Stage) -> None:
+async def polygons(server: ScriptedServer) -> None:
     """Rings around the place and beside it, some that move, and one for who comes late."""
-    talk, found = await stage.client(), stage.findings
+    talk, found = await server.client(), server.findings
     await talk.welcome()
     await talk.polygon("away", AROUND, inside=False)
     await talk.polygon("around", AROUND)
@@ -233,44 +233,44 @@ async def polygons(stage: Stage) -> None:
     if acks["away", 1]:
         found.not_seen("polygons", "shows polygons on the other side of the world, as who knows none has to (G2)")
         return
-    found.judge("polygons", acks["around", 1] > 0, "did not show a polygon around its place")
-    found.judge("polygons", acks["south", 1] > 0, "did not show a polygon that reaches its place by `buffer_m`")
-    found.judge("polygons", acks["coming", 2] > 0, "did not show a polygon that came to its place with a revision")
+    found.check("polygons", acks["around", 1] > 0, "did not show a polygon around its place")
+    found.check("polygons", acks["south", 1] > 0, "did not show a polygon that reaches its place by `buffer_m`")
+    found.check("polygons", acks["coming", 2] > 0, "did not show a polygon that came to its place with a revision")
     if talk.is_in_one_spot():
-        found.judge("polygons", acks["bend", 1] == 0, "showed a polygon that bends round its place, and leaves it out")
-    talk = await _return(stage, talk, 1012)
-    found.judge("polygons", "around" in _held(talk), "`holding` lacks a polygon that was shown")
+        found.check("polygons", acks["bend", 1] == 0, "showed a polygon that bends round its place, and leaves it out")
+    talk = await _return(server, talk, 1012)
+    found.check("polygons", "around" in _held(talk), "`holding` lacks a polygon that was shown")
     await talk.welcome(live=2)
     await talk.polygon("late", SOUTH, buffer_m=BUFFER_M)
     await talk.polygon("around", AROUND, revision=2, inside=False)
     await talk.polygon("around", AROUND, revision=3)
     await talk.fence()
     acks = talk.acks()
-    found.judge("polygons", acks["late", 1] > 0, "did not show a polygon that was live when it came")
-    found.judge("polygons", acks["around", 3] > 0, "did not show a polygon that came back with a revision")
+    found.check("polygons", acks["late", 1] > 0, "did not show a polygon that was live when it came")
+    found.check("polygons", acks["around", 3] > 0, "did not show a polygon that came back with a revision")
 
 
-async def many(stage: Stage) -> None:
+async def many(server: ScriptedServer) -> None:
     """260 alerts, in any order."""
     ends = random.sample(range(600, 600 + 260), 260)
-    talk = await stage.client()
+    talk = await server.client()
     await talk.welcome()
     for number, lasts_s in enumerate(ends):
         await talk.alert(f"a{number}", lasts_s=lasts_s)
     await talk.fence(30.0)  # acknowledging them all takes its time: F7
-    back = await _return(stage, talk, 1012)
+    back = await _return(server, talk, 1012)
     held = {key for key in _held(back) if key.startswith("a")}
     last = sorted(range(260), key=lambda number: ends[number])[260 - len(held) :]
-    found = stage.findings
-    found.judge("at-most-256", 0 < len(_held(back)) <= 256, f"`holding` lists {len(_held(back))}")
+    found = server.findings
+    found.check("at-most-256", 0 < len(_held(back)) <= 256, f"`holding` lists {len(_held(back))}")
     kept_well = len(held) == 260 or held == {f"a{number}" for number in last}
-    found.judge("at-most-256", kept_well, "`holding` leaves out some that end later than others that it lists")
+    found.check("at-most-256", kept_well, "`holding` leaves out some that end later than others that it lists")
 
 
-async def silence(stage: Stage) -> None:
+async def silence(server: ScriptedServer) -> None:
     """A server that says nothing, and then one that is gone without a word."""
-    heartbeat_s, found = 1.0, stage.findings
-    talk = await stage.client()
+    heartbeat_s, found = 1.0, server.findings
+    talk = await server.client()
     await talk.welcome(heartbeat_s=heartbeat_s)
     if await talk.heard(lambda message: message.get("type") == "ping", heartbeat_s + SLACK_S) is None:
         for duty in ("ping", "dead"):
@@ -278,141 +278,141 @@ async def silence(stage: Stage) -> None:
         return
     found.met("ping")
     stays = await talk.stays(heartbeat_s, SLACK_S)
-    found.judge("ping", stays, "ended a connection although its `ping` was answered")
+    found.check("ping", stays, "ended a connection although its `ping` was answered")
     talk.freeze()
     within_s = heartbeat_s + 10 + SLACK_S
-    back = await stage.back(time.monotonic(), within_s)
-    found.judge("dead", back is not None, f"had not given up a dead connection after {within_s:g} s")
+    back = await server.back(time.monotonic(), within_s)
+    found.check("dead", back is not None, f"had not given up a dead connection after {within_s:g} s")
 
 
-async def window(stage: Stage) -> None:
+async def window(server: ScriptedServer) -> None:
     """Closed again and again: each delay lies in the window, and together they fill it."""
-    low, high, found = 0.4, 1.0, stage.findings
-    talk = await stage.client()
+    low, high, found = 0.4, 1.0, server.findings
+    talk = await server.client()
     delays = []
     for number in range(DRAWS):
         await talk.welcome(min_ms=400, max_ms=1000)
         await talk.pings(SLACK_S)  # so that it has the welcome before the close
         code, left_at = WINDOW_CODES[number % len(WINDOW_CODES)], time.monotonic()
-        talk = await _return(stage, talk, code, 1000)
+        talk = await _return(server, talk, code, 1000)
         delays.append(talk.arrived_at - left_at)
         if delays[-1] < low - EARLY_S:
             found.unmet("window", f"came back {delays[-1]:.2f} s after a close with {code}: sooner than {low} s")
     middle = (low + high) / 2
     spread = max(delays) - min(delays)
-    found.judge("window", min(delays) < middle, f"of {DRAWS} delays none lies in the lower half of the window")
-    found.judge("window", max(delays) > middle, f"of {DRAWS} delays none lies in the upper half of the window")
-    found.judge("window", spread > 0.35 * (high - low), f"{DRAWS} delays lie within {spread:.2f} s: not at random")
+    found.check("window", min(delays) < middle, f"of {DRAWS} delays none lies in the lower half of the window")
+    found.check("window", max(delays) > middle, f"of {DRAWS} delays none lies in the upper half of the window")
+    found.check("window", spread > 0.35 * (high - low), f"{DRAWS} delays lie within {spread:.2f} s: not at random")
 
 
-async def backoff(stage: Stage) -> None:
+async def backoff(server: ScriptedServer) -> None:
     """Refused eight times."""
-    found, attempts, high = stage.findings, 8, 0.1
-    talk = await stage.client()
+    found, attempts, high = server.findings, 8, 0.1
+    talk = await server.client()
     await talk.welcome(min_ms=50, max_ms=100)
     await talk.pings(SLACK_S)
-    stage.refuse = attempts
+    server.refuse = attempts
     before, delays = await talk.close(1012), []
     for number in range(attempts):
         within_s = high * 2**number + SLACK_S
-        arrival = await stage.arrival(before + within_s - time.monotonic())
+        arrival = await server.arrival(before + within_s - time.monotonic())
         if arrival is None:
             found.unmet("backoff", f"attempt {number + 1} did not come within {within_s:.1f} s of the one before")
             return
         delays.append(arrival.at - before)
         before = arrival.at
     took_s = sum(delays[3:])
-    found.judge("backoff", took_s > 1.5, f"the delays do not grow: the last five took {took_s:.1f} s together")
-    found.judge("backoff", min(delays) >= 0.05 - EARLY_S, "came back sooner than the window's lower end")
+    found.check("backoff", took_s > 1.5, f"the delays do not grow: the last five took {took_s:.1f} s together")
+    found.check("backoff", min(delays) >= 0.05 - EARLY_S, "came back sooner than the window's lower end")
 
 
-def no_return(code: int) -> Callable[[Stage], Awaitable[None]]:
+def no_return(code: int) -> Callable[[ScriptedServer], Awaitable[None]]:
     """Closed with a code after which there is no coming back."""
 
-    async def play(stage: Stage) -> None:
-        talk = await stage.client()
+    async def play(server: ScriptedServer) -> None:
+        talk = await server.client()
         await talk.welcome()
         await talk.pings(SLACK_S)
-        back = await stage.back(await talk.close(code), SLACK_S)
-        stage.findings.judge("no-return", back is None, f"came back after {code}")
+        back = await server.back(await talk.close(code), SLACK_S)
+        server.findings.check("no-return", back is None, f"came back after {code}")
 
     return play
 
 
-async def new_token(stage: Stage) -> None:
+async def new_token(server: ScriptedServer) -> None:
     """A token that is refused."""
-    talk, found = await stage.client(), stage.findings
+    talk, found = await server.client(), server.findings
     refused = talk.hello.get("token")
     if refused is None:
         found.not_seen("new-token", "the client sends no token: let it fetch one from the token URL")
         return
     await talk.welcome()
     await talk.pings(SLACK_S)
-    fetched = stage.tokens
-    back = await stage.back(await talk.close(4401), 0.3 + SLACK_S)
+    fetched = server.tokens
+    back = await server.back(await talk.close(4401), 0.3 + SLACK_S)
     if back is not None:
-        found.judge("new-token", back.hello.get("token") != refused, "came back with the token that was refused")
-    elif stage.tokens > fetched:
+        found.check("new-token", back.hello.get("token") != refused, "came back with the token that was refused")
+    elif server.tokens > fetched:
         found.unmet("new-token", "fetched a new token, and did not come back")
     else:
         found.not_seen("new-token", "the client has no other token: let it fetch one from the token URL")
 
 
-async def later(stage: Stage) -> None:
+async def later(server: ScriptedServer) -> None:
     """An overloaded server, and one that has heard too much."""
-    talk, found = await stage.client(), stage.findings
+    talk, found = await server.client(), server.findings
     for code in (1013, 4429):
         await talk.welcome(min_ms=1500, max_ms=2500)
         await talk.pings(SLACK_S)
         left_at = await talk.close(code)
-        back = await stage.back(left_at, LATER_S)
+        back = await server.back(left_at, LATER_S)
         if back is None:
             found.not_seen("later", f"did not come back within {LATER_S:g} s of {code}, and may still do so")
             return
         delay = back.arrived_at - left_at
-        found.judge("later", delay >= 1.5 - EARLY_S, f"came back {delay:.2f} s after {code}: sooner than the window")
+        found.check("later", delay >= 1.5 - EARLY_S, f"came back {delay:.2f} s after {code}: sooner than the window")
         talk = back
 
 
-async def at_once(stage: Stage) -> None:
+async def at_once(server: ScriptedServer) -> None:
     """Taken for slow, twice."""
-    talk, found = await stage.client(), stage.findings
+    talk, found = await server.client(), server.findings
     await talk.welcome(min_ms=3000, max_ms=4000)
     await talk.alert("kept")
     await talk.fence()
     left_at = await talk.close(4420)
-    back = await stage.back(left_at, 4.0 + SLACK_S)
+    back = await server.back(left_at, 4.0 + SLACK_S)
     if back is None:
         found.unmet("at-once", "did not come back after 4420")
         return
     delay = back.arrived_at - left_at
-    found.judge("at-once", delay < 2.5, f"came back {delay:.1f} s after the first 4420: not at once")
-    found.judge("at-once", "kept" in _held(back), "came back without `holding`")
+    found.check("at-once", delay < 2.5, f"came back {delay:.1f} s after the first 4420: not at once")
+    found.check("at-once", "kept" in _held(back), "came back without `holding`")
     await back.welcome(min_ms=3000, max_ms=4000)
     await back.pings(SLACK_S)
-    again = await stage.back(await back.close(4420), 2.5)
-    found.judge("at-once", again is None, "came back at once after the second 4420, too")
+    again = await server.back(await back.close(4420), 2.5)
+    found.check("at-once", again is None, "came back at once after the second 4420, too")
 
 
-async def languages(stage: Stage) -> None:
+async def languages(server: ScriptedServer) -> None:
     """A server that knows no languages, and then one that does."""
-    found, talk = stage.findings, await stage.client()
+    found, talk = server.findings, await server.client()
     if not talk.hello.get("languages"):
         found.not_seen("languages", "the client asks for no language: let it ask for one, or more")
         return
-    back = await stage.back(await talk.close(4400), 30.0 + SLACK_S)  # before any `welcome` the window ends at 30 s
+    back = await server.back(await talk.close(4400), 30.0 + SLACK_S)  # before any `welcome` the window ends at 30 s
     if back is None:
         found.unmet("languages", "did not come back after 4400 to a `hello` with `languages`")
         return
-    found.judge("languages", "languages" not in back.hello, "said `languages` again to a server that knows none")
+    found.check("languages", "languages" not in back.hello, "said `languages` again to a server that knows none")
     await back.welcome()
-    talk = await _return(stage, back, 1012)
-    found.judge("languages", "languages" not in talk.hello, "said `languages` though no `welcome` had shown them")
+    talk = await _return(server, back, 1012)
+    found.check("languages", "languages" not in talk.hello, "said `languages` though no `welcome` had shown them")
     await talk.welcome(languages=[])
     said = await talk.heard(lambda message: message.get("type") == "filter" and "languages" in message, SLACK_S)
-    found.judge("languages", said is not None, "did not say `languages` by `filter` after a `welcome` that shows them")
-    talk = await _return(stage, talk, 1012)
-    found.judge(
+    found.check("languages", said is not None, "did not say `languages` by `filter` after a `welcome` that shows them")
+    talk = await _return(server, talk, 1012)
+    found.check(
         "languages", bool(talk.hello.get("languages")), "left `languages` out after a `welcome` that shows them"
     )
 
@@ -422,14 +422,14 @@ def _is_here(message: Message) -> bool:
     return any("here" in place for place in message.get("places", []))
 
 
-async def _on_duty(stage: Stage, talk: Talk) -> None:
+async def _on_duty(server: ScriptedServer, talk: Talk) -> None:
     """Welcome a responder, who then says where it is. Raises Over for a client that is none."""
     await talk.welcome(quals=["cpr"])
     if not _is_here(talk.hello) and await talk.heard(_is_here, SLACK_S) is None:
         raise Over(NO_RESPONDER)
     said = [message for message in (talk.hello, *talk.said) if _is_here(message)]
     heres = max(sum(place.get("here") is True for place in message["places"]) for message in said)
-    stage.findings.judge("on-duty", heres == 1, f"says of {heres} places that it is there now")
+    server.findings.check("on-duty", heres == 1, f"says of {heres} places that it is there now")
 
 
 def _says(kind: str, call_id: str) -> Callable[[Message], bool]:
@@ -444,59 +444,59 @@ async def _accepted(talk: Talk, call_id: str) -> float:
     return accepts[0]
 
 
-async def duty(stage: Stage) -> None:
+async def duty(server: ScriptedServer) -> None:
     """A server that says nothing of qualifications, and then one that does."""
-    talk = await stage.client()
+    talk = await server.client()
     if _is_here(talk.hello):
-        stage.findings.unmet("on-duty", "says `here` to a server of which it knows nothing")
+        server.findings.unmet("on-duty", "says `here` to a server of which it knows nothing")
     await talk.welcome()
     await talk.fence()
     if any(map(_is_here, talk.said)):
-        stage.findings.unmet("on-duty", "says `here` though no `welcome` had `quals`")
-    talk = await _return(stage, talk, 1012)
-    await _on_duty(stage, talk)
-    talk = await _return(stage, talk, 1012)
-    stage.findings.judge("on-duty", _is_here(talk.hello), "its next hello does not say `here`")
+        server.findings.unmet("on-duty", "says `here` though no `welcome` had `quals`")
+    talk = await _return(server, talk, 1012)
+    await _on_duty(server, talk)
+    talk = await _return(server, talk, 1012)
+    server.findings.check("on-duty", _is_here(talk.hello), "its next hello does not say `here`")
 
 
-async def called(stage: Stage) -> None:
+async def called(server: ScriptedServer) -> None:
     """Called, and not answered: on two connections, and with a standdown in the end."""
-    talk, found = await stage.client(), stage.findings
-    await _on_duty(stage, talk)
+    talk, found = await server.client(), server.findings
+    await _on_duty(server, talk)
     moves = sum(map(_is_here, talk.said))
     await talk.call("a")
     await talk.call("a")
     first = await _accepted(talk, "a")
     fresh = await talk.heard_often(_is_here, moves + 1, SLACK_S)
-    found.judge("near", len(fresh) > moves, "did not say where it is when it was called")
+    found.check("near", len(fresh) > moves, "did not say where it is when it was called")
     accepts = await talk.heard_often(_says("accept", "a"), 2, AGAIN_S + SLACK_S)
-    found.judge("accept", len(accepts) > 1, "did not repeat an accept that was not answered")
+    found.check("accept", len(accepts) > 1, "did not repeat an accept that was not answered")
     if len(accepts) > 1:
-        found.judge("accept", accepts[1] - first >= AGAIN_S - LATE_S, "repeated an accept before 5 s were over")
+        found.check("accept", accepts[1] - first >= AGAIN_S - LATE_S, "repeated an accept before 5 s were over")
     if acks := talk.acks()["a", 1]:
-        found.judge("called", acks == 1, "acknowledged a call twice")
+        found.check("called", acks == 1, "acknowledged a call twice")
     else:
         found.not_seen("called", "the client acknowledges no call")
-    talk = await _return(stage, talk, 1012)
-    found.judge("calls-first", "a" in _held(talk), "`holding` lacks a call")
+    talk = await _return(server, talk, 1012)
+    found.check("calls-first", "a" in _held(talk), "`holding` lacks a call")
     await talk.welcome(quals=["cpr"])
     again = await talk.heard_often(_says("accept", "a"), 1, SLACK_S)
-    found.judge("accept", bool(again), "did not repeat an accept on the next connection")
+    found.check("accept", bool(again), "did not repeat an accept on the next connection")
     await talk.standdown("a", "full")
     await talk.fence()
     count = len(await talk.heard_often(_says("accept", "a"), 1, 0.0))
     await asyncio.sleep(AGAIN_S + MOMENT_S)  # this is what is played: it is answered, and nothing more is said
     more = len(await talk.heard_often(_says("accept", "a"), 1, 0.0)) - count
-    found.judge("accept", more == 0, "repeated an accept that was answered")
-    talk = await _return(stage, talk, 1012)
-    found.judge("let-go", "a" not in _held(talk), "holds a call after its standdown")
+    found.check("accept", more == 0, "repeated an accept that was answered")
+    talk = await _return(server, talk, 1012)
+    found.check("let-go", "a" not in _held(talk), "holds a call after its standdown")
 
 
-async def tasked(stage: Stage) -> None:
+async def tasked(server: ScriptedServer) -> None:
     """A seat, until it is called off, and one whose call just ends; by a clock that is an hour ahead."""
-    stage.skew_ms = 3_600_000
-    talk, found = await stage.client(), stage.findings
-    await _on_duty(stage, talk)
+    server.skew_ms = 3_600_000
+    talk, found = await server.client(), server.findings
+    await _on_duty(server, talk)
     await talk.call("a")
     await _accepted(talk, "a")
     await talk.call("b")
@@ -507,13 +507,13 @@ async def tasked(stage: Stage) -> None:
     reports = await talk.heard_often(_says("report", "a"), 2, AGAIN_S)
     if reports:
         gaps = [after - before for before, after in pairwise(reports)]
-        found.judge("report", all(gap >= AGAIN_S - LATE_S for gap in gaps), "reported twice within 5 s")
+        found.check("report", all(gap >= AGAIN_S - LATE_S for gap in gaps), "reported twice within 5 s")
     else:
         found.not_seen("report", "reports nothing: let it report `arrived` once it has a task")
     count = len(await talk.heard_often(_says("accept", "a"), 1, 0.0))
-    found.judge("accept", count < 2, "repeated an accept that was answered by a task")
-    talk = await _return(stage, talk, 1012)
-    found.judge("calls-first", _held(talk).get("a") == 2, "`holding` lacks a call with a task, or its revision")
+    found.check("accept", count < 2, "repeated an accept that was answered by a task")
+    talk = await _return(server, talk, 1012)
+    found.check("calls-first", _held(talk).get("a") == 2, "`holding` lacks a call with a task, or its revision")
     await talk.welcome(quals=["cpr"])
     await talk.task("a")
     await talk.standdown("a", "over")
@@ -521,22 +521,22 @@ async def tasked(stage: Stage) -> None:
     await talk.task("brief", lasts_s=2.0)
     await talk.fence()
     await asyncio.sleep(2.5)  # this is what is played: the end of `brief`
-    held = _held(await _return(stage, talk, 1012))
-    found.judge("let-go", "a" not in held, "holds a task after its standdown")
-    found.judge("let-go", "brief" not in held, "holds a task after its end")
+    held = _held(await _return(server, talk, 1012))
+    found.check("let-go", "a" not in held, "holds a task after its standdown")
+    found.check("let-go", "brief" not in held, "holds a task after its end")
 
 
-async def crowded(stage: Stage) -> None:
+async def crowded(server: ScriptedServer) -> None:
     """A call, and 260 alerts that all end later."""
-    talk = await stage.client()
-    await _on_duty(stage, talk)
+    talk = await server.client()
+    await _on_duty(server, talk)
     await talk.call("help", lasts_s=300)
     for number in range(260):
         await talk.alert(f"a{number}", lasts_s=600 + number)
     await talk.fence(30.0)
-    held = _held(await _return(stage, talk, 1012))
-    stage.findings.judge("calls-first", "help" in held, "`holding` lists alerts in place of a call")
-    stage.findings.judge("at-most-256", len(held) <= 256, f"`holding` lists {len(held)}")
+    held = _held(await _return(server, talk, 1012))
+    server.findings.check("calls-first", "help" in held, "`holding` lists alerts in place of a call")
+    server.findings.check("at-most-256", len(held) <= 256, f"`holding` lists {len(held)}")
 
 
 SCENARIOS = {

@@ -42,7 +42,7 @@ class Called:
 
 
 @dataclass(frozen=True, slots=True)
-class Phone:
+class ResponderPhone:
     """A simulated phone: who it is and what counts of its qualifications, where it is on duty (None: it is not), and
     what it says when it is rung."""
 
@@ -84,13 +84,13 @@ class CallVerdict:
         )
 
 
-def judge_call(called: Called, phones: Iterable[Phone], frames: int) -> CallVerdict:
+def check_call(called: Called, phones: Iterable[ResponderPhone], frames: int) -> CallVerdict:
     """Judge every phone."""
     found = CallVerdict(called.seats, frames)
     known: set[str] = set()
     for phone in phones:
         known.add(phone.sub)
-        _judge(found, called, phone)
+        _check(found, called, phone)
     if len(set(called.holders)) != len(called.holders):
         found.faults.append("somebody holds two seats")
     found.taken += sum(holder not in known for holder in called.holders)  # a person's own page
@@ -99,7 +99,7 @@ def judge_call(called: Called, phones: Iterable[Phone], frames: int) -> CallVerd
     return found
 
 
-def _judge(found: CallVerdict, called: Called, phone: Phone) -> None:
+def _check(found: CallVerdict, called: Called, phone: ResponderPhone) -> None:
     events = [event for event in phone.events if event[0] in ("call", "task", "standdown") and event[2] == called.id]
     counts = Counter(event[0] for event in events)
     depth_m = _depth_m(called, phone)
@@ -111,16 +111,16 @@ def _judge(found: CallVerdict, called: Called, phone: Phone) -> None:
     found.outside += was_rung and depth_m < -EDGE_M
     if counts["call"] > 1:
         found.faults.append("somebody was rung twice")
-    _judge_seat(found, called, phone, events, holds=holds, was_rung=was_rung)
-    _judge_place(found, phone, holds=holds)
+    _check_seat(found, called, phone, events, holds=holds, was_rung=was_rung)
+    _check_place(found, phone, holds=holds)
     told_over = any(event[0] == "standdown" and event[3] == "over" for event in events)
     if (holds or (was_rung and phone.says != "decline")) and not told_over:
         found.faults.append("somebody was not told that the call is over")
     found.latencies_ms += [(event[1] - called.sent) / 1e6 for event in events if event[0] == "call"]
 
 
-def _judge_seat(
-    found: CallVerdict, called: Called, phone: Phone, events: Sequence[Event], *, holds: bool, was_rung: bool
+def _check_seat(
+    found: CallVerdict, called: Called, phone: ResponderPhone, events: Sequence[Event], *, holds: bool, was_rung: bool
 ) -> None:
     tasks = [event for event in events if event[0] == "task"]
     found.taken += holds and bool(tasks)
@@ -133,7 +133,7 @@ def _judge_seat(
     found.seat_ms += [(event[1] - called.sent) / 1e6 for event in tasks[:1]]
 
 
-def _judge_place(found: CallVerdict, phone: Phone, *, holds: bool) -> None:
+def _check_place(found: CallVerdict, phone: ResponderPhone, *, holds: bool) -> None:
     seen = [event[2] for event in phone.events if event[0] == FINDING]
     found.others += bool(seen) and not holds
     if any(what != "task" for what in seen):
@@ -142,7 +142,7 @@ def _judge_place(found: CallVerdict, phone: Phone, *, holds: bool) -> None:
         found.faults.append("the search did not find the place where it must be")
 
 
-def _depth_m(called: Called, phone: Phone) -> float:
+def _depth_m(called: Called, phone: ResponderPhone) -> float:
     """How far within the last ring it is on duty, in metres; negative: outside, or not to be called at all."""
     if phone.here is None or not phone.quals & called.quals:
         return float("-inf")

@@ -15,27 +15,25 @@ The node tells nobody where its subscribers are. People and fan-outs are known o
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from client_demo.python.publisher import Publisher, PublishError
 from client_demo.web.server import (
     LIBRARY,
     LOOPBACK,
-    MAP_LIBRARIES,
-    SHARED,
     WEB,
     application,
-    beside,
     content_policy,
+    event,
+    event_stream,
     files,
+    page_files,
     serving,
 )
 
@@ -44,12 +42,9 @@ EVERY_S = 1.0  # between two looks at the api
 QUIET_S = 15.0  # a comment is sent after that, so that a page that has gone is noticed
 BEHIND = 256  # so many events may wait for one page, then it has to come again
 FILES = {
-    "/": WEB / "map" / "map.html",
+    **page_files("map", "list", "scene"),
     "/worker.js": WEB / "map" / "worker.js",  # here, so that its scope is the page
-    **beside("map/map.css", "map/map.js", "map/list.js", "map/scene.js"),
     **LIBRARY,
-    **SHARED,
-    **MAP_LIBRARIES,
 }
 
 
@@ -73,14 +68,16 @@ class View:
 
     def policy(self) -> str:
         """The page may talk to the node, to what wakes it and, for tiles, to the origin of the style."""
-        style = [] if self.style_url is None else [_origin(self.style_url)]
-        push = [] if self.push_url is None else [_origin(self.push_url)]
-        return content_policy(connect=[_origin(self.stream_url), *push, *style], images=style)
+        push = [] if self.push_url is None else [self.push_url]
+        return content_policy(connect=[self.stream_url, *push], style_url=self.style_url)
 
+    def route(self) -> Route:
+        """Return the route by which the page asks for this view."""
 
-def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
+        async def send(_: Request) -> Response:
+            return JSONResponse(self.to_map(), headers={"Cache-Control": "no-store"})
+
+        return Route("/view.json", send)
 
 
 class LiveMap:
@@ -125,8 +122,8 @@ class LiveMap:
         """A fan-out; pages that come later are not told of it."""
         self._tell("told", fan_out)
 
-    def _tell(self, event: str, data: object) -> None:
-        line = _event(event, data)
+    def _tell(self, name: str, data: object) -> None:
+        line = event(name, data)
         for page in list(self._pages):
             is_behind = page.qsize() >= BEHIND
             if is_behind:
@@ -137,21 +134,17 @@ class LiveMap:
 
     def routes(self) -> list[Route]:
         """What the page asks for."""
-        return [Route("/view.json", self._view), Route("/events", self._events)]
+        return [self.view.route(), Route("/events", self._events)]
 
-    async def _view(self, _: Request) -> JSONResponse:
-        return JSONResponse(self.view.to_map(), headers={"Cache-Control": "no-store"})
-
-    async def _events(self, _: Request) -> StreamingResponse:
-        headers = {"Cache-Control": "no-store"}
-        return StreamingResponse(self._lines(), media_type="text/event-stream", headers=headers)
+    async def _events(self, _: Request) -> Response:
+        return event_stream(self._lines())
 
     async def _lines(self) -> AsyncIterator[str]:
         page: asyncio.Queue[str | None] = asyncio.Queue()
         self._pages.add(page)
         try:
             for name, data in self._last.items():
-                yield _event(name, data)
+                yield event(name, data)
             while True:
                 try:
                     async with asyncio.timeout(QUIET_S):
@@ -189,11 +182,6 @@ def fan_out(cells: Cells, sent: int | None) -> dict[str, Any]:
 
     timed = {cell: [count, ms(first)] for cell, (count, first, _) in cells.items()}
     return {"cells": timed, "told": told, "last_ms": ms(max(last for _, _, last in cells.values()))}
-
-
-def _event(name: str, data: object) -> str:
-    # JSON has no line breaks of its own, so one `data` line is enough.
-    return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
 
 
 @contextlib.asynccontextmanager

@@ -154,7 +154,7 @@ class Node(Geocast):
         await self._start(*self._arguments)
 
 
-class Push(Geocast):
+class PushProcess(Geocast):
     """`geocast push` beside a node; `url` is where devices register. It may push to `service` (HOST:PORT, whose
     certificate is in the file `ca`) and to the browsers' services, for who opens the map."""
 

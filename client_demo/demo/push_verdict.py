@@ -61,7 +61,7 @@ class PushVerdict:
         )
 
 
-def judge_pushes(
+def check_pushes(
     published: Sequence[Published], ends_ms: Mapping[str, int], sleepers: Iterable[Sleeper], now_ms: int
 ) -> PushVerdict:
     """Judge every phone. `ends_ms`: when each alert ends, by its newest revision; `now_ms`: when the phones woke."""
@@ -73,14 +73,14 @@ def judge_pushes(
         last = dict(sleeper.told)
         for alert_id, revision in newest.items():
             depth = max(depth_m(item.area or (), sleeper.places) for item in published if item.id == alert_id)
-            _judge(found, sleeper, depth, last.get(alert_id), revision, lives=ends_ms[alert_id] > now_ms)
+            _check(found, sleeper, depth, last.get(alert_id), revision, lives=ends_ms[alert_id] > now_ms)
         found.faults += ["an alert was pushed that was never published" for alert_id in last if alert_id not in newest]
         if len(set(sleeper.told)) < len(sleeper.told):
             found.faults.append("a phone was told the same twice")
     return found
 
 
-def _judge(found: PushVerdict, sleeper: Sleeper, depth: float, told: int | None, newest: int, *, lives: bool) -> None:
+def _check(found: PushVerdict, sleeper: Sleeper, depth: float, told: int | None, newest: int, *, lives: bool) -> None:
     """One phone and one alert."""
     if told is not None and depth < -EDGE_M:
         found.outside += 1

@@ -23,18 +23,17 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 
 from client_demo.console import alert_line
 from client_demo.desk.feed_format import FeedError, Incident, optional_format
 from client_demo.desk.feeds import SAMPLE, read_feed
-from client_demo.desk.run import DESK_PORT, OpenDesk, Settings, open_desk
+from client_demo.desk.run import DESK_PORT, DeskSettings, open_desk
 from client_demo.desk.triage import Case, Desk, Policy, Triage, varied
 from client_demo.dispatch.records import Record
-from client_demo.dispatch.run import DISPATCH_PORT, open_dispatch
-from client_demo.dispatch.run import Settings as DispatchSettings
+from client_demo.dispatch.run import DISPATCH_PORT, DispatchSettings, open_dispatch
 from client_demo.dispatch.service import PAGE as DISPATCH_PAGE
 from client_demo.python.client import Client
 from client_demo.python.dispatcher import Dispatcher
@@ -43,19 +42,20 @@ from client_demo.python.holdings import Change
 from client_demo.python.link import first_to_end
 from client_demo.python.publisher import Publisher, PublishError, Refused
 from client_demo.python.times import parse_time, wall_ms
+from client_demo.staff_page.run import OpenPage
 from client_demo.web.server import missing
 
-from .call_verdict import Called, CallVerdict, Phone, judge_call
+from .call_verdict import Called, CallVerdict, ResponderPhone, check_call
 from .cardiac_arrest import Call, arrests_of, where, write_aeds
 from .live_map import FILES, MAP_PORT, LiveMap, View, by_revision, fan_out, live_map
 from .population import KINDS, Point, Simulated, city
 from .processes import CrowdProcess, Node, ProcessError, all_do
 from .progress import Progress, verdict_table
-from .push_verdict import PushVerdict, Sleeper, judge_pushes
+from .push_verdict import PushVerdict, Sleeper, check_pushes
 from .responder_page import PAGE as RESPONDER_PAGE
 from .responder_page import RESPONDER_PORT, responder_page, signed_in
 from .responders import LIFE_S, RESPONDER, Responder, responders
-from .verdict import Event, Judge, Published, Row, percentile
+from .verdict import DeliveryCheck, Event, Published, Row, percentile
 
 if TYPE_CHECKING:  # it needs aiohttp
     from .sleepers import Sleepers
@@ -77,6 +77,7 @@ NEIGHBOUR_M = 1500.0
 AFTERWARDS_S, AFTERWARDS_LIVE = 5.0, 12  # when the show goes on: between two acts; so many alerts are live at once
 
 Act = Callable[[], Coroutine[Any, Any, None]]
+Page = TypeVar("Page")
 
 
 class DemoError(Exception):
@@ -92,7 +93,7 @@ class Evidence:
     faults: list[str]
     end: int
     called: Called | None = None  # the call for help, if there was one,
-    phones: list[Phone] = field(default_factory=list)  # every phone that could have been called,
+    phones: list[ResponderPhone] = field(default_factory=list)  # every phone that could have been called,
     frames: int = 0  # and how many frames were searched for its place
     sleepers: list[Sleeper] | None = None  # phones that sleep, if there are any,
     ends_ms: dict[str, int] = field(default_factory=dict)  # when each alert ends,
@@ -187,7 +188,7 @@ async def _perform(
             with progress:
                 playing = show.play(incidents, programme.subscribers, ends_at)
                 await first_to_end(playing, *(each() for each in watch))
-                outcome = judge(await show.evidence())
+                outcome = outcome_of(await show.evidence())
             _tell(progress, outcome)
             if programme.stays and missing(FILES) is None:
                 desk = await cleanup.enter_async_context(_serve_desk(node, programme, Path(folder)))
@@ -216,16 +217,24 @@ async def _phones_that_sleep(
 
 
 @contextlib.asynccontextmanager
-async def _serve_map(node: Node, programme: Programme, sleepers: "Sleepers | None") -> AsyncIterator[LiveMap]:
-    """On the port that was asked for, or where that is taken on any."""
-    push_url = None if sleepers is None else f"{sleepers.push.url}/v1"
-    view = View(node.stream_url, node.phone_token, style_url=programme.map_style, push_url=push_url)
+async def _on_port(
+    port: int, opening: Callable[[int], contextlib.AbstractAsyncContextManager[Page]]
+) -> AsyncIterator[Page]:
+    """Serve a page on this port or, where the port is taken, on any free one."""
     async with contextlib.AsyncExitStack() as cleanup:
         try:
-            shown = await cleanup.enter_async_context(live_map(node.api_url, node.token, view, programme.map_port))
+            page = await cleanup.enter_async_context(opening(port))
         except OSError:
-            shown = await cleanup.enter_async_context(live_map(node.api_url, node.token, view))
-        yield shown
+            page = await cleanup.enter_async_context(opening(0))
+        yield page
+
+
+def _serve_map(
+    node: Node, programme: Programme, sleepers: "Sleepers | None"
+) -> contextlib.AbstractAsyncContextManager[LiveMap]:
+    push_url = None if sleepers is None else f"{sleepers.push.url}/v1"
+    view = View(node.stream_url, node.phone_token, style_url=programme.map_style, push_url=push_url)
+    return _on_port(programme.map_port, partial(live_map, node.api_url, node.token, view))
 
 
 async def _serve_calls(
@@ -243,42 +252,29 @@ async def _serve_calls(
         feed=programme.feed or SAMPLE,
         feed_format=programme.feed_format,
         status="actual",
-        port=DISPATCH_PORT,
         style_url=programme.map_style,
     )
-    try:
-        url = await cleanup.enter_async_context(responder_page(view, RESPONDER_PORT))
-    except OSError:  # the port is taken
-        url = await cleanup.enter_async_context(responder_page(view))
-    try:
-        room = await cleanup.enter_async_context(open_dispatch(settings))
-    except OSError:
-        room = await cleanup.enter_async_context(open_dispatch(replace(settings, port=0)))
+    url = await cleanup.enter_async_context(_on_port(RESPONDER_PORT, partial(responder_page, view)))
+    opening = _on_port(DISPATCH_PORT, lambda port: open_dispatch(replace(settings, port=port)))
+    page = await cleanup.enter_async_context(opening)
     token = node.issuer.token("r-you", ["alerts:receive"], LIFE_S, ["cpr", "medic"])
     progress.say(f"responder's page, for you: {signed_in(url, token)}", "bold")
-    for name, link in room.links.items():
+    for name, link in page.links.items():
         progress.say(f"dispatch page, as {name}: {link}", "bold")
 
 
-@contextlib.asynccontextmanager
-async def _serve_desk(node: Node, programme: Programme, folder: Path) -> AsyncIterator[OpenDesk]:
+def _serve_desk(node: Node, programme: Programme, folder: Path) -> contextlib.AbstractAsyncContextManager[OpenPage]:
     """A review desk on the demo's feed: what is approved there reaches the map and the crowd."""
-    settings = Settings(
+    settings = DeskSettings(
         api_url=node.api_url,
         token=node.token,
         feed=str(programme.feed or SAMPLE),
         feed_format=programme.feed_format,
         state=folder / "review.db",
         status="actual",
-        port=DESK_PORT,
         style_url=programme.map_style,
     )
-    async with contextlib.AsyncExitStack() as cleanup:
-        try:
-            desk = await cleanup.enter_async_context(open_desk(settings))
-        except OSError:  # the port is taken
-            desk = await cleanup.enter_async_context(open_desk(replace(settings, port=0)))
-        yield desk
+    return _on_port(DESK_PORT, lambda port: open_desk(replace(settings, port=port)))
 
 
 def _tell(progress: Progress, outcome: Outcome) -> None:
@@ -606,27 +602,27 @@ class Show:
         more = faults + self._sleepers.faults
         return replace(found, faults=more, sleepers=woken, ends_ms=self._ends_ms, woke_ms=wall_ms())
 
-    def _phone(self, sub: str, events: Sequence[Event]) -> Phone:
+    def _phone(self, sub: str, events: Sequence[Event]) -> ResponderPhone:
         one = self._responders.get(sub)
         if one is None:
-            return Phone(sub, frozenset(), None, "", events)
-        return Phone(sub, one.counts, one.here, one.says, events)
+            return ResponderPhone(sub, frozenset(), None, "", events)
+        return ResponderPhone(sub, one.counts, one.here, one.says, events)
 
 
 # ---- 4: the verdict ----------------------------------------------------------------------------------------------
 
 
-def judge(evidence: Evidence) -> Outcome:
+def outcome_of(evidence: Evidence) -> Outcome:
     """Who had to be told, and who was."""
-    found = Judge(evidence.published, evidence.end)
+    found = DeliveryCheck(evidence.published, evidence.end)
     for steps, events in evidence.records:
         found.take(steps, events)
     alerts = len({item.id for item in evidence.published})
     called = evidence.called
-    call = None if called is None else judge_call(called, evidence.phones, evidence.frames)
+    call = None if called is None else check_call(called, evidence.phones, evidence.frames)
     push = None
     if evidence.sleepers is not None:
-        push = judge_pushes(evidence.published, evidence.ends_ms, evidence.sleepers, evidence.woke_ms)
+        push = check_pushes(evidence.published, evidence.ends_ms, evidence.sleepers, evidence.woke_ms)
     return Outcome(alerts, list(found.rows.values()), found.faults + evidence.faults, call, push)
 
 

@@ -19,7 +19,7 @@ from client_demo.python.devices import Devices, new_device_id
 from client_demo.python.geo import Place, is_inside, offset
 
 from .population import Point
-from .processes import Node, Push
+from .processes import Node, PushProcess
 from .push_verdict import Sleeper
 from .verdict import Published
 
@@ -65,7 +65,7 @@ class _Sleeper:
 class Sleepers:
     """The phones, and their push service. Every other one is asleep until `wake`."""
 
-    def __init__(self, node: Node, push: Push, service: PushService) -> None:
+    def __init__(self, node: Node, push: PushProcess, service: PushService) -> None:
         self.push = push
         self._node, self._service = node, service
         self._all: list[_Sleeper] = []
@@ -154,7 +154,7 @@ async def sleeping(node: Node, folder: Path) -> AsyncIterator[Sleepers]:
     """The push service is there for as long as the block runs; `geocast push` once it is started."""
     certificate = make_certificate(folder / "push-ca.pem")
     with PushService(certificate) as service:
-        sleepers = Sleepers(node, Push(folder, node, f"localhost:{service.port}", certificate.crt), service)
+        sleepers = Sleepers(node, PushProcess(folder, node, f"localhost:{service.port}", certificate.crt), service)
         try:
             yield sleepers
         finally:

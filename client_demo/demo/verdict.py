@@ -128,7 +128,7 @@ class _Subscriber:
         )
 
 
-class Judge:
+class DeliveryCheck:
     """Takes the record of one subscriber after the other. `end` is when observation ended (ns)."""
 
     def __init__(self, published: Iterable[Published], end: int) -> None:

@@ -4,11 +4,11 @@
                  what: feed_formats/*.toml, or a city's own) -> queue (incidents, each with what the desk proposes)
     proposals    triage (what the policy allows, of what natures mean; the words, from wording.toml)
     before that  check (what the desk would make of a feed)
-    text         strike (what must not be told: addresses, units, numbers), words (refusals in plain words)
-    decisions    queue (who decided what, pure) -> store (SQLite) -> office (the node: publish, revise, cancel, counts)
-    the page     service (HTTP and server-sent events), door (who may come in) -> client_demo/web/desk/desk.html
+    text         redaction (what must not be told: addresses, units, numbers), refusals (of the node, in plain words)
+    decisions    queue (who decided what, pure) -> store (SQLite) -> alert_control (publish, revise, cancel, counts)
+    the page     service (HTTP and server-sent events) -> client_demo/web/desk/desk.html
     together     run opens a desk, for the command line and for the demo
 
-triage, strike, words and queue do no I/O and have no clock of their own. The publisher's token stays in `office`: the
-page never sees it, and speaks to `service` only.
+triage, redaction, refusals and queue do no I/O and have no clock of their own. The publisher's token stays in
+`alert_control`: the page never sees it, and speaks to `service` only.
 """

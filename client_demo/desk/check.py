@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from .feed_format import Format, Incident, Row, nearest
 from .feeds import Group, Records
 from .queue import NO_NATURE
-from .strike import Cell, kept, struck
+from .redaction import Cell, kept, struck
 from .triage import read_toml
 
 GRID = 0.01  # degrees: a kilometre

@@ -160,7 +160,7 @@ class Time(_Strict):
             return None
 
 
-class Place(_Strict):
+class PlaceColumns(_Strict):
     """The columns `lat` and `lng`, or one `column` with both numbers in this `order`."""
 
     lat: _Column | None = None
@@ -169,7 +169,7 @@ class Place(_Strict):
     order: str | None = None
 
     @model_validator(mode="after")
-    def _is_one_or_the_other(self) -> "Place":
+    def _is_one_or_the_other(self) -> "PlaceColumns":
         is_two = None not in (self.lat, self.lng) and (self.column, self.order) == (None, None)
         is_one = self.column is not None and (self.lat, self.lng) == (None, None)
         if not (is_two or (is_one and self.order in ("lat lng", "lng lat"))):
@@ -218,7 +218,7 @@ class Description(_Strict):
     nature: Annotated[Nature, BeforeValidator(_table)]
     time: Annotated[list[Time], BeforeValidator(_list), Field(min_length=1, max_length=4)]
     number: _Column | None = None
-    place: Place | None = None
+    place: PlaceColumns | None = None
     district: _Column | None = None
     private: Private = Private()
     known_by: _Columns = []
@@ -337,7 +337,7 @@ _EXPECTED = {
     "dict_type": "expected a table",
     "model_type": "expected a table",
 }
-_PARTS: dict[str, type[BaseModel]] = {"nature": Nature, "time": Time, "place": Place, "private": Private}
+_PARTS: dict[str, type[BaseModel]] = {"nature": Nature, "time": Time, "place": PlaceColumns, "private": Private}
 
 
 def _sentence(error: ErrorDetails) -> str:

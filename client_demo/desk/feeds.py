@@ -8,7 +8,7 @@ Rule 3  One incident is one incident, however many units were sent to it. Rows w
         where there is no number, the same nature at the same place within the hour is.
 Rule 4  A file that can't be used is refused in one line that says why.
 Rule 5  A row has at most MOST_COLUMNS columns, and a value MOST_CHARACTERS characters. What a feed sends beyond that
-        is cut off here, so that nothing behind this door has to reckon with more.
+        is cut off here, so no other module has to expect more.
 Rule 6  A row that says neither what happened nor where nor when is left out; any other is an incident that somebody can
         look at, whatever it lacks.
 """

@@ -28,13 +28,14 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from client_demo.python.times import format_time, parse_time
+from client_demo.staff_page.decisions import Conflict, NotAllowed, Trouble
 
 from .feed_format import ADDRESS, CASE, PHONE, UNITS, Incident
 from .feeds import Group, Records, is_near
-from .signing import Signature, Signing
-from .strike import Cell, Part, kept, questions, struck
+from .redaction import Cell, Part, kept, questions, struck
+from .refusals import span
+from .signing import Signature, SigningRequest
 from .triage import Desk, Policy, Reason, Refusal
-from .words import Trouble, span
 
 MOST_ITEMS = 500  # undecided ones; the oldest make room
 MOST_ROWS = 20  # shown of one incident
@@ -60,18 +61,6 @@ ARTICLES = {ADDRESS: "an address", UNITS: "units sent there", CASE: "a case numb
 LOCKED = (Reason.NEVER_ALERTED, Reason.INDIVIDUAL)
 
 Form = dict[str, Any]
-
-
-class Conflict(Exception):  # noqa: N818 (an answer)
-    """The item is not as the reviewer saw it. The text is one line for a person."""
-
-
-class NotAllowed(Exception):  # noqa: N818
-    """A decision that can't be taken; `troubles` say why."""
-
-    def __init__(self, troubles: list[Trouble]) -> None:
-        self.troubles = troubles
-        super().__init__("; ".join(trouble.text for trouble in troubles))
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +134,7 @@ class Item:
     alert_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     revision: int = 0  # the last that was accepted
     form: Form | None = None  # of the last revision that was accepted
-    signing: Signing | None = None  # what waits for signatures
+    signing: SigningRequest | None = None  # what waits for signatures
     pending: Pending | None = None
     published: dict[str, Any] | None = None  # the node's last answer: area, issued_at, expires_at
     delivery: dict[str, int] | None = None  # as the node says it; `rounded` without alerts:audit
@@ -182,7 +171,7 @@ class Item:
             **{
                 **saved,
                 "sighting": Sighting(**seen),
-                "signing": Signing.from_map(saved["signing"]) if saved.get("signing") else None,
+                "signing": SigningRequest.from_map(saved["signing"]) if saved.get("signing") else None,
                 "pending": Pending(**saved["pending"]) if saved["pending"] else None,
                 "troubles": [Trouble(*trouble) for trouble in saved["troubles"]],
                 "history": [Decision(**decision) for decision in saved["history"]],
@@ -390,7 +379,7 @@ class Queue:
             body["approval"] = _approval(by, now_ms)
         return body | _confirm(confirm)
 
-    def sign(self, item: Item, version: int, asked: Signing, signature: Signature) -> bool:
+    def sign(self, item: Item, version: int, asked: SigningRequest, signature: Signature) -> bool:
         """Take a signature of what was asked for (Rule 5); whether there is something to send now. Raises Conflict."""
         signing = item.signing if item.signing and item.signing.form == asked.form else None
         if signing is None:

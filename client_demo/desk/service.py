@@ -1,66 +1,60 @@
-"""The desk's page and what it talks to: JSON over HTTP, and one stream of events for each page that is open.
+"""HTTP service of the desk's page: JSON, and one stream of events for each page that is open.
 
-    POST /api/sign-in                  {key}                        who is at the desk; sets the cookie
+    POST /api/sign-in                  {key}                        signs a reviewer in; sets the cookie
     POST /api/sign-out
     GET  /api/events                   `all` first, then `item` and `desk` as they change; `tick` keeps it alive
     POST /api/items/{id}/preview       {form}                       what would be published, and what stands in the way
     POST /api/items/{id}/approve       {version, form}              publish, or revise what is live
     POST /api/items/{id}/cancel        {version, reason, confirmed, confirm}
-    POST /api/items/{id}/ask            {version, what, …}           what is to be signed for that (approve, cancel)
-    POST /api/items/{id}/sign           {version, form, signature}   sign it; with the last signature it is sent
-    POST /api/items/{id}/withdraw       {version}                    let nobody sign it any more
+    POST /api/items/{id}/ask            {version, what, …}           return what reviewers have to sign for a decision
+    POST /api/items/{id}/sign           {version, form, signature}   add a signature; with the last one it is sent
+    POST /api/items/{id}/withdraw       {version}                    end the collection of signatures
     POST /api/items/{id}/dismiss, /reopen   {version}
 
-Rule 1  `door` says who is there, and keeps other sites' pages out.
-Rule 2  An answer is the item as it is then. 409: somebody else was first. 422: `troubles` say why not.
+A response has the item as it is afterwards, also where the decision is refused (`staff_page.service`).
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import BaseRoute, Route
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute
 
-from client_demo.web.server import MAP_LIBRARIES, SHARED, WEB, beside, files
+from client_demo.staff_page.changes import OpenPages
+from client_demo.staff_page.decisions import Conflict, NotAllowed
+from client_demo.staff_page.service import Decide, StaffService, refused, require_integer, require_object
+from client_demo.staff_page.sign_in import Json, SignIn, error_response
+from client_demo.web.server import page_files
 
-from .door import Door, Room, body_of, event, refusal
-from .office import Office
-from .queue import Conflict, Form, Item, NotAllowed, read_confirm, read_form, require_text
+from .alert_control import AlertControl
+from .queue import Form, Item, read_confirm, read_form, require_text
 from .signing import read_signature
-from .words import Trouble
 
-ANSWER_S = 3.0  # how long an answer waits for the node's
-PAGE = {
-    "/": WEB / "desk" / "desk.html",
-    **beside(
-        "desk/desk.css",
-        "desk/desk.js",
-        "desk/form.js",
-        "desk/list.js",
-        "desk/map.js",
-        "desk/outline.js",
-        "desk/signing.js",
-    ),
-    **SHARED,
-    **MAP_LIBRARIES,
-}
+ANSWER_S = 3.0  # for which a response waits for the node's
+PAGE = page_files("desk", "form", "list", "map", "outline", "signing")
 
-Json = dict[str, Any]
-Act = Callable[[Request, Item, str, Json], Awaitable[Response]]
+# Carries out a decision about an item: (the item, who is signed in, what was sent) -> the response.
+Act = Callable[[Item, str, Json], Awaitable[Response]]
 
 
-class Service:
-    """The routes. `keys`: reviewer -> key; `labels` says of the desk what the page shows."""
+class DeskService(StaffService):
+    """The desk's routes. `keys`: reviewer -> key; `labels` are members of the desk that the page shows as they are."""
 
     def __init__(
-        self, office: Office, room: Room, keys: Mapping[str, str], labels: Mapping[str, Any], clock: Callable[[], int]
+        self,
+        control: AlertControl,
+        pages: OpenPages,
+        keys: Mapping[str, str],
+        labels: Mapping[str, Any],
+        clock: Callable[[], int],
     ) -> None:
-        self._office, self._room, self._labels, self._clock = office, room, labels, clock
-        self._door = Door(keys, "desk")
+        super().__init__(SignIn(keys, "desk"), pages, labels, clock)
+        self._control = control
 
     def routes(self) -> list[BaseRoute]:
-        """All of them."""
+        """Return all routes."""
         acts: dict[str, Act] = {
             "preview": self._preview,
             "approve": self._approve,
@@ -68,57 +62,41 @@ class Service:
             "ask": self._ask,
             "sign": self._sign,
             "withdraw": self._withdraw,
-            "dismiss": self._set_aside,
-            "reopen": self._set_aside,
+            "dismiss": partial(self._set_aside, "dismiss"),
+            "reopen": partial(self._set_aside, "reopen"),
         }
-        return [
-            *files(PAGE),
-            *self._door.routes(),
-            Route("/api/events", self._events),
-            *(
-                Route(f"/api/items/{{id}}/{name}", self._deciding(act), methods=["POST"], name=name)
-                for name, act in acts.items()
-            ),
-        ]
+        return self.routes_of(PAGE, {f"/api/items/{{id}}/{name}": self._about_item(act) for name, act in acts.items()})
 
     # ---- what there is to see --------------------------------------------------------------------------------
 
-    async def _events(self, request: Request) -> Response:
-        name = self._door.who(request)
-        if name is None:
-            return refusal(401, "Sign in first.")
-        return StreamingResponse(
-            self._stream(name), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
-        )
+    def all_for(self, name: str) -> Json:
+        """Return the desk and all its items."""
+        return {**self._desk(), "me": name, "items": [self._view(item) for item in self._control.queue]}
 
-    async def _stream(self, name: str) -> AsyncIterator[str]:
-        with self._room.joined() as news:
-            yield event("all", {**self._desk(), "me": name, "items": [self._view(item) for item in self._office.queue]})
-            while True:
-                ids = await news.next()
-                known = [item for each in ids if (item := self._office.queue.get(each))]
-                for item in known:
-                    yield event("item", self._view(item))
-                if len(known) < len(ids):  # the desk, or items that are gone
-                    yield event("desk", self._desk())
-                if not ids:
-                    yield event("tick", {"now": self._clock()})
+    def news_for(self, name: str, ids: set[str]) -> Iterator[tuple[str, Json]]:
+        """Return the items that have changed, and the desk where it has changed or items are gone."""
+        del name
+        known = [item for each in ids if (item := self._control.queue.get(each))]
+        for item in known:
+            yield "item", self._view(item)
+        if len(known) < len(ids):
+            yield "desk", self._desk()
 
     def _desk(self) -> Json:
-        office, policy = self._office, self._office.queue.policy
+        control, policy = self._control, self._control.queue.policy
         return {
             **self._labels,
             "now": self._clock(),
-            "ids": [item.id for item in office.queue],
-            "feed": {"title": office.feed_title, "trouble": office.feed_trouble},
-            "node": {"trouble": office.trouble, "policy": policy.name},
+            "ids": [item.id for item in control.queue],
+            "feed": {"title": control.feed_title, "trouble": control.feed_trouble},
+            "node": {"trouble": control.trouble, "policy": policy.name},
             "signed": policy.is_signed,
             "categories": {key: dict(category) for key, category in policy.categories.items()},
-            "wordings": office.queue.wordings(),
+            "wordings": control.queue.wordings(),
         }
 
     def _view(self, item: Item) -> Json:
-        queue, seen = self._office.queue, item.sighting
+        queue, seen = self._control.queue, item.sighting
         incident = seen.incident
         return {
             "id": item.id,
@@ -127,7 +105,7 @@ class Service:
             "pending": item.pending.what if item.pending else None,
             "signing": item.signing.shown() if item.signing else None,
             "waits": item.waits,
-            "troubles": _told(item.troubles),
+            "troubles": [trouble.to_map() for trouble in item.troubles],
             "nature": seen.nature,
             "category": item.category,
             "obstacle": item.obstacle,
@@ -150,93 +128,62 @@ class Service:
 
     # ---- what is done ----------------------------------------------------------------------------------------
 
-    def _deciding(self, act: Act) -> Callable[[Request], Awaitable[Response]]:
-        async def endpoint(request: Request) -> Response:
-            name = self._door.who(request)
-            if name is None:
-                return refusal(401, "Sign in first.")
-            sent = await body_of(request)
-            if isinstance(sent, Response):
-                return sent
-            item = self._office.queue.get(request.path_params["id"])
+    def _about_item(self, act: Act) -> Decide:
+        async def decide(request: Request, name: str, sent: Json) -> Response:
+            item = self._control.queue.get(request.path_params["id"])
             if item is None:
-                return refusal(404, "This incident is no longer on the desk.")
+                return error_response(404, "This incident is no longer on the desk.")
             try:
-                return await act(request, item, name, sent)
-            except ValueError as error:
-                return refusal(400, str(error))
-            except Conflict as conflict:
-                return JSONResponse({"detail": str(conflict), "item": self._view(item)}, 409)
-            except NotAllowed as not_allowed:
-                return JSONResponse({"troubles": _told(not_allowed.troubles), "item": self._view(item)}, 422)
+                return await act(item, name, sent)
+            except (Conflict, NotAllowed) as error:
+                return refused(error, item=self._view(item))
 
-        return endpoint
+        return decide
 
-    async def _preview(self, request: Request, item: Item, name: str, sent: Json) -> Response:
-        del request
-        found = await self._office.preview(item, _form(sent), name)
-        return JSONResponse({**found, "troubles": _told(found["troubles"])})
+    async def _preview(self, item: Item, name: str, sent: Json) -> Response:
+        found = await self._control.preview(item, _form_in(sent), name)
+        return JSONResponse({**found, "troubles": [trouble.to_map() for trouble in found["troubles"]]})
 
-    async def _approve(self, request: Request, item: Item, name: str, sent: Json) -> Response:
-        del request
-        self._office.approve(item, _version(sent), _form(sent), name)
+    async def _approve(self, item: Item, name: str, sent: Json) -> Response:
+        self._control.approve(item, require_integer(sent, "version"), _form_in(sent), name)
         return await self._decided(item)
 
-    async def _cancel(self, request: Request, item: Item, name: str, sent: Json) -> Response:
-        del request
+    async def _cancel(self, item: Item, name: str, sent: Json) -> Response:
         reason = require_text("reason", sent.get("reason"))
         confirm = read_confirm(sent.get("confirm"))
-        self._office.cancel(item, _version(sent), reason, sent.get("confirmed") is True, name, confirm)
+        version, is_confirmed = require_integer(sent, "version"), sent.get("confirmed") is True
+        self._control.cancel(item, version, reason, is_confirmed, name, confirm)
         return await self._decided(item)
 
-    async def _ask(self, request: Request, item: Item, name: str, sent: Json) -> Response:
-        del request
+    async def _ask(self, item: Item, name: str, sent: Json) -> Response:
+        version = require_integer(sent, "version")
         if sent.get("what") == "cancel":
             reason = require_text("reason", sent.get("reason"))
             is_confirmed, confirm = sent.get("confirmed") is True, read_confirm(sent.get("confirm"))
-            asked = await self._office.ask_to_cancel(item, _version(sent), reason, is_confirmed, name, confirm)
+            asked = await self._control.ask_to_cancel(item, version, reason, is_confirmed, name, confirm)
         else:
-            asked = await self._office.ask_to_approve(item, _version(sent), _form(sent), name)
+            asked = await self._control.ask_to_approve(item, version, _form_in(sent), name)
         return JSONResponse({"signing": asked.shown() if asked else None})
 
-    async def _sign(self, request: Request, item: Item, name: str, sent: Json) -> Response:
-        del request
+    async def _sign(self, item: Item, name: str, sent: Json) -> Response:
         signature = read_signature(sent.get("signature"), name, self._clock())
-        self._office.sign(item, _version(sent), require_text("form", sent.get("form")), signature)
+        self._control.sign(item, require_integer(sent, "version"), require_text("form", sent.get("form")), signature)
         return await self._decided(item)
 
-    async def _withdraw(self, request: Request, item: Item, name: str, sent: Json) -> Response:
-        del request
-        self._office.withdraw(item, _version(sent), name)
+    async def _withdraw(self, item: Item, name: str, sent: Json) -> Response:
+        self._control.withdraw(item, require_integer(sent, "version"), name)
         return await self._decided(item)
 
-    async def _set_aside(self, request: Request, item: Item, name: str, sent: Json) -> Response:
-        self._office.set_aside(item, _version(sent), request.url.path.rpartition("/")[2], name)
+    async def _set_aside(self, what: str, item: Item, name: str, sent: Json) -> Response:
+        self._control.set_aside(item, require_integer(sent, "version"), what, name)
         return await self._decided(item)
 
     async def _decided(self, item: Item) -> Response:
-        await self._office.answered(item, ANSWER_S)
+        await self._control.answered(item, ANSWER_S)
         if item.troubles:
-            return JSONResponse({"troubles": _told(item.troubles), "item": self._view(item)}, 422)
+            return refused(NotAllowed(item.troubles), item=self._view(item))
         return JSONResponse({"item": self._view(item)})
 
 
-# ---- requests and answers ----------------------------------------------------------------------------------------
-
-
-def _form(sent: Json) -> Form:
-    form = sent.get("form")
-    if not isinstance(form, dict):
-        raise ValueError("form: an object is expected")
-    return read_form(form)
-
-
-def _version(sent: Json) -> int:
-    version = sent.get("version")
-    if not isinstance(version, int) or isinstance(version, bool):
-        raise ValueError("version: a number is expected")
-    return version
-
-
-def _told(troubles: list[Trouble]) -> list[Json]:
-    return [{"field": each.field, "text": each.text} | ({"held": each.held} if each.held else {}) for each in troubles]
+def _form_in(sent: Json) -> Form:
+    return read_form(require_object(sent, "form"))

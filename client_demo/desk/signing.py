@@ -27,7 +27,7 @@ class Signature:
 
 
 @dataclass(slots=True)
-class Signing:
+class SigningRequest:
     """A request that waits for signatures: what was decided, the request, and the very text that is signed."""
 
     what: str  # publish, revise, cancel
@@ -57,7 +57,7 @@ class Signing:
         return {"what": self.what, "form": self.form, "needed": self.needed, "signed": by}
 
     @classmethod
-    def from_map(cls, saved: Mapping[str, Any]) -> "Signing":
+    def from_map(cls, saved: Mapping[str, Any]) -> "SigningRequest":
         """What `dataclasses.asdict` gave."""
         return cls(**{**saved, "signatures": [Signature(**each) for each in saved["signatures"]]})
 

@@ -1,81 +1,62 @@
-"""The dispatch page and what it talks to: JSON over HTTP, and a stream of events.
+"""HTTP service of the dispatch page: JSON, and one stream of events for each page that is open.
 
-    POST /api/sign-in                    {key}               who is there; sets the cookie
+    POST /api/sign-in                    {key}               signs a dispatcher in; sets the cookie
     POST /api/sign-out
     GET  /api/events                     `all`, whenever anything has changed; `tick` keeps it alive
     POST /api/open                       {record, form}      call responders
-    POST /api/calls/{id}/correct         {content, form}     say the place or the text anew
-    POST /api/calls/{id}/end             {reason}            have everybody stand down
+    POST /api/calls/{id}/correct         {content, form}     replace the place or the text
+    POST /api/calls/{id}/end             {reason}            end the call: everybody stands down
 
-An answer is what `all` has of the call then. 409: somebody else was first. 422: `troubles` say why not.
+A response has the call as it is in `all` afterwards. `staff_page.service` says how a decision is refused.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import BaseRoute, Route
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute
 
-from client_demo.desk.door import Door, Room, body_of, event, refusal
-from client_demo.web.server import MAP_LIBRARIES, SHARED, WEB, beside, files
+from client_demo.staff_page.changes import OpenPages
+from client_demo.staff_page.decisions import NotAllowed
+from client_demo.staff_page.service import StaffService, refused, require_integer, require_object
+from client_demo.staff_page.sign_in import Json, SignIn
+from client_demo.web.server import page_files
 
-from .control import Case, Conflict, Control, Form, NotAllowed, read_form, read_text
+from .call_control import CallCase, CallControl, Form, read_form, read_text
 from .records import Record
 
-ANSWER_S = 3.0  # how long an answer waits for the node's
-PAGE = {
-    "/": WEB / "dispatch" / "dispatch.html",
-    **beside("dispatch/dispatch.css", "dispatch/dispatch.js", "dispatch/call.js", "dispatch/form.js"),
-    **SHARED,
-    **MAP_LIBRARIES,
-}
-
-Json = dict[str, Any]
+ANSWER_S = 3.0  # for which a response waits for the node's
+PAGE = page_files("dispatch", "call", "form")
 
 
-class Service:
-    """The routes. `keys`: dispatcher -> key; `labels` says what the page shows of where it is."""
+class DispatchService(StaffService):
+    """The dispatch page's routes. `keys`: dispatcher -> key; `labels` are members that the page shows as they are."""
 
     def __init__(
         self,
-        control: Control,
-        room: Room,
+        control: CallControl,
+        pages: OpenPages,
         keys: Mapping[str, str],
         labels: Mapping[str, Any],
         clock: Callable[[], int],
     ) -> None:
-        self._control, self._room, self._labels, self._clock = control, room, labels, clock
-        self._door = Door(keys, "dispatch")
+        super().__init__(SignIn(keys, "dispatch"), pages, labels, clock)
+        self._control = control
 
     def routes(self) -> list[BaseRoute]:
-        """All of them."""
-        return [
-            *files(PAGE),
-            *self._door.routes(),
-            Route("/api/events", self._events),
-            Route("/api/open", self._open, methods=["POST"]),
-            Route("/api/calls/{id}/correct", self._correct, methods=["POST"]),
-            Route("/api/calls/{id}/end", self._end, methods=["POST"]),
-        ]
+        """Return all routes."""
+        decisions = {
+            "/api/open": self._open,
+            "/api/calls/{id}/correct": self._correct,
+            "/api/calls/{id}/end": self._end,
+        }
+        return self.routes_of(PAGE, decisions)
 
     # ---- what there is to see --------------------------------------------------------------------------------
 
-    async def _events(self, request: Request) -> Response:
-        name = self._door.who(request)
-        if name is None:
-            return refusal(401, "Sign in first.")
-        headers = {"Cache-Control": "no-store"}
-        return StreamingResponse(self._stream(name), media_type="text/event-stream", headers=headers)
-
-    async def _stream(self, name: str) -> AsyncIterator[str]:
-        with self._room.joined() as news:
-            yield event("all", self._all(name))
-            while True:
-                changed = await news.next()
-                yield event("all", self._all(name)) if changed else event("tick", {"now": self._clock()})
-
-    def _all(self, name: str) -> Json:
+    def all_for(self, name: str) -> Json:
+        """Return the records and the calls."""
         control = self._control
         cases = {case.record: case for case in control.cases.values()}
         return {
@@ -90,70 +71,35 @@ class Service:
             "calls": [_view(case) for case in control.cases.values() if case.is_call],
         }
 
+    def news_for(self, name: str, ids: set[str]) -> Iterator[tuple[str, Json]]:
+        """Return everything again: there is little of it."""
+        del ids
+        yield "all", self.all_for(name)
+
     # ---- what is done ----------------------------------------------------------------------------------------
 
-    async def _open(self, request: Request) -> Response:
-        return await self._decided(request, lambda name, sent: self._control.open(*_record_and_form(sent), name))
+    async def _open(self, _: Request, name: str, sent: Json) -> Response:
+        record = read_text("record", sent.get("record"))
+        return await self._decided(self._control.open(record, _form_in(sent), name))
 
-    async def _correct(self, request: Request) -> Response:
-        call_id = request.path_params["id"]
-        return await self._decided(
-            request, lambda name, sent: self._control.correct(call_id, _content(sent), _form(sent), name)
-        )
+    async def _correct(self, request: Request, name: str, sent: Json) -> Response:
+        content = require_integer(sent, "content")
+        return await self._decided(self._control.correct(request.path_params["id"], content, _form_in(sent), name))
 
-    async def _end(self, request: Request) -> Response:
-        call_id = request.path_params["id"]
-        return await self._decided(
-            request, lambda name, sent: self._control.end(call_id, read_text("reason", sent.get("reason")), name)
-        )
+    async def _end(self, request: Request, name: str, sent: Json) -> Response:
+        reason = read_text("reason", sent.get("reason"))
+        return await self._decided(self._control.end(request.path_params["id"], reason, name))
 
-    async def _decided(self, request: Request, decide: Callable[[str, Json], Case]) -> Response:
-        name = self._door.who(request)
-        if name is None:
-            return refusal(401, "Sign in first.")
-        sent = await body_of(request)
-        if isinstance(sent, Response):
-            return sent
-        try:
-            case = decide(name, sent)
-        except ValueError as error:
-            return refusal(400, str(error))
-        except Conflict as conflict:
-            return refusal(409, str(conflict))
-        except NotAllowed as not_allowed:
-            return JSONResponse({"troubles": _told(not_allowed.troubles)}, 422)
+    async def _decided(self, case: CallCase) -> Response:
         await self._control.answered(case, ANSWER_S)
-        if case.troubles:
-            return JSONResponse({"troubles": _told(case.troubles)}, 422)
-        return JSONResponse({"call": _view(case)})
+        return refused(NotAllowed(case.troubles)) if case.troubles else JSONResponse({"call": _view(case)})
 
 
-# ---- requests and answers ----------------------------------------------------------------------------------------
+def _form_in(sent: Json) -> Form:
+    return read_form(require_object(sent, "form"))
 
 
-def _record_and_form(sent: Json) -> tuple[str, Form]:
-    return read_text("record", sent.get("record")), _form(sent)
-
-
-def _form(sent: Json) -> Form:
-    form = sent.get("form")
-    if not isinstance(form, dict):
-        raise ValueError("form: an object is expected")
-    return read_form(form)
-
-
-def _content(sent: Json) -> int:
-    content = sent.get("content")
-    if not isinstance(content, int) or isinstance(content, bool):
-        raise ValueError("content: a number is expected")
-    return content
-
-
-def _told(troubles: list[tuple[str, str]]) -> list[Json]:
-    return [{"field": field, "text": text} for field, text in troubles]
-
-
-def _shown(record: Record, case: Case | None) -> Json:
+def _shown(record: Record, case: CallCase | None) -> Json:
     return {
         "key": record.key,
         "nature": record.nature,
@@ -165,11 +111,11 @@ def _shown(record: Record, case: Case | None) -> Json:
         "status": record.status,
         "obstacle": record.obstacle,
         "call": case.id if case and case.is_call else None,
-        "refused": "; ".join(text for _, text in case.troubles) if case else "",
+        "refused": "; ".join(trouble.text for trouble in case.troubles) if case else "",
     }
 
 
-def _view(case: Case) -> Json:
+def _view(case: CallCase) -> Json:
     return {
         "id": case.id,
         "record": case.record,
@@ -178,5 +124,5 @@ def _view(case: Case) -> Json:
         "form": case.form,
         "near": case.near,
         "state": case.state,
-        "troubles": _told(case.troubles),
+        "troubles": [trouble.to_map() for trouble in case.troubles],
     }

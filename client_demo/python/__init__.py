@@ -1,4 +1,4 @@
-"""The client library: hear of the alerts around you, or publish them. It imports nothing of the rooms beside it.
+"""The client library: hear of the alerts around you, or publish them. It imports no other package of client_demo.
 
     listening    client (asyncio shell) -> link (one connection), holdings (what is held, what changed),
                  calls (what a responder holds and answers), reconnect (when to come back), verify (what reviewers

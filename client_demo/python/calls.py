@@ -275,13 +275,13 @@ class Calls:
             changes.append(CallChange(CallKind.STANDDOWN, key, self._held.pop(key).call, None, "expired"))
         return changes
 
-    def holding(self, room: int) -> dict[str, int]:
+    def holding(self, limit: int) -> dict[str, int]:
         """Id -> the highest revision that came, of what is held: the first entries of `holding` (RU3).
 
-        `room` is how many there may be: tasks first, then what ends last.
+        `limit` is how many there may be: tasks first, then what ends last.
         """
         first = sorted(self._held, key=lambda key: (self._held[key].task is None, -self._held[key].expires_at))
-        return {key: self._held[key].revision for key in first[:room]}
+        return {key: self._held[key].revision for key in first[:limit]}
 
     # ---- inside --------------------------------------------------------------------------------------------------
 

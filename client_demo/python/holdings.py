@@ -74,7 +74,7 @@ class _Held:
     shown: bool = False
     over: bool = False  # by the server's clock
 
-    def judge(self, places: Sequence[Place], revised: bool) -> Kind | None:
+    def reassess(self, places: Sequence[Place], revised: bool) -> Kind | None:
         """Apply the table of the module's docstring."""
         was_here, self.here = self.here, is_inside(self.alert["area"], places)
         if self.over:
@@ -199,15 +199,15 @@ class Holdings:
             held.alert, held.revision, held.expires_at, held.keep_until = alert, revision, expires_at, keep_until
         else:
             return []
-        return self._judge_revision(held, own_ms)
+        return self._reassess_revision(held, own_ms)
 
-    def _judge_revision(self, held: _Held, own_ms: int) -> list[Change]:
+    def _reassess_revision(self, held: _Held, own_ms: int) -> list[Change]:
         if held.expires_at > self.server_ms(own_ms):
             held.over = False
-            kind = held.judge(self._places, revised=True)
+            kind = held.reassess(self._places, revised=True)
         else:
             kind = held.look(self.server_ms(own_ms))
-            held.judge(self._places, revised=True)
+            held.reassess(self._places, revised=True)
             self._forget(own_ms)
         return [] if kind is None else [held.change(kind)]
 
@@ -227,20 +227,20 @@ class Holdings:
     def move(self, places: Sequence[Place]) -> list[Change]:
         """Be somewhere else."""
         self._places = tuple(places)
-        judged = [(held, held.judge(self._places, revised=False)) for held in self._held.values()]
-        return [held.change(kind) for held, kind in judged if kind is not None]
+        kinds = [(held, held.reassess(self._places, revised=False)) for held in self._held.values()]
+        return [held.change(kind) for held, kind in kinds if kind is not None]
 
-    def holding(self, own_ms: int, room: int = MAX_HOLDING) -> tuple[dict[str, int], list[Change]]:
+    def holding(self, own_ms: int, limit: int = MAX_HOLDING) -> tuple[dict[str, int], list[Change]]:
         """`holding` for a `hello`, id -> revision, and what had to be dropped for it (Rules 2 and 5).
 
-        `room` is how many there may be: calls come before alerts.
+        `limit` is how many there may be: calls come before alerts.
         What we are no longer inside of is listed too: its cancel, or a revision that brings it back, is for us. So is
         what only the server's clock has ended: what lives again may have been cancelled meanwhile.
         """
         changes = self.expire(own_ms)
         latest_first = self._latest_end_first(self._held)
-        changes += self._drop(latest_first[room:], Kind.DROPPED)
-        return {key: self._held[key].revision for key in latest_first[:room]}, changes
+        changes += self._drop(latest_first[limit:], Kind.DROPPED)
+        return {key: self._held[key].revision for key in latest_first[:limit]}, changes
 
     # ---- from one run to the next ----------------------------------------------------------------------------
 

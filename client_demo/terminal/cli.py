@@ -12,15 +12,15 @@ from client_demo.demo.live_map import FILES, MAP_PORT, View, live_map
 from client_demo.demo.processes import ProcessError
 from client_demo.demo.show import SUBSCRIBERS, DemoError, Programme, run_demo
 from client_demo.python.link import ClientError
-from client_demo.web.server import missing
 
 from .call import call
-from .command import STREAM_URL, WRONG_INPUT, Command, Number, api_options, bind_option, fail, run, stopped
+from .command import STREAM_URL, WRONG_INPUT, Command, Number, api_options, fail, run, stopped
 from .conformance import conformance
 from .dispatch import dispatch
 from .feed_check import feed_check
 from .listen import listen, walk
 from .pager import pager
+from .pages import bind_option, require_installed
 from .publish import cancel, desk, publish, revise
 from .respond import respond
 from .review import review
@@ -117,9 +117,7 @@ def show_map(
     if push_url is not None and page_token is None:
         raise click.UsageError("--push goes with --page-token: `geocast push` takes nobody without a token")
     place = None if lat is None or lng is None else (lat, lng)
-    if lacks := missing(FILES):
-        fail(f"there is no {lacks}: `make demo` gets it where npm can be reached")
-
+    require_installed(FILES)
     view = View(url, page_token, place, map_style, None if push_url is None else f"{push_url.rstrip('/')}/v1")
 
     async def work() -> None:

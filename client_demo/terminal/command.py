@@ -12,7 +12,6 @@ import click
 from client_demo.console import plain
 from client_demo.python.link import ClientError
 from client_demo.python.publisher import PublishError
-from client_demo.web.server import LOOPBACK
 
 STREAM_URL = "ws://127.0.0.1:8765/v1/stream"
 API_URL = "http://127.0.0.1:8766"
@@ -63,15 +62,6 @@ feed_format_option = click.option(
     envvar="GEOCAST_FEED_FORMAT",
     show_envvar=True,
     help="A TOML file that describes the feed. Default: known feeds are told by their columns.",
-)
-
-
-bind_option = click.option(
-    "--bind",
-    default=LOOPBACK,
-    envvar="GEOCAST_PAGE_BIND",
-    show_envvar=True,
-    help="The address where the page is served: in a container 0.0.0.0. It answers only to this machine's own names.",
 )
 
 

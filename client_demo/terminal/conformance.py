@@ -10,7 +10,7 @@ from rich.text import Text
 
 from client_demo.conformance.run import FAIL, JOBS, as_json, named, play, play_all, started_by, table, verdicts
 from client_demo.conformance.scenarios import SCENARIOS, Scenario
-from client_demo.conformance.stage import PATH, TOKEN_PATH, Findings, Stage
+from client_demo.conformance.scripted_server import PATH, TOKEN_PATH, Findings, ScriptedServer
 from client_demo.console import make_console
 
 WRONG_INPUT = 2
@@ -76,11 +76,11 @@ def conformance(
     except KeyboardInterrupt:
         click.echo("stopped", err=True)
         sys.exit(130)
-    judged = verdicts(scenarios, found)
-    console.print(table(judged))
+    results = verdicts(scenarios, found)
+    console.print(table(results))
     if json_file is not None:
-        json_file.write(as_json(judged, command) + "\n")
-    sys.exit(1 if any(verdict.outcome == FAIL for verdict in judged) else 0)
+        json_file.write(as_json(results, command) + "\n")
+    sys.exit(1 if any(verdict.outcome == FAIL for verdict in results) else 0)
 
 
 async def _with_command(
@@ -93,10 +93,10 @@ async def _with_command(
 async def _by_hand(
     console: Console, scenarios: list[Scenario], address: tuple[str, int], wait_s: float
 ) -> list[Findings]:
-    stage, found = Stage(wait_s), []
-    async with stage.serve(*address) as bound:
+    server, found = ScriptedServer(wait_s), []
+    async with server.serve(*address) as bound:
         console.print(Text(f"stream ws://{bound}{PATH}, tokens http://{bound}{TOKEN_PATH}"), soft_wrap=True)
         for number, scenario in enumerate(scenarios, 1):
             console.print(Text(f"{number}/{len(scenarios)} {scenario.name}: (re)start your client"), soft_wrap=True)
-            found.append(await play(scenario, stage))
+            found.append(await play(scenario, server))
     return found

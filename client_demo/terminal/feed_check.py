@@ -13,8 +13,8 @@ from client_demo.console import make_console, plain
 from client_demo.desk.check import Report, report
 from client_demo.desk.feed_format import FeedError, optional_format
 from client_demo.desk.feeds import Records, feed_text, read_records
+from client_demo.desk.redaction import Cell
 from client_demo.desk.source import Poll
-from client_demo.desk.strike import Cell
 from client_demo.python.times import format_time
 
 from .command import WRONG_INPUT, fail, feed_format_option

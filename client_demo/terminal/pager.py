@@ -6,9 +6,9 @@ import click
 
 from client_demo.demo.live_map import View
 from client_demo.demo.responder_page import PAGE, RESPONDER_PORT, responder_page, signed_in
-from client_demo.web.server import missing
 
-from .command import STREAM_URL, Number, bind_option, fail, run
+from .command import STREAM_URL, Number, fail, run
+from .pages import listener_options, require_installed, style_option
 
 
 @click.command()
@@ -21,9 +21,8 @@ from .command import STREAM_URL, Number, bind_option, fail, run
     show_envvar=True,
     help="A responder's token, for the link that is printed. Whoever has the link is told addresses in their name.",
 )
-@click.option("--port", default=RESPONDER_PORT, type=click.IntRange(0, 65_535), help="Of the page; 0: any.")
-@bind_option
-@click.option("--style", "style_url", envvar="GEOCAST_MAP_STYLE", show_envvar=True, help="A map style, for streets.")
+@listener_options(RESPONDER_PORT)
+@style_option
 def pager(
     url: str, lat: float | None, lng: float | None, page_token: str | None, port: int, bind: str, style_url: str | None
 ) -> None:
@@ -32,8 +31,7 @@ def pager(
     The node must allow the page's origin: `--origins http://127.0.0.1:8790`, or `--dev`.
     """
     place = None if lat is None or lng is None else (lat, lng)
-    if lacks := missing(PAGE):
-        fail(f"there is no {lacks}: `make demo` gets it where npm can be reached")
+    require_installed(PAGE)
 
     async def work() -> None:
         async with responder_page(View(url, place=place, style_url=style_url), port, bind) as served:

@@ -52,7 +52,7 @@ def change_line(change: CallChange, away_m: float | None) -> Text:
     return line.append(plain(text), style="bold white on red" if change.kind is CallKind.CALL else "")
 
 
-class Duty(Screen):
+class DutyScreen(Screen):
     """What rings, and where to go, above what is held; one key is one answer."""
 
     is_wiped = True  # Rule 1
@@ -220,7 +220,7 @@ def respond(lat: float, lng: float, accuracy_m: float, speed_m_s: float, accepts
 
 
 async def _respond(here: Place, speed_m_s: float, accepts_all: bool, options: dict[str, Any]) -> None:
-    duty = Duty(make_console(), speed_m_s, accepts_all)
+    duty = DutyScreen(make_console(), speed_m_s, accepts_all)
     keys: asyncio.Queue[str] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     client = duty.client = make_client(duty, [here], options, on_call=duty.called, locate=lambda: here)

@@ -5,23 +5,19 @@ from typing import Any
 
 import click
 
-from client_demo.console import make_console
-from client_demo.desk.feed_format import FeedError
 from client_demo.desk.feeds import SAMPLE
-from client_demo.desk.run import DESK_PORT, Settings, open_desk
+from client_demo.desk.run import DESK_PORT, DeskSettings, open_desk
 from client_demo.desk.service import PAGE
-from client_demo.desk.store import StoreError
-from client_demo.web.server import missing
 
-from .command import WRONG_INPUT, Number, api_options, bind_option, fail, feed_format_option, run
+from .command import Number, api_options, feed_format_option
+from .pages import listener_options, require_installed, serve_staff_page, style_option
 
 
 @click.command()
 @api_options
 @click.argument("feed", default=str(SAMPLE))
 @feed_format_option
-@click.option("--port", default=DESK_PORT, type=click.IntRange(0, 65_535), help="Of the page; 0: any.")
-@bind_option
+@listener_options(DESK_PORT)
 @click.option(
     "--reviewer",
     "reviewers",
@@ -41,7 +37,7 @@ from .command import WRONG_INPUT, Number, api_options, bind_option, fail, feed_f
 @click.option("--ahead", default=12, type=click.IntRange(1), help="How many incidents of a replay lie there already.")
 @click.option("--as-recorded", "is_as_recorded", is_flag=True, help="Take a file at its own times, all at once.")
 @click.option("--every", "every_s", default=60.0, type=Number(5), help="Seconds between two polls.")
-@click.option("--style", "style_url", envvar="GEOCAST_MAP_STYLE", show_envvar=True, help="A map style, for streets.")
+@style_option
 def review(api: str, feed: str, status: str | None, is_as_recorded: bool, **options: Any) -> None:
     """Open the review desk: a page where people decide what of a dispatch feed becomes an alert.
 
@@ -49,27 +45,13 @@ def review(api: str, feed: str, status: str | None, is_as_recorded: bool, **opti
     sample of invented incidents.
     """
     is_replay = "://" not in feed and not is_as_recorded
-    if lacks := missing(PAGE):
-        fail(f"there is no {lacks}: `make demo` gets it where npm can be reached")
-    settings = Settings(
+    require_installed(PAGE)
+    settings = DeskSettings(
         api_url=api,
         feed=feed,
         status=status or ("exercise" if is_replay else "actual"),
         is_as_recorded=is_as_recorded,
         **options,
     )
-    try:
-        run(_serve(settings))
-    except (FeedError, StoreError) as error:
-        fail(error, WRONG_INPUT)
-    except OSError as error:
-        fail(f"the desk can't be served on port {settings.port}: {error.strerror}", WRONG_INPUT)
-
-
-async def _serve(settings: Settings) -> None:
-    console = make_console()
-    async with open_desk(settings) as desk:
-        console.print(f"review desk: {desk.url}, publishing as {settings.status}", markup=False, highlight=False)
-        for name, link in desk.links.items():
-            console.print(f"  {name}: {link}", markup=False, highlight=False, soft_wrap=True)
-        await desk.working
+    failure = f"the desk can't be served on port {settings.port}"
+    serve_staff_page(open_desk(settings), "review desk", f"publishing as {settings.status}", failure)

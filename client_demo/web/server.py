@@ -1,6 +1,6 @@
-"""Serves the pages beside it and what they need, to this machine: an explicit list of files, and strict headers.
+"""Server of the pages in this folder, for this machine: an explicit list of files, and strict headers.
 
-    routes = [*files(SHARED), Route("/events", events)]
+    routes = [*files(page_files("map", "list", "scene")), Route("/events", events)]
     async with serving(application(routes, content_policy(connect=[node.stream_url]))) as url: ...
 
 Rule 1  Only files that are named here, or by the caller, are served; there is no folder to walk out of.
@@ -13,10 +13,12 @@ Rule 3  It listens on loopback unless told otherwise, as in a container; and whe
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import uvicorn
 from starlette.applications import Starlette
@@ -24,7 +26,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -33,7 +35,7 @@ MODULES = WEB / "node_modules"  # made by `npm ci`, from a lock
 
 
 def beside(*names: str) -> dict[str, Path]:
-    """Files of this folder, each under its own name as its path."""
+    """Return files of this folder, each by its own name as its path."""
     return {f"/{name}": WEB / name for name in names}
 
 
@@ -44,10 +46,11 @@ _SHARED_PARTS = (
     "callmap.css",
     "callmap.js",
     "credits.js",
-    "door.js",
     "elements.js",
     "icon.svg",
+    "service-client.js",
     "shapes.js",
+    "status.js",
     "theme.js",
     "trust.js",
 )
@@ -65,6 +68,13 @@ _MAP_MODULES = (
     "world-atlas/countries-50m.json",
 )
 MAP_LIBRARIES = {f"/npm/{name}": MODULES / name for name in _MAP_MODULES}
+
+
+def page_files(page: str, *modules: str) -> dict[str, Path]:
+    """Return the files of the page in this folder, by their paths: HTML, style, scripts, and what all pages share."""
+    own = (f"{page}.css", f"{page}.js", *(f"{module}.js" for module in modules))
+    return {"/": WEB / page / f"{page}.html", **beside(*(f"{page}/{name}" for name in own)), **SHARED, **MAP_LIBRARIES}
+
 
 LOOPBACK = "127.0.0.1"
 _TYPES = {
@@ -85,12 +95,12 @@ _HEADERS = {
 
 
 def missing(named: Mapping[str, Path]) -> str | None:
-    """The first of these files that is not there, as a path in the project; None when all are."""
+    """Return the first of these files that does not exist, as a path in the project; None if all exist."""
     return next((str(path.relative_to(WEB.parents[1])) for path in named.values() if not path.exists()), None)
 
 
 def files(named: Mapping[str, Path]) -> list[BaseRoute]:
-    """A route for each of these files. A browser asks each time whether its copy is still good (ETag)."""
+    """Return a route for each of these files. A browser asks each time whether its copy is still current (ETag)."""
     return [Route(url, _sender(path)) for url, path in named.items()]
 
 
@@ -109,15 +119,28 @@ def _sender(path: Path) -> Callable[[Request], Awaitable[Response]]:
     return send
 
 
-def content_policy(*, connect: Iterable[str] = (), images: Iterable[str] = ()) -> str:
-    """A Content-Security-Policy; `connect` and `images` are the origins that the page may use besides its own."""
+def event(name: str, data: object) -> str:
+    """Return a server-sent event. JSON has no line breaks of its own, so one `data` line is enough."""
+    return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
+
+
+def event_stream(events: AsyncIterable[str]) -> Response:
+    """Return the response that sends these events for as long as the page is open."""
+    return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+def content_policy(*, connect: Iterable[str] = (), style_url: str | None = None) -> str:
+    """Return a Content-Security-Policy. The page may talk to the origins of the URLs in `connect`.
+
+    `style_url` is a map style with streets: its tiles, glyphs and pictures come from the style's origin.
+    """
     directives = {
         "default-src": ["'none'"],
         "script-src": ["'self'"],
         "worker-src": ["'self'"],
         "style-src": ["'self'"],
-        "connect-src": ["'self'", *connect],
-        "img-src": ["'self'", "data:", "blob:", *images],
+        "connect-src": ["'self'", *_origins(*connect, style_url)],
+        "img-src": ["'self'", "data:", "blob:", *_origins(style_url)],
         "base-uri": ["'none'"],
         "form-action": ["'none'"],
         "frame-ancestors": ["'none'"],
@@ -127,8 +150,13 @@ def content_policy(*, connect: Iterable[str] = (), images: Iterable[str] = ()) -
     return "; ".join(f"{name} {' '.join(sources)}" for name, sources in directives.items())
 
 
+def _origins(*urls: str | None) -> list[str]:
+    parts = [urlsplit(url or "") for url in urls]
+    return [f"{each.scheme}://{each.netloc}" for each in parts if each.netloc]
+
+
 def application(routes: Sequence[BaseRoute], policy: str) -> ASGIApp:
-    """These routes, for requests to this machine's own name, with the headers of Rule 2 on every answer."""
+    """Return an application with these routes, for requests to this machine's own name, with the headers of Rule 2."""
     trusted = Middleware(TrustedHostMiddleware, allowed_hosts=[LOOPBACK, "localhost"], www_redirect=False)
     return _with_headers(
         Starlette(routes=routes, middleware=[trusted]), {**_HEADERS, "Content-Security-Policy": policy}
@@ -148,7 +176,7 @@ def _with_headers(app: ASGIApp, headers: Mapping[str, str]) -> ASGIApp:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn inside a loop that is not its own: signals are the caller's affair."""
+    """A uvicorn server in a loop of the caller, who handles the signals."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -157,10 +185,7 @@ class _Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def serving(app: ASGIApp, port: int = 0, bind: str = LOOPBACK) -> AsyncIterator[str]:
-    """Serve for as long as the block runs; the page's address, which is this machine's wherever it listens.
-
-    A port of 0 is any free one. Raises OSError.
-    """
+    """Serve while the block runs; yield the page's address on this machine. Port 0 is any free port. Raises OSError."""
     with socket.create_server((bind, port)) as listener:
         config = uvicorn.Config(
             app,

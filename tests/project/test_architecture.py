@@ -136,14 +136,15 @@ def test_nobody_imports_in_a_circle(module):
     assert not any(module in reachable(other) for other in imported(module)[0])
 
 
-def test_no_two_public_classes_share_a_name():
-    """A name in a message, a test or a search leads to one class."""
+@pytest.mark.parametrize("package", [PACKAGE, CLIENTS], ids=lambda package: package.name)
+def test_no_two_public_classes_share_a_name(package):
+    """A name in a message, a test or a search leads to one class of the server, and to one of the clients."""
     found = {}
-    for module, path in MODULES.items():
-        for node in tree(path).body:
+    for path in package.rglob("*.py"):
+        for node in tree(path).body if "node_modules" not in path.parts else ():
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                found.setdefault(node.name, []).append(module)
-    assert {name: modules for name, modules in found.items() if len(modules) > 1} == {}
+                found.setdefault(node.name, []).append(path.relative_to(package))
+    assert {name: files for name, files in found.items() if len(files) > 1} == {}
 
 
 def test_the_package_itself_imports_nothing():

@@ -3,15 +3,14 @@
 import "/shared/trust.js";
 import { Detail } from "/desk/form.js";
 import { decided, List, listed, tabOf, TABS } from "/desk/list.js";
-import { Door } from "/shared/door.js";
-import { DRILLS, make } from "/shared/elements.js";
+import { by, DRILLS, make } from "/shared/elements.js";
 import { Signing } from "/desk/signing.js";
+import { ServiceClient } from "/shared/service-client.js";
 import { themeButton } from "/shared/theme.js";
 
 const TICK_MS = 5000;
 const KEYS = "desk-single-keys";
 
-const by = (id) => document.getElementById(id);
 const items = new Map();
 let desk = null;
 let tab = "decide";
@@ -27,8 +26,10 @@ const openItem = () => (detail?.item ? items.get(detail.item.id) : undefined);
 
 // ---- the service -----------------------------------------------------------------------------------------------
 
-const door = new Door({
-  room: "desk",
+const service = new ServiceClient({
+  main: "desk",
+  question: "Who is at the desk?",
+  hint: "Open the link that the desk’s service printed for you, or enter its key.",
   listen,
   silence: "The desk’s service gives no answer. Nothing is lost: try again, it is safe.",
   left: () => location.reload(),
@@ -40,7 +41,7 @@ function listen(on) {
     all.items.forEach((item) => items.set(item.id, item));
     takeDesk(all);
     begin(all);
-    door.connection("online", wasOnline ? "Connected again" : "Connected");
+    service.connection("online", wasOnline ? "Connected again" : "Connected");
     wasOnline = true;
   });
   on("item", takeItem);
@@ -63,8 +64,7 @@ function takeDesk(said) {
   by("status").textContent = DRILLS.get(said.status) ?? "";
   const trouble = [said.node.trouble, said.feed.trouble && `Feed: ${said.feed.trouble}`].filter(Boolean).join(" ");
   by("my-key").hidden = !said.signed;
-  by("warning").hidden = !trouble;
-  by("warning").textContent = trouble;
+  service.warn(trouble);
   show();
 }
 
@@ -87,14 +87,12 @@ function takeItem(item) {
 // ---- showing ---------------------------------------------------------------------------------------------------
 
 function begin(all) {
-  by("desk").hidden = false;
-  by("signed-in").hidden = false;
-  by("me").textContent = all.me;
+  service.signedIn(all.me);
   desk = { ...desk, me: all.me };
   list ??= new List(by("list"), open);
-  signing ??= new Signing({ post: door.post, me: () => desk.me });
+  signing ??= new Signing({ post: service.post, me: () => desk.me });
   detail ??= new Detail({
-    post: door.post,
+    post: service.post,
     desk: () => desk,
     now,
     styleUrl: all.style_url,
@@ -217,4 +215,4 @@ by("single-keys").checked = localStorage.getItem(KEYS) !== "off";
 by("single-keys").addEventListener("change", ({ target }) => localStorage.setItem(KEYS, target.checked ? "on" : "off"));
 document.addEventListener("keydown", pressed);
 setInterval(show, TICK_MS);
-door.open();
+service.open();

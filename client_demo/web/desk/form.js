@@ -4,7 +4,7 @@
 
 import { circleMap } from "/desk/map.js";
 import { ago, clock, counted, decided, greyed, isStale, span, stateWord } from "/desk/list.js";
-import { DRILLS, foreign, make } from "/shared/elements.js";
+import { by, DRILLS, foreign, make } from "/shared/elements.js";
 import { isKnown } from "/shared/shapes.js";
 
 const TEXTS = ["headline", "description", "category", "severity"];
@@ -13,8 +13,6 @@ const LIMITS = { headline: 140, description: 1000 };
 const PREVIEW_MS = 250;
 const GLANCE_MS = 600; // an area has been seen when it was on the screen so long; longer than between two clicks of one
 const LOOK_AGAIN_MS = 15_000; // what could be published a while ago may be too old by now
-
-const by = (id) => document.getElementById(id);
 
 export class Detail {
   /** `post(path, body)` asks the service; `desk()` is what it said of itself; `now()` its clock. */

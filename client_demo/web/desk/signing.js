@@ -2,7 +2,7 @@
 // The service is told public halves and signatures. What is shown is read from the very text that is signed.
 
 import { clock } from "/desk/list.js";
-import { foreign, make } from "/shared/elements.js";
+import { by, foreign, make } from "/shared/elements.js";
 
 const ED25519 = "Ed25519"; // of WebCrypto, and the `alg` of the signature (RFC 9864)
 const NO_KEY = "You have no key in this browser yet: see “My key”.";
@@ -11,8 +11,6 @@ const NAMES = {
   status: "Status", area: "Area", expires_at: "Ends", occurred_at: "Happened", confirm: "Confirmed", source: "Published by",
   revision: "Revision", aud: "For", id: "Id", category: "Category’s key", location_resolution: "Resolution", v: "Version",
 };
-
-const by = (id) => document.getElementById(id);
 
 // ---- keys --------------------------------------------------------------------------------------------------------
 

@@ -1,13 +1,11 @@
 // How a call stands: who was called, who goes, who is there.
 
-import { DRILLS, foreign, make } from "/shared/elements.js";
+import { by, DRILLS, foreign, make } from "/shared/elements.js";
 
 const STATES = { ringing: "Calling", full: "Enough are going", ended: "Ended", expired: "Over" };
 const TASKS = { cpr: "CPR", aed: "Fetch the AED" };
 const SEATS = { going: "is going", aed: "has the AED", arrived: "is there" };
 const PENDING = { open: "Opening…", correct: "Correcting…", end: "Ending…" };
-
-const by = (id) => document.getElementById(id);
 
 export const isOver = (call) => ["ended", "expired"].includes(call.state?.state);
 

@@ -7,21 +7,22 @@ import "/shared/trust.js";
 import { countsOf, isOver, showState, wordOf } from "/dispatch/call.js";
 import * as form from "/dispatch/form.js";
 import { callMap } from "/shared/callmap.js";
-import { Door } from "/shared/door.js";
-import { DRILLS, foreign, make } from "/shared/elements.js";
+import { by, DRILLS, foreign, make } from "/shared/elements.js";
+import { ServiceClient } from "/shared/service-client.js";
 import { themeButton } from "/shared/theme.js";
 
 const DEFAULT_HEADLINE = "Somebody does not breathe. CPR and a defibrillator are needed.";
 
-const by = (id) => document.getElementById(id);
 let all = null;
 let chosen = null; // {record: key} or {call: id}
 let isCorrecting = false;
 let map = null;
 let fitted = "";
 
-const door = new Door({
-  room: "room",
+const service = new ServiceClient({
+  main: "dispatch",
+  question: "Who is dispatching?",
+  hint: "Open the link that the service printed for you, or enter its key.",
   listen: (on) => on("all", take),
   silence: "The service gives no answer. Try again, it is safe: one record is one call.",
 });
@@ -34,13 +35,10 @@ const recordOf = (key) => all.records.find((record) => record.key === key);
 function take(news) {
   const before = all;
   all = news;
-  by("room").hidden = false;
-  by("signed-in").hidden = false;
-  by("me").textContent = all.me;
+  service.signedIn(all.me);
   by("feed").textContent = all.feed;
-  by("warning").hidden = !all.trouble;
-  by("warning").textContent = all.trouble;
-  door.connection("online", "Connected");
+  service.warn(all.trouble);
+  service.connection("online", "Connected");
   map ??= callMap({ container: "map", styleUrl: all.style_url, dragged: (key, where) => key === "place" && movedTo(where) });
   lists();
   const opened = chosen?.record && recordOf(chosen.record)?.call;
@@ -168,7 +166,7 @@ by("form").addEventListener("submit", async (event) => {
   const said = form.read();
   const body = target.call ? { content: callOf(target.call).state.content, form: said } : { record: target.record, form: said };
   by("send").disabled = true;
-  const answer = await door.post(target.call ? `/api/calls/${target.call}/correct` : "/api/open", body);
+  const answer = await service.post(target.call ? `/api/calls/${target.call}/correct` : "/api/open", body);
   by("send").disabled = false;
   if (JSON.stringify(target) === JSON.stringify(chosen)) {
     after(answer);
@@ -177,7 +175,7 @@ by("form").addEventListener("submit", async (event) => {
 
 by("end-form").addEventListener("submit", async (event) => {
   event.preventDefault();
-  after(await door.post(`/api/calls/${chosen.call}/end`, { reason: by("reason").value }));
+  after(await service.post(`/api/calls/${chosen.call}/end`, { reason: by("reason").value }));
 });
 
 function after({ body, problem }) {
@@ -192,5 +190,5 @@ function after({ body, problem }) {
 // ---- the beginning -----------------------------------------------------------------------------------------------
 
 themeButton(by("theme"), () => map?.repaint());
-door.open();
+service.open();
 document.documentElement.dataset.ready = "true"; // for whoever waits for the page

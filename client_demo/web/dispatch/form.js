@@ -1,12 +1,11 @@
 // The form of a call: what it says, and what stands in its way, each beside its field.
 
-import { make } from "/shared/elements.js";
+import { by, make } from "/shared/elements.js";
 
 const TEXTS = ["category", "status", "headline", "address", "access"];
 const NUMBERS = ["lat", "lng"];
 const FIELDS = ["status", "headline", "kind", "address", "access", "place", "reason"];
 
-const by = (id) => document.getElementById(id);
 const form = () => by("form");
 
 /** Fill it in. `categories` are those of the policy, `isNew` says whether nothing of it is fixed yet. */

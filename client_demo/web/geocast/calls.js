@@ -234,9 +234,9 @@ export class Calls {
     this.version++;
   }
 
-  /** Id -> the highest revision that came, of what is held (RU3). @param {number} room @returns {[string, number][]} */
-  holding(room) {
-    const ids = this.list().slice(0, room);
+  /** Id -> the highest revision that came, of what is held (RU3). @param {number} limit @returns {[string, number][]} */
+  holding(limit) {
+    const ids = this.list().slice(0, limit);
     return ids.map(({ id }) => [id, revisionOf(/** @type {Entry} */ (this.#held.get(id)))]);
   }
 

@@ -134,7 +134,7 @@ export class Holdings {
     if (held) [entry.affected, entry.shown] = [held.affected, held.shown];
     this.#held.set(id, entry);
     this.version++;
-    const changes = [...this.#look(entry, now), ...this.#judge(entry, "revision"), ...this.#dropBeyond(MAX_HELD)];
+    const changes = [...this.#look(entry, now), ...this.#reassess(entry, "revision"), ...this.#dropBeyond(MAX_HELD)];
     this.#forget(own);
     return changes;
   }
@@ -179,18 +179,18 @@ export class Holdings {
   /** Be somewhere else. @param {readonly Spot[]} spots @returns {Change[]} */
   move(spots) {
     this.#spots = spots;
-    return [...this.#held.values()].flatMap((entry) => this.#judge(entry, "moved"));
+    return [...this.#held.values()].flatMap((entry) => this.#reassess(entry, "moved"));
   }
 
   /**
    * `holding` for a `hello`, id -> revision, and what had to be dropped for it (Rules 2 and 5). What we are no longer
    * inside of is listed too: its cancel, or a revision that brings it back, is for us. So is what only the server's
    * clock has ended: what lives again may have been cancelled meanwhile.
-   * @param {number} now @param {number} own @param {number} room how many there may be: calls come before alerts
+   * @param {number} now @param {number} own @param {number} limit how many there may be: calls come before alerts
    * @returns {[Map<string, number>, Change[]]}
    */
-  holding(now, own, room = MAX_HOLDING) {
-    const changes = [...this.expire(now, own), ...this.#dropBeyond(room)];
+  holding(now, own, limit = MAX_HOLDING) {
+    const changes = [...this.expire(now, own), ...this.#dropBeyond(limit)];
     return [new Map([...this.#held].map(([id, { alert }]) => [id, alert.revision])), changes];
   }
 
@@ -207,7 +207,7 @@ export class Holdings {
     });
     for (const entry of held.filter(({ alert }) => !this.#cancelled.has(alert.id))) this.#restoreOne(entry, now, own);
     this.#forget(own);
-    return [...changes, ...[...this.#held.values()].flatMap((entry) => this.#judge(entry, "moved"))];
+    return [...changes, ...[...this.#held.values()].flatMap((entry) => this.#reassess(entry, "moved"))];
   }
 
   /** The own clock may have begun anew, so nothing is kept for longer than it lives. What is over ends without a word.
@@ -243,7 +243,7 @@ export class Holdings {
     const { over: wasOver, shown: wasShown } = entry;
     entry.over = entry.expiresAt <= now;
     if (entry.over !== wasOver) this.version++;
-    if (!entry.over) return wasOver ? this.#judge(entry, "moved") : [];
+    if (!entry.over) return wasOver ? this.#reassess(entry, "moved") : [];
     entry.shown = false;
     return wasShown ? [["expire", { ...heldOf(entry), cause: "expired" }]] : [];
   }
@@ -257,7 +257,7 @@ export class Holdings {
   }
 
   /** Apply the table. @param {Entry} entry @param {"revision" | "moved"} cause @returns {Change[]} */
-  #judge(entry, cause) {
+  #reassess(entry, cause) {
     const before = entry.affected;
     if (this.#spots) entry.affected = isInside(entry.alert.area, this.#spots);
     const differs = entry.affected !== before;

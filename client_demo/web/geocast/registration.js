@@ -92,8 +92,8 @@ export async function registered(url, id, token, body, holding) {
 
 /** So many of them as fit: what is left out is pushed again, and not heard. @param {ReadonlyMap<string, number>} holding */
 function fitting(holding) {
-  let room = MAX_HOLDING_BYTES;
-  return Object.fromEntries([...holding].filter(([id, revision]) => (room -= `"${id}":${revision},`.length) >= 0));
+  let left = MAX_HOLDING_BYTES;
+  return Object.fromEntries([...holding].filter(([id, revision]) => (left -= `"${id}":${revision},`.length) >= 0));
 }
 
 /**

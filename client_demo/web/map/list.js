@@ -1,6 +1,6 @@
 // The lists beside the map. They say all that the map shows, for those who do not see it. Text is text: textContent.
 
-import { DRILLS, foreign, make } from "/shared/elements.js";
+import { DRILLS, foreign, make, write } from "/shared/elements.js";
 
 const SOON_MS = 600_000;
 
@@ -39,12 +39,6 @@ export function tick(root, now) {
     element.style.setProperty("--left", share.toFixed(3));
     element.toggleAttribute("data-soon", isSoon(element.alert, now));
     write(element.querySelector(".time"), text);
-  }
-}
-
-function write(element, text) {
-  if (element.textContent !== text) {
-    element.textContent = text;
   }
 }
 
@@ -111,41 +105,4 @@ export function row(alert, open) {
   const button = make("button", "small", mark, foreign("span", alert.title), ...drillBadge(alert), left);
   button.addEventListener("click", open);
   return countingDown(make("li", "", button), alert);
-}
-
-/**
- * Make a list's items those of `entries`, [key, version, build, more]: an item is built anew only when its version is
- * another, and moved only when it must be, so that nobody loses the focus, or what they are about to press. `more`, which
- * changes while they read, is written into the item's `.more`. Answers the items that are new.
- */
-export function arrange(list, entries) {
-  const known = new Map([...list.children].map((item) => [item.dataset.key, item]));
-  const fresh = [];
-  entries.forEach(([key, version, build, more], place) => {
-    let item = known.get(key);
-    known.delete(key);
-    if (item?.dataset.version !== version) {
-      const old = item;
-      item = build();
-      Object.assign(item.dataset, { key, version });
-      replace(old, item);
-      if (!old) {
-        fresh.push(item);
-      }
-    }
-    write(item.querySelector(".more"), more);
-    if (list.children[place] !== item) {
-      list.insertBefore(item, list.children[place] ?? null);
-    }
-  });
-  known.forEach((item) => item.remove());
-  return fresh;
-}
-
-function replace(old, item) {
-  const hadFocus = old?.contains(document.activeElement);
-  old?.replaceWith(item);
-  if (hadFocus) {
-    item.querySelector("button")?.focus();
-  }
 }

@@ -5,9 +5,11 @@ import { Geocast, distanceM } from "/geocast/geocast.js";
 import { Push } from "/geocast/geocast-push.js";
 import { themeButton } from "/shared/theme.js";
 import * as h3 from "/npm/h3-js/dist/browser/h3-js.es.js";
-import { arrange, card, distance, row, tick, timeLeft } from "/map/list.js";
+import { card, distance, row, tick, timeLeft } from "/map/list.js";
 import { Scene, shapesOf } from "/map/scene.js";
+import { arrange, by } from "/shared/elements.js";
 import { middle } from "/shared/shapes.js";
+import { notify, showStatus } from "/shared/status.js";
 
 const COARSE_RESOLUTION = 8;
 const MOVE_EVERY_MS = 250; // while the marker is dragged; the server takes ten messages a second
@@ -17,7 +19,6 @@ const CHECK_MS = [1_000, 5_000];
 const FEW = 5; // a median of fewer is none
 const RANKS = ["extreme", "severe", "moderate", "minor"];
 
-const by = (id) => document.getElementById(id);
 const view = await (await fetch("/view.json")).json();
 
 const scene = new Scene({ container: by("map"), styleUrl: view.style, place: view.place, moved });
@@ -75,12 +76,6 @@ by("locate").addEventListener("click", () => {
     () => notify("The browser does not tell where you are."),
   );
 });
-
-function notify(text) {
-  by("notice").textContent = text;
-  by("notice").hidden = false;
-  setTimeout(() => (by("notice").hidden = true), 8000);
-}
 
 // ---- while the page is closed ------------------------------------------------------------------------------------
 
@@ -235,33 +230,18 @@ function median(column) {
 
 // ---- the connection ----------------------------------------------------------------------------------------------
 
-const STATES = {
-  connecting: ["connecting", "Connecting"],
-  online: ["online", "Live"],
-  waiting: ["offline", "Disconnected"],
-  stopped: ["offline", "Stopped"],
-  closed: ["offline", "Closed"],
-};
+const STALE = { connecting: "Live here; the rest of the map waits for the server" };
 
-function showStatus() {
-  const { state, reason, retryAt } = client.status;
-  const [kind, word] = STATES[state] ?? ["offline", state];
-  const seconds = retryAt ? Math.max(0, Math.ceil((retryAt - Date.now()) / 1000)) : 0;
-  const back = state === "waiting" ? `, back in ${seconds} s` : "";
-  const isStale = state === "online" && !published.current;
-  by("status").dataset.state = isStale ? "connecting" : kind;
-  by("status").title = reason ?? "";
-  const text = isStale ? "Live here; the rest of the map waits for the server" : word + back;
-  if (by("status").textContent !== text) {
-    by("status").textContent = text;
-  }
+function connection() {
+  const isStale = client.status.state === "online" && !published.current;
+  showStatus(isStale ? { state: "connecting" } : client.status, isStale ? STALE : { online: "Live", waiting: "Disconnected" });
 }
 
 client.on("status", ({ state }) => {
   if (state === "online") {
     since = performance.now();
   }
-  showStatus();
+  connection();
 });
 client.on("error", ({ message }) => notify(message));
 // The server's clock is read again, when the page is no longer busy loading: a welcome that has waited tells it late.
@@ -281,7 +261,7 @@ parsed("published", (news) => {
     look();
   }
   show();
-  showStatus();
+  connection();
 });
 parsed("people", ({ cells }) => {
   const isFirst = !people;
@@ -325,13 +305,13 @@ scene.map.on("movestart", ({ originalEvent }) => (isFree &&= !originalEvent));
 if (place) {
   moved(place, true);
 }
-showStatus();
+connection();
 setInterval(() => {
   const mine = new Set(client.held().map(({ alert }) => alert.id));
   if (liveElsewhere(mine, client.now()).length !== shownElsewhere) {
     show(); // time has passed, or the server's clock was set
   }
   tick(document, client.now());
-  showStatus();
+  connection();
 }, 1000);
 document.documentElement.dataset.ready = "true"; // for whoever waits for the page

@@ -1,9 +1,10 @@
 // The map itself: outlines, grid, simulated subscribers, areas, and your own place. What it shows it is told; it
 // knows no server. Colours come from the style sheet, so that there is one place for them.
 
-import { Map as GlMap, Marker, NavigationControl, ScaleControl } from "/npm/maplibre-gl/dist/maplibre-gl.mjs";
+import { Marker } from "/npm/maplibre-gl/dist/maplibre-gl.mjs";
 import feature from "/npm/topojson-client/src/feature.js";
 import mesh from "/npm/topojson-client/src/mesh.js";
+import { flatMap } from "/shared/basemap.js";
 import { creditsOf } from "/shared/credits.js";
 import {
   STROKES,
@@ -20,7 +21,7 @@ import {
   strokes,
 } from "/shared/shapes.js";
 import { foreign, make } from "/shared/elements.js";
-import { coloursOf, isDark } from "/shared/theme.js";
+import { coloursOf } from "/shared/theme.js";
 import { countingDown, isSoon, remaining } from "/map/list.js";
 
 const SEVERITIES = ["minor", "moderate", "severe", "extreme"]; // the worst is drawn last, on top
@@ -81,23 +82,15 @@ const SOURCES = ["land", "borders", "counties", "county-names", "grid", "people"
 export class Scene {
   /** `moved(place, ended)` is called while somebody moves the marker. */
   constructor({ container, styleUrl, place, moved }) {
-    this.map = new GlMap({
+    this.map = flatMap({
       container,
-      style: styleUrl ?? { version: 8, sources: {}, layers: [] },
+      styleUrl,
       center: [place?.lng ?? 0, place?.lat ?? 25],
       zoom: place ? 10.5 : 1.5,
       minZoom: 1,
       maxZoom: 17,
-      dragRotate: false,
-      pitchWithRotate: false,
-      touchPitch: false,
-      attributionControl: false,
       refreshExpiredTiles: false,
     });
-    this.map.touchZoomRotate.disableRotation();
-    this.map.keyboard.disableRotation();
-    this.map.addControl(new NavigationControl({ showCompass: false }), "top-right");
-    this.map.addControl(new ScaleControl({ maxWidth: 120 }), "bottom-left");
     this._hasStreets = Boolean(styleUrl);
     this._data = Object.fromEntries(SOURCES.map((name) => [name, EMPTY]));
     this._people = {};
@@ -145,7 +138,6 @@ export class Scene {
 
   /** Take the colours of the theme that is on now. */
   repaint() {
-    this.map.getContainer().classList.toggle("dark", isDark());
     for (const { id, paint } of layers(coloursOf(PALETTE), this._hasStreets)) {
       if (this.map.getLayer(id)) {
         Object.entries(paint).forEach(([property, value]) => this.map.setPaintProperty(id, property, value));

@@ -8,12 +8,13 @@
 import "/shared/trust.js";
 import { Geocast, distanceM, watchPosition } from "/geocast/geocast.js";
 import { callMap } from "/shared/callmap.js";
+import { arrange, by } from "/shared/elements.js";
+import { notify, showStatus } from "/shared/status.js";
 import { themeButton } from "/shared/theme.js";
 import { Alarm } from "/respond/alarm.js";
 import { card, metres } from "/respond/card.js";
 
 const TOKEN = "responder-token";
-const NOTICE_MS = 12_000;
 const TITLE = document.title;
 const REASONS = {
   full: "Enough people are going. Thank you.",
@@ -23,15 +24,8 @@ const REASONS = {
   "held-off": "You are on another call, or have just been on one.",
   expired: "This call is over.",
 };
-const STATES = {
-  connecting: ["connecting", "Connecting"],
-  online: ["online", "Connected"],
-  waiting: ["offline", "No connection"],
-  stopped: ["offline", "Stopped"],
-  closed: ["offline", "Closed"],
-};
+const WORDS = { online: "Connected", waiting: "No connection" };
 
-const by = (id) => document.getElementById(id);
 const view = await (await fetch("/view.json")).json();
 const client = new Geocast({ url: view.stream, token: tokenOfThisTab(), storage: null });
 const map = callMap({ container: "map", styleUrl: view.style, place: view.place, dragged: (_, where) => moved(where) });
@@ -94,14 +88,13 @@ const here = () => client.places.find((each) => each.here) ?? place;
 // ---- what rings, and where to go ---------------------------------------------------------------------------------
 
 const said = new Map(); // id -> what was reported, for as long as the call is held
-const built = new Map(); // id -> [version, card]
 let drawn = ""; // which calls the map was fitted to
 
 function show() {
   const calls = client.calls();
   const ids = new Set(calls.map(({ id }) => id));
   [...said.keys()].filter((id) => !ids.has(id)).forEach((id) => said.delete(id));
-  arrange(calls);
+  arrange(by("calls"), calls.map(entry));
   draw(calls);
   const rings = calls.filter(({ task, accepted }) => !task && !accepted);
   alarm.ring(rings.some(({ call }) => call?.status === "actual"));
@@ -109,32 +102,9 @@ function show() {
   showDuty();
 }
 
-function arrange(calls) {
-  const list = by("calls");
-  const gone = new Set(built.keys());
-  calls.forEach((held, at) => {
-    gone.delete(held.id);
-    const version = [held.call?.revision, held.task?.revision, held.accepted, said.get(held.id)].join(" ");
-    let [known, item] = built.get(held.id) ?? [];
-    if (known !== version) {
-      const before = item;
-      item = card(held, said.get(held.id), answers);
-      before?.replaceWith(item);
-      built.set(held.id, [version, item]);
-    }
-    if (list.children[at] !== item) {
-      list.insertBefore(item, list.children[at] ?? null);
-    }
-    const text = away(held);
-    const more = item.querySelector(".more");
-    if (more.textContent !== text) {
-      more.textContent = text;
-    }
-  });
-  gone.forEach((id) => {
-    built.get(id)[1].remove();
-    built.delete(id);
-  });
+function entry(held) {
+  const version = [held.call?.revision, held.task?.revision, held.accepted, said.get(held.id)].join(" ");
+  return [held.id, version, () => card(held, said.get(held.id), answers), away(held)];
 }
 
 function away({ task, distanceM: nearM }) {
@@ -196,15 +166,6 @@ function announce(text) {
   by("announce").textContent = text;
 }
 
-let noticed;
-
-function notify(text) {
-  clearTimeout(noticed);
-  by("notice").textContent = text;
-  by("notice").hidden = false;
-  noticed = setTimeout(() => (by("notice").hidden = true), NOTICE_MS);
-}
-
 // ---- how it stands -----------------------------------------------------------------------------------------------
 
 function showDuty() {
@@ -220,26 +181,15 @@ function showDuty() {
   by("place").textContent = where && "lat" in where ? `${where.lat.toFixed(4)}, ${where.lng.toFixed(4)}` : "not known";
 }
 
-function showStatus() {
-  const { state, reason, retryAt } = client.status;
-  const [kind, word] = STATES[state] ?? ["offline", state];
-  const seconds = retryAt ? Math.max(0, Math.ceil((retryAt - Date.now()) / 1000)) : 0;
-  const text = state === "waiting" ? `${word}, back in ${seconds} s` : word;
-  by("status").dataset.state = kind;
-  by("status").title = reason ?? "";
-  if (by("status").textContent !== text) {
-    by("status").textContent = text;
-  }
-}
 client.on("status", () => {
-  showStatus();
+  showStatus(client.status, WORDS);
   show();
 });
 
 show();
-showStatus();
+showStatus(client.status, WORDS);
 setInterval(() => {
-  showStatus();
+  showStatus(client.status, WORDS);
   show(); // one walks
 }, 1000);
 document.documentElement.dataset.ready = "true"; // for whoever waits for the page

@@ -4,6 +4,23 @@ import { Map as GlMap, NavigationControl, ScaleControl } from "/npm/maplibre-gl/
 import { creditsOf } from "/shared/credits.js";
 import { STROKES, cellPolygon, cellsWithin, collection, resolutionAt } from "/shared/shapes.js";
 
+/** Return a map that moves and zooms, with buttons and a scale. `styleUrl` is a style with streets; others are MapLibre's options. */
+export function flatMap({ styleUrl, ...options }) {
+  const map = new GlMap({
+    style: styleUrl ?? { version: 8, sources: {}, layers: [] },
+    dragRotate: false,
+    pitchWithRotate: false,
+    touchPitch: false,
+    attributionControl: false,
+    ...options,
+  });
+  map.touchZoomRotate.disableRotation();
+  map.keyboard.disableRotation();
+  map.addControl(new NavigationControl({ showCompass: false }), "top-right");
+  map.addControl(new ScaleControl({ maxWidth: 120 }), "bottom-left");
+  return map;
+}
+
 export class BaseMap {
   /**
    * `sources` are the names of what is drawn, "grid" among them; those that end in "beyond" are strokes. A subclass has
@@ -12,21 +29,7 @@ export class BaseMap {
   constructor({ container, styleUrl, sources, maxZoom, center = [0, 25], zoom = 1.5 }) {
     this._hasStreets = Boolean(styleUrl);
     this._data = Object.fromEntries(sources.map((name) => [name, collection([])]));
-    this.map = new GlMap({
-      container,
-      style: styleUrl ?? { version: 8, sources: {}, layers: [] },
-      center,
-      zoom,
-      maxZoom,
-      dragRotate: false,
-      pitchWithRotate: false,
-      touchPitch: false,
-      attributionControl: false,
-    });
-    this.map.touchZoomRotate.disableRotation();
-    this.map.keyboard.disableRotation();
-    this.map.addControl(new NavigationControl({ showCompass: false }), "top-right");
-    this.map.addControl(new ScaleControl({ maxWidth: 120 }), "bottom-left");
+    this.map = flatMap({ container, styleUrl, center, zoom, maxZoom });
     this.map.getCanvas().setAttribute("aria-label", "Map; the arrow keys move it, plus and minus zoom");
     if (styleUrl) {
       this._streets();

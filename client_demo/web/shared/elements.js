@@ -1,5 +1,7 @@
 // Elements of a page. Text is text: it goes in as textContent does, never as markup.
 
+export const by = (id) => document.getElementById(id);
+
 /** An element with a class and text or children. */
 export function make(tag, className = "", ...children) {
   const element = document.createElement(tag);
@@ -20,3 +22,47 @@ export const DRILLS = new Map([
   ["exercise", "Exercise"],
   ["test", "Test"],
 ]);
+
+/** Set an element's text, unless that is its text already: screen readers announce what is set. */
+export function write(element, text) {
+  if (element.textContent !== text) {
+    element.textContent = text;
+  }
+}
+
+/**
+ * Make a list's items those of `entries`, [key, version, build, more], and return the items that are new. An item is built
+ * again only when its version changes, and moved only when it must be, so that nobody loses the focus, or the button that
+ * they are about to press. `more`, which changes while people read, is written into the item's `.more`.
+ */
+export function arrange(list, entries) {
+  const known = new Map([...list.children].map((item) => [item.dataset.key, item]));
+  const fresh = [];
+  entries.forEach(([key, version, build, more], place) => {
+    let item = known.get(key);
+    known.delete(key);
+    if (item?.dataset.version !== version) {
+      const old = item;
+      item = build();
+      Object.assign(item.dataset, { key, version });
+      replace(old, item);
+      if (!old) {
+        fresh.push(item);
+      }
+    }
+    write(item.querySelector(".more"), more);
+    if (list.children[place] !== item) {
+      list.insertBefore(item, list.children[place] ?? null);
+    }
+  });
+  known.forEach((item) => item.remove());
+  return fresh;
+}
+
+function replace(old, item) {
+  const hadFocus = old?.contains(document.activeElement);
+  old?.replaceWith(item);
+  if (hadFocus) {
+    item.querySelector("button")?.focus();
+  }
+}

@@ -20,7 +20,7 @@ function remember(theme) {
   }
 }
 
-export function isDark() {
+function isDark() {
   return (root.dataset.theme ?? (system.matches ? "dark" : "light")) === "dark";
 }
 

@@ -23,7 +23,7 @@ from websockets.typing import Subprotocol
 
 from client_demo.conformance.run import FAIL, NOT_APPLICABLE, PASS, play_alone, verdicts
 from client_demo.conformance.scenarios import DUTIES, NEVER_CODES, NOT_OBSERVABLE, SCENARIOS
-from client_demo.conformance.stage import Findings
+from client_demo.conformance.scripted_server import Findings
 from client_demo.python.calls import CallChange, CallKind, Calls
 from client_demo.python.client import Client, ClientError, Ending
 from client_demo.python.geo import Place
@@ -208,14 +208,14 @@ class OwnTime(Holdings):
 class Unbounded(Holdings):
     """Lists all that it holds."""
 
-    def holding(self, own, room=256):
+    def holding(self, own, limit=256):
         return {key: held.revision for key, held in self._held.items()}, []
 
 
 class FirstOnes(Holdings):
     """Keeps those that end first."""
 
-    def holding(self, own, room=256):
+    def holding(self, own, limit=256):
         first = sorted(self._held, key=lambda key: self._held[key].expires_at)[:256]
         return {key: self._held[key].revision for key in first}, []
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from client_demo.demo.call_verdict import Called, Phone, judge_call
+from client_demo.demo.call_verdict import Called, ResponderPhone, check_call
 from client_demo.python.geo import Place, distance_m, offset
 
 HOME = (32.79147, -96.79863)
@@ -22,13 +22,13 @@ def at(metres, reach_m=0.0):
 
 def phone(events, *, sub="r-1", quals=MEDIC, here=None, says="accept", metres=100.0):
     """One phone; on duty unless `here` is False."""
-    return Phone(sub, quals, None if here is False else here or at(metres), says, events)
+    return ResponderPhone(sub, quals, None if here is False else here or at(metres), says, events)
 
 
 def verdict(*phones, holders=("r-1",), frames=10):
     """The judge's words on these phones, of which the holders hold a seat by the node."""
     called = Called("c", MEDIC, NEAR, RING_M, 4, list(holders), 0)
-    return judge_call(called, phones, frames)
+    return check_call(called, phones, frames)
 
 
 def test_who_is_rung_and_goes_and_is_told_that_it_is_over_makes_a_good_call():
@@ -69,7 +69,7 @@ def test_within_a_centimetre_of_the_edge_either_answer_is_right(events):
     """That is floating point."""
     here = at(EDGE)
     called = {**NEAR, "radius_m": distance_m(*HOME, here.lat, here.lng) - RING_M + 0.009}
-    found = judge_call(Called("c", MEDIC, called, RING_M, 4, ["r-1"], 0), [phone(WENT), phone(events, here=here)], 1)
+    found = check_call(Called("c", MEDIC, called, RING_M, 4, ["r-1"], 0), [phone(WENT), phone(events, here=here)], 1)
     assert (found.outside, found.missed) == (0, 0)
 
 

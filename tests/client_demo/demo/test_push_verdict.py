@@ -2,7 +2,7 @@
 
 import pytest
 
-from client_demo.demo.push_verdict import Sleeper, judge_pushes
+from client_demo.demo.push_verdict import Sleeper, check_pushes
 from client_demo.demo.verdict import Published
 from client_demo.python.geo import Place, offset
 
@@ -27,7 +27,7 @@ def phone(*told, spot=HERE, slept=False, taken_ms=()):
 
 def verdict(published, *phones, ends_ms=LATER_MS):
     """The judge's words."""
-    return judge_pushes(published, dict.fromkeys((each.id for each in published), ends_ms), phones, NOW_MS)
+    return check_pushes(published, dict.fromkeys((each.id for each in published), ends_ms), phones, NOW_MS)
 
 
 STORY = [item(1, circle()), item(2, circle(FAR)), item(3, None), item(1, circle(), "b")]

@@ -12,7 +12,7 @@ import pytest
 
 from client_demo.console import make_console
 from client_demo.demo.progress import Progress
-from client_demo.demo.show import MIN_SECONDS, Evidence, _phones_that_sleep, judge
+from client_demo.demo.show import MIN_SECONDS, Evidence, _phones_that_sleep, outcome_of
 from client_demo.demo.verdict import Published
 from client_demo.python.geo import Place
 
@@ -121,6 +121,6 @@ def test_the_demo_is_good_only_if_all_is_right_and_something_was_delivered(event
     area = [{"type": "circle", "lat": 1.0, "lng": 2.0, "radius_m": 100.0}]
     items = [Published("a", 1, area, 100, 200, "arson", "text")]
     records = [([[Place.at(1.0, 2.0)]], record) for record in events]
-    outcome = judge(Evidence(items, records, list(faults), 10**9))
+    outcome = outcome_of(Evidence(items, records, list(faults), 10**9))
     assert outcome.is_good is is_good
     assert outcome.last_line().startswith(f"demo: alerts=1 {counts}")

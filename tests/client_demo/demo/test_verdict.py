@@ -2,7 +2,7 @@
 
 import pytest
 
-from client_demo.demo.verdict import Judge, Published, percentile
+from client_demo.demo.verdict import DeliveryCheck, Published, percentile
 from client_demo.python.geo import Place, distance_m, offset
 
 HOME = (32.7767, -96.797)
@@ -25,10 +25,10 @@ CANCEL = published(revision=2, sent=300, accepted=310, is_cancel=True)
 
 
 def verdict(items, events, steps=(INSIDE,)):
-    judge = Judge(items, END)
-    judge.take(steps, events)
-    counts = [(row.expected, row.delivered, row.outside, row.missed) for row in judge.rows.values()]
-    return counts, judge.faults
+    check = DeliveryCheck(items, END)
+    check.take(steps, events)
+    counts = [(row.expected, row.delivered, row.outside, row.missed) for row in check.rows.values()]
+    return counts, check.faults
 
 
 RIGHT, NOBODY, MISSED, WRONG = (1, 1, 0, 0), (0, 0, 0, 0), (1, 0, 0, 1), (0, 1, 1, 0)
@@ -143,10 +143,10 @@ def test_within_a_centimetre_of_the_edge_either_answer_is_right():
 
 def test_latencies_count_from_the_post_and_only_for_who_was_there():
     """Who walks in later has none."""
-    judge = Judge([FIRST], END)
-    judge.take([INSIDE], [HELLO, ("alert", 100 + 5_000_000, "a", 1)])
-    judge.take([OUTSIDE, INSIDE], [HELLO, ("move", 200, 1), ("ok", 210, 1), ("alert", 220, "a", 1)])
-    (row,) = judge.rows.values()
+    check = DeliveryCheck([FIRST], END)
+    check.take([INSIDE], [HELLO, ("alert", 100 + 5_000_000, "a", 1)])
+    check.take([OUTSIDE, INSIDE], [HELLO, ("move", 200, 1), ("ok", 210, 1), ("alert", 220, "a", 1)])
+    (row,) = check.rows.values()
     assert (row.latencies_ms, row.later) == ([5.0], 1)
 
 

@@ -19,7 +19,7 @@ from client_demo.desk.feed_format import (
     MOST_PATTERNS,
     PLACE,
     FeedError,
-    Place,
+    PlaceColumns,
     Time,
     known_formats,
     lacking,
@@ -192,7 +192,7 @@ def test_a_time_is_read_in_its_form_and_zone(form, zone, text, time):
 )
 def test_one_column_may_hold_both_numbers_of_a_place(order, text, where):
     """What else stands there, as an address may, is no place."""
-    assert Place(column="at", order=order).of({"at": text}) == where
+    assert PlaceColumns(column="at", order=order).of({"at": text}) == where
 
 
 def test_number_and_place_are_private_without_being_listed(tmp_path):

@@ -7,9 +7,7 @@ import pytest
 from client_demo.desk.feeds import read_records
 from client_demo.desk.queue import (
     MOST_ITEMS,
-    Conflict,
     Item,
-    NotAllowed,
     Queue,
     accept,
     may_live,
@@ -19,8 +17,8 @@ from client_demo.desk.queue import (
     sighting,
 )
 from client_demo.desk.triage import Policy
-from client_demo.desk.words import Trouble
 from client_demo.python.times import format_time
+from client_demo.staff_page.decisions import Conflict, NotAllowed, Trouble
 
 NOW = 1_800_000_000_000
 HOUR = 3_600_000

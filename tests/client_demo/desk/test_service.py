@@ -9,15 +9,15 @@ import httpx
 import pytest
 from support.cpu import cpu_limit
 
-from client_demo.desk.door import Room
+from client_demo.desk.alert_control import AlertControl
 from client_demo.desk.feeds import SAMPLE, feed_text, read_records
-from client_demo.desk.office import Office
 from client_demo.desk.queue import Queue
-from client_demo.desk.service import Service
+from client_demo.desk.service import DeskService
 from client_demo.desk.source import as_recorded
 from client_demo.desk.store import Store
 from client_demo.desk.triage import Policy
 from client_demo.python.publisher import Publisher
+from client_demo.staff_page.changes import OpenPages
 from client_demo.web.server import application, content_policy
 
 HOST = "127.0.0.1:8770"
@@ -36,9 +36,9 @@ class Page:
         self.queue = Queue(POLICY, "exercise")
         (self.item,) = (self.queue.take(seen) for seen in as_recorded(read_records("f", feed_text(SAMPLE)))[:1])
         publisher = Publisher("http://node", "t", transport=httpx.MockTransport(lambda _: httpx.Response(422, json={})))
-        room = Room()
-        office = Office(publisher, self.queue, store, room.changed, lambda: NOW)
-        service = Service(office, room, {"ann": KEY}, {"status": "exercise"}, lambda: NOW)
+        pages = OpenPages()
+        control = AlertControl(publisher, self.queue, store, pages.changed, lambda: NOW)
+        service = DeskService(control, pages, {"ann": KEY}, {"status": "exercise"}, lambda: NOW)
         self.app = application(service.routes(), content_policy())
 
     def send(self, method, path, *, signed=True, **more):

@@ -7,11 +7,11 @@ from dataclasses import asdict
 import pytest
 
 from client_demo.desk.feeds import read_records
-from client_demo.desk.queue import Conflict, Item, Queue, accept, read_form, refuse, sighting
-from client_demo.desk.signing import Signature, Signing, read_signature
+from client_demo.desk.queue import Item, Queue, accept, read_form, refuse, sighting
+from client_demo.desk.signing import Signature, SigningRequest, read_signature
 from client_demo.desk.triage import Policy
-from client_demo.desk.words import Trouble
 from client_demo.python.times import format_time
+from client_demo.staff_page.decisions import Conflict, Trouble
 
 NOW = 1_800_000_000_000
 FORM = '{"v":1,"what":"alert"}'
@@ -41,7 +41,7 @@ def asked(queue, item, by="ann", form=FORM, needed=2, **changes):
     """What the node wants signed for this item as proposed."""
     draft = read_form({**queue.proposal(item), **changes})
     body = queue.to_approve(item, item.version, draft, by, NOW)
-    return Signing("revise" if item.revision else "publish", body, form, needed, draft)
+    return SigningRequest("revise" if item.revision else "publish", body, form, needed, draft)
 
 
 def signature(by, kid=None, at=NOW):
@@ -146,7 +146,7 @@ def test_a_cancel_takes_the_place_of_a_revision_that_waits():
     queue.sign(item, item.version, asked(queue, item, form="{}", headline="It spreads"), signature("ann"))
     body = queue.to_cancel(item, item.version, "The fire is out.", False, "ben", NOW)
     assert body == {"revision": 2, "reason": "The fire is out."}
-    cancel = Signing("cancel", body, '{"what":"cancel"}', 1, {"reason": "The fire is out."})
+    cancel = SigningRequest("cancel", body, '{"what":"cancel"}', 1, {"reason": "The fire is out."})
     assert queue.sign(item, item.version, cancel, signature("ben"))
     assert (item.pending.what, item.signing) == ("cancel", None)
     accept(item, {"id": "x", "revision": 2})

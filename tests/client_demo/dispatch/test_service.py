@@ -7,11 +7,11 @@ import json
 import httpx
 import pytest
 
-from client_demo.desk.door import Room
-from client_demo.dispatch.control import Control
+from client_demo.dispatch.call_control import CallControl
 from client_demo.dispatch.records import Record
-from client_demo.dispatch.service import Service
+from client_demo.dispatch.service import DispatchService
 from client_demo.python.dispatcher import Dispatcher
+from client_demo.staff_page.changes import OpenPages
 from client_demo.web.server import application, content_policy
 
 HOST = "127.0.0.1:8775"
@@ -86,8 +86,8 @@ class Page:
         self.api = Api()
         transport = httpx.MockTransport(self.api)
         dispatcher = Dispatcher("http://node", "t", patience_s=0, transport=transport)
-        room, self.changed = Room(), asyncio.Event()
-        self.control = Control(
+        pages, self.changed = OpenPages(), asyncio.Event()
+        self.control = CallControl(
             dispatcher,
             records or [record()],
             {"cardiac_arrest": {"title": "Cardiac arrest"}},
@@ -97,7 +97,9 @@ class Page:
             clock=lambda: NOW,
         )
         keys = {"ann": KEY, "ben": "the key of ben"}
-        self.app = application(Service(self.control, room, keys, {"feed": "f"}, lambda: NOW).routes(), content_policy())
+        self.app = application(
+            DispatchService(self.control, pages, keys, {"feed": "f"}, lambda: NOW).routes(), content_policy()
+        )
 
     async def post(self, path, body, key=KEY, **headers):
         """One request; its answer."""
@@ -127,7 +129,7 @@ def story(coroutine):
 
 
 def test_a_record_becomes_one_call_and_who_comes_second_is_told_who_was_first():
-    """Rule 1 of control."""
+    """Rule 1 of call_control."""
 
     async def tale():
         async with opened() as (page, call_id):
@@ -139,8 +141,8 @@ def test_a_record_becomes_one_call_and_who_comes_second_is_told_who_was_first():
 
 
 def test_a_request_without_an_answer_is_repeated_with_the_same_bytes(monkeypatch):
-    """Rule 2 of control: lost answers make no second call."""
-    monkeypatch.setattr("client_demo.dispatch.control.AGAIN_S", 0)
+    """Rule 2 of call_control: lost answers make no second call."""
+    monkeypatch.setattr("client_demo.dispatch.call_control.AGAIN_S", 0)
 
     async def tale():
         page = Page()
@@ -154,7 +156,7 @@ def test_a_request_without_an_answer_is_repeated_with_the_same_bytes(monkeypatch
 
 
 def test_a_correction_says_the_whole_call_again_and_names_what_it_replaces():
-    """Rule 4 of control: and who has seen something older is told so."""
+    """Rule 4 of call_control: and who has seen something older is told so."""
 
     async def tale():
         async with opened() as (page, call_id):
@@ -275,7 +277,7 @@ def test_rubbish_gets_one_clear_refusal(path, body, status):
 
 
 def test_nobody_decides_without_a_key_or_from_another_sites_page():
-    """Rule 1 of the door."""
+    """Rule 1 of sign_in."""
 
     async def tale():
         page = Page()

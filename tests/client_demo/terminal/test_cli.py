@@ -86,7 +86,7 @@ def test_what_cannot_be_done_is_told_in_one_line(arguments, line):
 
 def test_a_port_that_is_taken_ends_the_map_with_one_line(monkeypatch):
     """Whoever asks for a port gets that port or none."""
-    monkeypatch.setattr("client_demo.terminal.cli.missing", lambda files: None)
+    monkeypatch.setattr("client_demo.terminal.pages.missing", lambda files: None)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         result = run("map", "--port", str(taken.getsockname()[1]))
     assert result.exit_code == 1
@@ -96,7 +96,7 @@ def test_a_port_that_is_taken_ends_the_map_with_one_line(monkeypatch):
 
 def test_without_its_packages_there_is_no_map(monkeypatch):
     """The line says what gets them."""
-    monkeypatch.setattr("client_demo.terminal.cli.missing", lambda files: "client_demo/web/node_modules/x.js")
+    monkeypatch.setattr("client_demo.terminal.pages.missing", lambda files: "client_demo/web/node_modules/x.js")
     result = run("map")
     assert result.exit_code == 1
     assert "`make demo` gets it" in result.output

@@ -2,24 +2,15 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from client_demo.python.publisher import Refused
+from client_demo.staff_page.decisions import Trouble
 
 FIELDS = ("headline", "description", "category", "severity", "place", "radius_m", "corners", "reason")
 
 
 AREA = "area"  # the kind of what is held for how much it covers
-
-
-class Trouble(NamedTuple):
-    """Something that stands in the way. `field` is one of the form's (FIELDS), or "" for the alert as a whole."""
-
-    field: str
-    text: str
-    slug: str = ""  # the problem type, where the node said it
-    # What a person may confirm (protocol, A21): its `kind`; of an area `area_km2`, of words `start` and `end`.
-    held: dict[str, Any] | None = None
 
 
 _POINTERS = (  # a JSON Pointer's beginning -> the field

@@ -2,8 +2,9 @@
 
 import pytest
 
-from client_demo.desk.words import Trouble, span, troubles
+from client_demo.desk.refusals import span, troubles
 from client_demo.python.publisher import Refused
+from client_demo.staff_page.decisions import Trouble
 
 RADII = {"min_radius_m": 100, "max_radius_m": 20000}
 OUTSIDE = "This is outside of the area for which this desk may publish."

@@ -1,4 +1,4 @@
-"""What a hostile feed may send: its rows are cut at the door, and taken apart without holding up the page."""
+"""Hostile feeds: their rows are cut when they are read, and taken apart without holding up the page."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ def read(*rows):
 
 
 def test_a_row_is_cut_to_so_many_columns_and_a_value_to_so_many_characters():
-    """`feeds`, Rule 5: nothing behind the door sees more."""
+    """Rule 5 of feeds: no other module sees more."""
     found = read(row(nature="x" * 10_000, **{f"column {n}": "y" for n in range(1000)}, **{"z" * 5000: "w"}))
     [kept] = found.groups[0].rows
     assert len(kept) == MOST_COLUMNS

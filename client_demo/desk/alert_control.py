@@ -1,6 +1,6 @@
-"""The desk's side of the node: sends what was decided until it is answered, and asks how the live alerts are doing.
+"""The desk's connection to the node: repeats each decision until the node answers, and follows the live alerts.
 
-The publisher's token is here and goes no further.
+Only this module has the publisher's token.
 """
 
 import asyncio
@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from client_demo.python.publisher import Answer, Publisher, PublishError, Refused, Unanswered
+from client_demo.staff_page.decisions import Conflict, NotAllowed, RequestTasks, Trouble
 
-from .queue import Conflict, Form, Item, NotAllowed, Pending, Queue, Sighting, accept, may_live, observe, refuse
-from .signing import Signature, Signing
+from .queue import Form, Item, Pending, Queue, Sighting, accept, may_live, observe, refuse
+from .refusals import troubles
+from .signing import Signature, SigningRequest
 from .store import Store, StoreError
 from .triage import Policy
-from .words import Trouble, troubles
 
 log = logging.getLogger("client_demo")
 
@@ -27,56 +28,55 @@ MOST_ASKED = 8  # forms of one item that were asked for and that somebody may be
 SILENT = "The node gives no answer. What was decided is kept and will be sent."
 CHANGED_ELSEWHERE = ("id-conflict", "revision-conflict", "alert-ended", "unknown-alert")
 
-Changed = Callable[[Item | None], None]  # an item, or the state of the desk as a whole
+Changed = Callable[[str], None]  # called with the id of an item, or with "" for the state of the desk as a whole
 
 
-class Office:
-    """Decisions, carried out. `changed` is called whenever the page has to show something else."""
+class AlertControl:
+    """Reviewers' decisions and their state at the node. `changed` is called whenever the page must be updated."""
 
     def __init__(
         self, publisher: Publisher, queue: Queue, store: Store, changed: Changed, clock: Callable[[], int]
     ) -> None:
         self.queue = queue
         self._publisher, self._store, self._changed, self._clock = publisher, store, changed, clock
-        self._asked: dict[str, dict[str, Signing]] = {}  # item -> form -> what was asked for and nobody has signed yet
-        self._tasks: dict[str, asyncio.Task[None]] = {}  # item -> what sends its pending request
+        # item -> form -> what was asked for and nobody has signed yet
+        self._asked: dict[str, dict[str, SigningRequest]] = {}
+        self._requests = RequestTasks()
         self.trouble = ""  # with the node
         self.feed_title, self.feed_trouble = "", ""
 
     async def run(self) -> None:
-        """Go on with what was pending, and look after the live alerts, until cancelled."""
+        """Resume the pending requests and follow the live alerts, until cancelled."""
         for item in self.queue:
             if item.pending is not None:
                 self._send(item)
         try:
             await asyncio.gather(self._watch_alerts(), self._watch_policy())
         finally:
-            for task in self._tasks.values():
-                task.cancel()
-            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            await self._requests.cancel()
 
     # ---- the feed ------------------------------------------------------------------------------------------
 
     def take(self, sightings: Iterable[Sighting]) -> None:
-        """Lay these on the desk."""
+        """Add these incidents to the desk."""
         new = [item for seen in sightings if (item := self.queue.take(seen)) is not None]
         gone = set(self.queue.trim())
         for item in new:
             if item.id not in gone:
-                self._changed(item)
+                self._changed(item.id)
         if gone:
-            self._changed(None)
+            self._changed("")
 
     def tell_feed(self, title: str, trouble: str) -> None:
-        """What the feed is, and what is wrong with it."""
+        """Set the feed's title and its trouble, "" for none."""
         if (title, trouble) != (self.feed_title, self.feed_trouble):
             self.feed_title, self.feed_trouble = title, trouble
-            self._changed(None)
+            self._changed("")
 
     # ---- decisions -----------------------------------------------------------------------------------------
 
     async def preview(self, item: Item, form: Form, by: str) -> dict[str, Any]:
-        """What would be published and what stands in the way: the desk's own troubles, then the node's."""
+        """Return what would be published, and the troubles that prevent it: the desk's own, then the node's."""
         now_ms = self._clock()
         refused: list[Trouble] = []
         answer: Answer = {}
@@ -103,31 +103,31 @@ class Office:
         }
 
     def approve(self, item: Item, version: int, form: Form, by: str) -> None:
-        """Publish it, or revise it. Raises Conflict and NotAllowed."""
+        """Publish or revise the item's alert. Raises Conflict and NotAllowed."""
         if self.queue.approve(item, version, form, by, self._clock()):
             self._begin(item)
 
     def cancel(
         self, item: Item, version: int, reason: str, is_confirmed: bool, by: str, confirm: Form | None = None
     ) -> None:
-        """Cancel it. Raises Conflict and NotAllowed."""
+        """Cancel the item's alert. Raises Conflict and NotAllowed."""
         if self.queue.cancel(item, version, reason, is_confirmed, by, self._clock(), confirm):
             self._begin(item)
 
-    async def ask_to_approve(self, item: Item, version: int, form: Form, by: str) -> Signing | None:
-        """What reviewers are to sign for this; None if nobody has to. Raises Conflict and NotAllowed."""
+    async def ask_to_approve(self, item: Item, version: int, form: Form, by: str) -> SigningRequest | None:
+        """Return what reviewers have to sign to approve; None if nothing. Raises Conflict and NotAllowed."""
         body = self.queue.to_approve(item, version, form, by, self._clock())
-        return await self._ask(item, Signing("revise" if item.revision else "publish", body, "", 0, form))
+        return await self._ask(item, SigningRequest("revise" if item.revision else "publish", body, "", 0, form))
 
     async def ask_to_cancel(
         self, item: Item, version: int, reason: str, is_confirmed: bool, by: str, confirm: Form | None = None
-    ) -> Signing | None:
-        """The same for a cancel."""
+    ) -> SigningRequest | None:
+        """Return what reviewers have to sign to cancel; None if nothing. Raises Conflict and NotAllowed."""
         body = self.queue.to_cancel(item, version, reason, is_confirmed, by, self._clock(), confirm)
         draft = {"reason": reason} | {key: body[key] for key in ("confirm",) if key in body}
-        return await self._ask(item, Signing("cancel", body, "", 0, draft))
+        return await self._ask(item, SigningRequest("cancel", body, "", 0, draft))
 
-    async def _ask(self, item: Item, signing: Signing) -> Signing | None:
+    async def _ask(self, item: Item, signing: SigningRequest) -> SigningRequest | None:
         if "approval" in signing.body:
             return None
         try:
@@ -146,7 +146,7 @@ class Office:
         return signing
 
     def sign(self, item: Item, version: int, form: str, signature: Signature) -> None:
-        """Take a signature; with the last one that it needs, it is sent. Raises Conflict."""
+        """Add a signature; with the last one needed, send the request. Raises Conflict."""
         asked = item.signing if item.signing and item.signing.form == form else self._asked.get(item.id, {}).get(form)
         if asked is None:
             raise Conflict("What you have signed was not asked for, or a while ago. Look at it again.")
@@ -158,24 +158,23 @@ class Office:
             self._asked.pop(item.id, None)
 
     def withdraw(self, item: Item, version: int, by: str) -> None:
-        """Let nobody sign it any more. Raises Conflict."""
+        """End the collection of signatures. Raises Conflict."""
         self.queue.withdraw(item, version, by, self._clock())
         self._kept(item)
 
     def set_aside(self, item: Item, version: int, what: str, by: str) -> None:
-        """Dismiss or reopen it. Raises Conflict."""
+        """Dismiss or reopen the item. Raises Conflict."""
         if self.queue.set_aside(item, version, what, by, self._clock()):
             self._kept(item)
 
     def _kept(self, item: Item) -> None:
         if not self._is_saved(item):
             item.troubles = [Trouble("", "The desk can't write to its disk: this will not outlive it.")]
-        self._changed(item)
+        self._changed(item.id)
 
     async def answered(self, item: Item, most_s: float) -> None:
-        """Wait until what is pending is answered, but not too long."""
-        if task := self._tasks.get(item.id):
-            await asyncio.wait([task], timeout=most_s)
+        """Wait until the item's pending request is answered, but at most `most_s` seconds."""
+        await self._requests.answered(item.id, most_s)
 
     # ---- sending -------------------------------------------------------------------------------------------
 
@@ -184,7 +183,7 @@ class Office:
             self._send(item)
         else:
             refuse(item, [Trouble("", "The desk can't write to its disk. Nothing was sent.")])
-        self._changed(item)
+        self._changed(item.id)
 
     def _is_saved(self, item: Item) -> bool:
         try:
@@ -195,16 +194,13 @@ class Office:
         return True
 
     def _send(self, item: Item) -> None:
-        self._tasks[item.id] = asyncio.create_task(self._until_answered(item))
+        self._requests.start(item.id, lambda: self._until_answered(item))
 
     async def _until_answered(self, item: Item) -> None:
-        try:
-            while item.pending is not None:
-                await self._attempt(item, item.pending)
-        finally:
-            del self._tasks[item.id]
+        while item.pending is not None:
+            await self._attempt(item, item.pending)
         self._is_saved(item)  # if not, a desk that is started again sends it once more, which changes nothing
-        self._changed(item)
+        self._changed(item.id)
 
     async def _attempt(self, item: Item, pending: Pending) -> None:
         try:
@@ -215,7 +211,7 @@ class Office:
             refuse(item, troubles(refusal))
         except Unanswered:
             item.waits = "The node has not answered yet. The same request is being repeated."
-            self._changed(item)
+            self._changed(item.id)
             await asyncio.sleep(AGAIN_S)
 
     def _call(self, alert_id: str, pending: Pending, *, dry_run: bool = False) -> Any:
@@ -228,7 +224,7 @@ class Office:
                 return self._publisher.cancel(alert_id, pending.body, dry_run=dry_run)
 
     async def _catch_up(self, item: Item) -> None:
-        """Somebody else was at this alert: take it as the node has it."""
+        """Read the alert from the node, after somebody has changed it elsewhere."""
         with contextlib.suppress(PublishError):
             observe(item, await self._publisher.get(item.alert_id))
 
@@ -253,7 +249,7 @@ class Office:
         if item.pending is None and observe(item, seen):
             if item.state != state:
                 self._is_saved(item)
-            self._changed(item)
+            self._changed(item.id)
 
     async def _watch_policy(self) -> None:
         while True:
@@ -269,11 +265,11 @@ class Office:
     def _tell_node(self, trouble: str) -> None:
         if trouble != self.trouble:
             self.trouble = trouble
-            self._changed(None)
+            self._changed("")
 
 
 def _is_complete(item: Item, form: Form) -> bool:
-    """Whether there is enough for the node to judge."""
+    """Return whether the form has enough for a dry run at the node."""
     ring = form["ring"]
     is_whole = None not in (form["lat"], form["lng"], form["radius_m"]) if ring is None else len(ring) > 2
     return is_whole and bool(form["category"]) and item.sighting.incident.occurred_at is not None

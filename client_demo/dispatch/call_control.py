@@ -1,12 +1,12 @@
-"""The dispatchers' side of the node: opens, corrects and ends calls, and asks how they stand.
+"""The dispatch page's connection to the node: opens, corrects and ends calls, and follows their state.
 
-Rule 1  A record becomes one call at most: its id is drawn once. Who comes second is told who was first.
-Rule 2  What was decided is sent until it is answered, the same bytes each time; meanwhile nothing else is decided.
-Rule 3  The exact place is in memory alone, for the dispatcher who corrects it (the node gives none back), and is
-        forgotten when the call is over.
-Rule 4  A correction names the content that it replaces, so that two dispatchers don't undo each other's.
+Rule 1  A record becomes at most one call: its id is drawn once. The second dispatcher is told who was first.
+Rule 2  A request is repeated with the same bytes until the node answers; meanwhile the call takes no other decision.
+Rule 3  The exact place is kept in memory only, for a dispatcher who corrects it (the node does not return it), and is
+        deleted when the call is over.
+Rule 4  A correction names the content that it replaces, so that two dispatchers don't undo each other's corrections.
 
-The dispatcher's token is here and goes no further.
+Only this module has the dispatcher's token.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from typing import Any
 from client_demo.python.dispatcher import Dispatcher
 from client_demo.python.publisher import Answer, PublishError, Refused, Unanswered
 from client_demo.python.times import format_time
+from client_demo.staff_page.decisions import Conflict, NotAllowed, RequestTasks, Trouble
 
 from .records import Record
 
@@ -34,21 +35,9 @@ MOST_TEXT = 1_000
 Form = dict[str, Any]
 
 
-class Conflict(Exception):  # noqa: N818 (an answer)
-    """It is not as the dispatcher saw it. The text is one line for a person."""
-
-
-class NotAllowed(Exception):  # noqa: N818
-    """What can't be done: (field of the form or "", text) for each reason."""
-
-    def __init__(self, troubles: Sequence[tuple[str, str]]) -> None:
-        self.troubles = list(troubles)
-        super().__init__("; ".join(text for _, text in troubles))
-
-
 @dataclass(slots=True)
-class Case:
-    """A call: from which record, who decided what last, what is being sent, and how it stands by the node."""
+class CallCase:
+    """A call: its record, the last decision and who made it, the pending request, and its state at the node."""
 
     id: str
     record: str | None
@@ -58,22 +47,25 @@ class Case:
     pending: str = ""  # open, correct, end
     near: Mapping[str, Any] | None = None
     state: Answer | None = None
-    troubles: list[tuple[str, str]] = field(default_factory=list)
+    troubles: list[Trouble] = field(default_factory=list)
 
     @property
     def is_call(self) -> bool:
-        """Whether the node has it, or is being asked for it: else it was refused, and the record is free."""
+        """Whether the node has the call or is being asked to open it. Otherwise the record is free."""
         return self.state is not None or bool(self.pending)
 
     @property
     def is_over(self) -> bool:
-        """Whether nobody is called any more."""
+        """Whether the call has ended."""
         return self.state is not None and self.state["state"] in OVER
 
 
-class Control:
-    """Decisions, carried out. `status` is that of calls from records that say nothing else; `retimes`: records count as
-    having just happened. `changed` is called whenever the page has to show something else."""
+class CallControl:
+    """Dispatchers' decisions and their state at the node.
+
+    `status` is that of calls from records without one; `retimes`: records count as having just happened. `changed` is
+    called whenever the page must show something new.
+    """
 
     def __init__(
         self,
@@ -88,14 +80,14 @@ class Control:
     ) -> None:
         self.records = {record.key: record for record in records}
         self.categories, self.status, self.retimes = categories, status, retimes
-        self.cases: dict[str, Case] = {}
+        self.cases: dict[str, CallCase] = {}
         self.trouble = ""  # with the node
         self._dispatcher, self._changed, self._clock = dispatcher, changed, clock
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._requests = RequestTasks()
 
     # ---- decisions -----------------------------------------------------------------------------------------
 
-    def open(self, key: str, form: Form, by: str) -> Case:
+    def open(self, key: str, form: Form, by: str) -> CallCase:
         """Open a call from a record. Raises Conflict and NotAllowed."""
         record = self.records.get(key)
         if record is None:
@@ -104,11 +96,11 @@ class Control:
         if known is not None and known.is_call:
             raise Conflict(f"{known.by} was first: a call was opened from this record.")
         if record.obstacle:
-            raise NotAllowed([("", record.obstacle)])
+            raise NotAllowed([Trouble("", record.obstacle)])
         _require(form)
         if record.status is not None and form["status"] == "actual":
-            raise NotAllowed([("status", f"The record says {record.nature}: this can't be a call for real.")])
-        case = known or Case(uuid.uuid4().hex, key, by)
+            raise NotAllowed([Trouble("status", f"The record says {record.nature}: this can't be a call for real.")])
+        case = known or CallCase(uuid.uuid4().hex, key, by)
         self.cases[case.id] = case
         at = self._clock() - RETIMED_BY_MS if self.retimes else record.recorded_at
         assert at is not None, "else there is an obstacle"
@@ -116,8 +108,8 @@ class Control:
         self._begin(case, "open", form, body, by)
         return case
 
-    def correct(self, call_id: str, content: int, form: Form, by: str) -> Case:
-        """Say the place or the text anew. Raises Conflict and NotAllowed."""
+    def correct(self, call_id: str, content: int, form: Form, by: str) -> CallCase:
+        """Replace the place or the text of a call. Raises Conflict and NotAllowed."""
         case = self._open_case(call_id)
         assert case.state is not None
         if content != case.state["content"]:
@@ -128,15 +120,15 @@ class Control:
         self._begin(case, "correct", form, body, by)
         return case
 
-    def end(self, call_id: str, reason: str, by: str) -> Case:
-        """Have everybody stand down. Raises Conflict and NotAllowed."""
+    def end(self, call_id: str, reason: str, by: str) -> CallCase:
+        """End a call: everybody stands down. Raises Conflict and NotAllowed."""
         case = self._open_case(call_id)
         if not reason.strip():
-            raise NotAllowed([("reason", "Say why: the crew is there, or nobody needs help.")])
+            raise NotAllowed([Trouble("reason", "Say why: the crew is there, or nobody needs help.")])
         self._begin(case, "end", case.form, {"reason": reason}, by)
         return case
 
-    def _open_case(self, call_id: str) -> Case:
+    def _open_case(self, call_id: str) -> CallCase:
         case = self.cases.get(call_id)
         if case is None or case.state is None or case.is_over:
             raise Conflict("This call is over.")
@@ -144,40 +136,36 @@ class Control:
             raise Conflict(f"{case.by} has just decided something about this call.")
         return case
 
-    async def answered(self, case: Case, most_s: float) -> None:
-        """Wait until what is pending is answered, but not too long."""
-        if task := self._tasks.get(case.id):
-            await asyncio.wait([task], timeout=most_s)
+    async def answered(self, case: CallCase, most_s: float) -> None:
+        """Wait until the call's pending request is answered, but at most `most_s` seconds."""
+        await self._requests.answered(case.id, most_s)
 
     # ---- sending -------------------------------------------------------------------------------------------
 
-    def _begin(self, case: Case, what: str, form: Form | None, body: dict[str, Any], by: str) -> None:
+    def _begin(self, case: CallCase, what: str, form: Form | None, body: dict[str, Any], by: str) -> None:
         case.pending, case.sent, case.by, case.troubles = what, body, by, []
-        self._tasks[case.id] = asyncio.create_task(self._until_answered(case, form))
+        self._requests.start(case.id, lambda: self._until_answered(case, form))
         self._changed()
 
-    async def _until_answered(self, case: Case, form: Form | None) -> None:
-        try:
-            while case.pending:
-                await self._attempt(case, form)
-        finally:
-            del self._tasks[case.id]
+    async def _until_answered(self, case: CallCase, form: Form | None) -> None:
+        while case.pending:
+            await self._attempt(case, form)
         self._changed()
 
-    async def _attempt(self, case: Case, form: Form | None) -> None:
+    async def _attempt(self, case: CallCase, form: Form | None) -> None:
         try:
             answer = await self._call(case)
             case.near, case.form = answer.get("near", case.near), form
             await self._look_at(case)
         except Refused as refusal:
-            case.troubles = list(troubles(refusal))
+            case.troubles = troubles(refusal)
         except Unanswered:
             self._tell_node(SILENT)
             await asyncio.sleep(AGAIN_S)
             return
         case.pending, case.sent = "", {}
 
-    def _call(self, case: Case) -> Coroutine[Any, Any, Answer]:
+    def _call(self, case: CallCase) -> Coroutine[Any, Any, Answer]:
         body = case.sent
         match case.pending:
             case "open":
@@ -191,7 +179,7 @@ class Control:
     # ---- looking -------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Look after the open calls, those of an earlier start too, until cancelled."""
+        """Follow the open calls, also those of an earlier run, until cancelled."""
         try:
             while True:
                 with contextlib.suppress(PublishError):
@@ -201,19 +189,17 @@ class Control:
                         await self._look_at(case)
                 await asyncio.sleep(LOOK_EVERY_S)
         finally:
-            for task in self._tasks.values():
-                task.cancel()
-            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            await self._requests.cancel()
 
     async def _find_open(self) -> None:
-        """Calls of ours that are open and not known here: they were opened before a restart, or elsewhere."""
+        """Add this organisation's open calls that are not known here: from before a restart, or opened elsewhere."""
         for state in await self._dispatcher.calls():
             call_id = state["call"]["id"]
             if call_id not in self.cases:
-                self.cases[call_id] = Case(call_id, None, "", near=state["call"]["near"], state=state)
+                self.cases[call_id] = CallCase(call_id, None, "", near=state["call"]["near"], state=state)
                 self._changed()
 
-    async def _look_at(self, case: Case) -> None:
+    async def _look_at(self, case: CallCase) -> None:
         try:
             state = await self._dispatcher.call_state(case.id)
         except Refused:
@@ -238,7 +224,7 @@ class Control:
 
 
 def read_form(sent: Mapping[str, Any]) -> Form:
-    """The form in a request of the page: texts, and numbers or None. Raises ValueError for others."""
+    """Return the form in a request of the page: texts, and numbers or None. Raises ValueError for other values."""
     form: Form = {}
     for name in ("category", "status", "headline", "kind", "address", "access"):
         form[name] = read_text(name, sent.get(name, ""))
@@ -252,29 +238,29 @@ def read_form(sent: Mapping[str, Any]) -> Form:
 
 
 def read_text(name: str, value: object) -> str:
-    """The value, if it is a text that can be sent. Raises ValueError: JSON can spell half a character, too."""
+    """Return this text without surrounding spaces. Raises ValueError for other values and for lone surrogates."""
     if isinstance(value, str) and len(value) <= MOST_TEXT and value.encode("utf-8", "replace").decode() == value:
         return value.strip()
     raise ValueError(f"{name}: a text of at most {MOST_TEXT} characters is expected")
 
 
 def _require(form: Form) -> None:
-    """What the dispatcher has to say. Raises NotAllowed."""
+    """Check that the dispatcher has filled in the form. Raises NotAllowed."""
     lacks = []
     if not form["headline"]:
-        lacks.append(("headline", "Say in a few words what has happened: no address, no name."))
+        lacks.append(Trouble("headline", "Say in a few words what has happened: no address, no name."))
     if form["kind"] not in KINDS:
-        lacks.append(("kind", "Is it a home or a public place? Who may be called depends on it."))
+        lacks.append(Trouble("kind", "Is it a home or a public place? Who may be called depends on it."))
     if form["status"] not in STATUSES:
-        lacks.append(("status", "Choose what it is: for real, an exercise or a test."))
+        lacks.append(Trouble("status", "Choose what it is: for real, an exercise or a test."))
     if form["lat"] is None or form["lng"] is None:
-        lacks.append(("place", "Say exactly where, in degrees, or drag the mark."))
+        lacks.append(Trouble("place", "Say exactly where, in degrees, or drag the mark."))
     if lacks:
         raise NotAllowed(lacks)
 
 
 def _said(form: Form) -> dict[str, Any]:
-    """The fields of a call that the form says."""
+    """Return the fields of a call that come from the form."""
     place = {name: form[name] for name in ("lat", "lng", "kind", "address", "access") if form[name] not in ("", None)}
     return {**{name: form[name] for name in ("category", "headline", "status")}, "place": place}
 
@@ -283,12 +269,12 @@ _FIELDS = {"/headline": "headline", "/place/kind": "kind", "/category": "categor
 _FIELDS |= {"/place/lat": "place", "/place/lng": "place", "/place/address": "address", "/place/access": "access"}
 
 
-def troubles(refusal: Refused) -> list[tuple[str, str]]:
-    """What the node refuses, each beside the field that it concerns."""
+def troubles(refusal: Refused) -> list[Trouble]:
+    """Return the reasons of a refusal by the node, each with the field of the form that it concerns."""
     errors = refusal.problem.get("errors")
     if not isinstance(errors, list) or not errors:
-        return [("", "; ".join(refusal.lines))]
+        return [Trouble("", "; ".join(refusal.lines))]
     return [
-        (_FIELDS.get(str(error.get("pointer", "")), ""), str(error.get("detail") or error.get("title") or "refused"))
+        Trouble(_FIELDS.get(str(error.get("pointer")), ""), str(error.get("detail") or error.get("title") or "refused"))
         for error in errors
     ]

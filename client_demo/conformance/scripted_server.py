@@ -1,8 +1,8 @@
 """The server's side of the contract: connections as they come, what is said on them, and a clock that may be wrong.
 
-    stage = Stage(findings)
-    async with stage.serve("127.0.0.1", 0) as url:
-        talk = await stage.client()          # somebody has connected and said hello
+    server = ScriptedServer(wait_s=20)
+    async with server.serve("127.0.0.1", 0) as url:
+        talk = await server.client()          # somebody has connected and said hello
         await talk.welcome()
         …
 
@@ -71,7 +71,7 @@ class Findings:
         if detail not in details:
             details.append(detail)
 
-    def judge(self, duty: str, holds: bool, detail: str) -> None:
+    def check(self, duty: str, holds: bool, detail: str) -> None:
         """Met if it holds; else this was wrong."""
         if holds:
             self.met(duty)
@@ -117,8 +117,8 @@ def _parsed(frame: str | bytes) -> Message:
 class Talk:
     """One connection, from `hello` on."""
 
-    def __init__(self, stage: "Stage", socket: ServerConnection, arrived_at: float) -> None:
-        self.stage, self.arrived_at = stage, arrived_at
+    def __init__(self, server: "ScriptedServer", socket: ServerConnection, arrived_at: float) -> None:
+        self.server, self.arrived_at = server, arrived_at
         self.hello: Message = {}
         self.said: list[Message] = []  # after the hello
         self.said_at: list[float] = []  # when, by the monotonic clock
@@ -133,14 +133,14 @@ class Talk:
 
     async def greet(self) -> bool:
         """Wait for the hello; whether it came."""
-        findings = self.stage.findings
+        findings = self.server.findings
         try:
             async with asyncio.timeout(HELLO_S):
                 message = self._read(await self._socket.recv())
         except (TimeoutError, ConnectionClosed):
             findings.unmet("hello", f"no hello within {HELLO_S:g} s of the handshake")
             return False
-        findings.judge("hello", message.get("type") == "hello", "the first message is not a hello")
+        findings.check("hello", message.get("type") == "hello", "the first message is not a hello")
         self.hello = message
         return message.get("type") == "hello"
 
@@ -150,7 +150,7 @@ class Talk:
             async for frame in self._socket:
                 message = self._read(frame)
                 if message.get("type") == "hello":
-                    self.stage.findings.unmet("hello", "a second hello on one connection")
+                    self.server.findings.unmet("hello", "a second hello on one connection")
                 self.said.append(message)
                 self.said_at.append(time.monotonic())
                 self._heard.set()
@@ -158,7 +158,7 @@ class Talk:
 
     def _read(self, frame: str | bytes) -> Message:
         """The message in a frame; {} for what is none. What is wrong with it is a finding."""
-        findings, size = self.stage.findings, len(frame.encode() if isinstance(frame, str) else frame)
+        findings, size = self.server.findings, len(frame.encode() if isinstance(frame, str) else frame)
         findings.met("form", "pace")
         if self._pace.wait_s(time.monotonic()) > 0:
             findings.unmet("pace", f"more than {BURST} messages in a burst, and {RATE_PER_S:g} a second after it")
@@ -194,7 +194,7 @@ class Talk:
             case "move" | "filter" | "token":
                 await self.say({"type": "ok", "live": 0, **ref})
             case "ping" if self.answers_pings:
-                await self.say({"type": "pong", "now": self.stage.now(), **ref})
+                await self.say({"type": "pong", "now": self.server.now(), **ref})
 
     async def heard(self, wanted: Callable[[Message], bool], within_s: float) -> Message | None:
         """The first message like this, said already or within so many seconds; else None."""
@@ -226,8 +226,8 @@ class Talk:
 
     async def welcome(self, min_ms: int = 100, max_ms: int = 300, heartbeat_s: float = 25, **more: Any) -> None:
         """Welcome the client, with this window to come back in."""
-        fields = {"session": "kit", "now": self.stage.now(), "live": 0, "heartbeat_s": heartbeat_s}
-        expiry = {"token_expires_at": self.stage.now(36_000)} if "token" in self.hello else {}
+        fields = {"session": "kit", "now": self.server.now(), "live": 0, "heartbeat_s": heartbeat_s}
+        expiry = {"token_expires_at": self.server.now(36_000)} if "token" in self.hello else {}
         await self.say({"type": "welcome", **fields, "retry": {"min_ms": min_ms, "max_ms": max_ms}, **expiry, **more})
 
     async def alert(
@@ -244,9 +244,9 @@ class Talk:
             "severity": "severe",
             "status": "actual",
             "source": "kit",
-            "occurred_at": self.stage.now(-60),
-            "issued_at": self.stage.now(-1),
-            "expires_at": self.stage.now(lasts_s),
+            "occurred_at": self.server.now(-60),
+            "issued_at": self.server.now(-1),
+            "expires_at": self.server.now(lasts_s),
             "area": [{"type": "circle", "lat": lat, "lng": lng, "radius_m": 5000.0}],
         }
         await self.say({"type": "alert", "alert": {**content, **more}})
@@ -272,7 +272,7 @@ class Talk:
 
     async def cancel(self, alert_id: str, revision: int) -> None:
         """Cancel it."""
-        fields = {"id": alert_id, "revision": revision, "reason": "Over.", "cancelled_at": self.stage.now()}
+        fields = {"id": alert_id, "revision": revision, "reason": "Over.", "cancelled_at": self.server.now()}
         await self.say({"type": "cancel", **fields})
 
     async def call(self, call_id: str, revision: int = 1, *, lasts_s: float = 600, **more: Any) -> None:
@@ -286,9 +286,9 @@ class Talk:
             "headline": f"Conformance kit: {call_id}, revision {revision}",
             "status": "actual",
             "source": "kit",
-            "occurred_at": self.stage.now(-60),
-            "issued_at": self.stage.now(-1),
-            "expires_at": self.stage.now(lasts_s),
+            "occurred_at": self.server.now(-60),
+            "issued_at": self.server.now(-1),
+            "expires_at": self.server.now(lasts_s),
             "answer_s": 30,
             "near": {"type": "circle", "lat": lat, "lng": lng, "radius_m": 210.0},
         }
@@ -299,7 +299,7 @@ class Talk:
         lat, lng = self._centre()
         place = {"lat": lat, "lng": lng, "kind": "public", "address": "Kit 1", "access": "Door code 4711."}
         fields = {"seat": 1, "role": "cpr", "place": place, "aeds": [], "status": "actual"}
-        expiry = {"expires_at": self.stage.now(lasts_s)}
+        expiry = {"expires_at": self.server.now(lasts_s)}
         await self.say({"type": "task", "id": call_id, "revision": revision, **fields, **expiry})
 
     async def standdown(self, call_id: str, reason: str) -> None:
@@ -308,8 +308,8 @@ class Talk:
 
     async def fence(self, within_s: float = FENCE_S) -> bool:
         """Wait until the client has taken all that was sent (Rule 2); whether it acknowledges."""
-        self.stage.fences += 1
-        alert_id = f"fence-{self.stage.fences}"  # another one on each connection: the client may hold the last
+        self.server.fences += 1
+        alert_id = f"fence-{self.server.fences}"  # another one on each connection: the client may hold the last
         await self.alert(alert_id)
         if await self.heard(lambda message: message.get("id") == alert_id, within_s):
             return True
@@ -393,7 +393,7 @@ class Arrival:
     talk: "asyncio.Future[Talk | None]"
 
 
-class Stage:
+class ScriptedServer:
     """A stream listener that does what a scenario says."""
 
     def __init__(self, wait_s: float) -> None:
@@ -460,8 +460,8 @@ class Stage:
             compression=None,
             ping_interval=None,
             close_timeout=2.0,
-        ) as server:
-            name, bound = server.sockets[0].getsockname()[:2]
+        ) as listener:
+            name, bound = listener.sockets[0].getsockname()[:2]
             yield f"{f'[{name}]' if ':' in name else name}:{bound}"
             for socket in self._by_socket:
                 socket.transport.abort()
@@ -472,7 +472,7 @@ class Stage:
             self.tokens += 1
             return Response(200, "OK", Headers([("Content-Length", "7")]), b"%07d" % self.tokens)
         findings, offered = self.findings, ",".join(request.headers.get_all("Sec-WebSocket-Protocol"))
-        findings.judge("handshake", path == PATH, f"asks for another path than {PATH}")
+        findings.check("handshake", path == PATH, f"asks for another path than {PATH}")
         if "?" in request.path:
             findings.unmet("handshake", "the URL has a query: tokens have no business there")
         known = _known(part.strip() for part in offered.split(","))

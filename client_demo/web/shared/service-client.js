@@ -1,18 +1,21 @@
-// A room that people sign in to, as its page sees the service behind it: the form for the key, requests, and events.
+// The page's side of the service behind it, where people sign in: the form for the key, requests, and events.
 //
-//   const door = new Door({ room: "desk", listen: (on) => on("all", take), silence: "…" });
-//   door.open(); // by the key in the address, which goes from there, or as who is signed in already
+//   const service = new ServiceClient({ main: "desk", question: "…", hint: "…", listen: (on) => on("all", take), silence: "…" });
+//   service.open(); // by the key in the address, which goes from there, or as who is signed in already
+
+import { by, make } from "/shared/elements.js";
 
 const ASK_MS = 20_000;
-const by = (id) => document.getElementById(id);
 
-export class Door {
+export class ServiceClient {
   /**
-   * `room` is the id of what is for those who are signed in. `listen(on)` says, by on(event, act), what is done with which
-   * event. `silence` is said where the service gives no answer. `left` is called when somebody has signed out.
+   * `main` is the id of the element that is shown to people who are signed in; the others see a form with `question` and
+   * `hint`. `listen(on)` calls on(event, act) for each event of the service. `silence` is shown when the service gives no
+   * answer. `left` is called when somebody has signed out.
    */
-  constructor({ room, listen, silence, left = () => this._askForKey() }) {
-    this._room = room;
+  constructor({ main, question, hint, listen, silence, left = () => this._askForKey() }) {
+    by(main).before(signInForm(question, hint));
+    this._main = main;
     this._listen = listen;
     this._silence = silence;
     this._events = null;
@@ -62,6 +65,18 @@ export class Door {
     by("connection").textContent = text;
   }
 
+  /** Show the page to a person who is signed in. */
+  signedIn(name) {
+    by("me").textContent = name;
+    by(this._main).hidden = by("signed-in").hidden = false;
+  }
+
+  /** Show a warning above the page; "" takes it away. */
+  warn(text) {
+    by("warning").textContent = text;
+    by("warning").hidden = !text;
+  }
+
   _follow() {
     this._events?.close();
     const events = (this._events = new EventSource("/api/events"));
@@ -77,7 +92,7 @@ export class Door {
 
   _askForKey() {
     this._events?.close();
-    by(this._room).hidden = true;
+    by(this._main).hidden = true;
     by("signed-in").hidden = true;
     by("sign-in").hidden = false;
     this.connection("connecting", "Not signed in");
@@ -95,4 +110,17 @@ export class Door {
       this._askForKey();
     }
   }
+}
+
+/** The form that asks for a key; hidden until somebody has to sign in. */
+function signInForm(question, hint) {
+  const label = Object.assign(make("label", "", "Key"), { htmlFor: "key" });
+  const key = Object.assign(make("input"), { id: "key", type: "password", autocomplete: "off", required: true });
+  const refusal = Object.assign(make("p", "refusal"), { id: "key-refusal" });
+  key.setAttribute("aria-describedby", refusal.id);
+  refusal.setAttribute("role", "alert");
+  const parts = [make("h2", "", question), make("p", "", hint), make("div", "", label, key, refusal)];
+  const form = make("form", "panel stack", ...parts, make("button", "button-primary", "Sign in"));
+  Object.assign(form, { id: "sign-in-form", autocomplete: "off" });
+  return Object.assign(make("main", "sign-in", form), { id: "sign-in", hidden: true });
 }

@@ -8,7 +8,7 @@ from support.real_data import dispatch as real
 
 from client_demo.desk.feed_format import ADDRESS, CASE, PHONE, PLACE, UNITS
 from client_demo.desk.feeds import SAMPLE, feed_text, read_records
-from client_demo.desk.strike import kept, questions, struck
+from client_demo.desk.redaction import kept, questions, struck
 
 
 def told(cells):

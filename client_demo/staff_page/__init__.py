@@ -1,0 +1,8 @@
+"""What the review desk and the dispatch page share: pages where staff sign in with a key of their own.
+
+sign_in    keys, cookies and requests: who sends a request, and whether it comes from the page itself
+changes    the pages that are open, and what has changed since each was last told
+decisions  the reasons why a decision is refused, and the tasks that send decisions to the node
+service    the routes: files, sign-in, events, decisions
+run        the settings, the listener, and the links that sign people in
+"""

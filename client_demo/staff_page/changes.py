@@ -1,0 +1,54 @@
+"""The pages that are open, and what has changed since each of them was last told.
+
+Rule 1  No event is queued: a slow page is sent the latest state of each item that has changed in the meantime.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+
+TICK_S = 10.0
+
+
+class PageChanges:
+    """The ids of the items that have changed since one page was last told; "" is the state of the whole page."""
+
+    def __init__(self) -> None:
+        self._ids: set[str] = set()
+        self._event = asyncio.Event()
+
+    def add(self, item_id: str) -> None:
+        """Record that this item has changed."""
+        self._ids.add(item_id)
+        self._event.set()
+
+    async def next(self) -> set[str]:
+        """Wait for a change; return all ids since the last call, or an empty set after TICK_S without a change."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TICK_S):
+                await self._event.wait()
+        self._event.clear()
+        ids, self._ids = self._ids, set()
+        return ids
+
+
+class OpenPages:
+    """The pages that are open."""
+
+    def __init__(self) -> None:
+        self._pages: set[PageChanges] = set()
+
+    def changed(self, item_id: str = "") -> None:
+        """Record for every open page that this item has changed."""
+        for page in self._pages:
+            page.add(item_id)
+
+    @contextlib.contextmanager
+    def joined(self) -> Iterator[PageChanges]:
+        """Collect the changes for one page while the block runs."""
+        page = PageChanges()
+        self._pages.add(page)
+        try:
+            yield page
+        finally:
+            self._pages.remove(page)

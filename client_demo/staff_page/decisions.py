@@ -1,0 +1,60 @@
+"""Decisions of staff: why the page's service refuses one, and the requests to the node that carry one out."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple
+
+
+class Trouble(NamedTuple):
+    """One reason why a decision is refused. `field` is a field of the page's form, or "" for the form as a whole."""
+
+    field: str
+    text: str
+    slug: str = ""  # the problem type, where the node refused
+    # What a person may confirm (protocol, A21): its `kind`; of an area `area_km2`, of words `start` and `end`.
+    held: dict[str, Any] | None = None
+
+    def to_map(self) -> dict[str, Any]:
+        """Return the reason as the page reads it."""
+        return {"field": self.field, "text": self.text} | ({"held": self.held} if self.held else {})
+
+
+class Conflict(Exception):  # noqa: N818 (an answer)
+    """The item or call is not as the person saw it. The text is one line for a person."""
+
+
+class NotAllowed(Exception):  # noqa: N818
+    """A decision that can't be taken; `troubles` say why."""
+
+    def __init__(self, troubles: Sequence[Trouble]) -> None:
+        self.troubles = list(troubles)
+        super().__init__("; ".join(trouble.text for trouble in troubles))
+
+
+class RequestTasks:
+    """Tasks that repeat a request to the node until the node answers; at most one for each item or call."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def start(self, item_id: str, send: Callable[[], Awaitable[None]]) -> None:
+        """Run `send`, which ends when the request is answered."""
+
+        async def until_answered() -> None:
+            try:
+                await send()
+            finally:
+                del self._tasks[item_id]
+
+        self._tasks[item_id] = asyncio.create_task(until_answered())
+
+    async def answered(self, item_id: str, most_s: float) -> None:
+        """Wait until the pending request is answered, but at most `most_s` seconds."""
+        if task := self._tasks.get(item_id):
+            await asyncio.wait([task], timeout=most_s)
+
+    async def cancel(self) -> None:
+        """Cancel all tasks, and wait for their end."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)

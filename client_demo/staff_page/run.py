@@ -1,0 +1,61 @@
+"""Start of a page for staff: its settings, its listener, and the links that sign people in."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from starlette.routing import BaseRoute
+
+from client_demo.web.server import LOOPBACK, application, content_policy, serving
+
+ATTEMPT_S = 2.0  # for which a request to the node is repeated before the page is told that the node does not answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageSettings:
+    """Settings that pages for staff share.
+
+    `feed_format` is a file that describes the feed, `status` that of the alerts or calls, and `style_url` a map style
+    with streets.
+    """
+
+    api_url: str
+    token: str
+    feed_format: Path | None = None
+    status: str = "exercise"
+    port: int = 0
+    bind: str = LOOPBACK
+    style_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPage:
+    """A page that is served: its address, the address that signs each person in, and the service's work.
+
+    The work ends only when it fails.
+    """
+
+    url: str
+    links: dict[str, str]
+    working: asyncio.Future[None]
+
+
+@contextlib.asynccontextmanager
+async def serve_page(
+    settings: PageSettings,
+    routes: Sequence[BaseRoute],
+    keys: Mapping[str, str],
+    work: Callable[[], Coroutine[Any, Any, None]],
+) -> AsyncIterator[OpenPage]:
+    """Serve these routes and do the work while the block runs. Raises OSError (the port)."""
+    app = application(routes, content_policy(style_url=settings.style_url))
+    async with serving(app, settings.port, settings.bind) as url:
+        working = asyncio.ensure_future(work())
+        try:
+            yield OpenPage(url, {name: f"{url}/#key={key}" for name, key in keys.items()}, working)
+        finally:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
