@@ -91,9 +91,10 @@ class _Shared:
 class LiveAlert:
     """One alert that has not ended: its current revision or its cancel, and who was told what of it.
 
-    `rank` is the severity as a number. `restricted` alerts exist only for sessions that may see tests (R6). `frames` is
-    for the hub: what is current, in each language that somebody has needed so far (by the number of its text), as one
-    frame for each wire format. `languages` are the tags of what is current if it is not the same for everybody.
+    `rank` is the severity as a number. `restricted` alerts exist only for sessions that may see tests (R6). `encoded`
+    is for whoever sends it: what is current, in each language that somebody has needed so far (by the number of its
+    text), as one frame for each wire format, or as two payloads of a push. `languages` are the tags of what is current
+    if it is not the same for everybody.
     """
 
     __slots__ = (
@@ -107,8 +108,8 @@ class LiveAlert:
         "category",
         "chain",
         "deadline",
+        "encoded",
         "expires_at",
-        "frames",
         "id",
         "languages",
         "latest",
@@ -146,7 +147,7 @@ class LiveAlert:
         self.rank = SEVERITY_RANK[revision.alert.severity]
         texts = revision.alert.texts
         self.languages = tuple(intern(text.language) for text in texts) if len(texts) > 1 else ()
-        self.frames: dict[int, tuple[bytes, ...]] = {}
+        self.encoded: dict[int, tuple[bytes, ...]] = {}
 
     @property
     def revision(self) -> Revision:
@@ -244,7 +245,7 @@ class LiveAlert:
         self.restore()
         self.cancel = cancel
         self.languages = ()
-        self.frames = {}
+        self.encoded = {}
 
     # ---- who was told what ---------------------------------------------------------------------------------------
 
