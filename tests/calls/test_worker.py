@@ -549,3 +549,22 @@ def test_nothing_is_asked_of_a_log_that_has_lost_a_call_for_longer_than_a_call_l
         assert not world.errands[0]._releasing
 
     run(main)
+
+
+@pytest.mark.parametrize("turns", range(5))
+def test_worker_that_is_cancelled_while_an_entry_comes_ends(turns, monkeypatch):
+    """A node that drains cancels its worker once, and waits for it. Found by the nemesis: one waited for ever."""
+    monkeypatch.setattr(module, "REST_S", 60.0)
+
+    async def main():
+        each = World().errands[0]
+        task = asyncio.ensure_future(each.run())
+        await settled()
+        each._stirred.set()
+        for _ in range(turns):  # of the loop, between the entry and the cancellation
+            await asyncio.sleep(0)
+        task.cancel()
+        await settled()
+        assert task.cancelled()
+
+    asyncio.run(main())

@@ -11,10 +11,11 @@ from geocast.alertlog.memory import MemoryLog
 from geocast.auth.tokens import TokenVerifier
 from geocast.clock import STEP_S
 from geocast.config import Address, Settings
+from geocast.errors import LogUnavailable
 from geocast.metrics import Metrics
 from geocast.model.alert import Untrusted
-from geocast.stream import live_alerts
-from geocast.stream.server import EXPECTED_S, REST_S, TICK_S, StreamServer
+from geocast.stream import live_alerts, log_reader, server
+from geocast.stream.server import EXPECTED_S, REST_S, TICK_S, StreamServer, background
 
 
 class Reading:
@@ -47,6 +48,12 @@ class Reading:
         for _ in range(30):  # turns of the loop, no time
             await asyncio.sleep(0)
         assert self.delivery._reader.position == await self.log.tail()
+
+
+async def until(what):
+    """Wait until something is so."""
+    while not what():  # noqa: ASYNC110 (what is waited for sets no event)
+        await asyncio.sleep(0)
 
 
 def run(main):
@@ -160,6 +167,71 @@ def test_alert_left_out_comes_back_whatever_somebody_has_written_behind_it():
         run(main)
 
 
+class Approved(TrustAll):
+    """A verifier that believes everything, by its chain, and may be changed."""
+
+    needs_chain = True
+
+
+class LogThatFails(MemoryLog):
+    """A log that is out of reach when the history of one alert is asked for, as long as `away` is set."""
+
+    away = False
+
+    async def history(self, alert_id):
+        if self.away and alert_id == "revised":
+            raise LogUnavailable("no answer")
+        return await super().history(alert_id)
+
+
+def log_that_fails(reading):
+    """Give a reader a log that may fail, and in which one chain is not given as a whole."""
+    reading.log = LogThatFails(Approved())
+    reading.there = (a_revision("revised", expires_at=NOON_MS - 1), a_revision("revised", 2), a_revision("whole"))
+    return reading
+
+
+def test_left_out_alerts_come_back_after_the_log_failed_while_they_were_read(monkeypatch):
+    """R1: a failover in the middle of it; found by the nemesis, which was sent old revisions at the next rewind."""
+
+    monkeypatch.setattr(log_reader, "RETRY_S", 0)
+
+    async def main():
+        reading = log_that_fails(Reading())
+        reading.clock.wall_ms += 2 * HOUR_MS
+        async with reading:
+            assert reading.live() == set()
+            reading.log.away = True
+            reading.clock.wall_ms -= 2 * HOUR_MS
+            await reading.log.append(MORE)
+            await until(lambda: reading.live() == {"more/1"})
+            reading.log.away = False
+            await until(lambda: reading.live() == {"revised/2", "whole/1", "more/1"})
+
+    run(main)
+
+
+def test_changed_verifier_is_asked_again_after_the_log_failed(monkeypatch):
+    """NC3: what was not believed when it was read is verified again, though the log was away at first."""
+
+    monkeypatch.setattr(log_reader, "RETRY_S", 0)
+
+    async def main():
+        reading = log_that_fails(Reading())
+        reading.log.verifier.verify_revision = lambda revision, _behind: revision.id == "more"
+        async with reading:
+            assert reading.live() == set()
+            reading.log.away = True
+            del reading.log.verifier.verify_revision
+            reading.log.verifier.version += 1
+            await reading.log.append(MORE)
+            await until(lambda: reading.live() == {"more/1"})
+            reading.log.away = False
+            await until(lambda: reading.live() == {"revised/2", "whole/1", "more/1"})
+
+    run(main)
+
+
 def test_what_was_given_and_has_ended_is_not_given_again():
     """E1: a clock that is set back before the start keeps nothing alive that this process knew."""
 
@@ -263,3 +335,25 @@ def test_slices_are_not_small_for_an_entry_that_was_read_before_its_publisher_kn
             assert is_hurried()
 
     run(main)
+
+
+def test_background_task_that_loses_a_cancellation_is_cancelled_again(monkeypatch):
+    """A node ends, though `asyncio.wait_for` in a library has lost the cancellation of one of its tasks."""
+    monkeypatch.setattr(server, "CANCEL_AGAIN_S", 0.0)
+    lost = []
+
+    async def loses_one():
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                if lost:
+                    raise
+                lost.append("one")
+
+    async def main():
+        async with background(loses_one()):
+            await asyncio.sleep(0)
+
+    run(main)
+    assert lost == ["one"]

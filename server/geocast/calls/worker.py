@@ -144,8 +144,10 @@ class CallWorker:
                 if self.hub.may_widen:
                     await asyncio.sleep(min(TICK_S, max(0.0, self.hub.seconds_to_widening(self._clock.now()))))
                 else:
+                    # Not `asyncio.wait_for`: in Python 3.11 it loses a cancellation that comes with the event.
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._stirred.wait(), REST_S)
+                        async with asyncio.timeout(REST_S):
+                            await self._stirred.wait()
         finally:
             for task in self._under_way:
                 task.cancel()

@@ -23,6 +23,7 @@ APPLY_S = 0.004  # … and for how long: a polygon of 500 corners takes 0.3 ms (
 VERIFY_AT_ONCE = 8  # live alerts that are judged again before that: two signatures take 0.2 ms
 
 Followed = Entry | CallEntry | Untrusted
+_ChainAndHistory = tuple[Sequence[Followed], Sequence[Entry | OtherKind]]  # entries to apply, and to verify them by
 
 
 class LogHealth:
@@ -187,24 +188,30 @@ class LogReader:
         Apply each chain of which any entry may have been left out. The last entry alone does not tell: it may be one
         that is not believed, which names any end. An alert that was given before and has ended since does not begin
         again (Rule 3 of the live alerts).
+
+        The log may be out of reach on the way: then all of it is done again with the next batch. So what is left out is
+        forgotten only when every chain has been applied.
         """
         now = self._clock.now()
         until = max(self._left_out_until, self._live.missed_until)
         if now.wall_ms >= until:
             return
         logger.warning("the wall clock was ahead when the log was read; reading what was taken for ended")
-        chains = await self._chains(now.wall_ms)
-        self._left_out_until = now.wall_ms
+        found = await self._chains(now.wall_ms)
+        chains = await self._with_histories([each for each in found if any(entry.ends_at <= until for entry in each)])
+        self._left_out_until = until
         self._live.correct(now)
-        await self._apply_chains([chain for chain in chains if any(entry.ends_at <= until for entry in chain)])
+        await self._apply_chains(chains)
+        self._left_out_until = now.wall_ms
 
     async def _verify_again(self) -> None:
-        """Judge what is live, and what was not believed when it was read, if that may come out otherwise now (NC3)."""
-        if self._log.verifier.version == self._verified_by:
+        """Verify what is live, and what was not believed when it was read, if that may come out otherwise now (NC3)."""
+        version = self._log.verifier.version
+        if version == self._verified_by:
             return
-        self._verified_by = self._log.verifier.version
         await self._verify_live()
-        await self._apply_chains(await self._chains(self._clock.now().wall_ms))
+        await self._apply_chains(await self._with_histories(await self._chains(self._clock.now().wall_ms)))
+        self._verified_by = version
 
     async def _chains(self, ended_before_ms: int) -> list[list[Followed]]:
         """All that the log has, alert by alert and call by call, but for what ended before this time."""
@@ -218,14 +225,21 @@ class LogReader:
                     chains.setdefault(entry.id, []).append(entry)
         return list(chains.values())
 
-    async def _apply_chains(self, chains: Sequence[Sequence[Followed]]) -> None:
-        """Apply what was read once more; the loop gets its turns meanwhile, between alerts."""
-        turn = _Turn()
+    async def _with_histories(self, chains: Sequence[Sequence[Followed]]) -> list[_ChainAndHistory]:
+        """Read from the log what is needed to verify these chains, so that to apply them asks nothing of it."""
+        found: list[_ChainAndHistory] = []
         for chain in chains:
             history: Sequence[Entry | OtherKind] = ()
             if self._log.verifier.needs_chain and not isinstance(chain[0], CallEntry):
                 is_whole = [entry.revision for entry in chain] == list(range(1, len(chain) + 1))
                 history = chain if is_whole else await self._log.history(chain[0].id)
+            found.append((chain, history))
+        return found
+
+    async def _apply_chains(self, chains: Sequence[_ChainAndHistory]) -> None:
+        """Apply what was read once more; the loop gets its turns meanwhile, between alerts."""
+        turn = _Turn()
+        for chain, history in chains:
             for entry in chain:
                 self._apply(entry, history)
             if turn.is_over():
