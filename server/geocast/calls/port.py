@@ -19,7 +19,7 @@ class Calls(Protocol):
         ...
 
     def set_rights(self, row: int, rights: ResponderRights) -> None:
-        """Set what the session's token says."""
+        """Set what the token of the session says."""
         ...
 
     def move(self, row: int, here: Here | None) -> None:
@@ -31,7 +31,7 @@ class Calls(Protocol):
         ...
 
     def leave(self, row: int) -> None:
-        """Forget the session."""
+        """Forget a session that is over."""
         ...
 
     def accept(self, row: int, call_id: str, eta_s: int | None, now: Now) -> None:
@@ -59,14 +59,16 @@ class Calls(Protocol):
         ...
 
     def sweep(self, now: Now) -> None:
-        """Do what depends on time alone."""
+        """Do all that depends on time alone."""
         ...
 
 
-class NoCalls:
+class NoCalls(Calls):
     """A process without calls: every `accept` is answered by `over` (M18), and nothing else is ever owed."""
 
-    busy = False
+    @property
+    def busy(self) -> bool:
+        return False
 
     def __init__(self) -> None:
         self._refused: dict[int, list[str]] = {}  # by row: the calls that it has accepted and was not answered about

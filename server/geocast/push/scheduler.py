@@ -195,7 +195,7 @@ class PushScheduler:
         self.join(device)
 
     def leave(self, device: Device) -> None:
-        """Forget a device."""
+        """Forget a device, which has a row here."""
         device.on(DeviceEvent.LEAVE)
         self.part(device)
         self.fanout.leave(device.row)

@@ -188,7 +188,7 @@ class FanOut:
         self._given_back.append(row)
 
     def move(self, row: int, places: Sequence[Place]) -> None:
-        """Replace the row's places."""
+        """Replace the places of the row by these."""
         old = self._slots[row]
         for slot, place in zip(old, places, strict=False):
             self._index.move(slot, *place)
@@ -198,12 +198,12 @@ class FanOut:
         self._slots[row] = (*old[: len(places)], *added)
 
     def set_filter(self, row: int, wanted: Filter) -> None:
-        """Replace the row's filter."""
+        """Replace the filter of the row by this one."""
         self._filters.give_back(int(self._filter[row]))
         self._filter[row] = self._filters.take(wanted)
 
     def filter_of(self, row: int) -> Filter:
-        """Return the row's filter."""
+        """Return the filter that the row has."""
         return self._filters[int(self._filter[row])]
 
     def set_rights(self, row: int, *, may_test: bool) -> None:
