@@ -98,7 +98,7 @@ format: $(VENV)/.test  ## format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(VENV)/.bench  ## a short round of all benches; rewrites the table in bench/README.md
+bench: $(VENV)/.bench  ## a short round of all benches; rewrites the tables in bench/
 	@$(BIN)/python -m bench all --short
 
 bench-peers: $(VENV)/.bench  ## install what geocast is measured against (root or sudo)

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from bench import results, screen
+from bench import results, screen, summary
 from bench.rounds import peer_names
 from bench.runs import Bench
 from bench.scenarios import areas as areas_module
@@ -286,7 +286,7 @@ _command(
 
 
 @cli.command(name="all")
-@click.option("--short", is_flag=True, help="Smaller, in some nine minutes; rewrites the tables in README.md.")
+@click.option("--short", is_flag=True, help="Smaller, in some nine minutes; rewrites README.md's table and tables.md.")
 @click.pass_obj
 def run_all(folder: Path, short: bool) -> None:
     """Every measurement but `load`, one after the other."""
@@ -309,7 +309,7 @@ def _defaults(name: str) -> dict[str, Any]:
 @cli.command()
 @click.pass_obj
 def table(folder: Path) -> None:
-    """Rewrite the tables in README.md and the plots from the results that are there."""
+    """Rewrite the table in README.md, tables.md and the plots from the results that are there."""
     for name, bench in _without_load().items():
         path = folder / f"{name}.json"
         if path.exists():
@@ -321,8 +321,10 @@ def _rewrite(folder: Path) -> None:
     there = {name: folder / f"{name}.json" for name in _without_load() if (folder / f"{name}.json").exists()}
     found = [results.Result.load(path) for path in there.values()]
     if found:
-        results.rewrite_readme(found, [BENCHES[each.name].table(each) for each in found])
-        screen.say(f"the tables in {results.README.name} are those of {', '.join(there)}")
+        tables = [BENCHES[each.name].table(each) for each in found]
+        results.rewrite(results.TABLES, results.markdown(found, tables))
+        results.rewrite(results.README, summary.markdown(found, tables))
+        screen.say(f"{results.README.name} and {results.TABLES.name} now show {', '.join(there)}")
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +13,7 @@ from bench import machine as this
 
 FOLDER = Path(__file__).with_name("results")
 README = Path(__file__).with_name("README.md")
+TABLES = Path(__file__).with_name("tables.md")
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
 
@@ -59,10 +60,11 @@ class Table:
             drawn.add_row(*row)
         return drawn
 
-    def for_readme(self) -> str:
-        """As Markdown."""
-        lines = [f"### {self.title}", "", _row(self.columns), _row(["---", *["--:"] * (len(self.columns) - 1)])]
-        lines += [_row(row) for row in self.rows]
+    def markdown(self) -> str:
+        """Return the table as Markdown, under a heading of the title's first word: an anchor that never changes."""
+        name, _, about = self.title.partition(": ")
+        lines = [f"## {name}", "", *([about, ""] if about else []), _row(self.columns)]
+        lines += [_row(["---", *["--:"] * (len(self.columns) - 1)]), *(_row(row) for row in self.rows)]
         lines += ["", *(f"- {note}" for note in self.notes)]
         return "\n".join(lines).rstrip() + "\n"
 
@@ -80,20 +82,23 @@ def between_markers(text: str, new: str) -> str:
     return f"{before}{BEGIN}\n\n{new.strip()}\n\n{END}{after}"
 
 
-def rewrite_readme(results: Sequence[Result], tables: Sequence[Table], path: Path = README) -> None:
-    """Put the tables of these results into the README."""
-    text = "\n".join([_provenance(results), *(table.for_readme() for table in tables)])
-    path.write_text(between_markers(path.read_text("utf-8"), text), "utf-8")
+def rewrite(path: Path, new: str) -> None:
+    """Replace what a document has between the markers."""
+    path.write_text(between_markers(path.read_text("utf-8"), new), "utf-8")
 
 
-def _provenance(results: Sequence[Result]) -> str:
-    """One line for all; several commits if they were not measured at the same."""
-    result = results[-1]
-    on, commits = result.machine, ", ".join(dict.fromkeys(each.commit for each in results))
+def markdown(results: Sequence[Result], tables: Sequence[Table]) -> str:
+    """Return all tables as Markdown, each with a note of when and on what it was measured."""
+    pairs = zip(results, tables, strict=True)
+    return "\n".join(replace(table, notes=[*table.notes, _provenance(result)]).markdown() for result, table in pairs)
+
+
+def _provenance(result: Result) -> str:
+    on = result.machine
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
     return (
-        f"Measured {result.when[:10]} at commit {commits} on {on['cores']} cores of {on['cpu']}, "
-        f"{on['memory_gib']} GiB, Linux {on['kernel']}. {versions}.\n"
+        f"Measured {result.when[:10]} at commit {result.commit} on {on['cores']} cores of {on['cpu']}, "
+        f"{on['memory_gib']} GiB, Linux {on['kernel']}. {versions}."
     )
 
 

@@ -1,15 +1,15 @@
-"""`calls`: how soon responders are rung and told where to go, and what open calls cost those whom they don't concern.
+"""`calls`: how soon responders are notified and told where to go, and what open calls cost everybody else.
 
 A node with its log in SQLite, and one with it in Redis: a hundred responders around the place of a call, which are its
-first ring, and a crowd on duty far away. Then nodes with 0, 100 and 1,000 open calls that are near nobody.
+first wave, and a crowd on duty far away. Then nodes with 0, 100 and 1,000 open calls that are near nobody.
 
-Measures: from the 201 of a call until the last of the first ring has it; until somebody has it who is in the last ring
+Measures: from the 201 of a call until the last of the first wave has it; until somebody has it who is in the last wave
 only; from an `accept` until the `task` is there, alone, and for the last of the seats when eight accept at once. CPU to
 seal and to open an entry. The CPU of the node for a session, with a qualification and without, that connects, says
 hello and hangs up, and for a move. The list of 1,000 open calls, and how long the event loop is held meanwhile: the CPU
 that the node takes while a client waits for a pong, at most. Memory for each open call and each session on duty.
 
-Leaves out: several nodes, whose counts decide together when a ring is widened.
+Leaves out: several nodes, whose counts decide together when the radius is widened.
 """
 
 import http.client
@@ -157,9 +157,9 @@ def _answering(place: Place, store: str, sessions: int, rounds: int) -> dict[str
 
 
 def _rings(node: Calling, audience: Audience, rounds: int) -> dict[str, Any]:
-    """From a call's 201 until the last of the first ring has it; and how long that 201 takes."""
+    """From a call's 201 until the last of the first wave has it; and how long that 201 takes."""
     accepted, last = [], []
-    with screen.progress("the first ring", rounds) as show:
+    with screen.progress("the first wave", rounds) as show:
         for done in range(rounds):
             start = time.monotonic_ns()
             call_id = node.open(*CENTRE)
@@ -175,7 +175,7 @@ def _rings(node: Calling, audience: Audience, rounds: int) -> dict[str, Any]:
 
 
 def _heard(audience: Audience) -> Any:
-    """Wait until each of the first ring has one message more; the records of these."""
+    """Wait until each of the first wave has one message more; the records of these."""
     due = audience.heard + FIRST_RING
     audience.heard = audience.crowd.wait_records(due)
     audience.missing += max(0, due - audience.heard)
@@ -220,7 +220,7 @@ def _at_once_ms(node: Calling, rounds: int) -> list[float]:
 
 
 def _last_ring_ms(node: Calling) -> dict[str, float]:
-    """From a call's 201 until somebody has it who is in the last ring only."""
+    """From a call's 201 until somebody has it who is in the last wave only."""
     found, where = [], places.offset(*CENTRE, 400_000.0, 0.0)
     with node.phone("far", *places.offset(*where, IN_LAST_RING_M, 0.0)) as phone:
         for _ in range(LAST_RING_ROUNDS):
@@ -401,9 +401,9 @@ def table(result: Result) -> Table:
         [title, *(number(it[key][of]) for it in stores.values()), goal]
         for title, key, of, goal in (
             ("request → 201, p50 ms", "accepted_ms", "p50", ""),
-            ("201 → the last of the first ring, p50 ms", "ring_ms", "p50", ""),
+            ("201 → the last of the first wave, p50 ms", "ring_ms", "p50", ""),
             ("… p99 ms", "ring_ms", "p99", " / ".join(f"≤ {ms}" for ms in GOAL_RING_MS.values())),
-            ("201 → somebody in the last ring only, max ms", "last_ring_ms", "max", f"≤ {GOAL_LAST_RING_MS:,}"),
+            ("201 → somebody in the last wave only, max ms", "last_ring_ms", "max", f"≤ {GOAL_LAST_RING_MS:,}"),
             ("accept → task, p50 ms", "accept_ms", "p50", ""),
             ("… p99 ms", "accept_ms", "p99", f"≤ {GOAL_TASK_MS}"),
             (f"{AT_ONCE} accept at once → the last of {SEATS} tasks, p50 ms", "at_once_ms", "p50", ""),
@@ -450,7 +450,7 @@ def table(result: Result) -> Table:
          f"{number(it['seal'])} / {number(it['open'])}", *others, ""]
         for what, it in result.found["sealing_us"].items()
     ]  # fmt: skip
-    title = f"calls: {FIRST_RING} responders in the first ring, {result.parameters['sessions']:,} on duty far away"
+    title = f"calls: {FIRST_RING} responders in the first wave, {result.parameters['sessions']:,} on duty far away"
     return Table(title, ("", *stores, "goal"), rows, _notes(result))
 
 
@@ -483,7 +483,7 @@ def plot(result: Result, figure: Any) -> None:
 
 BENCH = Bench(
     "calls",
-    "how soon responders are rung and told where to go, and what open calls cost.",
+    "how soon responders are notified and told where to go, and what open calls cost.",
     measure,
     table,
     plot,

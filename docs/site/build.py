@@ -42,7 +42,16 @@ NAVIGATION = {  # what is found and not named here comes last
         "client_demo/conformance",
     ],
     "Run it": ["settings", "operations", "ledger", "deploy", "behaviour", "review-desk", "privacy", "threats"],
-    "Know it": ["architecture", "no-queue-per-subscriber", "adr", "bench", "changelog"],
+    "Know it": [
+        "architecture",
+        "no-queue-per-subscriber",
+        "adr",
+        "bench",
+        "bench/method",
+        "bench/tables",
+        "bench/history",
+        "changelog",
+    ],
 }
 RULES = (  # the pages of the rules
     *("protocol", "areas", "languages", "cap", "feed", "calls"),

@@ -11,7 +11,7 @@ pytest.importorskip("matplotlib", reason="needs requirements/bench.txt")
 
 from support.redis_server import needs_redis
 
-from bench import machine, places, stats
+from bench import machine, places, results, stats, summary
 from bench.cli import BENCHES, cli
 from bench.clients.websocket import masked, unmasked
 from bench.peers.base import Payload, alert_id
@@ -61,10 +61,37 @@ def test_a_text_without_markers_is_refused():
 def test_a_table_is_markdown_and_rich():
     """With a bar in a cell escaped."""
     table = Table("title", ("", "a|b"), [["x", "1"]], ["a note"])
-    assert "| x | 1 |" in table.for_readme()
-    assert "a\\|b" in table.for_readme()
-    assert table.for_readme().endswith("- a note\n")
+    assert "| x | 1 |" in table.markdown()
+    assert "a\\|b" in table.markdown()
+    assert table.markdown().endswith("- a note\n")
     assert table.for_screen().row_count == 1
+
+
+def test_the_published_pages_show_the_published_results():
+    """README.md and tables.md are what `python -m bench table` makes of bench/results."""
+    paths = (results.FOLDER / f"{name}.json" for name in BENCHES)
+    found = [Result.load(path) for path in paths if path.exists()]
+    tables = [BENCHES[each.name].table(each) for each in found]
+    for page, made in ((results.README, summary.markdown), (results.TABLES, results.markdown)):
+        text = page.read_text("utf-8")
+        assert between_markers(text, made(found, tables)) == text
+
+
+@pytest.mark.parametrize(
+    ("goal", "values", "missed"),
+    [
+        ("", [7], False),
+        ("≤ 1,000", [1_000.4, 3], False),
+        ("≤ 1,000", [3, 1_010], True),
+        ("≥ 99.9", [99.9], False),
+        ("≥ 99.9", [100, 99.8], True),
+        ("0", [0, 0], False),
+        ("0", [0, 1], True),
+    ],
+)
+def test_summary_row_gives_reason_only_when_goal_is_missed(goal, values, missed):
+    """Values count as they are shown, and each of them has to reach the goal."""
+    assert ("the reason" in summary.Figure("what", values, goal, "the reason").row()) is missed
 
 
 def test_a_result_comes_back_from_its_file(tmp_path):

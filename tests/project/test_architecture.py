@@ -273,7 +273,7 @@ def test_no_part_of_the_log_in_redis_writes_anothers_state(part):
                     assert owner in ("self", "follower.reading", "reading"), f"{part.name}:{each.lineno}"
 
 
-# ---- the clients' rooms --------------------------------------------------------------------------------------
+# ---- the clients' packages -----------------------------------------------------------------------------------
 
 
 def client_modules():
@@ -289,12 +289,12 @@ def room_of(file):
 
 def client_rooms():
     """ARCHITECTURE.md's drawing of client_demo: room -> its height."""
-    lines = reversed(drawing_under("The clients' rooms"))
+    lines = reversed(drawing_under("The clients' packages"))
     return {name: height for height, line in enumerate(lines) for name in line}
 
 
 def test_every_room_of_the_clients_is_drawn():
-    """ARCHITECTURE.md, "The clients' rooms"."""
+    """ARCHITECTURE.md, "The clients' packages"."""
     assert {room_of(file) for file in client_modules()} == client_rooms().keys()
 
 

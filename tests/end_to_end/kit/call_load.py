@@ -385,10 +385,14 @@ class Dispatcher:
                     asked.ended = min(asked.ended, time.time())
                 else:
                     kept.content = answer.json()["revision"]
-            elif answer.status_code in BY_THE_CLOCK and time.time() > asked.ends:  # it came too late
+            elif answer.status_code in self._too_late() and time.time() > asked.ends:
                 kept.waits = False
             elif not (answer.status_code in BY_THE_CLOCK and node.was_off(ANSWER_S + SLACK_S)):
                 self.world.refusals.append(f"{asked.id} {kept.path}: {answer.status_code} {answer.text}")
+
+    def _too_late(self) -> set[int]:
+        """What a node may answer about a call that has expired: a log may have lost it since, for good (Rule 2)."""
+        return BY_THE_CLOCK | ({404} if self.world.history.calls.may_lose else set())
 
     async def _post(self, node: Node, kept: Kept) -> httpx.Response | None:
         started = time.monotonic()
