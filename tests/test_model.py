@@ -36,7 +36,8 @@ from geocast.clock import format_time
 from geocast.model import alert as shapes
 from geocast.model.alert import Circle
 from geocast.model.close_codes import SessionClosed
-from geocast.stream import hub as hubs
+from geocast.stream import fanout
+from geocast.stream.hub import Hub
 from geocast.stream.session import Session
 from geocast.wire.frames import SIGNED, WIRES
 
@@ -292,7 +293,7 @@ class Geocast(RuleBasedStateMachine):
 
     def start(self, read):
         """A node that has read so many items of the log."""
-        self.hub, self.rules, self.phones = hubs.Hub(ROWS), Rules(), []
+        self.hub, self.rules, self.phones = Hub(ROWS), Rules(), []
         self.sent, self.acked = {}, {}
         self.position = 0
         self.quiet = True  # the hub has no more to do
@@ -383,7 +384,7 @@ class Geocast(RuleBasedStateMachine):
     )
     def begin(self, slice_rows, phones, alerts):
         """(Rules may be left out of a run, this is not: there is always something to see.)"""
-        hubs.SLICE = slice_rows
+        fanout.SLICE = slice_rows
         for phone, holding in phones:
             self.hello(holding={alert_id: max(1, held) for alert_id, held in holding.items()}, **phone)
         for alert in alerts:
@@ -695,7 +696,7 @@ def _list(items):
 def small(monkeypatch):
     """A hub of small numbers, so that few sessions fill slices and few alerts the bits."""
     for name, number in {"SLICE": 1, "NEAREST": 2, "FLIGHTS": 3, "FLIGHTS_BELOW_EXTREME": 2}.items():
-        monkeypatch.setattr(hubs, name, number)
+        monkeypatch.setattr(fanout, name, number)
 
 
 @pytest.mark.usefixtures("small")

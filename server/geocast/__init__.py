@@ -5,8 +5,8 @@
     alertlog             appends the Entry, durable before the 201
     stream.log_reader    follows the log, its own appends included: Entry, Entry, … in order
     stream.live_alerts   Entry -> what is current now, and who was told what before
-    stream.hub           finds out whom it concerns (matching: area -> sessions with a place inside; filters), has wire
-                         encode it, once per wire format, and has the frame written to them, in slices
+    stream.fanout        finds out whom it concerns (matching: area -> rows with a place inside; filters), in slices
+    stream.hub           has wire encode it, once per wire format, and has the frame written to sessions
     stream.connection    the sessions' connections; what subscribers say goes the other way: session -> hub
 
 One path, whatever the number of processes and nodes. ARCHITECTURE.md draws who imports whom; a test proves it.

@@ -218,7 +218,7 @@ async def test_at_its_end_a_lease_is_over():
     await process.passes(LEASE_MS / 1000 - 1)
     assert len(process.waking.devices) == 1
     await process.passes(1)
-    assert len(process.waking.devices) == len(process.waking.hub) == 0
+    assert len(process.waking.devices) == len(process.waking.fanout) == 0
     assert process.store._memory.devices == process.store._memory.lines == {}
     await process.reads(a_revision(issued_at=process.clock.wall_ms, expires_at=process.clock.wall_ms + 60_000))
     assert len(process.client.pushes) == 1  # the renewal

@@ -6,13 +6,11 @@ from dataclasses import replace
 import pytest
 from support.fakes import NOON_MS, a_cancel, a_revision
 
-from geocast.model.alert import ApprovalProof
+from geocast.model.alert import ApprovalProof, Cancel
 from geocast.push import messages
-from geocast.push.messages import messages_of, plaintext, topic, ttl_s
+from geocast.push.messages import PushMessage, plaintext, topic, ttl_s
 from geocast.push.webpush import max_plaintext
 from geocast.wire import frames
-
-JSON, SIGNED = frames.JSON.number, frames.SIGNED[0].number
 
 
 def long_alert(**fields):
@@ -20,9 +18,9 @@ def long_alert(**fields):
     return a_revision(description="語" * 1_000, **fields)
 
 
-def told(entry, body_bytes=messages.BODY_BYTES, wire=JSON):
+def told(entry, body_bytes=messages.BODY_BYTES, *, signed=False):
     """What a push says of an entry."""
-    [message] = messages_of(frames.encode(entry)[wire])
+    message = PushMessage(entry.revision, isinstance(entry, Cancel), frames.encode_json(entry)[signed])
     text = plaintext(message, NOON_MS, body_bytes)
     assert len(text) <= max_plaintext(body_bytes)
     return json.loads(text)
@@ -79,23 +77,8 @@ def test_for_a_small_body_a_reason_is_shortened():
 def test_what_is_proved_and_does_not_fit_is_to_be_fetched():
     """WPT1, C13: cut, it would prove nothing; so no word of it is sent."""
     entry = replace(long_alert(), proof=ApprovalProof("form" * 900, ()))
-    message = told(entry, wire=SIGNED)
+    message = told(entry, signed=True)
     assert message == {"type": "fetch", "now": message["now"]}
-
-
-def test_several_frames_of_one_write_are_split():
-    """The hub writes all that a row is owed in one go, of each length that a frame may have."""
-    entries = [a_cancel(reason="x"), a_revision(), a_revision(id="other", description="y" * 1_000)]
-    written = b"".join(frames.encode(entry)[JSON] for entry in entries)
-    found = messages_of(written)
-    assert [(m.id, m.number, m.is_cancel) for m in found] == [
-        (e.id, e.revision, not hasattr(e, "alert")) for e in entries
-    ]
-
-
-def test_what_is_no_alert_is_passed_over():
-    """The hub's answers: a device is told of its own by HTTP."""
-    assert messages_of(frames.JSON.frame({"type": "ok", "live": 3})) == []
 
 
 def test_no_two_devices_share_a_topic_and_revisions_of_an_alert_do():

@@ -31,6 +31,7 @@ from geocast.push import delivery_journal, device_manager
 from geocast.push.addresses import parse_services
 from geocast.push.client import PushResponse
 from geocast.push.device_manager import DeviceManager
+from geocast.push.device_state import DeviceState
 from geocast.push.devicestore import SHARDS, State, shard_of
 from geocast.push.devicestore.memory import MemoryDevices
 from geocast.push.encryption import Keyring, Record
@@ -457,7 +458,7 @@ class Pushes(RuleBasedStateMachine):
             for alert_id in client.recipient_of:
                 alert = self.rules.alerts.get(alert_id)
                 assert alert is None or alert.ended(self.clock.now()) or alert.cancel is None, f"{name} has no cancel"
-            assert not device.busy
+            assert device.state is not DeviceState.UNDER_WAY
 
     def teardown(self):
         """At its end all comes to rest."""

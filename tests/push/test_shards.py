@@ -45,7 +45,7 @@ async def test_nothing_more_is_sent_of_a_shard_that_is_let_go():
     process = Process()
     await process.register()
     await process.waking.let_go(EVERY)
-    assert len(process.waking.devices) == len(process.waking.hub) == 0
+    assert len(process.waking.devices) == len(process.waking.fanout) == 0
     await process.reads(a_revision())
     assert process.client.pushes == []
     await process.waking.take(StaticShards().terms)
@@ -99,7 +99,7 @@ async def test_whoever_takes_a_registration_knows_how_many_pushes_follow():
     assert await process.waking.count_owed(digest, {}) == 2
     assert await process.waking.count_owed(digest, {"held": 1}) == 1
     assert await process.waking.count_owed(records.digest_of(Subject("", "nobody"), "device"), {}) == 0
-    assert len(process.waking.hub) == 1
+    assert len(process.waking.fanout) == 1
 
 
 @with_loop

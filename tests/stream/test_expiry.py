@@ -13,7 +13,8 @@ from geocast.auth.scopes import RECEIVE, TEST
 from geocast.auth.tokens import Key, TokenVerifier, sign
 from geocast.clock import Now
 from geocast.model import close_codes
-from geocast.stream import hub as hubs
+from geocast.stream import fanout, hub
+from geocast.stream.hub import Hub
 from geocast.stream.server import Pump
 from geocast.stream.session import HEARTBEAT_S, Session
 from geocast.wire.frames import JSON, MSGPACK
@@ -50,7 +51,7 @@ class Stage:
     """A hub, a clock, and phones."""
 
     def __init__(self):
-        self.clock, self.hub, self.phones = FakeClock(), hubs.Hub(16), []
+        self.clock, self.hub, self.phones = FakeClock(), Hub(16), []
 
     def phone(self, place=HERE, wire=JSON, **fields):
         phone = Phone(self, wire)
@@ -86,12 +87,12 @@ class Stage:
 @pytest.fixture(autouse=True)
 def look_at_every_sweep(monkeypatch):
     """Each sweep looks at the times of all sessions; without this, one in a few."""
-    monkeypatch.setattr(hubs, "LOOK_S", 0.0)
+    monkeypatch.setattr(hub, "LOOK_S", 0.0)
 
 
 @pytest.fixture
 def stage(monkeypatch):
-    monkeypatch.setattr(hubs, "SLICE", 1)
+    monkeypatch.setattr(fanout, "SLICE", 1)
     return Stage()
 
 

@@ -204,7 +204,7 @@ def test_what_was_let_go_is_remembered_for_a_day_and_within_bounds(clock, monkey
     assert [alerts._gone.last(alert_id) for alert_id in ids] == [0, 0, 1, 1, 1]
 
 
-def test_what_the_wall_clock_alone_has_ended_is_withheld(alerts, clock):
+def test_what_the_wall_clock_alone_has_ended_is_suspended(alerts, clock):
     """Rule 3: with what was told, and until the monotonic clock has ended it too."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1))
@@ -230,7 +230,7 @@ def test_what_somebody_was_not_sent_is_told_of_when_it_lives_after_all(alerts, c
     assert alerts.expire(clock.now()) == []
 
 
-def test_what_had_ended_when_it_was_learnt_of_is_withheld_for_as_long_as_it_can_live(alerts, clock):
+def test_what_had_ended_when_it_was_learnt_of_is_suspended_for_as_long_as_it_can_live(alerts, clock):
     """Rule 4: the wall clock may be ahead; an alert was accepted before it is learnt of."""
     clock.wall_ms = ENDS_MS
     assert alerts.apply(a_revision(), clock.now()) is None
@@ -342,7 +342,7 @@ def test_what_was_put_off_is_not_let_go_at_its_old_end(alerts, clock):
         clock.advance(1)
 
 
-def test_withheld_are_counted_though_the_clock_has_been_set_often(alerts, clock):
+def test_suspended_alerts_are_counted_though_the_clock_has_been_set_often(alerts, clock):
     """Rules 3 and 4: those that only the wall clock has ended, however far off it was when they were learnt of."""
     for n, off_ms in enumerate((0, 3_600_000, -7_200_000, 0)):
         clock.wall_ms = NOON_MS + off_ms

@@ -13,7 +13,7 @@ from support.fakes import DALLAS, NOON_MS, a_cancel, a_revision
 from test_model import CENTRES, EXAMPLES, STEPS, TURNS, Geocast, beyond
 
 from geocast.model.alert import Circle
-from geocast.stream import hub as hubs
+from geocast.stream import fanout
 
 pytestmark = pytest.mark.slow
 
@@ -68,7 +68,7 @@ class Crowded(Geocast):
 def test_whatever_happens_among_many_alerts_everyone_is_sent_what_the_rules_say(monkeypatch):
     """Section 5, "Who is sent what", rules 1 to 8."""
     for name, number in {"SLICE": 1, "NEAREST": 2, "FLIGHTS": 3, "FLIGHTS_BELOW_EXTREME": 2}.items():
-        monkeypatch.setattr(hubs, name, number)
+        monkeypatch.setattr(fanout, name, number)
     run_state_machine_as_test(
         Crowded,
         settings=settings(

@@ -10,6 +10,7 @@ aeds             defibrillators of a map: which are near, and which one a respon
 seat_request     whether this responder may have a seat
 messages         what responders are sent: the call, the task, that they may stand down
 live_call, responders, hub   what lives in one process: calls, responders on duty, who is sent what
+port             what the sessions' hub asks of calls, and the answers of a process without calls
 worker           what these append to the log, and what is due at a time
 openers          when a dispatcher may open another call
 """

@@ -22,23 +22,21 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 from ..alertlog import Counts
-from ..auth.tokens import Subject
 from ..clock import Clock, Now
 from ..errors import StoreUnavailable, trace
 from ..geometry.sphere import cell_place
 from ..matching.filters import Filter
 from ..model import languages
 from ..model.alert import SEVERITY_RANK, Entry, Untrusted
+from ..stream.live_alerts import LiveAlerts
 from ..stream.session import Place
-from ..wire.frames import JSON, SIGNED, Wire
 from .addresses import Services
 from .client import PushClient
 from .delivery_journal import DeliveryJournal
-from .device_hub import DeviceHub
 from .device_repository import Change, DeviceRepository, OpenedDevice
 from .devices import Device, Devices, Times
 from .devicestore import (
@@ -65,14 +63,6 @@ RESTORED = 200  # that are put back into the store at once
 RECHECKED = 500  # … and judged anew after a reload
 LET_GO_S = 10.0  # that requests have to end when a shard is let go
 AGAIN_S = 1.0  # after the store was out of reach
-
-
-@dataclass(frozen=True, slots=True)
-class _Rights:
-    may_test: bool
-    subject: Subject
-    deadline: float = float("inf")  # its lease ends elsewhere
-    quals: frozenset[str] = frozenset()  # it is called to nothing
 
 
 class Changed(NamedTuple):
@@ -103,12 +93,11 @@ class DeviceManager:
 
         None: its key is not known here, which after a reload is no good either.
         """
-        self.hub = DeviceHub(capacity + 1)  # and one that is only asked for
         self.devices = Devices()
         self.recorder = DeliveryJournal(store, shards)
         self.records = DeviceRepository(store, self.recorder, keyring)
         self.sending = PushScheduler(
-            self.hub,
+            capacity + 1,  # and a row for `count_owed`
             self.recorder,
             client,
             keyring,
@@ -121,6 +110,7 @@ class DeviceManager:
             too_large=lambda device: self._rewrite(device, lambda record: replace(record, small=True)),
             worked=lambda device: self._rewrite(device, lambda record: replace(record, worked=True)),
         )
+        self.fanout = self.sending.fanout
         self.forgotten: Counter[str] = Counter()  # devices, by why
         self.set_aside = 0  # devices of the store that can't be used
         self.has_taken = asyncio.Event()  # the first shards are loaded
@@ -139,22 +129,27 @@ class DeviceManager:
         self._reading: set[bytes] | None = None  # what was read while shards are loaded
         self._ids: Sequence[Mapping[bytes, str]] | None = None  # of live alerts, by digest, for each key
 
+    @property
+    def live(self) -> LiveAlerts:
+        """The live alerts of this process."""
+        return self.fanout.live
+
     # ---- the log, and time ---------------------------------------------------------------------------------------
 
     def deliver(self, entry: Entry | Untrusted) -> None:
         """Take an entry of the log."""
         self._ids = None
-        self.hub.deliver(entry, self.sending.tick())
+        self.fanout.deliver(entry, self.sending.tick())
         self.sending.wake()
 
     async def sweep(self) -> None:
         """Do all that depends on time alone. Call it some times a second."""
         now = self.sending.tick()
-        self.hub.sweep(now)
-        self.hub.take_counts()  # what it takes for sent is not what services have taken
-        self.sending.resume()
+        self.fanout.sweep(now)
+        self.live.take_counts()  # what devices took is not what services have taken
+        self.sending.resume_due()
         for device in self._tests.take(now.wall_ms):
-            self.hub.set_rights(device.row, _rights(device.record, now))
+            self.fanout.set_rights(device.row, may_test=_may_test(device.record, now))
         over = self._look_at_leases(now)
         self.sending.wake()
         await self.forget(over, "lease")
@@ -204,7 +199,7 @@ class DeviceManager:
         until_ms = device.until_ms
 
         async def note_renewal(was_taken: bool) -> None:
-            if was_taken and device.row >= 0 and device.until_ms == until_ms:
+            if was_taken and device.is_here and device.until_ms == until_ms:
                 await self._rewrite(device, lambda record: replace(record, renewed=True))
                 self._look_at(device, device.lease_due_ms)
             else:
@@ -288,8 +283,9 @@ class DeviceManager:
     def _fly_all(self) -> None:
         """Send every live alert to whoever lacks it (WPO3)."""
         now = self.sending.tick()
-        for alert in list(self.hub.live):
-            self.hub.fly(alert, now)
+        for alert in list(self.live):
+            if not alert.ended(now):
+                self.fanout.launch(alert, now)
         self.sending.wake()
 
     # ---- one device ----------------------------------------------------------------------------------------------
@@ -314,7 +310,11 @@ class DeviceManager:
         record, now = kept.record, self.sending.tick()
         told = self._told(kept.lines)
         told |= {alert_id: max(held, told.get(alert_id, 0)) for alert_id, held in holding.items()}
-        return self.hub.count_owed(_wire(record), _places(record), _filter(record), _rights(record, now), told, now)
+        row = self.fanout.enter(_places(record), _filter(record), may_test=_may_test(record, now))
+        self.fanout.trust_holding(row, told, now)
+        owed = self.fanout.take_owed_by(row, now)
+        self.fanout.leave(row)
+        return len(owed)
 
     def _apply(self, digest: bytes, kept: OpenedDevice | None, holding: Mapping[str, int]) -> int | None:
         device = self.devices.find(digest)
@@ -346,13 +346,12 @@ class DeviceManager:
             self._to_forget.add(stored.known)
             return None
         term = self._shards.terms[shard_of(stored.device)]
-        device = Device(stored.device, record, endpoint, stored.endpoint, stored.until_ms, term, self.sending.take)
-        self.sending.join(device)
+        device = Device(stored.device, record, endpoint, stored.endpoint, stored.until_ms, term)
         now = self.sending.tick()
-        device.row = self.hub.enter(
-            device, _wire(record), _places(record), _filter(record), _rights(record, now), self._told(kept.lines), now
-        )
-        self.hub.hold(device.row, holding, now)
+        row = self.fanout.enter(_places(record), _filter(record), may_test=_may_test(record, now))
+        self.sending.enter(device, row)
+        self.fanout.trust_holding(row, self._told(kept.lines), now)
+        self.fanout.trust_holding(row, holding, now)
         self.sending.note_held(device, holding)
         self.devices.add(device)
         self._watch(device)
@@ -367,7 +366,7 @@ class DeviceManager:
     def _known_ids(self) -> Sequence[Mapping[bytes, str]]:
         if self._ids is None:
             self._ids = [
-                {self._keyring.digest("alert", alert.id, key=key): alert.id for alert in self.hub.live}
+                {self._keyring.digest("alert", alert.id, key=key): alert.id for alert in self.live}
                 for key in range(len(self._keyring))
             ]
         return self._ids
@@ -375,19 +374,16 @@ class DeviceManager:
     def _change(self, device: Device, kept: OpenedDevice, holding: Mapping[str, int]) -> None:
         before, record, now = device.record, kept.record, self.sending.tick()
         device.record, device.until_ms = record, kept.stored.until_ms
-        if record.proofs != before.proofs:
-            self.hub.rewire(device.row, _wire(record))
-        self.hub.move(device.row, _places(record))
-        self.hub.set_filter(device.row, _filter(record))
-        self.hub.set_rights(device.row, _rights(record, now))
-        self.hub.hold(device.row, holding, now)
+        self.fanout.move(device.row, _places(record))
+        self.fanout.set_filter(device.row, _filter(record))
+        self.fanout.set_rights(device.row, may_test=_may_test(record, now))
+        self.fanout.trust_holding(device.row, holding, now)
         self.sending.note_held(device, holding)
-        if device.owed is not None and (held := holding.get(device.owed.message.id)) is not None:
+        if device.owed is not None and (held := holding.get(device.owed.alert.id)) is not None:
             device.owed.recipient = True
             device.owed.held = held >= device.owed.message.number
         endpoint = self._services.allowed(record.endpoint)
         if endpoint is not None and record.endpoint != before.endpoint:
-            device.paused, device.failures = False, 0  # it failed where it is no more
             device.endpoint, device.endpoint_digest = endpoint, kept.stored.endpoint
             self.sending.moved(device)
         self._watch(device)
@@ -469,7 +465,7 @@ class DeviceManager:
             await self.read(digest)
         devices = list(self.devices)
         for start in range(0, len(devices), RECHECKED):
-            part = [device for device in devices[start : start + RECHECKED] if device.row >= 0]
+            part = [device for device in devices[start : start + RECHECKED] if device.is_here]
             await self.recorder.before([line for device in part for line in self.sending.lines_of(device)])
 
     def _is_in_force(self, stored: StoredDevice) -> bool:
@@ -486,14 +482,14 @@ class DeviceManager:
         """The store may lack devices that it had: it is given those that are here (DevS12)."""
         devices = list(self.devices)
         for start in range(0, len(devices), RESTORED):
-            part = [each for each in devices[start : start + RESTORED] if each.row >= 0]
+            part = [each for each in devices[start : start + RESTORED] if each.is_here]
             rows = [(self.records.sealed(each.record, each.until_ms), each.term) for each in part]
             self._shards.refused(await self._store.restore(rows))
         self._store.lost = False
 
     async def forget(self, devices: Sequence[Device], why: str) -> None:
         """Forget devices: row, record and what they were told (WPR9). If the store is away it is told so later."""
-        known = [device.known for device in devices if device.row >= 0]
+        known = [device.known for device in devices if device.is_here]
         for device in devices:
             self._leave(device, why)
         await self._forget_in_store(known)
@@ -508,19 +504,17 @@ class DeviceManager:
 
     def _leave(self, device: Device, why: str | None = None) -> None:
         """A device is not here any more. `why`: it is forgotten, and another process will not count it."""
-        if device.row >= 0:
+        if device.is_here:
             if why is not None:
                 self.forgotten[why] += 1
             self.devices.remove(device)
-            self.sending.part(device)
-            self.hub.leave(device.row)
-            device.row = -1
+            self.sending.leave(device)
 
     async def recheck(self) -> None:
         """Forget the devices whose tokens are good no more (BA3); the loop gets its turns meanwhile."""
         devices = list(self.devices)
         for start in range(0, len(devices), RECHECKED):
-            part = [each for each in devices[start : start + RECHECKED] if each.row >= 0]
+            part = [each for each in devices[start : start + RECHECKED] if each.is_here]
             await self.forget([each for each in part if not self._stands(each.record)], "revoked")
             await asyncio.sleep(0)
 
@@ -529,7 +523,7 @@ class DeviceManager:
 
         @functools.cache
         def known() -> frozenset[bytes]:
-            return frozenset(self._keyring.digest("alert", each.id) for each in self.hub.live)
+            return frozenset(self._keyring.digest("alert", each.id) for each in self.live)
 
         return lambda alert: alert not in known()
 
@@ -538,11 +532,6 @@ class DeviceManager:
         self._look_at(device, device.lease_due_ms)
         if device.record.may_test:
             self._tests.put(device.record.expires_at_ms, device)
-
-
-def _wire(record: Record) -> Wire:
-    """Frames of JSON: `messages` takes the text out of them. With proofs it is a signed stream's (F9)."""
-    return SIGNED[JSON.number] if record.proofs else JSON
 
 
 def _places(record: Record) -> list[Place]:
@@ -554,6 +543,6 @@ def _filter(record: Record) -> Filter:
     return Filter(categories, SEVERITY_RANK[record.min_severity], languages.understood(record.languages))
 
 
-def _rights(record: Record, now: Now) -> _Rights:
-    """Tests and exercises exist for it until its token ends (R6); all else, until its lease does."""
-    return _Rights(record.may_test and now.wall_ms < record.expires_at_ms, record.subject)
+def _may_test(record: Record, now: Now) -> bool:
+    """Return whether tests and exercises exist for a device: until its token ends (R6)."""
+    return record.may_test and now.wall_ms < record.expires_at_ms

@@ -2,15 +2,14 @@
 
 import hashlib
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from heapq import heappop, heappush
 from itertools import count
 
 from ..auth.tokens import Subject
-from ..model.close_codes import Close
 from ..stream.live_alerts import LiveAlert
 from .addresses import Endpoint
-from .device_hub import Urgency
+from .device_state import NEXT, DeviceEvent, DeviceState
 from .devicestore import RegistrationKey, shard_of
 from .encryption import Record
 from .messages import PushMessage
@@ -19,11 +18,13 @@ from .service_limits import Gate, ServiceLimit, Slots
 SECRET_BYTES = 24
 RENEW_MS = 3 * 86_400_000  # before its lease ends a device is told so
 
+Urgency = tuple[int, bool]  # the least is sent first: minus the rank of the severity, not a cancel
+
 
 class Owed:
-    """A message that the hub has written for a device.
+    """The alert or cancel that a request is under way for.
 
-    `recipient`: whether it was one of the alert before. `held`: whether it has said meanwhile that it holds this.
+    `recipient`: whether the device was one of the alert before. `held`: whether it has said meanwhile that it holds it.
     """
 
     __slots__ = ("alert", "held", "message", "recipient")
@@ -34,17 +35,11 @@ class Owed:
         self.recipient = recipient
         self.held = False
 
-    @property
-    def urgency(self) -> Urgency:
-        """In which order it is sent: the least first."""
-        return -self.alert.rank, not self.message.is_cancel
-
 
 class Device:
-    """One registration. It is its own peer of the hub: what the hub writes is `taken`, with the device."""
+    """One registration, as a row of the fan-out."""
 
     __slots__ = (
-        "busy",
         "digest",
         "endpoint",
         "endpoint_digest",
@@ -54,19 +49,16 @@ class Device:
         "looked_at_ms",
         "marked",
         "owed",
-        "paused",
         "place",
         "record",
         "resumes_at",
         "row",
         "served",
-        "taken",
+        "state",
         "term",
         "until_ms",
-        "waits",
+        "urgency",
     )
-
-    descriptor = -1  # it has no socket
 
     def __init__(
         self,
@@ -76,27 +68,24 @@ class Device:
         endpoint_digest: bytes,
         until_ms: int,
         term: int,
-        taken: "Callable[[Device, bytes], None]",
     ) -> None:
-        """`until_ms`: its lease; `term`: of its shard; `taken` is called with what the hub writes to it."""
+        """`until_ms`: when its lease ends; `term`: of its shard."""
         self.digest = digest
         self.record = record
         self.endpoint = endpoint
         self.endpoint_digest = endpoint_digest
         self.until_ms = until_ms
         self.term = term
-        self.taken = taken
-        self.row = -1  # in the hub; -1 when it is forgotten, or another process has it
+        self.state = DeviceState.IDLE
+        self.row = -1  # in the fan-out; -1 before it enters and after it leaves
         self.lane: ServiceLimit  # of the host of its endpoint; from `PushScheduler.join` on
         self.served = False  # the last push to its endpoint was taken
         self.marked = False  # its stored record says that its host has taken a push
-        self.busy = False  # a request is under way …
-        self.place: tuple[ServiceLimit, Slots]  # … which has its place in these
-        self.owed: Owed | None = None  # … and tells of this, if it tells of an alert
-        self.waits: Urgency | None = None  # for a place, and for how urgent a thing …
-        self.gate: Gate | None = None  # … of this
-        self.paused = False  # after a failure …
-        self.resumes_at = 0.0  # … until then, by the monotonic clock
+        self.place: tuple[ServiceLimit, Slots]  # UNDER_WAY: where the request has its places
+        self.owed: Owed | None = None  # UNDER_WAY: what the request is for, if it is for an alert
+        self.urgency: Urgency = (0, True)  # WAITING: of the most urgent thing that it is owed
+        self.gate: Gate | None = None  # WAITING: at which it waits
+        self.resumes_at = 0.0  # PAUSED: until when, on the monotonic clock
         self.failures = 0  # in a row
         self.looked_at_ms: int | None = None  # when its lease is looked at next
 
@@ -120,15 +109,14 @@ class Device:
         """What it is known by."""
         return RegistrationKey(self.digest, self.record.secret, self.endpoint_digest, self.until_ms)
 
-    def write(self, data: bytes) -> None:
-        """Take what the hub writes to it."""
-        self.taken(self, data)
+    @property
+    def is_here(self) -> bool:
+        """Whether it is a device of this process still."""
+        return self.row >= 0
 
-    def close(self, close: Close) -> None:
-        """Nothing: the hub of devices ends none."""
-
-    def abort(self) -> None:
-        """Nothing: the hub of devices drops none."""
+    def on(self, event: DeviceEvent) -> None:
+        """Change the state. Raise KeyError for what cannot happen in this state."""
+        self.state = NEXT[self.state][event]
 
 
 class Devices:
@@ -176,7 +164,7 @@ class Times:
         due = []
         while self._heap and self._heap[0][0] <= now:
             device = heappop(self._heap)[2]
-            if device.row >= 0:
+            if device.is_here:
                 due.append(device)
         return due
 

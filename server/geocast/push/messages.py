@@ -1,10 +1,5 @@
-"""What a device is told: the message of the stream, as it fits into a push (WPT1, WPT3, WPT4).
+"""The messages that devices are sent: those of the stream, as they fit into a push (WPT1, WPT3, WPT4)."""
 
-What the hub writes to a session are frames of a WebSocket; a device's peer is written the same, those of the JSON
-subprotocols. They are taken out of their frames here, so that neither the hub nor its encoding knows of pushes.
-"""
-
-import functools
 import hashlib
 import hmac
 import json
@@ -20,40 +15,14 @@ URGENCIES = ("low", "normal", "high", "high")  # by the severity's rank
 RENEW = "renew"
 
 _CUT = ("id", "revision", "category", "title", "headline", "severity", "status", "issued_at", "expires_at")
-_KEPT = 4_096  # payloads that are kept parsed: those of as many alerts, languages and formats
 
 
 class PushMessage(NamedTuple):
-    """A message of the stream: which entry of the log it tells of, and its JSON."""
+    """A message of the stream: the number of the entry that it is made of, and its JSON."""
 
-    id: str
     number: int
     is_cancel: bool
     payload: bytes
-
-
-def messages_of(written: bytes) -> list[PushMessage]:
-    """The messages in what the hub has written to a peer: unmasked, unfragmented text frames (RFC 6455, 5.2).
-
-    Others than alerts and cancels are passed over.
-    """
-    found, at = [], 0
-    while at < len(written):
-        length, at = written[at + 1], at + 2
-        wide = {126: 2, 127: 8}.get(length, 0)
-        if wide:
-            length = int.from_bytes(written[at : at + wide], "big")
-        message = _parsed(written[at + wide : at + wide + length])
-        found += [] if message is None else [message]
-        at += wide + length
-    return found
-
-
-@functools.lru_cache(_KEPT)
-def _parsed(payload: bytes) -> PushMessage | None:
-    message = json.loads(payload)
-    told = {"alert": message.get("alert"), "cancel": message}.get(message.get("type"))
-    return None if told is None else PushMessage(told["id"], told["revision"], told is message, payload)
 
 
 def plaintext(message: PushMessage, now_ms: int, body_bytes: int = BODY_BYTES) -> bytes:

@@ -1,26 +1,32 @@
-"""What goes out, when, and what becomes of it: the hub's turns, the lanes of the hosts, requests and their answers
-(WPO1 to WPO3, HD2).
+"""Which push device is sent what, and when: places at push services, requests and their answers (WPO1 to WPO3, HD2).
 
-    the hub writes to a device ──> sorted out: one message is under way, or the device waits; the rest is untold
-        ──> noted that it may be sent ──> encrypted, sent ──> answered ──> the device is told what it is owed by then
+    a turn of the fan-out offers alerts to devices ──> a device takes the most urgent one, or declines and waits
+        ──> noted that it may be sent ──> encrypted, sent ──> answered ──> the device is offered what it is owed by then
 
-Rule 1  One request is under way for a device. Its row is slow meanwhile, and while it waits after a failure: so the hub
-        sends it nothing, and works out anew what it is owed when it recovers; after a push that was taken only if it
-        has passed something over the row meanwhile. There is no queue of messages.
-Rule 2  What the hub has written, and does not go out now, is untold at once, before the hub does anything else. So what
-        is noted as told is what was sent, is under way, or may have been sent.
-Rule 3  The hub is turned only while there is a free slot, of SLOTS. A device whose lane is full or closed waits without
-        a slot, and is taken by the most urgent thing that it is owed: so a host that hangs holds up no other one,
-        and an extreme alert waits for a slot and for nothing else. A device at a host that never took a push takes one
-        of SPARE_SLOTS instead, and so does the request of an owner who has OF_ONE under way already (rule HD2).
+`device_state` has the states of a device.
+
+Rule 1  One request is under way for a device. Its row is paused meanwhile, and after a failure: the fan-out offers it
+        nothing. When it is resumed, what it is owed is computed again, if the fan-out has passed it over or it has
+        declined something. There is no queue of messages.
+Rule 2  A device takes an alert at the moment it is offered, or declines it. So what the fan-out has as sent is what was
+        sent, is under way, or may have been sent. A request that fails takes that back (`retract`).
+Rule 3  The fan-out is turned only while there is a free slot, of SLOTS. A device whose service has no place, or is
+        closed, waits without a slot, and is taken by the most urgent thing that it is owed: so a service that hangs
+        holds up no other one, and an extreme alert waits for a slot and for nothing else. A device at a service that
+        never took a push takes one of SPARE_SLOTS instead, and so does the request of an owner who has OF_ONE under
+        way already (rule HD2).
 Rule 4  Of what a device is owed the most severe goes first, and of one severity a cancel.
 Rule 5  A request is sent only if, when all before it is done, its entry is still current, has not ended, and has a
-        whole second left (E1); it is not waited for beyond the alert's end.
-Rule 6  A device waits in the queue of one gate: its lane, or the slots. When a request ends, as many devices as its
+        whole second left (E1). It is not waited for beyond the alert's end.
+Rule 6  A device waits in the queue of one gate: its service, or the slots. When a request ends, as many devices as its
         gates have places for come to the queue of SLOTS, from which each turn takes the most urgent.
 Rule 7  Nothing begins for a device whose shard may be another process's by now (shards.py): it waits until it is sure.
 
-All of it is one thread: between two awaits nothing else changes the hub.
+Example for Rules 1 and 2: alerts A (severe) and B (minor) are offered to an idle device at once. It takes A and
+declines B, which the fan-out notes. The service answers 201: the row is resumed, B is computed again, offered and
+taken. Had the answer been 503, A would be retracted, and after the pause the device would be offered A and B again.
+
+All of it is one thread: between two awaits nothing else changes the fan-out.
 """
 
 import asyncio
@@ -32,19 +38,26 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, S
 from heapq import heapify, heappop, heappush
 from itertools import count
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .. import failpoints
 from ..clock import Clock, Now
 from ..errors import trace
+from ..model.languages import choice
+from ..stream.delivery_flags import Rows
+from ..stream.fanout import FanOut
 from ..stream.live_alerts import CURRENT, RECIPIENT, LiveAlert
+from ..wire.frames import encode_json
 from . import messages
 from .addresses import Endpoint, Services
 from .client import Push, PushClient, PushResponse
 from .delivery_journal import DeliveryJournal
-from .device_hub import DeviceHub, Urgency
-from .devices import Device, Owed, Times
+from .device_state import DeviceEvent, DeviceState
+from .devices import Device, Owed, Times, Urgency
 from .devicestore import DeliveryRecord, State, StoredDevice
 from .encryption import Keyring, Record
-from .messages import BODY_BYTES, SMALL_BODY_BYTES
+from .messages import BODY_BYTES, SMALL_BODY_BYTES, PushMessage
 from .service_limits import Gate, PushOutcome, ServiceLimit, Slots, wait_s
 from .shards import Shards
 from .webpush import Vapid, encrypt
@@ -59,12 +72,15 @@ TURN_S = 0.001  # when turning has taken so long, the loop gets its turn
 LATE_S = 1.0  # a device that is owed something with no whole second left waits for so long
 
 
+UNDER_WAY = (DeviceState.UNDER_WAY, DeviceState.LEAVING)
+
+
 class PushScheduler:
-    """All that is on its way to the devices of a hub. The module tells how it works."""
+    """The devices as rows of a fan-out, and all that is on its way to them. The module tells how it works."""
 
     def __init__(
         self,
-        hub: DeviceHub,
+        capacity: int,
         recorder: DeliveryJournal,
         client: PushClient,
         keyring: Keyring,
@@ -77,7 +93,9 @@ class PushScheduler:
         too_large: Callable[[Device], Awaitable[None]],
         worked: Callable[[Device], Awaitable[None]],
     ) -> None:
-        """`gone` is called with a device whose service says so, `too_large` with one whose service takes small bodies,
+        """`capacity`: how many devices there may be at once.
+
+        `gone` is called with a device whose service says so, `too_large` with one whose service takes small bodies,
         and `worked` with one that is to be marked in the store: its host has taken a push.
 
         `took` (set it) is called with how long after the acceptance of its entry, in seconds, each push was taken;
@@ -91,7 +109,8 @@ class PushScheduler:
         self.answered: Callable[[str, str], None] = lambda _service, _status: None
         self.idle = asyncio.Event()  # nothing is under way
         self.idle.set()
-        self._hub = hub
+        self.fanout = FanOut(capacity, self)
+        self._devices: list[Device | None] = [None] * capacity  # by row
         self._recorder = recorder
         self._client = client
         self._alert_digest = functools.lru_cache(1_024)(functools.partial(keyring.digest, "alert"))
@@ -102,8 +121,7 @@ class PushScheduler:
         self._gone = gone
         self._too_large = too_large
         self._worked = worked
-        self._now = clock.now()  # of what the hub is doing
-        self._written: list[tuple[Device, list[Owed]]] = []  # by the hub, not sorted out yet
+        self._now = clock.now()  # of what the fan-out is doing
         self._next: list[Device] = []  # whose messages go out with the next slice
         self._slots, self._spare = Slots(SLOTS, OF_ONE), Slots(SPARE_SLOTS, OF_ONE)
         self._closed: set[ServiceLimit] = set()
@@ -145,11 +163,15 @@ class PushScheduler:
             self._closed.discard(lane)
 
     def moved(self, device: Device) -> None:
-        """Count a device at the host of its endpoint, which is another endpoint now; it may wait for that one."""
+        """Count a device at the host of its new endpoint. It may wait for that one; a pause was for the old one."""
         self.part(device)
         self.join(device)
-        if device.waits is not None:
-            self._put(self._slots, device.waits, device)
+        device.failures = 0
+        if device.state is DeviceState.PAUSED:
+            device.on(DeviceEvent.RESUME)
+            self.fanout.resume(device.row)
+        elif device.state is DeviceState.WAITING:
+            self._put(self._slots, device.urgency, device)
 
     def _mark(self, device: Device) -> None:
         """The host of a device has taken a push, by the device's record."""
@@ -165,36 +187,43 @@ class PushScheduler:
                 behind_open[lane.service] += lane.devices if lane.is_open else 0
         return {each: behind_open[each] / devices[each] if devices[each] else 1.0 for each in self.entries}
 
+    # ---- rows ----------------------------------------------------------------------------------------------------
+
+    def enter(self, device: Device, row: int) -> None:
+        """Take in a device at this row of the fan-out. `send_owed` has to follow."""
+        device.row, self._devices[row] = row, device
+        self.join(device)
+
+    def leave(self, device: Device) -> None:
+        """Forget a device, which has a row here."""
+        device.on(DeviceEvent.LEAVE)
+        self.part(device)
+        self.fanout.leave(device.row)
+        self._devices[device.row] = None
+        device.row = -1
+
     # ---- who is sent what ----------------------------------------------------------------------------------------
 
     def tick(self) -> Now:
-        """Note the time: it is that of all that the hub does until the next tick."""
+        """Note the time: it is that of all that the fan-out does until the next tick."""
         self._now = self._clock.now()
         return self._now
 
-    def resume(self) -> None:
-        """Have those go on whose pause is over, and have closed hosts looked at."""
+    def resume_due(self) -> None:
+        """Resume the devices whose pause is over, and look at closed services."""
         now = self.tick()
         for lane in list(self._closed):
             self._look(lane, now)
         for device in self._pauses.take(now.monotonic):
-            if device.paused and device.resumes_at <= now.monotonic:
-                device.paused = False
-                self.on_drained(device)
+            if device.state is DeviceState.PAUSED and device.resumes_at <= now.monotonic:
+                self._resume(device)
 
     def send_owed(self, device: Device) -> int:
-        """Send a device what it is owed by what it is now; how many pushes that are (R8)."""
-        reply: dict[str, int] = {}
-        self._hub.reply_with_owed(device.row, reply, self.tick())
-        self._sort_out()
-        self.go_on(device)
-        return reply["live"]
-
-    def go_on(self, device: Device) -> None:
-        """A device that was paused for the endpoint that it had goes on with the one that it has."""
-        if not device.busy and not device.paused and device.waits is None:
-            self.on_drained(device)
+        """Offer a device what it is owed by what it is now; return how many pushes that are (R8)."""
+        self.tick()
+        owed = self._offer(device)
         self.wake()
+        return owed
 
     def end(self) -> None:
         """Begin no more requests. `idle` is set when those that are under way have come to an end."""
@@ -204,7 +233,7 @@ class PushScheduler:
         """Wait until no request is under way for any of these, for so long at most."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
-                while any(device.busy for device in devices):
+                while any(device.state in UNDER_WAY for device in devices):
                     self._freed.clear()
                     await self._freed.wait()
 
@@ -233,52 +262,69 @@ class PushScheduler:
             self._start(self._send(devices))
 
     def _step(self, now: Now) -> bool:
-        """Have the most urgent thing done that can be (Rule 3); False if there is none."""
-        flight, first = self._hub.most_urgent(), self._first_waiting()
-        if flight is not None and (first is None or flight <= first):
-            self._hub.turn(now, self._slots.free())
-            self._sort_out()
+        """Do the most urgent thing that can be done (Rule 3); return False if there is none."""
+        flight, first = self.fanout.most_urgent(), self._first_waiting()
+        if flight is not None and (first is None or flight[:2] <= first):
+            self.fanout.turn(now, self._slots.free())
         elif first is not None:
             device = self._next_waiting()
-            device.waits = None
-            self.on_drained(device)
-            if not device.busy:  # its place is another one's
+            self._resume(device)
+            if device.state is not DeviceState.UNDER_WAY:  # its place is another one's
                 self._admit(device.lane)
                 self._admit(self._spare)
         else:
             return False
         return True
 
-    def take(self, device: Device, data: bytes) -> None:
-        """The hub has written to a device. It will note next that it is told, so this is the moment to see what was."""
-        found = []
-        for message in messages.messages_of(data):
-            alert = self._hub.live.find(message.id, self._now)
-            if alert is not None:
-                found.append(Owed(alert, message, bool(alert.flags(device.row) & RECIPIENT)))
-        if found:
-            self._written.append((device, found))
+    def take(self, rows: Rows, alerts: Sequence[LiveAlert], texts: Sequence[int]) -> Sequence[Rows]:
+        """Offer the devices of these rows the most urgent of these alerts; return the rows that took it."""
+        first = min(range(len(alerts)), key=lambda n: _urgency(alerts[n]))
+        took = [row for row in rows.tolist() if self._takes(self._at(row), alerts[first], texts[first])]
+        return [np.array(took if n == first else [], np.int32) for n in range(len(alerts))]
 
-    def _sort_out(self) -> None:
-        """Of what the hub has written, let the most urgent message of each device go out that can; untell the rest."""
-        written, self._written = self._written, []
-        for device, found in written:
-            first = min(found, key=lambda owed: owed.urgency)
-            goes = self._takes_off(device)
-            if goes:
-                device.owed = first
-                self._next.append(device)
-            elif not self._shards.may_send(device.shard):
-                self._pause(device, LATE_S)  # Rule 7
-            elif not device.busy and not device.paused:
-                self._wait(device, first.urgency)
-            for owed in found:
-                if not goes or owed is not first:
-                    self._hub.retract(device.row, owed.alert, owed.message.number, recipient=owed.recipient)
+    def by_age(self, rows: Rows) -> NDArray[np.int64]:
+        """Return the rows' own order."""
+        return np.arange(len(rows))
 
-    def _takes_off(self, device: Device) -> bool:
-        """Take a slot and a place in its lane for a device, if it is free and there are both."""
-        if device.busy or device.paused or self._ending or not self._shards.may_send(device.shard):
+    def _at(self, row: int) -> Device:
+        device = self._devices[row]
+        assert device is not None, "the fan-out hands alerts to rows that have a device"
+        return device
+
+    def _resume(self, device: Device) -> None:
+        """Have a device idle again, and offer it what it is owed."""
+        device.on(DeviceEvent.RESUME)
+        self.fanout.resume(device.row)
+        self._offer(device)
+
+    def _offer(self, device: Device) -> int:
+        """Offer a device the most urgent of what it is owed; return how many alerts and cancels it is owed."""
+        owed = sorted(self.fanout.take_owed_by(device.row, self._now), key=_urgency)
+        wanted = self.fanout.filter_of(device.row).languages
+        for n, alert in enumerate(owed):
+            if n == 0 and self._takes(device, alert, choice(wanted, alert.languages)):
+                self.fanout.note_taken(device.row, [alert])
+            else:
+                self.fanout.note_declined(device.row, alert)
+        return len(owed)
+
+    def _takes(self, device: Device, alert: LiveAlert, text: int) -> bool:
+        """Have a device take what is current of an alert, if a request for it can begin; else it waits."""
+        if self._begins(device):
+            recipient = bool(alert.flags(device.row) & RECIPIENT)
+            device.owed = Owed(alert, _message(alert, text, signed=device.record.proofs), recipient)
+            self._next.append(device)
+            return True
+        if not self._shards.may_send(device.shard):
+            self._pause(device, LATE_S)  # Rule 7
+        elif device.state in (DeviceState.IDLE, DeviceState.WAITING):
+            self._wait(device, _urgency(alert))
+        return False
+
+    def _begins(self, device: Device) -> bool:
+        """Take a slot and a place at its service for a device, if it is free and there are both."""
+        is_free = device.state in (DeviceState.IDLE, DeviceState.WAITING)
+        if not is_free or self._ending or not self._shards.may_send(device.shard):
             return False
         gate, may_go = self._gate(device)
         if not may_go:
@@ -287,10 +333,9 @@ class PushScheduler:
         device.lane.start()
         gate.start(device.owner)
         self.idle.clear()
-        self._hub.slowed(device.row, self._now)
-        if device.waits is not None:
-            self._hub.lost(device.row)  # what it has waited for is not in flight any more
-        device.place, device.busy, device.waits = (device.lane, gate), True, None
+        self.fanout.pause(device.row)
+        device.place = device.lane, gate
+        device.on(DeviceEvent.START)
         return True
 
     def _gate(self, device: Device) -> tuple[Gate, bool]:
@@ -304,15 +349,15 @@ class PushScheduler:
     def _wait(self, device: Device, how: Urgency) -> None:
         """Have a device wait for the place that it lacks."""
         gate, _ = self._gate(device)
-        if device.waits is not None:
-            how = min(how, device.waits)
+        is_waiting = device.state is DeviceState.WAITING
         if gate is self._spare and not self._spare.allows(device.owner):
             self._pause(device, LATE_S)  # it waits for its owner's own devices, and holds up nobody behind it
-        elif device.waits is None or how < device.waits or device.gate is not gate:
-            self._put(gate, how, device)
+        elif not is_waiting or how < device.urgency or device.gate is not gate:
+            self._put(gate, min(how, device.urgency) if is_waiting else how, device)
 
     def _put(self, gate: Gate, how: Urgency, device: Device) -> None:
-        device.waits, device.gate = how, gate
+        device.on(DeviceEvent.WAIT)
+        device.urgency, device.gate = how, gate
         heappush(gate.waiting, (how, next(self._order), device, None))
 
     def _admit(self, gate: Gate) -> None:
@@ -360,11 +405,6 @@ class PushScheduler:
         gates: list[Gate] = [self._slots, self._spare, *self.lanes.values()]
         return sum(_waits_so(device, how, gate) for gate in gates for how, _, device, _ in gate.waiting)
 
-    def on_drained(self, device: Device) -> None:
-        """Work out what the device is owed now, and have it sent."""
-        self._hub.on_drained(device.row, self._now)
-        self._sort_out()
-
     # ---- a request -----------------------------------------------------------------------------------------------
 
     async def _send(self, devices: Sequence[Device]) -> None:
@@ -381,7 +421,7 @@ class PushScheduler:
     async def _request(self, device: Device, owed: Owed) -> None:
         now = self._clock.now()
         alert, (lane, _) = owed.alert, device.place
-        is_current = device.row >= 0 and owed.message.number == alert.number and not alert.ended(now)
+        is_current = device.is_here and owed.message.number == alert.number and not alert.ended(now)
         ttl_s = messages.ttl_s(alert.expires_at, now.wall_ms)
         is_sure = self._shards.may_send(device.shard) and ttl_s >= 1
         if not is_current or not is_sure or lane is not device.lane:  # Rules 5 and 7; or it has moved to another host
@@ -452,22 +492,22 @@ class PushScheduler:
     def _noted(self, device: Device, owed: Owed, outcome: PushOutcome | None, pause_s: float) -> None:
         """Note what came of a message; None: it was not sent. Then the device goes on, after a pause."""
         device.owed = None
-        number, is_here = owed.message.number, device.row >= 0
+        number, is_here = owed.message.number, device.is_here
         if outcome is PushOutcome.SENT:
             self._recorder.after(self._line(device, owed, None if owed.message.is_cancel else State.SENT))
             if is_here and owed.message.is_cancel:  # it may have said meanwhile that it holds what is called off
-                self._hub.retract(device.row, owed.alert, number, recipient=False)
+                self.fanout.retract(device.row, owed.alert, number, recipient=False)
         else:
             recipient = owed.recipient or outcome is PushOutcome.MAYBE
             if is_here and not owed.held:
-                self._hub.retract(device.row, owed.alert, number, recipient=recipient)
+                self.fanout.retract(device.row, owed.alert, number, recipient=recipient)
             self._recorder.after(self._line(device, owed, State.MAYBE if recipient else None))
         self._free(device, pause_s)
 
     def _free(self, device: Device, pause_s: float) -> None:
         """The request of a device is over."""
         self._now = self._clock.now()
-        device.busy = False
+        device.on(DeviceEvent.END)
         lane, slots = device.place
         slots.end(device.owner)
         self._admit(lane)
@@ -475,24 +515,24 @@ class PushScheduler:
         if self.under_way == 0:
             self.idle.set()
         self._freed.set()
-        if device.row >= 0:
+        if device.is_here:
             if pause_s > 0:
                 self._pause(device, pause_s)
-            else:
-                self._hub.freed(device.row, self._now)
-                self._sort_out()
+            elif self.fanout.resume(device.row):
+                self._offer(device)
         self.wake()
 
     def _pause(self, device: Device, seconds: float) -> None:
         """Send a device nothing for so long. If a request of it is under way, its end decides."""
-        if not device.busy and not device.paused:
-            self._hub.slowed(device.row, self._now)
-            device.paused, device.resumes_at = True, self._now.monotonic + seconds
+        if device.state in (DeviceState.IDLE, DeviceState.WAITING):
+            self.fanout.pause(device.row)
+            device.on(DeviceEvent.PAUSE)
+            device.resumes_at = self._now.monotonic + seconds
             self._pauses.put(device.resumes_at, device)
 
     async def _consequences(self, device: Device, record: Record, outcome: PushOutcome) -> None:
         """What an answer says of the device itself."""
-        if device.row < 0 or device.record.endpoint != record.endpoint:
+        if not device.is_here or device.record.endpoint != record.endpoint:
             return
         lane = device.lane
         if outcome is PushOutcome.SENT and not lane.named and lane.marked < MARKS and not device.marked:
@@ -505,7 +545,7 @@ class PushScheduler:
 
     def renew(self, device: Device, now: Now, until_ms: int, came: Callable[[bool], Awaitable[None]]) -> bool:
         """Tell a device until when its lease lasts, if it is free; `came` is called with whether that was taken."""
-        if device.waits is not None or not self._takes_off(device):
+        if device.state is not DeviceState.IDLE or not self._begins(device):
             return False
         self._start(self._request_renewal(device, now, until_ms, came))
         return True
@@ -523,7 +563,7 @@ class PushScheduler:
 
     def lines_of(self, device: Device) -> list[DeliveryRecord]:
         """All that a device was told, or maybe, as it is known here."""
-        return [line for alert in self._hub.live if (line := self._known(device, alert)) is not None]
+        return [line for alert in self.fanout.live if (line := self._known(device, alert)) is not None]
 
     def held(
         self, holding: Mapping[str, int], device: StoredDevice, told: Sequence[DeliveryRecord]
@@ -534,7 +574,7 @@ class PushScheduler:
         known, now = {line.alert: line for line in told}, self.tick()
         lines = []
         for alert_id, number in holding.items():
-            alert = self._hub.live.find(alert_id, now)
+            alert = self.fanout.live.find(alert_id, now)
             if alert is None:
                 continue
             has_it = number >= alert.revision_number and alert.cancel is None
@@ -549,7 +589,7 @@ class PushScheduler:
     def note_held(self, device: Device, holding: Iterable[str]) -> None:
         """Have noted what a device says that it holds: it is a recipient after a restart, too (R5, WPR10)."""
         for alert_id in holding:
-            alert = self._hub.live.find(alert_id, self._now)
+            alert = self.fanout.live.find(alert_id, self._now)
             line = None if alert is None else self._known(device, alert)
             if line is not None:
                 self._recorder.after(line)
@@ -578,4 +618,16 @@ class PushScheduler:
 
 def _waits_so(device: Device, how: Urgency, gate: Gate) -> bool:
     """Return whether a device still waits as it did when it was put into the queue of a gate."""
-    return device.row >= 0 and device.waits == how and device.gate is gate
+    return device.state is DeviceState.WAITING and device.urgency == how and device.gate is gate
+
+
+def _urgency(alert: LiveAlert) -> Urgency:
+    return -alert.rank, alert.cancel is None
+
+
+def _message(alert: LiveAlert, text: int, *, signed: bool) -> PushMessage:
+    """Return the message that tells of what is current. It is encoded when a device needs it for the first time."""
+    payloads = alert.encoded.get(text)
+    if payloads is None:
+        payloads = alert.encoded[text] = encode_json(alert.current, text)
+    return PushMessage(alert.number, alert.cancel is not None, payloads[signed])

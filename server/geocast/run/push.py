@@ -142,7 +142,7 @@ class PushProcess:
             client = await opened.enter_async_context(HttpPushClient(clock, settings.private, self._means.tls))
             waking = self._waking(store, shards, client, clock)
             keeper = LogHealth(alert_log, clock)
-            reader = LogReader(alert_log, clock, waking.hub.live, waking.deliver, keeper)
+            reader = LogReader(alert_log, clock, waking.live, waking.deliver, keeper)
             calls = self._calls(waking, shards, keeper, reader, clock)
             calls.newer_keys = self._newer
             reloaded = asyncio.Event()

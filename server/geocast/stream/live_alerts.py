@@ -21,9 +21,9 @@ Rule 2  A cancelled alert is kept until the `expires_at` of its last revision, s
         it can be told.
 Rule 3  The monotonic clock is never set, so what it has ended is let go and stays out, though the log may give it
         again (a new epoch does) when the wall clock lets it live (`_Gone`). The wall clock may be set, and set right
-        again. So what it alone has ended is *withheld*: it is kept, `flags` included, and when the wall
+        again. So what it alone has ended is *suspended*: it is kept, `flags` included, and when the wall
         clock lets it live after all, it is sent to those who are owed it, and to nobody twice.
-Rule 4  What had ended by the wall clock when this node learnt of it is withheld too, since that clock may be ahead.
+Rule 4  What had ended by the wall clock when this node learnt of it is suspended too, since that clock may be ahead.
         No deadline can be made of such a clock. So the deadline is the latest that can be right: an alert was
         accepted before a node learns of it, hence has at most the time from `issued_at` to `expires_at` to live.
         There are at most MAX_DOUBTED of these; `missed_until` says up to which end others were not taken.
@@ -91,9 +91,10 @@ class _Shared:
 class LiveAlert:
     """One alert that has not ended: its current revision or its cancel, and who was told what of it.
 
-    `rank` is the severity as a number. `restricted` alerts exist only for sessions that may see tests (R6). `frames` is
-    for the hub: what is current, in each language that somebody has needed so far (by the number of its text), as one
-    frame for each wire format. `languages` are the tags of what is current if it is not the same for everybody.
+    `rank` is the severity as a number. `restricted` alerts exist only for sessions that may see tests (R6). `encoded`
+    is for whoever sends it: what is current, in each language that somebody has needed so far (by the number of its
+    text), as one frame for each wire format, or as two payloads of a push. `languages` are the tags of what is current
+    if it is not the same for everybody.
     """
 
     __slots__ = (
@@ -107,8 +108,8 @@ class LiveAlert:
         "category",
         "chain",
         "deadline",
+        "encoded",
         "expires_at",
-        "frames",
         "id",
         "languages",
         "latest",
@@ -146,7 +147,7 @@ class LiveAlert:
         self.rank = SEVERITY_RANK[revision.alert.severity]
         texts = revision.alert.texts
         self.languages = tuple(intern(text.language) for text in texts) if len(texts) > 1 else ()
-        self.frames: dict[int, tuple[bytes, ...]] = {}
+        self.encoded: dict[int, tuple[bytes, ...]] = {}
 
     @property
     def revision(self) -> Revision:
@@ -244,7 +245,7 @@ class LiveAlert:
         self.restore()
         self.cancel = cancel
         self.languages = ()
-        self.frames = {}
+        self.encoded = {}
 
     # ---- who was told what ---------------------------------------------------------------------------------------
 
@@ -430,7 +431,7 @@ class LiveAlerts:
         return iter(self._alerts.values())
 
     def find(self, alert_id: str, now: Now) -> LiveAlert | None:
-        """The alert, if it is known and has not ended, or is withheld."""
+        """The alert, if it is known and has not ended, or is suspended."""
         alert = self._alerts.get(alert_id)
         return None if alert is None or now.monotonic >= alert.deadline else alert
 
@@ -580,7 +581,7 @@ class LiveAlerts:
         return False
 
     def expire(self, now: Now) -> list[LiveAlert]:
-        """Let go of what the monotonic clock has ended. The alerts that were withheld and live after all (Rule 3).
+        """Let go of what the monotonic clock has ended. The alerts that were suspended and live after all (Rule 3).
 
         At most AT_ONCE are let go: the rest at the next calls (Rule 5).
         """

@@ -30,7 +30,8 @@ from ..model.alert import Cancel, Entry, Revision, Untrusted
 from ..model.call import CallEntry
 from .bulk_send import open_sender
 from .connection import Connection, Stream
-from .hub import LOOK_S, Flight, Hub
+from .fanout import Flight
+from .hub import LOOK_S, Hub
 from .log_reader import LogHealth, LogReader
 
 logger = logging.getLogger(__name__)

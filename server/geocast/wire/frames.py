@@ -113,17 +113,29 @@ def _words(text: AlertText) -> dict[str, Any]:
 
 
 def encode(entry: Entry, text: int = 0) -> tuple[bytes, ...]:
-    """The frame that tells subscribers of `entry`, for each wire format in the order of WIRES.
+    """Return the frame that tells subscribers of `entry`, for each wire format in the order of WIRES.
 
     `text`: in which of its languages, as for `alert_map`; a cancel has one, and so has what has a proof (LA4).
     """
+    plain, signed = _messages(entry, text)
+    frames = _in_each_format(plain)
+    return frames + (frames if signed is plain else _in_each_format(signed))
+
+
+def encode_json(entry: Entry, text: int = 0) -> tuple[bytes, bytes]:
+    """Return the message that tells devices of `entry` as JSON, and as JSON with its proof; `text` as for `encode`."""
+    plain, signed = _messages(entry, text)
+    data = _json(plain)
+    return data, data if signed is plain else _json(signed)
+
+
+def _messages(entry: Entry, text: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the message that tells of `entry`, and that of a signed stream: the same, unless it has a proof (F9)."""
     if isinstance(entry, Cancel):
         message = _cancel_message(entry)
     else:
         message = {"type": "alert", "alert": alert_map(entry, text)}
-    plain = _in_each_format(message)
-    # What has no proof comes on a signed stream in the very same frames (F9).
-    return plain + (plain if entry.proof is None else _in_each_format(_proved(message, entry.proof)))
+    return message, message if entry.proof is None else _proved(message, entry.proof)
 
 
 def _in_each_format(message: Mapping[str, Any]) -> tuple[bytes, ...]:

@@ -3,7 +3,7 @@
 import pytest
 from stream.hub.town import Town
 
-from geocast.stream import hub
+from geocast.stream import fanout, hub
 
 
 @pytest.fixture
@@ -21,4 +21,4 @@ def look_at_every_sweep(monkeypatch):
 @pytest.fixture
 def small_slices(monkeypatch):
     """Turns of two rows, so that a handful of sessions makes a flight of several turns."""
-    monkeypatch.setattr(hub, "SLICE", 2)
+    monkeypatch.setattr(fanout, "SLICE", 2)

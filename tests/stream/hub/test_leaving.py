@@ -68,7 +68,7 @@ def test_filters_that_come_and_go_take_no_memory(town):
         town.set_filter(peer, Filter(frozenset({f"d{n}"})))
         town.hub.leave(peer.row)
         town.sweep()
-    assert len(town.hub._filters.passing("robbery", 0)) <= 3
+    assert len(town.hub._fanout._filters.passing("robbery", 0)) <= 3
 
 
 def test_a_write_that_fails_does_not_cost_the_others(town, small_slices):

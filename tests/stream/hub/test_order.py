@@ -5,7 +5,7 @@ from stream.hub.town import FAR_AWAY, METRE, Town
 from support.fakes import DALLAS, a_cancel, a_revision
 
 from geocast.model.alert import Circle
-from geocast.stream import hub
+from geocast.stream import fanout
 
 # ---- order ---------------------------------------------------------------------------------------------------
 
@@ -21,7 +21,7 @@ def test_the_nearest_are_written_first(town):
 
 def test_only_so_many_are_sorted(town, monkeypatch):
     """Hub, NEAREST: the others come behind the nearest, in any order."""
-    monkeypatch.setattr(hub, "NEAREST", 3)
+    monkeypatch.setattr(fanout, "NEAREST", 3)
     peers = town.crowd(10)
     town.publish(a_revision(area=(Circle(DALLAS[0] + 9 * METRE, DALLAS[1], 1000.0),)))
     assert town.order[:3] == [peers[n].name for n in (9, 8, 7)]
@@ -148,7 +148,7 @@ def test_more_alerts_than_bits_may_be_under_way(town, small_slices):
 
 def test_bits_are_kept_for_extreme_alerts(monkeypatch):
     """Hub, FLIGHTS_BELOW_EXTREME: however many others wait, an extreme alert goes at the next slice."""
-    monkeypatch.setattr(hub, "SLICE", 1)
+    monkeypatch.setattr(fanout, "SLICE", 1)
     town = Town(100)
     peers = town.crowd(100)
     for n in range(70):

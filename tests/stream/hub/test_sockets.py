@@ -9,7 +9,7 @@ from stream.hub.town import Town
 from support.fakes import FakePeer, a_revision, a_warning
 
 from geocast.matching.filters import Filter
-from geocast.stream import hub
+from geocast.stream import fanout
 from geocast.wire.frames import JSON, MSGPACK, encode
 
 
@@ -52,7 +52,7 @@ def test_a_slice_is_one_call_for_each_wire_format(sockets):
     """A turn sends a frame to all of its rows at once."""
     town, crowd = a_crowd_with_sockets(sockets, 5, (JSON, MSGPACK))
     town.publish(a_revision("a"))
-    frames = town.hub.live.find("a", town.clock.now()).frames[0]
+    frames = town.hub.live.find("a", town.clock.now()).encoded[0]
     assert sockets.calls == [([100, 102, 104], frames[JSON.number]), ([101, 103], frames[MSGPACK.number])]
     assert [peer.take() for peer in crowd] == [[]] * 5  # nothing is left to the transports
     assert town.hub.sends == 5
@@ -78,7 +78,7 @@ def test_what_was_not_sent_whole_is_left_to_the_transport(sockets):
     town, crowd = a_crowd_with_sockets(sockets, 4)
     sockets.room = {101: 10, 102: -errno.EAGAIN}
     town.publish(a_revision("a"))
-    frame = town.hub.live.find("a", town.clock.now()).frames[0][JSON.number]
+    frame = town.hub.live.find("a", town.clock.now()).encoded[0][JSON.number]
     assert [peer.writes[1:] for peer in crowd] == [[], [frame[10:]], [frame], []]
 
 
@@ -93,7 +93,7 @@ def test_a_slow_session_and_one_that_has_left_are_not_sent_to(sockets):
 
 def test_beyond_the_nearest_sockets_are_sent_to_in_the_order_of_their_age(sockets, monkeypatch):
     """ADR 6: the order in which the kernel made them."""
-    monkeypatch.setattr(hub, "NEAREST", 2)
+    monkeypatch.setattr(fanout, "NEAREST", 2)
     town = Town(send=sockets.send)
     for metres, descriptor in enumerate([108, 107, 105, 106, 104, 103]):
         with patched_descriptor(descriptor):

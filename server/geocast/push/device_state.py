@@ -1,0 +1,60 @@
+"""The states of a push device, and what changes them.
+
+| state       | it starts a request | it waits  | it pauses | its request ends | it resumes | it leaves |
+|-------------|---------------------|-----------|-----------|------------------|------------|-----------|
+| `IDLE`      | `UNDER_WAY`         | `WAITING` | `PAUSED`  |                  | `IDLE`     | `GONE`    |
+| `WAITING`   | `UNDER_WAY`         | `WAITING` | `PAUSED`  |                  | `IDLE`     | `GONE`    |
+| `UNDER_WAY` |                     |           |           | `IDLE`           |            | `LEAVING` |
+| `PAUSED`    |                     |           |           |                  | `IDLE`     | `GONE`    |
+| `LEAVING`   |                     |           |           | `GONE`           |            |           |
+| `GONE`      |                     |           |           |                  |            |           |
+
+A cell without a state says that this cannot happen. `tests/push/test_device_state.py` reads this table.
+"""
+
+from enum import Enum
+
+
+class DeviceState(Enum):
+    """What a device does now."""
+
+    IDLE = "nothing: it may be sent the next alert"
+    WAITING = "waits for a place at its push service, or for a slot"
+    UNDER_WAY = "a request to its push service is under way"
+    PAUSED = "is sent nothing for a time, after a failure"
+    LEAVING = "is gone from here; its last request is under way"
+    GONE = "is gone: forgotten, or another process has it"
+
+
+class DeviceEvent(Enum):
+    """What changes the state of a device."""
+
+    START = "it starts a request"
+    WAIT = "it waits"
+    PAUSE = "it pauses"
+    END = "its request ends"
+    RESUME = "it resumes"
+    LEAVE = "it leaves"
+
+
+_S, _E = DeviceState, DeviceEvent
+NEXT: dict[DeviceState, dict[DeviceEvent, DeviceState]] = {
+    _S.IDLE: {
+        _E.START: _S.UNDER_WAY,
+        _E.WAIT: _S.WAITING,
+        _E.PAUSE: _S.PAUSED,
+        _E.RESUME: _S.IDLE,
+        _E.LEAVE: _S.GONE,
+    },
+    _S.WAITING: {
+        _E.START: _S.UNDER_WAY,
+        _E.WAIT: _S.WAITING,
+        _E.PAUSE: _S.PAUSED,
+        _E.RESUME: _S.IDLE,
+        _E.LEAVE: _S.GONE,
+    },
+    _S.UNDER_WAY: {_E.END: _S.IDLE, _E.LEAVE: _S.LEAVING},
+    _S.PAUSED: {_E.RESUME: _S.IDLE, _E.LEAVE: _S.GONE},
+    _S.LEAVING: {_E.END: _S.GONE},
+    _S.GONE: {},
+}
