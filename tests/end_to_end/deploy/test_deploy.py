@@ -6,7 +6,6 @@ machine has its tests skipped.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import csv
 import re
@@ -26,6 +25,7 @@ from end_to_end.kit.dispatcher import DISPATCH_SCOPE, call, calling_node, make_c
 from end_to_end.kit.issuer import BY_SECRET, Issuer, options
 from end_to_end.kit.keys import PHONE_SCOPE, Keys, bearer
 from end_to_end.kit.node import ORIGIN, Node
+from end_to_end.kit.phone import Phone
 from end_to_end.kit.push import Push, cell
 from end_to_end.kit.times import wait_until
 from end_to_end.kit.tls import Certificate
@@ -34,8 +34,6 @@ from support.ports import free_ports
 from support.push_service import PushService
 from support.redis_server import RedisServer, Sentinel, needs_redis
 
-from client_demo.python.client import Client
-from client_demo.python.geo import Place
 from geocast.cli import cli
 from geocast.push.settings import PushSettings
 
@@ -225,44 +223,18 @@ def test_the_proxy_takes_its_file(kind: type[Proxy], certificate: Certificate, t
 # ---- a subscriber that comes back by itself
 
 
-class Phone:
-    """The demo's client through the proxy: what it holds now."""
+def post(proxy: Proxy, node: Node, path: str, body: Json) -> None:
+    """Publish through the proxy's private side, again until a node accepts the request."""
 
-    def __init__(self, url: str, spot: Any, token: str) -> None:
-        self.client = Client(url, [Place.at(*spot)], token=lambda: token, draw=lambda: 0.0)
+    def is_accepted() -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            url = f"http://127.0.0.1:{proxy.api_port}{path}"
+            answer = httpx.post(url, json=body, headers=bearer(node.desk), trust_env=False, timeout=20)
+            assert answer.status_code in {200, 201, 502, 503, 504}, answer.text
+            return answer.status_code < 500
+        return False
 
-    async def __aenter__(self) -> Phone:
-        self.running = asyncio.ensure_future(self.client.run())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.client.stop()
-        await asyncio.gather(self.running, return_exceptions=True)
-
-    async def holds(self, *ids: str) -> None:
-        """Wait until it holds exactly these."""
-        async with asyncio.timeout(60):
-            while self.ids != set(ids):
-                assert not self.running.done(), self.running
-                await asyncio.sleep(0.02)
-
-    @property
-    def ids(self) -> set[str]:
-        """Of the alerts that it holds, shown or not."""
-        return {held["id"] for held in self.client.holdings}
-
-
-async def post(proxy: Proxy, node: Node, path: str, body: Json) -> Json:
-    """Publish by the proxy's private side, as often as it takes."""
-    async with httpx.AsyncClient(trust_env=False, timeout=20) as api, asyncio.timeout(60):
-        while True:
-            with contextlib.suppress(httpx.TransportError):
-                url = f"http://127.0.0.1:{proxy.api_port}{path}"
-                answer = await api.post(url, json=body, headers=bearer(node.desk))
-                if answer.status_code in {200, 201}:
-                    return answer.json()
-                assert answer.status_code in {502, 503, 504}, answer.text
-            await asyncio.sleep(0.05)
+    wait_until(is_accepted, f"a node accepts {path}")
 
 
 def sessions(node: Node) -> int:
@@ -297,7 +269,7 @@ def test_a_call_that_no_key_opens_takes_no_node_from_haproxy(
         with HAProxy(tmp_path, certificate, [node, node]) as proxy:
             for backend in ("api", "stream_ready"):
                 wait_until(lambda backend=backend: checks(tmp_path, backend) == ["L7OK"] * 2, f"{backend} is well")  # type: ignore[misc]
-            asyncio.run(post(proxy, node, "/v1/alerts", alert(ground())))
+            post(proxy, node, "/v1/alerts", alert(ground()))
 
 
 def checks(home: Path, backend: str) -> list[str]:
@@ -326,38 +298,30 @@ def test_nodes_die_drain_and_come_back_behind_the_proxy(
     spot, token = ground(), keys.token(scope=PHONE_SCOPE)
     first, second, third = (alert(spot) for _ in range(3))
 
-    async def main(proxy: Proxy) -> None:
-        async with Phone(proxy.url, spot, token) as phone:
-            await post(proxy, nodes[0], "/v1/alerts", first)
-            await phone.holds(first["id"])
+    with kind(tmp_path, certificate, nodes) as proxy, Phone(proxy.url, spot, token) as phone:
+        post(proxy, nodes[0], "/v1/alerts", first)
+        phone.wait_for_held(first["id"])
 
-            [its] = [node for node in nodes if sessions(node)]
-            [other] = [node for node in nodes if node is not its]
-            await asyncio.to_thread(its.kill)
-            await post(proxy, other, "/v1/alerts", second)
-            await post(proxy, other, f"/v1/alerts/{first['id']}/cancel", cancel_body(2))
-            await phone.holds(second["id"])
-            await asyncio.to_thread(wait_until, lambda: sessions(other) == 1, "it is at the other node")
+        [its] = [node for node in nodes if sessions(node)]
+        [other] = [node for node in nodes if node is not its]
+        its.kill()
+        post(proxy, other, "/v1/alerts", second)
+        post(proxy, other, f"/v1/alerts/{first['id']}/cancel", cancel_body(2))
+        phone.wait_for_held(second["id"])
+        wait_until(lambda: sessions(other) == 1, "it is at the other node")
 
-            await asyncio.to_thread(its.start)
-            assert await asyncio.to_thread(other.terminate) == 0
-            await post(proxy, its, "/v1/alerts", third)
-            await phone.holds(second["id"], third["id"])
-            await asyncio.to_thread(wait_until, lambda: sessions(its) == 1, "it is at this node")
-            await asyncio.to_thread(
-                wait_until, lambda: "geocast_ready 1.0" in its.api.get("/metrics").text, "the node is ready"
-            )
-            await asyncio.to_thread(server.stop)
-            await asyncio.to_thread(
-                wait_until, lambda: its.api.get("/readyz").status_code == 503, "the node is not ready"
-            )
-            async with Phone(proxy.url, spot, token) as late:
-                await late.holds(second["id"], third["id"])
-                assert sessions(its) == 2, "who was there stays"
-            assert "geocast_ready 0.0" in its.api.get("/metrics").text
-
-    with kind(tmp_path, certificate, nodes) as proxy:
-        asyncio.run(main(proxy))
+        its.start()
+        assert other.terminate() == 0
+        post(proxy, its, "/v1/alerts", third)
+        phone.wait_for_held(second["id"], third["id"])
+        wait_until(lambda: sessions(its) == 1, "it is at this node")
+        wait_until(lambda: "geocast_ready 1.0" in its.api.get("/metrics").text, "the node is ready")
+        server.stop()
+        wait_until(lambda: its.api.get("/readyz").status_code == 503, "the node is not ready")
+        with Phone(proxy.url, spot, token) as late:
+            late.wait_for_held(second["id"], third["id"])
+            assert sessions(its) == 2, "who was there stays"
+        assert "geocast_ready 0.0" in its.api.get("/metrics").text
     assert not any(" failed: " in node.output() for node in nodes)
 
 
@@ -434,18 +398,14 @@ def test_one_node_behind_a_proxy(
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate.crt))
     spot, token = ground(), keys.token(scope=PHONE_SCOPE)
 
-    async def main(url: str) -> None:
-        async with Phone(url, spot, token) as phone:
-            accepted = await asyncio.to_thread(own_node.publish, alert(spot))
-            await phone.holds(accepted["id"])
-
     with (
         one(tmp_path, certificate, [own_node]) as proxy,
         httpx.Client(verify=False, trust_env=False, timeout=PATIENCE) as anybody,
     ):
         assert proxy.checked().returncode == 0
         assert public_statuses(anybody, f"https://localhost:{proxy.stream_port}") == {404}
-        asyncio.run(main(proxy.url))
+        with Phone(proxy.url, spot, token) as phone:
+            phone.wait_for_held(own_node.publish(alert(spot))["id"])
 
 
 @pytest.mark.parametrize("one", [HAProxy, Nginx, OneNginx, OneCaddy])
