@@ -4,21 +4,18 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from support.fakes import DALLAS, HOUR_MS, NOON_MS, FakeClock, a_cancel, a_revision, a_warning, alert_request
+from support.fakes import DALLAS, HOUR_MS, NOON_MS, a_cancel, a_revision, a_warning, alert_request
+from support.publisher import APPROVAL, DESK, MANAGER, OTHER, PublisherHarness, answer_of, slugs
 
-from geocast import policy
 from geocast.alertlog.memory import MemoryLog
 from geocast.clock import format_time
 from geocast.errors import LogUnavailable
 from geocast.geometry.sphere import publish_circle
-from geocast.ingest.publish import ATTEMPTS, Publisher, Publishing, check_size
+from geocast.ingest.publish import ATTEMPTS, Publisher, check_size
 from geocast.model.alert import AcceptedTerms, Cancel, Circle, OtherKind, Revision
 from geocast.model.problems import Problem
 from geocast.policy import Policy
 
-DESK, OTHER, MANAGER = Publisher("desk"), Publisher("other"), Publisher("boss", manages=True)
-APPROVAL = {"reviewer": "desk-7", "approved_at": format_time(NOON_MS)}
-BUILT_IN = policy.load(None)
 CIRCLE = {"type": "circle", "lat": DALLAS[0], "lng": DALLAS[1], "radius_m": 800}
 
 
@@ -66,62 +63,6 @@ class DeafLog(MemoryLog):
         return False
 
 
-class Desk:
-    """Publishing and what it works on; each call runs to its end."""
-
-    def __init__(self, log=None, in_force=BUILT_IN):
-        self.clock = FakeClock()
-        self.log = log or MemoryLog()
-        self.appended = 0
-        self.use(in_force)
-
-    def use(self, in_force):
-        """From now on this policy is in force."""
-        self.publishing = Publishing(self.log, in_force, self.clock, self._appended)
-
-    def _appended(self, _entry):
-        self.appended += 1
-
-    def publish(self, who=DESK, *, dry_run=False, **changes):
-        """`POST /v1/alerts`."""
-        return _answer(self.publishing.publish(alert_request(**changes), who, dry_run=dry_run))
-
-    def revise(self, number=2, who=DESK, alert_id="a-1", *, dry_run=False, **changes):
-        """`POST /v1/alerts/{id}/revisions`."""
-        body = {"headline": "Robbery, again"} | changes | {"id": ..., "revision": number}
-        return _answer(self.publishing.revise(alert_id, alert_request(**body), who, dry_run=dry_run))
-
-    def cancel(self, number=2, who=DESK, alert_id="a-1", **changes):
-        """`POST /v1/alerts/{id}/cancel`."""
-        body = {"revision": number, "reason": "over", "approval": APPROVAL} | changes
-        return _answer(self.publishing.cancel(alert_id, body, who))
-
-    def history(self, alert_id="a-1"):
-        """What the log has of an alert."""
-        return asyncio.run(self.log.history(alert_id))
-
-
-def _answer(call):
-    return asyncio.run(answer_of(call))
-
-
-async def answer_of(call):
-    """(status, entry), or (status, slug) of a problem."""
-    try:
-        outcome = await call
-    except Problem as problem:
-        return problem.status, problem
-    return 201 if outcome.created else 200, outcome.entry
-
-
-def slugs(answer):
-    """Status, top-level type and all broken rules of an answer that is a problem."""
-    status, problem = answer
-    assert isinstance(problem, Problem)
-    assert not problem.violations or problem.slug == problem.violations[0].slug
-    return status, problem.slug, [(v.slug, v.pointer) for v in problem.violations]
-
-
 def refused(answer):
     """Status and top-level type of an answer that is a problem."""
     return slugs(answer)[:2]
@@ -130,7 +71,7 @@ def refused(answer):
 @pytest.fixture
 def desk():
     """A desk with an empty log and the built-in policy."""
-    return Desk()
+    return PublisherHarness()
 
 
 # ---- publish -------------------------------------------------------------------------------------------------
@@ -428,7 +369,7 @@ def test_a_revision_is_never_stale(desk):
 def test_a_broken_revision_is_not_called_stale(desk):
     """P4: revision 1 only, whether or not the log knows the alert, or can be asked."""
     old = {"occurred_at": format_time(NOON_MS - 2 * HOUR_MS), "expires_at": ..., "headline": ""}
-    for unknown in (desk, Desk(BrokenLog())):
+    for unknown in (desk, PublisherHarness(BrokenLog())):
         assert slugs(unknown.revise(alert_id="a-2", **old))[2] == [
             ("invalid-value", "/headline"),
             ("expiry-out-of-range", "/category"),
@@ -612,7 +553,7 @@ def at_once(desk, *calls):
 
 def test_the_same_request_from_many_publishers_makes_one_alert():
     """H3: a repeated request is safe from several publishers at once: one 201, the others 200."""
-    desk = Desk(SlowLog())
+    desk = PublisherHarness(SlowLog())
     calls = [desk.publishing.publish(alert_request(), Publisher(f"desk-{n}")) for n in range(20)]
     answers = at_once(desk, *calls)
     assert sorted(status for status, _ in answers) == [200] * 19 + [201]
@@ -623,7 +564,7 @@ def test_the_same_request_from_many_publishers_makes_one_alert():
 
 def test_of_different_requests_for_one_id_one_wins():
     """Section 4, publish: the others get 409 `id-conflict`."""
-    desk = Desk(SlowLog())
+    desk = PublisherHarness(SlowLog())
     calls = [desk.publishing.publish(alert_request(headline=f"H{n}"), DESK) for n in range(20)]
     answers = at_once(desk, *calls)
     assert sorted(status for status, _ in answers) == [201] + [409] * 19
@@ -632,7 +573,7 @@ def test_of_different_requests_for_one_id_one_wins():
 
 def test_of_different_revisions_of_one_number_one_wins():
     """Section 4, revisions: the others get 409 with the `current` that the log has by then."""
-    desk = Desk(SlowLog())
+    desk = PublisherHarness(SlowLog())
     desk.publish()
     calls = [desk.publishing.revise("a-1", alert_request(revision=2, headline=f"H{n}"), DESK) for n in range(10)] + [
         desk.publishing.revise("a-1", alert_request(revision=2, headline="H0"), DESK) for n in range(10)
@@ -650,7 +591,7 @@ def test_of_different_revisions_of_one_number_one_wins():
 
 def test_a_revision_and_a_cancel_at_once_leave_one_of_them():
     """Section 4, cancel: it takes the next number; who comes second is told what has happened meanwhile."""
-    desk = Desk(SlowLog())
+    desk = PublisherHarness(SlowLog())
     desk.publish()
     cancel = {"revision": 2, "reason": "over", "approval": APPROVAL}
     revision = alert_request(revision=2, headline="x")
@@ -722,7 +663,7 @@ def test_an_alert_that_begins_with_another_kind_is_its_first_publishers(desk):
 
 def test_when_the_log_is_out_of_reach_the_outcome_is_unknown():
     """Section 4: 503 `log-unavailable`; a broken body is refused all the same."""
-    desk = Desk(BrokenLog())
+    desk = PublisherHarness(BrokenLog())
     for call in (desk.publish, desk.revise, desk.cancel):
         with pytest.raises(LogUnavailable):
             call()
@@ -734,7 +675,7 @@ def test_when_the_log_is_out_of_reach_the_outcome_is_unknown():
 
 def test_a_request_that_is_always_overtaken_ends():
     """Section 4: it is bounded, and its outcome unknown."""
-    desk = Desk(DeafLog())
+    desk = PublisherHarness(DeafLog())
     with pytest.raises(LogUnavailable):
         desk.publish()
     assert desk.log.asked == 1 + ATTEMPTS  # the first append is tried before the log was read
