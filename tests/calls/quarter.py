@@ -65,7 +65,7 @@ class Quarter:
         self.hub.set_rights(row, FakeRights(may_test, sub=sub, quals=frozenset(quals), issuer=issuer))
         self.hub.move(row, self.place(metres) if here else None)
         self.hub.take_holding(row, holding or {}, self.clock.now())
-        return Phone(self, row, wire)
+        return FakeResponder(self, row, wire)
 
     @staticmethod
     def place(metres, reach_m=0.0):
@@ -139,11 +139,13 @@ class Quarter:
         """Write to all rows that were noted, as the hub does."""
         while self.hub.busy:
             for row, calls in self.hub.take_noted(slice_):
-                if row not in self.slow and row in Phone.of(self):
-                    Phone.of(self)[row].write(self.hub.frames(row, Phone.of(self)[row].wire, self.clock.now(), calls))
+                if row not in self.slow and row in FakeResponder.of(self):
+                    FakeResponder.of(self)[row].write(
+                        self.hub.frames(row, FakeResponder.of(self)[row].wire, self.clock.now(), calls)
+                    )
 
 
-class Phone:
+class FakeResponder:
     """A responder's session, and what it was sent."""
 
     @staticmethod

@@ -52,7 +52,7 @@ HERE = (47.678, 8.831, 10.0)
 AEDS = Aeds([Aed("node/1", 47.6772, 8.83, "Hall", None, None, True, None)])
 
 
-class Room:
+class CallServiceHarness:
     """A node's decisions about calls, on a log and a clock of its own."""
 
     def __init__(self, alert_log=None, keys=KEYS, in_force=POLICY, aeds=AEDS):
@@ -84,7 +84,7 @@ class Room:
 @pytest.fixture
 def room():
     """A node that has heard of no call yet."""
-    return Room()
+    return CallServiceHarness()
 
 
 async def refused(awaited):
@@ -140,7 +140,7 @@ async def test_a_headline_that_gives_somebody_away_is_replaced(room):
 
 async def test_where_no_text_is_judged_none_is_replaced():
     """RY3, TX2: a policy with `text = "off"`."""
-    room = Room(in_force=policy.parse(f'text = "off"\n{CALLS}'.encode(), None))
+    room = CallServiceHarness(in_force=policy.parse(f'text = "off"\n{CALLS}'.encode(), None))
     outcome = await room.open(headline="12 Main Street")
     assert "headline" not in outcome.answer
     assert (await room.call()).opening.headline == "12 Main Street"
@@ -250,7 +250,7 @@ async def test_dispatcher_with_share_of_open_calls_is_refused_and_others_are_ser
 
 async def test_without_keys_nothing_is_stored():
     """RZ3: it is sealed or it is not there. (A node whose policy has calls and that has no keys does not start.)"""
-    room = Room(keys=NO_CALL_KEYS)
+    room = CallServiceHarness(keys=NO_CALL_KEYS)
     with pytest.raises(LogUnavailable):
         await room.open()
     assert await room.log.history(ID) == ()
@@ -318,7 +318,7 @@ async def test_what_has_to_stay_as_it_was(room):
 
 async def test_a_policy_without_the_category_leaves_a_call_as_it_is():
     """RO3: its content may be corrected, and whoever goes may go, under the policy of then."""
-    room = Room()
+    room = CallServiceHarness()
     await room.open()
     room.calling = room.calling.with_config(policy.load(None), KEYS)
     assert (await room.revise(headline="Second")).created
@@ -502,7 +502,7 @@ async def test_open_calls_are_a_dispatchers_own(room):
 
 async def test_others_go_on_while_many_calls_are_listed():
     """docs/calls.md, The api: by a log that answers at once, too; between any two calls all others had their turn."""
-    room = Room()
+    room = CallServiceHarness()
     for number in range(20):
         await room.open(id=f"cad-{number}")
     turns, listed = 0, asyncio.Event()
@@ -557,13 +557,13 @@ async def test_the_lowest_free_seat_is_taken_with_its_role(room):
 async def test_one_that_is_too_far_from_the_patient_is_not_fetched():
     """RI2: `aed_m` of the call; and of those near, the least way round over it."""
     far = Aed("node/2", 47.7, 8.83, None, None, None, True, None)
-    room = Room(aeds=Aeds([far]))
+    room = CallServiceHarness(aeds=Aeds([far]))
     await room.open()
     await room.accept("r-1")
     await room.accept("r-2")
     assert [seat.role for seat in (await room.call()).seats.values()] == ["cpr", "cpr"]
     on_the_way, behind = far._replace(id="a", lat=47.6785, lng=8.8309), far._replace(id="b", lat=47.6770, lng=8.8320)
-    room = Room(aeds=Aeds([behind, on_the_way]))
+    room = CallServiceHarness(aeds=Aeds([behind, on_the_way]))
     await room.open()
     await room.accept("r-1")
     await room.accept("r-2", here=(47.6790, 8.8307, 0.0))
@@ -617,7 +617,7 @@ async def test_a_call_that_is_over_gives_no_seat(room):
     await room.accept("r-1")
     await room.end()
     assert (await room.accept("r-1"), await room.accept("r-2")) == ("over", "over")
-    tests = Room()
+    tests = CallServiceHarness()
     await tests.open(status="test")
     assert await tests.accept() == "over"
     assert await tests.accept(may_test=True) is None
@@ -677,7 +677,7 @@ async def test_the_ring_widens_one_by_one(room):
         await room.calling.widen(ID, ring)
     assert [entry.kind for entry in room.appended] == ["call", "widen", "widen"]
     assert (await room.call()).radius_m == 500
-    full = Room()
+    full = CallServiceHarness()
     await full.open()
     for number in range(4):
         await full.accept(f"r-{number}")
@@ -711,9 +711,9 @@ async def test_a_lost_claim_is_put_back(room):
 
 async def test_a_node_that_lacks_a_key_gives_no_seat():
     """RZ5, RV2: part of the chain may be a claim, so it waits; the same node goes on when it has the key."""
-    room = Room()
+    room = CallServiceHarness()
     await room.open()
-    newer = Room(room.log, CallKeys({"b": b"b" * 32, "a": bytes(32)}))
+    newer = CallServiceHarness(room.log, CallKeys({"b": b"b" * 32, "a": bytes(32)}))
     assert await newer.accept("r-1") is None
     with pytest.raises(LogUnavailable):
         await room.accept("r-2")
@@ -736,9 +736,9 @@ async def test_rubbish_in_the_chain_keeps_nobody_from_ending_it(room):
 
 async def test_a_call_of_which_nothing_opens_is_not_known_to_be_anybodys():
     """RZ5: 503, not 404 and not 403: it may be opened when the node has the key."""
-    room = Room()
+    room = CallServiceHarness()
     await room.open()
-    blind = Room(room.log, CallKeys({"b": b"b" * 32}))
+    blind = CallServiceHarness(room.log, CallKeys({"b": b"b" * 32}))
     for asked in (blind.open(), blind.revise(), blind.end(), blind.calling.state(ID, DESK)):
         with pytest.raises(LogUnavailable):
             await asked
@@ -769,7 +769,7 @@ async def rooms(request, tmp_path):
             alert_log = RedisStreamsLog(server.url) if server else SqliteLog(tmp_path / "log.db")
             await answered(alert_log.start)
             stack.push_async_callback(alert_log.stop)
-            found.append(Room(alert_log))
+            found.append(CallServiceHarness(alert_log))
         yield found
 
 

@@ -22,7 +22,7 @@ from end_to_end.kit.push import Push, cell
 from end_to_end.kit.push_run import Processes, Run, Service, Weather, policy_in
 from end_to_end.kit.tls import Certificate
 from end_to_end.kit.wire import PATIENCE
-from support.push_service import Phone
+from support.push_service import PushPhone
 from support.redis_server import RedisServer, needs_redis
 
 CROWD = 10_000 if "FAULT_SECONDS" in os.environ else 1_000
@@ -121,11 +121,11 @@ def test_a_kill_in_the_middle_of_a_fan_out_misses_nobody(keys: Keys, tmp_path: P
             push.assert_no_surprise()
 
 
-def register_all(push: Push, phones: list[Phone], here: str) -> float:
+def register_all(push: Push, phones: list[PushPhone], here: str) -> float:
     """Register them at one place, many at a time; how long it took, in s."""
     started = time.monotonic()
 
-    async def register(api: httpx.AsyncClient, turn: asyncio.Semaphore, phone: Phone) -> None:
+    async def register(api: httpx.AsyncClient, turn: asyncio.Semaphore, phone: PushPhone) -> None:
         body = {"subscription": phone.subscription(), "places": [{"cell": here}]}
         async with turn:
             answer = await api.put(

@@ -22,7 +22,7 @@ from end_to_end.kit.call_load import QUALS, TERMS, Dispatcher, Manners, Responde
 from end_to_end.kit.claims import put_back
 from end_to_end.kit.cluster import Cluster
 from end_to_end.kit.history import Outcome, Verdict
-from end_to_end.kit.load import HEAL_S, Desk, Habit, World, eventually
+from end_to_end.kit.load import HEAL_S, Habit, RecordedDesk, World, eventually
 from end_to_end.kit.node import Node
 from end_to_end.kit.proofs import Reviewer
 from end_to_end.kit.proxy import Proxy
@@ -242,7 +242,7 @@ class Run:
     def __post_init__(self) -> None:
         self.dice = random.Random(self.seed)
         self.world = World(list(self.nodes), random.Random(self.dice.random()))
-        self.bell = Desk(self.world)
+        self.bell = RecordedDesk(self.world)
         self.rogue = Rogue(self.world, self.reviewers, self.open_log)
         self.responders: list[Responder] = []
         self.dispatchers: list[Dispatcher] = []

@@ -18,7 +18,7 @@ from end_to_end.kit.keys import PHONE_SCOPE, bearer
 from end_to_end.kit.node import BIN, SURPRISE, Node, clean_environment, free_ports
 from end_to_end.kit.times import wait_until
 from end_to_end.kit.wire import PATIENCE
-from support.push_service import Phone, PushService
+from support.push_service import PushPhone, PushService
 
 CONTACT = "mailto:ops@city.example"
 
@@ -144,7 +144,7 @@ class Push:
         return self.api.put(f"/v1/devices/{device_id}", json=body, headers=bearer(token or self.token()))
 
     def register(
-        self, phone: Phone, *cells: str, device_id: str | None = None, token: str | None = None, **more: Any
+        self, phone: PushPhone, *cells: str, device_id: str | None = None, token: str | None = None, **more: Any
     ) -> Json:
         """Register a phone, which must work; the answer. Without a token its owner is its own."""
         body = {"subscription": phone.subscription(), "places": [{"cell": each} for each in cells], **more}

@@ -102,7 +102,7 @@ def moved(body, sent_ms):
     return _TIME.sub(later, body)
 
 
-class Room:
+class CapIngestHarness:
     """Where messages are taken, at twenty past noon: `taken` says what became of one, and `live` what is live then."""
 
     def __init__(self, log=None, clock=None, source=ANYBODY, in_force=PUBLIC_WARNING, zones=NO_ZONES):

@@ -10,7 +10,7 @@ from ingest.cap.issuer import (
     MINUTE_MS,
     OTHER_RING,
     SENDER,
-    Room,
+    CapIngestHarness,
     a_cancel,
     a_message,
     an_area,
@@ -32,7 +32,7 @@ from geocast.model.alert import Cancel, Revision, is_id
 @pytest.fixture
 def room():
     """Where messages are taken."""
-    return Room()
+    return CapIngestHarness()
 
 
 def id_of(identifier, sender=SENDER):
@@ -97,7 +97,7 @@ def test_an_alert_is_published_under_the_id_of_its_name(room):
 def test_sources_do_not_meet(room):
     """A source can neither touch nor forestall an alert of another, whatever it says its sender is."""
     room.taken(a_message("m-1"))
-    other = Room(room.log, room.clock, CapSource("other", "somebody", frozenset({"*"}), None, None))
+    other = CapIngestHarness(room.log, room.clock, CapSource("other", "somebody", frozenset({"*"}), None, None))
     assert other.taken(a_message("m-1")).outcome == "published"
     assert other.taken(a_cancel("c", 1, ["m-1"])).outcome == "cancelled"
     assert list(room.live()) == [id_of("m-1")]
@@ -129,7 +129,7 @@ def test_a_message_that_the_policy_has_come_to_refuse_is_known_all_the_same(room
     """CP10, H3: 200, with a note."""
     room.taken(a_message("m-1"))
     fires = policy.parse(b'name = "fires"\ncategories.fire = { title = "Fire", cap = ["event:fire"] }', None)
-    later = Room(room.log, room.clock, in_force=fires)
+    later = CapIngestHarness(room.log, room.clock, in_force=fires)
     assert later.refused(a_message("m-2")) == [("category-not-alertable", "/alert/info/0/event")]
     answer = later.taken(a_message("m-1"))
     assert (answer.outcome, "differs" in answer.notes) == ("repeated", True)
@@ -159,7 +159,7 @@ def test_a_log_that_says_otherwise_makes_no_update_finer_than_the_policy_has_any
     [first] = room.taken(a_message("m-1", 0, (), where)).alerts
     log = MemoryLog()
     asyncio.run(log.append(replace(first, terms=replace(first.terms, location_resolution=15))))
-    [revision] = Room(log).taken(a_message("m-2", 1, ["m-1"], where)).alerts
+    [revision] = CapIngestHarness(log).taken(a_message("m-2", 1, ["m-1"], where)).alerts
     assert (revision.revision, revision.terms.location_resolution) == (2, 9)
     assert revision.alert.area == first.alert.area
 
@@ -476,13 +476,13 @@ def test_after_a_crash_between_two_steps_the_same_message_finishes_what_is_left(
     """CP20: wherever it died; what has been done is not done twice."""
     begun = [a_message("a"), a_message("b")]
     body = a_message("n", 1, ["a", "b", "unseen"], *two_blocks())
-    whole = Room()
+    whole = CapIngestHarness()
     whole.outcomes(*begun, body)
     steps = len(whole.log._entries) - 2
     assert steps == 5
     for died_after in range(steps):
         log = Dying(2)
-        room = Room(log)
+        room = CapIngestHarness(log)
         room.outcomes(*begun)
         log.left = died_after
         with pytest.raises(LogUnavailable):
@@ -499,7 +499,7 @@ def test_after_a_crash_between_two_steps_the_same_message_finishes_what_is_left(
 def test_a_revision_whose_tombstone_was_not_written_is_known_all_the_same():
     """CP10, CP20: by the history of what it went into."""
     log = Dying(2)
-    room = Room(log)
+    room = CapIngestHarness(log)
     room.taken(a_message("m"))
     with pytest.raises(LogUnavailable):
         room.taken(a_message("u", 1, ["m"]))
@@ -521,7 +521,7 @@ CHAIN = {
 @pytest.mark.parametrize("twice", [False, True])
 def test_in_whatever_order_they_come_nothing_is_live_at_the_end(order, twice):
     """CP13: nothing is sent after it has ended; and what comes again changes nothing."""
-    room = Room()
+    room = CapIngestHarness()
     for name in order:
         for _ in range(1 + twice):
             room.taken(CHAIN[name])
@@ -533,7 +533,7 @@ def test_in_whatever_order_they_come_nothing_is_live_at_the_end(order, twice):
 @pytest.mark.parametrize("order", [("alert", "update"), ("update", "alert")], ids="-".join)
 def test_in_whatever_order_they_come_the_newest_is_live(order):
     """CP13: the alert alone, with what the update says."""
-    room = Room()
+    room = CapIngestHarness()
     room.outcomes(*(CHAIN[name] for name in order))
     assert list(room.live().values()) == ["Updated"]
 
@@ -550,10 +550,10 @@ ONE_NAME = [a_message("m"), a_message("m", 1, ["m"], kind="Update"), a_cancel("m
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))), ids=str)
 def test_each_message_may_name_the_one_before_alone(order):
     """CP13: who comes late tells all the same what it stood in the place of."""
-    room = Room()
+    room = CapIngestHarness()
     room.outcomes(*(LINKS[n] for n in order), *(LINKS[n] for n in order))
     assert room.live() == {}
-    room = Room()
+    room = CapIngestHarness()
     room.outcomes(*(LINKS[n] for n in order if n < 3), *(LINKS[n] for n in order if n < 3))
     assert list(room.live().values()) == ["Updated again"]
 
@@ -561,7 +561,7 @@ def test_each_message_may_name_the_one_before_alone(order):
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
 def test_all_messages_may_have_one_name(order):
     """CP12, CP13: its cancel is known by it too."""
-    room = Room()
+    room = CapIngestHarness()
     room.outcomes(*(ONE_NAME[n] for n in order))
     assert room.live() == {}
     room.outcomes(*(ONE_NAME[n] for n in order))
@@ -593,12 +593,12 @@ def a_chain(updates, cancel, cancel_at):
 def test_a_chain_comes_to_the_same_in_every_order(updates, cancel, cancel_at):
     """HD9: whichever messages an update and a cancel name."""
     chain = a_chain(updates, cancel, cancel_at)
-    in_order = Room()
+    in_order = CapIngestHarness()
     in_order.outcomes(*chain)
     expected = list(in_order.live().values())
     assert expected == ([] if cancel_at == 3 else ["w"])
     for order in itertools.permutations(chain):
-        room = Room()
+        room = CapIngestHarness()
         room.outcomes(*order)
         assert list(room.live().values()) == expected, [body[60:90] for body in order]
 
@@ -607,7 +607,7 @@ def test_messages_that_come_again_after_a_whole_chain_change_nothing():
     """HD9, CP10: in any order."""
     chain = a_chain("the first", "the first", 3)
     for order in itertools.permutations(chain):
-        room = Room()
+        room = CapIngestHarness()
         room.outcomes(*chain, *order)
         assert room.live() == {}
 
@@ -644,7 +644,7 @@ def test_an_update_that_names_a_live_alert_goes_on_with_it_whatever_else_was_can
 def test_blocks_that_were_not_published_before_a_cancel_are_not_published_after_it():
     """HD9, CP20: the node died between two blocks, and the cancel came before the message came again."""
     log = Dying(1)
-    room = Room(log)
+    room = CapIngestHarness(log)
     with pytest.raises(LogUnavailable):
         room.taken(a_message("m", 0, (), *two_blocks()))
     log.left = -1
@@ -686,7 +686,7 @@ def test_what_comes_late_ends_what_it_stood_in_the_place_of(room):
     [_, replaced] = room.history(id_of("m"))
     assert (replaced.reason, replaced.into) == ("Replaced by a newer message.", id_of("v"))
     assert replaced.ends_at == room.history(id_of("u"))[0].ends_at
-    room = Room()
+    room = CapIngestHarness()
     room.outcomes(LINKS[0], a_cancel("c", 3, ["u"]), LINKS[1])
     assert (room.history(id_of("m"))[1].reason, room.live()) == ("Cancelled by the issuer.", {})
 
@@ -708,7 +708,7 @@ class Slow(MemoryLog):
 
 def together(*bodies, lead=0):
     """What becomes of messages that are taken at once, each at a node of its own; the first is `lead` turns ahead."""
-    room = Room(Slow())
+    room = CapIngestHarness(Slow())
 
     async def late(n, body):
         for _ in range(n * lead):
@@ -742,7 +742,7 @@ def test_a_message_and_its_own_update_or_cancel_at_two_nodes_at_once(lead, late,
 @pytest.mark.parametrize("lead", range(8))
 def test_two_updates_at_two_nodes_at_once_leave_the_newer(lead):
     """CP19: whichever comes first."""
-    room = Room(Slow())
+    room = CapIngestHarness(Slow())
     room.taken(a_message("m"))
     bodies = [a_message("u-1", 1, ["m"], named("older")), a_message("u-2", 2, ["m"], named("newer"))]
 
@@ -774,7 +774,7 @@ def test_a_log_that_others_write_to_all_the_time_is_given_up_on(room):
             return False
 
     with pytest.raises(LogUnavailable):
-        Room(Taken()).taken(a_message("m"))
+        CapIngestHarness(Taken()).taken(a_message("m"))
 
 
 def test_ids_follow_the_grammar_of_ids(room):
