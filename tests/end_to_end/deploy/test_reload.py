@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 from end_to_end.kit.alerts import Json, alert, ground, place
 from end_to_end.kit.keys import DESK_SCOPE, EVERY_SCOPE, PHONE_SCOPE, Keys
-from end_to_end.kit.node import BIN, Node, clean_environment, is_running
+from end_to_end.kit.node import BIN, Node, clean_environment
 from end_to_end.kit.phone import Phone
+from end_to_end.kit.process import is_running
 from end_to_end.kit.subscriber import Session
 from end_to_end.kit.times import stamp, wait_until
 from end_to_end.kit.wire import PATIENCE

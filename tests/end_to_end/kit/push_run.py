@@ -26,7 +26,7 @@ from end_to_end.kit import warnings_of_cap
 from end_to_end.kit.alerts import SEVERITIES, Json, alert, cancel_body, circle, ground, new_id, revision_of
 from end_to_end.kit.earth import Point, beyond
 from end_to_end.kit.keys import PHONE_SCOPE, bearer
-from end_to_end.kit.node import Node, is_running
+from end_to_end.kit.node import Node
 from end_to_end.kit.push import Push
 from end_to_end.kit.push_history import Device, Fault, Item, PushHistory, Request, Saying, Verdict
 from end_to_end.kit.times import moment, stamp, wait_until
@@ -195,7 +195,7 @@ class Processes:
     @contextmanager
     def _killed(self, number: int, push: Push) -> Iterator[None]:
         self.out.add(number)
-        kill(push)
+        push.kill()
         yield
         push.start()
         self.out.discard(number)
@@ -203,43 +203,21 @@ class Processes:
     @contextmanager
     def _worker_killed(self, push: Push, dice: random.Random) -> Iterator[None]:
         with contextlib.suppress(IndexError, ProcessLookupError):  # it may be about to start others
-            os.kill(dice.choice(children(push)), signal.SIGKILL)
+            os.kill(dice.choice(push.children()), signal.SIGKILL)
         yield
 
     @contextmanager
     def _paused(self, number: int, push: Push, seconds: float) -> Iterator[None]:
         """Paused beyond its lease; the block has to take so long."""
-        assert push.process
         self.out.add(number)
-        push.process.send_signal(signal.SIGSTOP)
+        push.signal(signal.SIGSTOP)
         until = time.monotonic() + seconds
         try:
             yield
             time.sleep(max(0.0, until - time.monotonic()))
         finally:
-            push.process.send_signal(signal.SIGCONT)
+            push.signal(signal.SIGCONT)
         self.out.discard(number)
-
-
-def children(push: Push) -> list[int]:
-    """The processes that a push process has started."""
-    assert push.process
-    pid = push.process.pid
-    with contextlib.suppress(FileNotFoundError), open(f"/proc/{pid}/task/{pid}/children") as file:
-        return [int(child) for child in file.read().split()]
-    return []
-
-
-def kill(push: Push) -> None:
-    """Signal 9 to it and to all that it has started."""
-    assert push.process
-    push.process.send_signal(signal.SIGSTOP)  # so that it starts no others meanwhile
-    started = children(push)
-    push.kill()
-    for pid in started:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not any(map(is_running, started)), "all its processes have ended")
 
 
 # -- the run
