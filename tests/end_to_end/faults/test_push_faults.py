@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 from end_to_end.kit.alerts import alert, ground
+from end_to_end.kit.fault_schedule import IS_LONG, TIMEOUT, judge, seconds, seeds
 from end_to_end.kit.keys import Keys, bearer
 from end_to_end.kit.node import Node
 from end_to_end.kit.push import Push, cell
@@ -25,36 +25,19 @@ from end_to_end.kit.wire import PATIENCE
 from support.push_service import PushPhone
 from support.redis_server import RedisServer, needs_redis
 
-CROWD = 10_000 if "FAULT_SECONDS" in os.environ else 1_000
+CROWD = 10_000 if IS_LONG else 1_000
 """Phones of a fan-out."""
 
-SECONDS = float(os.environ.get("FAULT_SECONDS", "6"))
-
-
-# For a machine that is many times as slow as it could be; in a run of minutes it is off.
-pytestmark = pytest.mark.timeout(0 if "FAULT_SECONDS" in os.environ else 900)
-
-
-def seeds(*usual: int) -> pytest.MarkDecorator:
-    """The usual seeds; the one that was asked for; or, for a long run, a new one."""
-    asked = os.environ.get("FAULT_SEED") or ("FAULT_SECONDS" in os.environ and int(time.time()))
-    return pytest.mark.parametrize("seed", [int(asked)] if asked else usual)
+SECONDS = seconds(6)
+pytestmark = TIMEOUT
 
 
 @pytest.fixture
 def services(certificate: Certificate, seed: int) -> Iterator[list[Service]]:
     """Two push services, in one weather."""
-    weather = Weather(random.Random(seed), hangs="FAULT_SECONDS" in os.environ)
+    weather = Weather(random.Random(seed), hangs=IS_LONG)
     with ExitStack() as stack:
         yield [stack.enter_context(Service(certificate, weather)) for _ in range(2)]
-
-
-def judge(run: Run) -> None:
-    """Run it, say what happened, and ask for the zeros."""
-    print(f"\nFAULT_SEED={run.seed} FAULT_SECONDS={run.seconds:g}", flush=True)
-    verdict = run.go()
-    print(f"{run.report()}\n{verdict}")
-    run.assert_well(verdict)
 
 
 @pytest.mark.slow
@@ -84,7 +67,7 @@ def test_of_two_processes_on_redis_one_is_killed_or_paused(
 ):
     """WPM2, WPN1, WPN2: paused beyond its lease, and resumed; it tells nobody whom the other has told meanwhile."""
     options = policy_in(tmp_path)
-    only = () if "FAULT_SECONDS" in os.environ else ("process 0 killed", "process 1 paused")
+    only = () if IS_LONG else ("process 0 killed", "process 1 paused")
     with Node(tmp_path, keys, *options) as node, RedisServer(tmp_path / "redis") as redis:
         pushing = (*options[:2], "--devices", redis.url)
         with Push(node, *services, options=pushing) as one, Push(node, *services, options=pushing) as other:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import subprocess
 from abc import ABC, abstractmethod
@@ -78,6 +79,11 @@ class ServerProcess(ABC):
             pid = self.process.pid
             return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
         return []
+
+    def kill_child(self, dice: random.Random) -> None:
+        """Send signal 9 to any of the processes that the first one has started, unless it is about to start others."""
+        with contextlib.suppress(IndexError, ProcessLookupError):
+            os.kill(dice.choice(self.children()), signal.SIGKILL)
 
     def terminate(self) -> int:
         """Send SIGTERM and return the exit status."""
