@@ -13,29 +13,26 @@ from pathlib import Path
 import httpx
 import msgpack
 import pytest
+from alertlog.chains import a_call, a_claim, a_release, a_widening, an_end
+from alertlog.contract import PATIENCE_S, DurableContract, entries, live, read, read_on
+from alertlog.later import MULTIPOLYGON, a_tombstone, of_another_kind, with_area, with_members
+from support.fakes import a_cancel, a_revision
+from support.ports import a_free_port
+from support.redis_server import RedisServer, needs_redis, sentinel_url, trio, wait_until
+from support.wall_clock import WallClock, needs_wall_clock
 
-pytest.register_assert_rewrite("alertlog.contract")
-
-from alertlog.chains import a_call, a_claim, a_release, a_widening, an_end  # noqa: E402
-from alertlog.contract import PATIENCE_S, DurableContract, entries, live, read, read_on  # noqa: E402 (asserts come first)
-from alertlog.later import MULTIPOLYGON, a_tombstone, of_another_kind, with_area, with_members  # noqa: E402
-from support.fakes import a_cancel, a_revision  # noqa: E402
-from support.ports import a_free_port  # noqa: E402
-from support.redis_server import RedisServer, needs_redis, sentinel_url, trio, wait_until  # noqa: E402
-from support.wall_clock import WallClock, needs_wall_clock  # noqa: E402
-
-from geocast.alertlog import BATCH_BYTES, PLACE_MS, RETENTION_MS, Counts, codec  # noqa: E402
-from geocast.alertlog.redis_streams import RedisStreamsLog, appender, delivery_counts, heartbeat, target  # noqa: E402
-from geocast.alertlog.redis_streams import connection as redis_connection  # noqa: E402
-from geocast.alertlog.redis_streams import follower as redis_follower  # noqa: E402
-from geocast.alertlog.redis_streams import log as redis_log  # noqa: E402
-from geocast.alertlog.redis_streams import writer as redis_writer  # noqa: E402
-from geocast.alertlog.redis_streams.connection import Primary, Reader  # noqa: E402
-from geocast.alertlog.redis_streams.stored import Stored  # noqa: E402
-from geocast.alertlog.trusted_time import TrustedTime  # noqa: E402
-from geocast.clock import SystemClock  # noqa: E402
-from geocast.errors import ConfigError, LogUnavailable  # noqa: E402
-from geocast.stream.live_alerts import LiveAlerts  # noqa: E402
+from geocast.alertlog import BATCH_BYTES, PLACE_MS, RETENTION_MS, Counts, codec
+from geocast.alertlog.redis_streams import RedisStreamsLog, appender, delivery_counts, heartbeat, target
+from geocast.alertlog.redis_streams import connection as redis_connection
+from geocast.alertlog.redis_streams import follower as redis_follower
+from geocast.alertlog.redis_streams import log as redis_log
+from geocast.alertlog.redis_streams import writer as redis_writer
+from geocast.alertlog.redis_streams.connection import Primary, Reader
+from geocast.alertlog.redis_streams.stored import Stored
+from geocast.alertlog.trusted_time import TrustedTime
+from geocast.clock import SystemClock
+from geocast.errors import ConfigError, LogUnavailable
+from geocast.stream.live_alerts import LiveAlerts
 
 pytestmark = [needs_redis, pytest.mark.timeout(120)]
 

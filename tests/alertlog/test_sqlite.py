@@ -16,20 +16,17 @@ from pathlib import Path
 
 import msgpack
 import pytest
+from alertlog.chains import a_call, a_claim, an_end
+from alertlog.contract import PATIENCE_S, DurableContract, entries, live, read, read_on
+from alertlog.later import MULTIPOLYGON, of_another_kind, with_area, with_members
+from support.fakes import NOON_MS, FakeClock, a_cancel, a_revision, alert_request
 
-pytest.register_assert_rewrite("alertlog.contract")
-
-from alertlog.chains import a_call, a_claim, an_end  # noqa: E402
-from alertlog.contract import PATIENCE_S, DurableContract, entries, live, read, read_on  # noqa: E402 (asserts come first)
-from alertlog.later import MULTIPOLYGON, of_another_kind, with_area, with_members  # noqa: E402
-from support.fakes import NOON_MS, FakeClock, a_cancel, a_revision, alert_request  # noqa: E402
-
-from geocast import policy  # noqa: E402
-from geocast.alertlog import PLACE_MS, RETENTION_MS, Counts, Cursor, codec, inotify, sqlite, sqlite_file  # noqa: E402
-from geocast.alertlog.sqlite import SqliteLog  # noqa: E402
-from geocast.alertlog.trusted_time import TrustedTime  # noqa: E402
-from geocast.errors import ConfigError, LogUnavailable  # noqa: E402
-from geocast.ingest.publish import Publisher, Publishing  # noqa: E402
+from geocast import policy
+from geocast.alertlog import PLACE_MS, RETENTION_MS, Counts, Cursor, codec, inotify, sqlite, sqlite_file
+from geocast.alertlog.sqlite import SqliteLog
+from geocast.alertlog.trusted_time import TrustedTime
+from geocast.errors import ConfigError, LogUnavailable
+from geocast.ingest.publish import Publisher, Publishing
 
 pytestmark = pytest.mark.timeout(120)
 
