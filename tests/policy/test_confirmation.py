@@ -9,9 +9,8 @@ import pytest
 import spherely
 from hypothesis import given
 from hypothesis import strategies as st
-from ingest.test_publish import a_policy
 from support.fakes import DALLAS, a_cancel, a_revision
-from support.publisher import PublisherHarness, slugs
+from support.publisher import PublisherHarness, a_policy, slugs
 
 from geocast import policy
 from geocast.alertlog import codec

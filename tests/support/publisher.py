@@ -2,17 +2,38 @@
 
 import asyncio
 
-from support.fakes import NOON_MS, FakeClock, alert_request
+from support.fakes import DALLAS, NOON_MS, FakeClock, alert_request
 
 from geocast import policy
 from geocast.alertlog.memory import MemoryLog
 from geocast.clock import format_time
+from geocast.errors import LogUnavailable
 from geocast.ingest.publish import Publisher, Publishing
 from geocast.model.problems import Problem
+from geocast.policy import Policy
 
 DESK, OTHER, MANAGER = Publisher("desk"), Publisher("other"), Publisher("boss", manages=True)
 APPROVAL = {"reviewer": "desk-7", "approved_at": format_time(NOON_MS)}
 BUILT_IN = policy.load(None)
+CIRCLE = {"type": "circle", "lat": DALLAS[0], "lng": DALLAS[1], "radius_m": 800}
+
+
+def a_policy(**robbery):
+    """A policy with robbery (with these bounds) and arson, of two hours and a coarser cell."""
+    arson = {"title": "Arson", "max_age_s": 7200, "location_resolution": 7}
+    return Policy.model_validate(
+        {"name": "p", "categories": {"robbery": {"title": "Robbery"} | robbery, "arson": arson}}
+    )
+
+
+class BrokenLog(MemoryLog):
+    """A log that is out of reach. Lies: nothing is stored, while a real one may have stored it."""
+
+    async def history(self, alert_id):
+        raise LogUnavailable("out of reach")
+
+    async def append(self, entry):
+        raise LogUnavailable("out of reach")
 
 
 class PublisherHarness:
@@ -73,3 +94,8 @@ def slugs(answer):
     assert isinstance(problem, Problem)
     assert not problem.violations or problem.slug == problem.violations[0].slug
     return status, problem.slug, [(v.slug, v.pointer) for v in problem.violations]
+
+
+def refused(answer):
+    """Status and top-level type of an answer that is a problem."""
+    return slugs(answer)[:2]

@@ -13,6 +13,7 @@ from support.fakes import NOON_MS, FakeClock
 from geocast import policy
 from geocast.alertlog.memory import MemoryLog
 from geocast.clock import format_time
+from geocast.ingest.cap import ids
 from geocast.ingest.cap import message as cap_message
 from geocast.ingest.cap.service import CapIngest
 from geocast.ingest.cap.sources import CapSource, CapSources
@@ -100,6 +101,21 @@ def moved(body, sent_ms):
         return (dt.datetime.fromisoformat(found[1].decode()) + by).strftime("%Y-%m-%dT%H:%M:%S").encode()
 
     return _TIME.sub(later, body)
+
+
+def id_of(identifier, sender=SENDER):
+    """The id for messages of this name."""
+    return ids.base("met", sender, identifier)
+
+
+def named(headline, **fields):
+    """An info with this headline."""
+    return an_info(headline=headline, **fields)
+
+
+def two_blocks(first="one", second="two", **fields):
+    """Two infos about different places."""
+    return named(first, **fields), an_info(an_area(polygon=OTHER_RING), headline=second, **fields)
 
 
 class CapIngestHarness:
