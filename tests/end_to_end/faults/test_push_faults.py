@@ -19,7 +19,8 @@ from end_to_end.kit.fault_schedule import IS_LONG, TIMEOUT, judge, seconds, seed
 from end_to_end.kit.keys import Keys, bearer
 from end_to_end.kit.node import Node
 from end_to_end.kit.push import Push, cell
-from end_to_end.kit.push_run import Processes, Run, Service, Weather, policy_in
+from end_to_end.kit.push_run import Processes, Run, policy_in
+from end_to_end.kit.push_weather import Service, Weather
 from end_to_end.kit.tls import Certificate
 from end_to_end.kit.wire import PATIENCE
 from support.push_service import PushPhone
