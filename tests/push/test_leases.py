@@ -331,11 +331,11 @@ async def test_a_store_that_was_away_is_left_to_its_holders_first(cluster):
 @pytest.mark.slow
 @with_cluster
 async def test_by_themselves_they_find_one_another(cluster):
-    """`hold`: with the machine's clock, as in a process."""
+    """`attach`, with the machine's clock, as in a process."""
     processes = [cluster.process() for _ in range(2)]
     for each in processes:
         each.shards = LeasedShards(each.store, SystemClock())
-    running = [asyncio.create_task(each.shards.hold(each)) for each in processes]
+    running = [asyncio.create_task(each.shards.attach(each)) for each in processes]
     try:
         async with asyncio.timeout(60):
             while [len(each.has) for each in processes] != [SHARDS // 2] * 2:  # noqa: ASYNC110 (it is in Redis)
