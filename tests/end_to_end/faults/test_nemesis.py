@@ -16,7 +16,7 @@ from end_to_end.kit.call_load import QUALS
 from end_to_end.kit.cluster import on_one_redis, on_sentinels
 from end_to_end.kit.fault_schedule import TIMEOUT, judge, seconds, seeds
 from end_to_end.kit.keys import Keys
-from end_to_end.kit.nemesis import Run, failovers, faults_of_node, faults_of_proxy, faults_of_redis, rogue_writes
+from end_to_end.kit.nemesis import FaultRun, failovers, faults_of_node, faults_of_proxy, faults_of_redis, rogue_writes
 from end_to_end.kit.node import Node
 from end_to_end.kit.rogue import guard_in
 from support.redis_server import needs_redis, sentinel_url
@@ -45,7 +45,7 @@ def test_one_node_of_several_processes_on_sqlite(keys: Keys, tmp_path: Path, see
     if COMPILER:
         node.own_clock()
     with node:
-        run = Run([node], [], seed, SECONDS, guard.people, lambda: SqliteLog(node.log_file), guard.call_keys)
+        run = FaultRun([node], [], seed, SECONDS, guard.people, lambda: SqliteLog(node.log_file), guard.call_keys)
         run.faults += [*faults_of_node(node, run.dice), rogue_writes(run.rogue, node)]
         judge(run)
 
@@ -60,7 +60,7 @@ def test_three_nodes_on_one_redis(keys: Keys, tmp_path: Path, seed: int):
     with on_one_redis(tmp_path, keys, options, (*options, "--workers", "2"), options) as cluster:
         redis = cluster.redis
         log = partial(RedisStreamsLog, redis.url)
-        run = Run(cluster.nodes, [], seed, SECONDS, guard.people, log, guard.call_keys, may_lose=True)
+        run = FaultRun(cluster.nodes, [], seed, SECONDS, guard.people, log, guard.call_keys, may_lose=True)
         for node, proxy in zip(cluster.nodes, cluster.proxies, strict=True):
             run.faults += faults_of_node(node, run.dice)
             run.faults += faults_of_proxy(f"proxy of {node.home.name}", proxy, run.dice)
@@ -78,7 +78,7 @@ def test_two_nodes_on_sentinels(keys: Keys, tmp_path: Path, seed: int):
     with on_sentinels(tmp_path, keys, options, (*options, "--workers", "2")) as cluster:
         url = sentinel_url(list(cluster.sentinels))
         faults, log = failovers(cluster), partial(RedisStreamsLog, url, replicas=1)
-        run = Run(cluster.nodes, faults, seed, SECONDS, guard.people, log, guard.call_keys, may_lose=True)
+        run = FaultRun(cluster.nodes, faults, seed, SECONDS, guard.people, log, guard.call_keys, may_lose=True)
         run.faults.append(rogue_writes(run.rogue, "any Redis"))
         for server in cluster.servers:  # one at a time: more than `--log-replicas` promises to survive would be unfair
             run.faults += [replace(fault, target="any Redis") for fault in faults_of_redis(server, run.dice)]

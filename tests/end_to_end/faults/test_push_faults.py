@@ -19,7 +19,7 @@ from end_to_end.kit.fault_schedule import IS_LONG, TIMEOUT, judge, seconds, seed
 from end_to_end.kit.keys import Keys, bearer
 from end_to_end.kit.node import Node
 from end_to_end.kit.push import Push, cell
-from end_to_end.kit.push_run import Processes, Run, policy_in
+from end_to_end.kit.push_run import Processes, PushRun, policy_in
 from end_to_end.kit.push_weather import Service, Weather
 from end_to_end.kit.tls import Certificate
 from end_to_end.kit.wire import PATIENCE
@@ -47,7 +47,7 @@ def test_one_push_process_is_killed_again_and_again(keys: Keys, tmp_path: Path, 
     """WPM2, WPS3: 300 devices; missed 0, cancels missed 0, after the end 0, told twice only by a kill."""
     options = policy_in(tmp_path)
     with Node(tmp_path, keys, *options) as node, Push(node, *services, options=options[:2]) as push:
-        judge(Run(node, services, Processes([push]), seed, SECONDS))
+        judge(PushRun(node, services, Processes([push]), seed, SECONDS))
 
 
 @pytest.mark.slow
@@ -57,7 +57,7 @@ def test_of_two_workers_one_is_killed_or_all(keys: Keys, tmp_path: Path, service
     options = policy_in(tmp_path)
     pushing = (*options[:2], "--workers", "2")
     with Node(tmp_path, keys, *options) as node, Push(node, *services, options=pushing) as push:
-        judge(Run(node, services, Processes([push]), seed, SECONDS))
+        judge(PushRun(node, services, Processes([push]), seed, SECONDS))
 
 
 @pytest.mark.slow
@@ -72,7 +72,7 @@ def test_of_two_processes_on_redis_one_is_killed_or_paused(
     with Node(tmp_path, keys, *options) as node, RedisServer(tmp_path / "redis") as redis:
         pushing = (*options[:2], "--devices", redis.url)
         with Push(node, *services, options=pushing) as one, Push(node, *services, options=pushing) as other:
-            judge(Run(node, services, Processes([one, other]), seed, SECONDS, *only))
+            judge(PushRun(node, services, Processes([one, other]), seed, SECONDS, *only))
 
 
 def test_a_kill_in_the_middle_of_a_fan_out_misses_nobody(keys: Keys, tmp_path: Path, certificate: Certificate):

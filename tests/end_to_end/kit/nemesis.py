@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from end_to_end.kit.call_load import QUALS, TERMS, Dispatcher, Manners, Responder, leaks, read_calls
+from end_to_end.kit.call_load import QUALS, TERMS, Manners, RecordedDispatcher, RecordedResponder, leaks, read_calls
 from end_to_end.kit.claims import put_back
 from end_to_end.kit.cluster import Cluster
 from end_to_end.kit.fault_schedule import Fault, FaultSchedule
@@ -207,7 +207,7 @@ async def _until(holds: Callable[[], bool], what: str) -> None:
 
 
 @dataclass
-class Run:
+class FaultRun:
     """Nodes, faults, a seed and a time; `go` runs it and gives the verdict.
 
     `reviewers`: whose signatures the nodes ask for in the rogue's category; `open_log`: how he gets at the log.
@@ -230,8 +230,8 @@ class Run:
         self.world = World(list(self.nodes), random.Random(self.dice.random()))
         self.bell = RecordedDesk(self.world)
         self.rogue = Rogue(self.world, self.reviewers, self.open_log)
-        self.responders: list[Responder] = []
-        self.dispatchers: list[Dispatcher] = []
+        self.responders: list[RecordedResponder] = []
+        self.dispatchers: list[RecordedDispatcher] = []
         self.world.history.calls.terms, self.world.history.calls.may_lose = TERMS, self.may_lose
 
     def go(self) -> Verdict:
@@ -260,7 +260,7 @@ class Run:
 
     def _call_for_help(self) -> None:
         for number in range(DISPATCHERS):
-            self.dispatchers.append(Dispatcher(self.world))
+            self.dispatchers.append(RecordedDispatcher(self.world))
             self.world.start(f"dispatcher {number}", self.dispatchers[-1].work())
         for number in range(COUPLES + PEOPLE):
             for device in range(1 + (number < COUPLES)):
@@ -270,7 +270,7 @@ class Run:
                 self._add_responder(f"responder {number}.{device}", f"r-{number}", manners, quals=quals)
 
     def _add_responder(self, name: str, sub: str, manners: Manners, **more: Any) -> None:
-        self.responders.append(Responder(name, self.world, sub, manners, **more))
+        self.responders.append(RecordedResponder(name, self.world, sub, manners, **more))
         self.world.start(name, self.responders[-1].live())
 
     async def _torment(self) -> None:
@@ -351,7 +351,7 @@ class Run:
             return False
         return bool(self.world.history.judge(finals_only=True))
 
-    async def _read_calls(self, responders: Sequence[Responder]) -> bool:
+    async def _read_calls(self, responders: Sequence[RecordedResponder]) -> bool:
         calls = self.world.history.calls
         try:
             calls.put_back = await put_back(self.open_log, self.call_keys, calls.asked)

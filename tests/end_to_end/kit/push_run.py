@@ -151,7 +151,7 @@ class Handset:
     asleep: bool = False
 
 
-class Run:
+class PushRun:
     """One run; `go` gives the verdict."""
 
     def __init__(self, node: Node, services: Sequence[Service], processes: Processes, seed: int, s: float, *only: str):
