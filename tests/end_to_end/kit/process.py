@@ -1,4 +1,4 @@
-"""A command of geocast as a process of its own: started, signalled and killed together with what it has started."""
+"""A server as a process of its own: started, signalled and killed together with what it has started."""
 
 from __future__ import annotations
 
